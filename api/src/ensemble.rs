@@ -1,0 +1,178 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::PeerId;
+
+/// How a member takes part.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Membership {
+    /// Votes in elections and acknowledges proposals. `weight` counts towards the quorum; a voter of weight 0 follows
+    /// but neither counts nor leads (ZooKeeper's `QuorumHierarchical` has the same rule).
+    Voter {
+        /// Share of the quorum; 1 where nothing else is said.
+        weight: u32,
+    },
+    /// Learns every commit and serves reads, but never counts, in elections or acks (S7).
+    Observer,
+}
+
+/// One server of the ensemble.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Member {
+    /// Its number.
+    pub id: PeerId,
+    /// How it takes part.
+    pub membership: Membership,
+}
+
+/// Why a list of members is no ensemble.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum EnsembleError {
+    /// Two members with one id.
+    #[error("member id {0} appears twice: give every member an id of its own")]
+    DuplicateId(PeerId),
+    /// Nobody could ever lead.
+    #[error("no voter with a weight above 0: at least one member must be able to lead")]
+    NoVoter,
+}
+
+/// Who belongs to the ensemble, and what a quorum of them is: voters that hold more than half of all weight. With
+/// equal weights this is `floor(n/2) + 1` of n voters (S7).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Ensemble {
+    members: BTreeMap<PeerId, Membership>,
+    weight: u64,
+}
+
+impl Ensemble {
+    /// Checks and builds.
+    ///
+    /// # Errors
+    /// A duplicate id, or nobody who could lead.
+    pub fn new(members: impl IntoIterator<Item = Member>) -> Result<Ensemble, EnsembleError> {
+        let mut map = BTreeMap::new();
+        let mut weight = 0u64;
+        for m in members {
+            if let Membership::Voter { weight: w } = m.membership {
+                weight += u64::from(w);
+            }
+            if map.insert(m.id, m.membership).is_some() {
+                return Err(EnsembleError::DuplicateId(m.id));
+            }
+        }
+        if weight == 0 {
+            return Err(EnsembleError::NoVoter);
+        }
+        Ok(Ensemble { members: map, weight })
+    }
+
+    /// An ensemble of voters of equal weight, for tests and for the usual case.
+    ///
+    /// # Errors
+    /// As [`Ensemble::new`].
+    pub fn of_voters(ids: impl IntoIterator<Item = u32>) -> Result<Ensemble, EnsembleError> {
+        Ensemble::new(
+            ids.into_iter()
+                .map(|id| Member { id: PeerId(id), membership: Membership::Voter { weight: 1 } }),
+        )
+    }
+
+    /// All members in order of their ids.
+    pub fn members(&self) -> impl Iterator<Item = (PeerId, Membership)> + '_ {
+        self.members.iter().map(|(&id, &m)| (id, m))
+    }
+
+    /// All voters in order of their ids.
+    pub fn voters(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.members().filter(|(_, m)| matches!(m, Membership::Voter { .. })).map(|(id, _)| id)
+    }
+
+    /// How `id` takes part, or `None` for a stranger.
+    #[must_use]
+    pub fn membership(&self, id: PeerId) -> Option<Membership> {
+        self.members.get(&id).copied()
+    }
+
+    /// Whether `id` votes.
+    #[must_use]
+    pub fn is_voter(&self, id: PeerId) -> bool {
+        matches!(self.membership(id), Some(Membership::Voter { .. }))
+    }
+
+    /// The weight of `id` in quorums: 0 for observers and strangers.
+    #[must_use]
+    pub fn weight(&self, id: PeerId) -> u32 {
+        match self.membership(id) {
+            Some(Membership::Voter { weight }) => weight,
+            _ => 0,
+        }
+    }
+
+    /// Whether these servers are a quorum. Observers and strangers among them count nothing.
+    #[must_use]
+    pub fn is_quorum(&self, ids: &BTreeSet<PeerId>) -> bool {
+        let have: u64 = ids.iter().map(|&id| u64::from(self.weight(id))).sum();
+        have * 2 > self.weight
+    }
+
+    /// The highest value that a quorum of voters has reached, when each server in `reached` has reached its own value;
+    /// `None` while the servers in `reached` are no quorum.
+    pub fn quorum_value<T: Copy + Ord>(&self, reached: impl IntoIterator<Item = (PeerId, T)>) -> Option<T> {
+        let mut values: Vec<(T, u32)> = reached.into_iter().map(|(id, t)| (t, self.weight(id))).collect();
+        values.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        let mut have = 0u64;
+        for (value, weight) in values {
+            have += u64::from(weight);
+            if have * 2 > self.weight {
+                return Some(value);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(ids: &[u32]) -> BTreeSet<PeerId> {
+        ids.iter().map(|&i| PeerId(i)).collect()
+    }
+
+    #[test]
+    fn s7_majority_is_half_plus_one_of_the_voters() {
+        for (n, need) in [(1, 1), (2, 2), (3, 2), (4, 3), (5, 3), (7, 4)] {
+            let e = Ensemble::of_voters(1..=n).unwrap();
+            let ids: Vec<u32> = (1..=n).collect();
+            assert!(e.is_quorum(&set(&ids[..need])), "{need} of {n}");
+            assert!(!e.is_quorum(&set(&ids[..need - 1])), "{} of {n}", need - 1);
+        }
+    }
+
+    #[test]
+    fn s7_observers_and_strangers_never_count() {
+        let observers = (4..=9).map(|id| Member { id: PeerId(id), membership: Membership::Observer });
+        let voters = (1..=3).map(|id| Member { id: PeerId(id), membership: Membership::Voter { weight: 1 } });
+        let e = Ensemble::new(voters.chain(observers)).unwrap();
+        assert!(!e.is_quorum(&set(&[1, 4, 5, 6, 7, 8, 9, 77])));
+        assert!(e.is_quorum(&set(&[1, 3])));
+        assert_eq!(e.quorum_value([(PeerId(1), 9), (PeerId(4), 8), (PeerId(5), 8)]), None);
+    }
+
+    #[test]
+    fn the_quorum_value_is_what_a_majority_has_reached() {
+        let e = Ensemble::of_voters(1..=5).unwrap();
+        let reached = [(1, 10), (2, 7), (3, 9), (4, 1), (5, 0)].map(|(i, v)| (PeerId(i), v));
+        assert_eq!(e.quorum_value(reached), Some(7));
+        assert_eq!(e.quorum_value(reached[..2].to_vec()), None);
+    }
+
+    #[test]
+    fn weights_count_and_bad_lists_are_refused() {
+        let v = |id, weight| Member { id: PeerId(id), membership: Membership::Voter { weight } };
+        let e = Ensemble::new([v(1, 3), v(2, 1), v(3, 1), v(4, 0)]).unwrap();
+        assert!(e.is_quorum(&set(&[1])));
+        assert!(!e.is_quorum(&set(&[2, 3, 4])));
+        assert_eq!(Ensemble::new([v(1, 1), v(1, 1)]), Err(EnsembleError::DuplicateId(PeerId(1))));
+        assert_eq!(Ensemble::new([v(1, 0)]), Err(EnsembleError::NoVoter));
+    }
+}

@@ -1,0 +1,25 @@
+//! The words that every part of Quorate shares.
+//!
+//! Nothing here does anything to the outside world: newtypes for the numbers of the protocol ([`Zxid`],
+//! [`Epoch`], [`PeerId`] ...), the operations of the tree ([`Write`], [`Read`]), their results and errors, and the
+//! *ports* ([`ports`]) through which one service calls another. A service knows its neighbour only as a port, so it
+//! cannot tell whether the neighbour lives in the same process.
+
+mod ensemble;
+mod entry;
+mod error;
+mod op;
+mod path;
+pub mod ports;
+mod session;
+mod time;
+mod zxid;
+
+pub use ensemble::{Ensemble, EnsembleError, Member, Membership};
+pub use entry::{Entry, EpochSpan, History, Origin, Ticket};
+pub use error::{ErrorCode, OpError};
+pub use op::{Create, CreateMode, MultiOp, MultiOutcome, Read, ReadOutcome, Stat, Write, WriteOutcome, WriteResult};
+pub use path::{Path, PathError};
+pub use session::{Command, CommandBody, SessionId, SessionToken, WriteNumber};
+pub use time::{Now, Time};
+pub use zxid::{Epoch, PeerId, Zxid};

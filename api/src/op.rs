@@ -1,0 +1,211 @@
+use bytes::Bytes;
+
+use crate::{OpError, Path, SessionId, Zxid};
+
+/// What kind of znode a create makes.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub struct CreateMode {
+    /// Removed with the session that created it; has no children.
+    pub ephemeral: bool,
+    /// The parent's counter of creates is put behind the name, ten digits wide.
+    pub sequential: bool,
+}
+
+/// Makes a znode.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Create {
+    /// Where; for a sequential one, the name before the number.
+    pub path: Path,
+    /// Its first value.
+    pub data: Bytes,
+    /// Its kind.
+    pub mode: CreateMode,
+}
+
+/// A change of the tree. Each one becomes an entry of the log, also when it fails.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Write {
+    /// Makes a znode.
+    Create(Create),
+    /// Replaces the value.
+    Set {
+        /// Which znode.
+        path: Path,
+        /// The new value.
+        data: Bytes,
+        /// Only if the znode's `version` is this; at least 0.
+        version: Option<i32>,
+    },
+    /// Removes a znode without children.
+    Delete {
+        /// Which znode.
+        path: Path,
+        /// Only if the znode's `version` is this; at least 0.
+        version: Option<i32>,
+    },
+    /// All of these in order, or none of them.
+    Multi(Vec<MultiOp>),
+}
+
+/// One part of a multi.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum MultiOp {
+    /// As [`Write::Create`].
+    Create(Create),
+    /// As [`Write::Set`].
+    Set {
+        /// Which znode.
+        path: Path,
+        /// The new value.
+        data: Bytes,
+        /// As in [`Write::Set`].
+        version: Option<i32>,
+    },
+    /// As [`Write::Delete`].
+    Delete {
+        /// Which znode.
+        path: Path,
+        /// As in [`Write::Set`].
+        version: Option<i32>,
+    },
+    /// Changes nothing; fails the multi unless the znode exists with this version.
+    Check {
+        /// Which znode.
+        path: Path,
+        /// As in [`Write::Set`]; `None` checks that it exists.
+        version: Option<i32>,
+    },
+}
+
+/// What a write did.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum WriteOutcome {
+    /// The znode made, by its full name.
+    Created {
+        /// With the number, if sequential.
+        path: Path,
+        /// Of the new znode.
+        stat: Stat,
+    },
+    /// The value is replaced.
+    Set {
+        /// After the change.
+        stat: Stat,
+    },
+    /// The znode is gone.
+    Deleted,
+    /// One outcome for each part.
+    Multi(Vec<MultiOutcome>),
+    /// A session is open; its id is the zxid of this entry.
+    SessionOpened,
+    /// A session is closed and its ephemerals are gone.
+    SessionClosed {
+        /// How many ephemerals went with it.
+        ephemerals: u32,
+    },
+}
+
+/// What one part of a multi did.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum MultiOutcome {
+    /// As [`WriteOutcome::Created`].
+    Created {
+        /// With the number, if sequential.
+        path: Path,
+        /// Of the new znode.
+        stat: Stat,
+    },
+    /// As [`WriteOutcome::Set`].
+    Set {
+        /// After the change.
+        stat: Stat,
+    },
+    /// As [`WriteOutcome::Deleted`].
+    Deleted,
+    /// The check held.
+    Checked,
+}
+
+/// A question that the tree of one node answers.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Read {
+    /// Value and Stat.
+    Get {
+        /// Which znode.
+        path: Path,
+    },
+    /// Stat, or that there is none.
+    Exists {
+        /// Which znode.
+        path: Path,
+    },
+    /// Names of the children, in order.
+    Children {
+        /// Of which znode.
+        path: Path,
+    },
+}
+
+impl Read {
+    /// The znode that is asked about.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Read::Get { path } | Read::Exists { path } | Read::Children { path } => path,
+        }
+    }
+}
+
+/// The answer to a [`Read`].
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum ReadOutcome {
+    /// To [`Read::Get`].
+    Data {
+        /// The value.
+        data: Bytes,
+        /// Of the znode.
+        stat: Stat,
+    },
+    /// To [`Read::Exists`].
+    Exists {
+        /// Of the znode, `None` where there is none.
+        stat: Option<Stat>,
+    },
+    /// To [`Read::Children`].
+    Children {
+        /// Sorted by name.
+        names: Vec<String>,
+        /// Of the parent.
+        stat: Stat,
+    },
+}
+
+/// What is known of a znode besides its value; fields and meaning as in ZooKeeper's `Stat`.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub struct Stat {
+    /// The entry that created it.
+    pub czxid: Zxid,
+    /// The entry that last changed its value.
+    pub mzxid: Zxid,
+    /// The entry that last created or deleted a child; `czxid` if none did.
+    pub pzxid: Zxid,
+    /// Leader's time of `czxid`, in milliseconds since the Unix epoch.
+    pub ctime_ms: i64,
+    /// Leader's time of `mzxid`.
+    pub mtime_ms: i64,
+    /// Changes of the value; 0 when fresh.
+    pub version: i32,
+    /// Creates and deletes of children.
+    pub cversion: i32,
+    /// Changes of the access list.
+    pub aversion: i32,
+    /// The session that an ephemeral belongs to.
+    pub ephemeral_owner: Option<SessionId>,
+    /// Bytes of the value.
+    pub data_length: u32,
+    /// Children now.
+    pub num_children: u32,
+}
+
+/// The result of a write as its session sees it.
+pub type WriteResult = Result<WriteOutcome, OpError>;

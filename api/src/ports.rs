@@ -1,0 +1,177 @@
+//! The ports: how one service calls another, whether it lives in the same process or not.
+//!
+//! Calls go one way, store -> quorum -> election. What flows back is *pulled* by the caller: the store attaches to the
+//! quorum and reads its [`Feed`].
+
+use std::future::Future;
+
+use bytes::Bytes;
+
+use crate::{Entry, Epoch, PeerId, Ticket, Zxid};
+
+/// The neighbour cannot be reached or is shutting down. Attach again, or stop.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct PortClosed(pub String);
+
+/// With what a server stands for election; compared in this order, and by server id last (S4).
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Candidate {
+    /// Epoch of the last leader that it synchronised with.
+    pub epoch: Epoch,
+    /// The last zxid in its log, committed or not.
+    pub zxid: Zxid,
+}
+
+/// Fast leader election, as the quorum sees it.
+pub trait Election: Clone + Send + Sync + 'static {
+    /// Starts looking for a leader and returns the one that was found. A newer call ends an older one.
+    fn elect(&self, candidate: Candidate) -> impl Future<Output = Result<PeerId, PortClosed>> + Send;
+
+    /// This server has synchronised with its leader in `epoch` and serves: from now on it answers the votes of others
+    /// with this epoch (ZooKeeper's `updateElectionVote`), so that all answers agree.
+    fn settled(&self, leader: PeerId, epoch: Epoch) -> impl Future<Output = Result<(), PortClosed>> + Send;
+}
+
+/// What a store asks of its quorum. Asked in batches; order is kept.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Request {
+    /// Replicate this. It comes back in the feed as an [`Entry`] whose origin is this node and ticket, exactly once,
+    /// or as [`FeedItem::Refused`] or [`FeedItem::Lost`]. Tickets must ascend, also from one store to the one that
+    /// attaches after it (start at random).
+    Submit {
+        /// The store's number for it.
+        ticket: Ticket,
+        /// Opaque.
+        payload: Bytes,
+    },
+    /// Comes back as [`FeedItem::Barrier`] behind everything that was committed anywhere before this was asked.
+    Barrier {
+        /// The store's number for it, from the same sequence as for submissions.
+        ticket: Ticket,
+    },
+    /// Delivered to the store of the present leader, if there is one and nothing breaks: best effort, no answer.
+    Report(Bytes),
+}
+
+/// What a quorum tells its store, in this order.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum FeedItem {
+    /// Committed entries, each directly behind the one before it, and durable on this node.
+    Committed(Vec<Entry>),
+    /// The store is too far behind for the log (or is ahead of what this node has): forget everything and take this
+    /// state instead. Chunks follow, then the end; entries go on behind `zxid`. `Zxid::ZERO` comes without chunks and
+    /// means the empty state.
+    SnapshotStart {
+        /// The state is exactly this.
+        zxid: Zxid,
+    },
+    /// A piece of the state, as the store once gave it.
+    SnapshotChunk(Bytes),
+    /// The state is complete.
+    SnapshotEnd,
+    /// The role of this node changed.
+    Status(QuorumStatus),
+    /// See [`Request::Barrier`].
+    Barrier {
+        /// From the request.
+        ticket: Ticket,
+    },
+    /// Not accepted, and certainly never carried out.
+    Refused {
+        /// From the request.
+        ticket: Ticket,
+        /// What to tell the client.
+        why: Refusal,
+    },
+    /// The fate of this submission cannot be known from here: this node skipped entries by a snapshot. Submit it again
+    /// if that is safe.
+    Lost {
+        /// From the request.
+        ticket: Ticket,
+    },
+    /// A [`Request::Report`] of some store, delivered because this node leads.
+    Report {
+        /// Whose.
+        from: PeerId,
+        /// What it said.
+        report: Bytes,
+    },
+}
+
+/// Why a quorum does not take a request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Refusal {
+    /// Too many requests, or too many bytes, wait already.
+    Full,
+    /// There was no leader for longer than the parking limit.
+    NoLeader,
+    /// Larger than any message may be.
+    TooLarge,
+}
+
+/// What a node is in its ensemble.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Role {
+    /// Without a leader.
+    #[default]
+    Looking,
+    /// Votes and follows.
+    Following,
+    /// Leads.
+    Leading,
+    /// Follows without a vote.
+    Observing,
+}
+
+/// Where a node's quorum stands.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct QuorumStatus {
+    /// What it is.
+    pub role: Role,
+    /// Whether it is synchronised with an established leader (or is one), so that writes make progress.
+    pub serving: bool,
+    /// Whom it follows.
+    pub leader: Option<PeerId>,
+    /// Of the last leader that it synchronised with.
+    pub epoch: Epoch,
+    /// Last in the log.
+    pub last: Zxid,
+    /// Last that is known to be committed.
+    pub committed: Zxid,
+}
+
+/// Pieces of a snapshot on their way.
+pub trait Chunks: Send {
+    /// The next piece, `None` at the end. Pieces are at most 1 MiB.
+    fn next(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
+}
+
+/// What an attached store reads. Dropping it detaches.
+pub trait Feed: Send + 'static {
+    /// The next items, at least one; waits for them. Not read, it holds back nobody but this store.
+    fn next(&mut self) -> impl Future<Output = Result<Vec<FeedItem>, PortClosed>> + Send;
+}
+
+/// The replicated log, as the store sees it.
+pub trait Quorum: Clone + Send + Sync + 'static {
+    /// What `attach` returns.
+    type Feed: Feed;
+
+    /// Starts the feed behind `after`, the last zxid that the store has. One store at a time: a newer one ends an older.
+    fn attach(&self, after: Zxid) -> impl Future<Output = Result<Self::Feed, PortClosed>> + Send;
+
+    /// Asks, in order. Waits while the queue to the quorum is full.
+    fn request(&self, batch: Vec<Request>) -> impl Future<Output = Result<(), PortClosed>> + Send;
+
+    /// Hands over the state at exactly `zxid` (which the store got from its feed). Once it is durable and verified,
+    /// the log below the snapshot before it may be purged. Returns when it is.
+    fn save_snapshot(
+        &self,
+        zxid: Zxid,
+        chunks: impl Chunks + 'static,
+    ) -> impl Future<Output = Result<(), PortClosed>> + Send;
+
+    /// Where this node stands now.
+    fn status(&self) -> impl Future<Output = Result<QuorumStatus, PortClosed>> + Send;
+}

@@ -1,0 +1,63 @@
+use std::fmt;
+
+use crate::Write;
+
+/// A client's session. Its number is the zxid of the entry that opened it, so it is never used twice. 0 is no session.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionId(pub u64);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:x}", self.0)
+    }
+}
+
+/// The secret that a client shows to take its session up again; random, made by the node that opened the session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SessionToken(pub [u8; 16]);
+
+impl fmt::Debug for SessionToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SessionToken(..)")
+    }
+}
+
+/// A session numbers its writes 1, 2, 3 ... so that one that is sent again, to the same node or to another, is carried
+/// out once (exactly-once, `docs/protocol.md`). 0 means "before the first".
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct WriteNumber(pub u64);
+
+/// What a store puts into the log: a request, to be carried out by every store in the same way.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Command {
+    /// Whose it is; `None` for one without a session, which cannot make ephemerals and is not protected from being
+    /// carried out twice if its sender sends it twice.
+    pub session: Option<SessionId>,
+    /// The session's number for this write; `None` for one that its session does not number.
+    pub number: Option<WriteNumber>,
+    /// The session has received the results of all its writes up to this one, so they need not be kept any longer.
+    pub acked: WriteNumber,
+    /// What to do.
+    pub body: CommandBody,
+}
+
+/// What a [`Command`] does.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum CommandBody {
+    /// Changes the tree.
+    Write(Write),
+    /// Opens a session; its id will be the zxid of the entry.
+    OpenSession {
+        /// The secret.
+        token: SessionToken,
+        /// After so much silence the leader closes the session.
+        timeout_ms: u32,
+    },
+    /// Closes a session and removes its ephemerals, asked for by the client or by the leader after the time-out.
+    CloseSession {
+        /// Which one.
+        session: SessionId,
+        /// Whether the leader did it because of silence.
+        expired: bool,
+    },
+}
