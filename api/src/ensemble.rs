@@ -118,7 +118,7 @@ impl Ensemble {
     /// `None` while the servers in `reached` are no quorum.
     pub fn quorum_value<T: Copy + Ord>(&self, reached: impl IntoIterator<Item = (PeerId, T)>) -> Option<T> {
         let mut values: Vec<(T, u32)> = reached.into_iter().map(|(id, t)| (t, self.weight(id))).collect();
-        values.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        values.sort_unstable_by_key(|v| std::cmp::Reverse(v.0));
         let mut have = 0u64;
         for (value, weight) in values {
             have += u64::from(weight);

@@ -11,6 +11,7 @@ mod error;
 mod op;
 mod path;
 pub mod ports;
+pub mod record;
 mod session;
 mod time;
 mod zxid;

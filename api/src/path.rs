@@ -113,6 +113,13 @@ impl Path {
     }
 }
 
+/// So that maps with paths as keys can be searched by text. Equality, order and hash are those of the text.
+impl std::borrow::Borrow<str> for Path {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 fn check(s: &str) -> Result<(), PathError> {
     if s.is_empty() {
         return Err(PathError::Empty);

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::Write;
+use crate::{OpError, Write};
 
 /// A client's session. Its number is the zxid of the entry that opened it, so it is never used twice. 0 is no session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -46,6 +46,9 @@ pub struct Command {
 pub enum CommandBody {
     /// Changes the tree.
     Write(Write),
+    /// Changes nothing and fails with this error: a numbered write that the node refused (malformed, too large). It
+    /// goes through the log all the same, because its number must be used up for the next one to be in order.
+    Refuse(OpError),
     /// Opens a session; its id will be the zxid of the entry.
     OpenSession {
         /// The secret.

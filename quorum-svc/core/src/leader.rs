@@ -1,0 +1,609 @@
+//! LEADING: discovery, synchronisation of a quorum, then broadcast.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use api::{
+    Entry, Epoch, History, Origin, PeerId, Ticket, Time, Zxid,
+    ports::{Candidate, Refusal},
+};
+
+use crate::{
+    Config, Conn, Output, ToLeader, ToLearner,
+    zab::{Role, Zab},
+};
+
+/// The state of a leader.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Leading {
+    phase: Phase,
+    /// When this server began to lead.
+    since: Time,
+    learners: BTreeMap<Conn, Learner>,
+    /// Who has promised the epoch to this leader, over whichever connection.
+    promised: BTreeSet<PeerId>,
+    /// When a voter was last heard, over whichever connection: a leader without a quorum of fresh ones steps down.
+    heard: BTreeMap<PeerId, Time>,
+    /// Never decreases; continues the log's.
+    last_time_ms: i64,
+    /// Rounds of pings; a quorum of pongs to one proves that this was still the leader when it was sent.
+    round: u64,
+    next_ping: Time,
+    /// A round has to start at the end of this turn, because somebody asked for a barrier.
+    round_wanted: bool,
+    barriers: VecDeque<Barrier>,
+    /// What learners were last told about the commit point.
+    commit_told: Zxid,
+    /// Entries that are not committed yet, with their sizes: the bound of what learners may have under way.
+    outstanding: VecDeque<(Zxid, usize)>,
+    outstanding_bytes: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Phase {
+    /// Waiting for a quorum of accepted epochs.
+    Discovery,
+    /// The new epoch is proposed, once durable here, and to be promised by a quorum.
+    Promising { epoch: Epoch, durable: bool },
+    /// A quorum has promised; the marker is in the log and has to get to a quorum. `durable`: the current epoch is, here.
+    Synchronising { epoch: Epoch, durable: bool },
+    /// A quorum has the marker.
+    Established { epoch: Epoch },
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Learner {
+    peer: PeerId,
+    voter: bool,
+    stage: Stage,
+    heard: Time,
+    /// The last entry that was sent.
+    sent: Zxid,
+    /// The last entry that is durable there.
+    acked: Zxid,
+    /// The last round that it answered.
+    round: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Stage {
+    /// Connected.
+    New,
+    /// Has told its accepted epoch.
+    Known { accepted: Epoch },
+    /// Was told the epoch.
+    Asked,
+    /// Has promised the epoch; synchronisation can begin.
+    Promised { history: History },
+    /// Gets what it lacks.
+    Syncing { target: Zxid },
+    /// Has acknowledged the end of its synchronisation.
+    Synced,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Barrier {
+    /// The learner that asked; `None` for the leader's own store.
+    conn: Option<Conn>,
+    ticket: Ticket,
+    /// The first round that started after it was asked.
+    round: u64,
+    /// Committed when it was asked.
+    zxid: Zxid,
+}
+
+impl Leading {
+    fn new(now: Time, last_time_ms: i64) -> Leading {
+        Leading {
+            phase: Phase::Discovery,
+            since: now,
+            learners: BTreeMap::new(),
+            promised: BTreeSet::new(),
+            heard: BTreeMap::new(),
+            last_time_ms,
+            round: 0,
+            next_ping: now,
+            round_wanted: false,
+            barriers: VecDeque::new(),
+            commit_told: Zxid::ZERO,
+            outstanding: VecDeque::new(),
+            outstanding_bytes: 0,
+        }
+    }
+
+    pub(crate) fn established(&self) -> bool {
+        matches!(self.phase, Phase::Established { .. })
+    }
+
+    pub(crate) fn conns(&self) -> impl Iterator<Item = Conn> + '_ {
+        self.learners.keys().copied()
+    }
+
+    pub(crate) fn remove(&mut self, conn: Conn) {
+        self.learners.remove(&conn);
+    }
+
+    pub(crate) fn next_timeout(&self, config: &Config) -> Time {
+        match self.phase {
+            Phase::Established { .. } => self.next_ping,
+            _ => self.next_ping.min(self.since + config.init_limit),
+        }
+    }
+
+    /// The wall clock for an entry; the clock of the machine may go back, the log's does not.
+    pub(crate) fn stamp(&mut self, wall_ms: i64) -> i64 {
+        self.last_time_ms = self.last_time_ms.max(wall_ms);
+        self.last_time_ms
+    }
+
+    pub(crate) fn note_outstanding(&mut self, zxid: Zxid, bytes: usize) {
+        self.outstanding.push_back((zxid, bytes));
+        self.outstanding_bytes += bytes;
+    }
+
+    fn settle_outstanding(&mut self, committed: Zxid) {
+        while let Some(&(zxid, bytes)) = self.outstanding.front()
+            && zxid <= committed
+        {
+            self.outstanding.pop_front();
+            self.outstanding_bytes -= bytes;
+        }
+    }
+
+    /// The servers that have got as far as `stage` says, this one included.
+    fn peers(&self, me: PeerId, stage: impl Fn(&Learner) -> bool) -> BTreeSet<PeerId> {
+        self.learners.values().filter(|l| stage(l)).map(|l| l.peer).chain([me]).collect()
+    }
+}
+
+impl Zab {
+    pub(crate) fn become_leader(&mut self) {
+        let now = self.now.mono;
+        self.role = Role::Leading(Box::new(Leading::new(now, self.now.wall_ms)));
+        for (conn, early) in std::mem::take(&mut self.early) {
+            self.add_learner(conn, early.peer, early.accepted);
+        }
+        self.propose_epoch();
+    }
+
+    pub(crate) fn add_learner(&mut self, conn: Conn, peer: PeerId, accepted: Option<Epoch>) {
+        let voter = self.config.ensemble.is_voter(peer);
+        let Role::Leading(leading) = &mut self.role else { return };
+        // Everything that came over an older connection of this peer is in the log by now and nothing more will be
+        // taken from it: the peer relies on this when it decides which of its writes to send again.
+        let older: Vec<Conn> =
+            leading.learners.iter().filter(|(_, l)| l.peer == peer).map(|(&c, _)| c).collect();
+        for conn in older {
+            leading.learners.remove(&conn);
+            self.out.push_back(Output::Disconnect { conn, why: "replaced by a newer connection" });
+        }
+        let now = self.now.mono;
+        let (sent, acked, round) = (Zxid::ZERO, Zxid::ZERO, 0);
+        leading
+            .learners
+            .insert(conn, Learner { peer, voter, stage: Stage::New, heard: now, sent, acked, round });
+        if let Some(accepted_epoch) = accepted {
+            self.leader_on_message(conn, ToLeader::LearnerInfo { accepted_epoch });
+        }
+    }
+
+    pub(crate) fn leader_on_message(&mut self, conn: Conn, message: ToLeader) {
+        let now = self.now.mono;
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Some(learner) = leading.learners.get_mut(&conn) else { return };
+        learner.heard = now;
+        leading.heard.insert(learner.peer, now);
+        match message {
+            ToLeader::LearnerInfo { accepted_epoch } => self.on_learner_info(conn, accepted_epoch),
+            ToLeader::AckEpoch { epoch, current_epoch, history, counts } => {
+                self.on_ack_epoch(conn, epoch, current_epoch, history, counts);
+            }
+            ToLeader::Ack(zxid) => self.on_ack(conn, zxid),
+            ToLeader::Forward(submissions) => {
+                let peer = learner.peer;
+                if learner.stage != Stage::Synced || !leading.established() {
+                    self.drop_learner(conn, "writes before synchronisation");
+                    return;
+                }
+                for s in submissions {
+                    let Role::Leading(leading) = &mut self.role else { return };
+                    if leading.outstanding.len() >= self.config.requests_max * 2
+                        || leading.outstanding_bytes + s.payload.len() > self.config.request_bytes_max * 2
+                    {
+                        let message = ToLearner::Refused { ticket: s.ticket, why: Refusal::Full };
+                        self.out.push_back(Output::ToLearner { conn, message });
+                    } else {
+                        self.order(Origin { peer, ticket: s.ticket }, s.payload);
+                    }
+                }
+            }
+            ToLeader::Pong { round } => {
+                learner.round = learner.round.max(round);
+                self.answer_leader_barriers();
+            }
+            ToLeader::Barrier { ticket } => self.leader_barrier(Some(conn), ticket),
+            ToLeader::Report(report) => {
+                let from = learner.peer;
+                self.out.push_back(Output::Tell(api::ports::FeedItem::Report { from, report }));
+            }
+        }
+    }
+
+    fn drop_learner(&mut self, conn: Conn, why: &'static str) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        if leading.learners.remove(&conn).is_some() {
+            self.out.push_back(Output::Disconnect { conn, why });
+        }
+    }
+
+    // ---- discovery ----
+
+    fn on_learner_info(&mut self, conn: Conn, accepted: Epoch) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Some(learner) = leading.learners.get_mut(&conn) else { return };
+        if learner.stage != Stage::New {
+            self.drop_learner(conn, "LEARNERINFO twice");
+            return;
+        }
+        learner.stage = Stage::Known { accepted };
+        match leading.phase {
+            Phase::Discovery => self.propose_epoch(),
+            Phase::Promising { epoch, .. }
+            | Phase::Synchronising { epoch, .. }
+            | Phase::Established { epoch }
+                if accepted > epoch =>
+            {
+                // It promised this epoch's successor to somebody who never got to lead, so it can never join this one.
+                // ZooKeeper keeps it out until some later election; one short election now is better.
+                self.look("a learner has promised a greater epoch");
+            }
+            Phase::Promising { durable: false, .. } => {}
+            Phase::Promising { .. } | Phase::Synchronising { .. } | Phase::Established { .. } => {
+                self.send_leader_info();
+            }
+        }
+    }
+
+    /// With the accepted epochs of a quorum, the next epoch is greater than any that was ever established.
+    fn propose_epoch(&mut self) {
+        let accepted = self.accepted;
+        let Role::Leading(leading) = &mut self.role else { return };
+        let known = leading.peers(self.config.me, |l| matches!(l.stage, Stage::Known { .. }));
+        if !self.config.ensemble.is_quorum(&known) {
+            return;
+        }
+        let greatest = leading
+            .learners
+            .values()
+            .filter_map(|l| if let Stage::Known { accepted } = l.stage { Some(accepted) } else { None })
+            .fold(accepted, Epoch::max);
+        let Some(epoch) = greatest.next() else {
+            self.out.push_back(Output::Fatal(
+                "the epochs are used up: back the data up and start a new ensemble".into(),
+            ));
+            return;
+        };
+        leading.phase = Phase::Promising { epoch, durable: false };
+        self.persist_epochs(epoch, self.current);
+    }
+
+    pub(crate) fn leader_epochs_persisted(&mut self) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        match &mut leading.phase {
+            Phase::Promising { durable, .. } => {
+                *durable = true;
+                self.send_leader_info();
+                self.try_synchronise();
+            }
+            Phase::Synchronising { durable, .. } => {
+                *durable = true;
+                self.try_establish();
+            }
+            Phase::Discovery | Phase::Established { .. } => {}
+        }
+    }
+
+    fn send_leader_info(&mut self) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let (Phase::Promising { epoch, .. }
+        | Phase::Synchronising { epoch, .. }
+        | Phase::Established { epoch }) = leading.phase
+        else {
+            return;
+        };
+        for (&conn, learner) in &mut leading.learners {
+            if matches!(learner.stage, Stage::Known { .. }) {
+                learner.stage = Stage::Asked;
+                self.out.push_back(Output::ToLearner { conn, message: ToLearner::LeaderInfo { epoch } });
+            }
+        }
+    }
+
+    fn on_ack_epoch(
+        &mut self,
+        conn: Conn,
+        epoch: Epoch,
+        current_epoch: Epoch,
+        history: History,
+        counts: bool,
+    ) {
+        let mine = Candidate { epoch: self.current, zxid: self.history.last() };
+        let Role::Leading(leading) = &mut self.role else { return };
+        let phase = leading.phase;
+        let Some(learner) = leading.learners.get_mut(&conn) else { return };
+        let (Phase::Promising { epoch: e, .. }
+        | Phase::Synchronising { epoch: e, .. }
+        | Phase::Established { epoch: e }) = phase
+        else {
+            return;
+        };
+        if learner.stage != Stage::Asked || epoch != e {
+            self.drop_learner(conn, "ACKEPOCH out of turn");
+            return;
+        }
+        let candidate = Candidate { epoch: current_epoch, zxid: history.last() };
+        let voter = learner.voter;
+        learner.stage = Stage::Promised { history };
+        if counts {
+            leading.promised.insert(learner.peer);
+        }
+        match phase {
+            // Whoever has more must lead: what it has may be committed (waitForEpochAck, "Follower is ahead").
+            Phase::Promising { .. } if voter && candidate > mine => {
+                self.look("a follower is ahead of the leader")
+            }
+            Phase::Promising { .. } => self.try_synchronise(),
+            Phase::Synchronising { .. } | Phase::Established { .. } => self.begin_sync(conn),
+            Phase::Discovery => {}
+        }
+    }
+
+    /// With the promises of a quorum the log of this server becomes the log of the epoch.
+    fn try_synchronise(&mut self) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Phase::Promising { epoch, durable: true } = leading.phase else { return };
+        let promised = leading.promised.iter().copied().chain([self.config.me]).collect();
+        if !self.config.ensemble.is_quorum(&promised) {
+            return;
+        }
+        leading.phase = Phase::Synchronising { epoch, durable: false };
+        let time_ms = leading.stamp(self.now.wall_ms);
+        let conns: Vec<Conn> = leading.conns().collect();
+        self.push_entry(Entry::marker(epoch, time_ms));
+        self.persist_epochs(epoch, epoch);
+        conns.into_iter().for_each(|conn| self.begin_sync(conn));
+    }
+
+    // ---- synchronisation ----
+
+    /// Tells a learner where its log parts from ours, and sends what is behind that point.
+    fn begin_sync(&mut self, conn: Conn) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let established = leading.established();
+        let (Phase::Synchronising { epoch, .. } | Phase::Established { epoch }) = leading.phase else {
+            return;
+        };
+        let Some(learner) = leading.learners.get_mut(&conn) else { return };
+        // An observer gets only what is committed, and nothing is before the epoch is established.
+        let target = if learner.voter { self.history.last() } else { self.committed };
+        let Stage::Promised { history } = &learner.stage else { return };
+        if !learner.voter && !established {
+            return;
+        }
+        let common = self.history.common_with(history).filter(|&c| c <= target);
+        let snapshot = self.snapshot.filter(|&s| self.history.contains(s) && s <= target);
+        let (sent, how) = match (common, snapshot) {
+            (Some(after), _) if after == history.last() => {
+                (after, Output::ToLearner { conn, message: ToLearner::Diff { after } })
+            }
+            (Some(to), _) => (to, Output::ToLearner { conn, message: ToLearner::Trunc { to } }),
+            (None, Some(zxid)) => (zxid, Output::SendSnapshot { conn, zxid }),
+            (None, None) => {
+                self.drop_learner(conn, "the learner's snapshot is not part of the leader's log");
+                return;
+            }
+        };
+        learner.stage = Stage::Syncing { target };
+        learner.sent = sent;
+        self.flush_append();
+        self.out.push_back(how);
+        self.replicate(conn);
+        self.out.push_back(Output::ToLearner { conn, message: ToLearner::NewLeader { epoch, target } });
+    }
+
+    /// Sends what a learner has not got yet.
+    fn replicate(&mut self, conn: Conn) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Some(learner) = leading.learners.get_mut(&conn) else { return };
+        let upto = if learner.voter { self.history.last() } else { self.committed };
+        if matches!(learner.stage, Stage::Syncing { .. } | Stage::Synced) && learner.sent < upto {
+            self.out.push_back(Output::Replicate { conn, after: learner.sent, upto });
+            learner.sent = upto;
+        }
+    }
+
+    fn on_ack(&mut self, conn: Conn, zxid: Zxid) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let established = leading.established();
+        let Some(learner) = leading.learners.get_mut(&conn) else { return };
+        if zxid > learner.sent {
+            self.drop_learner(conn, "an ack for what was never sent");
+            return;
+        }
+        learner.acked = learner.acked.max(zxid);
+        match learner.stage {
+            Stage::Syncing { target } if zxid >= target => {
+                learner.stage = Stage::Synced;
+                if established {
+                    let commit = self.committed;
+                    self.out.push_back(Output::ToLearner { conn, message: ToLearner::UpToDate { commit } });
+                    self.advance_commit();
+                } else {
+                    self.try_establish();
+                }
+            }
+            Stage::Synced => self.advance_commit(),
+            Stage::Syncing { .. } => {}
+            Stage::New | Stage::Known { .. } | Stage::Asked | Stage::Promised { .. } => {
+                self.drop_learner(conn, "an ack before synchronisation");
+            }
+        }
+    }
+
+    /// With the marker durable on a quorum, this one included, everything up to it is committed: serve (S16).
+    fn try_establish(&mut self) {
+        let me = self.config.me;
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Phase::Synchronising { epoch, durable: true } = leading.phase else { return };
+        let synced = leading.peers(me, |l| l.stage == Stage::Synced);
+        if self.durable < Zxid::marker(epoch) || !self.config.ensemble.is_quorum(&synced) {
+            return;
+        }
+        leading.phase = Phase::Established { epoch };
+        leading.commit_told = Zxid::marker(epoch);
+        let conns: Vec<Conn> = leading.conns().collect();
+        self.committed = Zxid::marker(epoch);
+        self.out.push_back(Output::Settled { leader: me, epoch });
+        for conn in conns {
+            let Role::Leading(leading) = &mut self.role else { return };
+            match leading.learners.get(&conn).map(|l| &l.stage) {
+                Some(Stage::Synced) => {
+                    let message = ToLearner::UpToDate { commit: self.committed };
+                    self.out.push_back(Output::ToLearner { conn, message });
+                }
+                Some(Stage::Promised { .. }) => self.begin_sync(conn),
+                _ => {}
+            }
+        }
+        self.resume_requests();
+    }
+
+    // ---- broadcast ----
+
+    pub(crate) fn leader_on_durable(&mut self) {
+        let Role::Leading(leading) = &self.role else { return };
+        if leading.established() {
+            self.advance_commit();
+        } else {
+            self.try_establish();
+        }
+    }
+
+    /// What a quorum has on disk is committed, and with it everything before (S19, S20). Only entries of this epoch are
+    /// counted: those of older ones are committed with the marker.
+    fn advance_commit(&mut self) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Phase::Established { .. } = leading.phase else { return };
+        let acks = leading.learners.values().filter(|l| l.stage == Stage::Synced).map(|l| (l.peer, l.acked));
+        let reached = self.config.ensemble.quorum_value(acks.chain([(self.config.me, self.durable)]));
+        if let Some(zxid) = reached.filter(|&z| z > self.committed) {
+            assert!(zxid <= self.history.last(), "committed what is not in the log");
+            self.committed = zxid;
+            leading.settle_outstanding(zxid);
+        }
+    }
+
+    pub(crate) fn leader_flush(&mut self) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let conns: Vec<Conn> = leading.conns().collect();
+        let commit =
+            (self.committed > leading.commit_told && leading.established()).then_some(self.committed);
+        leading.commit_told = commit.unwrap_or(leading.commit_told);
+        let ping = std::mem::take(&mut leading.round_wanted);
+        if ping {
+            leading.round += 1;
+            leading.next_ping = self.now.mono + self.config.ping_interval;
+        }
+        let round = leading.round;
+        for conn in conns {
+            self.replicate(conn);
+            let Role::Leading(leading) = &self.role else { return };
+            let Some(learner) = leading.learners.get(&conn) else { continue };
+            let synced = learner.stage == Stage::Synced;
+            if let (Some(commit), true) = (commit, synced) {
+                self.out.push_back(Output::ToLearner { conn, message: ToLearner::Commit(commit) });
+            }
+            if ping && matches!(learner.stage, Stage::Syncing { .. } | Stage::Synced) {
+                self.out.push_back(Output::ToLearner { conn, message: ToLearner::Ping { round } });
+            }
+        }
+        if ping {
+            self.answer_leader_barriers();
+        }
+    }
+
+    pub(crate) fn leader_on_time(&mut self) {
+        let now = self.now.mono;
+        let me = self.config.me;
+        let Role::Leading(leading) = &mut self.role else { return };
+        if !leading.established() {
+            if now >= leading.since + self.config.init_limit {
+                self.look("no quorum within the init limit");
+                return;
+            }
+        }
+        let Role::Leading(leading) = &mut self.role else { return };
+        if now < leading.next_ping {
+            return;
+        }
+        leading.next_ping = now + self.config.ping_interval;
+        leading.round_wanted = true;
+        // S18: a silent learner is dropped, and only that one.
+        let limit = |l: &Learner| match l.stage {
+            Stage::Synced => self.config.sync_limit,
+            _ => self.config.init_limit,
+        };
+        let silent: Vec<Conn> =
+            leading.learners.iter().filter(|(_, l)| now.since(l.heard) > limit(l)).map(|(&c, _)| c).collect();
+        // S6: a leader that has lost its quorum leaves LEADING.
+        if leading.established() {
+            let fresh = leading
+                .heard
+                .iter()
+                .filter(|(_, t)| now.since(**t) <= self.config.sync_limit)
+                .map(|(&p, _)| p);
+            if !self.config.ensemble.is_quorum(&fresh.chain([me]).collect()) {
+                self.look("lost the quorum");
+                return;
+            }
+        }
+        silent.into_iter().for_each(|conn| self.drop_learner(conn, "silent for longer than the limit"));
+    }
+
+    // ---- barriers ----
+
+    /// Notes a barrier: what is committed now is told to the asker once a quorum has confirmed, in a round of pings that
+    /// starts after this moment, that this is still the leader (ZooKeeper's `sync` lacks that round, and so can be
+    /// answered by a deposed leader: ZOOKEEPER-1675, -2136).
+    pub(crate) fn leader_barrier(&mut self, conn: Option<Conn>, ticket: Ticket) {
+        let zxid = self.committed;
+        let Role::Leading(leading) = &mut self.role else { return };
+        if !leading.established() {
+            return;
+        }
+        let round = leading.round + 1;
+        leading.round_wanted = true;
+        leading.barriers.push_back(Barrier { conn, ticket, round, zxid });
+    }
+
+    fn answer_leader_barriers(&mut self) {
+        let me = self.config.me;
+        loop {
+            let Role::Leading(leading) = &mut self.role else { return };
+            let Some(barrier) = leading.barriers.front() else { return };
+            let answered = leading.peers(me, |l| l.stage == Stage::Synced && l.round >= barrier.round);
+            if leading.round < barrier.round || !self.config.ensemble.is_quorum(&answered) {
+                return;
+            }
+            let Some(Barrier { conn, ticket, zxid, .. }) = leading.barriers.pop_front() else { return };
+            match conn {
+                None => self.answer_barrier(ticket, zxid),
+                Some(conn) => {
+                    if leading.learners.contains_key(&conn) {
+                        let message = ToLearner::Barrier { ticket, zxid };
+                        self.out.push_back(Output::ToLearner { conn, message });
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! FOLLOWING and OBSERVING: to find the leader, to become its copy, to stay it.
+
+use api::{Entry, Epoch, PeerId, Ticket, Time, Zxid};
+use bytes::Bytes;
+
+use crate::{
+    Config, Conn, Output, Submission, ToLeader, ToLearner,
+    zab::{Role, Zab},
+};
+
+/// Wait between two attempts to connect to the leader, which may know a little later than its learners that it leads.
+const RECONNECT: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// The state of a learner.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Following {
+    pub(crate) leader: PeerId,
+    phase: Phase,
+    /// Last sign of progress: a message from the leader, or the start.
+    heard: Time,
+    /// When the leader last heard from this learner; it is told of progress in between.
+    spoke: Time,
+    /// As far as the leader said; entries behind the end of the log are committed when they arrive.
+    leader_commit: Zxid,
+    /// The log's durable end grew in this turn.
+    ack_due: bool,
+    /// Writes for the leader, gathered in this turn.
+    forward: Vec<Submission>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Phase {
+    /// No connection yet; `retry`: when to try again, `None` while an attempt is under way.
+    Connecting { retry: Option<Time> },
+    /// Connected, LEARNERINFO sent.
+    Discovery { conn: Conn },
+    /// The leader's epoch is being made durable.
+    Promising { conn: Conn, epoch: Epoch, counts: bool },
+    /// Promised; DIFF, TRUNC or SNAP has to come.
+    Promised { conn: Conn, epoch: Epoch },
+    /// Entries come.
+    Syncing { conn: Conn, epoch: Epoch },
+    /// NEWLEADER came; log and epoch are being made durable.
+    Settling { conn: Conn, epoch: Epoch },
+    /// NEWLEADER acknowledged.
+    Synced { conn: Conn, epoch: Epoch },
+    /// UPTODATE came.
+    Serving { conn: Conn },
+}
+
+impl Following {
+    pub(crate) fn serving(&self) -> bool {
+        matches!(self.phase, Phase::Serving { .. })
+    }
+
+    pub(crate) fn conn(&self) -> Option<Conn> {
+        match self.phase {
+            Phase::Connecting { .. } => None,
+            Phase::Discovery { conn }
+            | Phase::Promising { conn, .. }
+            | Phase::Promised { conn, .. }
+            | Phase::Syncing { conn, .. }
+            | Phase::Settling { conn, .. }
+            | Phase::Synced { conn, .. }
+            | Phase::Serving { conn } => Some(conn),
+        }
+    }
+
+    pub(crate) fn next_timeout(&self, config: &Config) -> Time {
+        let limit = self.heard + self.limit(config);
+        match self.phase {
+            Phase::Connecting { retry: Some(at) } => at.min(limit),
+            _ => limit,
+        }
+    }
+
+    fn limit(&self, config: &Config) -> std::time::Duration {
+        if self.serving() { config.sync_limit } else { config.init_limit }
+    }
+
+    /// Whether the log's durable end may be acknowledged: not before the epoch is durable as well (ZOOKEEPER-4643,
+    /// -4685 tell what happens otherwise).
+    fn may_ack(&self) -> bool {
+        matches!(self.phase, Phase::Synced { .. } | Phase::Serving { .. })
+    }
+}
+
+impl Zab {
+    pub(crate) fn become_learner(&mut self, leader: PeerId) {
+        let now = self.now.mono;
+        self.role = Role::Following(Following {
+            leader,
+            phase: Phase::Connecting { retry: None },
+            heard: now,
+            spoke: now,
+            leader_commit: Zxid::ZERO,
+            ack_due: false,
+            forward: Vec::new(),
+        });
+        self.out.push_back(Output::Connect { leader });
+    }
+
+    pub(crate) fn on_leader_connected(&mut self, conn: Conn) {
+        let accepted_epoch = self.accepted;
+        match &mut self.role {
+            Role::Following(f) if matches!(f.phase, Phase::Connecting { retry: None }) => {
+                f.phase = Phase::Discovery { conn };
+                self.out
+                    .push_back(Output::ToLeader { conn, message: ToLeader::LearnerInfo { accepted_epoch } });
+            }
+            _ => self.out.push_back(Output::Disconnect { conn, why: "no longer wanted" }),
+        }
+    }
+
+    pub(crate) fn on_connect_failed(&mut self) {
+        let now = self.now.mono;
+        if let Role::Following(f) = &mut self.role
+            && let Phase::Connecting { retry } = &mut f.phase
+        {
+            *retry = Some(now + RECONNECT);
+        }
+    }
+
+    pub(crate) fn learner_on_time(&mut self) {
+        let now = self.now.mono;
+        let Role::Following(f) = &mut self.role else { return };
+        if now >= f.heard + f.limit(&self.config) {
+            self.look("the leader is silent");
+        } else if let Phase::Connecting { retry } = &mut f.phase
+            && retry.is_some_and(|at| now >= at)
+        {
+            *retry = None;
+            let leader = f.leader;
+            self.out.push_back(Output::Connect { leader });
+        }
+    }
+
+    /// A sign of life from the leader in the middle of something long; the leader wants one of us too.
+    pub(crate) fn on_progress(&mut self, conn: Conn) {
+        let now = self.now.mono;
+        let Role::Following(f) = &mut self.role else { return };
+        if f.conn() != Some(conn) {
+            return;
+        }
+        f.heard = now;
+        if !f.serving()
+            && now >= f.spoke + self.config.ping_interval
+            && !matches!(f.phase, Phase::Discovery { .. })
+        {
+            f.spoke = now;
+            self.out.push_back(Output::ToLeader { conn, message: ToLeader::Pong { round: 0 } });
+        }
+    }
+
+    pub(crate) fn on_leader_message(&mut self, conn: Conn, message: ToLearner) {
+        match &self.role {
+            Role::Following(f) if f.conn() == Some(conn) => {}
+            _ => return,
+        }
+        self.on_progress(conn);
+        if let Err(why) = self.learner_handle(conn, message) {
+            self.look(why);
+        }
+    }
+
+    /// Errors are the leader's, or of the road to it; they end the connection.
+    fn learner_handle(&mut self, conn: Conn, message: ToLearner) -> Result<(), &'static str> {
+        let Role::Following(f) = &mut self.role else { return Ok(()) };
+        match (message, f.phase) {
+            (ToLearner::LeaderInfo { epoch }, Phase::Discovery { .. }) => {
+                if epoch < self.accepted {
+                    return Err("the leader proposes an epoch below the one promised");
+                }
+                let counts = epoch > self.accepted;
+                f.phase = Phase::Promising { conn, epoch, counts };
+                // Also when it was promised before: then this only waits for the disk.
+                self.persist_epochs(epoch, self.current);
+            }
+            (ToLearner::Diff { after }, Phase::Promised { epoch, .. }) => {
+                if after != self.history.last() {
+                    return Err("DIFF does not start at the end of the log");
+                }
+                f.phase = Phase::Syncing { conn, epoch };
+            }
+            (ToLearner::Trunc { to }, Phase::Promised { epoch, .. }) => {
+                if to < self.committed {
+                    // A quorum had this on disk, so no leader can lack it.
+                    let text = format!(
+                        "leader {} wants the log cut back to {to}, but {} was committed: one of the two has lost \
+                         acknowledged data. Stop both and compare their data directories before anything else",
+                        f.leader, self.committed
+                    );
+                    self.out.push_back(Output::Fatal(text));
+                    return Ok(());
+                }
+                f.phase = Phase::Syncing { conn, epoch };
+                if !self.history.truncate(to) {
+                    return Err("TRUNC to a point that is not in the log");
+                }
+                self.durable = self.durable.min(to);
+                self.pending.truncated(to);
+                self.disk_ops += 1;
+                self.out.push_back(Output::Truncate { to });
+            }
+            (ToLearner::Snap { zxid }, Phase::Promised { epoch, .. }) => {
+                if zxid < self.delivered {
+                    return Err("the snapshot is older than what was committed here");
+                }
+                f.phase = Phase::Syncing { conn, epoch };
+                self.history = api::History::from_base(zxid);
+                self.committed = zxid;
+                // Nothing is durable until the log stands on the snapshot.
+                self.durable = Zxid::ZERO;
+                self.disk_ops += 1;
+                self.out.push_back(Output::InstallSnapshot { zxid });
+                self.lose_pending();
+            }
+            (
+                ToLearner::Propose { prev, entries },
+                Phase::Syncing { .. } | Phase::Settling { .. } | Phase::Synced { .. } | Phase::Serving { .. },
+            ) => {
+                self.on_propose(prev, entries)?;
+            }
+            (ToLearner::NewLeader { epoch, target }, Phase::Syncing { epoch: promised, .. }) => {
+                if epoch != promised || target != self.history.last() || target < Zxid::marker(epoch) {
+                    return Err("NEWLEADER does not fit what was synchronised");
+                }
+                f.phase = Phase::Settling { conn, epoch };
+                // The log first, then the epoch, then the ack: ZOOKEEPER-4643, -4646.
+                self.persist_epochs(self.accepted, epoch);
+            }
+            (ToLearner::UpToDate { commit }, Phase::Synced { epoch, .. }) => {
+                f.phase = Phase::Serving { conn };
+                let leader = f.leader;
+                self.on_commit(commit);
+                self.out.push_back(Output::Settled { leader, epoch });
+                self.resume_requests();
+            }
+            (ToLearner::Commit(zxid), Phase::Serving { .. }) => self.on_commit(zxid),
+            (ToLearner::Ping { round }, _) => {
+                f.spoke = self.now.mono;
+                self.out.push_back(Output::ToLeader { conn, message: ToLeader::Pong { round } });
+            }
+            (ToLearner::Barrier { ticket, zxid }, Phase::Serving { .. }) => self.answer_barrier(ticket, zxid),
+            (ToLearner::Refused { ticket, why }, Phase::Serving { .. }) => {
+                if self.pending.remove(ticket) {
+                    self.refuse(ticket, why);
+                }
+            }
+            _ => return Err("a message out of turn"),
+        }
+        Ok(())
+    }
+
+    fn on_propose(&mut self, prev: Zxid, entries: Vec<Entry>) -> Result<(), &'static str> {
+        if prev != self.history.last() {
+            return Err("a proposal does not stand behind the end of the log");
+        }
+        let me = self.config.me;
+        let accepted = self.accepted;
+        for entry in entries {
+            if !entry.zxid.follows(self.history.last()) || entry.zxid.epoch() > accepted {
+                return Err("a proposal leaves a gap");
+            }
+            if let Some(origin) = entry.origin.filter(|o| o.peer == me) {
+                self.pending.logged(origin.ticket, entry.zxid);
+            }
+            self.push_entry(entry);
+        }
+        let Role::Following(f) = &self.role else { return Ok(()) };
+        self.on_commit(f.leader_commit);
+        Ok(())
+    }
+
+    fn on_commit(&mut self, zxid: Zxid) {
+        let Role::Following(f) = &mut self.role else { return };
+        f.leader_commit = f.leader_commit.max(zxid);
+        self.committed = self.committed.max(f.leader_commit.min(self.history.last()));
+    }
+
+    pub(crate) fn learner_epochs_persisted(&mut self) {
+        let history = &self.history;
+        let current_epoch = self.current;
+        let Role::Following(f) = &mut self.role else { return };
+        match f.phase {
+            Phase::Promising { conn, epoch, counts } => {
+                f.phase = Phase::Promised { conn, epoch };
+                let message = ToLeader::AckEpoch { epoch, current_epoch, history: history.clone(), counts };
+                self.out.push_back(Output::ToLeader { conn, message });
+            }
+            Phase::Settling { conn, epoch } => {
+                f.phase = Phase::Synced { conn, epoch };
+                f.ack_due = true;
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn learner_on_durable(&mut self) {
+        if let Role::Following(f) = &mut self.role {
+            f.ack_due = f.may_ack();
+        }
+    }
+
+    pub(crate) fn learner_flush(&mut self) {
+        let durable = self.durable;
+        let now = self.now.mono;
+        let Role::Following(f) = &mut self.role else { return };
+        let Some(conn) = f.conn() else { return };
+        if std::mem::take(&mut f.ack_due) {
+            f.spoke = now;
+            self.out.push_back(Output::ToLeader { conn, message: ToLeader::Ack(durable) });
+        }
+        if !f.forward.is_empty() {
+            let message = ToLeader::Forward(std::mem::take(&mut f.forward));
+            self.out.push_back(Output::ToLeader { conn, message });
+        }
+    }
+
+    /// Sends a write to the leader, at the end of this turn.
+    pub(crate) fn forward(&mut self, ticket: Ticket, payload: Bytes) {
+        if let Role::Following(f) = &mut self.role {
+            f.forward.push(Submission { ticket, payload });
+        }
+    }
+
+    pub(crate) fn learner_barrier(&mut self, ticket: Ticket) {
+        if let Role::Following(f) = &self.role
+            && let Phase::Serving { conn } = f.phase
+        {
+            self.out.push_back(Output::ToLeader { conn, message: ToLeader::Barrier { ticket } });
+        }
+    }
+
+    pub(crate) fn report(&mut self, report: Bytes) {
+        if let Role::Following(f) = &self.role
+            && let Phase::Serving { conn } = f.phase
+        {
+            self.out.push_back(Output::ToLeader { conn, message: ToLeader::Report(report) });
+        }
+    }
+}

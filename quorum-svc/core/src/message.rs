@@ -1,0 +1,326 @@
+//! What goes into the core and what comes out of it: plain data.
+
+use std::time::Duration;
+
+use api::{
+    Ensemble, Entry, Epoch, History, PeerId, Ticket, Zxid,
+    ports::{Candidate, FeedItem, Refusal, Request},
+};
+use bytes::Bytes;
+
+/// What a core is made with.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Config {
+    /// This server.
+    pub me: PeerId,
+    /// All servers.
+    pub ensemble: Ensemble,
+    /// A leader has this long to gather and synchronise a quorum, and a learner this long between signs of progress
+    /// until it is synchronised (ZooKeeper's initLimit).
+    pub init_limit: Duration,
+    /// Leader and learner part after this long without a word (ZooKeeper's syncLimit).
+    pub sync_limit: Duration,
+    /// How often the leader asks its learners for a sign of life; a small part of `sync_limit`.
+    pub ping_interval: Duration,
+    /// How long a request waits for a leader before it is refused.
+    pub park_limit: Duration,
+    /// Requests of this server's store, or of all learners together on the leader, that may be under way.
+    pub requests_max: usize,
+    /// The same in bytes of payload.
+    pub request_bytes_max: usize,
+}
+
+/// What the server found on its disk.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
+pub struct Durable {
+    /// The greatest epoch that it promised to a leader.
+    pub accepted_epoch: Epoch,
+    /// The epoch of the leader that it last synchronised with.
+    pub current_epoch: Epoch,
+    /// What its log contains.
+    pub history: History,
+    /// The newest snapshot, if there is one.
+    pub snapshot: Option<Zxid>,
+}
+
+/// One connection between a learner and a leader, numbered by the shell; never used twice while the server runs. What
+/// arrives from an older connection of the same peer is told apart by it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Conn(pub u64);
+
+/// A write on its way to the leader.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Submission {
+    /// The submitting store's number.
+    pub ticket: Ticket,
+    /// Opaque.
+    pub payload: Bytes,
+}
+
+/// What a learner says to a leader. Names as in ZooKeeper's `Leader.java`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum ToLeader {
+    /// FOLLOWERINFO or OBSERVERINFO.
+    LearnerInfo {
+        /// The greatest epoch promised so far.
+        accepted_epoch: Epoch,
+    },
+    /// The proposed epoch is promised, durably.
+    AckEpoch {
+        /// That epoch.
+        epoch: Epoch,
+        /// Epoch of the leader last synchronised with.
+        current_epoch: Epoch,
+        /// What the learner's log contains.
+        history: History,
+        /// False if it was promised before: such an answer does not count towards the quorum.
+        counts: bool,
+    },
+    /// Everything up to here is durable. The first one answers NEWLEADER.
+    Ack(Zxid),
+    /// Please order these, in this order.
+    Forward(Vec<Submission>),
+    /// Still here.
+    Pong {
+        /// Of the ping; 0 for a sign of progress that nobody asked for.
+        round: u64,
+    },
+    /// How far has a leader with a quorum committed?
+    Barrier {
+        /// The asker's number.
+        ticket: Ticket,
+    },
+    /// From the learner's store to the leader's.
+    Report(Bytes),
+}
+
+/// What a leader says to a learner.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum ToLearner {
+    /// The proposed epoch.
+    LeaderInfo {
+        /// Greater than all that a quorum had accepted.
+        epoch: Epoch,
+    },
+    /// Your log is a prefix of mine; what follows stands behind `after`.
+    Diff {
+        /// The learner's last zxid.
+        after: Zxid,
+    },
+    /// Forget what stands behind `to`, then as DIFF.
+    Trunc {
+        /// The last zxid that both have.
+        to: Zxid,
+    },
+    /// Forget everything; here is the state at `zxid`, then as DIFF. The core sees this when the whole state has
+    /// arrived and is durable.
+    Snap {
+        /// The state is exactly this.
+        zxid: Zxid,
+    },
+    /// Entries, the first directly behind `prev`. Never in an output: there it is an [`Output::Replicate`].
+    Propose {
+        /// What the learner's log has to end with.
+        prev: Zxid,
+        /// In order, without a gap.
+        entries: Vec<Entry>,
+    },
+    /// Synchronisation ends with `target`: say so once it is durable.
+    NewLeader {
+        /// The leader's epoch.
+        epoch: Epoch,
+        /// Last entry of the synchronisation; the marker of `epoch` or something behind it.
+        target: Zxid,
+    },
+    /// A quorum has synchronised. Serve.
+    UpToDate {
+        /// What is committed.
+        commit: Zxid,
+    },
+    /// Everything up to here is committed.
+    Commit(Zxid),
+    /// A sign of life, please.
+    Ping {
+        /// To be sent back.
+        round: u64,
+    },
+    /// Answer to [`ToLeader::Barrier`].
+    Barrier {
+        /// From the question.
+        ticket: Ticket,
+        /// What was committed then.
+        zxid: Zxid,
+    },
+    /// Answer to a [`Submission`] that the leader did not take.
+    Refused {
+        /// From the submission.
+        ticket: Ticket,
+        /// Why.
+        why: Refusal,
+    },
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Input {
+    /// [`Output::Elect`] found a leader.
+    Elected {
+        /// It may be this server.
+        leader: PeerId,
+    },
+    /// Another server connected to learn from this one.
+    LearnerConnected {
+        /// The new connection.
+        conn: Conn,
+        /// A member of the ensemble, checked by the shell.
+        peer: PeerId,
+    },
+    /// [`Output::Connect`] succeeded.
+    LeaderConnected {
+        /// The new connection.
+        conn: Conn,
+    },
+    /// [`Output::Connect`] failed.
+    ConnectFailed,
+    /// A connection ended, at whichever side.
+    Disconnected {
+        /// Which one; stale numbers are ignored.
+        conn: Conn,
+    },
+    /// A learner said something.
+    FromLearner {
+        /// On which connection.
+        conn: Conn,
+        /// What.
+        message: ToLeader,
+    },
+    /// The leader said something.
+    FromLeader {
+        /// On which connection.
+        conn: Conn,
+        /// What.
+        message: ToLearner,
+    },
+    /// A piece of a snapshot arrived from the leader (a sign of life).
+    SnapshotProgress {
+        /// On which connection.
+        conn: Conn,
+    },
+    /// The log is durable up to here.
+    Persisted {
+        /// Last durable entry.
+        upto: Zxid,
+    },
+    /// [`Output::Truncate`] is done, durably.
+    Truncated,
+    /// [`Output::PersistEpochs`] is done, durably.
+    EpochsPersisted,
+    /// [`Output::InstallSnapshot`] is done, durably.
+    SnapshotInstalled,
+    /// The store's own snapshot at `zxid` is durable and verified, and the log need not reach back behind `purge_to`.
+    SnapshotSaved {
+        /// The state is exactly this.
+        zxid: Zxid,
+        /// The snapshot before it.
+        purge_to: Option<Zxid>,
+    },
+    /// Below `base` the log is gone, as [`Output::Purge`] asked; whole segments go, so it may be less than asked.
+    Purged {
+        /// The last zxid before what is left.
+        base: Zxid,
+    },
+    /// The store asks.
+    Requests(Vec<Request>),
+    /// The time of [`Zab::next_timeout`](crate::Zab::next_timeout) has come.
+    Timeout,
+}
+
+/// What to do, in this order.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Output {
+    /// Look for a leader.
+    Elect(Candidate),
+    /// Tell the election that this server has settled.
+    Settled {
+        /// Whom it follows, or itself.
+        leader: PeerId,
+        /// In which epoch.
+        epoch: Epoch,
+    },
+    /// Connect to the leader; answered by `LeaderConnected` or `ConnectFailed`.
+    Connect {
+        /// Whom.
+        leader: PeerId,
+    },
+    /// End a connection. No `Disconnected` is awaited.
+    Disconnect {
+        /// Which one.
+        conn: Conn,
+        /// For the log of both sides.
+        why: &'static str,
+    },
+    /// Send to the leader.
+    ToLeader {
+        /// On this connection.
+        conn: Conn,
+        /// This.
+        message: ToLeader,
+    },
+    /// Send to a learner.
+    ToLearner {
+        /// On this connection.
+        conn: Conn,
+        /// This.
+        message: ToLearner,
+    },
+    /// Send the entries with `after < zxid <= upto` to a learner, as [`ToLearner::Propose`] in as many messages as is
+    /// handy. They are in the log (or in an `Append` that came out before).
+    Replicate {
+        /// On this connection.
+        conn: Conn,
+        /// Behind this one.
+        after: Zxid,
+        /// Up to this one.
+        upto: Zxid,
+    },
+    /// Send [`ToLearner::Snap`] and this state to a learner.
+    SendSnapshot {
+        /// On this connection.
+        conn: Conn,
+        /// A snapshot that exists.
+        zxid: Zxid,
+    },
+    /// Append to the log; `Persisted` follows once durable. Several may be made durable together.
+    Append(Vec<Entry>),
+    /// Make everything appended so far durable, then these two, atomically.
+    PersistEpochs {
+        /// Promised.
+        accepted: Epoch,
+        /// Synchronised.
+        current: Epoch,
+    },
+    /// Remove all entries behind `to` from the log, durably.
+    Truncate {
+        /// The last one that stays.
+        to: Zxid,
+    },
+    /// The log starts anew behind the snapshot that was received.
+    InstallSnapshot {
+        /// Of this zxid.
+        zxid: Zxid,
+    },
+    /// Entries up to here may be removed from the log.
+    Purge {
+        /// A durable snapshot covers it.
+        upto: Zxid,
+    },
+    /// Entries up to here are committed and durable here: the store may have them.
+    Committed {
+        /// Last such entry.
+        upto: Zxid,
+    },
+    /// Tell the store, behind everything that was said before.
+    Tell(FeedItem),
+    /// An invariant of ours or of the ensemble is broken: stop the node with this message.
+    Fatal(String),
+}

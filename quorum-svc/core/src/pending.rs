@@ -1,0 +1,164 @@
+//! Writes of this server's own store between their submission and their commit.
+
+use std::collections::VecDeque;
+
+use api::{Ticket, Time, Zxid};
+use bytes::Bytes;
+
+use crate::Submission;
+
+/// Holds each write until it is known to be committed, so that an election loses none and repeats none: when a new
+/// leader has been synchronised with, a write either stands in the common log (and will be committed) or certainly
+/// stands nowhere (and is sent again).
+#[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Pending {
+    /// Ascending tickets; those with `logged` come first and their zxids ascend.
+    items: VecDeque<Item>,
+    bytes: usize,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Item {
+    ticket: Ticket,
+    payload: Bytes,
+    since: Time,
+    /// Whether any leader may have seen it. What nobody saw can be refused.
+    sent: bool,
+    /// Where it stands in this server's log.
+    logged: Option<Zxid>,
+}
+
+impl Pending {
+    pub(crate) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// False if the ticket does not ascend: an error of the store.
+    #[must_use]
+    pub(crate) fn push(&mut self, ticket: Ticket, payload: Bytes, since: Time) -> bool {
+        if self.items.back().is_some_and(|last| last.ticket >= ticket) {
+            return false;
+        }
+        self.bytes += payload.len();
+        self.items.push_back(Item { ticket, payload, since, sent: false, logged: None });
+        true
+    }
+
+    /// The log has an entry of ours.
+    pub(crate) fn logged(&mut self, ticket: Ticket, zxid: Zxid) {
+        if let Ok(i) = self.items.binary_search_by_key(&ticket, |item| item.ticket) {
+            self.items[i].logged = Some(zxid);
+            self.items[i].sent = true;
+        }
+    }
+
+    /// Everything up to here is committed; such writes are done.
+    pub(crate) fn committed(&mut self, upto: Zxid) {
+        while self.items.front().is_some_and(|item| item.logged.is_some_and(|z| z <= upto)) {
+            if let Some(item) = self.items.pop_front() {
+                self.bytes -= item.payload.len();
+            }
+        }
+    }
+
+    /// The log was cut behind `to`.
+    pub(crate) fn truncated(&mut self, to: Zxid) {
+        for item in &mut self.items {
+            if item.logged.is_some_and(|z| z > to) {
+                item.logged = None;
+            }
+        }
+    }
+
+    /// What has to be sent to a leader now that it is known what the log contains.
+    pub(crate) fn unlogged(&mut self) -> Vec<Submission> {
+        self.items
+            .iter_mut()
+            .filter(|item| item.logged.is_none())
+            .map(|item| {
+                item.sent = true;
+                Submission { ticket: item.ticket, payload: item.payload.clone() }
+            })
+            .collect()
+    }
+
+    /// What was pushed last is on its way.
+    pub(crate) fn mark_last_sent(&mut self) {
+        if let Some(item) = self.items.back_mut() {
+            item.sent = true;
+        }
+    }
+
+    /// Gives one up. False if it was not there.
+    pub(crate) fn remove(&mut self, ticket: Ticket) -> bool {
+        let Ok(i) = self.items.binary_search_by_key(&ticket, |item| item.ticket) else { return false };
+        if let Some(item) = self.items.remove(i) {
+            self.bytes -= item.payload.len();
+        }
+        true
+    }
+
+    /// Gives up what no leader has seen and what has waited since `since` or longer.
+    pub(crate) fn take_unsent(&mut self, since: Time) -> Vec<Ticket> {
+        let (gone, kept): (VecDeque<Item>, VecDeque<Item>) =
+            std::mem::take(&mut self.items).into_iter().partition(|item| !item.sent && item.since <= since);
+        self.items = kept;
+        self.bytes = self.items.iter().map(|item| item.payload.len()).sum();
+        gone.into_iter().map(|item| item.ticket).collect()
+    }
+
+    /// When the write that no leader has seen and that waits longest began to wait.
+    pub(crate) fn oldest_unsent(&self) -> Option<Time> {
+        self.items.iter().find(|item| !item.sent).map(|item| item.since)
+    }
+
+    /// Gives all up.
+    pub(crate) fn take_all(&mut self) -> Vec<Ticket> {
+        self.bytes = 0;
+        std::mem::take(&mut self.items).into_iter().map(|item| item.ticket).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::Epoch;
+
+    fn z(e: u32, c: u32) -> Zxid {
+        Zxid::new(Epoch(e), c)
+    }
+
+    #[test]
+    fn a_write_is_sent_again_only_if_it_stands_in_no_log() {
+        let mut p = Pending::default();
+        for t in 1..=4 {
+            assert!(p.push(Ticket(t), Bytes::from_static(b"xy"), Time(t)));
+        }
+        assert!(!p.push(Ticket(4), Bytes::new(), Time(9)), "tickets ascend");
+        assert_eq!(p.unlogged().len(), 4);
+        p.logged(Ticket(1), z(1, 1));
+        p.logged(Ticket(2), z(1, 2));
+        p.logged(Ticket(3), z(1, 3));
+        p.truncated(z(1, 2));
+        let again: Vec<u64> = p.unlogged().iter().map(|s| s.ticket.0).collect();
+        assert_eq!(again, [3, 4]);
+        p.committed(z(2, 0));
+        assert_eq!((p.len(), p.bytes()), (2, 4));
+    }
+
+    #[test]
+    fn only_what_nobody_saw_can_be_refused() {
+        let mut p = Pending::default();
+        assert!(p.push(Ticket(1), Bytes::new(), Time(1)));
+        let _ = p.unlogged();
+        assert!(p.push(Ticket(2), Bytes::new(), Time(2)));
+        assert!(p.push(Ticket(3), Bytes::new(), Time(5)));
+        assert_eq!(p.oldest_unsent(), Some(Time(2)));
+        assert_eq!(p.take_unsent(Time(3)), [Ticket(2)]);
+        assert_eq!(p.len(), 2);
+    }
+}

@@ -1,0 +1,501 @@
+//! What holds in every role: log, commit point, requests of the store, and the way from one role to the next.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use api::{
+    Entry, Epoch, History, Now, Origin, PeerId, Ticket, Time, Zxid,
+    ports::{Candidate, FeedItem, QuorumStatus, Refusal, Request, Role as RoleName},
+};
+use bytes::Bytes;
+
+use crate::{
+    Config, Conn, Durable, Input, Output, ToLeader, leader::Leading, learner::Following, pending::Pending,
+};
+
+/// The quorum part of one server. See the [crate] documentation.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Zab {
+    pub(crate) config: Config,
+    /// Promised and synchronised epochs, as durable or about to be: `current <= accepted`.
+    pub(crate) accepted: Epoch,
+    pub(crate) current: Epoch,
+    /// Everything appended, durable or not.
+    pub(crate) history: History,
+    /// Last durable entry; what is behind it must not be acknowledged.
+    pub(crate) durable: Zxid,
+    /// Last entry known to be committed; `committed <= history.last()`.
+    pub(crate) committed: Zxid,
+    /// What the store was told; `delivered <= min(committed, durable)`.
+    pub(crate) delivered: Zxid,
+    /// Newest durable snapshot, for learners that are too far behind.
+    pub(crate) snapshot: Option<Zxid>,
+    /// Operations on the disk that have not been reported done, besides appends.
+    pub(crate) disk_ops: u32,
+    pub(crate) pending: Pending,
+    barriers: Barriers,
+    pub(crate) role: Role,
+    /// Learners that connected before this server knew that it leads: who, and the accepted epoch if it came already.
+    pub(crate) early: BTreeMap<Conn, Early>,
+    /// Appended in this turn; leaves as one output.
+    pub(crate) append: Vec<Entry>,
+    told: QuorumStatus,
+    pub(crate) out: VecDeque<Output>,
+    pub(crate) now: Now,
+}
+
+/// The part a server plays, with the state that exists only in it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Role {
+    /// Without a leader. `asked`: the election is on (it has to wait until the disk is idle).
+    Looking {
+        asked: bool,
+    },
+    Leading(Box<Leading>),
+    Following(Following),
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Early {
+    pub(crate) peer: PeerId,
+    pub(crate) accepted: Option<Epoch>,
+}
+
+/// Barriers of this server's store.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
+struct Barriers {
+    /// No leader has answered yet; by ticket, since when.
+    unanswered: BTreeMap<Ticket, Time>,
+    /// To be told once the store has everything up to the zxid.
+    answered: Vec<(Zxid, Ticket)>,
+}
+
+impl Zab {
+    /// A server as it comes up. It begins to look for a leader at once.
+    #[must_use]
+    pub fn new(config: Config, durable: Durable) -> Zab {
+        let base = durable.history.base();
+        Zab {
+            accepted: durable.accepted_epoch,
+            current: durable.current_epoch,
+            durable: durable.history.last(),
+            // A snapshot holds committed state only, and the log is purged only below one.
+            committed: base,
+            delivered: base,
+            snapshot: durable.snapshot,
+            history: durable.history,
+            disk_ops: 0,
+            pending: Pending::default(),
+            barriers: Barriers::default(),
+            role: Role::Looking { asked: false },
+            early: BTreeMap::new(),
+            append: Vec::new(),
+            told: QuorumStatus::default(),
+            out: VecDeque::new(),
+            now: Now::default(),
+            config,
+        }
+    }
+
+    /// Takes in what happened. Outputs may be left until several inputs are in: the more inputs, the larger the
+    /// batches that come out.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        self.now = now;
+        match input {
+            Input::Elected { leader } => self.on_elected(leader),
+            Input::LearnerConnected { conn, peer } => self.on_learner_connected(conn, peer),
+            Input::LeaderConnected { conn } => self.on_leader_connected(conn),
+            Input::ConnectFailed => self.on_connect_failed(),
+            Input::Disconnected { conn } => self.on_disconnected(conn),
+            Input::FromLearner { conn, message } => self.on_learner_message(conn, message),
+            Input::FromLeader { conn, message } => self.on_leader_message(conn, message),
+            Input::SnapshotProgress { conn } => self.on_progress(conn),
+            Input::Persisted { upto } => {
+                self.durable = self.durable.max(upto);
+                self.on_durable();
+            }
+            Input::Truncated => self.disk_ops -= 1,
+            Input::EpochsPersisted => {
+                self.disk_ops -= 1;
+                match &self.role {
+                    Role::Leading(_) => self.leader_epochs_persisted(),
+                    Role::Following(_) => self.learner_epochs_persisted(),
+                    Role::Looking { .. } => {}
+                }
+            }
+            Input::SnapshotInstalled => {
+                self.disk_ops -= 1;
+                self.durable = self.history.base();
+                self.snapshot = Some(self.durable);
+                self.on_durable();
+            }
+            Input::SnapshotSaved { zxid, purge_to } => {
+                self.snapshot = self.snapshot.max(Some(zxid));
+                if let Some(upto) = purge_to
+                    && upto > self.history.base()
+                {
+                    self.out.push_back(Output::Purge { upto });
+                }
+            }
+            Input::Purged { base } => {
+                // An installed snapshot may have moved the base further in the meantime.
+                let _ = self.history.purge(base);
+            }
+            Input::Requests(requests) => requests.into_iter().for_each(|r| self.on_request(r)),
+            Input::Timeout => {}
+        }
+        self.on_time();
+    }
+
+    /// What to do next, if anything. To be called until `None` after one or several inputs, before waiting.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if self.out.is_empty() {
+            self.flush();
+        }
+        self.out.pop_front()
+    }
+
+    /// When to send [`Input::Timeout`], unless something else happens before.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Time> {
+        let role = match &self.role {
+            Role::Looking { .. } => None,
+            Role::Leading(leading) => Some(leading.next_timeout(&self.config)),
+            Role::Following(following) => Some(following.next_timeout(&self.config)),
+        };
+        // While the server serves, nothing is parked: everything has been sent.
+        let parked = match self.serving() {
+            true => None,
+            false => self
+                .pending
+                .oldest_unsent()
+                .into_iter()
+                .chain(self.barriers.unanswered.values().copied())
+                .min()
+                .map(|since| since + self.config.park_limit),
+        };
+        role.into_iter().chain(parked).min()
+    }
+
+    /// Where this server stands.
+    #[must_use]
+    pub fn status(&self) -> QuorumStatus {
+        let role = match &self.role {
+            Role::Looking { .. } => RoleName::Looking,
+            Role::Leading(_) => RoleName::Leading,
+            Role::Following(_) if self.config.ensemble.is_voter(self.config.me) => RoleName::Following,
+            Role::Following(_) => RoleName::Observing,
+        };
+        let leader = match &self.role {
+            Role::Looking { .. } => None,
+            Role::Leading(_) => Some(self.config.me),
+            Role::Following(following) => Some(following.leader),
+        };
+        QuorumStatus {
+            role,
+            serving: self.serving(),
+            leader,
+            epoch: self.current,
+            last: self.history.last(),
+            committed: self.committed,
+        }
+    }
+
+    /// What the log contains, including what is not durable yet.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    // ---- roles ----
+
+    pub(crate) fn serving(&self) -> bool {
+        match &self.role {
+            Role::Looking { .. } => false,
+            Role::Leading(leading) => leading.established(),
+            Role::Following(following) => following.serving(),
+        }
+    }
+
+    /// Leaves whatever role for LOOKING.
+    pub(crate) fn look(&mut self, why: &'static str) {
+        match std::mem::replace(&mut self.role, Role::Looking { asked: false }) {
+            Role::Looking { asked } => self.role = Role::Looking { asked },
+            Role::Leading(leading) => {
+                self.out.extend(leading.conns().map(|conn| Output::Disconnect { conn, why }));
+            }
+            Role::Following(following) => {
+                self.out.extend(following.conn().map(|conn| Output::Disconnect { conn, why }));
+            }
+        }
+    }
+
+    fn on_elected(&mut self, leader: PeerId) {
+        if !matches!(self.role, Role::Looking { asked: true }) {
+            return;
+        }
+        if leader == self.config.me {
+            self.become_leader();
+        } else {
+            let why = "this server follows another leader";
+            self.out.extend(
+                std::mem::take(&mut self.early).into_keys().map(|conn| Output::Disconnect { conn, why }),
+            );
+            self.become_learner(leader);
+        }
+    }
+
+    fn on_disconnected(&mut self, conn: Conn) {
+        self.early.remove(&conn);
+        match &mut self.role {
+            Role::Looking { .. } => {}
+            Role::Leading(leading) => leading.remove(conn),
+            Role::Following(following) if following.conn() == Some(conn) => {
+                self.look("the connection to the leader broke")
+            }
+            Role::Following(_) => {}
+        }
+    }
+
+    fn on_learner_connected(&mut self, conn: Conn, peer: PeerId) {
+        match &self.role {
+            Role::Leading(_) => self.add_learner(conn, peer, None),
+            Role::Looking { .. } => {
+                // The newest connection of a peer is the one that counts.
+                let older: Vec<Conn> =
+                    self.early.iter().filter(|(_, e)| e.peer == peer).map(|(&conn, _)| conn).collect();
+                for conn in older {
+                    self.early.remove(&conn);
+                    self.out.push_back(Output::Disconnect { conn, why: "replaced by a newer connection" });
+                }
+                self.early.insert(conn, Early { peer, accepted: None });
+            }
+            Role::Following(_) => {
+                self.out.push_back(Output::Disconnect { conn, why: "this server follows another leader" });
+            }
+        }
+    }
+
+    fn on_learner_message(&mut self, conn: Conn, message: ToLeader) {
+        match &self.role {
+            Role::Leading(_) => self.leader_on_message(conn, message),
+            Role::Looking { .. } => {
+                if let (Some(early), ToLeader::LearnerInfo { accepted_epoch }) =
+                    (self.early.get_mut(&conn), message)
+                {
+                    early.accepted = Some(accepted_epoch);
+                }
+            }
+            Role::Following(_) => {}
+        }
+    }
+
+    fn on_time(&mut self) {
+        match &self.role {
+            // An election is about the log as it will be after a crash, so the disk comes to rest first.
+            Role::Looking { asked: false }
+                if self.append.is_empty() && self.disk_ops == 0 && self.durable == self.history.last() =>
+            {
+                self.role = Role::Looking { asked: true };
+                let candidate = Candidate { epoch: self.current, zxid: self.durable };
+                self.out.push_back(Output::Elect(candidate));
+            }
+            Role::Looking { .. } => {}
+            Role::Leading(_) => self.leader_on_time(),
+            Role::Following(_) => self.learner_on_time(),
+        }
+        if !self.serving() {
+            self.refuse_parked();
+        }
+    }
+
+    // ---- log ----
+
+    /// Appends to the log, at the end of this turn.
+    pub(crate) fn push_entry(&mut self, entry: Entry) {
+        assert!(
+            self.history.append(entry.zxid),
+            "entry {} does not follow {}",
+            entry.zxid,
+            self.history.last()
+        );
+        self.append.push(entry);
+    }
+
+    pub(crate) fn persist_epochs(&mut self, accepted: Epoch, current: Epoch) {
+        assert!(
+            self.accepted <= accepted && self.current <= current && current <= accepted,
+            "epochs never decrease"
+        );
+        (self.accepted, self.current) = (accepted, current);
+        self.flush_append();
+        self.disk_ops += 1;
+        self.out.push_back(Output::PersistEpochs { accepted, current });
+    }
+
+    fn on_durable(&mut self) {
+        match &self.role {
+            Role::Leading(_) => self.leader_on_durable(),
+            Role::Following(_) => self.learner_on_durable(),
+            Role::Looking { .. } => {}
+        }
+    }
+
+    pub(crate) fn flush_append(&mut self) {
+        if !self.append.is_empty() {
+            self.out.push_back(Output::Append(std::mem::take(&mut self.append)));
+        }
+    }
+
+    /// Ends a turn: whatever was gathered from several inputs leaves in as few outputs as possible.
+    fn flush(&mut self) {
+        self.flush_append();
+        match &self.role {
+            Role::Leading(_) => self.leader_flush(),
+            Role::Following(_) => self.learner_flush(),
+            Role::Looking { .. } => {}
+        }
+        let upto = self.committed.min(self.durable);
+        if upto > self.delivered {
+            self.delivered = upto;
+            self.pending.committed(upto);
+            self.out.push_back(Output::Committed { upto });
+        }
+        self.release_barriers();
+        let status = self.status();
+        let told = QuorumStatus { last: status.last, committed: status.committed, ..self.told };
+        if status != told {
+            self.told = status;
+            self.out.push_back(Output::Tell(FeedItem::Status(status)));
+        }
+    }
+
+    // ---- requests of the store ----
+
+    fn on_request(&mut self, request: Request) {
+        match request {
+            Request::Submit { ticket, payload } => {
+                if self.pending.len() >= self.config.requests_max
+                    || self.pending.bytes() + payload.len() > self.config.request_bytes_max
+                {
+                    self.refuse(ticket, Refusal::Full);
+                    return;
+                }
+                if !self.pending.push(ticket, payload.clone(), self.now.mono) {
+                    self.out
+                        .push_back(Output::Fatal(format!("the store's ticket {} does not ascend", ticket.0)));
+                    return;
+                }
+                if self.serving() {
+                    self.pending.mark_last_sent();
+                    match &self.role {
+                        Role::Leading(_) => self.order(Origin { peer: self.config.me, ticket }, payload),
+                        _ => self.forward(ticket, payload),
+                    }
+                }
+            }
+            Request::Barrier { ticket } => {
+                if self.barriers.unanswered.len() >= self.config.requests_max {
+                    self.refuse(ticket, Refusal::Full);
+                    return;
+                }
+                self.barriers.unanswered.insert(ticket, self.now.mono);
+                self.ask_barrier(ticket);
+            }
+            Request::Report(report) => match &self.role {
+                Role::Leading(_) => {
+                    let from = self.config.me;
+                    self.out.push_back(Output::Tell(FeedItem::Report { from, report }));
+                }
+                _ => self.report(report),
+            },
+        }
+    }
+
+    fn ask_barrier(&mut self, ticket: Ticket) {
+        match &self.role {
+            Role::Leading(_) => self.leader_barrier(None, ticket),
+            Role::Following(_) => self.learner_barrier(ticket),
+            Role::Looking { .. } => {}
+        }
+    }
+
+    /// From now on writes make progress: sends what had to wait, in its order.
+    pub(crate) fn resume_requests(&mut self) {
+        self.pending.committed(self.committed);
+        for s in self.pending.unlogged() {
+            match &self.role {
+                Role::Leading(_) => self.order(Origin { peer: self.config.me, ticket: s.ticket }, s.payload),
+                _ => self.forward(s.ticket, s.payload),
+            }
+        }
+        let tickets: Vec<Ticket> = self.barriers.unanswered.keys().copied().collect();
+        tickets.into_iter().for_each(|ticket| self.ask_barrier(ticket));
+    }
+
+    /// A leader that still had its quorum after the barrier was asked had committed up to `zxid`.
+    pub(crate) fn answer_barrier(&mut self, ticket: Ticket, zxid: Zxid) {
+        if self.barriers.unanswered.remove(&ticket).is_some() {
+            self.barriers.answered.push((zxid, ticket));
+        }
+    }
+
+    fn release_barriers(&mut self) {
+        if self.barriers.answered.is_empty() {
+            return;
+        }
+        let delivered = self.delivered;
+        let out = &mut self.out;
+        self.barriers.answered.retain(|&(zxid, ticket)| {
+            let open = zxid > delivered;
+            if !open {
+                out.push_back(Output::Tell(FeedItem::Barrier { ticket }));
+            }
+            open
+        });
+    }
+
+    fn refuse_parked(&mut self) {
+        let Some(since) = self.now.mono.0.checked_sub(limit_micros(&self.config)) else { return };
+        if self.pending.oldest_unsent().is_some_and(|t| t.0 <= since) {
+            for ticket in self.pending.take_unsent(Time(since)) {
+                self.refuse(ticket, Refusal::NoLeader);
+            }
+        }
+        let late: Vec<Ticket> =
+            self.barriers.unanswered.iter().filter(|&(_, t)| t.0 <= since).map(|(&t, _)| t).collect();
+        for ticket in late {
+            self.barriers.unanswered.remove(&ticket);
+            self.refuse(ticket, Refusal::NoLeader);
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, ticket: Ticket, why: Refusal) {
+        self.out.push_back(Output::Tell(FeedItem::Refused { ticket, why }));
+    }
+
+    /// A snapshot took the place of entries that may have contained our writes.
+    pub(crate) fn lose_pending(&mut self) {
+        let lost = self.pending.take_all();
+        self.out.extend(lost.into_iter().map(|ticket| Output::Tell(FeedItem::Lost { ticket })));
+    }
+
+    /// Gives an entry its place in the order. The leader of an established epoch only.
+    pub(crate) fn order(&mut self, origin: Origin, payload: Bytes) {
+        let Some(zxid) = self.history.last().next() else {
+            // S27: the next epoch has room again; the write waits for it like any other in an election.
+            self.look("the epoch's counter is used up");
+            return;
+        };
+        let Role::Leading(leading) = &mut self.role else { return };
+        let time_ms = leading.stamp(self.now.wall_ms);
+        leading.note_outstanding(zxid, payload.len());
+        if origin.peer == self.config.me {
+            self.pending.logged(origin.ticket, zxid);
+        }
+        self.push_entry(Entry { zxid, time_ms, origin: Some(origin), payload });
+    }
+}
+
+fn limit_micros(config: &Config) -> u64 {
+    u64::try_from(config.park_limit.as_micros()).unwrap_or(u64::MAX)
+}
