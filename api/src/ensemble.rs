@@ -71,8 +71,7 @@ impl Ensemble {
     /// As [`Ensemble::new`].
     pub fn of_voters(ids: impl IntoIterator<Item = u32>) -> Result<Ensemble, EnsembleError> {
         Ensemble::new(
-            ids.into_iter()
-                .map(|id| Member { id: PeerId(id), membership: Membership::Voter { weight: 1 } }),
+            ids.into_iter().map(|id| Member { id: PeerId(id), membership: Membership::Voter { weight: 1 } }),
         )
     }
 

@@ -213,7 +213,11 @@ mod tests {
     #[test]
     fn across_bases() {
         let leader = history(z(5, 100), &[(5, 200), (6, 3)]);
-        assert_eq!(leader.common_with(&history(Zxid::ZERO, &[(5, 99)])), None, "purged: only a snapshot helps");
+        assert_eq!(
+            leader.common_with(&history(Zxid::ZERO, &[(5, 99)])),
+            None,
+            "purged: only a snapshot helps"
+        );
         assert_eq!(leader.common_with(&history(Zxid::ZERO, &[(5, 100)])), Some(z(5, 100)));
         assert_eq!(leader.common_with(&history(z(5, 150), &[])), Some(z(5, 150)));
         assert_eq!(leader.common_with(&history(z(5, 150), &[(5, 300)])), Some(z(5, 200)));

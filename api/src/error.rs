@@ -90,7 +90,9 @@ pub enum OpError {
     #[error("{0}")]
     BadArguments(String),
     /// Larger than the configured limit.
-    #[error("{size} bytes are more than the limit of {limit}; store a reference instead, or raise `limits.data`")]
+    #[error(
+        "{size} bytes are more than the limit of {limit}; store a reference instead, or raise `limits.data`"
+    )]
     TooLarge {
         /// Of the request's values.
         size: u64,

@@ -10,16 +10,20 @@ mod entry;
 mod error;
 mod op;
 mod path;
+pub mod peer;
 pub mod ports;
 pub mod record;
 mod session;
 mod time;
+pub mod vote;
 mod zxid;
 
 pub use ensemble::{Ensemble, EnsembleError, Member, Membership};
 pub use entry::{Entry, EpochSpan, History, Origin, Ticket};
 pub use error::{ErrorCode, OpError};
-pub use op::{Create, CreateMode, MultiOp, MultiOutcome, Read, ReadOutcome, Stat, Write, WriteOutcome, WriteResult};
+pub use op::{
+    Create, CreateMode, MultiOp, MultiOutcome, Read, ReadOutcome, Stat, Write, WriteOutcome, WriteResult,
+};
 pub use path::{Path, PathError};
 pub use session::{Command, CommandBody, SessionId, SessionToken, WriteNumber};
 pub use time::{Now, Time};

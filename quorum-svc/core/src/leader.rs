@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use api::{
     Entry, Epoch, History, Origin, PeerId, Ticket, Time, Zxid,
-    ports::{Candidate, Refusal},
+    ports::{Candidate, FeedItem, Refusal},
 };
 
 use crate::{
@@ -23,8 +23,6 @@ pub(crate) struct Leading {
     promised: BTreeSet<PeerId>,
     /// When a voter was last heard, over whichever connection: a leader without a quorum of fresh ones steps down.
     heard: BTreeMap<PeerId, Time>,
-    /// Never decreases; continues the log's.
-    last_time_ms: i64,
     /// Rounds of pings; a quorum of pongs to one proves that this was still the leader when it was sent.
     round: u64,
     next_ping: Time,
@@ -62,6 +60,8 @@ struct Learner {
     acked: Zxid,
     /// The last round that it answered.
     round: u64,
+    /// Its barriers that wait for a round.
+    barriers: usize,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -72,8 +72,9 @@ enum Stage {
     Known { accepted: Epoch },
     /// Was told the epoch.
     Asked,
-    /// Has promised the epoch; synchronisation can begin.
-    Promised { history: History },
+    /// Has promised the epoch; synchronisation can begin. Whatever it forwarded over an older connection stands in our
+    /// log up to `log_end`, or nowhere.
+    Promised { history: History, log_end: Zxid },
     /// Gets what it lacks.
     Syncing { target: Zxid },
     /// Has acknowledged the end of its synchronisation.
@@ -92,14 +93,13 @@ struct Barrier {
 }
 
 impl Leading {
-    fn new(now: Time, last_time_ms: i64) -> Leading {
+    fn new(now: Time) -> Leading {
         Leading {
             phase: Phase::Discovery,
             since: now,
             learners: BTreeMap::new(),
             promised: BTreeSet::new(),
             heard: BTreeMap::new(),
-            last_time_ms,
             round: 0,
             next_ping: now,
             round_wanted: false,
@@ -118,8 +118,10 @@ impl Leading {
         self.learners.keys().copied()
     }
 
-    pub(crate) fn remove(&mut self, conn: Conn) {
-        self.learners.remove(&conn);
+    /// False if the connection was not known.
+    pub(crate) fn remove(&mut self, conn: Conn) -> bool {
+        self.barriers.retain(|b| b.conn != Some(conn));
+        self.learners.remove(&conn).is_some()
     }
 
     pub(crate) fn next_timeout(&self, config: &Config) -> Time {
@@ -127,12 +129,6 @@ impl Leading {
             Phase::Established { .. } => self.next_ping,
             _ => self.next_ping.min(self.since + config.init_limit),
         }
-    }
-
-    /// The wall clock for an entry; the clock of the machine may go back, the log's does not.
-    pub(crate) fn stamp(&mut self, wall_ms: i64) -> i64 {
-        self.last_time_ms = self.last_time_ms.max(wall_ms);
-        self.last_time_ms
     }
 
     pub(crate) fn note_outstanding(&mut self, zxid: Zxid, bytes: usize) {
@@ -157,33 +153,34 @@ impl Leading {
 
 impl Zab {
     pub(crate) fn become_leader(&mut self) {
-        let now = self.now.mono;
-        self.role = Role::Leading(Box::new(Leading::new(now, self.now.wall_ms)));
-        for (conn, early) in std::mem::take(&mut self.early) {
-            self.add_learner(conn, early.peer, early.accepted);
+        self.role = Role::Leading(Box::new(Leading::new(self.now.mono)));
+        let early = std::mem::take(&mut self.early);
+        for (&conn, early) in &early {
+            self.add_learner(conn, early.peer);
         }
+        for (conn, accepted) in early.into_iter().filter_map(|(conn, e)| Some((conn, e.accepted?))) {
+            self.note_learner_info(conn, accepted);
+        }
+        // Only now, so that the epoch is above what each of them has promised.
         self.propose_epoch();
     }
 
-    pub(crate) fn add_learner(&mut self, conn: Conn, peer: PeerId, accepted: Option<Epoch>) {
+    pub(crate) fn add_learner(&mut self, conn: Conn, peer: PeerId) {
         let voter = self.config.ensemble.is_voter(peer);
+        let now = self.now.mono;
         let Role::Leading(leading) = &mut self.role else { return };
         // Everything that came over an older connection of this peer is in the log by now and nothing more will be
         // taken from it: the peer relies on this when it decides which of its writes to send again.
         let older: Vec<Conn> =
             leading.learners.iter().filter(|(_, l)| l.peer == peer).map(|(&c, _)| c).collect();
         for conn in older {
-            leading.learners.remove(&conn);
+            leading.remove(conn);
             self.out.push_back(Output::Disconnect { conn, why: "replaced by a newer connection" });
         }
-        let now = self.now.mono;
-        let (sent, acked, round) = (Zxid::ZERO, Zxid::ZERO, 0);
+        let (stage, sent, acked) = (Stage::New, Zxid::ZERO, Zxid::ZERO);
         leading
             .learners
-            .insert(conn, Learner { peer, voter, stage: Stage::New, heard: now, sent, acked, round });
-        if let Some(accepted_epoch) = accepted {
-            self.leader_on_message(conn, ToLeader::LearnerInfo { accepted_epoch });
-        }
+            .insert(conn, Learner { peer, voter, stage, heard: now, sent, acked, round: 0, barriers: 0 });
     }
 
     pub(crate) fn leader_on_message(&mut self, conn: Conn, message: ToLeader) {
@@ -192,6 +189,14 @@ impl Zab {
         let Some(learner) = leading.learners.get_mut(&conn) else { return };
         learner.heard = now;
         leading.heard.insert(learner.peer, now);
+        let peer = learner.peer;
+        let requests =
+            matches!(message, ToLeader::Forward(_) | ToLeader::Barrier { .. } | ToLeader::Report(_));
+        if requests && (learner.stage != Stage::Synced || !matches!(leading.phase, Phase::Established { .. }))
+        {
+            self.drop_learner(conn, "requests before synchronisation");
+            return;
+        }
         match message {
             ToLeader::LearnerInfo { accepted_epoch } => self.on_learner_info(conn, accepted_epoch),
             ToLeader::AckEpoch { epoch, current_epoch, history, counts } => {
@@ -199,11 +204,6 @@ impl Zab {
             }
             ToLeader::Ack(zxid) => self.on_ack(conn, zxid),
             ToLeader::Forward(submissions) => {
-                let peer = learner.peer;
-                if learner.stage != Stage::Synced || !leading.established() {
-                    self.drop_learner(conn, "writes before synchronisation");
-                    return;
-                }
                 for s in submissions {
                     let Role::Leading(leading) = &mut self.role else { return };
                     if leading.outstanding.len() >= self.config.requests_max * 2
@@ -216,37 +216,69 @@ impl Zab {
                     }
                 }
             }
+            ToLeader::Pong { round } if round > leading.round => {
+                self.drop_learner(conn, "an answer to a ping that was never sent");
+            }
             ToLeader::Pong { round } => {
                 learner.round = learner.round.max(round);
                 self.answer_leader_barriers();
             }
-            ToLeader::Barrier { ticket } => self.leader_barrier(Some(conn), ticket),
+            ToLeader::Barrier { .. } if learner.barriers >= self.config.requests_max => {
+                self.drop_learner(conn, "more barriers than a learner may ask for");
+            }
+            ToLeader::Barrier { ticket } => {
+                learner.barriers += 1;
+                self.leader_barrier(Some(conn), ticket);
+            }
             ToLeader::Report(report) => {
-                let from = learner.peer;
-                self.out.push_back(Output::Tell(api::ports::FeedItem::Report { from, report }));
+                self.out.push_back(Output::Tell(FeedItem::Report { from: peer, report }));
             }
         }
     }
 
     fn drop_learner(&mut self, conn: Conn, why: &'static str) {
         let Role::Leading(leading) = &mut self.role else { return };
-        if leading.learners.remove(&conn).is_some() {
+        if leading.remove(conn) {
             self.out.push_back(Output::Disconnect { conn, why });
         }
     }
 
     // ---- discovery ----
 
-    fn on_learner_info(&mut self, conn: Conn, accepted: Epoch) {
-        let Role::Leading(leading) = &mut self.role else { return };
-        let Some(learner) = leading.learners.get_mut(&conn) else { return };
+    /// False if the learner had to be dropped.
+    fn note_learner_info(&mut self, conn: Conn, accepted: Epoch) -> bool {
+        let Role::Leading(leading) = &mut self.role else { return false };
+        let Some(learner) = leading.learners.get_mut(&conn) else { return false };
         if learner.stage != Stage::New {
             self.drop_learner(conn, "LEARNERINFO twice");
-            return;
+            return false;
+        }
+        if accepted.next().is_none() {
+            // No leader can ever propose more; to give way to it would only stop the others as well.
+            self.drop_learner(conn, "the learner has used up the epochs");
+            return false;
         }
         learner.stage = Stage::Known { accepted };
+        true
+    }
+
+    fn on_learner_info(&mut self, conn: Conn, accepted: Epoch) {
+        if !self.note_learner_info(conn, accepted) {
+            return;
+        }
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Some(peer) = leading.learners.get(&conn).map(|l| l.peer) else { return };
         match leading.phase {
             Phase::Discovery => self.propose_epoch(),
+            Phase::Promising { epoch, .. }
+                if accepted == epoch
+                    && self.config.ensemble.weight(peer) > 0
+                    && !leading.promised.contains(&peer) =>
+            {
+                // It promised this epoch, and its answer was lost (or meant for another leader), so it can never count
+                // for it. Rather a new epoch than to wait in vain for the init limit.
+                self.look("a learner's promise of the epoch was lost");
+            }
             Phase::Promising { epoch, .. }
             | Phase::Synchronising { epoch, .. }
             | Phase::Established { epoch }
@@ -267,6 +299,9 @@ impl Zab {
     fn propose_epoch(&mut self) {
         let accepted = self.accepted;
         let Role::Leading(leading) = &mut self.role else { return };
+        if leading.phase != Phase::Discovery {
+            return;
+        }
         let known = leading.peers(self.config.me, |l| matches!(l.stage, Stage::Known { .. }));
         if !self.config.ensemble.is_quorum(&known) {
             return;
@@ -328,32 +363,30 @@ impl Zab {
     ) {
         let mine = Candidate { epoch: self.current, zxid: self.history.last() };
         let Role::Leading(leading) = &mut self.role else { return };
-        let phase = leading.phase;
         let Some(learner) = leading.learners.get_mut(&conn) else { return };
-        let (Phase::Promising { epoch: e, .. }
-        | Phase::Synchronising { epoch: e, .. }
-        | Phase::Established { epoch: e }) = phase
-        else {
-            return;
+        let asked = match leading.phase {
+            Phase::Promising { epoch, .. }
+            | Phase::Synchronising { epoch, .. }
+            | Phase::Established { epoch } => Some(epoch),
+            Phase::Discovery => None,
         };
-        if learner.stage != Stage::Asked || epoch != e {
+        if learner.stage != Stage::Asked || asked != Some(epoch) {
             self.drop_learner(conn, "ACKEPOCH out of turn");
             return;
         }
         let candidate = Candidate { epoch: current_epoch, zxid: history.last() };
-        let voter = learner.voter;
-        learner.stage = Stage::Promised { history };
+        learner.stage = Stage::Promised { history, log_end: mine.zxid };
         if counts {
             leading.promised.insert(learner.peer);
         }
-        match phase {
-            // Whoever has more must lead: what it has may be committed (waitForEpochAck, "Follower is ahead").
-            Phase::Promising { .. } if voter && candidate > mine => {
-                self.look("a follower is ahead of the leader")
+        if matches!(leading.phase, Phase::Promising { .. }) {
+            // Whoever has more must lead: what it has may be committed (waitForEpochAck, "Follower is ahead"). One that
+            // can never lead has no say in this.
+            if self.config.ensemble.weight(learner.peer) > 0 && candidate > mine {
+                self.look("a follower is ahead of the leader");
+            } else {
+                self.try_synchronise();
             }
-            Phase::Promising { .. } => self.try_synchronise(),
-            Phase::Synchronising { .. } | Phase::Established { .. } => self.begin_sync(conn),
-            Phase::Discovery => {}
         }
     }
 
@@ -366,16 +399,14 @@ impl Zab {
             return;
         }
         leading.phase = Phase::Synchronising { epoch, durable: false };
-        let time_ms = leading.stamp(self.now.wall_ms);
-        let conns: Vec<Conn> = leading.conns().collect();
+        let time_ms = self.stamp();
         self.push_entry(Entry::marker(epoch, time_ms));
         self.persist_epochs(epoch, epoch);
-        conns.into_iter().for_each(|conn| self.begin_sync(conn));
     }
 
     // ---- synchronisation ----
 
-    /// Tells a learner where its log parts from ours, and sends what is behind that point.
+    /// Tells a learner where its log parts from ours, and sends what is behind that point; nothing if it is too early.
     fn begin_sync(&mut self, conn: Conn) {
         let Role::Leading(leading) = &mut self.role else { return };
         let established = leading.established();
@@ -385,8 +416,10 @@ impl Zab {
         let Some(learner) = leading.learners.get_mut(&conn) else { return };
         // An observer gets only what is committed, and nothing is before the epoch is established.
         let target = if learner.voter { self.history.last() } else { self.committed };
-        let Stage::Promised { history } = &learner.stage else { return };
-        if !learner.voter && !established {
+        let Stage::Promised { history, log_end } = &learner.stage else { return };
+        // At the end of its synchronisation a learner sends again what it does not find in its log. So an observer's
+        // does not end before what it forwarded earlier is committed.
+        if !learner.voter && (!established || self.committed < *log_end) {
             return;
         }
         let common = self.history.common_with(history).filter(|&c| c <= target);
@@ -404,7 +437,6 @@ impl Zab {
         };
         learner.stage = Stage::Syncing { target };
         learner.sent = sent;
-        self.flush_append();
         self.out.push_back(how);
         self.replicate(conn);
         self.out.push_back(Output::ToLearner { conn, message: ToLearner::NewLeader { epoch, target } });
@@ -465,13 +497,9 @@ impl Zab {
         self.out.push_back(Output::Settled { leader: me, epoch });
         for conn in conns {
             let Role::Leading(leading) = &mut self.role else { return };
-            match leading.learners.get(&conn).map(|l| &l.stage) {
-                Some(Stage::Synced) => {
-                    let message = ToLearner::UpToDate { commit: self.committed };
-                    self.out.push_back(Output::ToLearner { conn, message });
-                }
-                Some(Stage::Promised { .. }) => self.begin_sync(conn),
-                _ => {}
+            if leading.learners.get(&conn).is_some_and(|l| l.stage == Stage::Synced) {
+                let message = ToLearner::UpToDate { commit: self.committed };
+                self.out.push_back(Output::ToLearner { conn, message });
             }
         }
         self.resume_requests();
@@ -511,10 +539,10 @@ impl Zab {
         let ping = std::mem::take(&mut leading.round_wanted);
         if ping {
             leading.round += 1;
-            leading.next_ping = self.now.mono + self.config.ping_interval;
         }
         let round = leading.round;
         for conn in conns {
+            self.begin_sync(conn);
             self.replicate(conn);
             let Role::Leading(leading) = &self.role else { return };
             let Some(learner) = leading.learners.get(&conn) else { continue };
@@ -598,7 +626,8 @@ impl Zab {
             match conn {
                 None => self.answer_barrier(ticket, zxid),
                 Some(conn) => {
-                    if leading.learners.contains_key(&conn) {
+                    if let Some(learner) = leading.learners.get_mut(&conn) {
+                        learner.barriers -= 1;
                         let message = ToLearner::Barrier { ticket, zxid };
                         self.out.push_back(Output::ToLearner { conn, message });
                     }

@@ -100,10 +100,10 @@ impl Zab {
         self.out.push_back(Output::Connect { leader });
     }
 
-    pub(crate) fn on_leader_connected(&mut self, conn: Conn) {
+    pub(crate) fn on_leader_connected(&mut self, conn: Conn, leader: PeerId) {
         let accepted_epoch = self.accepted;
         match &mut self.role {
-            Role::Following(f) if matches!(f.phase, Phase::Connecting { retry: None }) => {
+            Role::Following(f) if f.leader == leader && matches!(f.phase, Phase::Connecting { .. }) => {
                 f.phase = Phase::Discovery { conn };
                 self.out
                     .push_back(Output::ToLeader { conn, message: ToLeader::LearnerInfo { accepted_epoch } });
@@ -183,6 +183,9 @@ impl Zab {
                 f.phase = Phase::Syncing { conn, epoch };
             }
             (ToLearner::Trunc { to }, Phase::Promised { epoch, .. }) => {
+                if !self.history.contains(to) {
+                    return Err("TRUNC to a point that is not in the log");
+                }
                 if to < self.committed {
                     // A quorum had this on disk, so no leader can lack it.
                     let text = format!(
@@ -194,9 +197,7 @@ impl Zab {
                     return Ok(());
                 }
                 f.phase = Phase::Syncing { conn, epoch };
-                if !self.history.truncate(to) {
-                    return Err("TRUNC to a point that is not in the log");
-                }
+                assert!(self.history.truncate(to), "the log contains {to}");
                 self.durable = self.durable.min(to);
                 self.pending.truncated(to);
                 self.disk_ops += 1;
@@ -205,6 +206,9 @@ impl Zab {
             (ToLearner::Snap { zxid }, Phase::Promised { epoch, .. }) => {
                 if zxid < self.delivered {
                     return Err("the snapshot is older than what was committed here");
+                }
+                if zxid.epoch() > epoch {
+                    return Err("the snapshot is newer than the leader");
                 }
                 f.phase = Phase::Syncing { conn, epoch };
                 self.history = api::History::from_base(zxid);

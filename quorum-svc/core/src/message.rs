@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+pub use api::peer::{Submission, ToLeader, ToLearner};
 use api::{
-    Ensemble, Entry, Epoch, History, PeerId, Ticket, Zxid,
-    ports::{Candidate, FeedItem, Refusal, Request},
+    Ensemble, Entry, Epoch, History, PeerId, Zxid,
+    ports::{Candidate, FeedItem, Request},
 };
-use bytes::Bytes;
 
 /// What a core is made with.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -41,124 +41,14 @@ pub struct Durable {
     pub history: History,
     /// The newest snapshot, if there is one.
     pub snapshot: Option<Zxid>,
+    /// The stamp of the last entry in the log; 0 if there is none.
+    pub last_time_ms: i64,
 }
 
 /// One connection between a learner and a leader, numbered by the shell; never used twice while the server runs. What
 /// arrives from an older connection of the same peer is told apart by it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Conn(pub u64);
-
-/// A write on its way to the leader.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Submission {
-    /// The submitting store's number.
-    pub ticket: Ticket,
-    /// Opaque.
-    pub payload: Bytes,
-}
-
-/// What a learner says to a leader. Names as in ZooKeeper's `Leader.java`.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum ToLeader {
-    /// FOLLOWERINFO or OBSERVERINFO.
-    LearnerInfo {
-        /// The greatest epoch promised so far.
-        accepted_epoch: Epoch,
-    },
-    /// The proposed epoch is promised, durably.
-    AckEpoch {
-        /// That epoch.
-        epoch: Epoch,
-        /// Epoch of the leader last synchronised with.
-        current_epoch: Epoch,
-        /// What the learner's log contains.
-        history: History,
-        /// False if it was promised before: such an answer does not count towards the quorum.
-        counts: bool,
-    },
-    /// Everything up to here is durable. The first one answers NEWLEADER.
-    Ack(Zxid),
-    /// Please order these, in this order.
-    Forward(Vec<Submission>),
-    /// Still here.
-    Pong {
-        /// Of the ping; 0 for a sign of progress that nobody asked for.
-        round: u64,
-    },
-    /// How far has a leader with a quorum committed?
-    Barrier {
-        /// The asker's number.
-        ticket: Ticket,
-    },
-    /// From the learner's store to the leader's.
-    Report(Bytes),
-}
-
-/// What a leader says to a learner.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum ToLearner {
-    /// The proposed epoch.
-    LeaderInfo {
-        /// Greater than all that a quorum had accepted.
-        epoch: Epoch,
-    },
-    /// Your log is a prefix of mine; what follows stands behind `after`.
-    Diff {
-        /// The learner's last zxid.
-        after: Zxid,
-    },
-    /// Forget what stands behind `to`, then as DIFF.
-    Trunc {
-        /// The last zxid that both have.
-        to: Zxid,
-    },
-    /// Forget everything; here is the state at `zxid`, then as DIFF. The core sees this when the whole state has
-    /// arrived and is durable.
-    Snap {
-        /// The state is exactly this.
-        zxid: Zxid,
-    },
-    /// Entries, the first directly behind `prev`. Never in an output: there it is an [`Output::Replicate`].
-    Propose {
-        /// What the learner's log has to end with.
-        prev: Zxid,
-        /// In order, without a gap.
-        entries: Vec<Entry>,
-    },
-    /// Synchronisation ends with `target`: say so once it is durable.
-    NewLeader {
-        /// The leader's epoch.
-        epoch: Epoch,
-        /// Last entry of the synchronisation; the marker of `epoch` or something behind it.
-        target: Zxid,
-    },
-    /// A quorum has synchronised. Serve.
-    UpToDate {
-        /// What is committed.
-        commit: Zxid,
-    },
-    /// Everything up to here is committed.
-    Commit(Zxid),
-    /// A sign of life, please.
-    Ping {
-        /// To be sent back.
-        round: u64,
-    },
-    /// Answer to [`ToLeader::Barrier`].
-    Barrier {
-        /// From the question.
-        ticket: Ticket,
-        /// What was committed then.
-        zxid: Zxid,
-    },
-    /// Answer to a [`Submission`] that the leader did not take.
-    Refused {
-        /// From the submission.
-        ticket: Ticket,
-        /// Why.
-        why: Refusal,
-    },
-}
 
 /// What happened.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -179,6 +69,8 @@ pub enum Input {
     LeaderConnected {
         /// The new connection.
         conn: Conn,
+        /// To whom: the answer to an attempt that is no longer wanted is told apart by it.
+        leader: PeerId,
     },
     /// [`Output::Connect`] failed.
     ConnectFailed,

@@ -74,6 +74,18 @@ impl Pending {
         }
     }
 
+    /// Gives up what stands in no log although something behind it does: a leader takes writes in their order, so it
+    /// refused these, and its word was lost with the connection. To send them again would let them overtake.
+    pub(crate) fn take_overtaken(&mut self) -> Vec<Ticket> {
+        let Some(last) = self.items.iter().rposition(|item| item.logged.is_some()) else { return Vec::new() };
+        let overtaken: Vec<Ticket> =
+            self.items.range(..last).filter(|item| item.logged.is_none()).map(|item| item.ticket).collect();
+        for &ticket in &overtaken {
+            self.remove(ticket);
+        }
+        overtaken
+    }
+
     /// What has to be sent to a leader now that it is known what the log contains.
     pub(crate) fn unlogged(&mut self) -> Vec<Submission> {
         self.items

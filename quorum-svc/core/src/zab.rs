@@ -38,6 +38,8 @@ pub struct Zab {
     pub(crate) early: BTreeMap<Conn, Early>,
     /// Appended in this turn; leaves as one output.
     pub(crate) append: Vec<Entry>,
+    /// Of the entries in the log; the stamps of a leader continue from here.
+    last_time_ms: i64,
     told: QuorumStatus,
     pub(crate) out: VecDeque<Output>,
     pub(crate) now: Now,
@@ -81,7 +83,8 @@ impl Zab {
             // A snapshot holds committed state only, and the log is purged only below one.
             committed: base,
             delivered: base,
-            snapshot: durable.snapshot,
+            // One that was received, while the log was not yet put on it, is of no use to anybody.
+            snapshot: durable.snapshot.filter(|&s| durable.history.contains(s)),
             history: durable.history,
             disk_ops: 0,
             pending: Pending::default(),
@@ -89,6 +92,7 @@ impl Zab {
             role: Role::Looking { asked: false },
             early: BTreeMap::new(),
             append: Vec::new(),
+            last_time_ms: durable.last_time_ms,
             told: QuorumStatus::default(),
             out: VecDeque::new(),
             now: Now::default(),
@@ -103,7 +107,7 @@ impl Zab {
         match input {
             Input::Elected { leader } => self.on_elected(leader),
             Input::LearnerConnected { conn, peer } => self.on_learner_connected(conn, peer),
-            Input::LeaderConnected { conn } => self.on_leader_connected(conn),
+            Input::LeaderConnected { conn, leader } => self.on_leader_connected(conn, leader),
             Input::ConnectFailed => self.on_connect_failed(),
             Input::Disconnected { conn } => self.on_disconnected(conn),
             Input::FromLearner { conn, message } => self.on_learner_message(conn, message),
@@ -248,7 +252,9 @@ impl Zab {
         self.early.remove(&conn);
         match &mut self.role {
             Role::Looking { .. } => {}
-            Role::Leading(leading) => leading.remove(conn),
+            Role::Leading(leading) => {
+                leading.remove(conn);
+            }
             Role::Following(following) if following.conn() == Some(conn) => {
                 self.look("the connection to the leader broke")
             }
@@ -257,8 +263,13 @@ impl Zab {
     }
 
     fn on_learner_connected(&mut self, conn: Conn, peer: PeerId) {
+        if peer == self.config.me || self.config.ensemble.membership(peer).is_none() {
+            // The shell checks this as well; here a quorum depends on it.
+            self.out.push_back(Output::Disconnect { conn, why: "not another member of the ensemble" });
+            return;
+        }
         match &self.role {
-            Role::Leading(_) => self.add_learner(conn, peer, None),
+            Role::Leading(_) => self.add_learner(conn, peer),
             Role::Looking { .. } => {
                 // The newest connection of a peer is the one that counts.
                 let older: Vec<Conn> =
@@ -291,14 +302,6 @@ impl Zab {
 
     fn on_time(&mut self) {
         match &self.role {
-            // An election is about the log as it will be after a crash, so the disk comes to rest first.
-            Role::Looking { asked: false }
-                if self.append.is_empty() && self.disk_ops == 0 && self.durable == self.history.last() =>
-            {
-                self.role = Role::Looking { asked: true };
-                let candidate = Candidate { epoch: self.current, zxid: self.durable };
-                self.out.push_back(Output::Elect(candidate));
-            }
             Role::Looking { .. } => {}
             Role::Leading(_) => self.leader_on_time(),
             Role::Following(_) => self.learner_on_time(),
@@ -318,7 +321,14 @@ impl Zab {
             entry.zxid,
             self.history.last()
         );
+        self.last_time_ms = self.last_time_ms.max(entry.time_ms);
         self.append.push(entry);
+    }
+
+    /// The wall clock for an entry; the clock of a machine may go back or differ from the last leader's, the log's time
+    /// never goes back.
+    pub(crate) fn stamp(&self) -> i64 {
+        self.last_time_ms.max(self.now.wall_ms)
     }
 
     pub(crate) fn persist_epochs(&mut self, accepted: Epoch, current: Epoch) {
@@ -346,13 +356,24 @@ impl Zab {
         }
     }
 
+    /// Asks for a leader. An election is about the log as it will be after a crash, so the disk comes to rest first.
+    fn elect(&mut self) {
+        if matches!(self.role, Role::Looking { asked: false })
+            && self.disk_ops == 0
+            && self.durable == self.history.last()
+        {
+            self.role = Role::Looking { asked: true };
+            self.out.push_back(Output::Elect(Candidate { epoch: self.current, zxid: self.durable }));
+        }
+    }
+
     /// Ends a turn: whatever was gathered from several inputs leaves in as few outputs as possible.
     fn flush(&mut self) {
         self.flush_append();
         match &self.role {
             Role::Leading(_) => self.leader_flush(),
             Role::Following(_) => self.learner_flush(),
-            Role::Looking { .. } => {}
+            Role::Looking { .. } => self.elect(),
         }
         let upto = self.committed.min(self.durable);
         if upto > self.delivered {
@@ -394,7 +415,7 @@ impl Zab {
                 }
             }
             Request::Barrier { ticket } => {
-                if self.barriers.unanswered.len() >= self.config.requests_max {
+                if self.barriers.unanswered.len() + self.barriers.answered.len() >= self.config.requests_max {
                     self.refuse(ticket, Refusal::Full);
                     return;
                 }
@@ -402,7 +423,7 @@ impl Zab {
                 self.ask_barrier(ticket);
             }
             Request::Report(report) => match &self.role {
-                Role::Leading(_) => {
+                Role::Leading(leading) if leading.established() => {
                     let from = self.config.me;
                     self.out.push_back(Output::Tell(FeedItem::Report { from, report }));
                 }
@@ -421,6 +442,9 @@ impl Zab {
 
     /// From now on writes make progress: sends what had to wait, in its order.
     pub(crate) fn resume_requests(&mut self) {
+        for ticket in self.pending.take_overtaken() {
+            self.refuse(ticket, Refusal::Full);
+        }
         self.pending.committed(self.committed);
         for s in self.pending.unlogged() {
             match &self.role {
@@ -486,8 +510,8 @@ impl Zab {
             self.look("the epoch's counter is used up");
             return;
         };
+        let time_ms = self.stamp();
         let Role::Leading(leading) = &mut self.role else { return };
-        let time_ms = leading.stamp(self.now.wall_ms);
         leading.note_outstanding(zxid, payload.len());
         if origin.peer == self.config.me {
             self.pending.logged(origin.ticket, zxid);

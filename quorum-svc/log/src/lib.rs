@@ -1,1 +1,45 @@
-//! stub
+//! What the quorum service of a node keeps on disk.
+//!
+//! | file in the data directory | type | contents |
+//! |---|---|---|
+//! | `identity`, `lock` | [`DataDir`] | whose directory this is, and that one process uses it |
+//! | `epochs` | [`EpochFile`] | accepted and current epoch |
+//! | `log/*.log` | [`Log`], [`LogReader`] | the replicated log, in segments |
+//! | `snapshots/*.snap` | [`Snapshots`] | the two newest states of the store, each exactly at one zxid |
+//!
+//! All input and output goes through the trait [`Disk`]: [`FsDisk`] is the real one, [`MemDisk`] a simulated one with a
+//! volatile cache, crashes and faults.
+//!
+//! Three rules hold everywhere here:
+//! - *Fail-stop.* An error of the disk is final. A failed fsync is never tried again, because the kernel may have dropped
+//!   the data and call the next one a success (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
+//! - *A name means complete.* A file gets its final name by a rename after its contents are durable, so whatever is
+//!   found wrong under a final name is damage, not a crash.
+//! - *Damage is never repaired silently.* Only what was provably never reported as durable is cut.
+
+mod checked_text;
+mod disk;
+mod epochs;
+mod error;
+pub mod format;
+mod fs_disk;
+mod identity;
+mod log;
+mod mem_disk;
+mod reader;
+mod recovery;
+mod segment;
+mod snapshot_file;
+mod snapshots;
+
+pub use disk::{Disk, DiskError, DiskFile, DiskLock};
+pub use epochs::{EpochError, EpochFile, Epochs};
+pub use error::{LogError, ReadError};
+pub use fs_disk::FsDisk;
+pub use identity::{DataDir, IdentityError};
+pub use log::{Log, LogOptions};
+pub use mem_disk::{Crash, DiskOp, Fault, MemDisk};
+pub use reader::LogReader;
+pub use recovery::Recovery;
+pub use snapshot_file::SnapshotReader;
+pub use snapshots::{SkippedSnapshot, SnapshotError, SnapshotReport, SnapshotWriter, Snapshots};

@@ -1,0 +1,117 @@
+//! What a leader and its learners say to each other (ZAB). Names as in ZooKeeper's `Leader.java`.
+
+use bytes::Bytes;
+
+use crate::{Entry, Epoch, History, Ticket, Zxid, ports::Refusal};
+
+/// A write on its way to the leader.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Submission {
+    /// The submitting store's number.
+    pub ticket: Ticket,
+    /// Opaque.
+    pub payload: Bytes,
+}
+
+/// What a learner says to a leader. Names as in ZooKeeper's `Leader.java`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum ToLeader {
+    /// FOLLOWERINFO or OBSERVERINFO.
+    LearnerInfo {
+        /// The greatest epoch promised so far.
+        accepted_epoch: Epoch,
+    },
+    /// The proposed epoch is promised, durably.
+    AckEpoch {
+        /// That epoch.
+        epoch: Epoch,
+        /// Epoch of the leader last synchronised with.
+        current_epoch: Epoch,
+        /// What the learner's log contains.
+        history: History,
+        /// False if it was promised before: such an answer does not count towards the quorum.
+        counts: bool,
+    },
+    /// Everything up to here is durable. The first one answers NEWLEADER.
+    Ack(Zxid),
+    /// Please order these, in this order.
+    Forward(Vec<Submission>),
+    /// Still here.
+    Pong {
+        /// Of the ping; 0 for a sign of progress that nobody asked for.
+        round: u64,
+    },
+    /// How far has a leader with a quorum committed?
+    Barrier {
+        /// The asker's number.
+        ticket: Ticket,
+    },
+    /// From the learner's store to the leader's.
+    Report(Bytes),
+}
+
+/// What a leader says to a learner.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum ToLearner {
+    /// The proposed epoch.
+    LeaderInfo {
+        /// Greater than all that a quorum had accepted.
+        epoch: Epoch,
+    },
+    /// Your log is a prefix of mine; what follows stands behind `after`.
+    Diff {
+        /// The learner's last zxid.
+        after: Zxid,
+    },
+    /// Forget what stands behind `to`, then as DIFF.
+    Trunc {
+        /// The last zxid that both have.
+        to: Zxid,
+    },
+    /// Forget everything; here is the state at `zxid`, then as DIFF. The core sees this when the whole state has
+    /// arrived and is durable.
+    Snap {
+        /// The state is exactly this.
+        zxid: Zxid,
+    },
+    /// Entries, the first directly behind `prev`. quorum-core never makes one: it names a range of the log, and its shell reads the entries.
+    Propose {
+        /// What the learner's log has to end with.
+        prev: Zxid,
+        /// In order, without a gap.
+        entries: Vec<Entry>,
+    },
+    /// Synchronisation ends with `target`: say so once it is durable.
+    NewLeader {
+        /// The leader's epoch.
+        epoch: Epoch,
+        /// Last entry of the synchronisation; the marker of `epoch` or something behind it.
+        target: Zxid,
+    },
+    /// A quorum has synchronised. Serve.
+    UpToDate {
+        /// What is committed.
+        commit: Zxid,
+    },
+    /// Everything up to here is committed.
+    Commit(Zxid),
+    /// A sign of life, please.
+    Ping {
+        /// To be sent back.
+        round: u64,
+    },
+    /// Answer to [`ToLeader::Barrier`].
+    Barrier {
+        /// From the question.
+        ticket: Ticket,
+        /// What was committed then.
+        zxid: Zxid,
+    },
+    /// Answer to a [`Submission`] that the leader did not take.
+    Refused {
+        /// From the submission.
+        ticket: Ticket,
+        /// Why.
+        why: Refusal,
+    },
+}

@@ -1,0 +1,173 @@
+use std::any::Any;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// A disk with files and directories: the only way in which this crate reaches the outside world.
+///
+/// What has been written is safe from a crash only after [`DiskFile::sync_data`] or [`DiskFile::sync_all`]; a name that
+/// was created, renamed or removed only after [`Disk::sync_dir`] of its directory. Without these, each part of it may
+/// survive or not, in any order.
+pub trait Disk: Send + Sync + 'static {
+    /// Creates one directory whose parent exists; no error if it exists already.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Makes all names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// The names in a directory, ascending.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+
+    /// Whether a file or directory of this name exists.
+    fn exists(&self, path: &Path) -> io::Result<bool>;
+
+    /// Creates an empty file, or empties the existing one, and opens it for reading and writing.
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Opens an existing file for reading and writing.
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+
+    /// Gives a file another name in the same directory, atomically replacing whatever had that name.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. Whoever has it open can go on reading it.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Takes the exclusive advisory lock of a file, which is created if need be, without waiting: an error of kind
+    /// [`io::ErrorKind::WouldBlock`] if somebody else holds it.
+    fn lock(&self, path: &Path) -> io::Result<DiskLock>;
+}
+
+/// An open file. Positions and lengths are in bytes.
+pub trait DiskFile: Send + Sync {
+    /// Reads at a position into `buf` and returns how many bytes were read; fewer than asked for only at the end.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `data` at a position. After an error any part of it may have been written.
+    fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes contents durable, and as much else as reading them back needs (fdatasync).
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Makes contents and length durable (fsync).
+    fn sync_all(&self) -> io::Result<()>;
+
+    /// Lengthens the file to `len`, never shortens it. The new part reads as zeros, and writing into it cannot fail for
+    /// lack of space where the file system can promise that.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+
+    /// Shortens or lengthens the file. A part that is cut off and then added again reads as zeros, also after a crash.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// The length of the file.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file has no contents.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}
+
+/// An exclusive lock of a file; dropping it gives the lock back.
+pub struct DiskLock(#[allow(dead_code, reason = "held for its drop")] Box<dyn Any + Send + Sync>);
+
+impl DiskLock {
+    /// Wraps whatever gives the lock back when it is dropped.
+    pub fn new(guard: impl Any + Send + Sync) -> DiskLock {
+        DiskLock(Box::new(guard))
+    }
+}
+
+impl std::fmt::Debug for DiskLock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DiskLock")
+    }
+}
+
+/// The disk did not do what it was asked. Final: the node has to stop.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} {}: {source}; {}", path.display(), remedy(source))]
+pub struct DiskError {
+    /// What was being done, as a verb: "write to", "sync".
+    pub doing: &'static str,
+    /// To which file or directory.
+    pub path: PathBuf,
+    /// What the system said.
+    pub source: io::Error,
+}
+
+/// Turns an [`io::Error`] into a [`DiskError`] that says what was being done to which file.
+pub(crate) trait Doing<T> {
+    fn doing(self, doing: &'static str, path: &Path) -> Result<T, DiskError>;
+}
+
+impl<T> Doing<T> for io::Result<T> {
+    fn doing(self, doing: &'static str, path: &Path) -> Result<T, DiskError> {
+        self.map_err(|source| DiskError { doing, path: path.to_owned(), source })
+    }
+}
+
+/// Creates a directory and whichever of its parents are missing, durably.
+pub(crate) fn create_dirs(disk: &dyn Disk, dir: &Path) -> Result<(), DiskError> {
+    if disk.exists(dir).doing("look for", dir)? {
+        return Ok(());
+    }
+    let parent = match dir.parent() {
+        None => return Ok(()),
+        Some(p) if p.as_os_str().is_empty() => Path::new("."),
+        Some(p) => p,
+    };
+    if parent != Path::new(".") {
+        create_dirs(disk, parent)?;
+    }
+    disk.create_dir(dir).doing("create the directory", dir)?;
+    disk.sync_dir(parent).doing("sync the directory", parent)
+}
+
+/// Replaces the file `dir/name` by one with these contents, so that a crash leaves the old or the new one.
+pub(crate) fn write_atomically(
+    disk: &dyn Disk,
+    dir: &Path,
+    name: &str,
+    data: &[u8],
+) -> Result<(), DiskError> {
+    let temporary = dir.join(format!("{name}.tmp"));
+    let path = dir.join(name);
+    let file = disk.create(&temporary).doing("create", &temporary)?;
+    file.write_at(data, 0).doing("write to", &temporary)?;
+    file.sync_all().doing("sync", &temporary)?;
+    disk.rename(&temporary, &path).doing("rename a new version to", &path)?;
+    disk.sync_dir(dir).doing("sync the directory", dir)
+}
+
+/// The whole contents of a file.
+pub(crate) fn read_file(disk: &dyn Disk, path: &Path) -> Result<Vec<u8>, DiskError> {
+    let file = disk.open(path).doing("open", path)?;
+    read_whole(file.as_ref(), path)
+}
+
+/// The whole contents of an open file.
+pub(crate) fn read_whole(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>, DiskError> {
+    let len = file.len().doing("find the length of", path)?;
+    let len = usize::try_from(len).map_err(io::Error::other).doing("read", path)?;
+    let mut contents = vec![0; len];
+    let read = file.read_at(&mut contents, 0).doing("read", path)?;
+    contents.truncate(read);
+    Ok(contents)
+}
+
+/// What an operator can do about an error of the disk.
+fn remedy(e: &io::Error) -> &'static str {
+    use io::ErrorKind as K;
+    match e.kind() {
+        K::StorageFull | K::QuotaExceeded => {
+            "free space on this file system or enlarge it, then start the node again"
+        }
+        K::PermissionDenied | K::ReadOnlyFilesystem => {
+            "let the user that runs the node write here, then start the node again"
+        }
+        _ if e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
+            "the disk is failing: replace it; the node will heal from the others"
+        }
+        _ => "check the file system and the kernel's log, then start the node again",
+    }
+}

@@ -1,0 +1,152 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::Epoch;
+
+use crate::checked_text::{self, BadText};
+use crate::disk::{self, Disk, DiskError, Doing};
+
+/// The two promises of a server. `current <= accepted`, and neither ever decreases.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Epochs {
+    /// The greatest epoch that this server promised a leader to follow (ZooKeeper's acceptedEpoch).
+    pub accepted: Epoch,
+    /// The epoch of the last leader that it synchronised with (ZooKeeper's currentEpoch).
+    pub current: Epoch,
+}
+
+/// Why epochs cannot be loaded or stored. The node has to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum EpochError {
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The file is not as it was written.
+    #[error(
+        "{} is damaged: its checksum or form is wrong. Without its epochs this node could vote twice: move its data \
+         directory aside, check the disk, and give the node an empty one; the others will send it the state",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A newer version of the program wrote it.
+    #[error("{} has format version {found}, but this program knows only version {}: start the version that wrote it, \
+             or a newer one", path.display(), checked_text::VERSION)]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+    },
+    /// The invariant between the two does not hold.
+    #[error("{}: the current epoch {} is above the accepted epoch {}, which cannot be: was the file edited? Restore \
+             it, or give the node an empty data directory", path.display(), epochs.current, epochs.accepted)]
+    Inconsistent {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        epochs: Epochs,
+    },
+    /// An epoch was to be taken back.
+    #[error("the epochs cannot go back from {from:?} to {to:?}")]
+    Backwards {
+        /// As stored.
+        from: Epochs,
+        /// As was to be stored.
+        to: Epochs,
+    },
+    /// Storing failed before, and what is on the disk is unknown until it is loaded again.
+    #[error("{}: storing epochs has failed before; start the node again", path.display())]
+    Poisoned {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// The file `epochs` of a data directory.
+pub struct EpochFile {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    epochs: Option<Epochs>,
+    poisoned: bool,
+}
+
+impl EpochFile {
+    /// Reads the file in the data directory `dir`, which exists.
+    ///
+    /// # Errors
+    /// Damage, another version, or the disk.
+    pub fn load(disk: Arc<dyn Disk>, dir: &Path) -> Result<EpochFile, EpochError> {
+        let path = dir.join(NAME);
+        // The process before this one may have died between the rename and its sync.
+        disk.sync_dir(dir).doing("sync the directory", dir)?;
+        let epochs = if disk.exists(&path).doing("look for", &path)? {
+            Some(parse(&path, &disk::read_file(disk.as_ref(), &path)?)?)
+        } else {
+            None
+        };
+        Ok(EpochFile { disk, dir: dir.to_owned(), epochs, poisoned: false })
+    }
+
+    /// The epochs as stored last; both 0 if they never were.
+    #[must_use]
+    pub fn epochs(&self) -> Epochs {
+        self.epochs.unwrap_or_default()
+    }
+
+    /// Whether epochs were ever stored here. A node without them that has a log or a snapshot has lost them, and with
+    /// them its promises.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        self.epochs.is_some()
+    }
+
+    /// Replaces the epochs, durably. After a crash they are as before or as after this.
+    ///
+    /// # Errors
+    /// An epoch that decreases or a current epoch above the accepted one is refused, and nothing is changed. Else the
+    /// disk, and then nothing can be stored any more.
+    pub fn store(&mut self, epochs: Epochs) -> Result<(), EpochError> {
+        let path = self.dir.join(NAME);
+        if self.poisoned {
+            return Err(EpochError::Poisoned { path });
+        }
+        if epochs.current > epochs.accepted {
+            return Err(EpochError::Inconsistent { path, epochs });
+        }
+        let from = self.epochs();
+        if epochs.accepted < from.accepted || epochs.current < from.current {
+            return Err(EpochError::Backwards { from, to: epochs });
+        }
+        if self.epochs == Some(epochs) {
+            return Ok(());
+        }
+        let values = [("accepted", epochs.accepted.to_string()), ("current", epochs.current.to_string())];
+        let text =
+            checked_text::encode(NAME, &values.each_ref().map(|(word, value)| (*word, value.as_str())));
+        self.poisoned = true;
+        disk::write_atomically(self.disk.as_ref(), &self.dir, NAME, text.as_bytes())?;
+        self.poisoned = false;
+        self.epochs = Some(epochs);
+        Ok(())
+    }
+}
+
+fn parse(path: &Path, contents: &[u8]) -> Result<Epochs, EpochError> {
+    let damaged = || EpochError::Damaged { path: path.to_owned() };
+    let [accepted, current] =
+        checked_text::decode(NAME, ["accepted", "current"], contents).map_err(|e| match e {
+            BadText::Version(found) => EpochError::Version { path: path.to_owned(), found },
+            BadText::Damaged => damaged(),
+        })?;
+    let epoch = |text: &str| text.parse().map(Epoch).map_err(|_| damaged());
+    let epochs = Epochs { accepted: epoch(&accepted)?, current: epoch(&current)? };
+    if epochs.current > epochs.accepted {
+        return Err(EpochError::Inconsistent { path: path.to_owned(), epochs });
+    }
+    Ok(epochs)
+}
+
+const NAME: &str = "epochs";

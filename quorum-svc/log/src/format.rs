@@ -1,0 +1,338 @@
+//! The format of log segments, byte by byte. All numbers are little-endian.
+//!
+//! A segment is `log/<name>.log`, where the name is the least zxid that may stand in it, in 16 hex digits: one more than
+//! the zxid before its first entry. It is a header, then records directly one behind the other, then at most one mark,
+//! then zeros.
+//!
+//! Header, 32 bytes. Its layout is the same in every version, so that an unknown version can be told from damage:
+//!
+//! | at | bytes | |
+//! |---|---|---|
+//! | 0 | 8 | magic, `QRMLOG\r\n` |
+//! | 8 | 4 | format version, 1 |
+//! | 12 | 4 | zero |
+//! | 16 | 8 | the zxid before the first entry |
+//! | 24 | 4 | CRC-32C of bytes 0 to 23 |
+//! | 28 | 4 | zero |
+//!
+//! Record of an entry, 56 bytes and the payload:
+//!
+//! | at | bytes | |
+//! |---|---|---|
+//! | 0 | 4 | length: bytes behind the checksum, 48 and the payload |
+//! | 4 | 4 | checksum |
+//! | 8 | 8 | zxid |
+//! | 16 | 8 | zxid of the entry before it: the chain |
+//! | 24 | 8 | the last zxid that was known to be durable when this was written |
+//! | 32 | 8 | time, milliseconds since the Unix epoch, signed |
+//! | 40 | 4 | 1 if the entry has an origin, else 0 and the next two are 0 |
+//! | 44 | 4 | origin: peer |
+//! | 48 | 8 | origin: ticket |
+//! | 56 | | payload |
+//!
+//! Mark, 16 bytes, written behind the last record after each successful sync, and overwritten by the next record:
+//!
+//! | at | bytes | |
+//! |---|---|---|
+//! | 0 | 4 | 0xffffffff |
+//! | 4 | 4 | checksum |
+//! | 8 | 8 | the last durable zxid |
+//!
+//! A checksum is the CRC-32C of the position in the file (8 bytes), the length field and everything behind the checksum.
+//! The position makes a block that the disk put elsewhere as wrong as one with a flipped bit.
+//!
+//! **Torn or damaged?** After a power cut any sectors of what was not synced may be missing, so valid records behind a bad
+//! one prove nothing by themselves. But a record, mark or later segment header that says "z was durable when I was
+//! written" proves that a bad record at or before z is damage. Recovery cuts a tail only if nothing behind it says so.
+//! The mark makes that exact even for the last batch before an idle time. It need not be synced itself: wherever it is
+//! found, the sync before it had succeeded.
+//!
+//! Snapshots are `snapshots/<zxid in 16 hex digits>.snap`: the same header with magic `QRMSNP\r\n` and the zxid of the
+//! state, then chunks, then the trailer, where the file ends.
+//!
+//! | chunk at | bytes | |
+//! |---|---|---|
+//! | 0 | 4 | length of the data, at least 1 |
+//! | 4 | 4 | checksum, as above |
+//! | 8 | | data |
+//!
+//! | trailer at | bytes | |
+//! |---|---|---|
+//! | 0 | 4 | 0 |
+//! | 4 | 4 | checksum, as above |
+//! | 8 | 8 | number of chunks |
+//! | 16 | 4 | CRC-32C of everything before the trailer |
+//! | 20 | 4 | zero |
+
+use api::{Entry, Origin, PeerId, Ticket, Zxid};
+use bytes::Bytes;
+
+/// Format version of segments and snapshots.
+pub(crate) const VERSION: u32 = 1;
+/// Length of the header of a file.
+pub(crate) const HEADER_LEN: usize = 32;
+/// Length of a record without its payload.
+pub(crate) const RECORD_LEN: usize = 56;
+/// Length of a mark.
+pub(crate) const MARK_LEN: usize = 16;
+/// Length of the trailer of a snapshot.
+pub(crate) const TRAILER_LEN: usize = 24;
+/// Length and checksum, with which everything but the header begins.
+pub(crate) const PREFIX_LEN: usize = 8;
+/// The largest payload of a record: far above any limit that a node sets for its clients.
+pub(crate) const MAX_PAYLOAD: usize = 256 << 20;
+
+/// What a file is, by its first eight bytes. The line ends show a transfer in text mode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Magic {
+    Segment,
+    Reset,
+    Snapshot,
+}
+
+impl Magic {
+    fn bytes(self) -> &'static [u8; 8] {
+        match self {
+            Magic::Segment => b"QRMLOG\r\n",
+            Magic::Reset => b"QRMRST\r\n",
+            Magic::Snapshot => b"QRMSNP\r\n",
+        }
+    }
+}
+
+/// Why a header is none.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum BadHeader {
+    Version(u32),
+    Damaged(&'static str),
+}
+
+pub(crate) fn encode_header(magic: Magic, zxid: Zxid) -> [u8; HEADER_LEN] {
+    let mut out = [0; HEADER_LEN];
+    out[..8].copy_from_slice(magic.bytes());
+    out[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    out[16..24].copy_from_slice(&zxid.0.to_le_bytes());
+    let crc = crc32c::crc32c(&out[..24]);
+    out[24..28].copy_from_slice(&crc.to_le_bytes());
+    out
+}
+
+pub(crate) fn decode_header(magic: Magic, file: &[u8]) -> Result<Zxid, BadHeader> {
+    let Some(header) = file.get(..HEADER_LEN) else {
+        return Err(BadHeader::Damaged("the file is too short for its header"));
+    };
+    if header[..8] != magic.bytes()[..] {
+        return Err(BadHeader::Damaged("the header does not begin with the magic bytes"));
+    }
+    if u32_at(header, 24) != crc32c::crc32c(&header[..24]) {
+        return Err(BadHeader::Damaged("the checksum of the header is wrong"));
+    }
+    match u32_at(header, 8) {
+        VERSION => Ok(Zxid(u64_at(header, 16))),
+        other => Err(BadHeader::Version(other)),
+    }
+}
+
+/// A record as it lies in a buffer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Record<'a> {
+    pub(crate) zxid: Zxid,
+    /// The entry before it.
+    pub(crate) prev: Zxid,
+    /// What was known to be durable when it was written.
+    pub(crate) durable: Zxid,
+    pub(crate) time_ms: i64,
+    pub(crate) origin: Option<Origin>,
+    pub(crate) payload: &'a [u8],
+}
+
+impl Record<'_> {
+    /// Its length on disk.
+    pub(crate) fn len(&self) -> usize {
+        RECORD_LEN + self.payload.len()
+    }
+
+    pub(crate) fn to_entry(self) -> Entry {
+        let payload = Bytes::copy_from_slice(self.payload);
+        Entry { zxid: self.zxid, time_ms: self.time_ms, origin: self.origin, payload }
+    }
+}
+
+/// What lies at some position of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Item<'a> {
+    Record(Record<'a>),
+    Mark {
+        durable: Zxid,
+    },
+    /// Perhaps a record, if there were so many bytes.
+    Partial {
+        needs: usize,
+    },
+    Nothing,
+}
+
+/// The length on disk of the record of an entry.
+pub(crate) fn record_len(entry: &Entry) -> usize {
+    RECORD_LEN + entry.payload.len()
+}
+
+/// Appends the record of `entry` to a buffer that will be written at `base`. The payload is at most [`MAX_PAYLOAD`].
+pub(crate) fn encode_record(out: &mut Vec<u8>, base: u64, entry: &Entry, prev: Zxid, durable: Zxid) {
+    let start = out.len();
+    let length = (record_len(entry) - PREFIX_LEN) as u32;
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&entry.zxid.0.to_le_bytes());
+    out.extend_from_slice(&prev.0.to_le_bytes());
+    out.extend_from_slice(&durable.0.to_le_bytes());
+    out.extend_from_slice(&entry.time_ms.to_le_bytes());
+    let (has, peer, ticket) = entry.origin.map_or((0u32, 0, 0), |o| (1, o.peer.0, o.ticket.0));
+    out.extend_from_slice(&has.to_le_bytes());
+    out.extend_from_slice(&peer.to_le_bytes());
+    out.extend_from_slice(&ticket.to_le_bytes());
+    out.extend_from_slice(&entry.payload);
+    seal(&mut out[start..], base + start as u64);
+}
+
+/// The mark that says that everything up to `durable` is durable, to be written at `position`.
+pub(crate) fn encode_mark(position: u64, durable: Zxid) -> [u8; MARK_LEN] {
+    let mut out = [0; MARK_LEN];
+    out[..4].copy_from_slice(&MARK.to_le_bytes());
+    out[8..].copy_from_slice(&durable.0.to_le_bytes());
+    seal(&mut out, position);
+    out
+}
+
+/// Reads what lies at the begin of `buf`, which is at `position` of its segment.
+pub(crate) fn decode(buf: &[u8], position: u64) -> Item<'_> {
+    let Some(prefix) = buf.get(..PREFIX_LEN) else { return Item::Partial { needs: PREFIX_LEN } };
+    let length = u32_at(prefix, 0);
+    if length == MARK {
+        return match buf.get(..MARK_LEN) {
+            None => Item::Partial { needs: MARK_LEN },
+            Some(mark) if is_sealed(mark, position) => Item::Mark { durable: Zxid(u64_at(mark, 8)) },
+            Some(_) => Item::Nothing,
+        };
+    }
+    let needs = length as usize + PREFIX_LEN;
+    if !(RECORD_LEN..=RECORD_LEN + MAX_PAYLOAD).contains(&needs) {
+        return Item::Nothing;
+    }
+    // The chain first: it tells a record from random bytes without reading all of them.
+    let Some(head) = buf.get(..RECORD_LEN) else { return Item::Partial { needs } };
+    let (zxid, prev, durable) = (Zxid(u64_at(head, 8)), Zxid(u64_at(head, 16)), Zxid(u64_at(head, 24)));
+    let origin = match (u32_at(head, 40), u32_at(head, 44), u64_at(head, 48)) {
+        (0, 0, 0) => None,
+        (1, peer, ticket) => Some(Origin { peer: PeerId(peer), ticket: Ticket(ticket) }),
+        _ => return Item::Nothing,
+    };
+    if !zxid.follows(prev) || durable > prev {
+        return Item::Nothing;
+    }
+    let Some(whole) = buf.get(..needs) else { return Item::Partial { needs } };
+    if !is_sealed(whole, position) {
+        return Item::Nothing;
+    }
+    let time_ms = u64_at(head, 32).cast_signed();
+    Item::Record(Record { zxid, prev, durable, time_ms, origin, payload: &whole[RECORD_LEN..] })
+}
+
+/// Fills in the checksum of something that begins with a length and a checksum.
+pub(crate) fn seal(item: &mut [u8], position: u64) {
+    let crc = checksum(item, position);
+    item[4..PREFIX_LEN].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Whether the checksum is right.
+pub(crate) fn is_sealed(item: &[u8], position: u64) -> bool {
+    u32_at(item, 4) == checksum(item, position)
+}
+
+pub(crate) fn u32_at(buf: &[u8], at: usize) -> u32 {
+    let mut bytes = [0; 4];
+    bytes.copy_from_slice(&buf[at..at + 4]);
+    u32::from_le_bytes(bytes)
+}
+
+pub(crate) fn u64_at(buf: &[u8], at: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&buf[at..at + 8]);
+    u64::from_le_bytes(bytes)
+}
+
+fn checksum(item: &[u8], position: u64) -> u32 {
+    let crc = crc32c::crc32c(&position.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc, &item[..4]);
+    crc32c::crc32c_append(crc, &item[PREFIX_LEN..])
+}
+
+/// The length field of a mark.
+const MARK: u32 = u32::MAX;
+
+#[cfg(test)]
+mod tests {
+    use api::Epoch;
+
+    use super::*;
+
+    fn entry() -> Entry {
+        Entry {
+            zxid: Zxid::new(Epoch(3), 8),
+            time_ms: -5,
+            origin: Some(Origin { peer: PeerId(2), ticket: Ticket(77) }),
+            payload: Bytes::from_static(b"payload"),
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_a_record_are_as_documented() {
+        let mut out = vec![0xaa];
+        encode_record(&mut out, 99, &entry(), Zxid::new(Epoch(3), 7), Zxid::new(Epoch(3), 1));
+        let expected = "37000000 eb90a76e 0800000003000000 0700000003000000 0100000003000000 fbffffffffffffff \
+                        01000000 02000000 4d00000000000000 7061796c6f6164";
+        let hex: String = out[1..].iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex[..8], expected[..8]);
+        assert_eq!(hex[16..], expected.replace(' ', "")[16..]);
+        let Item::Record(r) = decode(&out[1..], 100) else { panic!("{hex}") };
+        assert_eq!(r.to_entry(), entry());
+        assert_eq!((r.prev, r.durable), (Zxid::new(Epoch(3), 7), Zxid::new(Epoch(3), 1)));
+    }
+
+    #[test]
+    fn a_record_is_valid_only_whole_unchanged_and_in_its_place() {
+        let mut out = Vec::new();
+        encode_record(&mut out, 4096, &entry(), Zxid::new(Epoch(3), 7), Zxid::ZERO);
+        assert!(matches!(decode(&out, 4096), Item::Record(_)));
+        assert_eq!(decode(&out, 8192), Item::Nothing, "misdirected");
+        for cut in 0..out.len() {
+            assert!(matches!(decode(&out[..cut], 4096), Item::Partial { .. }));
+        }
+        for bit in 0..out.len() * 8 {
+            let mut flipped = out.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(!matches!(decode(&flipped, 4096), Item::Record(_) | Item::Mark { .. }), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn marks_and_zeros_are_told_apart() {
+        let mark = encode_mark(7, Zxid(9));
+        assert_eq!(decode(&mark, 7), Item::Mark { durable: Zxid(9) });
+        assert_eq!(decode(&mark, 8), Item::Nothing);
+        assert_eq!(decode(&[0; 100], 0), Item::Nothing);
+    }
+
+    #[test]
+    fn a_header_tells_a_new_version_from_damage() {
+        let header = encode_header(Magic::Segment, Zxid(7));
+        assert_eq!(decode_header(Magic::Segment, &header), Ok(Zxid(7)));
+        assert!(matches!(decode_header(Magic::Snapshot, &header), Err(BadHeader::Damaged(_))));
+        let mut newer = header;
+        newer[8] = 9;
+        assert!(matches!(decode_header(Magic::Segment, &newer), Err(BadHeader::Damaged(_))));
+        let crc = crc32c::crc32c(&newer[..24]);
+        newer[24..28].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(decode_header(Magic::Segment, &newer), Err(BadHeader::Version(9)));
+    }
+}

@@ -1,0 +1,170 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use api::PeerId;
+
+use crate::checked_text::{self, BadText};
+use crate::disk::{self, Disk, DiskError, DiskLock, Doing};
+
+/// A data directory that this process may use, and nobody else as long as this is not dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    is_new: bool,
+    _lock: DiskLock,
+}
+
+/// Why a node may not use a data directory.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// It belongs to another node.
+    #[error(
+        "the data directory {} belongs to node {found_id} of ensemble {found_ensemble:?}; this is node {id} of ensemble \
+         {ensemble:?}: point data_dir elsewhere",
+        dir.display()
+    )]
+    Mismatch {
+        /// The directory.
+        dir: PathBuf,
+        /// Whose it is.
+        found_id: PeerId,
+        /// The ensemble that it is in.
+        found_ensemble: String,
+        /// Who we are.
+        id: PeerId,
+        /// The ensemble that we are in.
+        ensemble: String,
+    },
+    /// It holds something, but nothing says whose.
+    #[error(
+        "the directory {} is not empty (it has {found:?}) and has no identity file: it is no data directory of a node. \
+         Point data_dir at an empty or a new directory",
+        dir.display()
+    )]
+    NotOurs {
+        /// The directory.
+        dir: PathBuf,
+        /// One of the names in it.
+        found: String,
+    },
+    /// Another process uses it now.
+    #[error(
+        "the data directory {} is in use by another process, which holds a lock on {}: stop that one, or point data_dir \
+         elsewhere",
+        dir.display(), lock.display()
+    )]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// The locked file.
+        lock: PathBuf,
+    },
+    /// The identity file is not as it was written.
+    #[error("{} is damaged: restore it, or move the data directory aside and give the node an empty one", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A newer version of the program wrote it.
+    #[error("{} has format version {found}, but this program knows only version {}: start the version that wrote it, \
+             or a newer one", path.display(), checked_text::VERSION)]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: String,
+    },
+    /// A name that cannot be written down.
+    #[error(
+        "{ensemble:?} cannot be the name of an ensemble: use 1 to {MAX_NAME} bytes without control characters"
+    )]
+    BadName {
+        /// The name.
+        ensemble: String,
+    },
+}
+
+impl DataDir {
+    /// Takes the directory `dir` for node `id` of an ensemble: creates it or fills it in if it is empty, else checks
+    /// that it is of exactly this node.
+    ///
+    /// # Errors
+    /// If it is not, or if another process uses it. Nothing is changed then.
+    pub fn claim(disk: &dyn Disk, dir: &Path, ensemble: &str, id: PeerId) -> Result<DataDir, IdentityError> {
+        if ensemble.is_empty() || ensemble.len() > MAX_NAME || ensemble.chars().any(char::is_control) {
+            return Err(IdentityError::BadName { ensemble: ensemble.to_owned() });
+        }
+        disk::create_dirs(disk, dir)?;
+        // Before anything is put into it.
+        refuse_foreign(disk, dir)?;
+        let lock_path = dir.join(LOCK);
+        let lock = match disk.lock(&lock_path) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                return Err(IdentityError::InUse { dir: dir.to_owned(), lock: lock_path });
+            }
+            other => other.doing("lock", &lock_path)?,
+        };
+        // Until we had the lock, another process may have been at work here.
+        let is_new = refuse_foreign(disk, dir)?;
+        if is_new {
+            let id = id.to_string();
+            let text = checked_text::encode(IDENTITY, &[("ensemble", ensemble), ("node", &id)]);
+            disk::write_atomically(disk, dir, IDENTITY, text.as_bytes())?;
+        } else {
+            check_identity(disk, dir, ensemble, id)?;
+            disk.sync_dir(dir).doing("sync the directory", dir)?;
+        }
+        Ok(DataDir { path: dir.to_owned(), is_new, _lock: lock })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this node uses it for the first time.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.is_new
+    }
+}
+
+/// True if the directory may be made ours, false if it has an identity.
+fn refuse_foreign(disk: &dyn Disk, dir: &Path) -> Result<bool, IdentityError> {
+    let names = disk.list(dir).doing("list", dir)?;
+    if names.iter().any(|name| name == IDENTITY) {
+        return Ok(false);
+    }
+    match names.into_iter().find(|name| !HARMLESS.contains(&name.as_str())) {
+        None => Ok(true),
+        Some(found) => Err(IdentityError::NotOurs { dir: dir.to_owned(), found }),
+    }
+}
+
+fn check_identity(disk: &dyn Disk, dir: &Path, ensemble: &str, id: PeerId) -> Result<(), IdentityError> {
+    let path = dir.join(IDENTITY);
+    let contents = disk::read_file(disk, &path)?;
+    let [found_ensemble, found_id] = checked_text::decode(IDENTITY, ["ensemble", "node"], &contents)
+        .map_err(|e| match e {
+            BadText::Version(found) => IdentityError::Version { path: path.clone(), found },
+            BadText::Damaged => IdentityError::Damaged { path: path.clone() },
+        })?;
+    let found_id = found_id.parse().map(PeerId).map_err(|_| IdentityError::Damaged { path: path.clone() })?;
+    if (found_ensemble.as_str(), found_id) == (ensemble, id) {
+        return Ok(());
+    }
+    let (dir, ensemble) = (dir.to_owned(), ensemble.to_owned());
+    Err(IdentityError::Mismatch { dir, found_id, found_ensemble, id, ensemble })
+}
+
+const IDENTITY: &str = "identity";
+const LOCK: &str = "lock";
+/// What may be in a directory that counts as empty: the remains of a claim that a crash ended, and what file systems put
+/// into their root.
+const HARMLESS: [&str; 3] = [LOCK, "identity.tmp", "lost+found"];
+/// Bytes in the name of an ensemble.
+const MAX_NAME: usize = 255;

@@ -1,0 +1,359 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::{Entry, History, Zxid};
+
+use crate::disk::{Disk, Doing};
+use crate::error::LogError;
+use crate::format::{self, HEADER_LEN, MARK_LEN, MAX_PAYLOAD};
+use crate::reader::{LogReader, Shared, State, Window};
+use crate::recovery::{self, Recovered, Recovery};
+use crate::segment::Segment;
+
+/// Sizes of a log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogOptions {
+    /// How much space each file reserves. One that must hold a larger entry becomes larger.
+    pub segment_bytes: u64,
+    /// How much the newest entries that are kept in memory may weigh, by [`Entry::weight`].
+    pub window_bytes: usize,
+    /// The place of one entry is remembered for every so many bytes of log, so reading from the middle reads at most
+    /// so much too much.
+    pub index_interval_bytes: u64,
+}
+
+impl Default for LogOptions {
+    fn default() -> LogOptions {
+        LogOptions { segment_bytes: 64 << 20, window_bytes: 32 << 20, index_interval_bytes: 64 << 10 }
+    }
+}
+
+/// The replicated log of one node, in files that [`crate::format`] describes. One thread owns and writes it; others read
+/// through a [`LogReader`].
+///
+/// After an error of the disk the log is poisoned: what is on the disk is unknown, and every later call fails.
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    options: LogOptions,
+    shared: Arc<Shared>,
+    /// As in `shared`, but readable without a lock.
+    history: History,
+    /// At most the last; what the last successful sync reached.
+    durable: Zxid,
+    recovery: Recovery,
+    /// One batch, encoded; kept for its capacity.
+    buffer: Vec<u8>,
+    poisoned: Option<String>,
+}
+
+impl Log {
+    /// Opens the log in the directory `dir`, or creates an empty one behind `Zxid::ZERO`. All of it is read and checked,
+    /// a torn tail is cut, and what remains is durable.
+    ///
+    /// # Errors
+    /// Damage, another format version, or the disk. On damage nothing has been changed.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: LogOptions) -> Result<Log, LogError> {
+        let Recovered { history, sealed, active, report } = recovery::recover(disk.as_ref(), dir, &options)?;
+        let last = history.last();
+        let state = State {
+            history: history.clone(),
+            sealed,
+            active,
+            window: Window::new(last, options.window_bytes),
+            generation: 0,
+        };
+        Ok(Log {
+            disk,
+            dir: dir.to_owned(),
+            options,
+            shared: Arc::new(Shared::new(state)),
+            history,
+            durable: last,
+            recovery: report,
+            buffer: Vec::new(),
+            poisoned: None,
+        })
+    }
+
+    /// What opening it found.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// What it contains, durable or not. Its base is the zxid before the first entry that is still here.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The last durable zxid.
+    #[must_use]
+    pub fn durable(&self) -> Zxid {
+        self.durable
+    }
+
+    /// A reader of this log, for other threads.
+    #[must_use]
+    pub fn reader(&self) -> LogReader {
+        LogReader(self.shared.clone())
+    }
+
+    /// Appends entries. They are readable at once, and durable after the next [`Log::sync`].
+    ///
+    /// # Errors
+    /// Entries that do not chain or are too large are refused, all of them, and nothing is changed. Else the disk.
+    pub fn append(&mut self, entries: &[Entry]) -> Result<(), LogError> {
+        self.check_poison()?;
+        let mut last = self.history.last();
+        for entry in entries {
+            if !entry.zxid.follows(last) {
+                return Err(LogError::NotChained { zxid: entry.zxid, last });
+            }
+            if entry.payload.len() > MAX_PAYLOAD {
+                let bytes = entry.payload.len();
+                return Err(LogError::TooLarge { zxid: entry.zxid, bytes, max: MAX_PAYLOAD });
+            }
+            last = entry.zxid;
+        }
+        let mut rest = entries;
+        while !rest.is_empty() {
+            let written = self.append_to_segment(rest);
+            rest = &rest[self.poison_on_error(written)?..];
+        }
+        Ok(())
+    }
+
+    /// Makes everything that was appended durable and returns the last durable zxid.
+    ///
+    /// # Errors
+    /// The disk. It is not known then which of the entries since the last sync are durable.
+    pub fn sync(&mut self) -> Result<Zxid, LogError> {
+        self.check_poison()?;
+        let synced = self.sync_segment();
+        self.poison_on_error(synced)?;
+        Ok(self.durable)
+    }
+
+    /// Removes all entries behind `zxid`, durably. Entries up to it are durable then, too.
+    ///
+    /// # Errors
+    /// A zxid that the log does not contain, and nothing is changed. Else the disk.
+    pub fn truncate(&mut self, zxid: Zxid) -> Result<(), LogError> {
+        self.check_poison()?;
+        if !self.history.contains(zxid) {
+            let (base, last) = (self.history.base(), self.history.last());
+            return Err(LogError::NotInHistory { zxid, base, last });
+        }
+        let truncated = if zxid == self.history.last() { self.sync_segment() } else { self.cut_behind(zxid) };
+        self.poison_on_error(truncated)
+    }
+
+    /// Removes all entries; the log goes on behind `base`, which a durable snapshot contains. After a crash the log is as
+    /// before or as after this.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn reset(&mut self, base: Zxid) -> Result<(), LogError> {
+        self.check_poison()?;
+        self.history = History::from_base(base);
+        {
+            let mut state = self.shared.write();
+            state.generation += 1;
+            state.history = self.history.clone();
+            state.window = Window::new(base, self.options.window_bytes);
+        }
+        let reset = self.replace_segments(base);
+        self.poison_on_error(reset)
+    }
+
+    /// Removes the files of which all entries are at or before `upto`. More than that, and the file that is written to,
+    /// stays.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn purge(&mut self, upto: Zxid) -> Result<(), LogError> {
+        self.check_poison()?;
+        let purged = self.purge_segments(upto);
+        self.poison_on_error(purged)
+    }
+
+    /// Writes as many entries as fit into the active segment, or makes room for the first.
+    fn append_to_segment(&mut self, entries: &[Entry]) -> Result<usize, LogError> {
+        let (end, len) = {
+            let active = &self.shared.read().active;
+            (active.end, active.len)
+        };
+        self.buffer.clear();
+        let mut prev = self.history.last();
+        let mut count = 0;
+        for entry in entries {
+            if end + (self.buffer.len() + format::record_len(entry) + MARK_LEN) as u64 > len {
+                break;
+            }
+            format::encode_record(&mut self.buffer, end, entry, prev, self.durable);
+            prev = entry.zxid;
+            count += 1;
+        }
+        match entries.first() {
+            Some(first) if count == 0 => self.make_room(first)?,
+            _ => self.write_batch(&entries[..count])?,
+        }
+        Ok(count)
+    }
+
+    /// Goes on in a new segment that has room for this entry.
+    fn make_room(&mut self, entry: &Entry) -> Result<(), LogError> {
+        let needs = (HEADER_LEN + format::record_len(entry) + MARK_LEN) as u64;
+        let len = needs.max(self.options.segment_bytes);
+        let (empty, file, path) = {
+            let active = &self.shared.read().active;
+            (active.is_empty(), active.file.clone(), active.path.clone())
+        };
+        if empty {
+            // Another segment here would have the same name.
+            file.allocate(len).doing("reserve space for", &path)?;
+            self.shared.write().active.len = len;
+            return Ok(());
+        }
+        // A segment may exist only if all before it is durable: else a crash could leave a hole.
+        self.sync_segment()?;
+        let next = Segment::create(self.disk.as_ref(), &self.dir, self.history.last(), len)?;
+        let mut state = self.shared.write();
+        let full = std::mem::replace(&mut state.active, next);
+        state.sealed.push(full);
+        Ok(())
+    }
+
+    /// Writes the batch in the buffer and lets the readers see it.
+    fn write_batch(&mut self, entries: &[Entry]) -> Result<(), LogError> {
+        {
+            // Holding this back from nobody: readers share it, and only we write.
+            let active = &self.shared.read().active;
+            active.file.write_at(&self.buffer, active.end).doing("write to", &active.path)?;
+        }
+        self.buffer.shrink_to(BUFFER_KEPT);
+        let interval = self.options.index_interval_bytes;
+        let mut state = self.shared.write();
+        for entry in entries {
+            let chained = self.history.append(entry.zxid) && state.history.append(entry.zxid);
+            debug_assert!(chained, "checked before anything was written");
+            let offset = state.active.end;
+            state.active.note(entry.zxid, offset, format::record_len(entry) as u64, interval);
+            state.window.push(entry.clone());
+        }
+        Ok(())
+    }
+
+    fn sync_segment(&mut self) -> Result<(), LogError> {
+        if self.durable == self.history.last() {
+            return Ok(());
+        }
+        let active = &self.shared.read().active;
+        active.file.sync_data().doing("sync", &active.path)?;
+        self.durable = self.history.last();
+        active.mark(self.durable)?;
+        Ok(())
+    }
+
+    /// Cuts the log behind an entry that it contains and that is not its last.
+    fn cut_behind(&mut self, zxid: Zxid) -> Result<(), LogError> {
+        let (mut target, position) = {
+            let state = self.shared.read();
+            let begins_before = |s: &Segment| s.prev <= zxid;
+            let in_sealed = state.sealed.partition_point(begins_before).checked_sub(1);
+            match in_sealed.and_then(|i| state.sealed.get(i)) {
+                Some(segment) if !begins_before(&state.active) => (segment.clone(), in_sealed),
+                _ => (state.active.clone(), None),
+            }
+        };
+        let must_cut = target.last > zxid;
+        if must_cut {
+            target.end = target.end_of(zxid)?;
+            target.last = zxid;
+            target.index.retain(|&(indexed, _)| indexed <= zxid);
+        }
+        let truncated = self.history.truncate(zxid);
+        debug_assert!(truncated, "the caller has checked it");
+        let removed = {
+            let mut state = self.shared.write();
+            state.generation += 1;
+            state.history = self.history.clone();
+            state.window.truncate(zxid);
+            let old_active = std::mem::replace(&mut state.active, target.clone());
+            match position {
+                None => Vec::new(),
+                Some(i) => {
+                    let mut removed = state.sealed.split_off(i + 1);
+                    state.sealed.truncate(i);
+                    removed.push(old_active);
+                    removed
+                }
+            }
+        };
+        // From the last one and each durably, so that a crash leaves no hole.
+        for segment in removed.iter().rev() {
+            self.remove(&segment.path)?;
+        }
+        if must_cut {
+            target.cut()?;
+        }
+        self.durable = zxid;
+        target.mark(zxid)?;
+        Ok(())
+    }
+
+    fn replace_segments(&mut self, base: Zxid) -> Result<(), LogError> {
+        recovery::begin_reset(self.disk.as_ref(), &self.dir, base)?;
+        let segment =
+            recovery::finish_reset(self.disk.as_ref(), &self.dir, base, self.options.segment_bytes)?;
+        let mut state = self.shared.write();
+        state.sealed = Vec::new();
+        state.active = segment;
+        self.durable = base;
+        Ok(())
+    }
+
+    fn purge_segments(&mut self, upto: Zxid) -> Result<(), LogError> {
+        let removed: Vec<Segment> = {
+            let mut state = self.shared.write();
+            let gone = state.sealed.partition_point(|s| s.last <= upto);
+            let removed: Vec<Segment> = state.sealed.drain(..gone).collect();
+            if let Some(last) = removed.last() {
+                let purged = self.history.purge(last.last);
+                debug_assert!(purged, "it is the zxid of an entry");
+                state.history = self.history.clone();
+            }
+            removed
+        };
+        // From the first one and each durably, so that a crash leaves no hole.
+        for segment in &removed {
+            self.remove(&segment.path)?;
+        }
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), LogError> {
+        self.disk.remove(path).doing("remove", path)?;
+        self.disk.sync_dir(&self.dir).doing("sync the directory", &self.dir)?;
+        Ok(())
+    }
+
+    fn check_poison(&self) -> Result<(), LogError> {
+        match &self.poisoned {
+            None => Ok(()),
+            Some(first) => Err(LogError::Poisoned { first: first.clone() }),
+        }
+    }
+
+    fn poison_on_error<T>(&mut self, result: Result<T, LogError>) -> Result<T, LogError> {
+        if let Err(e) = &result {
+            self.poisoned = Some(e.to_string());
+        }
+        result
+    }
+}
+
+/// Capacity that the buffer keeps between batches.
+const BUFFER_KEPT: usize = 4 << 20;

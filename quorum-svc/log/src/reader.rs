@@ -1,0 +1,177 @@
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use api::{Entry, History, Zxid};
+
+use crate::error::ReadError;
+use crate::segment::{Records, Segment};
+
+/// Reads a log while its writer goes on. Clones read the same log.
+#[derive(Clone)]
+pub struct LogReader(pub(crate) Arc<Shared>);
+
+impl LogReader {
+    /// The entries behind `after` up to `upto` (inclusive), in order, without a gap: as many as fit into `max_bytes` by
+    /// [`Entry::weight`], but at least one if there is one. Empty if the log ends with `after`. Fewer than fit may come.
+    ///
+    /// Entries can be read as soon as they are appended, before they are durable. The newest come from memory without
+    /// a copy; older ones are read from disk, which blocks the thread.
+    ///
+    /// # Errors
+    /// If the log does not contain `after`, or what stands behind it no longer, or cannot be read.
+    pub fn read_after(&self, after: Zxid, upto: Zxid, max_bytes: usize) -> Result<Vec<Entry>, ReadError> {
+        loop {
+            let (records, upto, generation) = {
+                let state = self.0.read();
+                let history = &state.history;
+                if !history.contains(after) {
+                    let (base, last) = (history.base(), history.last());
+                    return Err(if after < base {
+                        ReadError::Purged { after, base }
+                    } else {
+                        ReadError::NotThere { after, last }
+                    });
+                }
+                let upto = upto.min(history.last());
+                if upto <= after {
+                    return Ok(Vec::new());
+                }
+                if let Some(entries) = state.window.read_after(after, upto, max_bytes) {
+                    return Ok(entries);
+                }
+                let segment = state.sealed.iter().find(|s| s.last > after).unwrap_or(&state.active);
+                (segment.records(after), upto, state.generation)
+            };
+            let entries = read_records(records, after, upto, max_bytes);
+            // While the log was read, its end may have been cut off and written anew: then this is worth nothing.
+            // Appends and purges do no harm, as what was read stays where it is.
+            if self.0.read().generation == generation {
+                return entries;
+            }
+        }
+    }
+
+    /// What the log contains now.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.0.read().history.clone()
+    }
+}
+
+/// What the writer and the readers of a log share. Only the writer changes it.
+pub(crate) struct Shared(RwLock<State>);
+
+impl Shared {
+    pub(crate) fn new(state: State) -> Shared {
+        Shared(RwLock::new(state))
+    }
+
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) struct State {
+    pub(crate) history: History,
+    /// The segments before the active one: ascending, without a hole, complete and durable.
+    pub(crate) sealed: Vec<Segment>,
+    /// The one that is written to.
+    pub(crate) active: Segment,
+    pub(crate) window: Window,
+    /// Raised before anything that readers may be reading is changed on disk.
+    pub(crate) generation: u64,
+}
+
+/// The newest entries, in memory.
+pub(crate) struct Window {
+    entries: VecDeque<Entry>,
+    /// The zxid before the first of them.
+    prev: Zxid,
+    /// Their weight, and its limit.
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl Window {
+    /// An empty window of a log that ends with `last`.
+    pub(crate) fn new(last: Zxid, max_bytes: usize) -> Window {
+        Window { entries: VecDeque::new(), prev: last, bytes: 0, max_bytes }
+    }
+
+    pub(crate) fn push(&mut self, entry: Entry) {
+        self.bytes += entry.weight();
+        self.entries.push_back(entry);
+        while self.bytes > self.max_bytes {
+            let Some(oldest) = self.entries.pop_front() else { break };
+            self.bytes -= oldest.weight();
+            self.prev = oldest.zxid;
+        }
+    }
+
+    /// Forgets what stands behind `last`.
+    pub(crate) fn truncate(&mut self, last: Zxid) {
+        let kept = self.entries.partition_point(|e| e.zxid <= last);
+        self.bytes -= self.entries.drain(kept..).map(|e| e.weight()).sum::<usize>();
+        if self.entries.is_empty() {
+            self.prev = last;
+        }
+    }
+
+    /// `None` if it begins too late.
+    fn read_after(&self, after: Zxid, upto: Zxid, max_bytes: usize) -> Option<Vec<Entry>> {
+        if after < self.prev {
+            return None;
+        }
+        let mut taken = Taken::new(max_bytes);
+        let from = self.entries.partition_point(|e| e.zxid <= after);
+        for entry in self.entries.range(from..).take_while(|e| e.zxid <= upto) {
+            if !taken.take(entry.clone()) {
+                break;
+            }
+        }
+        Some(taken.entries)
+    }
+}
+
+fn read_records(
+    mut records: Records,
+    after: Zxid,
+    upto: Zxid,
+    max_bytes: usize,
+) -> Result<Vec<Entry>, ReadError> {
+    let mut taken = Taken::new(max_bytes);
+    while let Some((_, entry)) = records.next()? {
+        if entry.zxid > upto || (entry.zxid > after && !taken.take(entry)) {
+            break;
+        }
+    }
+    Ok(taken.entries)
+}
+
+/// Entries up to a limit, but at least one.
+struct Taken {
+    entries: Vec<Entry>,
+    bytes: usize,
+    max_bytes: usize,
+}
+
+impl Taken {
+    fn new(max_bytes: usize) -> Taken {
+        Taken { entries: Vec::new(), bytes: 0, max_bytes }
+    }
+
+    /// False, and not taken, if there is no room.
+    fn take(&mut self, entry: Entry) -> bool {
+        let bytes = self.bytes + entry.weight();
+        if bytes > self.max_bytes && !self.entries.is_empty() {
+            return false;
+        }
+        self.bytes = bytes;
+        self.entries.push(entry);
+        true
+    }
+}

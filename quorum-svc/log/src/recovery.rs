@@ -1,0 +1,283 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use api::{History, Zxid};
+
+use crate::disk::{self, Disk, DiskError, Doing};
+use crate::error::LogError;
+use crate::format::{self, BadHeader, HEADER_LEN, Item, MARK_LEN, Magic, PREFIX_LEN, VERSION};
+use crate::log::LogOptions;
+use crate::segment::{self, Segment};
+
+/// What opening the log found and did.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Recovery {
+    /// There was no log, and an empty one was made. On a node that has a snapshot or epochs this means that its log was
+    /// lost.
+    pub created: bool,
+    /// Bytes of a torn tail that were cut: the remains of entries that were never reported as durable.
+    pub cut_bytes: u64,
+    /// A reset that a crash had interrupted was completed.
+    pub completed_reset: bool,
+    /// Files of the log.
+    pub segments: usize,
+    /// Entries in it.
+    pub entries: u64,
+}
+
+/// The log as recovery found it.
+pub(crate) struct Recovered {
+    pub(crate) history: History,
+    /// All segments but the last, ascending.
+    pub(crate) sealed: Vec<Segment>,
+    /// The last one.
+    pub(crate) active: Segment,
+    pub(crate) report: Recovery,
+}
+
+/// Reads and checks the whole log, and then makes everything that it found durable. Nothing is changed before all of it
+/// is known to be sound.
+pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<Recovered, LogError> {
+    disk::create_dirs(disk, dir)?;
+    let mut report = Recovery::default();
+    if let Some(base) = interrupted_reset(disk, dir)? {
+        finish_reset(disk, dir, base, options.segment_bytes)?;
+        report.completed_reset = true;
+    }
+    let names = disk.list(dir).doing("list", dir)?;
+    let mut scans: Vec<Scan> = Vec::new();
+    for name in names.iter().filter(|n| segment::is_name(n)) {
+        let scan = Scan::read(disk, dir, name, options)?;
+        if let Some(before) = scans.last_mut() {
+            before.check_border(&scan)?;
+            // Only the last one may need its contents again.
+            before.contents = Vec::new();
+        }
+        scans.push(scan);
+    }
+    let last = match scans.pop() {
+        Some(last) => last,
+        None => {
+            report.created = true;
+            Scan::of_new(Segment::create(disk, dir, Zxid::ZERO, options.segment_bytes)?)
+        }
+    };
+    last.check_tail()?;
+
+    for name in names.iter().filter(|n| n.ends_with(".tmp")) {
+        let path = dir.join(name);
+        disk.remove(&path).doing("remove", &path)?;
+    }
+    // The process before this one may have died between a change of names and its sync.
+    disk.sync_dir(dir).doing("sync the directory", dir)?;
+    report.cut_bytes = last.make_durable()?;
+    report.segments = scans.len() + 1;
+    let mut history = History::from_base(scans.first().unwrap_or(&last).segment.prev);
+    for &(zxid, _) in scans.iter().chain([&last]).flat_map(|s| &s.records) {
+        let chained = history.append(zxid);
+        debug_assert!(chained, "the scan has checked it");
+        report.entries += 1;
+    }
+    let sealed = scans.into_iter().map(|s| s.segment).collect();
+    Ok(Recovered { history, sealed, active: last.segment, report })
+}
+
+/// Writes down that the log is to be emptied and to go on behind `base`. From then on this happens even if we crash.
+pub(crate) fn begin_reset(disk: &dyn Disk, dir: &Path, base: Zxid) -> Result<(), DiskError> {
+    disk::write_atomically(disk, dir, RESET, &format::encode_header(Magic::Reset, base))
+}
+
+/// Empties the log as [`begin_reset`] wrote down. May be done again after a crash at any point of it.
+pub(crate) fn finish_reset(disk: &dyn Disk, dir: &Path, base: Zxid, len: u64) -> Result<Segment, DiskError> {
+    for name in disk.list(dir).doing("list", dir)?.iter().filter(|n| segment::is_name(n)) {
+        let path = dir.join(name);
+        disk.remove(&path).doing("remove", &path)?;
+    }
+    disk.sync_dir(dir).doing("sync the directory", dir)?;
+    let segment = Segment::create(disk, dir, base, len)?;
+    let note = dir.join(RESET);
+    disk.remove(&note).doing("remove", &note)?;
+    disk.sync_dir(dir).doing("sync the directory", dir)?;
+    Ok(segment)
+}
+
+fn interrupted_reset(disk: &dyn Disk, dir: &Path) -> Result<Option<Zxid>, LogError> {
+    let note = dir.join(RESET);
+    if !disk.exists(&note).doing("look for", &note)? {
+        return Ok(None);
+    }
+    let contents = disk::read_file(disk, &note)?;
+    let base = format::decode_header(Magic::Reset, &contents).map_err(|e| bad_header(&note, e))?;
+    // It may have been renamed and not yet synced by the process before this one.
+    disk.sync_dir(dir).doing("sync the directory", dir)?;
+    Ok(Some(base))
+}
+
+/// What a segment contains.
+struct Scan {
+    segment: Segment,
+    /// Zxid and position of each valid record of the chain.
+    records: Vec<(Zxid, u64)>,
+    /// The greatest zxid of which something in the chain says that it was durable.
+    proven: Zxid,
+    /// The greatest zxid of which something behind the end of the chain says that it was durable.
+    witness: Zxid,
+    /// Where the bytes begin that are neither the chain nor its mark, and how many until only zeros follow.
+    garbage: (u64, u64),
+    contents: Vec<u8>,
+}
+
+impl Scan {
+    fn read(disk: &dyn Disk, dir: &Path, name: &str, options: &LogOptions) -> Result<Scan, LogError> {
+        let path = dir.join(name);
+        let file: Arc<dyn disk::DiskFile> = disk.open(&path).doing("open", &path)?.into();
+        let contents = disk::read_whole(file.as_ref(), &path)?;
+        let prev = format::decode_header(Magic::Segment, &contents).map_err(|e| bad_header(&path, e))?;
+        if segment::name(prev) != name {
+            let found = format!("its header says that its name is {}", segment::name(prev));
+            return Err(damaged(&path, 0, prev, &found));
+        }
+        let end = HEADER_LEN as u64;
+        let len = contents.len() as u64;
+        let mut scan = Scan {
+            segment: Segment { path, file, prev, last: prev, end, len, index: Vec::new() },
+            records: Vec::new(),
+            proven: prev,
+            witness: Zxid::ZERO,
+            garbage: (end, 0),
+            contents,
+        };
+        scan.follow_chain(options.index_interval_bytes);
+        Ok(scan)
+    }
+
+    fn of_new(segment: Segment) -> Scan {
+        let (proven, end) = (segment.prev, segment.end);
+        let (records, contents) = (Vec::new(), Vec::new());
+        Scan { segment, records, proven, witness: Zxid::ZERO, garbage: (end, 0), contents }
+    }
+
+    fn follow_chain(&mut self, index_interval: u64) {
+        let contents = std::mem::take(&mut self.contents);
+        let mut at = HEADER_LEN;
+        loop {
+            match format::decode(contents.get(at..).unwrap_or_default(), at as u64) {
+                Item::Record(r) if r.prev == self.segment.last => {
+                    self.records.push((r.zxid, at as u64));
+                    self.segment.note(r.zxid, at as u64, r.len() as u64, index_interval);
+                    self.proven = self.proven.max(r.durable);
+                    at += r.len();
+                }
+                Item::Mark { durable } if durable <= self.segment.last => {
+                    self.proven = self.proven.max(durable);
+                    at += MARK_LEN;
+                    break;
+                }
+                _ => break,
+            }
+        }
+        let behind = contents.get(at..).unwrap_or_default();
+        self.garbage = (at as u64, nonzero_len(behind) as u64);
+        self.witness = greatest_witness(behind, at as u64);
+        self.contents = contents;
+    }
+
+    /// A segment is made only after all before it is durable, so the next one must begin where this one ends.
+    fn check_border(&self, next: &Scan) -> Result<(), LogError> {
+        let (last, next_prev) = (self.segment.last, next.segment.prev);
+        if last == next_prev {
+            return Ok(());
+        }
+        let found = format!(
+            "its records end with {last}, but the next segment, {}, goes on behind {next_prev}",
+            next.segment.path.display()
+        );
+        Err(damaged(&self.segment.path, self.segment.end, last, &found))
+    }
+
+    /// Tells a torn tail from damage, see [`crate::format`].
+    fn check_tail(&self) -> Result<(), LogError> {
+        let last = self.segment.last;
+        if self.witness <= last {
+            return Ok(());
+        }
+        let found =
+            format!("no valid record, though what lies behind says that {} was durable", self.witness);
+        Err(damaged(&self.segment.path, self.segment.end, last, &found))
+    }
+
+    /// Cuts a torn tail and makes all entries durable; returns how many bytes were cut.
+    fn make_durable(&self) -> Result<u64, LogError> {
+        let segment = &self.segment;
+        let (_, cut_bytes) = self.garbage;
+        if cut_bytes > 0 {
+            segment.cut()?;
+        }
+        // If the process before this one died of a failed fsync, then what it wrote last can be read from the page cache,
+        // but the kernel takes it for written. Only writing it again brings it to the disk: the records that are not
+        // proven, and the zeros of a truncate up to the end of their block.
+        let from =
+            self.records.iter().find(|&&(zxid, _)| zxid > self.proven).map_or(segment.end, |&(_, at)| at);
+        let block_end = segment.end.next_multiple_of(BLOCK).min(segment.len);
+        let range = |from, to| usize::try_from(from).unwrap_or(usize::MAX)..usize::try_from(to).unwrap_or(0);
+        let mut tail = self.contents.get(range(from, segment.end)).unwrap_or_default().to_vec();
+        tail.resize(range(from, block_end).len(), 0);
+        segment.file.write_at(&tail, from).doing("write to", &segment.path)?;
+        segment.file.sync_all().doing("sync", &segment.path)?;
+        segment.mark(segment.last)?;
+        Ok(cut_bytes)
+    }
+}
+
+/// The greatest zxid of which any record or mark in these bytes, at any position, says that it was durable.
+fn greatest_witness(bytes: &[u8], position: u64) -> Zxid {
+    let mut greatest = Zxid::ZERO;
+    let mut at = 0;
+    while bytes.len().saturating_sub(at) >= PREFIX_LEN {
+        // Preallocated space is long and empty.
+        if bytes[at..].starts_with(&ZEROS) {
+            at += ZEROS.len() - PREFIX_LEN;
+            continue;
+        }
+        match format::decode(&bytes[at..], position + at as u64) {
+            Item::Record(r) => greatest = greatest.max(r.durable),
+            Item::Mark { durable } => greatest = greatest.max(durable),
+            Item::Partial { .. } | Item::Nothing => {}
+        }
+        at += 1;
+    }
+    greatest
+}
+
+/// How many bytes until only zeros follow.
+fn nonzero_len(bytes: &[u8]) -> usize {
+    let mut len = bytes.len();
+    while len > 0 {
+        let from = len.saturating_sub(ZEROS.len());
+        if bytes[from..len] != ZEROS[..len - from] {
+            return from + bytes[from..len].iter().rposition(|&b| b != 0).map_or(0, |i| i + 1);
+        }
+        len = from;
+    }
+    0
+}
+
+fn bad_header(path: &Path, bad: BadHeader) -> LogError {
+    match bad {
+        BadHeader::Version(found) => LogError::Version { path: path.to_owned(), found, known: VERSION },
+        BadHeader::Damaged(found) => damaged(path, 0, Zxid::ZERO, found),
+    }
+}
+
+fn damaged(path: &Path, offset: u64, zxid_before: Zxid, found: &str) -> LogError {
+    LogError::Damaged { segment: path.to_owned(), offset, zxid_before, found: found.to_owned() }
+}
+
+/// The file that says that the log is being emptied, with the new base.
+const RESET: &str = "reset";
+
+/// The largest block of the usual file systems.
+const BLOCK: u64 = 4096;
+
+/// As much as is skipped at once where there is nothing.
+static ZEROS: [u8; 4096] = [0; 4096];

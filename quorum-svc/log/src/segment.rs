@@ -1,0 +1,178 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::{Entry, Zxid};
+
+use crate::disk::{Disk, DiskError, DiskFile, Doing};
+use crate::error::LogError;
+use crate::format::{self, HEADER_LEN, Item, MARK_LEN, Magic};
+
+/// A file of the log and what is known of it. The format is described in [`crate::format`].
+#[derive(Clone)]
+pub(crate) struct Segment {
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn DiskFile>,
+    /// The zxid before its first entry.
+    pub(crate) prev: Zxid,
+    /// Its last entry; `prev` if it has none.
+    pub(crate) last: Zxid,
+    /// Where the last record ends.
+    pub(crate) end: u64,
+    /// Length of the file.
+    pub(crate) len: u64,
+    /// Where some of its records are, ascending.
+    pub(crate) index: Vec<(Zxid, u64)>,
+}
+
+impl Segment {
+    /// Creates a segment for entries behind `prev`, durably and under a temporary name until it is complete.
+    pub(crate) fn create(disk: &dyn Disk, dir: &Path, prev: Zxid, len: u64) -> Result<Segment, DiskError> {
+        let path = dir.join(name(prev));
+        let temporary = dir.join(format!("{}.tmp", name(prev)));
+        let file: Arc<dyn DiskFile> = disk.create(&temporary).doing("create", &temporary)?.into();
+        file.allocate(len).doing("reserve space for", &temporary)?;
+        file.write_at(&format::encode_header(Magic::Segment, prev), 0).doing("write to", &temporary)?;
+        file.sync_all().doing("sync", &temporary)?;
+        disk.rename(&temporary, &path).doing("rename a new segment to", &path)?;
+        disk.sync_dir(dir).doing("sync the directory", dir)?;
+        Ok(Segment { path, file, prev, last: prev, end: HEADER_LEN as u64, len, index: Vec::new() })
+    }
+
+    /// Whether it has no entries.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.last == self.prev
+    }
+
+    /// Notes a record at `offset`.
+    pub(crate) fn note(&mut self, zxid: Zxid, offset: u64, record_len: u64, index_interval: u64) {
+        if self.index.last().is_none_or(|&(_, indexed)| offset - indexed >= index_interval) {
+            self.index.push((zxid, offset));
+        }
+        self.last = zxid;
+        self.end = offset + record_len;
+    }
+
+    /// Makes the file end behind what is noted, durably: old records behind it are gone and read as zeros.
+    ///
+    /// The cut is one change of the length, so that a crash leaves all of the old records or none. Overwriting them
+    /// with zeros could leave the last ones behind a hole.
+    pub(crate) fn cut(&self) -> Result<(), DiskError> {
+        self.file.set_len(self.end).doing("shorten", &self.path)?;
+        self.file.allocate(self.len).doing("reserve space for", &self.path)?;
+        self.file.sync_all().doing("sync", &self.path)
+    }
+
+    /// Notes in the file, behind the last record, that everything up to it is durable.
+    pub(crate) fn mark(&self, durable: Zxid) -> Result<(), DiskError> {
+        if self.end + MARK_LEN as u64 > self.len {
+            return Ok(());
+        }
+        self.file.write_at(&format::encode_mark(self.end, durable), self.end).doing("write to", &self.path)
+    }
+
+    /// Where the record of `zxid`, one of its entries, ends; the end of the header if it is the zxid before them.
+    pub(crate) fn end_of(&self, zxid: Zxid) -> Result<u64, LogError> {
+        let mut records = self.records(zxid);
+        while let Some((offset, entry)) = records.next()? {
+            if entry.zxid > zxid {
+                return Ok(offset);
+            }
+        }
+        Ok(self.end)
+    }
+
+    /// Its records from one not behind the successor of `after`.
+    pub(crate) fn records(&self, after: Zxid) -> Records {
+        let indexed = self.index.partition_point(|&(zxid, _)| zxid <= after);
+        let position = match indexed.checked_sub(1).and_then(|i| self.index.get(i)) {
+            Some(&(_, offset)) => offset,
+            None => HEADER_LEN as u64,
+        };
+        Records {
+            file: self.file.clone(),
+            path: self.path.clone(),
+            position,
+            end: self.end,
+            buffer: Vec::new(),
+            at: 0,
+            last: self.prev,
+        }
+    }
+}
+
+/// Reads records one after the other.
+pub(crate) struct Records {
+    file: Arc<dyn DiskFile>,
+    path: PathBuf,
+    /// Of the next record in the file.
+    position: u64,
+    end: u64,
+    buffer: Vec<u8>,
+    /// Of the next record in the buffer.
+    at: usize,
+    last: Zxid,
+}
+
+impl Records {
+    /// The next entry and where its record begins; `None` at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<(u64, Entry)>, LogError> {
+        loop {
+            if self.position >= self.end {
+                return Ok(None);
+            }
+            match format::decode(&self.buffer[self.at..], self.position) {
+                Item::Record(record) => {
+                    let (offset, len) = (self.position, record.len());
+                    let entry = record.to_entry();
+                    self.last = entry.zxid;
+                    self.at += len;
+                    self.position += len as u64;
+                    return Ok(Some((offset, entry)));
+                }
+                Item::Partial { needs } if needs as u64 <= self.end - self.position => self.fill(needs)?,
+                _ => {
+                    return Err(LogError::Damaged {
+                        segment: self.path.clone(),
+                        offset: self.position,
+                        zxid_before: self.last,
+                        found: "no valid record where one was written or read before".to_owned(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Reads on until at least `needs` bytes behind the position are in the buffer.
+    fn fill(&mut self, needs: usize) -> Result<(), LogError> {
+        self.buffer.drain(..self.at);
+        self.at = 0;
+        let have = self.buffer.len();
+        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+        self.buffer.resize(needs.max(have + READ_BYTES).min(left), 0);
+        let read = self
+            .file
+            .read_at(&mut self.buffer[have..], self.position + have as u64)
+            .doing("read", &self.path)?;
+        self.buffer.truncate(have + read);
+        if self.buffer.len() < needs {
+            let source = std::io::ErrorKind::UnexpectedEof.into();
+            return Err(DiskError { doing: "read", path: self.path.clone(), source }.into());
+        }
+        Ok(())
+    }
+}
+
+/// The name of the segment for entries behind `prev`.
+pub(crate) fn name(prev: Zxid) -> String {
+    format!("{:016x}.log", prev.0.wrapping_add(1))
+}
+
+/// Whether this is the name of a segment.
+pub(crate) fn is_name(name: &str) -> bool {
+    name.strip_suffix(".log").is_some_and(|hex| {
+        hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    })
+}
+
+/// How much is read at once.
+const READ_BYTES: usize = 128 << 10;

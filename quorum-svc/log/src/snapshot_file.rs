@@ -1,0 +1,178 @@
+use std::path::{Path, PathBuf};
+
+use api::Zxid;
+use bytes::Bytes;
+
+use crate::disk::{Disk, DiskFile, Doing};
+use crate::format::{self, BadHeader, HEADER_LEN, Magic, PREFIX_LEN, TRAILER_LEN};
+use crate::snapshots::SnapshotError;
+
+/// Reads one snapshot, chunk by chunk, and checks each. The format is described in [`crate::format`].
+///
+/// The state is sound only if the end was reached without an error: the checksum of the whole is checked there.
+pub struct SnapshotReader {
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    zxid: Zxid,
+    position: u64,
+    chunks: u64,
+    /// Of everything before the position.
+    crc: u32,
+    ended: bool,
+}
+
+impl SnapshotReader {
+    pub(crate) fn open(disk: &dyn Disk, path: PathBuf, zxid: Zxid) -> Result<SnapshotReader, SnapshotError> {
+        let file = disk.open(&path).doing("open", &path)?;
+        let mut header = [0; HEADER_LEN];
+        let read = file.read_at(&mut header, 0).doing("read", &path)?;
+        match format::decode_header(Magic::Snapshot, &header[..read]) {
+            Ok(found) if found == zxid => {}
+            Ok(found) => return Err(damaged(&path, 0, &format!("it is the state at {found}"))),
+            Err(BadHeader::Damaged(found)) => return Err(damaged(&path, 0, found)),
+            Err(BadHeader::Version(found)) => return Err(SnapshotError::Version { path, found }),
+        }
+        let (position, crc) = (HEADER_LEN as u64, crc32c::crc32c(&header));
+        Ok(SnapshotReader { file, path, zxid, position, chunks: 0, crc, ended: false })
+    }
+
+    /// The state is exactly this.
+    #[must_use]
+    pub fn zxid(&self) -> Zxid {
+        self.zxid
+    }
+
+    /// The next chunk, as it was written; `None` at the end.
+    ///
+    /// # Errors
+    /// Damage, or the disk. Nothing can be read behind it.
+    pub fn next_chunk(&mut self) -> Result<Option<Bytes>, SnapshotError> {
+        if self.ended {
+            return Ok(None);
+        }
+        self.ended = true;
+        let prefix = self.read_exact(PREFIX_LEN)?;
+        let len = format::u32_at(&prefix, 0) as usize;
+        if len == 0 {
+            self.check_trailer()?;
+            return Ok(None);
+        }
+        if len > MAX_CHUNK {
+            return Err(self.damaged("a chunk is too long"));
+        }
+        let chunk = self.read_exact(PREFIX_LEN + len)?;
+        if !format::is_sealed(&chunk, self.position) {
+            return Err(self.damaged("the checksum of a chunk is wrong"));
+        }
+        self.crc = crc32c::crc32c_append(self.crc, &chunk);
+        self.position += chunk.len() as u64;
+        self.chunks += 1;
+        self.ended = false;
+        Ok(Some(Bytes::from(chunk).slice(PREFIX_LEN..)))
+    }
+
+    fn check_trailer(&self) -> Result<(), SnapshotError> {
+        let trailer = self.read_exact(TRAILER_LEN)?;
+        let whole = (format::u64_at(&trailer, 8), format::u32_at(&trailer, 16));
+        let len = self.file.len().doing("find the length of", &self.path)?;
+        if !format::is_sealed(&trailer, self.position) {
+            return Err(self.damaged("the checksum of the trailer is wrong"));
+        }
+        if whole != (self.chunks, self.crc) {
+            return Err(self.damaged("the checksum of the whole, or the number of chunks, is wrong"));
+        }
+        if len != self.position + TRAILER_LEN as u64 {
+            return Err(self.damaged("there is something behind the trailer"));
+        }
+        Ok(())
+    }
+
+    fn read_exact(&self, len: usize) -> Result<Vec<u8>, SnapshotError> {
+        let mut buf = vec![0; len];
+        let read = self.file.read_at(&mut buf, self.position).doing("read", &self.path)?;
+        if read < len { Err(self.damaged("the file ends too early")) } else { Ok(buf) }
+    }
+
+    fn damaged(&self, found: &str) -> SnapshotError {
+        damaged(&self.path, self.position, found)
+    }
+}
+
+impl Iterator for SnapshotReader {
+    type Item = Result<Bytes, SnapshotError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_chunk().transpose()
+    }
+}
+
+/// Reads a whole snapshot to see whether it is sound.
+pub(crate) fn verify(disk: &dyn Disk, path: PathBuf, zxid: Zxid) -> Result<(), SnapshotError> {
+    let mut reader = SnapshotReader::open(disk, path, zxid)?;
+    while reader.next_chunk()?.is_some() {}
+    Ok(())
+}
+
+/// Writes the parts of a snapshot into a file.
+pub(crate) struct SnapshotEncoder {
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+    position: u64,
+    chunks: u64,
+    /// Of everything before the position.
+    crc: u32,
+    buffer: Vec<u8>,
+}
+
+impl SnapshotEncoder {
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        path: PathBuf,
+        zxid: Zxid,
+    ) -> Result<SnapshotEncoder, SnapshotError> {
+        let file = disk.create(&path).doing("create", &path)?;
+        let mut encoder = SnapshotEncoder { file, path, position: 0, chunks: 0, crc: 0, buffer: Vec::new() };
+        encoder.buffer.extend_from_slice(&format::encode_header(Magic::Snapshot, zxid));
+        encoder.write_buffer()?;
+        Ok(encoder)
+    }
+
+    pub(crate) fn chunk(&mut self, data: &[u8]) -> Result<(), SnapshotError> {
+        for data in data.chunks(MAX_CHUNK) {
+            self.buffer.extend_from_slice(&(data.len() as u32).to_le_bytes());
+            self.buffer.extend_from_slice(&[0; 4]);
+            self.buffer.extend_from_slice(data);
+            format::seal(&mut self.buffer, self.position);
+            self.write_buffer()?;
+            self.chunks += 1;
+        }
+        Ok(())
+    }
+
+    /// Writes the end and makes all of it durable.
+    pub(crate) fn end(mut self) -> Result<(), SnapshotError> {
+        self.buffer.extend_from_slice(&[0; PREFIX_LEN]);
+        self.buffer.extend_from_slice(&self.chunks.to_le_bytes());
+        self.buffer.extend_from_slice(&self.crc.to_le_bytes());
+        self.buffer.extend_from_slice(&[0; 4]);
+        format::seal(&mut self.buffer, self.position);
+        self.write_buffer()?;
+        self.file.sync_all().doing("sync", &self.path)?;
+        Ok(())
+    }
+
+    fn write_buffer(&mut self) -> Result<(), SnapshotError> {
+        self.file.write_at(&self.buffer, self.position).doing("write to", &self.path)?;
+        self.crc = crc32c::crc32c_append(self.crc, &self.buffer);
+        self.position += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+fn damaged(path: &Path, offset: u64, found: &str) -> SnapshotError {
+    SnapshotError::Damaged { path: path.to_owned(), offset, found: found.to_owned() }
+}
+
+/// Larger pieces are written as several chunks.
+const MAX_CHUNK: usize = 16 << 20;

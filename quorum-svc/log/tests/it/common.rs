@@ -1,0 +1,71 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::{Entry, Epoch, Origin, PeerId, Ticket, Zxid};
+use quorum_log::{Crash, Log, LogError, LogOptions, MemDisk};
+
+pub(crate) const DIR: &str = "/data/log";
+
+/// Small enough for a handful of entries each.
+pub(crate) fn tiny() -> LogOptions {
+    LogOptions { segment_bytes: 400, window_bytes: 300, index_interval_bytes: 100 }
+}
+
+pub(crate) fn z(epoch: u32, counter: u32) -> Zxid {
+    Zxid::new(Epoch(epoch), counter)
+}
+
+/// An entry whose payload tells it from any other one with the same zxid.
+pub(crate) fn entry(zxid: Zxid, generation: u8, size: usize) -> Entry {
+    let byte = |i: usize| (zxid.0 as u8).wrapping_mul(31).wrapping_add(generation).wrapping_add(i as u8);
+    Entry {
+        zxid,
+        time_ms: zxid.counter().into(),
+        origin: (zxid.counter() > 0).then_some(Origin { peer: PeerId(1), ticket: Ticket(zxid.0) }),
+        payload: (0..size).map(byte).collect::<Vec<u8>>().into(),
+    }
+}
+
+/// Entries of one epoch with these counters, 40 bytes of payload each.
+pub(crate) fn entries(epoch: u32, counters: impl IntoIterator<Item = u32>) -> Vec<Entry> {
+    counters.into_iter().map(|c| entry(z(epoch, c), 0, 40)).collect()
+}
+
+pub(crate) fn open(disk: &MemDisk, options: LogOptions) -> Result<Log, LogError> {
+    Log::open(Arc::new(disk.clone()), Path::new(DIR), options)
+}
+
+/// A disk with a log of tiny segments that holds these entries, durably.
+pub(crate) fn disk_with(entries: &[Entry]) -> MemDisk {
+    let disk = MemDisk::new();
+    let mut log = open(&disk, tiny()).unwrap();
+    for entry in entries {
+        log.append(std::slice::from_ref(entry)).unwrap();
+        log.sync().unwrap();
+    }
+    disk
+}
+
+/// Everything in the log, read in small portions.
+pub(crate) fn contents(log: &Log) -> Vec<Entry> {
+    let reader = log.reader();
+    let mut after = log.history().base();
+    let mut all = Vec::new();
+    loop {
+        let portion = reader.read_after(after, Zxid(u64::MAX), 250).unwrap();
+        let Some(last) = portion.last() else { break };
+        after = last.zxid;
+        all.extend(portion);
+    }
+    assert_eq!(after, log.history().last());
+    all
+}
+
+/// The files of the log, ascending.
+pub(crate) fn segments(disk: &MemDisk) -> Vec<PathBuf> {
+    disk.files().into_keys().filter(|p| p.extension().is_some_and(|e| e == "log")).collect()
+}
+
+pub(crate) fn crashes() -> impl Iterator<Item = Crash> {
+    [Crash::LoseUnsynced, Crash::ProcessOnly].into_iter().chain((0..6).map(Crash::Random))
+}

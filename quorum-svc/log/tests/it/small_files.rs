@@ -1,0 +1,99 @@
+//! Epochs and identity.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use api::{Epoch, PeerId};
+use quorum_log::{DataDir, DiskOp, EpochError, EpochFile, Epochs, Fault, FsDisk, IdentityError, MemDisk};
+use rustix::io::Errno;
+
+use crate::common::disk_with;
+
+fn epochs(accepted: u32, current: u32) -> Epochs {
+    Epochs { accepted: Epoch(accepted), current: Epoch(current) }
+}
+
+fn load(disk: &MemDisk) -> Result<EpochFile, EpochError> {
+    EpochFile::load(Arc::new(disk.clone()), Path::new("/data"))
+}
+
+#[test]
+fn epochs_are_kept_and_never_go_back() {
+    let disk = disk_with(&[]);
+    let mut file = load(&disk).unwrap();
+    assert_eq!((file.epochs(), file.is_stored()), (epochs(0, 0), false));
+    file.store(epochs(5, 4)).unwrap();
+    let mut file = load(&disk).unwrap();
+    assert_eq!((file.epochs(), file.is_stored()), (epochs(5, 4), true));
+    assert!(matches!(file.store(epochs(4, 4)), Err(EpochError::Backwards { .. })));
+    assert!(matches!(file.store(epochs(5, 3)), Err(EpochError::Backwards { .. })));
+    assert!(matches!(file.store(epochs(5, 6)), Err(EpochError::Inconsistent { .. })));
+    file.store(epochs(5, 5)).unwrap();
+}
+
+#[test]
+fn epochs_that_cannot_be_are_refused() {
+    let disk = disk_with(&[]);
+    let path = Path::new("/data/epochs");
+    load(&disk).unwrap().store(epochs(7, 6)).unwrap();
+    let text = String::from_utf8(disk.contents(path).unwrap()).unwrap();
+    assert!(text.starts_with("quorate epochs 1\naccepted 7\ncurrent 6\n"), "{text}");
+    disk.flip_bit(path, 26, 0);
+    assert!(matches!(load(&disk), Err(EpochError::Damaged { .. })));
+    disk.put(path, b"");
+    assert!(matches!(load(&disk), Err(EpochError::Damaged { .. })));
+    let body = "quorate epochs 1\naccepted 7\ncurrent 8\n";
+    disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
+    let message = load(&disk).err().unwrap().to_string();
+    assert!(message.contains("/data/epochs: the current epoch 8 is above the accepted epoch 7"), "{message}");
+}
+
+#[test]
+fn storing_epochs_fails_for_good() {
+    let disk = disk_with(&[]);
+    let mut file = load(&disk).unwrap();
+    file.store(epochs(1, 0)).unwrap();
+    disk.fail(Fault { op: DiskOp::Sync, path: "epochs".to_owned(), skip: 0, errno: Errno::IO });
+    let message = file.store(epochs(2, 0)).unwrap_err().to_string();
+    assert!(message.contains("cannot sync /data/epochs.tmp") && message.contains("replace it"), "{message}");
+    assert!(matches!(file.store(epochs(2, 0)), Err(EpochError::Poisoned { .. })));
+    assert_eq!(file.epochs(), epochs(1, 0));
+}
+
+#[test]
+fn a_data_directory_belongs_to_one_node_and_one_process() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("node-3/data");
+    let claim = |ensemble, id| DataDir::claim(&FsDisk, &dir, ensemble, PeerId(id));
+    let claimed = claim("alpha beta", 3).unwrap();
+    assert!(claimed.is_new() && claimed.path() == dir);
+
+    let message = claim("alpha beta", 3).unwrap_err().to_string();
+    assert!(message.contains("in use by another process") && message.contains("data/lock"), "{message}");
+    drop(claimed);
+    assert!(!claim("alpha beta", 3).unwrap().is_new());
+    for (ensemble, id) in [("alpha beta", 1), ("b", 3), ("b", 1)] {
+        let message = claim(ensemble, id).unwrap_err().to_string();
+        let expected = format!(
+            "the data directory {} belongs to node 3 of ensemble \"alpha beta\"; this is node {id} of ensemble \
+             {ensemble:?}: point data_dir elsewhere",
+            dir.display()
+        );
+        assert_eq!(message, expected);
+    }
+    std::fs::write(dir.join("identity"), "quorate identity 1\nensemble a\nnode 3\n").unwrap();
+    assert!(matches!(claim("alpha beta", 3), Err(IdentityError::Damaged { .. })));
+}
+
+#[test]
+fn a_directory_of_something_else_is_left_alone() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("thesis.tex"), "").unwrap();
+    let message = DataDir::claim(&FsDisk, home.path(), "a", PeerId(1)).unwrap_err().to_string();
+    assert!(message.contains("thesis.tex") && message.contains("no identity file"), "{message}");
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 1, "not even a lock");
+    for name in ["", "a\nnode 7"] {
+        let refused = DataDir::claim(&FsDisk, &home.path().join("new"), name, PeerId(1));
+        assert!(matches!(refused, Err(IdentityError::BadName { .. })));
+    }
+}

@@ -1,0 +1,344 @@
+//! The one loop around the core: inputs in, outputs carried out. It waits for nothing but its inputs, so whatever it
+//! hands out goes into a queue that merges or is bounded elsewhere; each queue says where.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use api::peer::ToLeader;
+use api::ports::{Candidate, Election, FeedItem, QuorumStatus};
+use api::{Epoch, Now, PeerId, Time, Zxid};
+use quorum_core::{Conn, Input, Output, Zab};
+use quorum_log::Epochs;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backlog::Backlog;
+use crate::feed::{FeedQueue, Tell};
+use crate::leader_link::Send;
+use crate::learner_link::LearnerSide;
+use crate::log_thread::{DiskFailure, LogThread, Task};
+use crate::outbox::Outbox;
+use crate::service::StopReason;
+use crate::view::LogView;
+
+/// Events that are handled in one turn at most, so that their outputs leave in one batch.
+const TURN: usize = 512;
+
+/// What the driver is told by links, handle and tasks.
+pub(crate) enum Event {
+    Core(Input),
+    LearnerLink { conn: Conn, peer: PeerId, outbox: Outbox<Send> },
+    LeaderLink { conn: Conn, outbox: Outbox<ToLeader> },
+    Attach { feed: FeedQueue },
+    Status(oneshot::Sender<QuorumStatus>),
+}
+
+/// What links need of the driver. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Links {
+    events: mpsc::Sender<Event>,
+    conns: Arc<AtomicU64>,
+    peers: Arc<BTreeSet<PeerId>>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    failures: mpsc::Sender<String>,
+}
+
+impl Links {
+    /// False when the driver is gone.
+    pub(crate) async fn send(&self, event: Event) -> bool {
+        self.events.send(event).await.is_ok()
+    }
+
+    /// A number that no connection of this process had before.
+    pub(crate) fn next_conn(&self) -> Conn {
+        Conn(self.conns.fetch_add(1, Ordering::Relaxed))
+    }
+
+    pub(crate) fn is_member(&self, peer: PeerId) -> bool {
+        self.peers.contains(&peer)
+    }
+
+    /// Runs a task until it ends or the service does.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + std::marker::Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = shutdown.cancelled() => {}
+            }
+        });
+    }
+
+    /// Stops the node.
+    pub(crate) fn fail(&self, why: String) {
+        // One reason is enough.
+        let _ = self.failures.try_send(why);
+    }
+}
+
+/// Ends of the channels that only the driver reads.
+pub(crate) struct Inbox {
+    events: mpsc::Receiver<Event>,
+    failures: mpsc::Receiver<String>,
+}
+
+pub(crate) fn channels(
+    peers: BTreeSet<PeerId>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+) -> (Links, Inbox) {
+    let (events_in, events) = mpsc::channel(1024);
+    let (failures_in, failures) = mpsc::channel(1);
+    let conns = Arc::new(AtomicU64::new(1));
+    let links =
+        Links { events: events_in, conns, peers: Arc::new(peers), tasks, shutdown, failures: failures_in };
+    (links, Inbox { events, failures })
+}
+
+pub(crate) struct Driver<E> {
+    pub(crate) core: Zab,
+    pub(crate) inbox: Inbox,
+    pub(crate) links: Links,
+    pub(crate) disk: LogThread,
+    pub(crate) backlog: Backlog,
+    pub(crate) view: LogView,
+    pub(crate) election: E,
+    pub(crate) learner_side: LearnerSide,
+    pub(crate) addresses: BTreeMap<PeerId, String>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) state: State,
+}
+
+/// The other ends of what the core talks about by number.
+#[derive(Default)]
+pub(crate) struct State {
+    learners: BTreeMap<Conn, Outbox<Send>>,
+    leader: Option<(Conn, Outbox<ToLeader>)>,
+    feed: Option<FeedQueue>,
+    committed: Zxid,
+    status: QuorumStatus,
+}
+
+/// What the task that talks to the election is asked.
+enum Ask {
+    Elect(Candidate),
+    Settled { leader: PeerId, epoch: Epoch },
+}
+
+impl<E: Election> Driver<E> {
+    pub(crate) async fn run(mut self) -> Result<(), StopReason> {
+        let origin = Instant::now();
+        // Bounded by the elections that happen while one answer is awaited; the task drops stale ones.
+        let (asks, ask_queue) = mpsc::unbounded_channel();
+        self.links.spawn(ask_election(self.election.clone(), ask_queue, self.links.clone()));
+        self.core.handle(now(origin), Input::Timeout);
+        let mut events = Vec::with_capacity(TURN);
+        let mut done = Vec::with_capacity(TURN);
+        let stop = loop {
+            while let Some(output) = self.core.poll_output() {
+                if let Output::Fatal(why) = output {
+                    return Err(StopReason::Invariant(why));
+                }
+                self.carry_out(output, &asks);
+            }
+            let timeout =
+                self.core.next_timeout().map_or(Duration::from_secs(3600), |at| at.since(time(origin)));
+            tokio::select! {
+                () = self.shutdown.cancelled() => break Ok(()),
+                why = self.inbox.failures.recv() => break Err(StopReason::Disk(why.unwrap_or_default())),
+                _ = self.inbox.events.recv_many(&mut events, TURN) => {}
+                _ = self.disk.done.recv_many(&mut done, TURN) => {}
+                () = tokio::time::sleep(timeout) => self.core.handle(now(origin), Input::Timeout),
+            }
+            // What else has come meanwhile joins this turn, so that batches grow with the load.
+            while done.len() < TURN
+                && let Ok(result) = self.disk.done.try_recv()
+            {
+                done.push(result);
+            }
+            while events.len() < TURN
+                && let Ok(event) = self.inbox.events.try_recv()
+            {
+                events.push(event);
+            }
+            let now = now(origin);
+            for result in done.drain(..) {
+                self.on_disk(now, result)?;
+            }
+            for event in events.drain(..) {
+                self.on_event(now, event);
+            }
+        };
+        drop(self.disk.tasks);
+        // What was appended still becomes durable.
+        let thread = self.disk.thread;
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        stop
+    }
+
+    fn on_disk(&mut self, now: Now, result: Result<Input, DiskFailure>) -> Result<(), StopReason> {
+        let input = result.map_err(|failure| StopReason::Disk(failure.to_string()))?;
+        if let Input::Persisted { upto } = input {
+            self.view.set_durable(upto);
+        }
+        self.core.handle(now, input);
+        Ok(())
+    }
+
+    fn on_event(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Core(input) => {
+                if let Input::Disconnected { conn } = input {
+                    self.state.learners.remove(&conn);
+                    self.state.leader.take_if(|(c, _)| *c == conn);
+                }
+                self.core.handle(now, input);
+            }
+            Event::LearnerLink { conn, peer, outbox } => {
+                self.state.learners.insert(conn, outbox);
+                self.core.handle(now, Input::LearnerConnected { conn, peer });
+            }
+            Event::LeaderLink { conn, outbox } => {
+                self.state.leader = Some((conn, outbox));
+                self.core.handle(now, Input::LeaderConnected { conn });
+            }
+            Event::Attach { feed } => {
+                feed.push(Tell::Item(FeedItem::Status(self.state.status)));
+                feed.push(Tell::Committed { upto: self.state.committed });
+                if let Some(older) = self.state.feed.replace(feed) {
+                    older.close();
+                }
+            }
+            Event::Status(reply) => {
+                // The asker may have gone.
+                let _ = reply.send(self.core.status());
+            }
+        }
+    }
+
+    fn carry_out(&mut self, output: Output, asks: &mpsc::UnboundedSender<Ask>) {
+        match output {
+            Output::Elect(candidate) => {
+                tracing::info!(epoch = %candidate.epoch, zxid = %candidate.zxid, "looking for a leader");
+                let _ = asks.send(Ask::Elect(candidate));
+            }
+            Output::Settled { leader, epoch } => {
+                tracing::info!(%leader, %epoch, "settled");
+                let _ = asks.send(Ask::Settled { leader, epoch });
+            }
+            Output::Connect { leader } => match self.addresses.get(&leader) {
+                Some(address) => {
+                    self.links.spawn(self.learner_side.clone().connect(leader, address.clone()));
+                }
+                None => tracing::error!(%leader, "the elected leader is not in `members`"),
+            },
+            Output::Disconnect { conn, why } => {
+                tracing::info!(conn = conn.0, why, "disconnect");
+                if let Some(outbox) = self.state.learners.remove(&conn) {
+                    outbox.close();
+                }
+                if let Some((_, outbox)) = self.state.leader.take_if(|(c, _)| *c == conn) {
+                    outbox.close();
+                }
+            }
+            Output::ToLeader { conn, message } => {
+                if let Some((_, outbox)) = self.state.leader.as_ref().filter(|(c, _)| *c == conn) {
+                    outbox.push(message);
+                }
+            }
+            Output::ToLearner { conn, message } => self.to_learner(conn, Send::Message(message)),
+            Output::Replicate { conn, after, upto } => self.to_learner(conn, Send::Entries { after, upto }),
+            Output::SendSnapshot { conn, zxid } => self.to_learner(conn, Send::Snapshot(zxid)),
+            Output::Append(entries) => {
+                self.view.push(&entries);
+                self.backlog.add(entries.iter().map(api::Entry::weight).sum());
+                self.to_disk(Task::Append(entries));
+            }
+            Output::PersistEpochs { accepted, current } => {
+                self.to_disk(Task::Epochs(Epochs { accepted, current }))
+            }
+            Output::Truncate { to } => {
+                tracing::info!(%to, "truncating the log");
+                self.view.cut(to);
+                self.to_disk(Task::Truncate(to));
+            }
+            Output::InstallSnapshot { zxid } => {
+                tracing::info!(%zxid, "the log starts anew behind the leader's snapshot");
+                self.view.reset(zxid);
+                self.to_disk(Task::Reset(zxid));
+            }
+            Output::Purge { upto } => self.to_disk(Task::Purge(upto)),
+            Output::Committed { upto } => {
+                self.state.committed = upto;
+                self.tell(Tell::Committed { upto });
+            }
+            Output::Tell(item) => {
+                if let FeedItem::Status(status) = &item {
+                    tracing::info!(role = ?status.role, serving = status.serving, leader = ?status.leader.map(|l| l.0),
+                        epoch = %status.epoch, "status");
+                    self.state.status = *status;
+                }
+                self.tell(Tell::Item(item));
+            }
+            // Handled by the loop.
+            Output::Fatal(_) => {}
+        }
+    }
+
+    fn to_learner(&self, conn: Conn, command: Send) {
+        if let Some(outbox) = self.state.learners.get(&conn)
+            && !outbox.push(command)
+        {
+            tracing::debug!(conn = conn.0, "a learner's stream has ended");
+        }
+    }
+
+    fn to_disk(&self, task: Task) {
+        // If the thread is gone, its reason is in `done`.
+        let _ = self.disk.tasks.send(task);
+    }
+
+    fn tell(&mut self, tell: Tell) {
+        if let Some(feed) = &self.state.feed
+            && !feed.push(tell)
+        {
+            self.state.feed = None;
+        }
+    }
+}
+
+/// Asks the election one thing at a time; a newer question takes the place of an unanswered one.
+async fn ask_election<E: Election>(election: E, mut asks: mpsc::UnboundedReceiver<Ask>, links: Links) {
+    let mut next = asks.recv().await;
+    while let Some(ask) = next.take() {
+        match ask {
+            Ask::Elect(candidate) => tokio::select! {
+                answer = election.elect(candidate) => {
+                    if let Ok(leader) = answer {
+                        links.send(Event::Core(Input::Elected { leader })).await;
+                    }
+                    next = asks.recv().await;
+                }
+                newer = asks.recv() => next = newer,
+            },
+            Ask::Settled { leader, epoch } => {
+                // An error means that the election service is shutting down, and so is this one.
+                let _ = election.settled(leader, epoch).await;
+                next = asks.recv().await;
+            }
+        }
+    }
+}
+
+fn time(origin: Instant) -> Time {
+    Time(u64::try_from(origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+}
+
+fn now(origin: Instant) -> Now {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Now { mono: time(origin), wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX) }
+}

@@ -1,0 +1,144 @@
+//! What an attached store reads.
+
+use std::collections::VecDeque;
+
+use api::Zxid;
+use api::ports::{Feed, FeedItem, PortClosed};
+use quorum_log::{ReadError, SnapshotReader, Snapshots};
+
+use crate::leader_link::blocking;
+use crate::outbox::{Item, Outbox};
+use crate::view::LogView;
+
+/// Entries handed over at once, by weight.
+const BATCH_BYTES: usize = 1 << 20;
+/// Things told besides commits; a store that lets so many lie has stopped, and has to attach again.
+pub(crate) const FEED_LIMIT: usize = 1 << 20;
+
+/// What the driver tells the store. Entries are not in here: the store reads them from the log when it is ready.
+pub(crate) enum Tell {
+    Committed { upto: Zxid },
+    Item(FeedItem),
+}
+
+pub(crate) type FeedQueue = Outbox<Tell>;
+
+impl Item for Tell {
+    fn merge(queue: &mut VecDeque<Tell>, new: Tell) -> Option<Tell> {
+        match (new, queue.back_mut()) {
+            (Tell::Committed { upto }, Some(Tell::Committed { upto: last })) => {
+                *last = upto;
+                None
+            }
+            (new, _) => Some(new),
+        }
+    }
+}
+
+/// The feed of one store; see [`api::ports::Quorum::attach`].
+pub struct LogFeed {
+    queue: FeedQueue,
+    /// Taken out of the queue and not carried out yet.
+    tells: VecDeque<Tell>,
+    /// Everything up to here was handed over.
+    position: Zxid,
+    /// A snapshot that is being handed over.
+    snapshot: Option<SnapshotReader>,
+    view: LogView,
+    snapshots: Snapshots,
+}
+
+impl LogFeed {
+    pub(crate) fn new(queue: FeedQueue, after: Zxid, view: LogView, snapshots: Snapshots) -> LogFeed {
+        LogFeed { queue, tells: VecDeque::new(), position: after, snapshot: None, view, snapshots }
+    }
+
+    /// Reads towards `upto`; empty when it is reached.
+    async fn entries(&mut self, upto: Zxid) -> Result<Vec<FeedItem>, PortClosed> {
+        if self.position >= upto {
+            // A store may be ahead of the commits known here since the start, but not of the log: then this node's log
+            // was lost, and what the store has may not be what the ensemble has.
+            if self.view.contains(self.position) || self.position == upto {
+                return Ok(Vec::new());
+            }
+            return self.start_over().await;
+        }
+        match self.view.read_after(self.position, upto, BATCH_BYTES).await {
+            Ok(entries) => {
+                let Some(last) = entries.last() else {
+                    return Err(PortClosed(format!("the log ends before {upto}, which is committed")));
+                };
+                self.position = last.zxid;
+                Ok(vec![FeedItem::Committed(entries)])
+            }
+            Err(ReadError::Purged { .. } | ReadError::NotThere { .. }) => self.start_over().await,
+            Err(ReadError::Log(error)) => Err(PortClosed(error.to_string())),
+        }
+    }
+
+    /// The store's state does not connect to the log: it gets a whole one.
+    async fn start_over(&mut self) -> Result<Vec<FeedItem>, PortClosed> {
+        let zxid = self.snapshots.latest().unwrap_or(Zxid::ZERO);
+        tracing::info!(store = %self.position, snapshot = %zxid, "the store starts over from a snapshot");
+        self.position = zxid;
+        if zxid == Zxid::ZERO {
+            return Ok(vec![FeedItem::SnapshotStart { zxid }, FeedItem::SnapshotEnd]);
+        }
+        let snapshots = self.snapshots.clone();
+        let reader = blocking(move || snapshots.read(zxid)).await.map_err(|e| PortClosed(e.to_string()))?;
+        self.snapshot = Some(reader);
+        Ok(vec![FeedItem::SnapshotStart { zxid }])
+    }
+
+    async fn snapshot_piece(&mut self, mut reader: SnapshotReader) -> Result<FeedItem, PortClosed> {
+        let (reader, chunk) = blocking(move || {
+            let chunk = reader.next_chunk();
+            (reader, chunk)
+        })
+        .await;
+        match chunk.map_err(|e| PortClosed(e.to_string()))? {
+            Some(chunk) => {
+                self.snapshot = Some(reader);
+                Ok(FeedItem::SnapshotChunk(chunk))
+            }
+            None => Ok(FeedItem::SnapshotEnd),
+        }
+    }
+}
+
+impl Feed for LogFeed {
+    async fn next(&mut self) -> Result<Vec<FeedItem>, PortClosed> {
+        loop {
+            if let Some(reader) = self.snapshot.take() {
+                return Ok(vec![self.snapshot_piece(reader).await?]);
+            }
+            if self.tells.is_empty() {
+                self.tells = self.queue.take().await.ok_or_else(|| {
+                    PortClosed("the quorum service has stopped, or another store has attached".into())
+                })?;
+            }
+            if let Some(&Tell::Committed { upto }) = self.tells.front() {
+                let items = self.entries(upto).await?;
+                if !items.is_empty() {
+                    return Ok(items);
+                }
+                self.tells.pop_front();
+            }
+            let mut items = Vec::new();
+            while let Some(Tell::Item(_)) = self.tells.front()
+                && let Some(Tell::Item(item)) = self.tells.pop_front()
+            {
+                items.push(item);
+            }
+            if !items.is_empty() {
+                return Ok(items);
+            }
+        }
+    }
+}
+
+impl Drop for LogFeed {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}

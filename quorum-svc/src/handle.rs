@@ -1,0 +1,84 @@
+//! The quorum of this process, as its store sees it.
+
+use std::sync::Arc;
+
+use api::Zxid;
+use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request};
+use quorum_core::Input;
+use quorum_log::{SnapshotError, SnapshotWriter, Snapshots};
+use tokio::sync::{Mutex, oneshot};
+
+use crate::driver::{Event, Links};
+use crate::feed::{FEED_LIMIT, LogFeed};
+use crate::leader_link::blocking;
+use crate::outbox::Outbox;
+use crate::view::LogView;
+
+/// The port [`Quorum`] to the quorum service of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    pub(crate) links: Links,
+    pub(crate) view: LogView,
+    pub(crate) snapshots: Snapshots,
+    /// One snapshot is written at a time.
+    pub(crate) saving: Arc<Mutex<()>>,
+}
+
+fn stopped() -> PortClosed {
+    PortClosed("the quorum service of this node has stopped".into())
+}
+
+impl Quorum for Handle {
+    type Feed = LogFeed;
+
+    async fn attach(&self, after: Zxid) -> Result<LogFeed, PortClosed> {
+        let feed = Outbox::new(FEED_LIMIT);
+        if !self.links.send(Event::Attach { feed: feed.clone() }).await {
+            return Err(stopped());
+        }
+        Ok(LogFeed::new(feed, after, self.view.clone(), self.snapshots.clone()))
+    }
+
+    async fn request(&self, batch: Vec<Request>) -> Result<(), PortClosed> {
+        match self.links.send(Event::Core(Input::Requests(batch))).await {
+            true => Ok(()),
+            false => Err(stopped()),
+        }
+    }
+
+    async fn save_snapshot(&self, zxid: Zxid, chunks: impl Chunks + 'static) -> Result<(), PortClosed> {
+        let _one_at_a_time = self.saving.lock().await;
+        match self.write(zxid, chunks).await {
+            Ok(()) => {
+                let purge_to = self.snapshots.older();
+                self.links.send(Event::Core(Input::SnapshotSaved { zxid, purge_to })).await;
+                Ok(())
+            }
+            // The leader's snapshot is on its way, or has come: as good.
+            Err(SnapshotError::Busy | SnapshotError::TooOld { .. }) => Ok(()),
+            Err(error) => {
+                self.links.fail(error.to_string());
+                Err(PortClosed(error.to_string()))
+            }
+        }
+    }
+
+    async fn status(&self) -> Result<QuorumStatus, PortClosed> {
+        let (reply, answer) = oneshot::channel();
+        if !self.links.send(Event::Status(reply)).await {
+            return Err(stopped());
+        }
+        answer.await.map_err(|_| stopped())
+    }
+}
+
+impl Handle {
+    async fn write(&self, zxid: Zxid, mut chunks: impl Chunks) -> Result<(), SnapshotError> {
+        let snapshots = self.snapshots.clone();
+        let mut writer: SnapshotWriter = blocking(move || snapshots.begin(zxid)).await?;
+        while let Some(chunk) = chunks.next().await {
+            writer = blocking(move || writer.chunk(&chunk).map(|()| writer)).await?;
+        }
+        blocking(move || writer.finish()).await
+    }
+}

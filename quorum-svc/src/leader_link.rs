@@ -1,0 +1,265 @@
+//! The leader's end of the stream to a learner.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use api::{PeerId, Zxid, peer::ToLearner};
+use proto::peer::{self as wire, quorum_server};
+use proto::quorum::{Hello, LeaderFrame, LearnerFrame};
+use quorum_core::{Conn, Input};
+use quorum_log::Snapshots;
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::driver::{Event, Links};
+use crate::outbox::{Item, Outbox};
+use crate::view::LogView;
+
+/// Entries of one message, by weight: large enough to amortise the message, small enough to keep pings moving.
+const PROPOSE_BYTES: usize = 256 << 10;
+/// Messages between the sender task and the socket.
+const SEND_QUEUE: usize = 8;
+/// Commands for one learner. They merge, so only a learner that does not read at all gets here.
+pub(crate) const OUTBOX_LIMIT: usize = 64 << 10;
+
+/// What the leader's driver wants sent to one learner. A slow learner costs a few of these, whatever the load: entries
+/// stay in the log until the stream has room.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum Send {
+    Message(ToLearner),
+    Entries { after: Zxid, upto: Zxid },
+    Snapshot(Zxid),
+}
+
+impl Item for Send {
+    fn merge(queue: &mut VecDeque<Send>, new: Send) -> Option<Send> {
+        let mut last = queue.iter_mut().rev().take(2);
+        match (new, last.next(), last.next()) {
+            // A commit may wait for entries that were proposed after it; it only ever says "at least up to here".
+            (Send::Entries { after, upto }, Some(Send::Entries { upto: end, .. }), _)
+            | (
+                Send::Entries { after, upto },
+                Some(Send::Message(ToLearner::Commit(_))),
+                Some(Send::Entries { upto: end, .. }),
+            ) if *end == after => {
+                *end = upto;
+                None
+            }
+            (Send::Message(ToLearner::Commit(zxid)), Some(Send::Message(ToLearner::Commit(last))), _) => {
+                *last = zxid;
+                None
+            }
+            (new, ..) => Some(new),
+        }
+    }
+}
+
+/// The gRPC service `quorate.peer.v1.Quorum`: learners dial it.
+pub struct LearnService {
+    pub(crate) ensemble: Arc<str>,
+    pub(crate) me: PeerId,
+    pub(crate) links: Links,
+    pub(crate) view: LogView,
+    pub(crate) snapshots: Snapshots,
+}
+
+#[tonic::async_trait]
+impl quorum_server::Quorum for LearnService {
+    type LearnStream = Pin<Box<dyn Stream<Item = Result<wire::LeaderMessage, Status>> + std::marker::Send>>;
+
+    async fn learn(
+        &self,
+        request: Request<Streaming<wire::LearnerMessage>>,
+    ) -> Result<Response<Self::LearnStream>, Status> {
+        let mut from_learner = request.into_inner();
+        let first =
+            from_learner.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
+        let Ok(LearnerFrame::Hello(hello)) = LearnerFrame::try_from(first) else {
+            return Err(Status::invalid_argument("the first message must be a Hello"));
+        };
+        let peer = Hello::check(hello, &self.ensemble, None).map_err(|e| {
+            tracing::warn!(error = %e, "refused a learner");
+            Status::failed_precondition(e.0)
+        })?;
+        if peer == self.me || !self.links.is_member(peer) {
+            let text = format!(
+                "server {peer} is {}: give every server its own `id` and list it in `members` of all configurations",
+                if peer == self.me { "this server's own id" } else { "not a member of the ensemble" }
+            );
+            tracing::warn!(%peer, "refused a learner: {text}");
+            return Err(Status::failed_precondition(text));
+        }
+
+        let conn = self.links.next_conn();
+        let outbox = Outbox::new(OUTBOX_LIMIT);
+        let (to_learner, stream) = mpsc::channel(SEND_QUEUE);
+        let hello = LeaderFrame::Hello(Hello::to_wire(&self.ensemble, self.me));
+        // The queue is empty, so this cannot wait.
+        let _ = to_learner.send(Ok(hello.into())).await;
+        if !self.links.send(Event::LearnerLink { conn, peer, outbox: outbox.clone() }).await {
+            return Err(Status::unavailable("shutting down"));
+        }
+
+        let (view, snapshots) = (self.view.clone(), self.snapshots.clone());
+        self.links.spawn(Sender { view, snapshots, to_learner, outbox: outbox.clone() }.run(peer));
+        let links = self.links.clone();
+        self.links.spawn(async move {
+            tokio::select! {
+                () = receive(&links, conn, peer, &mut from_learner) => outbox.close(),
+                () = outbox.closed() => {}
+            }
+            links.send(Event::Core(Input::Disconnected { conn })).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+/// Hands the learner's messages to the driver, until the stream ends.
+async fn receive(links: &Links, conn: Conn, peer: PeerId, stream: &mut Streaming<wire::LearnerMessage>) {
+    loop {
+        let message = match stream.message().await {
+            Ok(Some(message)) => message,
+            Ok(None) => return,
+            Err(status) => {
+                tracing::debug!(%peer, %status, "the stream from a learner broke");
+                return;
+            }
+        };
+        match LearnerFrame::try_from(message) {
+            Ok(LearnerFrame::Message(message)) => {
+                if !links.send(Event::Core(Input::FromLearner { conn, message })).await {
+                    return;
+                }
+            }
+            Ok(LearnerFrame::Hello(_)) => return tracing::warn!(%peer, "a second Hello; dropped the learner"),
+            Err(error) => return tracing::warn!(%peer, %error, "dropped the learner"),
+        }
+    }
+}
+
+/// Turns commands into messages as fast as the stream takes them.
+struct Sender {
+    view: LogView,
+    snapshots: Snapshots,
+    to_learner: mpsc::Sender<Result<wire::LeaderMessage, Status>>,
+    outbox: Outbox<Send>,
+}
+
+/// The stream is over; no more to say than that.
+struct Ended;
+
+impl Sender {
+    async fn run(self, peer: PeerId) {
+        loop {
+            let commands = tokio::select! {
+                commands = self.outbox.take() => commands,
+                // The learner went away: nothing can be sent any more.
+                () = self.to_learner.closed() => None,
+            };
+            let Some(commands) = commands else { break };
+            for command in commands {
+                if self.carry_out(peer, command).await.is_err() {
+                    self.outbox.close();
+                    return;
+                }
+            }
+        }
+        self.outbox.close();
+    }
+
+    async fn carry_out(&self, peer: PeerId, command: Send) -> Result<(), Ended> {
+        match command {
+            Send::Message(message) => self.send(LeaderFrame::Message(message)).await,
+            Send::Entries { mut after, upto } => {
+                while after < upto {
+                    let entries =
+                        self.view.read_after(after, upto, PROPOSE_BYTES).await.map_err(|error| {
+                            // A purge overtook this learner, or the disk fails; it will come back and get a snapshot.
+                            tracing::warn!(%peer, %error, "cannot read the log for a learner; dropped it");
+                            Ended
+                        })?;
+                    let Some(last) = entries.last() else { return Err(Ended) };
+                    let prev = std::mem::replace(&mut after, last.zxid);
+                    self.send(LeaderFrame::Message(ToLearner::Propose { prev, entries })).await?;
+                }
+                Ok(())
+            }
+            Send::Snapshot(zxid) => self.send_snapshot(peer, zxid).await,
+        }
+    }
+
+    async fn send_snapshot(&self, peer: PeerId, zxid: Zxid) -> Result<(), Ended> {
+        let failed = |error: &dyn std::fmt::Display| {
+            tracing::warn!(%peer, %zxid, %error, "cannot read the snapshot for a learner; dropped it");
+            Ended
+        };
+        tracing::info!(%peer, %zxid, "sending a snapshot");
+        let snapshots = self.snapshots.clone();
+        let mut reader = blocking(move || snapshots.read(zxid)).await.map_err(|e| failed(&e))?;
+        self.send(LeaderFrame::SnapStart(zxid)).await?;
+        let mut bytes = 0;
+        loop {
+            let (back, chunk) = blocking(move || {
+                let chunk = reader.next_chunk();
+                (reader, chunk)
+            })
+            .await;
+            reader = back;
+            let Some(chunk) = chunk.map_err(|e| failed(&e))? else { break };
+            bytes += chunk.len();
+            self.send(LeaderFrame::SnapChunk(chunk)).await?;
+        }
+        tracing::info!(%peer, %zxid, bytes, "snapshot sent");
+        self.send(LeaderFrame::SnapEnd).await
+    }
+
+    async fn send(&self, frame: LeaderFrame) -> Result<(), Ended> {
+        tokio::select! {
+            sent = self.to_learner.send(Ok(frame.into())) => sent.map_err(|_| Ended),
+            // The driver has dropped this learner, which may be why it does not read.
+            () = self.outbox.closed() => Err(Ended),
+        }
+    }
+}
+
+/// Runs disk work off the tasks; a panic there goes on here.
+pub(crate) async fn blocking<T: std::marker::Send + 'static>(
+    f: impl FnOnce() -> T + std::marker::Send + 'static,
+) -> T {
+    match tokio::task::spawn_blocking(f).await {
+        Ok(value) => value,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_much_is_proposed_a_slow_learner_costs_two_commands() {
+        let outbox = Outbox::new(10);
+        for i in 0..1000 {
+            assert!(outbox.push(Send::Entries { after: Zxid(i), upto: Zxid(i + 1) }));
+            assert!(outbox.push(Send::Message(ToLearner::Commit(Zxid(i)))));
+        }
+        assert_eq!(outbox.len(), 2);
+    }
+
+    #[test]
+    fn other_messages_keep_their_place() {
+        let mut queue = VecDeque::new();
+        for item in [
+            Send::Entries { after: Zxid(0), upto: Zxid(1) },
+            Send::Message(ToLearner::Ping { round: 1 }),
+            Send::Entries { after: Zxid(1), upto: Zxid(2) },
+            Send::Entries { after: Zxid(5), upto: Zxid(6) },
+        ] {
+            let left = Send::merge(&mut queue, item);
+            queue.extend(left);
+        }
+        assert_eq!(queue.len(), 4);
+    }
+}

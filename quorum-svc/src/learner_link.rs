@@ -1,0 +1,214 @@
+//! The learner's end of the stream to its leader.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use api::PeerId;
+use api::peer::{ToLeader, ToLearner};
+use proto::peer::{self as wire, quorum_client::QuorumClient};
+use proto::quorum::{Hello, LeaderFrame, LearnerFrame};
+use quorum_core::{Conn, Input};
+use quorum_log::{SnapshotError, SnapshotWriter, Snapshots};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Streaming, transport::Endpoint};
+
+use crate::backlog::Backlog;
+use crate::driver::{Event, Links};
+use crate::leader_link::{OUTBOX_LIMIT, blocking};
+use crate::outbox::{Item, Outbox};
+
+/// An attempt to connect takes this long at most; then it is tried anew.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// HTTP/2 windows: a batch of entries in flight and one being read.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+
+impl Item for ToLeader {
+    fn merge(queue: &mut VecDeque<ToLeader>, new: ToLeader) -> Option<ToLeader> {
+        match (new, queue.back_mut()) {
+            (ToLeader::Ack(zxid), Some(ToLeader::Ack(last))) => {
+                *last = zxid;
+                None
+            }
+            (ToLeader::Forward(mut more), Some(ToLeader::Forward(batch))) => {
+                batch.append(&mut more);
+                None
+            }
+            (new, _) => Some(new),
+        }
+    }
+}
+
+/// Everything a link to a leader needs besides its address.
+#[derive(Clone)]
+pub(crate) struct LearnerSide {
+    pub(crate) ensemble: std::sync::Arc<str>,
+    pub(crate) me: PeerId,
+    pub(crate) links: Links,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) backlog: Backlog,
+}
+
+impl LearnerSide {
+    /// One attempt; the driver hears of a link or of a failure.
+    pub(crate) async fn connect(self, leader: PeerId, address: String) {
+        let attempt = tokio::time::timeout(CONNECT_LIMIT, self.open(leader, &address)).await;
+        match attempt {
+            Ok(Ok((outbox, to_leader, stream))) => self.run(leader, outbox, to_leader, stream).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%leader, address, error, "cannot connect to the leader");
+                self.links.send(Event::Core(Input::ConnectFailed)).await;
+            }
+            Err(_) => {
+                tracing::debug!(%leader, address, "connecting to the leader takes too long");
+                self.links.send(Event::Core(Input::ConnectFailed)).await;
+            }
+        }
+    }
+
+    async fn open(
+        &self,
+        leader: PeerId,
+        address: &str,
+    ) -> Result<(Outbox<ToLeader>, mpsc::Sender<wire::LearnerMessage>, Streaming<wire::LeaderMessage>), String>
+    {
+        let channel = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|e| format!("{address} is no host:port: {e}"))?
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_LIMIT)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .connect()
+            .await
+            .map_err(|e| chain(&e))?;
+        let (to_leader, requests) = mpsc::channel(8);
+        // The queue is empty, so this cannot wait.
+        let hello = LearnerFrame::Hello(Hello::to_wire(&self.ensemble, self.me));
+        let _ = to_leader.send(hello.into()).await;
+        let mut stream = QuorumClient::new(channel)
+            .max_decoding_message_size(proto::PEER_MESSAGE_MAX)
+            .max_encoding_message_size(proto::PEER_MESSAGE_MAX)
+            .learn(ReceiverStream::new(requests))
+            .await
+            .map_err(|status| {
+                if status.code() == tonic::Code::FailedPrecondition {
+                    tracing::error!(%leader, "the leader refuses this server: {}", status.message());
+                }
+                status.to_string()
+            })?
+            .into_inner();
+        let first = stream.message().await.map_err(|s| s.to_string())?.ok_or("an empty stream")?;
+        match LeaderFrame::try_from(first) {
+            Ok(LeaderFrame::Hello(hello)) => {
+                Hello::check(hello, &self.ensemble, Some(leader)).map_err(|e| {
+                    tracing::error!(%leader, address, "{}", e.0);
+                    e.0
+                })?;
+            }
+            _ => return Err("the first message was no Hello".into()),
+        }
+        Ok((Outbox::new(OUTBOX_LIMIT), to_leader, stream))
+    }
+
+    async fn run(
+        self,
+        leader: PeerId,
+        outbox: Outbox<ToLeader>,
+        to_leader: mpsc::Sender<wire::LearnerMessage>,
+        mut stream: Streaming<wire::LeaderMessage>,
+    ) {
+        let conn = self.links.next_conn();
+        if !self.links.send(Event::LeaderLink { conn, outbox: outbox.clone() }).await {
+            return;
+        }
+        let sending = outbox.clone();
+        self.links.spawn(async move {
+            while let Some(messages) = sending.take().await {
+                for message in messages {
+                    let sent = tokio::select! {
+                        sent = to_leader.send(LearnerFrame::Message(message).into()) => sent.is_ok(),
+                        () = sending.closed() => false,
+                    };
+                    if !sent {
+                        sending.close();
+                        return;
+                    }
+                }
+            }
+        });
+        if let Err(error) = self.receive(conn, &outbox, &mut stream).await {
+            tracing::info!(%leader, error, "the stream from the leader ended");
+        }
+        outbox.close();
+        self.links.send(Event::Core(Input::Disconnected { conn })).await;
+    }
+
+    async fn receive(
+        &self,
+        conn: Conn,
+        outbox: &Outbox<ToLeader>,
+        stream: &mut Streaming<wire::LeaderMessage>,
+    ) -> Result<(), String> {
+        let mut snapshot: Option<SnapshotWriter> = None;
+        loop {
+            // A slow disk here holds back the leader's stream to this learner, and nothing else.
+            self.backlog.room().await;
+            let message = tokio::select! {
+                message = stream.message() => message.map_err(|s| s.to_string())?.ok_or("closed by the leader")?,
+                () = outbox.closed() => return Ok(()),
+            };
+            let input = match LeaderFrame::try_from(message).map_err(|e| e.to_string())? {
+                LeaderFrame::Hello(_) => return Err("a second Hello".into()),
+                LeaderFrame::Message(message) => Input::FromLeader { conn, message },
+                LeaderFrame::SnapStart(zxid) => {
+                    tracing::info!(%zxid, "receiving a snapshot");
+                    let snapshots = self.snapshots.clone();
+                    snapshot =
+                        Some(blocking(move || snapshots.begin(zxid)).await.map_err(|e| self.fatal(&e))?);
+                    Input::SnapshotProgress { conn }
+                }
+                LeaderFrame::SnapChunk(chunk) => {
+                    let mut writer = snapshot.take().ok_or("a piece of a snapshot that did not begin")?;
+                    let (writer, result) = blocking(move || {
+                        let result = writer.chunk(&chunk);
+                        (writer, result)
+                    })
+                    .await;
+                    result.map_err(|e| self.fatal(&e))?;
+                    snapshot = Some(writer);
+                    Input::SnapshotProgress { conn }
+                }
+                LeaderFrame::SnapEnd => {
+                    let writer = snapshot.take().ok_or("the end of a snapshot that did not begin")?;
+                    let zxid = writer.zxid();
+                    blocking(move || writer.finish()).await.map_err(|e| self.fatal(&e))?;
+                    tracing::info!(%zxid, "snapshot received");
+                    Input::FromLeader { conn, message: ToLearner::Snap { zxid } }
+                }
+            };
+            if !self.links.send(Event::Core(input)).await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// If it is the disk that failed, the node stops.
+    fn fatal(&self, error: &SnapshotError) -> String {
+        if let SnapshotError::Disk(_) | SnapshotError::Damaged { .. } = error {
+            self.links.fail(error.to_string());
+        }
+        error.to_string()
+    }
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,119 @@
+//! The one thread that writes to the disk.
+
+use std::thread::JoinHandle;
+
+use api::{Entry, Zxid};
+use quorum_core::Input;
+use quorum_log::{EpochError, EpochFile, Epochs, Log, LogError};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::backlog::Backlog;
+
+/// Entries that one fsync makes durable at most; more only makes the first of them wait longer.
+const BATCH_MAX: usize = 8192;
+
+/// What the core wants done, in its order.
+pub(crate) enum Task {
+    Append(Vec<Entry>),
+    Epochs(Epochs),
+    Truncate(Zxid),
+    /// The log starts anew behind a snapshot.
+    Reset(Zxid),
+    Purge(Zxid),
+}
+
+/// The disk failed. The node stops: what was asked for last may or may not be on it (never try an fsync again).
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DiskFailure {
+    /// Of the log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Of the epochs.
+    #[error(transparent)]
+    Epochs(#[from] EpochError),
+}
+
+/// The driver's end. Dropping `tasks` ends the thread, once it has done what it was given.
+pub(crate) struct LogThread {
+    /// Unbounded, because the driver must not wait; what learners put into it is bounded by the [`Backlog`], and what
+    /// this node's clients do by the core's limit of requests.
+    pub(crate) tasks: UnboundedSender<Task>,
+    /// One for each task, or fewer for appends.
+    pub(crate) done: UnboundedReceiver<Result<Input, DiskFailure>>,
+    pub(crate) thread: JoinHandle<()>,
+}
+
+pub(crate) fn spawn(log: Log, epochs: EpochFile, backlog: Backlog) -> std::io::Result<LogThread> {
+    let (tasks, task_queue) = unbounded_channel();
+    let (done_queue, done) = unbounded_channel();
+    let thread = std::thread::Builder::new().name("log".into()).spawn(move || {
+        if let Err(failure) = run(log, epochs, &backlog, task_queue, &done_queue) {
+            // Nobody listens any more if the driver is gone already.
+            let _ = done_queue.send(Err(failure));
+        }
+    })?;
+    Ok(LogThread { tasks, done, thread })
+}
+
+fn run(
+    mut log: Log,
+    mut epochs: EpochFile,
+    backlog: &Backlog,
+    mut tasks: UnboundedReceiver<Task>,
+    done: &UnboundedSender<Result<Input, DiskFailure>>,
+) -> Result<(), DiskFailure> {
+    let report = |input| {
+        let _ = done.send(Ok(input));
+    };
+    while let Some(first) = tasks.blocking_recv() {
+        // Group commit: whatever has come while the last fsync ran is made durable by the next one together.
+        let mut batch: Vec<Entry> = Vec::new();
+        let mut next = Some(first);
+        while let Some(task) = next {
+            if !matches!(task, Task::Append(_)) {
+                append(&mut log, &mut batch, backlog, &report)?;
+            }
+            match task {
+                Task::Append(entries) if batch.is_empty() => batch = entries,
+                Task::Append(entries) => batch.extend(entries),
+                Task::Epochs(e) => {
+                    epochs.store(e)?;
+                    report(Input::EpochsPersisted);
+                }
+                Task::Truncate(to) => {
+                    log.truncate(to)?;
+                    report(Input::Truncated);
+                }
+                Task::Reset(base) => {
+                    log.reset(base)?;
+                    report(Input::SnapshotInstalled);
+                }
+                Task::Purge(upto) => {
+                    log.purge(upto)?;
+                    report(Input::Purged { base: log.history().base() });
+                }
+            }
+            next = if batch.len() < BATCH_MAX { tasks.try_recv().ok() } else { None };
+        }
+        append(&mut log, &mut batch, backlog, &report)?;
+    }
+    Ok(())
+}
+
+/// Writes and syncs a batch; the report is a promise that it is on the disk.
+fn append(
+    log: &mut Log,
+    batch: &mut Vec<Entry>,
+    backlog: &Backlog,
+    report: &impl Fn(Input),
+) -> Result<(), DiskFailure> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    log.append(batch)?;
+    let upto = log.sync()?;
+    backlog.remove(batch.iter().map(Entry::weight).sum());
+    batch.clear();
+    report(Input::Persisted { upto });
+    Ok(())
+}

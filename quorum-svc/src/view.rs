@@ -1,0 +1,127 @@
+//! Reading the log while it is written.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use api::{Entry, Zxid};
+use quorum_log::{LogReader, ReadError};
+
+/// The log as its readers see it: the newest entries from memory, from the moment the driver has handed them to the log
+/// thread, and older ones from disk. So a proposal does not wait for the leader's own disk.
+#[derive(Clone)]
+pub(crate) struct LogView {
+    recent: Arc<Mutex<Recent>>,
+    reader: LogReader,
+}
+
+struct Recent {
+    entries: VecDeque<Entry>,
+    /// The zxid before the first of them.
+    prev: Zxid,
+    bytes: usize,
+    max_bytes: usize,
+    /// What is not durable may not be readable from disk yet and has to stay.
+    durable: Zxid,
+}
+
+impl LogView {
+    /// Of a log of which everything is durable and ends with `last`; keeps at least `max_bytes` of what is newest.
+    pub(crate) fn new(reader: LogReader, last: Zxid, max_bytes: usize) -> LogView {
+        let recent = Recent { entries: VecDeque::new(), prev: last, bytes: 0, max_bytes, durable: last };
+        LogView { recent: Arc::new(Mutex::new(recent)), reader }
+    }
+
+    pub(crate) fn push(&self, entries: &[Entry]) {
+        let mut recent = self.recent();
+        recent.bytes += entries.iter().map(Entry::weight).sum::<usize>();
+        recent.entries.extend(entries.iter().cloned());
+        recent.shrink();
+    }
+
+    pub(crate) fn set_durable(&self, upto: Zxid) {
+        let mut recent = self.recent();
+        recent.durable = recent.durable.max(upto);
+        recent.shrink();
+    }
+
+    /// The log was cut, or starts anew, behind `last`.
+    pub(crate) fn cut(&self, last: Zxid) {
+        let mut recent = self.recent();
+        recent.durable = recent.durable.min(last);
+        while let Some(newest) = recent.entries.pop_back_if(|e| e.zxid > last) {
+            recent.bytes -= newest.weight();
+        }
+        if recent.entries.is_empty() {
+            recent.prev = last;
+        }
+    }
+
+    /// The log starts anew behind a snapshot.
+    pub(crate) fn reset(&self, base: Zxid) {
+        let mut recent = self.recent();
+        recent.entries.clear();
+        (recent.bytes, recent.prev, recent.durable) = (0, base, base);
+    }
+
+    /// The entries with `after < zxid <= upto`, in order and without a gap: as many as fit into `max_bytes`, at least one
+    /// if there is one.
+    pub(crate) async fn read_after(
+        &self,
+        after: Zxid,
+        upto: Zxid,
+        max_bytes: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
+        if let Some(entries) = self.recent().read_after(after, upto, max_bytes) {
+            return Ok(entries);
+        }
+        let reader = self.reader.clone();
+        match tokio::task::spawn_blocking(move || reader.read_after(after, upto, max_bytes)).await {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+
+    /// Whether the log contains this entry or stands on a snapshot of it.
+    pub(crate) fn contains(&self, zxid: Zxid) -> bool {
+        let recent = self.recent();
+        if zxid > recent.prev {
+            return recent.entries.binary_search_by_key(&zxid, |e| e.zxid).is_ok();
+        }
+        drop(recent);
+        self.reader.history().contains(zxid)
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Recent {
+    fn shrink(&mut self) {
+        while self.bytes > self.max_bytes
+            && let Some(oldest) = self.entries.pop_front_if(|e| e.zxid <= self.durable)
+        {
+            self.bytes -= oldest.weight();
+            self.prev = oldest.zxid;
+        }
+    }
+
+    /// `None` if it begins too late, or if it does not contain `after`.
+    fn read_after(&self, after: Zxid, upto: Zxid, max_bytes: usize) -> Option<Vec<Entry>> {
+        let from = match self.entries.binary_search_by_key(&after, |e| e.zxid) {
+            Ok(i) => i + 1,
+            Err(_) if after == self.prev => 0,
+            Err(_) => return None,
+        };
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for entry in self.entries.range(from..).take_while(|e| e.zxid <= upto) {
+            bytes += entry.weight();
+            if bytes > max_bytes && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry.clone());
+        }
+        Some(entries)
+    }
+}

@@ -1,0 +1,278 @@
+//! Three quorum services with real sockets and disks, with an election that the test decides.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use api::ports::{Candidate, Chunks, Election, Feed, FeedItem, PortClosed, Quorum, Request};
+use api::{Ensemble, Entry, Epoch, PeerId, Ticket, Zxid};
+use bytes::Bytes;
+use quorum_svc::{Config, Handle, LogFeed, QuorumService, StopReason};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+/// Everybody is told whom the test names.
+#[derive(Clone)]
+struct Named(watch::Receiver<Option<PeerId>>);
+
+impl Election for Named {
+    async fn elect(&self, _: Candidate) -> Result<PeerId, PortClosed> {
+        let mut leader = self.0.clone();
+        let leader = leader.wait_for(Option::is_some).await.map_err(|e| PortClosed(e.to_string()))?;
+        leader.ok_or_else(|| PortClosed("nobody".into()))
+    }
+
+    async fn settled(&self, _: PeerId, _: Epoch) -> Result<(), PortClosed> {
+        Ok(())
+    }
+}
+
+struct Node {
+    handle: Handle,
+    stop: CancellationToken,
+    run: JoinHandle<Result<(), StopReason>>,
+    server: JoinHandle<()>,
+}
+
+impl Node {
+    fn start(id: u32, dir: &Path, listener: TcpListener, addresses: &BTreeMap<PeerId, String>, election: Named) -> Node {
+        let core = quorum_core::Config {
+            me: PeerId(id),
+            ensemble: Ensemble::of_voters(addresses.keys().map(|p| p.0)).unwrap(),
+            init_limit: Duration::from_secs(20),
+            sync_limit: Duration::from_secs(10),
+            ping_interval: Duration::from_millis(100),
+            park_limit: Duration::from_secs(60),
+            requests_max: 10_000,
+            request_bytes_max: 64 << 20,
+        };
+        let config = Config {
+            ensemble: "test".into(),
+            core,
+            addresses: addresses.clone(),
+            data_dir: dir.join(id.to_string()),
+            segment_bytes: 16 << 10,
+            recent_bytes: 4 << 10,
+            backlog_bytes: 1 << 20,
+        };
+        let stop = CancellationToken::new();
+        let service = QuorumService::open(config, election, stop.clone()).unwrap();
+        let handle = service.handle();
+        let learn = service.learn_service();
+        let quit = stop.clone();
+        let server = tokio::spawn(async move {
+            tonic::transport::Server::builder()
+                .add_service(learn)
+                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), quit.cancelled_owned())
+                .await
+                .unwrap();
+        });
+        Node { handle, stop, run: tokio::spawn(service.run()), server }
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.run.await.unwrap().unwrap();
+        drop(self.handle);
+        self.server.await.unwrap();
+    }
+}
+
+struct Ensemble3 {
+    dir: tempfile::TempDir,
+    addresses: BTreeMap<PeerId, String>,
+    leader: watch::Sender<Option<PeerId>>,
+    nodes: BTreeMap<u32, Node>,
+}
+
+impl Ensemble3 {
+    async fn start(leader: u32) -> Ensemble3 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut addresses = BTreeMap::new();
+        let mut listeners = Vec::new();
+        for id in 1..=3 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            addresses.insert(PeerId(id), listener.local_addr().unwrap().to_string());
+            listeners.push((id, listener));
+        }
+        let leader = watch::Sender::new(Some(PeerId(leader)));
+        let nodes = listeners
+            .into_iter()
+            .map(|(id, l)| (id, Node::start(id, dir.path(), l, &addresses, Named(leader.subscribe()))))
+            .collect();
+        Ensemble3 { dir, addresses, leader, nodes }
+    }
+
+    async fn restart(&mut self, id: u32) {
+        let listener = TcpListener::bind(&self.addresses[&PeerId(id)]).await.unwrap();
+        let node = Node::start(id, self.dir.path(), listener, &self.addresses, Named(self.leader.subscribe()));
+        self.nodes.insert(id, node);
+    }
+
+    async fn submit(&self, node: u32, tickets: std::ops::RangeInclusive<u64>) {
+        let batch = tickets.map(|t| Request::Submit { ticket: Ticket(t), payload: payload(node, t) }).collect();
+        self.nodes[&node].handle.request(batch).await.unwrap();
+    }
+}
+
+fn payload(node: u32, ticket: u64) -> Bytes {
+    Bytes::from(format!("{node}:{ticket}:{}", "x".repeat(200)))
+}
+
+/// A store that only remembers.
+struct Store {
+    feed: LogFeed,
+    entries: Vec<Entry>,
+    snapshot: Option<(Zxid, Vec<u8>)>,
+}
+
+impl Store {
+    async fn attach(node: &Node, after: Zxid) -> Store {
+        Store { feed: node.handle.attach(after).await.unwrap(), entries: Vec::new(), snapshot: None }
+    }
+
+    /// Reads until so many entries with a payload have come.
+    async fn read(&mut self, count: usize) {
+        let done = async {
+            while self.entries.iter().filter(|e| !e.is_marker()).count() < count {
+                self.step().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), done).await.expect("entries are missing");
+    }
+
+    async fn step(&mut self) -> Vec<FeedItem> {
+        let items = self.feed.next().await.unwrap();
+        for item in &items {
+            match item {
+                FeedItem::Committed(entries) => self.entries.extend(entries.iter().cloned()),
+                FeedItem::SnapshotStart { zxid } => {
+                    self.entries.clear();
+                    self.snapshot = Some((*zxid, Vec::new()));
+                }
+                FeedItem::SnapshotChunk(chunk) => self.snapshot.as_mut().unwrap().1.extend_from_slice(chunk),
+                _ => {}
+            }
+        }
+        items
+    }
+}
+
+struct Pieces(Vec<Bytes>);
+
+impl Chunks for Pieces {
+    async fn next(&mut self) -> Option<Bytes> {
+        self.0.pop()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s19_s22_writes_from_every_node_come_out_everywhere_in_one_order() {
+    let e = Ensemble3::start(2).await;
+    let mut stores = Vec::new();
+    for node in e.nodes.values() {
+        stores.push(Store::attach(node, Zxid::ZERO).await);
+    }
+    for (node, first) in [(1, 1), (2, 1), (3, 1), (1, 101), (2, 101), (3, 101)] {
+        e.submit(node, first..=first + 99).await;
+    }
+    for store in &mut stores {
+        store.read(600).await;
+    }
+    assert!(stores.windows(2).all(|w| w[0].entries == w[1].entries), "one order");
+    assert!(stores[0].entries.windows(2).all(|w| w[1].zxid.follows(w[0].zxid)), "no gap");
+    for node in 1..=3 {
+        let tickets: Vec<u64> = stores[0]
+            .entries
+            .iter()
+            .filter_map(|e| e.origin.filter(|o| o.peer == PeerId(node)).map(|o| o.ticket.0))
+            .collect();
+        assert_eq!(tickets, (1..=200).collect::<Vec<_>>(), "each once, in the order of node {node}");
+    }
+    for node in e.nodes.into_values() {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s14_s20_a_node_that_was_away_for_long_gets_a_snapshot_and_what_came_after() {
+    let mut e = Ensemble3::start(2).await;
+    let mut leader = Store::attach(&e.nodes[&2], Zxid::ZERO).await;
+    e.submit(2, 1..=10).await;
+    leader.read(10).await;
+    e.nodes.remove(&3).unwrap().stop().await;
+
+    // Two of three go on; snapshots let the leader purge what the third one lacks.
+    for round in 1..=3u64 {
+        e.submit(1, round * 1000..=round * 1000 + 99).await;
+        leader.read(10 + 100 * usize::try_from(round).unwrap()).await;
+        let last = leader.entries.last().unwrap().zxid;
+        let state = Pieces(vec![Bytes::from("tail"), Bytes::from(format!("state at {last}, "))]);
+        e.nodes[&2].handle.save_snapshot(last, state).await.unwrap();
+    }
+    e.submit(1, 9001..=9020).await;
+    leader.read(330).await;
+
+    e.restart(3).await;
+    let mut third = Store::attach(&e.nodes[&3], Zxid::ZERO).await;
+    third.read(20).await;
+    let (zxid, state) = third.snapshot.clone().expect("only a snapshot can help");
+    assert_eq!(String::from_utf8(state).unwrap(), format!("state at {zxid}, tail"));
+    let behind: Vec<Entry> = leader.entries.iter().filter(|e| e.zxid > zxid).cloned().collect();
+    assert_eq!(third.entries, behind, "exactly what came after the snapshot");
+
+    // The store of the third node is gone; its next one connects to the log where it was.
+    drop(third);
+    let mut third = Store::attach(&e.nodes[&3], zxid).await;
+    third.read(20).await;
+    assert!(third.snapshot.is_none());
+    for node in e.nodes.into_values() {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s25_writes_wait_for_a_leader_and_a_barrier_comes_behind_them() {
+    let e = Ensemble3::start(2).await;
+    e.leader.send_replace(None);
+    let mut store = Store::attach(&e.nodes[&1], Zxid::ZERO).await;
+    e.submit(1, 1..=50).await;
+    e.leader.send_replace(Some(PeerId(3)));
+    store.read(50).await;
+    e.nodes[&1].handle.request(vec![Request::Barrier { ticket: Ticket(51) }]).await.unwrap();
+    let barrier = async {
+        while !store.step().await.contains(&FeedItem::Barrier { ticket: Ticket(51) }) {}
+    };
+    tokio::time::timeout(Duration::from_secs(30), barrier).await.expect("the barrier comes");
+    for node in e.nodes.into_values() {
+        node.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn garbage_and_strangers_do_no_harm() {
+    use tokio::io::AsyncWriteExt as _;
+    let e = Ensemble3::start(1).await;
+    let address = &e.addresses[&PeerId(1)];
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    // The peer may hang up in the middle.
+    let _ = socket.write_all(&[0xff; 4096]).await;
+    drop(socket);
+
+    let mut client =
+        proto::peer::quorum_client::QuorumClient::connect(format!("http://{address}")).await.unwrap();
+    for (ensemble, id, words) in [("other", 2, "ensemble"), ("test", 9, "members"), ("test", 1, "own id")] {
+        let hello = proto::quorum::LearnerFrame::Hello(proto::quorum::Hello::to_wire(ensemble, PeerId(id)));
+        let status = client.learn(tokio_stream::once(hello.into())).await.unwrap_err();
+        assert!(status.message().contains(words), "{status}");
+    }
+    let mut store = Store::attach(&e.nodes[&1], Zxid::ZERO).await;
+    e.submit(2, 1..=3).await;
+    store.read(3).await;
+    for node in e.nodes.into_values() {
+        node.stop().await;
+    }
+}
