@@ -1,0 +1,22 @@
+# `verify` never writes, `fix` does.
+
+# Everything that has to pass before a change lands.
+verify:
+    .ci/run
+
+# Formats and applies what clippy is sure about.
+fix:
+    cargo fmt --all
+    cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+# A local ensemble of three.
+up *ARGS:
+    cargo run --release -- up {{ARGS}}
+
+# Only the pure cores: seconds.
+cores:
+    cargo test -p api -p election-core -p quorum-core -p quorum-log -p store-core -p client-core
+
+# Whole ensembles of real processes.
+ensemble *ARGS:
+    cargo test -p quorate --test ensemble -- {{ARGS}}

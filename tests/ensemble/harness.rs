@@ -1,0 +1,233 @@
+//! Starts, stops and kills ensembles.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+/// The binary under test.
+pub const QUORATE: &str = env!("CARGO_BIN_EXE_quorate");
+
+/// How long anything may take that has to happen. Generous, because tests run side by side on small machines.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An ensemble started by `quorate up`. Dropping it stops everything.
+pub struct Ensemble {
+    up: Child,
+    /// What `up` prints, as it prints it; the pipe must be read or `up` would block.
+    pub dir: PathBuf,
+    pub endpoints: Vec<String>,
+    /// Nodes that were started by hand after they had been killed.
+    extra: BTreeMap<usize, Child>,
+    _temp: Option<tempfile::TempDir>,
+}
+
+impl Ensemble {
+    /// Three nodes in a fresh directory.
+    pub fn start() -> Ensemble {
+        let temp = tempfile::tempdir().unwrap();
+        let mut ensemble = Ensemble::start_in(temp.path(), 3);
+        ensemble._temp = Some(temp);
+        ensemble
+    }
+
+    /// So many nodes, in a directory that may have been used before.
+    pub fn start_in(dir: &Path, nodes: usize) -> Ensemble {
+        let known = dir.join("node-1/quorate.toml").exists();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut command = Command::new(QUORATE);
+            command.args(["up", "--nodes", &nodes.to_string(), "--data"]).arg(dir);
+            if !known {
+                command.args(["--base-port", &free_ports(nodes).to_string()]);
+            }
+            let mut up =
+                command.env_remove("QUORATE_ENDPOINTS").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut lines = BufReader::new(up.stdout.take().unwrap()).lines();
+            let ready = lines.by_ref().map_while(Result::ok).find_map(|l| l.strip_prefix("ready: ").map(str::to_owned));
+            if let Some(ready) = ready {
+                std::thread::spawn(move || lines.for_each(drop));
+                let mut stderr = up.stderr.take().unwrap();
+                std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+                let endpoints = ready.split(',').map(str::to_owned).collect();
+                let dir = dir.to_owned();
+                return Ensemble { up, dir, endpoints, extra: BTreeMap::new(), _temp: None };
+            }
+            let status = up.wait().unwrap();
+            let mut text = String::new();
+            up.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+            // Another test may have taken a port between our look and the start.
+            assert!(
+                text.contains("in use") && Instant::now() < deadline,
+                "`quorate up` ended with {status} before it was ready:\n{text}"
+            );
+        }
+    }
+
+    /// All endpoints as `--endpoints` wants them.
+    pub fn all(&self) -> String {
+        self.endpoints.join(",")
+    }
+
+    /// The endpoint of node `id`, from 1.
+    pub fn endpoint(&self, id: usize) -> &str {
+        &self.endpoints[id - 1]
+    }
+
+    /// Runs the command line tool against all nodes.
+    pub fn run(&self, args: &[&str]) -> Output {
+        run_at(&self.all(), args)
+    }
+
+    /// Runs it and returns what it printed; it has to succeed.
+    pub fn ok(&self, args: &[&str]) -> String {
+        succeed(&self.run(args), args)
+    }
+
+    pub fn pid(&self, id: usize) -> u32 {
+        let file = self.dir.join(format!("node-{id}/pid"));
+        std::fs::read_to_string(&file).unwrap().trim().parse().unwrap()
+    }
+
+    /// kill -9, and waits until it is dead.
+    pub fn kill9(&mut self, id: usize) {
+        let pid = self.pid(id);
+        signal(pid, "KILL");
+        if let Some(mut child) = self.extra.remove(&id) {
+            child.wait().unwrap();
+        }
+        // `up` reaps its own children.
+        eventually("a killed process is gone", || !alive(pid));
+    }
+
+    /// Starts a node again that was killed.
+    pub fn start_node(&mut self, id: usize) {
+        let folder = self.dir.join(format!("node-{id}"));
+        let log = std::fs::OpenOptions::new().append(true).create(true).open(folder.join("log")).unwrap();
+        let child = Command::new(QUORATE)
+            .args(["serve", "--config"])
+            .arg(folder.join("quorate.toml"))
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.extra.insert(id, child);
+    }
+
+    /// What `status -o json` says, one object per node.
+    pub fn status(&self) -> Vec<serde_json::Value> {
+        let output = self.run(&["status", "-o", "json"]);
+        match serde_json::from_slice(&output.stdout) {
+            Ok(serde_json::Value::Array(nodes)) => nodes,
+            other => panic!("no array: {other:?}\n{}", String::from_utf8_lossy(&output.stderr)),
+        }
+    }
+
+    /// The node that leads, once there is one.
+    pub fn leader(&self) -> usize {
+        let mut leader = None;
+        eventually("there is a leader", || {
+            leader = self.status().iter().find(|n| n["role"] == "leader").and_then(|n| n["id"].as_u64());
+            leader.is_some()
+        });
+        usize::try_from(leader.unwrap()).unwrap()
+    }
+
+    /// Waits until all nodes serve and have applied the same, and checks that they then have the same state.
+    pub fn agree(&self) {
+        eventually("all nodes have applied the same", || {
+            let nodes = self.status();
+            let all_serve =
+                nodes.iter().all(|n| n["role"] == "leader" || n["role"] == "follower" || n["role"] == "observer");
+            all_serve
+                && nodes.len() == self.endpoints.len()
+                && nodes.iter().all(|n| n["applied"] == nodes[0]["applied"] && n["zxid"] == n["applied"])
+        });
+        let nodes = self.status();
+        let first = nodes[0]["digest"].clone();
+        assert!(!first.is_null() && nodes.iter().all(|n| n["digest"] == first), "digests differ: {nodes:#?}");
+    }
+
+    /// SIGTERM to `up`; all nodes have to end by themselves.
+    pub fn stop(mut self) {
+        let pids: Vec<u32> = (1..=self.endpoints.len()).map(|id| self.pid(id)).collect();
+        for child in self.extra.values_mut() {
+            signal(child.id(), "TERM");
+            child.wait().unwrap();
+        }
+        signal(self.up.id(), "TERM");
+        let status = self.up.wait().unwrap();
+        assert!(status.success(), "`quorate up` ended with {status}");
+        assert!(pids.into_iter().all(|pid| !alive(pid)), "a node outlived `quorate up`");
+    }
+}
+
+impl Drop for Ensemble {
+    fn drop(&mut self) {
+        for child in self.extra.values_mut() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if matches!(self.up.try_wait(), Ok(None)) {
+            signal(self.up.id(), "TERM");
+            let _ = self.up.wait();
+        }
+    }
+}
+
+/// Runs the command line tool against these endpoints.
+pub fn run_at(endpoints: &str, args: &[&str]) -> Output {
+    Command::new(QUORATE)
+        .args(args)
+        .env("QUORATE_ENDPOINTS", endpoints)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+pub fn succeed(output: &Output, args: &[&str]) -> String {
+    assert!(
+        output.status.success(),
+        "quorate {} ended with {}:\n{}",
+        args.join(" "),
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Waits until it is so.
+pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !so() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+pub fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
+    assert!(status.is_ok(), "no `kill` to be run");
+}
+
+/// Whether a process runs; one that is dead and not yet reaped does not.
+pub fn alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])))
+}
+
+/// A base for `--base-port` whose ports are free at this moment, below the range from which the system picks ports.
+pub fn free_ports(nodes: usize) -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let width = u16::try_from(20 * nodes).unwrap();
+    // Test binaries that run side by side start at different places.
+    let start = u16::try_from(std::process::id() % 97).unwrap() * 200;
+    loop {
+        let base = 10_000 + (start + NEXT.fetch_add(width, Ordering::Relaxed)) % 20_000;
+        if (base..base + width).all(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+            return base;
+        }
+    }
+}

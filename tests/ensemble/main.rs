@@ -1,0 +1,9 @@
+//! Whole ensembles of real processes, on real disks and sockets, under real faults. Test names carry the number of the
+//! scenario in `docs/protocol.md` that they play.
+
+mod architecture;
+mod bad_input;
+mod cli;
+mod durability;
+mod failover;
+mod harness;
