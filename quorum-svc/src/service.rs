@@ -100,15 +100,23 @@ impl<E: Election> QuorumService<E> {
         let disk: Arc<dyn Disk> = Arc::new(FsDisk);
         let me = config.core.me;
         let data_dir = DataDir::claim(disk.as_ref(), &config.data_dir, &config.ensemble, me)?;
-        let (snapshots, report) = Snapshots::open(disk.clone(), &config.data_dir)?;
+        let (snapshots, report) = Snapshots::open(disk.clone(), &config.data_dir.join("snapshots"))?;
         for skipped in &report.skipped {
             tracing::warn!(zxid = %skipped.zxid, "left out a snapshot: {}", skipped.why);
         }
         // The newest entries are kept by the view, from before they are written.
         let options =
             LogOptions { segment_bytes: config.segment_bytes, window_bytes: 0, ..LogOptions::default() };
-        let mut log = Log::open(disk.clone(), &config.data_dir, options)?;
+        let mut log = Log::open(disk.clone(), &config.data_dir.join("log"), options)?;
         let recovery = log.recovery().clone();
+        let epochs = EpochFile::load(disk, &config.data_dir)?;
+        if recovery.created && (epochs.is_stored() || snapshots.latest().is_some()) {
+            return Err(OpenError::Contradiction(format!(
+                "{} has epochs or snapshots but no log: the log was lost, and with it entries that this node had \
+                 promised to keep. Move the data directory away; the node will be synchronised anew",
+                config.data_dir.display()
+            )));
+        }
         if let Some(zxid) = snapshots.latest()
             && !log.history().contains(zxid)
         {
@@ -116,7 +124,6 @@ impl<E: Election> QuorumService<E> {
             tracing::info!(%zxid, log = %log.history().last(), "the log starts anew behind a snapshot that was received");
             log.reset(zxid)?;
         }
-        let epochs = EpochFile::load(disk, &config.data_dir)?;
         let durable = reconcile(&log, &epochs, &snapshots)?;
         tracing::info!(
             node = %me, last = %durable.history.last(), base = %durable.history.base(), epoch = %durable.current_epoch,

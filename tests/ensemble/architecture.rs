@@ -6,11 +6,31 @@ use std::process::Command;
 #[test]
 fn cores_depend_on_nothing_that_does_io() {
     let allowed = [
-        "api", "bytes", "thiserror", "thiserror-impl", "proc-macro2", "quote", "syn", "unicode-ident", "xxhash-rust",
+        "api",
+        "bytes",
+        "thiserror",
+        "thiserror-impl",
+        "proc-macro2",
+        "quote",
+        "syn",
+        "unicode-ident",
+        "xxhash-rust",
     ];
     for core in ["election-core", "quorum-core", "store-core", "client-core"] {
         let output = Command::new(env!("CARGO"))
-            .args(["tree", "--offline", "--locked", "-e", "normal", "--prefix", "none", "-f", "{p}", "-p", core])
+            .args([
+                "tree",
+                "--offline",
+                "--locked",
+                "-e",
+                "normal",
+                "--prefix",
+                "none",
+                "-f",
+                "{p}",
+                "-p",
+                core,
+            ])
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .output()
             .unwrap();
@@ -19,7 +39,10 @@ fn cores_depend_on_nothing_that_does_io() {
         let names: Vec<&str> = tree.lines().filter_map(|l| l.split(' ').next()).collect();
         assert!(names.contains(&"api"), "{core}: the list cannot be right:\n{tree}");
         for name in names {
-            assert!(name == core || allowed.contains(&name), "{core} depends on {name}: pass in what it is needed for");
+            assert!(
+                name == core || allowed.contains(&name),
+                "{core} depends on {name}: pass in what it is needed for"
+            );
         }
     }
 }

@@ -15,11 +15,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An ensemble started by `quorate up`. Dropping it stops everything.
 pub struct Ensemble {
-    up: Child,
-    /// What `up` prints, as it prints it; the pipe must be read or `up` would block.
+    /// `None` after [`Ensemble::down`].
+    up: Option<Child>,
     pub dir: PathBuf,
     pub endpoints: Vec<String>,
-    /// Nodes that were started by hand after they had been killed.
+    /// Nodes that were started by hand.
     extra: BTreeMap<usize, Child>,
     _temp: Option<tempfile::TempDir>,
 }
@@ -43,16 +43,24 @@ impl Ensemble {
             if !known {
                 command.args(["--base-port", &free_ports(nodes).to_string()]);
             }
-            let mut up =
-                command.env_remove("QUORATE_ENDPOINTS").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let mut up = command
+                .env_remove("QUORATE_ENDPOINTS")
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
             let mut lines = BufReader::new(up.stdout.take().unwrap()).lines();
-            let ready = lines.by_ref().map_while(Result::ok).find_map(|l| l.strip_prefix("ready: ").map(str::to_owned));
+            let ready = lines
+                .by_ref()
+                .map_while(Result::ok)
+                .find_map(|l| l.strip_prefix("ready: ").map(str::to_owned));
             if let Some(ready) = ready {
                 std::thread::spawn(move || lines.for_each(drop));
                 let mut stderr = up.stderr.take().unwrap();
                 std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
                 let endpoints = ready.split(',').map(str::to_owned).collect();
                 let dir = dir.to_owned();
+                let up = Some(up);
                 return Ensemble { up, dir, endpoints, extra: BTreeMap::new(), _temp: None };
             }
             let status = up.wait().unwrap();
@@ -64,6 +72,15 @@ impl Ensemble {
                 "`quorate up` ended with {status} before it was ready:\n{text}"
             );
         }
+    }
+
+    /// An ensemble that has been started once and stopped: configured, and no node runs.
+    pub fn down(nodes: usize) -> Ensemble {
+        let temp = tempfile::tempdir().unwrap();
+        let mut ensemble = Ensemble::start_in(temp.path(), nodes);
+        ensemble._temp = Some(temp);
+        ensemble.stop_up();
+        ensemble
     }
 
     /// All endpoints as `--endpoints` wants them.
@@ -98,8 +115,26 @@ impl Ensemble {
         if let Some(mut child) = self.extra.remove(&id) {
             child.wait().unwrap();
         }
-        // `up` reaps its own children.
         eventually("a killed process is gone", || !alive(pid));
+    }
+
+    /// kill -9 of all nodes at once, and of `up`, as if the power went.
+    pub fn kill9_all(&mut self) {
+        let pids: Vec<String> = (1..=self.endpoints.len()).map(|id| self.pid(id).to_string()).collect();
+        let mut all = pids.clone();
+        all.extend(self.up.as_ref().map(|up| up.id().to_string()));
+        Command::new("kill").arg("-KILL").args(&all).status().unwrap();
+        for mut child in self.up.take().into_iter().chain(std::mem::take(&mut self.extra).into_values()) {
+            child.wait().unwrap();
+        }
+        eventually("killed processes are gone", || pids.iter().all(|pid| !alive(pid.parse().unwrap())));
+    }
+
+    /// kill -9 of `up` alone.
+    pub fn kill9_up(&mut self) {
+        let mut up = self.up.take().unwrap();
+        up.kill().unwrap();
+        up.wait().unwrap();
     }
 
     /// Starts a node again that was killed.
@@ -139,8 +174,9 @@ impl Ensemble {
     pub fn agree(&self) {
         eventually("all nodes have applied the same", || {
             let nodes = self.status();
-            let all_serve =
-                nodes.iter().all(|n| n["role"] == "leader" || n["role"] == "follower" || n["role"] == "observer");
+            let all_serve = nodes
+                .iter()
+                .all(|n| n["role"] == "leader" || n["role"] == "follower" || n["role"] == "observer");
             all_serve
                 && nodes.len() == self.endpoints.len()
                 && nodes.iter().all(|n| n["applied"] == nodes[0]["applied"] && n["zxid"] == n["applied"])
@@ -157,10 +193,17 @@ impl Ensemble {
             signal(child.id(), "TERM");
             child.wait().unwrap();
         }
-        signal(self.up.id(), "TERM");
-        let status = self.up.wait().unwrap();
-        assert!(status.success(), "`quorate up` ended with {status}");
+        self.stop_up();
         assert!(pids.into_iter().all(|pid| !alive(pid)), "a node outlived `quorate up`");
+    }
+}
+
+impl Ensemble {
+    fn stop_up(&mut self) {
+        let Some(mut up) = self.up.take() else { return };
+        signal(up.id(), "TERM");
+        let status = up.wait().unwrap();
+        assert!(status.success(), "`quorate up` ended with {status}");
     }
 }
 
@@ -170,9 +213,9 @@ impl Drop for Ensemble {
             let _ = child.kill();
             let _ = child.wait();
         }
-        if matches!(self.up.try_wait(), Ok(None)) {
-            signal(self.up.id(), "TERM");
-            let _ = self.up.wait();
+        if let Some(mut up) = self.up.take() {
+            signal(up.id(), "TERM");
+            let _ = up.wait();
         }
     }
 }
@@ -208,7 +251,8 @@ pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
 }
 
 pub fn signal(pid: u32, name: &str) {
-    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
+    let status =
+        Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
     assert!(status.is_ok(), "no `kill` to be run");
 }
 

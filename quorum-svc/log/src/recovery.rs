@@ -122,8 +122,8 @@ struct Scan {
     proven: Zxid,
     /// The greatest zxid of which something behind the end of the chain says that it was durable.
     witness: Zxid,
-    /// Where the bytes begin that are neither the chain nor its mark, and how many until only zeros follow.
-    garbage: (u64, u64),
+    /// How many bytes stand behind the chain and its mark, until only zeros follow.
+    garbage: u64,
     contents: Vec<u8>,
 }
 
@@ -144,7 +144,7 @@ impl Scan {
             records: Vec::new(),
             proven: prev,
             witness: Zxid::ZERO,
-            garbage: (end, 0),
+            garbage: 0,
             contents,
         };
         scan.follow_chain(options.index_interval_bytes);
@@ -152,9 +152,9 @@ impl Scan {
     }
 
     fn of_new(segment: Segment) -> Scan {
-        let (proven, end) = (segment.prev, segment.end);
+        let proven = segment.prev;
         let (records, contents) = (Vec::new(), Vec::new());
-        Scan { segment, records, proven, witness: Zxid::ZERO, garbage: (end, 0), contents }
+        Scan { segment, records, proven, witness: Zxid::ZERO, garbage: 0, contents }
     }
 
     fn follow_chain(&mut self, index_interval: u64) {
@@ -177,7 +177,7 @@ impl Scan {
             }
         }
         let behind = contents.get(at..).unwrap_or_default();
-        self.garbage = (at as u64, nonzero_len(behind) as u64);
+        self.garbage = nonzero_len(behind) as u64;
         self.witness = greatest_witness(behind, at as u64);
         self.contents = contents;
     }
@@ -209,8 +209,7 @@ impl Scan {
     /// Cuts a torn tail and makes all entries durable; returns how many bytes were cut.
     fn make_durable(&self) -> Result<u64, LogError> {
         let segment = &self.segment;
-        let (_, cut_bytes) = self.garbage;
-        if cut_bytes > 0 {
+        if self.garbage > 0 {
             segment.cut()?;
         }
         // If the process before this one died of a failed fsync, then what it wrote last can be read from the page cache,
@@ -225,7 +224,7 @@ impl Scan {
         segment.file.write_at(&tail, from).doing("write to", &segment.path)?;
         segment.file.sync_all().doing("sync", &segment.path)?;
         segment.mark(segment.last)?;
-        Ok(cut_bytes)
+        Ok(self.garbage)
     }
 }
 

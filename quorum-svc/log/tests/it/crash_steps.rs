@@ -1,4 +1,4 @@
-//! F1, F2: a crash at every single step of everything that takes several, and again while recovering from it.
+//! F1 and F2: a crash at every single step of everything that takes several, and again while recovering from it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +8,11 @@ use quorum_log::{Crash, DataDir, EpochFile, Epochs, Log, LogError, MemDisk, Snap
 
 use crate::common::{contents, crashes, disk_with, entries, open, tiny, z};
 
+/// 0, 1, 2 ..., until the test has seen something done without a crash.
+fn steps_until_done() -> impl Iterator<Item = u64> {
+    (0..).inspect(|&steps| assert!(steps < 200, "it fails without a crash"))
+}
+
 /// Runs `change` on a log, with a crash at each of its steps and of each kind, and `check`s what is found when it is
 /// opened again: base and entries.
 fn crash_at_each_step(
@@ -15,7 +20,7 @@ fn crash_at_each_step(
     check: impl Fn(Zxid, &[Entry], bool),
 ) {
     for crash in crashes() {
-        for steps in 0.. {
+        for steps in steps_until_done() {
             let disk = disk_with(&entries(1, 0..14));
             let mut log = open(&disk, tiny()).unwrap();
             disk.power_off_after(steps);
@@ -34,7 +39,7 @@ fn crash_at_each_step(
 
 /// Crashes at each step of the recovery, then recovers, twice, and finds the same.
 fn recover_with_crashes(disk: &MemDisk, crash: Crash) -> (Zxid, Vec<Entry>) {
-    for steps in 0.. {
+    for steps in steps_until_done() {
         disk.power_off_after(steps);
         let opened = open(disk, tiny());
         let done = opened.is_ok();
@@ -127,7 +132,7 @@ fn epochs() {
     let epochs = |accepted, current| Epochs { accepted: Epoch(accepted), current: Epoch(current) };
     let dir = Path::new("/data");
     for crash in crashes() {
-        for steps in 0.. {
+        for steps in steps_until_done() {
             let disk = disk_with(&[]);
             let load = || EpochFile::load(Arc::new(disk.clone()), dir);
             load().unwrap().store(epochs(3, 2)).unwrap();
@@ -159,7 +164,7 @@ fn snapshot_finish() {
         writer.finish()
     };
     for crash in crashes() {
-        for steps in 0.. {
+        for steps in steps_until_done() {
             let disk = MemDisk::new();
             let open = || Snapshots::open(Arc::new(disk.clone()), dir);
             let (snapshots, _) = open().unwrap();
@@ -189,7 +194,7 @@ fn snapshot_finish() {
 fn claim() {
     let dir = Path::new("/srv/node/data");
     for crash in crashes() {
-        for steps in 0.. {
+        for steps in steps_until_done() {
             let disk = MemDisk::new();
             disk.power_off_after(steps);
             let done = DataDir::claim(&disk, dir, "a", PeerId(3)).is_ok();

@@ -77,4 +77,8 @@ fn latency() {
         let append = append as f64 / 1e6;
         println!("{batch:>6} {:>9} {:>9} {append:>9.1} {rate:>9.0}", took[500], took[990]);
     }
+    drop(log);
+    let start = Instant::now();
+    let log = open(home.path(), LogOptions::default());
+    println!("opened {} entries in {:?}", log.recovery().entries, start.elapsed());
 }

@@ -1,5 +1,16 @@
-//! What a node keeps on disk, attacked: torn and lost writes, flipped bits, full and failing disks, and crashes at every
-//! step. The numbers F1 to F12 name rows of the fault matrix in `docs/` that a test stands for.
+//! What a node keeps on disk, attacked. A test that stands for a fault of this list begins with its number:
+//!
+//! | | fault |
+//! |---|---|
+//! | F1 | a crash before or after each step that changes the disk |
+//! | F2 | another crash while recovering from the first |
+//! | F3 | a power cut: any sectors of what is not synced are lost |
+//! | F5 | no space left |
+//! | F6, F7 | an error at a write; at an fsync, after which the next one succeeds |
+//! | F8 | a torn last record |
+//! | F9, F10 | a flipped bit, a zeroed block in old records |
+//! | F11 | a damaged or half-written snapshot |
+//! | F12 | a misdirected or lost write |
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is the report of a test")]
 
 mod common;

@@ -80,7 +80,15 @@ fn readers_never_see_a_mixture_while_the_log_is_cut_and_written_anew() {
             reads += 1;
         }
     };
+    struct StopAtDrop<'a>(&'a AtomicBool);
+    impl Drop for StopAtDrop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     std::thread::scope(|scope| {
+        // Also if the writer panics.
+        let stop_readers = StopAtDrop(&stop);
         let readers = [scope.spawn(|| read_all(reader.clone())), scope.spawn(|| read_all(reader.clone()))];
         for generation in 0..200u8 {
             let new: Vec<_> = (4..20).map(|c| entry(z(1, c), generation, 40)).collect();
@@ -91,7 +99,7 @@ fn readers_never_see_a_mixture_while_the_log_is_cut_and_written_anew() {
         log.append(&entries(1, 4..20)).unwrap();
         log.purge(z(1, 20)).unwrap();
         log.reset(z(2, 0)).unwrap();
-        stop.store(true, Ordering::Relaxed);
+        drop(stop_readers);
         for reader in readers {
             reader.join().unwrap();
         }

@@ -1,0 +1,106 @@
+//! No acknowledged write is ever lost.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use client_sdk::{Client, CreateMode, Options, Path, Write};
+
+use crate::harness::Ensemble;
+
+const ZNODES: usize = 40;
+
+/// What a checker knows: for each znode the greatest value that was acknowledged, and the greatest that was sent.
+#[derive(Default)]
+struct Ledger {
+    acknowledged: BTreeMap<usize, u64>,
+    sent: BTreeMap<usize, u64>,
+}
+
+fn path(znode: usize) -> Path {
+    Path::new(&format!("/ledger/{znode}")).unwrap()
+}
+
+/// Writes growing numbers to every znode, many at a time, and records each acknowledgement, until told to stop.
+async fn write(client: Client, ledger: Arc<Mutex<Ledger>>, next: Arc<Mutex<u64>>, stop: Arc<AtomicBool>) {
+    let mut waiting = tokio::task::JoinSet::new();
+    while !stop.load(Ordering::Relaxed) {
+        for znode in 0..ZNODES {
+            let value = {
+                let mut next = next.lock().unwrap();
+                *next += 1;
+                *next
+            };
+            ledger.lock().unwrap().sent.insert(znode, value);
+            let data = value.to_string().into();
+            let pending = client.submit(Write::Set { path: path(znode), data, version: None }).await;
+            let ledger = ledger.clone();
+            waiting.spawn(async move {
+                if pending.await.is_ok() {
+                    ledger.lock().unwrap().acknowledged.insert(znode, value);
+                }
+            });
+        }
+        while waiting.len() > 400 {
+            waiting.join_next().await;
+        }
+    }
+    // The ensemble is dead: what is not acknowledged by now never will be.
+    waiting.abort_all();
+}
+
+/// Kills all nodes at once, ten times, under load.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_write_survives_the_death_of_all_nodes_at_once() {
+    let temp = tempfile::tempdir().unwrap();
+    let ledger = Arc::new(Mutex::new(Ledger::default()));
+    let next = Arc::new(Mutex::new(0));
+    let mut total = 0;
+    for round in 0..10u64 {
+        let mut ensemble = Ensemble::start_in(temp.path(), 3);
+        let client = Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap();
+        if round == 0 {
+            client.create("/ledger", "", CreateMode::default()).await.unwrap();
+            for znode in 0..ZNODES {
+                client.create(path(znode).as_str(), "0", CreateMode::default()).await.unwrap();
+            }
+        } else {
+            check(&client, &ledger).await;
+        }
+        let before: u64 = *next.lock().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let writer = tokio::spawn(write(client, ledger.clone(), next.clone(), stop.clone()));
+        // The moment of death differs from round to round, and so does the node that the client talks to.
+        tokio::time::sleep(Duration::from_millis(200 + 83 * round)).await;
+        tokio::task::spawn_blocking(move || ensemble.kill9_all()).await.unwrap();
+        stop.store(true, Ordering::Relaxed);
+        tokio::time::timeout(Duration::from_secs(1), writer).await.ok();
+        total += *next.lock().unwrap() - before;
+    }
+    let ensemble = Ensemble::start_in(temp.path(), 3);
+    let client = Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap();
+    check(&client, &ledger).await;
+    assert!(total > 1000, "only {total} writes: that proves little");
+    tokio::task::spawn_blocking(move || {
+        ensemble.agree();
+        ensemble.stop();
+    })
+    .await
+    .unwrap();
+}
+
+async fn check(client: &Client, ledger: &Mutex<Ledger>) {
+    client.sync().await.unwrap();
+    for znode in 0..ZNODES {
+        let (data, _) = client.get(path(znode).as_str()).await.unwrap();
+        let found: u64 = std::str::from_utf8(&data).unwrap().parse().unwrap();
+        let mut ledger = ledger.lock().unwrap();
+        let acknowledged = ledger.acknowledged.get(&znode).copied().unwrap_or(0);
+        let sent = ledger.sent.get(&znode).copied().unwrap_or(0);
+        assert!(found >= acknowledged, "znode {znode} has {found}, but {acknowledged} was acknowledged");
+        assert!(found <= sent, "znode {znode} has {found}, but only {sent} was ever sent");
+        // What is there now is what later rounds must not fall behind.
+        ledger.acknowledged.insert(znode, found);
+    }
+}
