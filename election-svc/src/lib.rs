@@ -1,1 +1,20 @@
-//! stub
+//! Fast leader election between servers: the pure core of [`election_core`] with sockets and a clock.
+//!
+//! - the driver: one loop and one `match` that owns the core;
+//! - the links: one gRPC stream for each pair of servers, dialled by the larger id (S9);
+//! - the [`Handle`]: [`api::ports::Election`] for whoever needs a leader in this process.
+//!
+//! Nothing is written to disk: an election remembers nothing from one start of a server to the next.
+
+mod complaints;
+mod dialer;
+mod driver;
+mod handle;
+mod link;
+mod server;
+mod service;
+
+pub use driver::Driver;
+pub use handle::Handle;
+pub use server::Server;
+pub use service::{Config, ConfigError, ElectionService};

@@ -1,1 +1,46 @@
-//! stub
+//! The schemas in `proto/`, the code generated from them, and the only conversions between wire and domain.
+//!
+//! - [`v1`]: the API for applications and operators (`quorate.v1`).
+//! - [`peer`]: between the servers of an ensemble (`quorate.peer.v1`), private to one version.
+//! - [`state`]: payloads of the log and records of checkpoint and snapshot (`quorate.state.v1`), read for ever.
+//!
+//! Everything that comes off a wire is checked where it is converted: a domain value made here is a valid one.
+
+pub mod client;
+pub mod election;
+pub mod quorum;
+pub mod store;
+
+// Nested as the packages are, because generated code refers to its neighbours by relative paths.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+mod quorate {
+    pub mod v1 {
+        tonic::include_proto!("quorate.v1");
+    }
+    pub mod peer {
+        pub mod v1 {
+            tonic::include_proto!("quorate.peer.v1");
+        }
+    }
+    pub mod state {
+        pub mod v1 {
+            tonic::include_proto!("quorate.state.v1");
+        }
+    }
+}
+
+pub use quorate::{peer::v1 as peer, state::v1 as state, v1};
+
+/// Descriptors of all schemas, for gRPC reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Largest gRPC message between servers, in bytes: a batch of entries, or one entry of the greatest size.
+pub const PEER_MESSAGE_MAX: usize = 64 << 20;
+
+/// Version of what servers say to each other; sent in every `Hello`.
+pub const PEER_PROTOCOL: u32 = 1;
+
+/// Why something off the wire is no domain value.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("malformed message: {0}")]
+pub struct Malformed(pub String);

@@ -90,12 +90,14 @@ impl From<LearnerFrame> for peer::LearnerMessage {
                 ToLeader::LearnerInfo { accepted_epoch } => {
                     Kind::LearnerInfo(peer::LearnerInfo { accepted_epoch: accepted_epoch.0 })
                 }
-                ToLeader::AckEpoch { epoch, current_epoch, history, counts } => Kind::AckEpoch(peer::AckEpoch {
-                    epoch: epoch.0,
-                    current_epoch: current_epoch.0,
-                    history: Some(history_to_wire(&history)),
-                    counts,
-                }),
+                ToLeader::AckEpoch { epoch, current_epoch, history, counts } => {
+                    Kind::AckEpoch(peer::AckEpoch {
+                        epoch: epoch.0,
+                        current_epoch: current_epoch.0,
+                        history: Some(history_to_wire(&history)),
+                        counts,
+                    })
+                }
                 ToLeader::Ack(zxid) => Kind::Ack(peer::Ack { zxid: zxid.0 }),
                 ToLeader::Forward(submissions) => Kind::Forward(peer::Forward {
                     submissions: submissions
@@ -193,10 +195,9 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
             Kind::LeaderInfo(m) => ToLearner::LeaderInfo { epoch: Epoch(m.epoch) },
             Kind::Diff(after) => ToLearner::Diff { after: Zxid(after) },
             Kind::Trunc(to) => ToLearner::Trunc { to: Zxid(to) },
-            Kind::Propose(m) => ToLearner::Propose {
-                prev: Zxid(m.prev),
-                entries: m.entries.into_iter().map(entry).collect(),
-            },
+            Kind::Propose(m) => {
+                ToLearner::Propose { prev: Zxid(m.prev), entries: m.entries.into_iter().map(entry).collect() }
+            }
             Kind::NewLeader(m) => ToLearner::NewLeader { epoch: Epoch(m.epoch), target: Zxid(m.target) },
             Kind::UpToDate(m) => ToLearner::UpToDate { commit: Zxid(m.commit) },
             Kind::Commit(zxid) => ToLearner::Commit(Zxid(zxid)),

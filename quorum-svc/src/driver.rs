@@ -31,7 +31,7 @@ const TURN: usize = 512;
 pub(crate) enum Event {
     Core(Input),
     LearnerLink { conn: Conn, peer: PeerId, outbox: Outbox<Send> },
-    LeaderLink { conn: Conn, outbox: Outbox<ToLeader> },
+    LeaderLink { conn: Conn, leader: PeerId, outbox: Outbox<ToLeader> },
     Attach { feed: FeedQueue },
     Status(oneshot::Sender<QuorumStatus>),
 }
@@ -117,7 +117,8 @@ pub(crate) struct Driver<E> {
 #[derive(Default)]
 pub(crate) struct State {
     learners: BTreeMap<Conn, Outbox<Send>>,
-    leader: Option<(Conn, Outbox<ToLeader>)>,
+    /// One, apart from attempts that came too late and are about to be closed.
+    leader: Vec<(Conn, Outbox<ToLeader>)>,
     feed: Option<FeedQueue>,
     committed: Zxid,
     status: QuorumStatus,
@@ -194,7 +195,7 @@ impl<E: Election> Driver<E> {
             Event::Core(input) => {
                 if let Input::Disconnected { conn } = input {
                     self.state.learners.remove(&conn);
-                    self.state.leader.take_if(|(c, _)| *c == conn);
+                    self.state.leader.retain(|(c, _)| *c != conn);
                 }
                 self.core.handle(now, input);
             }
@@ -202,9 +203,10 @@ impl<E: Election> Driver<E> {
                 self.state.learners.insert(conn, outbox);
                 self.core.handle(now, Input::LearnerConnected { conn, peer });
             }
-            Event::LeaderLink { conn, outbox } => {
-                self.state.leader = Some((conn, outbox));
-                self.core.handle(now, Input::LeaderConnected { conn });
+            Event::LeaderLink { conn, leader, outbox } => {
+                // An attempt that is no longer wanted may succeed late; the core then disconnects it by its number.
+                self.state.leader.push((conn, outbox));
+                self.core.handle(now, Input::LeaderConnected { conn, leader });
             }
             Event::Attach { feed } => {
                 feed.push(Tell::Item(FeedItem::Status(self.state.status)));
@@ -241,12 +243,12 @@ impl<E: Election> Driver<E> {
                 if let Some(outbox) = self.state.learners.remove(&conn) {
                     outbox.close();
                 }
-                if let Some((_, outbox)) = self.state.leader.take_if(|(c, _)| *c == conn) {
+                for (_, outbox) in self.state.leader.extract_if(.., |(c, _)| *c == conn) {
                     outbox.close();
                 }
             }
             Output::ToLeader { conn, message } => {
-                if let Some((_, outbox)) = self.state.leader.as_ref().filter(|(c, _)| *c == conn) {
+                if let Some((_, outbox)) = self.state.leader.iter().find(|(c, _)| *c == conn) {
                     outbox.push(message);
                 }
             }

@@ -119,7 +119,7 @@ impl LearnerSide {
         mut stream: Streaming<wire::LeaderMessage>,
     ) {
         let conn = self.links.next_conn();
-        if !self.links.send(Event::LeaderLink { conn, outbox: outbox.clone() }).await {
+        if !self.links.send(Event::LeaderLink { conn, leader, outbox: outbox.clone() }).await {
             return;
         }
         let sending = outbox.clone();

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::PeerId;
 use api::ports::Election;
+use api::{PeerId, Zxid};
 use proto::peer::quorum_server::QuorumServer;
 use quorum_core::{Durable, Zab};
-use quorum_log::{DataDir, Disk, EpochError, EpochFile, FsDisk, IdentityError, Log, LogError, LogOptions};
+use quorum_log::{
+    DataDir, Disk, EpochError, EpochFile, FsDisk, IdentityError, Log, LogError, LogOptions, ReadError,
+};
 use quorum_log::{SnapshotError, Snapshots};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -222,5 +224,23 @@ fn reconcile(log: &Log, epochs: &EpochFile, snapshots: &Snapshots) -> Result<Dur
     // The marker of an epoch is durable before the epoch is; a crash between the two is no contradiction.
     let current_epoch = stored.current.max(last);
     let (accepted_epoch, snapshot) = (stored.accepted, snapshots.latest());
-    Ok(Durable { accepted_epoch, current_epoch, history, snapshot })
+    let last_time_ms = last_time_ms(log)?;
+    Ok(Durable { accepted_epoch, current_epoch, history, snapshot, last_time_ms })
+}
+
+/// The time in the last entry; 0 if there is none.
+fn last_time_ms(log: &Log) -> Result<i64, OpenError> {
+    let history = log.history();
+    let before = match history.spans() {
+        [] => return Ok(0),
+        [.., span] if span.last > 0 => Zxid(history.last().0 - 1),
+        [.., before, _] => Zxid::new(before.epoch, before.last),
+        [_] => history.base(),
+    };
+    // The base may be what stands directly before the last entry.
+    match log.reader().read_after(before.max(history.base()), history.last(), 1) {
+        Ok(entries) => Ok(entries.last().map_or(0, |e| e.time_ms)),
+        Err(ReadError::Log(error)) => Err(error.into()),
+        Err(ReadError::Purged { .. } | ReadError::NotThere { .. }) => Ok(0),
+    }
 }

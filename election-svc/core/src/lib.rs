@@ -1,1 +1,42 @@
-//! stub
+//! Fast leader election as a pure state machine: which member of an [`api::Ensemble`] shall lead.
+//!
+//! Every looking voter proposes the best candidate it has heard of, itself to begin with, and says so to all others
+//! whenever its proposal changes. Once a quorum holds the same vote in the same round, and no better vote turns up
+//! within a short waiting time, that candidate is elected. A server that looks while others already have a leader is
+//! told so and joins it. The rules are those of ZooKeeper's `FastLeaderElection`; where this crate goes further, the
+//! doc of the function says so and why.
+//!
+//! The election decides whom to *try*: it makes a good choice likely and agreement quick. That there is only one
+//! leader in an epoch is ensured later, by the promises that a leader collects from a quorum before it reigns.
+//!
+//! ```
+//! use api::{Ensemble, PeerId, Time, ports::Candidate};
+//! use election_core::{Config, Election, Input, Output, Round};
+//!
+//! // A single server decides at once (S8).
+//! let alone = Ensemble::of_voters([1])?;
+//! let mut election = Election::new(Config::new(PeerId(1), alone));
+//! election.handle(Time(0), Input::Elect(Candidate::default()));
+//! assert_eq!(election.poll_output(), Some(Output::Elected { leader: PeerId(1), round: Round(1) }));
+//! # Ok::<(), api::EnsembleError>(())
+//! ```
+
+mod election;
+mod looking;
+
+pub use api::vote::{Notification, Round, Vote};
+pub use election::{Config, Election, Input, Output};
+
+use api::PeerId;
+
+/// Which end of a pair opens the one connection between them: the larger id (S9).
+///
+/// ```
+/// use api::PeerId;
+/// assert!(election_core::dials(PeerId(2), PeerId(1)));
+/// assert!(!election_core::dials(PeerId(1), PeerId(2)));
+/// ```
+#[must_use]
+pub fn dials(me: PeerId, peer: PeerId) -> bool {
+    me > peer
+}

@@ -1,0 +1,260 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use api::ports::{Candidate, Role};
+use api::{Ensemble, Epoch, PeerId, Time};
+
+use crate::looking::Looking;
+use crate::{Notification, Round, Vote};
+
+/// Who takes part, and how patiently.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// This server. One that is no voter of the ensemble takes part as an observer.
+    pub me: PeerId,
+    /// All servers.
+    pub ensemble: Ensemble,
+    /// How long a candidate waits for a better vote once a quorum holds the vote for it. While it is longer than twice
+    /// what a notification takes from any server to any other, no round elects two leaders, and nobody follows in vain.
+    pub finalize_wait: Duration,
+    /// First pause before a looking server repeats itself. Each further pause is twice as long.
+    pub resend_min: Duration,
+    /// Longest pause before a looking server repeats itself.
+    pub resend_max: Duration,
+}
+
+impl Config {
+    /// The usual patience: 200 ms for a better vote, repetition after 200 ms and at least every 2 s. (ZooKeeper
+    /// repeats at least every 60 s, which makes an unlucky election last that long.)
+    #[must_use]
+    pub fn new(me: PeerId, ensemble: Ensemble) -> Config {
+        Config {
+            me,
+            ensemble,
+            finalize_wait: Duration::from_millis(200),
+            resend_min: Duration::from_millis(200),
+            resend_max: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What can happen to an election.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Input {
+    /// This server has no leader (any more): look for one, standing with this candidate. While it looks already, it
+    /// begins anew.
+    Elect(Candidate),
+    /// There is a new link to this peer; an older one, if there was one, is gone.
+    Connected(PeerId),
+    /// The link to this peer is gone.
+    Disconnected(PeerId),
+    /// A notification came over the present link to `from`.
+    Received {
+        /// Its sender.
+        from: PeerId,
+        /// What it said.
+        notification: Notification,
+    },
+    /// This server serves in `epoch` under the leader that was elected (ZooKeeper's `updateElectionVote`). Ignored
+    /// unless `leader` is still the elected one.
+    Settled {
+        /// Under whom.
+        leader: PeerId,
+        /// In which epoch.
+        epoch: Epoch,
+    },
+    /// The time that [`Election::next_timeout`] named has come.
+    Timeout,
+}
+
+/// What an election wants done. To be carried out in order.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Output {
+    /// Say this to a peer that is linked. Replaces anything that waits to be sent to it.
+    Send {
+        /// The receiver.
+        to: PeerId,
+        /// What to say.
+        notification: Notification,
+    },
+    /// The answer to the last [`Input::Elect`].
+    Elected {
+        /// Whom to follow; this server itself, if it is to lead.
+        leader: PeerId,
+        /// The round that elected it.
+        round: Round,
+    },
+}
+
+/// The election as one server sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Election {
+    pub(crate) config: Config,
+    pub(crate) round: Round,
+    pub(crate) state: State,
+    /// The peers that can be reached, each with the last that it said over its present link. What a peer said before
+    /// its link broke counts for nothing: it may be dead.
+    pub(crate) links: BTreeMap<PeerId, Option<Notification>>,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// Not asked to elect anybody yet.
+    Idle,
+    Looking(Looking),
+    /// Has a leader, or leads. `role` is never `Looking`.
+    Established {
+        role: Role,
+        vote: Vote,
+    },
+}
+
+impl Election {
+    /// An election that nobody has asked for yet. It says nothing before the first [`Input::Elect`].
+    #[must_use]
+    pub fn new(config: Config) -> Election {
+        Election {
+            config,
+            round: Round(0),
+            state: State::Idle,
+            links: BTreeMap::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Takes notice of `input`. Poll the outputs afterwards.
+    pub fn handle(&mut self, now: Time, input: Input) {
+        match input {
+            Input::Elect(candidate) => self.on_elect(now, candidate),
+            Input::Connected(peer) => self.on_connected(now, peer),
+            Input::Disconnected(peer) => self.on_disconnected(now, peer),
+            Input::Received { from, notification } => self.on_received(now, from, notification),
+            Input::Settled { leader, epoch } => self.on_settled(leader, epoch),
+            Input::Timeout => self.on_timeout(now),
+        }
+    }
+
+    /// The next thing to do, until there is none.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call with [`Input::Timeout`] at the latest. `None`: no need to.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Time> {
+        match &self.state {
+            State::Looking(looking) => Some(looking.next_timeout()),
+            State::Idle | State::Established { .. } => None,
+        }
+    }
+
+    /// What this server says to whoever asks: `None` before the first [`Input::Elect`].
+    #[must_use]
+    pub fn notification(&self) -> Option<Notification> {
+        let (state, vote) = match &self.state {
+            State::Idle => return None,
+            State::Looking(looking) => (Role::Looking, looking.proposal),
+            State::Established { role, vote } => (*role, Some(*vote)),
+        };
+        Some(Notification { state, vote, round: self.round })
+    }
+
+    fn on_connected(&mut self, now: Time, peer: PeerId) {
+        if peer == self.config.me || self.config.ensemble.membership(peer).is_none() {
+            return;
+        }
+        self.links.insert(peer, None);
+        self.tell(peer);
+        self.evaluate(now);
+    }
+
+    fn on_disconnected(&mut self, now: Time, peer: PeerId) {
+        self.links.remove(&peer);
+        self.on_lost(now, peer);
+    }
+
+    fn on_received(&mut self, now: Time, from: PeerId, notification: Notification) {
+        if !self.links.contains_key(&from) {
+            return;
+        }
+        let asks = notification.state == Role::Looking;
+        if !self.config.ensemble.is_voter(from) {
+            // Observers are answered but not listened to.
+            if asks {
+                self.tell(from);
+            }
+            return;
+        }
+        if !self.is_sound(from, &notification) {
+            return;
+        }
+        self.links.insert(from, Some(notification));
+        match self.state {
+            State::Idle => {}
+            State::Looking(_) => self.on_heard(now, from, notification),
+            State::Established { .. } if asks => self.tell(from),
+            State::Established { .. } => {}
+        }
+    }
+
+    /// Whether a voter may say such a thing: votes are for servers that can lead, and only the leader itself leads.
+    fn is_sound(&self, from: PeerId, notification: &Notification) -> bool {
+        let can_lead = |id| self.config.ensemble.weight(id) > 0;
+        match (notification.state, notification.vote) {
+            (Role::Looking, None) => true,
+            (Role::Looking, Some(vote)) => can_lead(vote.leader),
+            (Role::Following, Some(vote)) => vote.leader != from && can_lead(vote.leader),
+            (Role::Leading, Some(vote)) => vote.leader == from && can_lead(from),
+            (Role::Following | Role::Leading, None) | (Role::Observing, _) => false,
+        }
+    }
+
+    fn on_settled(&mut self, leader: PeerId, epoch: Epoch) {
+        if let State::Established { vote, .. } = &mut self.state
+            && vote.leader == leader
+            && vote.candidate.epoch != epoch
+        {
+            vote.candidate.epoch = epoch;
+            self.tell_all();
+        }
+    }
+
+    /// Ends the search. Everybody is told, not only those who ask as in ZooKeeper: whoever still looks need not wait
+    /// until it repeats itself.
+    pub(crate) fn establish(&mut self, vote: Vote, round: Round) {
+        let role = if !self.votes() {
+            Role::Observing
+        } else if vote.leader == self.config.me {
+            Role::Leading
+        } else {
+            Role::Following
+        };
+        self.round = round;
+        self.state = State::Established { role, vote };
+        self.outputs.push_back(Output::Elected { leader: vote.leader, round });
+        self.tell_all();
+    }
+
+    /// Whether this server is a voter.
+    pub(crate) fn votes(&self) -> bool {
+        self.config.ensemble.is_voter(self.config.me)
+    }
+
+    /// Says to `peer` where this server stands. Observers have nothing to say to each other.
+    pub(crate) fn tell(&mut self, peer: PeerId) {
+        if (self.votes() || self.config.ensemble.is_voter(peer))
+            && let Some(notification) = self.notification()
+        {
+            self.outputs.push_back(Output::Send { to: peer, notification });
+        }
+    }
+
+    /// Says to every linked peer where this server stands.
+    pub(crate) fn tell_all(&mut self) {
+        let peers: Vec<PeerId> = self.links.keys().copied().collect();
+        for peer in peers {
+            self.tell(peer);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! What a server does while it has no leader.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use api::ports::{Candidate, Role};
+use api::{PeerId, Time};
+
+use crate::election::State;
+use crate::{Election, Notification, Round, Vote};
+
+/// A search for a leader.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Looking {
+    /// The vote for this server itself; `None` if it cannot lead.
+    own: Option<Vote>,
+    /// The best vote of this round, which is this server's own vote as well. Observers never have one.
+    pub(crate) proposal: Option<Vote>,
+    /// Since a quorum holds the proposal: when to decide for it, if nothing changes.
+    decide_at: Option<Time>,
+    /// When to repeat the proposal, and the pause after that.
+    resend_at: Time,
+    resend_pause: Duration,
+}
+
+impl Looking {
+    pub(crate) fn next_timeout(&self) -> Time {
+        self.decide_at.map_or(self.resend_at, |t| t.min(self.resend_at))
+    }
+}
+
+impl Election {
+    pub(crate) fn on_elect(&mut self, now: Time, candidate: Candidate) {
+        let me = self.config.me;
+        let can_lead = self.config.ensemble.weight(me) > 0;
+        // What others say of a leader was true before this server lost its own, and must be said again: else it would
+        // join a dead leader that others follow still (liveness). What they propose stands until they say otherwise.
+        for heard in self.links.values_mut() {
+            heard.take_if(|n| n.state != Role::Looking);
+        }
+        self.state = State::Looking(Looking {
+            own: can_lead.then_some(Vote { candidate, leader: me }),
+            proposal: None,
+            decide_at: None,
+            resend_at: now,
+            resend_pause: self.config.resend_min,
+        });
+        let latest = self.heard().map(|(_, n)| n.round).max().unwrap_or_default();
+        let round = self.round.next();
+        self.begin_round(now, if self.votes() { round.max(latest) } else { round });
+    }
+
+    /// A voter said something sound; it is in the links already.
+    pub(crate) fn on_heard(&mut self, now: Time, from: PeerId, notification: Notification) {
+        if notification.state == Role::Looking && self.votes() {
+            if notification.round > self.round {
+                return self.begin_round(now, notification.round);
+            }
+            if notification.round < self.round {
+                self.tell(from);
+            } else if self.adopt_best() {
+                self.tell_all();
+            }
+        }
+        self.evaluate(now);
+    }
+
+    /// The link to `peer` is gone, and what it said with it.
+    pub(crate) fn on_lost(&mut self, now: Time, peer: PeerId) {
+        match &self.state {
+            // The best candidate is out of reach, perhaps dead: choose among the others. ZooKeeper elects the dead
+            // one and tries again after a time-out.
+            State::Looking(looking) if looking.proposal.is_some_and(|vote| vote.leader == peer) => {
+                self.begin_round(now, self.round.next());
+            }
+            State::Looking(_) => self.evaluate(now),
+            State::Idle | State::Established { .. } => {}
+        }
+    }
+
+    pub(crate) fn on_timeout(&mut self, now: Time) {
+        let State::Looking(looking) = &mut self.state else { return };
+        if let Some(vote) = looking.proposal
+            && looking.decide_at.is_some_and(|t| t <= now)
+        {
+            self.establish(vote, self.round);
+        } else if looking.resend_at <= now {
+            looking.resend_at = now + looking.resend_pause;
+            looking.resend_pause = (looking.resend_pause * 2).min(self.config.resend_max);
+            self.tell_all();
+        }
+    }
+
+    /// Starts counting anew, in `round`.
+    fn begin_round(&mut self, now: Time, round: Round) {
+        let State::Looking(looking) = &mut self.state else { return };
+        self.round = round;
+        looking.proposal = looking.own;
+        looking.decide_at = None;
+        looking.resend_at = now + self.config.resend_min;
+        looking.resend_pause = (self.config.resend_min * 2).min(self.config.resend_max);
+        self.adopt_best();
+        self.tell_all();
+        self.evaluate(now);
+    }
+
+    /// Takes over the best vote of this round that was heard, if it is better than this server's own. Returns whether
+    /// it was.
+    fn adopt_best(&mut self) -> bool {
+        let State::Looking(looking) = &mut self.state else { return false };
+        let of_this_round = |n: &&Notification| n.state == Role::Looking && n.round == self.round;
+        let best = self.links.values().flatten().filter(of_this_round).filter_map(|n| n.vote).max();
+        if !self.config.ensemble.is_voter(self.config.me) || best <= looking.proposal {
+            return false;
+        }
+        looking.proposal = best;
+        looking.decide_at = None;
+        true
+    }
+
+    /// Decides, if there is something to decide.
+    pub(crate) fn evaluate(&mut self, now: Time) {
+        let State::Looking(looking) = &self.state else { return };
+        if let Some(reign) = self.reign_to_join() {
+            return self.establish(reign.vote, reign.round);
+        }
+        let Some(proposal) = looking.proposal else { return };
+        let for_me = proposal.leader == self.config.me;
+        let supporters = self.supporters(proposal);
+        let wait = if !self.config.ensemble.is_quorum(&supporters) {
+            None
+        } else if !for_me {
+            // The candidate itself decides after half of this, and says so. To go ahead without its word, as ZooKeeper
+            // does, is to follow one that may have found a better candidate meanwhile, or died. But it must be done at
+            // last: only the attempt shows that a candidate is dead that others have recommended.
+            Some(self.config.finalize_wait * 2)
+        } else if self.config.ensemble.voters().all(|voter| supporters.contains(&voter)) {
+            // Nobody is left who could come with a better vote.
+            return self.establish(proposal, self.round);
+        } else {
+            Some(self.config.finalize_wait)
+        };
+        let decide_at = wait.map(|wait| looking.decide_at.unwrap_or(now + wait));
+        if let State::Looking(looking) = &mut self.state {
+            looking.decide_at = decide_at;
+        }
+    }
+
+    /// The voters that hold `proposal` in this round, this one included: those that look, and, if it is for this
+    /// server, those that follow it already because they counted faster. (For another leader the word of followers is
+    /// not enough: it must say itself that it leads.)
+    fn supporters(&self, proposal: Vote) -> BTreeSet<PeerId> {
+        let for_me = proposal.leader == self.config.me;
+        self.heard()
+            .filter(|(_, n)| n.round == self.round && n.vote == Some(proposal))
+            .filter(|(_, n)| n.state == Role::Looking || for_me)
+            .map(|(peer, _)| peer)
+            .chain([self.config.me])
+            .collect()
+    }
+
+    /// The reign of a leader that can be joined. It must say itself that it leads, over a link that stands (ZooKeeper's
+    /// `checkLeader`), and either
+    /// - a quorum of servers says that it follows or leads that reign, whatever their rounds; or
+    /// - it was elected in the very round in which this voter looks. Then it has counted a quorum just now. ZooKeeper
+    ///   asks for a quorum of answers here too, and so can elect another one in the same round by the votes of those
+    ///   that have not decided yet. Should the leader prove unusable, the next round is a later one, so a server
+    ///   tries this once.
+    fn reign_to_join(&self) -> Option<Reign> {
+        let mut reigns =
+            self.heard().filter(|(_, n)| n.state == Role::Leading).filter_map(|(_, n)| Reign::of(n));
+        reigns.find(|reign| {
+            let same_round = self.votes() && reign.round == self.round;
+            same_round || {
+                let subjects = self
+                    .heard()
+                    .filter(|(_, n)| Reign::of(n).is_some_and(|other| other.vote.same_reign(&reign.vote)));
+                self.config.ensemble.is_quorum(&subjects.map(|(peer, _)| peer).collect())
+            }
+        })
+    }
+
+    /// The last word of each linked voter.
+    fn heard(&self) -> impl Iterator<Item = (PeerId, &Notification)> {
+        self.links.iter().filter_map(|(&peer, heard)| heard.as_ref().map(|n| (peer, n)))
+    }
+}
+
+/// What a server that does not look says about its leader.
+struct Reign {
+    vote: Vote,
+    round: Round,
+}
+
+impl Reign {
+    fn of(notification: &Notification) -> Option<Reign> {
+        match notification.state {
+            Role::Following | Role::Leading => {
+                Some(Reign { vote: notification.vote?, round: notification.round })
+            }
+            Role::Looking | Role::Observing => None,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::PeerId;
+use proto::election::ElectionFrame;
+use proto::peer::ElectionMessage;
+use proto::peer::election_client::ElectionClient;
+use proto::quorum::Hello;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Endpoint;
+use tonic::{Code, Status, Streaming};
+
+use crate::link::{HANDSHAKE, OUTGOING, Shared};
+use crate::service::MESSAGE_MAX;
+
+/// Keeps a link to one peer of smaller id. Each peer has a dialer of its own, so a dead host delays no other.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) peer: PeerId,
+    pub(crate) endpoint: Endpoint,
+}
+
+/// Why there is no link.
+enum DialError {
+    /// Nobody answers, for now.
+    Unreachable(String),
+    /// Somebody answers and will have nothing to do with this server until a person changes something.
+    Refused(String),
+}
+
+impl Dialer {
+    /// Dials, and dials again whenever the link ends, until the service stops.
+    pub(crate) async fn run(self) {
+        let shutdown = self.shared.shutdown.clone();
+        shutdown.run_until_cancelled(self.keep_linked()).await;
+    }
+
+    async fn keep_linked(&self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let began = Instant::now();
+            match self.dial().await {
+                Ok((incoming, outgoing)) => {
+                    self.shared.carry(self.peer, incoming, outgoing).await;
+                    if began.elapsed() > PAUSE_MAX {
+                        pause = PAUSE_MIN;
+                    }
+                }
+                Err(error) => self.complain(error),
+            }
+            sleep(pause + jitter(pause / 2)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    /// Connects, opens the stream, and lets both sides introduce themselves.
+    async fn dial(&self) -> Result<(Streaming<ElectionMessage>, mpsc::Sender<ElectionMessage>), DialError> {
+        let no_answer =
+            |what| move |_| DialError::Unreachable(format!("no answer to {what} within {HANDSHAKE:?}"));
+        let endpoint = self.endpoint.clone().tcp_nodelay(true);
+        let channel = timeout(HANDSHAKE, endpoint.connect())
+            .await
+            .map_err(no_answer("a connection"))?
+            .map_err(|e| DialError::Unreachable(root_cause(&e)))?;
+        let (outgoing, messages) = mpsc::channel(OUTGOING);
+        // The channel is empty, so there is room.
+        let _ = outgoing.try_send(self.shared.hello());
+        let mut client = ElectionClient::new(channel).max_decoding_message_size(MESSAGE_MAX);
+        let mut incoming = timeout(HANDSHAKE, client.exchange(ReceiverStream::new(messages)))
+            .await
+            .map_err(no_answer("a stream"))?
+            .map_err(refused)?
+            .into_inner();
+        let introduced =
+            timeout(HANDSHAKE, incoming.message()).await.map_err(no_answer("a Hello"))?.map_err(refused)?;
+        let hello = match introduced.map(ElectionFrame::try_from) {
+            Some(Ok(ElectionFrame::Hello(hello))) => hello,
+            _ => return Err(DialError::Refused("the peer does not begin with a Hello".into())),
+        };
+        Hello::check(hello, &self.shared.ensemble_name, Some(self.peer))
+            .map_err(|e| DialError::Refused(e.0))?;
+        Ok((incoming, outgoing))
+    }
+
+    fn complain(&self, error: DialError) {
+        let peer = self.peer;
+        let address = self.endpoint.uri().authority().map(ToString::to_string).unwrap_or_default();
+        match error {
+            DialError::Refused(why) => {
+                if self.shared.complaints.is_new(peer, &format!("{peer} {why}")) {
+                    tracing::warn!(%peer, address, "no election link: {why}");
+                }
+            }
+            DialError::Unreachable(why) => {
+                if self.shared.complaints.is_new(peer, &format!("{peer} is unreachable")) {
+                    tracing::info!(%peer, address, "no election link yet: {why}; trying on");
+                }
+            }
+        }
+    }
+}
+
+fn refused(status: Status) -> DialError {
+    match status.code() {
+        Code::FailedPrecondition | Code::AlreadyExists | Code::InvalidArgument | Code::Unimplemented => {
+            DialError::Refused(status.message().to_owned())
+        }
+        _ => DialError::Unreachable(status.message().to_owned()),
+    }
+}
+
+/// What the system said: tonic's own text is "transport error".
+fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+/// Anything up to `most`, so that servers that lost each other at one moment do not dial at one moment. The standard
+/// library's hash keys are the only random numbers needed here.
+fn jitter(most: Duration) -> Duration {
+    let random = RandomState::new().hash_one(()) % 1_000;
+    most * u32::try_from(random).unwrap_or(0) / 1_000
+}
+
+/// Pause after the first failure. Each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// The longest pause. A link that lasted longer than this starts from the shortest again.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jitter_varies_within_its_bound() {
+        let most = Duration::from_millis(500);
+        let tries: std::collections::BTreeSet<Duration> = (0..100).map(|_| jitter(most)).collect();
+        assert!(tries.len() > 10);
+        assert!(tries.iter().all(|&j| j < most));
+    }
+}

@@ -1,0 +1,150 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::ports::PortClosed;
+use api::{PeerId, Time};
+use election_core::{Election, Input, Output};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
+
+use crate::dialer::Dialer;
+use crate::handle::Command;
+use crate::link::{LinkEvent, LinkNumber, Shared, Slot};
+
+/// Owns the core: one loop that gives it everything that happens, and does all it wants.
+#[derive(Debug)]
+pub struct Driver {
+    core: Election,
+    shared: Arc<Shared>,
+    dialers: Vec<Dialer>,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Receiver<LinkEvent>,
+    /// The newest link to each peer.
+    links: BTreeMap<PeerId, (LinkNumber, Slot)>,
+    /// Peers that opened a stream while they had one; each is mentioned once.
+    twins: BTreeSet<PeerId>,
+    asked: Option<Asked>,
+    /// The core's time 0.
+    origin: Instant,
+}
+
+/// An [`api::ports::Election::elect`] without an answer yet.
+#[derive(Debug)]
+struct Asked {
+    since: Instant,
+    elected: oneshot::Sender<Result<PeerId, PortClosed>>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        core: election_core::Config,
+        shared: Arc<Shared>,
+        dialers: Vec<Dialer>,
+        commands: mpsc::Receiver<Command>,
+        events: mpsc::Receiver<LinkEvent>,
+    ) -> Driver {
+        Driver {
+            core: Election::new(core),
+            shared,
+            dialers,
+            commands,
+            events,
+            links: BTreeMap::new(),
+            twins: BTreeSet::new(),
+            asked: None,
+            origin: Instant::now(),
+        }
+    }
+
+    /// Takes part in elections until the service is told to stop and all its tasks have ended.
+    pub async fn run(mut self) {
+        for dialer in std::mem::take(&mut self.dialers) {
+            self.shared.tasks.spawn(dialer.run());
+        }
+        let shared = self.shared.clone();
+        loop {
+            let timeout = self.core.next_timeout();
+            tokio::select! {
+                () = shared.shutdown.cancelled() => break,
+                Some(command) = self.commands.recv() => self.on_command(command),
+                Some(event) = self.events.recv() => self.on_link(event),
+                () = at(self.origin, timeout) => self.input(Input::Timeout),
+            }
+        }
+        // Links notice that nobody listens, and callers that nobody answers.
+        drop(self);
+        shared.tasks.close();
+        shared.tasks.wait().await;
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Elect { candidate, elected } => {
+                let asked = Asked { since: Instant::now(), elected };
+                if let Some(older) = self.asked.replace(asked) {
+                    let _ = older.elected.send(Err(PortClosed("a newer election replaces this one".into())));
+                }
+                self.input(Input::Elect(candidate));
+            }
+            Command::Settled { leader, epoch } => self.input(Input::Settled { leader, epoch }),
+        }
+    }
+
+    fn on_link(&mut self, event: LinkEvent) {
+        let is_newest = |peer, link| self.links.get(&peer).is_some_and(|(newest, _)| *newest == link);
+        match event {
+            LinkEvent::Up { peer, link, slot } => {
+                if self.links.get(&peer).is_some_and(|(newest, _)| *newest > link) {
+                    return;
+                }
+                if self.links.insert(peer, (link, slot)).is_some() && self.twins.insert(peer) {
+                    tracing::warn!(
+                        %peer,
+                        "opened an election stream while it had one, and the newer one counts; if this server keeps \
+                         coming and going, two servers have its id: give every server an id of its own"
+                    );
+                }
+                self.input(Input::Connected(peer));
+            }
+            LinkEvent::Heard { peer, link, notification } if is_newest(peer, link) => {
+                self.input(Input::Received { from: peer, notification });
+            }
+            LinkEvent::Down { peer, link } if is_newest(peer, link) => {
+                self.links.remove(&peer);
+                self.input(Input::Disconnected(peer));
+            }
+            // Of a link that a newer one has replaced.
+            LinkEvent::Heard { .. } | LinkEvent::Down { .. } => {}
+        }
+    }
+
+    /// Gives the core one input and does what it wants.
+    fn input(&mut self, input: Input) {
+        let now = Time(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX));
+        self.core.handle(now, input);
+        while let Some(output) = self.core.poll_output() {
+            match output {
+                Output::Send { to, notification } => {
+                    if let Some((_, slot)) = self.links.get(&to) {
+                        slot.send_replace(Some(notification));
+                    }
+                }
+                Output::Elected { leader, round } => {
+                    let Some(asked) = self.asked.take() else { continue };
+                    tracing::info!(%leader, %round, took = ?asked.since.elapsed(), "elected");
+                    // Whoever asked may have gone.
+                    let _ = asked.elected.send(Ok(leader));
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the core's `time`; for ever without one.
+async fn at(origin: Instant, time: Option<Time>) {
+    match time {
+        Some(Time(micros)) => sleep_until(origin + Duration::from_micros(micros)).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,42 @@
+use api::ports::{Candidate, Election, PortClosed};
+use api::{Epoch, PeerId};
+use tokio::sync::{mpsc, oneshot};
+
+/// Calls the election of this process.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    commands: mpsc::Sender<Command>,
+}
+
+/// What a handle asks of the driver.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Elect { candidate: Candidate, elected: oneshot::Sender<Result<PeerId, PortClosed>> },
+    Settled { leader: PeerId, epoch: Epoch },
+}
+
+impl Handle {
+    pub(crate) fn new(commands: mpsc::Sender<Command>) -> Handle {
+        Handle { commands }
+    }
+
+    async fn send(&self, command: Command) -> Result<(), PortClosed> {
+        self.commands.send(command).await.map_err(|_| stopped())
+    }
+}
+
+impl Election for Handle {
+    async fn elect(&self, candidate: Candidate) -> Result<PeerId, PortClosed> {
+        let (elected, answer) = oneshot::channel();
+        self.send(Command::Elect { candidate, elected }).await?;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    async fn settled(&self, leader: PeerId, epoch: Epoch) -> Result<(), PortClosed> {
+        self.send(Command::Settled { leader, epoch }).await
+    }
+}
+
+fn stopped() -> PortClosed {
+    PortClosed("the election service has stopped".into())
+}

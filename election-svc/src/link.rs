@@ -1,0 +1,159 @@
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use api::{Ensemble, PeerId};
+use election_core::Notification;
+use proto::election::ElectionFrame;
+use proto::peer::ElectionMessage;
+use proto::quorum::Hello;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::{Status, Streaming};
+
+use crate::complaints::Complaints;
+
+/// What the driver, the server and the dialers have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) me: PeerId,
+    pub(crate) ensemble_name: String,
+    pub(crate) ensemble: Ensemble,
+    pub(crate) events: mpsc::Sender<LinkEvent>,
+    pub(crate) last_link: AtomicU64,
+    pub(crate) complaints: Complaints,
+    /// All tasks of the service but the driver.
+    pub(crate) tasks: TaskTracker,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// Tells a link from an older one to the same peer: the greater is the newer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) struct LinkNumber(u64);
+
+/// The one message that waits to be sent over a link: a newer one replaces it (as in ZooKeeper's `QuorumCnxManager`).
+/// The link ends when this is dropped.
+pub(crate) type Slot = watch::Sender<Option<Notification>>;
+
+/// What happens on a link to `peer`.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    Up { peer: PeerId, link: LinkNumber, slot: Slot },
+    Heard { peer: PeerId, link: LinkNumber, notification: Notification },
+    Down { peer: PeerId, link: LinkNumber },
+}
+
+/// Why a link ended.
+#[derive(Debug)]
+pub(crate) enum LinkEnd {
+    /// This server is stopping, or has a newer link to the peer.
+    Ours,
+    /// The peer closed it.
+    Closed,
+    /// The peer said nothing, not even that it is there.
+    Silent,
+    /// It broke, or carried what it must not.
+    Broken(Status),
+}
+
+impl fmt::Display for LinkEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LinkEnd::Ours => write!(f, "replaced by a newer one, or stopping"),
+            LinkEnd::Closed => write!(f, "closed by the peer"),
+            LinkEnd::Silent => write!(f, "the peer was silent for {SILENCE:?}"),
+            LinkEnd::Broken(status) => write!(f, "{}", status.message()),
+        }
+    }
+}
+
+impl Shared {
+    /// How this server introduces itself on every stream.
+    pub(crate) fn hello(&self) -> ElectionMessage {
+        ElectionFrame::Hello(Hello::to_wire(&self.ensemble_name, self.me)).into()
+    }
+
+    /// Carries messages between the driver and a peer that has introduced itself, until either side ends it. Ours has
+    /// introduced itself as well.
+    pub(crate) async fn carry(
+        &self,
+        peer: PeerId,
+        mut incoming: Streaming<ElectionMessage>,
+        outgoing: mpsc::Sender<ElectionMessage>,
+    ) -> LinkEnd {
+        let link = LinkNumber(self.last_link.fetch_add(1, Ordering::Relaxed));
+        let (slot, waiting) = watch::channel(None);
+        self.complaints.settle(peer);
+        self.tell(LinkEvent::Up { peer, link, slot }).await;
+        let end = tokio::select! {
+            end = self.read(peer, link, &mut incoming) => end,
+            end = self.write(waiting, outgoing) => end,
+            () = self.shutdown.cancelled() => LinkEnd::Ours,
+        };
+        tracing::debug!(%peer, "election link ended: {end}");
+        self.tell(LinkEvent::Down { peer, link }).await;
+        end
+    }
+
+    async fn read(
+        &self,
+        peer: PeerId,
+        link: LinkNumber,
+        incoming: &mut Streaming<ElectionMessage>,
+    ) -> LinkEnd {
+        loop {
+            let message = match timeout(SILENCE, incoming.message()).await {
+                Err(_) => return LinkEnd::Silent,
+                Ok(Err(status)) => return LinkEnd::Broken(status),
+                Ok(Ok(None)) => return LinkEnd::Closed,
+                Ok(Ok(Some(message))) => message,
+            };
+            match ElectionFrame::try_from(message) {
+                Ok(ElectionFrame::Notification(notification)) => {
+                    self.tell(LinkEvent::Heard { peer, link, notification }).await;
+                }
+                Ok(ElectionFrame::Hello(_)) => {}
+                Err(malformed) => return LinkEnd::Broken(Status::invalid_argument(malformed.to_string())),
+            }
+        }
+    }
+
+    /// Sends what is new at once, and what is not again and again: so the peer notices within seconds when this server
+    /// or the way to it is dead, whichever side dialled and whatever TCP believes.
+    async fn write(
+        &self,
+        mut waiting: watch::Receiver<Option<Notification>>,
+        outgoing: mpsc::Sender<ElectionMessage>,
+    ) -> LinkEnd {
+        loop {
+            if let Ok(Err(_dropped)) = timeout(HEARTBEAT, waiting.changed()).await {
+                return LinkEnd::Ours;
+            }
+            let latest = *waiting.borrow_and_update();
+            let message = latest.map_or_else(|| self.hello(), |n| ElectionFrame::Notification(n).into());
+            if outgoing.send(message).await.is_err() {
+                return LinkEnd::Closed;
+            }
+        }
+    }
+
+    async fn tell(&self, event: LinkEvent) {
+        // The driver is gone only when the service is stopping.
+        let _ = self.events.send(event).await;
+    }
+}
+
+/// How long the peer may take to introduce itself, and each step before that.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(1);
+
+/// Messages between a link and its stream. No more than one: the newest should wait in the slot, where a still newer
+/// one replaces it, and not here behind older ones.
+pub(crate) const OUTGOING: usize = 1;
+
+/// Each side speaks at least so often.
+const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// A peer that is silent for so long is taken for dead: four heartbeats.
+const SILENCE: Duration = Duration::from_secs(2);

@@ -1,0 +1,79 @@
+use std::pin::Pin;
+use std::sync::Arc;
+
+use api::PeerId;
+use proto::election::ElectionFrame;
+use proto::peer::{ElectionMessage, election_server::Election};
+use proto::quorum::Hello;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::link::{HANDSHAKE, OUTGOING, Shared};
+
+/// The gRPC service for the election port: takes the streams that larger ids open.
+#[derive(Clone, Debug)]
+pub struct Server {
+    pub(crate) shared: Arc<Shared>,
+}
+
+#[tonic::async_trait]
+impl Election for Server {
+    type ExchangeStream = Pin<Box<dyn Stream<Item = Result<ElectionMessage, Status>> + Send>>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<ElectionMessage>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let from = request.remote_addr();
+        let mut incoming = request.into_inner();
+        if self.shared.shutdown.is_cancelled() {
+            return Err(Status::unavailable("this server is stopping"));
+        }
+        let introduced = timeout(HANDSHAKE, incoming.message()).await.map_err(|_| {
+            Status::deadline_exceeded("a stream between servers begins with a Hello; none came")
+        })??;
+        let peer = self.admit(introduced).inspect_err(|refusal| {
+            if self.shared.complaints.is_new(self.shared.me, refusal.message()) {
+                let from = from.map(|address| address.to_string()).unwrap_or_default();
+                tracing::warn!(from, "refused an election stream: {}", refusal.message());
+            }
+        })?;
+        let (outgoing, messages) = mpsc::channel(OUTGOING);
+        // The channel is empty, so there is room.
+        let _ = outgoing.try_send(self.shared.hello());
+        let shared = self.shared.clone();
+        self.shared.tasks.spawn(async move { shared.carry(peer, incoming, outgoing).await });
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages).map(Ok))))
+    }
+}
+
+impl Server {
+    /// Who opened the stream, or why it may not.
+    fn admit(&self, introduced: Option<ElectionMessage>) -> Result<PeerId, Status> {
+        let Shared { me, ensemble_name, ensemble, .. } = &*self.shared;
+        let hello = match introduced.map(ElectionFrame::try_from) {
+            Some(Ok(ElectionFrame::Hello(hello))) => hello,
+            _ => return Err(Status::invalid_argument("a stream between servers begins with a Hello")),
+        };
+        let peer = Hello::check(hello, ensemble_name, None).map_err(|e| Status::failed_precondition(e.0))?;
+        if peer == *me {
+            return Err(Status::already_exists(format!(
+                "another server says it is {peer}, which is this one: give every server an id of its own"
+            )));
+        }
+        if ensemble.membership(peer).is_none() {
+            return Err(Status::failed_precondition(format!(
+                "server {peer} is not a member of ensemble {ensemble_name:?} as server {me} knows it: add it to the \
+                 members in every server's configuration, or correct its id"
+            )));
+        }
+        if !election_core::dials(peer, *me) {
+            return Err(Status::failed_precondition(format!(
+                "of two servers the one with the larger id dials: {me} dials {peer}, not the reverse"
+            )));
+        }
+        Ok(peer)
+    }
+}

@@ -1,0 +1,105 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use api::PeerId;
+use proto::peer::election_server::ElectionServer;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Endpoint;
+
+use crate::complaints::Complaints;
+use crate::dialer::Dialer;
+use crate::link::Shared;
+use crate::{Driver, Handle, Server};
+
+/// Who this server is, and where the others are.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Name of the ensemble: servers of another one are refused.
+    pub ensemble_name: String,
+    /// This server, all members, and how patient the election is.
+    pub core: election_core::Config,
+    /// `host:port` of each other member's election port; names are resolved at each dial. Only smaller ids are
+    /// dialled.
+    pub addresses: BTreeMap<PeerId, String>,
+}
+
+/// Why a [`Config`] cannot be worked with.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// This server is none of the members.
+    #[error("this server, {0}, is not a member of its ensemble: add it to the members, or correct its id")]
+    NotAMember(PeerId),
+    /// A member that cannot be dialled.
+    #[error("member {0} has no election address: give its host and port")]
+    NoAddress(PeerId),
+    /// Not `host:port`.
+    #[error("the election address {1:?} of member {0} is not of the form host:port")]
+    BadAddress(PeerId, String),
+}
+
+/// An election, taken apart for its owner: call the handle, serve the server, spawn the driver.
+#[derive(Debug)]
+pub struct ElectionService {
+    /// For whoever needs a leader.
+    pub handle: Handle,
+    /// For the election port. It must be served with TCP_NODELAY.
+    pub server: ElectionServer<Server>,
+    /// Makes everything else move: spawn [`Driver::run`]. It returns when `shutdown` is cancelled and every task of
+    /// this service has ended.
+    pub driver: Driver,
+}
+
+impl ElectionService {
+    /// Checks `config`. Nothing happens before the driver runs.
+    ///
+    /// # Errors
+    /// If the members and addresses do not fit together.
+    pub fn new(config: Config, shutdown: CancellationToken) -> Result<ElectionService, ConfigError> {
+        let me = config.core.me;
+        if config.core.ensemble.membership(me).is_none() {
+            return Err(ConfigError::NotAMember(me));
+        }
+        let (events, received_events) = mpsc::channel(QUEUE);
+        let (commands, received_commands) = mpsc::channel(QUEUE);
+        let shared = Arc::new(Shared {
+            me,
+            ensemble_name: config.ensemble_name,
+            ensemble: config.core.ensemble.clone(),
+            events,
+            last_link: AtomicU64::new(0),
+            complaints: Complaints::default(),
+            tasks: TaskTracker::new(),
+            shutdown,
+        });
+        let mut dialers = Vec::new();
+        for (peer, _) in config.core.ensemble.members().filter(|&(peer, _)| election_core::dials(me, peer)) {
+            let address = config.addresses.get(&peer).ok_or(ConfigError::NoAddress(peer))?;
+            let bad = || ConfigError::BadAddress(peer, address.clone());
+            let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
+            if host.is_empty() || port.parse::<u16>().is_err() {
+                return Err(bad());
+            }
+            let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|_| bad())?;
+            if endpoint.uri().authority().is_none_or(|authority| authority.as_str() != address) {
+                return Err(bad());
+            }
+            dialers.push(Dialer { shared: shared.clone(), peer, endpoint });
+        }
+        Ok(ElectionService {
+            handle: Handle::new(commands),
+            server: ElectionServer::new(Server { shared: shared.clone() })
+                .max_decoding_message_size(MESSAGE_MAX),
+            driver: Driver::new(config.core, shared, dialers, received_commands, received_events),
+        })
+    }
+}
+
+/// Bytes in one message: all of ours are far smaller.
+pub(crate) const MESSAGE_MAX: usize = 4 << 10;
+
+/// Commands, and events of links, that wait for the driver. When it is full, whoever asks waits, and links stop
+/// reading.
+const QUEUE: usize = 64;

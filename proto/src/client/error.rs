@@ -1,0 +1,272 @@
+//! [`OpError`] to and from `quorate.v1.Error`, and to and from a gRPC status.
+
+use std::collections::HashMap;
+
+use api::{ErrorCode, OpError, Path, PathError, SessionId, WriteNumber};
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::v1;
+
+/// The status that says what the error says, with a `google.rpc.ErrorInfo`: domain `quorate`, reason
+/// [`ErrorCode::as_str`], metadata as in `quorate.v1.Error`. [`from_status`] makes the same error of it again.
+///
+/// The gRPC code is for callers that know nothing of Quorate, after the rules of `google.rpc.Code`: `ABORTED` where a
+/// test-and-set or sequence check failed and the caller has to start over from reading (`BAD_VERSION`,
+/// `OUT_OF_ORDER`), `FAILED_PRECONDITION` where something else must be done first, `INVALID_ARGUMENT` where the
+/// request can never succeed (also when it is too large).
+#[must_use]
+pub fn to_status(error: &OpError) -> Status {
+    let code = match error.code() {
+        ErrorCode::NoNode => Code::NotFound,
+        ErrorCode::NodeExists => Code::AlreadyExists,
+        ErrorCode::NotEmpty | ErrorCode::NoChildrenForEphemerals | ErrorCode::SessionExpired => {
+            Code::FailedPrecondition
+        }
+        ErrorCode::BadVersion | ErrorCode::OutOfOrder => Code::Aborted,
+        ErrorCode::BadArguments | ErrorCode::TooLarge => Code::InvalidArgument,
+        ErrorCode::Overloaded => Code::ResourceExhausted,
+        ErrorCode::Unavailable => Code::Unavailable,
+        ErrorCode::Unknown => Code::Unknown,
+        ErrorCode::Internal => Code::Internal,
+    };
+    let mut message = error.to_string();
+    clip(&mut message, STATUS_MESSAGE_MAX);
+    let metadata = metadata(error, &message);
+    let info = ErrorDetails::with_error_info(error.code().as_str(), DOMAIN, metadata);
+    Status::with_error_details(code, message, info)
+}
+
+/// The error that a status stands for. Exact if [`to_status`] made it; else, as for faults of the transport and for
+/// statuses that proxies make, the nearest kind: where it cannot be told whether the request was carried out,
+/// [`OpError::Unknown`].
+#[must_use]
+pub fn from_status(status: &Status) -> OpError {
+    if let Some(error) = details(status) {
+        return error;
+    }
+    let text = format!("{:?}: {}", status.code(), status.message());
+    match status.code() {
+        Code::InvalidArgument | Code::OutOfRange | Code::Unauthenticated | Code::PermissionDenied => {
+            OpError::BadArguments(text)
+        }
+        Code::Unimplemented => OpError::BadArguments(format!(
+            "{text}; nothing of Quorate's client API answers there, check host and port"
+        )),
+        Code::Unavailable => OpError::Unavailable(text),
+        Code::ResourceExhausted => OpError::Overloaded(text),
+        Code::Internal | Code::DataLoss => OpError::Internal(text),
+        _ => OpError::Unknown(text),
+    }
+}
+
+/// The error in a status that Quorate itself made; `None` for any other status.
+#[must_use]
+pub fn details(status: &Status) -> Option<OpError> {
+    let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
+    let code = CODES.iter().find(|(code, _)| code.as_str() == info.reason).map(|&(_, wire)| wire);
+    Some(decode(code.unwrap_or_default(), status.message().to_owned(), &info.metadata))
+}
+
+impl From<OpError> for v1::Error {
+    fn from(error: OpError) -> v1::Error {
+        let message = error.to_string();
+        let metadata = metadata(&error, &message);
+        v1::Error { code: wire_code(error.code()).into(), message, metadata }
+    }
+}
+
+impl From<v1::Error> for OpError {
+    /// Never fails: an error that this version does not know, or that lacks its metadata, is [`OpError::Internal`]
+    /// with the sender's message.
+    fn from(error: v1::Error) -> OpError {
+        decode(error.code(), error.message, &error.metadata)
+    }
+}
+
+/// What `message` alone does not tell a program.
+fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
+    let (part, cause) = part_and_cause(error);
+    let mut map = HashMap::new();
+    let mut put = |key: &str, value: String| {
+        map.insert(key.to_owned(), value);
+    };
+    if let Some(index) = part {
+        put("index", index.to_string());
+    }
+    match cause {
+        OpError::NoNode(path) | OpError::NodeExists(path) | OpError::NoChildrenForEphemerals(path) => {
+            put("path", path.to_string());
+        }
+        OpError::NotEmpty { path, children } => {
+            put("path", path.to_string());
+            put("children", children.to_string());
+        }
+        OpError::BadVersion { path, expected, actual } => {
+            put("path", path.to_string());
+            put("expected", expected.to_string());
+            put("actual", actual.to_string());
+        }
+        OpError::BadPath(fault) => {
+            put("rule", rule(*fault).to_owned());
+            match *fault {
+                PathError::Empty | PathError::NotAbsolute | PathError::TrailingSlash => {}
+                PathError::EmptyElement(at) | PathError::RelativeElement(at) => put("at", at.to_string()),
+                PathError::BadCharacter { ch, at } => {
+                    put("at", at.to_string());
+                    put("character", ch.to_string());
+                }
+                PathError::TooLong(size) => put("size", size.to_string()),
+            }
+        }
+        OpError::TooLarge { size, limit } => {
+            put("size", size.to_string());
+            put("limit", limit.to_string());
+        }
+        OpError::SessionExpired(session) => put("session", session.0.to_string()),
+        OpError::OutOfOrder { expected, got } => {
+            put("expected", expected.0.to_string());
+            put("got", got.0.to_string());
+        }
+        // Free text; the message says it all unless something stands around it or it is clipped.
+        OpError::BadArguments(text)
+        | OpError::Unavailable(text)
+        | OpError::Overloaded(text)
+        | OpError::Unknown(text)
+        | OpError::Internal(text) => {
+            if text != message {
+                let mut text = text.clone();
+                clip(&mut text, DETAIL_MAX);
+                put("detail", text);
+            }
+        }
+        // `part_and_cause` goes through these.
+        OpError::Multi { .. } => {}
+    }
+    map
+}
+
+/// The index of the failed part, and the error of its own. Multis do not nest; if they did, the outer index would be
+/// the one that the caller knows.
+fn part_and_cause(error: &OpError) -> (Option<u32>, &OpError) {
+    let OpError::Multi { index, cause } = error else { return (None, error) };
+    let mut cause = &**cause;
+    while let OpError::Multi { cause: inner, .. } = cause {
+        cause = inner;
+    }
+    (Some(*index), cause)
+}
+
+fn decode(code: v1::ErrorCode, message: String, metadata: &HashMap<String, String>) -> OpError {
+    let cause = decode_cause(code, &message, metadata).unwrap_or_else(|| {
+        OpError::Internal(format!(
+            "an error that this version cannot read ({}): {message}",
+            code.as_str_name()
+        ))
+    });
+    match number(metadata, "index") {
+        Some(index) => OpError::Multi { index, cause: Box::new(cause) },
+        None => cause,
+    }
+}
+
+/// `None` if the code is unknown or lacks what it needs.
+fn decode_cause(code: v1::ErrorCode, message: &str, metadata: &HashMap<String, String>) -> Option<OpError> {
+    let path = || metadata.get("path").and_then(|p| Path::new(p).ok());
+    let text = || metadata.get("detail").map_or(message, String::as_str).to_owned();
+    Some(match code {
+        v1::ErrorCode::Unspecified => return None,
+        v1::ErrorCode::NoNode => OpError::NoNode(path()?),
+        v1::ErrorCode::NodeExists => OpError::NodeExists(path()?),
+        v1::ErrorCode::NotEmpty => {
+            OpError::NotEmpty { path: path()?, children: number(metadata, "children")? }
+        }
+        v1::ErrorCode::BadVersion => OpError::BadVersion {
+            path: path()?,
+            expected: number(metadata, "expected")?,
+            actual: number(metadata, "actual")?,
+        },
+        v1::ErrorCode::NoChildrenForEphemerals => OpError::NoChildrenForEphemerals(path()?),
+        v1::ErrorCode::BadArguments => {
+            path_fault(metadata).map_or_else(|| OpError::BadArguments(text()), OpError::BadPath)
+        }
+        v1::ErrorCode::TooLarge => {
+            OpError::TooLarge { size: number(metadata, "size")?, limit: number(metadata, "limit")? }
+        }
+        v1::ErrorCode::SessionExpired => OpError::SessionExpired(SessionId(number(metadata, "session")?)),
+        v1::ErrorCode::OutOfOrder => OpError::OutOfOrder {
+            expected: WriteNumber(number(metadata, "expected")?),
+            got: WriteNumber(number(metadata, "got")?),
+        },
+        v1::ErrorCode::Unavailable => OpError::Unavailable(text()),
+        v1::ErrorCode::Overloaded => OpError::Overloaded(text()),
+        v1::ErrorCode::UnknownOutcome => OpError::Unknown(text()),
+        v1::ErrorCode::Internal => OpError::Internal(text()),
+    })
+}
+
+fn path_fault(metadata: &HashMap<String, String>) -> Option<PathError> {
+    let name = metadata.get("rule")?;
+    let at = || number(metadata, "at");
+    Some(match name.as_str() {
+        "EMPTY" => PathError::Empty,
+        "NOT_ABSOLUTE" => PathError::NotAbsolute,
+        "TRAILING_SLASH" => PathError::TrailingSlash,
+        "EMPTY_ELEMENT" => PathError::EmptyElement(at()?),
+        "RELATIVE_ELEMENT" => PathError::RelativeElement(at()?),
+        "BAD_CHARACTER" => PathError::BadCharacter { ch: number(metadata, "character")?, at: at()? },
+        "TOO_LONG" => PathError::TooLong(number(metadata, "size")?),
+        _ => return None,
+    })
+}
+
+fn rule(fault: PathError) -> &'static str {
+    match fault {
+        PathError::Empty => "EMPTY",
+        PathError::NotAbsolute => "NOT_ABSOLUTE",
+        PathError::TrailingSlash => "TRAILING_SLASH",
+        PathError::EmptyElement(_) => "EMPTY_ELEMENT",
+        PathError::RelativeElement(_) => "RELATIVE_ELEMENT",
+        PathError::BadCharacter { .. } => "BAD_CHARACTER",
+        PathError::TooLong(_) => "TOO_LONG",
+    }
+}
+
+fn number<T: std::str::FromStr>(metadata: &HashMap<String, String>, key: &str) -> Option<T> {
+    metadata.get(key)?.parse().ok()
+}
+
+fn wire_code(code: ErrorCode) -> v1::ErrorCode {
+    CODES.iter().find(|(ours, _)| *ours == code).map(|&(_, wire)| wire).unwrap_or_default()
+}
+
+/// Cuts to at most `max` bytes, at the end of a character.
+fn clip(text: &mut String, max: usize) {
+    let end = (0..=max.min(text.len())).rev().find(|&i| text.is_char_boundary(i));
+    text.truncate(end.unwrap_or(0));
+}
+
+const DOMAIN: &str = "quorate";
+
+/// A status travels in HTTP/2 headers, of which common peers (hyper among them) take no more than 16 KiB in all. The
+/// message is in there twice, once percent-encoded (up to three bytes for one) and once in base64.
+const STATUS_MESSAGE_MAX: usize = 512;
+
+/// As long as the longest path, which has to fit for the same reason.
+const DETAIL_MAX: usize = Path::MAX_BYTES;
+
+const CODES: [(ErrorCode, v1::ErrorCode); 13] = [
+    (ErrorCode::NoNode, v1::ErrorCode::NoNode),
+    (ErrorCode::NodeExists, v1::ErrorCode::NodeExists),
+    (ErrorCode::NotEmpty, v1::ErrorCode::NotEmpty),
+    (ErrorCode::BadVersion, v1::ErrorCode::BadVersion),
+    (ErrorCode::NoChildrenForEphemerals, v1::ErrorCode::NoChildrenForEphemerals),
+    (ErrorCode::BadArguments, v1::ErrorCode::BadArguments),
+    (ErrorCode::TooLarge, v1::ErrorCode::TooLarge),
+    (ErrorCode::SessionExpired, v1::ErrorCode::SessionExpired),
+    (ErrorCode::OutOfOrder, v1::ErrorCode::OutOfOrder),
+    (ErrorCode::Unavailable, v1::ErrorCode::Unavailable),
+    (ErrorCode::Overloaded, v1::ErrorCode::Overloaded),
+    (ErrorCode::Unknown, v1::ErrorCode::UnknownOutcome),
+    (ErrorCode::Internal, v1::ErrorCode::Internal),
+];

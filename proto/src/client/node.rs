@@ -1,0 +1,113 @@
+//! What a node says about itself.
+
+use std::time::Duration;
+
+use api::{Epoch, PeerId, Zxid, ports::Role};
+
+use crate::v1;
+
+/// One node about itself.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct NodeStatus {
+    /// Its number.
+    pub id: PeerId,
+    /// The name of its ensemble.
+    pub ensemble: String,
+    /// What it is in there.
+    pub role: Role,
+    /// Whether it serves clients: synchronised with an established leader, or leading.
+    pub serving: bool,
+    /// Whom it follows.
+    pub leader: Option<PeerId>,
+    /// Of the last leader that it synchronised with.
+    pub epoch: Epoch,
+    /// Last in its log.
+    pub zxid: Zxid,
+    /// Last that it knows to be committed.
+    pub committed: Zxid,
+    /// Last applied to its tree.
+    pub applied: Zxid,
+    /// Open sessions of the ensemble.
+    pub sessions: u64,
+    /// Znodes in its tree.
+    pub znodes: u64,
+    /// Of tree and sessions at `applied`: equal on all nodes that have applied the same entry.
+    pub digest: u64,
+    /// Since it started; to the millisecond on the wire.
+    pub uptime: Duration,
+    /// All members of the ensemble.
+    pub members: Vec<NodeMember>,
+}
+
+/// A member of an ensemble, as a client needs to know it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct NodeMember {
+    /// Its number.
+    pub id: PeerId,
+    /// host:port of its client API.
+    pub client_address: String,
+    /// Whether it has no vote.
+    pub observer: bool,
+}
+
+impl From<NodeStatus> for v1::StatusResponse {
+    fn from(s: NodeStatus) -> v1::StatusResponse {
+        let role = match s.role {
+            Role::Looking => v1::Role::Looking,
+            Role::Following => v1::Role::Follower,
+            Role::Leading => v1::Role::Leader,
+            Role::Observing => v1::Role::Observer,
+        };
+        let member =
+            |m: NodeMember| v1::Member { id: m.id.0, client_address: m.client_address, observer: m.observer };
+        v1::StatusResponse {
+            id: s.id.0,
+            ensemble: s.ensemble,
+            role: role.into(),
+            serving: s.serving,
+            leader: s.leader.map_or(0, |id| id.0),
+            epoch: s.epoch.0,
+            zxid: s.zxid.0,
+            committed: s.committed.0,
+            applied: s.applied.0,
+            sessions: s.sessions,
+            znodes: s.znodes,
+            digest: s.digest,
+            uptime_ms: u64::try_from(s.uptime.as_millis()).unwrap_or(u64::MAX),
+            members: s.members.into_iter().map(member).collect(),
+        }
+    }
+}
+
+impl From<v1::StatusResponse> for NodeStatus {
+    /// A role that this version does not know counts as looking: nothing can be expected of that node.
+    fn from(s: v1::StatusResponse) -> NodeStatus {
+        let role = match s.role() {
+            v1::Role::Unspecified | v1::Role::Looking => Role::Looking,
+            v1::Role::Follower => Role::Following,
+            v1::Role::Leader => Role::Leading,
+            v1::Role::Observer => Role::Observing,
+        };
+        let member = |m: v1::Member| NodeMember {
+            id: PeerId(m.id),
+            client_address: m.client_address,
+            observer: m.observer,
+        };
+        NodeStatus {
+            id: PeerId(s.id),
+            role,
+            serving: s.serving,
+            leader: (s.leader != 0).then_some(PeerId(s.leader)),
+            epoch: Epoch(s.epoch),
+            zxid: Zxid(s.zxid),
+            committed: Zxid(s.committed),
+            applied: Zxid(s.applied),
+            sessions: s.sessions,
+            znodes: s.znodes,
+            digest: s.digest,
+            uptime: Duration::from_millis(s.uptime_ms),
+            ensemble: s.ensemble,
+            members: s.members.into_iter().map(member).collect(),
+        }
+    }
+}
