@@ -1,1 +1,43 @@
-//! stub
+//! The async client of Quorate.
+//!
+//! A [`Client`] holds one session with an ensemble, over whichever of its nodes answers, and moves it to another node
+//! when a connection breaks. What was asked stays asked: unanswered requests are sent again, and a write is carried
+//! out once, however often it is sent. So requests do not fail because a node does; they take longer.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), client_sdk::ClientError> {
+//! use client_sdk::{Client, CreateMode, Options};
+//!
+//! let client = Client::connect(["127.0.0.1:12188", "127.0.0.1:22188"], Options::default()).await?;
+//! let (path, _) = client.create("/greeting", "hello", CreateMode::default()).await?;
+//! let (value, stat) = client.get(path.as_str()).await?;
+//! assert_eq!((&value[..], stat.version), (&b"hello"[..], 0));
+//! client.close().await
+//! # }
+//! ```
+//!
+//! The verbs wait for their answers one by one. To have many requests under way, [`Client::submit`] and
+//! [`Client::read`] enqueue and return a [`Pending`] each, to be awaited later; the order of enqueueing is the order
+//! of effect.
+
+mod client;
+mod driver;
+mod error;
+mod node;
+mod options;
+mod transport;
+mod waiters;
+
+#[cfg(test)]
+mod tests;
+
+pub use api::{
+    Create, CreateMode, ErrorCode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadOutcome,
+    SessionId, Stat, Write, WriteOutcome, Zxid,
+};
+pub use client::{Client, Pending, SessionEvent};
+pub use client_core::{Failure, Fate};
+pub use error::{ClientError, Tried};
+pub use node::node_status;
+pub use options::Options;
+pub use proto::client::{NodeMember, NodeStatus};

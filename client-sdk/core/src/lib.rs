@@ -1,1 +1,33 @@
-//! stub
+//! The client's side of a session, without any IO.
+//!
+//! [`Machine`] numbers the writes of a session, keeps every request until it is answered, and carries the session from
+//! one node to the next when a connection breaks: it shows the session's token, sends everything that is unanswered
+//! again in the same order and under the same numbers, and the ensemble answers what it has already carried out from
+//! its record. So a caller sees each request end once, and each write happen once, whatever the network does, for as
+//! long as the session lives.
+//!
+//! ```text
+//!             Connect              Opened
+//!   waiting ----------> opening ----------> open
+//!      ^                   |                  |
+//!      +-------------------+------------------+     connection lost, refused or silent: the next endpoint
+//!
+//!   closed: by `Close`, by a refusal of every endpoint, or by the end of the session without `reopen`
+//! ```
+//!
+//! Drive it like this: after every [`Machine::handle`], carry out [`Machine::poll_output`] until there is none; send
+//! [`Machine::poll_transmit`] whenever the connection takes a message; give [`Input::Tick`] at
+//! [`Machine::next_timeout`].
+
+mod backoff;
+mod config;
+mod machine;
+mod queue;
+mod words;
+
+pub use config::Config;
+pub use machine::Machine;
+pub use queue::weight;
+pub use words::{
+    Batch, Connection, Event, Failure, Fate, Input, Op, Outcome, Output, Request, Response, SessionOpened,
+};

@@ -1,0 +1,460 @@
+use std::{collections::VecDeque, time::Duration};
+
+use api::{ErrorCode, OpError, SessionId, SessionToken, Ticket, Time, WriteNumber, Zxid};
+
+use crate::{
+    Batch, Config, Connection, Event, Failure, Fate, Input, Op, Outcome, Output, Response, SessionOpened,
+    backoff::Backoff,
+    queue::{Entry, Queue},
+};
+
+/// The client's side of one session after another; see the crate's description.
+#[derive(Debug)]
+pub struct Machine {
+    config: Config,
+    phase: Phase,
+    /// From the first `Opened` to the session's end.
+    session: Option<Session>,
+    queue: Queue,
+    backoff: Backoff,
+    /// Most requests to be sent without an answer now: halved by every `Overloaded`, one more with every answer.
+    window: usize,
+    /// Endpoints in a row that refused for good.
+    refusals: usize,
+    /// The greatest zxid seen, over all sessions: no session of this client goes back behind another.
+    last_zxid: Zxid,
+    last_connection: u64,
+    /// Set by [`Input::Close`].
+    closing_until: Option<Time>,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Between attempts.
+    Waiting { until: Time },
+    /// Asked for a session.
+    Opening { connection: Connection, endpoint: usize, since: Time },
+    /// Requests flow.
+    Open(Open),
+    /// For ever; later requests get this failure.
+    Closed(Failure),
+}
+
+#[derive(Debug)]
+struct Open {
+    connection: Connection,
+    endpoint: usize,
+    heard_at: Time,
+    /// A third of the time-out after the last message that was sent.
+    ping_at: Time,
+}
+
+#[derive(Debug)]
+struct Session {
+    id: SessionId,
+    token: SessionToken,
+    timeout: Duration,
+    /// For the next write that goes out for the first time.
+    next_number: WriteNumber,
+    /// The last write that was answered. Any answer, also a refusal, uses the number up.
+    acked: WriteNumber,
+    /// The server heard from us then or later: when the newest answered message was sent.
+    alive_at: Time,
+    suspended: bool,
+}
+
+impl Machine {
+    /// A machine that starts with its first [`Input::Tick`]. The seed decides the first endpoint and the jitter.
+    #[must_use]
+    pub fn new(config: Config, seed: u64) -> Machine {
+        Machine {
+            backoff: Backoff::new(&config, seed),
+            window: config.window_max.max(1),
+            config,
+            phase: Phase::Waiting { until: Time(0) },
+            session: None,
+            queue: Queue::default(),
+            refusals: 0,
+            last_zxid: Zxid::ZERO,
+            last_connection: 0,
+            closing_until: None,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Whether a request would be taken now; if not, it ends at once with [`Failure::Full`].
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.queue.held() < self.config.requests_max && self.queue.bytes() < self.config.bytes_max
+    }
+
+    /// Whether the end has come. Requests end at once with a failure.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed(_))
+    }
+
+    /// Takes in what happened.
+    pub fn handle(&mut self, now: Time, input: Input) {
+        match input {
+            Input::Request { ticket, op, deadline } => self.on_request(ticket, op, deadline),
+            Input::Close { ticket } => self.on_close(now, ticket),
+            Input::Opened { connection, opened } => self.on_opened(now, connection, opened),
+            Input::Responses { connection, responses } => self.on_responses(now, connection, responses),
+            Input::Disconnected { connection, error } => {
+                if self.connection() == Some(connection) {
+                    self.on_disconnected(now, error);
+                }
+            }
+            Input::Tick => self.on_tick(now),
+        }
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Whether [`Machine::poll_transmit`] has something.
+    #[must_use]
+    pub fn wants_to_transmit(&self) -> bool {
+        matches!(self.phase, Phase::Open(_)) && self.queue.has_unsent() && self.queue.sent() < self.window
+    }
+
+    /// The next message for the open connection. Ask only when the connection takes one: what this returns counts
+    /// as sent.
+    pub fn poll_transmit(&mut self, now: Time) -> Option<Batch> {
+        let (Phase::Open(open), Some(session)) = (&mut self.phase, &mut self.session) else { return None };
+        let room = self.window.saturating_sub(self.queue.sent());
+        let requests = self.queue.take_batch(now, room, &mut session.next_number);
+        if requests.is_empty() {
+            return None;
+        }
+        open.ping_at = now + session.timeout / PING_SHARE;
+        Some(Batch { connection: open.connection, requests, acked: session.acked })
+    }
+
+    /// When to give [`Input::Tick`]; `None` once closed.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Time> {
+        let phase = match &self.phase {
+            Phase::Waiting { until } => *until,
+            Phase::Opening { since, .. } => *since + self.config.attempt_timeout,
+            Phase::Open(open) => open.ping_at.min(open.heard_at + self.silence_max()),
+            Phase::Closed(_) => return None,
+        };
+        let suspend = self.session.as_ref().filter(|s| !s.suspended).map(|s| s.alive_at + s.timeout);
+        [Some(phase), suspend, self.closing_until, self.queue.earliest_deadline()].into_iter().flatten().min()
+    }
+
+    // ---- the caller ----
+
+    fn on_request(&mut self, ticket: Ticket, op: Op, deadline: Option<Time>) {
+        let failure = match &self.phase {
+            Phase::Closed(failure) => failure.clone(),
+            _ if self.closing_until.is_some() => Failure::Closed { fate: Fate::Never },
+            _ if !self.has_room() => Failure::Full,
+            _ => return self.queue.push(op, Some(ticket), deadline),
+        };
+        self.done(ticket, Err(failure));
+    }
+
+    fn on_close(&mut self, now: Time, ticket: Option<Ticket>) {
+        let nothing_to_close = self.session.is_none() && self.queue.is_empty();
+        if self.is_closed() || nothing_to_close {
+            if let Some(ticket) = ticket {
+                self.done(ticket, Ok(Outcome::Close));
+            }
+            if !self.is_closed() {
+                self.disconnect();
+                self.finish(Failure::Closed { fate: Fate::Never }, |fate| Failure::Closed { fate });
+            }
+            return;
+        }
+        self.closing_until.get_or_insert(now + self.config.close_timeout);
+        self.queue.push(Op::Close, ticket, None);
+    }
+
+    // ---- the connection ----
+
+    fn on_opened(&mut self, now: Time, connection: Connection, opened: SessionOpened) {
+        let Phase::Opening { connection: ours, endpoint, since } = self.phase else { return };
+        if ours != connection {
+            return;
+        }
+        let SessionOpened { session: id, token, timeout, node } = opened;
+        let timeout = timeout.max(TIMEOUT_MIN);
+        match &mut self.session {
+            None => {
+                let (next_number, acked) = (WriteNumber(1), WriteNumber(0));
+                let (alive_at, suspended) = (since, false);
+                self.session = Some(Session { id, token, timeout, next_number, acked, alive_at, suspended });
+                self.outputs.push_back(Output::Event(Event::Connected { session: id, endpoint, node }));
+            }
+            Some(session) if session.id == id => {
+                (session.token, session.timeout) = (token, timeout);
+                (session.alive_at, session.suspended) = (since, false);
+                self.outputs.push_back(Output::Event(Event::Resumed { endpoint, node }));
+            }
+            Some(session) => {
+                let wanted = session.id;
+                let error =
+                    OpError::Internal(format!("asked for session {wanted}, the server opened session {id}"));
+                return self.lose_connection(now, error);
+            }
+        }
+        self.phase =
+            Phase::Open(Open { connection, endpoint, heard_at: now, ping_at: now + timeout / PING_SHARE });
+    }
+
+    fn on_responses(&mut self, now: Time, connection: Connection, responses: Vec<Response>) {
+        for response in responses {
+            // An earlier one of them may have ended the connection.
+            let Phase::Open(open) = &mut self.phase else { return };
+            if open.connection != connection {
+                return;
+            }
+            open.heard_at = now;
+            self.on_response(now, response);
+        }
+    }
+
+    fn on_response(&mut self, now: Time, response: Response) {
+        if self.queue.front_sent().is_none_or(|front| front.xid != response.xid) {
+            let error = OpError::Internal(format!("an answer to request {}, out of order", response.xid));
+            return self.lose_connection(now, error);
+        }
+        self.last_zxid = self.last_zxid.max(response.zxid);
+        match response.result {
+            // Not an answer but a wish to be asked again, as when the node ends the stream for such a reason. To hand
+            // it to the caller would leave the number of a write undecided, and those behind it could not go on.
+            Err(error) if asks_again(error.code()) => self.on_disconnected(now, error),
+            result => self.on_answered(result),
+        }
+    }
+
+    fn on_answered(&mut self, result: Result<Outcome, OpError>) {
+        let Some(entry) = self.queue.pop_sent() else { return };
+        self.backoff.succeeded();
+        self.window = (self.window + 1).min(self.config.window_max);
+        self.refusals = 0;
+        if let Some(session) = &mut self.session {
+            session.alive_at = session.alive_at.max(entry.sent_at.unwrap_or_default());
+            if let Some(number) = entry.number {
+                session.acked = number;
+            }
+        }
+        if let Some(ticket) = entry.ticket {
+            self.done(ticket, result.map_err(Failure::Refused));
+        }
+        if entry.op == Op::Close {
+            self.disconnect();
+            self.finish(Failure::Closed { fate: Fate::Never }, |fate| Failure::Closed { fate });
+        }
+    }
+
+    fn on_disconnected(&mut self, now: Time, error: OpError) {
+        match (&error, error.code()) {
+            (_, ErrorCode::SessionExpired) if self.session.is_some() => self.on_session_expired(now),
+            // What was sent is at fault, and would be again.
+            (_, ErrorCode::BadArguments | ErrorCode::TooLarge) if matches!(self.phase, Phase::Open(_)) => {
+                self.abandon_session(now, error);
+            }
+            // The ensemble misses a write whose result it has sent: that write cannot be sent again.
+            (&OpError::OutOfOrder { expected, .. }, _)
+                if self.session.as_ref().is_some_and(|s| expected <= s.acked) =>
+            {
+                self.abandon_session(now, error);
+            }
+            _ => self.lose_connection(now, error),
+        }
+    }
+
+    /// On to the next endpoint, with the same session.
+    fn lose_connection(&mut self, now: Time, error: OpError) {
+        if error.code() == ErrorCode::Overloaded {
+            self.window = (self.window / 2).max(1);
+        }
+        self.disconnect();
+        self.queue.unsend();
+        match self.phase {
+            Phase::Opening { endpoint, .. } => {
+                let refused = matches!(error.code(), ErrorCode::BadArguments | ErrorCode::TooLarge);
+                self.refusals = if refused { self.refusals + 1 } else { 0 };
+                self.outputs.push_back(Output::AttemptFailed { endpoint, error: error.clone() });
+                if self.refusals >= self.config.endpoints.max(1) {
+                    let later = Failure::Rejected { error: error.clone(), fate: Fate::Never };
+                    return self.finish(later, |fate| Failure::Rejected { error: error.clone(), fate });
+                }
+            }
+            Phase::Open(Open { endpoint, .. }) => {
+                self.outputs.push_back(Output::Event(Event::Disconnected { endpoint, error }));
+            }
+            Phase::Waiting { .. } | Phase::Closed(_) => return,
+        }
+        self.wait(now);
+    }
+
+    fn wait(&mut self, now: Time) {
+        let pause = self.backoff.failed();
+        self.phase = Phase::Waiting { until: now + pause };
+        if pause.is_zero() {
+            self.connect(now);
+        }
+    }
+
+    fn connect(&mut self, now: Time) {
+        self.last_connection += 1;
+        let connection = Connection(self.last_connection);
+        let endpoint = self.backoff.take_endpoint();
+        self.phase = Phase::Opening { connection, endpoint, since: now };
+        self.outputs.push_back(Output::Connect {
+            connection,
+            endpoint,
+            resume: self.session.as_ref().map(|s| (s.id, s.token)),
+            timeout: self.config.session_timeout,
+            last_zxid: self.last_zxid,
+        });
+    }
+
+    fn connection(&self) -> Option<Connection> {
+        match &self.phase {
+            Phase::Opening { connection, .. } | Phase::Open(Open { connection, .. }) => Some(*connection),
+            Phase::Waiting { .. } | Phase::Closed(_) => None,
+        }
+    }
+
+    fn disconnect(&mut self) {
+        if let Some(connection) = self.connection() {
+            self.outputs.push_back(Output::Disconnect { connection });
+        }
+    }
+
+    // ---- the end of a session ----
+
+    fn on_session_expired(&mut self, now: Time) {
+        let Some(session) = self.session.as_ref().map(|s| s.id) else { return };
+        self.end_session(now, |fate| Failure::SessionLost { session, fate });
+    }
+
+    /// The session cannot be used any more, though the ensemble may not know.
+    fn abandon_session(&mut self, now: Time, error: OpError) {
+        self.end_session(now, |fate| Failure::Rejected { error: error.clone(), fate });
+    }
+
+    fn end_session(&mut self, now: Time, failure: impl Fn(Fate) -> Failure) {
+        let endpoint = match self.phase {
+            Phase::Opening { endpoint, .. } | Phase::Open(Open { endpoint, .. }) => Some(endpoint),
+            Phase::Waiting { .. } | Phase::Closed(_) => None,
+        };
+        self.disconnect();
+        if let Some(session) = self.session.take() {
+            self.outputs.push_back(Output::Event(Event::SessionLost { session: session.id }));
+        }
+        if self.closing_until.is_some() {
+            return self.finish(Failure::Closed { fate: Fate::Never }, failure);
+        }
+        if !self.config.reopen {
+            return self.finish(failure(Fate::Never), failure);
+        }
+        self.fail_all(failure);
+        // The node did nothing wrong, it had to tell.
+        if let Some(endpoint) = endpoint {
+            self.backoff.prefer(endpoint);
+        }
+        self.wait(now);
+    }
+
+    /// For good. `later` is what requests get from now on, `failure` what those get that wait.
+    fn finish(&mut self, later: Failure, failure: impl Fn(Fate) -> Failure) {
+        self.fail_all(failure);
+        self.session = None;
+        self.closing_until = None;
+        self.phase = Phase::Closed(later);
+    }
+
+    fn fail_all(&mut self, failure: impl Fn(Fate) -> Failure) {
+        for entry in self.queue.drain() {
+            let Entry { op, ticket: Some(ticket), .. } = &entry else { continue };
+            let result = match (op, failure(entry.fate())) {
+                // The session is over, one way or the other: what closing wanted.
+                (Op::Close, Failure::SessionLost { .. } | Failure::Closed { .. }) => Ok(Outcome::Close),
+                (_, failure) => Err(failure),
+            };
+            self.done(*ticket, result);
+        }
+    }
+
+    // ---- time ----
+
+    fn on_tick(&mut self, now: Time) {
+        for (ticket, fate) in self.queue.expire(now) {
+            self.done(ticket, Err(Failure::TimedOut { fate }));
+        }
+        if self.closing_until.is_some_and(|t| t <= now) {
+            self.disconnect();
+            return self.finish(Failure::Closed { fate: Fate::Never }, |fate| Failure::TimedOut { fate });
+        }
+        if let Some(session) = &mut self.session
+            && !session.suspended
+            && session.alive_at + session.timeout <= now
+        {
+            session.suspended = true;
+            self.outputs.push_back(Output::Event(Event::Suspended));
+        }
+        let silence_max = self.silence_max();
+        match &mut self.phase {
+            Phase::Waiting { until } if *until <= now => self.connect(now),
+            Phase::Opening { since, .. } if *since + self.config.attempt_timeout <= now => {
+                let waited = self.config.attempt_timeout;
+                self.lose_connection(now, OpError::Unavailable(format!("no session within {waited:?}")));
+            }
+            Phase::Open(open) if open.heard_at + silence_max <= now => {
+                self.lose_connection(now, OpError::Unavailable(format!("no answer for {silence_max:?}")));
+            }
+            Phase::Open(open) if open.ping_at <= now => {
+                // What is still to be sent is a sign of life as well.
+                if !self.queue.has_unsent() {
+                    self.queue.push(Op::Ping, None, None);
+                }
+                let timeout = self.session.as_ref().map_or(self.config.session_timeout, |s| s.timeout);
+                open.ping_at = now + timeout / PING_SHARE;
+            }
+            _ => {}
+        }
+    }
+
+    /// After two thirds of the time-out without an answer the connection is given up: the last third is for finding
+    /// another node.
+    fn silence_max(&self) -> Duration {
+        self.session.as_ref().map_or(self.config.session_timeout, |s| s.timeout) * 2 / 3
+    }
+
+    fn done(&mut self, ticket: Ticket, result: Result<Outcome, Failure>) {
+        self.outputs.push_back(Output::Done { ticket, result });
+    }
+}
+
+/// Whether a response with this error leaves the request undone, and all behind it.
+fn asks_again(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::Unavailable
+            | ErrorCode::Overloaded
+            | ErrorCode::Unknown
+            | ErrorCode::OutOfOrder
+            | ErrorCode::SessionExpired
+    )
+}
+
+/// Pings come after this share of the time-out.
+const PING_SHARE: u32 = 3;
+
+/// A server that grants less means nothing sensible by it, and pings would crowd out the rest.
+const TIMEOUT_MIN: Duration = Duration::from_millis(30);
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

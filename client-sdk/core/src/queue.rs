@@ -1,0 +1,226 @@
+//! The requests that are not answered yet.
+
+use std::collections::VecDeque;
+
+use api::{MultiOp, Ticket, Time, Write, WriteNumber};
+
+use crate::{Fate, Op, Request};
+
+/// Bytes that a request costs in the limits: values, paths and a fixed allowance for the rest.
+#[must_use]
+pub fn weight(op: &Op) -> usize {
+    let variable = match op {
+        Op::Write(Write::Create(create)) => create.path.as_str().len() + create.data.len(),
+        Op::Write(Write::Set { path, data, .. }) => path.as_str().len() + data.len(),
+        Op::Write(Write::Delete { path, .. }) => path.as_str().len(),
+        Op::Write(Write::Multi(ops)) => ops.iter().map(part_weight).sum(),
+        Op::Read(read) => read.path().as_str().len(),
+        Op::Sync | Op::Ping | Op::Close => 0,
+    };
+    variable + ALLOWANCE
+}
+
+/// In the order in which they came: first those that are sent on the present connection, then those that are not.
+#[derive(Default, Debug)]
+pub(crate) struct Queue {
+    entries: VecDeque<Entry>,
+    /// So many of the first are sent on the present connection.
+    sent: usize,
+    /// Of the caller's requests among them: how many, and their weight.
+    held: usize,
+    bytes: usize,
+    last_xid: u64,
+    /// No deadline lies before this. Looked at in full only when this has passed, so that deadlines cost nothing as
+    /// long as answers come.
+    earliest_deadline: Option<Time>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// Of the last time that it was sent, 0 if never.
+    pub(crate) xid: u64,
+    pub(crate) op: Op,
+    /// Who waits; nobody any more after a deadline.
+    pub(crate) ticket: Option<Ticket>,
+    deadline: Option<Time>,
+    /// Of a write that was sent at least once.
+    pub(crate) number: Option<WriteNumber>,
+    /// When it was last sent, on whatever connection.
+    pub(crate) sent_at: Option<Time>,
+}
+
+impl Entry {
+    pub(crate) fn fate(&self) -> Fate {
+        match self.op {
+            Op::Write(_) | Op::Close if self.sent_at.is_some() => Fate::Unknown,
+            _ => Fate::Never,
+        }
+    }
+
+    fn is_callers(&self) -> bool {
+        !matches!(self.op, Op::Ping | Op::Close)
+    }
+}
+
+impl Queue {
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub(crate) fn has_unsent(&self) -> bool {
+        self.sent < self.entries.len()
+    }
+
+    /// How many are sent on the present connection.
+    pub(crate) fn sent(&self) -> usize {
+        self.sent
+    }
+
+    pub(crate) fn earliest_deadline(&self) -> Option<Time> {
+        self.earliest_deadline
+    }
+
+    pub(crate) fn push(&mut self, op: Op, ticket: Option<Ticket>, deadline: Option<Time>) {
+        let entry = Entry { xid: 0, op, ticket, deadline, number: None, sent_at: None };
+        if entry.is_callers() {
+            self.held += 1;
+            self.bytes += weight(&entry.op);
+        }
+        self.earliest_deadline = earlier(self.earliest_deadline, deadline);
+        self.entries.push_back(entry);
+    }
+
+    /// The next requests to send, at most `max`, none if all are sent. Writes that go out for the first time get their
+    /// number.
+    pub(crate) fn take_batch(
+        &mut self,
+        now: Time,
+        max: usize,
+        next_number: &mut WriteNumber,
+    ) -> Vec<Request> {
+        let count = (self.entries.len() - self.sent).min(max).min(BATCH_REQUESTS_MAX);
+        let mut batch = Vec::with_capacity(count);
+        let mut bytes = 0;
+        for entry in self.entries.range_mut(self.sent..self.sent + count) {
+            let weight = weight(&entry.op);
+            if !batch.is_empty() && bytes + weight > BATCH_BYTES_MAX {
+                break;
+            }
+            bytes += weight;
+            if matches!(entry.op, Op::Write(_)) && entry.number.is_none() {
+                entry.number = Some(*next_number);
+                next_number.0 += 1;
+            }
+            self.last_xid += 1;
+            entry.xid = self.last_xid;
+            entry.sent_at = Some(now);
+            batch.push(Request { xid: entry.xid, number: entry.number, op: entry.op.clone() });
+        }
+        self.sent += batch.len();
+        batch
+    }
+
+    /// The request that is to be answered next.
+    pub(crate) fn front_sent(&self) -> Option<&Entry> {
+        if self.sent == 0 { None } else { self.entries.front() }
+    }
+
+    /// Removes the request that is to be answered next.
+    pub(crate) fn pop_sent(&mut self) -> Option<Entry> {
+        self.sent = self.sent.checked_sub(1)?;
+        let entry = self.entries.pop_front()?;
+        self.let_go(&entry);
+        Some(entry)
+    }
+
+    /// The connection is gone: all are to be sent again, but for what nobody misses. A write that was sent is kept
+    /// even if nobody waits for it: without its number there would be a hole in front of those behind it.
+    pub(crate) fn unsend(&mut self) {
+        self.sent = 0;
+        self.retain(|_, entry| entry.ticket.is_some() || entry.number.is_some() || entry.op == Op::Close);
+    }
+
+    /// The requests whose callers stop waiting now. Those that were not sent are forgotten.
+    pub(crate) fn expire(&mut self, now: Time) -> Vec<(Ticket, Fate)> {
+        let mut expired = Vec::new();
+        if self.earliest_deadline.is_none_or(|t| t > now) {
+            return expired;
+        }
+        let mut earliest = None;
+        let sent = self.sent;
+        self.retain(|i, entry| {
+            let Some(ticket) = entry.ticket.filter(|_| entry.deadline.is_some_and(|t| t <= now)) else {
+                earliest = earlier(earliest, entry.deadline);
+                return true;
+            };
+            expired.push((ticket, entry.fate()));
+            entry.ticket = None;
+            entry.deadline = None;
+            i < sent || entry.number.is_some()
+        });
+        self.earliest_deadline = earliest;
+        expired
+    }
+
+    /// Takes everything out.
+    pub(crate) fn drain(&mut self) -> VecDeque<Entry> {
+        self.sent = 0;
+        self.held = 0;
+        self.bytes = 0;
+        self.earliest_deadline = None;
+        std::mem::take(&mut self.entries)
+    }
+
+    fn retain(&mut self, mut keep: impl FnMut(usize, &mut Entry) -> bool) {
+        let (mut held, mut bytes, mut i) = (0, 0, 0);
+        self.entries.retain_mut(|entry| {
+            let kept = keep(i, entry);
+            i += 1;
+            if kept && entry.is_callers() {
+                held += 1;
+                bytes += weight(&entry.op);
+            }
+            kept
+        });
+        (self.held, self.bytes) = (held, bytes);
+    }
+
+    fn let_go(&mut self, entry: &Entry) {
+        if entry.is_callers() {
+            self.held -= 1;
+            self.bytes -= weight(&entry.op);
+        }
+    }
+}
+
+fn part_weight(op: &MultiOp) -> usize {
+    let variable = match op {
+        MultiOp::Create(create) => create.path.as_str().len() + create.data.len(),
+        MultiOp::Set { path, data, .. } => path.as_str().len() + data.len(),
+        MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => path.as_str().len(),
+    };
+    variable + ALLOWANCE
+}
+
+fn earlier(a: Option<Time>, b: Option<Time>) -> Option<Time> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+const ALLOWANCE: usize = 64;
+
+/// So that the server can start on the first requests while the last ones are still on their way.
+const BATCH_REQUESTS_MAX: usize = 1024;
+
+/// As above; one request alone may be larger.
+const BATCH_BYTES_MAX: usize = 256 << 10;

@@ -1,0 +1,277 @@
+//! What goes into the machine and what comes out of it: plain data.
+
+use std::{fmt, time::Duration};
+
+use api::{OpError, PeerId, Read, ReadOutcome, SessionId, SessionToken, Ticket, Time, Write, WriteNumber};
+use api::{WriteOutcome, Zxid};
+
+/// One connection to one endpoint, from the attempt to its end. Never used twice by a machine.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Connection(pub u64);
+
+/// What a request asks for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Op {
+    /// A change.
+    Write(Write),
+    /// A question.
+    Read(Read),
+    /// A barrier for later reads.
+    Sync,
+    /// A sign of life. The machine makes its own.
+    Ping,
+    /// The end of the session. [`Input::Close`] makes it.
+    Close,
+}
+
+/// What a request led to, if not to an error.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// Of [`Op::Write`].
+    Write(WriteOutcome),
+    /// Of [`Op::Read`].
+    Read(ReadOutcome),
+    /// Of [`Op::Sync`].
+    Sync,
+    /// Of [`Op::Ping`].
+    Ping,
+    /// Of [`Op::Close`].
+    Close,
+}
+
+/// A request as it is to be sent.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Request {
+    /// Ascending with every request sent; another one when it is sent again.
+    pub xid: u64,
+    /// Of writes, and only of them: 1, 2, 3 ... along the session; the same when it is sent again.
+    pub number: Option<WriteNumber>,
+    /// What is asked.
+    pub op: Op,
+}
+
+/// Requests to be sent in one message.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Batch {
+    /// Where to.
+    pub connection: Connection,
+    /// In the order in which they are to take effect; at least one.
+    pub requests: Vec<Request>,
+    /// The results of all writes up to this one have been received.
+    pub acked: WriteNumber,
+}
+
+/// A response as it came.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Response {
+    /// Of the request.
+    pub xid: u64,
+    /// Of a write: its place in the order. Of a read: how far the node had applied.
+    pub zxid: Zxid,
+    /// What came of it.
+    pub result: Result<Outcome, OpError>,
+}
+
+/// A session as the server opened it, or took it up again.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct SessionOpened {
+    /// Which one.
+    pub session: SessionId,
+    /// The secret.
+    pub token: SessionToken,
+    /// The time-out in force.
+    pub timeout: Duration,
+    /// Which node answered.
+    pub node: PeerId,
+}
+
+/// What happens to the machine.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Input {
+    /// The caller wants something. Ends with one [`Output::Done`].
+    Request {
+        /// The caller's number for it.
+        ticket: Ticket,
+        /// A write, a read or a sync.
+        op: Op,
+        /// When the caller stops waiting.
+        deadline: Option<Time>,
+    },
+    /// The caller wants no more: everything before this is still awaited, then the session is closed, all within
+    /// [`Config::close_timeout`](crate::Config::close_timeout).
+    Close {
+        /// Ends with [`Output::Done`], if anybody waits for it.
+        ticket: Option<Ticket>,
+    },
+    /// The server answered [`Output::Connect`].
+    Opened {
+        /// On this connection.
+        connection: Connection,
+        /// The session.
+        opened: SessionOpened,
+    },
+    /// Answers came, in the order of the requests.
+    Responses {
+        /// On this connection.
+        connection: Connection,
+        /// At least one.
+        responses: Vec<Response>,
+    },
+    /// The connection could not be made, or has ended.
+    Disconnected {
+        /// Which one.
+        connection: Connection,
+        /// Why. By its code: the session's end, a refusal of what was sent, or anything else, which the next endpoint
+        /// may do better.
+        error: OpError,
+    },
+    /// Time has passed.
+    Tick,
+}
+
+/// What the machine wants to be done, in this order.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Output {
+    /// Make a connection and ask for a session in its first message.
+    Connect {
+        /// The name of the new connection.
+        connection: Connection,
+        /// Index of the endpoint.
+        endpoint: usize,
+        /// The session to take up again; `None` for a new one.
+        resume: Option<(SessionId, SessionToken)>,
+        /// The time-out wanted.
+        timeout: Duration,
+        /// The greatest zxid seen.
+        last_zxid: Zxid,
+    },
+    /// Drop this connection, if it is not gone already.
+    Disconnect {
+        /// Which one.
+        connection: Connection,
+    },
+    /// An endpoint did not give a session; others will be tried.
+    AttemptFailed {
+        /// Index of the endpoint.
+        endpoint: usize,
+        /// Why.
+        error: OpError,
+    },
+    /// A request has ended. Once for each.
+    Done {
+        /// From the request.
+        ticket: Ticket,
+        /// How.
+        result: Result<Outcome, Failure>,
+    },
+    /// Something happened to the session.
+    Event(Event),
+}
+
+/// What happens to a session, for those who hold locks and the like by it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Event {
+    /// A new session is open.
+    Connected {
+        /// Which one.
+        session: SessionId,
+        /// Index of the endpoint.
+        endpoint: usize,
+        /// Which node answered there.
+        node: PeerId,
+    },
+    /// The connection is lost. The session lives, and is being taken up elsewhere.
+    Disconnected {
+        /// Index of the endpoint.
+        endpoint: usize,
+        /// Why.
+        error: OpError,
+    },
+    /// For as long as the session's time-out no node has confirmed the session: it may be gone, with its ephemerals.
+    /// Whoever must not act without it has to stop now. [`Event::Resumed`] or [`Event::SessionLost`] follows.
+    Suspended,
+    /// The session goes on.
+    Resumed {
+        /// Index of the endpoint.
+        endpoint: usize,
+        /// Which node answered there.
+        node: PeerId,
+    },
+    /// The session is over and its ephemerals are gone, or will be.
+    SessionLost {
+        /// Which one.
+        session: SessionId,
+    },
+}
+
+/// Why a request did not end with an answer of success.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+pub enum Failure {
+    /// The ensemble's answer.
+    #[error("{0}")]
+    Refused(OpError),
+    /// The session ended before the answer came.
+    #[error("the session {session} ended before this was answered; {fate}")]
+    SessionLost {
+        /// Which one.
+        session: SessionId,
+        /// Of the request.
+        fate: Fate,
+    },
+    /// The deadline passed before the answer came.
+    #[error("no answer in time; {fate}")]
+    TimedOut {
+        /// Of the request.
+        fate: Fate,
+    },
+    /// The servers refuse the connection or what was sent over it, and would again.
+    #[error("{error}; {fate}")]
+    Rejected {
+        /// What they said.
+        error: OpError,
+        /// Of the request.
+        fate: Fate,
+    },
+    /// Too much is unanswered already.
+    #[error("too many requests are unanswered; wait for some of them, and send this one again")]
+    Full,
+    /// The client is closed.
+    #[error("the client is closed; {fate}")]
+    Closed {
+        /// Of the request.
+        fate: Fate,
+    },
+}
+
+impl Failure {
+    /// What became of the request. An answer settles it, unless the answer is that nobody knows.
+    #[must_use]
+    pub fn fate(&self) -> Fate {
+        match self {
+            Failure::Refused(OpError::Unknown(_)) => Fate::Unknown,
+            Failure::Refused(_) | Failure::Full => Fate::Never,
+            Failure::SessionLost { fate, .. }
+            | Failure::TimedOut { fate }
+            | Failure::Rejected { fate, .. }
+            | Failure::Closed { fate } => *fate,
+        }
+    }
+}
+
+/// What became of a request that was not answered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Fate {
+    /// It has changed nothing and never will: it was not sent, or is no write.
+    Never,
+    /// It was sent, and may or may not be carried out.
+    Unknown,
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fate::Never => "it changed nothing and may safely be sent again",
+            Fate::Unknown => "it may or may not have been carried out: read, then decide",
+        })
+    }
+}

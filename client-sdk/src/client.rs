@@ -1,0 +1,372 @@
+use std::{
+    future::Future,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use api::{
+    Create, CreateMode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadOutcome, SessionId, Stat,
+    Write, WriteOutcome,
+};
+use bytes::Bytes;
+use client_core::{Failure, Fate, Machine, Op, Outcome};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::{Instant, timeout, timeout_at},
+};
+use tonic::transport::Endpoint;
+
+use crate::{
+    ClientError, Options, Tried,
+    driver::{Command, Driver, Progress},
+    transport,
+    waiters::{End, Room, Waiters},
+};
+
+/// One session with an ensemble. Cheap to clone; all clones share the session, which closes when the last one is
+/// dropped. Needs a tokio runtime.
+#[derive(Clone, Debug)]
+pub struct Client {
+    commands: mpsc::UnboundedSender<Command>,
+    endpoints: Arc<[(String, Endpoint)]>,
+    room: Arc<Room>,
+    events: broadcast::Sender<SessionEvent>,
+    progress: watch::Receiver<Progress>,
+    op_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+}
+
+/// What happens to the session of a client, for those who hold locks and the like by it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SessionEvent {
+    /// A new session is open.
+    Connected {
+        /// Which one.
+        session: SessionId,
+        /// Where, as given to [`Client::connect`].
+        endpoint: String,
+        /// Which node answered there.
+        node: PeerId,
+    },
+    /// The connection is lost. The session lives, and is being taken up elsewhere.
+    Disconnected {
+        /// Where.
+        endpoint: String,
+        /// Why.
+        error: OpError,
+    },
+    /// For as long as the session's time-out no node has confirmed the session: it may be gone, with its ephemerals.
+    /// Whoever must not act without it has to stop now. [`SessionEvent::Resumed`] or [`SessionEvent::SessionLost`]
+    /// follows.
+    Suspended,
+    /// The session goes on.
+    Resumed {
+        /// Where.
+        endpoint: String,
+        /// Which node answered there.
+        node: PeerId,
+    },
+    /// The session is over; its ephemerals are gone, or will be.
+    SessionLost {
+        /// Which one.
+        session: SessionId,
+    },
+}
+
+impl Client {
+    /// Opens a session with the ensemble that these are nodes of: `host:port` or `http://host:port`, one or more, to
+    /// be tried from a random one on.
+    ///
+    /// # Errors
+    /// An endpoint that is no address; no session within [`Options::connect_timeout`], with the reason for each
+    /// endpoint.
+    pub async fn connect(
+        endpoints: impl IntoIterator<Item = impl Into<String>>,
+        options: Options,
+    ) -> Result<Client, ClientError> {
+        let endpoints: Arc<[(String, Endpoint)]> = endpoints
+            .into_iter()
+            .map(|name| {
+                let name = name.into();
+                transport::endpoint(&name, options.attempt_timeout).map(|endpoint| (name, endpoint))
+            })
+            .collect::<Result<_, _>>()?;
+        if endpoints.is_empty() {
+            let why = "none was given".to_owned();
+            return Err(ClientError::BadEndpoint { endpoint: String::new(), why });
+        }
+        let room = Arc::new(Room::new(options.requests_max, options.bytes_max));
+        let (commands, from_clients) = mpsc::unbounded_channel();
+        let (events, _) = broadcast::channel(EVENTS_MAX);
+        let (progress, watched) =
+            watch::channel(Progress { failures: vec![None; endpoints.len()], ..Progress::default() });
+        let driver = Driver {
+            machine: Machine::new(options.core(endpoints.len()), seed()),
+            waiters: Waiters::new(Arc::clone(&room)),
+            endpoints: Arc::clone(&endpoints),
+            commands: from_clients,
+            events: events.clone(),
+            progress,
+            origin: Instant::now(),
+        };
+        tokio::spawn(driver.run());
+        let client = Client {
+            commands,
+            endpoints,
+            room,
+            events,
+            progress: watched,
+            op_timeout: options.op_timeout,
+            write_timeout: options.write_timeout,
+        };
+        client.opened(options.connect_timeout).await?;
+        Ok(client)
+    }
+
+    /// Makes a znode. Returns its name, with the digits if `mode` says sequential.
+    ///
+    /// # Errors
+    /// [`ClientError::refusal`] tells what the ensemble said: `NodeExists`, `NoNode` for a missing parent,
+    /// `NoChildrenForEphemerals`, `TooLarge`. This holds for all verbs, each with its own reasons; whatever is no
+    /// refusal has a [`ClientError::fate`].
+    pub async fn create(
+        &self,
+        path: &str,
+        data: impl Into<Bytes>,
+        mode: CreateMode,
+    ) -> Result<(Path, Stat), ClientError> {
+        let create = Create { path: Path::new(path)?, data: data.into(), mode };
+        match self.submit(Write::Create(create)).await.await? {
+            WriteOutcome::Created { path, stat } => Ok((path, stat)),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// The value and Stat of a znode.
+    ///
+    /// # Errors
+    /// `NoNode`; else as [`Client::create`].
+    pub async fn get(&self, path: &str) -> Result<(Bytes, Stat), ClientError> {
+        match self.read(Read::Get { path: Path::new(path)? }).await.await? {
+            ReadOutcome::Data { data, stat } => Ok((data, stat)),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// Replaces the value, if `version` is none or the version that the znode has.
+    ///
+    /// # Errors
+    /// `NoNode`, `BadVersion`, `TooLarge`; else as [`Client::create`].
+    pub async fn set(
+        &self,
+        path: &str,
+        data: impl Into<Bytes>,
+        version: Option<i32>,
+    ) -> Result<Stat, ClientError> {
+        match self.submit(Write::Set { path: Path::new(path)?, data: data.into(), version }).await.await? {
+            WriteOutcome::Set { stat } => Ok(stat),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// Removes a znode without children, if `version` is none or the version that it has.
+    ///
+    /// # Errors
+    /// `NoNode`, `BadVersion`, `NotEmpty`; else as [`Client::create`].
+    pub async fn delete(&self, path: &str, version: Option<i32>) -> Result<(), ClientError> {
+        match self.submit(Write::Delete { path: Path::new(path)?, version }).await.await? {
+            WriteOutcome::Deleted => Ok(()),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// The Stat of a znode, `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`Client::create`].
+    pub async fn exists(&self, path: &str) -> Result<Option<Stat>, ClientError> {
+        match self.read(Read::Exists { path: Path::new(path)? }).await.await? {
+            ReadOutcome::Exists { stat } => Ok(stat),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// The names of the children, sorted, and the Stat of their parent.
+    ///
+    /// # Errors
+    /// `NoNode`; else as [`Client::create`].
+    pub async fn children(&self, path: &str) -> Result<(Vec<String>, Stat), ClientError> {
+        match self.read(Read::Children { path: Path::new(path)? }).await.await? {
+            ReadOutcome::Children { names, stat } => Ok((names, stat)),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// Does all of these in order, or none.
+    ///
+    /// # Errors
+    /// [`OpError::Multi`] with the part that failed; else as [`Client::create`].
+    pub async fn multi(&self, ops: Vec<MultiOp>) -> Result<Vec<MultiOutcome>, ClientError> {
+        match self.submit(Write::Multi(ops)).await.await? {
+            WriteOutcome::Multi(outcomes) => Ok(outcomes),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// A barrier: reads of this client after it see everything that was committed anywhere before the call.
+    ///
+    /// # Errors
+    /// As [`Client::create`].
+    pub async fn sync(&self) -> Result<(), ClientError> {
+        let done = |outcome| match outcome {
+            Outcome::Sync => Ok(()),
+            other => Err(other),
+        };
+        self.enqueue(Op::Sync, self.op_timeout, done).await.await
+    }
+
+    /// Enqueues a write: later requests of this client take effect behind it, whether it is awaited or not. Returns
+    /// once it is enqueued; waits before that only while [`Options::requests_max`] or [`Options::bytes_max`] is
+    /// reached.
+    pub async fn submit(&self, write: Write) -> Pending<WriteOutcome> {
+        let outcome = |outcome| match outcome {
+            Outcome::Write(outcome) => Ok(outcome),
+            other => Err(other),
+        };
+        self.enqueue(Op::Write(write), self.write_timeout, outcome).await
+    }
+
+    /// Enqueues a read, as [`Client::submit`] does a write. It sees all writes enqueued before it.
+    pub async fn read(&self, read: Read) -> Pending<ReadOutcome> {
+        let outcome = |outcome| match outcome {
+            Outcome::Read(outcome) => Ok(outcome),
+            other => Err(other),
+        };
+        self.enqueue(Op::Read(read), self.op_timeout, outcome).await
+    }
+
+    /// The session, if one is open; it may be without a connection at the moment.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        self.progress.borrow().session
+    }
+
+    /// The endpoint that carries the session, as given to [`Client::connect`]; `None` while there is no connection.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&str> {
+        let index = self.progress.borrow().endpoint?;
+        self.endpoints.get(index).map(|(name, _)| name.as_str())
+    }
+
+    /// What happens to the session from now on. A receiver that falls behind by more than 64 events misses the oldest.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<SessionEvent> {
+        self.events.subscribe()
+    }
+
+    /// Waits for all requests that are enqueued, then closes the session, which removes its ephemerals. Ends the
+    /// session for all clones.
+    ///
+    /// # Errors
+    /// Not done within [`Options::close_timeout`]: the session then ends by its own time-out.
+    pub async fn close(&self) -> Result<(), ClientError> {
+        let (end, ended) = oneshot::channel();
+        // Without the task, which only the end of the runtime stops early, there is nothing left to close.
+        let _ = self.commands.send(Command::Close { end });
+        match ended.await {
+            Ok(Ok(_)) | Err(_) => Ok(()),
+            Ok(Err(failure)) => Err(failure.into()),
+        }
+    }
+
+    async fn opened(&self, limit: Duration) -> Result<(), ClientError> {
+        let mut progress = self.progress.clone();
+        let start = Instant::now();
+        let settled = timeout(limit, progress.wait_for(|p| p.session.is_some() || p.closed)).await;
+        if matches!(&settled, Ok(Ok(p)) if p.session.is_some()) {
+            return Ok(());
+        }
+        drop(settled);
+        let waited = Duration::from_millis(u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let failures = progress.borrow().failures.clone();
+        let names = self.endpoints.iter().map(|(name, _)| name.clone());
+        let tried = names.zip(failures).map(|(endpoint, why)| Tried { endpoint, why }).collect();
+        Err(ClientError::NotConnected { waited, tried })
+    }
+
+    async fn enqueue<T>(&self, op: Op, limit: Option<Duration>, convert: Convert<T>) -> Pending<T> {
+        let deadline = limit.map(|limit| Instant::now() + limit);
+        let bytes = client_core::weight(&op);
+        let space = match (self.room.try_take(bytes), deadline) {
+            (Some(space), _) => space,
+            (None, None) => self.room.take(bytes).await,
+            (None, Some(deadline)) => match timeout_at(deadline, self.room.take(bytes)).await {
+                Ok(space) => space,
+                Err(_) => return Pending::failed(Failure::TimedOut { fate: Fate::Never }, convert),
+            },
+        };
+        let (end, ended) = oneshot::channel();
+        match self.commands.send(Command::Request { op, deadline, space, end }) {
+            Ok(()) => Pending { state: State::Waiting(ended), convert },
+            Err(_) => Pending::failed(Failure::Closed { fate: Fate::Never }, convert),
+        }
+    }
+}
+
+/// The answer to an enqueued request, to be awaited. Dropping it does not take the request back.
+#[must_use = "the request is under way, but only awaiting this tells whether it succeeds"]
+#[derive(Debug)]
+pub struct Pending<T> {
+    state: State,
+    convert: Convert<T>,
+}
+
+#[derive(Debug)]
+enum State {
+    Failed(Failure),
+    Waiting(oneshot::Receiver<End>),
+}
+
+/// Picks what fits the request out of an outcome, or gives it back.
+type Convert<T> = fn(Outcome) -> Result<T, Outcome>;
+
+impl<T> Pending<T> {
+    fn failed(failure: Failure, convert: Convert<T>) -> Pending<T> {
+        Pending { state: State::Failed(failure), convert }
+    }
+}
+
+impl<T> Future for Pending<T> {
+    type Output = Result<T, ClientError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let end = match &mut this.state {
+            State::Failed(failure) => Err(failure.clone()),
+            // The task outlives its clients and ends every request, unless the runtime is shutting down.
+            State::Waiting(ended) => {
+                ready!(pin!(ended).poll(cx)).unwrap_or(Err(Failure::Closed { fate: Fate::Unknown }))
+            }
+        };
+        Poll::Ready(match end {
+            Ok(outcome) => (this.convert)(outcome).map_err(|other| mismatch(&other)),
+            Err(failure) => Err(failure.into()),
+        })
+    }
+}
+
+/// The node answered something else than it was asked.
+fn mismatch(outcome: &impl std::fmt::Debug) -> ClientError {
+    OpError::Internal(format!("the answer does not fit the request: {outcome:?}")).into()
+}
+
+/// Different in every process and every call: the standard library seeds its hash maps from the system's generator.
+fn seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Session events are rare; nobody who listens at all falls behind by so many.
+const EVENTS_MAX: usize = 64;

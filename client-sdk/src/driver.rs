@@ -1,0 +1,316 @@
+//! The task behind a client: carries the outputs of the session machine out and feeds it what arrives.
+
+use std::{future, pin::Pin, sync::Arc, time::Duration};
+
+use api::{OpError, SessionId, Time};
+use client_core::{Connection, Event, Input, Machine, Op, Outcome, Output};
+use proto::{client as wire, v1};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    time::{Instant, Sleep},
+};
+use tonic::{Streaming, transport::Endpoint};
+
+use crate::{
+    SessionEvent,
+    transport::{self, Opened},
+    waiters::{End, Space, Waiters},
+};
+
+/// What a [`Client`](crate::Client) asks of its task. Bounded by the room that each request takes before.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Request { op: Op, deadline: Option<Instant>, space: Space, end: oneshot::Sender<End> },
+    Close { end: oneshot::Sender<End> },
+}
+
+/// Where the session stands, for those who wait for it.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Progress {
+    /// The open session, even if no connection carries it at the moment.
+    pub(crate) session: Option<SessionId>,
+    /// The endpoint that carries it, `None` while there is no connection.
+    pub(crate) endpoint: Option<usize>,
+    /// Of each endpoint, why the last attempt failed.
+    pub(crate) failures: Vec<Option<OpError>>,
+    /// The client is at its end.
+    pub(crate) closed: bool,
+}
+
+pub(crate) struct Driver {
+    pub(crate) machine: Machine,
+    pub(crate) waiters: Waiters,
+    pub(crate) endpoints: Arc<[(String, Endpoint)]>,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) events: broadcast::Sender<SessionEvent>,
+    pub(crate) progress: watch::Sender<Progress>,
+    /// Where the machine's clock starts.
+    pub(crate) origin: Instant,
+}
+
+/// The present connection.
+enum Link {
+    None,
+    Dialing(Connection, Pin<Box<dyn Future<Output = Result<Opened, OpError>> + Send>>),
+    Up(Connection, Box<Streaming<v1::SessionResponse>>),
+}
+
+/// What a [`Link`] brings.
+enum Arrival {
+    Opened(Connection, Opened),
+    Message(Connection, v1::SessionResponse),
+    Ended(Connection, OpError),
+}
+
+impl Driver {
+    /// Runs until the last client is gone and the session is closed.
+    pub(crate) async fn run(mut self) {
+        let mut link = Link::None;
+        let mut outgoing: Option<mpsc::Sender<v1::SessionRequest>> = None;
+        let mut commands = Vec::with_capacity(COMMANDS_MAX);
+        let mut clients_left = true;
+        let mut alarm = Alarm::new(self.origin);
+        loop {
+            self.carry_out(&mut link, &mut outgoing);
+            let Some(timeout) = self.machine.next_timeout() else { break };
+            alarm.set(self.origin + Duration::from_micros(timeout.0));
+            tokio::select! {
+                count = self.commands.recv_many(&mut commands, COMMANDS_MAX), if clients_left => {
+                    clients_left = count > 0;
+                    for command in commands.drain(..) {
+                        self.on_command(command);
+                    }
+                    if !clients_left {
+                        self.give(Input::Close { ticket: None });
+                    }
+                }
+                arrival = next(&mut link) => match arrival {
+                    Arrival::Opened(connection, opened) => {
+                        link = Link::Up(connection, opened.incoming);
+                        outgoing = Some(opened.outgoing);
+                        self.on_message(connection, opened.first);
+                    }
+                    Arrival::Message(connection, message) => self.on_message(connection, message),
+                    Arrival::Ended(connection, error) => {
+                        link = Link::None;
+                        self.give(Input::Disconnected { connection, error });
+                    }
+                },
+                // The machine is asked for a message only when there is a place for it: until then, more can join it.
+                taken = has_place(&outgoing), if self.machine.wants_to_transmit() => {
+                    let now = self.now();
+                    if !taken {
+                        // The stream takes no more; its reading side will say why.
+                        outgoing = None;
+                    } else if let (Some(outgoing), Some(batch)) = (&outgoing, self.machine.poll_transmit(now)) {
+                        // Fails only if the stream ended just now; then it is all sent again.
+                        let _ = outgoing.try_send(session_request(batch));
+                    }
+                }
+                () = alarm.wait() => {
+                    if self.now() >= timeout {
+                        self.give(Input::Tick);
+                    }
+                }
+            }
+        }
+        self.progress.send_modify(|p| (p.session, p.endpoint, p.closed) = (None, None, true));
+        // Whoever still asks is told why it is over.
+        while let Some(command) = self.commands.recv().await {
+            self.on_command(command);
+            self.carry_out(&mut link, &mut outgoing);
+        }
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn give(&mut self, input: Input) {
+        let now = self.now();
+        self.machine.handle(now, input);
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Request { op, deadline, space, end } => {
+                let ticket = self.waiters.add(end, Some(space));
+                let since_origin = |t: Instant| Time::default() + t.duration_since(self.origin);
+                self.give(Input::Request { ticket, op, deadline: deadline.map(since_origin) });
+            }
+            Command::Close { end } => {
+                let ticket = self.waiters.add(end, None);
+                self.give(Input::Close { ticket: Some(ticket) });
+            }
+        }
+    }
+
+    fn on_message(&mut self, connection: Connection, message: v1::SessionResponse) {
+        let malformed = |e: proto::Malformed| Input::Disconnected {
+            connection,
+            error: OpError::Internal(format!("the node sent a {e}")),
+        };
+        if let Some(opened) = message.opened {
+            let input = wire::SessionOpened::try_from(opened)
+                .map_or_else(malformed, |o| Input::Opened { connection, opened: session_opened(o) });
+            self.give(input);
+        }
+        if !message.responses.is_empty() {
+            let input = message
+                .responses
+                .into_iter()
+                .map(|r| wire::Response::try_from(r).map(response))
+                .collect::<Result<_, _>>()
+                .map_or_else(malformed, |responses| Input::Responses { connection, responses });
+            self.give(input);
+        }
+    }
+
+    fn carry_out(&mut self, link: &mut Link, outgoing: &mut Option<mpsc::Sender<v1::SessionRequest>>) {
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Connect { connection, endpoint, resume, timeout, last_zxid } => {
+                    let Some((name, endpoint)) = self.endpoints.get(endpoint) else { continue };
+                    tracing::debug!(endpoint = %name, resume = resume.is_some(), "connecting");
+                    let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
+                    let open = wire::OpenSession { resume, timeout_ms, last_zxid };
+                    let dial = transport::open(endpoint.clone(), open.into());
+                    *outgoing = None;
+                    *link = Link::Dialing(connection, Box::pin(dial));
+                }
+                Output::Disconnect { .. } => {
+                    // There is only one at a time.
+                    *outgoing = None;
+                    *link = Link::None;
+                }
+                Output::AttemptFailed { endpoint, error } => {
+                    tracing::debug!(endpoint = %self.name(endpoint), %error, "no session there");
+                    self.progress.send_modify(|p| {
+                        if let Some(slot) = p.failures.get_mut(endpoint) {
+                            *slot = Some(error);
+                        }
+                    });
+                }
+                Output::Done { ticket, result } => self.waiters.end(ticket, result),
+                Output::Event(event) => self.on_event(event),
+            }
+        }
+        self.waiters.give_room_back();
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let event = match event {
+            Event::Connected { session, endpoint, node } => {
+                self.progress.send_modify(|p| (p.session, p.endpoint) = (Some(session), Some(endpoint)));
+                SessionEvent::Connected { session, endpoint: self.name(endpoint), node }
+            }
+            Event::Disconnected { endpoint, error } => {
+                self.progress.send_modify(|p| p.endpoint = None);
+                SessionEvent::Disconnected { endpoint: self.name(endpoint), error }
+            }
+            Event::Suspended => SessionEvent::Suspended,
+            Event::Resumed { endpoint, node } => {
+                SessionEvent::Resumed { endpoint: self.name(endpoint), node }
+            }
+            Event::SessionLost { session } => {
+                self.progress.send_modify(|p| (p.session, p.endpoint) = (None, None));
+                SessionEvent::SessionLost { session }
+            }
+        };
+        tracing::debug!(?event, "session");
+        // Nobody has to listen.
+        let _ = self.events.send(event);
+    }
+
+    fn name(&self, endpoint: usize) -> String {
+        self.endpoints.get(endpoint).map(|(name, _)| name.clone()).unwrap_or_default()
+    }
+}
+
+/// Waits for ever if there is no connection. Nothing is lost if the waiting is given up.
+async fn next(link: &mut Link) -> Arrival {
+    match link {
+        Link::None => future::pending().await,
+        Link::Dialing(connection, dial) => match dial.await {
+            Ok(opened) => Arrival::Opened(*connection, opened),
+            Err(error) => Arrival::Ended(*connection, error),
+        },
+        Link::Up(connection, incoming) => match incoming.message().await {
+            Ok(Some(message)) => Arrival::Message(*connection, message),
+            Ok(None) => Arrival::Ended(*connection, transport::ended()),
+            Err(status) => Arrival::Ended(*connection, transport::lost(&status)),
+        },
+    }
+}
+
+/// Waits until there is a place for one message, which stays, because nobody else sends. False when the stream takes no
+/// more.
+async fn has_place<T>(outgoing: &Option<mpsc::Sender<T>>) -> bool {
+    match outgoing {
+        Some(outgoing) => outgoing.reserve().await.is_ok(),
+        None => future::pending().await,
+    }
+}
+
+/// A timer that is set anew with nearly every message, mostly to a later time. It only moves for an earlier one; if it
+/// goes off too early, nothing is due and it is set again. That keeps the runtime's timer wheel out of the hot path.
+struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Alarm {
+    fn new(at: Instant) -> Alarm {
+        Alarm { sleep: Box::pin(tokio::time::sleep_until(at)) }
+    }
+
+    fn set(&mut self, at: Instant) {
+        if at < self.sleep.deadline() || self.sleep.is_elapsed() {
+            self.sleep.as_mut().reset(at);
+        }
+    }
+
+    async fn wait(&mut self) {
+        self.sleep.as_mut().await;
+    }
+}
+
+fn session_request(batch: client_core::Batch) -> v1::SessionRequest {
+    let request = |r: client_core::Request| {
+        let op = match r.op {
+            Op::Write(write) => wire::Op::Write { number: r.number.unwrap_or_default(), write },
+            Op::Read(read) => wire::Op::Read(read),
+            Op::Sync => wire::Op::Sync,
+            Op::Ping => wire::Op::Ping,
+            Op::Close => wire::Op::Close,
+        };
+        wire::Request { xid: r.xid, op }.into()
+    };
+    v1::SessionRequest {
+        open: None,
+        requests: batch.requests.into_iter().map(request).collect(),
+        acked_write: batch.acked.0,
+    }
+}
+
+fn session_opened(opened: wire::SessionOpened) -> client_core::SessionOpened {
+    client_core::SessionOpened {
+        session: opened.session,
+        token: opened.token,
+        timeout: Duration::from_millis(opened.timeout_ms.into()),
+        node: opened.node,
+    }
+}
+
+fn response(response: wire::Response) -> client_core::Response {
+    let outcome = |outcome| match outcome {
+        wire::Outcome::Write(outcome) => Outcome::Write(outcome),
+        wire::Outcome::Read(outcome) => Outcome::Read(outcome),
+        wire::Outcome::Sync => Outcome::Sync,
+        wire::Outcome::Ping => Outcome::Ping,
+        wire::Outcome::Close => Outcome::Close,
+    };
+    client_core::Response { xid: response.xid, zxid: response.zxid, result: response.result.map(outcome) }
+}
+
+/// Commands taken in one turn.
+const COMMANDS_MAX: usize = 1024;

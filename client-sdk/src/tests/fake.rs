@@ -1,0 +1,367 @@
+//! A fake ensemble: several gRPC servers over one tree in memory, each in a runtime of its own so that it can be
+//! killed with all its connections.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use api::{
+    ErrorCode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadOutcome, SessionId, SessionToken,
+    Stat, Write, WriteNumber, WriteOutcome, Zxid, ports::Role,
+};
+use bytes::Bytes;
+use proto::{
+    client::{self as wire, NodeStatus, Op, Outcome, to_status},
+    v1::{
+        self,
+        coordination_server::{Coordination, CoordinationServer},
+        node_server::{Node, NodeServer},
+    },
+};
+use tokio::{
+    runtime::Runtime,
+    sync::{mpsc, watch},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming, transport::server::TcpIncoming};
+
+/// What the servers share.
+pub(super) struct World {
+    state: Mutex<State>,
+    /// While true, servers carry requests out but keep the answers to themselves.
+    pub(super) silent: watch::Sender<bool>,
+    /// How many writes have been carried out.
+    pub(super) written: watch::Sender<usize>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) sessions: BTreeMap<SessionId, Session>,
+    tree: BTreeMap<Path, Bytes>,
+    /// Values of the sets, in order.
+    pub(super) sets: Vec<Bytes>,
+    zxid: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Session {
+    results: Vec<wire::Response>,
+    pub(super) acked: u64,
+}
+
+impl World {
+    pub(super) fn new() -> Arc<World> {
+        Arc::new(World {
+            state: Mutex::default(),
+            silent: watch::channel(false).0,
+            written: watch::channel(0).0,
+        })
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    fn open(&self, open: wire::OpenSession, node: PeerId) -> Result<wire::SessionOpened, OpError> {
+        let mut state = self.state();
+        let session = match open.resume {
+            Some((id, token)) if state.sessions.contains_key(&id) => {
+                assert_eq!(token, token_of(id));
+                id
+            }
+            Some((id, _)) => return Err(OpError::SessionExpired(id)),
+            None => {
+                state.zxid += 1;
+                let id = SessionId(state.zxid);
+                state.sessions.insert(id, Session::default());
+                id
+            }
+        };
+        Ok(wire::SessionOpened { session, token: token_of(session), timeout_ms: open.timeout_ms, node })
+    }
+
+    fn respond(&self, id: SessionId, request: wire::Request) -> Result<wire::Response, OpError> {
+        let mut state = self.state();
+        let xid = request.xid;
+        let zxid = Zxid(state.zxid);
+        let answer = |result| wire::Response { xid, zxid, result };
+        if !state.sessions.contains_key(&id) {
+            return Err(OpError::SessionExpired(id));
+        }
+        Ok(match request.op {
+            Op::Write { number, write } => return self.write(&mut state, id, xid, number, write),
+            Op::Read(read) => answer(state.read(&read).map(Outcome::Read)),
+            Op::Sync => answer(Ok(Outcome::Sync)),
+            Op::Ping => answer(Ok(Outcome::Ping)),
+            Op::Close => {
+                state.sessions.remove(&id);
+                answer(Ok(Outcome::Close))
+            }
+        })
+    }
+
+    fn write(
+        &self,
+        state: &mut State,
+        id: SessionId,
+        xid: u64,
+        number: WriteNumber,
+        write: Write,
+    ) -> Result<wire::Response, OpError> {
+        let due = state.sessions[&id].results.len() as u64 + 1;
+        if number.0 > due {
+            return Err(OpError::OutOfOrder { expected: WriteNumber(due), got: number });
+        }
+        if number.0 == due {
+            state.zxid += 1;
+            let result = state.apply(write).map(Outcome::Write);
+            let response = wire::Response { xid, zxid: Zxid(state.zxid), result };
+            state.sessions.get_mut(&id).unwrap().results.push(response);
+            self.written.send_modify(|n| *n += 1);
+        }
+        let kept = &state.sessions[&id].results[number.0 as usize - 1];
+        Ok(wire::Response { xid, ..kept.clone() })
+    }
+}
+
+impl State {
+    fn apply(&mut self, write: Write) -> Result<WriteOutcome, OpError> {
+        match write {
+            Write::Create(create) if create.data.len() > DATA_MAX => {
+                Err(OpError::TooLarge { size: create.data.len() as u64, limit: DATA_MAX as u64 })
+            }
+            Write::Create(create) => {
+                let mut path = create.path;
+                if create.mode.sequential {
+                    path = path.with_suffix(&format!("{:010}", self.tree.len())).unwrap();
+                }
+                if self.tree.contains_key(&path) {
+                    return Err(OpError::NodeExists(path));
+                }
+                self.tree.insert(path.clone(), create.data);
+                let stat = self.stat(&path)?;
+                Ok(WriteOutcome::Created { path, stat })
+            }
+            Write::Set { path, data, version } => {
+                if let Some(expected) = version {
+                    return Err(OpError::BadVersion { path, expected, actual: 0 });
+                }
+                self.stat(&path)?;
+                self.tree.insert(path.clone(), data.clone());
+                self.sets.push(data);
+                Ok(WriteOutcome::Set { stat: self.stat(&path)? })
+            }
+            Write::Delete { path, .. } => {
+                self.tree.remove(&path).map(|_| WriteOutcome::Deleted).ok_or(OpError::NoNode(path))
+            }
+            Write::Multi(ops) => {
+                let part = |(index, op)| match op {
+                    MultiOp::Check { path, .. } => match self.stat(&path) {
+                        Ok(_) => Ok(MultiOutcome::Checked),
+                        Err(cause) => Err(OpError::Multi { index: index as u32, cause: Box::new(cause) }),
+                    },
+                    other => panic!("{other:?} is beyond this fake"),
+                };
+                ops.into_iter().enumerate().map(part).collect::<Result<_, _>>().map(WriteOutcome::Multi)
+            }
+        }
+    }
+
+    fn read(&self, read: &Read) -> Result<ReadOutcome, OpError> {
+        let path = read.path();
+        Ok(match read {
+            Read::Exists { .. } => ReadOutcome::Exists { stat: self.stat(path).ok() },
+            Read::Get { .. } => ReadOutcome::Data { stat: self.stat(path)?, data: self.tree[path].clone() },
+            Read::Children { .. } => {
+                let children = self.tree.keys().filter(|child| child.parent().as_ref() == Some(path));
+                let names = children.map(|child| child.name().to_owned()).collect();
+                ReadOutcome::Children { names, stat: Stat::default() }
+            }
+        })
+    }
+
+    fn stat(&self, path: &Path) -> Result<Stat, OpError> {
+        let data = self.tree.get(path).ok_or_else(|| OpError::NoNode(path.clone()))?;
+        Ok(Stat { data_length: data.len() as u32, ..Stat::default() })
+    }
+}
+
+fn token_of(id: SessionId) -> SessionToken {
+    SessionToken([id.0 as u8; 16])
+}
+
+/// One server. Killed when dropped.
+pub(super) struct Server {
+    pub(super) address: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+impl Server {
+    pub(super) fn start(world: &Arc<World>, node: u32) -> Server {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let fake = Fake { world: Arc::clone(world), node: PeerId(node) };
+        runtime.spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            tonic::transport::Server::builder()
+                .add_service(CoordinationServer::new(fake.clone()))
+                .add_service(NodeServer::new(fake))
+                .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
+                .await
+                .unwrap();
+        });
+        Server { address, runtime: Some(runtime) }
+    }
+
+    pub(super) fn endpoint(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// Tears all connections, as kill -9 does.
+    pub(super) fn kill(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[derive(Clone)]
+struct Fake {
+    world: Arc<World>,
+    node: PeerId,
+}
+
+impl Fake {
+    /// Serves one stream to its end; returns why it ended.
+    async fn serve(
+        &self,
+        mut requests: Streaming<v1::SessionRequest>,
+        responses: mpsc::Sender<Result<v1::SessionResponse, Status>>,
+    ) -> Result<(), OpError> {
+        let mut session = None;
+        while let Ok(Some(message)) = requests.message().await {
+            let mut response = v1::SessionResponse::default();
+            if let Some(open) = message.open {
+                let opened = self.world.open(open.try_into()?, self.node)?;
+                session = Some(opened.session);
+                response.opened = Some(opened.into());
+            }
+            let Some(session) = session else { panic!("a message before the session was open") };
+            if let Some(session) = self.world.state().sessions.get_mut(&session) {
+                session.acked = session.acked.max(message.acked_write);
+            }
+            for request in message.requests {
+                response.responses.push(self.world.respond(session, request.try_into()?)?.into());
+            }
+            let _ = self.world.silent.subscribe().wait_for(|silent| !silent).await;
+            if responses.send(Ok(response)).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl Coordination for Fake {
+    type SessionStream = ReceiverStream<Result<v1::SessionResponse, Status>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::SessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let (responses, stream) = mpsc::channel(16);
+        let fake = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = fake.serve(request.into_inner(), responses.clone()).await {
+                let _ = responses.send(Err(to_status(&error))).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn create(&self, _: Request<v1::CreateRequest>) -> Result<Response<v1::CreateResponse>, Status> {
+        Err(unused())
+    }
+
+    async fn get(&self, _: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        Err(unused())
+    }
+
+    async fn set(&self, _: Request<v1::SetRequest>) -> Result<Response<v1::SetResponse>, Status> {
+        Err(unused())
+    }
+
+    async fn delete(&self, _: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
+        Err(unused())
+    }
+
+    async fn exists(&self, _: Request<v1::ExistsRequest>) -> Result<Response<v1::ExistsResponse>, Status> {
+        Err(unused())
+    }
+
+    async fn children(
+        &self,
+        _: Request<v1::ChildrenRequest>,
+    ) -> Result<Response<v1::ChildrenResponse>, Status> {
+        Err(unused())
+    }
+
+    async fn multi(&self, _: Request<v1::MultiRequest>) -> Result<Response<v1::MultiResponse>, Status> {
+        Err(unused())
+    }
+
+    async fn sync(&self, _: Request<v1::SyncRequest>) -> Result<Response<v1::SyncResponse>, Status> {
+        Err(unused())
+    }
+}
+
+#[tonic::async_trait]
+impl Node for Fake {
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        Ok(Response::new(node_status(self.node).into()))
+    }
+}
+
+/// A node's status without the client API.
+pub(super) fn node_service(world: &Arc<World>) -> NodeServer<impl Node> {
+    NodeServer::new(Fake { world: Arc::clone(world), node: PeerId(1) })
+}
+
+pub(super) fn node_status(id: PeerId) -> NodeStatus {
+    NodeStatus {
+        id,
+        ensemble: "fake".into(),
+        role: Role::Leading,
+        serving: true,
+        leader: Some(id),
+        epoch: api::Epoch(1),
+        zxid: Zxid(3),
+        committed: Zxid(2),
+        applied: Zxid(1),
+        sessions: 4,
+        znodes: 5,
+        digest: 6,
+        uptime: Duration::from_millis(7),
+        members: Vec::new(),
+    }
+}
+
+/// The client uses the stream only.
+fn unused() -> Status {
+    Status::unimplemented(ErrorCode::Internal.as_str())
+}
+
+pub(super) const DATA_MAX: usize = 1 << 20;

@@ -1,0 +1,103 @@
+//! Connections: from an endpoint to an open stream.
+
+use std::{error::Error as _, time::Duration};
+
+use api::OpError;
+use proto::v1::{self, coordination_client::CoordinationClient};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Endpoint, Error},
+};
+
+use crate::ClientError;
+
+/// Checks the address of an endpoint, `host:port` or `http://host:port`.
+pub(crate) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpoint, ClientError> {
+    let bad = |why: &str| ClientError::BadEndpoint { endpoint: address.to_owned(), why: why.to_owned() };
+    let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
+    let endpoint = Endpoint::from_shared(uri).map_err(|e| bad(&chain(&e)))?;
+    if endpoint.uri().scheme_str() != Some("http") {
+        return Err(bad("only http:// is spoken"));
+    }
+    if endpoint.uri().port_u16().is_none() {
+        return Err(bad("the port is missing"));
+    }
+    Ok(endpoint
+        .connect_timeout(connect_timeout)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW))
+}
+
+/// Connects and sends `open`. Returns the stream, its first message, which answers `open`, and where to put what is to
+/// be sent next.
+pub(crate) async fn open(endpoint: Endpoint, open: v1::OpenSession) -> Result<Opened, OpError> {
+    let channel = connect(&endpoint).await?;
+    let mut client = CoordinationClient::new(channel)
+        .max_decoding_message_size(MESSAGE_MAX)
+        .max_encoding_message_size(MESSAGE_MAX);
+    let (outgoing, requests) = mpsc::channel(OUTGOING_MAX);
+    let first = v1::SessionRequest { open: Some(open), ..Default::default() };
+    outgoing.try_send(first).map_err(|_| ended())?;
+    let response = client.session(ReceiverStream::new(requests)).await.map_err(|s| lost(&s))?;
+    let mut incoming = Box::new(response.into_inner());
+    let first = incoming.message().await.map_err(|s| lost(&s))?.ok_or_else(ended)?;
+    Ok(Opened { first, incoming, outgoing })
+}
+
+/// A stream whose session is open.
+pub(crate) struct Opened {
+    pub(crate) first: v1::SessionResponse,
+    pub(crate) incoming: Box<Streaming<v1::SessionResponse>>,
+    pub(crate) outgoing: mpsc::Sender<v1::SessionRequest>,
+}
+
+pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Channel, OpError> {
+    endpoint.connect().await.map_err(|e: Error| OpError::Unavailable(chain(&e)))
+}
+
+/// Why a stream broke, as the node said or as the transport saw it.
+pub(crate) fn lost(status: &Status) -> OpError {
+    proto::client::details(status).unwrap_or_else(|| match status.source() {
+        // Such a status was made on this side; the source says more than its code.
+        Some(source) => OpError::Unavailable(chain(source)),
+        None => proto::client::from_status(status),
+    })
+}
+
+/// The stream ended without saying why.
+pub(crate) fn ended() -> OpError {
+    OpError::Unavailable("the node ended the connection".to_owned())
+}
+
+/// An error with its causes, because the outer ones say little.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Messages between the session and HTTP/2. Few, so that requests wait where they are batched, and not here.
+const OUTGOING_MAX: usize = 2;
+
+/// Largest message in either direction: a node lists the children of a large znode in one.
+const MESSAGE_MAX: usize = 64 << 20;
+
+/// More than the product of any sensible bandwidth and delay, so that flow control never idles the link.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+
+/// The session's pings find a dead node sooner; this is for connections without a session yet.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
