@@ -1,1 +1,13 @@
-//! stub
+//! What every `main` of Quorate shares, so that all of them behave alike:
+//!
+//! - [`config`]: the settings of a node from flags, environment and file, each with where it came from;
+//! - [`listen`]: the one way to bind a port and to serve gRPC on it;
+//! - [`telemetry`]: log lines;
+//! - [`shutdown`]: signals, and a drain that ends.
+//!
+//! Nothing here knows what a service does.
+
+pub mod config;
+pub mod listen;
+pub mod shutdown;
+pub mod telemetry;

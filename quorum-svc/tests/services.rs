@@ -38,7 +38,13 @@ struct Node {
 }
 
 impl Node {
-    fn start(id: u32, dir: &Path, listener: TcpListener, addresses: &BTreeMap<PeerId, String>, election: Named) -> Node {
+    fn start(
+        id: u32,
+        dir: &Path,
+        listener: TcpListener,
+        addresses: &BTreeMap<PeerId, String>,
+        election: Named,
+    ) -> Node {
         let core = quorum_core::Config {
             me: PeerId(id),
             ensemble: Ensemble::of_voters(addresses.keys().map(|p| p.0)).unwrap(),
@@ -108,12 +114,14 @@ impl Ensemble3 {
 
     async fn restart(&mut self, id: u32) {
         let listener = TcpListener::bind(&self.addresses[&PeerId(id)]).await.unwrap();
-        let node = Node::start(id, self.dir.path(), listener, &self.addresses, Named(self.leader.subscribe()));
+        let node =
+            Node::start(id, self.dir.path(), listener, &self.addresses, Named(self.leader.subscribe()));
         self.nodes.insert(id, node);
     }
 
     async fn submit(&self, node: u32, tickets: std::ops::RangeInclusive<u64>) {
-        let batch = tickets.map(|t| Request::Submit { ticket: Ticket(t), payload: payload(node, t) }).collect();
+        let batch =
+            tickets.map(|t| Request::Submit { ticket: Ticket(t), payload: payload(node, t) }).collect();
         self.nodes[&node].handle.request(batch).await.unwrap();
     }
 }
@@ -243,9 +251,7 @@ async fn s25_writes_wait_for_a_leader_and_a_barrier_comes_behind_them() {
     e.leader.send_replace(Some(PeerId(3)));
     store.read(50).await;
     e.nodes[&1].handle.request(vec![Request::Barrier { ticket: Ticket(51) }]).await.unwrap();
-    let barrier = async {
-        while !store.step().await.contains(&FeedItem::Barrier { ticket: Ticket(51) }) {}
-    };
+    let barrier = async { while !store.step().await.contains(&FeedItem::Barrier { ticket: Ticket(51) }) {} };
     tokio::time::timeout(Duration::from_secs(30), barrier).await.expect("the barrier comes");
     for node in e.nodes.into_values() {
         node.stop().await;

@@ -299,9 +299,6 @@ impl Zab {
     fn propose_epoch(&mut self) {
         let accepted = self.accepted;
         let Role::Leading(leading) = &mut self.role else { return };
-        if leading.phase != Phase::Discovery {
-            return;
-        }
         let known = leading.peers(self.config.me, |l| matches!(l.stage, Stage::Known { .. }));
         if !self.config.ensemble.is_quorum(&known) {
             return;
@@ -563,13 +560,10 @@ impl Zab {
         let now = self.now.mono;
         let me = self.config.me;
         let Role::Leading(leading) = &mut self.role else { return };
-        if !leading.established() {
-            if now >= leading.since + self.config.init_limit {
-                self.look("no quorum within the init limit");
-                return;
-            }
+        if !leading.established() && now >= leading.since + self.config.init_limit {
+            self.look("no quorum within the init limit");
+            return;
         }
-        let Role::Leading(leading) = &mut self.role else { return };
         if now < leading.next_ping {
             return;
         }

@@ -24,9 +24,10 @@ pub struct Config {
     pub ping_interval: Duration,
     /// How long a request waits for a leader before it is refused.
     pub park_limit: Duration,
-    /// Requests of this server's store, or of all learners together on the leader, that may be under way.
+    /// Requests of this server's store that may be under way; the store is refused what is beyond. On a leader, writes of
+    /// learners are refused while twice as many, its own included, wait for their commit.
     pub requests_max: usize,
-    /// The same in bytes of payload.
+    /// The same in bytes of payload. No payload may be larger.
     pub request_bytes_max: usize,
 }
 

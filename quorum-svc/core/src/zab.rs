@@ -395,6 +395,10 @@ impl Zab {
     fn on_request(&mut self, request: Request) {
         match request {
             Request::Submit { ticket, payload } => {
+                if payload.len() > self.config.request_bytes_max {
+                    self.refuse(ticket, Refusal::TooLarge);
+                    return;
+                }
                 if self.pending.len() >= self.config.requests_max
                     || self.pending.bytes() + payload.len() > self.config.request_bytes_max
                 {
@@ -522,4 +526,72 @@ impl Zab {
 
 fn limit_micros(config: &Config) -> u64 {
     u64::try_from(config.park_limit.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{Ensemble, EpochSpan};
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Carries out what a single server wants done: its disk is perfect, and it elects itself.
+    fn turn(core: &mut Zab) -> Vec<Output> {
+        let mut all = Vec::new();
+        while let Some(output) = core.poll_output() {
+            let done = match &output {
+                Output::Append(entries) => Input::Persisted { upto: entries.last().unwrap().zxid },
+                Output::PersistEpochs { .. } => Input::EpochsPersisted,
+                Output::Elect(_) => Input::Elected { leader: core.config.me },
+                _ => Input::Timeout,
+            };
+            core.handle(Now::default(), done);
+            all.push(output);
+        }
+        all
+    }
+
+    #[test]
+    fn s27_when_the_counter_is_used_up_the_writes_go_on_in_a_new_epoch() {
+        let second = Duration::from_secs(1);
+        let config = Config {
+            me: PeerId(1),
+            ensemble: Ensemble::of_voters([1]).unwrap(),
+            init_limit: second,
+            sync_limit: second,
+            ping_interval: second,
+            park_limit: second,
+            requests_max: 100,
+            request_bytes_max: 100,
+        };
+        let mut core = Zab::new(config, Durable::default());
+        let _ = turn(&mut core);
+        // Four billion writes later: room for two more.
+        let epoch = core.current;
+        let spans = vec![EpochSpan { epoch, last: u32::MAX - 2 }];
+        core.history = History::from_parts(Zxid::ZERO, spans).unwrap();
+        (core.durable, core.committed, core.delivered) =
+            (core.history.last(), core.history.last(), core.history.last());
+
+        let submit = |t| Request::Submit { ticket: Ticket(t), payload: Bytes::from_static(b"w") };
+        core.handle(Now::default(), Input::Requests((1..=4).map(submit).collect()));
+        let outputs = turn(&mut core);
+        let entries: Vec<(Zxid, Option<u64>)> = outputs
+            .iter()
+            .filter_map(|o| if let Output::Append(entries) = o { Some(entries) } else { None })
+            .flatten()
+            .map(|e| (e.zxid, e.origin.map(|o| o.ticket.0)))
+            .collect();
+        let next = epoch.next().unwrap();
+        let expected = [
+            (Zxid::new(epoch, u32::MAX - 1), Some(1)),
+            (Zxid::new(epoch, u32::MAX), Some(2)),
+            (Zxid::marker(next), None),
+            (Zxid::new(next, 1), Some(3)),
+            (Zxid::new(next, 2), Some(4)),
+        ];
+        assert_eq!(entries, expected);
+        assert_eq!(core.status().committed, Zxid::new(next, 2));
+        assert_eq!(core.pending.len(), 0);
+    }
 }

@@ -1,1 +1,15 @@
-//! stub
+//! The heart of store-svc, pure: no task, socket, disk, clock or random number in here.
+//!
+//! - [`State`]: the znode tree and the sessions, a function of the log. Same entries, same state, same digest.
+//! - [`Server`]: a node's front: connections, the order of requests, and who waits for which entry of the log.
+
+mod digest;
+pub mod server;
+mod sessions;
+mod state;
+mod tree;
+
+pub use server::Server;
+pub use sessions::{KEPT_BYTES_MAX, KEPT_RESULTS_MAX, SessionInfo};
+pub use state::{Applied, Changes, LoadError, Loader, State};
+pub use tree::{At, Tree};

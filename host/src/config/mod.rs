@@ -1,0 +1,346 @@
+//! The settings of a node: flag over environment (`QUORATE_*`) over file (TOML) over default.
+//!
+//! Each setting is written once, in [`NodeConfig::read`]: its key, what it means and its default. The name of its
+//! environment variable, the list of known keys, the hints for misspelt ones and `quorate config show` follow from
+//! that. All faults are reported together, each with the key, where it stands and what would be right.
+
+mod layers;
+mod member;
+mod problem;
+mod value;
+
+use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
+
+use api::{Ensemble, EnsembleError, PeerId};
+
+use layers::Layers;
+pub use layers::{Effective, Source};
+pub use member::{MemberConfig, MemberRole};
+pub use problem::ConfigError;
+pub use value::{Setting, Size};
+
+/// Default port of the client API.
+pub const CLIENT_PORT: u16 = 2188;
+/// Default port of quorum-svc.
+pub const QUORUM_PORT: u16 = 2888;
+/// Default port of election-svc.
+pub const ELECTION_PORT: u16 = 3888;
+
+/// Variables that begin with `QUORATE_` and are not settings of a node: those of the command line tools and of
+/// [`crate::telemetry`].
+pub const OTHER_VARIABLES: [&str; 3] = ["QUORATE_ENDPOINTS", "QUORATE_LOG", "QUORATE_LOG_FORMAT"];
+
+/// Everything that one node needs to know, checked.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeConfig {
+    /// Name of the ensemble; servers of differently named ensembles refuse each other.
+    pub ensemble: String,
+    /// Which member this node is.
+    pub id: PeerId,
+    /// Where everything durable of this node lives.
+    pub data_dir: PathBuf,
+    /// Where to write the process id, if anywhere.
+    pub pid_file: Option<PathBuf>,
+    /// Where to listen.
+    pub listen: Listen,
+    /// All members in the order of their ids, this node among them.
+    pub members: Vec<MemberConfig>,
+    /// Periods and waits.
+    pub timing: Timing,
+    /// Bounds of what clients may ask for as session time-out.
+    pub session: SessionLimits,
+    /// Bounds of requests and queues.
+    pub limits: Limits,
+    /// The transaction log and its snapshots.
+    pub log: Log,
+}
+
+/// Addresses to bind; port 0 lets the system choose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Listen {
+    /// Client API.
+    pub client: SocketAddr,
+    /// quorum-svc.
+    pub quorum: SocketAddr,
+    /// election-svc.
+    pub election: SocketAddr,
+}
+
+/// Periods and waits of the protocols between servers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// Pings between leader and learners.
+    pub tick: Duration,
+    /// A learner that has not synchronised with its leader after this goes back to looking (S18).
+    pub init_limit: Duration,
+    /// A peer that is silent for this long counts as lost (S18).
+    pub sync_limit: Duration,
+    /// After a quorum agrees on a vote, how long a better one is waited for (S2).
+    pub finalize_wait: Duration,
+    /// How long writes wait for a leader before they are refused (S25).
+    pub park_limit: Duration,
+    /// How long connections and streams may take to end on shutdown.
+    pub drain: Duration,
+}
+
+/// What clients may ask for as session time-out is clamped to these.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SessionLimits {
+    /// At least.
+    pub timeout_min: Duration,
+    /// At most.
+    pub timeout_max: Duration,
+}
+
+/// Bounds of requests and queues.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bytes of one value, and of all values of one multi.
+    pub data: Size,
+    /// Writes of one node that wait for their commit; beyond it clients are held back.
+    pub in_flight: u32,
+    /// The same in bytes.
+    pub in_flight_bytes: Size,
+}
+
+/// The transaction log and its snapshots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// Bytes of one segment file.
+    pub segment_size: Size,
+    /// Newest entries kept in memory, for learners and the store.
+    pub recent_size: Size,
+    /// What may wait for the disk before a learner stops reading from its leader.
+    pub backlog_size: Size,
+    /// A snapshot is made after so many entries ...
+    pub snapshot_every: u64,
+    /// ... or after so many bytes of them.
+    pub snapshot_bytes: Size,
+}
+
+/// A configuration, and for each setting where it came from.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Loaded {
+    /// The settings.
+    pub node: NodeConfig,
+    /// The same as text, in the order of this file, for `quorate config show`.
+    pub effective: Vec<Effective>,
+}
+
+/// Reads and checks the settings of a node.
+///
+/// `env` is what the process's environment holds (others than `QUORATE_*` are ignored); `flags` are pairs of key and
+/// value as given on the command line. Relative paths in the file are relative to the folder of the file, so that a
+/// node's folder can be moved; elsewhere they are relative to the working directory.
+///
+/// # Errors
+/// All faults at once: an unreadable file, wrong keys, wrong values, settings that contradict each other.
+pub fn load(
+    file: Option<&Path>,
+    env: impl IntoIterator<Item = (String, String)>,
+    flags: &[(String, String)],
+) -> Result<Loaded, ConfigError> {
+    let mut layers = Layers::new(file, env, flags)?;
+    let node = NodeConfig::read(&mut layers);
+    let effective = layers.finish()?;
+    Ok(Loaded { node, effective })
+}
+
+/// The environment of this process, for [`load`].
+pub fn process_env() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os()
+        .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
+        .filter(|(k, _)| k.starts_with("QUORATE_"))
+}
+
+/// The environment variable of a setting: `timing.init_limit` is `QUORATE_TIMING_INIT_LIMIT`.
+#[must_use]
+pub fn variable(key: &str) -> String {
+    format!("QUORATE_{}", key.replace('.', "_").to_uppercase())
+}
+
+impl NodeConfig {
+    /// This node among the members.
+    #[must_use]
+    pub fn own(&self) -> Option<&MemberConfig> {
+        self.members.iter().find(|m| m.id == self.id)
+    }
+
+    /// The members as the cores see them.
+    ///
+    /// # Errors
+    /// None for a configuration that came from [`load`], which has checked it.
+    pub fn ensemble_of_members(&self) -> Result<Ensemble, EnsembleError> {
+        Ensemble::new(self.members.iter().map(MemberConfig::member))
+    }
+
+    fn read(r: &mut Layers) -> NodeConfig {
+        let ensemble =
+            r.get("ensemble", "name of the ensemble, the same on all members", "quorate".to_owned());
+        let id = PeerId(r.require("id", "which member this node is", 0u32, "`id = 1`"));
+        let data_dir = r.path("data_dir", "where everything durable of this node lives");
+        let data_dir = data_dir.unwrap_or_else(|| r.missing("data_dir", "`data_dir = \"/var/lib/quorate\"`"));
+        let pid_file = r.path("pid_file", "where to write the process id; empty for nowhere");
+        let members = r.members();
+
+        let own = members.iter().find(|m| m.id == id);
+        let port = |of: fn(&MemberConfig) -> u16, default| own.map_or(default, of);
+        let client = port(|m| m.client_port, CLIENT_PORT);
+        let quorum = port(|m| m.quorum_port, QUORUM_PORT);
+        let election = port(|m| m.election_port, ELECTION_PORT);
+        let host = r.get("listen.host", "IP address to listen on", IpAddr::from([0, 0, 0, 0]));
+        let client = r.get("listen.client_port", "port of the client API; 0: any", client);
+        let quorum = r.get("listen.quorum_port", "port of quorum-svc; 0: any", quorum);
+        let election = r.get("listen.election_port", "port of election-svc; 0: any", election);
+        let listen = Listen {
+            client: SocketAddr::new(host, client),
+            quorum: SocketAddr::new(host, quorum),
+            election: SocketAddr::new(host, election),
+        };
+
+        let millis = Duration::from_millis;
+        let timing = Timing {
+            tick: r.get("timing.tick", "pings between leader and learners", millis(200)),
+            init_limit: r.get("timing.init_limit", "time to synchronise with a new leader", millis(10_000)),
+            sync_limit: r.get(
+                "timing.sync_limit",
+                "silence after which a peer counts as lost",
+                millis(2_000),
+            ),
+            finalize_wait: r.get(
+                "timing.finalize_wait",
+                "wait for a better vote once a quorum agrees",
+                millis(200),
+            ),
+            park_limit: r.get("timing.park_limit", "how long writes wait for a leader", millis(10_000)),
+            drain: r.get("timing.drain", "how long connections may take to end on shutdown", millis(5_000)),
+        };
+        let session = SessionLimits {
+            timeout_min: r.get(
+                "session.timeout_min",
+                "shortest session time-out a client gets",
+                millis(1_000),
+            ),
+            timeout_max: r.get(
+                "session.timeout_max",
+                "longest session time-out a client gets",
+                millis(60_000),
+            ),
+        };
+        let limits = Limits {
+            data: r.get("limits.data", "bytes of one value, and of all values of a multi", Size::mib(1)),
+            in_flight: r.get("limits.in_flight", "writes of one node that wait for their commit", 16_384),
+            in_flight_bytes: r.get("limits.in_flight_bytes", "the same in bytes", Size::mib(64)),
+        };
+        let log = Log {
+            segment_size: r.get(
+                "log.segment_size",
+                "bytes of one file of the transaction log",
+                Size::mib(64),
+            ),
+            recent_size: r.get(
+                "log.recent_size",
+                "bytes of the newest entries kept in memory",
+                Size::mib(64),
+            ),
+            backlog_size: r.get("log.backlog_size", "bytes that may wait for the disk", Size::mib(64)),
+            snapshot_every: r.get("log.snapshot_every", "a snapshot after so many entries ...", 100_000),
+            snapshot_bytes: r.get("log.snapshot_bytes", "... or after so many bytes of them", Size::mib(64)),
+        };
+        let config =
+            NodeConfig { ensemble, id, data_dir, pid_file, listen, members, timing, session, limits, log };
+        config.check(r);
+        config
+    }
+
+    /// Rules that more than one setting is part of, or that are narrower than the type.
+    fn check(&self, r: &mut Layers) {
+        if self.ensemble.is_empty() || self.ensemble.len() > 64 {
+            r.refuse("ensemble", "a name of 1 to 64 bytes");
+        }
+        self.check_members(r);
+        let t = &self.timing;
+        for (key, value) in [
+            ("timing.tick", t.tick),
+            ("timing.init_limit", t.init_limit),
+            ("timing.sync_limit", t.sync_limit),
+            ("session.timeout_min", self.session.timeout_min),
+        ] {
+            if value < Duration::from_millis(1) {
+                r.refuse(key, "a duration of at least 1ms");
+            }
+        }
+        if t.sync_limit < 2 * t.tick {
+            r.refuse(
+                "timing.sync_limit",
+                "at least twice `timing.tick`, or one late ping costs a leader its follower",
+            );
+        }
+        if self.session.timeout_max < self.session.timeout_min {
+            r.refuse("session.timeout_max", "at least `session.timeout_min`");
+        }
+        if self.session.timeout_max > Duration::from_millis(u64::from(u32::MAX)) {
+            r.refuse("session.timeout_max", "less than 49 days");
+        }
+        if self.limits.data > Size::mib(16) || self.limits.data == Size(0) {
+            r.refuse(
+                "limits.data",
+                "a size from 1B to 16MiB, because every write passes every node's memory",
+            );
+        }
+        if self.limits.in_flight == 0 {
+            r.refuse("limits.in_flight", "at least 1");
+        }
+        if self.limits.in_flight_bytes < self.limits.data {
+            r.refuse(
+                "limits.in_flight_bytes",
+                "at least `limits.data`, or the largest write could never be taken",
+            );
+        }
+        if self.log.segment_size < Size::mib(1) || self.log.segment_size > Size::mib(4096) {
+            r.refuse("log.segment_size", "a size from 1MiB to 4GiB");
+        }
+        if self.log.snapshot_every == 0 {
+            r.refuse("log.snapshot_every", "at least 1");
+        }
+        if self.log.snapshot_bytes < Size::mib(1) {
+            r.refuse("log.snapshot_bytes", "at least 1MiB");
+        }
+    }
+
+    fn check_members(&self, r: &mut Layers) {
+        if self.members.is_empty() {
+            r.problem(
+                "no members: write a [[members]] section with id and host for each server, this one included; for a \
+                 server alone: [[members]] id = 1, host = \"127.0.0.1\"",
+            );
+            return;
+        }
+        if self.own().is_none() && self.id != PeerId(0) {
+            let ids: Vec<String> = self.members.iter().map(|m| m.id.to_string()).collect();
+            r.refuse("id", &format!("the id of one of the members, which are {}", ids.join(", ")));
+        }
+        if let Err(e) = self.ensemble_of_members() {
+            r.problem(&format!("members: {e}"));
+        }
+        let mut taken: BTreeMap<(&str, u16), String> = BTreeMap::new();
+        for m in &self.members {
+            for (what, port) in
+                [("client", m.client_port), ("quorum", m.quorum_port), ("election", m.election_port)]
+            {
+                let who = format!("{what} of member {}", m.id);
+                if let Some(other) = taken.get(&(m.host.as_str(), port)) {
+                    r.problem(&format!(
+                        "members: {other} and {who} both have the address {}:{port}; give one of them another port",
+                        m.host
+                    ));
+                } else {
+                    taken.insert((&m.host, port), who);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+use std::{collections::BTreeMap, fs};
+
+use super::*;
+
+const THREE: &str = r#"
+ensemble = "test"
+id = 2
+data_dir = "data"
+
+[[members]]
+id = 1
+host = "a"
+[[members]]
+id = 3
+host = "c"
+role = "observer"
+[[members]]
+id = 2
+host = "b"
+quorum_port = 12888
+
+[timing]
+init_limit = "3s"
+"#;
+
+fn load_text(text: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("quorate.toml");
+    fs::write(&path, text).unwrap();
+    let own = |list: &[(&str, &str)]| -> Vec<(String, String)> {
+        list.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect()
+    };
+    let mut result = load(Some(&path), own(env), &own(flags));
+    if let Err(e) = &mut result {
+        let prefix = format!("{}/", dir.path().display());
+        e.problems.iter_mut().for_each(|p| *p = p.replace(&prefix, ""));
+    }
+    result
+}
+
+fn problems(text: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Vec<String> {
+    load_text(text, env, flags).unwrap_err().problems
+}
+
+fn with(extra: &str) -> String {
+    format!("{THREE}{extra}")
+}
+
+#[test]
+fn a_file_is_read_and_defaults_fill_the_rest() {
+    let c = load_text(THREE, &[], &[]).unwrap().node;
+    assert_eq!((c.ensemble.as_str(), c.id), ("test", PeerId(2)));
+    assert!(
+        c.data_dir.is_absolute() && c.data_dir.ends_with("data"),
+        "relative to the file: {:?}",
+        c.data_dir
+    );
+    assert_eq!(c.members.iter().map(|m| m.id.0).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(c.listen.quorum.to_string(), "0.0.0.0:12888", "own ports come from the own member");
+    assert_eq!(c.listen.client.port(), CLIENT_PORT);
+    assert_eq!(c.members[0].client_address(), "a:2188");
+    assert_eq!(c.members[2].role, MemberRole::Observer);
+    assert_eq!(c.timing.init_limit, Duration::from_secs(3));
+    assert_eq!(c.limits.data, Size::mib(1));
+    assert_eq!(c.ensemble_of_members().unwrap().voters().count(), 2);
+}
+
+#[test]
+fn flag_beats_environment_beats_file_beats_default() {
+    let env =
+        [("QUORATE_TIMING_INIT_LIMIT", "4s"), ("QUORATE_TIMING_TICK", "50ms"), ("QUORATE_LOG", "debug")];
+    let loaded = load_text(THREE, &env, &[("timing.tick", "60ms")]).unwrap();
+    assert_eq!(loaded.node.timing.init_limit, Duration::from_secs(4));
+    assert_eq!(loaded.node.timing.tick, Duration::from_millis(60));
+    let by_key: BTreeMap<&str, &Effective> = loaded.effective.iter().map(|e| (e.key.as_str(), e)).collect();
+    assert_eq!(by_key["timing.tick"].source, Source::Flag);
+    assert_eq!(by_key["timing.tick"].value, "\"60ms\"");
+    assert_eq!(by_key["timing.init_limit"].source, Source::Env("QUORATE_TIMING_INIT_LIMIT".into()));
+    assert_eq!(by_key["limits.data"].source, Source::Default);
+    assert!(matches!(by_key["id"].source, Source::File { line: 3, .. }));
+}
+
+#[test]
+fn what_config_show_prints_can_be_read_back() {
+    let loaded = load_text(THREE, &[], &[]).unwrap();
+    let text: String = loaded.effective.iter().map(|e| format!("{} = {}\n", e.key, e.value)).collect();
+    assert_eq!(load_text(&text, &[], &[]).unwrap().node, loaded.node);
+}
+
+#[test]
+fn a_wrong_key_names_key_line_and_the_nearest_right_one() {
+    assert_eq!(
+        problems(&with("init_limt = \"3s\"\n"), &[], &[]),
+        ["quorate.toml:20: there is no key `timing.init_limt`; did you mean `timing.init_limit`?"]
+    );
+    assert_eq!(
+        problems(&format!("sync_limit = \"1s\"\n{THREE}"), &[], &[]),
+        ["quorate.toml:1: there is no key `sync_limit`; did you mean `timing.sync_limit`?"],
+        "a right key in the wrong place"
+    );
+    assert_eq!(
+        problems(&with("[[members]]\nid = 4\nhots = \"d\"\nhost = \"d\"\n"), &[], &[]),
+        ["quorate.toml:22, in a member: there is no key `hots`; did you mean `host`?"]
+    );
+    assert_eq!(
+        problems(&with("[zzz]\nqqqqqqqqqqqq = 1\n"), &[], &[]),
+        ["quorate.toml:21: there is no key `zzz.qqqqqqqqqqqq`; `quorate config show` lists the keys"]
+    );
+    assert_eq!(
+        problems(THREE, &[("QUORATE_TIMING_TIK", "1s")], &[("limits.dat", "1")]),
+        [
+            "command line: there is no key `limits.dat`; did you mean `limits.data`?",
+            "environment: QUORATE_TIMING_TIK is no setting; did you mean QUORATE_TIMING_TICK?"
+        ]
+    );
+}
+
+#[test]
+fn a_wrong_value_names_key_value_and_what_is_expected() {
+    assert_eq!(
+        problems(&with("tick = 200\n"), &[], &[]),
+        [
+            "quorate.toml:20: `timing.tick` is \"200\"; expected a duration such as \"200ms\", \"2s\" or \"1m 30s\""
+        ]
+    );
+    assert_eq!(
+        problems(&with("tick = [1]\n"), &[], &[("id", "-1")])[..2],
+        [
+            "flag: `id` is \"-1\"; expected a number from 0 to 4294967295",
+            "quorate.toml:20: `timing.tick` is a table or list; expected a duration such as \"200ms\", \"2s\" or \
+             \"1m 30s\"",
+        ]
+    );
+    assert_eq!(
+        problems(THREE, &[("QUORATE_LIMITS_DATA", "17MiB")], &[]),
+        [
+            "environment QUORATE_LIMITS_DATA: `limits.data` is \"17MiB\"; expected a size from 1B to 16MiB, because \
+          every write passes every node's memory"
+        ]
+    );
+}
+
+#[test]
+fn members_must_make_an_ensemble_with_this_node_in_it() {
+    assert_eq!(
+        problems(THREE, &[], &[("id", "7")]),
+        ["flag: `id` is 7; expected the id of one of the members, which are 1, 2, 3"]
+    );
+    let members = |list: &str| problems(THREE, &[("QUORATE_MEMBERS", list)], &[]).join("|");
+    assert!(members("[{id=2,host=\"a\"},{id=2,host=\"b\"}]").contains("member id 2 appears twice"));
+    assert!(members("[{id=2,host=\"a\",role=\"observer\"}]").contains("no voter"));
+    assert!(
+        members("[{id=1,host=\"a\"},{id=2,host=\"a\"}]")
+            .contains("client of member 1 and client of member 2 both have the address a:2188")
+    );
+    assert!(members("[{id=2}]").contains("a member has no `host`"));
+    assert!(members("[{id=2,host=\"a:1\",client_port=0}]").contains("port 0"));
+    assert!(members("nonsense").contains("expected a list such as"));
+    let none = problems("id = 1\ndata_dir = \"d\"\n", &[], &[]);
+    assert!(none.len() == 1 && none[0].starts_with("no members"), "{none:?}");
+}
+
+#[test]
+fn members_can_come_from_the_environment() {
+    let env = [("QUORATE_MEMBERS", "[{id=2,host=\"::1\",weight=3}]"), ("QUORATE_LISTEN_CLIENT_PORT", "0")];
+    let c = load_text(THREE, &env, &[]).unwrap().node;
+    assert_eq!(c.members.len(), 1);
+    assert_eq!((c.members[0].quorum_address().as_str(), c.members[0].weight), ("[::1]:2888", 3));
+    assert_eq!(c.listen.client.port(), 0);
+}
+
+#[test]
+fn missing_settings_and_broken_files_are_told() {
+    let empty = problems("", &[], &[]);
+    assert!(empty[0].starts_with("`id` is not set; write `id = 1`"), "{empty:?}");
+    assert!(empty[1].starts_with("`data_dir` is not set"), "{empty:?}");
+    assert!(problems("id = \n", &[], &[])[0].starts_with("quorate.toml is not valid TOML"));
+    let gone = load(Some(Path::new("/nonexistent/q.toml")), [], &[]).unwrap_err();
+    assert!(gone.to_string().starts_with("cannot read the configuration /nonexistent/q.toml"), "{gone}");
+}
+
+#[test]
+fn service_links_of_kubernetes_are_no_settings() {
+    let env = [
+        ("QUORATE_SERVICE_HOST", "10.0.0.1"),
+        ("QUORATE_SERVICE_PORT_CLIENT", "2188"),
+        ("QUORATE_PORT", "tcp://10.0.0.1:2188"),
+        ("QUORATE_PORT_2188_TCP_ADDR", "10.0.0.1"),
+    ];
+    load_text(THREE, &env, &[]).unwrap();
+    assert_eq!(problems(THREE, &[("QUORATE_PORT", "2188")], &[]).len(), 1);
+}
+
+#[test]
+fn sizes_are_read_and_written_as_people_do() {
+    for (text, bytes) in
+        [("0", 0), ("7", 7), ("7B", 7), ("64KiB", 65_536), ("1 MiB", 1 << 20), ("2MB", 2_000_000)]
+    {
+        assert_eq!(Size::parse(text), Some(Size(bytes)), "{text}");
+        assert_eq!(Size::parse(&Size(bytes).to_string()), Some(Size(bytes)));
+    }
+    for text in ["", "MiB", "-1", "1.5MiB", "1mib", "99999999999GiB", "1MiBé"] {
+        assert_eq!(Size::parse(text), None, "{text}");
+    }
+    assert_eq!(Size(3 << 30).to_string(), "3GiB");
+}

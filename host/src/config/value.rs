@@ -1,0 +1,140 @@
+use std::{
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// A type that a setting can have. The text is the same in a flag, in the environment and in the file.
+pub trait Setting: Sized {
+    /// What is expected, with an example; ends the sentence "expected ...".
+    const EXPECTED: &'static str;
+
+    /// Reads the text; `None` if it is not what is expected.
+    fn parse(text: &str) -> Option<Self>;
+
+    /// As it would be written in the file.
+    fn to_toml(&self) -> String;
+}
+
+/// A number of bytes, written as `512B`, `64KiB`, `1MiB`, `2GiB` (or with `kB`, `MB`, `GB` for powers of ten, or
+/// without a unit).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Size(pub u64);
+
+impl Size {
+    /// So many MiB.
+    #[must_use]
+    pub const fn mib(n: u64) -> Size {
+        Size(n << 20)
+    }
+
+    /// As a length in memory; saturates on machines whose memory is smaller.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, bytes) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
+            if self.0 >= bytes && self.0.is_multiple_of(bytes) {
+                return write!(f, "{}{unit}", self.0 / bytes);
+            }
+        }
+        write!(f, "{}B", self.0)
+    }
+}
+
+impl Setting for Size {
+    const EXPECTED: &'static str = "a size such as \"64KiB\", \"1MiB\" or a number of bytes";
+
+    fn parse(text: &str) -> Option<Size> {
+        let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let (number, unit) = text.split_at_checked(digits)?;
+        let factor = match unit.trim_start() {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            "kB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            _ => return None,
+        };
+        number.parse::<u64>().ok()?.checked_mul(factor).map(Size)
+    }
+
+    fn to_toml(&self) -> String {
+        format!("\"{self}\"")
+    }
+}
+
+impl Setting for Duration {
+    const EXPECTED: &'static str = "a duration such as \"200ms\", \"2s\" or \"1m 30s\"";
+
+    fn parse(text: &str) -> Option<Duration> {
+        humantime::parse_duration(text).ok()
+    }
+
+    fn to_toml(&self) -> String {
+        format!("\"{}\"", humantime::format_duration(*self))
+    }
+}
+
+impl Setting for String {
+    const EXPECTED: &'static str = "a text";
+
+    fn parse(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    fn to_toml(&self) -> String {
+        toml::Value::from(self.as_str()).to_string()
+    }
+}
+
+impl Setting for PathBuf {
+    const EXPECTED: &'static str = "a path";
+
+    fn parse(text: &str) -> Option<PathBuf> {
+        Some(Path::new(text).to_owned())
+    }
+
+    fn to_toml(&self) -> String {
+        self.to_string_lossy().into_owned().to_toml()
+    }
+}
+
+impl Setting for IpAddr {
+    const EXPECTED: &'static str = "an IP address such as \"127.0.0.1\", \"0.0.0.0\" or \"::\"";
+
+    fn parse(text: &str) -> Option<IpAddr> {
+        text.parse().ok()
+    }
+
+    fn to_toml(&self) -> String {
+        format!("\"{self}\"")
+    }
+}
+
+macro_rules! number {
+    ($type:ty, $expected:literal) => {
+        impl Setting for $type {
+            const EXPECTED: &'static str = $expected;
+
+            fn parse(text: &str) -> Option<$type> {
+                text.parse().ok()
+            }
+
+            fn to_toml(&self) -> String {
+                self.to_string()
+            }
+        }
+    };
+}
+
+number!(u16, "a number from 0 to 65535");
+number!(u32, "a number from 0 to 4294967295");
+number!(u64, "a number from 0 upward");

@@ -1,0 +1,573 @@
+//! The command line: what can be said, and the help that teaches it.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use host::config::{Setting as _, Size};
+
+use crate::exit;
+
+/// A coordination service: a replicated tree of znodes that a small ensemble of nodes keeps in agreement.
+///
+/// `quorate up` starts an ensemble on this machine to try things with; `quorate serve` runs one node of a real one. All
+/// other commands are clients: they talk to the nodes in --endpoints (or QUORATE_ENDPOINTS), and to another one when a
+/// node fails.
+#[derive(Parser, Debug)]
+#[command(name = "quorate", version, max_term_width = 110, after_help = exit::HELP, after_long_help = format!("{AFTER}\n\n{}", exit::HELP))]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const AFTER: &str = "\
+Try it:
+  quorate up                        in one terminal; and in another:
+  quorate create /hello world
+  quorate get /hello
+  quorate status
+
+Environment:
+  QUORATE_ENDPOINTS     nodes to talk to, as in --endpoints
+  QUORATE_LOG           which log lines to print: warn, info, info,quorum_svc=debug ...
+  QUORATE_LOG_FORMAT    text or json
+  QUORATE_*             settings of a node; `quorate config show --explain` lists them";
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Start an ensemble on this machine.
+    ///
+    /// Every node is a process of its own, so that each can be killed by itself to see what happens. No node is started
+    /// again by itself: when one ends, the end of its log and the command to start it again are printed. Ctrl-C stops
+    /// all of them. DIR/node-N/ holds the configuration (quorate.toml), the process id (pid), the log lines (log) and the
+    /// data of node N. Started again on the same DIR, the ensemble goes on with its data.
+    ///
+    /// Node N listens on 127.0.0.1, on port N*10000 + 2188 (clients), 2888 (quorum) and 3888 (election).
+    #[command(after_help = "\
+Examples:
+  quorate up                                      three nodes, data removed at the end
+  quorate up --nodes 5 --data ./ensemble          five nodes, data kept
+  quorate up --base-port 7000                     on ports 7000-7002, 7020-7022, 7040-7042")]
+    Up(Up),
+
+    /// Run one node.
+    ///
+    /// Election, quorum and store in one process, until SIGINT or SIGTERM. Settings come from flags, then from the
+    /// environment (QUORATE_*), then from the file, then from defaults; see `quorate config show`.
+    #[command(after_help = "\
+Examples:
+  quorate serve --config /etc/quorate/quorate.toml
+  QUORATE_ID=2 quorate serve --config quorate.toml --set timing.sync_limit=5s
+
+A configuration for the first of three nodes:
+  ensemble = \"production\"
+  id = 1
+  data_dir = \"/var/lib/quorate\"
+  [[members]]
+  id = 1
+  host = \"node-1.example\"
+  [[members]]
+  id = 2
+  host = \"node-2.example\"
+  [[members]]
+  id = 3
+  host = \"node-3.example\"")]
+    Serve(Serve),
+
+    /// Create a znode.
+    ///
+    /// Prints the path of the new znode, which differs from PATH for a sequential one. The parent must exist, unless
+    /// --parents is given.
+    #[command(after_help = "\
+Examples:
+  quorate create /app/config 'x = 1' --parents
+  quorate create /app/blob --file picture.png
+  date | quorate create /app/date -
+  quorate create --sequential /queue/task-          prints /queue/task-0000000000, then ...1
+  quorate create --ephemeral /members/me            there until Ctrl-C")]
+    Create(Create),
+
+    /// Print the value of a znode.
+    ///
+    /// Writes exactly the bytes of the value to standard output, without a newline behind them.
+    #[command(after_help = "\
+Examples:
+  quorate get /app/config
+  quorate get /app/blob > picture.png
+  quorate get /app/config -o json | jq .stat.version
+
+With -o json: {path, value, stat}, where `value` is a text; a value that is not UTF-8 is given in Base64 as
+`value_base64` instead.")]
+    Get(Get),
+
+    /// Replace the value of a znode.
+    ///
+    /// With --version only if nobody has changed it since: the version is in `quorate stat`, and counts the changes of
+    /// the value from 0.
+    #[command(after_help = "\
+Examples:
+  quorate set /app/config 'x = 2'
+  quorate set /app/config 'x = 3' --version 1
+  quorate set /app/blob --file picture.png
+  date | quorate set /app/date -")]
+    Set(Set),
+
+    /// Delete a znode.
+    ///
+    /// One that has children is refused, unless --recursive is given. Recursive deletion is many deletions, not one:
+    /// others may see some of them, and children created meanwhile make it fail.
+    #[command(after_help = "\
+Examples:
+  quorate delete /app/config
+  quorate delete /app/config --version 3
+  quorate delete -r /app")]
+    Delete(Delete),
+
+    /// Show everything about a znode but its value.
+    ///
+    /// zxids are places in the order of all writes: epoch and counter, in hexadecimal. Times are of the leader's clock.
+    #[command(after_help = "\
+Examples:
+  quorate stat /app/config
+  quorate stat /app/config -o json | jq .version")]
+    Stat(StatArgs),
+
+    /// List the children of a znode.
+    #[command(after_help = "\
+Examples:
+  quorate ls                 of the root
+  quorate ls -l /app         with version, size, number of children and time
+  quorate ls -R /app         everything below, by full paths
+  quorate ls /app -o json    an array of names; of objects with -l")]
+    Ls(Ls),
+
+    /// Wait until the node that is asked has caught up.
+    ///
+    /// After it, reads on that node see everything that was committed anywhere before. To see the newest value, use
+    /// `get --sync`: two commands may talk to two nodes.
+    #[command(after_help = "\
+Examples:
+  quorate sync --endpoints 127.0.0.1:22188
+  quorate get --sync /app/config")]
+    Sync(SyncArgs),
+
+    /// Put a directory tree into the ensemble.
+    ///
+    /// Each file becomes a znode with the file's bytes as its value; each directory a znode with children. File names
+    /// that no znode may have are written with %XX. `quorate export` gives the same tree back, byte for byte, empty
+    /// files and empty directories included; modes, owners and times are not kept. Symbolic links and special files
+    /// cannot be represented: with any of them, or with a file above --max-size, nothing is written, unless
+    /// --skip-special is given.
+    ///
+    /// The znode must not exist yet, parents are made. The import goes on through the loss of nodes, as long as a quorum
+    /// comes back before the session ends.
+    #[command(after_help = "\
+Examples:
+  quorate import ./conf /app/conf
+  quorate import ~/.cargo/registry/src /sources --in-flight 1024")]
+    Import(Import),
+
+    /// Write a tree of znodes into a directory.
+    ///
+    /// The reverse of `quorate import`. The directory must not exist yet, or be empty. The newest state is exported (a
+    /// sync comes first), but not one moment's: writes that others make meanwhile may be seen in part. A znode that has
+    /// children and a value that import did not put there is written as a directory, its value as `%value` in it.
+    #[command(after_help = "\
+Examples:
+  quorate export /app/conf ./conf
+  quorate export / ./everything")]
+    Export(Export),
+
+    /// Show all nodes of the ensemble.
+    ///
+    /// Asks every member, also those that --endpoints does not name. Lag is how many entries of the leader's log the node
+    /// has not applied yet. The digest covers the tree and all sessions: nodes that have applied the same zxid have
+    /// the same one. Ends with 4 if a node is missing or there is no leader, with 3 if no node answers.
+    #[command(after_help = "\
+Examples:
+  quorate status
+  quorate status -o json | jq -r '.[] | select(.role == \"leader\").endpoint'
+
+With -o json: an array with one object for each member: id, endpoint, role (leader, follower, observer, looking,
+unreachable), epoch, zxid (last in its log), applied, lag, sessions, znodes, digest, uptime (seconds). zxid, applied and
+digest are texts in hexadecimal with 0x. What is not known is null.")]
+    Status(Status),
+
+    /// Measure an ensemble.
+    #[command(subcommand)]
+    Bench(Bench),
+
+    /// Look at the configuration of a node.
+    #[command(subcommand)]
+    Config(Config),
+}
+
+/// How to reach the ensemble.
+#[derive(Args, Debug, Clone)]
+pub(crate) struct Connection {
+    /// Nodes to talk to, host:port of the client API; one that answers is enough.
+    #[arg(
+        long,
+        env = "QUORATE_ENDPOINTS",
+        value_delimiter = ',',
+        value_name = "HOST:PORT,...",
+        value_parser = endpoint,
+        default_value = "127.0.0.1:12188,127.0.0.1:22188,127.0.0.1:32188",
+        hide_env_values = true
+    )]
+    pub(crate) endpoints: Vec<String>,
+
+    /// Give up after so long without an answer.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10s")]
+    pub(crate) timeout: Duration,
+}
+
+/// How to print the result.
+#[derive(Args, Debug, Clone, Copy)]
+pub(crate) struct Output {
+    /// For people, or for programs.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Up {
+    /// How many nodes, 1 to 9 [default: 3, or as many as DIR has].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub(crate) nodes: Option<u8>,
+
+    /// Where to keep the nodes' folders [default: a new temporary directory, removed at the end].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+
+    /// Pack the ports: node 1 at N (client), N+1 (quorum), N+2 (election), node 2 at N+20 ..., so that several ensembles
+    /// fit side by side.
+    #[arg(long, value_name = "N")]
+    pub(crate) base_port: Option<u16>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+
+    /// End when the process with this id, which has to be the parent, does.
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(crate) exit_with_parent: Option<u32>,
+}
+
+/// Where the settings of a node come from.
+#[derive(Args, Debug)]
+pub(crate) struct Settings {
+    /// The configuration file, TOML.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Which member this node is; overrides `id`.
+    #[arg(long, value_name = "N")]
+    pub(crate) id: Option<String>,
+
+    /// Where everything durable lives; overrides `data_dir`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<String>,
+
+    /// Any other setting, by its key; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = key_and_value)]
+    pub(crate) set: Vec<(String, String)>,
+}
+
+impl Settings {
+    /// As pairs of key and value.
+    pub(crate) fn flags(&self) -> Vec<(String, String)> {
+        let named = [("id", &self.id), ("data_dir", &self.data_dir)];
+        let named = named.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v.clone()?)));
+        self.set.iter().cloned().chain(named).collect()
+    }
+}
+
+/// The value of a znode, from one of three places.
+#[derive(Args, Debug)]
+pub(crate) struct Value {
+    /// The value; `-` reads it from standard input.
+    #[arg(value_name = "VALUE", conflicts_with = "file", allow_hyphen_values = true)]
+    pub(crate) value: Option<String>,
+
+    /// Read the value from a file.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Create {
+    /// Where; from the root, as in /app/config.
+    pub(crate) path: String,
+    #[command(flatten)]
+    pub(crate) value: Value,
+    /// Remove it when this command ends: it waits for Ctrl-C.
+    #[arg(long, short)]
+    pub(crate) ephemeral: bool,
+    /// Put the next number of the parent behind the name, ten digits wide.
+    #[arg(long, short)]
+    pub(crate) sequential: bool,
+    /// Make missing parents, empty ones.
+    #[arg(long, short)]
+    pub(crate) parents: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Get {
+    /// Which znode.
+    pub(crate) path: String,
+    /// See everything that was committed before: sync first.
+    #[arg(long)]
+    pub(crate) sync: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Set {
+    /// Which znode.
+    pub(crate) path: String,
+    #[command(flatten)]
+    pub(crate) value: Value,
+    /// Only if the znode has this version.
+    #[arg(long, value_parser = version())]
+    pub(crate) version: Option<i32>,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Delete {
+    /// Which znode.
+    pub(crate) path: String,
+    /// Only if the znode has this version.
+    #[arg(long, value_parser = version(), conflicts_with = "recursive")]
+    pub(crate) version: Option<i32>,
+    /// With everything below it.
+    #[arg(long, short)]
+    pub(crate) recursive: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct StatArgs {
+    /// Which znode.
+    pub(crate) path: String,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Ls {
+    /// Which znode.
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
+    /// More about each child.
+    #[arg(long, short)]
+    pub(crate) long: bool,
+    /// Everything below, not only the children.
+    #[arg(long, short = 'R')]
+    pub(crate) recursive: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct SyncArgs {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Import {
+    /// What to import.
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// The znode to make of it.
+    #[arg(value_name = "ZNODE")]
+    pub(crate) path: String,
+    /// Writes under way at the same time.
+    #[arg(long, value_name = "N", default_value = "256", value_parser = in_flight())]
+    pub(crate) in_flight: u32,
+    /// Refuse files larger than this; the ensemble's own limit is the setting `limits.data`.
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = size)]
+    pub(crate) max_size: Size,
+    /// Leave symbolic links and special files out, with a warning for each.
+    #[arg(long)]
+    pub(crate) skip_special: bool,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Export {
+    /// Which znode, with everything below it.
+    #[arg(value_name = "ZNODE")]
+    pub(crate) path: String,
+    /// Where to write.
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    /// Reads under way at the same time.
+    #[arg(long, value_name = "N", default_value = "64", value_parser = in_flight())]
+    pub(crate) in_flight: u32,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// Nodes to ask first, host:port of the client API; they name the other members.
+    #[arg(
+        long,
+        env = "QUORATE_ENDPOINTS",
+        value_delimiter = ',',
+        value_name = "HOST:PORT,...",
+        value_parser = endpoint,
+        default_value = "127.0.0.1:12188,127.0.0.1:22188,127.0.0.1:32188",
+        hide_env_values = true
+    )]
+    pub(crate) endpoints: Vec<String>,
+    /// A node that has not answered after this counts as unreachable.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "2s")]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Bench {
+    /// Writes per second, and how long they take.
+    ///
+    /// One client with one session replaces values of znodes under a parent made for it, with a fixed number of writes
+    /// under way at any time. It runs for a tenth longer than --seconds (half a second at least): that warms up and is not
+    /// counted. Everything made is deleted at the end.
+    #[command(after_help = "\
+Examples:
+  quorate bench write
+  quorate bench write --in-flight 1024 --size 100 --seconds 10 -o json
+
+With -o json: {ops, seconds, ops_per_second, p50_us, p99_us, p999_us, max_us, in_flight, size, znodes}.")]
+    Write(BenchWrite),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct BenchWrite {
+    /// Writes under way at any time.
+    #[arg(long, value_name = "N", default_value = "1024", value_parser = in_flight())]
+    pub(crate) in_flight: u32,
+    /// Bytes of each value.
+    #[arg(long, value_name = "BYTES", default_value = "100B", value_parser = size)]
+    pub(crate) size: Size,
+    /// How long to measure.
+    #[arg(long, value_name = "S", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) seconds: u32,
+    /// Over how many znodes the writes are spread.
+    #[arg(long, value_name = "K", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) znodes: u32,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Config {
+    /// Print every setting in effect, and where it came from.
+    ///
+    /// What is printed is a valid configuration file.
+    #[command(after_help = "\
+Examples:
+  quorate config show --config quorate.toml
+  quorate config show --config quorate.toml --explain")]
+    Show(ConfigShow),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct ConfigShow {
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+    /// Say what each setting means, and the name of its environment variable.
+    #[arg(long)]
+    pub(crate) explain: bool,
+}
+
+fn endpoint(text: &str) -> Result<String, String> {
+    let parts = text.trim().rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    match parts {
+        Some((host, port)) if port != 0 && !host.is_empty() && !host.contains('/') => {
+            Ok(text.trim().to_owned())
+        }
+        _ => Err("expected host:port, as in 127.0.0.1:2188".to_owned()),
+    }
+}
+
+fn key_and_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, as in timing.tick=100ms")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
+}
+
+fn size(text: &str) -> Result<Size, String> {
+    Size::parse(text).ok_or_else(|| format!("expected {}", Size::EXPECTED))
+}
+
+fn version() -> impl clap::builder::TypedValueParser<Value = i32> {
+    clap::value_parser!(i32).range(0..)
+}
+
+fn in_flight() -> impl clap::builder::TypedValueParser<Value = u32> {
+    clap::value_parser!(u32).range(1..=16_384)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_arguments_are_refused_with_what_is_expected() {
+        let refused = |args: &[&str]| Cli::try_parse_from(args).unwrap_err().to_string();
+        assert!(
+            refused(&["quorate", "get", "/a", "--endpoints", "127.0.0.1"]).contains("expected host:port")
+        );
+        assert!(refused(&["quorate", "set", "/a", "x", "--version", "-1"]).contains("-1"));
+        assert!(refused(&["quorate", "set", "/a", "x", "--file", "f"]).contains("cannot be used with"));
+        assert!(refused(&["quorate", "up", "--nodes", "10"]).contains("1..=9"));
+        assert!(refused(&["quorate", "serve", "--set", "x"]).contains("expected KEY=VALUE"));
+        assert!(refused(&["quorate", "bench", "write", "--size", "1Q"]).contains("expected a size"));
+    }
+
+    #[test]
+    fn every_command_has_an_example_or_commands_of_its_own() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let name = command.get_name();
+            assert!(help.contains(&format!("quorate {name}")) || command.has_subcommands(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! `quorate serve`: one node, all three services in one process.
+
+use std::{collections::BTreeMap, convert::Infallible, fmt::Display, fs, path::PathBuf, time::Duration};
+
+use api::{Ensemble, PeerId};
+use client_sdk::NodeMember;
+use election_svc::ElectionService;
+use host::{
+    config::{self, MemberConfig, MemberRole, NodeConfig},
+    listen::{self, Listener},
+    shutdown::{self, drained},
+};
+use quorum_svc::QuorumService;
+use rustix::process::{Signal, set_parent_process_death_signal};
+use store_svc::StoreService;
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic_health::{
+    ServingStatus,
+    pb::health_server::{Health, HealthServer},
+};
+use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
+
+use crate::{
+    args::Serve,
+    exit::{Doing as _, Failure},
+};
+
+/// Runs until a signal comes, or until a service stops by itself.
+pub(crate) async fn run(args: &Serve) -> Result<(), Failure> {
+    if let Some(parent) = args.exit_with_parent {
+        end_with(parent)?;
+    }
+    let settings = &args.settings;
+    let node = config::load(settings.config.as_deref(), config::process_env(), &settings.flags())?.node;
+    let shutdown = shutdown::on_signals().doing("listen for signals")?;
+    // Ports before data: who finds the port taken has touched nothing.
+    let ports = Ports::bind(&node).await?;
+    let _pid_file = node.pid_file.clone().map(PidFile::write).transpose()?;
+    let ran = serve(&node, ports, shutdown).await;
+    if ran.is_ok() {
+        tracing::info!("node {} has stopped", node.id);
+    }
+    ran
+}
+
+/// Opens the services from below, election, quorum, store, and runs them.
+async fn serve(node: &NodeConfig, ports: Ports, shutdown: CancellationToken) -> Result<(), Failure> {
+    let election = ElectionService::new(election_config(node)?, shutdown.clone())
+        .map_err(|e| Failure::usage(e.to_string()))?;
+    // Recovery blocks on the disk, and nothing else runs yet.
+    let quorum = QuorumService::open(quorum_config(node)?, election.handle.clone(), shutdown.clone())
+        .map_err(|e| Failure::refused(e.to_string()))?;
+    let store = StoreService::open(store_config(node), quorum.handle(), shutdown.clone())
+        .map_err(|e| Failure::refused(e.to_string()))?;
+
+    let mut client_routes = Routes::builder();
+    client_routes
+        .add_service(store.coordination())
+        .add_service(store.node())
+        .add_service(health(store.readiness()).await)
+        .add_service(reflection()?);
+
+    let drain = node.timing.drain;
+    let port = |listener, routes| listen::serve(listener, routes, shutdown.clone(), drain);
+    let mut services = Services { running: JoinSet::new(), shutdown: shutdown.clone() };
+    services.spawn("the election port", port(ports.election, Routes::new(election.server)));
+    services.spawn("the quorum port", port(ports.quorum, Routes::new(quorum.learn_service())));
+    services.spawn("the client port", port(ports.client, client_routes.routes()));
+    let driver = election.driver;
+    services.spawn("the election", async move {
+        driver.run().await;
+        Ok::<(), Infallible>(())
+    });
+    services.spawn("the quorum", quorum.run());
+    services.spawn("the store", store.run());
+    services.all_ended(drain).await
+}
+
+fn election_config(node: &NodeConfig) -> Result<election_svc::Config, Failure> {
+    let mut core = election_core::Config::new(node.id, ensemble(node)?);
+    core.finalize_wait = node.timing.finalize_wait;
+    Ok(election_svc::Config {
+        ensemble_name: node.ensemble.clone(),
+        core,
+        addresses: addresses(node, MemberConfig::election_address),
+    })
+}
+
+fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Failure> {
+    let core = quorum_core::Config {
+        me: node.id,
+        ensemble: ensemble(node)?,
+        init_limit: node.timing.init_limit,
+        sync_limit: node.timing.sync_limit,
+        ping_interval: node.timing.tick,
+        park_limit: node.timing.park_limit,
+        requests_max: node.limits.in_flight as usize,
+        request_bytes_max: node.limits.in_flight_bytes.bytes(),
+    };
+    Ok(quorum_svc::Config {
+        ensemble: node.ensemble.clone(),
+        core,
+        addresses: addresses(node, MemberConfig::quorum_address),
+        data_dir: node.data_dir.clone(),
+        segment_bytes: node.log.segment_size.0,
+        recent_bytes: node.log.recent_size.bytes(),
+        backlog_bytes: node.log.backlog_size.bytes(),
+    })
+}
+
+fn store_config(node: &NodeConfig) -> store_svc::Config {
+    let member = |m: &MemberConfig| NodeMember {
+        id: m.id,
+        client_address: m.client_address(),
+        observer: m.role == MemberRole::Observer,
+    };
+    store_svc::Config {
+        ensemble: node.ensemble.clone(),
+        members: node.members.iter().map(member).collect(),
+        limits: store_svc::Limits {
+            data_max: node.limits.data.0,
+            session_timeout_min: node.session.timeout_min,
+            session_timeout_max: node.session.timeout_max,
+            park: node.timing.park_limit,
+            ..store_svc::Limits::default()
+        },
+        snapshot_entries: node.log.snapshot_every,
+        snapshot_bytes: node.log.snapshot_bytes.0,
+        ..store_svc::Config::new(node.id, node.data_dir.clone())
+    }
+}
+
+fn ensemble(node: &NodeConfig) -> Result<Ensemble, Failure> {
+    node.ensemble_of_members().map_err(|e| Failure::usage(e.to_string()))
+}
+
+/// The standard health protocol: the node as a whole, and the API by its name, serve while the store does.
+async fn health(mut ready: watch::Receiver<bool>) -> HealthServer<impl Health> {
+    let (reporter, server) = tonic_health::server::health_reporter();
+    let report = async move |ready| {
+        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        reporter.set_service_status("", status).await;
+        reporter.set_service_status("quorate.v1.Coordination", status).await;
+    };
+    report(false).await;
+    tokio::spawn(async move {
+        loop {
+            let now = *ready.borrow_and_update();
+            report(now).await;
+            // Ends with the store.
+            if ready.changed().await.is_err() {
+                return report(false).await;
+            }
+        }
+    });
+    server
+}
+
+/// Lets grpcurl and the like list what the client port offers.
+fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, Failure> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .with_service_name("quorate.v1.Coordination")
+        .with_service_name("quorate.v1.Node")
+        .with_service_name("grpc.health.v1.Health")
+        .build_v1()
+        .doing("describe the API")
+}
+
+/// What runs until `shutdown`. If one ends before, all are told to: half a node is none.
+struct Services {
+    running: JoinSet<Result<(), Failure>>,
+    shutdown: CancellationToken,
+}
+
+impl Services {
+    fn spawn<E: Display>(
+        &mut self,
+        name: &'static str,
+        work: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
+        let shutdown = self.shutdown.clone();
+        self.running.spawn(async move {
+            let early = match work.await {
+                _ if shutdown.is_cancelled() => return Ok(()),
+                Ok(()) => format!("{name} ended without being asked to"),
+                Err(e) => format!("{name} failed: {e}"),
+            };
+            shutdown.cancel();
+            Err(Failure::refused(early))
+        });
+    }
+
+    /// Waits for all, after `shutdown` not much longer than `drain`. Returns the first failure.
+    async fn all_ended(mut self, drain: Duration) -> Result<(), Failure> {
+        let shutdown = self.shutdown.clone();
+        let mut first = Ok(());
+        let ended = async {
+            while let Some(ended) = self.running.join_next().await {
+                let ended = ended.unwrap_or_else(|e| {
+                    // A panic: a defect of ours. The log has its message.
+                    shutdown.cancel();
+                    Err(Failure::refused(format!("a service broke down: {e}")))
+                });
+                if first.is_ok() {
+                    first = ended;
+                }
+            }
+        };
+        // Each port takes `drain` itself.
+        if drained(ended, &shutdown, drain + Duration::from_secs(1)).await.is_none() {
+            tracing::warn!("services did not end in time; cut off");
+        }
+        first
+    }
+}
+
+/// The bound ports of a node.
+struct Ports {
+    client: Listener,
+    quorum: Listener,
+    election: Listener,
+}
+
+impl Ports {
+    async fn bind(node: &NodeConfig) -> Result<Ports, Failure> {
+        let bind = async |what, address| {
+            Listener::bind(what, address).await.map_err(|e| Failure::usage(e.to_string()))
+        };
+        let ports = Ports {
+            client: bind("client", node.listen.client).await?,
+            quorum: bind("quorum", node.listen.quorum).await?,
+            election: bind("election", node.listen.election).await?,
+        };
+        tracing::info!(
+            client = %ports.client.address(), quorum = %ports.quorum.address(), election = %ports.election.address(),
+            "node {} of ensemble {:?} listens", node.id, node.ensemble
+        );
+        Ok(ports)
+    }
+}
+
+fn addresses(node: &NodeConfig, of: fn(&MemberConfig) -> String) -> BTreeMap<PeerId, String> {
+    node.members.iter().map(|m| (m.id, of(m))).collect()
+}
+
+/// Lets the kernel kill this process when its parent ends, however that happens.
+fn end_with(parent: u32) -> Result<(), Failure> {
+    set_parent_process_death_signal(Some(Signal::KILL)).doing("bind this process to its parent")?;
+    // The parent may have ended before that.
+    if std::os::unix::process::parent_id() != parent {
+        return Err(Failure::refused(format!("the parent process {parent} is gone")));
+    }
+    Ok(())
+}
+
+/// Names this process while it runs.
+struct PidFile(PathBuf);
+
+impl PidFile {
+    fn write(path: PathBuf) -> Result<PidFile, Failure> {
+        fs::write(&path, format!("{}\n", std::process::id()))
+            .doing(format_args!("write {}", path.display()))?;
+        Ok(PidFile(path))
+    }
+}
+
+impl Drop for PidFile {
+    fn drop(&mut self) {
+        if let Err(e) = fs::remove_file(&self.0) {
+            tracing::warn!("cannot remove {}: {e}", self.0.display());
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! How the commands use the client: connecting as the command line says, and many writes under way at once.
+
+use std::collections::VecDeque;
+
+use api::{ErrorCode, Write, WriteOutcome};
+use client_sdk::{Client, ClientError, Fate, Options, Pending};
+
+use crate::{
+    args::Connection,
+    exit::{Exit, Failure},
+};
+
+/// Does `work` with a session, and closes it however that ends.
+pub(crate) async fn with<T>(
+    connection: &Connection,
+    work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let client = connect(connection).await?;
+    let done = work(&client).await;
+    // Where nobody answers, closing would only be more waiting.
+    let lost = matches!(&done, Err(Failure { exit: Exit::Unavailable | Exit::Unknown, .. }));
+    if !lost && let Err(e) = client.close().await {
+        tracing::warn!("the session was not closed and will end by its time-out: {e}");
+    }
+    done
+}
+
+async fn connect(connection: &Connection) -> Result<Client, Failure> {
+    let defaults = Options::default();
+    let options = Options {
+        connect_timeout: connection.timeout,
+        attempt_timeout: connection.timeout.min(defaults.attempt_timeout),
+        op_timeout: Some(connection.timeout),
+        write_timeout: Some(connection.timeout),
+        close_timeout: connection.timeout.min(defaults.close_timeout),
+        // A fresh session would not have the ephemerals of the old one, nor know the fate of its writes.
+        reopen: false,
+        ..defaults
+    };
+    Ok(Client::connect(connection.endpoints.clone(), options).await?)
+}
+
+/// Writes under way, up to a bound. Answers come in the order of the writes, so it is enough to wait for the oldest.
+pub(crate) struct Pipeline<'a> {
+    client: &'a Client,
+    in_flight: usize,
+    under_way: VecDeque<Pending<WriteOutcome>>,
+}
+
+impl<'a> Pipeline<'a> {
+    pub(crate) fn new(client: &'a Client, in_flight: u32) -> Pipeline<'a> {
+        Pipeline { client, in_flight: in_flight as usize, under_way: VecDeque::new() }
+    }
+
+    /// Enqueues a write, once there is room. An error is that of an earlier write; what is under way then goes on, but
+    /// nobody hears of it.
+    pub(crate) async fn write(&mut self, write: Write) -> Result<(), ClientError> {
+        while self.under_way.len() >= self.in_flight
+            && let Some(oldest) = self.under_way.pop_front()
+        {
+            oldest.await?;
+        }
+        self.under_way.push_back(self.client.submit(write).await);
+        Ok(())
+    }
+
+    /// Waits for all that is under way.
+    pub(crate) async fn finish(self) -> Result<(), ClientError> {
+        for write in self.under_way {
+            write.await?;
+        }
+        Ok(())
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(e: ClientError) -> Failure {
+        let exit = match (e.code(), e.fate()) {
+            (_, Fate::Unknown) | (ErrorCode::Unknown, _) => Exit::Unknown,
+            (ErrorCode::BadArguments | ErrorCode::TooLarge, _) => Exit::Usage,
+            (ErrorCode::Unavailable | ErrorCode::Overloaded | ErrorCode::SessionExpired, _) => {
+                Exit::Unavailable
+            }
+            (
+                ErrorCode::NoNode
+                | ErrorCode::NodeExists
+                | ErrorCode::NotEmpty
+                | ErrorCode::BadVersion
+                | ErrorCode::NoChildrenForEphemerals
+                | ErrorCode::OutOfOrder
+                | ErrorCode::Internal,
+                _,
+            ) => Exit::Refused,
+        };
+        Failure::new(exit, e.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{OpError, Path};
+    use client_sdk::Failure as Ended;
+
+    use super::*;
+
+    #[test]
+    fn exit_codes_tell_what_a_script_has_to_do_next() {
+        let exit = |e: ClientError| Failure::from(e).exit;
+        assert_eq!(exit(OpError::NoNode(Path::root()).into()), Exit::Refused);
+        assert_eq!(exit(OpError::TooLarge { size: 2, limit: 1 }.into()), Exit::Usage);
+        assert_eq!(exit(OpError::Unavailable(String::new()).into()), Exit::Unavailable);
+        assert_eq!(exit(Ended::TimedOut { fate: Fate::Never }.into()), Exit::Unavailable);
+        assert_eq!(exit(Ended::TimedOut { fate: Fate::Unknown }.into()), Exit::Unknown);
+        assert_eq!(
+            exit(ClientError::NotConnected { waited: Default::default(), tried: vec![] }),
+            Exit::Unavailable
+        );
+    }
+}

@@ -1,0 +1,238 @@
+//! `quorate status`: every member about itself.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use api::{Zxid, ports::Role};
+use client_sdk::{NodeStatus, node_status};
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use crate::{
+    args::{Format, Status},
+    exit::{Doing as _, Exit, Failure},
+    output,
+};
+
+pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
+    let asked = ask_all(&args.endpoints, args.timeout).await;
+    let mut answers: BTreeMap<u32, NodeStatus> = asked.into_values().flatten().map(|s| (s.id.0, s)).collect();
+    let Some(first) = answers.values().next() else {
+        return none_answers(args);
+    };
+    let ensembles: BTreeSet<&str> = answers.values().map(|s| s.ensemble.as_str()).collect();
+    if ensembles.len() > 1 {
+        let names: Vec<&str> = ensembles.into_iter().collect();
+        return Err(Failure::usage(format!(
+            "the endpoints belong to different ensembles ({}); name nodes of one",
+            names.join(", ")
+        )));
+    }
+    let members = first.members.clone();
+    let missing: Vec<String> =
+        members.iter().filter(|m| !answers.contains_key(&m.id.0)).map(|m| m.client_address.clone()).collect();
+    for status in ask_all(&missing, args.timeout).await.into_values().flatten() {
+        answers.insert(status.id.0, status);
+    }
+
+    let leader = answers.values().find(|s| s.role == Role::Leading && s.serving).map(|s| s.zxid);
+    let rows: Vec<Row> = members
+        .iter()
+        .map(|m| match answers.get(&m.id.0) {
+            Some(status) => Row::of(status, m.client_address.clone(), leader),
+            None => Row::unreachable(Some(m.id.0), m.client_address.clone()),
+        })
+        .collect();
+    print(&rows, args.output.output)?;
+    verdict(&rows, leader.is_some())
+}
+
+async fn ask_all(endpoints: &[String], timeout: Duration) -> BTreeMap<String, Option<NodeStatus>> {
+    let mut asking = JoinSet::new();
+    for endpoint in endpoints.iter().cloned() {
+        asking.spawn(async move {
+            let answer = node_status(&endpoint, timeout).await;
+            if let Err(e) = &answer {
+                tracing::info!("{e}");
+            }
+            (endpoint, answer.ok())
+        });
+    }
+    asking.join_all().await.into_iter().collect()
+}
+
+/// One line of the table, one object of the array.
+#[derive(Serialize, PartialEq, Debug)]
+struct Row {
+    id: Option<u32>,
+    endpoint: String,
+    role: &'static str,
+    epoch: Option<u32>,
+    zxid: Option<String>,
+    applied: Option<String>,
+    lag: Option<u64>,
+    sessions: Option<u64>,
+    znodes: Option<u64>,
+    digest: Option<String>,
+    uptime: Option<u64>,
+}
+
+const UNREACHABLE: &str = "unreachable";
+const LOOKING: &str = "looking";
+
+impl Row {
+    fn of(s: &NodeStatus, endpoint: String, leader: Option<Zxid>) -> Row {
+        Row {
+            id: Some(s.id.0),
+            endpoint,
+            role: role_name(s.role),
+            epoch: Some(s.epoch.0),
+            zxid: Some(s.zxid.to_string()),
+            applied: Some(s.applied.to_string()),
+            lag: leader.and_then(|last| lag(last, s.applied)),
+            sessions: Some(s.sessions),
+            znodes: Some(s.znodes),
+            digest: Some(format!("0x{:016x}", s.digest)),
+            uptime: Some(s.uptime.as_secs()),
+        }
+    }
+
+    fn unreachable(id: Option<u32>, endpoint: String) -> Row {
+        Row {
+            id,
+            endpoint,
+            role: UNREACHABLE,
+            epoch: None,
+            zxid: None,
+            applied: None,
+            lag: None,
+            sessions: None,
+            znodes: None,
+            digest: None,
+            uptime: None,
+        }
+    }
+
+    fn cells(&self) -> Vec<String> {
+        fn cell<T: ToString>(value: Option<&T>) -> String {
+            value.map_or_else(|| "-".to_owned(), ToString::to_string)
+        }
+        let uptime = self.uptime.map(|s| humantime::format_duration(Duration::from_secs(s)));
+        vec![
+            cell(self.id.as_ref()),
+            self.endpoint.clone(),
+            self.role.to_owned(),
+            cell(self.epoch.as_ref()),
+            cell(self.zxid.as_ref()),
+            cell(self.applied.as_ref()),
+            cell(self.lag.as_ref()),
+            cell(self.sessions.as_ref()),
+            cell(self.znodes.as_ref()),
+            cell(self.digest.as_ref()),
+            cell(uptime.as_ref()),
+        ]
+    }
+}
+
+pub(crate) fn role_name(role: Role) -> &'static str {
+    match role {
+        Role::Looking => LOOKING,
+        Role::Following => "follower",
+        Role::Leading => "leader",
+        Role::Observing => "observer",
+    }
+}
+
+/// Entries between what a node has applied and the last one of the leader's log; unknown across epochs, because only
+/// the leader knows how long the older one was. Answers come from different moments: a node that seems ahead is level.
+fn lag(leader: Zxid, applied: Zxid) -> Option<u64> {
+    (leader.epoch() == applied.epoch())
+        .then(|| u64::from(leader.counter()).saturating_sub(applied.counter().into()))
+}
+
+fn print(rows: &[Row], format: Format) -> Result<(), Failure> {
+    const HEADER: [&str; 11] = [
+        "ID", "ENDPOINT", "ROLE", "EPOCH", "ZXID", "APPLIED", "LAG", "SESSIONS", "ZNODES", "DIGEST", "UPTIME",
+    ];
+    match format {
+        Format::Json => output::print_json(&serde_json::to_value(rows).doing("write JSON")?),
+        Format::Table => {
+            output::print(&output::table(&HEADER, rows.iter().map(Row::cells), &[0, 3, 6, 7, 8]))
+        }
+    }
+}
+
+fn none_answers(args: &Status) -> Result<(), Failure> {
+    let rows: Vec<Row> = args.endpoints.iter().map(|e| Row::unreachable(None, e.clone())).collect();
+    print(&rows, args.output.output)?;
+    Err(Failure::new(
+        Exit::Unavailable,
+        format!(
+            "no node answers at {}; is the ensemble running (`quorate up` starts one here), and are these its client \
+             addresses? QUORATE_LOG=info says more",
+            args.endpoints.join(", ")
+        ),
+    ))
+}
+
+fn verdict(rows: &[Row], led: bool) -> Result<(), Failure> {
+    let bad: Vec<String> = rows
+        .iter()
+        .filter(|r| r.role == UNREACHABLE || r.role == LOOKING)
+        .map(|r| format!("node {} is {}", r.id.map_or_else(|| "?".to_owned(), |id| id.to_string()), r.role))
+        .collect();
+    let fault = match (led, bad.is_empty()) {
+        (true, true) => return Ok(()),
+        (true, false) => bad.join(", "),
+        (false, true) => "no node leads yet: an election is under way; ask again".to_owned(),
+        (false, false) => {
+            format!("no leader: {}; writes wait until more than half of the voters are back", bad.join(", "))
+        }
+    };
+    Err(Failure::new(Exit::Degraded, fault))
+}
+
+#[cfg(test)]
+mod tests {
+    use api::Epoch;
+
+    use super::*;
+
+    #[test]
+    fn lag_counts_entries_within_an_epoch() {
+        let z = |e, c| Zxid::new(Epoch(e), c);
+        assert_eq!(lag(z(2, 10), z(2, 7)), Some(3));
+        assert_eq!(lag(z(2, 10), z(2, 12)), Some(0));
+        assert_eq!(lag(z(2, 10), z(1, 7)), None);
+    }
+
+    #[test]
+    fn missing_nodes_and_missing_leaders_are_told() {
+        let row = |id, role| Row { role, ..Row::unreachable(Some(id), String::new()) };
+        assert!(verdict(&[row(1, "leader"), row(2, "follower"), row(3, "observer")], true).is_ok());
+        let one = verdict(&[row(1, "leader"), row(2, UNREACHABLE)], true).unwrap_err();
+        assert_eq!((one.exit, one.to_string()), (Exit::Degraded, "node 2 is unreachable".to_owned()));
+        let none = verdict(&[row(1, LOOKING), row(2, UNREACHABLE)], false).unwrap_err();
+        assert!(
+            none.to_string().starts_with("no leader: node 1 is looking, node 2 is unreachable"),
+            "{none}"
+        );
+        assert!(verdict(&[row(1, "follower")], false).is_err());
+    }
+
+    #[test]
+    fn the_json_has_the_members_that_scripts_rely_on() {
+        let row = serde_json::to_value(Row::unreachable(Some(1), "a:1".to_owned())).unwrap();
+        let mut members: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
+        members.sort_unstable();
+        let mut expected = [
+            "id", "endpoint", "role", "epoch", "zxid", "applied", "lag", "sessions", "znodes", "digest",
+            "uptime",
+        ];
+        expected.sort_unstable();
+        assert_eq!(members, expected);
+        assert_eq!(row["epoch"], serde_json::Value::Null);
+    }
+}

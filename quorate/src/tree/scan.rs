@@ -1,0 +1,150 @@
+//! What is in a directory, before any of it is imported.
+
+use std::{
+    fs,
+    path::{Path as FilePath, PathBuf},
+};
+
+use api::Path;
+
+use super::name;
+use crate::exit::{Doing as _, Failure};
+
+/// One file or directory, and the znode that it becomes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Item {
+    pub(crate) znode: Path,
+    pub(crate) source: PathBuf,
+    pub(crate) is_directory: bool,
+}
+
+/// A directory tree that can be imported.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Scan {
+    /// Parents before children; the directory itself first.
+    pub(crate) items: Vec<Item>,
+    /// Symbolic links and special files.
+    pub(crate) special: Vec<PathBuf>,
+    /// Larger than the limit, with their sizes.
+    too_large: Vec<(PathBuf, u64)>,
+    /// Their znodes' paths would be too long.
+    too_deep: Vec<PathBuf>,
+}
+
+impl Scan {
+    /// Looks at everything in `directory`, which becomes `root`. Files are not opened. Links are not followed, apart
+    /// from `directory` itself.
+    pub(crate) fn of(directory: &FilePath, root: &Path, max_size: u64) -> Result<Scan, Failure> {
+        if !directory.is_dir() {
+            return Err(Failure::usage(format!(
+                "{} is not a directory; to store one file, use `quorate create {root} --file {}`",
+                directory.display(),
+                directory.display()
+            )));
+        }
+        let mut scan = Scan::default();
+        let mut stack = vec![(directory.to_owned(), root.clone())];
+        scan.items.push(Item { znode: root.clone(), source: directory.to_owned(), is_directory: true });
+        while let Some((source, znode)) = stack.pop() {
+            let list = fs::read_dir(&source).doing(format_args!("list {}", source.display()))?;
+            for entry in list {
+                let entry = entry.doing(format_args!("list {}", source.display()))?;
+                let kind = entry.file_type().doing(format_args!("look at {}", entry.path().display()))?;
+                let source = entry.path();
+                if !kind.is_dir() && !kind.is_file() {
+                    scan.special.push(source);
+                    continue;
+                }
+                let Ok(znode) = znode.child(&name::to_znode(&entry.file_name())) else {
+                    scan.too_deep.push(source);
+                    continue;
+                };
+                if kind.is_dir() {
+                    stack.push((source.clone(), znode.clone()));
+                } else {
+                    let size = entry.metadata().doing(format_args!("look at {}", source.display()))?.len();
+                    if size > max_size {
+                        scan.too_large.push((source.clone(), size));
+                    }
+                }
+                scan.items.push(Item { znode, source, is_directory: kind.is_dir() });
+            }
+        }
+        Ok(scan)
+    }
+
+    /// Why this tree cannot be imported, if so.
+    pub(crate) fn check(&self, max_size: u64, skip_special: bool) -> Result<(), Failure> {
+        let mut faults = Vec::new();
+        let large =
+            self.too_large.iter().map(|(path, size)| format!("{} ({size} bytes)", path.display())).collect();
+        faults.extend(list("larger than --max-size", large));
+        faults.extend(list(
+            "too deep: the znode's path would be longer than 8192 bytes",
+            self.too_deep.iter().map(|p| p.display().to_string()).collect(),
+        ));
+        if !skip_special {
+            faults.extend(list(
+                "neither files nor directories (--skip-special leaves them out)",
+                self.special.iter().map(|p| p.display().to_string()).collect(),
+            ));
+        }
+        if faults.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "nothing was imported (--max-size is {max_size} bytes; the ensemble's own limit is the setting \
+             `limits.data`):\n{}",
+            faults.join("\n")
+        )))
+    }
+}
+
+fn list(what: &str, paths: Vec<String>) -> Option<String> {
+    const SHOWN: usize = 20;
+    if paths.is_empty() {
+        return None;
+    }
+    let more = match paths.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        n => format!("\n  and {n} more"),
+    };
+    let shown: Vec<String> = paths.into_iter().take(SHOWN).collect();
+    Some(format!("{what}:\n  {}{more}", shown.join("\n  ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_names_parents_first_and_everything_that_cannot_be_imported() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        fs::create_dir_all(root.join("a/empty")).unwrap();
+        fs::write(root.join("a/100%"), b"12345").unwrap();
+        std::os::unix::fs::symlink("a", root.join("link")).unwrap();
+        let target = Path::new("/t").unwrap();
+
+        let scan = Scan::of(root, &target, 4).unwrap();
+        let mut znodes: Vec<&str> = scan.items.iter().map(|i| i.znode.as_str()).collect();
+        assert_eq!(znodes[..2], ["/t", "/t/a"]);
+        znodes.sort_unstable();
+        assert_eq!(znodes, ["/t", "/t/a", "/t/a/100%25", "/t/a/empty"]);
+        assert_eq!(scan.special, [root.join("link")]);
+        let text = scan.check(4, false).unwrap_err().to_string();
+        assert!(text.contains("100% (5 bytes)") && text.contains("link"), "{text}");
+        assert!(!scan.check(4, true).unwrap_err().to_string().contains("link"));
+
+        assert!(Scan::of(root, &target, 5).unwrap().check(5, true).is_ok());
+        assert!(
+            Scan::of(&root.join("a/100%"), &target, 5).unwrap_err().to_string().contains("not a directory")
+        );
+    }
+
+    #[test]
+    fn long_lists_are_cut() {
+        let paths = (0..25).map(|i| i.to_string()).collect();
+        assert!(list("x", paths).unwrap().ends_with("19\n  and 5 more"));
+    }
+}

@@ -1,0 +1,77 @@
+//! Looking at a whole tree of znodes, many reads under way at once.
+
+use std::collections::VecDeque;
+
+use api::{ErrorCode, Path, Read, ReadOutcome, Stat};
+use bytes::Bytes;
+use client_sdk::{Client, ClientError, Pending};
+
+use crate::{exit::Failure, verbs::no_node};
+
+/// What is wanted of each znode.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Look {
+    /// Its Stat; the value that is given is empty.
+    Stat,
+    /// Its value and Stat, of one moment.
+    Value,
+}
+
+/// How far down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Depth {
+    /// `root` and its children.
+    Children,
+    /// Everything.
+    All,
+}
+
+/// Calls `visit` for `root` and for what is below it, parents before children. Others may write meanwhile: a znode that
+/// vanishes between being listed and being looked at is left out.
+pub(crate) async fn walk(
+    client: &Client,
+    root: &Path,
+    look: Look,
+    depth: Depth,
+    in_flight: u32,
+    mut visit: impl FnMut(&Path, Bytes, Stat) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut to_look_at = VecDeque::from([root.clone()]);
+    let mut asked: VecDeque<(Path, Pending<ReadOutcome>)> = VecDeque::new();
+    loop {
+        while asked.len() < in_flight as usize
+            && let Some(path) = to_look_at.pop_front()
+        {
+            let read = match look {
+                Look::Stat => Read::Exists { path: path.clone() },
+                Look::Value => Read::Get { path: path.clone() },
+            };
+            asked.push_back((path, client.read(read).await));
+        }
+        let Some((path, answer)) = asked.pop_front() else {
+            return Ok(());
+        };
+        let (data, stat) = match answer.await {
+            Ok(ReadOutcome::Data { data, stat }) => (data, stat),
+            Ok(ReadOutcome::Exists { stat: Some(stat) }) => (Bytes::new(), stat),
+            Ok(ReadOutcome::Children { names, .. }) => {
+                for name in &names {
+                    let child = path.child(name).map_err(ClientError::from)?;
+                    to_look_at.push_back(child);
+                }
+                continue;
+            }
+            Ok(ReadOutcome::Exists { stat: None }) if path == *root => {
+                return Err(no_node(root));
+            }
+            Ok(ReadOutcome::Exists { stat: None }) => continue,
+            Err(e) if e.code() == ErrorCode::NoNode && path != *root => continue,
+            Err(e) => return Err(e.into()),
+        };
+        visit(&path, data, stat)?;
+        if stat.num_children > 0 && (depth == Depth::All || path == *root) {
+            let children = client.read(Read::Children { path: path.clone() }).await;
+            asked.push_back((path, children));
+        }
+    }
+}

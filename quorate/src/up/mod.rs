@@ -1,0 +1,204 @@
+//! `quorate up`: a whole ensemble on this machine, a process for each node.
+
+mod nodes;
+mod plan;
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::{Duration, Instant},
+};
+
+use api::ports::Role;
+use client_sdk::node_status;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    nodes::{Death, Nodes},
+    plan::{Plan, Planned},
+};
+use crate::{
+    args::Up,
+    exit::{Doing as _, Failure},
+    output, status,
+};
+
+/// Runs until a signal comes, or until a node dies before all serve.
+///
+/// Runs on the main thread: see [`Nodes::start`].
+pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
+    let shutdown = host::shutdown::on_signals().doing("listen for signals")?;
+    let folder = match &args.data {
+        Some(dir) => Folder { path: dir.clone(), temporary: false },
+        None => Folder::temporary()?,
+    };
+    let plan = Plan::prepare(&folder.path, args.nodes, args.base_port)?;
+    // Once more for one that is continued; for a new one this was done before anything was written.
+    plan.ports_must_be_free()?;
+    announce(&plan, &folder)?;
+
+    let mut nodes = Nodes::new();
+    let lived = live(&plan, &mut nodes, &shutdown).await;
+    nodes.stop_all().await;
+    nodes::stop_strays(&plan.nodes).await;
+    let stopped = output::print("all nodes have stopped");
+    lived.and(stopped)
+}
+
+async fn live(plan: &Plan, nodes: &mut Nodes, shutdown: &CancellationToken) -> Result<(), Failure> {
+    let pids = plan.nodes.iter().map(|n| nodes.start(n)).collect::<Result<Vec<u32>, Failure>>()?;
+    let roles = tokio::select! {
+        roles = all_serve(plan) => roles,
+        death = nodes.next_death() => {
+            let node = node(plan, death.id);
+            return Err(Failure::refused(format!("{}; all others are stopped", obituary(node, &death))));
+        }
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    welcome(plan, &roles, &pids)?;
+    loop {
+        tokio::select! {
+            death = nodes.next_death() => {
+                let node = node(plan, death.id);
+                eprintln!("{} {}\n{}", output::clock(), obituary(node, &death), revival(node));
+            }
+            () = shutdown.cancelled() => return Ok(()),
+        }
+    }
+}
+
+/// Waits until every node serves clients, and returns their roles in order. Says whom it waits for now and then.
+async fn all_serve(plan: &Plan) -> Vec<Role> {
+    let mut roles = Vec::new();
+    for node in &plan.nodes {
+        let mut said = Instant::now();
+        roles.push(loop {
+            match node_status(&node.endpoint(), Duration::from_secs(1)).await {
+                Ok(status) if status.serving => break status.role,
+                _ if said.elapsed() > Duration::from_secs(5) => {
+                    said = Instant::now();
+                    eprintln!("still waiting for node {}; its log is {}", node.id, node.log().display());
+                }
+                _ => {}
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        });
+    }
+    roles
+}
+
+fn announce(plan: &Plan, folder: &Folder) -> Result<(), Failure> {
+    let path = folder.path.display();
+    let doing = if plan.continued { "going on with" } else { "starting" };
+    let kept = if folder.temporary { " (removed at the end; --data DIR keeps it)" } else { "" };
+    output::print(&format!("{doing} {} nodes in {path}{kept}", plan.nodes.len()))
+}
+
+fn welcome(plan: &Plan, roles: &[Role], pids: &[u32]) -> Result<(), Failure> {
+    let rows = plan.nodes.iter().zip(roles).zip(pids).map(|((node, &role), pid)| {
+        vec![node.id.to_string(), status::role_name(role).to_owned(), pid.to_string(), node.endpoint()]
+    });
+    let table = output::table(&["NODE", "ROLE", "PID", "CLIENT"], rows, &[0, 2]);
+    let endpoints: Vec<String> = plan.nodes.iter().map(Planned::endpoint).collect();
+    let endpoints = endpoints.join(",");
+    let me = program();
+    let leader = roles.iter().position(|&r| r == Role::Leading).and_then(|i| pids.get(i));
+    let kill = leader.map_or(String::new(), |pid| {
+        format!("  kill -9 {pid}    # the leader: the others elect a new one\n")
+    });
+    output::print(&format!(
+        "\n{table}\n\n\
+         ready: {endpoints}\n\n\
+         Try, in another terminal:\n  \
+           export QUORATE_ENDPOINTS={endpoints}\n  \
+           {me} create /hello world\n  \
+           {me} get /hello\n  \
+           {me} status\n\
+         {kill}\
+         Ctrl-C stops all nodes."
+    ))
+}
+
+/// How a node ended, and the last that it said.
+fn obituary(node: &Planned, death: &Death) -> String {
+    let how = match &death.status {
+        Ok(status) => describe(*status),
+        Err(e) => format!("ended, nobody knows how: {e}"),
+    };
+    let mut text = format!("node {} {how}", node.id);
+    let lines = nodes::last_lines(&node.log());
+    if !lines.is_empty() {
+        text += &format!("; the end of {}:\n  | {}\n", node.log().display(), lines.join("\n  | "));
+    }
+    text.trim_end().to_owned()
+}
+
+fn describe(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("ended with exit code {code}"),
+        (None, Some(9)) => "was killed (SIGKILL)".to_owned(),
+        (None, Some(signal)) => format!("was ended by signal {signal}"),
+        (None, None) => format!("ended: {status}"),
+    }
+}
+
+fn revival(node: &Planned) -> String {
+    format!("to start it again:  {} serve --config {}", program(), node.config().display())
+}
+
+fn node(plan: &Plan, id: u8) -> &Planned {
+    &plan.nodes[usize::from(id) - 1]
+}
+
+/// How to call this program from here: by its name if that is what the user did, else by its path.
+fn program() -> String {
+    match std::env::args_os().next() {
+        Some(name) if !name.to_string_lossy().contains('/') => name.to_string_lossy().into_owned(),
+        _ => {
+            let path = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("quorate"));
+            let here = std::env::current_dir().unwrap_or_default();
+            path.strip_prefix(&here).unwrap_or(&path).display().to_string()
+        }
+    }
+}
+
+/// Where the nodes' folders are. A temporary one is removed when this is dropped.
+struct Folder {
+    path: PathBuf,
+    temporary: bool,
+}
+
+impl Folder {
+    fn temporary() -> Result<Folder, Failure> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        let parent = std::env::temp_dir();
+        let pid = std::process::id();
+        for attempt in 0u32.. {
+            let path = parent.join(format!("quorate-{pid}-{attempt}"));
+            match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Folder { path, temporary: true }),
+                Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e).doing(format_args!("make the directory {}", path.display())),
+            }
+        }
+        Err(Failure::refused(format!("no name is free for a directory in {}", parent.display())))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if self.temporary
+            && let Err(e) = remove(&self.path)
+        {
+            eprintln!("cannot remove {}: {e}", self.path.display());
+        }
+    }
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

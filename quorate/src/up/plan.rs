@@ -1,0 +1,267 @@
+//! What `quorate up` is about to start: folders, ports, configurations.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+};
+
+use host::config::{self, Setting as _};
+
+use crate::exit::{Doing as _, Failure};
+
+/// A local ensemble that is on disk, whether new or from an earlier run.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// In the order of their ids, from 1.
+    pub(super) nodes: Vec<Planned>,
+    /// Whether it was there already.
+    pub(super) continued: bool,
+}
+
+/// One node of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Planned {
+    pub(super) id: u8,
+    /// DIR/node-N, absolute.
+    pub(super) folder: PathBuf,
+    pub(super) ports: Ports,
+}
+
+/// Where a node listens, on 127.0.0.1.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Ports {
+    pub(super) client: u16,
+    pub(super) quorum: u16,
+    pub(super) election: u16,
+}
+
+impl Planned {
+    pub(super) fn config(&self) -> PathBuf {
+        self.folder.join("quorate.toml")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    pub(super) fn pid_file(&self) -> PathBuf {
+        self.folder.join("pid")
+    }
+
+    pub(super) fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.ports.client)
+    }
+}
+
+impl Plan {
+    /// Takes up the ensemble in `dir` if there is one, or makes the folders of a new one there.
+    pub(super) fn prepare(dir: &Path, nodes: Option<u8>, base_port: Option<u16>) -> Result<Plan, Failure> {
+        std::fs::create_dir_all(dir).doing(format_args!("make the directory {}", dir.display()))?;
+        let dir = dir.canonicalize().doing(format_args!("find the directory {}", dir.display()))?;
+        if folder(&dir, 1).join("quorate.toml").exists() {
+            let found = Plan::found(&dir)?;
+            found.must_match(&dir, nodes, base_port)?;
+            return Ok(found);
+        }
+        let plan = Plan {
+            nodes: (1..=nodes.unwrap_or(DEFAULT_NODES))
+                .map(|id| Ok(Planned { id, folder: folder(&dir, id), ports: ports(id, base_port)? }))
+                .collect::<Result<_, Failure>>()?,
+            continued: false,
+        };
+        plan.ports_must_be_free()?;
+        // The first node's configuration comes last: only with it is there an ensemble to continue.
+        for node in plan.nodes.iter().rev() {
+            std::fs::create_dir_all(&node.folder).doing(format_args!("make {}", node.folder.display()))?;
+            let config = node.config();
+            std::fs::write(&config, plan.toml(node)).doing(format_args!("write {}", config.display()))?;
+        }
+        Ok(plan)
+    }
+
+    /// Names every port that somebody else listens on.
+    pub(super) fn ports_must_be_free(&self) -> Result<(), Failure> {
+        let taken: Vec<String> = self
+            .nodes
+            .iter()
+            .flat_map(|n| {
+                let ports =
+                    [("client", n.ports.client), ("quorum", n.ports.quorum), ("election", n.ports.election)];
+                ports.map(|(what, port)| (n.id, what, port))
+            })
+            .filter(|&(_, _, port)| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).is_err())
+            .map(|(id, what, port)| format!("127.0.0.1:{port} ({what} port of node {id})"))
+            .collect();
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let remedy = if self.continued {
+            "stop the process that listens there (`ss -ltnp` shows it); perhaps this ensemble runs already"
+        } else {
+            "stop the process that listens there (`ss -ltnp` shows it), or choose other ports with --base-port N"
+        };
+        Err(Failure::usage(format!("in use: {}; {remedy}", taken.join(", "))))
+    }
+
+    fn found(dir: &Path) -> Result<Plan, Failure> {
+        let mut nodes = Vec::new();
+        for id in 1..=MAX_NODES {
+            let folder = folder(dir, id);
+            let file = folder.join("quorate.toml");
+            if !file.exists() {
+                break;
+            }
+            let listen = config::load(Some(&file), [], &[])?.node.listen;
+            let ports = Ports {
+                client: listen.client.port(),
+                quorum: listen.quorum.port(),
+                election: listen.election.port(),
+            };
+            nodes.push(Planned { id, folder, ports });
+        }
+        Ok(Plan { nodes, continued: true })
+    }
+
+    fn must_match(&self, dir: &Path, nodes: Option<u8>, base_port: Option<u16>) -> Result<(), Failure> {
+        let dir = dir.display();
+        let have = self.nodes.len();
+        if let Some(n) = nodes
+            && usize::from(n) != have
+        {
+            return Err(Failure::usage(format!(
+                "{dir} has an ensemble of {have} nodes, not {n}; leave --nodes out to go on with it, or name another \
+                 directory with --data"
+            )));
+        }
+        if let (Some(base), Some(first)) = (base_port, self.nodes.first())
+            && ports(1, base_port)? != first.ports
+        {
+            return Err(Failure::usage(format!(
+                "{dir} has an ensemble on ports from {}, not {base}; leave --base-port out to go on with it, or name \
+                 another directory with --data",
+                first.ports.client
+            )));
+        }
+        Ok(())
+    }
+
+    fn toml(&self, node: &Planned) -> String {
+        let mut text = format!(
+            "# A node of a local ensemble, written by `quorate up`. To start it by hand:\n\
+             #   quorate serve --config {}\n\
+             ensemble = \"local\"\n\
+             id = {}\n\
+             data_dir = \"data\"\n\
+             pid_file = \"pid\"\n\n\
+             [listen]\n\
+             host = {}\n",
+            node.config().display(),
+            node.id,
+            std::net::IpAddr::from([127, 0, 0, 1]).to_toml()
+        );
+        for Planned { id, ports, .. } in &self.nodes {
+            text += &format!(
+                "\n[[members]]\nid = {id}\nhost = \"127.0.0.1\"\nclient_port = {}\nquorum_port = {}\nelection_port = {}\n",
+                ports.client, ports.quorum, ports.election
+            );
+        }
+        text
+    }
+}
+
+fn folder(dir: &Path, id: u8) -> PathBuf {
+    dir.join(format!("node-{id}"))
+}
+
+/// The ports of node `id`: packed from `base` upward, or the usual ones behind 10000 times the id.
+fn ports(id: u8, base: Option<u16>) -> Result<Ports, Failure> {
+    let id = u32::from(id);
+    let wanted = match base {
+        Some(base) => {
+            let first = u32::from(base) + PORTS_PER_NODE * (id - 1);
+            [first, first + 1, first + 2, first + 3]
+        }
+        None => [config::CLIENT_PORT, config::QUORUM_PORT, config::ELECTION_PORT, HTTP_PORT]
+            .map(|port| 10_000 * id + u32::from(port)),
+    };
+    // The fourth, for HTTP, is kept free.
+    match wanted.map(u16::try_from) {
+        [Ok(client), Ok(quorum), Ok(election), Ok(_)] if client > 0 => Ok(Ports { client, quorum, election }),
+        _ => Err(Failure::usage(match base {
+            Some(base) => format!(
+                "--base-port {base} leaves no room for node {id}: ports end at 65535 and each node takes \
+                 {PORTS_PER_NODE}; choose a base from 1024 to 65000"
+            ),
+            None => format!(
+                "node {id} would need port {}, but ports end at 65535; pack them with --base-port, as in --base-port \
+                 7000",
+                wanted[3]
+            ),
+        })),
+    }
+}
+
+const DEFAULT_NODES: u8 = 3;
+const MAX_NODES: u8 = 9;
+const PORTS_PER_NODE: u32 = 20;
+/// Plain HTTP, for metrics and probes.
+const HTTP_PORT: u16 = 9464;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_the_usual_ones_or_packed() {
+        let usual = Ports { client: 22_188, quorum: 22_888, election: 23_888 };
+        assert_eq!(ports(2, None).unwrap(), usual);
+        assert_eq!(ports(3, Some(7000)).unwrap(), Ports { client: 7040, quorum: 7041, election: 7042 });
+        assert!(ports(5, None).is_ok());
+        assert!(ports(6, None).unwrap_err().to_string().contains("--base-port"));
+        assert!(ports(3, Some(65_500)).unwrap_err().to_string().contains("no room for node 3"));
+        assert!(ports(1, Some(0)).is_err());
+    }
+
+    /// A base whose first 60 ports are free at the moment, because the system has just given one of them away.
+    fn free_base() -> u16 {
+        loop {
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let free = |p: u16| TcpListener::bind(("127.0.0.1", p)).is_ok();
+            if port < 65_000 && (port..port + 60).all(free) {
+                return port;
+            }
+        }
+    }
+
+    #[test]
+    fn an_ensemble_is_made_once_and_then_continued() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = free_base();
+        let new = Plan::prepare(dir.path(), Some(2), Some(base)).unwrap();
+        assert!(!new.continued);
+        let loaded = config::load(Some(&new.nodes[1].config()), [], &[]).unwrap().node;
+        assert_eq!((loaded.id.0, loaded.members.len()), (2, 2));
+        assert_eq!(loaded.listen.client.to_string(), format!("127.0.0.1:{}", base + 20));
+        assert_eq!(loaded.pid_file, Some(new.nodes[1].pid_file()));
+
+        for (nodes, base_port) in [(None, None), (Some(2), Some(base))] {
+            let again = Plan::prepare(dir.path(), nodes, base_port).unwrap();
+            assert!(again.continued);
+            assert_eq!(again.nodes, new.nodes);
+        }
+        let other = Plan::prepare(dir.path(), Some(3), None).unwrap_err().to_string();
+        assert!(other.contains("an ensemble of 2 nodes, not 3"), "{other}");
+        let other = Plan::prepare(dir.path(), None, Some(base + 1)).unwrap_err().to_string();
+        assert!(other.contains(&format!("on ports from {base}, not {}", base + 1)), "{other}");
+    }
+
+    #[test]
+    fn ports_in_use_are_named_before_anything_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let base = free_base();
+        let _taken = TcpListener::bind(("127.0.0.1", base + 21)).unwrap();
+        let text = Plan::prepare(dir.path(), Some(2), Some(base)).unwrap_err().to_string();
+        assert!(text.contains(&format!("127.0.0.1:{} (quorum port of node 2)", base + 21)), "{text}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}

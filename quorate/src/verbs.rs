@@ -1,0 +1,276 @@
+//! The commands that do one thing to the tree: create, get, set, delete, stat, ls, sync.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path as FilePath,
+};
+
+use api::{CreateMode, ErrorCode, OpError, Path, Stat, Write};
+use bytes::Bytes;
+use client_sdk::{Client, ClientError, SessionEvent};
+use serde_json::json;
+use tokio::sync::broadcast;
+
+use crate::{
+    args::{Create, Delete, Format, Get, Ls, Set, StatArgs, SyncArgs, Value},
+    exit::{Doing as _, Exit, Failure},
+    output,
+    session::{self, Pipeline},
+    tree::walk::{Depth, Look, walk},
+};
+
+pub(crate) async fn create(args: &Create) -> Result<(), Failure> {
+    let path = parse(&args.path)?;
+    let data = value(&args.value)?.unwrap_or_default();
+    let mode = CreateMode { ephemeral: args.ephemeral, sequential: args.sequential };
+    session::with(&args.connection, async |client| {
+        let events = client.events();
+        if args.parents {
+            create_parents(client, &path).await?;
+        }
+        let (path, stat) = client.create(path.as_str(), data, mode).await.map_err(|e| match e.refusal() {
+            Some(OpError::NoNode(parent)) => Failure::refused(format!(
+                "no znode {parent}, the parent of {path}; create it first, or use --parents"
+            )),
+            _ => e.into(),
+        })?;
+        match args.output.output {
+            Format::Table => output::print(path.as_str())?,
+            Format::Json => {
+                output::print_json(&json!({"path": path.as_str(), "stat": output::stat_json(&stat)}))?
+            }
+        }
+        if args.ephemeral {
+            hold(&path, events).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn get(args: &Get) -> Result<(), Failure> {
+    let path = parse(&args.path)?;
+    session::with(&args.connection, async |client| {
+        if args.sync {
+            client.sync().await?;
+        }
+        let (data, stat) = client.get(path.as_str()).await?;
+        match args.output.output {
+            Format::Table => output::print_bytes(&data)?,
+            Format::Json => {
+                let mut object = serde_json::Map::new();
+                object.insert("path".to_owned(), path.as_str().into());
+                output::value_json(&mut object, &data);
+                object.insert("stat".to_owned(), output::stat_json(&stat));
+                output::print_json(&object.into())?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn set(args: &Set) -> Result<(), Failure> {
+    let path = parse(&args.path)?;
+    let data = value(&args.value)?.ok_or_else(|| {
+        Failure::usage("no value: write it behind the path, name a --file, or write - to read standard input")
+    })?;
+    session::with(&args.connection, async |client| {
+        let stat = client.set(path.as_str(), data, args.version).await?;
+        match args.output.output {
+            Format::Table => output::print(&format!("version {}", stat.version))?,
+            Format::Json => output::print_json(&output::stat_json(&stat))?,
+        }
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn delete(args: &Delete) -> Result<(), Failure> {
+    let path = parse(&args.path)?;
+    session::with(&args.connection, async |client| {
+        if args.recursive {
+            let deleted = delete_tree(client, &path).await?;
+            output::print(&format!("deleted {deleted} znodes"))?;
+        } else {
+            client.delete(path.as_str(), args.version).await.map_err(|e| match e.refusal() {
+                Some(OpError::NotEmpty { .. }) => {
+                    Failure::refused(format!("{e}, or use `quorate delete -r {path}`"))
+                }
+                _ => e.into(),
+            })?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn stat(args: &StatArgs) -> Result<(), Failure> {
+    let path = parse(&args.path)?;
+    session::with(&args.connection, async |client| {
+        let stat = client.exists(path.as_str()).await?.ok_or_else(|| no_node(&path))?;
+        match args.output.output {
+            Format::Table => output::print(&output::stat_text(&stat))?,
+            Format::Json => output::print_json(&output::stat_json(&stat))?,
+        }
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn ls(args: &Ls) -> Result<(), Failure> {
+    let path = parse(&args.path)?;
+    session::with(&args.connection, async |client| {
+        let mut found: Vec<(String, Option<Stat>)> = Vec::new();
+        if args.recursive || args.long {
+            let depth = if args.recursive { Depth::All } else { Depth::Children };
+            walk(client, &path, Look::Stat, depth, IN_FLIGHT, |at, _, stat| {
+                if *at != path {
+                    let name = if args.recursive { at.as_str() } else { at.name() };
+                    found.push((name.to_owned(), Some(stat)));
+                }
+                Ok(())
+            })
+            .await?;
+            found.sort_by(|a, b| a.0.cmp(&b.0));
+        } else {
+            let (names, _) = client.children(path.as_str()).await?;
+            found.extend(names.into_iter().map(|name| (name, None)));
+        }
+        print_list(&found, args.long, args.output.output)?;
+        Ok(())
+    })
+    .await
+}
+
+pub(crate) async fn sync(args: &SyncArgs) -> Result<(), Failure> {
+    session::with(&args.connection, async |client| {
+        client.sync().await?;
+        Ok(())
+    })
+    .await
+}
+
+/// A path from the command line.
+pub(crate) fn parse(text: &str) -> Result<Path, Failure> {
+    Path::new(text).map_err(|e| Failure::usage(format!("{text:?}: {e}")))
+}
+
+/// Makes the missing ancestors of `path`, empty ones.
+pub(crate) async fn create_parents(client: &Client, path: &Path) -> Result<(), Failure> {
+    let ancestors: Vec<Path> =
+        std::iter::successors(path.parent(), Path::parent).filter(|p| !p.is_root()).collect();
+    for path in ancestors.iter().rev() {
+        match client.create(path.as_str(), Bytes::new(), CreateMode::default()).await {
+            Err(e) if e.code() != ErrorCode::NodeExists => return Err(e.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Deletes `root` and everything below it, and says how many znodes that were.
+pub(crate) async fn delete_tree(client: &Client, root: &Path) -> Result<usize, Failure> {
+    let mut paths = Vec::new();
+    walk(client, root, Look::Stat, Depth::All, IN_FLIGHT, |path, _, _| {
+        paths.push(path.clone());
+        Ok(())
+    })
+    .await?;
+    paths.retain(|p| !p.is_root());
+    let count = paths.len();
+    let mut pipeline = Pipeline::new(client, IN_FLIGHT);
+    // The walk names parents before children.
+    for path in paths.into_iter().rev() {
+        pipeline.write(Write::Delete { path, version: None }).await?;
+    }
+    pipeline.finish().await?;
+    Ok(count)
+}
+
+pub(crate) fn no_node(path: &Path) -> Failure {
+    ClientError::from(OpError::NoNode(path.clone())).into()
+}
+
+/// Waits for Ctrl-C, or for the end of the session that an ephemeral lives by.
+async fn hold(path: &Path, mut events: broadcast::Receiver<SessionEvent>) -> Result<(), Failure> {
+    eprintln!("{path} lives as long as this command; Ctrl-C ends both");
+    let interrupted = host::shutdown::on_signals().doing("listen for signals")?;
+    let lost = async {
+        loop {
+            match events.recv().await {
+                Ok(SessionEvent::SessionLost { .. }) | Err(broadcast::error::RecvError::Closed) => return,
+                _ => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = interrupted.cancelled() => Ok(()),
+        () = lost => {
+            Err(Failure::new(Exit::Unavailable, format!("the session is lost, and {path} with it; create it again")))
+        }
+    }
+}
+
+fn print_list(found: &[(String, Option<Stat>)], long: bool, format: Format) -> Result<(), Failure> {
+    match format {
+        Format::Json if long => {
+            let object = |(name, stat): &(String, Option<Stat>)| json!({"name": name, "stat": stat.as_ref().map(output::stat_json)});
+            output::print_json(&found.iter().map(object).collect())
+        }
+        Format::Json => output::print_json(&found.iter().map(|(name, _)| name.as_str()).collect()),
+        Format::Table if found.is_empty() => Ok(()),
+        Format::Table if long => {
+            let rows = found.iter().filter_map(|(name, stat)| {
+                let stat = stat.as_ref()?;
+                let kind = if stat.ephemeral_owner.is_some() { "ephemeral" } else { "-" };
+                let numbers =
+                    [stat.version.to_string(), stat.data_length.to_string(), stat.num_children.to_string()];
+                let [version, bytes, children] = numbers;
+                Some(vec![
+                    version,
+                    bytes,
+                    children,
+                    output::time(stat.mtime_ms),
+                    kind.to_owned(),
+                    name.clone(),
+                ])
+            });
+            let header = ["VERSION", "BYTES", "CHILDREN", "CHANGED", "KIND", "NAME"];
+            output::print(&output::table(&header, rows, &[0, 1, 2]))
+        }
+        Format::Table => {
+            let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+            output::print(&names.join("\n"))
+        }
+    }
+}
+
+/// The value from wherever the arguments say; `None` if they say nothing.
+fn value(args: &Value) -> Result<Option<Bytes>, Failure> {
+    fn read(from: impl io::Read, name: &str) -> Result<Option<Bytes>, Failure> {
+        let mut bytes = Vec::new();
+        from.take(VALUE_MAX + 1).read_to_end(&mut bytes).doing(format_args!("read {name}"))?;
+        if bytes.len() as u64 > VALUE_MAX {
+            return Err(Failure::usage(format!(
+                "{name} has more than the {VALUE_MAX} bytes that a value may ever have"
+            )));
+        }
+        Ok(Some(bytes.into()))
+    }
+    fn open(path: &FilePath) -> Result<File, Failure> {
+        File::open(path).doing(format_args!("open {}", path.display()))
+    }
+    match (&args.value, &args.file) {
+        (_, Some(path)) => read(open(path)?, &path.display().to_string()),
+        (Some(text), None) if text == "-" => read(io::stdin().lock(), "standard input"),
+        (Some(text), None) => Ok(Some(text.clone().into())),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The highest that `limits.data` can be set to.
+const VALUE_MAX: u64 = 16 << 20;
+/// Requests under way in walks and in recursive deletion.
+const IN_FLIGHT: u32 = 256;

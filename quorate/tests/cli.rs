@@ -1,0 +1,126 @@
+//! The command line without an ensemble: help, refusals, exit codes.
+
+#![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
+
+use std::{
+    net::TcpListener,
+    process::{Command, Output},
+};
+
+fn quorate(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("QUORATE_")) {
+        command.env_remove(name);
+    }
+    command.args(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Ports that nobody listens on, all different: given by the system and closed again.
+fn closed_ports() -> [u16; 3] {
+    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.map(|l| l.local_addr().unwrap().port())
+}
+
+fn config(dir: &std::path::Path, extra: &str) -> String {
+    let path = dir.join("quorate.toml");
+    let ports = closed_ports();
+    let text = format!(
+        "id = 1\ndata_dir = \"data\"\n{extra}[listen]\nhost = \"127.0.0.1\"\n[[members]]\nid = 1\nhost = \
+         \"127.0.0.1\"\nclient_port = {}\nquorum_port = {}\nelection_port = {}\n",
+        ports[0], ports[1], ports[2]
+    );
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn help_documents_the_exit_codes_and_every_command() {
+    let help = quorate(&["--help"]);
+    assert!(help.status.success());
+    for word in ["up", "serve", "import", "export", "status", "Exit codes:", "QUORATE_ENDPOINTS"] {
+        assert!(text(&help.stdout).contains(word), "{word}");
+    }
+}
+
+#[test]
+fn wrong_paths_and_arguments_end_with_2_before_anything_is_dialled() {
+    for (args, expected) in [
+        (&["get", "relative"][..], "does not start with /"),
+        (&["create", "/a/", "x"], "ends with /"),
+        (&["set", "/a"], "no value"),
+        (&["get", "/a", "--endpoints", "nowhere"], "expected host:port"),
+        (&["import", "/nonexistent", "/a"], "is not a directory"),
+        (&["up", "--nodes", "6"], "--base-port"),
+    ] {
+        let refused = quorate(args);
+        assert_eq!(refused.status.code(), Some(2), "{args:?}: {}", text(&refused.stderr));
+        assert!(text(&refused.stderr).contains(expected), "{args:?}: {}", text(&refused.stderr));
+        assert_eq!(text(&refused.stdout), "");
+    }
+}
+
+#[test]
+fn no_ensemble_ends_with_3_and_says_what_to_do() {
+    let endpoint = format!("127.0.0.1:{}", closed_ports()[0]);
+    let status = quorate(&["status", "--endpoints", &endpoint, "-o", "json"]);
+    assert_eq!(status.status.code(), Some(3));
+    let rows: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!((&rows[0]["role"], &rows[0]["endpoint"]), (&"unreachable".into(), &endpoint.clone().into()));
+    assert!(text(&status.stderr).contains("quorate up"), "{}", text(&status.stderr));
+
+    let get = quorate(&["get", "/a", "--endpoints", &endpoint, "--timeout", "100ms"]);
+    assert_eq!(get.status.code(), Some(3), "{}", text(&get.stderr));
+    assert!(text(&get.stderr).contains(&endpoint), "{}", text(&get.stderr));
+}
+
+#[test]
+fn a_wrong_key_in_a_configuration_ends_with_2_and_names_the_nearest_right_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), "timing.tikc = \"1s\"\n");
+    for args in [&["serve", "--config", &path][..], &["config", "show", "--config", &path]] {
+        let refused = quorate(args);
+        assert_eq!(refused.status.code(), Some(2));
+        let expected = format!("{path}:3: there is no key `timing.tikc`; did you mean `timing.tick`?");
+        assert!(text(&refused.stderr).contains(&expected), "{}", text(&refused.stderr));
+    }
+    assert!(!dir.path().join("data").exists());
+}
+
+#[test]
+fn config_show_names_the_source_of_each_setting_and_can_be_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), "timing.tick = \"100ms\"\n");
+    let shown = quorate(&["config", "show", "--config", &path, "--set", "limits.data=2MiB", "--explain"]);
+    assert!(shown.status.success(), "{}", text(&shown.stderr));
+    let shown = text(&shown.stdout);
+    let line = |key: &str| shown.lines().find(|l| l.starts_with(key)).unwrap_or_default().to_owned();
+    assert!(line("timing.tick = \"100ms\"").ends_with(&format!("# {path}:3")), "{shown}");
+    assert!(line("limits.data = \"2MiB\"").ends_with("# flag"), "{shown}");
+    assert!(line("timing.sync_limit").ends_with("# default"), "{shown}");
+    assert!(shown.contains("QUORATE_TIMING_TICK"), "{shown}");
+
+    std::fs::write(&path, &shown).unwrap();
+    let again = text(&quorate(&["config", "show", "--config", &path]).stdout);
+    let settings = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|l| !l.starts_with('#'));
+        lines.map(|l| l.rsplit_once("  # ").unwrap().0.trim_end().to_owned()).collect()
+    };
+    assert_eq!(settings(&again), settings(&shown));
+}
+
+#[test]
+fn serve_on_a_port_in_use_ends_with_2_and_touches_no_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = config(dir.path(), "");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let refused = quorate(&["serve", "--config", &path, "--set", &format!("listen.client_port={port}")]);
+    assert_eq!(refused.status.code(), Some(2));
+    let stderr = text(&refused.stderr);
+    assert!(stderr.contains(&format!("client address 127.0.0.1:{port} is in use")), "{stderr}");
+    assert!(!dir.path().join("data").exists());
+}

@@ -1,0 +1,139 @@
+//! A modelled disk and log thread: operations wait in a queue, and what has not been carried out is lost in a crash.
+
+use std::collections::VecDeque;
+
+use api::{Entry, Epoch, History, Zxid};
+use quorum_core::{Durable, Input};
+
+/// What survives a crash.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Stored {
+    pub(crate) accepted: Epoch,
+    pub(crate) current: Epoch,
+    pub(crate) base: Zxid,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) snapshots: Vec<Zxid>,
+}
+
+impl Stored {
+    pub(crate) fn last(&self) -> Zxid {
+        self.entries.last().map_or(self.base, |e| e.zxid)
+    }
+
+    pub(crate) fn has(&self, zxid: Zxid) -> bool {
+        zxid <= self.base || self.entries.binary_search_by_key(&zxid, |e| e.zxid).is_ok()
+    }
+
+    pub(crate) fn history(&self) -> History {
+        let mut history = History::from_base(self.base);
+        for e in &self.entries {
+            assert!(history.append(e.zxid), "I14: {} behind {} on disk", e.zxid, history.last());
+        }
+        history
+    }
+
+    /// `trust_log`: an entry of an epoch proves that the whole start of that epoch is there, so a shell may take the
+    /// current epoch from the log.
+    pub(crate) fn durable(&self, trust_log: bool) -> Durable {
+        let from_log = if trust_log { self.last().epoch() } else { Epoch(0) };
+        Durable {
+            accepted_epoch: self.accepted,
+            current_epoch: self.current.max(from_log),
+            history: self.history(),
+            snapshot: self.snapshots.iter().max().copied(),
+            last_time_ms: self.entries.last().map_or(0, |e| e.time_ms),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Op {
+    Append(Vec<Entry>),
+    Epochs(Epoch, Epoch),
+    Truncate(Zxid),
+    Install(Zxid),
+    Purge(Zxid),
+}
+
+#[derive(Default)]
+pub(crate) struct Disk {
+    pub(crate) stored: Stored,
+    pub(crate) queue: VecDeque<Op>,
+    /// Nothing is carried out while this is set.
+    pub(crate) held: bool,
+}
+
+impl Disk {
+    /// Carries out the next operation, and all appends behind it together if it is one.
+    pub(crate) fn step(&mut self) -> Option<Input> {
+        let op = self.queue.pop_front()?;
+        let append = matches!(op, Op::Append(_));
+        let mut done = self.carry_out(op);
+        while append && matches!(self.queue.front(), Some(Op::Append(_))) {
+            done = self.carry_out(self.queue.front().cloned().unwrap());
+            self.queue.pop_front();
+        }
+        Some(done)
+    }
+
+    fn carry_out(&mut self, op: Op) -> Input {
+        let s = &mut self.stored;
+        match op {
+            Op::Append(entries) => {
+                for e in entries {
+                    assert!(e.zxid.follows(s.last()), "I14: {} appended behind {}", e.zxid, s.last());
+                    s.entries.push(e);
+                }
+                // The log may be ahead of the current epoch while a synchronisation is under way, never of a promise.
+                assert!(s.last().epoch() <= s.accepted, "I9: {} without a promise", s.last());
+                Input::Persisted { upto: s.last() }
+            }
+            Op::Epochs(accepted, current) => {
+                assert!(accepted >= s.accepted && current >= s.current && current <= accepted, "I9");
+                if current > s.current {
+                    assert!(s.has(Zxid::marker(current)), "4643: epoch {current} before its log");
+                }
+                (s.accepted, s.current) = (accepted, current);
+                Input::EpochsPersisted
+            }
+            Op::Truncate(to) => {
+                assert!(s.has(to) && to >= s.base, "truncated to {to}");
+                s.entries.retain(|e| e.zxid <= to);
+                Input::Truncated
+            }
+            Op::Install(zxid) => {
+                assert!(
+                    s.snapshots.contains(&zxid),
+                    "2872: the log stands on a snapshot that is not durable"
+                );
+                s.base = zxid;
+                s.entries.clear();
+                Input::SnapshotInstalled
+            }
+            Op::Purge(upto) => {
+                assert!(s.snapshots.iter().any(|&z| z >= upto && s.has(z)), "purged what no snapshot covers");
+                // Whole segments go: here, such that end with an odd counter.
+                let base =
+                    s.entries.iter().rev().map(|e| e.zxid).find(|z| *z <= upto && z.counter() % 2 == 1);
+                s.base = base.unwrap_or(s.base);
+                let base = s.base;
+                s.entries.retain(|e| e.zxid > base);
+                Input::Purged { base }
+            }
+        }
+    }
+
+    /// Power is lost after `ops` more operations reached the disk, unreported, and `entries` of the append behind them.
+    pub(crate) fn crash(&mut self, ops: usize, entries: usize) {
+        for _ in 0..ops.min(self.queue.len()) {
+            let op = self.queue.pop_front().unwrap();
+            self.carry_out(op);
+        }
+        if let Some(Op::Append(mut batch)) = self.queue.pop_front() {
+            batch.truncate(entries);
+            self.carry_out(Op::Append(batch));
+        }
+        self.queue.clear();
+        self.held = false;
+    }
+}

@@ -1,0 +1,267 @@
+//! Ensembles under chance: messages wait, links break, servers crash and lose what is not durable, disks hang, elections
+//! go wrong. The invariants are checked at every step (in `world` and `ghost`); at the end the faults stop, and then
+//! everything has to come to rest with one log everywhere and every request answered.
+//!
+//! `ZAB_SEEDS=50000 cargo test --release -p quorum-core --test zab random` tries more; `ZAB_SEED=77` one of them.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use api::PeerId;
+
+use crate::ghost::Answer;
+use crate::world::World;
+
+const STEPS: usize = 1000;
+
+#[test]
+fn random_schedules_keep_every_invariant() {
+    let number = |name: &str| std::env::var(name).ok().map(|s| s.parse::<u64>().expect("a number"));
+    let seeds = match number("ZAB_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("ZAB_SEEDS").unwrap_or(300),
+    };
+    let mut seen = Seen::default();
+    for seed in seeds.clone() {
+        let result = std::panic::catch_unwind(|| run(seed));
+        match result {
+            Ok(one) => seen.add(&one),
+            Err(panic) => {
+                eprintln!("the seed is {seed}");
+                std::panic::resume_unwind(panic);
+            }
+        }
+    }
+    // A run in which nothing happens proves nothing.
+    if seeds.end - seeds.start >= 300 {
+        assert!(seen.commits > 1000 && seen.reigns > 300, "{seen:?}");
+        assert!(seen.truncs > 10 && seen.snaps > 10 && seen.barriers > 100 && seen.refused > 10, "{seen:?}");
+    }
+}
+
+#[derive(Default, Debug)]
+struct Seen {
+    commits: usize,
+    reigns: usize,
+    truncs: usize,
+    snaps: usize,
+    barriers: usize,
+    refused: usize,
+}
+
+impl Seen {
+    fn of(w: &World) -> Seen {
+        let sent = |word: &str| w.trace.iter().filter(|(_, _, text)| text.starts_with(word)).count();
+        Seen {
+            commits: w.committed().len(),
+            reigns: w.ghost.leaders.len(),
+            truncs: sent("TRUNC"),
+            snaps: sent("SNAP"),
+            barriers: sent("BARRIER 0x"),
+            refused: w.ghost.writes.values().filter(|w| matches!(w.answer, Some(Answer::Refused(_)))).count(),
+        }
+    }
+
+    fn add(&mut self, other: &Seen) {
+        self.commits += other.commits;
+        self.reigns += other.reigns;
+        self.truncs += other.truncs;
+        self.snaps += other.snaps;
+        self.barriers += other.barriers;
+        self.refused += other.refused;
+    }
+}
+
+/// SplitMix64: small, and the same everywhere.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        usize::try_from(self.next() % n.max(1) as u64).unwrap()
+    }
+
+    fn percent(&mut self, n: usize) -> bool {
+        self.below(100) < n
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        (!from.is_empty()).then(|| from[self.below(from.len())])
+    }
+}
+
+fn run(seed: u64) -> Seen {
+    let mut dice = Dice(seed);
+    let voters = 1 + u32::try_from(dice.below(5)).unwrap();
+    let observers = u32::try_from(dice.below(3)).unwrap();
+    let requests_max = [4, 100][dice.below(2)];
+    let mut w = World::with_limit(voters, observers, requests_max);
+    w.batch = 1 + dice.below(4);
+    let skewed = dice.percent(50);
+    // Few faults in some runs, many in others.
+    let faults = [1, 4, 9][dice.below(3)];
+    for id in w.ids() {
+        if skewed {
+            w.nodes.get_mut(&id).unwrap().wall_ms += i64::try_from(dice.below(100_000)).unwrap();
+        }
+    }
+    for _ in 0..STEPS {
+        step(&mut w, &mut dice, faults);
+    }
+    recover(&mut w);
+    Seen::of(&w)
+}
+
+fn step(w: &mut World, dice: &mut Dice, faults: usize) {
+    let ids = w.ids();
+    let id = dice.pick(&ids).unwrap();
+    let other = dice.pick(&ids).unwrap();
+    w.lazy = dice.percent(30);
+    if w.up(id) && dice.percent(30) {
+        w.poll(id);
+    }
+    match dice.below(100) {
+        0..4 if w.up(id) => {
+            let payloads: Vec<String> = (0..=dice.below(3)).map(|i| format!("{id}-{i}")).collect();
+            let payloads: Vec<&str> = payloads.iter().map(String::as_str).collect();
+            w.submit_all(id, &payloads);
+        }
+        4..6 if w.up(id) => {
+            w.barrier(id);
+        }
+        6..20 => election(w, dice),
+        20..28 => {
+            w.nodes.get_mut(&id).unwrap().wall_ms += i64::try_from(dice.below(50)).unwrap() - 10;
+            let at = match dice.percent(70) {
+                true => w.next_timeout().unwrap_or(w.now),
+                false => w.now + Duration::from_millis(dice.next() % 700),
+            };
+            w.pass_to(at);
+        }
+        28..30 if w.up(id) => w.save_snapshot(id),
+        30..35 if !w.up(id) => {
+            let trust_log = dice.percent(50);
+            w.restart_with(id, trust_log);
+        }
+        35..40 => {
+            let node = w.nodes.get_mut(&id).unwrap();
+            node.disk.held = dice.percent(4 * faults);
+        }
+        40..45 if dice.percent(20) => w.unblock(id, other),
+        40..45 => w.release(id, other),
+        45..55 if dice.percent(faults * 6) => match dice.below(8) {
+            0 | 1 if w.up(id) => {
+                let (ops, entries) = (dice.below(4), dice.below(3));
+                w.crash_with(id, ops, entries);
+            }
+            2 if id != other => w.block(id, other),
+            3 => w.hold(id, other),
+            // Nobody hears what it says any more: if it leads, its log gets a tail of its own.
+            4 if w.up(id) => {
+                ids.iter().for_each(|&other| w.hold(id, other));
+                w.submit(id, "unheard");
+            }
+            _ => {
+                let links: Vec<_> = w.links.keys().copied().collect();
+                if let Some(conn) = dice.pick(&links) {
+                    w.break_link(conn);
+                }
+            }
+        },
+        _ => {
+            for _ in 0..=dice.below(20) {
+                if let Some(step) = dice.pick(&w.steps()) {
+                    w.take(step);
+                }
+            }
+        }
+    }
+}
+
+/// The best of some quorum wins, and some hear of it; now and then somebody else does.
+fn election(w: &mut World, dice: &mut Dice) {
+    let looking: Vec<u32> =
+        w.ids().into_iter().filter(|&id| w.up(id) && w.nodes[&id].candidate.is_some()).collect();
+    let mut quorum = BTreeSet::new();
+    for _ in 0..10 {
+        quorum.extend(dice.pick(&looking).map(PeerId));
+    }
+    let best = quorum.iter().filter(|&&p| w.config.ensemble.weight(p) > 0);
+    let best = best.max_by_key(|p| (w.nodes[&p.0].candidate, p.0)).map(|p| p.0);
+    let (leader, who) = if dice.percent(15) {
+        (dice.pick(&w.ids()), looking)
+    } else if w.config.ensemble.is_quorum(&quorum) {
+        (best, quorum.iter().map(|p| p.0).collect())
+    } else {
+        // Somebody who leads is found by those who come later.
+        let leading = w
+            .ids()
+            .into_iter()
+            .filter(|&id| w.serving(id))
+            .find(|&id| matches!(w.role(id), api::ports::Role::Leading));
+        (leading, looking)
+    };
+    if let Some(leader) = leader.filter(|&l| w.config.ensemble.is_voter(PeerId(l))) {
+        // Not in one order.
+        let (first, second): (Vec<u32>, Vec<u32>) = who.into_iter().partition(|_| dice.percent(60));
+        w.elect(leader, &first);
+        if dice.percent(80) {
+            w.elect(leader, &second);
+        }
+    }
+}
+
+/// The faults stop.
+fn recover(w: &mut World) {
+    w.lazy = false;
+    w.blocked.clear();
+    w.held.clear();
+    for id in w.ids() {
+        w.nodes.get_mut(&id).unwrap().disk.held = false;
+        if !w.up(id) {
+            w.restart(id);
+        }
+    }
+    come_to_rest(w);
+    // And it works.
+    let tickets: Vec<_> = w.ids().into_iter().map(|id| (id, w.submit(id, "last"), w.barrier(id))).collect();
+    come_to_rest(w);
+    for (id, write, barrier) in tickets {
+        assert_eq!(w.answer(id, write), Some(Answer::Applied), "the write of server {id}");
+        assert!(w.barrier_told(id, barrier), "the barrier of server {id}");
+    }
+    let first = w.ghost.committed.len();
+    assert!(first > 0);
+}
+
+fn come_to_rest(w: &mut World) {
+    // Well above the longest way: a leader that waits out the init limit for nothing, then a second election.
+    for _ in 0..200 {
+        w.settle();
+        w.fair_election();
+        w.settle();
+        w.run(Duration::from_millis(25));
+        let last = w.ghost.last();
+        let one_log = w.ids().into_iter().all(|id| {
+            let s = w.status(id);
+            w.serving(id) && (s.last, s.committed, w.nodes[&id].applied) == (last, last, last)
+        });
+        if one_log && w.ghost.unanswered().is_empty() && w.ghost.barriers.is_empty() {
+            return;
+        }
+    }
+    let states: Vec<_> = w.ids().into_iter().map(|id| (id, w.status(id))).collect();
+    panic!(
+        "no rest after 5 s: {states:#?}\nC ends with {}, unanswered {:?}, barriers {:?}",
+        w.ghost.last(),
+        w.ghost.unanswered(),
+        w.ghost.barriers
+    );
+}

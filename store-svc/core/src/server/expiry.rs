@@ -1,0 +1,165 @@
+//! Which sessions have been silent for too long: kept on the node that leads, and only while it serves.
+//!
+//! A session is closed in three steps: its time-out passes without a sign of life; a barrier confirms that this node
+//! still leads, so that what it has not heard was not said either; then the close is submitted, once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use api::{SessionId, Ticket, Time};
+use bytes::Bytes;
+
+use crate::SessionInfo;
+
+/// While this node keeps the time of sessions it looks at the clock twice as often. A longer step of the clock means
+/// that the node stood still.
+pub(super) const PAUSE: Duration = Duration::from_millis(500);
+
+/// After a close that did not get through.
+const RETRY: Duration = Duration::from_millis(500);
+
+#[derive(Default, Debug)]
+pub(super) struct Expiry {
+    leading: Option<Leading>,
+}
+
+#[derive(Default, Debug)]
+struct Leading {
+    sessions: BTreeMap<SessionId, Tracked>,
+    /// When to look at a session again. May be too early, never too late: signs of life do not move it.
+    due: BTreeSet<(Time, SessionId)>,
+    /// Silent, but the barrier is not behind us.
+    suspects: Vec<SessionId>,
+    /// The barrier that is under way.
+    asked: Option<Ticket>,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    timeout: Duration,
+    heard: Time,
+}
+
+impl Expiry {
+    /// Begins anew: every session was heard just now.
+    pub(super) fn start(&mut self, now: Time, sessions: impl Iterator<Item = (SessionId, SessionInfo)>) {
+        self.leading = Some(Leading::default());
+        for (session, info) in sessions {
+            self.track(session, info.timeout_ms, now);
+        }
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.leading = None;
+    }
+
+    pub(super) fn active(&self) -> bool {
+        self.leading.is_some()
+    }
+
+    pub(super) fn track(&mut self, session: SessionId, timeout_ms: u32, now: Time) {
+        if let Some(leading) = &mut self.leading {
+            let timeout = Duration::from_millis(timeout_ms.into());
+            leading.sessions.insert(session, Tracked { timeout, heard: now });
+            leading.due.insert((now + timeout, session));
+        }
+    }
+
+    pub(super) fn forget(&mut self, session: SessionId) {
+        if let Some(leading) = &mut self.leading {
+            leading.sessions.remove(&session);
+        }
+    }
+
+    pub(super) fn heard(&mut self, session: SessionId, now: Time) {
+        if let Some(tracked) = self.leading.as_mut().and_then(|l| l.sessions.get_mut(&session)) {
+            tracked.heard = now;
+        }
+    }
+
+    /// This node could hear nobody for so long.
+    pub(super) fn stood_still(&mut self, gap: Duration) {
+        for tracked in self.leading.iter_mut().flat_map(|l| l.sessions.values_mut()) {
+            tracked.heard = tracked.heard + gap;
+        }
+    }
+
+    /// Looks for silent sessions. True if a barrier is to be [asked](Expiry::asked) for, after which they are
+    /// [confirmed](Expiry::confirmed).
+    pub(super) fn suspects(&mut self, now: Time) -> bool {
+        let Some(leading) = &mut self.leading else { return false };
+        while let Some(&(at, session)) = leading.due.first().filter(|(at, _)| *at <= now) {
+            leading.due.remove(&(at, session));
+            let Some(tracked) = leading.sessions.get(&session) else { continue };
+            let end = tracked.heard + tracked.timeout;
+            if end > now {
+                leading.due.insert((end, session));
+            } else {
+                leading.suspects.push(session);
+            }
+        }
+        !leading.suspects.is_empty() && leading.asked.is_none()
+    }
+
+    /// This barrier is under way.
+    pub(super) fn asked(&mut self, ticket: Ticket) {
+        if let Some(leading) = &mut self.leading {
+            leading.asked = Some(ticket);
+        }
+    }
+
+    /// The barrier is behind us: these sessions are still silent and are to be closed.
+    pub(super) fn confirmed(&mut self, barrier: Ticket, now: Time) -> Vec<SessionId> {
+        // A barrier from an earlier reign says nothing about this one.
+        let Some(leading) = self.leading.as_mut().filter(|l| l.asked == Some(barrier)) else {
+            return Vec::new();
+        };
+        leading.asked = None;
+        let mut silent = Vec::new();
+        for session in std::mem::take(&mut leading.suspects) {
+            let Some(tracked) = leading.sessions.get(&session) else { continue };
+            let end = tracked.heard + tracked.timeout;
+            if end > now {
+                leading.due.insert((end, session));
+            } else {
+                silent.push(session);
+            }
+        }
+        silent
+    }
+
+    /// The barrier was refused or lost.
+    pub(super) fn unconfirmed(&mut self, barrier: Ticket, now: Time) {
+        if let Some(leading) = self.leading.as_mut().filter(|l| l.asked == Some(barrier)) {
+            leading.asked = None;
+            for session in std::mem::take(&mut leading.suspects) {
+                leading.due.insert((now + RETRY, session));
+            }
+        }
+    }
+
+    /// The close of this session did not get through.
+    pub(super) fn retry(&mut self, session: SessionId, now: Time) {
+        if let Some(leading) = &mut self.leading {
+            leading.due.insert((now + RETRY, session));
+        }
+    }
+
+    pub(super) fn next_timeout(&self, now: Time) -> Option<Time> {
+        let leading = self.leading.as_ref()?;
+        let &(due, _) = leading.due.first()?;
+        Some(due.min(now + PAUSE / 2))
+    }
+}
+
+/// Sessions heard, for the leader.
+pub(super) fn encode_report(sessions: &[SessionId]) -> Bytes {
+    sessions.iter().flat_map(|s| s.0.to_be_bytes()).collect()
+}
+
+/// Bytes behind the last whole number are ignored, as an unknown session is: a report is only a hint.
+pub(super) fn decode_report(report: &[u8]) -> impl Iterator<Item = SessionId> + '_ {
+    report.as_chunks::<8>().0.iter().map(|id| SessionId(u64::from_be_bytes(*id)))
+}

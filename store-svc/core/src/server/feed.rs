@@ -1,0 +1,197 @@
+//! What the quorum says, and who has waited for it.
+
+use super::*;
+
+impl Server {
+    pub(super) fn on_feed(&mut self, item: Feed) {
+        match item {
+            Feed::Committed(entries) => {
+                for entry in entries {
+                    if !self.on_entry(entry) {
+                        return;
+                    }
+                }
+                self.retry_openings();
+            }
+            Feed::Status(status) => self.on_status(status),
+            Feed::Barrier(ticket) => self.on_barrier(ticket),
+            Feed::Refused { ticket, why } => self.on_refused(ticket, why),
+            Feed::Lost(ticket) => self.on_lost(ticket),
+            Feed::Report(report) => {
+                for session in expiry::decode_report(&report) {
+                    self.expiry.heard(session, self.now);
+                }
+            }
+        }
+    }
+
+    /// Applies an entry and answers whoever waits for it, before the next one is applied: so a read that stands
+    /// between two writes of its session sees the first and not the second. False if the entry does not fit.
+    fn on_entry(&mut self, entry: Committed) -> bool {
+        let Committed { zxid, time_ms, origin, command } = entry;
+        if !zxid.follows(self.state.applied()) {
+            let applied = self.state.applied();
+            self.outbox
+                .stop(format!("the feed has a hole: entry {zxid} came behind {applied}; please report this"));
+            return false;
+        }
+        let Some(command) = command else {
+            self.state.apply_marker(zxid, time_ms);
+            return true;
+        };
+        let applied = self.state.apply(zxid, time_ms, &command);
+        if let CommandBody::OpenSession { timeout_ms, .. } = command.body {
+            self.expiry.track(SessionId(zxid.0), timeout_ms, self.now);
+        }
+        let waiting = origin.filter(|o| o.peer == self.config.me).and_then(|o| self.tickets.take(o.ticket));
+        if let Some(pending) = waiting {
+            self.on_applied(pending, applied);
+        }
+        if let CommandBody::CloseSession { session, .. } = command.body {
+            self.expiry.forget(session);
+            self.touched.remove(&session);
+            if let Some(&conn) = self.sessions.get(&session) {
+                self.close(conn, Err(OpError::SessionExpired(session)));
+            }
+        }
+        true
+    }
+
+    fn on_applied(&mut self, pending: Pending, applied: crate::Applied) {
+        match (pending, applied.result) {
+            // Its number is not used up, so everything behind it would fail as well; the client starts over.
+            (
+                Pending::Write { conn, command, .. },
+                Err(why @ (OpError::OutOfOrder { .. } | OpError::Overloaded(_) | OpError::SessionExpired(_))),
+            ) if command.session.is_some() => {
+                self.close(conn, Err(why));
+            }
+            (Pending::Write { conn, slot, .. }, result) => {
+                self.complete(conn, slot, applied.zxid, result.map(Answer::Write));
+            }
+            (Pending::Close { conn, slot, .. }, Ok(_) | Err(OpError::SessionExpired(_))) => {
+                self.complete(conn, slot, applied.zxid, Ok(Answer::Closed));
+                self.close(conn, Ok(()));
+            }
+            (Pending::Close { conn, slot, .. }, Err(error)) => {
+                self.complete(conn, slot, applied.zxid, Err(error));
+            }
+            (Pending::Open { conn, command }, _) => {
+                if let CommandBody::OpenSession { token, timeout_ms } = command.body {
+                    self.opened(conn, SessionId(applied.zxid.0), token, timeout_ms);
+                }
+            }
+            // The close itself, on whichever node it was asked, is seen in `on_entry`.
+            (Pending::Expire { .. }, _) => {}
+            // Barriers do not come as entries.
+            (Pending::Sync { .. } | Pending::Verify { .. } | Pending::ConfirmSilence, _) => {
+                self.outbox.stop("a barrier came back as an entry; please report this".into());
+            }
+        }
+    }
+
+    fn on_barrier(&mut self, ticket: Ticket) {
+        match self.tickets.take(ticket) {
+            Some(Pending::Sync { conn, slot }) => {
+                self.complete(conn, slot, self.state.applied(), Ok(Answer::Synced));
+            }
+            Some(Pending::Verify { conn }) => self.on_verified(conn),
+            Some(Pending::ConfirmSilence) => {
+                for session in self.expiry.confirmed(ticket, self.now) {
+                    let body = CommandBody::CloseSession { session, expired: true };
+                    let command = Command { session: None, number: None, acked: WriteNumber(0), body };
+                    self.submit(Pending::Expire { session }, command);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_status(&mut self, status: QuorumStatus) {
+        let epoch_before = self.status.epoch;
+        self.status = status;
+        if status.serving {
+            self.down_since = None;
+            if !self.served {
+                self.served = true;
+                self.retry_openings();
+            }
+        } else {
+            self.down_since.get_or_insert(self.now);
+        }
+        // Sessions are closed by the leader's store only. Whoever begins to lead has heard nobody yet, so every
+        // session gets its full time-out.
+        let leads = status.serving && status.role == Role::Leading;
+        if !leads {
+            self.expiry.stop();
+        } else if !self.expiry.active() || status.epoch != epoch_before {
+            self.touched.clear();
+            self.expiry.start(self.now, self.state.sessions());
+        }
+    }
+
+    fn on_refused(&mut self, ticket: Ticket, why: Refusal) {
+        let error = match why {
+            Refusal::Full => OpError::Overloaded(format!(
+                "too many requests wait at node {} already; slow down and try again",
+                self.config.me
+            )),
+            Refusal::NoLeader => self.unavailable(),
+            Refusal::TooLarge => OpError::BadArguments(
+                "the request is larger than any message between the nodes may be; split it".into(),
+            ),
+        };
+        match self.tickets.take(ticket) {
+            Some(Pending::Write { conn, slot, mut command }) if command.number.is_some() => {
+                if !self.conns.contains_key(&conn) {
+                    // Nobody waits for it any more.
+                } else if why == Refusal::TooLarge {
+                    command.body = CommandBody::Refuse(error);
+                    self.submit(Pending::Write { conn, slot, command: command.clone() }, command);
+                } else {
+                    self.close(conn, Err(error));
+                }
+            }
+            Some(
+                Pending::Write { conn, slot, .. }
+                | Pending::Close { conn, slot, .. }
+                | Pending::Sync { conn, slot },
+            ) => {
+                self.complete(conn, slot, self.state.applied(), Err(error));
+            }
+            Some(Pending::Open { conn, .. } | Pending::Verify { conn }) => self.close(conn, Err(error)),
+            Some(Pending::ConfirmSilence) => self.expiry.unconfirmed(ticket, self.now),
+            Some(Pending::Expire { session, .. }) => self.expiry.retry(session, self.now),
+            None => {}
+        }
+    }
+
+    fn on_lost(&mut self, ticket: Ticket) {
+        match self.tickets.take(ticket) {
+            // Exactly-once by its number, wherever the first one went.
+            Some(Pending::Write { conn, slot, command })
+                if command.number.is_some() && self.conns.contains_key(&conn) =>
+            {
+                self.submit(Pending::Write { conn, slot, command: command.clone() }, command);
+            }
+            Some(Pending::Write { conn, slot, .. }) => {
+                let why = "the node fell behind while the write was under way, so it cannot tell what became of it; \
+                           read before you write again, or use a session";
+                self.complete(conn, slot, self.state.applied(), Err(OpError::Unknown(why.into())));
+            }
+            Some(Pending::Close { conn, slot, command }) => {
+                self.submit(Pending::Close { conn, slot, command: command.clone() }, command);
+            }
+            // If the first one went through, it has opened a session that nobody knows and that expires.
+            Some(Pending::Open { conn, command }) => {
+                self.submit(Pending::Open { conn, command: command.clone() }, command);
+            }
+            Some(Pending::Expire { session, .. }) => self.expiry.retry(session, self.now),
+            Some(Pending::ConfirmSilence) => self.expiry.unconfirmed(ticket, self.now),
+            Some(again @ (Pending::Sync { .. } | Pending::Verify { .. })) => {
+                self.barrier(again);
+            }
+            None => {}
+        }
+    }
+}

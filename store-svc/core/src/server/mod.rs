@@ -1,0 +1,570 @@
+//! A node's front, pure: connections, the order of a session's requests, who waits for which entry of the log, and
+//! which sessions have been silent for too long.
+//!
+//! The shell feeds [`Input`]s and carries out [`Output`]s in their order. Rules that hold here:
+//!
+//! - Requests of one session take effect and are answered in the order in which they came. A read waits for earlier
+//!   writes and barriers of its own session and for nobody else's; if nothing is before it, it is answered at once,
+//!   also while there is no leader.
+//! - Writes are pipelined: they go to the quorum as they come. Only a write behind an unanswered barrier waits, so
+//!   that a read between the two cannot see it.
+//! - A numbered write that did not make it into the log in its place (refused, or out of order) ends its connection:
+//!   the client sends everything that is unanswered again, in order, on a new one. Nothing is carried out twice,
+//!   because the state keeps the results by number.
+
+mod connection;
+mod expiry;
+mod feed;
+mod opening;
+mod outbox;
+mod tickets;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use api::{
+    Command, CommandBody, MultiOp, OpError, Origin, PeerId, Read, ReadOutcome, SessionId, SessionToken,
+    Ticket, Time, Write, WriteNumber, WriteOutcome, Zxid,
+    ports::{QuorumStatus, Refusal, Role},
+};
+use bytes::Bytes;
+
+use crate::State;
+use connection::{Conn, Phase};
+use expiry::Expiry;
+use outbox::Outbox;
+use tickets::{Pending, Tickets};
+
+/// Stands for one connection: chosen by the shell, never used twice.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnId(pub u64);
+
+/// What a [`Server`] is told once.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Config {
+    /// This node.
+    pub me: PeerId,
+    /// The first ticket to use; greater than any that an earlier run of this node has used.
+    pub first_ticket: Ticket,
+    /// What clients may do.
+    pub limits: Limits,
+}
+
+/// What clients may do.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Limits {
+    /// Most bytes of values in one request; those of a multi are added up.
+    pub data_max: u64,
+    /// Most parts of a multi.
+    pub multi_ops_max: usize,
+    /// Shorter session time-outs are raised to this.
+    pub session_timeout_min: Duration,
+    /// Longer session time-outs are lowered to this.
+    pub session_timeout_max: Duration,
+    /// So long a node without a serving quorum keeps its connections, and lets new ones wait. Then it sends all away.
+    pub park: Duration,
+    /// So long a client that has seen more than this node waits for the node to catch up.
+    pub catch_up: Duration,
+    /// Most unanswered requests of a connection. The shell stops reading before; a connection that has more is closed.
+    pub requests_max: usize,
+    /// Most connections, unary calls among them. More are refused.
+    pub connections_max: usize,
+    /// Once so many bytes of answers to reads wait to be sent on a connection, its further reads wait as well.
+    pub unsent_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            data_max: 1 << 20,
+            multi_ops_max: 10_000,
+            // Three pings fit, and an election of a few hundred milliseconds.
+            session_timeout_min: Duration::from_secs(1),
+            session_timeout_max: Duration::from_secs(60),
+            park: Duration::from_secs(10),
+            catch_up: Duration::from_secs(5),
+            requests_max: 4096,
+            connections_max: 10_000,
+            unsent_max: 4 << 20,
+        }
+    }
+}
+
+/// What a client asks for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Op {
+    /// A change of the tree.
+    Write(Write),
+    /// A question to the tree of this node.
+    Read(Read),
+    /// A barrier: later reads see everything that was committed anywhere before it.
+    Sync,
+    /// A sign of life.
+    Ping,
+    /// The end of the session.
+    Close,
+    /// Something that the shell could not make out; fails with this error in its place.
+    Invalid(OpError),
+}
+
+/// One request of a client.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Request {
+    /// The client's number for it; comes back with the reply.
+    pub xid: u64,
+    /// The session's number, for writes.
+    pub number: Option<WriteNumber>,
+    /// What is asked.
+    pub op: Op,
+}
+
+/// How a connection begins.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Open {
+    /// A new session.
+    New {
+        /// Its secret: random, from the shell.
+        token: SessionToken,
+        /// As the client wishes; will be clamped.
+        timeout_ms: u32,
+    },
+    /// A session that was opened earlier, here or on another node.
+    Resume {
+        /// Which one.
+        session: SessionId,
+        /// The secret.
+        token: SessionToken,
+        /// The greatest zxid that the client has seen.
+        last_zxid: Zxid,
+    },
+}
+
+/// Something that happened.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Input {
+    /// The quorum says.
+    Feed(Feed),
+    /// A client has connected. It gets [`ToClient::Opened`], or [`Output::Close`].
+    Open {
+        /// The new connection.
+        conn: ConnId,
+        /// How it begins.
+        open: Open,
+    },
+    /// A client asks. May come before the connection is open, and is carried out behind that.
+    Requests {
+        /// Who.
+        conn: ConnId,
+        /// The client has received the results of all writes up to this one.
+        acked: WriteNumber,
+        /// In order.
+        requests: Vec<Request>,
+    },
+    /// A client without a session asks one thing. It gets one [`ToClient::Reply`], or [`Output::Close`], and is
+    /// forgotten.
+    Unary {
+        /// Stands for this call.
+        conn: ConnId,
+        /// What.
+        op: Op,
+    },
+    /// A client has gone. Unknown connections may be named: [`Output::Close`] may have crossed it.
+    Closed {
+        /// Who.
+        conn: ConnId,
+    },
+    /// A client has taken answers off the shell's hands.
+    Drained {
+        /// Who.
+        conn: ConnId,
+        /// The [weights](ToClient::weight) of what it took.
+        bytes: usize,
+    },
+    /// Time has passed: [`Server::next_timeout`] is due.
+    Tick,
+}
+
+/// What the quorum says: [`api::ports::FeedItem`] with its payloads decoded. Snapshots come as
+/// [`Server::replace_state`].
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Feed {
+    /// Entries, each directly behind the one before it.
+    Committed(Vec<Committed>),
+    /// Where the quorum stands.
+    Status(QuorumStatus),
+    /// A barrier is reached.
+    Barrier(Ticket),
+    /// Not accepted, and certainly never carried out.
+    Refused {
+        /// What.
+        ticket: Ticket,
+        /// Why.
+        why: Refusal,
+    },
+    /// The fate cannot be known.
+    Lost(Ticket),
+    /// Sessions heard by another node, as encoded there.
+    Report(Bytes),
+}
+
+/// A committed entry with its payload decoded.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Committed {
+    /// Its place.
+    pub zxid: Zxid,
+    /// Leader's time.
+    pub time_ms: i64,
+    /// Who submitted it.
+    pub origin: Option<Origin>,
+    /// `None` for a marker.
+    pub command: Option<Command>,
+}
+
+/// Something to do.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Output {
+    /// Ask the quorum, in this order.
+    Ask(Vec<Ask>),
+    /// Send to a client, in this order.
+    Send {
+        /// Whom.
+        conn: ConnId,
+        /// What.
+        items: Vec<ToClient>,
+    },
+    /// End a connection. Nothing else comes for it.
+    Close {
+        /// Which one.
+        conn: ConnId,
+        /// `Ok` if the client closed its session.
+        why: Result<(), OpError>,
+    },
+    /// An invariant is broken; going on could spread wrong data. Stop the node.
+    Stop {
+        /// What was found.
+        why: String,
+    },
+}
+
+/// Something for the quorum: [`api::ports::Request`] with its payload not yet encoded.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Ask {
+    /// See [`api::ports::Request::Submit`].
+    Submit {
+        /// Comes back with the entry.
+        ticket: Ticket,
+        /// The payload.
+        command: Command,
+    },
+    /// See [`api::ports::Request::Barrier`].
+    Barrier {
+        /// Comes back.
+        ticket: Ticket,
+    },
+    /// See [`api::ports::Request::Report`].
+    Report(Bytes),
+}
+
+/// Something for a client.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum ToClient {
+    /// The session is open.
+    Opened {
+        /// Which one.
+        session: SessionId,
+        /// Its secret.
+        token: SessionToken,
+        /// As clamped.
+        timeout_ms: u32,
+    },
+    /// The answer to a request.
+    Reply {
+        /// From the request.
+        xid: u64,
+        /// Of a write: its place in the order. Of anything else: how far this node had applied.
+        zxid: Zxid,
+        /// What came of it.
+        result: Result<Answer, OpError>,
+    },
+}
+
+impl ToClient {
+    /// What this costs while it waits to be sent, in bytes: of an answer to a read what it carries, else nothing,
+    /// because the number of requests bounds it already.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            ToClient::Reply { result: Ok(Answer::Read(ReadOutcome::Data { data, .. })), .. } => data.len(),
+            ToClient::Reply { result: Ok(Answer::Read(ReadOutcome::Children { names, .. })), .. } => {
+                names.iter().map(|n| n.len() + std::mem::size_of::<String>()).sum()
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// What came of a request.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Answer {
+    /// Of a write.
+    Write(WriteOutcome),
+    /// Of a read.
+    Read(ReadOutcome),
+    /// Of a sync.
+    Synced,
+    /// Of a ping.
+    Pong,
+    /// Of a close.
+    Closed,
+}
+
+/// The front of one node, and the state behind it.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    state: State,
+    now: Time,
+    status: QuorumStatus,
+    /// Since when the quorum does not serve.
+    down_since: Option<Time>,
+    /// Whether the quorum has ever served in this run; before, the state may be an old one.
+    served: bool,
+    conns: BTreeMap<ConnId, Conn>,
+    /// Which connection speaks for a session.
+    sessions: BTreeMap<SessionId, ConnId>,
+    /// Connections that are not open yet.
+    opening: BTreeSet<ConnId>,
+    tickets: Tickets,
+    /// Sessions heard since the last report to the leader.
+    touched: BTreeSet<SessionId>,
+    report_at: Time,
+    expiry: Expiry,
+    asks: Vec<Ask>,
+    outbox: Outbox,
+}
+
+impl Server {
+    /// A node that has this state from its checkpoint and has heard nothing of its quorum yet.
+    #[must_use]
+    pub fn new(now: Time, config: Config, state: State) -> Server {
+        Server {
+            tickets: Tickets::new(config.first_ticket),
+            config,
+            state,
+            now,
+            status: QuorumStatus::default(),
+            down_since: Some(now),
+            served: false,
+            conns: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            opening: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            report_at: now,
+            expiry: Expiry::default(),
+            asks: Vec::new(),
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// Takes in what happened. `now` never decreases.
+    pub fn handle(&mut self, now: Time, input: Input) {
+        self.advance_time(now);
+        match input {
+            Input::Feed(item) => self.on_feed(item),
+            Input::Open { conn, open } => self.on_open(conn, open),
+            Input::Requests { conn, acked, requests } => self.on_requests(conn, acked, requests),
+            Input::Unary { conn, op } => self.on_unary(conn, op),
+            Input::Closed { conn } => self.forget(conn),
+            Input::Drained { conn, bytes } => self.on_drained(conn, bytes),
+            Input::Tick => {}
+        }
+        self.on_time();
+    }
+
+    /// What is to be done next, in this order; `None` for nothing at present.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if !self.asks.is_empty() {
+            return Some(Output::Ask(std::mem::take(&mut self.asks)));
+        }
+        self.outbox.pop()
+    }
+
+    /// When [`Input::Tick`] is due, if nothing happens before.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Time> {
+        let park = self.park_deadline().filter(|_| !self.conns.is_empty());
+        let openings = self.opening.iter().filter_map(|id| self.opening_deadline(*id)).min();
+        let reports = !self.touched.is_empty() && self.status.serving && !self.expiry.active();
+        let report = reports.then_some(self.report_at);
+        [park.filter(|&at| at > self.now), openings, report, self.expiry.next_timeout(self.now)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Replaces the state by that of a snapshot which the quorum has sent, because the entries in between are no
+    /// longer to be had.
+    pub fn replace_state(&mut self, now: Time, state: State) {
+        self.advance_time(now);
+        let back = state.applied() < self.state.applied();
+        self.state = state;
+        let gone: Vec<(ConnId, OpError)> = self
+            .sessions
+            .iter()
+            .filter_map(|(&session, &conn)| match self.state.session(session) {
+                // Its client may have seen more than this node has now; it finds another, or waits on a new connection.
+                _ if back => Some((
+                    conn,
+                    OpError::Unavailable(format!(
+                        "node {} starts again from an older state; connect to another node",
+                        self.config.me
+                    )),
+                )),
+                None => Some((conn, OpError::SessionExpired(session))),
+                Some(_) => None,
+            })
+            .collect();
+        for (conn, why) in gone {
+            self.close(conn, Err(why));
+        }
+        if self.expiry.active() {
+            self.expiry.start(now, self.state.sessions());
+        }
+        self.retry_openings();
+        self.on_time();
+    }
+
+    /// This node.
+    #[must_use]
+    pub fn me(&self) -> PeerId {
+        self.config.me
+    }
+
+    /// The replicated state.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The changes for the next checkpoint.
+    pub fn take_dirty(&mut self) -> crate::Changes {
+        self.state.take_dirty()
+    }
+
+    /// What the quorum said last.
+    #[must_use]
+    pub fn status(&self) -> QuorumStatus {
+        self.status
+    }
+
+    /// Whether clients are served here: the quorum serves, or has not been away for too long.
+    #[must_use]
+    pub fn ready(&self) -> bool {
+        self.served && !self.turning_away()
+    }
+
+    /// Ends all connections, as before the node stops.
+    pub fn close_all(&mut self, why: &OpError) {
+        let all: Vec<ConnId> = self.conns.keys().copied().collect();
+        for conn in all {
+            self.close(conn, Err(why.clone()));
+        }
+    }
+}
+
+// ---- what the parts share ----
+
+impl Server {
+    fn advance_time(&mut self, now: Time) {
+        // A node that was stopped (by a debugger, a hypervisor, SIGSTOP) has heard nobody, which is not their silence.
+        let gap = now.since(self.now);
+        if gap > expiry::PAUSE {
+            self.expiry.stood_still(gap);
+        }
+        self.now = self.now.max(now);
+    }
+
+    fn on_time(&mut self) {
+        if self.turning_away() && !self.conns.is_empty() {
+            let why = self.unavailable();
+            self.close_all(&why);
+        }
+        if !self.opening.is_empty() {
+            self.give_up_openings();
+        }
+        if self.status.serving
+            && !self.expiry.active()
+            && !self.touched.is_empty()
+            && self.now >= self.report_at
+        {
+            let touched: Vec<SessionId> = std::mem::take(&mut self.touched).into_iter().collect();
+            self.asks.push(Ask::Report(expiry::encode_report(&touched)));
+            self.report_at = self.now + self.report_interval();
+        }
+        if self.expiry.suspects(self.now) {
+            let ticket = self.barrier(Pending::ConfirmSilence);
+            self.expiry.asked(ticket);
+        }
+    }
+
+    /// A third of the shortest time-out, so that a session that pings in time is heard in time.
+    fn report_interval(&self) -> Duration {
+        (self.config.limits.session_timeout_min / 3).min(Duration::from_millis(500))
+    }
+
+    fn park_deadline(&self) -> Option<Time> {
+        self.down_since.map(|since| since + self.config.limits.park)
+    }
+
+    fn turning_away(&self) -> bool {
+        self.park_deadline().is_some_and(|at| self.now >= at)
+    }
+
+    fn unavailable(&self) -> OpError {
+        OpError::Unavailable(format!(
+            "node {} has had no serving quorum for {:?} or more; connect to another node, and look at `quorate status`",
+            self.config.me, self.config.limits.park
+        ))
+    }
+
+    fn submit(&mut self, pending: Pending, command: Command) {
+        let ticket = self.tickets.next(pending);
+        self.asks.push(Ask::Submit { ticket, command });
+    }
+
+    fn barrier(&mut self, pending: Pending) -> Ticket {
+        let ticket = self.tickets.next(pending);
+        self.asks.push(Ask::Barrier { ticket });
+        ticket
+    }
+
+    fn close(&mut self, id: ConnId, why: Result<(), OpError>) {
+        if self.conns.contains_key(&id) {
+            self.forget(id);
+            self.outbox.close(id, why);
+        }
+    }
+
+    fn forget(&mut self, id: ConnId) {
+        self.opening.remove(&id);
+        if let Some(conn) = self.conns.remove(&id)
+            && let Phase::Open(session) = conn.phase
+            && self.sessions.get(&session) == Some(&id)
+        {
+            self.sessions.remove(&session);
+        }
+    }
+
+    fn touch(&mut self, session: SessionId) {
+        if self.expiry.active() {
+            self.expiry.heard(session, self.now);
+        } else {
+            self.touched.insert(session);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! How connections begin.
+
+use super::*;
+
+/// A connection that is not open yet.
+#[derive(Debug)]
+pub(super) struct Opening {
+    wish: Wish,
+    stage: Stage,
+    since: Time,
+}
+
+#[derive(Clone, Debug)]
+enum Wish {
+    Session(Open),
+    Unary,
+}
+
+/// What an [`Opening`] waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// That this node serves for the first time: until then its state may be an old one.
+    Serving,
+    /// That this node has what the client has seen elsewhere.
+    CatchUp,
+    /// For a barrier: only then is a session that is not here known to be nowhere.
+    Verifying,
+    /// For nothing: the barrier is behind us.
+    Verified,
+    /// For the entry that opens the session.
+    Submitted,
+}
+
+impl Server {
+    pub(super) fn on_open(&mut self, id: ConnId, open: Open) {
+        self.begin_opening(id, Wish::Session(open));
+    }
+
+    pub(super) fn on_unary(&mut self, id: ConnId, op: Op) {
+        self.begin_opening(id, Wish::Unary);
+        if let Some(conn) = self.conns.get_mut(&id) {
+            conn.push(Request { xid: 0, number: None, op });
+            if matches!(conn.phase, Phase::Unary) {
+                self.run(id);
+            }
+        }
+    }
+
+    /// The session of `id` is there: the connection speaks for it from now on, and no other one does.
+    pub(super) fn opened(&mut self, id: ConnId, session: SessionId, token: SessionToken, timeout_ms: u32) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        self.opening.remove(&id);
+        conn.phase = Phase::Open(session);
+        self.outbox.send(id, &mut conn.place, ToClient::Opened { session, token, timeout_ms });
+        if let Some(older) = self.sessions.insert(session, id) {
+            let why = format!("the session {session} was taken up on a newer connection; this one is over");
+            self.close(older, Err(OpError::BadArguments(why)));
+        }
+        self.touch(session);
+        self.run(id);
+    }
+
+    pub(super) fn on_verified(&mut self, id: ConnId) {
+        if let Some(opening) = self.opening_mut(id) {
+            opening.stage = Stage::Verified;
+            self.try_open(id);
+        }
+    }
+
+    /// Something changed that connections may have waited for.
+    pub(super) fn retry_openings(&mut self) {
+        if !self.opening.is_empty() {
+            let all: Vec<ConnId> = self.opening.iter().copied().collect();
+            all.into_iter().for_each(|id| self.try_open(id));
+        }
+    }
+
+    pub(super) fn give_up_openings(&mut self) {
+        let due: Vec<ConnId> = self
+            .opening
+            .iter()
+            .copied()
+            .filter(|&id| self.opening_deadline(id).is_some_and(|at| self.now >= at))
+            .collect();
+        for id in due {
+            let behind = self.opening_mut(id).is_some_and(|o| o.stage == Stage::CatchUp);
+            let why = if behind {
+                OpError::Unavailable(format!(
+                    "node {} is behind what this session has seen, at {}; connect to another node",
+                    self.config.me,
+                    self.state.applied()
+                ))
+            } else {
+                self.unavailable()
+            };
+            self.close(id, Err(why));
+        }
+    }
+
+    pub(super) fn opening_deadline(&self, id: ConnId) -> Option<Time> {
+        match &self.conns.get(&id)?.phase {
+            Phase::Opening(o) if o.stage == Stage::CatchUp => Some(o.since + self.config.limits.catch_up),
+            Phase::Opening(o) => Some(o.since + self.config.limits.park),
+            _ => None,
+        }
+    }
+
+    fn begin_opening(&mut self, id: ConnId, wish: Wish) {
+        let why = if self.turning_away() {
+            self.unavailable()
+        } else if self.conns.len() >= self.config.limits.connections_max {
+            OpError::Overloaded(format!(
+                "node {} has {} connections, which is its limit; connect to another node",
+                self.config.me,
+                self.conns.len()
+            ))
+        } else {
+            let opening = Opening { wish, stage: Stage::Serving, since: self.now };
+            self.conns.insert(id, Conn::new(Phase::Opening(opening)));
+            self.opening.insert(id);
+            return self.try_open(id);
+        };
+        self.outbox.close(id, Err(why));
+    }
+
+    fn opening_mut(&mut self, id: ConnId) -> Option<&mut Opening> {
+        match &mut self.conns.get_mut(&id)?.phase {
+            Phase::Opening(opening) => Some(opening),
+            _ => None,
+        }
+    }
+
+    fn try_open(&mut self, id: ConnId) {
+        let (served, applied, now) = (self.served, self.state.applied(), self.now);
+        let Some(opening) = self.opening_mut(id) else { return };
+        if !served || matches!(opening.stage, Stage::Submitted | Stage::Verifying) {
+            return;
+        }
+        let stage = opening.stage;
+        match opening.wish.clone() {
+            Wish::Unary => {
+                self.opening.remove(&id);
+                if let Some(conn) = self.conns.get_mut(&id) {
+                    conn.phase = Phase::Unary;
+                }
+                self.run_if_asked(id);
+            }
+            Wish::Session(Open::New { token, timeout_ms }) => {
+                opening.stage = Stage::Submitted;
+                let timeout_ms = self.clamp(timeout_ms);
+                let body = CommandBody::OpenSession { token, timeout_ms };
+                let command = Command { session: None, number: None, acked: WriteNumber(0), body };
+                self.submit(Pending::Open { conn: id, command: command.clone() }, command);
+            }
+            Wish::Session(Open::Resume { last_zxid, .. }) if last_zxid > applied => {
+                if stage == Stage::Serving {
+                    opening.stage = Stage::CatchUp;
+                    opening.since = now;
+                }
+            }
+            Wish::Session(Open::Resume { session, token, .. }) => match self.state.session(session) {
+                Some(info) if same(&info.token, &token) => self.opened(id, session, token, info.timeout_ms),
+                // The same for a wrong token and an unknown session: no hint which of the two it was.
+                _ if stage == Stage::Verified => self.close(id, Err(OpError::SessionExpired(session))),
+                _ => {
+                    if let Some(opening) = self.opening_mut(id) {
+                        opening.stage = Stage::Verifying;
+                    }
+                    self.barrier(Pending::Verify { conn: id });
+                }
+            },
+        }
+    }
+
+    /// A unary call is in the queue only after `on_unary` has put it there.
+    fn run_if_asked(&mut self, id: ConnId) {
+        if self.conns.get(&id).is_some_and(Conn::has_requests) {
+            self.run(id);
+        }
+    }
+
+    fn clamp(&self, timeout_ms: u32) -> u32 {
+        let ms = |d: Duration| u32::try_from(d.as_millis()).unwrap_or(u32::MAX);
+        let limits = &self.config.limits;
+        timeout_ms.min(ms(limits.session_timeout_max)).max(ms(limits.session_timeout_min))
+    }
+}
+
+/// Takes the same time wherever the difference is.
+fn same(a: &SessionToken, b: &SessionToken) -> bool {
+    a.0.iter().zip(&b.0).fold(0, |different, (x, y)| different | (x ^ y)) == 0
+}

@@ -1,0 +1,622 @@
+//! Nodes on a log that is written by hand: what a quorum would do is spelled out line by line.
+
+use api::{Create, CreateMode, Epoch, Path};
+
+use super::*;
+
+const SECOND: u64 = 1_000_000;
+
+fn z(counter: u32) -> Zxid {
+    Zxid::new(Epoch(1), counter)
+}
+
+fn path(p: &str) -> Path {
+    Path::new(p).unwrap()
+}
+
+fn create(p: &str) -> Op {
+    Op::Write(Write::Create(Create { path: path(p), data: Bytes::new(), mode: CreateMode::default() }))
+}
+
+fn set(p: &str, data: &'static str) -> Op {
+    Op::Write(Write::Set { path: path(p), data: Bytes::from_static(data.as_bytes()), version: None })
+}
+
+fn get(p: &str) -> Op {
+    Op::Read(Read::Get { path: path(p) })
+}
+
+/// One node, the time, and everything that it has put out.
+struct Node {
+    server: Server,
+    now: Time,
+    asks: Vec<Ask>,
+    reports: Vec<Bytes>,
+    sent: Vec<(ConnId, ToClient)>,
+    closed: Vec<(ConnId, Result<(), OpError>)>,
+    stopped: Vec<String>,
+}
+
+impl Node {
+    fn new(id: u32) -> Node {
+        let config = Config { me: PeerId(id), first_ticket: Ticket(1000), limits: Limits::default() };
+        let server = Server::new(Time(0), config, State::default());
+        let (asks, reports, sent) = (Vec::new(), Vec::new(), Vec::new());
+        Node { server, now: Time(0), asks, reports, sent, closed: Vec::new(), stopped: Vec::new() }
+    }
+
+    /// A node that has a leader.
+    fn serving(id: u32, role: Role) -> Node {
+        let mut node = Node::new(id);
+        node.status(role, true);
+        node
+    }
+
+    fn input(&mut self, input: Input) {
+        self.server.handle(self.now, input);
+        while let Some(output) = self.server.poll_output() {
+            match output {
+                Output::Ask(asks) => {
+                    for ask in asks {
+                        match ask {
+                            Ask::Report(report) => self.reports.push(report),
+                            ask => self.asks.push(ask),
+                        }
+                    }
+                }
+                Output::Send { conn, items } => self.sent.extend(items.into_iter().map(|i| (conn, i))),
+                Output::Close { conn, why } => self.closed.push((conn, why)),
+                Output::Stop { why } => self.stopped.push(why),
+            }
+        }
+    }
+
+    fn status(&mut self, role: Role, serving: bool) {
+        let status = QuorumStatus { role, serving, epoch: Epoch(1), ..QuorumStatus::default() };
+        self.input(Input::Feed(Feed::Status(status)));
+    }
+
+    /// Lets time pass in steps, as a shell does.
+    fn pass(&mut self, d: Duration) {
+        let end = self.now + d;
+        while self.now < end {
+            let next = self.server.next_timeout().unwrap_or(end).max(self.now + Duration::from_millis(1));
+            self.now = next.min(end);
+            self.input(Input::Tick);
+        }
+    }
+
+    fn open(&mut self, conn: u64) {
+        let open = Open::New { token: SessionToken([conn as u8; 16]), timeout_ms: 4000 };
+        self.input(Input::Open { conn: ConnId(conn), open });
+    }
+
+    fn resume(&mut self, conn: u64, session: SessionId, token: u8, last_zxid: Zxid) {
+        let open = Open::Resume { session, token: SessionToken([token; 16]), last_zxid };
+        self.input(Input::Open { conn: ConnId(conn), open });
+    }
+
+    /// Sends requests; the xid is the place in the list, writes are numbered from `first`.
+    fn ask(&mut self, conn: u64, first: u64, ops: Vec<Op>) {
+        let mut number = first;
+        let requests = ops.into_iter().enumerate().map(|(xid, op)| {
+            let write = matches!(op, Op::Write(_) | Op::Invalid(_));
+            number += u64::from(write);
+            let number = write.then_some(WriteNumber(number - 1));
+            Request { xid: xid as u64, number, op }
+        });
+        let requests = requests.collect();
+        self.input(Input::Requests { conn: ConnId(conn), acked: WriteNumber(first - 1), requests });
+    }
+
+    /// Answers to a connection so far: xids with what they got.
+    fn take_replies(&mut self, conn: u64) -> Vec<(u64, Result<Answer, OpError>)> {
+        let mut replies = Vec::new();
+        self.sent.retain(|(c, item)| match item {
+            ToClient::Reply { xid, result, .. } if *c == ConnId(conn) => {
+                replies.push((*xid, result.clone()));
+                false
+            }
+            _ => true,
+        });
+        replies
+    }
+
+    fn session_of(&self, conn: u64) -> Option<SessionId> {
+        self.sent.iter().rev().find_map(|(c, item)| match item {
+            ToClient::Opened { session, .. } if *c == ConnId(conn) => Some(*session),
+            _ => None,
+        })
+    }
+}
+
+/// The log of the ensemble.
+#[derive(Default)]
+struct Log {
+    entries: Vec<Committed>,
+}
+
+impl Log {
+    /// Puts what a node has submitted into the log and leaves its barriers to the caller.
+    fn accept(&mut self, node: &mut Node) -> Vec<Ask> {
+        let mut rest = Vec::new();
+        for ask in std::mem::take(&mut node.asks) {
+            match ask {
+                Ask::Submit { ticket, command } => {
+                    let zxid = z(self.entries.len() as u32 + 1);
+                    let origin = Some(Origin { peer: node.server.config.me, ticket });
+                    self.entries.push(Committed { zxid, time_ms: 0, origin, command: Some(command) });
+                }
+                ask => rest.push(ask),
+            }
+        }
+        rest
+    }
+
+    /// Feeds a node what it does not have yet, in one batch.
+    fn feed(&self, node: &mut Node) {
+        let applied = node.server.state().applied().counter() as usize;
+        if applied == 0 {
+            let marker = Committed { zxid: z(0), time_ms: 0, origin: None, command: None };
+            node.input(Input::Feed(Feed::Committed(vec![marker])));
+        }
+        node.input(Input::Feed(Feed::Committed(self.entries[applied..].to_vec())));
+    }
+
+    /// Both for one node, as if it were alone.
+    fn round(&mut self, node: &mut Node) -> Vec<Ask> {
+        let rest = self.accept(node);
+        self.feed(node);
+        rest
+    }
+}
+
+/// A serving node with a session open on connection 1.
+fn with_session(role: Role) -> (Node, Log, SessionId) {
+    let (mut node, mut log) = (Node::serving(1, role), Log::default());
+    node.open(1);
+    log.round(&mut node);
+    let session = node.session_of(1).expect("opened");
+    (node, log, session)
+}
+
+fn data(result: &Result<Answer, OpError>) -> &[u8] {
+    match result {
+        Ok(Answer::Read(ReadOutcome::Data { data, .. })) => data,
+        other => panic!("no value but {other:?}"),
+    }
+}
+
+#[test]
+fn s22_a_write_is_answered_by_the_node_it_was_sent_to_after_that_node_applied_it() {
+    let (mut leader, mut follower, mut log) =
+        (Node::serving(1, Role::Leading), Node::serving(2, Role::Following), Log::default());
+    follower.open(7);
+    log.accept(&mut follower);
+    log.feed(&mut leader);
+    log.feed(&mut follower);
+    follower.ask(7, 1, vec![create("/a")]);
+    log.accept(&mut follower);
+    log.feed(&mut leader);
+    assert_eq!(leader.server.state().applied(), z(2));
+    assert!(leader.sent.is_empty(), "the leader has applied it, but it is not its client");
+    assert!(follower.take_replies(7).is_empty(), "committed, but not applied here yet");
+    log.feed(&mut follower);
+    assert!(matches!(follower.take_replies(7)[..], [(0, Ok(Answer::Write(WriteOutcome::Created { .. })))]));
+}
+
+#[test]
+fn s25_writes_that_come_while_there_is_no_leader_run_in_order_afterwards_and_once() {
+    let (mut node, mut log, _) = with_session(Role::Leading);
+    node.status(Role::Looking, false);
+    node.ask(1, 1, vec![create("/a"), set("/a", "1"), set("/a", "2")]);
+    node.pass(Duration::from_secs(8));
+    assert!(
+        node.take_replies(1).is_empty() && node.closed.is_empty(),
+        "parked, twice the time-out of the session"
+    );
+    node.status(Role::Leading, true);
+    log.round(&mut node);
+    let replies = node.take_replies(1);
+    assert_eq!(replies.iter().map(|(xid, _)| *xid).collect::<Vec<_>>(), [0, 1, 2]);
+    assert!(replies.iter().all(|(_, r)| r.is_ok()));
+    log.round(&mut node);
+    assert!(node.take_replies(1).is_empty() && node.asks.is_empty());
+}
+
+#[test]
+fn s25_session_clocks_stand_still_without_a_leader_and_start_anew_with_one() {
+    let (mut node, mut log, session) = with_session(Role::Leading);
+    node.pass(Duration::from_secs(3));
+    node.status(Role::Looking, false);
+    node.pass(Duration::from_secs(9));
+    node.status(Role::Leading, true);
+    node.pass(Duration::from_millis(3900));
+    assert!(node.asks.is_empty(), "the full 4 s begin with the new reign: {:?}", node.asks);
+    node.pass(Duration::from_millis(200));
+    let [Ask::Barrier { ticket }] = node.asks[..] else { panic!("no barrier but {:?}", node.asks) };
+    node.asks.clear();
+    node.input(Input::Feed(Feed::Barrier(ticket)));
+    log.round(&mut node);
+    assert_eq!(node.closed, [(ConnId(1), Err(OpError::SessionExpired(session)))]);
+}
+
+#[test]
+fn replies_come_in_the_order_of_the_requests_and_reads_see_exactly_what_is_before_them() {
+    let (mut node, mut log, _) = with_session(Role::Following);
+    let ops = vec![create("/a"), set("/a", "1"), get("/a"), set("/a", "2"), get("/a"), Op::Ping];
+    node.ask(1, 1, ops);
+    assert!(node.take_replies(1).is_empty());
+    assert_eq!(node.asks.len(), 3, "writes do not wait for reads");
+    // All three come back in one batch, and yet the first read sees only the first set.
+    log.round(&mut node);
+    let replies = node.take_replies(1);
+    assert_eq!(replies.iter().map(|(xid, _)| *xid).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    assert_eq!((data(&replies[2].1), data(&replies[4].1)), (&b"1"[..], &b"2"[..]));
+}
+
+#[test]
+fn reads_wait_for_no_other_session_and_not_for_a_leader() {
+    let (mut node, mut log, _) = with_session(Role::Following);
+    node.open(2);
+    log.round(&mut node);
+    node.ask(1, 1, vec![create("/a")]);
+    node.status(Role::Looking, false);
+    node.ask(2, 1, vec![get("/"), Op::Ping]);
+    let replies = node.take_replies(2);
+    assert_eq!(data(&replies[0].1), b"");
+    assert_eq!(replies[1], (1, Ok(Answer::Pong)));
+}
+
+#[test]
+fn a_sync_holds_back_what_is_behind_it() {
+    let (mut node, mut log, _) = with_session(Role::Following);
+    node.ask(1, 1, vec![create("/a"), Op::Sync, get("/a"), set("/a", "2"), get("/a")]);
+    let rest = log.round(&mut node);
+    let [Ask::Barrier { ticket }] = rest[..] else { panic!("no barrier but {rest:?}") };
+    assert_eq!(node.take_replies(1).len(), 1, "the create only");
+    assert!(node.asks.is_empty(), "the set must not overtake the read that waits for the barrier");
+    node.input(Input::Feed(Feed::Barrier(ticket)));
+    log.round(&mut node);
+    let replies = node.take_replies(1);
+    assert_eq!(replies[0], (1, Ok(Answer::Synced)));
+    assert_eq!((data(&replies[1].1), data(&replies[3].1)), (&b""[..], &b"2"[..]));
+}
+
+#[test]
+fn what_is_wrong_with_a_write_is_answered_in_its_place_and_uses_up_its_number() {
+    let (mut node, mut log, _) = with_session(Role::Following);
+    let big =
+        Op::Write(Write::Set { path: path("/a"), data: Bytes::from(vec![0; (1 << 20) + 1]), version: None });
+    let negative = Op::Write(Write::Delete { path: path("/a"), version: Some(-1) });
+    let malformed = Op::Invalid(OpError::BadPath(api::PathError::Empty));
+    node.ask(1, 1, vec![create("/a"), big, negative, malformed, set("/a", "x")]);
+    log.round(&mut node);
+    let replies: Vec<_> = node.take_replies(1).into_iter().map(|(_, r)| r).collect();
+    assert!(replies[0].is_ok() && replies[4].is_ok(), "{replies:?}");
+    assert_eq!(replies[1], Err(OpError::TooLarge { size: (1 << 20) + 1, limit: 1 << 20 }));
+    assert!(matches!(&replies[2], Err(OpError::BadArguments(m)) if m.contains("negative")));
+    assert_eq!(replies[3], Err(OpError::BadPath(api::PathError::Empty)));
+    // Without a number nothing has to go through the log.
+    node.input(Input::Requests {
+        conn: ConnId(1),
+        acked: WriteNumber(5),
+        requests: vec![Request {
+            xid: 9,
+            number: None,
+            op: Op::Invalid(OpError::BadPath(api::PathError::Empty)),
+        }],
+    });
+    assert_eq!(node.take_replies(1), [(9, Err(OpError::BadPath(api::PathError::Empty)))]);
+    assert!(node.asks.is_empty());
+}
+
+#[test]
+fn multi_sizes_add_up() {
+    let (mut node, mut log, _) = with_session(Role::Following);
+    let half = Bytes::from(vec![0; 600 << 10]);
+    let part = || MultiOp::Set { path: Path::root(), data: half.clone(), version: None };
+    node.ask(1, 1, vec![Op::Write(Write::Multi(vec![part(), part()]))]);
+    log.round(&mut node);
+    assert_eq!(node.take_replies(1)[0].1, Err(OpError::TooLarge { size: 1200 << 10, limit: 1 << 20 }));
+}
+
+#[test]
+fn a_session_goes_on_on_another_node_and_its_writes_are_carried_out_once() {
+    let (mut a, mut b, mut log) =
+        (Node::serving(1, Role::Following), Node::serving(2, Role::Following), Log::default());
+    a.open(1);
+    log.accept(&mut a);
+    log.feed(&mut a);
+    let session = a.session_of(1).unwrap();
+    a.ask(1, 1, vec![create("/a"), set("/a", "1")]);
+    log.accept(&mut a);
+    // Node a dies before it could answer; the client sends both again to b, which has not even heard of the session.
+    b.resume(5, session, 1, z(1));
+    assert!(b.session_of(5).is_none(), "behind what the client has seen");
+    log.feed(&mut b);
+    assert_eq!(b.session_of(5), Some(session));
+    b.ask(5, 1, vec![create("/a"), set("/a", "1"), get("/a")]);
+    log.round(&mut b);
+    let replies = b.take_replies(5);
+    assert!(replies.iter().all(|(_, r)| r.is_ok()), "{replies:?}");
+    let Ok(Answer::Read(ReadOutcome::Data { stat, .. })) = &replies[2].1 else { panic!("no value") };
+    assert_eq!(stat.version, 1, "set once");
+    log.feed(&mut a);
+    assert_eq!(a.server.state().digest(), b.server.state().digest());
+}
+
+#[test]
+fn an_unknown_session_is_called_expired_only_behind_a_barrier_and_a_wrong_token_sounds_the_same() {
+    let (mut node, mut log, session) = with_session(Role::Following);
+    for (conn, id, token) in [(2, SessionId(0xdead), 1), (3, session, 99)] {
+        node.resume(conn, id, token, Zxid::ZERO);
+        assert!(node.closed.is_empty());
+        let rest = log.round(&mut node);
+        let [Ask::Barrier { ticket }] = rest[..] else { panic!("no barrier but {rest:?}") };
+        node.input(Input::Feed(Feed::Barrier(ticket)));
+        assert_eq!(node.closed, [(ConnId(conn), Err(OpError::SessionExpired(id)))]);
+        node.closed.clear();
+    }
+    // The right token replaces the older connection.
+    node.resume(4, session, 1, Zxid::ZERO);
+    assert_eq!(node.session_of(4), Some(session));
+    assert!(matches!(&node.closed[..], [(ConnId(1), Err(OpError::BadArguments(_)))]), "{:?}", node.closed);
+}
+
+#[test]
+fn a_node_that_stays_behind_sends_the_client_away() {
+    let (mut node, _log, session) = with_session(Role::Following);
+    node.resume(2, session, 1, z(500));
+    node.pass(Duration::from_millis(4900));
+    assert!(node.closed.is_empty());
+    node.pass(Duration::from_millis(200));
+    assert!(matches!(&node.closed[..], [(ConnId(2), Err(OpError::Unavailable(m)))] if m.contains("behind")));
+}
+
+#[test]
+fn without_a_quorum_for_too_long_everybody_is_sent_away_until_it_is_back() {
+    let (mut node, mut log, session) = with_session(Role::Following);
+    node.status(Role::Looking, false);
+    node.pass(Duration::from_millis(9900));
+    assert!(node.closed.is_empty() && node.server.ready());
+    node.pass(Duration::from_millis(200));
+    assert!(matches!(&node.closed[..], [(ConnId(1), Err(OpError::Unavailable(m)))] if m.contains("node 1")));
+    assert!(!node.server.ready());
+    node.closed.clear();
+    node.open(2);
+    node.input(Input::Unary { conn: ConnId(3), op: get("/") });
+    assert!(matches!(
+        &node.closed[..],
+        [(_, Err(OpError::Unavailable(_))), (_, Err(OpError::Unavailable(_)))]
+    ));
+    node.status(Role::Following, true);
+    node.resume(4, session, 1, Zxid::ZERO);
+    log.round(&mut node);
+    assert_eq!(node.session_of(4), Some(session));
+}
+
+#[test]
+fn before_a_node_serves_for_the_first_time_clients_wait() {
+    let (mut node, mut log) = (Node::new(1), Log::default());
+    node.open(1);
+    node.input(Input::Unary { conn: ConnId(2), op: get("/") });
+    node.ask(1, 1, vec![create("/a")]);
+    assert!(node.asks.is_empty() && node.sent.is_empty());
+    node.status(Role::Following, true);
+    assert_eq!(node.take_replies(2).len(), 1);
+    log.round(&mut node);
+    assert!(node.session_of(1).is_some());
+    log.round(&mut node);
+    assert_eq!(node.take_replies(1).len(), 1, "asked before it was open, carried out behind that");
+}
+
+#[test]
+fn unary_calls_are_answered_once_and_forgotten() {
+    let (mut node, mut log) = (Node::serving(1, Role::Following), Log::default());
+    node.input(Input::Unary { conn: ConnId(1), op: create("/a") });
+    node.input(Input::Unary { conn: ConnId(2), op: Op::Sync });
+    let rest = log.round(&mut node);
+    assert!(matches!(node.take_replies(1)[..], [(0, Ok(Answer::Write(_)))]));
+    let [Ask::Barrier { ticket }] = rest[..] else { panic!("no barrier but {rest:?}") };
+    node.input(Input::Feed(Feed::Barrier(ticket)));
+    assert_eq!(node.take_replies(2), [(0, Ok(Answer::Synced))]);
+    assert!(node.server.conns.is_empty());
+}
+
+#[test]
+fn lost_writes_are_sent_again_if_they_are_numbered() {
+    let (mut node, mut log, _) = with_session(Role::Following);
+    node.input(Input::Unary { conn: ConnId(9), op: create("/u") });
+    node.ask(1, 1, vec![create("/a"), set("/a", "1")]);
+    let lost: Vec<Ticket> = std::mem::take(&mut node.asks)
+        .into_iter()
+        .map(|ask| match ask {
+            Ask::Submit { ticket, .. } => ticket,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    for ticket in lost {
+        node.input(Input::Feed(Feed::Lost(ticket)));
+    }
+    assert!(matches!(node.take_replies(9)[..], [(0, Err(OpError::Unknown(_)))]));
+    log.round(&mut node);
+    assert!(node.take_replies(1).iter().all(|(_, r)| r.is_ok()));
+    assert_eq!(log.entries.len(), 3);
+}
+
+#[test]
+fn a_refused_write_ends_the_connection_and_the_client_starts_over() {
+    let (mut node, mut log, session) = with_session(Role::Following);
+    node.ask(1, 1, vec![create("/a"), set("/a", "1")]);
+    let Ask::Submit { ticket, .. } = node.asks.remove(0) else { panic!("no write") };
+    node.input(Input::Feed(Feed::Refused { ticket, why: Refusal::Full }));
+    assert!(matches!(node.closed[..], [(ConnId(1), Err(OpError::Overloaded(_)))]));
+    // The second one is in the log already; it comes out of order and does nothing.
+    log.round(&mut node);
+    assert!(node.take_replies(1).is_empty());
+    node.resume(2, session, 1, z(1));
+    node.ask(2, 1, vec![create("/a"), set("/a", "1")]);
+    log.round(&mut node);
+    assert!(node.take_replies(2).iter().all(|(_, r)| r.is_ok()));
+}
+
+#[test]
+fn out_of_order_ends_the_connection_with_what_was_expected() {
+    let (mut node, mut log, _) = with_session(Role::Following);
+    node.ask(1, 5, vec![create("/a")]);
+    log.round(&mut node);
+    let expected = OpError::OutOfOrder { expected: WriteNumber(1), got: WriteNumber(5) };
+    assert_eq!(node.closed, [(ConnId(1), Err(expected))]);
+}
+
+#[test]
+fn a_client_ends_its_session_and_the_stream_ends_well() {
+    let (mut node, mut log, session) = with_session(Role::Following);
+    node.ask(1, 1, vec![create("/a"), Op::Close]);
+    log.round(&mut node);
+    let replies = node.take_replies(1);
+    assert_eq!(replies[1], (1, Ok(Answer::Closed)));
+    assert_eq!(node.closed, [(ConnId(1), Ok(()))]);
+    assert!(node.server.state().session(session).is_none());
+}
+
+#[test]
+fn the_leader_closes_a_silent_session_once_and_its_node_closes_the_connection() {
+    let (mut leader, mut log, session) = with_session(Role::Leading);
+    leader.pass(Duration::from_millis(3900));
+    leader.ask(1, 1, vec![Op::Ping]);
+    leader.pass(Duration::from_millis(3900));
+    assert!(leader.asks.is_empty(), "it pinged in time");
+    leader.pass(Duration::from_millis(200));
+    let [Ask::Barrier { ticket }] = leader.asks[..] else { panic!("no barrier but {:?}", leader.asks) };
+    leader.asks.clear();
+    leader.input(Input::Feed(Feed::Barrier(ticket)));
+    assert!(matches!(&leader.asks[..], [Ask::Submit { command, .. }]
+            if command.body == CommandBody::CloseSession { session, expired: true }));
+    leader.pass(Duration::from_secs(9));
+    assert_eq!(leader.asks.len(), 1, "once");
+    log.round(&mut leader);
+    assert_eq!(leader.closed, [(ConnId(1), Err(OpError::SessionExpired(session)))]);
+}
+
+#[test]
+fn a_leader_that_cannot_reach_its_quorum_closes_no_session() {
+    let (mut leader, _log, _) = with_session(Role::Leading);
+    leader.pass(Duration::from_secs(60));
+    assert!(matches!(leader.asks[..], [Ask::Barrier { .. }]), "waits for its barrier: {:?}", leader.asks);
+    assert!(leader.closed.is_empty());
+}
+
+#[test]
+fn a_leader_that_was_stopped_does_not_take_its_own_absence_for_silence() {
+    let (mut leader, _log, _) = with_session(Role::Leading);
+    leader.pass(Duration::from_secs(3));
+    leader.now = leader.now + Duration::from_secs(3600);
+    leader.input(Input::Tick);
+    assert!(leader.asks.is_empty());
+    leader.pass(Duration::from_millis(1100));
+    assert_eq!(leader.asks.len(), 1, "the rest of its time-out");
+}
+
+#[test]
+fn followers_tell_the_leader_whom_they_have_heard() {
+    let (mut leader, mut follower, mut log) =
+        (Node::serving(1, Role::Leading), Node::serving(2, Role::Following), Log::default());
+    follower.open(1);
+    log.accept(&mut follower);
+    log.feed(&mut leader);
+    log.feed(&mut follower);
+    for _ in 0..20 {
+        leader.pass(Duration::from_millis(1000));
+        follower.pass(Duration::from_millis(1000));
+        follower.ask(1, 1, vec![Op::Ping]);
+        follower.pass(Duration::from_millis(400));
+        leader.pass(Duration::from_millis(400));
+        assert!(!follower.reports.is_empty());
+        for report in follower.reports.drain(..) {
+            leader.input(Input::Feed(Feed::Report(report)));
+        }
+    }
+    assert!(leader.asks.is_empty(), "{:?}", leader.asks);
+    leader.pass(Duration::from_secs(5));
+    assert_eq!(leader.asks.len(), 1, "silent now");
+}
+
+#[test]
+fn a_snapshot_takes_the_place_of_the_state_and_lost_writes_find_their_results() {
+    let (mut a, mut log, session) = with_session(Role::Following);
+    a.ask(1, 1, vec![create("/a")]);
+    let Ask::Submit { ticket, .. } = a.asks[0].clone() else { panic!("no write") };
+    log.accept(&mut a);
+    let mut b = Node::serving(2, Role::Leading);
+    log.feed(&mut b);
+    let state = State::load(b.server.state().records()).unwrap();
+    a.server.replace_state(a.now, state);
+    a.input(Input::Feed(Feed::Lost(ticket)));
+    assert!(a.closed.is_empty(), "the session is in the snapshot");
+    log.round(&mut a);
+    assert!(matches!(a.take_replies(1)[..], [(0, Ok(Answer::Write(WriteOutcome::Created { .. })))]));
+    // A snapshot without it, and further on: the session was closed meanwhile.
+    b.ask(1, 1, vec![]);
+    let mut c = State::default();
+    c.apply_marker(z(900), 0);
+    a.server.replace_state(a.now, c);
+    a.input(Input::Tick);
+    assert_eq!(a.closed, [(ConnId(1), Err(OpError::SessionExpired(session)))]);
+}
+
+#[test]
+fn a_hole_in_the_feed_stops_the_node() {
+    let mut node = Node::serving(1, Role::Following);
+    let entry = |zxid| Committed { zxid, time_ms: 0, origin: None, command: None };
+    node.input(Input::Feed(Feed::Committed(vec![entry(z(0)), entry(z(2))])));
+    assert_eq!(node.stopped.len(), 1);
+    assert_eq!(node.server.state().applied(), z(0));
+}
+
+#[test]
+fn too_many_requests_or_connections_are_refused() {
+    let (mut node, _log, _) = with_session(Role::Following);
+    let max = node.server.config.limits.requests_max;
+    node.ask(1, 1, vec![create("/a"); max]);
+    assert!(node.closed.is_empty());
+    node.ask(1, 1, vec![Op::Ping]);
+    assert!(matches!(node.closed[..], [(ConnId(1), Err(OpError::Overloaded(_)))]));
+    node.closed.clear();
+    node.server.config.limits.connections_max = 0;
+    node.open(2);
+    assert!(matches!(node.closed[..], [(ConnId(2), Err(OpError::Overloaded(_)))]));
+}
+
+#[test]
+fn time_outs_are_clamped() {
+    let (mut node, mut log) = (Node::serving(1, Role::Following), Log::default());
+    for (conn, wish, granted) in [(1, 0, 1000), (2, 5000, 5000), (3, u32::MAX, 60_000)] {
+        let open = Open::New { token: SessionToken([0; 16]), timeout_ms: wish };
+        node.input(Input::Open { conn: ConnId(conn), open });
+        log.round(&mut node);
+        let opened = node.sent.iter().rev().find_map(|(_, item)| match item {
+            ToClient::Opened { timeout_ms, .. } => Some(*timeout_ms),
+            _ => None,
+        });
+        assert_eq!(opened, Some(granted));
+    }
+    assert!(node.now.0 < SECOND);
+}
+
+#[test]
+fn reads_wait_while_the_client_does_not_take_the_answers() {
+    let (mut node, mut log, _) = with_session(Role::Following);
+    let value = Bytes::from(vec![1; 1 << 20]);
+    let set = Op::Write(Write::Set { path: path("/"), data: value.clone(), version: None });
+    node.ask(1, 1, vec![set]);
+    log.round(&mut node);
+    node.take_replies(1);
+    node.ask(1, 2, vec![get("/"); 10]);
+    assert_eq!(node.take_replies(1).len(), 4, "4 MiB are on their way");
+    node.input(Input::Drained { conn: ConnId(1), bytes: 3 << 20 });
+    assert_eq!(node.take_replies(1).iter().map(|(xid, _)| *xid).collect::<Vec<_>>(), [4, 5, 6]);
+    node.input(Input::Drained { conn: ConnId(1), bytes: 4 << 20 });
+    assert_eq!(node.take_replies(1).len(), 3);
+}

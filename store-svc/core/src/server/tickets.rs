@@ -1,0 +1,57 @@
+//! Who waits for what from the quorum.
+
+use std::collections::VecDeque;
+
+use api::{Command, SessionId, Ticket};
+
+use super::ConnId;
+
+/// What a ticket stands for. Commands are kept, because a lost one may have to be submitted again.
+#[derive(Debug)]
+pub(super) enum Pending {
+    /// A write of a connection.
+    Write { conn: ConnId, slot: u64, command: Command },
+    /// A client ends its session.
+    Close { conn: ConnId, slot: u64, command: Command },
+    /// A barrier that a client asked for.
+    Sync { conn: ConnId, slot: u64 },
+    /// A connection opens a session.
+    Open { conn: ConnId, command: Command },
+    /// A barrier before an unknown session is called expired.
+    Verify { conn: ConnId },
+    /// A barrier before silent sessions are closed.
+    ConfirmSilence,
+    /// A silent session is closed.
+    Expire { session: SessionId },
+}
+
+/// Tickets ascend by one, so a ring finds each in one step.
+#[derive(Debug)]
+pub(super) struct Tickets {
+    /// The ticket of the first place in the ring.
+    first: u64,
+    ring: VecDeque<Option<Pending>>,
+}
+
+impl Tickets {
+    pub(super) fn new(first: Ticket) -> Tickets {
+        Tickets { first: first.0, ring: VecDeque::new() }
+    }
+
+    pub(super) fn next(&mut self, pending: Pending) -> Ticket {
+        let ticket = Ticket(self.first + self.ring.len() as u64);
+        self.ring.push_back(Some(pending));
+        ticket
+    }
+
+    /// `None` for tickets that are not of this run, or were taken already.
+    pub(super) fn take(&mut self, ticket: Ticket) -> Option<Pending> {
+        let place = usize::try_from(ticket.0.checked_sub(self.first)?).ok()?;
+        let pending = self.ring.get_mut(place)?.take();
+        while let Some(None) = self.ring.front() {
+            self.ring.pop_front();
+            self.first += 1;
+        }
+        pending
+    }
+}

@@ -1,0 +1,281 @@
+//! The replicated state: a function of the log and of nothing else.
+
+use api::{
+    Command, CommandBody, OpError, Path, Read, ReadOutcome, SessionId, WriteOutcome, WriteResult, Zxid,
+    record::{self, Record},
+};
+
+use crate::{
+    sessions::{Admission, SessionInfo, Sessions},
+    tree::{At, Tree},
+};
+
+/// Tree and sessions as they are after one entry of the log.
+#[derive(Default, Debug)]
+pub struct State {
+    tree: Tree,
+    sessions: Sessions,
+    applied: Zxid,
+    time_ms: i64,
+}
+
+/// What became of a command.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Applied {
+    /// The entry that carried it out: an earlier one if the command had been sent before.
+    pub zxid: Zxid,
+    /// What it did.
+    pub result: WriteResult,
+}
+
+/// What changed since the last checkpoint, as the records are now; `None` for what is gone. Written on top of that
+/// checkpoint it gives the state that `header` tells of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Changes {
+    /// Of the state now.
+    pub header: record::Header,
+    /// A path that is gone may come more than once.
+    pub znodes: Vec<(Path, Option<record::Znode>)>,
+    /// A session that is gone may come more than once.
+    pub sessions: Vec<(SessionId, Option<record::Session>)>,
+}
+
+/// Why records are no state.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Nothing to check the records against.
+    #[error("the header is missing")]
+    NoHeader,
+    /// Two records for the same thing.
+    #[error("the record of {0} comes twice")]
+    Twice(String),
+    /// A znode without its parent.
+    #[error("the parent of the znode {0} is missing")]
+    NoParent(Path),
+    /// An ephemeral without its session.
+    #[error("the session {0} is missing, but has ephemerals")]
+    NoOwner(SessionId),
+    /// The records do not add up to what the header says.
+    #[error("the records are not those of the header: {what} is {actual:#x}, not {expected:#x}")]
+    Mismatch {
+        /// What was counted.
+        what: &'static str,
+        /// As the header says.
+        expected: u64,
+        /// As counted.
+        actual: u64,
+    },
+}
+
+impl State {
+    /// Carries out the command of entry `zxid`, which lies behind [`State::applied`]. A failure is a result like any
+    /// other and takes up its zxid too, as in ZooKeeper.
+    pub fn apply(&mut self, zxid: Zxid, time_ms: i64, command: &Command) -> Applied {
+        self.apply_marker(zxid, time_ms);
+        let at = At { zxid, time_ms };
+        let result = match (&command.body, command.session) {
+            (CommandBody::OpenSession { token, timeout_ms }, _) => {
+                self.sessions.open(SessionId(zxid.0), *token, *timeout_ms);
+                Ok(WriteOutcome::SessionOpened)
+            }
+            (CommandBody::CloseSession { session, .. }, _) => {
+                if self.sessions.close(*session) {
+                    Ok(WriteOutcome::SessionClosed { ephemerals: self.tree.remove_ephemerals(at, *session) })
+                } else {
+                    Err(OpError::SessionExpired(*session))
+                }
+            }
+            (body, None) => self.write(at, None, body),
+            (body, Some(session)) => match self.sessions.admit(session, command.acked, command.number) {
+                Admission::Due => {
+                    let result = self.write(at, Some(session), body);
+                    if command.number.is_some() {
+                        self.sessions.keep(session, zxid, result.clone());
+                    }
+                    result
+                }
+                Admission::Again { zxid, result } => return Applied { zxid, result },
+                Admission::Refused(error) => Err(error),
+            },
+        };
+        Applied { zxid, result }
+    }
+
+    /// Notes an entry that changes nothing: the marker of an epoch.
+    pub fn apply_marker(&mut self, zxid: Zxid, time_ms: i64) {
+        debug_assert!(zxid > self.applied, "{zxid} is not behind {}", self.applied);
+        self.applied = zxid;
+        self.time_ms = time_ms;
+    }
+
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// [`OpError::NoNode`], but for [`Read::Exists`].
+    pub fn read(&self, read: &Read) -> Result<ReadOutcome, OpError> {
+        self.tree.read(read)
+    }
+
+    /// The last entry that was carried out.
+    #[must_use]
+    pub fn applied(&self) -> Zxid {
+        self.applied
+    }
+
+    /// The sum of the hashes of all znodes, sessions and kept results: equal for equal states, whatever the path.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.tree.digest().wrapping_add(self.sessions.digest())
+    }
+
+    /// The same as [`State::digest`], computed from scratch.
+    #[must_use]
+    pub fn recompute_digest(&self) -> u64 {
+        self.tree.recompute_digest().wrapping_add(self.sessions.recompute_digest())
+    }
+
+    /// What a checkpoint of this state says of itself.
+    #[must_use]
+    pub fn header(&self) -> record::Header {
+        record::Header {
+            applied: self.applied,
+            digest: self.digest(),
+            znodes: self.tree.len() as u64,
+            sessions: self.sessions.len() as u64,
+            time_ms: self.time_ms,
+        }
+    }
+
+    /// The tree.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// An open session, or `None`.
+    #[must_use]
+    pub fn session(&self, id: SessionId) -> Option<SessionInfo> {
+        self.sessions.get(id)
+    }
+
+    /// All open sessions, in order.
+    pub fn sessions(&self) -> impl Iterator<Item = (SessionId, SessionInfo)> + '_ {
+        self.sessions.iter()
+    }
+
+    /// The complete state: the header first, parents before their children.
+    pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
+        std::iter::once(Record::Header(self.header()))
+            .chain(self.tree.records().map(Record::Znode))
+            .chain(self.sessions.records().map(Record::Session))
+    }
+
+    /// What changed since the last call, or since the state was made or loaded.
+    pub fn take_dirty(&mut self) -> Changes {
+        Changes {
+            header: self.header(),
+            znodes: self.tree.take_dirty(),
+            sessions: self.sessions.take_dirty(),
+        }
+    }
+
+    /// About how many records [`State::take_dirty`] would return.
+    #[must_use]
+    pub fn dirty_len(&self) -> usize {
+        self.tree.dirty_len() + self.sessions.dirty_len()
+    }
+
+    /// Rebuilds a state from its records, which may come in any order.
+    ///
+    /// # Errors
+    /// If the records do not fit together or are not those that the header tells of.
+    pub fn load(records: impl IntoIterator<Item = Record>) -> Result<State, LoadError> {
+        let mut loader = Loader::default();
+        for record in records {
+            loader.take(record)?;
+        }
+        loader.finish()
+    }
+}
+
+/// Rebuilds a state from records that come piece by piece.
+#[derive(Debug)]
+pub struct Loader {
+    header: Option<record::Header>,
+    tree: Tree,
+    sessions: Sessions,
+}
+
+impl Default for Loader {
+    fn default() -> Loader {
+        Loader { header: None, tree: Tree::without_root(), sessions: Sessions::default() }
+    }
+}
+
+impl Loader {
+    /// Takes one record, in any order.
+    ///
+    /// # Errors
+    /// If it comes twice.
+    pub fn take(&mut self, record: Record) -> Result<(), LoadError> {
+        match record {
+            Record::Header(header) => match self.header.replace(header) {
+                None => Ok(()),
+                Some(_) => Err(LoadError::Twice("the header".into())),
+            },
+            Record::Znode(znode) => {
+                let path = znode.path.clone();
+                if self.tree.load(znode) { Ok(()) } else { Err(LoadError::Twice(format!("znode {path}"))) }
+            }
+            Record::Session(session) => {
+                let id = session.id;
+                if self.sessions.load(session) {
+                    Ok(())
+                } else {
+                    Err(LoadError::Twice(format!("session {id}")))
+                }
+            }
+        }
+    }
+
+    /// Checks that everything is there.
+    ///
+    /// # Errors
+    /// If the records do not fit together or are not those that the header tells of.
+    pub fn finish(mut self) -> Result<State, LoadError> {
+        let header = self.header.ok_or(LoadError::NoHeader)?;
+        self.tree.finish_load().map_err(LoadError::NoParent)?;
+        if let Some(owner) = self.tree.owners().find(|&owner| self.sessions.get(owner).is_none()) {
+            return Err(LoadError::NoOwner(owner));
+        }
+        let state = State {
+            tree: self.tree,
+            sessions: self.sessions,
+            applied: header.applied,
+            time_ms: header.time_ms,
+        };
+        for (what, expected, actual) in [
+            ("the number of znodes", header.znodes, state.tree.len() as u64),
+            ("the number of sessions", header.sessions, state.sessions.len() as u64),
+            ("the digest", header.digest, state.digest()),
+        ] {
+            if expected != actual {
+                return Err(LoadError::Mismatch { what, expected, actual });
+            }
+        }
+        Ok(state)
+    }
+}
+
+impl State {
+    fn write(&mut self, at: At, session: Option<SessionId>, body: &CommandBody) -> WriteResult {
+        match body {
+            CommandBody::Write(write) => self.tree.write(at, session, write),
+            CommandBody::Refuse(error) => Err(error.clone()),
+            // Both are taken care of before sessions and numbers are looked at.
+            CommandBody::OpenSession { .. } | CommandBody::CloseSession { .. } => {
+                Err(OpError::Internal("a session command is no write".into()))
+            }
+        }
+    }
+}

@@ -1,0 +1,604 @@
+//! The tree of znodes, with ZooKeeper's rules for Stat, versions, sequence numbers and ephemerals.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use api::{
+    Create, MultiOp, MultiOutcome, OpError, Path, Read, ReadOutcome, SessionId, Stat, Write, WriteOutcome,
+    WriteResult, Zxid, record,
+};
+use bytes::Bytes;
+
+use crate::digest;
+
+/// Where in the log, and when by the leader's clock, a change takes place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct At {
+    /// The entry.
+    pub zxid: Zxid,
+    /// Milliseconds since the Unix epoch.
+    pub time_ms: i64,
+}
+
+/// All znodes. The root exists from the start and for ever.
+#[derive(Debug)]
+pub struct Tree {
+    /// Only ever looked up; whoever needs an order walks the `children`.
+    nodes: HashMap<Path, Znode>,
+    ephemerals: BTreeMap<SessionId, BTreeSet<Path>>,
+    digest: u64,
+    /// Paths changed since the last [`Tree::take_dirty`]. A path may be here twice after it was deleted.
+    dirty: Vec<Path>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Znode {
+    pub(crate) data: Bytes,
+    pub(crate) data_hash: u64,
+    pub(crate) czxid: Zxid,
+    pub(crate) mzxid: Zxid,
+    pub(crate) pzxid: Zxid,
+    pub(crate) ctime_ms: i64,
+    pub(crate) mtime_ms: i64,
+    pub(crate) version: i32,
+    pub(crate) cversion: i32,
+    pub(crate) aversion: i32,
+    /// Creates of children: the number of the next sequential one. ZooKeeper's internal cversion.
+    pub(crate) creates: u32,
+    pub(crate) owner: Option<SessionId>,
+    /// Full paths: they share their text with the keys of `Tree::nodes`, and sort as the names do.
+    children: BTreeSet<Path>,
+    /// What this znode adds to the digest at present.
+    hash: u64,
+    /// Whether it is in `Tree::dirty`.
+    dirty: bool,
+}
+
+impl Default for Tree {
+    fn default() -> Tree {
+        let root = Znode::new(Bytes::new(), At { zxid: Zxid::ZERO, time_ms: 0 }, None);
+        let mut tree = Tree::without_root();
+        tree.insert(Path::root(), root);
+        tree
+    }
+}
+
+impl Tree {
+    /// Carries out a write, or changes nothing. `session` owns the ephemerals that it makes.
+    ///
+    /// # Errors
+    /// The first rule that it breaks; for a multi with the index of the part.
+    pub fn write(&mut self, at: At, session: Option<SessionId>, write: &Write) -> WriteResult {
+        match write {
+            Write::Create(create) => self
+                .create(at, session, create, None)
+                .map(|(path, stat)| WriteOutcome::Created { path, stat }),
+            Write::Set { path, data, version } => {
+                self.set(at, path, data, *version, None).map(|stat| WriteOutcome::Set { stat })
+            }
+            Write::Delete { path, version } => {
+                self.delete(at, path, *version, None).map(|()| WriteOutcome::Deleted)
+            }
+            Write::Multi(parts) => self.multi(at, session, parts).map(WriteOutcome::Multi),
+        }
+    }
+
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// [`OpError::NoNode`], but for [`Read::Exists`].
+    pub fn read(&self, read: &Read) -> Result<ReadOutcome, OpError> {
+        let node = self.nodes.get(read.path());
+        if matches!(read, Read::Exists { .. }) {
+            return Ok(ReadOutcome::Exists { stat: node.map(Znode::stat) });
+        }
+        let node = node.ok_or_else(|| OpError::NoNode(read.path().clone()))?;
+        Ok(match read {
+            Read::Get { .. } => ReadOutcome::Data { data: node.data.clone(), stat: node.stat() },
+            Read::Exists { .. } => ReadOutcome::Exists { stat: Some(node.stat()) },
+            Read::Children { .. } => ReadOutcome::Children {
+                names: node.children.iter().map(|c| c.name().to_owned()).collect(),
+                stat: node.stat(),
+            },
+        })
+    }
+
+    /// Removes all ephemerals of a session that ends, and returns how many there were.
+    pub fn remove_ephemerals(&mut self, at: At, session: SessionId) -> u32 {
+        let paths = self.ephemerals.remove(&session).unwrap_or_default();
+        for path in &paths {
+            // Ephemerals have no children, so each one can go.
+            if let Some(node) = self.remove(path) {
+                self.digest = self.digest.wrapping_sub(node.hash);
+                self.count_delete(at, path);
+            }
+        }
+        paths.len() as u32
+    }
+
+    /// The ephemerals of a session, in order.
+    pub fn ephemerals(&self, session: SessionId) -> impl Iterator<Item = &Path> + '_ {
+        self.ephemerals.get(&session).into_iter().flatten()
+    }
+
+    /// How many znodes there are, the root among them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Never: the root is always there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// The sum of the hashes of all znodes.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// The same as [`Tree::digest`], computed from the values themselves.
+    #[must_use]
+    pub fn recompute_digest(&self) -> u64 {
+        self.walk().fold(0u64, |sum, (path, node)| {
+            debug_assert_eq!(node.data_hash, digest::data(&node.data));
+            sum.wrapping_add(digest::znode(path.as_str(), node))
+        })
+    }
+
+    /// All znodes as records, parents before children, children in order.
+    pub fn records(&self) -> impl Iterator<Item = record::Znode> + '_ {
+        self.walk().map(|(path, node)| node.record(path.clone()))
+    }
+
+    /// Znodes changed since the last call, `None` where there is none any more. A path may come more than once with
+    /// `None`.
+    pub(crate) fn take_dirty(&mut self) -> Vec<(Path, Option<record::Znode>)> {
+        let mut changes = Vec::with_capacity(self.dirty.len());
+        for path in std::mem::take(&mut self.dirty) {
+            match self.nodes.get_mut(&path) {
+                None => changes.push((path, None)),
+                Some(node) if node.dirty => {
+                    node.dirty = false;
+                    let record = node.record(path.clone());
+                    changes.push((path, Some(record)));
+                }
+                // Here twice: its record is out already.
+                Some(_) => {}
+            }
+        }
+        changes
+    }
+
+    /// How many paths [`Tree::take_dirty`] would look at.
+    pub(crate) fn dirty_len(&self) -> usize {
+        self.dirty.len()
+    }
+
+    /// A tree that breaks the rule about the root, to be filled by [`Tree::load`] and finished by
+    /// [`Tree::finish_load`].
+    pub(crate) fn without_root() -> Tree {
+        Tree { nodes: HashMap::new(), ephemerals: BTreeMap::new(), digest: 0, dirty: Vec::new() }
+    }
+
+    /// Takes in one record of a complete state. False if there is a znode of this name already.
+    pub(crate) fn load(&mut self, z: record::Znode) -> bool {
+        let node = Znode {
+            data_hash: digest::data(&z.data),
+            data: Bytes::copy_from_slice(&z.data),
+            czxid: z.czxid,
+            mzxid: z.mzxid,
+            pzxid: z.pzxid,
+            ctime_ms: z.ctime_ms,
+            mtime_ms: z.mtime_ms,
+            version: z.version,
+            cversion: z.cversion,
+            aversion: z.aversion,
+            creates: z.creates,
+            owner: z.ephemeral_owner,
+            children: BTreeSet::new(),
+            hash: 0,
+            dirty: false,
+        };
+        if self.nodes.contains_key(&z.path) {
+            return false;
+        }
+        self.insert(z.path, node);
+        true
+    }
+
+    /// Joins parents and children after all records are in.
+    ///
+    /// # Errors
+    /// The path whose parent, or the root itself, is missing or is an ephemeral.
+    pub(crate) fn finish_load(&mut self) -> Result<(), Path> {
+        if !self.nodes.contains_key("/") {
+            return Err(Path::root());
+        }
+        // `insert` has noted every path as changed, which is the list that is needed here.
+        for path in std::mem::take(&mut self.dirty) {
+            if let Some(node) = self.nodes.get_mut(&path) {
+                node.dirty = false;
+            }
+            let Some(parent) = path.parent_str() else { continue };
+            match self.nodes.get_mut(parent) {
+                Some(parent) if parent.owner.is_none() => parent.children.insert(path),
+                _ => return Err(path),
+            };
+        }
+        Ok(())
+    }
+
+    /// Sessions that own ephemerals, in order.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.ephemerals.keys().copied()
+    }
+
+    // ---- the operations; `undo`, where given, receives what a multi needs to take them back ----
+
+    fn create(
+        &mut self,
+        at: At,
+        session: Option<SessionId>,
+        create: &Create,
+        undo: Option<&mut Vec<Undo>>,
+    ) -> Result<(Path, Stat), OpError> {
+        let owner = match (create.mode.ephemeral, session) {
+            (false, _) => None,
+            (true, Some(session)) => Some(session),
+            (true, None) => {
+                return Err(OpError::BadArguments(
+                    "an ephemeral lives with a session, and this request has none; open a session first"
+                        .into(),
+                ));
+            }
+        };
+        // The checks in ZooKeeper's order: parent, full name, existence, kind of the parent.
+        let parent_str = match create.path.parent_str() {
+            Some(parent) => parent,
+            None if create.mode.sequential => "/",
+            None => return Err(OpError::NodeExists(create.path.clone())),
+        };
+        let Some(parent) = self.nodes.get_mut(parent_str) else {
+            return Err(OpError::NoNode(Path::new(parent_str)?));
+        };
+        let parent_ephemeral = parent.owner.is_some();
+        let path = if create.mode.sequential {
+            create.path.with_suffix(&format!("{:010}", parent.creates))?
+        } else {
+            create.path.clone()
+        };
+        if self.nodes.contains_key(&path) {
+            return Err(OpError::NodeExists(path));
+        }
+        if parent_ephemeral {
+            return Err(OpError::NoChildrenForEphemerals(Path::new(parent_str)?));
+        }
+        let before = self.change_parent(&path, |parent| {
+            parent.creates = parent.creates.wrapping_add(1);
+            parent.cversion = parent.cversion.wrapping_add(1);
+            parent.pzxid = at.zxid;
+            parent.children.insert(path.clone());
+        });
+        // Copied, because the value may be a piece of a much larger buffer that came off a wire.
+        let node = Znode::new(Bytes::copy_from_slice(&create.data), at, owner);
+        let stat = node.stat();
+        self.insert(path.clone(), node);
+        if let (Some(undo), Some(parent)) = (undo, before) {
+            undo.push(Undo::Create { path: path.clone(), parent });
+        }
+        Ok((path, stat))
+    }
+
+    fn set(
+        &mut self,
+        at: At,
+        path: &Path,
+        data: &Bytes,
+        version: Option<i32>,
+        undo: Option<&mut Vec<Undo>>,
+    ) -> Result<Stat, OpError> {
+        let Some(node) = self.nodes.get_mut(path) else { return Err(OpError::NoNode(path.clone())) };
+        node.check_version(path, version)?;
+        let old = std::mem::replace(&mut node.data, Bytes::copy_from_slice(data));
+        if let Some(undo) = undo {
+            let (mzxid, mtime_ms, version) = (node.mzxid, node.mtime_ms, node.version);
+            undo.push(Undo::Set { path: path.clone(), data: old, mzxid, mtime_ms, version });
+        }
+        node.data_hash = digest::data(data);
+        node.mzxid = at.zxid;
+        node.mtime_ms = at.time_ms;
+        // Back to 0 after the last one, so that a version that a client may name is never negative.
+        node.version = node.version.checked_add(1).unwrap_or(0);
+        node.rehash(path, &mut self.digest);
+        node.mark(path, &mut self.dirty);
+        Ok(node.stat())
+    }
+
+    fn delete(
+        &mut self,
+        at: At,
+        path: &Path,
+        version: Option<i32>,
+        undo: Option<&mut Vec<Undo>>,
+    ) -> Result<(), OpError> {
+        if path.is_root() {
+            return Err(OpError::BadArguments("the root / always exists and cannot be deleted".into()));
+        }
+        let Some(node) = self.nodes.get(path) else { return Err(OpError::NoNode(path.clone())) };
+        node.check_version(path, version)?;
+        if !node.children.is_empty() {
+            return Err(OpError::NotEmpty { path: path.clone(), children: node.num_children() });
+        }
+        let Some(node) = self.remove(path) else { return Err(OpError::NoNode(path.clone())) };
+        self.digest = self.digest.wrapping_sub(node.hash);
+        if let Some(owner) = node.owner {
+            self.disown(owner, path);
+        }
+        let before = self.count_delete(at, path);
+        if let (Some(undo), Some(parent)) = (undo, before) {
+            undo.push(Undo::Delete { path: path.clone(), node: Box::new(node), parent });
+        }
+        Ok(())
+    }
+
+    fn check(&self, path: &Path, version: Option<i32>) -> Result<(), OpError> {
+        let Some(node) = self.nodes.get(path) else { return Err(OpError::NoNode(path.clone())) };
+        node.check_version(path, version)
+    }
+
+    fn multi(
+        &mut self,
+        at: At,
+        session: Option<SessionId>,
+        parts: &[MultiOp],
+    ) -> Result<Vec<MultiOutcome>, OpError> {
+        let digest_before = self.digest;
+        let mut outcomes = Vec::with_capacity(parts.len());
+        let mut undo = Vec::with_capacity(parts.len());
+        for (index, part) in parts.iter().enumerate() {
+            let outcome = match part {
+                MultiOp::Create(create) => self
+                    .create(at, session, create, Some(&mut undo))
+                    .map(|(path, stat)| MultiOutcome::Created { path, stat }),
+                MultiOp::Set { path, data, version } => {
+                    self.set(at, path, data, *version, Some(&mut undo)).map(|stat| MultiOutcome::Set { stat })
+                }
+                MultiOp::Delete { path, version } => {
+                    self.delete(at, path, *version, Some(&mut undo)).map(|()| MultiOutcome::Deleted)
+                }
+                MultiOp::Check { path, version } => {
+                    self.check(path, *version).map(|()| MultiOutcome::Checked)
+                }
+            };
+            match outcome {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(cause) => {
+                    while let Some(step) = undo.pop() {
+                        self.take_back(step);
+                    }
+                    assert_eq!(self.digest, digest_before, "a failed multi has left something behind");
+                    let index = u32::try_from(index).unwrap_or(u32::MAX);
+                    return Err(OpError::Multi { index, cause: Box::new(cause) });
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn take_back(&mut self, step: Undo) {
+        match step {
+            Undo::Set { path, data, mzxid, mtime_ms, version } => {
+                if let Some(node) = self.nodes.get_mut(&path) {
+                    node.data_hash = digest::data(&data);
+                    node.data = data;
+                    node.mzxid = mzxid;
+                    node.mtime_ms = mtime_ms;
+                    node.version = version;
+                    node.rehash(&path, &mut self.digest);
+                }
+            }
+            Undo::Create { path, parent } => {
+                if let Some(node) = self.remove(&path) {
+                    self.digest = self.digest.wrapping_sub(node.hash);
+                    if let Some(owner) = node.owner {
+                        self.disown(owner, &path);
+                    }
+                }
+                self.change_parent(&path, |p| {
+                    p.children.remove(&path);
+                    p.restore(parent);
+                });
+            }
+            Undo::Delete { path, node, parent } => {
+                self.change_parent(&path, |p| {
+                    p.children.insert(path.clone());
+                    p.restore(parent);
+                });
+                self.insert(path, *node);
+            }
+        }
+    }
+
+    // ---- the parts they are made of ----
+
+    /// Puts a znode in its place, in digest and indexes, but not among the children of its parent.
+    fn insert(&mut self, path: Path, mut node: Znode) {
+        node.hash = 0;
+        node.dirty = false;
+        node.rehash(&path, &mut self.digest);
+        node.mark(&path, &mut self.dirty);
+        if let Some(owner) = node.owner {
+            self.ephemerals.entry(owner).or_default().insert(path.clone());
+        }
+        self.nodes.insert(path, node);
+    }
+
+    /// Takes a znode out of the map; digest, indexes and parent are left to the caller.
+    fn remove(&mut self, path: &Path) -> Option<Znode> {
+        let node = self.nodes.remove(path)?;
+        if !node.dirty {
+            self.dirty.push(path.clone());
+        }
+        Some(node)
+    }
+
+    fn disown(&mut self, owner: SessionId, path: &Path) {
+        if let Some(paths) = self.ephemerals.get_mut(&owner) {
+            paths.remove(path);
+            if paths.is_empty() {
+                self.ephemerals.remove(&owner);
+            }
+        }
+    }
+
+    fn count_delete(&mut self, at: At, path: &Path) -> Option<ParentBefore> {
+        self.change_parent(path, |parent| {
+            parent.cversion = parent.cversion.wrapping_add(1);
+            parent.pzxid = at.zxid;
+            parent.children.remove(path);
+        })
+    }
+
+    /// Changes the parent of `path` and returns what its counters were.
+    fn change_parent(&mut self, path: &Path, change: impl FnOnce(&mut Znode)) -> Option<ParentBefore> {
+        let parent_str = path.parent_str()?;
+        let parent = self.nodes.get_mut(parent_str)?;
+        let before = ParentBefore { pzxid: parent.pzxid, cversion: parent.cversion, creates: parent.creates };
+        change(parent);
+        let old = parent.hash;
+        parent.hash = digest::znode(parent_str, parent);
+        self.digest = self.digest.wrapping_sub(old).wrapping_add(parent.hash);
+        if !parent.dirty {
+            parent.dirty = true;
+            // A path always has a parent path.
+            self.dirty.extend(path.parent());
+        }
+        Some(before)
+    }
+
+    /// All znodes, parents before children, children in order.
+    fn walk(&self) -> impl Iterator<Item = (&Path, &Znode)> + '_ {
+        let mut next = self.nodes.get_key_value("/");
+        // One iterator over the remaining siblings for each level above.
+        let mut above: Vec<std::collections::btree_set::Iter<'_, Path>> = Vec::new();
+        std::iter::from_fn(move || {
+            let this = next.take()?;
+            above.push(this.1.children.iter());
+            while let Some(siblings) = above.last_mut() {
+                match siblings.next() {
+                    Some(path) => {
+                        next = self.nodes.get_key_value(path);
+                        break;
+                    }
+                    None => {
+                        above.pop();
+                    }
+                }
+            }
+            Some(this)
+        })
+    }
+}
+
+/// How to take one part of a multi back.
+enum Undo {
+    Create { path: Path, parent: ParentBefore },
+    Set { path: Path, data: Bytes, mzxid: Zxid, mtime_ms: i64, version: i32 },
+    Delete { path: Path, node: Box<Znode>, parent: ParentBefore },
+}
+
+#[derive(Clone, Copy)]
+struct ParentBefore {
+    pzxid: Zxid,
+    cversion: i32,
+    creates: u32,
+}
+
+impl Znode {
+    fn new(data: Bytes, at: At, owner: Option<SessionId>) -> Znode {
+        Znode {
+            data_hash: digest::data(&data),
+            data,
+            czxid: at.zxid,
+            mzxid: at.zxid,
+            pzxid: at.zxid,
+            ctime_ms: at.time_ms,
+            mtime_ms: at.time_ms,
+            version: 0,
+            cversion: 0,
+            aversion: 0,
+            creates: 0,
+            owner,
+            children: BTreeSet::new(),
+            hash: 0,
+            dirty: false,
+        }
+    }
+
+    fn num_children(&self) -> u32 {
+        self.children.len() as u32
+    }
+
+    fn stat(&self) -> Stat {
+        Stat {
+            czxid: self.czxid,
+            mzxid: self.mzxid,
+            pzxid: self.pzxid,
+            ctime_ms: self.ctime_ms,
+            mtime_ms: self.mtime_ms,
+            version: self.version,
+            cversion: self.cversion,
+            aversion: self.aversion,
+            ephemeral_owner: self.owner,
+            data_length: self.data.len() as u32,
+            num_children: self.num_children(),
+        }
+    }
+
+    fn record(&self, path: Path) -> record::Znode {
+        record::Znode {
+            path,
+            data: self.data.clone(),
+            czxid: self.czxid,
+            mzxid: self.mzxid,
+            pzxid: self.pzxid,
+            ctime_ms: self.ctime_ms,
+            mtime_ms: self.mtime_ms,
+            version: self.version,
+            cversion: self.cversion,
+            aversion: self.aversion,
+            ephemeral_owner: self.owner,
+            creates: self.creates,
+        }
+    }
+
+    fn check_version(&self, path: &Path, expected: Option<i32>) -> Result<(), OpError> {
+        match expected {
+            Some(expected) if expected != self.version => {
+                Err(OpError::BadVersion { path: path.clone(), expected, actual: self.version })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn restore(&mut self, before: ParentBefore) {
+        self.pzxid = before.pzxid;
+        self.cversion = before.cversion;
+        self.creates = before.creates;
+    }
+
+    fn rehash(&mut self, path: &Path, digest: &mut u64) {
+        let old = self.hash;
+        self.hash = digest::znode(path.as_str(), self);
+        *digest = digest.wrapping_sub(old).wrapping_add(self.hash);
+    }
+
+    fn mark(&mut self, path: &Path, dirty: &mut Vec<Path>) {
+        if !self.dirty {
+            self.dirty = true;
+            dirty.push(path.clone());
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The tree against a model that is too simple to be wrong: a map from paths to fields, copied before every multi.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeMap;
+
+use api::{
+    Create, CreateMode, MultiOp, MultiOutcome, OpError, Path, Read, ReadOutcome, SessionId, Stat, Write,
+    WriteOutcome, Zxid,
+};
+use bytes::Bytes;
+use proptest::prelude::*;
+use store_core::{At, Tree};
+
+#[derive(Clone, Default)]
+struct Model(BTreeMap<String, Node>);
+
+#[derive(Clone, Default)]
+struct Node {
+    data: Bytes,
+    stat: Stat,
+    creates: u32,
+}
+
+impl Model {
+    fn new() -> Model {
+        Model(BTreeMap::from([("/".to_owned(), Node::default())]))
+    }
+
+    fn children(&self, path: &str) -> Vec<String> {
+        let prefix = if path == "/" { "/".to_owned() } else { format!("{path}/") };
+        self.0
+            .keys()
+            .filter_map(|p| p.strip_prefix(&prefix))
+            .filter(|rest| !rest.is_empty() && !rest.contains('/'))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn stat(&self, path: &str) -> Option<Stat> {
+        let node = self.0.get(path)?;
+        let (data_length, num_children) = (node.data.len() as u32, self.children(path).len() as u32);
+        Some(Stat { data_length, num_children, ..node.stat })
+    }
+
+    fn version(&self, path: &Path, version: Option<i32>) -> Result<(), OpError> {
+        let node = self.0.get(path.as_str()).ok_or(OpError::NoNode(path.clone()))?;
+        match version {
+            Some(expected) if expected != node.stat.version => {
+                Err(OpError::BadVersion { path: path.clone(), expected, actual: node.stat.version })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn one(&mut self, at: At, session: Option<SessionId>, op: &MultiOp) -> Result<MultiOutcome, OpError> {
+        match op {
+            MultiOp::Create(c) => {
+                let Some(parent) = c.path.parent() else { return Err(OpError::NodeExists(c.path.clone())) };
+                let Some(p) = self.0.get(parent.as_str()) else { return Err(OpError::NoNode(parent)) };
+                let suffix = if c.mode.sequential { format!("{:010}", p.creates) } else { String::new() };
+                let path = Path::new(&format!("{}{suffix}", c.path)).unwrap();
+                if self.0.contains_key(path.as_str()) {
+                    return Err(OpError::NodeExists(path));
+                }
+                if p.stat.ephemeral_owner.is_some() {
+                    return Err(OpError::NoChildrenForEphemerals(parent));
+                }
+                let p = self.0.get_mut(parent.as_str()).unwrap();
+                p.creates += 1;
+                p.stat.cversion += 1;
+                p.stat.pzxid = at.zxid;
+                let stat = Stat {
+                    czxid: at.zxid,
+                    mzxid: at.zxid,
+                    pzxid: at.zxid,
+                    ctime_ms: at.time_ms,
+                    mtime_ms: at.time_ms,
+                    ephemeral_owner: session.filter(|_| c.mode.ephemeral),
+                    ..Stat::default()
+                };
+                self.0.insert(path.to_string(), Node { data: c.data.clone(), stat, creates: 0 });
+                Ok(MultiOutcome::Created { stat: self.stat(path.as_str()).unwrap(), path })
+            }
+            MultiOp::Set { path, data, version } => {
+                self.version(path, *version)?;
+                let node = self.0.get_mut(path.as_str()).unwrap();
+                node.data = data.clone();
+                node.stat.version += 1;
+                node.stat.mzxid = at.zxid;
+                node.stat.mtime_ms = at.time_ms;
+                Ok(MultiOutcome::Set { stat: self.stat(path.as_str()).unwrap() })
+            }
+            MultiOp::Delete { path, version } => {
+                self.version(path, *version)?;
+                let children = self.children(path.as_str()).len() as u32;
+                if children > 0 {
+                    return Err(OpError::NotEmpty { path: path.clone(), children });
+                }
+                self.0.remove(path.as_str());
+                let p = self.0.get_mut(path.parent().unwrap().as_str()).unwrap();
+                p.stat.cversion += 1;
+                p.stat.pzxid = at.zxid;
+                Ok(MultiOutcome::Deleted)
+            }
+            MultiOp::Check { path, version } => self.version(path, *version).map(|()| MultiOutcome::Checked),
+        }
+    }
+
+    fn multi(
+        &mut self,
+        at: At,
+        session: Option<SessionId>,
+        ops: &[MultiOp],
+    ) -> Result<Vec<MultiOutcome>, OpError> {
+        let before = self.clone();
+        let mut outcomes = Vec::new();
+        for (index, op) in ops.iter().enumerate() {
+            match self.one(at, session, op) {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(cause) => {
+                    *self = before;
+                    return Err(OpError::Multi { index: index as u32, cause: Box::new(cause) });
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+}
+
+/// Few names, so that operations meet; never the root, whose special rules have tests of their own.
+fn path() -> impl Strategy<Value = Path> {
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "a-b"]), 1..4)
+        .prop_map(|names| Path::new(&format!("/{}", names.join("/"))).unwrap())
+}
+
+fn op() -> impl Strategy<Value = MultiOp> {
+    let data = || prop::collection::vec(any::<u8>(), 0..4).prop_map(Bytes::from);
+    let version = || prop::option::weighted(0.3, 0..3i32);
+    prop_oneof![
+        4 => (path(), data(), any::<bool>(), prop::bool::weighted(0.2)).prop_map(|(path, data, ephemeral, sequential)| {
+            let ephemeral = ephemeral && path.as_str().len() > 2;
+            MultiOp::Create(Create { path, data, mode: CreateMode { ephemeral, sequential } })
+        }),
+        3 => (path(), data(), version()).prop_map(|(path, data, version)| MultiOp::Set { path, data, version }),
+        3 => (path(), version()).prop_map(|(path, version)| MultiOp::Delete { path, version }),
+        1 => (path(), version()).prop_map(|(path, version)| MultiOp::Check { path, version }),
+    ]
+}
+
+/// The unwrapped form of a multi of one part.
+fn single(op: &MultiOp) -> Option<Write> {
+    Some(match op.clone() {
+        MultiOp::Create(c) => Write::Create(c),
+        MultiOp::Set { path, data, version } => Write::Set { path, data, version },
+        MultiOp::Delete { path, version } => Write::Delete { path, version },
+        MultiOp::Check { .. } => return None,
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_tree_does_what_the_model_does(
+        steps in prop::collection::vec((prop::collection::vec(op(), 1..5), 1..3u64, any::<bool>()), 1..60),
+    ) {
+        let (mut tree, mut model) = (Tree::default(), Model::new());
+        for (n, (ops, session, close)) in steps.iter().enumerate() {
+            let at = At { zxid: Zxid(n as u64 + 1), time_ms: n as i64 * 10 };
+            let owner = SessionId(*session);
+            let session = Some(owner);
+            match (ops.len(), single(&ops[0])) {
+                (1, Some(write)) => {
+                    let expected = model.one(at, session, &ops[0]).map(|outcome| match outcome {
+                        MultiOutcome::Created { path, stat } => WriteOutcome::Created { path, stat },
+                        MultiOutcome::Set { stat } => WriteOutcome::Set { stat },
+                        MultiOutcome::Deleted | MultiOutcome::Checked => WriteOutcome::Deleted,
+                    });
+                    prop_assert_eq!(tree.write(at, session, &write), expected);
+                }
+                _ => {
+                    let expected = model.multi(at, session, ops).map(WriteOutcome::Multi);
+                    prop_assert_eq!(tree.write(at, session, &Write::Multi(ops.clone())), expected);
+                }
+            }
+            if *close && n % 5 == 0 {
+                let owned: Vec<String> = model.0.iter()
+                    .filter(|(_, n)| n.stat.ephemeral_owner == session).map(|(p, _)| p.clone()).collect();
+                prop_assert_eq!(tree.remove_ephemerals(at, owner), owned.len() as u32);
+                for path in owned {
+                    model.one(at, None, &MultiOp::Delete { path: Path::new(&path).unwrap(), version: None }).unwrap();
+                }
+            }
+            prop_assert_eq!(tree.digest(), tree.recompute_digest());
+        }
+        prop_assert_eq!(tree.len(), model.0.len());
+        for (name, node) in &model.0 {
+            let path = Path::new(name).unwrap();
+            let stat = model.stat(name).unwrap();
+            prop_assert_eq!(
+                tree.read(&Read::Get { path: path.clone() }),
+                Ok(ReadOutcome::Data { data: node.data.clone(), stat })
+            );
+            let names = model.children(name);
+            prop_assert_eq!(tree.read(&Read::Children { path }), Ok(ReadOutcome::Children { names, stat }));
+        }
+    }
+}
+
+#[test]
+fn the_root_stays() {
+    let mut tree = Tree::default();
+    let at = At { zxid: Zxid(1), time_ms: 1 };
+    let root = Path::root();
+    let create = |sequential| {
+        let mode = CreateMode { ephemeral: false, sequential };
+        Write::Create(Create { path: Path::root(), data: Bytes::new(), mode })
+    };
+    assert_eq!(tree.write(at, None, &create(false)), Err(OpError::NodeExists(root.clone())));
+    assert!(matches!(
+        tree.write(at, None, &Write::Delete { path: root.clone(), version: None }),
+        Err(OpError::BadArguments(_))
+    ));
+    let set = Write::Set { path: root, data: Bytes::from_static(b"x"), version: Some(0) };
+    assert!(tree.write(at, None, &set).is_ok());
+    // The empty name with a number behind it, as ZooKeeper has it.
+    let Ok(WriteOutcome::Created { path, .. }) = tree.write(at, None, &create(true)) else {
+        panic!("not created")
+    };
+    assert_eq!(path.as_str(), "/0000000000");
+}
+
+#[test]
+fn sequence_numbers_count_every_create_under_the_parent() {
+    let mut tree = Tree::default();
+    let mut zxid = 0;
+    let mut write = |w: Write| {
+        zxid += 1;
+        tree.write(At { zxid: Zxid(zxid), time_ms: 0 }, None, &w)
+    };
+    let create = |path: &str, sequential| {
+        let mode = CreateMode { ephemeral: false, sequential };
+        Write::Create(Create { path: Path::new(path).unwrap(), data: Bytes::new(), mode })
+    };
+    write(create("/a", false)).unwrap();
+    write(create("/b", false)).unwrap();
+    write(Write::Delete { path: Path::new("/a").unwrap(), version: None }).unwrap();
+    let Ok(WriteOutcome::Created { path, .. }) = write(create("/s-", true)) else { panic!("not created") };
+    assert_eq!(path.as_str(), "/s-0000000002");
+    let Ok(ReadOutcome::Exists { stat: Some(stat) }) = tree.read(&Read::Exists { path: Path::root() }) else {
+        panic!("no root")
+    };
+    assert_eq!((stat.cversion, stat.num_children, stat.pzxid), (4, 2, Zxid(4)), "three creates and a delete");
+}
+
+#[test]
+fn an_ephemeral_needs_a_session() {
+    let mode = CreateMode { ephemeral: true, sequential: false };
+    let create = Write::Create(Create { path: Path::new("/e").unwrap(), data: Bytes::new(), mode });
+    let result = Tree::default().write(At { zxid: Zxid(1), time_ms: 0 }, None, &create);
+    assert!(matches!(result, Err(OpError::BadArguments(_))), "{result:?}");
+}

@@ -1,0 +1,412 @@
+//! The one task that touches the core.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use api::{OpError, Time, ports::Quorum, record};
+use bytes::Bytes;
+use store_core::{
+    Server,
+    server::{Answer, Ask, ConnId, Input, Op, Open, Output, Request, ToClient},
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    StopReason,
+    lane::Lane,
+    quorum_io::{self, FromQuorum, Pieces},
+    table::{Checkpointer, Job},
+};
+
+/// What a client, or the task that speaks for it, wants.
+pub(crate) enum FromClient {
+    /// A stream begins.
+    Open {
+        /// Its number.
+        conn: ConnId,
+        /// With what.
+        open: Open,
+        /// Where answers go.
+        lane: Arc<Lane>,
+    },
+    /// More of a stream.
+    Requests {
+        /// Which one.
+        conn: ConnId,
+        /// See [`Input::Requests`].
+        acked: api::WriteNumber,
+        /// In order.
+        requests: Vec<Request>,
+    },
+    /// One call.
+    Unary {
+        /// Its number.
+        conn: ConnId,
+        /// What is asked.
+        op: Op,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Result<Answer, OpError>>,
+    },
+    /// The client of a stream has gone.
+    Closed {
+        /// Which one.
+        conn: ConnId,
+    },
+    /// How the state is now.
+    Facts(oneshot::Sender<record::Header>),
+}
+
+/// Where answers for a connection go.
+enum Sink {
+    Stream(Arc<Lane>),
+    Unary(oneshot::Sender<Result<Answer, OpError>>),
+}
+
+/// See the [module](self).
+pub(crate) struct Driver<Q> {
+    pub(crate) server: Server,
+    /// When the core's time began.
+    pub(crate) origin: Instant,
+    pub(crate) quorum: Q,
+    pub(crate) inputs: mpsc::Receiver<FromClient>,
+    pub(crate) drained: mpsc::UnboundedReceiver<(ConnId, usize)>,
+    pub(crate) checkpointer: Checkpointer,
+    /// See [`crate::Config`].
+    pub(crate) snapshot_entries: u64,
+    /// See [`crate::Config`].
+    pub(crate) snapshot_bytes: u64,
+    pub(crate) ready: watch::Sender<bool>,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl<Q: Quorum> Driver<Q> {
+    pub(crate) async fn run(self) -> Result<(), StopReason> {
+        let (to_driver, feed) = mpsc::channel(quorum_io::FEED_QUEUE);
+        let (to_quorum, asks) = mpsc::channel(quorum_io::ASK_QUEUE);
+        // Ends with this function, and its tasks with it.
+        let mut tasks = JoinSet::new();
+        let after = self.server.state().applied();
+        let (reader, writer) = (self.quorum.clone(), self.quorum.clone());
+        tasks
+            .spawn(async move { quorum_io::read_feed(reader, after, to_driver).await.map(|()| Ended::Link) });
+        tasks.spawn(async move { quorum_io::write_asks(writer, asks).await.map(|()| Ended::Link) });
+        let now = Instant::now();
+        let schedule = Schedule {
+            checkpoint: now,
+            last_entry: now,
+            entries: 0,
+            log_bytes: 0,
+            rewrite: None,
+            saving: false,
+        };
+        Running { driver: self, sinks: HashMap::new(), feed, to_quorum, asks: Vec::new(), tasks, schedule }
+            .run()
+            .await
+    }
+}
+
+struct Running<Q> {
+    driver: Driver<Q>,
+    /// Looked up only.
+    sinks: HashMap<ConnId, Sink>,
+    feed: mpsc::Receiver<FromQuorum>,
+    to_quorum: mpsc::Sender<Vec<Ask>>,
+    /// Not yet taken by `to_quorum`. While there are any, nothing is read from clients.
+    asks: Vec<Ask>,
+    tasks: JoinSet<Result<Ended, StopReason>>,
+    schedule: Schedule,
+}
+
+/// A task that has ended well.
+enum Ended {
+    /// To or from the quorum; only when the driver ends.
+    Link,
+    /// The quorum has the snapshot, or a better one.
+    Snapshot,
+}
+
+/// When the next checkpoint and the next snapshot are due.
+struct Schedule {
+    /// When the last checkpoint began.
+    checkpoint: Instant,
+    /// When the last entry was applied.
+    last_entry: Instant,
+    /// Entries since the last snapshot began.
+    entries: u64,
+    /// The same in bytes of the log.
+    log_bytes: u64,
+    /// A new state that the table does not know of. Nothing else may be written before it.
+    rewrite: Option<Vec<Bytes>>,
+    /// Whether a snapshot is on its way.
+    saving: bool,
+}
+
+impl<Q: Quorum> Running<Q> {
+    async fn run(mut self) -> Result<(), StopReason> {
+        let result = self.serve().await;
+        let me = self.driver.server.me();
+        let why = match &result {
+            Ok(()) => format!("node {me} is shutting down; connect to another node"),
+            Err(_) => format!("node {me} has a fault and stops; connect to another node"),
+        };
+        self.send_all_away(OpError::Unavailable(why)).await;
+        result?;
+        self.last_checkpoint().await
+    }
+
+    /// Until the shutdown, or a fault.
+    async fn serve(&mut self) -> Result<(), StopReason> {
+        let shutdown = self.driver.shutdown.clone();
+        let to_quorum = self.to_quorum.clone();
+        let mut inputs = Vec::with_capacity(INPUTS_AT_ONCE);
+        // Until every service that could let clients in is dropped.
+        let mut clients = true;
+        loop {
+            self.carry_out()?;
+            self.keep();
+            let wake = self.wake_at();
+            let held_back =
+                self.driver.server.state().dirty_len() >= DIRTY_MAX && self.driver.checkpointer.busy();
+            let asking = !self.asks.is_empty();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                Some(ended) = self.tasks.join_next() => match ended {
+                    Ok(Ok(Ended::Link)) => {}
+                    Ok(Ok(Ended::Snapshot)) => self.schedule.saving = false,
+                    Ok(Err(reason)) => return Err(reason),
+                    Err(e) => return Err(StopReason::Invariant(format!("a task of the store has died: {e}"))),
+                },
+                done = self.driver.checkpointer.done() => done?,
+                Some(said) = self.feed.recv(), if !held_back => self.on_quorum(said),
+                Some((conn, bytes)) = self.driver.drained.recv() => self.handle(Input::Drained { conn, bytes }),
+                permit = to_quorum.reserve(), if asking => match permit {
+                    Ok(permit) => permit.send(std::mem::take(&mut self.asks)),
+                    // Its task has ended, and says why.
+                    Err(_) => tokio::task::yield_now().await,
+                },
+                n = self.driver.inputs.recv_many(&mut inputs, INPUTS_AT_ONCE), if clients && !asking => {
+                    clients = n > 0;
+                    inputs.drain(..).for_each(|input| self.on_client(input));
+                }
+                () = tokio::time::sleep_until(wake.into()) => self.handle(Input::Tick),
+            }
+        }
+    }
+
+    async fn send_all_away(&mut self, why: OpError) {
+        self.driver.ready.send_replace(false);
+        self.driver.server.close_all(&why);
+        for (_, sink) in self.sinks.drain() {
+            match sink {
+                Sink::Stream(lane) => lane.end(Err(why.clone())),
+                // Whoever asked may have gone.
+                Sink::Unary(reply) => drop(reply.send(Err(why.clone()))),
+            }
+        }
+        // Whoever comes now finds the door closed. For unary calls, the end of their channel says the same.
+        self.driver.inputs.close();
+        while let Some(input) = self.driver.inputs.recv().await {
+            if let FromClient::Open { lane, .. } = input {
+                lane.end(Err(why.clone()));
+            }
+        }
+    }
+
+    async fn last_checkpoint(mut self) -> Result<(), StopReason> {
+        // A snapshot under way is given up, so that the thread is free.
+        self.tasks.shutdown().await;
+        let checkpointer = &mut self.driver.checkpointer;
+        if checkpointer.busy() {
+            checkpointer.done().await?;
+        }
+        if let Some(pieces) = self.schedule.rewrite.take() {
+            checkpointer.begin(Job::Rewrite(pieces));
+            checkpointer.done().await?;
+        }
+        let changes = self.driver.server.take_dirty();
+        checkpointer.begin(Job::Checkpoint { changes, export: None });
+        checkpointer.done().await?;
+        self.driver.checkpointer.stop().await;
+        Ok(())
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = self.now();
+        self.driver.server.handle(now, input);
+    }
+
+    fn on_quorum(&mut self, said: FromQuorum) {
+        match said {
+            FromQuorum::Feed { items, log_bytes } => {
+                if log_bytes > 0 {
+                    self.schedule.last_entry = Instant::now();
+                    self.schedule.log_bytes += log_bytes;
+                }
+                let before = self.driver.server.state().applied();
+                for item in items {
+                    self.handle(Input::Feed(item));
+                }
+                let after = self.driver.server.state().applied();
+                // Exact within an epoch; a change of epochs counts as what it has brought so far.
+                let since = if before.epoch() == after.epoch() { before.counter() } else { 0 };
+                self.schedule.entries += u64::from(after.counter() - since);
+            }
+            FromQuorum::State { state, pieces } => {
+                let now = self.now();
+                self.driver.server.replace_state(now, *state);
+                self.schedule.rewrite = Some(pieces);
+                self.schedule.entries = 0;
+                self.schedule.log_bytes = 0;
+            }
+        }
+    }
+
+    fn on_client(&mut self, input: FromClient) {
+        match input {
+            FromClient::Open { conn, open, lane } => {
+                self.sinks.insert(conn, Sink::Stream(lane));
+                self.handle(Input::Open { conn, open });
+            }
+            FromClient::Requests { conn, acked, requests } => {
+                self.handle(Input::Requests { conn, acked, requests });
+            }
+            FromClient::Unary { conn, op, reply } => {
+                self.sinks.insert(conn, Sink::Unary(reply));
+                self.handle(Input::Unary { conn, op });
+            }
+            FromClient::Closed { conn } => {
+                self.sinks.remove(&conn);
+                self.handle(Input::Closed { conn });
+            }
+            // Whoever asked may have gone.
+            FromClient::Facts(reply) => drop(reply.send(self.driver.server.state().header())),
+        }
+    }
+
+    /// Does what the core says.
+    fn carry_out(&mut self) -> Result<(), StopReason> {
+        while let Some(output) = self.driver.server.poll_output() {
+            match output {
+                Output::Ask(mut asks) if self.asks.is_empty() => std::mem::swap(&mut self.asks, &mut asks),
+                Output::Ask(asks) => self.asks.extend(asks),
+                Output::Send { conn, items } => self.send(conn, items),
+                Output::Close { conn, why } => match self.sinks.remove(&conn) {
+                    Some(Sink::Stream(lane)) => lane.end(why),
+                    // Whoever asked may have gone.
+                    Some(Sink::Unary(reply)) => drop(reply.send(why.and(Err(no_answer())))),
+                    None => {}
+                },
+                Output::Stop { why } => return Err(StopReason::Invariant(why)),
+            }
+        }
+        if !self.asks.is_empty()
+            && let Ok(permit) = self.to_quorum.try_reserve()
+        {
+            permit.send(std::mem::take(&mut self.asks));
+        }
+        let ready = self.driver.server.ready();
+        self.driver.ready.send_if_modified(|was| std::mem::replace(was, ready) != ready);
+        Ok(())
+    }
+
+    fn send(&mut self, conn: ConnId, mut items: Vec<ToClient>) {
+        match self.sinks.get(&conn) {
+            Some(Sink::Stream(lane)) => lane.send(items),
+            Some(Sink::Unary(_)) => {
+                if let (Some(Sink::Unary(reply)), Some(ToClient::Reply { result, .. })) =
+                    (self.sinks.remove(&conn), items.pop())
+                {
+                    // Whoever asked may have gone.
+                    drop(reply.send(result));
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// Begins a checkpoint or snapshot if one is due.
+    fn keep(&mut self) {
+        if self.driver.checkpointer.busy() {
+            return;
+        }
+        if let Some(pieces) = self.schedule.rewrite.take() {
+            return self.driver.checkpointer.begin(Job::Rewrite(pieces));
+        }
+        let state = self.driver.server.state();
+        let entries_due = self.driver.snapshot_entries.max(state.tree().len() as u64);
+        let snapshot =
+            self.schedule.entries >= entries_due || self.schedule.log_bytes >= self.driver.snapshot_bytes;
+        let due = self.checkpoint_due().is_some_and(|at| Instant::now() >= at);
+        if !snapshot && !due {
+            return;
+        }
+        self.schedule.checkpoint = Instant::now();
+        let changes = self.driver.server.take_dirty();
+        let export = snapshot.then(|| {
+            self.schedule.entries = 0;
+            self.schedule.log_bytes = 0;
+            self.schedule.saving = true;
+            let (pieces, rest) = mpsc::channel(PIECES_AHEAD);
+            let (quorum, zxid) = (self.driver.quorum.clone(), changes.header.applied);
+            self.tasks.spawn(async move {
+                quorum.save_snapshot(zxid, Pieces(rest)).await?;
+                Ok(Ended::Snapshot)
+            });
+            pieces
+        });
+        self.driver.checkpointer.begin(Job::Checkpoint { changes, export });
+    }
+
+    /// When the next checkpoint is due, if there is anything to write: soon when it is quiet, rarely under load.
+    fn checkpoint_due(&self) -> Option<Instant> {
+        let dirty = self.driver.server.state().dirty_len();
+        if dirty == 0 {
+            return None;
+        }
+        let Schedule { checkpoint, last_entry, .. } = self.schedule;
+        let soonest = checkpoint + CHECKPOINT_MIN;
+        if dirty >= DIRTY_MANY {
+            return Some(soonest);
+        }
+        Some((last_entry + QUIET).max(soonest).min(checkpoint + CHECKPOINT_MAX))
+    }
+
+    fn wake_at(&self) -> Instant {
+        let core =
+            self.driver.server.next_timeout().map(|at| self.driver.origin + Duration::from_micros(at.0));
+        let checkpoint = self.checkpoint_due().filter(|_| !self.driver.checkpointer.busy());
+        let never = Instant::now() + Duration::from_secs(3600);
+        [core, checkpoint].into_iter().flatten().fold(never, Instant::min)
+    }
+
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.driver.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+fn no_answer() -> OpError {
+    OpError::Internal("the call ended without an answer".into())
+}
+
+/// Messages from clients that are handled before their outputs are carried out, in one batch to the quorum.
+const INPUTS_AT_ONCE: usize = 256;
+/// At most one checkpoint in this time.
+const CHECKPOINT_MIN: Duration = Duration::from_secs(1);
+/// Under load, at least one checkpoint in this time: so much of the log is replayed after a crash.
+const CHECKPOINT_MAX: Duration = Duration::from_secs(10);
+/// No entry for so long means that it is quiet.
+const QUIET: Duration = Duration::from_millis(200);
+/// So many changed records are written as soon as possible.
+const DIRTY_MANY: usize = 65_536;
+/// If so many changed records wait for the checkpoint thread, no more entries are applied until it is free.
+const DIRTY_MAX: usize = 1 << 20;
+/// Pieces of a snapshot between the checkpoint thread and the quorum.
+const PIECES_AHEAD: usize = 4;

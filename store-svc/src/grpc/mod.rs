@@ -1,0 +1,79 @@
+//! The client API: `quorate.v1` over gRPC.
+
+mod coordination;
+mod node;
+mod session;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use api::{OpError, PeerId};
+use store_core::server::{Answer, ConnId, Op};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use crate::{Bounds, driver::FromClient, lane::Lane};
+
+pub use coordination::CoordinationService;
+pub use node::NodeService;
+
+/// The way to the driver.
+#[derive(Clone)]
+pub(crate) struct Front {
+    pub(crate) me: PeerId,
+    pub(crate) inputs: mpsc::Sender<FromClient>,
+    pub(crate) drained: mpsc::UnboundedSender<(ConnId, usize)>,
+    pub(crate) next_conn: Arc<AtomicU64>,
+    pub(crate) total: Arc<Semaphore>,
+    pub(crate) bounds: Bounds,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl Front {
+    /// A number for a new connection.
+    fn connect(&self) -> ConnId {
+        ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn lane(&self, conn: ConnId) -> Arc<Lane> {
+        Arc::new(Lane::new(conn, self.bounds, self.total.clone(), self.drained.clone()))
+    }
+
+    /// Tells the driver.
+    async fn tell(&self, what: FromClient) -> Result<(), OpError> {
+        self.inputs.send(what).await.map_err(|_| self.stopping())
+    }
+
+    /// Asks one thing without a session.
+    async fn call(&self, op: Op) -> Result<Answer, OpError> {
+        let bytes = weight(&op).min(self.bounds.total_bytes).min(u32::MAX as usize);
+        let _under_way = self.total.acquire_many(bytes as u32).await.map_err(|_| self.stopping())?;
+        let (reply, answer) = oneshot::channel();
+        self.tell(FromClient::Unary { conn: self.connect(), op, reply }).await?;
+        answer.await.unwrap_or_else(|_| Err(self.stopping()))
+    }
+
+    fn stopping(&self) -> OpError {
+        OpError::Unavailable(format!("node {} is shutting down; connect to another node", self.me))
+    }
+}
+
+/// Bytes that a request holds while it is under way.
+fn weight(op: &Op) -> usize {
+    use api::{MultiOp, Write};
+    const FIXED: usize = 128;
+    match op {
+        Op::Write(Write::Create(c)) => FIXED + c.data.len() + c.path.as_str().len(),
+        Op::Write(Write::Set { path, data, .. }) => FIXED + data.len() + path.as_str().len(),
+        Op::Write(Write::Delete { path, .. }) => FIXED + path.as_str().len(),
+        Op::Write(Write::Multi(parts)) => parts.iter().fold(FIXED, |sum, part| match part {
+            MultiOp::Create(c) => sum + FIXED + c.data.len() + c.path.as_str().len(),
+            MultiOp::Set { path, data, .. } => sum + FIXED + data.len() + path.as_str().len(),
+            MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => sum + FIXED + path.as_str().len(),
+        }),
+        Op::Read(read) => FIXED + read.path().as_str().len(),
+        Op::Sync | Op::Ping | Op::Close | Op::Invalid(_) => FIXED,
+    }
+}

@@ -1,0 +1,52 @@
+//! `quorate.v1.Node`: one node about itself.
+
+use std::time::Instant;
+
+use api::ports::Quorum;
+use proto::{
+    client::{NodeMember, NodeStatus, to_status},
+    v1::{self, node_server::Node},
+};
+use tokio::sync::oneshot;
+use tonic::{Request, Response, Status};
+
+use super::Front;
+use crate::driver::FromClient;
+
+/// Answers for [`proto::v1::node_server::NodeServer`].
+pub struct NodeService<Q> {
+    pub(crate) front: Front,
+    pub(crate) quorum: Q,
+    pub(crate) ensemble: String,
+    pub(crate) members: Vec<NodeMember>,
+    pub(crate) started: Instant,
+}
+
+#[tonic::async_trait]
+impl<Q: Quorum> Node for NodeService<Q> {
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let stopping = || to_status(&self.front.stopping());
+        let (reply, facts) = oneshot::channel();
+        self.front.tell(FromClient::Facts(reply)).await.map_err(|e| to_status(&e))?;
+        let state = facts.await.map_err(|_| stopping())?;
+        // Asked second, so that what is applied is never ahead of what is committed.
+        let quorum = self.quorum.status().await.map_err(|_| stopping())?;
+        let status = NodeStatus {
+            id: self.front.me,
+            ensemble: self.ensemble.clone(),
+            role: quorum.role,
+            serving: quorum.serving,
+            leader: quorum.leader,
+            epoch: quorum.epoch,
+            zxid: quorum.last,
+            committed: quorum.committed,
+            applied: state.applied,
+            sessions: state.sessions,
+            znodes: state.znodes,
+            digest: state.digest,
+            uptime: self.started.elapsed(),
+            members: self.members.clone(),
+        };
+        Ok(Response::new(status.into()))
+    }
+}

@@ -1,0 +1,265 @@
+//! One session stream: a task that reads it, and the stream of answers that the transport polls.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use api::{OpError, PeerId, SessionToken, WriteNumber, WriteOutcome};
+use proto::{
+    client::{self, OpenSession, Outcome, to_status},
+    v1,
+};
+use store_core::server::{Answer, ConnId, Op, Open, Request, ToClient};
+use tokio::time::{Interval, interval, timeout};
+use tokio_stream::Stream;
+use tonic::{Status, Streaming};
+
+use super::{Front, weight};
+use crate::{driver::FromClient, lane::Lane};
+
+/// Begins to read the stream of a client and returns that of its answers.
+pub(super) fn start(front: Front, inbound: Streaming<v1::SessionRequest>) -> Answers {
+    let conn = front.connect();
+    let lane = front.lane(conn);
+    let answers = Answers { lane: lane.clone(), me: front.me, next: VecDeque::new() };
+    let tasks = front.tasks.clone();
+    tasks.spawn(async move {
+        let reader = Reader { front, conn, lane: lane.clone(), inbound };
+        let end = reader.run().await;
+        lane.end(end);
+    });
+    answers
+}
+
+struct Reader {
+    front: Front,
+    conn: ConnId,
+    lane: Arc<Lane>,
+    inbound: Streaming<v1::SessionRequest>,
+}
+
+impl Reader {
+    /// Reads until the stream is over, and says how it ends if nobody else has.
+    async fn run(mut self) -> Result<(), OpError> {
+        let first = self.first().await?;
+        let Some(first) = first else { return Ok(()) };
+        let result = self.opened(first).await;
+        // Fails if the driver has ended; then there is nothing to forget.
+        let _ = self.front.tell(FromClient::Closed { conn: self.conn }).await;
+        result
+    }
+
+    /// The first message, which opens the session. `None` if the client went away.
+    async fn first(&mut self) -> Result<Option<v1::SessionRequest>, OpError> {
+        let message = tokio::select! {
+            message = timeout(OPEN_WITHIN, self.inbound.message()) => message,
+            () = self.front.inputs.closed() => return Err(self.front.stopping()),
+        };
+        let Ok(message) = message else {
+            return Err(OpError::BadArguments(format!(
+                "no message with `open` came within {OPEN_WITHIN:?}; send it first on a session stream"
+            )));
+        };
+        let Ok(Some(mut message)) = message else { return Ok(None) };
+        let Some(open) = message.open.take() else {
+            return Err(OpError::BadArguments(
+                "the first message of a session stream has no `open`; open a session or resume one first"
+                    .into(),
+            ));
+        };
+        let open = match OpenSession::try_from(open)? {
+            OpenSession { resume: Some((session, token)), last_zxid, .. } => {
+                Open::Resume { session, token, last_zxid }
+            }
+            OpenSession { resume: None, timeout_ms, .. } => Open::New { token: random_token()?, timeout_ms },
+        };
+        self.front.tell(FromClient::Open { conn: self.conn, open, lane: self.lane.clone() }).await?;
+        Ok(Some(message))
+    }
+
+    async fn opened(&mut self, first: v1::SessionRequest) -> Result<(), OpError> {
+        self.requests(first).await?;
+        let mut checks = self.checks();
+        loop {
+            let message = tokio::select! {
+                message = self.inbound.message() => message,
+                () = self.lane.over() => return Ok(()),
+                _ = checks.tick() => {
+                    self.check_progress()?;
+                    continue;
+                }
+            };
+            match message {
+                Ok(Some(message)) if message.open.is_none() => self.requests(message).await?,
+                Ok(Some(_)) => {
+                    return Err(OpError::BadArguments(
+                        "a second `open` on a session stream; open another stream for it".into(),
+                    ));
+                }
+                // The client has said all; it still gets its answers.
+                Ok(None) => {
+                    tokio::select! {
+                        () = self.lane.settled() => {}
+                        () = self.lane.over() => {}
+                    }
+                    return Ok(());
+                }
+                // Too large, no protobuf, or the connection is gone.
+                Err(status) => return Err(client::from_status(&status)),
+            }
+        }
+    }
+
+    /// Passes requests on, as there is room for them.
+    async fn requests(&mut self, message: v1::SessionRequest) -> Result<(), OpError> {
+        let acked = WriteNumber(message.acked_write);
+        let at_once = AT_ONCE.min(self.front.bounds.stream_requests);
+        let mut rest = message.requests.into_iter();
+        loop {
+            let requests: Vec<Request> = rest.by_ref().take(at_once).map(request).collect();
+            let bytes = requests.iter().map(|r| weight(&r.op)).sum();
+            if !self.lane.try_admit(requests.len(), bytes)
+                && !self.wait_for_room(requests.len(), bytes).await?
+            {
+                return Ok(());
+            }
+            self.front.tell(FromClient::Requests { conn: self.conn, acked, requests }).await?;
+            if rest.len() == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until requests are admitted; false if the stream is over before.
+    async fn wait_for_room(&self, count: usize, bytes: usize) -> Result<bool, OpError> {
+        let mut checks = self.checks();
+        let mut admit = std::pin::pin!(self.lane.admit(count, bytes));
+        loop {
+            tokio::select! {
+                () = &mut admit => return Ok(true),
+                () = self.lane.over() => return Ok(false),
+                _ = checks.tick() => self.check_progress()?,
+            }
+        }
+    }
+
+    fn checks(&self) -> Interval {
+        interval((self.front.bounds.stall / 4).max(Duration::from_millis(100)))
+    }
+
+    fn check_progress(&self) -> Result<(), OpError> {
+        let limit = self.front.bounds.stall;
+        if !self.lane.stalled(limit) {
+            return Ok(());
+        }
+        let why = OpError::Overloaded(format!(
+            "the client has taken no answers for {limit:?}; read the stream while you write to it"
+        ));
+        self.lane.cut(why.clone());
+        Err(why)
+    }
+}
+
+/// A request off the wire. What is wrong with it is answered in its place.
+fn request(wire: v1::Request) -> Request {
+    let (xid, number) = (wire.xid, wire.write_number);
+    let number = (number != 0).then_some(WriteNumber(number));
+    let op = match client::Request::try_from(wire) {
+        Ok(client::Request { op, .. }) => match op {
+            client::Op::Write { write, .. } => Op::Write(write),
+            client::Op::Read(read) => Op::Read(read),
+            client::Op::Sync => Op::Sync,
+            client::Op::Ping => Op::Ping,
+            client::Op::Close => Op::Close,
+        },
+        Err(error) => Op::Invalid(error),
+    };
+    Request { xid, number, op }
+}
+
+fn random_token() -> Result<SessionToken, OpError> {
+    let mut token = [0; 16];
+    getrandom::fill(&mut token)
+        .map_err(|e| OpError::Internal(format!("the system has no random numbers: {e}")))?;
+    Ok(SessionToken(token))
+}
+
+/// The answers of a stream, as messages.
+pub(super) struct Answers {
+    lane: Arc<Lane>,
+    me: PeerId,
+    /// Taken from the lane and not sent.
+    next: VecDeque<ToClient>,
+}
+
+impl Stream for Answers {
+    type Item = Result<v1::SessionResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.next.is_empty()
+            && let Some(end) = ready!(this.lane.poll_take(cx, AT_ONCE, &mut this.next))
+        {
+            return Poll::Ready(end.err().map(|e| Err(to_status(&e))));
+        }
+        let (mut message, mut size, mut weight) = (v1::SessionResponse::default(), 0, 0);
+        while let Some(item) = this.next.front() {
+            size += wire_size(item);
+            if size > MESSAGE_SIZE && !message.responses.is_empty() {
+                break;
+            }
+            weight += item.weight();
+            match this.next.pop_front() {
+                Some(ToClient::Opened { session, token, timeout_ms }) => {
+                    let node = this.me;
+                    message.opened = Some(client::SessionOpened { session, token, timeout_ms, node }.into());
+                }
+                Some(ToClient::Reply { xid, zxid, result }) => {
+                    let result = result.map(|answer| match answer {
+                        Answer::Write(outcome) => Outcome::Write(outcome),
+                        Answer::Read(outcome) => Outcome::Read(outcome),
+                        Answer::Synced => Outcome::Sync,
+                        Answer::Pong => Outcome::Ping,
+                        Answer::Closed => Outcome::Close,
+                    });
+                    message.responses.push(client::Response { xid, zxid, result }.into());
+                }
+                None => {}
+            }
+        }
+        this.lane.took(message.responses.len(), weight);
+        Poll::Ready(Some(Ok(message)))
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        // The client is gone, whatever its reader thinks.
+        self.lane.end(Ok(()));
+    }
+}
+
+/// About how many bytes an answer is in its message.
+fn wire_size(item: &ToClient) -> usize {
+    const FIXED: usize = 128;
+    let more = match item {
+        ToClient::Reply { result: Ok(Answer::Write(WriteOutcome::Multi(parts))), .. } => FIXED * parts.len(),
+        ToClient::Reply { result: Err(_), .. } => 2 * FIXED,
+        item => item.weight(),
+    };
+    FIXED + more
+}
+
+/// A client has so long to say what it wants.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// Requests passed on, and answers taken, in one go.
+const AT_ONCE: usize = 512;
+
+/// A message is ended when it has about so many bytes; a single answer may be larger. Well below the 4 MiB that
+/// common clients accept.
+const MESSAGE_SIZE: usize = 1 << 20;

@@ -1,0 +1,178 @@
+//! Between the driver and the quorum: payloads are decoded, encoded and waited for in tasks of their own.
+
+use api::{
+    Entry, Zxid,
+    ports::{Chunks, Feed as _, FeedItem, Quorum, Request},
+};
+use bytes::Bytes;
+use proto::store::{RecordDecoder, decode_command, encode_command};
+use store_core::{
+    Loader, State,
+    server::{Ask, Committed, Feed},
+};
+use tokio::sync::mpsc;
+
+use crate::StopReason;
+
+/// Messages between the feed and the driver. Each is what the quorum gave at once; a slow driver holds the feed back.
+pub(crate) const FEED_QUEUE: usize = 8;
+/// Batches between the driver and the quorum. When they are full, the driver reads no more from clients.
+pub(crate) const ASK_QUEUE: usize = 4;
+
+/// What the quorum says, decoded.
+pub(crate) enum FromQuorum {
+    /// In this order.
+    Feed {
+        /// What it says.
+        items: Vec<Feed>,
+        /// How much the entries among them weigh in the log, in bytes.
+        log_bytes: u64,
+    },
+    /// A snapshot that takes the place of the state.
+    State {
+        /// Checked against its digest.
+        state: Box<State>,
+        /// The same as it came.
+        pieces: Vec<Bytes>,
+    },
+}
+
+/// Attaches behind `after` and passes on what comes, decoded, until the driver is gone.
+pub(crate) async fn read_feed<Q: Quorum>(
+    quorum: Q,
+    after: Zxid,
+    driver: mpsc::Sender<FromQuorum>,
+) -> Result<(), StopReason> {
+    let mut feed = quorum.attach(after).await?;
+    let mut snapshot: Option<Incoming> = None;
+    loop {
+        let (mut items, mut log_bytes) = (Vec::new(), 0);
+        for item in feed.next().await? {
+            items.push(match item {
+                FeedItem::Committed(entries) => {
+                    log_bytes += entries.iter().map(|e| e.weight() as u64).sum::<u64>();
+                    Feed::Committed(entries.into_iter().map(decode).collect::<Result<_, _>>()?)
+                }
+                FeedItem::Status(status) => Feed::Status(status),
+                FeedItem::Barrier { ticket } => Feed::Barrier(ticket),
+                FeedItem::Refused { ticket, why } => Feed::Refused { ticket, why },
+                FeedItem::Lost { ticket } => Feed::Lost(ticket),
+                FeedItem::Report { report, .. } => Feed::Report(report),
+                FeedItem::SnapshotStart { zxid } => {
+                    snapshot = Some(Incoming::new(zxid));
+                    continue;
+                }
+                FeedItem::SnapshotChunk(piece) => {
+                    snapshot.as_mut().ok_or_else(unexpected)?.piece(piece)?;
+                    continue;
+                }
+                FeedItem::SnapshotEnd => {
+                    let (state, pieces) = snapshot.take().ok_or_else(unexpected)?.finish()?;
+                    if !items.is_empty() {
+                        let items = std::mem::take(&mut items);
+                        if driver.send(FromQuorum::Feed { items, log_bytes }).await.is_err() {
+                            return Ok(());
+                        }
+                        log_bytes = 0;
+                    }
+                    if driver.send(FromQuorum::State { state: Box::new(state), pieces }).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
+            });
+        }
+        if !items.is_empty() && driver.send(FromQuorum::Feed { items, log_bytes }).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Passes on what the driver asks, encoded, until the driver is gone.
+pub(crate) async fn write_asks<Q: Quorum>(
+    quorum: Q,
+    mut driver: mpsc::Receiver<Vec<Ask>>,
+) -> Result<(), StopReason> {
+    while let Some(asks) = driver.recv().await {
+        let batch = asks.into_iter().map(|ask| match ask {
+            Ask::Submit { ticket, command } => Request::Submit { ticket, payload: encode_command(command) },
+            Ask::Barrier { ticket } => Request::Barrier { ticket },
+            Ask::Report(report) => Request::Report(report),
+        });
+        quorum.request(batch.collect()).await?;
+    }
+    Ok(())
+}
+
+/// The pieces of a snapshot as they come from the checkpoint thread.
+pub(crate) struct Pieces(pub(crate) mpsc::Receiver<Bytes>);
+
+impl Chunks for Pieces {
+    async fn next(&mut self) -> Option<Bytes> {
+        self.0.recv().await
+    }
+}
+
+fn decode(entry: Entry) -> Result<Committed, StopReason> {
+    let Entry { zxid, time_ms, origin, .. } = entry;
+    let command = match entry.is_marker() {
+        true => None,
+        // To leave it out would be to have another state than nodes that can read it.
+        false => Some(decode_command(entry.payload).map_err(|e| {
+            StopReason::Invariant(format!(
+                "entry {zxid} cannot be read: {e}; if other nodes run a newer version, upgrade this one"
+            ))
+        })?),
+    };
+    Ok(Committed { zxid, time_ms, origin, command })
+}
+
+fn unexpected() -> StopReason {
+    StopReason::Invariant("a piece of a snapshot came outside of one".into())
+}
+
+/// A snapshot on its way in.
+struct Incoming {
+    zxid: Zxid,
+    decoder: RecordDecoder,
+    loader: Loader,
+    pieces: Vec<Bytes>,
+}
+
+impl Incoming {
+    fn new(zxid: Zxid) -> Incoming {
+        tracing::info!(%zxid, "the state comes as a snapshot");
+        Incoming { zxid, decoder: RecordDecoder::default(), loader: Loader::default(), pieces: Vec::new() }
+    }
+
+    fn piece(&mut self, piece: Bytes) -> Result<(), StopReason> {
+        self.decoder.push(&piece);
+        self.pieces.push(piece);
+        while let Some(record) = self.decoder.next_record().map_err(|e| self.damaged(&e))? {
+            self.loader.take(record).map_err(|e| self.damaged(&e))?;
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(State, Vec<Bytes>), StopReason> {
+        let zxid = self.zxid;
+        if zxid == Zxid::ZERO && self.pieces.is_empty() {
+            return Ok((State::default(), self.pieces));
+        }
+        let damaged = |e: &dyn std::fmt::Display| damaged(zxid, e);
+        self.decoder.finish().map_err(|e| damaged(&e))?;
+        let state = self.loader.finish().map_err(|e| damaged(&e))?;
+        if state.applied() != zxid {
+            return Err(damaged(&format!("it is the state at {}", state.applied())));
+        }
+        Ok((state, self.pieces))
+    }
+
+    fn damaged(&self, why: &dyn std::fmt::Display) -> StopReason {
+        damaged(self.zxid, why)
+    }
+}
+
+fn damaged(zxid: Zxid, why: &dyn std::fmt::Display) -> StopReason {
+    StopReason::Invariant(format!("the snapshot at {zxid} is damaged: {why}"))
+}

@@ -1,0 +1,252 @@
+//! Opening and running the store of a node.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use api::{
+    PeerId, Ticket, Time,
+    ports::{PortClosed, Quorum},
+};
+use proto::{
+    client::NodeMember,
+    v1::{coordination_server::CoordinationServer, node_server::NodeServer},
+};
+use store_core::{Server, State, server};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    driver::{Driver, FromClient},
+    grpc::{CoordinationService, Front, NodeService},
+    table::{self, Checkpointer, TableError},
+};
+
+/// What the store of a node is made with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This node.
+    pub me: PeerId,
+    /// The name of the ensemble, for the status.
+    pub ensemble: String,
+    /// All members, for clients that ask.
+    pub members: Vec<NodeMember>,
+    /// The node's own directory; the store keeps `table/` in it.
+    pub data_dir: PathBuf,
+    /// What clients may do.
+    pub limits: server::Limits,
+    /// What may be under way.
+    pub bounds: Bounds,
+    /// A snapshot is made after so many entries, or as many as there are znodes if that is more, so that its cost per
+    /// entry stays the same however large the tree is.
+    pub snapshot_entries: u64,
+    /// Or after so many bytes of log.
+    pub snapshot_bytes: u64,
+}
+
+impl Config {
+    /// A node with the default limits.
+    #[must_use]
+    pub fn new(me: PeerId, data_dir: PathBuf) -> Config {
+        Config {
+            me,
+            ensemble: String::new(),
+            members: Vec::new(),
+            data_dir,
+            limits: server::Limits::default(),
+            bounds: Bounds::default(),
+            snapshot_entries: 100_000,
+            snapshot_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What may be under way between clients and the store. When one is reached, the node stops reading from the client
+/// until answers have left, so that the client's own flow control holds it back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Unanswered requests of one stream. Lowered to `Limits::requests_max`.
+    pub stream_requests: usize,
+    /// Bytes of unanswered requests of one stream.
+    pub stream_bytes: usize,
+    /// Bytes of unanswered requests of all clients.
+    pub total_bytes: usize,
+    /// A client that takes none of its answers for so long is cut off.
+    pub stall: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds {
+            stream_requests: 4096,
+            stream_bytes: 16 << 20,
+            total_bytes: 256 << 20,
+            stall: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why the store cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No checkpoint can be made.
+    #[error("{source}; look at {dir}", dir = dir.display())]
+    Table {
+        /// In this directory.
+        dir: PathBuf,
+        /// Why.
+        source: TableError,
+    },
+    /// No thread.
+    #[error("cannot start the checkpoint thread: {0}; raise the limit of threads")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Why the store stopped by itself. The node exits with it.
+#[derive(Debug, thiserror::Error)]
+pub enum StopReason {
+    /// The quorum of this node is gone.
+    #[error("the store has lost its quorum: {0}")]
+    Quorum(#[from] PortClosed),
+    /// The checkpoint could not be written.
+    #[error("{0}")]
+    Table(#[from] TableError),
+    /// Something that cannot be true is.
+    #[error("{0}")]
+    Invariant(String),
+}
+
+/// The store of a node, opened and ready to run.
+pub struct StoreService<Q> {
+    config: Config,
+    quorum: Q,
+    state: State,
+    checkpointer: Checkpointer,
+    shutdown: CancellationToken,
+    started: Instant,
+    front: Front,
+    inputs: mpsc::Receiver<FromClient>,
+    drained: mpsc::UnboundedReceiver<(server::ConnId, usize)>,
+    ready: watch::Sender<bool>,
+    tasks: TaskTracker,
+}
+
+impl<Q: Quorum> StoreService<Q> {
+    /// Reads the checkpoint and prepares to run. A damaged one is moved aside. Blocks on the disk.
+    ///
+    /// # Errors
+    /// If the directory cannot be used.
+    pub fn open(
+        mut config: Config,
+        quorum: Q,
+        shutdown: CancellationToken,
+    ) -> Result<StoreService<Q>, OpenError> {
+        config.bounds.stream_requests = config.bounds.stream_requests.min(config.limits.requests_max).max(1);
+        let failed = |source| OpenError::Table { dir: config.data_dir.clone(), source };
+        let (table, state) = table::open(&config.data_dir).map_err(failed)?;
+        let header = state.header();
+        tracing::info!(
+            node = %config.me, applied = %header.applied, znodes = header.znodes, sessions = header.sessions,
+            "checkpoint read"
+        );
+        let checkpointer = Checkpointer::start(table)?;
+        let (to_driver, inputs) = mpsc::channel(INPUT_QUEUE);
+        let (to_driver_drained, drained) = mpsc::unbounded_channel();
+        let tasks = TaskTracker::new();
+        let front = Front {
+            me: config.me,
+            inputs: to_driver,
+            drained: to_driver_drained,
+            next_conn: Arc::new(AtomicU64::new(1)),
+            total: Arc::new(Semaphore::new(config.bounds.total_bytes.min(Semaphore::MAX_PERMITS))),
+            bounds: config.bounds,
+            tasks: tasks.clone(),
+        };
+        let (ready, _) = watch::channel(false);
+        let started = Instant::now();
+        Ok(StoreService {
+            config,
+            quorum,
+            state,
+            checkpointer,
+            shutdown,
+            started,
+            front,
+            inputs,
+            drained,
+            ready,
+            tasks,
+        })
+    }
+
+    /// The API for applications, to be served on the client port.
+    #[must_use]
+    pub fn coordination(&self) -> CoordinationServer<CoordinationService> {
+        let max = usize::try_from(self.config.limits.data_max).unwrap_or(usize::MAX);
+        CoordinationServer::new(CoordinationService::new(self.front.clone()))
+            // Several requests in one message, each with its values and their frame.
+            .max_decoding_message_size(max.saturating_mul(4).saturating_add(MESSAGE_SLACK))
+            .max_encoding_message_size(usize::MAX)
+    }
+
+    /// The API for operators, to be served on the client port.
+    #[must_use]
+    pub fn node(&self) -> NodeServer<NodeService<Q>> {
+        NodeServer::new(NodeService {
+            front: self.front.clone(),
+            quorum: self.quorum.clone(),
+            ensemble: self.config.ensemble.clone(),
+            members: self.config.members.clone(),
+            started: self.started,
+        })
+    }
+
+    /// Whether clients are served, as it changes: for health and readiness probes.
+    #[must_use]
+    pub fn readiness(&self) -> watch::Receiver<bool> {
+        self.ready.subscribe()
+    }
+
+    /// Runs until the shutdown that `open` was given: then clients are sent to other nodes and a last checkpoint is
+    /// written. Serve the client API until this returns, so that they are told.
+    ///
+    /// # Errors
+    /// Why it stopped by itself.
+    pub async fn run(self) -> Result<(), StopReason> {
+        let core =
+            server::Config { me: self.config.me, first_ticket: first_ticket(), limits: self.config.limits };
+        let driver = Driver {
+            server: Server::new(Time(0), core, self.state),
+            origin: Instant::now(),
+            quorum: self.quorum,
+            inputs: self.inputs,
+            drained: self.drained,
+            checkpointer: self.checkpointer,
+            snapshot_entries: self.config.snapshot_entries,
+            snapshot_bytes: self.config.snapshot_bytes,
+            ready: self.ready,
+            shutdown: self.shutdown,
+        };
+        // The streams' tasks end by themselves when their inputs are closed.
+        drop(self.front);
+        let result = driver.run().await;
+        self.tasks.close();
+        self.tasks.wait().await;
+        result
+    }
+}
+
+/// Tickets must be greater than any of an earlier run. Two to the 22 for each millisecond since 1970 leave room for
+/// four billion submissions a second until the year 2109.
+fn first_ticket() -> Ticket {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ticket(u64::try_from(since.as_millis()).unwrap_or(0) << 22)
+}
+
+/// Messages from clients to the driver; each client's own bounds keep them small.
+const INPUT_QUEUE: usize = 1024;
+
+/// What a message may be larger than the values in it.
+const MESSAGE_SLACK: usize = 4 << 20;

@@ -1,0 +1,74 @@
+//! The checkpoint: the state as of one entry, on disk, written behind.
+//!
+//! It saves replaying the log from a snapshot at every start, and is what snapshots are made from. No promise rests on
+//! it: whatever is wrong with it is found by its digest, and then it is moved aside and the state comes from the
+//! quorum again.
+
+mod checkpointer;
+mod recovery;
+mod sled_table;
+
+use bytes::Bytes;
+use proto::store::decode_record;
+use store_core::{Changes, LoadError, Loader, State};
+
+pub(crate) use checkpointer::{Checkpointer, Job};
+pub(crate) use recovery::open;
+
+/// What went wrong with a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum TableError {
+    /// The disk, or sled about it.
+    #[error("the checkpoint cannot be read or written: {0}")]
+    Io(#[from] std::io::Error),
+    /// sled panicked, which it does where it finds what it did not expect.
+    #[error("the checkpoint is damaged: {0}")]
+    Panic(String),
+    /// What is there is not what was written.
+    #[error("the checkpoint is damaged: {0}")]
+    Damaged(String),
+    /// Nor does it add up.
+    #[error("the checkpoint is damaged: {0}")]
+    Load(#[from] LoadError),
+}
+
+/// A place that keeps records. One header makes them a state; without it there is none.
+pub(crate) trait Table: Send {
+    /// Calls `each` with every record, encoded, the header first, until it says false. Calls it never if nothing was
+    /// ever written.
+    ///
+    /// # Errors
+    /// What the disk says; also if records are not whole.
+    fn scan(&mut self, each: &mut dyn FnMut(Bytes) -> Result<bool, TableError>) -> Result<(), TableError>;
+
+    /// Lays changes over what is there, all or nothing, and makes them durable.
+    ///
+    /// # Errors
+    /// What the disk says.
+    fn write(&mut self, changes: Changes) -> Result<(), TableError>;
+
+    /// Forgets everything and takes these encoded records instead, the header among them, in any order. Interrupted,
+    /// it leaves nothing.
+    ///
+    /// # Errors
+    /// What the disk says, or an error out of `records`.
+    fn rewrite(
+        &mut self,
+        records: &mut dyn Iterator<Item = Result<Bytes, TableError>>,
+    ) -> Result<(), TableError>;
+}
+
+/// The state in a table, checked by its digest; `None` if nothing was ever written.
+fn load(table: &mut dyn Table) -> Result<Option<State>, TableError> {
+    let (mut loader, mut empty) = (Loader::default(), true);
+    table.scan(&mut |bytes| {
+        empty = false;
+        let record = decode_record(bytes).map_err(|e| TableError::Damaged(e.to_string()))?;
+        loader.take(record)?;
+        Ok(true)
+    })?;
+    if empty { Ok(None) } else { Ok(Some(loader.finish()?)) }
+}
+
+#[cfg(test)]
+mod tests;

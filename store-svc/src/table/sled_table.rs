@@ -1,0 +1,251 @@
+//! The table in sled 0.34.7, with guards against what that version is known to do:
+//!
+//! - `flush` is `sync_file_range` on Linux, no fsync (spacejam/sled 1351, 1452): [`SledTable::sync`] adds one.
+//! - Pages larger than a quarter of a segment go to files that are never synced: values are cut to [`CHUNK`] bytes and
+//!   keys are at most [`KEY_MAX`] long, so no page gets that large; files there from elsewhere are taken for damage.
+//! - A crash while it writes a snapshot leaves `snap.*.generating`, which it later takes for a snapshot and then never
+//!   opens again (1527, 1533): such files are removed first.
+//! - It panics where it should fail (1387, 1410): every call is made under `catch_unwind`.
+//! - It may lose acknowledged writes to a flipped bit without a word: the digest of the state tells.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use api::record::Record;
+use bytes::Bytes;
+use proto::store::{decode_record, encode_record};
+use sled::{Batch, Db};
+use store_core::Changes;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{Table, TableError};
+
+/// Most bytes of a value.
+const CHUNK: usize = 4096;
+/// Longer paths are replaced by a hash in the key. Should two ever collide, the digest tells.
+const KEY_MAX: usize = 256;
+/// sled's page cache, in bytes. Records are read only at the start and for snapshots.
+const CACHE: u64 = 16 << 20;
+/// Most records of a batch while the whole table is written anew, to bound memory.
+const REWRITE_BATCH: usize = 4096;
+
+/// See the [module](self).
+pub(super) struct SledTable {
+    dir: PathBuf,
+    db: Db,
+    /// sled's only data file, for an fsync of our own.
+    file: File,
+    /// How many chunks those records have that have more than one.
+    chunks: BTreeMap<Vec<u8>, u16>,
+}
+
+impl SledTable {
+    /// Opens the table in `dir`, or makes an empty one.
+    pub(super) fn open(dir: &Path) -> Result<SledTable, TableError> {
+        remove_unfinished_snapshots(dir)?;
+        if fs::read_dir(dir.join("blobs")).is_ok_and(|mut files| files.next().is_some()) {
+            return Err(TableError::Damaged("it has blob files, which are never synced".into()));
+        }
+        let db = guarded(|| {
+            sled::Config::new().path(dir).cache_capacity(CACHE).flush_every_ms(None).open().map_err(io_error)
+        })?;
+        let file = File::open(dir.join("db"))?;
+        Ok(SledTable { dir: dir.to_owned(), db, file, chunks: BTreeMap::new() })
+    }
+
+    fn put(&mut self, batch: &mut Batch, key: Vec<u8>, value: &[u8]) -> Result<(), TableError> {
+        let count = u16::try_from(value.len().div_ceil(CHUNK).max(1))
+            .map_err(|_| TableError::Damaged(format!("a record of {} bytes", value.len())))?;
+        for n in count..self.chunks_of(&key) {
+            batch.remove(chunk_key(&key, n));
+        }
+        for n in 0..count {
+            let at = usize::from(n) * CHUNK;
+            let piece = &value[at..(at + CHUNK).min(value.len())];
+            if n == 0 {
+                // How many there are stands before the first.
+                batch.insert(chunk_key(&key, 0), [&count.to_be_bytes()[..], piece].concat());
+            } else {
+                batch.insert(chunk_key(&key, n), piece);
+            }
+        }
+        if count > 1 {
+            self.chunks.insert(key, count);
+        } else {
+            self.chunks.remove(&key);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, batch: &mut Batch, key: Vec<u8>) {
+        (0..self.chunks_of(&key)).for_each(|n| batch.remove(chunk_key(&key, n)));
+        self.chunks.remove(&key);
+    }
+
+    fn chunks_of(&self, key: &[u8]) -> u16 {
+        self.chunks.get(key).copied().unwrap_or(1)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), TableError> {
+        guarded(|| self.db.apply_batch(batch).map_err(io_error))
+    }
+
+    /// Makes what was applied durable.
+    fn sync(&self) -> Result<(), TableError> {
+        guarded(|| self.db.flush().map_err(io_error))?;
+        self.file.sync_all()?;
+        Ok(())
+    }
+}
+
+impl Table for SledTable {
+    fn scan(&mut self, each: &mut dyn FnMut(Bytes) -> Result<bool, TableError>) -> Result<(), TableError> {
+        let mut items = self.db.iter();
+        let mut next = || match guarded(|| items.next().transpose().map_err(io_error))? {
+            None => Ok(None),
+            Some((key, value)) => match key.split_last_chunk::<2>() {
+                Some((key, n)) => Ok(Some((key.to_vec(), u16::from_be_bytes(*n), value))),
+                None => Err(TableError::Damaged("a key without a number".into())),
+            },
+        };
+        while let Some((key, n, first)) = next()? {
+            let count = first.split_first_chunk::<2>().filter(|_| n == 0);
+            let Some((count, piece)) = count.map(|(count, piece)| (u16::from_be_bytes(*count), piece)) else {
+                return Err(TableError::Damaged("the beginning of a record is missing".into()));
+            };
+            let mut record = piece.to_vec();
+            for expected in 1..count {
+                match next()? {
+                    Some((k, n, piece)) if k == key && n == expected => record.extend_from_slice(&piece),
+                    _ => return Err(TableError::Damaged("a piece of a record is missing".into())),
+                }
+            }
+            if count > 1 {
+                self.chunks.insert(key, count);
+            }
+            if !each(record.into())? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, changes: Changes) -> Result<(), TableError> {
+        let mut batch = Batch::default();
+        for (path, znode) in changes.znodes {
+            let key = znode_key(path.as_str());
+            match znode {
+                Some(znode) => self.put(&mut batch, key, &encode_record(Record::Znode(znode)))?,
+                None => self.remove(&mut batch, key),
+            }
+        }
+        for (id, session) in changes.sessions {
+            let key = session_key(id.0);
+            match session {
+                Some(session) => self.put(&mut batch, key, &encode_record(Record::Session(session)))?,
+                None => self.remove(&mut batch, key),
+            }
+        }
+        self.put(&mut batch, HEADER_KEY.to_vec(), &encode_record(Record::Header(changes.header)))?;
+        self.apply(batch)?;
+        self.sync()
+    }
+
+    fn rewrite(
+        &mut self,
+        records: &mut dyn Iterator<Item = Result<Bytes, TableError>>,
+    ) -> Result<(), TableError> {
+        // Without its header a table is none, so the rest need not be removed at once.
+        let mut batch = Batch::default();
+        self.remove(&mut batch, HEADER_KEY.to_vec());
+        self.apply(batch)?;
+        self.sync()?;
+        tracing::debug!(dir = %self.dir.display(), "the checkpoint is written anew");
+        guarded(|| self.db.clear().map_err(io_error))?;
+        self.chunks.clear();
+        let mut header = None;
+        loop {
+            let mut batch = Batch::default();
+            let mut size = 0;
+            for record in (&mut *records).take(REWRITE_BATCH) {
+                let bytes = record?;
+                size += 1;
+                match decode_record(bytes.clone()).map_err(|e| TableError::Damaged(e.to_string()))? {
+                    Record::Header(_) => header = Some(bytes),
+                    Record::Znode(z) => self.put(&mut batch, znode_key(z.path.as_str()), &bytes)?,
+                    Record::Session(s) => self.put(&mut batch, session_key(s.id.0), &bytes)?,
+                }
+            }
+            if size == 0 {
+                break;
+            }
+            self.apply(batch)?;
+        }
+        self.sync()?;
+        if let Some(header) = header {
+            let mut batch = Batch::default();
+            self.put(&mut batch, HEADER_KEY.to_vec(), &header)?;
+            self.apply(batch)?;
+            self.sync()?;
+        }
+        Ok(())
+    }
+}
+
+/// Sorts before all others.
+const HEADER_KEY: &[u8] = b"h";
+
+fn session_key(id: u64) -> Vec<u8> {
+    [b"s", &id.to_be_bytes()[..]].concat()
+}
+
+fn znode_key(path: &str) -> Vec<u8> {
+    if path.len() < KEY_MAX {
+        // The NUL, which no path has, keeps the chunks of one znode together.
+        [b"z", path.as_bytes(), b"\0"].concat()
+    } else {
+        [b"y", &xxh3_128(path.as_bytes()).to_be_bytes()[..]].concat()
+    }
+}
+
+fn chunk_key(key: &[u8], n: u16) -> Vec<u8> {
+    [key, &n.to_be_bytes()].concat()
+}
+
+fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
+    let files = match fs::read_dir(dir) {
+        Ok(files) => files,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    for file in files {
+        let file = file?;
+        let name = file.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("snap.") && name.ends_with(".generating") {
+            fs::remove_file(file.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn io_error(e: sled::Error) -> TableError {
+    match e {
+        sled::Error::Io(e) => TableError::Io(e),
+        e => TableError::Damaged(e.to_string()),
+    }
+}
+
+/// Makes an error of a panic.
+fn guarded<T>(call: impl FnOnce() -> Result<T, TableError>) -> Result<T, TableError> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<String>().map(String::as_str);
+        let what = what.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        Err(TableError::Panic(format!("sled panicked: {what}")))
+    })
+}

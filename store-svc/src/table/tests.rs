@@ -1,0 +1,206 @@
+//! The table by itself: what is written comes back, and what is damaged is found.
+
+use std::{fs, path::Path};
+
+use api::{
+    Command, CommandBody, Create, CreateMode, Epoch, SessionId, SessionToken, Write, WriteNumber, Zxid,
+    record::Record,
+};
+
+use super::{sled_table::SledTable, *};
+
+fn z(counter: u32) -> Zxid {
+    Zxid::new(Epoch(1), counter)
+}
+
+/// Writes `n` znodes with values of all sizes, a long path, and a session, behind what is there.
+fn grow(state: &mut State, n: u32) {
+    let mut next = state.applied().counter() + 1;
+    let mut apply = |body, session: Option<SessionId>, number| {
+        let command = Command { session, number, acked: WriteNumber(0), body };
+        next += 1;
+        state.apply(z(next - 1), 5, &command)
+    };
+    let open = CommandBody::OpenSession { token: SessionToken([1; 16]), timeout_ms: 1000 };
+    let session = SessionId(apply(open, None, None).zxid.0);
+    for i in 0..n {
+        let name = if i % 10 == 3 {
+            format!("/{}{}", "long".repeat(100), session)
+        } else {
+            format!("/n{}", i * 7 % n)
+        };
+        let size = [0, 1, 100, 4094, 4095, 8190, 100_000][i as usize % 7];
+        let path = api::Path::new(&name).unwrap();
+        let data = Bytes::from(vec![i as u8; size]);
+        let body = match i % 5 {
+            4 => CommandBody::Write(Write::Delete { path, version: None }),
+            3 => CommandBody::Write(Write::Set { path, data, version: None }),
+            _ => CommandBody::Write(Write::Create(Create { path, data, mode: CreateMode::default() })),
+        };
+        apply(body, Some(session), Some(WriteNumber(u64::from(i) + 1)));
+    }
+}
+
+fn records(state: &State) -> Vec<Record> {
+    state.records().collect()
+}
+
+#[test]
+fn what_was_written_comes_back_after_every_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = State::default();
+    for _ in 0..4 {
+        grow(&mut state, 60);
+        {
+            let (mut table, _) = open(dir.path()).unwrap();
+            table.write(state.take_dirty()).unwrap();
+        }
+        let (_table, loaded) = open(dir.path()).unwrap();
+        assert_eq!(records(&loaded), records(&state));
+    }
+    assert!(!dir.path().join("table.damaged-1").exists());
+}
+
+#[test]
+fn a_snapshot_is_exact_and_takes_the_place_of_everything_where_it_is_loaded() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut state = State::default();
+    grow(&mut state, 100);
+    let (table, _) = open(one.path()).unwrap();
+    let mut checkpointer = Checkpointer::start(table).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let (pieces, mut rest) = tokio::sync::mpsc::channel(1);
+    let got = runtime.block_on(async {
+        checkpointer.begin(Job::Checkpoint { changes: state.take_dirty(), export: Some(pieces) });
+        let mut got = Vec::new();
+        while let Some(piece) = rest.recv().await {
+            assert!(piece.len() <= 1 << 20);
+            got.push(piece);
+        }
+        checkpointer.done().await.unwrap();
+        checkpointer.stop().await;
+        got
+    });
+    assert!(got.len() > 1, "{} pieces", got.len());
+    let mut other = State::default();
+    grow(&mut other, 30);
+    let (mut table, _) = open(two.path()).unwrap();
+    table.write(other.take_dirty()).unwrap();
+    let mut checkpointer = Checkpointer::start(table).unwrap();
+    runtime.block_on(async {
+        checkpointer.begin(Job::Rewrite(got));
+        checkpointer.done().await.unwrap();
+        checkpointer.stop().await;
+    });
+    let (_table, loaded) = open(two.path()).unwrap();
+    assert_eq!(records(&loaded), records(&state));
+}
+
+#[test]
+fn an_export_that_nobody_wants_is_called_off() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = State::default();
+    grow(&mut state, 200);
+    let (table, _) = open(dir.path()).unwrap();
+    let mut checkpointer = Checkpointer::start(table).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let (pieces, rest) = tokio::sync::mpsc::channel(1);
+        drop(rest);
+        checkpointer.begin(Job::Checkpoint { changes: state.take_dirty(), export: Some(pieces) });
+        checkpointer.done().await.unwrap();
+        assert!(!checkpointer.busy());
+        checkpointer.stop().await;
+    });
+    assert_eq!(records(&open(dir.path()).unwrap().1), records(&state));
+}
+
+#[test]
+fn damage_is_found_and_moved_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = State::default();
+    grow(&mut state, 100);
+    open(dir.path()).unwrap().0.write(state.take_dirty()).unwrap();
+    let file = dir.path().join("table/db");
+    let bytes = fs::read(&file).unwrap();
+    let mut damaged = bytes.clone();
+    damaged.iter_mut().skip(bytes.len() / 3).step_by(997).for_each(|b| *b ^= 0x10);
+    fs::write(&file, damaged).unwrap();
+    let (table, loaded) = open(dir.path()).unwrap();
+    assert_eq!(loaded.applied(), Zxid::ZERO, "starts empty");
+    drop(table);
+    let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(dir.path().join("table.damaged-1/db").exists(), "{names:?} {}", loaded.header().znodes);
+    // The next one takes its place.
+    fs::write(dir.path().join("table/db"), vec![0xa5; 1 << 20]).unwrap();
+    assert_eq!(open(dir.path()).unwrap().1.applied(), Zxid::ZERO);
+    assert!(!dir.path().join("table.damaged-1").exists() && dir.path().join("table.damaged-2").exists());
+}
+
+#[test]
+fn a_record_that_is_wrong_or_missing_is_found_by_the_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = State::default();
+    grow(&mut state, 50);
+    open(dir.path()).unwrap().0.write(state.take_dirty()).unwrap();
+    // As sled does when a bit flips: one key is gone, and nothing says so.
+    let db = sled::open(dir.path().join("table")).unwrap();
+    let key = db.iter().keys().nth(5).unwrap().unwrap();
+    db.remove(key).unwrap();
+    db.flush().unwrap();
+    drop(db);
+    let mut table = SledTable::open(&dir.path().join("table")).unwrap();
+    assert!(matches!(load(&mut table), Err(TableError::Load(_) | TableError::Damaged(_))));
+}
+
+#[test]
+fn what_a_crash_of_sled_leaves_is_removed_before_it_opens() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = State::default();
+    grow(&mut state, 50);
+    open(dir.path()).unwrap().0.write(state.take_dirty()).unwrap();
+    let left = dir.path().join("table/snap.00000000FFFFFFFF.generating");
+    fs::write(&left, b"half").unwrap();
+    let (_table, loaded) = open(dir.path()).unwrap();
+    assert_eq!(loaded.applied(), state.applied());
+    assert!(!left.exists());
+}
+
+#[test]
+fn no_value_is_large_enough_for_a_blob_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = State::default();
+    let data = Bytes::from(vec![7; 1 << 20]);
+    for i in 1..=20 {
+        let path = api::Path::new(&format!("/{i}-{}", "p".repeat(i as usize * 100))).unwrap();
+        let write = Write::Create(Create { path, data: data.clone(), mode: CreateMode::default() });
+        let body = CommandBody::Write(write);
+        state.apply(z(i), 1, &Command { session: None, number: None, acked: WriteNumber(0), body });
+    }
+    let (mut table, _) = open(dir.path()).unwrap();
+    table.write(state.take_dirty()).unwrap();
+    drop(table);
+    let blobs = dir.path().join("table/blobs");
+    assert_eq!(fs::read_dir(blobs).map_or(0, Iterator::count), 0);
+    assert_eq!(records(&open(dir.path()).unwrap().1), records(&state));
+}
+
+#[test]
+fn an_interrupted_rewrite_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = State::default();
+    grow(&mut state, 50);
+    let (mut table, _) = open(dir.path()).unwrap();
+    table.write(state.take_dirty()).unwrap();
+    let cut = || Err(TableError::Damaged("cut".into()));
+    let mut records = state
+        .records()
+        .take(20)
+        .map(|r| Ok(Bytes::from(proto::store::encode_record(r))))
+        .chain(std::iter::once_with(cut));
+    assert!(table.rewrite(&mut records).is_err());
+    drop(table);
+    let (_table, loaded) = open(dir.path()).unwrap();
+    assert_eq!(loaded.applied(), Zxid::ZERO);
+    assert!(Path::new(dir.path()).join("table").exists());
+}

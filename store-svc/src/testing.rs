@@ -1,0 +1,226 @@
+//! A quorum of one in memory, so that tests of stores need no other service.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use api::{
+    Entry, Epoch, Origin, PeerId, Zxid,
+    ports::{Chunks, Feed, FeedItem, PortClosed, Quorum, QuorumStatus, Request, Role},
+};
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+/// Commits what it is asked to at once. Survives the store, as a real one does.
+#[derive(Clone)]
+pub struct MemoryQuorum {
+    me: PeerId,
+    inner: Arc<Mutex<Inner>>,
+    changed: Arc<Notify>,
+}
+
+struct Inner {
+    log: Vec<Entry>,
+    /// So many entries are no longer to be had.
+    purged: usize,
+    snapshot: Option<(Zxid, Vec<Bytes>)>,
+    /// To be said once so many entries are.
+    told: VecDeque<(usize, FeedItem)>,
+    /// Came while there was no leader.
+    parked: Vec<Request>,
+    serving: bool,
+    /// Which feed is the current one.
+    attached: u64,
+}
+
+impl MemoryQuorum {
+    /// A quorum that leads, with nothing but the marker of its epoch.
+    #[must_use]
+    pub fn new(me: PeerId) -> MemoryQuorum {
+        let inner = Inner {
+            log: vec![Entry::marker(Epoch(1), 1)],
+            purged: 0,
+            snapshot: None,
+            told: VecDeque::new(),
+            parked: Vec::new(),
+            serving: true,
+            attached: 0,
+        };
+        MemoryQuorum { me, inner: Arc::new(Mutex::new(inner)), changed: Arc::new(Notify::new()) }
+    }
+
+    /// Whether there is a leader. Without one, requests are parked.
+    pub fn set_serving(&self, serving: bool) {
+        let mut inner = self.lock();
+        inner.serving = serving;
+        let status = self.status_of(&inner);
+        inner.tell(FeedItem::Status(status));
+        let parked = std::mem::take(&mut inner.parked);
+        drop(inner);
+        self.take(parked);
+        self.changed.notify_waiters();
+    }
+
+    /// Forgets the log below the snapshot. False if there is none.
+    #[must_use]
+    pub fn purge(&self) -> bool {
+        let mut inner = self.lock();
+        let Some(zxid) = inner.snapshot.as_ref().map(|(zxid, _)| *zxid) else { return false };
+        inner.purged = inner.upto(zxid);
+        true
+    }
+
+    /// The entry of the last snapshot.
+    #[must_use]
+    pub fn snapshot(&self) -> Option<Zxid> {
+        self.lock().snapshot.as_ref().map(|(zxid, _)| *zxid)
+    }
+
+    /// All entries so far.
+    #[must_use]
+    pub fn log(&self) -> Vec<Entry> {
+        self.lock().log.clone()
+    }
+
+    fn take(&self, batch: Vec<Request>) {
+        let mut inner = self.lock();
+        for request in batch {
+            match request {
+                request if !inner.serving => inner.parked.push(request),
+                Request::Submit { ticket, payload } => {
+                    let zxid = inner.last().next().unwrap_or(Zxid::marker(Epoch(2)));
+                    let origin = Some(Origin { peer: self.me, ticket });
+                    let time_ms = inner.log.len() as i64;
+                    inner.log.push(Entry { zxid, time_ms, origin, payload });
+                }
+                Request::Barrier { ticket } => inner.tell(FeedItem::Barrier { ticket }),
+                Request::Report(report) => inner.tell(FeedItem::Report { from: self.me, report }),
+            }
+        }
+        drop(inner);
+        self.changed.notify_waiters();
+    }
+
+    fn status_of(&self, inner: &Inner) -> QuorumStatus {
+        let (last, serving) = (inner.last(), inner.serving);
+        QuorumStatus {
+            role: if serving { Role::Leading } else { Role::Looking },
+            serving,
+            leader: serving.then_some(self.me),
+            epoch: Epoch(1),
+            last,
+            committed: last,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn last(&self) -> Zxid {
+        self.log.last().map_or(Zxid::ZERO, |e| e.zxid)
+    }
+
+    fn upto(&self, zxid: Zxid) -> usize {
+        self.log.partition_point(|e| e.zxid <= zxid)
+    }
+
+    fn tell(&mut self, item: FeedItem) {
+        let behind = self.log.len();
+        self.told.push_back((behind, item));
+    }
+}
+
+impl Quorum for MemoryQuorum {
+    type Feed = MemoryFeed;
+
+    async fn attach(&self, after: Zxid) -> Result<MemoryFeed, PortClosed> {
+        let mut inner = self.lock();
+        inner.attached += 1;
+        inner.told.clear();
+        let mut position = inner.upto(after);
+        let known =
+            after == Zxid::ZERO || position.checked_sub(1).is_some_and(|i| inner.log[i].zxid == after);
+        let mut first = Vec::new();
+        if position < inner.purged || !known {
+            let (zxid, pieces) = inner.snapshot.clone().unwrap_or_default();
+            position = inner.upto(zxid);
+            first.push(FeedItem::SnapshotStart { zxid });
+            first.extend(pieces.into_iter().map(FeedItem::SnapshotChunk));
+            first.push(FeedItem::SnapshotEnd);
+        }
+        first.push(FeedItem::Status(self.status_of(&inner)));
+        Ok(MemoryFeed { quorum: self.clone(), number: inner.attached, first, position })
+    }
+
+    async fn request(&self, batch: Vec<Request>) -> Result<(), PortClosed> {
+        self.take(batch);
+        Ok(())
+    }
+
+    async fn save_snapshot(&self, zxid: Zxid, mut chunks: impl Chunks + 'static) -> Result<(), PortClosed> {
+        let mut pieces = Vec::new();
+        while let Some(piece) = chunks.next().await {
+            assert!(piece.len() <= 1 << 20, "a piece of {} bytes", piece.len());
+            pieces.push(piece);
+        }
+        self.lock().snapshot = Some((zxid, pieces));
+        Ok(())
+    }
+
+    async fn status(&self) -> Result<QuorumStatus, PortClosed> {
+        Ok(self.status_of(&self.lock()))
+    }
+}
+
+/// The feed of a [`MemoryQuorum`].
+pub struct MemoryFeed {
+    quorum: MemoryQuorum,
+    number: u64,
+    first: Vec<FeedItem>,
+    position: usize,
+}
+
+impl MemoryFeed {
+    fn ready(&mut self) -> Result<Vec<FeedItem>, PortClosed> {
+        if !self.first.is_empty() {
+            return Ok(std::mem::take(&mut self.first));
+        }
+        let mut inner = self.quorum.lock();
+        if inner.attached != self.number {
+            return Err(PortClosed("a newer store has attached".into()));
+        }
+        let mut items = Vec::new();
+        loop {
+            let until = inner.told.front().map_or(inner.log.len(), |(behind, _)| *behind);
+            if self.position < until {
+                items.push(FeedItem::Committed(inner.log[self.position..until].to_vec()));
+                self.position = until;
+            }
+            match inner.told.pop_front() {
+                Some((_, item)) => items.push(item),
+                None => return Ok(items),
+            }
+        }
+    }
+}
+
+impl Feed for MemoryFeed {
+    async fn next(&mut self) -> Result<Vec<FeedItem>, PortClosed> {
+        loop {
+            let changed = self.quorum.changed.clone();
+            let changed = changed.notified();
+            let mut changed = std::pin::pin!(changed);
+            // From now on no notice is missed.
+            changed.as_mut().enable();
+            let items = self.ready()?;
+            if !items.is_empty() {
+                return Ok(items);
+            }
+            changed.await;
+        }
+    }
+}

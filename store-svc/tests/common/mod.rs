@@ -1,0 +1,202 @@
+//! A store on a quorum in memory, served on a real socket.
+#![allow(clippy::unwrap_used, clippy::expect_used, dead_code, missing_docs, unreachable_pub)]
+
+use std::{net::SocketAddr, path::Path};
+
+use api::PeerId;
+use proto::v1::{
+    self, coordination_client::CoordinationClient, node_client::NodeClient, request::Op,
+    response::Result as Answer,
+};
+use store_svc::{Config, StopReason, StoreService, testing::MemoryQuorum};
+use tokio::{net::TcpListener, sync::mpsc, sync::watch, task::JoinHandle};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming, transport::Channel};
+
+pub struct Node {
+    pub address: SocketAddr,
+    pub ready: watch::Receiver<bool>,
+    shutdown: CancellationToken,
+    running: JoinHandle<Result<(), StopReason>>,
+    serving: JoinHandle<()>,
+}
+
+impl Node {
+    pub async fn start(dir: &Path, quorum: &MemoryQuorum) -> Node {
+        Node::start_with(dir, quorum, |_| {}).await
+    }
+
+    pub async fn start_with(dir: &Path, quorum: &MemoryQuorum, change: impl FnOnce(&mut Config)) -> Node {
+        let mut config = Config::new(PeerId(1), dir.to_owned());
+        change(&mut config);
+        let shutdown = CancellationToken::new();
+        let store = StoreService::open(config, quorum.clone(), shutdown.clone()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tonic::transport::Server::builder()
+            .add_service(store.coordination())
+            .add_service(store.node())
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        let serving = tokio::spawn(async move { server.await.unwrap() });
+        let ready = store.readiness();
+        let running = tokio::spawn(store.run());
+        Node { address, ready, shutdown, running, serving }
+    }
+
+    pub async fn channel(&self) -> Channel {
+        Channel::from_shared(format!("http://{}", self.address)).unwrap().connect().await.unwrap()
+    }
+
+    pub async fn client(&self) -> CoordinationClient<Channel> {
+        CoordinationClient::new(self.channel().await)
+    }
+
+    pub async fn status(&self) -> v1::StatusResponse {
+        NodeClient::new(self.channel().await).status(v1::StatusRequest {}).await.unwrap().into_inner()
+    }
+
+    /// In an orderly way.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.running.await.unwrap().unwrap();
+        self.serving.abort();
+    }
+
+    /// Without a last word; what the checkpoint thread does meanwhile, it does.
+    pub async fn kill(self) {
+        self.running.abort();
+        self.serving.abort();
+        let _ = self.running.await;
+    }
+
+    /// Waits until it stops by itself.
+    pub async fn stopped(self) -> StopReason {
+        let reason = self.running.await.unwrap().unwrap_err();
+        self.serving.abort();
+        reason
+    }
+}
+
+/// A session stream, spoken by hand.
+pub struct Session {
+    pub out: mpsc::Sender<v1::SessionRequest>,
+    pub answers: Streaming<v1::SessionResponse>,
+    pub opened: v1::SessionOpened,
+    early: Vec<v1::Response>,
+    number: u64,
+}
+
+impl Session {
+    pub async fn open(node: &Node) -> Session {
+        Session::with(node, v1::OpenSession { timeout_ms: 5000, ..Default::default() }).await.unwrap()
+    }
+
+    pub async fn resume(&self, node: &Node) -> Result<Session, Status> {
+        let open = v1::OpenSession {
+            session_id: self.opened.session_id,
+            token: self.opened.token.clone(),
+            ..Default::default()
+        };
+        let mut session = Session::with(node, open).await?;
+        session.number = self.number;
+        Ok(session)
+    }
+
+    pub async fn with(node: &Node, open: v1::OpenSession) -> Result<Session, Status> {
+        let (out, requests) = mpsc::channel(64);
+        let first = v1::SessionRequest { open: Some(open), ..Default::default() };
+        out.send(first).await.unwrap();
+        let mut client = node.client().await.max_decoding_message_size(64 << 20);
+        let mut answers = client.session(ReceiverStream::new(requests)).await?.into_inner();
+        let message = answers.message().await?.expect("an answer to open");
+        let opened = message.opened.expect("opened first");
+        Ok(Session { out, answers, opened, early: message.responses, number: 1 })
+    }
+
+    /// Numbers writes and sends all in one message. The xid is the place in the list.
+    pub async fn send(&mut self, ops: Vec<Op>) {
+        let mut requests = Vec::new();
+        for (xid, op) in ops.into_iter().enumerate() {
+            let write = matches!(op, Op::Create(_) | Op::Set(_) | Op::Delete(_) | Op::Multi(_));
+            let write_number = if write { self.number } else { 0 };
+            self.number += u64::from(write);
+            requests.push(v1::Request { xid: xid as u64, write_number, op: Some(op) });
+        }
+        let acked_write = 0;
+        self.out.send(v1::SessionRequest { open: None, requests, acked_write }).await.unwrap();
+    }
+
+    pub fn next_number(&mut self, number: u64) {
+        self.number = number;
+    }
+
+    /// The next `n` responses.
+    pub async fn receive(&mut self, n: usize) -> Vec<v1::Response> {
+        let mut responses = std::mem::take(&mut self.early);
+        while responses.len() < n {
+            let message = self.answers.message().await.unwrap().expect("more answers");
+            responses.extend(message.responses);
+        }
+        assert_eq!(responses.len(), n);
+        responses
+    }
+
+    pub async fn ask(&mut self, ops: Vec<Op>) -> Vec<v1::Response> {
+        let n = ops.len();
+        self.send(ops).await;
+        self.receive(n).await
+    }
+
+    /// How the stream ends.
+    pub async fn end(mut self) -> Result<(), Status> {
+        loop {
+            match self.answers.message().await {
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(()),
+                Err(status) => return Err(status),
+            }
+        }
+    }
+}
+
+pub fn create(path: &str, data: impl Into<bytes::Bytes>) -> Op {
+    Op::Create(v1::CreateRequest {
+        path: path.into(),
+        data: data.into(),
+        ephemeral: false,
+        sequential: false,
+    })
+}
+
+pub fn ephemeral(path: &str) -> Op {
+    Op::Create(v1::CreateRequest { path: path.into(), ephemeral: true, ..Default::default() })
+}
+
+pub fn set(path: &str, data: impl Into<bytes::Bytes>) -> Op {
+    Op::Set(v1::SetRequest { path: path.into(), data: data.into(), version: None })
+}
+
+pub fn get(path: &str) -> Op {
+    Op::Get(v1::GetRequest { path: path.into() })
+}
+
+/// The value in an answer.
+pub fn data(response: &v1::Response) -> &[u8] {
+    match &response.result {
+        Some(Answer::Get(get)) => &get.data,
+        other => panic!("no value but {other:?}"),
+    }
+}
+
+/// The code of the error in an answer.
+pub fn error(response: &v1::Response) -> v1::ErrorCode {
+    match &response.result {
+        Some(Answer::Error(e)) => e.code(),
+        other => panic!("no error but {other:?}"),
+    }
+}
+
+pub fn is_ok(response: &v1::Response) -> bool {
+    !matches!(&response.result, Some(Answer::Error(_)) | None)
+}

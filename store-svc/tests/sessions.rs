@@ -1,0 +1,337 @@
+//! Session streams and unary calls over a real socket.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use api::PeerId;
+use common::*;
+use proto::{
+    client::from_status,
+    v1::{self, ErrorCode, coordination_client::CoordinationClient, request::Op, response::Result as Answer},
+};
+use store_svc::testing::MemoryQuorum;
+use tonic::Code;
+
+#[tokio::test]
+async fn a_session_from_end_to_end() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let mut session = Session::open(&node).await;
+    assert_eq!((session.opened.node_id, session.opened.timeout_ms), (1, 5000));
+    let answers = session
+        .ask(vec![
+            create("/a", "one"),
+            get("/a"),
+            set("/a", "two"),
+            get("/a"),
+            ephemeral("/e"),
+            Op::Children(v1::ChildrenRequest { path: "/".into() }),
+            Op::Sync(v1::SyncRequest {}),
+            Op::Exists(v1::ExistsRequest { path: "/nowhere".into() }),
+            Op::Ping(v1::Ping {}),
+            Op::Multi(v1::MultiRequest { ops: vec![] }),
+            get("/nowhere"),
+        ])
+        .await;
+    assert_eq!(answers.iter().map(|a| a.xid).collect::<Vec<_>>(), (0..11).collect::<Vec<_>>());
+    assert!(answers.windows(2).all(|w| w[0].zxid <= w[1].zxid), "zxids never go back");
+    assert_eq!((data(&answers[1]), data(&answers[3])), (&b"one"[..], &b"two"[..]));
+    let Some(Answer::Children(children)) = &answers[5].result else { panic!("{:?}", answers[5]) };
+    assert_eq!(children.names, ["a", "e"]);
+    assert_eq!(answers[7].result, Some(Answer::Exists(v1::ExistsResponse { stat: None })));
+    assert_eq!(error(&answers[10]), ErrorCode::NoNode);
+
+    let status = node.status().await;
+    assert_eq!((status.sessions, status.znodes, status.id), (1, 3, 1));
+    assert!(status.serving && status.applied == status.zxid && status.digest != 0);
+
+    let closed = session.ask(vec![Op::Close(v1::CloseSession {})]).await;
+    assert!(is_ok(&closed[0]));
+    assert_eq!(session.end().await.map_err(|s| s.to_string()), Ok(()), "the stream ends well");
+    let status = node.status().await;
+    assert_eq!((status.sessions, status.znodes), (0, 2), "the ephemeral went with its session");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn ten_thousand_pipelined_requests_are_answered_in_order() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let mut session = Session::open(&node).await;
+    session.ask(vec![create("/n", "")]).await;
+    let out = session.out.clone();
+    // More than may be under way at once: the node stops reading, and nothing is lost or answered twice.
+    let sender = tokio::spawn(async move {
+        for batch in 0..100u64 {
+            let requests = (0..100)
+                .map(|i| {
+                    let n = batch * 100 + i;
+                    let (op, write_number) = match n % 2 {
+                        0 => (set("/n", (n / 2).to_string()), n / 2 + 2),
+                        _ => (get("/n"), 0),
+                    };
+                    v1::Request { xid: n, write_number, op: Some(op) }
+                })
+                .collect();
+            let acked_write = (batch * 50).saturating_sub(3000);
+            out.send(v1::SessionRequest { open: None, requests, acked_write }).await.unwrap();
+        }
+    });
+    let answers = session.receive(10_000).await;
+    sender.await.unwrap();
+    for (n, answer) in answers.iter().enumerate() {
+        assert_eq!(answer.xid, n as u64);
+        if n % 2 == 1 {
+            assert_eq!(
+                data(answer),
+                (n / 2).to_string().as_bytes(),
+                "a read sees the write before it and no later one"
+            );
+        }
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_session_is_taken_up_again_and_a_write_sent_twice_is_carried_out_once() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let mut first = Session::open(&node).await;
+    let before = first.ask(vec![create("/a", ""), set("/a", "x")]).await;
+    let mut second = first.resume(&node).await.unwrap();
+    assert_eq!(second.opened.session_id, first.opened.session_id);
+    let end = first.end().await.unwrap_err();
+    assert!(end.message().contains("newer connection"), "{end:?}");
+    second.next_number(1);
+    let again = second.ask(vec![create("/a", ""), set("/a", "x")]).await;
+    assert_eq!(again, before, "with the same results and zxids");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn unknown_sessions_and_wrong_tokens_are_refused_alike() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let known = Session::open(&node).await;
+    let id = known.opened.session_id;
+    for (session_id, token) in [(id, vec![0; 16]), (0xdead, known.opened.token.to_vec())] {
+        let open = v1::OpenSession { session_id, token: token.into(), ..Default::default() };
+        let status = Session::with(&node, open).await.err().expect("refused");
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert_eq!(from_status(&status), api::OpError::SessionExpired(api::SessionId(session_id)));
+    }
+    // No token at all is no token.
+    let open = v1::OpenSession { session_id: id, ..Default::default() };
+    assert_eq!(Session::with(&node, open).await.err().unwrap().code(), Code::InvalidArgument);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn bad_requests_are_answered_in_their_place_and_harm_nothing() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let mut session = Session::open(&node).await;
+    let answers = session
+        .ask(vec![
+            create("/a", vec![1; (1 << 20) + 1]),
+            create("no-slash", ""),
+            create("/a/", ""),
+            create("/a//b", ""),
+            create("/a/../b", ""),
+            create("/a\0", ""),
+            set("/", ""),
+            Op::Set(v1::SetRequest { path: "/".into(), data: "x".into(), version: Some(-1) }),
+            Op::Set(v1::SetRequest { path: "/".into(), data: "x".into(), version: Some(7) }),
+            Op::Delete(v1::DeleteRequest { path: "/".into(), version: None }),
+            get("x"),
+            create("/fine", "y"),
+        ])
+        .await;
+    let codes: Vec<ErrorCode> = answers.iter().filter(|a| !is_ok(a)).map(error).collect();
+    let bad = ErrorCode::BadArguments;
+    let expected = [ErrorCode::TooLarge, bad, bad, bad, bad, bad, bad, ErrorCode::BadVersion, bad, bad];
+    assert_eq!(codes, expected);
+    assert!(is_ok(&answers[6]) && is_ok(&answers[11]), "the numbers of the bad ones are used up");
+    // A request without any operation, as from a newer client.
+    let empty = v1::Request { xid: 5, write_number: 0, op: None };
+    session.out.send(v1::SessionRequest { open: None, requests: vec![empty], acked_write: 0 }).await.unwrap();
+    assert_eq!(error(&session.receive(1).await[0]), bad);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn streams_that_break_the_rules_end_with_a_status_that_says_which() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let mut client = node.client().await;
+    let first = v1::SessionRequest::default();
+    let mut answers = client.session(tokio_stream::iter([first])).await.unwrap().into_inner();
+    let status = answers.message().await.unwrap_err();
+    assert!(status.code() == Code::InvalidArgument && status.message().contains("open"), "{status:?}");
+
+    let session = Session::open(&node).await;
+    let open = v1::SessionRequest { open: Some(v1::OpenSession::default()), ..Default::default() };
+    session.out.send(open).await.unwrap();
+    assert_eq!(session.end().await.unwrap_err().code(), Code::InvalidArgument);
+
+    let mut session = Session::open(&node).await;
+    session.next_number(9);
+    session.send(vec![create("/a", "")]).await;
+    let status = session.end().await.unwrap_err();
+    let expected = api::OpError::OutOfOrder { expected: api::WriteNumber(1), got: api::WriteNumber(9) };
+    assert_eq!(from_status(&status), expected);
+
+    // Larger than any message may be.
+    let mut session = Session::open(&node).await;
+    session.send(vec![create("/a", vec![0; 20 << 20])]).await;
+    let status = session.end().await.unwrap_err();
+    assert!(status.code() != Code::Ok && status.code() != Code::Internal, "{status:?}");
+    let mut session = Session::open(&node).await;
+    assert!(is_ok(&session.ask(vec![create("/a", "")]).await[0]), "others go on");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn unary_calls_do_every_verb_and_fail_with_details() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let mut c: CoordinationClient<_> = node.client().await;
+    let path = || "/u".to_owned();
+    let create = v1::CreateRequest { path: path(), data: "1".into(), ..Default::default() };
+    let created = c.create(create.clone()).await.unwrap().into_inner();
+    assert_eq!((created.path.as_str(), created.stat.unwrap().version), ("/u", 0));
+    let exists = c.create(create.clone()).await.unwrap_err();
+    assert_eq!(exists.code(), Code::AlreadyExists);
+    assert_eq!(from_status(&exists), api::OpError::NodeExists(api::Path::new("/u").unwrap()));
+    let set = v1::SetRequest { path: path(), data: "2".into(), version: Some(0) };
+    assert_eq!(c.set(set.clone()).await.unwrap().into_inner().stat.unwrap().version, 1);
+    assert_eq!(c.set(set).await.unwrap_err().code(), Code::Aborted);
+    assert_eq!(c.get(v1::GetRequest { path: path() }).await.unwrap().into_inner().data, "2");
+    assert!(c.exists(v1::ExistsRequest { path: path() }).await.unwrap().into_inner().stat.is_some());
+    c.sync(v1::SyncRequest {}).await.unwrap();
+    let names = c.children(v1::ChildrenRequest { path: "/".into() }).await.unwrap().into_inner().names;
+    assert_eq!(names, ["u"]);
+    let check = v1::CheckRequest { path: path(), version: Some(1) };
+    let ops = vec![
+        v1::MultiOp { op: Some(v1::multi_op::Op::Check(check)) },
+        v1::MultiOp { op: Some(v1::multi_op::Op::Delete(v1::DeleteRequest { path: path(), version: None })) },
+    ];
+    assert_eq!(c.multi(v1::MultiRequest { ops: ops.clone() }).await.unwrap().into_inner().results.len(), 2);
+    assert_eq!(c.multi(v1::MultiRequest { ops }).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(
+        c.delete(v1::DeleteRequest { path: path(), version: None }).await.unwrap_err().code(),
+        Code::NotFound
+    );
+    let ephemeral = v1::CreateRequest { ephemeral: true, ..create };
+    assert_eq!(c.create(ephemeral).await.unwrap_err().code(), Code::InvalidArgument);
+    let big = v1::CreateRequest { path: path(), data: vec![0; (1 << 20) + 1].into(), ..Default::default() };
+    assert_eq!(c.create(big).await.unwrap_err().code(), Code::InvalidArgument);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn s25_writes_are_parked_without_a_leader_and_run_afterwards() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let mut session = Session::open(&node).await;
+    let mut other = Session::open(&node).await;
+    quorum.set_serving(false);
+    session.send((0..50).map(|i| create(&format!("/{i}"), "")).collect()).await;
+    assert_eq!(data(&other.ask(vec![get("/")]).await[0]), b"", "reads go on");
+    assert!(quorum.log().len() <= 3, "nothing was carried out");
+    quorum.set_serving(true);
+    assert!(session.receive(50).await.iter().all(is_ok));
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_leader_for_too_long_clients_are_sent_away_and_the_node_is_not_ready() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start_with(dir.path(), &quorum, |c| c.limits.park = Duration::from_millis(50)).await;
+    let mut ready = node.ready.clone();
+    ready.wait_for(|ready| *ready).await.unwrap();
+    let session = Session::open(&node).await;
+    quorum.set_serving(false);
+    let status = session.end().await.unwrap_err();
+    assert!(status.code() == Code::Unavailable && status.message().contains("node 1"), "{status:?}");
+    ready.wait_for(|ready| !*ready).await.unwrap();
+    let mut client = node.client().await;
+    let refused = client.get(v1::GetRequest { path: "/".into() }).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    quorum.set_serving(true);
+    ready.wait_for(|ready| *ready).await.unwrap();
+    client.get(v1::GetRequest { path: "/".into() }).await.unwrap();
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_silent_session_expires_and_its_stream_is_told() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start_with(dir.path(), &quorum, |c| {
+        c.limits.session_timeout_min = Duration::from_millis(100);
+    })
+    .await;
+    let open = v1::OpenSession { timeout_ms: 100, ..Default::default() };
+    let mut session = Session::with(&node, open).await.unwrap();
+    session.ask(vec![ephemeral("/e")]).await;
+    let id = session.opened.session_id;
+    let status = session.end().await.unwrap_err();
+    assert_eq!(from_status(&status), api::OpError::SessionExpired(api::SessionId(id)));
+    assert_eq!(node.status().await.znodes, 1);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_no_answers_is_cut_off_and_others_are_not() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start_with(dir.path(), &quorum, |c| c.bounds.stall = Duration::from_millis(400)).await;
+    let mut lazy = Session::open(&node).await;
+    lazy.ask(vec![create("/big", vec![7; 1 << 20])]).await;
+    // Far more than the flow control of the connection lets through unread.
+    lazy.send(vec![get("/big"); 1000]).await;
+    let mut busy = Session::open(&node).await;
+    while node.status().await.sessions > 0 && !lazy.out.is_closed() {
+        assert!(is_ok(&busy.ask(vec![set("/big", "small"), Op::Ping(v1::Ping {})]).await[0]));
+    }
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_half_closed_stream_gets_all_its_answers() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let mut session = Session::open(&node).await;
+    session.send((0..500).map(|i| create(&format!("/{i}"), "")).collect()).await;
+    let Session { out, mut answers, .. } = session;
+    drop(out);
+    let mut n = 0;
+    while let Some(message) = answers.message().await.unwrap() {
+        n += message.responses.len();
+    }
+    assert_eq!(n, 500);
+    assert_eq!(node.status().await.sessions, 1, "the session lives on and can be taken up again");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn garbage_on_the_port_harms_nobody() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let mut session = Session::open(&node).await;
+    for garbage in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0xff; 4096],
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\xff\xff\xff\xff\xff",
+    ] {
+        let mut socket = tokio::net::TcpStream::connect(node.address).await.unwrap();
+        // The other side may hang up at any moment.
+        let _ = socket.write_all(garbage).await;
+        let _ = socket.shutdown().await;
+        let _ = socket.read_to_end(&mut Vec::new()).await;
+    }
+    assert!(is_ok(&session.ask(vec![create("/a", "")]).await[0]));
+    node.stop().await;
+}
