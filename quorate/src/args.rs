@@ -181,7 +181,7 @@ Examples:
     ///
     /// Asks every member, also those that --endpoints does not name. Lag is how many entries of the leader's log the node
     /// has not applied yet. The digest covers the tree and all sessions: nodes that have applied the same zxid have
-    /// the same one. Ends with 4 if a node is missing or there is no leader, with 3 if no node answers.
+    /// the same one. Ends with 4 if a node is missing or not yet serving, or there is no leader, with 3 if no node answers.
     #[command(after_help = "\
 Examples:
   quorate status

@@ -11,7 +11,7 @@ pub(crate) enum Exit {
     Usage = 2,
     /// No node answered, or there is no quorum, within the time-out. Nothing is known to be wrong with the request.
     Unavailable = 3,
-    /// `status` only: it works, but a node is missing or there is no leader.
+    /// `status` only: it works, but a node is missing or not yet serving, or there is no leader.
     Degraded = 4,
     /// A write may or may not have been carried out.
     Unknown = 5,
@@ -24,7 +24,7 @@ Exit codes:
   1  refused: no such znode, exists already, another version, an unreadable file ...
   2  wrong usage, configuration or input; nothing was done
   3  no node answered, or the ensemble had no quorum, within --timeout; try again
-  4  status: a node is missing or there is no leader
+  4  status: a node is missing or not yet serving, or there is no leader
   5  a write may or may not have been carried out; look, then decide
   130, 143  ended by a second SIGINT or SIGTERM";
 

@@ -46,7 +46,14 @@ pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
         })
         .collect();
     print(&rows, args.output.output)?;
-    verdict(&rows, leader.is_some())
+    let behind: BTreeSet<u32> = answers.values().filter(|s| !serves(s)).map(|s| s.id.0).collect();
+    verdict(&rows, &behind, leader.is_some())
+}
+
+/// Whether a node has a leader and its tree has everything from before that leader's time: it has applied the marker
+/// that opens the leader's epoch.
+pub(crate) fn serves(status: &NodeStatus) -> bool {
+    status.serving && status.applied.epoch() == status.epoch
 }
 
 async fn ask_all(endpoints: &[String], timeout: Duration) -> BTreeMap<String, Option<NodeStatus>> {
@@ -177,12 +184,19 @@ fn none_answers(args: &Status) -> Result<(), Failure> {
     ))
 }
 
-fn verdict(rows: &[Row], led: bool) -> Result<(), Failure> {
-    let bad: Vec<String> = rows
-        .iter()
-        .filter(|r| r.role == UNREACHABLE || r.role == LOOKING)
-        .map(|r| format!("node {} is {}", r.id.map_or_else(|| "?".to_owned(), |id| id.to_string()), r.role))
-        .collect();
+/// Whether all is well; `behind` are the nodes that answer but do not serve clients yet.
+fn verdict(rows: &[Row], behind: &BTreeSet<u32>, led: bool) -> Result<(), Failure> {
+    let fault = |row: &Row| {
+        let id = row.id.map_or_else(|| "?".to_owned(), |id| id.to_string());
+        match row.role {
+            UNREACHABLE | LOOKING => Some(format!("node {id} is {}", row.role)),
+            _ if row.id.is_some_and(|id| behind.contains(&id)) => {
+                Some(format!("node {id} is still catching up"))
+            }
+            _ => None,
+        }
+    };
+    let bad: Vec<String> = rows.iter().filter_map(fault).collect();
     let fault = match (led, bad.is_empty()) {
         (true, true) => return Ok(()),
         (true, false) => bad.join(", "),
@@ -211,15 +225,22 @@ mod tests {
     #[test]
     fn missing_nodes_and_missing_leaders_are_told() {
         let row = |id, role| Row { role, ..Row::unreachable(Some(id), String::new()) };
-        assert!(verdict(&[row(1, "leader"), row(2, "follower"), row(3, "observer")], true).is_ok());
-        let one = verdict(&[row(1, "leader"), row(2, UNREACHABLE)], true).unwrap_err();
+        let none_behind = BTreeSet::new();
+        let all = [row(1, "leader"), row(2, "follower"), row(3, "observer")];
+        assert!(verdict(&all, &none_behind, true).is_ok());
+        let behind = verdict(&all, &BTreeSet::from([2]), true).unwrap_err();
+        assert_eq!(
+            (behind.exit, behind.to_string()),
+            (Exit::Degraded, "node 2 is still catching up".to_owned())
+        );
+        let one = verdict(&[row(1, "leader"), row(2, UNREACHABLE)], &none_behind, true).unwrap_err();
         assert_eq!((one.exit, one.to_string()), (Exit::Degraded, "node 2 is unreachable".to_owned()));
-        let none = verdict(&[row(1, LOOKING), row(2, UNREACHABLE)], false).unwrap_err();
+        let none = verdict(&[row(1, LOOKING), row(2, UNREACHABLE)], &none_behind, false).unwrap_err();
         assert!(
             none.to_string().starts_with("no leader: node 1 is looking, node 2 is unreachable"),
             "{none}"
         );
-        assert!(verdict(&[row(1, "follower")], false).is_err());
+        assert!(verdict(&[row(1, "follower")], &none_behind, false).is_err());
     }
 
     #[test]

@@ -287,14 +287,22 @@ async fn a_silent_session_expires_and_its_stream_is_told() {
 async fn a_client_that_takes_no_answers_is_cut_off_and_others_are_not() {
     let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
     let node = Node::start_with(dir.path(), &quorum, |c| c.bounds.stall = Duration::from_millis(400)).await;
-    let mut lazy = Session::open(&node).await;
+    // Does not expire while this lasts.
+    let open = v1::OpenSession { timeout_ms: 60_000, ..Default::default() };
+    let mut lazy = Session::with(&node, open).await.unwrap();
     lazy.ask(vec![create("/big", vec![7; 1 << 20])]).await;
     // Far more than the flow control of the connection lets through unread.
     lazy.send(vec![get("/big"); 1000]).await;
     let mut busy = Session::open(&node).await;
-    while node.status().await.sessions > 0 && !lazy.out.is_closed() {
-        assert!(is_ok(&busy.ask(vec![set("/big", "small"), Op::Ping(v1::Ping {})]).await[0]));
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_millis(1500) {
+        assert!(is_ok(&busy.ask(vec![get("/"), Op::Sync(v1::SyncRequest {})]).await[1]));
     }
+    let status = lazy.end().await.unwrap_err();
+    assert!(
+        status.code() == Code::ResourceExhausted && status.message().contains("taken no answers"),
+        "{status:?}"
+    );
     node.stop().await;
 }
 

@@ -74,7 +74,7 @@ async fn all_serve(plan: &Plan) -> Vec<Role> {
         let mut said = Instant::now();
         roles.push(loop {
             match node_status(&node.endpoint(), Duration::from_secs(1)).await {
-                Ok(status) if status.serving => break status.role,
+                Ok(status) if status::serves(&status) => break status.role,
                 _ if said.elapsed() > Duration::from_secs(5) => {
                     said = Instant::now();
                     eprintln!("still waiting for node {}; its log is {}", node.id, node.log().display());

@@ -268,6 +268,24 @@ fn s16_nothing_is_accepted_or_committed_before_a_quorum_has_synchronised() {
 }
 
 #[test]
+fn s16_the_leaders_own_epoch_has_to_be_durable_as_well() {
+    let mut w = World::new(3, 0);
+    w.crash(1);
+    w.nodes.get_mut(&3).unwrap().disk.held = true;
+    w.elect_all(3);
+    // The promise, then the marker; the follower has everything by then.
+    for _ in 0..2 {
+        w.take(crate::world::Step::Disk(3));
+        w.settle();
+    }
+    assert_eq!(w.nodes[&3].disk.stored.last(), z(1, 0));
+    assert!(sent(&w, 2, 3).contains(&"ACK 0x100000000"));
+    assert_eq!((w.serving(3), w.status(3).committed), (false, Zxid::ZERO));
+    w.take(crate::world::Step::Disk(3));
+    assert!(w.serving(3));
+}
+
+#[test]
 fn s17_a_joiner_gets_every_write_once_while_writes_go_on() {
     let mut w = World::new(3, 1);
     w.crash(1);

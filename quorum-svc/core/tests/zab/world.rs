@@ -762,7 +762,9 @@ impl World {
         let holders: BTreeSet<PeerId> = self
             .nodes
             .iter()
-            .filter(|(_, n)| n.disk.stored.has(committed))
+            .map(|(id, n)| (id, &n.disk.stored))
+            // With the entry, but without the epoch, it might lose an election to somebody who lacks the entry.
+            .filter(|(_, stored)| stored.has(committed) && stored.current >= committed.epoch())
             .map(|(&id, _)| PeerId(id))
             .collect();
         assert!(self.config.ensemble.is_quorum(&holders), "I11: only {holders:?} have {committed}");

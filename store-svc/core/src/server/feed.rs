@@ -11,7 +11,7 @@ impl Server {
                         return;
                     }
                 }
-                self.retry_openings();
+                self.retry_behind();
             }
             Feed::Status(status) => self.on_status(status),
             Feed::Barrier(ticket) => self.on_barrier(ticket),
@@ -114,7 +114,7 @@ impl Server {
             self.down_since = None;
             if !self.served {
                 self.served = true;
-                self.retry_openings();
+                self.retry_all();
             }
         } else {
             self.down_since.get_or_insert(self.now);

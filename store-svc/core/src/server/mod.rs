@@ -334,8 +334,10 @@ pub struct Server {
     conns: BTreeMap<ConnId, Conn>,
     /// Which connection speaks for a session.
     sessions: BTreeMap<SessionId, ConnId>,
-    /// Connections that are not open yet.
-    opening: BTreeSet<ConnId>,
+    /// Connections that are not open yet, by when they are given up.
+    opening: BTreeSet<(Time, ConnId)>,
+    /// Those among them that wait for this node to have applied this entry.
+    behind: BTreeSet<(Zxid, ConnId)>,
     tickets: Tickets,
     /// Sessions heard since the last report to the leader.
     touched: BTreeSet<SessionId>,
@@ -360,6 +362,7 @@ impl Server {
             conns: BTreeMap::new(),
             sessions: BTreeMap::new(),
             opening: BTreeSet::new(),
+            behind: BTreeSet::new(),
             touched: BTreeSet::new(),
             report_at: now,
             expiry: Expiry::default(),
@@ -395,10 +398,10 @@ impl Server {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
         let park = self.park_deadline().filter(|_| !self.conns.is_empty());
-        let openings = self.opening.iter().filter_map(|id| self.opening_deadline(*id)).min();
+        let opening = self.opening.first().map(|(at, _)| *at);
         let reports = !self.touched.is_empty() && self.status.serving && !self.expiry.active();
         let report = reports.then_some(self.report_at);
-        [park.filter(|&at| at > self.now), openings, report, self.expiry.next_timeout(self.now)]
+        [park.filter(|&at| at > self.now), opening, report, self.expiry.next_timeout(self.now)]
             .into_iter()
             .flatten()
             .min()
@@ -432,7 +435,7 @@ impl Server {
         if self.expiry.active() {
             self.expiry.start(now, self.state.sessions());
         }
-        self.retry_openings();
+        self.retry_behind();
         self.on_time();
     }
 
@@ -491,9 +494,7 @@ impl Server {
             let why = self.unavailable();
             self.close_all(&why);
         }
-        if !self.opening.is_empty() {
-            self.give_up_openings();
-        }
+        self.give_up_openings();
         if self.status.serving
             && !self.expiry.active()
             && !self.touched.is_empty()
@@ -548,12 +549,12 @@ impl Server {
     }
 
     fn forget(&mut self, id: ConnId) {
-        self.opening.remove(&id);
-        if let Some(conn) = self.conns.remove(&id)
-            && let Phase::Open(session) = conn.phase
-            && self.sessions.get(&session) == Some(&id)
-        {
-            self.sessions.remove(&session);
+        match self.conns.remove(&id).map(|conn| conn.phase) {
+            Some(Phase::Open(session)) if self.sessions.get(&session) == Some(&id) => {
+                self.sessions.remove(&session);
+            }
+            Some(Phase::Opening(opening)) => self.unlist(id, &opening),
+            _ => {}
         }
     }
 

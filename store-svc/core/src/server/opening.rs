@@ -7,7 +7,8 @@ use super::*;
 pub(super) struct Opening {
     wish: Wish,
     stage: Stage,
-    since: Time,
+    /// When it is given up.
+    until: Time,
 }
 
 #[derive(Clone, Debug)]
@@ -49,8 +50,10 @@ impl Server {
     /// The session of `id` is there: the connection speaks for it from now on, and no other one does.
     pub(super) fn opened(&mut self, id: ConnId, session: SessionId, token: SessionToken, timeout_ms: u32) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        self.opening.remove(&id);
-        conn.phase = Phase::Open(session);
+        if let Phase::Opening(opening) = std::mem::replace(&mut conn.phase, Phase::Open(session)) {
+            self.unlist(id, &opening);
+        }
+        let Some(conn) = self.conns.get_mut(&id) else { return };
         self.outbox.send(id, &mut conn.place, ToClient::Opened { session, token, timeout_ms });
         if let Some(older) = self.sessions.insert(session, id) {
             let why = format!("the session {session} was taken up on a newer connection; this one is over");
@@ -67,22 +70,24 @@ impl Server {
         }
     }
 
-    /// Something changed that connections may have waited for.
-    pub(super) fn retry_openings(&mut self) {
-        if !self.opening.is_empty() {
-            let all: Vec<ConnId> = self.opening.iter().copied().collect();
-            all.into_iter().for_each(|id| self.try_open(id));
+    /// This node serves for the first time.
+    pub(super) fn retry_all(&mut self) {
+        let all: Vec<ConnId> = self.opening.iter().map(|(_, id)| *id).collect();
+        all.into_iter().for_each(|id| self.try_open(id));
+    }
+
+    /// More was applied.
+    pub(super) fn retry_behind(&mut self) {
+        let applied = self.state.applied();
+        while let Some((_, id)) = self.behind.first().copied().filter(|(zxid, _)| *zxid <= applied) {
+            self.behind.pop_first();
+            self.try_open(id);
         }
     }
 
     pub(super) fn give_up_openings(&mut self) {
-        let due: Vec<ConnId> = self
-            .opening
-            .iter()
-            .copied()
-            .filter(|&id| self.opening_deadline(id).is_some_and(|at| self.now >= at))
-            .collect();
-        for id in due {
+        while let Some((_, id)) = self.opening.first().copied().filter(|(until, _)| *until <= self.now) {
+            self.opening.pop_first();
             let behind = self.opening_mut(id).is_some_and(|o| o.stage == Stage::CatchUp);
             let why = if behind {
                 OpError::Unavailable(format!(
@@ -97,11 +102,13 @@ impl Server {
         }
     }
 
-    pub(super) fn opening_deadline(&self, id: ConnId) -> Option<Time> {
-        match &self.conns.get(&id)?.phase {
-            Phase::Opening(o) if o.stage == Stage::CatchUp => Some(o.since + self.config.limits.catch_up),
-            Phase::Opening(o) => Some(o.since + self.config.limits.park),
-            _ => None,
+    /// Takes a connection that is open, or gone, from the lists of those that wait.
+    pub(super) fn unlist(&mut self, id: ConnId, opening: &Opening) {
+        self.opening.remove(&(opening.until, id));
+        if let (Stage::CatchUp, Wish::Session(Open::Resume { last_zxid, .. })) =
+            (opening.stage, &opening.wish)
+        {
+            self.behind.remove(&(*last_zxid, id));
         }
     }
 
@@ -115,9 +122,10 @@ impl Server {
                 self.conns.len()
             ))
         } else {
-            let opening = Opening { wish, stage: Stage::Serving, since: self.now };
+            let until = self.now + self.config.limits.park;
+            let opening = Opening { wish, stage: Stage::Serving, until };
             self.conns.insert(id, Conn::new(Phase::Opening(opening)));
-            self.opening.insert(id);
+            self.opening.insert((until, id));
             return self.try_open(id);
         };
         self.outbox.close(id, Err(why));
@@ -132,6 +140,7 @@ impl Server {
 
     fn try_open(&mut self, id: ConnId) {
         let (served, applied, now) = (self.served, self.state.applied(), self.now);
+        let catch_up = self.config.limits.catch_up;
         let Some(opening) = self.opening_mut(id) else { return };
         if !served || matches!(opening.stage, Stage::Submitted | Stage::Verifying) {
             return;
@@ -139,7 +148,8 @@ impl Server {
         let stage = opening.stage;
         match opening.wish.clone() {
             Wish::Unary => {
-                self.opening.remove(&id);
+                let until = opening.until;
+                self.opening.remove(&(until, id));
                 if let Some(conn) = self.conns.get_mut(&id) {
                     conn.phase = Phase::Unary;
                 }
@@ -155,7 +165,10 @@ impl Server {
             Wish::Session(Open::Resume { last_zxid, .. }) if last_zxid > applied => {
                 if stage == Stage::Serving {
                     opening.stage = Stage::CatchUp;
-                    opening.since = now;
+                    let was = std::mem::replace(&mut opening.until, now + catch_up);
+                    self.opening.remove(&(was, id));
+                    self.opening.insert((now + catch_up, id));
+                    self.behind.insert((last_zxid, id));
                 }
             }
             Wish::Session(Open::Resume { session, token, .. }) => match self.state.session(session) {
