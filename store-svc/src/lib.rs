@@ -2,10 +2,10 @@
 //!
 //! Everything that decides is in [`store_core`]; this crate carries out what it says:
 //!
-//! - [`driver`]: one task, one loop; the only one that touches the core.
-//! - [`quorum_io`]: the tasks between the driver and the quorum. Payloads are decoded, encoded and awaited there.
-//! - [`grpc`]: the tasks between the driver and the clients, one for each stream; and [`lane`], what they share.
-//! - [`table`]: the checkpoint on disk, its thread, and recovery from it. Losing it costs time, never data.
+//! - `driver`: one task, one loop; the only one that touches the core.
+//! - `quorum_io`: the tasks between the driver and the quorum. Payloads are decoded, encoded and awaited there.
+//! - `grpc`: the tasks between the driver and the clients, one for each stream; and `lane`, what they share.
+//! - `table`: the checkpoint on disk, its thread, and recovery from it. Losing it costs time, never data.
 //!
 //! What is absent: no durability rests on this crate. Whatever a client was told is in the log of a quorum.
 

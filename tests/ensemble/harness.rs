@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// The binary under test.
-pub const QUORATE: &str = env!("CARGO_BIN_EXE_quorate");
+pub(crate) const QUORATE: &str = env!("CARGO_BIN_EXE_quorate");
 
 /// How long anything may take that has to happen. Generous, because tests run side by side on small machines.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An ensemble started by `quorate up`. Dropping it stops everything.
-pub struct Ensemble {
+pub(crate) struct Ensemble {
     /// `None` after [`Ensemble::down`].
     up: Option<Child>,
-    pub dir: PathBuf,
-    pub endpoints: Vec<String>,
+    pub(crate) dir: PathBuf,
+    pub(crate) endpoints: Vec<String>,
     /// Nodes that were started by hand.
     extra: BTreeMap<usize, Child>,
     _temp: Option<tempfile::TempDir>,
@@ -26,7 +26,7 @@ pub struct Ensemble {
 
 impl Ensemble {
     /// Three nodes in a fresh directory.
-    pub fn start() -> Ensemble {
+    pub(crate) fn start() -> Ensemble {
         let temp = tempfile::tempdir().unwrap();
         let mut ensemble = Ensemble::start_in(temp.path(), 3);
         ensemble._temp = Some(temp);
@@ -34,7 +34,7 @@ impl Ensemble {
     }
 
     /// So many nodes, in a directory that may have been used before.
-    pub fn start_in(dir: &Path, nodes: usize) -> Ensemble {
+    pub(crate) fn start_in(dir: &Path, nodes: usize) -> Ensemble {
         let known = dir.join("node-1/quorate.toml").exists();
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -75,7 +75,7 @@ impl Ensemble {
     }
 
     /// An ensemble that has been started once and stopped: configured, and no node runs.
-    pub fn down(nodes: usize) -> Ensemble {
+    pub(crate) fn down(nodes: usize) -> Ensemble {
         let temp = tempfile::tempdir().unwrap();
         let mut ensemble = Ensemble::start_in(temp.path(), nodes);
         ensemble._temp = Some(temp);
@@ -84,32 +84,32 @@ impl Ensemble {
     }
 
     /// All endpoints as `--endpoints` wants them.
-    pub fn all(&self) -> String {
+    pub(crate) fn all(&self) -> String {
         self.endpoints.join(",")
     }
 
     /// The endpoint of node `id`, from 1.
-    pub fn endpoint(&self, id: usize) -> &str {
+    pub(crate) fn endpoint(&self, id: usize) -> &str {
         &self.endpoints[id - 1]
     }
 
     /// Runs the command line tool against all nodes.
-    pub fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         run_at(&self.all(), args)
     }
 
     /// Runs it and returns what it printed; it has to succeed.
-    pub fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         succeed(&self.run(args), args)
     }
 
-    pub fn pid(&self, id: usize) -> u32 {
+    pub(crate) fn pid(&self, id: usize) -> u32 {
         let file = self.dir.join(format!("node-{id}/pid"));
         std::fs::read_to_string(&file).unwrap().trim().parse().unwrap()
     }
 
     /// kill -9, and waits until it is dead.
-    pub fn kill9(&mut self, id: usize) {
+    pub(crate) fn kill9(&mut self, id: usize) {
         let pid = self.pid(id);
         signal(pid, "KILL");
         if let Some(mut child) = self.extra.remove(&id) {
@@ -119,7 +119,7 @@ impl Ensemble {
     }
 
     /// kill -9 of all nodes at once, and of `up`, as if the power went.
-    pub fn kill9_all(&mut self) {
+    pub(crate) fn kill9_all(&mut self) {
         let pids: Vec<String> = (1..=self.endpoints.len()).map(|id| self.pid(id).to_string()).collect();
         let mut all = pids.clone();
         all.extend(self.up.as_ref().map(|up| up.id().to_string()));
@@ -131,14 +131,14 @@ impl Ensemble {
     }
 
     /// kill -9 of `up` alone.
-    pub fn kill9_up(&mut self) {
+    pub(crate) fn kill9_up(&mut self) {
         let mut up = self.up.take().unwrap();
         up.kill().unwrap();
         up.wait().unwrap();
     }
 
     /// Starts a node again that was killed.
-    pub fn start_node(&mut self, id: usize) {
+    pub(crate) fn start_node(&mut self, id: usize) {
         let folder = self.dir.join(format!("node-{id}"));
         let log = std::fs::OpenOptions::new().append(true).create(true).open(folder.join("log")).unwrap();
         let child = Command::new(QUORATE)
@@ -152,7 +152,7 @@ impl Ensemble {
     }
 
     /// What `status -o json` says, one object per node.
-    pub fn status(&self) -> Vec<serde_json::Value> {
+    pub(crate) fn status(&self) -> Vec<serde_json::Value> {
         let output = self.run(&["status", "-o", "json"]);
         match serde_json::from_slice(&output.stdout) {
             Ok(serde_json::Value::Array(nodes)) => nodes,
@@ -161,7 +161,7 @@ impl Ensemble {
     }
 
     /// The node that leads, once there is one.
-    pub fn leader(&self) -> usize {
+    pub(crate) fn leader(&self) -> usize {
         let mut leader = None;
         eventually("there is a leader", || {
             leader = self.status().iter().find(|n| n["role"] == "leader").and_then(|n| n["id"].as_u64());
@@ -171,9 +171,10 @@ impl Ensemble {
     }
 
     /// Waits until all nodes serve and have applied the same, and checks that they then have the same state.
-    pub fn agree(&self) {
-        eventually("all nodes have applied the same", || {
-            let nodes = self.status();
+    pub(crate) fn agree(&self) {
+        let mut nodes = Vec::new();
+        let agree = within(PATIENCE, || {
+            nodes = self.status();
             let all_serve = nodes
                 .iter()
                 .all(|n| n["role"] == "leader" || n["role"] == "follower" || n["role"] == "observer");
@@ -181,13 +182,13 @@ impl Ensemble {
                 && nodes.len() == self.endpoints.len()
                 && nodes.iter().all(|n| n["applied"] == nodes[0]["applied"] && n["zxid"] == n["applied"])
         });
-        let nodes = self.status();
+        assert!(agree, "the nodes do not come to apply the same: {nodes:#?}");
         let first = nodes[0]["digest"].clone();
         assert!(!first.is_null() && nodes.iter().all(|n| n["digest"] == first), "digests differ: {nodes:#?}");
     }
 
     /// SIGTERM to `up`; all nodes have to end by themselves.
-    pub fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         let pids: Vec<u32> = (1..=self.endpoints.len()).map(|id| self.pid(id)).collect();
         for child in self.extra.values_mut() {
             signal(child.id(), "TERM");
@@ -209,6 +210,15 @@ impl Ensemble {
 
 impl Drop for Ensemble {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            for id in 1..=self.endpoints.len() {
+                let log = std::fs::read(self.dir.join(format!("node-{id}/log"))).unwrap_or_default();
+                let log = String::from_utf8_lossy(&log);
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("== end of the log of node {id}");
+                lines[lines.len().saturating_sub(20)..].iter().for_each(|line| eprintln!("{line}"));
+            }
+        }
         for child in self.extra.values_mut() {
             let _ = child.kill();
             let _ = child.wait();
@@ -221,7 +231,7 @@ impl Drop for Ensemble {
 }
 
 /// Runs the command line tool against these endpoints.
-pub fn run_at(endpoints: &str, args: &[&str]) -> Output {
+pub(crate) fn run_at(endpoints: &str, args: &[&str]) -> Output {
     Command::new(QUORATE)
         .args(args)
         .env("QUORATE_ENDPOINTS", endpoints)
@@ -230,7 +240,7 @@ pub fn run_at(endpoints: &str, args: &[&str]) -> Output {
         .unwrap()
 }
 
-pub fn succeed(output: &Output, args: &[&str]) -> String {
+pub(crate) fn succeed(output: &Output, args: &[&str]) -> String {
     assert!(
         output.status.success(),
         "quorate {} ended with {}:\n{}",
@@ -242,28 +252,36 @@ pub fn succeed(output: &Output, args: &[&str]) -> String {
 }
 
 /// Waits until it is so.
-pub fn eventually(what: &str, mut so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
-    while !so() {
-        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
+pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    assert!(within(PATIENCE, &mut so), "not within {PATIENCE:?}: {what}");
 }
 
-pub fn signal(pid: u32, name: &str) {
+/// Whether it is so, at the latest after `limit`.
+fn within(limit: Duration, mut so: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + limit;
+    while !so() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    true
+}
+
+pub(crate) fn signal(pid: u32, name: &str) {
     let status =
         Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).stderr(Stdio::null()).status();
     assert!(status.is_ok(), "no `kill` to be run");
 }
 
 /// Whether a process runs; one that is dead and not yet reaped does not.
-pub fn alive(pid: u32) -> bool {
+pub(crate) fn alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat"))
         .is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])))
 }
 
 /// A base for `--base-port` whose ports are free at this moment, below the range from which the system picks ports.
-pub fn free_ports(nodes: usize) -> u16 {
+pub(crate) fn free_ports(nodes: usize) -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let width = u16::try_from(20 * nodes).unwrap();
     // Test binaries that run side by side start at different places.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::peer::ToLeader;
+use api::peer::{ToLeader, ToLearner};
 use api::ports::{FeedItem, Role};
 use api::{Epoch, PeerId, Zxid};
 use quorum_core::{Conn, Input};
@@ -328,4 +328,18 @@ fn the_logs_time_never_goes_back() {
     w.elect_all(1);
     assert!(w.ghost.committed.iter().map(|e| e.time_ms).is_sorted());
     assert_eq!(w.ghost.committed.len(), 5);
+}
+
+#[test]
+fn an_epoch_below_the_promised_one_is_refused() {
+    let mut w = World::new(3, 0);
+    w.promise(1, 5);
+    w.hold(3, 1);
+    w.elect(3, &[1]);
+    w.settle();
+    let conn = w.link(1, 3);
+    w.input(1, Input::FromLeader { conn, message: ToLearner::LeaderInfo { epoch: Epoch(4) } });
+    w.settle();
+    assert_eq!(w.role(1), Role::Looking);
+    assert_eq!(w.nodes[&1].disk.stored.accepted, Epoch(5));
 }

@@ -373,7 +373,8 @@ impl World {
     }
 
     pub(crate) fn break_link(&mut self, conn: Conn) {
-        let link = self.links.remove(&conn).unwrap();
+        // The end of one connection may have ended another.
+        let Some(link) = self.links.remove(&conn) else { return };
         for (open, id) in [(link.learner_open, link.learner), (link.leader_open, link.leader)] {
             if open && self.up(id) {
                 self.input(id, Input::Disconnected { conn });
