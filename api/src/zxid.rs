@@ -2,7 +2,8 @@ use std::fmt;
 
 /// The number of a leader's reign. Raised by one with every election that completes; never decreases on a node.
 ///
-/// `current epoch <= accepted epoch` on every node, and `epoch(last logged zxid) <= current epoch`.
+/// On every node `current epoch <= accepted epoch`, and `epoch(last logged zxid) <= accepted epoch`. While a node is not
+/// being synchronised, its current epoch is that of its last entry.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Epoch(pub u32);
 

@@ -213,7 +213,9 @@ fn reconcile(log: &Log, epochs: &EpochFile, snapshots: &Snapshots) -> Result<Dur
             stored.accepted
         )));
     }
-    if stored.current > last {
+    // A leader of a later epoch may have had the log cut back below the marker, before its own marker came; it had the
+    // promise of that epoch before.
+    if stored.current > last && stored.accepted == stored.current {
         return Err(OpenError::Contradiction(format!(
             "the log ends with {}, but this node had synchronised with the leader of epoch {}: the end of the log is \
              lost. Move the data directory away; the node will be synchronised anew",

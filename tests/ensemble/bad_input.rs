@@ -28,7 +28,7 @@ fn requests_are_refused_with_a_remedy_and_the_ensemble_goes_on() {
         refused(&ensemble.run(&["create", path, "x"]), &[word]);
     }
     refused(&ensemble.run(&["create", "/no/parent", "x"]), &["/no", "create it first"]);
-    refused(&ensemble.run(&["set", "/", "x", "--version", "-5"]), &["version"]);
+    refused(&ensemble.run(&["set", "/", "x", "--version=-5"]), &["version"]);
     refused(&ensemble.run(&["delete", "/"]), &["/"]);
 
     let temp = tempfile::tempdir().unwrap();

@@ -274,10 +274,13 @@ pub(crate) fn signal(pid: u32, name: &str) {
     assert!(status.is_ok(), "no `kill` to be run");
 }
 
-/// Whether a process runs; one that is dead and not yet reaped does not.
+/// Whether anything of a process is left that holds its sockets and files. One that is dead and not yet reaped holds
+/// none, once its last thread has ended.
 pub(crate) fn alive(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X'])))
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let dead = stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']));
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    !dead || threads > 1
 }
 
 /// A base for `--base-port` whose ports are free at this moment, below the range from which the system picks ports.
