@@ -1,7 +1,7 @@
 // The load of `quorate bench write` against ZooKeeper, by its own Java client: one session, `in-flight` asynchronous
 // setData calls on `znodes` znodes. Prints one JSON line with the same members.
 //
-//   java -cp '/usr/share/java/*' ZkWrite.java HOST:PORT IN_FLIGHT BYTES SECONDS [ZNODES]
+//   java -cp /usr/share/java/slf4j-nop.jar:/usr/share/java/zookeeper.jar ZkWrite.java HOST:PORT IN_FLIGHT BYTES SECONDS [ZNODES [WARM_UP_SECONDS]]
 import java.util.Arrays;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.Semaphore;
@@ -17,6 +17,8 @@ public class ZkWrite {
         int bytes = Integer.parseInt(args[2]);
         int seconds = Integer.parseInt(args[3]);
         int znodes = args.length > 4 ? Integer.parseInt(args[4]) : 1000;
+        // The machine code of client and servers is still being made during the first half minute.
+        int warmUp = args.length > 5 ? Integer.parseInt(args[5]) : 30;
 
         CountDownLatch connected = new CountDownLatch(1);
         ZooKeeper zk = new ZooKeeper(args[0], 30000, event -> {
@@ -34,9 +36,9 @@ public class ZkWrite {
         byte[] value = new byte[bytes];
         Semaphore window = new Semaphore(inFlight);
         AtomicLong failed = new AtomicLong();
-        long[] latencies = new long[20_000_000];
+        long[] latencies = new long[4_000_000];
         AtomicLong count = new AtomicLong();
-        long warmUntil = System.nanoTime() + 2_000_000_000L;
+        long warmUntil = System.nanoTime() + warmUp * 1_000_000_000L;
         long end = warmUntil + seconds * 1_000_000_000L;
         long i = 0;
         while (true) {
