@@ -122,6 +122,24 @@ pub(crate) struct State {
     feed: Option<FeedQueue>,
     committed: Zxid,
     status: QuorumStatus,
+    /// Attempts to reach a leader since this node last served.
+    dials: u32,
+}
+
+impl State {
+    fn close(&mut self) {
+        self.learners.values().for_each(Outbox::close);
+        self.leader.iter().for_each(|(_, outbox)| outbox.close());
+        self.feed.iter().for_each(Outbox::close);
+    }
+}
+
+/// The first attempt to reach a leader is made at once; while they lead nowhere they become rarer.
+fn dial_delay(attempts: u32) -> Duration {
+    match attempts {
+        0 => Duration::ZERO,
+        n => Duration::from_millis(25 << n.min(5)),
+    }
 }
 
 /// What the task that talks to the election is asked.
@@ -131,7 +149,21 @@ enum Ask {
 }
 
 impl<E: Election> Driver<E> {
+    /// Runs until shutdown or failure. However it ends, neighbours are told at once and not by a time-out.
     pub(crate) async fn run(mut self) -> Result<(), StopReason> {
+        let result = self.turns().await;
+        self.state.close();
+        drop(self.disk.tasks);
+        // What was appended still becomes durable.
+        let thread = self.disk.thread;
+        let joined = tokio::task::spawn_blocking(move || thread.join()).await;
+        if !matches!(joined, Ok(Ok(()))) {
+            tracing::error!("the log thread has died");
+        }
+        result
+    }
+
+    async fn turns(&mut self) -> Result<(), StopReason> {
         let origin = Instant::now();
         // Bounded by the elections that happen while one answer is awaited; the task drops stale ones.
         let (asks, ask_queue) = mpsc::unbounded_channel();
@@ -139,7 +171,7 @@ impl<E: Election> Driver<E> {
         self.core.handle(now(origin), Input::Timeout);
         let mut events = Vec::with_capacity(TURN);
         let mut done = Vec::with_capacity(TURN);
-        let stop = loop {
+        loop {
             while let Some(output) = self.core.poll_output() {
                 if let Output::Fatal(why) = output {
                     return Err(StopReason::Invariant(why));
@@ -149,10 +181,12 @@ impl<E: Election> Driver<E> {
             let timeout =
                 self.core.next_timeout().map_or(Duration::from_secs(3600), |at| at.since(time(origin)));
             tokio::select! {
-                () = self.shutdown.cancelled() => break Ok(()),
-                why = self.inbox.failures.recv() => break Err(StopReason::Disk(why.unwrap_or_default())),
+                () = self.shutdown.cancelled() => return Ok(()),
+                why = self.inbox.failures.recv() => return Err(StopReason::Disk(why.unwrap_or_default())),
                 _ = self.inbox.events.recv_many(&mut events, TURN) => {}
-                _ = self.disk.done.recv_many(&mut done, TURN) => {}
+                n = self.disk.done.recv_many(&mut done, TURN) => if n == 0 {
+                    return Err(StopReason::Disk("the log thread has died; its message stands above".into()));
+                },
                 () = tokio::time::sleep(timeout) => self.core.handle(now(origin), Input::Timeout),
             }
             // What else has come meanwhile joins this turn, so that batches grow with the load.
@@ -173,12 +207,7 @@ impl<E: Election> Driver<E> {
             for event in events.drain(..) {
                 self.on_event(now, event);
             }
-        };
-        drop(self.disk.tasks);
-        // What was appended still becomes durable.
-        let thread = self.disk.thread;
-        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-        stop
+        }
     }
 
     fn on_disk(&mut self, now: Now, result: Result<Input, DiskFailure>) -> Result<(), StopReason> {
@@ -234,7 +263,9 @@ impl<E: Election> Driver<E> {
             }
             Output::Connect { leader } => match self.addresses.get(&leader) {
                 Some(address) => {
-                    self.links.spawn(self.learner_side.clone().connect(leader, address.clone()));
+                    let delay = dial_delay(self.state.dials);
+                    self.state.dials += 1;
+                    self.links.spawn(self.learner_side.clone().connect(leader, address.clone(), delay));
                 }
                 None => tracing::error!(%leader, "the elected leader is not in `members`"),
             },
@@ -283,6 +314,9 @@ impl<E: Election> Driver<E> {
                     tracing::info!(role = ?status.role, serving = status.serving, leader = ?status.leader.map(|l| l.0),
                         epoch = %status.epoch, "status");
                     self.state.status = *status;
+                    if status.serving {
+                        self.state.dials = 0;
+                    }
                 }
                 self.tell(Tell::Item(item));
             }

@@ -35,23 +35,40 @@ pub(crate) enum Send {
 
 impl Item for Send {
     fn merge(queue: &mut VecDeque<Send>, new: Send) -> Option<Send> {
-        let mut last = queue.iter_mut().rev().take(2);
-        match (new, last.next(), last.next()) {
-            // A commit may wait for entries that were proposed after it; it only ever says "at least up to here".
-            (Send::Entries { after, upto }, Some(Send::Entries { upto: end, .. }), _)
-            | (
-                Send::Entries { after, upto },
-                Some(Send::Message(ToLearner::Commit(_))),
-                Some(Send::Entries { upto: end, .. }),
-            ) if *end == after => {
-                *end = upto;
-                None
+        use ToLearner::{Commit, Ping};
+        match new {
+            // Entries may overtake a commit or a ping that waits behind the entries before them.
+            Send::Entries { after, upto } => {
+                let last =
+                    queue.iter_mut().rev().find(|s| !matches!(s, Send::Message(Commit(_) | Ping { .. })));
+                match last {
+                    Some(Send::Entries { upto: end, .. }) if *end == after => {
+                        *end = upto;
+                        None
+                    }
+                    _ => Some(new),
+                }
             }
-            (Send::Message(ToLearner::Commit(zxid)), Some(Send::Message(ToLearner::Commit(last))), _) => {
-                *last = zxid;
-                None
+            // A learner keeps a commit in mind until it has the entries.
+            Send::Message(Commit(zxid)) => {
+                let last = queue
+                    .iter_mut()
+                    .rev()
+                    .find(|s| !matches!(s, Send::Entries { .. } | Send::Message(Ping { .. })));
+                match last {
+                    Some(Send::Message(Commit(last))) => {
+                        *last = zxid;
+                        None
+                    }
+                    _ => Some(new),
+                }
             }
-            (new, ..) => Some(new),
+            // The answer to a later ping answers the earlier ones too.
+            Send::Message(Ping { .. }) => {
+                queue.retain(|s| !matches!(s, Send::Message(Ping { .. })));
+                Some(new)
+            }
+            _ => Some(new),
         }
     }
 }
@@ -239,13 +256,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn however_much_is_proposed_a_slow_learner_costs_two_commands() {
+    fn however_much_is_proposed_a_slow_learner_costs_three_commands() {
         let outbox = Outbox::new(10);
         for i in 0..1000 {
             assert!(outbox.push(Send::Entries { after: Zxid(i), upto: Zxid(i + 1) }));
             assert!(outbox.push(Send::Message(ToLearner::Commit(Zxid(i)))));
+            assert!(outbox.push(Send::Message(ToLearner::Ping { round: i })));
         }
-        assert_eq!(outbox.len(), 2);
+        assert_eq!(outbox.len(), 3);
     }
 
     #[test]
@@ -253,7 +271,7 @@ mod tests {
         let mut queue = VecDeque::new();
         for item in [
             Send::Entries { after: Zxid(0), upto: Zxid(1) },
-            Send::Message(ToLearner::Ping { round: 1 }),
+            Send::Message(ToLearner::UpToDate { commit: Zxid(1) }),
             Send::Entries { after: Zxid(1), upto: Zxid(2) },
             Send::Entries { after: Zxid(5), upto: Zxid(6) },
         ] {

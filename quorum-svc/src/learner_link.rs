@@ -20,9 +20,13 @@ use crate::outbox::{Item, Outbox};
 
 /// An attempt to connect takes this long at most; then it is tried anew.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// How often the leader hears that work on its snapshot goes on.
+const PROGRESS: Duration = Duration::from_millis(500);
 /// HTTP/2 windows: a batch of entries in flight and one being read.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
+/// Payload of one message with writes for the leader; one write may be larger.
+const FORWARD_BYTES: usize = 256 << 10;
 
 impl Item for ToLeader {
     fn merge(queue: &mut VecDeque<ToLeader>, new: ToLeader) -> Option<ToLeader> {
@@ -51,18 +55,19 @@ pub(crate) struct LearnerSide {
 }
 
 impl LearnerSide {
-    /// One attempt; the driver hears of a link or of a failure.
-    pub(crate) async fn connect(self, leader: PeerId, address: String) {
+    /// One attempt, after a delay; the driver hears of a link or of a failure.
+    pub(crate) async fn connect(self, leader: PeerId, address: String, delay: Duration) {
+        tokio::time::sleep(delay).await;
         let attempt = tokio::time::timeout(CONNECT_LIMIT, self.open(leader, &address)).await;
         match attempt {
             Ok(Ok((outbox, to_leader, stream))) => self.run(leader, outbox, to_leader, stream).await,
             Ok(Err(error)) => {
                 tracing::debug!(%leader, address, error, "cannot connect to the leader");
-                self.links.send(Event::Core(Input::ConnectFailed)).await;
+                self.links.send(Event::Core(Input::ConnectFailed { leader })).await;
             }
             Err(_) => {
                 tracing::debug!(%leader, address, "connecting to the leader takes too long");
-                self.links.send(Event::Core(Input::ConnectFailed)).await;
+                self.links.send(Event::Core(Input::ConnectFailed { leader })).await;
             }
         }
     }
@@ -125,7 +130,7 @@ impl LearnerSide {
         let sending = outbox.clone();
         self.links.spawn(async move {
             while let Some(messages) = sending.take().await {
-                for message in messages {
+                for message in messages.into_iter().flat_map(pieces) {
                     let sent = tokio::select! {
                         sent = to_leader.send(LearnerFrame::Message(message).into()) => sent.is_ok(),
                         () = sending.closed() => false,
@@ -182,7 +187,18 @@ impl LearnerSide {
                 LeaderFrame::SnapEnd => {
                     let writer = snapshot.take().ok_or("the end of a snapshot that did not begin")?;
                     let zxid = writer.zxid();
-                    blocking(move || writer.finish()).await.map_err(|e| self.fatal(&e))?;
+                    let finish = blocking(move || writer.finish());
+                    tokio::pin!(finish);
+                    // It is written out and read again, which takes its time for a large one.
+                    let finished = loop {
+                        tokio::select! {
+                            finished = &mut finish => break finished,
+                            () = tokio::time::sleep(PROGRESS) => {
+                                self.links.send(Event::Core(Input::SnapshotProgress { conn })).await;
+                            }
+                        }
+                    };
+                    finished.map_err(|e| self.fatal(&e))?;
                     tracing::info!(%zxid, "snapshot received");
                     Input::FromLeader { conn, message: ToLearner::Snap { zxid } }
                 }
@@ -202,6 +218,25 @@ impl LearnerSide {
     }
 }
 
+/// Writes that waited for this leader may be too many for one message, and pongs and acks must not wait behind them.
+fn pieces(message: ToLeader) -> Vec<ToLeader> {
+    let ToLeader::Forward(submissions) = message else { return vec![message] };
+    let mut pieces = Vec::new();
+    let (mut piece, mut bytes) = (Vec::new(), 0);
+    for submission in submissions {
+        bytes += submission.payload.len();
+        piece.push(submission);
+        if bytes >= FORWARD_BYTES {
+            pieces.push(ToLeader::Forward(std::mem::take(&mut piece)));
+            bytes = 0;
+        }
+    }
+    if !piece.is_empty() {
+        pieces.push(ToLeader::Forward(piece));
+    }
+    pieces
+}
+
 /// An error and its causes in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -211,4 +246,27 @@ fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::Ticket;
+    use bytes::Bytes;
+    use quorum_core::Submission;
+
+    #[test]
+    fn many_writes_leave_in_several_messages_and_in_their_order() {
+        let write = |t| Submission { ticket: Ticket(t), payload: Bytes::from(vec![0; 100 << 10]) };
+        let pieces = pieces(ToLeader::Forward((0..10).map(write).collect()));
+        assert!(pieces.len() >= 3, "{}", pieces.len());
+        let tickets: Vec<u64> = pieces
+            .iter()
+            .flat_map(|p| match p {
+                ToLeader::Forward(s) => s.iter().map(|s| s.ticket.0).collect(),
+                _ => Vec::new(),
+            })
+            .collect();
+        assert_eq!(tickets, (0..10).collect::<Vec<_>>());
+    }
 }

@@ -9,8 +9,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::backlog::Backlog;
 
-/// Entries that one fsync makes durable at most; more only makes the first of them wait longer.
-const BATCH_MAX: usize = 8192;
+/// What one fsync makes durable at most, by weight: on a slow disk a larger batch would keep acks waiting for longer
+/// than the leader is patient.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// What the core wants done, in its order.
 pub(crate) enum Task {
@@ -35,8 +36,8 @@ pub(crate) enum DiskFailure {
 
 /// The driver's end. Dropping `tasks` ends the thread, once it has done what it was given.
 pub(crate) struct LogThread {
-    /// Unbounded, because the driver must not wait; what learners put into it is bounded by the [`Backlog`], and what
-    /// this node's clients do by the core's limit of requests.
+    /// Unbounded, because the driver must not wait. What a leader sends is bounded by the [`Backlog`], and what this
+    /// node orders as a leader by the core's limits of requests, which count until an entry is durable here too.
     pub(crate) tasks: UnboundedSender<Task>,
     /// One for each task, or fewer for appends.
     pub(crate) done: UnboundedReceiver<Result<Input, DiskFailure>>,
@@ -68,14 +69,17 @@ fn run(
     while let Some(first) = tasks.blocking_recv() {
         // Group commit: whatever has come while the last fsync ran is made durable by the next one together.
         let mut batch: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
         let mut next = Some(first);
         while let Some(task) = next {
             if !matches!(task, Task::Append(_)) {
                 append(&mut log, &mut batch, backlog, &report)?;
             }
             match task {
-                Task::Append(entries) if batch.is_empty() => batch = entries,
-                Task::Append(entries) => batch.extend(entries),
+                Task::Append(entries) => {
+                    bytes += entries.iter().map(Entry::weight).sum::<usize>();
+                    if batch.is_empty() { batch = entries } else { batch.extend(entries) }
+                }
                 Task::Epochs(e) => {
                     epochs.store(e)?;
                     report(Input::EpochsPersisted);
@@ -93,7 +97,7 @@ fn run(
                     report(Input::Purged { base: log.history().base() });
                 }
             }
-            next = if batch.len() < BATCH_MAX { tasks.try_recv().ok() } else { None };
+            next = if bytes < BATCH_BYTES { tasks.try_recv().ok() } else { None };
         }
         append(&mut log, &mut batch, backlog, &report)?;
     }

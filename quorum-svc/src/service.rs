@@ -85,6 +85,7 @@ pub struct QuorumService<E> {
     handle: Handle,
     links: Links,
     tasks: TaskTracker,
+    stop_links: CancellationToken,
     ensemble: Arc<str>,
     me: PeerId,
 }
@@ -133,8 +134,9 @@ impl<E: Election> QuorumService<E> {
         );
 
         let tasks = TaskTracker::new();
+        let stop_links = shutdown.child_token();
         let peers: BTreeSet<PeerId> = config.core.ensemble.members().map(|(id, _)| id).collect();
-        let (links, inbox) = driver::channels(peers, tasks.clone(), shutdown.clone());
+        let (links, inbox) = driver::channels(peers, tasks.clone(), stop_links.clone());
         let view = LogView::new(log.reader(), log.history().last(), config.recent_bytes);
         let backlog = Backlog::new(config.backlog_bytes);
         let ensemble: Arc<str> = config.ensemble.into();
@@ -165,7 +167,7 @@ impl<E: Election> QuorumService<E> {
             shutdown,
             state: State::default(),
         };
-        Ok(QuorumService { _data_dir: data_dir, driver, handle, links, tasks, ensemble, me })
+        Ok(QuorumService { _data_dir: data_dir, driver, handle, links, tasks, stop_links, ensemble, me })
     }
 
     /// For the store of this process.
@@ -195,6 +197,11 @@ impl<E: Election> QuorumService<E> {
     /// Why it stopped by itself.
     pub async fn run(self) -> Result<(), StopReason> {
         let result = self.driver.run().await;
+        if let Err(reason) = &result {
+            tracing::error!("the quorum service stops: {reason}");
+        }
+        // Links that wait for their peers need not be waited for.
+        self.stop_links.cancel();
         self.tasks.close();
         self.tasks.wait().await;
         result

@@ -21,6 +21,8 @@ pub(crate) struct Leading {
     learners: BTreeMap<Conn, Learner>,
     /// Who has promised the epoch to this leader, over whichever connection.
     promised: BTreeSet<PeerId>,
+    /// A promise did not count because its server has no data.
+    fresh: bool,
     /// When a voter was last heard, over whichever connection: a leader without a quorum of fresh ones steps down.
     heard: BTreeMap<PeerId, Time>,
     /// Rounds of pings; a quorum of pongs to one proves that this was still the leader when it was sent.
@@ -75,8 +77,8 @@ enum Stage {
     /// Has promised the epoch; synchronisation can begin. Whatever it forwarded over an older connection stands in our
     /// log up to `log_end`, or nowhere.
     Promised { history: History, log_end: Zxid },
-    /// Gets what it lacks.
-    Syncing { target: Zxid },
+    /// Gets what it lacks: what stands behind `from`.
+    Syncing { from: Zxid, target: Zxid },
     /// Has acknowledged the end of its synchronisation.
     Synced,
 }
@@ -99,6 +101,7 @@ impl Leading {
             since: now,
             learners: BTreeMap::new(),
             promised: BTreeSet::new(),
+            fresh: false,
             heard: BTreeMap::new(),
             round: 0,
             next_ping: now,
@@ -134,6 +137,12 @@ impl Leading {
     pub(crate) fn note_outstanding(&mut self, zxid: Zxid, bytes: usize) {
         self.outstanding.push_back((zxid, bytes));
         self.outstanding_bytes += bytes;
+    }
+
+    /// The log is still needed behind this by a learner that is being synchronised, if there is one.
+    pub(crate) fn needed(&self) -> Option<Zxid> {
+        let from = |l: &Learner| if let Stage::Syncing { from, .. } = l.stage { Some(from) } else { None };
+        self.learners.values().filter_map(from).min()
     }
 
     fn settle_outstanding(&mut self, committed: Zxid) {
@@ -359,6 +368,9 @@ impl Zab {
         counts: bool,
     ) {
         let mine = Candidate { epoch: self.current, zxid: self.history.last() };
+        // Nothing but markers.
+        let blank =
+            self.history.base() == Zxid::ZERO && self.history.spans().iter().all(|span| span.last == 0);
         let Role::Leading(leading) = &mut self.role else { return };
         let Some(learner) = leading.learners.get_mut(&conn) else { return };
         let asked = match leading.phase {
@@ -373,9 +385,14 @@ impl Zab {
         }
         let candidate = Candidate { epoch: current_epoch, zxid: history.last() };
         learner.stage = Stage::Promised { history, log_end: mine.zxid };
-        if counts {
+        // A server that never synchronised has an empty log, or lost one together with what it had promised to keep.
+        // Its promise proves something only where there is nothing to lose: at the first start of an ensemble. (Its
+        // later acks are real.)
+        let fresh = current_epoch == Epoch(0);
+        if counts && (!fresh || blank) {
             leading.promised.insert(learner.peer);
         }
+        leading.fresh |= counts && fresh && !blank;
         if matches!(leading.phase, Phase::Promising { .. }) {
             // Whoever has more must lead: what it has may be committed (waitForEpochAck, "Follower is ahead"). One that
             // can never lead has no say in this.
@@ -432,7 +449,7 @@ impl Zab {
                 return;
             }
         };
-        learner.stage = Stage::Syncing { target };
+        learner.stage = Stage::Syncing { from: sent, target };
         learner.sent = sent;
         self.out.push_back(how);
         self.replicate(conn);
@@ -460,7 +477,7 @@ impl Zab {
         }
         learner.acked = learner.acked.max(zxid);
         match learner.stage {
-            Stage::Syncing { target } if zxid >= target => {
+            Stage::Syncing { target, .. } if zxid >= target => {
                 learner.stage = Stage::Synced;
                 if established {
                     let commit = self.committed;
@@ -523,8 +540,9 @@ impl Zab {
         if let Some(zxid) = reached.filter(|&z| z > self.committed) {
             assert!(zxid <= self.history.last(), "committed what is not in the log");
             self.committed = zxid;
-            leading.settle_outstanding(zxid);
         }
+        // What is committed by others and waits for the disk here still takes memory here.
+        leading.settle_outstanding(self.committed.min(self.durable));
     }
 
     pub(crate) fn leader_flush(&mut self) {
@@ -561,7 +579,13 @@ impl Zab {
         let me = self.config.me;
         let Role::Leading(leading) = &mut self.role else { return };
         if !leading.established() && now >= leading.since + self.config.init_limit {
-            self.look("no quorum within the init limit");
+            let why = if leading.fresh {
+                "no quorum within the init limit: a server without data cannot vouch for the others; start one that \
+                 has been a member before"
+            } else {
+                "no quorum within the init limit"
+            };
+            self.look(why);
             return;
         }
         if now < leading.next_ping {

@@ -112,10 +112,11 @@ impl Zab {
         }
     }
 
-    pub(crate) fn on_connect_failed(&mut self) {
+    pub(crate) fn on_connect_failed(&mut self, leader: PeerId) {
         let now = self.now.mono;
         if let Role::Following(f) = &mut self.role
-            && let Phase::Connecting { retry } = &mut f.phase
+            && f.leader == leader
+            && let Phase::Connecting { retry: retry @ None } = &mut f.phase
         {
             *retry = Some(now + RECONNECT);
         }

@@ -74,7 +74,10 @@ pub enum Input {
         leader: PeerId,
     },
     /// [`Output::Connect`] failed.
-    ConnectFailed,
+    ConnectFailed {
+        /// To whom: as with `LeaderConnected`.
+        leader: PeerId,
+    },
     /// A connection ended, at whichever side.
     Disconnected {
         /// Which one; stale numbers are ignored.

@@ -108,7 +108,7 @@ impl Zab {
             Input::Elected { leader } => self.on_elected(leader),
             Input::LearnerConnected { conn, peer } => self.on_learner_connected(conn, peer),
             Input::LeaderConnected { conn, leader } => self.on_leader_connected(conn, leader),
-            Input::ConnectFailed => self.on_connect_failed(),
+            Input::ConnectFailed { leader } => self.on_connect_failed(leader),
             Input::Disconnected { conn } => self.on_disconnected(conn),
             Input::FromLearner { conn, message } => self.on_learner_message(conn, message),
             Input::FromLeader { conn, message } => self.on_leader_message(conn, message),
@@ -134,7 +134,8 @@ impl Zab {
             }
             Input::SnapshotSaved { zxid, purge_to } => {
                 self.snapshot = self.snapshot.max(Some(zxid));
-                if let Some(upto) = purge_to
+                let needed = if let Role::Leading(leading) = &self.role { leading.needed() } else { None };
+                if let Some(upto) = purge_to.map(|upto| needed.map_or(upto, |needed| needed.min(upto)))
                     && upto > self.history.base()
                 {
                     self.out.push_back(Output::Purge { upto });

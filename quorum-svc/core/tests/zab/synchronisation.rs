@@ -245,6 +245,7 @@ fn s16_nothing_is_accepted_or_committed_before_a_quorum_has_synchronised() {
     let mut w = World::new(3, 0);
     w.preload(3, Zxid::ZERO, &[(1, 4)]);
     for id in [1, 2] {
+        w.preload(id, Zxid::ZERO, &[(1, 0)]);
         w.nodes.get_mut(&id).unwrap().disk.held = true;
     }
     w.elect_all(3);
@@ -389,6 +390,7 @@ fn s18_a_long_synchronisation_that_makes_progress_is_waited_for() {
 #[test]
 fn zk_3911_4646_newleader_is_not_acknowledged_before_the_log_is_durable() {
     let mut w = World::new(3, 0);
+    w.preload(1, Zxid::ZERO, &[(1, 0)]);
     w.preload(3, Zxid::ZERO, &[(1, 4)]);
     w.crash(2);
     w.nodes.get_mut(&1).unwrap().disk.held = true;
@@ -485,4 +487,32 @@ fn a_follower_that_has_more_makes_the_leader_give_way() {
     w.elect_all(2);
     assert_eq!(w.log(3).len(), 6);
     assert!(w.serving(3));
+}
+
+/// Server 2 lost its disk, and with it the only other copy of what 1 and 2 had committed.
+#[test]
+fn a_server_without_data_does_not_help_to_elect_one_that_lacks_committed_entries() {
+    let mut w = World::new(3, 0);
+    w.preload(1, Zxid::ZERO, &[(1, 9)]);
+    w.preload(3, Zxid::ZERO, &[(1, 4)]);
+    w.crash(1);
+    w.elect(3, &[2, 3]);
+    w.run(INIT_LIMIT * 2);
+    assert!(!w.serving(3) && !w.serving(2), "nobody knows what 1 has");
+    w.restart(1);
+    w.elect_all(1);
+    w.settle();
+    assert!(w.serving(1) && w.serving(3) && w.serving(2));
+    assert!(w.log(2).contains(&z(1, 9)) && w.log(3).contains(&z(1, 9)));
+}
+
+/// A leader that dies after it wrote its first marker must not keep a new ensemble from starting.
+#[test]
+fn servers_without_data_start_an_ensemble_also_after_a_first_attempt_that_failed() {
+    let mut w = World::new(3, 0);
+    w.preload(3, Zxid::ZERO, &[(1, 0)]);
+    w.crash(2);
+    w.elect(3, &[1, 3]);
+    w.settle();
+    assert!(w.serving(3) && w.serving(1));
 }

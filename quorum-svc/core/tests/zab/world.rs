@@ -433,7 +433,7 @@ impl World {
                 let leader = dials.remove(i).0;
                 let way = !self.blocked.contains(&(id.min(leader), id.max(leader)));
                 if !way || self.nodes.get(&leader).is_none_or(|n| n.core.is_none()) {
-                    return self.input(id, Input::ConnectFailed);
+                    return self.input(id, Input::ConnectFailed { leader: PeerId(leader) });
                 }
                 self.conns += 1;
                 let conn = Conn(self.conns);
