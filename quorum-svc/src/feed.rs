@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use api::Zxid;
 use api::ports::{Feed, FeedItem, PortClosed};
-use quorum_log::{ReadError, SnapshotReader, Snapshots};
+use quorum_log::{ReadError, SnapshotError, SnapshotReader, Snapshots};
 
 use crate::leader_link::blocking;
 use crate::outbox::{Item, Outbox};
@@ -78,30 +78,41 @@ impl LogFeed {
 
     /// The store's state does not connect to the log: it gets a whole one.
     async fn start_over(&mut self) -> Result<Vec<FeedItem>, PortClosed> {
-        let zxid = self.snapshots.latest().unwrap_or(Zxid::ZERO);
-        tracing::info!(store = %self.position, snapshot = %zxid, "the store starts over from a snapshot");
-        self.position = zxid;
-        if zxid == Zxid::ZERO {
-            return Ok(vec![FeedItem::SnapshotStart { zxid }, FeedItem::SnapshotEnd]);
+        loop {
+            let zxid = self.snapshots.latest().unwrap_or(Zxid::ZERO);
+            tracing::info!(store = %self.position, snapshot = %zxid, "the store starts over from a snapshot");
+            if zxid == Zxid::ZERO {
+                self.position = zxid;
+                return Ok(vec![FeedItem::SnapshotStart { zxid }, FeedItem::SnapshotEnd]);
+            }
+            let snapshots = self.snapshots.clone();
+            match blocking(move || snapshots.read(zxid)).await {
+                Ok(reader) => {
+                    self.position = zxid;
+                    self.snapshot = Some(reader);
+                    return Ok(vec![FeedItem::SnapshotStart { zxid }]);
+                }
+                // It no longer counts, so the next look finds an older one.
+                Err(SnapshotError::Damaged { .. } | SnapshotError::NotThere { .. }) => {}
+                Err(error) => return Err(PortClosed(error.to_string())),
+            }
         }
-        let snapshots = self.snapshots.clone();
-        let reader = blocking(move || snapshots.read(zxid)).await.map_err(|e| PortClosed(e.to_string()))?;
-        self.snapshot = Some(reader);
-        Ok(vec![FeedItem::SnapshotStart { zxid }])
     }
 
-    async fn snapshot_piece(&mut self, mut reader: SnapshotReader) -> Result<FeedItem, PortClosed> {
+    async fn snapshot_piece(&mut self, mut reader: SnapshotReader) -> Result<Vec<FeedItem>, PortClosed> {
         let (reader, chunk) = blocking(move || {
             let chunk = reader.next_chunk();
             (reader, chunk)
         })
         .await;
-        match chunk.map_err(|e| PortClosed(e.to_string()))? {
-            Some(chunk) => {
+        match chunk {
+            Ok(Some(chunk)) => {
                 self.snapshot = Some(reader);
-                Ok(FeedItem::SnapshotChunk(chunk))
+                Ok(vec![FeedItem::SnapshotChunk(chunk)])
             }
-            None => Ok(FeedItem::SnapshotEnd),
+            Ok(None) => Ok(vec![FeedItem::SnapshotEnd]),
+            Err(SnapshotError::Damaged { .. }) => self.start_over().await,
+            Err(error) => Err(PortClosed(error.to_string())),
         }
     }
 }
@@ -110,7 +121,7 @@ impl Feed for LogFeed {
     async fn next(&mut self) -> Result<Vec<FeedItem>, PortClosed> {
         loop {
             if let Some(reader) = self.snapshot.take() {
-                return Ok(vec![self.snapshot_piece(reader).await?]);
+                return self.snapshot_piece(reader).await;
             }
             if self.tells.is_empty() {
                 self.tells = self.queue.take().await.ok_or_else(|| {

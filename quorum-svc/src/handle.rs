@@ -48,6 +48,10 @@ impl Quorum for Handle {
 
     async fn save_snapshot(&self, zxid: Zxid, chunks: impl Chunks + 'static) -> Result<(), PortClosed> {
         let _one_at_a_time = self.saving.lock().await;
+        if !self.view.contains(zxid) {
+            // A leader's snapshot has taken the place of what the store had.
+            return Ok(());
+        }
         match self.write(zxid, chunks).await {
             Ok(()) => {
                 let purge_to = self.snapshots.older();
@@ -55,7 +59,9 @@ impl Quorum for Handle {
                 Ok(())
             }
             // The leader's snapshot is on its way, or has come: as good.
-            Err(SnapshotError::Busy | SnapshotError::TooOld { .. }) => Ok(()),
+            Err(SnapshotError::Busy | SnapshotError::TooOld { .. } | SnapshotError::Superseded { .. }) => {
+                Ok(())
+            }
             Err(error) => {
                 self.links.fail(error.to_string());
                 Err(PortClosed(error.to_string()))

@@ -120,8 +120,9 @@ impl quorum_server::Quorum for LearnService {
         }
 
         let (view, snapshots) = (self.view.clone(), self.snapshots.clone());
-        self.links.spawn(Sender { view, snapshots, to_learner, outbox: outbox.clone() }.run(peer));
         let links = self.links.clone();
+        let sender = Sender { links: links.clone(), view, snapshots, to_learner, outbox: outbox.clone() };
+        self.links.spawn(sender.run(peer));
         self.links.spawn(async move {
             tokio::select! {
                 () = receive(&links, conn, peer, &mut from_learner) => outbox.close(),
@@ -158,6 +159,7 @@ async fn receive(links: &Links, conn: Conn, peer: PeerId, stream: &mut Streaming
 
 /// Turns commands into messages as fast as the stream takes them.
 struct Sender {
+    links: Links,
     view: LogView,
     snapshots: Snapshots,
     to_learner: mpsc::Sender<Result<wire::LeaderMessage, Status>>,
@@ -203,7 +205,15 @@ impl Sender {
                 }
                 Ok(())
             }
-            Send::Snapshot(zxid) => self.send_snapshot(peer, zxid).await,
+            Send::Snapshot(zxid) => {
+                let sent = self.send_snapshot(peer, zxid).await;
+                // A damaged one no longer counts; the next attempt is made with what is left.
+                if self.snapshots.latest() != Some(zxid) {
+                    let left = self.snapshots.latest();
+                    self.links.send(Event::Core(Input::SnapshotsLeft { newest: left })).await;
+                }
+                sent
+            }
         }
     }
 

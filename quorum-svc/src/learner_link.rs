@@ -169,8 +169,9 @@ impl LearnerSide {
                 LeaderFrame::SnapStart(zxid) => {
                     tracing::info!(%zxid, "receiving a snapshot");
                     let snapshots = self.snapshots.clone();
-                    snapshot =
-                        Some(blocking(move || snapshots.begin(zxid)).await.map_err(|e| self.fatal(&e))?);
+                    snapshot = Some(
+                        blocking(move || snapshots.begin_received(zxid)).await.map_err(|e| self.fatal(&e))?,
+                    );
                     Input::SnapshotProgress { conn }
                 }
                 LeaderFrame::SnapChunk(chunk) => {

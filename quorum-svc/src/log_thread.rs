@@ -4,7 +4,7 @@ use std::thread::JoinHandle;
 
 use api::{Entry, Zxid};
 use quorum_core::Input;
-use quorum_log::{EpochError, EpochFile, Epochs, Log, LogError};
+use quorum_log::{EpochError, EpochFile, Epochs, Log, LogError, SnapshotError, Snapshots};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::backlog::Backlog;
@@ -32,6 +32,9 @@ pub(crate) enum DiskFailure {
     /// Of the epochs.
     #[error(transparent)]
     Epochs(#[from] EpochError),
+    /// Of the snapshots.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
 }
 
 /// The driver's end. Dropping `tasks` ends the thread, once it has done what it was given.
@@ -44,11 +47,16 @@ pub(crate) struct LogThread {
     pub(crate) thread: JoinHandle<()>,
 }
 
-pub(crate) fn spawn(log: Log, epochs: EpochFile, backlog: Backlog) -> std::io::Result<LogThread> {
+pub(crate) fn spawn(
+    log: Log,
+    epochs: EpochFile,
+    snapshots: Snapshots,
+    backlog: Backlog,
+) -> std::io::Result<LogThread> {
     let (tasks, task_queue) = unbounded_channel();
     let (done_queue, done) = unbounded_channel();
     let thread = std::thread::Builder::new().name("log".into()).spawn(move || {
-        if let Err(failure) = run(log, epochs, &backlog, task_queue, &done_queue) {
+        if let Err(failure) = run(log, epochs, &snapshots, &backlog, task_queue, &done_queue) {
             // Nobody listens any more if the driver is gone already.
             let _ = done_queue.send(Err(failure));
         }
@@ -59,6 +67,7 @@ pub(crate) fn spawn(log: Log, epochs: EpochFile, backlog: Backlog) -> std::io::R
 fn run(
     mut log: Log,
     mut epochs: EpochFile,
+    snapshots: &Snapshots,
     backlog: &Backlog,
     mut tasks: UnboundedReceiver<Task>,
     done: &UnboundedSender<Result<Input, DiskFailure>>,
@@ -90,6 +99,11 @@ fn run(
                 }
                 Task::Reset(base) => {
                     log.reset(base)?;
+                    match snapshots.adopt_received(base) {
+                        // A newer one has come meanwhile, and its reset follows.
+                        Ok(()) | Err(SnapshotError::NotThere { .. }) => {}
+                        Err(error) => return Err(error.into()),
+                    }
                     report(Input::SnapshotInstalled);
                 }
                 Task::Purge(upto) => {

@@ -107,26 +107,18 @@ impl<E: Election> QuorumService<E> {
         for skipped in &report.skipped {
             tracing::warn!(zxid = %skipped.zxid, "left out a snapshot: {}", skipped.why);
         }
-        // The newest entries are kept by the view, from before they are written.
-        let options =
-            LogOptions { segment_bytes: config.segment_bytes, window_bytes: 0, ..LogOptions::default() };
-        let mut log = Log::open(disk.clone(), &config.data_dir.join("log"), options)?;
+        let epochs = EpochFile::load(disk.clone(), &config.data_dir)?;
+        let options = LogOptions {
+            segment_bytes: config.segment_bytes,
+            // The newest entries are kept by the view, from before they are written.
+            window_bytes: 0,
+            // A node that has promised anything has a log.
+            may_create: !epochs.is_stored() && snapshots.latest().is_none() && snapshots.received().is_none(),
+            ..LogOptions::default()
+        };
+        let mut log = Log::open(disk, &config.data_dir.join("log"), options)?;
         let recovery = log.recovery().clone();
-        let epochs = EpochFile::load(disk, &config.data_dir)?;
-        if recovery.created && (epochs.is_stored() || snapshots.latest().is_some()) {
-            return Err(OpenError::Contradiction(format!(
-                "{} has epochs or snapshots but no log: the log was lost, and with it entries that this node had \
-                 promised to keep. Move the data directory away; the node will be synchronised anew",
-                config.data_dir.display()
-            )));
-        }
-        if let Some(zxid) = snapshots.latest()
-            && !log.history().contains(zxid)
-        {
-            // The node stopped between receiving a snapshot and starting its log anew behind it.
-            tracing::info!(%zxid, log = %log.history().last(), "the log starts anew behind a snapshot that was received");
-            log.reset(zxid)?;
-        }
+        settle_received(&mut log, &snapshots)?;
         let durable = reconcile(&log, &epochs, &snapshots)?;
         tracing::info!(
             node = %me, last = %durable.history.last(), base = %durable.history.base(), epoch = %durable.current_epoch,
@@ -140,7 +132,7 @@ impl<E: Election> QuorumService<E> {
         let view = LogView::new(log.reader(), log.history().last(), config.recent_bytes);
         let backlog = Backlog::new(config.backlog_bytes);
         let ensemble: Arc<str> = config.ensemble.into();
-        let disk = log_thread::spawn(log, epochs, backlog.clone())?;
+        let disk = log_thread::spawn(log, epochs, snapshots.clone(), backlog.clone())?;
         let handle = Handle {
             links: links.clone(),
             view: view.clone(),
@@ -208,11 +200,37 @@ impl<E: Election> QuorumService<E> {
     }
 }
 
+/// Ends what a crash may have left half done: a snapshot received from a leader, and the log begun anew behind it.
+fn settle_received(log: &mut Log, snapshots: &Snapshots) -> Result<(), OpenError> {
+    let Some(zxid) = snapshots.received() else { return Ok(()) };
+    let base = log.history().base();
+    if base == zxid {
+        snapshots.adopt_received(zxid)?;
+    } else if base == Zxid::ZERO || snapshots.latest().is_some_and(|own| log.history().contains(own)) {
+        // The log stands without it; the leader will send one again if it must.
+        snapshots.discard_received()?;
+    } else {
+        tracing::info!(%zxid, log = %log.history().last(), "the log starts anew behind a snapshot that was received");
+        log.reset(zxid)?;
+        snapshots.adopt_received(zxid)?;
+    }
+    Ok(())
+}
+
 /// What the core is told of the disk, once its parts agree.
 fn reconcile(log: &Log, epochs: &EpochFile, snapshots: &Snapshots) -> Result<Durable, OpenError> {
     let stored = epochs.epochs();
     let history = log.history().clone();
     let last = history.last().epoch();
+    if let Some(zxid) = snapshots.latest()
+        && !history.contains(zxid)
+    {
+        return Err(OpenError::Contradiction(format!(
+            "the log ends with {}, but there is a snapshot of {zxid}: the end of the log is lost. Move the data directory \
+             away; the node will be synchronised anew",
+            history.last()
+        )));
+    }
     if stored.accepted < last {
         return Err(OpenError::Contradiction(format!(
             "the log ends in epoch {last}, but the epochs file says that no epoch above {} was ever promised: the file \

@@ -1,5 +1,7 @@
 //! Three quorum services with real sockets and disks, with an election that the test decides.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -37,6 +39,28 @@ struct Node {
     server: JoinHandle<()>,
 }
 
+fn config(id: u32, dir: &Path, addresses: &BTreeMap<PeerId, String>) -> Config {
+    let core = quorum_core::Config {
+        me: PeerId(id),
+        ensemble: Ensemble::of_voters(addresses.keys().map(|p| p.0)).unwrap(),
+        init_limit: Duration::from_secs(20),
+        sync_limit: Duration::from_secs(10),
+        ping_interval: Duration::from_millis(100),
+        park_limit: Duration::from_secs(60),
+        requests_max: 10_000,
+        request_bytes_max: 64 << 20,
+    };
+    Config {
+        ensemble: "test".into(),
+        core,
+        addresses: addresses.clone(),
+        data_dir: dir.join(id.to_string()),
+        segment_bytes: 16 << 10,
+        recent_bytes: 4 << 10,
+        backlog_bytes: 1 << 20,
+    }
+}
+
 impl Node {
     fn start(
         id: u32,
@@ -45,25 +69,7 @@ impl Node {
         addresses: &BTreeMap<PeerId, String>,
         election: Named,
     ) -> Node {
-        let core = quorum_core::Config {
-            me: PeerId(id),
-            ensemble: Ensemble::of_voters(addresses.keys().map(|p| p.0)).unwrap(),
-            init_limit: Duration::from_secs(20),
-            sync_limit: Duration::from_secs(10),
-            ping_interval: Duration::from_millis(100),
-            park_limit: Duration::from_secs(60),
-            requests_max: 10_000,
-            request_bytes_max: 64 << 20,
-        };
-        let config = Config {
-            ensemble: "test".into(),
-            core,
-            addresses: addresses.clone(),
-            data_dir: dir.join(id.to_string()),
-            segment_bytes: 16 << 10,
-            recent_bytes: 4 << 10,
-            backlog_bytes: 1 << 20,
-        };
+        let config = config(id, dir, addresses);
         let stop = CancellationToken::new();
         let service = QuorumService::open(config, election, stop.clone()).unwrap();
         let handle = service.handle();
@@ -280,5 +286,27 @@ async fn garbage_and_strangers_do_no_harm() {
     store.read(3).await;
     for node in e.nodes.into_values() {
         node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_whose_log_was_lost_refuses_to_run_however_often_it_is_started() {
+    let e = Ensemble3::start(1).await;
+    let mut store = Store::attach(&e.nodes[&2], Zxid::ZERO).await;
+    e.submit(2, 1..=3).await;
+    store.read(3).await;
+    drop(store);
+    for node in e.nodes.into_values() {
+        node.stop().await;
+    }
+    let log = e.dir.path().join("2/log");
+    std::fs::remove_dir_all(&log).unwrap();
+    for attempt in 0..2 {
+        let config = config(2, e.dir.path(), &e.addresses);
+        let election = Named(e.leader.subscribe());
+        let opened = QuorumService::open(config, election, CancellationToken::new());
+        let error = opened.err().unwrap_or_else(|| panic!("attempt {attempt} went through")).to_string();
+        assert!(error.contains("there is no log") && error.contains("data directory"), "{error}");
+        assert!(!log.exists(), "and nothing was made in its place");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use client_sdk::{Client, CreateMode, Options, Path, Write};
 
-use crate::harness::Ensemble;
+use crate::harness::{Ensemble, eventually};
 
 const ZNODES: usize = 40;
 
@@ -103,4 +103,30 @@ async fn check(client: &Client, ledger: &Mutex<Ledger>) {
         // What is there now is what later rounds must not fall behind.
         ledger.acknowledged.insert(znode, found);
     }
+}
+
+/// X is on nodes 1 and 2; node 2 loses its disk while node 1 is down. Nodes 2 and 3 are a majority without X.
+#[test]
+fn a_node_that_lost_its_disk_does_not_help_to_forget_what_it_had_acknowledged() {
+    let mut ensemble = Ensemble::down(3);
+    (1..=3).for_each(|id| ensemble.start_node(id));
+    ensemble.ok(&["create", "/before", ""]);
+    ensemble.agree();
+    ensemble.kill9(3);
+    ensemble.ok(&["create", "/x", "acknowledged"]);
+    ensemble.kill9(1);
+    ensemble.kill9(2);
+    std::fs::remove_dir_all(ensemble.dir.join("node-2/data")).unwrap();
+    ensemble.start_node(2);
+    ensemble.start_node(3);
+    eventually("both are up", || {
+        ensemble.status().iter().filter(|n| n["role"] != "unreachable").count() == 2
+    });
+    let read = ensemble.run(&["get", "/x", "--timeout", "5s"]);
+    assert!(!read.status.success(), "nobody can serve without node 1");
+    assert!(!String::from_utf8_lossy(&read.stderr).contains("no znode"), "/x was forgotten");
+    ensemble.start_node(1);
+    eventually("it serves again", || ensemble.run(&["status"]).status.success());
+    assert_eq!(ensemble.ok(&["get", "/x"]).trim_end(), "acknowledged");
+    ensemble.agree();
 }

@@ -1,6 +1,8 @@
 //! Whole ensembles of real processes, on real disks and sockets, under real faults. Test names carry the number of the
 //! scenario in `docs/protocol.md` that they play.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod architecture;
 mod bad_input;
 mod cli;

@@ -120,6 +120,11 @@ pub enum Input {
         /// The snapshot before it.
         purge_to: Option<Zxid>,
     },
+    /// The snapshots changed by themselves: one was found damaged.
+    SnapshotsLeft {
+        /// The newest sound one.
+        newest: Option<Zxid>,
+    },
     /// Below `base` the log is gone, as [`Output::Purge`] asked; whole segments go, so it may be less than asked.
     Purged {
         /// The last zxid before what is left.

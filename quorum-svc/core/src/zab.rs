@@ -141,6 +141,7 @@ impl Zab {
                     self.out.push_back(Output::Purge { upto });
                 }
             }
+            Input::SnapshotsLeft { newest } => self.snapshot = newest,
             Input::Purged { base } => {
                 // An installed snapshot may have moved the base further in the meantime.
                 let _ = self.history.purge(base);

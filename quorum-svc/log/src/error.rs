@@ -28,6 +28,16 @@ pub enum LogError {
         /// What is there.
         found: String,
     },
+    /// There is no log, and none may be [created](crate::LogOptions::may_create). Nothing was changed.
+    #[error(
+        "there is no log in {}: it is gone, and with it entries that this node has promised to keep. Move the data \
+         directory away; the node will be synchronised anew",
+        dir.display()
+    )]
+    Missing {
+        /// Where it should be.
+        dir: PathBuf,
+    },
     /// A newer version of the program wrote this.
     #[error(
         "{} has format version {found}, but this program knows only version {known}: start the version that wrote it, \

@@ -48,7 +48,7 @@
 //! found, the sync before it had succeeded.
 //!
 //! Snapshots are `snapshots/<zxid in 16 hex digits>.snap`: the same header with magic `QRMSNP\r\n` and the zxid of the
-//! state, then chunks, then the trailer, where the file ends.
+//! state, then chunks, then the trailer, where the file ends. One that was received is `<zxid>.received` until it is adopted.
 //!
 //! | chunk at | bytes | |
 //! |---|---|---|

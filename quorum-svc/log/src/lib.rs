@@ -6,6 +6,7 @@
 //! | `epochs` | [`EpochFile`] | accepted and current epoch |
 //! | `log/*.log` | [`Log`], [`LogReader`] | the replicated log, in segments |
 //! | `snapshots/*.snap` | [`Snapshots`] | the two newest states of the store, each exactly at one zxid |
+//! | `snapshots/*.received` | [`Snapshots`] | a state that a leader sent, until the log has been emptied to go on behind it |
 //!
 //! All input and output goes through the trait [`Disk`]: [`FsDisk`] is the real one, [`MemDisk`] a simulated one with a
 //! volatile cache, crashes and faults.

@@ -10,7 +10,7 @@ use crate::reader::{LogReader, Shared, State, Window};
 use crate::recovery::{self, Recovered, Recovery};
 use crate::segment::Segment;
 
-/// Sizes of a log.
+/// How a log is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogOptions {
     /// How much space each file reserves. One that must hold a larger entry becomes larger.
@@ -20,11 +20,19 @@ pub struct LogOptions {
     /// The place of one entry is remembered for every so many bytes of log, so reading from the middle reads at most
     /// so much too much.
     pub index_interval_bytes: u64,
+    /// Whether an empty log is made if there is none. A node that has ever promised to keep entries must say no: its log
+    /// was lost, and to go on with an empty one could undo what the ensemble has committed.
+    pub may_create: bool,
 }
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions { segment_bytes: 64 << 20, window_bytes: 32 << 20, index_interval_bytes: 64 << 10 }
+        LogOptions {
+            segment_bytes: 64 << 20,
+            window_bytes: 32 << 20,
+            index_interval_bytes: 64 << 10,
+            may_create: true,
+        }
     }
 }
 
@@ -48,11 +56,12 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log in the directory `dir`, or creates an empty one behind `Zxid::ZERO`. All of it is read and checked,
-    /// a torn tail is cut, and what remains is durable.
+    /// Opens the log in the directory `dir`, or creates an empty one behind `Zxid::ZERO` if it
+    /// [may](LogOptions::may_create). All of it is read and checked, a torn tail is cut, and what remains is durable.
     ///
     /// # Errors
-    /// Damage, another format version, or the disk. On damage nothing has been changed.
+    /// Damage, no log where there has to be one, another format version, or the disk. On damage and if there is no log
+    /// nothing has been changed.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: LogOptions) -> Result<Log, LogError> {
         let Recovered { history, sealed, active, report } = recovery::recover(disk.as_ref(), dir, &options)?;
         let last = history.last();

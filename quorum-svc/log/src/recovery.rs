@@ -12,8 +12,7 @@ use crate::segment::{self, Segment};
 /// What opening the log found and did.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Recovery {
-    /// There was no log, and an empty one was made. On a node that has a snapshot or epochs this means that its log was
-    /// lost.
+    /// There was no log, and an empty one was made, as [`LogOptions::may_create`] allowed.
     pub created: bool,
     /// Bytes of a torn tail that were cut: the remains of entries that were never reported as durable.
     pub cut_bytes: u64,
@@ -38,6 +37,9 @@ pub(crate) struct Recovered {
 /// Reads and checks the whole log, and then makes everything that it found durable. Nothing is changed before all of it
 /// is known to be sound.
 pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Result<Recovered, LogError> {
+    if !options.may_create && !is_log(disk, dir)? {
+        return Err(LogError::Missing { dir: dir.to_owned() });
+    }
     disk::create_dirs(disk, dir)?;
     let mut report = Recovery::default();
     if let Some(base) = interrupted_reset(disk, dir)? {
@@ -99,6 +101,15 @@ pub(crate) fn finish_reset(disk: &dyn Disk, dir: &Path, base: Zxid, len: u64) ->
     disk.remove(&note).doing("remove", &note)?;
     disk.sync_dir(dir).doing("sync the directory", dir)?;
     Ok(segment)
+}
+
+/// Whether there is a log in the directory, or the promise to make one anew.
+fn is_log(disk: &dyn Disk, dir: &Path) -> Result<bool, DiskError> {
+    if !disk.exists(dir).doing("look for", dir)? {
+        return Ok(false);
+    }
+    let names = disk.list(dir).doing("list", dir)?;
+    Ok(names.iter().any(|name| segment::is_name(name) || name == RESET))
 }
 
 fn interrupted_reset(disk: &dyn Disk, dir: &Path) -> Result<Option<Zxid>, LogError> {

@@ -1,11 +1,12 @@
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use api::Zxid;
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile, Doing};
 use crate::format::{self, BadHeader, HEADER_LEN, Magic, PREFIX_LEN, TRAILER_LEN};
-use crate::snapshots::SnapshotError;
+use crate::snapshots::{Inner, SnapshotError};
 
 /// Reads one snapshot, chunk by chunk, and checks each. The format is described in [`crate::format`].
 ///
@@ -19,6 +20,8 @@ pub struct SnapshotReader {
     /// Of everything before the position.
     crc: u32,
     ended: bool,
+    /// Told of damage, once the file is one of theirs.
+    pub(crate) owner: Option<Arc<Inner>>,
 }
 
 impl SnapshotReader {
@@ -33,7 +36,7 @@ impl SnapshotReader {
             Err(BadHeader::Version(found)) => return Err(SnapshotError::Version { path, found }),
         }
         let (position, crc) = (HEADER_LEN as u64, crc32c::crc32c(&header));
-        Ok(SnapshotReader { file, path, zxid, position, chunks: 0, crc, ended: false })
+        Ok(SnapshotReader { file, path, zxid, position, chunks: 0, crc, ended: false, owner: None })
     }
 
     /// The state is exactly this.
@@ -45,8 +48,17 @@ impl SnapshotReader {
     /// The next chunk, as it was written; `None` at the end.
     ///
     /// # Errors
-    /// Damage, or the disk. Nothing can be read behind it.
+    /// Damage, or the disk. Nothing can be read behind it. A damaged snapshot no longer counts as one: an older one is
+    /// the [latest](crate::Snapshots::latest) then.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>, SnapshotError> {
+        let chunk = self.check_next_chunk();
+        if let (Err(SnapshotError::Damaged { .. }), Some(owner)) = (&chunk, &self.owner) {
+            owner.forget(self.zxid);
+        }
+        chunk
+    }
+
+    fn check_next_chunk(&mut self) -> Result<Option<Bytes>, SnapshotError> {
         if self.ended {
             return Ok(None);
         }

@@ -50,7 +50,17 @@ pub enum SnapshotError {
         /// The newest one.
         latest: Zxid,
     },
-    /// One is written at a time.
+    /// A received one was adopted while this one was written; the log no longer contains what it is the state of.
+    #[error(
+        "the snapshot at {zxid} is of no use: the one at {by}, from the leader, has taken the place of all newer states"
+    )]
+    Superseded {
+        /// Of the one that was written.
+        zxid: Zxid,
+        /// The newest one.
+        by: Zxid,
+    },
+    /// One of the node's own is written at a time, and one is received.
     #[error("a snapshot is being written already")]
     Busy,
 }
@@ -75,6 +85,12 @@ pub struct SkippedSnapshot {
 
 /// The snapshots of a node: opaque states, each exactly at one zxid. The two newest sound ones are kept. Clones are the
 /// same snapshots.
+///
+/// A snapshot that a leader sent does not belong to the log until the log has been [reset](crate::Log::reset) to it. Until
+/// then it is apart from the node's own: [`begin_received`](Snapshots::begin_received), `finish`, reset of the log,
+/// [`adopt_received`](Snapshots::adopt_received). So after a crash one knows an interrupted synchronisation, where
+/// [`received`](Snapshots::received) tells what the log is to be reset to, from a log that has lost its end, behind which
+/// stands a snapshot of the node's own.
 #[derive(Clone)]
 pub struct Snapshots(Arc<Inner>);
 
@@ -85,14 +101,16 @@ impl Snapshots {
     /// The disk, or a file of a newer version.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<(Snapshots, SnapshotReport), SnapshotError> {
         disk::create_dirs(disk.as_ref(), dir)?;
+        // The process before this one may have died between a change of names and its sync.
+        disk.sync_dir(dir).doing("sync the directory", dir)?;
         let names = disk.list(dir).doing("list", dir)?;
         let mut report = SnapshotReport::default();
         let mut sound = Vec::new();
-        for zxid in names.iter().rev().filter_map(|n| parse_name(n)) {
+        for zxid in names.iter().rev().filter_map(|n| parse_name(n, OWN)) {
             if sound.len() == KEPT {
                 break;
             }
-            match snapshot_file::verify(disk.as_ref(), dir.join(name(zxid)), zxid) {
+            match snapshot_file::verify(disk.as_ref(), dir.join(name(zxid, OWN)), zxid) {
                 Ok(()) => sound.insert(0, zxid),
                 Err(e @ SnapshotError::Version { .. }) => return Err(e),
                 Err(e) => report.skipped.push(SkippedSnapshot { zxid, why: e.to_string() }),
@@ -103,10 +121,24 @@ impl Snapshots {
             disk.remove(&path).doing("remove", &path)?;
             report.removed += 1;
         }
-        // The process before this one may have died between a change of names and its sync.
-        disk.sync_dir(dir).doing("sync the directory", dir)?;
-        let state = Mutex::new(State { sound, writing: false });
-        Ok((Snapshots(Arc::new(Inner { disk, dir: dir.to_owned(), state })), report))
+        let mut received = None;
+        for zxid in names.iter().rev().filter_map(|n| parse_name(n, RECEIVED)) {
+            match snapshot_file::verify(disk.as_ref(), dir.join(name(zxid, RECEIVED)), zxid) {
+                // Two are there only if a crash came before the earlier one was removed. Either is a state to begin with.
+                Ok(()) => received = received.or(Some(zxid)),
+                Err(e @ SnapshotError::Damaged { .. }) => {
+                    report.skipped.push(SkippedSnapshot { zxid, why: e.to_string() });
+                }
+                // Not left out: it could be read the next time, and be taken for new when the log is far behind it.
+                Err(e) => return Err(e),
+            }
+        }
+        let state = State { sound, received, writing: false, receiving: false, superseded_by: None };
+        let inner = Inner { disk, dir: dir.to_owned(), naming: Mutex::new(()), state: Mutex::new(state) };
+        if let Some(received) = received {
+            inner.remove(RECEIVED, |zxid| zxid != received)?;
+        }
+        Ok((Snapshots(Arc::new(inner)), report))
     }
 
     /// The newest one.
@@ -138,24 +170,89 @@ impl Snapshots {
                 return Err(SnapshotError::TooOld { zxid, latest });
             }
             state.writing = true;
+            state.superseded_by = None;
         }
-        // From here on its drop ends the writing.
-        let mut writer = SnapshotWriter { snapshots: self.0.clone(), zxid, encoder: None };
-        writer.encoder = Some(SnapshotEncoder::create(self.0.disk.as_ref(), writer.temporary(), zxid)?);
-        Ok(writer)
+        SnapshotWriter::create(self.0.clone(), zxid, Purpose::Own)
+    }
+
+    /// Starts to write the state at `zxid` that a leader sends, also if it is older than the newest one. When it is
+    /// [finished](SnapshotWriter::finish) it is the [received](Snapshots::received) one, in place of an earlier one, and
+    /// waits to be [adopted](Snapshots::adopt_received).
+    ///
+    /// # Errors
+    /// If another one is being received, or the disk.
+    pub fn begin_received(&self, zxid: Zxid) -> Result<SnapshotWriter, SnapshotError> {
+        if std::mem::replace(&mut self.0.state().receiving, true) {
+            return Err(SnapshotError::Busy);
+        }
+        SnapshotWriter::create(self.0.clone(), zxid, Purpose::Received)
+    }
+
+    /// The one that was received and not adopted: durable and sound, but neither [`latest`](Snapshots::latest) nor to be
+    /// [read](Snapshots::read). After a restart, too; the log may have been reset to it or not.
+    #[must_use]
+    pub fn received(&self) -> Option<Zxid> {
+        self.0.state().received
+    }
+
+    /// Makes the received one at `zxid` the newest, durably: all that are newer are dropped, since the log, which has
+    /// been reset to it, does not reach them; of the older ones only the newest is kept. A snapshot of the node's own
+    /// that is being written meanwhile is [of no use](SnapshotError::Superseded). After a crash all of this is done, or
+    /// it is still [received](Snapshots::received).
+    ///
+    /// # Errors
+    /// If it is not the received one (another one may have taken its place), or the disk.
+    pub fn adopt_received(&self, zxid: Zxid) -> Result<(), SnapshotError> {
+        let inner = &self.0;
+        let _naming = inner.naming();
+        {
+            let mut state = inner.state();
+            if state.received != Some(zxid) {
+                return Err(SnapshotError::NotThere { zxid });
+            }
+            state.superseded_by = Some(zxid);
+            state.sound.retain(|&other| other <= zxid);
+        }
+        // Newer ones go first: behind this log they would look like those of a log that has lost its end.
+        inner.remove(OWN, |other| other > zxid)?;
+        inner.rename(&name(zxid, RECEIVED), zxid, OWN)?;
+        let kept = {
+            let mut state = inner.state();
+            state.received = None;
+            state.add_newest(zxid)
+        };
+        inner.remove(OWN, |other| !kept.contains(&other))
+    }
+
+    /// Removes the received one, durably, if there is one: the log was not reset to it and goes on without it.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn discard_received(&self) -> Result<(), SnapshotError> {
+        let _naming = self.0.naming();
+        self.0.state().received = None;
+        self.0.remove(RECEIVED, |_| true)
     }
 
     /// Opens the one at `zxid` for reading. It can be read to its end even if it is dropped for newer ones meanwhile.
     ///
     /// # Errors
-    /// If there is none, damage, or the disk.
+    /// If there is none, damage, or the disk. A damaged one no longer counts: an older one is the latest then.
     pub fn read(&self, zxid: Zxid) -> Result<SnapshotReader, SnapshotError> {
-        // Under the lock, so that it is not removed between the look and the opening.
-        let state = self.0.state();
-        if !state.sound.contains(&zxid) {
-            return Err(SnapshotError::NotThere { zxid });
+        let opened = {
+            // Under the lock, so that it is not removed between the look and the opening.
+            let state = self.0.state();
+            if !state.sound.contains(&zxid) {
+                return Err(SnapshotError::NotThere { zxid });
+            }
+            SnapshotReader::open(self.0.disk.as_ref(), self.0.dir.join(name(zxid, OWN)), zxid)
+        };
+        if let Err(SnapshotError::Damaged { .. }) = &opened {
+            self.0.forget(zxid);
         }
-        SnapshotReader::open(self.0.disk.as_ref(), self.0.dir.join(name(zxid)), zxid)
+        let mut reader = opened?;
+        reader.owner = Some(self.0.clone());
+        Ok(reader)
     }
 }
 
@@ -163,11 +260,22 @@ impl Snapshots {
 pub struct SnapshotWriter {
     snapshots: Arc<Inner>,
     zxid: Zxid,
-    /// `None` only before the file is created and once it is finished.
+    purpose: Purpose,
+    /// `None` only before the file is created and once it is complete.
     encoder: Option<SnapshotEncoder>,
+    /// Whether there may be a file under the temporary name.
+    temporary_is_there: bool,
 }
 
 impl SnapshotWriter {
+    /// Its drop ends the writing, which the caller has noted.
+    fn create(snapshots: Arc<Inner>, zxid: Zxid, purpose: Purpose) -> Result<SnapshotWriter, SnapshotError> {
+        let mut writer = SnapshotWriter { snapshots, zxid, purpose, encoder: None, temporary_is_there: true };
+        let path = writer.snapshots.dir.join(writer.temporary());
+        writer.encoder = Some(SnapshotEncoder::create(writer.snapshots.disk.as_ref(), path, zxid)?);
+        Ok(writer)
+    }
+
     /// The state is exactly this.
     #[must_use]
     pub fn zxid(&self) -> Zxid {
@@ -182,68 +290,133 @@ impl SnapshotWriter {
         self.encoder.as_mut().map_or(Ok(()), |encoder| encoder.chunk(data))
     }
 
-    /// Makes it durable, reads it again to see whether it is sound, and drops all but the newest two.
+    /// Makes it durable, reads it again to see whether it is sound, and drops all but the newest two. One that was
+    /// received is instead kept apart, and an earlier one that was received is dropped.
     ///
     /// # Errors
-    /// The disk; or damage, if what was written is not what is read. Older snapshots are untouched then.
+    /// The disk; damage, if what was written is not what is read; or [`SnapshotError::Superseded`]. Older snapshots are
+    /// untouched then.
     pub fn finish(mut self) -> Result<(), SnapshotError> {
         let (inner, zxid) = (self.snapshots.clone(), self.zxid);
-        let (disk, dir) = (inner.disk.as_ref(), inner.dir.as_path());
         let temporary = self.temporary();
-        let path = dir.join(name(zxid));
         if let Some(encoder) = self.encoder.take() {
             encoder.end()?;
         }
-        disk.rename(&temporary, &path).doing("rename a new snapshot to", &path)?;
-        disk.sync_dir(dir).doing("sync the directory", dir)?;
-        snapshot_file::verify(disk, path, zxid)?;
-        let kept = {
-            let mut state = inner.state();
-            state.sound.retain(|&other| other != zxid);
-            state.sound.push(zxid);
-            let surplus = state.sound.len().saturating_sub(KEPT);
-            state.sound.drain(..surplus);
-            state.sound.clone()
-        };
-        inner.remove_all_but(&kept)
+        snapshot_file::verify(inner.disk.as_ref(), inner.dir.join(&temporary), zxid)?;
+        let _naming = inner.naming();
+        match self.purpose {
+            Purpose::Own => {
+                let superseded_by = inner.state().superseded_by;
+                if let Some(by) = superseded_by {
+                    return Err(SnapshotError::Superseded { zxid, by });
+                }
+                inner.rename(&temporary, zxid, OWN)?;
+                self.temporary_is_there = false;
+                let kept = inner.state().add_newest(zxid);
+                inner.remove(OWN, |other| !kept.contains(&other))
+            }
+            Purpose::Received => {
+                inner.rename(&temporary, zxid, RECEIVED)?;
+                self.temporary_is_there = false;
+                inner.state().received = Some(zxid);
+                // Only now: if the log has been reset to the earlier one, there must always be a state to begin with.
+                inner.remove(RECEIVED, |other| other != zxid)
+            }
+        }
     }
 
-    fn temporary(&self) -> PathBuf {
-        self.snapshots.dir.join(format!("{}{TEMPORARY}", name(self.zxid)))
+    fn temporary(&self) -> String {
+        let kind = match self.purpose {
+            Purpose::Own => OWN,
+            Purpose::Received => RECEIVED,
+        };
+        format!("{}{TEMPORARY}", name(self.zxid, kind))
     }
 }
 
 impl Drop for SnapshotWriter {
     fn drop(&mut self) {
-        if self.encoder.take().is_some() {
+        if self.temporary_is_there {
             // If this fails, the file is removed when the snapshots are opened the next time.
-            let _ = self.snapshots.disk.remove(&self.temporary());
+            let _ = self.snapshots.disk.remove(&self.snapshots.dir.join(self.temporary()));
         }
-        self.snapshots.state().writing = false;
+        let mut state = self.snapshots.state();
+        match self.purpose {
+            Purpose::Own => state.writing = false,
+            Purpose::Received => state.receiving = false,
+        }
     }
 }
 
-struct Inner {
+/// What a snapshot is written for.
+#[derive(Clone, Copy)]
+enum Purpose {
+    /// To purge the log: it is the node's own state.
+    Own,
+    /// To reset the log: it comes from a leader.
+    Received,
+}
+
+pub(crate) struct Inner {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    /// Held while final names change, and never waited for while the state is locked. Apart from the state, so that
+    /// nobody who only asks waits for the disk.
+    naming: Mutex<()>,
     state: Mutex<State>,
 }
 
 struct State {
     /// Those that were read and found to be sound, ascending; at most [`KEPT`].
     sound: Vec<Zxid>,
+    /// The one that was received and not adopted; sound, too.
+    received: Option<Zxid>,
+    /// Whether one of the node's own is being written.
     writing: bool,
+    /// Whether one is being received.
+    receiving: bool,
+    /// The one that was adopted since the node began to write its last own one.
+    superseded_by: Option<Zxid>,
+}
+
+impl State {
+    /// Adds the newest one and returns those that remain.
+    fn add_newest(&mut self, zxid: Zxid) -> Vec<Zxid> {
+        self.sound.retain(|&other| other != zxid);
+        self.sound.push(zxid);
+        let surplus = self.sound.len().saturating_sub(KEPT);
+        self.sound.drain(..surplus);
+        self.sound.clone()
+    }
 }
 
 impl Inner {
+    /// No longer counts this one, which was found to be damaged.
+    pub(crate) fn forget(&self, zxid: Zxid) {
+        self.state().sound.retain(|&other| other != zxid);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remove_all_but(&self, kept: &[Zxid]) -> Result<(), SnapshotError> {
+    fn naming(&self) -> MutexGuard<'_, ()> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a file its final name, durably.
+    fn rename(&self, from: &str, zxid: Zxid, kind: &str) -> Result<(), SnapshotError> {
+        let path = self.dir.join(name(zxid, kind));
+        self.disk.rename(&self.dir.join(from), &path).doing("rename a new snapshot to", &path)?;
+        self.disk.sync_dir(&self.dir).doing("sync the directory", &self.dir)?;
+        Ok(())
+    }
+
+    /// Removes all of a kind that are surplus, durably.
+    fn remove(&self, kind: &str, is_surplus: impl Fn(Zxid) -> bool) -> Result<(), SnapshotError> {
         let names = self.disk.list(&self.dir).doing("list", &self.dir)?;
-        for zxid in names.iter().filter_map(|n| parse_name(n)).filter(|zxid| !kept.contains(zxid)) {
-            let path = self.dir.join(name(zxid));
+        for zxid in names.iter().filter_map(|n| parse_name(n, kind)).filter(|&zxid| is_surplus(zxid)) {
+            let path = self.dir.join(name(zxid, kind));
             self.disk.remove(&path).doing("remove", &path)?;
         }
         self.disk.sync_dir(&self.dir).doing("sync the directory", &self.dir)?;
@@ -251,16 +424,19 @@ impl Inner {
     }
 }
 
-fn name(zxid: Zxid) -> String {
-    format!("{:016x}{SUFFIX}", zxid.0)
+fn name(zxid: Zxid, kind: &str) -> String {
+    format!("{:016x}{kind}", zxid.0)
 }
 
-fn parse_name(file: &str) -> Option<Zxid> {
-    let zxid = u64::from_str_radix(file.strip_suffix(SUFFIX)?, 16).ok().map(Zxid)?;
-    (name(zxid) == file).then_some(zxid)
+fn parse_name(file: &str, kind: &str) -> Option<Zxid> {
+    let zxid = u64::from_str_radix(file.strip_suffix(kind)?, 16).ok().map(Zxid)?;
+    (name(zxid, kind) == file).then_some(zxid)
 }
 
 /// Two, so that damage in one of them is no loss (ZOOKEEPER-3231: only sound ones count).
 const KEPT: usize = 2;
-const SUFFIX: &str = ".snap";
+/// Those that belong to the log: written by this node, or received and adopted.
+const OWN: &str = ".snap";
+/// Those that the log is to be reset to.
+const RECEIVED: &str = ".received";
 const TEMPORARY: &str = ".tmp";

@@ -8,7 +8,7 @@ pub(crate) const DIR: &str = "/data/log";
 
 /// Small enough for a handful of entries each.
 pub(crate) fn tiny() -> LogOptions {
-    LogOptions { segment_bytes: 400, window_bytes: 300, index_interval_bytes: 100 }
+    LogOptions { segment_bytes: 400, window_bytes: 300, index_interval_bytes: 100, may_create: true }
 }
 
 pub(crate) fn z(epoch: u32, counter: u32) -> Zxid {

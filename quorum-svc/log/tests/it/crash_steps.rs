@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use api::{Entry, Epoch, PeerId, Zxid};
-use quorum_log::{Crash, DataDir, EpochFile, Epochs, Log, LogError, MemDisk, Snapshots};
+use quorum_log::{Crash, DataDir, EpochFile, Epochs, Log, LogError, LogOptions, MemDisk, Snapshots};
 
 use crate::common::{contents, crashes, disk_with, entries, open, tiny, z};
 
@@ -185,6 +185,128 @@ fn snapshot_finish() {
             }
             if done {
                 break;
+            }
+        }
+    }
+}
+
+/// What a node does with a state from its leader.
+fn take_over(snapshots: &Snapshots, log: &mut Log, zxid: Zxid) -> Result<(), Box<dyn std::error::Error>> {
+    let mut writer = snapshots.begin_received(zxid)?;
+    writer.chunk(&zxid.0.to_le_bytes())?;
+    writer.finish()?;
+    log.reset(zxid)?;
+    Ok(snapshots.adopt_received(zxid)?)
+}
+
+/// What a node does when it starts: a log that stands behind no snapshot of its own is completed with the received one.
+fn restart(disk: &MemDisk) -> Result<(Snapshots, Log), Box<dyn std::error::Error>> {
+    let (snapshots, report) = Snapshots::open(Arc::new(disk.clone()), Path::new("/data/snapshots"))?;
+    assert_eq!(report.skipped, [], "what has its name is sound");
+    let mut log = open(disk, LogOptions { may_create: false, ..tiny() })?;
+    let base = log.history().base();
+    match snapshots.received() {
+        Some(zxid) if base == zxid => snapshots.adopt_received(zxid)?,
+        Some(_) if base == Zxid::ZERO => snapshots.discard_received()?,
+        Some(zxid) => {
+            log.reset(zxid)?;
+            snapshots.adopt_received(zxid)?;
+        }
+        None => {}
+    }
+    Ok((snapshots, log))
+}
+
+/// Crashes at each step of [`restart`] until it is done, and once more.
+fn restart_with_crashes(disk: &MemDisk, crash: Crash) -> (Snapshots, Log) {
+    for steps in steps_until_done() {
+        disk.power_off_after(steps);
+        let restarted = restart(disk);
+        let done = restarted.is_ok();
+        assert!(done || disk.is_off(), "{}", restarted.err().unwrap());
+        drop(restarted);
+        disk.crash(crash);
+        if done {
+            break;
+        }
+    }
+    disk.crash(Crash::LoseUnsynced);
+    restart(disk).unwrap()
+}
+
+/// A disk with a log of the entries (1, 0) to (1, 13) and snapshots of the node's own at (1, 5) and (1, 10).
+fn disk_with_snapshots() -> MemDisk {
+    let disk = disk_with(&entries(1, 0..14));
+    let (snapshots, _) = Snapshots::open(Arc::new(disk.clone()), Path::new("/data/snapshots")).unwrap();
+    for zxid in [z(1, 5), z(1, 10)] {
+        snapshots.begin(zxid).unwrap().finish().unwrap();
+    }
+    disk
+}
+
+fn state_of(snapshots: &Snapshots) -> (Option<Zxid>, Option<Zxid>, Option<Zxid>) {
+    (snapshots.older(), snapshots.latest(), snapshots.received())
+}
+
+fn assert_taken_over(snapshots: &Snapshots, log: &Log, zxid: Zxid) {
+    assert_eq!((log.history().base(), log.history().last()), (zxid, zxid));
+    let older = [z(1, 10), z(1, 5)].into_iter().find(|&own| own < zxid);
+    assert_eq!(state_of(snapshots), (older, Some(zxid), None));
+    let chunks: Vec<_> = snapshots.read(zxid).unwrap().map(|c| c.unwrap().to_vec()).collect();
+    assert_eq!(chunks, [zxid.0.to_le_bytes()]);
+}
+
+#[test]
+fn a_received_snapshot_and_the_log_behind_it() {
+    for zxid in [z(4, 2), z(1, 7), z(1, 2)] {
+        for crash in crashes() {
+            for steps in steps_until_done() {
+                let disk = disk_with_snapshots();
+                let (snapshots, mut log) = restart(&disk).unwrap();
+                disk.power_off_after(steps);
+                let done = take_over(&snapshots, &mut log, zxid).is_ok();
+                drop((snapshots, log));
+                disk.crash(crash);
+                let (snapshots, log) = restart_with_crashes(&disk, crash);
+                if log.history().base() == Zxid::ZERO {
+                    assert!(!done);
+                    assert_eq!(contents(&log), entries(1, 0..14));
+                    assert_eq!(state_of(&snapshots), (Some(z(1, 5)), Some(z(1, 10)), None));
+                } else {
+                    assert_taken_over(&snapshots, &log, zxid);
+                }
+                if done {
+                    assert!(steps > 15, "there were steps to crash at");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_received_snapshot_in_place_of_one_that_the_log_was_reset_to() {
+    // The first was not adopted, so without it the log has no beginning: one of both is there at any time.
+    for (first, second) in [(z(4, 2), z(5, 1)), (z(4, 2), z(4, 0)), (z(1, 7), z(1, 2))] {
+        for crash in crashes() {
+            for steps in steps_until_done() {
+                let disk = disk_with_snapshots();
+                let (snapshots, mut log) = restart(&disk).unwrap();
+                let mut writer = snapshots.begin_received(first).unwrap();
+                writer.chunk(&first.0.to_le_bytes()).unwrap();
+                writer.finish().unwrap();
+                log.reset(first).unwrap();
+                disk.power_off_after(steps);
+                let done = take_over(&snapshots, &mut log, second).is_ok();
+                drop((snapshots, log));
+                disk.crash(crash);
+                let (snapshots, log) = restart_with_crashes(&disk, crash);
+                let base = log.history().base();
+                assert!(base == second || (base == first && !done), "{base}");
+                assert_taken_over(&snapshots, &log, base);
+                if done {
+                    break;
+                }
             }
         }
     }

@@ -1,7 +1,9 @@
 //! The log when nothing goes wrong, and where its tools refuse.
 
+use std::path::Path;
+
 use api::{Entry, Zxid};
-use quorum_log::{Crash, DiskOp, Fault, LogError, LogOptions, MemDisk};
+use quorum_log::{Crash, Disk, DiskOp, Fault, LogError, LogOptions, MemDisk};
 use rustix::io::Errno;
 
 use crate::common::{contents, disk_with, entries, entry, open, segments, tiny, z};
@@ -177,4 +179,38 @@ fn f7_entries_that_a_failed_fsync_left_in_the_page_cache_are_written_again() {
     assert_eq!(durable, entries(1, 0..8));
     disk.crash(Crash::LoseUnsynced);
     assert_eq!(contents(&open(&disk, tiny()).unwrap()), durable);
+}
+
+#[test]
+fn a_log_that_must_exist_is_not_created() {
+    let strict = || LogOptions { may_create: false, ..tiny() };
+    let is_missing = |disk: &MemDisk| {
+        let error = open(disk, strict()).err().unwrap();
+        assert!(error.to_string().contains("no log in /data/log: it is gone"), "{error}");
+        matches!(error, LogError::Missing { .. })
+    };
+    // Again and again, and neither a directory nor a file appears.
+    let disk = MemDisk::new();
+    for _ in 0..3 {
+        assert!(is_missing(&disk));
+        assert!(disk.files().is_empty() && !disk.exists(Path::new("/data")).unwrap());
+    }
+    // The directory alone is no log, nor is a segment that was never complete.
+    let disk = disk_with(&[]);
+    let path = segments(&disk).remove(0);
+    disk.rename(&path, &path.with_extension("log.tmp")).unwrap();
+    let before = disk.files();
+    assert!(is_missing(&disk) && is_missing(&disk));
+    assert_eq!(disk.files(), before);
+    // An empty log is one.
+    disk.rename(&path.with_extension("log.tmp"), &path).unwrap();
+    assert!(!open(&disk, strict()).unwrap().recovery().created);
+    // And so is one that was being reset when all of its segments were removed already.
+    let disk = disk_with(&entries(1, 0..5));
+    let mut log = open(&disk, strict()).unwrap();
+    disk.fail(Fault { op: DiskOp::Create, path: ".log".to_owned(), skip: 0, errno: Errno::IO });
+    log.reset(z(2, 3)).unwrap_err();
+    assert_eq!(segments(&disk).len(), 0);
+    let log = open(&disk, strict()).unwrap();
+    assert_eq!((log.history().base(), log.recovery().completed_reset), (z(2, 3), true));
 }

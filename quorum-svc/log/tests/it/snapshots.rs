@@ -20,6 +20,13 @@ fn write(snapshots: &Snapshots, zxid: Zxid) -> Result<(), SnapshotError> {
     writer.finish()
 }
 
+fn receive(snapshots: &Snapshots, zxid: Zxid) -> Result<(), SnapshotError> {
+    let mut writer = snapshots.begin_received(zxid)?;
+    writer.chunk(b"received ")?;
+    writer.chunk(zxid.to_string().as_bytes())?;
+    writer.finish()
+}
+
 fn read(snapshots: &Snapshots, zxid: Zxid) -> Result<Vec<u8>, SnapshotError> {
     let chunks: Result<Vec<_>, _> = snapshots.read(zxid)?.collect();
     Ok(chunks?.concat())
@@ -27,6 +34,15 @@ fn read(snapshots: &Snapshots, zxid: Zxid) -> Result<Vec<u8>, SnapshotError> {
 
 fn path(zxid: Zxid) -> PathBuf {
     format!("/data/snapshots/{:016x}.snap", zxid.0).into()
+}
+
+fn path_of_received(zxid: Zxid) -> PathBuf {
+    path(zxid).with_extension("received")
+}
+
+/// The files of a disk.
+fn paths(disk: &MemDisk) -> Vec<PathBuf> {
+    disk.files().into_keys().collect()
 }
 
 #[test]
@@ -85,8 +101,13 @@ fn every_flipped_bit_and_every_cut_is_found_and_the_older_one_taken() {
         bytes
     }));
     for bytes in damaged {
+        disk.put(&path, &good);
+        let (snapshots, _) = open(&disk);
         disk.put(&path, &bytes);
-        assert!(read(&snapshots, z(1, 2)).is_err());
+        assert_eq!(snapshots.latest(), Some(z(1, 2)));
+        assert!(matches!(read(&snapshots, z(1, 2)), Err(SnapshotError::Damaged { .. })));
+        assert_eq!((snapshots.latest(), snapshots.older()), (Some(z(1, 1)), None), "no longer counts");
+        assert_eq!(read(&snapshots, z(1, 1)).unwrap(), b"first of 0x100000001");
         let (reopened, report) = open(&disk);
         assert_eq!((reopened.latest(), reopened.older()), (Some(z(1, 1)), None), "only sound ones count");
         assert_eq!(report.skipped[0].zxid, z(1, 2));
@@ -113,4 +134,142 @@ fn a_failure_while_writing_leaves_the_older_ones() {
         assert_eq!(read(&snapshots, z(1, 2)).unwrap(), b"first of 0x100000002");
         write(&snapshots, z(1, 4)).unwrap();
     }
+}
+
+#[test]
+fn a_received_one_is_apart_until_it_is_adopted() {
+    // Newer than the node's own, between them, at one of them, older than both.
+    let cases = [
+        (z(2, 1), vec![z(1, 9), z(2, 1)]),
+        (z(1, 7), vec![z(1, 5), z(1, 7)]),
+        (z(1, 9), vec![z(1, 5), z(1, 9)]),
+        (z(1, 2), vec![z(1, 2)]),
+    ];
+    for (zxid, after) in cases {
+        let disk = MemDisk::new();
+        let (snapshots, _) = open(&disk);
+        write(&snapshots, z(1, 5)).unwrap();
+        write(&snapshots, z(1, 9)).unwrap();
+        let own = |s: &Snapshots| (s.latest(), s.older()) == (Some(z(1, 9)), Some(z(1, 5)));
+        receive(&snapshots, zxid).unwrap();
+        assert!(own(&snapshots) && snapshots.received() == Some(zxid));
+        assert!(disk.contents(&path_of_received(zxid)).is_some());
+        assert!(matches!(snapshots.adopt_received(z(3, 3)), Err(SnapshotError::NotThere { .. })));
+        if zxid != z(1, 9) {
+            assert!(matches!(snapshots.read(zxid), Err(SnapshotError::NotThere { .. })));
+        }
+
+        let (snapshots, report) = open(&disk);
+        assert!(own(&snapshots) && snapshots.received() == Some(zxid));
+        assert_eq!(report, SnapshotReport::default());
+        snapshots.adopt_received(zxid).unwrap();
+        for snapshots in [snapshots, open(&disk).0] {
+            assert_eq!((snapshots.latest(), snapshots.received()), (Some(zxid), None));
+            assert_eq!(snapshots.older(), (after.len() == 2).then(|| after[0]));
+            assert_eq!(paths(&disk), after.iter().map(|&z| path(z)).collect::<Vec<_>>());
+            assert_eq!(read(&snapshots, zxid).unwrap(), format!("received {zxid}").as_bytes());
+        }
+        assert!(matches!(open(&disk).0.adopt_received(zxid), Err(SnapshotError::NotThere { .. })));
+    }
+}
+
+#[test]
+fn a_received_one_replaces_an_earlier_one_and_can_be_discarded() {
+    let disk = MemDisk::new();
+    let (snapshots, _) = open(&disk);
+    for zxid in [z(2, 5), z(3, 1), z(2, 9), z(2, 9)] {
+        receive(&snapshots, zxid).unwrap();
+        assert_eq!(snapshots.received(), Some(zxid));
+        assert_eq!(paths(&disk), [path_of_received(zxid)]);
+    }
+    drop(snapshots.begin_received(z(4, 4)).unwrap());
+    assert_eq!(paths(&disk), [path_of_received(z(2, 9))], "an unfinished one leaves nothing");
+    snapshots.discard_received().unwrap();
+    assert_eq!((snapshots.received(), paths(&disk).len()), (None, 0));
+    snapshots.discard_received().unwrap();
+    assert_eq!(open(&disk).0.received(), None);
+}
+
+#[test]
+fn a_damaged_received_one_is_left_out() {
+    let disk = MemDisk::new();
+    let (snapshots, _) = open(&disk);
+    receive(&snapshots, z(2, 5)).unwrap();
+    assert!(disk.flip_bit(&path_of_received(z(2, 5)), 50, 3));
+    let (snapshots, report) = open(&disk);
+    assert_eq!((snapshots.received(), snapshots.latest()), (None, None));
+    assert_eq!(report.skipped[0].zxid, z(2, 5));
+    assert!(report.skipped[0].why.contains("0000000200000005.received is damaged at byte"));
+    receive(&snapshots, z(2, 1)).unwrap();
+    assert_eq!(paths(&disk), [path_of_received(z(2, 1))]);
+}
+
+#[test]
+fn one_is_received_while_one_of_the_nodes_own_is_written() {
+    let disk = MemDisk::new();
+    let (snapshots, _) = open(&disk);
+    let own = snapshots.begin(z(1, 5)).unwrap();
+    let received = snapshots.begin_received(z(1, 5)).unwrap();
+    assert!(matches!(snapshots.begin(z(1, 6)), Err(SnapshotError::Busy)));
+    assert!(matches!(snapshots.begin_received(z(1, 6)), Err(SnapshotError::Busy)));
+    own.finish().unwrap();
+    assert_eq!((snapshots.latest(), snapshots.received()), (Some(z(1, 5)), None));
+    received.finish().unwrap();
+    assert_eq!((snapshots.latest(), snapshots.received()), (Some(z(1, 5)), Some(z(1, 5))));
+
+    // Adopting makes what is being written meanwhile a state of entries that the log does not have.
+    let own = snapshots.begin(z(1, 8)).unwrap();
+    let next = snapshots.begin_received(z(1, 3)).unwrap();
+    snapshots.adopt_received(z(1, 5)).unwrap();
+    assert!(matches!(own.finish(), Err(SnapshotError::Superseded { .. })));
+    assert_eq!((snapshots.latest(), snapshots.older()), (Some(z(1, 5)), None));
+    next.finish().unwrap();
+    assert_eq!(
+        paths(&disk),
+        [path_of_received(z(1, 3)), path(z(1, 5))],
+        "what was superseded leaves nothing"
+    );
+    write(&snapshots, z(1, 8)).unwrap();
+    assert_eq!((snapshots.latest(), snapshots.older()), (Some(z(1, 8)), Some(z(1, 5))));
+}
+
+#[test]
+fn what_is_found_damaged_while_reading_no_longer_counts() {
+    let disk = MemDisk::new();
+    let (snapshots, _) = open(&disk);
+    for zxid in [z(1, 1), z(1, 2)] {
+        let mut writer = snapshots.begin(zxid).unwrap();
+        writer.chunk(&[1; 100]).unwrap();
+        writer.chunk(&[2; 100]).unwrap();
+        writer.finish().unwrap();
+    }
+    let mut reader = snapshots.read(z(1, 2)).unwrap();
+    assert!(disk.flip_bit(&path(z(1, 2)), 200, 0));
+    assert_eq!(reader.next_chunk().unwrap().unwrap(), [1; 100][..]);
+    assert_eq!(snapshots.latest(), Some(z(1, 2)));
+    assert!(matches!(reader.next_chunk(), Err(SnapshotError::Damaged { .. })));
+    assert_eq!((snapshots.latest(), snapshots.older()), (Some(z(1, 1)), None));
+    assert!(matches!(snapshots.read(z(1, 2)), Err(SnapshotError::NotThere { .. })));
+    // An error of the disk says nothing about the contents.
+    disk.fail(Fault { op: DiskOp::Read, path: String::new(), skip: 0, errno: Errno::IO });
+    assert!(matches!(read(&snapshots, z(1, 1)), Err(SnapshotError::Disk(_))));
+    assert_eq!(snapshots.latest(), Some(z(1, 1)));
+    // The state can be saved again where the damaged one was.
+    write(&snapshots, z(1, 2)).unwrap();
+    assert_eq!(read(&snapshots, z(1, 2)).unwrap(), b"first of 0x100000002");
+}
+
+#[test]
+fn of_two_received_ones_that_a_crash_left_one_remains() {
+    let disk = MemDisk::new();
+    let (snapshots, _) = open(&disk);
+    receive(&snapshots, z(2, 5)).unwrap();
+    let earlier = disk.contents(&path_of_received(z(2, 5))).unwrap();
+    receive(&snapshots, z(2, 9)).unwrap();
+    disk.put(&path_of_received(z(2, 5)), &earlier);
+    let (snapshots, report) = open(&disk);
+    assert_eq!((snapshots.received(), report.skipped.len()), (Some(z(2, 9)), 0));
+    assert_eq!(paths(&disk), [path_of_received(z(2, 9))]);
+    snapshots.adopt_received(z(2, 9)).unwrap();
+    assert_eq!(open(&disk).0.received(), None, "the earlier one does not come back");
 }
