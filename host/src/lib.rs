@@ -1,6 +1,7 @@
 //! What every `main` of Quorate shares, so that all of them behave alike:
 //!
 //! - [`config`]: the settings of a node from flags, environment and file, each with where it came from;
+//! - [`descriptors`]: how many files and connections the process may have open;
 //! - [`listen`]: the one way to bind a port and to serve gRPC on it;
 //! - [`telemetry`]: log lines;
 //! - [`shutdown`]: signals, and a drain that ends.
@@ -8,6 +9,7 @@
 //! Nothing here knows what a service does.
 
 pub mod config;
+pub mod descriptors;
 pub mod listen;
 pub mod shutdown;
 pub mod telemetry;

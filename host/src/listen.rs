@@ -2,24 +2,29 @@
 //!
 //! tonic's own `serve_with_incoming` drops TCP_NODELAY, which costs 40 ms on every small answer (Nagle against delayed
 //! acknowledgements), and spins when the process is out of file descriptors. So every server goes through [`serve`].
+//! It also bounds the connections of each port, so that clients cannot take the descriptors that the files need:
+//! [`crate::descriptors`] says how many there may be.
 
 use std::{
     io,
     net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::Sleep,
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, Sleep},
 };
 use tokio_stream::Stream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, PollSemaphore};
 use tonic::{service::Routes, transport::Server};
 
 use crate::shutdown::drained;
+use connection::Connection;
 
 /// A port could not be bound. The message names the address and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -93,26 +98,30 @@ impl Listener {
 /// Serves `routes` until `shutdown` is cancelled. Then the port is closed at once, and requests and streams under way
 /// have `drain` to end; connections that do not end in time are left to the end of the process.
 ///
-/// Whatever comes in on the port that is not HTTP/2 costs its own connection, nothing else.
+/// At most `connections_max` connections are open at a time. Further ones wait in the backlog of the port until one
+/// ends, and the log says so. Whatever comes in on the port that is not HTTP/2 costs its own connection, nothing else.
 ///
 /// # Errors
 /// None in normal operation: faults of single connections end with them.
 pub async fn serve(
     listener: Listener,
     routes: Routes,
+    connections_max: usize,
     shutdown: CancellationToken,
     drain: Duration,
 ) -> Result<(), tonic::transport::Error> {
     let address = listener.address;
+    let incoming = Incoming::new(listener.inner, address, connections_max);
     let serving = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
         .http2_max_header_list_size(HEADERS)
+        .max_concurrent_streams(STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .add_routes(routes)
-        .serve_with_incoming_shutdown(Incoming::new(listener.inner), shutdown.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     match drained(serving, &shutdown, drain).await {
         Some(result) => result,
         None => {
@@ -138,17 +147,52 @@ impl Accept for TcpListener {
 /// pauses for [`PAUSE`] so that connections that end can free it.
 struct Incoming<A> {
     acceptor: A,
+    /// For messages.
+    address: SocketAddr,
     pause: Option<Pin<Box<Sleep>>>,
+    /// One for each connection that may be open.
+    places: PollSemaphore,
+    /// The place of the next connection.
+    place: Option<OwnedSemaphorePermit>,
+    /// When the log last said that there is none.
+    said_full: Option<Instant>,
 }
 
 impl<A: Accept> Incoming<A> {
-    fn new(acceptor: A) -> Incoming<A> {
-        Incoming { acceptor, pause: None }
+    fn new(acceptor: A, address: SocketAddr, connections_max: usize) -> Incoming<A> {
+        let places = Arc::new(Semaphore::new(connections_max.clamp(1, Semaphore::MAX_PERMITS)));
+        let places = PollSemaphore::new(places);
+        Incoming { acceptor, address, pause: None, places, place: None, said_full: None }
+    }
+
+    /// Waits until one more connection may be open.
+    fn poll_place(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.place.is_some() {
+            return Poll::Ready(());
+        }
+        match self.places.poll_acquire(cx) {
+            // Never `None`: nobody closes the semaphore.
+            Poll::Ready(place) => {
+                self.place = place;
+                Poll::Ready(())
+            }
+            Poll::Pending => {
+                if self.said_full.is_none_or(|at| at.elapsed() >= FULL_SAID_EVERY) {
+                    self.said_full = Some(Instant::now());
+                    tracing::warn!(
+                        address = %self.address,
+                        "as many connections are open as may be; others wait until one ends. Close connections that \
+                         are not in use, or raise the limit of open files (ulimit -n) and restart the node"
+                    );
+                }
+                Poll::Pending
+            }
+        }
     }
 }
 
 impl<A: Accept> Stream for Incoming<A> {
-    type Item = io::Result<TcpStream>;
+    type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
@@ -156,9 +200,10 @@ impl<A: Accept> Stream for Incoming<A> {
                 ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
+            ready!(self.poll_place(cx));
             let fault = match ready!(self.acceptor.poll_accept(cx)) {
                 Ok((stream, _)) => match stream.set_nodelay(true) {
-                    Ok(()) => return Poll::Ready(Some(Ok(stream))),
+                    Ok(()) => return Poll::Ready(Some(Ok(Connection::new(stream, self.place.take())))),
                     Err(e) => e,
                 },
                 Err(e) => e,
@@ -203,10 +248,16 @@ const CONNECTION_WINDOW: u32 = 16 << 20;
 const FRAME: u32 = 1 << 20;
 /// Bytes of request headers; ours are a few hundred.
 const HEADERS: u32 = 16 << 10;
+/// Requests under way on one connection, session streams among them; a client sends more when some have ended.
+const STREAMS: u32 = 256;
 /// A connection that is silent for so long is asked for a sign of life, and cut after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Before accepting again when out of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
+/// While connections have to wait, the log says so at most once in this time.
+const FULL_SAID_EVERY: Duration = Duration::from_secs(60);
+
+mod connection;
 
 #[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use client_sdk::NodeMember;
 use election_svc::ElectionService;
 use host::{
     config::{self, MemberConfig, MemberRole, NodeConfig},
+    descriptors::{self, Connections},
     listen::{self, Listener},
     shutdown::{self, drained},
 };
@@ -37,7 +38,6 @@ pub(crate) async fn run(args: &Serve) -> Result<(), Failure> {
     let shutdown = shutdown::on_signals().doing("listen for signals")?;
     // Ports before data: who finds the port taken has touched nothing.
     let ports = Ports::bind(&node).await?;
-    let _pid_file = node.pid_file.clone().map(PidFile::write).transpose()?;
     let ran = serve(&node, ports, shutdown).await;
     if ran.is_ok() {
         tracing::info!("node {} has stopped", node.id);
@@ -52,6 +52,8 @@ async fn serve(node: &NodeConfig, ports: Ports, shutdown: CancellationToken) -> 
     // Recovery blocks on the disk, and nothing else runs yet.
     let quorum = QuorumService::open(quorum_config(node)?, election.handle.clone(), shutdown.clone())
         .map_err(|e| Failure::refused(e.to_string()))?;
+    // The data directory is ours from here on; before, the file could be that of the process that has it.
+    let _pid_file = node.pid_file.clone().map(PidFile::write).transpose()?;
     let store = StoreService::open(store_config(node), quorum.handle(), shutdown.clone())
         .map_err(|e| Failure::refused(e.to_string()))?;
 
@@ -63,11 +65,10 @@ async fn serve(node: &NodeConfig, ports: Ports, shutdown: CancellationToken) -> 
         .add_service(reflection()?);
 
     let drain = node.timing.drain;
-    let port = |listener, routes| listen::serve(listener, routes, shutdown.clone(), drain);
-    let mut services = Services { running: JoinSet::new(), shutdown: shutdown.clone() };
-    services.spawn("the election port", port(ports.election, Routes::new(election.server)));
-    services.spawn("the quorum port", port(ports.quorum, Routes::new(quorum.learn_service())));
-    services.spawn("the client port", port(ports.client, client_routes.routes()));
+    let max = Connections::sharing(descriptors::raise_limit());
+    let port = |listener, routes, max| listen::serve(listener, routes, max, shutdown.clone(), drain);
+    let learn = Routes::new(quorum.learn_service());
+    let mut services = Services::new(shutdown.clone());
     let driver = election.driver;
     services.spawn("the election", async move {
         driver.run().await;
@@ -75,6 +76,9 @@ async fn serve(node: &NodeConfig, ports: Ports, shutdown: CancellationToken) -> 
     });
     services.spawn("the quorum", quorum.run());
     services.spawn("the store", store.run());
+    services.spawn("the election port", port(ports.election, Routes::new(election.server), max.peer));
+    services.spawn("the quorum port", port(ports.quorum, learn, max.peer));
+    services.spawn("the client port", port(ports.client, client_routes.routes(), max.client));
     services.all_ended(drain).await
 }
 
@@ -171,42 +175,55 @@ fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, Failure
 }
 
 /// What runs until `shutdown`. If one ends before, all are told to: half a node is none.
+///
+/// To be spawned from below, each behind those that it rests on. Services that rest on one that fails soon fail as
+/// well, and may be quicker to say so; so of several failures, that of the lowest service is the reason.
 struct Services {
-    running: JoinSet<Result<(), Failure>>,
+    running: JoinSet<(usize, Result<(), Failure>)>,
     shutdown: CancellationToken,
 }
 
 impl Services {
+    fn new(shutdown: CancellationToken) -> Services {
+        Services { running: JoinSet::new(), shutdown }
+    }
+
     fn spawn<E: Display>(
         &mut self,
         name: &'static str,
         work: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
-        let shutdown = self.shutdown.clone();
+        let (level, shutdown) = (self.running.len(), self.shutdown.clone());
         self.running.spawn(async move {
-            let early = match work.await {
-                _ if shutdown.is_cancelled() => return Ok(()),
-                Ok(()) => format!("{name} ended without being asked to"),
+            let failure = match work.await {
+                // Also after the shutdown: what was to be written at the end may be lost.
                 Err(e) => format!("{name} failed: {e}"),
+                Ok(()) if shutdown.is_cancelled() => return (level, Ok(())),
+                Ok(()) => format!("{name} ended without being asked to"),
             };
+            tracing::error!("{failure}");
             shutdown.cancel();
-            Err(Failure::refused(early))
+            (level, Err(Failure::refused(failure)))
         });
     }
 
-    /// Waits for all, after `shutdown` not much longer than `drain`. Returns the first failure.
+    /// Waits for all, after `shutdown` not much longer than `drain`. Returns the reason if any has failed.
     async fn all_ended(mut self, drain: Duration) -> Result<(), Failure> {
         let shutdown = self.shutdown.clone();
-        let mut first = Ok(());
+        // By level; `None`, which is less than all, for what broke down: a defect of ours, whatever else failed.
+        let mut failures = BTreeMap::new();
         let ended = async {
             while let Some(ended) = self.running.join_next().await {
-                let ended = ended.unwrap_or_else(|e| {
-                    // A panic: a defect of ours. The log has its message.
-                    shutdown.cancel();
-                    Err(Failure::refused(format!("a service broke down: {e}")))
-                });
-                if first.is_ok() {
-                    first = ended;
+                match ended {
+                    Ok((_, Ok(()))) => {}
+                    Ok((level, Err(failure))) => drop(failures.insert(Some(level), failure)),
+                    Err(e) => {
+                        // A panic. The log has its message.
+                        shutdown.cancel();
+                        failures
+                            .entry(None)
+                            .or_insert(Failure::refused(format!("a service broke down: {e}")));
+                    }
                 }
             }
         };
@@ -214,7 +231,7 @@ impl Services {
         if drained(ended, &shutdown, drain + Duration::from_secs(1)).await.is_none() {
             tracing::warn!("services did not end in time; cut off");
         }
-        first
+        failures.pop_first().map_or(Ok(()), |(_, reason)| Err(reason))
     }
 }
 
@@ -273,5 +290,47 @@ impl Drop for PidFile {
         if let Err(e) = fs::remove_file(&self.0) {
             tracing::warn!("cannot remove {}: {e}", self.0.display());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRAIN: Duration = Duration::from_secs(60);
+
+    fn services() -> Services {
+        Services::new(CancellationToken::new())
+    }
+
+    #[tokio::test]
+    async fn the_lowest_failure_is_the_reason_though_others_were_quicker() {
+        let mut services = services();
+        let shutdown = services.shutdown.clone();
+        services.spawn("the quorum", async move {
+            // Told to stop by the store, which has found it gone.
+            shutdown.cancelled().await;
+            Err("no space left")
+        });
+        services.spawn("the store", async { Err("lost its quorum") });
+        let reason = services.all_ended(DRAIN).await.unwrap_err();
+        assert_eq!(reason.to_string(), "the quorum failed: no space left");
+    }
+
+    #[tokio::test]
+    async fn a_failure_after_the_shutdown_is_a_failure_and_an_orderly_end_is_none() {
+        let mut failing = services();
+        failing.shutdown.cancel();
+        failing.spawn("the store", async { Err("no last checkpoint") });
+        assert!(failing.all_ended(DRAIN).await.is_err());
+
+        let mut orderly = services();
+        orderly.shutdown.cancel();
+        orderly.spawn("the store", async { Ok::<(), Infallible>(()) });
+        assert!(orderly.all_ended(DRAIN).await.is_ok());
+
+        let mut early = services();
+        early.spawn("the store", async { Ok::<(), Infallible>(()) });
+        assert!(early.all_ended(DRAIN).await.is_err(), "nobody asked it to end");
     }
 }

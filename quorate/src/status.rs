@@ -37,7 +37,7 @@ pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
         answers.insert(status.id.0, status);
     }
 
-    let leader = answers.values().find(|s| s.role == Role::Leading && s.serving).map(|s| s.zxid);
+    let leader = answers.values().find(|s| leads(s)).map(|s| s.zxid);
     let rows: Vec<Row> = members
         .iter()
         .map(|m| match answers.get(&m.id.0) {
@@ -50,10 +50,14 @@ pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
     verdict(&rows, &behind, leader.is_some())
 }
 
-/// Whether a node has a leader and its tree has everything from before that leader's time: it has applied the marker
-/// that opens the leader's epoch.
+/// Whether a node serves clients, from a tree that has everything from before the leader's time.
 pub(crate) fn serves(status: &NodeStatus) -> bool {
-    status.serving && status.applied.epoch() == status.epoch
+    status.serving
+}
+
+/// Whether a node is an established leader: its marker is committed. It may yet have to apply that to its own tree.
+fn leads(status: &NodeStatus) -> bool {
+    status.role == Role::Leading && status.committed.epoch() == status.epoch
 }
 
 async fn ask_all(endpoints: &[String], timeout: Duration) -> BTreeMap<String, Option<NodeStatus>> {

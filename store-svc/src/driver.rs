@@ -13,7 +13,7 @@ use store_core::{
     server::{Answer, Ask, ConnId, Input, Op, Open, Output, Request, ToClient},
 };
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -53,20 +53,46 @@ pub(crate) enum FromClient {
         op: Op,
         /// Where the answer goes.
         reply: oneshot::Sender<Result<Answer, OpError>>,
+        /// The bytes that the call holds of [`crate::Bounds::total_bytes`], until it is answered or given up.
+        room: OwnedSemaphorePermit,
     },
     /// The client of a stream has gone.
     Closed {
         /// Which one.
         conn: ConnId,
     },
-    /// How the state is now.
-    Facts(oneshot::Sender<record::Header>),
+    /// How the store is now.
+    Facts(oneshot::Sender<Facts>),
+}
+
+/// What comes outside of [`FromClient`], because whoever says it cannot wait.
+pub(crate) enum Aside {
+    /// See [`Input::Drained`].
+    Drained {
+        /// Who.
+        conn: ConnId,
+        /// How much.
+        bytes: usize,
+    },
+    /// Nobody waits for the answer of a call any more. May come before the call does.
+    GivenUp {
+        /// Which one.
+        conn: ConnId,
+    },
+}
+
+/// How the store is.
+pub(crate) struct Facts {
+    /// Of the state.
+    pub(crate) state: record::Header,
+    /// See [`Server::ready`].
+    pub(crate) ready: bool,
 }
 
 /// Where answers for a connection go.
 enum Sink {
     Stream(Arc<Lane>),
-    Unary(oneshot::Sender<Result<Answer, OpError>>),
+    Unary { reply: oneshot::Sender<Result<Answer, OpError>>, _room: OwnedSemaphorePermit },
 }
 
 /// See the [module](self).
@@ -76,7 +102,7 @@ pub(crate) struct Driver<Q> {
     pub(crate) origin: Instant,
     pub(crate) quorum: Q,
     pub(crate) inputs: mpsc::Receiver<FromClient>,
-    pub(crate) drained: mpsc::UnboundedReceiver<(ConnId, usize)>,
+    pub(crate) asides: mpsc::UnboundedReceiver<Aside>,
     pub(crate) checkpointer: Checkpointer,
     /// See [`crate::Config`].
     pub(crate) snapshot_entries: u64,
@@ -103,6 +129,7 @@ impl<Q: Quorum> Driver<Q> {
             last_entry: now,
             entries: 0,
             log_bytes: 0,
+            snapshot_bytes: 0,
             rewrite: None,
             saving: false,
         };
@@ -129,7 +156,10 @@ enum Ended {
     /// To or from the quorum; only when the driver ends.
     Link,
     /// The quorum has the snapshot, or a better one.
-    Snapshot,
+    Snapshot {
+        /// The size of it; `None` if the quorum did not want all of it.
+        bytes: Option<u64>,
+    },
 }
 
 /// When the next checkpoint and the next snapshot are due.
@@ -142,10 +172,23 @@ struct Schedule {
     entries: u64,
     /// The same in bytes of the log.
     log_bytes: u64,
+    /// The size of the last snapshot; 0 if there was none in this run.
+    snapshot_bytes: u64,
     /// A new state that the table does not know of. Nothing else may be written before it.
     rewrite: Option<Vec<Bytes>>,
     /// Whether a snapshot is on its way.
     saving: bool,
+}
+
+impl Schedule {
+    /// Whether enough has been logged for a snapshot of a state with so many `znodes`: as many entries as it has
+    /// znodes, or as many bytes as the last snapshot had, but not less than the least. So writing snapshots costs at
+    /// most about as much as writing the log, however large the state is.
+    fn snapshot_due(&self, znodes: u64, least_entries: u64, least_bytes: u64) -> bool {
+        !self.saving
+            && (self.entries >= least_entries.max(znodes)
+                || self.log_bytes >= least_bytes.max(self.snapshot_bytes))
+    }
 }
 
 impl<Q: Quorum> Running<Q> {
@@ -165,7 +208,6 @@ impl<Q: Quorum> Running<Q> {
     async fn serve(&mut self) -> Result<(), StopReason> {
         let shutdown = self.driver.shutdown.clone();
         let to_quorum = self.to_quorum.clone();
-        let mut inputs = Vec::with_capacity(INPUTS_AT_ONCE);
         // Until every service that could let clients in is dropped.
         let mut clients = true;
         loop {
@@ -180,21 +222,33 @@ impl<Q: Quorum> Running<Q> {
                 () = shutdown.cancelled() => return Ok(()),
                 Some(ended) = self.tasks.join_next() => match ended {
                     Ok(Ok(Ended::Link)) => {}
-                    Ok(Ok(Ended::Snapshot)) => self.schedule.saving = false,
+                    Ok(Ok(Ended::Snapshot { bytes })) => {
+                        self.schedule.saving = false;
+                        self.schedule.snapshot_bytes = bytes.unwrap_or(self.schedule.snapshot_bytes);
+                    }
                     Ok(Err(reason)) => return Err(reason),
                     Err(e) => return Err(StopReason::Invariant(format!("a task of the store has died: {e}"))),
                 },
                 done = self.driver.checkpointer.done() => done?,
-                Some(said) = self.feed.recv(), if !held_back => self.on_quorum(said),
-                Some((conn, bytes)) = self.driver.drained.recv() => self.handle(Input::Drained { conn, bytes }),
+                Some(said) = self.feed.recv(), if !held_back => {
+                    self.on_quorum(said);
+                    // Where the quorum has more to say than can be applied, its turn never ends: clients would wait
+                    // until then, and sessions expire whose pings are here.
+                    self.on_asides_waiting();
+                    if !asking {
+                        self.on_clients_waiting();
+                    }
+                }
+                Some(aside) = self.driver.asides.recv() => self.on_aside(aside),
                 permit = to_quorum.reserve(), if asking => match permit {
                     Ok(permit) => permit.send(std::mem::take(&mut self.asks)),
                     // Its task has ended, and says why.
                     Err(_) => tokio::task::yield_now().await,
                 },
-                n = self.driver.inputs.recv_many(&mut inputs, INPUTS_AT_ONCE), if clients && !asking => {
-                    clients = n > 0;
-                    inputs.drain(..).for_each(|input| self.on_client(input));
+                input = self.driver.inputs.recv(), if clients && !asking => {
+                    clients = input.is_some();
+                    input.into_iter().for_each(|input| self.on_client(input));
+                    self.on_clients_waiting();
                 }
                 () = tokio::time::sleep_until(wake.into()) => self.handle(Input::Tick),
             }
@@ -208,7 +262,7 @@ impl<Q: Quorum> Running<Q> {
             match sink {
                 Sink::Stream(lane) => lane.end(Err(why.clone())),
                 // Whoever asked may have gone.
-                Sink::Unary(reply) => drop(reply.send(Err(why.clone()))),
+                Sink::Unary { reply, .. } => drop(reply.send(Err(why.clone()))),
             }
         }
         // Whoever comes now finds the door closed. For unary calls, the end of their channel says the same.
@@ -262,6 +316,7 @@ impl<Q: Quorum> Running<Q> {
             FromQuorum::State { state, pieces } => {
                 let now = self.now();
                 self.driver.server.replace_state(now, *state);
+                self.schedule.snapshot_bytes = pieces.iter().map(|p| p.len() as u64).sum();
                 self.schedule.rewrite = Some(pieces);
                 self.schedule.entries = 0;
                 self.schedule.log_bytes = 0;
@@ -278,16 +333,46 @@ impl<Q: Quorum> Running<Q> {
             FromClient::Requests { conn, acked, requests } => {
                 self.handle(Input::Requests { conn, acked, requests });
             }
-            FromClient::Unary { conn, op, reply } => {
-                self.sinks.insert(conn, Sink::Unary(reply));
+            // Given up on the way here.
+            FromClient::Unary { reply, .. } if reply.is_closed() => {}
+            FromClient::Unary { conn, op, reply, room } => {
+                self.sinks.insert(conn, Sink::Unary { reply, _room: room });
                 self.handle(Input::Unary { conn, op });
             }
-            FromClient::Closed { conn } => {
-                self.sinks.remove(&conn);
-                self.handle(Input::Closed { conn });
+            FromClient::Closed { conn } => self.on_closed(conn),
+            FromClient::Facts(reply) => {
+                let server = &self.driver.server;
+                // Whoever asked may have gone.
+                drop(reply.send(Facts { state: server.state().header(), ready: server.ready() }));
             }
-            // Whoever asked may have gone.
-            FromClient::Facts(reply) => drop(reply.send(self.driver.server.state().header())),
+        }
+    }
+
+    fn on_aside(&mut self, aside: Aside) {
+        match aside {
+            Aside::Drained { conn, bytes } => self.handle(Input::Drained { conn, bytes }),
+            Aside::GivenUp { conn } => self.on_closed(conn),
+        }
+    }
+
+    fn on_closed(&mut self, conn: ConnId) {
+        self.sinks.remove(&conn);
+        self.handle(Input::Closed { conn });
+    }
+
+    /// Takes what clients have sent already, up to a bound.
+    fn on_clients_waiting(&mut self) {
+        for _ in 0..INPUTS_AT_ONCE {
+            let Ok(input) = self.driver.inputs.try_recv() else { return };
+            self.on_client(input);
+        }
+    }
+
+    /// The same for asides.
+    fn on_asides_waiting(&mut self) {
+        for _ in 0..INPUTS_AT_ONCE {
+            let Ok(aside) = self.driver.asides.try_recv() else { return };
+            self.on_aside(aside);
         }
     }
 
@@ -301,7 +386,7 @@ impl<Q: Quorum> Running<Q> {
                 Output::Close { conn, why } => match self.sinks.remove(&conn) {
                     Some(Sink::Stream(lane)) => lane.end(why),
                     // Whoever asked may have gone.
-                    Some(Sink::Unary(reply)) => drop(reply.send(why.and(Err(no_answer())))),
+                    Some(Sink::Unary { reply, .. }) => drop(reply.send(why.and(Err(no_answer())))),
                     None => {}
                 },
                 Output::Stop { why } => return Err(StopReason::Invariant(why)),
@@ -320,8 +405,8 @@ impl<Q: Quorum> Running<Q> {
     fn send(&mut self, conn: ConnId, mut items: Vec<ToClient>) {
         match self.sinks.get(&conn) {
             Some(Sink::Stream(lane)) => lane.send(items),
-            Some(Sink::Unary(_)) => {
-                if let (Some(Sink::Unary(reply)), Some(ToClient::Reply { result, .. })) =
+            Some(Sink::Unary { .. }) => {
+                if let (Some(Sink::Unary { reply, .. }), Some(ToClient::Reply { result, .. })) =
                     (self.sinks.remove(&conn), items.pop())
                 {
                     // Whoever asked may have gone.
@@ -341,9 +426,11 @@ impl<Q: Quorum> Running<Q> {
             return self.driver.checkpointer.begin(Job::Rewrite(pieces));
         }
         let state = self.driver.server.state();
-        let entries_due = self.driver.snapshot_entries.max(state.tree().len() as u64);
-        let snapshot =
-            self.schedule.entries >= entries_due || self.schedule.log_bytes >= self.driver.snapshot_bytes;
+        let snapshot = self.schedule.snapshot_due(
+            state.tree().len() as u64,
+            self.driver.snapshot_entries,
+            self.driver.snapshot_bytes,
+        );
         let due = self.checkpoint_due().is_some_and(|at| Instant::now() >= at);
         if !snapshot && !due {
             return;
@@ -357,8 +444,9 @@ impl<Q: Quorum> Running<Q> {
             let (pieces, rest) = mpsc::channel(PIECES_AHEAD);
             let (quorum, zxid) = (self.driver.quorum.clone(), changes.header.applied);
             self.tasks.spawn(async move {
-                quorum.save_snapshot(zxid, Pieces(rest)).await?;
-                Ok(Ended::Snapshot)
+                let (pieces, mut whole) = Pieces::new(rest);
+                quorum.save_snapshot(zxid, pieces).await?;
+                Ok(Ended::Snapshot { bytes: whole.try_recv().ok() })
             });
             pieces
         });
@@ -410,3 +498,6 @@ const DIRTY_MANY: usize = 65_536;
 const DIRTY_MAX: usize = 1 << 20;
 /// Pieces of a snapshot between the checkpoint thread and the quorum.
 const PIECES_AHEAD: usize = 4;
+
+#[cfg(test)]
+mod tests;

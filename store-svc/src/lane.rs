@@ -13,7 +13,7 @@ use store_core::server::{ConnId, ToClient};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use crate::Bounds;
+use crate::{Bounds, driver::Aside};
 
 /// The driver is told in steps of so many bytes how far a client has taken its answers; less than any useful
 /// `Limits::unsent_max`.
@@ -31,7 +31,7 @@ pub(crate) struct Lane {
     /// Bytes of requests that all streams may have under way.
     total: Arc<Semaphore>,
     /// Tells the driver. Unbounded, but there is one message for each [`DRAINED_STEP`] that was sent.
-    drained: mpsc::UnboundedSender<(ConnId, usize)>,
+    asides: mpsc::UnboundedSender<Aside>,
 }
 
 struct Inner {
@@ -54,7 +54,7 @@ impl Lane {
         conn: ConnId,
         bounds: Bounds,
         total: Arc<Semaphore>,
-        drained: mpsc::UnboundedSender<(ConnId, usize)>,
+        asides: mpsc::UnboundedSender<Aside>,
     ) -> Lane {
         let inner = Inner {
             out: VecDeque::new(),
@@ -67,7 +67,7 @@ impl Lane {
             progress: Instant::now(),
         };
         let (inner, room, over) = (Mutex::new(inner), Notify::new(), CancellationToken::new());
-        Lane { conn, bounds, inner, room, over, total, drained }
+        Lane { conn, bounds, inner, room, over, total, asides }
     }
 
     // ---- for the driver ----
@@ -198,7 +198,8 @@ impl Lane {
         inner.drained += weight;
         if inner.drained >= DRAINED_STEP {
             // Without a driver nobody needs to know.
-            let _ = self.drained.send((self.conn, std::mem::take(&mut inner.drained)));
+            let bytes = std::mem::take(&mut inner.drained);
+            let _ = self.asides.send(Aside::Drained { conn: self.conn, bytes });
         }
         drop(inner);
         self.total.add_permits(freed);

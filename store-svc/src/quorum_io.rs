@@ -10,7 +10,7 @@ use store_core::{
     Loader, State,
     server::{Ask, Committed, Feed},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::StopReason;
 
@@ -105,11 +105,32 @@ pub(crate) async fn write_asks<Q: Quorum>(
 }
 
 /// The pieces of a snapshot as they come from the checkpoint thread.
-pub(crate) struct Pieces(pub(crate) mpsc::Receiver<Bytes>);
+pub(crate) struct Pieces {
+    rest: mpsc::Receiver<Bytes>,
+    /// Of those that were taken.
+    bytes: u64,
+    /// For whoever wants to know the size of the whole.
+    whole: Option<oneshot::Sender<u64>>,
+}
+
+impl Pieces {
+    /// Also says how large the snapshot was, once all pieces are taken.
+    pub(crate) fn new(rest: mpsc::Receiver<Bytes>) -> (Pieces, oneshot::Receiver<u64>) {
+        let (whole, size) = oneshot::channel();
+        (Pieces { rest, bytes: 0, whole: Some(whole) }, size)
+    }
+}
 
 impl Chunks for Pieces {
     async fn next(&mut self) -> Option<Bytes> {
-        self.0.recv().await
+        let piece = self.rest.recv().await;
+        match (&piece, self.whole.take_if(|_| piece.is_none())) {
+            (Some(piece), _) => self.bytes += piece.len() as u64,
+            // Whoever asked may have gone.
+            (None, Some(whole)) => drop(whole.send(self.bytes)),
+            (None, None) => {}
+        }
+        piece
     }
 }
 

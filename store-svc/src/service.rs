@@ -19,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    driver::{Driver, FromClient},
+    driver::{Aside, Driver, FromClient},
     grpc::{CoordinationService, Front, NodeService},
     table::{self, Checkpointer, TableError},
 };
@@ -42,7 +42,7 @@ pub struct Config {
     /// A snapshot is made after so many entries, or as many as there are znodes if that is more, so that its cost per
     /// entry stays the same however large the tree is.
     pub snapshot_entries: u64,
-    /// Or after so many bytes of log.
+    /// Or after so many bytes of log, or as many as the last snapshot had if that is more.
     pub snapshot_bytes: u64,
 }
 
@@ -128,7 +128,7 @@ pub struct StoreService<Q> {
     started: Instant,
     front: Front,
     inputs: mpsc::Receiver<FromClient>,
-    drained: mpsc::UnboundedReceiver<(server::ConnId, usize)>,
+    asides: mpsc::UnboundedReceiver<Aside>,
     ready: watch::Sender<bool>,
     tasks: TaskTracker,
 }
@@ -153,12 +153,12 @@ impl<Q: Quorum> StoreService<Q> {
         );
         let checkpointer = Checkpointer::start(table)?;
         let (to_driver, inputs) = mpsc::channel(INPUT_QUEUE);
-        let (to_driver_drained, drained) = mpsc::unbounded_channel();
+        let (asides_to_driver, asides) = mpsc::unbounded_channel();
         let tasks = TaskTracker::new();
         let front = Front {
             me: config.me,
             inputs: to_driver,
-            drained: to_driver_drained,
+            asides: asides_to_driver,
             next_conn: Arc::new(AtomicU64::new(1)),
             total: Arc::new(Semaphore::new(config.bounds.total_bytes.min(Semaphore::MAX_PERMITS))),
             bounds: config.bounds,
@@ -175,7 +175,7 @@ impl<Q: Quorum> StoreService<Q> {
             started,
             front,
             inputs,
-            drained,
+            asides,
             ready,
             tasks,
         })
@@ -222,7 +222,7 @@ impl<Q: Quorum> StoreService<Q> {
             origin: Instant::now(),
             quorum: self.quorum,
             inputs: self.inputs,
-            drained: self.drained,
+            asides: self.asides,
             checkpointer: self.checkpointer,
             snapshot_entries: self.config.snapshot_entries,
             snapshot_bytes: self.config.snapshot_bytes,

@@ -10,6 +10,9 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::*;
 
+/// More connections than any test opens.
+const MANY: usize = 100;
+
 fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
@@ -20,7 +23,7 @@ async fn health_server(drain: Duration) -> (SocketAddr, CancellationToken, Runni
     let listener = Listener::bind("test", loopback()).await.unwrap();
     let (address, shutdown) = (listener.address(), CancellationToken::new());
     let (_, health) = tonic_health::server::health_reporter();
-    let serving = tokio::spawn(serve(listener, Routes::new(health), shutdown.clone(), drain));
+    let serving = tokio::spawn(serve(listener, Routes::new(health), MANY, shutdown.clone(), drain));
     (address, shutdown, serving)
 }
 
@@ -33,12 +36,32 @@ async fn health_client(address: SocketAddr) -> HealthClient<tonic::transport::Ch
 async fn every_accepted_connection_has_nodelay() {
     let listener = Listener::bind("test", loopback()).await.unwrap();
     let address = listener.address();
-    let mut incoming = Incoming::new(listener.inner);
+    let mut incoming = Incoming::new(listener.inner, address, MANY);
     for _ in 0..3 {
         let _client = TcpStream::connect(address).await.unwrap();
         let accepted = incoming.next().await.unwrap().unwrap();
-        assert!(accepted.nodelay().unwrap());
+        assert!(accepted.stream().nodelay().unwrap());
     }
+}
+
+#[tokio::test]
+async fn further_connections_wait_until_one_ends() {
+    let listener = Listener::bind("test", loopback()).await.unwrap();
+    let address = listener.address();
+    let mut incoming = Incoming::new(listener.inner, address, 2);
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        // The system completes the handshake of the third as well; it waits in the backlog.
+        clients.push(TcpStream::connect(address).await.unwrap());
+    }
+    let first = incoming.next().await.unwrap().unwrap();
+    let _second = incoming.next().await.unwrap().unwrap();
+    let early = tokio::time::timeout(Duration::from_millis(20), incoming.next()).await;
+    assert!(early.is_err(), "no place is left");
+    drop(first);
+    let third = incoming.next().await.unwrap().unwrap();
+    let peer = third.stream().peer_addr().unwrap();
+    assert_eq!(peer, clients[2].local_addr().unwrap());
 }
 
 #[tokio::test]
@@ -108,7 +131,8 @@ async fn accepting_survives_faults_and_does_not_spin_when_out_of_descriptors() {
     let listener = Listener::bind("test", loopback()).await.unwrap();
     let address = listener.address();
     let faults = [ECONNABORTED, EMFILE, EMFILE, ECONNABORTED].map(io::Error::from_raw_os_error);
-    let mut incoming = Incoming::new(Scripted { faults: RefCell::new(faults.into()), real: listener.inner });
+    let acceptor = Scripted { faults: RefCell::new(faults.into()), real: listener.inner };
+    let mut incoming = Incoming::new(acceptor, address, MANY);
     // Waits in the listener's backlog when the faults are through.
     let _client = std::net::TcpStream::connect(address).unwrap();
     let before = Instant::now();

@@ -14,7 +14,11 @@ use store_core::server::{Answer, ConnId, Op};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
-use crate::{Bounds, driver::FromClient, lane::Lane};
+use crate::{
+    Bounds,
+    driver::{Aside, FromClient},
+    lane::Lane,
+};
 
 pub use coordination::CoordinationService;
 pub use node::NodeService;
@@ -24,7 +28,7 @@ pub use node::NodeService;
 pub(crate) struct Front {
     pub(crate) me: PeerId,
     pub(crate) inputs: mpsc::Sender<FromClient>,
-    pub(crate) drained: mpsc::UnboundedSender<(ConnId, usize)>,
+    pub(crate) asides: mpsc::UnboundedSender<Aside>,
     pub(crate) next_conn: Arc<AtomicU64>,
     pub(crate) total: Arc<Semaphore>,
     pub(crate) bounds: Bounds,
@@ -38,7 +42,7 @@ impl Front {
     }
 
     fn lane(&self, conn: ConnId) -> Arc<Lane> {
-        Arc::new(Lane::new(conn, self.bounds, self.total.clone(), self.drained.clone()))
+        Arc::new(Lane::new(conn, self.bounds, self.total.clone(), self.asides.clone()))
     }
 
     /// Tells the driver.
@@ -49,14 +53,35 @@ impl Front {
     /// Asks one thing without a session.
     async fn call(&self, op: Op) -> Result<Answer, OpError> {
         let bytes = weight(&op).min(self.bounds.total_bytes).min(u32::MAX as usize);
-        let _under_way = self.total.acquire_many(bytes as u32).await.map_err(|_| self.stopping())?;
+        let room = self.total.clone().acquire_many_owned(bytes as u32).await.map_err(|_| self.stopping())?;
         let (reply, answer) = oneshot::channel();
-        self.tell(FromClient::Unary { conn: self.connect(), op, reply }).await?;
-        answer.await.unwrap_or_else(|_| Err(self.stopping()))
+        let conn = self.connect();
+        let mut call = Call { conn, answer, asides: &self.asides };
+        self.tell(FromClient::Unary { conn, op, reply, room }).await?;
+        (&mut call.answer).await.unwrap_or_else(|_| Err(self.stopping()))
     }
 
     fn stopping(&self) -> OpError {
         OpError::Unavailable(format!("node {} is shutting down; connect to another node", self.me))
+    }
+}
+
+/// A call that waits for its answer. If it is dropped before, because the client has hung up, the driver is told.
+struct Call<'a> {
+    conn: ConnId,
+    answer: oneshot::Receiver<Result<Answer, OpError>>,
+    asides: &'a mpsc::UnboundedSender<Aside>,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if self.answer.is_terminated() {
+            return;
+        }
+        // First, so that a driver that learns of it before it has the call finds nobody waiting for that.
+        self.answer.close();
+        // Without a driver nobody needs to know.
+        let _ = self.asides.send(Aside::GivenUp { conn: self.conn });
     }
 }
 

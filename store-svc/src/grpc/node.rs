@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::Front;
-use crate::driver::FromClient;
+use crate::driver::{Facts, FromClient};
 
 /// Answers for [`proto::v1::node_server::NodeServer`].
 pub struct NodeService<Q> {
@@ -28,14 +28,16 @@ impl<Q: Quorum> Node for NodeService<Q> {
         let stopping = || to_status(&self.front.stopping());
         let (reply, facts) = oneshot::channel();
         self.front.tell(FromClient::Facts(reply)).await.map_err(|e| to_status(&e))?;
-        let state = facts.await.map_err(|_| stopping())?;
+        let Facts { state, ready } = facts.await.map_err(|_| stopping())?;
         // Asked second, so that what is applied is never ahead of what is committed.
         let quorum = self.quorum.status().await.map_err(|_| stopping())?;
         let status = NodeStatus {
             id: self.front.me,
             ensemble: self.ensemble.clone(),
             role: quorum.role,
-            serving: quorum.serving,
+            // A new leader's marker is behind everything that older leaders have committed. Until this node has applied
+            // it, its tree may be an old one.
+            serving: quorum.serving && ready && state.applied.epoch() == quorum.epoch,
             leader: quorum.leader,
             epoch: quorum.epoch,
             zxid: quorum.last,

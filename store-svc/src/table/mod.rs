@@ -18,6 +18,9 @@ pub(crate) use recovery::open;
 /// What went wrong with a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
+    /// Somebody has it open. That is no damage.
+    #[error("{0} is in use by another process: stop that one")]
+    InUse(String),
     /// The disk, or sled about it.
     #[error("the checkpoint cannot be read or written: {0}")]
     Io(#[from] std::io::Error),

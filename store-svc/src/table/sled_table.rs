@@ -5,6 +5,7 @@
 //!   keys are at most [`KEY_MAX`] long, so no page gets that large; files there from elsewhere are taken for damage.
 //! - A crash while it writes a snapshot leaves `snap.*.generating`, which it later takes for a snapshot and then never
 //!   opens again (1527, 1533): such files are removed first.
+//! - Its file stays locked until its threads have ended, which is after the drop of the table: [`wait_for_lock`].
 //! - It panics where it should fail (1387, 1410): every call is made under `catch_unwind`.
 //! - It may lose acknowledged writes to a flipped bit without a word: the digest of the state tells.
 
@@ -14,6 +15,8 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 use api::record::Record;
@@ -29,6 +32,8 @@ use super::{Table, TableError};
 const CHUNK: usize = 4096;
 /// Longer paths are replaced by a hash in the key. Should two ever collide, the digest tells.
 const KEY_MAX: usize = 256;
+/// So long a table that is closed already may stay locked.
+const CLOSING: Duration = Duration::from_secs(5);
 /// sled's page cache, in bytes. Records are read only at the start and for snapshots.
 const CACHE: u64 = 16 << 20;
 /// Most records of a batch while the whole table is written anew, to bound memory.
@@ -47,6 +52,7 @@ pub(super) struct SledTable {
 impl SledTable {
     /// Opens the table in `dir`, or makes an empty one.
     pub(super) fn open(dir: &Path) -> Result<SledTable, TableError> {
+        wait_for_lock(&dir.join("db"))?;
         remove_unfinished_snapshots(dir)?;
         if fs::read_dir(dir.join("blobs")).is_ok_and(|mut files| files.next().is_some()) {
             return Err(TableError::Damaged("it has blob files, which are never synced".into()));
@@ -215,6 +221,26 @@ fn znode_key(path: &str) -> Vec<u8> {
 
 fn chunk_key(key: &[u8], n: u16) -> Vec<u8> {
     [key, &n.to_be_bytes()].concat()
+}
+
+/// Waits while whoever had the table before lets go of its file, as sled does in the background.
+pub(super) fn wait_for_lock(path: &Path) -> Result<(), TableError> {
+    let file = match File::open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let start = Instant::now();
+    loop {
+        match file.try_lock() {
+            // sled takes it itself.
+            Ok(()) => return Ok(file.unlock()?),
+            Err(fs::TryLockError::Error(e)) => return Err(e.into()),
+            Err(fs::TryLockError::WouldBlock) if start.elapsed() > CLOSING => {
+                return Err(TableError::InUse(path.display().to_string()));
+            }
+            Err(fs::TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(2)),
+        }
+    }
 }
 
 fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {

@@ -7,7 +7,10 @@ use api::{
     record::Record,
 };
 
-use super::{sled_table::SledTable, *};
+use super::{
+    sled_table::{SledTable, wait_for_lock},
+    *,
+};
 
 fn z(counter: u32) -> Zxid {
     Zxid::new(Epoch(1), counter)
@@ -158,6 +161,7 @@ fn a_record_that_is_wrong_or_missing_is_found_by_the_digest() {
     grow(&mut state, 50);
     open(dir.path()).unwrap().0.write(state.take_dirty()).unwrap();
     // As sled does when a bit flips: one key is gone, and nothing says so.
+    wait_for_lock(&dir.path().join("table/db")).unwrap();
     let db = sled::open(dir.path().join("table")).unwrap();
     let key = db.iter().keys().nth(5).unwrap().unwrap();
     db.remove(key).unwrap();

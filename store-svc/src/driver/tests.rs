@@ -1,0 +1,120 @@
+use api::{Epoch, PeerId, Ticket, Zxid};
+use store_core::server::{Committed, Config, Feed, Limits};
+
+use super::*;
+use crate::{table, testing::MemoryQuorum};
+
+/// A driver whose feed and inputs are filled by the test.
+struct Harness {
+    running: Running<MemoryQuorum>,
+    feed: mpsc::Sender<FromQuorum>,
+    inputs: mpsc::Sender<FromClient>,
+    /// What else the driver must find open.
+    _ends: (mpsc::UnboundedSender<Aside>, mpsc::Receiver<Vec<Ask>>, tempfile::TempDir),
+}
+
+impl Harness {
+    fn new() -> Harness {
+        let dir = tempfile::tempdir().unwrap();
+        let (table, state) = table::open(dir.path()).unwrap();
+        let me = PeerId(1);
+        let core = Config { me, first_ticket: Ticket(1), limits: Limits::default() };
+        let (to_driver, inputs) = mpsc::channel(8);
+        let (to_driver_aside, asides) = mpsc::unbounded_channel();
+        let (feed_in, feed) = mpsc::channel(quorum_io::FEED_QUEUE);
+        let (to_quorum, asks) = mpsc::channel(quorum_io::ASK_QUEUE);
+        let now = Instant::now();
+        let driver = Driver {
+            server: Server::new(Time(0), core, state),
+            origin: now,
+            quorum: MemoryQuorum::new(me),
+            inputs,
+            asides,
+            checkpointer: Checkpointer::start(table).unwrap(),
+            snapshot_entries: u64::MAX,
+            snapshot_bytes: u64::MAX,
+            ready: watch::channel(false).0,
+            shutdown: CancellationToken::new(),
+        };
+        let running = Running {
+            driver,
+            sinks: HashMap::new(),
+            feed,
+            to_quorum,
+            asks: Vec::new(),
+            tasks: JoinSet::new(),
+            schedule: schedule(now),
+        };
+        Harness { running, feed: feed_in, inputs: to_driver, _ends: (to_driver_aside, asks, dir) }
+    }
+}
+
+fn schedule(now: Instant) -> Schedule {
+    Schedule {
+        checkpoint: now,
+        last_entry: now,
+        entries: 0,
+        log_bytes: 0,
+        snapshot_bytes: 0,
+        rewrite: None,
+        saving: false,
+    }
+}
+
+#[tokio::test]
+async fn clients_have_their_turn_while_the_feed_has_more() {
+    let mut harness = Harness::new();
+    for epoch in 1..=4 {
+        let marker = Committed { zxid: Zxid::marker(Epoch(epoch)), time_ms: 1, origin: None, command: None };
+        let items = vec![Feed::Committed(vec![marker])];
+        harness.feed.try_send(FromQuorum::Feed { items, log_bytes: 1 }).ok().unwrap();
+    }
+    let (reply, facts) = oneshot::channel();
+    harness.inputs.try_send(FromClient::Facts(reply)).ok().unwrap();
+    let facts = tokio::select! {
+        facts = facts => facts.unwrap(),
+        ended = harness.running.serve() => panic!("{ended:?}"),
+    };
+    assert_eq!(facts.state.applied, Zxid::marker(Epoch(1)), "behind the first message, not behind all");
+}
+
+#[test]
+fn a_snapshot_is_due_when_the_log_has_grown_as_much_as_the_state() {
+    let mut s = schedule(Instant::now());
+    s.entries = 100;
+    assert!(s.snapshot_due(100, 10, 1000));
+    assert!(!s.snapshot_due(101, 10, 1000), "fewer entries than znodes");
+    (s.entries, s.log_bytes) = (0, 1000);
+    assert!(s.snapshot_due(0, 10, 1000));
+    s.snapshot_bytes = 5000;
+    assert!(!s.snapshot_due(0, 10, 1000), "fewer bytes than the last snapshot had");
+    s.log_bytes = 5000;
+    assert!(s.snapshot_due(0, 10, 1000));
+    s.saving = true;
+    assert!(!s.snapshot_due(0, 10, 1000), "one at a time");
+}
+
+#[tokio::test]
+async fn a_call_that_is_given_up_gives_its_room_back_and_is_forgotten() {
+    let mut harness = Harness::new();
+    let total = Arc::new(tokio::sync::Semaphore::new(100));
+    let room = total.clone().try_acquire_many_owned(60).unwrap();
+    let (reply, waiting) = oneshot::channel();
+    // Waits in the core: there is no quorum yet.
+    harness.running.on_client(FromClient::Unary { conn: ConnId(1), op: Op::Sync, reply, room });
+    harness.running.carry_out().unwrap();
+    assert_eq!(total.available_permits(), 40, "held while the core has the call");
+    drop(waiting);
+    harness.running.on_aside(Aside::GivenUp { conn: ConnId(1) });
+    assert_eq!(total.available_permits(), 100);
+    assert!(harness.running.sinks.is_empty());
+
+    // The news may overtake the call.
+    let room = total.clone().try_acquire_many_owned(60).unwrap();
+    let (reply, answer) = oneshot::channel();
+    drop(answer);
+    harness.running.on_aside(Aside::GivenUp { conn: ConnId(2) });
+    harness.running.on_client(FromClient::Unary { conn: ConnId(2), op: Op::Sync, reply, room });
+    assert_eq!(total.available_permits(), 100);
+    assert!(harness.running.sinks.is_empty());
+}
