@@ -3,11 +3,11 @@
 //! Everything that decides is in [`quorum_core`]; everything on disk in [`quorum_log`]. This crate carries out what
 //! the core says:
 //!
-//! - [`driver`]: one task, one loop, one `match` over the core's outputs. It never waits for anything but its inputs.
-//! - [`log_thread`]: the one thread that writes to the disk, in order, with group commit.
-//! - [`view`]: reading the log, from memory where possible.
-//! - [`learner_link`], [`leader_link`]: the two ends of the stream between a learner and its leader.
-//! - [`feed`], [`handle`]: what the store sees, the port [`api::ports::Quorum`].
+//! - `driver`: one task, one loop, one `match` over the core's outputs. It never waits for anything but its inputs.
+//! - `log_thread`: the one thread that writes to the disk, in order, with group commit.
+//! - `view`: reading the log, from memory where possible.
+//! - `learner_link`, `leader_link`: the two ends of the stream between a learner and its leader.
+//! - `feed`, `handle`: what the store sees, the port [`api::ports::Quorum`].
 
 mod backlog;
 mod driver;

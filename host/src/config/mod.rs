@@ -1,6 +1,6 @@
 //! The settings of a node: flag over environment (`QUORATE_*`) over file (TOML) over default.
 //!
-//! Each setting is written once, in [`NodeConfig::read`]: its key, what it means and its default. The name of its
+//! Each setting is written once, in `NodeConfig::read`: its key, what it means and its default. The name of its
 //! environment variable, the list of known keys, the hints for misspelt ones and `quorate config show` follow from
 //! that. All faults are reported together, each with the key, where it stands and what would be right.
 
