@@ -21,7 +21,6 @@ use tonic_health::{
     ServingStatus,
     pb::health_server::{Health, HealthServer},
 };
-use tonic_reflection::server::v1::{ServerReflection, ServerReflectionServer};
 
 use crate::{
     args::Serve,
@@ -62,7 +61,9 @@ async fn serve(node: &NodeConfig, ports: Ports, shutdown: CancellationToken) -> 
         .add_service(store.coordination())
         .add_service(store.node())
         .add_service(health(store.readiness()).await)
-        .add_service(reflection()?);
+        .add_service(reflection().build_v1().doing("describe the API")?)
+        // What older tools and other languages' libraries still ask for.
+        .add_service(reflection().build_v1alpha().doing("describe the API")?);
 
     let drain = node.timing.drain;
     let max = Connections::sharing(descriptors::raise_limit());
@@ -163,15 +164,13 @@ async fn health(mut ready: watch::Receiver<bool>) -> HealthServer<impl Health> {
 }
 
 /// Lets grpcurl and the like list what the client port offers.
-fn reflection() -> Result<ServerReflectionServer<impl ServerReflection>, Failure> {
+fn reflection() -> tonic_reflection::server::Builder<'static> {
     tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name("quorate.v1.Coordination")
         .with_service_name("quorate.v1.Node")
         .with_service_name("grpc.health.v1.Health")
-        .build_v1()
-        .doing("describe the API")
 }
 
 /// What runs until `shutdown`. If one ends before, all are told to: half a node is none.

@@ -321,6 +321,23 @@ async fn a_half_closed_stream_gets_all_its_answers() {
     node.stop().await;
 }
 
+/// Clients made from the schema may say all they have to say before they read.
+#[tokio::test]
+async fn a_half_closed_stream_also_learns_what_became_of_its_opening() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let mut client = node.client().await;
+    let first = |open| v1::SessionRequest { open: Some(open), ..Default::default() };
+    let open = v1::OpenSession { timeout_ms: 5000, ..Default::default() };
+    let mut answers = client.session(tokio_stream::once(first(open))).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().is_some_and(|m| m.opened.is_some()));
+    let open = v1::OpenSession { session_id: 0xdead, token: vec![0; 16].into(), ..Default::default() };
+    let mut answers = client.session(tokio_stream::once(first(open))).await.unwrap().into_inner();
+    let status = answers.message().await.unwrap_err();
+    assert_eq!(from_status(&status), api::OpError::SessionExpired(api::SessionId(0xdead)));
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn garbage_on_the_port_harms_nobody() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

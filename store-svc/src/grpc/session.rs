@@ -77,6 +77,8 @@ impl Reader {
             }
             OpenSession { resume: None, timeout_ms, .. } => Open::New { token: random_token()?, timeout_ms },
         };
+        // Counts like a request: a client that has said all still learns what became of it.
+        self.lane.admit(1, 0).await;
         self.front.tell(FromClient::Open { conn: self.conn, open, lane: self.lane.clone() }).await?;
         Ok(Some(message))
     }
@@ -231,7 +233,7 @@ impl Stream for Answers {
                 None => {}
             }
         }
-        this.lane.took(message.responses.len(), weight);
+        this.lane.took(message.responses.len() + usize::from(message.opened.is_some()), weight);
         Poll::Ready(Some(Ok(message)))
     }
 }
