@@ -1,10 +1,11 @@
 //! Starts, stops and kills ensembles.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The binary under test.
@@ -66,11 +67,14 @@ impl Ensemble {
             let status = up.wait().unwrap();
             let mut text = String::new();
             up.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-            // Another test may have taken a port between our look and the start.
+            // Another program may have taken a port between our look and the start.
             assert!(
-                text.contains("in use") && Instant::now() < deadline,
+                text.contains("in use") && !known && Instant::now() < deadline,
                 "`quorate up` ended with {status} before it was ready:\n{text}"
             );
+            for id in 1..=nodes {
+                let _ = std::fs::remove_dir_all(dir.join(format!("node-{id}")));
+            }
         }
     }
 
@@ -283,16 +287,26 @@ pub(crate) fn alive(pid: u32) -> bool {
     !dead || threads > 1
 }
 
-/// A base for `--base-port` whose ports are free at this moment, below the range from which the system picks ports.
+/// A base for `--base-port` whose ports are free, below the range from which the system picks ports. It stays ours
+/// until this process ends, also while no node runs, so that test processes can run side by side.
 pub(crate) fn free_ports(nodes: usize) -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
+    static OURS: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let locks = std::env::temp_dir().join("quorate-test-ports");
+    std::fs::create_dir_all(&locks).unwrap();
     let width = u16::try_from(20 * nodes).unwrap();
-    // Test binaries that run side by side start at different places.
-    let start = u16::try_from(std::process::id() % 97).unwrap() * 200;
-    loop {
-        let base = 10_000 + (start + NEXT.fetch_add(width, Ordering::Relaxed)) % 20_000;
-        if (base..base + width).all(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()) {
+    assert!(width <= SLOT);
+    let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
+    for base in (10_000..30_000).step_by(SLOT.into()) {
+        let lock = File::create(locks.join(base.to_string())).unwrap();
+        let free =
+            || (base..base + width).all(|port| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok());
+        if lock.try_lock().is_ok() && free() {
+            ours.push(lock);
             return base;
         }
     }
+    panic!("no {width} free ports from 10000 to 30000");
 }
+
+/// Ports that go together.
+const SLOT: u16 = 100;
