@@ -1,8 +1,9 @@
 //! The words that every part of Quorate shares.
 //!
 //! Nothing here does anything to the outside world: newtypes for the numbers of the protocol ([`Zxid`],
-//! [`Epoch`], [`PeerId`] ...), the operations of the tree ([`Write`], [`Read`]), their results and errors, and the
-//! *ports* ([`ports`]) through which one service calls another. A service knows its neighbour only as a port, so it
+//! [`Epoch`], [`PeerId`] ...), the operations of the tree ([`Write`], [`Read`]), their results and errors, what servers say
+//! to each other ([`peer`], [`vote`]), what a store keeps ([`record`]), and the *ports* ([`ports`]) through which one
+//! service calls another. A service knows its neighbour only as a port, so it
 //! cannot tell whether the neighbour lives in the same process.
 
 mod ensemble;
