@@ -30,6 +30,7 @@ use crate::{
 /// dropped. Needs a tokio runtime.
 #[derive(Clone, Debug)]
 pub struct Client {
+    /// Bounded by `room`, which a request has to get first.
     commands: mpsc::UnboundedSender<Command>,
     endpoints: Arc<[(String, Endpoint)]>,
     room: Arc<Room>,

@@ -28,6 +28,8 @@ pub use node::NodeService;
 pub(crate) struct Front {
     pub(crate) me: PeerId,
     pub(crate) inputs: mpsc::Sender<FromClient>,
+    /// Unbounded, because its senders are drops and polls, which cannot wait. At most one for each call under way and one
+    /// for each message of answers, and both are bounded by what clients may have unanswered.
     pub(crate) asides: mpsc::UnboundedSender<Aside>,
     pub(crate) next_conn: Arc<AtomicU64>,
     pub(crate) total: Arc<Semaphore>,
