@@ -8,8 +8,10 @@ pub enum Membership {
     /// Votes in elections and acknowledges proposals. `weight` counts towards the quorum; a voter of weight 0 follows
     /// but neither counts nor leads (ZooKeeper's `QuorumHierarchical` has the same rule).
     Voter {
-        /// Share of the quorum; 1 where nothing else is said.
+        /// Share of the quorum of its group; 1 where nothing else is said.
         weight: u32,
+        /// To which group of voters it belongs; 0 where nothing else is said.
+        group: u32,
     },
     /// Learns every commit and serves reads, but never counts, in elections or acks (S7).
     Observer,
@@ -35,12 +37,21 @@ pub enum EnsembleError {
     NoVoter,
 }
 
-/// Who belongs to the ensemble, and what a quorum of them is: voters that hold more than half of all weight. With
-/// equal weights this is `floor(n/2) + 1` of n voters (S7).
+/// Who belongs to the ensemble, and what a quorum of them is: in more than half of the groups, voters that hold more
+/// than half of the group's weight (ZooKeeper's `QuorumHierarchical`). Groups without weight do not count. With one
+/// group, as usual, that is more than half of all weight, and with equal weights `floor(n/2) + 1` of n voters (S7).
+///
+/// Two quorums always share a voter: their groups do, and within that group their voters do.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Ensemble {
     members: BTreeMap<PeerId, Membership>,
-    weight: u64,
+    /// The weight of each group that has any.
+    groups: BTreeMap<u32, u64>,
+}
+
+impl Membership {
+    /// A voter like any other: weight 1, in the one group.
+    pub const VOTER: Membership = Membership::Voter { weight: 1, group: 0 };
 }
 
 impl Ensemble {
@@ -50,19 +61,19 @@ impl Ensemble {
     /// A duplicate id, or nobody who could lead.
     pub fn new(members: impl IntoIterator<Item = Member>) -> Result<Ensemble, EnsembleError> {
         let mut map = BTreeMap::new();
-        let mut weight = 0u64;
+        let mut groups = BTreeMap::new();
         for m in members {
-            if let Membership::Voter { weight: w } = m.membership {
-                weight += u64::from(w);
+            if let Membership::Voter { weight: 1.., group } = m.membership {
+                *groups.entry(group).or_insert(0) += u64::from(weight_of(m.membership));
             }
             if map.insert(m.id, m.membership).is_some() {
                 return Err(EnsembleError::DuplicateId(m.id));
             }
         }
-        if weight == 0 {
+        if groups.is_empty() {
             return Err(EnsembleError::NoVoter);
         }
-        Ok(Ensemble { members: map, weight })
+        Ok(Ensemble { members: map, groups })
     }
 
     /// An ensemble of voters of equal weight, for tests and for the usual case.
@@ -70,9 +81,7 @@ impl Ensemble {
     /// # Errors
     /// As [`Ensemble::new`].
     pub fn of_voters(ids: impl IntoIterator<Item = u32>) -> Result<Ensemble, EnsembleError> {
-        Ensemble::new(
-            ids.into_iter().map(|id| Member { id: PeerId(id), membership: Membership::Voter { weight: 1 } }),
-        )
+        Ensemble::new(ids.into_iter().map(|id| Member { id: PeerId(id), membership: Membership::VOTER }))
     }
 
     /// All members in order of their ids.
@@ -100,32 +109,55 @@ impl Ensemble {
     /// The weight of `id` in quorums: 0 for observers and strangers.
     #[must_use]
     pub fn weight(&self, id: PeerId) -> u32 {
-        match self.membership(id) {
-            Some(Membership::Voter { weight }) => weight,
-            _ => 0,
-        }
+        self.membership(id).map_or(0, weight_of)
     }
 
     /// Whether these servers are a quorum. Observers and strangers among them count nothing.
     #[must_use]
     pub fn is_quorum(&self, ids: &BTreeSet<PeerId>) -> bool {
-        let have: u64 = ids.iter().map(|&id| u64::from(self.weight(id))).sum();
-        have * 2 > self.weight
+        let mut count = Count::default();
+        ids.iter().any(|&id| count.add(self, id))
     }
 
-    /// The highest value that a quorum of voters has reached, when each server in `reached` has reached its own value;
-    /// `None` while the servers in `reached` are no quorum.
+    /// The highest value that a quorum of voters has reached, when each server in `reached` has reached its own value
+    /// (and appears once); `None` while the servers in `reached` are no quorum.
     pub fn quorum_value<T: Copy + Ord>(&self, reached: impl IntoIterator<Item = (PeerId, T)>) -> Option<T> {
-        let mut values: Vec<(T, u32)> = reached.into_iter().map(|(id, t)| (t, self.weight(id))).collect();
-        values.sort_unstable_by_key(|v| std::cmp::Reverse(v.0));
-        let mut have = 0u64;
-        for (value, weight) in values {
-            have += u64::from(weight);
-            if have * 2 > self.weight {
-                return Some(value);
+        let mut values: Vec<(PeerId, T)> = reached.into_iter().collect();
+        values.sort_unstable_by_key(|&(_, value)| std::cmp::Reverse(value));
+        let mut count = Count::default();
+        values.into_iter().find(|&(id, _)| count.add(self, id)).map(|(_, value)| value)
+    }
+}
+
+fn weight_of(membership: Membership) -> u32 {
+    match membership {
+        Membership::Voter { weight, .. } => weight,
+        Membership::Observer => 0,
+    }
+}
+
+/// Counts servers until they are a quorum.
+#[derive(Default)]
+struct Count {
+    /// The weight so far of each group that has no majority yet; `None`: it has one.
+    groups: BTreeMap<u32, Option<u64>>,
+    majorities: usize,
+}
+
+impl Count {
+    /// Adds a server that was not added before. Whether they are a quorum now.
+    fn add(&mut self, ensemble: &Ensemble, id: PeerId) -> bool {
+        if let Some(Membership::Voter { weight, group }) = ensemble.membership(id)
+            && let Some(&all) = ensemble.groups.get(&group)
+            && let Some(have) = self.groups.entry(group).or_insert(Some(0))
+        {
+            *have += u64::from(weight);
+            if *have * 2 > all {
+                self.groups.insert(group, None);
+                self.majorities += 1;
             }
         }
-        None
+        self.majorities * 2 > ensemble.groups.len()
     }
 }
 
@@ -150,7 +182,7 @@ mod tests {
     #[test]
     fn s7_observers_and_strangers_never_count() {
         let observers = (4..=9).map(|id| Member { id: PeerId(id), membership: Membership::Observer });
-        let voters = (1..=3).map(|id| Member { id: PeerId(id), membership: Membership::Voter { weight: 1 } });
+        let voters = (1..=3).map(|id| Member { id: PeerId(id), membership: Membership::VOTER });
         let e = Ensemble::new(voters.chain(observers)).unwrap();
         assert!(!e.is_quorum(&set(&[1, 4, 5, 6, 7, 8, 9, 77])));
         assert!(e.is_quorum(&set(&[1, 3])));
@@ -167,11 +199,49 @@ mod tests {
 
     #[test]
     fn weights_count_and_bad_lists_are_refused() {
-        let v = |id, weight| Member { id: PeerId(id), membership: Membership::Voter { weight } };
+        let v = |id, weight| Member { id: PeerId(id), membership: Membership::Voter { weight, group: 0 } };
         let e = Ensemble::new([v(1, 3), v(2, 1), v(3, 1), v(4, 0)]).unwrap();
         assert!(e.is_quorum(&set(&[1])));
         assert!(!e.is_quorum(&set(&[2, 3, 4])));
         assert_eq!(Ensemble::new([v(1, 1), v(1, 1)]), Err(EnsembleError::DuplicateId(PeerId(1))));
         assert_eq!(Ensemble::new([v(1, 0)]), Err(EnsembleError::NoVoter));
+    }
+
+    #[test]
+    fn a_quorum_of_groups_is_a_majority_in_a_majority_of_them() {
+        // Three places with three servers each, and one more that has no weight anywhere.
+        let v =
+            |id, weight, group| Member { id: PeerId(id), membership: Membership::Voter { weight, group } };
+        let voters = (1..=9).map(|id| v(id, 1, (id - 1) / 3 + 1));
+        let e = Ensemble::new(voters.chain([v(10, 0, 4)])).unwrap();
+        assert!(e.is_quorum(&set(&[1, 2, 4, 5])), "two of three in two of three groups");
+        assert!(!e.is_quorum(&set(&[1, 2, 3, 4, 7])), "five of nine, but a majority in one group only");
+        assert!(!e.is_quorum(&set(&[1, 2, 10])), "a group without weight is no group");
+        let reached = [(1, 9), (2, 8), (3, 1), (4, 7), (5, 3), (6, 2), (7, 9)].map(|(i, v)| (PeerId(i), v));
+        assert_eq!(e.quorum_value(reached), Some(3));
+        assert_eq!(e.quorum_value(reached[..4].to_vec()), None);
+    }
+
+    #[test]
+    fn two_quorums_share_a_voter() {
+        let v =
+            |id, weight, group| Member { id: PeerId(id), membership: Membership::Voter { weight, group } };
+        let e = Ensemble::new([
+            v(1, 2, 1),
+            v(2, 1, 1),
+            v(3, 1, 2),
+            v(4, 1, 2),
+            v(5, 1, 3),
+            v(6, 1, 3),
+            v(7, 3, 3),
+        ]);
+        let e = e.unwrap();
+        let subsets =
+            || (0u32..128).map(|bits| (1..=7).filter(|i| bits >> (i - 1) & 1 == 1).map(PeerId).collect());
+        let quorums: Vec<BTreeSet<PeerId>> = subsets().filter(|s| e.is_quorum(s)).collect();
+        for a in &quorums {
+            assert!(quorums.iter().all(|b| !a.is_disjoint(b)));
+        }
+        assert!(!quorums.is_empty());
     }
 }

@@ -126,6 +126,20 @@ pub enum MultiOutcome {
     Checked,
 }
 
+/// How fresh the answer to a read has to be.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ReadLevel {
+    /// As far as the node that is asked has come; a session never sees less than it saw before, and always its own
+    /// earlier writes (ZooKeeper's reads). Needs no leader.
+    #[default]
+    Local,
+    /// The node has applied this entry.
+    AtLeast(Zxid),
+    /// Everything that was acknowledged to anybody before the read was asked. The leader confirms that it still leads
+    /// by a round of its quorum, which many reads share.
+    Linearizable,
+}
+
 /// A question that the tree of one node answers.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Read {

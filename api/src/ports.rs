@@ -25,8 +25,9 @@ pub struct Candidate {
 
 /// Fast leader election, as the quorum sees it.
 pub trait Election: Clone + Send + Sync + 'static {
-    /// Starts looking for a leader and returns the one that was found. A newer call ends an older one.
-    fn elect(&self, candidate: Candidate) -> impl Future<Output = Result<PeerId, PortClosed>> + Send;
+    /// Starts looking for a leader and returns the one that was found. A newer call ends an older one. Without a
+    /// candidate this server helps to choose but does not stand itself.
+    fn elect(&self, candidate: Option<Candidate>) -> impl Future<Output = Result<PeerId, PortClosed>> + Send;
 
     /// This server has synchronised with its leader in `epoch` and serves: from now on it answers the votes of others
     /// with this epoch (ZooKeeper's `updateElectionVote`), so that all answers agree.

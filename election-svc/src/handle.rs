@@ -11,7 +11,7 @@ pub struct Handle {
 /// What a handle asks of the driver.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Elect { candidate: Candidate, elected: oneshot::Sender<Result<PeerId, PortClosed>> },
+    Elect { candidate: Option<Candidate>, elected: oneshot::Sender<Result<PeerId, PortClosed>> },
     Settled { leader: PeerId, epoch: Epoch },
 }
 
@@ -26,7 +26,7 @@ impl Handle {
 }
 
 impl Election for Handle {
-    async fn elect(&self, candidate: Candidate) -> Result<PeerId, PortClosed> {
+    async fn elect(&self, candidate: Option<Candidate>) -> Result<PeerId, PortClosed> {
         let (elected, answer) = oneshot::channel();
         self.send(Command::Elect { candidate, elected }).await?;
         answer.await.unwrap_or_else(|_| Err(stopped()))

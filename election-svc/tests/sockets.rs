@@ -61,7 +61,7 @@ async fn s1_and_s3_and_s5_a_leader_stops_and_returns() {
 
 #[tokio::test]
 async fn s7_an_observer_learns_the_leader_and_a_single_voter_leads_alone() {
-    let voter = Member { id: PeerId(2), membership: Membership::Voter { weight: 1 } };
+    let voter = Member { id: PeerId(2), membership: Membership::VOTER };
     let observers = [1, 3].map(|id| Member { id: PeerId(id), membership: Membership::Observer });
     let mut net = Net::new(observers.into_iter().chain([voter])).await;
     net.start(2);
@@ -77,8 +77,8 @@ async fn a_newer_call_ends_an_older_one() {
     let mut net = Net::of_voters(3).await;
     net.start(1);
     let handle = net.handle(1);
-    let older = tokio::spawn(async move { handle.elect(at(0, 0)).await });
-    let mut newer = Box::pin(net.nodes[&1].handle.elect(at(0, 1)));
+    let older = tokio::spawn(async move { handle.elect(Some(at(0, 0))).await });
+    let mut newer = Box::pin(net.nodes[&1].handle.elect(Some(at(0, 1))));
     // Whichever comes first at the driver, exactly one of the two calls is ended by the other.
     tokio::select! {
         older = older => assert!(older.unwrap().is_err()),
@@ -158,7 +158,7 @@ async fn servers_of_two_ensembles_do_not_elect_together() {
     net.start(1);
     net.ensemble_name = "other".into();
     net.start(2);
-    let mut alone = net.handles([1, 2]).map(|h| Box::pin(async move { h.elect(at(0, 0)).await }));
+    let mut alone = net.handles([1, 2]).map(|h| Box::pin(async move { h.elect(Some(at(0, 0))).await }));
     let [one, two] = &mut alone;
     let both = async { tokio::join!(one, two) };
     assert!(timeout(Duration::from_secs(1), both).await.is_err(), "nobody is elected");
@@ -211,12 +211,12 @@ async fn after_shutdown_nothing_is_left() {
         let lonely = net.handle(1);
         net.stop(3).await;
         net.stop(2).await;
-        async move { lonely.elect(at(1, 1)).await }
+        async move { lonely.elect(Some(at(1, 1))).await }
     });
     // `stop` waits for the driver, and the driver for every task of its service.
     net.stop(1).await;
     assert!(matches!(soon(waits).await.unwrap(), Err(PortClosed(_))));
-    assert!(matches!(handle.elect(at(0, 0)).await, Err(PortClosed(_))));
+    assert!(matches!(handle.elect(Some(at(0, 0))).await, Err(PortClosed(_))));
     assert!(matches!(handle.settled(PeerId(3), Epoch(1)).await, Err(PortClosed(_))));
 }
 
@@ -312,8 +312,7 @@ impl Net {
     }
 
     async fn of_voters(n: u32) -> Net {
-        Net::new((1..=n).map(|id| Member { id: PeerId(id), membership: Membership::Voter { weight: 1 } }))
-            .await
+        Net::new((1..=n).map(|id| Member { id: PeerId(id), membership: Membership::VOTER })).await
     }
 
     fn start(&mut self, id: u32) {
@@ -365,7 +364,7 @@ impl Net {
     /// Lets a node look for a leader until it is stopped.
     fn look(&self, id: u32) -> JoinHandle<Result<PeerId, PortClosed>> {
         let handle = self.handle(id);
-        tokio::spawn(async move { handle.elect(at(0, 0)).await })
+        tokio::spawn(async move { handle.elect(Some(at(0, 0))).await })
     }
 
     /// Lets these nodes look at one time, and returns whom each was told to follow.
@@ -374,7 +373,7 @@ impl Net {
             .iter()
             .map(|&(id, candidate)| {
                 let handle = self.handle(id);
-                tokio::spawn(async move { handle.elect(candidate).await })
+                tokio::spawn(async move { handle.elect(Some(candidate)).await })
             })
             .collect();
         let mut leaders = vec![];

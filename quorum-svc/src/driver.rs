@@ -144,7 +144,7 @@ fn dial_delay(attempts: u32) -> Duration {
 
 /// What the task that talks to the election is asked.
 enum Ask {
-    Elect(Candidate),
+    Elect(Option<Candidate>),
     Settled { leader: PeerId, epoch: Epoch },
 }
 
@@ -254,7 +254,10 @@ impl<E: Election> Driver<E> {
     fn carry_out(&mut self, output: Output, asks: &mpsc::UnboundedSender<Ask>) {
         match output {
             Output::Elect(candidate) => {
-                tracing::info!(epoch = %candidate.epoch, zxid = %candidate.zxid, "looking for a leader");
+                match candidate {
+                    Some(c) => tracing::info!(epoch = %c.epoch, zxid = %c.zxid, "looking for a leader"),
+                    None => tracing::info!("looking for a leader without standing for election"),
+                }
                 let _ = asks.send(Ask::Elect(candidate));
             }
             Output::Settled { leader, epoch } => {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 struct Named(watch::Receiver<Option<PeerId>>);
 
 impl Election for Named {
-    async fn elect(&self, _: Candidate) -> Result<PeerId, PortClosed> {
+    async fn elect(&self, _: Option<Candidate>) -> Result<PeerId, PortClosed> {
         let mut leader = self.0.clone();
         let leader = leader.wait_for(Option::is_some).await.map_err(|e| PortClosed(e.to_string()))?;
         leader.ok_or_else(|| PortClosed("nobody".into()))

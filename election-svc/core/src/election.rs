@@ -41,9 +41,9 @@ impl Config {
 /// What can happen to an election.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Input {
-    /// This server has no leader (any more): look for one, standing with this candidate. While it looks already, it
-    /// begins anew.
-    Elect(Candidate),
+    /// This server has no leader (any more): look for one, standing with this candidate, or not standing at all but
+    /// voting for the best of the others. While it looks already, it begins anew.
+    Elect(Option<Candidate>),
     /// There is a new link to this peer; an older one, if there was one, is gone.
     Connected(PeerId),
     /// The link to this peer is gone.

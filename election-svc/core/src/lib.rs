@@ -16,7 +16,7 @@
 //! // A single server decides at once (S8).
 //! let alone = Ensemble::of_voters([1])?;
 //! let mut election = Election::new(Config::new(PeerId(1), alone));
-//! election.handle(Time(0), Input::Elect(Candidate::default()));
+//! election.handle(Time(0), Input::Elect(Some(Candidate::default())));
 //! assert_eq!(election.poll_output(), Some(Output::Elected { leader: PeerId(1), round: Round(1) }));
 //! # Ok::<(), api::EnsembleError>(())
 //! ```

@@ -12,7 +12,7 @@ use crate::{Election, Notification, Round, Vote};
 /// A search for a leader.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Looking {
-    /// The vote for this server itself; `None` if it cannot lead.
+    /// The vote for this server itself; `None` if it cannot or does not want to lead.
     own: Option<Vote>,
     /// The best vote of this round, which is this server's own vote as well. Observers never have one.
     pub(crate) proposal: Option<Vote>,
@@ -30,7 +30,7 @@ impl Looking {
 }
 
 impl Election {
-    pub(crate) fn on_elect(&mut self, now: Time, candidate: Candidate) {
+    pub(crate) fn on_elect(&mut self, now: Time, candidate: Option<Candidate>) {
         let me = self.config.me;
         let can_lead = self.config.ensemble.weight(me) > 0;
         // What others say of a leader was true before this server lost its own, and must be said again: else it would
@@ -39,7 +39,7 @@ impl Election {
             heard.take_if(|n| n.state != Role::Looking);
         }
         self.state = State::Looking(Looking {
-            own: can_lead.then_some(Vote { candidate, leader: me }),
+            own: candidate.filter(|_| can_lead).map(|candidate| Vote { candidate, leader: me }),
             proposal: None,
             decide_at: None,
             resend_at: now,

@@ -144,7 +144,7 @@ impl Sim {
         for id in 1..=voters {
             // The first can always lead, so that there is an ensemble.
             let weight = if weighted && id > 1 { rng.below(4) as u32 } else { 1 };
-            members.push(Member { id: PeerId(id), membership: Membership::Voter { weight } });
+            members.push(Member { id: PeerId(id), membership: Membership::Voter { weight, group: 0 } });
         }
         for id in voters + 1..=voters + observers {
             members.push(Member { id: PeerId(id), membership: Membership::Observer });
@@ -264,7 +264,7 @@ impl Sim {
                 self.link(id, peer);
             }
         }
-        self.input(id, Input::Elect(self.logs[&id]));
+        self.input(id, Input::Elect(Some(self.logs[&id])));
         self.schedule(100, Event::Check { at: id, start });
     }
 
@@ -363,7 +363,7 @@ impl Sim {
             let log = self.logs.get_mut(&at).unwrap();
             log.zxid.0 += self.rng.below(3);
             let candidate = *log;
-            return self.input(at, Input::Elect(candidate));
+            return self.input(at, Input::Elect(Some(candidate)));
         }
         if alive && state == Role::Leading {
             self.settle(at, &subjects);

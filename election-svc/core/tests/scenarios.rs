@@ -459,7 +459,7 @@ fn looking(vote: Vote, round: u64) -> Notification {
 }
 
 fn voter(id: u32, weight: u32) -> Member {
-    Member { id: PeerId(id), membership: Membership::Voter { weight } }
+    Member { id: PeerId(id), membership: Membership::Voter { weight, group: 0 } }
 }
 
 fn observer(id: u32) -> Member {
@@ -525,7 +525,7 @@ impl Net {
     }
 
     fn elect(&mut self, id: u32, candidate: Candidate) {
-        self.input(id, Input::Elect(candidate));
+        self.input(id, Input::Elect(Some(candidate)));
     }
 
     fn settled(&mut self, id: u32, leader: u32, epoch: u32) {

@@ -164,7 +164,8 @@ impl Layers {
 
     /// The list of members, in the order of their ids.
     pub(super) fn members(&mut self) -> Vec<MemberConfig> {
-        const MEANING: &str = "all servers: id, host, client_port, quorum_port, election_port, role, weight";
+        const MEANING: &str =
+            "all servers: id, host, client_port, quorum_port, election_port, role, weight, group";
         let given = self.flags.get("members").map(|t| (t.clone(), Source::Flag)).or_else(|| {
             let name = variable("members");
             self.env.get(&name).map(|t| (t.clone(), Source::Env(name.clone())))
@@ -261,8 +262,8 @@ impl Layers {
     }
 
     fn member(&mut self, table: &BTreeMap<String, Given>) -> MemberConfig {
-        const KEYS: [&str; 7] =
-            ["id", "host", "client_port", "quorum_port", "election_port", "role", "weight"];
+        const KEYS: [&str; 8] =
+            ["id", "host", "client_port", "quorum_port", "election_port", "role", "weight", "group"];
         for (key, given) in table {
             if !KEYS.contains(&key.as_str()) {
                 let at = format!("{}, in a member", given.source);
@@ -285,6 +286,7 @@ impl Layers {
             election_port: self.member_value(table, "election_port", ELECTION_PORT),
             role: self.member_value(table, "role", MemberRole::Voter),
             weight: self.member_value(table, "weight", 1),
+            group: self.member_value(table, "group", 0),
         };
         if id == PeerId(0) {
             self.problems.push(format!("{at}a member has the id 0; ids count from 1"));
@@ -299,8 +301,11 @@ impl Layers {
             self.problems
                 .push(format!("{at}member {id} has the port 0, which others cannot dial; name the port"));
         }
-        if config.role == MemberRole::Observer && table.contains_key("weight") {
-            self.problems.push(format!("{at}member {id} is an observer and has no weight; remove `weight`"));
+        for key in ["weight", "group"] {
+            if config.role == MemberRole::Observer && table.contains_key(key) {
+                self.problems
+                    .push(format!("{at}member {id} is an observer and has no {key}; remove `{key}`"));
+            }
         }
         config
     }

@@ -17,8 +17,10 @@ pub struct MemberConfig {
     pub election_port: u16,
     /// Whether it votes.
     pub role: MemberRole,
-    /// Share of the quorum, of a voter.
+    /// Share of the quorum of its group, of a voter.
     pub weight: u32,
+    /// Of a voter: a quorum is a majority of weight in a majority of groups.
+    pub group: u32,
 }
 
 /// How a member takes part, as written in the file.
@@ -53,7 +55,7 @@ impl MemberConfig {
     #[must_use]
     pub fn member(&self) -> Member {
         let membership = match self.role {
-            MemberRole::Voter => Membership::Voter { weight: self.weight },
+            MemberRole::Voter => Membership::Voter { weight: self.weight, group: self.group },
             MemberRole::Observer => Membership::Observer,
         };
         Member { id: self.id, membership }
@@ -90,12 +92,13 @@ impl value::Setting for MemberRole {
 impl MemberConfig {
     /// As an inline table of TOML.
     pub(super) fn to_toml(&self) -> String {
-        let weight = match self.role {
-            MemberRole::Voter => format!(", weight = {}", self.weight),
+        let vote = match self.role {
+            MemberRole::Voter if self.group == 0 => format!(", weight = {}", self.weight),
+            MemberRole::Voter => format!(", weight = {}, group = {}", self.weight, self.group),
             MemberRole::Observer => String::new(),
         };
         format!(
-            "{{ id = {}, host = {}, client_port = {}, quorum_port = {}, election_port = {}, role = {}{weight} }}",
+            "{{ id = {}, host = {}, client_port = {}, quorum_port = {}, election_port = {}, role = {}{vote} }}",
             self.id,
             self.host.to_toml(),
             self.client_port,

@@ -139,8 +139,8 @@ pub enum Input {
 /// What to do, in this order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Output {
-    /// Look for a leader.
-    Elect(Candidate),
+    /// Look for a leader; `None`: this server must not or does not want to lead.
+    Elect(Option<Candidate>),
     /// Tell the election that this server has settled.
     Settled {
         /// Whom it follows, or itself.

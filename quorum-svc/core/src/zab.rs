@@ -365,7 +365,7 @@ impl Zab {
             && self.durable == self.history.last()
         {
             self.role = Role::Looking { asked: true };
-            self.out.push_back(Output::Elect(Candidate { epoch: self.current, zxid: self.durable }));
+            self.out.push_back(Output::Elect(Some(Candidate { epoch: self.current, zxid: self.durable })));
         }
     }
 

@@ -105,7 +105,8 @@ impl World {
     fn build(weights: &[Option<u32>], requests_max: usize) -> World {
         let ids = 1..=u32::try_from(weights.len()).unwrap();
         let members = ids.clone().zip(weights).map(|(id, weight)| {
-            let membership = weight.map_or(Membership::Observer, |weight| Membership::Voter { weight });
+            let membership =
+                weight.map_or(Membership::Observer, |weight| Membership::Voter { weight, group: 0 });
             Member { id: PeerId(id), membership }
         });
         let config = Config {
@@ -579,6 +580,7 @@ impl World {
             Output::Elect(candidate) => {
                 let idle = node.disk.queue.iter().all(|op| matches!(op, Op::Purge(_)));
                 assert!(idle, "an election while the disk is busy");
+                let candidate = candidate.expect("nobody is leaving");
                 assert_eq!(candidate.zxid, stored.last(), "2845: stands with what is not durable");
                 node.candidate = Some(candidate);
             }
