@@ -115,7 +115,7 @@ fn s12_a_connection_that_breaks_between_trunc_and_diff_harms_nothing() {
     }
     w.break_links(2, 3);
     w.settle();
-    assert_eq!(w.nodes[&2].candidate.unwrap().zxid, z(5, 2));
+    assert_eq!(w.nodes[&2].candidate.flatten().unwrap().zxid, z(5, 2));
     w.elect_all(3);
     assert!(w.serving(2));
     assert_eq!(w.log(2), w.log(3));
@@ -466,7 +466,7 @@ fn zk_2845_what_was_logged_but_not_committed_stands_for_election() {
     w.submit(3, "x");
     w.settle();
     w.run(SYNC_LIMIT * 3);
-    assert_eq!(w.nodes[&3].candidate.unwrap().zxid, z(1, 1));
+    assert_eq!(w.nodes[&3].candidate.flatten().unwrap().zxid, z(1, 1));
     w.release(3, 1);
     w.release(3, 2);
     w.settle();
