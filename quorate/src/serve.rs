@@ -14,7 +14,10 @@ use host::{
 use quorum_svc::QuorumService;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use store_svc::StoreService;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{
@@ -34,23 +37,43 @@ pub(crate) async fn run(args: &Serve) -> Result<(), Failure> {
     }
     let settings = &args.settings;
     let node = config::load(settings.config.as_deref(), config::process_env(), &settings.flags())?.node;
-    let shutdown = shutdown::on_signals().doing("listen for signals")?;
+    let (quorum, opened) = oneshot::channel();
+    let shutdown = shutdown::on_signals_after(|| hand_over(opened)).doing("listen for signals")?;
     // Ports before data: who finds the port taken has touched nothing.
     let ports = Ports::bind(&node).await?;
-    let ran = serve(&node, ports, shutdown).await;
+    let ran = serve(&node, ports, quorum, shutdown).await;
     if ran.is_ok() {
         tracing::info!("node {} has stopped", node.id);
     }
     ran
 }
 
-/// Opens the services from below, election, quorum, store, and runs them.
-async fn serve(node: &NodeConfig, ports: Ports, shutdown: CancellationToken) -> Result<(), Failure> {
+/// Lets another node lead before this one stops. Not for long: an ensemble elects a leader as fast without its help.
+async fn hand_over(mut quorum: oneshot::Receiver<quorum_svc::Handle>) {
+    const LIMIT: Duration = Duration::from_secs(2);
+    // Before it is open it leads nobody.
+    let Ok(quorum) = quorum.try_recv() else { return };
+    match tokio::time::timeout(LIMIT, quorum.leave()).await {
+        // An error means that it has stopped already.
+        Ok(_) => {}
+        Err(_) => tracing::warn!("nobody took over within {LIMIT:?}; stopping all the same"),
+    }
+}
+
+/// Opens the services from below, election, quorum, store, and runs them. Hands the quorum out when it is open.
+async fn serve(
+    node: &NodeConfig,
+    ports: Ports,
+    opened: oneshot::Sender<quorum_svc::Handle>,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
     let election = ElectionService::new(election_config(node)?, shutdown.clone())
         .map_err(|e| Failure::usage(e.to_string()))?;
     // Recovery blocks on the disk, and nothing else runs yet.
     let quorum = QuorumService::open(quorum_config(node)?, election.handle.clone(), shutdown.clone())
         .map_err(|e| Failure::refused(e.to_string()))?;
+    // Nobody wants it any more if a signal came meanwhile.
+    let _ = opened.send(quorum.handle());
     // The data directory is ours from here on; before, the file could be that of the process that has it.
     let _pid_file = node.pid_file.clone().map(PidFile::write).transpose()?;
     let store = StoreService::open(store_config(node), quorum.handle(), shutdown.clone())

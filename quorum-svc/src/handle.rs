@@ -79,6 +79,19 @@ impl Quorum for Handle {
 }
 
 impl Handle {
+    /// Prepares this node to stop: if it leads, another server takes over first, which has everything and whom all others
+    /// agree on. Returns when nobody depends on this node any more, or nobody can take over. It goes on as a follower.
+    ///
+    /// # Errors
+    /// The service has stopped already.
+    pub async fn leave(&self) -> Result<(), PortClosed> {
+        let (reply, answer) = oneshot::channel();
+        if !self.links.send(Event::Leave(reply)).await {
+            return Err(stopped());
+        }
+        answer.await.map_err(|_| stopped())
+    }
+
     async fn write(&self, zxid: Zxid, mut chunks: impl Chunks) -> Result<(), SnapshotError> {
         let snapshots = self.snapshots.clone();
         let mut writer: SnapshotWriter = blocking(move || snapshots.begin(zxid)).await?;
