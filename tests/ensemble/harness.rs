@@ -155,6 +155,16 @@ impl Ensemble {
         self.extra.insert(id, child);
     }
 
+    /// Whether this process of a node has ended; one of ours is reaped.
+    pub(crate) fn gone(&mut self, id: usize, pid: u32) -> bool {
+        if let Some(child) = self.extra.get_mut(&id).filter(|child| child.id() == pid)
+            && child.try_wait().unwrap().is_some()
+        {
+            self.extra.remove(&id);
+        }
+        !alive(pid)
+    }
+
     /// What `status -o json` says, one object per node.
     pub(crate) fn status(&self) -> Vec<serde_json::Value> {
         let output = self.run(&["status", "-o", "json"]);
@@ -174,15 +184,17 @@ impl Ensemble {
         usize::try_from(leader.unwrap()).unwrap()
     }
 
+    /// Waits until all nodes serve.
+    pub(crate) fn all_serve(&self) {
+        eventually("all nodes serve", || self.status().iter().all(serves));
+    }
+
     /// Waits until all nodes serve and have applied the same, and checks that they then have the same state.
     pub(crate) fn agree(&self) {
         let mut nodes = Vec::new();
         let agree = within(PATIENCE, || {
             nodes = self.status();
-            let all_serve = nodes
-                .iter()
-                .all(|n| n["role"] == "leader" || n["role"] == "follower" || n["role"] == "observer");
-            all_serve
+            nodes.iter().all(serves)
                 && nodes.len() == self.endpoints.len()
                 && nodes.iter().all(|n| n["applied"] == nodes[0]["applied"] && n["zxid"] == n["applied"])
         });
@@ -232,6 +244,23 @@ impl Drop for Ensemble {
             let _ = up.wait();
         }
     }
+}
+
+fn serves(node: &serde_json::Value) -> bool {
+    ["leader", "follower", "observer"].iter().any(|role| node["role"] == *role)
+}
+
+/// Does something with the ensemble that blocks.
+pub(crate) async fn blocking(
+    mut ensemble: Ensemble,
+    f: impl FnOnce(&mut Ensemble) + Send + 'static,
+) -> Ensemble {
+    tokio::task::spawn_blocking(move || {
+        f(&mut ensemble);
+        ensemble
+    })
+    .await
+    .unwrap()
 }
 
 /// Runs the command line tool against these endpoints.
