@@ -133,6 +133,7 @@ fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Failure> {
         addresses: addresses(node, MemberConfig::quorum_address),
         data_dir: node.data_dir.clone(),
         segment_bytes: node.log.segment_size.0,
+        keep: quorum_svc::Keep { bytes: node.log.keep_size.0, entries: node.log.keep_entries },
         recent_bytes: node.log.recent_size.bytes(),
         backlog_bytes: node.log.backlog_size.bytes(),
     })

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::PeerId;
 use api::ports::Election;
+use api::{PeerId, Zxid};
 use proto::peer::quorum_server::QuorumServer;
 use quorum_core::{Durable, Zab};
 use quorum_log::{DataDir, Disk, FsDisk, LogOptions, Salvaged, Storage, StorageError, StorageOptions};
@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backlog::Backlog;
 use crate::driver::{self, Driver, Links, State};
-use crate::handle::Handle;
+use crate::handle::{Handle, Keep, snap_before};
 use crate::leader_link::LearnService;
 use crate::learner_link::LearnerSide;
 use crate::log_thread;
@@ -34,6 +34,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Of one log segment file, in bytes.
     pub segment_bytes: u64,
+    /// How much of the log stays behind what snapshots cover.
+    pub keep: Keep,
     /// Newest entries kept in memory for learners and the store, in bytes.
     pub recent_bytes: usize,
     /// Bytes that may wait for the disk before this node stops reading from its leader.
@@ -113,6 +115,9 @@ impl<E: Election> QuorumService<E> {
             current_epoch: promises.current,
             history: log.history().clone(),
             snapshot: snapshots.latest(),
+            snap_before: snapshots
+                .latest()
+                .map_or(Zxid::ZERO, |zxid| snap_before(&log.reader(), &snapshots, zxid)),
             last_time_ms: promises.last_time_ms,
             damaged: promises.damaged,
         };
@@ -135,6 +140,7 @@ impl<E: Election> QuorumService<E> {
             view: view.clone(),
             snapshots: snapshots.clone(),
             saving: Arc::new(Mutex::new(())),
+            keep: config.keep,
         };
         let learner_side = LearnerSide {
             ensemble: ensemble.clone(),

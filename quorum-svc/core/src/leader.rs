@@ -449,6 +449,10 @@ impl Zab {
         let common = self.history.common_with(history).filter(|&c| c <= target);
         let snapshot = self.snapshot.filter(|&s| self.history.contains(s) && s <= target);
         let (sent, how) = match (common, snapshot) {
+            // By cost: the entries would be much more than the state that they lead to.
+            (Some(common), Some(zxid)) if common < self.snap_before && common < zxid => {
+                (zxid, Output::SendSnapshot { conn, zxid })
+            }
             (Some(after), _) if after == history.last() => {
                 (after, Output::ToLearner { conn, message: ToLearner::Diff { after } })
             }

@@ -42,6 +42,8 @@ pub struct Durable {
     pub history: History,
     /// The newest snapshot, if there is one.
     pub snapshot: Option<Zxid>,
+    /// As in [`Input::SnapshotSaved`].
+    pub snap_before: Zxid,
     /// The greatest stamp of an entry that it has had, in the log or replaced by a snapshot; 0 if there is none.
     pub last_time_ms: i64,
     /// It has lost entries that it had acknowledged, and has not synchronised since. Then it does not stand for election
@@ -120,8 +122,11 @@ pub enum Input {
     SnapshotSaved {
         /// The state is exactly this.
         zxid: Zxid,
-        /// The snapshot before it.
+        /// At most the snapshot before it.
         purge_to: Option<Zxid>,
+        /// A learner whose log parts from ours before this is better served with the snapshot than with all entries up to
+        /// it. `Zxid::ZERO`: never, while the log has the entries.
+        snap_before: Zxid,
     },
     /// The snapshots changed by themselves: one was found damaged.
     SnapshotsLeft {

@@ -32,6 +32,8 @@ pub struct Zab {
     pub(crate) delivered: Zxid,
     /// Newest durable snapshot, for learners that are too far behind.
     pub(crate) snapshot: Option<Zxid>,
+    /// Learners that end before this get it although the log has what they lack.
+    pub(crate) snap_before: Zxid,
     /// Operations on the disk that have not been reported done, besides appends.
     pub(crate) disk_ops: u32,
     pub(crate) pending: Pending,
@@ -101,6 +103,7 @@ impl Zab {
             delivered: base,
             // One that was received, while the log was not yet put on it, is of no use to anybody.
             snapshot: durable.snapshot.filter(|&s| durable.history.contains(s)),
+            snap_before: durable.snap_before,
             history: durable.history,
             disk_ops: 0,
             pending: Pending::default(),
@@ -148,7 +151,8 @@ impl Zab {
                 self.snapshot = Some(self.durable);
                 self.on_durable();
             }
-            Input::SnapshotSaved { zxid, purge_to } => {
+            Input::SnapshotSaved { zxid, purge_to, snap_before } => {
+                self.snap_before = snap_before;
                 self.snapshot = self.snapshot.max(Some(zxid));
                 let needed = if let Role::Leading(leading) = &self.role { leading.needed() } else { None };
                 if let Some(upto) = purge_to.map(|upto| needed.map_or(upto, |needed| needed.min(upto)))
@@ -157,7 +161,7 @@ impl Zab {
                     self.out.push_back(Output::Purge { upto });
                 }
             }
-            Input::SnapshotsLeft { newest } => self.snapshot = newest,
+            Input::SnapshotsLeft { newest } => (self.snapshot, self.snap_before) = (newest, Zxid::ZERO),
             Input::Purged { base } => {
                 // An installed snapshot may have moved the base further in the meantime.
                 let _ = self.history.purge(base);

@@ -44,6 +44,7 @@ impl Stored {
             current_epoch: self.current.max(from_log),
             history: self.history(),
             snapshot: self.snapshots.iter().max().copied(),
+            snap_before: Zxid::ZERO,
             last_time_ms: self.entries.last().map_or(0, |e| e.time_ms).max(self.last_time_ms),
             damaged: self.damaged,
         }

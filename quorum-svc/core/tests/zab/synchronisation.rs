@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use api::ports::Role;
 use api::{Epoch, Zxid};
+use quorum_core::Input;
 
+use crate::ghost::Answer;
 use crate::world::{INIT_LIMIT, SYNC_LIMIT, World, z};
 
 /// What `from` sent to `to`, without pings.
@@ -515,4 +517,36 @@ fn servers_without_data_start_an_ensemble_also_after_a_first_attempt_that_failed
     w.elect(3, &[1, 3]);
     w.settle();
     assert!(w.serving(3) && w.serving(1));
+}
+
+#[test]
+fn s14_a_snapshot_is_sent_where_the_entries_would_be_much_more() {
+    let mut w = World::new(3, 0);
+    w.elect_all(3);
+    w.crash(1);
+    for payload in ["a", "b", "c", "d"] {
+        w.submit(3, payload);
+    }
+    w.settle();
+    w.save_snapshot(3);
+    w.submit(3, "e");
+    w.settle();
+    let end = w.status(3).last;
+    // The log has all of it, but before its third entry that costs more than the snapshot.
+    w.input(3, Input::SnapshotSaved { zxid: z(1, 4), purge_to: None, snap_before: z(1, 2) });
+    w.restart(1);
+    w.settle();
+    w.elect(3, &[1]);
+    w.settle();
+    assert_eq!((w.nodes[&1].base, w.status(1).last), (z(1, 4), end));
+    // Whoever lacks less gets what it lacks.
+    w.crash(2);
+    let submitted = w.submit(3, "f");
+    w.settle();
+    assert_eq!(w.answer(3, submitted), Some(Answer::Applied));
+    w.restart(2);
+    w.settle();
+    w.elect(3, &[2]);
+    w.settle();
+    assert_eq!((w.nodes[&2].base, w.status(2).last), (Zxid::ZERO, w.status(3).last));
 }

@@ -345,7 +345,7 @@ impl World {
             return;
         }
         node.disk.stored.snapshots.push(zxid);
-        self.input(id, Input::SnapshotSaved { zxid, purge_to: before });
+        self.input(id, Input::SnapshotSaved { zxid, purge_to: before, snap_before: Zxid::ZERO });
     }
 
     // ---- elections ----
