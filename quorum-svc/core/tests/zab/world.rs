@@ -376,10 +376,10 @@ impl World {
         }
         let looking: BTreeSet<PeerId> =
             up.iter().filter(|&id| self.nodes[id].candidate.is_some()).map(|&id| PeerId(id)).collect();
-        if self.config.ensemble.is_quorum(&looking) {
-            if let Some(best) = self.best(&looking) {
-                self.elect(best, &up);
-            }
+        if self.config.ensemble.is_quorum(&looking)
+            && let Some(best) = self.best(&looking)
+        {
+            self.elect(best, &up);
         }
     }
 
