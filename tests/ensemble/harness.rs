@@ -20,6 +20,8 @@ pub(crate) struct Ensemble {
     up: Option<Child>,
     pub(crate) dir: PathBuf,
     pub(crate) endpoints: Vec<String>,
+    /// Environment of the nodes.
+    settings: Vec<(String, String)>,
     /// Nodes that were started by hand.
     extra: BTreeMap<usize, Child>,
     _temp: Option<tempfile::TempDir>,
@@ -36,6 +38,20 @@ impl Ensemble {
 
     /// So many nodes, in a directory that may have been used before.
     pub(crate) fn start_in(dir: &Path, nodes: usize) -> Ensemble {
+        Ensemble::start_as(dir, nodes, 0, &[])
+    }
+
+    /// So many nodes, of which the last ones observe, with these settings (`QUORATE_*`), in a fresh directory.
+    pub(crate) fn start_with(nodes: usize, observers: usize, settings: &[(&str, &str)]) -> Ensemble {
+        let temp = tempfile::tempdir().unwrap();
+        let mut ensemble = Ensemble::start_as(temp.path(), nodes, observers, settings);
+        ensemble._temp = Some(temp);
+        ensemble
+    }
+
+    fn start_as(dir: &Path, nodes: usize, observers: usize, settings: &[(&str, &str)]) -> Ensemble {
+        let settings: Vec<(String, String)> =
+            settings.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
         let known = dir.join("node-1/quorate.toml").exists();
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -43,9 +59,11 @@ impl Ensemble {
             command.args(["up", "--nodes", &nodes.to_string(), "--data"]).arg(dir);
             if !known {
                 command.args(["--base-port", &free_ports(nodes).to_string()]);
+                command.args(["--observers", &observers.to_string()]);
             }
             let mut up = command
                 .env_remove("QUORATE_ENDPOINTS")
+                .envs(settings.clone())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
@@ -62,7 +80,7 @@ impl Ensemble {
                 let endpoints = ready.split(',').map(str::to_owned).collect();
                 let dir = dir.to_owned();
                 let up = Some(up);
-                return Ensemble { up, dir, endpoints, extra: BTreeMap::new(), _temp: None };
+                return Ensemble { up, dir, endpoints, settings, extra: BTreeMap::new(), _temp: None };
             }
             let status = up.wait().unwrap();
             let mut text = String::new();
@@ -148,6 +166,7 @@ impl Ensemble {
         let child = Command::new(QUORATE)
             .args(["serve", "--config"])
             .arg(folder.join("quorate.toml"))
+            .envs(self.settings.clone())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()

@@ -10,3 +10,4 @@ mod durability;
 mod failover;
 mod harness;
 mod maintenance;
+mod scenarios;

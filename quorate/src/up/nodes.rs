@@ -187,7 +187,8 @@ mod tests {
     fn a_pid_file_is_believed_only_about_a_node_of_that_folder() {
         let dir = tempfile::tempdir().unwrap();
         let ports = super::super::plan::Ports { client: 1, quorum: 2, election: 3 };
-        let node = Planned { id: 1, folder: dir.path().to_owned(), ports };
+        let role = host::config::MemberRole::Voter;
+        let node = Planned { id: 1, folder: dir.path().to_owned(), ports, role };
         assert_eq!(stray(&node), None);
         fs::write(node.config(), "").unwrap();
         fs::write(node.pid_file(), std::process::id().to_string()).unwrap();
