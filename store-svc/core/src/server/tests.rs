@@ -4,6 +4,7 @@ use api::{Create, CreateMode, Epoch, Path};
 
 use super::*;
 
+mod random_reads;
 mod reads;
 
 const SECOND: u64 = 1_000_000;
