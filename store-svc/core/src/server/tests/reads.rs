@@ -305,4 +305,16 @@ fn reads_that_wait_because_much_is_unsent_do_not_see_the_writes_behind_them() {
     }
     assert_eq!(rest.iter().map(|(xid, _)| *xid).collect::<Vec<_>>(), [4, 5, 6, 7, 8, 9]);
     assert_eq!((data(&rest[1].1), data(&rest[4].1)), (&b""[..], &b"1"[..]));
+
+    // Between two writes that are under way there is no time to wait.
+    node.input(Input::Drained { conn: ConnId(1), bytes: 64 << 20 });
+    let mut ops = vec![set("/a", "3")];
+    ops.extend(vec![get("/"); 5]);
+    ops.extend([get("/a"), set("/a", "4"), get("/a")]);
+    node.ask(1, 5, ops);
+    assert_eq!(node.asks.len(), 2, "pipelined");
+    log.round(&mut node);
+    node.input(Input::Drained { conn: ConnId(1), bytes: 64 << 20 });
+    let replies = node.take_replies(1);
+    assert_eq!((data(&replies[6].1), data(&replies[8].1)), (&b"3"[..], &b"4"[..]));
 }
