@@ -91,6 +91,20 @@ impl Conn {
         self.queue.get_mut(usize::try_from(slot.checked_sub(self.first)?).ok()?)
     }
 
+    /// What to tell the client when the connection ends. A session finds out what became of its writes when it is taken
+    /// up again; without one, a write that is under way may still be carried out.
+    pub(super) fn fate(&self, why: Result<(), OpError>) -> Result<(), OpError> {
+        match why {
+            Err(why) if matches!(self.phase, Phase::Unary) && self.asked > 0 => {
+                Err(OpError::Unknown(format!(
+                    "{why}; the write was under way and may still be carried out: read before you write again, or use a \
+                 session"
+                )))
+            }
+            why => why,
+        }
+    }
+
     /// Whether the next write may not begin yet, so that no read before it sees it. Reads between writes that are under
     /// way are answered at once when their turn comes, however much is unsent; so writes do not go ahead of reads that
     /// can be answered first, nor while too much is unsent.
@@ -220,7 +234,9 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             Op::Read(_, ReadLevel::Local) | Op::Ping => None,
             Op::Read(_, ReadLevel::AtLeast(zxid)) if *zxid <= means.applied => None,
             Op::Invalid(_) if number.is_none() => None,
-            Op::Write(_) | Op::Close | Op::Invalid(_) if hold => return,
+            Op::Write(_) | Op::Invalid(_) if hold => return,
+            // A write before it may be refused, and sent again by its session.
+            Op::Close if conn.begun > 0 => return,
             Op::Read(..) | Op::Sync => {
                 let op = op.clone();
                 let until = means.waits.for_request((means.id, place), &op, means.now, means.limits);

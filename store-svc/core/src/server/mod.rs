@@ -169,7 +169,7 @@ pub enum Input {
         requests: Vec<Request>,
     },
     /// A client without a session asks one thing. It gets one [`ToClient::Reply`], or [`Output::Close`], and is
-    /// forgotten.
+    /// forgotten. Any error but [`OpError::Unknown`] means that it changed nothing and never will.
     Unary {
         /// Stands for this call.
         conn: ConnId,
@@ -548,7 +548,8 @@ impl Server {
     }
 
     fn close(&mut self, id: ConnId, why: Result<(), OpError>) {
-        if self.conns.contains_key(&id) {
+        if let Some(conn) = self.conns.get(&id) {
+            let why = conn.fate(why);
             self.forget(id);
             self.outbox.close(id, why);
         }
