@@ -1,6 +1,7 @@
 //! Nodes on a log that is written by hand: what a quorum would do is spelled out line by line.
 
-use api::{Create, CreateMode, Epoch, Path};
+use api::{Create, CreateMode, Epoch, Origin, Path, Read, ReadOutcome, WriteOutcome};
+use bytes::Bytes;
 
 use super::*;
 
