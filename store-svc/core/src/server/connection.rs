@@ -256,7 +256,14 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
                     }
                 },
                 Step::Todo(Op::Invalid(error)) => Some(CommandBody::Refuse(error)),
-                _ => session.map(|session| CommandBody::CloseSession { session, expired: false }),
+                _ => {
+                    if session.is_none() {
+                        let error =
+                            OpError::BadArguments("a call without a session has none to close".into());
+                        slot.step = Step::Done { zxid: means.applied, result: Err(error) };
+                    }
+                    session.map(|session| CommandBody::CloseSession { session, expired: false })
+                }
             },
         };
         if let Some(body) = body {

@@ -7,7 +7,8 @@
 //!   writes and barriers of its own session and for nobody else's; if nothing is before it, it is answered at once,
 //!   also while there is no leader.
 //! - Writes are pipelined: they go to the quorum as they come. Only a write behind an unanswered sync, or behind a read
-//!   that waits for more than this node has, is held, so that the read cannot see it.
+//!   that waits for more than this node has or for room, is held, so that the read cannot see it. A close waits until
+//!   everything before it is answered.
 //! - A sync and a linearizable read are answered behind a barrier that was asked for after they came. One barrier is
 //!   under way at a time and serves all who came before it left; whoever comes later waits for the next.
 //! - A numbered write that did not make it into the log in its place (refused, or out of order) ends its connection:
@@ -28,12 +29,13 @@ use std::{
     time::Duration,
 };
 
-use crate::State;
 use api::{
     Command, CommandBody, MultiOp, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Write,
     WriteNumber, Zxid,
     ports::{QuorumStatus, Refusal, Role},
 };
+
+use crate::State;
 use connection::{Conn, Phase};
 use expiry::Expiry;
 use outbox::Outbox;

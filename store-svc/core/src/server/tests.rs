@@ -425,6 +425,8 @@ fn unary_calls_are_answered_once_and_forgotten() {
     let [Ask::Barrier { ticket }] = rest[..] else { panic!("no barrier but {rest:?}") };
     node.input(Input::Feed(Feed::Barrier(ticket)));
     assert_eq!(node.take_replies(2), [(0, Ok(Answer::Synced))]);
+    node.input(Input::Unary { conn: ConnId(3), op: Op::Close });
+    assert!(matches!(node.take_replies(3)[..], [(0, Err(OpError::BadArguments(_)))]));
     assert!(node.server.conns.is_empty());
 }
 
