@@ -6,8 +6,11 @@
 //! - Requests of one session take effect and are answered in the order in which they came. A read waits for earlier
 //!   writes and barriers of its own session and for nobody else's; if nothing is before it, it is answered at once,
 //!   also while there is no leader.
-//! - Writes are pipelined: they go to the quorum as they come. Only a write behind an unanswered barrier waits, so
-//!   that a read between the two cannot see it.
+//! - Writes are pipelined: they go to the quorum as they come. Only a write behind an unanswered sync, or behind a read
+//!   that waits for more than this node has or for room, is held, so that the read cannot see it. A close waits until
+//!   everything before it is answered.
+//! - A sync and a linearizable read are answered behind a barrier that was asked for after they came. One barrier is
+//!   under way at a time and serves all who came before it left; whoever comes later waits for the next.
 //! - A numbered write that did not make it into the log in its place (refused, or out of order) ends its connection:
 //!   the client sends everything that is unanswered again, in order, on a new one. Nothing is carried out twice,
 //!   because the state keeps the results by number.
@@ -18,6 +21,8 @@ mod feed;
 mod opening;
 mod outbox;
 mod tickets;
+mod waits;
+mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,300 +30,21 @@ use std::{
 };
 
 use api::{
-    Command, CommandBody, MultiOp, OpError, Origin, PeerId, Read, ReadOutcome, SessionId, SessionToken,
-    Ticket, Time, Write, WriteNumber, WriteOutcome, Zxid,
+    Command, CommandBody, MultiOp, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Write,
+    WriteNumber, Zxid,
     ports::{QuorumStatus, Refusal, Role},
 };
-use bytes::Bytes;
 
 use crate::State;
 use connection::{Conn, Phase};
 use expiry::Expiry;
 use outbox::Outbox;
 use tickets::{Pending, Tickets};
+use waits::{Waiter, Waits};
 
-/// Stands for one connection: chosen by the shell, never used twice.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ConnId(pub u64);
-
-/// What a [`Server`] is told once.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Config {
-    /// This node.
-    pub me: PeerId,
-    /// The first ticket to use; greater than any that an earlier run of this node has used.
-    pub first_ticket: Ticket,
-    /// What clients may do.
-    pub limits: Limits,
-}
-
-/// What clients may do.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Limits {
-    /// Most bytes of values in one request; those of a multi are added up.
-    pub data_max: u64,
-    /// Most parts of a multi.
-    pub multi_ops_max: usize,
-    /// Shorter session time-outs are raised to this.
-    pub session_timeout_min: Duration,
-    /// Longer session time-outs are lowered to this.
-    pub session_timeout_max: Duration,
-    /// So long a node without a serving quorum keeps its connections, and lets new ones wait. Then it sends all away.
-    pub park: Duration,
-    /// So long a client that has seen more than this node waits for the node to catch up.
-    pub catch_up: Duration,
-    /// Most unanswered requests of a connection. The shell stops reading before; a connection that has more is closed.
-    pub requests_max: usize,
-    /// Most connections, unary calls among them. More are refused.
-    pub connections_max: usize,
-    /// Once so many bytes of answers to reads wait to be sent on a connection, its further reads wait as well.
-    pub unsent_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            data_max: 1 << 20,
-            multi_ops_max: 10_000,
-            // Three pings fit, and an election of a few hundred milliseconds.
-            session_timeout_min: Duration::from_secs(1),
-            session_timeout_max: Duration::from_secs(60),
-            park: Duration::from_secs(10),
-            catch_up: Duration::from_secs(5),
-            requests_max: 4096,
-            connections_max: 10_000,
-            unsent_max: 4 << 20,
-        }
-    }
-}
-
-/// What a client asks for.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Op {
-    /// A change of the tree.
-    Write(Write),
-    /// A question to the tree of this node.
-    Read(Read),
-    /// A barrier: later reads see everything that was committed anywhere before it.
-    Sync,
-    /// A sign of life.
-    Ping,
-    /// The end of the session.
-    Close,
-    /// Something that the shell could not make out; fails with this error in its place.
-    Invalid(OpError),
-}
-
-/// One request of a client.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Request {
-    /// The client's number for it; comes back with the reply.
-    pub xid: u64,
-    /// The session's number, for writes.
-    pub number: Option<WriteNumber>,
-    /// What is asked.
-    pub op: Op,
-}
-
-/// How a connection begins.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Open {
-    /// A new session.
-    New {
-        /// Its secret: random, from the shell.
-        token: SessionToken,
-        /// As the client wishes; will be clamped.
-        timeout_ms: u32,
-    },
-    /// A session that was opened earlier, here or on another node.
-    Resume {
-        /// Which one.
-        session: SessionId,
-        /// The secret.
-        token: SessionToken,
-        /// The greatest zxid that the client has seen.
-        last_zxid: Zxid,
-    },
-}
-
-/// Something that happened.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Input {
-    /// The quorum says.
-    Feed(Feed),
-    /// A client has connected. It gets [`ToClient::Opened`], or [`Output::Close`].
-    Open {
-        /// The new connection.
-        conn: ConnId,
-        /// How it begins.
-        open: Open,
-    },
-    /// A client asks. May come before the connection is open, and is carried out behind that.
-    Requests {
-        /// Who.
-        conn: ConnId,
-        /// The client has received the results of all writes up to this one.
-        acked: WriteNumber,
-        /// In order.
-        requests: Vec<Request>,
-    },
-    /// A client without a session asks one thing. It gets one [`ToClient::Reply`], or [`Output::Close`], and is
-    /// forgotten.
-    Unary {
-        /// Stands for this call.
-        conn: ConnId,
-        /// What.
-        op: Op,
-    },
-    /// A client has gone. Unknown connections may be named: [`Output::Close`] may have crossed it.
-    Closed {
-        /// Who.
-        conn: ConnId,
-    },
-    /// A client has taken answers off the shell's hands.
-    Drained {
-        /// Who.
-        conn: ConnId,
-        /// The [weights](ToClient::weight) of what it took.
-        bytes: usize,
-    },
-    /// Time has passed: [`Server::next_timeout`] is due.
-    Tick,
-}
-
-/// What the quorum says: [`api::ports::FeedItem`] with its payloads decoded. Snapshots come as
-/// [`Server::replace_state`].
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Feed {
-    /// Entries, each directly behind the one before it.
-    Committed(Vec<Committed>),
-    /// Where the quorum stands.
-    Status(QuorumStatus),
-    /// A barrier is reached.
-    Barrier(Ticket),
-    /// Not accepted, and certainly never carried out.
-    Refused {
-        /// What.
-        ticket: Ticket,
-        /// Why.
-        why: Refusal,
-    },
-    /// The fate cannot be known.
-    Lost(Ticket),
-    /// Sessions heard by another node, as encoded there.
-    Report(Bytes),
-}
-
-/// A committed entry with its payload decoded.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Committed {
-    /// Its place.
-    pub zxid: Zxid,
-    /// Leader's time.
-    pub time_ms: i64,
-    /// Who submitted it.
-    pub origin: Option<Origin>,
-    /// `None` for a marker.
-    pub command: Option<Command>,
-}
-
-/// Something to do.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Output {
-    /// Ask the quorum, in this order.
-    Ask(Vec<Ask>),
-    /// Send to a client, in this order.
-    Send {
-        /// Whom.
-        conn: ConnId,
-        /// What.
-        items: Vec<ToClient>,
-    },
-    /// End a connection. Nothing else comes for it.
-    Close {
-        /// Which one.
-        conn: ConnId,
-        /// `Ok` if the client closed its session.
-        why: Result<(), OpError>,
-    },
-    /// An invariant is broken; going on could spread wrong data. Stop the node.
-    Stop {
-        /// What was found.
-        why: String,
-    },
-}
-
-/// Something for the quorum: [`api::ports::Request`] with its payload not yet encoded.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Ask {
-    /// See [`api::ports::Request::Submit`].
-    Submit {
-        /// Comes back with the entry.
-        ticket: Ticket,
-        /// The payload.
-        command: Command,
-    },
-    /// See [`api::ports::Request::Barrier`].
-    Barrier {
-        /// Comes back.
-        ticket: Ticket,
-    },
-    /// See [`api::ports::Request::Report`].
-    Report(Bytes),
-}
-
-/// Something for a client.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum ToClient {
-    /// The session is open.
-    Opened {
-        /// Which one.
-        session: SessionId,
-        /// Its secret.
-        token: SessionToken,
-        /// As clamped.
-        timeout_ms: u32,
-    },
-    /// The answer to a request.
-    Reply {
-        /// From the request.
-        xid: u64,
-        /// Of a write: its place in the order. Of anything else: how far this node had applied.
-        zxid: Zxid,
-        /// What came of it.
-        result: Result<Answer, OpError>,
-    },
-}
-
-impl ToClient {
-    /// What this costs while it waits to be sent, in bytes: of an answer to a read what it carries, else nothing,
-    /// because the number of requests bounds it already.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        match self {
-            ToClient::Reply { result: Ok(Answer::Read(ReadOutcome::Data { data, .. })), .. } => data.len(),
-            ToClient::Reply { result: Ok(Answer::Read(ReadOutcome::Children { names, .. })), .. } => {
-                names.iter().map(|n| n.len() + std::mem::size_of::<String>()).sum()
-            }
-            _ => 0,
-        }
-    }
-}
-
-/// What came of a request.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Answer {
-    /// Of a write.
-    Write(WriteOutcome),
-    /// Of a read.
-    Read(ReadOutcome),
-    /// Of a sync.
-    Synced,
-    /// Of a ping.
-    Pong,
-    /// Of a close.
-    Closed,
-}
+pub use words::{
+    Answer, Ask, Committed, Config, ConnId, Feed, Input, Limits, Op, Open, Output, Request, ToClient,
+};
 
 /// The front of one node, and the state behind it.
 #[derive(Debug)]
@@ -336,8 +62,7 @@ pub struct Server {
     sessions: BTreeMap<SessionId, ConnId>,
     /// Connections that are not open yet, by when they are given up.
     opening: BTreeSet<(Time, ConnId)>,
-    /// Those among them that wait for this node to have applied this entry.
-    behind: BTreeSet<(Zxid, ConnId)>,
+    waits: Waits,
     tickets: Tickets,
     /// Sessions heard since the last report to the leader.
     touched: BTreeSet<SessionId>,
@@ -362,7 +87,7 @@ impl Server {
             conns: BTreeMap::new(),
             sessions: BTreeMap::new(),
             opening: BTreeSet::new(),
-            behind: BTreeSet::new(),
+            waits: Waits::default(),
             touched: BTreeSet::new(),
             report_at: now,
             expiry: Expiry::default(),
@@ -388,6 +113,7 @@ impl Server {
 
     /// What is to be done next, in this order; `None` for nothing at present.
     pub fn poll_output(&mut self) -> Option<Output> {
+        self.begin_round();
         if !self.asks.is_empty() {
             return Some(Output::Ask(std::mem::take(&mut self.asks)));
         }
@@ -401,10 +127,9 @@ impl Server {
         let opening = self.opening.first().map(|(at, _)| *at);
         let reports = !self.touched.is_empty() && self.status.serving && !self.expiry.active();
         let report = reports.then_some(self.report_at);
-        [park.filter(|&at| at > self.now), opening, report, self.expiry.next_timeout(self.now)]
-            .into_iter()
-            .flatten()
-            .min()
+        let park = park.filter(|&at| at > self.now);
+        let expiry = self.expiry.next_timeout(self.now);
+        [park, opening, self.waits.next_timeout(), report, expiry].into_iter().flatten().min()
     }
 
     /// Replaces the state by that of a snapshot which the quorum has sent, because the entries in between are no
@@ -495,6 +220,7 @@ impl Server {
             self.close_all(&why);
         }
         self.give_up_openings();
+        self.give_up_waits();
         if self.status.serving
             && !self.expiry.active()
             && !self.touched.is_empty()
@@ -542,18 +268,23 @@ impl Server {
     }
 
     fn close(&mut self, id: ConnId, why: Result<(), OpError>) {
-        if self.conns.contains_key(&id) {
+        if let Some(conn) = self.conns.get(&id) {
+            let why = conn.fate(why);
             self.forget(id);
             self.outbox.close(id, why);
         }
     }
 
     fn forget(&mut self, id: ConnId) {
-        match self.conns.remove(&id).map(|conn| conn.phase) {
-            Some(Phase::Open(session)) if self.sessions.get(&session) == Some(&id) => {
+        let Some(conn) = self.conns.remove(&id) else { return };
+        for (slot, op, until) in conn.waiting() {
+            self.waits.end_request((id, slot), op, until);
+        }
+        match conn.phase {
+            Phase::Open(session) if self.sessions.get(&session) == Some(&id) => {
                 self.sessions.remove(&session);
             }
-            Some(Phase::Opening(opening)) => self.unlist(id, &opening),
+            Phase::Opening(opening) => self.unlist(id, &opening),
             _ => {}
         }
     }

@@ -1,8 +1,12 @@
 //! Nodes on a log that is written by hand: what a quorum would do is spelled out line by line.
 
-use api::{Create, CreateMode, Epoch, Path};
+use api::{Create, CreateMode, Epoch, Origin, Path, Read, ReadOutcome, WriteOutcome};
+use bytes::Bytes;
 
 use super::*;
+
+mod random_reads;
+mod reads;
 
 const SECOND: u64 = 1_000_000;
 
@@ -23,7 +27,7 @@ fn set(p: &str, data: &'static str) -> Op {
 }
 
 fn get(p: &str) -> Op {
-    Op::Read(Read::Get { path: path(p) })
+    Op::Read(Read::Get { path: path(p) }, ReadLevel::Local)
 }
 
 /// One node, the time, and everything that it has put out.
@@ -421,6 +425,8 @@ fn unary_calls_are_answered_once_and_forgotten() {
     let [Ask::Barrier { ticket }] = rest[..] else { panic!("no barrier but {rest:?}") };
     node.input(Input::Feed(Feed::Barrier(ticket)));
     assert_eq!(node.take_replies(2), [(0, Ok(Answer::Synced))]);
+    node.input(Input::Unary { conn: ConnId(3), op: Op::Close });
+    assert!(matches!(node.take_replies(3)[..], [(0, Err(OpError::BadArguments(_)))]));
     assert!(node.server.conns.is_empty());
 }
 
@@ -475,10 +481,48 @@ fn a_client_ends_its_session_and_the_stream_ends_well() {
     let (mut node, mut log, session) = with_session(Role::Following);
     node.ask(1, 1, vec![create("/a"), Op::Close]);
     log.round(&mut node);
-    let replies = node.take_replies(1);
-    assert_eq!(replies[1], (1, Ok(Answer::Closed)));
+    assert_eq!(node.take_replies(1).len(), 1, "first what is before it");
+    log.round(&mut node);
+    assert_eq!(node.take_replies(1), [(1, Ok(Answer::Closed))]);
     assert_eq!(node.closed, [(ConnId(1), Ok(()))]);
     assert!(node.server.state().session(session).is_none());
+}
+
+#[test]
+fn a_session_is_not_closed_before_a_write_that_has_to_be_sent_again() {
+    let (mut node, mut log, session) = with_session(Role::Following);
+    node.ask(1, 1, vec![create("/a"), Op::Close]);
+    let [Ask::Submit { ticket, .. }] = node.asks[..] else { panic!("the create alone, not {:?}", node.asks) };
+    node.asks.clear();
+    node.input(Input::Feed(Feed::Refused { ticket, why: Refusal::Full }));
+    assert!(matches!(node.closed[..], [(ConnId(1), Err(OpError::Overloaded(_)))]));
+    node.resume(2, session, 1, Zxid::ZERO);
+    node.ask(2, 1, vec![create("/a"), Op::Close]);
+    log.round(&mut node);
+    log.round(&mut node);
+    assert!(matches!(node.take_replies(2)[..], [(0, Ok(Answer::Write(_))), (1, Ok(Answer::Closed))]));
+}
+
+#[test]
+fn a_write_without_a_session_that_may_still_be_carried_out_does_not_end_as_refused() {
+    let (mut node, mut log) = (Node::serving(1, Role::Following), Log::default());
+    node.status(Role::Looking, false);
+    for (conn, op) in [(1, create("/a")), (2, Op::Sync)] {
+        node.input(Input::Unary { conn: ConnId(conn), op });
+    }
+    node.pass(Duration::from_secs(11));
+    // Parked for as long, a write of the same node would be refused by the quorum; this one it has not given up.
+    assert!(
+        matches!(
+            &node.closed[..],
+            [(ConnId(1), Err(OpError::Unknown(_))), (ConnId(2), Err(OpError::Unavailable(_)))]
+        ),
+        "{:?}",
+        node.closed
+    );
+    node.status(Role::Following, true);
+    log.round(&mut node);
+    assert_eq!(node.server.state().tree().len(), 2, "carried out");
 }
 
 #[test]
