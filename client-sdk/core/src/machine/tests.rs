@@ -49,8 +49,13 @@ impl Script {
     }
 
     fn open(&mut self) -> Vec<Output> {
-        let opened =
-            SessionOpened { session: ID, token: TOKEN, timeout: Duration::from_secs(9), node: PeerId(1) };
+        let opened = SessionOpened {
+            session: ID,
+            token: TOKEN,
+            timeout: Duration::from_secs(9),
+            node: PeerId(1),
+            leaderless: false,
+        };
         self.give(Input::Opened { connection: self.connection(), opened })
     }
 
@@ -80,7 +85,7 @@ impl Script {
     }
 
     fn answer(&mut self, xid: u64, result: Result<Outcome, OpError>) -> Vec<Output> {
-        let response = Response { xid, zxid: Zxid(0x1_0000_0000 + xid), result };
+        let response = Response { xid, zxid: Zxid(0x1_0000_0000 + xid), result, leaderless: false };
         self.give(Input::Responses { connection: self.connection(), responses: vec![response] })
     }
 
@@ -258,7 +263,7 @@ fn what_an_old_connection_says_counts_no_more() {
     s.disconnect(down());
     s.open();
     s.sent();
-    let responses = vec![Response { xid: 1, zxid: Zxid(9), result: ok() }];
+    let responses = vec![Response { xid: 1, zxid: Zxid(9), result: ok(), leaderless: false }];
     assert_eq!(s.give(Input::Responses { connection: Connection(1), responses }), []);
     assert_eq!(s.give(Input::Disconnected { connection: Connection(1), error: down() }), []);
     assert_eq!(s.answer(2, ok()), [done(1, Ok(ok().unwrap()))]);
@@ -418,6 +423,25 @@ fn a_session_that_nobody_confirms_is_suspended_but_not_given_up() {
         s.wait(Duration::from_millis(100));
     }
     assert!(matches!(s.open()[..], [Output::Event(Event::Resumed { .. })]));
+}
+
+#[test]
+fn answers_of_a_node_without_a_leader_do_not_keep_a_session_alive() {
+    let mut s = Script::opened();
+    let mut suspended = false;
+    // It answers every ping, and after a while it has a leader again.
+    for leaderless in [true, true, true, true, false] {
+        for (_, output) in s.wait(Duration::from_secs(3)) {
+            suspended |= output == Output::Event(Event::Suspended);
+        }
+        let Some(batch) = s.transmit() else { panic!("no ping") };
+        let xid = batch.requests[0].xid;
+        let response = Response { xid, zxid: Zxid(9), result: Ok(Outcome::Ping), leaderless };
+        let outputs = s.give(Input::Responses { connection: s.connection(), responses: vec![response] });
+        let resumed = outputs.iter().any(|o| matches!(o, Output::Event(Event::Resumed { .. })));
+        assert_eq!(resumed, suspended && !leaderless, "{outputs:?}");
+    }
+    assert!(suspended, "after 9 s without a sign of life from the ensemble");
 }
 
 #[test]
@@ -594,6 +618,7 @@ fn another_session_than_asked_for_is_not_taken() {
         token: TOKEN,
         timeout: Duration::from_secs(9),
         node: PeerId(1),
+        leaderless: false,
     };
     let outputs = s.give(Input::Opened { connection: s.connection(), opened });
     assert!(

@@ -191,13 +191,14 @@ impl Server {
 
     /// Takes a connection as far as it goes: begins what may begin, answers what is first in its queue.
     pub(super) fn run(&mut self, id: ConnId) {
-        let Server { conns, tickets, asks, waits, outbox, state, config, now, .. } = self;
+        let Server { conns, tickets, asks, waits, outbox, state, config, now, status, .. } = self;
         let Some(conn) = conns.get_mut(&id) else { return };
         let (applied, now, limits) = (state.applied(), *now, &config.limits);
+        let leaderless = !status.serving;
         let mut means = Means { id, applied, now, limits, tickets, asks, waits };
         loop {
             begin(conn, &mut means);
-            if !answer(conn, id, state, limits, outbox) {
+            if !answer(conn, id, state, limits, leaderless, outbox) {
                 break;
             }
         }
@@ -284,7 +285,14 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
 
 /// Answers from the front of the queue up to the first request that still waits. Returns whether there was any, so
 /// that more may begin now.
-fn answer(conn: &mut Conn, id: ConnId, state: &State, limits: &Limits, outbox: &mut Outbox) -> bool {
+fn answer(
+    conn: &mut Conn,
+    id: ConnId,
+    state: &State,
+    limits: &Limits,
+    leaderless: bool,
+    outbox: &mut Outbox,
+) -> bool {
     let mut any = false;
     while conn.begun > 0 {
         let Some(slot) = conn.queue.front_mut() else { break };
@@ -305,7 +313,7 @@ fn answer(conn: &mut Conn, id: ConnId, state: &State, limits: &Limits, outbox: &
         conn.queue.pop_front();
         conn.first += 1;
         conn.begun -= 1;
-        let reply = ToClient::Reply { xid, zxid, result };
+        let reply = ToClient::Reply { xid, zxid, result, leaderless };
         conn.unsent += reply.weight();
         outbox.send(id, &mut conn.place, reply);
         any = true;

@@ -246,6 +246,36 @@ fn s25_session_clocks_stand_still_without_a_leader_and_start_anew_with_one() {
 }
 
 #[test]
+fn answers_of_a_node_without_a_leader_are_no_sign_of_life_of_the_session() {
+    let (mut node, _, session) = with_session(Role::Following);
+    let leaderless = |node: &mut Node| {
+        node.ask(1, 1, vec![Op::Ping]);
+        let said = node.sent.iter().rev().find_map(|(_, item)| match item {
+            ToClient::Reply { leaderless, .. } => Some(*leaderless),
+            ToClient::Opened { .. } => None,
+        });
+        said.expect("a reply")
+    };
+    assert!(!leaderless(&mut node));
+    node.status(Role::Looking, false);
+    assert!(leaderless(&mut node));
+    node.resume(2, session, 1, Zxid::ZERO);
+    let (_, opened) = node.sent.last().unwrap();
+    assert!(matches!(opened, ToClient::Opened { leaderless: true, .. }), "{opened:?}");
+}
+
+#[test]
+fn a_session_whose_client_has_gone_before_it_was_open_is_closed_at_once() {
+    let (mut node, mut log) = (Node::serving(1, Role::Following), Log::default());
+    node.open(1);
+    node.input(Input::Closed { conn: ConnId(1) });
+    log.round(&mut node);
+    assert_eq!(node.server.state().sessions().count(), 1);
+    log.round(&mut node);
+    assert_eq!(node.server.state().sessions().count(), 0);
+}
+
+#[test]
 fn replies_come_in_the_order_of_the_requests_and_reads_see_exactly_what_is_before_them() {
     let (mut node, mut log, _) = with_session(Role::Following);
     let ops = vec![create("/a"), set("/a", "1"), get("/a"), set("/a", "2"), get("/a"), Op::Ping];

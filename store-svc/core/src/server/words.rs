@@ -252,6 +252,8 @@ pub enum ToClient {
         token: SessionToken,
         /// As clamped.
         timeout_ms: u32,
+        /// This node has no leader at the moment: nobody but it has heard from the session.
+        leaderless: bool,
     },
     /// The answer to a request.
     Reply {
@@ -261,6 +263,8 @@ pub enum ToClient {
         zxid: Zxid,
         /// What came of it.
         result: Result<Answer, OpError>,
+        /// This node has no leader at the moment: nobody but it has heard from the session.
+        leaderless: bool,
     },
 }
 
