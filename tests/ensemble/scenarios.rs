@@ -220,6 +220,39 @@ async fn s25_writes_wait_in_an_election_sessions_live_on_and_nothing_is_done_twi
     blocking(ensemble, |e| e.agree()).await;
 }
 
+#[test]
+fn s24_a_deposed_leader_that_does_not_know_it_answers_no_linearizable_read() {
+    let mut ensemble = Ensemble::start_with(3, 0, IMPATIENT);
+    ensemble.ok(&["create", "/s24", "old"]);
+    ensemble.agree();
+    for round in 0..3 {
+        let leader = ensemble.leader();
+        let at = ensemble.endpoint(leader).to_owned();
+        let pid = ensemble.pid(leader);
+        signal(pid, "STOP");
+        let others: Vec<&str> = (1..=3).filter(|&id| id != leader).map(|id| ensemble.endpoint(id)).collect();
+        let value = format!("new {round}");
+        succeed(&run_at(&others.join(","), &["set", "/s24", &value]), &["set"]);
+        // It wakes up and still believes that it leads; the questions are waiting for it already.
+        let ask = |args: &'static [&'static str]| {
+            let at = at.clone();
+            std::thread::spawn(move || run_at(&at, args))
+        };
+        let asked = [
+            ask(&["get", "/s24", "--level", "linearizable", "--timeout", "20s"]),
+            ask(&["get", "/s24", "--sync", "--timeout", "20s"]),
+        ];
+        std::thread::sleep(Duration::from_millis(300));
+        signal(pid, "CONT");
+        for asked in asked {
+            let output = asked.join().unwrap();
+            assert_eq!(succeed(&output, &["get"]).trim_end(), value);
+        }
+        ensemble.agree();
+    }
+    ensemble.kill9_all();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s7_s23_observers_learn_forward_and_never_count() {
     let mut ensemble = Ensemble::start_with(5, 2, &[]);
