@@ -181,45 +181,60 @@ struct Seen<S> {
     states: Vec<S>,
     /// By which state each was found.
     parents: Vec<u32>,
-    /// Number of a state plus one; 0: free. A power of two long.
-    slots: Vec<u32>,
+    /// A power of two long.
+    slots: Vec<Slot>,
+}
+
+/// Number of a state plus one, 0 if the slot is free; and half of its hash, so that other states are rarely looked at
+/// in vain.
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    tag: u32,
+    state: u32,
 }
 
 impl<S: Copy + Eq + Hash> Seen<S> {
     fn new() -> Seen<S> {
-        Seen { states: Vec::new(), parents: Vec::new(), slots: vec![0; 1 << 16] }
+        Seen { states: Vec::new(), parents: Vec::new(), slots: vec![Slot::default(); 1 << 16] }
     }
 
     fn add(&mut self, state: S, parent: usize) {
-        let slot = self.slot_of(&state);
-        if self.slots[slot] != 0 {
+        let (slot, tag) = self.slot_of(&state);
+        if self.slots[slot].state != 0 {
             return;
         }
         self.states.push(state);
         self.parents.push(parent as u32);
-        self.slots[slot] = self.states.len() as u32;
+        self.slots[slot] = Slot { tag, state: self.states.len() as u32 };
         if self.states.len() * 4 > self.slots.len() * 3 {
             self.grow();
         }
     }
 
-    /// Where the state is, or where it would be.
-    fn slot_of(&self, state: &S) -> usize {
+    /// Where the state is, or where it would be; and its tag.
+    fn slot_of(&self, state: &S) -> (usize, u32) {
         let mask = self.slots.len() - 1;
         let mut hash = Mix::default();
         state.hash(&mut hash);
-        let mut slot = hash.finish() as usize & mask;
-        while self.slots[slot] != 0 && self.states[self.slots[slot] as usize - 1] != *state {
-            slot = (slot + 1) & mask;
+        let hash = hash.finish();
+        let tag = (hash >> 32) as u32;
+        let mut at = hash as usize & mask;
+        loop {
+            let slot = self.slots[at];
+            if slot.state == 0 || (slot.tag == tag && self.states[slot.state as usize - 1] == *state) {
+                return (at, tag);
+            }
+            at = (at + 1) & mask;
         }
-        slot
     }
 
     fn grow(&mut self) {
-        self.slots = vec![0; self.slots.len() * 2];
+        let old = std::mem::take(&mut self.slots);
+        self.slots = vec![Slot::default(); old.len() * 2];
+        drop(old);
         for i in 0..self.states.len() {
-            let slot = self.slot_of(&self.states[i]);
-            self.slots[slot] = i as u32 + 1;
+            let (at, tag) = self.slot_of(&self.states[i]);
+            self.slots[at] = Slot { tag, state: i as u32 + 1 };
         }
     }
 }

@@ -36,7 +36,18 @@ pub(crate) struct Disk {
     pub(crate) queue: VecDeque<Op>,
 }
 
+/// Whether two entries are the same. Time and payload are the same for all here, so that it is enough to compare the
+/// rest.
+pub(crate) fn same(a: &Entry, b: &Entry) -> bool {
+    a.zxid == b.zxid && a.origin == b.origin
+}
+
 impl Stored {
+    /// With the very same content.
+    pub(crate) fn has_entry(&self, entry: &Entry) -> bool {
+        entry.zxid <= self.base || self.entries.iter().any(|e| same(e, entry))
+    }
+
     pub(crate) fn last(&self) -> Zxid {
         self.entries.last().map_or(self.base, |e| e.zxid)
     }

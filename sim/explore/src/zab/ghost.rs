@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use api::{Ensemble, Entry, Epoch, PeerId, Ticket, Zxid};
 
-use super::disk::Stored;
+use super::disk::{Stored, same};
 use super::net::peer;
 use super::server::Answer;
 
@@ -66,7 +66,7 @@ impl Ghost {
         }
         if peer(seen.who) == leader {
             let earlier = self.committed.iter().filter(|e| e.zxid > seen.base && e.zxid.epoch() < epoch);
-            if let Some(lacks) = earlier.into_iter().find(|e| !seen.view.contains(e)) {
+            if let Some(lacks) = earlier.into_iter().find(|e| !seen.view.iter().any(|v| same(v, e))) {
                 return Err(format!("I12: leader {leader} of epoch {epoch} lacks {}", lacks.zxid));
             }
             self.established = self.established.max(epoch);
@@ -85,7 +85,9 @@ impl Ghost {
         let common = seen.committed.min(known);
         let theirs = seen.view.iter().filter(|e| e.zxid <= common);
         let ours = self.committed.iter().filter(|e| e.zxid > seen.base && e.zxid <= common);
-        if !theirs.eq(ours) {
+        let theirs: Vec<&Entry> = theirs.collect();
+        let ours: Vec<&Entry> = ours.collect();
+        if theirs.len() != ours.len() || !theirs.iter().zip(&ours).all(|(a, b)| same(a, b)) {
             return Err(format!("I2: what server {} takes for committed is not what is", peer(seen.who)));
         }
         if seen.committed <= known {
@@ -178,9 +180,8 @@ impl Ghost {
     /// I11: what is committed stays on the disks of a quorum. Disks that were wiped are counted as if they had it.
     pub(crate) fn kept(&self, disks: &[&Stored], wiped: &BTreeSet<PeerId>, ensemble: &Ensemble) -> Result<(), String> {
         for entry in &self.committed {
-            let has = |s: &Stored| entry.zxid <= s.base || s.entries.contains(entry);
             let holders: BTreeSet<PeerId> =
-                (0..disks.len()).filter(|&i| has(disks[i])).map(peer).chain(wiped.iter().copied()).collect();
+                (0..disks.len()).filter(|&i| disks[i].has_entry(entry)).map(peer).chain(wiped.iter().copied()).collect();
             if !ensemble.is_quorum(&holders) {
                 return Err(format!("I11: {} was committed and is no longer on a quorum's disks", entry.zxid));
             }

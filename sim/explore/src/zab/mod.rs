@@ -21,10 +21,10 @@ pub use bounds::Bounds;
 pub use fault::Fault;
 
 use self::bounds::Left;
-use self::disk::Stored;
+use self::disk::{Stored, same};
 use self::ghost::{Ghost, Seen, Write};
 use self::net::{Net, peer};
-use self::server::{Effect, Event, LIMIT, PATIENCE, Server, Turn};
+use self::server::{Effect, Event, LIMIT, Messages, PATIENCE, Server, Turn};
 use crate::engine::Model;
 use crate::hash::FastMap;
 use crate::pool::Pool;
@@ -109,6 +109,10 @@ struct Step {
 
 /// What the checks need to know of a server again and again.
 struct Facts {
+    /// The number of what is on its disk.
+    stored: u32,
+    /// The number of its log.
+    log: u32,
     base: Zxid,
     view: Vec<Entry>,
     committed: Zxid,
@@ -125,6 +129,10 @@ pub struct Zab {
     configs: Vec<Config>,
     servers: Pool<Server>,
     facts: Vec<Rc<Facts>>,
+    stored: Pool<Stored>,
+    /// Where it starts, and its entries.
+    logs: Pool<(Zxid, Vec<Entry>)>,
+    messages: Messages,
     nets: Pool<Net>,
     ghosts: Pool<Ghost>,
     steps: FastMap<(u8, u32, Event), Rc<Step>>,
@@ -168,6 +176,9 @@ impl Zab {
             configs: (0..voters + observers).map(config).collect(),
             servers: Pool::new(),
             facts: Vec::new(),
+            stored: Pool::new(),
+            logs: Pool::new(),
+            messages: Messages { up: Pool::new(), down: Pool::new() },
             nets: Pool::new(),
             ghosts: Pool::new(),
             steps: FastMap::default(),
@@ -192,7 +203,10 @@ impl Zab {
             let server = self.servers.get(number);
             let (base, view) = server.disk.view();
             let status = server.core.status();
+            let stored = self.stored.number(server.disk.stored.clone());
             self.facts.push(Rc::new(Facts {
+                stored,
+                log: self.logs.number((base, view.clone())),
                 base,
                 view,
                 committed: status.committed,
@@ -211,8 +225,8 @@ impl Zab {
             return step.clone();
         }
         let before = self.servers.get(server).as_ref().clone();
-        let mut turn = Turn::new(&self.configs[i], self.setup.fault, before);
-        let broken = turn.take(&key.2).err();
+        let mut turn = Turn::new(&self.configs[i], self.setup.fault, &mut self.messages, before);
+        let broken = turn.take(&event).err();
         let Turn { server, effects, .. } = turn;
         let step = Rc::new(Step { after: self.number(server), effects, broken });
         self.steps.insert(key, step.clone());
@@ -241,24 +255,24 @@ impl Zab {
     fn apply(&mut self, world: &mut World, i: usize, effect: &Effect) -> Result<(), String> {
         let me = peer(i);
         match effect {
-            Effect::Up(conn, message) => world.net.send_up(*conn, message.clone()),
-            Effect::Down(conn, down) => world.net.send_down(*conn, down.clone()),
+            Effect::Up(conn, message) => world.net.send_up(*conn, *message),
+            Effect::Down(conn, down) => world.net.send_down(*conn, *down),
             Effect::Close(conn) => world.net.close(*conn, i),
             Effect::Break(conn) => world.net.cut(*conn),
-            Effect::Opened(epoch) => world.ghost.opened(*epoch, me)?,
+            Effect::Opened(epoch) => world.ghost_mut().opened(*epoch, me)?,
             Effect::Settled(leader, epoch) => {
                 let facts = self.facts(&world.state, i).clone();
-                world.ghost.settled(*leader, *epoch, &self.seen(&facts, i))?;
+                world.ghost_mut().settled(*leader, *epoch, &self.seen(&facts, i))?;
             }
             Effect::Answer(ticket, answer) => {
                 // Whatever it says is committed is so by what it knows now.
                 self.extend_committed(world, i)?;
-                world.ghost.answer(me, *ticket, *answer)?;
+                world.ghost_mut().answer(me, *ticket, *answer)?;
             }
-            Effect::BarrierTold(ticket, applied) => world.ghost.barrier_told(me, *ticket, *applied)?,
+            Effect::BarrierTold(ticket, applied) => world.ghost_mut().barrier_told(me, *ticket, *applied)?,
             Effect::Died => {
                 world.net.died(i);
-                world.ghost.died(me);
+                world.ghost_mut().died(me);
             }
         }
         Ok(())
@@ -268,28 +282,41 @@ impl Zab {
         let facts = self.facts(&world.state, i);
         let servers: Vec<&Rc<Server>> = (0..self.count()).map(|j| self.server(&world.state, j)).collect();
         let disks: Vec<&Stored> = servers.iter().map(|s| &s.disk.stored).collect();
-        world.ghost.commit(&self.seen(facts, i), &disks, &self.ensemble)
+        world.ghost_mut().commit(&self.seen(facts, i), &disks, &self.ensemble)
     }
 
     /// The invariants that a step of server `i` can break.
     fn judge(&self, world: &mut World, i: usize, before: u32, wiped: bool) -> Result<(), String> {
-        self.extend_committed(world, i)?;
-        let facts = self.facts(&world.state, i);
+        let (old, new) = (&self.facts[before as usize], self.facts(&world.state, i));
+        if (old.committed, old.log) != (new.committed, new.log) {
+            self.extend_committed(world, i)?;
+        }
+        if old.log != new.log {
+            self.check_same(&world.state, i)?;
+        }
+        if old.stored != new.stored {
+            self.check_kept(world, i, old.stored, wiped)?;
+        }
+        Ok(())
+    }
+
+    /// I13: one zxid, one entry.
+    fn check_same(&self, state: &State, i: usize) -> Result<(), String> {
+        let mine = self.facts(state, i);
         for j in (0..self.count()).filter(|&j| j != i) {
-            let theirs = &self.facts(&world.state, j).view;
-            let differs = |e: &&Entry| theirs.iter().any(|t| t.zxid == e.zxid && t != *e);
-            if let Some(e) = facts.view.iter().find(differs) {
+            let theirs = &self.facts(state, j).view;
+            let differs = |e: &&Entry| theirs.iter().any(|t| t.zxid == e.zxid && !same(t, e));
+            if let Some(e) = mine.view.iter().find(differs) {
                 return Err(format!("I13: {} differs on servers {} and {}", e.zxid, peer(i), peer(j)));
             }
         }
-        let (old, new) = (&self.servers.get(before).disk.stored, &self.server(&world.state, i).disk.stored);
-        if old == new {
-            return Ok(());
-        }
-        let on = |stored: &Stored| {
-            world.ghost.committed.iter().filter(|e| e.zxid <= stored.base || stored.entries.contains(e)).count()
-        };
-        if !wiped && on(new) < on(old) {
+        Ok(())
+    }
+
+    /// I11: no disk loses what is committed, and so a quorum of them has it.
+    fn check_kept(&self, world: &World, i: usize, old: u32, wiped: bool) -> Result<(), String> {
+        let on = |stored: &Stored| world.ghost.committed.iter().filter(|e| stored.has_entry(e)).count();
+        if !wiped && on(&self.server(&world.state, i).disk.stored) < on(self.stored.get(old)) {
             return Err(format!("I11: server {} cuts off what is committed", peer(i)));
         }
         let servers: Vec<&Rc<Server>> = (0..self.count()).map(|j| self.server(&world.state, j)).collect();
@@ -376,13 +403,13 @@ impl Zab {
             Action::Up(conn) => {
                 let Some(link) = world.net.link(conn) else { return Ok(()) };
                 let leader = link.leader;
-                let Some(message) = link.up.pop_front() else { return Ok(()) };
+                let message = link.up.remove(0);
                 self.happen(world, leader, Event::FromLearner(conn, message))
             }
             Action::Down(conn) => {
                 let Some(link) = world.net.link(conn) else { return Ok(()) };
                 let learner = link.learner;
-                let Some(down) = link.down.pop_front() else { return Ok(()) };
+                let down = link.down.remove(0);
                 self.happen(world, learner, Event::FromLeader(conn, down))
             }
             Action::UpEnds(conn) => self.end(world, conn, |l| l.leader),
@@ -403,7 +430,7 @@ impl Zab {
             }
             Action::Submit(i) => {
                 world.left.of.writes -= 1;
-                world.ghost.writes.push(Write { asker: peer(i), answer: None, gone: false });
+                world.ghost_mut().writes.push(Write { asker: peer(i), answer: None, gone: false });
                 let ticket = Ticket(world.ghost.writes.len() as u64);
                 self.happen(world, i, Event::Submit(ticket))
             }
@@ -411,7 +438,8 @@ impl Zab {
                 // Barriers have numbers of their own here: writes count from 1.
                 let ticket = Ticket(1000 + u64::from(world.left.of.barriers));
                 world.left.of.barriers -= 1;
-                world.ghost.barriers.push((peer(i), ticket, world.ghost.last()));
+                let asked = world.ghost.last();
+                world.ghost_mut().barriers.push((peer(i), ticket, asked));
                 self.happen(world, i, Event::Barrier(ticket))
             }
             Action::SaveSnapshot(i) => {
@@ -471,8 +499,15 @@ impl Zab {
 struct World {
     state: State,
     net: Net,
-    ghost: Ghost,
+    /// Copied when it changes, which is seldom.
+    ghost: Rc<Ghost>,
     left: Left,
+}
+
+impl World {
+    fn ghost_mut(&mut self) -> &mut Ghost {
+        Rc::make_mut(&mut self.ghost)
+    }
 }
 
 impl Model for Zab {
@@ -485,7 +520,7 @@ impl Model for Zab {
         for (i, stored) in disks.into_iter().enumerate() {
             let server = Server::new(self.configs[i].clone(), stored);
             let mut turn = match server {
-                Ok(server) => Turn::new(&self.configs[i], self.setup.fault, server),
+                Ok(server) => Turn::new(&self.configs[i], self.setup.fault, &mut self.messages, server),
                 Err(why) => panic!("the first state is no state: {why}"),
             };
             if let Err(why) = turn.outputs() {
@@ -531,12 +566,14 @@ impl Model for Zab {
         let mut world = World {
             state: *state,
             net: self.nets.get(state[NET]).as_ref().clone(),
-            ghost: self.ghosts.get(state[GHOST]).as_ref().clone(),
+            ghost: self.ghosts.get(state[GHOST]).clone(),
             left: Left::unpack(state[LEFT]),
         };
         self.carry_out(&mut world, action)?;
         world.state[NET] = self.nets.number(world.net);
-        world.state[GHOST] = self.ghosts.number(world.ghost);
+        if !Rc::ptr_eq(&world.ghost, self.ghosts.get(state[GHOST])) {
+            world.state[GHOST] = self.ghosts.number(Rc::unwrap_or_clone(world.ghost));
+        }
         let same = world.state[..LEFT] == state[..LEFT];
         // A fault without consequences only wastes its budget.
         world.state[LEFT] = if same { state[LEFT] } else { world.left.pack() };
@@ -552,7 +589,7 @@ impl Model for Zab {
         let net = self.nets.get(state[NET]).clone();
         let left = Left::unpack(state[LEFT]);
         let servers: Vec<Rc<Server>> = (0..self.count()).map(|i| self.server(state, i).clone()).collect();
-        text::event(action, &net, &servers, &left)
+        text::event(action, &net, &servers, &self.messages, &left)
     }
 
     fn tables(&self) -> String {

@@ -1,12 +1,11 @@
 //! The connections between learners and leaders, each with what is under way on it, in its order.
 
-use std::collections::VecDeque;
-use std::rc::Rc;
-
 use api::PeerId;
-use quorum_core::{Conn, ToLeader};
+use quorum_core::Conn;
 
-use super::server::Down;
+/// The number of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Message(pub(crate) u32);
 
 /// A connection. Both ends know it by the same number, and a number is free again when both have forgotten it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -14,8 +13,9 @@ pub(crate) struct Link {
     pub(crate) conn: Conn,
     pub(crate) learner: usize,
     pub(crate) leader: usize,
-    pub(crate) up: VecDeque<Rc<ToLeader>>,
-    pub(crate) down: VecDeque<Rc<Down>>,
+    /// What is under way, the oldest first.
+    pub(crate) up: Vec<Message>,
+    pub(crate) down: Vec<Message>,
     /// This end still listens.
     pub(crate) learner_open: bool,
     pub(crate) leader_open: bool,
@@ -49,8 +49,8 @@ impl Net {
             conn,
             learner,
             leader,
-            up: VecDeque::new(),
-            down: VecDeque::new(),
+            up: Vec::new(),
+            down: Vec::new(),
             learner_open: true,
             leader_open: true,
             up_ended: false,
@@ -94,21 +94,21 @@ impl Net {
         conns.into_iter().for_each(|conn| self.close(conn, who));
     }
 
-    pub(crate) fn send_up(&mut self, conn: Conn, message: Rc<ToLeader>) {
+    pub(crate) fn send_up(&mut self, conn: Conn, message: Message) {
         if let Some(link) = self.link(conn)
             && link.leader_open
             && !link.up_ended
         {
-            link.up.push_back(message);
+            link.up.push(message);
         }
     }
 
-    pub(crate) fn send_down(&mut self, conn: Conn, message: Rc<Down>) {
+    pub(crate) fn send_down(&mut self, conn: Conn, message: Message) {
         if let Some(link) = self.link(conn)
             && link.learner_open
             && !link.down_ended
         {
-            link.down.push_back(message);
+            link.down.push(message);
         }
     }
 }

@@ -2,7 +2,6 @@
 //! the event alone, so it is computed once and then looked up.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::rc::Rc;
 use std::time::Duration;
 
 use api::ports::{FeedItem, Request, Role};
@@ -12,6 +11,8 @@ use quorum_core::{Config, Conn, Input, Output, ToLeader, ToLearner, Zab};
 
 use super::disk::{Disk, Op, Stored};
 use super::fault::Fault;
+use super::net::Message;
+use crate::pool::Pool;
 
 /// All clocks stand still here, so that the same situation is the same state whenever it comes about.
 const STILL: Now = Now { mono: Time(0), wall_ms: 0 };
@@ -34,15 +35,21 @@ pub(crate) struct Server {
     pub(crate) applied: Zxid,
 }
 
+/// Every message that was ever sent.
+pub(crate) struct Messages {
+    pub(crate) up: Pool<ToLeader>,
+    pub(crate) down: Pool<Down>,
+}
+
 /// What can happen to one server.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Event {
     Lead,
     /// The election says so, and the connection stands at once.
     Follow(PeerId, Conn),
     Accept(Conn, PeerId),
-    FromLearner(Conn, Rc<ToLeader>),
-    FromLeader(Conn, Rc<Down>),
+    FromLearner(Conn, Message),
+    FromLeader(Conn, Message),
     Closed(Conn),
     Disk,
     /// With this many entries of the append under way on disk.
@@ -66,8 +73,8 @@ pub(crate) enum Down {
 /// What a step of one server does to the world.
 #[derive(Clone, Debug)]
 pub(crate) enum Effect {
-    Up(Conn, Rc<ToLeader>),
-    Down(Conn, Rc<Down>),
+    Up(Conn, Message),
+    Down(Conn, Message),
     Close(Conn),
     /// Both ends will hear of it.
     Break(Conn),
@@ -100,6 +107,7 @@ impl Server {
 pub(crate) struct Turn<'a> {
     config: &'a Config,
     fault: Fault,
+    messages: &'a mut Messages,
     pub(crate) server: Server,
     pub(crate) effects: Vec<Effect>,
     dialled: Option<PeerId>,
@@ -108,8 +116,13 @@ pub(crate) struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    pub(crate) fn new(config: &'a Config, fault: Fault, server: Server) -> Turn<'a> {
-        Turn { config, fault, server, effects: Vec::new(), dialled: None, early: Vec::new() }
+    pub(crate) fn new(
+        config: &'a Config,
+        fault: Fault,
+        messages: &'a mut Messages,
+        server: Server,
+    ) -> Turn<'a> {
+        Turn { config, fault, messages, server, effects: Vec::new(), dialled: None, early: Vec::new() }
     }
 
     /// Carries an event out. An error names the invariant that is broken.
@@ -131,9 +144,10 @@ impl<'a> Turn<'a> {
             }
             Event::Accept(conn, peer) => self.input(Input::LearnerConnected { conn: *conn, peer: *peer }),
             Event::FromLearner(conn, message) => {
-                self.input(Input::FromLearner { conn: *conn, message: message.as_ref().clone() })
+                let message = self.messages.up.get(message.0).as_ref().clone();
+                self.input(Input::FromLearner { conn: *conn, message })
             }
-            Event::FromLeader(conn, down) => match down.as_ref() {
+            Event::FromLeader(conn, down) => match self.messages.down.get(down.0).clone().as_ref() {
                 Down::Message(message) => {
                     self.input(Input::FromLeader { conn: *conn, message: message.clone() })
                 }
@@ -228,7 +242,8 @@ impl<'a> Turn<'a> {
             Output::Disconnect { conn, .. } => self.effects.push(Effect::Close(conn)),
             Output::ToLeader { conn, message } => {
                 self.check_promise(&message)?;
-                self.effects.push(Effect::Up(conn, Rc::new(message)));
+                let message = Message(self.messages.up.number(message));
+                self.effects.push(Effect::Up(conn, message));
             }
             Output::ToLearner { conn, message } => {
                 if let ToLearner::LeaderInfo { epoch } = message
@@ -237,14 +252,14 @@ impl<'a> Turn<'a> {
                 {
                     return Err(format!("I9: epoch {epoch} is proposed before it is durable"));
                 }
-                self.effects.push(Effect::Down(conn, Rc::new(Down::Message(message))));
+                self.send_down(conn, Down::Message(message));
             }
             Output::Replicate { conn, after, upto } => self.replicate(conn, after, upto)?,
             Output::SendSnapshot { conn, zxid } => {
                 if !disk.stored.snapshots.contains(&zxid) {
                     return Err(format!("I15: sends a snapshot of {zxid}, which is not there"));
                 }
-                self.effects.push(Effect::Down(conn, Rc::new(Down::Snapshot(zxid))));
+                self.send_down(conn, Down::Snapshot(zxid));
             }
             Output::Append(entries) => self.append(entries)?,
             Output::PersistEpochs { accepted, current } => disk.queue.push_back(Op::Epochs(accepted, current)),
@@ -298,8 +313,13 @@ impl<'a> Turn<'a> {
             return Err(format!("I14: sends {upto}, which is not in the log"));
         }
         let message = ToLearner::Propose { prev: after, entries };
-        self.effects.push(Effect::Down(conn, Rc::new(Down::Message(message))));
+        self.send_down(conn, Down::Message(message));
         Ok(())
+    }
+
+    fn send_down(&mut self, conn: Conn, down: Down) {
+        let down = Message(self.messages.down.number(down));
+        self.effects.push(Effect::Down(conn, down));
     }
 
     fn append(&mut self, entries: Vec<Entry>) -> Result<(), String> {

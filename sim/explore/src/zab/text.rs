@@ -9,20 +9,26 @@ use super::Action;
 use super::bounds::Left;
 use super::disk::Op;
 use super::net::{Link, Net, peer};
-use super::server::{Down, Server};
+use super::server::{Down, Messages, Server};
 
-pub(crate) fn event(action: Action, net: &Net, servers: &[Rc<Server>], left: &Left) -> String {
+pub(crate) fn event(
+    action: Action,
+    net: &Net,
+    servers: &[Rc<Server>],
+    messages: &Messages,
+    left: &Left,
+) -> String {
     let link = |conn: Conn| net.links.iter().find(move |l| l.conn == conn);
     let pair = |l: &Link| (peer(l.learner), peer(l.leader));
     match action {
         Action::Lead(i) => format!("the election tells {} to lead", peer(i)),
         Action::Follow(i, l) => format!("the election tells {} to follow {}, it connects", peer(i), peer(l)),
-        Action::Up(conn) => match link(conn).and_then(|l| Some((pair(l), l.up.front()?))) {
-            Some(((learner, leader), message)) => format!("{learner} -> {leader}: {}", up(message)),
+        Action::Up(conn) => match link(conn).and_then(|l| Some((pair(l), l.up.first()?))) {
+            Some(((learner, leader), message)) => format!("{learner} -> {leader}: {}", up(messages.up.get(message.0))),
             None => "nothing".into(),
         },
-        Action::Down(conn) => match link(conn).and_then(|l| Some((pair(l), l.down.front()?))) {
-            Some(((learner, leader), message)) => format!("{leader} -> {learner}: {}", down(message)),
+        Action::Down(conn) => match link(conn).and_then(|l| Some((pair(l), l.down.first()?))) {
+            Some(((learner, leader), message)) => format!("{leader} -> {learner}: {}", down(messages.down.get(message.0))),
             None => "nothing".into(),
         },
         Action::UpEnds(conn) | Action::DownEnds(conn) => match link(conn).map(pair) {
