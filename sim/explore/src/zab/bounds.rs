@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, clap::Args)]
 pub struct Bounds {
     /// How often anybody is told that it itself leads
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..16))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..16))]
     pub elections: u8,
     /// Crashes, each followed by a restart
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..8))]
@@ -13,7 +13,7 @@ pub struct Bounds {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..8))]
     pub writes: u8,
     /// Time-outs: a server loses patience with its leader or its learners
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..16))]
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..16))]
     pub timeouts: u8,
     /// Crashes in which the server loses its whole disk
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..4))]
@@ -27,6 +27,20 @@ pub struct Bounds {
     /// Connections that break by themselves
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..8))]
     pub cuts: u8,
+}
+
+impl Bounds {
+    /// Nothing happens.
+    pub const NONE: Bounds = Bounds {
+        elections: 0,
+        crashes: 0,
+        writes: 0,
+        timeouts: 0,
+        wipes: 0,
+        barriers: 0,
+        snapshots: 0,
+        cuts: 0,
+    };
 }
 
 /// Budgets that are left, and three facts about the run, in one word of a state.

@@ -67,6 +67,14 @@ pub struct Setup {
     pub fault: Fault,
 }
 
+impl Setup {
+    /// Voters with empty disks, to which nothing happens.
+    #[must_use]
+    pub const fn of_voters(voters: usize) -> Setup {
+        Setup { voters, observers: 0, start: Start::Fresh, bounds: Bounds::NONE, fault: Fault::None }
+    }
+}
+
 /// Something that can happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
