@@ -131,7 +131,9 @@ pub fn explore<M: Model>(model: &mut M, limits: Limits) -> Report {
             break;
         }
         if at % 1024 == 0 {
-            if at < seen.states.len() && (seen.states.len() >= limits.states || began.elapsed() >= limits.time) {
+            if at < seen.states.len()
+                && (seen.states.len() >= limits.states || began.elapsed() >= limits.time)
+            {
                 report.verdict = Verdict::Cut;
                 break;
             }
@@ -251,7 +253,9 @@ impl Display for Report {
             self.states as f64 / seconds.max(1e-9)
         )?;
         match &self.verdict {
-            Verdict::Closed => write!(f, "closed: every state within the bounds was visited, no invariant is broken"),
+            Verdict::Closed => {
+                write!(f, "closed: every state within the bounds was visited, no invariant is broken")
+            }
             Verdict::Cut => write!(
                 f,
                 "cut by the limit: every state within {} steps was visited, no invariant is broken",

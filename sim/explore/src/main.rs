@@ -94,14 +94,17 @@ fn main() -> ExitCode {
     // A failed assertion of a core is reported as a violation, with its trace.
     std::panic::set_hook(Box::new(|_| {}));
     let reports = match args.model {
-        Some(Which::Zab) => vec![run(&format!("zab {:?}", args.zab()), zab::Zab::new(args.zab()), args.limits())],
+        Some(Which::Zab) => {
+            vec![run(&format!("zab {:?}", args.zab()), zab::Zab::new(args.zab()), args.limits())]
+        }
         Some(Which::Election) => {
             let setup = args.election();
             vec![run(&format!("election {setup:?}"), election::Election::new(setup), args.limits())]
         }
         None => suite::run_all(args.limits()),
     };
-    let sound = |r: &Option<Report>| r.as_ref().is_some_and(|r| !matches!(r.verdict, Verdict::Violation { .. }));
+    let sound =
+        |r: &Option<Report>| r.as_ref().is_some_and(|r| !matches!(r.verdict, Verdict::Violation { .. }));
     if reports.iter().all(sound) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

@@ -20,7 +20,7 @@ use crate::hash::FastMap;
 use crate::pool::Pool;
 
 /// Servers that fit into a state.
-const SERVERS_MAX: usize = 5;
+const SERVERS_MAX: usize = 4;
 const WIRES: usize = SERVERS_MAX;
 const GHOST: usize = WIRES + 1;
 const LEFT: usize = GHOST + 1;
@@ -47,7 +47,7 @@ pub enum Fault {
 pub struct Setup {
     /// Voters of equal weight.
     pub voters: usize,
-    /// Observers behind them; five servers in all at most.
+    /// Observers behind them; four servers in all at most.
     pub observers: usize,
     /// With which zxid each voter stands, in their order; 0 where nothing is said.
     pub zxids: Vec<u64>,
@@ -172,7 +172,9 @@ impl Election {
     pub fn new(setup: Setup) -> Result<Election, String> {
         let count = setup.voters + setup.observers;
         if setup.voters == 0 || count > SERVERS_MAX || setup.queue == 0 {
-            return Err(format!("1 to {SERVERS_MAX} servers, at least one of them a voter; queues of at least 1"));
+            return Err(format!(
+                "1 to {SERVERS_MAX} servers, at least one of them a voter; queues of at least 1"
+            ));
         }
         let believed = match setup.fault {
             Fault::ObserverVotes => ensemble(count, 0)?,
@@ -285,7 +287,10 @@ impl Election {
             }
             self.judge_best(&holders, vote)?;
         } else if !backed && !world.ghost.led(round.0, place(leader)) {
-            return Err(format!("server {} follows {leader} in round {round}, who was never elected", peer(i)));
+            return Err(format!(
+                "server {} follows {leader} in round {round}, who was never elected",
+                peer(i)
+            ));
         }
         Ok(())
     }
@@ -312,7 +317,9 @@ impl Election {
 
     /// Has decided, but there is no reign: its leader does not lead or cannot be reached, or too few follow it.
     fn in_vain(&self, state: &State, i: usize) -> bool {
-        let Some(Notification { state: role, vote: Some(vote), .. }) = self.says(state, i) else { return false };
+        let Some(Notification { state: role, vote: Some(vote), .. }) = self.says(state, i) else {
+            return false;
+        };
         let leader = place(vote.leader);
         match role {
             Role::Looking => false,

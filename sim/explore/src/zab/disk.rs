@@ -81,7 +81,11 @@ impl Stored {
             return Err(format!("I9: the log ends in epoch {last}, promised is {}", self.accepted));
         }
         if self.current > last && self.accepted == self.current {
-            return Err(format!("I9: the log ends with {}, synchronised is epoch {}", self.last(), self.current));
+            return Err(format!(
+                "I9: the log ends with {}, synchronised is epoch {}",
+                self.last(),
+                self.current
+            ));
         }
         Ok(Durable {
             accepted_epoch: self.accepted,
@@ -154,7 +158,9 @@ impl Disk {
     /// Makes the next operation durable; what the core is to be told of it.
     pub(crate) fn step(&mut self, fault: Fault) -> Result<Option<Input>, String> {
         let next = match fault {
-            Fault::EpochBeforeLog => self.queue.iter().position(|op| matches!(op, Op::Epochs(..))).unwrap_or(0),
+            Fault::EpochBeforeLog => {
+                self.queue.iter().position(|op| matches!(op, Op::Epochs(..))).unwrap_or(0)
+            }
             _ => 0,
         };
         let Some(op) = self.queue.remove(next) else { return Ok(None) };

@@ -79,6 +79,7 @@ impl Ghost {
         &mut self,
         seen: &Seen<'_>,
         disks: &[&Stored],
+        wiped: &BTreeSet<PeerId>,
         ensemble: &Ensemble,
     ) -> Result<(), String> {
         let known = self.last();
@@ -94,18 +95,30 @@ impl Ghost {
             return Ok(());
         }
         if seen.base > known {
-            return Err(format!("I2: server {} stands on {}, which nobody committed", peer(seen.who), seen.base));
+            return Err(format!(
+                "I2: server {} stands on {}, which nobody committed",
+                peer(seen.who),
+                seen.base
+            ));
         }
         if seen.committed.epoch() < self.established {
-            return Err(format!("I8: {} is committed in the reign of epoch {}", seen.committed, self.established));
+            return Err(format!(
+                "I8: {} is committed in the reign of epoch {}",
+                seen.committed, self.established
+            ));
         }
         let holders: BTreeSet<PeerId> = (0..disks.len())
             // With the entry but without its epoch it might lose an election to somebody who lacks the entry.
             .filter(|&i| disks[i].has(seen.committed) && disks[i].recovered_epoch() >= seen.committed.epoch())
             .map(peer)
+            // One that was wiped may have had it when it said so.
+            .chain(wiped.iter().copied())
             .collect();
         if !ensemble.is_quorum(&holders) {
-            return Err(format!("I11: {} is committed, but only {holders:?} have it on disk", seen.committed));
+            return Err(format!(
+                "I11: {} is committed, but only {holders:?} have it on disk",
+                seen.committed
+            ));
         }
         for entry in seen.view.iter().filter(|e| e.zxid > known && e.zxid <= seen.committed) {
             self.append(entry)?;
@@ -119,7 +132,8 @@ impl Ghost {
         }
         if let Some(origin) = entry.origin {
             let place = usize::try_from(origin.ticket.0 - 1).ok();
-            let Some(write) = place.and_then(|i| self.writes.get(i)).filter(|w| w.asker == origin.peer) else {
+            let Some(write) = place.and_then(|i| self.writes.get(i)).filter(|w| w.asker == origin.peer)
+            else {
                 return Err(format!("I1: {} was never submitted", entry.zxid));
             };
             if write.answer == Some(Answer::Refused) {
@@ -153,8 +167,12 @@ impl Ghost {
         }
         let committed = self.committed.iter().filter_map(|e| e.origin).any(|o| o.ticket == ticket);
         match answer {
-            Answer::Applied if !committed => Err(format!("I2: ticket {} is applied, not committed", ticket.0)),
-            Answer::Refused if committed => Err(format!("C10: ticket {} is refused, but committed", ticket.0)),
+            Answer::Applied if !committed => {
+                Err(format!("I2: ticket {} is applied, not committed", ticket.0))
+            }
+            Answer::Refused if committed => {
+                Err(format!("C10: ticket {} is refused, but committed", ticket.0))
+            }
             _ => Ok(()),
         }
     }
@@ -166,7 +184,9 @@ impl Ghost {
         };
         let (_, _, asked) = self.barriers.remove(at);
         if applied < asked {
-            return Err(format!("C9: barrier of server {who} at {applied}, but {asked} was committed before"));
+            return Err(format!(
+                "C9: barrier of server {who} at {applied}, but {asked} was committed before"
+            ));
         }
         Ok(())
     }
@@ -178,12 +198,23 @@ impl Ghost {
     }
 
     /// I11: what is committed stays on the disks of a quorum. Disks that were wiped are counted as if they had it.
-    pub(crate) fn kept(&self, disks: &[&Stored], wiped: &BTreeSet<PeerId>, ensemble: &Ensemble) -> Result<(), String> {
+    pub(crate) fn kept(
+        &self,
+        disks: &[&Stored],
+        wiped: &BTreeSet<PeerId>,
+        ensemble: &Ensemble,
+    ) -> Result<(), String> {
         for entry in &self.committed {
-            let holders: BTreeSet<PeerId> =
-                (0..disks.len()).filter(|&i| disks[i].has_entry(entry)).map(peer).chain(wiped.iter().copied()).collect();
+            let holders: BTreeSet<PeerId> = (0..disks.len())
+                .filter(|&i| disks[i].has_entry(entry))
+                .map(peer)
+                .chain(wiped.iter().copied())
+                .collect();
             if !ensemble.is_quorum(&holders) {
-                return Err(format!("I11: {} was committed and is no longer on a quorum's disks", entry.zxid));
+                return Err(format!(
+                    "I11: {} was committed and is no longer on a quorum's disks",
+                    entry.zxid
+                ));
             }
         }
         Ok(())

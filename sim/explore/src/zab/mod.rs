@@ -30,7 +30,7 @@ use crate::hash::FastMap;
 use crate::pool::Pool;
 
 /// Servers that fit into a state.
-const SERVERS_MAX: usize = 5;
+const SERVERS_MAX: usize = 4;
 const NET: usize = SERVERS_MAX;
 const GHOST: usize = NET + 1;
 const LEFT: usize = GHOST + 1;
@@ -46,16 +46,18 @@ pub enum Start {
     Fresh,
     /// All have the marker of epoch 1 and one write, committed.
     Written,
-    /// As `written`, but server 3 has the marker only: behind, as after a pause.
+    /// As `written`, but server 3 lacks a second write: behind, as after a pause.
     Behind,
-    /// As `behind`, and the others have the write in a snapshot only, so that server 3 needs it.
+    /// As `behind`, and the others have both writes in a snapshot only, so that server 3 needs it.
     Purged,
+    /// As `written`, but server 3 has the marker only.
+    Blank,
 }
 
 /// What to explore.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
-    /// Voters of equal weight, 1 to 5 together with the observers.
+    /// Voters of equal weight, 1 to 4 together with the observers.
     pub voters: usize,
     /// Observers behind them.
     pub observers: usize,
@@ -290,7 +292,12 @@ impl Zab {
         let facts = self.facts(&world.state, i);
         let servers: Vec<&Rc<Server>> = (0..self.count()).map(|j| self.server(&world.state, j)).collect();
         let disks: Vec<&Stored> = servers.iter().map(|s| &s.disk.stored).collect();
-        world.ghost_mut().commit(&self.seen(facts, i), &disks, &self.ensemble)
+        let wiped = self.wiped(world);
+        world.ghost_mut().commit(&self.seen(facts, i), &disks, &wiped, &self.ensemble)
+    }
+
+    fn wiped(&self, world: &World) -> BTreeSet<PeerId> {
+        (0..self.count()).filter(|j| world.left.wiped >> j & 1 == 1).map(peer).collect()
     }
 
     /// The invariants that a step of server `i` can break.
@@ -329,9 +336,7 @@ impl Zab {
         }
         let servers: Vec<&Rc<Server>> = (0..self.count()).map(|j| self.server(&world.state, j)).collect();
         let disks: Vec<&Stored> = servers.iter().map(|s| &s.disk.stored).collect();
-        let lost: BTreeSet<PeerId> =
-            (0..self.count()).filter(|j| world.left.wiped >> j & 1 == 1).map(peer).collect();
-        world.ghost.kept(&disks, &lost, &self.ensemble)
+        world.ghost.kept(&disks, &self.wiped(world), &self.ensemble)
     }
 
     /// Who may be told by the election that it leads, or whom to follow. While nobody has led, the servers are
@@ -482,23 +487,31 @@ impl Zab {
         }
         let epoch = Epoch(1);
         let marker = Entry::marker(epoch, 0);
-        let origin = Some(Origin { peer: peer(0), ticket: Ticket(1) });
-        let write = Entry { zxid: Zxid::new(epoch, 1), time_ms: 0, origin, payload: Bytes::new() };
-        ghost.committed = vec![marker.clone(), write.clone()];
+        let write = |n: u32| {
+            let origin = Some(Origin { peer: peer(0), ticket: Ticket(u64::from(n)) });
+            Entry { zxid: Zxid::new(epoch, n), time_ms: 0, origin, payload: Bytes::new() }
+        };
+        let (writes, behind) = match self.setup.start {
+            Start::Behind | Start::Purged => (2, 2),
+            Start::Blank => (1, 1),
+            Start::Written | Start::Fresh => (1, 2),
+        };
+        let log: Vec<Entry> = [marker].into_iter().chain((1..=writes).map(write)).collect();
         ghost.opened.push((epoch, peer(0)));
         ghost.established = epoch;
-        ghost.writes.push(Write { asker: peer(0), answer: None, gone: true });
+        ghost.writes = vec![Write { asker: peer(0), answer: None, gone: true }; writes as usize];
         for (i, disk) in disks.iter_mut().enumerate() {
             (disk.accepted, disk.current) = (epoch, epoch);
-            let behind = i == 2 && self.setup.start != Start::Written;
-            if behind {
-                disk.entries = vec![marker.clone()];
+            disk.entries = log.clone();
+            if i == 2 {
+                disk.entries.truncate(behind);
             } else if self.setup.start == Start::Purged {
-                (disk.base, disk.snapshots) = (write.zxid, vec![write.zxid]);
-            } else {
-                disk.entries = vec![marker.clone(), write.clone()];
+                disk.base = Zxid::new(epoch, writes);
+                disk.snapshots.push(disk.base);
+                disk.entries.clear();
             }
         }
+        ghost.committed = log;
         (disks, ghost)
     }
 }

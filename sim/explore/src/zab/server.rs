@@ -262,7 +262,9 @@ impl<'a> Turn<'a> {
                 self.send_down(conn, Down::Snapshot(zxid));
             }
             Output::Append(entries) => self.append(entries)?,
-            Output::PersistEpochs { accepted, current } => disk.queue.push_back(Op::Epochs(accepted, current)),
+            Output::PersistEpochs { accepted, current } => {
+                disk.queue.push_back(Op::Epochs(accepted, current))
+            }
             Output::Truncate { to } => disk.queue.push_back(Op::Truncate(to)),
             Output::InstallSnapshot { zxid } => disk.queue.push_back(Op::Install(zxid)),
             Output::Purge { upto } => disk.queue.push_back(Op::Purge(upto)),

@@ -24,11 +24,15 @@ pub(crate) fn event(
         Action::Lead(i) => format!("the election tells {} to lead", peer(i)),
         Action::Follow(i, l) => format!("the election tells {} to follow {}, it connects", peer(i), peer(l)),
         Action::Up(conn) => match link(conn).and_then(|l| Some((pair(l), l.up.first()?))) {
-            Some(((learner, leader), message)) => format!("{learner} -> {leader}: {}", up(messages.up.get(message.0))),
+            Some(((learner, leader), message)) => {
+                format!("{learner} -> {leader}: {}", up(messages.up.get(message.0)))
+            }
             None => "nothing".into(),
         },
         Action::Down(conn) => match link(conn).and_then(|l| Some((pair(l), l.down.first()?))) {
-            Some(((learner, leader), message)) => format!("{leader} -> {learner}: {}", down(messages.down.get(message.0))),
+            Some(((learner, leader), message)) => {
+                format!("{leader} -> {learner}: {}", down(messages.down.get(message.0)))
+            }
             None => "nothing".into(),
         },
         Action::UpEnds(conn) | Action::DownEnds(conn) => match link(conn).map(pair) {
@@ -39,12 +43,18 @@ pub(crate) fn event(
             }
             None => "nothing".into(),
         },
-        Action::Disk(i) => format!("disk of {}: {}", peer(i), servers[i].disk.queue.front().map_or("".into(), op)),
+        Action::Disk(i) => {
+            format!("disk of {}: {}", peer(i), servers[i].disk.queue.front().map_or("".into(), op))
+        }
         Action::Crash(i, 0) => format!("{} crashes and starts anew", peer(i)),
-        Action::Crash(i, n) => format!("{} crashes with {n} entries of an append on disk, and starts anew", peer(i)),
+        Action::Crash(i, n) => {
+            format!("{} crashes with {n} entries of an append on disk, and starts anew", peer(i))
+        }
         Action::Wipe(i) => format!("{} loses its disk and starts anew", peer(i)),
         Action::GiveUp(i) => format!("{} loses patience", peer(i)),
-        Action::Submit(i) => format!("the store of {} submits a write ({} left)", peer(i), left.of.writes - 1),
+        Action::Submit(i) => {
+            format!("the store of {} submits a write ({} left)", peer(i), left.of.writes - 1)
+        }
         Action::Barrier(i) => format!("the store of {} asks for a barrier", peer(i)),
         Action::SaveSnapshot(i) => {
             format!("the store of {} saves a snapshot of {}", peer(i), servers[i].applied)
