@@ -61,7 +61,7 @@ fn elections_on_a_timely_network_close() {
     let three = election::Setup { zxids: vec![1, 0, 1], timely: true, ..election::Setup::of_voters(3) };
     assert_closed(&elect(three), 1_000);
     let two = election::Setup { observers: 1, queue: 1, timely: true, ..election::Setup::of_voters(2) };
-    assert_closed(&elect(two), 500);
+    assert_closed(&elect(two), 300);
 }
 
 #[test]

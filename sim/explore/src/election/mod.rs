@@ -1,6 +1,8 @@
 //! The election alone: servers start, say what the production core has them say, decide, crash, lose their links.
 
 mod ghost;
+mod judge;
+mod moves;
 mod node;
 mod wires;
 
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use api::ports::{Candidate, Role};
 use api::{Ensemble, Epoch, Member, Membership, PeerId, Zxid};
-use election_core::{Config, Notification, Vote};
+use election_core::{Config, Notification};
 
 use self::ghost::Ghost;
 use self::node::{Event, FINALIZE_WAIT, Node, Said, Turn};
@@ -252,125 +254,6 @@ impl Election {
         Ok(())
     }
 
-    /// S4: no voter votes for less than itself.
-    fn judge_vote(&self, world: &mut World, i: usize, says: &Notification) -> Result<(), String> {
-        let &Notification { state, vote: Some(vote), round } = says else { return Ok(()) };
-        if !self.ensemble.is_voter(peer(i)) {
-            return Ok(());
-        }
-        let own = Vote { candidate: self.candidate(i), leader: peer(i) };
-        if state == Role::Looking && vote < own {
-            return Err(format!("S4: server {} votes for {vote:?}, which is less than itself", peer(i)));
-        }
-        world.ghost.holds(round.0, vote, i);
-        Ok(())
-    }
-
-    /// A leader has the votes of a quorum in its round; whom others follow has them too, or was elected.
-    fn judge_elected(&self, world: &mut World, i: usize, leader: PeerId) -> Result<(), String> {
-        let Some(Notification { vote: Some(vote), round, .. }) = self.says(&world.state, i) else {
-            return Err(format!("server {} elects {leader} without a vote for it", peer(i)));
-        };
-        if vote.leader != leader || !self.ensemble.is_voter(leader) {
-            return Err(format!("S7: server {} elects {leader}, its vote is {vote:?}", peer(i)));
-        }
-        let holders: BTreeSet<PeerId> = world.ghost.holders(round.0, vote).map(peer).collect();
-        let backed = self.ensemble.is_quorum(&holders);
-        if leader == peer(i) {
-            if !backed {
-                return Err(format!("S7: {leader} leads in round {round}, elected by {holders:?} only"));
-            }
-            let other = world.ghost.leads(round.0, i);
-            let calm = self.setup.timely && self.setup.crashes == 0 && self.setup.cuts == 0;
-            if let Some(other) = other.filter(|_| calm) {
-                return Err(format!("round {round} has two leaders, {} and {leader}", peer(other)));
-            }
-            self.judge_best(&holders, vote)?;
-        } else if !backed && !world.ghost.led(round.0, place(leader)) {
-            return Err(format!(
-                "server {} follows {leader} in round {round}, who was never elected",
-                peer(i)
-            ));
-        }
-        Ok(())
-    }
-
-    /// S3: the log of a leader is at least as complete as that of everybody in the quorum that elected it.
-    fn judge_best(&self, holders: &BTreeSet<PeerId>, vote: Vote) -> Result<(), String> {
-        let truly = self.candidate(place(vote.leader));
-        match holders.iter().find(|&&p| self.candidate(place(p)) > truly) {
-            Some(better) => Err(format!("S3: {} was elected by {better}, which has more", vote.leader)),
-            None => Ok(()),
-        }
-    }
-
-    /// No message is under way.
-    fn quiet(&self, state: &State) -> bool {
-        self.wires.get(state[WIRES]).quiet()
-    }
-
-    fn follows(&self, state: &State, i: usize, leader: usize) -> bool {
-        let linked = i == leader || self.wires.get(state[WIRES]).linked(i, leader);
-        let says = self.says(state, i).filter(|n| n.state != Role::Looking);
-        linked && says.and_then(|n| n.vote).is_some_and(|v| v.leader == peer(leader))
-    }
-
-    /// Has decided, but there is no reign: its leader does not lead or cannot be reached, or too few follow it.
-    fn in_vain(&self, state: &State, i: usize) -> bool {
-        let Some(Notification { state: role, vote: Some(vote), .. }) = self.says(state, i) else {
-            return false;
-        };
-        let leader = place(vote.leader);
-        match role {
-            Role::Looking => false,
-            Role::Leading => {
-                let subjects = (0..self.count()).filter(|&j| self.follows(state, j, i)).map(peer).collect();
-                !self.ensemble.is_quorum(&subjects)
-            }
-            Role::Following | Role::Observing => {
-                !(self.follows(state, i, leader) && self.follows(state, leader, leader))
-            }
-        }
-    }
-
-    /// What happens by itself, sooner or later.
-    fn progress(&self, state: &State, into: &mut Vec<Action>) {
-        let wires = self.wires.get(state[WIRES]);
-        let up = |i: usize| self.node(state, i).up();
-        for i in 0..self.count() {
-            if !up(i) {
-                into.push(Action::Start(i));
-                continue;
-            }
-            for j in (0..self.count()).filter(|&j| j != i) {
-                if wires.waiting(i, j) {
-                    into.push(Action::Deliver(i, j));
-                }
-                if wires.unnoticed(i, j) {
-                    into.push(Action::Notice(i, j));
-                }
-                if i < j && self.talk(i, j) && up(j) && !wires.linked(i, j) {
-                    into.push(Action::Connect(i, j));
-                }
-            }
-        }
-        let quiet = self.quiet(state);
-        let waits: Vec<Option<Duration>> = (0..self.count()).map(|i| self.node(state, i).waits()).collect();
-        let candidate_waits = waits.contains(&Some(FINALIZE_WAIT));
-        for i in 0..self.count() {
-            // The one that would lead waits for half of the time that its followers do.
-            let its_turn = waits[i] == Some(FINALIZE_WAIT) || !candidate_waits;
-            if waits[i].is_some() && (!self.setup.timely || (quiet && its_turn)) {
-                into.push(Action::Decide(i));
-            }
-            let round = self.says(state, i).map_or(0, |n| n.round.0);
-            // Patience lasts much longer than any message takes.
-            if quiet && round < self.setup.rounds && self.in_vain(state, i) {
-                into.push(Action::Relook(i));
-            }
-        }
-    }
-
     fn carry_out(&mut self, world: &mut World, action: Action) -> Result<(), String> {
         match action {
             Action::Start(i) | Action::Relook(i) => {
@@ -433,14 +316,6 @@ impl Election {
     fn talk(&self, i: usize, j: usize) -> bool {
         self.ensemble.is_voter(peer(i)) || self.ensemble.is_voter(peer(j))
     }
-
-    /// On a timely network without faults every decision leads to a reign.
-    fn judge_in_vain(&self, i: usize) -> Result<(), String> {
-        if self.setup.timely && self.setup.crashes == 0 && self.setup.cuts == 0 {
-            return Err(format!("server {} decided in vain", peer(i)));
-        }
-        Ok(())
-    }
 }
 
 impl Model for Election {
@@ -449,8 +324,8 @@ impl Model for Election {
 
     fn start(&mut self) -> State {
         let mut state = [0; SERVERS_MAX + 3];
-        for i in 0..self.count() {
-            state[i] = self.nodes.number(Node::down(&self.configs[i]));
+        for (number, config) in state.iter_mut().zip(&self.configs) {
+            *number = self.nodes.number(Node::down(config));
         }
         state[WIRES] = self.wires.number(Wires::new(self.count()));
         state[GHOST] = self.ghosts.number(Ghost::default());

@@ -5,23 +5,24 @@ mod bounds;
 mod disk;
 mod fault;
 mod ghost;
+mod judge;
+mod moves;
 mod net;
 mod server;
+mod start;
 mod text;
 
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use api::ports::Role;
-use api::{Ensemble, Entry, Epoch, Member, Membership, Origin, PeerId, Ticket, Zxid};
-use bytes::Bytes;
+use api::{Ensemble, Entry, Member, Membership, Ticket, Zxid};
 use quorum_core::{Config, Conn};
 
 pub use bounds::Bounds;
 pub use fault::Fault;
 
 use self::bounds::Left;
-use self::disk::{Stored, same};
+use self::disk::Stored;
 use self::ghost::{Ghost, Seen, Write};
 use self::net::{Net, peer};
 use self::server::{Effect, Event, LIMIT, Messages, PATIENCE, Server, Turn};
@@ -288,118 +289,6 @@ impl Zab {
         Ok(())
     }
 
-    fn extend_committed(&self, world: &mut World, i: usize) -> Result<(), String> {
-        let facts = self.facts(&world.state, i);
-        let servers: Vec<&Rc<Server>> = (0..self.count()).map(|j| self.server(&world.state, j)).collect();
-        let disks: Vec<&Stored> = servers.iter().map(|s| &s.disk.stored).collect();
-        let wiped = self.wiped(world);
-        world.ghost_mut().commit(&self.seen(facts, i), &disks, &wiped, &self.ensemble)
-    }
-
-    fn wiped(&self, world: &World) -> BTreeSet<PeerId> {
-        (0..self.count()).filter(|j| world.left.wiped >> j & 1 == 1).map(peer).collect()
-    }
-
-    /// The invariants that a step of server `i` can break.
-    fn judge(&self, world: &mut World, i: usize, before: u32, wiped: bool) -> Result<(), String> {
-        let (old, new) = (&self.facts[before as usize], self.facts(&world.state, i));
-        if (old.committed, old.log) != (new.committed, new.log) {
-            self.extend_committed(world, i)?;
-        }
-        if old.log != new.log {
-            self.check_same(&world.state, i)?;
-        }
-        if old.stored != new.stored {
-            self.check_kept(world, i, old.stored, wiped)?;
-        }
-        Ok(())
-    }
-
-    /// I13: one zxid, one entry.
-    fn check_same(&self, state: &State, i: usize) -> Result<(), String> {
-        let mine = self.facts(state, i);
-        for j in (0..self.count()).filter(|&j| j != i) {
-            let theirs = &self.facts(state, j).view;
-            let differs = |e: &&Entry| theirs.iter().any(|t| t.zxid == e.zxid && !same(t, e));
-            if let Some(e) = mine.view.iter().find(differs) {
-                return Err(format!("I13: {} differs on servers {} and {}", e.zxid, peer(i), peer(j)));
-            }
-        }
-        Ok(())
-    }
-
-    /// I11: no disk loses what is committed, and so a quorum of them has it.
-    fn check_kept(&self, world: &World, i: usize, old: u32, wiped: bool) -> Result<(), String> {
-        let on = |stored: &Stored| world.ghost.committed.iter().filter(|e| stored.has_entry(e)).count();
-        if !wiped && on(&self.server(&world.state, i).disk.stored) < on(self.stored.get(old)) {
-            return Err(format!("I11: server {} cuts off what is committed", peer(i)));
-        }
-        let servers: Vec<&Rc<Server>> = (0..self.count()).map(|j| self.server(&world.state, j)).collect();
-        let disks: Vec<&Stored> = servers.iter().map(|s| &s.disk.stored).collect();
-        world.ghost.kept(&disks, &self.wiped(world), &self.ensemble)
-    }
-
-    /// Who may be told by the election that it leads, or whom to follow. While nobody has led, the servers are
-    /// interchangeable if they start alike, so that it is enough to look at runs in which server 1 is the first to lead
-    /// and server 2 follows before server 3 does.
-    fn elections(&self, state: &State, left: &Left, into: &mut Vec<Action>) {
-        let alike = matches!(self.setup.start, Start::Fresh | Start::Written) && self.setup.voters == 3;
-        for i in (0..self.count()).filter(|&i| self.server(state, i).electing) {
-            let voter = self.ensemble.is_voter(peer(i));
-            if voter && left.of.elections > 0 && (left.led || i == 0 || !alike) {
-                into.push(Action::Lead(i));
-            }
-            if alike && i == 2 && !left.followed {
-                continue;
-            }
-            for l in (0..self.count()).filter(|&l| l != i && self.ensemble.is_voter(peer(l))) {
-                // It leads, or may be about to.
-                if self.facts(state, l).role == Role::Leading
-                    || (self.server(state, l).electing && left.of.elections > 0)
-                {
-                    into.push(Action::Follow(i, l));
-                }
-            }
-        }
-    }
-
-    fn faults(&self, state: &State, left: &Left, into: &mut Vec<Action>) {
-        for i in 0..self.count() {
-            let facts = self.facts(state, i);
-            if left.of.crashes > 0 {
-                into.extend((0..=facts.torn).map(|n| Action::Crash(i, n)));
-            }
-            if left.of.wipes > 0 {
-                into.push(Action::Wipe(i));
-            }
-            if left.of.timeouts > 0 && facts.role != Role::Looking {
-                into.push(Action::GiveUp(i));
-            }
-        }
-        if left.of.cuts > 0 {
-            let net = self.nets.get(state[NET]);
-            let whole = net.links.iter().filter(|l| !l.up_ended && !l.down_ended);
-            into.extend(whole.map(|l| Action::Cut(l.conn)));
-        }
-    }
-
-    fn requests(&self, state: &State, left: &Left, into: &mut Vec<Action>) {
-        for i in 0..self.count() {
-            let facts = self.facts(state, i);
-            // What is submitted while the server does not serve waits there until it does: the same as submitting then.
-            if facts.serving && left.of.writes > 0 {
-                into.push(Action::Submit(i));
-            }
-            if facts.serving && left.of.barriers > 0 {
-                into.push(Action::Barrier(i));
-            }
-            let server = self.server(state, i);
-            if left.of.snapshots > 0 && Some(&server.applied) > server.disk.stored.snapshots.last() {
-                into.push(Action::SaveSnapshot(i));
-            }
-        }
-    }
-
     fn carry_out(&mut self, world: &mut World, action: Action) -> Result<(), String> {
         match action {
             Action::Lead(i) => {
@@ -477,43 +366,6 @@ impl Zab {
         world.net.close(conn, who);
         self.happen(world, who, Event::Closed(conn))
     }
-
-    /// What each server finds at first, and what of it is committed.
-    fn first_disks(&self) -> (Vec<Stored>, Ghost) {
-        let mut ghost = Ghost::default();
-        let mut disks = vec![Stored::default(); self.count()];
-        if self.setup.start == Start::Fresh {
-            return (disks, ghost);
-        }
-        let epoch = Epoch(1);
-        let marker = Entry::marker(epoch, 0);
-        let write = |n: u32| {
-            let origin = Some(Origin { peer: peer(0), ticket: Ticket(u64::from(n)) });
-            Entry { zxid: Zxid::new(epoch, n), time_ms: 0, origin, payload: Bytes::new() }
-        };
-        let (writes, behind) = match self.setup.start {
-            Start::Behind | Start::Purged => (2, 2),
-            Start::Blank => (1, 1),
-            Start::Written | Start::Fresh => (1, 2),
-        };
-        let log: Vec<Entry> = [marker].into_iter().chain((1..=writes).map(write)).collect();
-        ghost.opened.push((epoch, peer(0)));
-        ghost.established = epoch;
-        ghost.writes = vec![Write { asker: peer(0), answer: None, gone: true }; writes as usize];
-        for (i, disk) in disks.iter_mut().enumerate() {
-            (disk.accepted, disk.current) = (epoch, epoch);
-            disk.entries = log.clone();
-            if i == 2 {
-                disk.entries.truncate(behind);
-            } else if self.setup.start == Start::Purged {
-                disk.base = Zxid::new(epoch, writes);
-                disk.snapshots.push(disk.base);
-                disk.entries.clear();
-            }
-        }
-        ghost.committed = log;
-        (disks, ghost)
-    }
 }
 
 /// A state, unfolded to be changed.
@@ -558,26 +410,7 @@ impl Model for Zab {
 
     fn actions(&mut self, state: &State, into: &mut Vec<Action>) {
         let left = Left::unpack(state[LEFT]);
-        let net = self.nets.get(state[NET]);
-        for link in &net.links {
-            if link.leader_open && !link.up.is_empty() {
-                into.push(Action::Up(link.conn));
-            }
-            if link.learner_open && !link.down.is_empty() {
-                into.push(Action::Down(link.conn));
-            }
-            if link.leader_open && link.up_ended {
-                into.push(Action::UpEnds(link.conn));
-            }
-            if link.learner_open && link.down_ended {
-                into.push(Action::DownEnds(link.conn));
-            }
-        }
-        for i in 0..self.count() {
-            if !self.server(state, i).disk.queue.is_empty() {
-                into.push(Action::Disk(i));
-            }
-        }
+        self.deliveries(state, into);
         self.elections(state, &left, into);
         self.requests(state, &left, into);
         self.faults(state, &left, into);
