@@ -91,8 +91,6 @@ impl Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    // A failed assertion of a core is reported as a violation, with its trace.
-    std::panic::set_hook(Box::new(|_| {}));
     let reports = match args.model {
         Some(Which::Zab) => {
             vec![run(&format!("zab {:?}", args.zab()), zab::Zab::new(args.zab()), args.limits())]

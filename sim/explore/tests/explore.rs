@@ -86,6 +86,13 @@ fn an_epoch_that_is_durable_before_its_log_is_found() {
 }
 
 #[test]
+fn a_current_epoch_that_is_not_stored_is_found() {
+    let (what, trace) = violation(zab(of_three(TWO_REIGNS, zab::Fault::EpochForgotten)));
+    assert!(what.contains("I11"), "{what}");
+    assert!(trace.last().unwrap().contains("cut back"), "{trace:#?}");
+}
+
+#[test]
 fn a_truncation_that_the_disk_ignores_is_found() {
     let (what, trace) = violation(zab(of_three(TWO_REIGNS, zab::Fault::TruncIgnored)));
     assert!(what.contains("I2") || what.contains("I14"), "{what}");

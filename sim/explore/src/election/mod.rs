@@ -40,8 +40,6 @@ pub enum Fault {
     ObserverVotes,
     /// Whatever a looking server says arrives as if it were of the receiver's round.
     AnyRoundCounts,
-    /// Servers stand with an empty log, whatever is in it.
-    LogIgnored,
 }
 
 /// What to explore.
@@ -260,12 +258,8 @@ impl Election {
                 if matches!(action, Action::Relook(_)) {
                     self.judge_in_vain(i)?;
                 }
-                let stands_with = match self.setup.fault {
-                    Fault::LogIgnored => Candidate::default(),
-                    _ => self.candidate(i),
-                };
                 let starts = !self.node(&world.state, i).up();
-                self.happen(world, i, Event::Elect(stands_with))?;
+                self.happen(world, i, Event::Elect(self.candidate(i)))?;
                 if starts && self.setup.timely {
                     for j in (0..self.count()).filter(|&j| j != i) {
                         if self.node(&world.state, j).up() && self.talk(i, j) {

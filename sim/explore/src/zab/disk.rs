@@ -70,7 +70,7 @@ impl Stored {
     }
 
     /// What a server finds when it comes up; the rules are those of `reconcile` in quorum-svc.
-    pub(crate) fn recover(&self) -> Result<Durable, String> {
+    pub(crate) fn recover(&self, fault: Fault) -> Result<Durable, String> {
         let history = self.history()?;
         let last = self.last().epoch();
         let snapshot = self.snapshots.last().copied();
@@ -90,7 +90,10 @@ impl Stored {
         Ok(Durable {
             accepted_epoch: self.accepted,
             // An entry of an epoch proves that the whole start of that epoch is there.
-            current_epoch: self.recovered_epoch(),
+            current_epoch: match fault {
+                Fault::EpochForgotten => self.current,
+                _ => self.recovered_epoch(),
+            },
             history,
             snapshot,
             last_time_ms: 0,
@@ -121,7 +124,9 @@ impl Stored {
                 if fault != Fault::PromiseForgotten || current > self.current {
                     self.accepted = accepted;
                 }
-                self.current = current;
+                if fault != Fault::EpochForgotten {
+                    self.current = current;
+                }
                 Ok(Input::EpochsPersisted)
             }
             Op::Truncate(to) => {

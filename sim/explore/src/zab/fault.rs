@@ -15,6 +15,8 @@ pub enum Fault {
     PromiseForgotten,
     /// The epoch becomes durable before the log that belongs to it (ZOOKEEPER-4643).
     EpochBeforeLog,
+    /// The epoch of the leader that a server synchronised with is never stored, nor is it taken from the log.
+    EpochForgotten,
     /// The disk does not cut the log back, but says so.
     TruncIgnored,
     /// The cores take the observer for a voter.

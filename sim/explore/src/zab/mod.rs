@@ -391,7 +391,7 @@ impl Model for Zab {
         let (disks, ghost) = self.first_disks();
         let mut state = [0; SERVERS_MAX + 3];
         for (i, stored) in disks.into_iter().enumerate() {
-            let server = Server::new(self.configs[i].clone(), stored);
+            let server = Server::new(self.configs[i].clone(), stored, self.setup.fault);
             let mut turn = match server {
                 Ok(server) => Turn::new(&self.configs[i], self.setup.fault, &mut self.messages, server),
                 Err(why) => panic!("the first state is no state: {why}"),

@@ -95,8 +95,8 @@ pub(crate) enum Answer {
 }
 
 impl Server {
-    pub(crate) fn new(config: Config, stored: Stored) -> Result<Server, String> {
-        let durable = stored.recover()?;
+    pub(crate) fn new(config: Config, stored: Stored, fault: Fault) -> Result<Server, String> {
+        let durable = stored.recover(fault)?;
         let applied = stored.base;
         let core = Zab::new(config, durable);
         Ok(Server { core, disk: Disk { stored, ..Disk::default() }, electing: false, applied })
@@ -189,7 +189,7 @@ impl<'a> Turn<'a> {
     fn restart(&mut self) -> Result<(), String> {
         self.effects.push(Effect::Died);
         let stored = std::mem::take(&mut self.server.disk).stored;
-        self.server = Server::new(self.config.clone(), stored)?;
+        self.server = Server::new(self.config.clone(), stored, self.fault)?;
         self.outputs()
     }
 
