@@ -21,8 +21,10 @@ pub(crate) struct Leading {
     learners: BTreeMap<Conn, Learner>,
     /// Who has promised the epoch to this leader, over whichever connection.
     promised: BTreeSet<PeerId>,
-    /// A promise did not count because its server has lost its data, or never had any.
-    hollow: bool,
+    /// Of these the promise proves little: they have never synchronised with anybody, or have lost all their data.
+    fresh: BTreeSet<PeerId>,
+    /// Somebody promised who knows that it has lost something.
+    damaged: bool,
     /// When a voter was last heard, over whichever connection: a leader without a quorum of fresh ones steps down.
     heard: BTreeMap<PeerId, Time>,
     /// Rounds of pings; a quorum of pongs to one proves that this was still the leader when it was sent.
@@ -101,7 +103,8 @@ impl Leading {
             since: now,
             learners: BTreeMap::new(),
             promised: BTreeSet::new(),
-            hollow: false,
+            fresh: BTreeSet::new(),
+            damaged: false,
             heard: BTreeMap::new(),
             round: 0,
             next_ping: now,
@@ -379,9 +382,6 @@ impl Zab {
         candidate: Option<Candidate>,
     ) {
         let mine = Candidate { epoch: self.current, zxid: self.history.last() };
-        // Nothing but markers.
-        let blank =
-            self.history.base() == Zxid::ZERO && self.history.spans().iter().all(|span| span.last == 0);
         let Role::Leading(leading) = &mut self.role else { return };
         let Some(learner) = leading.learners.get_mut(&conn) else { return };
         let asked = match leading.phase {
@@ -395,14 +395,14 @@ impl Zab {
             return;
         }
         learner.stage = Stage::Promised { history, log_end: mine.zxid };
-        // A server that never synchronised has an empty log, or lost one together with what it had promised to keep.
-        // Its promise proves something only where there is nothing to lose: at the first start of an ensemble. (Its
-        // later acks are real.) One that knows of its loss has no candidate, and never proves anything.
-        let proves = candidate.is_some_and(|c| c.epoch > Epoch(0) || blank);
-        if counts && proves {
-            leading.promised.insert(learner.peer);
+        match candidate {
+            None => leading.damaged = true,
+            Some(_) if !counts => {}
+            Some(candidate) => {
+                let of = if candidate.epoch > Epoch(0) { &mut leading.promised } else { &mut leading.fresh };
+                of.insert(learner.peer);
+            }
         }
-        leading.hollow |= counts && !proves;
         if matches!(leading.phase, Phase::Promising { .. }) {
             // Whoever has more must lead: what it has may be committed (waitForEpochAck, "Follower is ahead"). One that
             // can never lead has no say in this.
@@ -414,14 +414,33 @@ impl Zab {
         }
     }
 
+    /// Whether those who have promised the epoch prove that whatever is committed is in this server's log.
+    ///
+    /// A server that never synchronised has an empty log, or lost one together with what it had promised to keep. (Later
+    /// its acks are as good as any.) Its promise counts only if this server has nothing but markers either, and
+    /// - never synchronised itself: the first start of an ensemble; or
+    /// - every voter has promised, so that nobody is left who could have more.
+    fn is_vouched_for(&self, leading: &Leading) -> bool {
+        let ensemble = &self.config.ensemble;
+        let proven: BTreeSet<PeerId> = leading.promised.iter().copied().chain([self.config.me]).collect();
+        if ensemble.is_quorum(&proven) {
+            return true;
+        }
+        let all = &proven | &leading.fresh;
+        let blank =
+            self.history.base() == Zxid::ZERO && self.history.spans().iter().all(|span| span.last == 0);
+        let everybody = || ensemble.voters().all(|v| ensemble.weight(v) == 0 || all.contains(&v));
+        blank && ensemble.is_quorum(&all) && (self.current == Epoch(0) || everybody())
+    }
+
     /// With the promises of a quorum the log of this server becomes the log of the epoch.
     fn try_synchronise(&mut self) {
-        let Role::Leading(leading) = &mut self.role else { return };
+        let Role::Leading(leading) = &self.role else { return };
         let Phase::Promising { epoch, durable: true } = leading.phase else { return };
-        let promised = leading.promised.iter().copied().chain([self.config.me]).collect();
-        if !self.config.ensemble.is_quorum(&promised) {
+        if !self.is_vouched_for(leading) {
             return;
         }
+        let Role::Leading(leading) = &mut self.role else { return };
         leading.phase = Phase::Synchronising { epoch, durable: false };
         let time_ms = self.stamp();
         self.push_entry(Entry::marker(epoch, time_ms));
@@ -594,7 +613,7 @@ impl Zab {
         let me = self.config.me;
         let Role::Leading(leading) = &mut self.role else { return };
         if !leading.established() && now >= leading.since + self.config.init_limit {
-            let why = if leading.hollow {
+            let why = if leading.damaged || !leading.fresh.is_empty() {
                 "no quorum within the init limit: a server without data, or with a damaged log, cannot vouch for the \
                  others; start one that has been a member before"
             } else {

@@ -58,6 +58,14 @@ fn zabs() -> Vec<(&'static str, zab::Setup)> {
             zab::Setup { start: Start::Behind, bounds: Bounds { crashes: 0, wipes: 1, ..bounds }, ..three },
         ),
         (
+            "nothing written yet, 1 disk wiped, 1 write",
+            zab::Setup { start: Start::Blank, bounds: Bounds { crashes: 0, wipes: 1, ..bounds }, ..three },
+        ),
+        (
+            "server 3 behind, 1 log damaged, 1 write",
+            zab::Setup { start: Start::Behind, bounds: Bounds { crashes: 0, damages: 1, ..bounds }, ..three },
+        ),
+        (
             "an observer, 1 election, 1 crash, 1 write",
             zab::Setup { observers: 1, bounds: Bounds { elections: 1, ..bounds }, ..three },
         ),

@@ -508,7 +508,8 @@ fn a_server_without_data_does_not_help_to_elect_one_that_lacks_committed_entries
     assert!(w.log(2).contains(&z(1, 9)) && w.log(3).contains(&z(1, 9)));
 }
 
-/// A leader that dies after it wrote its first marker must not keep a new ensemble from starting.
+/// A leader that dies after it wrote its first marker must not keep a new ensemble from starting. But as far as it knows,
+/// the third server may have what was committed afterwards: all have to be there once.
 #[test]
 fn servers_without_data_start_an_ensemble_also_after_a_first_attempt_that_failed() {
     let mut w = World::new(3, 0);
@@ -516,7 +517,43 @@ fn servers_without_data_start_an_ensemble_also_after_a_first_attempt_that_failed
     w.crash(2);
     w.elect(3, &[1, 3]);
     w.settle();
-    assert!(w.serving(3) && w.serving(1));
+    assert!(!w.serving(3) && !w.serving(1));
+    w.restart(2);
+    w.settle();
+    w.elect(3, &[2]);
+    w.settle();
+    assert!(w.ids().into_iter().all(|id| w.serving(id)));
+}
+
+/// Found by exhaustive search: the leader has nothing but a marker, one promise comes from a server that was wiped, and
+/// the third server, which has a committed write, promises a moment later.
+#[test]
+fn a_wiped_server_does_not_vouch_for_one_that_has_been_a_member_before() {
+    let mut w = World::new(3, 0);
+    w.elect_all(2);
+    // Server 3 misses the first write.
+    w.crash(3);
+    let ticket = w.submit(2, "acknowledged");
+    w.settle();
+    assert_eq!(w.answer(2, ticket), Some(Answer::Applied));
+    w.restart(3);
+    w.settle();
+    w.crash(1);
+    w.crash(2);
+    w.wipe(2);
+    w.restart(2);
+    w.settle();
+    w.elect(3, &[2, 3]);
+    w.settle();
+    assert!(!w.serving(3), "server 1 may have more, and does");
+    w.restart(1);
+    w.settle();
+    for _ in 0..3 {
+        w.fair_election();
+        w.run(INIT_LIMIT);
+    }
+    assert_eq!(w.committed(), ["acknowledged"]);
+    assert!(w.ids().into_iter().all(|id| w.serving(id)));
 }
 
 #[test]

@@ -12,12 +12,15 @@ pub struct Bounds {
     /// Writes, each asked of any server that serves
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..8))]
     pub writes: u8,
-    /// Time-outs: a server loses patience with its leader or its learners
+    /// Time-outs: a server loses patience with its leader or its learners; or a leader that is about to stop
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..16))]
     pub timeouts: u8,
     /// Crashes in which the server loses its whole disk
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..4))]
     pub wipes: u8,
+    /// Crashes after which the server finds the end of its log damaged
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..4))]
+    pub damages: u8,
     /// Barriers (what a linearizable read waits for)
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..4))]
     pub barriers: u8,
@@ -37,6 +40,7 @@ impl Bounds {
         writes: 0,
         timeouts: 0,
         wipes: 0,
+        damages: 0,
         barriers: 0,
         snapshots: 0,
         cuts: 0,
@@ -47,7 +51,7 @@ impl Bounds {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Left {
     pub(crate) of: Bounds,
-    /// Servers that were wiped, a bit each.
+    /// Servers that were wiped or damaged, a bit each.
     pub(crate) wiped: u8,
     /// Somebody was elected before.
     pub(crate) led: bool,
@@ -57,13 +61,15 @@ pub(crate) struct Left {
 
 impl Left {
     pub(crate) fn pack(self) -> u32 {
-        let Bounds { elections, crashes, writes, timeouts, wipes, barriers, snapshots, cuts } = self.of;
+        let Bounds { elections, crashes, writes, timeouts, wipes, damages, barriers, snapshots, cuts } =
+            self.of;
         let fields = [
             (elections, 4),
             (crashes, 3),
             (writes, 3),
             (timeouts, 4),
             (wipes, 2),
+            (damages, 2),
             (barriers, 2),
             (snapshots, 2),
             (cuts, 3),
@@ -82,9 +88,9 @@ impl Left {
         };
         // The last field that was packed comes out first.
         let (followed, led, wiped) = (take(1) == 1, take(1) == 1, take(5));
-        let (cuts, snapshots, barriers, wipes) = (take(3), take(2), take(2), take(2));
+        let (cuts, snapshots, barriers, damages, wipes) = (take(3), take(2), take(2), take(2), take(2));
         let (timeouts, writes, crashes, elections) = (take(4), take(3), take(3), take(4));
-        let of = Bounds { elections, crashes, writes, timeouts, wipes, barriers, snapshots, cuts };
+        let of = Bounds { elections, crashes, writes, timeouts, wipes, damages, barriers, snapshots, cuts };
         Left { of, wiped, led, followed }
     }
 }
@@ -101,6 +107,7 @@ mod tests {
             writes: 7,
             timeouts: 9,
             wipes: 3,
+            damages: 2,
             barriers: 1,
             snapshots: 2,
             cuts: 5,

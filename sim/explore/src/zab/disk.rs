@@ -18,13 +18,15 @@ pub(crate) struct Stored {
     pub(crate) entries: Vec<Entry>,
     /// Ascending.
     pub(crate) snapshots: Vec<Zxid>,
+    /// Entries that it had were lost, and it has not synchronised since.
+    pub(crate) damaged: bool,
 }
 
 /// An operation that was asked for and is not durable.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Op {
     Append(Vec<Entry>),
-    Epochs(Epoch, Epoch),
+    Epochs(Epoch, Epoch, bool),
     Truncate(Zxid),
     Install(Zxid),
     Purge(Zxid),
@@ -80,7 +82,7 @@ impl Stored {
         if self.accepted < last {
             return Err(format!("I9: the log ends in epoch {last}, promised is {}", self.accepted));
         }
-        if self.current > last && self.accepted == self.current {
+        if self.current > last && self.accepted == self.current && !self.damaged {
             return Err(format!(
                 "I9: the log ends with {}, synchronised is epoch {}",
                 self.last(),
@@ -96,7 +98,9 @@ impl Stored {
             },
             history,
             snapshot,
+            snap_before: Zxid::ZERO,
             last_time_ms: 0,
+            damaged: self.damaged,
         })
     }
 
@@ -114,7 +118,7 @@ impl Stored {
                 }
                 Ok(Input::Persisted { upto: self.last() })
             }
-            Op::Epochs(accepted, current) => {
+            Op::Epochs(accepted, current, damaged) => {
                 if accepted < self.accepted || current < self.current || current > accepted {
                     return Err(format!("I9: epochs go to {accepted}, {current}"));
                 }
@@ -127,6 +131,7 @@ impl Stored {
                 if fault != Fault::EpochForgotten {
                     self.current = current;
                 }
+                self.damaged = damaged;
                 Ok(Input::EpochsPersisted)
             }
             Op::Truncate(to) => {
@@ -170,6 +175,19 @@ impl Disk {
         };
         let Some(op) = self.queue.remove(next) else { return Ok(None) };
         self.stored.carry_out(op, fault).map(Some)
+    }
+
+    /// Everything behind the first `kept` entries is found damaged when the server comes up; a newer snapshot takes the
+    /// place of the log.
+    pub(crate) fn damage(&mut self, kept: usize) {
+        let stored = &mut self.stored;
+        self.queue.clear();
+        stored.entries.truncate(kept);
+        stored.damaged = true;
+        if let Some(&newest) = stored.snapshots.last().filter(|&&s| s > stored.last()) {
+            stored.base = newest;
+            stored.entries.clear();
+        }
     }
 
     /// How many entries of the append that is under way may reach the disk without it being done.

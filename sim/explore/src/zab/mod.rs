@@ -99,6 +99,10 @@ pub enum Action {
     Crash(usize, usize),
     /// A server crashes and loses its disk.
     Wipe(usize),
+    /// A server starts anew and finds its log damaged behind so many entries.
+    Damage(usize, usize),
+    /// A leader is about to stop and hands over.
+    Leave(usize),
     /// A server loses patience.
     GiveUp(usize),
     /// The store of a server submits a write.
@@ -246,7 +250,7 @@ impl Zab {
 
     /// One server takes an event in; what it says goes into the connections, what it does is judged.
     fn happen(&mut self, world: &mut World, i: usize, event: Event) -> Result<(), String> {
-        let wiped = event == Event::Wipe;
+        let wiped = matches!(event, Event::Wipe | Event::Damage(_));
         let before = world.state[i];
         let step = self.step(i, before, event);
         if let Some(why) = &step.broken {
@@ -325,6 +329,15 @@ impl Zab {
                 world.left.of.wipes -= 1;
                 world.left.wiped |= 1 << i;
                 self.happen(world, i, Event::Wipe)
+            }
+            Action::Damage(i, kept) => {
+                world.left.of.damages -= 1;
+                world.left.wiped |= 1 << i;
+                self.happen(world, i, Event::Damage(kept))
+            }
+            Action::Leave(i) => {
+                world.left.of.timeouts -= 1;
+                self.happen(world, i, Event::Leave)
             }
             Action::GiveUp(i) => {
                 world.left.of.timeouts -= 1;

@@ -64,6 +64,13 @@ impl Zab {
             if left.of.wipes > 0 {
                 into.push(Action::Wipe(i));
             }
+            if left.of.damages > 0 {
+                let entries = self.server(state, i).disk.stored.entries.len();
+                into.extend((0..entries).map(|kept| Action::Damage(i, kept)));
+            }
+            if left.of.timeouts > 0 && facts.role == Role::Leading && facts.serving {
+                into.push(Action::Leave(i));
+            }
             if left.of.timeouts > 0 && facts.role != Role::Looking {
                 into.push(Action::GiveUp(i));
             }

@@ -55,6 +55,10 @@ pub(crate) enum Event {
     /// With this many entries of the append under way on disk.
     Crash(usize),
     Wipe,
+    /// A crash, and behind this many entries its log is damaged.
+    Damage(usize),
+    /// A leader is about to stop.
+    Leave,
     /// It has waited for too long, whatever it waits for.
     GiveUp,
     Submit(Ticket),
@@ -166,6 +170,11 @@ impl<'a> Turn<'a> {
                 self.server.disk = Disk::default();
                 self.restart()
             }
+            Event::Damage(kept) => {
+                self.server.disk.damage(*kept);
+                self.restart()
+            }
+            Event::Leave => self.input(Input::Leave),
             Event::GiveUp => {
                 self.input_at(LATE, Input::Timeout)?;
                 self.input(Input::Disconnected { conn: NO_CONN })
@@ -180,7 +189,7 @@ impl<'a> Turn<'a> {
                 let snapshots = &mut self.server.disk.stored.snapshots;
                 let purge_to = snapshots.last().copied();
                 snapshots.push(zxid);
-                self.input(Input::SnapshotSaved { zxid, purge_to })
+                self.input(Input::SnapshotSaved { zxid, purge_to, snap_before: Zxid::ZERO })
             }
         }
     }
@@ -232,8 +241,11 @@ impl<'a> Turn<'a> {
         match output {
             Output::Elect(candidate) => {
                 let last = candidate.map(|c| c.zxid);
-                if last != Some(disk.stored.last()) && self.fault.checks_promises() {
+                if last.is_some_and(|z| z != disk.stored.last()) && self.fault.checks_promises() {
                     return Err(format!("2845: stands with {last:?}, durable is {}", disk.stored.last()));
+                }
+                if last.is_some() && disk.stored.damaged {
+                    return Err("stands with a hole in its log".into());
                 }
                 self.server.electing = true;
             }
@@ -262,14 +274,15 @@ impl<'a> Turn<'a> {
                 self.send_down(conn, Down::Snapshot(zxid));
             }
             Output::Append(entries) => self.append(entries)?,
-            Output::PersistEpochs { accepted, current } => {
-                disk.queue.push_back(Op::Epochs(accepted, current))
+            Output::PersistEpochs { accepted, current, damaged, .. } => {
+                disk.queue.push_back(Op::Epochs(accepted, current, damaged))
             }
             Output::Truncate { to } => disk.queue.push_back(Op::Truncate(to)),
             Output::InstallSnapshot { zxid } => disk.queue.push_back(Op::Install(zxid)),
             Output::Purge { upto } => disk.queue.push_back(Op::Purge(upto)),
             Output::Committed { upto } => self.apply(upto)?,
             Output::Tell(item) => self.tell(item),
+            Output::Left => {}
             Output::Fatal(why) => return Err(format!("the server stops: {why}")),
         }
         Ok(())

@@ -51,6 +51,10 @@ pub(crate) fn event(
             format!("{} crashes with {n} entries of an append on disk, and starts anew", peer(i))
         }
         Action::Wipe(i) => format!("{} loses its disk and starts anew", peer(i)),
+        Action::Damage(i, kept) => {
+            format!("{} starts anew and finds its log damaged behind {kept} entries", peer(i))
+        }
+        Action::Leave(i) => format!("{} is about to stop", peer(i)),
         Action::GiveUp(i) => format!("{} loses patience", peer(i)),
         Action::Submit(i) => {
             format!("the store of {} submits a write ({} left)", peer(i), left.of.writes - 1)
@@ -73,7 +77,7 @@ fn zxids(entries: &[Entry]) -> String {
 fn op(op: &Op) -> String {
     match op {
         Op::Append(entries) => format!("{} appended", zxids(entries)),
-        Op::Epochs(accepted, current) => format!("epochs accepted {accepted}, current {current}"),
+        Op::Epochs(accepted, current, _) => format!("epochs accepted {accepted}, current {current}"),
         Op::Truncate(to) => format!("cut back to {to}"),
         Op::Install(zxid) => format!("the log starts anew behind {zxid}"),
         Op::Purge(upto) => format!("purged up to {upto}"),
@@ -83,8 +87,12 @@ fn op(op: &Op) -> String {
 fn up(message: &ToLeader) -> String {
     match message {
         ToLeader::LearnerInfo { accepted_epoch } => format!("LEARNERINFO {accepted_epoch}"),
-        ToLeader::AckEpoch { epoch, current_epoch, history, counts } => {
-            let again = if *counts { "" } else { ", promised before" };
+        ToLeader::AckEpoch { epoch, current_epoch, history, counts, damaged, .. } => {
+            let again = match (*counts, *damaged) {
+                (_, true) => ", damaged",
+                (true, false) => "",
+                (false, false) => ", promised before",
+            };
             format!("ACKEPOCH {epoch} (log up to {}, epoch {current_epoch}{again})", history.last())
         }
         ToLeader::Ack(zxid) => format!("ACK {zxid}"),
@@ -107,7 +115,7 @@ fn down(down: &Down) -> String {
             ToLearner::Trunc { to } => format!("TRUNC {to}"),
             ToLearner::Snap { zxid } => format!("SNAP {zxid}"),
             ToLearner::Propose { entries, .. } => format!("PROPOSE {}", zxids(entries)),
-            ToLearner::NewLeader { epoch, target } => format!("NEWLEADER {epoch} up to {target}"),
+            ToLearner::NewLeader { epoch, target, .. } => format!("NEWLEADER {epoch} up to {target}"),
             ToLearner::UpToDate { commit } => format!("UPTODATE {commit}"),
             ToLearner::Commit(zxid) => format!("COMMIT {zxid}"),
             ToLearner::Ping { round } => format!("PING {round}"),
