@@ -9,6 +9,11 @@
 //!
 //! [`page`] draws a history for people, [`json_lines`] writes it for programs. Nothing here does any IO.
 
+mod linear;
+mod order;
 mod types;
 
+pub use linear::check_linearizable;
+pub use order::{Summary, check_order};
+pub use store_core::server::Committed;
 pub use types::{Call, History, Operation, Outcome, Rule, Violation};

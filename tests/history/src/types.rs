@@ -85,6 +85,8 @@ impl Outcome {
 /// What a history can break. C1 to C10 are the guarantees to clients, by their usual names in this repository.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Rule {
+    /// The history itself is well formed: outcomes fit their calls. A fault of whoever recorded it.
+    Record,
     /// The committed entries chain: no hole, no entry twice, epochs never decrease.
     Log,
     /// C1: writes are linearizable. If one returned before another was called, its zxid is less; nothing answered is
@@ -114,6 +116,7 @@ impl Rule {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Rule::Record => "record",
             Rule::Log => "log",
             Rule::WriteOrder => "C1 write order",
             Rule::WriteResult => "C1 write result",
