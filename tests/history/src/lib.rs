@@ -11,9 +11,13 @@
 
 mod linear;
 mod order;
+mod page;
+mod text;
 mod types;
 
 pub use linear::check_linearizable;
 pub use order::{Summary, check_order};
+pub use page::page;
 pub use store_core::server::Committed;
+pub use text::json_lines;
 pub use types::{Call, History, Operation, Outcome, Rule, Violation};

@@ -142,7 +142,9 @@ impl Division {
         let delete = |division: &mut Division, path: &Path| division.note(path, called).deletable |= !failed;
         match write {
             Write::Create(c) => create(self, c),
-            Write::Set { path, .. } => drop(self.note(path, called)),
+            Write::Set { path, .. } => {
+                self.note(path, called);
+            }
             Write::Delete { path, .. } => delete(self, path),
             Write::Multi(parts) => {
                 for part in parts {
@@ -150,7 +152,7 @@ impl Division {
                         MultiOp::Create(c) => create(self, c),
                         MultiOp::Delete { path, .. } => delete(self, path),
                         MultiOp::Set { path, .. } | MultiOp::Check { path, .. } => {
-                            drop(self.note(path, called))
+                            self.note(path, called);
                         }
                     }
                 }

@@ -60,6 +60,8 @@ struct Search<'a> {
     steps: u64,
 
     state: State,
+    /// Of each call, whether it takes the chance away from one of unknown outcome.
+    rules_out: Vec<bool>,
     done: Vec<bool>,
     /// Of `done`: the sum of a random number for each call.
     mark: u128,
@@ -79,8 +81,6 @@ struct Stuck {
 
 /// A place in the search where there is a choice.
 struct Fork {
-    /// Before any of the choices.
-    state: State,
     /// Calls done since the fork before, and not by its choice.
     settled: Vec<usize>,
     choices: std::vec::IntoIter<Choice>,
@@ -101,6 +101,8 @@ impl<'a> Search<'a> {
     fn new(object: &'a Object, calls: &'a [Call<'a>], unknown_in_a_row: usize, steps_max: u64) -> Search<'a> {
         let state: State = vec![None; object.slots.len()];
         let left = calls.iter().filter(|c| c.definite()).count();
+        let mut rules_out = vec![false; calls.len()];
+        calls.iter().filter_map(|c| c.unless).for_each(|later| rules_out[later] = true);
         Search {
             object,
             calls,
@@ -110,6 +112,7 @@ impl<'a> Search<'a> {
             steps: 0,
             stuck: Stuck { left: usize::MAX, call: 0, state: state.clone() },
             state,
+            rules_out,
             done: vec![false; calls.len()],
             mark: 0,
             left,
@@ -136,14 +139,7 @@ impl<'a> Search<'a> {
             let in_a_row = if self.unknown_in_a_row == usize::MAX { 0 } else { unknown };
             let new = self.tried.insert((self.mark, in_a_row, self.state.clone()));
             let choices = if new { self.choices(unknown) } else { Vec::new() };
-            forks.push(Fork {
-                state: self.state.clone(),
-                settled,
-                choices: choices.into_iter(),
-                chosen: None,
-                unknown,
-                first,
-            });
+            forks.push(Fork { settled, choices: choices.into_iter(), chosen: None, unknown, first });
             // On with the next choice of the last fork that has one.
             loop {
                 let Some(fork) = forks.last_mut() else { return Some(false) };
@@ -203,7 +199,7 @@ impl<'a> Search<'a> {
         candidates
     }
 
-    /// Does all that changes nothing and can be done now. To do it later could only be harder.
+    /// Does all that changes nothing, rules nothing out, and can be done now. To do it later could only be harder.
     fn settle(&mut self) -> Vec<usize> {
         let mut settled = Vec::new();
         loop {
@@ -211,7 +207,7 @@ impl<'a> Search<'a> {
             for call in self.candidates() {
                 let idle = match &self.calls[call].what {
                     What::Read { path, outcome } => self.object.reads(&self.state, path, outcome),
-                    What::Write { write, outcome: outcome @ Some(Err(_)) } => {
+                    What::Write { write, outcome: outcome @ Some(Err(_)) } if !self.rules_out[call] => {
                         self.object.write(&self.state, write, *outcome).is_some()
                     }
                     What::Write { .. } => false,
@@ -227,7 +223,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// What can come next and changes the state: what is known first, then what is not.
+    /// What can come next and changes the state, or rules something out: what is known first, then what is not.
     fn choices(&mut self, unknown: usize) -> Vec<Choice> {
         let candidates = self.candidates();
         self.note_stuck(&candidates);
