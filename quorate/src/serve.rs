@@ -1,6 +1,8 @@
 //! `quorate serve`: one node, all three services in one process.
 
-use std::{collections::BTreeMap, convert::Infallible, fmt::Display, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, convert::Infallible, fmt::Display, fs, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use api::{Ensemble, PeerId};
 use client_sdk::NodeMember;
@@ -11,6 +13,7 @@ use host::{
     listen::{self, Listener},
     shutdown::{self, drained},
 };
+use quorum_log::Disk;
 use quorum_svc::QuorumService;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use store_svc::StoreService;
@@ -28,7 +31,7 @@ use crate::{
 };
 
 /// Runs until a signal comes, or until a service stops by itself.
-pub(crate) async fn run(args: &Serve) -> Result<(), Failure> {
+pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure> {
     if let Some(parent) = args.exit_with_parent {
         end_with(parent)?;
     }
@@ -37,7 +40,7 @@ pub(crate) async fn run(args: &Serve) -> Result<(), Failure> {
     let shutdown = shutdown::on_signals().doing("listen for signals")?;
     // Ports before data: who finds the port taken has touched nothing.
     let ports = Ports::bind(&node).await?;
-    let ran = serve(&node, ports, shutdown).await;
+    let ran = serve(&node, disk, ports, shutdown).await;
     if ran.is_ok() {
         tracing::info!("node {} has stopped", node.id);
     }
@@ -45,12 +48,18 @@ pub(crate) async fn run(args: &Serve) -> Result<(), Failure> {
 }
 
 /// Opens the services from below, election, quorum, store, and runs them.
-async fn serve(node: &NodeConfig, ports: Ports, shutdown: CancellationToken) -> Result<(), Failure> {
+async fn serve(
+    node: &NodeConfig,
+    disk: Arc<dyn Disk>,
+    ports: Ports,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
     let election = ElectionService::new(election_config(node)?, shutdown.clone())
         .map_err(|e| Failure::usage(e.to_string()))?;
     // Recovery blocks on the disk, and nothing else runs yet.
-    let quorum = QuorumService::open(quorum_config(node)?, election.handle.clone(), shutdown.clone())
-        .map_err(|e| Failure::refused(e.to_string()))?;
+    let quorum =
+        QuorumService::open_on(disk, quorum_config(node)?, election.handle.clone(), shutdown.clone())
+            .map_err(|e| Failure::refused(e.to_string()))?;
     // The data directory is ours from here on; before, the file could be that of the process that has it.
     let _pid_file = node.pid_file.clone().map(PidFile::write).transpose()?;
     let store = StoreService::open(store_config(node), quorum.handle(), shutdown.clone())
