@@ -28,7 +28,7 @@ use search::Verdict;
 /// # Errors
 /// An operation that could be placed nowhere, of a group that cannot be explained.
 pub fn check_linearizable(history: &History, steps_max: u64) -> Result<Summary, Violation> {
-    let mut summary = Summary::count(history);
+    let mut summary = Summary::of(history);
     let (parts, skipped) = objects::divide(history);
     summary.skipped = skipped;
     let mut first: Option<(u64, Violation)> = None;

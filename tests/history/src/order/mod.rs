@@ -38,7 +38,9 @@ pub struct Summary {
 }
 
 impl Summary {
-    pub(crate) fn count(history: &History) -> Summary {
+    /// Counts the operations by their outcomes. Nothing is checked.
+    #[must_use]
+    pub fn of(history: &History) -> Summary {
         let mut summary = Summary { operations: history.operations.len(), ..Summary::default() };
         for operation in &history.operations {
             *match operation.outcome {
@@ -71,7 +73,7 @@ pub fn check_order(history: &History, committed: Option<&[Committed]>) -> Result
         });
     }
     let mut findings = Findings { history, first: None };
-    let mut summary = Summary::count(history);
+    let mut summary = Summary::of(history);
     let floors = times::Floors::of(history);
     summary.overtaken_reads = times::check(history, &floors, &mut findings);
     if let Some(committed) = committed {
