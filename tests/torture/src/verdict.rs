@@ -13,8 +13,8 @@ use crate::{ensemble::Ensemble, logs};
 /// So soon after the last client has gone, all nodes have to have the same state.
 const AGREES_WITHIN: Duration = Duration::from_secs(30);
 
-/// Steps for each group of znodes: a few seconds at most.
-const STEPS_MAX: u64 = 2_000_000;
+/// Steps for each group of znodes: a few seconds, and some hundred megabytes, at most.
+const STEPS_MAX: u64 = 1_000_000;
 
 /// Waits until all nodes serve and have applied the same, and compares their digests. Returns how long that took.
 ///

@@ -20,6 +20,8 @@ pub(super) struct Call<'a> {
     pub(super) behind: Vec<usize>,
     /// Of a write of unknown outcome: if this later write of its session has taken effect, it will not any more.
     pub(super) unless: Option<usize>,
+    /// Of a write of unknown outcome: the one before it in its session.
+    pub(super) after_unknown: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -54,7 +56,8 @@ pub(super) fn of<'a>(history: &'a History, operations: &'a [(usize, Option<Write
         place[old] = new;
     }
     for call in &mut calls {
-        call.behind.iter_mut().chain(&mut call.unless).for_each(|i| *i = place[*i]);
+        let others = call.behind.iter_mut().chain(&mut call.unless).chain(&mut call.after_unknown);
+        others.for_each(|i| *i = place[*i]);
     }
     let mut placed: Vec<(usize, Call<'a>)> = place.into_iter().zip(calls).collect();
     placed.sort_by_key(|(place, _)| *place);
@@ -73,7 +76,15 @@ fn call<'a>(history: &'a History, index: usize, write: Option<&'a Write>) -> Opt
     };
     let unknown = matches!(what, What::Write { outcome: None, .. });
     let to = if unknown { u64::MAX } else { operation.returned.unwrap_or(u64::MAX) };
-    Some(Call { operation: index, from: operation.called, to, what, behind: Vec::new(), unless: None })
+    Some(Call {
+        operation: index,
+        from: operation.called,
+        to,
+        what,
+        behind: Vec::new(),
+        unless: None,
+        after_unknown: None,
+    })
 }
 
 /// Adds the order within sessions, and lets reads that are not linearizable go back in time as far as their clients may.
@@ -109,6 +120,7 @@ fn order_by_client(history: &History, calls: &mut [Call<'_>]) {
             if definite {
                 waiting.drain(..).for_each(|u| calls[u].unless = Some(i));
             } else {
+                calls[i].after_unknown = waiting.last().copied();
                 waiting.push(i);
             }
         }

@@ -109,6 +109,8 @@ struct Znode {
     created: Option<u64>,
     /// It may have gone.
     deletable: bool,
+    /// A sequential create was given this name, so no other one was.
+    numbered: bool,
 }
 
 #[derive(Default)]
@@ -133,6 +135,7 @@ impl Division {
         let failed = matches!(outcome, Outcome::Written { result: Err(_), .. });
         let create = |division: &mut Division, create: &api::Create| {
             let znode = division.note(&create.path, called);
+            znode.numbered |= create.mode.sequential && succeeded;
             znode.creates += usize::from(!failed);
             znode.deletable |= create.mode.ephemeral;
             if succeeded {
@@ -188,9 +191,10 @@ impl Division {
             }
         }
         let mut parts: BTreeMap<usize, Part> = BTreeMap::new();
-        for (i, path) in self.znodes.keys().enumerate() {
+        for (i, (path, znode)) in self.znodes.iter().enumerate() {
             let part = parts.entry(groups.find(i)).or_default();
-            part.blurred |= self.blurs.iter().any(|blur| path.as_str().starts_with(blur.as_str()));
+            part.blurred |=
+                !znode.numbered && self.blurs.iter().any(|blur| path.as_str().starts_with(blur.as_str()));
             part.object
                 .slots
                 .push(Slot { path: path.clone(), parent: Parent::Fixed { exists: self.fixed(path) } });

@@ -27,13 +27,31 @@ pub(super) enum Verdict {
     GivenUp,
 }
 
+/// What a search leaves out. Nearly always little of unknown outcome took effect between two things that are known; or
+/// much, after a fail-over, and then in the order of its sessions without a gap. To try only this first saves the search
+/// through all sets of unknown ones.
+#[derive(Clone, Copy)]
+struct Restriction {
+    unknown_in_a_row: usize,
+    /// Nothing of unknown outcome takes effect without what was of unknown outcome before it in its session.
+    without_gaps: bool,
+}
+
+const RESTRICTIONS: [Restriction; 4] = [
+    Restriction { unknown_in_a_row: 0, without_gaps: false },
+    Restriction { unknown_in_a_row: 1, without_gaps: false },
+    Restriction { unknown_in_a_row: usize::MAX, without_gaps: true },
+    // None.
+    Restriction { unknown_in_a_row: usize::MAX, without_gaps: false },
+];
+
 /// Looks for an order of all calls, which have to be sorted by [`Call::from`].
 pub(super) fn search(object: &Object, calls: &[Call<'_>], steps_max: u64) -> Searched {
     let mut steps = 0;
-    // Nearly always nothing, or little, of unknown outcome took effect between two things that are known. To try this
-    // first saves the search through all sets of unknown ones.
-    for unknown_in_a_row in [0, 1, 2, usize::MAX] {
-        let mut search = Search::new(object, calls, unknown_in_a_row, steps_max - steps);
+    for (tries_left, restriction) in (0..RESTRICTIONS.len()).rev().zip(RESTRICTIONS) {
+        // A try that leaves something out must not use up what the others need.
+        let share = if tries_left == 0 { 1 } else { 2 };
+        let mut search = Search::new(object, calls, restriction, (steps_max - steps) / share);
         let explained = search.run();
         steps += search.steps;
         let verdict = match explained {
@@ -43,6 +61,7 @@ pub(super) fn search(object: &Object, calls: &[Call<'_>], steps_max: u64) -> Sea
                 let Stuck { call, state, .. } = search.stuck;
                 Verdict::Impossible { call, state }
             }
+            None if tries_left > 0 => continue,
             None => Verdict::GivenUp,
         };
         return Searched { verdict, steps };
@@ -53,8 +72,8 @@ pub(super) fn search(object: &Object, calls: &[Call<'_>], steps_max: u64) -> Sea
 struct Search<'a> {
     object: &'a Object,
     calls: &'a [Call<'a>],
-    unknown_in_a_row: usize,
-    /// Whether `unknown_in_a_row` kept anything from being tried.
+    restriction: Restriction,
+    /// Whether the restriction kept anything from being tried.
     left_something_out: bool,
     steps_max: u64,
     steps: u64,
@@ -98,7 +117,12 @@ struct Choice {
 }
 
 impl<'a> Search<'a> {
-    fn new(object: &'a Object, calls: &'a [Call<'a>], unknown_in_a_row: usize, steps_max: u64) -> Search<'a> {
+    fn new(
+        object: &'a Object,
+        calls: &'a [Call<'a>],
+        restriction: Restriction,
+        steps_max: u64,
+    ) -> Search<'a> {
         let state: State = vec![None; object.slots.len()];
         let left = calls.iter().filter(|c| c.definite()).count();
         let mut rules_out = vec![false; calls.len()];
@@ -106,7 +130,7 @@ impl<'a> Search<'a> {
         Search {
             object,
             calls,
-            unknown_in_a_row,
+            restriction,
             left_something_out: false,
             steps_max,
             steps: 0,
@@ -136,7 +160,7 @@ impl<'a> Search<'a> {
             }
             self.steps += 1;
             // How many unknown ones may still follow matters only where that is limited.
-            let in_a_row = if self.unknown_in_a_row == usize::MAX { 0 } else { unknown };
+            let in_a_row = if self.restriction.unknown_in_a_row == usize::MAX { 0 } else { unknown };
             let new = self.tried.insert((self.mark, in_a_row, self.state.clone()));
             let choices = if new { self.choices(unknown) } else { Vec::new() };
             forks.push(Fork { settled, choices: choices.into_iter(), chosen: None, unknown, first });
@@ -192,9 +216,15 @@ impl<'a> Search<'a> {
             }
             earliest_return = earliest_return.min(call.to);
             let in_order = call.behind.iter().all(|&b| self.done[b]);
-            if in_order && !call.unless.is_some_and(|later| self.done[later]) {
-                candidates.push(i);
+            if !in_order || call.unless.is_some_and(|later| self.done[later]) {
+                continue;
             }
+            if self.restriction.without_gaps && call.after_unknown.is_some_and(|earlier| !self.done[earlier])
+            {
+                self.left_something_out = true;
+                continue;
+            }
+            candidates.push(i);
         }
         candidates
     }
@@ -234,12 +264,13 @@ impl<'a> Search<'a> {
             let Some(state) = self.object.write(&self.state, write, *outcome) else { continue };
             if outcome.is_some() {
                 definite.push(Choice { call: Some(call), state });
-            } else if state != self.state {
+            // Where gaps are not allowed, what changes nothing may have to be done for the sake of what follows it.
+            } else if state != self.state || self.restriction.without_gaps {
                 maybe.push(Choice { call: Some(call), state });
             }
         }
         definite.sort_by_key(|c| c.call.map(|call| self.calls[call].to));
-        if unknown < self.unknown_in_a_row {
+        if unknown < self.restriction.unknown_in_a_row {
             definite.append(&mut maybe);
         } else {
             self.left_something_out |= !maybe.is_empty();
