@@ -78,7 +78,7 @@ impl Place {
     }
 }
 
-/// The longest time without any write that was carried out, in seconds, and when it began.
+/// The longest time without any write that was carried out, and when it began, both in seconds.
 pub(crate) fn longest_stall(history: &History) -> (f64, f64) {
     let mut times: Vec<u64> = history
         .operations

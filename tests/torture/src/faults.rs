@@ -313,3 +313,21 @@ const AT_ONCE: usize = 2;
 
 /// A node that is asked to end takes at most the drain time and a little.
 const TERMINATION_LIMIT: Duration = Duration::from_secs(12);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_chosen_by_their_names_and_wrong_names_are_told_the_right_ones() {
+        let named =
+            |names: &[&str]| Fault::named(Some(&names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()));
+        assert_eq!(Fault::named(None).unwrap(), Fault::ALL);
+        assert_eq!(named(&["kill", "slow-disk"]).unwrap(), [Fault::Kill, Fault::SlowDisk]);
+        assert_eq!(named(&["none"]).unwrap(), []);
+        let error = named(&["kil"]).unwrap_err().to_string();
+        assert!(error.contains("\"kil\"") && error.contains("kill, kill-leader"), "{error}");
+        let names: BTreeSet<&str> = Fault::ALL.iter().map(|f| f.name()).collect();
+        assert_eq!(names.len(), Fault::ALL.len());
+    }
+}

@@ -131,3 +131,52 @@ impl Chooser {
 fn create(path: Path, value: String, ephemeral: bool, sequential: bool) -> Create {
     Create { path, data: value.into(), mode: CreateMode { ephemeral, sequential } }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_value_is_written_once_and_every_kind_of_call_comes_up() {
+        let board = Board::default();
+        let mut values = BTreeSet::new();
+        let mut kinds = BTreeSet::new();
+        let mut note = |data: &bytes::Bytes| assert!(values.insert(data.clone()), "{data:?} twice");
+        for client in 1..3 {
+            let mut chooser = Chooser::new(client, Chance::new(u64::from(client)));
+            for call in (0..2000).flat_map(|_| chooser.next(&board).unwrap().calls) {
+                let kind = format!("{call:?}");
+                kinds.insert(kind.split([' ', '{', '[']).next().unwrap_or_default().to_owned());
+                match call {
+                    Call::Write(Write::Set { data, .. }) => note(&data),
+                    Call::Write(Write::Create(create)) => note(&create.data),
+                    Call::Write(Write::Multi(parts)) => parts.iter().for_each(|part| match part {
+                        MultiOp::Set { data, .. } => note(data),
+                        MultiOp::Create(create) => note(&create.data),
+                        MultiOp::Delete { .. } | MultiOp::Check { .. } => {}
+                    }),
+                    _ => {}
+                }
+            }
+        }
+        let expected =
+            ["Read(Children", "Read(Exists", "Read(Get", "Sync", "Write(Create(Create", "Write(Delete"];
+        assert!(expected.iter().all(|kind| kinds.contains(*kind)), "{kinds:?}");
+        assert!(kinds.contains("Write(Set") && kinds.contains("Write(Multi("), "{kinds:?}");
+    }
+
+    #[test]
+    fn an_era_ends_after_its_operations() {
+        let board = Board::default();
+        let mut chooser = Chooser::new(1, Chance::new(1));
+        for _ in 0..ERA_OPERATIONS {
+            assert_eq!(board.due(), None);
+            chooser.next(&board).unwrap();
+        }
+        assert_eq!(board.due(), Some(1));
+        board.begin(1);
+        assert_eq!(board.due(), None);
+    }
+}

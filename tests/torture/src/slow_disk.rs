@@ -26,12 +26,14 @@ impl SlowDisk {
     }
 }
 
-/// Waits as long as the control file says.
-fn wait(slowness: &Path) {
+/// What the control file says.
+fn asked(slowness: &Path) -> Duration {
     let millis = std::fs::read_to_string(slowness).ok().and_then(|text| text.trim().parse().ok());
-    if let Some(millis) = millis {
-        std::thread::sleep(Duration::from_millis(millis));
-    }
+    Duration::from_millis(millis.unwrap_or(0))
+}
+
+fn wait(slowness: &Path) {
+    std::thread::sleep(asked(slowness));
 }
 
 impl Disk for SlowDisk {
@@ -107,5 +109,33 @@ impl DiskFile for SlowFile {
 
     fn len(&self) -> io::Result<u64> {
         self.file.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn syncs_take_at_least_as_long_as_the_file_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let slowness = dir.path().join("slowness");
+        let disk = SlowDisk::new(slowness.clone());
+        let file = disk.create(&dir.path().join("file")).unwrap();
+        let slow = Duration::from_millis(300);
+        let took = |work: &dyn Fn() -> io::Result<()>| {
+            let start = Instant::now();
+            work().unwrap();
+            start.elapsed()
+        };
+        assert_eq!(asked(&slowness), Duration::ZERO);
+        std::fs::write(&slowness, "300").unwrap();
+        assert!(took(&|| file.sync_data()) >= slow);
+        assert!(took(&|| file.sync_all()) >= slow);
+        assert!(took(&|| disk.sync_dir(dir.path())) >= slow);
+        std::fs::write(&slowness, "soon").unwrap();
+        assert_eq!(asked(&slowness), Duration::ZERO);
     }
 }

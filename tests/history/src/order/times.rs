@@ -1,6 +1,6 @@
 //! What can be said from zxids and times alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use api::{ReadLevel, SessionId, Zxid};
 
@@ -115,14 +115,14 @@ fn check_clients(history: &History, findings: &mut Findings<'_>) {
 /// C2 to C4 for operations that overlap. Returns the number of reads that were overtaken.
 fn check_sessions(history: &History, findings: &mut Findings<'_>) -> usize {
     let mut sessions: HashMap<(u32, SessionId), Session> = HashMap::new();
-    let mut overtaken = 0;
+    let mut overtaken = BTreeSet::new();
     for (index, operation) in history.operations.iter().enumerate() {
         if let (Some(session), Some(zxid)) = (operation.session, operation.outcome.zxid()) {
             let session = sessions.entry((operation.client, session)).or_default();
-            overtaken += usize::from(session.take(history, index, zxid, findings));
+            overtaken.extend(session.take(history, index, zxid, findings));
         }
     }
-    overtaken
+    overtaken.len()
 }
 
 /// What was answered to a session so far, in the order of the calls.
@@ -134,10 +134,16 @@ struct Session {
 }
 
 impl Session {
-    /// Whether an earlier read has seen this write.
-    fn take(&mut self, history: &History, index: usize, zxid: Zxid, findings: &mut Findings<'_>) -> bool {
+    /// Returns an earlier read that has seen this write.
+    fn take(
+        &mut self,
+        history: &History,
+        index: usize,
+        zxid: Zxid,
+        findings: &mut Findings<'_>,
+    ) -> Option<usize> {
         let operation = &history.operations[index];
-        let mut overtakes = false;
+        let mut overtaken = None;
         if let Outcome::Written { .. } = operation.outcome {
             if let Some((floor, seen)) = self.written.filter(|(floor, _)| zxid <= *floor) {
                 findings.report(Rule::SessionOrder, index, || {
@@ -145,7 +151,7 @@ impl Session {
                 });
             }
             // A read that had returned before is a matter of `check_clients`.
-            overtakes = self.seen.is_some_and(|(floor, _)| zxid <= floor);
+            overtaken = self.seen.filter(|(floor, _)| zxid <= *floor).map(|(_, read)| read);
             raise(&mut self.written, zxid, index);
         } else if let Some((floor, seen)) = self.seen.filter(|(floor, _)| zxid < *floor) {
             let rule = monotone_or_own(&history.operations[seen]);
@@ -160,7 +166,7 @@ impl Session {
             }
             self.returned = Some((returned, index));
         }
-        overtakes
+        overtaken
     }
 }
 
