@@ -1,3 +1,5 @@
+use std::cmp::Ordering;
+
 use bytes::Bytes;
 
 use crate::{Epoch, PeerId, Zxid};
@@ -146,6 +148,18 @@ impl History {
         candidates.into_iter().rev().find(|&z| self.contains(z) && other.contains(z))
     }
 
+    /// How many entries stand behind `after`, up to `upto`; both are in the history.
+    #[must_use]
+    pub fn count_between(&self, after: Zxid, upto: Zxid) -> u64 {
+        // Of each epoch, by the counters that are next.
+        let passed = |z: Zxid, s: &EpochSpan| match z.epoch().cmp(&s.epoch) {
+            Ordering::Less => 0,
+            Ordering::Equal => u64::from(z.counter().min(s.last)) + 1,
+            Ordering::Greater => u64::from(s.last) + 1,
+        };
+        self.spans.iter().map(|s| passed(upto, s).saturating_sub(passed(after, s))).sum()
+    }
+
     /// Forgets everything behind `zxid`. False, and nothing forgotten, if the history does not contain it.
     #[must_use]
     pub fn truncate(&mut self, zxid: Zxid) -> bool {
@@ -237,5 +251,14 @@ mod tests {
         assert_eq!(h.last(), z(1, 6));
         assert!(h.append(z(1, 7)));
         assert!(h.purge(z(1, 7)) && h.spans().is_empty() && h.append(z(2, 0)));
+    }
+
+    #[test]
+    fn entries_are_counted_across_epochs() {
+        let h = history(z(1, 4), &[(1, 9), (2, 3), (5, 0)]);
+        assert_eq!(h.count_between(z(1, 4), z(5, 0)), 5 + 4 + 1);
+        assert_eq!(h.count_between(z(1, 9), z(2, 0)), 1);
+        assert_eq!(h.count_between(z(2, 1), z(2, 1)), 0);
+        assert_eq!(h.count_between(z(2, 3), z(5, 0)), 1);
     }
 }

@@ -31,6 +31,10 @@ pub enum ToLeader {
         history: History,
         /// False if it was promised before: such an answer does not count towards the quorum.
         counts: bool,
+        /// The learner has lost entries that it had acknowledged: its promise proves nothing.
+        damaged: bool,
+        /// The greatest stamp of an entry that it knows of, in or before its log; 0 if none.
+        last_time_ms: i64,
     },
     /// Everything up to here is durable. The first one answers NEWLEADER.
     Ack(Zxid),
@@ -87,6 +91,8 @@ pub enum ToLearner {
         epoch: Epoch,
         /// Last entry of the synchronisation; the marker of `epoch` or something behind it.
         target: Zxid,
+        /// The greatest stamp of an entry up to there, or of one that a snapshot has replaced.
+        last_time_ms: i64,
     },
     /// A quorum has synchronised. Serve.
     UpToDate {

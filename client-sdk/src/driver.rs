@@ -298,6 +298,7 @@ fn session_opened(opened: wire::SessionOpened) -> client_core::SessionOpened {
         token: opened.token,
         timeout: Duration::from_millis(opened.timeout_ms.into()),
         node: opened.node,
+        leaderless: opened.leaderless,
     }
 }
 
@@ -309,7 +310,12 @@ fn response(response: wire::Response) -> client_core::Response {
         wire::Outcome::Ping => Outcome::Ping,
         wire::Outcome::Close => Outcome::Close,
     };
-    client_core::Response { xid: response.xid, zxid: response.zxid, result: response.result.map(outcome) }
+    client_core::Response {
+        xid: response.xid,
+        zxid: response.zxid,
+        result: response.result.map(outcome),
+        leaderless: response.leaderless,
+    }
 }
 
 /// Commands taken in one turn.

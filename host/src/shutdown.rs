@@ -1,4 +1,5 @@
-//! An orderly end: the first SIGINT or SIGTERM asks for it, a second one does not wait for it.
+//! An orderly end: the first SIGINT or SIGTERM asks for it, a second one does not wait for it. SIGTERM leaves time to hand
+//! over to others before; SIGINT, from a terminal, does not.
 
 use std::{io, time::Duration};
 
@@ -11,6 +12,18 @@ use tokio_util::sync::CancellationToken;
 /// # Errors
 /// If the system refuses the signal handlers. To be called within a tokio runtime.
 pub fn on_signals() -> io::Result<CancellationToken> {
+    on_signals_after(|| async {})
+}
+
+/// As [`on_signals`], but after a SIGTERM that came first, `hand_over` is awaited before the token is cancelled. Another
+/// signal does not wait for that.
+///
+/// # Errors
+/// As [`on_signals`].
+pub fn on_signals_after<F>(hand_over: impl FnOnce() -> F + Send + 'static) -> io::Result<CancellationToken>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let token = CancellationToken::new();
@@ -18,19 +31,35 @@ pub fn on_signals() -> io::Result<CancellationToken> {
     tokio::spawn(async move {
         let mut next = async || {
             tokio::select! {
-                _ = interrupt.recv() => ("SIGINT", 2),
-                _ = terminate.recv() => ("SIGTERM", 15),
+                _ = interrupt.recv() => ("SIGINT", INTERRUPT),
+                _ = terminate.recv() => ("SIGTERM", TERMINATE),
             }
         };
-        let (name, _) = next().await;
+        let (name, number) = next().await;
         tracing::info!("{name}: shutting down; once more to stop at once");
+        if number == TERMINATE {
+            let again = tokio::select! {
+                () = hand_over() => None,
+                again = next() => Some(again),
+            };
+            if let Some((name, number)) = again {
+                at_once(name, number);
+            }
+        }
         cancelled.cancel();
         let (name, number) = next().await;
-        tracing::warn!("{name} again: stopped at once");
-        std::process::exit(128 + number);
+        at_once(name, number);
     });
     Ok(token)
 }
+
+fn at_once(name: &str, number: i32) -> ! {
+    tracing::warn!("{name} again: stopped at once");
+    std::process::exit(128 + number)
+}
+
+const INTERRUPT: i32 = 2;
+const TERMINATE: i32 = 15;
 
 /// Runs `work` until it ends, but after `token` is cancelled at most `bound` longer. `None` if it was cut off.
 pub async fn drained<T>(

@@ -69,6 +69,8 @@ pub struct Response {
     pub zxid: Zxid,
     /// What came of it.
     pub result: Result<Outcome, OpError>,
+    /// The node has no leader at the moment: nobody but it has heard from the session.
+    pub leaderless: bool,
 }
 
 /// The wish to open a session, or to take one up again.
@@ -93,6 +95,8 @@ pub struct SessionOpened {
     pub timeout_ms: u32,
     /// The node that answers.
     pub node: PeerId,
+    /// The node has no leader at the moment: nobody but it has heard from the session.
+    pub leaderless: bool,
 }
 
 /// Refuses what only a session can ask for, as unary calls must: ephemerals.
@@ -414,7 +418,7 @@ impl From<Response> for v1::Response {
             Ok(Outcome::Close) => Wire::Close(v1::CloseSession {}),
             Err(e) => Wire::Error(e.into()),
         };
-        v1::Response { xid: r.xid, zxid: r.zxid.0, result: Some(result) }
+        v1::Response { xid: r.xid, zxid: r.zxid.0, result: Some(result), leaderless: r.leaderless }
     }
 }
 
@@ -498,6 +502,7 @@ impl From<SessionOpened> for v1::SessionOpened {
             token: bytes::Bytes::copy_from_slice(&o.token.0),
             timeout_ms: o.timeout_ms,
             node_id: o.node.0,
+            leaderless: o.leaderless,
         }
     }
 }
@@ -554,7 +559,7 @@ impl TryFrom<v1::Response> for Response {
                 return Err(Malformed("Response.result is missing, or newer than this client".to_owned()));
             }
         };
-        Ok(Response { xid: r.xid, zxid: Zxid(r.zxid), result: outcome })
+        Ok(Response { xid: r.xid, zxid: Zxid(r.zxid), result: outcome, leaderless: r.leaderless })
     }
 }
 
@@ -610,6 +615,7 @@ impl TryFrom<v1::SessionOpened> for SessionOpened {
             token: SessionToken(token),
             timeout_ms: o.timeout_ms,
             node: PeerId(o.node_id),
+            leaderless: o.leaderless,
         })
     }
 }

@@ -90,12 +90,14 @@ impl From<LearnerFrame> for peer::LearnerMessage {
                 ToLeader::LearnerInfo { accepted_epoch } => {
                     Kind::LearnerInfo(peer::LearnerInfo { accepted_epoch: accepted_epoch.0 })
                 }
-                ToLeader::AckEpoch { epoch, current_epoch, history, counts } => {
+                ToLeader::AckEpoch { epoch, current_epoch, history, counts, damaged, last_time_ms } => {
                     Kind::AckEpoch(peer::AckEpoch {
                         epoch: epoch.0,
                         current_epoch: current_epoch.0,
                         history: Some(history_to_wire(&history)),
                         counts,
+                        damaged,
+                        last_time_ms,
                     })
                 }
                 ToLeader::Ack(zxid) => Kind::Ack(peer::Ack { zxid: zxid.0 }),
@@ -126,6 +128,8 @@ impl TryFrom<peer::LearnerMessage> for LearnerFrame {
                 current_epoch: Epoch(m.current_epoch),
                 history: history(m.history.ok_or_else(|| empty("AckEpoch.history"))?)?,
                 counts: m.counts,
+                damaged: m.damaged,
+                last_time_ms: m.last_time_ms,
             },
             Kind::Ack(m) => ToLeader::Ack(Zxid(m.zxid)),
             Kind::Forward(m) => ToLeader::Forward(
@@ -159,8 +163,8 @@ impl From<LeaderFrame> for peer::LeaderMessage {
                     prev: prev.0,
                     entries: entries.into_iter().map(entry_to_wire).collect(),
                 }),
-                ToLearner::NewLeader { epoch, target } => {
-                    Kind::NewLeader(peer::NewLeader { epoch: epoch.0, target: target.0 })
+                ToLearner::NewLeader { epoch, target, last_time_ms } => {
+                    Kind::NewLeader(peer::NewLeader { epoch: epoch.0, target: target.0, last_time_ms })
                 }
                 ToLearner::UpToDate { commit } => Kind::UpToDate(peer::UpToDate { commit: commit.0 }),
                 ToLearner::Commit(zxid) => Kind::Commit(zxid.0),
@@ -198,7 +202,11 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
             Kind::Propose(m) => {
                 ToLearner::Propose { prev: Zxid(m.prev), entries: m.entries.into_iter().map(entry).collect() }
             }
-            Kind::NewLeader(m) => ToLearner::NewLeader { epoch: Epoch(m.epoch), target: Zxid(m.target) },
+            Kind::NewLeader(m) => ToLearner::NewLeader {
+                epoch: Epoch(m.epoch),
+                target: Zxid(m.target),
+                last_time_ms: m.last_time_ms,
+            },
             Kind::UpToDate(m) => ToLearner::UpToDate { commit: Zxid(m.commit) },
             Kind::Commit(zxid) => ToLearner::Commit(Zxid(zxid)),
             Kind::Ping(m) => ToLearner::Ping { round: m.round },
@@ -263,7 +271,14 @@ mod tests {
         ];
         for message in [
             ToLeader::LearnerInfo { accepted_epoch: Epoch(3) },
-            ToLeader::AckEpoch { epoch: Epoch(4), current_epoch: Epoch(3), history, counts: true },
+            ToLeader::AckEpoch {
+                epoch: Epoch(4),
+                current_epoch: Epoch(3),
+                history,
+                counts: true,
+                damaged: true,
+                last_time_ms: 9,
+            },
             ToLeader::Ack(Zxid(7)),
             ToLeader::Forward(vec![Submission { ticket: Ticket(1), payload: Bytes::from_static(b"x") }]),
             ToLeader::Pong { round: 8 },
@@ -278,7 +293,7 @@ mod tests {
             ToLearner::Diff { after: Zxid(1) },
             ToLearner::Trunc { to: Zxid(1) },
             ToLearner::Propose { prev: Zxid(1), entries },
-            ToLearner::NewLeader { epoch: Epoch(1), target: Zxid(2) },
+            ToLearner::NewLeader { epoch: Epoch(1), target: Zxid(2), last_time_ms: 8 },
             ToLearner::UpToDate { commit: Zxid(4) },
             ToLearner::Commit(Zxid(5)),
             ToLearner::Ping { round: 1 },

@@ -292,7 +292,12 @@ impl TryFrom<wire::WriteResult> for record::KeptResult {
                 return Err(Malformed("WriteResult.result is missing, or newer than this version".into()));
             }
         };
-        let response = Response::try_from(v1::Response { xid: 0, zxid: kept.zxid, result: Some(result) })?;
+        let response = Response::try_from(v1::Response {
+            xid: 0,
+            zxid: kept.zxid,
+            result: Some(result),
+            leaderless: false,
+        })?;
         let result: WriteResult = match response.result {
             Ok(Outcome::Write(outcome)) => Ok(outcome),
             Err(error) => Err(error),

@@ -276,6 +276,11 @@ pub(crate) struct Up {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=9))]
     pub(crate) nodes: Option<u8>,
 
+    /// How many of them, the last ones, only observe: they serve clients like the others but neither vote nor count
+    /// [default: 0, or as many as DIR has].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=8))]
+    pub(crate) observers: Option<u8>,
+
     /// Where to keep the nodes' folders [default: a new temporary directory, removed at the end].
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,

@@ -17,7 +17,10 @@ use quorum_log::Disk;
 use quorum_svc::QuorumService;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use store_svc::StoreService;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{
@@ -37,21 +40,35 @@ pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure
     }
     let settings = &args.settings;
     let node = config::load(settings.config.as_deref(), config::process_env(), &settings.flags())?.node;
-    let shutdown = shutdown::on_signals().doing("listen for signals")?;
+    let (quorum, opened) = oneshot::channel();
+    let shutdown = shutdown::on_signals_after(|| hand_over(opened)).doing("listen for signals")?;
     // Ports before data: who finds the port taken has touched nothing.
     let ports = Ports::bind(&node).await?;
-    let ran = serve(&node, disk, ports, shutdown).await;
+    let ran = serve(&node, disk, ports, quorum, shutdown).await;
     if ran.is_ok() {
         tracing::info!("node {} has stopped", node.id);
     }
     ran
 }
 
-/// Opens the services from below, election, quorum, store, and runs them.
+/// Lets another node lead before this one stops. Not for long: an ensemble elects a leader as fast without its help.
+async fn hand_over(mut quorum: oneshot::Receiver<quorum_svc::Handle>) {
+    const LIMIT: Duration = Duration::from_secs(2);
+    // Before it is open it leads nobody.
+    let Ok(quorum) = quorum.try_recv() else { return };
+    match tokio::time::timeout(LIMIT, quorum.leave()).await {
+        // An error means that it has stopped already.
+        Ok(_) => {}
+        Err(_) => tracing::warn!("nobody took over within {LIMIT:?}; stopping all the same"),
+    }
+}
+
+/// Opens the services from below, election, quorum, store, and runs them. Hands the quorum out when it is open.
 async fn serve(
     node: &NodeConfig,
     disk: Arc<dyn Disk>,
     ports: Ports,
+    opened: oneshot::Sender<quorum_svc::Handle>,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let election = ElectionService::new(election_config(node)?, shutdown.clone())
@@ -60,6 +77,8 @@ async fn serve(
     let quorum =
         QuorumService::open_on(disk, quorum_config(node)?, election.handle.clone(), shutdown.clone())
             .map_err(|e| Failure::refused(e.to_string()))?;
+    // Nobody wants it any more if a signal came meanwhile.
+    let _ = opened.send(quorum.handle());
     // The data directory is ours from here on; before, the file could be that of the process that has it.
     let _pid_file = node.pid_file.clone().map(PidFile::write).transpose()?;
     let store = StoreService::open(store_config(node), quorum.handle(), shutdown.clone())
@@ -119,6 +138,7 @@ fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Failure> {
         addresses: addresses(node, MemberConfig::quorum_address),
         data_dir: node.data_dir.clone(),
         segment_bytes: node.log.segment_size.0,
+        keep: quorum_svc::Keep { bytes: node.log.keep_size.0, entries: node.log.keep_entries },
         recent_bytes: node.log.recent_size.bytes(),
         backlog_bytes: node.log.backlog_size.bytes(),
     })

@@ -30,10 +30,22 @@ const TURN: usize = 512;
 /// What the driver is told by links, handle and tasks.
 pub(crate) enum Event {
     Core(Input),
-    LearnerLink { conn: Conn, peer: PeerId, outbox: Outbox<Send> },
-    LeaderLink { conn: Conn, leader: PeerId, outbox: Outbox<ToLeader> },
-    Attach { feed: FeedQueue },
+    LearnerLink {
+        conn: Conn,
+        peer: PeerId,
+        outbox: Outbox<Send>,
+    },
+    LeaderLink {
+        conn: Conn,
+        leader: PeerId,
+        outbox: Outbox<ToLeader>,
+    },
+    Attach {
+        feed: FeedQueue,
+    },
     Status(oneshot::Sender<QuorumStatus>),
+    /// See [`Input::Leave`]; answered when it is done.
+    Leave(oneshot::Sender<()>),
 }
 
 /// What links need of the driver. Cheap to clone.
@@ -122,6 +134,10 @@ pub(crate) struct State {
     feed: Option<FeedQueue>,
     committed: Zxid,
     status: QuorumStatus,
+    /// Who waits until this node may stop.
+    leaving: Vec<oneshot::Sender<()>>,
+    /// Whether it may.
+    left: bool,
     /// Attempts to reach a leader since this node last served.
     dials: u32,
 }
@@ -248,6 +264,13 @@ impl<E: Election> Driver<E> {
                 // The asker may have gone.
                 let _ = reply.send(self.core.status());
             }
+            Event::Leave(reply) if self.state.left => {
+                let _ = reply.send(());
+            }
+            Event::Leave(reply) => {
+                self.state.leaving.push(reply);
+                self.core.handle(now, Input::Leave);
+            }
         }
     }
 
@@ -294,8 +317,8 @@ impl<E: Election> Driver<E> {
                 self.backlog.add(entries.iter().map(api::Entry::weight).sum());
                 self.to_disk(Task::Append(entries));
             }
-            Output::PersistEpochs { accepted, current } => {
-                self.to_disk(Task::Epochs(Epochs { accepted, current }))
+            Output::PersistEpochs { accepted, current, damaged, last_time_ms } => {
+                self.to_disk(Task::Epochs(Epochs { accepted, current, damaged, last_time_ms }))
             }
             Output::Truncate { to } => {
                 tracing::info!(%to, "truncating the log");
@@ -322,6 +345,13 @@ impl<E: Election> Driver<E> {
                     }
                 }
                 self.tell(Tell::Item(item));
+            }
+            Output::Left => {
+                self.state.left = true;
+                for reply in self.state.leaving.drain(..) {
+                    // The asker may have lost patience.
+                    let _ = reply.send(());
+                }
             }
             // Handled by the loop.
             Output::Fatal(_) => {}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::Zxid;
 use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request};
 use quorum_core::Input;
-use quorum_log::{SnapshotError, SnapshotWriter, Snapshots};
+use quorum_log::{LogReader, SnapshotError, SnapshotWriter, Snapshots};
 use tokio::sync::{Mutex, oneshot};
 
 use crate::driver::{Event, Links};
@@ -22,6 +22,24 @@ pub struct Handle {
     pub(crate) snapshots: Snapshots,
     /// One snapshot is written at a time.
     pub(crate) saving: Arc<Mutex<()>>,
+    pub(crate) keep: Keep,
+}
+
+/// So much of the log stays although a snapshot covers it, so that a learner that was away needs no snapshot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keep {
+    /// At least so many bytes of files ...
+    pub bytes: u64,
+    /// ... and at least so many entries.
+    pub entries: u64,
+}
+
+/// The point of the log before which a learner had better get the snapshot at `zxid`: from there to the snapshot it would
+/// be more than twice as much, and more than what any network carries in a moment.
+pub(crate) fn snap_before(log: &LogReader, snapshots: &Snapshots, zxid: Zxid) -> Zxid {
+    const NOTHING: u64 = 16 << 20;
+    // One that cannot be opened is found out when it is sent.
+    snapshots.size(zxid).map_or(Zxid::ZERO, |size| log.back_from(zxid, 2 * size + NOTHING, 0))
 }
 
 fn stopped() -> PortClosed {
@@ -54,8 +72,9 @@ impl Quorum for Handle {
         }
         match self.write(zxid, chunks).await {
             Ok(()) => {
-                let purge_to = self.snapshots.older();
-                self.links.send(Event::Core(Input::SnapshotSaved { zxid, purge_to })).await;
+                let purge_to = self.snapshots.older().map(|older| older.min(self.kept_from(zxid)));
+                let snap_before = snap_before(&self.view.reader, &self.snapshots, zxid);
+                self.links.send(Event::Core(Input::SnapshotSaved { zxid, purge_to, snap_before })).await;
                 Ok(())
             }
             // The leader's snapshot is on its way, or has come: as good.
@@ -79,6 +98,24 @@ impl Quorum for Handle {
 }
 
 impl Handle {
+    /// Prepares this node to stop: if it leads, another server takes over first, which has everything and whom all others
+    /// agree on. Returns when nobody depends on this node any more, or nobody can take over. It goes on as a follower.
+    ///
+    /// # Errors
+    /// The service has stopped already.
+    pub async fn leave(&self) -> Result<(), PortClosed> {
+        let (reply, answer) = oneshot::channel();
+        if !self.links.send(Event::Leave(reply)).await {
+            return Err(stopped());
+        }
+        answer.await.map_err(|_| stopped())
+    }
+
+    /// The log has to stay from here.
+    fn kept_from(&self, zxid: Zxid) -> Zxid {
+        self.view.reader.back_from(zxid, self.keep.bytes, self.keep.entries)
+    }
+
     async fn write(&self, zxid: Zxid, mut chunks: impl Chunks) -> Result<(), SnapshotError> {
         let snapshots = self.snapshots.clone();
         let mut writer: SnapshotWriter = blocking(move || snapshots.begin(zxid)).await?;

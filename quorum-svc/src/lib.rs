@@ -21,6 +21,6 @@ mod service;
 mod view;
 
 pub use feed::LogFeed;
-pub use handle::Handle;
+pub use handle::{Handle, Keep};
 pub use leader_link::LearnService;
 pub use service::{Config, OpenError, QuorumService, StopReason};

@@ -8,17 +8,14 @@ use api::ports::Election;
 use api::{PeerId, Zxid};
 use proto::peer::quorum_server::QuorumServer;
 use quorum_core::{Durable, Zab};
-use quorum_log::{
-    DataDir, Disk, EpochError, EpochFile, FsDisk, IdentityError, Log, LogError, LogOptions, ReadError,
-};
-use quorum_log::{SnapshotError, Snapshots};
+use quorum_log::{DataDir, Disk, FsDisk, LogOptions, Salvaged, Storage, StorageError, StorageOptions};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backlog::Backlog;
 use crate::driver::{self, Driver, Links, State};
-use crate::handle::Handle;
+use crate::handle::{Handle, Keep, snap_before};
 use crate::leader_link::LearnService;
 use crate::learner_link::LearnerSide;
 use crate::log_thread;
@@ -37,6 +34,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Of one log segment file, in bytes.
     pub segment_bytes: u64,
+    /// How much of the log stays behind what snapshots cover.
+    pub keep: Keep,
     /// Newest entries kept in memory for learners and the store, in bytes.
     pub recent_bytes: usize,
     /// Bytes that may wait for the disk before this node stops reading from its leader.
@@ -46,21 +45,9 @@ pub struct Config {
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The data directory is not ours, or in use.
+    /// What is on the disk cannot be used.
     #[error(transparent)]
-    Identity(#[from] IdentityError),
-    /// The log is damaged or cannot be read.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// The epochs are damaged or cannot be read.
-    #[error(transparent)]
-    Epochs(#[from] EpochError),
-    /// The snapshots cannot be read.
-    #[error(transparent)]
-    Snapshots(#[from] SnapshotError),
-    /// Two facts on the disk exclude each other.
-    #[error("{0}")]
-    Contradiction(String),
+    Storage(#[from] StorageError),
     /// No thread.
     #[error("cannot start the log thread: {0}; raise the limit of threads")]
     Thread(#[from] std::io::Error),
@@ -114,24 +101,39 @@ impl<E: Election> QuorumService<E> {
         shutdown: CancellationToken,
     ) -> Result<QuorumService<E>, OpenError> {
         let me = config.core.me;
-        let data_dir = DataDir::claim(disk.as_ref(), &config.data_dir, &config.ensemble, me)?;
-        let (snapshots, report) = Snapshots::open(disk.clone(), &config.data_dir.join("snapshots"))?;
-        for skipped in &report.skipped {
-            tracing::warn!(zxid = %skipped.zxid, "left out a snapshot: {}", skipped.why);
-        }
-        let epochs = EpochFile::load(disk.clone(), &config.data_dir)?;
-        let options = LogOptions {
+        let options = StorageOptions {
+            ensemble: config.ensemble.clone(),
+            id: me,
             segment_bytes: config.segment_bytes,
             // The newest entries are kept by the view, from before they are written.
             window_bytes: 0,
-            // A node that has promised anything has a log.
-            may_create: !epochs.is_stored() && snapshots.latest().is_none() && snapshots.received().is_none(),
-            ..LogOptions::default()
+            index_interval_bytes: LogOptions::default().index_interval_bytes,
+            may_heal: config.core.ensemble.voters().any(|voter| voter != me),
         };
-        let mut log = Log::open(disk, &config.data_dir.join("log"), options)?;
-        let recovery = log.recovery().clone();
-        settle_received(&mut log, &snapshots)?;
-        let durable = reconcile(&log, &epochs, &snapshots)?;
+        let Storage { data_dir, log, epochs, snapshots, snapshot_report, salvaged, promises } =
+            Storage::open(&disk, &config.data_dir, &options)?;
+        for skipped in &snapshot_report.skipped {
+            tracing::warn!(zxid = %skipped.zxid, "left out a snapshot: {}", skipped.why);
+        }
+        if let Some(Salvaged { found, aside }) = salvaged {
+            tracing::error!(
+                ?aside,
+                "the log was damaged; this node does not vote until a leader has sent it what is lost. What was damaged \
+                 is kept aside and may be deleted. Check the disk. Found: {found}"
+            );
+        }
+        let durable = Durable {
+            accepted_epoch: promises.accepted,
+            current_epoch: promises.current,
+            history: log.history().clone(),
+            snapshot: snapshots.latest(),
+            snap_before: snapshots
+                .latest()
+                .map_or(Zxid::ZERO, |zxid| snap_before(&log.reader(), &snapshots, zxid)),
+            last_time_ms: promises.last_time_ms,
+            damaged: promises.damaged,
+        };
+        let recovery = log.recovery();
         tracing::info!(
             node = %me, last = %durable.history.last(), base = %durable.history.base(), epoch = %durable.current_epoch,
             entries = recovery.entries, segments = recovery.segments, cut_bytes = recovery.cut_bytes, "log recovered"
@@ -150,6 +152,7 @@ impl<E: Election> QuorumService<E> {
             view: view.clone(),
             snapshots: snapshots.clone(),
             saving: Arc::new(Mutex::new(())),
+            keep: config.keep,
         };
         let learner_side = LearnerSide {
             ensemble: ensemble.clone(),
@@ -209,77 +212,5 @@ impl<E: Election> QuorumService<E> {
         self.tasks.close();
         self.tasks.wait().await;
         result
-    }
-}
-
-/// Ends what a crash may have left half done: a snapshot received from a leader, and the log begun anew behind it.
-fn settle_received(log: &mut Log, snapshots: &Snapshots) -> Result<(), OpenError> {
-    let Some(zxid) = snapshots.received() else { return Ok(()) };
-    let base = log.history().base();
-    if base == zxid {
-        snapshots.adopt_received(zxid)?;
-    } else if base == Zxid::ZERO || snapshots.latest().is_some_and(|own| log.history().contains(own)) {
-        // The log stands without it; the leader will send one again if it must.
-        snapshots.discard_received()?;
-    } else {
-        tracing::info!(%zxid, log = %log.history().last(), "the log starts anew behind a snapshot that was received");
-        log.reset(zxid)?;
-        snapshots.adopt_received(zxid)?;
-    }
-    Ok(())
-}
-
-/// What the core is told of the disk, once its parts agree.
-fn reconcile(log: &Log, epochs: &EpochFile, snapshots: &Snapshots) -> Result<Durable, OpenError> {
-    let stored = epochs.epochs();
-    let history = log.history().clone();
-    let last = history.last().epoch();
-    if let Some(zxid) = snapshots.latest()
-        && !history.contains(zxid)
-    {
-        return Err(OpenError::Contradiction(format!(
-            "the log ends with {}, but there is a snapshot of {zxid}: the end of the log is lost. Move the data directory \
-             away; the node will be synchronised anew",
-            history.last()
-        )));
-    }
-    if stored.accepted < last {
-        return Err(OpenError::Contradiction(format!(
-            "the log ends in epoch {last}, but the epochs file says that no epoch above {} was ever promised: the file \
-             `epochs` was lost or comes from a backup. Move the data directory away; the node will be synchronised anew",
-            stored.accepted
-        )));
-    }
-    // A leader of a later epoch may have had the log cut back below the marker, before its own marker came; it had the
-    // promise of that epoch before.
-    if stored.current > last && stored.accepted == stored.current {
-        return Err(OpenError::Contradiction(format!(
-            "the log ends with {}, but this node had synchronised with the leader of epoch {}: the end of the log is \
-             lost. Move the data directory away; the node will be synchronised anew",
-            history.last(),
-            stored.current
-        )));
-    }
-    // The marker of an epoch is durable before the epoch is; a crash between the two is no contradiction.
-    let current_epoch = stored.current.max(last);
-    let (accepted_epoch, snapshot) = (stored.accepted, snapshots.latest());
-    let last_time_ms = last_time_ms(log)?;
-    Ok(Durable { accepted_epoch, current_epoch, history, snapshot, last_time_ms })
-}
-
-/// The time in the last entry; 0 if there is none.
-fn last_time_ms(log: &Log) -> Result<i64, OpenError> {
-    let history = log.history();
-    let before = match history.spans() {
-        [] => return Ok(0),
-        [.., span] if span.last > 0 => Zxid(history.last().0 - 1),
-        [.., before, _] => Zxid::new(before.epoch, before.last),
-        [_] => history.base(),
-    };
-    // The base may be what stands directly before the last entry.
-    match log.reader().read_after(before.max(history.base()), history.last(), 1) {
-        Ok(entries) => Ok(entries.last().map_or(0, |e| e.time_ms)),
-        Err(ReadError::Log(error)) => Err(error.into()),
-        Err(ReadError::Purged { .. } | ReadError::NotThere { .. }) => Ok(0),
     }
 }

@@ -11,7 +11,8 @@ use quorum_log::{LogReader, ReadError};
 #[derive(Clone)]
 pub(crate) struct LogView {
     recent: Arc<Mutex<Recent>>,
-    reader: LogReader,
+    /// What is on disk.
+    pub(crate) reader: LogReader,
 }
 
 struct Recent {

@@ -56,6 +56,7 @@ fn config(id: u32, dir: &Path, addresses: &BTreeMap<PeerId, String>) -> Config {
         addresses: addresses.clone(),
         data_dir: dir.join(id.to_string()),
         segment_bytes: 16 << 10,
+        keep: quorum_svc::Keep { bytes: 0, entries: 0 },
         recent_bytes: 4 << 10,
         backlog_bytes: 1 << 20,
     }

@@ -258,6 +258,14 @@ impl<Q: Quorum> Running<Q> {
     async fn send_all_away(&mut self, why: OpError) {
         self.driver.ready.send_replace(false);
         self.driver.server.close_all(&why);
+        // It knows which calls have left a doubt. What it would ask of the quorum comes too late.
+        while let Some(output) = self.driver.server.poll_output() {
+            match output {
+                Output::Send { conn, items } => self.send(conn, items),
+                Output::Close { conn, why } => self.end(conn, why),
+                Output::Ask(_) | Output::Stop { .. } => {}
+            }
+        }
         for (_, sink) in self.sinks.drain() {
             match sink {
                 Sink::Stream(lane) => lane.end(Err(why.clone())),
@@ -383,12 +391,7 @@ impl<Q: Quorum> Running<Q> {
                 Output::Ask(mut asks) if self.asks.is_empty() => std::mem::swap(&mut self.asks, &mut asks),
                 Output::Ask(asks) => self.asks.extend(asks),
                 Output::Send { conn, items } => self.send(conn, items),
-                Output::Close { conn, why } => match self.sinks.remove(&conn) {
-                    Some(Sink::Stream(lane)) => lane.end(why),
-                    // Whoever asked may have gone.
-                    Some(Sink::Unary { reply, .. }) => drop(reply.send(why.and(Err(no_answer())))),
-                    None => {}
-                },
+                Output::Close { conn, why } => self.end(conn, why),
                 Output::Stop { why } => return Err(StopReason::Invariant(why)),
             }
         }
@@ -400,6 +403,15 @@ impl<Q: Quorum> Running<Q> {
         let ready = self.driver.server.ready();
         self.driver.ready.send_if_modified(|was| std::mem::replace(was, ready) != ready);
         Ok(())
+    }
+
+    fn end(&mut self, conn: ConnId, why: Result<(), OpError>) {
+        match self.sinks.remove(&conn) {
+            Some(Sink::Stream(lane)) => lane.end(why),
+            // Whoever asked may have gone.
+            Some(Sink::Unary { reply, .. }) => drop(reply.send(why.and(Err(no_answer())))),
+            None => {}
+        }
     }
 
     fn send(&mut self, conn: ConnId, mut items: Vec<ToClient>) {

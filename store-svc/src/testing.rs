@@ -77,6 +77,12 @@ impl MemoryQuorum {
         self.lock().snapshot.as_ref().map(|(zxid, _)| *zxid)
     }
 
+    /// How many requests wait for a leader.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.lock().parked.len()
+    }
+
     /// All entries so far.
     #[must_use]
     pub fn log(&self) -> Vec<Entry> {

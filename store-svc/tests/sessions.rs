@@ -308,6 +308,30 @@ async fn s25_writes_are_parked_without_a_leader_and_run_afterwards() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_under_way_when_its_node_stops_ends_in_doubt_and_a_read_does_not() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let mut first = node.client().await;
+    first.sync(v1::SyncRequest {}).await.unwrap();
+    quorum.set_serving(false);
+    let (mut writer, mut reader) = (first.clone(), first.clone());
+    let create = v1::CreateRequest { path: "/a".into(), ..Default::default() };
+    let write = tokio::spawn(async move { writer.create(create).await });
+    let level = v1::ReadLevel::Linearizable.into();
+    let get = v1::GetRequest { path: "/".into(), level, min_zxid: 0 };
+    let read = tokio::spawn(async move { reader.get(get).await });
+    while quorum.parked() < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    node.stop().await;
+    let write = write.await.unwrap().unwrap_err();
+    assert!(write.code() == Code::Unknown && write.message().contains("may still"), "{write:?}");
+    assert_eq!(read.await.unwrap().unwrap_err().code(), Code::Unavailable);
+    quorum.set_serving(true);
+    assert_eq!(quorum.log().len(), 2, "the marker and the create: it was carried out");
+}
+
+#[tokio::test]
 async fn without_a_leader_for_too_long_clients_are_sent_away_and_the_node_is_not_ready() {
     let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
     let node = Node::start_with(dir.path(), &quorum, |c| c.limits.park = Duration::from_millis(50)).await;

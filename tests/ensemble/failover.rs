@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use client_sdk::{Client, CreateMode, Options, SessionEvent};
 
-use crate::harness::{Ensemble, PATIENCE, eventually, run_at, succeed};
+use crate::harness::{Ensemble, PATIENCE, blocking, eventually, run_at, succeed};
 
 fn roles(ensemble: &Ensemble) -> Vec<String> {
     ensemble.status().iter().map(|n| n["role"].as_str().unwrap_or_default().to_owned()).collect()
@@ -100,15 +100,6 @@ async fn s20_five_nodes_go_on_with_two_down_and_wait_with_three_down() {
         e.agree();
     })
     .await;
-}
-
-async fn blocking(mut ensemble: Ensemble, f: impl FnOnce(&mut Ensemble) + Send + 'static) -> Ensemble {
-    tokio::task::spawn_blocking(move || {
-        f(&mut ensemble);
-        ensemble
-    })
-    .await
-    .unwrap()
 }
 
 #[test]

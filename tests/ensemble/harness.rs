@@ -20,6 +20,8 @@ pub(crate) struct Ensemble {
     up: Option<Child>,
     pub(crate) dir: PathBuf,
     pub(crate) endpoints: Vec<String>,
+    /// Environment of the nodes.
+    settings: Vec<(String, String)>,
     /// Nodes that were started by hand.
     extra: BTreeMap<usize, Child>,
     _temp: Option<tempfile::TempDir>,
@@ -36,6 +38,20 @@ impl Ensemble {
 
     /// So many nodes, in a directory that may have been used before.
     pub(crate) fn start_in(dir: &Path, nodes: usize) -> Ensemble {
+        Ensemble::start_as(dir, nodes, 0, &[])
+    }
+
+    /// So many nodes, of which the last ones observe, with these settings (`QUORATE_*`), in a fresh directory.
+    pub(crate) fn start_with(nodes: usize, observers: usize, settings: &[(&str, &str)]) -> Ensemble {
+        let temp = tempfile::tempdir().unwrap();
+        let mut ensemble = Ensemble::start_as(temp.path(), nodes, observers, settings);
+        ensemble._temp = Some(temp);
+        ensemble
+    }
+
+    fn start_as(dir: &Path, nodes: usize, observers: usize, settings: &[(&str, &str)]) -> Ensemble {
+        let settings: Vec<(String, String)> =
+            settings.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
         let known = dir.join("node-1/quorate.toml").exists();
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -43,9 +59,11 @@ impl Ensemble {
             command.args(["up", "--nodes", &nodes.to_string(), "--data"]).arg(dir);
             if !known {
                 command.args(["--base-port", &free_ports(nodes).to_string()]);
+                command.args(["--observers", &observers.to_string()]);
             }
             let mut up = command
                 .env_remove("QUORATE_ENDPOINTS")
+                .envs(settings.clone())
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
                 .spawn()
@@ -62,7 +80,7 @@ impl Ensemble {
                 let endpoints = ready.split(',').map(str::to_owned).collect();
                 let dir = dir.to_owned();
                 let up = Some(up);
-                return Ensemble { up, dir, endpoints, extra: BTreeMap::new(), _temp: None };
+                return Ensemble { up, dir, endpoints, settings, extra: BTreeMap::new(), _temp: None };
             }
             let status = up.wait().unwrap();
             let mut text = String::new();
@@ -148,11 +166,22 @@ impl Ensemble {
         let child = Command::new(QUORATE)
             .args(["serve", "--config"])
             .arg(folder.join("quorate.toml"))
+            .envs(self.settings.clone())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
         self.extra.insert(id, child);
+    }
+
+    /// Whether this process of a node has ended; one of ours is reaped.
+    pub(crate) fn gone(&mut self, id: usize, pid: u32) -> bool {
+        if let Some(child) = self.extra.get_mut(&id).filter(|child| child.id() == pid)
+            && child.try_wait().unwrap().is_some()
+        {
+            self.extra.remove(&id);
+        }
+        !alive(pid)
     }
 
     /// What `status -o json` says, one object per node.
@@ -174,15 +203,17 @@ impl Ensemble {
         usize::try_from(leader.unwrap()).unwrap()
     }
 
+    /// Waits until all nodes serve.
+    pub(crate) fn all_serve(&self) {
+        eventually("all nodes serve", || self.status().iter().all(serves));
+    }
+
     /// Waits until all nodes serve and have applied the same, and checks that they then have the same state.
     pub(crate) fn agree(&self) {
         let mut nodes = Vec::new();
         let agree = within(PATIENCE, || {
             nodes = self.status();
-            let all_serve = nodes
-                .iter()
-                .all(|n| n["role"] == "leader" || n["role"] == "follower" || n["role"] == "observer");
-            all_serve
+            nodes.iter().all(serves)
                 && nodes.len() == self.endpoints.len()
                 && nodes.iter().all(|n| n["applied"] == nodes[0]["applied"] && n["zxid"] == n["applied"])
         });
@@ -232,6 +263,23 @@ impl Drop for Ensemble {
             let _ = up.wait();
         }
     }
+}
+
+fn serves(node: &serde_json::Value) -> bool {
+    ["leader", "follower", "observer"].iter().any(|role| node["role"] == *role)
+}
+
+/// Does something with the ensemble that blocks.
+pub(crate) async fn blocking(
+    mut ensemble: Ensemble,
+    f: impl FnOnce(&mut Ensemble) + Send + 'static,
+) -> Ensemble {
+    tokio::task::spawn_blocking(move || {
+        f(&mut ensemble);
+        ensemble
+    })
+    .await
+    .unwrap()
 }
 
 /// Runs the command line tool against these endpoints.

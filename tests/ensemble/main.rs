@@ -9,3 +9,5 @@ mod cli;
 mod durability;
 mod failover;
 mod harness;
+mod maintenance;
+mod scenarios;

@@ -1,6 +1,6 @@
 use std::{collections::VecDeque, time::Duration};
 
-use api::{ErrorCode, OpError, ReadLevel, SessionId, SessionToken, Ticket, Time, WriteNumber, Zxid};
+use api::{ErrorCode, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, WriteNumber, Zxid};
 
 use crate::{
     Batch, Config, Connection, Event, Failure, Fate, Input, Op, Outcome, Output, Response, SessionOpened,
@@ -45,6 +45,7 @@ enum Phase {
 struct Open {
     connection: Connection,
     endpoint: usize,
+    node: PeerId,
     heard_at: Time,
     /// A third of the time-out after the last message that was sent.
     ping_at: Time,
@@ -59,7 +60,8 @@ struct Session {
     next_number: WriteNumber,
     /// The last write that was answered. Any answer, also a refusal, uses the number up.
     acked: WriteNumber,
-    /// The server heard from us then or later: when the newest answered message was sent.
+    /// The ensemble heard from us then or later: when the newest message was sent that was answered by a node with a
+    /// leader.
     alive_at: Time,
     suspended: bool,
 }
@@ -183,7 +185,7 @@ impl Machine {
         if ours != connection {
             return;
         }
-        let SessionOpened { session: id, token, timeout, node } = opened;
+        let SessionOpened { session: id, token, timeout, node, leaderless } = opened;
         let timeout = timeout.max(TIMEOUT_MIN);
         match &mut self.session {
             None => {
@@ -194,8 +196,12 @@ impl Machine {
             }
             Some(session) if session.id == id => {
                 (session.token, session.timeout) = (token, timeout);
-                (session.alive_at, session.suspended) = (since, false);
-                self.outputs.push_back(Output::Event(Event::Resumed { endpoint, node }));
+                if !leaderless {
+                    (session.alive_at, session.suspended) = (since, false);
+                }
+                if !session.suspended {
+                    self.outputs.push_back(Output::Event(Event::Resumed { endpoint, node }));
+                }
             }
             Some(session) => {
                 let wanted = session.id;
@@ -204,8 +210,8 @@ impl Machine {
                 return self.lose_connection(now, error);
             }
         }
-        self.phase =
-            Phase::Open(Open { connection, endpoint, heard_at: now, ping_at: now + timeout / PING_SHARE });
+        let ping_at = now + timeout / PING_SHARE;
+        self.phase = Phase::Open(Open { connection, endpoint, node, heard_at: now, ping_at });
     }
 
     fn on_responses(&mut self, now: Time, connection: Connection, responses: Vec<Response>) {
@@ -232,7 +238,7 @@ impl Machine {
             Err(error) if asks_again(error.code()) && !self.is_too_far_ahead(&error) => {
                 self.on_disconnected(now, error);
             }
-            result => self.on_answered(response.zxid, result),
+            result => self.on_answered(response.zxid, result, response.leaderless),
         }
     }
 
@@ -243,13 +249,22 @@ impl Machine {
         error.code() == ErrorCode::Unavailable && matches!(read, Some(Op::Read(_, ReadLevel::AtLeast(_))))
     }
 
-    fn on_answered(&mut self, zxid: Zxid, result: Result<Outcome, OpError>) {
+    fn on_answered(&mut self, zxid: Zxid, result: Result<Outcome, OpError>, leaderless: bool) {
         let Some(entry) = self.queue.pop_sent() else { return };
         self.backoff.succeeded();
         self.window = (self.window + 1).min(self.config.window_max);
         self.refusals = 0;
         if let Some(session) = &mut self.session {
-            session.alive_at = session.alive_at.max(entry.sent_at.unwrap_or_default());
+            if !leaderless {
+                session.alive_at = session.alive_at.max(entry.sent_at.unwrap_or_default());
+                if session.suspended
+                    && let Phase::Open(Open { endpoint, node, .. }) = self.phase
+                {
+                    // The node has found a leader again, and the session is still there.
+                    session.suspended = false;
+                    self.outputs.push_back(Output::Event(Event::Resumed { endpoint, node }));
+                }
+            }
             if let Some(number) = entry.number {
                 session.acked = number;
             }

@@ -72,6 +72,8 @@ pub struct Response {
     pub zxid: Zxid,
     /// What came of it.
     pub result: Result<Outcome, OpError>,
+    /// The node has no leader at the moment: nobody but it has heard from the session.
+    pub leaderless: bool,
 }
 
 /// A session as the server opened it, or took it up again.
@@ -85,6 +87,8 @@ pub struct SessionOpened {
     pub timeout: Duration,
     /// Which node answered.
     pub node: PeerId,
+    /// The node has no leader at the moment: nobody but it has heard from the session.
+    pub leaderless: bool,
 }
 
 /// What happens to the machine.

@@ -82,14 +82,20 @@ impl World {
                 id
             }
         };
-        Ok(wire::SessionOpened { session, token: token_of(session), timeout_ms: open.timeout_ms, node })
+        Ok(wire::SessionOpened {
+            session,
+            token: token_of(session),
+            timeout_ms: open.timeout_ms,
+            node,
+            leaderless: false,
+        })
     }
 
     fn respond(&self, id: SessionId, request: wire::Request) -> Result<wire::Response, OpError> {
         let mut state = self.state();
         let xid = request.xid;
         let zxid = Zxid(state.zxid);
-        let answer = |result| wire::Response { xid, zxid, result };
+        let answer = |result| wire::Response { xid, zxid, result, leaderless: false };
         if !state.sessions.contains_key(&id) {
             return Err(OpError::SessionExpired(id));
         }
@@ -123,7 +129,7 @@ impl World {
         if number.0 == due {
             state.zxid += 1;
             let result = state.apply(write).map(Outcome::Write);
-            let response = wire::Response { xid, zxid: Zxid(state.zxid), result };
+            let response = wire::Response { xid, zxid: Zxid(state.zxid), result, leaderless: false };
             state.sessions.get_mut(&id).unwrap().results.push(response);
             self.written.send_modify(|n| *n += 1);
         }

@@ -8,7 +8,7 @@ use crate::looking::Looking;
 use crate::{Notification, Round, Vote};
 
 /// Who takes part, and how patiently.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
     /// This server. One that is no voter of the ensemble takes part as an observer.
     pub me: PeerId,
@@ -87,7 +87,7 @@ pub enum Output {
 }
 
 /// The election as one server sees it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Election {
     pub(crate) config: Config,
     pub(crate) round: Round,
@@ -98,7 +98,7 @@ pub struct Election {
     outputs: VecDeque<Output>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum State {
     /// Not asked to elect anybody yet.
     Idle,

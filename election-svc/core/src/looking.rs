@@ -10,7 +10,7 @@ use crate::election::State;
 use crate::{Election, Notification, Round, Vote};
 
 /// A search for a leader.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Looking {
     /// The vote for this server itself; `None` if it cannot or does not want to lead.
     own: Option<Vote>,

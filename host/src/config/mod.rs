@@ -116,6 +116,10 @@ pub struct Log {
     pub snapshot_every: u64,
     /// ... or after so many bytes of them.
     pub snapshot_bytes: Size,
+    /// So many bytes of the log stay although snapshots cover them ...
+    pub keep_size: Size,
+    /// ... and so many entries.
+    pub keep_entries: u64,
 }
 
 /// A configuration, and for each setting where it came from.
@@ -246,6 +250,12 @@ impl NodeConfig {
             backlog_size: r.get("log.backlog_size", "bytes that may wait for the disk", Size::mib(64)),
             snapshot_every: r.get("log.snapshot_every", "a snapshot after so many entries ...", 100_000),
             snapshot_bytes: r.get("log.snapshot_bytes", "... or after so many bytes of them", Size::mib(64)),
+            keep_size: r.get(
+                "log.keep_size",
+                "so many bytes of log stay behind a snapshot, for members that were away ...",
+                Size::mib(128),
+            ),
+            keep_entries: r.get("log.keep_entries", "... and so many entries", 10_000),
         };
         let config =
             NodeConfig { ensemble, id, data_dir, pid_file, listen, members, timing, session, limits, log };

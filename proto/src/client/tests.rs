@@ -168,7 +168,7 @@ fn responses_survive_the_wire() {
         Outcome::Close,
     ];
     for result in outcomes.map(Ok).into_iter().chain(errors().into_iter().map(Err)) {
-        let response = Response { xid: 3, zxid: Zxid(0x2_0000_0005), result };
+        let response = Response { xid: 3, zxid: Zxid(0x2_0000_0005), result, leaderless: true };
         assert_eq!(Response::try_from(reencode(&v1::Response::from(response.clone()))), Ok(response));
     }
 }
@@ -180,7 +180,8 @@ fn sessions_open_over_the_wire() {
         let open = OpenSession { resume, timeout_ms: 10_000, last_zxid: Zxid(77) };
         assert_eq!(OpenSession::try_from(reencode(&v1::OpenSession::from(open))), Ok(open));
     }
-    let opened = SessionOpened { session: SessionId(5), token, timeout_ms: 4000, node: PeerId(2) };
+    let opened =
+        SessionOpened { session: SessionId(5), token, timeout_ms: 4000, node: PeerId(2), leaderless: true };
     assert_eq!(SessionOpened::try_from(reencode(&v1::SessionOpened::from(opened))), Ok(opened));
 
     let wire = v1::OpenSession { session_id: 5, token: Bytes::from_static(b"short"), ..Default::default() };
@@ -305,7 +306,7 @@ fn malformed_responses_are_refused() {
         Some(Wire::Create(v1::CreateResponse { path: "a".into(), stat })),
         Some(Wire::Multi(v1::MultiResponse { results: vec![v1::MultiResult { result: None }] })),
     ] {
-        assert!(Response::try_from(v1::Response { xid: 1, zxid: 1, result }).is_err());
+        assert!(Response::try_from(v1::Response { xid: 1, zxid: 1, result, leaderless: false }).is_err());
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     nodes::{Death, Nodes},
-    plan::{Plan, Planned},
+    plan::{Plan, Planned, Wanted},
 };
 use crate::{
     args::Up,
@@ -32,7 +32,8 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
         Some(dir) => Folder { path: dir.clone(), temporary: false },
         None => Folder::temporary()?,
     };
-    let plan = Plan::prepare(&folder.path, args.nodes, args.base_port)?;
+    let wanted = Wanted { nodes: args.nodes, observers: args.observers, base_port: args.base_port };
+    let plan = Plan::prepare(&folder.path, wanted)?;
     // Once more for one that is continued; for a new one this was done before anything was written.
     plan.ports_must_be_free()?;
     announce(&plan, &folder)?;

@@ -74,7 +74,7 @@ impl Nodes {
                 status = child.wait() => return Death { id, status },
                 () = stop.cancelled() => {}
             }
-            signal(pid, Signal::TERM);
+            signal(pid, Signal::INT);
             let status = match tokio::time::timeout(PATIENCE, child.wait()).await {
                 Ok(status) => status,
                 Err(_) => {
@@ -98,7 +98,8 @@ impl Nodes {
         }
     }
 
-    /// Asks all nodes to end, and kills those that have not after [`PATIENCE`]; returns when none is left.
+    /// Asks all nodes to end, by SIGINT: where all stop there is nobody to hand over to. Kills those that have not after
+    /// [`PATIENCE`]; returns when none is left.
     pub(super) async fn stop_all(mut self) {
         self.stop.cancel();
         while self.watched.join_next().await.is_some() {}
@@ -109,7 +110,7 @@ impl Nodes {
 pub(super) async fn stop_strays(nodes: &[Planned]) {
     let strays: Vec<u32> = nodes.iter().filter_map(stray).collect();
     for &pid in &strays {
-        signal(pid, Signal::TERM);
+        signal(pid, Signal::INT);
     }
     let all_gone = async {
         while nodes.iter().any(|n| stray(n).is_some()) {
@@ -186,7 +187,8 @@ mod tests {
     fn a_pid_file_is_believed_only_about_a_node_of_that_folder() {
         let dir = tempfile::tempdir().unwrap();
         let ports = super::super::plan::Ports { client: 1, quorum: 2, election: 3 };
-        let node = Planned { id: 1, folder: dir.path().to_owned(), ports };
+        let role = host::config::MemberRole::Voter;
+        let node = Planned { id: 1, folder: dir.path().to_owned(), ports, role };
         assert_eq!(stray(&node), None);
         fs::write(node.config(), "").unwrap();
         fs::write(node.pid_file(), std::process::id().to_string()).unwrap();

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use host::config::{self, Setting as _};
+use host::config::{self, MemberRole, Setting as _};
 
 use crate::exit::{Doing as _, Failure};
 
@@ -25,6 +25,17 @@ pub(super) struct Planned {
     /// DIR/node-N, absolute.
     pub(super) folder: PathBuf,
     pub(super) ports: Ports,
+    pub(super) role: MemberRole,
+}
+
+/// What the user asked for; what is left open is as before, or usual.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Wanted {
+    /// Voters and observers.
+    pub(super) nodes: Option<u8>,
+    /// The last ones among them.
+    pub(super) observers: Option<u8>,
+    pub(super) base_port: Option<u16>,
 }
 
 /// Where a node listens, on 127.0.0.1.
@@ -55,20 +66,27 @@ impl Planned {
 
 impl Plan {
     /// Takes up the ensemble in `dir` if there is one, or makes the folders of a new one there.
-    pub(super) fn prepare(dir: &Path, nodes: Option<u8>, base_port: Option<u16>) -> Result<Plan, Failure> {
+    pub(super) fn prepare(dir: &Path, wanted: Wanted) -> Result<Plan, Failure> {
         std::fs::create_dir_all(dir).doing(format_args!("make the directory {}", dir.display()))?;
         let dir = dir.canonicalize().doing(format_args!("find the directory {}", dir.display()))?;
         if folder(&dir, 1).join("quorate.toml").exists() {
             let found = Plan::found(&dir)?;
-            found.must_match(&dir, nodes, base_port)?;
+            found.must_match(&dir, wanted)?;
             return Ok(found);
         }
-        let plan = Plan {
-            nodes: (1..=nodes.unwrap_or(DEFAULT_NODES))
-                .map(|id| Ok(Planned { id, folder: folder(&dir, id), ports: ports(id, base_port)? }))
-                .collect::<Result<_, Failure>>()?,
-            continued: false,
+        let nodes = wanted.nodes.unwrap_or(DEFAULT_NODES);
+        let Some(voters @ 1..) = nodes.checked_sub(wanted.observers.unwrap_or(0)) else {
+            return Err(Failure::usage(format!(
+                "--observers {} of {nodes} nodes leaves nobody to vote; raise --nodes, which counts the observers too",
+                wanted.observers.unwrap_or(0)
+            )));
         };
+        let planned = |id| {
+            let role = if id <= voters { MemberRole::Voter } else { MemberRole::Observer };
+            Ok(Planned { id, folder: folder(&dir, id), ports: ports(id, wanted.base_port)?, role })
+        };
+        let nodes = (1..=nodes).map(planned).collect::<Result<_, Failure>>()?;
+        let plan = Plan { nodes, continued: false };
         plan.ports_must_be_free()?;
         // The first node's configuration comes last: only with it is there an ensemble to continue.
         for node in plan.nodes.iter().rev() {
@@ -111,21 +129,32 @@ impl Plan {
             if !file.exists() {
                 break;
             }
-            let listen = config::load(Some(&file), [], &[])?.node.listen;
+            let config::NodeConfig { listen, members, .. } = config::load(Some(&file), [], &[])?.node;
+            let member = members.iter().find(|m| m.id.0 == u32::from(id));
+            let role = member.map_or(MemberRole::Voter, |m| m.role);
             let ports = Ports {
                 client: listen.client.port(),
                 quorum: listen.quorum.port(),
                 election: listen.election.port(),
             };
-            nodes.push(Planned { id, folder, ports });
+            nodes.push(Planned { id, folder, ports, role });
         }
         Ok(Plan { nodes, continued: true })
     }
 
-    fn must_match(&self, dir: &Path, nodes: Option<u8>, base_port: Option<u16>) -> Result<(), Failure> {
+    fn must_match(&self, dir: &Path, wanted: Wanted) -> Result<(), Failure> {
         let dir = dir.display();
         let have = self.nodes.len();
-        if let Some(n) = nodes
+        let observers = self.nodes.iter().filter(|n| n.role == MemberRole::Observer).count();
+        if let Some(n) = wanted.observers
+            && usize::from(n) != observers
+        {
+            return Err(Failure::usage(format!(
+                "{dir} has an ensemble with {observers} observers, not {n}; leave --observers out to go on with it, or \
+                 name another directory with --data"
+            )));
+        }
+        if let Some(n) = wanted.nodes
             && usize::from(n) != have
         {
             return Err(Failure::usage(format!(
@@ -133,8 +162,8 @@ impl Plan {
                  directory with --data"
             )));
         }
-        if let (Some(base), Some(first)) = (base_port, self.nodes.first())
-            && ports(1, base_port)? != first.ports
+        if let (Some(base), Some(first)) = (wanted.base_port, self.nodes.first())
+            && ports(1, Some(base))? != first.ports
         {
             return Err(Failure::usage(format!(
                 "{dir} has an ensemble on ports from {}, not {base}; leave --base-port out to go on with it, or name \
@@ -159,11 +188,14 @@ impl Plan {
             node.id,
             std::net::IpAddr::from([127, 0, 0, 1]).to_toml()
         );
-        for Planned { id, ports, .. } in &self.nodes {
+        for Planned { id, ports, role, .. } in &self.nodes {
             text += &format!(
                 "\n[[members]]\nid = {id}\nhost = \"127.0.0.1\"\nclient_port = {}\nquorum_port = {}\nelection_port = {}\n",
                 ports.client, ports.quorum, ports.election
             );
+            if *role == MemberRole::Observer {
+                text += &format!("role = {}\n", role.to_toml());
+            }
         }
         text
     }
@@ -222,6 +254,26 @@ mod tests {
         assert!(ports(1, Some(0)).is_err());
     }
 
+    fn wanted(nodes: Option<u8>, base_port: Option<u16>) -> Wanted {
+        Wanted { nodes, base_port, observers: None }
+    }
+
+    #[test]
+    fn the_last_nodes_observe() {
+        let dir = tempfile::tempdir().unwrap();
+        let observers = |n| Wanted { nodes: Some(3), observers: Some(n), base_port: Some(free_base()) };
+        let none_votes = Plan::prepare(dir.path(), observers(3)).unwrap_err().to_string();
+        assert!(none_votes.contains("leaves nobody to vote"), "{none_votes}");
+        let plan = Plan::prepare(dir.path(), observers(1)).unwrap();
+        let loaded = config::load(Some(&plan.nodes[0].config()), [], &[]).unwrap().node;
+        let roles: Vec<MemberRole> = loaded.members.iter().map(|m| m.role).collect();
+        assert_eq!(roles, [MemberRole::Voter, MemberRole::Voter, MemberRole::Observer]);
+        let again = Plan::prepare(dir.path(), Wanted::default()).unwrap();
+        assert_eq!((again.nodes, again.continued), (plan.nodes, true));
+        let other = Plan::prepare(dir.path(), Wanted { observers: Some(2), ..Wanted::default() });
+        assert!(other.unwrap_err().to_string().contains("with 1 observers, not 2"));
+    }
+
     /// A base whose first 60 ports are free at the moment, because the system has just given one of them away.
     fn free_base() -> u16 {
         loop {
@@ -237,7 +289,7 @@ mod tests {
     fn an_ensemble_is_made_once_and_then_continued() {
         let dir = tempfile::tempdir().unwrap();
         let base = free_base();
-        let new = Plan::prepare(dir.path(), Some(2), Some(base)).unwrap();
+        let new = Plan::prepare(dir.path(), wanted(Some(2), Some(base))).unwrap();
         assert!(!new.continued);
         let loaded = config::load(Some(&new.nodes[1].config()), [], &[]).unwrap().node;
         assert_eq!((loaded.id.0, loaded.members.len()), (2, 2));
@@ -245,13 +297,13 @@ mod tests {
         assert_eq!(loaded.pid_file, Some(new.nodes[1].pid_file()));
 
         for (nodes, base_port) in [(None, None), (Some(2), Some(base))] {
-            let again = Plan::prepare(dir.path(), nodes, base_port).unwrap();
+            let again = Plan::prepare(dir.path(), wanted(nodes, base_port)).unwrap();
             assert!(again.continued);
             assert_eq!(again.nodes, new.nodes);
         }
-        let other = Plan::prepare(dir.path(), Some(3), None).unwrap_err().to_string();
+        let other = Plan::prepare(dir.path(), wanted(Some(3), None)).unwrap_err().to_string();
         assert!(other.contains("an ensemble of 2 nodes, not 3"), "{other}");
-        let other = Plan::prepare(dir.path(), None, Some(base + 1)).unwrap_err().to_string();
+        let other = Plan::prepare(dir.path(), wanted(None, Some(base + 1))).unwrap_err().to_string();
         assert!(other.contains(&format!("on ports from {base}, not {}", base + 1)), "{other}");
     }
 
@@ -260,7 +312,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let base = free_base();
         let _taken = TcpListener::bind(("127.0.0.1", base + 21)).unwrap();
-        let text = Plan::prepare(dir.path(), Some(2), Some(base)).unwrap_err().to_string();
+        let text = Plan::prepare(dir.path(), wanted(Some(2), Some(base))).unwrap_err().to_string();
         assert!(text.contains(&format!("127.0.0.1:{} (quorum port of node 2)", base + 21)), "{text}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use api::{
-    Entry, Epoch, History, Origin, PeerId, Ticket, Time, Zxid,
+    Ensemble, Entry, Epoch, History, Origin, PeerId, Ticket, Time, Zxid,
     ports::{Candidate, FeedItem, Refusal},
 };
 
@@ -21,8 +21,8 @@ pub(crate) struct Leading {
     learners: BTreeMap<Conn, Learner>,
     /// Who has promised the epoch to this leader, over whichever connection.
     promised: BTreeSet<PeerId>,
-    /// A promise did not count because its server has no data.
-    fresh: bool,
+    /// A promise did not count because its server has lost its data, or never had any.
+    hollow: bool,
     /// When a voter was last heard, over whichever connection: a leader without a quorum of fresh ones steps down.
     heard: BTreeMap<PeerId, Time>,
     /// Rounds of pings; a quorum of pongs to one proves that this was still the leader when it was sent.
@@ -101,7 +101,7 @@ impl Leading {
             since: now,
             learners: BTreeMap::new(),
             promised: BTreeSet::new(),
-            fresh: false,
+            hollow: false,
             heard: BTreeMap::new(),
             round: 0,
             next_ping: now,
@@ -154,6 +154,12 @@ impl Leading {
         }
     }
 
+    /// How far the best of those has come that could lead in place of this server; `None` if there is none.
+    pub(crate) fn successor(&self, ensemble: &Ensemble) -> Option<Zxid> {
+        let able = |l: &&Learner| l.stage == Stage::Synced && ensemble.weight(l.peer) > 0;
+        self.learners.values().filter(able).map(|l| l.acked).max()
+    }
+
     /// The servers that have got as far as `stage` says, this one included.
     fn peers(&self, me: PeerId, stage: impl Fn(&Learner) -> bool) -> BTreeSet<PeerId> {
         self.learners.values().filter(|l| stage(l)).map(|l| l.peer).chain([me]).collect()
@@ -194,6 +200,7 @@ impl Zab {
 
     pub(crate) fn leader_on_message(&mut self, conn: Conn, message: ToLeader) {
         let now = self.now.mono;
+        let orders = self.orders();
         let Role::Leading(leading) = &mut self.role else { return };
         let Some(learner) = leading.learners.get_mut(&conn) else { return };
         learner.heard = now;
@@ -208,10 +215,14 @@ impl Zab {
         }
         match message {
             ToLeader::LearnerInfo { accepted_epoch } => self.on_learner_info(conn, accepted_epoch),
-            ToLeader::AckEpoch { epoch, current_epoch, history, counts } => {
-                self.on_ack_epoch(conn, epoch, current_epoch, history, counts);
+            ToLeader::AckEpoch { epoch, current_epoch, history, counts, damaged, last_time_ms } => {
+                self.last_time_ms = self.last_time_ms.max(last_time_ms);
+                let candidate = Candidate { epoch: current_epoch, zxid: history.last() };
+                self.on_ack_epoch(conn, epoch, history, counts, (!damaged).then_some(candidate));
             }
             ToLeader::Ack(zxid) => self.on_ack(conn, zxid),
+            // Whoever sent it looks for it in the log of the next leader, and sends it again.
+            ToLeader::Forward(_) if !orders => {}
             ToLeader::Forward(submissions) => {
                 for s in submissions {
                     let Role::Leading(leading) = &mut self.role else { return };
@@ -363,9 +374,9 @@ impl Zab {
         &mut self,
         conn: Conn,
         epoch: Epoch,
-        current_epoch: Epoch,
         history: History,
         counts: bool,
+        candidate: Option<Candidate>,
     ) {
         let mine = Candidate { epoch: self.current, zxid: self.history.last() };
         // Nothing but markers.
@@ -383,20 +394,19 @@ impl Zab {
             self.drop_learner(conn, "ACKEPOCH out of turn");
             return;
         }
-        let candidate = Candidate { epoch: current_epoch, zxid: history.last() };
         learner.stage = Stage::Promised { history, log_end: mine.zxid };
         // A server that never synchronised has an empty log, or lost one together with what it had promised to keep.
         // Its promise proves something only where there is nothing to lose: at the first start of an ensemble. (Its
-        // later acks are real.)
-        let fresh = current_epoch == Epoch(0);
-        if counts && (!fresh || blank) {
+        // later acks are real.) One that knows of its loss has no candidate, and never proves anything.
+        let proves = candidate.is_some_and(|c| c.epoch > Epoch(0) || blank);
+        if counts && proves {
             leading.promised.insert(learner.peer);
         }
-        leading.fresh |= counts && fresh && !blank;
+        leading.hollow |= counts && !proves;
         if matches!(leading.phase, Phase::Promising { .. }) {
             // Whoever has more must lead: what it has may be committed (waitForEpochAck, "Follower is ahead"). One that
             // can never lead has no say in this.
-            if self.config.ensemble.weight(learner.peer) > 0 && candidate > mine {
+            if self.config.ensemble.weight(learner.peer) > 0 && candidate.is_some_and(|c| c > mine) {
                 self.look("a follower is ahead of the leader");
             } else {
                 self.try_synchronise();
@@ -439,6 +449,10 @@ impl Zab {
         let common = self.history.common_with(history).filter(|&c| c <= target);
         let snapshot = self.snapshot.filter(|&s| self.history.contains(s) && s <= target);
         let (sent, how) = match (common, snapshot) {
+            // By cost: the entries would be much more than the state that they lead to.
+            (Some(common), Some(zxid)) if common < self.snap_before && common < zxid => {
+                (zxid, Output::SendSnapshot { conn, zxid })
+            }
             (Some(after), _) if after == history.last() => {
                 (after, Output::ToLearner { conn, message: ToLearner::Diff { after } })
             }
@@ -453,7 +467,8 @@ impl Zab {
         learner.sent = sent;
         self.out.push_back(how);
         self.replicate(conn);
-        self.out.push_back(Output::ToLearner { conn, message: ToLearner::NewLeader { epoch, target } });
+        let message = ToLearner::NewLeader { epoch, target, last_time_ms: self.last_time_ms };
+        self.out.push_back(Output::ToLearner { conn, message });
     }
 
     /// Sends what a learner has not got yet.
@@ -579,9 +594,9 @@ impl Zab {
         let me = self.config.me;
         let Role::Leading(leading) = &mut self.role else { return };
         if !leading.established() && now >= leading.since + self.config.init_limit {
-            let why = if leading.fresh {
-                "no quorum within the init limit: a server without data cannot vouch for the others; start one that \
-                 has been a member before"
+            let why = if leading.hollow {
+                "no quorum within the init limit: a server without data, or with a damaged log, cannot vouch for the \
+                 others; start one that has been a member before"
             } else {
                 "no quorum within the init limit"
             };

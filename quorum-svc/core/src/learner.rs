@@ -172,7 +172,7 @@ impl Zab {
                 if epoch < self.accepted {
                     return Err("the leader proposes an epoch below the one promised");
                 }
-                let counts = epoch > self.accepted;
+                let counts = epoch > self.accepted && !self.damaged;
                 f.phase = Phase::Promising { conn, epoch, counts };
                 // Also when it was promised before: then this only waits for the disk.
                 self.persist_epochs(epoch, self.current);
@@ -226,11 +226,17 @@ impl Zab {
             ) => {
                 self.on_propose(prev, entries)?;
             }
-            (ToLearner::NewLeader { epoch, target }, Phase::Syncing { epoch: promised, .. }) => {
+            (
+                ToLearner::NewLeader { epoch, target, last_time_ms },
+                Phase::Syncing { epoch: promised, .. },
+            ) => {
                 if epoch != promised || target != self.history.last() || target < Zxid::marker(epoch) {
                     return Err("NEWLEADER does not fit what was synchronised");
                 }
                 f.phase = Phase::Settling { conn, epoch };
+                self.last_time_ms = self.last_time_ms.max(last_time_ms);
+                // The log has again whatever it may have lost.
+                self.damaged = false;
                 // The log first, then the epoch, then the ack: ZOOKEEPER-4643, -4646.
                 self.persist_epochs(self.accepted, epoch);
             }
@@ -285,12 +291,14 @@ impl Zab {
 
     pub(crate) fn learner_epochs_persisted(&mut self) {
         let history = &self.history;
-        let current_epoch = self.current;
+        let (current_epoch, damaged, last_time_ms) = (self.current, self.damaged, self.last_time_ms);
         let Role::Following(f) = &mut self.role else { return };
         match f.phase {
             Phase::Promising { conn, epoch, counts } => {
                 f.phase = Phase::Promised { conn, epoch };
-                let message = ToLeader::AckEpoch { epoch, current_epoch, history: history.clone(), counts };
+                let history = history.clone();
+                let message =
+                    ToLeader::AckEpoch { epoch, current_epoch, history, counts, damaged, last_time_ms };
                 self.out.push_back(Output::ToLeader { conn, message });
             }
             Phase::Settling { conn, epoch } => {

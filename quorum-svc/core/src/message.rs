@@ -42,8 +42,13 @@ pub struct Durable {
     pub history: History,
     /// The newest snapshot, if there is one.
     pub snapshot: Option<Zxid>,
-    /// The stamp of the last entry in the log; 0 if there is none.
+    /// As in [`Input::SnapshotSaved`].
+    pub snap_before: Zxid,
+    /// The greatest stamp of an entry that it has had, in the log or replaced by a snapshot; 0 if there is none.
     pub last_time_ms: i64,
+    /// It has lost entries that it had acknowledged, and has not synchronised since. Then it does not stand for election
+    /// and its promise proves nothing, until a leader has given it everything again.
+    pub damaged: bool,
 }
 
 /// One connection between a learner and a leader, numbered by the shell; never used twice while the server runs. What
@@ -117,8 +122,11 @@ pub enum Input {
     SnapshotSaved {
         /// The state is exactly this.
         zxid: Zxid,
-        /// The snapshot before it.
+        /// At most the snapshot before it.
         purge_to: Option<Zxid>,
+        /// A learner whose log parts from ours before this is better served with the snapshot than with all entries up to
+        /// it. `Zxid::ZERO`: never, while the log has the entries.
+        snap_before: Zxid,
     },
     /// The snapshots changed by themselves: one was found damaged.
     SnapshotsLeft {
@@ -132,6 +140,8 @@ pub enum Input {
     },
     /// The store asks.
     Requests(Vec<Request>),
+    /// This server is about to stop: whoever it leads shall have another leader first. Answered by [`Output::Left`].
+    Leave,
     /// The time of [`Zab::next_timeout`](crate::Zab::next_timeout) has come.
     Timeout,
 }
@@ -193,12 +203,16 @@ pub enum Output {
     },
     /// Append to the log; `Persisted` follows once durable. Several may be made durable together.
     Append(Vec<Entry>),
-    /// Make everything appended so far durable, then these two, atomically.
+    /// Make everything appended so far durable, then these, atomically.
     PersistEpochs {
         /// Promised.
         accepted: Epoch,
         /// Synchronised.
         current: Epoch,
+        /// As [`Durable::damaged`].
+        damaged: bool,
+        /// As [`Durable::last_time_ms`]: a snapshot does not tell it.
+        last_time_ms: i64,
     },
     /// Remove all entries behind `to` from the log, durably.
     Truncate {
@@ -222,6 +236,8 @@ pub enum Output {
     },
     /// Tell the store, behind everything that was said before.
     Tell(FeedItem),
+    /// [`Input::Leave`] is done: nobody depends on this server any more, or nobody could take over from it.
+    Left,
     /// An invariant of ours or of the ensemble is broken: stop the node with this message.
     Fatal(String),
 }

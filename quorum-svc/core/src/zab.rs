@@ -19,6 +19,9 @@ pub struct Zab {
     /// Promised and synchronised epochs, as durable or about to be: `current <= accepted`.
     pub(crate) accepted: Epoch,
     pub(crate) current: Epoch,
+    /// As [`Durable::damaged`], or about to be.
+    pub(crate) damaged: bool,
+    leaving: Leaving,
     /// Everything appended, durable or not.
     pub(crate) history: History,
     /// Last durable entry; what is behind it must not be acknowledged.
@@ -29,6 +32,8 @@ pub struct Zab {
     pub(crate) delivered: Zxid,
     /// Newest durable snapshot, for learners that are too far behind.
     pub(crate) snapshot: Option<Zxid>,
+    /// Learners that end before this get it although the log has what they lack.
+    pub(crate) snap_before: Zxid,
     /// Operations on the disk that have not been reported done, besides appends.
     pub(crate) disk_ops: u32,
     pub(crate) pending: Pending,
@@ -38,8 +43,8 @@ pub struct Zab {
     pub(crate) early: BTreeMap<Conn, Early>,
     /// Appended in this turn; leaves as one output.
     pub(crate) append: Vec<Entry>,
-    /// Of the entries in the log; the stamps of a leader continue from here.
-    last_time_ms: i64,
+    /// Of all entries so far, known from the log or by hearsay; the stamps of a leader continue from here.
+    pub(crate) last_time_ms: i64,
     told: QuorumStatus,
     pub(crate) out: VecDeque<Output>,
     pub(crate) now: Now,
@@ -54,6 +59,17 @@ pub(crate) enum Role {
     },
     Leading(Box<Leading>),
     Following(Following),
+}
+
+/// How far this server is with [`Input::Leave`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Leaving {
+    No,
+    /// A leader takes no more writes and waits until another server has everything.
+    Asked,
+    /// It votes for its successor and then follows it.
+    HandedOver,
+    Done,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -79,12 +95,15 @@ impl Zab {
         Zab {
             accepted: durable.accepted_epoch,
             current: durable.current_epoch,
+            damaged: durable.damaged,
+            leaving: Leaving::No,
             durable: durable.history.last(),
             // A snapshot holds committed state only, and the log is purged only below one.
             committed: base,
             delivered: base,
             // One that was received, while the log was not yet put on it, is of no use to anybody.
             snapshot: durable.snapshot.filter(|&s| durable.history.contains(s)),
+            snap_before: durable.snap_before,
             history: durable.history,
             disk_ops: 0,
             pending: Pending::default(),
@@ -132,7 +151,8 @@ impl Zab {
                 self.snapshot = Some(self.durable);
                 self.on_durable();
             }
-            Input::SnapshotSaved { zxid, purge_to } => {
+            Input::SnapshotSaved { zxid, purge_to, snap_before } => {
+                self.snap_before = snap_before;
                 self.snapshot = self.snapshot.max(Some(zxid));
                 let needed = if let Role::Leading(leading) = &self.role { leading.needed() } else { None };
                 if let Some(upto) = purge_to.map(|upto| needed.map_or(upto, |needed| needed.min(upto)))
@@ -141,12 +161,17 @@ impl Zab {
                     self.out.push_back(Output::Purge { upto });
                 }
             }
-            Input::SnapshotsLeft { newest } => self.snapshot = newest,
+            Input::SnapshotsLeft { newest } => (self.snapshot, self.snap_before) = (newest, Zxid::ZERO),
             Input::Purged { base } => {
                 // An installed snapshot may have moved the base further in the meantime.
                 let _ = self.history.purge(base);
             }
             Input::Requests(requests) => requests.into_iter().for_each(|r| self.on_request(r)),
+            Input::Leave => {
+                if self.leaving == Leaving::No {
+                    self.leaving = Leaving::Asked;
+                }
+            }
             Input::Timeout => {}
         }
         self.on_time();
@@ -239,7 +264,10 @@ impl Zab {
         if !matches!(self.role, Role::Looking { asked: true }) {
             return;
         }
-        if leader == self.config.me {
+        if leader == self.config.me && self.damaged {
+            // It did not stand. Whoever asks again gets another answer.
+            self.role = Role::Looking { asked: false };
+        } else if leader == self.config.me {
             self.become_leader();
         } else {
             let why = "this server follows another leader";
@@ -341,7 +369,8 @@ impl Zab {
         (self.accepted, self.current) = (accepted, current);
         self.flush_append();
         self.disk_ops += 1;
-        self.out.push_back(Output::PersistEpochs { accepted, current });
+        let (damaged, last_time_ms) = (self.damaged, self.last_time_ms);
+        self.out.push_back(Output::PersistEpochs { accepted, current, damaged, last_time_ms });
     }
 
     fn on_durable(&mut self) {
@@ -365,13 +394,16 @@ impl Zab {
             && self.durable == self.history.last()
         {
             self.role = Role::Looking { asked: true };
-            self.out.push_back(Output::Elect(Some(Candidate { epoch: self.current, zxid: self.durable })));
+            let stands = !self.damaged && self.leaving == Leaving::No;
+            let candidate = Candidate { epoch: self.current, zxid: self.durable };
+            self.out.push_back(Output::Elect(stands.then_some(candidate)));
         }
     }
 
     /// Ends a turn: whatever was gathered from several inputs leaves in as few outputs as possible.
     fn flush(&mut self) {
         self.flush_append();
+        self.leave();
         match &self.role {
             Role::Leading(_) => self.leader_flush(),
             Role::Following(_) => self.learner_flush(),
@@ -390,6 +422,34 @@ impl Zab {
             self.told = status;
             self.out.push_back(Output::Tell(FeedItem::Status(status)));
         }
+    }
+
+    /// Goes on with [`Input::Leave`]. A leader hands over when a server that can lead has the whole log: then all others
+    /// agree on the next leader at once, and nothing but a moment is lost.
+    fn leave(&mut self) {
+        match (self.leaving, &self.role) {
+            (Leaving::No | Leaving::Done, _) => return,
+            (Leaving::Asked, Role::Leading(leading)) if leading.established() => {
+                let end = self.history.last();
+                match leading.successor(&self.config.ensemble) {
+                    Some(acked) if acked < end || self.committed < end => return,
+                    Some(_) => {
+                        self.leaving = Leaving::HandedOver;
+                        return self.look("this server is about to stop");
+                    }
+                    None => {}
+                }
+            }
+            (Leaving::HandedOver, _) if !self.serving() => return,
+            _ => {}
+        }
+        self.leaving = Leaving::Done;
+        self.out.push_back(Output::Left);
+    }
+
+    /// Whether a leader gives new entries a place. Before it hands over its log has to come to rest.
+    pub(crate) fn orders(&self) -> bool {
+        self.leaving != Leaving::Asked
     }
 
     // ---- requests of the store ----
@@ -412,7 +472,7 @@ impl Zab {
                         .push_back(Output::Fatal(format!("the store's ticket {} does not ascend", ticket.0)));
                     return;
                 }
-                if self.serving() {
+                if self.serving() && (self.orders() || !matches!(self.role, Role::Leading(_))) {
                     self.pending.mark_last_sent();
                     match &self.role {
                         Role::Leading(_) => self.order(Origin { peer: self.config.me, ticket }, payload),

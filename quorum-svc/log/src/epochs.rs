@@ -6,13 +6,19 @@ use api::Epoch;
 use crate::checked_text::{self, BadText};
 use crate::disk::{self, Disk, DiskError, Doing};
 
-/// The two promises of a server. `current <= accepted`, and neither ever decreases.
+/// The two promises of a server, and what it has to know of itself besides its log. `current <= accepted`, and neither
+/// ever decreases.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Epochs {
     /// The greatest epoch that this server promised a leader to follow (ZooKeeper's acceptedEpoch).
     pub accepted: Epoch,
     /// The epoch of the last leader that it synchronised with (ZooKeeper's currentEpoch).
     pub current: Epoch,
+    /// Entries that it had acknowledged were lost, and it has not synchronised since: its promises prove nothing.
+    pub damaged: bool,
+    /// The greatest stamp of an entry when this was stored, in milliseconds since the Unix epoch: a log that stands on a
+    /// snapshot and has no entries does not tell it.
+    pub last_time_ms: i64,
 }
 
 /// Why epochs cannot be loaded or stored. The node has to stop.
@@ -123,9 +129,7 @@ impl EpochFile {
         if self.epochs == Some(epochs) {
             return Ok(());
         }
-        let values = [("accepted", epochs.accepted.to_string()), ("current", epochs.current.to_string())];
-        let text =
-            checked_text::encode(NAME, &values.each_ref().map(|(word, value)| (*word, value.as_str())));
+        let text = encode(epochs);
         self.poisoned = true;
         disk::write_atomically(self.disk.as_ref(), &self.dir, NAME, text.as_bytes())?;
         self.poisoned = false;
@@ -134,15 +138,28 @@ impl EpochFile {
     }
 }
 
+fn encode(epochs: Epochs) -> String {
+    let Epochs { accepted, current, damaged, last_time_ms } = epochs;
+    let values = [accepted.to_string(), current.to_string(), damaged.to_string(), last_time_ms.to_string()];
+    let [accepted, current, damaged, time] = values.each_ref().map(String::as_str);
+    checked_text::encode(NAME, &[(ACCEPTED, accepted), (CURRENT, current), (DAMAGED, damaged), (TIME, time)])
+}
+
 fn parse(path: &Path, contents: &[u8]) -> Result<Epochs, EpochError> {
     let damaged = || EpochError::Damaged { path: path.to_owned() };
-    let [accepted, current] =
-        checked_text::decode(NAME, ["accepted", "current"], contents).map_err(|e| match e {
+    let words = [ACCEPTED, CURRENT, DAMAGED, TIME];
+    let [accepted, current, lost, time] =
+        checked_text::decode(NAME, words, contents).map_err(|e| match e {
             BadText::Version(found) => EpochError::Version { path: path.to_owned(), found },
             BadText::Damaged => damaged(),
         })?;
     let epoch = |text: &str| text.parse().map(Epoch).map_err(|_| damaged());
-    let epochs = Epochs { accepted: epoch(&accepted)?, current: epoch(&current)? };
+    let epochs = Epochs {
+        accepted: epoch(&accepted)?,
+        current: epoch(&current)?,
+        damaged: lost.parse().map_err(|_| damaged())?,
+        last_time_ms: time.parse().map_err(|_| damaged())?,
+    };
     if epochs.current > epochs.accepted {
         return Err(EpochError::Inconsistent { path: path.to_owned(), epochs });
     }
@@ -150,3 +167,7 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Epochs, EpochError> {
 }
 
 const NAME: &str = "epochs";
+const ACCEPTED: &str = "accepted";
+const CURRENT: &str = "current";
+const DAMAGED: &str = "damaged";
+const TIME: &str = "last-time-ms";

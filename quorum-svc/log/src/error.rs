@@ -13,9 +13,8 @@ pub enum LogError {
     Disk(#[from] DiskError),
     /// Something is wrong that no crash can have caused: entries that were durable cannot be read.
     #[error(
-        "{} is damaged at byte {offset}, behind zxid {zxid_before}: {found}. Nothing was changed. This node must not \
-         vote with such a log: move its data directory aside, check the disk, and give the node an empty one; the \
-         others will send it the state",
+        "{} is damaged at byte {offset}, behind zxid {zxid_before}: {found}. Check the disk; a node that is started \
+         again puts the damaged part aside and heals from its leader",
         segment.display()
     )]
     Damaged {

@@ -1,5 +1,7 @@
 //! What the quorum service of a node keeps on disk.
 //!
+//! [`Storage`] opens all of it together:
+//!
 //! | file in the data directory | type | contents |
 //! |---|---|---|
 //! | `identity`, `lock` | [`DataDir`] | whose directory this is, and that one process uses it |
@@ -32,6 +34,7 @@ mod recovery;
 mod segment;
 mod snapshot_file;
 mod snapshots;
+mod storage;
 
 pub use disk::{Disk, DiskError, DiskFile, DiskLock};
 pub use epochs::{EpochError, EpochFile, Epochs};
@@ -44,3 +47,4 @@ pub use reader::LogReader;
 pub use recovery::Recovery;
 pub use snapshot_file::SnapshotReader;
 pub use snapshots::{SkippedSnapshot, SnapshotError, SnapshotReport, SnapshotWriter, Snapshots};
+pub use storage::{Salvaged, Storage, StorageError, StorageOptions};

@@ -85,6 +85,23 @@ impl Log {
         })
     }
 
+    /// Makes a log usable again that [`Log::open`] found [damaged](LogError::Damaged). What is sound before the damage
+    /// stays; all else is moved aside, to files that end in `.damaged` and may be deleted: they are returned. If not even
+    /// a beginning is sound, the log goes on empty behind `base`, of which there is a snapshot.
+    ///
+    /// The node must have noted before, [durably](crate::Epochs::damaged), that it has lost what it promised to keep.
+    ///
+    /// # Errors
+    /// The disk, or another format version. May be repeated.
+    pub fn salvage(
+        disk: &dyn Disk,
+        dir: &Path,
+        options: &LogOptions,
+        base: Zxid,
+    ) -> Result<Vec<PathBuf>, LogError> {
+        recovery::salvage(disk, dir, options, base)
+    }
+
     /// What opening it found.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {

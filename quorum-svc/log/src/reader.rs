@@ -51,6 +51,26 @@ impl LogReader {
         }
     }
 
+    /// A point in the log, behind which, up to `upto`, stand so many bytes of files, headers included, and at least so many entries;
+    /// hardly more than that. The beginning of the log, if it has not so much.
+    #[must_use]
+    pub fn back_from(&self, upto: Zxid, bytes: u64, entries: u64) -> Zxid {
+        let state = self.0.read();
+        let mut begin = 0;
+        let mut points = Vec::new();
+        for segment in state.sealed.iter().chain([&state.active]) {
+            // The entry that stands at an offset is the first behind that point.
+            let starts = segment.index.iter().map(|&(first, offset)| (first, begin + offset));
+            points.extend(starts);
+            begin += segment.end;
+        }
+        let end = points.iter().rev().find(|&&(first, _)| first <= upto).map_or(0, |&(_, at)| at);
+        let far = |&&(first, at): &&(Zxid, u64)| {
+            end.saturating_sub(at) >= bytes && state.history.count_between(first, upto) >= entries
+        };
+        points.iter().rev().find(far).map_or(state.history.base(), |&(first, _)| first)
+    }
+
     /// What the log contains now.
     #[must_use]
     pub fn history(&self) -> History {

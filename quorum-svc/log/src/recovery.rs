@@ -1,4 +1,4 @@
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::{History, Zxid};
@@ -122,6 +122,72 @@ fn interrupted_reset(disk: &dyn Disk, dir: &Path) -> Result<Option<Zxid>, LogErr
     // It may have been renamed and not yet synced by the process before this one.
     disk.sync_dir(dir).doing("sync the directory", dir)?;
     Ok(Some(base))
+}
+
+/// Makes a log usable again that [`recover`] found damaged: keeps what is sound before the damage and moves all else
+/// aside. If not even a beginning is sound, the log will go on empty behind `base`. Returns the files that were moved or
+/// copied. May be done again after a crash at any point of it.
+pub(crate) fn salvage(
+    disk: &dyn Disk,
+    dir: &Path,
+    options: &LogOptions,
+    base: Zxid,
+) -> Result<Vec<PathBuf>, LogError> {
+    let names: Vec<String> =
+        disk.list(dir).doing("list", dir)?.into_iter().filter(|n| segment::is_name(n)).collect();
+    let mut sound: Option<Scan> = None;
+    let mut count = 0;
+    let half_emptied = match interrupted_reset(disk, dir) {
+        Ok(_) => false,
+        Err(LogError::Damaged { .. }) => true,
+        Err(other) => return Err(other),
+    };
+    for name in names.iter().filter(|_| !half_emptied) {
+        let scan = match Scan::read(disk, dir, name, options) {
+            Ok(scan) => scan,
+            Err(LogError::Damaged { .. }) => break,
+            Err(other) => return Err(other),
+        };
+        if sound.as_ref().is_some_and(|before| before.check_border(&scan).is_err()) {
+            break;
+        }
+        sound = Some(scan);
+        count += 1;
+    }
+    let mut aside = Vec::new();
+    // From the last one and each durably, so that a crash leaves no hole.
+    for name in names[count..].iter().rev() {
+        let (from, to) = (dir.join(name), free_name(disk, dir, name)?);
+        disk.rename(&from, &to).doing("rename", &from)?;
+        disk.sync_dir(dir).doing("sync the directory", dir)?;
+        aside.push(to);
+    }
+    match sound {
+        Some(last) if last.garbage > 0 => {
+            let name = names.get(count - 1).map_or("", String::as_str);
+            let copy = free_name(disk, dir, name)?;
+            let file = disk.create(&copy).doing("create", &copy)?;
+            file.write_at(&last.contents, 0).doing("write to", &copy)?;
+            file.sync_all().doing("sync", &copy)?;
+            disk.sync_dir(dir).doing("sync the directory", dir)?;
+            aside.push(copy);
+            last.segment.cut()?;
+        }
+        Some(_) => {}
+        None => begin_reset(disk, dir, base)?,
+    }
+    Ok(aside)
+}
+
+/// A name for what is left of a damaged segment.
+fn free_name(disk: &dyn Disk, dir: &Path, segment: &str) -> Result<PathBuf, DiskError> {
+    let mut path = dir.join(format!("{segment}.damaged"));
+    let mut n = 1;
+    while disk.exists(&path).doing("look for", &path)? {
+        n += 1;
+        path = dir.join(format!("{segment}.damaged-{n}"));
+    }
+    Ok(path)
 }
 
 /// What a segment contains.

@@ -147,6 +147,16 @@ impl Snapshots {
         self.0.state().sound.last().copied()
     }
 
+    /// Bytes of the file of the one at `zxid`.
+    ///
+    /// # Errors
+    /// The disk, or if there is none.
+    pub fn size(&self, zxid: Zxid) -> Result<u64, SnapshotError> {
+        let path = self.0.dir.join(name(zxid, OWN));
+        let file = self.0.disk.open(&path).doing("open", &path)?;
+        Ok(file.len().doing("find the length of", &path)?)
+    }
+
     /// The older of the two that are kept: the log may be purged up to it. `None` if there are fewer than two.
     #[must_use]
     pub fn older(&self) -> Option<Zxid> {

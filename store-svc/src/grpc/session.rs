@@ -216,11 +216,12 @@ impl Stream for Answers {
             }
             weight += item.weight();
             match this.next.pop_front() {
-                Some(ToClient::Opened { session, token, timeout_ms }) => {
+                Some(ToClient::Opened { session, token, timeout_ms, leaderless }) => {
                     let node = this.me;
-                    message.opened = Some(client::SessionOpened { session, token, timeout_ms, node }.into());
+                    let opened = client::SessionOpened { session, token, timeout_ms, node, leaderless };
+                    message.opened = Some(opened.into());
                 }
-                Some(ToClient::Reply { xid, zxid, result }) => {
+                Some(ToClient::Reply { xid, zxid, result, leaderless }) => {
                     let result = result.map(|answer| match answer {
                         Answer::Write(outcome) => Outcome::Write(outcome),
                         Answer::Read(outcome) => Outcome::Read(outcome),
@@ -228,7 +229,7 @@ impl Stream for Answers {
                         Answer::Pong => Outcome::Ping,
                         Answer::Closed => Outcome::Close,
                     });
-                    message.responses.push(client::Response { xid, zxid, result }.into());
+                    message.responses.push(client::Response { xid, zxid, result, leaderless }.into());
                 }
                 None => {}
             }

@@ -241,11 +241,12 @@ impl World {
             token: SessionToken([session.0 as u8; 16]),
             timeout: Duration::from_secs(4),
             node: PeerId(1),
+            leaderless: false,
         })
     }
 
     fn respond(&mut self, id: SessionId, request: crate::Request) -> Response {
-        let answer = |zxid, result| Response { xid: request.xid, zxid, result };
+        let answer = |zxid, result| Response { xid: request.xid, zxid, result, leaderless: false };
         let mood = if self.faults { self.draw(60) } else { 60 };
         let last = Zxid(self.ensemble.log.len() as u64);
         let Some(results) = self.ensemble.sessions.get_mut(&id) else {

@@ -49,8 +49,13 @@ impl Script {
     }
 
     fn open(&mut self) -> Vec<Output> {
-        let opened =
-            SessionOpened { session: ID, token: TOKEN, timeout: Duration::from_secs(9), node: PeerId(1) };
+        let opened = SessionOpened {
+            session: ID,
+            token: TOKEN,
+            timeout: Duration::from_secs(9),
+            node: PeerId(1),
+            leaderless: false,
+        };
         self.give(Input::Opened { connection: self.connection(), opened })
     }
 
@@ -82,7 +87,7 @@ impl Script {
     /// Checks that what ends by this answer ends with its zxid, which is then left out.
     fn answer(&mut self, xid: u64, result: Result<Outcome, OpError>) -> Vec<Output> {
         let answered = Zxid(0x1_0000_0000 + xid);
-        let response = Response { xid, zxid: answered, result };
+        let response = Response { xid, zxid: answered, result, leaderless: false };
         let mut outputs =
             self.give(Input::Responses { connection: self.connection(), responses: vec![response] });
         for output in &mut outputs {
@@ -267,7 +272,7 @@ fn what_an_old_connection_says_counts_no_more() {
     s.disconnect(down());
     s.open();
     s.sent();
-    let responses = vec![Response { xid: 1, zxid: Zxid(9), result: ok() }];
+    let responses = vec![Response { xid: 1, zxid: Zxid(9), result: ok(), leaderless: false }];
     assert_eq!(s.give(Input::Responses { connection: Connection(1), responses }), []);
     assert_eq!(s.give(Input::Disconnected { connection: Connection(1), error: down() }), []);
     assert_eq!(s.answer(2, ok()), [done(1, Ok(ok().unwrap()))]);
@@ -427,6 +432,25 @@ fn a_session_that_nobody_confirms_is_suspended_but_not_given_up() {
         s.wait(Duration::from_millis(100));
     }
     assert!(matches!(s.open()[..], [Output::Event(Event::Resumed { .. })]));
+}
+
+#[test]
+fn answers_of_a_node_without_a_leader_do_not_keep_a_session_alive() {
+    let mut s = Script::opened();
+    let mut suspended = false;
+    // It answers every ping, and after a while it has a leader again.
+    for leaderless in [true, true, true, true, false] {
+        for (_, output) in s.wait(Duration::from_secs(3)) {
+            suspended |= output == Output::Event(Event::Suspended);
+        }
+        let Some(batch) = s.transmit() else { panic!("no ping") };
+        let xid = batch.requests[0].xid;
+        let response = Response { xid, zxid: Zxid(9), result: Ok(Outcome::Ping), leaderless };
+        let outputs = s.give(Input::Responses { connection: s.connection(), responses: vec![response] });
+        let resumed = outputs.iter().any(|o| matches!(o, Output::Event(Event::Resumed { .. })));
+        assert_eq!(resumed, suspended && !leaderless, "{outputs:?}");
+    }
+    assert!(suspended, "after 9 s without a sign of life from the ensemble");
 }
 
 #[test]
@@ -603,6 +627,7 @@ fn another_session_than_asked_for_is_not_taken() {
         token: TOKEN,
         timeout: Duration::from_secs(9),
         node: PeerId(1),
+        leaderless: false,
     };
     let outputs = s.give(Input::Opened { connection: s.connection(), opened });
     assert!(

@@ -13,6 +13,9 @@ pub(crate) struct Stored {
     pub(crate) base: Zxid,
     pub(crate) entries: Vec<Entry>,
     pub(crate) snapshots: Vec<Zxid>,
+    /// Entries that it had were lost, and it has not synchronised since.
+    pub(crate) damaged: bool,
+    pub(crate) last_time_ms: i64,
 }
 
 impl Stored {
@@ -41,7 +44,9 @@ impl Stored {
             current_epoch: self.current.max(from_log),
             history: self.history(),
             snapshot: self.snapshots.iter().max().copied(),
-            last_time_ms: self.entries.last().map_or(0, |e| e.time_ms),
+            snap_before: Zxid::ZERO,
+            last_time_ms: self.entries.last().map_or(0, |e| e.time_ms).max(self.last_time_ms),
+            damaged: self.damaged,
         }
     }
 }
@@ -49,7 +54,7 @@ impl Stored {
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Append(Vec<Entry>),
-    Epochs(Epoch, Epoch),
+    Epochs { accepted: Epoch, current: Epoch, damaged: bool, last_time_ms: i64 },
     Truncate(Zxid),
     Install(Zxid),
     Purge(Zxid),
@@ -88,12 +93,13 @@ impl Disk {
                 assert!(s.last().epoch() <= s.accepted, "I9: {} without a promise", s.last());
                 Input::Persisted { upto: s.last() }
             }
-            Op::Epochs(accepted, current) => {
+            Op::Epochs { accepted, current, damaged, last_time_ms } => {
                 assert!(accepted >= s.accepted && current >= s.current && current <= accepted, "I9");
                 if current > s.current {
                     assert!(s.has(Zxid::marker(current)), "4643: epoch {current} before its log");
                 }
                 (s.accepted, s.current) = (accepted, current);
+                (s.damaged, s.last_time_ms) = (damaged, last_time_ms);
                 Input::EpochsPersisted
             }
             Op::Truncate(to) => {

@@ -47,9 +47,11 @@ fn to_leader() -> impl Strategy<Value = ToLeader> {
     let submission = (ticket(), payload()).prop_map(|(ticket, payload)| Submission { ticket, payload });
     prop_oneof![
         epoch().prop_map(|accepted_epoch| ToLeader::LearnerInfo { accepted_epoch }),
-        (epoch(), epoch(), history(), any::<bool>()).prop_map(|(epoch, current_epoch, history, counts)| {
-            ToLeader::AckEpoch { epoch, current_epoch, history, counts }
-        }),
+        (epoch(), epoch(), history(), any::<(bool, bool)>()).prop_map(
+            |(epoch, current_epoch, history, (counts, damaged))| {
+                ToLeader::AckEpoch { epoch, current_epoch, history, counts, damaged, last_time_ms: 0 }
+            }
+        ),
         zxid().prop_map(ToLeader::Ack),
         prop::collection::vec(submission, 0..4).prop_map(ToLeader::Forward),
         prop_oneof![0..4u64, Just(u64::MAX)].prop_map(|round| ToLeader::Pong { round }),
@@ -66,7 +68,7 @@ fn to_learner() -> impl Strategy<Value = ToLearner> {
         zxid().prop_map(|zxid| ToLearner::Snap { zxid }),
         (zxid(), prop::collection::vec(entry(), 0..3))
             .prop_map(|(prev, entries)| ToLearner::Propose { prev, entries }),
-        (epoch(), zxid()).prop_map(|(epoch, target)| ToLearner::NewLeader { epoch, target }),
+        (epoch(), zxid()).prop_map(|(epoch, target)| ToLearner::NewLeader { epoch, target, last_time_ms: 0 }),
         zxid().prop_map(|commit| ToLearner::UpToDate { commit }),
         zxid().prop_map(ToLearner::Commit),
         any::<u64>().prop_map(|round| ToLearner::Ping { round }),
@@ -172,8 +174,15 @@ impl Alone {
             Event::Learner(peer, message, fits) => {
                 let Some(&(_, conn)) = self.learners.iter().find(|(p, _)| *p == peer) else { return };
                 let message = match message {
-                    ToLeader::AckEpoch { current_epoch, history, counts, .. } if fits => {
-                        ToLeader::AckEpoch { epoch: self.promised, current_epoch, history, counts }
+                    ToLeader::AckEpoch { current_epoch, history, counts, damaged, .. } if fits => {
+                        ToLeader::AckEpoch {
+                            epoch: self.promised,
+                            current_epoch,
+                            history,
+                            counts,
+                            damaged,
+                            last_time_ms: 0,
+                        }
                     }
                     ToLeader::Ack(_) if fits => ToLeader::Ack(last),
                     other => other,
@@ -237,7 +246,9 @@ impl Alone {
                 }
                 ToLearner::Propose { prev: last, entries }
             }
-            ToLearner::NewLeader { .. } => ToLearner::NewLeader { epoch: self.promised, target: last },
+            ToLearner::NewLeader { last_time_ms, .. } => {
+                ToLearner::NewLeader { epoch: self.promised, target: last, last_time_ms }
+            }
             other => other,
         }
     }

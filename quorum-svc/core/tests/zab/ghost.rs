@@ -34,8 +34,6 @@ pub(crate) struct Ghost {
     /// Open barriers, and what was committed anywhere when they were asked.
     pub(crate) barriers: BTreeMap<(u32, Ticket), Zxid>,
     last_of_origin: BTreeMap<PeerId, Ticket>,
-    /// A snapshot does not tell the core the time of its last entry, so after one the times are not checked.
-    pub(crate) snapshots_sent: bool,
 }
 
 impl Ghost {
@@ -66,7 +64,7 @@ impl Ghost {
         assert!(entry.zxid.follows(last), "I5, I6: {} committed behind {last}", entry.zxid);
         assert_eq!(self.proposed.get(&entry.zxid), Some(entry), "I1");
         let time = self.committed.last().map_or(i64::MIN, |e| e.time_ms);
-        assert!(self.snapshots_sent || entry.time_ms >= time, "the log's time goes back at {}", entry.zxid);
+        assert!(entry.time_ms >= time, "the log's time goes back at {}", entry.zxid);
         if let Some(origin) = entry.origin {
             if let Some(write) = self.writes.get_mut(&(origin.peer, origin.ticket)) {
                 assert_eq!(write.committed, None, "{origin:?} is committed twice, again at {}", entry.zxid);

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod broadcast;
+mod damage;
 mod disk;
 mod election;
 mod fuzz;
 mod ghost;
+mod leave;
 mod random;
 mod requests;
 mod synchronisation;

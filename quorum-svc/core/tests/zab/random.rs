@@ -124,6 +124,9 @@ fn step(w: &mut World, dice: &mut Dice, faults: usize) {
     let id = dice.pick(&ids).unwrap();
     let other = dice.pick(&ids).unwrap();
     w.lazy = dice.percent(30);
+    if w.nodes[&id].left && w.up(id) {
+        w.crash_with(id, usize::MAX, usize::MAX);
+    }
     if w.up(id) && dice.percent(30) {
         w.poll(id);
     }
@@ -156,10 +159,16 @@ fn step(w: &mut World, dice: &mut Dice, faults: usize) {
         }
         40..45 if dice.percent(20) => w.unblock(id, other),
         40..45 => w.release(id, other),
-        45..55 if dice.percent(faults * 6) => match dice.below(8) {
+        45..55 if dice.percent(faults * 6) => match dice.below(10) {
             0 | 1 if w.up(id) => {
                 let (ops, entries) = (dice.below(4), dice.below(3));
                 w.crash_with(id, ops, entries);
+            }
+            8 if w.up(id) => w.leave(id),
+            // The disk loses the end of its log, which the server notices.
+            9 if !w.up(id) && w.can_spare(id) => {
+                let keep = dice.pick(&w.log(id)).unwrap_or_default();
+                w.damage(id, keep);
             }
             2 if id != other => w.block(id, other),
             3 => w.hold(id, other),
@@ -193,8 +202,7 @@ fn election(w: &mut World, dice: &mut Dice) {
     for _ in 0..10 {
         quorum.extend(dice.pick(&looking).map(PeerId));
     }
-    let best = quorum.iter().filter(|&&p| w.config.ensemble.weight(p) > 0);
-    let best = best.max_by_key(|p| (w.nodes[&p.0].candidate, p.0)).map(|p| p.0);
+    let best = w.best(&quorum);
     let (leader, who) = if dice.percent(15) {
         (dice.pick(&w.ids()), looking)
     } else if w.config.ensemble.is_quorum(&quorum) {
@@ -225,6 +233,9 @@ fn recover(w: &mut World) {
     w.held.clear();
     for id in w.ids() {
         w.nodes.get_mut(&id).unwrap().disk.held = false;
+        if w.up(id) && w.nodes[&id].leaving {
+            w.crash(id);
+        }
         if !w.up(id) {
             w.restart(id);
         }

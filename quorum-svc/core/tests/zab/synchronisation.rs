@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use api::ports::Role;
 use api::{Epoch, Zxid};
+use quorum_core::Input;
 
+use crate::ghost::Answer;
 use crate::world::{INIT_LIMIT, SYNC_LIMIT, World, z};
 
 /// What `from` sent to `to`, without pings.
@@ -115,7 +117,7 @@ fn s12_a_connection_that_breaks_between_trunc_and_diff_harms_nothing() {
     }
     w.break_links(2, 3);
     w.settle();
-    assert_eq!(w.nodes[&2].candidate.unwrap().zxid, z(5, 2));
+    assert_eq!(w.nodes[&2].candidate.flatten().unwrap().zxid, z(5, 2));
     w.elect_all(3);
     assert!(w.serving(2));
     assert_eq!(w.log(2), w.log(3));
@@ -466,7 +468,7 @@ fn zk_2845_what_was_logged_but_not_committed_stands_for_election() {
     w.submit(3, "x");
     w.settle();
     w.run(SYNC_LIMIT * 3);
-    assert_eq!(w.nodes[&3].candidate.unwrap().zxid, z(1, 1));
+    assert_eq!(w.nodes[&3].candidate.flatten().unwrap().zxid, z(1, 1));
     w.release(3, 1);
     w.release(3, 2);
     w.settle();
@@ -515,4 +517,36 @@ fn servers_without_data_start_an_ensemble_also_after_a_first_attempt_that_failed
     w.elect(3, &[1, 3]);
     w.settle();
     assert!(w.serving(3) && w.serving(1));
+}
+
+#[test]
+fn s14_a_snapshot_is_sent_where_the_entries_would_be_much_more() {
+    let mut w = World::new(3, 0);
+    w.elect_all(3);
+    w.crash(1);
+    for payload in ["a", "b", "c", "d"] {
+        w.submit(3, payload);
+    }
+    w.settle();
+    w.save_snapshot(3);
+    w.submit(3, "e");
+    w.settle();
+    let end = w.status(3).last;
+    // The log has all of it, but before its third entry that costs more than the snapshot.
+    w.input(3, Input::SnapshotSaved { zxid: z(1, 4), purge_to: None, snap_before: z(1, 2) });
+    w.restart(1);
+    w.settle();
+    w.elect(3, &[1]);
+    w.settle();
+    assert_eq!((w.nodes[&1].base, w.status(1).last), (z(1, 4), end));
+    // Whoever lacks less gets what it lacks.
+    w.crash(2);
+    let submitted = w.submit(3, "f");
+    w.settle();
+    assert_eq!(w.answer(3, submitted), Some(Answer::Applied));
+    w.restart(2);
+    w.settle();
+    w.elect(3, &[2]);
+    w.settle();
+    assert_eq!((w.nodes[&2].base, w.status(2).last), (Zxid::ZERO, w.status(3).last));
 }

@@ -29,8 +29,11 @@ pub(crate) struct Node {
     pub(crate) log: Vec<Entry>,
     /// What the store has.
     pub(crate) applied: Zxid,
-    /// Set while an election is on.
-    pub(crate) candidate: Option<Candidate>,
+    /// Set while an election is on; empty if it does not stand.
+    pub(crate) candidate: Option<Option<Candidate>>,
+    /// It was told that it is about to stop, and it has said that it may.
+    pub(crate) leaving: bool,
+    pub(crate) left: bool,
     /// Attempts to connect; older ones may still be answered.
     pub(crate) dials: Vec<PeerId>,
     pub(crate) told: Vec<FeedItem>,
@@ -152,6 +155,8 @@ impl World {
             applied: stored.base,
             disk: Disk { stored, ..Disk::default() },
             candidate: None,
+            leaving: false,
+            left: false,
             dials: Vec::new(),
             told: Vec::new(),
             wall_ms,
@@ -221,6 +226,33 @@ impl World {
         assert!(!self.up(id));
         let stored = self.nodes[&id].disk.stored.clone();
         self.start(id, stored, trust_log);
+    }
+
+    pub(crate) fn leave(&mut self, id: u32) {
+        self.nodes.get_mut(&id).unwrap().leaving = true;
+        self.input(id, Input::Leave);
+    }
+
+    /// A server that is down loses everything behind this zxid, and will know it. It goes on from its newest snapshot if
+    /// that is better.
+    pub(crate) fn damage(&mut self, id: u32, keep: Zxid) {
+        assert!(!self.up(id));
+        let stored = &mut self.nodes.get_mut(&id).unwrap().disk.stored;
+        stored.entries.retain(|e| e.zxid <= keep);
+        stored.damaged = true;
+        let newest = stored.snapshots.iter().copied().filter(|&s| self.ghost.has(s)).max();
+        if let Some(newest) = newest.filter(|&s| s > stored.last()) {
+            stored.base = newest;
+            stored.entries.clear();
+        }
+    }
+
+    /// Whether the others, without this server, are a quorum of servers that have never lost anything.
+    pub(crate) fn can_spare(&self, id: u32) -> bool {
+        let sound = |&(&other, n): &(&u32, &Node)| {
+            other != id && !n.disk.stored.damaged && n.disk.stored.current > Epoch(0)
+        };
+        self.config.ensemble.is_quorum(&self.nodes.iter().filter(sound).map(|(&id, _)| PeerId(id)).collect())
     }
 
     pub(crate) fn up(&self, id: u32) -> bool {
@@ -313,7 +345,7 @@ impl World {
             return;
         }
         node.disk.stored.snapshots.push(zxid);
-        self.input(id, Input::SnapshotSaved { zxid, purge_to: before });
+        self.input(id, Input::SnapshotSaved { zxid, purge_to: before, snap_before: Zxid::ZERO });
     }
 
     // ---- elections ----
@@ -344,11 +376,19 @@ impl World {
         }
         let looking: BTreeSet<PeerId> =
             up.iter().filter(|&id| self.nodes[id].candidate.is_some()).map(|&id| PeerId(id)).collect();
-        if self.config.ensemble.is_quorum(&looking) {
-            let able = looking.iter().filter(|&&p| self.config.ensemble.weight(p) > 0);
-            let best = able.max_by_key(|p| (self.nodes[&p.0].candidate, p.0)).unwrap().0;
+        if self.config.ensemble.is_quorum(&looking)
+            && let Some(best) = self.best(&looking)
+        {
             self.elect(best, &up);
         }
+    }
+
+    /// Who should win among these, if anybody stands.
+    pub(crate) fn best(&self, among: &BTreeSet<PeerId>) -> Option<u32> {
+        let standing = |p: &&PeerId| {
+            self.config.ensemble.weight(**p) > 0 && self.nodes[&p.0].candidate.flatten().is_some()
+        };
+        among.iter().filter(standing).max_by_key(|p| (self.nodes[&p.0].candidate, p.0)).map(|p| p.0)
     }
 
     // ---- links ----
@@ -580,8 +620,9 @@ impl World {
             Output::Elect(candidate) => {
                 let idle = node.disk.queue.iter().all(|op| matches!(op, Op::Purge(_)));
                 assert!(idle, "an election while the disk is busy");
-                let candidate = candidate.expect("nobody is leaving");
-                assert_eq!(candidate.zxid, stored.last(), "2845: stands with what is not durable");
+                let zxid = candidate.map_or(stored.last(), |c| c.zxid);
+                assert_eq!(zxid, stored.last(), "2845: stands with what is not durable");
+                assert!(!stored.damaged || candidate.is_none(), "stands with a hole in its log");
                 node.candidate = Some(candidate);
             }
             Output::Settled { leader, epoch } => {
@@ -653,7 +694,6 @@ impl World {
             }
             Output::SendSnapshot { conn, zxid } => {
                 assert!(stored.snapshots.contains(&zxid) && self.ghost.has(zxid), "a snapshot of {zxid}");
-                self.ghost.snapshots_sent = true;
                 self.send_down(id, conn, Down::Snapshot(zxid));
             }
             Output::Append(entries) => {
@@ -666,8 +706,8 @@ impl World {
                 }
                 node.disk.queue.push_back(Op::Append(entries));
             }
-            Output::PersistEpochs { accepted, current } => {
-                node.disk.queue.push_back(Op::Epochs(accepted, current));
+            Output::PersistEpochs { accepted, current, damaged, last_time_ms } => {
+                node.disk.queue.push_back(Op::Epochs { accepted, current, damaged, last_time_ms });
             }
             Output::Truncate { to } => {
                 node.log.retain(|e| e.zxid <= to);
@@ -698,6 +738,7 @@ impl World {
                 }
                 self.nodes.get_mut(&id).unwrap().told.push(item);
             }
+            Output::Left => node.left = true,
             Output::Fatal(why) => panic!("server {id}: {why}"),
         }
     }
@@ -767,7 +808,7 @@ impl World {
             .iter()
             .map(|(id, n)| (id, &n.disk.stored))
             // With the entry, but without the epoch, it might lose an election to somebody who lacks the entry.
-            .filter(|(_, stored)| stored.has(committed) && stored.current >= committed.epoch())
+            .filter(|(_, s)| s.has(committed) && s.current >= committed.epoch() && !s.damaged)
             .map(|(&id, _)| PeerId(id))
             .collect();
         assert!(self.config.ensemble.is_quorum(&holders), "I11: only {holders:?} have {committed}");

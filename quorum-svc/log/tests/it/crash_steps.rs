@@ -129,7 +129,11 @@ fn purge() {
 
 #[test]
 fn epochs() {
-    let epochs = |accepted, current| Epochs { accepted: Epoch(accepted), current: Epoch(current) };
+    let epochs = |accepted, current| Epochs {
+        accepted: Epoch(accepted),
+        current: Epoch(current),
+        ..Epochs::default()
+    };
     let dir = Path::new("/data");
     for crash in crashes() {
         for steps in steps_until_done() {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use api::{Entry, Zxid};
-use quorum_log::{Crash, Disk, DiskOp, Fault, LogError, LogOptions, MemDisk};
+use quorum_log::{Crash, Disk, DiskOp, Fault, Log, LogError, LogOptions, MemDisk};
 use rustix::io::Errno;
 
 use crate::common::{contents, disk_with, entries, entry, open, segments, tiny, z};
@@ -213,4 +213,26 @@ fn a_log_that_must_exist_is_not_created() {
     assert_eq!(segments(&disk).len(), 0);
     let log = open(&disk, strict()).unwrap();
     assert_eq!((log.history().base(), log.recovery().completed_reset), (z(2, 3), true));
+}
+
+#[test]
+fn a_point_so_far_back() {
+    // Segments of three entries of 96 bytes; every second one is indexed.
+    let disk = disk_with(&entries(1, 0..30));
+    let mut log = open(&disk, tiny()).unwrap();
+    let back = |log: &Log, bytes, entries| log.reader().back_from(z(1, 29), bytes, entries);
+    assert_eq!(back(&log, 1 << 20, 0), Zxid::ZERO, "the log has not so much");
+    assert_eq!(back(&log, 0, 1 << 20), Zxid::ZERO);
+    for want in [0, 1, 5, 12, 20] {
+        let at = back(&log, 0, want);
+        let have = log.history().count_between(at, z(1, 29));
+        assert!((want..want + 4).contains(&have), "{have} entries for {want}");
+    }
+    for want in [100, 500, 1500] {
+        let have = log.history().count_between(back(&log, want, 0), z(1, 29)) * 96;
+        // Bytes of files: with the headers of segments.
+        assert!((want - 70..want + 700).contains(&have), "{have} bytes for {want}");
+    }
+    log.purge(z(1, 14)).unwrap();
+    assert_eq!(back(&log, 0, 1 << 20), log.history().base());
 }

@@ -20,5 +20,6 @@ mod fs;
 mod log;
 mod model;
 mod reader;
+mod salvage;
 mod small_files;
 mod snapshots;

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::common::disk_with;
 
 fn epochs(accepted: u32, current: u32) -> Epochs {
-    Epochs { accepted: Epoch(accepted), current: Epoch(current) }
+    Epochs { accepted: Epoch(accepted), current: Epoch(current), ..Epochs::default() }
 }
 
 fn load(disk: &MemDisk) -> Result<EpochFile, EpochError> {
@@ -37,12 +37,15 @@ fn epochs_that_cannot_be_are_refused() {
     let path = Path::new("/data/epochs");
     load(&disk).unwrap().store(epochs(7, 6)).unwrap();
     let text = String::from_utf8(disk.contents(path).unwrap()).unwrap();
-    assert!(text.starts_with("quorate epochs 1\naccepted 7\ncurrent 6\n"), "{text}");
+    assert!(
+        text.starts_with("quorate epochs 1\naccepted 7\ncurrent 6\ndamaged false\nlast-time-ms 0\n"),
+        "{text}"
+    );
     disk.flip_bit(path, 26, 0);
     assert!(matches!(load(&disk), Err(EpochError::Damaged { .. })));
     disk.put(path, b"");
     assert!(matches!(load(&disk), Err(EpochError::Damaged { .. })));
-    let body = "quorate epochs 1\naccepted 7\ncurrent 8\n";
+    let body = "quorate epochs 1\naccepted 7\ncurrent 8\ndamaged false\nlast-time-ms 0\n";
     disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
     let message = load(&disk).err().unwrap().to_string();
     assert!(message.contains("/data/epochs: the current epoch 8 is above the accepted epoch 7"), "{message}");

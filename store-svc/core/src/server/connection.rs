@@ -91,6 +91,20 @@ impl Conn {
         self.queue.get_mut(usize::try_from(slot.checked_sub(self.first)?).ok()?)
     }
 
+    /// What to tell the client when the connection ends. A session finds out what became of its writes when it is taken
+    /// up again; without one, a write that is under way may still be carried out.
+    pub(super) fn fate(&self, why: Result<(), OpError>) -> Result<(), OpError> {
+        match why {
+            Err(why) if matches!(self.phase, Phase::Unary) && self.asked > 0 => {
+                Err(OpError::Unknown(format!(
+                    "{why}; the write was under way and may still be carried out: read before you write again, or use a \
+                 session"
+                )))
+            }
+            why => why,
+        }
+    }
+
     /// Whether the next write may not begin yet, so that no read before it sees it. Reads between writes that are under
     /// way are answered at once when their turn comes, however much is unsent; so writes do not go ahead of reads that
     /// can be answered first, nor while too much is unsent.
@@ -177,13 +191,14 @@ impl Server {
 
     /// Takes a connection as far as it goes: begins what may begin, answers what is first in its queue.
     pub(super) fn run(&mut self, id: ConnId) {
-        let Server { conns, tickets, asks, waits, outbox, state, config, now, .. } = self;
+        let Server { conns, tickets, asks, waits, outbox, state, config, now, status, .. } = self;
         let Some(conn) = conns.get_mut(&id) else { return };
         let (applied, now, limits) = (state.applied(), *now, &config.limits);
+        let leaderless = !status.serving;
         let mut means = Means { id, applied, now, limits, tickets, asks, waits };
         loop {
             begin(conn, &mut means);
-            if !answer(conn, id, state, limits, outbox) {
+            if !answer(conn, id, state, limits, leaderless, outbox) {
                 break;
             }
         }
@@ -220,7 +235,9 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             Op::Read(_, ReadLevel::Local) | Op::Ping => None,
             Op::Read(_, ReadLevel::AtLeast(zxid)) if *zxid <= means.applied => None,
             Op::Invalid(_) if number.is_none() => None,
-            Op::Write(_) | Op::Close | Op::Invalid(_) if hold => return,
+            Op::Write(_) | Op::Invalid(_) if hold => return,
+            // A write before it may be refused, and sent again by its session.
+            Op::Close if conn.begun > 0 => return,
             Op::Read(..) | Op::Sync => {
                 let op = op.clone();
                 let until = means.waits.for_request((means.id, place), &op, means.now, means.limits);
@@ -240,7 +257,14 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
                     }
                 },
                 Step::Todo(Op::Invalid(error)) => Some(CommandBody::Refuse(error)),
-                _ => session.map(|session| CommandBody::CloseSession { session, expired: false }),
+                _ => {
+                    if session.is_none() {
+                        let error =
+                            OpError::BadArguments("a call without a session has none to close".into());
+                        slot.step = Step::Done { zxid: means.applied, result: Err(error) };
+                    }
+                    session.map(|session| CommandBody::CloseSession { session, expired: false })
+                }
             },
         };
         if let Some(body) = body {
@@ -261,7 +285,14 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
 
 /// Answers from the front of the queue up to the first request that still waits. Returns whether there was any, so
 /// that more may begin now.
-fn answer(conn: &mut Conn, id: ConnId, state: &State, limits: &Limits, outbox: &mut Outbox) -> bool {
+fn answer(
+    conn: &mut Conn,
+    id: ConnId,
+    state: &State,
+    limits: &Limits,
+    leaderless: bool,
+    outbox: &mut Outbox,
+) -> bool {
     let mut any = false;
     while conn.begun > 0 {
         let Some(slot) = conn.queue.front_mut() else { break };
@@ -282,7 +313,7 @@ fn answer(conn: &mut Conn, id: ConnId, state: &State, limits: &Limits, outbox: &
         conn.queue.pop_front();
         conn.first += 1;
         conn.begun -= 1;
-        let reply = ToClient::Reply { xid, zxid, result };
+        let reply = ToClient::Reply { xid, zxid, result, leaderless };
         conn.unsent += reply.weight();
         outbox.send(id, &mut conn.place, reply);
         any = true;

@@ -77,8 +77,14 @@ impl Server {
                 self.complete(conn, slot, applied.zxid, Err(error));
             }
             (Pending::Open { conn, command }, _) => {
-                if let CommandBody::OpenSession { token, timeout_ms } = command.body {
-                    self.opened(conn, SessionId(applied.zxid.0), token, timeout_ms);
+                let session = SessionId(applied.zxid.0);
+                if !self.conns.contains_key(&conn) {
+                    // It has gone to another node meanwhile, and nobody will ever take up this session.
+                    let body = CommandBody::CloseSession { session, expired: false };
+                    let command = Command { session: None, number: None, acked: WriteNumber(0), body };
+                    self.submit(Pending::Expire { session }, command);
+                } else if let CommandBody::OpenSession { token, timeout_ms } = command.body {
+                    self.opened(conn, session, token, timeout_ms);
                 }
             }
             // The close itself, on whichever node it was asked, is seen in `on_entry`.

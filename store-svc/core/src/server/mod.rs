@@ -7,7 +7,8 @@
 //!   writes and barriers of its own session and for nobody else's; if nothing is before it, it is answered at once,
 //!   also while there is no leader.
 //! - Writes are pipelined: they go to the quorum as they come. Only a write behind an unanswered sync, or behind a read
-//!   that waits for more than this node has, is held, so that the read cannot see it.
+//!   that waits for more than this node has or for room, is held, so that the read cannot see it. A close waits until
+//!   everything before it is answered.
 //! - A sync and a linearizable read are answered behind a barrier that was asked for after they came. One barrier is
 //!   under way at a time and serves all who came before it left; whoever comes later waits for the next.
 //! - A numbered write that did not make it into the log in its place (refused, or out of order) ends its connection:
@@ -21,6 +22,7 @@ mod opening;
 mod outbox;
 mod tickets;
 mod waits;
+mod words;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,11 +30,10 @@ use std::{
 };
 
 use api::{
-    Command, CommandBody, MultiOp, OpError, Origin, PeerId, Read, ReadLevel, ReadOutcome, SessionId,
-    SessionToken, Ticket, Time, Write, WriteNumber, WriteOutcome, Zxid,
+    Command, CommandBody, MultiOp, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Write,
+    WriteNumber, Zxid,
     ports::{QuorumStatus, Refusal, Role},
 };
-use bytes::Bytes;
 
 use crate::State;
 use connection::{Conn, Phase};
@@ -41,290 +42,9 @@ use outbox::Outbox;
 use tickets::{Pending, Tickets};
 use waits::{Waiter, Waits};
 
-/// Stands for one connection: chosen by the shell, never used twice.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct ConnId(pub u64);
-
-/// What a [`Server`] is told once.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Config {
-    /// This node.
-    pub me: PeerId,
-    /// The first ticket to use; greater than any that an earlier run of this node has used.
-    pub first_ticket: Ticket,
-    /// What clients may do.
-    pub limits: Limits,
-}
-
-/// What clients may do.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Limits {
-    /// Most bytes of values in one request; those of a multi are added up.
-    pub data_max: u64,
-    /// Most parts of a multi.
-    pub multi_ops_max: usize,
-    /// Shorter session time-outs are raised to this.
-    pub session_timeout_min: Duration,
-    /// Longer session time-outs are lowered to this.
-    pub session_timeout_max: Duration,
-    /// So long a node without a serving quorum keeps its connections, and lets new ones wait. Then it sends all away.
-    /// So long, too, a sync or a linearizable read waits for its barrier.
-    pub park: Duration,
-    /// So long a client that has seen more than this node, or a read that asks for more, waits for the node to catch up.
-    pub catch_up: Duration,
-    /// Most unanswered requests of a connection. The shell stops reading before; a connection that has more is closed.
-    pub requests_max: usize,
-    /// Most connections, unary calls among them. More are refused.
-    pub connections_max: usize,
-    /// Once so many bytes of answers to reads wait to be sent on a connection, its further reads wait as well, and its
-    /// writes behind them. Exceeded by the reads that stand between writes which are under way already.
-    pub unsent_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            data_max: 1 << 20,
-            multi_ops_max: 10_000,
-            // Three pings fit, and an election of a few hundred milliseconds.
-            session_timeout_min: Duration::from_secs(1),
-            session_timeout_max: Duration::from_secs(60),
-            park: Duration::from_secs(10),
-            catch_up: Duration::from_secs(5),
-            requests_max: 4096,
-            connections_max: 10_000,
-            unsent_max: 4 << 20,
-        }
-    }
-}
-
-/// What a client asks for.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Op {
-    /// A change of the tree.
-    Write(Write),
-    /// A question to the tree of this node, and how fresh the answer has to be.
-    Read(Read, ReadLevel),
-    /// A barrier: later reads see everything that was committed anywhere before it.
-    Sync,
-    /// A sign of life.
-    Ping,
-    /// The end of the session.
-    Close,
-    /// Something that the shell could not make out; fails with this error in its place.
-    Invalid(OpError),
-}
-
-/// One request of a client.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Request {
-    /// The client's number for it; comes back with the reply.
-    pub xid: u64,
-    /// The session's number, for writes.
-    pub number: Option<WriteNumber>,
-    /// What is asked.
-    pub op: Op,
-}
-
-/// How a connection begins.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Open {
-    /// A new session.
-    New {
-        /// Its secret: random, from the shell.
-        token: SessionToken,
-        /// As the client wishes; will be clamped.
-        timeout_ms: u32,
-    },
-    /// A session that was opened earlier, here or on another node.
-    Resume {
-        /// Which one.
-        session: SessionId,
-        /// The secret.
-        token: SessionToken,
-        /// The greatest zxid that the client has seen.
-        last_zxid: Zxid,
-    },
-}
-
-/// Something that happened.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Input {
-    /// The quorum says.
-    Feed(Feed),
-    /// A client has connected. It gets [`ToClient::Opened`], or [`Output::Close`].
-    Open {
-        /// The new connection.
-        conn: ConnId,
-        /// How it begins.
-        open: Open,
-    },
-    /// A client asks. May come before the connection is open, and is carried out behind that.
-    Requests {
-        /// Who.
-        conn: ConnId,
-        /// The client has received the results of all writes up to this one.
-        acked: WriteNumber,
-        /// In order.
-        requests: Vec<Request>,
-    },
-    /// A client without a session asks one thing. It gets one [`ToClient::Reply`], or [`Output::Close`], and is
-    /// forgotten.
-    Unary {
-        /// Stands for this call.
-        conn: ConnId,
-        /// What.
-        op: Op,
-    },
-    /// A client has gone. Unknown connections may be named: [`Output::Close`] may have crossed it.
-    Closed {
-        /// Who.
-        conn: ConnId,
-    },
-    /// A client has taken answers off the shell's hands.
-    Drained {
-        /// Who.
-        conn: ConnId,
-        /// The [weights](ToClient::weight) of what it took.
-        bytes: usize,
-    },
-    /// Time has passed: [`Server::next_timeout`] is due.
-    Tick,
-}
-
-/// What the quorum says: [`api::ports::FeedItem`] with its payloads decoded. Snapshots come as
-/// [`Server::replace_state`].
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Feed {
-    /// Entries, each directly behind the one before it.
-    Committed(Vec<Committed>),
-    /// Where the quorum stands.
-    Status(QuorumStatus),
-    /// A barrier is reached.
-    Barrier(Ticket),
-    /// Not accepted, and certainly never carried out.
-    Refused {
-        /// What.
-        ticket: Ticket,
-        /// Why.
-        why: Refusal,
-    },
-    /// The fate cannot be known.
-    Lost(Ticket),
-    /// Sessions heard by another node, as encoded there.
-    Report(Bytes),
-}
-
-/// A committed entry with its payload decoded.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Committed {
-    /// Its place.
-    pub zxid: Zxid,
-    /// Leader's time.
-    pub time_ms: i64,
-    /// Who submitted it.
-    pub origin: Option<Origin>,
-    /// `None` for a marker.
-    pub command: Option<Command>,
-}
-
-/// Something to do.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Output {
-    /// Ask the quorum, in this order.
-    Ask(Vec<Ask>),
-    /// Send to a client, in this order.
-    Send {
-        /// Whom.
-        conn: ConnId,
-        /// What.
-        items: Vec<ToClient>,
-    },
-    /// End a connection. Nothing else comes for it.
-    Close {
-        /// Which one.
-        conn: ConnId,
-        /// `Ok` if the client closed its session.
-        why: Result<(), OpError>,
-    },
-    /// An invariant is broken; going on could spread wrong data. Stop the node.
-    Stop {
-        /// What was found.
-        why: String,
-    },
-}
-
-/// Something for the quorum: [`api::ports::Request`] with its payload not yet encoded.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Ask {
-    /// See [`api::ports::Request::Submit`].
-    Submit {
-        /// Comes back with the entry.
-        ticket: Ticket,
-        /// The payload.
-        command: Command,
-    },
-    /// See [`api::ports::Request::Barrier`].
-    Barrier {
-        /// Comes back.
-        ticket: Ticket,
-    },
-    /// See [`api::ports::Request::Report`].
-    Report(Bytes),
-}
-
-/// Something for a client.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum ToClient {
-    /// The session is open.
-    Opened {
-        /// Which one.
-        session: SessionId,
-        /// Its secret.
-        token: SessionToken,
-        /// As clamped.
-        timeout_ms: u32,
-    },
-    /// The answer to a request.
-    Reply {
-        /// From the request.
-        xid: u64,
-        /// Of a write: its place in the order. Of anything else: how far this node had applied.
-        zxid: Zxid,
-        /// What came of it.
-        result: Result<Answer, OpError>,
-    },
-}
-
-impl ToClient {
-    /// What this costs while it waits to be sent, in bytes: of an answer to a read what it carries, else nothing,
-    /// because the number of requests bounds it already.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        match self {
-            ToClient::Reply { result: Ok(Answer::Read(ReadOutcome::Data { data, .. })), .. } => data.len(),
-            ToClient::Reply { result: Ok(Answer::Read(ReadOutcome::Children { names, .. })), .. } => {
-                names.iter().map(|n| n.len() + std::mem::size_of::<String>()).sum()
-            }
-            _ => 0,
-        }
-    }
-}
-
-/// What came of a request.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Answer {
-    /// Of a write.
-    Write(WriteOutcome),
-    /// Of a read.
-    Read(ReadOutcome),
-    /// Of a sync.
-    Synced,
-    /// Of a ping.
-    Pong,
-    /// Of a close.
-    Closed,
-}
+pub use words::{
+    Answer, Ask, Committed, Config, ConnId, Feed, Input, Limits, Op, Open, Output, Request, ToClient,
+};
 
 /// The front of one node, and the state behind it.
 #[derive(Debug)]
@@ -548,7 +268,8 @@ impl Server {
     }
 
     fn close(&mut self, id: ConnId, why: Result<(), OpError>) {
-        if self.conns.contains_key(&id) {
+        if let Some(conn) = self.conns.get(&id) {
+            let why = conn.fate(why);
             self.forget(id);
             self.outbox.close(id, why);
         }

@@ -54,7 +54,9 @@ impl Server {
             self.unlist(id, &opening);
         }
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        self.outbox.send(id, &mut conn.place, ToClient::Opened { session, token, timeout_ms });
+        let leaderless = !self.status.serving;
+        let opened = ToClient::Opened { session, token, timeout_ms, leaderless };
+        self.outbox.send(id, &mut conn.place, opened);
         if let Some(older) = self.sessions.insert(session, id) {
             let why = format!("the session {session} was taken up on a newer connection; this one is over");
             self.close(older, Err(OpError::BadArguments(why)));

@@ -1,6 +1,7 @@
 //! Nodes on a log that is written by hand: what a quorum would do is spelled out line by line.
 
-use api::{Create, CreateMode, Epoch, Path};
+use api::{Create, CreateMode, Epoch, Origin, Path, Read, ReadOutcome, WriteOutcome};
+use bytes::Bytes;
 
 use super::*;
 
@@ -245,6 +246,36 @@ fn s25_session_clocks_stand_still_without_a_leader_and_start_anew_with_one() {
 }
 
 #[test]
+fn answers_of_a_node_without_a_leader_are_no_sign_of_life_of_the_session() {
+    let (mut node, _, session) = with_session(Role::Following);
+    let leaderless = |node: &mut Node| {
+        node.ask(1, 1, vec![Op::Ping]);
+        let said = node.sent.iter().rev().find_map(|(_, item)| match item {
+            ToClient::Reply { leaderless, .. } => Some(*leaderless),
+            ToClient::Opened { .. } => None,
+        });
+        said.expect("a reply")
+    };
+    assert!(!leaderless(&mut node));
+    node.status(Role::Looking, false);
+    assert!(leaderless(&mut node));
+    node.resume(2, session, 1, Zxid::ZERO);
+    let (_, opened) = node.sent.last().unwrap();
+    assert!(matches!(opened, ToClient::Opened { leaderless: true, .. }), "{opened:?}");
+}
+
+#[test]
+fn a_session_whose_client_has_gone_before_it_was_open_is_closed_at_once() {
+    let (mut node, mut log) = (Node::serving(1, Role::Following), Log::default());
+    node.open(1);
+    node.input(Input::Closed { conn: ConnId(1) });
+    log.round(&mut node);
+    assert_eq!(node.server.state().sessions().count(), 1);
+    log.round(&mut node);
+    assert_eq!(node.server.state().sessions().count(), 0);
+}
+
+#[test]
 fn replies_come_in_the_order_of_the_requests_and_reads_see_exactly_what_is_before_them() {
     let (mut node, mut log, _) = with_session(Role::Following);
     let ops = vec![create("/a"), set("/a", "1"), get("/a"), set("/a", "2"), get("/a"), Op::Ping];
@@ -424,6 +455,8 @@ fn unary_calls_are_answered_once_and_forgotten() {
     let [Ask::Barrier { ticket }] = rest[..] else { panic!("no barrier but {rest:?}") };
     node.input(Input::Feed(Feed::Barrier(ticket)));
     assert_eq!(node.take_replies(2), [(0, Ok(Answer::Synced))]);
+    node.input(Input::Unary { conn: ConnId(3), op: Op::Close });
+    assert!(matches!(node.take_replies(3)[..], [(0, Err(OpError::BadArguments(_)))]));
     assert!(node.server.conns.is_empty());
 }
 
@@ -478,10 +511,48 @@ fn a_client_ends_its_session_and_the_stream_ends_well() {
     let (mut node, mut log, session) = with_session(Role::Following);
     node.ask(1, 1, vec![create("/a"), Op::Close]);
     log.round(&mut node);
-    let replies = node.take_replies(1);
-    assert_eq!(replies[1], (1, Ok(Answer::Closed)));
+    assert_eq!(node.take_replies(1).len(), 1, "first what is before it");
+    log.round(&mut node);
+    assert_eq!(node.take_replies(1), [(1, Ok(Answer::Closed))]);
     assert_eq!(node.closed, [(ConnId(1), Ok(()))]);
     assert!(node.server.state().session(session).is_none());
+}
+
+#[test]
+fn a_session_is_not_closed_before_a_write_that_has_to_be_sent_again() {
+    let (mut node, mut log, session) = with_session(Role::Following);
+    node.ask(1, 1, vec![create("/a"), Op::Close]);
+    let [Ask::Submit { ticket, .. }] = node.asks[..] else { panic!("the create alone, not {:?}", node.asks) };
+    node.asks.clear();
+    node.input(Input::Feed(Feed::Refused { ticket, why: Refusal::Full }));
+    assert!(matches!(node.closed[..], [(ConnId(1), Err(OpError::Overloaded(_)))]));
+    node.resume(2, session, 1, Zxid::ZERO);
+    node.ask(2, 1, vec![create("/a"), Op::Close]);
+    log.round(&mut node);
+    log.round(&mut node);
+    assert!(matches!(node.take_replies(2)[..], [(0, Ok(Answer::Write(_))), (1, Ok(Answer::Closed))]));
+}
+
+#[test]
+fn a_write_without_a_session_that_may_still_be_carried_out_does_not_end_as_refused() {
+    let (mut node, mut log) = (Node::serving(1, Role::Following), Log::default());
+    node.status(Role::Looking, false);
+    for (conn, op) in [(1, create("/a")), (2, Op::Sync)] {
+        node.input(Input::Unary { conn: ConnId(conn), op });
+    }
+    node.pass(Duration::from_secs(11));
+    // Parked for as long, a write of the same node would be refused by the quorum; this one it has not given up.
+    assert!(
+        matches!(
+            &node.closed[..],
+            [(ConnId(1), Err(OpError::Unknown(_))), (ConnId(2), Err(OpError::Unavailable(_)))]
+        ),
+        "{:?}",
+        node.closed
+    );
+    node.status(Role::Following, true);
+    log.round(&mut node);
+    assert_eq!(node.server.state().tree().len(), 2, "carried out");
 }
 
 #[test]

@@ -1,0 +1,102 @@
+//! A server that has lost a part of its log and knows it.
+
+use api::ports::Role;
+
+use crate::ghost::Answer;
+use crate::world::{INIT_LIMIT, World, z};
+
+/// Servers 2 and 3 have committed something that server 1 lacks; then server 2 loses it.
+fn damaged() -> World {
+    let mut w = World::new(3, 0);
+    w.elect_all(3);
+    w.crash(1);
+    for payload in ["a", "b", "c"] {
+        w.submit(3, payload);
+    }
+    w.settle();
+    assert_eq!(w.committed().len(), 3);
+    w.crash(2);
+    w.damage(2, z(1, 1));
+    w
+}
+
+#[test]
+fn a_damaged_log_heals_from_the_leader_and_its_server_counts_again() {
+    let mut w = damaged();
+    w.restart(1);
+    w.restart(2);
+    w.settle();
+    w.fair_election();
+    w.settle();
+    assert_eq!(w.log(2), w.log(3));
+    assert!(w.serving(2) && !w.nodes[&2].disk.stored.damaged);
+    // It stands and counts: without it there is no quorum now.
+    w.crash(1);
+    let ticket = w.submit(3, "d");
+    w.settle();
+    assert_eq!(w.answer(3, ticket), Some(Answer::Applied));
+    w.crash(3);
+    w.settle();
+    assert!(w.nodes[&2].candidate.unwrap().is_some());
+}
+
+#[test]
+fn the_promise_of_a_server_with_a_hole_makes_no_quorum() {
+    // Only 3 has everything that was committed. Together, 1 and 2 could undo it.
+    let mut w = damaged();
+    w.crash(3);
+    w.restart(1);
+    w.restart(2);
+    w.settle();
+    assert!(w.nodes[&2].candidate.unwrap().is_none(), "it does not stand");
+    w.elect(1, &[1, 2]);
+    w.settle();
+    w.run(INIT_LIMIT / 2);
+    assert!(!w.serving(1) && !w.serving(2));
+    assert_eq!(w.role(1), Role::Leading, "it waits for somebody who can vouch");
+    w.run(INIT_LIMIT * 2);
+    assert!(!w.serving(1));
+
+    w.restart(3);
+    w.settle();
+    for _ in 0..4 {
+        w.fair_election();
+        w.run(INIT_LIMIT);
+    }
+    assert!(w.ids().into_iter().all(|id| w.serving(id)));
+    assert_eq!(w.committed(), ["a", "b", "c"]);
+}
+
+#[test]
+fn a_server_stays_damaged_over_restarts_until_it_has_synchronised() {
+    let mut w = damaged();
+    w.restart(2);
+    // It promises a new epoch, which proves nothing, and its log stays as it is.
+    w.restart(1);
+    w.settle();
+    w.elect(1, &[1, 2]);
+    w.crash(3);
+    w.settle();
+    assert!(w.nodes[&2].disk.stored.damaged);
+    w.crash(2);
+    w.restart(2);
+    w.settle();
+    assert!(w.nodes[&2].candidate.unwrap().is_none());
+}
+
+#[test]
+fn a_damaged_log_that_ends_later_than_the_leaders_makes_nobody_step_down() {
+    // Server 3 alone has a tail of an old epoch, and lost something before it: it can never lead.
+    let mut w = World::new(3, 0);
+    w.preload(1, z(0, 0), &[(1, 2)]);
+    w.preload(2, z(0, 0), &[(1, 2)]);
+    w.preload(3, z(0, 0), &[(1, 5)]);
+    w.crash(3);
+    w.damage(3, z(1, 4));
+    w.restart(3);
+    w.settle();
+    w.elect(2, &[1, 2, 3]);
+    w.settle();
+    assert!(w.ids().into_iter().all(|id| w.serving(id)));
+    assert_eq!(w.log(3), w.log(2));
+}

@@ -1,0 +1,193 @@
+//! All that a node keeps on disk, opened together.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use api::{Epoch, PeerId, Zxid};
+
+use crate::{
+    DataDir, Disk, EpochError, EpochFile, Epochs, IdentityError, Log, LogError, LogOptions, ReadError,
+    SnapshotError, SnapshotReport, Snapshots,
+};
+
+/// Log, epochs and snapshots of a node, which agree with each other.
+pub struct Storage {
+    /// Held for its lock.
+    pub data_dir: DataDir,
+    /// All of it is durable.
+    pub log: Log,
+    /// As stored; [`Storage::promises`] says what they mean together with the log.
+    pub epochs: EpochFile,
+    /// The newest is part of the log, or the log stands on it.
+    pub snapshots: Snapshots,
+    /// What opening the snapshots found.
+    pub snapshot_report: SnapshotReport,
+    /// If damage was found in the log: what it was, and the files that were put aside.
+    pub salvaged: Option<Salvaged>,
+    /// What the node has promised, and how much of that it still has.
+    pub promises: Epochs,
+}
+
+/// A log that was damaged, and made usable again.
+#[derive(Debug)]
+pub struct Salvaged {
+    /// What was found.
+    pub found: LogError,
+    /// What is no longer part of the log; may be deleted.
+    pub aside: Vec<PathBuf>,
+}
+
+/// Whose data it is, and how to keep it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StorageOptions {
+    /// Name of the ensemble.
+    pub ensemble: String,
+    /// The node.
+    pub id: PeerId,
+    /// As [`LogOptions::segment_bytes`].
+    pub segment_bytes: u64,
+    /// As [`LogOptions::window_bytes`].
+    pub window_bytes: usize,
+    /// As [`LogOptions::index_interval_bytes`].
+    pub index_interval_bytes: u64,
+    /// Whether there are others from whom a damaged log can be healed. If not, damage is an error.
+    pub may_heal: bool,
+}
+
+/// Why the data of a node cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// The data directory is not ours, or in use.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The log is damaged, and there is nobody to heal it from.
+    #[error(
+        "{0}; but there is no other voter here that it could heal from. Nothing was changed: restore the data directory \
+         from a backup, or move it away and import the data anew"
+    )]
+    Damaged(LogError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The epochs are damaged or cannot be read.
+    #[error(transparent)]
+    Epochs(#[from] EpochError),
+    /// The snapshots cannot be read.
+    #[error(transparent)]
+    Snapshots(#[from] SnapshotError),
+    /// Two facts on the disk exclude each other.
+    #[error("{0}")]
+    Contradiction(String),
+}
+
+impl Storage {
+    /// Claims the data directory, and recovers what is in it: a torn tail of the log is cut, a synchronisation that a crash
+    /// interrupted is completed or undone, and what is damaged in the log is put aside, once it is noted that this node
+    /// has lost something.
+    ///
+    /// # Errors
+    /// See [`StorageError`]; nothing that was promised is changed then.
+    pub fn open(disk: &Arc<dyn Disk>, dir: &Path, options: &StorageOptions) -> Result<Storage, StorageError> {
+        let data_dir = DataDir::claim(disk.as_ref(), dir, &options.ensemble, options.id)?;
+        let (snapshots, snapshot_report) = Snapshots::open(disk.clone(), &dir.join("snapshots"))?;
+        let mut epochs = EpochFile::load(disk.clone(), dir)?;
+        let log_options = LogOptions {
+            segment_bytes: options.segment_bytes,
+            window_bytes: options.window_bytes,
+            index_interval_bytes: options.index_interval_bytes,
+            // A node that has promised anything has a log.
+            may_create: !epochs.is_stored() && snapshots.latest().is_none() && snapshots.received().is_none(),
+        };
+        let log_dir = dir.join("log");
+        let mut salvaged = None;
+        let mut log = match Log::open(disk.clone(), &log_dir, log_options.clone()) {
+            Err(found @ LogError::Damaged { .. }) if options.may_heal => {
+                epochs.store(Epochs { damaged: true, ..epochs.epochs() })?;
+                let base = snapshots.latest().unwrap_or(Zxid::ZERO);
+                let aside = Log::salvage(disk.as_ref(), &log_dir, &log_options, base)?;
+                salvaged = Some(Salvaged { found, aside });
+                Log::open(disk.clone(), &log_dir, log_options)?
+            }
+            Err(found @ LogError::Damaged { .. }) => return Err(StorageError::Damaged(found)),
+            other => other?,
+        };
+        settle_received(&mut log, &snapshots)?;
+        if epochs.epochs().damaged
+            && let Some(snapshot) = snapshots.latest().filter(|&s| s > log.history().last())
+        {
+            log.reset(snapshot)?;
+        }
+        let promises = reconcile(&log, &epochs, &snapshots)?;
+        Ok(Storage { data_dir, log, epochs, snapshots, snapshot_report, salvaged, promises })
+    }
+}
+
+/// Ends what a crash may have left half done: a snapshot received from a leader, and the log begun anew behind it.
+fn settle_received(log: &mut Log, snapshots: &Snapshots) -> Result<(), StorageError> {
+    let Some(zxid) = snapshots.received() else { return Ok(()) };
+    let base = log.history().base();
+    if base == zxid {
+        snapshots.adopt_received(zxid)?;
+    } else if base == Zxid::ZERO || snapshots.latest().is_some_and(|own| log.history().contains(own)) {
+        // The log stands without it; the leader will send one again if it must.
+        snapshots.discard_received()?;
+    } else {
+        log.reset(zxid)?;
+        snapshots.adopt_received(zxid)?;
+    }
+    Ok(())
+}
+
+/// What the parts on the disk say together.
+fn reconcile(log: &Log, epochs: &EpochFile, snapshots: &Snapshots) -> Result<Epochs, StorageError> {
+    let stored = epochs.epochs();
+    let history = log.history();
+    let last = history.last().epoch();
+    if let Some(zxid) = snapshots.latest()
+        && !history.contains(zxid)
+    {
+        return Err(StorageError::Contradiction(format!(
+            "the log ends with {}, but there is a snapshot of {zxid}: the end of the log is lost. Move the data directory \
+             away; the node will be synchronised anew",
+            history.last()
+        )));
+    }
+    if stored.accepted < last {
+        return Err(StorageError::Contradiction(format!(
+            "the log ends in epoch {last}, but the epochs file says that no epoch above {} was ever promised: the file \
+             `epochs` was lost or comes from a backup. Move the data directory away; the node will be synchronised anew",
+            stored.accepted
+        )));
+    }
+    // A leader of a later epoch may have had the log cut back below the marker, before its own marker came; it had the
+    // promise of that epoch before.
+    if stored.current > last && stored.accepted == stored.current && !stored.damaged {
+        return Err(StorageError::Contradiction(format!(
+            "the log ends with {}, but this node had synchronised with the leader of epoch {}: the end of the log is \
+             lost. Move the data directory away; the node will be synchronised anew",
+            history.last(),
+            stored.current
+        )));
+    }
+    // The marker of an epoch is durable before the epoch is; a crash between the two is no contradiction.
+    let current: Epoch = stored.current.max(last);
+    let last_time_ms = stored.last_time_ms.max(last_time_ms(log)?);
+    Ok(Epochs { current, last_time_ms, ..stored })
+}
+
+/// The time in the last entry; 0 if there is none.
+fn last_time_ms(log: &Log) -> Result<i64, StorageError> {
+    let history = log.history();
+    let before = match history.spans() {
+        [] => return Ok(0),
+        [.., span] if span.last > 0 => Zxid(history.last().0 - 1),
+        [.., before, _] => Zxid::new(before.epoch, before.last),
+        [_] => history.base(),
+    };
+    // The base may be what stands directly before the last entry.
+    match log.reader().read_after(before.max(history.base()), history.last(), 1) {
+        Ok(entries) => Ok(entries.last().map_or(0, |e| e.time_ms)),
+        Err(ReadError::Log(error)) => Err(error.into()),
+        Err(ReadError::Purged { .. } | ReadError::NotThere { .. }) => Ok(0),
+    }
+}

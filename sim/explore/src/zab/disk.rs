@@ -1,0 +1,211 @@
+//! A disk and its log thread as data: operations wait in their order, each step makes one of them durable, and a crash
+//! forgets those that wait.
+
+use std::collections::VecDeque;
+
+use api::{Entry, Epoch, History, Zxid};
+use quorum_core::{Durable, Input};
+
+use super::fault::Fault;
+
+/// What survives a crash.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Stored {
+    pub(crate) accepted: Epoch,
+    pub(crate) current: Epoch,
+    /// The log stands on this; what is before it is in a snapshot only.
+    pub(crate) base: Zxid,
+    pub(crate) entries: Vec<Entry>,
+    /// Ascending.
+    pub(crate) snapshots: Vec<Zxid>,
+}
+
+/// An operation that was asked for and is not durable.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Op {
+    Append(Vec<Entry>),
+    Epochs(Epoch, Epoch),
+    Truncate(Zxid),
+    Install(Zxid),
+    Purge(Zxid),
+}
+
+#[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Disk {
+    pub(crate) stored: Stored,
+    pub(crate) queue: VecDeque<Op>,
+}
+
+/// Whether two entries are the same. Time and payload are the same for all here, so that it is enough to compare the
+/// rest.
+pub(crate) fn same(a: &Entry, b: &Entry) -> bool {
+    a.zxid == b.zxid && a.origin == b.origin
+}
+
+impl Stored {
+    /// With the very same content.
+    pub(crate) fn has_entry(&self, entry: &Entry) -> bool {
+        entry.zxid <= self.base || self.entries.iter().any(|e| same(e, entry))
+    }
+
+    pub(crate) fn last(&self) -> Zxid {
+        self.entries.last().map_or(self.base, |e| e.zxid)
+    }
+
+    pub(crate) fn has(&self, zxid: Zxid) -> bool {
+        zxid <= self.base || self.entries.iter().any(|e| e.zxid == zxid)
+    }
+
+    /// The epoch with which the server would come up.
+    pub(crate) fn recovered_epoch(&self) -> Epoch {
+        self.current.max(self.last().epoch())
+    }
+
+    fn history(&self) -> Result<History, String> {
+        let mut history = History::from_base(self.base);
+        match self.entries.iter().find(|e| !history.append(e.zxid)) {
+            None => Ok(history),
+            Some(e) => Err(format!("I14: {} does not follow in the log on disk", e.zxid)),
+        }
+    }
+
+    /// What a server finds when it comes up; the rules are those of `reconcile` in quorum-svc.
+    pub(crate) fn recover(&self, fault: Fault) -> Result<Durable, String> {
+        let history = self.history()?;
+        let last = self.last().epoch();
+        let snapshot = self.snapshots.last().copied();
+        if let Some(zxid) = snapshot.filter(|&z| self.base != Zxid::ZERO && z < self.base) {
+            return Err(format!("I15: the log starts behind {}, the newest snapshot is {zxid}", self.base));
+        }
+        if self.accepted < last {
+            return Err(format!("I9: the log ends in epoch {last}, promised is {}", self.accepted));
+        }
+        if self.current > last && self.accepted == self.current {
+            return Err(format!(
+                "I9: the log ends with {}, synchronised is epoch {}",
+                self.last(),
+                self.current
+            ));
+        }
+        Ok(Durable {
+            accepted_epoch: self.accepted,
+            // An entry of an epoch proves that the whole start of that epoch is there.
+            current_epoch: match fault {
+                Fault::EpochForgotten => self.current,
+                _ => self.recovered_epoch(),
+            },
+            history,
+            snapshot,
+            last_time_ms: 0,
+        })
+    }
+
+    fn carry_out(&mut self, op: Op, fault: Fault) -> Result<Input, String> {
+        match op {
+            Op::Append(entries) => {
+                for e in entries {
+                    if !e.zxid.follows(self.last()) {
+                        return Err(format!("I14: {} is written behind {}", e.zxid, self.last()));
+                    }
+                    self.entries.push(e);
+                }
+                if self.last().epoch() > self.accepted && fault.checks_promises() {
+                    return Err(format!("I9: {} without a promise of its epoch", self.last()));
+                }
+                Ok(Input::Persisted { upto: self.last() })
+            }
+            Op::Epochs(accepted, current) => {
+                if accepted < self.accepted || current < self.current || current > accepted {
+                    return Err(format!("I9: epochs go to {accepted}, {current}"));
+                }
+                if current > self.current && !self.has(Zxid::marker(current)) && fault.checks_promises() {
+                    return Err(format!("I10: epoch {current} is durable before its marker"));
+                }
+                if fault != Fault::PromiseForgotten || current > self.current {
+                    self.accepted = accepted;
+                }
+                if fault != Fault::EpochForgotten {
+                    self.current = current;
+                }
+                Ok(Input::EpochsPersisted)
+            }
+            Op::Truncate(to) => {
+                if !self.has(to) || to < self.base {
+                    return Err(format!("I14: cut back to {to}, which is not in the log"));
+                }
+                if fault != Fault::TruncIgnored {
+                    self.entries.retain(|e| e.zxid <= to);
+                }
+                Ok(Input::Truncated)
+            }
+            Op::Install(zxid) => {
+                if !self.snapshots.contains(&zxid) {
+                    return Err(format!("I15: the log stands on a snapshot of {zxid} that is not durable"));
+                }
+                self.base = zxid;
+                self.entries.clear();
+                Ok(Input::SnapshotInstalled)
+            }
+            Op::Purge(upto) => {
+                if !self.snapshots.iter().any(|&z| z >= upto && self.has(z)) {
+                    return Err(format!("I15: purged up to {upto}, which no snapshot covers"));
+                }
+                self.base = self.base.max(upto);
+                let base = self.base;
+                self.entries.retain(|e| e.zxid > base);
+                Ok(Input::Purged { base })
+            }
+        }
+    }
+}
+
+impl Disk {
+    /// Makes the next operation durable; what the core is to be told of it.
+    pub(crate) fn step(&mut self, fault: Fault) -> Result<Option<Input>, String> {
+        let next = match fault {
+            Fault::EpochBeforeLog => {
+                self.queue.iter().position(|op| matches!(op, Op::Epochs(..))).unwrap_or(0)
+            }
+            _ => 0,
+        };
+        let Some(op) = self.queue.remove(next) else { return Ok(None) };
+        self.stored.carry_out(op, fault).map(Some)
+    }
+
+    /// How many entries of the append that is under way may reach the disk without it being done.
+    pub(crate) fn torn(&self) -> usize {
+        match self.queue.front() {
+            Some(Op::Append(entries)) => entries.len() - 1,
+            _ => 0,
+        }
+    }
+
+    /// Power is lost when the first `entries` of the append that is under way have reached the disk.
+    pub(crate) fn crash(&mut self, entries: usize, fault: Fault) -> Result<(), String> {
+        if let Some(Op::Append(mut batch)) = self.queue.pop_front()
+            && entries > 0
+        {
+            batch.truncate(entries);
+            self.stored.carry_out(Op::Append(batch), fault)?;
+        }
+        self.queue.clear();
+        Ok(())
+    }
+
+    /// The log as its readers see it, durable or not: where it starts, and its entries.
+    pub(crate) fn view(&self) -> (Zxid, Vec<Entry>) {
+        let (mut base, mut entries) = (self.stored.base, self.stored.entries.clone());
+        for op in &self.queue {
+            match op {
+                Op::Append(batch) => entries.extend(batch.iter().cloned()),
+                Op::Truncate(to) => entries.retain(|e| e.zxid <= *to),
+                Op::Install(zxid) => {
+                    base = *zxid;
+                    entries.clear();
+                }
+                Op::Epochs(..) | Op::Purge(_) => {}
+            }
+        }
+        (base, entries)
+    }
+}

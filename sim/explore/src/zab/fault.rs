@@ -1,0 +1,30 @@
+//! Planted bugs. An explorer that does not find them proves nothing when it finds none.
+
+/// What is wrong with the servers on purpose.
+///
+/// With any of them the checks of single promises (I9, I10) are off, which would see most of these at their first
+/// step: found are their consequences.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub enum Fault {
+    /// Nothing.
+    #[default]
+    None,
+    /// The log thread reports entries durable when they are merely queued, so acks leave too early.
+    AckBeforeDurable,
+    /// A promised epoch is acknowledged but not on the disk until its synchronisation ends.
+    PromiseForgotten,
+    /// The epoch becomes durable before the log that belongs to it (ZOOKEEPER-4643).
+    EpochBeforeLog,
+    /// The epoch of the leader that a server synchronised with is never stored, nor is it taken from the log.
+    EpochForgotten,
+    /// The disk does not cut the log back, but says so.
+    TruncIgnored,
+    /// The cores take the observer for a voter.
+    ObserverCounts,
+}
+
+impl Fault {
+    pub(crate) fn checks_promises(self) -> bool {
+        self == Fault::None
+    }
+}

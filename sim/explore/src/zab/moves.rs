@@ -1,0 +1,94 @@
+//! What can happen in a state.
+
+use api::ports::Role;
+
+use super::bounds::Left;
+use super::net::peer;
+use super::{Action, NET, Start, State, Zab};
+
+impl Zab {
+    /// What connections and disks do by themselves.
+    pub(super) fn deliveries(&self, state: &State, into: &mut Vec<Action>) {
+        let net = self.nets.get(state[NET]);
+        for link in &net.links {
+            if link.leader_open && !link.up.is_empty() {
+                into.push(Action::Up(link.conn));
+            }
+            if link.learner_open && !link.down.is_empty() {
+                into.push(Action::Down(link.conn));
+            }
+            if link.leader_open && link.up_ended {
+                into.push(Action::UpEnds(link.conn));
+            }
+            if link.learner_open && link.down_ended {
+                into.push(Action::DownEnds(link.conn));
+            }
+        }
+        for i in 0..self.count() {
+            if !self.server(state, i).disk.queue.is_empty() {
+                into.push(Action::Disk(i));
+            }
+        }
+    }
+
+    /// Who may be told by the election that it leads, or whom to follow. While nobody has led, the servers are
+    /// interchangeable if they start alike, so that it is enough to look at runs in which server 1 is the first to lead
+    /// and server 2 follows before server 3 does.
+    pub(super) fn elections(&self, state: &State, left: &Left, into: &mut Vec<Action>) {
+        let alike = matches!(self.setup.start, Start::Fresh | Start::Written) && self.setup.voters == 3;
+        for i in (0..self.count()).filter(|&i| self.server(state, i).electing) {
+            let voter = self.ensemble.is_voter(peer(i));
+            if voter && left.of.elections > 0 && (left.led || i == 0 || !alike) {
+                into.push(Action::Lead(i));
+            }
+            if alike && i == 2 && !left.followed {
+                continue;
+            }
+            for l in (0..self.count()).filter(|&l| l != i && self.ensemble.is_voter(peer(l))) {
+                // It leads, or may be about to.
+                if self.facts(state, l).role == Role::Leading
+                    || (self.server(state, l).electing && left.of.elections > 0)
+                {
+                    into.push(Action::Follow(i, l));
+                }
+            }
+        }
+    }
+
+    pub(super) fn faults(&self, state: &State, left: &Left, into: &mut Vec<Action>) {
+        for i in 0..self.count() {
+            let facts = self.facts(state, i);
+            if left.of.crashes > 0 {
+                into.extend((0..=facts.torn).map(|n| Action::Crash(i, n)));
+            }
+            if left.of.wipes > 0 {
+                into.push(Action::Wipe(i));
+            }
+            if left.of.timeouts > 0 && facts.role != Role::Looking {
+                into.push(Action::GiveUp(i));
+            }
+        }
+        if left.of.cuts > 0 {
+            let net = self.nets.get(state[NET]);
+            let whole = net.links.iter().filter(|l| !l.up_ended && !l.down_ended);
+            into.extend(whole.map(|l| Action::Cut(l.conn)));
+        }
+    }
+
+    pub(super) fn requests(&self, state: &State, left: &Left, into: &mut Vec<Action>) {
+        for i in 0..self.count() {
+            let facts = self.facts(state, i);
+            // What is submitted while the server does not serve waits there until it does: the same as submitting then.
+            if facts.serving && left.of.writes > 0 {
+                into.push(Action::Submit(i));
+            }
+            if facts.serving && left.of.barriers > 0 {
+                into.push(Action::Barrier(i));
+            }
+            let server = self.server(state, i);
+            if left.of.snapshots > 0 && Some(&server.applied) > server.disk.stored.snapshots.last() {
+                into.push(Action::SaveSnapshot(i));
+            }
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Where the servers stand at first.
+
+use api::{Entry, Epoch, Origin, Ticket, Zxid};
+use bytes::Bytes;
+
+use super::disk::Stored;
+use super::ghost::{Ghost, Write};
+use super::net::peer;
+use super::{Start, Zab};
+
+impl Zab {
+    /// What each server finds at first, and what of it is committed.
+    pub(super) fn first_disks(&self) -> (Vec<Stored>, Ghost) {
+        let mut ghost = Ghost::default();
+        let mut disks = vec![Stored::default(); self.count()];
+        if self.setup.start == Start::Fresh {
+            return (disks, ghost);
+        }
+        let epoch = Epoch(1);
+        let marker = Entry::marker(epoch, 0);
+        let write = |n: u32| {
+            let origin = Some(Origin { peer: peer(0), ticket: Ticket(u64::from(n)) });
+            Entry { zxid: Zxid::new(epoch, n), time_ms: 0, origin, payload: Bytes::new() }
+        };
+        let (writes, behind) = match self.setup.start {
+            Start::Behind | Start::Purged => (2, 2),
+            Start::Blank => (1, 1),
+            Start::Written | Start::Fresh => (1, 2),
+        };
+        let log: Vec<Entry> = [marker].into_iter().chain((1..=writes).map(write)).collect();
+        ghost.opened.push((epoch, peer(0)));
+        ghost.established = epoch;
+        ghost.writes = vec![Write { asker: peer(0), answer: None, gone: true }; writes as usize];
+        for (i, disk) in disks.iter_mut().enumerate() {
+            (disk.accepted, disk.current) = (epoch, epoch);
+            disk.entries = log.clone();
+            if i == 2 {
+                disk.entries.truncate(behind);
+            } else if self.setup.start == Start::Purged {
+                disk.base = Zxid::new(epoch, writes);
+                disk.snapshots.push(disk.base);
+                disk.entries.clear();
+            }
+        }
+        ghost.committed = log;
+        (disks, ghost)
+    }
+}

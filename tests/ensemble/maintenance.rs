@@ -1,0 +1,123 @@
+//! What operators do, and what disks do to them.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use client_sdk::{Client, CreateMode, Options};
+
+use crate::harness::{Ensemble, PATIENCE, alive, blocking, eventually, signal};
+
+/// Writes one after the other until told to stop; returns how many, and how long the longest took.
+async fn count(client: Client, stop: tokio::sync::oneshot::Receiver<()>) -> (i32, Duration) {
+    let (mut version, mut longest) = (0, Duration::ZERO);
+    while stop.is_empty() {
+        let begin = Instant::now();
+        // Each expects the version that the one before left: a write that is lost or carried out twice is an error.
+        client.set("/count", version.to_string(), Some(version)).await.unwrap();
+        longest = longest.max(begin.elapsed());
+        version += 1;
+    }
+    (version, longest)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s5_a_leader_that_is_asked_to_stop_hands_over_and_its_clients_see_only_latency() {
+    let mut ensemble = Ensemble::start();
+    let client = Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap();
+    client.create("/count", "", CreateMode::default()).await.unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let counter = tokio::spawn(count(client.clone(), stopped));
+    // One after the other, as in a rolling restart that begins with the leader.
+    for _ in 0..3 {
+        ensemble = blocking(ensemble, |e| {
+            let leader = e.leader();
+            let pid = e.pid(leader);
+            signal(pid, "TERM");
+            eventually("the old leader ends by itself", || e.gone(leader, pid));
+            let text = std::fs::read_to_string(e.dir.join(format!("node-{leader}/log"))).unwrap();
+            assert!(text.contains("this server is about to stop"), "it handed over");
+            assert!(!text.contains("nobody took over"));
+            assert_ne!(e.leader(), leader);
+            e.start_node(leader);
+            e.all_serve();
+        })
+        .await;
+    }
+    stop.send(()).unwrap();
+    let (writes, longest) = tokio::time::timeout(PATIENCE, counter).await.expect("writes go on").unwrap();
+    let (_, stat) = client.get("/count").await.unwrap();
+    assert_eq!(stat.version, writes);
+    println!("{writes} writes while three leaders handed over; the longest took {longest:?}");
+    blocking(ensemble, |e| e.agree()).await;
+}
+
+/// The first segment of a node's log.
+fn segment(ensemble: &Ensemble, id: usize) -> PathBuf {
+    let dir = ensemble.dir.join(format!("node-{id}/data/log"));
+    let files = std::fs::read_dir(&dir).unwrap().map(|f| f.unwrap().path());
+    files.filter(|f| f.extension().is_some_and(|e| e == "log")).min().expect("a segment")
+}
+
+fn flip(path: &Path, at: u64) {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], at).unwrap();
+}
+
+#[test]
+fn f9_a_record_that_the_disk_has_damaged_heals_from_the_leader() {
+    let mut ensemble = Ensemble::start();
+    for i in 0..20 {
+        ensemble.ok(&["create", &format!("/z{i}"), "a value of some length, to be damaged later"]);
+    }
+    ensemble.agree();
+    let victim = (1..=3).find(|&id| id != ensemble.leader()).unwrap();
+    let log = segment(&ensemble, victim);
+    ensemble.kill9(victim);
+    flip(&log, 700);
+    // The checkpoint knows what the log has lost. Without it, the node has nothing but the leader.
+    std::fs::remove_dir_all(ensemble.dir.join(format!("node-{victim}/data/table"))).unwrap();
+    ensemble.ok(&["create", "/meanwhile", ""]);
+    ensemble.start_node(victim);
+    ensemble.agree();
+    let text = std::fs::read_to_string(ensemble.dir.join(format!("node-{victim}/log"))).unwrap();
+    assert!(text.contains("the log was damaged; this node does not vote until"), "it says what happened");
+    let aside = log.with_extension("log.damaged");
+    assert!(aside.exists(), "{} is kept", aside.display());
+    // It counts again: without it there is no quorum now.
+    let other = (1..=3).find(|&id| id != ensemble.leader() && id != victim).unwrap();
+    ensemble.kill9(other);
+    ensemble.ok(&["create", "/healed", ""]);
+    ensemble.kill9(victim);
+    ensemble.start_node(victim);
+    ensemble.start_node(other);
+    ensemble.agree();
+}
+
+#[test]
+fn f9_of_two_damaged_logs_in_three_nothing_committed_is_lost() {
+    let mut ensemble = Ensemble::start();
+    for i in 0..20 {
+        ensemble.ok(&["create", &format!("/z{i}"), "a value of some length, to be damaged later"]);
+    }
+    ensemble.agree();
+    let leader = ensemble.leader();
+    let victims: Vec<usize> = (1..=3).filter(|&id| id != leader).collect();
+    ensemble.kill9_all();
+    for &id in &victims {
+        flip(&segment(&ensemble, id), 700);
+    }
+    // The two of them may not make a quorum of what is left to them.
+    victims.iter().for_each(|&id| ensemble.start_node(id));
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(ensemble.status().iter().all(|n| n["role"] != "leader"));
+    // Nor can the third one know that it has everything: it says so, and waits.
+    ensemble.start_node(leader);
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(!ensemble.run(&["get", "/z0", "--timeout", "2s"]).status.success());
+    let pids: Vec<u32> = (1..=3).map(|id| ensemble.pid(id)).collect();
+    drop(ensemble);
+    assert!(pids.into_iter().all(|pid| !alive(pid)));
+}
