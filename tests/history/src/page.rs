@@ -143,8 +143,8 @@ impl Drawing {
     fn bar(&self, index: usize, operation: &Operation, y: f64, html: &mut String) {
         let x = self.x(operation.called);
         let end = operation.returned.map_or(x + OPEN_WIDTH, |returned| self.x(returned));
-        let width = (end - x).max(2.0);
         let bad = self.bad == Some(index);
+        let width = (end - x).max(if bad { BAD_WIDTH } else { 2.0 });
         let (id, mark) = if bad { (" id=\"bad\"", " bad") } else { ("", "") };
         let _ = write!(
             html,
@@ -210,6 +210,7 @@ const AXIS: f64 = 18.0;
 const MARGIN: f64 = 70.0;
 const GAP: f64 = 2.0;
 const OPEN_WIDTH: f64 = 40.0;
+const BAD_WIDTH: f64 = 8.0;
 const TYPICAL_WIDTH: f64 = 24.0;
 const TICK_WIDTH: f64 = 110.0;
 const WIDTH_MAX: f64 = 400_000.0;

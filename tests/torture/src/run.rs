@@ -76,8 +76,11 @@ async fn whole(args: &Args, seed: u64, faults: Vec<Fault>, place: &mut Place) ->
 
     let logs: Vec<_> = ensemble.ids().into_iter().map(|id| ensemble.log_dir(id)).collect();
     let history = seen.history;
+    println!("checking {} operations ...", history.operations.len());
     let checking = Instant::now();
-    let checked = verdict::check(&history, &logs);
+    // Takes a while, in which Ctrl-C shall work.
+    let check = move || (verdict::check(&history, &logs), history);
+    let (checked, history) = tokio::task::spawn_blocking(check).await.context("the checkers broke down")?;
     problems.extend(checked.problems.iter().cloned());
     let report = Report { seed, epoch, serves, agrees, checked: &checked, tormentor: &tormentor };
     report.print(&history, checking.elapsed());
