@@ -4,9 +4,10 @@ use std::{
     fmt::Write as _,
     fs,
     net::{Ipv4Addr, SocketAddr},
+    os::unix::process::ExitStatusExt as _,
     path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -29,6 +30,7 @@ struct Node {
     id: u32,
     /// `None` while it is down.
     process: Option<Child>,
+    started: Instant,
 }
 
 /// A node that ended without being asked to.
@@ -44,7 +46,7 @@ impl Ensemble {
     pub(crate) async fn prepare(dir: &Path, nodes: u32, segment_mib: u64) -> Result<Ensemble> {
         let ports = Ports::reserve()?;
         let ids: Vec<u32> = (1..=nodes).collect();
-        let nodes = ids.iter().map(|&id| Node { id, process: None }).collect();
+        let nodes = ids.iter().map(|&id| Node { id, process: None, started: Instant::now() }).collect();
         let ensemble = Ensemble { dir: dir.to_owned(), ports, network: Proxy::new(), nodes };
         for &id in &ids {
             let folder = ensemble.folder(id);
@@ -139,6 +141,7 @@ impl Ensemble {
             .kill_on_drop(true)
             .spawn();
         node.process = Some(child.with_context(|| format!("cannot start node {id}"))?);
+        node.started = Instant::now();
         Ok(())
     }
 
@@ -160,18 +163,19 @@ impl Ensemble {
     /// SIGTERM, and after `patience` kill -9. Returns whether it ended in time and in order.
     pub(crate) async fn stop(&mut self, id: u32, patience: Duration) -> bool {
         self.signal(id, Signal::TERM);
-        let Some(process) = self.process(id) else { return true };
+        let Some(node) = self.nodes.iter_mut().find(|n| n.id == id) else { return true };
+        // A process that has only begun does not listen for signals yet, and ends by them.
+        let beginning = node.started.elapsed() < BEGINNING;
+        let Some(process) = node.process.as_mut() else { return true };
         let ended = tokio::time::timeout(patience, process.wait()).await;
-        let orderly = matches!(ended, Ok(Ok(status)) if status.success());
+        let by_signal = |status: &ExitStatus| status.signal() == Some(Signal::TERM.as_raw());
+        let orderly =
+            matches!(&ended, Ok(Ok(status)) if status.success() || (beginning && by_signal(status)));
         if ended.is_err() {
             self.signal(id, Signal::KILL);
         }
         self.gone(id).await;
         orderly
-    }
-
-    fn process(&mut self, id: u32) -> Option<&mut Child> {
-        self.nodes.iter_mut().find(|n| n.id == id)?.process.as_mut()
     }
 
     async fn gone(&mut self, id: u32) {
@@ -227,6 +231,9 @@ impl Ensemble {
         status
     }
 }
+
+/// A node listens for signals long before it is so old.
+const BEGINNING: Duration = Duration::from_secs(2);
 
 const STATUS_LIMIT: Duration = Duration::from_millis(500);
 const LAST_LINES: usize = 15;

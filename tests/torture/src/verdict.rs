@@ -14,7 +14,7 @@ use crate::{ensemble::Ensemble, logs};
 const AGREES_WITHIN: Duration = Duration::from_secs(30);
 
 /// Steps for each group of znodes: a few seconds, and some hundred megabytes, at most.
-const STEPS_MAX: u64 = 1_000_000;
+const STEPS_MAX: u64 = 500_000;
 
 /// Waits until all nodes serve and have applied the same, and compares their digests. Returns how long that took.
 ///
