@@ -1,5 +1,5 @@
 use std::{
-    future::Future,
+    future::{self, Future},
     hash::{BuildHasher as _, Hasher as _, RandomState},
     pin::{Pin, pin},
     sync::Arc,
@@ -9,7 +9,7 @@ use std::{
 
 use api::{
     Create, CreateMode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome,
-    SessionId, Stat, Write, WriteOutcome,
+    SessionId, Stat, Write, WriteOutcome, Zxid,
 };
 use bytes::Bytes;
 use client_core::{Failure, Fate, Machine, Op, Outcome};
@@ -253,11 +253,7 @@ impl Client {
     /// # Errors
     /// As [`Client::create`].
     pub async fn sync(&self) -> Result<(), ClientError> {
-        let done = |outcome| match outcome {
-            Outcome::Sync => Ok(()),
-            other => Err(other),
-        };
-        self.enqueue(Op::Sync, self.op_timeout, done).await.await
+        self.submit_sync().await.await
     }
 
     /// Enqueues a write: later requests of this client take effect behind it, whether it is awaited or not. Returns
@@ -274,6 +270,15 @@ impl Client {
     /// Enqueues a read, as [`Client::submit`] does a write. It sees all writes enqueued before it.
     pub async fn read(&self, read: Read) -> Pending<ReadOutcome> {
         self.read_with(read, ReadLevel::Local).await
+    }
+
+    /// Enqueues a [`Client::sync`], as [`Client::submit`] does a write.
+    pub async fn submit_sync(&self) -> Pending<()> {
+        let done = |outcome| match outcome {
+            Outcome::Sync => Ok(()),
+            other => Err(other),
+        };
+        self.enqueue(Op::Sync, self.op_timeout, done).await
     }
 
     /// Enqueues a read whose answer is as fresh as `level` says. It sees all writes enqueued before it and none that
@@ -315,8 +320,8 @@ impl Client {
         // Without the task, which only the end of the runtime stops early, there is nothing left to close.
         let _ = self.commands.send(Command::Close { end });
         match ended.await {
-            Ok(Ok(_)) | Err(_) => Ok(()),
-            Ok(Err(failure)) => Err(failure.into()),
+            Ok(End { result: Ok(_), .. }) | Err(_) => Ok(()),
+            Ok(End { result: Err(failure), .. }) => Err(failure.into()),
         }
     }
 
@@ -375,24 +380,34 @@ impl<T> Pending<T> {
     fn failed(failure: Failure, convert: Convert<T>) -> Pending<T> {
         Pending { state: State::Failed(failure), convert }
     }
+
+    /// The answer together with its zxid: of a write its place in the order, also if it was refused there; of a read or
+    /// a sync how far the node had applied. `None` if the request ended without an answer. What was answered at a zxid can
+    /// be seen by every client that reads at [`ReadLevel::AtLeast`] it.
+    pub async fn with_zxid(mut self) -> (Option<Zxid>, Result<T, ClientError>) {
+        future::poll_fn(|cx| self.poll_end(cx)).await
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<(Option<Zxid>, Result<T, ClientError>)> {
+        let End { zxid, result } = match &mut self.state {
+            State::Failed(failure) => End { zxid: None, result: Err(failure.clone()) },
+            // The task outlives its clients and ends every request, unless the runtime is shutting down.
+            State::Waiting(ended) => ready!(pin!(ended).poll(cx))
+                .unwrap_or(End { zxid: None, result: Err(Failure::Closed { fate: Fate::Unknown }) }),
+        };
+        let result = match result {
+            Ok(outcome) => (self.convert)(outcome).map_err(|other| mismatch(&other)),
+            Err(failure) => Err(failure.into()),
+        };
+        Poll::Ready((zxid, result))
+    }
 }
 
 impl<T> Future for Pending<T> {
     type Output = Result<T, ClientError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let end = match &mut this.state {
-            State::Failed(failure) => Err(failure.clone()),
-            // The task outlives its clients and ends every request, unless the runtime is shutting down.
-            State::Waiting(ended) => {
-                ready!(pin!(ended).poll(cx)).unwrap_or(Err(Failure::Closed { fate: Fate::Unknown }))
-            }
-        };
-        Poll::Ready(match end {
-            Ok(outcome) => (this.convert)(outcome).map_err(|other| mismatch(&other)),
-            Err(failure) => Err(failure.into()),
-        })
+        self.get_mut().poll_end(cx).map(|(_, result)| result)
     }
 }
 

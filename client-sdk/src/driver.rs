@@ -191,7 +191,7 @@ impl Driver {
                         }
                     });
                 }
-                Output::Done { ticket, result } => self.waiters.end(ticket, result),
+                Output::Done { ticket, zxid, result } => self.waiters.end(ticket, End { zxid, result }),
                 Output::Event(event) => self.on_event(event),
             }
         }

@@ -2,12 +2,17 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use api::Ticket;
+use api::{Ticket, Zxid};
 use client_core::{Failure, Outcome};
 use tokio::sync::{Semaphore, oneshot};
 
 /// How a request ended.
-pub(crate) type End = Result<Outcome, Failure>;
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct End {
+    /// Of the answer, if there was one.
+    pub(crate) zxid: Option<Zxid>,
+    pub(crate) result: Result<Outcome, Failure>,
+}
 
 /// The callers, by ticket. Requests end nearly in the order in which they came, so this is a queue with rare holes.
 #[derive(Debug)]
@@ -123,13 +128,14 @@ mod tests {
             ends.push(ended);
         }
         assert_eq!(tickets, [Ticket(0), Ticket(1)]);
-        waiters.end(Ticket(1), Ok(Outcome::Sync));
-        waiters.end(Ticket(1), Ok(Outcome::Ping));
+        let end = |result| End { zxid: None, result };
+        waiters.end(Ticket(1), end(Ok(Outcome::Sync)));
+        waiters.end(Ticket(1), end(Ok(Outcome::Ping)));
         assert_eq!(waiters.slots.len(), 2);
-        waiters.end(Ticket(0), Err(Failure::Full));
+        waiters.end(Ticket(0), end(Err(Failure::Full)));
         assert_eq!((waiters.first, waiters.slots.len()), (2, 0));
-        assert_eq!(ends[1].try_recv(), Ok(Ok(Outcome::Sync)));
-        assert_eq!(ends[0].try_recv(), Ok(Err(Failure::Full)));
+        assert_eq!(ends[1].try_recv(), Ok(end(Ok(Outcome::Sync))));
+        assert_eq!(ends[0].try_recv(), Ok(end(Err(Failure::Full))));
         assert!(room.try_take(100).is_none(), "not before it is given back");
         waiters.give_room_back();
         assert!(room.try_take(1000).is_some());

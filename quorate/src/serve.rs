@@ -1,6 +1,8 @@
 //! `quorate serve`: one node, all three services in one process.
 
-use std::{collections::BTreeMap, convert::Infallible, fmt::Display, fs, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap, convert::Infallible, fmt::Display, fs, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use api::{Ensemble, PeerId};
 use client_sdk::NodeMember;
@@ -11,6 +13,7 @@ use host::{
     listen::{self, Listener},
     shutdown::{self, drained},
 };
+use quorum_log::Disk;
 use quorum_svc::QuorumService;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use store_svc::StoreService;
@@ -31,7 +34,7 @@ use crate::{
 };
 
 /// Runs until a signal comes, or until a service stops by itself.
-pub(crate) async fn run(args: &Serve) -> Result<(), Failure> {
+pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure> {
     if let Some(parent) = args.exit_with_parent {
         end_with(parent)?;
     }
@@ -41,7 +44,7 @@ pub(crate) async fn run(args: &Serve) -> Result<(), Failure> {
     let shutdown = shutdown::on_signals_after(|| hand_over(opened)).doing("listen for signals")?;
     // Ports before data: who finds the port taken has touched nothing.
     let ports = Ports::bind(&node).await?;
-    let ran = serve(&node, ports, quorum, shutdown).await;
+    let ran = serve(&node, disk, ports, quorum, shutdown).await;
     if ran.is_ok() {
         tracing::info!("node {} has stopped", node.id);
     }
@@ -63,6 +66,7 @@ async fn hand_over(mut quorum: oneshot::Receiver<quorum_svc::Handle>) {
 /// Opens the services from below, election, quorum, store, and runs them. Hands the quorum out when it is open.
 async fn serve(
     node: &NodeConfig,
+    disk: Arc<dyn Disk>,
     ports: Ports,
     opened: oneshot::Sender<quorum_svc::Handle>,
     shutdown: CancellationToken,
@@ -70,8 +74,9 @@ async fn serve(
     let election = ElectionService::new(election_config(node)?, shutdown.clone())
         .map_err(|e| Failure::usage(e.to_string()))?;
     // Recovery blocks on the disk, and nothing else runs yet.
-    let quorum = QuorumService::open(quorum_config(node)?, election.handle.clone(), shutdown.clone())
-        .map_err(|e| Failure::refused(e.to_string()))?;
+    let quorum =
+        QuorumService::open_on(disk, quorum_config(node)?, election.handle.clone(), shutdown.clone())
+            .map_err(|e| Failure::refused(e.to_string()))?;
     // Nobody wants it any more if a signal came meanwhile.
     let _ = opened.send(quorum.handle());
     // The data directory is ours from here on; before, the file could be that of the process that has it.

@@ -87,7 +87,19 @@ impl<E: Election> QuorumService<E> {
         election: E,
         shutdown: CancellationToken,
     ) -> Result<QuorumService<E>, OpenError> {
-        let disk: Arc<dyn Disk> = Arc::new(FsDisk);
+        QuorumService::open_on(Arc::new(FsDisk), config, election, shutdown)
+    }
+
+    /// As [`QuorumService::open`], over another disk than the file system.
+    ///
+    /// # Errors
+    /// As [`QuorumService::open`].
+    pub fn open_on(
+        disk: Arc<dyn Disk>,
+        config: Config,
+        election: E,
+        shutdown: CancellationToken,
+    ) -> Result<QuorumService<E>, OpenError> {
         let me = config.core.me;
         let options = StorageOptions {
             ensemble: config.ensemble.clone(),

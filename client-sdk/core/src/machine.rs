@@ -159,14 +159,14 @@ impl Machine {
             _ if !self.has_room() => Failure::Full,
             _ => return self.queue.push(op, Some(ticket), deadline),
         };
-        self.done(ticket, Err(failure));
+        self.unanswered(ticket, Err(failure));
     }
 
     fn on_close(&mut self, now: Time, ticket: Option<Ticket>) {
         let nothing_to_close = self.session.is_none() && self.queue.is_empty();
         if self.is_closed() || nothing_to_close {
             if let Some(ticket) = ticket {
-                self.done(ticket, Ok(Outcome::Close));
+                self.unanswered(ticket, Ok(Outcome::Close));
             }
             if !self.is_closed() {
                 self.disconnect();
@@ -238,7 +238,7 @@ impl Machine {
             Err(error) if asks_again(error.code()) && !self.is_too_far_ahead(&error) => {
                 self.on_disconnected(now, error);
             }
-            result => self.on_answered(result, response.leaderless),
+            result => self.on_answered(response.zxid, result, response.leaderless),
         }
     }
 
@@ -249,7 +249,7 @@ impl Machine {
         error.code() == ErrorCode::Unavailable && matches!(read, Some(Op::Read(_, ReadLevel::AtLeast(_))))
     }
 
-    fn on_answered(&mut self, result: Result<Outcome, OpError>, leaderless: bool) {
+    fn on_answered(&mut self, zxid: Zxid, result: Result<Outcome, OpError>, leaderless: bool) {
         let Some(entry) = self.queue.pop_sent() else { return };
         self.backoff.succeeded();
         self.window = (self.window + 1).min(self.config.window_max);
@@ -270,7 +270,8 @@ impl Machine {
             }
         }
         if let Some(ticket) = entry.ticket {
-            self.done(ticket, result.map_err(Failure::Refused));
+            let result = result.map_err(Failure::Refused);
+            self.outputs.push_back(Output::Done { ticket, zxid: Some(zxid), result });
         }
         if entry.op == Op::Close {
             self.disconnect();
@@ -406,7 +407,7 @@ impl Machine {
                 (Op::Close, Failure::SessionLost { .. } | Failure::Closed { .. }) => Ok(Outcome::Close),
                 (_, failure) => Err(failure),
             };
-            self.done(*ticket, result);
+            self.unanswered(*ticket, result);
         }
     }
 
@@ -414,7 +415,7 @@ impl Machine {
 
     fn on_tick(&mut self, now: Time) {
         for (ticket, fate) in self.queue.expire(now) {
-            self.done(ticket, Err(Failure::TimedOut { fate }));
+            self.unanswered(ticket, Err(Failure::TimedOut { fate }));
         }
         if self.closing_until.is_some_and(|t| t <= now) {
             self.disconnect();
@@ -455,8 +456,8 @@ impl Machine {
         self.session.as_ref().map_or(self.config.session_timeout, |s| s.timeout) * 2 / 3
     }
 
-    fn done(&mut self, ticket: Ticket, result: Result<Outcome, Failure>) {
-        self.outputs.push_back(Output::Done { ticket, result });
+    fn unanswered(&mut self, ticket: Ticket, result: Result<Outcome, Failure>) {
+        self.outputs.push_back(Output::Done { ticket, zxid: None, result });
     }
 }
 

@@ -167,6 +167,9 @@ pub enum Output {
     Done {
         /// From the request.
         ticket: Ticket,
+        /// Of an answered write: its place in the order. Of an answered read or sync: how far the node had applied.
+        /// `None` if it ended without an answer.
+        zxid: Option<Zxid>,
         /// How.
         result: Result<Outcome, Failure>,
     },

@@ -98,7 +98,7 @@ impl World {
                         self.leave(link);
                     }
                 }
-                Output::Done { ticket, result } => {
+                Output::Done { ticket, result, .. } => {
                     let slot = &mut self.asked[ticket.0 as usize].1;
                     assert_eq!(slot.replace(result), None, "an end only once");
                 }

@@ -84,9 +84,18 @@ impl Script {
         batch.requests.iter().map(|r| (r.xid, r.number.map(|n| n.0))).collect()
     }
 
+    /// Checks that what ends by this answer ends with its zxid, which is then left out.
     fn answer(&mut self, xid: u64, result: Result<Outcome, OpError>) -> Vec<Output> {
-        let response = Response { xid, zxid: Zxid(0x1_0000_0000 + xid), result, leaderless: false };
-        self.give(Input::Responses { connection: self.connection(), responses: vec![response] })
+        let answered = Zxid(0x1_0000_0000 + xid);
+        let response = Response { xid, zxid: answered, result, leaderless: false };
+        let mut outputs =
+            self.give(Input::Responses { connection: self.connection(), responses: vec![response] });
+        for output in &mut outputs {
+            if let Output::Done { zxid, result: Ok(_) | Err(Failure::Refused(_)), .. } = output {
+                assert_eq!(zxid.take(), Some(answered));
+            }
+        }
+        outputs
     }
 
     fn disconnect(&mut self, error: OpError) -> Vec<Output> {
@@ -130,7 +139,7 @@ fn down() -> OpError {
 }
 
 fn done(ticket: u64, result: Result<Outcome, Failure>) -> Output {
-    Output::Done { ticket: Ticket(ticket), result }
+    Output::Done { ticket: Ticket(ticket), zxid: None, result }
 }
 
 fn connect(connection: u64, endpoint: usize, resume: bool, last_zxid: u64) -> Output {

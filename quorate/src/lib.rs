@@ -1,0 +1,71 @@
+//! The one binary of Quorate as a library: a node, a local ensemble, and the command line client.
+//!
+//! `main` does nothing but call [`run`]. So a test can be a node itself, over a disk of its own choice.
+
+mod args;
+mod bench;
+mod config_show;
+mod exit;
+mod output;
+mod serve;
+mod session;
+mod status;
+mod tree;
+mod up;
+mod verbs;
+
+use std::{ffi::OsString, process::ExitCode, sync::Arc};
+
+use clap::Parser as _;
+use quorum_log::Disk;
+
+use args::{Bench, Cli, Command, Config};
+use exit::{Doing as _, Failure};
+
+/// Does what the command line says, the name of the program first. A node keeps its log on `disk`, which is the file
+/// system everywhere but in tests. Returns what the process shall end with.
+///
+/// To be called on the main thread: the nodes of `up` end with the thread that started them. Faults of the command line
+/// itself, and `--help`, end the process.
+pub fn run(args: impl IntoIterator<Item = OsString>, disk: Arc<dyn Disk>) -> ExitCode {
+    let cli = Cli::parse_from(args);
+    match carry_out(cli.command, disk) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("quorate: {failure}");
+            failure.exit.into()
+        }
+    }
+}
+
+fn carry_out(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> {
+    // Log lines are for people who run a node; whoever runs a client wants its result.
+    let verbosity = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
+    host::telemetry::init(verbosity).map_err(|e| Failure::usage(e.to_string()))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().doing("start the runtime")?;
+    // On this thread and not in a task: the nodes of `up` end with the thread that started them.
+    let result = runtime.block_on(dispatch(command, disk));
+    // Does not wait for a thread that still reads a file or standard input.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> {
+    match command {
+        Command::Up(args) => up::run(&args).await,
+        Command::Serve(args) => serve::run(&args, disk).await,
+        Command::Create(args) => verbs::create(&args).await,
+        Command::Get(args) => verbs::get(&args).await,
+        Command::Set(args) => verbs::set(&args).await,
+        Command::Delete(args) => verbs::delete(&args).await,
+        Command::Stat(args) => verbs::stat(&args).await,
+        Command::Ls(args) => verbs::ls(&args).await,
+        Command::Sync(args) => verbs::sync(&args).await,
+        Command::Import(args) => tree::import::run(&args).await,
+        Command::Export(args) => tree::export::run(&args).await,
+        Command::Status(args) => status::run(&args).await,
+        Command::Bench(Bench::Write(args)) => bench::write(&args).await,
+        Command::Config(Config::Show(args)) => config_show::run(&args),
+    }
+}

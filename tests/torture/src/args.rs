@@ -1,0 +1,51 @@
+//! The command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Parser;
+
+/// Torments an ensemble of real processes and checks what its clients saw.
+///
+/// Starts nodes on this machine, joined by a network of our own that can be cut, and clients that record every call and
+/// answer. Faults come one after the other, some at the same time: kill -9, SIGSTOP, partitions, one-way silence, slow links,
+/// slow disks. Then everything heals, the ensemble has to serve again and all nodes have to agree, and two checkers look at
+/// what was recorded. Exits with 1, and keeps all evidence, if anything is wrong.
+#[derive(Parser, Debug)]
+#[command(
+    name = "torture",
+    version,
+    max_term_width = 110,
+    after_help = "\
+Examples:
+  cargo run --release -p torture -- --duration 60s
+  cargo run --release -p torture -- --duration 10m --nodes 5 --keep ./torture
+  cargo run --release -p torture -- --seed 7 --faults kill,pause
+
+`torture node` is for torture itself: the nodes are processes of this program."
+)]
+pub(crate) struct Args {
+    /// How long faults go on.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "60s", value_name = "TIME")]
+    pub(crate) duration: Duration,
+
+    /// How many nodes: 3 or 5.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=5), value_name = "N")]
+    pub(crate) nodes: u32,
+
+    /// Which faults, when, and what clients do. The same seed tries the same things; real processes never repeat exactly.
+    /// Chosen and printed if left out.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+
+    /// How many clients; every other one pipelines.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
+    pub(crate) clients: u32,
+
+    /// Only these faults, separated by commas; `none` for a quiet run.
+    #[arg(long, value_delimiter = ',', value_name = "FAULT")]
+    pub(crate) faults: Option<Vec<String>>,
+
+    /// Keep data directories, logs and the history here, also if nothing is wrong.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+}

@@ -1,0 +1,236 @@
+//! The clients: some ask one thing at a time, some pipeline.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::AtomicU64, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use api::{Create, CreateMode, Path, PeerId, Write};
+use client_sdk::{Client, Options};
+use history::{History, Outcome};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    chance::Chance,
+    operations::{Board, Choice, Chooser, TOP},
+    recorder::Recorder,
+};
+
+/// All clients of a run.
+pub(crate) struct Clients {
+    recorders: Vec<Recorder>,
+    /// By endpoint.
+    nodes: Arc<BTreeMap<String, PeerId>>,
+    /// Where their clock starts.
+    start: Instant,
+    tasks: JoinSet<Result<()>>,
+    stop: watch::Sender<bool>,
+    answered: Arc<AtomicU64>,
+}
+
+/// What they have seen.
+pub(crate) struct Seen {
+    pub(crate) history: History,
+    /// Clients whose calls had not all ended when [`PATIENCE`] was.
+    pub(crate) hanging: usize,
+    /// Clients that broke down.
+    pub(crate) broken: Vec<String>,
+}
+
+impl Clients {
+    /// Connects so many, and one more that makes the folders; lets them loose.
+    pub(crate) async fn start(
+        endpoints: &[String],
+        count: u32,
+        chance: &mut Chance,
+        start: Instant,
+    ) -> Result<Clients> {
+        let nodes: Arc<BTreeMap<String, PeerId>> =
+            Arc::new(endpoints.iter().cloned().zip((1..).map(PeerId)).collect());
+        let (stop, stopped) = watch::channel(false);
+        let answered = Arc::new(AtomicU64::new(0));
+        let board = Arc::new(Board::default());
+        let (recorders, tasks) = (Vec::new(), JoinSet::new());
+        let mut clients = Clients { recorders, nodes, start, tasks, stop, answered };
+        for number in 0..=count {
+            let client =
+                Client::connect(endpoints, options(number)).await.context("cannot connect a client")?;
+            let recorder = clients.record(number, client);
+            let (board, stopped) = (Arc::clone(&board), stopped.clone());
+            if number == 0 {
+                make_folder(&recorder, Path::new(TOP)?).await;
+                make_folder(&recorder, Board::folder(0)?).await;
+                clients.tasks.spawn(make_folders(recorder, board, stopped));
+                continue;
+            }
+            let chooser = Chooser::new(number, chance.fork());
+            let answered = Arc::clone(&clients.answered);
+            let worker = Worker { recorder, chooser, board, stopped, answered };
+            if number % 2 == 0 {
+                clients.tasks.spawn(worker.pipeline());
+            } else {
+                clients.tasks.spawn(worker.one_by_one());
+            }
+        }
+        Ok(clients)
+    }
+
+    fn record(&mut self, number: u32, client: Client) -> Recorder {
+        let recorder = Recorder::new(number, client, Arc::clone(&self.nodes), self.start);
+        self.recorders.push(recorder.clone());
+        recorder
+    }
+
+    /// How long it takes until one more client, which knows all nodes, has written something.
+    ///
+    /// # Errors
+    /// Not within [`SERVES_WITHIN`]: a sentence for people.
+    pub(crate) async fn probe(&mut self, endpoints: &[String]) -> Result<Duration, String> {
+        let start = Instant::now();
+        let late =
+            |why: &str| format!("{SERVES_WITHIN:?} after the last fault a client is not served: {why}");
+        let number = u32::try_from(self.recorders.len()).unwrap_or(u32::MAX);
+        let connecting = timeout(SERVES_WITHIN, Client::connect(endpoints, options(number))).await;
+        let client = connecting.map_err(|_| late("no session"))?.map_err(|e| late(&e.to_string()))?;
+        let recorder = self.record(number, client);
+        // It is there already, but to be told so takes a write all the same.
+        let top = Path::new(TOP).map_err(|e| e.to_string())?;
+        match timeout(SERVES_WITHIN.saturating_sub(start.elapsed()), make_folder(&recorder, top)).await {
+            Ok(Outcome::Written { .. }) => Ok(start.elapsed()),
+            Ok(Outcome::Refused(error)) => Err(late(&error.to_string())),
+            Ok(_) | Err(_) => Err(late("no answer to a write")),
+        }
+    }
+
+    /// Answers so far.
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered.load(Relaxed)
+    }
+
+    /// Lets them ask no more, and waits until all that was asked has ended, for at most [`PATIENCE`].
+    pub(crate) async fn finish(mut self) -> Seen {
+        self.stop.send_replace(true);
+        let mut broken = Vec::new();
+        let all = async {
+            while let Some(ended) = self.tasks.join_next().await {
+                match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(e)) => broken.push(format!("{e:#}")),
+                    Err(e) => broken.push(e.to_string()),
+                }
+            }
+        };
+        let _ = timeout(PATIENCE, all).await;
+        let hanging = self.tasks.len();
+        self.tasks.abort_all();
+        let mut closing: JoinSet<()> = JoinSet::new();
+        let operations = self.recorders.iter().flat_map(Recorder::take).collect();
+        for recorder in self.recorders {
+            closing.spawn(async move { recorder.close().await });
+        }
+        while closing.join_next().await.is_some() {}
+        Seen { history: History { operations }, hanging, broken }
+    }
+}
+
+/// Half of the writes wait for as long as it takes; the others give up and leave their outcome unknown.
+fn options(number: u32) -> Options {
+    Options {
+        session_timeout: Duration::from_secs(4),
+        connect_timeout: PATIENCE,
+        attempt_timeout: Duration::from_secs(2),
+        op_timeout: Some(Duration::from_secs(5)),
+        write_timeout: (number % 4 >= 2).then_some(Duration::from_secs(2)),
+        ..Options::default()
+    }
+}
+
+async fn make_folder(recorder: &Recorder, path: Path) -> Outcome {
+    recorder.write(Write::Create(Create { path, data: "".into(), mode: CreateMode::default() })).await
+}
+
+/// Makes a new folder whenever the present one has seen enough.
+async fn make_folders(recorder: Recorder, board: Arc<Board>, stopped: watch::Receiver<bool>) -> Result<()> {
+    let mut skipped = 0;
+    while !*stopped.borrow() {
+        match board.due() {
+            None => sleep(Duration::from_millis(5)).await,
+            // One of unknown outcome is not tried again: whether it is made once must not be in doubt.
+            Some(era) => match make_folder(&recorder, Board::folder(era + skipped)?).await {
+                Outcome::Written { result: Ok(_), .. } => {
+                    board.begin(era + skipped);
+                    skipped = 0;
+                }
+                _ => skipped += 1,
+            },
+        }
+    }
+    Ok(())
+}
+
+struct Worker {
+    recorder: Recorder,
+    chooser: Chooser,
+    board: Arc<Board>,
+    stopped: watch::Receiver<bool>,
+    answered: Arc<AtomicU64>,
+}
+
+impl Worker {
+    async fn one_by_one(mut self) -> Result<()> {
+        while !*self.stopped.borrow() {
+            let Choice { calls, key } = self.chooser.next(&self.board)?;
+            for call in calls {
+                let outcome = self.recorder.call(call).await;
+                self.board.note(key, &outcome);
+                self.answered.fetch_add(1, Relaxed);
+            }
+            let pause = self.chooser.chance().millis(0..10);
+            sleep(pause).await;
+        }
+        Ok(())
+    }
+
+    async fn pipeline(mut self) -> Result<()> {
+        let (asked, mut answers) = mpsc::channel(WINDOW);
+        let (recorder, board, answered) = (self.recorder.clone(), Arc::clone(&self.board), self.answered);
+        let answering = tokio::spawn(async move {
+            while let Some((key, asked)) = answers.recv().await {
+                let outcome = recorder.answer(asked).await;
+                board.note(key, &outcome);
+                answered.fetch_add(1, Relaxed);
+            }
+        });
+        while !*self.stopped.borrow() {
+            // Bursts, so that the window is sometimes full and sometimes empty.
+            for _ in 0..self.chooser.chance().number(1..2 * WINDOW as u64) {
+                let Choice { calls, key } = self.chooser.next(&self.board)?;
+                for call in calls {
+                    asked
+                        .send((key, self.recorder.ask(call).await))
+                        .await
+                        .context("the answers are not taken")?;
+                }
+            }
+            let pause = self.chooser.chance().millis(0..120);
+            sleep(pause).await;
+        }
+        drop(asked);
+        answering.await.context("the answers are not taken")
+    }
+}
+
+/// Calls of one client under way.
+const WINDOW: usize = 16;
+
+/// So soon after the last fault a client has to be served.
+const SERVES_WITHIN: Duration = Duration::from_secs(10);
+
+/// Longer than the longest time-out of any call.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

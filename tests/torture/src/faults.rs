@@ -1,0 +1,333 @@
+//! What goes wrong, when, and for how long.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use api::PeerId;
+use rustix::process::Signal;
+
+use crate::{
+    chance::Chance,
+    ensemble::{Death, Ensemble},
+};
+
+/// A kind of fault.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Fault {
+    /// kill -9, and started again.
+    Kill,
+    /// The same to the leader.
+    KillLeader,
+    /// kill -9 to all at once, as when the power goes.
+    KillAll,
+    /// SIGTERM, and started again.
+    Terminate,
+    /// SIGSTOP, SIGCONT.
+    Pause,
+    /// The same to the leader, mostly for longer than it takes to elect another one.
+    PauseLeader,
+    /// Cut off from all others.
+    Isolate,
+    /// The same to the leader.
+    IsolateLeader,
+    /// Two nodes cannot reach each other; all others can.
+    Bridge,
+    /// One node cannot connect to another, which can connect to it.
+    OneWay,
+    /// Nothing that the others say reaches it.
+    Deaf,
+    /// Nothing that it says reaches the others, mostly the leader.
+    Mute,
+    /// Neither, and nobody is told.
+    BlackHole,
+    /// All its links are slow.
+    SlowLinks,
+    /// Every sync of its disk is slow.
+    SlowDisk,
+}
+
+impl Fault {
+    pub(crate) const ALL: [Fault; 15] = [
+        Fault::Kill,
+        Fault::KillLeader,
+        Fault::KillAll,
+        Fault::Terminate,
+        Fault::Pause,
+        Fault::PauseLeader,
+        Fault::Isolate,
+        Fault::IsolateLeader,
+        Fault::Bridge,
+        Fault::OneWay,
+        Fault::Deaf,
+        Fault::Mute,
+        Fault::BlackHole,
+        Fault::SlowLinks,
+        Fault::SlowDisk,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Fault::Kill => "kill",
+            Fault::KillLeader => "kill-leader",
+            Fault::KillAll => "kill-all",
+            Fault::Terminate => "terminate",
+            Fault::Pause => "pause",
+            Fault::PauseLeader => "pause-leader",
+            Fault::Isolate => "isolate",
+            Fault::IsolateLeader => "isolate-leader",
+            Fault::Bridge => "bridge",
+            Fault::OneWay => "one-way",
+            Fault::Deaf => "deaf",
+            Fault::Mute => "mute",
+            Fault::BlackHole => "black-hole",
+            Fault::SlowLinks => "slow-links",
+            Fault::SlowDisk => "slow-disk",
+        }
+    }
+
+    /// Those of these names; all if none are given.
+    pub(crate) fn named(names: Option<&[String]>) -> Result<Vec<Fault>> {
+        let Some(names) = names else { return Ok(Fault::ALL.to_vec()) };
+        let mut faults = Vec::new();
+        for name in names.iter().filter(|name| *name != "none") {
+            match Fault::ALL.into_iter().find(|f| f.name() == name) {
+                Some(fault) => faults.push(fault),
+                None => {
+                    let all: Vec<&str> = Fault::ALL.iter().map(|f| f.name()).collect();
+                    bail!("there is no fault {name:?}; there are {}, and none", all.join(", "));
+                }
+            }
+        }
+        Ok(faults)
+    }
+
+    fn wants_leader(self, chance: &mut Chance) -> bool {
+        match self {
+            Fault::KillLeader | Fault::PauseLeader | Fault::IsolateLeader => true,
+            Fault::Mute | Fault::Deaf | Fault::BlackHole | Fault::SlowDisk | Fault::SlowLinks => {
+                chance.percent(60)
+            }
+            _ => false,
+        }
+    }
+
+    fn duration(self, chance: &mut Chance) -> Duration {
+        match self {
+            Fault::Kill | Fault::KillLeader | Fault::KillAll | Fault::Terminate => chance.millis(50..2500),
+            Fault::Pause => chance.millis(200..6000),
+            Fault::PauseLeader => chance.millis(1500..7000),
+            _ => chance.millis(500..6000),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A fault that lasts.
+struct Active {
+    fault: Fault,
+    nodes: Vec<u32>,
+    /// Milliseconds, where the fault is about time.
+    amount: u64,
+    until: Instant,
+}
+
+impl fmt::Display for Active {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nodes: Vec<String> = self.nodes.iter().map(u32::to_string).collect();
+        write!(f, "{} {}", self.fault, nodes.join("-"))?;
+        if matches!(self.fault, Fault::SlowDisk | Fault::SlowLinks) {
+            write!(f, " ({} ms)", self.amount)?;
+        }
+        Ok(())
+    }
+}
+
+/// Brings faults over an ensemble.
+pub(crate) struct Tormentor {
+    chance: Chance,
+    faults: Vec<Fault>,
+    active: Vec<Active>,
+    next: Instant,
+    /// How many there were of each kind.
+    pub(crate) counts: BTreeMap<Fault, usize>,
+    /// What was done when, for people.
+    pub(crate) diary: Vec<(Instant, String)>,
+    /// Nodes that ended by themselves.
+    pub(crate) deaths: Vec<Death>,
+}
+
+impl Tormentor {
+    pub(crate) fn new(faults: Vec<Fault>, chance: Chance) -> Tormentor {
+        let next = Instant::now() + FIRST;
+        let (active, diary, deaths) = (Vec::new(), Vec::new(), Vec::new());
+        Tormentor { chance, faults, active, next, counts: BTreeMap::new(), diary, deaths }
+    }
+
+    /// What lasts at the moment.
+    pub(crate) fn describe(&self) -> String {
+        let active: Vec<String> = self.active.iter().map(Active::to_string).collect();
+        if active.is_empty() { "-".to_owned() } else { active.join(", ") }
+    }
+
+    /// Does what is due. To be called often, on the main thread.
+    pub(crate) async fn turn(&mut self, ensemble: &mut Ensemble) -> Result<()> {
+        self.deaths.extend(ensemble.deaths());
+        let now = Instant::now();
+        while let Some(over) = self.active.iter().position(|a| a.until <= now) {
+            let over = self.active.swap_remove(over);
+            self.end(ensemble, &over)?;
+        }
+        if now >= self.next && self.active.len() < AT_ONCE {
+            self.next = now + self.chance.millis(100..2500);
+            if let Some(fault) = self.chance.pick(&self.faults) {
+                self.begin(ensemble, fault).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends everything that lasts, and starts every node that is down.
+    pub(crate) fn relent(&mut self, ensemble: &mut Ensemble) -> Result<()> {
+        for over in std::mem::take(&mut self.active) {
+            self.end(ensemble, &over)?;
+        }
+        ensemble.network.heal_all();
+        ensemble.ids().into_iter().try_for_each(|id| ensemble.start(id))
+    }
+
+    async fn begin(&mut self, ensemble: &mut Ensemble, fault: Fault) -> Result<()> {
+        let Some(nodes) = self.choose(ensemble, fault).await else { return Ok(()) };
+        let amount = match fault {
+            Fault::SlowDisk => self.chance.number(5..1200),
+            _ => self.chance.number(5..500),
+        };
+        let until = Instant::now() + fault.duration(&mut self.chance);
+        let begun = Active { fault, nodes, amount, until };
+        *self.counts.entry(fault).or_default() += 1;
+        self.diary.push((Instant::now(), format!("{begun} begins")));
+        let others =
+            |id: u32| ensemble.ids().into_iter().filter(move |&other| other != id).collect::<Vec<_>>();
+        let network = &ensemble.network;
+        match (fault, begun.nodes.as_slice()) {
+            (Fault::Kill | Fault::KillLeader, &[id]) => ensemble.kill(id).await,
+            (Fault::KillAll, ids) => {
+                ids.iter().for_each(|&id| ensemble.signal(id, Signal::KILL));
+                for &id in ids {
+                    ensemble.kill(id).await;
+                }
+            }
+            (Fault::Terminate, &[id]) => {
+                if !ensemble.stop(id, TERMINATION_LIMIT).await {
+                    let report =
+                        format!("it was not at its end {TERMINATION_LIMIT:?} after SIGTERM, or failed");
+                    self.deaths.push(Death { id, report });
+                }
+            }
+            (Fault::Pause | Fault::PauseLeader, &[id]) => ensemble.signal(id, Signal::STOP),
+            (Fault::Isolate | Fault::IsolateLeader, &[id]) => {
+                network.partition(&[BTreeSet::from([id]), others(id).into_iter().collect()]);
+            }
+            (Fault::Bridge, &[a, b]) => network.partition(&[BTreeSet::from([a]), BTreeSet::from([b])]),
+            (Fault::OneWay, &[a, b]) => network.cut(a, b),
+            (Fault::Deaf, &[id]) => others(id).into_iter().for_each(|other| network.stall(other, id)),
+            (Fault::Mute, &[id]) => others(id).into_iter().for_each(|other| network.stall(id, other)),
+            (Fault::BlackHole, &[id]) => {
+                for other in others(id) {
+                    network.stall(id, other);
+                    network.stall(other, id);
+                }
+            }
+            (Fault::SlowLinks, &[id]) => {
+                for other in others(id) {
+                    network.delay(id, other, Duration::from_millis(amount));
+                    network.delay(other, id, Duration::from_millis(amount));
+                }
+            }
+            (Fault::SlowDisk, &[id]) => ensemble.slow_down(id, amount)?,
+            (fault, nodes) => bail!("{fault} is not for the nodes {nodes:?}"),
+        }
+        self.active.push(begun);
+        Ok(())
+    }
+
+    fn end(&mut self, ensemble: &mut Ensemble, over: &Active) -> Result<()> {
+        self.diary.push((Instant::now(), format!("{over} is over")));
+        for &id in &over.nodes {
+            match over.fault {
+                Fault::Kill | Fault::KillLeader | Fault::KillAll | Fault::Terminate => ensemble.start(id)?,
+                Fault::Pause | Fault::PauseLeader => ensemble.signal(id, Signal::CONT),
+                Fault::SlowDisk => ensemble.speed_up(id),
+                _ => {
+                    for other in ensemble.ids() {
+                        ensemble.network.heal(id, other);
+                        ensemble.network.heal(other, id);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The nodes that it befalls, `None` if there are none to be had. No node suffers two faults at once, so that each
+    /// can end without the other.
+    async fn choose(&mut self, ensemble: &Ensemble, fault: Fault) -> Option<Vec<u32>> {
+        let busy: BTreeSet<u32> = self.active.iter().flat_map(|a| a.nodes.iter().copied()).collect();
+        let free: Vec<u32> = ensemble.ids().into_iter().filter(|id| !busy.contains(id)).collect();
+        if fault == Fault::KillAll {
+            return busy.is_empty().then_some(free);
+        }
+        let first = if fault.wants_leader(&mut self.chance) {
+            leader(ensemble).await.filter(|leader| free.contains(leader))?
+        } else {
+            self.chance.pick(&free)?
+        };
+        if !matches!(fault, Fault::Bridge | Fault::OneWay) {
+            return Some(vec![first]);
+        }
+        let rest: Vec<u32> = free.into_iter().filter(|&id| id != first).collect();
+        Some(vec![first, self.chance.pick(&rest)?])
+    }
+}
+
+/// The node that says that it leads, in the greatest epoch.
+pub(crate) async fn leader(ensemble: &Ensemble) -> Option<u32> {
+    let status = ensemble.status().await;
+    let leads = status.into_iter().flatten().filter(|s| s.serving && s.leader == Some(s.id));
+    leads.max_by_key(|s| s.epoch).map(|s| s.id).map(|PeerId(id)| id)
+}
+
+/// Quiet at the beginning.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// Faults at the same time.
+const AT_ONCE: usize = 2;
+
+/// A node that is asked to end takes at most the drain time and a little.
+const TERMINATION_LIMIT: Duration = Duration::from_secs(12);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_chosen_by_their_names_and_wrong_names_are_told_the_right_ones() {
+        let named =
+            |names: &[&str]| Fault::named(Some(&names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()));
+        assert_eq!(Fault::named(None).unwrap(), Fault::ALL);
+        assert_eq!(named(&["kill", "slow-disk"]).unwrap(), [Fault::Kill, Fault::SlowDisk]);
+        assert_eq!(named(&["none"]).unwrap(), []);
+        let error = named(&["kil"]).unwrap_err().to_string();
+        assert!(error.contains("\"kil\"") && error.contains("kill, kill-leader"), "{error}");
+        let names: BTreeSet<&str> = Fault::ALL.iter().map(|f| f.name()).collect();
+        assert_eq!(names.len(), Fault::ALL.len());
+    }
+}

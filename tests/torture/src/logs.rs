@@ -1,0 +1,104 @@
+//! The committed entries, read from the disks of stopped nodes.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use api::{Entry, Zxid};
+use history::Committed;
+use quorum_log::{FsDisk, Log, LogOptions};
+
+/// The longest log of those in these directories, decoded, if it begins with the first entry of all. `Ok(None)` if none
+/// does: their beginnings were purged.
+///
+/// # Errors
+/// A log that cannot be read, or two that contradict each other: a sentence for people.
+pub(crate) fn union(dirs: &[PathBuf]) -> Result<Option<Vec<Committed>>, String> {
+    let mut longest: Option<(&PathBuf, Vec<Entry>)> = None;
+    for dir in dirs {
+        let entries = read(dir).map_err(|e| format!("the log in {} cannot be read: {e}", dir.display()))?;
+        let Some((other_dir, other)) = &longest else {
+            longest = Some((dir, entries));
+            continue;
+        };
+        contradiction(&entries, other).map_or(Ok(()), |zxid| {
+            Err(format!(
+                "the logs in {} and {} both have {zxid}, and differ in it",
+                dir.display(),
+                other_dir.display()
+            ))
+        })?;
+        if begins(&entries) && (!begins(other) || entries.len() > other.len()) {
+            longest = Some((dir, entries));
+        }
+    }
+    match longest {
+        Some((_, entries)) if begins(&entries) => {
+            entries.into_iter().map(decode).collect::<Result<_, _>>().map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Whether nothing is purged.
+fn begins(entries: &[Entry]) -> bool {
+    entries.first().is_none_or(|first| first.zxid.follows(Zxid::ZERO))
+}
+
+/// The first zxid that both have with something else in it.
+fn contradiction(a: &[Entry], b: &[Entry]) -> Option<Zxid> {
+    let mut b = b.iter().peekable();
+    a.iter().find_map(|entry| {
+        while b.next_if(|other| other.zxid < entry.zxid).is_some() {}
+        let other = b.next_if(|other| other.zxid == entry.zxid)?;
+        (other != entry).then_some(entry.zxid)
+    })
+}
+
+fn read(dir: &Path) -> Result<Vec<Entry>, String> {
+    let options = LogOptions { may_create: false, ..LogOptions::default() };
+    let log = Log::open(Arc::new(FsDisk), dir, options).map_err(|e| e.to_string())?;
+    let (reader, history) = (log.reader(), log.history().clone());
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut after = history.base();
+    while after < history.last() {
+        let more = reader.read_after(after, history.last(), PIECE).map_err(|e| e.to_string())?;
+        after = more.last().ok_or("it ends early")?.zxid;
+        entries.extend(more);
+    }
+    Ok(entries)
+}
+
+fn decode(entry: Entry) -> Result<Committed, String> {
+    let Entry { zxid, time_ms, origin, payload } = entry;
+    let command = if zxid.counter() == 0 {
+        None
+    } else {
+        let command = proto::store::decode_command(payload);
+        Some(command.map_err(|e| format!("the entry {zxid} makes no sense: {e}"))?)
+    };
+    Ok(Committed { zxid, time_ms, origin, command })
+}
+
+/// Bytes read at once.
+const PIECE: usize = 4 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(zxid: u64, time_ms: i64) -> Entry {
+        Entry { zxid: Zxid(zxid), time_ms, origin: None, payload: bytes::Bytes::new() }
+    }
+
+    #[test]
+    fn logs_may_differ_in_length_and_in_nothing_else() {
+        let a = [entry(1 << 32, 1), entry((1 << 32) + 1, 2), entry(2 << 32, 3)];
+        assert_eq!(contradiction(&a, &a[1..]), None);
+        assert_eq!(contradiction(&a[..2], &a), None);
+        let b = [entry(1 << 32, 1), entry((1 << 32) + 1, 9)];
+        assert_eq!(contradiction(&a, &b), Some(Zxid((1 << 32) + 1)));
+        assert!(begins(&a) && !begins(&a[1..]) && begins(&[]));
+    }
+}

@@ -1,0 +1,42 @@
+//! Ports for the nodes, which have to find the same ones again whenever they are started.
+
+use std::{
+    fs::{self, File},
+    net::{Ipv4Addr, TcpListener},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Ports that are ours, below the range from which the system picks ports, for as long as this lives. Test ensembles
+/// keep to the same locks.
+pub(crate) struct Ports {
+    first: u16,
+    _lock: File,
+}
+
+impl Ports {
+    /// Takes the first free slot.
+    pub(crate) fn reserve() -> Result<Ports> {
+        let locks = std::env::temp_dir().join("quorate-test-ports");
+        fs::create_dir_all(&locks).with_context(|| format!("cannot make {}", locks.display()))?;
+        for first in (10_000..30_000).step_by(usize::from(SLOT)) {
+            let file = locks.join(first.to_string());
+            let lock = File::create(&file).with_context(|| format!("cannot open {}", file.display()))?;
+            let free =
+                || (first..first + SLOT).all(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok());
+            if lock.try_lock().is_ok() && free() {
+                return Ok(Ports { first, _lock: lock });
+            }
+        }
+        bail!("no {SLOT} free ports in a row from 10000 to 30000; end other test runs on this machine")
+    }
+
+    /// Of node `id`, from 1: client, quorum, election.
+    pub(crate) fn of(&self, id: u32) -> [u16; 3] {
+        let node = self.first + 20 * u16::try_from(id - 1).unwrap_or(u16::MAX);
+        [node, node + 1, node + 2]
+    }
+}
+
+/// As much as five nodes need.
+const SLOT: u16 = 100;
