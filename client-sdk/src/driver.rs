@@ -155,6 +155,9 @@ impl Driver {
                 .map_or_else(malformed, |o| Input::Opened { connection, opened: session_opened(o) });
             self.give(input);
         }
+        if let Some(lost) = message.leader_lost {
+            self.give(Input::Leader { connection, lost });
+        }
         if !message.responses.is_empty() {
             let input = message
                 .responses

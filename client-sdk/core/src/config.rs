@@ -20,6 +20,9 @@ pub struct Config {
     /// An endpoint must connect and open the session within this, or the next one is tried. Default 3 s: longer than
     /// an election, during which opening waits.
     pub attempt_timeout: Duration,
+    /// How long to stay on a node without a leader while there are other endpoints. Default 2 s: longer than an election,
+    /// so that only a node is left that is cut off from the others.
+    pub leaderless_max: Duration,
     /// Pause after the first round of failed endpoints; doubles with every round. Default 20 ms.
     pub backoff_min: Duration,
     /// Longest pause between rounds. Default 1 s.
@@ -38,6 +41,7 @@ impl Default for Config {
             window_max: 4096,
             reopen: true,
             attempt_timeout: Duration::from_secs(3),
+            leaderless_max: Duration::from_secs(2),
             backoff_min: Duration::from_millis(20),
             backoff_max: Duration::from_secs(1),
             close_timeout: Duration::from_secs(5),

@@ -46,6 +46,8 @@ struct Open {
     connection: Connection,
     endpoint: usize,
     node: PeerId,
+    /// Since when the node has no leader.
+    leaderless: Option<Time>,
     heard_at: Time,
     /// A third of the time-out after the last message that was sent.
     ping_at: Time,
@@ -104,6 +106,13 @@ impl Machine {
             Input::Close { ticket } => self.on_close(now, ticket),
             Input::Opened { connection, opened } => self.on_opened(now, connection, opened),
             Input::Responses { connection, responses } => self.on_responses(now, connection, responses),
+            Input::Leader { connection, lost } => {
+                if let Phase::Open(open) = &mut self.phase
+                    && open.connection == connection
+                {
+                    open.leaderless = lost.then(|| open.leaderless.unwrap_or(now));
+                }
+            }
             Input::Disconnected { connection, error } => {
                 if self.connection() == Some(connection) {
                     self.on_disconnected(now, error);
@@ -143,7 +152,11 @@ impl Machine {
         let phase = match &self.phase {
             Phase::Waiting { until } => *until,
             Phase::Opening { since, .. } => *since + self.config.attempt_timeout,
-            Phase::Open(open) => open.ping_at.min(open.heard_at + self.silence_max()),
+            Phase::Open(open) => {
+                let leave = open.leaderless.filter(|_| self.config.endpoints > 1);
+                let leave = leave.map(|since| since + self.config.leaderless_max);
+                open.ping_at.min(open.heard_at + self.silence_max()).min(leave.unwrap_or(open.ping_at))
+            }
             Phase::Closed(_) => return None,
         };
         let suspend = self.session.as_ref().filter(|s| !s.suspended).map(|s| s.alive_at + s.timeout);
@@ -211,7 +224,14 @@ impl Machine {
             }
         }
         let ping_at = now + timeout / PING_SHARE;
-        self.phase = Phase::Open(Open { connection, endpoint, node, heard_at: now, ping_at });
+        self.phase = Phase::Open(Open {
+            connection,
+            endpoint,
+            node,
+            leaderless: leaderless.then_some(now),
+            heard_at: now,
+            ping_at,
+        });
     }
 
     fn on_responses(&mut self, now: Time, connection: Connection, responses: Vec<Response>) {
@@ -437,6 +457,13 @@ impl Machine {
             }
             Phase::Open(open) if open.heard_at + silence_max <= now => {
                 self.lose_connection(now, OpError::Unavailable(format!("no answer for {silence_max:?}")));
+            }
+            Phase::Open(open)
+                if self.config.endpoints > 1
+                    && open.leaderless.is_some_and(|since| since + self.config.leaderless_max <= now) =>
+            {
+                let node = open.node;
+                self.lose_connection(now, OpError::Unavailable(format!("node {node} has no leader")));
             }
             Phase::Open(open) if open.ping_at <= now => {
                 // What is still to be sent is a sign of life as well.

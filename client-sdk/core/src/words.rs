@@ -123,6 +123,13 @@ pub enum Input {
         /// At least one.
         responses: Vec<Response>,
     },
+    /// The node says that it has lost its leader, or has one again.
+    Leader {
+        /// On this connection.
+        connection: Connection,
+        /// Whether it has none now.
+        lost: bool,
+    },
     /// The connection could not be made, or has ended.
     Disconnected {
         /// Which one.

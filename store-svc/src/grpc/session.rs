@@ -231,9 +231,11 @@ impl Stream for Answers {
                     });
                     message.responses.push(client::Response { xid, zxid, result, leaderless }.into());
                 }
+                Some(ToClient::Leader { lost }) => message.leader_lost = Some(lost),
                 None => {}
             }
         }
+        // A notice answers nothing.
         this.lane.took(message.responses.len() + usize::from(message.opened.is_some()), weight);
         Poll::Ready(Some(Ok(message)))
     }

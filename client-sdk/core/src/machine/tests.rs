@@ -454,6 +454,20 @@ fn answers_of_a_node_without_a_leader_do_not_keep_a_session_alive() {
 }
 
 #[test]
+fn a_node_that_stays_without_a_leader_is_left_for_another() {
+    let mut s = Script::opened();
+    let connection = s.connection();
+    s.give(Input::Leader { connection, lost: true });
+    assert!(s.wait(Duration::from_millis(1900)).is_empty(), "an election takes less");
+    s.give(Input::Leader { connection, lost: false });
+    s.give(Input::Leader { connection, lost: true });
+    assert!(s.wait(Duration::from_millis(500)).is_empty(), "it had one in between");
+    let log = s.wait(Duration::from_secs(2));
+    let left = log.iter().any(|(_, o)| matches!(o, Output::Connect { resume: Some(_), .. }));
+    assert!(left, "{log:?}");
+}
+
+#[test]
 fn an_attempt_that_hangs_is_given_up() {
     let mut s = Script::new();
     s.give(Input::Tick);

@@ -112,7 +112,11 @@ impl Server {
 
     fn on_status(&mut self, status: QuorumStatus) {
         let epoch_before = self.status.epoch;
+        let changed = self.status.serving != status.serving;
         self.status = status;
+        if changed && self.served {
+            self.tell_leader(!status.serving);
+        }
         if status.serving {
             self.down_since = None;
             if !self.served {
@@ -130,6 +134,14 @@ impl Server {
         } else if !self.expiry.active() || status.epoch != epoch_before {
             self.touched.clear();
             self.expiry.start(self.now, self.state.sessions());
+        }
+    }
+
+    fn tell_leader(&mut self, lost: bool) {
+        for (&id, conn) in &mut self.conns {
+            if matches!(conn.phase, Phase::Open(_)) {
+                self.outbox.send(id, &mut conn.place, ToClient::Leader { lost });
+            }
         }
     }
 

@@ -252,12 +252,13 @@ fn answers_of_a_node_without_a_leader_are_no_sign_of_life_of_the_session() {
         node.ask(1, 1, vec![Op::Ping]);
         let said = node.sent.iter().rev().find_map(|(_, item)| match item {
             ToClient::Reply { leaderless, .. } => Some(*leaderless),
-            ToClient::Opened { .. } => None,
+            _ => None,
         });
         said.expect("a reply")
     };
     assert!(!leaderless(&mut node));
     node.status(Role::Looking, false);
+    assert!(matches!(node.sent.last(), Some((ConnId(1), ToClient::Leader { lost: true }))));
     assert!(leaderless(&mut node));
     node.resume(2, session, 1, Zxid::ZERO);
     let (_, opened) = node.sent.last().unwrap();

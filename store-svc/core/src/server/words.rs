@@ -266,6 +266,11 @@ pub enum ToClient {
         /// This node has no leader at the moment: nobody but it has heard from the session.
         leaderless: bool,
     },
+    /// Said by itself when this node loses its leader or has one again: a client may do better on another node.
+    Leader {
+        /// Whether there is one now.
+        lost: bool,
+    },
 }
 
 impl ToClient {
