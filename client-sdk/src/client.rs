@@ -282,7 +282,8 @@ impl Client {
     }
 
     /// Enqueues a read whose answer is as fresh as `level` says. It sees all writes enqueued before it and none that
-    /// come behind; if it has to wait, so do they.
+    /// come behind; if it has to wait, so do they. The one exception: if the connection breaks while it is under way, it is
+    /// asked again on another node, and may see writes that came behind it and were carried out before the break.
     pub async fn read_with(&self, read: Read, level: ReadLevel) -> Pending<ReadOutcome> {
         let outcome = |outcome| match outcome {
             Outcome::Read(outcome) => Ok(outcome),
