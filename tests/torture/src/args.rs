@@ -45,6 +45,11 @@ pub(crate) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "FAULT")]
     pub(crate) faults: Option<Vec<String>>,
 
+    /// Small logs that are purged at once, and snapshots all the time: a node that was away for some seconds needs one. The
+    /// answers are then not held against the log, which is not all there.
+    #[arg(long)]
+    pub(crate) small_logs: bool,
+
     /// Keep data directories, logs and the history here, also if nothing is wrong.
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,

@@ -42,8 +42,8 @@ pub(crate) struct Death {
 }
 
 impl Ensemble {
-    /// Writes the configurations of so many nodes into `dir` and joins them by a network; none runs yet.
-    pub(crate) async fn prepare(dir: &Path, nodes: u32, segment_mib: u64) -> Result<Ensemble> {
+    /// Writes the configurations of so many nodes, with these settings of the log, into `dir` and joins them by a network; none runs yet.
+    pub(crate) async fn prepare(dir: &Path, nodes: u32, log: &str) -> Result<Ensemble> {
         let ports = Ports::reserve()?;
         let ids: Vec<u32> = (1..=nodes).collect();
         let nodes = ids.iter().map(|&id| Node { id, process: None, started: Instant::now() }).collect();
@@ -51,7 +51,7 @@ impl Ensemble {
         for &id in &ids {
             let folder = ensemble.folder(id);
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-            let text = ensemble.configuration(id, &ids, segment_mib).await?;
+            let text = ensemble.configuration(id, &ids, log).await?;
             let file = ensemble.config(id);
             fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         }
@@ -59,10 +59,10 @@ impl Ensemble {
     }
 
     /// Each node knows the others by ports of the network that are made for this pair alone.
-    async fn configuration(&self, id: u32, ids: &[u32], segment_mib: u64) -> Result<String> {
+    async fn configuration(&self, id: u32, ids: &[u32], log: &str) -> Result<String> {
         let mut text = format!(
             "ensemble = \"torture\"\nid = {id}\ndata_dir = \"data\"\n\n[listen]\nhost = \"127.0.0.1\"\n\n\
-             [log]\nsegment_size = \"{segment_mib}MiB\"\nsnapshot_every = 20000\n"
+             [log]\n{log}"
         );
         for &other in ids {
             let [client, mut quorum, mut election] = self.ports.of(other);

@@ -44,7 +44,12 @@ pub(crate) async fn run(args: &Args) -> Result<bool> {
 async fn whole(args: &Args, seed: u64, faults: Vec<Fault>, place: &mut Place) -> Result<bool> {
     let mut chance = Chance::new(seed);
     let segment_mib = SEGMENT_MIB * (1 + args.duration.as_secs() / SEGMENT_SECONDS);
-    let mut ensemble = Ensemble::prepare(place.path(), args.nodes, segment_mib).await?;
+    let log = if args.small_logs {
+        "segment_size = \"1MiB\"\nsnapshot_every = 500\nkeep_size = 0\nkeep_entries = 0\n".to_owned()
+    } else {
+        format!("segment_size = \"{segment_mib}MiB\"\nsnapshot_every = 20000\n")
+    };
+    let mut ensemble = Ensemble::prepare(place.path(), args.nodes, &log).await?;
     ensemble.ids().into_iter().try_for_each(|id| ensemble.start(id))?;
     let start = Instant::now();
     let mut clients = Clients::start(&ensemble.endpoints(), args.clients, &mut chance, start).await?;
@@ -79,7 +84,8 @@ async fn whole(args: &Args, seed: u64, faults: Vec<Fault>, place: &mut Place) ->
     println!("checking {} operations ...", history.operations.len());
     let checking = Instant::now();
     // Takes a while, in which Ctrl-C shall work.
-    let check = move || (verdict::check(&history, &logs), history);
+    let whole = !args.small_logs;
+    let check = move || (verdict::check(&history, &logs, whole), history);
     let (checked, history) = tokio::task::spawn_blocking(check).await.context("the checkers broke down")?;
     problems.extend(checked.problems.iter().cloned());
     let report = Report { seed, epoch, serves, agrees, checked: &checked, tormentor: &tormentor };
