@@ -8,8 +8,8 @@ use std::{
 };
 
 use api::{
-    Create, CreateMode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadOutcome, SessionId, Stat,
-    Write, WriteOutcome,
+    Create, CreateMode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome,
+    SessionId, Stat, Write, WriteOutcome,
 };
 use bytes::Bytes;
 use client_core::{Failure, Fate, Machine, Op, Outcome};
@@ -146,12 +146,22 @@ impl Client {
         }
     }
 
-    /// The value and Stat of a znode.
+    /// The value and Stat of a znode, as the node that is asked has them ([`ReadLevel::Local`]).
     ///
     /// # Errors
     /// `NoNode`; else as [`Client::create`].
     pub async fn get(&self, path: &str) -> Result<(Bytes, Stat), ClientError> {
-        match self.read(Read::Get { path: Path::new(path)? }).await.await? {
+        self.get_with(path, ReadLevel::Local).await
+    }
+
+    /// The value and Stat of a znode, as fresh as `level` says.
+    ///
+    /// # Errors
+    /// `NoNode`; `Unavailable` if the node does not come to the zxid of [`ReadLevel::AtLeast`] within some seconds. A
+    /// [linearizable](ReadLevel::Linearizable) read goes from node to node until a quorum confirms it or
+    /// [`Options::op_timeout`] has passed. Else as [`Client::create`].
+    pub async fn get_with(&self, path: &str, level: ReadLevel) -> Result<(Bytes, Stat), ClientError> {
+        match self.read_with(Read::Get { path: Path::new(path)? }, level).await.await? {
             ReadOutcome::Data { data, stat } => Ok((data, stat)),
             other => Err(mismatch(&other)),
         }
@@ -184,23 +194,43 @@ impl Client {
         }
     }
 
-    /// The Stat of a znode, `None` where there is none.
+    /// The Stat of a znode, `None` where there is none, as the node that is asked has it.
     ///
     /// # Errors
     /// As [`Client::create`].
     pub async fn exists(&self, path: &str) -> Result<Option<Stat>, ClientError> {
-        match self.read(Read::Exists { path: Path::new(path)? }).await.await? {
+        self.exists_with(path, ReadLevel::Local).await
+    }
+
+    /// As [`Client::exists`], as fresh as `level` says.
+    ///
+    /// # Errors
+    /// As [`Client::get_with`], without `NoNode`.
+    pub async fn exists_with(&self, path: &str, level: ReadLevel) -> Result<Option<Stat>, ClientError> {
+        match self.read_with(Read::Exists { path: Path::new(path)? }, level).await.await? {
             ReadOutcome::Exists { stat } => Ok(stat),
             other => Err(mismatch(&other)),
         }
     }
 
-    /// The names of the children, sorted, and the Stat of their parent.
+    /// The names of the children, sorted, and the Stat of their parent, as the node that is asked has them.
     ///
     /// # Errors
     /// `NoNode`; else as [`Client::create`].
     pub async fn children(&self, path: &str) -> Result<(Vec<String>, Stat), ClientError> {
-        match self.read(Read::Children { path: Path::new(path)? }).await.await? {
+        self.children_with(path, ReadLevel::Local).await
+    }
+
+    /// As [`Client::children`], as fresh as `level` says.
+    ///
+    /// # Errors
+    /// As [`Client::get_with`].
+    pub async fn children_with(
+        &self,
+        path: &str,
+        level: ReadLevel,
+    ) -> Result<(Vec<String>, Stat), ClientError> {
+        match self.read_with(Read::Children { path: Path::new(path)? }, level).await.await? {
             ReadOutcome::Children { names, stat } => Ok((names, stat)),
             other => Err(mismatch(&other)),
         }
@@ -217,7 +247,8 @@ impl Client {
         }
     }
 
-    /// A barrier: reads of this client after it see everything that was committed anywhere before the call.
+    /// A barrier: reads of this client after it see everything that was committed anywhere before the call. For a single
+    /// read, [`ReadLevel::Linearizable`] says the same in one request.
     ///
     /// # Errors
     /// As [`Client::create`].
@@ -242,11 +273,17 @@ impl Client {
 
     /// Enqueues a read, as [`Client::submit`] does a write. It sees all writes enqueued before it.
     pub async fn read(&self, read: Read) -> Pending<ReadOutcome> {
+        self.read_with(read, ReadLevel::Local).await
+    }
+
+    /// Enqueues a read whose answer is as fresh as `level` says. It sees all writes enqueued before it and none that
+    /// come behind; if it has to wait, so do they.
+    pub async fn read_with(&self, read: Read, level: ReadLevel) -> Pending<ReadOutcome> {
         let outcome = |outcome| match outcome {
             Outcome::Read(outcome) => Ok(outcome),
             other => Err(other),
         };
-        self.enqueue(Op::Read(read), self.op_timeout, outcome).await
+        self.enqueue(Op::Read(read, level), self.op_timeout, outcome).await
     }
 
     /// The session, if one is open; it may be without a connection at the moment.

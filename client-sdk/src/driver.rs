@@ -278,7 +278,7 @@ fn session_request(batch: client_core::Batch) -> v1::SessionRequest {
     let request = |r: client_core::Request| {
         let op = match r.op {
             Op::Write(write) => wire::Op::Write { number: r.number.unwrap_or_default(), write },
-            Op::Read(read) => wire::Op::Read(read),
+            Op::Read(read, level) => wire::Op::Read(read, level),
             Op::Sync => wire::Op::Sync,
             Op::Ping => wire::Op::Ping,
             Op::Close => wire::Op::Close,

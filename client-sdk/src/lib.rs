@@ -32,8 +32,8 @@ mod waiters;
 mod tests;
 
 pub use api::{
-    Create, CreateMode, ErrorCode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadOutcome,
-    SessionId, Stat, Write, WriteOutcome, Zxid,
+    Create, CreateMode, ErrorCode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel,
+    ReadOutcome, SessionId, Stat, Write, WriteOutcome, Zxid,
 };
 pub use client::{Client, Pending, SessionEvent};
 pub use client_core::{Failure, Fate};

@@ -49,6 +49,13 @@ async fn every_verb_works() {
     let check = |p| MultiOp::Check { path: path(p), version: None };
     assert_eq!(client.multi(vec![check("/a")]).await.unwrap(), [MultiOutcome::Checked]);
     client.sync().await.unwrap();
+    let levels = [ReadLevel::Linearizable, ReadLevel::AtLeast(Zxid(1)), ReadLevel::Local];
+    for level in levels {
+        assert_eq!(client.get_with("/a", level).await.unwrap().0, "three");
+        assert!(client.exists_with("/a", level).await.unwrap().is_some());
+        assert_eq!(client.children_with("/a", level).await.unwrap().0, ["s-0000000001"]);
+    }
+    assert!(world.state().levels.ends_with(&levels.map(|level| [level; 3]).concat()), "as they were asked");
     client.delete("/a/s-0000000001", None).await.unwrap();
 
     let large = vec![7; DATA_MAX];

@@ -7,8 +7,8 @@ mod error;
 mod node;
 
 use api::{
-    Create, CreateMode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadOutcome, SessionId,
-    SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    Create, CreateMode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome,
+    SessionId, SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid,
 };
 
 pub use error::{details, from_status, to_status};
@@ -26,8 +26,8 @@ pub enum Op {
         /// What to change.
         write: Write,
     },
-    /// A question to the node that is asked.
-    Read(Read),
+    /// A question to the node that is asked, and how fresh the answer has to be.
+    Read(Read, ReadLevel),
     /// A barrier for later reads.
     Sync,
     /// A sign of life.
@@ -125,9 +125,9 @@ impl TryFrom<v1::Request> for Request {
             Some(Wire::Set(r)) => numbered(wire.write_number, r.try_into()?)?,
             Some(Wire::Delete(r)) => numbered(wire.write_number, r.try_into()?)?,
             Some(Wire::Multi(r)) => numbered(wire.write_number, r.try_into()?)?,
-            Some(Wire::Get(r)) => Op::Read(r.try_into()?),
-            Some(Wire::Exists(r)) => Op::Read(r.try_into()?),
-            Some(Wire::Children(r)) => Op::Read(r.try_into()?),
+            Some(Wire::Get(r)) => read(r)?,
+            Some(Wire::Exists(r)) => read(r)?,
+            Some(Wire::Children(r)) => read(r)?,
             Some(Wire::Sync(_)) => Op::Sync,
             Some(Wire::Ping(_)) => Op::Ping,
             Some(Wire::Close(_)) => Op::Close,
@@ -153,6 +153,10 @@ fn numbered(number: u64, write: Write) -> Result<Op, OpError> {
         ));
     }
     Ok(Op::Write { number: WriteNumber(number), write })
+}
+
+fn read(r: impl TryInto<(Read, ReadLevel), Error = OpError>) -> Result<Op, OpError> {
+    r.try_into().map(|(read, level)| Op::Read(read, level))
 }
 
 impl TryFrom<v1::CreateRequest> for Create {
@@ -228,27 +232,27 @@ impl TryFrom<v1::MultiOp> for MultiOp {
     }
 }
 
-impl TryFrom<v1::GetRequest> for Read {
+impl TryFrom<v1::GetRequest> for (Read, ReadLevel) {
     type Error = OpError;
 
-    fn try_from(r: v1::GetRequest) -> Result<Read, OpError> {
-        Ok(Read::Get { path: Path::new(&r.path)? })
+    fn try_from(r: v1::GetRequest) -> Result<(Read, ReadLevel), OpError> {
+        Ok((Read::Get { path: Path::new(&r.path)? }, level(r.level, r.min_zxid)?))
     }
 }
 
-impl TryFrom<v1::ExistsRequest> for Read {
+impl TryFrom<v1::ExistsRequest> for (Read, ReadLevel) {
     type Error = OpError;
 
-    fn try_from(r: v1::ExistsRequest) -> Result<Read, OpError> {
-        Ok(Read::Exists { path: Path::new(&r.path)? })
+    fn try_from(r: v1::ExistsRequest) -> Result<(Read, ReadLevel), OpError> {
+        Ok((Read::Exists { path: Path::new(&r.path)? }, level(r.level, r.min_zxid)?))
     }
 }
 
-impl TryFrom<v1::ChildrenRequest> for Read {
+impl TryFrom<v1::ChildrenRequest> for (Read, ReadLevel) {
     type Error = OpError;
 
-    fn try_from(r: v1::ChildrenRequest) -> Result<Read, OpError> {
-        Ok(Read::Children { path: Path::new(&r.path)? })
+    fn try_from(r: v1::ChildrenRequest) -> Result<(Read, ReadLevel), OpError> {
+        Ok((Read::Children { path: Path::new(&r.path)? }, level(r.level, r.min_zxid)?))
     }
 }
 
@@ -274,6 +278,24 @@ impl TryFrom<v1::OpenSession> for OpenSession {
     }
 }
 
+/// A level that this version does not know is refused: to answer with less than was asked for would be worse.
+fn level(level: i32, min_zxid: u64) -> Result<ReadLevel, OpError> {
+    use v1::ReadLevel as Wire;
+    match (Wire::try_from(level), min_zxid) {
+        (Ok(Wire::AtLeast), 0) => {
+            Err(bad("min_zxid is missing; READ_LEVEL_AT_LEAST needs the zxid that the read has to see"))
+        }
+        (Ok(Wire::AtLeast), zxid) => Ok(ReadLevel::AtLeast(Zxid(zxid))),
+        (Ok(Wire::Unspecified | Wire::Local), 0) => Ok(ReadLevel::Local),
+        (Ok(Wire::Linearizable), 0) => Ok(ReadLevel::Linearizable),
+        (Ok(_), _) => Err(bad("min_zxid is set, but the level is another; use READ_LEVEL_AT_LEAST with it")),
+        (Err(_), _) => Err(bad(
+            "the read level is newer than this server; set READ_LEVEL_LOCAL, READ_LEVEL_AT_LEAST or \
+             READ_LEVEL_LINEARIZABLE",
+        )),
+    }
+}
+
 fn version(version: Option<i32>) -> Result<Option<i32>, OpError> {
     match version {
         Some(v) if v < 0 => Err(OpError::BadArguments(format!(
@@ -294,7 +316,7 @@ impl From<Request> for v1::Request {
         use v1::request::Op as Wire;
         let (write_number, op) = match r.op {
             Op::Write { number, write } => (number.0, write.into()),
-            Op::Read(read) => (0, read.into()),
+            Op::Read(read, level) => (0, (read, level).into()),
             Op::Sync => (0, Wire::Sync(v1::SyncRequest {})),
             Op::Ping => (0, Wire::Ping(v1::Ping {})),
             Op::Close => (0, Wire::Close(v1::CloseSession {})),
@@ -319,13 +341,20 @@ impl From<Write> for v1::request::Op {
     }
 }
 
-impl From<Read> for v1::request::Op {
-    fn from(read: Read) -> v1::request::Op {
+impl From<(Read, ReadLevel)> for v1::request::Op {
+    fn from((read, level): (Read, ReadLevel)) -> v1::request::Op {
         use v1::request::Op as Wire;
+        let (level, min_zxid) = match level {
+            // What is not there takes no room; and everything is behind zero.
+            ReadLevel::Local | ReadLevel::AtLeast(Zxid::ZERO) => (v1::ReadLevel::Unspecified, 0),
+            ReadLevel::AtLeast(zxid) => (v1::ReadLevel::AtLeast, zxid.0),
+            ReadLevel::Linearizable => (v1::ReadLevel::Linearizable, 0),
+        };
+        let (path, level) = (text(read.path()), level.into());
         match read {
-            Read::Get { path } => Wire::Get(v1::GetRequest { path: text(&path) }),
-            Read::Exists { path } => Wire::Exists(v1::ExistsRequest { path: text(&path) }),
-            Read::Children { path } => Wire::Children(v1::ChildrenRequest { path: text(&path) }),
+            Read::Get { .. } => Wire::Get(v1::GetRequest { path, level, min_zxid }),
+            Read::Exists { .. } => Wire::Exists(v1::ExistsRequest { path, level, min_zxid }),
+            Read::Children { .. } => Wire::Children(v1::ChildrenRequest { path, level, min_zxid }),
         }
     }
 }

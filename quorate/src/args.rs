@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use api::{ReadLevel, Zxid};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use host::config::{Setting as _, Size};
 
@@ -92,6 +93,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   quorate get /app/config
+  quorate get /app/config --level linearizable      with everything that anybody has been told is written
+  quorate get /app/config --at-least 0x100000007    not older than this zxid, as in `quorate stat`
   quorate get /app/blob > picture.png
   quorate get /app/config -o json | jq .stat.version
 
@@ -128,6 +131,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   quorate stat /app/config
+  quorate stat /app/config --level linearizable
   quorate stat /app/config -o json | jq .version")]
     Stat(StatArgs),
 
@@ -137,17 +141,17 @@ Examples:
   quorate ls                 of the root
   quorate ls -l /app         with version, size, number of children and time
   quorate ls -R /app         everything below, by full paths
+  quorate ls /app --level linearizable
   quorate ls /app -o json    an array of names; of objects with -l")]
     Ls(Ls),
 
     /// Wait until the node that is asked has caught up.
     ///
     /// After it, reads on that node see everything that was committed anywhere before. To see the newest value, use
-    /// `get --sync`: two commands may talk to two nodes.
+    /// `get --level linearizable`: two commands may talk to two nodes.
     #[command(after_help = "\
 Examples:
-  quorate sync --endpoints 127.0.0.1:22188
-  quorate get --sync /app/config")]
+  quorate sync --endpoints 127.0.0.1:22188")]
     Sync(SyncArgs),
 
     /// Put a directory tree into the ensemble.
@@ -219,6 +223,37 @@ pub(crate) struct Connection {
     /// Give up after so long without an answer.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10s")]
     pub(crate) timeout: Duration,
+}
+
+/// How fresh the answer has to be.
+#[derive(Args, Debug, Clone, Copy)]
+pub(crate) struct Freshness {
+    /// What the answer must contain.
+    #[arg(long, value_enum, default_value_t = Level::Local)]
+    pub(crate) level: Level,
+
+    /// Wait until the node that is asked has come to this zxid; it says so if that takes longer than some seconds.
+    #[arg(long, value_name = "ZXID", value_parser = zxid, conflicts_with = "level")]
+    pub(crate) at_least: Option<Zxid>,
+}
+
+#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// What the node that is asked has; may be older than what others have. Needs no leader.
+    Local,
+    /// Everything that anybody was told is written before this was asked. Needs a leader with its quorum.
+    Linearizable,
+}
+
+impl Freshness {
+    /// As the client says it.
+    pub(crate) fn read_level(self) -> ReadLevel {
+        match (self.at_least, self.level) {
+            (Some(zxid), _) => ReadLevel::AtLeast(zxid),
+            (None, Level::Local) => ReadLevel::Local,
+            (None, Level::Linearizable) => ReadLevel::Linearizable,
+        }
+    }
 }
 
 /// How to print the result.
@@ -327,13 +362,22 @@ pub(crate) struct Create {
 pub(crate) struct Get {
     /// Which znode.
     pub(crate) path: String,
-    /// See everything that was committed before: sync first.
-    #[arg(long)]
+    #[command(flatten)]
+    pub(crate) freshness: Freshness,
+    /// The same as --level linearizable.
+    #[arg(long, conflicts_with_all = ["level", "at_least"])]
     pub(crate) sync: bool,
     #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+impl Get {
+    /// As [`Freshness::read_level`].
+    pub(crate) fn read_level(&self) -> ReadLevel {
+        if self.sync { ReadLevel::Linearizable } else { self.freshness.read_level() }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -370,6 +414,8 @@ pub(crate) struct StatArgs {
     /// Which znode.
     pub(crate) path: String,
     #[command(flatten)]
+    pub(crate) freshness: Freshness,
+    #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -386,6 +432,8 @@ pub(crate) struct Ls {
     /// Everything below, not only the children.
     #[arg(long, short = 'R')]
     pub(crate) recursive: bool,
+    #[command(flatten)]
+    pub(crate) freshness: Freshness,
     #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(flatten)]
@@ -530,6 +578,12 @@ fn size(text: &str) -> Result<Size, String> {
     Size::parse(text).ok_or_else(|| format!("expected {}", Size::EXPECTED))
 }
 
+fn zxid(text: &str) -> Result<Zxid, String> {
+    let digits = text.strip_prefix("0x").filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    let hex = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    hex.map(Zxid).ok_or_else(|| "expected a zxid as `quorate stat` prints it, as in 0x100000007".to_owned())
+}
+
 fn version() -> impl clap::builder::TypedValueParser<Value = i32> {
     clap::value_parser!(i32).range(0..)
 }
@@ -560,6 +614,27 @@ mod tests {
         assert!(refused(&["quorate", "up", "--nodes", "10"]).contains("1..=9"));
         assert!(refused(&["quorate", "serve", "--set", "x"]).contains("expected KEY=VALUE"));
         assert!(refused(&["quorate", "bench", "write", "--size", "1Q"]).contains("expected a size"));
+        assert!(refused(&["quorate", "get", "/a", "--at-least", "7"]).contains("expected a zxid"));
+        assert!(refused(&["quorate", "get", "/a", "--at-least", "0x+7"]).contains("expected a zxid"));
+        for both in [&["--level", "linearizable", "--at-least", "0x7"][..], &["--sync", "--level", "local"]] {
+            assert!(refused(&[&["quorate", "get", "/a"], both].concat()).contains("cannot be used with"));
+        }
+    }
+
+    #[test]
+    fn reads_say_how_fresh_they_have_to_be() {
+        let level = |args: &[&str]| match Cli::try_parse_from([&["quorate"], args].concat()).unwrap().command
+        {
+            Command::Get(args) => args.read_level(),
+            Command::Stat(args) => args.freshness.read_level(),
+            Command::Ls(args) => args.freshness.read_level(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(level(&["get", "/a"]), ReadLevel::Local);
+        assert_eq!(level(&["get", "/a", "--sync"]), ReadLevel::Linearizable);
+        assert_eq!(level(&["get", "/a", "--level", "linearizable"]), ReadLevel::Linearizable);
+        assert_eq!(level(&["stat", "/a", "--level", "local"]), ReadLevel::Local);
+        assert_eq!(level(&["ls", "--at-least", "0x10000000a"]), ReadLevel::AtLeast(Zxid(0x1_0000_000a)));
     }
 
     #[test]

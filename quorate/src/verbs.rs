@@ -6,7 +6,7 @@ use std::{
     path::Path as FilePath,
 };
 
-use api::{CreateMode, ErrorCode, OpError, Path, Stat, Write};
+use api::{CreateMode, ErrorCode, OpError, Path, ReadLevel, Stat, Write};
 use bytes::Bytes;
 use client_sdk::{Client, ClientError, SessionEvent};
 use serde_json::json;
@@ -52,10 +52,7 @@ pub(crate) async fn create(args: &Create) -> Result<(), Failure> {
 pub(crate) async fn get(args: &Get) -> Result<(), Failure> {
     let path = parse(&args.path)?;
     session::with(&args.connection, async |client| {
-        if args.sync {
-            client.sync().await?;
-        }
-        let (data, stat) = client.get(path.as_str()).await?;
+        let (data, stat) = client.get_with(path.as_str(), args.read_level()).await?;
         match args.output.output {
             Format::Table => output::print_bytes(&data)?,
             Format::Json => {
@@ -109,7 +106,8 @@ pub(crate) async fn delete(args: &Delete) -> Result<(), Failure> {
 pub(crate) async fn stat(args: &StatArgs) -> Result<(), Failure> {
     let path = parse(&args.path)?;
     session::with(&args.connection, async |client| {
-        let stat = client.exists(path.as_str()).await?.ok_or_else(|| no_node(&path))?;
+        let stat = client.exists_with(path.as_str(), args.freshness.read_level()).await?;
+        let stat = stat.ok_or_else(|| no_node(&path))?;
         match args.output.output {
             Format::Table => output::print(&output::stat_text(&stat))?,
             Format::Json => output::print_json(&output::stat_json(&stat))?,
@@ -122,10 +120,11 @@ pub(crate) async fn stat(args: &StatArgs) -> Result<(), Failure> {
 pub(crate) async fn ls(args: &Ls) -> Result<(), Failure> {
     let path = parse(&args.path)?;
     session::with(&args.connection, async |client| {
+        let level = args.freshness.read_level();
         let mut found: Vec<(String, Option<Stat>)> = Vec::new();
         if args.recursive || args.long {
             let depth = if args.recursive { Depth::All } else { Depth::Children };
-            walk(client, &path, Look::Stat, depth, IN_FLIGHT, |at, _, stat| {
+            walk(client, &path, level, Look::Stat, depth, IN_FLIGHT, |at, _, stat| {
                 if *at != path {
                     let name = if args.recursive { at.as_str() } else { at.name() };
                     found.push((name.to_owned(), Some(stat)));
@@ -135,7 +134,7 @@ pub(crate) async fn ls(args: &Ls) -> Result<(), Failure> {
             .await?;
             found.sort_by(|a, b| a.0.cmp(&b.0));
         } else {
-            let (names, _) = client.children(path.as_str()).await?;
+            let (names, _) = client.children_with(path.as_str(), level).await?;
             found.extend(names.into_iter().map(|name| (name, None)));
         }
         print_list(&found, args.long, args.output.output)?;
@@ -173,7 +172,7 @@ pub(crate) async fn create_parents(client: &Client, path: &Path) -> Result<(), F
 /// Deletes `root` and everything below it, and says how many znodes that were.
 pub(crate) async fn delete_tree(client: &Client, root: &Path) -> Result<usize, Failure> {
     let mut paths = Vec::new();
-    walk(client, root, Look::Stat, Depth::All, IN_FLIGHT, |path, _, _| {
+    walk(client, root, ReadLevel::Local, Look::Stat, Depth::All, IN_FLIGHT, |path, _, _| {
         paths.push(path.clone());
         Ok(())
     })

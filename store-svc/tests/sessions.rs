@@ -27,9 +27,9 @@ async fn a_session_from_end_to_end() {
             set("/a", "two"),
             get("/a"),
             ephemeral("/e"),
-            Op::Children(v1::ChildrenRequest { path: "/".into() }),
+            Op::Children(v1::ChildrenRequest { path: "/".into(), ..Default::default() }),
             Op::Sync(v1::SyncRequest {}),
-            Op::Exists(v1::ExistsRequest { path: "/nowhere".into() }),
+            Op::Exists(v1::ExistsRequest { path: "/nowhere".into(), ..Default::default() }),
             Op::Ping(v1::Ping {}),
             Op::Multi(v1::MultiRequest { ops: vec![] }),
             get("/nowhere"),
@@ -208,10 +208,25 @@ async fn unary_calls_do_every_verb_and_fail_with_details() {
     let set = v1::SetRequest { path: path(), data: "2".into(), version: Some(0) };
     assert_eq!(c.set(set.clone()).await.unwrap().into_inner().stat.unwrap().version, 1);
     assert_eq!(c.set(set).await.unwrap_err().code(), Code::Aborted);
-    assert_eq!(c.get(v1::GetRequest { path: path() }).await.unwrap().into_inner().data, "2");
-    assert!(c.exists(v1::ExistsRequest { path: path() }).await.unwrap().into_inner().stat.is_some());
+    assert_eq!(
+        c.get(v1::GetRequest { path: path(), ..Default::default() }).await.unwrap().into_inner().data,
+        "2"
+    );
+    assert!(
+        c.exists(v1::ExistsRequest { path: path(), ..Default::default() })
+            .await
+            .unwrap()
+            .into_inner()
+            .stat
+            .is_some()
+    );
     c.sync(v1::SyncRequest {}).await.unwrap();
-    let names = c.children(v1::ChildrenRequest { path: "/".into() }).await.unwrap().into_inner().names;
+    let names = c
+        .children(v1::ChildrenRequest { path: "/".into(), ..Default::default() })
+        .await
+        .unwrap()
+        .into_inner()
+        .names;
     assert_eq!(names, ["u"]);
     let check = v1::CheckRequest { path: path(), version: Some(1) };
     let ops = vec![
@@ -228,6 +243,52 @@ async fn unary_calls_do_every_verb_and_fail_with_details() {
     assert_eq!(c.create(ephemeral).await.unwrap_err().code(), Code::InvalidArgument);
     let big = v1::CreateRequest { path: path(), data: vec![0; (1 << 20) + 1].into(), ..Default::default() };
     assert_eq!(c.create(big).await.unwrap_err().code(), Code::InvalidArgument);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn reads_are_as_fresh_as_they_ask_to_be() {
+    use v1::ReadLevel::{AtLeast, Linearizable, Unspecified};
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let catch_up = Duration::from_millis(50);
+    let node = Node::start_with(dir.path(), &quorum, |c| c.limits.catch_up = catch_up).await;
+    let mut session = Session::open(&node).await;
+    let created = session.ask(vec![create("/a", "1"), get_at("/a", Linearizable, 0), set("/a", "2")]).await;
+    assert_eq!(data(&created[1]), b"1", "behind the create and not behind the set");
+    let (here, never) = (created[2].zxid, created[2].zxid + 1000);
+    let answers = session
+        .ask(vec![
+            get_at("/a", AtLeast, here),
+            get_at("/a", AtLeast, never),
+            get_at("/a", AtLeast, 0),
+            get_at("/a", Linearizable, here),
+            get("/a"),
+        ])
+        .await;
+    assert_eq!((data(&answers[0]), data(&answers[4])), (&b"2"[..], &b"2"[..]));
+    assert_eq!(error(&answers[1]), ErrorCode::Unavailable);
+    assert_eq!((error(&answers[2]), error(&answers[3])), (ErrorCode::BadArguments, ErrorCode::BadArguments));
+
+    let mut c = node.client().await;
+    let request =
+        |level: v1::ReadLevel, min_zxid| v1::GetRequest { path: "/a".into(), level: level.into(), min_zxid };
+    assert_eq!(c.get(request(Linearizable, 0)).await.unwrap().into_inner().data, "2");
+    assert_eq!(c.get(request(AtLeast, here)).await.unwrap().into_inner().data, "2");
+    let behind = c.get(request(AtLeast, never)).await.unwrap_err();
+    assert!(behind.code() == Code::Unavailable && behind.message().contains("another node"), "{behind:?}");
+    assert_eq!(c.get(request(Unspecified, here)).await.unwrap_err().code(), Code::InvalidArgument);
+
+    // Without a leader only the linearizable one waits, and it is answered when there is one again.
+    quorum.set_serving(false);
+    let mut waiting = node.client().await;
+    let waiting = tokio::spawn(async move { waiting.get(request(Linearizable, 0)).await });
+    session.send(vec![get("/a"), get_at("/a", Linearizable, 0), get("/a")]).await;
+    assert_eq!(data(&session.receive(1).await[0]), b"2");
+    assert_eq!(c.get(request(Unspecified, 0)).await.unwrap().into_inner().data, "2");
+    assert!(!waiting.is_finished());
+    quorum.set_serving(true);
+    assert!(session.receive(2).await.iter().all(is_ok));
+    assert_eq!(waiting.await.unwrap().unwrap().into_inner().data, "2");
     node.stop().await;
 }
 
@@ -258,11 +319,11 @@ async fn without_a_leader_for_too_long_clients_are_sent_away_and_the_node_is_not
     assert!(status.code() == Code::Unavailable && status.message().contains("node 1"), "{status:?}");
     ready.wait_for(|ready| !*ready).await.unwrap();
     let mut client = node.client().await;
-    let refused = client.get(v1::GetRequest { path: "/".into() }).await.unwrap_err();
+    let refused = client.get(v1::GetRequest { path: "/".into(), ..Default::default() }).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     quorum.set_serving(true);
     ready.wait_for(|ready| *ready).await.unwrap();
-    client.get(v1::GetRequest { path: "/".into() }).await.unwrap();
+    client.get(v1::GetRequest { path: "/".into(), ..Default::default() }).await.unwrap();
     node.stop().await;
 }
 

@@ -57,7 +57,14 @@ fn the_verbs_do_what_their_help_says() {
     assert_eq!(ensemble.ok(&["get", "/app"]).trim_end(), "one");
     ensemble.ok(&["set", "/app", "two", "--version", "0"]);
     assert!(ensemble.ok(&["stat", "/app"]).contains("version"));
+    for fresh in [&["--level", "linearizable"][..], &["--sync"], &["--at-least", "0x100000001"]] {
+        assert_eq!(ensemble.ok(&[&["get", "/app"], fresh].concat()).trim_end(), "two", "{fresh:?}");
+    }
     ensemble.ok(&["create", "/app/a", ""]);
+    assert_eq!(ensemble.ok(&["ls", "-l", "/app", "--level", "linearizable"]).lines().count(), 2);
+    let never = ensemble.run(&["stat", "/app", "--at-least", "0xffffffff00000000"]);
+    let text = String::from_utf8_lossy(&never.stderr).into_owned();
+    assert!(never.status.code() == Some(3) && text.contains("ask another node"), "{text}");
     ensemble.ok(&["create", "--sequential", "/app/n-", ""]);
     let names = ensemble.ok(&["ls", "/app"]);
     assert_eq!(names.split_whitespace().collect::<Vec<_>>(), ["a", "n-0000000001"]);

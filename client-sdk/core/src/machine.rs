@@ -1,6 +1,6 @@
 use std::{collections::VecDeque, time::Duration};
 
-use api::{ErrorCode, OpError, SessionId, SessionToken, Ticket, Time, WriteNumber, Zxid};
+use api::{ErrorCode, OpError, ReadLevel, SessionId, SessionToken, Ticket, Time, WriteNumber, Zxid};
 
 use crate::{
     Batch, Config, Connection, Event, Failure, Fate, Input, Op, Outcome, Output, Response, SessionOpened,
@@ -229,9 +229,18 @@ impl Machine {
         match response.result {
             // Not an answer but a wish to be asked again, as when the node ends the stream for such a reason. To hand
             // it to the caller would leave the number of a write undecided, and those behind it could not go on.
-            Err(error) if asks_again(error.code()) => self.on_disconnected(now, error),
+            Err(error) if asks_again(error.code()) && !self.is_too_far_ahead(&error) => {
+                self.on_disconnected(now, error);
+            }
             result => self.on_answered(result),
         }
+    }
+
+    /// Whether this is the answer to a read that waited in vain for its zxid. That is for the caller to decide: the
+    /// zxid may be of another ensemble, and would hold up everything behind it on one node after the other.
+    fn is_too_far_ahead(&self, error: &OpError) -> bool {
+        let read = self.queue.front_sent().map(|front| &front.op);
+        error.code() == ErrorCode::Unavailable && matches!(read, Some(Op::Read(_, ReadLevel::AtLeast(_))))
     }
 
     fn on_answered(&mut self, result: Result<Outcome, OpError>) {

@@ -14,7 +14,7 @@ pub fn weight(op: &Op) -> usize {
         Op::Write(Write::Set { path, data, .. }) => path.as_str().len() + data.len(),
         Op::Write(Write::Delete { path, .. }) => path.as_str().len(),
         Op::Write(Write::Multi(ops)) => ops.iter().map(part_weight).sum(),
-        Op::Read(read) => read.path().as_str().len(),
+        Op::Read(read, _) => read.path().as_str().len(),
         Op::Sync | Op::Ping | Op::Close => 0,
     };
     variable + ALLOWANCE

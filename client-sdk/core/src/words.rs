@@ -2,7 +2,9 @@
 
 use std::{fmt, time::Duration};
 
-use api::{OpError, PeerId, Read, ReadOutcome, SessionId, SessionToken, Ticket, Time, Write, WriteNumber};
+use api::{
+    OpError, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Ticket, Time, Write, WriteNumber,
+};
 use api::{WriteOutcome, Zxid};
 
 /// One connection to one endpoint, from the attempt to its end. Never used twice by a machine.
@@ -14,8 +16,8 @@ pub struct Connection(pub u64);
 pub enum Op {
     /// A change.
     Write(Write),
-    /// A question.
-    Read(Read),
+    /// A question, and how fresh the answer has to be.
+    Read(Read, ReadLevel),
     /// A barrier for later reads.
     Sync,
     /// A sign of life. The machine makes its own.

@@ -9,8 +9,8 @@ use std::{
 };
 
 use api::{
-    ErrorCode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadOutcome, SessionId, SessionToken,
-    Stat, Write, WriteNumber, WriteOutcome, Zxid, ports::Role,
+    ErrorCode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome, SessionId,
+    SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid, ports::Role,
 };
 use bytes::Bytes;
 use proto::{
@@ -43,6 +43,8 @@ pub(super) struct State {
     tree: BTreeMap<Path, Bytes>,
     /// Values of the sets, in order.
     pub(super) sets: Vec<Bytes>,
+    /// Of the reads, in order.
+    pub(super) levels: Vec<ReadLevel>,
     zxid: u64,
 }
 
@@ -93,7 +95,10 @@ impl World {
         }
         Ok(match request.op {
             Op::Write { number, write } => return self.write(&mut state, id, xid, number, write),
-            Op::Read(read) => answer(state.read(&read).map(Outcome::Read)),
+            Op::Read(read, level) => {
+                state.levels.push(level);
+                answer(state.read(&read).map(Outcome::Read))
+            }
             Op::Sync => answer(Ok(Outcome::Sync)),
             Op::Ping => answer(Ok(Outcome::Ping)),
             Op::Close => {

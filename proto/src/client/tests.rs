@@ -99,15 +99,40 @@ fn requests_survive_the_wire() {
         Read::Exists { path: path("/") },
         Read::Children { path: path("/b") },
     ];
+    let levels = [ReadLevel::Local, ReadLevel::AtLeast(Zxid(u64::MAX)), ReadLevel::Linearizable];
     let ops = writes()
         .into_iter()
         .map(|write| Op::Write { number: WriteNumber(7), write })
-        .chain(reads.into_iter().map(Op::Read))
+        .chain(reads.into_iter().flat_map(|read| levels.map(|level| Op::Read(read.clone(), level))))
         .chain([Op::Sync, Op::Ping, Op::Close]);
     for op in ops {
         let request = Request { xid: 42, op };
         assert_eq!(Request::try_from(reencode(&v1::Request::from(request.clone()))), Ok(request));
     }
+}
+
+#[test]
+fn a_read_without_a_level_is_local_and_one_that_cannot_be_kept_is_refused() {
+    let read = |level: i32, min_zxid| {
+        let get = v1::GetRequest { path: "/a".into(), level, min_zxid };
+        <(Read, ReadLevel)>::try_from(get).map(|(_, level)| level)
+    };
+    let wire = |level: v1::ReadLevel| i32::from(level);
+    assert_eq!(read(0, 0), Ok(ReadLevel::Local), "as clients write it that know nothing of levels");
+    assert_eq!(read(wire(v1::ReadLevel::Local), 0), Ok(ReadLevel::Local));
+    for (level, min_zxid, words) in [
+        (wire(v1::ReadLevel::AtLeast), 0, "min_zxid is missing"),
+        (wire(v1::ReadLevel::Unspecified), 5, "READ_LEVEL_AT_LEAST"),
+        (wire(v1::ReadLevel::Linearizable), 5, "READ_LEVEL_AT_LEAST"),
+        (99, 0, "newer than this server"),
+    ] {
+        let error = read(level, min_zxid).unwrap_err();
+        assert!(error.code() == ErrorCode::BadArguments && error.to_string().contains(words), "{error}");
+    }
+    // Nothing is before the first entry: not an error, and nothing to wait for.
+    let zero = Op::Read(Read::Get { path: path("/a") }, ReadLevel::AtLeast(Zxid::ZERO));
+    let back = Request::try_from(v1::Request::from(Request { xid: 1, op: zero })).unwrap();
+    assert_eq!(back.op, Op::Read(Read::Get { path: path("/a") }, ReadLevel::Local));
 }
 
 #[test]
@@ -237,7 +262,7 @@ fn malformed_requests_are_refused_with_a_remedy() {
     use v1::request::Op as Wire;
     let request = |write_number, op| Request::try_from(v1::Request { xid: 1, write_number, op });
     let set = |path: &str, version| v1::SetRequest { path: path.into(), data: Bytes::new(), version };
-    let get = |path: &str| Wire::Get(v1::GetRequest { path: path.into() });
+    let get = |path: &str| Wire::Get(v1::GetRequest { path: path.into(), ..Default::default() });
 
     for (result, words) in [
         (request(0, None), "Request.op is missing"),

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{Path, Stat};
+use api::{Path, ReadLevel, Stat};
 use bytes::Bytes;
 use indicatif::{HumanBytes, ProgressBar};
 
@@ -34,7 +34,7 @@ pub(crate) async fn run(args: &Export) -> Result<(), Failure> {
         Target { root: root.clone(), directory: args.directory.clone(), files: 0, directories: 0, bytes: 0 };
     session::with(&args.connection, async |client| {
         client.sync().await?;
-        walk(client, &root, Look::Value, Depth::All, args.in_flight, |path, data, stat| {
+        walk(client, &root, ReadLevel::Local, Look::Value, Depth::All, args.in_flight, |path, data, stat| {
             bar.inc(1);
             target.write(path, data, &stat)
         })

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use api::{ErrorCode, Path, Read, ReadOutcome, Stat};
+use api::{ErrorCode, Path, Read, ReadLevel, ReadOutcome, Stat};
 use bytes::Bytes;
 use client_sdk::{Client, ClientError, Pending};
 
@@ -26,11 +26,12 @@ pub(crate) enum Depth {
     All,
 }
 
-/// Calls `visit` for `root` and for what is below it, parents before children. Others may write meanwhile: a znode that
-/// vanishes between being listed and being looked at is left out.
+/// Calls `visit` for `root` and for what is below it, parents before children, each read as fresh as `level` says. Others
+/// may write meanwhile: a znode that vanishes between being listed and being looked at is left out.
 pub(crate) async fn walk(
     client: &Client,
     root: &Path,
+    level: ReadLevel,
     look: Look,
     depth: Depth,
     in_flight: u32,
@@ -46,7 +47,7 @@ pub(crate) async fn walk(
                 Look::Stat => Read::Exists { path: path.clone() },
                 Look::Value => Read::Get { path: path.clone() },
             };
-            asked.push_back((path, client.read(read).await));
+            asked.push_back((path, client.read_with(read, level).await));
         }
         let Some((path, answer)) = asked.pop_front() else {
             return Ok(());
@@ -70,7 +71,7 @@ pub(crate) async fn walk(
         };
         visit(&path, data, stat)?;
         if stat.num_children > 0 && (depth == Depth::All || path == *root) {
-            let children = client.read(Read::Children { path: path.clone() }).await;
+            let children = client.read_with(Read::Children { path: path.clone() }, level).await;
             asked.push_back((path, children));
         }
     }

@@ -40,11 +40,12 @@ impl CoordinationService {
 
     async fn read<R, W>(&self, request: Request<R>) -> Result<Response<W>, Status>
     where
-        api::Read: TryFrom<R, Error = OpError>,
+        (api::Read, api::ReadLevel): TryFrom<R, Error = OpError>,
         W: TryFrom<ReadOutcome, Error = OpError>,
     {
         let outcome = async {
-            match self.front.call(Op::Read(request.into_inner().try_into()?)).await? {
+            let (read, level) = request.into_inner().try_into()?;
+            match self.front.call(Op::Read(read, level)).await? {
                 Answer::Read(outcome) => outcome.try_into(),
                 other => Err(foreign(&other)),
             }

@@ -100,7 +100,7 @@ fn weight(op: &Op) -> usize {
             MultiOp::Set { path, data, .. } => sum + FIXED + data.len() + path.as_str().len(),
             MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => sum + FIXED + path.as_str().len(),
         }),
-        Op::Read(read) => FIXED + read.path().as_str().len(),
+        Op::Read(read, _) => FIXED + read.path().as_str().len(),
         Op::Sync | Op::Ping | Op::Close | Op::Invalid(_) => FIXED,
     }
 }

@@ -173,7 +173,7 @@ fn request(wire: v1::Request) -> Request {
     let op = match client::Request::try_from(wire) {
         Ok(client::Request { op, .. }) => match op {
             client::Op::Write { write, .. } => Op::Write(write),
-            client::Op::Read(read) => Op::Read(read),
+            client::Op::Read(read, level) => Op::Read(read, level),
             client::Op::Sync => Op::Sync,
             client::Op::Ping => Op::Ping,
             client::Op::Close => Op::Close,

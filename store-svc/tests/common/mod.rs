@@ -178,7 +178,11 @@ pub fn set(path: &str, data: impl Into<bytes::Bytes>) -> Op {
 }
 
 pub fn get(path: &str) -> Op {
-    Op::Get(v1::GetRequest { path: path.into() })
+    get_at(path, v1::ReadLevel::Unspecified, 0)
+}
+
+pub fn get_at(path: &str, level: v1::ReadLevel, min_zxid: u64) -> Op {
+    Op::Get(v1::GetRequest { path: path.into(), level: level.into(), min_zxid })
 }
 
 /// The value in an answer.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{Path, PeerId, Read, ReadOutcome, Stat, Write, WriteOutcome};
+use api::{Path, PeerId, Read, ReadLevel, ReadOutcome, Stat, Write, WriteOutcome};
 use bytes::Bytes;
 
 use super::*;
@@ -166,11 +166,20 @@ impl World {
             let data = Bytes::copy_from_slice(&ticket.to_be_bytes());
             Op::Write(Write::Set { path, data, version: None })
         } else {
-            Op::Read(Read::Get { path })
+            Op::Read(Read::Get { path }, self.level())
         };
         let deadline = (self.draw(4) == 0).then(|| self.now + Duration::from_millis(self.random % 700));
         self.asked.push((write, None));
         self.give(Input::Request { ticket: Ticket(ticket), op, deadline });
+    }
+
+    /// Sometimes of a zxid that is still to come.
+    fn level(&mut self) -> ReadLevel {
+        match self.draw(3) {
+            0 => ReadLevel::Local,
+            1 => ReadLevel::Linearizable,
+            _ => ReadLevel::AtLeast(Zxid(self.draw(self.ensemble.log.len() as u64 + 2))),
+        }
     }
 
     /// The answers are lost, and what is on its way to the node may or may not be.
@@ -268,7 +277,10 @@ impl World {
                 let (zxid, result) = results[number.0 as usize - 1].clone();
                 answer(zxid, result)
             }
-            (Op::Read(_), None) => {
+            (Op::Read(_, ReadLevel::AtLeast(zxid)), None) if *zxid > last => {
+                answer(last, Err(OpError::Unavailable("behind".into())))
+            }
+            (Op::Read(..), None) => {
                 let stat = Stat { mzxid: last, ..Stat::default() };
                 answer(last, Ok(Outcome::Read(ReadOutcome::Data { data: Bytes::new(), stat })))
             }

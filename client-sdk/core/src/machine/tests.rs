@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{Path, PeerId, Read, ReadOutcome, Stat, Write, WriteOutcome};
+use api::{Path, PeerId, Read, ReadLevel, ReadOutcome, Stat, Write, WriteOutcome};
 use bytes::Bytes;
 
 use super::*;
@@ -59,7 +59,7 @@ impl Script {
     }
 
     fn read(&mut self, ticket: u64) -> Vec<Output> {
-        self.request(ticket, Op::Read(Read::Get { path: path() }), None)
+        self.request(ticket, Op::Read(Read::Get { path: path() }, ReadLevel::Local), None)
     }
 
     fn request(&mut self, ticket: u64, op: Op, deadline: Option<Time>) -> Vec<Output> {
@@ -156,7 +156,7 @@ fn a_session_opens_and_requests_flow() {
     s.write(12);
     let batch = s.transmit().unwrap();
     let numbered = |xid, number: Option<u64>, op| Request { xid, number: number.map(WriteNumber), op };
-    let read = Op::Read(Read::Get { path: path() });
+    let read = Op::Read(Read::Get { path: path() }, ReadLevel::Local);
     let requests =
         vec![numbered(1, Some(1), set(10)), numbered(2, None, read), numbered(3, Some(2), set(12))];
     assert_eq!(batch, Batch { connection: Connection(1), requests, acked: WriteNumber(0) });
@@ -167,6 +167,38 @@ fn a_session_opens_and_requests_flow() {
     assert_eq!(s.answer(2, Ok(data.clone())), [done(11, Ok(data))]);
     let error = OpError::NoNode(path());
     assert_eq!(s.answer(3, Err(error.clone())), [done(12, Err(Failure::Refused(error)))]);
+}
+
+#[test]
+fn a_read_keeps_its_level_when_it_is_sent_again() {
+    let mut s = Script::opened();
+    let levels = [ReadLevel::Linearizable, ReadLevel::AtLeast(Zxid(9)), ReadLevel::Local];
+    let ops = levels.map(|level| Op::Read(Read::Get { path: path() }, level));
+    for (ticket, op) in (1..).zip(&ops) {
+        s.request(ticket, op.clone(), None);
+    }
+    let sent = |s: &mut Script| s.transmit().unwrap().requests.into_iter().map(|r| r.op).collect::<Vec<_>>();
+    assert_eq!(sent(&mut s), ops);
+    s.disconnect(down());
+    s.open();
+    assert_eq!(sent(&mut s), ops);
+    // No quorum confirms to this node: perhaps it does to the next.
+    let unconfirmed = OpError::Unavailable("no quorum".into());
+    let outputs = s.answer(4, Err(unconfirmed));
+    assert!(outputs.iter().any(|o| matches!(o, Output::Connect { resume: Some(_), .. })), "{outputs:?}");
+    s.open();
+    assert_eq!(sent(&mut s), ops);
+}
+
+#[test]
+fn a_read_of_a_zxid_that_does_not_come_fails_alone() {
+    let mut s = Script::opened();
+    s.request(1, Op::Read(Read::Get { path: path() }, ReadLevel::AtLeast(Zxid(u64::MAX))), None);
+    s.write(2);
+    s.transmit().unwrap();
+    let behind = OpError::Unavailable("the node did not come so far".into());
+    assert_eq!(s.answer(1, Err(behind.clone())), [done(1, Err(Failure::Refused(behind)))]);
+    assert_eq!(s.answer(2, ok()), [done(2, Ok(ok().unwrap()))], "on the same connection");
 }
 
 #[test]

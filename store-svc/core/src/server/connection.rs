@@ -15,8 +15,10 @@ pub(super) struct Conn {
     queue: VecDeque<Slot>,
     /// How many slots at the front of the queue have gone as far as they can without an answer from the quorum.
     begun: usize,
-    /// Barriers in the queue that were begun. While there is one, writes behind it are held.
-    syncs: usize,
+    /// Requests in the queue that were begun and that [hold](Slot::holds) what is behind them.
+    holding: usize,
+    /// Requests in the queue that the quorum has.
+    asked: usize,
     /// Bytes of answers to reads that the shell has not sent yet.
     unsent: usize,
 }
@@ -36,6 +38,9 @@ pub(super) enum Phase {
 pub(super) struct Slot {
     xid: u64,
     number: Option<WriteNumber>,
+    /// Writes behind it do not begin before it is answered: they could be applied before it has waited long enough,
+    /// and must not be seen by it.
+    holds: bool,
     step: Step,
 }
 
@@ -44,9 +49,11 @@ enum Step {
     /// Not begun, or to be answered as soon as it is the first.
     Todo(Op),
     /// The quorum has it.
-    Asked { sync: bool },
+    Asked,
+    /// Among the [`Waits`], until this time at most.
+    Waiting { op: Op, until: Time },
     /// Answered as soon as it is the first.
-    Done { zxid: Zxid, result: Result<Answer, OpError>, sync: bool },
+    Done { zxid: Zxid, result: Result<Answer, OpError> },
 }
 
 impl Conn {
@@ -58,14 +65,15 @@ impl Conn {
             first: 0,
             queue: VecDeque::new(),
             begun: 0,
-            syncs: 0,
+            holding: 0,
+            asked: 0,
             unsent: 0,
         }
     }
 
     pub(super) fn push(&mut self, request: Request) {
         let Request { xid, number, op } = request;
-        self.queue.push_back(Slot { xid, number, step: Step::Todo(op) });
+        self.queue.push_back(Slot { xid, number, holds: false, step: Step::Todo(op) });
     }
 
     pub(super) fn has_requests(&self) -> bool {
@@ -79,12 +87,36 @@ impl Conn {
         }
     }
 
-    fn fill(&mut self, slot: u64, zxid: Zxid, result: Result<Answer, OpError>) {
-        let slot = slot.checked_sub(self.first).and_then(|i| self.queue.get_mut(usize::try_from(i).ok()?));
-        if let Some(slot) = slot {
-            let sync = matches!(slot.step, Step::Asked { sync: true });
-            slot.step = Step::Done { zxid, result, sync };
+    fn slot_mut(&mut self, slot: u64) -> Option<&mut Slot> {
+        self.queue.get_mut(usize::try_from(slot.checked_sub(self.first)?).ok()?)
+    }
+
+    /// Whether the next write may not begin yet, so that no read before it sees it. Reads between writes that are under
+    /// way are answered at once when their turn comes, however much is unsent; so writes do not go ahead of reads that
+    /// can be answered first, nor while too much is unsent.
+    fn holds_writes(&self, limits: &Limits) -> bool {
+        match self.asked {
+            0 => self.begun > 0,
+            _ => self.holding > 0 || self.unsent >= limits.unsent_max,
         }
+    }
+
+    /// Which entry the request in this place waits for, if it does.
+    pub(super) fn waits_for_entry(&self, slot: u64) -> Option<Zxid> {
+        let slot = self.queue.get(usize::try_from(slot.checked_sub(self.first)?).ok()?)?;
+        match slot.step {
+            Step::Waiting { op: Op::Read(_, ReadLevel::AtLeast(zxid)), .. } => Some(zxid),
+            _ => None,
+        }
+    }
+
+    /// The requests that wait, and until when.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (u64, &Op, Time)> {
+        let begun = if self.holding == 0 { 0 } else { self.begun };
+        (self.first..).zip(&self.queue).take(begun).filter_map(|(place, slot)| match &slot.step {
+            Step::Waiting { op, until } => Some((place, op, *until)),
+            _ => None,
+        })
     }
 }
 
@@ -118,19 +150,40 @@ impl Server {
 
     /// Fills in what came of a request, and answers what can be answered now.
     pub(super) fn complete(&mut self, id: ConnId, slot: u64, zxid: Zxid, result: Result<Answer, OpError>) {
-        if let Some(conn) = self.conns.get_mut(&id) {
-            conn.fill(slot, zxid, result);
-            self.run(id);
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if let Some(slot) = conn.slot_mut(slot).filter(|slot| matches!(slot.step, Step::Asked)) {
+            slot.step = Step::Done { zxid, result };
+            conn.asked -= 1;
         }
+        self.run(id);
+    }
+
+    /// A request has waited long enough: it is answered in its turn, or fails.
+    pub(super) fn end_wait(&mut self, id: ConnId, slot: u64, result: Result<(), OpError>) {
+        let zxid = self.state.applied();
+        let Some(waiting) = self.conns.get_mut(&id).and_then(|conn| conn.slot_mut(slot)) else { return };
+        match std::mem::replace(&mut waiting.step, Step::Asked) {
+            Step::Waiting { op, until } => {
+                self.waits.end_request((id, slot), &op, until);
+                waiting.step = match result {
+                    Ok(()) => Step::Todo(op),
+                    Err(error) => Step::Done { zxid, result: Err(error) },
+                };
+            }
+            other => waiting.step = other,
+        }
+        self.run(id);
     }
 
     /// Takes a connection as far as it goes: begins what may begin, answers what is first in its queue.
     pub(super) fn run(&mut self, id: ConnId) {
-        let Server { conns, tickets, asks, outbox, state, config, .. } = self;
+        let Server { conns, tickets, asks, waits, outbox, state, config, now, .. } = self;
         let Some(conn) = conns.get_mut(&id) else { return };
+        let (applied, now, limits) = (state.applied(), *now, &config.limits);
+        let mut means = Means { id, applied, now, limits, tickets, asks, waits };
         loop {
-            begin(conn, id, state.applied(), config, tickets, asks);
-            if !answer(conn, id, state, config, outbox) {
+            begin(conn, &mut means);
+            if !answer(conn, id, state, limits, outbox) {
                 break;
             }
         }
@@ -140,41 +193,49 @@ impl Server {
     }
 }
 
-/// Begins requests up to the first that has to wait for a barrier.
-fn begin(
-    conn: &mut Conn,
+/// What it takes to begin a request.
+struct Means<'a> {
     id: ConnId,
     applied: Zxid,
-    config: &Config,
-    tickets: &mut Tickets,
-    asks: &mut Vec<Ask>,
-) {
+    now: Time,
+    limits: &'a Limits,
+    tickets: &'a mut Tickets,
+    asks: &'a mut Vec<Ask>,
+    waits: &'a mut Waits,
+}
+
+/// Begins requests up to the first that has to wait for one before it.
+fn begin(conn: &mut Conn, means: &mut Means<'_>) {
     let session = conn.session();
-    while let Some(slot) = conn.queue.get_mut(conn.begun) {
+    loop {
+        let hold = conn.holds_writes(means.limits);
+        let Some(slot) = conn.queue.get_mut(conn.begun) else { return };
         let Step::Todo(op) = &slot.step else {
             conn.begun += 1;
             continue;
         };
-        let number = slot.number;
+        let (number, place) = (slot.number, conn.first + conn.begun as u64);
         let body = match op {
             // Answered when they are first.
-            Op::Read(_) | Op::Ping => None,
+            Op::Read(_, ReadLevel::Local) | Op::Ping => None,
+            Op::Read(_, ReadLevel::AtLeast(zxid)) if *zxid <= means.applied => None,
             Op::Invalid(_) if number.is_none() => None,
-            Op::Write(_) | Op::Close | Op::Invalid(_) if conn.syncs > 0 => return,
-            Op::Sync => {
-                let ticket = tickets.next(Pending::Sync { conn: id, slot: conn.first + conn.begun as u64 });
-                asks.push(Ask::Barrier { ticket });
-                slot.step = Step::Asked { sync: true };
-                conn.syncs += 1;
+            Op::Write(_) | Op::Close | Op::Invalid(_) if hold => return,
+            Op::Read(..) | Op::Sync => {
+                let op = op.clone();
+                let until = means.waits.for_request((means.id, place), &op, means.now, means.limits);
+                slot.step = Step::Waiting { op, until };
+                slot.holds = true;
+                conn.holding += 1;
                 None
             }
-            _ => match std::mem::replace(&mut slot.step, Step::Asked { sync: false }) {
-                Step::Todo(Op::Write(write)) => match (validate(&write, &config.limits), number) {
+            _ => match std::mem::replace(&mut slot.step, Step::Asked) {
+                Step::Todo(Op::Write(write)) => match (validate(&write, means.limits), number) {
                     (Ok(()), _) => Some(CommandBody::Write(write)),
                     // Goes through the log, so that its number is used up.
                     (Err(error), Some(_)) => Some(CommandBody::Refuse(error)),
                     (Err(error), None) => {
-                        slot.step = Step::Done { zxid: applied, result: Err(error), sync: false };
+                        slot.step = Step::Done { zxid: means.applied, result: Err(error) };
                         None
                     }
                 },
@@ -183,43 +244,39 @@ fn begin(
             },
         };
         if let Some(body) = body {
-            let slot = conn.first + conn.begun as u64;
             let close = matches!(body, CommandBody::CloseSession { .. });
             let command = Command { session, number, acked: conn.acked, body };
-            let pending = command.clone();
-            let ticket = tickets.next(if close {
+            let (id, slot, pending) = (means.id, place, command.clone());
+            let ticket = means.tickets.next(if close {
                 Pending::Close { conn: id, slot, command: pending }
             } else {
                 Pending::Write { conn: id, slot, command: pending }
             });
-            asks.push(Ask::Submit { ticket, command });
+            means.asks.push(Ask::Submit { ticket, command });
+            conn.asked += 1;
         }
         conn.begun += 1;
     }
 }
 
-/// Answers from the front of the queue up to the first request that waits for the quorum. Returns whether a barrier
-/// was answered, behind which more may begin now.
-fn answer(conn: &mut Conn, id: ConnId, state: &State, config: &Config, outbox: &mut Outbox) -> bool {
-    let mut barrier = false;
+/// Answers from the front of the queue up to the first request that still waits. Returns whether there was any, so
+/// that more may begin now.
+fn answer(conn: &mut Conn, id: ConnId, state: &State, limits: &Limits, outbox: &mut Outbox) -> bool {
+    let mut any = false;
     while conn.begun > 0 {
         let Some(slot) = conn.queue.front_mut() else { break };
         match slot.step {
-            Step::Asked { .. } => break,
-            Step::Todo(Op::Read(_)) if conn.unsent >= config.limits.unsent_max => break,
+            Step::Asked | Step::Waiting { .. } => break,
+            Step::Todo(Op::Read(..)) if conn.asked == 0 && conn.unsent >= limits.unsent_max => break,
             _ => {}
         }
-        let (zxid, result) = match std::mem::replace(&mut slot.step, Step::Asked { sync: false }) {
-            Step::Done { zxid, result, sync } => {
-                if sync {
-                    conn.syncs -= 1;
-                    barrier = true;
-                }
-                (zxid, result)
-            }
-            Step::Todo(Op::Read(read)) => (state.applied(), state.read(&read).map(Answer::Read)),
+        conn.holding -= usize::from(slot.holds);
+        let (zxid, result) = match std::mem::replace(&mut slot.step, Step::Asked) {
+            Step::Done { zxid, result } => (zxid, result),
+            Step::Todo(Op::Read(read, _)) => (state.applied(), state.read(&read).map(Answer::Read)),
             Step::Todo(Op::Invalid(error)) => (state.applied(), Err(error)),
-            Step::Todo(_) | Step::Asked { .. } => (state.applied(), Ok(Answer::Pong)),
+            Step::Todo(Op::Sync) => (state.applied(), Ok(Answer::Synced)),
+            Step::Todo(_) | Step::Asked | Step::Waiting { .. } => (state.applied(), Ok(Answer::Pong)),
         };
         let xid = slot.xid;
         conn.queue.pop_front();
@@ -228,8 +285,9 @@ fn answer(conn: &mut Conn, id: ConnId, state: &State, config: &Config, outbox: &
         let reply = ToClient::Reply { xid, zxid, result };
         conn.unsent += reply.weight();
         outbox.send(id, &mut conn.place, reply);
+        any = true;
     }
-    barrier
+    any
 }
 
 /// Whether a write keeps the limits.

@@ -84,7 +84,7 @@ impl Server {
             // The close itself, on whichever node it was asked, is seen in `on_entry`.
             (Pending::Expire { .. }, _) => {}
             // Barriers do not come as entries.
-            (Pending::Sync { .. } | Pending::Verify { .. } | Pending::ConfirmSilence, _) => {
+            (Pending::Round | Pending::ConfirmSilence, _) => {
                 self.outbox.stop("a barrier came back as an entry; please report this".into());
             }
         }
@@ -92,10 +92,7 @@ impl Server {
 
     fn on_barrier(&mut self, ticket: Ticket) {
         match self.tickets.take(ticket) {
-            Some(Pending::Sync { conn, slot }) => {
-                self.complete(conn, slot, self.state.applied(), Ok(Answer::Synced));
-            }
-            Some(Pending::Verify { conn }) => self.on_verified(conn),
+            Some(Pending::Round) => self.end_round(&Ok(())),
             Some(Pending::ConfirmSilence) => {
                 for session in self.expiry.confirmed(ticket, self.now) {
                     let body = CommandBody::CloseSession { session, expired: true };
@@ -152,14 +149,12 @@ impl Server {
                     self.close(conn, Err(error));
                 }
             }
-            Some(
-                Pending::Write { conn, slot, .. }
-                | Pending::Close { conn, slot, .. }
-                | Pending::Sync { conn, slot },
-            ) => {
+            Some(Pending::Write { conn, slot, .. } | Pending::Close { conn, slot, .. }) => {
                 self.complete(conn, slot, self.state.applied(), Err(error));
             }
-            Some(Pending::Open { conn, .. } | Pending::Verify { conn }) => self.close(conn, Err(error)),
+            Some(Pending::Open { conn, .. }) => self.close(conn, Err(error)),
+            Some(Pending::Round) if why == Refusal::NoLeader => self.end_round(&Err(self.unconfirmed())),
+            Some(Pending::Round) => self.end_round(&Err(error)),
             Some(Pending::ConfirmSilence) => self.expiry.unconfirmed(ticket, self.now),
             Some(Pending::Expire { session, .. }) => self.expiry.retry(session, self.now),
             None => {}
@@ -188,8 +183,8 @@ impl Server {
             }
             Some(Pending::Expire { session, .. }) => self.expiry.retry(session, self.now),
             Some(Pending::ConfirmSilence) => self.expiry.unconfirmed(ticket, self.now),
-            Some(again @ (Pending::Sync { .. } | Pending::Verify { .. })) => {
-                self.barrier(again);
+            Some(Pending::Round) => {
+                self.barrier(Pending::Round);
             }
             None => {}
         }

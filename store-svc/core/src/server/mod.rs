@@ -6,8 +6,10 @@
 //! - Requests of one session take effect and are answered in the order in which they came. A read waits for earlier
 //!   writes and barriers of its own session and for nobody else's; if nothing is before it, it is answered at once,
 //!   also while there is no leader.
-//! - Writes are pipelined: they go to the quorum as they come. Only a write behind an unanswered barrier waits, so
-//!   that a read between the two cannot see it.
+//! - Writes are pipelined: they go to the quorum as they come. Only a write behind an unanswered sync, or behind a read
+//!   that waits for more than this node has, is held, so that the read cannot see it.
+//! - A sync and a linearizable read are answered behind a barrier that was asked for after they came. One barrier is
+//!   under way at a time and serves all who came before it left; whoever comes later waits for the next.
 //! - A numbered write that did not make it into the log in its place (refused, or out of order) ends its connection:
 //!   the client sends everything that is unanswered again, in order, on a new one. Nothing is carried out twice,
 //!   because the state keeps the results by number.
@@ -18,6 +20,7 @@ mod feed;
 mod opening;
 mod outbox;
 mod tickets;
+mod waits;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,8 +28,8 @@ use std::{
 };
 
 use api::{
-    Command, CommandBody, MultiOp, OpError, Origin, PeerId, Read, ReadOutcome, SessionId, SessionToken,
-    Ticket, Time, Write, WriteNumber, WriteOutcome, Zxid,
+    Command, CommandBody, MultiOp, OpError, Origin, PeerId, Read, ReadLevel, ReadOutcome, SessionId,
+    SessionToken, Ticket, Time, Write, WriteNumber, WriteOutcome, Zxid,
     ports::{QuorumStatus, Refusal, Role},
 };
 use bytes::Bytes;
@@ -36,6 +39,7 @@ use connection::{Conn, Phase};
 use expiry::Expiry;
 use outbox::Outbox;
 use tickets::{Pending, Tickets};
+use waits::{Waiter, Waits};
 
 /// Stands for one connection: chosen by the shell, never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -64,14 +68,16 @@ pub struct Limits {
     /// Longer session time-outs are lowered to this.
     pub session_timeout_max: Duration,
     /// So long a node without a serving quorum keeps its connections, and lets new ones wait. Then it sends all away.
+    /// So long, too, a sync or a linearizable read waits for its barrier.
     pub park: Duration,
-    /// So long a client that has seen more than this node waits for the node to catch up.
+    /// So long a client that has seen more than this node, or a read that asks for more, waits for the node to catch up.
     pub catch_up: Duration,
     /// Most unanswered requests of a connection. The shell stops reading before; a connection that has more is closed.
     pub requests_max: usize,
     /// Most connections, unary calls among them. More are refused.
     pub connections_max: usize,
-    /// Once so many bytes of answers to reads wait to be sent on a connection, its further reads wait as well.
+    /// Once so many bytes of answers to reads wait to be sent on a connection, its further reads wait as well, and its
+    /// writes behind them. Exceeded by the reads that stand between writes which are under way already.
     pub unsent_max: usize,
 }
 
@@ -97,8 +103,8 @@ impl Default for Limits {
 pub enum Op {
     /// A change of the tree.
     Write(Write),
-    /// A question to the tree of this node.
-    Read(Read),
+    /// A question to the tree of this node, and how fresh the answer has to be.
+    Read(Read, ReadLevel),
     /// A barrier: later reads see everything that was committed anywhere before it.
     Sync,
     /// A sign of life.
@@ -336,8 +342,7 @@ pub struct Server {
     sessions: BTreeMap<SessionId, ConnId>,
     /// Connections that are not open yet, by when they are given up.
     opening: BTreeSet<(Time, ConnId)>,
-    /// Those among them that wait for this node to have applied this entry.
-    behind: BTreeSet<(Zxid, ConnId)>,
+    waits: Waits,
     tickets: Tickets,
     /// Sessions heard since the last report to the leader.
     touched: BTreeSet<SessionId>,
@@ -362,7 +367,7 @@ impl Server {
             conns: BTreeMap::new(),
             sessions: BTreeMap::new(),
             opening: BTreeSet::new(),
-            behind: BTreeSet::new(),
+            waits: Waits::default(),
             touched: BTreeSet::new(),
             report_at: now,
             expiry: Expiry::default(),
@@ -388,6 +393,7 @@ impl Server {
 
     /// What is to be done next, in this order; `None` for nothing at present.
     pub fn poll_output(&mut self) -> Option<Output> {
+        self.begin_round();
         if !self.asks.is_empty() {
             return Some(Output::Ask(std::mem::take(&mut self.asks)));
         }
@@ -401,10 +407,9 @@ impl Server {
         let opening = self.opening.first().map(|(at, _)| *at);
         let reports = !self.touched.is_empty() && self.status.serving && !self.expiry.active();
         let report = reports.then_some(self.report_at);
-        [park.filter(|&at| at > self.now), opening, report, self.expiry.next_timeout(self.now)]
-            .into_iter()
-            .flatten()
-            .min()
+        let park = park.filter(|&at| at > self.now);
+        let expiry = self.expiry.next_timeout(self.now);
+        [park, opening, self.waits.next_timeout(), report, expiry].into_iter().flatten().min()
     }
 
     /// Replaces the state by that of a snapshot which the quorum has sent, because the entries in between are no
@@ -495,6 +500,7 @@ impl Server {
             self.close_all(&why);
         }
         self.give_up_openings();
+        self.give_up_waits();
         if self.status.serving
             && !self.expiry.active()
             && !self.touched.is_empty()
@@ -549,11 +555,15 @@ impl Server {
     }
 
     fn forget(&mut self, id: ConnId) {
-        match self.conns.remove(&id).map(|conn| conn.phase) {
-            Some(Phase::Open(session)) if self.sessions.get(&session) == Some(&id) => {
+        let Some(conn) = self.conns.remove(&id) else { return };
+        for (slot, op, until) in conn.waiting() {
+            self.waits.end_request((id, slot), op, until);
+        }
+        match conn.phase {
+            Phase::Open(session) if self.sessions.get(&session) == Some(&id) => {
                 self.sessions.remove(&session);
             }
-            Some(Phase::Opening(opening)) => self.unlist(id, &opening),
+            Phase::Opening(opening) => self.unlist(id, &opening),
             _ => {}
         }
     }

@@ -76,15 +76,6 @@ impl Server {
         all.into_iter().for_each(|id| self.try_open(id));
     }
 
-    /// More was applied.
-    pub(super) fn retry_behind(&mut self) {
-        let applied = self.state.applied();
-        while let Some((_, id)) = self.behind.first().copied().filter(|(zxid, _)| *zxid <= applied) {
-            self.behind.pop_first();
-            self.try_open(id);
-        }
-    }
-
     pub(super) fn give_up_openings(&mut self) {
         while let Some((_, id)) = self.opening.first().copied().filter(|(until, _)| *until <= self.now) {
             self.opening.pop_first();
@@ -105,10 +96,12 @@ impl Server {
     /// Takes a connection that is open, or gone, from the lists of those that wait.
     pub(super) fn unlist(&mut self, id: ConnId, opening: &Opening) {
         self.opening.remove(&(opening.until, id));
-        if let (Stage::CatchUp, Wish::Session(Open::Resume { last_zxid, .. })) =
-            (opening.stage, &opening.wish)
-        {
-            self.behind.remove(&(*last_zxid, id));
+        match (opening.stage, &opening.wish) {
+            (Stage::CatchUp, Wish::Session(Open::Resume { last_zxid, .. })) => {
+                self.waits.end_entry(*last_zxid, Waiter::Opening(id));
+            }
+            (Stage::Verifying, _) => self.waits.end_barrier(Waiter::Opening(id)),
+            _ => {}
         }
     }
 
@@ -138,7 +131,7 @@ impl Server {
         }
     }
 
-    fn try_open(&mut self, id: ConnId) {
+    pub(super) fn try_open(&mut self, id: ConnId) {
         let (served, applied, now) = (self.served, self.state.applied(), self.now);
         let catch_up = self.config.limits.catch_up;
         let Some(opening) = self.opening_mut(id) else { return };
@@ -168,7 +161,7 @@ impl Server {
                     let was = std::mem::replace(&mut opening.until, now + catch_up);
                     self.opening.remove(&(was, id));
                     self.opening.insert((now + catch_up, id));
-                    self.behind.insert((last_zxid, id));
+                    self.waits.for_entry(last_zxid, Waiter::Opening(id));
                 }
             }
             Wish::Session(Open::Resume { session, token, .. }) => match self.state.session(session) {
@@ -179,7 +172,7 @@ impl Server {
                     if let Some(opening) = self.opening_mut(id) {
                         opening.stage = Stage::Verifying;
                     }
-                    self.barrier(Pending::Verify { conn: id });
+                    self.waits.for_barrier(Waiter::Opening(id));
                 }
             },
         }

@@ -4,6 +4,9 @@ use api::{Create, CreateMode, Epoch, Path};
 
 use super::*;
 
+mod random_reads;
+mod reads;
+
 const SECOND: u64 = 1_000_000;
 
 fn z(counter: u32) -> Zxid {
@@ -23,7 +26,7 @@ fn set(p: &str, data: &'static str) -> Op {
 }
 
 fn get(p: &str) -> Op {
-    Op::Read(Read::Get { path: path(p) })
+    Op::Read(Read::Get { path: path(p) }, ReadLevel::Local)
 }
 
 /// One node, the time, and everything that it has put out.

@@ -13,12 +13,10 @@ pub(super) enum Pending {
     Write { conn: ConnId, slot: u64, command: Command },
     /// A client ends its session.
     Close { conn: ConnId, slot: u64, command: Command },
-    /// A barrier that a client asked for.
-    Sync { conn: ConnId, slot: u64 },
     /// A connection opens a session.
     Open { conn: ConnId, command: Command },
-    /// A barrier before an unknown session is called expired.
-    Verify { conn: ConnId },
+    /// A barrier for all who wait for one.
+    Round,
     /// A barrier before silent sessions are closed.
     ConfirmSilence,
     /// A silent session is closed.

@@ -1,0 +1,148 @@
+//! Requests that wait until this node knows enough: for a barrier, which many of them share, or until it has applied
+//! an entry.
+
+use std::collections::BTreeSet;
+
+use api::ReadLevel;
+
+use super::*;
+
+/// Who waits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Waiter {
+    /// A connection that takes a session up.
+    Opening(ConnId),
+    /// A request, by its place on its connection.
+    Request(ConnId, u64),
+}
+
+/// Everybody who waits. Bounded by the requests that connections may have, because whoever goes is taken out.
+#[derive(Default, Debug)]
+pub(super) struct Waits {
+    /// Those for whom the barrier that is under way was asked. `None` if none is.
+    round: Option<BTreeSet<Waiter>>,
+    /// Those who came after it had left. It says nothing about what was committed between its asking and theirs, so
+    /// they wait for the one behind it.
+    next: BTreeSet<Waiter>,
+    /// Those who wait until this node has applied an entry.
+    behind: BTreeSet<(Zxid, Waiter)>,
+    /// When requests are given up.
+    until: BTreeSet<(Time, ConnId, u64)>,
+}
+
+impl Waits {
+    /// Waits for a barrier that leaves after this moment.
+    pub(super) fn for_barrier(&mut self, waiter: Waiter) {
+        self.next.insert(waiter);
+    }
+
+    /// Waits for an entry.
+    pub(super) fn for_entry(&mut self, zxid: Zxid, waiter: Waiter) {
+        self.behind.insert((zxid, waiter));
+    }
+
+    /// A request waits for what it needs. Returns when it is given up.
+    pub(super) fn for_request(&mut self, at: (ConnId, u64), op: &Op, now: Time, limits: &Limits) -> Time {
+        let waiter = Waiter::Request(at.0, at.1);
+        let until = match op {
+            Op::Read(_, ReadLevel::AtLeast(zxid)) => {
+                self.for_entry(*zxid, waiter);
+                now + limits.catch_up
+            }
+            _ => {
+                self.for_barrier(waiter);
+                now + limits.park
+            }
+        };
+        self.until.insert((until, at.0, at.1));
+        until
+    }
+
+    /// A request waits no more.
+    pub(super) fn end_request(&mut self, at: (ConnId, u64), op: &Op, until: Time) {
+        let waiter = Waiter::Request(at.0, at.1);
+        match op {
+            Op::Read(_, ReadLevel::AtLeast(zxid)) => self.end_entry(*zxid, waiter),
+            _ => self.end_barrier(waiter),
+        }
+        self.until.remove(&(until, at.0, at.1));
+    }
+
+    pub(super) fn end_barrier(&mut self, waiter: Waiter) {
+        self.next.remove(&waiter);
+        if let Some(round) = &mut self.round {
+            round.remove(&waiter);
+        }
+    }
+
+    pub(super) fn end_entry(&mut self, zxid: Zxid, waiter: Waiter) {
+        self.behind.remove(&(zxid, waiter));
+    }
+
+    pub(super) fn next_timeout(&self) -> Option<Time> {
+        self.until.first().map(|(at, ..)| *at)
+    }
+}
+
+impl Server {
+    /// Asks for a barrier if somebody waits for one and none is under way. To be called when the asks leave: whoever
+    /// has come by then is served by it.
+    pub(super) fn begin_round(&mut self) {
+        if self.waits.round.is_none() && !self.waits.next.is_empty() {
+            self.waits.round = Some(std::mem::take(&mut self.waits.next));
+            self.barrier(Pending::Round);
+        }
+    }
+
+    /// The barrier that was under way is behind us, or there will be none.
+    pub(super) fn end_round(&mut self, result: &Result<(), OpError>) {
+        for waiter in self.waits.round.take().unwrap_or_default() {
+            match (waiter, result) {
+                (Waiter::Opening(conn), Ok(())) => self.on_verified(conn),
+                (Waiter::Opening(conn), Err(error)) => self.close(conn, Err(error.clone())),
+                (Waiter::Request(conn, slot), _) => self.end_wait(conn, slot, result.clone()),
+            }
+        }
+    }
+
+    /// More was applied.
+    pub(super) fn retry_behind(&mut self) {
+        let applied = self.state.applied();
+        while let Some((zxid, waiter)) = self.waits.behind.first().copied().filter(|(z, _)| *z <= applied) {
+            self.waits.end_entry(zxid, waiter);
+            match waiter {
+                Waiter::Opening(conn) => self.try_open(conn),
+                Waiter::Request(conn, slot) => self.end_wait(conn, slot, Ok(())),
+            }
+        }
+    }
+
+    pub(super) fn give_up_waits(&mut self) {
+        while let Some((at, conn, slot)) =
+            self.waits.until.first().copied().filter(|(at, ..)| *at <= self.now)
+        {
+            self.waits.until.remove(&(at, conn, slot));
+            let behind = self.conns.get(&conn).and_then(|conn| conn.waits_for_entry(slot));
+            let error = match behind {
+                Some(zxid) => OpError::Unavailable(format!(
+                    "node {} has applied {} and did not come to {zxid} within {:?}; ask another node, and make sure \
+                     that this zxid is of this ensemble",
+                    self.config.me,
+                    self.state.applied(),
+                    self.config.limits.catch_up
+                )),
+                None => self.unconfirmed(),
+            };
+            self.end_wait(conn, slot, Err(error));
+        }
+    }
+
+    /// What to tell those who wait for a barrier that does not come.
+    pub(super) fn unconfirmed(&self) -> OpError {
+        OpError::Unavailable(format!(
+            "no quorum has confirmed to node {} within {:?} that its state is the newest; ask another node, look at \
+             `quorate status`, or read at the level `local` if an older state will do",
+            self.config.me, self.config.limits.park
+        ))
+    }
+}

@@ -1,0 +1,218 @@
+//! A znode as small as can be: the referee's own idea of what operations do.
+
+use std::fmt;
+
+use api::{
+    Create, ErrorCode, MultiOp, MultiOutcome, OpError, Path, ReadOutcome, Stat, Write, WriteOutcome,
+    WriteResult,
+};
+use bytes::Bytes;
+
+/// The znodes of an object, by their slots.
+pub(super) type State = Vec<Option<Node>>;
+
+/// A znode that exists.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Node {
+    data: Bytes,
+    version: i32,
+    /// May be gone at any time, with a session of which nobody tells.
+    pub(super) ephemeral: bool,
+}
+
+/// What a [`Slot`] knows of the znode above it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Parent {
+    /// Nothing that can happen to it matters: it is there all the time, or never.
+    Fixed { exists: bool },
+    /// It is in the object, too.
+    Slot(usize),
+}
+
+/// The place of a znode in an object.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Slot {
+    pub(super) path: Path,
+    pub(super) parent: Parent,
+}
+
+/// The smallest group of znodes that no operation ties to others.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(super) struct Object {
+    /// By path.
+    pub(super) slots: Vec<Slot>,
+}
+
+/// Part of an outcome: an error of this kind, at this part of a multi.
+type Failed = (usize, ErrorCode);
+
+/// What one part did: the node as it is now, `None` if it is gone or was only looked at.
+type Did = Option<Node>;
+
+impl Object {
+    pub(super) fn slot(&self, path: &Path) -> Option<usize> {
+        self.slots.binary_search_by(|s| s.path.cmp(path)).ok()
+    }
+
+    /// The state after a write, `None` if it cannot have had this outcome. An unknown outcome is whatever comes.
+    pub(super) fn write(&self, state: &State, write: &Write, outcome: Option<&WriteResult>) -> Option<State> {
+        if let Some(Err(error)) = outcome
+            && !modelled(error.code())
+        {
+            return Some(state.clone());
+        }
+        let mut after = state.clone();
+        let did = match write {
+            Write::Create(create) => self.create(&mut after, create).map(|d| vec![d]).map_err(|e| (0, e)),
+            Write::Set { path, data, version } => {
+                self.set(&mut after, path, data, *version).map(|d| vec![d]).map_err(|e| (0, e))
+            }
+            Write::Delete { path, version } => {
+                self.delete(&mut after, path, *version).map(|d| vec![d]).map_err(|e| (0, e))
+            }
+            Write::Multi(parts) => self.multi(&mut after, parts),
+        };
+        if did.is_err() {
+            after.clone_from(state);
+        }
+        let possible = match (outcome, &did) {
+            (None, _) => true,
+            (Some(Ok(outcome)), Ok(did)) => fits(outcome, did),
+            (Some(Err(error)), Err(failed)) => fails_like(error, *failed),
+            (Some(_), _) => false,
+        };
+        possible.then_some(after)
+    }
+
+    /// Whether a read may have had this outcome.
+    pub(super) fn reads(&self, state: &State, path: &Path, outcome: &Result<ReadOutcome, OpError>) -> bool {
+        let node = self.slot(path).and_then(|slot| state[slot].as_ref());
+        match outcome {
+            Ok(ReadOutcome::Data { data, stat }) => node.is_some_and(|n| n.data == data && n.has(stat)),
+            Ok(ReadOutcome::Exists { stat: Some(stat) }) => node.is_some_and(|n| n.has(stat)),
+            Ok(ReadOutcome::Exists { stat: None }) => node.is_none(),
+            Ok(ReadOutcome::Children { .. }) => false,
+            Err(error) => error.code() != ErrorCode::NoNode || node.is_none(),
+        }
+    }
+
+    fn multi(&self, state: &mut State, parts: &[MultiOp]) -> Result<Vec<Did>, Failed> {
+        let part = |(index, part): (usize, &MultiOp)| {
+            let did = match part {
+                MultiOp::Create(create) => self.create(state, create),
+                MultiOp::Set { path, data, version } => self.set(state, path, data, *version),
+                MultiOp::Delete { path, version } => self.delete(state, path, *version),
+                MultiOp::Check { path, version } => self.find(state, path, *version).map(|_| None),
+            };
+            did.map_err(|code| (index, code))
+        };
+        parts.iter().enumerate().map(part).collect()
+    }
+
+    fn create(&self, state: &mut State, create: &Create) -> Result<Did, ErrorCode> {
+        let slot = self.slot(&create.path).ok_or(ErrorCode::NodeExists)?;
+        let parent_ephemeral = match self.slots[slot].parent {
+            Parent::Fixed { exists: true } => false,
+            Parent::Fixed { exists: false } => return Err(ErrorCode::NoNode),
+            Parent::Slot(parent) => state[parent].as_ref().ok_or(ErrorCode::NoNode)?.ephemeral,
+        };
+        if state[slot].is_some() {
+            return Err(ErrorCode::NodeExists);
+        }
+        if parent_ephemeral {
+            return Err(ErrorCode::NoChildrenForEphemerals);
+        }
+        let node = Node { data: create.data.clone(), version: 0, ephemeral: create.mode.ephemeral };
+        state[slot] = Some(node.clone());
+        Ok(Some(node))
+    }
+
+    fn set(
+        &self,
+        state: &mut State,
+        path: &Path,
+        data: &Bytes,
+        version: Option<i32>,
+    ) -> Result<Did, ErrorCode> {
+        let slot = self.find(state, path, version)?;
+        let node = state[slot].as_mut().ok_or(ErrorCode::NoNode)?;
+        node.data = data.clone();
+        node.version = node.version.checked_add(1).unwrap_or(0);
+        Ok(Some(node.clone()))
+    }
+
+    fn delete(&self, state: &mut State, path: &Path, version: Option<i32>) -> Result<Did, ErrorCode> {
+        let slot = self.find(state, path, version)?;
+        let has_children = self
+            .slots
+            .iter()
+            .zip(state.iter())
+            .any(|(s, node)| s.parent == Parent::Slot(slot) && node.is_some());
+        if has_children {
+            return Err(ErrorCode::NotEmpty);
+        }
+        state[slot] = None;
+        Ok(None)
+    }
+
+    fn find(&self, state: &State, path: &Path, version: Option<i32>) -> Result<usize, ErrorCode> {
+        let slot = self.slot(path).ok_or(ErrorCode::NoNode)?;
+        let node = state[slot].as_ref().ok_or(ErrorCode::NoNode)?;
+        if version.is_some_and(|version| version != node.version) {
+            Err(ErrorCode::BadVersion)
+        } else {
+            Ok(slot)
+        }
+    }
+}
+
+impl fmt::Display for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} (version {})", self.data, self.version)
+    }
+}
+
+impl Node {
+    fn has(&self, stat: &Stat) -> bool {
+        stat.version == self.version
+            && stat.data_length as usize == self.data.len()
+            && stat.ephemeral_owner.is_some() == self.ephemeral
+    }
+}
+
+/// Whether the model knows when there is such an error. Any other may come at any time and changes nothing.
+pub(super) fn modelled(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::NoNode
+            | ErrorCode::NodeExists
+            | ErrorCode::NotEmpty
+            | ErrorCode::BadVersion
+            | ErrorCode::NoChildrenForEphemerals
+    )
+}
+
+fn fits(outcome: &WriteOutcome, did: &[Did]) -> bool {
+    let now =
+        |did: Option<&Did>, stat: &Stat| did.is_some_and(|d| d.as_ref().is_some_and(|node| node.has(stat)));
+    match outcome {
+        WriteOutcome::Created { stat, .. } | WriteOutcome::Set { stat } => now(did.first(), stat),
+        WriteOutcome::Deleted => did == [None],
+        WriteOutcome::Multi(outcomes) => {
+            outcomes.len() == did.len()
+                && outcomes.iter().zip(did).all(|(outcome, did)| match outcome {
+                    MultiOutcome::Created { stat, .. } | MultiOutcome::Set { stat } => now(Some(did), stat),
+                    MultiOutcome::Deleted | MultiOutcome::Checked => did.is_none(),
+                })
+        }
+        WriteOutcome::SessionOpened | WriteOutcome::SessionClosed { .. } => false,
+    }
+}
+
+fn fails_like(error: &OpError, (index, code): Failed) -> bool {
+    let part = match error {
+        OpError::Multi { index, .. } => *index as usize,
+        _ => 0,
+    };
+    error.code() == code && part == index
+}

@@ -1,0 +1,134 @@
+//! Which committed entry is which operation of unknown outcome.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use api::SessionId;
+
+use super::{Findings, replay::CarriedOut, times::Floors};
+use crate::{Call, History, Operation, Outcome, Rule};
+
+/// Finds for every write that was carried out the operation that asked for it. Returns how many of unknown outcome were
+/// found.
+///
+/// Within a session the writes that were carried out are a subsequence of those that were called. Answered ones are
+/// known by their zxids; of several unknown ones that look alike the earliest is taken, which leaves most room for the
+/// rest and asks least of real time.
+pub(super) fn check(
+    history: &History,
+    carried_out: &[CarriedOut<'_>],
+    floors: &Floors,
+    findings: &mut Findings<'_>,
+) -> usize {
+    let mut sessions: BTreeMap<Option<SessionId>, Vec<&CarriedOut<'_>>> = BTreeMap::new();
+    for entry in carried_out {
+        sessions.entry(entry.session).or_default().push(entry);
+    }
+    let mut clients: HashMap<u32, Vec<usize>> = HashMap::new();
+    for (index, operation) in history.operations.iter().enumerate() {
+        if matches!(operation.call, Call::Write(_)) {
+            clients.entry(operation.client).or_default().push(index);
+        }
+    }
+    let owners = owners(history);
+    let mut used = HashSet::new();
+    for (session, entries) in sessions {
+        let owner = session
+            .and_then(|s| owners.get(&s).copied())
+            .or_else(|| entries.iter().find_map(|e| Some(history.operations[e.operation?].client)))
+            .or_else(|| entries.iter().find_map(|e| asked_by_anybody(history, session, e)));
+        let calls = owner.and_then(|client| clients.get(&client)).map_or(&[][..], Vec::as_slice);
+        let mut matching = Matching { history, session, calls, next: 0, used: &mut used, floors, findings };
+        for entry in entries {
+            matching.take(entry);
+        }
+    }
+    used.len()
+}
+
+/// Who is known to have used which session.
+fn owners(history: &History) -> HashMap<SessionId, u32> {
+    history.operations.iter().filter_map(|o| Some((o.session?, o.client))).collect()
+}
+
+fn asked_by_anybody(history: &History, session: Option<SessionId>, entry: &CarriedOut<'_>) -> Option<u32> {
+    history.operations.iter().find(|o| same(o, session, entry)).map(|o| o.client)
+}
+
+fn same(operation: &Operation, session: Option<SessionId>, entry: &CarriedOut<'_>) -> bool {
+    (operation.session.is_none() || operation.session == session)
+        && matches!(&operation.call, Call::Write(write) if write == entry.write)
+}
+
+/// Walks along the entries of one session and the calls of the client that owns it.
+struct Matching<'a, 'f, 'h> {
+    history: &'a History,
+    session: Option<SessionId>,
+    calls: &'a [usize],
+    /// Into `calls`: behind what was found last.
+    next: usize,
+    used: &'a mut HashSet<usize>,
+    floors: &'a Floors,
+    findings: &'f mut Findings<'h>,
+}
+
+impl Matching<'_, '_, '_> {
+    fn take(&mut self, entry: &CarriedOut<'_>) {
+        if let Some(index) = entry.operation {
+            match self.calls.binary_search(&index) {
+                Ok(place) if place >= self.next => self.next = place + 1,
+                // Called by another client than the one that owns the session; the replay has compared the sessions.
+                Err(_) => {}
+                Ok(_) => self.findings.report(Rule::SessionOrder, index, || {
+                    format!(
+                        "carried out at {}, behind a write that was called after it in its session",
+                        entry.zxid
+                    )
+                }),
+            }
+            return;
+        }
+        let free = |&index: &usize| {
+            let operation = &self.history.operations[index];
+            operation.outcome == Outcome::Unknown
+                && same(operation, self.session, entry)
+                && !self.used.contains(&index)
+        };
+        let rest = self.calls.get(self.next..).unwrap_or_default();
+        match rest.iter().position(free) {
+            Some(place) => {
+                let index = rest[place];
+                self.next += place + 1;
+                self.used.insert(index);
+                self.floors.check_write(index, entry.zxid, self.findings);
+            }
+            None => self.report_stranger(entry),
+        }
+    }
+
+    /// An entry that no call is left for.
+    fn report_stranger(&mut self, entry: &CarriedOut<'_>) {
+        let zxid = entry.zxid;
+        let alike =
+            self.calls.iter().copied().rfind(|&i| same(&self.history.operations[i], self.session, entry));
+        let Some(index) = alike else {
+            let everybody = 0..self.history.operations.len();
+            let index =
+                everybody.rev().find(|&i| same(&self.history.operations[i], None, entry)).unwrap_or(0);
+            return self.findings.report(Rule::AtMostOnce, index, || {
+                format!(
+                    "the entry {zxid}, {:?} of session {:?}, was asked for by nobody",
+                    entry.write, self.session
+                )
+            });
+        };
+        let why = match &self.history.operations[index].outcome {
+            Outcome::Refused(error) => format!("refused ({error}), and yet carried out at {zxid}"),
+            Outcome::Written { zxid: first, .. } => {
+                format!("carried out at {first}, and once more at {zxid}")
+            }
+            _ if self.used.contains(&index) => format!("carried out twice, the second time at {zxid}"),
+            _ => format!("carried out at {zxid}, behind a write that was called after it in its session"),
+        };
+        self.findings.report(Rule::AtMostOnce, index, || why);
+    }
+}

@@ -1,0 +1,160 @@
+//! Operations in words.
+
+use std::fmt::{self, Write as _};
+
+use api::{Create, MultiOp, MultiOutcome, OpError, Read, ReadLevel, ReadOutcome, Stat, Write, WriteOutcome};
+use serde_json::json;
+
+use crate::{Call, History, Operation, Outcome};
+
+/// One line of JSON for each operation, in the order of the history: `index`, `client`, `session`, `node`, `called_us`,
+/// `returned_us`, `kind`, `call`, `outcome`, `zxid`, `answer`. Zxids and sessions are in hex, as everywhere; what is not
+/// known is `null`.
+#[must_use]
+pub fn json_lines(history: &History) -> String {
+    let mut text = String::new();
+    for (index, operation) in history.operations.iter().enumerate() {
+        let line = json!({
+            "index": index,
+            "client": operation.client,
+            "session": operation.session.map(|s| s.to_string()),
+            "node": operation.node.map(|n| n.0),
+            "called_us": operation.called,
+            "returned_us": operation.returned,
+            "kind": kind(operation),
+            "call": call(operation),
+            "outcome": outcome(operation),
+            "zxid": operation.outcome.zxid().map(|z| z.to_string()),
+            "answer": answer(operation),
+        });
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{line}");
+    }
+    text
+}
+
+/// `write`, `local read`, `linearizable read` or `sync`.
+pub(crate) fn kind(operation: &Operation) -> &'static str {
+    match &operation.call {
+        Call::Write(_) => "write",
+        Call::Read(_, ReadLevel::Linearizable) => "linearizable read",
+        Call::Read(_, ReadLevel::Local | ReadLevel::AtLeast(_)) => "local read",
+        Call::Sync => "sync",
+    }
+}
+
+/// As one would type it.
+pub(crate) fn call(operation: &Operation) -> String {
+    match &operation.call {
+        Call::Write(Write::Multi(parts)) => {
+            let parts: Vec<String> = parts.iter().map(part).collect();
+            format!("multi [{}]", parts.join(", "))
+        }
+        Call::Write(Write::Create(create)) => part(&MultiOp::Create(create.clone())),
+        Call::Write(Write::Set { path, data, version }) => {
+            part(&MultiOp::Set { path: path.clone(), data: data.clone(), version: *version })
+        }
+        Call::Write(Write::Delete { path, version }) => {
+            part(&MultiOp::Delete { path: path.clone(), version: *version })
+        }
+        Call::Read(read, level) => {
+            let verb = match read {
+                Read::Get { .. } => "get",
+                Read::Exists { .. } => "exists",
+                Read::Children { .. } => "children",
+            };
+            match level {
+                ReadLevel::Local => format!("{verb} {}", read.path()),
+                ReadLevel::AtLeast(zxid) => format!("{verb} {} at least {zxid}", read.path()),
+                ReadLevel::Linearizable => format!("{verb} {} linearizable", read.path()),
+            }
+        }
+        Call::Sync => "sync".to_owned(),
+    }
+}
+
+/// `written`, `failed` (carried out, to no effect), `read`, `synced`, `refused` or `unknown`.
+pub(crate) fn outcome(operation: &Operation) -> &'static str {
+    match &operation.outcome {
+        Outcome::Written { result: Ok(_), .. } => "written",
+        Outcome::Written { result: Err(_), .. } => "failed",
+        Outcome::Read { .. } => "read",
+        Outcome::Synced { .. } => "synced",
+        Outcome::Refused(_) => "refused",
+        Outcome::Unknown => "unknown",
+    }
+}
+
+/// What the client was told; empty if nothing.
+pub(crate) fn answer(operation: &Operation) -> String {
+    match &operation.outcome {
+        Outcome::Written { result: Ok(outcome), .. } => written(outcome),
+        Outcome::Read { result: Ok(outcome), .. } => match outcome {
+            ReadOutcome::Data { data, stat } => format!("{data:?} {}", Brief(stat)),
+            ReadOutcome::Exists { stat: Some(stat) } => format!("there, {}", Brief(stat)),
+            ReadOutcome::Exists { stat: None } => "not there".to_owned(),
+            ReadOutcome::Children { names, .. } => format!("[{}]", names.join(" ")),
+        },
+        Outcome::Written { result: Err(error), .. }
+        | Outcome::Read { result: Err(error), .. }
+        | Outcome::Refused(error) => error_text(error),
+        Outcome::Synced { .. } | Outcome::Unknown => String::new(),
+    }
+}
+
+fn error_text(error: &OpError) -> String {
+    format!("{}: {error}", error.code().as_str())
+}
+
+fn written(outcome: &WriteOutcome) -> String {
+    match outcome {
+        WriteOutcome::Created { path, stat } => format!("{path} {}", Brief(stat)),
+        WriteOutcome::Set { stat } => Brief(stat).to_string(),
+        WriteOutcome::Multi(outcomes) => {
+            let each: Vec<String> = outcomes
+                .iter()
+                .map(|outcome| match outcome {
+                    MultiOutcome::Created { path, stat } => format!("{path} {}", Brief(stat)),
+                    MultiOutcome::Set { stat } => Brief(stat).to_string(),
+                    MultiOutcome::Deleted => "deleted".to_owned(),
+                    MultiOutcome::Checked => "checked".to_owned(),
+                })
+                .collect();
+            format!("[{}]", each.join(", "))
+        }
+        WriteOutcome::Deleted => "deleted".to_owned(),
+        WriteOutcome::SessionOpened => "session opened".to_owned(),
+        WriteOutcome::SessionClosed { ephemerals } => format!("session closed, {ephemerals} ephemerals gone"),
+    }
+}
+
+fn part(part: &MultiOp) -> String {
+    let if_version = |version: &Option<i32>| version.map(|v| format!(" if version {v}")).unwrap_or_default();
+    match part {
+        MultiOp::Create(Create { path, data, mode }) => {
+            let ephemeral = if mode.ephemeral { " ephemeral" } else { "" };
+            let sequential = if mode.sequential { " sequential" } else { "" };
+            format!("create{ephemeral}{sequential} {path} {}", Value(data))
+        }
+        MultiOp::Set { path, data, version } => format!("set {path} {}{}", Value(data), if_version(version)),
+        MultiOp::Delete { path, version } => format!("delete {path}{}", if_version(version)),
+        MultiOp::Check { path, version } => format!("check {path}{}", if_version(version)),
+    }
+}
+
+struct Value<'a>(&'a [u8]);
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(self.0))
+    }
+}
+
+/// What tells one state of a znode from another.
+struct Brief<'a>(&'a Stat);
+
+impl fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "version {} of {} by {}", self.0.version, self.0.czxid, self.0.mzxid)
+    }
+}
