@@ -192,7 +192,7 @@ impl Node {
             Output::SendSnapshot { conn, zxid } => self.to_learner(cx, conn.0, Command::Snapshot(zxid)),
             Output::Append(entries) => self.append(cx, entries)?,
             Output::PersistEpochs { accepted, current, damaged, last_time_ms } => {
-                if current > process.log.log.history().last().epoch() && shell.view.last().epoch() < current {
+                if current > cx.ghost.disks[index].current && shell.view.last().epoch() < current {
                     cx.ghost.fail("I9 log before epoch", format!("{name}: epoch {current} without its marker"));
                 }
                 self.to_disk(cx, Task::Epochs(Epochs { accepted, current, damaged, last_time_ms }))?;
