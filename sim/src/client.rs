@@ -186,7 +186,7 @@ impl Client {
                     }
                 }
                 Output::AttemptFailed { .. } => {}
-                Output::Done { ticket, result } => self.done(cx, operations, ticket, result, zxid),
+                Output::Done { ticket, result, .. } => self.done(cx, operations, ticket, result, zxid),
                 Output::Event(event) => self.on_event(cx, &event),
             }
         }

@@ -189,8 +189,7 @@ impl World {
     fn wipe(&mut self, node: usize) {
         let target = &mut self.nodes[node];
         (target.disk, target.table) = (MemDisk::new(), None);
-        let disk = &mut self.cx.ghost.disks[node];
-        *disk = crate::ghost::Shadow { impaired: true, ..Default::default() };
+        self.cx.ghost.disks[node].lose();
     }
 
     /// Whether the ensemble can bear the loss of this node's data: the voters that have theirs are still a quorum
@@ -240,7 +239,8 @@ impl World {
         let used = contents.iter().rposition(|&b| b != 0).map_or(1, |i| i + 1) as u64;
         if disk.flip_bit(path, place % used, (place >> 32) as u8 % 8) {
             self.cx.note(self.nodes[node].name(), || format!("a bit of {} flips", path.display()));
-            self.cx.ghost.disks[node].impaired = true;
+            let disk = &mut self.cx.ghost.disks[node];
+            (disk.impaired, disk.had) = (true, Some((disk.history.clone(), disk.current)));
         }
     }
 

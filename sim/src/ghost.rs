@@ -16,6 +16,24 @@ pub(crate) struct Shadow {
     pub(crate) current: Epoch,
     /// It has lost what it promised to keep, by a fault that is allowed to do that, and was not given it back yet.
     pub(crate) impaired: bool,
+    /// What it had acknowledged before it lost it, or before it began to put a snapshot in its place, and in which epoch.
+    pub(crate) had: Option<(History, Epoch)>,
+}
+
+impl Shadow {
+    /// Whether an ack of this entry was true when it left.
+    fn has_acknowledged(&self, zxid: Zxid) -> bool {
+        let has = |history: &History, current: Epoch| {
+            (history.contains(zxid) || history.base() >= zxid) && current >= zxid.epoch()
+        };
+        has(&self.history, self.current) || self.had.as_ref().is_some_and(|(h, current)| has(h, *current))
+    }
+
+    /// All of it is gone, by a fault that may do that.
+    pub(crate) fn lose(&mut self) {
+        let had = (std::mem::take(&mut self.history), self.current);
+        *self = Shadow { impaired: true, had: Some(had), ..Shadow::default() };
+    }
 }
 
 /// An entry as it was first seen.
@@ -160,11 +178,11 @@ impl Ghost {
     }
 
     fn check_durable(&mut self, zxid: Zxid) {
-        let has = |d: &Shadow| {
-            (d.history.contains(zxid) || d.history.base() >= zxid) && d.current >= zxid.epoch()
-        };
-        let holders: BTreeSet<PeerId> =
-            (1..).zip(&self.disks).filter(|(_, d)| has(d)).map(|(id, _)| PeerId(id)).collect();
+        let holders: BTreeSet<PeerId> = (1..)
+            .zip(&self.disks)
+            .filter(|(_, disk)| disk.has_acknowledged(zxid))
+            .map(|(id, _)| PeerId(id))
+            .collect();
         let quorum = self.ensemble.is_quorum(&holders);
         self.check(quorum, "I11 committed log durability", || {
             format!("{zxid} is committed, but durable on {holders:?} only")
@@ -256,7 +274,7 @@ impl Ghost {
 
     /// A node has recovered this from its disk (I9, I10).
     pub(crate) fn recovered(&mut self, node: usize, history: &History, accepted: Epoch, current: Epoch) {
-        let Shadow { history: before, accepted: a, current: c, impaired } = self.disks[node].clone();
+        let Shadow { history: before, accepted: a, current: c, impaired, had } = self.disks[node].clone();
         if !impaired {
             self.check(accepted >= a && current >= c, "I9 epochs never decrease", || {
                 format!("node {} comes back with epochs {accepted}, {current} after {a}, {c}", node + 1)
@@ -269,7 +287,7 @@ impl Ghost {
         self.check(current <= accepted, "I9 epochs", || {
             format!("node {}: current epoch {current}, accepted {accepted}", node + 1)
         });
-        self.disks[node] = Shadow { history: history.clone(), accepted, current, impaired };
+        self.disks[node] = Shadow { history: history.clone(), accepted, current, impaired, had };
     }
 
     pub(crate) fn barrier_asked(&mut self, node: PeerId, ticket: Ticket) {

@@ -129,7 +129,9 @@ pub struct TimedFault {
 /// A node by its id; 0 is whoever leads at that moment, or node 1.
 pub type Target = u32;
 
-/// What goes wrong. Times are in microseconds.
+/// What goes wrong. `node`, `a` and `b` say to whom, `down` how long a process is away, `lasts` how long something stays
+/// as it is, both in microseconds.
+#[allow(missing_docs, reason = "the fields are described above, and where they mean more at their variant")]
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Fault {
     /// A process dies.

@@ -90,7 +90,8 @@ impl Node {
                 Input::Truncated
             }
             Some(Task::Reset(base)) => {
-                cx.ghost.disks[index].history = api::History::default();
+                let disk = &mut cx.ghost.disks[index];
+                disk.had = Some((std::mem::take(&mut disk.history), disk.current));
                 thread.log.reset(base)?;
                 match process.snapshots.adopt_received(base) {
                     // A newer one has come meanwhile, and its reset follows.
