@@ -1,6 +1,8 @@
 //! `sim`: sweeps over seeds, replays and shrinks what fails.
 
 mod args;
+#[cfg(feature = "mutants")]
+mod hunt;
 mod sweep;
 
 use std::fs;
@@ -32,12 +34,18 @@ fn main() -> ExitCode {
 
 /// Whether everything holds.
 fn carry_out(args: &Args) -> anyhow::Result<bool> {
+    #[cfg(feature = "mutants")]
+    if let Some(name) = args.mutant.as_deref().filter(|_| !args.mutants) {
+        let named = api::mutants::Mutant::ALL.iter().copied().find(|m| m.name() == name);
+        anyhow::ensure!(named.is_some(), "there is no mutant {name}; --mutants lists them");
+        api::mutants::plant(named);
+    }
     if let Some(seconds) = args.quiet_bench {
         return Ok(quiet_bench(seconds));
     }
     #[cfg(feature = "mutants")]
     if args.mutants {
-        return sweep::hunt(args);
+        return hunt::hunt(args);
     }
     if let Some(file) = &args.schedule {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use api::mutants::{Mutant, is_on};
 use api::{
     Ensemble, Entry, Epoch, History, Origin, PeerId, Ticket, Time, Zxid,
     ports::{Candidate, FeedItem, Refusal},
@@ -328,7 +329,8 @@ impl Zab {
             .values()
             .filter_map(|l| if let Stage::Known { accepted } = l.stage { Some(accepted) } else { None })
             .fold(accepted, Epoch::max);
-        let Some(epoch) = greatest.next() else {
+        let reused = Some(greatest).filter(|&e| is_on(Mutant::EpochReused) && e > Epoch(0));
+        let Some(epoch) = reused.or(greatest.next()) else {
             self.out.push_back(Output::Fatal(
                 "the epochs are used up: back the data up and start a new ensemble".into(),
             ));
@@ -399,14 +401,14 @@ impl Zab {
         // Its promise proves something only where there is nothing to lose: at the first start of an ensemble. (Its
         // later acks are real.) One that knows of its loss has no candidate, and never proves anything.
         let proves = candidate.is_some_and(|c| c.epoch > Epoch(0) || blank);
-        if counts && proves {
+        if counts && (proves || is_on(Mutant::WipedDiskTrusted)) {
             leading.promised.insert(learner.peer);
         }
         leading.hollow |= counts && !proves;
         if matches!(leading.phase, Phase::Promising { .. }) {
             // Whoever has more must lead: what it has may be committed (waitForEpochAck, "Follower is ahead"). One that
             // can never lead has no say in this.
-            if self.config.ensemble.weight(learner.peer) > 0 && candidate.is_some_and(|c| c > mine) {
+            if self.config.ensemble.weight(learner.peer) > 0 && candidate.is_some_and(|c| c > mine && !is_on(Mutant::FollowerAheadIgnored)) {
                 self.look("a follower is ahead of the leader");
             } else {
                 self.try_synchronise();
@@ -454,6 +456,10 @@ impl Zab {
                 (zxid, Output::SendSnapshot { conn, zxid })
             }
             (Some(after), _) if after == history.last() => {
+                (after, Output::ToLearner { conn, message: ToLearner::Diff { after } })
+            }
+            (Some(_), _) if is_on(Mutant::DiffForTrunc) => {
+                let after = history.last();
                 (after, Output::ToLearner { conn, message: ToLearner::Diff { after } })
             }
             (Some(to), _) => (to, Output::ToLearner { conn, message: ToLearner::Trunc { to } }),
@@ -516,7 +522,8 @@ impl Zab {
         let Role::Leading(leading) = &mut self.role else { return };
         let Phase::Synchronising { epoch, durable: true } = leading.phase else { return };
         let synced = leading.peers(me, |l| l.stage == Stage::Synced);
-        if self.durable < Zxid::marker(epoch) || !self.config.ensemble.is_quorum(&synced) {
+        let quorum = self.config.ensemble.is_quorum(&synced) || is_on(Mutant::UpToDateBeforeQuorum);
+        if self.durable < Zxid::marker(epoch) || !quorum {
             return;
         }
         leading.phase = Phase::Established { epoch };
@@ -551,7 +558,8 @@ impl Zab {
         let Role::Leading(leading) = &mut self.role else { return };
         let Phase::Established { .. } = leading.phase else { return };
         let acks = leading.learners.values().filter(|l| l.stage == Stage::Synced).map(|l| (l.peer, l.acked));
-        let reached = self.config.ensemble.quorum_value(acks.chain([(self.config.me, self.durable)]));
+        let mine = if is_on(Mutant::LeaderCountsUnsynced) { self.history.last() } else { self.durable };
+        let reached = self.config.ensemble.quorum_value(acks.chain([(self.config.me, mine)]));
         if let Some(zxid) = reached.filter(|&z| z > self.committed) {
             assert!(zxid <= self.history.last(), "committed what is not in the log");
             self.committed = zxid;
@@ -622,7 +630,7 @@ impl Zab {
                 .iter()
                 .filter(|(_, t)| now.since(**t) <= self.config.sync_limit)
                 .map(|(&p, _)| p);
-            if !self.config.ensemble.is_quorum(&fresh.chain([me]).collect()) {
+            if !self.config.ensemble.is_quorum(&fresh.chain([me]).collect()) && !is_on(Mutant::NoStepDown) {
                 self.look("lost the quorum");
                 return;
             }
@@ -641,7 +649,7 @@ impl Zab {
         if !leading.established() {
             return;
         }
-        let round = leading.round + 1;
+        let round = leading.round + u64::from(!is_on(Mutant::BarrierWithoutRound));
         leading.round_wanted = true;
         leading.barriers.push_back(Barrier { conn, ticket, round, zxid });
     }
