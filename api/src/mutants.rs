@@ -71,8 +71,6 @@ mutants! {
     ResentTwice,
     /// A write that a leader may have seen is refused when there is no leader for long.
     RefusedThoughSent,
-    /// Words from an older connection are taken for words of the present one.
-    OldConnectionHeard,
     /// Elections are won by the largest id, whatever it has in its log.
     LargestIdWins,
     /// A session's write that is sent again is carried out again.

@@ -6,6 +6,9 @@ use crate::rng::Rng;
 
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000_000;
+/// Kinds of faults that [`fault`] makes.
+const KINDS: usize = 19;
+const WIPE: usize = 15;
 
 /// The plan of this seed.
 #[must_use]
@@ -119,17 +122,20 @@ fn workload(rng: &mut Rng) -> Workload {
 }
 
 fn faults(rng: &mut Rng, plan: &Plan) -> Vec<TimedFault> {
-    const KINDS: usize = 19;
-    let on: Vec<usize> = (0..KINDS).filter(|_| rng.chance(350)).collect();
-    if on.is_empty() {
-        return Vec::new();
+    // Many kinds together, or one or two of them again and again.
+    let mut on: Vec<usize> = (0..KINDS).filter(|_| rng.chance(350)).collect();
+    if rng.chance(400) || on.is_empty() {
+        on = vec![rng.index(KINDS), rng.index(KINDS)];
     }
     let pace = rng.scale(300 * MS, 6 * SECOND);
     let mut faults = Vec::new();
     let mut at = rng.below(pace);
     while at < plan.active_us {
         let kind = on[rng.index(on.len())];
-        faults.push(TimedFault { at, fault: fault(rng, plan, kind) });
+        match kind {
+            WIPE if plan.members.len() >= 3 && rng.chance(500) => faults.extend(lag_and_wipe(rng, plan, at)),
+            _ => faults.push(TimedFault { at, fault: fault(rng, plan, kind) }),
+        }
         // Now and then several at once.
         if !rng.chance(200) {
             at += rng.between(1, 2 * pace);
@@ -154,7 +160,8 @@ fn fault(rng: &mut Rng, plan: &Plan, kind: usize) -> Fault {
         4 => Fault::CrashInRecovery { node, step: rng.below(12), down },
         5 => Fault::Pause { node, lasts },
         6 => Fault::Partition { blocked: partition(rng, nodes as u32, plan.clients), lasts },
-        7 => Fault::IsolateLeader { lasts },
+        // Long enough for the others to have another one, while the first may still believe in itself.
+        7 => Fault::IsolateLeader { lasts: plan.timing.sync_limit * rng.between(MS, 3 * MS) },
         8 => Fault::Break { a: node, b: any(rng) },
         9 => Fault::BlackHole { a: node, b: any(rng) },
         10 => Fault::Slow { a: node, b: any(rng), factor: rng.scale(2, 200), lasts },
@@ -162,11 +169,28 @@ fn fault(rng: &mut Rng, plan: &Plan, kind: usize) -> Fault {
         12 => Fault::DiskError { node, op: rng.below(9) as u8, skip: rng.below(8) as u32, down },
         13 => Fault::DiskFull { node, lasts },
         14 => Fault::BitFlip { node, file: rng.draw(), place: rng.draw(), down },
-        15 => Fault::Wipe { node, down },
+        WIPE => Fault::Wipe { node, down },
         16 => Fault::LoseTable { node, down },
         17 => Fault::WallJump { node, ms: rng.between(0, 7_200_000) as i64 - 3_600_000 },
         _ => Fault::Leave { node, down },
     }
+}
+
+/// One node falls behind; when it is back, of two others one is away and one has lost its disk. What the first lacks is
+/// then known to the one that is away alone.
+fn lag_and_wipe(rng: &mut Rng, plan: &Plan, at: u64) -> [TimedFault; 3] {
+    let nodes = plan.members.len() as u32;
+    let first = rng.below(u64::from(nodes)) as u32;
+    let [behind, away, wiped] = [0, 1, 2].map(|i| (first + i) % nodes + 1);
+    let cut = |other: u32| [(behind, other), (other, behind)];
+    let blocked = (1..=nodes).filter(|&n| n != behind).flat_map(cut).collect();
+    let lasts = rng.between(SECOND, 4 * SECOND);
+    let timed = |at, fault| TimedFault { at, fault };
+    [
+        timed(at, Fault::Partition { blocked, lasts }),
+        timed(at + lasts, Fault::Kill { node: away, down: rng.between(10 * MS, plan.timing.init_limit * MS) }),
+        timed(at + lasts, Fault::Wipe { node: wiped, down: rng.scale(MS, 100 * MS) }),
+    ]
 }
 
 /// Pairs between which nothing passes, in one of the shapes that have brought systems down.

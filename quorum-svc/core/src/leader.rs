@@ -649,7 +649,7 @@ impl Zab {
         if !leading.established() {
             return;
         }
-        let round = leading.round + u64::from(!is_on(Mutant::BarrierWithoutRound));
+        let round = if is_on(Mutant::BarrierWithoutRound) { 0 } else { leading.round + 1 };
         leading.round_wanted = true;
         leading.barriers.push_back(Barrier { conn, ticket, round, zxid });
     }

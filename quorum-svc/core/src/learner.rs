@@ -156,7 +156,7 @@ impl Zab {
 
     pub(crate) fn on_leader_message(&mut self, conn: Conn, message: ToLearner) {
         match &self.role {
-            Role::Following(f) if f.conn() == Some(conn) || is_on(Mutant::OldConnectionHeard) => {}
+            Role::Following(f) if f.conn() == Some(conn) => {}
             _ => return,
         }
         self.on_progress(conn);
