@@ -65,6 +65,9 @@ struct Learner {
     round: u64,
     /// Its barriers that wait for a round.
     barriers: usize,
+    /// It has lost its data, and with it perhaps a promise to a newer leader. It is not synchronised until a round of pings
+    /// from this one on has shown that no quorum follows anybody else.
+    doubted_until: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -194,9 +197,20 @@ impl Zab {
             self.out.push_back(Output::Disconnect { conn, why: "replaced by a newer connection" });
         }
         let (stage, sent, acked) = (Stage::New, Zxid::ZERO, Zxid::ZERO);
-        leading
-            .learners
-            .insert(conn, Learner { peer, voter, stage, heard: now, sent, acked, round: 0, barriers: 0 });
+        leading.learners.insert(
+            conn,
+            Learner {
+                peer,
+                voter,
+                stage,
+                heard: now,
+                sent,
+                acked,
+                round: 0,
+                barriers: 0,
+                doubted_until: None,
+            },
+        );
     }
 
     pub(crate) fn leader_on_message(&mut self, conn: Conn, message: ToLeader) {
@@ -242,6 +256,7 @@ impl Zab {
             }
             ToLeader::Pong { round } => {
                 learner.round = learner.round.max(round);
+                self.end_doubts();
                 self.answer_leader_barriers();
             }
             ToLeader::Barrier { .. } if learner.barriers >= self.config.requests_max => {
@@ -405,10 +420,18 @@ impl Zab {
             leading.promised.insert(learner.peer);
         }
         leading.hollow |= counts && !proves;
+        // One that knows of its loss has kept its promises.
+        if !proves && candidate.is_some() && learner.voter {
+            learner.doubted_until = Some(leading.round + 1);
+            leading.round_wanted = true;
+            leading.heard.remove(&learner.peer);
+        }
         if matches!(leading.phase, Phase::Promising { .. }) {
             // Whoever has more must lead: what it has may be committed (waitForEpochAck, "Follower is ahead"). One that
             // can never lead has no say in this.
-            if self.config.ensemble.weight(learner.peer) > 0 && candidate.is_some_and(|c| c > mine && !is_on(Mutant::FollowerAheadIgnored)) {
+            if self.config.ensemble.weight(learner.peer) > 0
+                && candidate.is_some_and(|c| c > mine && !is_on(Mutant::FollowerAheadIgnored))
+            {
                 self.look("a follower is ahead of the leader");
             } else {
                 self.try_synchronise();
@@ -443,6 +466,9 @@ impl Zab {
         // An observer gets only what is committed, and nothing is before the epoch is established.
         let target = if learner.voter { self.history.last() } else { self.committed };
         let Stage::Promised { history, log_end } = &learner.stage else { return };
+        if learner.doubted_until.is_some() && !is_on(Mutant::WipedDiskTrusted) {
+            return;
+        }
         // At the end of its synchronisation a learner sends again what it does not find in its log. So an observer's
         // does not end before what it forwarded earlier is committed.
         if !learner.voter && (!established || self.committed < *log_end) {
@@ -514,6 +540,22 @@ impl Zab {
                 self.drop_learner(conn, "an ack before synchronisation");
             }
         }
+    }
+
+    /// Whoever has lost its data may have promised a newer epoch before, to a leader that a quorum with it follows: then
+    /// its ack would commit something in two reigns. Once so many others have answered a ping that was sent after it came
+    /// back that no quorum is left without one of them, there is no such reign, and it may be synchronised.
+    fn end_doubts(&mut self) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Some(since) = leading.learners.values().filter_map(|l| l.doubted_until).max() else { return };
+        let follows =
+            |l: &Learner| matches!(l.stage, Stage::Syncing { .. } | Stage::Synced) && l.round >= since;
+        let ours = leading.peers(self.config.me, follows);
+        let others = self.config.ensemble.voters().filter(|v| !ours.contains(v)).collect();
+        if self.config.ensemble.is_quorum(&others) {
+            return;
+        }
+        leading.learners.values_mut().for_each(|l| l.doubted_until = None);
     }
 
     /// With the marker durable on a quorum, this one included, everything up to it is committed: serve (S16).

@@ -117,8 +117,9 @@ impl Pending {
 
     /// Gives up what no leader has seen and what has waited since `since` or longer.
     pub(crate) fn take_unsent(&mut self, since: Time) -> Vec<Ticket> {
-        let (gone, kept): (VecDeque<Item>, VecDeque<Item>) =
-            std::mem::take(&mut self.items).into_iter().partition(|item| (!item.sent || is_on(Mutant::RefusedThoughSent)) && item.since <= since);
+        let (gone, kept): (VecDeque<Item>, VecDeque<Item>) = std::mem::take(&mut self.items)
+            .into_iter()
+            .partition(|item| (!item.sent || is_on(Mutant::RefusedThoughSent)) && item.since <= since);
         self.items = kept;
         self.bytes = self.items.iter().map(|item| item.payload.len()).sum();
         gone.into_iter().map(|item| item.ticket).collect()

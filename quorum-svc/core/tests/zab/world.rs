@@ -247,6 +247,12 @@ impl World {
         }
     }
 
+    /// A server that is down loses everything that it has on its disk.
+    pub(crate) fn wipe(&mut self, id: u32) {
+        assert!(!self.up(id));
+        self.nodes.get_mut(&id).unwrap().disk.stored = Stored::default();
+    }
+
     /// Whether the others, without this server, are a quorum of servers that have never lost anything.
     pub(crate) fn can_spare(&self, id: u32) -> bool {
         let sound = |&(&other, n): &(&u32, &Node)| {
