@@ -149,7 +149,8 @@ impl Count {
     /// Adds a server that was not added before. Whether they are a quorum now.
     fn add(&mut self, ensemble: &Ensemble, id: PeerId) -> bool {
         let membership = ensemble.membership(id);
-        let membership = if is_on(Mutant::ObserverCounted) { membership.map(|_| Membership::VOTER) } else { membership };
+        let membership =
+            if is_on(Mutant::ObserverCounted) { membership.map(|_| Membership::VOTER) } else { membership };
         if let Some(Membership::Voter { weight, group }) = membership
             && let Some(&all) = ensemble.groups.get(&group)
             && let Some(have) = self.groups.entry(group).or_insert(Some(0))

@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::{Create, CreateMode, MultiOp, OpError, Path, Read, ReadLevel, SessionId, SessionToken, Ticket, Time, Write, Zxid};
+use api::{
+    Create, CreateMode, MultiOp, OpError, Path, Read, ReadLevel, SessionId, SessionToken, Ticket, Time,
+    Write, Zxid,
+};
 use bytes::Bytes;
-use client_core::{Config, Connection, Event as SessionEvent, Failure, Fate, Input, Machine, Op, Outcome, Output};
+use client_core::{
+    Config, Connection, Event as SessionEvent, Failure, Fate, Input, Machine, Op, Outcome, Output,
+};
 use history::{Call, Operation};
 use store_core::server::{self, Answer, Open, ToClient};
 
@@ -139,12 +144,18 @@ impl Client {
                     });
                     let timeout = Duration::from_millis(timeout_ms.into());
                     let node = api::PeerId(node);
-                    Input::Opened { connection, opened: client_core::SessionOpened { session, token, timeout, node } }
+                    Input::Opened {
+                        connection,
+                        opened: client_core::SessionOpened { session, token, timeout, node },
+                    }
                 }
                 ToClient::Reply { xid, zxid, result } => {
                     seen = zxid;
                     let result = result.map(outcome);
-                    Input::Responses { connection, responses: vec![client_core::Response { xid, zxid, result }] }
+                    Input::Responses {
+                        connection,
+                        responses: vec![client_core::Response { xid, zxid, result }],
+                    }
                 }
             };
             self.machine.handle(Time(cx.now), input);
@@ -212,7 +223,9 @@ impl Client {
         result: Result<Outcome, Failure>,
         zxid: Zxid,
     ) {
-        let Some(operation) = self.open.remove(&ticket).and_then(|place| operations.get_mut(place)) else { return };
+        let Some(operation) = self.open.remove(&ticket).and_then(|place| operations.get_mut(place)) else {
+            return;
+        };
         operation.returned = Some(cx.now);
         operation.session = self.session;
         let answered = zxid != Zxid::ZERO;
@@ -230,7 +243,12 @@ impl Client {
             (Err(failure), Call::Write(_)) if failure.fate() == Fate::Unknown => history::Outcome::Unknown,
             (Err(failure), _) => history::Outcome::Refused(OpError::Unavailable(failure.to_string())),
         };
-        if !matches!(operation.outcome, history::Outcome::Written { .. } | history::Outcome::Read { .. } | history::Outcome::Synced { .. }) {
+        if !matches!(
+            operation.outcome,
+            history::Outcome::Written { .. }
+                | history::Outcome::Read { .. }
+                | history::Outcome::Synced { .. }
+        ) {
             operation.session = None;
         }
         cx.stats.count(match operation.outcome {

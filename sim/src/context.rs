@@ -47,10 +47,20 @@ pub(crate) enum Event {
 /// Something that happens at a node.
 #[derive(Debug)]
 pub(crate) enum NodeEvent {
-    Accepted { link: LinkId },
-    Dialed { link: LinkId, connected: bool },
-    Packet { link: LinkId, packet: crate::net::Packet },
-    Broken { link: LinkId },
+    Accepted {
+        link: LinkId,
+    },
+    Dialed {
+        link: LinkId,
+        connected: bool,
+    },
+    Packet {
+        link: LinkId,
+        packet: crate::net::Packet,
+    },
+    Broken {
+        link: LinkId,
+    },
     ElectionTimer,
     QuorumTimer,
     StoreTimer,
@@ -63,11 +73,17 @@ pub(crate) enum NodeEvent {
     /// The log thread has done what it began.
     DiskDone,
     /// The task that sends to a learner goes on.
-    Send { link: LinkId },
+    Send {
+        link: LinkId,
+    },
     /// Time to dial a peer's election port.
-    DialElection { peer: usize },
+    DialElection {
+        peer: usize,
+    },
     /// Time to dial the leader.
-    DialLeader { leader: usize },
+    DialLeader {
+        leader: usize,
+    },
     /// The checkpoint thread has done what it began.
     Checkpointed,
     /// The snapshot is written out.
@@ -81,9 +97,17 @@ pub(crate) enum NodeEvent {
 /// Something that happens at a client.
 #[derive(Debug)]
 pub(crate) enum ClientEvent {
-    Dialed { link: LinkId, connected: bool },
-    Packet { link: LinkId, packet: crate::net::Packet },
-    Broken { link: LinkId },
+    Dialed {
+        link: LinkId,
+        connected: bool,
+    },
+    Packet {
+        link: LinkId,
+        packet: crate::net::Packet,
+    },
+    Broken {
+        link: LinkId,
+    },
     Timer,
     /// The application has an idea.
     Think,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use api::{Zxid, History};
+use api::{History, Zxid};
 use quorum_core::Input;
 use quorum_log::{Crash, DiskOp, Fault as DiskFault, MemDisk, StorageError};
 use rustix::io::Errno;
@@ -46,7 +46,9 @@ impl World {
                     self.cut_power(node, down);
                 }
             }
-            Fault::PowerCutAtStep { node, step, .. } => self.nodes[self.target(node)].disk.power_off_after(step),
+            Fault::PowerCutAtStep { node, step, .. } => {
+                self.nodes[self.target(node)].disk.power_off_after(step)
+            }
             Fault::CrashInRecovery { node, step, down } => {
                 let node = self.target(node);
                 self.nodes[node].crash_in_recovery = Some(step);

@@ -145,10 +145,15 @@ impl Ghost {
         let last = self.last();
         let complete = history.contains(last) || history.base() >= last;
         self.check(complete, "I12 leader completeness", || {
-            format!("node {node} leads in epoch {epoch}, but its log ends with {} and lacks {last}", history.last())
+            format!(
+                "node {node} leads in epoch {epoch}, but its log ends with {} and lacks {last}",
+                history.last()
+            )
         });
         self.check(committed >= last, "I7 primary integrity", || {
-            format!("node {node} serves in epoch {epoch} and knows commits up to {committed}, not up to {last}")
+            format!(
+                "node {node} serves in epoch {epoch} and knows commits up to {committed}, not up to {last}"
+            )
         });
     }
 
@@ -232,7 +237,8 @@ impl Ghost {
             return;
         }
         match self.index(zxid) {
-            None => self.fail("I4 agreement", format!("the store of node {node} has {zxid}, which is not committed")),
+            None => self
+                .fail("I4 agreement", format!("the store of node {node} has {zxid}, which is not committed")),
             Some(i) => {
                 let (ours, theirs) = (self.digests[i], state.digest());
                 self.check(ours == theirs, "I15 state determinism", || {
@@ -281,7 +287,11 @@ impl Ghost {
             });
             let last = before.last();
             self.check(history.contains(last) || history.base() >= last, "I10 durable stays", || {
-                format!("node {} comes back with a log to {}, but {last} was durable", node + 1, history.last())
+                format!(
+                    "node {} comes back with a log to {}, but {last} was durable",
+                    node + 1,
+                    history.last()
+                )
             });
         }
         self.check(current <= accepted, "I9 epochs", || {

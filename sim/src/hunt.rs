@@ -19,8 +19,11 @@ struct Found {
 
 /// Hunts all mutants, or the one that was asked for. Whether all were found.
 pub(crate) fn hunt(args: &Args) -> anyhow::Result<bool> {
-    let mutants: Vec<Mutant> =
-        Mutant::ALL.iter().copied().filter(|m| args.mutant.as_deref().is_none_or(|n| n == m.name())).collect();
+    let mutants: Vec<Mutant> = Mutant::ALL
+        .iter()
+        .copied()
+        .filter(|m| args.mutant.as_deref().is_none_or(|n| n == m.name()))
+        .collect();
     if mutants.is_empty() {
         let all: Vec<&str> = Mutant::ALL.iter().map(|m| m.name()).collect();
         bail!("there is no such mutant; there are {}", all.join(", "));

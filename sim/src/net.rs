@@ -39,7 +39,10 @@ pub(crate) enum Packet {
     SnapChunk(Bytes),
     SnapEnd,
     Open(Open),
-    Requests { acked: WriteNumber, requests: Vec<Request> },
+    Requests {
+        acked: WriteNumber,
+        requests: Vec<Request>,
+    },
     ToClient(Vec<ToClient>),
     /// The end of the connection, and why.
     Fin(Option<OpError>),
@@ -105,7 +108,8 @@ impl Net {
     /// Cuts a way, or undoes one cut of it.
     pub(crate) fn block(&mut self, from: End, to: End, cut: bool) {
         let place = self.place(from, to);
-        self.blocked[place] = if cut { self.blocked[place] + 1 } else { self.blocked[place].saturating_sub(1) };
+        self.blocked[place] =
+            if cut { self.blocked[place] + 1 } else { self.blocked[place].saturating_sub(1) };
     }
 
     pub(crate) fn slow_down(&mut self, from: End, to: End, factor: u64) {

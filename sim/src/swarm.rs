@@ -26,7 +26,11 @@ pub fn draw(seed: u64) -> Plan {
         timing,
         sizes: sizes(&mut rng),
         network,
-        fsync_us: if rng.chance(800) { (50, rng.scale(100, 5 * MS)) } else { (MS, rng.scale(2 * MS, 60 * MS)) },
+        fsync_us: if rng.chance(800) {
+            (50, rng.scale(100, 5 * MS))
+        } else {
+            (MS, rng.scale(2 * MS, 60 * MS))
+        },
         workload: workload(&mut rng),
         faults: Vec::new(),
         members,
@@ -188,7 +192,10 @@ fn lag_and_wipe(rng: &mut Rng, plan: &Plan, at: u64) -> [TimedFault; 3] {
     let timed = |at, fault| TimedFault { at, fault };
     [
         timed(at, Fault::Partition { blocked, lasts }),
-        timed(at + lasts, Fault::Kill { node: away, down: rng.between(10 * MS, plan.timing.init_limit * MS) }),
+        timed(
+            at + lasts,
+            Fault::Kill { node: away, down: rng.between(10 * MS, plan.timing.init_limit * MS) },
+        ),
         timed(at + lasts, Fault::Wipe { node: wiped, down: rng.scale(MS, 100 * MS) }),
     ]
 }

@@ -116,6 +116,10 @@ pub(crate) fn tell_failure(args: &Args, plan: &Plan, report: &Report) {
         return;
     }
     let small = shrink(plan, &violation.invariant, args.shrink_runs);
-    println!("  {} of {} faults suffice; schedule, for --schedule FILE:", small.faults.len(), plan.faults.len());
+    println!(
+        "  {} of {} faults suffice; schedule, for --schedule FILE:",
+        small.faults.len(),
+        plan.faults.len()
+    );
     println!("{}", as_text(&small));
 }

@@ -231,7 +231,9 @@ impl World {
     fn rest_limit(&self) -> u64 {
         let t = self.cx.plan.timing;
         let n = self.cx.plan.network;
-        20_000_000 + (2 * t.init_limit + 2 * t.sync_limit + t.park + 2 * t.session) * 1_000 + 50 * (n.max + n.spike)
+        20_000_000
+            + (2 * t.init_limit + 2 * t.sync_limit + t.park + 2 * t.session) * 1_000
+            + 50 * (n.max + n.spike)
     }
 
     fn probe(&mut self) {
@@ -246,15 +248,20 @@ impl World {
                     format!("{} has applied {applied} of {last}: {status:?}", n.name())
                 }
             })
-            .chain((self.clients.iter().enumerate()).filter(|(_, c)| !c.at_rest()).map(|(i, c)| {
-                format!("client {i} waits for {} answers", c.unanswered())
-            }))
+            .chain(
+                (self.clients.iter().enumerate())
+                    .filter(|(_, c)| !c.at_rest())
+                    .map(|(i, c)| format!("client {i} waits for {} answers", c.unanswered())),
+            )
             .collect();
         if busy.is_empty() {
             self.over = true;
             self.cx.stats.settle_max_us = since;
         } else if since > self.rest_limit() {
-            self.cx.ghost.fail("L1 liveness", format!("{} s after the last fault: {}", since / 1_000_000, busy.join("; ")));
+            self.cx.ghost.fail(
+                "L1 liveness",
+                format!("{} s after the last fault: {}", since / 1_000_000, busy.join("; ")),
+            );
         } else {
             let at = self.cx.now + PROBE;
             self.cx.schedule(at, Event::Probe);

@@ -53,7 +53,9 @@ impl Node {
         let Some(first) = thread.tasks.pop_front() else { return Ok(()) };
         thread.busy = Some(match first {
             Task::Append(mut batch) => {
-                while let Some(Task::Append(more)) = thread.tasks.pop_front_if(|t| matches!(t, Task::Append(_))) {
+                while let Some(Task::Append(more)) =
+                    thread.tasks.pop_front_if(|t| matches!(t, Task::Append(_)))
+                {
                     batch.extend(more);
                 }
                 thread.log.append(&batch)?;

@@ -87,7 +87,12 @@ impl Node {
         self.elect(cx, Input::Connected(peer));
     }
 
-    pub(super) fn election_packet(&mut self, cx: &mut Context, link: LinkId, said: Option<Notification>) -> Result<(), Stop> {
+    pub(super) fn election_packet(
+        &mut self,
+        cx: &mut Context,
+        link: LinkId,
+        said: Option<Notification>,
+    ) -> Result<(), Stop> {
         let Some(process) = &mut self.up else { return Ok(()) };
         let Some((&from, peer)) = process.election.links.iter_mut().find(|(_, p)| p.link == link) else {
             return Ok(());

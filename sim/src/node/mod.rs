@@ -52,7 +52,9 @@ impl From<quorum_log::LogError> for Stop {
 impl From<quorum_log::EpochError> for Stop {
     fn from(e: quorum_log::EpochError) -> Stop {
         match e {
-            quorum_log::EpochError::Disk(_) | quorum_log::EpochError::Poisoned { .. } => Stop::Disk(e.to_string()),
+            quorum_log::EpochError::Disk(_) | quorum_log::EpochError::Poisoned { .. } => {
+                Stop::Disk(e.to_string())
+            }
             _ => Stop::Invariant(e.to_string()),
         }
     }
@@ -142,7 +144,8 @@ impl Node {
     fn when(&self, time: Time) -> u64 {
         let started = self.up.as_ref().map_or(0, |p| p.started);
         let rate = 1_000_000 + i128::from(self.drift_ppm);
-        started.saturating_add(u64::try_from(i128::from(time.0) * 1_000_000 / rate).unwrap_or(u64::MAX / 2) + 1)
+        started
+            .saturating_add(u64::try_from(i128::from(time.0) * 1_000_000 / rate).unwrap_or(u64::MAX / 2) + 1)
     }
 
     fn schedule(&self, cx: &mut Context, at: u64, what: NodeEvent) {
@@ -183,8 +186,9 @@ impl Node {
             current_epoch: promises.current,
             history,
             snapshot,
-            snap_before: snapshot
-                .map_or(Zxid::ZERO, |zxid| quorum::snap_before(&log.reader(), &snapshots, zxid, sizes.snap_slack)),
+            snap_before: snapshot.map_or(Zxid::ZERO, |zxid| {
+                quorum::snap_before(&log.reader(), &snapshots, zxid, sizes.snap_slack)
+            }),
             last_time_ms: promises.last_time_ms,
             damaged: promises.damaged,
         };
@@ -235,7 +239,8 @@ impl Node {
         match self.table.get_or_insert_with(Table::new).load() {
             Ok(state) => state,
             Err(e) => {
-                cx.ghost.fail("I15 checkpoint", format!("the checkpoint of node {} is no state: {e}", self.id));
+                cx.ghost
+                    .fail("I15 checkpoint", format!("the checkpoint of node {} is no state: {e}", self.id));
                 State::default()
             }
         }

@@ -133,7 +133,10 @@ impl Node {
             cx.ghost.knows_committed(self.id, status.committed, process.quorum.core.history());
             let last = process.quorum.view.last();
             if last != status.last {
-                let text = format!("node {}: the core's log ends with {}, the shell's with {last}", self.id, status.last);
+                let text = format!(
+                    "node {}: the core's log ends with {}, the shell's with {last}",
+                    self.id, status.last
+                );
                 cx.ghost.fail("I14 core and log", text);
             }
         }
@@ -193,7 +196,8 @@ impl Node {
             Output::Append(entries) => self.append(cx, entries)?,
             Output::PersistEpochs { accepted, current, damaged, last_time_ms } => {
                 if current > cx.ghost.disks[index].current && shell.view.last().epoch() < current {
-                    cx.ghost.fail("I9 log before epoch", format!("{name}: epoch {current} without its marker"));
+                    cx.ghost
+                        .fail("I9 log before epoch", format!("{name}: epoch {current} without its marker"));
                 }
                 self.to_disk(cx, Task::Epochs(Epochs { accepted, current, damaged, last_time_ms }))?;
             }
@@ -240,7 +244,9 @@ impl Node {
         let shell = &mut process.quorum;
         match &item {
             FeedItem::Status(status) => {
-                cx.note(&name, || format!("{:?}, serving: {}, epoch {}", status.role, status.serving, status.epoch));
+                cx.note(&name, || {
+                    format!("{:?}, serving: {}, epoch {}", status.role, status.serving, status.epoch)
+                });
                 shell.status = *status;
                 if status.serving {
                     shell.dials = 0;

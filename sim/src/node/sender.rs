@@ -35,7 +35,8 @@ impl Outgoing {
         let queue = &mut self.commands;
         match new {
             Command::Entries { after, upto } => {
-                let last = queue.iter_mut().rev().find(|c| !matches!(c, Command::Message(Commit(_) | Ping { .. })));
+                let last =
+                    queue.iter_mut().rev().find(|c| !matches!(c, Command::Message(Commit(_) | Ping { .. })));
                 match last {
                     Some(Command::Entries { upto: end, .. }) if *end == after => *end = upto,
                     _ => queue.push_back(new),

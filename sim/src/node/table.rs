@@ -18,14 +18,16 @@ pub(crate) struct Table {
 impl Table {
     /// With the empty state in it.
     pub(crate) fn new() -> Table {
-        let mut table = Table { header: Header::default(), znodes: BTreeMap::new(), sessions: BTreeMap::new() };
+        let mut table =
+            Table { header: Header::default(), znodes: BTreeMap::new(), sessions: BTreeMap::new() };
         table.write(State::default().take_dirty());
         table
     }
 
     /// With a state that came as a snapshot.
     pub(crate) fn rewrite(records: impl IntoIterator<Item = Record>) -> Table {
-        let mut table = Table { header: Header::default(), znodes: BTreeMap::new(), sessions: BTreeMap::new() };
+        let mut table =
+            Table { header: Header::default(), znodes: BTreeMap::new(), sessions: BTreeMap::new() };
         for record in records {
             match record {
                 Record::Header(header) => table.header = header,

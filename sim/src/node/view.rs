@@ -67,7 +67,12 @@ impl View {
         self.reader.history().contains(zxid)
     }
 
-    pub(crate) fn read_after(&self, after: Zxid, upto: Zxid, bytes_max: usize) -> Result<Vec<Entry>, ReadError> {
+    pub(crate) fn read_after(
+        &self,
+        after: Zxid,
+        upto: Zxid,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
         let from = match self.entries.binary_search_by_key(&after, |e| e.zxid) {
             Ok(i) => i + 1,
             Err(_) if after == self.prev => 0,

@@ -157,7 +157,9 @@ impl Server {
                 let command = Command { session: None, number: None, acked: WriteNumber(0), body };
                 self.submit(Pending::Open { conn: id, command: command.clone() }, command);
             }
-            Wish::Session(Open::Resume { last_zxid, .. }) if last_zxid > applied && !is_on(Mutant::ClientAheadServed) => {
+            Wish::Session(Open::Resume { last_zxid, .. })
+                if last_zxid > applied && !is_on(Mutant::ClientAheadServed) =>
+            {
                 if stage == Stage::Serving {
                     opening.stage = Stage::CatchUp;
                     let was = std::mem::replace(&mut opening.until, now + catch_up);
