@@ -125,7 +125,7 @@ impl Client {
         }
     }
 
-    fn on_packet(&mut self, cx: &mut Context, operations: &mut Vec<Operation>, link: LinkId, packet: Packet) {
+    fn on_packet(&mut self, cx: &mut Context, operations: &mut [Operation], link: LinkId, packet: Packet) {
         let items = match packet {
             Packet::ToClient(items) => items,
             Packet::Fin(why) => return self.on_over(cx, link, why),

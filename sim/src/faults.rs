@@ -251,7 +251,7 @@ impl World {
         let Some(process) = target.up.as_mut().filter(|p| p.leaving.is_none()) else { return };
         process.leaving = Some(down);
         let life = target.life;
-        target.to_quorum(&mut self.cx, Input::Leave);
+        target.tell_quorum(&mut self.cx, Input::Leave);
         let at = self.cx.now + LEAVE_LIMIT;
         self.cx.schedule(at, Event::Node { node, life, what: NodeEvent::LeaveLimit });
     }

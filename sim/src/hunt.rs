@@ -64,6 +64,14 @@ fn search(mutant: Mutant, args: &Args) -> Option<Found> {
                         return;
                     }
                     let Some(violation) = run(&draw(seed), None).violation else { continue };
+                    // What fails without the mutant as well says nothing about it.
+                    plant(None);
+                    let sound = run(&draw(seed), None).violation.is_none();
+                    plant(Some(mutant));
+                    if !sound {
+                        eprintln!("seed {seed} fails without any mutant");
+                        continue;
+                    }
                     // Smaller ones that are under way may still find it.
                     end.fetch_min(seed, Ordering::Relaxed);
                     let Ok(mut found) = found.lock() else { return };

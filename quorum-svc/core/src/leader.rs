@@ -426,10 +426,13 @@ impl Zab {
             leading.round_wanted = true;
             leading.heard.remove(&learner.peer);
         }
-        if matches!(leading.phase, Phase::Promising { .. }) {
+        let (peer, promising) = (learner.peer, matches!(leading.phase, Phase::Promising { .. }));
+        // There is nothing to doubt where no quorum is possible without this leader.
+        self.end_doubts();
+        if promising {
             // Whoever has more must lead: what it has may be committed (waitForEpochAck, "Follower is ahead"). One that
             // can never lead has no say in this.
-            if self.config.ensemble.weight(learner.peer) > 0
+            if self.config.ensemble.weight(peer) > 0
                 && candidate.is_some_and(|c| c > mine && !is_on(Mutant::FollowerAheadIgnored))
             {
                 self.look("a follower is ahead of the leader");

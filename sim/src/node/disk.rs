@@ -36,7 +36,7 @@ impl LogThread {
 }
 
 impl Node {
-    pub(super) fn to_disk(&mut self, cx: &mut Context, task: Task) -> Result<(), Stop> {
+    pub(super) fn ask_disk(&mut self, cx: &mut Context, task: Task) -> Result<(), Stop> {
         if let Some(process) = &mut self.up {
             process.log.tasks.push_back(task);
         }
@@ -114,7 +114,7 @@ impl Node {
         if let Input::Persisted { upto } = done {
             process.quorum.view.set_durable(upto);
         }
-        self.to_quorum(cx, done);
+        self.tell_quorum(cx, done);
         self.begin_task(cx)
     }
 }

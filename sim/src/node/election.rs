@@ -173,7 +173,7 @@ impl Node {
             }
         }
         if let Some(leader) = elected {
-            self.to_quorum(cx, quorum_core::Input::Elected { leader });
+            self.tell_quorum(cx, quorum_core::Input::Elected { leader });
         }
     }
 }

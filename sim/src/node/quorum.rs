@@ -75,7 +75,7 @@ pub(super) fn snap_before(log: &LogReader, snapshots: &Snapshots, zxid: Zxid, sl
 }
 
 impl Node {
-    pub(crate) fn to_quorum(&mut self, cx: &mut Context, input: Input) {
+    pub(crate) fn tell_quorum(&mut self, cx: &mut Context, input: Input) {
         if let Some(process) = &mut self.up {
             process.quorum.inbox.push(input);
             self.wake_quorum(cx);
@@ -96,7 +96,7 @@ impl Node {
             return;
         }
         if process.quorum.core.next_timeout().is_some_and(|at| at <= now) {
-            self.to_quorum(cx, Input::Timeout);
+            self.tell_quorum(cx, Input::Timeout);
         } else {
             self.arm_quorum(cx);
         }
@@ -188,34 +188,34 @@ impl Node {
                 cx.note(&name, || format!("to leader: {}", crate::text::to_leader(&message)));
                 cx.send(conn.0, me, Packet::ToLeader(message));
             }
-            Output::ToLearner { conn, message } => self.to_learner(cx, conn.0, Command::Message(message)),
+            Output::ToLearner { conn, message } => self.tell_learner(cx, conn.0, Command::Message(message)),
             Output::Replicate { conn, after, upto } => {
-                self.to_learner(cx, conn.0, Command::Entries { after, upto });
+                self.tell_learner(cx, conn.0, Command::Entries { after, upto });
             }
-            Output::SendSnapshot { conn, zxid } => self.to_learner(cx, conn.0, Command::Snapshot(zxid)),
+            Output::SendSnapshot { conn, zxid } => self.tell_learner(cx, conn.0, Command::Snapshot(zxid)),
             Output::Append(entries) => self.append(cx, entries)?,
             Output::PersistEpochs { accepted, current, damaged, last_time_ms } => {
                 if current > cx.ghost.disks[index].current && shell.view.last().epoch() < current {
                     cx.ghost
                         .fail("I9 log before epoch", format!("{name}: epoch {current} without its marker"));
                 }
-                self.to_disk(cx, Task::Epochs(Epochs { accepted, current, damaged, last_time_ms }))?;
+                self.ask_disk(cx, Task::Epochs(Epochs { accepted, current, damaged, last_time_ms }))?;
             }
             Output::Truncate { to } => {
                 cx.stats.count("TRUNC");
                 cx.note(&name, || format!("truncates its log to {to}"));
                 shell.view.cut(to);
-                self.to_disk(cx, Task::Truncate(to))?;
+                self.ask_disk(cx, Task::Truncate(to))?;
             }
             Output::InstallSnapshot { zxid } => {
                 cx.stats.count("SNAP");
                 cx.note(&name, || format!("begins its log anew behind {zxid}"));
                 shell.view.reset(zxid);
-                self.to_disk(cx, Task::Reset(zxid))?;
+                self.ask_disk(cx, Task::Reset(zxid))?;
             }
             Output::Purge { upto } => {
                 cx.stats.count("purges");
-                self.to_disk(cx, Task::Purge(upto))?;
+                self.ask_disk(cx, Task::Purge(upto))?;
             }
             Output::Committed { upto } => {
                 shell.delivered = upto;
@@ -235,7 +235,7 @@ impl Node {
         cx.ghost.appended(self.id, prev, &entries);
         cx.note(name, || format!("appends {}", crate::text::zxids(&entries)));
         process.quorum.view.push(&entries);
-        self.to_disk(cx, Task::Append(entries))
+        self.ask_disk(cx, Task::Append(entries))
     }
 
     fn tell(&mut self, cx: &mut Context, item: FeedItem) {
@@ -283,7 +283,7 @@ impl Node {
                     cx.ended(link, self.end());
                     Input::ConnectFailed { leader }
                 };
-                self.to_quorum(cx, input);
+                self.tell_quorum(cx, input);
             }
             Some(Kind::Client) | None => {}
         }
@@ -297,7 +297,7 @@ impl Node {
                 if let Some(process) = &mut self.up {
                     process.quorum.learners.insert(link, Outgoing::default());
                 }
-                self.to_quorum(cx, Input::LearnerConnected { conn: Conn(link), peer });
+                self.tell_quorum(cx, Input::LearnerConnected { conn: Conn(link), peer });
             }
             Some(Kind::Client) | None => {}
         }
@@ -313,7 +313,7 @@ impl Node {
                     process.quorum.learners.remove(&link);
                     process.quorum.leaders.remove(&link);
                 }
-                self.to_quorum(cx, Input::Disconnected { conn: Conn(link) });
+                self.tell_quorum(cx, Input::Disconnected { conn: Conn(link) });
             }
             (Some(Kind::Client), _) => self.client_over(cx, link),
             _ => {}
@@ -353,7 +353,7 @@ impl Node {
                 return Ok(());
             }
         };
-        self.to_quorum(cx, input);
+        self.tell_quorum(cx, input);
         Ok(())
     }
 

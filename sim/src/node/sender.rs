@@ -60,7 +60,7 @@ impl Outgoing {
 }
 
 impl Node {
-    pub(super) fn to_learner(&mut self, cx: &mut Context, link: LinkId, command: Command) {
+    pub(super) fn tell_learner(&mut self, cx: &mut Context, link: LinkId, command: Command) {
         let Some(process) = &mut self.up else { return };
         let Some(outgoing) = process.quorum.learners.get_mut(&link) else { return };
         outgoing.push(command);
@@ -91,7 +91,7 @@ impl Node {
                 if let Some(process) = &mut self.up {
                     process.quorum.learners.remove(&link);
                 }
-                self.to_quorum(cx, Input::Disconnected { conn: quorum_core::Conn(link) });
+                self.tell_quorum(cx, Input::Disconnected { conn: quorum_core::Conn(link) });
                 return;
             }
         }
@@ -156,7 +156,7 @@ impl Node {
         let Some(process) = &self.up else { return };
         let newest = process.snapshots.latest();
         if newest != Some(zxid) {
-            self.to_quorum(cx, Input::SnapshotsLeft { newest });
+            self.tell_quorum(cx, Input::SnapshotsLeft { newest });
         }
     }
 }

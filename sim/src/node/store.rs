@@ -294,7 +294,7 @@ impl Node {
             }
         }
         if !requests.is_empty() {
-            self.to_quorum(cx, QuorumInput::Requests(requests));
+            self.tell_quorum(cx, QuorumInput::Requests(requests));
         }
         Ok(())
     }
@@ -313,7 +313,7 @@ impl Node {
     // ---- clients ----
 
     pub(super) fn client_opens(&mut self, cx: &mut Context, link: LinkId, open: Open) {
-        self.to_store(cx, Input::Open { conn: ConnId(link), open });
+        self.tell_store(cx, Input::Open { conn: ConnId(link), open });
     }
 
     pub(super) fn client_asks(
@@ -329,17 +329,17 @@ impl Node {
         {
             process.store.heard.insert(session, now);
         }
-        self.to_store(cx, Input::Requests { conn: ConnId(link), acked, requests });
+        self.tell_store(cx, Input::Requests { conn: ConnId(link), acked, requests });
     }
 
     pub(super) fn client_over(&mut self, cx: &mut Context, link: LinkId) {
         if let Some(process) = &mut self.up {
             process.store.sessions.remove(&link);
         }
-        self.to_store(cx, Input::Closed { conn: ConnId(link) });
+        self.tell_store(cx, Input::Closed { conn: ConnId(link) });
     }
 
-    fn to_store(&mut self, cx: &mut Context, input: Input) {
+    fn tell_store(&mut self, cx: &mut Context, input: Input) {
         let now = self.time(cx);
         if let Some(process) = &mut self.up {
             process.store.server.handle(now, input);
@@ -424,7 +424,7 @@ impl Node {
         let kept = reader.back_from(zxid, 0, sizes.keep_entries);
         let purge_to = process.snapshots.older().map(|older| older.min(kept));
         let snap_before = snap_before(reader, &process.snapshots, zxid, sizes.snap_slack);
-        self.to_quorum(cx, QuorumInput::SnapshotSaved { zxid, purge_to, snap_before });
+        self.tell_quorum(cx, QuorumInput::SnapshotSaved { zxid, purge_to, snap_before });
         Ok(())
     }
 }

@@ -82,6 +82,24 @@ fn a_server_that_lost_its_promise_is_of_no_use_to_a_deposed_leader() {
     assert!(w.ids().into_iter().all(|id| w.serving(id)));
 }
 
+/// Where no quorum can be without the leader, nobody has to confirm that it leads.
+#[test]
+fn a_server_that_lost_its_disk_comes_back_to_the_only_one_that_can_lead() {
+    let mut w = World::of(&[Some(0), Some(0), Some(1)]);
+    w.elect_all(3);
+    w.submit(3, "a");
+    w.settle();
+    for other in [1, 2] {
+        w.crash(other);
+        w.wipe(other);
+        w.restart(other);
+    }
+    w.settle();
+    w.elect_all(3);
+    w.settle();
+    assert!(w.ids().into_iter().all(|id| w.serving(id)));
+}
+
 #[test]
 fn the_promise_of_a_server_with_a_hole_makes_no_quorum() {
     // Only 3 has everything that was committed. Together, 1 and 2 could undo it.
