@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::PeerId;
+use crate::mutants::{Mutant, is_on};
 
 /// How a member takes part.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -147,7 +148,10 @@ struct Count {
 impl Count {
     /// Adds a server that was not added before. Whether they are a quorum now.
     fn add(&mut self, ensemble: &Ensemble, id: PeerId) -> bool {
-        if let Some(Membership::Voter { weight, group }) = ensemble.membership(id)
+        let membership = ensemble.membership(id);
+        let membership =
+            if is_on(Mutant::ObserverCounted) { membership.map(|_| Membership::VOTER) } else { membership };
+        if let Some(Membership::Voter { weight, group }) = membership
             && let Some(&all) = ensemble.groups.get(&group)
             && let Some(have) = self.groups.entry(group).or_insert(Some(0))
         {

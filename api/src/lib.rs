@@ -9,6 +9,7 @@
 mod ensemble;
 mod entry;
 mod error;
+pub mod mutants;
 mod op;
 mod path;
 pub mod peer;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use api::mutants::{Mutant, is_on};
 use api::{
     Ensemble, Entry, Epoch, History, Origin, PeerId, Ticket, Time, Zxid,
     ports::{Candidate, FeedItem, Refusal},
@@ -66,6 +67,9 @@ struct Learner {
     round: u64,
     /// Its barriers that wait for a round.
     barriers: usize,
+    /// It has lost its data, and with it perhaps a promise to a newer leader. It is not synchronised until a round of pings
+    /// from this one on has shown that no quorum follows anybody else.
+    doubted_until: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -196,9 +200,20 @@ impl Zab {
             self.out.push_back(Output::Disconnect { conn, why: "replaced by a newer connection" });
         }
         let (stage, sent, acked) = (Stage::New, Zxid::ZERO, Zxid::ZERO);
-        leading
-            .learners
-            .insert(conn, Learner { peer, voter, stage, heard: now, sent, acked, round: 0, barriers: 0 });
+        leading.learners.insert(
+            conn,
+            Learner {
+                peer,
+                voter,
+                stage,
+                heard: now,
+                sent,
+                acked,
+                round: 0,
+                barriers: 0,
+                doubted_until: None,
+            },
+        );
     }
 
     pub(crate) fn leader_on_message(&mut self, conn: Conn, message: ToLeader) {
@@ -244,6 +259,7 @@ impl Zab {
             }
             ToLeader::Pong { round } => {
                 learner.round = learner.round.max(round);
+                self.end_doubts();
                 self.answer_leader_barriers();
             }
             ToLeader::Barrier { .. } if learner.barriers >= self.config.requests_max => {
@@ -331,7 +347,8 @@ impl Zab {
             .values()
             .filter_map(|l| if let Stage::Known { accepted } = l.stage { Some(accepted) } else { None })
             .fold(accepted, Epoch::max);
-        let Some(epoch) = greatest.next() else {
+        let reused = Some(greatest).filter(|&e| is_on(Mutant::EpochReused) && e > Epoch(0));
+        let Some(epoch) = reused.or(greatest.next()) else {
             self.out.push_back(Output::Fatal(
                 "the epochs are used up: back the data up and start a new ensemble".into(),
             ));
@@ -395,18 +412,33 @@ impl Zab {
             return;
         }
         learner.stage = Stage::Promised { history, log_end: mine.zxid };
+        // A server that never synchronised has an empty log, or lost one together with what it had promised to keep. (Its
+        // later acks are real.)
+        let fresh = candidate.is_some_and(|c| c.epoch == Epoch(0));
         match candidate {
             None => leading.damaged = true,
             Some(_) if !counts => {}
-            Some(candidate) => {
-                let of = if candidate.epoch > Epoch(0) { &mut leading.promised } else { &mut leading.fresh };
+            Some(_) => {
+                let trusted = !fresh || is_on(Mutant::WipedDiskTrusted);
+                let of = if trusted { &mut leading.promised } else { &mut leading.fresh };
                 of.insert(learner.peer);
             }
         }
-        if matches!(leading.phase, Phase::Promising { .. }) {
+        // One that knows of its loss has kept its promises.
+        if fresh && learner.voter {
+            learner.doubted_until = Some(leading.round + 1);
+            leading.round_wanted = true;
+            leading.heard.remove(&learner.peer);
+        }
+        let (peer, promising) = (learner.peer, matches!(leading.phase, Phase::Promising { .. }));
+        // There is nothing to doubt where no quorum is possible without this leader.
+        self.end_doubts();
+        if promising {
             // Whoever has more must lead: what it has may be committed (waitForEpochAck, "Follower is ahead"). One that
             // can never lead has no say in this.
-            if self.config.ensemble.weight(learner.peer) > 0 && candidate.is_some_and(|c| c > mine) {
+            if self.config.ensemble.weight(peer) > 0
+                && candidate.is_some_and(|c| c > mine && !is_on(Mutant::FollowerAheadIgnored))
+            {
                 self.look("a follower is ahead of the leader");
             } else {
                 self.try_synchronise();
@@ -414,19 +446,21 @@ impl Zab {
         }
     }
 
-    /// Whether those who have promised the epoch prove that whatever is committed is in this server's log.
-    ///
-    /// A server that never synchronised has an empty log, or lost one together with what it had promised to keep. (Later
-    /// its acks are as good as any.) Its promise counts only if this server has nothing but markers either, and
+    /// Whether those who have promised the epoch prove that whatever is committed is in this server's log: a quorum of
+    /// servers that still have what they ever acknowledged.
+    fn is_proven(&self, leading: &Leading) -> bool {
+        let proven = leading.promised.iter().copied().chain([self.config.me]).collect();
+        self.config.ensemble.is_quorum(&proven)
+    }
+
+    /// Whether there is nothing to lose. A server that never synchronised has an empty log, or lost one together with what
+    /// it had promised to keep. Its promise counts if this server has nothing but markers either, and
     /// - never synchronised itself: the first start of an ensemble; or
     /// - every voter has promised, so that nobody is left who could have more.
-    fn is_vouched_for(&self, leading: &Leading) -> bool {
+    fn needs_no_proof(&self, leading: &Leading) -> bool {
         let ensemble = &self.config.ensemble;
-        let proven: BTreeSet<PeerId> = leading.promised.iter().copied().chain([self.config.me]).collect();
-        if ensemble.is_quorum(&proven) {
-            return true;
-        }
-        let all = &proven | &leading.fresh;
+        let all: BTreeSet<PeerId> =
+            leading.promised.union(&leading.fresh).copied().chain([self.config.me]).collect();
         let blank =
             self.history.base() == Zxid::ZERO && self.history.spans().iter().all(|span| span.last == 0);
         let everybody = || ensemble.voters().all(|v| ensemble.weight(v) == 0 || all.contains(&v));
@@ -437,10 +471,15 @@ impl Zab {
     fn try_synchronise(&mut self) {
         let Role::Leading(leading) = &self.role else { return };
         let Phase::Promising { epoch, durable: true } = leading.phase else { return };
-        if !self.is_vouched_for(leading) {
+        let proven = self.is_proven(leading);
+        if !proven && !self.needs_no_proof(leading) {
             return;
         }
         let Role::Leading(leading) = &mut self.role else { return };
+        if !proven {
+            // Nobody is left to whom they could have promised more.
+            leading.learners.values_mut().for_each(|l| l.doubted_until = None);
+        }
         leading.phase = Phase::Synchronising { epoch, durable: false };
         let time_ms = self.stamp();
         self.push_entry(Entry::marker(epoch, time_ms));
@@ -460,6 +499,9 @@ impl Zab {
         // An observer gets only what is committed, and nothing is before the epoch is established.
         let target = if learner.voter { self.history.last() } else { self.committed };
         let Stage::Promised { history, log_end } = &learner.stage else { return };
+        if learner.doubted_until.is_some() && !is_on(Mutant::WipedDiskTrusted) {
+            return;
+        }
         // At the end of its synchronisation a learner sends again what it does not find in its log. So an observer's
         // does not end before what it forwarded earlier is committed.
         if !learner.voter && (!established || self.committed < *log_end) {
@@ -473,6 +515,10 @@ impl Zab {
                 (zxid, Output::SendSnapshot { conn, zxid })
             }
             (Some(after), _) if after == history.last() => {
+                (after, Output::ToLearner { conn, message: ToLearner::Diff { after } })
+            }
+            (Some(_), _) if is_on(Mutant::DiffForTrunc) => {
+                let after = history.last();
                 (after, Output::ToLearner { conn, message: ToLearner::Diff { after } })
             }
             (Some(to), _) => (to, Output::ToLearner { conn, message: ToLearner::Trunc { to } }),
@@ -529,13 +575,30 @@ impl Zab {
         }
     }
 
+    /// Whoever has lost its data may have promised a newer epoch before, to a leader that a quorum with it follows: then
+    /// its ack would commit something in two reigns. Once so many others have answered a ping that was sent after it came
+    /// back that no quorum is left without one of them, there is no such reign, and it may be synchronised.
+    fn end_doubts(&mut self) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Some(since) = leading.learners.values().filter_map(|l| l.doubted_until).max() else { return };
+        let follows =
+            |l: &Learner| matches!(l.stage, Stage::Syncing { .. } | Stage::Synced) && l.round >= since;
+        let ours = leading.peers(self.config.me, follows);
+        let others = self.config.ensemble.voters().filter(|v| !ours.contains(v)).collect();
+        if self.config.ensemble.is_quorum(&others) {
+            return;
+        }
+        leading.learners.values_mut().for_each(|l| l.doubted_until = None);
+    }
+
     /// With the marker durable on a quorum, this one included, everything up to it is committed: serve (S16).
     fn try_establish(&mut self) {
         let me = self.config.me;
         let Role::Leading(leading) = &mut self.role else { return };
         let Phase::Synchronising { epoch, durable: true } = leading.phase else { return };
         let synced = leading.peers(me, |l| l.stage == Stage::Synced);
-        if self.durable < Zxid::marker(epoch) || !self.config.ensemble.is_quorum(&synced) {
+        let quorum = self.config.ensemble.is_quorum(&synced) || is_on(Mutant::UpToDateBeforeQuorum);
+        if self.durable < Zxid::marker(epoch) || !quorum {
             return;
         }
         leading.phase = Phase::Established { epoch };
@@ -570,7 +633,8 @@ impl Zab {
         let Role::Leading(leading) = &mut self.role else { return };
         let Phase::Established { .. } = leading.phase else { return };
         let acks = leading.learners.values().filter(|l| l.stage == Stage::Synced).map(|l| (l.peer, l.acked));
-        let reached = self.config.ensemble.quorum_value(acks.chain([(self.config.me, self.durable)]));
+        let mine = if is_on(Mutant::LeaderCountsUnsynced) { self.history.last() } else { self.durable };
+        let reached = self.config.ensemble.quorum_value(acks.chain([(self.config.me, mine)]));
         if let Some(zxid) = reached.filter(|&z| z > self.committed) {
             assert!(zxid <= self.history.last(), "committed what is not in the log");
             self.committed = zxid;
@@ -641,7 +705,7 @@ impl Zab {
                 .iter()
                 .filter(|(_, t)| now.since(**t) <= self.config.sync_limit)
                 .map(|(&p, _)| p);
-            if !self.config.ensemble.is_quorum(&fresh.chain([me]).collect()) {
+            if !self.config.ensemble.is_quorum(&fresh.chain([me]).collect()) && !is_on(Mutant::NoStepDown) {
                 self.look("lost the quorum");
                 return;
             }
@@ -660,7 +724,7 @@ impl Zab {
         if !leading.established() {
             return;
         }
-        let round = leading.round + 1;
+        let round = if is_on(Mutant::BarrierWithoutRound) { 0 } else { leading.round + 1 };
         leading.round_wanted = true;
         leading.barriers.push_back(Barrier { conn, ticket, round, zxid });
     }

@@ -1,5 +1,6 @@
 //! FOLLOWING and OBSERVING: to find the leader, to become its copy, to stay it.
 
+use api::mutants::{Mutant, is_on};
 use api::{Entry, Epoch, PeerId, Ticket, Time, Zxid};
 use bytes::Bytes;
 
@@ -176,6 +177,9 @@ impl Zab {
                 f.phase = Phase::Promising { conn, epoch, counts };
                 // Also when it was promised before: then this only waits for the disk.
                 self.persist_epochs(epoch, self.current);
+                if is_on(Mutant::PromiseBeforeDurable) {
+                    self.learner_epochs_persisted();
+                }
             }
             (ToLearner::Diff { after }, Phase::Promised { epoch, .. }) => {
                 if after != self.history.last() {
@@ -201,6 +205,9 @@ impl Zab {
                 assert!(self.history.truncate(to), "the log contains {to}");
                 self.durable = self.durable.min(to);
                 self.pending.truncated(to);
+                if is_on(Mutant::TruncSkipped) {
+                    return Ok(());
+                }
                 self.disk_ops += 1;
                 self.out.push_back(Output::Truncate { to });
             }
@@ -239,6 +246,9 @@ impl Zab {
                 self.damaged = false;
                 // The log first, then the epoch, then the ack: ZOOKEEPER-4643, -4646.
                 self.persist_epochs(self.accepted, epoch);
+                if is_on(Mutant::AckBeforeEpoch) {
+                    self.learner_epochs_persisted();
+                }
             }
             (ToLearner::UpToDate { commit }, Phase::Synced { epoch, .. }) => {
                 f.phase = Phase::Serving { conn };
@@ -316,7 +326,7 @@ impl Zab {
     }
 
     pub(crate) fn learner_flush(&mut self) {
-        let durable = self.durable;
+        let durable = if is_on(Mutant::AckBeforeFsync) { self.history.last() } else { self.durable };
         let now = self.now.mono;
         let Role::Following(f) = &mut self.role else { return };
         let Some(conn) = f.conn() else { return };

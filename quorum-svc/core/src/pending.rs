@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use api::mutants::{Mutant, is_on};
 use api::{Ticket, Time, Zxid};
 use bytes::Bytes;
 
@@ -90,7 +91,7 @@ impl Pending {
     pub(crate) fn unlogged(&mut self) -> Vec<Submission> {
         self.items
             .iter_mut()
-            .filter(|item| item.logged.is_none())
+            .filter(|item| item.logged.is_none() || is_on(Mutant::ResentTwice))
             .map(|item| {
                 item.sent = true;
                 Submission { ticket: item.ticket, payload: item.payload.clone() }
@@ -116,8 +117,9 @@ impl Pending {
 
     /// Gives up what no leader has seen and what has waited since `since` or longer.
     pub(crate) fn take_unsent(&mut self, since: Time) -> Vec<Ticket> {
-        let (gone, kept): (VecDeque<Item>, VecDeque<Item>) =
-            std::mem::take(&mut self.items).into_iter().partition(|item| !item.sent && item.since <= since);
+        let (gone, kept): (VecDeque<Item>, VecDeque<Item>) = std::mem::take(&mut self.items)
+            .into_iter()
+            .partition(|item| (!item.sent || is_on(Mutant::RefusedThoughSent)) && item.since <= since);
         self.items = kept;
         self.bytes = self.items.iter().map(|item| item.payload.len()).sum();
         gone.into_iter().map(|item| item.ticket).collect()

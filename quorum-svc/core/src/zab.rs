@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use api::mutants::{Mutant, is_on};
 use api::{
     Entry, Epoch, History, Now, Origin, PeerId, Ticket, Time, Zxid,
     ports::{Candidate, FeedItem, QuorumStatus, Refusal, Request, Role as RoleName},
@@ -370,6 +371,7 @@ impl Zab {
         self.flush_append();
         self.disk_ops += 1;
         let (damaged, last_time_ms) = (self.damaged, self.last_time_ms);
+        let accepted = if is_on(Mutant::PromiseNotKept) { current } else { accepted };
         self.out.push_back(Output::PersistEpochs { accepted, current, damaged, last_time_ms });
     }
 
@@ -396,6 +398,7 @@ impl Zab {
             self.role = Role::Looking { asked: true };
             let stands = !self.damaged && self.leaving == Leaving::No;
             let candidate = Candidate { epoch: self.current, zxid: self.durable };
+            let candidate = if is_on(Mutant::LargestIdWins) { Candidate::default() } else { candidate };
             self.out.push_back(Output::Elect(stands.then_some(candidate)));
         }
     }
@@ -410,6 +413,7 @@ impl Zab {
             Role::Looking { .. } => self.elect(),
         }
         let upto = self.committed.min(self.durable);
+        let upto = if is_on(Mutant::AppliedBeforeCommit) { self.durable } else { upto };
         if upto > self.delivered {
             self.delivered = upto;
             self.pending.committed(upto);
@@ -536,7 +540,7 @@ impl Zab {
         let delivered = self.delivered;
         let out = &mut self.out;
         self.barriers.answered.retain(|&(zxid, ticket)| {
-            let open = zxid > delivered;
+            let open = zxid > delivered && !is_on(Mutant::BarrierBeforeApplied);
             if !open {
                 out.push_back(Output::Tell(FeedItem::Barrier { ticket }));
             }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use api::mutants::{Mutant, is_on};
 use api::{
     MultiOutcome, OpError, SessionId, SessionToken, WriteNumber, WriteOutcome, WriteResult, Zxid, record,
 };
@@ -113,7 +114,9 @@ impl Sessions {
             }
             session.acked = acked;
             session.rehash(id, &mut self.digest);
-            session.mark(id, &mut self.dirty);
+            if !is_on(Mutant::CheckpointIncomplete) {
+                session.mark(id, &mut self.dirty);
+            }
         }
         let Some(number) = number else { return Admission::Due };
         let due = WriteNumber(session.last().0 + 1);
@@ -123,7 +126,7 @@ impl Sessions {
                 number.0
             )));
         }
-        if number < due {
+        if number < due && !is_on(Mutant::ReplayedTwice) {
             return match session.kept.get((number.0 - session.acked.0 - 1) as usize) {
                 Some(kept) => Admission::Again { zxid: kept.zxid, result: kept.result.clone() },
                 None => Admission::Refused(OpError::Internal(format!("no result of write {}", number.0))),

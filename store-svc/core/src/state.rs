@@ -1,5 +1,6 @@
 //! The replicated state: a function of the log and of nothing else.
 
+use api::mutants::{Mutant, is_on};
 use api::{
     Command, CommandBody, OpError, Path, Read, ReadOutcome, SessionId, WriteOutcome, WriteResult, Zxid,
     record::{self, Record},
@@ -79,7 +80,9 @@ impl State {
                 Ok(WriteOutcome::SessionOpened)
             }
             (CommandBody::CloseSession { session, .. }, _) => {
-                if self.sessions.close(*session) {
+                if is_on(Mutant::EphemeralsLeft) && self.sessions.close(*session) {
+                    Ok(WriteOutcome::SessionClosed { ephemerals: 0 })
+                } else if self.sessions.close(*session) {
                     Ok(WriteOutcome::SessionClosed { ephemerals: self.tree.remove_ephemerals(at, *session) })
                 } else {
                     Err(OpError::SessionExpired(*session))

@@ -40,6 +40,66 @@ fn a_damaged_log_heals_from_the_leader_and_its_server_counts_again() {
     assert!(w.nodes[&2].candidate.unwrap().is_some());
 }
 
+/// A leader stood still, and the others have another one. A follower of that one loses its disk, and with it the promise
+/// that kept it from the first leader: its ack must not let that one commit.
+#[test]
+fn a_server_that_lost_its_promise_is_of_no_use_to_a_deposed_leader() {
+    let mut w = World::new(3, 0);
+    w.elect_all(3);
+    w.submit(3, "a");
+    w.settle();
+    for other in [1, 2] {
+        // Nothing gets through, and server 3 does not hear that the others have left it.
+        w.hold(3, other);
+        w.hold(other, 3);
+        w.input(other, quorum_core::Input::Disconnected { conn: w.link(other, 3) });
+    }
+    w.settle();
+    w.elect(2, &[1, 2]);
+    w.settle();
+    let kept = w.submit(2, "b");
+    w.settle();
+    assert_eq!(w.answer(2, kept), Some(Answer::Applied));
+
+    w.crash(1);
+    w.wipe(1);
+    w.restart(1);
+    let lost = w.submit(3, "c");
+    w.settle();
+    w.release(3, 1);
+    w.release(1, 3);
+    w.elect(3, &[1]);
+    w.settle();
+    assert_ne!(w.answer(3, lost), Some(Answer::Applied), "two leaders have committed");
+    assert!(!w.serving(1));
+
+    w.release(3, 2);
+    w.release(2, 3);
+    w.run(INIT_LIMIT * 2);
+    w.fair_election();
+    w.run(INIT_LIMIT);
+    assert_eq!(w.committed(), ["a", "b", "c"], "and everything goes on");
+    assert!(w.ids().into_iter().all(|id| w.serving(id)));
+}
+
+/// Where no quorum can be without the leader, nobody has to confirm that it leads.
+#[test]
+fn a_server_that_lost_its_disk_comes_back_to_the_only_one_that_can_lead() {
+    let mut w = World::of(&[Some(0), Some(0), Some(1)]);
+    w.elect_all(3);
+    w.submit(3, "a");
+    w.settle();
+    for other in [1, 2] {
+        w.crash(other);
+        w.wipe(other);
+        w.restart(other);
+    }
+    w.settle();
+    w.elect_all(3);
+    w.settle();
+    assert!(w.ids().into_iter().all(|id| w.serving(id)));
+}
+
 #[test]
 fn the_promise_of_a_server_with_a_hole_makes_no_quorum() {
     // Only 3 has everything that was committed. Together, 1 and 2 could undo it.

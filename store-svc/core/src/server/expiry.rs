@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use api::mutants::{Mutant, is_on};
 use api::{SessionId, Ticket, Time};
 use bytes::Bytes;
 
@@ -61,7 +62,8 @@ impl Expiry {
 
     pub(super) fn track(&mut self, session: SessionId, timeout_ms: u32, now: Time) {
         if let Some(leading) = &mut self.leading {
-            let timeout = Duration::from_millis(timeout_ms.into());
+            let timeout =
+                Duration::from_millis(timeout_ms.into()) / if is_on(Mutant::ExpiredEarly) { 2 } else { 1 };
             leading.sessions.insert(session, Tracked { timeout, heard: now });
             leading.due.insert((now + timeout, session));
         }

@@ -1,5 +1,7 @@
 //! How connections begin.
 
+use api::mutants::{Mutant, is_on};
+
 use super::*;
 
 /// A connection that is not open yet.
@@ -157,7 +159,9 @@ impl Server {
                 let command = Command { session: None, number: None, acked: WriteNumber(0), body };
                 self.submit(Pending::Open { conn: id, command: command.clone() }, command);
             }
-            Wish::Session(Open::Resume { last_zxid, .. }) if last_zxid > applied => {
+            Wish::Session(Open::Resume { last_zxid, .. })
+                if last_zxid > applied && !is_on(Mutant::ClientAheadServed) =>
+            {
                 if stage == Stage::Serving {
                     opening.stage = Stage::CatchUp;
                     let was = std::mem::replace(&mut opening.until, now + catch_up);

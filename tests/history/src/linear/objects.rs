@@ -142,7 +142,8 @@ impl Division {
                 znode.created = znode.created.or(returned);
             }
         };
-        let delete = |division: &mut Division, path: &Path| division.note(path, called).deletable |= !failed;
+        // Also by one that failed: it may have failed because of children, which have to be looked at together with it.
+        let delete = |division: &mut Division, path: &Path| division.note(path, called).deletable = true;
         match write {
             Write::Create(c) => create(self, c),
             Write::Set { path, .. } => {

@@ -244,6 +244,16 @@ fn many_unknown_writes_that_all_took_effect_are_explained() {
 }
 
 #[test]
+fn a_delete_that_failed_ties_the_children_to_their_parent() {
+    let (whole, part) = (create("/a", false), create("/a/b", false));
+    let delete = Write::Delete { path: path("/a"), version: None };
+    let log = writes(&[whole, part, delete]);
+    let history = asked(&log);
+    let summary = check_linearizable(&history, STEPS_MAX).unwrap();
+    assert_eq!((summary.objects, summary.undecided), (1, 0));
+}
+
+#[test]
 fn a_search_that_is_given_up_is_undecided_and_not_passed() {
     // Nobody can say which of these came before which, nor that none did.
     let mut operations: Vec<Operation> = (0..30)

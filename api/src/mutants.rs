@@ -1,0 +1,119 @@
+//! Faults that are planted on purpose: the simulator has to find each of them (`docs/simulation.md`).
+//!
+//! Without the feature `mutants`, [`is_on`] is the constant false, and the compiler leaves nothing of them. The feature
+//! is for the simulator alone and never part of a node.
+
+macro_rules! mutants {
+    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+        /// A planted fault.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum Mutant {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Mutant {
+            /// All of them.
+            pub const ALL: &[Mutant] = &[$(Mutant::$name,)+];
+
+            /// Its name.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Mutant::$name => stringify!($name),)+ }
+            }
+
+            /// What it does wrong.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Mutant::$name => concat!($($doc),+),)+ }
+            }
+        }
+    };
+}
+
+mutants! {
+    /// A learner acknowledges what it has written and not yet synced.
+    AckBeforeFsync,
+    /// A leader counts itself before its own disk has an entry.
+    LeaderCountsUnsynced,
+    /// fsync of the log is left out.
+    FsyncSkipped,
+    /// The directory is not synced behind a rename: what was replaced comes back after a power cut.
+    DirSyncSkipped,
+    /// A promise leaves before it is durable (ZOOKEEPER-335 is of this kind).
+    PromiseBeforeDurable,
+    /// The accepted epoch is not written: a server that restarts promises the same epoch to another leader.
+    PromiseNotKept,
+    /// NEWLEADER is acknowledged before the current epoch is durable (ZOOKEEPER-4643, -4646).
+    AckBeforeEpoch,
+    /// A leader proposes an epoch that was promised before, and with it zxids are used twice.
+    EpochReused,
+    /// UPTODATE is sent, and writes are taken, before a quorum has synchronised.
+    UpToDateBeforeQuorum,
+    /// A server leads although a follower's log is ahead of its own (ZOOKEEPER-2355 is of this kind).
+    FollowerAheadIgnored,
+    /// The promise of a server that has lost its disk counts as any other.
+    WipedDiskTrusted,
+    /// TRUNC is acknowledged, but the log is not cut (ZOOKEEPER-1489, -2872).
+    TruncSkipped,
+    /// A leader sends a learner that has more than itself no TRUNC but a DIFF.
+    DiffForTrunc,
+    /// Observers count towards a quorum.
+    ObserverCounted,
+    /// A store gets what is durable here but not committed.
+    AppliedBeforeCommit,
+    /// A leader that has lost its quorum goes on.
+    NoStepDown,
+    /// A barrier is answered without a new round of pings: by a leader that may be deposed (ZOOKEEPER-1675, -2136).
+    BarrierWithoutRound,
+    /// A barrier is answered before the store has come that far.
+    BarrierBeforeApplied,
+    /// After an election a server sends writes again that stand in its log already.
+    ResentTwice,
+    /// A write that a leader may have seen is refused when there is no leader for long.
+    RefusedThoughSent,
+    /// Elections are won by the largest id, whatever it has in its log.
+    LargestIdWins,
+    /// A session's write that is sent again is carried out again.
+    ReplayedTwice,
+    /// Ephemerals stay when their session is closed (ZOOKEEPER-1367, -2174).
+    EphemeralsLeft,
+    /// A session is closed after half of its time-out.
+    ExpiredEarly,
+    /// A client that has seen more than a node is served by it all the same (ZOOKEEPER-2832 is of this kind).
+    ClientAheadServed,
+    /// A checkpoint leaves out that a session has acknowledged results.
+    CheckpointIncomplete,
+}
+
+#[cfg(not(feature = "mutants"))]
+/// Whether this fault is planted: never.
+#[must_use]
+#[inline(always)]
+pub const fn is_on(_mutant: Mutant) -> bool {
+    false
+}
+
+#[cfg(feature = "mutants")]
+pub use planted::{is_on, plant};
+
+#[cfg(feature = "mutants")]
+mod planted {
+    use std::cell::Cell;
+
+    use super::Mutant;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    /// Whether this fault is planted in the present thread.
+    #[must_use]
+    pub fn is_on(mutant: Mutant) -> bool {
+        PLANTED.get() == Some(mutant)
+    }
+
+    /// Plants a fault in the present thread in place of the one before; `None` for none.
+    pub fn plant(mutant: Option<Mutant>) {
+        PLANTED.set(mutant);
+    }
+}

@@ -1,0 +1,409 @@
+//! Clients: the production session machine, and an application that asks at random and writes down what it sees.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use api::{
+    Create, CreateMode, MultiOp, OpError, Path, Read, ReadLevel, SessionId, SessionToken, Ticket, Time,
+    Write, Zxid,
+};
+use bytes::Bytes;
+use client_core::{
+    Config, Connection, Event as SessionEvent, Failure, Fate, Input, Machine, Op, Outcome, Output,
+};
+use history::{Call, Operation};
+use store_core::server::{self, Answer, Open, ToClient};
+
+use crate::context::{ClientEvent, Context, Event};
+use crate::net::{End, Kind, LinkId, Packet};
+use crate::rng::Rng;
+
+/// A connection to a node.
+struct Wire {
+    link: LinkId,
+    connection: Connection,
+    open: Open,
+}
+
+pub(crate) struct Client {
+    index: usize,
+    /// Another one for each machine, as one for each process of an application.
+    number: u32,
+    machine: Machine,
+    wire: Option<Wire>,
+    session: Option<SessionId>,
+    /// Open operations, by ticket: their place in the history.
+    open: BTreeMap<Ticket, usize>,
+    tickets: u64,
+    armed: super::node::Armed,
+    closing: bool,
+    rng: Rng,
+    values: u64,
+}
+
+impl Client {
+    pub(crate) fn new(index: usize, cx: &mut Context) -> Client {
+        let mut rng = Rng::new(cx.plan.seed, 100 + index as u64);
+        let client = Client {
+            index,
+            number: index as u32,
+            machine: machine(cx, &mut rng),
+            wire: None,
+            session: None,
+            open: BTreeMap::new(),
+            tickets: 0,
+            armed: super::node::Armed::default(),
+            closing: false,
+            rng,
+            values: 0,
+        };
+        client.schedule(cx, 1, ClientEvent::Timer);
+        client.schedule(cx, 2, ClientEvent::Think);
+        client
+    }
+
+    fn schedule(&self, cx: &mut Context, after: u64, what: ClientEvent) {
+        let at = cx.now + after;
+        cx.schedule(at, Event::Client { client: self.index, what });
+    }
+
+    fn end(&self) -> End {
+        End::Client(self.index)
+    }
+
+    fn name(&self) -> String {
+        format!("client {}", self.number)
+    }
+
+    /// Nobody waits for anything.
+    pub(crate) fn at_rest(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub(crate) fn unanswered(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(crate) fn on(&mut self, cx: &mut Context, operations: &mut Vec<Operation>, event: ClientEvent) {
+        let now = Time(cx.now);
+        match event {
+            ClientEvent::Timer => {
+                if self.armed.fired(cx.now) || cx.now <= 1 {
+                    self.machine.handle(now, Input::Tick);
+                }
+            }
+            ClientEvent::Think => self.think(cx, operations),
+            ClientEvent::Dialed { link, connected } => self.on_dialed(cx, link, connected),
+            ClientEvent::Packet { link, packet } => self.on_packet(cx, operations, link, packet),
+            ClientEvent::Broken { link } => self.on_over(cx, link, None),
+        }
+        self.carry_out(cx, operations, Zxid::ZERO);
+        self.transmit(cx);
+        if let Some(at) = self.machine.next_timeout()
+            && self.armed.arm(at.0)
+        {
+            self.schedule(cx, at.0.saturating_sub(cx.now), ClientEvent::Timer);
+        }
+    }
+
+    // ---- the connection ----
+
+    fn on_dialed(&mut self, cx: &mut Context, link: LinkId, connected: bool) {
+        match self.wire.as_ref().filter(|w| w.link == link) {
+            None => cx.close(link, self.end(), None),
+            Some(wire) if connected => cx.send(link, self.end(), Packet::Open(wire.open.clone())),
+            Some(_) => self.on_over(cx, link, Some(OpError::Unavailable("nobody answers".into()))),
+        }
+    }
+
+    fn on_over(&mut self, cx: &mut Context, link: LinkId, why: Option<OpError>) {
+        cx.ended(link, self.end());
+        if let Some(wire) = self.wire.take_if(|w| w.link == link) {
+            let error = why.unwrap_or_else(|| OpError::Unavailable("the node ended the connection".into()));
+            let connection = wire.connection;
+            self.machine.handle(Time(cx.now), Input::Disconnected { connection, error });
+        }
+    }
+
+    fn on_packet(&mut self, cx: &mut Context, operations: &mut [Operation], link: LinkId, packet: Packet) {
+        let items = match packet {
+            Packet::ToClient(items) => items,
+            Packet::Fin(why) => return self.on_over(cx, link, why),
+            _ => return,
+        };
+        for item in items {
+            let Some(connection) = self.wire.as_ref().filter(|w| w.link == link).map(|w| w.connection) else {
+                return;
+            };
+            let mut seen = Zxid::ZERO;
+            let input = match item {
+                ToClient::Opened { session, token, timeout_ms, leaderless } => {
+                    let node = cx.net.links.get(&link).map_or(0, |l| match l.ends[1] {
+                        End::Node(i) => i as u32 + 1,
+                        End::Client(_) => 0,
+                    });
+                    let timeout = Duration::from_millis(timeout_ms.into());
+                    let node = api::PeerId(node);
+                    Input::Opened {
+                        connection,
+                        opened: client_core::SessionOpened { session, token, timeout, node, leaderless },
+                    }
+                }
+                ToClient::Leader { lost } => Input::Leader { connection, lost },
+                ToClient::Reply { xid, zxid, result, leaderless } => {
+                    seen = zxid;
+                    let result = result.map(outcome);
+                    Input::Responses {
+                        connection,
+                        responses: vec![client_core::Response { xid, zxid, result, leaderless }],
+                    }
+                }
+            };
+            self.machine.handle(Time(cx.now), input);
+            // One by one, so that it is known to which answer an end belongs.
+            self.carry_out(cx, operations, seen);
+        }
+    }
+
+    fn transmit(&mut self, cx: &mut Context) {
+        while self.machine.wants_to_transmit() {
+            let Some(batch) = self.machine.poll_transmit(Time(cx.now)) else { return };
+            let requests = batch.requests.into_iter().map(request).collect();
+            if let Some(wire) = &self.wire {
+                cx.send(wire.link, self.end(), Packet::Requests { acked: batch.acked, requests });
+            }
+        }
+    }
+
+    fn carry_out(&mut self, cx: &mut Context, operations: &mut [Operation], zxid: Zxid) {
+        while let Some(output) = self.machine.poll_output() {
+            match output {
+                Output::Connect { connection, endpoint, resume, timeout, last_zxid } => {
+                    if let Some(older) = self.wire.take() {
+                        cx.close(older.link, self.end(), None);
+                    }
+                    let open = match resume {
+                        Some((session, token)) => Open::Resume { session, token, last_zxid },
+                        None => Open::New {
+                            token: SessionToken(std::array::from_fn(|_| self.rng.draw() as u8)),
+                            timeout_ms: timeout.as_millis() as u32,
+                        },
+                    };
+                    let link = cx.dial(Kind::Client, self.end(), End::Node(endpoint));
+                    self.wire = Some(Wire { link, connection, open });
+                }
+                Output::Disconnect { .. } => {
+                    if let Some(wire) = self.wire.take() {
+                        cx.close(wire.link, self.end(), None);
+                    }
+                }
+                Output::AttemptFailed { .. } => {}
+                Output::Done { ticket, result, .. } => self.done(cx, operations, ticket, result, zxid),
+                Output::Event(event) => self.on_event(cx, &event),
+            }
+        }
+    }
+
+    fn on_event(&mut self, cx: &mut Context, event: &SessionEvent) {
+        cx.note(self.name(), || format!("{event:?}"));
+        match event {
+            SessionEvent::Connected { session, .. } => self.session = Some(*session),
+            SessionEvent::SessionLost { .. } => {
+                cx.stats.count("sessions lost");
+                self.session = None;
+            }
+            _ => {}
+        }
+    }
+
+    fn done(
+        &mut self,
+        cx: &mut Context,
+        operations: &mut [Operation],
+        ticket: Ticket,
+        result: Result<Outcome, Failure>,
+        zxid: Zxid,
+    ) {
+        let Some(operation) = self.open.remove(&ticket).and_then(|place| operations.get_mut(place)) else {
+            return;
+        };
+        operation.returned = Some(cx.now);
+        operation.session = self.session;
+        let answered = zxid != Zxid::ZERO;
+        operation.outcome = match (result, &operation.call) {
+            (Ok(Outcome::Write(outcome)), _) => history::Outcome::Written { zxid, result: Ok(outcome) },
+            (Ok(Outcome::Read(outcome)), _) => history::Outcome::Read { zxid, result: Ok(outcome) },
+            (Ok(_), _) => history::Outcome::Synced { zxid },
+            // An answer to a write, whatever it says, stands in the log.
+            (Err(Failure::Refused(error)), Call::Write(_)) if answered => {
+                history::Outcome::Written { zxid, result: Err(error) }
+            }
+            (Err(Failure::Refused(error @ OpError::NoNode(_))), Call::Read(..)) if answered => {
+                history::Outcome::Read { zxid, result: Err(error) }
+            }
+            (Err(failure), Call::Write(_)) if failure.fate() == Fate::Unknown => history::Outcome::Unknown,
+            (Err(failure), _) => history::Outcome::Refused(OpError::Unavailable(failure.to_string())),
+        };
+        if !matches!(
+            operation.outcome,
+            history::Outcome::Written { .. }
+                | history::Outcome::Read { .. }
+                | history::Outcome::Synced { .. }
+        ) {
+            operation.session = None;
+        }
+        cx.stats.count(match operation.outcome {
+            history::Outcome::Written { result: Ok(_), .. } => "writes carried out",
+            history::Outcome::Written { .. } => "writes that failed",
+            history::Outcome::Read { .. } => "reads answered",
+            history::Outcome::Synced { .. } => "syncs answered",
+            history::Outcome::Refused(_) => "requests refused",
+            history::Outcome::Unknown => "writes of unknown outcome",
+        });
+        let name = format!("client {}", self.number);
+        cx.note(name, || format!("{:?} -> {:?}", operation.call, operation.outcome));
+    }
+
+    // ---- the application ----
+
+    fn think(&mut self, cx: &mut Context, operations: &mut Vec<Operation>) {
+        let workload = cx.plan.workload;
+        let pause = self.rng.between(1, workload.think.max(1));
+        self.schedule(cx, pause, ClientEvent::Think);
+        if self.machine.is_closed() {
+            // Another process of the same application.
+            if self.open.is_empty() && !cx.healed {
+                self.number += cx.plan.clients;
+                self.machine = machine(cx, &mut self.rng);
+                (self.closing, self.session) = (false, None);
+                self.machine.handle(Time(cx.now), Input::Tick);
+            }
+            return;
+        }
+        if cx.healed || self.closing || self.open.len() >= workload.depth {
+            return;
+        }
+        if self.rng.chance(workload.closes) {
+            self.closing = true;
+            cx.stats.count("sessions closed");
+            return self.machine.handle(Time(cx.now), Input::Close { ticket: None });
+        }
+        let call = self.invent(workload);
+        let op = match &call {
+            Call::Write(write) => Op::Write(write.clone()),
+            Call::Read(read, level) => Op::Read(read.clone(), *level),
+            Call::Sync => Op::Sync,
+        };
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.open.insert(ticket, operations.len());
+        operations.push(Operation {
+            client: self.number,
+            session: None,
+            node: None,
+            called: cx.now,
+            returned: None,
+            call,
+            outcome: history::Outcome::Unknown,
+        });
+        let patience = Duration::from_millis(workload.deadline);
+        let deadline = (workload.deadline > 0).then(|| Time(cx.now) + patience);
+        self.machine.handle(Time(cx.now), Input::Request { ticket, op, deadline });
+    }
+
+    fn invent(&mut self, workload: crate::plan::Workload) -> Call {
+        if self.rng.chance(workload.writes) {
+            return Call::Write(self.invent_write(workload));
+        }
+        let fresh = self.rng.chance(workload.fresh);
+        if fresh && self.rng.chance(300) {
+            return Call::Sync;
+        }
+        let level = if fresh { ReadLevel::Linearizable } else { ReadLevel::Local };
+        let path = self.path(workload.znodes);
+        let read = match self.rng.below(3) {
+            0 => Read::Exists { path },
+            1 => Read::Children { path },
+            _ => Read::Get { path },
+        };
+        Call::Read(read, level)
+    }
+
+    fn invent_write(&mut self, workload: crate::plan::Workload) -> Write {
+        let path = self.path(workload.znodes);
+        let version = self.rng.chance(300).then(|| self.rng.below(4) as i32);
+        match self.rng.below(10) {
+            0..=2 => Write::Create(self.create(path, workload.data)),
+            3..=6 => Write::Set { path, data: self.value(workload.data), version },
+            7 | 8 => Write::Delete { path, version },
+            _ => {
+                let parts = (0..self.rng.between(1, 4)).map(|_| self.part(workload)).collect();
+                Write::Multi(parts)
+            }
+        }
+    }
+
+    fn part(&mut self, workload: crate::plan::Workload) -> MultiOp {
+        let path = self.path(workload.znodes);
+        let version = self.rng.chance(200).then(|| self.rng.below(4) as i32);
+        match self.rng.below(4) {
+            0 => MultiOp::Create(self.create(path, workload.data)),
+            1 => MultiOp::Set { path, data: self.value(workload.data), version },
+            2 => MultiOp::Delete { path, version },
+            _ => MultiOp::Check { path, version },
+        }
+    }
+
+    fn create(&mut self, path: Path, data: u64) -> Create {
+        let mode = CreateMode { ephemeral: self.rng.chance(300), sequential: self.rng.chance(150) };
+        Create { path, data: self.value(data), mode }
+    }
+
+    /// Different from every other value, and of some length.
+    fn value(&mut self, most: u64) -> Bytes {
+        self.values += 1;
+        let mut value = format!("{}.{}", self.number, self.values).into_bytes();
+        value.resize(value.len() + self.rng.below(most) as usize, b'.');
+        value.into()
+    }
+
+    fn path(&mut self, znodes: u64) -> Path {
+        let top = self.rng.below(znodes);
+        let name = match self.rng.below(4) {
+            0 => format!("/n{top}/c{}", self.rng.below(3)),
+            _ => format!("/n{top}"),
+        };
+        Path::new(&name).unwrap_or_else(|_| Path::root())
+    }
+}
+
+fn machine(cx: &Context, rng: &mut Rng) -> Machine {
+    let config = Config {
+        endpoints: cx.plan.members.len(),
+        session_timeout: Duration::from_millis(cx.plan.timing.session),
+        window_max: cx.plan.sizes.window,
+        ..Config::default()
+    };
+    Machine::new(config, rng.draw())
+}
+
+fn outcome(answer: Answer) -> Outcome {
+    match answer {
+        Answer::Write(outcome) => Outcome::Write(outcome),
+        Answer::Read(outcome) => Outcome::Read(outcome),
+        Answer::Synced => Outcome::Sync,
+        Answer::Pong => Outcome::Ping,
+        Answer::Closed => Outcome::Close,
+    }
+}
+
+fn request(request: client_core::Request) -> server::Request {
+    let op = match request.op {
+        Op::Write(write) => server::Op::Write(write),
+        Op::Read(read, level) => server::Op::Read(read, level),
+        Op::Sync => server::Op::Sync,
+        Op::Ping => server::Op::Ping,
+        Op::Close => server::Op::Close,
+    };
+    server::Request { xid: request.xid, number: request.number, op }
+}

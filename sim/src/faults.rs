@@ -1,0 +1,276 @@
+//! How faults happen, and how nodes come back.
+
+use std::rc::Rc;
+
+use api::{History, Zxid};
+use quorum_core::Input;
+use quorum_log::{Crash, DiskOp, Fault as DiskFault, MemDisk, StorageError};
+use rustix::io::Errno;
+
+use crate::context::{Event, NodeEvent};
+use crate::net::End;
+use crate::plan::{Fault, Target};
+use crate::world::World;
+
+/// An operator waits so long for a node that is to leave.
+const LEAVE_LIMIT: u64 = 5_000_000;
+
+impl World {
+    pub(crate) fn inject(&mut self, number: usize) {
+        let plan = self.cx.plan.clone();
+        let fault = &plan.faults[number].fault;
+        self.cx.note("", || format!("fault {number}: {fault:?}"));
+        *self.cx.stats.faults.entry(fault.name()).or_default() += 1;
+        self.carry_out(fault);
+    }
+
+    fn target(&self, target: Target) -> usize {
+        let leader = self.nodes.iter().position(|n| n.leads()).unwrap_or(0);
+        (target as usize).checked_sub(1).unwrap_or(leader).min(self.nodes.len() - 1)
+    }
+
+    fn carry_out(&mut self, fault: &Fault) {
+        let now = self.cx.now;
+        match *fault {
+            Fault::Kill { node, down } => self.crash(self.target(node), false, Crash::ProcessOnly, down),
+            Fault::PowerCut { node, down, table } => {
+                let node = self.target(node);
+                self.cut_power(node, down);
+                if table {
+                    self.nodes[node].table = None;
+                }
+            }
+            Fault::PowerCutAll { down } => {
+                for node in 0..self.nodes.len() {
+                    let down = self.cx.rng.between(down / 2, down);
+                    self.cut_power(node, down);
+                }
+            }
+            Fault::PowerCutAtStep { node, step, .. } => {
+                self.nodes[self.target(node)].disk.power_off_after(step)
+            }
+            Fault::CrashInRecovery { node, step, down } => {
+                let node = self.target(node);
+                self.nodes[node].crash_in_recovery = Some(step);
+                self.crash(node, false, Crash::ProcessOnly, down);
+            }
+            Fault::Pause { node, lasts } => {
+                let node = self.target(node);
+                self.nodes[node].paused_until = now + lasts;
+                self.cx.schedule(now + lasts, Event::Resume { node });
+            }
+            Fault::Partition { ref blocked, lasts } => {
+                let pairs = blocked.iter().map(|&(a, b)| (self.member(a), self.member(b))).collect();
+                self.block(pairs, lasts);
+            }
+            Fault::IsolateLeader { lasts } => {
+                let leader = End::Node(self.target(0));
+                let others = (0..self.nodes.len()).map(End::Node).filter(|&e| e != leader);
+                let pairs = others.flat_map(|e| [(leader, e), (e, leader)]).collect();
+                self.block(pairs, lasts);
+            }
+            Fault::Break { a, b } => {
+                let (a, b) = (End::Node(self.target(a)), End::Node(self.target(b)));
+                let links = if a == b { self.cx.net.links_of(a) } else { self.cx.net.links_between(a, b) };
+                for link in links {
+                    self.cx.break_link(link, 1_500_000);
+                }
+            }
+            Fault::BlackHole { a, b } => {
+                let (a, b) = (End::Node(self.target(a)), End::Node(self.target(b)));
+                self.cx.swallow(a, b);
+            }
+            Fault::Slow { a, b, factor, lasts } => {
+                let (from, to) = (End::Node(self.target(a)), End::Node(self.target(b)));
+                if from != to {
+                    self.cx.net.slow_down(from, to, factor);
+                    self.cx.schedule(now + lasts, Event::SpeedUp { from, to });
+                }
+            }
+            Fault::SlowDisk { node, delay, lasts } => {
+                let node = self.target(node);
+                self.nodes[node].slow_disk = (now + lasts, delay);
+            }
+            Fault::DiskError { node, op, skip, .. } => self.break_disk(self.target(node), op, skip),
+            Fault::DiskFull { node, lasts } => {
+                let node = self.target(node);
+                let disk = &self.nodes[node].disk;
+                let used: usize = disk.files().values().map(Vec::len).sum();
+                disk.set_capacity(used as u64);
+                self.cx.schedule(now + lasts, Event::DiskRoom { node });
+            }
+            Fault::BitFlip { node, file, place, down } => self.flip_bit(self.target(node), file, place, down),
+            Fault::Wipe { node, down } => {
+                let node = self.target(node);
+                if self.may_lose(node) {
+                    self.crash(node, false, Crash::ProcessOnly, down);
+                    self.wipe(node);
+                }
+            }
+            Fault::LoseTable { node, down } => {
+                let node = self.target(node);
+                self.crash(node, false, Crash::ProcessOnly, down);
+                self.nodes[node].table = None;
+            }
+            Fault::WallJump { node, ms } => {
+                let node = self.target(node);
+                self.nodes[node].wall_ms += ms;
+            }
+            Fault::Leave { node, down } => self.leave(self.target(node), down),
+        }
+    }
+
+    /// A node or a client by its number in the plan.
+    fn member(&self, number: u32) -> End {
+        let (index, nodes) = ((number as usize).saturating_sub(1), self.nodes.len());
+        let clients = self.cx.plan.clients as usize;
+        match index.checked_sub(nodes) {
+            Some(client) if clients > 0 => End::Client(client.min(clients - 1)),
+            _ => End::Node(index.min(nodes - 1)),
+        }
+    }
+
+    fn block(&mut self, pairs: Rc<[(End, End)]>, lasts: u64) {
+        for &(from, to) in pairs.iter() {
+            self.cx.net.block(from, to, true);
+        }
+        let at = self.cx.now + lasts;
+        self.cx.schedule(at, Event::Unblock { pairs });
+    }
+
+    fn crash(&mut self, node: usize, silent: bool, crash: Crash, down: u64) {
+        self.nodes[node].stop(&mut self.cx, silent, crash);
+        let at = self.cx.now + down;
+        self.restart_at(node, at);
+    }
+
+    fn cut_power(&mut self, node: usize, down: u64) {
+        let crash = match self.cx.rng.below(3) {
+            0 => Crash::LoseUnsynced,
+            _ => Crash::Random(self.cx.rng.draw()),
+        };
+        self.crash(node, true, crash, down);
+    }
+
+    /// The power went at a step that was chosen before.
+    pub(crate) fn lose_power(&mut self, node: usize) {
+        self.cx.note(self.nodes[node].name(), || "loses its power");
+        let down = self.cx.rng.scale(10_000, 3_000_000);
+        self.cut_power(node, down);
+    }
+
+    pub(crate) fn restart_at(&mut self, node: usize, at: u64) {
+        let life = self.nodes[node].life;
+        self.cx.schedule(at, Event::Start { node, life });
+    }
+
+    pub(crate) fn start(&mut self, node: usize) {
+        let Err(error) = self.nodes[node].start(&mut self.cx) else { return };
+        let target = &mut self.nodes[node];
+        self.cx.note(target.name(), || format!("does not start: {error}"));
+        if target.disk.is_off() {
+            self.cx.stats.count("crashes in recovery");
+            return self.lose_power(node);
+        }
+        target.disk.crash(Crash::ProcessOnly);
+        target.refusals += 1;
+        let of_the_disk = is_of_the_disk(&error);
+        let impaired = self.cx.ghost.disks[node].impaired;
+        if !of_the_disk && !impaired {
+            let text = format!("node {} refuses its own data: {error}", node + 1);
+            self.cx.ghost.fail("a crash is no damage", text);
+        }
+        if !of_the_disk && self.nodes[node].refusals >= 2 {
+            self.cx.stats.count("wiped by hand");
+            self.wipe(node);
+        }
+        let at = self.cx.now + if self.cx.healed { 200_000 } else { self.cx.rng.scale(100_000, 4_000_000) };
+        self.restart_at(node, at);
+    }
+
+    fn wipe(&mut self, node: usize) {
+        let target = &mut self.nodes[node];
+        (target.disk, target.table) = (MemDisk::new(), None);
+        self.cx.ghost.disks[node].lose();
+    }
+
+    /// Whether the ensemble can bear the loss of this node's data: the voters that have theirs are still a quorum
+    /// without it, and none of them is without any entry, because promises of such count as if nothing was ever lost.
+    fn may_lose(&self, node: usize) -> bool {
+        let written = |h: &History| h.base() > Zxid::ZERO || h.spans().iter().any(|s| s.last > 0);
+        let sound = (self.cx.ghost.disks.iter().enumerate())
+            .filter(|&(i, d)| i != node && !d.impaired && written(&d.history))
+            .map(|(i, _)| api::PeerId(i as u32 + 1))
+            .collect();
+        let ensemble = self.cx.ghost.ensemble();
+        let all_written = ensemble.voters().map(|v| v.0 as usize - 1).filter(|&v| v != node).all(|v| {
+            let disk = &self.cx.ghost.disks[v];
+            !disk.impaired && written(&disk.history)
+        });
+        ensemble.is_quorum(&sound) && all_written
+    }
+
+    fn break_disk(&mut self, node: usize, op: u8, skip: u32) {
+        const OPS: [DiskOp; 9] = [
+            DiskOp::Write,
+            DiskOp::Sync,
+            DiskOp::Sync,
+            DiskOp::Create,
+            DiskOp::Allocate,
+            DiskOp::SetLen,
+            DiskOp::Rename,
+            DiskOp::Remove,
+            DiskOp::SyncDir,
+        ];
+        let op = OPS[usize::from(op) % OPS.len()];
+        self.nodes[node].disk.fail(DiskFault { op, path: String::new(), skip, errno: Errno::IO });
+    }
+
+    fn flip_bit(&mut self, node: usize, file: u64, place: u64, down: u64) {
+        if !self.may_lose(node) {
+            return;
+        }
+        self.crash(node, false, Crash::ProcessOnly, down);
+        let disk = self.nodes[node].disk.clone();
+        let files: Vec<_> = disk.files().into_iter().filter(|(_, contents)| !contents.is_empty()).collect();
+        if files.is_empty() {
+            return;
+        }
+        let (path, contents) = &files[(file % files.len() as u64) as usize];
+        // Where there is something: files are preallocated.
+        let used = contents.iter().rposition(|&b| b != 0).map_or(1, |i| i + 1) as u64;
+        if disk.flip_bit(path, place % used, (place >> 32) as u8 % 8) {
+            self.cx.note(self.nodes[node].name(), || format!("a bit of {} flips", path.display()));
+            let disk = &mut self.cx.ghost.disks[node];
+            (disk.impaired, disk.had) = (true, Some((disk.history.clone(), disk.current)));
+        }
+    }
+
+    fn leave(&mut self, node: usize, down: u64) {
+        let target = &mut self.nodes[node];
+        let Some(process) = target.up.as_mut().filter(|p| p.leaving.is_none()) else { return };
+        process.leaving = Some(down);
+        let life = target.life;
+        target.tell_quorum(&mut self.cx, Input::Leave);
+        let at = self.cx.now + LEAVE_LIMIT;
+        self.cx.schedule(at, Event::Node { node, life, what: NodeEvent::LeaveLimit });
+    }
+
+    pub(crate) fn finish_leaving(&mut self, node: usize) {
+        let Some(down) = self.nodes[node].up.as_ref().and_then(|p| p.leaving) else { return };
+        self.cx.note(self.nodes[node].name(), || "has left");
+        self.crash(node, false, Crash::ProcessOnly, down);
+    }
+}
+
+/// Whether it may go away when the node is started again.
+fn is_of_the_disk(error: &StorageError) -> bool {
+    use quorum_log::{EpochError, IdentityError, LogError, SnapshotError};
+    matches!(
+        error,
+        StorageError::Log(LogError::Disk(_))
+            | StorageError::Epochs(EpochError::Disk(_))
+            | StorageError::Snapshots(SnapshotError::Disk(_))
+            | StorageError::Identity(IdentityError::Disk(_))
+    )
+}

@@ -1,0 +1,332 @@
+//! What only the observer knows, and the invariants that it checks: names as in `docs/simulation.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::{CommandBody, Ensemble, Entry, Epoch, History, Origin, PeerId, SessionId, Ticket, Zxid};
+use proto::store::decode_command;
+use store_core::State;
+use store_core::server::Committed;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Of a node's disk, what is durable for certain.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Shadow {
+    pub(crate) history: History,
+    pub(crate) accepted: Epoch,
+    pub(crate) current: Epoch,
+    /// It has lost what it promised to keep, by a fault that is allowed to do that, and was not given it back yet.
+    pub(crate) impaired: bool,
+    /// What it had acknowledged before it lost it, or before it began to put a snapshot in its place, and in which epoch.
+    pub(crate) had: Option<(History, Epoch)>,
+}
+
+impl Shadow {
+    /// Whether an ack of this entry was true when it left.
+    fn has_acknowledged(&self, zxid: Zxid) -> bool {
+        let has = |history: &History, current: Epoch| {
+            (history.contains(zxid) || history.base() >= zxid) && current >= zxid.epoch()
+        };
+        has(&self.history, self.current) || self.had.as_ref().is_some_and(|(h, current)| has(h, *current))
+    }
+
+    /// All of it is gone, by a fault that may do that.
+    pub(crate) fn lose(&mut self) {
+        let had = (std::mem::take(&mut self.history), self.current);
+        *self = Shadow { impaired: true, had: Some(had), ..Shadow::default() };
+    }
+}
+
+/// An entry as it was first seen.
+#[derive(Debug)]
+struct Proposed {
+    prev: Zxid,
+    hash: u64,
+    entry: Entry,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Ghost {
+    ensemble: Ensemble,
+    pub(crate) disks: Vec<Shadow>,
+    proposed: BTreeMap<Zxid, Proposed>,
+    /// C, the committed sequence: extended by whoever knows first.
+    committed: Vec<Committed>,
+    /// The state after each of them, as a digest.
+    digests: Vec<u64>,
+    state: State,
+    leaders: BTreeMap<Epoch, PeerId>,
+    origins: BTreeMap<Origin, Zxid>,
+    refused: BTreeSet<Origin>,
+    /// Open barriers, and what was committed when they were asked.
+    barriers: BTreeMap<(PeerId, Ticket), Zxid>,
+    /// The first thing that was wrong.
+    pub(crate) violation: Option<(String, String)>,
+}
+
+impl Ghost {
+    pub(crate) fn new(ensemble: Ensemble, nodes: usize) -> Ghost {
+        Ghost {
+            ensemble,
+            disks: vec![Shadow::default(); nodes],
+            proposed: BTreeMap::new(),
+            committed: Vec::new(),
+            digests: Vec::new(),
+            state: State::default(),
+            leaders: BTreeMap::new(),
+            origins: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            barriers: BTreeMap::new(),
+            violation: None,
+        }
+    }
+
+    /// Notes that something is wrong, if it is the first.
+    pub(crate) fn fail(&mut self, invariant: &str, what: String) {
+        self.violation.get_or_insert((invariant.to_owned(), what));
+    }
+
+    fn check(&mut self, holds: bool, invariant: &str, what: impl FnOnce() -> String) {
+        if !holds && self.violation.is_none() {
+            self.fail(invariant, what());
+        }
+    }
+
+    /// All servers.
+    pub(crate) fn ensemble(&self) -> &Ensemble {
+        &self.ensemble
+    }
+
+    /// The last entry of C.
+    pub(crate) fn last(&self) -> Zxid {
+        self.committed.last().map_or(Zxid::ZERO, |c| c.zxid)
+    }
+
+    pub(crate) fn committed(&self) -> &[Committed] {
+        &self.committed
+    }
+
+    fn index(&self, zxid: Zxid) -> Option<usize> {
+        self.committed.binary_search_by_key(&zxid, |c| c.zxid).ok()
+    }
+
+    fn has(&self, zxid: Zxid) -> bool {
+        zxid == Zxid::ZERO || self.index(zxid).is_some()
+    }
+
+    /// Entries enter the log of a node behind `prev` (I13, I14).
+    pub(crate) fn appended(&mut self, node: PeerId, mut prev: Zxid, entries: &[Entry]) {
+        for entry in entries {
+            self.check(entry.zxid.follows(prev), "I14 no holes", || {
+                format!("node {node} appends {} behind {prev}", entry.zxid)
+            });
+            let mut bytes = entry.payload.to_vec();
+            bytes.extend(entry.time_ms.to_be_bytes());
+            bytes.extend(entry.origin.map_or(0, |o| o.ticket.0 ^ (u64::from(o.peer.0) << 56)).to_be_bytes());
+            let hash = xxh3_64(&bytes);
+            if let Some(same) = self.proposed.get(&entry.zxid) {
+                let holds = same.prev == prev && same.hash == hash;
+                self.check(holds, "I13 zxid uniqueness", || {
+                    format!("node {node} appends another entry {}", entry.zxid)
+                });
+            } else {
+                self.proposed.insert(entry.zxid, Proposed { prev, hash, entry: entry.clone() });
+            }
+            prev = entry.zxid;
+        }
+    }
+
+    /// A node begins to serve as the leader of an epoch (I7, I8, I12).
+    pub(crate) fn established(&mut self, node: PeerId, epoch: Epoch, history: &History, committed: Zxid) {
+        let first = *self.leaders.entry(epoch).or_insert(node);
+        self.check(first == node, "I8 one leader per epoch", || {
+            format!("both {first} and {node} lead in epoch {epoch}")
+        });
+        let last = self.last();
+        let complete = history.contains(last) || history.base() >= last;
+        self.check(complete, "I12 leader completeness", || {
+            format!(
+                "node {node} leads in epoch {epoch}, but its log ends with {} and lacks {last}",
+                history.last()
+            )
+        });
+        self.check(committed >= last, "I7 primary integrity", || {
+            format!(
+                "node {node} serves in epoch {epoch} and knows commits up to {committed}, not up to {last}"
+            )
+        });
+    }
+
+    /// A node says that everything up to `zxid` is committed (I2, I5, I6, I8, I11).
+    pub(crate) fn knows_committed(&mut self, node: PeerId, zxid: Zxid, history: &History) {
+        let last = self.last();
+        if zxid <= last {
+            let holds = self.has(zxid);
+            return self.check(holds, "I2 committed prefix", || {
+                format!("node {node} says that {zxid} is committed; it is not in C, which ends with {last}")
+            });
+        }
+        let newest = self.leaders.keys().last().copied().unwrap_or_default();
+        self.check(zxid.epoch() >= newest, "I8 no commit of an old reign", || {
+            format!("node {node} commits {zxid} although epoch {newest} is established")
+        });
+        let fresh: Vec<Entry> = (self.proposed.range(last..=zxid))
+            .filter(|(z, _)| **z > last && history.contains(**z))
+            .map(|(_, p)| p.entry.clone())
+            .collect();
+        self.check_durable(zxid);
+        for entry in fresh {
+            self.commit(entry);
+        }
+        let holds = self.last() == zxid;
+        self.check(holds, "I1 integrity", || format!("node {node} commits {zxid}, which nobody proposed"));
+    }
+
+    fn check_durable(&mut self, zxid: Zxid) {
+        let holders: BTreeSet<PeerId> = (1..)
+            .zip(&self.disks)
+            .filter(|(_, disk)| disk.has_acknowledged(zxid))
+            .map(|(id, _)| PeerId(id))
+            .collect();
+        let quorum = self.ensemble.is_quorum(&holders);
+        self.check(quorum, "I11 committed log durability", || {
+            format!("{zxid} is committed, but durable on {holders:?} only")
+        });
+    }
+
+    fn commit(&mut self, entry: Entry) {
+        let last = self.last();
+        let zxid = entry.zxid;
+        self.check(zxid.follows(last), "I5 primary order", || format!("{zxid} is committed behind {last}"));
+        if let Some(origin) = entry.origin {
+            let refused = self.refused.contains(&origin);
+            self.check(!refused, "C10 refused means never", || format!("{zxid} was refused before"));
+            let before = self.origins.insert(origin, zxid);
+            self.check(before.is_none(), "C10 at most once", || {
+                format!("one submission is committed at {before:?} and again at {zxid}")
+            });
+        }
+        let command = match entry.is_marker() {
+            true => None,
+            false => match decode_command(entry.payload) {
+                Ok(command) => Some(command),
+                Err(e) => return self.fail("I1 integrity", format!("{zxid} is no command: {e}")),
+            },
+        };
+        match &command {
+            None => self.state.apply_marker(zxid, entry.time_ms),
+            Some(command) => {
+                drop(self.state.apply(zxid, entry.time_ms, command));
+                if let CommandBody::CloseSession { session, .. } = command.body {
+                    let left = self.state.tree().ephemerals(session).count();
+                    self.check(left == 0, "I16 ephemerals", || {
+                        format!("{left} ephemerals of session {session} are left after its close at {zxid}")
+                    });
+                }
+            }
+        }
+        self.digests.push(self.state.digest());
+        let Entry { time_ms, origin, .. } = entry;
+        self.committed.push(Committed { zxid, time_ms, origin, command });
+    }
+
+    /// The store of a node has this state (I3, I4, I15).
+    pub(crate) fn applied(&mut self, node: PeerId, state: &State) {
+        let zxid = state.applied();
+        if zxid == Zxid::ZERO {
+            return;
+        }
+        match self.index(zxid) {
+            None => self
+                .fail("I4 agreement", format!("the store of node {node} has {zxid}, which is not committed")),
+            Some(i) => {
+                let (ours, theirs) = (self.digests[i], state.digest());
+                self.check(ours == theirs, "I15 state determinism", || {
+                    format!("at {zxid} the digest on node {node} is {theirs:#x}, not {ours:#x}")
+                });
+            }
+        }
+    }
+
+    /// An ack leaves a node (I10).
+    pub(crate) fn acks(&mut self, node: usize, zxid: Zxid) {
+        let disk = &self.disks[node];
+        let (last, current) = (disk.history.last(), disk.current);
+        self.check(last >= zxid, "I10 ack implies durable", || {
+            format!("node {} acknowledges {zxid}, but only {last} is durable", node + 1)
+        });
+        self.check(current >= zxid.epoch(), "I10 epoch before ack", || {
+            format!("node {} acknowledges {zxid}, but its durable epoch is {current}", node + 1)
+        });
+    }
+
+    /// A promise leaves a node (I9).
+    pub(crate) fn promises(&mut self, node: usize, epoch: Epoch) {
+        let accepted = self.disks[node].accepted;
+        self.check(accepted >= epoch, "I9 promise is durable", || {
+            format!("node {} promises epoch {epoch}, but the durable one is {accepted}", node + 1)
+        });
+    }
+
+    /// The log of a node is cut back to `to` (I11).
+    pub(crate) fn truncates(&mut self, node: usize, to: Zxid, history: &History) {
+        let next = self.committed.partition_point(|c| c.zxid <= to);
+        if let Some(lost) = self.committed.get(next).map(|c| c.zxid) {
+            self.check(!history.contains(lost), "I11 nothing committed is truncated", || {
+                format!("node {} cuts its log back to {to} and loses {lost}", node + 1)
+            });
+        }
+    }
+
+    /// A node has recovered this from its disk (I9, I10).
+    pub(crate) fn recovered(&mut self, node: usize, history: &History, accepted: Epoch, current: Epoch) {
+        let Shadow { history: before, accepted: a, current: c, impaired, had } = self.disks[node].clone();
+        if !impaired {
+            self.check(accepted >= a && current >= c, "I9 epochs never decrease", || {
+                format!("node {} comes back with epochs {accepted}, {current} after {a}, {c}", node + 1)
+            });
+            let last = before.last();
+            self.check(history.contains(last) || history.base() >= last, "I10 durable stays", || {
+                format!(
+                    "node {} comes back with a log to {}, but {last} was durable",
+                    node + 1,
+                    history.last()
+                )
+            });
+        }
+        self.check(current <= accepted, "I9 epochs", || {
+            format!("node {}: current epoch {current}, accepted {accepted}", node + 1)
+        });
+        self.disks[node] = Shadow { history: history.clone(), accepted, current, impaired, had };
+    }
+
+    pub(crate) fn barrier_asked(&mut self, node: PeerId, ticket: Ticket) {
+        self.barriers.insert((node, ticket), self.last());
+    }
+
+    /// A barrier is answered on a node whose store was given everything up to `delivered` (C9).
+    pub(crate) fn barrier_answered(&mut self, node: PeerId, ticket: Ticket, delivered: Zxid) {
+        if let Some(asked) = self.barriers.remove(&(node, ticket)) {
+            self.check(delivered >= asked, "C9 barrier", || {
+                format!("a barrier of node {node} is answered at {delivered}; {asked} was committed before it was asked")
+            });
+        }
+    }
+
+    /// A submission is refused: it must never be carried out (C10).
+    pub(crate) fn refused(&mut self, node: PeerId, ticket: Ticket) {
+        let origin = Origin { peer: node, ticket };
+        let committed = self.origins.get(&origin).copied();
+        self.check(committed.is_none(), "C10 refused means never", || {
+            format!("a submission of node {node} is refused, but committed at {committed:?}")
+        });
+        self.refused.insert(origin);
+    }
+
+    /// The store of a leader closes a silent session: `silent_us` is since it last heard it, or began to lead (C8).
+    pub(crate) fn expires(&mut self, node: PeerId, session: SessionId, silent_us: u64, timeout_us: u64) {
+        self.check(silent_us >= timeout_us, "C8 session time-out", || {
+            format!("node {node} closes session {session} after {silent_us} of {timeout_us} us of silence")
+        });
+    }
+}

@@ -1,0 +1,26 @@
+//! Whole ensembles in one thread: the production cores, the real log code and the real store core over a simulated
+//! network, disk and clock, with clients that write down what they see. See `docs/simulation.md`.
+//!
+//! A [`Plan`] is a run as data, [`draw`] makes one from a seed, [`run`] carries it out. The same plan gives the same
+//! run, event by event.
+
+mod client;
+mod context;
+mod faults;
+mod ghost;
+mod net;
+mod node;
+pub mod plan;
+mod report;
+mod rng;
+pub mod shrink;
+mod swarm;
+mod text;
+mod world;
+
+pub use context::TraceSink;
+pub use plan::Plan;
+pub use report::{Report, Stats, Violation};
+pub use rng::Rng;
+pub use swarm::draw;
+pub use world::run;

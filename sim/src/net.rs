@@ -1,0 +1,322 @@
+//! The network: connections with two directions, each of which keeps its order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use api::{OpError, WriteNumber, Zxid};
+use bytes::Bytes;
+use election_core::Notification;
+use quorum_core::{ToLeader, ToLearner};
+use store_core::server::{Open, Request, ToClient};
+
+use crate::context::{Context, Event};
+
+/// Who is at an end of a connection: an index.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum End {
+    Node(usize),
+    Client(usize),
+}
+
+/// A connection; never used twice.
+pub(crate) type LinkId = u64;
+
+/// What a connection is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    Election,
+    Quorum,
+    Client,
+}
+
+/// A message.
+#[derive(Clone, Debug)]
+pub(crate) enum Packet {
+    /// `None`: still here.
+    Election(Option<Notification>),
+    ToLeader(ToLeader),
+    ToLearner(ToLearner),
+    SnapStart(Zxid),
+    SnapChunk(Bytes),
+    SnapEnd,
+    Open(Open),
+    Requests {
+        acked: WriteNumber,
+        requests: Vec<Request>,
+    },
+    ToClient(Vec<ToClient>),
+    /// The end of the connection, and why.
+    Fin(Option<OpError>),
+}
+
+/// One direction.
+#[derive(Default, Debug)]
+struct Direction {
+    /// With the times of arrival.
+    queue: VecDeque<(u64, Packet)>,
+    last: u64,
+    /// Whether the arrival of the first is in the event queue; if not, it is held up by a partition.
+    scheduled: bool,
+    /// Swallows everything.
+    black: bool,
+}
+
+/// A connection. End 0 is the one that dialled.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) kind: Kind,
+    pub(crate) ends: [End; 2],
+    /// Which end knows it as open.
+    pub(crate) open: [bool; 2],
+    began: u64,
+    directions: [Direction; 2],
+}
+
+/// All connections, and what is wrong with them.
+#[derive(Default, Debug)]
+pub(crate) struct Net {
+    pub(crate) links: BTreeMap<LinkId, Link>,
+    last: LinkId,
+    nodes: usize,
+    ends: usize,
+    /// How many partitions cut this way.
+    blocked: Vec<u32>,
+    /// How many times longer this way takes.
+    slow: Vec<u64>,
+}
+
+/// An attempt to connect takes this long at most.
+pub(crate) const CONNECT_LIMIT: u64 = 1_000_000;
+
+impl Net {
+    pub(crate) fn new(nodes: usize, clients: usize) -> Net {
+        let ends = nodes + clients;
+        Net { nodes, ends, blocked: vec![0; ends * ends], slow: vec![1; ends * ends], ..Net::default() }
+    }
+
+    fn place(&self, from: End, to: End) -> usize {
+        let index = |end| match end {
+            End::Node(i) => i,
+            End::Client(i) => self.nodes + i,
+        };
+        index(from) * self.ends + index(to)
+    }
+
+    pub(crate) fn is_blocked(&self, from: End, to: End) -> bool {
+        self.blocked[self.place(from, to)] > 0
+    }
+
+    /// Cuts a way, or undoes one cut of it.
+    pub(crate) fn block(&mut self, from: End, to: End, cut: bool) {
+        let place = self.place(from, to);
+        self.blocked[place] =
+            if cut { self.blocked[place] + 1 } else { self.blocked[place].saturating_sub(1) };
+    }
+
+    pub(crate) fn slow_down(&mut self, from: End, to: End, factor: u64) {
+        let place = self.place(from, to);
+        self.slow[place] = factor;
+    }
+
+    pub(crate) fn heal(&mut self) {
+        self.blocked.fill(0);
+        self.slow.fill(1);
+    }
+
+    /// Connections that `end` is at.
+    pub(crate) fn links_of(&self, end: End) -> Vec<LinkId> {
+        self.links.iter().filter(|(_, l)| l.ends.contains(&end)).map(|(&id, _)| id).collect()
+    }
+
+    /// Connections between the two.
+    pub(crate) fn links_between(&self, a: End, b: End) -> Vec<LinkId> {
+        let between = |l: &Link| l.ends == [a, b] || l.ends == [b, a];
+        self.links.iter().filter(|(_, l)| between(l)).map(|(&id, _)| id).collect()
+    }
+
+    /// The number of this end; `None` if the connection is gone.
+    pub(crate) fn side(&self, link: LinkId, end: End) -> Option<usize> {
+        self.links.get(&link)?.ends.iter().position(|&e| e == end)
+    }
+
+    /// Whether this end knows the connection as open.
+    pub(crate) fn is_open(&self, link: LinkId, end: End) -> bool {
+        self.side(link, end).is_some_and(|side| self.links[&link].open[side])
+    }
+
+    /// Packets of `end` that are on their way.
+    pub(crate) fn in_flight(&self, link: LinkId, end: End) -> usize {
+        self.side(link, end).map_or(0, |side| self.links[&link].directions[side].queue.len())
+    }
+}
+
+impl Context {
+    /// What a message takes.
+    pub(crate) fn latency(&mut self, from: End, to: End) -> u64 {
+        let network = self.plan.network;
+        let takes = if network.spikes > 0 && self.rng.chance(network.spikes) {
+            self.rng.between(network.max, network.spike.max(network.max))
+        } else {
+            self.rng.between(network.min, network.max)
+        };
+        takes * self.net.slow[self.net.place(from, to)]
+    }
+
+    /// Begins to connect. Both ends hear of it by events.
+    pub(crate) fn dial(&mut self, kind: Kind, from: End, to: End) -> LinkId {
+        self.net.last += 1;
+        let link = self.net.last;
+        let directions = [Direction::default(), Direction::default()];
+        let began = self.now;
+        let ends = [from, to];
+        self.net.links.insert(link, Link { kind, ends, open: [true, false], began, directions });
+        let arrives = self.now + self.latency(from, to);
+        self.schedule(arrives, Event::Dialing { link });
+        link
+    }
+
+    /// The other end of `link` answers, or nobody does: `listening` says whether there is a process (`None`: one that
+    /// does not react).
+    pub(crate) fn on_dialing(&mut self, link: LinkId, listening: Option<bool>) -> bool {
+        let Some(&Link { ends: [from, to], began, .. }) = self.net.links.get(&link) else { return false };
+        let cut = self.net.is_blocked(from, to) || self.net.is_blocked(to, from);
+        let back = self.now + self.latency(to, from);
+        let in_time = back < began + CONNECT_LIMIT;
+        match listening {
+            Some(true) if !cut && in_time => {
+                if let Some(link) = self.net.links.get_mut(&link) {
+                    link.open[1] = true;
+                    link.directions[1].last = back;
+                }
+                self.schedule(back, Event::Dialed { link, connected: true });
+                true
+            }
+            _ => {
+                let refused = listening == Some(false) && !cut && in_time;
+                let at = if refused { back } else { began + CONNECT_LIMIT };
+                self.schedule(at.max(self.now), Event::Dialed { link, connected: false });
+                false
+            }
+        }
+    }
+
+    /// Sends, if this end still has the connection.
+    pub(crate) fn send(&mut self, link: LinkId, from: End, packet: Packet) {
+        let Some(side) = self.net.side(link, from) else { return };
+        if self.net.links[&link].open[side] {
+            self.push(link, side, packet);
+        }
+    }
+
+    fn push(&mut self, id: LinkId, side: usize, packet: Packet) {
+        let Some(&Link { ends, .. }) = self.net.links.get(&id) else { return };
+        let arrives = self.now + self.latency(ends[side], ends[1 - side]);
+        let Some(link) = self.net.links.get_mut(&id) else { return };
+        let direction = &mut link.directions[side];
+        if direction.black {
+            return;
+        }
+        direction.last = direction.last.max(arrives);
+        let at = direction.last;
+        direction.queue.push_back((at, packet));
+        if !std::mem::replace(&mut direction.scheduled, true) {
+            self.schedule(at, Event::Arrival { link: id, side });
+        }
+    }
+
+    /// The packets of this direction that arrive now.
+    pub(crate) fn arrivals(&mut self, id: LinkId, side: usize) -> Vec<Packet> {
+        let Some(link) = self.net.links.get(&id) else { return Vec::new() };
+        let cut = self.net.is_blocked(link.ends[side], link.ends[1 - side]);
+        let now = self.now;
+        let Some(link) = self.net.links.get_mut(&id) else { return Vec::new() };
+        let direction = &mut link.directions[side];
+        direction.scheduled = false;
+        if cut {
+            return Vec::new();
+        }
+        let count = direction.queue.iter().take_while(|(at, _)| *at <= now).count();
+        let arrived: Vec<Packet> = direction.queue.drain(..count).map(|(_, packet)| packet).collect();
+        if let Some(&(at, _)) = direction.queue.front() {
+            direction.scheduled = true;
+            self.schedule(at, Event::Arrival { link: id, side });
+        }
+        arrived
+    }
+
+    /// This end ends the connection; the other hears of it behind everything that was sent.
+    pub(crate) fn close(&mut self, id: LinkId, from: End, why: Option<OpError>) {
+        let Some(side) = self.net.side(id, from) else { return };
+        let Some(link) = self.net.links.get_mut(&id) else { return };
+        if std::mem::replace(&mut link.open[side], false) {
+            self.push(id, side, Packet::Fin(why));
+        }
+        self.forget_if_over(id);
+    }
+
+    /// This end has heard that the connection is over.
+    pub(crate) fn ended(&mut self, id: LinkId, at: End) {
+        if let Some(side) = self.net.side(id, at)
+            && let Some(link) = self.net.links.get_mut(&id)
+        {
+            link.open[side] = false;
+            self.forget_if_over(id);
+        }
+    }
+
+    fn forget_if_over(&mut self, id: LinkId) {
+        if self.net.links.get(&id).is_some_and(|l| l.open == [false, false]) {
+            self.net.links.remove(&id);
+        }
+    }
+
+    /// A connection breaks. Each end hears of it within `within`; some of what is under way may still arrive.
+    pub(crate) fn break_link(&mut self, id: LinkId, within: u64) {
+        let Some(link) = self.net.links.get_mut(&id) else { return };
+        let open = link.open;
+        for direction in &mut link.directions {
+            direction.black = true;
+        }
+        for (side, open) in open.into_iter().enumerate() {
+            let kept = self.rng.below(4) as usize;
+            if let Some(link) = self.net.links.get_mut(&id) {
+                link.directions[side].queue.truncate(kept);
+            }
+            if open {
+                let at = self.now + self.rng.below(within + 1);
+                self.schedule(at, Event::Broken { link: id, side });
+            }
+        }
+    }
+
+    /// From now on, what one end says over its present connections vanishes.
+    pub(crate) fn swallow(&mut self, from: End, to: End) {
+        for id in self.net.links_between(from, to) {
+            if let Some(side) = self.net.side(id, from)
+                && let Some(link) = self.net.links.get_mut(&id)
+            {
+                link.directions[side].black = true;
+            }
+        }
+    }
+
+    /// Lets go on what was held up by a partition that is over.
+    pub(crate) fn resume_links(&mut self) {
+        let held: Vec<(LinkId, usize)> = (self.net.links.iter())
+            .flat_map(|(&id, link)| (0..2).map(move |side| (id, side, &link.directions[side])))
+            .filter(|(_, _, d)| !d.scheduled && !d.queue.is_empty())
+            .map(|(id, side, _)| (id, side))
+            .collect();
+        for (id, side) in held {
+            let at = self.now + self.rng.between(1, 200_000);
+            if let Some(link) = self.net.links.get_mut(&id) {
+                let direction = &mut link.directions[side];
+                direction.scheduled = true;
+                direction.last = direction.last.max(at);
+                for (arrives, _) in &mut direction.queue {
+                    *arrives = (*arrives).max(at);
+                }
+            }
+            self.schedule(at, Event::Arrival { link: id, side });
+        }
+    }
+}

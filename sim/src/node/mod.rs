@@ -1,0 +1,371 @@
+//! A node: the production cores in a small synchronous shell that does what the services' shells do, in their order.
+
+mod disk;
+mod election;
+mod quorum;
+mod sender;
+mod store;
+mod table;
+mod view;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Now, PeerId, Ticket, Time, Zxid};
+use quorum_core::{Durable, Zab};
+use quorum_log::{Crash, Disk, MemDisk, SnapshotError, Snapshots, Storage, StorageError, StorageOptions};
+use store_core::{Server, State, server};
+
+use crate::context::{Context, Event, NodeEvent};
+use crate::net::{End, Kind, LinkId};
+use disk::LogThread;
+use election::ElectionShell;
+use quorum::QuorumShell;
+use store::StoreShell;
+use table::Table;
+
+/// Where the wall clocks begin, in milliseconds since 1970.
+const EPOCH_MS: i64 = 1_800_000_000_000;
+
+/// Why a node stops by itself.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// The disk failed. Restarted, it may work.
+    Disk(String),
+    /// Something that cannot be true is.
+    Invariant(String),
+}
+
+impl From<quorum_log::LogError> for Stop {
+    fn from(e: quorum_log::LogError) -> Stop {
+        match e {
+            quorum_log::LogError::NotChained { .. } | quorum_log::LogError::NotInHistory { .. } => {
+                Stop::Invariant(e.to_string())
+            }
+            _ => Stop::Disk(e.to_string()),
+        }
+    }
+}
+
+impl From<quorum_log::EpochError> for Stop {
+    fn from(e: quorum_log::EpochError) -> Stop {
+        match e {
+            quorum_log::EpochError::Disk(_) | quorum_log::EpochError::Poisoned { .. } => {
+                Stop::Disk(e.to_string())
+            }
+            _ => Stop::Invariant(e.to_string()),
+        }
+    }
+}
+
+impl From<SnapshotError> for Stop {
+    fn from(e: SnapshotError) -> Stop {
+        Stop::Disk(e.to_string())
+    }
+}
+
+/// A node, up or down, with what survives its process.
+pub(crate) struct Node {
+    pub(crate) index: usize,
+    pub(crate) id: PeerId,
+    pub(crate) disk: MemDisk,
+    pub(crate) table: Option<Table>,
+    /// Raised with each start and end of the process.
+    pub(crate) life: u64,
+    pub(crate) up: Option<Box<Process>>,
+    pub(crate) paused_until: u64,
+    /// What happened while the process stood still.
+    pub(crate) held: Vec<NodeEvent>,
+    pub(crate) wall_ms: i64,
+    /// Every fsync takes so much longer until then.
+    pub(crate) slow_disk: (u64, u64),
+    /// The next start crashes at this change of the disk.
+    pub(crate) crash_in_recovery: Option<u64>,
+    /// How often in a row its data could not be used.
+    pub(crate) refusals: u32,
+    drift_ppm: i64,
+}
+
+/// What dies with the process.
+pub(crate) struct Process {
+    /// True time of the start.
+    started: u64,
+    pub(crate) election: ElectionShell,
+    pub(crate) quorum: QuorumShell,
+    pub(crate) log: LogThread,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) store: StoreShell,
+    /// When to stop in good order, if it is to.
+    pub(crate) leaving: Option<u64>,
+    _data_dir: quorum_log::DataDir,
+}
+
+impl Node {
+    pub(crate) fn new(index: usize, cx: &Context) -> Node {
+        let member = cx.plan.members[index];
+        Node {
+            index,
+            id: PeerId(index as u32 + 1),
+            disk: MemDisk::new(),
+            table: Some(Table::new()),
+            life: 0,
+            up: None,
+            paused_until: 0,
+            held: Vec::new(),
+            wall_ms: EPOCH_MS + member.wall_ms,
+            slow_disk: (0, 0),
+            crash_in_recovery: None,
+            refusals: 0,
+            drift_ppm: member.drift_ppm,
+        }
+    }
+
+    pub(crate) fn end(&self) -> End {
+        End::Node(self.index)
+    }
+
+    fn local(&self, started: u64, now: u64) -> u64 {
+        let passed = now.saturating_sub(started);
+        passed.saturating_add_signed((i128::from(passed) * i128::from(self.drift_ppm) / 1_000_000) as i64)
+    }
+
+    /// The node's own clock.
+    pub(crate) fn time(&self, cx: &Context) -> Time {
+        Time(self.up.as_ref().map_or(0, |p| self.local(p.started, cx.now)))
+    }
+
+    fn now(&self, cx: &Context) -> Now {
+        Now { mono: self.time(cx), wall_ms: self.wall_ms + (cx.now / 1000) as i64 }
+    }
+
+    /// When the node's own clock shows `time`; a moment later rather than earlier.
+    fn when(&self, time: Time) -> u64 {
+        let started = self.up.as_ref().map_or(0, |p| p.started);
+        let rate = 1_000_000 + i128::from(self.drift_ppm);
+        started
+            .saturating_add(u64::try_from(i128::from(time.0) * 1_000_000 / rate).unwrap_or(u64::MAX / 2) + 1)
+    }
+
+    fn schedule(&self, cx: &mut Context, at: u64, what: NodeEvent) {
+        cx.schedule(at, Event::Node { node: self.index, life: self.life, what });
+    }
+
+    /// Starts the process.
+    pub(crate) fn start(&mut self, cx: &mut Context) -> Result<(), StorageError> {
+        let dir = PathBuf::from("/node");
+        let sizes = cx.plan.sizes;
+        let ensemble = cx.ghost.ensemble().clone();
+        let options = StorageOptions {
+            ensemble: "sim".into(),
+            id: self.id,
+            segment_bytes: sizes.segment,
+            window_bytes: 0,
+            index_interval_bytes: 256,
+            may_heal: ensemble.voters().any(|voter| voter != self.id),
+        };
+        let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        if let Some(step) = self.crash_in_recovery.take() {
+            self.disk.power_off_after(step);
+        }
+        let storage = Storage::open(&disk, &dir, &options)?;
+        let Storage { data_dir, log, epochs, snapshots, salvaged, promises, .. } = storage;
+        if let Some(salvaged) = salvaged {
+            cx.stats.count("damaged logs salvaged");
+            cx.note(self.name(), || format!("healing its log: {}", salvaged.found));
+        }
+        let history = log.history().clone();
+        cx.ghost.recovered(self.index, &history, promises.accepted, promises.current);
+        cx.note(self.name(), || {
+            format!("starts: log to {}, epochs {}/{}", history.last(), promises.accepted, promises.current)
+        });
+        let snapshot = snapshots.latest();
+        let durable = Durable {
+            accepted_epoch: promises.accepted,
+            current_epoch: promises.current,
+            history,
+            snapshot,
+            snap_before: snapshot.map_or(Zxid::ZERO, |zxid| {
+                quorum::snap_before(&log.reader(), &snapshots, zxid, sizes.snap_slack)
+            }),
+            last_time_ms: promises.last_time_ms,
+            damaged: promises.damaged,
+        };
+        let timing = cx.plan.timing;
+        let core = quorum_core::Config {
+            me: self.id,
+            ensemble: ensemble.clone(),
+            init_limit: Duration::from_millis(timing.init_limit),
+            sync_limit: Duration::from_millis(timing.sync_limit),
+            ping_interval: Duration::from_millis(timing.ping),
+            park_limit: Duration::from_millis(timing.park),
+            requests_max: sizes.requests,
+            request_bytes_max: sizes.request_bytes,
+        };
+        let state = self.open_table(cx);
+        let first_ticket = Ticket((self.wall_ms + (cx.now / 1000) as i64).unsigned_abs() << 22);
+        let limits = server::Limits {
+            session_timeout_min: Duration::from_millis(500),
+            park: Duration::from_millis(timing.park),
+            catch_up: Duration::from_millis(timing.park / 2),
+            ..server::Limits::default()
+        };
+        let config = server::Config { me: self.id, first_ticket, limits };
+        let applied = state.applied();
+        let view = view::View::new(log.reader(), log.history().last(), sizes.recent);
+        self.life += 1;
+        let finalize_wait = Duration::from_millis(timing.finalize_wait);
+        self.up = Some(Box::new(Process {
+            started: cx.now,
+            election: ElectionShell::new(self.id, ensemble, finalize_wait),
+            quorum: QuorumShell::new(Zab::new(core, durable), view),
+            log: LogThread::new(log, epochs),
+            snapshots,
+            store: StoreShell::new(Server::new(Time(0), config, state), applied),
+            leaving: None,
+            _data_dir: data_dir,
+        }));
+        self.refusals = 0;
+        self.begin_elections(cx);
+        self.wake_quorum(cx);
+        self.wake_store(cx);
+        let at = cx.now + KEEP_EVERY;
+        self.schedule(cx, at, NodeEvent::Keep);
+        Ok(())
+    }
+
+    fn open_table(&mut self, cx: &mut Context) -> State {
+        match self.table.get_or_insert_with(Table::new).load() {
+            Ok(state) => state,
+            Err(e) => {
+                cx.ghost
+                    .fail("I15 checkpoint", format!("the checkpoint of node {} is no state: {e}", self.id));
+                State::default()
+            }
+        }
+    }
+
+    /// For traces.
+    pub(crate) fn name(&self) -> String {
+        format!("node {}", self.id)
+    }
+
+    /// The process is gone. `silent`: nobody is told, as when the power fails.
+    pub(crate) fn stop(&mut self, cx: &mut Context, silent: bool, crash: Crash) {
+        self.up = None;
+        self.life += 1;
+        self.held.clear();
+        self.paused_until = 0;
+        self.disk.crash(crash);
+        for link in cx.net.links_of(self.end()) {
+            if silent {
+                let within = cx.rng.scale(1_000, 10_000_000);
+                cx.ended(link, self.end());
+                cx.break_link(link, within);
+            } else {
+                cx.close(link, self.end(), None);
+            }
+        }
+    }
+
+    /// Takes in what happened.
+    pub(crate) fn on(&mut self, cx: &mut Context, event: NodeEvent) -> Result<(), Stop> {
+        if self.up.is_none() {
+            return Ok(());
+        }
+        match event {
+            NodeEvent::Accepted { link } => self.on_accepted(cx, link),
+            NodeEvent::Dialed { link, connected } => self.on_dialed(cx, link, connected),
+            NodeEvent::Packet { link, packet } => self.on_packet(cx, link, packet)?,
+            NodeEvent::Broken { link } => self.on_link_over(cx, link),
+            NodeEvent::ElectionTimer => self.on_election_timer(cx),
+            NodeEvent::QuorumTimer => self.on_quorum_timer(cx),
+            NodeEvent::StoreTimer => self.on_store_timer(cx),
+            NodeEvent::Heartbeat => self.on_heartbeat(cx),
+            NodeEvent::QuorumTurn => self.quorum_turn(cx)?,
+            NodeEvent::StoreTurn => self.store_turn(cx)?,
+            NodeEvent::DiskDone => self.on_disk_done(cx)?,
+            NodeEvent::Send { link } => self.on_send(cx, link),
+            NodeEvent::DialElection { peer } => self.dial_election(cx, peer),
+            NodeEvent::DialLeader { leader } => self.dial_leader(cx, leader),
+            NodeEvent::Checkpointed => self.on_checkpointed(cx)?,
+            NodeEvent::SnapshotWritten => self.on_snapshot_written(cx)?,
+            NodeEvent::Keep => self.keep(cx),
+            NodeEvent::LeaveLimit => {
+                if let Some(process) = &mut self.up
+                    && process.leaving.is_some()
+                {
+                    process.quorum.left = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn kind(&self, cx: &Context, link: LinkId) -> Option<Kind> {
+        cx.net.links.get(&link).map(|l| l.kind)
+    }
+
+    fn peer(&self, cx: &Context, link: LinkId) -> Option<usize> {
+        let side = cx.net.side(link, self.end())?;
+        match cx.net.links.get(&link)?.ends[1 - side] {
+            End::Node(i) => Some(i),
+            End::Client(_) => None,
+        }
+    }
+
+    /// A task gets its turn within this time.
+    fn turn_delay(&self, cx: &mut Context) -> u64 {
+        let most = cx.plan.network.turn;
+        cx.now + cx.rng.between(1, most)
+    }
+
+    /// Whether it serves, and everything committed has reached its store.
+    pub(crate) fn at_rest(&self, committed: Zxid) -> bool {
+        self.up.as_ref().is_some_and(|p| {
+            p.quorum.core.status().serving && p.store.server.state().applied() == committed && p.log.is_idle()
+        })
+    }
+
+    pub(crate) fn leads(&self) -> bool {
+        self.up.as_ref().is_some_and(|p| {
+            let status = p.quorum.core.status();
+            status.serving && status.role == api::ports::Role::Leading
+        })
+    }
+}
+
+/// The earliest event of a timer that is in the event queue: later ones need not be put there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Armed(u64);
+
+impl Default for Armed {
+    fn default() -> Armed {
+        Armed(u64::MAX)
+    }
+}
+
+impl Armed {
+    /// Whether an event at `at` has to be scheduled.
+    pub(crate) fn arm(&mut self, at: u64) -> bool {
+        let earlier = at < self.0;
+        self.0 = self.0.min(at);
+        earlier
+    }
+
+    /// An event has come. False if it was put in place of by an earlier one.
+    pub(crate) fn fired(&mut self, now: u64) -> bool {
+        let newest = now >= self.0;
+        if newest {
+            self.0 = u64::MAX;
+        }
+        newest
+    }
+}
+
+/// How often the store looks whether a checkpoint is due.
+const KEEP_EVERY: u64 = 250_000;
+
+/// By link.
+type ByLink<T> = BTreeMap<LinkId, T>;

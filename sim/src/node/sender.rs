@@ -1,0 +1,162 @@
+//! The task that turns the core's commands for one learner into messages, as fast as the stream takes them.
+
+use std::collections::VecDeque;
+
+use api::Zxid;
+use api::peer::ToLearner;
+use quorum_core::Input;
+use quorum_log::SnapshotReader;
+
+use super::Node;
+use crate::context::{Context, NodeEvent};
+use crate::net::{LinkId, Packet};
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    Message(ToLearner),
+    Entries { after: Zxid, upto: Zxid },
+    Snapshot(Zxid),
+}
+
+#[derive(Default)]
+pub(crate) struct Outgoing {
+    commands: VecDeque<Command>,
+    snapshot: Option<SnapshotReader>,
+    turn: bool,
+}
+
+/// Messages between the task and the socket, and in the socket.
+const SEND_QUEUE: usize = 8;
+
+impl Outgoing {
+    /// As in `quorum-svc`: what may be said together is.
+    fn push(&mut self, new: Command) {
+        use ToLearner::{Commit, Ping};
+        let queue = &mut self.commands;
+        match new {
+            Command::Entries { after, upto } => {
+                let last =
+                    queue.iter_mut().rev().find(|c| !matches!(c, Command::Message(Commit(_) | Ping { .. })));
+                match last {
+                    Some(Command::Entries { upto: end, .. }) if *end == after => *end = upto,
+                    _ => queue.push_back(new),
+                }
+            }
+            Command::Message(Commit(zxid)) => {
+                let last = (queue.iter_mut().rev())
+                    .find(|c| !matches!(c, Command::Entries { .. } | Command::Message(Ping { .. })));
+                match last {
+                    Some(Command::Message(Commit(last))) => *last = zxid,
+                    _ => queue.push_back(new),
+                }
+            }
+            Command::Message(Ping { .. }) => {
+                queue.retain(|c| !matches!(c, Command::Message(Ping { .. })));
+                queue.push_back(new);
+            }
+            _ => queue.push_back(new),
+        }
+    }
+}
+
+impl Node {
+    pub(super) fn tell_learner(&mut self, cx: &mut Context, link: LinkId, command: Command) {
+        let Some(process) = &mut self.up else { return };
+        let Some(outgoing) = process.quorum.learners.get_mut(&link) else { return };
+        outgoing.push(command);
+        if !std::mem::replace(&mut outgoing.turn, true) {
+            let at = self.turn_delay(cx);
+            self.schedule(cx, at, NodeEvent::Send { link });
+        }
+    }
+
+    pub(super) fn on_send(&mut self, cx: &mut Context, link: LinkId) {
+        let me = self.end();
+        loop {
+            let Some(process) = &mut self.up else { return };
+            let Some(outgoing) = process.quorum.learners.get_mut(&link) else { return };
+            outgoing.turn = false;
+            if outgoing.snapshot.is_none() && outgoing.commands.is_empty() {
+                return;
+            }
+            if cx.net.in_flight(link, me) >= SEND_QUEUE {
+                outgoing.turn = true;
+                let at = cx.now + 2_000;
+                return self.schedule(cx, at, NodeEvent::Send { link });
+            }
+            if self.send_next(cx, link).is_none() {
+                // It comes back and starts over.
+                cx.close(link, me, None);
+                self.on_link_over(cx, link);
+                if let Some(process) = &mut self.up {
+                    process.quorum.learners.remove(&link);
+                }
+                self.tell_quorum(cx, Input::Disconnected { conn: quorum_core::Conn(link) });
+                return;
+            }
+        }
+    }
+
+    /// `None` if the stream cannot go on.
+    fn send_next(&mut self, cx: &mut Context, link: LinkId) -> Option<()> {
+        let (me, name) = (self.end(), self.name());
+        let process = self.up.as_mut()?;
+        let outgoing = process.quorum.learners.get_mut(&link)?;
+        if let Some(reader) = &mut outgoing.snapshot {
+            let zxid = reader.zxid();
+            let packet = match reader.next_chunk() {
+                Ok(Some(chunk)) => Packet::SnapChunk(chunk),
+                Ok(None) => {
+                    outgoing.snapshot = None;
+                    Packet::SnapEnd
+                }
+                Err(_) => {
+                    outgoing.snapshot = None;
+                    self.snapshot_failed(cx, zxid);
+                    return None;
+                }
+            };
+            cx.send(link, me, packet);
+            return Some(());
+        }
+        match outgoing.commands.pop_front()? {
+            Command::Message(message) => {
+                if let ToLearner::Diff { .. } = message {
+                    cx.stats.count("DIFF");
+                }
+                cx.note(&name, || format!("to learner {link}: {}", crate::text::to_learner(&message)));
+                cx.send(link, me, Packet::ToLearner(message));
+            }
+            Command::Entries { after, upto } => {
+                let entries = process.quorum.view.read_after(after, upto, cx.plan.sizes.batch).ok()?;
+                let last = entries.last()?.zxid;
+                if last < upto {
+                    outgoing.commands.push_front(Command::Entries { after: last, upto });
+                }
+                cx.note(&name, || format!("to learner {link}: PROPOSE {}", crate::text::zxids(&entries)));
+                cx.send(link, me, Packet::ToLearner(ToLearner::Propose { prev: after, entries }));
+            }
+            Command::Snapshot(zxid) => match process.snapshots.read(zxid) {
+                Ok(reader) => {
+                    outgoing.snapshot = Some(reader);
+                    cx.note(&name, || format!("to learner {link}: SNAP {zxid}"));
+                    cx.send(link, me, Packet::SnapStart(zxid));
+                }
+                Err(_) => {
+                    self.snapshot_failed(cx, zxid);
+                    return None;
+                }
+            },
+        }
+        Some(())
+    }
+
+    /// A damaged one no longer counts; the next attempt is made with what is left.
+    fn snapshot_failed(&mut self, cx: &mut Context, zxid: Zxid) {
+        let Some(process) = &self.up else { return };
+        let newest = process.snapshots.latest();
+        if newest != Some(zxid) {
+            self.tell_quorum(cx, Input::SnapshotsLeft { newest });
+        }
+    }
+}

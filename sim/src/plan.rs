@@ -1,0 +1,263 @@
+//! A run as data: everything that was drawn from the seed, so that it can be written down, shortened and run again.
+
+use api::{Ensemble, EnsembleError, Member, Membership, PeerId};
+use serde::{Deserialize, Serialize};
+
+/// One run.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Plan {
+    /// Decides what is not written down here: delays, what clients ask, where a torn write tears.
+    pub seed: u64,
+    /// The nodes; ids are 1, 2, 3 ... in this order.
+    pub members: Vec<MemberPlan>,
+    /// How many clients.
+    pub clients: u32,
+    /// So long clients work and faults happen, in microseconds; then everything is healed.
+    pub active_us: u64,
+    /// Time limits of all nodes.
+    pub timing: Timing,
+    /// Sizes and bounds, mostly far smaller than in production.
+    pub sizes: Sizes,
+    /// What messages take.
+    pub network: Network,
+    /// What an fsync takes, in microseconds.
+    pub fsync_us: (u64, u64),
+    /// What clients do.
+    pub workload: Workload,
+    /// What goes wrong, in order of time.
+    pub faults: Vec<TimedFault>,
+}
+
+/// One node.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct MemberPlan {
+    /// `None` for an observer, else weight and group.
+    pub voter: Option<(u32, u32)>,
+    /// How much faster its clock runs, in millionths; may be negative.
+    pub drift_ppm: i64,
+    /// What its wall clock shows at the beginning, as difference from the true time in milliseconds.
+    pub wall_ms: i64,
+}
+
+/// Time limits, in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Timing {
+    /// See `election_core::Config`.
+    pub finalize_wait: u64,
+    /// See `quorum_core::Config`.
+    pub init_limit: u64,
+    /// See `quorum_core::Config`.
+    pub sync_limit: u64,
+    /// See `quorum_core::Config`.
+    pub ping: u64,
+    /// See `quorum_core::Config`.
+    pub park: u64,
+    /// Time-out of sessions.
+    pub session: u64,
+}
+
+/// Sizes and bounds.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Sizes {
+    /// Of a log segment, in bytes.
+    pub segment: u64,
+    /// Newest entries in memory, in bytes.
+    pub recent: usize,
+    /// Entries of one message or feed item, in bytes.
+    pub batch: usize,
+    /// Requests of a store under way.
+    pub requests: usize,
+    /// The same in bytes.
+    pub request_bytes: usize,
+    /// A snapshot is due after so many entries.
+    pub snapshot_entries: u64,
+    /// Bytes of a piece of a snapshot.
+    pub piece: usize,
+    /// Entries of the log that stay although a snapshot covers them.
+    pub keep_entries: u64,
+    /// A learner that lacks so much more than twice a snapshot gets the snapshot, in bytes.
+    pub snap_slack: u64,
+    /// Unanswered requests that a client sends.
+    pub window: usize,
+}
+
+/// What messages take, in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Network {
+    /// At least.
+    pub min: u64,
+    /// Usually at most.
+    pub max: u64,
+    /// So many of 1,000 take up to `spike`.
+    pub spikes: u64,
+    /// See `spikes`.
+    pub spike: u64,
+    /// A task waits at most so long for its turn.
+    pub turn: u64,
+}
+
+/// What clients do.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Workload {
+    /// Pause between two requests of a client, at most, in microseconds.
+    pub think: u64,
+    /// Most unanswered requests of a client.
+    pub depth: usize,
+    /// How many different znodes.
+    pub znodes: u64,
+    /// Bytes of a value, at most.
+    pub data: u64,
+    /// Share of writes, of 1,000 requests.
+    pub writes: u64,
+    /// Share of syncs and linearizable reads among the others, of 1,000.
+    pub fresh: u64,
+    /// Share of requests that end a session, of 1,000.
+    pub closes: u64,
+    /// So long a caller waits, in milliseconds; 0 for ever.
+    pub deadline: u64,
+}
+
+/// Something that goes wrong.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct TimedFault {
+    /// When, in microseconds from the beginning.
+    pub at: u64,
+    /// What.
+    pub fault: Fault,
+}
+
+/// A node by its id; 0 is whoever leads at that moment, or node 1.
+pub type Target = u32;
+
+/// What goes wrong. `node`, `a` and `b` say to whom, `down` how long a process is away, `lasts` how long something stays
+/// as it is, both in microseconds.
+#[allow(missing_docs, reason = "the fields are described above, and where they mean more at their variant")]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum Fault {
+    /// A process dies.
+    Kill { node: Target, down: u64 },
+    /// A node loses its power: what was not synced survives in part. `table`: the checkpoint is lost with it.
+    PowerCut { node: Target, down: u64, table: bool },
+    /// All nodes lose their power at once.
+    PowerCutAll { down: u64 },
+    /// The power goes at the `step`th change of the disk from now on.
+    PowerCutAtStep { node: Target, step: u64, down: u64 },
+    /// A process dies, and dies again at the `step`th change that its recovery makes.
+    CrashInRecovery { node: Target, step: u64, down: u64 },
+    /// A process stands still.
+    Pause { node: Target, lasts: u64 },
+    /// Nothing gets from one node to another, for each pair; ids above those of the nodes are clients.
+    Partition { blocked: Vec<(u32, u32)>, lasts: u64 },
+    /// The leader is cut off from all others.
+    IsolateLeader { lasts: u64 },
+    /// All connections between two nodes break; each end notices at its own time.
+    Break { a: Target, b: Target },
+    /// What is said from now on over the present connections from `a` to `b` vanishes.
+    BlackHole { a: Target, b: Target },
+    /// Messages from `a` to `b` take so many times longer.
+    Slow { a: Target, b: Target, factor: u64, lasts: u64 },
+    /// Every fsync takes so much longer.
+    SlowDisk { node: Target, delay: u64, lasts: u64 },
+    /// A call to the disk fails: the node stops, and is started again.
+    DiskError { node: Target, op: u8, skip: u32, down: u64 },
+    /// The disk is full for so long.
+    DiskFull { node: Target, lasts: u64 },
+    /// A process dies, and one bit of a file flips while it is down. `file` and `place` choose which.
+    BitFlip { node: Target, file: u64, place: u64, down: u64 },
+    /// A node loses its data directory.
+    Wipe { node: Target, down: u64 },
+    /// A process dies and its checkpoint is lost.
+    LoseTable { node: Target, down: u64 },
+    /// The wall clock jumps.
+    WallJump { node: Target, ms: i64 },
+    /// A node is told to stop: it hands over first.
+    Leave { node: Target, down: u64 },
+}
+
+impl Fault {
+    /// For counts.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Fault::Kill { .. } => "kill",
+            Fault::PowerCut { .. } => "power cut",
+            Fault::PowerCutAll { .. } => "power cut of all",
+            Fault::PowerCutAtStep { .. } => "power cut at a step",
+            Fault::CrashInRecovery { .. } => "crash in recovery",
+            Fault::Pause { .. } => "pause",
+            Fault::Partition { .. } => "partition",
+            Fault::IsolateLeader { .. } => "leader isolated",
+            Fault::Break { .. } => "broken connections",
+            Fault::BlackHole { .. } => "black hole",
+            Fault::Slow { .. } => "slow link",
+            Fault::SlowDisk { .. } => "slow disk",
+            Fault::DiskError { .. } => "disk error",
+            Fault::DiskFull { .. } => "disk full",
+            Fault::BitFlip { .. } => "bit flip",
+            Fault::Wipe { .. } => "wiped disk",
+            Fault::LoseTable { .. } => "lost checkpoint",
+            Fault::WallJump { .. } => "wall clock jump",
+            Fault::Leave { .. } => "hand-over",
+        }
+    }
+}
+
+impl Plan {
+    /// The members as all nodes know them.
+    ///
+    /// # Errors
+    /// If nobody could lead.
+    pub fn ensemble(&self) -> Result<Ensemble, EnsembleError> {
+        Ensemble::new((1..).zip(&self.members).map(|(id, m)| Member {
+            id: PeerId(id),
+            membership: match m.voter {
+                Some((weight, group)) => Membership::Voter { weight, group },
+                None => Membership::Observer,
+            },
+        }))
+    }
+
+    /// Three nodes without faults, with the time limits of production and one idle client: for measuring.
+    #[must_use]
+    pub fn quiet(seed: u64, active_us: u64) -> Plan {
+        Plan {
+            seed,
+            members: vec![MemberPlan { voter: Some((1, 0)), drift_ppm: 0, wall_ms: 0 }; 3],
+            clients: 1,
+            active_us,
+            timing: Timing {
+                finalize_wait: 200,
+                init_limit: 10_000,
+                sync_limit: 1_000,
+                ping: 200,
+                park: 10_000,
+                session: 10_000,
+            },
+            sizes: Sizes {
+                segment: 1 << 20,
+                recent: 1 << 20,
+                batch: 256 << 10,
+                requests: 4096,
+                request_bytes: 16 << 20,
+                snapshot_entries: 10_000,
+                piece: 64 << 10,
+                keep_entries: 1_000,
+                snap_slack: 16 << 20,
+                window: 4096,
+            },
+            network: Network { min: 100, max: 300, spikes: 0, spike: 0, turn: 20 },
+            fsync_us: (300, 1_500),
+            workload: Workload {
+                think: 2_000_000,
+                depth: 1,
+                znodes: 8,
+                data: 100,
+                writes: 500,
+                fresh: 200,
+                closes: 0,
+                deadline: 0,
+            },
+            faults: Vec::new(),
+        }
+    }
+}

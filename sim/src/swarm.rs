@@ -1,0 +1,231 @@
+//! What a seed means. Every seed switches another set of faults on (swarm testing: Groce et al., ISSTA 2012), because
+//! faults of one kind hide those of another.
+
+use crate::plan::{Fault, MemberPlan, Network, Plan, Sizes, TimedFault, Timing, Workload};
+use crate::rng::Rng;
+
+const MS: u64 = 1_000;
+const SECOND: u64 = 1_000_000;
+/// Kinds of faults that [`fault`] makes.
+const KINDS: usize = 19;
+const WIPE: usize = 15;
+
+/// The plan of this seed.
+#[must_use]
+pub fn draw(seed: u64) -> Plan {
+    let mut rng = Rng::new(seed, 1);
+    let timing = timing(&mut rng);
+    let members = members(&mut rng, timing);
+    let clients = rng.between(1, 6) as u32;
+    let active_us = rng.between(8, 40) * SECOND;
+    let network = network(&mut rng, timing);
+    let mut plan = Plan {
+        seed,
+        clients,
+        active_us,
+        timing,
+        sizes: sizes(&mut rng),
+        network,
+        fsync_us: if rng.chance(800) {
+            (50, rng.scale(100, 5 * MS))
+        } else {
+            (MS, rng.scale(2 * MS, 60 * MS))
+        },
+        workload: workload(&mut rng),
+        faults: Vec::new(),
+        members,
+    };
+    // One in ten without any, so that what is wrong without faults is seen as that.
+    if !rng.chance(100) {
+        plan.faults = faults(&mut rng, &plan);
+    }
+    plan
+}
+
+fn timing(rng: &mut Rng) -> Timing {
+    let sync_limit = rng.between(400, 2_000);
+    let ping = sync_limit / rng.between(4, 6);
+    Timing {
+        finalize_wait: rng.between(50, 300),
+        init_limit: sync_limit + rng.between(500, 4_000),
+        sync_limit,
+        ping,
+        park: rng.between(1_000, 6_000),
+        session: rng.between(1_000, 6_000),
+    }
+}
+
+fn members(rng: &mut Rng, timing: Timing) -> Vec<MemberPlan> {
+    let count = [1, 2, 3, 3, 3, 3, 3, 3, 4, 5, 5, 5, 6, 7][rng.index(14)];
+    let drifting = rng.chance(400);
+    // A clock that is too fast must still be slower than a third of the limits allows.
+    let drift = if timing.ping * 4 <= timing.sync_limit { 100_000 } else { 50_000 };
+    let observers = count > 1 && rng.chance(300);
+    let (weights, groups) = (rng.chance(100), count >= 5 && rng.chance(120));
+    let mut members: Vec<MemberPlan> = (0..count)
+        .map(|i| MemberPlan {
+            voter: Some((
+                if weights { rng.between(0, 3) as u32 } else { 1 },
+                if groups { (i % 3) as u32 } else { 0 },
+            )),
+            drift_ppm: if drifting { rng.between(0, 2 * drift) as i64 - drift as i64 } else { 0 },
+            wall_ms: if rng.chance(200) { rng.between(0, 7_200_000) as i64 - 3_600_000 } else { 0 },
+        })
+        .collect();
+    if observers {
+        for member in members.iter_mut().skip(1) {
+            if rng.chance(300) {
+                member.voter = None;
+            }
+        }
+    }
+    if members.iter().all(|m| m.voter.is_none_or(|(weight, _)| weight == 0)) {
+        members[0].voter = Some((1, 0));
+    }
+    members
+}
+
+fn network(rng: &mut Rng, timing: Timing) -> Network {
+    let max = rng.scale(200, 20 * MS);
+    Network {
+        min: max / rng.between(1, 10),
+        max,
+        spikes: if rng.chance(300) { rng.between(1, 30) } else { 0 },
+        spike: timing.sync_limit * MS / rng.between(1, 8),
+        turn: rng.scale(1, 500),
+    }
+}
+
+fn sizes(rng: &mut Rng) -> Sizes {
+    let tiny = rng.chance(600);
+    Sizes {
+        segment: if tiny { rng.between(600, 3_000) } else { 64 << 10 },
+        recent: if rng.chance(500) { rng.between(0, 1_000) as usize } else { 1 << 20 },
+        batch: if rng.chance(500) { rng.between(1, 600) as usize } else { 64 << 10 },
+        requests: if rng.chance(300) { rng.between(2, 12) as usize } else { 256 },
+        request_bytes: if rng.chance(200) { rng.between(600, 3_000) as usize } else { 1 << 20 },
+        snapshot_entries: if rng.chance(800) { rng.between(8, 80) } else { 1_000_000 },
+        piece: rng.scale(64, 64 << 10) as usize,
+        keep_entries: if rng.chance(600) { 0 } else { rng.between(1, 200) },
+        snap_slack: if rng.chance(300) { rng.between(0, 4_000) } else { 16 << 20 },
+        window: if rng.chance(300) { rng.between(1, 4) as usize } else { 256 },
+    }
+}
+
+fn workload(rng: &mut Rng) -> Workload {
+    Workload {
+        think: rng.scale(5 * MS, 400 * MS),
+        depth: if rng.chance(500) { 1 } else { rng.between(2, 10) as usize },
+        znodes: rng.between(1, 12),
+        data: rng.scale(1, 400),
+        writes: rng.between(200, 900),
+        fresh: rng.between(0, 600),
+        closes: if rng.chance(400) { rng.between(1, 40) } else { 0 },
+        deadline: if rng.chance(300) { rng.between(100, 5_000) } else { 0 },
+    }
+}
+
+fn faults(rng: &mut Rng, plan: &Plan) -> Vec<TimedFault> {
+    // Many kinds together, or one or two of them again and again.
+    let mut on: Vec<usize> = (0..KINDS).filter(|_| rng.chance(350)).collect();
+    if rng.chance(400) || on.is_empty() {
+        on = vec![rng.index(KINDS), rng.index(KINDS)];
+    }
+    let pace = rng.scale(300 * MS, 6 * SECOND);
+    let mut faults = Vec::new();
+    let mut at = rng.below(pace);
+    while at < plan.active_us {
+        let kind = on[rng.index(on.len())];
+        match kind {
+            WIPE if plan.members.len() >= 3 && rng.chance(500) => faults.extend(lag_and_wipe(rng, plan, at)),
+            _ => faults.push(TimedFault { at, fault: fault(rng, plan, kind) }),
+        }
+        // Now and then several at once.
+        if !rng.chance(200) {
+            at += rng.between(1, 2 * pace);
+        }
+    }
+    faults
+}
+
+fn fault(rng: &mut Rng, plan: &Plan, kind: usize) -> Fault {
+    let nodes = plan.members.len() as u64;
+    // The leader is the most interesting one.
+    let any = |rng: &mut Rng| if rng.chance(350) { 0 } else { rng.between(1, nodes) as u32 };
+    let node = any(rng);
+    let down = rng.scale(MS, 8 * SECOND);
+    let limit = plan.timing.init_limit.max(plan.timing.session) * MS;
+    let lasts = rng.scale(20 * MS, 2 * limit);
+    match kind {
+        0 => Fault::Kill { node, down },
+        1 => Fault::PowerCut { node, down, table: rng.chance(200) },
+        2 => Fault::PowerCutAll { down },
+        3 => Fault::PowerCutAtStep { node, step: rng.below(40), down },
+        4 => Fault::CrashInRecovery { node, step: rng.below(12), down },
+        5 => Fault::Pause { node, lasts },
+        6 => Fault::Partition { blocked: partition(rng, nodes as u32, plan.clients), lasts },
+        // Long enough for the others to have another one, while the first may still believe in itself.
+        7 => Fault::IsolateLeader { lasts: plan.timing.sync_limit * rng.between(MS, 3 * MS) },
+        8 => Fault::Break { a: node, b: any(rng) },
+        9 => Fault::BlackHole { a: node, b: any(rng) },
+        10 => Fault::Slow { a: node, b: any(rng), factor: rng.scale(2, 200), lasts },
+        11 => Fault::SlowDisk { node, delay: rng.scale(10 * MS, 10 * SECOND), lasts },
+        12 => Fault::DiskError { node, op: rng.below(9) as u8, skip: rng.below(8) as u32, down },
+        13 => Fault::DiskFull { node, lasts },
+        14 => Fault::BitFlip { node, file: rng.draw(), place: rng.draw(), down },
+        WIPE => Fault::Wipe { node, down },
+        16 => Fault::LoseTable { node, down },
+        17 => Fault::WallJump { node, ms: rng.between(0, 7_200_000) as i64 - 3_600_000 },
+        _ => Fault::Leave { node, down },
+    }
+}
+
+/// One node falls behind; when it is back, of two others one is away and one has lost its disk. What the first lacks is
+/// then known to the one that is away alone.
+fn lag_and_wipe(rng: &mut Rng, plan: &Plan, at: u64) -> [TimedFault; 3] {
+    let nodes = plan.members.len() as u32;
+    let first = rng.below(u64::from(nodes)) as u32;
+    let [behind, away, wiped] = [0, 1, 2].map(|i| (first + i) % nodes + 1);
+    let cut = |other: u32| [(behind, other), (other, behind)];
+    let blocked = (1..=nodes).filter(|&n| n != behind).flat_map(cut).collect();
+    let lasts = rng.between(SECOND, 4 * SECOND);
+    let timed = |at, fault| TimedFault { at, fault };
+    [
+        timed(at, Fault::Partition { blocked, lasts }),
+        timed(
+            at + lasts,
+            Fault::Kill { node: away, down: rng.between(10 * MS, plan.timing.init_limit * MS) },
+        ),
+        timed(at + lasts, Fault::Wipe { node: wiped, down: rng.scale(MS, 100 * MS) }),
+    ]
+}
+
+/// Pairs between which nothing passes, in one of the shapes that have brought systems down.
+fn partition(rng: &mut Rng, nodes: u32, clients: u32) -> Vec<(u32, u32)> {
+    let all: Vec<u32> = (1..=nodes + clients).collect();
+    let side: Vec<bool> = all.iter().map(|_| rng.chance(500)).collect();
+    let bridge = rng.between(1, u64::from(nodes)) as u32;
+    let shape = rng.below(6);
+    let pairs = all.iter().flat_map(|&a| all.iter().map(move |&b| (a, b))).filter(|(a, b)| a != b);
+    let of = |a: u32| side[a as usize - 1];
+    let mut drawn = Vec::new();
+    for (a, b) in pairs {
+        let ring = a.abs_diff(b) != 1 && a.abs_diff(b) != nodes - 1;
+        let blocked = match shape {
+            // Two halves, or what one says is not heard by the other.
+            0 => of(a) != of(b),
+            1 => of(a) && !of(b),
+            // Two halves that share one node.
+            2 => of(a) != of(b) && a != bridge && b != bridge,
+            // Each hears only its neighbours.
+            3 => a <= nodes && b <= nodes && ring,
+            // One that can only talk, or only listen.
+            4 => a == bridge,
+            _ => b == bridge,
+        };
+        if blocked {
+            drawn.push((a, b));
+        }
+    }
+    drawn
+}
