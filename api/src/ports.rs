@@ -91,6 +91,8 @@ pub enum FeedItem {
         /// From the request.
         ticket: Ticket,
     },
+    /// Save a snapshot as soon as possible: a learner of this node needs one, and there is none that is sound.
+    SnapshotWanted,
     /// A [`Request::Report`] of some store, delivered because this node leads.
     Report {
         /// Whose.

@@ -132,6 +132,7 @@ impl<Q: Quorum> Driver<Q> {
             snapshot_bytes: 0,
             rewrite: None,
             saving: false,
+            wanted: false,
         };
         Running { driver: self, sinks: HashMap::new(), feed, to_quorum, asks: Vec::new(), tasks, schedule }
             .run()
@@ -178,6 +179,8 @@ struct Schedule {
     rewrite: Option<Vec<Bytes>>,
     /// Whether a snapshot is on its way.
     saving: bool,
+    /// Whether the quorum needs one.
+    wanted: bool,
 }
 
 impl Schedule {
@@ -186,7 +189,8 @@ impl Schedule {
     /// most about as much as writing the log, however large the state is.
     fn snapshot_due(&self, znodes: u64, least_entries: u64, least_bytes: u64) -> bool {
         !self.saving
-            && (self.entries >= least_entries.max(znodes)
+            && (self.wanted
+                || self.entries >= least_entries.max(znodes)
                 || self.log_bytes >= least_bytes.max(self.snapshot_bytes))
     }
 }
@@ -321,6 +325,7 @@ impl<Q: Quorum> Running<Q> {
                 let since = if before.epoch() == after.epoch() { before.counter() } else { 0 };
                 self.schedule.entries += u64::from(after.counter() - since);
             }
+            FromQuorum::SnapshotWanted => self.schedule.wanted = true,
             FromQuorum::State { state, pieces } => {
                 let now = self.now();
                 self.driver.server.replace_state(now, *state);
@@ -453,6 +458,7 @@ impl<Q: Quorum> Running<Q> {
             self.schedule.entries = 0;
             self.schedule.log_bytes = 0;
             self.schedule.saving = true;
+            self.schedule.wanted = false;
             let (pieces, rest) = mpsc::channel(PIECES_AHEAD);
             let (quorum, zxid) = (self.driver.quorum.clone(), changes.header.applied);
             self.tasks.spawn(async move {

@@ -28,6 +28,8 @@ pub(crate) enum FromQuorum {
         /// How much the entries among them weigh in the log, in bytes.
         log_bytes: u64,
     },
+    /// A snapshot is to be saved now.
+    SnapshotWanted,
     /// A snapshot that takes the place of the state.
     State {
         /// Checked against its digest.
@@ -58,6 +60,12 @@ pub(crate) async fn read_feed<Q: Quorum>(
                 FeedItem::Refused { ticket, why } => Feed::Refused { ticket, why },
                 FeedItem::Lost { ticket } => Feed::Lost(ticket),
                 FeedItem::Report { report, .. } => Feed::Report(report),
+                FeedItem::SnapshotWanted => {
+                    if driver.send(FromQuorum::SnapshotWanted).await.is_err() {
+                        return Ok(());
+                    }
+                    continue;
+                }
                 FeedItem::SnapshotStart { zxid } => {
                     snapshot = Some(Incoming::new(zxid));
                     continue;

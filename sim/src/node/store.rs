@@ -40,6 +40,8 @@ pub(crate) struct StoreShell {
     job: Option<Job>,
     rewrite: Option<Table>,
     saving: Option<SnapshotWriter>,
+    /// The quorum needs a snapshot.
+    wanted: bool,
     entries: u64,
 }
 
@@ -58,6 +60,7 @@ impl StoreShell {
             job: None,
             rewrite: None,
             saving: None,
+            wanted: false,
             entries: 0,
         }
     }
@@ -188,6 +191,10 @@ impl Node {
                     store.heard.insert(SessionId(u64::from_be_bytes(*id)), now);
                 }
                 Feed::Report(report)
+            }
+            FeedItem::SnapshotWanted => {
+                store.wanted = true;
+                return;
             }
             // The driver never makes these: the feed does.
             FeedItem::Committed(_)
@@ -361,11 +368,12 @@ impl Node {
         store.job = if let Some(table) = store.rewrite.take() {
             Some(Job::Rewrite(table))
         } else {
-            let export = store.entries >= cx.plan.sizes.snapshot_entries;
+            let export = store.entries >= cx.plan.sizes.snapshot_entries || store.wanted;
             if !export && store.server.state().dirty_len() == 0 {
                 return;
             }
             store.entries = if export { 0 } else { store.entries };
+            store.wanted &= !export;
             Some(Job::Checkpoint { changes: store.server.take_dirty(), export })
         };
         let at = cx.now + cx.rng.between(100, 50_000);

@@ -58,6 +58,7 @@ fn schedule(now: Instant) -> Schedule {
         snapshot_bytes: 0,
         rewrite: None,
         saving: false,
+        wanted: false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::ports::Role;
+use api::ports::{FeedItem, Role};
 use api::{Epoch, Zxid};
 use quorum_core::Input;
 
@@ -587,4 +587,27 @@ fn s14_a_snapshot_is_sent_where_the_entries_would_be_much_more() {
     w.elect(3, &[2]);
     w.settle();
     assert_eq!((w.nodes[&2].base, w.status(2).last), (Zxid::ZERO, w.status(3).last));
+}
+
+#[test]
+fn a_leader_without_a_sound_snapshot_has_its_store_save_one() {
+    let mut w = World::new(3, 0);
+    w.preload(1, z(1, 4), &[(1, 6)]);
+    w.preload(2, z(1, 4), &[(1, 6)]);
+    w.crash(3);
+    w.elect(2, &[1, 2]);
+    w.settle();
+    // Its only snapshot is found damaged, and nothing new is written.
+    w.input(2, Input::SnapshotsLeft { newest: None });
+    w.restart(3);
+    w.settle();
+    w.elect(2, &[3]);
+    w.settle();
+    assert!(!w.serving(3));
+    assert!(w.nodes[&2].told.contains(&FeedItem::SnapshotWanted));
+    w.save_snapshot(2);
+    w.settle();
+    w.elect(2, &[3]);
+    w.settle();
+    assert!(w.serving(3));
 }

@@ -23,7 +23,7 @@ pub(super) fn check(
     for entry in carried_out {
         sessions.entry(entry.session).or_default().push(entry);
     }
-    let mut clients: HashMap<u32, Vec<usize>> = HashMap::new();
+    let mut clients: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (index, operation) in history.operations.iter().enumerate() {
         if matches!(operation.call, Call::Write(_)) {
             clients.entry(operation.client).or_default().push(index);
@@ -31,11 +31,19 @@ pub(super) fn check(
     }
     let owners = owners(history);
     let mut used = HashSet::new();
-    for (session, entries) in sessions {
-        let owner = session
+    let known = |session: Option<SessionId>, entries: &[&CarriedOut<'_>]| {
+        session
             .and_then(|s| owners.get(&s).copied())
             .or_else(|| entries.iter().find_map(|e| Some(history.operations[e.operation?].client)))
-            .or_else(|| entries.iter().find_map(|e| asked_by_anybody(history, session, e)));
+    };
+    // Whoever got an answer in a session owns it. Sessions in which nobody got one are left for the end, when it is clear
+    // which calls are left.
+    let (owned, orphaned): (Vec<_>, Vec<_>) =
+        sessions.into_iter().partition(|(session, entries)| known(*session, entries).is_some());
+    for (session, entries) in owned.into_iter().chain(orphaned) {
+        let fits = |calls: &Vec<usize>| fits(history, session, &entries, calls, &used);
+        let owner = known(session, &entries)
+            .or_else(|| clients.iter().find(|(_, calls)| fits(calls)).map(|(&client, _)| client));
         let calls = owner.and_then(|client| clients.get(&client)).map_or(&[][..], Vec::as_slice);
         let mut matching = Matching { history, session, calls, next: 0, used: &mut used, floors, findings };
         for entry in entries {
@@ -50,8 +58,27 @@ fn owners(history: &History) -> HashMap<SessionId, u32> {
     history.operations.iter().filter_map(|o| Some((o.session?, o.client))).collect()
 }
 
-fn asked_by_anybody(history: &History, session: Option<SessionId>, entry: &CarriedOut<'_>) -> Option<u32> {
-    history.operations.iter().find(|o| same(o, session, entry)).map(|o| o.client)
+/// Whether all these entries can be calls of unknown outcome among `calls`, in this order.
+fn fits(
+    history: &History,
+    session: Option<SessionId>,
+    entries: &[&CarriedOut<'_>],
+    calls: &[usize],
+    used: &HashSet<usize>,
+) -> bool {
+    let mut rest = calls.iter();
+    entries.iter().all(|entry| rest.any(|&index| is_free(history, session, entry, index, used)))
+}
+
+fn is_free(
+    history: &History,
+    session: Option<SessionId>,
+    entry: &CarriedOut<'_>,
+    index: usize,
+    used: &HashSet<usize>,
+) -> bool {
+    let operation = &history.operations[index];
+    operation.outcome == Outcome::Unknown && same(operation, session, entry) && !used.contains(&index)
 }
 
 fn same(operation: &Operation, session: Option<SessionId>, entry: &CarriedOut<'_>) -> bool {
@@ -87,12 +114,7 @@ impl Matching<'_, '_, '_> {
             }
             return;
         }
-        let free = |&index: &usize| {
-            let operation = &self.history.operations[index];
-            operation.outcome == Outcome::Unknown
-                && same(operation, self.session, entry)
-                && !self.used.contains(&index)
-        };
+        let free = |&index: &usize| is_free(self.history, self.session, entry, index, self.used);
         let rest = self.calls.get(self.next..).unwrap_or_default();
         match rest.iter().position(free) {
             Some(place) => {
@@ -129,6 +151,7 @@ impl Matching<'_, '_, '_> {
             _ if self.used.contains(&index) => format!("carried out twice, the second time at {zxid}"),
             _ => format!("carried out at {zxid}, behind a write that was called after it in its session"),
         };
-        self.findings.report(Rule::AtMostOnce, index, || why);
+        let session = self.session.map_or("no session".to_owned(), |s| format!("session {s}"));
+        self.findings.report(Rule::AtMostOnce, index, || format!("{why}, by {session}"));
     }
 }
