@@ -153,7 +153,11 @@ impl Division {
             Write::Multi(parts) => {
                 for part in parts {
                     match part {
-                        MultiOp::Create(c) => create(self, c),
+                        MultiOp::Create(c) => {
+                            create(self, c);
+                            // It was there for the parts behind this one, also if one of them failed.
+                            self.note(&c.path, called).creates += usize::from(failed);
+                        }
                         MultiOp::Delete { path, .. } => delete(self, path),
                         MultiOp::Set { path, .. } | MultiOp::Check { path, .. } => {
                             self.note(path, called);

@@ -254,6 +254,22 @@ fn a_delete_that_failed_ties_the_children_to_their_parent() {
 }
 
 #[test]
+fn what_a_multi_made_is_there_for_its_later_parts_although_it_fails() {
+    let create = |name| api::Create { path: path(name), data: "x".into(), mode: api::CreateMode::default() };
+    let multi = Write::Multi(vec![
+        MultiOp::Create(create("/a")),
+        MultiOp::Create(create("/a/b")),
+        MultiOp::Check { path: path("/c"), version: None },
+    ]);
+    let log = writes(&[multi]);
+    let history = asked(&log);
+    let failed =
+        |o: &Outcome| matches!(o, Outcome::Written { result: Err(OpError::Multi { index: 2, .. }), .. });
+    assert!(failed(&history.operations[0].outcome), "{:?}", history.operations[0].outcome);
+    assert_eq!(check_linearizable(&history, STEPS_MAX).unwrap().undecided, 0);
+}
+
+#[test]
 fn a_search_that_is_given_up_is_undecided_and_not_passed() {
     // Nobody can say which of these came before which, nor that none did.
     let mut operations: Vec<Operation> = (0..30)
