@@ -46,6 +46,10 @@ pub struct Stats {
     pub commits: u64,
     /// From the end of all faults until the ensemble had come to rest, at most, in microseconds.
     pub settle_max_us: u64,
+    /// Groups of znodes whose histories were searched for an order that trusts no zxid.
+    pub searched: u64,
+    /// Of these, given up because the search became too long.
+    pub undecided: u64,
     /// Everything else, by name.
     pub counts: BTreeMap<&'static str, u64>,
     /// Faults by kind.
@@ -66,6 +70,8 @@ impl Stats {
         self.reigns += other.reigns;
         self.commits += other.commits;
         self.settle_max_us = self.settle_max_us.max(other.settle_max_us);
+        self.searched += other.searched;
+        self.undecided += other.undecided;
         for (name, count) in &other.counts {
             *self.counts.entry(name).or_default() += count;
         }
@@ -84,6 +90,7 @@ impl fmt::Display for Stats {
         writeln!(f, "reigns            {}", self.reigns)?;
         writeln!(f, "commits           {}", self.commits)?;
         writeln!(f, "at rest within    {:.1} s", self.settle_max_us as f64 / 1e6)?;
+        writeln!(f, "searched          {} groups of znodes, {} undecided", self.searched, self.undecided)?;
         let list = |map: &BTreeMap<&str, u64>| {
             map.iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ")
         };

@@ -87,10 +87,17 @@ pub(crate) fn sweep(args: &Args) -> anyhow::Result<bool> {
 }
 
 fn progress(sum: &Stats, began: Instant) {
-    if std::io::stderr().is_terminal() && sum.runs.is_multiple_of(10) {
+    let terminal = std::io::stderr().is_terminal();
+    if sum.runs.is_multiple_of(if terminal { 10 } else { 500 }) {
         let hours = sum.simulated_us as f64 / 3.6e9;
         let seconds = began.elapsed().as_secs();
-        eprint!("\r{} runs, {hours:.2} simulated hours, {} commits, {seconds} s ", sum.runs, sum.commits);
+        let line =
+            format!("{} runs, {hours:.2} simulated hours, {} commits, {seconds} s", sum.runs, sum.commits);
+        if terminal {
+            eprint!("\r{line} ")
+        } else {
+            eprintln!("{line}")
+        }
         // Only for the eye.
         let _ = std::io::stderr().flush();
     }
