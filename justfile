@@ -20,3 +20,19 @@ cores:
 # Whole ensembles of real processes.
 ensemble *ARGS:
     cargo test -p quorate --test ensemble -- {{ARGS}}
+
+# Whole ensembles in simulated time, under faults drawn from seeds.
+sim *ARGS:
+    cargo run --release -p sim -- {{ARGS}}
+
+# Whether the simulator finds what it should.
+mutants *ARGS:
+    cargo run --release -p sim --features mutants -- --mutants {{ARGS}}
+
+# Every state of small ensembles.
+explore *ARGS:
+    cargo run --release -p explore -- {{ARGS}}
+
+# Real processes under real faults.
+torture *ARGS:
+    cargo run --release -p torture -- {{ARGS}}
