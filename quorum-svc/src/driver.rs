@@ -44,6 +44,8 @@ pub(crate) enum Event {
         feed: FeedQueue,
     },
     Status(oneshot::Sender<QuorumStatus>),
+    /// See [`Task::Forsake`].
+    Forsaken,
     /// See [`Input::Leave`]; answered when it is done.
     Leave(oneshot::Sender<()>),
 }
@@ -122,6 +124,8 @@ pub(crate) struct Driver<E> {
     pub(crate) learner_side: LearnerSide,
     pub(crate) addresses: BTreeMap<PeerId, String>,
     pub(crate) shutdown: CancellationToken,
+    /// There are others from whom this node can heal.
+    pub(crate) may_heal: bool,
     pub(crate) state: State,
 }
 
@@ -264,6 +268,7 @@ impl<E: Election> Driver<E> {
                 // The asker may have gone.
                 let _ = reply.send(self.core.status());
             }
+            Event::Forsaken => self.to_disk(Task::Forsake { may_heal: self.may_heal }),
             Event::Leave(reply) if self.state.left => {
                 let _ = reply.send(());
             }

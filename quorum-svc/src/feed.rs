@@ -6,6 +6,7 @@ use api::Zxid;
 use api::ports::{Feed, FeedItem, PortClosed};
 use quorum_log::{ReadError, SnapshotError, SnapshotReader, Snapshots};
 
+use crate::driver::{Event, Links};
 use crate::leader_link::blocking;
 use crate::outbox::{Item, Outbox};
 use crate::view::LogView;
@@ -46,11 +47,18 @@ pub struct LogFeed {
     snapshot: Option<SnapshotReader>,
     view: LogView,
     snapshots: Snapshots,
+    links: Links,
 }
 
 impl LogFeed {
-    pub(crate) fn new(queue: FeedQueue, after: Zxid, view: LogView, snapshots: Snapshots) -> LogFeed {
-        LogFeed { queue, tells: VecDeque::new(), position: after, snapshot: None, view, snapshots }
+    pub(crate) fn new(
+        queue: FeedQueue,
+        after: Zxid,
+        view: LogView,
+        snapshots: Snapshots,
+        links: Links,
+    ) -> LogFeed {
+        LogFeed { queue, tells: VecDeque::new(), position: after, snapshot: None, view, snapshots, links }
     }
 
     /// Reads towards `upto`; empty when it is reached.
@@ -81,6 +89,11 @@ impl LogFeed {
         loop {
             let zxid = self.snapshots.latest().unwrap_or(Zxid::ZERO);
             tracing::info!(store = %self.position, snapshot = %zxid, "the store starts over from a snapshot");
+            if zxid == Zxid::ZERO && !self.view.contains(zxid) {
+                // Not even an empty state connects to the log.
+                self.links.send(Event::Forsaken).await;
+                return Err(PortClosed("no snapshot is left from which the log could go on".into()));
+            }
             if zxid == Zxid::ZERO {
                 self.position = zxid;
                 return Ok(vec![FeedItem::SnapshotStart { zxid }, FeedItem::SnapshotEnd]);

@@ -54,7 +54,7 @@ impl Quorum for Handle {
         if !self.links.send(Event::Attach { feed: feed.clone() }).await {
             return Err(stopped());
         }
-        Ok(LogFeed::new(feed, after, self.view.clone(), self.snapshots.clone()))
+        Ok(LogFeed::new(feed, after, self.view.clone(), self.snapshots.clone(), self.links.clone()))
     }
 
     async fn request(&self, batch: Vec<Request>) -> Result<(), PortClosed> {

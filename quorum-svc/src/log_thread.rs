@@ -21,6 +21,12 @@ pub(crate) enum Task {
     /// The log starts anew behind a snapshot.
     Reset(Zxid),
     Purge(Zxid),
+    /// The beginning of the log is purged and no sound snapshot is left, so nobody can tell the store what the state is.
+    /// Notes that this node has lost what it promised to keep, so that it heals from its leader when it is started again,
+    /// if there are others; then stops.
+    Forsake {
+        may_heal: bool,
+    },
 }
 
 /// The disk failed. The node stops: what was asked for last may or may not be on it (never try an fsync again).
@@ -35,6 +41,11 @@ pub(crate) enum DiskFailure {
     /// Of the snapshots.
     #[error(transparent)]
     Snapshots(#[from] SnapshotError),
+    /// See [`Task::Forsake`].
+    #[error(
+        "the store needs a state from before the beginning of the log, and no sound snapshot is left; {0}"
+    )]
+    Forsaken(&'static str),
 }
 
 /// The driver's end. Dropping `tasks` ends the thread, once it has done what it was given.
@@ -105,6 +116,17 @@ fn run(
                         Err(error) => return Err(error.into()),
                     }
                     report(Input::SnapshotInstalled);
+                }
+                Task::Forsake { may_heal: true } => {
+                    epochs.store(Epochs { damaged: true, ..epochs.epochs() })?;
+                    return Err(DiskFailure::Forsaken(
+                        "check the disk, and start the node again: it heals from its leader",
+                    ));
+                }
+                Task::Forsake { may_heal: false } => {
+                    return Err(DiskFailure::Forsaken(
+                        "there is no other voter to heal from: restore the data directory from a backup",
+                    ));
                 }
                 Task::Purge(upto) => {
                     log.purge(upto)?;

@@ -172,6 +172,7 @@ impl<E: Election> QuorumService<E> {
             learner_side,
             addresses: config.addresses,
             shutdown,
+            may_heal: options.may_heal,
             state: State::default(),
         };
         Ok(QuorumService { _data_dir: data_dir, driver, handle, links, tasks, stop_links, ensemble, me })

@@ -109,8 +109,10 @@ impl World {
             }
             Fault::LoseTable { node, down } => {
                 let node = self.target(node);
-                self.crash(node, false, Crash::ProcessOnly, down);
-                self.nodes[node].table = None;
+                if self.nodes[node].can_restore() {
+                    self.crash(node, false, Crash::ProcessOnly, down);
+                    self.nodes[node].table = None;
+                }
             }
             Fault::WallJump { node, ms } => {
                 let node = self.target(node);

@@ -174,6 +174,12 @@ impl Ensemble {
         self.extra.insert(id, child);
     }
 
+    /// Waits until a node that was started by hand has ended by itself.
+    pub(crate) fn reap(&mut self, id: usize) {
+        let mut child = self.extra.remove(&id).expect("a node that was started by hand");
+        assert!(!child.wait().unwrap().success(), "it failed");
+    }
+
     /// Whether this process of a node has ended; one of ours is reaped.
     pub(crate) fn gone(&mut self, id: usize, pid: u32) -> bool {
         if let Some(child) = self.extra.get_mut(&id).filter(|child| child.id() == pid)

@@ -112,10 +112,14 @@ impl Storage {
             other => other?,
         };
         settle_received(&mut log, &snapshots)?;
-        if epochs.epochs().damaged
-            && let Some(snapshot) = snapshots.latest().filter(|&s| s > log.history().last())
-        {
-            log.reset(snapshot)?;
+        if epochs.epochs().damaged {
+            match snapshots.latest() {
+                Some(snapshot) if snapshot > log.history().last() => log.reset(snapshot)?,
+                Some(_) => {}
+                // A log without its beginning is worth nothing without a snapshot.
+                None if log.history().base() > Zxid::ZERO => log.reset(Zxid::ZERO)?,
+                None => {}
+            }
         }
         let promises = reconcile(&log, &epochs, &snapshots)?;
         Ok(Storage { data_dir, log, epochs, snapshots, snapshot_report, salvaged, promises })

@@ -15,6 +15,8 @@ pub(crate) enum Task {
     Truncate(Zxid),
     Reset(Zxid),
     Purge(Zxid),
+    /// No sound snapshot is left, and the log has no beginning: see the log thread of `quorum-svc`.
+    Forsake,
 }
 
 pub(crate) struct LogThread {
@@ -101,6 +103,14 @@ impl Node {
                     Err(error) => return Err(error.into()),
                 }
                 Input::SnapshotInstalled
+            }
+            Some(Task::Forsake) => {
+                let shadow = &mut cx.ghost.disks[index];
+                if !shadow.impaired {
+                    (shadow.impaired, shadow.had) = (true, Some((shadow.history.clone(), shadow.current)));
+                }
+                thread.epochs.store(Epochs { damaged: true, ..thread.epochs.epochs() })?;
+                return Err(Stop::Disk("no sound snapshot is left".into()));
             }
             Some(Task::Purge(upto)) => {
                 thread.log.purge(upto)?;

@@ -11,6 +11,7 @@ use quorum_log::{ReadError, SnapshotError, SnapshotReader, SnapshotWriter};
 use store_core::server::{self, Ask, Committed, ConnId, Feed, Input, Open, Output, ToClient};
 use store_core::{Changes, Server, State};
 
+use super::disk::Task;
 use super::quorum::{Tell, snap_before};
 use super::table::Table;
 use super::{Armed, ByLink, Node, Stop};
@@ -205,12 +206,22 @@ impl Node {
         store.server.handle(now, Input::Feed(feed));
     }
 
+    /// Whether log and snapshots have the whole state, so that the table may be lost.
+    pub(crate) fn can_restore(&self) -> bool {
+        self.up.as_ref().is_some_and(|p| p.snapshots.latest().is_some() || p.quorum.view.contains(Zxid::ZERO))
+    }
+
     /// The store's state does not connect to the log: it gets a whole one.
     fn start_over(&mut self, cx: &mut Context) -> Result<bool, Stop> {
         loop {
             let Some(process) = &mut self.up else { return Ok(false) };
             let zxid = process.snapshots.latest().unwrap_or(Zxid::ZERO);
             cx.stats.count("stores started over");
+            if zxid == Zxid::ZERO && !process.quorum.view.contains(zxid) {
+                cx.stats.count("no snapshot left");
+                process.quorum.tells.clear();
+                return self.ask_disk(cx, Task::Forsake).map(|()| false);
+            }
             if zxid == Zxid::ZERO {
                 process.store.position = zxid;
                 self.replace_state(cx, State::default(), Table::new());
