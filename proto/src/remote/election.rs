@@ -6,7 +6,7 @@ use api::{
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
 use super::{Neighbour, NoLink};
 use crate::{
@@ -120,7 +120,7 @@ async fn run(election: Neighbour, mut calls: mpsc::Receiver<Call>) {
         };
         match link.carry(&mut wish, &mut calls).await {
             Carried::Broken(why) => tracing::warn!("the link to the election service broke: {why}"),
-            Carried::NobodyCalls => return,
+            Carried::Over => return,
         }
     }
 }
@@ -131,8 +131,10 @@ struct Link {
 }
 
 enum Carried {
+    /// There may be another one. With the reason.
     Broken(String),
-    NobodyCalls,
+    /// Nobody calls any more, or another quorum has taken this one's place.
+    Over,
 }
 
 impl Link {
@@ -161,7 +163,7 @@ impl Link {
                         wish.take(call);
                         say = wish.to_wire();
                     }
-                    None => return Carried::NobodyCalls,
+                    None => return Carried::Over,
                 },
                 answer = self.answers.message() => match answer {
                     Ok(Some(answer)) => {
@@ -170,6 +172,10 @@ impl Link {
                         }
                     }
                     Ok(None) => return Carried::Broken("the election has stopped".into()),
+                    Err(status) if status.code() == Code::Aborted => {
+                        tracing::error!("the election service ends the link: {}", status.message());
+                        return Carried::Over;
+                    }
                     Err(status) => return Carried::Broken(status.message().to_owned()),
                 },
             }

@@ -12,7 +12,7 @@ use api::{
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Streaming, transport::Channel};
+use tonic::{Code, Streaming, transport::Channel};
 
 use super::{
     Neighbour, NoLink,
@@ -202,8 +202,10 @@ impl Task {
             };
             // Taken back when this link ends, however it does.
             let _linked = Linked::new(&shared, link.channel.clone());
-            let why = self.carry(link).await;
-            tracing::warn!("the link to the quorum service broke: {why}");
+            match self.carry(link).await {
+                End::Broken(why) => tracing::warn!("the link to the quorum service broke: {why}"),
+                End::Over => return,
+            }
         }
     }
 
@@ -234,8 +236,8 @@ impl Task {
         }
     }
 
-    /// Carries requests there and the feed back until the link breaks, and returns why.
-    async fn carry(&mut self, link: Link) -> String {
+    /// Carries requests there and the feed back until the link ends.
+    async fn carry(&mut self, link: Link) -> End {
         lock(&self.tickets).linked(link.last_ticket);
         let (parked, tickets) = (self.parked.take(), self.tickets.clone());
         let requests = Requests {
@@ -253,9 +255,23 @@ impl Task {
             snapshot: None,
         };
         tokio::select! {
-            why = reader.run() => why,
-            why = requests.run(parked) => why,
+            end = reader.run() => end,
+            end = requests.run(parked) => end,
         }
+    }
+}
+
+/// How a link ends.
+enum End {
+    /// There may be another one. With the reason.
+    Broken(String),
+    /// This store is gone, or another one has taken its place.
+    Over,
+}
+
+impl End {
+    fn broken(why: impl ToString) -> End {
+        End::Broken(why.to_string())
     }
 }
 
@@ -269,14 +285,14 @@ struct Requests<'a> {
 
 impl Requests<'_> {
     /// May be dropped at any time: what was taken is in the tickets, or refused, before anything is awaited.
-    async fn run(self, parked: Vec<Request>) -> String {
+    async fn run(self, parked: Vec<Request>) -> End {
         let mut batch = parked;
         loop {
-            let Ok(room) = self.feed.reserve().await else { return "the store is gone".into() };
+            let Ok(room) = self.feed.reserve().await else { return End::Over };
             if batch.is_empty() {
                 match self.queue.recv().await {
                     Some(next) => batch = next,
-                    None => return "the store is gone".into(),
+                    None => return End::Over,
                 }
             }
             let refused: Vec<FeedItem> =
@@ -293,7 +309,7 @@ impl Requests<'_> {
             for requests in pieces(std::mem::take(&mut batch)) {
                 let kind = store_message::Kind::Requests(internal::Requests { requests });
                 if self.to_quorum.send(internal::StoreMessage { kind: Some(kind) }).await.is_err() {
-                    return "it takes no more requests".into();
+                    return End::broken("it takes no more requests");
                 }
             }
         }
@@ -313,16 +329,20 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// May be dropped at any time: what was taken from the stream is in the feed before anything is awaited.
-    async fn run(mut self) -> String {
+    async fn run(mut self) -> End {
         loop {
-            let Ok(room) = self.feed.reserve().await else { return "the store is gone".into() };
+            let Ok(room) = self.feed.reserve().await else { return End::Over };
             let message = match self.stream.message().await {
                 Ok(Some(message)) => message,
-                Ok(None) => return "the quorum has stopped".into(),
-                Err(status) => return status.message().to_owned(),
+                Ok(None) => return End::broken("the quorum has stopped"),
+                Err(status) if status.code() == Code::Aborted => {
+                    tracing::error!("the quorum service ends the link: {}", status.message());
+                    return End::Over;
+                }
+                Err(status) => return End::broken(status.message()),
             };
             let Some(feed_message::Kind::Items(items)) = message.kind else {
-                return "it says what this version does not know".into();
+                return End::broken("it says what this version does not know");
             };
             match items.items.into_iter().map(item).collect::<Result<Vec<FeedItem>, _>>() {
                 Ok(items) => {
@@ -330,7 +350,7 @@ impl Reader<'_> {
                     let mut tickets = lock(self.tickets);
                     room.send(items.into_iter().filter_map(|item| tickets.back(item)).collect());
                 }
-                Err(malformed) => return malformed.to_string(),
+                Err(malformed) => return End::broken(malformed),
             }
         }
     }

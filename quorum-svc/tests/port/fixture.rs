@@ -116,19 +116,31 @@ pub(crate) struct Store<F> {
     pub(crate) feed: F,
     pub(crate) entries: Vec<Entry>,
     pub(crate) snapshot: Option<(Zxid, Vec<u8>)>,
+    /// Where each barrier came.
+    pub(crate) barriers: BTreeMap<u64, Zxid>,
     after: Zxid,
 }
 
 impl<F: Feed> Store<F> {
     pub(crate) async fn attach<Q: Quorum<Feed = F>>(port: &Q, after: Zxid) -> Store<F> {
         let feed = soon(port.attach(after)).await.unwrap();
-        Store { feed, entries: Vec::new(), snapshot: None, after }
+        Store { feed, entries: Vec::new(), snapshot: None, barriers: BTreeMap::new(), after }
     }
 
     /// Reads until so many entries with a payload have come.
     pub(crate) async fn read(&mut self, count: usize) {
         soon(async {
             while self.tickets_of_all() < count {
+                self.step().await;
+            }
+        })
+        .await;
+    }
+
+    /// Reads until this barrier has come.
+    pub(crate) async fn pass_barrier(&mut self, ticket: u64) {
+        soon(async {
+            while !self.barriers.contains_key(&ticket) {
                 self.step().await;
             }
         })
@@ -160,6 +172,9 @@ impl<F: Feed> Store<F> {
                     self.entries.clear();
                     self.snapshot = Some((*zxid, Vec::new()));
                 }
+                FeedItem::Barrier { ticket } => {
+                    assert_eq!(self.barriers.insert(ticket.0, self.last()), None, "a barrier comes once");
+                }
                 FeedItem::SnapshotChunk(chunk) => self.snapshot.as_mut().unwrap().1.extend_from_slice(chunk),
                 _ => {}
             }
@@ -184,7 +199,11 @@ impl<F: Feed> Store<F> {
 }
 
 pub(crate) fn submit(ticket: u64) -> Request {
-    Request::Submit { ticket: Ticket(ticket), payload: Bytes::from(format!("{ticket}:{}", "x".repeat(200))) }
+    Request::Submit { ticket: Ticket(ticket), payload: payload(ticket) }
+}
+
+pub(crate) fn payload(ticket: u64) -> Bytes {
+    Bytes::from(format!("{ticket}:{}", "x".repeat(200)))
 }
 
 pub(crate) fn barrier(ticket: u64) -> Request {

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use api::ports::{Chunks, FeedItem, Quorum, Refusal, Role};
-use api::{PeerId, Ticket, Zxid};
+use api::{PeerId, Zxid};
 use bytes::Bytes;
 use proto::internal::{self, quorum_port_client::QuorumPortClient, snapshot_message, store_message};
 use proto::ports::request_to_wire;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::fixture::{Node, PARK, REQUESTS_MAX, Store, barrier, soon, submit};
+use crate::fixture::{Node, PARK, REQUESTS_MAX, Store, barrier, payload, soon, submit};
 
 #[tokio::test]
 async fn a_quorum_that_is_restarted_goes_on_with_the_feed_where_it_was() {
@@ -44,45 +44,60 @@ async fn whatever_was_under_way_is_lost_or_comes_back_and_never_both() {
     let mut node = Node::start(true).await;
     let port = node.remote();
     let mut store = Store::attach(&port, Zxid::ZERO).await;
-    let (mut next, mut lost) = (1, BTreeSet::new());
-    let mut seen = 0;
+    let (mut next, mut fates) = (1, Fates::default());
     for _ in 0..5 {
         port.request((next..next + 300).map(submit).collect()).await.unwrap();
         next += 300;
-        // Some of them have come back and some have not.
+        // Until the fate of some is known; of others it is not.
+        let known = store.tickets().len() + fates.len();
         soon(async {
-            while store.tickets().len() < seen + 5 {
-                note(&store.step().await, &mut lost);
+            while store.tickets().len() + fates.len() < known + 5 {
+                fates.note(&store.step().await);
             }
         })
         .await;
-        seen = store.tickets().len();
         node = node.restart(async {}).await;
     }
     port.request(vec![submit(next)]).await.unwrap();
     soon(async {
         while store.tickets().last() != Some(&next) {
-            note(&store.step().await, &mut lost);
+            fates.note(&store.step().await);
         }
     })
     .await;
     let answered: BTreeSet<u64> = store.tickets().into_iter().collect();
     assert_eq!(answered.len(), store.tickets().len(), "none twice");
-    assert!(answered.is_disjoint(&lost), "what was told as lost is not told again");
-    assert_eq!(answered.union(&lost).copied().collect::<BTreeSet<u64>>(), (1..=next).collect());
-    // Those that were lost may stand in the log all the same; nothing does twice.
-    let payloads: BTreeSet<&Bytes> =
-        store.entries.iter().filter(|e| !e.is_marker()).map(|e| &e.payload).collect();
-    assert_eq!(payloads.len(), store.entries.iter().filter(|e| !e.is_marker()).count());
+    let all: Vec<u64> = answered.iter().chain(&fates.lost).chain(&fates.refused).copied().collect();
+    assert_eq!(all.len() as u64, next, "each has one fate");
+    assert_eq!(all.into_iter().collect::<BTreeSet<u64>>(), (1..=next).collect());
+    // What was lost may stand in the log all the same; but nothing does twice, and nothing that was refused.
+    let logged: Vec<&Bytes> = store.entries.iter().filter(|e| !e.is_marker()).map(|e| &e.payload).collect();
+    assert_eq!(logged.iter().collect::<BTreeSet<_>>().len(), logged.len());
+    assert!(!fates.refused.iter().any(|&ticket| logged.contains(&&payload(ticket))));
 }
 
-fn note(items: &[FeedItem], lost: &mut BTreeSet<u64>) {
-    for item in items {
-        match item {
-            FeedItem::Lost { ticket } => assert!(lost.insert(ticket.0), "{ticket:?} twice"),
-            FeedItem::Refused { .. } => panic!("{item:?}"),
-            _ => {}
+/// What became of requests that were not answered.
+#[derive(Default)]
+struct Fates {
+    lost: BTreeSet<u64>,
+    refused: BTreeSet<u64>,
+}
+
+impl Fates {
+    fn note(&mut self, items: &[FeedItem]) {
+        for item in items {
+            match item {
+                FeedItem::Lost { ticket } => assert!(self.lost.insert(ticket.0), "{ticket:?} twice"),
+                FeedItem::Refused { ticket, .. } => {
+                    assert!(self.refused.insert(ticket.0), "{ticket:?} twice");
+                }
+                _ => {}
+            }
         }
+    }
+
+    fn len(&self) -> usize {
+        self.lost.len() + self.refused.len()
     }
 }
 
@@ -136,7 +151,7 @@ async fn a_store_whose_clock_went_back_is_answered_under_its_own_tickets() {
     after.request(vec![submit(10), barrier(11), submit(5001)]).await.unwrap();
     store.read(2).await;
     assert_eq!(store.tickets(), [10, 5001]);
-    store.until(|item| *item == FeedItem::Barrier { ticket: Ticket(11) }).await;
+    store.pass_barrier(11).await;
 }
 
 /// Gives so much and then never more.
