@@ -58,10 +58,15 @@ async fn whatever_was_under_way_is_lost_or_comes_back_and_never_both() {
         .await;
         node = node.restart(async {}).await;
     }
-    port.request(vec![submit(next)]).await.unwrap();
+    // Until one is answered: then no more comes of those before it.
     soon(async {
+        port.request(vec![submit(next)]).await.unwrap();
         while store.tickets().last() != Some(&next) {
             fates.note(&store.step().await);
+            if fates.knows(next) {
+                next += 1;
+                port.request(vec![submit(next)]).await.unwrap();
+            }
         }
     })
     .await;
@@ -94,6 +99,10 @@ impl Fates {
                 _ => {}
             }
         }
+    }
+
+    fn knows(&self, ticket: u64) -> bool {
+        self.lost.contains(&ticket) || self.refused.contains(&ticket)
     }
 
     fn len(&self) -> usize {
