@@ -6,7 +6,9 @@ mod config_show;
 mod exit;
 mod output;
 mod serve;
+mod services;
 mod session;
+mod split;
 mod status;
 mod tree;
 mod up;
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), Failure> {
     // Log lines are for people who run a node; whoever runs a client wants its result.
-    let verbosity = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
+    let verbosity = if runs_a_node(&command) { "info" } else { "warn" };
     host::telemetry::init(verbosity).map_err(|e| Failure::usage(e.to_string()))?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().doing("start the runtime")?;
@@ -43,10 +45,17 @@ fn run(command: Command) -> Result<(), Failure> {
     result
 }
 
+fn runs_a_node(command: &Command) -> bool {
+    matches!(command, Command::Serve(_) | Command::Election(_) | Command::Quorum(_) | Command::Store(_))
+}
+
 async fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Up(args) => up::run(&args).await,
         Command::Serve(args) => serve::run(&args).await,
+        Command::Election(args) => split::election(&args).await,
+        Command::Quorum(args) => split::quorum(&args).await,
+        Command::Store(args) => split::store(&args).await,
         Command::Create(args) => verbs::create(&args).await,
         Command::Get(args) => verbs::get(&args).await,
         Command::Set(args) => verbs::set(&args).await,

@@ -81,6 +81,12 @@ impl RemoteQuorum {
         RemoteQuorum { shared: Arc::new(shared) }
     }
 
+    /// Whether the store is linked to its quorum.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        self.shared.channel.borrow().is_some()
+    }
+
     /// Waits until the store is linked to its quorum, or is not any more.
     pub async fn linked(&self, linked: bool) {
         // Never an error: `self` holds the sender.
