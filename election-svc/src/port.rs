@@ -6,7 +6,7 @@ use api::ports::{Election as _, PortClosed};
 use proto::internal::{self, election_port_server::ElectionPort};
 use proto::ports::{ElectionCall, check_neighbour};
 use proto::quorum::Hello;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -23,6 +23,8 @@ pub struct PortServer {
     pub(crate) handle: Handle,
     /// The newest quorum.
     pub(crate) quorum: Arc<Mutex<Option<Linked>>>,
+    /// Whether it is there.
+    pub(crate) present: watch::Sender<bool>,
 }
 
 /// The stream of one quorum, and the task that serves it.
@@ -65,7 +67,8 @@ impl ElectionPort for PortServer {
             let _ = older.task.await;
         }
         let replaced = CancellationToken::new();
-        let quorum = QuorumLink { handle: self.handle.clone(), calls, answers, replaced: replaced.clone() };
+        let (handle, present) = (self.handle.clone(), self.present.clone());
+        let quorum = QuorumLink { handle, calls, answers, replaced: replaced.clone(), present };
         let shutdown = self.shared.shutdown.clone();
         let task = self.shared.tasks.spawn(async move {
             shutdown.run_until_cancelled(quorum.run()).await;
@@ -81,11 +84,13 @@ struct QuorumLink {
     calls: Streaming<internal::ElectionCall>,
     answers: mpsc::Sender<Result<internal::ElectionAnswer, Status>>,
     replaced: CancellationToken,
+    present: watch::Sender<bool>,
 }
 
 impl QuorumLink {
     async fn run(self) {
-        let QuorumLink { handle, calls, answers, replaced } = self;
+        let QuorumLink { handle, calls, answers, replaced, present } = self;
+        present.send_replace(true);
         let why = tokio::select! {
             why = serve(&handle, calls, &answers) => why,
             () = replaced.cancelled() => Status::aborted("another quorum has taken this one's place"),
@@ -96,6 +101,7 @@ impl QuorumLink {
         if !replaced.is_cancelled() {
             // What this server was, it is no longer: without its quorum it neither leads nor follows.
             let _ = handle.withdraw().await;
+            present.send_replace(false);
         }
     }
 }

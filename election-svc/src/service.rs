@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 use api::PeerId;
 use proto::internal::election_port_server::ElectionPortServer;
 use proto::peer::election_server::ElectionServer;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Endpoint;
@@ -50,6 +50,8 @@ pub struct ElectionService {
     pub server: ElectionServer<Server>,
     /// For this node's quorum, if that runs in a process of its own; not to be reached by anybody else.
     pub port: ElectionPortServer<PortServer>,
+    /// Whether a quorum is linked to that port.
+    pub quorum: watch::Receiver<bool>,
     /// Makes everything else move: spawn [`Driver::run`]. It returns when `shutdown` is cancelled and every task of
     /// this service has ended.
     pub driver: Driver,
@@ -92,11 +94,13 @@ impl ElectionService {
             dialers.push(Dialer { shared: shared.clone(), peer, endpoint });
         }
         let handle = Handle::new(commands);
-        let port =
-            PortServer { shared: shared.clone(), handle: handle.clone(), quorum: Arc::new(Mutex::new(None)) };
+        let (present, quorum) = watch::channel(false);
+        let newest = Arc::new(Mutex::new(None));
+        let port = PortServer { shared: shared.clone(), handle: handle.clone(), quorum: newest, present };
         Ok(ElectionService {
             handle,
             port: ElectionPortServer::new(port).max_decoding_message_size(MESSAGE_MAX),
+            quorum,
             server: ElectionServer::new(Server { shared: shared.clone() })
                 .max_decoding_message_size(MESSAGE_MAX),
             driver: Driver::new(config.core, shared, dialers, received_commands, received_events),

@@ -80,6 +80,7 @@ A configuration for the first of three nodes:
     ///
     /// Like `quorate serve`, but only the election; `quorate quorum` and `quorate store` run the rest of the node. All three
     /// take the same configuration. Each can be stopped and started alone: without its election a leader goes on leading.
+    /// SIGTERM waits up to 3 s for the quorum of this node, which needs its election to hand leadership over.
     ///
     /// Listens for the elections of other nodes (`listen.election_port`), and for the quorum of this node on the loopback
     /// interface (`listen.service_host`, `listen.election_service_port`).

@@ -2,7 +2,7 @@
 //!
 //! They are the same services as in `quorate serve`; all that differs is who stands behind the port that each is made with.
 
-use std::{convert::Infallible, net::SocketAddr, path::PathBuf};
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, time::Duration};
 
 use election_svc::ElectionService;
 use host::{
@@ -28,12 +28,15 @@ use crate::{
 /// The election of a node.
 pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
     let node = begin(args)?;
-    let shutdown = shutdown::on_signals().doing("listen for signals")?;
+    let (opened, quorum) = oneshot::channel();
+    let shutdown = shutdown::on_signals_after(|| quorum_gone(quorum)).doing("listen for signals")?;
     let peers = bind("election", node.listen.election).await?;
     let port = bind("election service", node.listen.election_service).await?;
     let _pid_file = pid_file(&node, "election")?;
     let election = ElectionService::new(election_config(&node)?, shutdown.clone())
         .map_err(|e| Failure::usage(e.to_string()))?;
+    // Nobody wants it any more if a signal came meanwhile.
+    let _ = opened.send(election.quorum);
     said(&node, "election", &[&peers, &port]);
 
     let drain = node.timing.drain;
@@ -48,6 +51,15 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
     services.spawn("the election port", serve(peers, Routes::new(election.server)));
     services.spawn("the election service port", serve(port, Routes::new(election.port)));
     services.all_ended(drain).await
+}
+
+/// Where a whole node is asked to stop, its quorum hands over first, and for that it needs its election. One that is
+/// restarted alone waits in vain, but not for long, and nobody waits for it.
+async fn quorum_gone(mut quorum: oneshot::Receiver<watch::Receiver<bool>>) {
+    const LIMIT: Duration = Duration::from_secs(3);
+    let Ok(mut linked) = quorum.try_recv() else { return };
+    // In time or not, and an error means that the election has stopped already.
+    let _ = tokio::time::timeout(LIMIT, linked.wait_for(|linked| !linked)).await;
 }
 
 /// The quorum of a node.
