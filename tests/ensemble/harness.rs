@@ -19,9 +19,9 @@ const WHOLE: &[&str] = &["serve"];
 /// ... and as three.
 const SPLIT: &[&str] = &["election", "quorum", "store"];
 
-/// How nodes run unless a test says so: as three processes each if `QUORATE_TEST_SPLIT` is set.
+/// How nodes run unless a test says so: as three processes each if `TEST_SPLIT` is set.
 fn usual_parts() -> &'static [&'static str] {
-    if std::env::var_os("QUORATE_TEST_SPLIT").is_some() { SPLIT } else { WHOLE }
+    if std::env::var_os("TEST_SPLIT").is_some() { SPLIT } else { WHOLE }
 }
 
 /// An ensemble started by `quorate up`. Dropping it stops everything.
@@ -180,6 +180,12 @@ impl Ensemble {
     pub(crate) fn log(&self, id: usize) -> String {
         let log = |part: &&str| std::fs::read(self.file(id, "log", part)).unwrap_or_default();
         self.parts.iter().map(|part| String::from_utf8_lossy(&log(part)).into_owned()).collect()
+    }
+
+    /// The checkpoint of a node's store.
+    pub(crate) fn table(&self, id: usize) -> PathBuf {
+        let table = if self.parts == SPLIT { "data/store/table" } else { "data/table" };
+        self.dir.join(format!("node-{id}")).join(table)
     }
 
     fn file(&self, id: usize, name: &str, part: &str) -> PathBuf {

@@ -78,7 +78,7 @@ fn f9_a_record_that_the_disk_has_damaged_heals_from_the_leader() {
     ensemble.kill9(victim);
     flip(&log, 700);
     // The checkpoint knows what the log has lost. Without it, the node has nothing but the leader.
-    std::fs::remove_dir_all(ensemble.dir.join(format!("node-{victim}/data/table"))).unwrap();
+    std::fs::remove_dir_all(ensemble.table(victim)).unwrap();
     ensemble.ok(&["create", "/meanwhile", ""]);
     ensemble.start_node(victim);
     ensemble.agree();
