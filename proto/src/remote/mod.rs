@@ -10,7 +10,7 @@ mod parked;
 mod quorum;
 mod tickets;
 
-use std::{error::Error, sync::Mutex, sync::PoisonError, time::Duration};
+use std::{error::Error, fmt, sync::Mutex, sync::PoisonError, time::Duration};
 
 use api::PeerId;
 use tonic::{
@@ -99,8 +99,8 @@ impl Neighbour {
     }
 
     fn complain(&self, why: &NoLink) {
-        let (NoLink::Unreachable(text) | NoLink::Refused(text)) = why;
-        if self.said().replace(text.clone()).as_ref() == Some(text) {
+        let text = why.to_string();
+        if self.said().replace(text.clone()) == Some(text) {
             return;
         }
         let (name, address) = (self.name, self.endpoint.uri());
@@ -124,6 +124,13 @@ enum NoLink {
     Unreachable(String),
     /// Whoever answers will have nothing to do with this service until a person changes something.
     Refused(String),
+}
+
+impl fmt::Display for NoLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (NoLink::Unreachable(why) | NoLink::Refused(why)) = self;
+        f.write_str(why)
+    }
 }
 
 impl From<Status> for NoLink {

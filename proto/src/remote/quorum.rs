@@ -157,7 +157,7 @@ impl Shared {
         let linked = self.channel.borrow().clone();
         let channel = match linked {
             Some(channel) => channel,
-            None => self.quorum.channel().await.map_err(|e| PortClosed(format!("{e:?}")))?,
+            None => self.quorum.channel().await.map_err(|e| PortClosed(e.to_string()))?,
         };
         Ok(client(channel))
     }
@@ -165,7 +165,7 @@ impl Shared {
     async fn ask_status(&self) -> Result<QuorumStatus, PortClosed> {
         let reply = self.client().await?.status(internal::StatusRequest {}).await;
         let reply = reply.map_err(|e| PortClosed(e.message().to_owned()))?.into_inner();
-        self.quorum.check(reply.hello).map_err(|e| PortClosed(format!("{e:?}")))?;
+        self.quorum.check(reply.hello).map_err(|e| PortClosed(e.to_string()))?;
         status(reply.status.unwrap_or_default()).map_err(|e| PortClosed(e.0))
     }
 }
