@@ -20,3 +20,7 @@ cores:
 # Whole ensembles of real processes.
 ensemble *ARGS:
     cargo test -p quorate --test ensemble -- {{ARGS}}
+
+# The same with a process for each service of a node.
+ensemble-split *ARGS:
+    TEST_SPLIT=1 cargo test -p quorate --test ensemble -- {{ARGS}}

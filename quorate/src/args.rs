@@ -83,7 +83,7 @@ A configuration for the first of three nodes:
     /// SIGTERM waits up to 3 s for the quorum of this node, which needs its election to hand leadership over.
     ///
     /// Listens for the elections of other nodes (`listen.election_port`), and for the quorum of this node on the loopback
-    /// interface (`listen.service_host`, `listen.election_service_port`).
+    /// interface (`listen.internal_host`, `listen.internal_election_port`).
     #[command(after_help = "\
 Examples:
   quorate election --config /etc/quorate/quorate.toml")]
@@ -95,7 +95,7 @@ Examples:
     /// logging. SIGTERM hands leadership over first.
     ///
     /// Listens for the quorums of other nodes (`listen.quorum_port`), and for the store of this node on the loopback
-    /// interface (`listen.service_host`, `listen.quorum_service_port`): whoever reaches that port is taken for the store. Finds
+    /// interface (`listen.internal_host`, `listen.internal_quorum_port`): whoever reaches that port is taken for the store. Finds
     /// its election at `services.election`.
     #[command(after_help = "\
 Examples:

@@ -31,7 +31,7 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
     let (opened, quorum) = oneshot::channel();
     let shutdown = shutdown::on_signals_after(|| quorum_gone(quorum)).doing("listen for signals")?;
     let peers = bind("election", node.listen.election).await?;
-    let port = bind("election service", node.listen.election_service).await?;
+    let port = bind("internal election", node.listen.internal_election).await?;
     let _pid_file = pid_file(&node, "election")?;
     let election = ElectionService::new(election_config(&node)?, shutdown.clone())
         .map_err(|e| Failure::usage(e.to_string()))?;
@@ -49,7 +49,7 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
         Ok::<(), Infallible>(())
     });
     services.spawn("the election port", serve(peers, Routes::new(election.server)));
-    services.spawn("the election service port", serve(port, Routes::new(election.port)));
+    services.spawn("the internal election port", serve(port, Routes::new(election.port)));
     services.all_ended(drain).await
 }
 
@@ -68,7 +68,7 @@ pub(crate) async fn quorum(args: &Serve) -> Result<(), Failure> {
     let (opened, handle) = oneshot::channel();
     let shutdown = shutdown::on_signals_after(|| hand_over(handle)).doing("listen for signals")?;
     let peers = bind("quorum", node.listen.quorum).await?;
-    let port = bind("quorum service", node.listen.quorum_service).await?;
+    let port = bind("internal quorum", node.listen.internal_quorum).await?;
     let election = RemoteElection::new(neighbour(&node, "election", &node.services.election)?);
     let quorum = QuorumService::open(quorum_config(&node)?, election, shutdown.clone())
         .map_err(|e| Failure::refused(e.to_string()))?;
@@ -84,7 +84,7 @@ pub(crate) async fn quorum(args: &Serve) -> Result<(), Failure> {
     let mut services = Services::new(shutdown.clone());
     services.spawn("the quorum", quorum.run());
     services.spawn("the quorum port", serve(peers, learn));
-    services.spawn("the quorum service port", serve(port, store));
+    services.spawn("the internal quorum port", serve(port, store));
     services.all_ended(drain).await
 }
 

@@ -27,9 +27,9 @@ pub const QUORUM_PORT: u16 = 2888;
 pub const ELECTION_PORT: u16 = 3888;
 
 /// Default port of quorum-svc for its own node's store, where that is another process.
-pub const QUORUM_SERVICE_PORT: u16 = 2889;
+pub const INTERNAL_QUORUM_PORT: u16 = 2889;
 /// Default port of election-svc for its own node's quorum, where that is another process.
-pub const ELECTION_SERVICE_PORT: u16 = 3889;
+pub const INTERNAL_ELECTION_PORT: u16 = 3889;
 
 /// Variables that begin with `QUORATE_` and are not settings of a node: those of the command line tools and of
 /// [`crate::telemetry`].
@@ -73,9 +73,9 @@ pub struct Listen {
     pub election: SocketAddr,
     /// quorum-svc for the store of this node, if each service is a process of its own. Whoever reaches it is taken for
     /// that store.
-    pub quorum_service: SocketAddr,
+    pub internal_quorum: SocketAddr,
     /// election-svc for the quorum of this node, if each service is a process of its own.
-    pub election_service: SocketAddr,
+    pub internal_election: SocketAddr,
 }
 
 /// Where the services of this node find each other if each is a process of its own, as `http://host:port`.
@@ -217,38 +217,38 @@ impl NodeConfig {
         let client = r.get("listen.client_port", "port of the client API; 0: any", client);
         let quorum = r.get("listen.quorum_port", "port of quorum-svc; 0: any", quorum);
         let election = r.get("listen.election_port", "port of election-svc; 0: any", election);
-        let service_host = r.get(
-            "listen.service_host",
+        let internal_host = r.get(
+            "listen.internal_host",
             "IP address where services that are processes of their own listen for those of their node",
             IpAddr::from([127, 0, 0, 1]),
         );
-        let quorum_service = r.get(
-            "listen.quorum_service_port",
+        let internal_quorum = r.get(
+            "listen.internal_quorum_port",
             "port of quorum-svc for the store of its node",
-            QUORUM_SERVICE_PORT,
+            INTERNAL_QUORUM_PORT,
         );
-        let election_service = r.get(
-            "listen.election_service_port",
+        let internal_election = r.get(
+            "listen.internal_election_port",
             "port of election-svc for the quorum of its node",
-            ELECTION_SERVICE_PORT,
+            INTERNAL_ELECTION_PORT,
         );
         let listen = Listen {
             client: SocketAddr::new(host, client),
             quorum: SocketAddr::new(host, quorum),
             election: SocketAddr::new(host, election),
-            quorum_service: SocketAddr::new(service_host, quorum_service),
-            election_service: SocketAddr::new(service_host, election_service),
+            internal_quorum: SocketAddr::new(internal_host, internal_quorum),
+            internal_election: SocketAddr::new(internal_host, internal_election),
         };
         let services = Services {
             election: r.get(
                 "services.election",
                 "where the quorum finds the election of its node, if that is another process",
-                format!("http://127.0.0.1:{election_service}"),
+                format!("http://127.0.0.1:{internal_election}"),
             ),
             quorum: r.get(
                 "services.quorum",
                 "where the store finds the quorum of its node, if that is another process",
-                format!("http://127.0.0.1:{quorum_service}"),
+                format!("http://127.0.0.1:{internal_quorum}"),
             ),
         };
 

@@ -70,17 +70,19 @@ fn services_of_a_node_find_each_other_on_loopback_unless_told_otherwise() {
     let node = load_text(THREE, &[], &[]).unwrap().node;
     assert_eq!(node.services.quorum, "http://127.0.0.1:2889");
     assert_eq!(node.services.election, "http://127.0.0.1:3889");
-    assert!(node.listen.quorum_service.ip().is_loopback() && node.listen.election_service.ip().is_loopback());
-    let moved = load_text(THREE, &[("QUORATE_LISTEN_QUORUM_SERVICE_PORT", "7")], &[]).unwrap().node;
+    assert!(
+        node.listen.internal_quorum.ip().is_loopback() && node.listen.internal_election.ip().is_loopback()
+    );
+    let moved = load_text(THREE, &[("QUORATE_LISTEN_INTERNAL_QUORUM_PORT", "7")], &[]).unwrap().node;
     assert_eq!(
-        (moved.services.quorum.as_str(), moved.listen.quorum_service.port()),
+        (moved.services.quorum.as_str(), moved.listen.internal_quorum.port()),
         ("http://127.0.0.1:7", 7)
     );
     let elsewhere =
-        [("QUORATE_SERVICES_QUORUM", "http://quorum-1:2889"), ("QUORATE_LISTEN_SERVICE_HOST", "::")];
+        [("QUORATE_SERVICES_QUORUM", "http://quorum-1:2889"), ("QUORATE_LISTEN_INTERNAL_HOST", "::")];
     let elsewhere = load_text(THREE, &elsewhere, &[]).unwrap().node;
     assert_eq!(elsewhere.services.quorum, "http://quorum-1:2889");
-    assert_eq!(elsewhere.listen.quorum_service.to_string(), "[::]:2889");
+    assert_eq!(elsewhere.listen.internal_quorum.to_string(), "[::]:2889");
     let wrong = problems(THREE, &[("QUORATE_SERVICES_ELECTION", "election-1:3889")], &[]);
     assert!(wrong[0].contains("`services.election`") && wrong[0].contains("http://"), "{wrong:?}");
 }

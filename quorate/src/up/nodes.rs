@@ -64,9 +64,9 @@ impl Nodes {
             "listen.client_port",
             "listen.quorum_port",
             "listen.election_port",
-            "listen.service_host",
-            "listen.quorum_service_port",
-            "listen.election_service_port",
+            "listen.internal_host",
+            "listen.internal_quorum_port",
+            "listen.internal_election_port",
             "services.election",
             "services.quorum",
         ]) {
@@ -203,8 +203,8 @@ mod tests {
             client: 1,
             quorum: 2,
             election: 3,
-            quorum_service: 4,
-            election_service: 5,
+            internal_quorum: 4,
+            internal_election: 5,
         };
         let role = host::config::MemberRole::Voter;
         let node = Planned { id: 1, folder: dir.path().to_owned(), ports, role };

@@ -45,9 +45,9 @@ pub(super) struct Ports {
     pub(super) quorum: u16,
     pub(super) election: u16,
     /// Of the quorum for the store of the node.
-    pub(super) quorum_service: u16,
+    pub(super) internal_quorum: u16,
     /// Of the election for the quorum of the node.
-    pub(super) election_service: u16,
+    pub(super) internal_election: u16,
 }
 
 /// What one process of a node runs.
@@ -145,8 +145,8 @@ impl Plan {
                     ("client", n.ports.client),
                     ("quorum", n.ports.quorum),
                     ("election", n.ports.election),
-                    ("quorum service", n.ports.quorum_service),
-                    ("election service", n.ports.election_service),
+                    ("internal quorum", n.ports.internal_quorum),
+                    ("internal election", n.ports.internal_election),
                 ];
                 ports.map(|(what, port)| (n.id, what, port))
             })
@@ -179,8 +179,8 @@ impl Plan {
                 client: listen.client.port(),
                 quorum: listen.quorum.port(),
                 election: listen.election.port(),
-                quorum_service: listen.quorum_service.port(),
-                election_service: listen.election_service.port(),
+                internal_quorum: listen.internal_quorum.port(),
+                internal_election: listen.internal_election.port(),
             };
             nodes.push(Planned { id, folder, ports, role });
         }
@@ -229,13 +229,13 @@ impl Plan {
              pid_file = \"pid\"\n\n\
              [listen]\n\
              host = {}\n\
-             quorum_service_port = {}\n\
-             election_service_port = {}\n",
+             internal_quorum_port = {}\n\
+             internal_election_port = {}\n",
             node.config().display(),
             node.id,
             std::net::IpAddr::from([127, 0, 0, 1]).to_toml(),
-            node.ports.quorum_service,
-            node.ports.election_service,
+            node.ports.internal_quorum,
+            node.ports.internal_election,
         );
         for Planned { id, ports, role, .. } in &self.nodes {
             text += &format!(
@@ -268,18 +268,18 @@ fn ports(id: u8, base: Option<u16>) -> Result<Ports, Failure> {
                 config::CLIENT_PORT,
                 config::QUORUM_PORT,
                 config::ELECTION_PORT,
-                config::QUORUM_SERVICE_PORT,
-                config::ELECTION_SERVICE_PORT,
+                config::INTERNAL_QUORUM_PORT,
+                config::INTERNAL_ELECTION_PORT,
                 HTTP_PORT,
             ];
             usual.map(|port| 10_000 * id + u32::from(port))
         }
     };
     match wanted.map(u16::try_from) {
-        [Ok(client), Ok(quorum), Ok(election), Ok(quorum_service), Ok(election_service), Ok(_)]
+        [Ok(client), Ok(quorum), Ok(election), Ok(internal_quorum), Ok(internal_election), Ok(_)]
             if client > 0 =>
         {
-            Ok(Ports { client, quorum, election, quorum_service, election_service })
+            Ok(Ports { client, quorum, election, internal_quorum, internal_election })
         }
         _ => Err(Failure::usage(match base {
             Some(base) => format!(
@@ -311,16 +311,16 @@ mod tests {
             client: 22_188,
             quorum: 22_888,
             election: 23_888,
-            quorum_service: 22_889,
-            election_service: 23_889,
+            internal_quorum: 22_889,
+            internal_election: 23_889,
         };
         assert_eq!(ports(2, None).unwrap(), usual);
         let packed = Ports {
             client: 7040,
             quorum: 7041,
             election: 7042,
-            quorum_service: 7044,
-            election_service: 7045,
+            internal_quorum: 7044,
+            internal_election: 7045,
         };
         assert_eq!(ports(3, Some(7000)).unwrap(), packed);
         assert!(ports(5, None).is_ok());
