@@ -21,6 +21,10 @@ cores:
 ensemble *ARGS:
     cargo test -p quorate --test ensemble -- {{ARGS}}
 
+# The same with a process for each service of a node.
+ensemble-split *ARGS:
+    TEST_SPLIT=1 cargo test -p quorate --test ensemble -- {{ARGS}}
+
 # Whole ensembles in simulated time, under faults drawn from seeds.
 sim *ARGS:
     cargo run --release -p sim -- {{ARGS}}

@@ -2,7 +2,8 @@
 
 use prost::Message as _;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
+    "quorate/internal/v1/ports.proto",
     "quorate/peer/v1/hello.proto",
     "quorate/peer/v1/election.proto",
     "quorate/peer/v1/quorum.proto",

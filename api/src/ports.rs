@@ -1,5 +1,8 @@
 //! The ports: how one service calls another, whether it lives in the same process or not.
 //!
+//! Whoever calls a service in another process calls a client that finds it again when it was restarted; see
+//! `proto::remote`. So [`PortClosed`] means in both cases that there is nothing more to wait for.
+//!
 //! Calls go one way, store -> quorum -> election. What flows back is *pulled* by the caller: the store attaches to the
 //! quorum and reads its [`Feed`].
 
@@ -9,7 +12,8 @@ use bytes::Bytes;
 
 use crate::{Entry, Epoch, PeerId, Ticket, Zxid};
 
-/// The neighbour cannot be reached or is shutting down. Attach again, or stop.
+/// The neighbour is shutting down, or somebody else has taken the caller's place: stop. From a call of its own, as to save
+/// a snapshot: it did not succeed this time.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct PortClosed(pub String);
@@ -85,8 +89,8 @@ pub enum FeedItem {
         /// What to tell the client.
         why: Refusal,
     },
-    /// The fate of this submission cannot be known from here: this node skipped entries by a snapshot. Submit it again
-    /// if that is safe.
+    /// The fate of this request cannot be known from here: this node skipped entries by a snapshot, or the link to a
+    /// quorum in another process broke. Submit it again if that is safe.
     Lost {
         /// From the request.
         ticket: Ticket,
@@ -164,7 +168,7 @@ pub trait Quorum: Clone + Send + Sync + 'static {
     /// Starts the feed behind `after`, the last zxid that the store has. One store at a time: a newer one ends an older.
     fn attach(&self, after: Zxid) -> impl Future<Output = Result<Self::Feed, PortClosed>> + Send;
 
-    /// Asks, in order. Waits while the queue to the quorum is full.
+    /// Asks, in order, as the store that is attached. Waits while the queue to the quorum is full.
     fn request(&self, batch: Vec<Request>) -> impl Future<Output = Result<(), PortClosed>> + Send;
 
     /// Hands over the state at exactly `zxid` (which the store got from its feed). Once it is durable and verified,

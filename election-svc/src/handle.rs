@@ -20,6 +20,13 @@ impl Handle {
         Handle { commands }
     }
 
+    /// Goes on without whoever has asked so far: this server helps to choose but does not stand.
+    pub(crate) async fn withdraw(&self) -> Result<(), PortClosed> {
+        // Nobody waits for the answer.
+        let (elected, _) = oneshot::channel();
+        self.send(Command::Elect { candidate: None, elected }).await
+    }
+
     async fn send(&self, command: Command) -> Result<(), PortClosed> {
         self.commands.send(command).await.map_err(|_| stopped())
     }

@@ -2,7 +2,8 @@
 //!
 //! - the driver: one loop and one `match` that owns the core;
 //! - the links: one gRPC stream for each pair of servers, dialled by the larger id (S9);
-//! - the [`Handle`]: [`api::ports::Election`] for whoever needs a leader in this process.
+//! - the [`Handle`]: [`api::ports::Election`] for whoever needs a leader in this process;
+//! - the [`PortServer`]: the same for a quorum in another process.
 //!
 //! Nothing is written to disk: an election remembers nothing from one start of a server to the next.
 
@@ -11,10 +12,12 @@ mod dialer;
 mod driver;
 mod handle;
 mod link;
+mod port;
 mod server;
 mod service;
 
 pub use driver::Driver;
 pub use handle::Handle;
+pub use port::PortServer;
 pub use server::Server;
 pub use service::{Config, ConfigError, ElectionService};

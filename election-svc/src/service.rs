@@ -3,8 +3,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use api::PeerId;
+use proto::internal::election_port_server::ElectionPortServer;
 use proto::peer::election_server::ElectionServer;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Endpoint;
@@ -12,7 +13,7 @@ use tonic::transport::Endpoint;
 use crate::complaints::Complaints;
 use crate::dialer::Dialer;
 use crate::link::Shared;
-use crate::{Driver, Handle, Server};
+use crate::{Driver, Handle, PortServer, Server};
 
 /// Who this server is, and where the others are.
 #[derive(Clone, Debug)]
@@ -47,6 +48,10 @@ pub struct ElectionService {
     pub handle: Handle,
     /// For the election port. It must be served with TCP_NODELAY.
     pub server: ElectionServer<Server>,
+    /// For this node's quorum, if that runs in a process of its own; not to be reached by anybody else.
+    pub port: ElectionPortServer<PortServer>,
+    /// Whether a quorum is linked to that port.
+    pub quorum: watch::Receiver<bool>,
     /// Makes everything else move: spawn [`Driver::run`]. It returns when `shutdown` is cancelled and every task of
     /// this service has ended.
     pub driver: Driver,
@@ -88,8 +93,14 @@ impl ElectionService {
             }
             dialers.push(Dialer { shared: shared.clone(), peer, endpoint });
         }
+        let handle = Handle::new(commands);
+        let (present, quorum) = watch::channel(false);
+        let newest = Arc::new(Mutex::new(None));
+        let port = PortServer { shared: shared.clone(), handle: handle.clone(), quorum: newest, present };
         Ok(ElectionService {
-            handle: Handle::new(commands),
+            handle,
+            port: ElectionPortServer::new(port).max_decoding_message_size(MESSAGE_MAX),
+            quorum,
             server: ElectionServer::new(Server { shared: shared.clone() })
                 .max_decoding_message_size(MESSAGE_MAX),
             driver: Driver::new(config.core, shared, dialers, received_commands, received_events),

@@ -2,13 +2,18 @@
 //!
 //! - [`v1`]: the API for applications and operators (`quorate.v1`).
 //! - [`peer`]: between the servers of an ensemble (`quorate.peer.v1`), private to one version.
+//! - [`internal`]: between the services of one node that run in processes of their own (`quorate.internal.v1`).
 //! - [`state`]: payloads of the log and records of checkpoint and snapshot (`quorate.state.v1`), read for ever.
+//!
+//! [`remote`] has the clients that make a service in another process look like one in this process.
 //!
 //! Everything that comes off a wire is checked where it is converted: a domain value made here is a valid one.
 
 pub mod client;
 pub mod election;
+pub mod ports;
 pub mod quorum;
+pub mod remote;
 pub mod store;
 
 // Nested as the packages are, because generated code refers to its neighbours by relative paths.
@@ -16,6 +21,11 @@ pub mod store;
 mod quorate {
     pub mod v1 {
         tonic::include_proto!("quorate.v1");
+    }
+    pub mod internal {
+        pub mod v1 {
+            tonic::include_proto!("quorate.internal.v1");
+        }
     }
     pub mod peer {
         pub mod v1 {
@@ -29,7 +39,7 @@ mod quorate {
     }
 }
 
-pub use quorate::{peer::v1 as peer, state::v1 as state, v1};
+pub use quorate::{internal::v1 as internal, peer::v1 as peer, state::v1 as state, v1};
 
 /// Descriptors of all schemas, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

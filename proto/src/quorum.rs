@@ -172,15 +172,7 @@ impl From<LeaderFrame> for peer::LeaderMessage {
                 ToLearner::Barrier { ticket, zxid } => {
                     Kind::Barrier(peer::BarrierReply { ticket: ticket.0, zxid: zxid.0 })
                 }
-                ToLearner::Refused { ticket, why } => {
-                    use peer::refused::Reason;
-                    let reason = match why {
-                        Refusal::Full => Reason::Full,
-                        Refusal::NoLeader => Reason::NoLeader,
-                        Refusal::TooLarge => Reason::TooLarge,
-                    };
-                    Kind::Refused(peer::Refused { ticket: ticket.0, reason: reason.into() })
-                }
+                ToLearner::Refused { ticket, why } => Kind::Refused(refused_to_wire(ticket, why)),
             },
         };
         peer::LeaderMessage { kind: Some(kind) }
@@ -212,29 +204,44 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
             Kind::Ping(m) => ToLearner::Ping { round: m.round },
             Kind::Barrier(m) => ToLearner::Barrier { ticket: Ticket(m.ticket), zxid: Zxid(m.zxid) },
             Kind::Refused(m) => {
-                use peer::refused::Reason;
-                let why = match m.reason() {
-                    Reason::Full => Refusal::Full,
-                    Reason::NoLeader => Refusal::NoLeader,
-                    Reason::TooLarge => Refusal::TooLarge,
-                    Reason::Unspecified => return Err(empty("Refused.reason")),
-                };
-                ToLearner::Refused { ticket: Ticket(m.ticket), why }
+                let (ticket, why) = refused(m)?;
+                ToLearner::Refused { ticket, why }
             }
         };
         Ok(LeaderFrame::Message(message))
     }
 }
 
-fn entry_to_wire(entry: Entry) -> peer::Entry {
+pub(crate) fn entry_to_wire(entry: Entry) -> peer::Entry {
     let (origin, ticket) = entry.origin.map_or((0, 0), |o| (o.peer.0, o.ticket.0));
     peer::Entry { zxid: entry.zxid.0, time_ms: entry.time_ms, origin, ticket, payload: entry.payload }
 }
 
-fn entry(entry: peer::Entry) -> Entry {
+pub(crate) fn entry(entry: peer::Entry) -> Entry {
     let origin =
         (entry.origin != 0).then_some(Origin { peer: PeerId(entry.origin), ticket: Ticket(entry.ticket) });
     Entry { zxid: Zxid(entry.zxid), time_ms: entry.time_ms, origin, payload: entry.payload }
+}
+
+pub(crate) fn refused_to_wire(ticket: Ticket, why: Refusal) -> peer::Refused {
+    use peer::refused::Reason;
+    let reason = match why {
+        Refusal::Full => Reason::Full,
+        Refusal::NoLeader => Reason::NoLeader,
+        Refusal::TooLarge => Reason::TooLarge,
+    };
+    peer::Refused { ticket: ticket.0, reason: reason.into() }
+}
+
+pub(crate) fn refused(refused: peer::Refused) -> Result<(Ticket, Refusal), Malformed> {
+    use peer::refused::Reason;
+    let why = match refused.reason() {
+        Reason::Full => Refusal::Full,
+        Reason::NoLeader => Refusal::NoLeader,
+        Reason::TooLarge => Refusal::TooLarge,
+        Reason::Unspecified => return Err(empty("Refused.reason")),
+    };
+    Ok((Ticket(refused.ticket), why))
 }
 
 fn history_to_wire(history: &History) -> peer::History {
@@ -248,7 +255,7 @@ fn history(history: peer::History) -> Result<History, Malformed> {
         .ok_or_else(|| Malformed("a history whose epochs do not ascend".into()))
 }
 
-fn empty(what: &str) -> Malformed {
+pub(crate) fn empty(what: &str) -> Malformed {
     Malformed(format!("{what} says nothing that this version knows"))
 }
 

@@ -42,11 +42,13 @@ pub(crate) enum Command {
     /// all of them. DIR/node-N/ holds the configuration (quorate.toml), the process id (pid), the log lines (log) and the
     /// data of node N. Started again on the same DIR, the ensemble goes on with its data.
     ///
-    /// Node N listens on 127.0.0.1, on port N*10000 + 2188 (clients), 2888 (quorum) and 3888 (election).
+    /// Node N listens on 127.0.0.1, on port N*10000 + 2188 (clients), 2888 (quorum) and 3888 (election); with --split its
+    /// services find each other on N*10000 + 2889 and 3889. Then pid and log are one file for each service: pid.store ...
     #[command(after_help = "\
 Examples:
   quorate up                                      three nodes, data removed at the end
   quorate up --nodes 5 --data ./ensemble          five nodes, data kept
+  quorate up --split                              each service a process of its own: three times three
   quorate up --base-port 7000                     on ports 7000-7002, 7020-7022, 7040-7042")]
     Up(Up),
 
@@ -73,6 +75,44 @@ A configuration for the first of three nodes:
   id = 3
   host = \"node-3.example\"")]
     Serve(Serve),
+
+    /// Run the election of a node in a process of its own.
+    ///
+    /// Like `quorate serve`, but only the election; `quorate quorum` and `quorate store` run the rest of the node. All three
+    /// take the same configuration. Each can be stopped and started alone: without its election a leader goes on leading.
+    /// SIGTERM waits up to 3 s for the quorum of this node, which needs its election to hand leadership over.
+    ///
+    /// Listens for the elections of other nodes (`listen.election_port`), and for the quorum of this node on the loopback
+    /// interface (`listen.internal_host`, `listen.internal_election_port`).
+    #[command(after_help = "\
+Examples:
+  quorate election --config /etc/quorate/quorate.toml")]
+    Election(Serve),
+
+    /// Run the quorum of a node in a process of its own: the log, and the agreement on it.
+    ///
+    /// Like `quorate serve`, but only the quorum; see `quorate election --help`. Without its store a node goes on voting and
+    /// logging. SIGTERM hands leadership over first.
+    ///
+    /// Listens for the quorums of other nodes (`listen.quorum_port`), and for the store of this node on the loopback
+    /// interface (`listen.internal_host`, `listen.internal_quorum_port`): whoever reaches that port is taken for the store. Finds
+    /// its election at `services.election`.
+    #[command(after_help = "\
+Examples:
+  quorate quorum --config /etc/quorate/quorate.toml
+  quorate quorum --config quorate.toml --set services.election=http://election-1:3889")]
+    Quorum(Serve),
+
+    /// Run the store of a node in a process of its own: the tree, the sessions, and the API for clients.
+    ///
+    /// Like `quorate serve`, but only the store; see `quorate election --help`. Keeps its checkpoint in `store/` of the data
+    /// directory. Finds its quorum at `services.quorum`; while that is away the store is not ready, answers reads with what
+    /// it has, marked as without a leader, and keeps writes for `timing.park_limit`.
+    #[command(after_help = "\
+Examples:
+  quorate store --config /etc/quorate/quorate.toml
+  quorate store --config quorate.toml --set services.quorum=http://quorum-1:2889")]
+    Store(Serve),
 
     /// Create a znode.
     ///
@@ -284,6 +324,11 @@ pub(crate) struct Up {
     /// Where to keep the nodes' folders [default: a new temporary directory, removed at the end].
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
+
+    /// Run election, quorum and store of each node in processes of their own, so that each service can be killed by itself.
+    /// The same DIR can be used with and without it.
+    #[arg(long)]
+    pub(crate) split: bool,
 
     /// Pack the ports: node 1 at N (client), N+1 (quorum), N+2 (election), node 2 at N+20 ..., so that several ensembles
     /// fit side by side.

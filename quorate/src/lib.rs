@@ -8,7 +8,9 @@ mod config_show;
 mod exit;
 mod output;
 mod serve;
+mod services;
 mod session;
+mod split;
 mod status;
 mod tree;
 mod up;
@@ -40,7 +42,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, disk: Arc<dyn Disk>) -> Exi
 
 fn carry_out(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> {
     // Log lines are for people who run a node; whoever runs a client wants its result.
-    let verbosity = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
+    let verbosity = if runs_a_node(&command) { "info" } else { "warn" };
     host::telemetry::init(verbosity).map_err(|e| Failure::usage(e.to_string()))?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().doing("start the runtime")?;
@@ -51,10 +53,17 @@ fn carry_out(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> {
     result
 }
 
+fn runs_a_node(command: &Command) -> bool {
+    matches!(command, Command::Serve(_) | Command::Election(_) | Command::Quorum(_) | Command::Store(_))
+}
+
 async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> {
     match command {
         Command::Up(args) => up::run(&args).await,
         Command::Serve(args) => serve::run(&args, disk).await,
+        Command::Election(args) => split::election(&args).await,
+        Command::Quorum(args) => split::quorum(&args, disk).await,
+        Command::Store(args) => split::store(&args).await,
         Command::Create(args) => verbs::create(&args).await,
         Command::Get(args) => verbs::get(&args).await,
         Command::Set(args) => verbs::set(&args).await,

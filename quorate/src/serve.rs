@@ -1,26 +1,21 @@
 //! `quorate serve`: one node, all three services in one process.
 
-use std::{
-    collections::BTreeMap, convert::Infallible, fmt::Display, fs, path::PathBuf, sync::Arc, time::Duration,
-};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
-use api::{Ensemble, PeerId};
+use api::{Ensemble, PeerId, ports::Quorum};
 use client_sdk::NodeMember;
 use election_svc::ElectionService;
 use host::{
     config::{self, MemberConfig, MemberRole, NodeConfig},
     descriptors::{self, Connections},
     listen::{self, Listener},
-    shutdown::{self, drained},
+    shutdown,
 };
 use quorum_log::Disk;
 use quorum_svc::QuorumService;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use store_svc::StoreService;
-use tokio::{
-    sync::{oneshot, watch},
-    task::JoinSet,
-};
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{
@@ -31,15 +26,12 @@ use tonic_health::{
 use crate::{
     args::Serve,
     exit::{Doing as _, Failure},
+    services::{PidFile, Services},
 };
 
 /// Runs until a signal comes, or until a service stops by itself.
 pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure> {
-    if let Some(parent) = args.exit_with_parent {
-        end_with(parent)?;
-    }
-    let settings = &args.settings;
-    let node = config::load(settings.config.as_deref(), config::process_env(), &settings.flags())?.node;
+    let node = begin(args)?;
     let (quorum, opened) = oneshot::channel();
     let shutdown = shutdown::on_signals_after(|| hand_over(opened)).doing("listen for signals")?;
     // Ports before data: who finds the port taken has touched nothing.
@@ -51,8 +43,17 @@ pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure
     ran
 }
 
+/// What every process of a node does first.
+pub(crate) fn begin(args: &Serve) -> Result<NodeConfig, Failure> {
+    if let Some(parent) = args.exit_with_parent {
+        end_with(parent)?;
+    }
+    let settings = &args.settings;
+    Ok(config::load(settings.config.as_deref(), config::process_env(), &settings.flags())?.node)
+}
+
 /// Lets another node lead before this one stops. Not for long: an ensemble elects a leader as fast without its help.
-async fn hand_over(mut quorum: oneshot::Receiver<quorum_svc::Handle>) {
+pub(crate) async fn hand_over(mut quorum: oneshot::Receiver<quorum_svc::Handle>) {
     const LIMIT: Duration = Duration::from_secs(2);
     // Before it is open it leads nobody.
     let Ok(quorum) = quorum.try_recv() else { return };
@@ -84,15 +85,7 @@ async fn serve(
     let store = StoreService::open(store_config(node), quorum.handle(), shutdown.clone())
         .map_err(|e| Failure::refused(e.to_string()))?;
 
-    let mut client_routes = Routes::builder();
-    client_routes
-        .add_service(store.coordination())
-        .add_service(store.node())
-        .add_service(health(store.readiness()).await)
-        .add_service(reflection().build_v1().doing("describe the API")?)
-        // What older tools and other languages' libraries still ask for.
-        .add_service(reflection().build_v1alpha().doing("describe the API")?);
-
+    let client_routes = client_routes(&store, store.readiness()).await?;
     let drain = node.timing.drain;
     let max = Connections::sharing(descriptors::raise_limit());
     let port = |listener, routes, max| listen::serve(listener, routes, max, shutdown.clone(), drain);
@@ -107,11 +100,27 @@ async fn serve(
     services.spawn("the store", store.run());
     services.spawn("the election port", port(ports.election, Routes::new(election.server), max.peer));
     services.spawn("the quorum port", port(ports.quorum, learn, max.peer));
-    services.spawn("the client port", port(ports.client, client_routes.routes(), max.client));
+    services.spawn("the client port", port(ports.client, client_routes, max.client));
     services.all_ended(drain).await
 }
 
-fn election_config(node: &NodeConfig) -> Result<election_svc::Config, Failure> {
+/// What the client port offers; `ready`: what probes are told.
+pub(crate) async fn client_routes<Q: Quorum>(
+    store: &StoreService<Q>,
+    ready: watch::Receiver<bool>,
+) -> Result<Routes, Failure> {
+    let mut routes = Routes::builder();
+    routes
+        .add_service(store.coordination())
+        .add_service(store.node())
+        .add_service(health(ready).await)
+        .add_service(reflection().build_v1().doing("describe the API")?)
+        // What older tools and other languages' libraries still ask for.
+        .add_service(reflection().build_v1alpha().doing("describe the API")?);
+    Ok(routes.routes())
+}
+
+pub(crate) fn election_config(node: &NodeConfig) -> Result<election_svc::Config, Failure> {
     let mut core = election_core::Config::new(node.id, ensemble(node)?);
     core.finalize_wait = node.timing.finalize_wait;
     Ok(election_svc::Config {
@@ -121,7 +130,7 @@ fn election_config(node: &NodeConfig) -> Result<election_svc::Config, Failure> {
     })
 }
 
-fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Failure> {
+pub(crate) fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Failure> {
     let core = quorum_core::Config {
         me: node.id,
         ensemble: ensemble(node)?,
@@ -144,7 +153,7 @@ fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Failure> {
     })
 }
 
-fn store_config(node: &NodeConfig) -> store_svc::Config {
+pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
     let member = |m: &MemberConfig| NodeMember {
         id: m.id,
         client_address: m.client_address(),
@@ -202,67 +211,6 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .with_service_name("grpc.health.v1.Health")
 }
 
-/// What runs until `shutdown`. If one ends before, all are told to: half a node is none.
-///
-/// To be spawned from below, each behind those that it rests on. Services that rest on one that fails soon fail as
-/// well, and may be quicker to say so; so of several failures, that of the lowest service is the reason.
-struct Services {
-    running: JoinSet<(usize, Result<(), Failure>)>,
-    shutdown: CancellationToken,
-}
-
-impl Services {
-    fn new(shutdown: CancellationToken) -> Services {
-        Services { running: JoinSet::new(), shutdown }
-    }
-
-    fn spawn<E: Display>(
-        &mut self,
-        name: &'static str,
-        work: impl Future<Output = Result<(), E>> + Send + 'static,
-    ) {
-        let (level, shutdown) = (self.running.len(), self.shutdown.clone());
-        self.running.spawn(async move {
-            let failure = match work.await {
-                // Also after the shutdown: what was to be written at the end may be lost.
-                Err(e) => format!("{name} failed: {e}"),
-                Ok(()) if shutdown.is_cancelled() => return (level, Ok(())),
-                Ok(()) => format!("{name} ended without being asked to"),
-            };
-            tracing::error!("{failure}");
-            shutdown.cancel();
-            (level, Err(Failure::refused(failure)))
-        });
-    }
-
-    /// Waits for all, after `shutdown` not much longer than `drain`. Returns the reason if any has failed.
-    async fn all_ended(mut self, drain: Duration) -> Result<(), Failure> {
-        let shutdown = self.shutdown.clone();
-        // By level; `None`, which is less than all, for what broke down: a defect of ours, whatever else failed.
-        let mut failures = BTreeMap::new();
-        let ended = async {
-            while let Some(ended) = self.running.join_next().await {
-                match ended {
-                    Ok((_, Ok(()))) => {}
-                    Ok((level, Err(failure))) => drop(failures.insert(Some(level), failure)),
-                    Err(e) => {
-                        // A panic. The log has its message.
-                        shutdown.cancel();
-                        failures
-                            .entry(None)
-                            .or_insert(Failure::refused(format!("a service broke down: {e}")));
-                    }
-                }
-            }
-        };
-        // Each port takes `drain` itself.
-        if drained(ended, &shutdown, drain + Duration::from_secs(1)).await.is_none() {
-            tracing::warn!("services did not end in time; cut off");
-        }
-        failures.pop_first().map_or(Ok(()), |(_, reason)| Err(reason))
-    }
-}
-
 /// The bound ports of a node.
 struct Ports {
     client: Listener,
@@ -300,65 +248,4 @@ fn end_with(parent: u32) -> Result<(), Failure> {
         return Err(Failure::refused(format!("the parent process {parent} is gone")));
     }
     Ok(())
-}
-
-/// Names this process while it runs.
-struct PidFile(PathBuf);
-
-impl PidFile {
-    fn write(path: PathBuf) -> Result<PidFile, Failure> {
-        fs::write(&path, format!("{}\n", std::process::id()))
-            .doing(format_args!("write {}", path.display()))?;
-        Ok(PidFile(path))
-    }
-}
-
-impl Drop for PidFile {
-    fn drop(&mut self) {
-        if let Err(e) = fs::remove_file(&self.0) {
-            tracing::warn!("cannot remove {}: {e}", self.0.display());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DRAIN: Duration = Duration::from_secs(60);
-
-    fn services() -> Services {
-        Services::new(CancellationToken::new())
-    }
-
-    #[tokio::test]
-    async fn the_lowest_failure_is_the_reason_though_others_were_quicker() {
-        let mut services = services();
-        let shutdown = services.shutdown.clone();
-        services.spawn("the quorum", async move {
-            // Told to stop by the store, which has found it gone.
-            shutdown.cancelled().await;
-            Err("no space left")
-        });
-        services.spawn("the store", async { Err("lost its quorum") });
-        let reason = services.all_ended(DRAIN).await.unwrap_err();
-        assert_eq!(reason.to_string(), "the quorum failed: no space left");
-    }
-
-    #[tokio::test]
-    async fn a_failure_after_the_shutdown_is_a_failure_and_an_orderly_end_is_none() {
-        let mut failing = services();
-        failing.shutdown.cancel();
-        failing.spawn("the store", async { Err("no last checkpoint") });
-        assert!(failing.all_ended(DRAIN).await.is_err());
-
-        let mut orderly = services();
-        orderly.shutdown.cancel();
-        orderly.spawn("the store", async { Ok::<(), Infallible>(()) });
-        assert!(orderly.all_ended(DRAIN).await.is_ok());
-
-        let mut early = services();
-        early.spawn("the store", async { Ok::<(), Infallible>(()) });
-        assert!(early.all_ended(DRAIN).await.is_err(), "nobody asked it to end");
-    }
 }

@@ -7,7 +7,8 @@
 //! - `log_thread`: the one thread that writes to the disk, in order, with group commit.
 //! - `view`: reading the log, from memory where possible.
 //! - `learner_link`, `leader_link`: the two ends of the stream between a learner and its leader.
-//! - `feed`, `handle`: what the store sees, the port [`api::ports::Quorum`].
+//! - `feed`, `handle`: what the store sees, the port [`api::ports::Quorum`];
+//! - `port`: the same for a store in another process.
 
 mod backlog;
 mod driver;
@@ -17,10 +18,12 @@ mod leader_link;
 mod learner_link;
 mod log_thread;
 mod outbox;
+mod port;
 mod service;
 mod view;
 
 pub use feed::LogFeed;
 pub use handle::{Handle, Keep};
 pub use leader_link::LearnService;
+pub use port::PortService;
 pub use service::{Config, OpenError, QuorumService, StopReason};

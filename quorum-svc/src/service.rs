@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use api::ports::Election;
 use api::{PeerId, Zxid};
+use proto::internal::quorum_port_server::QuorumPortServer;
 use proto::peer::quorum_server::QuorumServer;
 use quorum_core::{Durable, Zab};
 use quorum_log::{DataDir, Disk, FsDisk, LogOptions, Salvaged, Storage, StorageError, StorageOptions};
@@ -19,6 +20,7 @@ use crate::handle::{Handle, Keep, snap_before};
 use crate::leader_link::LearnService;
 use crate::learner_link::LearnerSide;
 use crate::log_thread;
+use crate::port::PortService;
 use crate::view::LogView;
 
 /// What the service is made with.
@@ -195,6 +197,21 @@ impl<E: Election> QuorumService<E> {
             snapshots: self.handle.snapshots.clone(),
         };
         QuorumServer::new(service)
+            .max_decoding_message_size(proto::PEER_MESSAGE_MAX)
+            .max_encoding_message_size(proto::PEER_MESSAGE_MAX)
+    }
+
+    /// For this node's store, if that runs in a process of its own; not to be reached by anybody else. One store at a
+    /// time, so to be served once.
+    #[must_use]
+    pub fn port_service(&self) -> QuorumPortServer<PortService> {
+        let service = PortService {
+            ensemble: self.ensemble.clone(),
+            me: self.me,
+            handle: self.handle.clone(),
+            store: Mutex::default(),
+        };
+        QuorumPortServer::new(service)
             .max_decoding_message_size(proto::PEER_MESSAGE_MAX)
             .max_encoding_message_size(proto::PEER_MESSAGE_MAX)
     }

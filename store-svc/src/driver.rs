@@ -463,7 +463,10 @@ impl<Q: Quorum> Running<Q> {
             let (quorum, zxid) = (self.driver.quorum.clone(), changes.header.applied);
             self.tasks.spawn(async move {
                 let (pieces, mut whole) = Pieces::new(rest);
-                quorum.save_snapshot(zxid, pieces).await?;
+                if let Err(e) = quorum.save_snapshot(zxid, pieces).await {
+                    // Whether the quorum is gone for good, the feed says. If not, there will be another snapshot.
+                    tracing::warn!(%zxid, "the quorum has not taken the snapshot: {e}");
+                }
                 Ok(Ended::Snapshot { bytes: whole.try_recv().ok() })
             });
             pieces

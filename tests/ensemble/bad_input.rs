@@ -128,7 +128,7 @@ fn a_full_disk_stops_the_node_and_loses_nothing() {
         ensemble.ok(&["create", &format!("/v{i}"), "--file", value.to_str().unwrap()]);
     }
     eventually("node 1 stops, and says why", || {
-        let log = std::fs::read_to_string(ensemble.dir.join("node-1/log")).unwrap();
+        let log = ensemble.log(1);
         ensemble.status()[0]["role"] == "unreachable" && log.contains("space")
     });
     assert_eq!(ensemble.ok(&["ls", "/"]).split_whitespace().count(), 40, "the others went on");

@@ -112,7 +112,7 @@ fn status_tells_of_a_missing_node() {
 #[test]
 fn nothing_is_left_when_up_itself_is_killed() {
     let mut ensemble = Ensemble::start();
-    let pids: Vec<u32> = (1..=3).map(|id| ensemble.pid(id)).collect();
+    let pids = ensemble.all_pids();
     ensemble.kill9_up();
     eventually("the nodes follow", || pids.iter().all(|pid| !alive(*pid)));
     for pid in pids {

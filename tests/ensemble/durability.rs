@@ -9,21 +9,26 @@ use client_sdk::{Client, CreateMode, Options, Path, Write};
 
 use crate::harness::{Ensemble, eventually};
 
-const ZNODES: usize = 40;
+pub(crate) const ZNODES: usize = 40;
 
 /// What a checker knows: for each znode the greatest value that was acknowledged, and the greatest that was sent.
 #[derive(Default)]
-struct Ledger {
+pub(crate) struct Ledger {
     acknowledged: BTreeMap<usize, u64>,
     sent: BTreeMap<usize, u64>,
 }
 
-fn path(znode: usize) -> Path {
+pub(crate) fn path(znode: usize) -> Path {
     Path::new(&format!("/ledger/{znode}")).unwrap()
 }
 
 /// Writes growing numbers to every znode, many at a time, and records each acknowledgement, until told to stop.
-async fn write(client: Client, ledger: Arc<Mutex<Ledger>>, next: Arc<Mutex<u64>>, stop: Arc<AtomicBool>) {
+pub(crate) async fn write(
+    client: Client,
+    ledger: Arc<Mutex<Ledger>>,
+    next: Arc<Mutex<u64>>,
+    stop: Arc<AtomicBool>,
+) {
     let mut waiting = tokio::task::JoinSet::new();
     while !stop.load(Ordering::Relaxed) {
         for znode in 0..ZNODES {
@@ -90,7 +95,7 @@ async fn every_acknowledged_write_survives_the_death_of_all_nodes_at_once() {
     .unwrap();
 }
 
-async fn check(client: &Client, ledger: &Mutex<Ledger>) {
+pub(crate) async fn check(client: &Client, ledger: &Mutex<Ledger>) {
     client.sync().await.unwrap();
     for znode in 0..ZNODES {
         let (data, _) = client.get(path(znode).as_str()).await.unwrap();

@@ -14,6 +14,16 @@ pub(crate) const QUORATE: &str = env!("CARGO_BIN_EXE_quorate");
 /// How long anything may take that has to happen. Generous, because tests run side by side on small machines.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// A node as one process ...
+const WHOLE: &[&str] = &["serve"];
+/// ... and as three.
+const SPLIT: &[&str] = &["election", "quorum", "store"];
+
+/// How nodes run unless a test says so: as three processes each if `TEST_SPLIT` is set.
+fn usual_parts() -> &'static [&'static str] {
+    if std::env::var_os("TEST_SPLIT").is_some() { SPLIT } else { WHOLE }
+}
+
 /// An ensemble started by `quorate up`. Dropping it stops everything.
 pub(crate) struct Ensemble {
     /// `None` after [`Ensemble::down`].
@@ -22,8 +32,10 @@ pub(crate) struct Ensemble {
     pub(crate) endpoints: Vec<String>,
     /// Environment of the nodes.
     settings: Vec<(String, String)>,
-    /// Nodes that were started by hand.
-    extra: BTreeMap<usize, Child>,
+    /// The processes of each node, by the command that runs them.
+    parts: &'static [&'static str],
+    /// Processes that were started by hand.
+    extra: BTreeMap<(usize, &'static str), Child>,
     _temp: Option<tempfile::TempDir>,
 }
 
@@ -36,20 +48,39 @@ impl Ensemble {
         ensemble
     }
 
+    /// Three nodes in a fresh directory, each of three processes, with these settings.
+    pub(crate) fn start_split(settings: &[(&str, &str)]) -> Ensemble {
+        let temp = tempfile::tempdir().unwrap();
+        let mut ensemble = Ensemble::start_as(temp.path(), SPLIT, 3, 0, settings);
+        ensemble._temp = Some(temp);
+        ensemble
+    }
+
+    /// The same in a directory that may have been used before, in either packaging.
+    pub(crate) fn start_packaged_in(dir: &Path, split: bool) -> Ensemble {
+        Ensemble::start_as(dir, if split { SPLIT } else { WHOLE }, 3, 0, &[])
+    }
+
     /// So many nodes, in a directory that may have been used before.
     pub(crate) fn start_in(dir: &Path, nodes: usize) -> Ensemble {
-        Ensemble::start_as(dir, nodes, 0, &[])
+        Ensemble::start_as(dir, usual_parts(), nodes, 0, &[])
     }
 
     /// So many nodes, of which the last ones observe, with these settings (`QUORATE_*`), in a fresh directory.
     pub(crate) fn start_with(nodes: usize, observers: usize, settings: &[(&str, &str)]) -> Ensemble {
         let temp = tempfile::tempdir().unwrap();
-        let mut ensemble = Ensemble::start_as(temp.path(), nodes, observers, settings);
+        let mut ensemble = Ensemble::start_as(temp.path(), usual_parts(), nodes, observers, settings);
         ensemble._temp = Some(temp);
         ensemble
     }
 
-    fn start_as(dir: &Path, nodes: usize, observers: usize, settings: &[(&str, &str)]) -> Ensemble {
+    fn start_as(
+        dir: &Path,
+        parts: &'static [&'static str],
+        nodes: usize,
+        observers: usize,
+        settings: &[(&str, &str)],
+    ) -> Ensemble {
         let settings: Vec<(String, String)> =
             settings.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
         let known = dir.join("node-1/quorate.toml").exists();
@@ -57,6 +88,9 @@ impl Ensemble {
         loop {
             let mut command = Command::new(QUORATE);
             command.args(["up", "--nodes", &nodes.to_string(), "--data"]).arg(dir);
+            if parts.len() > 1 {
+                command.arg("--split");
+            }
             if !known {
                 command.args(["--base-port", &free_ports(nodes).to_string()]);
                 command.args(["--observers", &observers.to_string()]);
@@ -80,7 +114,8 @@ impl Ensemble {
                 let endpoints = ready.split(',').map(str::to_owned).collect();
                 let dir = dir.to_owned();
                 let up = Some(up);
-                return Ensemble { up, dir, endpoints, settings, extra: BTreeMap::new(), _temp: None };
+                let extra = BTreeMap::new();
+                return Ensemble { up, dir, endpoints, settings, parts, extra, _temp: None };
             }
             let status = up.wait().unwrap();
             let mut text = String::new();
@@ -125,16 +160,57 @@ impl Ensemble {
         succeed(&self.run(args), args)
     }
 
-    pub(crate) fn pid(&self, id: usize) -> u32 {
-        let file = self.dir.join(format!("node-{id}/pid"));
+    /// The processes of a node.
+    pub(crate) fn pids(&self, id: usize) -> Vec<u32> {
+        self.parts.iter().map(|part| self.pid(id, part)).collect()
+    }
+
+    /// The processes of all nodes.
+    pub(crate) fn all_pids(&self) -> Vec<u32> {
+        (1..=self.endpoints.len()).flat_map(|id| self.pids(id)).collect()
+    }
+
+    /// One process of a node.
+    pub(crate) fn pid(&self, id: usize, part: &str) -> u32 {
+        let file = self.file(id, "pid", part);
         std::fs::read_to_string(&file).unwrap().trim().parse().unwrap()
     }
 
-    /// kill -9, and waits until it is dead.
+    /// What a node has logged so far.
+    pub(crate) fn log(&self, id: usize) -> String {
+        let log = |part: &&str| std::fs::read(self.file(id, "log", part)).unwrap_or_default();
+        self.parts.iter().map(|part| String::from_utf8_lossy(&log(part)).into_owned()).collect()
+    }
+
+    /// The checkpoint of a node's store.
+    pub(crate) fn table(&self, id: usize) -> PathBuf {
+        let table = if self.parts == SPLIT { "data/store/table" } else { "data/table" };
+        self.dir.join(format!("node-{id}")).join(table)
+    }
+
+    fn file(&self, id: usize, name: &str, part: &str) -> PathBuf {
+        let name = if part == "serve" { name.to_owned() } else { format!("{name}.{part}") };
+        self.dir.join(format!("node-{id}")).join(name)
+    }
+
+    /// To all processes of a node.
+    pub(crate) fn signal(&self, id: usize, name: &str) {
+        self.pids(id).into_iter().for_each(|pid| signal(pid, name));
+    }
+
+    /// kill -9 of a node, and waits until it is dead.
     pub(crate) fn kill9(&mut self, id: usize) {
-        let pid = self.pid(id);
+        self.signal(id, "KILL");
+        for part in self.parts {
+            self.kill9_part(id, part);
+        }
+    }
+
+    /// kill -9 of one process of a node, and waits until it is dead.
+    pub(crate) fn kill9_part(&mut self, id: usize, part: &'static str) {
+        let pid = self.pid(id, part);
         signal(pid, "KILL");
-        if let Some(mut child) = self.extra.remove(&id) {
+        if let Some(mut child) = self.extra.remove(&(id, part)) {
             child.wait().unwrap();
         }
         eventually("a killed process is gone", || !alive(pid));
@@ -142,14 +218,14 @@ impl Ensemble {
 
     /// kill -9 of all nodes at once, and of `up`, as if the power went.
     pub(crate) fn kill9_all(&mut self) {
-        let pids: Vec<String> = (1..=self.endpoints.len()).map(|id| self.pid(id).to_string()).collect();
-        let mut all = pids.clone();
+        let pids = self.all_pids();
+        let mut all: Vec<String> = pids.iter().map(u32::to_string).collect();
         all.extend(self.up.as_ref().map(|up| up.id().to_string()));
         Command::new("kill").arg("-KILL").args(&all).status().unwrap();
         for mut child in self.up.take().into_iter().chain(std::mem::take(&mut self.extra).into_values()) {
             child.wait().unwrap();
         }
-        eventually("killed processes are gone", || pids.iter().all(|pid| !alive(pid.parse().unwrap())));
+        eventually("killed processes are gone", || pids.iter().all(|&pid| !alive(pid)));
     }
 
     /// kill -9 of `up` alone.
@@ -161,33 +237,37 @@ impl Ensemble {
 
     /// Starts a node again that was killed.
     pub(crate) fn start_node(&mut self, id: usize) {
-        let folder = self.dir.join(format!("node-{id}"));
-        let log = std::fs::OpenOptions::new().append(true).create(true).open(folder.join("log")).unwrap();
+        self.parts.iter().for_each(|part| self.start_part(id, part));
+    }
+
+    /// Starts one process of a node again.
+    pub(crate) fn start_part(&mut self, id: usize, part: &'static str) {
+        let file = self.file(id, "log", part);
+        let log = std::fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
         let child = Command::new(QUORATE)
-            .args(["serve", "--config"])
-            .arg(folder.join("quorate.toml"))
+            .args([part, "--config"])
+            .arg(self.dir.join(format!("node-{id}/quorate.toml")))
             .envs(self.settings.clone())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
-        self.extra.insert(id, child);
+        self.extra.insert((id, part), child);
     }
 
-    /// Waits until a node that was started by hand has ended by itself.
+    /// Waits until a process of a node that was started by hand has ended by itself.
     pub(crate) fn reap(&mut self, id: usize) {
-        let mut child = self.extra.remove(&id).expect("a node that was started by hand");
-        assert!(!child.wait().unwrap().success(), "it failed");
+        let mine: Vec<_> = self.extra.keys().filter(|key| key.0 == id).copied().collect();
+        for key in mine {
+            let mut child = self.extra.remove(&key).expect("a process that was started by hand");
+            assert!(!child.wait().unwrap().success(), "it failed");
+        }
     }
 
-    /// Whether this process of a node has ended; one of ours is reaped.
-    pub(crate) fn gone(&mut self, id: usize, pid: u32) -> bool {
-        if let Some(child) = self.extra.get_mut(&id).filter(|child| child.id() == pid)
-            && child.try_wait().unwrap().is_some()
-        {
-            self.extra.remove(&id);
-        }
-        !alive(pid)
+    /// Whether these processes have ended; those of ours are reaped.
+    pub(crate) fn gone(&mut self, pids: &[u32]) -> bool {
+        self.extra.retain(|_, child| !pids.contains(&child.id()) || child.try_wait().unwrap().is_none());
+        pids.iter().all(|&pid| !alive(pid))
     }
 
     /// What `status -o json` says, one object per node.
@@ -230,9 +310,9 @@ impl Ensemble {
 
     /// SIGTERM to `up`; all nodes have to end by themselves.
     pub(crate) fn stop(mut self) {
-        let pids: Vec<u32> = (1..=self.endpoints.len()).map(|id| self.pid(id)).collect();
+        let pids = self.all_pids();
+        self.extra.values().for_each(|child| signal(child.id(), "TERM"));
         for child in self.extra.values_mut() {
-            signal(child.id(), "TERM");
             child.wait().unwrap();
         }
         self.stop_up();
@@ -253,11 +333,13 @@ impl Drop for Ensemble {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for id in 1..=self.endpoints.len() {
-                let log = std::fs::read(self.dir.join(format!("node-{id}/log"))).unwrap_or_default();
-                let log = String::from_utf8_lossy(&log);
-                let lines: Vec<&str> = log.lines().collect();
-                eprintln!("== end of the log of node {id}");
-                lines[lines.len().saturating_sub(20)..].iter().for_each(|line| eprintln!("{line}"));
+                for part in self.parts {
+                    let log = std::fs::read(self.file(id, "log", part)).unwrap_or_default();
+                    let log = String::from_utf8_lossy(&log);
+                    let lines: Vec<&str> = log.lines().collect();
+                    eprintln!("== end of the log of node {id}, {part}");
+                    lines[lines.len().saturating_sub(20)..].iter().for_each(|line| eprintln!("{line}"));
+                }
             }
         }
         for child in self.extra.values_mut() {

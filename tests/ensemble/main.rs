@@ -1,5 +1,7 @@
 //! Whole ensembles of real processes, on real disks and sockets, under real faults. Test names carry the number of the
 //! scenario in `docs/protocol.md` that they play.
+//!
+//! Nodes are one process each, or three if `TEST_SPLIT` is set; what only three can show is in `split`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -11,3 +13,4 @@ mod failover;
 mod harness;
 mod maintenance;
 mod scenarios;
+mod split;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use client_sdk::{Client, CreateMode, Options};
 
-use crate::harness::{Ensemble, PATIENCE, alive, blocking, eventually, signal};
+use crate::harness::{Ensemble, PATIENCE, alive, blocking, eventually};
 
 /// Writes one after the other until told to stop; returns how many, and how long the longest took.
 async fn count(client: Client, stop: tokio::sync::oneshot::Receiver<()>) -> (i32, Duration) {
@@ -31,10 +31,10 @@ async fn s5_a_leader_that_is_asked_to_stop_hands_over_and_its_clients_see_only_l
     for _ in 0..3 {
         ensemble = blocking(ensemble, |e| {
             let leader = e.leader();
-            let pid = e.pid(leader);
-            signal(pid, "TERM");
-            eventually("the old leader ends by itself", || e.gone(leader, pid));
-            let text = std::fs::read_to_string(e.dir.join(format!("node-{leader}/log"))).unwrap();
+            let pids = e.pids(leader);
+            e.signal(leader, "TERM");
+            eventually("the old leader ends by itself", || e.gone(&pids));
+            let text = e.log(leader);
             assert!(text.contains("this server is about to stop"), "it handed over");
             assert!(!text.contains("nobody took over"));
             assert_ne!(e.leader(), leader);
@@ -78,11 +78,11 @@ fn f9_a_record_that_the_disk_has_damaged_heals_from_the_leader() {
     ensemble.kill9(victim);
     flip(&log, 700);
     // The checkpoint knows what the log has lost. Without it, the node has nothing but the leader.
-    std::fs::remove_dir_all(ensemble.dir.join(format!("node-{victim}/data/table"))).unwrap();
+    std::fs::remove_dir_all(ensemble.table(victim)).unwrap();
     ensemble.ok(&["create", "/meanwhile", ""]);
     ensemble.start_node(victim);
     ensemble.agree();
-    let text = std::fs::read_to_string(ensemble.dir.join(format!("node-{victim}/log"))).unwrap();
+    let text = ensemble.log(victim);
     assert!(text.contains("the log was damaged; this node does not vote until"), "it says what happened");
     let aside = log.with_extension("log.damaged");
     assert!(aside.exists(), "{} is kept", aside.display());
@@ -117,7 +117,7 @@ fn f9_of_two_damaged_logs_in_three_nothing_committed_is_lost() {
     ensemble.start_node(leader);
     std::thread::sleep(Duration::from_secs(3));
     assert!(!ensemble.run(&["get", "/z0", "--timeout", "2s"]).status.success());
-    let pids: Vec<u32> = (1..=3).map(|id| ensemble.pid(id)).collect();
+    let pids = ensemble.all_pids();
     drop(ensemble);
     assert!(pids.into_iter().all(|pid| !alive(pid)));
 }
@@ -140,12 +140,12 @@ fn a_node_that_has_lost_every_state_stops_with_a_word_and_heals_when_it_is_start
         segment(&ensemble, victim).file_name().unwrap() != "0000000000000001.log"
     });
     ensemble.kill9(victim);
-    std::fs::remove_dir_all(data.join("table")).unwrap();
+    std::fs::remove_dir_all(ensemble.table(victim)).unwrap();
     for file in std::fs::read_dir(data.join("snapshots")).unwrap() {
         std::fs::remove_file(file.unwrap().path()).unwrap();
     }
     ensemble.start_node(victim);
-    let text = |e: &Ensemble| std::fs::read_to_string(e.dir.join(format!("node-{victim}/log"))).unwrap();
+    let text = |e: &Ensemble| e.log(victim);
     eventually("it stops and says why", || text(&ensemble).contains("no sound snapshot is left"));
     assert!(text(&ensemble).contains("start the node again: it heals from its leader"));
     ensemble.reap(victim);

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use api::ports::{Candidate, Role};
-use api::{Ensemble, Epoch, PeerId, Time};
+use api::{Ensemble, Epoch, PeerId, Time, Zxid};
 
 use crate::looking::Looking;
 use crate::{Notification, Round, Vote};
@@ -56,7 +56,8 @@ pub enum Input {
         notification: Notification,
     },
     /// This server serves in `epoch` under the leader that was elected (ZooKeeper's `updateElectionVote`). Ignored
-    /// unless `leader` is still the elected one.
+    /// unless `leader` is still the elected one, or this election knows of none because it has begun after the one that
+    /// chose the leader, or because whoever stood here was away: then it takes this for the outcome.
     Settled {
         /// Under whom.
         leader: PeerId,
@@ -211,29 +212,41 @@ impl Election {
     }
 
     fn on_settled(&mut self, leader: PeerId, epoch: Epoch) {
-        if let State::Established { vote, .. } = &mut self.state
-            && vote.leader == leader
-            && vote.candidate.epoch != epoch
-        {
-            vote.candidate.epoch = epoch;
-            self.tell_all();
+        match &mut self.state {
+            State::Established { vote, .. } if vote.leader == leader && vote.candidate.epoch != epoch => {
+                vote.candidate.epoch = epoch;
+            }
+            State::Established { .. } => return,
+            State::Looking(looking) if looking.stands() => return,
+            State::Idle | State::Looking(_) => {
+                if self.config.ensemble.weight(leader) == 0 {
+                    return;
+                }
+                let vote = Vote { candidate: Candidate { epoch, zxid: Zxid::marker(epoch) }, leader };
+                self.state = State::Established { role: self.role_under(leader), vote };
+            }
         }
+        self.tell_all();
     }
 
     /// Ends the search. Everybody is told, not only those who ask as in ZooKeeper: whoever still looks need not wait
     /// until it repeats itself.
     pub(crate) fn establish(&mut self, vote: Vote, round: Round) {
-        let role = if !self.votes() {
-            Role::Observing
-        } else if vote.leader == self.config.me {
-            Role::Leading
-        } else {
-            Role::Following
-        };
+        let role = self.role_under(vote.leader);
         self.round = round;
         self.state = State::Established { role, vote };
         self.outputs.push_back(Output::Elected { leader: vote.leader, round });
         self.tell_all();
+    }
+
+    fn role_under(&self, leader: PeerId) -> Role {
+        if !self.votes() {
+            Role::Observing
+        } else if leader == self.config.me {
+            Role::Leading
+        } else {
+            Role::Following
+        }
     }
 
     /// Whether this server is a voter.

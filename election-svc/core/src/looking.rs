@@ -24,6 +24,11 @@ pub(crate) struct Looking {
 }
 
 impl Looking {
+    /// Whether this server can be elected.
+    pub(crate) fn stands(&self) -> bool {
+        self.own.is_some()
+    }
+
     pub(crate) fn next_timeout(&self) -> Time {
         self.decide_at.map_or(self.resend_at, |t| t.min(self.resend_at))
     }

@@ -31,6 +31,38 @@ fn s1_start_one_after_another() {
 }
 
 #[test]
+fn an_election_that_begins_under_a_leader_takes_the_word_of_its_quorum() {
+    let mut net = Net::of_voters(3);
+    net.start(2, at(0, 0));
+    net.start(1, at(0, 0));
+    net.run_ms(1_000);
+    net.settled(2, 2, 1);
+    net.settled(1, 2, 1);
+
+    // The election of the leader is restarted alone; the quorum beside it goes on leading.
+    net.stop(2);
+    net.start_idle(2);
+    net.settled(2, 2, 1);
+    // That of the follower goes on, but its quorum was away for a moment.
+    net.input(1, Input::Elect(None));
+    net.settled(1, 2, 1);
+    net.run_ms(0);
+    assert_eq!(net.states(), [(1, Role::Following, Some(2)), (2, Role::Leading, Some(2))]);
+
+    net.elected.clear();
+    net.start(3, at(0, 0));
+    net.run_ms(0);
+    assert_eq!(net.elected, [(3, 2)], "the two agree in leader and epoch, so 3 joins them at once");
+    net.elect(3, at(1, 1));
+    net.settled(3, 1, 1);
+    assert_eq!(
+        net.states()[2],
+        (3, Role::Looking, Some(3)),
+        "who stands takes no leader but the elected one"
+    );
+}
+
+#[test]
 fn s2_start_together_message_by_message() {
     let mut net = Net::of_voters(3);
     for id in 1..=3 {
@@ -493,12 +525,17 @@ impl Net {
 
     /// Starts a server, links it with all others that are up, and lets it look.
     fn start(&mut self, id: u32, candidate: Candidate) {
+        self.start_idle(id);
+        self.elect(id, candidate);
+    }
+
+    /// Starts a server and links it with all others that are up.
+    fn start_idle(&mut self, id: u32) {
         let others: Vec<u32> = self.nodes.keys().copied().collect();
         self.nodes.insert(id, Election::new(Config::new(PeerId(id), self.ensemble.clone())));
         for other in others {
             self.link(id, other);
         }
-        self.elect(id, candidate);
     }
 
     fn stop(&mut self, id: u32) {

@@ -26,6 +26,11 @@ pub const QUORUM_PORT: u16 = 2888;
 /// Default port of election-svc.
 pub const ELECTION_PORT: u16 = 3888;
 
+/// Default port of quorum-svc for its own node's store, where that is another process.
+pub const INTERNAL_QUORUM_PORT: u16 = 2889;
+/// Default port of election-svc for its own node's quorum, where that is another process.
+pub const INTERNAL_ELECTION_PORT: u16 = 3889;
+
 /// Variables that begin with `QUORATE_` and are not settings of a node: those of the command line tools and of
 /// [`crate::telemetry`].
 pub const OTHER_VARIABLES: [&str; 3] = ["QUORATE_ENDPOINTS", "QUORATE_LOG", "QUORATE_LOG_FORMAT"];
@@ -43,6 +48,8 @@ pub struct NodeConfig {
     pub pid_file: Option<PathBuf>,
     /// Where to listen.
     pub listen: Listen,
+    /// Where the services of this node find each other if each is a process of its own.
+    pub services: Services,
     /// All members in the order of their ids, this node among them.
     pub members: Vec<MemberConfig>,
     /// Periods and waits.
@@ -64,6 +71,20 @@ pub struct Listen {
     pub quorum: SocketAddr,
     /// election-svc.
     pub election: SocketAddr,
+    /// quorum-svc for the store of this node, if each service is a process of its own. Whoever reaches it is taken for
+    /// that store.
+    pub internal_quorum: SocketAddr,
+    /// election-svc for the quorum of this node, if each service is a process of its own.
+    pub internal_election: SocketAddr,
+}
+
+/// Where the services of this node find each other if each is a process of its own, as `http://host:port`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Services {
+    /// The quorum dials this.
+    pub election: String,
+    /// The store dials this.
+    pub quorum: String,
 }
 
 /// Periods and waits of the protocols between servers.
@@ -196,10 +217,39 @@ impl NodeConfig {
         let client = r.get("listen.client_port", "port of the client API; 0: any", client);
         let quorum = r.get("listen.quorum_port", "port of quorum-svc; 0: any", quorum);
         let election = r.get("listen.election_port", "port of election-svc; 0: any", election);
+        let internal_host = r.get(
+            "listen.internal_host",
+            "IP address where services that are processes of their own listen for those of their node",
+            IpAddr::from([127, 0, 0, 1]),
+        );
+        let internal_quorum = r.get(
+            "listen.internal_quorum_port",
+            "port of quorum-svc for the store of its node",
+            INTERNAL_QUORUM_PORT,
+        );
+        let internal_election = r.get(
+            "listen.internal_election_port",
+            "port of election-svc for the quorum of its node",
+            INTERNAL_ELECTION_PORT,
+        );
         let listen = Listen {
             client: SocketAddr::new(host, client),
             quorum: SocketAddr::new(host, quorum),
             election: SocketAddr::new(host, election),
+            internal_quorum: SocketAddr::new(internal_host, internal_quorum),
+            internal_election: SocketAddr::new(internal_host, internal_election),
+        };
+        let services = Services {
+            election: r.get(
+                "services.election",
+                "where the quorum finds the election of its node, if that is another process",
+                format!("http://127.0.0.1:{internal_election}"),
+            ),
+            quorum: r.get(
+                "services.quorum",
+                "where the store finds the quorum of its node, if that is another process",
+                format!("http://127.0.0.1:{internal_quorum}"),
+            ),
         };
 
         let millis = Duration::from_millis;
@@ -257,8 +307,19 @@ impl NodeConfig {
             ),
             keep_entries: r.get("log.keep_entries", "... and so many entries", 10_000),
         };
-        let config =
-            NodeConfig { ensemble, id, data_dir, pid_file, listen, members, timing, session, limits, log };
+        let config = NodeConfig {
+            ensemble,
+            id,
+            data_dir,
+            pid_file,
+            listen,
+            services,
+            members,
+            timing,
+            session,
+            limits,
+            log,
+        };
         config.check(r);
         config
     }
@@ -291,6 +352,13 @@ impl NodeConfig {
         }
         if self.session.timeout_max > Duration::from_millis(u64::from(u32::MAX)) {
             r.refuse("session.timeout_max", "less than 49 days");
+        }
+        for (key, url) in
+            [("services.election", &self.services.election), ("services.quorum", &self.services.quorum)]
+        {
+            if !url.strip_prefix("http://").is_some_and(|rest| rest.contains(':')) {
+                r.refuse(key, "the address of a service such as \"http://127.0.0.1:2889\"");
+            }
         }
         if self.limits.data > Size::mib(16) || self.limits.data == Size(0) {
             r.refuse(

@@ -66,6 +66,28 @@ fn a_file_is_read_and_defaults_fill_the_rest() {
 }
 
 #[test]
+fn services_of_a_node_find_each_other_on_loopback_unless_told_otherwise() {
+    let node = load_text(THREE, &[], &[]).unwrap().node;
+    assert_eq!(node.services.quorum, "http://127.0.0.1:2889");
+    assert_eq!(node.services.election, "http://127.0.0.1:3889");
+    assert!(
+        node.listen.internal_quorum.ip().is_loopback() && node.listen.internal_election.ip().is_loopback()
+    );
+    let moved = load_text(THREE, &[("QUORATE_LISTEN_INTERNAL_QUORUM_PORT", "7")], &[]).unwrap().node;
+    assert_eq!(
+        (moved.services.quorum.as_str(), moved.listen.internal_quorum.port()),
+        ("http://127.0.0.1:7", 7)
+    );
+    let elsewhere =
+        [("QUORATE_SERVICES_QUORUM", "http://quorum-1:2889"), ("QUORATE_LISTEN_INTERNAL_HOST", "::")];
+    let elsewhere = load_text(THREE, &elsewhere, &[]).unwrap().node;
+    assert_eq!(elsewhere.services.quorum, "http://quorum-1:2889");
+    assert_eq!(elsewhere.listen.internal_quorum.to_string(), "[::]:2889");
+    let wrong = problems(THREE, &[("QUORATE_SERVICES_ELECTION", "election-1:3889")], &[]);
+    assert!(wrong[0].contains("`services.election`") && wrong[0].contains("http://"), "{wrong:?}");
+}
+
+#[test]
 fn flag_beats_environment_beats_file_beats_default() {
     let env =
         [("QUORATE_TIMING_INIT_LIMIT", "4s"), ("QUORATE_TIMING_TICK", "50ms"), ("QUORATE_LOG", "debug")];

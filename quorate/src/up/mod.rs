@@ -1,4 +1,4 @@
-//! `quorate up`: a whole ensemble on this machine, a process for each node.
+//! `quorate up`: a whole ensemble on this machine, a process for each node, or for each service.
 
 mod nodes;
 mod plan;
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     nodes::{Death, Nodes},
-    plan::{Plan, Planned, Wanted},
+    plan::{Part, Plan, Planned, Wanted},
 };
 use crate::{
     args::Up,
@@ -39,29 +39,35 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
     announce(&plan, &folder)?;
 
     let mut nodes = Nodes::new();
-    let lived = live(&plan, &mut nodes, &shutdown).await;
+    let lived = live(&plan, Part::all(args.split), &mut nodes, &shutdown).await;
     nodes.stop_all().await;
     nodes::stop_strays(&plan.nodes).await;
     let stopped = output::print("all nodes have stopped");
     lived.and(stopped)
 }
 
-async fn live(plan: &Plan, nodes: &mut Nodes, shutdown: &CancellationToken) -> Result<(), Failure> {
-    let pids = plan.nodes.iter().map(|n| nodes.start(n)).collect::<Result<Vec<u32>, Failure>>()?;
+async fn live(
+    plan: &Plan,
+    parts: &[Part],
+    nodes: &mut Nodes,
+    shutdown: &CancellationToken,
+) -> Result<(), Failure> {
+    let mut start = |node| parts.iter().map(|&part| nodes.start(node, part)).collect();
+    let pids = plan.nodes.iter().map(&mut start).collect::<Result<Vec<Vec<u32>>, Failure>>()?;
     let roles = tokio::select! {
-        roles = all_serve(plan) => roles,
+        roles = all_serve(plan, parts) => roles,
         death = nodes.next_death() => {
             let node = node(plan, death.id);
             return Err(Failure::refused(format!("{}; all others are stopped", obituary(node, &death))));
         }
         () = shutdown.cancelled() => return Ok(()),
     };
-    welcome(plan, &roles, &pids)?;
+    welcome(plan, parts, &roles, &pids)?;
     loop {
         tokio::select! {
             death = nodes.next_death() => {
                 let node = node(plan, death.id);
-                eprintln!("{} {}\n{}", output::clock(), obituary(node, &death), revival(node));
+                eprintln!("{} {}\n{}", output::clock(), obituary(node, &death), revival(node, death.part));
             }
             () = shutdown.cancelled() => return Ok(()),
         }
@@ -69,7 +75,7 @@ async fn live(plan: &Plan, nodes: &mut Nodes, shutdown: &CancellationToken) -> R
 }
 
 /// Waits until every node serves clients, and returns their roles in order. Says whom it waits for now and then.
-async fn all_serve(plan: &Plan) -> Vec<Role> {
+async fn all_serve(plan: &Plan, parts: &[Part]) -> Vec<Role> {
     let mut roles = Vec::new();
     for node in &plan.nodes {
         let mut said = Instant::now();
@@ -78,7 +84,9 @@ async fn all_serve(plan: &Plan) -> Vec<Role> {
                 Ok(status) if status::serves(&status) => break status.role,
                 _ if said.elapsed() > Duration::from_secs(5) => {
                     said = Instant::now();
-                    eprintln!("still waiting for node {}; its log is {}", node.id, node.log().display());
+                    let logs: Vec<String> =
+                        parts.iter().map(|&part| node.log(part).display().to_string()).collect();
+                    eprintln!("still waiting for node {}; its log is {}", node.id, logs.join(", "));
                 }
                 _ => {}
             }
@@ -95,15 +103,25 @@ fn announce(plan: &Plan, folder: &Folder) -> Result<(), Failure> {
     output::print(&format!("{doing} {} nodes in {path}{kept}", plan.nodes.len()))
 }
 
-fn welcome(plan: &Plan, roles: &[Role], pids: &[u32]) -> Result<(), Failure> {
-    let rows = plan.nodes.iter().zip(roles).zip(pids).map(|((node, &role), pid)| {
-        vec![node.id.to_string(), status::role_name(role).to_owned(), pid.to_string(), node.endpoint()]
+fn welcome(plan: &Plan, parts: &[Part], roles: &[Role], pids: &[Vec<u32>]) -> Result<(), Failure> {
+    let rows = plan.nodes.iter().zip(roles).zip(pids).map(|((node, &role), pids)| {
+        let mut row = vec![node.id.to_string(), status::role_name(role).to_owned()];
+        row.extend(pids.iter().map(u32::to_string));
+        row.push(node.endpoint());
+        row
     });
-    let table = output::table(&["NODE", "ROLE", "PID", "CLIENT"], rows, &[0, 2]);
+    let split = parts.len() > 1;
+    let table = if split {
+        output::table(&["NODE", "ROLE", "ELECTION", "QUORUM", "STORE", "CLIENT"], rows, &[0, 2, 3, 4])
+    } else {
+        output::table(&["NODE", "ROLE", "PID", "CLIENT"], rows, &[0, 2])
+    };
     let endpoints: Vec<String> = plan.nodes.iter().map(Planned::endpoint).collect();
     let endpoints = endpoints.join(",");
     let me = program();
-    let leader = roles.iter().position(|&r| r == Role::Leading).and_then(|i| pids.get(i));
+    // It is the quorum that leads.
+    let leads = parts.iter().position(|&part| part == Part::Quorum).unwrap_or(0);
+    let leader = roles.iter().position(|&r| r == Role::Leading).and_then(|i| pids.get(i)?.get(leads));
     let kill = leader.map_or(String::new(), |pid| {
         format!("  kill -9 {pid}    # the leader: the others elect a new one\n")
     });
@@ -126,10 +144,15 @@ fn obituary(node: &Planned, death: &Death) -> String {
         Ok(status) => describe(*status),
         Err(e) => format!("ended, nobody knows how: {e}"),
     };
-    let mut text = format!("node {} {how}", node.id);
-    let lines = nodes::last_lines(&node.log());
+    let who = match death.part {
+        Part::Whole => format!("node {}", node.id),
+        part => format!("the {} of node {}", part.command(), node.id),
+    };
+    let mut text = format!("{who} {how}");
+    let log = node.log(death.part);
+    let lines = nodes::last_lines(&log);
     if !lines.is_empty() {
-        text += &format!("; the end of {}:\n  | {}\n", node.log().display(), lines.join("\n  | "));
+        text += &format!("; the end of {}:\n  | {}\n", log.display(), lines.join("\n  | "));
     }
     text.trim_end().to_owned()
 }
@@ -144,8 +167,8 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-fn revival(node: &Planned) -> String {
-    format!("to start it again:  {} serve --config {}", program(), node.config().display())
+fn revival(node: &Planned, part: Part) -> String {
+    format!("to start it again:  {} {} --config {}", program(), part.command(), node.config().display())
 }
 
 fn node(plan: &Plan, id: u8) -> &Planned {

@@ -12,13 +12,14 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::{process::Command, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::plan::Planned;
+use super::plan::{Part, Planned};
 use crate::exit::{Doing as _, Failure};
 
-/// How a node ended.
+/// How a process of a node ended.
 #[derive(Debug)]
 pub(super) struct Death {
     pub(super) id: u8,
+    pub(super) part: Part,
     /// `Err` if the system would not tell.
     pub(super) status: std::io::Result<ExitStatus>,
 }
@@ -34,12 +35,12 @@ impl Nodes {
         Nodes { watched: JoinSet::new(), stop: CancellationToken::new() }
     }
 
-    /// Starts one node and returns its process id.
+    /// Starts one process of a node and returns its id.
     ///
     /// The kernel ends a child with the *thread* that started it (PR_SET_PDEATHSIG), so this is called on the main
     /// thread, which lives as long as the process.
-    pub(super) fn start(&mut self, node: &Planned) -> Result<u32, Failure> {
-        let log = node.log();
+    pub(super) fn start(&mut self, node: &Planned, part: Part) -> Result<u32, Failure> {
+        let log = node.log(part);
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -49,7 +50,7 @@ impl Nodes {
         let program = std::env::current_exe().doing("find this program")?;
         let mut command = Command::new(program);
         command
-            .args(["serve", "--exit-with-parent", &std::process::id().to_string(), "--config"])
+            .args([part.command(), "--exit-with-parent", &std::process::id().to_string(), "--config"])
             .arg(node.config())
             .stdin(Stdio::null())
             .stdout(Stdio::from(log))
@@ -63,15 +64,21 @@ impl Nodes {
             "listen.client_port",
             "listen.quorum_port",
             "listen.election_port",
+            "listen.internal_host",
+            "listen.internal_quorum_port",
+            "listen.internal_election_port",
+            "services.election",
+            "services.quorum",
         ]) {
             command.env_remove(host::config::variable(key));
         }
-        let mut child = command.spawn().doing(format_args!("start node {}", node.id))?;
+        let mut child =
+            command.spawn().doing(format_args!("start {} of node {}", part.command(), node.id))?;
         let pid = child.id().unwrap_or_default();
         let (id, stop) = (node.id, self.stop.clone());
         self.watched.spawn(async move {
             tokio::select! {
-                status = child.wait() => return Death { id, status },
+                status = child.wait() => return Death { id, part, status },
                 () = stop.cancelled() => {}
             }
             signal(pid, Signal::INT);
@@ -82,7 +89,7 @@ impl Nodes {
                     child.wait().await
                 }
             };
-            Death { id, status }
+            Death { id, part, status }
         });
         Ok(pid)
     }
@@ -108,17 +115,17 @@ impl Nodes {
 
 /// Ends nodes that somebody started again by hand from the folders of this ensemble: nothing may be left behind.
 pub(super) async fn stop_strays(nodes: &[Planned]) {
-    let strays: Vec<u32> = nodes.iter().filter_map(stray).collect();
-    for &pid in &strays {
+    let strays = || nodes.iter().flat_map(strays).collect::<Vec<u32>>();
+    for pid in strays() {
         signal(pid, Signal::INT);
     }
     let all_gone = async {
-        while nodes.iter().any(|n| stray(n).is_some()) {
+        while !strays().is_empty() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
     if tokio::time::timeout(PATIENCE, all_gone).await.is_err() {
-        for pid in nodes.iter().filter_map(stray) {
+        for pid in strays() {
             signal(pid, Signal::KILL);
         }
     }
@@ -142,10 +149,16 @@ pub(super) fn last_lines(log: &Path) -> Vec<String> {
     lines.into_iter().rev().take(LINES).rev().collect()
 }
 
-/// The process that the node's `pid` file names, if it lives and is a `serve` of that node's configuration. The number
-/// alone is not trusted: it may have been given to another process since.
-fn stray(node: &Planned) -> Option<u32> {
-    let pid: u32 = fs::read_to_string(node.pid_file()).ok()?.trim().parse().ok()?;
+/// Processes of a node, in either packaging.
+fn strays(node: &Planned) -> Vec<u32> {
+    let parts = Part::all(false).iter().chain(Part::all(true));
+    parts.filter_map(|&part| stray(node, part)).collect()
+}
+
+/// The process that the `pid` file names, if it lives and runs this part of that node's configuration. The number alone is
+/// not trusted: it may have been given to another process since.
+fn stray(node: &Planned, part: Part) -> Option<u32> {
+    let pid: u32 = fs::read_to_string(node.pid_file(part)).ok()?.trim().parse().ok()?;
     let process = PathBuf::from(format!("/proc/{pid}"));
     let line = fs::read(process.join("cmdline")).ok()?;
     let args: Vec<&str> = line.split(|&b| b == 0).filter_map(|a| std::str::from_utf8(a).ok()).collect();
@@ -155,7 +168,7 @@ fn stray(node: &Planned) -> Option<u32> {
     })?;
     let folder = process.join("cwd").canonicalize().ok()?;
     let same = folder.join(config).canonicalize().ok()? == node.config().canonicalize().ok()?;
-    (args.get(1) == Some(&"serve") && same).then_some(pid)
+    (args.get(1) == Some(&part.command()) && same).then_some(pid)
 }
 
 fn signal(pid: u32, signal: Signal) {
@@ -186,12 +199,18 @@ mod tests {
     #[test]
     fn a_pid_file_is_believed_only_about_a_node_of_that_folder() {
         let dir = tempfile::tempdir().unwrap();
-        let ports = super::super::plan::Ports { client: 1, quorum: 2, election: 3 };
+        let ports = super::super::plan::Ports {
+            client: 1,
+            quorum: 2,
+            election: 3,
+            internal_quorum: 4,
+            internal_election: 5,
+        };
         let role = host::config::MemberRole::Voter;
         let node = Planned { id: 1, folder: dir.path().to_owned(), ports, role };
-        assert_eq!(stray(&node), None);
+        assert!(strays(&node).is_empty());
         fs::write(node.config(), "").unwrap();
-        fs::write(node.pid_file(), std::process::id().to_string()).unwrap();
-        assert_eq!(stray(&node), None, "this test is no node");
+        fs::write(node.pid_file(Part::Store), std::process::id().to_string()).unwrap();
+        assert!(strays(&node).is_empty(), "this test is no node");
     }
 }

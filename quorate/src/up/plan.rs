@@ -44,6 +44,44 @@ pub(super) struct Ports {
     pub(super) client: u16,
     pub(super) quorum: u16,
     pub(super) election: u16,
+    /// Of the quorum for the store of the node.
+    pub(super) internal_quorum: u16,
+    /// Of the election for the quorum of the node.
+    pub(super) internal_election: u16,
+}
+
+/// What one process of a node runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Part {
+    Whole,
+    Election,
+    Quorum,
+    Store,
+}
+
+impl Part {
+    /// The processes of a node, in the order in which they are started.
+    pub(super) fn all(split: bool) -> &'static [Part] {
+        if split { &[Part::Election, Part::Quorum, Part::Store] } else { &[Part::Whole] }
+    }
+
+    /// What it is started with.
+    pub(super) fn command(self) -> &'static str {
+        match self {
+            Part::Whole => "serve",
+            Part::Election => "election",
+            Part::Quorum => "quorum",
+            Part::Store => "store",
+        }
+    }
+
+    /// `base` for a whole node, `base.store` for a store.
+    fn file(self, base: &str) -> String {
+        match self {
+            Part::Whole => base.to_owned(),
+            part => format!("{base}.{}", part.command()),
+        }
+    }
 }
 
 impl Planned {
@@ -51,12 +89,12 @@ impl Planned {
         self.folder.join("quorate.toml")
     }
 
-    pub(super) fn log(&self) -> PathBuf {
-        self.folder.join("log")
+    pub(super) fn log(&self, part: Part) -> PathBuf {
+        self.folder.join(part.file("log"))
     }
 
-    pub(super) fn pid_file(&self) -> PathBuf {
-        self.folder.join("pid")
+    pub(super) fn pid_file(&self, part: Part) -> PathBuf {
+        self.folder.join(part.file("pid"))
     }
 
     pub(super) fn endpoint(&self) -> String {
@@ -103,8 +141,13 @@ impl Plan {
             .nodes
             .iter()
             .flat_map(|n| {
-                let ports =
-                    [("client", n.ports.client), ("quorum", n.ports.quorum), ("election", n.ports.election)];
+                let ports = [
+                    ("client", n.ports.client),
+                    ("quorum", n.ports.quorum),
+                    ("election", n.ports.election),
+                    ("internal quorum", n.ports.internal_quorum),
+                    ("internal election", n.ports.internal_election),
+                ];
                 ports.map(|(what, port)| (n.id, what, port))
             })
             .filter(|&(_, _, port)| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).is_err())
@@ -136,6 +179,8 @@ impl Plan {
                 client: listen.client.port(),
                 quorum: listen.quorum.port(),
                 election: listen.election.port(),
+                internal_quorum: listen.internal_quorum.port(),
+                internal_election: listen.internal_election.port(),
             };
             nodes.push(Planned { id, folder, ports, role });
         }
@@ -183,10 +228,14 @@ impl Plan {
              data_dir = \"data\"\n\
              pid_file = \"pid\"\n\n\
              [listen]\n\
-             host = {}\n",
+             host = {}\n\
+             internal_quorum_port = {}\n\
+             internal_election_port = {}\n",
             node.config().display(),
             node.id,
-            std::net::IpAddr::from([127, 0, 0, 1]).to_toml()
+            std::net::IpAddr::from([127, 0, 0, 1]).to_toml(),
+            node.ports.internal_quorum,
+            node.ports.internal_election,
         );
         for Planned { id, ports, role, .. } in &self.nodes {
             text += &format!(
@@ -211,14 +260,27 @@ fn ports(id: u8, base: Option<u16>) -> Result<Ports, Failure> {
     let wanted = match base {
         Some(base) => {
             let first = u32::from(base) + PORTS_PER_NODE * (id - 1);
-            [first, first + 1, first + 2, first + 3]
+            // The fourth is kept free for HTTP.
+            [first, first + 1, first + 2, first + 4, first + 5, first + 3]
         }
-        None => [config::CLIENT_PORT, config::QUORUM_PORT, config::ELECTION_PORT, HTTP_PORT]
-            .map(|port| 10_000 * id + u32::from(port)),
+        None => {
+            let usual = [
+                config::CLIENT_PORT,
+                config::QUORUM_PORT,
+                config::ELECTION_PORT,
+                config::INTERNAL_QUORUM_PORT,
+                config::INTERNAL_ELECTION_PORT,
+                HTTP_PORT,
+            ];
+            usual.map(|port| 10_000 * id + u32::from(port))
+        }
     };
-    // The fourth, for HTTP, is kept free.
     match wanted.map(u16::try_from) {
-        [Ok(client), Ok(quorum), Ok(election), Ok(_)] if client > 0 => Ok(Ports { client, quorum, election }),
+        [Ok(client), Ok(quorum), Ok(election), Ok(internal_quorum), Ok(internal_election), Ok(_)]
+            if client > 0 =>
+        {
+            Ok(Ports { client, quorum, election, internal_quorum, internal_election })
+        }
         _ => Err(Failure::usage(match base {
             Some(base) => format!(
                 "--base-port {base} leaves no room for node {id}: ports end at 65535 and each node takes \
@@ -227,7 +289,7 @@ fn ports(id: u8, base: Option<u16>) -> Result<Ports, Failure> {
             None => format!(
                 "node {id} would need port {}, but ports end at 65535; pack them with --base-port, as in --base-port \
                  7000",
-                wanted[3]
+                wanted[5]
             ),
         })),
     }
@@ -245,9 +307,22 @@ mod tests {
 
     #[test]
     fn ports_are_the_usual_ones_or_packed() {
-        let usual = Ports { client: 22_188, quorum: 22_888, election: 23_888 };
+        let usual = Ports {
+            client: 22_188,
+            quorum: 22_888,
+            election: 23_888,
+            internal_quorum: 22_889,
+            internal_election: 23_889,
+        };
         assert_eq!(ports(2, None).unwrap(), usual);
-        assert_eq!(ports(3, Some(7000)).unwrap(), Ports { client: 7040, quorum: 7041, election: 7042 });
+        let packed = Ports {
+            client: 7040,
+            quorum: 7041,
+            election: 7042,
+            internal_quorum: 7044,
+            internal_election: 7045,
+        };
+        assert_eq!(ports(3, Some(7000)).unwrap(), packed);
         assert!(ports(5, None).is_ok());
         assert!(ports(6, None).unwrap_err().to_string().contains("--base-port"));
         assert!(ports(3, Some(65_500)).unwrap_err().to_string().contains("no room for node 3"));
@@ -294,7 +369,9 @@ mod tests {
         let loaded = config::load(Some(&new.nodes[1].config()), [], &[]).unwrap().node;
         assert_eq!((loaded.id.0, loaded.members.len()), (2, 2));
         assert_eq!(loaded.listen.client.to_string(), format!("127.0.0.1:{}", base + 20));
-        assert_eq!(loaded.pid_file, Some(new.nodes[1].pid_file()));
+        assert_eq!(loaded.pid_file, Some(new.nodes[1].pid_file(Part::Whole)));
+        assert_eq!(loaded.services.quorum, format!("http://127.0.0.1:{}", base + 24));
+        assert_eq!(loaded.services.election, format!("http://127.0.0.1:{}", base + 25));
 
         for (nodes, base_port) in [(None, None), (Some(2), Some(base))] {
             let again = Plan::prepare(dir.path(), wanted(nodes, base_port)).unwrap();

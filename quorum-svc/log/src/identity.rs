@@ -163,8 +163,8 @@ fn check_identity(disk: &dyn Disk, dir: &Path, ensemble: &str, id: PeerId) -> Re
 
 const IDENTITY: &str = "identity";
 const LOCK: &str = "lock";
-/// What may be in a directory that counts as empty: the remains of a claim that a crash ended, and what file systems put
-/// into their root.
-const HARMLESS: [&str; 3] = [LOCK, "identity.tmp", "lost+found"];
+/// What may be in a directory that counts as empty: the remains of a claim that a crash ended, what file systems put into
+/// their root, and the directory of a store that runs in a process of its own and was quicker.
+const HARMLESS: [&str; 4] = [LOCK, "identity.tmp", "lost+found", "store"];
 /// Bytes in the name of an ensemble.
 const MAX_NAME: usize = 255;

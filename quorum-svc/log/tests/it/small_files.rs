@@ -89,6 +89,17 @@ fn a_data_directory_belongs_to_one_node_and_one_process() {
 }
 
 #[test]
+fn a_store_that_was_quicker_is_not_something_else() {
+    let home = tempfile::tempdir().unwrap();
+    let store = home.path().join("store");
+    let claimed = DataDir::claim(&FsDisk, &store, "a", PeerId(1)).unwrap();
+    assert!(DataDir::claim(&FsDisk, home.path(), "a", PeerId(1)).unwrap().is_new());
+    drop(claimed);
+    let message = DataDir::claim(&FsDisk, &store, "a", PeerId(2)).unwrap_err().to_string();
+    assert!(message.contains("belongs to node 1"), "{message}");
+}
+
+#[test]
 fn a_directory_of_something_else_is_left_alone() {
     let home = tempfile::tempdir().unwrap();
     std::fs::write(home.path().join("thesis.tex"), "").unwrap();

@@ -1,0 +1,276 @@
+//! What the services of one node say to each other: `api::ports` <-> `quorate.internal.v1`.
+
+use api::{
+    Epoch, PeerId, Ticket, Zxid,
+    ports::{Candidate, FeedItem, QuorumStatus, Request, Role},
+};
+
+use crate::{
+    Malformed, PEER_PROTOCOL, internal, peer,
+    quorum::{empty, entry, entry_to_wire, refused, refused_to_wire},
+};
+
+/// What is wrong with a service that introduces itself so: it has to be of the same node as this one. The text names
+/// the remedy.
+///
+/// # Errors
+/// Another ensemble, another node, another version; or no word at all.
+pub fn check_neighbour(hello: Option<peer::Hello>, ensemble: &str, me: PeerId) -> Result<(), Malformed> {
+    let Some(peer::Hello { ensemble: theirs, id, protocol }) = hello else {
+        return Err(Malformed("the other service does not introduce itself".into()));
+    };
+    if (theirs.as_str(), id) != (ensemble, me.0) {
+        return Err(Malformed(format!(
+            "the other service is of node {id} of ensemble {theirs:?}, and this one of node {me} of {ensemble:?}: give \
+             all services of a node the same configuration, and correct `services.election` and `services.quorum`"
+        )));
+    }
+    if protocol != PEER_PROTOCOL {
+        return Err(Malformed(format!(
+            "the other service speaks protocol {protocol} and this one {PEER_PROTOCOL}: run the same version of Quorate \
+             for all services of a node"
+        )));
+    }
+    Ok(())
+}
+
+/// What a quorum says to its election.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ElectionCall {
+    /// First.
+    Hello(peer::Hello),
+    /// See [`api::ports::Election::elect`].
+    Elect {
+        /// Comes back with the answer.
+        number: u64,
+        /// Who stands, if this server does.
+        candidate: Option<Candidate>,
+    },
+    /// See [`api::ports::Election::settled`].
+    Settled {
+        /// Under whom.
+        leader: PeerId,
+        /// In which epoch.
+        epoch: Epoch,
+    },
+}
+
+impl From<ElectionCall> for internal::ElectionCall {
+    fn from(call: ElectionCall) -> internal::ElectionCall {
+        use internal::election_call::Kind;
+        let kind = match call {
+            ElectionCall::Hello(hello) => Kind::Hello(hello),
+            ElectionCall::Elect { number, candidate } => {
+                let candidate = candidate.map(|c| internal::Candidate { epoch: c.epoch.0, zxid: c.zxid.0 });
+                Kind::Elect(internal::Elect { number, candidate })
+            }
+            ElectionCall::Settled { leader, epoch } => {
+                Kind::Settled(internal::Settled { leader: leader.0, epoch: epoch.0 })
+            }
+        };
+        internal::ElectionCall { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<internal::ElectionCall> for ElectionCall {
+    type Error = Malformed;
+    fn try_from(call: internal::ElectionCall) -> Result<ElectionCall, Malformed> {
+        use internal::election_call::Kind;
+        Ok(match call.kind.ok_or_else(|| empty("ElectionCall"))? {
+            Kind::Hello(hello) => ElectionCall::Hello(hello),
+            Kind::Elect(m) => {
+                let candidate = m.candidate.map(|c| Candidate { epoch: Epoch(c.epoch), zxid: Zxid(c.zxid) });
+                ElectionCall::Elect { number: m.number, candidate }
+            }
+            Kind::Settled(m) => ElectionCall::Settled { leader: PeerId(m.leader), epoch: Epoch(m.epoch) },
+        })
+    }
+}
+
+/// For the wire.
+#[must_use]
+pub fn request_to_wire(request: Request) -> internal::Request {
+    use internal::request::Kind;
+    let kind = match request {
+        Request::Submit { ticket, payload } => Kind::Submit(peer::Submission { ticket: ticket.0, payload }),
+        Request::Barrier { ticket } => Kind::Barrier(ticket.0),
+        Request::Report(report) => Kind::Report(report),
+    };
+    internal::Request { kind: Some(kind) }
+}
+
+/// From the wire.
+///
+/// # Errors
+/// If it says nothing that this version knows.
+pub fn request(request: internal::Request) -> Result<Request, Malformed> {
+    use internal::request::Kind;
+    Ok(match request.kind.ok_or_else(|| empty("Request"))? {
+        Kind::Submit(m) => Request::Submit { ticket: Ticket(m.ticket), payload: m.payload },
+        Kind::Barrier(ticket) => Request::Barrier { ticket: Ticket(ticket) },
+        Kind::Report(report) => Request::Report(report),
+    })
+}
+
+/// For the wire.
+#[must_use]
+pub fn item_to_wire(item: FeedItem) -> internal::FeedItem {
+    use internal::feed_item::Kind;
+    let kind = match item {
+        FeedItem::Committed(entries) => {
+            Kind::Committed(internal::Committed { entries: entries.into_iter().map(entry_to_wire).collect() })
+        }
+        FeedItem::SnapshotStart { zxid } => Kind::SnapshotStart(zxid.0),
+        FeedItem::SnapshotChunk(chunk) => Kind::SnapshotChunk(chunk),
+        FeedItem::SnapshotEnd => Kind::SnapshotEnd(internal::SnapshotEnd {}),
+        FeedItem::Status(status) => Kind::Status(status_to_wire(status)),
+        FeedItem::Barrier { ticket } => Kind::Barrier(ticket.0),
+        FeedItem::Refused { ticket, why } => Kind::Refused(refused_to_wire(ticket, why)),
+        FeedItem::Lost { ticket } => Kind::Lost(ticket.0),
+        FeedItem::SnapshotWanted => Kind::SnapshotWanted(internal::SnapshotWanted {}),
+        FeedItem::Report { from, report } => Kind::Report(internal::StoreReport { from: from.0, report }),
+    };
+    internal::FeedItem { kind: Some(kind) }
+}
+
+/// From the wire.
+///
+/// # Errors
+/// If it says nothing that this version knows.
+pub fn item(item: internal::FeedItem) -> Result<FeedItem, Malformed> {
+    use internal::feed_item::Kind;
+    Ok(match item.kind.ok_or_else(|| empty("FeedItem"))? {
+        Kind::Committed(m) => FeedItem::Committed(m.entries.into_iter().map(entry).collect()),
+        Kind::SnapshotStart(zxid) => FeedItem::SnapshotStart { zxid: Zxid(zxid) },
+        Kind::SnapshotChunk(chunk) => FeedItem::SnapshotChunk(chunk),
+        Kind::SnapshotEnd(_) => FeedItem::SnapshotEnd,
+        Kind::Status(m) => FeedItem::Status(status(m)?),
+        Kind::Barrier(ticket) => FeedItem::Barrier { ticket: Ticket(ticket) },
+        Kind::Refused(m) => {
+            let (ticket, why) = refused(m)?;
+            FeedItem::Refused { ticket, why }
+        }
+        Kind::Lost(ticket) => FeedItem::Lost { ticket: Ticket(ticket) },
+        Kind::SnapshotWanted(_) => FeedItem::SnapshotWanted,
+        Kind::Report(m) => FeedItem::Report { from: PeerId(m.from), report: m.report },
+    })
+}
+
+/// For the wire.
+#[must_use]
+pub fn status_to_wire(status: QuorumStatus) -> internal::QuorumStatus {
+    let role = match status.role {
+        Role::Looking => peer::ServerState::Looking,
+        Role::Following => peer::ServerState::Following,
+        Role::Leading => peer::ServerState::Leading,
+        Role::Observing => peer::ServerState::Observing,
+    };
+    internal::QuorumStatus {
+        role: role.into(),
+        serving: status.serving,
+        leader: status.leader.map_or(NOBODY, |leader| leader.0),
+        epoch: status.epoch.0,
+        last: status.last.0,
+        committed: status.committed.0,
+    }
+}
+
+/// From the wire.
+///
+/// # Errors
+/// A role that this version does not know.
+pub fn status(status: internal::QuorumStatus) -> Result<QuorumStatus, Malformed> {
+    let role = match status.role() {
+        peer::ServerState::Looking => Role::Looking,
+        peer::ServerState::Following => Role::Following,
+        peer::ServerState::Leading => Role::Leading,
+        peer::ServerState::Observing => Role::Observing,
+        peer::ServerState::Unspecified => return Err(empty("QuorumStatus.role")),
+    };
+    Ok(QuorumStatus {
+        role,
+        serving: status.serving,
+        leader: (status.leader != NOBODY).then_some(PeerId(status.leader)),
+        epoch: Epoch(status.epoch),
+        last: Zxid(status.last),
+        committed: Zxid(status.committed),
+    })
+}
+
+/// Ids of servers count from 1.
+const NOBODY: u32 = 0;
+
+#[cfg(test)]
+mod tests {
+    use api::{Entry, Origin, ports::Refusal};
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::quorum::Hello;
+
+    #[test]
+    fn every_message_survives_the_wire() {
+        let candidate = Candidate { epoch: Epoch(3), zxid: Zxid::new(Epoch(3), 4) };
+        for call in [
+            ElectionCall::Hello(Hello::to_wire("a", PeerId(2))),
+            ElectionCall::Elect { number: 7, candidate: Some(candidate) },
+            ElectionCall::Elect { number: 8, candidate: None },
+            ElectionCall::Settled { leader: PeerId(3), epoch: Epoch(4) },
+        ] {
+            assert_eq!(ElectionCall::try_from(internal::ElectionCall::from(call.clone())), Ok(call));
+        }
+        for asked in [
+            Request::Submit { ticket: Ticket(1), payload: Bytes::from_static(b"x") },
+            Request::Barrier { ticket: Ticket(2) },
+            Request::Report(Bytes::from_static(b"r")),
+        ] {
+            assert_eq!(request(request_to_wire(asked.clone())), Ok(asked));
+        }
+        let entry = Entry {
+            zxid: Zxid::new(Epoch(2), 1),
+            time_ms: 6,
+            origin: Some(Origin { peer: PeerId(3), ticket: Ticket(9) }),
+            payload: Bytes::from_static(b"abc"),
+        };
+        let status = |role| QuorumStatus {
+            role,
+            serving: true,
+            leader: Some(PeerId(1)),
+            epoch: Epoch(2),
+            last: Zxid(3),
+            committed: Zxid(4),
+        };
+        for told in [
+            FeedItem::Committed(vec![Entry::marker(Epoch(2), 5), entry]),
+            FeedItem::SnapshotStart { zxid: Zxid::ZERO },
+            FeedItem::SnapshotChunk(Bytes::from_static(b"c")),
+            FeedItem::SnapshotEnd,
+            FeedItem::SnapshotWanted,
+            FeedItem::Status(status(Role::Leading)),
+            FeedItem::Status(status(Role::Following)),
+            FeedItem::Status(status(Role::Observing)),
+            FeedItem::Status(QuorumStatus::default()),
+            FeedItem::Barrier { ticket: Ticket(5) },
+            FeedItem::Refused { ticket: Ticket(6), why: Refusal::TooLarge },
+            FeedItem::Lost { ticket: Ticket(7) },
+            FeedItem::Report { from: PeerId(2), report: Bytes::from_static(b"r") },
+        ] {
+            assert_eq!(item(item_to_wire(told.clone())), Ok(told));
+        }
+    }
+
+    #[test]
+    fn services_of_other_nodes_are_told_what_to_correct() {
+        let hello = |ensemble: &str, id, protocol| peer::Hello { ensemble: ensemble.into(), id, protocol };
+        let check = |hello| check_neighbour(hello, "a", PeerId(2));
+        assert_eq!(check(Some(hello("a", 2, PEER_PROTOCOL))), Ok(()));
+        for (hello, word) in [
+            (Some(hello("b", 2, PEER_PROTOCOL)), "services.quorum"),
+            (Some(hello("a", 3, PEER_PROTOCOL)), "services.quorum"),
+            (Some(hello("a", 2, PEER_PROTOCOL + 1)), "version"),
+            (None, "introduce"),
+        ] {
+            assert!(check(hello).unwrap_err().0.contains(word));
+        }
+    }
+}

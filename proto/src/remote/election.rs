@@ -1,0 +1,187 @@
+//! The election of this node, in another process.
+
+use api::{
+    Epoch, PeerId,
+    ports::{Candidate, Election, PortClosed},
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Streaming};
+
+use super::{Neighbour, NoLink};
+use crate::{
+    internal::{self, election_answer::Kind, election_port_client::ElectionPortClient},
+    ports::ElectionCall,
+};
+
+/// The port [`Election`] to an election in another process. While there is no link to it, an election that was asked
+/// for waits; with a new link it is asked for again. An election that was restarted is told whom this server follows.
+#[derive(Clone, Debug)]
+pub struct RemoteElection {
+    calls: mpsc::Sender<Call>,
+}
+
+#[derive(Debug)]
+enum Call {
+    Elect { candidate: Option<Candidate>, elected: oneshot::Sender<Result<PeerId, PortClosed>> },
+    Settled { leader: PeerId, epoch: Epoch },
+}
+
+impl RemoteElection {
+    /// Begins to dial, and goes on until every clone is dropped. To be called within a tokio runtime.
+    #[must_use]
+    pub fn new(election: Neighbour) -> RemoteElection {
+        let (calls, queue) = mpsc::channel(CALLS);
+        tokio::spawn(run(election, queue));
+        RemoteElection { calls }
+    }
+
+    async fn call(&self, call: Call) -> Result<(), PortClosed> {
+        self.calls.send(call).await.map_err(|_| PortClosed("the link to the election has ended".into()))
+    }
+}
+
+impl Election for RemoteElection {
+    async fn elect(&self, candidate: Option<Candidate>) -> Result<PeerId, PortClosed> {
+        let (elected, answer) = oneshot::channel();
+        self.call(Call::Elect { candidate, elected }).await?;
+        answer.await.unwrap_or_else(|_| Err(PortClosed("the link to the election has ended".into())))
+    }
+
+    async fn settled(&self, leader: PeerId, epoch: Epoch) -> Result<(), PortClosed> {
+        self.call(Call::Settled { leader, epoch }).await
+    }
+}
+
+/// What the election has to know: what was said to it last.
+#[derive(Default)]
+struct Wish {
+    /// Of the last search.
+    number: u64,
+    kind: Option<WishKind>,
+}
+
+enum WishKind {
+    Elect { candidate: Option<Candidate>, elected: oneshot::Sender<Result<PeerId, PortClosed>> },
+    Settled { leader: PeerId, epoch: Epoch },
+}
+
+impl Wish {
+    fn take(&mut self, call: Call) {
+        let kind = match call {
+            Call::Elect { candidate, elected } => {
+                self.number += 1;
+                WishKind::Elect { candidate, elected }
+            }
+            Call::Settled { leader, epoch } => WishKind::Settled { leader, epoch },
+        };
+        if let Some(WishKind::Elect { elected, .. }) = self.kind.replace(kind) {
+            // Whoever asked may have gone.
+            let _ = elected.send(Err(PortClosed("a newer call replaces this election".into())));
+        }
+    }
+
+    /// `None` if the election need not know anything.
+    fn to_wire(&self) -> Option<internal::ElectionCall> {
+        let call = match &self.kind {
+            None => return None,
+            Some(WishKind::Elect { candidate, .. }) => {
+                ElectionCall::Elect { number: self.number, candidate: *candidate }
+            }
+            &Some(WishKind::Settled { leader, epoch }) => ElectionCall::Settled { leader, epoch },
+        };
+        Some(call.into())
+    }
+
+    fn elected(&mut self, number: u64, leader: PeerId) {
+        if number != self.number {
+            return;
+        }
+        match self.kind.take() {
+            // Whoever asked may have gone.
+            Some(WishKind::Elect { elected, .. }) => drop(elected.send(Ok(leader))),
+            other => self.kind = other,
+        }
+    }
+}
+
+/// Until nobody is left who could call.
+async fn run(election: Neighbour, mut calls: mpsc::Receiver<Call>) {
+    let mut wish = Wish::default();
+    loop {
+        let gather = async {
+            while let Some(call) = calls.recv().await {
+                wish.take(call);
+            }
+        };
+        let mut link = tokio::select! {
+            link = election.keep_trying(|| Link::open(&election)) => link,
+            () = gather => return,
+        };
+        match link.carry(&mut wish, &mut calls).await {
+            Carried::Broken(why) => tracing::warn!("the link to the election service broke: {why}"),
+            Carried::Over => return,
+        }
+    }
+}
+
+struct Link {
+    to_election: mpsc::Sender<internal::ElectionCall>,
+    answers: Streaming<internal::ElectionAnswer>,
+}
+
+enum Carried {
+    /// There may be another one. With the reason.
+    Broken(String),
+    /// Nobody calls any more, or another quorum has taken this one's place.
+    Over,
+}
+
+impl Link {
+    async fn open(election: &Neighbour) -> Result<Link, NoLink> {
+        let (to_election, requests) = mpsc::channel(CALLS);
+        // The queue is empty, so there is room.
+        let _ = to_election.try_send(ElectionCall::Hello(election.hello()).into());
+        let mut client = ElectionPortClient::new(election.channel().await?);
+        let mut answers = client.link(ReceiverStream::new(requests)).await?.into_inner();
+        let first = answers.message().await?.and_then(|m| m.kind);
+        election.check(if let Some(Kind::Hello(hello)) = first { Some(hello) } else { None })?;
+        Ok(Link { to_election, answers })
+    }
+
+    async fn carry(&mut self, wish: &mut Wish, calls: &mut mpsc::Receiver<Call>) -> Carried {
+        let mut say = wish.to_wire();
+        loop {
+            if let Some(call) = say.take()
+                && self.to_election.send(call).await.is_err()
+            {
+                return Carried::Broken("it takes no more calls".into());
+            }
+            tokio::select! {
+                call = calls.recv() => match call {
+                    Some(call) => {
+                        wish.take(call);
+                        say = wish.to_wire();
+                    }
+                    None => return Carried::Over,
+                },
+                answer = self.answers.message() => match answer {
+                    Ok(Some(answer)) => {
+                        if let Some(Kind::Elected(m)) = answer.kind {
+                            wish.elected(m.number, PeerId(m.leader));
+                        }
+                    }
+                    Ok(None) => return Carried::Broken("the election has stopped".into()),
+                    Err(status) if status.code() == Code::Aborted => {
+                        tracing::error!("the election service ends the link: {}", status.message());
+                        return Carried::Over;
+                    }
+                    Err(status) => return Carried::Broken(status.message().to_owned()),
+                },
+            }
+        }
+    }
+}
+
+/// Calls that wait for the link's task, and as many for the stream. When they are full, whoever calls waits.
+const CALLS: usize = 4;

@@ -1,0 +1,188 @@
+//! The services of this node that run in other processes, as if they ran in this one.
+//!
+//! A service that is called within its process is gone when it is gone, and the process ends with it. One in another
+//! process comes back: it is restarted alone. So these clients do what a caller in the same process never has to: they
+//! dial until somebody answers, dial again when the link breaks, and say again what has to be known on the other side.
+//! Whoever calls them sees a service that takes its time.
+
+mod election;
+mod parked;
+mod quorum;
+mod tickets;
+
+use std::{error::Error, fmt, sync::Mutex, sync::PoisonError, time::Duration};
+
+use api::PeerId;
+use tonic::{
+    Code, Status,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{Malformed, peer, ports::check_neighbour, quorum::Hello};
+
+pub use election::RemoteElection;
+pub use quorum::{Bounds, RemoteFeed, RemoteQuorum};
+
+/// A service of this node that runs in a process of its own.
+#[derive(Debug)]
+pub struct Neighbour {
+    name: &'static str,
+    endpoint: Endpoint,
+    ensemble: String,
+    me: PeerId,
+    /// What the log said last about a link that does not come about, so that it says it once.
+    said: Mutex<Option<String>>,
+}
+
+/// Not an address of a neighbour.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0:?} is no address of a service; expected one such as \"http://127.0.0.1:2889\"")]
+pub struct BadAddress(pub String);
+
+impl Neighbour {
+    /// The service `name` ("election", "quorum"; for messages) at `url`, `http://host:port`, of the node `me` of
+    /// `ensemble`. The name of the host is resolved at each dial.
+    ///
+    /// # Errors
+    /// If the address is none.
+    pub fn new(name: &'static str, url: &str, ensemble: &str, me: PeerId) -> Result<Neighbour, BadAddress> {
+        let bad = || BadAddress(url.to_owned());
+        let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
+        let uri = endpoint.uri();
+        if uri.scheme_str() != Some("http") || uri.port_u16().is_none() || uri.path() != "/" {
+            return Err(bad());
+        }
+        let endpoint = endpoint
+            .tcp_nodelay(true)
+            .connect_timeout(DIAL_LIMIT)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        Ok(Neighbour { name, endpoint, ensemble: ensemble.to_owned(), me, said: Mutex::new(None) })
+    }
+
+    /// How this node introduces itself.
+    fn hello(&self) -> peer::Hello {
+        Hello::to_wire(&self.ensemble, self.me)
+    }
+
+    /// Whether the other side is what it should be.
+    fn check(&self, hello: Option<peer::Hello>) -> Result<(), NoLink> {
+        check_neighbour(hello, &self.ensemble, self.me).map_err(|Malformed(why)| NoLink::Refused(why))
+    }
+
+    async fn channel(&self) -> Result<Channel, NoLink> {
+        self.endpoint.connect().await.map_err(|e| NoLink::Unreachable(root_cause(&e)))
+    }
+
+    /// Calls `open` until it succeeds, with pauses that grow.
+    async fn keep_trying<L, F>(&self, open: impl Fn() -> F) -> L
+    where
+        F: Future<Output = Result<L, NoLink>>,
+    {
+        let mut pause = PAUSE_MIN;
+        loop {
+            let no_answer = |_| NoLink::Unreachable(format!("no answer within {HANDSHAKE_LIMIT:?}"));
+            match tokio::time::timeout(HANDSHAKE_LIMIT, open()).await.map_err(no_answer).flatten() {
+                Ok(link) => {
+                    *self.said() = None;
+                    tracing::info!(address = %self.endpoint.uri(), "linked to the {} service", self.name);
+                    return link;
+                }
+                Err(why) => self.complain(&why),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn complain(&self, why: &NoLink) {
+        let text = why.to_string();
+        if self.said().replace(text.clone()) == Some(text) {
+            return;
+        }
+        let (name, address) = (self.name, self.endpoint.uri());
+        match why {
+            NoLink::Unreachable(text) => {
+                tracing::info!(%address, "the {name} service of this node cannot be reached: {text}; trying on");
+            }
+            NoLink::Refused(text) => tracing::error!(%address, "no link to the {name} service: {text}"),
+        }
+    }
+
+    fn said(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why there is no link.
+#[derive(Debug)]
+enum NoLink {
+    /// Nobody answers, for now.
+    Unreachable(String),
+    /// Whoever answers will have nothing to do with this service until a person changes something.
+    Refused(String),
+}
+
+impl fmt::Display for NoLink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (NoLink::Unreachable(why) | NoLink::Refused(why)) = self;
+        f.write_str(why)
+    }
+}
+
+impl From<Status> for NoLink {
+    fn from(status: Status) -> NoLink {
+        match status.code() {
+            Code::FailedPrecondition | Code::InvalidArgument | Code::Unimplemented => {
+                NoLink::Refused(status.message().to_owned())
+            }
+            _ => NoLink::Unreachable(status.message().to_owned()),
+        }
+    }
+}
+
+/// What the system said: tonic's own text is "transport error".
+fn root_cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+/// For the connection.
+const DIAL_LIMIT: Duration = Duration::from_secs(1);
+/// For the connection, the stream, and both sides' first words.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
+/// A link that is silent for so long is asked for a sign of life, and taken for dead after as long again. A process that
+/// ends is noticed at once; this is for one that hangs, or a host that is gone.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Pause after the first failure. Each further one is twice as long.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// HTTP/2 windows: several batches in flight.
+const STREAM_WINDOW: u32 = 4 << 20;
+/// The same for all streams of the connection.
+const CONNECTION_WINDOW: u32 = 8 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_url_with_a_port_and_nothing_else() {
+        let new = |url| Neighbour::new("quorum", url, "a", PeerId(1));
+        for good in ["http://127.0.0.1:2889", "http://node-1.example:2889/", "http://[::1]:2889"] {
+            assert!(new(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["", "127.0.0.1:2889", "http://127.0.0.1", "https://127.0.0.1:1", "http://a:1/b", "http://"]
+        {
+            assert_eq!(new(bad).unwrap_err(), BadAddress(bad.to_owned()));
+        }
+    }
+}

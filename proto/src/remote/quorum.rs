@@ -1,0 +1,493 @@
+//! The quorum of this node, in another process.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use api::{
+    Zxid,
+    ports::{Chunks, Feed, FeedItem, PortClosed, Quorum, QuorumStatus, Refusal, Request, Role},
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Code, Streaming, transport::Channel};
+
+use super::{
+    Neighbour, NoLink,
+    parked::{Parked, at, weight},
+    tickets::Tickets,
+};
+use crate::{
+    PEER_MESSAGE_MAX,
+    internal::{self, feed_message, quorum_port_client::QuorumPortClient, snapshot_message, store_message},
+    ports::{item, request_to_wire, status},
+};
+
+/// The port [`Quorum`] to a quorum in another process.
+///
+/// While there is no link to it, the store is told that there is no leader, and what it asks waits, within [`Bounds`].
+/// With a new link the feed goes on where it was. What was asked over a link that broke is told as
+/// [`FeedItem::Lost`]: it may have been logged, or may not. [`Quorum::request`] waits until a store is attached.
+#[derive(Clone, Debug)]
+pub struct RemoteQuorum {
+    shared: Arc<Shared>,
+}
+
+/// What may wait for a link, as in a quorum for a leader.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Requests; further ones are refused.
+    pub requests: usize,
+    /// The same in bytes.
+    pub bytes: usize,
+    /// What has waited for longer is refused.
+    pub park: Duration,
+}
+
+#[derive(Debug)]
+struct Shared {
+    quorum: Neighbour,
+    bounds: Bounds,
+    /// What the quorum said last, or that it cannot be reached.
+    status: watch::Sender<QuorumStatus>,
+    /// Of the present link.
+    channel: watch::Sender<Option<Channel>>,
+    /// The newest store.
+    store: watch::Sender<Option<Attached>>,
+    /// One snapshot is sent at a time.
+    saving: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Debug)]
+struct Attached {
+    requests: mpsc::Sender<Vec<Request>>,
+    over: CancellationToken,
+}
+
+impl RemoteQuorum {
+    /// Dials when a store attaches.
+    #[must_use]
+    pub fn new(quorum: Neighbour, bounds: Bounds) -> RemoteQuorum {
+        let shared = Shared {
+            quorum,
+            bounds,
+            status: watch::Sender::default(),
+            channel: watch::Sender::new(None),
+            store: watch::Sender::new(None),
+            saving: tokio::sync::Mutex::new(()),
+        };
+        RemoteQuorum { shared: Arc::new(shared) }
+    }
+
+    /// Whether the store is linked to its quorum.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        self.shared.channel.borrow().is_some()
+    }
+
+    /// Waits until the store is linked to its quorum, or is not any more.
+    pub async fn linked(&self, linked: bool) {
+        // Never an error: `self` holds the sender.
+        let _ = self.shared.channel.subscribe().wait_for(|channel| channel.is_some() == linked).await;
+    }
+}
+
+impl Quorum for RemoteQuorum {
+    type Feed = RemoteFeed;
+
+    async fn attach(&self, after: Zxid) -> Result<RemoteFeed, PortClosed> {
+        let (to_link, requests) = mpsc::channel(REQUESTS);
+        let (feed, items) = mpsc::channel(ITEMS);
+        let over = CancellationToken::new();
+        let attached = Attached { requests: to_link, over: over.clone() };
+        if let Some(older) = self.shared.store.send_replace(Some(attached)) {
+            older.over.cancel();
+        }
+        let tickets = Arc::new(Mutex::new(Tickets::new(self.shared.quorum.me)));
+        let parked = Parked::new(self.shared.bounds);
+        let link = Task { shared: self.shared.clone(), requests, feed, position: after, tickets, parked };
+        let guard = over.clone().drop_guard();
+        tokio::spawn(async move { over.run_until_cancelled(link.run()).await });
+        Ok(RemoteFeed { items, _detach: guard })
+    }
+
+    async fn request(&self, batch: Vec<Request>) -> Result<(), PortClosed> {
+        let mut store = self.shared.store.subscribe();
+        let requests = match store.wait_for(Option::is_some).await {
+            Ok(attached) => attached.as_ref().map(|a| a.requests.clone()),
+            Err(_) => None,
+        };
+        match requests {
+            Some(requests) => requests.send(batch).await.map_err(|_| detached()),
+            None => Err(detached()),
+        }
+    }
+
+    async fn save_snapshot(&self, zxid: Zxid, chunks: impl Chunks + 'static) -> Result<(), PortClosed> {
+        let _one_at_a_time = self.shared.saving.lock().await;
+        let (pieces, stream) = mpsc::channel(PIECES);
+        let mut client = self.shared.client().await?;
+        let feeding = async {
+            feed_pieces(self.shared.quorum.hello(), zxid, chunks, pieces).await;
+            // Only the quorum can say that it has them.
+            std::future::pending().await
+        };
+        tokio::select! {
+            saved = client.save_snapshot(ReceiverStream::new(stream)) => match saved {
+                Ok(_) => Ok(()),
+                Err(status) => Err(PortClosed(status.message().to_owned())),
+            },
+            () = feeding => Err(detached()),
+        }
+    }
+
+    async fn status(&self) -> Result<QuorumStatus, PortClosed> {
+        match tokio::time::timeout(STATUS_LIMIT, self.shared.ask_status()).await {
+            Ok(Ok(status)) => Ok(status),
+            // A node whose quorum is out of reach has no leader.
+            Ok(Err(_)) | Err(_) => Ok(unreachable(*self.shared.status.borrow())),
+        }
+    }
+}
+
+impl Shared {
+    async fn client(&self) -> Result<QuorumPortClient<Channel>, PortClosed> {
+        let linked = self.channel.borrow().clone();
+        let channel = match linked {
+            Some(channel) => channel,
+            None => self.quorum.channel().await.map_err(|e| PortClosed(e.to_string()))?,
+        };
+        Ok(client(channel))
+    }
+
+    async fn ask_status(&self) -> Result<QuorumStatus, PortClosed> {
+        let reply = self.client().await?.status(internal::StatusRequest {}).await;
+        let reply = reply.map_err(|e| PortClosed(e.message().to_owned()))?.into_inner();
+        self.quorum.check(reply.hello).map_err(|e| PortClosed(e.to_string()))?;
+        status(reply.status.unwrap_or_default()).map_err(|e| PortClosed(e.0))
+    }
+}
+
+/// What an attached store reads. Dropping it detaches.
+#[derive(Debug)]
+pub struct RemoteFeed {
+    items: mpsc::Receiver<Vec<FeedItem>>,
+    _detach: DropGuard,
+}
+
+impl Feed for RemoteFeed {
+    async fn next(&mut self) -> Result<Vec<FeedItem>, PortClosed> {
+        self.items.recv().await.ok_or_else(|| PortClosed("another store has attached".into()))
+    }
+}
+
+/// Keeps one store linked to its quorum.
+struct Task {
+    shared: Arc<Shared>,
+    requests: mpsc::Receiver<Vec<Request>>,
+    feed: mpsc::Sender<Vec<FeedItem>>,
+    /// Everything up to here is in `feed`.
+    position: Zxid,
+    tickets: Arc<Mutex<Tickets>>,
+    parked: Parked,
+}
+
+impl Task {
+    async fn run(mut self) {
+        let shared = self.shared.clone();
+        loop {
+            if !self.tell_no_link().await {
+                return;
+            }
+            let after = self.position;
+            let link = tokio::select! {
+                link = shared.quorum.keep_trying(|| Link::open(&shared.quorum, after)) => link,
+                () = self.wait() => return,
+            };
+            // Taken back when this link ends, however it does.
+            let _linked = Linked::new(&shared, link.channel.clone());
+            match self.carry(link).await {
+                End::Broken(why) => tracing::warn!("the link to the quorum service broke: {why}"),
+                End::Over => return,
+            }
+        }
+    }
+
+    /// Tells the store what it has to know without a link. False if it is gone.
+    async fn tell_no_link(&mut self) -> bool {
+        self.shared.status.send_modify(|status| *status = unreachable(*status));
+        let status = *self.shared.status.borrow();
+        let mut items = vec![FeedItem::Status(status)];
+        items.extend(lock(&self.tickets).lose());
+        self.feed.send(items).await.is_ok()
+    }
+
+    /// Takes what is asked while there is no link. Ends when nobody asks any more. May be dropped at any time.
+    async fn wait(&mut self) {
+        loop {
+            // First, so that nothing that was taken is lost with this future.
+            let Ok(room) = self.feed.reserve().await else { return };
+            let refused = tokio::select! {
+                batch = self.requests.recv() => match batch {
+                    Some(batch) => self.parked.park(batch),
+                    None => return,
+                },
+                () = at(self.parked.until()) => self.parked.give_up(),
+            };
+            if !refused.is_empty() {
+                room.send(refused);
+            }
+        }
+    }
+
+    /// Carries requests there and the feed back until the link ends.
+    async fn carry(&mut self, link: Link) -> End {
+        lock(&self.tickets).linked(link.last_ticket);
+        let (parked, tickets) = (self.parked.take(), self.tickets.clone());
+        let requests = Requests {
+            queue: &mut self.requests,
+            feed: &self.feed,
+            tickets: &tickets,
+            to_quorum: link.to_quorum,
+        };
+        let reader = Reader {
+            stream: link.stream,
+            feed: &self.feed,
+            tickets: &tickets,
+            status: &self.shared.status,
+            position: &mut self.position,
+            snapshot: None,
+        };
+        tokio::select! {
+            end = reader.run() => end,
+            end = requests.run(parked) => end,
+        }
+    }
+}
+
+/// How a link ends.
+enum End {
+    /// There may be another one. With the reason.
+    Broken(String),
+    /// This store is gone, or another one has taken its place.
+    Over,
+}
+
+impl End {
+    fn broken(why: impl ToString) -> End {
+        End::Broken(why.to_string())
+    }
+}
+
+/// The way to the quorum.
+struct Requests<'a> {
+    queue: &'a mut mpsc::Receiver<Vec<Request>>,
+    feed: &'a mpsc::Sender<Vec<FeedItem>>,
+    tickets: &'a Mutex<Tickets>,
+    to_quorum: mpsc::Sender<internal::StoreMessage>,
+}
+
+impl Requests<'_> {
+    /// May be dropped at any time: what was taken is in the tickets, or refused, before anything is awaited.
+    async fn run(self, parked: Vec<Request>) -> End {
+        let mut batch = parked;
+        loop {
+            let Ok(room) = self.feed.reserve().await else { return End::Over };
+            if batch.is_empty() {
+                match self.queue.recv().await {
+                    Some(next) => batch = next,
+                    None => return End::Over,
+                }
+            }
+            let refused: Vec<FeedItem> =
+                batch.extract_if(.., |r| weight(r) > REQUEST_MAX).filter_map(too_large).collect();
+            if refused.is_empty() {
+                drop(room)
+            } else {
+                room.send(refused)
+            }
+            {
+                let mut tickets = lock(self.tickets);
+                batch.iter_mut().for_each(|request| tickets.out(request));
+            }
+            for requests in pieces(std::mem::take(&mut batch)) {
+                let kind = store_message::Kind::Requests(internal::Requests { requests });
+                if self.to_quorum.send(internal::StoreMessage { kind: Some(kind) }).await.is_err() {
+                    return End::broken("it takes no more requests");
+                }
+            }
+        }
+    }
+}
+
+/// The way back.
+struct Reader<'a> {
+    stream: Streaming<internal::FeedMessage>,
+    feed: &'a mpsc::Sender<Vec<FeedItem>>,
+    tickets: &'a Mutex<Tickets>,
+    status: &'a watch::Sender<QuorumStatus>,
+    position: &'a mut Zxid,
+    /// One that is being handed over.
+    snapshot: Option<Zxid>,
+}
+
+impl Reader<'_> {
+    /// May be dropped at any time: what was taken from the stream is in the feed before anything is awaited.
+    async fn run(mut self) -> End {
+        loop {
+            let Ok(room) = self.feed.reserve().await else { return End::Over };
+            let message = match self.stream.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return End::broken("the quorum has stopped"),
+                Err(status) if status.code() == Code::Aborted => {
+                    tracing::error!("the quorum service ends the link: {}", status.message());
+                    return End::Over;
+                }
+                Err(status) => return End::broken(status.message()),
+            };
+            let Some(feed_message::Kind::Items(items)) = message.kind else {
+                return End::broken("it says what this version does not know");
+            };
+            match items.items.into_iter().map(item).collect::<Result<Vec<FeedItem>, _>>() {
+                Ok(items) => {
+                    items.iter().for_each(|item| self.follow(item));
+                    let mut tickets = lock(self.tickets);
+                    room.send(items.into_iter().filter_map(|item| tickets.back(item)).collect());
+                }
+                Err(malformed) => return End::broken(malformed),
+            }
+        }
+    }
+
+    fn follow(&mut self, item: &FeedItem) {
+        match item {
+            FeedItem::Committed(entries) => {
+                *self.position = entries.last().map_or(*self.position, |entry| entry.zxid);
+            }
+            FeedItem::SnapshotStart { zxid } => self.snapshot = Some(*zxid),
+            FeedItem::SnapshotEnd => *self.position = self.snapshot.take().unwrap_or(*self.position),
+            FeedItem::Status(status) => drop(self.status.send_replace(*status)),
+            _ => {}
+        }
+    }
+}
+
+struct Link {
+    channel: Channel,
+    to_quorum: mpsc::Sender<internal::StoreMessage>,
+    stream: Streaming<internal::FeedMessage>,
+    last_ticket: u64,
+}
+
+impl Link {
+    async fn open(quorum: &Neighbour, after: Zxid) -> Result<Link, NoLink> {
+        let channel = quorum.channel().await?;
+        let (to_quorum, messages) = mpsc::channel(MESSAGES);
+        let attach = internal::AttachRequest { hello: Some(quorum.hello()), after: after.0 };
+        let kind = store_message::Kind::Attach(attach);
+        // The queue is empty, so there is room.
+        let _ = to_quorum.try_send(internal::StoreMessage { kind: Some(kind) });
+        let mut stream = client(channel.clone()).attach(ReceiverStream::new(messages)).await?.into_inner();
+        let attached = match stream.message().await?.and_then(|m| m.kind) {
+            Some(feed_message::Kind::Attached(attached)) => attached,
+            _ => internal::Attached::default(),
+        };
+        quorum.check(attached.hello)?;
+        Ok(Link { channel, to_quorum, stream, last_ticket: attached.last_ticket })
+    }
+}
+
+/// While it lives, others may use the link's connection.
+struct Linked<'a>(&'a Shared);
+
+impl<'a> Linked<'a> {
+    fn new(shared: &'a Shared, channel: Channel) -> Linked<'a> {
+        shared.channel.send_replace(Some(channel));
+        Linked(shared)
+    }
+}
+
+impl Drop for Linked<'_> {
+    fn drop(&mut self) {
+        self.0.channel.send_replace(None);
+    }
+}
+
+fn client(channel: Channel) -> QuorumPortClient<Channel> {
+    QuorumPortClient::new(channel)
+        .max_decoding_message_size(PEER_MESSAGE_MAX)
+        .max_encoding_message_size(PEER_MESSAGE_MAX)
+}
+
+/// Requests that go in one message, at least one each.
+fn pieces(batch: Vec<Request>) -> impl Iterator<Item = Vec<internal::Request>> {
+    let mut rest = batch.into_iter().peekable();
+    std::iter::from_fn(move || {
+        let first = rest.next()?;
+        let mut bytes = weight(&first);
+        let mut piece = vec![request_to_wire(first)];
+        while let Some(next) = rest.next_if(|next| bytes + weight(next) <= BATCH_BYTES) {
+            bytes += weight(&next);
+            piece.push(request_to_wire(next));
+        }
+        Some(piece)
+    })
+}
+
+fn too_large(request: Request) -> Option<FeedItem> {
+    match request {
+        Request::Submit { ticket, .. } => Some(FeedItem::Refused { ticket, why: Refusal::TooLarge }),
+        Request::Barrier { .. } | Request::Report(_) => None,
+    }
+}
+
+async fn feed_pieces(
+    hello: crate::peer::Hello,
+    zxid: Zxid,
+    mut chunks: impl Chunks,
+    pieces: mpsc::Sender<internal::SnapshotMessage>,
+) {
+    use snapshot_message::Kind;
+    let mut next = Some(Kind::Head(internal::SnapshotHead { hello: Some(hello), zxid: zxid.0 }));
+    while let Some(kind) = next.take() {
+        let more = !matches!(kind, Kind::End(_));
+        // Without a receiver the call has ended, and says why.
+        if pieces.send(internal::SnapshotMessage { kind: Some(kind) }).await.is_err() {
+            return;
+        }
+        if more {
+            next = Some(chunks.next().await.map_or(Kind::End(internal::SnapshotEnd {}), Kind::Chunk));
+        }
+    }
+}
+
+/// What is known of a quorum that cannot be reached.
+fn unreachable(last: QuorumStatus) -> QuorumStatus {
+    QuorumStatus { role: Role::Looking, serving: false, leader: None, ..last }
+}
+
+fn lock(tickets: &Mutex<Tickets>) -> MutexGuard<'_, Tickets> {
+    // Nothing in there panics half way.
+    tickets.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn detached() -> PortClosed {
+    PortClosed("no store is attached any more".into())
+}
+
+/// Batches of requests that wait for the link's task. When they are full, the store waits.
+const REQUESTS: usize = 4;
+/// Batches of the feed that the store has not read. When they are full, nothing more is read from the quorum.
+const ITEMS: usize = 8;
+/// Messages between the link's task and the socket.
+const MESSAGES: usize = 4;
+/// Pieces of a snapshot between the store and the socket, each at most 1 MiB.
+const PIECES: usize = 2;
+/// Payload of one message with requests; one request may be larger.
+const BATCH_BYTES: usize = 1 << 20;
+/// Of one request: what is left of the largest message besides the frame.
+const REQUEST_MAX: usize = PEER_MESSAGE_MAX - (64 << 10);
+/// Whoever asks for the status of a node does not wait long for its quorum.
+const STATUS_LIMIT: Duration = Duration::from_secs(1);

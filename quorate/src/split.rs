@@ -1,0 +1,164 @@
+//! `quorate election`, `quorate quorum`, `quorate store`: the services of a node, each in a process of its own.
+//!
+//! They are the same services as in `quorate serve`; all that differs is who stands behind the port that each is made with.
+
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use election_svc::ElectionService;
+use host::{
+    config::NodeConfig,
+    descriptors::{self, Connections},
+    listen::{self, Listener},
+    shutdown,
+};
+use proto::remote::{Bounds, Neighbour, RemoteElection, RemoteQuorum};
+use quorum_log::{DataDir, Disk, FsDisk};
+use quorum_svc::QuorumService;
+use store_svc::StoreService;
+use tokio::sync::{oneshot, watch};
+use tonic::service::Routes;
+
+use crate::{
+    args::Serve,
+    exit::{Doing as _, Failure},
+    serve::{begin, client_routes, election_config, hand_over, quorum_config, store_config},
+    services::{PidFile, Services},
+};
+
+/// The election of a node.
+pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
+    let node = begin(args)?;
+    let (opened, quorum) = oneshot::channel();
+    let shutdown = shutdown::on_signals_after(|| quorum_gone(quorum)).doing("listen for signals")?;
+    let peers = bind("election", node.listen.election).await?;
+    let port = bind("internal election", node.listen.internal_election).await?;
+    let _pid_file = pid_file(&node, "election")?;
+    let election = ElectionService::new(election_config(&node)?, shutdown.clone())
+        .map_err(|e| Failure::usage(e.to_string()))?;
+    // Nobody wants it any more if a signal came meanwhile.
+    let _ = opened.send(election.quorum);
+    said(&node, "election", &[&peers, &port]);
+
+    let drain = node.timing.drain;
+    let max = Connections::sharing(descriptors::raise_limit());
+    let serve = |listener, routes| listen::serve(listener, routes, max.peer, shutdown.clone(), drain);
+    let mut services = Services::new(shutdown.clone());
+    let driver = election.driver;
+    services.spawn("the election", async move {
+        driver.run().await;
+        Ok::<(), Infallible>(())
+    });
+    services.spawn("the election port", serve(peers, Routes::new(election.server)));
+    services.spawn("the internal election port", serve(port, Routes::new(election.port)));
+    services.all_ended(drain).await
+}
+
+/// Where a whole node is asked to stop, its quorum hands over first, and for that it needs its election. One that is
+/// restarted alone waits in vain, but not for long, and nobody waits for it.
+async fn quorum_gone(mut quorum: oneshot::Receiver<watch::Receiver<bool>>) {
+    const LIMIT: Duration = Duration::from_secs(3);
+    let Ok(mut linked) = quorum.try_recv() else { return };
+    // In time or not, and an error means that the election has stopped already.
+    let _ = tokio::time::timeout(LIMIT, linked.wait_for(|linked| !linked)).await;
+}
+
+/// The quorum of a node.
+pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure> {
+    let node = begin(args)?;
+    let (opened, handle) = oneshot::channel();
+    let shutdown = shutdown::on_signals_after(|| hand_over(handle)).doing("listen for signals")?;
+    let peers = bind("quorum", node.listen.quorum).await?;
+    let port = bind("internal quorum", node.listen.internal_quorum).await?;
+    let election = RemoteElection::new(neighbour(&node, "election", &node.services.election)?);
+    let quorum = QuorumService::open_on(disk, quorum_config(&node)?, election, shutdown.clone())
+        .map_err(|e| Failure::refused(e.to_string()))?;
+    // Nobody wants it any more if a signal came meanwhile.
+    let _ = opened.send(quorum.handle());
+    let _pid_file = pid_file(&node, "quorum")?;
+    said(&node, "quorum", &[&peers, &port]);
+
+    let drain = node.timing.drain;
+    let max = Connections::sharing(descriptors::raise_limit());
+    let serve = |listener, routes| listen::serve(listener, routes, max.peer, shutdown.clone(), drain);
+    let (learn, store) = (Routes::new(quorum.learn_service()), Routes::new(quorum.port_service()));
+    let mut services = Services::new(shutdown.clone());
+    services.spawn("the quorum", quorum.run());
+    services.spawn("the quorum port", serve(peers, learn));
+    services.spawn("the internal quorum port", serve(port, store));
+    services.all_ended(drain).await
+}
+
+/// The store of a node.
+pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
+    let node = begin(args)?;
+    let shutdown = shutdown::on_signals().doing("listen for signals")?;
+    let clients = bind("client", node.listen.client).await?;
+    let bounds = Bounds {
+        requests: node.limits.in_flight as usize,
+        bytes: node.limits.in_flight_bytes.bytes(),
+        park: node.timing.park_limit,
+    };
+    let quorum = RemoteQuorum::new(neighbour(&node, "quorum", &node.services.quorum)?, bounds);
+    // A directory of its own, because the other one is the quorum's as long as that runs.
+    let data_dir = node.data_dir.join("store");
+    let _claimed = DataDir::claim(&FsDisk, &data_dir, &node.ensemble, node.id)
+        .map_err(|e| Failure::refused(e.to_string()))?;
+    let config = store_svc::Config { data_dir, ..store_config(&node) };
+    let store = StoreService::open(config, quorum.clone(), shutdown.clone())
+        .map_err(|e| Failure::refused(e.to_string()))?;
+    let _pid_file = pid_file(&node, "store")?;
+    said(&node, "store", &[&clients]);
+
+    let drain = node.timing.drain;
+    let max = Connections::sharing(descriptors::raise_limit());
+    let routes = client_routes(&store, with_quorum(store.readiness(), quorum)).await?;
+    let mut services = Services::new(shutdown.clone());
+    services.spawn("the store", store.run());
+    services.spawn("the client port", listen::serve(clients, routes, max.client, shutdown, drain));
+    services.all_ended(drain).await
+}
+
+/// A store is ready while it has its quorum.
+fn with_quorum(mut store: watch::Receiver<bool>, quorum: RemoteQuorum) -> watch::Receiver<bool> {
+    let (both, ready) = watch::channel(false);
+    tokio::spawn(async move {
+        loop {
+            let linked = quorum.is_linked();
+            both.send_replace(linked && *store.borrow_and_update());
+            tokio::select! {
+                changed = store.changed() => if changed.is_err() { return },
+                () = quorum.linked(!linked) => {}
+            }
+        }
+    });
+    ready
+}
+
+fn neighbour(node: &NodeConfig, name: &'static str, url: &str) -> Result<Neighbour, Failure> {
+    Neighbour::new(name, url, &node.ensemble, node.id)
+        .map_err(|e| Failure::usage(format!("`services.{name}`: {e}")))
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<Listener, Failure> {
+    Listener::bind(what, address).await.map_err(|e| Failure::usage(e.to_string()))
+}
+
+fn said(node: &NodeConfig, service: &str, listeners: &[&Listener]) {
+    let addresses: Vec<String> = listeners.iter().map(|l| l.address().to_string()).collect();
+    let addresses = addresses.join(", ");
+    tracing::info!(
+        "the {service} of node {} of ensemble {:?} listens on {addresses}",
+        node.id,
+        node.ensemble
+    );
+}
+
+/// Each process has one of its own, named after its service.
+fn pid_file(node: &NodeConfig, service: &str) -> Result<Option<PidFile>, Failure> {
+    let named = |path: &PathBuf| {
+        let mut path = path.clone().into_os_string();
+        path.push(format!(".{service}"));
+        PidFile::write(path.into())
+    };
+    node.pid_file.as_ref().map(named).transpose()
+}

@@ -1,0 +1,229 @@
+//! The port of this quorum for a store in another process.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::ports::{Chunks, Feed as _, Quorum as _, Request as Asked};
+use api::{PeerId, Zxid};
+use bytes::Bytes;
+use proto::internal::{self, feed_message, quorum_port_server::QuorumPort, snapshot_message, store_message};
+use proto::ports::{check_neighbour, item_to_wire, request, status_to_wire};
+use proto::quorum::Hello;
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::feed::LogFeed;
+use crate::handle::Handle;
+
+/// How long a store may take to introduce itself.
+const HANDSHAKE: Duration = Duration::from_secs(1);
+/// Messages between the link's task and the socket, each about 1 MiB at most; a single entry may be larger.
+const SEND_QUEUE: usize = 4;
+/// Items of one message besides entries.
+const ITEMS: usize = 4096;
+
+/// The gRPC service `quorate.internal.v1.QuorumPort`, for the store of this node and nobody else.
+pub struct PortService {
+    pub(crate) ensemble: Arc<str>,
+    pub(crate) me: PeerId,
+    pub(crate) handle: Handle,
+    /// The newest store.
+    pub(crate) store: Mutex<Attached>,
+}
+
+/// The stream of one store, if one has attached.
+#[derive(Default)]
+pub(crate) struct Attached {
+    link: Option<(CancellationToken, oneshot::Receiver<u64>)>,
+    /// The greatest ticket of all stores before it.
+    last_ticket: u64,
+}
+
+#[tonic::async_trait]
+impl QuorumPort for PortService {
+    type AttachStream = Pin<Box<dyn Stream<Item = Result<internal::FeedMessage, Status>> + Send>>;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<internal::StoreMessage>>,
+    ) -> Result<Response<Self::AttachStream>, Status> {
+        let mut requests = request.into_inner();
+        let first = tokio::time::timeout(HANDSHAKE, requests.message()).await.map_err(|_| {
+            Status::deadline_exceeded("a stream between services begins with a Hello; none came")
+        })??;
+        let Some(store_message::Kind::Attach(attach)) = first.and_then(|m| m.kind) else {
+            return Err(Status::invalid_argument("a store has to attach first"));
+        };
+        self.admit(attach.hello)?;
+
+        let mut store = self.store.lock().await;
+        if let Some((replaced, ended)) = store.link.take() {
+            replaced.cancel();
+            // Only so do the requests of this store come behind all of that one. An error: the service is stopping.
+            store.last_ticket = ended.await.unwrap_or(store.last_ticket);
+        }
+        let last_ticket = store.last_ticket;
+        let after = Zxid(attach.after);
+        let feed = self.handle.attach(after).await.map_err(|e| Status::unavailable(e.0))?;
+        tracing::info!(%after, "the store has attached");
+        let (messages, stream) = mpsc::channel(SEND_QUEUE);
+        let hello = Some(Hello::to_wire(&self.ensemble, self.me));
+        // The queue is empty, so there is room.
+        let _ = messages
+            .try_send(Ok(message(feed_message::Kind::Attached(internal::Attached { hello, last_ticket }))));
+        let replaced = CancellationToken::new();
+        let (tell_ended, ended) = oneshot::channel();
+        let link = StoreLink { handle: self.handle.clone(), requests, last_ticket };
+        self.handle.links.spawn(link.run(feed, messages, replaced.clone(), tell_ended));
+        store.link = Some((replaced, ended));
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn save_snapshot(
+        &self,
+        request: Request<Streaming<internal::SnapshotMessage>>,
+    ) -> Result<Response<internal::SnapshotSaved>, Status> {
+        let mut stream = request.into_inner();
+        let first = stream.message().await?.and_then(|m| m.kind);
+        let Some(snapshot_message::Kind::Head(head)) = first else {
+            return Err(Status::invalid_argument("a snapshot begins with its head"));
+        };
+        self.admit(head.hello)?;
+        let (tell_broken, broken) = oneshot::channel();
+        let pieces = Pieces { stream, broken: Some(tell_broken) };
+        tokio::select! {
+            saved = self.handle.save_snapshot(Zxid(head.zxid), pieces) => match saved {
+                Ok(()) => Ok(Response::new(internal::SnapshotSaved {})),
+                Err(e) => Err(Status::unavailable(e.0)),
+            },
+            // What has come so far is thrown away with the other branch.
+            Ok(why) = broken => Err(why),
+        }
+    }
+
+    async fn status(
+        &self,
+        _: Request<internal::StatusRequest>,
+    ) -> Result<Response<internal::StatusReply>, Status> {
+        let status = self.handle.status().await.map_err(|e| Status::unavailable(e.0))?;
+        let hello = Some(Hello::to_wire(&self.ensemble, self.me));
+        Ok(Response::new(internal::StatusReply { hello, status: Some(status_to_wire(status)) }))
+    }
+}
+
+impl PortService {
+    fn admit(&self, hello: Option<proto::peer::Hello>) -> Result<(), Status> {
+        check_neighbour(hello, &self.ensemble, self.me).map_err(|e| {
+            tracing::warn!("refused a store: {e}");
+            Status::failed_precondition(e.0)
+        })
+    }
+}
+
+/// A store that has attached.
+struct StoreLink {
+    handle: Handle,
+    requests: Streaming<internal::StoreMessage>,
+    /// The greatest ticket so far.
+    last_ticket: u64,
+}
+
+type Messages = mpsc::Sender<Result<internal::FeedMessage, Status>>;
+
+impl StoreLink {
+    async fn run(
+        mut self,
+        feed: LogFeed,
+        messages: Messages,
+        replaced: CancellationToken,
+        ended: oneshot::Sender<u64>,
+    ) {
+        let why = tokio::select! {
+            why = self.pass_requests() => why,
+            why = pass_feed(feed, &messages) => why,
+            () = replaced.cancelled() => Status::aborted("another store has taken this one's place"),
+        };
+        tracing::info!("the link to the store ended: {}", why.message());
+        // Nobody may want to know either.
+        let _ = messages.try_send(Err(why));
+        let _ = ended.send(self.last_ticket);
+    }
+
+    /// Until the stream ends; returns why.
+    async fn pass_requests(&mut self) -> Status {
+        loop {
+            let message = match self.requests.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Status::cancelled("closed by the store"),
+                Err(status) => return status,
+            };
+            let Some(store_message::Kind::Requests(batch)) = message.kind else {
+                return Status::invalid_argument("a store that has attached sends nothing but requests");
+            };
+            let batch = batch.requests.into_iter().map(request).collect::<Result<Vec<Asked>, _>>();
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(malformed) => return Status::invalid_argument(malformed.to_string()),
+            };
+            for asked in &batch {
+                if let Asked::Submit { ticket, .. } | Asked::Barrier { ticket } = asked {
+                    if ticket.0 <= self.last_ticket {
+                        return Status::invalid_argument("the tickets of a store have to ascend");
+                    }
+                    self.last_ticket = ticket.0;
+                }
+            }
+            if let Err(e) = self.handle.request(batch).await {
+                return Status::unavailable(e.0);
+            }
+        }
+    }
+}
+
+/// Until the feed ends, or nobody reads it; returns why.
+async fn pass_feed(mut feed: LogFeed, messages: &Messages) -> Status {
+    loop {
+        let mut items = match feed.next().await {
+            Ok(items) => items,
+            Err(e) => return Status::unavailable(e.0),
+        };
+        while !items.is_empty() {
+            let rest = items.split_off(items.len().min(ITEMS));
+            let items = std::mem::replace(&mut items, rest).into_iter().map(item_to_wire);
+            let kind = feed_message::Kind::Items(internal::FeedItems { items: items.collect() });
+            if messages.send(Ok(message(kind))).await.is_err() {
+                return Status::cancelled("closed by the store");
+            }
+        }
+    }
+}
+
+fn message(kind: feed_message::Kind) -> internal::FeedMessage {
+    internal::FeedMessage { kind: Some(kind) }
+}
+
+/// The pieces of a snapshot from a stream. One that breaks has no end: then whoever holds `broken` is told, and the next
+/// piece never comes.
+struct Pieces {
+    stream: Streaming<internal::SnapshotMessage>,
+    broken: Option<oneshot::Sender<Status>>,
+}
+
+impl Chunks for Pieces {
+    async fn next(&mut self) -> Option<Bytes> {
+        let why = match self.stream.message().await.map(|m| m.and_then(|m| m.kind)) {
+            Ok(Some(snapshot_message::Kind::Chunk(chunk))) => return Some(chunk),
+            Ok(Some(snapshot_message::Kind::End(_))) => return None,
+            Ok(_) => Status::invalid_argument("a snapshot ended before its end"),
+            Err(status) => status,
+        };
+        if let Some(broken) = self.broken.take() {
+            // The call may have ended.
+            let _ = broken.send(why);
+        }
+        std::future::pending().await
+    }
+}

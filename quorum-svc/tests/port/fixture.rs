@@ -1,0 +1,216 @@
+//! A quorum of one, with real sockets and disks and an election that the test decides, and a store that only remembers.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use api::ports::{Candidate, Election, Feed, FeedItem, PortClosed, Quorum, Request};
+use api::{Ensemble, Entry, Epoch, PeerId, Ticket, Zxid};
+use bytes::Bytes;
+use proto::remote::{Bounds, Neighbour, RemoteQuorum};
+use quorum_svc::{Config, Handle, Keep, QuorumService, StopReason};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+/// What may wait without a leader.
+pub(crate) const REQUESTS_MAX: usize = 400;
+/// How long it may.
+pub(crate) const PARK: Duration = Duration::from_secs(2);
+
+/// Chooses node 1, once the test says so.
+#[derive(Clone)]
+struct Named(watch::Receiver<bool>);
+
+impl Election for Named {
+    async fn elect(&self, _: Option<Candidate>) -> Result<PeerId, PortClosed> {
+        let mut elect = self.0.clone();
+        elect.wait_for(|elect| *elect).await.map_err(|e| PortClosed(e.to_string()))?;
+        Ok(PeerId(1))
+    }
+
+    async fn settled(&self, _: PeerId, _: Epoch) -> Result<(), PortClosed> {
+        Ok(())
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) handle: Handle,
+    pub(crate) port: SocketAddr,
+    dir: tempfile::TempDir,
+    elect: watch::Sender<bool>,
+    shutdown: CancellationToken,
+    run: Option<JoinHandle<Result<(), StopReason>>>,
+    server: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    /// `leads`: as soon as it can.
+    pub(crate) async fn start(leads: bool) -> Node {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Node::start_in(dir, listener, watch::Sender::new(leads))
+    }
+
+    fn start_in(dir: tempfile::TempDir, listener: TcpListener, elect: watch::Sender<bool>) -> Node {
+        let core = quorum_core::Config {
+            me: PeerId(1),
+            ensemble: Ensemble::of_voters([1]).unwrap(),
+            init_limit: Duration::from_secs(20),
+            sync_limit: Duration::from_secs(10),
+            ping_interval: Duration::from_millis(100),
+            park_limit: PARK,
+            requests_max: REQUESTS_MAX,
+            request_bytes_max: 64 << 20,
+        };
+        let config = Config {
+            ensemble: "test".into(),
+            core,
+            addresses: BTreeMap::from([(PeerId(1), "127.0.0.1:1".to_owned())]),
+            data_dir: dir.path().to_owned(),
+            segment_bytes: 16 << 10,
+            keep: Keep { bytes: 0, entries: 0 },
+            recent_bytes: 4 << 10,
+            backlog_bytes: 1 << 20,
+        };
+        let shutdown = CancellationToken::new();
+        let service = QuorumService::open(config, Named(elect.subscribe()), shutdown.clone()).unwrap();
+        let handle = service.handle();
+        let port = listener.local_addr().unwrap();
+        let serving = tonic::transport::Server::builder()
+            .add_service(service.port_service())
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        let stop = shutdown.clone();
+        // Connections end with it, as those of a process do.
+        let server = tokio::spawn(async move { drop(stop.run_until_cancelled(serving).await) });
+        let run = tokio::spawn(service.run());
+        Node { handle, port, dir, elect, shutdown, run: Some(run), server: Some(server) }
+    }
+
+    /// From now on it leads.
+    pub(crate) fn elect(&self) {
+        self.elect.send_replace(true);
+    }
+
+    pub(crate) fn remote(&self) -> RemoteQuorum {
+        let bounds = Bounds { requests: REQUESTS_MAX, bytes: 64 << 20, park: PARK };
+        let url = format!("http://{}", self.port);
+        RemoteQuorum::new(Neighbour::new("quorum", &url, "test", PeerId(1)).unwrap(), bounds)
+    }
+
+    /// Ends the quorum, not its clients. `while_down` runs while it is down; then it is back.
+    pub(crate) async fn restart(mut self, while_down: impl Future<Output = ()>) -> Node {
+        self.shutdown.cancel();
+        soon(self.run.take().unwrap()).await.unwrap().unwrap();
+        soon(self.server.take().unwrap()).await.unwrap();
+        while_down.await;
+        let listener = TcpListener::bind(self.port).await.unwrap();
+        Node::start_in(self.dir, listener, self.elect)
+    }
+}
+
+/// A store that only remembers.
+pub(crate) struct Store<F> {
+    pub(crate) feed: F,
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) snapshot: Option<(Zxid, Vec<u8>)>,
+    /// Where each barrier came.
+    pub(crate) barriers: BTreeMap<u64, Zxid>,
+    after: Zxid,
+}
+
+impl<F: Feed> Store<F> {
+    pub(crate) async fn attach<Q: Quorum<Feed = F>>(port: &Q, after: Zxid) -> Store<F> {
+        let feed = soon(port.attach(after)).await.unwrap();
+        Store { feed, entries: Vec::new(), snapshot: None, barriers: BTreeMap::new(), after }
+    }
+
+    /// Reads until so many entries with a payload have come.
+    pub(crate) async fn read(&mut self, count: usize) {
+        soon(async {
+            while self.tickets_of_all() < count {
+                self.step().await;
+            }
+        })
+        .await;
+    }
+
+    /// Reads until this barrier has come.
+    pub(crate) async fn pass_barrier(&mut self, ticket: u64) {
+        soon(async {
+            while !self.barriers.contains_key(&ticket) {
+                self.step().await;
+            }
+        })
+        .await;
+    }
+
+    /// Reads until such an item comes.
+    pub(crate) async fn until(&mut self, mut wanted: impl FnMut(&FeedItem) -> bool) {
+        soon(async { while !self.step().await.iter().any(&mut wanted) {} }).await;
+    }
+
+    pub(crate) async fn step(&mut self) -> Vec<FeedItem> {
+        let items = self.feed.next().await.unwrap();
+        assert!(!items.is_empty(), "a feed waits until it has something to say");
+        for item in &items {
+            match item {
+                FeedItem::Committed(entries) => {
+                    for entry in entries {
+                        assert!(
+                            entry.zxid.follows(self.last()),
+                            "{} came behind {}",
+                            entry.zxid,
+                            self.last()
+                        );
+                        self.entries.push(entry.clone());
+                    }
+                }
+                FeedItem::SnapshotStart { zxid } => {
+                    self.entries.clear();
+                    self.snapshot = Some((*zxid, Vec::new()));
+                }
+                FeedItem::Barrier { ticket } => {
+                    assert_eq!(self.barriers.insert(ticket.0, self.last()), None, "a barrier comes once");
+                }
+                FeedItem::SnapshotChunk(chunk) => self.snapshot.as_mut().unwrap().1.extend_from_slice(chunk),
+                _ => {}
+            }
+        }
+        items
+    }
+
+    /// Everything up to here has come.
+    pub(crate) fn last(&self) -> Zxid {
+        let base = self.snapshot.as_ref().map_or(self.after, |(zxid, _)| *zxid);
+        self.entries.last().map_or(base, |e| e.zxid)
+    }
+
+    /// Of the entries that answer this store.
+    pub(crate) fn tickets(&self) -> Vec<u64> {
+        self.entries.iter().filter_map(|e| e.origin).map(|o| o.ticket.0).collect()
+    }
+
+    fn tickets_of_all(&self) -> usize {
+        self.entries.iter().filter(|e| !e.is_marker()).count()
+    }
+}
+
+pub(crate) fn submit(ticket: u64) -> Request {
+    Request::Submit { ticket: Ticket(ticket), payload: payload(ticket) }
+}
+
+pub(crate) fn payload(ticket: u64) -> Bytes {
+    Bytes::from(format!("{ticket}:{}", "x".repeat(200)))
+}
+
+pub(crate) fn barrier(ticket: u64) -> Request {
+    Request::Barrier { ticket: Ticket(ticket) }
+}
+
+/// Far longer than anything here takes.
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(60), what).await.expect("this should happen soon")
+}
