@@ -28,6 +28,7 @@ use tonic_health::{
 use crate::{
     args::Serve,
     exit::{Doing as _, Failure},
+    observe::Observed,
 };
 
 /// Runs until a signal comes, or until a service stops by itself.
@@ -40,8 +41,11 @@ pub(crate) async fn run(args: &Serve) -> Result<(), Failure> {
     let (quorum, opened) = oneshot::channel();
     let shutdown = shutdown::on_signals_after(|| hand_over(opened)).doing("listen for signals")?;
     // Ports before data: who finds the port taken has touched nothing.
-    let ports = Ports::bind(&node).await?;
-    let ran = serve(&node, ports, quorum, shutdown).await;
+    let mut ports = Ports::bind(&node).await?;
+    let http = ports.http.take();
+    let observed = Observed::start(&node, http, "quorate", &telemetry::Group::ALL, shutdown.clone());
+    let ran = serve(&node, ports, quorum, &observed, shutdown).await;
+    observed.end().await;
     if ran.is_ok() {
         tracing::info!("node {} has stopped", node.id);
     }
@@ -65,6 +69,7 @@ async fn serve(
     node: &NodeConfig,
     ports: Ports,
     opened: oneshot::Sender<quorum_svc::Handle>,
+    observed: &Observed,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let election = ElectionService::new(election_config(node)?, shutdown.clone())
@@ -76,8 +81,11 @@ async fn serve(
     let _ = opened.send(quorum.handle());
     // The data directory is ours from here on; before, the file could be that of the process that has it.
     let _pid_file = node.pid_file.clone().map(PidFile::write).transpose()?;
+    observed.health.doing("reading the checkpoint");
     let store = StoreService::open(store_config(node), quorum.handle(), shutdown.clone())
         .map_err(|e| Failure::refused(e.to_string()))?;
+
+    observed.ready_with_store(store.readiness(), quorum.handle());
 
     let mut client_routes = Routes::builder();
     client_routes
@@ -103,6 +111,7 @@ async fn serve(
     services.spawn("the election port", port(ports.election, Routes::new(election.server), max.peer));
     services.spawn("the quorum port", port(ports.quorum, learn, max.peer));
     services.spawn("the client port", port(ports.client, client_routes.routes(), max.client));
+    observed.health.started();
     services.all_ended(drain).await
 }
 
@@ -263,6 +272,8 @@ struct Ports {
     client: Listener,
     quorum: Listener,
     election: Listener,
+    /// Probes and metrics, if they are not switched off.
+    http: Option<Listener>,
 }
 
 impl Ports {
@@ -274,9 +285,14 @@ impl Ports {
             client: bind("client", node.listen.client).await?,
             quorum: bind("quorum", node.listen.quorum).await?,
             election: bind("election", node.listen.election).await?,
+            http: match node.listen.http {
+                Some(address) => Some(bind("HTTP", address).await?),
+                None => None,
+            },
         };
         tracing::info!(
             client = %ports.client.address(), quorum = %ports.quorum.address(), election = %ports.election.address(),
+            http = ports.http.as_ref().map(|http| http.address().to_string()),
             "node {} of ensemble {:?} listens", node.id, node.ensemble
         );
         Ok(ports)

@@ -63,6 +63,7 @@ impl Nodes {
             "listen.client_port",
             "listen.quorum_port",
             "listen.election_port",
+            "listen.http_port",
         ]) {
             command.env_remove(host::config::variable(key));
         }
@@ -186,7 +187,7 @@ mod tests {
     #[test]
     fn a_pid_file_is_believed_only_about_a_node_of_that_folder() {
         let dir = tempfile::tempdir().unwrap();
-        let ports = super::super::plan::Ports { client: 1, quorum: 2, election: 3 };
+        let ports = super::super::plan::Ports { client: 1, quorum: 2, election: 3, http: None };
         let role = host::config::MemberRole::Voter;
         let node = Planned { id: 1, folder: dir.path().to_owned(), ports, role };
         assert_eq!(stray(&node), None);

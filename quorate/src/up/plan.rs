@@ -44,6 +44,16 @@ pub(super) struct Ports {
     pub(super) client: u16,
     pub(super) quorum: u16,
     pub(super) election: u16,
+    /// Plain HTTP, for metrics and probes; `None` if it is off.
+    pub(super) http: Option<u16>,
+}
+
+impl Ports {
+    /// All that are on, by name.
+    fn named(&self) -> impl Iterator<Item = (&'static str, u16)> {
+        let always = [("client", self.client), ("quorum", self.quorum), ("election", self.election)];
+        always.into_iter().chain(self.http.map(|port| ("HTTP", port)))
+    }
 }
 
 impl Planned {
@@ -102,11 +112,7 @@ impl Plan {
         let taken: Vec<String> = self
             .nodes
             .iter()
-            .flat_map(|n| {
-                let ports =
-                    [("client", n.ports.client), ("quorum", n.ports.quorum), ("election", n.ports.election)];
-                ports.map(|(what, port)| (n.id, what, port))
-            })
+            .flat_map(|n| n.ports.named().map(|(what, port)| (n.id, what, port)))
             .filter(|&(_, _, port)| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).is_err())
             .map(|(id, what, port)| format!("127.0.0.1:{port} ({what} port of node {id})"))
             .collect();
@@ -136,6 +142,7 @@ impl Plan {
                 client: listen.client.port(),
                 quorum: listen.quorum.port(),
                 election: listen.election.port(),
+                http: listen.http.map(|http| http.port()),
             };
             nodes.push(Planned { id, folder, ports, role });
         }
@@ -163,7 +170,7 @@ impl Plan {
             )));
         }
         if let (Some(base), Some(first)) = (wanted.base_port, self.nodes.first())
-            && ports(1, Some(base))? != first.ports
+            && ports(1, Some(base))?.client != first.ports.client
         {
             return Err(Failure::usage(format!(
                 "{dir} has an ensemble on ports from {}, not {base}; leave --base-port out to go on with it, or name \
@@ -183,10 +190,12 @@ impl Plan {
              data_dir = \"data\"\n\
              pid_file = \"pid\"\n\n\
              [listen]\n\
-             host = {}\n",
+             host = {}\n\
+             http_port = {}\n",
             node.config().display(),
             node.id,
-            std::net::IpAddr::from([127, 0, 0, 1]).to_toml()
+            std::net::IpAddr::from([127, 0, 0, 1]).to_toml(),
+            config::OptionalPort(node.ports.http).to_toml()
         );
         for Planned { id, ports, role, .. } in &self.nodes {
             text += &format!(
@@ -213,12 +222,13 @@ fn ports(id: u8, base: Option<u16>) -> Result<Ports, Failure> {
             let first = u32::from(base) + PORTS_PER_NODE * (id - 1);
             [first, first + 1, first + 2, first + 3]
         }
-        None => [config::CLIENT_PORT, config::QUORUM_PORT, config::ELECTION_PORT, HTTP_PORT]
+        None => [config::CLIENT_PORT, config::QUORUM_PORT, config::ELECTION_PORT, config::HTTP_PORT]
             .map(|port| 10_000 * id + u32::from(port)),
     };
-    // The fourth, for HTTP, is kept free.
     match wanted.map(u16::try_from) {
-        [Ok(client), Ok(quorum), Ok(election), Ok(_)] if client > 0 => Ok(Ports { client, quorum, election }),
+        [Ok(client), Ok(quorum), Ok(election), Ok(http)] if client > 0 => {
+            Ok(Ports { client, quorum, election, http: Some(http) })
+        }
         _ => Err(Failure::usage(match base {
             Some(base) => format!(
                 "--base-port {base} leaves no room for node {id}: ports end at 65535 and each node takes \
@@ -236,8 +246,6 @@ fn ports(id: u8, base: Option<u16>) -> Result<Ports, Failure> {
 const DEFAULT_NODES: u8 = 3;
 const MAX_NODES: u8 = 9;
 const PORTS_PER_NODE: u32 = 20;
-/// Plain HTTP, for metrics and probes.
-const HTTP_PORT: u16 = 9464;
 
 #[cfg(test)]
 mod tests {
@@ -245,9 +253,10 @@ mod tests {
 
     #[test]
     fn ports_are_the_usual_ones_or_packed() {
-        let usual = Ports { client: 22_188, quorum: 22_888, election: 23_888 };
+        let usual = Ports { client: 22_188, quorum: 22_888, election: 23_888, http: Some(29_464) };
         assert_eq!(ports(2, None).unwrap(), usual);
-        assert_eq!(ports(3, Some(7000)).unwrap(), Ports { client: 7040, quorum: 7041, election: 7042 });
+        let packed = Ports { client: 7040, quorum: 7041, election: 7042, http: Some(7043) };
+        assert_eq!(ports(3, Some(7000)).unwrap(), packed);
         assert!(ports(5, None).is_ok());
         assert!(ports(6, None).unwrap_err().to_string().contains("--base-port"));
         assert!(ports(3, Some(65_500)).unwrap_err().to_string().contains("no room for node 3"));
@@ -294,6 +303,7 @@ mod tests {
         let loaded = config::load(Some(&new.nodes[1].config()), [], &[]).unwrap().node;
         assert_eq!((loaded.id.0, loaded.members.len()), (2, 2));
         assert_eq!(loaded.listen.client.to_string(), format!("127.0.0.1:{}", base + 20));
+        assert_eq!(loaded.listen.http.map(|http| http.port()), Some(base + 23));
         assert_eq!(loaded.pid_file, Some(new.nodes[1].pid_file()));
 
         for (nodes, base_port) in [(None, None), (Some(2), Some(base))] {
