@@ -16,6 +16,7 @@ mod handle;
 mod leader_link;
 mod learner_link;
 mod log_thread;
+mod measure;
 mod outbox;
 mod service;
 mod view;

@@ -19,6 +19,7 @@ use crate::handle::{Handle, Keep, snap_before};
 use crate::leader_link::LearnService;
 use crate::learner_link::LearnerSide;
 use crate::log_thread;
+use crate::measure::Measure;
 use crate::view::LogView;
 
 /// What the service is made with.
@@ -149,6 +150,7 @@ impl<E: Election> QuorumService<E> {
             snapshots,
             backlog: backlog.clone(),
         };
+        let measure = Measure::new(me, &durable.history);
         let driver = Driver {
             core: Zab::new(config.core, durable),
             inbox,
@@ -161,6 +163,7 @@ impl<E: Election> QuorumService<E> {
             addresses: config.addresses,
             shutdown,
             state: State::default(),
+            measure,
         };
         Ok(QuorumService { _data_dir: data_dir, driver, handle, links, tasks, stop_links, ensemble, me })
     }

@@ -85,7 +85,7 @@ metrics! {
             "On the leader: entries from their proposal to a synchronised learner until its acknowledgement, which says \
              that they are on its disk. Each learner counts.";
         COMMIT_DURATION: Histogram = "quorate.commit.duration" [Seconds] Histogram::times(),
-            "On the leader: entries from their place in its log until a quorum has them on disk.";
+            "On the leader: entries from their place in its log until a quorum, and the leader itself, have them on disk.";
         PENDING_WRITES: Gauge = "quorate.writes.pending" [Count("{write}")] Gauge::new(),
             "Writes of this node's store that are not known to be committed.";
         PENDING_WRITES_SIZE: Gauge = "quorate.writes.pending.size" [Bytes] Gauge::new(),
