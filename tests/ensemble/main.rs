@@ -10,4 +10,5 @@ mod durability;
 mod failover;
 mod harness;
 mod maintenance;
+mod observability;
 mod scenarios;
