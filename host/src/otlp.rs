@@ -15,6 +15,7 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
 };
 use telemetry::{Distribution, Group, Kind, Point, Reading, Value};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
@@ -61,6 +62,7 @@ pub async fn push(
         reached: None,
     };
     let mut ticks = tokio::time::interval(collector.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let over = tokio::select! {
             _ = ticks.tick() => false,
@@ -191,3 +193,6 @@ fn nanos_now() -> u64 {
 }
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

@@ -127,7 +127,7 @@ impl<V: Read + Sync> Source for Metric<V> {
     }
 
     fn labels(&self) -> Vec<&'static str> {
-        V::label_names()
+        self.value.label_names()
     }
 
     fn points(&self) -> Vec<Point> {

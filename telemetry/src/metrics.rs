@@ -43,7 +43,7 @@ metrics! {
         PROCESS_FD_LIMIT: Gauge = "quorate.process.file_descriptor.limit" [Count("{file_descriptor}")] Gauge::new(),
             "How many files and connections may be open.";
         PROCESS_UPTIME: Gauge = "process.uptime" [Seconds] Gauge::new(),
-            "Since the metrics of this process were first read or set up.";
+            "How long this process has been running.";
         PORT_CONNECTIONS: By<Port, Gauge, { Port::COUNT }> = "quorate.port.connections" [Count("{connection}")]
             By::new([const { Gauge::new() }; Port::COUNT]),
             "Open connections of a port.";

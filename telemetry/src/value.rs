@@ -12,7 +12,7 @@ use crate::reading::{Distribution, Point, Value};
 pub(crate) trait Read {
     const KIND: Kind;
 
-    fn label_names() -> Vec<&'static str> {
+    fn label_names(&self) -> Vec<&'static str> {
         Vec::new()
     }
 
@@ -236,7 +236,7 @@ impl<L: Label, V, const N: usize> By<L, V, N> {
 impl<L: Label, V: One, const N: usize> Read for By<L, V, N> {
     const KIND: Kind = V::KIND;
 
-    fn label_names() -> Vec<&'static str> {
+    fn label_names(&self) -> Vec<&'static str> {
         L::KEYS.to_vec()
     }
 
@@ -271,7 +271,7 @@ impl ByPeer {
 impl Read for ByPeer {
     const KIND: Kind = Kind::Gauge;
 
-    fn label_names() -> Vec<&'static str> {
+    fn label_names(&self) -> Vec<&'static str> {
         vec!["peer"]
     }
 
@@ -316,8 +316,8 @@ impl ByName {
 impl Read for ByName {
     const KIND: Kind = Kind::Histogram;
 
-    fn label_names() -> Vec<&'static str> {
-        vec!["rpc_method", "rpc_response_status_code"]
+    fn label_names(&self) -> Vec<&'static str> {
+        self.keys.to_vec()
     }
 
     fn points(&self, unit: Unit) -> Vec<Point> {

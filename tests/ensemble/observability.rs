@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Ensemble, QUORATE, eventually};
+use crate::harness::{Ensemble, PATIENCE, QUORATE, eventually};
 
 /// The HTTP port of node `id`: the fourth of its ports.
 fn http(ensemble: &Ensemble, id: usize) -> String {
@@ -173,6 +173,23 @@ fn a_node_without_a_quorum_is_live_and_not_ready() {
     eventually("it takes clients again", || health(&[]).status.code() == Some(0));
     ensemble.kill9(1);
     assert_eq!(health(&["--live"]).status.code(), Some(1), "nobody answers");
+}
+
+#[test]
+fn metrics_go_to_the_collector_that_the_environment_names() {
+    use std::io::Read as _;
+    // Not more than its first words: what a collector gets is tested in `host`.
+    let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", collector.local_addr().unwrap());
+    let (said, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut words = [0; 24];
+        let (mut stream, _) = collector.accept().unwrap();
+        stream.read_exact(&mut words).unwrap();
+        said.send(words).unwrap();
+    });
+    let _ensemble = Ensemble::start_with(1, 0, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint)]);
+    assert_eq!(&heard.recv_timeout(PATIENCE).unwrap(), b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
 }
 
 #[test]
