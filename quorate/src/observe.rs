@@ -21,17 +21,17 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
-    /// Begins to answer on `listener`, if there is one, and to push, if there is a collector. `service` is what this
+    /// Begins to answer on `listener` with `health`, if there is one, and to push, if there is a collector. `service` is what this
     /// process is called, `groups` are the metrics that it has.
     pub(crate) fn start(
         node: &NodeConfig,
+        health: Health,
         listener: Option<Listener>,
         service: &str,
         groups: &[Group],
         shutdown: CancellationToken,
     ) -> Observed {
         telemetry::refresh_process();
-        let health = Health::starting("recovering the log");
         let (id, version) = (node.id.to_string(), env!("CARGO_PKG_VERSION"));
         let resource = otlp::resource(service, &node.ensemble, &id, version);
         let stop = CancellationToken::new();

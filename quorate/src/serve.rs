@@ -8,12 +8,14 @@ use election_svc::ElectionService;
 use host::{
     config::{self, MemberConfig, MemberRole, NodeConfig},
     descriptors::{self, Connections},
+    http::Health,
     listen::{self, Listener},
     shutdown::{self, drained},
 };
 use quorum_svc::QuorumService;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use store_svc::StoreService;
+use telemetry::Group;
 use tokio::{
     sync::{oneshot, watch},
     task::JoinSet,
@@ -39,11 +41,18 @@ pub(crate) async fn run(args: &Serve) -> Result<(), Failure> {
     let settings = &args.settings;
     let node = config::load(settings.config.as_deref(), config::process_env(), &settings.flags())?.node;
     let (quorum, opened) = oneshot::channel();
-    let shutdown = shutdown::on_signals_after(|| hand_over(opened)).doing("listen for signals")?;
+    let health = Health::starting("recovering the log");
+    let told = health.clone();
+    let leave = move || {
+        // Clients had better go elsewhere from now on.
+        told.stopping();
+        hand_over(opened)
+    };
+    let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
     // Ports before data: who finds the port taken has touched nothing.
     let mut ports = Ports::bind(&node).await?;
     let http = ports.http.take();
-    let observed = Observed::start(&node, http, "quorate", &telemetry::Group::ALL, shutdown.clone());
+    let observed = Observed::start(&node, health, http, "quorate", &Group::ALL, shutdown.clone());
     let ran = serve(&node, ports, quorum, &observed, shutdown).await;
     observed.end().await;
     if ran.is_ok() {

@@ -100,14 +100,17 @@ fn every_alert_has_a_section_that_says_what_to_do() {
 }
 
 #[test]
-fn promtool_accepts_the_rules() {
+fn promtool_accepts_the_rules_and_their_tests() {
     let promtool = std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".into());
-    let rules = repository().join("deploy/observability/alerts.yaml");
-    match Command::new(&promtool).args(["check", "rules"]).arg(&rules).output() {
-        Err(e) => eprintln!("skipped: cannot run {promtool} (Debian package prometheus): {e}"),
-        Ok(output) => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{}{said}", String::from_utf8_lossy(&output.stdout));
+    let rules = repository().join("deploy/observability");
+    // The second plays what should, and what should not, raise an alert.
+    for args in [["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]] {
+        match Command::new(&promtool).args(args).current_dir(&rules).output() {
+            Err(e) => eprintln!("skipped: cannot run {promtool} (Debian package prometheus): {e}"),
+            Ok(output) => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success(), "{}{said}", String::from_utf8_lossy(&output.stdout));
+            }
         }
     }
 }
