@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{
     ServingStatus,
-    pb::health_server::{Health, HealthServer},
+    pb::health_server::{Health as HealthProtocol, HealthServer},
 };
 
 use crate::{
@@ -184,7 +184,7 @@ fn ensemble(node: &NodeConfig) -> Result<Ensemble, Failure> {
 }
 
 /// The standard health protocol: the node as a whole, and the API by its name, serve while the store does.
-async fn health(mut ready: watch::Receiver<bool>) -> HealthServer<impl Health> {
+async fn health(mut ready: watch::Receiver<bool>) -> HealthServer<impl HealthProtocol> {
     let (reporter, server) = tonic_health::server::health_reporter();
     let report = async move |ready| {
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
