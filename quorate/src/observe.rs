@@ -60,11 +60,9 @@ impl Observed {
             let serves = *store.borrow();
             let quorum = quorum.clone();
             async move {
-                let status = quorum.status().await.map_err(|e| e.to_string())?;
-                let leader = status.leader.map_or("no leader".to_owned(), |id| format!("leader {id}"));
-                let says = format!("{:?}, {leader}, epoch {}", status.role, status.epoch).to_lowercase();
+                let says = describe(&quorum).await;
                 match serves {
-                    true => Ok(format!("serves clients ({says})")),
+                    true => Ok(format!("serves clients; the quorum is {says}")),
                     false => Err(format!("serves no clients; the quorum is {says}")),
                 }
             }
@@ -82,6 +80,18 @@ impl Observed {
             }
         };
         let _ = tokio::time::timeout(LIMIT, ended).await;
+    }
+}
+
+/// A remark beside what the store says, which alone decides: a quorum that does not answer is waited for only briefly.
+async fn describe(quorum: &impl Quorum) -> String {
+    const LIMIT: Duration = Duration::from_millis(500);
+    match tokio::time::timeout(LIMIT, quorum.status()).await {
+        Ok(Ok(status)) => {
+            let leader = status.leader.map_or("no leader".to_owned(), |id| format!("leader {id}"));
+            format!("{:?}, {leader}, epoch {}", status.role, status.epoch).to_lowercase()
+        }
+        Ok(Err(_)) | Err(_) => "not answering".to_owned(),
     }
 }
 
