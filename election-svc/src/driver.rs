@@ -5,6 +5,7 @@ use std::time::Duration;
 use api::ports::PortClosed;
 use api::{PeerId, Time};
 use election_core::{Election, Input, Output};
+use telemetry::metrics;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
@@ -81,6 +82,7 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Elect { candidate, elected } => {
+                metrics::ELECTION_STARTED.add(1);
                 let asked = Asked { since: Instant::now(), elected };
                 if let Some(older) = self.asked.replace(asked) {
                     let _ = older.elected.send(Err(PortClosed("a newer election replaces this one".into())));
@@ -105,6 +107,7 @@ impl Driver {
                          coming and going, two servers have its id: give every server an id of its own"
                     );
                 }
+                metrics::ELECTION_LINKS.set(self.links.len() as u64);
                 self.input(Input::Connected(peer));
             }
             LinkEvent::Heard { peer, link, notification } if is_newest(peer, link) => {
@@ -112,6 +115,7 @@ impl Driver {
             }
             LinkEvent::Down { peer, link } if is_newest(peer, link) => {
                 self.links.remove(&peer);
+                metrics::ELECTION_LINKS.set(self.links.len() as u64);
                 self.input(Input::Disconnected(peer));
             }
             // Of a link that a newer one has replaced.
@@ -132,6 +136,7 @@ impl Driver {
                 }
                 Output::Elected { leader, round } => {
                     let Some(asked) = self.asked.take() else { continue };
+                    metrics::ELECTION_DURATION.record(asked.since.elapsed());
                     tracing::info!(%leader, %round, took = ?asked.since.elapsed(), "elected");
                     // Whoever asked may have gone.
                     let _ = asked.elected.send(Ok(leader));

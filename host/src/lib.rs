@@ -3,13 +3,17 @@
 //! - [`config`]: the settings of a node from flags, environment and file, each with where it came from;
 //! - [`descriptors`]: how many files and connections the process may have open;
 //! - [`listen`]: the one way to bind a port and to serve gRPC on it;
-//! - [`telemetry`]: log lines;
+//! - [`http`]: probes and metrics on a port of their own, and how to ask it;
+//! - [`logging`]: log lines;
+//! - [`otlp`]: metrics for a collector;
 //! - [`shutdown`]: signals, and a drain that ends.
 //!
 //! Nothing here knows what a service does.
 
 pub mod config;
 pub mod descriptors;
+pub mod http;
 pub mod listen;
+pub mod logging;
+pub mod otlp;
 pub mod shutdown;
-pub mod telemetry;

@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use telemetry::{Port, metrics};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -24,7 +25,8 @@ use tokio_util::sync::{CancellationToken, PollSemaphore};
 use tonic::{service::Routes, transport::Server};
 
 use crate::shutdown::drained;
-use connection::Connection;
+use calls::CallTimes;
+pub(crate) use connection::Connection;
 
 /// A port could not be bound. The message names the address and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +68,7 @@ pub enum ListenError {
 /// A bound port. Its connections are accepted by [`serve`], and only there.
 #[derive(Debug)]
 pub struct Listener {
+    what: &'static str,
     inner: TcpListener,
     address: SocketAddr,
 }
@@ -79,7 +82,7 @@ impl Listener {
         let bound = async {
             let inner = TcpListener::bind(address).await?;
             let address = inner.local_addr()?;
-            Ok(Listener { inner, address })
+            Ok(Listener { what, inner, address })
         };
         bound.await.map_err(|cause: io::Error| match cause.kind() {
             io::ErrorKind::AddrInUse => ListenError::InUse { what, address },
@@ -92,6 +95,16 @@ impl Listener {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its connections as they come, of which so many may be open at a time.
+    pub(crate) fn incoming(
+        self,
+        connections_max: usize,
+    ) -> impl Stream<Item = io::Result<Connection>> + Unpin {
+        let port = Port::named(self.what);
+        metrics::PORT_CONNECTIONS_LIMIT.at(port).set(connections_max as u64);
+        Incoming::new(self.inner, self.address, connections_max, port)
     }
 }
 
@@ -111,8 +124,9 @@ pub async fn serve(
     drain: Duration,
 ) -> Result<(), tonic::transport::Error> {
     let address = listener.address;
-    let incoming = Incoming::new(listener.inner, address, connections_max);
+    let incoming = listener.incoming(connections_max);
     let serving = Server::builder()
+        .layer(CallTimes)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
@@ -156,13 +170,15 @@ struct Incoming<A> {
     place: Option<OwnedSemaphorePermit>,
     /// When the log last said that there is none.
     said_full: Option<Instant>,
+    /// For the count of open connections.
+    port: Port,
 }
 
 impl<A: Accept> Incoming<A> {
-    fn new(acceptor: A, address: SocketAddr, connections_max: usize) -> Incoming<A> {
+    fn new(acceptor: A, address: SocketAddr, connections_max: usize, port: Port) -> Incoming<A> {
         let places = Arc::new(Semaphore::new(connections_max.clamp(1, Semaphore::MAX_PERMITS)));
         let places = PollSemaphore::new(places);
-        Incoming { acceptor, address, pause: None, places, place: None, said_full: None }
+        Incoming { acceptor, address, pause: None, places, place: None, said_full: None, port }
     }
 
     /// Waits until one more connection may be open.
@@ -203,7 +219,9 @@ impl<A: Accept> Stream for Incoming<A> {
             ready!(self.poll_place(cx));
             let fault = match ready!(self.acceptor.poll_accept(cx)) {
                 Ok((stream, _)) => match stream.set_nodelay(true) {
-                    Ok(()) => return Poll::Ready(Some(Ok(Connection::new(stream, self.place.take())))),
+                    Ok(()) => {
+                        return Poll::Ready(Some(Ok(Connection::new(stream, self.place.take(), self.port))));
+                    }
                     Err(e) => e,
                 },
                 Err(e) => e,
@@ -257,6 +275,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// While connections have to wait, the log says so at most once in this time.
 const FULL_SAID_EVERY: Duration = Duration::from_secs(60);
 
+mod calls;
 mod connection;
 
 #[cfg(test)]

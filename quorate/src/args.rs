@@ -31,6 +31,7 @@ Environment:
   QUORATE_ENDPOINTS     nodes to talk to, as in --endpoints
   QUORATE_LOG           which log lines to print: warn, info, info,quorum_svc=debug ...
   QUORATE_LOG_FORMAT    text or json
+  OTEL_EXPORTER_OTLP_ENDPOINT  collector for metrics, unless telemetry.otlp_endpoint is set
   QUORATE_*             settings of a node; `quorate config show --explain` lists them";
 
 #[derive(Subcommand, Debug)]
@@ -42,14 +43,15 @@ pub(crate) enum Command {
     /// all of them. DIR/node-N/ holds the configuration (quorate.toml), the process id (pid), the log lines (log) and the
     /// data of node N. Started again on the same DIR, the ensemble goes on with its data.
     ///
-    /// Node N listens on 127.0.0.1, on port N*10000 + 2188 (clients), 2888 (quorum) and 3888 (election); with --split its
-    /// services find each other on N*10000 + 2889 and 3889. Then pid and log are one file for each service: pid.store ...
+    /// Node N listens on 127.0.0.1, on port N*10000 + 2188 (clients), 2888 (quorum), 3888 (election) and 9464 (HTTP: probes
+    /// and metrics); with --split its services find each other on N*10000 + 2889 and 3889. Then pid and log are one file for
+    /// each service: pid.store ...
     #[command(after_help = "\
 Examples:
   quorate up                                      three nodes, data removed at the end
   quorate up --nodes 5 --data ./ensemble          five nodes, data kept
   quorate up --split                              each service a process of its own: three times three
-  quorate up --base-port 7000                     on ports 7000-7002, 7020-7022, 7040-7042")]
+  quorate up --base-port 7000                     on ports 7000-7003, 7020-7023, 7040-7043")]
     Up(Up),
 
     /// Run one node.
@@ -235,6 +237,28 @@ With -o json: an array with one object for each member: id, endpoint, role (lead
 unreachable), epoch, zxid (last in its log), applied, lag, sessions, znodes, digest, uptime (seconds). zxid, applied and
 digest are texts in hexadecimal with 0x. What is not known is null.")]
     Status(Status),
+
+    /// Ask whether a node is well; the exit code says so.
+    ///
+    /// For health checks of containers: needs no other tool and no client connection. Exits with 0 if the node serves
+    /// clients (with --live: if its process works; with --startup: if recovery is over), and with 1 otherwise, also if
+    /// nobody answers.
+    #[command(after_help = "\
+Examples:
+  quorate health
+  quorate health --live --endpoint 127.0.0.1:19464
+  quorate health -v                   each check with its reason")]
+    Health(Health),
+
+    /// Show or change which log lines a running node prints.
+    ///
+    /// Until it is changed again or the node ends. Only from the machine that the node runs on.
+    #[command(after_help = "\
+Examples:
+  quorate loglevel
+  quorate loglevel info,quorum_svc=debug --endpoint 127.0.0.1:19464
+  quorate loglevel info")]
+    Loglevel(Loglevel),
 
     /// Measure an ensemble.
     #[command(subcommand)]
@@ -550,6 +574,40 @@ pub(crate) struct Status {
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Health {
+    /// Whether the process works, whatever its peers do: /livez instead of /readyz.
+    #[arg(long, conflicts_with = "startup")]
+    pub(crate) live: bool,
+    /// Whether recovery is over: /startupz instead of /readyz.
+    #[arg(long)]
+    pub(crate) startup: bool,
+    /// Name each check, also when all is well.
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+    #[command(flatten)]
+    pub(crate) http: Http,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Loglevel {
+    /// What to print from now on: warn, debug, info,quorum_svc=debug ... Left out: print what is set.
+    pub(crate) filter: Option<String>,
+    #[command(flatten)]
+    pub(crate) http: Http,
+}
+
+/// One process, by its HTTP port.
+#[derive(Args, Debug)]
+pub(crate) struct Http {
+    /// The HTTP port of a node, host:port. Without it, port QUORATE_LISTEN_HTTP_PORT or 9464 of this machine.
+    #[arg(long, value_name = "HOST:PORT", value_parser = endpoint)]
+    pub(crate) endpoint: Option<String>,
+    /// How long to wait for the answer.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "2s")]
+    pub(crate) timeout: Duration,
 }
 
 #[derive(Subcommand, Debug)]

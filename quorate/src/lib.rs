@@ -6,6 +6,8 @@ mod args;
 mod bench;
 mod config_show;
 mod exit;
+mod health;
+mod observe;
 mod output;
 mod serve;
 mod services;
@@ -43,7 +45,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, disk: Arc<dyn Disk>) -> Exi
 fn carry_out(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> {
     // Log lines are for people who run a node; whoever runs a client wants its result.
     let verbosity = if runs_a_node(&command) { "info" } else { "warn" };
-    host::telemetry::init(verbosity).map_err(|e| Failure::usage(e.to_string()))?;
+    host::logging::init(verbosity).map_err(|e| Failure::usage(e.to_string()))?;
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().doing("start the runtime")?;
     // On this thread and not in a task: the nodes of `up` end with the thread that started them.
@@ -74,6 +76,8 @@ async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> 
         Command::Import(args) => tree::import::run(&args).await,
         Command::Export(args) => tree::export::run(&args).await,
         Command::Status(args) => status::run(&args).await,
+        Command::Health(args) => health::run(&args).await,
+        Command::Loglevel(args) => health::loglevel(&args).await,
         Command::Bench(Bench::Write(args)) => bench::write(&args).await,
         Command::Config(Config::Show(args)) => config_show::run(&args),
     }

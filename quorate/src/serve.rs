@@ -8,6 +8,7 @@ use election_svc::ElectionService;
 use host::{
     config::{self, MemberConfig, MemberRole, NodeConfig},
     descriptors::{self, Connections},
+    http::Health,
     listen::{self, Listener},
     shutdown,
 };
@@ -15,17 +16,19 @@ use quorum_log::Disk;
 use quorum_svc::QuorumService;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use store_svc::StoreService;
+use telemetry::Group;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic_health::{
     ServingStatus,
-    pb::health_server::{Health, HealthServer},
+    pb::health_server::{Health as HealthProtocol, HealthServer},
 };
 
 use crate::{
     args::Serve,
     exit::{Doing as _, Failure},
+    observe::Observed,
     services::{PidFile, Services},
 };
 
@@ -33,10 +36,20 @@ use crate::{
 pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure> {
     let node = begin(args)?;
     let (quorum, opened) = oneshot::channel();
-    let shutdown = shutdown::on_signals_after(|| hand_over(opened)).doing("listen for signals")?;
+    let health = Health::starting("recovering the log");
+    let told = health.clone();
+    let leave = move || {
+        // Clients had better go elsewhere from now on.
+        told.stopping();
+        hand_over(opened)
+    };
+    let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
     // Ports before data: who finds the port taken has touched nothing.
-    let ports = Ports::bind(&node).await?;
-    let ran = serve(&node, disk, ports, quorum, shutdown).await;
+    let mut ports = Ports::bind(&node).await?;
+    let http = ports.http.take();
+    let observed = Observed::start(&node, health, http, "quorate", &Group::ALL, shutdown.clone());
+    let ran = serve(&node, disk, ports, quorum, &observed, shutdown).await;
+    observed.end().await;
     if ran.is_ok() {
         tracing::info!("node {} has stopped", node.id);
     }
@@ -70,6 +83,7 @@ async fn serve(
     disk: Arc<dyn Disk>,
     ports: Ports,
     opened: oneshot::Sender<quorum_svc::Handle>,
+    observed: &Observed,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
     let election = ElectionService::new(election_config(node)?, shutdown.clone())
@@ -82,9 +96,11 @@ async fn serve(
     let _ = opened.send(quorum.handle());
     // The data directory is ours from here on; before, the file could be that of the process that has it.
     let _pid_file = node.pid_file.clone().map(PidFile::write).transpose()?;
+    observed.health.doing("reading the checkpoint");
     let store = StoreService::open(store_config(node), quorum.handle(), shutdown.clone())
         .map_err(|e| Failure::refused(e.to_string()))?;
 
+    observed.ready_with_store(store.readiness(), quorum.handle());
     let client_routes = client_routes(&store, store.readiness()).await?;
     let drain = node.timing.drain;
     let max = Connections::sharing(descriptors::raise_limit());
@@ -101,6 +117,7 @@ async fn serve(
     services.spawn("the election port", port(ports.election, Routes::new(election.server), max.peer));
     services.spawn("the quorum port", port(ports.quorum, learn, max.peer));
     services.spawn("the client port", port(ports.client, client_routes, max.client));
+    observed.health.started();
     services.all_ended(drain).await
 }
 
@@ -180,7 +197,7 @@ fn ensemble(node: &NodeConfig) -> Result<Ensemble, Failure> {
 }
 
 /// The standard health protocol: the node as a whole, and the API by its name, serve while the store does.
-async fn health(mut ready: watch::Receiver<bool>) -> HealthServer<impl Health> {
+async fn health(mut ready: watch::Receiver<bool>) -> HealthServer<impl HealthProtocol> {
     let (reporter, server) = tonic_health::server::health_reporter();
     let report = async move |ready| {
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
@@ -216,6 +233,8 @@ struct Ports {
     client: Listener,
     quorum: Listener,
     election: Listener,
+    /// Probes and metrics, if they are not switched off.
+    http: Option<Listener>,
 }
 
 impl Ports {
@@ -227,9 +246,14 @@ impl Ports {
             client: bind("client", node.listen.client).await?,
             quorum: bind("quorum", node.listen.quorum).await?,
             election: bind("election", node.listen.election).await?,
+            http: match node.listen.http {
+                Some(address) => Some(bind("HTTP", address).await?),
+                None => None,
+            },
         };
         tracing::info!(
             client = %ports.client.address(), quorum = %ports.quorum.address(), election = %ports.election.address(),
+            http = ports.http.as_ref().map(|http| http.address().to_string()),
             "node {} of ensemble {:?} listens", node.id, node.ensemble
         );
         Ok(ports)

@@ -8,6 +8,7 @@ use election_svc::ElectionService;
 use host::{
     config::NodeConfig,
     descriptors::{self, Connections},
+    http::Health,
     listen::{self, Listener},
     shutdown,
 };
@@ -15,12 +16,14 @@ use proto::remote::{Bounds, Neighbour, RemoteElection, RemoteQuorum};
 use quorum_log::{DataDir, Disk, FsDisk};
 use quorum_svc::QuorumService;
 use store_svc::StoreService;
+use telemetry::Group;
 use tokio::sync::{oneshot, watch};
 use tonic::service::Routes;
 
 use crate::{
     args::Serve,
     exit::{Doing as _, Failure},
+    observe::Observed,
     serve::{begin, client_routes, election_config, hand_over, quorum_config, store_config},
     services::{PidFile, Services},
 };
@@ -93,6 +96,14 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let node = begin(args)?;
     let shutdown = shutdown::on_signals().doing("listen for signals")?;
     let clients = bind("client", node.listen.client).await?;
+    // Probes and metrics are those of the process that serves clients; a node has one port for them.
+    let http = match node.listen.http {
+        Some(address) => Some(bind("HTTP", address).await?),
+        None => None,
+    };
+    let groups = [Group::Process, Group::Store];
+    let health = Health::starting("reading the checkpoint");
+    let observed = Observed::start(&node, health, http, "quorate-store", &groups, shutdown.clone());
     let bounds = Bounds {
         requests: node.limits.in_flight as usize,
         bytes: node.limits.in_flight_bytes.bytes(),
@@ -111,11 +122,16 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
 
     let drain = node.timing.drain;
     let max = Connections::sharing(descriptors::raise_limit());
-    let routes = client_routes(&store, with_quorum(store.readiness(), quorum)).await?;
+    let ready = with_quorum(store.readiness(), quorum.clone());
+    observed.ready_with_store(ready.clone(), quorum);
+    let routes = client_routes(&store, ready).await?;
     let mut services = Services::new(shutdown.clone());
     services.spawn("the store", store.run());
     services.spawn("the client port", listen::serve(clients, routes, max.client, shutdown, drain));
-    services.all_ended(drain).await
+    observed.health.started();
+    let ended = services.all_ended(drain).await;
+    observed.end().await;
+    ended
 }
 
 /// A store is ready while it has its quorum.

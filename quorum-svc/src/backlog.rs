@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use telemetry::metrics;
 use tokio::sync::Notify;
 
 /// Bytes handed to the log thread and not durable yet. A learner stops reading from its leader while there are too
@@ -22,11 +23,13 @@ impl Backlog {
     }
 
     pub(crate) fn add(&self, bytes: usize) {
-        self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
+        metrics::LOG_BACKLOG.set((before + bytes) as u64);
     }
 
     pub(crate) fn remove(&self, bytes: usize) {
         let before = self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        metrics::LOG_BACKLOG.set(before.saturating_sub(bytes) as u64);
         if before >= self.0.limit {
             self.0.drained.notify_waiters();
         }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use api::peer::ToLeader;
-use api::ports::{Candidate, Election, FeedItem, QuorumStatus};
+use api::peer::{ToLeader, ToLearner};
+use api::ports::{Candidate, Election, FeedItem, QuorumStatus, Request, Role};
 use api::{Epoch, Now, PeerId, Time, Zxid};
 use quorum_core::{Conn, Input, Output, Zab};
 use quorum_log::Epochs;
+use telemetry::metrics;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,6 +21,7 @@ use crate::feed::{FeedQueue, Tell};
 use crate::leader_link::Send;
 use crate::learner_link::LearnerSide;
 use crate::log_thread::{DiskFailure, LogThread, Task};
+use crate::measure::Measure;
 use crate::outbox::Outbox;
 use crate::service::StopReason;
 use crate::view::LogView;
@@ -30,6 +32,11 @@ const TURN: usize = 512;
 /// What the driver is told by links, handle and tasks.
 pub(crate) enum Event {
     Core(Input),
+    /// Of this node's store, and when it asked.
+    Requests {
+        batch: Vec<Request>,
+        at: Instant,
+    },
     LearnerLink {
         conn: Conn,
         peer: PeerId,
@@ -127,6 +134,7 @@ pub(crate) struct Driver<E> {
     /// There are others from whom this node can heal.
     pub(crate) may_heal: bool,
     pub(crate) state: State,
+    pub(crate) measure: Measure,
 }
 
 /// The other ends of what the core talks about by number.
@@ -198,6 +206,8 @@ impl<E: Election> Driver<E> {
                 }
                 self.carry_out(output, &asks);
             }
+            let learners = &self.state.learners;
+            self.measure.publish(&self.core, &self.view, |conn| learners.get(&conn).map_or(0, Outbox::len));
             let timeout =
                 self.core.next_timeout().map_or(Duration::from_secs(3600), |at| at.since(time(origin)));
             tokio::select! {
@@ -242,14 +252,26 @@ impl<E: Election> Driver<E> {
     fn on_event(&mut self, now: Now, event: Event) {
         match event {
             Event::Core(input) => {
-                if let Input::Disconnected { conn } = input {
-                    self.state.learners.remove(&conn);
-                    self.state.leader.retain(|(c, _)| *c != conn);
+                match &input {
+                    Input::Disconnected { conn } => {
+                        self.state.learners.remove(conn);
+                        self.state.leader.retain(|(c, _)| c != conn);
+                        self.measure.learner_down(*conn);
+                    }
+                    Input::FromLearner { conn, message: ToLeader::Ack(zxid) } => {
+                        self.measure.acked(*conn, *zxid);
+                    }
+                    _ => {}
                 }
                 self.core.handle(now, input);
             }
+            Event::Requests { batch, at } => {
+                self.measure.requests(at, &batch);
+                self.core.handle(now, Input::Requests(batch));
+            }
             Event::LearnerLink { conn, peer, outbox } => {
                 self.state.learners.insert(conn, outbox);
+                self.measure.learner_up(conn, peer);
                 self.core.handle(now, Input::LearnerConnected { conn, peer });
             }
             Event::LeaderLink { conn, leader, outbox } => {
@@ -302,6 +324,7 @@ impl<E: Election> Driver<E> {
             },
             Output::Disconnect { conn, why } => {
                 tracing::info!(conn = conn.0, why, "disconnect");
+                self.measure.learner_down(conn);
                 if let Some(outbox) = self.state.learners.remove(&conn) {
                     outbox.close();
                 }
@@ -314,10 +337,19 @@ impl<E: Election> Driver<E> {
                     outbox.push(message);
                 }
             }
-            Output::ToLearner { conn, message } => self.to_learner(conn, Send::Message(message)),
-            Output::Replicate { conn, after, upto } => self.to_learner(conn, Send::Entries { after, upto }),
+            Output::ToLearner { conn, message } => {
+                if matches!(message, ToLearner::UpToDate { .. }) {
+                    self.measure.learner_synced(conn);
+                }
+                self.to_learner(conn, Send::Message(message));
+            }
+            Output::Replicate { conn, after, upto } => {
+                self.measure.replicated(conn, after, upto, self.core.history());
+                self.to_learner(conn, Send::Entries { after, upto });
+            }
             Output::SendSnapshot { conn, zxid } => self.to_learner(conn, Send::Snapshot(zxid)),
             Output::Append(entries) => {
+                self.measure.appended(&entries, self.core.status().role == Role::Leading);
                 self.view.push(&entries);
                 self.backlog.add(entries.iter().map(api::Entry::weight).sum());
                 self.to_disk(Task::Append(entries));
@@ -337,6 +369,7 @@ impl<E: Election> Driver<E> {
             }
             Output::Purge { upto } => self.to_disk(Task::Purge(upto)),
             Output::Committed { upto } => {
+                self.measure.committed(upto, self.core.history());
                 self.state.committed = upto;
                 self.tell(Tell::Committed { upto });
             }
@@ -345,9 +378,13 @@ impl<E: Election> Driver<E> {
                     tracing::info!(role = ?status.role, serving = status.serving, leader = ?status.leader.map(|l| l.0),
                         epoch = %status.epoch, "status");
                     self.state.status = *status;
+                    self.measure.status(status);
                     if status.serving {
                         self.state.dials = 0;
                     }
+                }
+                if let FeedItem::Refused { .. } = &item {
+                    metrics::REFUSED_WRITES.add(1);
                 }
                 self.tell(Tell::Item(item));
             }

@@ -1,11 +1,13 @@
 //! The quorum of this process, as its store sees it.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::Zxid;
 use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request};
 use quorum_core::Input;
 use quorum_log::{LogReader, SnapshotError, SnapshotWriter, Snapshots};
+use telemetry::metrics;
 use tokio::sync::{Mutex, oneshot};
 
 use crate::driver::{Event, Links};
@@ -58,7 +60,7 @@ impl Quorum for Handle {
     }
 
     async fn request(&self, batch: Vec<Request>) -> Result<(), PortClosed> {
-        match self.links.send(Event::Core(Input::Requests(batch))).await {
+        match self.links.send(Event::Requests { batch, at: Instant::now() }).await {
             true => Ok(()),
             false => Err(stopped()),
         }
@@ -70,8 +72,13 @@ impl Quorum for Handle {
             // A leader's snapshot has taken the place of what the store had.
             return Ok(());
         }
+        let began = Instant::now();
         match self.write(zxid, chunks).await {
             Ok(()) => {
+                metrics::SNAPSHOT_DURATION.record(began.elapsed());
+                if let Ok(bytes) = self.snapshots.size(zxid) {
+                    metrics::SNAPSHOT_SIZE.set(bytes);
+                }
                 let purge_to = self.snapshots.older().map(|older| older.min(self.kept_from(zxid)));
                 let snap_before = snap_before(&self.view.reader, &self.snapshots, zxid);
                 self.links.send(Event::Core(Input::SnapshotSaved { zxid, purge_to, snap_before })).await;

@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::{PeerId, Zxid, peer::ToLearner};
 use proto::peer::{self as wire, quorum_server};
 use proto::quorum::{Hello, LeaderFrame, LearnerFrame};
 use quorum_core::{Conn, Input};
 use quorum_log::Snapshots;
+use telemetry::{Mode, metrics};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -121,7 +123,9 @@ impl quorum_server::Quorum for LearnService {
 
         let (view, snapshots) = (self.view.clone(), self.snapshots.clone());
         let links = self.links.clone();
-        let sender = Sender { links: links.clone(), view, snapshots, to_learner, outbox: outbox.clone() };
+        let commands = outbox.clone();
+        let sender =
+            Sender { links: links.clone(), view, snapshots, to_learner, outbox: commands, sync: None };
         self.links.spawn(sender.run(peer));
         self.links.spawn(async move {
             tokio::select! {
@@ -164,13 +168,15 @@ struct Sender {
     snapshots: Snapshots,
     to_learner: mpsc::Sender<Result<wire::LeaderMessage, Status>>,
     outbox: Outbox<Send>,
+    /// How the learner is brought up to date at present, and since when.
+    sync: Option<(Mode, Instant)>,
 }
 
 /// The stream is over; no more to say than that.
 struct Ended;
 
 impl Sender {
-    async fn run(self, peer: PeerId) {
+    async fn run(mut self, peer: PeerId) {
         loop {
             let commands = tokio::select! {
                 commands = self.outbox.take() => commands,
@@ -188,7 +194,32 @@ impl Sender {
         self.outbox.close();
     }
 
-    async fn carry_out(&self, peer: PeerId, command: Send) -> Result<(), Ended> {
+    /// Counts and times synchronisations.
+    fn observe(&mut self, command: &Send) {
+        let mode = match command {
+            Send::Message(ToLearner::Diff { .. }) => Mode::Diff,
+            Send::Message(ToLearner::Trunc { .. }) => Mode::Trunc,
+            Send::Snapshot(_) => Mode::Snap,
+            Send::Message(ToLearner::NewLeader { .. }) => {
+                if let Some((mode, since)) = self.sync.take() {
+                    metrics::SYNC_DURATION.at(mode).record(since.elapsed());
+                }
+                return;
+            }
+            Send::Message(_) | Send::Entries { .. } => return,
+        };
+        metrics::SYNC_STARTED.at(mode).add(1);
+        self.sync = Some((mode, Instant::now()));
+    }
+
+    fn count_sync(&self, bytes: usize) {
+        if let Some((mode, _)) = self.sync {
+            metrics::SYNC_IO.at(mode).add(bytes as u64);
+        }
+    }
+
+    async fn carry_out(&mut self, peer: PeerId, command: Send) -> Result<(), Ended> {
+        self.observe(&command);
         match command {
             Send::Message(message) => self.send(LeaderFrame::Message(message)).await,
             Send::Entries { mut after, upto } => {
@@ -201,6 +232,9 @@ impl Sender {
                         })?;
                     let Some(last) = entries.last() else { return Err(Ended) };
                     let prev = std::mem::replace(&mut after, last.zxid);
+                    if self.sync.is_some() {
+                        self.count_sync(entries.iter().map(api::Entry::weight).sum());
+                    }
                     self.send(LeaderFrame::Message(ToLearner::Propose { prev, entries })).await?;
                 }
                 Ok(())
@@ -236,6 +270,7 @@ impl Sender {
             reader = back;
             let Some(chunk) = chunk.map_err(|e| failed(&e))? else { break };
             bytes += chunk.len();
+            self.count_sync(chunk.len());
             self.send(LeaderFrame::SnapChunk(chunk)).await?;
         }
         tracing::info!(%peer, %zxid, bytes, "snapshot sent");

@@ -17,6 +17,7 @@ mod handle;
 mod leader_link;
 mod learner_link;
 mod log_thread;
+mod measure;
 mod outbox;
 mod port;
 mod service;

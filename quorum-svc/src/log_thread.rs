@@ -1,10 +1,12 @@
 //! The one thread that writes to the disk.
 
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use api::{Entry, Zxid};
 use quorum_core::Input;
 use quorum_log::{EpochError, EpochFile, Epochs, Log, LogError, SnapshotError, Snapshots};
+use telemetry::metrics;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::backlog::Backlog;
@@ -150,9 +152,16 @@ fn append(
     if batch.is_empty() {
         return Ok(());
     }
+    let began = Instant::now();
     log.append(batch)?;
+    let written = Instant::now();
     let upto = log.sync()?;
-    backlog.remove(batch.iter().map(Entry::weight).sum());
+    metrics::LOG_FSYNC_DURATION.record(written.elapsed());
+    metrics::LOG_APPEND_DURATION.record(written - began);
+    metrics::LOG_BATCH.record_number(batch.len() as u64);
+    let bytes = batch.iter().map(Entry::weight).sum();
+    metrics::LOG_WRITTEN.add(bytes as u64);
+    backlog.remove(bytes);
     batch.clear();
     report(Input::Persisted { upto });
     Ok(())

@@ -94,7 +94,7 @@ impl<T: Item> Outbox<T> {
         self.0.closed.cancelled().await;
     }
 
-    #[cfg(test)]
+    /// Items that wait to be taken.
     pub(crate) fn len(&self) -> usize {
         self.state().queue.len()
     }

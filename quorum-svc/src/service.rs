@@ -20,6 +20,7 @@ use crate::handle::{Handle, Keep, snap_before};
 use crate::leader_link::LearnService;
 use crate::learner_link::LearnerSide;
 use crate::log_thread;
+use crate::measure::Measure;
 use crate::port::PortService;
 use crate::view::LogView;
 
@@ -163,6 +164,7 @@ impl<E: Election> QuorumService<E> {
             snapshots,
             backlog: backlog.clone(),
         };
+        let measure = Measure::new(me, &durable.history);
         let driver = Driver {
             core: Zab::new(config.core, durable),
             inbox,
@@ -176,6 +178,7 @@ impl<E: Election> QuorumService<E> {
             shutdown,
             may_heal: options.may_heal,
             state: State::default(),
+            measure,
         };
         Ok(QuorumService { _data_dir: data_dir, driver, handle, links, tasks, stop_links, ensemble, me })
     }

@@ -12,6 +12,7 @@ use store_core::{
     Server,
     server::{Answer, Ask, ConnId, Input, Op, Open, Output, Request, ToClient},
 };
+use telemetry::metrics;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
     task::JoinSet,
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     StopReason,
     lane::Lane,
+    measure::{self, Timings},
     quorum_io::{self, FromQuorum, Pieces},
     table::{Checkpointer, Job},
 };
@@ -44,6 +46,8 @@ pub(crate) enum FromClient {
         acked: api::WriteNumber,
         /// In order.
         requests: Vec<Request>,
+        /// When they came in.
+        received: Instant,
     },
     /// One call.
     Unary {
@@ -55,6 +59,8 @@ pub(crate) enum FromClient {
         reply: oneshot::Sender<Result<Answer, OpError>>,
         /// The bytes that the call holds of [`crate::Bounds::total_bytes`], until it is answered or given up.
         room: OwnedSemaphorePermit,
+        /// When the call came in.
+        received: Instant,
     },
     /// The client of a stream has gone.
     Closed {
@@ -91,8 +97,8 @@ pub(crate) struct Facts {
 
 /// Where answers for a connection go.
 enum Sink {
-    Stream(Arc<Lane>),
-    Unary { reply: oneshot::Sender<Result<Answer, OpError>>, _room: OwnedSemaphorePermit },
+    Stream(Arc<Lane>, Timings),
+    Unary { timings: Timings, reply: oneshot::Sender<Result<Answer, OpError>>, _room: OwnedSemaphorePermit },
 }
 
 /// See the [module](self).
@@ -272,7 +278,7 @@ impl<Q: Quorum> Running<Q> {
         }
         for (_, sink) in self.sinks.drain() {
             match sink {
-                Sink::Stream(lane) => lane.end(Err(why.clone())),
+                Sink::Stream(lane, _) => lane.end(Err(why.clone())),
                 // Whoever asked may have gone.
                 Sink::Unary { reply, .. } => drop(reply.send(Err(why.clone()))),
             }
@@ -323,7 +329,9 @@ impl<Q: Quorum> Running<Q> {
                 let after = self.driver.server.state().applied();
                 // Exact within an epoch; a change of epochs counts as what it has brought so far.
                 let since = if before.epoch() == after.epoch() { before.counter() } else { 0 };
-                self.schedule.entries += u64::from(after.counter() - since);
+                let entries = u64::from(after.counter() - since);
+                metrics::STORE_APPLIED.add(entries);
+                self.schedule.entries += entries;
             }
             FromQuorum::SnapshotWanted => self.schedule.wanted = true,
             FromQuorum::State { state, pieces } => {
@@ -340,16 +348,21 @@ impl<Q: Quorum> Running<Q> {
     fn on_client(&mut self, input: FromClient) {
         match input {
             FromClient::Open { conn, open, lane } => {
-                self.sinks.insert(conn, Sink::Stream(lane));
+                self.sinks.insert(conn, Sink::Stream(lane, Timings::default()));
                 self.handle(Input::Open { conn, open });
             }
-            FromClient::Requests { conn, acked, requests } => {
+            FromClient::Requests { conn, acked, requests, received } => {
+                if let Some(Sink::Stream(_, timings)) = self.sinks.get_mut(&conn) {
+                    timings.take_up(received, requests.iter().map(|r| &r.op));
+                }
                 self.handle(Input::Requests { conn, acked, requests });
             }
             // Given up on the way here.
             FromClient::Unary { reply, .. } if reply.is_closed() => {}
-            FromClient::Unary { conn, op, reply, room } => {
-                self.sinks.insert(conn, Sink::Unary { reply, _room: room });
+            FromClient::Unary { conn, op, reply, room, received } => {
+                let mut timings = Timings::default();
+                timings.take_up(received, [&op]);
+                self.sinks.insert(conn, Sink::Unary { timings, reply, _room: room });
                 self.handle(Input::Unary { conn, op });
             }
             FromClient::Closed { conn } => self.on_closed(conn),
@@ -406,13 +419,14 @@ impl<Q: Quorum> Running<Q> {
             permit.send(std::mem::take(&mut self.asks));
         }
         let ready = self.driver.server.ready();
+        measure::publish(&self.driver.server, self.sinks.len());
         self.driver.ready.send_if_modified(|was| std::mem::replace(was, ready) != ready);
         Ok(())
     }
 
     fn end(&mut self, conn: ConnId, why: Result<(), OpError>) {
         match self.sinks.remove(&conn) {
-            Some(Sink::Stream(lane)) => lane.end(why),
+            Some(Sink::Stream(lane, _)) => lane.end(why),
             // Whoever asked may have gone.
             Some(Sink::Unary { reply, .. }) => drop(reply.send(why.and(Err(no_answer())))),
             None => {}
@@ -420,9 +434,13 @@ impl<Q: Quorum> Running<Q> {
     }
 
     fn send(&mut self, conn: ConnId, mut items: Vec<ToClient>) {
-        match self.sinks.get(&conn) {
-            Some(Sink::Stream(lane)) => lane.send(items),
-            Some(Sink::Unary { .. }) => {
+        match self.sinks.get_mut(&conn) {
+            Some(Sink::Stream(lane, timings)) => {
+                timings.answered(&items);
+                lane.send(items);
+            }
+            Some(Sink::Unary { timings, .. }) => {
+                timings.answered(&items);
                 if let (Some(Sink::Unary { reply, .. }), Some(ToClient::Reply { result, .. })) =
                     (self.sinks.remove(&conn), items.pop())
                 {

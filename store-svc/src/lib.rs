@@ -12,6 +12,7 @@
 mod driver;
 mod grpc;
 mod lane;
+mod measure;
 mod quorum_io;
 mod service;
 mod table;

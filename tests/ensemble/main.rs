@@ -12,5 +12,6 @@ mod durability;
 mod failover;
 mod harness;
 mod maintenance;
+mod observability;
 mod scenarios;
 mod split;

@@ -17,7 +17,7 @@ use layers::Layers;
 pub use layers::{Effective, Source};
 pub use member::{MemberConfig, MemberRole};
 pub use problem::ConfigError;
-pub use value::{Setting, Size};
+pub use value::{OptionalPort, Setting, Size};
 
 /// Default port of the client API.
 pub const CLIENT_PORT: u16 = 2188;
@@ -25,6 +25,8 @@ pub const CLIENT_PORT: u16 = 2188;
 pub const QUORUM_PORT: u16 = 2888;
 /// Default port of election-svc.
 pub const ELECTION_PORT: u16 = 3888;
+/// Default port of plain HTTP, for probes and metrics.
+pub const HTTP_PORT: u16 = 9464;
 
 /// Default port of quorum-svc for its own node's store, where that is another process.
 pub const INTERNAL_QUORUM_PORT: u16 = 2889;
@@ -32,7 +34,7 @@ pub const INTERNAL_QUORUM_PORT: u16 = 2889;
 pub const INTERNAL_ELECTION_PORT: u16 = 3889;
 
 /// Variables that begin with `QUORATE_` and are not settings of a node: those of the command line tools and of
-/// [`crate::telemetry`].
+/// [`crate::logging`].
 pub const OTHER_VARIABLES: [&str; 3] = ["QUORATE_ENDPOINTS", "QUORATE_LOG", "QUORATE_LOG_FORMAT"];
 
 /// Everything that one node needs to know, checked.
@@ -60,6 +62,17 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// The transaction log and its snapshots.
     pub log: Log,
+    /// Where what is measured goes.
+    pub telemetry: Telemetry,
+}
+
+/// Where what is measured goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Telemetry {
+    /// An OpenTelemetry collector that takes OTLP over gRPC, as in `http://127.0.0.1:4317`; `None` for none.
+    pub otlp_endpoint: Option<String>,
+    /// Between two pushes of metrics.
+    pub metrics_interval: Duration,
 }
 
 /// Addresses to bind; port 0 lets the system choose.
@@ -76,6 +89,8 @@ pub struct Listen {
     pub internal_quorum: SocketAddr,
     /// election-svc for the quorum of this node, if each service is a process of its own.
     pub internal_election: SocketAddr,
+    /// Probes and metrics; `None` for off.
+    pub http: Option<SocketAddr>,
 }
 
 /// Where the services of this node find each other if each is a process of its own, as `http://host:port`.
@@ -232,12 +247,18 @@ impl NodeConfig {
             "port of election-svc for the quorum of its node",
             INTERNAL_ELECTION_PORT,
         );
+        let http = r.get(
+            "listen.http_port",
+            "port of probes and metrics; 0: any, off: none",
+            OptionalPort(Some(HTTP_PORT)),
+        );
         let listen = Listen {
             client: SocketAddr::new(host, client),
             quorum: SocketAddr::new(host, quorum),
             election: SocketAddr::new(host, election),
             internal_quorum: SocketAddr::new(internal_host, internal_quorum),
             internal_election: SocketAddr::new(internal_host, internal_election),
+            http: http.0.map(|port| SocketAddr::new(host, port)),
         };
         let services = Services {
             election: r.get(
@@ -307,6 +328,19 @@ impl NodeConfig {
             ),
             keep_entries: r.get("log.keep_entries", "... and so many entries", 10_000),
         };
+        let otlp_endpoint = r.get(
+            "telemetry.otlp_endpoint",
+            "OpenTelemetry collector to push to, by OTLP/gRPC; empty for none",
+            String::new(),
+        );
+        let telemetry = Telemetry {
+            otlp_endpoint: Some(otlp_endpoint).filter(|endpoint| !endpoint.is_empty()),
+            metrics_interval: r.get(
+                "telemetry.metrics_interval",
+                "between two pushes of metrics",
+                millis(15_000),
+            ),
+        };
         let config = NodeConfig {
             ensemble,
             id,
@@ -319,6 +353,7 @@ impl NodeConfig {
             session,
             limits,
             log,
+            telemetry,
         };
         config.check(r);
         config
@@ -377,6 +412,15 @@ impl NodeConfig {
         }
         if self.log.segment_size < Size::mib(1) || self.log.segment_size > Size::mib(4096) {
             r.refuse("log.segment_size", "a size from 1MiB to 4GiB");
+        }
+        if self.telemetry.metrics_interval < Duration::from_millis(100) {
+            r.refuse("telemetry.metrics_interval", "a duration of at least 100ms");
+        }
+        if self.telemetry.otlp_endpoint.as_ref().is_some_and(|e| !e.starts_with("http://")) {
+            r.refuse(
+                "telemetry.otlp_endpoint",
+                "an address such as \"http://127.0.0.1:4317\"; for TLS run a collector beside the node",
+            );
         }
         if self.log.snapshot_every == 0 {
             r.refuse("log.snapshot_every", "at least 1");

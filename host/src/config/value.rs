@@ -71,6 +71,25 @@ impl Setting for Size {
     }
 }
 
+/// A port, or `off`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OptionalPort(pub Option<u16>);
+
+impl Setting for OptionalPort {
+    const EXPECTED: &'static str = "a number from 0 to 65535, or \"off\"";
+
+    fn parse(text: &str) -> Option<OptionalPort> {
+        match text {
+            "off" => Some(OptionalPort(None)),
+            _ => text.parse().ok().map(|port| OptionalPort(Some(port))),
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        self.0.map_or("\"off\"".to_owned(), |port| port.to_string())
+    }
+}
+
 impl Setting for Duration {
     const EXPECTED: &'static str = "a duration such as \"200ms\", \"2s\" or \"1m 30s\"";
 

@@ -2,10 +2,12 @@
 
 use std::{
     io::{self, IoSlice},
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
 };
 
+use telemetry::{Port, metrics};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -14,20 +16,36 @@ use tokio::{
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// A stream that holds its place among the connections of its port until it is closed.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     // Before the place: fields are dropped in this order, so the descriptor is free when the place is.
     stream: TcpStream,
     _place: Option<OwnedSemaphorePermit>,
+    _counted: Counted,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, place: Option<OwnedSemaphorePermit>) -> Connection {
-        Connection { stream, _place: place }
+    pub(super) fn new(stream: TcpStream, place: Option<OwnedSemaphorePermit>, port: Port) -> Connection {
+        metrics::PORT_CONNECTIONS.at(port).inc();
+        Connection { stream, _place: place, _counted: Counted(port) }
+    }
+
+    /// Who is at the other end; `None` if it has gone.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr().ok()
     }
 
     #[cfg(test)]
     pub(super) fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+}
+
+/// One of the open connections of a port.
+struct Counted(Port);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::PORT_CONNECTIONS.at(self.0).dec();
     }
 }
 

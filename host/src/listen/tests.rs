@@ -36,7 +36,7 @@ async fn health_client(address: SocketAddr) -> HealthClient<tonic::transport::Ch
 async fn every_accepted_connection_has_nodelay() {
     let listener = Listener::bind("test", loopback()).await.unwrap();
     let address = listener.address();
-    let mut incoming = Incoming::new(listener.inner, address, MANY);
+    let mut incoming = Incoming::new(listener.inner, address, MANY, Port::Other);
     for _ in 0..3 {
         let _client = TcpStream::connect(address).await.unwrap();
         let accepted = incoming.next().await.unwrap().unwrap();
@@ -48,7 +48,7 @@ async fn every_accepted_connection_has_nodelay() {
 async fn further_connections_wait_until_one_ends() {
     let listener = Listener::bind("test", loopback()).await.unwrap();
     let address = listener.address();
-    let mut incoming = Incoming::new(listener.inner, address, 2);
+    let mut incoming = Incoming::new(listener.inner, address, 2, Port::Other);
     let mut clients = Vec::new();
     for _ in 0..3 {
         // The system completes the handshake of the third as well; it waits in the backlog.
@@ -132,7 +132,7 @@ async fn accepting_survives_faults_and_does_not_spin_when_out_of_descriptors() {
     let address = listener.address();
     let faults = [ECONNABORTED, EMFILE, EMFILE, ECONNABORTED].map(io::Error::from_raw_os_error);
     let acceptor = Scripted { faults: RefCell::new(faults.into()), real: listener.inner };
-    let mut incoming = Incoming::new(acceptor, address, MANY);
+    let mut incoming = Incoming::new(acceptor, address, MANY, Port::Other);
     // Waits in the listener's backlog when the faults are through.
     let _client = std::net::TcpStream::connect(address).unwrap();
     let before = Instant::now();

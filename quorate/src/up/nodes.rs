@@ -69,6 +69,7 @@ impl Nodes {
             "listen.internal_election_port",
             "services.election",
             "services.quorum",
+            "listen.http_port",
         ]) {
             command.env_remove(host::config::variable(key));
         }
@@ -203,6 +204,7 @@ mod tests {
             client: 1,
             quorum: 2,
             election: 3,
+            http: None,
             internal_quorum: 4,
             internal_election: 5,
         };

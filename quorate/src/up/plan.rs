@@ -48,6 +48,22 @@ pub(super) struct Ports {
     pub(super) internal_quorum: u16,
     /// Of the election for the quorum of the node.
     pub(super) internal_election: u16,
+    /// Plain HTTP, for metrics and probes; `None` if it is off.
+    pub(super) http: Option<u16>,
+}
+
+impl Ports {
+    /// All that are on, by name.
+    fn named(&self) -> impl Iterator<Item = (&'static str, u16)> {
+        let always = [
+            ("client", self.client),
+            ("quorum", self.quorum),
+            ("election", self.election),
+            ("internal quorum", self.internal_quorum),
+            ("internal election", self.internal_election),
+        ];
+        always.into_iter().chain(self.http.map(|port| ("HTTP", port)))
+    }
 }
 
 /// What one process of a node runs.
@@ -140,16 +156,7 @@ impl Plan {
         let taken: Vec<String> = self
             .nodes
             .iter()
-            .flat_map(|n| {
-                let ports = [
-                    ("client", n.ports.client),
-                    ("quorum", n.ports.quorum),
-                    ("election", n.ports.election),
-                    ("internal quorum", n.ports.internal_quorum),
-                    ("internal election", n.ports.internal_election),
-                ];
-                ports.map(|(what, port)| (n.id, what, port))
-            })
+            .flat_map(|n| n.ports.named().map(|(what, port)| (n.id, what, port)))
             .filter(|&(_, _, port)| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).is_err())
             .map(|(id, what, port)| format!("127.0.0.1:{port} ({what} port of node {id})"))
             .collect();
@@ -181,6 +188,7 @@ impl Plan {
                 election: listen.election.port(),
                 internal_quorum: listen.internal_quorum.port(),
                 internal_election: listen.internal_election.port(),
+                http: listen.http.map(|http| http.port()),
             };
             nodes.push(Planned { id, folder, ports, role });
         }
@@ -208,7 +216,7 @@ impl Plan {
             )));
         }
         if let (Some(base), Some(first)) = (wanted.base_port, self.nodes.first())
-            && ports(1, Some(base))? != first.ports
+            && ports(1, Some(base))?.client != first.ports.client
         {
             return Err(Failure::usage(format!(
                 "{dir} has an ensemble on ports from {}, not {base}; leave --base-port out to go on with it, or name \
@@ -229,11 +237,13 @@ impl Plan {
              pid_file = \"pid\"\n\n\
              [listen]\n\
              host = {}\n\
+             http_port = {}\n\
              internal_quorum_port = {}\n\
              internal_election_port = {}\n",
             node.config().display(),
             node.id,
             std::net::IpAddr::from([127, 0, 0, 1]).to_toml(),
+            config::OptionalPort(node.ports.http).to_toml(),
             node.ports.internal_quorum,
             node.ports.internal_election,
         );
@@ -270,16 +280,16 @@ fn ports(id: u8, base: Option<u16>) -> Result<Ports, Failure> {
                 config::ELECTION_PORT,
                 config::INTERNAL_QUORUM_PORT,
                 config::INTERNAL_ELECTION_PORT,
-                HTTP_PORT,
+                config::HTTP_PORT,
             ];
             usual.map(|port| 10_000 * id + u32::from(port))
         }
     };
     match wanted.map(u16::try_from) {
-        [Ok(client), Ok(quorum), Ok(election), Ok(internal_quorum), Ok(internal_election), Ok(_)]
+        [Ok(client), Ok(quorum), Ok(election), Ok(internal_quorum), Ok(internal_election), Ok(http)]
             if client > 0 =>
         {
-            Ok(Ports { client, quorum, election, internal_quorum, internal_election })
+            Ok(Ports { client, quorum, election, internal_quorum, internal_election, http: Some(http) })
         }
         _ => Err(Failure::usage(match base {
             Some(base) => format!(
@@ -298,8 +308,6 @@ fn ports(id: u8, base: Option<u16>) -> Result<Ports, Failure> {
 const DEFAULT_NODES: u8 = 3;
 const MAX_NODES: u8 = 9;
 const PORTS_PER_NODE: u32 = 20;
-/// Plain HTTP, for metrics and probes.
-const HTTP_PORT: u16 = 9464;
 
 #[cfg(test)]
 mod tests {
@@ -313,6 +321,7 @@ mod tests {
             election: 23_888,
             internal_quorum: 22_889,
             internal_election: 23_889,
+            http: Some(29_464),
         };
         assert_eq!(ports(2, None).unwrap(), usual);
         let packed = Ports {
@@ -321,6 +330,7 @@ mod tests {
             election: 7042,
             internal_quorum: 7044,
             internal_election: 7045,
+            http: Some(7043),
         };
         assert_eq!(ports(3, Some(7000)).unwrap(), packed);
         assert!(ports(5, None).is_ok());
@@ -369,6 +379,7 @@ mod tests {
         let loaded = config::load(Some(&new.nodes[1].config()), [], &[]).unwrap().node;
         assert_eq!((loaded.id.0, loaded.members.len()), (2, 2));
         assert_eq!(loaded.listen.client.to_string(), format!("127.0.0.1:{}", base + 20));
+        assert_eq!(loaded.listen.http.map(|http| http.port()), Some(base + 23));
         assert_eq!(loaded.pid_file, Some(new.nodes[1].pid_file(Part::Whole)));
         assert_eq!(loaded.services.quorum, format!("http://127.0.0.1:{}", base + 24));
         assert_eq!(loaded.services.election, format!("http://127.0.0.1:{}", base + 25));

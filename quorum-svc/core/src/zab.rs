@@ -232,6 +232,13 @@ impl Zab {
         }
     }
 
+    /// Writes of this server's own store that are not known to be committed, and their bytes. While the server does not
+    /// serve they wait for a leader.
+    #[must_use]
+    pub fn pending_writes(&self) -> (usize, usize) {
+        (self.pending.len(), self.pending.bytes())
+    }
+
     /// What the log contains, including what is not durable yet.
     #[must_use]
     pub fn history(&self) -> &History {

@@ -71,6 +71,14 @@ impl LogReader {
         points.iter().rev().find(far).map_or(state.history.base(), |&(first, _)| first)
     }
 
+    /// How many files the log has, and how many bytes are written in them.
+    #[must_use]
+    pub fn size(&self) -> (usize, u64) {
+        let state = self.0.read();
+        let bytes = state.sealed.iter().chain([&state.active]).map(|segment| segment.end).sum();
+        (state.sealed.len() + 1, bytes)
+    }
+
     /// What the log contains now.
     #[must_use]
     pub fn history(&self) -> History {

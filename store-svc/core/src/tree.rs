@@ -26,6 +26,8 @@ pub struct Tree {
     nodes: HashMap<Path, Znode>,
     ephemerals: BTreeMap<SessionId, BTreeSet<Path>>,
     digest: u64,
+    /// Of all paths and values.
+    bytes: usize,
     /// Paths changed since the last [`Tree::take_dirty`]. A path may be here twice after it was deleted.
     dirty: Vec<Path>,
 }
@@ -132,6 +134,12 @@ impl Tree {
         self.nodes.is_empty()
     }
 
+    /// Bytes of all paths and values together.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The sum of the hashes of all znodes.
     #[must_use]
     pub fn digest(&self) -> u64 {
@@ -179,7 +187,7 @@ impl Tree {
     /// A tree that breaks the rule about the root, to be filled by [`Tree::load`] and finished by
     /// [`Tree::finish_load`].
     pub(crate) fn without_root() -> Tree {
-        Tree { nodes: HashMap::new(), ephemerals: BTreeMap::new(), digest: 0, dirty: Vec::new() }
+        Tree { nodes: HashMap::new(), ephemerals: BTreeMap::new(), digest: 0, bytes: 0, dirty: Vec::new() }
     }
 
     /// Takes in one record of a complete state. False if there is a znode of this name already.
@@ -302,6 +310,7 @@ impl Tree {
         let Some(node) = self.nodes.get_mut(path) else { return Err(OpError::NoNode(path.clone())) };
         node.check_version(path, version)?;
         let old = std::mem::replace(&mut node.data, Bytes::copy_from_slice(data));
+        self.bytes = self.bytes - old.len() + data.len();
         if let Some(undo) = undo {
             let (mzxid, mtime_ms, version) = (node.mzxid, node.mtime_ms, node.version);
             undo.push(Undo::Set { path: path.clone(), data: old, mzxid, mtime_ms, version });
@@ -392,6 +401,7 @@ impl Tree {
             Undo::Set { path, data, mzxid, mtime_ms, version } => {
                 if let Some(node) = self.nodes.get_mut(&path) {
                     node.data_hash = digest::data(&data);
+                    self.bytes = self.bytes - node.data.len() + data.len();
                     node.data = data;
                     node.mzxid = mzxid;
                     node.mtime_ms = mtime_ms;
@@ -432,12 +442,14 @@ impl Tree {
         if let Some(owner) = node.owner {
             self.ephemerals.entry(owner).or_default().insert(path.clone());
         }
+        self.bytes += path.as_str().len() + node.data.len();
         self.nodes.insert(path, node);
     }
 
     /// Takes a znode out of the map; digest, indexes and parent are left to the caller.
     fn remove(&mut self, path: &Path) -> Option<Znode> {
         let node = self.nodes.remove(path)?;
+        self.bytes -= path.as_str().len() + node.data.len();
         if !node.dirty {
             self.dirty.push(path.clone());
         }

@@ -102,7 +102,13 @@ async fn a_call_that_is_given_up_gives_its_room_back_and_is_forgotten() {
     let room = total.clone().try_acquire_many_owned(60).unwrap();
     let (reply, waiting) = oneshot::channel();
     // Waits in the core: there is no quorum yet.
-    harness.running.on_client(FromClient::Unary { conn: ConnId(1), op: Op::Sync, reply, room });
+    harness.running.on_client(FromClient::Unary {
+        conn: ConnId(1),
+        op: Op::Sync,
+        reply,
+        room,
+        received: Instant::now(),
+    });
     harness.running.carry_out().unwrap();
     assert_eq!(total.available_permits(), 40, "held while the core has the call");
     drop(waiting);
@@ -115,7 +121,13 @@ async fn a_call_that_is_given_up_gives_its_room_back_and_is_forgotten() {
     let (reply, answer) = oneshot::channel();
     drop(answer);
     harness.running.on_aside(Aside::GivenUp { conn: ConnId(2) });
-    harness.running.on_client(FromClient::Unary { conn: ConnId(2), op: Op::Sync, reply, room });
+    harness.running.on_client(FromClient::Unary {
+        conn: ConnId(2),
+        op: Op::Sync,
+        reply,
+        room,
+        received: Instant::now(),
+    });
     assert_eq!(total.available_permits(), 100);
     assert!(harness.running.sinks.is_empty());
 }

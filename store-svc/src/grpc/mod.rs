@@ -4,9 +4,12 @@ mod coordination;
 mod node;
 mod session;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use api::{OpError, PeerId};
@@ -54,12 +57,13 @@ impl Front {
 
     /// Asks one thing without a session.
     async fn call(&self, op: Op) -> Result<Answer, OpError> {
+        let received = Instant::now();
         let bytes = weight(&op).min(self.bounds.total_bytes).min(u32::MAX as usize);
         let room = self.total.clone().acquire_many_owned(bytes as u32).await.map_err(|_| self.stopping())?;
         let (reply, answer) = oneshot::channel();
         let conn = self.connect();
         let mut call = Call { conn, answer, asides: &self.asides };
-        self.tell(FromClient::Unary { conn, op, reply, room }).await?;
+        self.tell(FromClient::Unary { conn, op, reply, room, received }).await?;
         (&mut call.answer).await.unwrap_or_else(|_| Err(self.stopping()))
     }
 

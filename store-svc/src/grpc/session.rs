@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use api::{OpError, PeerId, SessionToken, WriteNumber, WriteOutcome};
@@ -118,6 +118,7 @@ impl Reader {
 
     /// Passes requests on, as there is room for them.
     async fn requests(&mut self, message: v1::SessionRequest) -> Result<(), OpError> {
+        let received = Instant::now();
         let acked = WriteNumber(message.acked_write);
         let at_once = AT_ONCE.min(self.front.bounds.stream_requests);
         let mut rest = message.requests.into_iter();
@@ -129,7 +130,7 @@ impl Reader {
             {
                 return Ok(());
             }
-            self.front.tell(FromClient::Requests { conn: self.conn, acked, requests }).await?;
+            self.front.tell(FromClient::Requests { conn: self.conn, acked, requests, received }).await?;
             if rest.len() == 0 {
                 return Ok(());
             }

@@ -4,12 +4,14 @@ use std::{
     io,
     sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
 use api::record::Record;
 use bytes::{Bytes, BytesMut};
 use proto::store::{RecordDecoder, append_record, encode_record};
 use store_core::Changes;
+use telemetry::metrics;
 use tokio::sync::mpsc;
 
 use super::{Table, TableError};
@@ -92,7 +94,9 @@ fn run(
     jobs: &Receiver<Job>,
     report: &mpsc::UnboundedSender<Result<(), TableError>>,
 ) {
+    metrics::CHECKPOINT_SIZE.set(table.size());
     while let Ok(job) = jobs.recv() {
+        let began = Instant::now();
         let result = match job {
             Job::Checkpoint { changes, export } => table.write(changes).and_then(|()| match export {
                 Some(pieces) => self::export(table.as_mut(), &pieces),
@@ -100,6 +104,8 @@ fn run(
             }),
             Job::Rewrite(pieces) => table.rewrite(&mut records(pieces)),
         };
+        metrics::CHECKPOINT_DURATION.record(began.elapsed());
+        metrics::CHECKPOINT_SIZE.set(table.size());
         let failed = result.is_err();
         if report.send(result).is_err() || failed {
             return;

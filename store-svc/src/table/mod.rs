@@ -50,6 +50,9 @@ pub(crate) trait Table: Send {
     /// What the disk says.
     fn write(&mut self, changes: Changes) -> Result<(), TableError>;
 
+    /// Bytes that it takes on disk, or 0 if that cannot be known.
+    fn size(&self) -> u64;
+
     /// Forgets everything and takes these encoded records instead, the header among them, in any order. Interrupted,
     /// it leaves nothing.
     ///

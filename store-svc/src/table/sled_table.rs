@@ -110,6 +110,10 @@ impl SledTable {
 }
 
 impl Table for SledTable {
+    fn size(&self) -> u64 {
+        guarded(|| self.db.size_on_disk().map_err(io_error)).unwrap_or(0)
+    }
+
     fn scan(&mut self, each: &mut dyn FnMut(Bytes) -> Result<bool, TableError>) -> Result<(), TableError> {
         let mut items = self.db.iter();
         let mut next = || match guarded(|| items.next().transpose().map_err(io_error))? {

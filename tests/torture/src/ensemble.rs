@@ -61,7 +61,7 @@ impl Ensemble {
     /// Each node knows the others by ports of the network that are made for this pair alone.
     async fn configuration(&self, id: u32, ids: &[u32], log: &str) -> Result<String> {
         let mut text = format!(
-            "ensemble = \"torture\"\nid = {id}\ndata_dir = \"data\"\n\n[listen]\nhost = \"127.0.0.1\"\n\n\
+            "ensemble = \"torture\"\nid = {id}\ndata_dir = \"data\"\n\n[listen]\nhost = \"127.0.0.1\"\nhttp_port = \"off\"\n\n\
              [log]\n{log}"
         );
         for &other in ids {

@@ -123,11 +123,11 @@ impl Server {
     /// When [`Input::Tick`] is due, if nothing happens before.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
-        let park = self.park_deadline().filter(|_| !self.conns.is_empty());
         let opening = self.opening.first().map(|(at, _)| *at);
         let reports = !self.touched.is_empty() && self.status.serving && !self.expiry.active();
         let report = reports.then_some(self.report_at);
-        let park = park.filter(|&at| at > self.now);
+        // Also when nobody is connected: probes ask whether this node is ready.
+        let park = self.park_deadline().filter(|&at| at > self.now);
         let expiry = self.expiry.next_timeout(self.now);
         [park, opening, self.waits.next_timeout(), report, expiry].into_iter().flatten().min()
     }

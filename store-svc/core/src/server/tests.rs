@@ -432,6 +432,17 @@ fn without_a_quorum_for_too_long_everybody_is_sent_away_until_it_is_back() {
 }
 
 #[test]
+fn a_node_to_which_nobody_is_connected_learns_in_time_that_it_is_not_ready() {
+    let mut node = Node::serving(1, Role::Following);
+    node.status(Role::Looking, false);
+    assert!(node.server.ready());
+    let park = node.now + Limits::default().park;
+    assert_eq!(node.server.next_timeout(), Some(park), "nothing else would wake the shell");
+    node.pass(Limits::default().park);
+    assert!(!node.server.ready());
+}
+
+#[test]
 fn before_a_node_serves_for_the_first_time_clients_wait() {
     let (mut node, mut log) = (Node::new(1), Log::default());
     node.open(1);

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Two builds of quorate against each other, in alternating runs: writes/s, and the processor time that the three servers
+# spend on a write, which varies less on a busy machine.
+#
+#   bench/compare-builds.sh ROUNDS BINARY BINARY
+set -euo pipefail
+rounds=$1
+shift
+base_port=7800
+dir=$(mktemp -d)
+up=
+trap '[ -z "$up" ] || kill -INT "$up"; wait; rm -rf "$dir"' EXIT
+
+# Processor time of the three servers, in hundredths of a second.
+ticks() {
+    local sum=0 id
+    for id in 1 2 3; do
+        read -r -a stat < <(sed 's/.*) //' "/proc/$(cat "$dir/data/node-$id/pid")/stat")
+        sum=$((sum + stat[11] + stat[12]))
+    done
+    echo "$sum"
+}
+
+number() { sed -E "s/.*\"$1\": *([0-9]+).*/\1/" <<<"$2"; }
+
+for _ in $(seq "$rounds"); do
+    for binary in "$@"; do
+        "$binary" up --base-port "$base_port" --data "$dir/data" >"$dir/log" 2>&1 &
+        up=$!
+        until grep -q '^ready:' "$dir/log"; do sleep 0.1; done
+        export QUORATE_ENDPOINTS="127.0.0.1:$base_port,127.0.0.1:$((base_port + 20)),127.0.0.1:$((base_port + 40))"
+        before=$(ticks)
+        said=$("$binary" bench write --in-flight 1024 --size 100 --seconds 10 -o json | tr '\n' ' ')
+        after=$(ticks)
+        kill -INT "$up"
+        wait "$up" || true
+        up=
+        rm -rf "$dir/data"
+        # A tenth of the writes warms up and is not counted.
+        awk -v who="$binary" -v ops="$(number ops "$said")" -v p50="$(number p50_us "$said")" -v ticks=$((after - before)) \
+            'BEGIN { printf "%s: %d writes/s, p50 %d us, %.2f us of server CPU per write\n", who, ops / 10, p50, ticks * 1e4 / (ops * 1.1) }'
+    done
+done

@@ -1,0 +1,149 @@
+//! Plain HTTP on a port of its own: what probes and monitoring ask for.
+//!
+//! | path | answers |
+//! |---|---|
+//! | `/livez` | 200 while the process works. Says nothing about quorum or peers: to restart a node because others are gone makes it worse. |
+//! | `/readyz` | 200 while this node serves clients, 503 otherwise |
+//! | `/startupz` | 503 until recovery is over |
+//! | `/metrics` | Prometheus text |
+//! | `/loglevel` | GET: which log lines are printed; PUT, from this machine only: print these from now on |
+//!
+//! The first three name each check and its reason with `?verbose`, and always when one fails.
+
+mod ask;
+mod health;
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use telemetry::{Group, text};
+use tokio_stream::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+
+pub use ask::{AskError, ask};
+pub use health::{Health, Probe};
+
+use crate::{
+    listen::{Connection, Listener},
+    logging,
+};
+
+/// What a process answers.
+#[derive(Clone)]
+pub struct Pages {
+    /// Behind the probes.
+    pub health: Health,
+    /// Whose metrics it has.
+    pub groups: Vec<Group>,
+    /// What it is, for `target_info`; see [`crate::otlp::resource`].
+    pub resource: Vec<(&'static str, String)>,
+}
+
+/// Serves `pages` until `stop` is cancelled. To be started before recovery and stopped last, so that probes get an answer
+/// all the while.
+pub async fn serve(listener: Listener, pages: Pages, stop: CancellationToken) {
+    let mut incoming = listener.incoming(CONNECTIONS_MAX);
+    let pages = Arc::new(pages);
+    loop {
+        let connection = tokio::select! {
+            connection = incoming.next() => connection,
+            () = stop.cancelled() => return,
+        };
+        // Faults of single connections do not come up here.
+        let Some(Ok(connection)) = connection else { continue };
+        tokio::spawn(serve_one(connection, pages.clone(), stop.clone()));
+    }
+}
+
+async fn serve_one(connection: Connection, pages: Arc<Pages>, stop: CancellationToken) {
+    let peer = connection.peer();
+    let service = service_fn(|request| {
+        let pages = pages.clone();
+        async move { Ok::<_, Infallible>(pages.answer(request, peer).await) }
+    });
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS_WITHIN)
+        .serve_connection(TokioIo::new(connection), service);
+    tokio::select! {
+        served = serving => if let Err(e) = served {
+            tracing::debug!("an HTTP connection broke: {e}");
+        },
+        () = stop.cancelled() => {}
+    }
+}
+
+impl Pages {
+    async fn answer(&self, request: Request<Incoming>, peer: Option<SocketAddr>) -> Response<Full<Bytes>> {
+        let verbose = request.uri().query().is_some_and(|q| q.split('&').any(|p| p.starts_with("verbose")));
+        let probe = match request.uri().path() {
+            "/livez" => Some(Probe::Live),
+            "/readyz" => Some(Probe::Ready),
+            "/startupz" => Some(Probe::Startup),
+            _ => None,
+        };
+        let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+        match (request.uri().path(), probe) {
+            (_, Some(probe)) if reading => {
+                let (well, text) = self.health.report(probe, verbose).await;
+                plain(if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
+            }
+            ("/metrics", _) if reading => self.metrics(),
+            ("/loglevel", _) if reading => plain(StatusCode::OK, logging::filter() + "\n"),
+            ("/loglevel", _) if *request.method() == Method::PUT => set_filter(request, peer).await,
+            ("/metrics" | "/loglevel", _) | (_, Some(_)) => {
+                plain(StatusCode::METHOD_NOT_ALLOWED, "GET it\n".into())
+            }
+            _ => plain(
+                StatusCode::NOT_FOUND,
+                "not here; try /livez, /readyz, /startupz (each with ?verbose), /metrics, /loglevel\n".into(),
+            ),
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let mut page = text::info(&self.resource);
+        page += &text::render(&telemetry::gather(&self.groups));
+        let mut response = Response::new(Full::from(page));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(text::CONTENT_TYPE));
+        response
+    }
+}
+
+/// The body is the new filter. Only for whoever is on this machine already: debug lines cost time and tell much.
+async fn set_filter(request: Request<Incoming>, peer: Option<SocketAddr>) -> Response<Full<Bytes>> {
+    if !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
+        return plain(StatusCode::FORBIDDEN, "only from 127.0.0.1 or ::1\n".into());
+    }
+    let body = Limited::new(request.into_body(), FILTER_MAX).collect();
+    let Ok(Ok(body)) = tokio::time::timeout(HEADERS_WITHIN, body).await else {
+        return plain(StatusCode::BAD_REQUEST, "expected a filter such as info,quorum_svc=debug\n".into());
+    };
+    match logging::set_filter(String::from_utf8_lossy(&body.to_bytes()).trim()) {
+        Ok(()) => plain(StatusCode::OK, logging::filter() + "\n"),
+        Err(e) => plain(StatusCode::BAD_REQUEST, format!("{e}\n")),
+    }
+}
+
+fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// Whoever connects and says nothing is cut off after this.
+const HEADERS_WITHIN: Duration = Duration::from_secs(10);
+/// Probes and a few scrapers.
+const CONNECTIONS_MAX: usize = 64;
+/// Bytes of a log filter.
+const FILTER_MAX: usize = 4096;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+use super::*;
+
+const LIMIT: Duration = Duration::from_secs(10);
+
+async fn start(health: &Health) -> (String, CancellationToken) {
+    let listener = Listener::bind("HTTP", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let endpoint = listener.address().to_string();
+    let stop = CancellationToken::new();
+    let resource = vec![("service_name", "test".to_owned())];
+    let pages = Pages { health: health.clone(), groups: Group::ALL.to_vec(), resource };
+    tokio::spawn(serve(listener, pages, stop.clone()));
+    (endpoint, stop)
+}
+
+#[tokio::test]
+async fn a_node_is_live_before_it_is_started_and_started_before_it_is_ready() {
+    let health = Health::starting("recovering the log");
+    let (endpoint, _stop) = start(&health).await;
+    let get = async |path: &str| ask(&endpoint, "GET", path, "", LIMIT).await.unwrap();
+    assert_eq!(get("/livez").await, (200, "ok\n".to_owned()));
+    let (status, text) = get("/startupz").await;
+    assert_eq!((status, text.as_str()), (503, "[-]startup recovering the log\nstartupz check failed\n"));
+    assert_eq!(get("/readyz").await.0, 503);
+
+    let (ready, readiness) = tokio::sync::watch::channel(false);
+    health.check(Probe::Ready, "store", move || {
+        let ready = *readiness.borrow();
+        async move { if ready { Ok("serves".into()) } else { Err("no leader".into()) } }
+    });
+    health.started();
+    assert_eq!(get("/startupz").await.0, 200);
+    let (status, text) = get("/readyz").await;
+    assert_eq!(status, 503);
+    assert!(text.contains("[+]startup ok\n") && text.contains("[-]store no leader\n"), "{text}");
+
+    ready.send_replace(true);
+    assert_eq!(get("/readyz").await, (200, "ok\n".to_owned()));
+    assert!(get("/readyz?verbose").await.1.contains("[+]store serves\n"));
+    health.stopping();
+    assert_eq!(get("/readyz").await.0, 503);
+    assert_eq!(get("/livez").await.0, 200, "a node that stops in order is not to be killed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_check_that_hangs_fails() {
+    let health = Health::starting("");
+    health.started();
+    health.check(Probe::Ready, "store", std::future::pending);
+    let (well, text) = health.report(Probe::Ready, false).await;
+    assert!(!well && text.contains("[-]store no answer within 1s"), "{text}");
+}
+
+#[tokio::test]
+async fn metrics_are_text_for_prometheus_and_other_paths_are_refused() {
+    let (endpoint, stop) = start(&Health::starting("")).await;
+    let (status, text) = ask(&endpoint, "GET", "/metrics", "", LIMIT).await.unwrap();
+    assert_eq!(status, 200);
+    assert!(text.contains("\ntarget_info{service_name=\"test\"} 1\n"), "{text}");
+    // The connection that asks.
+    let open = "quorate_port_connections{port=\"http\"} ";
+    let open = text.lines().find_map(|l| l.strip_prefix(open)).unwrap().parse::<u32>().unwrap();
+    assert!(open >= 1);
+    assert_eq!(ask(&endpoint, "POST", "/metrics", "", LIMIT).await.unwrap().0, 405);
+    assert_eq!(ask(&endpoint, "GET", "/", "", LIMIT).await.unwrap().0, 404);
+    stop.cancel();
+    while tokio::net::TcpStream::connect(&endpoint).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_filter_that_does_not_parse_is_refused() {
+    let (endpoint, _stop) = start(&Health::starting("")).await;
+    let (status, text) = ask(&endpoint, "PUT", "/loglevel", "a=b=c", LIMIT).await.unwrap();
+    assert_eq!(status, 400, "{text}");
+    assert!(text.contains("expected a level"), "{text}");
+}

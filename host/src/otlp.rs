@@ -1,0 +1,198 @@
+//! Metrics by OTLP/gRPC: the same that `/metrics` has, pushed to a collector.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use opentelemetry_proto::tonic::{
+    collector::metrics::v1::{ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient},
+    common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value},
+    metrics::v1::{
+        AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
+        ResourceMetrics, ScopeMetrics, Sum, metric, number_data_point,
+    },
+    resource::v1::Resource,
+};
+use telemetry::{Distribution, Group, Kind, Point, Reading, Value};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+
+/// Where to push, and how often.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Collector {
+    /// As in `http://127.0.0.1:4317`.
+    pub endpoint: String,
+    /// Between two pushes.
+    pub interval: Duration,
+}
+
+/// What a process is, by the names that Prometheus's `target_info` has for OpenTelemetry's resource attributes.
+#[must_use]
+pub fn resource(service: &str, ensemble: &str, node: &str, version: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("service_name", service.to_owned()),
+        ("service_namespace", ensemble.to_owned()),
+        ("service_instance_id", node.to_owned()),
+        ("service_version", version.to_owned()),
+    ]
+}
+
+/// Pushes the metrics of these groups until `stop` is cancelled, and once more then. A collector that is not there costs
+/// a line in the log when it goes and when it comes back, and nothing else.
+pub async fn push(
+    collector: Collector,
+    groups: Vec<Group>,
+    resource: Vec<(&'static str, String)>,
+    stop: CancellationToken,
+) {
+    let endpoint = match Endpoint::from_shared(collector.endpoint.clone()) {
+        // A push that takes longer than the interval is as good as lost.
+        Ok(endpoint) => endpoint.connect_timeout(CONNECT_WITHIN).timeout(collector.interval),
+        Err(e) => {
+            return tracing::error!("no metrics are pushed: {:?} is no address: {e}", collector.endpoint);
+        }
+    };
+    let mut pusher = Pusher {
+        client: MetricsServiceClient::new(endpoint.connect_lazy()),
+        groups,
+        resource: attributes(&resource, true),
+        began: nanos_now(),
+        reached: None,
+    };
+    let mut ticks = tokio::time::interval(collector.interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let over = tokio::select! {
+            _ = ticks.tick() => false,
+            () = stop.cancelled() => true,
+        };
+        pusher.push(&collector.endpoint).await;
+        if over {
+            return;
+        }
+    }
+}
+
+struct Pusher {
+    client: MetricsServiceClient<Channel>,
+    groups: Vec<Group>,
+    resource: Vec<KeyValue>,
+    /// Since when counters count, in nanoseconds since 1970.
+    began: u64,
+    /// Whether the last push arrived.
+    reached: Option<bool>,
+}
+
+impl Pusher {
+    async fn push(&mut self, endpoint: &str) {
+        let readings = telemetry::gather(&self.groups);
+        let request = request(&readings, &self.resource, self.began, nanos_now());
+        let pushed = self.client.export(request).await;
+        let reached = pushed.is_ok();
+        if self.reached.replace(reached) == Some(reached) {
+            return;
+        }
+        match pushed {
+            Ok(_) => tracing::info!(endpoint, "pushing metrics"),
+            Err(status) => tracing::warn!(endpoint, "cannot push metrics; goes on trying: {status}"),
+        }
+    }
+}
+
+/// One message with all of them.
+fn request(readings: &[Reading], resource: &[KeyValue], began: u64, now: u64) -> ExportMetricsServiceRequest {
+    let scope = InstrumentationScope { name: "quorate".into(), ..InstrumentationScope::default() };
+    // A metric without a point at the moment has nothing to say.
+    let said = readings.iter().filter(|reading| !reading.points.is_empty());
+    let metrics = said.map(|reading| metric(reading, began, now)).collect();
+    ExportMetricsServiceRequest {
+        resource_metrics: vec![ResourceMetrics {
+            resource: Some(Resource { attributes: resource.to_vec(), ..Resource::default() }),
+            scope_metrics: vec![ScopeMetrics { scope: Some(scope), metrics, schema_url: String::new() }],
+            schema_url: String::new(),
+        }],
+    }
+}
+
+fn metric(reading: &Reading, began: u64, now: u64) -> Metric {
+    const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
+    let points = &reading.points;
+    let numbers = || points.iter().filter_map(|point| number(point, began, now)).collect();
+    let data = match reading.kind {
+        Kind::Counter => metric::Data::Sum(Sum {
+            data_points: numbers(),
+            aggregation_temporality: CUMULATIVE,
+            is_monotonic: true,
+        }),
+        Kind::Gauge => metric::Data::Gauge(Gauge { data_points: numbers() }),
+        Kind::Histogram => metric::Data::Histogram(Histogram {
+            data_points: points.iter().filter_map(|point| distribution(point, began, now)).collect(),
+            aggregation_temporality: CUMULATIVE,
+        }),
+    };
+    Metric {
+        name: reading.definition.name.into(),
+        description: reading.definition.help.into(),
+        unit: reading.definition.unit.ucum().into(),
+        metadata: Vec::new(),
+        data: Some(data),
+    }
+}
+
+fn number(point: &Point, began: u64, now: u64) -> Option<NumberDataPoint> {
+    let Value::Number(number) = point.value else { return None };
+    Some(NumberDataPoint {
+        attributes: attributes(&point.labels, false),
+        start_time_unix_nano: began,
+        time_unix_nano: now,
+        value: Some(number_data_point::Value::AsDouble(number)),
+        ..NumberDataPoint::default()
+    })
+}
+
+fn distribution(point: &Point, began: u64, now: u64) -> Option<HistogramDataPoint> {
+    let Value::Distribution(Distribution { bounds, counts, sum }) = &point.value else { return None };
+    Some(HistogramDataPoint {
+        attributes: attributes(&point.labels, false),
+        start_time_unix_nano: began,
+        time_unix_nano: now,
+        count: counts.iter().sum(),
+        sum: Some(*sum),
+        bucket_counts: counts.clone(),
+        explicit_bounds: bounds.clone(),
+        ..HistogramDataPoint::default()
+    })
+}
+
+/// Labels have underscores, as Prometheus wants them; where the conventions have dots, so does OTLP.
+fn attributes(labels: &[(&'static str, String)], all_dots: bool) -> Vec<KeyValue> {
+    let dotted: BTreeMap<&str, &str> = BTreeMap::from([
+        ("service_instance_id", "service.instance.id"),
+        ("cpu_mode", "cpu.mode"),
+        ("rpc_method", "rpc.method"),
+        ("rpc_response_status_code", "rpc.response.status_code"),
+    ]);
+    let key = |key: &str| match dotted.get(key) {
+        Some(dotted) => (*dotted).to_owned(),
+        None if all_dots => key.replace('_', "."),
+        None => key.to_owned(),
+    };
+    let attribute = |(name, value): &(&'static str, String)| KeyValue {
+        key: key(name),
+        value: Some(AnyValue { value: Some(any_value::Value::StringValue(value.clone())) }),
+        ..KeyValue::default()
+    };
+    labels.iter().map(attribute).collect()
+}
+
+fn nanos_now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests;

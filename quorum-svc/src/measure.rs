@@ -1,0 +1,217 @@
+//! What the driver counts and times, beside the core and without a say in anything.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use api::ports::{QuorumStatus, Request, Role};
+use api::{Entry, History, PeerId, Ticket, Zxid};
+use quorum_core::{Conn, Zab};
+use telemetry::{RoleLabel, metrics};
+
+use crate::view::LogView;
+
+/// Points in time that are kept for each purpose. When there are more, the oldest are forgotten, or stand for those that
+/// come: numbers become coarser, and memory stays.
+const KEPT: usize = 4096;
+/// What takes a lock is published this often at most.
+const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+
+/// See the [module](self).
+pub(crate) struct Measure {
+    me: PeerId,
+    /// Writes of this node's store that have no place in the log yet: last ticket of each batch.
+    submitted: VecDeque<(Ticket, Instant)>,
+    /// As a leader: batches that are not committed.
+    appended: VecDeque<Batch>,
+    learners: BTreeMap<Conn, Learner>,
+    committed: Zxid,
+    unserved_since: Option<Instant>,
+    published: Instant,
+}
+
+/// Entries that were handled in one turn.
+struct Batch {
+    last: Zxid,
+    count: u64,
+    at: Instant,
+}
+
+struct Learner {
+    peer: PeerId,
+    /// On their way or not acknowledged.
+    sent: VecDeque<Batch>,
+    acked: Zxid,
+    /// What was sent before is synchronisation, and no measure of how long an ack takes.
+    synced: Option<Instant>,
+}
+
+impl Measure {
+    pub(crate) fn new(me: PeerId, history: &History) -> Measure {
+        let now = Instant::now();
+        metrics::QUORUM_ROLE.at(RoleLabel::Looking).set(1);
+        Measure {
+            me,
+            submitted: VecDeque::new(),
+            appended: VecDeque::new(),
+            learners: BTreeMap::new(),
+            committed: history.base(),
+            unserved_since: Some(now),
+            published: now,
+        }
+    }
+
+    /// The store has asked at `at`.
+    pub(crate) fn requests(&mut self, at: Instant, batch: &[Request]) {
+        let last = batch.iter().rev().find_map(|request| match request {
+            Request::Submit { ticket, .. } => Some(*ticket),
+            Request::Barrier { .. } | Request::Report(_) => None,
+        });
+        if let Some(last) = last {
+            if self.submitted.len() == KEPT {
+                self.submitted.pop_front();
+            }
+            self.submitted.push_back((last, at));
+        }
+    }
+
+    /// Entries have a place in this node's log.
+    pub(crate) fn appended(&mut self, entries: &[Entry], leading: bool) {
+        let now = Instant::now();
+        let own = entries.iter().filter_map(|e| e.origin.filter(|o| o.peer == self.me));
+        let mut count = 0;
+        for ticket in own.map(|origin| origin.ticket) {
+            // Of batches before, the rest was refused.
+            while self.submitted.front().is_some_and(|(last, _)| *last < ticket) {
+                self.proposed(now, std::mem::take(&mut count));
+                self.submitted.pop_front();
+            }
+            count += 1;
+        }
+        self.proposed(now, count);
+        if let (true, Some(last)) = (leading, entries.last()) {
+            push(&mut self.appended, Batch { last: last.zxid, count: entries.len() as u64, at: now });
+        }
+    }
+
+    /// So many of the batch in front.
+    fn proposed(&self, now: Instant, count: u64) {
+        if let Some((_, since)) = self.submitted.front() {
+            metrics::PROPOSAL_DURATION.record_n(now.saturating_duration_since(*since), count);
+        }
+    }
+
+    pub(crate) fn committed(&mut self, upto: Zxid, history: &History) {
+        metrics::QUORUM_COMMITTED.add(history.count_between(self.committed, upto));
+        self.committed = upto;
+        let now = Instant::now();
+        while let Some(batch) = self.appended.pop_front_if(|batch| batch.last <= upto) {
+            metrics::COMMIT_DURATION.record_n(now - batch.at, batch.count);
+        }
+    }
+
+    pub(crate) fn learner_up(&mut self, conn: Conn, peer: PeerId) {
+        let learner = Learner { peer, sent: VecDeque::new(), acked: Zxid::ZERO, synced: None };
+        self.learners.insert(conn, learner);
+    }
+
+    pub(crate) fn learner_down(&mut self, conn: Conn) {
+        self.learners.remove(&conn);
+    }
+
+    /// The learner serves from now on.
+    pub(crate) fn learner_synced(&mut self, conn: Conn) {
+        if let Some(learner) = self.learners.get_mut(&conn) {
+            learner.synced = Some(Instant::now());
+        }
+    }
+
+    pub(crate) fn replicated(&mut self, conn: Conn, after: Zxid, upto: Zxid, history: &History) {
+        if let Some(learner) = self.learners.get_mut(&conn) {
+            let batch = Batch { last: upto, count: history.count_between(after, upto), at: Instant::now() };
+            push(&mut learner.sent, batch);
+        }
+    }
+
+    pub(crate) fn acked(&mut self, conn: Conn, zxid: Zxid) {
+        let Some(learner) = self.learners.get_mut(&conn) else { return };
+        learner.acked = learner.acked.max(zxid);
+        let now = Instant::now();
+        while let Some(batch) = learner.sent.pop_front_if(|batch| batch.last <= zxid) {
+            if learner.synced.is_some_and(|since| batch.at >= since) {
+                metrics::ACK_DURATION.record_n(now - batch.at, batch.count);
+            }
+        }
+    }
+
+    /// The role of this node has changed, or whether it serves.
+    pub(crate) fn status(&mut self, status: &QuorumStatus) {
+        metrics::QUORUM_ROLE.all().for_each(|gauge| gauge.set(0));
+        metrics::QUORUM_ROLE.at(role(status.role)).set(1);
+        metrics::QUORUM_SERVING.set(u64::from(status.serving));
+        metrics::QUORUM_EPOCH.set(u64::from(status.epoch.0));
+        match (status.serving, self.unserved_since) {
+            (true, Some(since)) => {
+                metrics::QUORUM_UNSERVED_DURATION.record(since.elapsed());
+                self.unserved_since = None;
+            }
+            (false, None) => self.unserved_since = Some(Instant::now()),
+            _ => {}
+        }
+        if status.role != Role::Leading {
+            self.appended.clear();
+        }
+    }
+
+    /// At the end of each turn. `queue` says how much waits to be sent to a learner.
+    pub(crate) fn publish(&mut self, core: &Zab, view: &LogView, queue: impl Fn(Conn) -> usize) {
+        let status = core.status();
+        let (writes, bytes) = core.pending_writes();
+        metrics::PENDING_WRITES.set(writes as u64);
+        metrics::PENDING_WRITES_SIZE.set(bytes as u64);
+        metrics::PARKED_WRITES.set(if status.serving { 0 } else { writes as u64 });
+        metrics::QUORUM_UNCOMMITTED.set(core.history().count_between(status.committed, status.last));
+        if self.published.elapsed() < PUBLISH_EVERY {
+            // While there are learners their pings see to it that another turn follows.
+            return;
+        }
+        self.published = Instant::now();
+        let (files, bytes) = view.reader.size();
+        metrics::LOG_SEGMENTS.set(files as u64);
+        metrics::LOG_SIZE.set(bytes);
+        self.publish_learners(core, queue);
+    }
+
+    fn publish_learners(&self, core: &Zab, queue: impl Fn(Conn) -> usize) {
+        let leading = core.status().role == Role::Leading;
+        let learners = || self.learners.iter().filter(|_| leading);
+        let last = core.history().last();
+        metrics::LEARNERS.set(learners().count() as u64);
+        metrics::LEARNER_LAG
+            .set_all(learners().map(|(_, l)| (l.peer.0, core.history().count_between(l.acked, last))));
+        let waited = |l: &Learner| l.sent.front().map_or(Duration::ZERO, |batch| batch.at.elapsed());
+        metrics::LEARNER_LAG_DURATION
+            .set_all(learners().map(|(_, l)| (l.peer.0, waited(l).as_nanos() as u64)));
+        metrics::LEARNER_QUEUE.set_all(learners().map(|(&conn, l)| (l.peer.0, queue(conn) as u64)));
+    }
+}
+
+/// Adds a batch; when there are too many, the last one takes it in.
+fn push(batches: &mut VecDeque<Batch>, new: Batch) {
+    let full = batches.len() >= KEPT;
+    match batches.back_mut() {
+        Some(last) if full => {
+            last.last = new.last;
+            last.count += new.count;
+        }
+        _ => batches.push_back(new),
+    }
+}
+
+fn role(role: Role) -> RoleLabel {
+    match role {
+        Role::Looking => RoleLabel::Looking,
+        Role::Following => RoleLabel::Follower,
+        Role::Leading => RoleLabel::Leader,
+        Role::Observing => RoleLabel::Observer,
+    }
+}

@@ -1,0 +1,137 @@
+//! What the driver counts and times, beside the core and without a say in anything.
+
+use std::{collections::VecDeque, time::Instant};
+
+use api::{Read, Write};
+use store_core::{
+    Server,
+    server::{Op, ToClient},
+};
+use telemetry::{Phase, Verb, metrics};
+
+/// Requests of one connection that are not answered. They are answered in the order in which they came, so what came
+/// together is kept, and recorded, together.
+#[derive(Default)]
+pub(crate) struct Timings {
+    runs: VecDeque<Run>,
+}
+
+/// Requests of one kind that came in one message.
+struct Run {
+    verb: Verb,
+    count: u64,
+    received: Instant,
+    /// When the driver took them up.
+    taken: Instant,
+}
+
+impl Timings {
+    /// The driver takes up requests that came in at `received`.
+    pub(crate) fn take_up<'a>(&mut self, received: Instant, ops: impl IntoIterator<Item = &'a Op>) {
+        let taken = Instant::now();
+        let before = self.runs.len();
+        for verb in ops.into_iter().map(verb) {
+            match self.runs.back_mut() {
+                Some(run) if run.verb == verb && run.received == received && run.taken == taken => {
+                    run.count += 1;
+                }
+                _ => self.runs.push_back(Run { verb, count: 1, received, taken }),
+            }
+        }
+        for run in self.runs.range(before..) {
+            let waited = run.taken.saturating_duration_since(run.received);
+            metrics::REQUEST_PHASE_DURATION.at((run.verb, Phase::Queue)).record_n(waited, run.count);
+        }
+    }
+
+    /// These answers are on their way.
+    pub(crate) fn answered(&mut self, items: &[ToClient]) {
+        let now = Instant::now();
+        let mut count = 0;
+        for item in items {
+            let ToClient::Reply { result, .. } = item else { continue };
+            // An answer that nobody asked for would be a defect elsewhere; it is not measured.
+            let Some(run) = self.runs.front() else { return };
+            count += 1;
+            if result.is_err() {
+                metrics::REQUEST_ERRORS.at(run.verb).add(1);
+            }
+            if count == run.count {
+                self.record(now, std::mem::take(&mut count));
+            }
+        }
+        self.record(now, count);
+    }
+
+    /// So many of the first run.
+    fn record(&mut self, now: Instant, count: u64) {
+        let Some(run) = self.runs.front_mut().filter(|_| count > 0) else { return };
+        metrics::REQUEST_DURATION.at(run.verb).record_n(now.saturating_duration_since(run.received), count);
+        metrics::REQUEST_PHASE_DURATION.at((run.verb, Phase::Serve)).record_n(now - run.taken, count);
+        run.count -= count;
+        if run.count == 0 {
+            self.runs.pop_front();
+        }
+    }
+}
+
+/// How the store is, after each turn of the driver.
+pub(crate) fn publish(server: &Server, connections: usize) {
+    let header = server.state().header();
+    metrics::SESSIONS.set(header.sessions);
+    metrics::ZNODES.set(header.znodes);
+    metrics::DATA_SIZE.set(server.state().tree().bytes() as u64);
+    metrics::CHECKPOINT_DIRTY.set(server.state().dirty_len() as u64);
+    metrics::STORE_CONNECTIONS.set(connections as u64);
+    metrics::STORE_READY.set(u64::from(server.ready()));
+}
+
+fn verb(op: &Op) -> Verb {
+    match op {
+        Op::Write(Write::Create(_)) => Verb::Create,
+        Op::Write(Write::Set { .. }) => Verb::Set,
+        Op::Write(Write::Delete { .. }) => Verb::Delete,
+        Op::Write(Write::Multi(_)) => Verb::Multi,
+        Op::Read(Read::Get { .. }, _) => Verb::Get,
+        Op::Read(Read::Exists { .. }, _) => Verb::Exists,
+        Op::Read(Read::Children { .. }, _) => Verb::Children,
+        Op::Sync => Verb::Sync,
+        Op::Ping => Verb::Ping,
+        Op::Close => Verb::Close,
+        Op::Invalid(_) => Verb::Invalid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{OpError, Zxid};
+    use store_core::server::Answer;
+
+    use super::*;
+
+    fn replies(n: usize) -> Vec<ToClient> {
+        let reply = |xid| ToClient::Reply {
+            xid,
+            zxid: Zxid::ZERO,
+            result: if xid == 0 { Err(OpError::Internal("x".into())) } else { Ok(Answer::Pong) },
+            leaderless: false,
+        };
+        (0..n as u64).map(reply).collect()
+    }
+
+    #[test]
+    fn answers_are_counted_for_the_requests_that_they_answer_however_they_are_cut() {
+        let mut timings = Timings::default();
+        let (first, second) = (Instant::now(), Instant::now());
+        timings.take_up(first, [&Op::Ping, &Op::Ping, &Op::Sync]);
+        timings.take_up(second, [&Op::Sync]);
+        let left = |timings: &Timings| timings.runs.iter().map(|r| (r.verb, r.count)).collect::<Vec<_>>();
+        assert_eq!(left(&timings)[..2], [(Verb::Ping, 2), (Verb::Sync, 1)]);
+        timings.answered(&replies(1));
+        assert_eq!(left(&timings)[..2], [(Verb::Ping, 1), (Verb::Sync, 1)]);
+        timings.answered(&replies(2));
+        assert_eq!(left(&timings), [(Verb::Sync, 1)]);
+        timings.answered(&replies(2));
+        assert!(timings.runs.is_empty(), "one answer too many does no harm");
+    }
+}

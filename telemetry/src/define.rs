@@ -1,0 +1,136 @@
+use std::ops::Deref;
+
+use crate::reading::Point;
+use crate::value::Read;
+
+/// Which process of a node exports a metric: with the services in processes of their own, each has its own groups.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Group {
+    /// Every process.
+    Process,
+    /// The election service.
+    Election,
+    /// The quorum service.
+    Quorum,
+    /// The store service.
+    Store,
+}
+
+impl Group {
+    /// All of them: a node in one process.
+    pub const ALL: [Group; 4] = [Group::Process, Group::Election, Group::Quorum, Group::Store];
+}
+
+/// What the numbers of a metric are. Seconds are kept as whole nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Unit {
+    /// Time.
+    Seconds,
+    /// Sizes.
+    Bytes,
+    /// Pure numbers of things; UCUM's annotation names them, as in `{entry}`.
+    Count(&'static str),
+}
+
+impl Unit {
+    /// As UCUM writes it, which is what OTLP wants.
+    #[must_use]
+    pub fn ucum(self) -> &'static str {
+        match self {
+            Unit::Seconds => "s",
+            Unit::Bytes => "By",
+            Unit::Count(what) => what,
+        }
+    }
+
+    pub(crate) fn suffix(self) -> &'static str {
+        match self {
+            Unit::Seconds => "_seconds",
+            Unit::Bytes => "_bytes",
+            Unit::Count(_) => "",
+        }
+    }
+}
+
+/// How a metric behaves.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// As it is now.
+    Gauge,
+    /// How many values fell into which range.
+    Histogram,
+}
+
+/// What a metric is called and means.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Definition {
+    /// OpenTelemetry's name, with dots.
+    pub name: &'static str,
+    /// Of its numbers.
+    pub unit: Unit,
+    /// One sentence.
+    pub help: &'static str,
+    /// Who exports it.
+    pub group: Group,
+}
+
+impl Definition {
+    /// Prometheus's name: underscores, the unit, and `_total` behind what only grows.
+    #[must_use]
+    pub fn prometheus_name(&self, kind: Kind) -> String {
+        let mut name = self.name.replace('.', "_") + self.unit.suffix();
+        if kind == Kind::Counter {
+            name += "_total";
+        }
+        name
+    }
+}
+
+/// A metric: its definition, and the value to record into.
+#[derive(Debug)]
+pub struct Metric<V> {
+    definition: Definition,
+    value: V,
+}
+
+impl<V> Metric<V> {
+    pub(crate) const fn new(definition: Definition, value: V) -> Metric<V> {
+        Metric { definition, value }
+    }
+}
+
+impl<V> Deref for Metric<V> {
+    type Target = V;
+
+    fn deref(&self) -> &V {
+        &self.value
+    }
+}
+
+/// A metric of whatever kind, to be read.
+pub(crate) trait Source: Sync {
+    fn definition(&self) -> Definition;
+    fn kind(&self) -> Kind;
+    fn labels(&self) -> Vec<&'static str>;
+    fn points(&self) -> Vec<Point>;
+}
+
+impl<V: Read + Sync> Source for Metric<V> {
+    fn definition(&self) -> Definition {
+        self.definition
+    }
+
+    fn kind(&self) -> Kind {
+        V::KIND
+    }
+
+    fn labels(&self) -> Vec<&'static str> {
+        self.value.label_names()
+    }
+
+    fn points(&self) -> Vec<Point> {
+        self.value.points(self.definition.unit)
+    }
+}

@@ -1,0 +1,32 @@
+//! What a node counts and times. Every metric is defined once, in [`metrics`], as a static that the services record into;
+//! [`gather`] reads them all, and whoever exports (as Prometheus text: [`text`], or by OTLP: the crate `host`) works from
+//! that reading.
+//!
+//! Recording is a few relaxed atomic additions and never a lock on the path of a write; what happens often is recorded
+//! once for a batch ([`Histogram::record_n`]). The statics are the process's: who runs several nodes in one process, as
+//! tests do, gets the sum of them.
+//!
+//! ```
+//! use std::time::Duration;
+//! use telemetry::{Group, gather, metrics};
+//!
+//! metrics::LOG_FSYNC_DURATION.record(Duration::from_micros(700));
+//! let text = telemetry::text::render(&gather(&[Group::Quorum]));
+//! assert!(text.contains("quorate_log_fsync_duration_seconds_count 1"));
+//! ```
+
+mod define;
+mod labels;
+mod process;
+mod reading;
+mod value;
+
+pub mod metrics;
+pub mod reference;
+pub mod text;
+
+pub use define::{Definition, Group, Kind, Metric, Unit};
+pub use labels::{CpuMode, Label, Mode, Phase, Port, RoleLabel, Verb};
+pub use process::refresh as refresh_process;
+pub use reading::{Distribution, Point, Reading, Value, gather};
+pub use value::{By, ByName, ByPeer, Counter, Gauge, Histogram};

@@ -1,0 +1,166 @@
+//! Every metric of Quorate. `docs/metrics.md` is made from this file.
+
+use crate::define::{Definition, Group, Metric, Source, Unit};
+use crate::labels::{CpuMode, Label as _, Mode, Phase, Port, RoleLabel, Verb};
+use crate::value::{By, ByName, ByPeer, Counter, Gauge, Histogram};
+
+/// Makes each metric a static of its own, and the list of all.
+macro_rules! metrics {
+    ($($group:ident { $($name:ident: $type:ty = $otel:literal [$unit:expr] $value:expr, $help:literal;)+ })+) => {
+        $($(
+            #[doc = $help]
+            pub static $name: Metric<$type> = Metric::new(
+                Definition { name: $otel, unit: $unit, help: $help, group: Group::$group },
+                $value,
+            );
+        )+)+
+
+        /// All of them, in the order of this file.
+        pub(crate) fn all() -> &'static [&'static dyn Source] {
+            static ALL: &[&dyn Source] = &[$($(&$name),+),+];
+            ALL
+        }
+    };
+}
+
+use Unit::{Bytes, Count, Seconds};
+
+const REQUEST_SLOTS: usize = <(Verb, Phase)>::COUNT;
+
+metrics! {
+    Process {
+        PROCESS_CPU_TIME: By<CpuMode, Counter, { CpuMode::COUNT }> = "process.cpu.time" [Seconds]
+            By::new([const { Counter::new() }; CpuMode::COUNT]),
+            "Processor time that this process has used.";
+        PROCESS_MEMORY_USAGE: Gauge = "process.memory.usage" [Bytes] Gauge::new(),
+            "Physical memory in use.";
+        PROCESS_MEMORY_VIRTUAL: Gauge = "process.memory.virtual" [Bytes] Gauge::new(),
+            "Address space in use.";
+        PROCESS_THREAD_COUNT: Gauge = "process.thread.count" [Count("{thread}")] Gauge::new(),
+            "Threads.";
+        PROCESS_FD_COUNT: Gauge = "process.unix.file_descriptor.count" [Count("{file_descriptor}")] Gauge::new(),
+            "Open files and connections.";
+        PROCESS_FD_LIMIT: Gauge = "quorate.process.file_descriptor.limit" [Count("{file_descriptor}")] Gauge::new(),
+            "How many files and connections may be open.";
+        PROCESS_UPTIME: Gauge = "process.uptime" [Seconds] Gauge::new(),
+            "How long this process has been running.";
+        PORT_CONNECTIONS: By<Port, Gauge, { Port::COUNT }> = "quorate.port.connections" [Count("{connection}")]
+            By::new([const { Gauge::new() }; Port::COUNT]),
+            "Open connections of a port.";
+        PORT_CONNECTIONS_LIMIT: By<Port, Gauge, { Port::COUNT }> = "quorate.port.connections.limit" [Count("{connection}")]
+            By::new([const { Gauge::new() }; Port::COUNT]),
+            "How many connections a port may have open; further ones wait. 0 for a port that is not served here.";
+        RPC_SERVER_CALL_DURATION: ByName = "rpc.server.call.duration" [Seconds]
+            ByName::new(["rpc_method", "rpc_response_status_code"]),
+            "gRPC calls from their first header to their last trailer, so a stream counts when it ends. A call that its \
+             client gave up counts as CANCELLED.";
+    }
+    Election {
+        ELECTION_STARTED: Counter = "quorate.election.started" [Count("{election}")] Counter::new(),
+            "Elections that this node has begun, because it had no leader.";
+        ELECTION_DURATION: Histogram = "quorate.election.duration" [Seconds] Histogram::times(),
+            "Elections from their beginning on this node until it knew whom to follow; its count is that of the \
+             elections that ended.";
+        ELECTION_LINKS: Gauge = "quorate.election.links" [Count("{peer}")] Gauge::new(),
+            "Other members that the election service is connected to.";
+    }
+    Quorum {
+        QUORUM_ROLE: By<RoleLabel, Gauge, { RoleLabel::COUNT }> = "quorate.quorum.role" [Count("{role}")]
+            By::new([const { Gauge::new() }; RoleLabel::COUNT]),
+            "1 for the role that this node has, 0 for the others.";
+        QUORUM_SERVING: Gauge = "quorate.quorum.serving" [Count("{state}")] Gauge::new(),
+            "1 while this node is synchronised with an established leader, or is one.";
+        QUORUM_EPOCH: Gauge = "quorate.quorum.epoch" [Count("{epoch}")] Gauge::new(),
+            "The epoch of the last leader that this node synchronised with.";
+        QUORUM_UNSERVED_DURATION: Histogram = "quorate.quorum.unserved.duration" [Seconds] Histogram::times(),
+            "How long this node was without a leader that serves: election, discovery and synchronisation together.";
+        QUORUM_UNCOMMITTED: Gauge = "quorate.quorum.uncommitted" [Count("{entry}")] Gauge::new(),
+            "Entries at the end of this node's log that are not known to be committed.";
+        QUORUM_COMMITTED: Counter = "quorate.quorum.committed" [Count("{entry}")] Counter::new(),
+            "Entries that this node came to know as committed, without those that came in a snapshot.";
+        PROPOSAL_DURATION: Histogram = "quorate.proposal.duration" [Seconds] Histogram::times(),
+            "Writes of this node's store from their submission until they have a place in this node's log, which on a \
+             learner is the way to the leader and back.";
+        ACK_DURATION: Histogram = "quorate.ack.duration" [Seconds] Histogram::times(),
+            "On the leader: entries from their proposal to a synchronised learner until its acknowledgement, which says \
+             that they are on its disk. Each learner counts.";
+        COMMIT_DURATION: Histogram = "quorate.commit.duration" [Seconds] Histogram::times(),
+            "On the leader: entries from their place in its log until a quorum, and the leader itself, have them on disk.";
+        PENDING_WRITES: Gauge = "quorate.writes.pending" [Count("{write}")] Gauge::new(),
+            "Writes of this node's store that are not known to be committed.";
+        PENDING_WRITES_SIZE: Gauge = "quorate.writes.pending.size" [Bytes] Gauge::new(),
+            "The same in bytes.";
+        PARKED_WRITES: Gauge = "quorate.writes.parked" [Count("{write}")] Gauge::new(),
+            "Those of them that wait for a leader: 0 while this node serves.";
+        REFUSED_WRITES: Counter = "quorate.writes.refused" [Count("{write}")] Counter::new(),
+            "Writes that the quorum refused, because too many waited or there was no leader for too long.";
+        LEARNERS: Gauge = "quorate.learners" [Count("{learner}")] Gauge::new(),
+            "On the leader: connected learners.";
+        LEARNER_LAG: ByPeer = "quorate.learner.lag" [Count("{entry}")] ByPeer::new(),
+            "On the leader: entries that a learner has not acknowledged.";
+        LEARNER_LAG_DURATION: ByPeer = "quorate.learner.lag.duration" [Seconds] ByPeer::new(),
+            "On the leader: since when the oldest proposal that a learner has not acknowledged is on its way.";
+        LEARNER_QUEUE: ByPeer = "quorate.learner.queue" [Count("{command}")] ByPeer::new(),
+            "On the leader: commands that wait to be sent to a learner. They merge, so more than a few mean that it does \
+             not read.";
+        SYNC_STARTED: By<Mode, Counter, { Mode::COUNT }> = "quorate.sync.started" [Count("{synchronisation}")]
+            By::new([const { Counter::new() }; Mode::COUNT]),
+            "On the leader: learners that it began to bring up to date.";
+        SYNC_DURATION: By<Mode, Histogram, { Mode::COUNT }> = "quorate.sync.duration" [Seconds]
+            By::new([const { Histogram::times() }; Mode::COUNT]),
+            "On the leader: from the beginning of a synchronisation until all of it is handed to the stream.";
+        SYNC_IO: By<Mode, Counter, { Mode::COUNT }> = "quorate.sync.io" [Bytes]
+            By::new([const { Counter::new() }; Mode::COUNT]),
+            "On the leader: entries, by weight, and pieces of snapshots handed to learners during synchronisations.";
+        LOG_APPEND_DURATION: Histogram = "quorate.log.append.duration" [Seconds] Histogram::times(),
+            "Writing a batch of entries to the log file.";
+        LOG_FSYNC_DURATION: Histogram = "quorate.log.fsync.duration" [Seconds] Histogram::times(),
+            "Making a batch durable (fdatasync). This is the floor of the latency of writes.";
+        LOG_BATCH: Histogram = "quorate.log.batch" [Count("{entry}")] Histogram::numbers(),
+            "Entries that one fdatasync made durable.";
+        LOG_WRITTEN: Counter = "quorate.log.written" [Bytes] Counter::new(),
+            "Entries written to the log, by weight.";
+        LOG_BACKLOG: Gauge = "quorate.log.backlog" [Bytes] Gauge::new(),
+            "Entries that wait to become durable, by weight.";
+        LOG_SIZE: Gauge = "quorate.log.size" [Bytes] Gauge::new(),
+            "What is written in the files of the log.";
+        LOG_SEGMENTS: Gauge = "quorate.log.segments" [Count("{file}")] Gauge::new(),
+            "Files of the log.";
+        SNAPSHOT_DURATION: Histogram = "quorate.snapshot.duration" [Seconds] Histogram::times(),
+            "Making a snapshot file from what the store hands over.";
+        SNAPSHOT_SIZE: Gauge = "quorate.snapshot.size" [Bytes] Gauge::new(),
+            "The newest snapshot that was made in this run; 0 before.";
+    }
+    Store {
+        REQUEST_DURATION: By<Verb, Histogram, { Verb::COUNT }> = "quorate.request.duration" [Seconds]
+            By::new([const { Histogram::times() }; Verb::COUNT]),
+            "Requests of clients from the socket until their answer is handed to the stream.";
+        REQUEST_PHASE_DURATION: By<(Verb, Phase), Histogram, REQUEST_SLOTS> = "quorate.request.phase.duration" [Seconds]
+            By::new([const { Histogram::times() }; REQUEST_SLOTS]),
+            "The same in parts: `queue` until the store takes the request up, `serve` from there to the answer. For a \
+             write `serve` is the way through the quorum, of which quorate.proposal.duration, quorate.commit.duration \
+             and quorate.log.fsync.duration tell more.";
+        REQUEST_ERRORS: By<Verb, Counter, { Verb::COUNT }> = "quorate.request.errors" [Count("{request}")]
+            By::new([const { Counter::new() }; Verb::COUNT]),
+            "Requests that were answered with an error, also those that are the client's business, such as a wrong \
+             version.";
+        STORE_READY: Gauge = "quorate.store.ready" [Count("{state}")] Gauge::new(),
+            "1 while this node serves clients.";
+        STORE_CONNECTIONS: Gauge = "quorate.store.connections" [Count("{connection}")] Gauge::new(),
+            "Session streams and calls that are under way.";
+        STORE_APPLIED: Counter = "quorate.store.applied" [Count("{entry}")] Counter::new(),
+            "Entries that were applied to the tree.";
+        SESSIONS: Gauge = "quorate.sessions" [Count("{session}")] Gauge::new(),
+            "Open sessions of the whole ensemble, as this node knows them.";
+        ZNODES: Gauge = "quorate.znodes" [Count("{znode}")] Gauge::new(),
+            "Znodes, the root among them.";
+        DATA_SIZE: Gauge = "quorate.data.size" [Bytes] Gauge::new(),
+            "Paths and values of all znodes.";
+        CHECKPOINT_DURATION: Histogram = "quorate.checkpoint.duration" [Seconds] Histogram::times(),
+            "Writing a checkpoint of the tree, and the snapshot that is made from it if one is due.";
+        CHECKPOINT_SIZE: Gauge = "quorate.checkpoint.size" [Bytes] Gauge::new(),
+            "The directory of the checkpoint on disk.";
+        CHECKPOINT_DIRTY: Gauge = "quorate.checkpoint.dirty" [Count("{record}")] Gauge::new(),
+            "Changed records that wait for the next checkpoint.";
+    }
+}

@@ -1,0 +1,50 @@
+use crate::define::{Definition, Group, Kind};
+use crate::metrics;
+
+/// All that one metric says at a moment.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Reading {
+    /// What it is.
+    pub definition: Definition,
+    /// How it behaves.
+    pub kind: Kind,
+    /// One for each combination of labels.
+    pub points: Vec<Point>,
+}
+
+/// One number, or one distribution, and what it belongs to.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Point {
+    /// Names and values.
+    pub labels: Vec<(&'static str, String)>,
+    /// Of a counter or gauge a number, of a histogram a distribution.
+    pub value: Value,
+}
+
+/// What was measured, in the unit of the metric.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Value {
+    /// Of a counter or a gauge.
+    Number(f64),
+    /// Of a histogram.
+    Distribution(Distribution),
+}
+
+/// How many values fell into which range.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Distribution {
+    /// Upper ends of the ranges; a value that is equal to one belongs below.
+    pub bounds: Vec<f64>,
+    /// One more than there are bounds. Not added up.
+    pub counts: Vec<u64>,
+    /// Of all values.
+    pub sum: f64,
+}
+
+/// Reads all metrics of these groups, those of the process as they are now.
+#[must_use]
+pub fn gather(groups: &[Group]) -> Vec<Reading> {
+    crate::process::refresh();
+    let sources = metrics::all().iter().filter(|source| groups.contains(&source.definition().group));
+    sources.map(|s| Reading { definition: s.definition(), kind: s.kind(), points: s.points() }).collect()
+}

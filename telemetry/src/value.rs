@@ -1,0 +1,386 @@
+use std::collections::BTreeMap;
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::define::{Kind, Unit};
+use crate::labels::Label;
+use crate::reading::{Distribution, Point, Value};
+
+/// Something that can be read out as points.
+pub(crate) trait Read {
+    const KIND: Kind;
+
+    fn label_names(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
+    fn points(&self, unit: Unit) -> Vec<Point>;
+}
+
+/// A single value without labels.
+pub(crate) trait One {
+    const KIND: Kind;
+
+    fn value(&self, unit: Unit) -> Value;
+}
+
+impl<V: One> Read for V {
+    const KIND: Kind = V::KIND;
+
+    fn points(&self, unit: Unit) -> Vec<Point> {
+        vec![Point { labels: Vec::new(), value: self.value(unit) }]
+    }
+}
+
+/// Seconds are kept as nanoseconds.
+fn scaled(number: u64, unit: Unit) -> f64 {
+    match unit {
+        Unit::Seconds => number as f64 / 1e9,
+        Unit::Bytes | Unit::Count(_) => number as f64,
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) const fn new() -> Counter {
+        Counter(AtomicU64::new(0))
+    }
+
+    /// Adds.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
+    }
+
+    /// For a number that somebody else counts: raises it to `time`.
+    pub(crate) fn raise_to(&self, time: Duration) {
+        self.0.fetch_max(nanos(time), Relaxed);
+    }
+}
+
+impl One for Counter {
+    const KIND: Kind = Kind::Counter;
+
+    fn value(&self, unit: Unit) -> Value {
+        Value::Number(scaled(self.0.load(Relaxed), unit))
+    }
+}
+
+/// A number as it is now.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    pub(crate) const fn new() -> Gauge {
+        Gauge(AtomicU64::new(0))
+    }
+
+    /// Replaces the number.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Relaxed);
+    }
+
+    /// The same for a time.
+    pub fn set_time(&self, time: Duration) {
+        self.set(nanos(time));
+    }
+
+    /// One more.
+    pub fn inc(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// One less; to be paired with [`Gauge::inc`].
+    pub fn dec(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
+impl One for Gauge {
+    const KIND: Kind = Kind::Gauge;
+
+    fn value(&self, unit: Unit) -> Value {
+        Value::Number(scaled(self.0.load(Relaxed), unit))
+    }
+}
+
+/// How many values fell into which range, and their sum. One kind of range for times, one for numbers of things.
+#[derive(Debug)]
+pub struct Histogram {
+    bounds: &'static [u64; BOUNDS],
+    counts: [AtomicU64; BOUNDS + 1],
+    sum: AtomicU64,
+}
+
+const BOUNDS: usize = 16;
+
+/// In nanoseconds: from 100 us, below which nothing that touches disk or network happens, to 10 s, after which everything
+/// has run into a limit.
+const TIMES: [u64; BOUNDS] = {
+    const US: u64 = 1_000;
+    const MS: u64 = 1_000_000;
+    [
+        100 * US,
+        250 * US,
+        500 * US,
+        MS,
+        2_500 * US,
+        5 * MS,
+        10 * MS,
+        25 * MS,
+        50 * MS,
+        100 * MS,
+        250 * MS,
+        500 * MS,
+        1_000 * MS,
+        2_500 * MS,
+        5_000 * MS,
+        10_000 * MS,
+    ]
+};
+
+/// Powers of two up to 32,768.
+const NUMBERS: [u64; BOUNDS] = {
+    let mut bounds = [1; BOUNDS];
+    let mut i = 1;
+    while i < BOUNDS {
+        bounds[i] = bounds[i - 1] * 2;
+        i += 1;
+    }
+    bounds
+};
+
+impl Histogram {
+    /// Of times.
+    pub(crate) const fn times() -> Histogram {
+        Histogram::with(&TIMES)
+    }
+
+    /// Of numbers of things.
+    pub(crate) const fn numbers() -> Histogram {
+        Histogram::with(&NUMBERS)
+    }
+
+    const fn with(bounds: &'static [u64; BOUNDS]) -> Histogram {
+        Histogram { bounds, counts: [const { AtomicU64::new(0) }; BOUNDS + 1], sum: AtomicU64::new(0) }
+    }
+
+    /// One value.
+    pub fn record(&self, time: Duration) {
+        self.record_n(time, 1);
+    }
+
+    /// `n` values that are the same: what was handled as one batch.
+    pub fn record_n(&self, time: Duration, n: u64) {
+        self.add(nanos(time), n);
+    }
+
+    /// One value of a histogram of numbers.
+    pub fn record_number(&self, number: u64) {
+        self.add(number, 1);
+    }
+
+    fn add(&self, value: u64, n: u64) {
+        if n == 0 {
+            return;
+        }
+        // A bound belongs to the range below it, as Prometheus's `le` says.
+        let range = self.bounds.partition_point(|&bound| bound < value);
+        self.counts[range].fetch_add(n, Relaxed);
+        self.sum.fetch_add(value.saturating_mul(n), Relaxed);
+    }
+}
+
+impl One for Histogram {
+    const KIND: Kind = Kind::Histogram;
+
+    fn value(&self, unit: Unit) -> Value {
+        let counts = self.counts.iter().map(|count| count.load(Relaxed)).collect();
+        let bounds = self.bounds.iter().map(|&bound| scaled(bound, unit)).collect();
+        Value::Distribution(Distribution { bounds, counts, sum: scaled(self.sum.load(Relaxed), unit) })
+    }
+}
+
+/// One value for each of a fixed set of labels; `N` is the label's [`Label::COUNT`].
+#[derive(Debug)]
+pub struct By<L, V, const N: usize> {
+    slots: [V; N],
+    labels: PhantomData<L>,
+}
+
+impl<L: Label, V, const N: usize> By<L, V, N> {
+    pub(crate) const fn new(slots: [V; N]) -> By<L, V, N> {
+        assert!(N == L::COUNT, "a slot for each label");
+        By { slots, labels: PhantomData }
+    }
+
+    /// The value of one label.
+    pub fn at(&self, label: L) -> &V {
+        &self.slots[label.index()]
+    }
+
+    /// All values.
+    pub fn all(&self) -> impl Iterator<Item = &V> {
+        self.slots.iter()
+    }
+}
+
+impl<L: Label, V: One, const N: usize> Read for By<L, V, N> {
+    const KIND: Kind = V::KIND;
+
+    fn label_names(&self) -> Vec<&'static str> {
+        L::KEYS.to_vec()
+    }
+
+    fn points(&self, unit: Unit) -> Vec<Point> {
+        let point = |(index, value): (usize, &V)| Point {
+            labels: L::KEYS
+                .iter()
+                .zip(L::values(index))
+                .map(|(&key, value)| (key, value.to_owned()))
+                .collect(),
+            value: value.value(unit),
+        };
+        self.slots.iter().enumerate().map(point).collect()
+    }
+}
+
+/// A gauge for each of the other members that matter at the moment. Not for the path of a write: it takes a lock.
+#[derive(Debug, Default)]
+pub struct ByPeer(Mutex<BTreeMap<u32, u64>>);
+
+impl ByPeer {
+    pub(crate) const fn new() -> ByPeer {
+        ByPeer(Mutex::new(BTreeMap::new()))
+    }
+
+    /// Replaces the numbers of all members; those that are not named have none any more.
+    pub fn set_all(&self, numbers: impl IntoIterator<Item = (u32, u64)>) {
+        *lock(&self.0) = numbers.into_iter().collect();
+    }
+}
+
+impl Read for ByPeer {
+    const KIND: Kind = Kind::Gauge;
+
+    fn label_names(&self) -> Vec<&'static str> {
+        vec!["peer"]
+    }
+
+    fn points(&self, unit: Unit) -> Vec<Point> {
+        let point = |(peer, &number): (&u32, &u64)| Point {
+            labels: vec![("peer", peer.to_string())],
+            value: Value::Number(scaled(number, unit)),
+        };
+        lock(&self.0).iter().map(point).collect()
+    }
+}
+
+/// A histogram of times for each pair of names, as they come up. Takes a lock for each value, so it is for whole calls and
+/// connections.
+#[derive(Debug)]
+pub struct ByName {
+    keys: [&'static str; 2],
+    times: Mutex<BTreeMap<[String; 2], Arc<Histogram>>>,
+}
+
+/// Whoever invents names must not fill the memory.
+const NAMES_MAX: usize = 512;
+
+impl ByName {
+    pub(crate) const fn new(keys: [&'static str; 2]) -> ByName {
+        ByName { keys, times: Mutex::new(BTreeMap::new()) }
+    }
+
+    /// One value. If there are too many pairs already, a new one is counted as `_OTHER`.
+    pub fn record(&self, names: [&str; 2], time: Duration) {
+        let mut times = lock(&self.times);
+        let mut names = names.map(str::to_owned);
+        if times.len() >= NAMES_MAX && !times.contains_key(&names) {
+            names = ["_OTHER".to_owned(), "_OTHER".to_owned()];
+        }
+        let histogram = times.entry(names).or_insert_with(|| Arc::new(Histogram::times())).clone();
+        drop(times);
+        histogram.record(time);
+    }
+}
+
+impl Read for ByName {
+    const KIND: Kind = Kind::Histogram;
+
+    fn label_names(&self) -> Vec<&'static str> {
+        self.keys.to_vec()
+    }
+
+    fn points(&self, unit: Unit) -> Vec<Point> {
+        let point = |(names, histogram): (&[String; 2], &Arc<Histogram>)| Point {
+            labels: self.keys.into_iter().zip(names.clone()).collect(),
+            value: histogram.value(unit),
+        };
+        lock(&self.times).iter().map(point).collect()
+    }
+}
+
+/// A panic elsewhere leaves numbers, which are as good as before.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::labels::{Mode, Phase, Verb};
+
+    fn distribution(histogram: &Histogram) -> Distribution {
+        match histogram.value(Unit::Seconds) {
+            Value::Distribution(d) => d,
+            Value::Number(_) => panic!("a histogram"),
+        }
+    }
+
+    #[test]
+    fn a_value_falls_into_the_range_that_ends_with_it() {
+        let histogram = Histogram::times();
+        histogram.record(Duration::from_micros(100));
+        histogram.record_n(Duration::from_micros(101), 3);
+        histogram.record(Duration::from_secs(11));
+        let d = distribution(&histogram);
+        assert_eq!((d.counts[0], d.counts[1], d.counts[16]), (1, 3, 1));
+        assert_eq!(d.counts.iter().sum::<u64>(), 5);
+        assert!((d.sum - (0.000_1 + 0.000_303 + 11.0)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn each_label_and_each_pair_has_its_slot() {
+        let by: By<(Verb, Phase), Counter, { <(Verb, Phase)>::COUNT }> =
+            By::new([const { Counter::new() }; <(Verb, Phase)>::COUNT]);
+        by.at((Verb::Get, Phase::Serve)).add(7);
+        let points = by.points(Unit::Count("{x}"));
+        assert_eq!(points.len(), Verb::COUNT * Phase::COUNT);
+        let hit: Vec<_> = points.iter().filter(|p| p.value == Value::Number(7.0)).collect();
+        assert_eq!(hit.len(), 1);
+        assert_eq!(hit[0].labels, [("verb", "get".to_owned()), ("phase", "serve".to_owned())]);
+        assert_eq!(Mode::values(2), ["snap"]);
+    }
+
+    #[test]
+    fn invented_names_do_not_fill_the_memory() {
+        let by = ByName::new(["a", "b"]);
+        for i in 0..2 * NAMES_MAX {
+            by.record([&i.to_string(), "x"], Duration::ZERO);
+        }
+        let points = by.points(Unit::Seconds);
+        assert_eq!(points.len(), NAMES_MAX + 1);
+        let other = points.iter().find(|p| p.labels[0].1 == "_OTHER").unwrap();
+        let Value::Distribution(d) = &other.value else { panic!() };
+        assert_eq!(d.counts[0], NAMES_MAX as u64);
+    }
+}
