@@ -92,6 +92,8 @@ impl LogFeed {
             if zxid == Zxid::ZERO && !self.view.contains(zxid) {
                 // Not even an empty state connects to the log.
                 self.links.send(Event::Forsaken).await;
+                // It stops when it has noted that; a store that went first would end the node before.
+                while self.queue.take().await.is_some() {}
                 return Err(PortClosed("no snapshot is left from which the log could go on".into()));
             }
             if zxid == Zxid::ZERO {

@@ -122,22 +122,29 @@ fn f9_of_two_damaged_logs_in_three_nothing_committed_is_lost() {
     assert!(pids.into_iter().all(|pid| !alive(pid)));
 }
 
-#[test]
-fn a_node_that_has_lost_every_state_stops_with_a_word_and_heals_when_it_is_started_again() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_has_lost_every_state_stops_with_a_word_and_heals_when_it_is_started_again() {
     let settings = [
         ("QUORATE_LOG_SEGMENT_SIZE", "1MiB"),
         ("QUORATE_LOG_SNAPSHOT_EVERY", "20"),
         ("QUORATE_LOG_KEEP_SIZE", "0"),
         ("QUORATE_LOG_KEEP_ENTRIES", "0"),
     ];
-    let mut ensemble = Ensemble::start_with(3, 0, &settings);
-    ensemble.ok(&["create", "/z", ""]);
+    let ensemble = Ensemble::start_with(3, 0, &settings);
+    let client = Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap();
+    client.create("/z", "", CreateMode::default()).await.unwrap();
     // Several segments, whose beginning goes.
-    ensemble.ok(&["bench", "write", "--seconds", "2", "--size", "2000", "--in-flight", "256"]);
+    for _ in 0..400 {
+        client.set("/z", vec![7; 10_000], None).await.unwrap();
+    }
+    blocking(ensemble, lose_every_state).await;
+}
+
+fn lose_every_state(ensemble: &mut Ensemble) {
     let victim = (1..=3).find(|&id| id != ensemble.leader()).unwrap();
     let data = ensemble.dir.join(format!("node-{victim}/data"));
     eventually("the beginning of its log is purged", || {
-        segment(&ensemble, victim).file_name().unwrap() != "0000000000000001.log"
+        segment(ensemble, victim).file_name().unwrap() != "0000000000000001.log"
     });
     ensemble.kill9(victim);
     std::fs::remove_dir_all(ensemble.table(victim)).unwrap();
@@ -146,8 +153,8 @@ fn a_node_that_has_lost_every_state_stops_with_a_word_and_heals_when_it_is_start
     }
     ensemble.start_node(victim);
     let text = |e: &Ensemble| e.log(victim);
-    eventually("it stops and says why", || text(&ensemble).contains("no sound snapshot is left"));
-    assert!(text(&ensemble).contains("start the node again: it heals from its leader"));
+    eventually("it stops and says why", || text(ensemble).contains("no sound snapshot is left"));
+    assert!(text(ensemble).contains("start the node again: it heals from its leader"));
     ensemble.reap(victim);
     ensemble.start_node(victim);
     ensemble.agree();
