@@ -333,3 +333,25 @@ fn json_lines_have_one_object_for_each_operation() {
     assert_eq!(lines[1]["call"], "set /a \"1\"");
     assert_eq!((&lines[1]["outcome"], &lines[1]["zxid"]), (&"written".into(), &"0x100000003".into()));
 }
+
+#[test]
+fn a_session_in_which_nobody_was_answered_belongs_to_whoever_can_have_asked() {
+    // Two clients delete the same znode and hear nothing; the second never got an answer in its session.
+    let delete = || Write::Delete { path: path("/a"), version: None };
+    let mut log = writes(&[create("/a", false), delete(), create("/a", false)]);
+    let mut history = asked(&log);
+    let other = SessionId(z(5).0);
+    let opening = CommandBody::OpenSession { token: SessionToken([1; 16]), timeout_ms: 1000 };
+    for (session, number, body) in
+        [(None, None, opening), (Some(other), Some(WriteNumber(1)), CommandBody::Write(delete()))]
+    {
+        let command = Some(Command { session, number, acked: WriteNumber(0), body });
+        log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, command });
+    }
+    let unknown = operation(1, Call::Write(delete()), Outcome::Unknown);
+    history.operations[1] = Operation { session: None, ..unknown.clone() };
+    history.operations.push(Operation { session: None, client: 2, called: 40, ..unknown });
+    assert_eq!(check_order(&history, Some(&log)).unwrap().unknown_found, 2);
+    history.operations.pop();
+    assert_eq!(rule(check_order(&history, Some(&log))), Some(Rule::AtMostOnce));
+}
