@@ -255,12 +255,16 @@ impl Ensemble {
         self.extra.insert((id, part), child);
     }
 
-    /// Waits until a process of a node that was started by hand has ended by itself.
+    /// Waits until a process of a node that was started by hand has failed by itself, and kills what else there is of it.
     pub(crate) fn reap(&mut self, id: usize) {
-        let mine: Vec<_> = self.extra.keys().filter(|key| key.0 == id).copied().collect();
-        for key in mine {
-            let mut child = self.extra.remove(&key).expect("a process that was started by hand");
-            assert!(!child.wait().unwrap().success(), "it failed");
+        eventually("a process of the node ends", || {
+            let mut mine = self.extra.iter_mut().filter(|(key, _)| key.0 == id);
+            mine.any(|(_, child)| child.try_wait().unwrap().is_some_and(|status| !status.success()))
+        });
+        for (_, mut child) in self.extra.extract_if(.., |key, _| key.0 == id) {
+            // The first one has ended already.
+            let _ = child.kill();
+            child.wait().unwrap();
         }
     }
 
