@@ -134,6 +134,8 @@ async fn ephemerals_go_with_their_session_also_when_client_and_leader_die_togeth
     let watcher = Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap();
     let ephemeral = CreateMode { ephemeral: true, sequential: false };
     dying.create("/here", "", ephemeral).await.unwrap();
+    // On another node, which may not have come that far.
+    watcher.sync().await.unwrap();
     assert!(watcher.exists("/here").await.unwrap().is_some());
     ensemble = blocking(ensemble, |e| {
         let leader = e.leader();
