@@ -155,6 +155,12 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// Of a node whose log stands on the snapshot at `base`, which is committed: also a store that has less is told so, if
+    /// nothing is ever committed behind it.
+    pub(crate) fn standing_on(base: Zxid) -> State {
+        State { committed: base, ..State::default() }
+    }
+
     fn close(&mut self) {
         self.learners.values().for_each(Outbox::close);
         self.leader.iter().for_each(|(_, outbox)| outbox.close());

@@ -136,6 +136,7 @@ impl<E: Election> QuorumService<E> {
             last_time_ms: promises.last_time_ms,
             damaged: promises.damaged,
         };
+        let base = durable.history.base();
         let recovery = log.recovery();
         tracing::info!(
             node = %me, last = %durable.history.last(), base = %durable.history.base(), epoch = %durable.current_epoch,
@@ -177,7 +178,7 @@ impl<E: Election> QuorumService<E> {
             addresses: config.addresses,
             shutdown,
             may_heal: options.may_heal,
-            state: State::default(),
+            state: State::standing_on(base),
             measure,
         };
         Ok(QuorumService { _data_dir: data_dir, driver, handle, links, tasks, stop_links, ensemble, me })

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::ports::{Candidate, Chunks, Election, Feed, FeedItem, PortClosed, Quorum, Request};
@@ -310,4 +311,39 @@ async fn a_node_whose_log_was_lost_refuses_to_run_however_often_it_is_started() 
         assert!(error.contains("there is no log") && error.contains("data directory"), "{error}");
         assert!(!log.exists(), "and nothing was made in its place");
     }
+}
+
+/// A crash right after a leader's snapshot was put in the place of everything, the checkpoint of the store lost with it,
+/// and nothing committed since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_state_gets_the_snapshot_on_which_an_empty_log_stands() {
+    use quorum_log::{DataDir, Disk, EpochFile, Epochs, FsDisk, Log, LogOptions, Snapshots};
+    let temp = tempfile::tempdir().unwrap();
+    let (base, dir) = (Zxid::new(api::Epoch(1), 7), temp.path().join("1"));
+    {
+        let disk: Arc<dyn Disk> = Arc::new(FsDisk);
+        let _claimed = DataDir::claim(disk.as_ref(), &dir, "test", PeerId(1)).unwrap();
+        let epoch = api::Epoch(1);
+        let epochs = Epochs { accepted: epoch, current: epoch, ..Epochs::default() };
+        EpochFile::load(disk.clone(), &dir).unwrap().store(epochs).unwrap();
+        let (snapshots, _) = Snapshots::open(disk.clone(), &dir.join("snapshots")).unwrap();
+        let mut writer = snapshots.begin(base).unwrap();
+        writer.chunk(b"state").unwrap();
+        writer.finish().unwrap();
+        Log::open(disk, &dir.join("log"), LogOptions::default()).unwrap().reset(base).unwrap();
+    }
+    let addresses: BTreeMap<PeerId, String> = (1..=3).map(|id| (PeerId(id), "127.0.0.1:1".into())).collect();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (_leader, nobody) = watch::channel(None);
+    let node = Node::start(1, temp.path(), listener, &addresses, Named(nobody));
+    let mut feed = node.handle.attach(Zxid::ZERO).await.unwrap();
+    let started = async {
+        loop {
+            if feed.next().await.unwrap().contains(&FeedItem::SnapshotStart { zxid: base }) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), started).await.expect("the snapshot");
+    node.stop().await;
 }

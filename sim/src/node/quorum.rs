@@ -43,7 +43,7 @@ impl QuorumShell {
     pub(super) fn new(core: Zab, view: View) -> QuorumShell {
         let tells = VecDeque::from([
             Tell::Item(FeedItem::Status(QuorumStatus::default())),
-            Tell::Committed(Zxid::ZERO),
+            Tell::Committed(core.status().committed),
         ]);
         QuorumShell {
             core,
