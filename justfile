@@ -25,6 +25,10 @@ ensemble *ARGS:
 ensemble-split *ARGS:
     TEST_SPLIT=1 cargo test -p quorate --test ensemble -- {{ARGS}}
 
+# Image, Compose files and Kubernetes manifests, as far as there are tools for it.
+deploy *ARGS:
+    cargo test -p quorate --test deploy -- --nocapture {{ARGS}}
+
 # Whole ensembles in simulated time, under faults drawn from seeds.
 sim *ARGS:
     cargo run --release -p sim -- {{ARGS}}

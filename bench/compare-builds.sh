@@ -27,7 +27,7 @@ for _ in $(seq "$rounds"); do
     for binary in "$@"; do
         "$binary" up --base-port "$base_port" --data "$dir/data" >"$dir/log" 2>&1 &
         up=$!
-        until grep -q '^ready:' "$dir/log"; do sleep 0.1; done
+        until grep -qs '^ready:' "$dir/log"; do sleep 0.1; done
         export QUORATE_ENDPOINTS="127.0.0.1:$base_port,127.0.0.1:$((base_port + 20)),127.0.0.1:$((base_port + 40))"
         before=$(ticks)
         said=$("$binary" bench write --in-flight 1024 --size 100 --seconds 10 -o json | tr '\n' ' ')
@@ -35,7 +35,8 @@ for _ in $(seq "$rounds"); do
         kill -INT "$up"
         wait "$up" || true
         up=
-        rm -rf "$dir/data"
+        # The log too: the next run would be taken for ready by this one.
+        rm -rf "$dir/data" "$dir/log"
         # A tenth of the writes warms up and is not counted.
         awk -v who="$binary" -v ops="$(number ops "$said")" -v p50="$(number p50_us "$said")" -v ticks=$((after - before)) \
             'BEGIN { printf "%s: %d writes/s, p50 %d us, %.2f us of server CPU per write\n", who, ops / 10, p50, ticks * 1e4 / (ops * 1.1) }'

@@ -2,7 +2,7 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
-use crate::{Epoch, PeerId, Zxid};
+use crate::{Epoch, PeerId, Trace, Zxid};
 
 /// Stands where a channel would: chosen by whoever asks, handed back with the answer.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -29,13 +29,16 @@ pub struct Entry {
     pub origin: Option<Origin>,
     /// Opaque to quorum-svc. Empty for a marker.
     pub payload: Bytes,
+    /// The span that it is part of. Rides along in memory and between processes; it is no part of the log on disk, and what
+    /// is read from there has none.
+    pub trace: Trace,
 }
 
 impl Entry {
     /// The marker that opens an epoch.
     #[must_use]
     pub fn marker(epoch: Epoch, time_ms: i64) -> Entry {
-        Entry { zxid: Zxid::marker(epoch), time_ms, origin: None, payload: Bytes::new() }
+        Entry { zxid: Zxid::marker(epoch), time_ms, origin: None, payload: Bytes::new(), trace: None }
     }
 
     /// Whether this is the entry that opens an epoch.

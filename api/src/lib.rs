@@ -17,6 +17,7 @@ pub mod ports;
 pub mod record;
 mod session;
 mod time;
+mod trace;
 pub mod vote;
 mod zxid;
 
@@ -30,4 +31,5 @@ pub use op::{
 pub use path::{Path, PathError};
 pub use session::{Command, CommandBody, SessionId, SessionToken, WriteNumber};
 pub use time::{Now, Time};
+pub use trace::{BadTraceparent, Trace, TraceContext};
 pub use zxid::{Epoch, PeerId, Zxid};

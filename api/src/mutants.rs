@@ -67,6 +67,8 @@ mutants! {
     BarrierWithoutRound,
     /// A barrier is answered before the store has come that far.
     BarrierBeforeApplied,
+    /// When the counter of an epoch is used up, the next zxid runs over into the epoch (ZOOKEEPER-1277).
+    CounterRunsOver,
     /// After an election a server sends writes again that stand in its log already.
     ResentTwice,
     /// A write that a leader may have seen is refused when there is no leader for long.

@@ -129,8 +129,12 @@ pub enum MultiOutcome {
 /// How fresh the answer to a read has to be.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum ReadLevel {
+    /// As far as the node that is asked has come, however long it has been without a leader: what there is to see while a quorum
+    /// is lost, not what to decide by. The answer says whether the node has a leader. Behind it no session stands; on one it is
+    /// [`ReadLevel::Local`].
+    Stale,
     /// As far as the node that is asked has come; a session never sees less than it saw before, and always its own
-    /// earlier writes (ZooKeeper's reads). Needs no leader.
+    /// earlier writes (ZooKeeper's reads). Needs no leader, but a node that has had none for long sends its clients away.
     #[default]
     Local,
     /// The node has applied this entry.

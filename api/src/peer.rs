@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Entry, Epoch, History, Ticket, Zxid, ports::Refusal};
+use crate::{Entry, Epoch, History, Ticket, Trace, Zxid, ports::Refusal};
 
 /// A write on its way to the leader.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -11,6 +11,8 @@ pub struct Submission {
     pub ticket: Ticket,
     /// Opaque.
     pub payload: Bytes,
+    /// The span that it is part of.
+    pub trace: Trace,
 }
 
 /// What a learner says to a leader. Names as in ZooKeeper's `Leader.java`.

@@ -10,7 +10,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 
-use crate::{Entry, Epoch, PeerId, Ticket, Zxid};
+use crate::{Entry, Epoch, PeerId, Ticket, Trace, Zxid};
 
 /// The neighbour is shutting down, or somebody else has taken the caller's place: stop. From a call of its own, as to save
 /// a snapshot: it did not succeed this time.
@@ -49,6 +49,8 @@ pub enum Request {
         ticket: Ticket,
         /// Opaque.
         payload: Bytes,
+        /// The span that it is part of; comes back with the entry, as far as the entry comes from memory.
+        trace: Trace,
     },
     /// Comes back as [`FeedItem::Barrier`] behind everything that was committed anywhere before this was asked.
     Barrier {

@@ -13,6 +13,7 @@ use api::{
 };
 use bytes::Bytes;
 use client_core::{Failure, Fate, Machine, Op, Outcome};
+use telemetry::trace::{Ratio, Span};
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     time::{Instant, timeout, timeout_at},
@@ -38,6 +39,7 @@ pub struct Client {
     progress: watch::Receiver<Progress>,
     op_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
+    ratio: Arc<Ratio>,
 }
 
 /// What happens to the session of a client, for those who hold locks and the like by it.
@@ -122,6 +124,7 @@ impl Client {
             progress: watched,
             op_timeout: options.op_timeout,
             write_timeout: options.write_timeout,
+            ratio: Arc::new(Ratio::new(options.trace_ratio)),
         };
         client.opened(options.connect_timeout).await?;
         Ok(client)
@@ -343,6 +346,7 @@ impl Client {
 
     async fn enqueue<T>(&self, op: Op, limit: Option<Duration>, convert: Convert<T>) -> Pending<T> {
         let deadline = limit.map(|limit| Instant::now() + limit);
+        let (span, trace) = Span::of_client(span_name(&op), &self.ratio);
         let bytes = client_core::weight(&op);
         let space = match (self.room.try_take(bytes), deadline) {
             (Some(space), _) => space,
@@ -353,7 +357,7 @@ impl Client {
             },
         };
         let (end, ended) = oneshot::channel();
-        match self.commands.send(Command::Request { op, deadline, space, end }) {
+        match self.commands.send(Command::Request { op, deadline, trace, space, end, span }) {
             Ok(()) => Pending { state: State::Waiting(ended), convert },
             Err(_) => Pending::failed(Failure::Closed { fate: Fate::Never }, convert),
         }
@@ -409,6 +413,20 @@ impl<T> Future for Pending<T> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.get_mut().poll_end(cx).map(|(_, result)| result)
+    }
+}
+
+fn span_name(op: &Op) -> &'static str {
+    match op {
+        Op::Write(Write::Create(_)) => "client.create",
+        Op::Write(Write::Set { .. }) => "client.set",
+        Op::Write(Write::Delete { .. }) => "client.delete",
+        Op::Write(Write::Multi(_)) => "client.multi",
+        Op::Read(Read::Get { .. }, _) => "client.get",
+        Op::Read(Read::Exists { .. }, _) => "client.exists",
+        Op::Read(Read::Children { .. }, _) => "client.children",
+        Op::Sync => "client.sync",
+        Op::Ping | Op::Close => "client.session",
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::{future, pin::Pin, sync::Arc, time::Duration};
 
-use api::{OpError, SessionId, Time};
+use api::{OpError, SessionId, Time, Trace};
 use client_core::{Connection, Event, Input, Machine, Op, Outcome, Output};
 use proto::{client as wire, v1};
+use telemetry::trace::Span;
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     time::{Instant, Sleep},
@@ -20,8 +21,18 @@ use crate::{
 /// What a [`Client`](crate::Client) asks of its task. Bounded by the room that each request takes before.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Request { op: Op, deadline: Option<Instant>, space: Space, end: oneshot::Sender<End> },
-    Close { end: oneshot::Sender<End> },
+    Request {
+        op: Op,
+        deadline: Option<Instant>,
+        trace: Trace,
+        space: Space,
+        end: oneshot::Sender<End>,
+        /// Ends with the request.
+        span: Option<Span>,
+    },
+    Close {
+        end: oneshot::Sender<End>,
+    },
 }
 
 /// Where the session stands, for those who wait for it.
@@ -133,13 +144,13 @@ impl Driver {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Request { op, deadline, space, end } => {
-                let ticket = self.waiters.add(end, Some(space));
+            Command::Request { op, deadline, trace, space, end, span } => {
+                let ticket = self.waiters.add(end, Some(space), span);
                 let since_origin = |t: Instant| Time::default() + t.duration_since(self.origin);
-                self.give(Input::Request { ticket, op, deadline: deadline.map(since_origin) });
+                self.give(Input::Request { ticket, op, deadline: deadline.map(since_origin), trace });
             }
             Command::Close { end } => {
-                let ticket = self.waiters.add(end, None);
+                let ticket = self.waiters.add(end, None, None);
                 self.give(Input::Close { ticket: Some(ticket) });
             }
         }
@@ -286,7 +297,7 @@ fn session_request(batch: client_core::Batch) -> v1::SessionRequest {
             Op::Ping => wire::Op::Ping,
             Op::Close => wire::Op::Close,
         };
-        wire::Request { xid: r.xid, op }.into()
+        wire::Request { xid: r.xid, op, trace: r.trace }.into()
     };
     v1::SessionRequest {
         open: None,

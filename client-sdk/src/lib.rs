@@ -25,6 +25,7 @@ mod driver;
 mod error;
 mod node;
 mod options;
+mod stale;
 mod transport;
 mod waiters;
 
@@ -41,3 +42,4 @@ pub use error::{ClientError, Tried};
 pub use node::node_status;
 pub use options::Options;
 pub use proto::client::{NodeMember, NodeStatus};
+pub use stale::{Found, read_stale};

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 /// How a [`Client`](crate::Client) behaves. The defaults suit most programs.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Options {
     /// After so much silence the ensemble closes the session and removes its ephemerals; the server may clamp it.
     /// Default 10 s.
@@ -22,6 +22,10 @@ pub struct Options {
     pub bytes_max: usize,
     /// Whether to open a fresh session for later requests when one is lost. Default yes.
     pub reopen: bool,
+    /// Which part of the requests begin a trace of their own, from 0, the default, to 1. Those that are made within a span of the
+    /// application belong to its trace, sampled or not, whatever this says. Spans go to the tracer provider that the
+    /// application has installed with the crate `opentelemetry`; without one there are none.
+    pub trace_ratio: f64,
     /// How long [`Client::close`](crate::Client::close) waits for what is unanswered and for the end of the session.
     /// Default 5 s.
     pub close_timeout: Duration,
@@ -39,6 +43,7 @@ impl Default for Options {
             requests_max: core.requests_max,
             bytes_max: core.bytes_max,
             reopen: core.reopen,
+            trace_ratio: 0.0,
             close_timeout: core.close_timeout,
         }
     }

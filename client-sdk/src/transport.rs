@@ -92,7 +92,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 const OUTGOING_MAX: usize = 2;
 
 /// Largest message in either direction: a node lists the children of a large znode in one.
-const MESSAGE_MAX: usize = 64 << 20;
+pub(crate) const MESSAGE_MAX: usize = 64 << 20;
 
 /// More than the product of any sensible bandwidth and delay, so that flow control never idles the link.
 const STREAM_WINDOW: u32 = 4 << 20;

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use api::{Ticket, Zxid};
 use client_core::{Failure, Outcome};
+use telemetry::trace::Span;
 use tokio::sync::{Semaphore, oneshot};
 
 /// How a request ended.
@@ -28,6 +29,7 @@ pub(crate) struct Waiters {
 struct Waiter {
     end: oneshot::Sender<End>,
     space: Option<Space>,
+    span: Option<Span>,
 }
 
 impl Waiters {
@@ -35,8 +37,13 @@ impl Waiters {
         Waiters { first: 0, slots: VecDeque::new(), room, freed: (0, 0) }
     }
 
-    pub(crate) fn add(&mut self, end: oneshot::Sender<End>, space: Option<Space>) -> Ticket {
-        self.slots.push_back(Some(Waiter { end, space }));
+    pub(crate) fn add(
+        &mut self,
+        end: oneshot::Sender<End>,
+        space: Option<Space>,
+        span: Option<Span>,
+    ) -> Ticket {
+        self.slots.push_back(Some(Waiter { end, space, span }));
         Ticket(self.first + self.slots.len() as u64 - 1)
     }
 
@@ -46,6 +53,9 @@ impl Waiters {
         if let Some(space) = waiter.space {
             self.freed.0 += 1;
             self.freed.1 += space.bytes as usize;
+        }
+        if let Some(span) = waiter.span {
+            close(span, &end);
         }
         // Nobody listens any more if the caller dropped its `Pending`.
         let _ = waiter.end.send(end);
@@ -62,6 +72,21 @@ impl Waiters {
             self.room.requests.add_permits(requests);
             self.room.bytes.add_permits(bytes);
         }
+    }
+}
+
+/// Says in its span how a request ended.
+fn close(mut span: Span, end: &End) {
+    if let Some(zxid) = end.zxid {
+        span.set("quorate.zxid", zxid.to_string());
+    }
+    if let Err(failure) = &end.result {
+        let kind = match failure {
+            Failure::Refused(error) => format!("{:?}", error.code()),
+            _ => "NoAnswer".to_owned(),
+        };
+        span.set("error.type", kind);
+        span.fail(failure.to_string());
     }
 }
 
@@ -124,7 +149,7 @@ mod tests {
             // The second one is clamped to all there is, so it waits for the first.
             let Some(space) = room.try_take(bytes) else { continue };
             let (end, ended) = oneshot::channel();
-            tickets.push(waiters.add(end, Some(space)));
+            tickets.push(waiters.add(end, Some(space), None));
             ends.push(ended);
         }
         assert_eq!(tickets, [Ticket(0), Ticket(1)]);

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use api::ports::PortClosed;
 use api::{PeerId, Time};
-use election_core::{Election, Input, Output};
-use telemetry::metrics;
-use tokio::sync::{mpsc, oneshot};
+use election_core::{Election, Input, Notification, Output};
+use telemetry::{
+    metrics,
+    trace::{Scope, Span, lines},
+};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::dialer::Dialer;
@@ -23,6 +26,8 @@ pub struct Driver {
     events: mpsc::Receiver<LinkEvent>,
     /// The newest link to each peer.
     links: BTreeMap<PeerId, (LinkNumber, Slot)>,
+    /// To whom there are links, for whoever asks how this election is.
+    peers: watch::Sender<BTreeSet<PeerId>>,
     /// Peers that opened a stream while they had one; each is mentioned once.
     twins: BTreeSet<PeerId>,
     asked: Option<Asked>,
@@ -34,6 +39,7 @@ pub struct Driver {
 #[derive(Debug)]
 struct Asked {
     since: Instant,
+    span: Option<Span>,
     elected: oneshot::Sender<Result<PeerId, PortClosed>>,
 }
 
@@ -52,10 +58,15 @@ impl Driver {
             commands,
             events,
             links: BTreeMap::new(),
+            peers: watch::Sender::default(),
             twins: BTreeSet::new(),
             asked: None,
             origin: Instant::now(),
         }
+    }
+
+    pub(crate) fn peers(&self) -> watch::Receiver<BTreeSet<PeerId>> {
+        self.peers.subscribe()
     }
 
     /// Takes part in elections until the service is told to stop and all its tasks have ended.
@@ -83,13 +94,18 @@ impl Driver {
         match command {
             Command::Elect { candidate, elected } => {
                 metrics::ELECTION_STARTED.add(1);
-                let asked = Asked { since: Instant::now(), elected };
+                let span = Span::root(Scope::Election, "election");
+                let asked = Asked { since: Instant::now(), span, elected };
                 if let Some(older) = self.asked.replace(asked) {
                     let _ = older.elected.send(Err(PortClosed("a newer election replaces this one".into())));
                 }
                 self.input(Input::Elect(candidate));
             }
             Command::Settled { leader, epoch } => self.input(Input::Settled { leader, epoch }),
+            Command::Withdraw => {
+                self.asked = None;
+                self.input(Input::Withdraw);
+            }
         }
     }
 
@@ -107,7 +123,7 @@ impl Driver {
                          coming and going, two servers have its id: give every server an id of its own"
                     );
                 }
-                metrics::ELECTION_LINKS.set(self.links.len() as u64);
+                self.publish_links();
                 self.input(Input::Connected(peer));
             }
             LinkEvent::Heard { peer, link, notification } if is_newest(peer, link) => {
@@ -115,7 +131,7 @@ impl Driver {
             }
             LinkEvent::Down { peer, link } if is_newest(peer, link) => {
                 self.links.remove(&peer);
-                metrics::ELECTION_LINKS.set(self.links.len() as u64);
+                self.publish_links();
                 self.input(Input::Disconnected(peer));
             }
             // Of a link that a newer one has replaced.
@@ -123,10 +139,34 @@ impl Driver {
         }
     }
 
+    fn publish_links(&self) {
+        metrics::ELECTION_LINKS.set(self.links.len() as u64);
+        self.peers.send_replace(self.links.keys().copied().collect());
+    }
+
+    /// Notes in the span of an election that this server votes for somebody else, or in a later round.
+    fn note_vote(&mut self, before: Option<Notification>) {
+        let Some(span) = self.asked.as_mut().and_then(|asked| asked.span.as_mut()) else { return };
+        let Some(now) = self.core.notification().filter(|now| Some(*now) != before) else { return };
+        let Some(vote) = now.vote else { return };
+        span.event(
+            "vote",
+            [
+                ("quorate.leader", i64::from(vote.leader.0).into()),
+                ("quorate.zxid", vote.candidate.zxid.to_string().into()),
+                ("quorate.epoch", i64::from(vote.candidate.epoch.0).into()),
+                ("quorate.election.round", (now.round.0 as i64).into()),
+            ],
+        );
+    }
+
     /// Gives the core one input and does what it wants.
     fn input(&mut self, input: Input) {
         let now = Time(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX));
+        let before = self.core.notification();
         self.core.handle(now, input);
+        self.note_vote(before);
+        let _lines = lines(self.asked.as_ref().and_then(|asked| asked.span.as_ref())).entered();
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Send { to, notification } => {
@@ -135,7 +175,11 @@ impl Driver {
                     }
                 }
                 Output::Elected { leader, round } => {
-                    let Some(asked) = self.asked.take() else { continue };
+                    let Some(mut asked) = self.asked.take() else { continue };
+                    if let Some(span) = &mut asked.span {
+                        span.set("quorate.leader", i64::from(leader.0));
+                        span.set("quorate.election.round", round.0 as i64);
+                    }
                     metrics::ELECTION_DURATION.record(asked.since.elapsed());
                     tracing::info!(%leader, %round, took = ?asked.since.elapsed(), "elected");
                     // Whoever asked may have gone.

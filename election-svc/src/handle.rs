@@ -13,6 +13,7 @@ pub struct Handle {
 pub(crate) enum Command {
     Elect { candidate: Option<Candidate>, elected: oneshot::Sender<Result<PeerId, PortClosed>> },
     Settled { leader: PeerId, epoch: Epoch },
+    Withdraw,
 }
 
 impl Handle {
@@ -20,11 +21,9 @@ impl Handle {
         Handle { commands }
     }
 
-    /// Goes on without whoever has asked so far: this server helps to choose but does not stand.
+    /// Whoever has asked so far is gone: see [`election_core::Input::Withdraw`].
     pub(crate) async fn withdraw(&self) -> Result<(), PortClosed> {
-        // Nobody waits for the answer.
-        let (elected, _) = oneshot::channel();
-        self.send(Command::Elect { candidate: None, elected }).await
+        self.send(Command::Withdraw).await
     }
 
     async fn send(&self, command: Command) -> Result<(), PortClosed> {

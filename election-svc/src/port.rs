@@ -99,7 +99,8 @@ impl QuorumLink {
         // It may have gone.
         let _ = answers.try_send(Err(why));
         if !replaced.is_cancelled() {
-            // What this server was, it is no longer: without its quorum it neither leads nor follows.
+            // Without its quorum this server neither leads nor follows. Were it counted all the same, others could elect a leader
+            // whom too few can follow, and who finds that out after `init_limit` only.
             let _ = handle.withdraw().await;
             present.send_replace(false);
         }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -52,6 +52,8 @@ pub struct ElectionService {
     pub port: ElectionPortServer<PortServer>,
     /// Whether a quorum is linked to that port.
     pub quorum: watch::Receiver<bool>,
+    /// The other members that this election is connected to.
+    pub peers: watch::Receiver<BTreeSet<PeerId>>,
     /// Makes everything else move: spawn [`Driver::run`]. It returns when `shutdown` is cancelled and every task of
     /// this service has ended.
     pub driver: Driver,
@@ -97,13 +99,14 @@ impl ElectionService {
         let (present, quorum) = watch::channel(false);
         let newest = Arc::new(Mutex::new(None));
         let port = PortServer { shared: shared.clone(), handle: handle.clone(), quorum: newest, present };
+        let driver = Driver::new(config.core, shared.clone(), dialers, received_commands, received_events);
         Ok(ElectionService {
             handle,
             port: ElectionPortServer::new(port).max_decoding_message_size(MESSAGE_MAX),
             quorum,
-            server: ElectionServer::new(Server { shared: shared.clone() })
-                .max_decoding_message_size(MESSAGE_MAX),
-            driver: Driver::new(config.core, shared, dialers, received_commands, received_events),
+            peers: driver.peers(),
+            server: ElectionServer::new(Server { shared }).max_decoding_message_size(MESSAGE_MAX),
+            driver,
         })
     }
 }

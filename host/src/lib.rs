@@ -6,6 +6,7 @@
 //! - [`http`]: probes and metrics on a port of their own, and how to ask it;
 //! - [`logging`]: log lines;
 //! - [`otlp`]: metrics for a collector;
+//! - [`traces`]: spans for the same;
 //! - [`shutdown`]: signals, and a drain that ends.
 //!
 //! Nothing here knows what a service does.
@@ -17,3 +18,4 @@ pub mod listen;
 pub mod logging;
 pub mod otlp;
 pub mod shutdown;
+pub mod traces;

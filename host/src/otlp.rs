@@ -1,9 +1,6 @@
 //! Metrics by OTLP/gRPC: the same that `/metrics` has, pushed to a collector.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::{
     collector::metrics::v1::{ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient},
@@ -166,25 +163,25 @@ fn distribution(point: &Point, began: u64, now: u64) -> Option<HistogramDataPoin
     })
 }
 
-/// Labels have underscores, as Prometheus wants them; where the conventions have dots, so does OTLP.
 fn attributes(labels: &[(&'static str, String)], all_dots: bool) -> Vec<KeyValue> {
-    let dotted: BTreeMap<&str, &str> = BTreeMap::from([
-        ("service_instance_id", "service.instance.id"),
-        ("cpu_mode", "cpu.mode"),
-        ("rpc_method", "rpc.method"),
-        ("rpc_response_status_code", "rpc.response.status_code"),
-    ]);
-    let key = |key: &str| match dotted.get(key) {
-        Some(dotted) => (*dotted).to_owned(),
-        None if all_dots => key.replace('_', "."),
-        None => key.to_owned(),
-    };
     let attribute = |(name, value): &(&'static str, String)| KeyValue {
-        key: key(name),
+        key: attribute_name(name, all_dots),
         value: Some(AnyValue { value: Some(any_value::Value::StringValue(value.clone())) }),
         ..KeyValue::default()
     };
     labels.iter().map(attribute).collect()
+}
+
+/// Labels have underscores, as Prometheus wants them; where the conventions have dots, so does OTLP.
+pub(crate) fn attribute_name(label: &str, all_dots: bool) -> String {
+    match label {
+        "service_instance_id" => "service.instance.id".to_owned(),
+        "cpu_mode" => "cpu.mode".to_owned(),
+        "rpc_method" => "rpc.method".to_owned(),
+        "rpc_response_status_code" => "rpc.response.status_code".to_owned(),
+        label if all_dots => label.replace('_', "."),
+        label => label.to_owned(),
+    }
 }
 
 fn nanos_now() -> u64 {

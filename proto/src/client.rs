@@ -8,7 +8,7 @@ mod node;
 
 use api::{
     Create, CreateMode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome,
-    SessionId, SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    SessionId, SessionToken, Stat, Trace, Write, WriteNumber, WriteOutcome, Zxid,
 };
 
 pub use error::{details, from_status, to_status};
@@ -43,6 +43,8 @@ pub struct Request {
     pub xid: u64,
     /// What is asked.
     pub op: Op,
+    /// The span of the client that it is part of, sampled or not.
+    pub trace: Trace,
 }
 
 /// What a request on a session stream led to, if not to an error.
@@ -146,8 +148,14 @@ impl TryFrom<v1::Request> for Request {
         if wire.write_number != 0 && !matches!(op, Op::Write { .. }) {
             return Err(bad("Request.write_number is set, but this is no write; number writes only"));
         }
-        Ok(Request { xid: wire.xid, op })
+        Ok(Request { xid: wire.xid, op, trace: traceparent(&wire.traceparent) })
     }
+}
+
+/// The span that a client says its request is part of. What is malformed counts as not said, as W3C wants it.
+#[must_use]
+pub fn traceparent(text: &str) -> Trace {
+    if text.is_empty() { None } else { text.parse().ok().map(Box::new) }
 }
 
 fn numbered(number: u64, write: Write) -> Result<Op, OpError> {
@@ -292,11 +300,12 @@ fn level(level: i32, min_zxid: u64) -> Result<ReadLevel, OpError> {
         (Ok(Wire::AtLeast), zxid) => Ok(ReadLevel::AtLeast(Zxid(zxid))),
         (Ok(Wire::Unspecified | Wire::Local), 0) => Ok(ReadLevel::Local),
         (Ok(Wire::Linearizable), 0) => Ok(ReadLevel::Linearizable),
+        (Ok(Wire::Stale), 0) => Ok(ReadLevel::Stale),
         (Ok(_), _) => Err(bad("min_zxid is set, but the level is another; use READ_LEVEL_AT_LEAST with it")),
-        (Err(_), _) => Err(bad(
-            "the read level is newer than this server; set READ_LEVEL_LOCAL, READ_LEVEL_AT_LEAST or \
-             READ_LEVEL_LINEARIZABLE",
-        )),
+        (Err(_), _) => {
+            Err(bad("the read level is newer than this server; set READ_LEVEL_LOCAL, READ_LEVEL_AT_LEAST, \
+             READ_LEVEL_LINEARIZABLE or READ_LEVEL_STALE"))
+        }
     }
 }
 
@@ -325,7 +334,8 @@ impl From<Request> for v1::Request {
             Op::Ping => (0, Wire::Ping(v1::Ping {})),
             Op::Close => (0, Wire::Close(v1::CloseSession {})),
         };
-        v1::Request { xid: r.xid, write_number, op: Some(op) }
+        let traceparent = r.trace.map(|context| context.to_string()).unwrap_or_default();
+        v1::Request { xid: r.xid, write_number, op: Some(op), traceparent }
     }
 }
 
@@ -353,6 +363,7 @@ impl From<(Read, ReadLevel)> for v1::request::Op {
             ReadLevel::Local | ReadLevel::AtLeast(Zxid::ZERO) => (v1::ReadLevel::Unspecified, 0),
             ReadLevel::AtLeast(zxid) => (v1::ReadLevel::AtLeast, zxid.0),
             ReadLevel::Linearizable => (v1::ReadLevel::Linearizable, 0),
+            ReadLevel::Stale => (v1::ReadLevel::Stale, 0),
         };
         let (path, level) = (text(read.path()), level.into());
         match read {
@@ -441,12 +452,14 @@ impl From<ReadOutcome> for v1::response::Result {
     fn from(outcome: ReadOutcome) -> v1::response::Result {
         use v1::response::Result as Wire;
         match outcome {
-            ReadOutcome::Data { data, stat } => Wire::Get(v1::GetResponse { data, stat: Some(stat.into()) }),
+            ReadOutcome::Data { data, stat } => {
+                Wire::Get(v1::GetResponse { data, stat: Some(stat.into()), as_of: None })
+            }
             ReadOutcome::Exists { stat } => {
-                Wire::Exists(v1::ExistsResponse { stat: stat.map(v1::Stat::from) })
+                Wire::Exists(v1::ExistsResponse { stat: stat.map(v1::Stat::from), as_of: None })
             }
             ReadOutcome::Children { names, stat } => {
-                Wire::Children(v1::ChildrenResponse { names, stat: Some(stat.into()) })
+                Wire::Children(v1::ChildrenResponse { names, stat: Some(stat.into()), as_of: None })
             }
         }
     }

@@ -2,12 +2,13 @@
 
 use api::{
     Epoch, PeerId, Ticket, Zxid,
+    peer::Submission,
     ports::{Candidate, FeedItem, QuorumStatus, Request, Role},
 };
 
 use crate::{
     Malformed, PEER_PROTOCOL, internal, peer,
-    quorum::{empty, entry, entry_to_wire, refused, refused_to_wire},
+    quorum::{empty, entry, entry_to_wire, refused, refused_to_wire, submission, submission_to_wire},
 };
 
 /// What is wrong with a service that introduces itself so: it has to be of the same node as this one. The text names
@@ -92,7 +93,9 @@ impl TryFrom<internal::ElectionCall> for ElectionCall {
 pub fn request_to_wire(request: Request) -> internal::Request {
     use internal::request::Kind;
     let kind = match request {
-        Request::Submit { ticket, payload } => Kind::Submit(peer::Submission { ticket: ticket.0, payload }),
+        Request::Submit { ticket, payload, trace } => {
+            Kind::Submit(submission_to_wire(Submission { ticket, payload, trace }))
+        }
         Request::Barrier { ticket } => Kind::Barrier(ticket.0),
         Request::Report(report) => Kind::Report(report),
     };
@@ -106,7 +109,10 @@ pub fn request_to_wire(request: Request) -> internal::Request {
 pub fn request(request: internal::Request) -> Result<Request, Malformed> {
     use internal::request::Kind;
     Ok(match request.kind.ok_or_else(|| empty("Request"))? {
-        Kind::Submit(m) => Request::Submit { ticket: Ticket(m.ticket), payload: m.payload },
+        Kind::Submit(m) => {
+            let Submission { ticket, payload, trace } = submission(m);
+            Request::Submit { ticket, payload, trace }
+        }
         Kind::Barrier(ticket) => Request::Barrier { ticket: Ticket(ticket) },
         Kind::Report(report) => Request::Report(report),
     })
@@ -220,7 +226,7 @@ mod tests {
             assert_eq!(ElectionCall::try_from(internal::ElectionCall::from(call.clone())), Ok(call));
         }
         for asked in [
-            Request::Submit { ticket: Ticket(1), payload: Bytes::from_static(b"x") },
+            Request::Submit { ticket: Ticket(1), payload: Bytes::from_static(b"x"), trace: None },
             Request::Barrier { ticket: Ticket(2) },
             Request::Report(Bytes::from_static(b"r")),
         ] {
@@ -231,6 +237,7 @@ mod tests {
             time_ms: 6,
             origin: Some(Origin { peer: PeerId(3), ticket: Ticket(9) }),
             payload: Bytes::from_static(b"abc"),
+            trace: api::TraceContext::new([1; 16], [2; 8], true).map(Box::new),
         };
         let status = |role| QuorumStatus {
             role,

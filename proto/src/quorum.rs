@@ -1,7 +1,7 @@
 //! ZAB's messages: `api::peer` <-> `quorate.peer.v1`.
 
 use api::{
-    Entry, Epoch, EpochSpan, History, Origin, PeerId, Ticket, Zxid,
+    Entry, Epoch, EpochSpan, History, Origin, PeerId, Ticket, Trace, TraceContext, Zxid,
     peer::{Submission, ToLeader, ToLearner},
     ports::Refusal,
 };
@@ -102,10 +102,7 @@ impl From<LearnerFrame> for peer::LearnerMessage {
                 }
                 ToLeader::Ack(zxid) => Kind::Ack(peer::Ack { zxid: zxid.0 }),
                 ToLeader::Forward(submissions) => Kind::Forward(peer::Forward {
-                    submissions: submissions
-                        .into_iter()
-                        .map(|s| peer::Submission { ticket: s.ticket.0, payload: s.payload })
-                        .collect(),
+                    submissions: submissions.into_iter().map(submission_to_wire).collect(),
                 }),
                 ToLeader::Pong { round } => Kind::Pong(peer::Pong { round }),
                 ToLeader::Barrier { ticket } => Kind::Barrier(peer::BarrierRequest { ticket: ticket.0 }),
@@ -132,12 +129,7 @@ impl TryFrom<peer::LearnerMessage> for LearnerFrame {
                 last_time_ms: m.last_time_ms,
             },
             Kind::Ack(m) => ToLeader::Ack(Zxid(m.zxid)),
-            Kind::Forward(m) => ToLeader::Forward(
-                m.submissions
-                    .into_iter()
-                    .map(|s| Submission { ticket: Ticket(s.ticket), payload: s.payload })
-                    .collect(),
-            ),
+            Kind::Forward(m) => ToLeader::Forward(m.submissions.into_iter().map(submission).collect()),
             Kind::Pong(m) => ToLeader::Pong { round: m.round },
             Kind::Barrier(m) => ToLeader::Barrier { ticket: Ticket(m.ticket) },
             Kind::Report(report) => ToLeader::Report(report),
@@ -214,13 +206,38 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
 
 pub(crate) fn entry_to_wire(entry: Entry) -> peer::Entry {
     let (origin, ticket) = entry.origin.map_or((0, 0), |o| (o.peer.0, o.ticket.0));
-    peer::Entry { zxid: entry.zxid.0, time_ms: entry.time_ms, origin, ticket, payload: entry.payload }
+    let trace = trace_to_wire(&entry.trace);
+    peer::Entry { zxid: entry.zxid.0, time_ms: entry.time_ms, origin, ticket, payload: entry.payload, trace }
 }
 
 pub(crate) fn entry(entry: peer::Entry) -> Entry {
     let origin =
         (entry.origin != 0).then_some(Origin { peer: PeerId(entry.origin), ticket: Ticket(entry.ticket) });
-    Entry { zxid: Zxid(entry.zxid), time_ms: entry.time_ms, origin, payload: entry.payload }
+    let trace = trace(entry.trace);
+    Entry { zxid: Zxid(entry.zxid), time_ms: entry.time_ms, origin, payload: entry.payload, trace }
+}
+
+pub(crate) fn submission_to_wire(s: Submission) -> peer::Submission {
+    peer::Submission { ticket: s.ticket.0, trace: trace_to_wire(&s.trace), payload: s.payload }
+}
+
+pub(crate) fn submission(s: peer::Submission) -> Submission {
+    Submission { ticket: Ticket(s.ticket), payload: s.payload, trace: trace(s.trace) }
+}
+
+/// Only sampled contexts travel.
+fn trace_to_wire(trace: &Trace) -> Option<peer::Trace> {
+    let context = trace.as_ref().filter(|context| context.sampled())?;
+    let id = u128::from_be_bytes(context.trace_id());
+    let span = u64::from_be_bytes(context.span_id());
+    Some(peer::Trace { trace_high: (id >> 64) as u64, trace_low: id as u64, span })
+}
+
+/// Ids that stand for none mean that there is no trace.
+fn trace(trace: Option<peer::Trace>) -> Trace {
+    let peer::Trace { trace_high, trace_low, span } = trace?;
+    let id = u128::from(trace_high) << 64 | u128::from(trace_low);
+    TraceContext::new(id.to_be_bytes(), span.to_be_bytes(), true).map(Box::new)
 }
 
 pub(crate) fn refused_to_wire(ticket: Ticket, why: Refusal) -> peer::Refused {
@@ -263,6 +280,10 @@ pub(crate) fn empty(what: &str) -> Malformed {
 mod tests {
     use super::*;
 
+    fn traced() -> Trace {
+        TraceContext::new([7; 16], [9; 8], true).map(Box::new)
+    }
+
     #[test]
     fn every_message_survives_the_wire() {
         let mut history = History::default();
@@ -274,6 +295,7 @@ mod tests {
                 time_ms: 6,
                 origin: Some(Origin { peer: PeerId(3), ticket: Ticket(9) }),
                 payload: Bytes::from_static(b"abc"),
+                trace: traced(),
             },
         ];
         for message in [
@@ -287,7 +309,11 @@ mod tests {
                 last_time_ms: 9,
             },
             ToLeader::Ack(Zxid(7)),
-            ToLeader::Forward(vec![Submission { ticket: Ticket(1), payload: Bytes::from_static(b"x") }]),
+            ToLeader::Forward(vec![Submission {
+                ticket: Ticket(1),
+                payload: Bytes::from_static(b"x"),
+                trace: traced(),
+            }]),
             ToLeader::Pong { round: 8 },
             ToLeader::Barrier { ticket: Ticket(2) },
             ToLeader::Report(Bytes::from_static(b"r")),

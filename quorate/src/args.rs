@@ -31,7 +31,8 @@ Environment:
   QUORATE_ENDPOINTS     nodes to talk to, as in --endpoints
   QUORATE_LOG           which log lines to print: warn, info, info,quorum_svc=debug ...
   QUORATE_LOG_FORMAT    text or json
-  OTEL_EXPORTER_OTLP_ENDPOINT  collector for metrics, unless telemetry.otlp_endpoint is set
+  OTEL_EXPORTER_OTLP_ENDPOINT  collector for metrics and spans of a node, unless
+                        telemetry.otlp_endpoint is set
   QUORATE_*             settings of a node; `quorate config show --explain` lists them";
 
 #[derive(Subcommand, Debug)]
@@ -44,14 +45,14 @@ pub(crate) enum Command {
     /// data of node N. Started again on the same DIR, the ensemble goes on with its data.
     ///
     /// Node N listens on 127.0.0.1, on port N*10000 + 2188 (clients), 2888 (quorum), 3888 (election) and 9464 (HTTP: probes
-    /// and metrics); with --split its services find each other on N*10000 + 2889 and 3889. Then pid and log are one file for
-    /// each service: pid.store ...
+    /// and metrics). With --split its services find each other on N*10000 + 2889 and 3889, the probes and metrics of quorum and
+    /// election are on N*10000 + 9465 and 9466, and pid and log are one file for each service: pid.store ...
     #[command(after_help = "\
 Examples:
   quorate up                                      three nodes, data removed at the end
   quorate up --nodes 5 --data ./ensemble          five nodes, data kept
   quorate up --split                              each service a process of its own: three times three
-  quorate up --base-port 7000                     on ports 7000-7003, 7020-7023, 7040-7043")]
+  quorate up --base-port 7000                     on ports from 7000, 7020 and 7040")]
     Up(Up),
 
     /// Run one node.
@@ -85,7 +86,8 @@ A configuration for the first of three nodes:
     /// SIGTERM waits up to 3 s for the quorum of this node, which needs its election to hand leadership over.
     ///
     /// Listens for the elections of other nodes (`listen.election_port`), and for the quorum of this node on the loopback
-    /// interface (`listen.internal_host`, `listen.internal_election_port`).
+    /// interface (`listen.internal_host`, `listen.internal_election_port`). Probes and metrics are on
+    /// `listen.election_http_port` (9466).
     #[command(after_help = "\
 Examples:
   quorate election --config /etc/quorate/quorate.toml")]
@@ -98,7 +100,7 @@ Examples:
     ///
     /// Listens for the quorums of other nodes (`listen.quorum_port`), and for the store of this node on the loopback
     /// interface (`listen.internal_host`, `listen.internal_quorum_port`): whoever reaches that port is taken for the store. Finds
-    /// its election at `services.election`.
+    /// its election at `services.election`. Probes and metrics are on `listen.quorum_http_port` (9465).
     #[command(after_help = "\
 Examples:
   quorate quorum --config /etc/quorate/quorate.toml
@@ -109,7 +111,8 @@ Examples:
     ///
     /// Like `quorate serve`, but only the store; see `quorate election --help`. Keeps its checkpoint in `store/` of the data
     /// directory. Finds its quorum at `services.quorum`; while that is away the store is not ready, answers reads with what
-    /// it has, marked as without a leader, and keeps writes for `timing.park_limit`.
+    /// it has, marked as without a leader, and keeps writes for `timing.park_limit`. Probes and metrics are on
+    /// `listen.http_port` (9464).
     #[command(after_help = "\
 Examples:
   quorate store --config /etc/quorate/quorate.toml
@@ -137,11 +140,12 @@ Examples:
   quorate get /app/config
   quorate get /app/config --level linearizable      with everything that anybody has been told is written
   quorate get /app/config --at-least 0x100000007    not older than this zxid, as in `quorate stat`
+  quorate get /app/config --level stale             what a node has, also without a quorum
   quorate get /app/blob > picture.png
   quorate get /app/config -o json | jq .stat.version
 
 With -o json: {path, value, stat}, where `value` is a text; a value that is not UTF-8 is given in Base64 as
-`value_base64` instead.")]
+`value_base64` instead. With --level stale also {as_of: {zxid, leaderless}}.")]
     Get(Get),
 
     /// Replace the value of a znode.
@@ -242,10 +246,13 @@ digest are texts in hexadecimal with 0x. What is not known is null.")]
     ///
     /// For health checks of containers: needs no other tool and no client connection. Exits with 0 if the node serves
     /// clients (with --live: if its process works; with --startup: if recovery is over), and with 1 otherwise, also if
-    /// nobody answers.
+    /// nobody answers. A quorum in a process of its own is ready if it is synchronised with a leader and linked to its
+    /// election, and its disk keeps up; an election, if it reaches enough members to elect a leader and has its quorum.
     #[command(after_help = "\
 Examples:
   quorate health
+  quorate health --service quorum
+  quorate health --service election --config /etc/quorate/quorate.toml -v
   quorate health --live --endpoint 127.0.0.1:19464
   quorate health -v                   each check with its reason")]
     Health(Health),
@@ -257,6 +264,7 @@ Examples:
 Examples:
   quorate loglevel
   quorate loglevel info,quorum_svc=debug --endpoint 127.0.0.1:19464
+  quorate loglevel debug --service election
   quorate loglevel info")]
     Loglevel(Loglevel),
 
@@ -287,6 +295,14 @@ pub(crate) struct Connection {
     /// Give up after so long without an answer.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10s")]
     pub(crate) timeout: Duration,
+
+    /// Record what becomes of the requests, and push the spans to this OpenTelemetry collector (OTLP over gRPC).
+    #[arg(long, value_name = "URL", help_heading = "Tracing")]
+    pub(crate) trace_to: Option<String>,
+
+    /// Which part of the requests to trace, from 0 to 1.
+    #[arg(long, value_name = "RATIO", value_parser = ratio, default_value = "1", requires = "trace_to", help_heading = "Tracing")]
+    pub(crate) trace_ratio: f64,
 }
 
 /// How fresh the answer has to be.
@@ -305,6 +321,9 @@ pub(crate) struct Freshness {
 pub(crate) enum Level {
     /// What the node that is asked has; may be older than what others have. Needs no leader.
     Local,
+    /// What the first node that answers has, even if it has lost its quorum; a note says so then. Opens no session. To look
+    /// at, not to decide by.
+    Stale,
     /// Everything that anybody was told is written before this was asked. Needs a leader with its quorum.
     Linearizable,
 }
@@ -315,6 +334,7 @@ impl Freshness {
         match (self.at_least, self.level) {
             (Some(zxid), _) => ReadLevel::AtLeast(zxid),
             (None, Level::Local) => ReadLevel::Local,
+            (None, Level::Stale) => ReadLevel::Stale,
             (None, Level::Linearizable) => ReadLevel::Linearizable,
         }
     }
@@ -377,7 +397,7 @@ pub(crate) struct Settings {
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
-    /// Which member this node is; overrides `id`.
+    /// Which member this node is, or `hostname` for the one whose host is this machine; overrides `id`.
     #[arg(long, value_name = "N")]
     pub(crate) id: Option<String>,
 
@@ -599,12 +619,33 @@ pub(crate) struct Loglevel {
     pub(crate) http: Http,
 }
 
+/// What a process of a node runs.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
+pub(crate) enum Process {
+    /// All three services.
+    Node,
+    /// The store.
+    Store,
+    /// The quorum.
+    Quorum,
+    /// The election.
+    Election,
+}
+
 /// One process, by its HTTP port.
 #[derive(Args, Debug)]
 pub(crate) struct Http {
-    /// The HTTP port of a node, host:port. Without it, port QUORATE_LISTEN_HTTP_PORT or 9464 of this machine.
-    #[arg(long, value_name = "HOST:PORT", value_parser = endpoint)]
+    /// The HTTP port of a process, host:port. Without it, that of --service on this machine.
+    #[arg(long, value_name = "HOST:PORT", value_parser = endpoint, conflicts_with_all = ["service", "config"])]
     pub(crate) endpoint: Option<String>,
+    /// Which process of the node, if each service is one. Its port is what QUORATE_LISTEN_HTTP_PORT,
+    /// QUORATE_LISTEN_QUORUM_HTTP_PORT and QUORATE_LISTEN_ELECTION_HTTP_PORT say, else 9464 (node, store), 9465 (quorum), 9466
+    /// (election).
+    #[arg(long, value_enum, default_value = "node", hide_default_value = true)]
+    pub(crate) service: Process,
+    /// Take the port from the configuration of the node that runs on this machine.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// How long to wait for the answer.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "2s")]
     pub(crate) timeout: Duration,
@@ -677,6 +718,11 @@ fn endpoint(text: &str) -> Result<String, String> {
     }
 }
 
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or_else(|| "expected a number from 0 to 1, as in 0.01".to_owned())
+}
+
 fn key_and_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, as in timing.tick=100ms")?;
     Ok((key.trim().to_owned(), value.trim().to_owned()))
@@ -720,6 +766,9 @@ mod tests {
         assert!(refused(&["quorate", "set", "/a", "x", "--version", "-1"]).contains("-1"));
         assert!(refused(&["quorate", "set", "/a", "x", "--file", "f"]).contains("cannot be used with"));
         assert!(refused(&["quorate", "up", "--nodes", "10"]).contains("1..=9"));
+        assert!(
+            refused(&["quorate", "get", "/a", "--trace-to", "x", "--trace-ratio", "2"]).contains("0 to 1")
+        );
         assert!(refused(&["quorate", "serve", "--set", "x"]).contains("expected KEY=VALUE"));
         assert!(refused(&["quorate", "bench", "write", "--size", "1Q"]).contains("expected a size"));
         assert!(refused(&["quorate", "get", "/a", "--at-least", "7"]).contains("expected a zxid"));

@@ -1,12 +1,17 @@
 //! `quorate health` and `quorate loglevel`: what the HTTP port of a node answers.
 
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::Path,
+};
+
 use host::{
     config::{self, OptionalPort, Setting as _},
     http,
 };
 
 use crate::{
-    args::{Health, Http, Loglevel},
+    args::{Health, Http, Loglevel, Process},
     exit::Failure,
     output,
 };
@@ -41,27 +46,67 @@ pub(crate) async fn loglevel(args: &Loglevel) -> Result<(), Failure> {
 }
 
 async fn ask(http: &Http, method: &str, path: &str, body: &str) -> Result<(u16, String), Failure> {
-    let endpoint = match &http.endpoint {
-        Some(endpoint) => endpoint.clone(),
-        None => own_endpoint()?,
+    let endpoint = match (&http.endpoint, &http.config) {
+        (Some(endpoint), _) => endpoint.clone(),
+        (None, Some(file)) => configured_endpoint(file, http.service)?,
+        (None, None) => own_endpoint(http.service)?,
     };
     let answer = http::ask(&endpoint, method, path, body, http.timeout).await;
     answer.map_err(|e| Failure::refused(e.to_string()))
 }
 
-/// In a container the node is configured by the same environment.
-fn own_endpoint() -> Result<String, Failure> {
-    let variable = config::variable("listen.http_port");
-    let port = match std::env::var(&variable) {
-        Err(_) => config::HTTP_PORT,
-        Ok(text) => match OptionalPort::parse(&text) {
-            Some(OptionalPort(Some(port @ 1..))) => port,
-            _ => {
-                return Err(Failure::usage(format!(
-                    "{variable} is {text:?}, which names no port; say where the node is with --endpoint HOST:PORT"
-                )));
-            }
-        },
+/// Where a node with this configuration has it, on this machine.
+fn configured_endpoint(file: &Path, service: Process) -> Result<String, Failure> {
+    let listen = config::load(Some(file), config::process_env(), &[])?.node.listen;
+    let (key, address) = match service {
+        Process::Node | Process::Store => (config::HTTP_KEY, listen.http),
+        Process::Quorum => (config::QUORUM_HTTP_KEY, listen.quorum_http),
+        Process::Election => (config::ELECTION_HTTP_KEY, listen.election_http),
     };
-    Ok(format!("127.0.0.1:{port}"))
+    match address {
+        Some(address) if address.port() != 0 => {
+            let ip = match address.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+                IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+                ip => ip,
+            };
+            Ok(SocketAddr::new(ip, address.port()).to_string())
+        }
+        _ => Err(Failure::usage(format!(
+            "`{key}` in {} names no port; say where the node is with --endpoint HOST:PORT",
+            file.display()
+        ))),
+    }
+}
+
+/// In a container the node is configured by the same environment.
+fn own_endpoint(service: Process) -> Result<String, Failure> {
+    let http = from_environment(config::HTTP_KEY, OptionalPort(Some(config::HTTP_PORT)))?;
+    let (key, port) = match service {
+        Process::Node | Process::Store => (config::HTTP_KEY, http),
+        Process::Quorum => {
+            (config::QUORUM_HTTP_KEY, from_environment(config::QUORUM_HTTP_KEY, http.quorum())?)
+        }
+        Process::Election => {
+            (config::ELECTION_HTTP_KEY, from_environment(config::ELECTION_HTTP_KEY, http.election())?)
+        }
+    };
+    match port {
+        OptionalPort(Some(port @ 1..)) => Ok(format!("127.0.0.1:{port}")),
+        off_or_any => Err(names_no_port(key, &off_or_any.to_toml())),
+    }
+}
+
+fn from_environment(key: &str, default: OptionalPort) -> Result<OptionalPort, Failure> {
+    match std::env::var(config::variable(key)) {
+        Err(_) => Ok(default),
+        Ok(text) => OptionalPort::parse(&text).ok_or_else(|| names_no_port(key, &text)),
+    }
+}
+
+fn names_no_port(key: &str, found: &str) -> Failure {
+    Failure::usage(format!(
+        "{} is {found}, which names no port; say where the node is with --endpoint HOST:PORT",
+        config::variable(key)
+    ))
 }

@@ -13,6 +13,7 @@ mod serve;
 mod services;
 mod session;
 mod split;
+mod stale;
 mod status;
 mod tree;
 mod up;

@@ -1,17 +1,25 @@
 //! What a running node shows of itself: probes, metrics, and the way to a collector.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
-use api::ports::Quorum;
+use api::{
+    Ensemble, PeerId,
+    ports::{Quorum, QuorumStatus},
+};
 use host::{
     config::NodeConfig,
     http::{self, Health, Pages, Probe},
     listen::Listener,
     otlp::{self, Collector},
+    traces::Traces,
 };
+use proto::remote::RemoteElection;
+use quorum_svc::LogHealth;
 use telemetry::Group;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+
+use crate::exit::Failure;
 
 /// Runs from before recovery until the last service has ended.
 pub(crate) struct Observed {
@@ -21,6 +29,13 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
+    /// The port for probes and metrics, unless they are switched off.
+    pub(crate) async fn bind(address: Option<SocketAddr>) -> Result<Option<Listener>, Failure> {
+        let Some(address) = address else { return Ok(None) };
+        let bound = Listener::bind("HTTP", address).await;
+        bound.map(Some).map_err(|e| Failure::usage(e.to_string()))
+    }
+
     /// Begins to answer on `listener` with `health`, if there is one, and to push, if there is a collector. `service` is what this
     /// process is called, `groups` are the metrics that it has.
     pub(crate) fn start(
@@ -60,10 +75,85 @@ impl Observed {
             let serves = *store.borrow();
             let quorum = quorum.clone();
             async move {
-                let says = describe(&quorum).await;
+                let says = ask(&quorum).await;
                 match serves {
                     true => Ok(format!("serves clients; the quorum is {says}")),
                     false => Err(format!("serves no clients; the quorum is {says}")),
+                }
+            }
+        });
+    }
+
+    /// Makes readiness that of a quorum in a process of its own: it serves its store, can take part in the next election,
+    /// and its disk keeps up. `patience`: after so long a leader takes it for lost.
+    pub(crate) fn ready_with_quorum(
+        &self,
+        quorum: quorum_svc::Handle,
+        election: RemoteElection,
+        patience: Duration,
+    ) {
+        let asked = quorum.clone();
+        self.health.check(Probe::Ready, "quorum", move || {
+            let quorum = asked.clone();
+            async move {
+                let status = quorum.status().await.map_err(|e| e.to_string())?;
+                let says = describe(&status);
+                if status.serving { Ok(says) } else { Err(format!("not served by a leader: {says}")) }
+            }
+        });
+        self.health.check(Probe::Ready, "election", move || {
+            let linked = election.is_linked();
+            async move {
+                match linked {
+                    true => Ok("linked".to_owned()),
+                    false => Err("cannot reach the election of this node: a leader goes on, but this node takes no part \
+                                  in the next election; start `quorate election`, or correct `services.election`"
+                        .to_owned()),
+                }
+            }
+        });
+        self.health.check(Probe::Ready, "disk", move || {
+            let LogHealth { files, bytes, stuck } = quorum.log_health();
+            async move {
+                let log = format!("the log has {} MiB in {files} files", bytes >> 20);
+                match stuck < patience {
+                    true => Ok(log),
+                    false => Err(format!("has not finished a write for {stuck:.1?}; {log}")),
+                }
+            }
+        });
+    }
+
+    /// Makes readiness that of an election in a process of its own: it could choose a leader, and there is a quorum of this
+    /// node that it would choose for.
+    pub(crate) fn ready_with_election(
+        &self,
+        me: PeerId,
+        ensemble: Ensemble,
+        peers: watch::Receiver<BTreeSet<PeerId>>,
+        quorum: watch::Receiver<bool>,
+    ) {
+        self.health.check(Probe::Ready, "peers", move || {
+            let mut reached = peers.borrow().clone();
+            let names: Vec<String> = reached.iter().map(PeerId::to_string).collect();
+            let others = ensemble.members().count() - 1;
+            let said = match names.as_slice() {
+                [] => format!("linked to none of {others} other members"),
+                _ => format!("linked to {} of {others} other members: {}", names.len(), names.join(", ")),
+            };
+            reached.insert(me);
+            let enough = ensemble.is_quorum(&reached);
+            async move { if enough { Ok(said) } else { Err(format!("{said}; too few to elect a leader")) } }
+        });
+        self.health.check(Probe::Ready, "quorum", move || {
+            let linked = *quorum.borrow();
+            async move {
+                match linked {
+                    true => Ok("linked".to_owned()),
+                    false => {
+                        Err("the quorum of this node is not linked: without it this election takes no part"
+                            .to_owned())
+                    }
                 }
             }
         });
@@ -84,14 +174,30 @@ impl Observed {
 }
 
 /// A remark beside what the store says, which alone decides: a quorum that does not answer is waited for only briefly.
-async fn describe(quorum: &impl Quorum) -> String {
+async fn ask(quorum: &impl Quorum) -> String {
     const LIMIT: Duration = Duration::from_millis(500);
     match tokio::time::timeout(LIMIT, quorum.status()).await {
-        Ok(Ok(status)) => {
-            let leader = status.leader.map_or("no leader".to_owned(), |id| format!("leader {id}"));
-            format!("{:?}, {leader}, epoch {}", status.role, status.epoch).to_lowercase()
-        }
+        Ok(Ok(status)) => describe(&status),
         Ok(Err(_)) | Err(_) => "not answering".to_owned(),
+    }
+}
+
+fn describe(status: &QuorumStatus) -> String {
+    let leader = status.leader.map_or("no leader".to_owned(), |id| format!("leader {id}"));
+    format!("{:?}, {leader}, epoch {}", status.role, status.epoch).to_lowercase()
+}
+
+/// Begins to push the spans of this process, called `service`, if there is a collector.
+pub(crate) fn spans(node: &NodeConfig, service: &str) -> Result<Option<Traces>, Failure> {
+    let resource = otlp::resource(service, &node.ensemble, &node.id.to_string(), env!("CARGO_PKG_VERSION"));
+    let start = |endpoint: String| Traces::start(&endpoint, &resource);
+    collector(node).map(start).transpose().map_err(|e| Failure::usage(e.to_string()))
+}
+
+/// Pushes the last spans, if there are any.
+pub(crate) async fn end(spans: Option<Traces>) {
+    if let Some(spans) = spans {
+        spans.end().await;
     }
 }
 

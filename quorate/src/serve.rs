@@ -28,7 +28,7 @@ use tonic_health::{
 use crate::{
     args::Serve,
     exit::{Doing as _, Failure},
-    observe::Observed,
+    observe::{self, Observed},
     services::{PidFile, Services},
 };
 
@@ -48,7 +48,9 @@ pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure
     let mut ports = Ports::bind(&node).await?;
     let http = ports.http.take();
     let observed = Observed::start(&node, health, http, "quorate", &Group::ALL, shutdown.clone());
+    let spans = observe::spans(&node, "quorate")?;
     let ran = serve(&node, disk, ports, quorum, &observed, shutdown).await;
+    observe::end(spans).await;
     observed.end().await;
     if ran.is_ok() {
         tracing::info!("node {} has stopped", node.id);
@@ -157,6 +159,7 @@ pub(crate) fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Fai
         park_limit: node.timing.park_limit,
         requests_max: node.limits.in_flight as usize,
         request_bytes_max: node.limits.in_flight_bytes.bytes(),
+        counter_max: u32::MAX,
     };
     Ok(quorum_svc::Config {
         ensemble: node.ensemble.clone(),
@@ -188,11 +191,12 @@ pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
         },
         snapshot_entries: node.log.snapshot_every,
         snapshot_bytes: node.log.snapshot_bytes.0,
+        trace_ratio: node.telemetry.trace_ratio,
         ..store_svc::Config::new(node.id, node.data_dir.clone())
     }
 }
 
-fn ensemble(node: &NodeConfig) -> Result<Ensemble, Failure> {
+pub(crate) fn ensemble(node: &NodeConfig) -> Result<Ensemble, Failure> {
     node.ensemble_of_members().map_err(|e| Failure::usage(e.to_string()))
 }
 
@@ -246,10 +250,7 @@ impl Ports {
             client: bind("client", node.listen.client).await?,
             quorum: bind("quorum", node.listen.quorum).await?,
             election: bind("election", node.listen.election).await?,
-            http: match node.listen.http {
-                Some(address) => Some(bind("HTTP", address).await?),
-                None => None,
-            },
+            http: Observed::bind(node.listen.http).await?,
         };
         tracing::info!(
             client = %ports.client.address(), quorum = %ports.quorum.address(), election = %ports.election.address(),

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use api::{ErrorCode, Write, WriteOutcome};
 use client_sdk::{Client, ClientError, Fate, Options, Pending};
+use host::traces::Traces;
 
 use crate::{
     args::Connection,
@@ -12,6 +13,18 @@ use crate::{
 
 /// Does `work` with a session, and closes it however that ends.
 pub(crate) async fn with<T>(
+    connection: &Connection,
+    work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let spans = spans(connection)?;
+    let done = with_client(connection, work).await;
+    if let Some(spans) = spans {
+        spans.end().await;
+    }
+    done
+}
+
+async fn with_client<T>(
     connection: &Connection,
     work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
@@ -25,6 +38,17 @@ pub(crate) async fn with<T>(
     done
 }
 
+/// Begins to push spans, if the command line says where to.
+fn spans(connection: &Connection) -> Result<Option<Traces>, Failure> {
+    let resource = [
+        ("service_name", "quorate-cli".to_owned()),
+        ("service_instance_id", std::process::id().to_string()),
+        ("service_version", env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    let start = |endpoint: &String| Traces::start(endpoint, &resource);
+    connection.trace_to.as_ref().map(start).transpose().map_err(|e| Failure::usage(e.to_string()))
+}
+
 async fn connect(connection: &Connection) -> Result<Client, Failure> {
     let defaults = Options::default();
     let options = Options {
@@ -35,6 +59,7 @@ async fn connect(connection: &Connection) -> Result<Client, Failure> {
         close_timeout: connection.timeout.min(defaults.close_timeout),
         // A fresh session would not have the ephemerals of the old one, nor know the fate of its writes.
         reopen: false,
+        trace_ratio: if connection.trace_to.is_some() { connection.trace_ratio } else { 0.0 },
         ..defaults
     };
     Ok(Client::connect(connection.endpoints.clone(), options).await?)

@@ -23,8 +23,8 @@ use tonic::service::Routes;
 use crate::{
     args::Serve,
     exit::{Doing as _, Failure},
-    observe::Observed,
-    serve::{begin, client_routes, election_config, hand_over, quorum_config, store_config},
+    observe::{self, Observed},
+    serve::{begin, client_routes, election_config, ensemble, hand_over, quorum_config, store_config},
     services::{PidFile, Services},
 };
 
@@ -32,14 +32,25 @@ use crate::{
 pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
     let node = begin(args)?;
     let (opened, quorum) = oneshot::channel();
-    let shutdown = shutdown::on_signals_after(|| quorum_gone(quorum)).doing("listen for signals")?;
+    let health = Health::starting("opening the ports");
+    let told = health.clone();
+    let leave = move || {
+        told.stopping();
+        quorum_gone(quorum)
+    };
+    let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
     let peers = bind("election", node.listen.election).await?;
     let port = bind("internal election", node.listen.internal_election).await?;
+    let http = Observed::bind(node.listen.election_http).await?;
+    let groups = [Group::Process, Group::Election];
+    let observed = Observed::start(&node, health, http, "quorate-election", &groups, shutdown.clone());
     let _pid_file = pid_file(&node, "election")?;
+    let spans = observe::spans(&node, "quorate-election")?;
     let election = ElectionService::new(election_config(&node)?, shutdown.clone())
         .map_err(|e| Failure::usage(e.to_string()))?;
     // Nobody wants it any more if a signal came meanwhile.
-    let _ = opened.send(election.quorum);
+    let _ = opened.send(election.quorum.clone());
+    observed.ready_with_election(node.id, ensemble(&node)?, election.peers, election.quorum);
     said(&node, "election", &[&peers, &port]);
 
     let drain = node.timing.drain;
@@ -53,7 +64,11 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
     });
     services.spawn("the election port", serve(peers, Routes::new(election.server)));
     services.spawn("the internal election port", serve(port, Routes::new(election.port)));
-    services.all_ended(drain).await
+    observed.health.started();
+    let ended = services.all_ended(drain).await;
+    observed.end().await;
+    observe::end(spans).await;
+    ended
 }
 
 /// Where a whole node is asked to stop, its quorum hands over first, and for that it needs its election. One that is
@@ -69,15 +84,26 @@ async fn quorum_gone(mut quorum: oneshot::Receiver<watch::Receiver<bool>>) {
 pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure> {
     let node = begin(args)?;
     let (opened, handle) = oneshot::channel();
-    let shutdown = shutdown::on_signals_after(|| hand_over(handle)).doing("listen for signals")?;
+    let health = Health::starting("recovering the log");
+    let told = health.clone();
+    let leave = move || {
+        told.stopping();
+        hand_over(handle)
+    };
+    let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
     let peers = bind("quorum", node.listen.quorum).await?;
     let port = bind("internal quorum", node.listen.internal_quorum).await?;
+    let http = Observed::bind(node.listen.quorum_http).await?;
+    let groups = [Group::Process, Group::Quorum];
+    let observed = Observed::start(&node, health, http, "quorate-quorum", &groups, shutdown.clone());
     let election = RemoteElection::new(neighbour(&node, "election", &node.services.election)?);
-    let quorum = QuorumService::open_on(disk, quorum_config(&node)?, election, shutdown.clone())
+    let quorum = QuorumService::open_on(disk, quorum_config(&node)?, election.clone(), shutdown.clone())
         .map_err(|e| Failure::refused(e.to_string()))?;
     // Nobody wants it any more if a signal came meanwhile.
     let _ = opened.send(quorum.handle());
+    observed.ready_with_quorum(quorum.handle(), election, node.timing.sync_limit);
     let _pid_file = pid_file(&node, "quorum")?;
+    let spans = observe::spans(&node, "quorate-quorum")?;
     said(&node, "quorum", &[&peers, &port]);
 
     let drain = node.timing.drain;
@@ -88,7 +114,11 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
     services.spawn("the quorum", quorum.run());
     services.spawn("the quorum port", serve(peers, learn));
     services.spawn("the internal quorum port", serve(port, store));
-    services.all_ended(drain).await
+    observed.health.started();
+    let ended = services.all_ended(drain).await;
+    observed.end().await;
+    observe::end(spans).await;
+    ended
 }
 
 /// The store of a node.
@@ -96,11 +126,7 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let node = begin(args)?;
     let shutdown = shutdown::on_signals().doing("listen for signals")?;
     let clients = bind("client", node.listen.client).await?;
-    // Probes and metrics are those of the process that serves clients; a node has one port for them.
-    let http = match node.listen.http {
-        Some(address) => Some(bind("HTTP", address).await?),
-        None => None,
-    };
+    let http = Observed::bind(node.listen.http).await?;
     let groups = [Group::Process, Group::Store];
     let health = Health::starting("reading the checkpoint");
     let observed = Observed::start(&node, health, http, "quorate-store", &groups, shutdown.clone());
@@ -118,6 +144,7 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let store = StoreService::open(config, quorum.clone(), shutdown.clone())
         .map_err(|e| Failure::refused(e.to_string()))?;
     let _pid_file = pid_file(&node, "store")?;
+    let spans = observe::spans(&node, "quorate-store")?;
     said(&node, "store", &[&clients]);
 
     let drain = node.timing.drain;
@@ -130,6 +157,7 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     services.spawn("the client port", listen::serve(clients, routes, max.client, shutdown, drain));
     observed.health.started();
     let ended = services.all_ended(drain).await;
+    observe::end(spans).await;
     observed.end().await;
     ended
 }

@@ -6,9 +6,9 @@ use std::{
     path::Path as FilePath,
 };
 
-use api::{CreateMode, ErrorCode, OpError, Path, ReadLevel, Stat, Write};
+use api::{CreateMode, ErrorCode, OpError, Path, Read, ReadLevel, ReadOutcome, Stat, Write};
 use bytes::Bytes;
-use client_sdk::{Client, ClientError, SessionEvent};
+use client_sdk::{Client, ClientError, Found, SessionEvent};
 use serde_json::json;
 use tokio::sync::broadcast;
 
@@ -17,6 +17,7 @@ use crate::{
     exit::{Doing as _, Exit, Failure},
     output,
     session::{self, Pipeline},
+    stale,
     tree::walk::{Depth, Look, walk},
 };
 
@@ -51,21 +52,40 @@ pub(crate) async fn create(args: &Create) -> Result<(), Failure> {
 
 pub(crate) async fn get(args: &Get) -> Result<(), Failure> {
     let path = parse(&args.path)?;
+    if args.read_level() == ReadLevel::Stale {
+        let found = stale::ask(&args.connection, Read::Get { path: path.clone() }).await?;
+        return match &found.outcome {
+            ReadOutcome::Data { data, stat } => print_value(args, &path, data, stat, Some(&found)),
+            other => Err(stale::foreign(other)),
+        };
+    }
     session::with(&args.connection, async |client| {
         let (data, stat) = client.get_with(path.as_str(), args.read_level()).await?;
-        match args.output.output {
-            Format::Table => output::print_bytes(&data)?,
-            Format::Json => {
-                let mut object = serde_json::Map::new();
-                object.insert("path".to_owned(), path.as_str().into());
-                output::value_json(&mut object, &data);
-                object.insert("stat".to_owned(), output::stat_json(&stat));
-                output::print_json(&object.into())?;
-            }
-        }
-        Ok(())
+        print_value(args, &path, &data, &stat, None)
     })
     .await
+}
+
+fn print_value(
+    args: &Get,
+    path: &Path,
+    data: &[u8],
+    stat: &Stat,
+    stale: Option<&Found>,
+) -> Result<(), Failure> {
+    match args.output.output {
+        Format::Table => output::print_bytes(data),
+        Format::Json => {
+            let mut object = serde_json::Map::new();
+            object.insert("path".to_owned(), path.as_str().into());
+            output::value_json(&mut object, data);
+            object.insert("stat".to_owned(), output::stat_json(stat));
+            if let Some(found) = stale {
+                object.insert("as_of".to_owned(), stale::as_of_json(found));
+            }
+            output::print_json(&object.into())
+        }
+    }
 }
 
 pub(crate) async fn set(args: &Set) -> Result<(), Failure> {
@@ -105,20 +125,37 @@ pub(crate) async fn delete(args: &Delete) -> Result<(), Failure> {
 
 pub(crate) async fn stat(args: &StatArgs) -> Result<(), Failure> {
     let path = parse(&args.path)?;
-    session::with(&args.connection, async |client| {
-        let stat = client.exists_with(path.as_str(), args.freshness.read_level()).await?;
-        let stat = stat.ok_or_else(|| no_node(&path))?;
-        match args.output.output {
-            Format::Table => output::print(&output::stat_text(&stat))?,
-            Format::Json => output::print_json(&output::stat_json(&stat))?,
+    let level = args.freshness.read_level();
+    let stat = if level == ReadLevel::Stale {
+        match stale::ask(&args.connection, Read::Exists { path: path.clone() }).await?.outcome {
+            ReadOutcome::Exists { stat } => stat,
+            other => return Err(stale::foreign(&other)),
         }
-        Ok(())
-    })
-    .await
+    } else {
+        session::with(&args.connection, async |client| Ok(client.exists_with(path.as_str(), level).await?))
+            .await?
+    };
+    let stat = stat.ok_or_else(|| no_node(&path))?;
+    match args.output.output {
+        Format::Table => output::print(&output::stat_text(&stat)),
+        Format::Json => output::print_json(&output::stat_json(&stat)),
+    }
 }
 
 pub(crate) async fn ls(args: &Ls) -> Result<(), Failure> {
     let path = parse(&args.path)?;
+    if args.freshness.read_level() == ReadLevel::Stale {
+        if args.long || args.recursive {
+            return Err(Failure::usage("--level stale reads one znode; leave --long and --recursive out"));
+        }
+        return match stale::ask(&args.connection, Read::Children { path }).await?.outcome {
+            ReadOutcome::Children { names, .. } => {
+                let found: Vec<_> = names.into_iter().map(|name| (name, None)).collect();
+                print_list(&found, false, args.output.output)
+            }
+            other => Err(stale::foreign(&other)),
+        };
+    }
     session::with(&args.connection, async |client| {
         let level = args.freshness.read_level();
         let mut found: Vec<(String, Option<Stat>)> = Vec::new();

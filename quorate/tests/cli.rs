@@ -8,11 +8,16 @@ use std::{
 };
 
 fn quorate(args: &[&str]) -> Output {
+    quorate_with(args, &[])
+}
+
+/// With these settings in the environment, and no others.
+fn quorate_with(args: &[&str], env: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_quorate"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("QUORATE_")) {
         command.env_remove(name);
     }
-    command.args(args).output().unwrap()
+    command.args(args).envs(env.iter().copied()).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -123,4 +128,35 @@ fn serve_on_a_port_in_use_ends_with_2_and_touches_no_data() {
     let stderr = text(&refused.stderr);
     assert!(stderr.contains(&format!("client address 127.0.0.1:{port} is in use")), "{stderr}");
     assert!(!dir.path().join("data").exists());
+}
+
+#[test]
+fn health_finds_the_port_of_each_process_in_the_environment_or_in_a_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let [port, ..] = closed_ports();
+    // Nobody listens there: the message names the address that was asked.
+    let asked = |args: &[&str], env: &[(&str, &str)]| {
+        let output = quorate_with(&[&["health"], args].concat(), env);
+        (output.status.code(), text(&output.stderr))
+    };
+    let path = config(dir.path(), "");
+    let set =
+        std::fs::read_to_string(&path).unwrap().replace("[listen]", &format!("[listen]\nhttp_port = {port}"));
+    std::fs::write(&path, set).unwrap();
+    let file = ["--config", &path];
+    for (service, behind) in [("node", 0), ("store", 0), ("quorum", 1), ("election", 2)] {
+        let here = format!("http://127.0.0.1:{}", port + behind);
+        let (code, said) = asked(&[&["--service", service][..], &file].concat(), &[]);
+        assert!(code == Some(1) && said.contains(&here), "{service}: {said}");
+        let (code, said) =
+            asked(&["--service", service], &[("QUORATE_LISTEN_HTTP_PORT", port.to_string().as_str())]);
+        assert!(code == Some(1) && said.contains(&here), "{service}: {said}");
+    }
+    let own = [("QUORATE_LISTEN_QUORUM_HTTP_PORT", "off")];
+    for args in [&["--service", "quorum"][..], &[&["--service", "quorum"][..], &file].concat()] {
+        let (code, said) = asked(args, &own);
+        assert!(code == Some(2) && said.contains("names no port") && said.contains("--endpoint"), "{said}");
+    }
+    let (code, said) = asked(&["--service", "quorum", "--endpoint", "127.0.0.1:1"], &[]);
+    assert!(code == Some(2) && said.contains("cannot be used with"), "{said}");
 }

@@ -1,7 +1,8 @@
 //! How much waits for the disk.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use telemetry::metrics;
 use tokio::sync::Notify;
@@ -15,24 +16,44 @@ struct Inner {
     bytes: AtomicUsize,
     limit: usize,
     drained: Notify,
+    /// When the disk last had nothing to do, or did something.
+    moved: Mutex<Instant>,
 }
 
 impl Backlog {
     pub(crate) fn new(limit: usize) -> Backlog {
-        Backlog(Arc::new(Inner { bytes: AtomicUsize::new(0), limit, drained: Notify::new() }))
+        let moved = Mutex::new(Instant::now());
+        Backlog(Arc::new(Inner { bytes: AtomicUsize::new(0), limit, drained: Notify::new(), moved }))
     }
 
     pub(crate) fn add(&self, bytes: usize) {
+        // Before they count: else who asks in between takes the time without work for a stuck disk.
+        if self.0.bytes.load(Ordering::Relaxed) == 0 {
+            self.note();
+        }
         let before = self.0.bytes.fetch_add(bytes, Ordering::Relaxed);
         metrics::LOG_BACKLOG.set((before + bytes) as u64);
     }
 
     pub(crate) fn remove(&self, bytes: usize) {
+        self.note();
         let before = self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
         metrics::LOG_BACKLOG.set(before.saturating_sub(bytes) as u64);
         if before >= self.0.limit {
             self.0.drained.notify_waiters();
         }
+    }
+
+    /// For how long entries have waited without the disk finishing anything; zero while none wait.
+    pub(crate) fn stuck(&self) -> Duration {
+        match self.0.bytes.load(Ordering::Relaxed) {
+            0 => Duration::ZERO,
+            _ => self.0.moved.lock().unwrap_or_else(PoisonError::into_inner).elapsed(),
+        }
+    }
+
+    fn note(&self) {
+        *self.0.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// Waits until there is room.
@@ -44,5 +65,29 @@ impl Backlog {
             }
             drained.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_is_stuck_since_it_last_did_something_and_only_while_something_waits() {
+        const WHILE: Duration = Duration::from_millis(20);
+        let backlog = Backlog::new(1000);
+        std::thread::sleep(WHILE);
+        let work = Instant::now();
+        backlog.add(10);
+        assert!(backlog.stuck() <= work.elapsed(), "it had nothing to do before");
+        std::thread::sleep(WHILE);
+        backlog.add(20);
+        assert!(backlog.stuck() >= WHILE, "more work is no progress");
+        let progress = Instant::now();
+        backlog.remove(10);
+        assert!(backlog.stuck() <= progress.elapsed(), "a part of it is");
+        backlog.remove(20);
+        std::thread::sleep(WHILE);
+        assert_eq!(backlog.stuck(), Duration::ZERO, "nothing waits");
     }
 }

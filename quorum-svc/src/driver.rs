@@ -12,6 +12,7 @@ use api::{Epoch, Now, PeerId, Time, Zxid};
 use quorum_core::{Conn, Input, Output, Zab};
 use quorum_log::Epochs;
 use telemetry::metrics;
+use telemetry::trace::lines;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,6 +25,7 @@ use crate::log_thread::{DiskFailure, LogThread, Task};
 use crate::measure::Measure;
 use crate::outbox::Outbox;
 use crate::service::StopReason;
+use crate::trace::{Traces, appends};
 use crate::view::LogView;
 
 /// Events that are handled in one turn at most, so that their outputs leave in one batch.
@@ -47,8 +49,10 @@ pub(crate) enum Event {
         leader: PeerId,
         outbox: Outbox<ToLeader>,
     },
+    /// Of a store, and what it has applied.
     Attach {
         feed: FeedQueue,
+        after: Zxid,
     },
     Status(oneshot::Sender<QuorumStatus>),
     /// See [`Task::Forsake`].
@@ -135,6 +139,7 @@ pub(crate) struct Driver<E> {
     pub(crate) may_heal: bool,
     pub(crate) state: State,
     pub(crate) measure: Measure,
+    pub(crate) traces: Traces,
 }
 
 /// The other ends of what the core talks about by number.
@@ -212,6 +217,7 @@ impl<E: Election> Driver<E> {
                 }
                 self.carry_out(output, &asks);
             }
+            self.traces.committed(self.core.status().committed);
             let learners = &self.state.learners;
             self.measure.publish(&self.core, &self.view, |conn| learners.get(&conn).map_or(0, Outbox::len));
             let timeout =
@@ -271,8 +277,9 @@ impl<E: Election> Driver<E> {
                 }
                 self.core.handle(now, input);
             }
-            Event::Requests { batch, at } => {
+            Event::Requests { mut batch, at } => {
                 self.measure.requests(at, &batch);
+                self.traces.requests(&mut batch);
                 self.core.handle(now, Input::Requests(batch));
             }
             Event::LearnerLink { conn, peer, outbox } => {
@@ -285,7 +292,8 @@ impl<E: Election> Driver<E> {
                 self.state.leader.push((conn, outbox));
                 self.core.handle(now, Input::LeaderConnected { conn, leader });
             }
-            Event::Attach { feed } => {
+            Event::Attach { feed, after } => {
+                self.core.handle(now, Input::StoreAttached { applied: after });
                 feed.push(Tell::Item(FeedItem::Status(self.state.status)));
                 feed.push(Tell::Committed { upto: self.state.committed });
                 if let Some(older) = self.state.feed.replace(feed) {
@@ -310,6 +318,8 @@ impl<E: Election> Driver<E> {
     fn carry_out(&mut self, output: Output, asks: &mpsc::UnboundedSender<Ask>) {
         match output {
             Output::Elect(candidate) => {
+                self.traces.looking();
+                let _lines = lines(self.traces.recovery()).entered();
                 match candidate {
                     Some(c) => tracing::info!(epoch = %c.epoch, zxid = %c.zxid, "looking for a leader"),
                     None => tracing::info!("looking for a leader without standing for election"),
@@ -317,6 +327,7 @@ impl<E: Election> Driver<E> {
                 let _ = asks.send(Ask::Elect(candidate));
             }
             Output::Settled { leader, epoch } => {
+                let _lines = lines(self.traces.recovery()).entered();
                 tracing::info!(%leader, %epoch, "settled");
                 let _ = asks.send(Ask::Settled { leader, epoch });
             }
@@ -329,6 +340,7 @@ impl<E: Election> Driver<E> {
                 None => tracing::error!(%leader, "the elected leader is not in `members`"),
             },
             Output::Disconnect { conn, why } => {
+                let _lines = lines(self.traces.recovery()).entered();
                 tracing::info!(conn = conn.0, why, "disconnect");
                 self.measure.learner_down(conn);
                 if let Some(outbox) = self.state.learners.remove(&conn) {
@@ -338,7 +350,8 @@ impl<E: Election> Driver<E> {
                     outbox.close();
                 }
             }
-            Output::ToLeader { conn, message } => {
+            Output::ToLeader { conn, mut message } => {
+                self.traces.sent_to_leader(&mut message);
                 if let Some((_, outbox)) = self.state.leader.iter().find(|(c, _)| *c == conn) {
                     outbox.push(message);
                 }
@@ -354,21 +367,27 @@ impl<E: Election> Driver<E> {
                 self.to_learner(conn, Send::Entries { after, upto });
             }
             Output::SendSnapshot { conn, zxid } => self.to_learner(conn, Send::Snapshot(zxid)),
-            Output::Append(entries) => {
-                self.measure.appended(&entries, self.core.status().role == Role::Leading);
+            Output::Append(mut entries) => {
+                let leading = self.core.status().role == Role::Leading;
+                self.measure.appended(&entries, leading);
+                self.traces.appended(&mut entries, leading);
                 self.view.push(&entries);
                 self.backlog.add(entries.iter().map(api::Entry::weight).sum());
-                self.to_disk(Task::Append(entries));
+                let spans = appends(&entries);
+                self.to_disk(Task::Append { entries, spans });
             }
             Output::PersistEpochs { accepted, current, damaged, last_time_ms } => {
                 self.to_disk(Task::Epochs(Epochs { accepted, current, damaged, last_time_ms }))
             }
             Output::Truncate { to } => {
+                let _lines = lines(self.traces.recovery()).entered();
                 tracing::info!(%to, "truncating the log");
                 self.view.cut(to);
+                self.traces.truncated(to);
                 self.to_disk(Task::Truncate(to));
             }
             Output::InstallSnapshot { zxid } => {
+                let _lines = lines(self.traces.recovery()).entered();
                 tracing::info!(%zxid, "the log starts anew behind the leader's snapshot");
                 self.view.reset(zxid);
                 self.to_disk(Task::Reset(zxid));
@@ -380,6 +399,9 @@ impl<E: Election> Driver<E> {
                 self.tell(Tell::Committed { upto });
             }
             Output::Tell(item) => {
+                let lines = lines(self.traces.recovery());
+                self.traces.told(&item);
+                let _lines = lines.entered();
                 if let FeedItem::Status(status) = &item {
                     tracing::info!(role = ?status.role, serving = status.serving, leader = ?status.leader.map(|l| l.0),
                         epoch = %status.epoch, "status");

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use api::Zxid;
 use api::ports::{Feed, FeedItem, PortClosed};
 use quorum_log::{ReadError, SnapshotError, SnapshotReader, Snapshots};
+use telemetry::metrics;
 
 use crate::driver::{Event, Links};
 use crate::leader_link::blocking;
@@ -58,6 +59,7 @@ impl LogFeed {
         snapshots: Snapshots,
         links: Links,
     ) -> LogFeed {
+        metrics::QUORUM_STORES.inc();
         LogFeed { queue, tells: VecDeque::new(), position: after, snapshot: None, view, snapshots, links }
     }
 
@@ -165,6 +167,7 @@ impl Feed for LogFeed {
 
 impl Drop for LogFeed {
     fn drop(&mut self) {
+        metrics::QUORUM_STORES.dec();
         self.queue.close();
     }
 }

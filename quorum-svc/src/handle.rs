@@ -1,7 +1,7 @@
 //! The quorum of this process, as its store sees it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::Zxid;
 use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request};
@@ -10,6 +10,7 @@ use quorum_log::{LogReader, SnapshotError, SnapshotWriter, Snapshots};
 use telemetry::metrics;
 use tokio::sync::{Mutex, oneshot};
 
+use crate::backlog::Backlog;
 use crate::driver::{Event, Links};
 use crate::feed::{FEED_LIMIT, LogFeed};
 use crate::leader_link::blocking;
@@ -25,6 +26,7 @@ pub struct Handle {
     /// One snapshot is written at a time.
     pub(crate) saving: Arc<Mutex<()>>,
     pub(crate) keep: Keep,
+    pub(crate) backlog: Backlog,
 }
 
 /// So much of the log stays although a snapshot covers it, so that a learner that was away needs no snapshot.
@@ -34,6 +36,17 @@ pub struct Keep {
     pub bytes: u64,
     /// ... and at least so many entries.
     pub entries: u64,
+}
+
+/// The log of a node as its disk has it. A disk that fails ends the process, so what there is to tell is whether it is slow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogHealth {
+    /// Files.
+    pub files: usize,
+    /// What is written in them.
+    pub bytes: u64,
+    /// For how long entries have waited without the disk finishing anything; zero while none wait.
+    pub stuck: Duration,
 }
 
 /// The point of the log before which a learner had better get the snapshot at `zxid`: from there to the snapshot it would
@@ -53,7 +66,7 @@ impl Quorum for Handle {
 
     async fn attach(&self, after: Zxid) -> Result<LogFeed, PortClosed> {
         let feed = Outbox::new(FEED_LIMIT);
-        if !self.links.send(Event::Attach { feed: feed.clone() }).await {
+        if !self.links.send(Event::Attach { feed: feed.clone(), after }).await {
             return Err(stopped());
         }
         Ok(LogFeed::new(feed, after, self.view.clone(), self.snapshots.clone(), self.links.clone()))
@@ -116,6 +129,13 @@ impl Handle {
             return Err(stopped());
         }
         answer.await.map_err(|_| stopped())
+    }
+
+    /// What is on this node's disk, and whether it keeps up.
+    #[must_use]
+    pub fn log_health(&self) -> LogHealth {
+        let (files, bytes) = self.view.reader.size();
+        LogHealth { files, bytes, stuck: self.backlog.stuck() }
     }
 
     /// The log has to stay from here.

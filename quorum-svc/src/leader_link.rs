@@ -5,12 +5,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::{PeerId, Zxid, peer::ToLearner};
+use api::{Epoch, PeerId, Zxid, peer::ToLearner};
 use proto::peer::{self as wire, quorum_server};
 use proto::quorum::{Hello, LeaderFrame, LearnerFrame};
 use quorum_core::{Conn, Input};
 use quorum_log::Snapshots;
-use telemetry::{Mode, metrics};
+use telemetry::{
+    Mode, metrics,
+    trace::{Scope, Span, lines},
+};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -168,8 +171,39 @@ struct Sender {
     snapshots: Snapshots,
     to_learner: mpsc::Sender<Result<wire::LeaderMessage, Status>>,
     outbox: Outbox<Send>,
-    /// How the learner is brought up to date at present, and since when.
-    sync: Option<(Mode, Instant)>,
+    /// How the learner is brought up to date at present.
+    sync: Option<Sync>,
+}
+
+/// A synchronisation that is under way.
+struct Sync {
+    mode: Mode,
+    since: Instant,
+    bytes: usize,
+    span: Option<Span>,
+}
+
+impl Sync {
+    fn begin(peer: PeerId, mode: Mode, from: Zxid) -> Sync {
+        let mut span = Span::root(Scope::Quorum, "quorum.synchronise");
+        if let Some(span) = &mut span {
+            span.set("quorate.peer", i64::from(peer.0));
+            let said = [("quorate.sync.mode", mode.name().into()), ("quorate.zxid", from.to_string().into())];
+            span.event("mode chosen", said);
+            span.set("quorate.sync.mode", mode.name());
+        }
+        Sync { mode, since: Instant::now(), bytes: 0, span }
+    }
+
+    /// The learner has been sent all that it lacks, up to `target`.
+    fn end(mut self, epoch: Epoch, target: Zxid) {
+        metrics::SYNC_DURATION.at(self.mode).record(self.since.elapsed());
+        if let Some(span) = &mut self.span {
+            span.set("quorate.epoch", i64::from(epoch.0));
+            span.set("quorate.zxid", target.to_string());
+            span.set("quorate.sync.bytes", self.bytes as i64);
+        }
+    }
 }
 
 /// The stream is over; no more to say than that.
@@ -195,31 +229,32 @@ impl Sender {
     }
 
     /// Counts and times synchronisations.
-    fn observe(&mut self, command: &Send) {
-        let mode = match command {
-            Send::Message(ToLearner::Diff { .. }) => Mode::Diff,
-            Send::Message(ToLearner::Trunc { .. }) => Mode::Trunc,
-            Send::Snapshot(_) => Mode::Snap,
-            Send::Message(ToLearner::NewLeader { .. }) => {
-                if let Some((mode, since)) = self.sync.take() {
-                    metrics::SYNC_DURATION.at(mode).record(since.elapsed());
+    fn observe(&mut self, peer: PeerId, command: &Send) {
+        let (mode, from) = match command {
+            Send::Message(ToLearner::Diff { after }) => (Mode::Diff, *after),
+            Send::Message(ToLearner::Trunc { to }) => (Mode::Trunc, *to),
+            Send::Snapshot(zxid) => (Mode::Snap, *zxid),
+            Send::Message(ToLearner::NewLeader { epoch, target, .. }) => {
+                if let Some(sync) = self.sync.take() {
+                    sync.end(*epoch, *target);
                 }
                 return;
             }
             Send::Message(_) | Send::Entries { .. } => return,
         };
         metrics::SYNC_STARTED.at(mode).add(1);
-        self.sync = Some((mode, Instant::now()));
+        self.sync = Some(Sync::begin(peer, mode, from));
     }
 
-    fn count_sync(&self, bytes: usize) {
-        if let Some((mode, _)) = self.sync {
-            metrics::SYNC_IO.at(mode).add(bytes as u64);
+    fn count_sync(&mut self, bytes: usize) {
+        if let Some(sync) = &mut self.sync {
+            sync.bytes += bytes;
+            metrics::SYNC_IO.at(sync.mode).add(bytes as u64);
         }
     }
 
     async fn carry_out(&mut self, peer: PeerId, command: Send) -> Result<(), Ended> {
-        self.observe(&command);
+        self.observe(peer, &command);
         match command {
             Send::Message(message) => self.send(LeaderFrame::Message(message)).await,
             Send::Entries { mut after, upto } => {
@@ -251,12 +286,17 @@ impl Sender {
         }
     }
 
-    async fn send_snapshot(&self, peer: PeerId, zxid: Zxid) -> Result<(), Ended> {
+    /// A span for lines about the synchronisation.
+    fn lines(&self) -> tracing::Span {
+        lines(self.sync.as_ref().and_then(|sync| sync.span.as_ref()))
+    }
+
+    async fn send_snapshot(&mut self, peer: PeerId, zxid: Zxid) -> Result<(), Ended> {
         let failed = |error: &dyn std::fmt::Display| {
             tracing::warn!(%peer, %zxid, %error, "cannot read the snapshot for a learner; dropped it");
             Ended
         };
-        tracing::info!(%peer, %zxid, "sending a snapshot");
+        self.lines().in_scope(|| tracing::info!(%peer, %zxid, "sending a snapshot"));
         let snapshots = self.snapshots.clone();
         let mut reader = blocking(move || snapshots.read(zxid)).await.map_err(|e| failed(&e))?;
         self.send(LeaderFrame::SnapStart(zxid)).await?;
@@ -273,7 +313,7 @@ impl Sender {
             self.count_sync(chunk.len());
             self.send(LeaderFrame::SnapChunk(chunk)).await?;
         }
-        tracing::info!(%peer, %zxid, bytes, "snapshot sent");
+        self.lines().in_scope(|| tracing::info!(%peer, %zxid, bytes, "snapshot sent"));
         self.send(LeaderFrame::SnapEnd).await
     }
 

@@ -258,7 +258,8 @@ mod tests {
 
     #[test]
     fn many_writes_leave_in_several_messages_and_in_their_order() {
-        let write = |t| Submission { ticket: Ticket(t), payload: Bytes::from(vec![0; 100 << 10]) };
+        let write =
+            |t| Submission { ticket: Ticket(t), payload: Bytes::from(vec![0; 100 << 10]), trace: None };
         let pieces = pieces(ToLeader::Forward((0..10).map(write).collect()));
         assert!(pieces.len() >= 3, "{}", pieces.len());
         let tickets: Vec<u64> = pieces

@@ -21,10 +21,11 @@ mod measure;
 mod outbox;
 mod port;
 mod service;
+mod trace;
 mod view;
 
 pub use feed::LogFeed;
-pub use handle::{Handle, Keep};
+pub use handle::{Handle, Keep, LogHealth};
 pub use leader_link::LearnService;
 pub use port::PortService;
 pub use service::{Config, OpenError, QuorumService, StopReason};

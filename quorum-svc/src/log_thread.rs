@@ -1,15 +1,16 @@
 //! The one thread that writes to the disk.
 
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use api::{Entry, Zxid};
 use quorum_core::Input;
 use quorum_log::{EpochError, EpochFile, Epochs, Log, LogError, SnapshotError, Snapshots};
-use telemetry::metrics;
+use telemetry::{metrics, trace::Span};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::backlog::Backlog;
+use crate::trace::synced;
 
 /// What one fsync makes durable at most, by weight: on a slow disk a larger batch would keep acks waiting for longer
 /// than the leader is patient.
@@ -17,7 +18,11 @@ const BATCH_BYTES: usize = 4 << 20;
 
 /// What the core wants done, in its order.
 pub(crate) enum Task {
-    Append(Vec<Entry>),
+    Append {
+        entries: Vec<Entry>,
+        /// Of those that are traced; they end when the entries are durable.
+        spans: Vec<Span>,
+    },
     Epochs(Epochs),
     Truncate(Zxid),
     /// The log starts anew behind a snapshot.
@@ -91,14 +96,16 @@ fn run(
     while let Some(first) = tasks.blocking_recv() {
         // Group commit: whatever has come while the last fsync ran is made durable by the next one together.
         let mut batch: Vec<Entry> = Vec::new();
+        let mut spans: Vec<Span> = Vec::new();
         let mut bytes = 0;
         let mut next = Some(first);
         while let Some(task) = next {
-            if !matches!(task, Task::Append(_)) {
-                append(&mut log, &mut batch, backlog, &report)?;
+            if !matches!(task, Task::Append { .. }) {
+                append(&mut log, &mut batch, &mut spans, backlog, &report)?;
             }
             match task {
-                Task::Append(entries) => {
+                Task::Append { entries, spans: more } => {
+                    spans.extend(more);
                     bytes += entries.iter().map(Entry::weight).sum::<usize>();
                     if batch.is_empty() { batch = entries } else { batch.extend(entries) }
                 }
@@ -137,7 +144,7 @@ fn run(
             }
             next = if bytes < BATCH_BYTES { tasks.try_recv().ok() } else { None };
         }
-        append(&mut log, &mut batch, backlog, &report)?;
+        append(&mut log, &mut batch, &mut spans, backlog, &report)?;
     }
     Ok(())
 }
@@ -146,6 +153,7 @@ fn run(
 fn append(
     log: &mut Log,
     batch: &mut Vec<Entry>,
+    spans: &mut Vec<Span>,
     backlog: &Backlog,
     report: &impl Fn(Input),
 ) -> Result<(), DiskFailure> {
@@ -155,6 +163,7 @@ fn append(
     let began = Instant::now();
     log.append(batch)?;
     let written = Instant::now();
+    let wall = SystemTime::now();
     let upto = log.sync()?;
     metrics::LOG_FSYNC_DURATION.record(written.elapsed());
     metrics::LOG_APPEND_DURATION.record(written - began);
@@ -162,6 +171,7 @@ fn append(
     let bytes = batch.iter().map(Entry::weight).sum();
     metrics::LOG_WRITTEN.add(bytes as u64);
     backlog.remove(bytes);
+    synced(spans, wall, batch.len());
     batch.clear();
     report(Input::Persisted { upto });
     Ok(())

@@ -22,6 +22,7 @@ use crate::learner_link::LearnerSide;
 use crate::log_thread;
 use crate::measure::Measure;
 use crate::port::PortService;
+use crate::trace::Traces;
 use crate::view::LogView;
 
 /// What the service is made with.
@@ -157,6 +158,7 @@ impl<E: Election> QuorumService<E> {
             snapshots: snapshots.clone(),
             saving: Arc::new(Mutex::new(())),
             keep: config.keep,
+            backlog: backlog.clone(),
         };
         let learner_side = LearnerSide {
             ensemble: ensemble.clone(),
@@ -180,6 +182,7 @@ impl<E: Election> QuorumService<E> {
             may_heal: options.may_heal,
             state: State::standing_on(base),
             measure,
+            traces: Traces::new(me),
         };
         Ok(QuorumService { _data_dir: data_dir, driver, handle, links, tasks, stop_links, ensemble, me })
     }

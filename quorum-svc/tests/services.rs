@@ -50,6 +50,7 @@ fn config(id: u32, dir: &Path, addresses: &BTreeMap<PeerId, String>) -> Config {
         park_limit: Duration::from_secs(60),
         requests_max: 10_000,
         request_bytes_max: 64 << 20,
+        counter_max: u32::MAX,
     };
     Config {
         ensemble: "test".into(),
@@ -128,8 +129,9 @@ impl Ensemble3 {
     }
 
     async fn submit(&self, node: u32, tickets: std::ops::RangeInclusive<u64>) {
-        let batch =
-            tickets.map(|t| Request::Submit { ticket: Ticket(t), payload: payload(node, t) }).collect();
+        let batch = tickets
+            .map(|t| Request::Submit { ticket: Ticket(t), payload: payload(node, t), trace: None })
+            .collect();
         self.nodes[&node].handle.request(batch).await.unwrap();
     }
 }

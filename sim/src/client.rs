@@ -14,9 +14,13 @@ use client_core::{
 use history::{Call, Operation};
 use store_core::server::{self, Answer, Open, ToClient};
 
+use crate::calls::{Calls, Over};
 use crate::context::{ClientEvent, Context, Event};
 use crate::net::{End, Kind, LinkId, Packet};
 use crate::rng::Rng;
+
+/// Operations outside of sessions have client numbers from here on.
+const UNARY: u32 = 1 << 24;
 
 /// A connection to a node.
 struct Wire {
@@ -34,6 +38,7 @@ pub(crate) struct Client {
     session: Option<SessionId>,
     /// Open operations, by ticket: their place in the history.
     open: BTreeMap<Ticket, usize>,
+    calls: Calls,
     tickets: u64,
     armed: super::node::Armed,
     closing: bool,
@@ -51,6 +56,7 @@ impl Client {
             wire: None,
             session: None,
             open: BTreeMap::new(),
+            calls: Calls::default(),
             tickets: 0,
             armed: super::node::Armed::default(),
             closing: false,
@@ -77,11 +83,11 @@ impl Client {
 
     /// Nobody waits for anything.
     pub(crate) fn at_rest(&self) -> bool {
-        self.open.is_empty()
+        self.unanswered() == 0
     }
 
     pub(crate) fn unanswered(&self) -> usize {
-        self.open.len()
+        self.open.len() + self.calls.len()
     }
 
     pub(crate) fn on(&mut self, cx: &mut Context, operations: &mut Vec<Operation>, event: ClientEvent) {
@@ -93,6 +99,19 @@ impl Client {
                 }
             }
             ClientEvent::Think => self.think(cx, operations),
+            ClientEvent::Dialed { link, connected } if self.calls.has(link) => {
+                let over = self.calls.on_dialed(cx, self.end(), link, connected);
+                self.call_over(cx, operations, over);
+            }
+            ClientEvent::Packet { link, packet } if self.calls.has(link) => {
+                let over = self.calls.on_packet(cx, self.end(), link, packet);
+                self.call_over(cx, operations, over);
+            }
+            ClientEvent::Broken { link } | ClientEvent::GiveUp { link } if self.calls.has(link) => {
+                let over = self.calls.lose(cx, self.end(), link);
+                self.call_over(cx, operations, over);
+            }
+            ClientEvent::GiveUp { .. } => {}
             ClientEvent::Dialed { link, connected } => self.on_dialed(cx, link, connected),
             ClientEvent::Packet { link, packet } => self.on_packet(cx, operations, link, packet),
             ClientEvent::Broken { link } => self.on_over(cx, link, None),
@@ -227,10 +246,9 @@ impl Client {
         let Some(operation) = self.open.remove(&ticket).and_then(|place| operations.get_mut(place)) else {
             return;
         };
-        operation.returned = Some(cx.now);
         operation.session = self.session;
         let answered = zxid != Zxid::ZERO;
-        operation.outcome = match (result, &operation.call) {
+        let outcome = match (result, &operation.call) {
             (Ok(Outcome::Write(outcome)), _) => history::Outcome::Written { zxid, result: Ok(outcome) },
             (Ok(Outcome::Read(outcome)), _) => history::Outcome::Read { zxid, result: Ok(outcome) },
             (Ok(_), _) => history::Outcome::Synced { zxid },
@@ -244,24 +262,19 @@ impl Client {
             (Err(failure), Call::Write(_)) if failure.fate() == Fate::Unknown => history::Outcome::Unknown,
             (Err(failure), _) => history::Outcome::Refused(OpError::Unavailable(failure.to_string())),
         };
-        if !matches!(
-            operation.outcome,
-            history::Outcome::Written { .. }
-                | history::Outcome::Read { .. }
-                | history::Outcome::Synced { .. }
-        ) {
+        if outcome.zxid().is_none() {
             operation.session = None;
         }
-        cx.stats.count(match operation.outcome {
-            history::Outcome::Written { result: Ok(_), .. } => "writes carried out",
-            history::Outcome::Written { .. } => "writes that failed",
-            history::Outcome::Read { .. } => "reads answered",
-            history::Outcome::Synced { .. } => "syncs answered",
-            history::Outcome::Refused(_) => "requests refused",
-            history::Outcome::Unknown => "writes of unknown outcome",
-        });
-        let name = format!("client {}", self.number);
-        cx.note(name, || format!("{:?} -> {:?}", operation.call, operation.outcome));
+        returned(cx, operation, outcome);
+    }
+
+    fn call_over(&mut self, cx: &mut Context, operations: &mut [Operation], over: Option<Over>) {
+        if let Some(Over { place, outcome }) = over
+            && let Some(operation) = operations.get_mut(place)
+        {
+            cx.stats.count("calls outside of sessions");
+            returned(cx, operation, outcome);
+        }
     }
 
     // ---- the application ----
@@ -288,7 +301,10 @@ impl Client {
             cx.stats.count("sessions closed");
             return self.machine.handle(Time(cx.now), Input::Close { ticket: None });
         }
-        let call = self.invent(workload);
+        if self.rng.chance(workload.unary) {
+            return self.call(cx, operations);
+        }
+        let call = self.invent(cx);
         let op = match &call {
             Call::Write(write) => Op::Write(write.clone()),
             Call::Read(read, level) => Op::Read(read.clone(), *level),
@@ -300,6 +316,7 @@ impl Client {
         operations.push(Operation {
             client: self.number,
             session: None,
+            unary: false,
             node: None,
             called: cx.now,
             returned: None,
@@ -308,18 +325,53 @@ impl Client {
         });
         let patience = Duration::from_millis(workload.deadline);
         let deadline = (workload.deadline > 0).then(|| Time(cx.now) + patience);
-        self.machine.handle(Time(cx.now), Input::Request { ticket, op, deadline });
+        self.machine.handle(Time(cx.now), Input::Request { ticket, op, deadline, trace: None });
     }
 
-    fn invent(&mut self, workload: crate::plan::Workload) -> Call {
+    /// Asks outside of the session.
+    fn call(&mut self, cx: &mut Context, operations: &mut Vec<Operation>) {
+        let mut call = self.invent(cx);
+        match &mut call {
+            Call::Write(write) => persistent(write),
+            Call::Read(_, level @ ReadLevel::Local) if self.rng.chance(500) => *level = ReadLevel::Stale,
+            _ => {}
+        }
+        let node = self.rng.index(cx.plan.members.len());
+        let link = self.calls.begin(cx, self.end(), node, &call, operations.len());
+        let patience = match cx.plan.workload.deadline {
+            0 => 2 * cx.plan.timing.park,
+            deadline => deadline,
+        };
+        self.schedule(cx, patience * 1_000, ClientEvent::GiveUp { link });
+        // Nothing orders it but time, so each is a client of its own.
+        let client = UNARY + operations.len() as u32;
+        operations.push(Operation {
+            client,
+            session: None,
+            unary: true,
+            node: None,
+            called: cx.now,
+            returned: None,
+            call,
+            outcome: history::Outcome::Unknown,
+        });
+    }
+
+    fn invent(&mut self, cx: &Context) -> Call {
+        let workload = cx.plan.workload;
         if self.rng.chance(workload.writes) {
             return Call::Write(self.invent_write(workload));
         }
-        let fresh = self.rng.chance(workload.fresh);
-        if fresh && self.rng.chance(300) {
-            return Call::Sync;
-        }
-        let level = if fresh { ReadLevel::Linearizable } else { ReadLevel::Local };
+        let level = match self.rng.chance(workload.fresh).then(|| self.rng.below(10)) {
+            None => ReadLevel::Local,
+            Some(0..=2) => return Call::Sync,
+            // What another has seen; now and then what nobody has seen yet.
+            Some(3..=5) => {
+                let ahead = if self.rng.chance(100) { self.rng.below(30) } else { 0 };
+                ReadLevel::AtLeast(Zxid(cx.seen.0.saturating_add(ahead)))
+            }
+            Some(_) => ReadLevel::Linearizable,
+        };
         let path = self.path(workload.znodes);
         let read = match self.rng.below(3) {
             0 => Read::Exists { path },
@@ -377,6 +429,21 @@ impl Client {
     }
 }
 
+/// Without what only a session can have.
+fn persistent(write: &mut Write) {
+    let creates: Vec<&mut Create> = match write {
+        Write::Create(create) => vec![create],
+        Write::Multi(parts) => parts
+            .iter_mut()
+            .filter_map(|part| if let MultiOp::Create(create) = part { Some(create) } else { None })
+            .collect(),
+        _ => Vec::new(),
+    };
+    for create in creates {
+        create.mode.ephemeral = false;
+    }
+}
+
 fn machine(cx: &Context, rng: &mut Rng) -> Machine {
     let config = Config {
         endpoints: cx.plan.members.len(),
@@ -405,5 +472,22 @@ fn request(request: client_core::Request) -> server::Request {
         Op::Ping => server::Op::Ping,
         Op::Close => server::Op::Close,
     };
-    server::Request { xid: request.xid, number: request.number, op }
+    server::Request { xid: request.xid, number: request.number, op, trace: request.trace }
+}
+
+/// Writes down what came of an operation.
+fn returned(cx: &mut Context, operation: &mut Operation, outcome: history::Outcome) {
+    operation.returned = Some(cx.now);
+    operation.outcome = outcome;
+    cx.seen = cx.seen.max(operation.outcome.zxid().unwrap_or_default());
+    cx.stats.count(match operation.outcome {
+        history::Outcome::Written { result: Ok(_), .. } => "writes carried out",
+        history::Outcome::Written { .. } => "writes that failed",
+        history::Outcome::Read { .. } => "reads answered",
+        history::Outcome::Synced { .. } => "syncs answered",
+        history::Outcome::Refused(_) => "requests refused",
+        history::Outcome::Unknown => "writes of unknown outcome",
+    });
+    let name = format!("client {}", operation.client);
+    cx.note(name, || format!("{:?} -> {:?}", operation.call, operation.outcome));
 }

@@ -5,6 +5,8 @@ use std::collections::BinaryHeap;
 use std::fmt::Display;
 use std::rc::Rc;
 
+use api::Zxid;
+
 use crate::ghost::Ghost;
 use crate::net::{LinkId, Net};
 use crate::plan::Plan;
@@ -111,6 +113,10 @@ pub(crate) enum ClientEvent {
     Timer,
     /// The application has an idea.
     Think,
+    /// The application waits no longer for the answer of a call.
+    GiveUp {
+        link: LinkId,
+    },
 }
 
 #[derive(Debug)]
@@ -157,6 +163,8 @@ pub(crate) struct Context {
     pub(crate) trace: Option<TraceSink>,
     /// Faults are over.
     pub(crate) healed: bool,
+    /// The greatest zxid that any client has seen: what one client may tell another.
+    pub(crate) seen: Zxid,
 }
 
 impl Context {
@@ -172,6 +180,7 @@ impl Context {
             stats: Stats::default(),
             trace,
             healed: false,
+            seen: Zxid::ZERO,
         }
     }
 

@@ -1,8 +1,9 @@
 //! How faults happen, and how nodes come back.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use api::{History, Zxid};
+use api::{Epoch, PeerId};
 use quorum_core::Input;
 use quorum_log::{Crash, DiskOp, Fault as DiskFault, MemDisk, StorageError};
 use rustix::io::Errno;
@@ -196,20 +197,17 @@ impl World {
         self.cx.ghost.disks[node].lose();
     }
 
-    /// Whether the ensemble can bear the loss of this node's data: the voters that have theirs are still a quorum
-    /// without it, and none of them is without any entry, because promises of such count as if nothing was ever lost.
+    /// Whether the ensemble can bear the loss of this node's data: all other voters have theirs, and have been members
+    /// before, so that they can vouch for what is committed; and they are a quorum without it.
     fn may_lose(&self, node: usize) -> bool {
-        let written = |h: &History| h.base() > Zxid::ZERO || h.spans().iter().any(|s| s.last > 0);
-        let sound = (self.cx.ghost.disks.iter().enumerate())
-            .filter(|&(i, d)| i != node && !d.impaired && written(&d.history))
-            .map(|(i, _)| api::PeerId(i as u32 + 1))
-            .collect();
         let ensemble = self.cx.ghost.ensemble();
-        let all_written = ensemble.voters().map(|v| v.0 as usize - 1).filter(|&v| v != node).all(|v| {
-            let disk = &self.cx.ghost.disks[v];
-            !disk.impaired && written(&disk.history)
-        });
-        ensemble.is_quorum(&sound) && all_written
+        let others: BTreeSet<PeerId> =
+            ensemble.voters().filter(|voter| voter.0 as usize - 1 != node).collect();
+        let vouches = |voter: &PeerId| {
+            let disk = &self.cx.ghost.disks[voter.0 as usize - 1];
+            !disk.impaired && disk.current > Epoch(0)
+        };
+        ensemble.is_quorum(&others) && others.iter().all(vouches)
     }
 
     fn break_disk(&mut self, node: usize, op: u8, skip: u32) {
@@ -243,8 +241,7 @@ impl World {
         let used = contents.iter().rposition(|&b| b != 0).map_or(1, |i| i + 1) as u64;
         if disk.flip_bit(path, place % used, (place >> 32) as u8 % 8) {
             self.cx.note(self.nodes[node].name(), || format!("a bit of {} flips", path.display()));
-            let disk = &mut self.cx.ghost.disks[node];
-            (disk.impaired, disk.had) = (true, Some((disk.history.clone(), disk.current)));
+            self.cx.ghost.disks[node].impair();
         }
     }
 

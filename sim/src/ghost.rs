@@ -16,8 +16,9 @@ pub(crate) struct Shadow {
     pub(crate) current: Epoch,
     /// It has lost what it promised to keep, by a fault that is allowed to do that, and was not given it back yet.
     pub(crate) impaired: bool,
-    /// What it had acknowledged before it lost it, or before it began to put a snapshot in its place, and in which epoch.
-    pub(crate) had: Option<(History, Epoch)>,
+    /// What it had acknowledged each time before it lost it, or before it began to put a snapshot in its place, and in
+    /// which epoch. All of them: a leader that stood still may count an ack from before two losses.
+    had: Vec<(History, Epoch)>,
 }
 
 impl Shadow {
@@ -26,13 +27,24 @@ impl Shadow {
         let has = |history: &History, current: Epoch| {
             (history.contains(zxid) || history.base() >= zxid) && current >= zxid.epoch()
         };
-        has(&self.history, self.current) || self.had.as_ref().is_some_and(|(h, current)| has(h, *current))
+        has(&self.history, self.current) || self.had.iter().any(|(h, current)| has(h, *current))
+    }
+
+    /// Something of it may be gone, by a fault that may do that.
+    pub(crate) fn impair(&mut self) {
+        self.had.push((self.history.clone(), self.current));
+        self.impaired = true;
     }
 
     /// All of it is gone, by a fault that may do that.
     pub(crate) fn lose(&mut self) {
-        let had = (std::mem::take(&mut self.history), self.current);
-        *self = Shadow { impaired: true, had: Some(had), ..Shadow::default() };
+        self.impair();
+        *self = Shadow { impaired: true, had: std::mem::take(&mut self.had), ..Shadow::default() };
+    }
+
+    /// It forgets its log, for the snapshot that it was given.
+    pub(crate) fn reset(&mut self) {
+        self.had.push((std::mem::take(&mut self.history), self.current));
     }
 }
 
@@ -280,7 +292,8 @@ impl Ghost {
 
     /// A node has recovered this from its disk (I9, I10).
     pub(crate) fn recovered(&mut self, node: usize, history: &History, accepted: Epoch, current: Epoch) {
-        let Shadow { history: before, accepted: a, current: c, impaired, had } = self.disks[node].clone();
+        let Shadow { history: before, accepted: a, current: c, impaired, had } =
+            std::mem::take(&mut self.disks[node]);
         if !impaired {
             self.check(accepted >= a && current >= c, "I9 epochs never decrease", || {
                 format!("node {} comes back with epochs {accepted}, {current} after {a}, {c}", node + 1)
@@ -328,5 +341,34 @@ impl Ghost {
         self.check(silent_us >= timeout_us, "C8 session time-out", || {
             format!("node {node} closes session {session} after {silent_us} of {timeout_us} us of silence")
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log_to(zxid: Zxid) -> History {
+        let mut history = History::default();
+        for counter in 0..=zxid.counter() {
+            assert!(history.append(Zxid::new(zxid.epoch(), counter)));
+        }
+        history
+    }
+
+    /// Found by seed 11774148293873389617: a leader that stood still counted an ack of a server that had lost its disk
+    /// since then, and then a bit of the little it had got again.
+    #[test]
+    fn an_ack_was_true_however_often_its_server_lost_something_since() {
+        let acked = Zxid::new(Epoch(9), 3);
+        let mut disk = Shadow { history: log_to(acked), current: Epoch(9), ..Shadow::default() };
+        disk.lose();
+        disk.impair();
+        disk.reset();
+        assert!(disk.impaired);
+        assert_eq!(disk.history, History::default());
+        assert!(disk.has_acknowledged(acked));
+        assert!(!disk.has_acknowledged(Zxid::new(Epoch(9), 4)));
+        assert!(!disk.has_acknowledged(Zxid::new(Epoch(10), 0)));
     }
 }

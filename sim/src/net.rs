@@ -6,7 +6,7 @@ use api::{OpError, WriteNumber, Zxid};
 use bytes::Bytes;
 use election_core::Notification;
 use quorum_core::{ToLeader, ToLearner};
-use store_core::server::{Open, Request, ToClient};
+use store_core::server::{Op, Open, Request, ToClient};
 
 use crate::context::{Context, Event};
 
@@ -43,6 +43,8 @@ pub(crate) enum Packet {
         acked: WriteNumber,
         requests: Vec<Request>,
     },
+    /// One request of a client without a session.
+    Unary(Op),
     ToClient(Vec<ToClient>),
     /// The end of the connection, and why.
     Fin(Option<OpError>),

@@ -79,6 +79,8 @@ pub struct Sizes {
     pub snap_slack: u64,
     /// Unanswered requests that a client sends.
     pub window: usize,
+    /// The greatest counter of an epoch.
+    pub counter_max: u32,
 }
 
 /// What messages take, in microseconds.
@@ -109,8 +111,11 @@ pub struct Workload {
     pub data: u64,
     /// Share of writes, of 1,000 requests.
     pub writes: u64,
-    /// Share of syncs and linearizable reads among the others, of 1,000.
+    /// Share of syncs and of reads that are more than local among the others, of 1,000.
     pub fresh: u64,
+    /// Share of requests that are made in a call of their own, outside of the session, of 1,000.
+    #[serde(default)]
+    pub unary: u64,
     /// Share of requests that end a session, of 1,000.
     pub closes: u64,
     /// So long a caller waits, in milliseconds; 0 for ever.
@@ -244,6 +249,7 @@ impl Plan {
                 keep_entries: 1_000,
                 snap_slack: 16 << 20,
                 window: 4096,
+                counter_max: u32::MAX,
             },
             network: Network { min: 100, max: 300, spikes: 0, spike: 0, turn: 20 },
             fsync_us: (300, 1_500),
@@ -254,6 +260,7 @@ impl Plan {
                 data: 100,
                 writes: 500,
                 fresh: 200,
+                unary: 0,
                 closes: 0,
                 deadline: 0,
             },

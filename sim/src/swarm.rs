@@ -109,6 +109,7 @@ fn sizes(rng: &mut Rng) -> Sizes {
         keep_entries: if rng.chance(600) { 0 } else { rng.between(1, 200) },
         snap_slack: if rng.chance(300) { rng.between(0, 4_000) } else { 16 << 20 },
         window: if rng.chance(300) { rng.between(1, 4) as usize } else { 256 },
+        counter_max: if rng.chance(60) { rng.scale(20, 2_000) as u32 } else { u32::MAX },
     }
 }
 
@@ -120,6 +121,7 @@ fn workload(rng: &mut Rng) -> Workload {
         data: rng.scale(1, 400),
         writes: rng.between(200, 900),
         fresh: rng.between(0, 600),
+        unary: if rng.chance(300) { rng.between(1, 400) } else { 0 },
         closes: if rng.chance(400) { rng.between(1, 40) } else { 0 },
         deadline: if rng.chance(300) { rng.between(100, 5_000) } else { 0 },
     }

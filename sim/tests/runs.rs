@@ -4,6 +4,8 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use api::ReadLevel;
+use history::{Call, Operation};
 use sim::plan::{Fault, Plan, TimedFault};
 use sim::shrink::shrink;
 use sim::{draw, run};
@@ -55,7 +57,9 @@ fn a_quiet_ensemble_elects_once_and_answers_everything() {
     assert_eq!(report.violation, None);
     assert_eq!(report.stats.reigns, 1);
     assert!(report.history.operations.len() > 500, "{}", report.history.operations.len());
-    assert!(report.history.operations.iter().all(|o| o.outcome.zxid().is_some()));
+    // Now and then a client asks for more than anybody has seen.
+    let may_fail = |o: &Operation| matches!(o.call, Call::Read(_, ReadLevel::AtLeast(_)));
+    assert!(report.history.operations.iter().all(|o| o.outcome.zxid().is_some() || may_fail(o)));
 }
 
 #[test]

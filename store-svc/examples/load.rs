@@ -52,7 +52,7 @@ async fn main() {
                         0..1000 => Op::Create(v1::CreateRequest { path, data, ..Default::default() }),
                         _ => Op::Set(v1::SetRequest { path, data, version: None }),
                     };
-                    v1::Request { xid: n, write_number: n + 1, op: Some(op) }
+                    v1::Request { xid: n, write_number: n + 1, op: Some(op), ..Default::default() }
                 })
                 .collect();
             sent += BATCH;

@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{OpError, Time, ports::Quorum, record};
+use api::{OpError, Time, Trace, Zxid, ports::Quorum, record};
 use bytes::Bytes;
 use store_core::{
     Server,
     server::{Answer, Ask, ConnId, Input, Op, Open, Output, Request, ToClient},
 };
-use telemetry::metrics;
+use telemetry::{metrics, trace::Span};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
     task::JoinSet,
@@ -25,6 +25,7 @@ use crate::{
     measure::{self, Timings},
     quorum_io::{self, FromQuorum, Pieces},
     table::{Checkpointer, Job},
+    trace::Open as Spans,
 };
 
 /// What a client, or the task that speaks for it, wants.
@@ -46,6 +47,8 @@ pub(crate) enum FromClient {
         acked: api::WriteNumber,
         /// In order.
         requests: Vec<Request>,
+        /// Of those that are traced, by their index.
+        spans: Vec<(usize, Span)>,
         /// When they came in.
         received: Instant,
     },
@@ -55,8 +58,10 @@ pub(crate) enum FromClient {
         conn: ConnId,
         /// What is asked.
         op: Op,
+        /// The span that it is part of.
+        trace: Trace,
         /// Where the answer goes.
-        reply: oneshot::Sender<Result<Answer, OpError>>,
+        reply: oneshot::Sender<Result<Answered, OpError>>,
         /// The bytes that the call holds of [`crate::Bounds::total_bytes`], until it is answered or given up.
         room: OwnedSemaphorePermit,
         /// When the call came in.
@@ -95,10 +100,20 @@ pub(crate) struct Facts {
     pub(crate) ready: bool,
 }
 
+/// What came of a unary call, and of which state of the node.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) answer: Answer,
+    /// How far the node had applied.
+    pub(crate) zxid: Zxid,
+    /// It had no leader.
+    pub(crate) leaderless: bool,
+}
+
 /// Where answers for a connection go.
 enum Sink {
-    Stream(Arc<Lane>, Timings),
-    Unary { timings: Timings, reply: oneshot::Sender<Result<Answer, OpError>>, _room: OwnedSemaphorePermit },
+    Stream(Arc<Lane>, Timings, Spans),
+    Unary { timings: Timings, reply: oneshot::Sender<Result<Answered, OpError>>, _room: OwnedSemaphorePermit },
 }
 
 /// See the [module](self).
@@ -278,7 +293,7 @@ impl<Q: Quorum> Running<Q> {
         }
         for (_, sink) in self.sinks.drain() {
             match sink {
-                Sink::Stream(lane, _) => lane.end(Err(why.clone())),
+                Sink::Stream(lane, ..) => lane.end(Err(why.clone())),
                 // Whoever asked may have gone.
                 Sink::Unary { reply, .. } => drop(reply.send(Err(why.clone()))),
             }
@@ -317,7 +332,7 @@ impl<Q: Quorum> Running<Q> {
 
     fn on_quorum(&mut self, said: FromQuorum) {
         match said {
-            FromQuorum::Feed { items, log_bytes } => {
+            FromQuorum::Feed { items, log_bytes, spans } => {
                 if log_bytes > 0 {
                     self.schedule.last_entry = Instant::now();
                     self.schedule.log_bytes += log_bytes;
@@ -326,6 +341,7 @@ impl<Q: Quorum> Running<Q> {
                 for item in items {
                     self.handle(Input::Feed(item));
                 }
+                drop(spans);
                 let after = self.driver.server.state().applied();
                 // Exact within an epoch; a change of epochs counts as what it has brought so far.
                 let since = if before.epoch() == after.epoch() { before.counter() } else { 0 };
@@ -348,22 +364,23 @@ impl<Q: Quorum> Running<Q> {
     fn on_client(&mut self, input: FromClient) {
         match input {
             FromClient::Open { conn, open, lane } => {
-                self.sinks.insert(conn, Sink::Stream(lane, Timings::default()));
+                self.sinks.insert(conn, Sink::Stream(lane, Timings::default(), Spans::default()));
                 self.handle(Input::Open { conn, open });
             }
-            FromClient::Requests { conn, acked, requests, received } => {
-                if let Some(Sink::Stream(_, timings)) = self.sinks.get_mut(&conn) {
+            FromClient::Requests { conn, acked, requests, spans, received } => {
+                if let Some(Sink::Stream(_, timings, open)) = self.sinks.get_mut(&conn) {
                     timings.take_up(received, requests.iter().map(|r| &r.op));
+                    open.take_up(&requests, spans);
                 }
                 self.handle(Input::Requests { conn, acked, requests });
             }
             // Given up on the way here.
             FromClient::Unary { reply, .. } if reply.is_closed() => {}
-            FromClient::Unary { conn, op, reply, room, received } => {
+            FromClient::Unary { conn, op, trace, reply, room, received } => {
                 let mut timings = Timings::default();
                 timings.take_up(received, [&op]);
                 self.sinks.insert(conn, Sink::Unary { timings, reply, _room: room });
-                self.handle(Input::Unary { conn, op });
+                self.handle(Input::Unary { conn, op, trace });
             }
             FromClient::Closed { conn } => self.on_closed(conn),
             FromClient::Facts(reply) => {
@@ -426,7 +443,7 @@ impl<Q: Quorum> Running<Q> {
 
     fn end(&mut self, conn: ConnId, why: Result<(), OpError>) {
         match self.sinks.remove(&conn) {
-            Some(Sink::Stream(lane, _)) => lane.end(why),
+            Some(Sink::Stream(lane, ..)) => lane.end(why),
             // Whoever asked may have gone.
             Some(Sink::Unary { reply, .. }) => drop(reply.send(why.and(Err(no_answer())))),
             None => {}
@@ -435,17 +452,20 @@ impl<Q: Quorum> Running<Q> {
 
     fn send(&mut self, conn: ConnId, mut items: Vec<ToClient>) {
         match self.sinks.get_mut(&conn) {
-            Some(Sink::Stream(lane, timings)) => {
+            Some(Sink::Stream(lane, timings, open)) => {
                 timings.answered(&items);
+                open.answered(&items);
                 lane.send(items);
             }
             Some(Sink::Unary { timings, .. }) => {
                 timings.answered(&items);
-                if let (Some(Sink::Unary { reply, .. }), Some(ToClient::Reply { result, .. })) =
-                    (self.sinks.remove(&conn), items.pop())
+                if let (
+                    Some(Sink::Unary { reply, .. }),
+                    Some(ToClient::Reply { zxid, result, leaderless, .. }),
+                ) = (self.sinks.remove(&conn), items.pop())
                 {
                     // Whoever asked may have gone.
-                    drop(reply.send(result));
+                    drop(reply.send(result.map(|answer| Answered { answer, zxid, leaderless })));
                 }
             }
             None => {}

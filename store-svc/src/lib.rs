@@ -18,6 +18,7 @@ mod service;
 mod table;
 #[doc(hidden)]
 pub mod testing;
+mod trace;
 
 pub use grpc::{CoordinationService, NodeService};
 pub use service::{Bounds, Config, OpenError, StopReason, StoreService};

@@ -10,6 +10,7 @@ use store_core::{
     Loader, State,
     server::{Ask, Committed, Feed},
 };
+use telemetry::trace::{Scope, Span};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::StopReason;
@@ -27,6 +28,8 @@ pub(crate) enum FromQuorum {
         items: Vec<Feed>,
         /// How much the entries among them weigh in the log, in bytes.
         log_bytes: u64,
+        /// Of the entries that are traced; they end when all of this is applied.
+        spans: Vec<Span>,
     },
     /// A snapshot is to be saved now.
     SnapshotWanted,
@@ -48,10 +51,11 @@ pub(crate) async fn read_feed<Q: Quorum>(
     let mut feed = quorum.attach(after).await?;
     let mut snapshot: Option<Incoming> = None;
     loop {
-        let (mut items, mut log_bytes) = (Vec::new(), 0);
+        let (mut items, mut log_bytes, mut spans) = (Vec::new(), 0, Vec::new());
         for item in feed.next().await? {
             items.push(match item {
                 FeedItem::Committed(entries) => {
+                    spans.extend(entries.iter().filter_map(applying));
                     log_bytes += entries.iter().map(|e| e.weight() as u64).sum::<u64>();
                     Feed::Committed(entries.into_iter().map(decode).collect::<Result<_, _>>()?)
                 }
@@ -78,7 +82,8 @@ pub(crate) async fn read_feed<Q: Quorum>(
                     let (state, pieces) = snapshot.take().ok_or_else(unexpected)?.finish()?;
                     if !items.is_empty() {
                         let items = std::mem::take(&mut items);
-                        if driver.send(FromQuorum::Feed { items, log_bytes }).await.is_err() {
+                        let spans = std::mem::take(&mut spans);
+                        if driver.send(FromQuorum::Feed { items, log_bytes, spans }).await.is_err() {
                             return Ok(());
                         }
                         log_bytes = 0;
@@ -90,7 +95,7 @@ pub(crate) async fn read_feed<Q: Quorum>(
                 }
             });
         }
-        if !items.is_empty() && driver.send(FromQuorum::Feed { items, log_bytes }).await.is_err() {
+        if !items.is_empty() && driver.send(FromQuorum::Feed { items, log_bytes, spans }).await.is_err() {
             return Ok(());
         }
     }
@@ -103,7 +108,9 @@ pub(crate) async fn write_asks<Q: Quorum>(
 ) -> Result<(), StopReason> {
     while let Some(asks) = driver.recv().await {
         let batch = asks.into_iter().map(|ask| match ask {
-            Ask::Submit { ticket, command } => Request::Submit { ticket, payload: encode_command(command) },
+            Ask::Submit { ticket, command, trace } => {
+                Request::Submit { ticket, payload: encode_command(command), trace }
+            }
             Ask::Barrier { ticket } => Request::Barrier { ticket },
             Ask::Report(report) => Request::Report(report),
         });
@@ -140,6 +147,13 @@ impl Chunks for Pieces {
         }
         piece
     }
+}
+
+/// The span of a traced entry, from when it came until it is applied.
+fn applying(entry: &Entry) -> Option<Span> {
+    let mut span = Span::below(entry.trace.as_deref()?, Scope::Store, "store.apply");
+    span.set("quorate.zxid", entry.zxid.to_string());
+    Some(span)
 }
 
 fn decode(entry: Entry) -> Result<Committed, StopReason> {

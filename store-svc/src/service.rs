@@ -15,6 +15,7 @@ use proto::{
     v1::{coordination_server::CoordinationServer, node_server::NodeServer},
 };
 use store_core::{Server, State, server};
+use telemetry::trace::Ratio;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub snapshot_entries: u64,
     /// Or after so many bytes of log, or as many as the last snapshot had if that is more.
     pub snapshot_bytes: u64,
+    /// Which part of the requests that come without a trace begin one, from 0 to 1.
+    pub trace_ratio: f64,
 }
 
 impl Config {
@@ -59,6 +62,7 @@ impl Config {
             bounds: Bounds::default(),
             snapshot_entries: 100_000,
             snapshot_bytes: 64 << 20,
+            trace_ratio: 0.0,
         }
     }
 }
@@ -162,6 +166,7 @@ impl<Q: Quorum> StoreService<Q> {
             next_conn: Arc::new(AtomicU64::new(1)),
             total: Arc::new(Semaphore::new(config.bounds.total_bytes.min(Semaphore::MAX_PERMITS))),
             bounds: config.bounds,
+            ratio: Arc::new(Ratio::new(config.trace_ratio)),
             tasks: tasks.clone(),
         };
         let (ready, _) = watch::channel(false);

@@ -94,11 +94,11 @@ impl MemoryQuorum {
         for request in batch {
             match request {
                 request if !inner.serving => inner.parked.push(request),
-                Request::Submit { ticket, payload } => {
+                Request::Submit { ticket, payload, trace } => {
                     let zxid = inner.last().next().unwrap_or(Zxid::marker(Epoch(2)));
                     let origin = Some(Origin { peer: self.me, ticket });
                     let time_ms = inner.log.len() as i64;
-                    inner.log.push(Entry { zxid, time_ms, origin, payload });
+                    inner.log.push(Entry { zxid, time_ms, origin, payload, trace });
                 }
                 Request::Barrier { ticket } => inner.tell(FeedItem::Barrier { ticket }),
                 Request::Report(report) => inner.tell(FeedItem::Report { from: self.me, report }),

@@ -130,7 +130,7 @@ async fn a_payload_that_cannot_be_read_stops_the_node_with_a_reason() {
     let node = Node::start(dir.path(), &quorum).await;
     let session = Session::open(&node).await;
     let payload = bytes::Bytes::from_static(b"\xff\xff from the future");
-    let submit = api::ports::Request::Submit { ticket: api::Ticket(1), payload };
+    let submit = api::ports::Request::Submit { ticket: api::Ticket(1), payload, trace: None };
     api::ports::Quorum::request(&quorum, vec![submit]).await.unwrap();
     let reason = node.stopped().await;
     assert!(matches!(&reason, StopReason::Invariant(m) if m.contains("newer version")), "{reason}");

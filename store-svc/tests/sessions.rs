@@ -40,7 +40,7 @@ async fn a_session_from_end_to_end() {
     assert_eq!((data(&answers[1]), data(&answers[3])), (&b"one"[..], &b"two"[..]));
     let Some(Answer::Children(children)) = &answers[5].result else { panic!("{:?}", answers[5]) };
     assert_eq!(children.names, ["a", "e"]);
-    assert_eq!(answers[7].result, Some(Answer::Exists(v1::ExistsResponse { stat: None })));
+    assert_eq!(answers[7].result, Some(Answer::Exists(v1::ExistsResponse { stat: None, as_of: None })));
     assert_eq!(error(&answers[10]), ErrorCode::NoNode);
 
     let status = node.status().await;
@@ -72,7 +72,7 @@ async fn ten_thousand_pipelined_requests_are_answered_in_order() {
                         0 => (set("/n", (n / 2).to_string()), n / 2 + 2),
                         _ => (get("/n"), 0),
                     };
-                    v1::Request { xid: n, write_number, op: Some(op) }
+                    v1::Request { xid: n, write_number, op: Some(op), ..Default::default() }
                 })
                 .collect();
             let acked_write = (batch * 50).saturating_sub(3000);
@@ -155,7 +155,7 @@ async fn bad_requests_are_answered_in_their_place_and_harm_nothing() {
     assert_eq!(codes, expected);
     assert!(is_ok(&answers[6]) && is_ok(&answers[11]), "the numbers of the bad ones are used up");
     // A request without any operation, as from a newer client.
-    let empty = v1::Request { xid: 5, write_number: 0, op: None };
+    let empty = v1::Request { xid: 5, ..Default::default() };
     session.out.send(v1::SessionRequest { open: None, requests: vec![empty], acked_write: 0 }).await.unwrap();
     assert_eq!(error(&session.receive(1).await[0]), bad);
     node.stop().await;

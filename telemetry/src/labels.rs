@@ -22,6 +22,14 @@ macro_rules! label {
 
         impl $name {
             const VALUES: &'static [&'static str] = &[$($text),+];
+
+            /// The value of the label.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $($name::$variant => $text,)+
+                }
+            }
         }
 
         impl Label for $name {

@@ -3,7 +3,7 @@
 //! that reading.
 //!
 //! Recording is a few relaxed atomic additions and never a lock on the path of a write; what happens often is recorded
-//! once for a batch ([`Histogram::record_n`]). The statics are the process's: who runs several nodes in one process, as
+//! once for a batch ([`Histogram::record_n`]). Spans of traces are in [`trace`]. The statics are the process's: who runs several nodes in one process, as
 //! tests do, gets the sum of them.
 //!
 //! ```
@@ -24,6 +24,7 @@ mod value;
 pub mod metrics;
 pub mod reference;
 pub mod text;
+pub mod trace;
 
 pub use define::{Definition, Group, Kind, Metric, Unit};
 pub use labels::{CpuMode, Label, Mode, Phase, Port, RoleLabel, Verb};

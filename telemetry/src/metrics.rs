@@ -78,6 +78,9 @@ metrics! {
             "Entries at the end of this node's log that are not known to be committed.";
         QUORUM_COMMITTED: Counter = "quorate.quorum.committed" [Count("{entry}")] Counter::new(),
             "Entries that this node came to know as committed, without those that came in a snapshot.";
+        QUORUM_STORES: Gauge = "quorate.quorum.stores" [Count("{store}")] Gauge::new(),
+            "1 while this node's store is attached, 0 while it is away: then nobody makes snapshots, and the log grows by all \
+             that is written.";
         PROPOSAL_DURATION: Histogram = "quorate.proposal.duration" [Seconds] Histogram::times(),
             "Writes of this node's store from their submission until they have a place in this node's log, which on a \
              learner is the way to the leader and back.";

@@ -47,7 +47,8 @@ const HEAD: &str = "\
 
 <!-- Made from telemetry/src/metrics.rs; a test compares. To make it anew: cargo run -p telemetry --example reference > docs/metrics.md -->
 
-Each process of a node serves its metrics as Prometheus text under `/metrics` on its HTTP port (`listen.http_port`, 9464),
+Each process of a node serves its metrics as Prometheus text under `/metrics` on its HTTP port (`listen.http_port`, 9464; of a
+quorum and an election in processes of their own `listen.quorum_http_port`, 9465, and `listen.election_http_port`, 9466),
 and pushes the same by OTLP/gRPC if `OTEL_EXPORTER_OTLP_ENDPOINT` is set. A node in one process has all of them; a service in
 a process of its own has those of `Every process` and its own.
 

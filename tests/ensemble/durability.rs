@@ -155,3 +155,32 @@ fn a_node_that_lost_its_disk_does_not_help_to_forget_what_it_had_acknowledged() 
     assert_eq!(ensemble.ok(&["get", "/x"]).trim_end(), "acknowledged");
     ensemble.agree();
 }
+
+/// Nodes 2 and 3 lose their disks and are started without node 1, which looks like a first start to them. When node 1 comes,
+/// one of the two histories would have to go: whoever would lose what was committed stops instead.
+#[test]
+fn nothing_is_cut_off_when_an_ensemble_was_started_anew_without_the_node_that_has_the_data() {
+    let mut ensemble = Ensemble::down(3);
+    (1..=3).for_each(|id| ensemble.start_node(id));
+    ensemble.ok(&["create", "/keep", "acknowledged"]);
+    ensemble.agree();
+    ensemble.kill9_all();
+    for id in [2, 3] {
+        std::fs::remove_dir_all(ensemble.dir.join(format!("node-{id}/data"))).unwrap();
+        ensemble.start_node(id);
+    }
+    eventually("the two take it for a first start", || {
+        ensemble.run(&["ls", "/", "--timeout", "5s"]).status.success()
+    });
+    ensemble.start_node(1);
+    eventually("a node stops", || {
+        (1..=3)
+            .any(|id| ensemble.log(id).contains("was committed: one of the two has lost acknowledged data"))
+    });
+    ensemble.kill9_started();
+    let files = std::fs::read_dir(ensemble.dir.join("node-1/data/log")).unwrap();
+    let kept = |file: &std::path::Path| {
+        std::fs::read(file).unwrap().windows(12).any(|bytes| bytes == b"acknowledged")
+    };
+    assert!(files.map(|file| file.unwrap().path()).any(|file| kept(&file)), "node 1 has kept everything");
+}

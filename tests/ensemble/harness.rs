@@ -150,6 +150,32 @@ impl Ensemble {
         &self.endpoints[id - 1]
     }
 
+    /// Where a process of a node answers plain HTTP; see `quorate up`.
+    pub(crate) fn http(&self, id: usize, part: &str) -> String {
+        let (host, port) = self.endpoint(id).rsplit_once(':').unwrap();
+        let behind = match part {
+            "quorum" => 6,
+            "election" => 7,
+            _ => 3,
+        };
+        format!("{host}:{}", port.parse::<u16>().unwrap() + behind)
+    }
+
+    /// The metrics of all processes of a node.
+    pub(crate) fn metrics(&self, id: usize) -> String {
+        let page = |part: &&str| {
+            let (status, page) = http_get(&self.http(id, part), "/metrics");
+            assert_eq!(status, 200);
+            page
+        };
+        self.parts.iter().map(page).collect()
+    }
+
+    /// The configuration of a node.
+    pub(crate) fn config(&self, id: usize) -> PathBuf {
+        self.dir.join(format!("node-{id}/quorate.toml"))
+    }
+
     /// Runs the command line tool against all nodes.
     pub(crate) fn run(&self, args: &[&str]) -> Output {
         run_at(&self.all(), args)
@@ -228,6 +254,15 @@ impl Ensemble {
         eventually("killed processes are gone", || pids.iter().all(|&pid| !alive(pid)));
     }
 
+    /// kill -9 of whatever of the processes that were started by hand has not ended by itself.
+    pub(crate) fn kill9_started(&mut self) {
+        for mut child in std::mem::take(&mut self.extra).into_values() {
+            // It may have ended.
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+    }
+
     /// kill -9 of `up` alone.
     pub(crate) fn kill9_up(&mut self) {
         let mut up = self.up.take().unwrap();
@@ -246,7 +281,7 @@ impl Ensemble {
         let log = std::fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
         let child = Command::new(QUORATE)
             .args([part, "--config"])
-            .arg(self.dir.join(format!("node-{id}/quorate.toml")))
+            .arg(self.config(id))
             .envs(self.settings.clone())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -393,6 +428,13 @@ pub(crate) fn succeed(output: &Output, args: &[&str]) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Status and body of a page.
+pub(crate) fn http_get(endpoint: &str, path: &str) -> (u16, String) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let limit = Duration::from_secs(10);
+    runtime.block_on(host::http::ask(endpoint, "GET", path, "", limit)).unwrap()
 }
 
 /// Waits until it is so.

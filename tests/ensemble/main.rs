@@ -15,3 +15,4 @@ mod maintenance;
 mod observability;
 mod scenarios;
 mod split;
+mod traces;

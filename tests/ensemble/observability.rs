@@ -4,20 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Ensemble, PATIENCE, QUORATE, eventually};
-
-/// The HTTP port of node `id`: the fourth of its ports.
-fn http(ensemble: &Ensemble, id: usize) -> String {
-    let (host, port) = ensemble.endpoint(id).rsplit_once(':').unwrap();
-    format!("{host}:{}", port.parse::<u16>().unwrap() + 3)
-}
-
-/// Status and body of a page.
-fn get(endpoint: &str, path: &str) -> (u16, String) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let limit = std::time::Duration::from_secs(10);
-    runtime.block_on(host::http::ask(endpoint, "GET", path, "", limit)).unwrap()
-}
+use crate::harness::{Ensemble, PATIENCE, QUORATE, eventually, http_get as get};
 
 /// The sum of all points of a metric, or of those with these labels.
 fn value(page: &str, name: &str) -> f64 {
@@ -58,9 +45,7 @@ fn every_metric_of_dashboards_alerts_and_docs_exists() {
     ensemble.ok(&["create", "/a", "x"]);
     let mut page = String::new();
     for id in 1..=3 {
-        let (status, text) = get(&http(&ensemble, id), "/metrics");
-        assert_eq!(status, 200);
-        page += &text;
+        page += &ensemble.metrics(id);
     }
     let there = names_on(&page);
     assert!(there.len() > 50, "{there:?}");
@@ -128,7 +113,7 @@ fn what_is_written_is_counted_on_the_nodes_that_did_it() {
     for _ in 0..5 {
         at_follower(&["set", "/a", "0123456789"]);
     }
-    let on = |id: usize, name: &str| value(&get(&http(&ensemble, id), "/metrics").1, name);
+    let on = |id: usize, name: &str| value(&ensemble.metrics(id), name);
     assert_eq!(on(follower, "quorate_request_duration_seconds_count{verb=\"set\"}"), 5.0);
     assert_eq!(on(leader, "quorate_request_duration_seconds_count{verb=\"set\"}"), 0.0);
     // Two phases.
@@ -157,7 +142,7 @@ fn what_is_written_is_counted_on_the_nodes_that_did_it() {
 #[test]
 fn a_node_without_a_quorum_is_live_and_not_ready() {
     let mut ensemble = Ensemble::start_with(3, 0, &[("QUORATE_TIMING_PARK_LIMIT", "1s")]);
-    let endpoint = http(&ensemble, 1);
+    let endpoint = ensemble.http(1, "store");
     let health = |args: &[&str]| {
         Command::new(QUORATE).arg("health").args(args).args(["--endpoint", &endpoint]).output().unwrap()
     };
@@ -198,7 +183,7 @@ fn metrics_go_to_the_collector_that_the_environment_names() {
 #[test]
 fn the_log_level_of_a_running_node_changes() {
     let ensemble = Ensemble::start();
-    let endpoint = http(&ensemble, 1);
+    let endpoint = ensemble.http(1, "store");
     let loglevel = |args: &[&str]| {
         Command::new(QUORATE).arg("loglevel").args(args).args(["--endpoint", &endpoint]).output().unwrap()
     };
@@ -207,6 +192,83 @@ fn the_log_level_of_a_running_node_changes() {
     assert_eq!(loglevel(&["info,quorum_svc=trace"]).status.code(), Some(0));
     assert_eq!(text(loglevel(&[])), "quorum_svc=trace,info");
     assert_eq!(loglevel(&["=x="]).status.code(), Some(2));
-    let log = std::fs::read_to_string(ensemble.dir.join("node-1/log")).unwrap();
+    let log = ensemble.log(1);
     assert!(log.contains("from now on, were info"), "{log}");
+}
+
+/// What `quorate health` says of one process of a node: its exit code, and its reasons.
+fn health(ensemble: &Ensemble, id: usize, part: &str, probe: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(QUORATE);
+    command.args(["health", "-v", "--service", part, "--config"]).arg(ensemble.config(id)).args(probe);
+    let output = command.output().unwrap();
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code(), said)
+}
+
+#[test]
+fn each_service_in_a_process_of_its_own_shows_itself() {
+    let mut ensemble = Ensemble::start_split(&[]);
+    ensemble.ok(&["create", "/a", ""]);
+    ensemble.agree();
+    for part in ["election", "quorum", "store"] {
+        for probe in [&[][..], &["--live"], &["--startup"]] {
+            eventually("it is well", || health(&ensemble, 1, part, probe).0 == Some(0));
+        }
+        let page = get(&ensemble.http(1, part), "/metrics").1;
+        assert!(page.contains(&format!("service_name=\"quorate-{part}\"")), "{page}");
+        assert!(value(&page, "process_uptime_seconds") > 0.0, "{page}");
+        let of = |prefix: &str| page.lines().any(|line| line.starts_with(prefix));
+        assert_eq!(of("quorate_election_links"), part == "election", "{part}");
+        assert_eq!(of("quorate_log_size_bytes"), part == "quorum", "{part}");
+        assert_eq!(of("quorate_znodes"), part == "store", "{part}");
+    }
+    let election = get(&ensemble.http(1, "election"), "/metrics").1;
+    assert_eq!(value(&election, "quorate_election_links"), 2.0);
+    assert!(value(&election, "quorate_election_duration_seconds_count") >= 1.0);
+    let (_, said) = health(&ensemble, 1, "election", &[]);
+    assert!(said.contains("[+]peers linked to 2 of 2 other members: 2, 3"), "{said}");
+    let (_, said) = health(&ensemble, 1, "quorum", &[]);
+    for check in ["[+]quorum ", "[+]election linked", "[+]disk the log has "] {
+        assert!(said.contains(check), "{said}");
+    }
+
+    // Each says what it misses, and that is no reason to restart it.
+    let says = |ensemble: &Ensemble, part: &str, wanted: &str| {
+        let mut said = (None, String::new());
+        eventually(wanted, || {
+            said = health(ensemble, 1, part, &[]);
+            said.0 == Some(1) && said.1.contains(wanted)
+        });
+        assert_eq!(health(ensemble, 1, part, &["--live"]).0, Some(0));
+        assert_eq!(get(&ensemble.http(1, part), "/readyz").0, 503);
+    };
+    let stores =
+        |ensemble: &Ensemble| value(&get(&ensemble.http(1, "quorum"), "/metrics").1, "quorate_quorum_stores");
+    assert_eq!(stores(&ensemble), 1.0);
+    ensemble.kill9_part(1, "store");
+    eventually("the quorum has lost its store", || stores(&ensemble) == 0.0);
+    assert_eq!(health(&ensemble, 1, "quorum", &[]).0, Some(0), "it votes and logs");
+    ensemble.start_part(1, "store");
+    eventually("the store is back", || stores(&ensemble) == 1.0);
+
+    ensemble.kill9_part(1, "election");
+    says(&ensemble, "quorum", "[-]election cannot reach the election of this node");
+    assert_eq!(health(&ensemble, 1, "store", &[]).0, Some(0), "a leader goes on, and so do its followers");
+    ensemble.start_part(1, "election");
+    ensemble.kill9_part(1, "quorum");
+    says(&ensemble, "election", "[-]quorum the quorum of this node is not linked");
+    ensemble.start_part(1, "quorum");
+    for id in [2, 3] {
+        ensemble.kill9_part(id, "election");
+    }
+    says(&ensemble, "election", "[-]peers linked to none of 2 other members");
+    for id in [2, 3] {
+        ensemble.start_part(id, "election");
+    }
+    ensemble.agree();
+    for part in ["election", "quorum", "store"] {
+        eventually("it is well again", || health(&ensemble, 1, part, &[]).0 == Some(0));
+    }
+    ensemble.stop();
 }

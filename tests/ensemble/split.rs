@@ -17,7 +17,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::durability::{Ledger, ZNODES, check, path, write};
-use crate::harness::{Ensemble, PATIENCE, blocking, eventually, run_at, succeed};
+use crate::harness::{Ensemble, PATIENCE, blocking, eventually, http_get, run_at, succeed};
 
 async fn connect(ensemble: &Ensemble) -> Client {
     Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap()
@@ -199,6 +199,64 @@ async fn with_its_quorum_down_a_store_says_so_and_marks_what_it_reads() {
     let read = async { while session.get("/known").await.unwrap() != (b"newer".to_vec(), false) {} };
     tokio::time::timeout(PATIENCE, read).await.expect("it catches up");
     blocking(ensemble, |e| e.agree()).await;
+}
+
+#[test]
+fn with_its_quorum_down_a_store_is_not_ready_and_serves_stale_reads_to_whoever_asks_for_them() {
+    let mut ensemble = Ensemble::start_split(&[("QUORATE_TIMING_PARK_LIMIT", "1s")]);
+    ensemble.ok(&["create", "/known", "old"]);
+    ensemble.ok(&["create", "/known/child", ""]);
+    ensemble.agree();
+    let id = follower(&ensemble);
+    let at = |ensemble: &Ensemble, args: &[&str]| run_at(ensemble.endpoint(id), args);
+    let stale = ["get", "/known", "--level", "stale"];
+    let fresh = at(&ensemble, &stale);
+    assert_eq!((succeed(&fresh, &stale).as_str(), fresh.stderr.as_slice()), ("old", &b""[..]), "not marked");
+
+    ensemble.kill9_part(id, "quorum");
+    let store = ensemble.http(id, "store");
+    let mut said = String::new();
+    eventually("it is not ready", || {
+        let (status, text) = http_get(&store, "/readyz");
+        said = text;
+        status == 503
+    });
+    assert!(said.contains("[-]store serves no clients; the quorum is looking, no leader"), "{said}");
+    assert_eq!(http_get(&store, "/livez").0, 200, "to restart it would not help");
+    let mut health = std::process::Command::new(crate::harness::QUORATE);
+    assert_eq!(health.args(["health", "--endpoint", &store]).output().unwrap().status.code(), Some(1));
+    ensemble.ok(&["set", "/known", "new"]);
+
+    // After its patience it sends away all others.
+    let local = ["get", "/known", "--timeout", "2s"];
+    eventually("it serves nobody else", || at(&ensemble, &local).status.code() == Some(3));
+    let marked = at(&ensemble, &stale);
+    assert_eq!(succeed(&marked, &stale), "old");
+    let is_note = |output: &std::process::Output| {
+        let note = String::from_utf8_lossy(&output.stderr);
+        assert!(note.contains("stale: the node at") && note.contains("has no leader"), "{note}");
+    };
+    is_note(&marked);
+    let json = at(&ensemble, &["get", "/known", "--level", "stale", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert_eq!((&json["value"], &json["as_of"]["leaderless"]), (&"old".into(), &true.into()), "{json:#}");
+    let listed = at(&ensemble, &["ls", "/known", "--level", "stale"]);
+    assert_eq!(String::from_utf8_lossy(&listed.stdout).trim(), "child");
+    let none = at(&ensemble, &["stat", "/nowhere", "--level", "stale"]);
+    assert_eq!(none.status.code(), Some(1), "{none:?}");
+    // Also after a restart, with what its checkpoint has.
+    ensemble.kill9_part(id, "store");
+    ensemble.start_part(id, "store");
+    let root = ["ls", "/", "--level", "stale"];
+    eventually("it answers", || at(&ensemble, &root).status.success());
+    is_note(&at(&ensemble, &root));
+
+    ensemble.start_part(id, "quorum");
+    eventually("it is ready", || http_get(&store, "/readyz").0 == 200);
+    eventually("it catches up", || at(&ensemble, &["get", "/known"]).stdout == b"new");
+    assert_eq!(at(&ensemble, &stale).stderr, b"", "no longer marked");
+    ensemble.agree();
+    ensemble.stop();
 }
 
 #[test]

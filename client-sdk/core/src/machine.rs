@@ -1,6 +1,8 @@
 use std::{collections::VecDeque, time::Duration};
 
-use api::{ErrorCode, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, WriteNumber, Zxid};
+use api::{
+    ErrorCode, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Trace, WriteNumber, Zxid,
+};
 
 use crate::{
     Batch, Config, Connection, Event, Failure, Fate, Input, Op, Outcome, Output, Response, SessionOpened,
@@ -102,7 +104,7 @@ impl Machine {
     /// Takes in what happened.
     pub fn handle(&mut self, now: Time, input: Input) {
         match input {
-            Input::Request { ticket, op, deadline } => self.on_request(ticket, op, deadline),
+            Input::Request { ticket, op, deadline, trace } => self.on_request(ticket, op, deadline, trace),
             Input::Close { ticket } => self.on_close(now, ticket),
             Input::Opened { connection, opened } => self.on_opened(now, connection, opened),
             Input::Responses { connection, responses } => self.on_responses(now, connection, responses),
@@ -165,12 +167,12 @@ impl Machine {
 
     // ---- the caller ----
 
-    fn on_request(&mut self, ticket: Ticket, op: Op, deadline: Option<Time>) {
+    fn on_request(&mut self, ticket: Ticket, op: Op, deadline: Option<Time>, trace: Trace) {
         let failure = match &self.phase {
             Phase::Closed(failure) => failure.clone(),
             _ if self.closing_until.is_some() => Failure::Closed { fate: Fate::Never },
             _ if !self.has_room() => Failure::Full,
-            _ => return self.queue.push(op, Some(ticket), deadline),
+            _ => return self.queue.push(op, Some(ticket), deadline, trace),
         };
         self.unanswered(ticket, Err(failure));
     }
@@ -188,7 +190,7 @@ impl Machine {
             return;
         }
         self.closing_until.get_or_insert(now + self.config.close_timeout);
-        self.queue.push(Op::Close, ticket, None);
+        self.queue.push(Op::Close, ticket, None, None);
     }
 
     // ---- the connection ----
@@ -468,7 +470,7 @@ impl Machine {
             Phase::Open(open) if open.ping_at <= now => {
                 // What is still to be sent is a sign of life as well.
                 if !self.queue.has_unsent() {
-                    self.queue.push(Op::Ping, None, None);
+                    self.queue.push(Op::Ping, None, None, None);
                 }
                 let timeout = self.session.as_ref().map_or(self.config.session_timeout, |s| s.timeout);
                 open.ping_at = now + timeout / PING_SHARE;

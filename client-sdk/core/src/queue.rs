@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use api::{MultiOp, Ticket, Time, Write, WriteNumber};
+use api::{MultiOp, Ticket, Time, Trace, Write, WriteNumber};
 
 use crate::{Fate, Op, Request};
 
@@ -40,6 +40,7 @@ pub(crate) struct Entry {
     /// Of the last time that it was sent, 0 if never.
     pub(crate) xid: u64,
     pub(crate) op: Op,
+    trace: Trace,
     /// Who waits; nobody any more after a deadline.
     pub(crate) ticket: Option<Ticket>,
     deadline: Option<Time>,
@@ -88,8 +89,8 @@ impl Queue {
         self.earliest_deadline
     }
 
-    pub(crate) fn push(&mut self, op: Op, ticket: Option<Ticket>, deadline: Option<Time>) {
-        let entry = Entry { xid: 0, op, ticket, deadline, number: None, sent_at: None };
+    pub(crate) fn push(&mut self, op: Op, ticket: Option<Ticket>, deadline: Option<Time>, trace: Trace) {
+        let entry = Entry { xid: 0, op, trace, ticket, deadline, number: None, sent_at: None };
         if entry.is_callers() {
             self.held += 1;
             self.bytes += weight(&entry.op);
@@ -122,7 +123,8 @@ impl Queue {
             self.last_xid += 1;
             entry.xid = self.last_xid;
             entry.sent_at = Some(now);
-            batch.push(Request { xid: entry.xid, number: entry.number, op: entry.op.clone() });
+            let (op, trace) = (entry.op.clone(), entry.trace.clone());
+            batch.push(Request { xid: entry.xid, number: entry.number, op, trace });
         }
         self.sent += batch.len();
         batch

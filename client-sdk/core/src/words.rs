@@ -3,7 +3,8 @@
 use std::{fmt, time::Duration};
 
 use api::{
-    OpError, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Ticket, Time, Write, WriteNumber,
+    OpError, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Ticket, Time, Trace, Write,
+    WriteNumber,
 };
 use api::{WriteOutcome, Zxid};
 
@@ -50,6 +51,8 @@ pub struct Request {
     pub number: Option<WriteNumber>,
     /// What is asked.
     pub op: Op,
+    /// The span that this is part of.
+    pub trace: Trace,
 }
 
 /// Requests to be sent in one message.
@@ -102,6 +105,8 @@ pub enum Input {
         op: Op,
         /// When the caller stops waiting.
         deadline: Option<Time>,
+        /// The span that it is part of; goes along whenever it is sent.
+        trace: Trace,
     },
     /// The caller wants no more: everything before this is still awaited, then the session is closed, all within
     /// [`Config::close_timeout`](crate::Config::close_timeout).

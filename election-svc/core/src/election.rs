@@ -44,6 +44,9 @@ pub enum Input {
     /// This server has no leader (any more): look for one, standing with this candidate, or not standing at all but
     /// voting for the best of the others. While it looks already, it begins anew.
     Elect(Option<Candidate>),
+    /// Who stood here is gone and would neither lead nor follow, so this server must not count for anybody either: takes back
+    /// what it said, and says nothing more before the next [`Input::Elect`] or [`Input::Settled`].
+    Withdraw,
     /// There is a new link to this peer; an older one, if there was one, is gone.
     Connected(PeerId),
     /// The link to this peer is gone.
@@ -101,7 +104,7 @@ pub struct Election {
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum State {
-    /// Not asked to elect anybody yet.
+    /// Not asked to elect anybody yet, or no more.
     Idle,
     Looking(Looking),
     /// Has a leader, or leads. `role` is never `Looking`.
@@ -128,6 +131,7 @@ impl Election {
     pub fn handle(&mut self, now: Time, input: Input) {
         match input {
             Input::Elect(candidate) => self.on_elect(now, candidate),
+            Input::Withdraw => self.on_withdraw(),
             Input::Connected(peer) => self.on_connected(now, peer),
             Input::Disconnected(peer) => self.on_disconnected(now, peer),
             Input::Received { from, notification } => self.on_received(now, from, notification),
@@ -150,7 +154,7 @@ impl Election {
         }
     }
 
-    /// What this server says to whoever asks: `None` before the first [`Input::Elect`].
+    /// What this server says to whoever asks: `None` before the first [`Input::Elect`], and after [`Input::Withdraw`].
     #[must_use]
     pub fn notification(&self) -> Option<Notification> {
         let (state, vote) = match &self.state {
@@ -159,6 +163,15 @@ impl Election {
             State::Established { role, vote } => (*role, Some(*vote)),
         };
         Some(Notification { state, vote, round: self.round })
+    }
+
+    fn on_withdraw(&mut self) {
+        if !matches!(self.state, State::Idle) {
+            self.state = State::Idle;
+            let no_vote = Notification { state: Role::Looking, vote: None, round: self.round };
+            let peers = self.links.keys();
+            self.outputs.extend(peers.map(|&to| Output::Send { to, notification: no_vote }));
+        }
     }
 
     fn on_connected(&mut self, now: Time, peer: PeerId) {

@@ -63,6 +63,31 @@ fn an_election_that_begins_under_a_leader_takes_the_word_of_its_quorum() {
 }
 
 #[test]
+fn a_server_whose_quorum_is_gone_counts_for_nobody() {
+    let mut net = Net::of_voters(3);
+    net.start(1, at(0, 9));
+    net.start(2, at(0, 0));
+    net.run_ms(1_000);
+    net.elected.clear();
+    // Server 2 has followed server 1. Then 1 looks again, and finds nobody who could follow it.
+    net.input(2, Input::Withdraw);
+    net.elect(1, at(0, 9));
+    net.run_ms(10_000);
+    assert_eq!(net.elected, []);
+    assert_eq!(net.nodes[&2].notification(), None);
+
+    // One that withdraws while its vote is counted.
+    net.elect(2, at(0, 0));
+    net.run_ms(0);
+    net.input(2, Input::Withdraw);
+    net.run_ms(10_000);
+    assert_eq!(net.elected, []);
+    net.elect(2, at(0, 0));
+    net.run_ms(1_000);
+    assert_eq!(net.elected, [(1, 1), (2, 1)], "it is back");
+}
+
+#[test]
 fn s2_start_together_message_by_message() {
     let mut net = Net::of_voters(3);
     for id in 1..=3 {

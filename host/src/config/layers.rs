@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{
     CLIENT_PORT, ConfigError, ELECTION_PORT, MemberConfig, MemberRole, OTHER_VARIABLES, QUORUM_PORT, Setting,
-    problem::nearest, variable,
+    member, problem::nearest, variable,
 };
 
 /// Where a value came from.
@@ -165,7 +165,7 @@ impl Layers {
     /// The list of members, in the order of their ids.
     pub(super) fn members(&mut self) -> Vec<MemberConfig> {
         const MEANING: &str =
-            "all servers: id, host, client_port, quorum_port, election_port, role, weight, group";
+            "all servers: id, host, count, client_port, quorum_port, election_port, role, weight, group";
         let given = self.flags.get("members").map(|t| (t.clone(), Source::Flag)).or_else(|| {
             let name = variable("members");
             self.env.get(&name).map(|t| (t.clone(), Source::Env(name.clone())))
@@ -182,7 +182,7 @@ impl Layers {
         };
         let source = members.as_ref().map_or(Source::Default, |m| m.source.clone());
         let mut members: Vec<MemberConfig> =
-            members.map_or(Vec::new(), |m| m.list).iter().map(|m| self.member(m)).collect();
+            members.map_or(Vec::new(), |m| m.list).iter().flat_map(|m| self.member(m)).collect();
         members.sort_by_key(|m| m.id);
         let list: Vec<String> = members.iter().map(MemberConfig::to_toml).collect();
         self.asked.push(Effective {
@@ -261,9 +261,10 @@ impl Layers {
         self.asked.push(Effective { key: key.to_owned(), value, source, meaning });
     }
 
-    fn member(&mut self, table: &BTreeMap<String, Given>) -> MemberConfig {
-        const KEYS: [&str; 8] =
-            ["id", "host", "client_port", "quorum_port", "election_port", "role", "weight", "group"];
+    /// One entry of the list: a member, or with `count` several alike.
+    fn member(&mut self, table: &BTreeMap<String, Given>) -> Vec<MemberConfig> {
+        const KEYS: [&str; 9] =
+            ["id", "host", "count", "client_port", "quorum_port", "election_port", "role", "weight", "group"];
         for (key, given) in table {
             if !KEYS.contains(&key.as_str()) {
                 let at = format!("{}, in a member", given.source);
@@ -307,7 +308,17 @@ impl Layers {
                     .push(format!("{at}member {id} is an observer and has no {key}; remove `{key}`"));
             }
         }
-        config
+        let count: u32 = self.member_value(table, "count", 1);
+        match member::hosts(id, &config.host, count) {
+            Ok(hosts) => {
+                let alike = |(id, host)| MemberConfig { id, host, ..config.clone() };
+                hosts.into_iter().map(alike).collect()
+            }
+            Err(problem) => {
+                self.problems.push(format!("{at}member {id} {problem}"));
+                vec![config]
+            }
+        }
     }
 
     fn member_value<T: Setting>(&mut self, table: &BTreeMap<String, Given>, key: &str, default: T) -> T {

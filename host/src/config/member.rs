@@ -61,6 +61,16 @@ impl MemberConfig {
         Member { id: self.id, membership }
     }
 
+    /// Whether its host is a machine of this name; either may have a domain that the other leaves out.
+    pub(super) fn is_on(&self, host_name: &str) -> bool {
+        let (host, name) = (self.host.to_ascii_lowercase(), host_name.to_ascii_lowercase());
+        let within = |long: &str, short: &str| {
+            let rest = long.strip_prefix(short).filter(|_| !short.is_empty());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        within(&host, &name) || within(&name, &host)
+    }
+
     fn address(&self, port: u16) -> String {
         if self.host.contains(':') {
             format!("[{}]:{port}", self.host)
@@ -108,3 +118,64 @@ impl MemberConfig {
         )
     }
 }
+
+/// What this machine, container or pod is called.
+pub(super) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// The member whose host is a machine of this name. Otherwise says what would be needed.
+pub(super) fn called(host_name: &str, members: &[MemberConfig]) -> Result<PeerId, String> {
+    let ids_of = |is: &dyn Fn(&MemberConfig) -> bool| -> Vec<PeerId> {
+        members.iter().filter(|m| is(m)).map(|m| m.id).collect()
+    };
+    let exactly = ids_of(&|m| m.host.eq_ignore_ascii_case(host_name));
+    let found = if exactly.is_empty() { ids_of(&|m| m.is_on(host_name)) } else { exactly };
+    match found[..] {
+        [id] => Ok(id),
+        [] => {
+            let hosts: Vec<&str> = members.iter().map(|m| m.host.as_str()).collect();
+            Err(format!(
+                "a member whose host is this machine, {host_name:?}, with or without a domain; the members' hosts are {}",
+                hosts.join(", ")
+            ))
+        }
+        _ => {
+            let ids: Vec<String> = found.iter().map(PeerId::to_string).collect();
+            Err(format!(
+                "a number, because the members {} are all on this machine, {host_name:?}",
+                ids.join(", ")
+            ))
+        }
+    }
+}
+
+/// Ids and hosts of `count` members from those of the first: its number in the host stands in braces and counts on, so
+/// that `q-{0}.example` with 2 stands for `q-0.example` and `q-1.example`. Otherwise says what is wrong.
+pub(super) fn hosts(id: PeerId, host: &str, count: u32) -> Result<Vec<(PeerId, String)>, String> {
+    if !(1..=COUNT_MAX).contains(&count) {
+        return Err(format!("has the count {count}; expected a number from 1 to {COUNT_MAX}"));
+    }
+    let braced = host.split_once('{').and_then(|(before, rest)| {
+        let (number, after) = rest.split_once('}')?;
+        Some((before, number.parse::<u32>().ok()?, after))
+    });
+    match braced {
+        Some((before, first, after)) if !after.contains(['{', '}']) => {
+            let counted =
+                |i| Some((PeerId(id.0.checked_add(i)?), format!("{before}{}{after}", first.checked_add(i)?)));
+            let counted: Option<_> = (0..count).map(counted).collect();
+            counted.ok_or_else(|| {
+                format!("has the host {host:?} and the count {count}: the last number is too large")
+            })
+        }
+        None if count == 1 && !host.contains(['{', '}']) => Ok(vec![(id, host.to_owned())]),
+        _ => Err(format!(
+            "has the host {host:?} and the count {count}; for several members write the number of the first into \
+             braces, once, as in \"quorate-{{0}}.example\""
+        )),
+    }
+}
+
+/// Of members that one entry stands for.
+const COUNT_MAX: u32 = 255;

@@ -17,6 +17,7 @@ use layers::Layers;
 pub use layers::{Effective, Source};
 pub use member::{MemberConfig, MemberRole};
 pub use problem::ConfigError;
+use value::NodeId;
 pub use value::{OptionalPort, Setting, Size};
 
 /// Default port of the client API.
@@ -25,8 +26,16 @@ pub const CLIENT_PORT: u16 = 2188;
 pub const QUORUM_PORT: u16 = 2888;
 /// Default port of election-svc.
 pub const ELECTION_PORT: u16 = 3888;
-/// Default port of plain HTTP, for probes and metrics.
+/// Default port of plain HTTP, for probes and metrics. Those of a quorum and of an election in processes of their own are
+/// the next ones: [`OptionalPort::quorum`], [`OptionalPort::election`].
 pub const HTTP_PORT: u16 = 9464;
+
+/// Key of the port of probes and metrics of a node, or of its store.
+pub const HTTP_KEY: &str = "listen.http_port";
+/// The same of a quorum in a process of its own.
+pub const QUORUM_HTTP_KEY: &str = "listen.quorum_http_port";
+/// The same of an election in a process of its own.
+pub const ELECTION_HTTP_KEY: &str = "listen.election_http_port";
 
 /// Default port of quorum-svc for its own node's store, where that is another process.
 pub const INTERNAL_QUORUM_PORT: u16 = 2889;
@@ -67,12 +76,14 @@ pub struct NodeConfig {
 }
 
 /// Where what is measured goes.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Telemetry {
     /// An OpenTelemetry collector that takes OTLP over gRPC, as in `http://127.0.0.1:4317`; `None` for none.
     pub otlp_endpoint: Option<String>,
     /// Between two pushes of metrics.
     pub metrics_interval: Duration,
+    /// Which part of the requests that come without a trace begin one, from 0 to 1.
+    pub trace_ratio: f64,
 }
 
 /// Addresses to bind; port 0 lets the system choose.
@@ -89,8 +100,12 @@ pub struct Listen {
     pub internal_quorum: SocketAddr,
     /// election-svc for the quorum of this node, if each service is a process of its own.
     pub internal_election: SocketAddr,
-    /// Probes and metrics; `None` for off.
+    /// Probes and metrics of a node in one process, or of its store; `None` for off.
     pub http: Option<SocketAddr>,
+    /// Those of quorum-svc, if each service is a process of its own.
+    pub quorum_http: Option<SocketAddr>,
+    /// Those of election-svc, if each service is a process of its own.
+    pub election_http: Option<SocketAddr>,
 }
 
 /// Where the services of this node find each other if each is a process of its own, as `http://host:port`.
@@ -180,8 +195,18 @@ pub fn load(
     env: impl IntoIterator<Item = (String, String)>,
     flags: &[(String, String)],
 ) -> Result<Loaded, ConfigError> {
+    load_on(&member::host_name(), file, env, flags)
+}
+
+/// As [`load`], on a machine of this name.
+fn load_on(
+    host_name: &str,
+    file: Option<&Path>,
+    env: impl IntoIterator<Item = (String, String)>,
+    flags: &[(String, String)],
+) -> Result<Loaded, ConfigError> {
     let mut layers = Layers::new(file, env, flags)?;
-    let node = NodeConfig::read(&mut layers);
+    let node = NodeConfig::read(&mut layers, host_name);
     let effective = layers.finish()?;
     Ok(Loaded { node, effective })
 }
@@ -214,14 +239,26 @@ impl NodeConfig {
         Ensemble::new(self.members.iter().map(MemberConfig::member))
     }
 
-    fn read(r: &mut Layers) -> NodeConfig {
+    fn read(r: &mut Layers, host_name: &str) -> NodeConfig {
         let ensemble =
             r.get("ensemble", "name of the ensemble, the same on all members", "quorate".to_owned());
-        let id = PeerId(r.require("id", "which member this node is", 0u32, "`id = 1`"));
+        let id = r.require(
+            "id",
+            "which member this node is; \"hostname\": the one whose host is this machine",
+            NodeId::Number(0),
+            "`id = 1`",
+        );
         let data_dir = r.path("data_dir", "where everything durable of this node lives");
         let data_dir = data_dir.unwrap_or_else(|| r.missing("data_dir", "`data_dir = \"/var/lib/quorate\"`"));
         let pid_file = r.path("pid_file", "where to write the process id; empty for nowhere");
         let members = r.members();
+        let id = match id {
+            NodeId::Number(id) => PeerId(id),
+            NodeId::HostName => member::called(host_name, &members).unwrap_or_else(|expected| {
+                r.refuse("id", &expected);
+                PeerId(0)
+            }),
+        };
 
         let own = members.iter().find(|m| m.id == id);
         let port = |of: fn(&MemberConfig) -> u16, default| own.map_or(default, of);
@@ -248,17 +285,30 @@ impl NodeConfig {
             INTERNAL_ELECTION_PORT,
         );
         let http = r.get(
-            "listen.http_port",
-            "port of probes and metrics; 0: any, off: none",
+            HTTP_KEY,
+            "port of probes and metrics, of the whole node or of its store; 0: any, off: none",
             OptionalPort(Some(HTTP_PORT)),
         );
+        let quorum_http = r.get(
+            QUORUM_HTTP_KEY,
+            "the same of a quorum in a process of its own; left out: the next after listen.http_port",
+            http.quorum(),
+        );
+        let election_http = r.get(
+            ELECTION_HTTP_KEY,
+            "the same of an election in a process of its own; left out: the second after listen.http_port",
+            http.election(),
+        );
+        let optional = |port: OptionalPort| port.0.map(|port| SocketAddr::new(host, port));
         let listen = Listen {
             client: SocketAddr::new(host, client),
             quorum: SocketAddr::new(host, quorum),
             election: SocketAddr::new(host, election),
             internal_quorum: SocketAddr::new(internal_host, internal_quorum),
             internal_election: SocketAddr::new(internal_host, internal_election),
-            http: http.0.map(|port| SocketAddr::new(host, port)),
+            http: optional(http),
+            quorum_http: optional(quorum_http),
+            election_http: optional(election_http),
         };
         let services = Services {
             election: r.get(
@@ -330,7 +380,7 @@ impl NodeConfig {
         };
         let otlp_endpoint = r.get(
             "telemetry.otlp_endpoint",
-            "OpenTelemetry collector to push to, by OTLP/gRPC; empty for none",
+            "OpenTelemetry collector to push metrics and spans to, by OTLP/gRPC; empty for none",
             String::new(),
         );
         let telemetry = Telemetry {
@@ -339,6 +389,11 @@ impl NodeConfig {
                 "telemetry.metrics_interval",
                 "between two pushes of metrics",
                 millis(15_000),
+            ),
+            trace_ratio: r.get(
+                "telemetry.trace_ratio",
+                "part of the requests to trace, 0 to 1, that do not come with a trace of their client",
+                0.0,
             ),
         };
         let config = NodeConfig {
@@ -415,6 +470,9 @@ impl NodeConfig {
         }
         if self.telemetry.metrics_interval < Duration::from_millis(100) {
             r.refuse("telemetry.metrics_interval", "a duration of at least 100ms");
+        }
+        if !(0.0..=1.0).contains(&self.telemetry.trace_ratio) {
+            r.refuse("telemetry.trace_ratio", "a number from 0 to 1, as 0.01 for one request in a hundred");
         }
         if self.telemetry.otlp_endpoint.as_ref().is_some_and(|e| !e.starts_with("http://")) {
             r.refuse(

@@ -24,13 +24,22 @@ init_limit = "3s"
 "#;
 
 fn load_text(text: &str, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    load_text_on("a-machine", text, env, flags)
+}
+
+fn load_text_on(
+    host_name: &str,
+    text: &str,
+    env: &[(&str, &str)],
+    flags: &[(&str, &str)],
+) -> Result<Loaded, ConfigError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("quorate.toml");
     fs::write(&path, text).unwrap();
     let own = |list: &[(&str, &str)]| -> Vec<(String, String)> {
         list.iter().map(|&(k, v)| (k.to_owned(), v.to_owned())).collect()
     };
-    let mut result = load(Some(&path), own(env), &own(flags));
+    let mut result = load_on(host_name, Some(&path), own(env), &own(flags));
     if let Err(e) = &mut result {
         let prefix = format!("{}/", dir.path().display());
         e.problems.iter_mut().for_each(|p| *p = p.replace(&prefix, ""));
@@ -85,6 +94,21 @@ fn services_of_a_node_find_each_other_on_loopback_unless_told_otherwise() {
     assert_eq!(elsewhere.listen.internal_quorum.to_string(), "[::]:2889");
     let wrong = problems(THREE, &[("QUORATE_SERVICES_ELECTION", "election-1:3889")], &[]);
     assert!(wrong[0].contains("`services.election`") && wrong[0].contains("http://"), "{wrong:?}");
+}
+
+#[test]
+fn each_process_of_a_node_has_probes_on_a_port_of_its_own() {
+    let ports = |env: &[(&str, &str)]| {
+        let Listen { http, quorum_http, election_http, .. } = load_text(THREE, env, &[]).unwrap().node.listen;
+        [http, quorum_http, election_http].map(|address| address.map(|address| address.port()))
+    };
+    assert_eq!(ports(&[]), [Some(9464), Some(9465), Some(9466)]);
+    let all = "QUORATE_LISTEN_HTTP_PORT";
+    assert_eq!(ports(&[(all, "7000")]), [Some(7000), Some(7001), Some(7002)]);
+    assert_eq!(ports(&[(all, "off")]), [None; 3]);
+    assert_eq!(ports(&[(all, "0")]), [Some(0); 3]);
+    let quorum = [(all, "off"), ("QUORATE_LISTEN_QUORUM_HTTP_PORT", "7")];
+    assert_eq!(ports(&quorum), [None, Some(7), None]);
 }
 
 #[test]
@@ -148,7 +172,7 @@ fn a_wrong_value_names_key_value_and_what_is_expected() {
     assert_eq!(
         problems(&with("tick = [1]\n"), &[], &[("id", "-1")])[..2],
         [
-            "flag: `id` is \"-1\"; expected a number from 0 to 4294967295",
+            "flag: `id` is \"-1\"; expected a number from 1 to 4294967295, or \"hostname\"",
             "quorate.toml:20: `timing.tick` is a table or list; expected a duration such as \"200ms\", \"2s\" or \
              \"1m 30s\"",
         ]
@@ -167,6 +191,10 @@ fn members_must_make_an_ensemble_with_this_node_in_it() {
     assert_eq!(
         problems(THREE, &[], &[("id", "7")]),
         ["flag: `id` is 7; expected the id of one of the members, which are 1, 2, 3"]
+    );
+    assert_eq!(
+        problems(THREE, &[], &[("id", "0")]),
+        ["flag: `id` is \"0\"; expected a number from 1 to 4294967295, or \"hostname\""]
     );
     let members = |list: &str| problems(THREE, &[("QUORATE_MEMBERS", list)], &[]).join("|");
     assert!(members("[{id=2,host=\"a\"},{id=2,host=\"b\"}]").contains("member id 2 appears twice"));
@@ -189,6 +217,52 @@ fn members_can_come_from_the_environment() {
     assert_eq!(c.members.len(), 1);
     assert_eq!((c.members[0].quorum_address().as_str(), c.members[0].weight), ("[::1]:2888", 3));
     assert_eq!(c.listen.client.port(), 0);
+}
+
+#[test]
+fn one_entry_can_stand_for_several_members() {
+    let members = r#"[{id=1,host="q-{0}.nodes",count=3},{id=9,host="o-{7}",count=2,role="observer"}]"#;
+    let loaded = load_text(THREE, &[("QUORATE_MEMBERS", members)], &[]).unwrap();
+    let hosts: Vec<(u32, &str)> = loaded.node.members.iter().map(|m| (m.id.0, m.host.as_str())).collect();
+    assert_eq!(hosts, [(1, "q-0.nodes"), (2, "q-1.nodes"), (3, "q-2.nodes"), (9, "o-7"), (10, "o-8")]);
+    assert_eq!(loaded.node.members[4].role, MemberRole::Observer);
+
+    let wrong = |members: &str| problems(THREE, &[("QUORATE_MEMBERS", members)], &[]).join("|");
+    for members in
+        [r#"[{id=2,host="q",count=3}]"#, r#"[{id=2,host="q-{0}-{1}"}]"#, r#"[{id=2,host="q-{x}"}]"#]
+    {
+        assert!(wrong(members).contains("into braces, once, as in \"quorate-{0}.example\""), "{members}");
+    }
+    assert!(wrong(r#"[{id=2,host="q-{0}",count=0}]"#).contains("count 0; expected a number from 1 to 255"));
+    assert!(wrong(r#"[{id=2,host="q-{0}",count=4000000000}]"#).contains("expected a number from 1 to 255"));
+    assert!(wrong(r#"[{id=2,host="q-{4294967295}",count=2}]"#).contains("too large"));
+    assert!(wrong(r#"[{id=1,host="q-{0}",count=3},{id=3,host="r"}]"#).contains("member id 3 appears twice"));
+    assert!(wrong(r#"[{id=4294967295,host="q-{0}",count=3}]"#).contains("too large"));
+}
+
+#[test]
+fn a_node_can_be_the_member_whose_host_is_its_machine() {
+    let id_on = |host_name: &str, members: &str| {
+        let env = [("QUORATE_ID", "hostname"), ("QUORATE_MEMBERS", members)];
+        load_text_on(host_name, THREE, &env, &[]).map(|loaded| loaded.node.id.0)
+    };
+    let pods = r#"[{id=1,host="quorate-{0}.quorate",count=12}]"#;
+    assert_eq!(id_on("quorate-1", pods).unwrap(), 2, "and not quorate-10 or -11");
+    assert_eq!(id_on("quorate-11", pods).unwrap(), 12);
+    assert_eq!(id_on("Quorate-3.quorate.default.svc", pods).unwrap(), 4, "either may leave its domain out");
+    let machines = r#"[{id=1,host="q"},{id=2,host="q.b"}]"#;
+    assert_eq!(id_on("q", machines).unwrap(), 1, "the whole name goes first");
+
+    let wrong = |host_name, members| id_on(host_name, members).unwrap_err().to_string();
+    let three = r#"[{id=1,host="quorate-{0}.quorate",count=3}]"#;
+    assert_eq!(
+        wrong("quorate-3", three),
+        "environment QUORATE_ID: `id` is \"hostname\"; expected a member whose host is this machine, \"quorate-3\", \
+         with or without a domain; the members' hosts are quorate-0.quorate, quorate-1.quorate, quorate-2.quorate"
+    );
+    assert!(wrong("", three).contains("this machine, \"\""));
+    let ports = r#"[{id=1,host="q"},{id=2,host="q",client_port=1,quorum_port=2,election_port=3}]"#;
+    assert!(wrong("q", ports).contains("a number, because the members 1, 2 are all on this machine, \"q\""));
 }
 
 #[test]

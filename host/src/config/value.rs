@@ -75,6 +75,29 @@ impl Setting for Size {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OptionalPort(pub Option<u16>);
 
+impl OptionalPort {
+    /// Where the quorum has its probes and metrics, if it is another process than the one that has them on this port.
+    #[must_use]
+    pub fn quorum(self) -> OptionalPort {
+        self.behind(1)
+    }
+
+    /// The same for the election.
+    #[must_use]
+    pub fn election(self) -> OptionalPort {
+        self.behind(2)
+    }
+
+    /// Off stays off, and any port stays any.
+    fn behind(self, distance: u16) -> OptionalPort {
+        match self.0 {
+            Some(0) | None => self,
+            // At the very end there is no next one: any, rather than the same.
+            Some(port) => OptionalPort(Some(port.checked_add(distance).unwrap_or(0))),
+        }
+    }
+}
+
 impl Setting for OptionalPort {
     const EXPECTED: &'static str = "a number from 0 to 65535, or \"off\"";
 
@@ -87,6 +110,33 @@ impl Setting for OptionalPort {
 
     fn to_toml(&self) -> String {
         self.0.map_or("\"off\"".to_owned(), |port| port.to_string())
+    }
+}
+
+/// Which member a node is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum NodeId {
+    /// The member with this id.
+    Number(u32),
+    /// The member whose host is this machine.
+    HostName,
+}
+
+impl Setting for NodeId {
+    const EXPECTED: &'static str = "a number from 1 to 4294967295, or \"hostname\"";
+
+    fn parse(text: &str) -> Option<NodeId> {
+        match text {
+            "hostname" => Some(NodeId::HostName),
+            _ => text.parse().ok().filter(|&id| id != 0).map(NodeId::Number),
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        match self {
+            NodeId::Number(id) => id.to_string(),
+            NodeId::HostName => "\"hostname\"".to_owned(),
+        }
     }
 }
 
@@ -157,3 +207,4 @@ macro_rules! number {
 number!(u16, "a number from 0 to 65535");
 number!(u32, "a number from 0 to 4294967295");
 number!(u64, "a number from 0 upward");
+number!(f64, "a number such as 0.01");

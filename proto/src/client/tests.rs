@@ -6,6 +6,8 @@ use tonic::{Code, Status};
 
 use super::*;
 
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
 fn path(s: &str) -> Path {
     Path::new(s).unwrap()
 }
@@ -106,7 +108,7 @@ fn requests_survive_the_wire() {
         .chain(reads.into_iter().flat_map(|read| levels.map(|level| Op::Read(read.clone(), level))))
         .chain([Op::Sync, Op::Ping, Op::Close]);
     for op in ops {
-        let request = Request { xid: 42, op };
+        let request = Request { xid: 42, op, trace: traceparent(TRACEPARENT) };
         assert_eq!(Request::try_from(reencode(&v1::Request::from(request.clone()))), Ok(request));
     }
 }
@@ -131,7 +133,7 @@ fn a_read_without_a_level_is_local_and_one_that_cannot_be_kept_is_refused() {
     }
     // Nothing is before the first entry: not an error, and nothing to wait for.
     let zero = Op::Read(Read::Get { path: path("/a") }, ReadLevel::AtLeast(Zxid::ZERO));
-    let back = Request::try_from(v1::Request::from(Request { xid: 1, op: zero })).unwrap();
+    let back = Request::try_from(v1::Request::from(Request { xid: 1, op: zero, trace: None })).unwrap();
     assert_eq!(back.op, Op::Read(Read::Get { path: path("/a") }, ReadLevel::Local));
 }
 
@@ -139,7 +141,7 @@ fn a_read_without_a_level_is_local_and_one_that_cannot_be_kept_is_refused() {
 fn values_are_not_copied() {
     let data = Bytes::from(vec![7; 100]);
     let write = Write::Set { path: path("/a"), data: data.clone(), version: None };
-    let request = Request { xid: 1, op: Op::Write { number: WriteNumber(1), write } };
+    let request = Request { xid: 1, op: Op::Write { number: WriteNumber(1), write }, trace: None };
     let back = Request::try_from(v1::Request::from(request)).unwrap();
     let Op::Write { write: Write::Set { data: back, .. }, .. } = back.op else { panic!("{back:?}") };
     assert_eq!(back.as_ptr(), data.as_ptr());
@@ -261,7 +263,9 @@ fn an_error_from_the_future_is_shown_and_not_guessed_at() {
 #[test]
 fn malformed_requests_are_refused_with_a_remedy() {
     use v1::request::Op as Wire;
-    let request = |write_number, op| Request::try_from(v1::Request { xid: 1, write_number, op });
+    let request = |write_number, op| {
+        Request::try_from(v1::Request { xid: 1, write_number, op, traceparent: "malformed".into() })
+    };
     let set = |path: &str, version| v1::SetRequest { path: path.into(), data: Bytes::new(), version };
     let get = |path: &str| Wire::Get(v1::GetRequest { path: path.into(), ..Default::default() });
 
@@ -320,7 +324,7 @@ fn unary_calls_make_no_ephemerals_and_answer_in_kind() {
     assert_eq!(v1::SetResponse::try_from(set.clone()), Ok(v1::SetResponse { stat: Some(a_stat().into()) }));
     assert_eq!(v1::DeleteResponse::try_from(set).unwrap_err().code(), ErrorCode::Internal);
     let exists = v1::ExistsResponse::try_from(ReadOutcome::Exists { stat: None });
-    assert_eq!(exists, Ok(v1::ExistsResponse { stat: None }));
+    assert_eq!(exists, Ok(v1::ExistsResponse { stat: None, as_of: None }));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use api::{
     Epoch, PeerId,
     ports::{Candidate, Election, PortClosed},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Streaming};
 
@@ -19,6 +19,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct RemoteElection {
     calls: mpsc::Sender<Call>,
+    linked: watch::Receiver<bool>,
 }
 
 #[derive(Debug)]
@@ -32,8 +33,15 @@ impl RemoteElection {
     #[must_use]
     pub fn new(election: Neighbour) -> RemoteElection {
         let (calls, queue) = mpsc::channel(CALLS);
-        tokio::spawn(run(election, queue));
-        RemoteElection { calls }
+        let (tell_linked, linked) = watch::channel(false);
+        tokio::spawn(run(election, queue, tell_linked));
+        RemoteElection { calls, linked }
+    }
+
+    /// Whether the quorum is linked to its election.
+    #[must_use]
+    pub fn is_linked(&self) -> bool {
+        *self.linked.borrow()
     }
 
     async fn call(&self, call: Call) -> Result<(), PortClosed> {
@@ -106,7 +114,7 @@ impl Wish {
 }
 
 /// Until nobody is left who could call.
-async fn run(election: Neighbour, mut calls: mpsc::Receiver<Call>) {
+async fn run(election: Neighbour, mut calls: mpsc::Receiver<Call>, linked: watch::Sender<bool>) {
     let mut wish = Wish::default();
     loop {
         let gather = async {
@@ -118,7 +126,10 @@ async fn run(election: Neighbour, mut calls: mpsc::Receiver<Call>) {
             link = election.keep_trying(|| Link::open(&election)) => link,
             () = gather => return,
         };
-        match link.carry(&mut wish, &mut calls).await {
+        linked.send_replace(true);
+        let carried = link.carry(&mut wish, &mut calls).await;
+        linked.send_replace(false);
+        match carried {
             Carried::Broken(why) => tracing::warn!("the link to the election service broke: {why}"),
             Carried::Over => return,
         }

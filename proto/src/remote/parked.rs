@@ -103,7 +103,7 @@ mod tests {
     const BOUNDS: Bounds = Bounds { requests: 3, bytes: 100, park: Duration::from_secs(10) };
 
     fn submit(ticket: u64, bytes: usize) -> Request {
-        Request::Submit { ticket: Ticket(ticket), payload: Bytes::from(vec![0; bytes]) }
+        Request::Submit { ticket: Ticket(ticket), payload: Bytes::from(vec![0; bytes]), trace: None }
     }
 
     fn refused(ticket: u64, why: Refusal) -> FeedItem {

@@ -77,7 +77,7 @@ mod tests {
     const ME: PeerId = PeerId(1);
 
     fn out(tickets: &mut Tickets, ticket: u64) -> u64 {
-        let mut request = Request::Submit { ticket: Ticket(ticket), payload: Bytes::new() };
+        let mut request = Request::Submit { ticket: Ticket(ticket), payload: Bytes::new(), trace: None };
         tickets.out(&mut request);
         let Request::Submit { ticket, .. } = request else { unreachable!() };
         ticket.0
@@ -90,6 +90,7 @@ mod tests {
             time_ms: 0,
             origin,
             payload: Bytes::new(),
+            trace: None,
         }])
     }
 

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use host::config;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::{process::Command, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -69,9 +70,11 @@ impl Nodes {
             "listen.internal_election_port",
             "services.election",
             "services.quorum",
-            "listen.http_port",
+            config::HTTP_KEY,
+            config::QUORUM_HTTP_KEY,
+            config::ELECTION_HTTP_KEY,
         ]) {
-            command.env_remove(host::config::variable(key));
+            command.env_remove(config::variable(key));
         }
         let mut child =
             command.spawn().doing(format_args!("start {} of node {}", part.command(), node.id))?;
@@ -205,6 +208,8 @@ mod tests {
             quorum: 2,
             election: 3,
             http: None,
+            quorum_http: None,
+            election_http: None,
             internal_quorum: 4,
             internal_election: 5,
         };

@@ -50,6 +50,10 @@ pub(super) struct Ports {
     pub(super) internal_election: u16,
     /// Plain HTTP, for metrics and probes; `None` if it is off.
     pub(super) http: Option<u16>,
+    /// The same of the quorum, if it is a process of its own.
+    pub(super) quorum_http: Option<u16>,
+    /// The same of the election, if it is a process of its own.
+    pub(super) election_http: Option<u16>,
 }
 
 impl Ports {
@@ -62,7 +66,12 @@ impl Ports {
             ("internal quorum", self.internal_quorum),
             ("internal election", self.internal_election),
         ];
-        always.into_iter().chain(self.http.map(|port| ("HTTP", port)))
+        let http = [
+            ("HTTP", self.http),
+            ("quorum's HTTP", self.quorum_http),
+            ("election's HTTP", self.election_http),
+        ];
+        always.into_iter().chain(http.into_iter().filter_map(|(what, port)| Some((what, port?))))
     }
 }
 
@@ -189,6 +198,8 @@ impl Plan {
                 internal_quorum: listen.internal_quorum.port(),
                 internal_election: listen.internal_election.port(),
                 http: listen.http.map(|http| http.port()),
+                quorum_http: listen.quorum_http.map(|http| http.port()),
+                election_http: listen.election_http.map(|http| http.port()),
             };
             nodes.push(Planned { id, folder, ports, role });
         }
@@ -238,12 +249,16 @@ impl Plan {
              [listen]\n\
              host = {}\n\
              http_port = {}\n\
+             quorum_http_port = {}\n\
+             election_http_port = {}\n\
              internal_quorum_port = {}\n\
              internal_election_port = {}\n",
             node.config().display(),
             node.id,
             std::net::IpAddr::from([127, 0, 0, 1]).to_toml(),
             config::OptionalPort(node.ports.http).to_toml(),
+            config::OptionalPort(node.ports.quorum_http).to_toml(),
+            config::OptionalPort(node.ports.election_http).to_toml(),
             node.ports.internal_quorum,
             node.ports.internal_election,
         );
@@ -270,8 +285,8 @@ fn ports(id: u8, base: Option<u16>) -> Result<Ports, Failure> {
     let wanted = match base {
         Some(base) => {
             let first = u32::from(base) + PORTS_PER_NODE * (id - 1);
-            // The fourth is kept free for HTTP.
-            [first, first + 1, first + 2, first + 4, first + 5, first + 3]
+            // In the order in which they came to be.
+            [first, first + 1, first + 2, first + 4, first + 5, first + 3, first + 6, first + 7]
         }
         None => {
             let usual = [
@@ -281,16 +296,32 @@ fn ports(id: u8, base: Option<u16>) -> Result<Ports, Failure> {
                 config::INTERNAL_QUORUM_PORT,
                 config::INTERNAL_ELECTION_PORT,
                 config::HTTP_PORT,
+                config::HTTP_PORT + 1,
+                config::HTTP_PORT + 2,
             ];
             usual.map(|port| 10_000 * id + u32::from(port))
         }
     };
     match wanted.map(u16::try_from) {
-        [Ok(client), Ok(quorum), Ok(election), Ok(internal_quorum), Ok(internal_election), Ok(http)]
-            if client > 0 =>
-        {
-            Ok(Ports { client, quorum, election, internal_quorum, internal_election, http: Some(http) })
-        }
+        [
+            Ok(client),
+            Ok(quorum),
+            Ok(election),
+            Ok(internal_quorum),
+            Ok(internal_election),
+            Ok(http),
+            Ok(quorum_http),
+            Ok(election_http),
+        ] if client > 0 => Ok(Ports {
+            client,
+            quorum,
+            election,
+            internal_quorum,
+            internal_election,
+            http: Some(http),
+            quorum_http: Some(quorum_http),
+            election_http: Some(election_http),
+        }),
         _ => Err(Failure::usage(match base {
             Some(base) => format!(
                 "--base-port {base} leaves no room for node {id}: ports end at 65535 and each node takes \
@@ -322,6 +353,8 @@ mod tests {
             internal_quorum: 22_889,
             internal_election: 23_889,
             http: Some(29_464),
+            quorum_http: Some(29_465),
+            election_http: Some(29_466),
         };
         assert_eq!(ports(2, None).unwrap(), usual);
         let packed = Ports {
@@ -331,6 +364,8 @@ mod tests {
             internal_quorum: 7044,
             internal_election: 7045,
             http: Some(7043),
+            quorum_http: Some(7046),
+            election_http: Some(7047),
         };
         assert_eq!(ports(3, Some(7000)).unwrap(), packed);
         assert!(ports(5, None).is_ok());
@@ -380,6 +415,8 @@ mod tests {
         assert_eq!((loaded.id.0, loaded.members.len()), (2, 2));
         assert_eq!(loaded.listen.client.to_string(), format!("127.0.0.1:{}", base + 20));
         assert_eq!(loaded.listen.http.map(|http| http.port()), Some(base + 23));
+        assert_eq!(loaded.listen.quorum_http.map(|http| http.port()), Some(base + 26));
+        assert_eq!(loaded.listen.election_http.map(|http| http.port()), Some(base + 27));
         assert_eq!(loaded.pid_file, Some(new.nodes[1].pid_file(Part::Whole)));
         assert_eq!(loaded.services.quorum, format!("http://127.0.0.1:{}", base + 24));
         assert_eq!(loaded.services.election, format!("http://127.0.0.1:{}", base + 25));

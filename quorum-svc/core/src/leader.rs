@@ -250,7 +250,7 @@ impl Zab {
                         let message = ToLearner::Refused { ticket: s.ticket, why: Refusal::Full };
                         self.out.push_back(Output::ToLearner { conn, message });
                     } else {
-                        self.order(Origin { peer, ticket: s.ticket }, s.payload);
+                        self.order(Origin { peer, ticket: s.ticket }, s.payload, s.trace);
                     }
                 }
             }

@@ -341,9 +341,9 @@ impl Zab {
     }
 
     /// Sends a write to the leader, at the end of this turn.
-    pub(crate) fn forward(&mut self, ticket: Ticket, payload: Bytes) {
+    pub(crate) fn forward(&mut self, submission: Submission) {
         if let Role::Following(f) = &mut self.role {
-            f.forward.push(Submission { ticket, payload });
+            f.forward.push(submission);
         }
     }
 

@@ -29,6 +29,8 @@ pub struct Config {
     pub requests_max: usize,
     /// The same in bytes of payload. No payload may be larger.
     pub request_bytes_max: usize,
+    /// The greatest counter of an epoch; the next write opens a new one. `u32::MAX`, but in tests of just that.
+    pub counter_max: u32,
 }
 
 /// What the server found on its disk.
@@ -140,6 +142,12 @@ pub enum Input {
     },
     /// The store asks.
     Requests(Vec<Request>),
+    /// The store of this server has a state. Only what is committed gets into one, so it tells a server that was restarted
+    /// what must not be cut off its log: by an ensemble that was started anew without this server's data, say.
+    StoreAttached {
+        /// The last zxid in the state.
+        applied: Zxid,
+    },
     /// This server is about to stop: whoever it leads shall have another leader first. Answered by [`Output::Left`].
     Leave,
     /// The time of [`Zab::next_timeout`](crate::Zab::next_timeout) has come.

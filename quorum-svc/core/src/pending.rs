@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use api::mutants::{Mutant, is_on};
-use api::{Ticket, Time, Zxid};
+use api::{Ticket, Time, Trace, Zxid};
 use bytes::Bytes;
 
 use crate::Submission;
@@ -22,6 +22,7 @@ pub(crate) struct Pending {
 struct Item {
     ticket: Ticket,
     payload: Bytes,
+    trace: Trace,
     since: Time,
     /// Whether any leader may have seen it. What nobody saw can be refused.
     sent: bool,
@@ -40,12 +41,13 @@ impl Pending {
 
     /// False if the ticket does not ascend: an error of the store.
     #[must_use]
-    pub(crate) fn push(&mut self, ticket: Ticket, payload: Bytes, since: Time) -> bool {
+    pub(crate) fn push(&mut self, submission: Submission, since: Time) -> bool {
+        let Submission { ticket, payload, trace } = submission;
         if self.items.back().is_some_and(|last| last.ticket >= ticket) {
             return false;
         }
         self.bytes += payload.len();
-        self.items.push_back(Item { ticket, payload, since, sent: false, logged: None });
+        self.items.push_back(Item { ticket, payload, trace, since, sent: false, logged: None });
         true
     }
 
@@ -94,7 +96,7 @@ impl Pending {
             .filter(|item| item.logged.is_none() || is_on(Mutant::ResentTwice))
             .map(|item| {
                 item.sent = true;
-                Submission { ticket: item.ticket, payload: item.payload.clone() }
+                Submission { ticket: item.ticket, payload: item.payload.clone(), trace: item.trace.clone() }
             })
             .collect()
     }
@@ -146,13 +148,21 @@ mod tests {
         Zxid::new(Epoch(e), c)
     }
 
+    fn traced() -> Trace {
+        api::TraceContext::new([1; 16], [2; 8], true).map(Box::new)
+    }
+
+    fn write(ticket: u64, payload: Bytes) -> Submission {
+        Submission { ticket: Ticket(ticket), payload, trace: traced() }
+    }
+
     #[test]
     fn a_write_is_sent_again_only_if_it_stands_in_no_log() {
         let mut p = Pending::default();
         for t in 1..=4 {
-            assert!(p.push(Ticket(t), Bytes::from_static(b"xy"), Time(t)));
+            assert!(p.push(write(t, Bytes::from_static(b"xy")), Time(t)));
         }
-        assert!(!p.push(Ticket(4), Bytes::new(), Time(9)), "tickets ascend");
+        assert!(!p.push(write(4, Bytes::new()), Time(9)), "tickets ascend");
         assert_eq!(p.unlogged().len(), 4);
         p.logged(Ticket(1), z(1, 1));
         p.logged(Ticket(2), z(1, 2));
@@ -160,6 +170,7 @@ mod tests {
         p.truncated(z(1, 2));
         let again: Vec<u64> = p.unlogged().iter().map(|s| s.ticket.0).collect();
         assert_eq!(again, [3, 4]);
+        assert!(p.unlogged().iter().all(|s| s.trace == traced()), "each time with its trace");
         p.committed(z(2, 0));
         assert_eq!((p.len(), p.bytes()), (2, 4));
     }
@@ -167,10 +178,10 @@ mod tests {
     #[test]
     fn only_what_nobody_saw_can_be_refused() {
         let mut p = Pending::default();
-        assert!(p.push(Ticket(1), Bytes::new(), Time(1)));
+        assert!(p.push(write(1, Bytes::new()), Time(1)));
         let _ = p.unlogged();
-        assert!(p.push(Ticket(2), Bytes::new(), Time(2)));
-        assert!(p.push(Ticket(3), Bytes::new(), Time(5)));
+        assert!(p.push(write(2, Bytes::new()), Time(2)));
+        assert!(p.push(write(3, Bytes::new()), Time(5)));
         assert_eq!(p.oldest_unsent(), Some(Time(2)));
         assert_eq!(p.take_unsent(Time(3)), [Ticket(2)]);
         assert_eq!(p.len(), 2);

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Entry, Epoch, History, Now, Origin, PeerId, Ticket, Time, Zxid,
+    Entry, Epoch, History, Now, Origin, PeerId, Ticket, Time, Trace, Zxid,
     ports::{Candidate, FeedItem, QuorumStatus, Refusal, Request, Role as RoleName},
 };
 use bytes::Bytes;
 
 use crate::{
-    Config, Conn, Durable, Input, Output, ToLeader, leader::Leading, learner::Following, pending::Pending,
+    Config, Conn, Durable, Input, Output, Submission, ToLeader, leader::Leading, learner::Following,
+    pending::Pending,
 };
 
 /// The quorum part of one server. See the [crate] documentation.
@@ -168,6 +169,12 @@ impl Zab {
                 let _ = self.history.purge(base);
             }
             Input::Requests(requests) => requests.into_iter().for_each(|r| self.on_request(r)),
+            Input::StoreAttached { applied } => {
+                // What a damaged log has lost is not in it, and comes back from the leader.
+                if self.history.contains(applied) && applied <= self.durable {
+                    self.committed = self.committed.max(applied);
+                }
+            }
             Input::Leave => {
                 if self.leaving == Leaving::No {
                     self.leaving = Leaving::Asked;
@@ -308,6 +315,11 @@ impl Zab {
         }
         match &self.role {
             Role::Leading(_) => self.add_learner(conn, peer),
+            Role::Looking { asked } if !asked || !self.stands() => {
+                // Not elected in the search that is on, but by what was still said of this server's last reign. To let it wait
+                // for another one, which may not come, would keep it from looking for a leader until its time is up.
+                self.out.push_back(Output::Disconnect { conn, why: "this server leads no more" });
+            }
             Role::Looking { .. } => {
                 // The newest connection of a peer is the one that counts.
                 let older: Vec<Conn> =
@@ -403,11 +415,16 @@ impl Zab {
             && self.durable == self.history.last()
         {
             self.role = Role::Looking { asked: true };
-            let stands = !self.damaged && self.leaving == Leaving::No;
+            let stands = self.stands();
             let candidate = Candidate { epoch: self.current, zxid: self.durable };
             let candidate = if is_on(Mutant::LargestIdWins) { Candidate::default() } else { candidate };
             self.out.push_back(Output::Elect(stands.then_some(candidate)));
         }
+    }
+
+    /// Whether this server lets itself be elected.
+    fn stands(&self) -> bool {
+        !self.damaged && self.leaving == Leaving::No
     }
 
     /// Ends a turn: whatever was gathered from several inputs leaves in as few outputs as possible.
@@ -467,7 +484,7 @@ impl Zab {
 
     fn on_request(&mut self, request: Request) {
         match request {
-            Request::Submit { ticket, payload } => {
+            Request::Submit { ticket, payload, trace } => {
                 if payload.len() > self.config.request_bytes_max {
                     self.refuse(ticket, Refusal::TooLarge);
                     return;
@@ -478,7 +495,8 @@ impl Zab {
                     self.refuse(ticket, Refusal::Full);
                     return;
                 }
-                if !self.pending.push(ticket, payload.clone(), self.now.mono) {
+                let submission = Submission { ticket, payload, trace };
+                if !self.pending.push(submission.clone(), self.now.mono) {
                     self.out
                         .push_back(Output::Fatal(format!("the store's ticket {} does not ascend", ticket.0)));
                     return;
@@ -486,8 +504,8 @@ impl Zab {
                 if self.serving() && (self.orders() || !matches!(self.role, Role::Leading(_))) {
                     self.pending.mark_last_sent();
                     match &self.role {
-                        Role::Leading(_) => self.order(Origin { peer: self.config.me, ticket }, payload),
-                        _ => self.forward(ticket, payload),
+                        Role::Leading(_) => self.order_own(submission),
+                        _ => self.forward(submission),
                     }
                 }
             }
@@ -525,8 +543,8 @@ impl Zab {
         self.pending.committed(self.committed);
         for s in self.pending.unlogged() {
             match &self.role {
-                Role::Leading(_) => self.order(Origin { peer: self.config.me, ticket: s.ticket }, s.payload),
-                _ => self.forward(s.ticket, s.payload),
+                Role::Leading(_) => self.order_own(s),
+                _ => self.forward(s),
             }
         }
         let tickets: Vec<Ticket> = self.barriers.unanswered.keys().copied().collect();
@@ -580,9 +598,16 @@ impl Zab {
         self.out.extend(lost.into_iter().map(|ticket| Output::Tell(FeedItem::Lost { ticket })));
     }
 
+    fn order_own(&mut self, s: Submission) {
+        self.order(Origin { peer: self.config.me, ticket: s.ticket }, s.payload, s.trace);
+    }
+
     /// Gives an entry its place in the order. The leader of an established epoch only.
-    pub(crate) fn order(&mut self, origin: Origin, payload: Bytes) {
-        let Some(zxid) = self.history.last().next() else {
+    pub(crate) fn order(&mut self, origin: Origin, payload: Bytes, trace: Trace) {
+        let last = self.history.last();
+        let next = last.next().filter(|zxid| zxid.counter() <= self.config.counter_max);
+        let over = last.epoch().next().filter(|_| is_on(Mutant::CounterRunsOver)).map(Zxid::marker);
+        let Some(zxid) = next.or(over) else {
             // S27: the next epoch has room again; the write waits for it like any other in an election.
             self.look("the epoch's counter is used up");
             return;
@@ -593,7 +618,7 @@ impl Zab {
         if origin.peer == self.config.me {
             self.pending.logged(origin.ticket, zxid);
         }
-        self.push_entry(Entry { zxid, time_ms, origin: Some(origin), payload });
+        self.push_entry(Entry { zxid, time_ms, origin: Some(origin), payload, trace });
     }
 }
 
@@ -603,6 +628,7 @@ fn limit_micros(config: &Config) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use api::peer::ToLearner;
     use api::{Ensemble, EpochSpan};
     use std::time::Duration;
 
@@ -624,20 +650,59 @@ mod tests {
         all
     }
 
-    #[test]
-    fn s27_when_the_counter_is_used_up_the_writes_go_on_in_a_new_epoch() {
+    fn config(voters: impl IntoIterator<Item = u32>) -> Config {
         let second = Duration::from_secs(1);
-        let config = Config {
+        Config {
             me: PeerId(1),
-            ensemble: Ensemble::of_voters([1]).unwrap(),
+            ensemble: Ensemble::of_voters(voters).unwrap(),
             init_limit: second,
             sync_limit: second,
             ping_interval: second,
             park_limit: second,
             requests_max: 100,
             request_bytes_max: 100,
-        };
-        let mut core = Zab::new(config, Durable::default());
+            counter_max: u32::MAX,
+        }
+    }
+
+    /// Two voters lost everything and started anew before the third was there. Its log would be cut back to the marker, which
+    /// both reigns have.
+    #[test]
+    fn what_the_store_has_is_not_cut_off_the_log_for_an_ensemble_that_was_started_anew() {
+        let z = |counter| Zxid::new(Epoch(1), counter);
+        let spans = vec![EpochSpan { epoch: Epoch(1), last: 9 }];
+        let history = History::from_parts(Zxid::ZERO, spans).unwrap();
+        let (accepted_epoch, current_epoch) = (Epoch(1), Epoch(1));
+        let durable = Durable { accepted_epoch, current_epoch, history, ..Durable::default() };
+        let (leader, conn) = (PeerId(3), Conn(1));
+        for (applied, to, refused) in [(z(4), z(0), true), (z(4), z(4), false), (Zxid::ZERO, z(0), false)] {
+            let mut core = Zab::new(config(1..=3), durable.clone());
+            let mut outputs = Vec::new();
+            for input in [
+                Input::StoreAttached { applied },
+                Input::Elected { leader },
+                Input::LeaderConnected { conn, leader },
+                Input::FromLeader { conn, message: ToLearner::LeaderInfo { epoch: Epoch(1) } },
+                Input::FromLeader { conn, message: ToLearner::Trunc { to } },
+            ] {
+                core.handle(Now::default(), input);
+                while let Some(output) = core.poll_output() {
+                    if let Output::PersistEpochs { .. } = output {
+                        core.handle(Now::default(), Input::EpochsPersisted);
+                    }
+                    outputs.push(output);
+                }
+            }
+            let fatal =
+                |o: &Output| matches!(o, Output::Fatal(why) if why.contains("0x100000004 was committed"));
+            assert_eq!(outputs.iter().any(fatal), refused, "{applied}, {to}: {outputs:?}");
+            assert_eq!(outputs.contains(&Output::Truncate { to }), !refused);
+        }
+    }
+
+    #[test]
+    fn s27_when_the_counter_is_used_up_the_writes_go_on_in_a_new_epoch() {
+        let mut core = Zab::new(config([1]), Durable::default());
         let _ = turn(&mut core);
         // Four billion writes later: room for two more.
         let epoch = core.current;
@@ -646,7 +711,8 @@ mod tests {
         (core.durable, core.committed, core.delivered) =
             (core.history.last(), core.history.last(), core.history.last());
 
-        let submit = |t| Request::Submit { ticket: Ticket(t), payload: Bytes::from_static(b"w") };
+        let submit =
+            |t| Request::Submit { ticket: Ticket(t), payload: Bytes::from_static(b"w"), trace: None };
         core.handle(Now::default(), Input::Requests((1..=4).map(submit).collect()));
         let outputs = turn(&mut core);
         let entries: Vec<(Zxid, Option<u64>)> = outputs

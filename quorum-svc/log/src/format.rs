@@ -154,7 +154,7 @@ impl Record<'_> {
 
     pub(crate) fn to_entry(self) -> Entry {
         let payload = Bytes::copy_from_slice(self.payload);
-        Entry { zxid: self.zxid, time_ms: self.time_ms, origin: self.origin, payload }
+        Entry { zxid: self.zxid, time_ms: self.time_ms, origin: self.origin, payload, trace: None }
     }
 }
 
@@ -282,6 +282,7 @@ mod tests {
             time_ms: -5,
             origin: Some(Origin { peer: PeerId(2), ticket: Ticket(77) }),
             payload: Bytes::from_static(b"payload"),
+            trace: None,
         }
     }
 

@@ -64,6 +64,7 @@ impl Node {
             park_limit: PARK,
             requests_max: REQUESTS_MAX,
             request_bytes_max: 64 << 20,
+            counter_max: u32::MAX,
         };
         let config = Config {
             ensemble: "test".into(),
@@ -199,7 +200,7 @@ impl<F: Feed> Store<F> {
 }
 
 pub(crate) fn submit(ticket: u64) -> Request {
-    Request::Submit { ticket: Ticket(ticket), payload: payload(ticket) }
+    Request::Submit { ticket: Ticket(ticket), payload: payload(ticket), trace: None }
 }
 
 pub(crate) fn payload(ticket: u64) -> Bytes {

@@ -225,8 +225,11 @@ async fn large_values_and_large_batches_pass<P: Packaging>() {
     let node = Node::start(true).await;
     let port = P::port(&node);
     let mut store = Store::attach(&port, Zxid::ZERO).await;
-    let large =
-        |ticket, bytes| Request::Submit { ticket: Ticket(ticket), payload: Bytes::from(vec![1; bytes]) };
+    let large = |ticket, bytes| Request::Submit {
+        ticket: Ticket(ticket),
+        payload: Bytes::from(vec![1; bytes]),
+        trace: None,
+    };
     let mut batch = vec![large(1, 3 << 20), large(2, 0)];
     batch.extend((3..=40).map(|ticket| large(ticket, 100 << 10)));
     port.request(batch).await.unwrap();

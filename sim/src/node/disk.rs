@@ -94,8 +94,7 @@ impl Node {
                 Input::Truncated
             }
             Some(Task::Reset(base)) => {
-                let disk = &mut cx.ghost.disks[index];
-                disk.had = Some((std::mem::take(&mut disk.history), disk.current));
+                cx.ghost.disks[index].reset();
                 thread.log.reset(base)?;
                 match process.snapshots.adopt_received(base) {
                     // A newer one has come meanwhile, and its reset follows.
@@ -107,7 +106,7 @@ impl Node {
             Some(Task::Forsake) => {
                 let shadow = &mut cx.ghost.disks[index];
                 if !shadow.impaired {
-                    (shadow.impaired, shadow.had) = (true, Some((shadow.history.clone(), shadow.current)));
+                    shadow.impair();
                 }
                 thread.epochs.store(Epochs { damaged: true, ..thread.epochs.epochs() })?;
                 return Err(Stop::Disk("no sound snapshot is left".into()));

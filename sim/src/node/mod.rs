@@ -20,6 +20,7 @@ use store_core::{Server, State, server};
 
 use crate::context::{Context, Event, NodeEvent};
 use crate::net::{End, Kind, LinkId};
+use crate::plan::Plan;
 use disk::LogThread;
 use election::ElectionShell;
 use quorum::QuorumShell;
@@ -152,24 +153,27 @@ impl Node {
         cx.schedule(at, Event::Node { node: self.index, life: self.life, what });
     }
 
-    /// Starts the process.
-    pub(crate) fn start(&mut self, cx: &mut Context) -> Result<(), StorageError> {
-        let dir = PathBuf::from("/node");
-        let sizes = cx.plan.sizes;
-        let ensemble = cx.ghost.ensemble().clone();
+    fn open_storage(&self, plan: &Plan, may_heal: bool) -> Result<Storage, StorageError> {
         let options = StorageOptions {
             ensemble: "sim".into(),
             id: self.id,
-            segment_bytes: sizes.segment,
+            segment_bytes: plan.sizes.segment,
             window_bytes: 0,
             index_interval_bytes: 256,
-            may_heal: ensemble.voters().any(|voter| voter != self.id),
+            may_heal,
         };
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
+        Storage::open(&disk, &PathBuf::from("/node"), &options)
+    }
+
+    /// Starts the process.
+    pub(crate) fn start(&mut self, cx: &mut Context) -> Result<(), StorageError> {
+        let sizes = cx.plan.sizes;
+        let ensemble = cx.ghost.ensemble().clone();
         if let Some(step) = self.crash_in_recovery.take() {
             self.disk.power_off_after(step);
         }
-        let storage = Storage::open(&disk, &dir, &options)?;
+        let storage = self.open_storage(&cx.plan, ensemble.voters().any(|voter| voter != self.id))?;
         let Storage { data_dir, log, epochs, snapshots, salvaged, promises, .. } = storage;
         if let Some(salvaged) = salvaged {
             cx.stats.count("damaged logs salvaged");
@@ -202,6 +206,7 @@ impl Node {
             park_limit: Duration::from_millis(timing.park),
             requests_max: sizes.requests,
             request_bytes_max: sizes.request_bytes,
+            counter_max: sizes.counter_max,
         };
         let state = self.open_table(cx);
         let first_ticket = Ticket((self.wall_ms + (cx.now / 1000) as i64).unsigned_abs() << 22);
@@ -228,7 +233,7 @@ impl Node {
         }));
         self.refusals = 0;
         self.begin_elections(cx);
-        self.wake_quorum(cx);
+        self.tell_quorum(cx, quorum_core::Input::StoreAttached { applied });
         self.wake_store(cx);
         let at = cx.now + KEEP_EVERY;
         self.schedule(cx, at, NodeEvent::Keep);

@@ -347,6 +347,10 @@ impl Node {
                 self.client_asks(cx, link, acked, requests);
                 return Ok(());
             }
+            Packet::Unary(op) => {
+                self.client_calls(cx, link, op);
+                return Ok(());
+            }
             Packet::ToClient(_) => return Ok(()),
             Packet::Fin(_) => {
                 self.on_link_over(cx, link);

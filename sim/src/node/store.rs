@@ -284,9 +284,9 @@ impl Node {
                 Output::Ask(asks) => {
                     for ask in asks {
                         requests.push(match ask {
-                            Ask::Submit { ticket, command } => {
+                            Ask::Submit { ticket, command, trace } => {
                                 self.check_expiry(cx, &command.body);
-                                Request::Submit { ticket, payload: encode_command(command) }
+                                Request::Submit { ticket, payload: encode_command(command), trace }
                             }
                             Ask::Barrier { ticket } => Request::Barrier { ticket },
                             Ask::Report(report) => Request::Report(report),
@@ -348,6 +348,10 @@ impl Node {
             process.store.heard.insert(session, now);
         }
         self.tell_store(cx, Input::Requests { conn: ConnId(link), acked, requests });
+    }
+
+    pub(super) fn client_calls(&mut self, cx: &mut Context, link: LinkId, op: server::Op) {
+        self.tell_store(cx, Input::Unary { conn: ConnId(link), op, trace: None });
     }
 
     pub(super) fn client_over(&mut self, cx: &mut Context, link: LinkId) {

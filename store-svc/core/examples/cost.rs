@@ -78,6 +78,7 @@ fn main() {
                 xid: u64::from(i),
                 number: Some(WriteNumber(u64::from(i) + 1)),
                 op: Op::Write(Write::Set { path: path(i * 7919), data: data.clone(), version: None }),
+                trace: None,
             })
             .collect();
         let acked = WriteNumber(u64::from(first));
@@ -92,7 +93,7 @@ fn main() {
             match output {
                 Output::Ask(asks) => {
                     for ask in asks {
-                        let Ask::Submit { ticket, command } = ask else { continue };
+                        let Ask::Submit { ticket, command, .. } = ask else { continue };
                         let origin = Some(Origin { peer: PeerId(1), ticket });
                         entries.push(Committed { zxid: z(next), time_ms: 0, origin, command: Some(command) });
                         next += 1;

@@ -68,7 +68,7 @@ async fn clients_have_their_turn_while_the_feed_has_more() {
     for epoch in 1..=4 {
         let marker = Committed { zxid: Zxid::marker(Epoch(epoch)), time_ms: 1, origin: None, command: None };
         let items = vec![Feed::Committed(vec![marker])];
-        harness.feed.try_send(FromQuorum::Feed { items, log_bytes: 1 }).ok().unwrap();
+        harness.feed.try_send(FromQuorum::Feed { items, log_bytes: 1, spans: Vec::new() }).ok().unwrap();
     }
     let (reply, facts) = oneshot::channel();
     harness.inputs.try_send(FromClient::Facts(reply)).ok().unwrap();
@@ -105,6 +105,7 @@ async fn a_call_that_is_given_up_gives_its_room_back_and_is_forgotten() {
     harness.running.on_client(FromClient::Unary {
         conn: ConnId(1),
         op: Op::Sync,
+        trace: None,
         reply,
         room,
         received: Instant::now(),
@@ -124,6 +125,7 @@ async fn a_call_that_is_given_up_gives_its_room_back_and_is_forgotten() {
     harness.running.on_client(FromClient::Unary {
         conn: ConnId(2),
         op: Op::Sync,
+        trace: None,
         reply,
         room,
         received: Instant::now(),

@@ -2,9 +2,9 @@
 
 use std::pin::Pin;
 
-use api::{OpError, ReadOutcome, WriteOutcome};
+use api::{OpError, ReadOutcome, Trace, WriteOutcome};
 use proto::{
-    client::{sessionless, to_status},
+    client::{sessionless, to_status, traceparent},
     v1::{self, coordination_server::Coordination},
 };
 use store_core::server::{Answer, Op};
@@ -12,6 +12,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Front, session};
+use crate::driver::Answered;
 
 /// Answers for [`proto::v1::coordination_server::CoordinationServer`].
 pub struct CoordinationService {
@@ -29,8 +30,10 @@ impl CoordinationService {
         api::Write: TryFrom<R, Error = OpError>,
         W: TryFrom<WriteOutcome, Error = OpError>,
     {
+        let trace = trace(&request);
         let outcome = async {
-            match self.front.call(Op::Write(sessionless(request.into_inner().try_into()?)?)).await? {
+            let op = Op::Write(sessionless(request.into_inner().try_into()?)?);
+            match self.front.call(op, trace).await?.answer {
                 Answer::Write(outcome) => outcome.try_into(),
                 other => Err(foreign(&other)),
             }
@@ -38,15 +41,26 @@ impl CoordinationService {
         respond(outcome.await)
     }
 
-    async fn read<R, W>(&self, request: Request<R>) -> Result<Response<W>, Status>
+    /// A read without a session; `tell` puts into the answer of which state it is.
+    async fn read<R, W>(
+        &self,
+        request: Request<R>,
+        tell: impl FnOnce(&mut W, v1::AsOf),
+    ) -> Result<Response<W>, Status>
     where
         (api::Read, api::ReadLevel): TryFrom<R, Error = OpError>,
         W: TryFrom<ReadOutcome, Error = OpError>,
     {
+        let trace = trace(&request);
         let outcome = async {
             let (read, level) = request.into_inner().try_into()?;
-            match self.front.call(Op::Read(read, level)).await? {
-                Answer::Read(outcome) => outcome.try_into(),
+            let Answered { answer, zxid, leaderless } = self.front.call(Op::Read(read, level), trace).await?;
+            match answer {
+                Answer::Read(outcome) => {
+                    let mut response = outcome.try_into()?;
+                    tell(&mut response, v1::AsOf { zxid: zxid.0, leaderless });
+                    Ok(response)
+                }
                 other => Err(foreign(&other)),
             }
         };
@@ -71,7 +85,7 @@ impl Coordination for CoordinationService {
     }
 
     async fn get(&self, r: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
-        self.read(r).await
+        self.read(r, |response: &mut v1::GetResponse, as_of| response.as_of = Some(as_of)).await
     }
 
     async fn set(&self, r: Request<v1::SetRequest>) -> Result<Response<v1::SetResponse>, Status> {
@@ -83,23 +97,28 @@ impl Coordination for CoordinationService {
     }
 
     async fn exists(&self, r: Request<v1::ExistsRequest>) -> Result<Response<v1::ExistsResponse>, Status> {
-        self.read(r).await
+        self.read(r, |response: &mut v1::ExistsResponse, as_of| response.as_of = Some(as_of)).await
     }
 
     async fn children(
         &self,
         r: Request<v1::ChildrenRequest>,
     ) -> Result<Response<v1::ChildrenResponse>, Status> {
-        self.read(r).await
+        self.read(r, |response: &mut v1::ChildrenResponse, as_of| response.as_of = Some(as_of)).await
     }
 
     async fn multi(&self, r: Request<v1::MultiRequest>) -> Result<Response<v1::MultiResponse>, Status> {
         self.write(r).await
     }
 
-    async fn sync(&self, _: Request<v1::SyncRequest>) -> Result<Response<v1::SyncResponse>, Status> {
-        respond(self.front.call(Op::Sync).await.map(|_| v1::SyncResponse {}))
+    async fn sync(&self, r: Request<v1::SyncRequest>) -> Result<Response<v1::SyncResponse>, Status> {
+        respond(self.front.call(Op::Sync, trace(&r)).await.map(|_| v1::SyncResponse {}))
     }
+}
+
+/// As the metadata of a call say it.
+fn trace<R>(request: &Request<R>) -> Trace {
+    traceparent(request.metadata().get("traceparent")?.to_str().ok()?)
 }
 
 fn respond<W>(outcome: Result<W, OpError>) -> Result<Response<W>, Status> {

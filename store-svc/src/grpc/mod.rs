@@ -12,15 +12,17 @@ use std::{
     time::Instant,
 };
 
-use api::{OpError, PeerId};
-use store_core::server::{Answer, ConnId, Op};
+use api::{OpError, PeerId, Trace};
+use store_core::server::{ConnId, Op};
+use telemetry::trace::Ratio;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     Bounds,
-    driver::{Aside, FromClient},
+    driver::{Answered, Aside, FromClient},
     lane::Lane,
+    trace,
 };
 
 pub use coordination::CoordinationService;
@@ -37,6 +39,8 @@ pub(crate) struct Front {
     pub(crate) next_conn: Arc<AtomicU64>,
     pub(crate) total: Arc<Semaphore>,
     pub(crate) bounds: Bounds,
+    /// For requests that come without a trace.
+    pub(crate) ratio: Arc<Ratio>,
     pub(crate) tasks: TaskTracker,
 }
 
@@ -55,15 +59,24 @@ impl Front {
         self.inputs.send(what).await.map_err(|_| self.stopping())
     }
 
-    /// Asks one thing without a session.
-    async fn call(&self, op: Op) -> Result<Answer, OpError> {
+    /// Asks one thing without a session. `trace` is what the client said.
+    async fn call(&self, op: Op, mut trace: Trace) -> Result<Answered, OpError> {
+        let span = trace::begin(&op, &mut trace, &self.ratio);
+        let result = self.ask(op, trace).await;
+        if let Some(span) = span {
+            trace::end(span, result.as_ref().ok().map(|a| a.zxid), result.as_ref().err());
+        }
+        result
+    }
+
+    async fn ask(&self, op: Op, trace: Trace) -> Result<Answered, OpError> {
         let received = Instant::now();
         let bytes = weight(&op).min(self.bounds.total_bytes).min(u32::MAX as usize);
         let room = self.total.clone().acquire_many_owned(bytes as u32).await.map_err(|_| self.stopping())?;
         let (reply, answer) = oneshot::channel();
         let conn = self.connect();
         let mut call = Call { conn, answer, asides: &self.asides };
-        self.tell(FromClient::Unary { conn, op, reply, room, received }).await?;
+        self.tell(FromClient::Unary { conn, op, trace, reply, room, received }).await?;
         (&mut call.answer).await.unwrap_or_else(|_| Err(self.stopping()))
     }
 
@@ -75,7 +88,7 @@ impl Front {
 /// A call that waits for its answer. If it is dropped before, because the client has hung up, the driver is told.
 struct Call<'a> {
     conn: ConnId,
-    answer: oneshot::Receiver<Result<Answer, OpError>>,
+    answer: oneshot::Receiver<Result<Answered, OpError>>,
     asides: &'a mpsc::UnboundedSender<Aside>,
 }
 

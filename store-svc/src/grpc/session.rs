@@ -14,12 +14,13 @@ use proto::{
     v1,
 };
 use store_core::server::{Answer, ConnId, Op, Open, Request, ToClient};
+use telemetry::trace::Span;
 use tokio::time::{Interval, interval, timeout};
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use super::{Front, weight};
-use crate::{driver::FromClient, lane::Lane};
+use crate::{driver::FromClient, lane::Lane, trace};
 
 /// Begins to read the stream of a client and returns that of its answers.
 pub(super) fn start(front: Front, inbound: Streaming<v1::SessionRequest>) -> Answers {
@@ -123,18 +124,27 @@ impl Reader {
         let at_once = AT_ONCE.min(self.front.bounds.stream_requests);
         let mut rest = message.requests.into_iter();
         loop {
-            let requests: Vec<Request> = rest.by_ref().take(at_once).map(request).collect();
+            let mut requests: Vec<Request> = rest.by_ref().take(at_once).map(request).collect();
             let bytes = requests.iter().map(|r| weight(&r.op)).sum();
             if !self.lane.try_admit(requests.len(), bytes)
                 && !self.wait_for_room(requests.len(), bytes).await?
             {
                 return Ok(());
             }
-            self.front.tell(FromClient::Requests { conn: self.conn, acked, requests, received }).await?;
+            let spans = self.begin_spans(&mut requests);
+            self.front
+                .tell(FromClient::Requests { conn: self.conn, acked, requests, spans, received })
+                .await?;
             if rest.len() == 0 {
                 return Ok(());
             }
         }
+    }
+
+    /// The spans of those requests that are traced, by their index.
+    fn begin_spans(&self, requests: &mut [Request]) -> Vec<(usize, Span)> {
+        let begin = |r: &mut Request| trace::begin(&r.op, &mut r.trace, &self.front.ratio);
+        requests.iter_mut().enumerate().filter_map(|(i, r)| Some((i, begin(r)?))).collect()
     }
 
     /// Waits until requests are admitted; false if the stream is over before.
@@ -171,17 +181,20 @@ impl Reader {
 fn request(wire: v1::Request) -> Request {
     let (xid, number) = (wire.xid, wire.write_number);
     let number = (number != 0).then_some(WriteNumber(number));
-    let op = match client::Request::try_from(wire) {
-        Ok(client::Request { op, .. }) => match op {
-            client::Op::Write { write, .. } => Op::Write(write),
-            client::Op::Read(read, level) => Op::Read(read, level),
-            client::Op::Sync => Op::Sync,
-            client::Op::Ping => Op::Ping,
-            client::Op::Close => Op::Close,
-        },
-        Err(error) => Op::Invalid(error),
+    let (op, trace) = match client::Request::try_from(wire) {
+        Ok(client::Request { op, trace, .. }) => {
+            let op = match op {
+                client::Op::Write { write, .. } => Op::Write(write),
+                client::Op::Read(read, level) => Op::Read(read, level),
+                client::Op::Sync => Op::Sync,
+                client::Op::Ping => Op::Ping,
+                client::Op::Close => Op::Close,
+            };
+            (op, trace)
+        }
+        Err(error) => (Op::Invalid(error), None),
     };
-    Request { xid, number, op }
+    Request { xid, number, op, trace }
 }
 
 fn random_token() -> Result<SessionToken, OpError> {

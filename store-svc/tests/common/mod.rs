@@ -121,7 +121,7 @@ impl Session {
             let write = matches!(op, Op::Create(_) | Op::Set(_) | Op::Delete(_) | Op::Multi(_));
             let write_number = if write { self.number } else { 0 };
             self.number += u64::from(write);
-            requests.push(v1::Request { xid: xid as u64, write_number, op: Some(op) });
+            requests.push(v1::Request { xid: xid as u64, write_number, op: Some(op), ..Default::default() });
         }
         let acked_write = 0;
         self.out.send(v1::SessionRequest { open: None, requests, acked_write }).await.unwrap();

@@ -38,7 +38,7 @@ pub(crate) fn kind(operation: &Operation) -> &'static str {
     match &operation.call {
         Call::Write(_) => "write",
         Call::Read(_, ReadLevel::Linearizable) => "linearizable read",
-        Call::Read(_, ReadLevel::Local | ReadLevel::AtLeast(_)) => "local read",
+        Call::Read(_, ReadLevel::Stale | ReadLevel::Local | ReadLevel::AtLeast(_)) => "local read",
         Call::Sync => "sync",
     }
 }
@@ -64,6 +64,7 @@ pub(crate) fn call(operation: &Operation) -> String {
                 Read::Children { .. } => "children",
             };
             match level {
+                ReadLevel::Stale => format!("{verb} {} stale", read.path()),
                 ReadLevel::Local => format!("{verb} {}", read.path()),
                 ReadLevel::AtLeast(zxid) => format!("{verb} {} at least {zxid}", read.path()),
                 ReadLevel::Linearizable => format!("{verb} {} linearizable", read.path()),

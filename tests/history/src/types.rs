@@ -18,6 +18,8 @@ pub struct Operation {
     pub client: u32,
     /// The session in which it was asked, if known for certain.
     pub session: Option<SessionId>,
+    /// Asked in a call of its own, outside of any session.
+    pub unary: bool,
     /// Who answered, for display.
     pub node: Option<PeerId>,
     /// Microseconds on a clock common to all clients.

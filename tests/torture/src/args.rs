@@ -8,7 +8,7 @@ use clap::Parser;
 ///
 /// Starts nodes on this machine, joined by a network of our own that can be cut, and clients that record every call and
 /// answer. Faults come one after the other, some at the same time: kill -9, SIGSTOP, partitions, one-way silence, slow links,
-/// slow disks. Then everything heals, the ensemble has to serve again and all nodes have to agree, and two checkers look at
+/// slow disks; with --split the end of single services, too. Then everything heals, the ensemble has to serve again and all nodes have to agree, and two checkers look at
 /// what was recorded. Exits with 1, and keeps all evidence, if anything is wrong.
 #[derive(Parser, Debug)]
 #[command(
@@ -20,6 +20,7 @@ Examples:
   cargo run --release -p torture -- --duration 60s
   cargo run --release -p torture -- --duration 10m --nodes 5 --keep ./torture
   cargo run --release -p torture -- --seed 7 --faults kill,pause
+  cargo run --release -p torture -- --split --duration 60s
 
 `torture node` is for torture itself: the nodes are processes of this program."
 )]
@@ -31,6 +32,10 @@ pub(crate) struct Args {
     /// How many nodes: 3 or 5.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..=5), value_name = "N")]
     pub(crate) nodes: u32,
+
+    /// Run election, quorum and store of each node in processes of their own, and torment these one by one as well.
+    #[arg(long)]
+    pub(crate) split: bool,
 
     /// Which faults, when, and what clients do. The same seed tries the same things; real processes never repeat exactly.
     /// Chosen and printed if left out.

@@ -1,7 +1,7 @@
 //! The processes of the ensemble, and the network between them.
 
 use std::{
-    fmt::Write as _,
+    fmt::{self, Write as _},
     fs,
     net::{Ipv4Addr, SocketAddr},
     os::unix::process::ExitStatusExt as _,
@@ -23,54 +23,107 @@ pub(crate) struct Ensemble {
     dir: PathBuf,
     ports: Ports,
     pub(crate) network: Proxy,
-    nodes: Vec<Node>,
+    nodes: u32,
+    parts: &'static [Part],
+    /// Of all nodes, in their order.
+    processes: Vec<Process>,
 }
 
-struct Node {
+/// What one process of a node runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Part {
+    Whole,
+    Election,
+    Quorum,
+    Store,
+}
+
+impl Part {
+    /// The processes of a node, in the order in which they are started.
+    pub(crate) fn of_node(split: bool) -> &'static [Part] {
+        if split { &[Part::Election, Part::Quorum, Part::Store] } else { &[Part::Whole] }
+    }
+
+    fn command(self) -> &'static str {
+        match self {
+            Part::Whole => "serve",
+            Part::Election => "election",
+            Part::Quorum => "quorum",
+            Part::Store => "store",
+        }
+    }
+
+    /// "node 2", "the store of node 2".
+    fn name(self, id: u32) -> String {
+        match self {
+            Part::Whole => format!("node {id}"),
+            part => format!("the {} of node {id}", part.command()),
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.command())
+    }
+}
+
+struct Process {
     id: u32,
+    part: Part,
     /// `None` while it is down.
-    process: Option<Child>,
+    child: Option<Child>,
     started: Instant,
 }
 
-/// A node that ended without being asked to.
+/// A process that ended without being asked to.
 #[derive(Clone, Debug)]
 pub(crate) struct Death {
-    pub(crate) id: u32,
+    pub(crate) who: String,
     /// How, and the end of its log.
     pub(crate) report: String,
 }
 
 impl Ensemble {
-    /// Writes the configurations of so many nodes, with these settings of the log, into `dir` and joins them by a network; none runs yet.
-    pub(crate) async fn prepare(dir: &Path, nodes: u32, log: &str) -> Result<Ensemble> {
+    /// Writes the configurations of so many nodes, with these settings of the log, into `dir` and joins them by a network; none
+    /// runs yet. Each will be these processes.
+    pub(crate) async fn prepare(
+        dir: &Path,
+        nodes: u32,
+        parts: &'static [Part],
+        log: &str,
+    ) -> Result<Ensemble> {
         let ports = Ports::reserve()?;
-        let ids: Vec<u32> = (1..=nodes).collect();
-        let nodes = ids.iter().map(|&id| Node { id, process: None, started: Instant::now() }).collect();
-        let ensemble = Ensemble { dir: dir.to_owned(), ports, network: Proxy::new(), nodes };
-        for &id in &ids {
+        let process = |id, part| Process { id, part, child: None, started: Instant::now() };
+        let processes = (1..=nodes).flat_map(|id| parts.iter().map(move |&part| process(id, part))).collect();
+        let ensemble =
+            Ensemble { dir: dir.to_owned(), ports, network: Proxy::new(), nodes, parts, processes };
+        for id in ensemble.ids() {
             let folder = ensemble.folder(id);
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-            let text = ensemble.configuration(id, &ids, log).await?;
+            let text = ensemble.configuration(id, log).await?;
             let file = ensemble.config(id);
             fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
         }
         Ok(ensemble)
     }
 
-    /// Each node knows the others by ports of the network that are made for this pair alone.
-    async fn configuration(&self, id: u32, ids: &[u32], log: &str) -> Result<String> {
+    /// Each node knows the others by ports of the network that are made for this pair alone, and its services each other, too.
+    async fn configuration(&self, id: u32, log: &str) -> Result<String> {
+        let [.., internal_quorum, internal_election] = self.ports.of(id);
+        let election = self.link(id, service(Part::Election, id), internal_election).await?;
+        let quorum = self.link(service(Part::Store, id), id, internal_quorum).await?;
         let mut text = format!(
-            "ensemble = \"torture\"\nid = {id}\ndata_dir = \"data\"\n\n[listen]\nhost = \"127.0.0.1\"\nhttp_port = \"off\"\n\n\
+            "ensemble = \"torture\"\nid = {id}\ndata_dir = \"data\"\n\n[listen]\nhost = \"127.0.0.1\"\nhttp_port = \"off\"\n\
+             internal_quorum_port = {internal_quorum}\ninternal_election_port = {internal_election}\n\n\
+             [services]\nelection = \"http://127.0.0.1:{election}\"\nquorum = \"http://127.0.0.1:{quorum}\"\n\n\
              [log]\n{log}"
         );
-        for &other in ids {
-            let [client, mut quorum, mut election] = self.ports.of(other);
+        for other in self.ids() {
+            let [client, mut quorum, mut election, ..] = self.ports.of(other);
             if other != id {
                 for port in [&mut quorum, &mut election] {
-                    let target = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
-                    let link = self.network.link(id, other, target).await;
-                    *port = link.context("cannot make a port for the network")?.port();
+                    *port = self.link(id, other, *port).await?;
                 }
             }
             let _ = write!(
@@ -82,8 +135,20 @@ impl Ensemble {
         Ok(text)
     }
 
+    /// A port of the network that leads to another.
+    async fn link(&self, from: u32, to: u32, port: u16) -> Result<u16> {
+        let target = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let link = self.network.link(from, to, target).await;
+        Ok(link.context("cannot make a port for the network")?.port())
+    }
+
     pub(crate) fn ids(&self) -> Vec<u32> {
-        self.nodes.iter().map(|node| node.id).collect()
+        (1..=self.nodes).collect()
+    }
+
+    /// The processes of a node.
+    pub(crate) fn parts(&self) -> &'static [Part] {
+        self.parts
     }
 
     fn folder(&self, id: u32) -> PathBuf {
@@ -94,9 +159,12 @@ impl Ensemble {
         self.folder(id).join("quorate.toml")
     }
 
-    /// What the node prints.
-    fn output(&self, id: u32) -> PathBuf {
-        self.folder(id).join("output")
+    /// What a process prints.
+    fn output(&self, id: u32, part: Part) -> PathBuf {
+        self.folder(id).join(match part {
+            Part::Whole => "output".to_owned(),
+            part => format!("output.{part}"),
+        })
     }
 
     fn slowness(&self, id: u32) -> PathBuf {
@@ -115,13 +183,23 @@ impl Ensemble {
 
     /// Of all nodes, in their order.
     pub(crate) fn endpoints(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| self.endpoint(node.id)).collect()
+        self.ids().into_iter().map(|id| self.endpoint(id)).collect()
     }
 
-    /// Starts a node that is down. To be called on the main thread, with which the kernel ends the node.
-    pub(crate) fn start(&mut self, id: u32) -> Result<()> {
-        let (config, slowness, path) = (self.config(id), self.slowness(id), self.output(id));
-        let Some(node) = self.nodes.iter_mut().find(|n| n.id == id && n.process.is_none()) else {
+    /// Starts every process that is down.
+    pub(crate) fn start_all(&mut self) -> Result<()> {
+        self.ids().into_iter().try_for_each(|id| self.start(id, self.parts))
+    }
+
+    /// Starts those of these processes of a node that are down. To be called on the main thread, with which the kernel ends
+    /// them.
+    pub(crate) fn start(&mut self, id: u32, parts: &[Part]) -> Result<()> {
+        parts.iter().try_for_each(|&part| self.start_one(id, part))
+    }
+
+    fn start_one(&mut self, id: u32, part: Part) -> Result<()> {
+        let (config, slowness, path) = (self.config(id), self.slowness(id), self.output(id, part));
+        let Some(process) = self.process(id, part).filter(|process| process.child.is_none()) else {
             return Ok(());
         };
         let output = fs::OpenOptions::new().create(true).append(true).open(&path);
@@ -130,7 +208,7 @@ impl Ensemble {
         let child = Command::new(std::env::current_exe().context("cannot find this program")?)
             .arg(NODE)
             .arg(slowness)
-            .args(["--exit-with-parent", &std::process::id().to_string(), "--config"])
+            .args([part.command(), "--exit-with-parent", &std::process::id().to_string(), "--config"])
             .arg(config)
             .env_remove("QUORATE_ENDPOINTS")
             .stdin(Stdio::null())
@@ -140,71 +218,108 @@ impl Ensemble {
             .process_group(0)
             .kill_on_drop(true)
             .spawn();
-        node.process = Some(child.with_context(|| format!("cannot start node {id}"))?);
-        node.started = Instant::now();
+        process.child = Some(child.with_context(|| format!("cannot start {}", part.name(id)))?);
+        process.started = Instant::now();
         Ok(())
     }
 
-    /// Sends a signal to a node, if it runs.
-    pub(crate) fn signal(&self, id: u32, signal: Signal) {
-        let pid = self.nodes.iter().find(|n| n.id == id).and_then(|n| n.process.as_ref()?.id());
-        if let Some(pid) = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
-            // It may have ended just now: `deaths` will tell.
-            let _ = kill_process(pid, signal);
+    fn process(&mut self, id: u32, part: Part) -> Option<&mut Process> {
+        self.processes.iter_mut().find(|process| process.id == id && process.part == part)
+    }
+
+    /// Sends a signal to those of these processes of a node that run.
+    pub(crate) fn signal(&self, id: u32, parts: &[Part], signal: Signal) {
+        let mine = self.processes.iter().filter(|process| process.id == id && parts.contains(&process.part));
+        for pid in mine.filter_map(|process| process.child.as_ref()?.id()) {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                // It may have ended just now: `deaths` will tell.
+                let _ = kill_process(pid, signal);
+            }
         }
     }
 
-    /// kill -9, and waits until it is gone.
-    pub(crate) async fn kill(&mut self, id: u32) {
-        self.signal(id, Signal::KILL);
-        self.gone(id).await;
+    /// kill -9, and waits until they are gone.
+    pub(crate) async fn kill(&mut self, id: u32, parts: &[Part]) {
+        self.signal(id, parts, Signal::KILL);
+        for &part in parts {
+            self.gone(id, part).await;
+        }
     }
 
-    /// SIGTERM, and after `patience` kill -9. Returns whether it ended in time and in order.
-    pub(crate) async fn stop(&mut self, id: u32, patience: Duration) -> bool {
-        self.signal(id, Signal::TERM);
-        let Some(node) = self.nodes.iter_mut().find(|n| n.id == id) else { return true };
+    /// SIGTERM to all of these at once, and after `patience` kill -9. Returns whether they ended in time and in order.
+    pub(crate) async fn stop(&mut self, id: u32, parts: &[Part], patience: Duration) -> bool {
+        self.signal(id, parts, Signal::TERM);
+        let until = Instant::now() + patience;
+        let mut orderly = true;
+        for &part in parts {
+            orderly &= self.stopped(id, part, until).await;
+        }
+        orderly
+    }
+
+    async fn stopped(&mut self, id: u32, part: Part, until: Instant) -> bool {
+        let Some(process) = self.process(id, part) else { return true };
         // A process that has only begun does not listen for signals yet, and ends by them.
-        let beginning = node.started.elapsed() < BEGINNING;
-        let Some(process) = node.process.as_mut() else { return true };
-        let ended = tokio::time::timeout(patience, process.wait()).await;
+        let beginning = process.started.elapsed() < BEGINNING;
+        let Some(child) = process.child.as_mut() else { return true };
+        let ended = tokio::time::timeout_at(until.into(), child.wait()).await;
         let by_signal = |status: &ExitStatus| status.signal() == Some(Signal::TERM.as_raw());
         let orderly =
             matches!(&ended, Ok(Ok(status)) if status.success() || (beginning && by_signal(status)));
         if ended.is_err() {
-            self.signal(id, Signal::KILL);
+            self.signal(id, &[part], Signal::KILL);
         }
-        self.gone(id).await;
+        self.gone(id, part).await;
         orderly
     }
 
-    async fn gone(&mut self, id: u32) {
-        let Some(node) = self.nodes.iter_mut().find(|n| n.id == id) else { return };
-        if let Some(mut process) = node.process.take() {
-            let _ = process.wait().await;
+    async fn gone(&mut self, id: u32, part: Part) {
+        if let Some(mut child) = self.process(id, part).and_then(|process| process.child.take()) {
+            let _ = child.wait().await;
         }
     }
 
-    /// Nodes that have ended by themselves since the last time that this was asked.
+    /// Processes that have ended by themselves since the last time that this was asked.
     pub(crate) fn deaths(&mut self) -> Vec<Death> {
         let mut deaths = Vec::new();
-        for i in 0..self.nodes.len() {
-            let node = &mut self.nodes[i];
-            let ended = match node.process.as_mut().map(Child::try_wait) {
+        for i in 0..self.processes.len() {
+            let process = &mut self.processes[i];
+            let ended = match process.child.as_mut().map(Child::try_wait) {
                 None | Some(Ok(None)) => continue,
                 Some(Ok(Some(status))) => status.to_string(),
                 Some(Err(e)) => e.to_string(),
             };
-            node.process = None;
-            let id = node.id;
-            deaths.push(Death { id, report: format!("{ended}\n{}", self.last_lines(id)) });
+            process.child = None;
+            let (id, part) = (process.id, process.part);
+            let report = format!("{ended}\n{}", self.last_lines(id, part));
+            deaths.push(Death { who: part.name(id), report });
         }
         deaths
     }
 
-    /// The end of what a node has printed.
-    fn last_lines(&self, id: u32) -> String {
-        let text = fs::read(self.output(id)).unwrap_or_default();
+    /// Breaks the connections between a service of a node and the one that calls it, and refuses new ones, or holds what
+    /// they say to each other.
+    pub(crate) fn unlink(&self, id: u32, called: Part, silently: bool) {
+        let Some((from, to)) = caller_and_called(id, called) else { return };
+        if silently {
+            self.network.stall(from, to);
+            self.network.stall(to, from);
+        } else {
+            self.network.cut(from, to);
+        }
+    }
+
+    /// The end of [`Ensemble::unlink`].
+    pub(crate) fn relink(&self, id: u32, called: Part) {
+        if let Some((from, to)) = caller_and_called(id, called) {
+            self.network.heal(from, to);
+            self.network.heal(to, from);
+        }
+    }
+
+    /// The end of what a process has printed.
+    fn last_lines(&self, id: u32, part: Part) -> String {
+        let text = fs::read(self.output(id, part)).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(LAST_LINES)..].join("\n")
@@ -225,14 +340,32 @@ impl Ensemble {
     /// What every node says of itself, in their order; `None` if it does not answer soon.
     pub(crate) async fn status(&self) -> Vec<Option<NodeStatus>> {
         let mut status = Vec::new();
-        for node in &self.nodes {
-            status.push(client_sdk::node_status(&self.endpoint(node.id), STATUS_LIMIT).await.ok());
+        for endpoint in self.endpoints() {
+            status.push(client_sdk::node_status(&endpoint, STATUS_LIMIT).await.ok());
         }
         status
     }
 }
 
-/// A node listens for signals long before it is so old.
+/// Where the store and the election of a node are in the network: its quorum is where other nodes see it.
+fn service(part: Part, id: u32) -> u32 {
+    match part {
+        Part::Whole | Part::Quorum => id,
+        Part::Election => 1_000 + id,
+        Part::Store => 2_000 + id,
+    }
+}
+
+fn caller_and_called(id: u32, called: Part) -> Option<(u32, u32)> {
+    let caller = match called {
+        Part::Election => Part::Quorum,
+        Part::Quorum => Part::Store,
+        Part::Whole | Part::Store => return None,
+    };
+    Some((service(caller, id), service(called, id)))
+}
+
+/// A process listens for signals long before it is so old.
 const BEGINNING: Duration = Duration::from_secs(2);
 
 const STATUS_LIMIT: Duration = Duration::from_millis(500);

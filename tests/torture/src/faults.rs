@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::{
     chance::Chance,
-    ensemble::{Death, Ensemble},
+    ensemble::{Death, Ensemble, Part},
 };
 
 /// A kind of fault.
@@ -48,9 +48,22 @@ pub(crate) enum Fault {
     SlowLinks,
     /// Every sync of its disk is slow.
     SlowDisk,
+    /// kill -9 of one service of a node, and started again.
+    KillService,
+    /// The same to this service of all nodes at once.
+    KillServices,
+    /// SIGTERM to one service of a node, and started again.
+    TerminateService,
+    /// SIGSTOP, SIGCONT to one service of a node.
+    PauseService,
+    /// The link between two services of a node breaks, and none comes about.
+    UnlinkService,
+    /// Two services of a node do not hear from each other, and are not told.
+    MuteService,
 }
 
 impl Fault {
+    /// Of nodes.
     pub(crate) const ALL: [Fault; 15] = [
         Fault::Kill,
         Fault::KillLeader,
@@ -67,6 +80,16 @@ impl Fault {
         Fault::BlackHole,
         Fault::SlowLinks,
         Fault::SlowDisk,
+    ];
+
+    /// Of services that are processes of their own.
+    pub(crate) const OF_SERVICES: [Fault; 6] = [
+        Fault::KillService,
+        Fault::KillServices,
+        Fault::TerminateService,
+        Fault::PauseService,
+        Fault::UnlinkService,
+        Fault::MuteService,
     ];
 
     fn name(self) -> &'static str {
@@ -86,23 +109,59 @@ impl Fault {
             Fault::BlackHole => "black-hole",
             Fault::SlowLinks => "slow-links",
             Fault::SlowDisk => "slow-disk",
+            Fault::KillService => "kill-service",
+            Fault::KillServices => "kill-services",
+            Fault::TerminateService => "terminate-service",
+            Fault::PauseService => "pause-service",
+            Fault::UnlinkService => "unlink-service",
+            Fault::MuteService => "mute-service",
         }
     }
 
-    /// Those of these names; all if none are given.
-    pub(crate) fn named(names: Option<&[String]>) -> Result<Vec<Fault>> {
-        let Some(names) = names else { return Ok(Fault::ALL.to_vec()) };
+    /// Those of these names; all if none are given. Where services are processes of their own (`split`), every other fault
+    /// is one of theirs.
+    pub(crate) fn named(names: Option<&[String]>, split: bool) -> Result<Vec<Fault>> {
+        let Some(names) = names else {
+            let mut faults = Fault::ALL.to_vec();
+            if split {
+                // As often as the others together.
+                faults.extend(Fault::OF_SERVICES.iter().cycle().take(Fault::ALL.len()));
+            }
+            return Ok(faults);
+        };
         let mut faults = Vec::new();
         for name in names.iter().filter(|name| *name != "none") {
-            match Fault::ALL.into_iter().find(|f| f.name() == name) {
+            let mut all = Fault::ALL.into_iter().chain(Fault::OF_SERVICES);
+            match all.find(|f| f.name() == name) {
+                Some(fault) if Fault::OF_SERVICES.contains(&fault) && !split => {
+                    bail!("{fault} needs services that are processes of their own: add --split");
+                }
                 Some(fault) => faults.push(fault),
                 None => {
-                    let all: Vec<&str> = Fault::ALL.iter().map(|f| f.name()).collect();
-                    bail!("there is no fault {name:?}; there are {}, and none", all.join(", "));
+                    let name_all =
+                        |faults: &[Fault]| faults.iter().map(|f| f.name()).collect::<Vec<_>>().join(", ");
+                    bail!(
+                        "there is no fault {name:?}; there are {}, with --split also {}, and none",
+                        name_all(&Fault::ALL),
+                        name_all(&Fault::OF_SERVICES)
+                    );
                 }
             }
         }
         Ok(faults)
+    }
+
+    /// Which processes of a node it befalls. Of the links between services, by the one that is called.
+    fn parts(self, of_node: &'static [Part], chance: &mut Chance) -> Vec<Part> {
+        match self {
+            Fault::KillService | Fault::KillServices | Fault::TerminateService | Fault::PauseService => {
+                chance.pick(of_node).into_iter().collect()
+            }
+            Fault::UnlinkService | Fault::MuteService => {
+                chance.pick(&[Part::Election, Part::Quorum]).into_iter().collect()
+            }
+            _ => of_node.to_vec(),
+        }
     }
 
     fn wants_leader(self, chance: &mut Chance) -> bool {
@@ -111,6 +170,11 @@ impl Fault {
             Fault::Mute | Fault::Deaf | Fault::BlackHole | Fault::SlowDisk | Fault::SlowLinks => {
                 chance.percent(60)
             }
+            Fault::KillService
+            | Fault::TerminateService
+            | Fault::PauseService
+            | Fault::UnlinkService
+            | Fault::MuteService => chance.percent(50),
             _ => false,
         }
     }
@@ -118,6 +182,7 @@ impl Fault {
     fn duration(self, chance: &mut Chance) -> Duration {
         match self {
             Fault::Kill | Fault::KillLeader | Fault::KillAll | Fault::Terminate => chance.millis(50..2500),
+            Fault::KillService | Fault::KillServices | Fault::TerminateService => chance.millis(50..5000),
             Fault::Pause => chance.millis(200..6000),
             Fault::PauseLeader => chance.millis(1500..7000),
             _ => chance.millis(500..6000),
@@ -135,6 +200,8 @@ impl fmt::Display for Fault {
 struct Active {
     fault: Fault,
     nodes: Vec<u32>,
+    /// Of each of them.
+    parts: Vec<Part>,
     /// Milliseconds, where the fault is about time.
     amount: u64,
     until: Instant,
@@ -144,6 +211,9 @@ impl fmt::Display for Active {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nodes: Vec<String> = self.nodes.iter().map(u32::to_string).collect();
         write!(f, "{} {}", self.fault, nodes.join("-"))?;
+        if let ([part], true) = (self.parts.as_slice(), Fault::OF_SERVICES.contains(&self.fault)) {
+            write!(f, " {part}")?;
+        }
         if matches!(self.fault, Fault::SlowDisk | Fault::SlowLinks) {
             write!(f, " ({} ms)", self.amount)?;
         }
@@ -161,7 +231,7 @@ pub(crate) struct Tormentor {
     pub(crate) counts: BTreeMap<Fault, usize>,
     /// What was done when, for people.
     pub(crate) diary: Vec<(Instant, String)>,
-    /// Nodes that ended by themselves.
+    /// Processes that ended by themselves.
     pub(crate) deaths: Vec<Death>,
 }
 
@@ -201,7 +271,7 @@ impl Tormentor {
             self.end(ensemble, &over)?;
         }
         ensemble.network.heal_all();
-        ensemble.ids().into_iter().try_for_each(|id| ensemble.start(id))
+        ensemble.start_all()
     }
 
     async fn begin(&mut self, ensemble: &mut Ensemble, fault: Fault) -> Result<()> {
@@ -211,28 +281,35 @@ impl Tormentor {
             _ => self.chance.number(5..500),
         };
         let until = Instant::now() + fault.duration(&mut self.chance);
-        let begun = Active { fault, nodes, amount, until };
+        let parts = fault.parts(ensemble.parts(), &mut self.chance);
+        let begun = Active { fault, nodes, parts, amount, until };
         *self.counts.entry(fault).or_default() += 1;
         self.diary.push((Instant::now(), format!("{begun} begins")));
         let others =
             |id: u32| ensemble.ids().into_iter().filter(move |&other| other != id).collect::<Vec<_>>();
-        let network = &ensemble.network;
+        let (network, parts) = (&ensemble.network, begun.parts.as_slice());
         match (fault, begun.nodes.as_slice()) {
-            (Fault::Kill | Fault::KillLeader, &[id]) => ensemble.kill(id).await,
-            (Fault::KillAll, ids) => {
-                ids.iter().for_each(|&id| ensemble.signal(id, Signal::KILL));
+            (Fault::Kill | Fault::KillLeader | Fault::KillService, &[id]) => ensemble.kill(id, parts).await,
+            (Fault::KillAll | Fault::KillServices, ids) => {
+                ids.iter().for_each(|&id| ensemble.signal(id, parts, Signal::KILL));
                 for &id in ids {
-                    ensemble.kill(id).await;
+                    ensemble.kill(id, parts).await;
                 }
             }
-            (Fault::Terminate, &[id]) => {
-                if !ensemble.stop(id, TERMINATION_LIMIT).await {
+            (Fault::Terminate | Fault::TerminateService, &[id]) => {
+                if !ensemble.stop(id, parts, TERMINATION_LIMIT).await {
+                    let who = format!("{begun}");
                     let report =
                         format!("it was not at its end {TERMINATION_LIMIT:?} after SIGTERM, or failed");
-                    self.deaths.push(Death { id, report });
+                    self.deaths.push(Death { who, report });
                 }
             }
-            (Fault::Pause | Fault::PauseLeader, &[id]) => ensemble.signal(id, Signal::STOP),
+            (Fault::Pause | Fault::PauseLeader | Fault::PauseService, &[id]) => {
+                ensemble.signal(id, parts, Signal::STOP);
+            }
+            (Fault::UnlinkService | Fault::MuteService, &[id]) => {
+                parts.iter().for_each(|&called| ensemble.unlink(id, called, fault == Fault::MuteService));
+            }
             (Fault::Isolate | Fault::IsolateLeader, &[id]) => {
                 network.partition(&[BTreeSet::from([id]), others(id).into_iter().collect()]);
             }
@@ -263,8 +340,19 @@ impl Tormentor {
         self.diary.push((Instant::now(), format!("{over} is over")));
         for &id in &over.nodes {
             match over.fault {
-                Fault::Kill | Fault::KillLeader | Fault::KillAll | Fault::Terminate => ensemble.start(id)?,
-                Fault::Pause | Fault::PauseLeader => ensemble.signal(id, Signal::CONT),
+                Fault::Kill
+                | Fault::KillLeader
+                | Fault::KillAll
+                | Fault::Terminate
+                | Fault::KillService
+                | Fault::KillServices
+                | Fault::TerminateService => ensemble.start(id, &over.parts)?,
+                Fault::Pause | Fault::PauseLeader | Fault::PauseService => {
+                    ensemble.signal(id, &over.parts, Signal::CONT);
+                }
+                Fault::UnlinkService | Fault::MuteService => {
+                    over.parts.iter().for_each(|&called| ensemble.relink(id, called));
+                }
                 Fault::SlowDisk => ensemble.speed_up(id),
                 _ => {
                     for other in ensemble.ids() {
@@ -282,7 +370,7 @@ impl Tormentor {
     async fn choose(&mut self, ensemble: &Ensemble, fault: Fault) -> Option<Vec<u32>> {
         let busy: BTreeSet<u32> = self.active.iter().flat_map(|a| a.nodes.iter().copied()).collect();
         let free: Vec<u32> = ensemble.ids().into_iter().filter(|id| !busy.contains(id)).collect();
-        if fault == Fault::KillAll {
+        if matches!(fault, Fault::KillAll | Fault::KillServices) {
             return busy.is_empty().then_some(free);
         }
         let first = if fault.wants_leader(&mut self.chance) {
@@ -320,14 +408,20 @@ mod tests {
 
     #[test]
     fn faults_are_chosen_by_their_names_and_wrong_names_are_told_the_right_ones() {
-        let named =
-            |names: &[&str]| Fault::named(Some(&names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()));
-        assert_eq!(Fault::named(None).unwrap(), Fault::ALL);
+        let named = |names: &[&str]| {
+            Fault::named(Some(&names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()), false)
+        };
+        assert_eq!(Fault::named(None, false).unwrap(), Fault::ALL);
         assert_eq!(named(&["kill", "slow-disk"]).unwrap(), [Fault::Kill, Fault::SlowDisk]);
         assert_eq!(named(&["none"]).unwrap(), []);
         let error = named(&["kil"]).unwrap_err().to_string();
         assert!(error.contains("\"kil\"") && error.contains("kill, kill-leader"), "{error}");
-        let names: BTreeSet<&str> = Fault::ALL.iter().map(|f| f.name()).collect();
-        assert_eq!(names.len(), Fault::ALL.len());
+        let error = named(&["kill-service"]).unwrap_err().to_string();
+        assert!(error.contains("add --split"), "{error}");
+        let split = Fault::named(None, true).unwrap();
+        let of_services = split.iter().filter(|f| Fault::OF_SERVICES.contains(f)).count();
+        assert_eq!((split.len(), of_services), (2 * Fault::ALL.len(), Fault::ALL.len()));
+        let names: BTreeSet<&str> = Fault::ALL.iter().chain(&Fault::OF_SERVICES).map(|f| f.name()).collect();
+        assert_eq!(names.len(), Fault::ALL.len() + Fault::OF_SERVICES.len());
     }
 }

@@ -15,35 +15,37 @@ use quorum_log::{FsDisk, Log, LogOptions};
 /// # Errors
 /// A log that cannot be read, or two that contradict each other: a sentence for people.
 pub(crate) fn union(dirs: &[PathBuf]) -> Result<Option<Vec<Committed>>, String> {
-    let mut longest: Option<(&PathBuf, Vec<Entry>)> = None;
+    let mut longest: Option<(&PathBuf, Kept)> = None;
     for dir in dirs {
-        let entries = read(dir).map_err(|e| format!("the log in {} cannot be read: {e}", dir.display()))?;
+        let kept = read(dir).map_err(|e| format!("the log in {} cannot be read: {e}", dir.display()))?;
         let Some((other_dir, other)) = &longest else {
-            longest = Some((dir, entries));
+            longest = Some((dir, kept));
             continue;
         };
-        contradiction(&entries, other).map_or(Ok(()), |zxid| {
+        contradiction(&kept.entries, &other.entries).map_or(Ok(()), |zxid| {
             Err(format!(
                 "the logs in {} and {} both have {zxid}, and differ in it",
                 dir.display(),
                 other_dir.display()
             ))
         })?;
-        if begins(&entries) && (!begins(other) || entries.len() > other.len()) {
-            longest = Some((dir, entries));
+        if kept.whole && (!other.whole || kept.entries.len() > other.entries.len()) {
+            longest = Some((dir, kept));
         }
     }
     match longest {
-        Some((_, entries)) if begins(&entries) => {
-            entries.into_iter().map(decode).collect::<Result<_, _>>().map(Some)
+        Some((_, kept)) if kept.whole => {
+            kept.entries.into_iter().map(decode).collect::<Result<_, _>>().map(Some)
         }
         _ => Ok(None),
     }
 }
 
-/// Whether nothing is purged.
-fn begins(entries: &[Entry]) -> bool {
-    entries.first().is_none_or(|first| first.zxid.follows(Zxid::ZERO))
+/// What a log still has.
+struct Kept {
+    /// Nothing is purged. The first entry does not tell: what is left may begin with the marker of an epoch.
+    whole: bool,
+    entries: Vec<Entry>,
 }
 
 /// The first zxid that both have with something else in it.
@@ -56,7 +58,7 @@ fn contradiction(a: &[Entry], b: &[Entry]) -> Option<Zxid> {
     })
 }
 
-fn read(dir: &Path) -> Result<Vec<Entry>, String> {
+fn read(dir: &Path) -> Result<Kept, String> {
     let options = LogOptions { may_create: false, ..LogOptions::default() };
     let log = Log::open(Arc::new(FsDisk), dir, options).map_err(|e| e.to_string())?;
     let (reader, history) = (log.reader(), log.history().clone());
@@ -67,11 +69,11 @@ fn read(dir: &Path) -> Result<Vec<Entry>, String> {
         after = more.last().ok_or("it ends early")?.zxid;
         entries.extend(more);
     }
-    Ok(entries)
+    Ok(Kept { whole: history.base() == Zxid::ZERO, entries })
 }
 
 fn decode(entry: Entry) -> Result<Committed, String> {
-    let Entry { zxid, time_ms, origin, payload } = entry;
+    let Entry { zxid, time_ms, origin, payload, .. } = entry;
     let command = if zxid.counter() == 0 {
         None
     } else {
@@ -89,7 +91,7 @@ mod tests {
     use super::*;
 
     fn entry(zxid: u64, time_ms: i64) -> Entry {
-        Entry { zxid: Zxid(zxid), time_ms, origin: None, payload: bytes::Bytes::new() }
+        Entry { zxid: Zxid(zxid), time_ms, origin: None, payload: bytes::Bytes::new(), trace: None }
     }
 
     #[test]
@@ -99,6 +101,24 @@ mod tests {
         assert_eq!(contradiction(&a[..2], &a), None);
         let b = [entry(1 << 32, 1), entry((1 << 32) + 1, 9)];
         assert_eq!(contradiction(&a, &b), Some(Zxid((1 << 32) + 1)));
-        assert!(begins(&a) && !begins(&a[1..]) && begins(&[]));
+    }
+
+    #[test]
+    fn a_log_whose_rest_begins_with_a_marker_is_not_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::default() };
+        let mut log = Log::open(Arc::new(FsDisk), dir.path(), options.clone()).unwrap();
+        let marker = [entry(2 << 32, 3)];
+        log.append(&marker).unwrap();
+        log.sync().unwrap();
+        drop(log);
+        let dirs = [dir.path().to_owned()];
+        assert_eq!(union(&dirs).unwrap().map(|entries| entries.len()), Some(1));
+        let mut log = Log::open(Arc::new(FsDisk), dir.path(), options.clone()).unwrap();
+        log.reset(Zxid((1 << 32) + 7)).unwrap();
+        log.append(&marker).unwrap();
+        log.sync().unwrap();
+        drop(log);
+        assert_eq!(union(&dirs).unwrap().map(|entries| entries.len()), None);
     }
 }

@@ -52,14 +52,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Is a node: `torture node SLOWNESS ...` is `quorate serve ...` over a disk that is as slow as the file SLOWNESS says.
+/// Is a node, or a service of one: `torture node SLOWNESS serve ...` is `quorate serve ...` over a disk that is as slow as the
+/// file SLOWNESS says.
 fn node(program: OsString, mut args: Vec<OsString>) -> ExitCode {
-    if args.len() < 2 {
+    if args.len() < 3 {
         eprintln!("torture: `{NODE}` is for torture itself");
         return ExitCode::from(2);
     }
     let slowness = args.remove(1);
-    args[0] = "serve".into();
+    args.remove(0);
     let disk = slow_disk::SlowDisk::new(slowness.into());
     quorate::run(std::iter::once(program).chain(args), Arc::new(disk))
 }

@@ -51,6 +51,7 @@ impl Recorder {
         let operation = Operation {
             client: self.number,
             session,
+            unary: false,
             node: None,
             called: self.now(),
             returned: None,

@@ -13,7 +13,7 @@ use crate::{
     args::Args,
     chance::{Chance, fresh_seed},
     clients::{Clients, PATIENCE},
-    ensemble::Ensemble,
+    ensemble::{Ensemble, Part},
     evidence::{self, Place},
     faults::{Fault, Tormentor, leader},
     verdict::{self, Checked},
@@ -21,12 +21,13 @@ use crate::{
 
 /// Whether everything was as it should be.
 pub(crate) async fn run(args: &Args) -> Result<bool> {
-    let faults = Fault::named(args.faults.as_deref())?;
+    let faults = Fault::named(args.faults.as_deref(), args.split)?;
     let seed = args.seed.unwrap_or_else(fresh_seed);
     let mut place = Place::new(args.keep.as_deref())?;
     println!(
-        "torture: {} nodes, {} clients, {}, seed {seed}, in {}",
+        "torture: {} nodes{}, {} clients, {}, seed {seed}, in {}",
         args.nodes,
+        if args.split { " of three processes each" } else { "" },
         args.clients,
         humantime::format_duration(args.duration),
         place.path().display()
@@ -49,8 +50,8 @@ async fn whole(args: &Args, seed: u64, faults: Vec<Fault>, place: &mut Place) ->
     } else {
         format!("segment_size = \"{segment_mib}MiB\"\nsnapshot_every = 20000\n")
     };
-    let mut ensemble = Ensemble::prepare(place.path(), args.nodes, &log).await?;
-    ensemble.ids().into_iter().try_for_each(|id| ensemble.start(id))?;
+    let mut ensemble = Ensemble::prepare(place.path(), args.nodes, Part::of_node(args.split), &log).await?;
+    ensemble.start_all()?;
     let start = Instant::now();
     let mut clients = Clients::start(&ensemble.endpoints(), args.clients, &mut chance, start).await?;
     let mut tormentor = Tormentor::new(faults, chance.fork());
@@ -73,11 +74,11 @@ async fn whole(args: &Args, seed: u64, faults: Vec<Fault>, place: &mut Place) ->
     tormentor.deaths.extend(ensemble.deaths());
     let epoch = ensemble.status().await.iter().flatten().map(|s| s.epoch.0).max().unwrap_or(0);
     for id in ensemble.ids() {
-        if !ensemble.stop(id, TERMINATION_LIMIT).await {
+        if !ensemble.stop(id, ensemble.parts(), TERMINATION_LIMIT).await {
             problems.push(format!("node {id} did not end in order at the end"));
         }
     }
-    problems.extend(tormentor.deaths.iter().map(|d| format!("node {} ended by itself: {}", d.id, d.report)));
+    problems.extend(tormentor.deaths.iter().map(|d| format!("{} ended by itself: {}", d.who, d.report)));
 
     let logs: Vec<_> = ensemble.ids().into_iter().map(|id| ensemble.log_dir(id)).collect();
     let history = seen.history;

@@ -170,7 +170,7 @@ impl World {
         };
         let deadline = (self.draw(4) == 0).then(|| self.now + Duration::from_millis(self.random % 700));
         self.asked.push((write, None));
-        self.give(Input::Request { ticket: Ticket(ticket), op, deadline });
+        self.give(Input::Request { ticket: Ticket(ticket), op, deadline, trace: None });
     }
 
     /// Sometimes of a zxid that is still to come.

@@ -68,7 +68,7 @@ impl Script {
     }
 
     fn request(&mut self, ticket: u64, op: Op, deadline: Option<Time>) -> Vec<Output> {
-        self.give(Input::Request { ticket: Ticket(ticket), op, deadline })
+        self.give(Input::Request { ticket: Ticket(ticket), op, deadline, trace: None })
     }
 
     fn transmit(&mut self) -> Option<Batch> {
@@ -169,7 +169,8 @@ fn a_session_opens_and_requests_flow() {
     s.read(11);
     s.write(12);
     let batch = s.transmit().unwrap();
-    let numbered = |xid, number: Option<u64>, op| Request { xid, number: number.map(WriteNumber), op };
+    let numbered =
+        |xid, number: Option<u64>, op| Request { xid, number: number.map(WriteNumber), op, trace: None };
     let read = Op::Read(Read::Get { path: path() }, ReadLevel::Local);
     let requests =
         vec![numbered(1, Some(1), set(10)), numbered(2, None, read), numbered(3, Some(2), set(12))];
@@ -390,7 +391,7 @@ fn pings_after_a_third_of_silence_and_fails_over_after_two() {
     assert_eq!(s.transmit(), None);
     s.wait(Duration::from_millis(1));
     let batch = s.transmit().unwrap();
-    assert_eq!(batch.requests, [Request { xid: 1, number: None, op: Op::Ping }]);
+    assert_eq!(batch.requests, [Request { xid: 1, number: None, op: Op::Ping, trace: None }]);
     assert_eq!(s.answer(1, Ok(Outcome::Ping)), [], "nobody waits for it");
 
     // Idle but alive for a minute: a ping each 3 s.

@@ -346,3 +346,32 @@ fn an_epoch_below_the_promised_one_is_refused() {
     assert_eq!(w.role(1), Role::Looking);
     assert_eq!(w.nodes[&1].disk.stored.accepted, Epoch(5));
 }
+
+#[test]
+fn a_leader_that_has_stepped_down_sends_away_who_takes_it_for_the_leader_still() {
+    let mut w = World::new(3, 0);
+    w.elect_all(3);
+    w.nodes.get_mut(&3).unwrap().disk.held = true;
+    w.submit(3, "late");
+    w.settle();
+    for id in [1, 2] {
+        w.break_links(3, id);
+    }
+    w.settle();
+    w.run(SYNC_LIMIT * 2);
+    assert_eq!(w.role(3), Role::Looking);
+    assert!(
+        w.nodes[&3].candidate.is_none(),
+        "its disk comes to rest first, so its election has not heard of it"
+    );
+    w.elect(3, &[1, 2]);
+    w.settle();
+    for id in [1, 2] {
+        assert_eq!(w.role(id), Role::Looking, "server {id} looks again, at once");
+    }
+    w.nodes.get_mut(&3).unwrap().disk.held = false;
+    w.settle();
+    w.fair_election();
+    w.settle();
+    assert!(w.ids().into_iter().all(|id| w.serving(id)));
+}

@@ -40,11 +40,13 @@ fn entry() -> impl Strategy<Value = Entry> {
         time_ms,
         origin,
         payload,
+        trace: None,
     })
 }
 
 fn to_leader() -> impl Strategy<Value = ToLeader> {
-    let submission = (ticket(), payload()).prop_map(|(ticket, payload)| Submission { ticket, payload });
+    let submission =
+        (ticket(), payload()).prop_map(|(ticket, payload)| Submission { ticket, payload, trace: None });
     prop_oneof![
         epoch().prop_map(|accepted_epoch| ToLeader::LearnerInfo { accepted_epoch }),
         (epoch(), epoch(), history(), any::<(bool, bool)>()).prop_map(
@@ -211,7 +213,7 @@ impl Alone {
                 let ticket = Ticket(self.ticket);
                 let payload = Bytes::from_static(b"w");
                 self.handle(Input::Requests(vec![
-                    Request::Submit { ticket, payload },
+                    Request::Submit { ticket, payload, trace: None },
                     Request::Barrier { ticket: Ticket(self.ticket + 1) },
                 ]));
                 self.ticket += 1;

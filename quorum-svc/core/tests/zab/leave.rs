@@ -36,6 +36,25 @@ fn a_leader_that_leaves_hands_over_and_no_write_is_lost_or_refused() {
 }
 
 #[test]
+fn a_leader_that_has_handed_over_sends_away_who_takes_it_for_the_leader_still() {
+    let mut w = World::new(3, 0);
+    w.elect_all(3);
+    w.leave(3);
+    w.settle();
+    assert_eq!((w.role(3), w.nodes[&3].left), (Role::Looking, false));
+    // Their elections asked that of server 3, which had not heard yet that its quorum has stepped down.
+    w.elect(3, &[1, 2]);
+    w.settle();
+    for id in [1, 2] {
+        assert_eq!(w.role(id), Role::Looking, "server {id} looks again, at once");
+    }
+    w.fair_election();
+    w.settle();
+    assert_eq!(w.role(2), Role::Leading);
+    assert!(w.nodes[&3].left);
+}
+
+#[test]
 fn a_leader_waits_until_somebody_who_can_lead_has_everything() {
     let mut w = World::new(5, 0);
     w.elect_all(5);

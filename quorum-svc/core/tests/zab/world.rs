@@ -121,6 +121,7 @@ impl World {
             park_limit: PARK_LIMIT,
             requests_max,
             request_bytes_max: 1000,
+            counter_max: u32::MAX,
         };
         let mut world = World {
             config,
@@ -312,7 +313,11 @@ impl World {
             let write =
                 Write { payload: payload.as_bytes().to_vec(), committed: None, answer: None, gone: false };
             self.ghost.writes.insert((PeerId(id), ticket), write);
-            requests.push(Request::Submit { ticket, payload: Bytes::copy_from_slice(payload.as_bytes()) });
+            requests.push(Request::Submit {
+                ticket,
+                payload: Bytes::copy_from_slice(payload.as_bytes()),
+                trace: None,
+            });
             tickets.push(ticket);
         }
         self.input(id, Input::Requests(requests));

@@ -23,6 +23,7 @@ pub(crate) fn entry(zxid: Zxid, generation: u8, size: usize) -> Entry {
         time_ms: zxid.counter().into(),
         origin: (zxid.counter() > 0).then_some(Origin { peer: PeerId(1), ticket: Ticket(zxid.0) }),
         payload: (0..size).map(byte).collect::<Vec<u8>>().into(),
+        trace: None,
     }
 }
 

@@ -184,6 +184,7 @@ impl Zab {
             park_limit: PATIENCE,
             requests_max: 16,
             request_bytes_max: 1024,
+            counter_max: u32::MAX,
         };
         Ok(Zab {
             setup,

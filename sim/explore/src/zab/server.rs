@@ -181,7 +181,7 @@ impl<'a> Turn<'a> {
             }
             Event::Submit(ticket) => {
                 let payload = Bytes::new();
-                self.input(Input::Requests(vec![Request::Submit { ticket: *ticket, payload }]))
+                self.input(Input::Requests(vec![Request::Submit { ticket: *ticket, payload, trace: None }]))
             }
             Event::Barrier(ticket) => self.input(Input::Requests(vec![Request::Barrier { ticket: *ticket }])),
             Event::SaveSnapshot => {

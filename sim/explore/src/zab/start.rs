@@ -20,7 +20,7 @@ impl Zab {
         let marker = Entry::marker(epoch, 0);
         let write = |n: u32| {
             let origin = Some(Origin { peer: peer(0), ticket: Ticket(u64::from(n)) });
-            Entry { zxid: Zxid::new(epoch, n), time_ms: 0, origin, payload: Bytes::new() }
+            Entry { zxid: Zxid::new(epoch, n), time_ms: 0, origin, payload: Bytes::new(), trace: None }
         };
         let (writes, behind) = match self.setup.start {
             Start::Behind | Start::Purged => (2, 2),

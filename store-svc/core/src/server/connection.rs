@@ -42,6 +42,7 @@ pub(super) struct Slot {
     /// and must not be seen by it.
     holds: bool,
     step: Step,
+    trace: Trace,
 }
 
 #[derive(Debug)]
@@ -72,19 +73,24 @@ impl Conn {
     }
 
     pub(super) fn push(&mut self, request: Request) {
-        let Request { xid, number, op } = request;
-        self.queue.push_back(Slot { xid, number, holds: false, step: Step::Todo(op) });
+        let Request { xid, number, op, trace } = request;
+        self.queue.push_back(Slot { xid, number, holds: false, step: Step::Todo(op), trace });
     }
 
     pub(super) fn has_requests(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    fn session(&self) -> Option<SessionId> {
+    pub(super) fn session(&self) -> Option<SessionId> {
         match self.phase {
             Phase::Open(session) => Some(session),
             _ => None,
         }
+    }
+
+    /// The span that the request in this place is part of.
+    pub(super) fn trace(&self, slot: u64) -> Option<&TraceContext> {
+        self.queue.get(usize::try_from(slot.checked_sub(self.first)?).ok()?)?.trace.as_deref()
     }
 
     fn slot_mut(&mut self, slot: u64) -> Option<&mut Slot> {
@@ -195,7 +201,8 @@ impl Server {
         let Some(conn) = conns.get_mut(&id) else { return };
         let (applied, now, limits) = (state.applied(), *now, &config.limits);
         let leaderless = !status.serving;
-        let mut means = Means { id, applied, now, limits, tickets, asks, waits };
+        let state = &*state;
+        let mut means = Means { id, applied, now, limits, state, tickets, asks, waits };
         loop {
             begin(conn, &mut means);
             if !answer(conn, id, state, limits, leaderless, outbox) {
@@ -214,6 +221,7 @@ struct Means<'a> {
     applied: Zxid,
     now: Time,
     limits: &'a Limits,
+    state: &'a State,
     tickets: &'a mut Tickets,
     asks: &'a mut Vec<Ask>,
     waits: &'a mut Waits,
@@ -229,10 +237,11 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             conn.begun += 1;
             continue;
         };
+        let trace = slot.trace.clone();
         let (number, place) = (slot.number, conn.first + conn.begun as u64);
         let body = match op {
             // Answered when they are first.
-            Op::Read(_, ReadLevel::Local) | Op::Ping => None,
+            Op::Read(_, ReadLevel::Stale | ReadLevel::Local) | Op::Ping => None,
             Op::Read(_, ReadLevel::AtLeast(zxid)) if *zxid <= means.applied => None,
             Op::Invalid(_) if number.is_none() => None,
             Op::Write(_) | Op::Invalid(_) if hold => return,
@@ -240,7 +249,12 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             Op::Close if conn.begun > 0 => return,
             Op::Read(..) | Op::Sync => {
                 let op = op.clone();
-                let until = means.waits.for_request((means.id, place), &op, means.now, means.limits);
+                let wait = match op {
+                    Op::Read(_, ReadLevel::AtLeast(_)) => waits::catch_up(means.limits, means.state, session),
+                    _ => means.limits.park,
+                };
+                let until = means.now + wait;
+                means.waits.for_request((means.id, place), &op, until);
                 slot.step = Step::Waiting { op, until };
                 slot.holds = true;
                 conn.holding += 1;
@@ -276,7 +290,7 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             } else {
                 Pending::Write { conn: id, slot, command: pending }
             });
-            means.asks.push(Ask::Submit { ticket, command });
+            means.asks.push(Ask::Submit { ticket, command, trace });
             conn.asked += 1;
         }
         conn.begun += 1;

@@ -162,7 +162,7 @@ impl Server {
                     // Nobody waits for it any more.
                 } else if why == Refusal::TooLarge {
                     command.body = CommandBody::Refuse(error);
-                    self.submit(Pending::Write { conn, slot, command: command.clone() }, command);
+                    self.submit_again(conn, slot, command);
                 } else {
                     self.close(conn, Err(error));
                 }
@@ -185,7 +185,7 @@ impl Server {
             Some(Pending::Write { conn, slot, command })
                 if command.number.is_some() && self.conns.contains_key(&conn) =>
             {
-                self.submit(Pending::Write { conn, slot, command: command.clone() }, command);
+                self.submit_again(conn, slot, command);
             }
             Some(Pending::Write { conn, slot, .. }) => {
                 let why = "the node fell behind while the write was under way, so it cannot tell what became of it; \

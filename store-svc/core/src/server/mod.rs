@@ -30,8 +30,8 @@ use std::{
 };
 
 use api::{
-    Command, CommandBody, MultiOp, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Write,
-    WriteNumber, Zxid,
+    Command, CommandBody, MultiOp, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Trace,
+    TraceContext, Write, WriteNumber, Zxid,
     ports::{QuorumStatus, Refusal, Role},
 };
 
@@ -103,7 +103,7 @@ impl Server {
             Input::Feed(item) => self.on_feed(item),
             Input::Open { conn, open } => self.on_open(conn, open),
             Input::Requests { conn, acked, requests } => self.on_requests(conn, acked, requests),
-            Input::Unary { conn, op } => self.on_unary(conn, op),
+            Input::Unary { conn, op, trace } => self.on_unary(conn, op, trace),
             Input::Closed { conn } => self.forget(conn),
             Input::Drained { conn, bytes } => self.on_drained(conn, bytes),
             Input::Tick => {}
@@ -258,7 +258,14 @@ impl Server {
 
     fn submit(&mut self, pending: Pending, command: Command) {
         let ticket = self.tickets.next(pending);
-        self.asks.push(Ask::Submit { ticket, command });
+        self.asks.push(Ask::Submit { ticket, command, trace: None });
+    }
+
+    /// Submits a write of a connection once more.
+    fn submit_again(&mut self, conn: ConnId, slot: u64, command: Command) {
+        let trace = self.conns.get(&conn).and_then(|conn| conn.trace(slot)).cloned();
+        let ticket = self.tickets.next(Pending::Write { conn, slot, command: command.clone() });
+        self.asks.push(Ask::Submit { ticket, command, trace: trace.map(Box::new) });
     }
 
     fn barrier(&mut self, pending: Pending) -> Ticket {

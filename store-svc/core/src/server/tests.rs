@@ -107,7 +107,7 @@ impl Node {
             let write = matches!(op, Op::Write(_) | Op::Invalid(_));
             number += u64::from(write);
             let number = write.then_some(WriteNumber(number - 1));
-            Request { xid: xid as u64, number, op }
+            Request { xid: xid as u64, number, op, trace: None }
         });
         let requests = requests.collect();
         self.input(Input::Requests { conn: ConnId(conn), acked: WriteNumber(first - 1), requests });
@@ -146,7 +146,7 @@ impl Log {
         let mut rest = Vec::new();
         for ask in std::mem::take(&mut node.asks) {
             match ask {
-                Ask::Submit { ticket, command } => {
+                Ask::Submit { ticket, command, .. } => {
                     let zxid = z(self.entries.len() as u32 + 1);
                     let origin = Some(Origin { peer: node.server.config.me, ticket });
                     self.entries.push(Committed { zxid, time_ms: 0, origin, command: Some(command) });
@@ -340,6 +340,7 @@ fn what_is_wrong_with_a_write_is_answered_in_its_place_and_uses_up_its_number() 
             xid: 9,
             number: None,
             op: Op::Invalid(OpError::BadPath(api::PathError::Empty)),
+            trace: None,
         }],
     });
     assert_eq!(node.take_replies(1), [(9, Err(OpError::BadPath(api::PathError::Empty)))]);
@@ -420,7 +421,7 @@ fn without_a_quorum_for_too_long_everybody_is_sent_away_until_it_is_back() {
     assert!(!node.server.ready());
     node.closed.clear();
     node.open(2);
-    node.input(Input::Unary { conn: ConnId(3), op: get("/") });
+    node.input(Input::Unary { conn: ConnId(3), op: get("/"), trace: None });
     assert!(matches!(
         &node.closed[..],
         [(_, Err(OpError::Unavailable(_))), (_, Err(OpError::Unavailable(_)))]
@@ -446,7 +447,7 @@ fn a_node_to_which_nobody_is_connected_learns_in_time_that_it_is_not_ready() {
 fn before_a_node_serves_for_the_first_time_clients_wait() {
     let (mut node, mut log) = (Node::new(1), Log::default());
     node.open(1);
-    node.input(Input::Unary { conn: ConnId(2), op: get("/") });
+    node.input(Input::Unary { conn: ConnId(2), op: get("/"), trace: None });
     node.ask(1, 1, vec![create("/a")]);
     assert!(node.asks.is_empty() && node.sent.is_empty());
     node.status(Role::Following, true);
@@ -460,14 +461,14 @@ fn before_a_node_serves_for_the_first_time_clients_wait() {
 #[test]
 fn unary_calls_are_answered_once_and_forgotten() {
     let (mut node, mut log) = (Node::serving(1, Role::Following), Log::default());
-    node.input(Input::Unary { conn: ConnId(1), op: create("/a") });
-    node.input(Input::Unary { conn: ConnId(2), op: Op::Sync });
+    node.input(Input::Unary { conn: ConnId(1), op: create("/a"), trace: None });
+    node.input(Input::Unary { conn: ConnId(2), op: Op::Sync, trace: None });
     let rest = log.round(&mut node);
     assert!(matches!(node.take_replies(1)[..], [(0, Ok(Answer::Write(_)))]));
     let [Ask::Barrier { ticket }] = rest[..] else { panic!("no barrier but {rest:?}") };
     node.input(Input::Feed(Feed::Barrier(ticket)));
     assert_eq!(node.take_replies(2), [(0, Ok(Answer::Synced))]);
-    node.input(Input::Unary { conn: ConnId(3), op: Op::Close });
+    node.input(Input::Unary { conn: ConnId(3), op: Op::Close, trace: None });
     assert!(matches!(node.take_replies(3)[..], [(0, Err(OpError::BadArguments(_)))]));
     assert!(node.server.conns.is_empty());
 }
@@ -475,7 +476,7 @@ fn unary_calls_are_answered_once_and_forgotten() {
 #[test]
 fn lost_writes_are_sent_again_if_they_are_numbered() {
     let (mut node, mut log, _) = with_session(Role::Following);
-    node.input(Input::Unary { conn: ConnId(9), op: create("/u") });
+    node.input(Input::Unary { conn: ConnId(9), op: create("/u"), trace: None });
     node.ask(1, 1, vec![create("/a"), set("/a", "1")]);
     let lost: Vec<Ticket> = std::mem::take(&mut node.asks)
         .into_iter()
@@ -491,6 +492,19 @@ fn lost_writes_are_sent_again_if_they_are_numbered() {
     log.round(&mut node);
     assert!(node.take_replies(1).iter().all(|(_, r)| r.is_ok()));
     assert_eq!(log.entries.len(), 3);
+}
+
+#[test]
+fn a_write_goes_to_the_quorum_with_its_trace_also_when_it_goes_again() {
+    let (mut node, _, _) = with_session(Role::Following);
+    let trace = api::TraceContext::new([1; 16], [2; 8], true).map(Box::new);
+    let request = Request { xid: 1, number: Some(WriteNumber(1)), op: create("/a"), trace: trace.clone() };
+    node.input(Input::Requests { conn: ConnId(1), acked: WriteNumber(0), requests: vec![request] });
+    for _ in 0..2 {
+        let Ask::Submit { ticket, trace: sent, .. } = node.asks.remove(0) else { panic!("no write") };
+        assert_eq!(sent, trace);
+        node.input(Input::Feed(Feed::Lost(ticket)));
+    }
 }
 
 #[test]
@@ -550,7 +564,7 @@ fn a_write_without_a_session_that_may_still_be_carried_out_does_not_end_as_refus
     let (mut node, mut log) = (Node::serving(1, Role::Following), Log::default());
     node.status(Role::Looking, false);
     for (conn, op) in [(1, create("/a")), (2, Op::Sync)] {
-        node.input(Input::Unary { conn: ConnId(conn), op });
+        node.input(Input::Unary { conn: ConnId(conn), op, trace: None });
     }
     node.pass(Duration::from_secs(11));
     // Parked for as long, a write of the same node would be refused by the quorum; this one it has not given up.

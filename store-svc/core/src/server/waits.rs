@@ -41,21 +41,14 @@ impl Waits {
         self.behind.insert((zxid, waiter));
     }
 
-    /// A request waits for what it needs. Returns when it is given up.
-    pub(super) fn for_request(&mut self, at: (ConnId, u64), op: &Op, now: Time, limits: &Limits) -> Time {
+    /// A request waits for what it needs, and is given up at `until`.
+    pub(super) fn for_request(&mut self, at: (ConnId, u64), op: &Op, until: Time) {
         let waiter = Waiter::Request(at.0, at.1);
-        let until = match op {
-            Op::Read(_, ReadLevel::AtLeast(zxid)) => {
-                self.for_entry(*zxid, waiter);
-                now + limits.catch_up
-            }
-            _ => {
-                self.for_barrier(waiter);
-                now + limits.park
-            }
-        };
+        match op {
+            Op::Read(_, ReadLevel::AtLeast(zxid)) => self.for_entry(*zxid, waiter),
+            _ => self.for_barrier(waiter),
+        }
         self.until.insert((until, at.0, at.1));
-        until
     }
 
     /// A request waits no more.
@@ -122,14 +115,14 @@ impl Server {
             self.waits.until.first().copied().filter(|(at, ..)| *at <= self.now)
         {
             self.waits.until.remove(&(at, conn, slot));
-            let behind = self.conns.get(&conn).and_then(|conn| conn.waits_for_entry(slot));
-            let error = match behind {
-                Some(zxid) => OpError::Unavailable(format!(
+            let waiting = self.conns.get(&conn).and_then(|c| Some((c.waits_for_entry(slot)?, c.session())));
+            let error = match waiting {
+                Some((zxid, session)) => OpError::Unavailable(format!(
                     "node {} has applied {} and did not come to {zxid} within {:?}; ask another node, and make sure \
                      that this zxid is of this ensemble",
                     self.config.me,
                     self.state.applied(),
-                    self.config.limits.catch_up
+                    catch_up(&self.config.limits, &self.state, session)
                 )),
                 None => self.unconfirmed(),
             };
@@ -145,4 +138,11 @@ impl Server {
             self.config.me, self.config.limits.park
         ))
     }
+}
+
+/// See [`Limits::catch_up`].
+pub(super) fn catch_up(limits: &Limits, state: &State, session: Option<SessionId>) -> Duration {
+    let timeout =
+        session.and_then(|id| state.session(id)).map(|s| Duration::from_millis(s.timeout_ms.into()));
+    timeout.map_or(limits.catch_up, |timeout| limits.catch_up.min(timeout / 4))
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use api::{
-    Command, OpError, Origin, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Ticket, Write,
-    WriteNumber, WriteOutcome, Zxid,
+    Command, OpError, Origin, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Ticket, Trace,
+    Write, WriteNumber, WriteOutcome, Zxid,
     ports::{QuorumStatus, Refusal},
 };
 use bytes::Bytes;
@@ -39,6 +39,8 @@ pub struct Limits {
     /// So long, too, a sync or a linearizable read waits for its barrier.
     pub park: Duration,
     /// So long a client that has seen more than this node, or a read that asks for more, waits for the node to catch up.
+    /// A read of a session waits for a quarter of the session's time-out at most: answers keep the order of requests, so
+    /// the client hears nothing meanwhile, and would go on to the next node, where the read would wait again.
     pub catch_up: Duration,
     /// Most unanswered requests of a connection. The shell stops reading before; a connection that has more is closed.
     pub requests_max: usize,
@@ -92,6 +94,8 @@ pub struct Request {
     pub number: Option<WriteNumber>,
     /// What is asked.
     pub op: Op,
+    /// The span that this is part of; comes back with what is asked of the quorum.
+    pub trace: Trace,
 }
 
 /// How a connection begins.
@@ -143,6 +147,8 @@ pub enum Input {
         conn: ConnId,
         /// What.
         op: Op,
+        /// As in [`Request`].
+        trace: Trace,
     },
     /// A client has gone. Unknown connections may be named: [`Output::Close`] may have crossed it.
     Closed {
@@ -231,6 +237,8 @@ pub enum Ask {
         ticket: Ticket,
         /// The payload.
         command: Command,
+        /// The span that it is part of.
+        trace: Trace,
     },
     /// See [`api::ports::Request::Barrier`].
     Barrier {

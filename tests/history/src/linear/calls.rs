@@ -106,7 +106,10 @@ fn order_by_client(history: &History, calls: &mut [Call<'_>]) {
             earlier.iter().rev().filter(kind).find(must_be_before).copied()
         };
         calls[i].behind = last(true).into_iter().chain(last(false)).collect();
-        if matches!(&operation.call, Asked::Read(_, ReadLevel::Local | ReadLevel::AtLeast(_))) {
+        if matches!(
+            &operation.call,
+            Asked::Read(_, ReadLevel::Stale | ReadLevel::Local | ReadLevel::AtLeast(_))
+        ) {
             calls[i].from = calls[i].behind.iter().map(|&b| calls[b].from).max().unwrap_or(0);
         }
         let definite = calls[i].definite();

@@ -8,6 +8,9 @@ mod search;
 use crate::{History, Rule, Summary, Violation};
 use search::Verdict;
 
+/// See [`check_linearizable`].
+const LARGE: u64 = 32;
+
 /// Searches for an order of the operations that explains all answers (Wing and Gong, with Lowe's memory of what was
 /// tried), for each group of znodes that operations tie together:
 ///
@@ -22,8 +25,8 @@ use search::Verdict;
 /// sequential create did whose outcome is unknown. An ephemeral may vanish at any time, for nobody tells when its session
 /// ends.
 ///
-/// `steps_max` bounds the search of each group, in steps; 1,000,000 take seconds. A group whose search is given up counts
-/// as [`Summary::undecided`].
+/// `steps_max` bounds the search of each group, in steps; 1,000,000 take seconds. A group of more than 32 znodes gets fewer
+/// in proportion. A group whose search is given up counts as [`Summary::undecided`].
 ///
 /// # Errors
 /// An operation that could be placed nowhere, of a group that cannot be explained.
@@ -39,6 +42,8 @@ pub fn check_linearizable(history: &History, steps_max: u64) -> Result<Summary, 
             continue;
         }
         let calls = calls::of(history, &part.operations);
+        // Every step looks at the whole object and remembers it.
+        let steps_max = steps_max * LARGE / LARGE.max(part.object.slots.len() as u64);
         let searched = search::search(&part.object, &calls, steps_max);
         summary.steps += searched.steps;
         match searched.verdict {

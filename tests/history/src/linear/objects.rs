@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use api::{MultiOp, MultiOutcome, Path, Read, Write, WriteOutcome};
+use api::{MultiOp, MultiOutcome, Path, Read, ReadLevel, Write, WriteOutcome};
 
 use super::model::{Object, Parent, Slot};
 use crate::{Call, History, Outcome};
@@ -27,6 +27,12 @@ pub(super) fn divide(history: &History) -> (Vec<Part>, usize) {
             // Neither changes anything, nor says anything of one znode.
             (Call::Sync, _) | (_, Outcome::Refused(_)) | (Call::Read(..), Outcome::Unknown) => {}
             (Call::Read(Read::Children { .. }, _), _) => skipped += 1,
+            // From any state that ever was: to place it says nothing and makes the search longer.
+            (Call::Read(_, ReadLevel::Stale | ReadLevel::Local | ReadLevel::AtLeast(_)), _)
+                if operation.unary =>
+            {
+                skipped += 1;
+            }
             (Call::Read(read, _), _) => {
                 division.note(read.path(), operation.called);
                 placed.push((index, read.path().clone(), None));
@@ -198,8 +204,10 @@ impl Division {
         let mut parts: BTreeMap<usize, Part> = BTreeMap::new();
         for (i, (path, znode)) in self.znodes.iter().enumerate() {
             let part = parts.entry(groups.find(i)).or_default();
-            part.blurred |=
-                !znode.numbered && self.blurs.iter().any(|blur| path.as_str().starts_with(blur.as_str()));
+            let may_be_it = |blur: &Path| !znode.numbered && path.as_str().starts_with(blur.as_str());
+            // A child of which nobody knows keeps a znode from being deleted.
+            let may_have_it = |blur: &Path| znode.deletable && blur.parent().as_ref() == Some(path);
+            part.blurred |= self.blurs.iter().any(|blur| may_be_it(blur) || may_have_it(blur));
             part.object
                 .slots
                 .push(Slot { path: path.clone(), parent: Parent::Fixed { exists: self.fixed(path) } });

@@ -19,21 +19,32 @@ pub(super) fn check(
     floors: &Floors,
     findings: &mut Findings<'_>,
 ) -> usize {
-    let mut sessions: BTreeMap<Option<SessionId>, Vec<&CarriedOut<'_>>> = BTreeMap::new();
+    let mut sessions: BTreeMap<SessionId, Vec<&CarriedOut<'_>>> = BTreeMap::new();
+    let mut alone = Vec::new();
     for entry in carried_out {
-        sessions.entry(entry.session).or_default().push(entry);
+        match entry.session {
+            None => alone.push(entry),
+            Some(session) => sessions.entry(session).or_default().push(entry),
+        }
     }
     let mut clients: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+    let mut unary = Vec::new();
     for (index, operation) in history.operations.iter().enumerate() {
-        if matches!(operation.call, Call::Write(_)) {
-            clients.entry(operation.client).or_default().push(index);
+        match operation.call {
+            Call::Write(_) if operation.unary => unary.push(index),
+            Call::Write(_) => clients.entry(operation.client).or_default().push(index),
+            _ => {}
         }
     }
     let owners = owners(history);
     let mut used = HashSet::new();
-    let known = |session: Option<SessionId>, entries: &[&CarriedOut<'_>]| {
-        session
-            .and_then(|s| owners.get(&s).copied())
+    // Outside of sessions there is no order: each looks at all calls.
+    for entry in alone {
+        let (session, calls, next) = (None, &unary[..], 0);
+        Matching { history, session, calls, next, used: &mut used, floors, findings }.take(entry);
+    }
+    let known = |session: SessionId, entries: &[&CarriedOut<'_>]| {
+        (owners.get(&session).copied())
             .or_else(|| entries.iter().find_map(|e| Some(history.operations[e.operation?].client)))
     };
     // Whoever got an answer in a session owns it. Sessions in which nobody got one are left for the end, when it is clear
@@ -41,10 +52,11 @@ pub(super) fn check(
     let (owned, orphaned): (Vec<_>, Vec<_>) =
         sessions.into_iter().partition(|(session, entries)| known(*session, entries).is_some());
     for (session, entries) in owned.into_iter().chain(orphaned) {
-        let fits = |calls: &Vec<usize>| fits(history, session, &entries, calls, &used);
+        let fits = |calls: &Vec<usize>| fits(history, Some(session), &entries, calls, &used);
         let owner = known(session, &entries)
             .or_else(|| clients.iter().find(|(_, calls)| fits(calls)).map(|(&client, _)| client));
         let calls = owner.and_then(|client| clients.get(&client)).map_or(&[][..], Vec::as_slice);
+        let session = Some(session);
         let mut matching = Matching { history, session, calls, next: 0, used: &mut used, floors, findings };
         for entry in entries {
             matching.take(entry);

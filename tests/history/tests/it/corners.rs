@@ -52,7 +52,16 @@ fn writes(writes: &[Write]) -> Vec<Committed> {
 /// At 10 * `at`, for 5.
 fn operation(at: u64, call: Call, outcome: Outcome) -> Operation {
     let returned = (outcome != Outcome::Unknown).then_some(10 * at + 5);
-    Operation { client: 1, session: Some(SESSION), node: None, called: 10 * at, returned, call, outcome }
+    Operation {
+        client: 1,
+        session: Some(SESSION),
+        unary: false,
+        node: None,
+        called: 10 * at,
+        returned,
+        call,
+        outcome,
+    }
 }
 
 /// The operations that asked for the writes of a log, answered as they should be.
@@ -310,6 +319,49 @@ fn sequential_creates_are_known_by_their_full_names() {
     history.operations.push(operation(9, read, outcome));
     let summary = check_linearizable(&history, STEPS_MAX).unwrap();
     assert_eq!((summary.objects, summary.undecided, summary.skipped), (2, 1, 1), "it may be this one");
+}
+
+#[test]
+fn a_sequential_create_of_unknown_outcome_may_be_why_its_parent_cannot_be_deleted() {
+    let mode = CreateMode { ephemeral: false, sequential: true };
+    let child = Write::Create(Create { path: path("/a/q"), data: "x".into(), mode });
+    let delete = Write::Delete { path: path("/a"), version: None };
+    let log = writes(&[create("/a", false), child, delete]);
+    let mut history = asked(&log);
+    assert!(matches!(history.operations[2].outcome, Outcome::Written { result: Err(_), .. }));
+    history.operations[1].outcome = Outcome::Unknown;
+    let summary = check_linearizable(&history, STEPS_MAX).unwrap();
+    assert_eq!((summary.objects, summary.undecided), (1, 1));
+}
+
+#[test]
+fn calls_outside_of_sessions_have_no_order_but_that_of_time() {
+    let bodies = [create("/a", false), set("/a", "1"), set("/a", "2")];
+    let mut log = writes(&bodies);
+    for entry in &mut log {
+        if let Some(command) = &mut entry.command
+            && let CommandBody::Write(_) = command.body
+        {
+            (command.session, command.number) = (None, None);
+        }
+    }
+    let alone = |client, at, write: &Write| Operation {
+        client,
+        session: None,
+        unary: true,
+        ..operation(at, Call::Write(write.clone()), Outcome::Unknown)
+    };
+    // Called in another order than carried out, and nobody was told.
+    let mut history = History {
+        operations: vec![alone(3, 1, &bodies[2]), alone(2, 2, &bodies[1]), alone(1, 3, &bodies[0])],
+    };
+    assert_eq!(check_order(&history, Some(&log)).unwrap().unknown_found, 3);
+    history.operations.pop();
+    let violation = check_order(&history, Some(&log)).unwrap_err();
+    assert_eq!(violation.rule, Rule::AtMostOnce, "{violation}");
+    // A call in a session is none outside of it.
+    history.operations.push(Operation { unary: false, ..alone(1, 3, &bodies[0]) });
+    assert!(check_order(&history, Some(&log)).is_err());
 }
 
 #[test]

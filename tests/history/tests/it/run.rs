@@ -231,6 +231,7 @@ impl Pretender {
         self.operations.push(Operation {
             client,
             session: self.sessions.get(&client).copied(),
+            unary: false,
             node: None,
             called,
             returned: Some(returned),

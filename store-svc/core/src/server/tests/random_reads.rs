@@ -43,7 +43,7 @@ impl World {
     fn new(seed: u64) -> World {
         let mut nodes: Vec<Node> = (1..=NODES).map(|id| Node::serving(id as u32, Role::Following)).collect();
         let mut log = Log::default();
-        nodes[0].input(Input::Unary { conn: ConnId(99), op: create("/r") });
+        nodes[0].input(Input::Unary { conn: ConnId(99), op: create("/r"), trace: None });
         log.round(&mut nodes[0]);
         let mut clients = BTreeMap::new();
         for (i, node) in nodes.iter_mut().enumerate() {
@@ -110,7 +110,7 @@ impl World {
             return;
         }
         match self.nodes[node].asks.remove(0) {
-            Ask::Submit { ticket, command } => {
+            Ask::Submit { ticket, command, .. } => {
                 let origin = Some(Origin { peer: self.nodes[node].server.config.me, ticket });
                 let zxid = self.committed().next().unwrap();
                 self.log.entries.push(Committed { zxid, time_ms: 0, origin, command: Some(command) });
@@ -191,7 +191,7 @@ impl World {
                 assert!(zxid >= last, "the session went back from {last} to {zxid}");
                 last = zxid;
                 match level {
-                    ReadLevel::Local => {}
+                    ReadLevel::Stale | ReadLevel::Local => {}
                     ReadLevel::AtLeast(least) => assert!(zxid >= *least),
                     ReadLevel::Linearizable => {
                         assert!(

@@ -50,12 +50,12 @@ fn s24_a_deposed_leader_that_does_not_know_it_answers_no_linearizable_read_from_
     let (mut old, mut log) = with_znode(Role::Leading);
     let mut new = Node::serving(2, Role::Leading);
     log.feed(&mut new);
-    new.input(Input::Unary { conn: ConnId(1), op: set("/a", "new") });
+    new.input(Input::Unary { conn: ConnId(1), op: set("/a", "new"), trace: None });
     log.round(&mut new);
     assert!(new.take_replies(1)[0].1.is_ok(), "acknowledged to somebody");
 
     for (conn, level) in [(2, ReadLevel::Linearizable), (3, ReadLevel::Local)] {
-        old.input(Input::Unary { conn: ConnId(conn), op: read("/a", level) });
+        old.input(Input::Unary { conn: ConnId(conn), op: read("/a", level), trace: None });
     }
     assert_eq!(data(&old.take_replies(3)[0].1), b"", "a local read may be old");
     let [ticket] = barriers(&mut old)[..] else { panic!("one barrier") };
@@ -69,7 +69,7 @@ fn s24_a_deposed_leader_that_does_not_know_it_answers_no_linearizable_read_from_
     );
 
     // It finds the new leader, which answers the barrier behind its own commit point.
-    old.input(Input::Unary { conn: ConnId(4), op: linearizable("/a") });
+    old.input(Input::Unary { conn: ConnId(4), op: linearizable("/a"), trace: None });
     log.feed(&mut old);
     assert!(old.take_replies(4).is_empty(), "the barrier that was under way is older than this read");
     assert_eq!(barriers(&mut old).len(), 1, "to close the silent session, from before");
@@ -87,7 +87,7 @@ fn many_reads_and_syncs_share_a_barrier_and_those_that_come_later_share_the_next
     let unary = |node: &mut Node, conns: std::ops::Range<u64>| {
         for conn in conns {
             let op = if conn % 5 == 0 { Op::Sync } else { linearizable("/a") };
-            node.input(Input::Unary { conn: ConnId(conn), op });
+            node.input(Input::Unary { conn: ConnId(conn), op, trace: None });
         }
     };
     let answered = |node: &mut Node, conns: std::ops::Range<u64>| {
@@ -115,7 +115,7 @@ fn those_who_come_before_the_barrier_leaves_are_served_by_it() {
     let (mut node, _log) = with_znode(Role::Following);
     let now = node.now;
     for conn in 10..20 {
-        node.server.handle(now, Input::Unary { conn: ConnId(conn), op: linearizable("/a") });
+        node.server.handle(now, Input::Unary { conn: ConnId(conn), op: linearizable("/a"), trace: None });
     }
     node.input(Input::Tick);
     let [ticket] = barriers(&mut node)[..] else { panic!("one barrier") };
@@ -148,7 +148,7 @@ fn a_linearizable_read_sees_what_others_wrote_and_a_local_read_behind_it_no_less
     let (mut node, mut log) = with_znode(Role::Following);
     let mut other = Node::serving(2, Role::Leading);
     log.feed(&mut other);
-    other.input(Input::Unary { conn: ConnId(1), op: set("/a", "theirs") });
+    other.input(Input::Unary { conn: ConnId(1), op: set("/a", "theirs"), trace: None });
     log.accept(&mut other);
     node.ask(1, 2, vec![get("/a"), linearizable("/a"), get("/a")]);
     let first = node.take_replies(1);
@@ -166,7 +166,7 @@ fn without_a_leader_local_reads_are_answered_and_linearizable_ones_wait_and_fail
     node.status(Role::Looking, false);
     node.pass(Duration::from_secs(5));
     node.ask(1, 2, vec![get("/a"), linearizable("/a")]);
-    node.input(Input::Unary { conn: ConnId(2), op: linearizable("/a") });
+    node.input(Input::Unary { conn: ConnId(2), op: linearizable("/a"), trace: None });
     assert_eq!(node.take_replies(1).len(), 1);
     node.pass(Duration::from_millis(4900));
     assert!(
@@ -187,9 +187,9 @@ fn when_a_barrier_is_refused_those_who_waited_for_it_are_told_and_the_others_get
         [(Refusal::NoLeader, api::ErrorCode::Unavailable), (Refusal::Full, api::ErrorCode::Overloaded)]
     {
         let (mut node, _log) = with_znode(Role::Following);
-        node.input(Input::Unary { conn: ConnId(2), op: linearizable("/a") });
+        node.input(Input::Unary { conn: ConnId(2), op: linearizable("/a"), trace: None });
         let [ticket] = barriers(&mut node)[..] else { panic!("one barrier") };
-        node.input(Input::Unary { conn: ConnId(3), op: linearizable("/a") });
+        node.input(Input::Unary { conn: ConnId(3), op: linearizable("/a"), trace: None });
         node.input(Input::Feed(Feed::Refused { ticket, why }));
         assert_eq!(node.take_replies(2)[0].1.as_ref().map_err(OpError::code), Err(code));
         assert!(node.take_replies(3).is_empty());
@@ -208,7 +208,7 @@ fn whoever_goes_waits_no_more() {
     let (mut node, _log) = with_znode(Role::Following);
     for conn in 10..1000 {
         let op = if conn % 2 == 0 { linearizable("/a") } else { at_least("/a", z(99)) };
-        node.input(Input::Unary { conn: ConnId(conn), op });
+        node.input(Input::Unary { conn: ConnId(conn), op, trace: None });
         node.input(Input::Closed { conn: ConnId(conn) });
     }
     let [ticket] = barriers(&mut node)[..] else { panic!("one barrier, for the first of them") };
@@ -237,7 +237,7 @@ fn a_read_at_least_of_a_zxid_waits_for_it_and_for_no_leader() {
     let (mut node, mut log) = with_znode(Role::Following);
     let mut other = Node::serving(2, Role::Leading);
     log.feed(&mut other);
-    other.input(Input::Unary { conn: ConnId(1), op: set("/a", "theirs") });
+    other.input(Input::Unary { conn: ConnId(1), op: set("/a", "theirs"), trace: None });
     log.round(&mut other);
     let zxid = other.server.state().applied();
     node.status(Role::Looking, false);
@@ -253,11 +253,13 @@ fn a_read_at_least_of_a_zxid_waits_for_it_and_for_no_leader() {
     assert_idle(&node);
 }
 
+/// And soon enough for the client, which would take longer silence for the end of the node, go on to the next one, and
+/// wait there again, for ever (found by the simulator).
 #[test]
 fn a_read_at_least_of_a_zxid_that_does_not_come_fails_in_its_place() {
     let (mut node, mut log) = with_znode(Role::Following);
     node.ask(1, 2, vec![at_least("/a", Zxid(u64::MAX)), set("/a", "1"), get("/a")]);
-    node.pass(Duration::from_millis(4900));
+    node.pass(Duration::from_millis(900));
     assert!(node.take_replies(1).is_empty());
     node.pass(Duration::from_millis(200));
     let replies = node.take_replies(1);
@@ -272,13 +274,31 @@ fn a_read_at_least_of_a_zxid_that_does_not_come_fails_in_its_place() {
 }
 
 #[test]
+fn outside_of_sessions_a_read_waits_for_its_zxid_for_longer() {
+    let (mut node, _) = with_znode(Role::Following);
+    node.input(Input::Unary { conn: ConnId(2), op: at_least("/a", Zxid(u64::MAX)), trace: None });
+    node.pass(Duration::from_millis(4900));
+    assert!(node.take_replies(2).is_empty());
+    node.pass(Duration::from_millis(200));
+    let replies = node.take_replies(2);
+    assert!(
+        matches!(&replies[..], [(0, Err(OpError::Unavailable(m)))] if m.contains("within 5s")),
+        "{replies:?}"
+    );
+}
+
+#[test]
 fn a_snapshot_brings_what_a_read_waits_for() {
     let (mut node, mut log) = with_znode(Role::Following);
     let mut other = Node::serving(2, Role::Leading);
     log.feed(&mut other);
-    other.input(Input::Unary { conn: ConnId(1), op: set("/a", "theirs") });
+    other.input(Input::Unary { conn: ConnId(1), op: set("/a", "theirs"), trace: None });
     log.round(&mut other);
-    node.input(Input::Unary { conn: ConnId(2), op: at_least("/a", other.server.state().applied()) });
+    node.input(Input::Unary {
+        conn: ConnId(2),
+        op: at_least("/a", other.server.state().applied()),
+        trace: None,
+    });
     assert!(node.take_replies(2).is_empty());
     node.server.replace_state(node.now, State::load(other.server.state().records()).unwrap());
     node.input(Input::Tick);
@@ -317,4 +337,35 @@ fn reads_that_wait_because_much_is_unsent_do_not_see_the_writes_behind_them() {
     node.input(Input::Drained { conn: ConnId(1), bytes: 64 << 20 });
     let replies = node.take_replies(1);
     assert_eq!((data(&replies[6].1), data(&replies[8].1)), (&b"3"[..], &b"4"[..]));
+}
+
+#[test]
+fn a_stale_read_is_answered_whatever_the_quorum_does_and_says_what_it_is() {
+    let stale = |node: &mut Node, conn| {
+        node.sent.clear();
+        node.input(Input::Unary { conn: ConnId(conn), op: read("/a", ReadLevel::Stale), trace: None });
+        let answers = std::mem::take(&mut node.sent);
+        let [(_, ToClient::Reply { zxid, result, leaderless, .. })] = &answers[..] else {
+            panic!("{answers:?}")
+        };
+        (*zxid, result.clone(), *leaderless)
+    };
+    let mut fresh = Node::new(2);
+    let (zxid, result, leaderless) = stale(&mut fresh, 1);
+    assert!(matches!(result, Err(OpError::NoNode(_))), "it has nothing yet, and says so: {result:?}");
+    assert!(leaderless && zxid == Zxid::ZERO);
+
+    let (mut node, _) = with_znode(Role::Following);
+    let (at, result, leaderless) = stale(&mut node, 2);
+    assert!(data(&result).is_empty() && !leaderless);
+    node.status(Role::Looking, false);
+    node.pass(Limits::default().park);
+    assert!(!node.server.ready());
+    node.closed.clear();
+    let (zxid, result, leaderless) = stale(&mut node, 3);
+    assert!(data(&result).is_empty() && leaderless);
+    assert_eq!(zxid, at, "it has not gone on");
+    node.input(Input::Unary { conn: ConnId(4), op: read("/a", ReadLevel::Local), trace: None });
+    assert!(matches!(&node.closed[..], [(ConnId(4), Err(OpError::Unavailable(_)))]), "only who asks for it");
+    assert!(node.server.conns.is_empty());
 }

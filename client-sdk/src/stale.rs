@@ -1,0 +1,84 @@
+use std::time::Duration;
+
+use api::{OpError, Read, ReadLevel, ReadOutcome, Zxid};
+use client_core::Failure;
+use proto::{
+    client::{Outcome, Response},
+    v1::{self, coordination_client::CoordinationClient, request::Op, response::Result as Wire},
+};
+use tokio::time::timeout;
+use tonic::Status;
+
+use crate::{ClientError, Tried, transport};
+
+/// What one node has, however old.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Found {
+    /// The answer.
+    pub outcome: ReadOutcome,
+    /// How far the node had applied.
+    pub zxid: Zxid,
+    /// The node had no leader: others may have gone on without it.
+    pub leaderless: bool,
+}
+
+/// Reads what one node has, at `host:port` or `http://host:port`: [`ReadLevel::Stale`]. Needs no session and no quorum, so
+/// there is an answer where [`Client`](crate::Client) has none; it can be older than what this or another client has seen.
+///
+/// # Errors
+/// [`ClientError::refusal`] if the node answers that there is no such znode; an endpoint that is no address; no answer
+/// within `limit`, or none that makes sense.
+pub async fn read_stale(endpoint: &str, read: Read, limit: Duration) -> Result<Found, ClientError> {
+    let checked = transport::endpoint(endpoint, limit)?;
+    let failed = |why| ClientError::Node(Tried { endpoint: endpoint.to_owned(), why: Some(why) });
+    let ask = async {
+        let channel = transport::connect(&checked).await?;
+        let client = CoordinationClient::new(channel).max_decoding_message_size(transport::MESSAGE_MAX);
+        match call(client, read).await {
+            Ok((result, as_of)) => found(result, as_of).map(Ok),
+            // What the node itself says of the znode; all else is about the node.
+            Err(status) => match transport::lost(&status) {
+                refused @ OpError::NoNode(_) => Ok(Err(refused)),
+                lost => Err(lost),
+            },
+        }
+    };
+    let late = |_| OpError::Unavailable(format!("no answer within {limit:?}"));
+    let answer = timeout(limit, ask).await.map_err(late).flatten().map_err(failed)?;
+    answer.map_err(|refused| Failure::Refused(refused).into())
+}
+
+async fn call(
+    mut client: CoordinationClient<tonic::transport::Channel>,
+    read: Read,
+) -> Result<(Wire, Option<v1::AsOf>), Status> {
+    match Op::from((read, ReadLevel::Stale)) {
+        Op::Get(request) => {
+            let response = client.get(request).await?.into_inner();
+            let as_of = response.as_of;
+            Ok((Wire::Get(response), as_of))
+        }
+        Op::Exists(request) => {
+            let response = client.exists(request).await?.into_inner();
+            let as_of = response.as_of;
+            Ok((Wire::Exists(response), as_of))
+        }
+        Op::Children(request) => {
+            let response = client.children(request).await?.into_inner();
+            let as_of = response.as_of;
+            Ok((Wire::Children(response), as_of))
+        }
+        other => Err(Status::internal(format!("a read became {other:?}"))),
+    }
+}
+
+fn found(result: Wire, as_of: Option<v1::AsOf>) -> Result<Found, OpError> {
+    let internal = |what: &str| OpError::Internal(what.to_owned());
+    let v1::AsOf { zxid, leaderless } =
+        as_of.ok_or_else(|| internal("the node does not say of which state its answer is"))?;
+    let response = Response::try_from(v1::Response { xid: 0, zxid, result: Some(result), leaderless });
+    match response.map_err(|malformed| OpError::Internal(malformed.to_string()))?.result? {
+        Outcome::Read(outcome) => Ok(Found { outcome, zxid: Zxid(zxid), leaderless }),
+        other => Err(OpError::Internal(format!("an answer of another kind: {other:?}"))),
+    }
+}

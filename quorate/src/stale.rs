@@ -1,0 +1,43 @@
+//! `--level stale`: what one node has, also while nobody has a quorum.
+
+use api::{Read, ReadOutcome};
+use client_sdk::{ClientError, Found, Options, read_stale};
+use serde_json::{Value, json};
+
+use crate::{
+    args::Connection,
+    exit::{Exit, Failure},
+};
+
+/// Asks the endpoints one after the other until a node answers. Says on standard error how old the answer may be, if that is
+/// in question.
+pub(crate) async fn ask(connection: &Connection, read: Read) -> Result<Found, Failure> {
+    let limit = connection.timeout.min(Options::default().attempt_timeout);
+    let mut silent = Vec::new();
+    for endpoint in &connection.endpoints {
+        match read_stale(endpoint, read.clone(), limit).await {
+            Ok(found) => {
+                if found.leaderless {
+                    eprintln!(
+                        "quorate: stale: the node at {endpoint} has no leader, this is its state of {}",
+                        found.zxid
+                    );
+                }
+                return Ok(found);
+            }
+            Err(ClientError::Node(tried)) => silent.push(tried.to_string()),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(Failure::new(Exit::Unavailable, format!("no node answers: {}", silent.join("; "))))
+}
+
+/// What of it goes into JSON beside the answer.
+pub(crate) fn as_of_json(found: &Found) -> Value {
+    json!({"zxid": found.zxid.to_string(), "leaderless": found.leaderless})
+}
+
+/// The answer is of another kind than the question, which a node does not do.
+pub(crate) fn foreign(outcome: &ReadOutcome) -> Failure {
+    Failure::refused(format!("the node answered something else: {outcome:?}"))
+}

@@ -1,0 +1,178 @@
+//! The spans of traced writes on their way through the quorum, and of the time without a leader. The core passes contexts
+//! on; here, beside it, spans begin and end with what goes in and comes out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::SystemTime;
+
+use api::peer::ToLeader;
+use api::ports::{FeedItem, QuorumStatus, Request, Role};
+use api::{Entry, PeerId, Ticket, Zxid};
+use telemetry::trace::{Scope, Span};
+
+/// Spans that are open at the same time, of each kind. Further ones are not made; the write goes on.
+const OPEN: usize = 1024;
+
+/// See the [module](self).
+pub(crate) struct Traces {
+    me: PeerId,
+    /// Of this node's store.
+    submits: BTreeMap<Ticket, Submit>,
+    /// As a leader, in the order of the log.
+    proposals: VecDeque<(Zxid, Span)>,
+    /// While this node does not serve.
+    recovery: Option<Span>,
+}
+
+/// A write of this node's store, from its submission until it is known to be committed.
+struct Submit {
+    span: Span,
+    /// On its way to the leader and back into the log.
+    forward: Option<Span>,
+    logged: Option<Zxid>,
+}
+
+impl Traces {
+    pub(crate) fn new(me: PeerId) -> Traces {
+        Traces { me, submits: BTreeMap::new(), proposals: VecDeque::new(), recovery: None }
+    }
+
+    /// The store asks.
+    pub(crate) fn requests(&mut self, batch: &mut [Request]) {
+        for request in batch {
+            let Request::Submit { ticket, trace, .. } = request else { continue };
+            let Some(parent) = trace.as_deref().filter(|_| self.submits.len() < OPEN) else { continue };
+            let span = Span::below(parent, Scope::Quorum, "quorum.submit");
+            *trace = span.trace();
+            self.submits.insert(*ticket, Submit { span, forward: None, logged: None });
+        }
+    }
+
+    /// This is on its way to the leader.
+    pub(crate) fn sent_to_leader(&mut self, message: &mut ToLeader) {
+        let ToLeader::Forward(submissions) = message else { return };
+        for s in submissions {
+            let (Some(parent), Some(submit)) = (s.trace.as_deref(), self.submits.get_mut(&s.ticket)) else {
+                continue;
+            };
+            let span = Span::below(parent, Scope::Quorum, "quorum.forward");
+            s.trace = span.trace();
+            submit.forward = Some(span);
+        }
+    }
+
+    /// Entries have a place in this node's log. A leader's are proposals from now on.
+    pub(crate) fn appended(&mut self, entries: &mut [Entry], leading: bool) {
+        for entry in entries {
+            let Some(parent) = entry.trace.as_deref() else { continue };
+            let own = entry.origin.filter(|origin| origin.peer == self.me);
+            if let Some(submit) = own.and_then(|origin| self.submits.get_mut(&origin.ticket)) {
+                submit.forward = None;
+                submit.logged = Some(entry.zxid);
+            }
+            if leading && self.proposals.len() < OPEN {
+                let mut span = Span::below(parent, Scope::Quorum, "quorum.propose");
+                span.set("quorate.zxid", entry.zxid.to_string());
+                entry.trace = span.trace();
+                self.proposals.push_back((entry.zxid, span));
+            }
+        }
+    }
+
+    /// The log was cut behind `to`: writes behind it have no place any more.
+    pub(crate) fn truncated(&mut self, to: Zxid) {
+        for submit in self.submits.values_mut() {
+            submit.logged.take_if(|zxid| *zxid > to);
+        }
+    }
+
+    /// What is committed, by the core, at the end of a turn.
+    pub(crate) fn committed(&mut self, upto: Zxid) {
+        while self.proposals.pop_front_if(|(zxid, _)| *zxid <= upto).is_some() {}
+        if !self.submits.is_empty() {
+            self.submits.retain(|_, submit| submit.logged.is_none_or(|zxid| zxid > upto));
+        }
+    }
+
+    /// The store is told something: perhaps that one of its writes is not carried out.
+    pub(crate) fn told(&mut self, item: &FeedItem) {
+        let (ticket, why) = match item {
+            FeedItem::Refused { ticket, why } => (ticket, format!("refused: {why:?}")),
+            FeedItem::Lost { ticket } => (ticket, "a snapshot took the place of the log".to_owned()),
+            FeedItem::Status(status) => return self.status(status),
+            _ => return,
+        };
+        if let Some(mut submit) = self.submits.remove(ticket) {
+            submit.span.fail(why);
+        }
+    }
+
+    /// This node looks for a leader.
+    pub(crate) fn looking(&mut self) {
+        let span = self.recovery.take().or_else(|| Span::root(Scope::Quorum, "quorum.recovery"));
+        self.recovery = span;
+        if let Some(span) = &mut self.recovery {
+            span.event("looking", []);
+        }
+    }
+
+    /// Of the time without a leader, if this is such a time.
+    pub(crate) fn recovery(&self) -> Option<&Span> {
+        self.recovery.as_ref()
+    }
+
+    fn status(&mut self, status: &QuorumStatus) {
+        if status.role != Role::Leading {
+            for (_, mut span) in self.proposals.drain(..) {
+                span.fail("this server leads no more");
+            }
+        }
+        let leader = status.leader.map_or(0, |leader| i64::from(leader.0));
+        let said = [("quorate.role", role(status.role).into()), ("quorate.leader", leader.into())];
+        if let Some(span) = &mut self.recovery {
+            span.event("status", said);
+        }
+        if status.serving
+            && let Some(mut span) = self.recovery.take()
+        {
+            span.set("quorate.role", role(status.role));
+            span.set("quorate.leader", leader);
+            span.set("quorate.epoch", i64::from(status.epoch.0));
+        }
+    }
+}
+
+/// Spans for these entries on their way to the disk. The thread that writes them ends them.
+pub(crate) fn appends(entries: &[Entry]) -> Vec<Span> {
+    let traced = entries.iter().filter_map(|entry| Some((entry.zxid, entry.trace.as_deref()?)));
+    let span = |(zxid, parent): (Zxid, &api::TraceContext)| {
+        let mut span = Span::below(parent, Scope::Quorum, "quorum.append");
+        span.set("quorate.zxid", zxid.to_string());
+        span
+    };
+    traced.map(span).collect()
+}
+
+/// The entries of these spans, and others with them, were made durable together by one fsync that began then.
+pub(crate) fn synced(appends: &mut Vec<Span>, began: SystemTime, entries: usize) {
+    if appends.is_empty() {
+        return;
+    }
+    let ended = SystemTime::now();
+    for append in appends.drain(..) {
+        if let Some(parent) = append.trace() {
+            let mut span = Span::below_since(&parent, Scope::Quorum, "quorum.fsync", began);
+            span.set("quorate.batch.entries", entries as i64);
+            span.end_at(ended);
+        }
+        append.end_at(ended);
+    }
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Looking => "looking",
+        Role::Following => "follower",
+        Role::Leading => "leader",
+        Role::Observing => "observer",
+    }
+}
