@@ -317,11 +317,11 @@ impl Ghost {
         self.barriers.insert((node, ticket), self.last());
     }
 
-    /// A barrier is answered on a node whose store was given everything up to `delivered` (C9).
-    pub(crate) fn barrier_answered(&mut self, node: PeerId, ticket: Ticket, delivered: Zxid) {
+    /// A store that has everything up to `position` takes the answer to its barrier (C9).
+    pub(crate) fn barrier_answered(&mut self, node: PeerId, ticket: Ticket, position: Zxid) {
         if let Some(asked) = self.barriers.remove(&(node, ticket)) {
-            self.check(delivered >= asked, "C9 barrier", || {
-                format!("a barrier of node {node} is answered at {delivered}; {asked} was committed before it was asked")
+            self.check(position >= asked, "C9 barrier", || {
+                format!("a barrier of node {node} is answered at {position}; {asked} was committed before it was asked")
             });
         }
     }

@@ -49,6 +49,18 @@ fn a_short_sweep_holds() {
     }
 }
 
+/// What was wrong once, smaller than it was found: the simulator or the ensemble.
+#[test]
+fn schedules_that_failed_once_hold() {
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/schedules");
+    let files: Vec<_> = std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().path()).collect();
+    assert!(!files.is_empty());
+    for file in files {
+        let plan: Plan = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        assert_eq!(run(&plan, None).violation, None, "{}", file.display());
+    }
+}
+
 #[test]
 fn a_quiet_ensemble_elects_once_and_answers_everything() {
     let mut plan = Plan::quiet(7, 60_000_000);

@@ -33,7 +33,6 @@ pub(crate) struct QuorumShell {
     dials: u32,
     pub(super) tells: VecDeque<Tell>,
     /// As the store was told.
-    pub(super) delivered: Zxid,
     status: QuorumStatus,
     /// [`Input::Leave`] is done.
     pub(crate) left: bool,
@@ -55,7 +54,6 @@ impl QuorumShell {
             leaders: ByLink::new(),
             dials: 0,
             tells,
-            delivered: Zxid::ZERO,
             status: QuorumStatus::default(),
             left: false,
         }
@@ -218,7 +216,6 @@ impl Node {
                 self.ask_disk(cx, Task::Purge(upto))?;
             }
             Output::Committed { upto } => {
-                shell.delivered = upto;
                 shell.tell(Tell::Committed(upto));
             }
             Output::Tell(item) => self.tell(cx, item),
@@ -255,7 +252,6 @@ impl Node {
                     disk.impaired &= status.role == Role::Looking;
                 }
             }
-            FeedItem::Barrier { ticket } => cx.ghost.barrier_answered(id, *ticket, shell.delivered),
             FeedItem::Refused { ticket, .. } => {
                 cx.stats.count("refused by the quorum");
                 cx.ghost.refused(id, *ticket);

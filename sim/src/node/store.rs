@@ -184,7 +184,10 @@ impl Node {
                 store.epoch = status.epoch;
                 Feed::Status(status)
             }
-            FeedItem::Barrier { ticket } => Feed::Barrier(ticket),
+            FeedItem::Barrier { ticket } => {
+                cx.ghost.barrier_answered(self.id, ticket, store.position);
+                Feed::Barrier(ticket)
+            }
             FeedItem::Refused { ticket, why } => Feed::Refused { ticket, why },
             FeedItem::Lost { ticket } => Feed::Lost(ticket),
             FeedItem::Report { report, .. } => {
