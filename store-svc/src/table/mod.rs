@@ -6,6 +6,7 @@
 
 mod checkpointer;
 mod recovery;
+mod redo;
 mod sled_table;
 
 use bytes::Bytes;

@@ -7,6 +7,7 @@
 //!   opens again (1527, 1533): such files are removed first.
 //! - Its file stays locked until its threads have ended, which is after the drop of the table: [`wait_for_lock`].
 //! - It panics where it should fail (1387, 1410): every call is made under `catch_unwind`.
+//! - It takes gigabytes for a large batch: large checkpoints go by way of a [`redo`] file, in small ones.
 //! - It may lose acknowledged writes to a flipped bit without a word: the digest of the state tells.
 
 use std::{
@@ -26,7 +27,10 @@ use sled::{Batch, Db};
 use store_core::Changes;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::{Table, TableError};
+use super::{
+    Table, TableError,
+    redo::{self, Change, SMALL},
+};
 
 /// Most bytes of a value.
 const CHUNK: usize = 4096;
@@ -36,8 +40,6 @@ const KEY_MAX: usize = 256;
 const CLOSING: Duration = Duration::from_secs(5);
 /// sled's page cache, in bytes. Records are read only at the start and for snapshots.
 const CACHE: u64 = 16 << 20;
-/// Most records of a batch while the whole table is written anew, to bound memory.
-const REWRITE_BATCH: usize = 4096;
 
 /// See the [module](self).
 pub(super) struct SledTable {
@@ -47,6 +49,14 @@ pub(super) struct SledTable {
     file: File,
     /// How many chunks those records have that have more than one.
     chunks: BTreeMap<Vec<u8>, u16>,
+}
+
+/// See [`SledTable::note_down`].
+pub(super) enum Noted {
+    /// To be done at once.
+    Few(Vec<Change>),
+    /// Written down in the [`redo`] file.
+    Many,
 }
 
 impl SledTable {
@@ -61,23 +71,25 @@ impl SledTable {
             sled::Config::new().path(dir).cache_capacity(CACHE).flush_every_ms(None).open().map_err(io_error)
         })?;
         let file = File::open(dir.join("db"))?;
-        Ok(SledTable { dir: dir.to_owned(), db, file, chunks: BTreeMap::new() })
+        let table = SledTable { dir: dir.to_owned(), db, file, chunks: BTreeMap::new() };
+        table.redo()?;
+        Ok(table)
     }
 
-    fn put(&mut self, batch: &mut Batch, key: Vec<u8>, value: &[u8]) -> Result<(), TableError> {
+    fn put(&mut self, batch: &mut Vec<Change>, key: Vec<u8>, value: &[u8]) -> Result<(), TableError> {
         let count = u16::try_from(value.len().div_ceil(CHUNK).max(1))
             .map_err(|_| TableError::Damaged(format!("a record of {} bytes", value.len())))?;
         for n in count..self.chunks_of(&key) {
-            batch.remove(chunk_key(&key, n));
+            batch.push((chunk_key(&key, n), None));
         }
         for n in 0..count {
             let at = usize::from(n) * CHUNK;
             let piece = &value[at..(at + CHUNK).min(value.len())];
             if n == 0 {
                 // How many there are stands before the first.
-                batch.insert(chunk_key(&key, 0), [&count.to_be_bytes()[..], piece].concat());
+                batch.push((chunk_key(&key, 0), Some([&count.to_be_bytes()[..], piece].concat())));
             } else {
-                batch.insert(chunk_key(&key, n), piece);
+                batch.push((chunk_key(&key, n), Some(piece.to_vec())));
             }
         }
         if count > 1 {
@@ -88,8 +100,8 @@ impl SledTable {
         Ok(())
     }
 
-    fn remove(&mut self, batch: &mut Batch, key: Vec<u8>) {
-        (0..self.chunks_of(&key)).for_each(|n| batch.remove(chunk_key(&key, n)));
+    fn remove(&mut self, batch: &mut Vec<Change>, key: Vec<u8>) {
+        batch.extend((0..self.chunks_of(&key)).map(|n| (chunk_key(&key, n), None)));
         self.chunks.remove(&key);
     }
 
@@ -97,8 +109,62 @@ impl SledTable {
         self.chunks.get(key).copied().unwrap_or(1)
     }
 
-    fn apply(&self, batch: Batch) -> Result<(), TableError> {
+    /// What is to be done for `changes`. If it is more than fits into one batch, it will be done from now on, whatever happens.
+    pub(super) fn note_down(&mut self, mut changes: Changes) -> Result<Noted, TableError> {
+        // A page is read and written once for all its records, not once for each.
+        changes.znodes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let mut batch = Vec::new();
+        let mut redo = None;
+        let znodes = changes
+            .znodes
+            .into_iter()
+            .map(|(path, znode)| (znode_key(path.as_str()), znode.map(Record::Znode)));
+        let sessions = changes
+            .sessions
+            .into_iter()
+            .map(|(id, session)| (session_key(id.0), session.map(Record::Session)));
+        let header = (HEADER_KEY.to_vec(), Some(Record::Header(changes.header)));
+        for (key, record) in znodes.chain(sessions).chain([header]) {
+            match record {
+                Some(record) => self.put(&mut batch, key, &encode_record(record))?,
+                None => self.remove(&mut batch, key),
+            }
+            if batch.len() > SMALL && redo.is_none() {
+                redo = Some(redo::Writer::create(&self.dir)?);
+            }
+            if let Some(writer) = &mut redo {
+                writer.append(&mut batch)?;
+            }
+        }
+        let Some(writer) = redo else { return Ok(Noted::Few(batch)) };
+        writer.finish(&self.dir)?;
+        Ok(Noted::Many)
+    }
+
+    /// Makes these changes, all or none.
+    pub(super) fn apply(&self, changes: &mut Vec<Change>) -> Result<(), TableError> {
+        let mut batch = Batch::default();
+        for (key, value) in changes.drain(..) {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
         guarded(|| self.db.apply_batch(batch).map_err(io_error))
+    }
+
+    /// Does what was written down, if there is anything. It does not matter how much of it was done before.
+    fn redo(&self) -> Result<(), TableError> {
+        let Some(mut reader) = redo::Reader::open(&self.dir)? else { return Ok(()) };
+        loop {
+            let mut batch = reader.next_batch()?;
+            if batch.is_empty() {
+                break;
+            }
+            self.apply(&mut batch)?;
+        }
+        self.sync()?;
+        Ok(redo::remove(&self.dir)?)
     }
 
     /// Makes what was applied durable.
@@ -146,24 +212,13 @@ impl Table for SledTable {
     }
 
     fn write(&mut self, changes: Changes) -> Result<(), TableError> {
-        let mut batch = Batch::default();
-        for (path, znode) in changes.znodes {
-            let key = znode_key(path.as_str());
-            match znode {
-                Some(znode) => self.put(&mut batch, key, &encode_record(Record::Znode(znode)))?,
-                None => self.remove(&mut batch, key),
+        match self.note_down(changes)? {
+            Noted::Few(mut batch) => {
+                self.apply(&mut batch)?;
+                self.sync()
             }
+            Noted::Many => self.redo(),
         }
-        for (id, session) in changes.sessions {
-            let key = session_key(id.0);
-            match session {
-                Some(session) => self.put(&mut batch, key, &encode_record(Record::Session(session)))?,
-                None => self.remove(&mut batch, key),
-            }
-        }
-        self.put(&mut batch, HEADER_KEY.to_vec(), &encode_record(Record::Header(changes.header)))?;
-        self.apply(batch)?;
-        self.sync()
     }
 
     fn rewrite(
@@ -171,36 +226,30 @@ impl Table for SledTable {
         records: &mut dyn Iterator<Item = Result<Bytes, TableError>>,
     ) -> Result<(), TableError> {
         // Without its header a table is none, so the rest need not be removed at once.
-        let mut batch = Batch::default();
+        let mut batch = Vec::new();
         self.remove(&mut batch, HEADER_KEY.to_vec());
-        self.apply(batch)?;
+        self.apply(&mut batch)?;
         self.sync()?;
         tracing::debug!(dir = %self.dir.display(), "the checkpoint is written anew");
         guarded(|| self.db.clear().map_err(io_error))?;
         self.chunks.clear();
         let mut header = None;
-        loop {
-            let mut batch = Batch::default();
-            let mut size = 0;
-            for record in (&mut *records).take(REWRITE_BATCH) {
-                let bytes = record?;
-                size += 1;
-                match decode_record(bytes.clone()).map_err(|e| TableError::Damaged(e.to_string()))? {
-                    Record::Header(_) => header = Some(bytes),
-                    Record::Znode(z) => self.put(&mut batch, znode_key(z.path.as_str()), &bytes)?,
-                    Record::Session(s) => self.put(&mut batch, session_key(s.id.0), &bytes)?,
-                }
+        for record in records {
+            let bytes = record?;
+            match decode_record(bytes.clone()).map_err(|e| TableError::Damaged(e.to_string()))? {
+                Record::Header(_) => header = Some(bytes),
+                Record::Znode(z) => self.put(&mut batch, znode_key(z.path.as_str()), &bytes)?,
+                Record::Session(s) => self.put(&mut batch, session_key(s.id.0), &bytes)?,
             }
-            if size == 0 {
-                break;
+            if batch.len() >= SMALL {
+                self.apply(&mut batch)?;
             }
-            self.apply(batch)?;
         }
+        self.apply(&mut batch)?;
         self.sync()?;
         if let Some(header) = header {
-            let mut batch = Batch::default();
             self.put(&mut batch, HEADER_KEY.to_vec(), &header)?;
-            self.apply(batch)?;
+            self.apply(&mut batch)?;
             self.sync()?;
         }
         Ok(())

@@ -8,7 +8,8 @@ use api::{
 };
 
 use super::{
-    sled_table::{SledTable, wait_for_lock},
+    redo,
+    sled_table::{Noted, SledTable, wait_for_lock},
     *,
 };
 
@@ -62,6 +63,91 @@ fn what_was_written_comes_back_after_every_checkpoint() {
         assert_eq!(records(&loaded), records(&state));
     }
     assert!(!dir.path().join("table.damaged-1").exists());
+}
+
+/// A state of more records than fit into one batch is in the table, and `grow` has changed all of it and more since; a crash
+/// comes when that is written down and `batches` of it are done.
+fn crash_in_a_large_checkpoint(dir: &Path, batches: usize) -> State {
+    let mut state = State::default();
+    grow(&mut state, 1000);
+    let (mut table, _) = open(dir).unwrap();
+    table.write(state.take_dirty()).unwrap();
+    drop(table);
+    grow(&mut state, 1500);
+    let table = dir.join("table");
+    wait_for_lock(&table.join("db")).unwrap();
+    let mut sled = SledTable::open(&table).unwrap();
+    // A table knows what it has from reading it.
+    load(&mut sled).unwrap();
+    assert!(matches!(sled.note_down(state.take_dirty()).unwrap(), Noted::Many));
+    let mut reader = redo::Reader::open(&table).unwrap().unwrap();
+    for _ in 0..batches {
+        let mut batch = reader.next_batch().unwrap();
+        assert!(!batch.is_empty());
+        sled.apply(&mut batch).unwrap();
+    }
+    state
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_large_checkpoint_leaves_the_new_state() {
+    for batches in [0, 1, 3] {
+        let dir = tempfile::tempdir().unwrap();
+        let state = crash_in_a_large_checkpoint(dir.path(), batches);
+        // Twice: what was found is done, and not found again.
+        for _ in 0..2 {
+            let (_table, loaded) = open(dir.path()).unwrap();
+            assert_eq!(records(&loaded), records(&state), "after {batches} batches");
+            assert!(!dir.path().join("table/redo").exists());
+        }
+        assert!(!dir.path().join("table.damaged-1").exists());
+    }
+}
+
+#[test]
+fn a_crash_before_a_large_checkpoint_is_written_down_leaves_the_old_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = State::default();
+    grow(&mut state, 1000);
+    open(dir.path()).unwrap().0.write(state.take_dirty()).unwrap();
+    fs::write(dir.path().join("table/redo.tmp"), b"qr-redo1 and no more").unwrap();
+    let (mut table, loaded) = open(dir.path()).unwrap();
+    assert_eq!(records(&loaded), records(&state));
+    grow(&mut state, 1000);
+    table.write(state.take_dirty()).unwrap();
+    drop(table);
+    assert_eq!(records(&open(dir.path()).unwrap().1), records(&state));
+}
+
+#[test]
+fn a_damaged_large_checkpoint_is_found_and_moved_aside() {
+    let whole = tempfile::tempdir().unwrap();
+    crash_in_a_large_checkpoint(whole.path(), 1);
+    let bytes = fs::read(whole.path().join("table/redo")).unwrap();
+    let last = bytes.len() - 1;
+    let flipped = |at: usize| {
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let cut = |len: usize| bytes[..len].to_vec();
+    for damaged in [
+        flipped(0),
+        flipped(9),
+        flipped(last / 2),
+        flipped(last),
+        cut(last),
+        cut(9),
+        cut(0),
+        [&bytes[..], b"x"].concat(),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        crash_in_a_large_checkpoint(dir.path(), 1);
+        fs::write(dir.path().join("table/redo"), damaged).unwrap();
+        let (_table, loaded) = open(dir.path()).unwrap();
+        assert_eq!(loaded.digest(), State::default().digest());
+        assert!(dir.path().join("table.damaged-1").exists());
+    }
 }
 
 #[test]
