@@ -78,7 +78,7 @@ impl Waiters {
 /// Says in its span how a request ended.
 fn close(mut span: Span, end: &End) {
     if let Some(zxid) = end.zxid {
-        span.set("quorate.zxid", zxid.to_string());
+        span.set("quorate.zxid", zxid);
     }
     if let Err(failure) = &end.result {
         let kind = match failure {

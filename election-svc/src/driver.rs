@@ -153,7 +153,7 @@ impl Driver {
             "vote",
             [
                 ("quorate.leader", i64::from(vote.leader.0).into()),
-                ("quorate.zxid", vote.candidate.zxid.to_string().into()),
+                ("quorate.zxid", vote.candidate.zxid.into()),
                 ("quorate.epoch", i64::from(vote.candidate.epoch.0).into()),
                 ("quorate.election.round", (now.round.0 as i64).into()),
             ],

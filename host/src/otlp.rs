@@ -14,7 +14,10 @@ use opentelemetry_proto::tonic::{
 use telemetry::{Distribution, Group, Kind, Point, Reading, Value};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint},
+};
 
 /// Where to push, and how often.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,7 +59,7 @@ pub async fn push(
         groups,
         resource: attributes(&resource, true),
         began: nanos_now(),
-        reached: None,
+        reached: Reached::new("metrics", &collector.endpoint),
     };
     let mut ticks = tokio::time::interval(collector.interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -65,7 +68,7 @@ pub async fn push(
             _ = ticks.tick() => false,
             () = stop.cancelled() => true,
         };
-        pusher.push(&collector.endpoint).await;
+        pusher.push().await;
         if over {
             return;
         }
@@ -78,23 +81,41 @@ struct Pusher {
     resource: Vec<KeyValue>,
     /// Since when counters count, in nanoseconds since 1970.
     began: u64,
-    /// Whether the last push arrived.
-    reached: Option<bool>,
+    reached: Reached,
 }
 
 impl Pusher {
-    async fn push(&mut self, endpoint: &str) {
+    async fn push(&mut self) {
         let readings = telemetry::gather(&self.groups);
         let request = request(&readings, &self.resource, self.began, nanos_now());
-        let pushed = self.client.export(request).await;
-        let reached = pushed.is_ok();
-        if self.reached.replace(reached) == Some(reached) {
-            return;
+        self.reached.note(self.client.export(request).await);
+    }
+}
+
+/// Says when a collector goes and when it comes back.
+#[derive(Debug)]
+pub(crate) struct Reached {
+    what: &'static str,
+    endpoint: String,
+    /// Whether the last push arrived.
+    last: Option<bool>,
+}
+
+impl Reached {
+    pub(crate) fn new(what: &'static str, endpoint: &str) -> Reached {
+        Reached { what, endpoint: endpoint.to_owned(), last: None }
+    }
+
+    /// Whether this push arrived.
+    pub(crate) fn note<T>(&mut self, pushed: Result<T, Status>) -> bool {
+        let (what, endpoint, reached) = (self.what, &self.endpoint, pushed.is_ok());
+        if self.last.replace(reached) != Some(reached) {
+            match pushed {
+                Ok(_) => tracing::info!(endpoint, "pushing {what}"),
+                Err(status) => tracing::warn!(endpoint, "cannot push {what}; goes on trying: {status}"),
+            }
         }
-        match pushed {
-            Ok(_) => tracing::info!(endpoint, "pushing metrics"),
-            Err(status) => tracing::warn!(endpoint, "cannot push metrics; goes on trying: {status}"),
-        }
+        reached
     }
 }
 
@@ -163,7 +184,7 @@ fn distribution(point: &Point, began: u64, now: u64) -> Option<HistogramDataPoin
     })
 }
 
-fn attributes(labels: &[(&'static str, String)], all_dots: bool) -> Vec<KeyValue> {
+pub(crate) fn attributes(labels: &[(&'static str, String)], all_dots: bool) -> Vec<KeyValue> {
     let attribute = |(name, value): &(&'static str, String)| KeyValue {
         key: attribute_name(name, all_dots),
         value: Some(AnyValue { value: Some(any_value::Value::StringValue(value.clone())) }),
@@ -173,7 +194,7 @@ fn attributes(labels: &[(&'static str, String)], all_dots: bool) -> Vec<KeyValue
 }
 
 /// Labels have underscores, as Prometheus wants them; where the conventions have dots, so does OTLP.
-pub(crate) fn attribute_name(label: &str, all_dots: bool) -> String {
+fn attribute_name(label: &str, all_dots: bool) -> String {
     match label {
         "service_instance_id" => "service.instance.id".to_owned(),
         "cpu_mode" => "cpu.mode".to_owned(),
@@ -189,7 +210,7 @@ fn nanos_now() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;

@@ -200,7 +200,7 @@ impl Sync {
         metrics::SYNC_DURATION.at(self.mode).record(self.since.elapsed());
         if let Some(span) = &mut self.span {
             span.set("quorate.epoch", i64::from(epoch.0));
-            span.set("quorate.zxid", target.to_string());
+            span.set("quorate.zxid", target);
             span.set("quorate.sync.bytes", self.bytes as i64);
         }
     }

@@ -71,7 +71,7 @@ impl Traces {
             }
             if leading && self.proposals.len() < OPEN {
                 let mut span = Span::below(parent, Scope::Quorum, "quorum.propose");
-                span.set("quorate.zxid", entry.zxid.to_string());
+                span.set("quorate.zxid", entry.zxid);
                 entry.trace = span.trace();
                 self.proposals.push_back((entry.zxid, span));
             }
@@ -146,7 +146,7 @@ pub(crate) fn appends(entries: &[Entry]) -> Vec<Span> {
     let traced = entries.iter().filter_map(|entry| Some((entry.zxid, entry.trace.as_deref()?)));
     let span = |(zxid, parent): (Zxid, &api::TraceContext)| {
         let mut span = Span::below(parent, Scope::Quorum, "quorum.append");
-        span.set("quorate.zxid", zxid.to_string());
+        span.set("quorate.zxid", zxid);
         span
     };
     traced.map(span).collect()

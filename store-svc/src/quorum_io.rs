@@ -152,7 +152,7 @@ impl Chunks for Pieces {
 /// The span of a traced entry, from when it came until it is applied.
 fn applying(entry: &Entry) -> Option<Span> {
     let mut span = Span::below(entry.trace.as_deref()?, Scope::Store, "store.apply");
-    span.set("quorate.zxid", entry.zxid.to_string());
+    span.set("quorate.zxid", entry.zxid);
     Some(span)
 }
 

@@ -34,7 +34,7 @@ pub(crate) fn begin(op: &Op, trace: &mut Trace, ratio: &Ratio) -> Option<Span> {
 /// Ends the span of a request that was answered.
 pub(crate) fn end(mut span: Span, zxid: Option<Zxid>, error: Option<&OpError>) {
     if let Some(zxid) = zxid {
-        span.set("quorate.zxid", zxid.to_string());
+        span.set("quorate.zxid", zxid);
     }
     if let Some(error) = error {
         span.set("error.type", format!("{:?}", error.code()));

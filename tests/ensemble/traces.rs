@@ -240,12 +240,36 @@ async fn a_write_is_one_trace_across_all_processes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_trace_a_part_of_what_comes_without_a_trace_and_log_with_it() {
+    let log = traced_read("text").await;
+    let elected = log.lines.lines().find(|l| l.contains("elected")).unwrap();
+    assert!(elected.contains("trace_id"), "{elected}");
+    assert!(log.lines.contains(&log.trace), "no line with the trace id {}:\n{}", log.trace, log.lines);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn log_lines_as_json_name_the_trace() {
+    let log = traced_read("json").await;
+    let lines = log.lines.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect(line));
+    let of_trace: Vec<_> = lines.filter(|line| line["span"]["trace_id"] == log.trace.as_str()).collect();
+    assert!(!of_trace.is_empty(), "no line with the trace id {}:\n{}", log.trace, log.lines);
+    assert!(of_trace.iter().all(|line| line["span"]["span_id"].as_str().is_some_and(|id| id.len() == 16)));
+}
+
+/// The log of the node that was asked, and the trace of the read.
+struct Logged {
+    lines: String,
+    trace: String,
+}
+
+/// Reads once from an ensemble that traces all that it is asked and logs in this format.
+async fn traced_read(format: &'static str) -> Logged {
     let (collector, address) = Collector::start().await;
     let ensemble = tokio::task::spawn_blocking(move || {
         let settings = [
             ("QUORATE_TELEMETRY_OTLP_ENDPOINT", address.as_str()),
             ("QUORATE_TELEMETRY_TRACE_RATIO", "1"),
             ("QUORATE_LOG", "info,store_svc=debug"),
+            ("QUORATE_LOG_FORMAT", format),
         ];
         let ensemble = Ensemble::start_with(3, 0, &settings);
         ensemble.ok(&["create", "/a", "x"]);
@@ -265,14 +289,10 @@ async fn nodes_trace_a_part_of_what_comes_without_a_trace_and_log_with_it() {
     let read = tokio::time::timeout(PATIENCE, read).await.expect("a span of the read");
     assert_eq!((read.parent.as_str(), read.attributes["quorate.read.level"].as_str()), ("", "linearizable"));
     let node = read.instance.parse().unwrap();
-    let lines = blocking(ensemble, move |e| {
-        let log = e.log(node);
-        assert!(log.contains(&read.trace), "no line with the trace id {}:\n{log}", read.trace);
-        let elected = log.lines().find(|l| l.contains("elected")).unwrap();
-        assert!(elected.contains("trace_id"), "{elected}");
-    })
-    .await;
-    lines.stop();
+    let trace = read.trace;
+    let (sent, lines) = std::sync::mpsc::channel();
+    blocking(ensemble, move |e| sent.send(e.log(node)).unwrap()).await.stop();
+    Logged { lines: lines.recv().unwrap(), trace }
 }
 
 #[test]

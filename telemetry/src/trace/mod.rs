@@ -4,21 +4,29 @@
 //! [`api::Trace`] travels with it, and each hop that finds one makes a [`Span`] below it and hands on that span's own. So what
 //! is not traced costs each hop one look at a null pointer.
 //!
-//! Spans go to the tracer provider of the process. Where none is installed nothing is recorded, but what comes from
-//! others is passed on.
+//! Where a [`Recorder`] is installed, as in every process of ours that has a collector, spans go there. In an application
+//! that uses the client library they go to its own tracer provider, by the crate `opentelemetry`. Where there is neither,
+//! nothing is recorded, but what comes from others is passed on.
+//!
+//! A [`Record`] of our own rather than a span of the OpenTelemetry SDK, which costs a server about 4 us each (`docs/performance.md`).
+
+mod record;
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::SystemTime;
 
 use api::{Trace, TraceContext};
 use opentelemetry::{
-    Context, KeyValue, SpanId, TraceFlags, TraceId, Value, global,
+    Context, KeyValue, SpanId, TraceFlags, TraceId, global,
     global::BoxedSpan,
     trace::{
         Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, TraceState, Tracer as _,
     },
 };
+
+pub use record::{Attribute, Event, Kind, Record, Recorder, Value};
+use record::{Numbers, nanos};
 
 /// Which part of Quorate a span is of: the instrumentation scope.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +42,9 @@ pub enum Scope {
 }
 
 impl Scope {
-    fn name(self) -> &'static str {
+    /// As collectors see it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
             Scope::Client => "quorate.client",
             Scope::Store => "quorate.store",
@@ -46,26 +56,40 @@ impl Scope {
 
 /// An open span. It ends when it is dropped.
 #[derive(Debug)]
-pub struct Span(BoxedSpan);
+pub struct Span(Inner);
+
+#[derive(Debug)]
+enum Inner {
+    /// Recorded in this process.
+    Own(Box<Record>),
+    /// The application's tracer provider has it.
+    Application(BoxedSpan),
+    /// This process records nothing; further spans stand below the one that came.
+    PassedOn(TraceContext),
+    /// It has ended.
+    Over,
+}
 
 impl Span {
     /// Something that belongs to a request, below the span that it came with.
     #[must_use]
     pub fn below(parent: &TraceContext, scope: Scope, name: &'static str) -> Span {
-        Span::start(scope, SpanBuilder::from_name(name), Some(parent))
+        Span::below_since(parent, scope, name, SystemTime::now())
     }
 
     /// As [`Span::below`], but it began earlier.
     #[must_use]
     pub fn below_since(parent: &TraceContext, scope: Scope, name: &'static str, since: SystemTime) -> Span {
-        Span::start(scope, SpanBuilder::from_name(name).with_start_time(since), Some(parent))
+        match Recorder::installed() {
+            Some(_) => Span::own(scope, name, Kind::Internal, Some(parent), since),
+            None => Span(Inner::PassedOn(*parent)),
+        }
     }
 
     /// Something that happens by itself; `None` if nobody records spans in this process.
     #[must_use]
     pub fn root(scope: Scope, name: &'static str) -> Option<Span> {
-        let span = Span::start(scope, SpanBuilder::from_name(name), None);
-        span.0.is_recording().then_some(span)
+        Recorder::installed().map(|_| Span::own(scope, name, Kind::Internal, None, SystemTime::now()))
     }
 
     /// A request of this process, which may be one of an application that traces: below its current span if there is one,
@@ -84,10 +108,17 @@ impl Span {
                 other => return (None, other.map(Box::new)),
             },
         };
+        if Recorder::installed().is_some() {
+            let span = Span::own(Scope::Client, name, Kind::Client, parent.as_ref(), SystemTime::now());
+            let trace = span.trace();
+            return (Some(span), trace);
+        }
+        let cx = parent
+            .map_or_else(Context::new, |parent| Context::new().with_remote_span_context(remote(&parent)));
         let builder = SpanBuilder::from_name(name).with_kind(SpanKind::Client);
-        let span = Span::start(Scope::Client, builder, parent.as_ref());
-        let trace = context(span.0.span_context()).map(Box::new);
-        (span.0.is_recording().then_some(span), trace)
+        let span = global::tracer(Scope::Client.name()).build_with_context(builder, &cx);
+        let trace = context(span.span_context()).map(Box::new);
+        (span.is_recording().then(|| Span(Inner::Application(span))), trace)
     }
 
     /// A request that came from a client with `asked`; one that came without is traced for such a part of them.
@@ -102,50 +133,139 @@ impl Span {
             Some(asked) => asked.sampled(),
             None => ratio.hit(),
         };
-        if !traced {
-            return None;
+        match Recorder::installed() {
+            _ if !traced => None,
+            Some(_) => Some(Span::own(scope, name, Kind::Server, asked, SystemTime::now())),
+            None => asked.map(|asked| Span(Inner::PassedOn(*asked))),
         }
-        let span = Span::start(scope, SpanBuilder::from_name(name).with_kind(SpanKind::Server), asked);
-        span.0.span_context().is_sampled().then_some(span)
     }
 
-    fn start(scope: Scope, builder: SpanBuilder, parent: Option<&TraceContext>) -> Span {
-        let cx = parent
-            .map_or_else(Context::new, |parent| Context::new().with_remote_span_context(remote(parent)));
-        Span(global::tracer(scope.name()).build_with_context(builder, &cx))
+    fn own(
+        scope: Scope,
+        name: &'static str,
+        kind: Kind,
+        parent: Option<&TraceContext>,
+        since: SystemTime,
+    ) -> Span {
+        let trace_id = parent.map_or_else(new_trace_id, TraceContext::trace_id);
+        Span(Inner::Own(Box::new(Record {
+            scope,
+            name,
+            kind,
+            trace_id,
+            span_id: id(&SPAN_IDS).to_be_bytes(),
+            parent: parent.map(TraceContext::span_id),
+            start: nanos(since),
+            // It has not ended.
+            end: 0,
+            attributes: Vec::new(),
+            events: Vec::new(),
+            error: None,
+        })))
+    }
+
+    fn context(&self) -> Option<TraceContext> {
+        match &self.0 {
+            Inner::Own(record) => TraceContext::new(record.trace_id, record.span_id, true),
+            Inner::Application(span) => context(span.span_context()),
+            Inner::PassedOn(context) => Some(*context),
+            Inner::Over => None,
+        }
     }
 
     /// What travels on with the request, so that further spans stand below this one.
     #[must_use]
     pub fn trace(&self) -> Trace {
-        context(self.0.span_context()).filter(TraceContext::sampled).map(Box::new)
+        self.context().filter(TraceContext::sampled).map(Box::new)
     }
 
     /// Says more about it. Keys and values as in `docs/tracing.md`; never values of znodes.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
-        self.0.set_attribute(KeyValue::new(key, value));
+        match &mut self.0 {
+            Inner::Own(record) => record.attributes.push((key, value.into())),
+            Inner::Application(span) => span.set_attribute(key_value(key, value.into())),
+            Inner::PassedOn(_) | Inner::Over => {}
+        }
     }
 
     /// Something has happened just now.
-    pub fn event<const N: usize>(&mut self, name: &'static str, said: [(&'static str, Value); N]) {
-        self.0.add_event(name, said.into_iter().map(|(key, value)| KeyValue::new(key, value)).collect());
+    pub fn event<const N: usize>(&mut self, name: &'static str, said: [Attribute; N]) {
+        match &mut self.0 {
+            Inner::Own(record) => {
+                let at = nanos(SystemTime::now());
+                record.events.push(Event { at, name, attributes: said.into() });
+            }
+            Inner::Application(span) => {
+                span.add_event(name, said.into_iter().map(|(key, value)| key_value(key, value)).collect());
+            }
+            Inner::PassedOn(_) | Inner::Over => {}
+        }
     }
 
     /// It did not do what it was for.
     pub fn fail(&mut self, why: impl Into<Cow<'static, str>>) {
-        self.0.set_status(Status::error(why));
+        match &mut self.0 {
+            Inner::Own(record) => record.error = Some(why.into()),
+            Inner::Application(span) => span.set_status(Status::error(why)),
+            Inner::PassedOn(_) | Inner::Over => {}
+        }
     }
 
     /// Ends it at another time than now.
     pub fn end_at(mut self, at: SystemTime) {
-        self.0.end_with_timestamp(at);
+        self.end(at);
+    }
+
+    fn end(&mut self, at: SystemTime) {
+        match std::mem::replace(&mut self.0, Inner::Over) {
+            Inner::Own(mut record) => {
+                record.end = nanos(at);
+                if let Some(recorder) = Recorder::installed() {
+                    recorder.keep(*record);
+                }
+            }
+            Inner::Application(mut span) => span.end_with_timestamp(at),
+            Inner::PassedOn(_) | Inner::Over => {}
+        }
     }
 
     /// Lines that are logged inside of this name the trace and the span, whatever the level.
     #[must_use]
     pub fn lines(&self) -> tracing::Span {
-        let context = self.0.span_context();
-        tracing::error_span!("trace", trace_id = %context.trace_id(), span_id = %context.span_id())
+        let Some(context) = self.context() else { return tracing::Span::none() };
+        let trace_id = format_args!("{:032x}", u128::from_be_bytes(context.trace_id()));
+        let span_id = format_args!("{:016x}", u64::from_be_bytes(context.span_id()));
+        tracing::error_span!("trace", %trace_id, %span_id)
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        if !matches!(self.0, Inner::Over) {
+            self.end(SystemTime::now());
+        }
+    }
+}
+
+static SPAN_IDS: LazyLock<Numbers> = LazyLock::new(Numbers::new);
+static TRACE_IDS: LazyLock<Numbers> = LazyLock::new(Numbers::new);
+
+/// Zero stands for none.
+fn id(numbers: &Numbers) -> u64 {
+    numbers.next().max(1)
+}
+
+fn new_trace_id() -> [u8; 16] {
+    let (high, low) = (id(&TRACE_IDS), id(&SPAN_IDS));
+    (u128::from(high) << 64 | u128::from(low)).to_be_bytes()
+}
+
+fn key_value(key: &'static str, value: Value) -> KeyValue {
+    match value {
+        Value::Number(number) => KeyValue::new(key, number),
+        Value::Text(Cow::Borrowed(text)) => KeyValue::new(key, text),
+        Value::Text(Cow::Owned(text)) => KeyValue::new(key, text),
+        Value::Zxid(zxid) => KeyValue::new(key, zxid.to_string()),
     }
 }
 
@@ -175,27 +295,25 @@ pub struct Ratio {
     /// Of 2^64 equally likely numbers, those below it hit.
     threshold: u64,
     always: bool,
-    state: AtomicU64,
+    numbers: Numbers,
 }
 
 impl Ratio {
     /// From 0 for none to 1 for all.
     #[must_use]
     pub fn new(ratio: f64) -> Ratio {
-        let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
         // A cast from a float is clamped.
-        Ratio { threshold: (ratio * 2f64.powi(64)) as u64, always: ratio >= 1.0, state: AtomicU64::new(seed) }
+        let threshold = (ratio * 2f64.powi(64)) as u64;
+        Ratio { threshold, always: ratio >= 1.0, numbers: Numbers::new() }
     }
 
-    /// Decides for one request. Evenly spread rather than secret: SplitMix64 (Steele, Lea, Flood 2014).
+    /// Decides for one request.
     fn hit(&self) -> bool {
-        if self.threshold == 0 || self.always {
-            return self.always;
+        match self.threshold {
+            _ if self.always => true,
+            0 => false,
+            threshold => self.numbers.next() < threshold,
         }
-        let mut z = self.state.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) < self.threshold
     }
 }
 
