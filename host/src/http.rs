@@ -5,7 +5,7 @@
 //! | `/livez` | 200 while the process works. Says nothing about quorum or peers: to restart a node because others are gone makes it worse. |
 //! | `/readyz` | 200 while this node serves clients, 503 otherwise |
 //! | `/startupz` | 503 until recovery is over |
-//! | `/metrics` | Prometheus text |
+//! | `/metrics` | Prometheus text, or OpenMetrics with exemplars for whoever accepts that |
 //! | `/loglevel` | GET: which log lines are printed; PUT, from this machine only: print these from now on |
 //!
 //! The first three name each check and its reason with `?verbose`, and always when one fails.
@@ -16,11 +16,14 @@ mod health;
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use telemetry::{Group, text};
+use telemetry::{
+    Group,
+    text::{self, Format},
+};
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
@@ -92,7 +95,7 @@ impl Pages {
                 let (well, text) = self.health.report(probe, verbose).await;
                 plain(if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
             }
-            ("/metrics", _) if reading => self.metrics(),
+            ("/metrics", _) if reading => self.metrics(request.headers()),
             ("/loglevel", _) if reading => plain(StatusCode::OK, logging::filter() + "\n"),
             ("/loglevel", _) if *request.method() == Method::PUT => set_filter(request, peer).await,
             ("/metrics" | "/loglevel", _) | (_, Some(_)) => {
@@ -105,11 +108,12 @@ impl Pages {
         }
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
-        let mut page = text::info(&self.resource);
-        page += &text::render(&telemetry::gather(&self.groups));
+    fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let accept = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok());
+        let format = Format::accepted(accept.unwrap_or_default());
+        let page = text::page(&self.resource, &telemetry::gather(&self.groups), format);
         let mut response = Response::new(Full::from(page));
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(text::CONTENT_TYPE));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
         response
     }
 }

@@ -6,8 +6,8 @@ use opentelemetry_proto::tonic::{
     collector::metrics::v1::{ExportMetricsServiceRequest, metrics_service_client::MetricsServiceClient},
     common::v1::{AnyValue, InstrumentationScope, KeyValue, any_value},
     metrics::v1::{
-        AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
-        ResourceMetrics, ScopeMetrics, Sum, metric, number_data_point,
+        AggregationTemporality, Exemplar, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint,
+        ResourceMetrics, ScopeMetrics, Sum, exemplar, metric, number_data_point,
     },
     resource::v1::Resource,
 };
@@ -171,7 +171,9 @@ fn number(point: &Point, began: u64, now: u64) -> Option<NumberDataPoint> {
 }
 
 fn distribution(point: &Point, began: u64, now: u64) -> Option<HistogramDataPoint> {
-    let Value::Distribution(Distribution { bounds, counts, sum }) = &point.value else { return None };
+    let Value::Distribution(Distribution { bounds, counts, sum, exemplars }) = &point.value else {
+        return None;
+    };
     Some(HistogramDataPoint {
         attributes: attributes(&point.labels, false),
         start_time_unix_nano: began,
@@ -180,8 +182,19 @@ fn distribution(point: &Point, began: u64, now: u64) -> Option<HistogramDataPoin
         sum: Some(*sum),
         bucket_counts: counts.clone(),
         explicit_bounds: bounds.clone(),
+        exemplars: exemplars.iter().map(exemplar).collect(),
         ..HistogramDataPoint::default()
     })
+}
+
+fn exemplar(exemplar: &telemetry::Exemplar) -> Exemplar {
+    Exemplar {
+        time_unix_nano: exemplar.at,
+        span_id: exemplar.span.span_id().into(),
+        trace_id: exemplar.span.trace_id().into(),
+        value: Some(exemplar::Value::AsDouble(exemplar.value)),
+        ..Exemplar::default()
+    }
 }
 
 pub(crate) fn attributes(labels: &[(&'static str, String)], all_dots: bool) -> Vec<KeyValue> {

@@ -12,7 +12,7 @@ use store_core::{
     Server,
     server::{Answer, Ask, ConnId, Input, Op, Open, Output, Request, ToClient},
 };
-use telemetry::{metrics, trace::Span};
+use telemetry::metrics;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
     task::JoinSet,
@@ -25,7 +25,7 @@ use crate::{
     measure::{self, Timings},
     quorum_io::{self, FromQuorum, Pieces},
     table::{Checkpointer, Job},
-    trace::Open as Spans,
+    trace::{Open as Spans, Traced},
 };
 
 /// What a client, or the task that speaks for it, wants.
@@ -48,7 +48,7 @@ pub(crate) enum FromClient {
         /// In order.
         requests: Vec<Request>,
         /// Of those that are traced, by their index.
-        spans: Vec<(usize, Span)>,
+        spans: Vec<(usize, Traced)>,
         /// When they came in.
         received: Instant,
     },

@@ -86,7 +86,8 @@ pub(crate) fn publish(server: &Server, connections: usize) {
     metrics::STORE_READY.set(u64::from(server.ready()));
 }
 
-fn verb(op: &Op) -> Verb {
+/// What kind of request it is.
+pub(crate) fn verb(op: &Op) -> Verb {
     match op {
         Op::Write(Write::Create(_)) => Verb::Create,
         Op::Write(Write::Set { .. }) => Verb::Set,

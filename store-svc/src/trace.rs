@@ -1,38 +1,53 @@
 //! The spans of requests: from when they came in until they are answered.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Instant};
 
-use api::{OpError, Read, ReadLevel, Trace, Write, Zxid};
+use api::{OpError, ReadLevel, Trace, Zxid};
 use store_core::server::{Op, Request, ToClient};
-use telemetry::trace::{Ratio, Scope, Span};
+use telemetry::{
+    Verb, metrics,
+    trace::{Ratio, Scope, Span},
+};
 
-/// Begins the span of a request, if it is traced; from then on the request belongs to that.
-pub(crate) fn begin(op: &Op, trace: &mut Trace, ratio: &Ratio) -> Option<Span> {
-    let name = match op {
-        Op::Write(Write::Create(_)) => "store.create",
-        Op::Write(Write::Set { .. }) => "store.set",
-        Op::Write(Write::Delete { .. }) => "store.delete",
-        Op::Write(Write::Multi(_)) => "store.multi",
-        Op::Read(Read::Get { .. }, _) => "store.get",
-        Op::Read(Read::Exists { .. }, _) => "store.exists",
-        Op::Read(Read::Children { .. }, _) => "store.children",
-        Op::Sync => "store.sync",
-        Op::Ping | Op::Close | Op::Invalid(_) => {
-            *trace = None;
-            return None;
-        }
-    };
+use crate::measure::verb;
+
+/// The span of a request that is traced.
+pub(crate) struct Traced {
+    span: Span,
+    verb: Verb,
+    /// When the request came in.
+    received: Instant,
+}
+
+/// Begins the span of a request that came in at `received`, if it is traced; from then on the request belongs to that.
+pub(crate) fn begin(op: &Op, trace: &mut Trace, received: Instant, ratio: &Ratio) -> Option<Traced> {
     let asked = trace.take();
+    let verb = verb(op);
+    let name = match verb {
+        Verb::Create => "store.create",
+        Verb::Set => "store.set",
+        Verb::Delete => "store.delete",
+        Verb::Multi => "store.multi",
+        Verb::Get => "store.get",
+        Verb::Exists => "store.exists",
+        Verb::Children => "store.children",
+        Verb::Sync => "store.sync",
+        Verb::Ping | Verb::Close | Verb::Invalid => return None,
+    };
     let mut span = Span::of_server(asked.as_deref(), Scope::Store, name, ratio)?;
     if let Op::Read(_, level) = op {
         span.set("quorate.read.level", level_name(level));
     }
     *trace = span.trace();
-    Some(span)
+    Some(Traced { span, verb, received })
 }
 
 /// Ends the span of a request that was answered.
-pub(crate) fn end(mut span: Span, zxid: Option<Zxid>, error: Option<&OpError>) {
+pub(crate) fn end(traced: Traced, zxid: Option<Zxid>, error: Option<&OpError>) {
+    let Traced { mut span, verb, received } = traced;
+    if let Some(trace) = span.trace() {
+        metrics::REQUEST_DURATION.at(verb).exemplify(received.elapsed(), &trace);
+    }
     if let Some(zxid) = zxid {
         span.set("quorate.zxid", zxid);
     }
@@ -60,14 +75,14 @@ pub(crate) struct Open {
     taken: u64,
     answered: u64,
     /// By the place of the request among all of the stream.
-    spans: VecDeque<(u64, Span)>,
+    spans: VecDeque<(u64, Traced)>,
 }
 
 impl Open {
     /// The driver takes up requests, of which some have spans, by their index among these.
-    pub(crate) fn take_up(&mut self, requests: &[Request], spans: Vec<(usize, Span)>) {
+    pub(crate) fn take_up(&mut self, requests: &[Request], spans: Vec<(usize, Traced)>) {
         let taken = self.taken;
-        self.spans.extend(spans.into_iter().map(|(index, span)| (taken + index as u64, span)));
+        self.spans.extend(spans.into_iter().map(|(index, traced)| (taken + index as u64, traced)));
         self.taken += requests.len() as u64;
     }
 
@@ -77,8 +92,8 @@ impl Open {
             let ToClient::Reply { zxid, result, .. } = item else { continue };
             let place = self.answered;
             self.answered += 1;
-            if let Some((_, span)) = self.spans.pop_front_if(|(of, _)| *of == place) {
-                end(span, Some(*zxid), result.as_ref().err());
+            if let Some((_, traced)) = self.spans.pop_front_if(|(of, _)| *of == place) {
+                end(traced, Some(*zxid), result.as_ref().err());
             }
         }
     }
@@ -87,8 +102,8 @@ impl Open {
 /// What the stream ends without an answer for: its client sends it again elsewhere.
 impl Drop for Open {
     fn drop(&mut self) {
-        for (_, span) in &mut self.spans {
-            span.fail("the connection ended before the answer");
+        for (_, traced) in &mut self.spans {
+            traced.span.fail("the connection ended before the answer");
         }
     }
 }

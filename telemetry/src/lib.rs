@@ -3,15 +3,15 @@
 //! that reading.
 //!
 //! Recording is a few relaxed atomic additions and never a lock on the path of a write; what happens often is recorded
-//! once for a batch ([`Histogram::record_n`]). Spans of traces are in [`trace`]. The statics are the process's: who runs several nodes in one process, as
-//! tests do, gets the sum of them.
+//! once for a batch ([`Histogram::record_n`]). The statics are the process's: who runs several nodes in one process, as tests do,
+//! gets the sum of them. Spans of traces are in [`trace`].
 //!
 //! ```
 //! use std::time::Duration;
 //! use telemetry::{Group, gather, metrics};
 //!
 //! metrics::LOG_FSYNC_DURATION.record(Duration::from_micros(700));
-//! let text = telemetry::text::render(&gather(&[Group::Quorum]));
+//! let text = telemetry::text::page(&[], &gather(&[Group::Quorum]), telemetry::text::Format::Plain);
 //! assert!(text.contains("quorate_log_fsync_duration_seconds_count 1"));
 //! ```
 
@@ -29,5 +29,5 @@ pub mod trace;
 pub use define::{Definition, Group, Kind, Metric, Unit};
 pub use labels::{CpuMode, Label, Mode, Phase, Port, RoleLabel, Verb};
 pub use process::refresh as refresh_process;
-pub use reading::{Distribution, Point, Reading, Value, gather};
+pub use reading::{Distribution, Exemplar, Point, Reading, Value, gather};
 pub use value::{By, ByName, ByPeer, Counter, Gauge, Histogram};

@@ -1,3 +1,5 @@
+use api::TraceContext;
+
 use crate::define::{Definition, Group, Kind};
 use crate::metrics;
 
@@ -39,6 +41,21 @@ pub struct Distribution {
     pub counts: Vec<u64>,
     /// Of all values.
     pub sum: f64,
+    /// Of some ranges, one of the values that were traced.
+    pub exemplars: Vec<Exemplar>,
+}
+
+/// A value of a histogram of which there is a trace.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Exemplar {
+    /// The place of its range in [`Distribution::counts`].
+    pub range: usize,
+    /// In the unit of the metric.
+    pub value: f64,
+    /// Nanoseconds since 1970.
+    pub at: u64,
+    /// The span that took it.
+    pub span: TraceContext,
 }
 
 /// Reads all metrics of these groups, those of the process as they are now.

@@ -55,6 +55,10 @@ a process of its own has those of `Every process` and its own.
 Names follow OpenTelemetry's semantic conventions where there are any. A histogram has `_bucket`, `_sum` and `_count` behind
 its Prometheus name. Times are in seconds, sizes in bytes.
 
+Whoever accepts OpenMetrics, as Prometheus does, and a collector get exemplars with `quorate_request_duration_seconds`: for each
+range the last request in it that was traced ([tracing.md](tracing.md)). Prometheus keeps them with
+`--enable-feature=exemplar-storage`, and Grafana shows them as points that lead to the trace.
+
 Besides these, `target_info` carries what the process is: `service_name`, `service_version`, `service_instance_id` (the node's
 id), `service_namespace` (the ensemble).
 ";

@@ -2,11 +2,14 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
+
+use api::TraceContext;
 
 use crate::define::{Kind, Unit};
 use crate::labels::Label;
-use crate::reading::{Distribution, Point, Value};
+use crate::reading::{Distribution, Exemplar, Point, Value};
+use crate::trace;
 
 /// Something that can be read out as points.
 pub(crate) trait Read {
@@ -118,6 +121,8 @@ pub struct Histogram {
     bounds: &'static [u64; BOUNDS],
     counts: [AtomicU64; BOUNDS + 1],
     sum: AtomicU64,
+    /// The last one of a range: value, time, span.
+    exemplars: Mutex<BTreeMap<usize, (u64, SystemTime, TraceContext)>>,
 }
 
 const BOUNDS: usize = 16;
@@ -170,7 +175,12 @@ impl Histogram {
     }
 
     const fn with(bounds: &'static [u64; BOUNDS]) -> Histogram {
-        Histogram { bounds, counts: [const { AtomicU64::new(0) }; BOUNDS + 1], sum: AtomicU64::new(0) }
+        Histogram {
+            bounds,
+            counts: [const { AtomicU64::new(0) }; BOUNDS + 1],
+            sum: AtomicU64::new(0),
+            exemplars: Mutex::new(BTreeMap::new()),
+        }
     }
 
     /// One value.
@@ -188,13 +198,23 @@ impl Histogram {
         self.add(number, 1);
     }
 
+    /// Says that one of the recorded values was of this span, so that whoever looks at a range finds a trace of it. Takes a
+    /// lock, so it is for what is traced.
+    pub fn exemplify(&self, time: Duration, span: &TraceContext) {
+        let value = nanos(time);
+        lock(&self.exemplars).insert(self.range(value), (value, SystemTime::now(), *span));
+    }
+
+    fn range(&self, value: u64) -> usize {
+        // A bound belongs to the range below it, as Prometheus's `le` says.
+        self.bounds.partition_point(|&bound| bound < value)
+    }
+
     fn add(&self, value: u64, n: u64) {
         if n == 0 {
             return;
         }
-        // A bound belongs to the range below it, as Prometheus's `le` says.
-        let range = self.bounds.partition_point(|&bound| bound < value);
-        self.counts[range].fetch_add(n, Relaxed);
+        self.counts[self.range(value)].fetch_add(n, Relaxed);
         self.sum.fetch_add(value.saturating_mul(n), Relaxed);
     }
 }
@@ -205,7 +225,15 @@ impl One for Histogram {
     fn value(&self, unit: Unit) -> Value {
         let counts = self.counts.iter().map(|count| count.load(Relaxed)).collect();
         let bounds = self.bounds.iter().map(|&bound| scaled(bound, unit)).collect();
-        Value::Distribution(Distribution { bounds, counts, sum: scaled(self.sum.load(Relaxed), unit) })
+        let exemplar = |(&range, &(value, at, span)): (&usize, &(u64, SystemTime, TraceContext))| Exemplar {
+            range,
+            value: scaled(value, unit),
+            at: trace::nanos(at),
+            span,
+        };
+        let exemplars = lock(&self.exemplars).iter().map(exemplar).collect();
+        let sum = scaled(self.sum.load(Relaxed), unit);
+        Value::Distribution(Distribution { bounds, counts, sum, exemplars })
     }
 }
 
@@ -356,6 +384,19 @@ mod tests {
         assert_eq!((d.counts[0], d.counts[1], d.counts[16]), (1, 3, 1));
         assert_eq!(d.counts.iter().sum::<u64>(), 5);
         assert!((d.sum - (0.000_1 + 0.000_303 + 11.0)).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_last_traced_value_of_a_range_is_its_exemplar() {
+        let histogram = Histogram::times();
+        let span = |id| TraceContext::new([id; 16], [id; 8], true).unwrap();
+        for (micros, id) in [(100, 1), (90, 2), (101, 3), (20_000_000, 4)] {
+            histogram.exemplify(Duration::from_micros(micros), &span(id));
+        }
+        let d = distribution(&histogram);
+        let got: Vec<_> = d.exemplars.iter().map(|e| (e.range, e.value, e.span)).collect();
+        assert_eq!(got, [(0, 90e-6, span(2)), (1, 101e-6, span(3)), (16, 20.0, span(4))]);
+        assert_eq!(d.counts.iter().sum::<u64>(), 0, "to name one is not to count it");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! A traced write is one trace, whatever processes it goes through.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
 use opentelemetry_proto::tonic::collector::trace::v1::{
@@ -255,9 +257,19 @@ async fn log_lines_as_json_name_the_trace() {
     assert!(of_trace.iter().all(|line| line["span"]["span_id"].as_str().is_some_and(|id| id.len() == 16)));
 }
 
-/// The log of the node that was asked, and the trace of the read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_latency_has_a_trace_as_exemplar() {
+    let log = traced_read("text").await;
+    let exemplar = format!(" # {{trace_id=\"{}\",span_id=", log.trace);
+    let bucket = log.metrics.lines().find(|l| l.contains(&exemplar)).expect("an exemplar of the read");
+    assert!(bucket.starts_with("quorate_request_duration_seconds_bucket{verb=\"get\""), "{bucket}");
+    assert!(log.metrics.ends_with("\n# EOF\n"));
+}
+
+/// What the node that was asked has logged and measured, and the trace of the read.
 struct Logged {
     lines: String,
+    metrics: String,
     trace: String,
 }
 
@@ -291,8 +303,23 @@ async fn traced_read(format: &'static str) -> Logged {
     let node = read.instance.parse().unwrap();
     let trace = read.trace;
     let (sent, lines) = std::sync::mpsc::channel();
-    blocking(ensemble, move |e| sent.send(e.log(node)).unwrap()).await.stop();
-    Logged { lines: lines.recv().unwrap(), trace }
+    let look =
+        move |e: &mut Ensemble| sent.send((e.log(node), open_metrics(&e.http(node, "store")))).unwrap();
+    blocking(ensemble, look).await.stop();
+    let (lines, metrics) = lines.recv().unwrap();
+    Logged { lines, metrics, trace }
+}
+
+/// The metrics as Prometheus asks for them.
+fn open_metrics(endpoint: &str) -> String {
+    let mut stream = TcpStream::connect(endpoint).unwrap();
+    let accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3";
+    write!(stream, "GET /metrics HTTP/1.0\r\nAccept: {accept}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, page) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains("application/openmetrics-text; version=1.0.0"), "{head}");
+    page.to_owned()
 }
 
 #[test]

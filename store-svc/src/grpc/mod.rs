@@ -61,16 +61,16 @@ impl Front {
 
     /// Asks one thing without a session. `trace` is what the client said.
     async fn call(&self, op: Op, mut trace: Trace) -> Result<Answered, OpError> {
-        let span = trace::begin(&op, &mut trace, &self.ratio);
-        let result = self.ask(op, trace).await;
-        if let Some(span) = span {
-            trace::end(span, result.as_ref().ok().map(|a| a.zxid), result.as_ref().err());
+        let received = Instant::now();
+        let traced = trace::begin(&op, &mut trace, received, &self.ratio);
+        let result = self.ask(op, trace, received).await;
+        if let Some(traced) = traced {
+            trace::end(traced, result.as_ref().ok().map(|a| a.zxid), result.as_ref().err());
         }
         result
     }
 
-    async fn ask(&self, op: Op, trace: Trace) -> Result<Answered, OpError> {
-        let received = Instant::now();
+    async fn ask(&self, op: Op, trace: Trace, received: Instant) -> Result<Answered, OpError> {
         let bytes = weight(&op).min(self.bounds.total_bytes).min(u32::MAX as usize);
         let room = self.total.clone().acquire_many_owned(bytes as u32).await.map_err(|_| self.stopping())?;
         let (reply, answer) = oneshot::channel();

@@ -14,13 +14,16 @@ use proto::{
     v1,
 };
 use store_core::server::{Answer, ConnId, Op, Open, Request, ToClient};
-use telemetry::trace::Span;
 use tokio::time::{Interval, interval, timeout};
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use super::{Front, weight};
-use crate::{driver::FromClient, lane::Lane, trace};
+use crate::{
+    driver::FromClient,
+    lane::Lane,
+    trace::{self, Traced},
+};
 
 /// Begins to read the stream of a client and returns that of its answers.
 pub(super) fn start(front: Front, inbound: Streaming<v1::SessionRequest>) -> Answers {
@@ -131,7 +134,7 @@ impl Reader {
             {
                 return Ok(());
             }
-            let spans = self.begin_spans(&mut requests);
+            let spans = self.begin_spans(&mut requests, received);
             self.front
                 .tell(FromClient::Requests { conn: self.conn, acked, requests, spans, received })
                 .await?;
@@ -142,8 +145,8 @@ impl Reader {
     }
 
     /// The spans of those requests that are traced, by their index.
-    fn begin_spans(&self, requests: &mut [Request]) -> Vec<(usize, Span)> {
-        let begin = |r: &mut Request| trace::begin(&r.op, &mut r.trace, &self.front.ratio);
+    fn begin_spans(&self, requests: &mut [Request], received: Instant) -> Vec<(usize, Traced)> {
+        let begin = |r: &mut Request| trace::begin(&r.op, &mut r.trace, received, &self.front.ratio);
         requests.iter_mut().enumerate().filter_map(|(i, r)| Some((i, begin(r)?))).collect()
     }
 

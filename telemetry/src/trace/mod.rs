@@ -25,8 +25,9 @@ use opentelemetry::{
     },
 };
 
+use record::Numbers;
+pub(crate) use record::nanos;
 pub use record::{Attribute, Event, Kind, Record, Recorder, Value};
-use record::{Numbers, nanos};
 
 /// Which part of Quorate a span is of: the instrumentation scope.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
