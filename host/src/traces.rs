@@ -14,7 +14,10 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 
 use crate::otlp::{CONNECT_WITHIN, Reached, attributes};
 
@@ -75,7 +78,7 @@ struct Pusher {
     recorder: &'static Recorder,
     resource: Resource,
     reached: Reached,
-    /// Spans for which there was no room, not yet told of.
+    /// Spans that had no room or did not arrive, not yet told of.
     dropped: u64,
     said_dropped: Option<Instant>,
 }
@@ -91,25 +94,42 @@ impl Pusher {
             };
             self.push().await;
             if over {
-                return;
+                return self.say_dropped();
             }
+            if self.said_dropped.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
+                self.say_dropped();
+            }
+        }
+    }
+
+    fn say_dropped(&mut self) {
+        let dropped = mem::take(&mut self.dropped);
+        if dropped > 0 {
+            self.said_dropped = Some(Instant::now());
+            tracing::warn!(
+                dropped,
+                "spans were dropped: the collector is away or slow, or there are more than can be pushed; look at the \
+                 collector, or trace a smaller part of the requests"
+            );
         }
     }
 
     async fn push(&mut self) {
         let (mut records, dropped) = self.recorder.take();
         self.dropped += dropped;
-        if self.dropped > 0 && self.said_dropped.is_none_or(|at| at.elapsed() >= SAY_AGAIN) {
-            self.said_dropped = Some(Instant::now());
-            let dropped = mem::take(&mut self.dropped);
-            tracing::warn!(dropped, "more spans than can be pushed; trace a smaller part of the requests");
-        }
         while !records.is_empty() {
             let rest = records.split_off(records.len().min(BATCH));
-            let request = request(&self.resource, mem::replace(&mut records, rest));
-            if !self.reached.note(self.client.export(request).await) {
+            let batch = mem::replace(&mut records, rest);
+            let spans = batch.len() as u64;
+            let pushed = self.client.export(request(&self.resource, batch)).await;
+            let away = matches!(&pushed, Err(status) if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled));
+            if !self.reached.note(pushed) {
+                self.dropped += spans;
+            }
+            if away {
                 // Neither would the rest arrive.
-                return;
+                self.dropped += records.len() as u64;
+                break;
             }
         }
     }
@@ -165,9 +185,18 @@ fn span(record: Record) -> Span {
         end_time_unix_nano: record.end,
         attributes: key_values(record.attributes),
         events: events.collect(),
-        status: record.error.map(|why| failed(why.into_owned())),
+        status: record.error.map(|why| failed(shortened(&why))),
         flags: SAMPLED,
+        dropped_events_count: record.dropped_events,
         ..Span::default()
+    }
+}
+
+/// A message that names a long path must not make the whole push too large.
+fn shortened(why: &str) -> String {
+    match why.char_indices().nth(MESSAGE_MAX) {
+        Some((end, _)) => format!("{}...", &why[..end]),
+        None => why.to_owned(),
     }
 }
 
@@ -185,8 +214,10 @@ fn key_values(attributes: Vec<Attribute>) -> Vec<KeyValue> {
 
 /// Spans that wait; further ones are dropped.
 const CAPACITY: usize = 32_768;
-/// Spans of one message: less than half of the 4 MiB that gRPC takes by default.
-const BATCH: usize = 4096;
+/// Spans of one message. To encode it takes a worker of the runtime a fraction of a millisecond.
+const BATCH: usize = 512;
+/// Most characters of the message of an error.
+const MESSAGE_MAX: usize = 256;
 /// Between two pushes.
 const DELAY: Duration = Duration::from_millis(500);
 /// Between two lines about dropped spans.
@@ -214,8 +245,9 @@ mod tests {
             start: 10,
             end: 20,
             attributes: vec![("quorate.zxid", Zxid(0x1_0000_0002).into()), ("n", 7.into())],
+            dropped_events: 3,
             events: vec![Event { at: 15, name: "vote", attributes: vec![("to", "2".into())] }],
-            error: Some("no".into()),
+            error: Some("n".repeat(300).into()),
         }
     }
 
@@ -230,11 +262,12 @@ mod tests {
             |v: &KeyValue| format!("{} {:?}", v.key, v.value.as_ref().unwrap().value.as_ref().unwrap());
         let said: Vec<String> = got.attributes.iter().map(text).collect();
         assert_eq!(said, [r#"quorate.zxid StringValue("0x100000002")"#, "n IntValue(7)"]);
+        assert_eq!(got.dropped_events_count, 3);
         let [event] = &got.events[..] else { panic!("{:?}", got.events) };
         assert_eq!((event.time_unix_nano, event.name.as_str()), (15, "vote"));
         assert_eq!(text(&event.attributes[0]), r#"to StringValue("2")"#);
         let status = got.status.unwrap();
-        assert_eq!((status.code(), status.message.as_str()), (status::StatusCode::Error, "no"));
+        assert_eq!((status.code(), status.message), (status::StatusCode::Error, "n".repeat(256) + "..."));
 
         let root = Record { parent: None, error: None, ..record(Scope::Store) };
         let got = span(root);

@@ -26,6 +26,8 @@ pub(crate) struct Observed {
     pub(crate) health: Health,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
+    /// If there is a collector.
+    traces: Option<Traces>,
 }
 
 impl Observed {
@@ -38,6 +40,9 @@ impl Observed {
 
     /// Begins to answer on `listener` with `health`, if there is one, and to push, if there is a collector. `service` is what this
     /// process is called, `groups` are the metrics that it has.
+    ///
+    /// # Errors
+    /// An address of the collector that is none.
     pub(crate) fn start(
         node: &NodeConfig,
         health: Health,
@@ -45,17 +50,20 @@ impl Observed {
         service: &str,
         groups: &[Group],
         shutdown: CancellationToken,
-    ) -> Observed {
+    ) -> Result<Observed, Failure> {
         telemetry::refresh_process();
         let (id, version) = (node.id.to_string(), env!("CARGO_PKG_VERSION"));
         let resource = otlp::resource(service, &node.ensemble, &id, version);
         let stop = CancellationToken::new();
         let mut tasks = Vec::new();
+        let collector = collector(node);
+        let traces = collector.as_deref().map(|endpoint| Traces::start(endpoint, &resource)).transpose();
+        let traces = traces.map_err(|e| Failure::usage(e.to_string()))?;
         if let Some(listener) = listener {
             let pages = Pages { health: health.clone(), groups: groups.to_vec(), resource: resource.clone() };
             tasks.push(tokio::spawn(http::serve(listener, pages, stop.clone())));
         }
-        if let Some(endpoint) = collector(node) {
+        if let Some(endpoint) = collector {
             let collector = Collector { endpoint, interval: node.telemetry.metrics_interval };
             tasks.push(tokio::spawn(otlp::push(collector, groups.to_vec(), resource, stop.clone())));
         }
@@ -66,7 +74,7 @@ impl Observed {
                 () = stopped.cancelled() => {}
             }
         }));
-        Observed { health, stop, tasks }
+        Ok(Observed { health, stop, tasks, traces })
     }
 
     /// Makes readiness that of the store: whether it serves clients.
@@ -159,9 +167,12 @@ impl Observed {
         });
     }
 
-    /// The end: pushes the last numbers and closes the port. Not for long.
+    /// The end: pushes the last spans and numbers and closes the port. Not for long.
     pub(crate) async fn end(self) {
         const LIMIT: Duration = Duration::from_secs(1);
+        if let Some(traces) = self.traces {
+            traces.end().await;
+        }
         self.stop.cancel();
         let ended = async {
             for task in self.tasks {
@@ -185,20 +196,6 @@ async fn ask(quorum: &impl Quorum) -> String {
 fn describe(status: &QuorumStatus) -> String {
     let leader = status.leader.map_or("no leader".to_owned(), |id| format!("leader {id}"));
     format!("{:?}, {leader}, epoch {}", status.role, status.epoch).to_lowercase()
-}
-
-/// Begins to push the spans of this process, called `service`, if there is a collector.
-pub(crate) fn spans(node: &NodeConfig, service: &str) -> Result<Option<Traces>, Failure> {
-    let resource = otlp::resource(service, &node.ensemble, &node.id.to_string(), env!("CARGO_PKG_VERSION"));
-    let start = |endpoint: String| Traces::start(&endpoint, &resource);
-    collector(node).map(start).transpose().map_err(|e| Failure::usage(e.to_string()))
-}
-
-/// Pushes the last spans, if there are any.
-pub(crate) async fn end(spans: Option<Traces>) {
-    if let Some(spans) = spans {
-        spans.end().await;
-    }
 }
 
 /// From the configuration, or from the variable that every OpenTelemetry SDK knows.

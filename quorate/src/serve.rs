@@ -28,7 +28,7 @@ use tonic_health::{
 use crate::{
     args::Serve,
     exit::{Doing as _, Failure},
-    observe::{self, Observed},
+    observe::Observed,
     services::{PidFile, Services},
 };
 
@@ -47,10 +47,8 @@ pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure
     // Ports before data: who finds the port taken has touched nothing.
     let mut ports = Ports::bind(&node).await?;
     let http = ports.http.take();
-    let observed = Observed::start(&node, health, http, "quorate", &Group::ALL, shutdown.clone());
-    let spans = observe::spans(&node, "quorate")?;
+    let observed = Observed::start(&node, health, http, "quorate", &Group::ALL, shutdown.clone())?;
     let ran = serve(&node, disk, ports, quorum, &observed, shutdown).await;
-    observe::end(spans).await;
     observed.end().await;
     if ran.is_ok() {
         tracing::info!("node {} has stopped", node.id);

@@ -23,7 +23,7 @@ use tonic::service::Routes;
 use crate::{
     args::Serve,
     exit::{Doing as _, Failure},
-    observe::{self, Observed},
+    observe::Observed,
     serve::{begin, client_routes, election_config, ensemble, hand_over, quorum_config, store_config},
     services::{PidFile, Services},
 };
@@ -43,9 +43,8 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
     let port = bind("internal election", node.listen.internal_election).await?;
     let http = Observed::bind(node.listen.election_http).await?;
     let groups = [Group::Process, Group::Election];
-    let observed = Observed::start(&node, health, http, "quorate-election", &groups, shutdown.clone());
+    let observed = Observed::start(&node, health, http, "quorate-election", &groups, shutdown.clone())?;
     let _pid_file = pid_file(&node, "election")?;
-    let spans = observe::spans(&node, "quorate-election")?;
     let election = ElectionService::new(election_config(&node)?, shutdown.clone())
         .map_err(|e| Failure::usage(e.to_string()))?;
     // Nobody wants it any more if a signal came meanwhile.
@@ -67,7 +66,6 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
     observed.health.started();
     let ended = services.all_ended(drain).await;
     observed.end().await;
-    observe::end(spans).await;
     ended
 }
 
@@ -95,7 +93,7 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
     let port = bind("internal quorum", node.listen.internal_quorum).await?;
     let http = Observed::bind(node.listen.quorum_http).await?;
     let groups = [Group::Process, Group::Quorum];
-    let observed = Observed::start(&node, health, http, "quorate-quorum", &groups, shutdown.clone());
+    let observed = Observed::start(&node, health, http, "quorate-quorum", &groups, shutdown.clone())?;
     let election = RemoteElection::new(neighbour(&node, "election", &node.services.election)?);
     let quorum = QuorumService::open_on(disk, quorum_config(&node)?, election.clone(), shutdown.clone())
         .map_err(|e| Failure::refused(e.to_string()))?;
@@ -103,7 +101,6 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
     let _ = opened.send(quorum.handle());
     observed.ready_with_quorum(quorum.handle(), election, node.timing.sync_limit);
     let _pid_file = pid_file(&node, "quorum")?;
-    let spans = observe::spans(&node, "quorate-quorum")?;
     said(&node, "quorum", &[&peers, &port]);
 
     let drain = node.timing.drain;
@@ -117,7 +114,6 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
     observed.health.started();
     let ended = services.all_ended(drain).await;
     observed.end().await;
-    observe::end(spans).await;
     ended
 }
 
@@ -129,7 +125,7 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let http = Observed::bind(node.listen.http).await?;
     let groups = [Group::Process, Group::Store];
     let health = Health::starting("reading the checkpoint");
-    let observed = Observed::start(&node, health, http, "quorate-store", &groups, shutdown.clone());
+    let observed = Observed::start(&node, health, http, "quorate-store", &groups, shutdown.clone())?;
     let bounds = Bounds {
         requests: node.limits.in_flight as usize,
         bytes: node.limits.in_flight_bytes.bytes(),
@@ -144,7 +140,6 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let store = StoreService::open(config, quorum.clone(), shutdown.clone())
         .map_err(|e| Failure::refused(e.to_string()))?;
     let _pid_file = pid_file(&node, "store")?;
-    let spans = observe::spans(&node, "quorate-store")?;
     said(&node, "store", &[&clients]);
 
     let drain = node.timing.drain;
@@ -157,7 +152,6 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     services.spawn("the client port", listen::serve(clients, routes, max.client, shutdown, drain));
     observed.health.started();
     let ended = services.all_ended(drain).await;
-    observe::end(spans).await;
     observed.end().await;
     ended
 }

@@ -45,7 +45,8 @@ pub(crate) fn begin(op: &Op, trace: &mut Trace, received: Instant, ratio: &Ratio
 /// Ends the span of a request that was answered.
 pub(crate) fn end(traced: Traced, zxid: Option<Zxid>, error: Option<&OpError>) {
     let Traced { mut span, verb, received } = traced;
-    if let Some(trace) = span.trace() {
+    // Only of what the driver has answered, and so timed.
+    if let Some(trace) = span.trace().filter(|_| zxid.is_some()) {
         metrics::REQUEST_DURATION.at(verb).exemplify(received.elapsed(), &trace);
     }
     if let Some(zxid) = zxid {

@@ -198,8 +198,8 @@ impl Histogram {
         self.add(number, 1);
     }
 
-    /// Says that one of the recorded values was of this span, so that whoever looks at a range finds a trace of it. Takes a
-    /// lock, so it is for what is traced.
+    /// Says that one of the recorded values, or nearly that, was of this span, so that whoever looks at a range finds a trace
+    /// of it. Takes a lock, so it is for what is traced.
     pub fn exemplify(&self, time: Duration, span: &TraceContext) {
         let value = nanos(time);
         lock(&self.exemplars).insert(self.range(value), (value, SystemTime::now(), *span));

@@ -9,6 +9,8 @@ mod recovery;
 mod redo;
 mod sled_table;
 
+use std::io::ErrorKind;
+
 use bytes::Bytes;
 use proto::store::decode_record;
 use store_core::{Changes, LoadError, Loader, State};
@@ -22,9 +24,12 @@ pub enum TableError {
     /// Somebody has it open. That is no damage.
     #[error("{0} is in use by another process: stop that one")]
     InUse(String),
+    /// There is no room. That is no damage either.
+    #[error("no room for the checkpoint: {0}; free space, or raise the quota, and start again")]
+    Full(std::io::Error),
     /// The disk, or sled about it.
     #[error("the checkpoint cannot be read or written: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     /// sled panicked, which it does where it finds what it did not expect.
     #[error("the checkpoint is damaged: {0}")]
     Panic(String),
@@ -34,6 +39,15 @@ pub enum TableError {
     /// Nor does it add up.
     #[error("the checkpoint is damaged: {0}")]
     Load(#[from] LoadError),
+}
+
+impl From<std::io::Error> for TableError {
+    fn from(e: std::io::Error) -> TableError {
+        match e.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded => TableError::Full(e),
+            _ => TableError::Io(e),
+        }
+    }
 }
 
 /// A place that keeps records. One header makes them a state; without it there is none.

@@ -24,7 +24,7 @@ pub(crate) fn open(data_dir: &Path) -> Result<(Box<dyn Table>, State), TableErro
     }
     match try_open(&dir) {
         Ok((table, state)) => Ok((table, state)),
-        Err(TableError::InUse(file)) => Err(TableError::InUse(file)),
+        Err(e @ (TableError::InUse(_) | TableError::Full(_))) => Err(e),
         Err(damage) => {
             let aside = move_aside(&dir)?;
             tracing::warn!("{damage}; moved to {}, the state comes from log and snapshot", aside.display());

@@ -47,10 +47,12 @@ impl Writer {
     /// Takes all of `changes`.
     pub(super) fn append(&mut self, changes: &mut Vec<Change>) -> Result<(), TableError> {
         for (key, value) in changes.drain(..) {
-            let len = |bytes: &[u8]| u16::try_from(bytes.len()).ok().filter(|&len| len != REMOVED);
-            let lens = len(&key).zip(value.as_deref().map_or(Some(REMOVED), len));
-            let (key_len, value_len) =
-                lens.ok_or_else(|| TableError::Damaged(format!("a key of {} bytes", key.len())))?;
+            let len = |bytes: &[u8]| {
+                let len = u16::try_from(bytes.len()).ok().filter(|&len| len != REMOVED);
+                len.ok_or_else(|| TableError::Damaged(format!("a piece of {} bytes", bytes.len())))
+            };
+            let key_len = len(&key)?;
+            let value_len = value.as_deref().map_or(Ok(REMOVED), len)?;
             self.write(&key_len.to_be_bytes())?;
             self.write(&value_len.to_be_bytes())?;
             self.write(&key)?;
@@ -82,13 +84,17 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// The file in the table's directory, checked, if there is one.
+    /// The file in the table's directory, checked, if there is one. If there is none, there will be none after a crash.
     ///
     /// # Errors
     /// If it is damaged: then a part of it may be in the table, and the table is none.
     pub(super) fn open(dir: &Path) -> Result<Option<Reader>, TableError> {
         let mut file = match File::open(dir.join(NAME)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                // One that was removed just before the end of the process before this one must not come back.
+                sync_dir(dir)?;
+                return Ok(None);
+            }
             other => BufReader::new(other?),
         };
         let head = MAGIC.len() as u64;
@@ -138,6 +144,14 @@ impl Reader {
             batch.push((key, value.transpose()?));
         }
         Ok(batch)
+    }
+}
+
+/// Removes what a crash, or a full disk, left of a file that was never finished.
+pub(super) fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    match fs::remove_file(dir.join(UNFINISHED)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
     }
 }
 

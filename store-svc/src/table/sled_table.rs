@@ -64,6 +64,7 @@ impl SledTable {
     pub(super) fn open(dir: &Path) -> Result<SledTable, TableError> {
         wait_for_lock(&dir.join("db"))?;
         remove_unfinished_snapshots(dir)?;
+        redo::remove_unfinished(dir)?;
         if fs::read_dir(dir.join("blobs")).is_ok_and(|mut files| files.next().is_some()) {
             return Err(TableError::Damaged("it has blob files, which are never synced".into()));
         }
@@ -313,9 +314,9 @@ fn remove_unfinished_snapshots(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn io_error(e: sled::Error) -> TableError {
+pub(super) fn io_error(e: sled::Error) -> TableError {
     match e {
-        sled::Error::Io(e) => TableError::Io(e),
+        sled::Error::Io(e) => e.into(),
         e => TableError::Damaged(e.to_string()),
     }
 }

@@ -9,7 +9,7 @@ use api::{
 
 use super::{
     redo,
-    sled_table::{Noted, SledTable, wait_for_lock},
+    sled_table::{self, Noted, SledTable, wait_for_lock},
     *,
 };
 
@@ -113,6 +113,7 @@ fn a_crash_before_a_large_checkpoint_is_written_down_leaves_the_old_state() {
     fs::write(dir.path().join("table/redo.tmp"), b"qr-redo1 and no more").unwrap();
     let (mut table, loaded) = open(dir.path()).unwrap();
     assert_eq!(records(&loaded), records(&state));
+    assert!(!dir.path().join("table/redo.tmp").exists());
     grow(&mut state, 1000);
     table.write(state.take_dirty()).unwrap();
     drop(table);
@@ -148,6 +149,28 @@ fn a_damaged_large_checkpoint_is_found_and_moved_aside() {
         assert_eq!(loaded.digest(), State::default().digest());
         assert!(dir.path().join("table.damaged-1").exists());
     }
+}
+
+#[test]
+fn a_full_disk_is_no_damage() {
+    let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
+    for error in [TableError::from(full()), sled_table::io_error(sled::Error::Io(full()))] {
+        assert!(matches!(error, TableError::Full(_)), "{error}");
+        assert!(error.to_string().contains("free space"), "{error}");
+    }
+    // A file of the size 0 that nothing can be written to takes the place of the disk.
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = State::default();
+    grow(&mut state, 100);
+    open(dir.path()).unwrap().0.write(state.take_dirty()).unwrap();
+    let table = dir.path().join("table");
+    wait_for_lock(&table.join("db")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", table.join("redo.tmp")).unwrap();
+    let mut sled = SledTable::open(&table).unwrap();
+    std::os::unix::fs::symlink("/dev/full", table.join("redo.tmp")).unwrap();
+    grow(&mut state, 1000);
+    let failed = sled.write(state.take_dirty()).unwrap_err();
+    assert!(matches!(failed, TableError::Full(_)), "{failed}");
 }
 
 #[test]

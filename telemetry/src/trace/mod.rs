@@ -27,7 +27,7 @@ use opentelemetry::{
 
 use record::Numbers;
 pub(crate) use record::nanos;
-pub use record::{Attribute, Event, Kind, Record, Recorder, Value};
+pub use record::{Attribute, EVENTS_MAX, Event, Kind, Record, Recorder, Value};
 
 /// Which part of Quorate a span is of: the instrumentation scope.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -161,6 +161,7 @@ impl Span {
             end: 0,
             attributes: Vec::new(),
             events: Vec::new(),
+            dropped_events: 0,
             error: None,
         })))
     }
@@ -192,6 +193,7 @@ impl Span {
     /// Something has happened just now.
     pub fn event<const N: usize>(&mut self, name: &'static str, said: [Attribute; N]) {
         match &mut self.0 {
+            Inner::Own(record) if record.events.len() >= EVENTS_MAX => record.dropped_events += 1,
             Inner::Own(record) => {
                 let at = nanos(SystemTime::now());
                 record.events.push(Event { at, name, attributes: said.into() });

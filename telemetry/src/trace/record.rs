@@ -31,11 +31,16 @@ pub struct Record {
     pub end: u64,
     /// More about it.
     pub attributes: Vec<Attribute>,
-    /// What happened during it.
+    /// What happened during it, up to [`EVENTS_MAX`].
     pub events: Vec<Event>,
+    /// How much more happened.
+    pub dropped_events: u32,
     /// Why it did not do what it was for.
     pub error: Option<Cow<'static, str>>,
 }
+
+/// Most events of a span, as in the OpenTelemetry SDK.
+pub const EVENTS_MAX: usize = 128;
 
 /// Something that is said of a span or an event.
 pub type Attribute = (&'static str, Value);
@@ -182,6 +187,7 @@ mod tests {
             end: 2,
             attributes: Vec::new(),
             events: Vec::new(),
+            dropped_events: 0,
             error: None,
         }
     }
