@@ -1,13 +1,14 @@
 //! No acknowledged write is ever lost.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use client_sdk::{Client, CreateMode, Options, Path, Write};
 
-use crate::harness::{Ensemble, eventually};
+use crate::harness::{Ensemble, command_at, eventually};
 
 pub(crate) const ZNODES: usize = 40;
 
@@ -183,4 +184,38 @@ fn nothing_is_cut_off_when_an_ensemble_was_started_anew_without_the_node_that_ha
         std::fs::read(file).unwrap().windows(12).any(|bytes| bytes == b"acknowledged")
     };
     assert!(files.map(|file| file.unwrap().path()).any(|file| kept(&file)), "node 1 has kept everything");
+}
+
+/// kill -9 of all while a checkpoint of thousands of changes is written down and carried out: the next start does the rest.
+#[test]
+fn a_crash_in_the_middle_of_a_large_checkpoint_costs_nothing() {
+    let mut ensemble = Ensemble::down(3);
+    (1..=3).for_each(|id| ensemble.start_node(id));
+    ensemble.ok(&["create", "/before", "acknowledged"]);
+    let noted = |ensemble: &Ensemble| (1..=3).filter(|&id| ensemble.table(id).join("redo").exists()).count();
+    let mut interrupted = 0;
+    for _ in 0..20 {
+        let endpoints = ensemble.all();
+        // Every znode changes several times a second.
+        let args = ["bench", "write", "--znodes", "5000", "--size", "100", "--seconds", "60"];
+        let mut load = command_at(&endpoints, &args).stdout(Stdio::null()).spawn().unwrap();
+        while noted(&ensemble) == 0 {
+            assert!(load.try_wait().unwrap().is_none(), "the load has ended by itself");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        ensemble.kill9_all();
+        load.kill().unwrap();
+        load.wait().unwrap();
+        interrupted += noted(&ensemble);
+        (1..=3).for_each(|id| ensemble.start_node(id));
+        ensemble.agree();
+        if interrupted > 0 {
+            break;
+        }
+    }
+    assert!(interrupted > 0, "no crash has come in the middle");
+    assert_eq!(ensemble.ok(&["get", "/before"]).trim_end(), "acknowledged");
+    for id in 1..=3 {
+        assert!(!ensemble.table(id).with_file_name("table.damaged-1").exists(), "{}", ensemble.log(id));
+    }
 }

@@ -411,12 +411,14 @@ pub(crate) async fn blocking(
 
 /// Runs the command line tool against these endpoints.
 pub(crate) fn run_at(endpoints: &str, args: &[&str]) -> Output {
-    Command::new(QUORATE)
-        .args(args)
-        .env("QUORATE_ENDPOINTS", endpoints)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
+    command_at(endpoints, args).output().unwrap()
+}
+
+/// The same, to be started.
+pub(crate) fn command_at(endpoints: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(QUORATE);
+    command.args(args).env("QUORATE_ENDPOINTS", endpoints).stdin(Stdio::null());
+    command
 }
 
 pub(crate) fn succeed(output: &Output, args: &[&str]) -> String {
