@@ -115,13 +115,13 @@ impl Pusher {
     }
 
     async fn push(&mut self) {
-        let (mut records, dropped) = self.recorder.take();
+        let (records, dropped) = self.recorder.take();
+        let mut records = records.into_iter();
         self.dropped += dropped;
-        while !records.is_empty() {
-            let rest = records.split_off(records.len().min(BATCH));
-            let batch = mem::replace(&mut records, rest);
-            let spans = batch.len() as u64;
-            let pushed = self.client.export(request(&self.resource, batch)).await;
+        while records.len() > 0 {
+            let spans = records.len().min(BATCH) as u64;
+            let request = request(&self.resource, records.by_ref().take(BATCH));
+            let pushed = self.client.export(request).await;
             let away = matches!(&pushed, Err(status) if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled));
             if !self.reached.note(pushed) {
                 self.dropped += spans;
@@ -136,7 +136,7 @@ impl Pusher {
 }
 
 /// One message with all of them.
-fn request(resource: &Resource, records: Vec<Record>) -> ExportTraceServiceRequest {
+fn request(resource: &Resource, records: impl Iterator<Item = Record>) -> ExportTraceServiceRequest {
     let mut scopes: Vec<(Scope, Vec<Span>)> = Vec::new();
     for record in records {
         let scope = record.scope;
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn a_message_has_the_spans_by_scope() {
         let scopes = [Scope::Store, Scope::Quorum, Scope::Store];
-        let request = request(&Resource::default(), scopes.map(record).into());
+        let request = request(&Resource::default(), scopes.map(record).into_iter());
         let [resource] = &request.resource_spans[..] else { panic!("{request:?}") };
         let said: Vec<_> = resource
             .scope_spans
