@@ -8,7 +8,7 @@
 //! that uses the client library they go to its own tracer provider, by the crate `opentelemetry`. Where there is neither,
 //! nothing is recorded, but what comes from others is passed on.
 //!
-//! A [`Record`] of our own rather than a span of the OpenTelemetry SDK, which costs a server about 4 us each (`docs/performance.md`).
+//! A [`Record`] of our own rather than a span of the OpenTelemetry SDK, which costs three times as much (`docs/performance.md`).
 
 mod record;
 
