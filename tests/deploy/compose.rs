@@ -8,6 +8,7 @@ use client_sdk::{NodeStatus, node_status};
 use tokio::runtime::Runtime;
 
 use crate::docker::{self, Project, docker};
+use crate::skipped::skipped;
 use crate::writers::{self, Writers};
 use crate::{eventually, output, repository};
 
@@ -36,7 +37,7 @@ fn split_services_survive_kill_disconnect_and_pause() {
 #[test]
 fn the_file_with_the_tools_is_valid() {
     let Some(mut compose) = docker::compose() else {
-        return eprintln!("skipped: neither `docker compose` nor `docker-compose`");
+        return skipped("neither `docker compose` nor `docker-compose`");
     };
     for file in ["three.yaml", "observability.yaml"] {
         compose.arg("--file").arg(repository().join("deploy/compose").join(file));

@@ -4,16 +4,15 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
+use crate::skipped::skipped;
 use crate::{output, repository, tried};
 
 /// Whether there is a Docker engine and Compose; says so if not.
 pub(crate) fn there() -> bool {
     let engine = tried(Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]));
     match engine {
-        Err(e) => eprintln!("skipped: no Docker engine: {e}"),
-        Ok(_) if compose().is_none() => {
-            eprintln!("skipped: neither `docker compose` nor `docker-compose`")
-        }
+        Err(e) => skipped(format!("no Docker engine: {e}")),
+        Ok(_) if compose().is_none() => skipped("neither `docker compose` nor `docker-compose`"),
         Ok(_) => return true,
     }
     false

@@ -6,6 +6,7 @@ use std::process::Command;
 use host::config;
 use serde_json::Value;
 
+use crate::skipped::skipped;
 use crate::{repository, tried};
 
 const OVERLAYS: [(&str, u64); 4] =
@@ -20,7 +21,7 @@ fn the_manifests_fit_the_schemas_of_kubernetes() {
         // Of what it has no schema for it only says so: that is the one of the Prometheus operator.
         let unchecked: Vec<&str> = said.lines().filter(|line| line.contains("find schema")).collect();
         assert!(unchecked.iter().all(|line| line.contains("ServiceMonitor")), "{said}");
-        unchecked.iter().for_each(|line| println!("skipped: {line}"));
+        unchecked.iter().for_each(|line| skipped(line));
     }
     // It does find faults.
     let wrong = std::fs::read_to_string(merged(&kustomize, "base")).unwrap();
@@ -101,9 +102,7 @@ fn kustomize() -> Option<Vec<&'static str>> {
     let commands = [vec!["kubectl", "kustomize"], vec!["kustomize", "build"]];
     let found = commands.into_iter().find(|c| tried(Command::new(c[0]).args(&c[1..]).arg("--help")).is_ok());
     if found.is_none() {
-        eprintln!(
-            "skipped: neither `kubectl kustomize` nor `kustomize build`, so no manifest was merged or checked"
-        );
+        skipped("neither `kubectl kustomize` nor `kustomize build`, so no manifest was merged or checked");
     }
     found
 }
@@ -130,7 +129,7 @@ fn validator() -> Option<Validator> {
     match INSTALLED.get_or_init(install) {
         Ok(bin) => Some(Validator { bin: bin.clone() }),
         Err(e) => {
-            eprintln!("skipped: no kubernetes-validate, which is installed from PyPI by python3: {e}");
+            skipped(format!("no kubernetes-validate, which is installed from PyPI by python3: {e}"));
             None
         }
     }

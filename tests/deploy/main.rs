@@ -8,6 +8,8 @@
 mod compose;
 mod docker;
 mod kubernetes;
+#[path = "../skipped.rs"]
+mod skipped;
 mod writers;
 
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::harness::{Ensemble, QUORATE, eventually};
+use crate::skipped::skipped;
 
 fn refused(output: &Output, words: &[&str]) {
     let text = String::from_utf8_lossy(&output.stderr);
@@ -97,7 +98,7 @@ fn a_full_disk_stops_the_node_and_loses_nothing() {
         .output()
         .is_ok_and(|o| o.status.success());
     if !mounted {
-        eprintln!("skipped: a small file system cannot be mounted here (needs root)");
+        skipped("a small file system cannot be mounted here (needs root)");
         return;
     }
     struct Unmount<'a>(&'a Path);

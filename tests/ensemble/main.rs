@@ -14,5 +14,7 @@ mod harness;
 mod maintenance;
 mod observability;
 mod scenarios;
+#[path = "../skipped.rs"]
+mod skipped;
 mod split;
 mod traces;

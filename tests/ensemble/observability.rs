@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::{Ensemble, PATIENCE, QUORATE, eventually, http_get as get};
+use crate::skipped::skipped;
 
 /// The sum of all points of a metric, or of those with these labels.
 fn value(page: &str, name: &str) -> f64 {
@@ -91,7 +92,7 @@ fn promtool_accepts_the_rules_and_their_tests() {
     // The second plays what should, and what should not, raise an alert.
     for args in [["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]] {
         match Command::new(&promtool).args(args).current_dir(&rules).output() {
-            Err(e) => eprintln!("skipped: cannot run {promtool} (Debian package prometheus): {e}"),
+            Err(e) => skipped(format!("cannot run {promtool} (Debian package prometheus): {e}")),
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr);
                 assert!(output.status.success(), "{}{said}", String::from_utf8_lossy(&output.stdout));
