@@ -11,6 +11,7 @@
 //!
 //! Nothing here knows what a service does.
 
+mod collector;
 pub mod config;
 pub mod descriptors;
 pub mod http;

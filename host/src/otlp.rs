@@ -14,10 +14,9 @@ use opentelemetry_proto::tonic::{
 use telemetry::{Distribution, Group, Kind, Point, Reading, Value};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
-};
+use tonic::transport::Endpoint;
+
+use crate::collector::{Link, Reached};
 
 /// Where to push, and how often.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,14 +47,13 @@ pub async fn push(
     stop: CancellationToken,
 ) {
     let endpoint = match Endpoint::from_shared(collector.endpoint.clone()) {
-        // A push that takes longer than the interval is as good as lost.
-        Ok(endpoint) => endpoint.connect_timeout(CONNECT_WITHIN).timeout(collector.interval),
+        Ok(endpoint) => endpoint,
         Err(e) => {
             return tracing::error!("no metrics are pushed: {:?} is no address: {e}", collector.endpoint);
         }
     };
     let mut pusher = Pusher {
-        client: MetricsServiceClient::new(endpoint.connect_lazy()),
+        link: Link::new(endpoint),
         groups,
         resource: attributes(&resource, true),
         began: nanos_now(),
@@ -76,7 +74,7 @@ pub async fn push(
 }
 
 struct Pusher {
-    client: MetricsServiceClient<Channel>,
+    link: Link,
     groups: Vec<Group>,
     resource: Vec<KeyValue>,
     /// Since when counters count, in nanoseconds since 1970.
@@ -88,34 +86,8 @@ impl Pusher {
     async fn push(&mut self) {
         let readings = telemetry::gather(&self.groups);
         let request = request(&readings, &self.resource, self.began, nanos_now());
-        self.reached.note(self.client.export(request).await);
-    }
-}
-
-/// Says when a collector goes and when it comes back.
-#[derive(Debug)]
-pub(crate) struct Reached {
-    what: &'static str,
-    endpoint: String,
-    /// Whether the last push arrived.
-    last: Option<bool>,
-}
-
-impl Reached {
-    pub(crate) fn new(what: &'static str, endpoint: &str) -> Reached {
-        Reached { what, endpoint: endpoint.to_owned(), last: None }
-    }
-
-    /// Whether this push arrived.
-    pub(crate) fn note<T>(&mut self, pushed: Result<T, Status>) -> bool {
-        let (what, endpoint, reached) = (self.what, &self.endpoint, pushed.is_ok());
-        if self.last.replace(reached) != Some(reached) {
-            match pushed {
-                Ok(_) => tracing::info!(endpoint, "pushing {what}"),
-                Err(status) => tracing::warn!(endpoint, "cannot push {what}; goes on trying: {status}"),
-            }
-        }
-        reached
+        let push = async |channel| MetricsServiceClient::new(channel).export(request).await;
+        self.reached.note(self.link.push(push).await);
     }
 }
 
@@ -222,8 +194,6 @@ fn nanos_now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
-
-pub(crate) const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;

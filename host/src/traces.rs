@@ -20,7 +20,10 @@ use tonic::{
     transport::{Channel, Endpoint},
 };
 
-use crate::otlp::{CONNECT_WITHIN, Reached, attributes};
+use crate::{
+    collector::{Link, Reached},
+    otlp::attributes,
+};
 
 /// Pushes the spans of this process to a collector, in batches.
 #[derive(Debug)]
@@ -48,15 +51,14 @@ impl Traces {
     /// An address that is none.
     pub fn start(endpoint: &str, resource: &[(&'static str, String)]) -> Result<Traces, BadCollector> {
         let bad = |why: String| BadCollector { endpoint: endpoint.to_owned(), why };
-        let channel = Endpoint::from_shared(endpoint.to_owned()).map_err(|e| bad(e.to_string()))?;
-        if channel.uri().host().is_none() || channel.uri().scheme().is_none() {
+        let address = Endpoint::from_shared(endpoint.to_owned()).map_err(|e| bad(e.to_string()))?;
+        if address.uri().host().is_none() || address.uri().scheme().is_none() {
             return Err(bad("it names no host".to_owned()));
         }
-        let channel = channel.connect_timeout(CONNECT_WITHIN).timeout(PUSH_WITHIN).connect_lazy();
         let resource = Resource { attributes: attributes(resource, true), ..Resource::default() };
         let stop = CancellationToken::new();
         let pusher = Pusher {
-            client: Grpc::new(channel),
+            link: Link::new(address),
             recorder: Recorder::install(CAPACITY),
             resource: resource.encode_to_vec(),
             reached: Reached::new("spans", endpoint),
@@ -76,7 +78,7 @@ impl Traces {
 }
 
 struct Pusher {
-    client: Grpc<Channel>,
+    link: Link,
     recorder: &'static Recorder,
     /// Encoded.
     resource: Vec<u8>,
@@ -105,12 +107,6 @@ impl Pusher {
         }
     }
 
-    async fn export(&mut self, request: Bytes) -> Result<(), Status> {
-        self.client.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
-        let path = PathAndQuery::from_static(wire::PATH);
-        self.client.unary(Request::new(request), path, wire::Encoded).await.map(|_| ())
-    }
-
     fn say_dropped(&mut self) {
         let dropped = mem::take(&mut self.dropped);
         if dropped > 0 {
@@ -125,23 +121,34 @@ impl Pusher {
 
     async fn push(&mut self) {
         let (records, dropped) = self.recorder.take();
-        let mut records = records.into_iter();
         self.dropped += dropped;
+        if records.is_empty() {
+            return;
+        }
+        let mut records = records.into_iter();
+        let mut refused = None;
         while records.len() > 0 {
-            let spans = records.len().min(BATCH) as u64;
             let batch: Vec<Record> = records.by_ref().take(BATCH).collect();
-            let pushed = self.export(wire::request(&self.resource, &batch)).await;
-            let away = pushed.as_ref().is_err_and(|status| AWAY.contains(&status.code()));
-            if !self.reached.note(pushed) {
-                self.dropped += spans;
-            }
+            let request = wire::request(&self.resource, &batch);
+            let Err(status) = self.link.push(|channel| export(channel, request)).await else { continue };
+            self.dropped += batch.len() as u64;
+            let away = AWAY.contains(&status.code());
+            refused.get_or_insert(status);
             if away {
                 // Neither would the rest arrive.
                 self.dropped += records.len() as u64;
                 break;
             }
         }
+        self.reached.note(refused.map_or(Ok(()), Err));
     }
+}
+
+async fn export(channel: Channel, request: Bytes) -> Result<(), Status> {
+    let mut client = Grpc::new(channel);
+    client.ready().await.map_err(|e| Status::unavailable(e.to_string()))?;
+    let path = PathAndQuery::from_static(wire::PATH);
+    client.unary(Request::new(request), path, wire::Encoded).await.map(|_| ())
 }
 
 /// Spans that wait; further ones are dropped.
@@ -154,7 +161,6 @@ const AWAY: [Code; 3] = [Code::Unavailable, Code::DeadlineExceeded, Code::Cancel
 const DELAY: Duration = Duration::from_millis(500);
 /// Between two lines about dropped spans.
 const SAY_AGAIN: Duration = Duration::from_secs(60);
-const PUSH_WITHIN: Duration = Duration::from_secs(5);
 /// A collector that is not there must not hold up the end.
 const LAST_PUSH_WITHIN: Duration = Duration::from_secs(1);
 

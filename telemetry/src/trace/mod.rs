@@ -27,7 +27,7 @@ use opentelemetry::{
 
 use record::Numbers;
 pub(crate) use record::nanos;
-pub use record::{Attribute, EVENTS_MAX, Event, Kind, Record, Recorder, Value};
+pub use record::{Attribute, EVENTS_MAX, Event, Kind, MESSAGE_MAX, Record, Recorder, Value};
 
 /// Which part of Quorate a span is of: the instrumentation scope.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -208,7 +208,7 @@ impl Span {
     /// It did not do what it was for.
     pub fn fail(&mut self, why: impl Into<Cow<'static, str>>) {
         match &mut self.0 {
-            Inner::Own(record) => record.error = Some(why.into()),
+            Inner::Own(record) => record.error = Some(record::shortened(why.into())),
             Inner::Application(span) => span.set_status(Status::error(why)),
             Inner::PassedOn(_) | Inner::Over => {}
         }

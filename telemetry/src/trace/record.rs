@@ -35,12 +35,23 @@ pub struct Record {
     pub events: Vec<Event>,
     /// How much more happened.
     pub dropped_events: u32,
-    /// Why it did not do what it was for.
+    /// Why it did not do what it was for, in at most [`MESSAGE_MAX`] characters.
     pub error: Option<Cow<'static, str>>,
 }
 
 /// Most events of a span, as in the OpenTelemetry SDK.
 pub const EVENTS_MAX: usize = 128;
+
+/// Most characters of [`Record::error`].
+pub const MESSAGE_MAX: usize = 256;
+
+/// An error may name a path of 8 KiB, and many spans wait: not more of it is kept than is pushed.
+pub(super) fn shortened(why: Cow<'static, str>) -> Cow<'static, str> {
+    match why.char_indices().nth(MESSAGE_MAX) {
+        Some((end, _)) => why[..end].to_owned().into(),
+        None => why,
+    }
+}
 
 /// Something that is said of a span or an event.
 pub type Attribute = (&'static str, Value);
@@ -190,6 +201,14 @@ mod tests {
             dropped_events: 0,
             error: None,
         }
+    }
+
+    #[test]
+    fn of_a_long_error_only_the_beginning_is_kept() {
+        let Cow::Owned(kept) = shortened("\u{e9}".repeat(8192).into()) else { panic!("a copy") };
+        assert_eq!(kept, "\u{e9}".repeat(MESSAGE_MAX));
+        assert!(kept.capacity() < 2 * kept.len());
+        assert_eq!(shortened("short".into()), "short");
     }
 
     #[test]
