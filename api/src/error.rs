@@ -57,7 +57,7 @@ impl ErrorCode {
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, thiserror::Error)]
 pub enum OpError {
     /// No such znode; for a create, the parent.
-    #[error("no znode {0}; create it first, parents before children")]
+    #[error("no znode {0}; check the path, or create it first, parents before children")]
     NoNode(Path),
     /// There is one already.
     #[error("the znode {0} exists already; use set to change it")]

@@ -98,9 +98,8 @@ impl Pages {
             ("/metrics", _) if reading => self.metrics(request.headers()),
             ("/loglevel", _) if reading => plain(StatusCode::OK, logging::filter() + "\n"),
             ("/loglevel", _) if *request.method() == Method::PUT => set_filter(request, peer).await,
-            ("/metrics" | "/loglevel", _) | (_, Some(_)) => {
-                plain(StatusCode::METHOD_NOT_ALLOWED, "GET it\n".into())
-            }
+            ("/loglevel", _) => not_allowed("GET, HEAD, PUT"),
+            ("/metrics", _) | (_, Some(_)) => not_allowed("GET, HEAD"),
             _ => plain(
                 StatusCode::NOT_FOUND,
                 "not here; try /livez, /readyz, /startupz (each with ?verbose), /metrics, /loglevel\n".into(),
@@ -131,6 +130,12 @@ async fn set_filter(request: Request<Incoming>, peer: Option<SocketAddr>) -> Res
         Ok(()) => plain(StatusCode::OK, logging::filter() + "\n"),
         Err(e) => plain(StatusCode::BAD_REQUEST, format!("{e}\n")),
     }
+}
+
+fn not_allowed(allowed: &'static str) -> Response<Full<Bytes>> {
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, format!("expected {allowed}\n"));
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
 }
 
 fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {

@@ -5,7 +5,8 @@
 use std::sync::OnceLock;
 
 use tracing_subscriber::{
-    EnvFilter, Registry, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+    EnvFilter, Registry, filter::LevelFilter, fmt, layer::SubscriberExt as _, reload,
+    util::SubscriberInitExt as _,
 };
 
 /// A setting of log lines that cannot be understood.
@@ -75,5 +76,35 @@ fn parse(text: &str) -> Result<EnvFilter, LoggingError> {
     if text.is_empty() {
         return Err(unknown(&"it is empty"));
     }
+    // A word alone is a level or, to the library, a module with all of its lines: a misspelt level would silence the process.
+    let is_word = |part: &&str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':');
+    if let Some(word) =
+        text.split(',').map(str::trim).filter(is_word).find(|w| w.parse::<LevelFilter>().is_err())
+    {
+        return Err(unknown(&format_args!("{word:?} is no level; for a module write {word}=trace")));
+    }
     EnvFilter::try_new(text).map_err(|e| unknown(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_level_is_refused_and_does_not_silence() {
+        for good in
+            ["info", "OFF", "warn,quorum_svc=debug", "store_svc::driver=trace, error", "[x{a=1}]=debug"]
+        {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for (bad, names) in [
+            ("inof", "\"inof\" is no level"),
+            ("warn,debgu", "debgu=trace"),
+            ("x=inof", "inof"),
+            ("", "empty"),
+        ] {
+            let error = parse(bad).unwrap_err().to_string();
+            assert!(error.contains(names), "{bad}: {error}");
+        }
+    }
 }

@@ -3,11 +3,14 @@
 
 use std::{io, time::Duration};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
-/// Listens for SIGINT and SIGTERM. The first cancels the token that is returned; a second ends the process at once,
-/// with the exit code that shells give to a process ended by that signal (128 + its number).
+/// Listens for SIGINT and SIGTERM. The first cancels the token that is returned; a second (not the same within 100 ms) ends the
+/// process at once, with the exit code that shells give to a process ended by that signal (128 + its number).
 ///
 /// # Errors
 /// If the system refuses the signal handlers. To be called within a tokio runtime.
@@ -37,6 +40,16 @@ where
         };
         let (name, number) = next().await;
         tracing::info!("{name}: shutting down; once more to stop at once");
+        let first = Instant::now();
+        // Some supervisors send one signal twice: to the process, and to the group that it is in.
+        let mut next = async || {
+            loop {
+                let again = next().await;
+                if again.1 != number || first.elapsed() >= ECHO {
+                    return again;
+                }
+            }
+        };
         if number == TERMINATE {
             let again = tokio::select! {
                 () = hand_over() => None,
@@ -58,6 +71,8 @@ fn at_once(name: &str, number: i32) -> ! {
     std::process::exit(128 + number)
 }
 
+/// The same signal within this is not a second one.
+const ECHO: Duration = Duration::from_millis(100);
 const INTERRUPT: i32 = 2;
 const TERMINATE: i32 = 15;
 
@@ -79,7 +94,20 @@ pub async fn drained<T>(
 
 #[cfg(test)]
 mod tests {
+    use rustix::process::{Signal, getpid, kill_process};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_signal_that_is_sent_twice_at_once_is_one() {
+        let token = on_signals_after(|| tokio::time::sleep(Duration::from_millis(300))).unwrap();
+        for _ in 0..2 {
+            kill_process(getpid(), Signal::TERM).unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // A second one would have ended this process.
+        token.cancelled().await;
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_ends_when_the_work_ends_or_the_time_is_up() {

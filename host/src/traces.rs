@@ -55,6 +55,11 @@ impl Traces {
         if address.uri().host().is_none() || address.uri().scheme().is_none() {
             return Err(bad("it names no host".to_owned()));
         }
+        if address.uri().scheme_str() != Some("http") {
+            return Err(bad(
+                "only http, without TLS, is spoken: for TLS run a collector beside this process".to_owned(),
+            ));
+        }
         let resource = Resource { attributes: attributes(resource, true), ..Resource::default() };
         let stop = CancellationToken::new();
         let pusher = Pusher {
@@ -170,7 +175,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_address_that_is_none_is_refused() {
-        for bad in ["", "127.0.0.1:4317", "collector", "http://", "http://a b"] {
+        for bad in ["", "127.0.0.1:4317", "collector", "http://", "http://a b", "https://127.0.0.1:4317"] {
             let error = Traces::start(bad, &[]).unwrap_err().to_string();
             assert!(error.contains("expected an address such as http://127.0.0.1:4317"), "{bad}: {error}");
         }

@@ -33,7 +33,8 @@ Environment:
   QUORATE_LOG_FORMAT    text or json
   OTEL_EXPORTER_OTLP_ENDPOINT  collector for metrics and spans of a node, unless
                         telemetry.otlp_endpoint is set
-  QUORATE_*             settings of a node; `quorate config show --explain` lists them";
+  QUORATE_*             settings of a node; `quorate config show --explain --config FILE`
+                        lists them";
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
@@ -206,14 +207,14 @@ Examples:
     /// that no znode may have are written with %XX. `quorate export` gives the same tree back, byte for byte, empty
     /// files and empty directories included; modes, owners and times are not kept. Symbolic links and special files
     /// cannot be represented: with any of them, or with a file above --max-size, nothing is written, unless
-    /// --skip-special is given.
+    /// --skip-special or --skip-large leaves them out.
     ///
     /// The znode must not exist yet, parents are made. The import goes on through the loss of nodes, as long as a quorum
     /// comes back before the session ends.
     #[command(after_help = "\
 Examples:
   quorate import ./conf /app/conf
-  quorate import ~/.cargo/registry/src /sources --in-flight 1024")]
+  quorate import ~/.cargo/registry/src /sources --skip-special --skip-large")]
     Import(Import),
 
     /// Write a tree of znodes into a directory.
@@ -293,7 +294,7 @@ pub(crate) struct Connection {
     pub(crate) endpoints: Vec<String>,
 
     /// Give up after so long without an answer.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "10s")]
+    #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "10s")]
     pub(crate) timeout: Duration,
 
     /// Record what becomes of the requests, and push the spans to this OpenTelemetry collector (OTLP over gRPC).
@@ -319,7 +320,7 @@ pub(crate) struct Freshness {
 
 #[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// What the node that is asked has; may be older than what others have. Needs no leader.
+    /// What the node that is asked has; may be older than what others have. Needs no leader, once the session is open.
     Local,
     /// What the first node that answers has, even if it has lost its quorum; a note says so then. Opens no session. To look
     /// at, not to decide by.
@@ -374,8 +375,8 @@ pub(crate) struct Up {
     #[arg(long)]
     pub(crate) split: bool,
 
-    /// Pack the ports: node 1 at N (client), N+1 (quorum), N+2 (election), node 2 at N+20 ..., so that several ensembles
-    /// fit side by side.
+    /// Pack the ports: node 1 at N (client), N+1 (quorum), N+2 (election), N+3 (HTTP; with --split also N+6 and N+7), N+4 and N+5
+    /// (between its services); node 2 at N+20 ..., so that several ensembles fit side by side.
     #[arg(long, value_name = "N")]
     pub(crate) base_port: Option<u16>,
 }
@@ -551,12 +552,16 @@ pub(crate) struct Import {
     /// Writes under way at the same time.
     #[arg(long, value_name = "N", default_value = "256", value_parser = in_flight())]
     pub(crate) in_flight: u32,
-    /// Refuse files larger than this; the ensemble's own limit is the setting `limits.data`.
+    /// Refuse files larger than this; the ensemble's own limit is the setting `limits.data`, 1MiB unless it was raised on all
+    /// nodes.
     #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = size)]
     pub(crate) max_size: Size,
     /// Leave symbolic links and special files out, with a warning for each.
     #[arg(long)]
     pub(crate) skip_special: bool,
+    /// Leave files larger than --max-size out, with a warning for each.
+    #[arg(long)]
+    pub(crate) skip_large: bool,
     #[command(flatten)]
     pub(crate) connection: Connection,
 }
@@ -590,7 +595,7 @@ pub(crate) struct Status {
     )]
     pub(crate) endpoints: Vec<String>,
     /// A node that has not answered after this counts as unreachable.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "2s")]
+    #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "2s")]
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -622,7 +627,7 @@ pub(crate) struct Loglevel {
 /// What a process of a node runs.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug)]
 pub(crate) enum Process {
-    /// All three services.
+    /// All three services, in one process.
     Node,
     /// The store.
     Store,
@@ -647,7 +652,7 @@ pub(crate) struct Http {
     #[arg(long, short, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
     /// How long to wait for the answer.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, default_value = "2s")]
+    #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "2s")]
     pub(crate) timeout: Duration,
 }
 
@@ -716,6 +721,12 @@ fn endpoint(text: &str) -> Result<String, String> {
         }
         _ => Err("expected host:port, as in 127.0.0.1:2188".to_owned()),
     }
+}
+
+/// How long to wait at most; not at all makes no sense.
+fn limit(text: &str) -> Result<Duration, String> {
+    let limit = Duration::parse(text).filter(|limit| !limit.is_zero());
+    limit.ok_or_else(|| format!("expected {}, above 0", Duration::EXPECTED))
 }
 
 fn ratio(text: &str) -> Result<f64, String> {

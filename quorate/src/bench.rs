@@ -17,10 +17,16 @@ use crate::{
     exit::{Doing as _, Failure},
     output,
     session::{self, Pipeline},
-    verbs::delete_tree,
+    verbs::{VALUE_MAX, delete_tree},
 };
 
 pub(crate) async fn write(args: &BenchWrite) -> Result<(), Failure> {
+    if args.size.0 > VALUE_MAX {
+        return Err(Failure::usage(format!(
+            "--size {} is more than the {VALUE_MAX} bytes that a value may ever have",
+            args.size
+        )));
+    }
     let interrupted = host::shutdown::on_signals().doing("listen for signals")?;
     let measured = session::with(&args.connection, async |client| {
         let parent = make_parent(client).await?;
@@ -36,6 +42,9 @@ pub(crate) async fn write(args: &BenchWrite) -> Result<(), Failure> {
         Ok(measured)
     })
     .await?;
+    if measured.latency.is_empty() {
+        return Err(Failure::refused("interrupted before anything was measured"));
+    }
     report(args, &measured)
 }
 

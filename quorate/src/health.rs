@@ -52,7 +52,12 @@ async fn ask(http: &Http, method: &str, path: &str, body: &str) -> Result<(u16, 
         (None, None) => own_endpoint(http.service)?,
     };
     let answer = http::ask(&endpoint, method, path, body, http.timeout).await;
-    answer.map_err(|e| Failure::refused(e.to_string()))
+    answer.map_err(|e| {
+        Failure::refused(format!(
+            "{e}; check that the process runs, and that this is its HTTP port (`listen.http_port`): say which with --config, \
+             --service or --endpoint"
+        ))
+    })
 }
 
 /// Where a node with this configuration has it, on this machine.

@@ -56,7 +56,7 @@ impl Observed {
         let resource = otlp::resource(service, &node.ensemble, &id, version);
         let stop = CancellationToken::new();
         let mut tasks = Vec::new();
-        let collector = collector(node);
+        let collector = node.telemetry.otlp_endpoint.clone();
         let traces = collector.as_deref().map(|endpoint| Traces::start(endpoint, &resource)).transpose();
         let traces = traces.map_err(|e| Failure::usage(e.to_string()))?;
         if let Some(listener) = listener {
@@ -196,10 +196,4 @@ async fn ask(quorum: &impl Quorum) -> String {
 fn describe(status: &QuorumStatus) -> String {
     let leader = status.leader.map_or("no leader".to_owned(), |id| format!("leader {id}"));
     format!("{:?}, {leader}, epoch {}", status.role, status.epoch).to_lowercase()
-}
-
-/// From the configuration, or from the variable that every OpenTelemetry SDK knows.
-fn collector(node: &NodeConfig) -> Option<String> {
-    let standard = || std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok().filter(|v| !v.is_empty());
-    node.telemetry.otlp_endpoint.clone().or_else(standard)
 }

@@ -32,6 +32,17 @@ pub(crate) async fn ask(connection: &Connection, read: Read) -> Result<Found, Fa
     Err(Failure::new(Exit::Unavailable, format!("no node answers: {}", silent.join("; "))))
 }
 
+/// Names it to whoever could not read otherwise.
+pub(crate) fn remedy(failure: Failure) -> Failure {
+    match failure.exit {
+        Exit::Unavailable => Failure::new(
+            failure.exit,
+            format!("{failure}; what a node without a quorum has is shown with --level stale"),
+        ),
+        _ => failure,
+    }
+}
+
 /// What of it goes into JSON beside the answer.
 pub(crate) fn as_of_json(found: &Found) -> Value {
     json!({"zxid": found.zxid.to_string(), "leaderless": found.leaderless})

@@ -206,7 +206,10 @@ fn verdict(rows: &[Row], behind: &BTreeSet<u32>, led: bool) -> Result<(), Failur
         (true, false) => bad.join(", "),
         (false, true) => "no node leads yet: an election is under way; ask again".to_owned(),
         (false, false) => {
-            format!("no leader: {}; writes wait until more than half of the voters are back", bad.join(", "))
+            format!(
+                "no leader: {}; writes wait for one, which takes more than half of the voters",
+                bad.join(", ")
+            )
         }
     };
     Err(Failure::new(Exit::Degraded, fault))

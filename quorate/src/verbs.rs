@@ -64,6 +64,7 @@ pub(crate) async fn get(args: &Get) -> Result<(), Failure> {
         print_value(args, &path, &data, &stat, None)
     })
     .await
+    .map_err(stale::remedy)
 }
 
 fn print_value(
@@ -133,7 +134,8 @@ pub(crate) async fn stat(args: &StatArgs) -> Result<(), Failure> {
         }
     } else {
         session::with(&args.connection, async |client| Ok(client.exists_with(path.as_str(), level).await?))
-            .await?
+            .await
+            .map_err(stale::remedy)?
     };
     let stat = stat.ok_or_else(|| no_node(&path))?;
     match args.output.output {
@@ -178,6 +180,7 @@ pub(crate) async fn ls(args: &Ls) -> Result<(), Failure> {
         Ok(())
     })
     .await
+    .map_err(stale::remedy)
 }
 
 pub(crate) async fn sync(args: &SyncArgs) -> Result<(), Failure> {
@@ -307,6 +310,6 @@ fn value(args: &Value) -> Result<Option<Bytes>, Failure> {
 }
 
 /// The highest that `limits.data` can be set to.
-const VALUE_MAX: u64 = 16 << 20;
+pub(crate) const VALUE_MAX: u64 = 16 << 20;
 /// Requests under way in walks and in recursive deletion.
 const IN_FLIGHT: u32 = 256;

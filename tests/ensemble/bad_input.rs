@@ -38,6 +38,11 @@ fn requests_are_refused_with_a_remedy_and_the_ensemble_goes_on() {
     refused(&ensemble.run(&["create", "/big", "--file", big.to_str().unwrap()]), &["1048576", "limit"]);
     std::fs::write(&big, vec![7u8; 1 << 20]).unwrap();
     ensemble.ok(&["create", "/big", "--file", big.to_str().unwrap()]);
+    // Also what is far too large is refused by name, and takes no connection with it.
+    std::fs::write(&big, vec![7u8; 10 << 20]).unwrap();
+    refused(&ensemble.run(&["set", "/big", "--file", big.to_str().unwrap()]), &["10485760", "limits.data"]);
+    refused(&ensemble.run(&["bench", "write", "--size", "10MiB", "--seconds", "1"]), &["limits.data"]);
+    assert_eq!(ensemble.ok(&["ls"]).trim_end(), "big", "the bench leaves nothing");
 
     // Every port of every node.
     for endpoint in &ensemble.endpoints {
@@ -52,6 +57,27 @@ fn requests_are_refused_with_a_remedy_and_the_ensemble_goes_on() {
     }
     ensemble.ok(&["create", "/after", "still here"]);
     ensemble.agree();
+    ensemble.stop();
+}
+
+#[test]
+fn files_that_are_too_large_are_left_out_of_an_import_or_end_it() {
+    let ensemble = Ensemble::start();
+    let temp = tempfile::tempdir().unwrap();
+    std::fs::write(temp.path().join("small"), "x").unwrap();
+    std::fs::write(temp.path().join("large"), vec![7u8; 2 << 20]).unwrap();
+    let tree = temp.path().to_str().unwrap();
+    refused(
+        &ensemble.run(&["import", tree, "/a"]),
+        &["large (2097152 bytes)", "--skip-large", "limits.data"],
+    );
+    ensemble.ok(&["import", tree, "/a", "--skip-large"]);
+    assert_eq!(ensemble.ok(&["ls", "/a"]).trim_end(), "small");
+    // The nodes have not been asked for their limit before. Something was written: that is another exit code.
+    let begun = ensemble.run(&["import", tree, "/b", "--max-size", "2MiB"]);
+    let said = String::from_utf8_lossy(&begun.stderr);
+    assert_eq!(begun.status.code(), Some(1), "{said}");
+    assert!(said.contains("limits.data") && said.contains("quorate delete -r /b"), "{said}");
     ensemble.stop();
 }
 

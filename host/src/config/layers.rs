@@ -28,6 +28,8 @@ pub enum Source {
     Env(String),
     /// The command line.
     Flag,
+    /// Not set, and its default depends on this other setting.
+    Follows(&'static str),
 }
 
 impl fmt::Display for Source {
@@ -37,6 +39,7 @@ impl fmt::Display for Source {
             Source::File { path, line } => write!(f, "{}:{line}", path.display()),
             Source::Env(name) => write!(f, "environment {name}"),
             Source::Flag => f.write_str("flag"),
+            Source::Follows(key) => write!(f, "follows from {key}"),
         }
     }
 }
@@ -59,6 +62,8 @@ pub struct Effective {
 pub(super) struct Layers {
     flags: BTreeMap<String, String>,
     env: BTreeMap<String, String>,
+    /// Variables of the environment that are not ours alone.
+    shared: BTreeMap<String, String>,
     file: FileLayer,
     asked: Vec<Effective>,
     problems: Vec<String>,
@@ -101,15 +106,10 @@ impl Layers {
                 FileLayer::parse(path, &text, &mut problems)?
             }
         };
-        let env = env
-            .into_iter()
-            .filter(|(name, value)| {
-                name.starts_with("QUORATE_")
-                    && !OTHER_VARIABLES.contains(&name.as_str())
-                    && !is_service_link(name, value)
-            })
-            .collect();
-        Ok(Layers { flags: flags.iter().cloned().collect(), env, file, asked: Vec::new(), problems })
+        let (mut env, shared): (BTreeMap<String, String>, _) =
+            env.into_iter().partition(|(name, _)| name.starts_with("QUORATE_"));
+        env.retain(|name, value| !OTHER_VARIABLES.contains(&name.as_str()) && !is_service_link(name, value));
+        Ok(Layers { flags: flags.iter().cloned().collect(), env, shared, file, asked: Vec::new(), problems })
     }
 
     /// The value of `key`, from the topmost layer that has it. Asked once for each key.
@@ -121,6 +121,42 @@ impl Layers {
         };
         self.record(key, meaning, value.to_toml(), given);
         value
+    }
+
+    /// As [`Layers::get`], for a setting whose default depends on the setting `of`.
+    pub(super) fn get_following<T: Setting>(
+        &mut self,
+        key: &'static str,
+        meaning: &'static str,
+        default: T,
+        of: &'static str,
+    ) -> T {
+        let value = self.get(key, meaning, default);
+        if let Some(Effective { source: source @ Source::Default, .. }) = self.asked.last_mut() {
+            *source = Source::Follows(of);
+        }
+        value
+    }
+
+    /// As [`Layers::get`], for a setting that is taken from `variable`, which others read as well, if it is nowhere of its own.
+    pub(super) fn get_or_variable(
+        &mut self,
+        key: &'static str,
+        meaning: &'static str,
+        variable: &str,
+    ) -> String {
+        if self.given(key).is_none()
+            && let Some(text) = self.shared.remove(variable)
+        {
+            self.record(
+                key,
+                meaning,
+                text.to_toml(),
+                Some(Given { text: None, source: Source::Env(variable.to_owned()) }),
+            );
+            return text;
+        }
+        self.get(key, meaning, String::new())
     }
 
     /// As [`Layers::get`], for a setting that has no sensible default: `placeholder` is returned when it is missing,
@@ -219,7 +255,7 @@ impl Layers {
         }
         for key in self.flags.keys() {
             if !known.contains(key.as_str()) {
-                self.problems.push(unknown("command line".to_owned(), key));
+                self.problems.push(unknown(Source::Flag.to_string(), key));
             }
         }
         let variables: BTreeSet<String> = known.iter().map(|k| variable(k)).collect();

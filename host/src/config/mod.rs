@@ -42,6 +42,9 @@ pub const INTERNAL_QUORUM_PORT: u16 = 2889;
 /// Default port of election-svc for its own node's quorum, where that is another process.
 pub const INTERNAL_ELECTION_PORT: u16 = 3889;
 
+/// Where every OpenTelemetry SDK looks for the address of a collector.
+const STANDARD_COLLECTOR: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
 /// Variables that begin with `QUORATE_` and are not settings of a node: those of the command line tools and of
 /// [`crate::logging`].
 pub const OTHER_VARIABLES: [&str; 3] = ["QUORATE_ENDPOINTS", "QUORATE_LOG", "QUORATE_LOG_FORMAT"];
@@ -184,7 +187,7 @@ pub struct Loaded {
 
 /// Reads and checks the settings of a node.
 ///
-/// `env` is what the process's environment holds (others than `QUORATE_*` are ignored); `flags` are pairs of key and
+/// `env` is what the process's environment holds (others than `QUORATE_*` and `OTEL_EXPORTER_OTLP_ENDPOINT` are ignored); `flags` are pairs of key and
 /// value as given on the command line. Relative paths in the file are relative to the folder of the file, so that a
 /// node's folder can be moved; elsewhere they are relative to the working directory.
 ///
@@ -215,7 +218,7 @@ fn load_on(
 pub fn process_env() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
-        .filter(|(k, _)| k.starts_with("QUORATE_"))
+        .filter(|(k, _)| k.starts_with("QUORATE_") || k == STANDARD_COLLECTOR)
 }
 
 /// The environment variable of a setting: `timing.init_limit` is `QUORATE_TIMING_INIT_LIMIT`.
@@ -266,9 +269,11 @@ impl NodeConfig {
         let quorum = port(|m| m.quorum_port, QUORUM_PORT);
         let election = port(|m| m.election_port, ELECTION_PORT);
         let host = r.get("listen.host", "IP address to listen on", IpAddr::from([0, 0, 0, 0]));
-        let client = r.get("listen.client_port", "port of the client API; 0: any", client);
-        let quorum = r.get("listen.quorum_port", "port of quorum-svc; 0: any", quorum);
-        let election = r.get("listen.election_port", "port of election-svc; 0: any", election);
+        const MEMBER: &str = "members";
+        let client = r.get_following("listen.client_port", "port of the client API; 0: any", client, MEMBER);
+        let quorum = r.get_following("listen.quorum_port", "port of quorum-svc; 0: any", quorum, MEMBER);
+        let election =
+            r.get_following("listen.election_port", "port of election-svc; 0: any", election, MEMBER);
         let internal_host = r.get(
             "listen.internal_host",
             "IP address where services that are processes of their own listen for those of their node",
@@ -289,15 +294,17 @@ impl NodeConfig {
             "port of probes and metrics, of the whole node or of its store; 0: any, off: none",
             OptionalPort(Some(HTTP_PORT)),
         );
-        let quorum_http = r.get(
+        let quorum_http = r.get_following(
             QUORUM_HTTP_KEY,
             "the same of a quorum in a process of its own; left out: the next after listen.http_port",
             http.quorum(),
+            HTTP_KEY,
         );
-        let election_http = r.get(
+        let election_http = r.get_following(
             ELECTION_HTTP_KEY,
             "the same of an election in a process of its own; left out: the second after listen.http_port",
             http.election(),
+            HTTP_KEY,
         );
         let optional = |port: OptionalPort| port.0.map(|port| SocketAddr::new(host, port));
         let listen = Listen {
@@ -311,15 +318,17 @@ impl NodeConfig {
             election_http: optional(election_http),
         };
         let services = Services {
-            election: r.get(
+            election: r.get_following(
                 "services.election",
                 "where the quorum finds the election of its node, if that is another process",
                 format!("http://127.0.0.1:{internal_election}"),
+                "listen.internal_election_port",
             ),
-            quorum: r.get(
+            quorum: r.get_following(
                 "services.quorum",
                 "where the store finds the quorum of its node, if that is another process",
                 format!("http://127.0.0.1:{internal_quorum}"),
+                "listen.internal_quorum_port",
             ),
         };
 
@@ -378,10 +387,10 @@ impl NodeConfig {
             ),
             keep_entries: r.get("log.keep_entries", "... and so many entries", 10_000),
         };
-        let otlp_endpoint = r.get(
+        let otlp_endpoint = r.get_or_variable(
             "telemetry.otlp_endpoint",
             "OpenTelemetry collector to push metrics and spans to, by OTLP/gRPC; empty for none",
-            String::new(),
+            STANDARD_COLLECTOR,
         );
         let telemetry = Telemetry {
             otlp_endpoint: Some(otlp_endpoint).filter(|endpoint| !endpoint.is_empty()),

@@ -97,6 +97,25 @@ fn services_of_a_node_find_each_other_on_loopback_unless_told_otherwise() {
 }
 
 #[test]
+fn a_collector_is_also_taken_from_the_variable_that_all_know() {
+    let standard = |address: &'static str| ("OTEL_EXPORTER_OTLP_ENDPOINT", address);
+    let of = |env: &[(&str, &str)], flags: &[(&str, &str)]| {
+        let loaded = load_text(THREE, env, flags).unwrap();
+        let setting = loaded.effective.iter().find(|e| e.key == "telemetry.otlp_endpoint").unwrap();
+        (loaded.node.telemetry.otlp_endpoint, setting.source.to_string())
+    };
+    assert_eq!(of(&[], &[]), (None, "default".into()));
+    let http = "http://c:4317";
+    let named = "environment OTEL_EXPORTER_OTLP_ENDPOINT".to_owned();
+    assert_eq!(of(&[standard(http)], &[]), (Some(http.to_owned()), named));
+    let ours = ("QUORATE_TELEMETRY_OTLP_ENDPOINT", "http://d:4317");
+    assert_eq!(of(&[standard(http), ours], &[]).0.as_deref(), Some("http://d:4317"));
+    assert_eq!(of(&[standard(http)], &[("telemetry.otlp_endpoint", "")]), (None, "flag".into()));
+    let wrong = problems(THREE, &[standard("https://c:4317")], &[]);
+    assert!(wrong[0].contains("OTEL_EXPORTER_OTLP_ENDPOINT") && wrong[0].contains("for TLS"), "{wrong:?}");
+}
+
+#[test]
 fn each_process_of_a_node_has_probes_on_a_port_of_its_own() {
     let ports = |env: &[(&str, &str)]| {
         let Listen { http, quorum_http, election_http, .. } = load_text(THREE, env, &[]).unwrap().node.listen;
@@ -123,6 +142,7 @@ fn flag_beats_environment_beats_file_beats_default() {
     assert_eq!(by_key["timing.tick"].value, "\"60ms\"");
     assert_eq!(by_key["timing.init_limit"].source, Source::Env("QUORATE_TIMING_INIT_LIMIT".into()));
     assert_eq!(by_key["limits.data"].source, Source::Default);
+    assert_eq!(by_key["listen.quorum_http_port"].source.to_string(), "follows from listen.http_port");
     assert!(matches!(by_key["id"].source, Source::File { line: 3, .. }));
 }
 
@@ -155,7 +175,7 @@ fn a_wrong_key_names_key_line_and_the_nearest_right_one() {
     assert_eq!(
         problems(THREE, &[("QUORATE_TIMING_TIK", "1s")], &[("limits.dat", "1")]),
         [
-            "command line: there is no key `limits.dat`; did you mean `limits.data`?",
+            "flag: there is no key `limits.dat`; did you mean `limits.data`?",
             "environment: QUORATE_TIMING_TIK is no setting; did you mean QUORATE_TIMING_TICK?"
         ]
     );

@@ -13,12 +13,12 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
 use super::{
-    scan::{Item, Scan},
+    scan::{Item, Scan, Skip},
     value,
 };
 use crate::{
     args::Import,
-    exit::{Doing as _, Failure},
+    exit::{Doing as _, Exit, Failure},
     output,
     session::{self, Pipeline},
     verbs::{create_parents, parse},
@@ -27,10 +27,11 @@ use crate::{
 pub(crate) async fn run(args: &Import) -> Result<(), Failure> {
     let root = parse(&args.path)?;
     let max_size = args.max_size.0;
-    let scan = Scan::of(&args.directory, &root, max_size)?;
-    scan.check(max_size, args.skip_special)?;
-    for path in &scan.special {
-        eprintln!("left out {}: neither a file nor a directory", path.display());
+    let skip = Skip { special: args.skip_special, large: args.skip_large };
+    let scan = Scan::of(&args.directory, &root, max_size, skip)?;
+    scan.check(max_size)?;
+    for line in &scan.left_out {
+        eprintln!("left out {line}");
     }
 
     let started = Instant::now();
@@ -121,8 +122,10 @@ fn explain(e: ClientError, root: &Path) -> Failure {
         ));
     }
     let failure = Failure::from(e);
+    // What is before it may have been written: that is not "nothing was done".
+    let exit = if failure.exit == Exit::Usage { Exit::Refused } else { failure.exit };
     let remedy = format!("a part of the tree may be imported: `quorate delete -r {root}` removes it");
-    Failure::new(failure.exit, format!("{failure}\n{remedy}"))
+    Failure::new(exit, format!("{failure}\n{remedy}"))
 }
 
 pub(super) fn style(template: &str) -> ProgressStyle {

@@ -18,13 +18,24 @@ pub(crate) struct Item {
     pub(crate) is_directory: bool,
 }
 
+/// What to leave out rather than refuse.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Skip {
+    /// Symbolic links and special files.
+    pub(crate) special: bool,
+    /// Files above the limit.
+    pub(crate) large: bool,
+}
+
 /// A directory tree that can be imported.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Scan {
     /// Parents before children; the directory itself first.
     pub(crate) items: Vec<Item>,
+    /// What is left out on purpose, and why.
+    pub(crate) left_out: Vec<String>,
     /// Symbolic links and special files.
-    pub(crate) special: Vec<PathBuf>,
+    special: Vec<PathBuf>,
     /// Larger than the limit, with their sizes.
     too_large: Vec<(PathBuf, u64)>,
     /// Their znodes' paths would be too long.
@@ -34,7 +45,7 @@ pub(crate) struct Scan {
 impl Scan {
     /// Looks at everything in `directory`, which becomes `root`. Files are not opened. Links are not followed, apart
     /// from `directory` itself.
-    pub(crate) fn of(directory: &FilePath, root: &Path, max_size: u64) -> Result<Scan, Failure> {
+    pub(crate) fn of(directory: &FilePath, root: &Path, max_size: u64, skip: Skip) -> Result<Scan, Failure> {
         if !directory.is_dir() {
             return Err(Failure::usage(format!(
                 "{} is not a directory; to store one file, use `quorate create {root} --file {}`",
@@ -52,7 +63,11 @@ impl Scan {
                 let kind = entry.file_type().doing(format_args!("look at {}", entry.path().display()))?;
                 let source = entry.path();
                 if !kind.is_dir() && !kind.is_file() {
-                    scan.special.push(source);
+                    if skip.special {
+                        scan.left_out.push(format!("{}: neither a file nor a directory", source.display()));
+                    } else {
+                        scan.special.push(source);
+                    }
                     continue;
                 }
                 let Ok(znode) = znode.child(&name::to_znode(&entry.file_name())) else {
@@ -63,6 +78,10 @@ impl Scan {
                     stack.push((source.clone(), znode.clone()));
                 } else {
                     let size = entry.metadata().doing(format_args!("look at {}", source.display()))?.len();
+                    if size > max_size && skip.large {
+                        scan.left_out.push(format!("{}: {size} bytes", source.display()));
+                        continue;
+                    }
                     if size > max_size {
                         scan.too_large.push((source.clone(), size));
                     }
@@ -74,27 +93,27 @@ impl Scan {
     }
 
     /// Why this tree cannot be imported, if so.
-    pub(crate) fn check(&self, max_size: u64, skip_special: bool) -> Result<(), Failure> {
+    pub(crate) fn check(&self, max_size: u64) -> Result<(), Failure> {
         let mut faults = Vec::new();
         let large =
             self.too_large.iter().map(|(path, size)| format!("{} ({size} bytes)", path.display())).collect();
-        faults.extend(list("larger than --max-size", large));
+        faults.extend(list(
+            "larger than --max-size (--skip-large leaves them out; or raise it, and `limits.data` of all nodes)",
+            large,
+        ));
         faults.extend(list(
             "too deep: the znode's path would be longer than 8192 bytes",
             self.too_deep.iter().map(|p| p.display().to_string()).collect(),
         ));
-        if !skip_special {
-            faults.extend(list(
-                "neither files nor directories (--skip-special leaves them out)",
-                self.special.iter().map(|p| p.display().to_string()).collect(),
-            ));
-        }
+        faults.extend(list(
+            "neither files nor directories (--skip-special leaves them out)",
+            self.special.iter().map(|p| p.display().to_string()).collect(),
+        ));
         if faults.is_empty() {
             return Ok(());
         }
         Err(Failure::usage(format!(
-            "nothing was imported (--max-size is {max_size} bytes; the ensemble's own limit is the setting \
-             `limits.data`):\n{}",
+            "nothing was imported (--max-size is {max_size} bytes):\n{}",
             faults.join("\n")
         )))
     }
@@ -126,20 +145,25 @@ mod tests {
         std::os::unix::fs::symlink("a", root.join("link")).unwrap();
         let target = Path::new("/t").unwrap();
 
-        let scan = Scan::of(root, &target, 4).unwrap();
+        let scan = Scan::of(root, &target, 4, Skip::default()).unwrap();
         let mut znodes: Vec<&str> = scan.items.iter().map(|i| i.znode.as_str()).collect();
         assert_eq!(znodes[..2], ["/t", "/t/a"]);
         znodes.sort_unstable();
         assert_eq!(znodes, ["/t", "/t/a", "/t/a/100%25", "/t/a/empty"]);
         assert_eq!(scan.special, [root.join("link")]);
-        let text = scan.check(4, false).unwrap_err().to_string();
+        let text = scan.check(4).unwrap_err().to_string();
         assert!(text.contains("100% (5 bytes)") && text.contains("link"), "{text}");
-        assert!(!scan.check(4, true).unwrap_err().to_string().contains("link"));
 
-        assert!(Scan::of(root, &target, 5).unwrap().check(5, true).is_ok());
-        assert!(
-            Scan::of(&root.join("a/100%"), &target, 5).unwrap_err().to_string().contains("not a directory")
-        );
+        let special = Skip { special: true, large: false };
+        let scan = Scan::of(root, &target, 4, special).unwrap();
+        assert!(!scan.check(4).unwrap_err().to_string().contains("link"));
+        assert!(Scan::of(root, &target, 5, special).unwrap().check(5).is_ok());
+        let scan = Scan::of(root, &target, 4, Skip { special: true, large: true }).unwrap();
+        assert!(scan.check(4).is_ok());
+        assert_eq!((scan.items.len(), scan.left_out.len()), (3, 2), "{scan:?}");
+
+        let file = Scan::of(&root.join("a/100%"), &target, 5, special).unwrap_err().to_string();
+        assert!(file.contains("not a directory"), "{file}");
     }
 
     #[test]

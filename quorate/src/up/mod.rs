@@ -100,7 +100,11 @@ fn announce(plan: &Plan, folder: &Folder) -> Result<(), Failure> {
     let path = folder.path.display();
     let doing = if plan.continued { "going on with" } else { "starting" };
     let kept = if folder.temporary { " (removed at the end; --data DIR keeps it)" } else { "" };
-    output::print(&format!("{doing} {} nodes in {path}{kept}", plan.nodes.len()))
+    let nodes = match plan.nodes.len() {
+        1 => "one node".to_owned(),
+        n => format!("{n} nodes"),
+    };
+    output::print(&format!("{doing} {nodes} in {path}{kept}"))
 }
 
 fn welcome(plan: &Plan, parts: &[Part], roles: &[Role], pids: &[Vec<u32>]) -> Result<(), Failure> {
@@ -121,7 +125,9 @@ fn welcome(plan: &Plan, parts: &[Part], roles: &[Role], pids: &[Vec<u32>]) -> Re
     let me = program();
     // It is the quorum that leads.
     let leads = parts.iter().position(|&part| part == Part::Quorum).unwrap_or(0);
-    let leader = roles.iter().position(|&r| r == Role::Leading).and_then(|i| pids.get(i)?.get(leads));
+    let others = roles.iter().filter(|&&r| r == Role::Following).count() > 0;
+    let leader = roles.iter().position(|&r| r == Role::Leading).filter(|_| others);
+    let leader = leader.and_then(|i| pids.get(i)?.get(leads));
     let kill = leader.map_or(String::new(), |pid| {
         format!("  kill -9 {pid}    # the leader: the others elect a new one\n")
     });

@@ -130,7 +130,8 @@ impl Planned {
 impl Plan {
     /// Takes up the ensemble in `dir` if there is one, or makes the folders of a new one there.
     pub(super) fn prepare(dir: &Path, wanted: Wanted) -> Result<Plan, Failure> {
-        std::fs::create_dir_all(dir).doing(format_args!("make the directory {}", dir.display()))?;
+        std::fs::create_dir_all(dir)
+            .doing(format_args!("make the directory {} (--data DIR names another)", dir.display()))?;
         let dir = dir.canonicalize().doing(format_args!("find the directory {}", dir.display()))?;
         if folder(&dir, 1).join("quorate.toml").exists() {
             let found = Plan::found(&dir)?;

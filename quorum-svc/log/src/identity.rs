@@ -23,7 +23,7 @@ pub enum IdentityError {
     /// It belongs to another node.
     #[error(
         "the data directory {} belongs to node {found_id} of ensemble {found_ensemble:?}; this is node {id} of ensemble \
-         {ensemble:?}: point data_dir elsewhere",
+         {ensemble:?}: point data_dir elsewhere or, to restore a copy of another node, put this node's own file identity there",
         dir.display()
     )]
     Mismatch {

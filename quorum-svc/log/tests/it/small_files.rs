@@ -79,7 +79,7 @@ fn a_data_directory_belongs_to_one_node_and_one_process() {
         let message = claim(ensemble, id).unwrap_err().to_string();
         let expected = format!(
             "the data directory {} belongs to node 3 of ensemble \"alpha beta\"; this is node {id} of ensemble \
-             {ensemble:?}: point data_dir elsewhere",
+             {ensemble:?}: point data_dir elsewhere or, to restore a copy of another node, put this node's own file identity there",
             dir.display()
         );
         assert_eq!(message, expected);
