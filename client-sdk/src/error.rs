@@ -18,7 +18,10 @@ pub enum ClientError {
         why: String,
     },
     /// No session could be opened.
-    #[error("no session after {waited:?}: {}; check that the ensemble runs and has a quorum", listed(tried))]
+    #[error(
+        "no session after {waited:?}: {}; check that the ensemble runs and has a quorum, and that these are its client ports",
+        listed(tried)
+    )]
     NotConnected {
         /// For so long, to the millisecond.
         waited: Duration,

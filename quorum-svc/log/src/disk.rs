@@ -170,6 +170,9 @@ fn remedy(e: &io::Error) -> &'static str {
         K::PermissionDenied | K::ReadOnlyFilesystem => {
             "let the user that runs the node write here, then start the node again"
         }
+        K::NotFound | K::NotADirectory => {
+            "check that `data_dir` names a directory that only this node touches, then start the node again"
+        }
         _ if e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => {
             "the disk is failing: replace it; the node will heal from the others"
         }
