@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Ensemble, QUORATE, alive, eventually, signal};
+use crate::harness::{Ensemble, QUORATE, alive, eventually, free_ports, run_at, signal};
 
 /// 2,000 files of all sizes, some deep, some empty, some not text.
 fn make_tree(root: &Path) {
@@ -107,6 +107,32 @@ fn status_tells_of_a_missing_node() {
     ensemble.kill9(victim);
     assert!(!ensemble.run(&["status"]).status.success());
     assert_eq!(ensemble.status()[victim - 1]["role"], "unreachable");
+}
+
+#[test]
+fn nothing_is_left_when_the_terminal_is_closed() {
+    let temp = tempfile::tempdir().unwrap();
+    let base = free_ports(1).to_string();
+    // Whoever runs this may ignore the signal, and would hand that on.
+    let up = Command::new("env")
+        .args(["--default-signal=HUP", QUORATE, "up", "--nodes", "1", "--base-port", &base])
+        .env("TMPDIR", temp.path())
+        .stdout(std::process::Stdio::null())
+        .spawn();
+    struct Up(std::process::Child);
+    impl Drop for Up {
+        fn drop(&mut self) {
+            // Where the test has failed.
+            let _ = self.0.kill();
+        }
+    }
+    let mut up = Up(up.unwrap());
+    let endpoint = format!("127.0.0.1:{base}");
+    eventually("it serves", || run_at(&endpoint, &["get", "/"]).status.success());
+    assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
+    signal(up.0.id(), "HUP");
+    assert!(up.0.wait().unwrap().success());
+    assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::{
 
 use api::ports::Role;
 use client_sdk::node_status;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::{
@@ -28,6 +29,7 @@ use crate::{
 /// Runs on the main thread: see [`Nodes::start`].
 pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
     let shutdown = host::shutdown::on_signals().doing("listen for signals")?;
+    stop_with_terminal(shutdown.clone()).doing("listen for signals")?;
     let folder = match &args.data {
         Some(dir) => Folder { path: dir.clone(), temporary: false },
         None => Folder::temporary()?,
@@ -44,6 +46,22 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
     nodes::stop_strays(&plan.nodes).await;
     let stopped = output::print("all nodes have stopped");
     lived.and(stopped)
+}
+
+/// To close the terminal is a way to stop, too, unless whoever started this has said that it is not (`nohup`).
+fn stop_with_terminal(shutdown: CancellationToken) -> std::io::Result<()> {
+    const HANGUP: u64 = 1;
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    if ignored.is_none_or(|mask| mask & HANGUP == 0) {
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            hangup.recv().await;
+            shutdown.cancel();
+        });
+    }
+    Ok(())
 }
 
 async fn live(

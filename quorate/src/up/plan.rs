@@ -130,8 +130,18 @@ impl Planned {
 impl Plan {
     /// Takes up the ensemble in `dir` if there is one, or makes the folders of a new one there.
     pub(super) fn prepare(dir: &Path, wanted: Wanted) -> Result<Plan, Failure> {
+        let made = !dir.exists();
         std::fs::create_dir_all(dir)
             .doing(format_args!("make the directory {} (--data DIR names another)", dir.display()))?;
+        let plan = Plan::prepare_in(dir, wanted);
+        if made && plan.is_err() {
+            // Only if it is empty.
+            let _ = std::fs::remove_dir(dir);
+        }
+        plan
+    }
+
+    fn prepare_in(dir: &Path, wanted: Wanted) -> Result<Plan, Failure> {
         let dir = dir.canonicalize().doing(format_args!("find the directory {}", dir.display()))?;
         if folder(&dir, 1).join("quorate.toml").exists() {
             let found = Plan::found(&dir)?;
@@ -441,5 +451,8 @@ mod tests {
         let text = Plan::prepare(dir.path(), wanted(Some(2), Some(base))).unwrap_err().to_string();
         assert!(text.contains(&format!("127.0.0.1:{} (quorum port of node 2)", base + 21)), "{text}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        let new = dir.path().join("new");
+        Plan::prepare(&new, wanted(Some(2), Some(base))).unwrap_err();
+        assert!(!new.exists() && dir.path().exists(), "what was there stays");
     }
 }
