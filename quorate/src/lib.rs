@@ -37,7 +37,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, disk: Arc<dyn Disk>) -> Exi
     match carry_out(cli.command, disk) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("quorate: {failure}");
+            output::say(format_args!("quorate: {failure}"));
             failure.exit.into()
         }
     }

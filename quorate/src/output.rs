@@ -1,6 +1,7 @@
 //! How results are printed: tables for people, JSON for programs. The shapes of the JSON are stable.
 
 use std::{
+    fmt::Display,
     io::{self, Write as _},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -40,6 +41,11 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 pub(crate) fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     ended(out.write_all(bytes).and_then(|()| out.flush()))
+}
+
+/// Says something on standard error. Nobody can be told that it is closed.
+pub(crate) fn say(text: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Prints a value as JSON, indented, on standard output.

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     args::Connection,
     exit::{Exit, Failure},
+    output,
 };
 
 /// Asks the endpoints one after the other until a node answers. Says on standard error how old the answer may be, if that is
@@ -18,10 +19,10 @@ pub(crate) async fn ask(connection: &Connection, read: Read) -> Result<Found, Fa
         match read_stale(endpoint, read.clone(), limit).await {
             Ok(found) => {
                 if found.leaderless {
-                    eprintln!(
+                    output::say(format_args!(
                         "quorate: stale: the node at {endpoint} has no leader, this is its state of {}",
                         found.zxid
-                    );
+                    ));
                 }
                 return Ok(found);
             }

@@ -234,7 +234,7 @@ pub(crate) fn no_node(path: &Path) -> Failure {
 
 /// Waits for Ctrl-C, or for the end of the session that an ephemeral lives by.
 async fn hold(path: &Path, mut events: broadcast::Receiver<SessionEvent>) -> Result<(), Failure> {
-    eprintln!("{path} lives as long as this command; Ctrl-C ends both");
+    output::say(format_args!("{path} lives as long as this command; Ctrl-C ends both"));
     let interrupted = host::shutdown::on_signals().doing("listen for signals")?;
     let lost = async {
         loop {

@@ -31,7 +31,7 @@ pub(crate) async fn run(args: &Import) -> Result<(), Failure> {
     let scan = Scan::of(&args.directory, &root, max_size, skip)?;
     scan.check(max_size)?;
     for line in &scan.left_out {
-        eprintln!("left out {line}");
+        output::say(format_args!("left out {line}"));
     }
 
     let started = Instant::now();

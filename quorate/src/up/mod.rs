@@ -85,7 +85,7 @@ async fn live(
         tokio::select! {
             death = nodes.next_death() => {
                 let node = node(plan, death.id);
-                eprintln!("{} {}\n{}", output::clock(), obituary(node, &death), revival(node, death.part));
+                output::say(format_args!("{} {}\n{}", output::clock(), obituary(node, &death), revival(node, death.part)));
             }
             () = shutdown.cancelled() => return Ok(()),
         }
@@ -104,7 +104,11 @@ async fn all_serve(plan: &Plan, parts: &[Part]) -> Vec<Role> {
                     said = Instant::now();
                     let logs: Vec<String> =
                         parts.iter().map(|&part| node.log(part).display().to_string()).collect();
-                    eprintln!("still waiting for node {}; its log is {}", node.id, logs.join(", "));
+                    output::say(format_args!(
+                        "still waiting for node {}; its log is {}",
+                        node.id,
+                        logs.join(", ")
+                    ));
                 }
                 _ => {}
             }
@@ -239,7 +243,7 @@ impl Drop for Folder {
         if self.temporary
             && let Err(e) = remove(&self.path)
         {
-            eprintln!("cannot remove {}: {e}", self.path.display());
+            output::say(format_args!("cannot remove {}: {e}", self.path.display()));
         }
     }
 }
