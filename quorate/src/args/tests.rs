@@ -17,6 +17,10 @@ fn wrong_arguments_are_refused_with_what_is_expected() {
     assert!(refused(&["quorate", "set", "/a", "x", "--file", "f"]).contains("cannot be used with"));
     assert!(refused(&["quorate", "up", "--nodes", "10"]).contains("1..=9"));
     assert!(refused(&["quorate", "get", "/a", "--trace-to", "x", "--trace-ratio", "2"]).contains("0 to 1"));
+    for none in ["0", "soon"] {
+        let text = refused(&["quorate", "get", "/a", "--timeout", none]);
+        assert!(text.contains("expected a duration such as") && text.contains("above 0"), "{text}");
+    }
     assert!(refused(&["quorate", "serve", "--set", "x"]).contains("expected KEY=VALUE"));
     assert!(refused(&["quorate", "bench", "write", "--size", "1Q"]).contains("expected a size"));
     assert!(refused(&["quorate", "get", "/a", "--at-least", "7"]).contains("expected a zxid"));
