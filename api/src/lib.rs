@@ -25,8 +25,8 @@ pub use ensemble::{Ensemble, EnsembleError, Member, Membership};
 pub use entry::{Entry, EpochSpan, History, Origin, Ticket};
 pub use error::{ErrorCode, OpError};
 pub use op::{
-    Create, CreateMode, MultiOp, MultiOutcome, Read, ReadLevel, ReadOutcome, Stat, Write, WriteOutcome,
-    WriteResult,
+    Create, CreateMode, DATA_MAX, MultiOp, MultiOutcome, Read, ReadLevel, ReadOutcome, Stat, Write,
+    WriteOutcome, WriteResult,
 };
 pub use path::{Path, PathError};
 pub use session::{Command, CommandBody, SessionId, SessionToken, WriteNumber};

@@ -2,6 +2,10 @@ use bytes::Bytes;
 
 use crate::{OpError, Path, SessionId, Zxid};
 
+/// The most bytes that any ensemble takes as one value, or as all values of one multi: `limits.data` can be set to no more,
+/// because every write passes every node's memory.
+pub const DATA_MAX: u64 = 16 << 20;
+
 /// What kind of znode a create makes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub struct CreateMode {

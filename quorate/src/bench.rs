@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{Create, CreateMode, Path, Write, WriteOutcome};
+use api::{Create, CreateMode, DATA_MAX, Path, Write, WriteOutcome};
 use bytes::Bytes;
 use client_sdk::{Client, ClientError, Pending};
 use hdrhistogram::Histogram;
@@ -17,13 +17,13 @@ use crate::{
     exit::{Doing as _, Failure},
     output,
     session::{self, Pipeline},
-    verbs::{VALUE_MAX, delete_tree},
+    verbs::delete_tree,
 };
 
 pub(crate) async fn write(args: &BenchWrite) -> Result<(), Failure> {
-    if args.size.0 > VALUE_MAX {
+    if args.size.0 > DATA_MAX {
         return Err(Failure::usage(format!(
-            "--size {} is more than the {VALUE_MAX} bytes that a value may ever have",
+            "--size {} is more than the {DATA_MAX} bytes that a value may ever have",
             args.size
         )));
     }

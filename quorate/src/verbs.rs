@@ -6,7 +6,7 @@ use std::{
     path::Path as FilePath,
 };
 
-use api::{CreateMode, ErrorCode, OpError, Path, Read, ReadLevel, ReadOutcome, Stat, Write};
+use api::{CreateMode, DATA_MAX, ErrorCode, OpError, Path, Read, ReadLevel, ReadOutcome, Stat, Write};
 use bytes::Bytes;
 use client_sdk::{Client, ClientError, Found, SessionEvent};
 use serde_json::json;
@@ -290,10 +290,10 @@ fn print_list(found: &[(String, Option<Stat>)], long: bool, format: Format) -> R
 fn value(args: &Value) -> Result<Option<Bytes>, Failure> {
     fn read(from: impl io::Read, name: &str) -> Result<Option<Bytes>, Failure> {
         let mut bytes = Vec::new();
-        from.take(VALUE_MAX + 1).read_to_end(&mut bytes).doing(format_args!("read {name}"))?;
-        if bytes.len() as u64 > VALUE_MAX {
+        from.take(DATA_MAX + 1).read_to_end(&mut bytes).doing(format_args!("read {name}"))?;
+        if bytes.len() as u64 > DATA_MAX {
             return Err(Failure::usage(format!(
-                "{name} has more than the {VALUE_MAX} bytes that a value may ever have"
+                "{name} has more than the {DATA_MAX} bytes that a value may ever have"
             )));
         }
         Ok(Some(bytes.into()))
@@ -309,7 +309,5 @@ fn value(args: &Value) -> Result<Option<Bytes>, Failure> {
     }
 }
 
-/// The highest that `limits.data` can be set to.
-pub(crate) const VALUE_MAX: u64 = 16 << 20;
 /// Requests under way in walks and in recursive deletion.
 const IN_FLIGHT: u32 = 256;

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::ports::{Candidate, Chunks, Election, Feed, FeedItem, PortClosed, Quorum, Request};
 use api::{Ensemble, Entry, Epoch, PeerId, Ticket, Zxid};
 use bytes::Bytes;
+use proxy::Proxy;
 use quorum_svc::{Config, Handle, LogFeed, QuorumService, StopReason};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -40,12 +41,15 @@ struct Node {
     server: JoinHandle<()>,
 }
 
+const SYNC_LIMIT: Duration = Duration::from_secs(60);
+
 fn config(id: u32, dir: &Path, addresses: &BTreeMap<PeerId, String>) -> Config {
     let core = quorum_core::Config {
         me: PeerId(id),
         ensemble: Ensemble::of_voters(addresses.keys().map(|p| p.0)).unwrap(),
         init_limit: Duration::from_secs(20),
-        sync_limit: Duration::from_secs(10),
+        // No test waits for it: whoever is dropped is dropped for another reason.
+        sync_limit: SYNC_LIMIT,
         ping_interval: Duration::from_millis(100),
         park_limit: Duration::from_secs(60),
         requests_max: 10_000,
@@ -122,9 +126,14 @@ impl Ensemble3 {
     }
 
     async fn restart(&mut self, id: u32) {
+        let addresses = self.addresses.clone();
+        self.restart_with(id, &addresses).await;
+    }
+
+    /// It finds the others at these addresses.
+    async fn restart_with(&mut self, id: u32, addresses: &BTreeMap<PeerId, String>) {
         let listener = TcpListener::bind(&self.addresses[&PeerId(id)]).await.unwrap();
-        let node =
-            Node::start(id, self.dir.path(), listener, &self.addresses, Named(self.leader.subscribe()));
+        let node = Node::start(id, self.dir.path(), listener, addresses, Named(self.leader.subscribe()));
         self.nodes.insert(id, node);
     }
 
@@ -247,6 +256,57 @@ async fn s14_s20_a_node_that_was_away_for_long_gets_a_snapshot_and_what_came_aft
     let mut third = Store::attach(&e.nodes[&3], zxid).await;
     third.read(20).await;
     assert!(third.snapshot.is_none());
+    for node in e.nodes.into_values() {
+        node.stop().await;
+    }
+}
+
+/// What is queued for a learner is a range of the log, and so bounded by how much of the log is kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s21_a_learner_that_falls_behind_what_the_log_keeps_is_cut_off_and_resynchronised() {
+    let mut e = Ensemble3::start(2).await;
+    let proxy = Proxy::new();
+    let leader_is_at = e.addresses[&PeerId(2)].parse().unwrap();
+    let mut addresses = e.addresses.clone();
+    addresses.insert(PeerId(2), proxy.link(3, 2, leader_is_at).await.unwrap().to_string());
+    e.nodes.remove(&3).unwrap().stop().await;
+    e.restart_with(3, &addresses).await;
+    let mut leader = Store::attach(&e.nodes[&2], Zxid::ZERO).await;
+    let mut third = Store::attach(&e.nodes[&3], Zxid::ZERO).await;
+    e.submit(1, 1..=10).await;
+    leader.read(10).await;
+    third.read(10).await;
+
+    // Its link takes what the windows of the stream have room for; the rest waits, and a purge overtakes it.
+    let since = Instant::now();
+    proxy.stall(2, 3);
+    for round in 1..=4u64 {
+        let large = |i| Request::Submit {
+            ticket: Ticket(round * 1000 + i),
+            payload: Bytes::from(vec![round as u8; 64 << 10]),
+            trace: None,
+        };
+        e.nodes[&1].handle.request((0..128).map(large).collect()).await.unwrap();
+        leader.read(10 + 128 * usize::try_from(round).unwrap()).await;
+        let last = leader.entries.last().unwrap().zxid;
+        let state = Pieces(vec![Bytes::from(format!("state at {last}"))]);
+        e.nodes[&2].handle.save_snapshot(last, state).await.unwrap();
+    }
+    proxy.heal_all();
+    let helped = async {
+        while third.snapshot.is_none() {
+            third.step().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), helped).await.expect("only a snapshot can help");
+    e.submit(1, 9001..=9010).await;
+    leader.read(532).await;
+    third.read(10).await;
+    assert!(since.elapsed() < SYNC_LIMIT, "it was not dropped for its silence");
+    let (zxid, state) = third.snapshot.clone().unwrap();
+    assert_eq!(String::from_utf8(state).unwrap(), format!("state at {zxid}"));
+    let behind: Vec<Entry> = leader.entries.iter().filter(|e| e.zxid > zxid).cloned().collect();
+    assert!(third.entries.ends_with(&behind) && behind.len() >= 10, "no gap behind the snapshot");
     for node in e.nodes.into_values() {
         node.stop().await;
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use api::{
-    PeerId, Ticket, Time,
+    DATA_MAX, PeerId, Ticket, Time,
     ports::{PortClosed, Quorum},
 };
 use proto::{
@@ -191,8 +191,11 @@ impl<Q: Quorum> StoreService<Q> {
     pub fn coordination(&self) -> CoordinationServer<CoordinationService> {
         let max = usize::try_from(self.config.limits.data_max).unwrap_or(usize::MAX);
         CoordinationServer::new(CoordinationService::new(self.front.clone()))
-            // Several requests in one message, each with its values and their frame.
-            .max_decoding_message_size(max.saturating_mul(4).max(DATA_MAX_EVER).saturating_add(MESSAGE_SLACK))
+            // Several requests in one message, each with its values and their frame. What another ensemble would take is
+            // refused by name where it is too large; what is larger than this breaks the stream that it is on.
+            .max_decoding_message_size(
+                max.saturating_mul(4).max(DATA_MAX as usize).saturating_add(MESSAGE_SLACK),
+            )
             .max_encoding_message_size(usize::MAX)
     }
 
@@ -253,8 +256,5 @@ fn first_ticket() -> Ticket {
 /// Messages from clients to the driver; each client's own bounds keep them small.
 const INPUT_QUEUE: usize = 1024;
 
-/// The highest that `limits.data` can be set to. What some ensemble would take is refused by name where it is too large;
-/// what is larger than the limit of messages breaks the stream that it is on.
-const DATA_MAX_EVER: usize = 16 << 20;
 /// What a message may be larger than the values in it.
 const MESSAGE_SLACK: usize = 4 << 20;

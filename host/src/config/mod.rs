@@ -11,7 +11,7 @@ mod value;
 
 use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
-use api::{Ensemble, EnsembleError, PeerId};
+use api::{DATA_MAX, Ensemble, EnsembleError, PeerId};
 
 use layers::Layers;
 pub use layers::{Effective, Source};
@@ -389,7 +389,8 @@ impl NodeConfig {
         };
         let otlp_endpoint = r.get_or_variable(
             "telemetry.otlp_endpoint",
-            "OpenTelemetry collector to push metrics and spans to, by OTLP/gRPC; empty for none",
+            "OpenTelemetry collector to push metrics and spans to, by OTLP/gRPC; empty for none, whatever \
+             OTEL_EXPORTER_OTLP_ENDPOINT says",
             STANDARD_COLLECTOR,
         );
         let telemetry = Telemetry {
@@ -459,7 +460,7 @@ impl NodeConfig {
                 r.refuse(key, "the address of a service such as \"http://127.0.0.1:2889\"");
             }
         }
-        if self.limits.data > Size::mib(16) || self.limits.data == Size(0) {
+        if self.limits.data > Size(DATA_MAX) || self.limits.data == Size(0) {
             r.refuse(
                 "limits.data",
                 "a size from 1B to 16MiB, because every write passes every node's memory",
