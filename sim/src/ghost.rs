@@ -148,7 +148,7 @@ impl Ghost {
         }
     }
 
-    /// A node begins to serve as the leader of an epoch (I7, I8, I12).
+    /// A node begins to serve as the leader of an epoch (I7, I8, I12). With that all of its log up to its marker is committed.
     pub(crate) fn established(&mut self, node: PeerId, epoch: Epoch, history: &History, committed: Zxid) {
         let first = *self.leaders.entry(epoch).or_insert(node);
         self.check(first == node, "I8 one leader per epoch", || {
@@ -167,6 +167,8 @@ impl Ghost {
                 "node {node} serves in epoch {epoch} and knows commits up to {committed}, not up to {last}"
             )
         });
+        // Here, and not when the node has done all else that it does at this moment: it may not live to the end of it.
+        self.knows_committed(node, committed, history);
     }
 
     /// A node says that everything up to `zxid` is committed (I2, I5, I6, I8, I11).
