@@ -155,7 +155,7 @@ impl Ghost {
             format!("both {first} and {node} lead in epoch {epoch}")
         });
         // Newer reigns do not count: one that stood still after its marker had reached a quorum may learn of that when it is
-        // deposed already. It serves nobody but itself then, and what it takes for committed has to be in C like anything.
+        // deposed already. It can commit nothing more then; what it takes for committed has to be in C all the same.
         let older = self.committed.partition_point(|c| c.zxid.epoch() <= epoch);
         let last = older.checked_sub(1).map_or(Zxid::ZERO, |i| self.committed[i].zxid);
         let complete = history.contains(last) || history.base() >= last;
