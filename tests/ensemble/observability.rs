@@ -40,6 +40,9 @@ fn names_on(page: &str) -> BTreeSet<String> {
     names
 }
 
+/// A metric by which the dashboards find all processes.
+const OF_EVERY_PROCESS: &str = "quorate_process_file_descriptor_limit";
+
 #[test]
 fn every_metric_of_dashboards_alerts_and_docs_exists() {
     let ensemble = Ensemble::start();
@@ -57,6 +60,14 @@ fn every_metric_of_dashboards_alerts_and_docs_exists() {
         let file = format!("deploy/observability/dashboards/{name}.json");
         let dashboard: serde_json::Value = serde_json::from_str(&read(&file)).unwrap();
         assert!(dashboard["panels"].as_array().unwrap().len() > 5, "{file}");
+        // What can be chosen is every process, and all of them at first.
+        let variables = dashboard["templating"]["list"].as_array().unwrap();
+        for name in ["job", "instance"] {
+            let variable = variables.iter().find(|v| v["name"] == name).unwrap();
+            let query = variable["query"]["query"].as_str().unwrap();
+            assert!(query.starts_with(&format!("label_values({OF_EVERY_PROCESS}")), "{file}: {query}");
+        }
+        assert!(variables.iter().any(|v| v["name"] == "instance" && v["allValue"] == ".*"), "{file}");
         files.push(file);
     }
     for file in files {
@@ -89,9 +100,18 @@ fn every_alert_has_a_section_that_says_what_to_do() {
 fn promtool_accepts_the_rules_and_their_tests() {
     let promtool = std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".into());
     let rules = repository().join("deploy/observability");
+    // As Compose puts them into the container.
+    let container = tempfile::tempdir().unwrap();
+    let config = repository().join("deploy/compose/observability/prometheus.yaml");
+    std::fs::copy(config, container.path().join("prometheus.yml")).unwrap();
+    std::fs::copy(rules.join("alerts.yaml"), container.path().join("alerts.yaml")).unwrap();
     // The second plays what should, and what should not, raise an alert.
-    for args in [["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]] {
-        match Command::new(&promtool).args(args).current_dir(&rules).output() {
+    for (args, dir) in [
+        (["check", "rules", "alerts.yaml"], &*rules),
+        (["test", "rules", "alerts_test.yaml"], &*rules),
+        (["check", "config", "prometheus.yml"], container.path()),
+    ] {
+        match Command::new(&promtool).args(args).current_dir(dir).output() {
             Err(e) => skipped(format!("cannot run {promtool} (Debian package prometheus): {e}")),
             Ok(output) => {
                 let said = String::from_utf8_lossy(&output.stderr);
@@ -219,6 +239,10 @@ fn each_service_in_a_process_of_its_own_shows_itself() {
         let page = get(&ensemble.http(1, part), "/metrics").1;
         assert!(page.contains(&format!("service_name=\"quorate-{part}\"")), "{page}");
         assert!(value(&page, "process_uptime_seconds") > 0.0, "{page}");
+        assert!(value(&page, OF_EVERY_PROCESS) > 0.0, "the dashboards do not find it: {page}");
+        let disk = value(&page, "quorate_disk_capacity_bytes");
+        assert_eq!(disk > 0.0, part != "election", "{disk}");
+        assert!(value(&page, "quorate_disk_available_bytes") <= disk);
         let of = |prefix: &str| page.lines().any(|line| line.starts_with(prefix));
         assert_eq!(of("quorate_election_links"), part == "election", "{part}");
         assert_eq!(of("quorate_log_size_bytes"), part == "quorum", "{part}");
