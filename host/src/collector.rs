@@ -1,6 +1,6 @@
 //! The way to an OpenTelemetry collector, for all that is pushed there.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 use tokio::time::Instant;
 use tonic::{
@@ -60,7 +60,11 @@ impl Reached {
         let (what, endpoint) = (self.what, &self.endpoint);
         match pushed {
             Ok(_) => tracing::info!(endpoint, "pushing {what}"),
-            Err(status) => tracing::warn!(endpoint, "cannot push {what}; goes on trying: {status}"),
+            Err(status) => tracing::warn!(
+                endpoint,
+                "cannot push {what}: {}; check the address, and that a collector takes OTLP/gRPC there. Goes on trying",
+                reason(&status)
+            ),
         }
     }
 
@@ -74,6 +78,22 @@ impl Reached {
     }
 }
 
+/// What a status says, with what is behind it, in few words.
+fn reason(status: &Status) -> String {
+    let mut text = format!("{:?}: {}", status.code(), status.message());
+    let mut behind = status.source();
+    while let Some(error) = behind {
+        text += &format!(": {error}");
+        behind = error.source();
+    }
+    match text.char_indices().nth(WORDS_MAX) {
+        Some((end, _)) => text[..end].to_owned() + "...",
+        None => text,
+    }
+}
+
+/// Characters of it.
+const WORDS_MAX: usize = 256;
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const PUSH_WITHIN: Duration = Duration::from_secs(5);
 /// Between two lines.
@@ -103,6 +123,19 @@ mod tests {
             assert_eq!(pushed.unwrap_err().code(), Code::DeadlineExceeded);
             held.push(accepted.unwrap());
         }
+    }
+
+    #[tokio::test]
+    async fn a_reason_is_in_words_and_not_in_many() {
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let mut link = Link::new(Endpoint::from_shared(format!("http://{nobody}")).unwrap());
+        let call = async |channel| {
+            MetricsServiceClient::new(channel).export(ExportMetricsServiceRequest::default()).await
+        };
+        let said = reason(&link.push(call).await.unwrap_err());
+        assert!(said.starts_with("Unavailable: ") && said.contains("refused"), "{said}");
+        assert!(!said.contains('{') && !said.contains("ConnectError("), "{said}");
+        assert_eq!(reason(&Status::internal("x".repeat(9_999))).chars().count(), WORDS_MAX + 3);
     }
 
     #[tokio::test(start_paused = true)]

@@ -116,6 +116,11 @@ fn metric(reading: &Reading, began: u64, now: u64) -> Metric {
             aggregation_temporality: CUMULATIVE,
             is_monotonic: true,
         }),
+        Kind::UpDown => metric::Data::Sum(Sum {
+            data_points: numbers(),
+            aggregation_temporality: CUMULATIVE,
+            is_monotonic: false,
+        }),
         Kind::Gauge => metric::Data::Gauge(Gauge { data_points: numbers() }),
         Kind::Histogram => metric::Data::Histogram(Histogram {
             data_points: points.iter().filter_map(|point| distribution(point, began, now)).collect(),
@@ -183,6 +188,7 @@ fn attribute_name(label: &str, all_dots: bool) -> String {
     match label {
         "service_instance_id" => "service.instance.id".to_owned(),
         "cpu_mode" => "cpu.mode".to_owned(),
+        "rpc_system_name" => "rpc.system.name".to_owned(),
         "rpc_method" => "rpc.method".to_owned(),
         "rpc_response_status_code" => "rpc.response.status_code".to_owned(),
         label if all_dots => label.replace('_', "."),

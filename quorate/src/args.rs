@@ -635,6 +635,8 @@ pub(crate) enum Process {
     Quorum,
     /// The election.
     Election,
+    /// Whichever of them runs here and answers first. For an image that runs any one of them.
+    Any,
 }
 
 /// One process, by its HTTP port.
@@ -645,7 +647,7 @@ pub(crate) struct Http {
     pub(crate) endpoint: Option<String>,
     /// Which process of the node, if each service is one. Its port is what QUORATE_LISTEN_HTTP_PORT,
     /// QUORATE_LISTEN_QUORUM_HTTP_PORT and QUORATE_LISTEN_ELECTION_HTTP_PORT say, else 9464 (node, store), 9465 (quorum), 9466
-    /// (election).
+    /// (election), at QUORATE_LISTEN_HOST.
     #[arg(long, value_enum, default_value = "node", hide_default_value = true)]
     pub(crate) service: Process,
     /// Take the port from the configuration of the node that runs on this machine.

@@ -46,39 +46,59 @@ pub(crate) async fn loglevel(args: &Loglevel) -> Result<(), Failure> {
 }
 
 async fn ask(http: &Http, method: &str, path: &str, body: &str) -> Result<(u16, String), Failure> {
-    let endpoint = match (&http.endpoint, &http.config) {
-        (Some(endpoint), _) => endpoint.clone(),
-        (None, Some(file)) => configured_endpoint(file, http.service)?,
-        (None, None) => own_endpoint(http.service)?,
-    };
-    let answer = http::ask(&endpoint, method, path, body, http.timeout).await;
-    answer.map_err(|e| {
-        Failure::refused(format!(
-            "{e}; check that the process runs, and that this is its HTTP port (`listen.http_port`): say which with --config, \
-             --service or --endpoint"
-        ))
-    })
+    let mut refused = None;
+    for service in http.service.each() {
+        let endpoint = match (&http.endpoint, &http.config) {
+            (Some(endpoint), _) => endpoint.clone(),
+            (None, Some(file)) => configured_endpoint(file, service)?,
+            (None, None) => own_endpoint(service)?,
+        };
+        match http::ask(&endpoint, method, path, body, http.timeout).await {
+            Ok(answer) => return Ok(answer),
+            Err(e) => refused = refused.or(Some((e, key(service)))),
+        }
+    }
+    let why = refused.map_or_else(String::new, |(e, key)| {
+        format!(
+            "{e}; check that the process runs, and that this is its HTTP port (`{key}`): say which with --config, --service or \
+             --endpoint"
+        )
+    });
+    Err(Failure::refused(why))
+}
+
+impl Process {
+    /// Those to be asked, in this order.
+    fn each(self) -> Vec<Process> {
+        match self {
+            Process::Any => vec![Process::Node, Process::Quorum, Process::Election],
+            one => vec![one],
+        }
+    }
+}
+
+/// The setting of its port.
+fn key(service: Process) -> &'static str {
+    match service {
+        Process::Node | Process::Store | Process::Any => config::HTTP_KEY,
+        Process::Quorum => config::QUORUM_HTTP_KEY,
+        Process::Election => config::ELECTION_HTTP_KEY,
+    }
 }
 
 /// Where a node with this configuration has it, on this machine.
 fn configured_endpoint(file: &Path, service: Process) -> Result<String, Failure> {
     let listen = config::load(Some(file), config::process_env(), &[])?.node.listen;
-    let (key, address) = match service {
-        Process::Node | Process::Store => (config::HTTP_KEY, listen.http),
-        Process::Quorum => (config::QUORUM_HTTP_KEY, listen.quorum_http),
-        Process::Election => (config::ELECTION_HTTP_KEY, listen.election_http),
+    let address = match service {
+        Process::Node | Process::Store | Process::Any => listen.http,
+        Process::Quorum => listen.quorum_http,
+        Process::Election => listen.election_http,
     };
     match address {
-        Some(address) if address.port() != 0 => {
-            let ip = match address.ip() {
-                IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-                IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-                ip => ip,
-            };
-            Ok(SocketAddr::new(ip, address.port()).to_string())
-        }
+        Some(address) if address.port() != 0 => Ok(on_this_machine(address.ip(), address.port())),
         _ => Err(Failure::usage(format!(
-            "`{key}` in {} names no port; say where the node is with --endpoint HOST:PORT",
+            "`{}` in {} names no port; say where the node is with --endpoint HOST:PORT",
+            key(service),
             file.display()
         ))),
     }
@@ -87,19 +107,29 @@ fn configured_endpoint(file: &Path, service: Process) -> Result<String, Failure>
 /// In a container the node is configured by the same environment.
 fn own_endpoint(service: Process) -> Result<String, Failure> {
     let http = from_environment(config::HTTP_KEY, OptionalPort(Some(config::HTTP_PORT)))?;
-    let (key, port) = match service {
-        Process::Node | Process::Store => (config::HTTP_KEY, http),
-        Process::Quorum => {
-            (config::QUORUM_HTTP_KEY, from_environment(config::QUORUM_HTTP_KEY, http.quorum())?)
-        }
-        Process::Election => {
-            (config::ELECTION_HTTP_KEY, from_environment(config::ELECTION_HTTP_KEY, http.election())?)
-        }
+    let port = match service {
+        Process::Node | Process::Store | Process::Any => http,
+        Process::Quorum => from_environment(config::QUORUM_HTTP_KEY, http.quorum())?,
+        Process::Election => from_environment(config::ELECTION_HTTP_KEY, http.election())?,
     };
+    // What it cannot be, the node itself complains about.
+    let host = std::env::var(config::variable(config::HOST_KEY)).ok().and_then(|host| host.parse().ok());
     match port {
-        OptionalPort(Some(port @ 1..)) => Ok(format!("127.0.0.1:{port}")),
-        off_or_any => Err(names_no_port(key, &off_or_any.to_toml())),
+        OptionalPort(Some(port @ 1..)) => {
+            Ok(on_this_machine(host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), port))
+        }
+        off_or_any => Err(names_no_port(key(service), &off_or_any.to_toml())),
     }
+}
+
+/// Where that is reached which listens on this address.
+fn on_this_machine(ip: IpAddr, port: u16) -> String {
+    let ip = match ip {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, port).to_string()
 }
 
 fn from_environment(key: &str, default: OptionalPort) -> Result<OptionalPort, Failure> {

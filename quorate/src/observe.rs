@@ -51,6 +51,9 @@ impl Observed {
         groups: &[Group],
         shutdown: CancellationToken,
     ) -> Result<Observed, Failure> {
+        if groups.iter().any(|group| matches!(group, Group::Quorum | Group::Store)) {
+            telemetry::set_data_dir(node.data_dir.clone());
+        }
         telemetry::refresh_process();
         let (id, version) = (node.id.to_string(), env!("CARGO_PKG_VERSION"));
         let resource = otlp::resource(service, &node.ensemble, &id, version);

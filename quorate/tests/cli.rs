@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
 use std::{
+    io::{Read as _, Write as _},
     net::TcpListener,
     process::{Command, Output},
 };
@@ -152,6 +153,27 @@ fn health_finds_the_port_of_each_process_in_the_environment_or_in_a_configuratio
             asked(&["--service", service], &[("QUORATE_LISTEN_HTTP_PORT", port.to_string().as_str())]);
         assert!(code == Some(1) && said.contains(&here), "{service}: {said}");
     }
+    let elsewhere = [("QUORATE_LISTEN_HOST", "127.0.0.2"), ("QUORATE_LISTEN_HTTP_PORT", &port.to_string())];
+    let (code, said) = asked(&["--live"], &elsewhere);
+    assert!(code == Some(1) && said.contains(&format!("http://127.0.0.2:{port}: ")), "{said}");
+    let (code, said) = asked(&["--service", "election"], &[("QUORATE_LISTEN_ELECTION_HTTP_PORT", "1")]);
+    assert!(code == Some(1) && said.contains("`listen.election_http_port`"), "{said}");
+
+    // An image does not know which of the services it runs.
+    let one = TcpListener::bind("127.0.0.1:0").unwrap();
+    let its = one.local_addr().unwrap().port().to_string();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = one.accept().unwrap();
+        let _ = stream.read(&mut [0; 1024]).unwrap();
+        stream.write_all(b"HTTP/1.0 200 OK\r\n\r\nit works").unwrap();
+    });
+    let ports =
+        [("QUORATE_LISTEN_HTTP_PORT", &*port.to_string()), ("QUORATE_LISTEN_ELECTION_HTTP_PORT", &its)];
+    let any = ["--live", "--service", "any"];
+    assert_eq!(asked(&any, &ports).0, Some(0));
+    answering.join().unwrap();
+    assert_eq!(asked(&any, &ports).0, Some(1), "none is left");
+
     let own = [("QUORATE_LISTEN_QUORUM_HTTP_PORT", "off")];
     for args in [&["--service", "quorum"][..], &[&["--service", "quorum"][..], &file].concat()] {
         let (code, said) = asked(args, &own);

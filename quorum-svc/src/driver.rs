@@ -373,7 +373,7 @@ impl<E: Election> Driver<E> {
                 self.traces.appended(&mut entries, leading);
                 self.view.push(&entries);
                 self.backlog.add(entries.iter().map(api::Entry::weight).sum());
-                let spans = appends(&entries);
+                let spans = appends(&entries, leading);
                 self.to_disk(Task::Append { entries, spans });
             }
             Output::PersistEpochs { accepted, current, damaged, last_time_ms } => {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use api::peer::ToLeader;
 use api::ports::{FeedItem, QuorumStatus, Request, Role};
 use api::{Entry, PeerId, Ticket, Zxid};
-use telemetry::trace::{Scope, Span};
+use telemetry::trace::{Kind, Scope, Span};
 
 /// Spans that are open at the same time, of each kind. Further ones are not made; the write goes on.
 const OPEN: usize = 1024;
@@ -54,7 +54,7 @@ impl Traces {
             let (Some(parent), Some(submit)) = (s.trace.as_deref(), self.submits.get_mut(&s.ticket)) else {
                 continue;
             };
-            let span = Span::below(parent, Scope::Quorum, "quorum.forward");
+            let span = Span::below(parent, Scope::Quorum, "quorum.forward").on_side(Kind::Client);
             s.trace = span.trace();
             submit.forward = Some(span);
         }
@@ -71,6 +71,9 @@ impl Traces {
             }
             if leading && self.proposals.len() < OPEN {
                 let mut span = Span::below(parent, Scope::Quorum, "quorum.propose");
+                if own.is_none() {
+                    span = span.on_side(Kind::Server);
+                }
                 span.set("quorate.zxid", entry.zxid);
                 entry.trace = span.trace();
                 self.proposals.push_back((entry.zxid, span));
@@ -141,11 +144,13 @@ impl Traces {
     }
 }
 
-/// Spans for these entries on their way to the disk. The thread that writes them ends them.
-pub(crate) fn appends(entries: &[Entry]) -> Vec<Span> {
+/// Spans for these entries on their way to the disk, on a learner where a message brought them. The thread that writes them
+/// ends them.
+pub(crate) fn appends(entries: &[Entry], leading: bool) -> Vec<Span> {
+    let side = if leading { Kind::Internal } else { Kind::Consumer };
     let traced = entries.iter().filter_map(|entry| Some((entry.zxid, entry.trace.as_deref()?)));
     let span = |(zxid, parent): (Zxid, &api::TraceContext)| {
-        let mut span = Span::below(parent, Scope::Quorum, "quorum.append");
+        let mut span = Span::below(parent, Scope::Quorum, "quorum.append").on_side(side);
         span.set("quorate.zxid", zxid);
         span
     };

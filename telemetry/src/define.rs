@@ -57,8 +57,10 @@ impl Unit {
 pub enum Kind {
     /// Only grows.
     Counter,
-    /// As it is now.
+    /// As it is now, and of no use added up.
     Gauge,
+    /// As it is now, and the same added up over processes: OpenTelemetry's UpDownCounter, Prometheus's gauge.
+    UpDown,
     /// How many values fell into which range.
     Histogram,
 }

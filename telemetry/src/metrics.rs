@@ -2,7 +2,7 @@
 
 use crate::define::{Definition, Group, Metric, Source, Unit};
 use crate::labels::{CpuMode, Label as _, Mode, Phase, Port, RoleLabel, Verb};
-use crate::value::{By, ByName, ByPeer, Counter, Gauge, Histogram};
+use crate::value::{By, ByName, ByPeer, Counter, Gauge, Histogram, UpDown};
 
 /// Makes each metric a static of its own, and the list of all.
 macro_rules! metrics {
@@ -32,18 +32,22 @@ metrics! {
         PROCESS_CPU_TIME: By<CpuMode, Counter, { CpuMode::COUNT }> = "process.cpu.time" [Seconds]
             By::new([const { Counter::new() }; CpuMode::COUNT]),
             "Processor time that this process has used.";
-        PROCESS_MEMORY_USAGE: Gauge = "process.memory.usage" [Bytes] Gauge::new(),
+        PROCESS_MEMORY_USAGE: UpDown = "process.memory.usage" [Bytes] UpDown::new(),
             "Physical memory in use.";
-        PROCESS_MEMORY_VIRTUAL: Gauge = "process.memory.virtual" [Bytes] Gauge::new(),
+        PROCESS_MEMORY_VIRTUAL: UpDown = "process.memory.virtual" [Bytes] UpDown::new(),
             "Address space in use.";
-        PROCESS_THREAD_COUNT: Gauge = "process.thread.count" [Count("{thread}")] Gauge::new(),
+        PROCESS_THREAD_COUNT: UpDown = "process.thread.count" [Count("{thread}")] UpDown::new(),
             "Threads.";
-        PROCESS_FD_COUNT: Gauge = "process.unix.file_descriptor.count" [Count("{file_descriptor}")] Gauge::new(),
+        PROCESS_FD_COUNT: UpDown = "process.unix.file_descriptor.count" [Count("{file_descriptor}")] UpDown::new(),
             "Open files and connections.";
         PROCESS_FD_LIMIT: Gauge = "quorate.process.file_descriptor.limit" [Count("{file_descriptor}")] Gauge::new(),
             "How many files and connections may be open.";
         PROCESS_UPTIME: Gauge = "process.uptime" [Seconds] Gauge::new(),
             "How long this process has been running.";
+        DISK_AVAILABLE: Gauge = "quorate.disk.available" [Bytes] Gauge::new(),
+            "What this process may still write to the file system of its data directory; 0 if it keeps nothing on disk.";
+        DISK_CAPACITY: Gauge = "quorate.disk.capacity" [Bytes] Gauge::new(),
+            "The size of that file system; 0 if this process keeps nothing on disk.";
         PORT_CONNECTIONS: By<Port, Gauge, { Port::COUNT }> = "quorate.port.connections" [Count("{connection}")]
             By::new([const { Gauge::new() }; Port::COUNT]),
             "Open connections of a port.";
@@ -51,7 +55,7 @@ metrics! {
             By::new([const { Gauge::new() }; Port::COUNT]),
             "How many connections a port may have open; further ones wait. 0 for a port that is not served here.";
         RPC_SERVER_CALL_DURATION: ByName = "rpc.server.call.duration" [Seconds]
-            ByName::new(["rpc_method", "rpc_response_status_code"]),
+            ByName::new(("rpc_system_name", "grpc"), ["rpc_method", "rpc_response_status_code"]),
             "gRPC calls from their first header to their last trailer, so a stream counts when it ends. A call that its \
              client gave up counts as CANCELLED.";
     }
@@ -94,7 +98,8 @@ metrics! {
         PENDING_WRITES_SIZE: Gauge = "quorate.writes.pending.size" [Bytes] Gauge::new(),
             "The same in bytes.";
         PARKED_WRITES: Gauge = "quorate.writes.parked" [Count("{write}")] Gauge::new(),
-            "Those of them that wait for a leader: 0 while this node serves.";
+            "All of them while this node has no leader, else 0. Those that no leader has seen are refused after \
+             `timing.park_limit`; of the others it is known only with the next leader what became of them.";
         REFUSED_WRITES: Counter = "quorate.writes.refused" [Count("{write}")] Counter::new(),
             "Writes that the quorum refused, because too many waited or there was no leader for too long.";
         LEARNERS: Gauge = "quorate.learners" [Count("{learner}")] Gauge::new(),

@@ -1,10 +1,18 @@
 //! What the system says about this process. On other systems than Linux these numbers stay 0.
 
-use std::sync::LazyLock;
+use std::path::PathBuf;
+use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::labels::CpuMode;
 use crate::metrics;
+
+static DATA_DIR: OnceLock<PathBuf> = OnceLock::new();
+
+/// Whose file system's free space is told from now on. The first one counts; it may not be there yet.
+pub fn set_data_dir(dir: PathBuf) {
+    let _ = DATA_DIR.set(dir);
+}
 
 /// Reads everything anew. What cannot be read stays as it was.
 pub fn refresh() {
@@ -28,6 +36,12 @@ pub fn refresh() {
         && let Some(limit) = fd_limit(&limits)
     {
         metrics::PROCESS_FD_LIMIT.set(limit);
+    }
+    if let Some(dir) = DATA_DIR.get()
+        && let Ok(disk) = rustix::fs::statvfs(dir)
+    {
+        metrics::DISK_AVAILABLE.set(disk.f_bavail.saturating_mul(disk.f_frsize));
+        metrics::DISK_CAPACITY.set(disk.f_blocks.saturating_mul(disk.f_frsize));
     }
 }
 
@@ -75,6 +89,21 @@ mod tests {
         assert_eq!(stat.system, Duration::from_millis(250));
         assert_eq!(stat.threads, 9);
         assert!(Stat::parse("nonsense").is_none());
+    }
+
+    #[test]
+    fn the_disk_is_that_of_the_data_directory() {
+        set_data_dir(std::env::temp_dir());
+        refresh();
+        let number = |gauge: &crate::value::Gauge| {
+            use crate::value::One as _;
+            match gauge.value(crate::define::Unit::Bytes) {
+                crate::reading::Value::Number(number) => number,
+                crate::reading::Value::Distribution(_) => panic!("a gauge"),
+            }
+        };
+        let (available, capacity) = (number(&metrics::DISK_AVAILABLE), number(&metrics::DISK_CAPACITY));
+        assert!(capacity > 1e6 && available <= capacity, "{available} of {capacity}");
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub fn page() -> String {
             let kind_name = match kind {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",
+                Kind::UpDown => "gauge (UpDownCounter)",
                 Kind::Histogram => "histogram",
             };
             let labels: Vec<String> = source.labels().iter().map(|label| format!("`{label}`")).collect();

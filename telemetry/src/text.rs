@@ -61,7 +61,7 @@ pub fn page(facts: &[(&'static str, String)], readings: &[Reading], format: Form
         let name = reading.definition.prometheus_name(reading.kind);
         let kind = match reading.kind {
             Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
+            Kind::Gauge | Kind::UpDown => "gauge",
             Kind::Histogram => "histogram",
         };
         format.head(&mut text, &name, kind, reading.definition.help);

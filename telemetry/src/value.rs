@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -112,6 +113,32 @@ impl One for Gauge {
 
     fn value(&self, unit: Unit) -> Value {
         Value::Number(scaled(self.0.load(Relaxed), unit))
+    }
+}
+
+/// A [`Gauge`] that the conventions call an UpDownCounter.
+#[derive(Debug, Default)]
+pub struct UpDown(Gauge);
+
+impl UpDown {
+    pub(crate) const fn new() -> UpDown {
+        UpDown(Gauge::new())
+    }
+}
+
+impl Deref for UpDown {
+    type Target = Gauge;
+
+    fn deref(&self) -> &Gauge {
+        &self.0
+    }
+}
+
+impl One for UpDown {
+    const KIND: Kind = Kind::UpDown;
+
+    fn value(&self, unit: Unit) -> Value {
+        self.0.value(unit)
     }
 }
 
@@ -316,6 +343,8 @@ impl Read for ByPeer {
 /// connections.
 #[derive(Debug)]
 pub struct ByName {
+    /// A label that says the same of all.
+    always: (&'static str, &'static str),
     keys: [&'static str; 2],
     times: Mutex<BTreeMap<[String; 2], Arc<Histogram>>>,
 }
@@ -324,8 +353,8 @@ pub struct ByName {
 const NAMES_MAX: usize = 512;
 
 impl ByName {
-    pub(crate) const fn new(keys: [&'static str; 2]) -> ByName {
-        ByName { keys, times: Mutex::new(BTreeMap::new()) }
+    pub(crate) const fn new(always: (&'static str, &'static str), keys: [&'static str; 2]) -> ByName {
+        ByName { always, keys, times: Mutex::new(BTreeMap::new()) }
     }
 
     /// One value. If there are too many pairs already, a new one is counted as `_OTHER`.
@@ -345,12 +374,13 @@ impl Read for ByName {
     const KIND: Kind = Kind::Histogram;
 
     fn label_names(&self) -> Vec<&'static str> {
-        self.keys.to_vec()
+        [self.always.0].into_iter().chain(self.keys).collect()
     }
 
     fn points(&self, unit: Unit) -> Vec<Point> {
+        let always = (self.always.0, self.always.1.to_owned());
         let point = |(names, histogram): (&[String; 2], &Arc<Histogram>)| Point {
-            labels: self.keys.into_iter().zip(names.clone()).collect(),
+            labels: [always.clone()].into_iter().chain(self.keys.into_iter().zip(names.clone())).collect(),
             value: histogram.value(unit),
         };
         lock(&self.times).iter().map(point).collect()
@@ -414,14 +444,15 @@ mod tests {
 
     #[test]
     fn invented_names_do_not_fill_the_memory() {
-        let by = ByName::new(["a", "b"]);
+        let by = ByName::new(("all", "same"), ["a", "b"]);
         for i in 0..2 * NAMES_MAX {
             by.record([&i.to_string(), "x"], Duration::ZERO);
         }
         let points = by.points(Unit::Seconds);
         assert_eq!(points.len(), NAMES_MAX + 1);
-        let other = points.iter().find(|p| p.labels[0].1 == "_OTHER").unwrap();
+        let other = points.iter().find(|p| p.labels[1].1 == "_OTHER").unwrap();
         let Value::Distribution(d) = &other.value else { panic!() };
         assert_eq!(d.counts[0], NAMES_MAX as u64);
+        assert!(points.iter().all(|p| p.labels[0] == ("all", "same".to_owned())));
     }
 }

@@ -10,6 +10,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     trace_service_server::{TraceService, TraceServiceServer},
 };
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use proto::v1::{self, coordination_client::CoordinationClient};
 use tokio_stream::wrappers::TcpListenerStream;
 
@@ -22,6 +23,7 @@ struct Seen {
     id: String,
     parent: String,
     name: String,
+    kind: SpanKind,
     service: String,
     instance: String,
     attributes: BTreeMap<String, String>,
@@ -90,6 +92,7 @@ impl TraceService for Collector {
                 trace: hex(&span.trace_id),
                 id: hex(&span.span_id),
                 parent: hex(&span.parent_span_id),
+                kind: span.kind(),
                 name: span.name,
                 service: about["service.name"].clone(),
                 instance: about["service.instance.id"].clone(),
@@ -199,11 +202,16 @@ async fn a_write_is_one_trace_across_all_processes() {
                 assert_eq!((&forward.parent, &forward.instance), (&submit.id, &submit.instance));
                 assert_eq!(propose.parent, forward.id);
                 assert_ne!(propose.instance, submit.instance);
+                assert_eq!((forward.kind, propose.kind), (SpanKind::Client, SpanKind::Server));
             }
             ref more => panic!("{more:#?}"),
         }
         let appends = of(&spans, "quorum.append");
         assert_eq!(instances(&appends), ["1", "2", "3"]);
+        for append in &appends {
+            let brought = append.instance != propose.instance;
+            assert_eq!(append.kind, if brought { SpanKind::Consumer } else { SpanKind::Internal });
+        }
         assert!(
             appends.iter().all(|s| s.parent == propose.id && s.service == "quorate-quorum"),
             "{appends:#?}"

@@ -101,7 +101,8 @@ impl Layers {
             None => FileLayer::default(),
             Some(path) => {
                 let text = std::fs::read_to_string(path).map_err(|e| {
-                    ConfigError::one(format!("cannot read the configuration {}: {e}", path.display()))
+                    ConfigError::one(format!("cannot read the configuration {}: {e}; name a file that is there and may be read (--config), or none",
+                        path.display()))
                 })?;
                 FileLayer::parse(path, &text, &mut problems)?
             }

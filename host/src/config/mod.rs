@@ -30,6 +30,8 @@ pub const ELECTION_PORT: u16 = 3888;
 /// the next ones: [`OptionalPort::quorum`], [`OptionalPort::election`].
 pub const HTTP_PORT: u16 = 9464;
 
+/// Key of the address that all ports but the internal ones listen on.
+pub const HOST_KEY: &str = "listen.host";
 /// Key of the port of probes and metrics of a node, or of its store.
 pub const HTTP_KEY: &str = "listen.http_port";
 /// The same of a quorum in a process of its own.
@@ -268,7 +270,7 @@ impl NodeConfig {
         let client = port(|m| m.client_port, CLIENT_PORT);
         let quorum = port(|m| m.quorum_port, QUORUM_PORT);
         let election = port(|m| m.election_port, ELECTION_PORT);
-        let host = r.get("listen.host", "IP address to listen on", IpAddr::from([0, 0, 0, 0]));
+        let host = r.get(HOST_KEY, "IP address to listen on", IpAddr::from([0, 0, 0, 0]));
         const MEMBER: &str = "members";
         let client = r.get_following("listen.client_port", "port of the client API; 0: any", client, MEMBER);
         let quorum = r.get_following("listen.quorum_port", "port of quorum-svc; 0: any", quorum, MEMBER);

@@ -73,6 +73,11 @@ async fn what_prometheus_would_scrape_is_pushed_and_once_more_at_the_end() {
     let cpu = find(&request, "process.cpu.time");
     let Some(metric::Data::Sum(sum)) = &cpu.data else { panic!("{cpu:?}") };
     assert_eq!(sum.data_points[0].attributes[0].key, "cpu.mode");
+    let memory = find(&request, "process.memory.usage");
+    let Some(metric::Data::Sum(sum)) = &memory.data else { panic!("an UpDownCounter: {memory:?}") };
+    assert!(!sum.is_monotonic);
+    let uptime = find(&request, "process.uptime");
+    assert!(matches!(&uptime.data, Some(metric::Data::Gauge(_))), "{uptime:?}");
     let named =
         |name: &str| request.resource_metrics[0].scope_metrics[0].metrics.iter().any(|m| m.name == name);
     assert!(!named("quorate.znodes"), "of a group that this process does not have");

@@ -47,6 +47,7 @@ fn span(m: &mut Message, record: &Record) {
             Kind::Internal => 1,
             Kind::Server => 2,
             Kind::Client => 3,
+            Kind::Consumer => 5,
         },
     );
     m.fixed64(7, record.start);

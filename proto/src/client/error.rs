@@ -45,7 +45,10 @@ pub fn from_status(status: &Status) -> OpError {
     if let Some(error) = details(status) {
         return error;
     }
-    let text = format!("{:?}: {}", status.code(), status.message());
+    let text = match status.message() {
+        "" => format!("{:?}", status.code()),
+        message => format!("{:?}: {message}", status.code()),
+    };
     match status.code() {
         Code::InvalidArgument | Code::OutOfRange | Code::Unauthenticated | Code::PermissionDenied => {
             OpError::BadArguments(text)

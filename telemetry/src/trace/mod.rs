@@ -87,6 +87,15 @@ impl Span {
         }
     }
 
+    /// The same span on this side of a call to, or from, another process. For those that [`Span::below`] made.
+    #[must_use]
+    pub fn on_side(mut self, kind: Kind) -> Span {
+        if let Inner::Own(record) = &mut self.0 {
+            record.kind = kind;
+        }
+        self
+    }
+
     /// Something that happens by itself; `None` if nobody records spans in this process.
     #[must_use]
     pub fn root(scope: Scope, name: &'static str) -> Option<Span> {

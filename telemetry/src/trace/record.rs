@@ -67,7 +67,7 @@ pub struct Event {
     pub attributes: Vec<Attribute>,
 }
 
-/// On which side of a call a span is.
+/// On which side of a call, or of a message, a span is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// Within a process or an ensemble.
@@ -76,6 +76,8 @@ pub enum Kind {
     Client,
     /// A server's.
     Server,
+    /// Of whoever got a message that its sender need not see answered.
+    Consumer,
 }
 
 /// The value of an [`Attribute`]. Made into text where it is pushed, not where it is noted.
