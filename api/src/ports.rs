@@ -108,6 +108,10 @@ pub enum FeedItem {
     },
 }
 
+/// The largest payload of a request, in bytes, whatever the limits of a node say: what could not be sent to the other servers
+/// would stand in the log of a leader alone, and that leader would win every election.
+pub const PAYLOAD_MAX: usize = (64 << 20) - (64 << 10);
+
 /// Why a quorum does not take a request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Refusal {
@@ -115,7 +119,7 @@ pub enum Refusal {
     Full,
     /// There was no leader for longer than the parking limit.
     NoLeader,
-    /// Larger than any message may be.
+    /// Larger than [`PAYLOAD_MAX`], or than all that may wait.
     TooLarge,
 }
 

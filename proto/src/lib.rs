@@ -44,8 +44,8 @@ pub use quorate::{internal::v1 as internal, peer::v1 as peer, state::v1 as state
 /// Descriptors of all schemas, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-/// Largest gRPC message between servers, in bytes: a batch of entries, or one entry of the greatest size.
-pub const PEER_MESSAGE_MAX: usize = 64 << 20;
+/// Largest gRPC message between servers, in bytes: a batch of entries, or one entry of the greatest size in its frame.
+pub const PEER_MESSAGE_MAX: usize = api::ports::PAYLOAD_MAX + (64 << 10);
 
 /// Version of what servers say to each other; sent in every `Hello`.
 pub const PEER_PROTOCOL: u32 = 1;

@@ -82,7 +82,11 @@ impl LogFeed {
                 Ok(vec![FeedItem::Committed(entries)])
             }
             Err(ReadError::Purged { .. } | ReadError::NotThere { .. }) => self.start_over().await,
-            Err(ReadError::Log(error)) => Err(PortClosed(error.to_string())),
+            Err(ReadError::Log(error)) => {
+                // Also if the store is another process: it would attach again and again.
+                self.links.fail(error.to_string());
+                Err(PortClosed(error.to_string()))
+            }
         }
     }
 
@@ -110,7 +114,9 @@ impl LogFeed {
                     return Ok(vec![FeedItem::SnapshotStart { zxid }]);
                 }
                 // It no longer counts, so the next look finds an older one.
-                Err(SnapshotError::Damaged { .. } | SnapshotError::NotThere { .. }) => {}
+                Err(
+                    SnapshotError::Damaged { .. } | SnapshotError::Disk(_) | SnapshotError::NotThere { .. },
+                ) => {}
                 Err(error) => return Err(PortClosed(error.to_string())),
             }
         }
@@ -128,7 +134,7 @@ impl LogFeed {
                 Ok(vec![FeedItem::SnapshotChunk(chunk)])
             }
             Ok(None) => Ok(vec![FeedItem::SnapshotEnd]),
-            Err(SnapshotError::Damaged { .. }) => self.start_over().await,
+            Err(SnapshotError::Damaged { .. } | SnapshotError::Disk(_)) => self.start_over().await,
             Err(error) => Err(PortClosed(error.to_string())),
         }
     }

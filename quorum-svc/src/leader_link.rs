@@ -9,7 +9,7 @@ use api::{Epoch, PeerId, Zxid, peer::ToLearner};
 use proto::peer::{self as wire, quorum_server};
 use proto::quorum::{Hello, LeaderFrame, LearnerFrame};
 use quorum_core::{Conn, Input};
-use quorum_log::Snapshots;
+use quorum_log::{ReadError, Snapshots};
 use telemetry::{
     Mode, metrics,
     trace::{Scope, Span, lines},
@@ -261,8 +261,12 @@ impl Sender {
                 while after < upto {
                     let entries =
                         self.view.read_after(after, upto, PROPOSE_BYTES).await.map_err(|error| {
-                            // A purge overtook this learner, or the disk fails; it will come back and get a snapshot.
+                            // If a purge overtook this learner it will come back and get a snapshot. Damage would keep it
+                            // coming back for ever: this node stops, and heals when it is started again.
                             tracing::warn!(%peer, %error, "cannot read the log for a learner; dropped it");
+                            if let ReadError::Log(error) = error {
+                                self.links.fail(error.to_string());
+                            }
                             Ended
                         })?;
                     let Some(last) = entries.last() else { return Err(Ended) };
@@ -276,7 +280,7 @@ impl Sender {
             }
             Send::Snapshot(zxid) => {
                 let sent = self.send_snapshot(peer, zxid).await;
-                // A damaged one no longer counts; the next attempt is made with what is left.
+                // One that cannot be read no longer counts; the next attempt is made with what is left.
                 if self.snapshots.latest() != Some(zxid) {
                     let left = self.snapshots.latest();
                     self.links.send(Event::Core(Input::SnapshotsLeft { newest: left })).await;

@@ -225,12 +225,13 @@ fn pieces(message: ToLeader) -> Vec<ToLeader> {
     let mut pieces = Vec::new();
     let (mut piece, mut bytes) = (Vec::new(), 0);
     for submission in submissions {
-        bytes += submission.payload.len();
-        piece.push(submission);
-        if bytes >= FORWARD_BYTES {
+        // A large one goes alone: it may fill a message.
+        if bytes + submission.payload.len() > FORWARD_BYTES && !piece.is_empty() {
             pieces.push(ToLeader::Forward(std::mem::take(&mut piece)));
             bytes = 0;
         }
+        bytes += submission.payload.len();
+        piece.push(submission);
     }
     if !piece.is_empty() {
         pieces.push(ToLeader::Forward(piece));
@@ -252,7 +253,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use api::Ticket;
+    use api::{Ticket, ports::PAYLOAD_MAX};
     use bytes::Bytes;
     use quorum_core::Submission;
 
@@ -270,5 +271,13 @@ mod tests {
             })
             .collect();
         assert_eq!(tickets, (0..10).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_write_that_may_fill_a_message_goes_alone() {
+        let write =
+            |t, size| Submission { ticket: Ticket(t), payload: Bytes::from(vec![0; size]), trace: None };
+        let pieces = pieces(ToLeader::Forward(vec![write(1, 200 << 10), write(2, PAYLOAD_MAX), write(3, 1)]));
+        assert_eq!(pieces.len(), 3);
     }
 }

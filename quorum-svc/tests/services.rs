@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::ports::{Candidate, Chunks, Election, Feed, FeedItem, PortClosed, Quorum, Request};
+use api::ports::{Candidate, Chunks, Election, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, Request};
 use api::{Ensemble, Entry, Epoch, PeerId, Ticket, Zxid};
 use bytes::Bytes;
 use proxy::Proxy;
@@ -328,6 +328,23 @@ async fn s25_writes_wait_for_a_leader_and_a_barrier_comes_behind_them() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_largest_payload_gets_from_a_follower_to_all_nodes() {
+    let e = Ensemble3::start(2).await;
+    let mut store = Store::attach(&e.nodes[&3], Zxid::ZERO).await;
+    let submit = |ticket, size| Request::Submit {
+        ticket: Ticket(ticket),
+        payload: Bytes::from(vec![7; size]),
+        trace: None,
+    };
+    let batch = vec![submit(1, 32 << 10), submit(2, PAYLOAD_MAX - (32 << 10)), submit(3, 1)];
+    e.nodes[&1].handle.request(batch).await.unwrap();
+    store.read(3).await;
+    for node in e.nodes.into_values() {
+        node.stop().await;
+    }
+}
+
 #[tokio::test]
 async fn garbage_and_strangers_do_no_harm() {
     use tokio::io::AsyncWriteExt as _;
@@ -408,4 +425,51 @@ async fn a_store_without_state_gets_the_snapshot_on_which_an_empty_log_stands() 
     };
     tokio::time::timeout(Duration::from_secs(20), started).await.expect("the snapshot");
     node.stop().await;
+}
+
+/// A block of an old segment of the leader's log goes bad while it runs; a member that was away needs it. It is no use to send
+/// the member away again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f9_a_leader_that_finds_its_log_damaged_stops_and_heals_from_the_others() {
+    use std::os::unix::fs::FileExt as _;
+    let mut e = Ensemble3::start(2).await;
+    let mut leader = Store::attach(&e.nodes[&2], Zxid::ZERO).await;
+    e.submit(2, 1..=10).await;
+    leader.read(10).await;
+    Store::attach(&e.nodes[&3], Zxid::ZERO).await.read(10).await;
+    e.nodes.remove(&3).unwrap().stop().await;
+    e.submit(2, 11..=400).await;
+    leader.read(400).await;
+
+    let mut segments: Vec<_> =
+        std::fs::read_dir(e.dir.path().join("2/log")).unwrap().map(|f| f.unwrap().path()).collect();
+    segments.sort();
+    assert!(segments.len() > 2, "{segments:?}");
+    let file = std::fs::OpenOptions::new().write(true).open(&segments[1]).unwrap();
+    file.write_at(b"rot", 5_000).unwrap();
+    // Whoever looks for a leader from now on waits; only the one that comes back goes to this one, once.
+    let others = std::mem::replace(&mut e.leader, watch::Sender::new(Some(PeerId(2))));
+    others.send_replace(None);
+    e.restart(3).await;
+    let elsewhere = std::mem::replace(&mut e.leader, others);
+    let damaged = e.nodes.remove(&2).unwrap();
+    let stopped = tokio::time::timeout(Duration::from_secs(30), damaged.run).await.expect("it stops");
+    let why = stopped.unwrap().unwrap_err();
+    assert!(matches!(&why, StopReason::Disk(text) if text.contains("is damaged")), "{why}");
+    damaged.stop.cancel();
+    drop((damaged.handle, leader));
+    damaged.server.await.unwrap();
+
+    // The others have everything, and with them it heals.
+    elsewhere.send_replace(Some(PeerId(1)));
+    e.leader.send_replace(Some(PeerId(1)));
+    let mut third = Store::attach(&e.nodes[&3], Zxid::ZERO).await;
+    third.read(400).await;
+    e.restart(2).await;
+    let mut healed = Store::attach(&e.nodes[&2], Zxid::ZERO).await;
+    healed.read(400).await;
+    assert_eq!(healed.entries.iter().filter(|e| !e.is_marker()).count(), 400);
+    for node in e.nodes.into_values() {
+        node.stop().await;
+    }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use api::{
     Zxid,
-    ports::{Chunks, Feed, FeedItem, PortClosed, Quorum, QuorumStatus, Refusal, Request, Role},
+    ports::{Chunks, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, QuorumStatus, Refusal, Request, Role},
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -302,7 +302,7 @@ impl Requests<'_> {
                 }
             }
             let refused: Vec<FeedItem> =
-                batch.extract_if(.., |r| weight(r) > REQUEST_MAX).filter_map(too_large).collect();
+                batch.extract_if(.., |r| weight(r) > PAYLOAD_MAX).filter_map(too_large).collect();
             if refused.is_empty() {
                 drop(room)
             } else {
@@ -487,7 +487,5 @@ const MESSAGES: usize = 4;
 const PIECES: usize = 2;
 /// Payload of one message with requests; one request may be larger.
 const BATCH_BYTES: usize = 1 << 20;
-/// Of one request: what is left of the largest message besides the frame.
-const REQUEST_MAX: usize = PEER_MESSAGE_MAX - (64 << 10);
 /// Whoever asks for the status of a node does not wait long for its quorum.
 const STATUS_LIMIT: Duration = Duration::from_secs(1);

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Leading {
     phase: Phase,
-    /// When this server began to lead.
+    /// When this server began to lead, or when a voter last told it that its synchronisation gets on.
     since: Time,
     learners: BTreeMap<Conn, Learner>,
     /// Who has promised the epoch to this leader, over whichever connection.
@@ -258,6 +258,11 @@ impl Zab {
                 self.drop_learner(conn, "an answer to a ping that was never sent");
             }
             ToLeader::Pong { round } => {
+                // A sign of progress, which ends with what there is to send. So a leader waits for the one that it needs
+                // however long that takes, and does not begin from the start again and again.
+                if round == 0 && learner.voter && matches!(learner.stage, Stage::Syncing { .. }) {
+                    leading.since = now;
+                }
                 learner.round = learner.round.max(round);
                 self.end_doubts();
                 self.answer_leader_barriers();
@@ -682,7 +687,8 @@ impl Zab {
                 "no quorum within the init limit: a server without data, or with a damaged log, cannot vouch for the \
                  others; start one that has been a member before"
             } else {
-                "no quorum within the init limit"
+                "no quorum within the init limit; see that enough members run and reach this one, and raise \
+                 timing.init_limit if they need longer"
             };
             self.look(why);
             return;

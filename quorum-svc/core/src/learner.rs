@@ -19,8 +19,8 @@ pub(crate) struct Following {
     phase: Phase,
     /// Last sign of progress: a message from the leader, or the start.
     heard: Time,
-    /// When the leader last heard from this learner; it is told of progress in between.
-    spoke: Time,
+    /// When the leader was last told that the synchronisation gets on.
+    progress: Time,
     /// As far as the leader said; entries behind the end of the log are committed when they arrive.
     leader_commit: Zxid,
     /// The log's durable end grew in this turn.
@@ -93,7 +93,7 @@ impl Zab {
             leader,
             phase: Phase::Connecting { retry: None },
             heard: now,
-            spoke: now,
+            progress: now,
             leader_commit: Zxid::ZERO,
             ack_due: false,
             forward: Vec::new(),
@@ -137,7 +137,7 @@ impl Zab {
         }
     }
 
-    /// A sign of life from the leader in the middle of something long; the leader wants one of us too.
+    /// Something long gets on. The leader is told, with the answer to a ping that it never sent.
     pub(crate) fn on_progress(&mut self, conn: Conn) {
         let now = self.now.mono;
         let Role::Following(f) = &mut self.role else { return };
@@ -146,20 +146,22 @@ impl Zab {
         }
         f.heard = now;
         if !f.serving()
-            && now >= f.spoke + self.config.ping_interval
+            && now >= f.progress + self.config.ping_interval
             && !matches!(f.phase, Phase::Discovery { .. })
         {
-            f.spoke = now;
+            f.progress = now;
             self.out.push_back(Output::ToLeader { conn, message: ToLeader::Pong { round: 0 } });
         }
     }
 
     pub(crate) fn on_leader_message(&mut self, conn: Conn, message: ToLearner) {
-        match &self.role {
-            Role::Following(f) if f.conn() == Some(conn) => {}
+        match &mut self.role {
+            Role::Following(f) if f.conn() == Some(conn) => f.heard = self.now.mono,
             _ => return,
         }
-        self.on_progress(conn);
+        if !matches!(message, ToLearner::Ping { .. }) {
+            self.on_progress(conn);
+        }
         if let Err(why) = self.learner_handle(conn, message) {
             self.look(why);
         }
@@ -259,7 +261,6 @@ impl Zab {
             }
             (ToLearner::Commit(zxid), Phase::Serving { .. }) => self.on_commit(zxid),
             (ToLearner::Ping { round }, _) => {
-                f.spoke = self.now.mono;
                 self.out.push_back(Output::ToLeader { conn, message: ToLeader::Pong { round } });
             }
             (ToLearner::Barrier { ticket, zxid }, Phase::Serving { .. }) => self.answer_barrier(ticket, zxid),
@@ -327,11 +328,9 @@ impl Zab {
 
     pub(crate) fn learner_flush(&mut self) {
         let durable = if is_on(Mutant::AckBeforeFsync) { self.history.last() } else { self.durable };
-        let now = self.now.mono;
         let Role::Following(f) = &mut self.role else { return };
         let Some(conn) = f.conn() else { return };
         if std::mem::take(&mut f.ack_due) {
-            f.spoke = now;
             self.out.push_back(Output::ToLeader { conn, message: ToLeader::Ack(durable) });
         }
         if !f.forward.is_empty() {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use api::mutants::{Mutant, is_on};
 use api::{
     Entry, Epoch, History, Now, Origin, PeerId, Ticket, Time, Trace, Zxid,
-    ports::{Candidate, FeedItem, QuorumStatus, Refusal, Request, Role as RoleName},
+    ports::{Candidate, FeedItem, PAYLOAD_MAX, QuorumStatus, Refusal, Request, Role as RoleName},
 };
 use bytes::Bytes;
 
@@ -36,6 +36,9 @@ pub struct Zab {
     pub(crate) snapshot: Option<Zxid>,
     /// Learners that end before this get it although the log has what they lack.
     pub(crate) snap_before: Zxid,
+    /// Since when the disk has stood still here, at which entry, although others have made durable and committed what is
+    /// behind it.
+    stuck: Option<(Zxid, Time)>,
     /// Operations on the disk that have not been reported done, besides appends.
     pub(crate) disk_ops: u32,
     pub(crate) pending: Pending,
@@ -107,6 +110,7 @@ impl Zab {
             snapshot: durable.snapshot.filter(|&s| durable.history.contains(s)),
             snap_before: durable.snap_before,
             history: durable.history,
+            stuck: None,
             disk_ops: 0,
             pending: Pending::default(),
             barriers: Barriers::default(),
@@ -351,6 +355,7 @@ impl Zab {
     }
 
     fn on_time(&mut self) {
+        self.watch_disk();
         match &self.role {
             Role::Looking { .. } => {}
             Role::Leading(_) => self.leader_on_time(),
@@ -358,6 +363,21 @@ impl Zab {
         }
         if !self.serving() {
             self.refuse_parked();
+        }
+    }
+
+    /// A server whose disk hangs is of no use to its clients, and as a leader it would soon refuse all writes: nothing that
+    /// it orders comes to an end. Others have faster disks, or nothing could be committed that is not durable here; where
+    /// all are slow, to look for another leader would only make it worse.
+    fn watch_disk(&mut self) {
+        let now = self.now.mono;
+        self.stuck = match self.stuck {
+            _ if self.committed <= self.durable => None,
+            Some((at, since)) if at == self.durable => Some((at, since)),
+            _ => Some((self.durable, now)),
+        };
+        if self.serving() && self.stuck.is_some_and(|(_, since)| now.since(since) > self.config.sync_limit) {
+            self.look("the disk of this server does not keep up");
         }
     }
 
@@ -485,7 +505,7 @@ impl Zab {
     fn on_request(&mut self, request: Request) {
         match request {
             Request::Submit { ticket, payload, trace } => {
-                if payload.len() > self.config.request_bytes_max {
+                if payload.len() > self.config.request_bytes_max.min(PAYLOAD_MAX) {
                     self.refuse(ticket, Refusal::TooLarge);
                     return;
                 }
@@ -697,6 +717,19 @@ mod tests {
                 |o: &Output| matches!(o, Output::Fatal(why) if why.contains("0x100000004 was committed"));
             assert_eq!(outputs.iter().any(fatal), refused, "{applied}, {to}: {outputs:?}");
             assert_eq!(outputs.contains(&Output::Truncate { to }), !refused);
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_sent_to_others_is_refused_whatever_the_limits_say() {
+        let mut core = Zab::new(Config { request_bytes_max: usize::MAX, ..config([1]) }, Durable::default());
+        let _ = turn(&mut core);
+        for (ticket, size, refused) in [(1, PAYLOAD_MAX, false), (2, PAYLOAD_MAX + 1, true)] {
+            let payload = Bytes::from(vec![0; size]);
+            let submit = Request::Submit { ticket: Ticket(ticket), payload, trace: None };
+            core.handle(Now::default(), Input::Requests(vec![submit]));
+            let told = FeedItem::Refused { ticket: Ticket(ticket), why: Refusal::TooLarge };
+            assert_eq!(turn(&mut core).contains(&Output::Tell(told)), refused, "{size}");
         }
     }
 

@@ -247,7 +247,7 @@ impl Snapshots {
     /// Opens the one at `zxid` for reading. It can be read to its end even if it is dropped for newer ones meanwhile.
     ///
     /// # Errors
-    /// If there is none, damage, or the disk. A damaged one no longer counts: an older one is the latest then.
+    /// If there is none, damage, or the disk. One that cannot be read no longer counts: an older one is the latest then.
     pub fn read(&self, zxid: Zxid) -> Result<SnapshotReader, SnapshotError> {
         let opened = {
             // Under the lock, so that it is not removed between the look and the opening.
@@ -257,7 +257,7 @@ impl Snapshots {
             }
             SnapshotReader::open(self.0.disk.as_ref(), self.0.dir.join(name(zxid, OWN)), zxid)
         };
-        if let Err(SnapshotError::Damaged { .. }) = &opened {
+        if let Err(SnapshotError::Damaged { .. } | SnapshotError::Disk(_)) = &opened {
             self.0.forget(zxid);
         }
         let mut reader = opened?;

@@ -4,7 +4,7 @@ use api::ports::Role;
 use api::{Entry, Zxid};
 
 use crate::ghost::Answer;
-use crate::world::{SYNC_LIMIT, Step, World, z};
+use crate::world::{PING, SYNC_LIMIT, Step, World, z};
 
 fn established(voters: u32, observers: u32) -> World {
     let mut w = World::new(voters, observers);
@@ -190,4 +190,51 @@ fn a_purge_does_not_disturb_the_broadcast() {
     assert!(w.serving(1) && w.nodes[&1].applied == z(1, 9));
     let last: Option<&Entry> = w.nodes[&1].log.last();
     assert!(w.nodes[&1].base > Zxid::ZERO && last.is_none_or(|e| e.zxid == z(1, 9)));
+}
+
+/// Its followers are healthy and commit without it.
+#[test]
+fn a_leader_whose_disk_hangs_makes_room_for_another_and_comes_back() {
+    let mut w = established(3, 0);
+    w.nodes.get_mut(&3).unwrap().disk.held = true;
+    let before = w.submit(1, "while it hangs");
+    w.run(SYNC_LIMIT + 3 * PING);
+    assert_eq!(w.role(3), Role::Looking, "it orders nothing that could come to an end");
+    // It stands in no election before its disk is at rest.
+    assert!(w.nodes[&3].candidate.is_none());
+    w.fair_election();
+    w.settle();
+    let after = w.submit(1, "with another leader");
+    w.settle();
+    assert!(w.serving(1) && w.serving(2) && w.role(2) == Role::Leading);
+    assert!([before, after].iter().all(|&t| w.answer(1, t) == Some(Answer::Applied)));
+
+    w.nodes.get_mut(&3).unwrap().disk.held = false;
+    w.settle();
+    w.fair_election();
+    w.settle();
+    assert!(w.serving(3) && w.log(3) == w.log(1));
+}
+
+/// A follower's clients go to another node instead of waiting with it.
+#[test]
+fn a_follower_whose_disk_hangs_serves_no_more_and_delays_nobody() {
+    let mut w = established(3, 0);
+    w.nodes.get_mut(&1).unwrap().disk.held = true;
+    w.submit(2, "x");
+    w.run(SYNC_LIMIT + 3 * PING);
+    assert!(!w.serving(1) && w.serving(2) && w.serving(3));
+}
+
+/// With slow disks everywhere another leader would be no better.
+#[test]
+fn where_all_disks_hang_the_leader_stays() {
+    let mut w = established(3, 0);
+    w.ids().into_iter().for_each(|id| w.nodes.get_mut(&id).unwrap().disk.held = true);
+    let ticket = w.submit(1, "x");
+    w.run(SYNC_LIMIT * 5);
+    assert_eq!(w.role(3), Role::Leading);
+    w.ids().into_iter().for_each(|id| w.nodes.get_mut(&id).unwrap().disk.held = false);
+    w.settle();
+    assert_eq!(w.answer(1, ticket), Some(Answer::Applied));
 }

@@ -611,3 +611,52 @@ fn a_leader_without_a_sound_snapshot_has_its_store_save_one() {
     w.settle();
     assert!(w.serving(3));
 }
+
+/// Two of three are up, and the one that the leader needs lacks so much that it takes longer than the limit.
+#[test]
+fn s18_a_leader_waits_for_the_only_voter_that_it_has_as_long_as_that_gets_on() {
+    let mut w = World::new(3, 0);
+    w.elect_all(3);
+    w.submit(3, "first");
+    w.settle();
+    w.crash(1);
+    for i in 0..30 {
+        w.submit(3, &format!("w{i}"));
+        w.settle();
+    }
+    w.crash(2);
+    w.crash(3);
+    w.restart(3);
+    w.restart(1);
+    w.batch = 1;
+    w.settle();
+    w.elect(3, &[1, 3]);
+    w.ids().into_iter().filter(|&id| id != 2).for_each(|id| w.poll(id));
+    let before = sent(&w, 3, 1).len();
+    while !sent(&w, 3, 1)[before..].iter().any(|t| t.starts_with("DIFF")) {
+        let step = w.steps()[0];
+        w.take(step);
+    }
+    // One packet in each twentieth of the limit, more than the limit in all.
+    for _ in 0..25 {
+        w.release(3, 1);
+        if let Some(&step) = w.steps().iter().find(|s| matches!(s, crate::world::Step::Down(_))) {
+            w.take(step);
+        }
+        w.hold(3, 1);
+        w.run(INIT_LIMIT / 20);
+    }
+    assert_eq!((w.role(3), w.role(1)), (Role::Leading, Role::Following));
+    // Without progress it is not waited for.
+    let mut stalled = Vec::new();
+    for _ in 0..3 {
+        w.run(INIT_LIMIT / 2);
+        stalled.push(w.role(3));
+    }
+    assert_eq!(stalled.last(), Some(&Role::Looking), "{stalled:?}");
+    w.release(3, 1);
+    w.settle();
+    w.elect(3, &[1, 3]);
+    w.settle();
+    assert!(w.serving(3) && w.serving(1));
+}
