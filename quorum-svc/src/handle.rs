@@ -38,6 +38,10 @@ pub struct Keep {
     pub entries: u64,
 }
 
+/// So many bytes of the log, or four times what stays anyway if that is more, a learner that is being synchronised holds back
+/// from the purge.
+const HELD: u64 = 1 << 30;
+
 /// The log of a node as its disk has it. A disk that fails ends the process, so what there is to tell is whether it is slow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogHealth {
@@ -94,7 +98,9 @@ impl Quorum for Handle {
                 }
                 let purge_to = self.snapshots.older().map(|older| older.min(self.kept_from(zxid)));
                 let snap_before = snap_before(&self.view.reader, &self.snapshots, zxid);
-                self.links.send(Event::Core(Input::SnapshotSaved { zxid, purge_to, snap_before })).await;
+                let hold_from = self.view.reader.back_from(zxid, HELD.max(4 * self.keep.bytes), 0);
+                let saved = Input::SnapshotSaved { zxid, purge_to, hold_from, snap_before };
+                self.links.send(Event::Core(saved)).await;
                 Ok(())
             }
             // The leader's snapshot is on its way, or has come: as good.

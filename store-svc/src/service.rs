@@ -246,11 +246,16 @@ impl<Q: Quorum> StoreService<Q> {
     }
 }
 
-/// Tickets must be greater than any of an earlier run. Two to the 22 for each millisecond since 1970 leave room for
-/// four billion submissions a second until the year 2109.
+/// Tickets must not be those of an earlier run, which may stand in the log. Two to the 22 for each millisecond since 1970 leave room
+/// for four billion submissions a second until the year 2109; where in that room is left to chance, for clocks that begin with
+/// the same time whenever the machine does.
 fn first_ticket() -> Ticket {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ticket(u64::try_from(since.as_millis()).unwrap_or(0) << 22)
+    let mut chance = [0; 4];
+    // Without it the time alone has to do, as it nearly always does.
+    let _ = getrandom::fill(&mut chance);
+    let within = u64::from(u32::from_be_bytes(chance)) & ((1 << 22) - 1);
+    Ticket((u64::try_from(since.as_millis()).unwrap_or(0) << 22) + within)
 }
 
 /// Messages from clients to the driver; each client's own bounds keep them small.

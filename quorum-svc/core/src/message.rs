@@ -126,6 +126,9 @@ pub enum Input {
         zxid: Zxid,
         /// At most the snapshot before it.
         purge_to: Option<Zxid>,
+        /// Behind this, more of the log stays for a learner that is being synchronised and still needs it. What is before goes all
+        /// the same, so that a slow one does not fill the disk: it is cut off, and gets this snapshot.
+        hold_from: Zxid,
         /// A learner whose log parts from ours before this is better served with the snapshot than with all entries up to
         /// it. `Zxid::ZERO`: never, while the log has the entries.
         snap_before: Zxid,

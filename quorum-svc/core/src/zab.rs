@@ -157,11 +157,12 @@ impl Zab {
                 self.snapshot = Some(self.durable);
                 self.on_durable();
             }
-            Input::SnapshotSaved { zxid, purge_to, snap_before } => {
+            Input::SnapshotSaved { zxid, purge_to, hold_from, snap_before } => {
                 self.snap_before = snap_before;
                 self.snapshot = self.snapshot.max(Some(zxid));
                 let needed = if let Role::Leading(leading) = &self.role { leading.needed() } else { None };
-                if let Some(upto) = purge_to.map(|upto| needed.map_or(upto, |needed| needed.min(upto)))
+                if let Some(upto) =
+                    purge_to.map(|upto| needed.map_or(upto, |needed| needed.max(hold_from).min(upto)))
                     && upto > self.history.base()
                 {
                     self.out.push_back(Output::Purge { upto });

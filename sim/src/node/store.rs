@@ -450,7 +450,9 @@ impl Node {
         let kept = reader.back_from(zxid, 0, sizes.keep_entries);
         let purge_to = process.snapshots.older().map(|older| older.min(kept));
         let snap_before = snap_before(reader, &process.snapshots, zxid, sizes.snap_slack);
-        self.tell_quorum(cx, QuorumInput::SnapshotSaved { zxid, purge_to, snap_before });
+        let hold_from = reader.back_from(zxid, 16 * sizes.segment, 0);
+        let saved = QuorumInput::SnapshotSaved { zxid, purge_to, hold_from, snap_before };
+        self.tell_quorum(cx, saved);
         Ok(())
     }
 }

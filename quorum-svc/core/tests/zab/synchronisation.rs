@@ -571,7 +571,8 @@ fn s14_a_snapshot_is_sent_where_the_entries_would_be_much_more() {
     w.settle();
     let end = w.status(3).last;
     // The log has all of it, but before its third entry that costs more than the snapshot.
-    w.input(3, Input::SnapshotSaved { zxid: z(1, 4), purge_to: None, snap_before: z(1, 2) });
+    let (hold_from, snap_before) = (Zxid::ZERO, z(1, 2));
+    w.input(3, Input::SnapshotSaved { zxid: z(1, 4), purge_to: None, hold_from, snap_before });
     w.restart(1);
     w.settle();
     w.elect(3, &[1]);
@@ -659,4 +660,41 @@ fn s18_a_leader_waits_for_the_only_voter_that_it_has_as_long_as_that_gets_on() {
     w.elect(3, &[1, 3]);
     w.settle();
     assert!(w.serving(3) && w.serving(1));
+}
+
+#[test]
+fn s21_a_slow_learner_holds_the_purge_back_but_not_for_ever() {
+    let mut w = World::new(3, 0);
+    w.elect_all(3);
+    w.submit(3, "first");
+    w.settle();
+    w.crash(1);
+    for i in 0..8 {
+        w.submit(3, &format!("{i}"));
+        w.settle();
+    }
+    let applied = w.nodes[&3].applied;
+    w.restart(1);
+    w.settle();
+    w.batch = 1;
+    let before = sent(&w, 3, 1).len();
+    w.elect(3, &[1]);
+    w.poll(1);
+    while !sent(&w, 3, 1)[before..].iter().any(|t| t.starts_with("DIFF")) {
+        let step = w.steps()[0];
+        w.take(step);
+    }
+    w.hold(3, 1);
+    w.nodes.get_mut(&3).unwrap().disk.stored.snapshots.push(applied);
+    let saved = |hold_from| Input::SnapshotSaved {
+        zxid: applied,
+        purge_to: Some(applied),
+        hold_from,
+        snap_before: Zxid::ZERO,
+    };
+    for (hold_from, base) in [(Zxid::ZERO, z(1, 1)), (z(1, 5), z(1, 5)), (applied, applied)] {
+        w.input(3, saved(hold_from));
+        w.settle();
+        assert_eq!(w.core(3).history().base(), base, "held from {hold_from}");
+    }
 }

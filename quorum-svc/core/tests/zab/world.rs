@@ -356,7 +356,8 @@ impl World {
             return;
         }
         node.disk.stored.snapshots.push(zxid);
-        self.input(id, Input::SnapshotSaved { zxid, purge_to: before, snap_before: Zxid::ZERO });
+        let (hold_from, snap_before) = (Zxid::ZERO, Zxid::ZERO);
+        self.input(id, Input::SnapshotSaved { zxid, purge_to: before, hold_from, snap_before });
     }
 
     // ---- elections ----

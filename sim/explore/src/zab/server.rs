@@ -189,7 +189,8 @@ impl<'a> Turn<'a> {
                 let snapshots = &mut self.server.disk.stored.snapshots;
                 let purge_to = snapshots.last().copied();
                 snapshots.push(zxid);
-                self.input(Input::SnapshotSaved { zxid, purge_to, snap_before: Zxid::ZERO })
+                let (hold_from, snap_before) = (Zxid::ZERO, Zxid::ZERO);
+                self.input(Input::SnapshotSaved { zxid, purge_to, hold_from, snap_before })
             }
         }
     }

@@ -24,6 +24,9 @@ const RETRY: Duration = Duration::from_millis(500);
 #[derive(Default, Debug)]
 pub(super) struct Expiry {
     leading: Option<Leading>,
+    /// On top of each time-out: for so long a node that has been cut off may tell its clients that all is well, or have kept what
+    /// it heard to itself.
+    grace: Duration,
 }
 
 #[derive(Default, Debug)]
@@ -39,11 +42,16 @@ struct Leading {
 
 #[derive(Debug)]
 struct Tracked {
+    /// With the grace.
     timeout: Duration,
     heard: Time,
 }
 
 impl Expiry {
+    pub(super) fn new(grace: Duration) -> Expiry {
+        Expiry { leading: None, grace }
+    }
+
     /// Begins anew: every session was heard just now.
     pub(super) fn start(&mut self, now: Time, sessions: impl Iterator<Item = (SessionId, SessionInfo)>) {
         self.leading = Some(Leading::default());
@@ -62,8 +70,8 @@ impl Expiry {
 
     pub(super) fn track(&mut self, session: SessionId, timeout_ms: u32, now: Time) {
         if let Some(leading) = &mut self.leading {
-            let timeout =
-                Duration::from_millis(timeout_ms.into()) / if is_on(Mutant::ExpiredEarly) { 2 } else { 1 };
+            let timeout = Duration::from_millis(timeout_ms.into());
+            let timeout = if is_on(Mutant::ExpiredEarly) { timeout / 2 } else { timeout + self.grace };
             leading.sessions.insert(session, Tracked { timeout, heard: now });
             leading.due.insert((now + timeout, session));
         }

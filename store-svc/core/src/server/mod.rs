@@ -78,6 +78,7 @@ impl Server {
     pub fn new(now: Time, config: Config, state: State) -> Server {
         Server {
             tickets: Tickets::new(config.first_ticket),
+            expiry: Expiry::new(config.limits.cut_off + config.limits.report_interval()),
             config,
             state,
             now,
@@ -90,7 +91,6 @@ impl Server {
             waits: Waits::default(),
             touched: BTreeSet::new(),
             report_at: now,
-            expiry: Expiry::default(),
             asks: Vec::new(),
             outbox: Outbox::default(),
         }
@@ -228,17 +228,12 @@ impl Server {
         {
             let touched: Vec<SessionId> = std::mem::take(&mut self.touched).into_iter().collect();
             self.asks.push(Ask::Report(expiry::encode_report(&touched)));
-            self.report_at = self.now + self.report_interval();
+            self.report_at = self.now + self.config.limits.report_interval();
         }
         if self.expiry.suspects(self.now) {
             let ticket = self.barrier(Pending::ConfirmSilence);
             self.expiry.asked(ticket);
         }
-    }
-
-    /// A third of the shortest time-out, so that a session that pings in time is heard in time.
-    fn report_interval(&self) -> Duration {
-        (self.config.limits.session_timeout_min / 3).min(Duration::from_millis(500))
     }
 
     fn park_deadline(&self) -> Option<Time> {

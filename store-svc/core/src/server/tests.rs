@@ -18,6 +18,9 @@ fn path(p: &str) -> Path {
     Path::new(p).unwrap()
 }
 
+/// After so long a session with a time-out of 4 s is closed.
+const SILENCE: Duration = Duration::from_millis(4000 + 2000 + 333);
+
 fn create(p: &str) -> Op {
     Op::Write(Write::Create(Create { path: path(p), data: Bytes::new(), mode: CreateMode::default() }))
 }
@@ -235,8 +238,8 @@ fn s25_session_clocks_stand_still_without_a_leader_and_start_anew_with_one() {
     node.status(Role::Looking, false);
     node.pass(Duration::from_secs(9));
     node.status(Role::Leading, true);
-    node.pass(Duration::from_millis(3900));
-    assert!(node.asks.is_empty(), "the full 4 s begin with the new reign: {:?}", node.asks);
+    node.pass(SILENCE - Duration::from_millis(100));
+    assert!(node.asks.is_empty(), "the full time begins with the new reign: {:?}", node.asks);
     node.pass(Duration::from_millis(200));
     let [Ask::Barrier { ticket }] = node.asks[..] else { panic!("no barrier but {:?}", node.asks) };
     node.asks.clear();
@@ -586,7 +589,7 @@ fn the_leader_closes_a_silent_session_once_and_its_node_closes_the_connection() 
     let (mut leader, mut log, session) = with_session(Role::Leading);
     leader.pass(Duration::from_millis(3900));
     leader.ask(1, 1, vec![Op::Ping]);
-    leader.pass(Duration::from_millis(3900));
+    leader.pass(SILENCE - Duration::from_millis(100));
     assert!(leader.asks.is_empty(), "it pinged in time");
     leader.pass(Duration::from_millis(200));
     let [Ask::Barrier { ticket }] = leader.asks[..] else { panic!("no barrier but {:?}", leader.asks) };
@@ -615,8 +618,10 @@ fn a_leader_that_was_stopped_does_not_take_its_own_absence_for_silence() {
     leader.now = leader.now + Duration::from_secs(3600);
     leader.input(Input::Tick);
     assert!(leader.asks.is_empty());
-    leader.pass(Duration::from_millis(1100));
-    assert_eq!(leader.asks.len(), 1, "the rest of its time-out");
+    leader.pass(SILENCE - Duration::from_millis(3100));
+    assert!(leader.asks.is_empty());
+    leader.pass(Duration::from_millis(200));
+    assert_eq!(leader.asks.len(), 1, "the rest of its time");
 }
 
 #[test]
@@ -639,8 +644,33 @@ fn followers_tell_the_leader_whom_they_have_heard() {
         }
     }
     assert!(leader.asks.is_empty(), "{:?}", leader.asks);
-    leader.pass(Duration::from_secs(5));
+    leader.pass(SILENCE + Duration::from_millis(100));
     assert_eq!(leader.asks.len(), 1, "silent now");
+}
+
+/// Until its quorum notices the silence of the leader it answers as one that has a leader, and the client believes it.
+#[test]
+fn no_session_is_closed_while_a_node_that_is_cut_off_may_tell_its_client_that_it_is_open() {
+    let (mut leader, mut follower, mut log) =
+        (Node::serving(1, Role::Leading), Node::serving(2, Role::Following), Log::default());
+    follower.open(1);
+    log.accept(&mut follower);
+    log.feed(&mut leader);
+    log.feed(&mut follower);
+    let (cut, step) = (follower.now, Duration::from_millis(100));
+    while follower.now.since(cut) < Limits::default().cut_off {
+        follower.ask(1, 1, vec![Op::Ping]);
+        follower.pass(step);
+        leader.pass(step);
+    }
+    // The client's time-out begins with the last ping that was answered.
+    let answered = follower.now;
+    while leader.now.since(answered) < Duration::from_secs(4) {
+        leader.pass(step);
+        assert!(leader.asks.is_empty(), "{:?} after the answer", leader.now.since(answered));
+    }
+    leader.pass(Duration::from_millis(500));
+    assert_eq!(leader.asks.len(), 1);
 }
 
 #[test]

@@ -42,6 +42,10 @@ pub struct Limits {
     /// A read of a session waits for a quarter of the session's time-out at most: answers keep the order of requests, so
     /// the client hears nothing meanwhile, and would go on to the next node, where the read would wait again.
     pub catch_up: Duration,
+    /// How long a node may go on, and answer its clients as one that has a leader, although it does not reach that any more: the
+    /// quorum's limit of silence. The leader closes a session only so long after its time-out, so that a client whose node is
+    /// cut off knows that it may have lost its session before others can have what was its own.
+    pub cut_off: Duration,
     /// Most unanswered requests of a connection. The shell stops reading before; a connection that has more is closed.
     pub requests_max: usize,
     /// Most connections, unary calls among them. More are refused.
@@ -49,6 +53,14 @@ pub struct Limits {
     /// Once so many bytes of answers to reads wait to be sent on a connection, its further reads wait as well, and its
     /// writes behind them. Exceeded by the reads that stand between writes which are under way already.
     pub unsent_max: usize,
+}
+
+impl Limits {
+    /// How often a node tells the leader which sessions it has heard: a third of the shortest time-out, so that one that
+    /// pings in time is heard in time.
+    pub(super) fn report_interval(&self) -> Duration {
+        (self.session_timeout_min / 3).min(Duration::from_millis(500))
+    }
 }
 
 impl Default for Limits {
@@ -61,6 +73,7 @@ impl Default for Limits {
             session_timeout_max: Duration::from_secs(60),
             park: Duration::from_secs(10),
             catch_up: Duration::from_secs(5),
+            cut_off: Duration::from_secs(2),
             requests_max: 4096,
             connections_max: 10_000,
             unsent_max: 4 << 20,
