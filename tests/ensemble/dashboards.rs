@@ -72,7 +72,7 @@ impl Drop for Prometheus {
 }
 
 /// What Grafana puts in the place of a variable of which everything is chosen.
-fn everything(prometheus: &Prometheus, dashboard: &Value, name: &str) -> String {
+fn everything(prometheus: &Prometheus, dashboard: &Value, name: &str, job: &str) -> String {
     let variables = dashboard["templating"]["list"].as_array().unwrap();
     let variable = variables.iter().find(|v| v["name"] == name).unwrap();
     if let Some(all) = variable["allValue"].as_str() {
@@ -82,7 +82,7 @@ fn everything(prometheus: &Prometheus, dashboard: &Value, name: &str) -> String 
     let arguments = query.strip_prefix("label_values(").and_then(|q| q.strip_suffix(')')).unwrap();
     let (series, label) = arguments.rsplit_once(", ").unwrap();
     let path = format!("/api/v1/label/{label}/values");
-    let values = prometheus.ask(&path, "match[]", series).unwrap();
+    let values = prometheus.ask(&path, "match[]", &series.replace("$job", job)).unwrap();
     let values: Vec<&str> = values.as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
     assert!(!values.is_empty(), "nothing to choose for {name}");
     format!("({})", values.join("|"))
@@ -120,8 +120,9 @@ fn each_panel_of_each_dashboard_shows_something_of_split_services() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join(format!("../deploy/observability/dashboards/{name}.json"));
         let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-        let variables =
-            ["job", "instance"].map(|v| (format!("${v}"), everything(&prometheus, &dashboard, v)));
+        let job = everything(&prometheus, &dashboard, "job", "");
+        let instance = everything(&prometheus, &dashboard, "instance", &job);
+        let variables = [("$job", job), ("$instance", instance)];
         for panel in dashboard["panels"].as_array().unwrap() {
             for target in panel["targets"].as_array().into_iter().flatten() {
                 let mut query = target["expr"].as_str().unwrap().replace("$__rate_interval", "1m");
