@@ -24,6 +24,9 @@ pub struct LogOptions {
     /// Whether an empty log is made if there is none. A node that has ever promised to keep entries must say no: its log
     /// was lost, and to go on with an empty one could undo what the ensemble has committed.
     pub may_create: bool,
+    /// A random number that nobody outside of the node knows: with it a client could write what passes for records of the
+    /// log. It need not be the same the next time.
+    pub secret: u64,
 }
 
 impl Default for LogOptions {
@@ -33,6 +36,7 @@ impl Default for LogOptions {
             window_bytes: 32 << 20,
             index_interval_bytes: 64 << 10,
             may_create: true,
+            secret: 0,
         }
     }
 }
@@ -208,9 +212,9 @@ impl Log {
 
     /// Writes as many entries as fit into the active segment, or makes room for the first.
     fn append_to_segment(&mut self, entries: &[Entry]) -> Result<usize, LogError> {
-        let (end, len) = {
+        let (end, len, salt) = {
             let active = &self.shared.read().active;
-            (active.end, active.len)
+            (active.end, active.len, active.salt)
         };
         self.buffer.clear();
         let mut prev = self.history.last();
@@ -219,7 +223,7 @@ impl Log {
             if end + (self.buffer.len() + format::record_len(entry) + MARK_LEN) as u64 > len {
                 break;
             }
-            format::encode_record(&mut self.buffer, end, entry, prev, self.durable);
+            format::encode_record(&mut self.buffer, end, salt, entry, prev, self.durable);
             prev = entry.zxid;
             count += 1;
         }
@@ -246,7 +250,8 @@ impl Log {
         }
         // A segment may exist only if all before it is durable: else a crash could leave a hole.
         self.sync_segment()?;
-        let next = Segment::create(self.disk.as_ref(), &self.dir, self.history.last(), len)?;
+        let (last, secret) = (self.history.last(), self.options.secret);
+        let next = Segment::create(self.disk.as_ref(), &self.dir, last, len, secret)?;
         let mut state = self.shared.write();
         let full = std::mem::replace(&mut state.active, next);
         state.sealed.push(full);
@@ -335,8 +340,7 @@ impl Log {
 
     fn replace_segments(&mut self, base: Zxid) -> Result<(), LogError> {
         recovery::begin_reset(self.disk.as_ref(), &self.dir, base)?;
-        let segment =
-            recovery::finish_reset(self.disk.as_ref(), &self.dir, base, self.options.segment_bytes)?;
+        let segment = recovery::finish_reset(self.disk.as_ref(), &self.dir, base, &self.options)?;
         let mut state = self.shared.write();
         state.sealed = Vec::new();
         state.active = segment;

@@ -5,7 +5,7 @@ use api::{History, Zxid};
 
 use crate::disk::{self, Disk, DiskError, Doing};
 use crate::error::LogError;
-use crate::format::{self, BadHeader, HEADER_LEN, Item, MARK_LEN, Magic, PREFIX_LEN, VERSION};
+use crate::format::{self, BadHeader, HEADER_LEN, Header, Item, MARK_LEN, Magic, PREFIX_LEN, Salt, VERSION};
 use crate::log::LogOptions;
 use crate::segment::{self, Segment};
 
@@ -43,7 +43,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
     disk::create_dirs(disk, dir)?;
     let mut report = Recovery::default();
     if let Some(base) = interrupted_reset(disk, dir)? {
-        finish_reset(disk, dir, base, options.segment_bytes)?;
+        finish_reset(disk, dir, base, options)?;
         report.completed_reset = true;
     }
     let names = disk.list(dir).doing("list", dir)?;
@@ -61,7 +61,8 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         Some(last) => last,
         None => {
             report.created = true;
-            Scan::of_new(Segment::create(disk, dir, Zxid::ZERO, options.segment_bytes)?)
+            let (len, secret) = (options.segment_bytes, options.secret);
+            Scan::of_new(Segment::create(disk, dir, Zxid::ZERO, len, secret)?)
         }
     };
     last.check_tail()?;
@@ -86,17 +87,22 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
 
 /// Writes down that the log is to be emptied and to go on behind `base`. From then on this happens even if we crash.
 pub(crate) fn begin_reset(disk: &dyn Disk, dir: &Path, base: Zxid) -> Result<(), DiskError> {
-    disk::write_atomically(disk, dir, RESET, &format::encode_header(Magic::Reset, base))
+    disk::write_atomically(disk, dir, RESET, &format::encode_header(Magic::Reset, base, Salt::NONE))
 }
 
 /// Empties the log as [`begin_reset`] wrote down. May be done again after a crash at any point of it.
-pub(crate) fn finish_reset(disk: &dyn Disk, dir: &Path, base: Zxid, len: u64) -> Result<Segment, DiskError> {
+pub(crate) fn finish_reset(
+    disk: &dyn Disk,
+    dir: &Path,
+    base: Zxid,
+    options: &LogOptions,
+) -> Result<Segment, DiskError> {
     for name in disk.list(dir).doing("list", dir)?.iter().filter(|n| segment::is_name(n)) {
         let path = dir.join(name);
         disk.remove(&path).doing("remove", &path)?;
     }
     disk.sync_dir(dir).doing("sync the directory", dir)?;
-    let segment = Segment::create(disk, dir, base, len)?;
+    let segment = Segment::create(disk, dir, base, options.segment_bytes, options.secret)?;
     let note = dir.join(RESET);
     disk.remove(&note).doing("remove", &note)?;
     disk.sync_dir(dir).doing("sync the directory", dir)?;
@@ -118,10 +124,10 @@ fn interrupted_reset(disk: &dyn Disk, dir: &Path) -> Result<Option<Zxid>, LogErr
         return Ok(None);
     }
     let contents = disk::read_file(disk, &note)?;
-    let base = format::decode_header(Magic::Reset, &contents).map_err(|e| bad_header(&note, e))?;
+    let header = format::decode_header(Magic::Reset, &contents).map_err(|e| bad_header(&note, e))?;
     // It may have been renamed and not yet synced by the process before this one.
     disk.sync_dir(dir).doing("sync the directory", dir)?;
-    Ok(Some(base))
+    Ok(Some(header.zxid))
 }
 
 /// Makes a log usable again that [`recover`] found damaged: keeps what is sound before the damage and moves all else
@@ -209,7 +215,8 @@ impl Scan {
         let path = dir.join(name);
         let file: Arc<dyn disk::DiskFile> = disk.open(&path).doing("open", &path)?.into();
         let contents = disk::read_whole(file.as_ref(), &path)?;
-        let prev = format::decode_header(Magic::Segment, &contents).map_err(|e| bad_header(&path, e))?;
+        let header = format::decode_header(Magic::Segment, &contents).map_err(|e| bad_header(&path, e))?;
+        let Header { zxid: prev, salt } = header;
         if segment::name(prev) != name {
             let found = format!("its header says that its name is {}", segment::name(prev));
             return Err(damaged(&path, 0, prev, &found));
@@ -217,7 +224,7 @@ impl Scan {
         let end = HEADER_LEN as u64;
         let len = contents.len() as u64;
         let mut scan = Scan {
-            segment: Segment { path, file, prev, last: prev, end, len, index: Vec::new() },
+            segment: Segment { path, file, salt, prev, last: prev, end, len, index: Vec::new() },
             records: Vec::new(),
             proven: prev,
             witness: Zxid::ZERO,
@@ -238,7 +245,7 @@ impl Scan {
         let contents = std::mem::take(&mut self.contents);
         let mut at = HEADER_LEN;
         loop {
-            match format::decode(contents.get(at..).unwrap_or_default(), at as u64) {
+            match format::decode(contents.get(at..).unwrap_or_default(), at as u64, self.segment.salt) {
                 Item::Record(r) if r.prev == self.segment.last => {
                     self.records.push((r.zxid, at as u64));
                     self.segment.note(r.zxid, at as u64, r.len() as u64, index_interval);
@@ -255,7 +262,7 @@ impl Scan {
         }
         let behind = contents.get(at..).unwrap_or_default();
         self.garbage = nonzero_len(behind) as u64;
-        self.witness = greatest_witness(behind, at as u64);
+        self.witness = greatest_witness(behind, at as u64, self.segment.salt);
         self.contents = contents;
     }
 
@@ -306,7 +313,7 @@ impl Scan {
 }
 
 /// The greatest zxid of which any record or mark in these bytes, at any position, says that it was durable.
-fn greatest_witness(bytes: &[u8], position: u64) -> Zxid {
+fn greatest_witness(bytes: &[u8], position: u64, salt: Salt) -> Zxid {
     let mut greatest = Zxid::ZERO;
     let mut at = 0;
     while bytes.len().saturating_sub(at) >= PREFIX_LEN {
@@ -315,7 +322,7 @@ fn greatest_witness(bytes: &[u8], position: u64) -> Zxid {
             at += ZEROS.len() - PREFIX_LEN;
             continue;
         }
-        match format::decode(&bytes[at..], position + at as u64) {
+        match format::decode(&bytes[at..], position + at as u64, salt) {
             Item::Record(r) => greatest = greatest.max(r.durable),
             Item::Mark { durable } => greatest = greatest.max(durable),
             Item::Partial { .. } | Item::Nothing => {}

@@ -161,6 +161,8 @@ impl Node {
             window_bytes: 0,
             index_interval_bytes: 256,
             may_heal,
+            // Any number will do: no client of the simulator looks at the disk.
+            secret: self.life << 32 | u64::from(self.id.0),
         };
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         Storage::open(&disk, &PathBuf::from("/node"), &options)

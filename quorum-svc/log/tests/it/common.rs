@@ -5,10 +5,17 @@ use api::{Entry, Epoch, Origin, PeerId, Ticket, Zxid};
 use quorum_log::{Crash, Log, LogError, LogOptions, MemDisk};
 
 pub(crate) const DIR: &str = "/data/log";
+const SECRET: u64 = 0x0123_4567_89ab_cdef;
 
 /// Small enough for a handful of entries each.
 pub(crate) fn tiny() -> LogOptions {
-    LogOptions { segment_bytes: 400, window_bytes: 300, index_interval_bytes: 100, may_create: true }
+    LogOptions {
+        segment_bytes: 400,
+        window_bytes: 300,
+        index_interval_bytes: 100,
+        may_create: true,
+        secret: SECRET,
+    }
 }
 
 pub(crate) fn z(epoch: u32, counter: u32) -> Zxid {

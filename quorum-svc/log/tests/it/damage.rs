@@ -161,19 +161,75 @@ fn a_client_cannot_forge_the_end_of_the_log() {
 }
 
 #[test]
-fn a_newer_format_is_named_as_such() {
+fn a_client_cannot_forge_a_mark() {
+    // A client that knows the format, but not the salt, writes marks that say that all there can be was durable: one for
+    // each place where its payload may begin.
+    let (disk, ends) = one_segment(4, 4);
+    let path = segments(&disk).remove(0);
+    let mut log = open(&disk, large()).unwrap();
+    let payload_at = ends[4] + 56;
+    let mut payload = Vec::new();
+    for guess in (payload_at - 320..payload_at + 320).step_by(8) {
+        for salted in [false, true] {
+            let position = (guess + payload.len()) as u64;
+            let crc = if salted { crc32c::crc32c(&[0; 4]) } else { 0 };
+            let crc = crc32c::crc32c_append(crc, &position.to_le_bytes());
+            let crc = crc32c::crc32c_append(crc, &[0xff; 12]);
+            payload.extend_from_slice(&[0xff; 4]);
+            payload.extend_from_slice(&crc.to_le_bytes());
+            payload.extend_from_slice(&[0xff; 8]);
+        }
+    }
+    let mut forged = entry(z(1, 4), 0, 0);
+    forged.payload = payload.into();
+    log.append(&[forged]).unwrap();
+    drop(log);
+    // A power cut: the sector with the head of the record was not written.
+    let mut bytes = disk.contents(&path).unwrap();
+    bytes[ends[4] + 8] ^= 1;
+    disk.put(&path, &bytes);
+    let log = open(&disk, large()).unwrap();
+    assert_eq!(contents(&log), entries(1, 0..4), "a torn tail, and no damage");
+}
+
+#[test]
+fn a_record_of_another_segment_of_the_same_name_is_none() {
+    // As when the disk shows an old block: place, chain and checksum are right, but for the salt.
+    let (disk, ends) = one_segment(6, 6);
+    let path = segments(&disk).remove(0);
+    let (other, _) = one_segment(6, 6);
+    let mut bytes = disk.contents(&path).unwrap();
+    let fresh = MemDisk::new();
+    let mut log = open(&fresh, LogOptions { secret: 99, ..large() }).unwrap();
+    log.append(&entries(1, 0..6)).unwrap();
+    log.sync().unwrap();
+    let old = fresh.contents(&path).unwrap();
+    assert_eq!(bytes, other.contents(&path).unwrap(), "the same secret gives the same bytes");
+    bytes[ends[2]..ends[3]].copy_from_slice(&old[ends[2]..ends[3]]);
+    disk.put(&path, &bytes);
+    let error = open(&disk, large()).err().unwrap();
+    assert!(matches!(error, LogError::Damaged { offset, .. } if offset as usize == ends[2]), "{error}");
+}
+
+#[test]
+fn another_format_is_named_as_such() {
     let disk = disk_with(&entries(1, 0..3));
     let path = segments(&disk).remove(0);
     let mut bytes = disk.contents(&path).unwrap();
-    bytes[8] = 2;
-    let crc = crc32c::crc32c(&bytes[..24]);
-    bytes[24..28].copy_from_slice(&crc.to_le_bytes());
-    disk.put(&path, &bytes);
-    let before = disk.files();
-    let error = open(&disk, tiny()).err().unwrap();
-    assert!(matches!(error, LogError::Version { found: 2, known: 1, .. }), "{error}");
-    assert!(error.to_string().contains("start the version that wrote it"), "{error}");
-    assert_eq!(disk.files(), before);
+    for other in [1, 3] {
+        bytes[8] = other;
+        let crc = crc32c::crc32c(&bytes[..24]);
+        bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+        disk.put(&path, &bytes);
+        let before = disk.files();
+        let error = open(&disk, tiny()).err().unwrap();
+        assert!(
+            matches!(error, LogError::Version { found, known: 2, .. } if found == other.into()),
+            "{error}"
+        );
+        assert!(error.to_string().contains("start the version that wrote it"), "{error}");
+        assert_eq!(disk.files(), before);
+    }
 }
 
 #[test]

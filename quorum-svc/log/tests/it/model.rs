@@ -60,7 +60,13 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 
 fn options() -> impl Strategy<Value = LogOptions> {
     (64..3000u64, 0..1500usize, 1..600u64).prop_map(|(segment_bytes, window_bytes, index_interval_bytes)| {
-        LogOptions { segment_bytes, window_bytes, index_interval_bytes, may_create: true }
+        LogOptions {
+            segment_bytes,
+            window_bytes,
+            index_interval_bytes,
+            may_create: true,
+            secret: segment_bytes,
+        }
     })
 }
 
