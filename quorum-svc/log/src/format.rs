@@ -49,6 +49,15 @@
 //! The mark makes that exact even for the last batch before an idle time. It need not be synced itself: wherever it is
 //! found, the sync before it had succeeded.
 //!
+//! A tail of which nothing is left says nothing: neither do the records and marks in the last block, if the disk lost it
+//! although it had called it synced, nor the last segment, if it is gone. That is what the file `log/durable` is for. It is
+//! a header with magic `QRMDUR\r\n`, salt 0 and a zxid up to which everything was durable, and a log that ends before that
+//! is damaged. It is written in place after each successful sync, and not synced itself, so after a power cut it may say
+//! less than was durable, but never more. Before the log is cut on purpose, it is lowered and synced; a reset ends only
+//! when it says the new base. If it is missing or its header is wrong, it proves nothing.
+//!
+//! The note of a reset, `log/reset`, is a header with magic `QRMRST\r\n`, salt 0 and the new base.
+//!
 //! Snapshots are `snapshots/<zxid in 16 hex digits>.snap`: the same header with magic `QRMSNP\r\n`, salt 0 and the zxid of the
 //! state, then chunks, then the trailer, where the file ends. One that was received is `<zxid>.received` until it is adopted.
 //!
@@ -89,6 +98,7 @@ pub(crate) const MAX_PAYLOAD: usize = 256 << 20;
 pub(crate) enum Magic {
     Segment,
     Reset,
+    Durable,
     Snapshot,
 }
 
@@ -97,6 +107,7 @@ impl Magic {
         match self {
             Magic::Segment => b"QRMLOG\r\n",
             Magic::Reset => b"QRMRST\r\n",
+            Magic::Durable => b"QRMDUR\r\n",
             Magic::Snapshot => b"QRMSNP\r\n",
         }
     }

@@ -22,6 +22,7 @@
 
 mod checked_text;
 mod disk;
+mod durable_file;
 mod epochs;
 mod error;
 pub mod format;

@@ -5,6 +5,7 @@ use api::mutants::{Mutant, is_on};
 use api::{Entry, History, Zxid};
 
 use crate::disk::{Disk, Doing};
+use crate::durable_file::DurableFile;
 use crate::error::LogError;
 use crate::format::{self, HEADER_LEN, MARK_LEN, MAX_PAYLOAD};
 use crate::reader::{LogReader, Shared, State, Window};
@@ -54,6 +55,8 @@ pub struct Log {
     history: History,
     /// At most the last; what the last successful sync reached.
     durable: Zxid,
+    /// Says so on the disk.
+    durable_file: DurableFile,
     recovery: Recovery,
     /// One batch, encoded; kept for its capacity.
     buffer: Vec<u8>,
@@ -68,7 +71,8 @@ impl Log {
     /// Damage, no log where there has to be one, another format version, or the disk. On damage and if there is no log
     /// nothing has been changed.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: LogOptions) -> Result<Log, LogError> {
-        let Recovered { history, sealed, active, report } = recovery::recover(disk.as_ref(), dir, &options)?;
+        let Recovered { history, sealed, active, durable_file, report } =
+            recovery::recover(disk.as_ref(), dir, &options)?;
         let last = history.last();
         let state = State {
             history: history.clone(),
@@ -84,6 +88,7 @@ impl Log {
             shared: Arc::new(Shared::new(state)),
             history,
             durable: last,
+            durable_file,
             recovery: report,
             buffer: Vec::new(),
             poisoned: None,
@@ -288,6 +293,7 @@ impl Log {
         }
         self.durable = self.history.last();
         active.mark(self.durable)?;
+        self.durable_file.raise(self.durable)?;
         Ok(())
     }
 
@@ -302,6 +308,10 @@ impl Log {
                 _ => (state.active.clone(), None),
             }
         };
+        if zxid < self.durable {
+            // Else a crash behind the cut would leave a log that seems to have lost its end.
+            self.durable_file.store(zxid)?;
+        }
         let must_cut = target.last > zxid;
         if must_cut {
             target.end = target.end_of(zxid)?;
@@ -335,6 +345,7 @@ impl Log {
         }
         self.durable = zxid;
         target.mark(zxid)?;
+        self.durable_file.raise(zxid)?;
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use api::{History, Zxid};
 
 use crate::disk::{self, Disk, DiskError, Doing};
+use crate::durable_file::DurableFile;
 use crate::error::LogError;
 use crate::format::{self, BadHeader, HEADER_LEN, Header, Item, MARK_LEN, Magic, PREFIX_LEN, Salt, VERSION};
 use crate::log::LogOptions;
@@ -31,6 +32,7 @@ pub(crate) struct Recovered {
     pub(crate) sealed: Vec<Segment>,
     /// The last one.
     pub(crate) active: Segment,
+    pub(crate) durable_file: DurableFile,
     pub(crate) report: Recovery,
 }
 
@@ -57,15 +59,17 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         }
         scans.push(scan);
     }
+    let known = DurableFile::read(disk, dir)?.unwrap_or(Zxid::ZERO);
     let last = match scans.pop() {
         Some(last) => last,
+        None if known > Zxid::ZERO => return Err(all_lost(dir, known)),
         None => {
             report.created = true;
             let (len, secret) = (options.segment_bytes, options.secret);
             Scan::of_new(Segment::create(disk, dir, Zxid::ZERO, len, secret)?)
         }
     };
-    last.check_tail()?;
+    last.check_tail(known)?;
 
     for name in names.iter().filter(|n| n.ends_with(".tmp")) {
         let path = dir.join(name);
@@ -74,6 +78,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
     // The process before this one may have died between a change of names and its sync.
     disk.sync_dir(dir).doing("sync the directory", dir)?;
     report.cut_bytes = last.make_durable()?;
+    let durable_file = DurableFile::open(disk, dir, last.segment.last)?;
     report.segments = scans.len() + 1;
     let mut history = History::from_base(scans.first().unwrap_or(&last).segment.prev);
     for &(zxid, _) in scans.iter().chain([&last]).flat_map(|s| &s.records) {
@@ -82,7 +87,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         report.entries += 1;
     }
     let sealed = scans.into_iter().map(|s| s.segment).collect();
-    Ok(Recovered { history, sealed, active: last.segment, report })
+    Ok(Recovered { history, sealed, active: last.segment, durable_file, report })
 }
 
 /// Writes down that the log is to be emptied and to go on behind `base`. From then on this happens even if we crash.
@@ -103,6 +108,8 @@ pub(crate) fn finish_reset(
     }
     disk.sync_dir(dir).doing("sync the directory", dir)?;
     let segment = Segment::create(disk, dir, base, options.segment_bytes, options.secret)?;
+    // While the note is there, it does not matter what this file says.
+    DurableFile::open(disk, dir, base)?;
     let note = dir.join(RESET);
     disk.remove(&note).doing("remove", &note)?;
     disk.sync_dir(dir).doing("sync the directory", dir)?;
@@ -168,19 +175,23 @@ pub(crate) fn salvage(
         disk.sync_dir(dir).doing("sync the directory", dir)?;
         aside.push(to);
     }
-    match sound {
-        Some(last) if last.garbage > 0 => {
-            let name = names.get(count - 1).map_or("", String::as_str);
-            let copy = free_name(disk, dir, name)?;
-            let file = disk.create(&copy).doing("create", &copy)?;
-            file.write_at(&last.contents, 0).doing("write to", &copy)?;
-            file.sync_all().doing("sync", &copy)?;
-            disk.sync_dir(dir).doing("sync the directory", dir)?;
-            aside.push(copy);
-            last.segment.cut()?;
-        }
-        Some(_) => {}
-        None => begin_reset(disk, dir, base)?,
+    let Some(last) = sound else {
+        begin_reset(disk, dir, base)?;
+        return Ok(aside);
+    };
+    if last.garbage > 0 {
+        let name = names.get(count - 1).map_or("", String::as_str);
+        let copy = free_name(disk, dir, name)?;
+        let file = disk.create(&copy).doing("create", &copy)?;
+        file.write_at(&last.contents, 0).doing("write to", &copy)?;
+        file.sync_all().doing("sync", &copy)?;
+        disk.sync_dir(dir).doing("sync the directory", dir)?;
+        aside.push(copy);
+        last.segment.cut()?;
+    }
+    // Last, so that after a crash all of this is done again.
+    if DurableFile::read(disk, dir)?.is_some_and(|known| known > last.segment.last) {
+        DurableFile::open(disk, dir, last.segment.last)?;
     }
     Ok(aside)
 }
@@ -279,14 +290,16 @@ impl Scan {
         Err(damaged(&self.segment.path, self.segment.end, last, &found))
     }
 
-    /// Tells a torn tail from damage, see [`crate::format`].
-    fn check_tail(&self) -> Result<(), LogError> {
+    /// Tells a torn tail from damage, see [`crate::format`]. All up to `known` is known to have been durable.
+    fn check_tail(&self, known: Zxid) -> Result<(), LogError> {
         let last = self.segment.last;
-        if self.witness <= last {
+        let found = if self.witness > last {
+            format!("no valid record, though what lies behind says that {} was durable", self.witness)
+        } else if known > last {
+            format!("the log ends here, though the file `durable` says that {known} was durable")
+        } else {
             return Ok(());
-        }
-        let found =
-            format!("no valid record, though what lies behind says that {} was durable", self.witness);
+        };
         Err(damaged(&self.segment.path, self.segment.end, last, &found))
     }
 
@@ -343,6 +356,11 @@ fn nonzero_len(bytes: &[u8]) -> usize {
         len = from;
     }
     0
+}
+
+fn all_lost(dir: &Path, known: Zxid) -> LogError {
+    let found = format!("it is gone, though the file `durable` says that {known} was durable");
+    damaged(&dir.join(segment::name(Zxid::ZERO)), 0, Zxid::ZERO, &found)
 }
 
 fn bad_header(path: &Path, bad: BadHeader) -> LogError {

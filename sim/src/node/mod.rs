@@ -180,6 +180,10 @@ impl Node {
         if let Some(salvaged) = salvaged {
             cx.stats.count("damaged logs salvaged");
             cx.note(self.name(), || format!("healing its log: {}", salvaged.found));
+            if !cx.ghost.disks[self.index].impaired {
+                let text = format!("node {} takes its log for damaged: {}", self.id, salvaged.found);
+                cx.ghost.fail("a crash is no damage", text);
+            }
         }
         let history = log.history().clone();
         cx.ghost.recovered(self.index, &history, promises.accepted, promises.current);

@@ -6,7 +6,7 @@ use proptest::test_runner::RngSeed;
 use quorum_log::{Crash, DiskOp, Fault, Log, LogError, LogOptions, MemDisk};
 use rustix::io::Errno;
 
-use crate::common::{contents, entry, open, z};
+use crate::common::{DURABLE, assert_its_end_is_guarded, contents, entry, open, z};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -48,6 +48,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     let crash = prop_oneof![
         Just(Crash::LoseUnsynced),
         Just(Crash::ProcessOnly),
+        Just(Crash::KeepOnly(DURABLE)),
+        Just(Crash::LoseOnly(DURABLE)),
         any::<u64>().prop_map(Crash::Random)
     ];
     let trouble = prop_oneof![
@@ -181,6 +183,9 @@ proptest! {
                 prop_assert!(done.is_ok(), "{:?}", done.err());
                 prop_assert_eq!(log.history().base(), model.base);
                 prop_assert_eq!(contents(&log), &model.entries[..]);
+                if model.synced == model.entries.len() {
+                    assert_its_end_is_guarded(&disk, &options);
+                }
                 continue;
             };
             let as_modelled =
@@ -208,6 +213,7 @@ proptest! {
             disk.crash(Crash::LoseUnsynced);
             log = open(&disk, options.clone()).unwrap();
             prop_assert_eq!((log.history().base(), contents(&log)), (base, found.clone()));
+            assert_its_end_is_guarded(&disk, &options);
             (model.base, model.synced, model.entries) = (base, found.len(), found);
         }
     }
