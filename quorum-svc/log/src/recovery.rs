@@ -169,14 +169,20 @@ pub(crate) fn salvage(
     }
     let mut aside = Vec::new();
     // From the last one and each durably, so that a crash leaves no hole.
-    for name in names[count..].iter().rev() {
+    for (n, name) in names.iter().enumerate().skip(count).rev() {
+        if n == 0 {
+            // So that there is a log at any time: a crash right here costs at most this copy of what was damaged.
+            begin_reset(disk, dir, base)?;
+        }
         let (from, to) = (dir.join(name), free_name(disk, dir, name)?);
         disk.rename(&from, &to).doing("rename", &from)?;
         disk.sync_dir(dir).doing("sync the directory", dir)?;
         aside.push(to);
     }
     let Some(last) = sound else {
-        begin_reset(disk, dir, base)?;
+        if names.is_empty() {
+            begin_reset(disk, dir, base)?;
+        }
         return Ok(aside);
     };
     if last.garbage > 0 {
