@@ -52,6 +52,9 @@ pub enum OpenError {
     /// What is on the disk cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// No secret for the log.
+    #[error("the system has no random numbers: {0}")]
+    Random(getrandom::Error),
     /// No thread.
     #[error("cannot start the log thread: {0}; raise the limit of threads")]
     Thread(#[from] std::io::Error),
@@ -113,6 +116,7 @@ impl<E: Election> QuorumService<E> {
             window_bytes: 0,
             index_interval_bytes: LogOptions::default().index_interval_bytes,
             may_heal: config.core.ensemble.voters().any(|voter| voter != me),
+            secret: getrandom::u64().map_err(OpenError::Random)?,
         };
         let Storage { data_dir, log, epochs, snapshots, snapshot_report, salvaged, promises } =
             Storage::open(&disk, &config.data_dir, &options)?;

@@ -37,7 +37,7 @@ pub enum LogError {
         /// Where it should be.
         dir: PathBuf,
     },
-    /// A newer version of the program wrote this.
+    /// Another version of the program wrote this.
     #[error(
         "{} has format version {found}, but this program knows only version {known}: start the version that wrote it, \
          or a newer one",

@@ -9,8 +9,8 @@
 //! | at | bytes | |
 //! |---|---|---|
 //! | 0 | 8 | magic, `QRMLOG\r\n` |
-//! | 8 | 4 | format version, 1 |
-//! | 12 | 4 | zero |
+//! | 8 | 4 | format version, 2 |
+//! | 12 | 4 | salt: random, and known to nobody outside of the node |
 //! | 16 | 8 | the zxid before the first entry |
 //! | 24 | 4 | CRC-32C of bytes 0 to 23 |
 //! | 28 | 4 | zero |
@@ -38,8 +38,10 @@
 //! | 4 | 4 | checksum |
 //! | 8 | 8 | the last durable zxid |
 //!
-//! A checksum is the CRC-32C of the position in the file (8 bytes), the length field and everything behind the checksum.
-//! The position makes a block that the disk put elsewhere as wrong as one with a flipped bit.
+//! A checksum is the CRC-32C of the file's salt (4 bytes), the position in the file (8 bytes), the length field and
+//! everything behind the checksum. The position makes a block that the disk put elsewhere as wrong as one with a flipped
+//! bit. The salt does the same for a block of another file, and it keeps a client from making payloads that look like
+//! records or marks: behind a torn record they would be taken for what the node has written.
 //!
 //! **Torn or damaged?** After a power cut any sectors of what was not synced may be missing, so valid records behind a bad
 //! one prove nothing by themselves. But a record, mark or later segment header that says "z was durable when I was
@@ -47,7 +49,16 @@
 //! The mark makes that exact even for the last batch before an idle time. It need not be synced itself: wherever it is
 //! found, the sync before it had succeeded.
 //!
-//! Snapshots are `snapshots/<zxid in 16 hex digits>.snap`: the same header with magic `QRMSNP\r\n` and the zxid of the
+//! A tail of which nothing is left says nothing: neither do the records and marks in the last block, if the disk lost it
+//! although it had called it synced, nor the last segment, if it is gone. That is what the file `log/durable` is for. It is
+//! a header with magic `QRMDUR\r\n`, salt 0 and a zxid up to which everything was durable, and a log that ends before that
+//! is damaged. It is written in place after each successful sync, and not synced itself, so after a power cut it may say
+//! less than was durable, but never more. Before the log is cut on purpose, it is lowered and synced; a reset ends only
+//! when it says the new base. If it is missing or its header is wrong, it proves nothing.
+//!
+//! The note of a reset, `log/reset`, is a header with magic `QRMRST\r\n`, salt 0 and the new base.
+//!
+//! Snapshots are `snapshots/<zxid in 16 hex digits>.snap`: the same header with magic `QRMSNP\r\n`, salt 0 and the zxid of the
 //! state, then chunks, then the trailer, where the file ends. One that was received is `<zxid>.received` until it is adopted.
 //!
 //! | chunk at | bytes | |
@@ -68,7 +79,7 @@ use api::{Entry, Origin, PeerId, Ticket, Zxid};
 use bytes::Bytes;
 
 /// Format version of segments and snapshots.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 /// Length of the header of a file.
 pub(crate) const HEADER_LEN: usize = 32;
 /// Length of a record without its payload.
@@ -87,6 +98,7 @@ pub(crate) const MAX_PAYLOAD: usize = 256 << 20;
 pub(crate) enum Magic {
     Segment,
     Reset,
+    Durable,
     Snapshot,
 }
 
@@ -95,6 +107,7 @@ impl Magic {
         match self {
             Magic::Segment => b"QRMLOG\r\n",
             Magic::Reset => b"QRMRST\r\n",
+            Magic::Durable => b"QRMDUR\r\n",
             Magic::Snapshot => b"QRMSNP\r\n",
         }
     }
@@ -107,17 +120,44 @@ pub(crate) enum BadHeader {
     Damaged(&'static str),
 }
 
-pub(crate) fn encode_header(magic: Magic, zxid: Zxid) -> [u8; HEADER_LEN] {
+/// What a header says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Header {
+    pub(crate) zxid: Zxid,
+    pub(crate) salt: Salt,
+}
+
+/// What is mixed into every checksum of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Salt(pub(crate) u32);
+
+impl Salt {
+    /// Of files in which nothing is searched for.
+    pub(crate) const NONE: Salt = Salt(0);
+
+    /// Of the segment for entries behind `prev`, so that two segments hardly ever have the same one. Whoever does not know
+    /// the secret can only guess it.
+    pub(crate) fn of_segment(secret: u64, prev: Zxid) -> Salt {
+        // The finalizer of SplitMix64 (Steele, Lea, Flood 2014).
+        let mut z = secret ^ prev.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        Salt((z >> 32) as u32)
+    }
+}
+
+pub(crate) fn encode_header(magic: Magic, zxid: Zxid, salt: Salt) -> [u8; HEADER_LEN] {
     let mut out = [0; HEADER_LEN];
     out[..8].copy_from_slice(magic.bytes());
     out[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    out[12..16].copy_from_slice(&salt.0.to_le_bytes());
     out[16..24].copy_from_slice(&zxid.0.to_le_bytes());
     let crc = crc32c::crc32c(&out[..24]);
     out[24..28].copy_from_slice(&crc.to_le_bytes());
     out
 }
 
-pub(crate) fn decode_header(magic: Magic, file: &[u8]) -> Result<Zxid, BadHeader> {
+pub(crate) fn decode_header(magic: Magic, file: &[u8]) -> Result<Header, BadHeader> {
     let Some(header) = file.get(..HEADER_LEN) else {
         return Err(BadHeader::Damaged("the file is too short for its header"));
     };
@@ -128,7 +168,7 @@ pub(crate) fn decode_header(magic: Magic, file: &[u8]) -> Result<Zxid, BadHeader
         return Err(BadHeader::Damaged("the checksum of the header is wrong"));
     }
     match u32_at(header, 8) {
-        VERSION => Ok(Zxid(u64_at(header, 16))),
+        VERSION => Ok(Header { zxid: Zxid(u64_at(header, 16)), salt: Salt(u32_at(header, 12)) }),
         other => Err(BadHeader::Version(other)),
     }
 }
@@ -178,7 +218,14 @@ pub(crate) fn record_len(entry: &Entry) -> usize {
 }
 
 /// Appends the record of `entry` to a buffer that will be written at `base`. The payload is at most [`MAX_PAYLOAD`].
-pub(crate) fn encode_record(out: &mut Vec<u8>, base: u64, entry: &Entry, prev: Zxid, durable: Zxid) {
+pub(crate) fn encode_record(
+    out: &mut Vec<u8>,
+    base: u64,
+    salt: Salt,
+    entry: &Entry,
+    prev: Zxid,
+    durable: Zxid,
+) {
     let start = out.len();
     let length = (record_len(entry) - PREFIX_LEN) as u32;
     out.extend_from_slice(&length.to_le_bytes());
@@ -192,26 +239,26 @@ pub(crate) fn encode_record(out: &mut Vec<u8>, base: u64, entry: &Entry, prev: Z
     out.extend_from_slice(&peer.to_le_bytes());
     out.extend_from_slice(&ticket.to_le_bytes());
     out.extend_from_slice(&entry.payload);
-    seal(&mut out[start..], base + start as u64);
+    seal(&mut out[start..], base + start as u64, salt);
 }
 
 /// The mark that says that everything up to `durable` is durable, to be written at `position`.
-pub(crate) fn encode_mark(position: u64, durable: Zxid) -> [u8; MARK_LEN] {
+pub(crate) fn encode_mark(position: u64, salt: Salt, durable: Zxid) -> [u8; MARK_LEN] {
     let mut out = [0; MARK_LEN];
     out[..4].copy_from_slice(&MARK.to_le_bytes());
     out[8..].copy_from_slice(&durable.0.to_le_bytes());
-    seal(&mut out, position);
+    seal(&mut out, position, salt);
     out
 }
 
 /// Reads what lies at the begin of `buf`, which is at `position` of its segment.
-pub(crate) fn decode(buf: &[u8], position: u64) -> Item<'_> {
+pub(crate) fn decode(buf: &[u8], position: u64, salt: Salt) -> Item<'_> {
     let Some(prefix) = buf.get(..PREFIX_LEN) else { return Item::Partial { needs: PREFIX_LEN } };
     let length = u32_at(prefix, 0);
     if length == MARK {
         return match buf.get(..MARK_LEN) {
             None => Item::Partial { needs: MARK_LEN },
-            Some(mark) if is_sealed(mark, position) => Item::Mark { durable: Zxid(u64_at(mark, 8)) },
+            Some(mark) if is_sealed(mark, position, salt) => Item::Mark { durable: Zxid(u64_at(mark, 8)) },
             Some(_) => Item::Nothing,
         };
     }
@@ -231,7 +278,7 @@ pub(crate) fn decode(buf: &[u8], position: u64) -> Item<'_> {
         return Item::Nothing;
     }
     let Some(whole) = buf.get(..needs) else { return Item::Partial { needs } };
-    if !is_sealed(whole, position) {
+    if !is_sealed(whole, position, salt) {
         return Item::Nothing;
     }
     let time_ms = u64_at(head, 32).cast_signed();
@@ -239,14 +286,14 @@ pub(crate) fn decode(buf: &[u8], position: u64) -> Item<'_> {
 }
 
 /// Fills in the checksum of something that begins with a length and a checksum.
-pub(crate) fn seal(item: &mut [u8], position: u64) {
-    let crc = checksum(item, position);
+pub(crate) fn seal(item: &mut [u8], position: u64, salt: Salt) {
+    let crc = checksum(item, position, salt);
     item[4..PREFIX_LEN].copy_from_slice(&crc.to_le_bytes());
 }
 
 /// Whether the checksum is right.
-pub(crate) fn is_sealed(item: &[u8], position: u64) -> bool {
-    u32_at(item, 4) == checksum(item, position)
+pub(crate) fn is_sealed(item: &[u8], position: u64, salt: Salt) -> bool {
+    u32_at(item, 4) == checksum(item, position, salt)
 }
 
 pub(crate) fn u32_at(buf: &[u8], at: usize) -> u32 {
@@ -261,8 +308,9 @@ pub(crate) fn u64_at(buf: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-fn checksum(item: &[u8], position: u64) -> u32 {
-    let crc = crc32c::crc32c(&position.to_le_bytes());
+fn checksum(item: &[u8], position: u64, salt: Salt) -> u32 {
+    let crc = crc32c::crc32c(&salt.0.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc, &position.to_le_bytes());
     let crc = crc32c::crc32c_append(crc, &item[..4]);
     crc32c::crc32c_append(crc, &item[PREFIX_LEN..])
 }
@@ -275,6 +323,8 @@ mod tests {
     use api::Epoch;
 
     use super::*;
+
+    const SALT: Salt = Salt(0x7654_3210);
 
     fn entry() -> Entry {
         Entry {
@@ -289,13 +339,12 @@ mod tests {
     #[test]
     fn the_bytes_of_a_record_are_as_documented() {
         let mut out = vec![0xaa];
-        encode_record(&mut out, 99, &entry(), Zxid::new(Epoch(3), 7), Zxid::new(Epoch(3), 1));
-        let expected = "37000000 eb90a76e 0800000003000000 0700000003000000 0100000003000000 fbffffffffffffff \
+        encode_record(&mut out, 99, SALT, &entry(), Zxid::new(Epoch(3), 7), Zxid::new(Epoch(3), 1));
+        let expected = "37000000 90355dd7 0800000003000000 0700000003000000 0100000003000000 fbffffffffffffff \
                         01000000 02000000 4d00000000000000 7061796c6f6164";
         let hex: String = out[1..].iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex[..8], expected[..8]);
-        assert_eq!(hex[16..], expected.replace(' ', "")[16..]);
-        let Item::Record(r) = decode(&out[1..], 100) else { panic!("{hex}") };
+        assert_eq!(hex, expected.replace(' ', ""));
+        let Item::Record(r) = decode(&out[1..], 100, SALT) else { panic!("{hex}") };
         assert_eq!(r.to_entry(), entry());
         assert_eq!((r.prev, r.durable), (Zxid::new(Epoch(3), 7), Zxid::new(Epoch(3), 1)));
     }
@@ -303,31 +352,45 @@ mod tests {
     #[test]
     fn a_record_is_valid_only_whole_unchanged_and_in_its_place() {
         let mut out = Vec::new();
-        encode_record(&mut out, 4096, &entry(), Zxid::new(Epoch(3), 7), Zxid::ZERO);
-        assert!(matches!(decode(&out, 4096), Item::Record(_)));
-        assert_eq!(decode(&out, 8192), Item::Nothing, "misdirected");
+        encode_record(&mut out, 4096, SALT, &entry(), Zxid::new(Epoch(3), 7), Zxid::ZERO);
+        assert!(matches!(decode(&out, 4096, SALT), Item::Record(_)));
+        assert_eq!(decode(&out, 8192, SALT), Item::Nothing, "misdirected");
+        assert_eq!(decode(&out, 4096, Salt::NONE), Item::Nothing, "of another file");
         for cut in 0..out.len() {
-            assert!(matches!(decode(&out[..cut], 4096), Item::Partial { .. }));
+            assert!(matches!(decode(&out[..cut], 4096, SALT), Item::Partial { .. }));
         }
         for bit in 0..out.len() * 8 {
             let mut flipped = out.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(!matches!(decode(&flipped, 4096), Item::Record(_) | Item::Mark { .. }), "bit {bit}");
+            assert!(
+                !matches!(decode(&flipped, 4096, SALT), Item::Record(_) | Item::Mark { .. }),
+                "bit {bit}"
+            );
         }
     }
 
     #[test]
     fn marks_and_zeros_are_told_apart() {
-        let mark = encode_mark(7, Zxid(9));
-        assert_eq!(decode(&mark, 7), Item::Mark { durable: Zxid(9) });
-        assert_eq!(decode(&mark, 8), Item::Nothing);
-        assert_eq!(decode(&[0; 100], 0), Item::Nothing);
+        let mark = encode_mark(7, SALT, Zxid(9));
+        assert_eq!(decode(&mark, 7, SALT), Item::Mark { durable: Zxid(9) });
+        assert_eq!(decode(&mark, 8, SALT), Item::Nothing);
+        assert_eq!(decode(&mark, 7, Salt::NONE), Item::Nothing);
+        assert_eq!(decode(&[0; 100], 0, SALT), Item::Nothing);
+    }
+
+    #[test]
+    fn the_bytes_of_a_header_are_as_documented() {
+        let expected = "51524d4c4f470d0a 02000000 10325476 0700000003000000 CRC 00000000";
+        let header = encode_header(Magic::Segment, Zxid::new(Epoch(3), 7), SALT);
+        let crc = format!("{:08x}", crc32c::crc32c(&header[..24]).swap_bytes());
+        let hex: String = header.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(hex, expected.replace("CRC", &crc).replace(' ', ""));
     }
 
     #[test]
     fn a_header_tells_a_new_version_from_damage() {
-        let header = encode_header(Magic::Segment, Zxid(7));
-        assert_eq!(decode_header(Magic::Segment, &header), Ok(Zxid(7)));
+        let header = encode_header(Magic::Segment, Zxid(7), SALT);
+        assert_eq!(decode_header(Magic::Segment, &header), Ok(Header { zxid: Zxid(7), salt: SALT }));
         assert!(matches!(decode_header(Magic::Snapshot, &header), Err(BadHeader::Damaged(_))));
         let mut newer = header;
         newer[8] = 9;

@@ -7,6 +7,7 @@
 //! | `identity`, `lock` | [`DataDir`] | whose directory this is, and that one process uses it |
 //! | `epochs` | [`EpochFile`] | accepted and current epoch |
 //! | `log/*.log` | [`Log`], [`LogReader`] | the replicated log, in segments |
+//! | `log/durable` | [`Log`] | how far it was durable, so that a lost end is noticed |
 //! | `snapshots/*.snap` | [`Snapshots`] | the two newest states of the store, each exactly at one zxid |
 //! | `snapshots/*.received` | [`Snapshots`] | a state that a leader sent, until the log has been emptied to go on behind it |
 //!
@@ -22,6 +23,7 @@
 
 mod checked_text;
 mod disk;
+mod durable_file;
 mod epochs;
 mod error;
 pub mod format;

@@ -5,6 +5,7 @@ use api::mutants::{Mutant, is_on};
 use api::{Entry, History, Zxid};
 
 use crate::disk::{Disk, Doing};
+use crate::durable_file::DurableFile;
 use crate::error::LogError;
 use crate::format::{self, HEADER_LEN, MARK_LEN, MAX_PAYLOAD};
 use crate::reader::{LogReader, Shared, State, Window};
@@ -24,6 +25,9 @@ pub struct LogOptions {
     /// Whether an empty log is made if there is none. A node that has ever promised to keep entries must say no: its log
     /// was lost, and to go on with an empty one could undo what the ensemble has committed.
     pub may_create: bool,
+    /// A random number that nobody outside of the node knows: with it a client could write what passes for records of the
+    /// log. It need not be the same the next time.
+    pub secret: u64,
 }
 
 impl Default for LogOptions {
@@ -33,6 +37,7 @@ impl Default for LogOptions {
             window_bytes: 32 << 20,
             index_interval_bytes: 64 << 10,
             may_create: true,
+            secret: 0,
         }
     }
 }
@@ -50,6 +55,8 @@ pub struct Log {
     history: History,
     /// At most the last; what the last successful sync reached.
     durable: Zxid,
+    /// Says so on the disk.
+    durable_file: DurableFile,
     recovery: Recovery,
     /// One batch, encoded; kept for its capacity.
     buffer: Vec<u8>,
@@ -64,7 +71,8 @@ impl Log {
     /// Damage, no log where there has to be one, another format version, or the disk. On damage and if there is no log
     /// nothing has been changed.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: LogOptions) -> Result<Log, LogError> {
-        let Recovered { history, sealed, active, report } = recovery::recover(disk.as_ref(), dir, &options)?;
+        let Recovered { history, sealed, active, durable_file, report } =
+            recovery::recover(disk.as_ref(), dir, &options)?;
         let last = history.last();
         let state = State {
             history: history.clone(),
@@ -80,6 +88,7 @@ impl Log {
             shared: Arc::new(Shared::new(state)),
             history,
             durable: last,
+            durable_file,
             recovery: report,
             buffer: Vec::new(),
             poisoned: None,
@@ -208,9 +217,9 @@ impl Log {
 
     /// Writes as many entries as fit into the active segment, or makes room for the first.
     fn append_to_segment(&mut self, entries: &[Entry]) -> Result<usize, LogError> {
-        let (end, len) = {
+        let (end, len, salt) = {
             let active = &self.shared.read().active;
-            (active.end, active.len)
+            (active.end, active.len, active.salt)
         };
         self.buffer.clear();
         let mut prev = self.history.last();
@@ -219,7 +228,7 @@ impl Log {
             if end + (self.buffer.len() + format::record_len(entry) + MARK_LEN) as u64 > len {
                 break;
             }
-            format::encode_record(&mut self.buffer, end, entry, prev, self.durable);
+            format::encode_record(&mut self.buffer, end, salt, entry, prev, self.durable);
             prev = entry.zxid;
             count += 1;
         }
@@ -246,7 +255,8 @@ impl Log {
         }
         // A segment may exist only if all before it is durable: else a crash could leave a hole.
         self.sync_segment()?;
-        let next = Segment::create(self.disk.as_ref(), &self.dir, self.history.last(), len)?;
+        let (last, secret) = (self.history.last(), self.options.secret);
+        let next = Segment::create(self.disk.as_ref(), &self.dir, last, len, secret)?;
         let mut state = self.shared.write();
         let full = std::mem::replace(&mut state.active, next);
         state.sealed.push(full);
@@ -283,6 +293,7 @@ impl Log {
         }
         self.durable = self.history.last();
         active.mark(self.durable)?;
+        self.durable_file.raise(self.durable)?;
         Ok(())
     }
 
@@ -297,6 +308,10 @@ impl Log {
                 _ => (state.active.clone(), None),
             }
         };
+        if zxid < self.durable {
+            // Else a crash behind the cut would leave a log that seems to have lost its end.
+            self.durable_file.store(zxid)?;
+        }
         let must_cut = target.last > zxid;
         if must_cut {
             target.end = target.end_of(zxid)?;
@@ -330,13 +345,13 @@ impl Log {
         }
         self.durable = zxid;
         target.mark(zxid)?;
+        self.durable_file.raise(zxid)?;
         Ok(())
     }
 
     fn replace_segments(&mut self, base: Zxid) -> Result<(), LogError> {
         recovery::begin_reset(self.disk.as_ref(), &self.dir, base)?;
-        let segment =
-            recovery::finish_reset(self.disk.as_ref(), &self.dir, base, self.options.segment_bytes)?;
+        let segment = recovery::finish_reset(self.disk.as_ref(), &self.dir, base, &self.options)?;
         let mut state = self.shared.write();
         state.sealed = Vec::new();
         state.active = segment;

@@ -28,6 +28,10 @@ pub enum Crash {
     ProcessOnly,
     /// Chance decides for each sector and each name; the same seed decides alike.
     Random(u64),
+    /// All of it is lost, but for files and names whose path contains this.
+    KeepOnly(&'static str),
+    /// Nothing of it is lost, but for files and names whose path contains this.
+    LoseOnly(&'static str),
 }
 
 /// What can be made to fail.
@@ -312,9 +316,8 @@ impl DiskFile for MemFile {
                 inode.pending = pending.into_iter().filter(|c| matches!(c, Change::SetLen(_))).collect();
                 return Ok(permit?);
             }
-            for change in &pending {
-                change.apply(&mut inode.durable);
-            }
+            inode.pending = pending;
+            inode.make_durable();
             Ok(())
         })
     }
@@ -460,20 +463,36 @@ impl State {
             Crash::Random(seed) => seed,
             _ => 0,
         });
+        let contains = |path: &Path, part: &str| path.to_string_lossy().contains(part);
+        let is_kept = |path: &Path| match crash {
+            Crash::KeepOnly(part) => contains(path, part),
+            Crash::LoseOnly(part) => !contains(path, part),
+            _ => false,
+        };
+        let kept: BTreeSet<u64> =
+            self.names.iter().filter(|(path, _)| is_kept(path)).map(|(_, &id)| id).collect();
         if crash != Crash::ProcessOnly {
             for change in std::mem::take(&mut self.pending_names) {
-                if crash != Crash::LoseUnsynced && chance.below(2) == 0 {
+                let survives = match crash {
+                    Crash::Random(_) => chance.below(2) == 0,
+                    _ => is_kept(change.path()),
+                };
+                if survives {
                     change.apply(&mut self.durable_names);
                 }
             }
             self.names = self.durable_names.clone();
         }
-        for inode in self.inodes.values_mut() {
+        for (id, inode) in &mut self.inodes {
             inode.handles = 0;
             match crash {
                 Crash::ProcessOnly => {}
-                Crash::LoseUnsynced => inode.lose_power(None),
                 Crash::Random(_) => inode.lose_power(Some(&mut chance)),
+                _ if kept.contains(id) => {
+                    inode.make_durable();
+                    inode.lose_power(None);
+                }
+                _ => inode.lose_power(None),
             }
         }
         self.incarnation += 1;
@@ -550,6 +569,13 @@ impl Inode {
         let change = Change::SetLen(len);
         change.apply(&mut self.cache);
         self.pending.push(change);
+    }
+
+    /// All that was not synced reaches the disk.
+    fn make_durable(&mut self) {
+        for change in std::mem::take(&mut self.pending) {
+            change.apply(&mut self.durable);
+        }
     }
 
     /// Loses what was not synced, or, if there is a chance, what it decides.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use api::{History, Zxid};
 
 use crate::disk::{self, Disk, DiskError, Doing};
+use crate::durable_file::DurableFile;
 use crate::error::LogError;
-use crate::format::{self, BadHeader, HEADER_LEN, Item, MARK_LEN, Magic, PREFIX_LEN, VERSION};
+use crate::format::{self, BadHeader, HEADER_LEN, Header, Item, MARK_LEN, Magic, PREFIX_LEN, Salt, VERSION};
 use crate::log::LogOptions;
 use crate::segment::{self, Segment};
 
@@ -31,6 +32,7 @@ pub(crate) struct Recovered {
     pub(crate) sealed: Vec<Segment>,
     /// The last one.
     pub(crate) active: Segment,
+    pub(crate) durable_file: DurableFile,
     pub(crate) report: Recovery,
 }
 
@@ -43,7 +45,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
     disk::create_dirs(disk, dir)?;
     let mut report = Recovery::default();
     if let Some(base) = interrupted_reset(disk, dir)? {
-        finish_reset(disk, dir, base, options.segment_bytes)?;
+        finish_reset(disk, dir, base, options)?;
         report.completed_reset = true;
     }
     let names = disk.list(dir).doing("list", dir)?;
@@ -57,14 +59,17 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         }
         scans.push(scan);
     }
+    let known = DurableFile::read(disk, dir)?.unwrap_or(Zxid::ZERO);
     let last = match scans.pop() {
         Some(last) => last,
+        None if known > Zxid::ZERO => return Err(all_lost(dir, known)),
         None => {
             report.created = true;
-            Scan::of_new(Segment::create(disk, dir, Zxid::ZERO, options.segment_bytes)?)
+            let (len, secret) = (options.segment_bytes, options.secret);
+            Scan::of_new(Segment::create(disk, dir, Zxid::ZERO, len, secret)?)
         }
     };
-    last.check_tail()?;
+    last.check_tail(known)?;
 
     for name in names.iter().filter(|n| n.ends_with(".tmp")) {
         let path = dir.join(name);
@@ -73,6 +78,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
     // The process before this one may have died between a change of names and its sync.
     disk.sync_dir(dir).doing("sync the directory", dir)?;
     report.cut_bytes = last.make_durable()?;
+    let durable_file = DurableFile::open(disk, dir, last.segment.last)?;
     report.segments = scans.len() + 1;
     let mut history = History::from_base(scans.first().unwrap_or(&last).segment.prev);
     for &(zxid, _) in scans.iter().chain([&last]).flat_map(|s| &s.records) {
@@ -81,22 +87,29 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         report.entries += 1;
     }
     let sealed = scans.into_iter().map(|s| s.segment).collect();
-    Ok(Recovered { history, sealed, active: last.segment, report })
+    Ok(Recovered { history, sealed, active: last.segment, durable_file, report })
 }
 
 /// Writes down that the log is to be emptied and to go on behind `base`. From then on this happens even if we crash.
 pub(crate) fn begin_reset(disk: &dyn Disk, dir: &Path, base: Zxid) -> Result<(), DiskError> {
-    disk::write_atomically(disk, dir, RESET, &format::encode_header(Magic::Reset, base))
+    disk::write_atomically(disk, dir, RESET, &format::encode_header(Magic::Reset, base, Salt::NONE))
 }
 
 /// Empties the log as [`begin_reset`] wrote down. May be done again after a crash at any point of it.
-pub(crate) fn finish_reset(disk: &dyn Disk, dir: &Path, base: Zxid, len: u64) -> Result<Segment, DiskError> {
+pub(crate) fn finish_reset(
+    disk: &dyn Disk,
+    dir: &Path,
+    base: Zxid,
+    options: &LogOptions,
+) -> Result<Segment, DiskError> {
     for name in disk.list(dir).doing("list", dir)?.iter().filter(|n| segment::is_name(n)) {
         let path = dir.join(name);
         disk.remove(&path).doing("remove", &path)?;
     }
     disk.sync_dir(dir).doing("sync the directory", dir)?;
-    let segment = Segment::create(disk, dir, base, len)?;
+    let segment = Segment::create(disk, dir, base, options.segment_bytes, options.secret)?;
+    // While the note is there, it does not matter what this file says.
+    DurableFile::open(disk, dir, base)?;
     let note = dir.join(RESET);
     disk.remove(&note).doing("remove", &note)?;
     disk.sync_dir(dir).doing("sync the directory", dir)?;
@@ -118,10 +131,10 @@ fn interrupted_reset(disk: &dyn Disk, dir: &Path) -> Result<Option<Zxid>, LogErr
         return Ok(None);
     }
     let contents = disk::read_file(disk, &note)?;
-    let base = format::decode_header(Magic::Reset, &contents).map_err(|e| bad_header(&note, e))?;
+    let header = format::decode_header(Magic::Reset, &contents).map_err(|e| bad_header(&note, e))?;
     // It may have been renamed and not yet synced by the process before this one.
     disk.sync_dir(dir).doing("sync the directory", dir)?;
-    Ok(Some(base))
+    Ok(Some(header.zxid))
 }
 
 /// Makes a log usable again that [`recover`] found damaged: keeps what is sound before the damage and moves all else
@@ -156,25 +169,35 @@ pub(crate) fn salvage(
     }
     let mut aside = Vec::new();
     // From the last one and each durably, so that a crash leaves no hole.
-    for name in names[count..].iter().rev() {
+    for (n, name) in names.iter().enumerate().skip(count).rev() {
+        if n == 0 {
+            // So that there is a log at any time: a crash right here costs at most this copy of what was damaged.
+            begin_reset(disk, dir, base)?;
+        }
         let (from, to) = (dir.join(name), free_name(disk, dir, name)?);
         disk.rename(&from, &to).doing("rename", &from)?;
         disk.sync_dir(dir).doing("sync the directory", dir)?;
         aside.push(to);
     }
-    match sound {
-        Some(last) if last.garbage > 0 => {
-            let name = names.get(count - 1).map_or("", String::as_str);
-            let copy = free_name(disk, dir, name)?;
-            let file = disk.create(&copy).doing("create", &copy)?;
-            file.write_at(&last.contents, 0).doing("write to", &copy)?;
-            file.sync_all().doing("sync", &copy)?;
-            disk.sync_dir(dir).doing("sync the directory", dir)?;
-            aside.push(copy);
-            last.segment.cut()?;
+    let Some(last) = sound else {
+        if names.is_empty() {
+            begin_reset(disk, dir, base)?;
         }
-        Some(_) => {}
-        None => begin_reset(disk, dir, base)?,
+        return Ok(aside);
+    };
+    if last.garbage > 0 {
+        let name = names.get(count - 1).map_or("", String::as_str);
+        let copy = free_name(disk, dir, name)?;
+        let file = disk.create(&copy).doing("create", &copy)?;
+        file.write_at(&last.contents, 0).doing("write to", &copy)?;
+        file.sync_all().doing("sync", &copy)?;
+        disk.sync_dir(dir).doing("sync the directory", dir)?;
+        aside.push(copy);
+        last.segment.cut()?;
+    }
+    // Last, so that after a crash all of this is done again.
+    if DurableFile::read(disk, dir)?.is_some_and(|known| known > last.segment.last) {
+        DurableFile::open(disk, dir, last.segment.last)?;
     }
     Ok(aside)
 }
@@ -209,7 +232,8 @@ impl Scan {
         let path = dir.join(name);
         let file: Arc<dyn disk::DiskFile> = disk.open(&path).doing("open", &path)?.into();
         let contents = disk::read_whole(file.as_ref(), &path)?;
-        let prev = format::decode_header(Magic::Segment, &contents).map_err(|e| bad_header(&path, e))?;
+        let header = format::decode_header(Magic::Segment, &contents).map_err(|e| bad_header(&path, e))?;
+        let Header { zxid: prev, salt } = header;
         if segment::name(prev) != name {
             let found = format!("its header says that its name is {}", segment::name(prev));
             return Err(damaged(&path, 0, prev, &found));
@@ -217,7 +241,7 @@ impl Scan {
         let end = HEADER_LEN as u64;
         let len = contents.len() as u64;
         let mut scan = Scan {
-            segment: Segment { path, file, prev, last: prev, end, len, index: Vec::new() },
+            segment: Segment { path, file, salt, prev, last: prev, end, len, index: Vec::new() },
             records: Vec::new(),
             proven: prev,
             witness: Zxid::ZERO,
@@ -238,7 +262,7 @@ impl Scan {
         let contents = std::mem::take(&mut self.contents);
         let mut at = HEADER_LEN;
         loop {
-            match format::decode(contents.get(at..).unwrap_or_default(), at as u64) {
+            match format::decode(contents.get(at..).unwrap_or_default(), at as u64, self.segment.salt) {
                 Item::Record(r) if r.prev == self.segment.last => {
                     self.records.push((r.zxid, at as u64));
                     self.segment.note(r.zxid, at as u64, r.len() as u64, index_interval);
@@ -255,7 +279,7 @@ impl Scan {
         }
         let behind = contents.get(at..).unwrap_or_default();
         self.garbage = nonzero_len(behind) as u64;
-        self.witness = greatest_witness(behind, at as u64);
+        self.witness = greatest_witness(behind, at as u64, self.segment.salt);
         self.contents = contents;
     }
 
@@ -272,14 +296,16 @@ impl Scan {
         Err(damaged(&self.segment.path, self.segment.end, last, &found))
     }
 
-    /// Tells a torn tail from damage, see [`crate::format`].
-    fn check_tail(&self) -> Result<(), LogError> {
+    /// Tells a torn tail from damage, see [`crate::format`]. All up to `known` is known to have been durable.
+    fn check_tail(&self, known: Zxid) -> Result<(), LogError> {
         let last = self.segment.last;
-        if self.witness <= last {
+        let found = if self.witness > last {
+            format!("no valid record, though what lies behind says that {} was durable", self.witness)
+        } else if known > last {
+            format!("the log ends here, though the file `durable` says that {known} was durable")
+        } else {
             return Ok(());
-        }
-        let found =
-            format!("no valid record, though what lies behind says that {} was durable", self.witness);
+        };
         Err(damaged(&self.segment.path, self.segment.end, last, &found))
     }
 
@@ -306,7 +332,7 @@ impl Scan {
 }
 
 /// The greatest zxid of which any record or mark in these bytes, at any position, says that it was durable.
-fn greatest_witness(bytes: &[u8], position: u64) -> Zxid {
+fn greatest_witness(bytes: &[u8], position: u64, salt: Salt) -> Zxid {
     let mut greatest = Zxid::ZERO;
     let mut at = 0;
     while bytes.len().saturating_sub(at) >= PREFIX_LEN {
@@ -315,7 +341,7 @@ fn greatest_witness(bytes: &[u8], position: u64) -> Zxid {
             at += ZEROS.len() - PREFIX_LEN;
             continue;
         }
-        match format::decode(&bytes[at..], position + at as u64) {
+        match format::decode(&bytes[at..], position + at as u64, salt) {
             Item::Record(r) => greatest = greatest.max(r.durable),
             Item::Mark { durable } => greatest = greatest.max(durable),
             Item::Partial { .. } | Item::Nothing => {}
@@ -336,6 +362,11 @@ fn nonzero_len(bytes: &[u8]) -> usize {
         len = from;
     }
     0
+}
+
+fn all_lost(dir: &Path, known: Zxid) -> LogError {
+    let found = format!("it is gone, though the file `durable` says that {known} was durable");
+    damaged(&dir.join(segment::name(Zxid::ZERO)), 0, Zxid::ZERO, &found)
 }
 
 fn bad_header(path: &Path, bad: BadHeader) -> LogError {

@@ -5,13 +5,14 @@ use api::{Entry, Zxid};
 
 use crate::disk::{Disk, DiskError, DiskFile, Doing};
 use crate::error::LogError;
-use crate::format::{self, HEADER_LEN, Item, MARK_LEN, Magic};
+use crate::format::{self, HEADER_LEN, Item, MARK_LEN, Magic, Salt};
 
 /// A file of the log and what is known of it. The format is described in [`crate::format`].
 #[derive(Clone)]
 pub(crate) struct Segment {
     pub(crate) path: PathBuf,
     pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) salt: Salt,
     /// The zxid before its first entry.
     pub(crate) prev: Zxid,
     /// Its last entry; `prev` if it has none.
@@ -25,17 +26,25 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Creates a segment for entries behind `prev`, durably and under a temporary name until it is complete.
-    pub(crate) fn create(disk: &dyn Disk, dir: &Path, prev: Zxid, len: u64) -> Result<Segment, DiskError> {
+    /// Creates a segment for entries behind `prev`, durably and under a temporary name until it is complete. Its salt is made
+    /// of `secret`.
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        dir: &Path,
+        prev: Zxid,
+        len: u64,
+        secret: u64,
+    ) -> Result<Segment, DiskError> {
+        let salt = Salt::of_segment(secret, prev);
         let path = dir.join(name(prev));
         let temporary = dir.join(format!("{}.tmp", name(prev)));
         let file: Arc<dyn DiskFile> = disk.create(&temporary).doing("create", &temporary)?.into();
         file.allocate(len).doing("reserve space for", &temporary)?;
-        file.write_at(&format::encode_header(Magic::Segment, prev), 0).doing("write to", &temporary)?;
+        file.write_at(&format::encode_header(Magic::Segment, prev, salt), 0).doing("write to", &temporary)?;
         file.sync_all().doing("sync", &temporary)?;
         disk.rename(&temporary, &path).doing("rename a new segment to", &path)?;
         disk.sync_dir(dir).doing("sync the directory", dir)?;
-        Ok(Segment { path, file, prev, last: prev, end: HEADER_LEN as u64, len, index: Vec::new() })
+        Ok(Segment { path, file, salt, prev, last: prev, end: HEADER_LEN as u64, len, index: Vec::new() })
     }
 
     /// Whether it has no entries.
@@ -67,7 +76,8 @@ impl Segment {
         if self.end + MARK_LEN as u64 > self.len {
             return Ok(());
         }
-        self.file.write_at(&format::encode_mark(self.end, durable), self.end).doing("write to", &self.path)
+        let mark = format::encode_mark(self.end, self.salt, durable);
+        self.file.write_at(&mark, self.end).doing("write to", &self.path)
     }
 
     /// Where the record of `zxid`, one of its entries, ends; the end of the header if it is the zxid before them.
@@ -91,6 +101,7 @@ impl Segment {
         Records {
             file: self.file.clone(),
             path: self.path.clone(),
+            salt: self.salt,
             position,
             end: self.end,
             buffer: Vec::new(),
@@ -104,6 +115,7 @@ impl Segment {
 pub(crate) struct Records {
     file: Arc<dyn DiskFile>,
     path: PathBuf,
+    salt: Salt,
     /// Of the next record in the file.
     position: u64,
     end: u64,
@@ -120,7 +132,7 @@ impl Records {
             if self.position >= self.end {
                 return Ok(None);
             }
-            match format::decode(&self.buffer[self.at..], self.position) {
+            match format::decode(&self.buffer[self.at..], self.position, self.salt) {
                 Item::Record(record) => {
                     let (offset, len) = (self.position, record.len());
                     let entry = record.to_entry();

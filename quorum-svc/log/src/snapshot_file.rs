@@ -5,7 +5,7 @@ use api::Zxid;
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile, Doing};
-use crate::format::{self, BadHeader, HEADER_LEN, Magic, PREFIX_LEN, TRAILER_LEN};
+use crate::format::{self, BadHeader, HEADER_LEN, Magic, PREFIX_LEN, Salt, TRAILER_LEN};
 use crate::snapshots::{Inner, SnapshotError};
 
 /// Reads one snapshot, chunk by chunk, and checks each. The format is described in [`crate::format`].
@@ -30,8 +30,8 @@ impl SnapshotReader {
         let mut header = [0; HEADER_LEN];
         let read = file.read_at(&mut header, 0).doing("read", &path)?;
         match format::decode_header(Magic::Snapshot, &header[..read]) {
-            Ok(found) if found == zxid => {}
-            Ok(found) => return Err(damaged(&path, 0, &format!("it is the state at {found}"))),
+            Ok(found) if found.zxid == zxid => {}
+            Ok(found) => return Err(damaged(&path, 0, &format!("it is the state at {}", found.zxid))),
             Err(BadHeader::Damaged(found)) => return Err(damaged(&path, 0, found)),
             Err(BadHeader::Version(found)) => return Err(SnapshotError::Version { path, found }),
         }
@@ -75,7 +75,7 @@ impl SnapshotReader {
             return Err(self.damaged("a chunk is too long"));
         }
         let chunk = self.read_exact(PREFIX_LEN + len)?;
-        if !format::is_sealed(&chunk, self.position) {
+        if !format::is_sealed(&chunk, self.position, Salt::NONE) {
             return Err(self.damaged("the checksum of a chunk is wrong"));
         }
         self.crc = crc32c::crc32c_append(self.crc, &chunk);
@@ -89,7 +89,7 @@ impl SnapshotReader {
         let trailer = self.read_exact(TRAILER_LEN)?;
         let whole = (format::u64_at(&trailer, 8), format::u32_at(&trailer, 16));
         let len = self.file.len().doing("find the length of", &self.path)?;
-        if !format::is_sealed(&trailer, self.position) {
+        if !format::is_sealed(&trailer, self.position, Salt::NONE) {
             return Err(self.damaged("the checksum of the trailer is wrong"));
         }
         if whole != (self.chunks, self.crc) {
@@ -146,7 +146,7 @@ impl SnapshotEncoder {
     ) -> Result<SnapshotEncoder, SnapshotError> {
         let file = disk.create(&path).doing("create", &path)?;
         let mut encoder = SnapshotEncoder { file, path, position: 0, chunks: 0, crc: 0, buffer: Vec::new() };
-        encoder.buffer.extend_from_slice(&format::encode_header(Magic::Snapshot, zxid));
+        encoder.buffer.extend_from_slice(&format::encode_header(Magic::Snapshot, zxid, Salt::NONE));
         encoder.write_buffer()?;
         Ok(encoder)
     }
@@ -156,7 +156,7 @@ impl SnapshotEncoder {
             self.buffer.extend_from_slice(&(data.len() as u32).to_le_bytes());
             self.buffer.extend_from_slice(&[0; 4]);
             self.buffer.extend_from_slice(data);
-            format::seal(&mut self.buffer, self.position);
+            format::seal(&mut self.buffer, self.position, Salt::NONE);
             self.write_buffer()?;
             self.chunks += 1;
         }
@@ -169,7 +169,7 @@ impl SnapshotEncoder {
         self.buffer.extend_from_slice(&self.chunks.to_le_bytes());
         self.buffer.extend_from_slice(&self.crc.to_le_bytes());
         self.buffer.extend_from_slice(&[0; 4]);
-        format::seal(&mut self.buffer, self.position);
+        format::seal(&mut self.buffer, self.position, Salt::NONE);
         self.write_buffer()?;
         self.file.sync_all().doing("sync", &self.path)?;
         Ok(())

@@ -52,6 +52,8 @@ pub struct StorageOptions {
     pub index_interval_bytes: u64,
     /// Whether there are others from whom a damaged log can be healed. If not, damage is an error.
     pub may_heal: bool,
+    /// As [`LogOptions::secret`].
+    pub secret: u64,
 }
 
 /// Why the data of a node cannot be used.
@@ -97,6 +99,7 @@ impl Storage {
             index_interval_bytes: options.index_interval_bytes,
             // A node that has promised anything has a log.
             may_create: !epochs.is_stored() && snapshots.latest().is_none() && snapshots.received().is_none(),
+            secret: options.secret,
         };
         let log_dir = dir.join("log");
         let mut salvaged = None;

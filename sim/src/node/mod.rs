@@ -161,6 +161,8 @@ impl Node {
             window_bytes: 0,
             index_interval_bytes: 256,
             may_heal,
+            // Any number will do: no client of the simulator looks at the disk.
+            secret: self.life << 32 | u64::from(self.id.0),
         };
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         Storage::open(&disk, &PathBuf::from("/node"), &options)
@@ -178,6 +180,10 @@ impl Node {
         if let Some(salvaged) = salvaged {
             cx.stats.count("damaged logs salvaged");
             cx.note(self.name(), || format!("healing its log: {}", salvaged.found));
+            if !cx.ghost.disks[self.index].impaired {
+                let text = format!("node {} takes its log for damaged: {}", self.id, salvaged.found);
+                cx.ghost.fail("a crash is no damage", text);
+            }
         }
         let history = log.history().clone();
         cx.ghost.recovered(self.index, &history, promises.accepted, promises.current);

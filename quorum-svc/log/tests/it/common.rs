@@ -2,13 +2,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::{Entry, Epoch, Origin, PeerId, Ticket, Zxid};
-use quorum_log::{Crash, Log, LogError, LogOptions, MemDisk};
+use quorum_log::{Crash, Disk, Log, LogError, LogOptions, MemDisk};
 
 pub(crate) const DIR: &str = "/data/log";
+const SECRET: u64 = 0x0123_4567_89ab_cdef;
 
 /// Small enough for a handful of entries each.
 pub(crate) fn tiny() -> LogOptions {
-    LogOptions { segment_bytes: 400, window_bytes: 300, index_interval_bytes: 100, may_create: true }
+    LogOptions {
+        segment_bytes: 400,
+        window_bytes: 300,
+        index_interval_bytes: 100,
+        may_create: true,
+        secret: SECRET,
+    }
 }
 
 pub(crate) fn z(epoch: u32, counter: u32) -> Zxid {
@@ -68,5 +75,70 @@ pub(crate) fn segments(disk: &MemDisk) -> Vec<PathBuf> {
 }
 
 pub(crate) fn crashes() -> impl Iterator<Item = Crash> {
-    [Crash::LoseUnsynced, Crash::ProcessOnly].into_iter().chain((0..6).map(Crash::Random))
+    [Crash::LoseUnsynced, Crash::ProcessOnly, Crash::KeepOnly(DURABLE), Crash::LoseOnly(DURABLE)]
+        .into_iter()
+        .chain((0..6).map(Crash::Random))
+}
+
+/// The file that says what was durable.
+pub(crate) const DURABLE: &str = "/data/log/durable";
+
+/// Another disk with the same log.
+pub(crate) fn copy(disk: &MemDisk) -> MemDisk {
+    let copy = MemDisk::new();
+    for dir in ["/data", DIR] {
+        copy.create_dir(Path::new(dir)).unwrap();
+    }
+    for (path, contents) in disk.files() {
+        copy.put(&path, &contents);
+    }
+    copy
+}
+
+/// Where the records of a segment begin, and where the last one ends.
+pub(crate) fn records(segment: &[u8]) -> Vec<usize> {
+    let mut ends = vec![32];
+    loop {
+        let at = ends[ends.len() - 1];
+        let len = segment.get(at..at + 4).map_or(0, |b| u32::from_le_bytes(b.try_into().unwrap()));
+        // Behind the last one there may be half a mark.
+        if len == 0 || at + 8 + len as usize > segment.len() {
+            return ends;
+        }
+        ends.push(at + 8 + len as usize);
+    }
+}
+
+/// As if the disk had lost the last record, and all behind it. False if there is none.
+pub(crate) fn lose_last_record(disk: &MemDisk) -> bool {
+    for path in segments(disk).into_iter().rev() {
+        let mut bytes = disk.contents(&path).unwrap();
+        let ends = records(&bytes);
+        if let [.., last, _] = ends[..] {
+            bytes[last..].fill(0);
+            disk.put(&path, &bytes);
+            return true;
+        }
+        disk.remove(&path).unwrap();
+    }
+    false
+}
+
+/// All of the log is durable: checks that it would be noticed if its end were lost, and that the rest could be used then.
+pub(crate) fn assert_its_end_is_guarded(disk: &MemDisk, options: &LogOptions) {
+    let whole = contents(&open(&copy(disk), options.clone()).unwrap());
+    let damaged = copy(disk);
+    if !lose_last_record(&damaged) {
+        assert!(whole.is_empty());
+        return;
+    }
+    let before = damaged.files();
+    let opened = open(&damaged, options.clone());
+    assert!(matches!(opened, Err(LogError::Damaged { .. })), "lost the last of {whole:?}, and nobody knows");
+    assert_eq!(damaged.files(), before);
+    Log::salvage(&damaged, Path::new(DIR), options, Zxid::ZERO).unwrap();
+    for _ in 0..2 {
+        assert_eq!(contents(&open(&damaged, options.clone()).unwrap()), whole[..whole.len() - 1]);
+        damaged.crash(Crash::LoseUnsynced);
+    }
 }

@@ -4,9 +4,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use api::{Entry, Epoch, PeerId, Zxid};
-use quorum_log::{Crash, DataDir, EpochFile, Epochs, Log, LogError, LogOptions, MemDisk, Snapshots};
+use quorum_log::{
+    Crash, DataDir, Disk, DiskOp, EpochFile, Epochs, Fault, Log, LogError, LogOptions, MemDisk, Snapshots,
+    Storage, StorageOptions,
+};
+use rustix::io::Errno;
 
-use crate::common::{contents, crashes, disk_with, entries, open, tiny, z};
+use crate::common::{
+    DURABLE, assert_its_end_is_guarded, contents, crashes, disk_with, entries, lose_last_record, open,
+    segments, tiny, z,
+};
 
 /// 0, 1, 2 ..., until the test has seen something done without a crash.
 fn steps_until_done() -> impl Iterator<Item = u64> {
@@ -56,6 +63,7 @@ fn recover_with_crashes(disk: &MemDisk, crash: Crash) -> (Zxid, Vec<Entry>) {
     disk.crash(Crash::LoseUnsynced);
     let mut log = open(disk, tiny()).unwrap();
     assert_eq!((log.history().base(), contents(&log)), first, "what was recovered is durable");
+    assert_its_end_is_guarded(disk, &tiny());
 
     // And it can be written to.
     let next = entries(9, 0..5);
@@ -65,6 +73,7 @@ fn recover_with_crashes(disk: &MemDisk, crash: Crash) -> (Zxid, Vec<Entry>) {
     disk.crash(Crash::LoseUnsynced);
     let log = open(disk, tiny()).unwrap();
     assert_eq!(contents(&log), [&first.1[..], &next[..]].concat());
+    assert_its_end_is_guarded(disk, &tiny());
     first
 }
 
@@ -98,6 +107,144 @@ fn truncate() {
                 assert!(!done || found.len() == keep, "{found:?}");
             },
         );
+    }
+}
+
+#[test]
+fn f2_f7_recovery_of_what_only_the_page_cache_has() {
+    // The process dies before its sync, or of a failed one; then the power fails while the next one recovers.
+    let all = entries(1, 0..20);
+    for sync_fails in [false, true] {
+        for crash in crashes() {
+            for steps in steps_until_done() {
+                let disk = disk_with(&all[..14]);
+                let mut log = open(&disk, tiny()).unwrap();
+                log.append(&all[14..16]).unwrap();
+                if sync_fails {
+                    disk.fail(Fault { op: DiskOp::Sync, path: ".log".into(), skip: 0, errno: Errno::IO });
+                    log.sync().unwrap_err();
+                }
+                drop(log);
+                disk.crash(Crash::ProcessOnly);
+                disk.power_off_after(steps);
+                let done = open(&disk, tiny()).is_ok();
+                disk.crash(crash);
+                let (base, found) = recover_with_crashes(&disk, crash);
+                assert_eq!(base, Zxid::ZERO);
+                assert!(all.starts_with(&found) && found.len() >= if done { 16 } else { 14 }, "{found:?}");
+                if done {
+                    assert!(steps > 3);
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn truncate_what_is_not_durable() {
+    let all = entries(1, 0..20);
+    for (keep, before) in [(10, 8), (10, 10), (10, 12), (18, 16), (15, 20)] {
+        crash_at_each_step(
+            |log| {
+                log.append(&all[14..16])?;
+                log.sync()?;
+                log.append(&all[16..20])?;
+                log.truncate(all[before - 1].zxid)?;
+                log.truncate(all[keep.min(before) - 1].zxid)
+            },
+            |base, found, done| {
+                assert_eq!(base, Zxid::ZERO);
+                let least = keep.min(before);
+                assert!(all.starts_with(found) && found.len() >= least.min(14), "{found:?}");
+                assert!(!done || found.len() == least, "{found:?}");
+            },
+        );
+    }
+}
+
+#[test]
+fn all_in_a_row() {
+    let all = entries(1, 0..30);
+    let newer = entries(2, 0..6);
+    crash_at_each_step(
+        |log| {
+            log.append(&all[14..20])?;
+            log.sync()?;
+            log.truncate(all[9].zxid)?;
+            log.append(&newer)?;
+            log.sync()?;
+            log.purge(all[5].zxid)?;
+            log.truncate(all[7].zxid)?;
+            log.reset(all[3].zxid)?;
+            log.append(&all[4..9])?;
+            log.sync()?;
+            log.reset(newer[2].zxid)?;
+            log.truncate(newer[2].zxid)
+        },
+        |base, found, done| {
+            assert!(found.len() >= 8 || base > Zxid::ZERO, "{base} {found:?}");
+            assert!(!done || (base == newer[2].zxid && found.is_empty()), "{base} {found:?}");
+        },
+    );
+}
+
+#[test]
+fn f12_an_end_that_was_lost_is_noted_whatever_happens() {
+    let dir = Path::new("/data");
+    let options = StorageOptions {
+        ensemble: "e".to_owned(),
+        id: PeerId(1),
+        segment_bytes: 400,
+        window_bytes: 0,
+        index_interval_bytes: 100,
+        may_heal: true,
+        secret: 5,
+    };
+    let all = entries(1, 0..12);
+    for lost in ["record", "segment", "all"] {
+        for crash in crashes() {
+            for steps in steps_until_done() {
+                let disk = MemDisk::new();
+                let d: Arc<dyn Disk> = Arc::new(disk.clone());
+                let mut storage = Storage::open(&d, dir, &options).unwrap();
+                let epochs = Epochs { accepted: Epoch(1), current: Epoch(1), ..Epochs::default() };
+                storage.epochs.store(epochs).unwrap();
+                for entry in &all {
+                    storage.log.append(std::slice::from_ref(entry)).unwrap();
+                    storage.log.sync().unwrap();
+                }
+                drop(storage);
+                disk.crash(Crash::ProcessOnly);
+                // The kernel has written it by now.
+                disk.put(Path::new(DURABLE), &disk.contents(Path::new(DURABLE)).unwrap());
+                let paths = segments(&disk);
+                match lost {
+                    "record" => assert!(lose_last_record(&disk)),
+                    "segment" => disk.remove(&paths[paths.len() - 1]).unwrap(),
+                    _ => {
+                        paths[1..].iter().for_each(|path| disk.remove(path).unwrap());
+                        disk.put(&paths[0], &disk.contents(&paths[0]).unwrap()[..32]);
+                    }
+                }
+                disk.sync_dir(Path::new("/data/log")).unwrap();
+                disk.power_off_after(steps);
+                let opened = Storage::open(&d, dir, &options);
+                let done = opened.is_ok();
+                assert!(done || disk.is_off(), "{}", opened.err().unwrap());
+                drop(opened);
+                for crash in [crash, Crash::LoseUnsynced] {
+                    disk.crash(crash);
+                    let storage = Storage::open(&d, dir, &options).unwrap();
+                    assert!(storage.promises.damaged, "acknowledged entries are gone, and the node votes");
+                    assert!(all.starts_with(&contents(&storage.log)));
+                }
+                if done {
+                    assert!(steps > 10);
+                    break;
+                }
+            }
+        }
     }
 }
 

@@ -3,9 +3,12 @@
 use std::path::Path;
 
 use api::Zxid;
-use quorum_log::{Crash, LogError, LogOptions, MemDisk};
+use quorum_log::{Crash, Log, LogError, LogOptions, MemDisk};
 
-use crate::common::{contents, disk_with, entries, entry, open, segments, tiny, z};
+use crate::common::{
+    DIR, DURABLE, assert_its_end_is_guarded, contents, copy, disk_with, entries, entry, open, segments, tiny,
+    z,
+};
 
 /// A log in one segment whose entries from `unsynced` on were never synced; and where each record ends.
 fn one_segment(count: u32, unsynced: u32) -> (MemDisk, Vec<usize>) {
@@ -112,8 +115,8 @@ fn f10_f12_zeroed_blocks_lost_writes_and_missing_segments_are_damage() {
         let disk = disk_with(&all);
         quorum_log::Disk::remove(&disk, path).unwrap();
         let opened = open(&disk, tiny());
-        if i == 0 || i == paths.len() - 1 {
-            // Cannot be seen from here: the caller compares base and end with its snapshots and epochs.
+        if i == 0 {
+            // Cannot be seen from here: the caller compares the base with its snapshots.
             assert_ne!(contents(&opened.unwrap()), all);
         } else {
             let error = opened.err().unwrap();
@@ -128,6 +131,64 @@ fn f10_f12_zeroed_blocks_lost_writes_and_missing_segments_are_damage() {
         disk.put(&paths[(i + 1) % paths.len()], &disk.contents(path).unwrap());
         assert!(matches!(open(&disk, tiny()), Err(LogError::Damaged { offset: 0, .. })));
     }
+}
+
+#[test]
+fn f12_lost_last_writes_are_damage() {
+    // The disk said that they were synced, and lost the last blocks: records and the mark behind them.
+    let (original, ends) = one_segment(6, 6);
+    let path = segments(&original).remove(0);
+    for left in 0..6 {
+        for lost in [6, left + 1] {
+            let disk = copy(&original);
+            let mut bytes = disk.contents(&path).unwrap();
+            bytes[ends[left]..ends[lost]].fill(0);
+            bytes[ends[6]..].fill(0);
+            disk.put(&path, &bytes);
+            let before = disk.files();
+            let error = open(&disk, large()).err().unwrap();
+            let LogError::Damaged { offset, .. } = &error else { panic!("{error}") };
+            assert_eq!(*offset as usize, ends[left], "{error}");
+            assert_eq!(disk.files(), before);
+            Log::salvage(&disk, Path::new(DIR), &large(), Zxid::ZERO).unwrap();
+            assert_eq!(contents(&open(&disk, large()).unwrap()), entries(1, 0..left as u32));
+        }
+    }
+    // All of the log, but not the file that says that there was one.
+    let disk = copy(&original);
+    quorum_log::Disk::remove(&disk, &path).unwrap();
+    assert!(matches!(open(&disk, large()), Err(LogError::Damaged { .. })));
+    Log::salvage(&disk, Path::new(DIR), &large(), z(1, 3)).unwrap();
+    assert_eq!(open(&disk, large()).unwrap().history().last(), z(1, 3));
+}
+
+#[test]
+fn without_the_file_that_says_what_was_durable_an_end_is_an_end() {
+    let (original, ends) = one_segment(6, 6);
+    let path = segments(&original).remove(0);
+    let good = original.contents(Path::new(DURABLE)).unwrap();
+    let flips = (0..28 * 8).map(|bit| {
+        let mut flipped = good.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        flipped
+    });
+    for bad in flips.chain([Vec::new(), vec![0; 32], good[..31].to_vec(), b"rubbish".repeat(1000)]) {
+        let disk = copy(&original);
+        disk.put(Path::new(DURABLE), &bad);
+        assert_eq!(contents(&open(&disk, large()).unwrap()), entries(1, 0..6), "no damage");
+        assert_its_end_is_guarded(&disk, &large());
+
+        disk.put(Path::new(DURABLE), &bad);
+        let mut bytes = disk.contents(&path).unwrap();
+        bytes[ends[4]..].fill(0);
+        disk.put(&path, &bytes);
+        assert_eq!(contents(&open(&disk, large()).unwrap()), entries(1, 0..4));
+    }
+    let disk = copy(&original);
+    quorum_log::Disk::remove(&disk, Path::new(DURABLE)).unwrap();
+    drop(open(&disk, large()).unwrap());
+    disk.crash(Crash::LoseUnsynced);
+    assert_its_end_is_guarded(&disk, &large());
 }
 
 #[test]
@@ -161,19 +222,75 @@ fn a_client_cannot_forge_the_end_of_the_log() {
 }
 
 #[test]
-fn a_newer_format_is_named_as_such() {
+fn a_client_cannot_forge_a_mark() {
+    // A client that knows the format, but not the salt, writes marks that say that all there can be was durable: one for
+    // each place where its payload may begin.
+    let (disk, ends) = one_segment(4, 4);
+    let path = segments(&disk).remove(0);
+    let mut log = open(&disk, large()).unwrap();
+    let payload_at = ends[4] + 56;
+    let mut payload = Vec::new();
+    for guess in (payload_at - 320..payload_at + 320).step_by(8) {
+        for salted in [false, true] {
+            let position = (guess + payload.len()) as u64;
+            let crc = if salted { crc32c::crc32c(&[0; 4]) } else { 0 };
+            let crc = crc32c::crc32c_append(crc, &position.to_le_bytes());
+            let crc = crc32c::crc32c_append(crc, &[0xff; 12]);
+            payload.extend_from_slice(&[0xff; 4]);
+            payload.extend_from_slice(&crc.to_le_bytes());
+            payload.extend_from_slice(&[0xff; 8]);
+        }
+    }
+    let mut forged = entry(z(1, 4), 0, 0);
+    forged.payload = payload.into();
+    log.append(&[forged]).unwrap();
+    drop(log);
+    // A power cut: the sector with the head of the record was not written.
+    let mut bytes = disk.contents(&path).unwrap();
+    bytes[ends[4] + 8] ^= 1;
+    disk.put(&path, &bytes);
+    let log = open(&disk, large()).unwrap();
+    assert_eq!(contents(&log), entries(1, 0..4), "a torn tail, and no damage");
+}
+
+#[test]
+fn a_record_of_another_segment_of_the_same_name_is_none() {
+    // As when the disk shows an old block: place, chain and checksum are right, but for the salt.
+    let (disk, ends) = one_segment(6, 6);
+    let path = segments(&disk).remove(0);
+    let (other, _) = one_segment(6, 6);
+    let mut bytes = disk.contents(&path).unwrap();
+    let fresh = MemDisk::new();
+    let mut log = open(&fresh, LogOptions { secret: 99, ..large() }).unwrap();
+    log.append(&entries(1, 0..6)).unwrap();
+    log.sync().unwrap();
+    let old = fresh.contents(&path).unwrap();
+    assert_eq!(bytes, other.contents(&path).unwrap(), "the same secret gives the same bytes");
+    bytes[ends[2]..ends[3]].copy_from_slice(&old[ends[2]..ends[3]]);
+    disk.put(&path, &bytes);
+    let error = open(&disk, large()).err().unwrap();
+    assert!(matches!(error, LogError::Damaged { offset, .. } if offset as usize == ends[2]), "{error}");
+}
+
+#[test]
+fn another_format_is_named_as_such() {
     let disk = disk_with(&entries(1, 0..3));
     let path = segments(&disk).remove(0);
     let mut bytes = disk.contents(&path).unwrap();
-    bytes[8] = 2;
-    let crc = crc32c::crc32c(&bytes[..24]);
-    bytes[24..28].copy_from_slice(&crc.to_le_bytes());
-    disk.put(&path, &bytes);
-    let before = disk.files();
-    let error = open(&disk, tiny()).err().unwrap();
-    assert!(matches!(error, LogError::Version { found: 2, known: 1, .. }), "{error}");
-    assert!(error.to_string().contains("start the version that wrote it"), "{error}");
-    assert_eq!(disk.files(), before);
+    for other in [1, 3] {
+        bytes[8] = other;
+        let crc = crc32c::crc32c(&bytes[..24]);
+        bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+        disk.put(&path, &bytes);
+        let before = disk.files();
+        let error = open(&disk, tiny()).err().unwrap();
+        assert!(
+            matches!(error, LogError::Version { found, known: 2, .. } if found == other.into()),
+            "{error}"
+        );
+        assert!(error.to_string().contains("start the version that wrote it"), "{error}");
+        assert_eq!(disk.files(), before);
+    }
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The same on a real file system.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use quorum_log::{FsDisk, Log, LogOptions, Snapshots};
+use quorum_log::{Disk, DiskFile, DiskLock, FsDisk, Log, LogOptions, MemDisk, Snapshots};
 
 use crate::common::{contents, entries, tiny, z};
 
@@ -81,4 +82,79 @@ fn latency() {
     let start = Instant::now();
     let log = open(home.path(), LogOptions::default());
     println!("opened {} entries in {:?}", log.recovery().entries, start.elapsed());
+}
+
+/// Prints what it costs to say in a file of its own what is durable: two logs take turns, and one of them has that file in
+/// memory. `cargo test --release -p quorum-log -- --ignored --nocapture cost_of_durable`
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_durable() {
+    let home = tempfile::tempdir_in(".").unwrap();
+    let memory = MemDisk::new();
+    memory.create_dir(&home.path().join("without")).unwrap();
+    let without: Arc<dyn Disk> = Arc::new(DurableElsewhere(memory));
+    let mut logs = [("without", without), ("with", Arc::new(FsDisk))].map(|(name, disk)| {
+        (name, Log::open(disk, &home.path().join(name), LogOptions::default()).unwrap(), Vec::new())
+    });
+    for counter in 0..4000 {
+        for (_, log, took) in &mut logs {
+            let start = Instant::now();
+            log.append(&entries(1, [counter])).unwrap();
+            log.sync().unwrap();
+            took.push(start.elapsed().as_nanos());
+        }
+    }
+    println!("{:>8} {:>9} {:>9} {:>9} {:>9}", "us", "p10", "p50", "p90", "p99");
+    for (name, _, took) in &mut logs {
+        took.sort_unstable();
+        let [a, b, c, d] = [10, 50, 90, 99].map(|p| took[took.len() * p / 100] as f64 / 1e3);
+        println!("{name:>8} {a:>9.1} {b:>9.1} {c:>9.1} {d:>9.1}");
+    }
+}
+
+/// The file system, but for the file `durable`.
+struct DurableElsewhere(MemDisk);
+
+impl DurableElsewhere {
+    fn of(&self, path: &Path) -> &dyn Disk {
+        if path.ends_with("durable") { &self.0 } else { &FsDisk }
+    }
+}
+
+impl Disk for DurableElsewhere {
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        FsDisk.create_dir(dir)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        FsDisk.sync_dir(dir)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        FsDisk.list(dir)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.of(path).exists(path)
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.of(path).create(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        self.of(path).open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        FsDisk.rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        FsDisk.remove(path)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<DiskLock> {
+        FsDisk.lock(path)
+    }
 }

@@ -6,7 +6,7 @@ use proptest::test_runner::RngSeed;
 use quorum_log::{Crash, DiskOp, Fault, Log, LogError, LogOptions, MemDisk};
 use rustix::io::Errno;
 
-use crate::common::{contents, entry, open, z};
+use crate::common::{DURABLE, assert_its_end_is_guarded, contents, entry, open, z};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -48,6 +48,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     let crash = prop_oneof![
         Just(Crash::LoseUnsynced),
         Just(Crash::ProcessOnly),
+        Just(Crash::KeepOnly(DURABLE)),
+        Just(Crash::LoseOnly(DURABLE)),
         any::<u64>().prop_map(Crash::Random)
     ];
     let trouble = prop_oneof![
@@ -60,7 +62,13 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
 
 fn options() -> impl Strategy<Value = LogOptions> {
     (64..3000u64, 0..1500usize, 1..600u64).prop_map(|(segment_bytes, window_bytes, index_interval_bytes)| {
-        LogOptions { segment_bytes, window_bytes, index_interval_bytes, may_create: true }
+        LogOptions {
+            segment_bytes,
+            window_bytes,
+            index_interval_bytes,
+            may_create: true,
+            secret: segment_bytes,
+        }
     })
 }
 
@@ -175,6 +183,9 @@ proptest! {
                 prop_assert!(done.is_ok(), "{:?}", done.err());
                 prop_assert_eq!(log.history().base(), model.base);
                 prop_assert_eq!(contents(&log), &model.entries[..]);
+                if model.synced == model.entries.len() {
+                    assert_its_end_is_guarded(&disk, &options);
+                }
                 continue;
             };
             let as_modelled =
@@ -202,6 +213,7 @@ proptest! {
             disk.crash(Crash::LoseUnsynced);
             log = open(&disk, options.clone()).unwrap();
             prop_assert_eq!((log.history().base(), contents(&log)), (base, found.clone()));
+            assert_its_end_is_guarded(&disk, &options);
             (model.base, model.synced, model.entries) = (base, found.len(), found);
         }
     }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use api::{Entry, Zxid};
-use quorum_log::{Crash, Log, LogError, MemDisk};
+use quorum_log::{Crash, Log, LogError, LogOptions, MemDisk};
 
-use crate::common::{DIR, contents, disk_with, entries, open, segments, tiny, z};
+use crate::common::{DIR, contents, crashes, disk_with, entries, open, segments, tiny, z};
 
 fn salvage(disk: &MemDisk) -> Result<Vec<PathBuf>, LogError> {
     Log::salvage(disk, Path::new(DIR), &tiny(), Zxid::ZERO)
@@ -72,6 +72,31 @@ fn a_crash_in_the_middle_of_it_changes_nothing() {
         if done {
             assert!(step > 5, "it takes several steps");
             return;
+        }
+    }
+}
+
+#[test]
+fn a_crash_while_nothing_is_sound_leaves_a_log() {
+    // A node that has promised anything refuses to start without one.
+    let strict = || LogOptions { may_create: false, ..tiny() };
+    let all = entries(1, 0..12);
+    let path = segments(&disk_with(&all)).remove(0);
+    for crash in crashes() {
+        for step in 0.. {
+            let disk = disk_with(&all);
+            assert!(disk.flip_bit(&path, 3, 3));
+            disk.power_off_after(step);
+            let done = salvage(&disk).is_ok();
+            disk.crash(crash);
+            if matches!(open(&disk, strict()), Err(LogError::Damaged { .. })) {
+                salvage(&disk).unwrap();
+            }
+            let kept = contents(&open(&disk, strict()).unwrap_or_else(|e| panic!("step {step}: {e}")));
+            assert_eq!(kept, [], "step {step}");
+            if done {
+                break;
+            }
         }
     }
 }

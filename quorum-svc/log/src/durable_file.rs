@@ -1,0 +1,61 @@
+use std::path::{Path, PathBuf};
+
+use api::Zxid;
+
+use crate::disk::{self, Disk, DiskError, DiskFile, Doing};
+use crate::format::{self, Magic, Salt};
+
+/// The file `durable` of a log: a zxid up to which everything was durable. It is what tells a log whose end was lost from
+/// one that never had more; see [`crate::format`].
+///
+/// The rule: whatever of this file may be read after a crash names nothing that is not durable in the log. So it is
+/// [raised](DurableFile::raise) only after a sync of the log, and needs no sync of its own; and it is
+/// [lowered](DurableFile::store), durably, before the log is cut on purpose.
+pub(crate) struct DurableFile {
+    file: Box<dyn DiskFile>,
+    path: PathBuf,
+}
+
+impl DurableFile {
+    /// What the file says. Nothing if it is not there or not as it was written: then it proves nothing.
+    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Zxid>, DiskError> {
+        let path = dir.join(NAME);
+        if !disk.exists(&path).doing("look for", &path)? {
+            return Ok(None);
+        }
+        let contents = disk::read_file(disk, &path)?;
+        Ok(format::decode_header(Magic::Durable, &contents).ok().map(|header| header.zxid))
+    }
+
+    /// Opens or creates it, and makes it say `durable`, durably.
+    pub(crate) fn open(disk: &dyn Disk, dir: &Path, durable: Zxid) -> Result<DurableFile, DiskError> {
+        let path = dir.join(NAME);
+        let is_there = disk.exists(&path).doing("look for", &path)?;
+        let file = if is_there {
+            disk.open(&path).doing("open", &path)?
+        } else {
+            disk.create(&path).doing("create", &path)?
+        };
+        let this = DurableFile { file, path };
+        this.store(durable)?;
+        if !is_there {
+            disk.sync_dir(dir).doing("sync the directory", dir)?;
+        }
+        Ok(this)
+    }
+
+    /// Says that all up to `durable` is, which is true already. After a crash it may or may not say so.
+    pub(crate) fn raise(&self, durable: Zxid) -> Result<(), DiskError> {
+        // In its place and within one sector, so that a power cut leaves this or what was there before.
+        let contents = format::encode_header(Magic::Durable, durable, Salt::NONE);
+        self.file.write_at(&contents, 0).doing("write to", &self.path)
+    }
+
+    /// From now on it says no more than `durable`, whatever happens.
+    pub(crate) fn store(&self, durable: Zxid) -> Result<(), DiskError> {
+        self.raise(durable)?;
+        self.file.sync_data().doing("sync", &self.path)
+    }
+}
+
+const NAME: &str = "durable";
