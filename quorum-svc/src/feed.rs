@@ -82,12 +82,14 @@ impl LogFeed {
                 Ok(vec![FeedItem::Committed(entries)])
             }
             Err(ReadError::Purged { .. } | ReadError::NotThere { .. }) => self.start_over().await,
-            Err(ReadError::Log(error)) => {
-                // Also if the store is another process: it would attach again and again.
-                self.links.fail(error.to_string());
-                Err(PortClosed(error.to_string()))
-            }
+            Err(ReadError::Log(error)) => Err(self.fail(&error)),
         }
+    }
+
+    /// Stops the node, also if the store is another process: it would attach again and again.
+    fn fail(&self, error: &dyn std::error::Error) -> PortClosed {
+        self.links.fail(error.to_string());
+        PortClosed(error.to_string())
     }
 
     /// The store's state does not connect to the log: it gets a whole one.
@@ -114,10 +116,8 @@ impl LogFeed {
                     return Ok(vec![FeedItem::SnapshotStart { zxid }]);
                 }
                 // It no longer counts, so the next look finds an older one.
-                Err(
-                    SnapshotError::Damaged { .. } | SnapshotError::Disk(_) | SnapshotError::NotThere { .. },
-                ) => {}
-                Err(error) => return Err(PortClosed(error.to_string())),
+                Err(SnapshotError::Damaged { .. } | SnapshotError::NotThere { .. }) => {}
+                Err(error) => return Err(self.fail(&error)),
             }
         }
     }
@@ -134,8 +134,8 @@ impl LogFeed {
                 Ok(vec![FeedItem::SnapshotChunk(chunk)])
             }
             Ok(None) => Ok(vec![FeedItem::SnapshotEnd]),
-            Err(SnapshotError::Damaged { .. } | SnapshotError::Disk(_)) => self.start_over().await,
-            Err(error) => Err(PortClosed(error.to_string())),
+            Err(SnapshotError::Damaged { .. }) => self.start_over().await,
+            Err(error) => Err(self.fail(&error)),
         }
     }
 }

@@ -9,7 +9,7 @@ use api::{Epoch, PeerId, Zxid, peer::ToLearner};
 use proto::peer::{self as wire, quorum_server};
 use proto::quorum::{Hello, LeaderFrame, LearnerFrame};
 use quorum_core::{Conn, Input};
-use quorum_log::{ReadError, Snapshots};
+use quorum_log::{ReadError, SnapshotError, Snapshots};
 use telemetry::{
     Mode, metrics,
     trace::{Scope, Span, lines},
@@ -280,7 +280,7 @@ impl Sender {
             }
             Send::Snapshot(zxid) => {
                 let sent = self.send_snapshot(peer, zxid).await;
-                // One that cannot be read no longer counts; the next attempt is made with what is left.
+                // A damaged one no longer counts; the next attempt is made with what is left.
                 if self.snapshots.latest() != Some(zxid) {
                     let left = self.snapshots.latest();
                     self.links.send(Event::Core(Input::SnapshotsLeft { newest: left })).await;
@@ -296,13 +296,17 @@ impl Sender {
     }
 
     async fn send_snapshot(&mut self, peer: PeerId, zxid: Zxid) -> Result<(), Ended> {
-        let failed = |error: &dyn std::fmt::Display| {
+        let links = self.links.clone();
+        let failed = |error: SnapshotError| {
             tracing::warn!(%peer, %zxid, %error, "cannot read the snapshot for a learner; dropped it");
+            if let SnapshotError::Disk(_) = error {
+                links.fail(error.to_string());
+            }
             Ended
         };
         self.lines().in_scope(|| tracing::info!(%peer, %zxid, "sending a snapshot"));
         let snapshots = self.snapshots.clone();
-        let mut reader = blocking(move || snapshots.read(zxid)).await.map_err(|e| failed(&e))?;
+        let mut reader = blocking(move || snapshots.read(zxid)).await.map_err(&failed)?;
         self.send(LeaderFrame::SnapStart(zxid)).await?;
         let mut bytes = 0;
         loop {
@@ -312,7 +316,7 @@ impl Sender {
             })
             .await;
             reader = back;
-            let Some(chunk) = chunk.map_err(|e| failed(&e))? else { break };
+            let Some(chunk) = chunk.map_err(&failed)? else { break };
             bytes += chunk.len();
             self.count_sync(chunk.len());
             self.send(LeaderFrame::SnapChunk(chunk)).await?;

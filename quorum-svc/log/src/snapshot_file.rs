@@ -48,13 +48,11 @@ impl SnapshotReader {
     /// The next chunk, as it was written; `None` at the end.
     ///
     /// # Errors
-    /// Damage, or the disk. Nothing can be read behind it. Such a snapshot no longer counts as one: an older one is
+    /// Damage, or the disk. Nothing can be read behind it. A damaged snapshot no longer counts as one: an older one is
     /// the [latest](crate::Snapshots::latest) then.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>, SnapshotError> {
         let chunk = self.check_next_chunk();
-        if let (Err(SnapshotError::Damaged { .. } | SnapshotError::Disk(_)), Some(owner)) =
-            (&chunk, &self.owner)
-        {
+        if let (Err(SnapshotError::Damaged { .. }), Some(owner)) = (&chunk, &self.owner) {
             owner.forget(self.zxid);
         }
         chunk

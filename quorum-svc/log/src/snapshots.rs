@@ -10,7 +10,7 @@ use crate::snapshot_file::{self, SnapshotEncoder, SnapshotReader};
 /// Why a snapshot cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
-    /// The disk failed. While reading, another snapshot may help; while writing, the node has to stop.
+    /// The disk failed; the node has to stop.
     #[error(transparent)]
     Disk(#[from] DiskError),
     /// It is not as it was written.
@@ -247,7 +247,7 @@ impl Snapshots {
     /// Opens the one at `zxid` for reading. It can be read to its end even if it is dropped for newer ones meanwhile.
     ///
     /// # Errors
-    /// If there is none, damage, or the disk. One that cannot be read no longer counts: an older one is the latest then.
+    /// If there is none, damage, or the disk. A damaged one no longer counts: an older one is the latest then.
     pub fn read(&self, zxid: Zxid) -> Result<SnapshotReader, SnapshotError> {
         let opened = {
             // Under the lock, so that it is not removed between the look and the opening.
@@ -257,7 +257,7 @@ impl Snapshots {
             }
             SnapshotReader::open(self.0.disk.as_ref(), self.0.dir.join(name(zxid, OWN)), zxid)
         };
-        if let Err(SnapshotError::Damaged { .. } | SnapshotError::Disk(_)) = &opened {
+        if let Err(SnapshotError::Damaged { .. }) = &opened {
             self.0.forget(zxid);
         }
         let mut reader = opened?;
