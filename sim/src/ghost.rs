@@ -16,6 +16,8 @@ pub(crate) struct Shadow {
     pub(crate) current: Epoch,
     /// It has lost what it promised to keep, by a fault that is allowed to do that, and was not given it back yet.
     pub(crate) impaired: bool,
+    /// Something of it is damaged, and the process that runs on it may not know yet. So nothing gives it back.
+    pub(crate) latent: bool,
     /// What it had acknowledged each time before it lost it, or before it began to put a snapshot in its place, and in
     /// which epoch. All of them: a leader that stood still may count an ack from before two losses.
     had: Vec<(History, Epoch)>,
@@ -297,8 +299,12 @@ impl Ghost {
 
     /// A node has recovered this from its disk (I9, I10).
     pub(crate) fn recovered(&mut self, node: usize, history: &History, accepted: Epoch, current: Epoch) {
-        let Shadow { history: before, accepted: a, current: c, impaired, had } =
+        let Shadow { history: before, accepted: a, current: c, impaired, latent, mut had } =
             std::mem::take(&mut self.disks[node]);
+        if latent {
+            // All of it was read now. What was acknowledged behind the damage was durable until it was found.
+            had.push((before.clone(), c));
+        }
         if !impaired {
             self.check(accepted >= a && current >= c, "I9 epochs never decrease", || {
                 format!("node {} comes back with epochs {accepted}, {current} after {a}, {c}", node + 1)
@@ -315,7 +321,8 @@ impl Ghost {
         self.check(current <= accepted, "I9 epochs", || {
             format!("node {}: current epoch {current}, accepted {accepted}", node + 1)
         });
-        self.disks[node] = Shadow { history: history.clone(), accepted, current, impaired, had };
+        self.disks[node] =
+            Shadow { history: history.clone(), accepted, current, impaired, latent: false, had };
     }
 
     pub(crate) fn barrier_asked(&mut self, node: PeerId, ticket: Ticket) {

@@ -1,13 +1,14 @@
 //! What a seed means. Every seed switches another set of faults on (swarm testing: Groce et al., ISSTA 2012), because
 //! faults of one kind hide those of another.
 
+use crate::faults::DISK_OPS;
 use crate::plan::{Fault, MemberPlan, Network, Plan, Sizes, TimedFault, Timing, Workload};
 use crate::rng::Rng;
 
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000_000;
 /// Kinds of faults that [`fault`] makes.
-const KINDS: usize = 19;
+const KINDS: usize = 21;
 const WIPE: usize = 15;
 
 /// The plan of this seed.
@@ -33,6 +34,7 @@ pub fn draw(seed: u64) -> Plan {
         },
         workload: workload(&mut rng),
         faults: Vec::new(),
+        reckless: false,
         members,
     };
     // One in ten without any, so that what is wrong without faults is seen as that.
@@ -172,13 +174,20 @@ fn fault(rng: &mut Rng, plan: &Plan, kind: usize) -> Fault {
         9 => Fault::BlackHole { a: node, b: any(rng) },
         10 => Fault::Slow { a: node, b: any(rng), factor: rng.scale(2, 200), lasts },
         11 => Fault::SlowDisk { node, delay: rng.scale(10 * MS, 10 * SECOND), lasts },
-        12 => Fault::DiskError { node, op: rng.below(9) as u8, skip: rng.below(8) as u32, down },
+        12 => Fault::DiskError { node, op: rng.below(DISK_OPS.len() as u64) as u8, skip: rng.below(8) as u32, down },
         13 => Fault::DiskFull { node, lasts },
         14 => Fault::BitFlip { node, file: rng.draw(), place: rng.draw(), down },
         WIPE => Fault::Wipe { node, down },
         16 => Fault::LoseTable { node, down },
         17 => Fault::WallJump { node, ms: rng.between(0, 7_200_000) as i64 - 3_600_000 },
-        _ => Fault::Leave { node, down },
+        18 => Fault::Leave { node, down },
+        19 => Fault::ErrorInRecovery {
+            node,
+            op: rng.below(DISK_OPS.len() as u64) as u8,
+            skip: rng.below(12) as u32,
+            down,
+        },
+        _ => Fault::BitFlipRunning { node, file: rng.draw(), place: rng.draw() },
     }
 }
 

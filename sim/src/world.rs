@@ -173,9 +173,13 @@ impl World {
             _ if target.disk.is_off() => self.lose_power(node),
             Ok(()) if leaves => self.finish_leaving(node),
             Ok(()) => {}
-            Err(Stop::Disk(why)) => {
+            Err(stop @ (Stop::Disk(_) | Stop::Damage(_))) => {
+                let (counted, why) = match stop {
+                    Stop::Damage(why) => ("stopped by damage", why),
+                    Stop::Disk(why) | Stop::Invariant(why) => ("stopped by a disk error", why),
+                };
                 self.cx.note(self.nodes[node].name(), || format!("stops: {why}"));
-                self.cx.stats.count("stopped by a disk error");
+                self.cx.stats.count(counted);
                 self.nodes[node].stop(&mut self.cx, false, Crash::ProcessOnly);
                 let at = self.cx.now + self.cx.rng.scale(10_000, 3_000_000);
                 self.restart_at(node, at);
@@ -214,7 +218,7 @@ impl World {
         for node in 0..self.nodes.len() {
             let target = &mut self.nodes[node];
             target.disk.set_capacity(u64::MAX);
-            (target.slow_disk, target.crash_in_recovery) = ((0, 0), None);
+            (target.slow_disk, target.crash_in_recovery, target.error_in_recovery) = ((0, 0), None, None);
             target.paused_until = target.paused_until.min(self.cx.now);
             self.resume(node);
             if self.nodes[node].up.is_none() {

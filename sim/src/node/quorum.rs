@@ -249,7 +249,7 @@ impl Node {
                     shell.dials = 0;
                     let disk = &mut cx.ghost.disks[self.index];
                     // A leader has given it everything again.
-                    disk.impaired &= status.role == Role::Looking;
+                    disk.impaired &= status.role == Role::Looking || disk.latent;
                 }
             }
             FeedItem::Refused { ticket, .. } => {
