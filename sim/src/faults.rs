@@ -118,9 +118,16 @@ impl World {
             Fault::BitFlipRunning { node, file, place } => {
                 let node = self.target(node);
                 if self.nodes[node].up.is_some() && self.may_lose(node) {
-                    // Mostly the log: it is what the node goes on to read.
+                    // Mostly the log, and of that mostly the newest file: it is what the node goes on to read.
                     let dir = if file >> 62 == 0 { "/node/snapshots" } else { "/node/log" };
-                    if self.flip_bit(node, file, place, |path| path.starts_with(dir)) {
+                    let inside: Vec<_> = (self.nodes[node].disk.files().into_keys())
+                        .filter(|path| path.starts_with(dir))
+                        .collect();
+                    let newest = if file >> 63 == 1 { inside.last() } else { None };
+                    if self.flip_bit(node, file, place, |path| {
+                        path.starts_with(dir) && newest.is_none_or(|newest| newest == path)
+                    }) {
+                        self.cx.stats.count("bits flipped under a process");
                         self.cx.ghost.disks[node].latent = true;
                     }
                 }
@@ -231,7 +238,7 @@ impl World {
             let disk = &self.cx.ghost.disks[voter.0 as usize - 1];
             !disk.impaired && disk.current > Epoch(0)
         };
-        self.cx.plan.reckless || ensemble.is_quorum(&others) && others.iter().all(vouches)
+        self.cx.plan.reckless || self.cx.ghost.is_quorum(&others) && others.iter().all(vouches)
     }
 
     /// Flips a bit of one of the files that `which` accepts. Whether there was one.
@@ -289,6 +296,9 @@ pub(crate) const DISK_OPS: [(DiskOp, &str); 14] = [
     (DiskOp::Read, "/snapshots/"),
     (DiskOp::Read, ".snap"),
 ];
+
+/// The place of one that fails to read the log.
+pub(crate) const READ_LOG: u8 = 10;
 
 fn disk_fault(op: u8, skip: u32) -> DiskFault {
     let (op, path) = DISK_OPS[usize::from(op) % DISK_OPS.len()];
