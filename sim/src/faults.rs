@@ -78,6 +78,15 @@ impl World {
                     self.cx.break_link(link, 1_500_000);
                 }
             }
+            Fault::DialAgain { a, b } => {
+                let (a, b) = (End::Node(self.target(a)), End::Node(self.target(b)));
+                let links = if a == b { self.cx.net.links_of(a) } else { self.cx.net.links_between(a, b) };
+                for link in links {
+                    if let Some((kind, from, to)) = self.cx.net.dialled(link) {
+                        self.cx.dial(kind, from, to);
+                    }
+                }
+            }
             Fault::BlackHole { a, b } => {
                 let (a, b) = (End::Node(self.target(a)), End::Node(self.target(b)));
                 self.cx.swallow(a, b);
@@ -94,11 +103,12 @@ impl World {
                 self.nodes[node].slow_disk = (now + lasts, delay);
             }
             Fault::DiskError { node, op, skip, .. } => {
-                self.nodes[self.target(node)].disk.fail(disk_fault(op, skip));
+                let target = &self.nodes[self.target(node)];
+                target.disk.fail(disk_fault(op, skip, target.up.is_none()));
             }
             Fault::ErrorInRecovery { node, op, skip, down } => {
                 let node = self.target(node);
-                self.nodes[node].error_in_recovery = Some(disk_fault(op, skip));
+                self.nodes[node].error_in_recovery = Some(disk_fault(op, skip, true));
                 self.crash(node, false, Crash::ProcessOnly, down);
             }
             Fault::DiskFull { node, lasts } => {
@@ -300,8 +310,14 @@ pub(crate) const DISK_OPS: [(DiskOp, &str); 14] = [
 /// The place of one that fails to read the log.
 pub(crate) const READ_LOG: u8 = 10;
 
-fn disk_fault(op: u8, skip: u32) -> DiskFault {
-    let (op, path) = DISK_OPS[usize::from(op) % DISK_OPS.len()];
+/// While a node recovers, snapshots can be read: `Snapshots::open` leaves out what it cannot read, as if it were damaged, and an
+/// older one, or none, is then taken for the newest.
+fn disk_fault(op: u8, skip: u32, recovering: bool) -> DiskFault {
+    let (op, path) = match (DISK_OPS[usize::from(op) % DISK_OPS.len()], recovering) {
+        ((DiskOp::Read, "/log/"), true) => (DiskOp::Read, "/log/"),
+        ((DiskOp::Read, _), true) => (DiskOp::Read, "/epochs"),
+        (chosen, _) => chosen,
+    };
     DiskFault { op, path: path.into(), skip, errno: Errno::IO }
 }
 

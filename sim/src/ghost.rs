@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{CommandBody, Ensemble, Entry, Epoch, History, Membership, Origin, PeerId, SessionId, Ticket, Zxid};
+use api::{
+    CommandBody, Ensemble, Entry, Epoch, History, Membership, Origin, PeerId, SessionId, Ticket, Zxid,
+};
 use proto::store::decode_command;
 use store_core::State;
 use store_core::server::Committed;
@@ -211,7 +213,10 @@ impl Ghost {
     pub(crate) fn stands(&mut self, node: usize, epoch: Epoch, zxid: Zxid) {
         let (current, last) = (self.disks[node].current, self.disks[node].history.last());
         self.check((epoch, zxid) == (current, last), "I12 candidates are true", || {
-            format!("node {} stands with {zxid} in epoch {epoch}, and has {last} in epoch {current}", node + 1)
+            format!(
+                "node {} stands with {zxid} in epoch {epoch}, and has {last} in epoch {current}",
+                node + 1
+            )
         });
     }
 
@@ -229,7 +234,8 @@ impl Ghost {
         let promised = self.promised.get(&epoch);
         let quorum = self.quorums.has(|id| id == node || promised.is_some_and(|p| p.contains(&id)));
         let who = || promised.map(|p| p.iter().copied().collect::<Vec<_>>()).unwrap_or_default();
-        let what = (!quorum).then(|| format!("node {node} begins epoch {epoch} with the promises of {:?}", who()));
+        let what =
+            (!quorum).then(|| format!("node {node} begins epoch {epoch} with the promises of {:?}", who()));
         self.check(quorum, "I12 promises of a quorum", || what.unwrap_or_default());
         let older = self.committed.partition_point(|c| c.zxid.epoch() < epoch);
         let last = older.checked_sub(1).map_or(Zxid::ZERO, |i| self.committed[i].zxid);

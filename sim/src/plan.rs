@@ -160,6 +160,8 @@ pub enum Fault {
     IsolateLeader { lasts: u64 },
     /// All connections between two nodes break; each end notices at its own time.
     Break { a: Target, b: Target },
+    /// Whoever has dialled the other, of these two, dials once more, though the connection is whole.
+    DialAgain { a: Target, b: Target },
     /// What is said from now on over the present connections from `a` to `b` vanishes.
     BlackHole { a: Target, b: Target },
     /// Messages from `a` to `b` take so many times longer.
@@ -200,6 +202,7 @@ impl Fault {
             Fault::Partition { .. } => "partition",
             Fault::IsolateLeader { .. } => "leader isolated",
             Fault::Break { .. } => "broken connections",
+            Fault::DialAgain { .. } => "duplicate connection",
             Fault::BlackHole { .. } => "black hole",
             Fault::Slow { .. } => "slow link",
             Fault::SlowDisk { .. } => "slow disk",

@@ -8,7 +8,7 @@ use crate::rng::Rng;
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000_000;
 /// Kinds of faults that [`fault`] makes.
-const KINDS: usize = 21;
+const KINDS: usize = 22;
 const DISK_ERROR: usize = 12;
 const WIPE: usize = 15;
 const FLIP: usize = 20;
@@ -179,7 +179,12 @@ fn fault(rng: &mut Rng, plan: &Plan, kind: usize) -> Fault {
         9 => Fault::BlackHole { a: node, b: any(rng) },
         10 => Fault::Slow { a: node, b: any(rng), factor: rng.scale(2, 200), lasts },
         11 => Fault::SlowDisk { node, delay: rng.scale(10 * MS, 10 * SECOND), lasts },
-        DISK_ERROR => Fault::DiskError { node, op: rng.below(DISK_OPS.len() as u64) as u8, skip: rng.below(8) as u32, down },
+        DISK_ERROR => Fault::DiskError {
+            node,
+            op: rng.below(DISK_OPS.len() as u64) as u8,
+            skip: rng.below(8) as u32,
+            down,
+        },
         13 => Fault::DiskFull { node, lasts },
         14 => Fault::BitFlip { node, file: rng.draw(), place: rng.draw(), down },
         WIPE => Fault::Wipe { node, down },
@@ -192,6 +197,7 @@ fn fault(rng: &mut Rng, plan: &Plan, kind: usize) -> Fault {
             skip: rng.below(12) as u32,
             down,
         },
+        21 => Fault::DialAgain { a: node, b: any(rng) },
         _ => Fault::BitFlipRunning { node, file: rng.draw(), place: rng.draw() },
     }
 }

@@ -101,11 +101,18 @@ impl World {
             }
             Event::Arrival { link, side } => {
                 for packet in self.cx.arrivals(link, side) {
-                    if let Some(end) = self.end(link, 1 - side) {
+                    if self.cx.net.takes(link, 1 - side, self.cx.now)
+                        && let Some(end) = self.cx.net.links.get(&link).map(|l| l.ends[1 - side])
+                    {
+                        let open = self.cx.net.is_open(link, end);
+                        if !open {
+                            self.cx.stats.count("packets of connections that were ended");
+                        }
                         self.tell(end, What::Packet { link, packet });
                     }
                 }
             }
+            Event::Forget { link } => self.cx.forget_if_over(link),
             Event::Broken { link, side } => {
                 if let Some(end) = self.end(link, side) {
                     self.tell(end, What::Broken { link });

@@ -273,6 +273,7 @@ impl Node {
         self.paused_until = 0;
         self.disk.crash(crash);
         for link in cx.net.links_of(self.end()) {
+            cx.net.end_lingers(link, self.end());
             if silent {
                 let within = cx.rng.scale(1_000, 10_000_000);
                 cx.ended(link, self.end());

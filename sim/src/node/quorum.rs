@@ -191,7 +191,8 @@ impl Node {
         shell.look_at = now + ping;
         if now.since(since) > 2 * ping {
             let limit = Duration::from_millis(timing.sync_limit) + 2 * ping;
-            let heard = shell.heard.iter().filter(|(_, t)| now.since(**t) <= limit).map(|(&p, _)| p).collect();
+            let heard =
+                shell.heard.iter().filter(|(_, t)| now.since(**t) <= limit).map(|(&p, _)| p).collect();
             cx.ghost.reigns(self.id, &heard);
         }
     }
@@ -228,6 +229,7 @@ impl Node {
                 cx.note(&name, || format!("ends connection {}: {why}", conn.0));
                 shell.learners.remove(&conn.0);
                 shell.leaders.remove(&conn.0);
+                cx.linger(conn.0, me);
                 cx.close(conn.0, me, None);
             }
             Output::ToLeader { conn, message } => {
