@@ -61,6 +61,8 @@ mutants! {
     ObserverCounted,
     /// A store gets what is durable here but not committed.
     AppliedBeforeCommit,
+    /// Two committed entries that come together are carried out in the other order.
+    CommitOutOfOrder,
     /// A leader that has lost its quorum goes on.
     NoStepDown,
     /// A barrier is answered without a new round of pings: by a leader that may be deposed (ZOOKEEPER-1675, -2136).

@@ -26,6 +26,8 @@ pub(crate) enum Event {
     Dialed { link: LinkId, connected: bool },
     /// Packets arrive that were sent by end `side`.
     Arrival { link: LinkId, side: usize },
+    /// Nobody takes in anything from this connection any more.
+    Forget { link: LinkId },
     /// End `side` notices that the connection is broken.
     Broken { link: LinkId, side: usize },
     /// A process starts.

@@ -1,6 +1,7 @@
 //! How faults happen, and how nodes come back.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::rc::Rc;
 
 use api::{Epoch, PeerId};
@@ -77,6 +78,15 @@ impl World {
                     self.cx.break_link(link, 1_500_000);
                 }
             }
+            Fault::DialAgain { a, b } => {
+                let (a, b) = (End::Node(self.target(a)), End::Node(self.target(b)));
+                let links = if a == b { self.cx.net.links_of(a) } else { self.cx.net.links_between(a, b) };
+                for link in links {
+                    if let Some((kind, from, to)) = self.cx.net.dialled(link) {
+                        self.cx.dial(kind, from, to);
+                    }
+                }
+            }
             Fault::BlackHole { a, b } => {
                 let (a, b) = (End::Node(self.target(a)), End::Node(self.target(b)));
                 self.cx.swallow(a, b);
@@ -92,7 +102,15 @@ impl World {
                 let node = self.target(node);
                 self.nodes[node].slow_disk = (now + lasts, delay);
             }
-            Fault::DiskError { node, op, skip, .. } => self.break_disk(self.target(node), op, skip),
+            Fault::DiskError { node, op, skip, .. } => {
+                let target = &self.nodes[self.target(node)];
+                target.disk.fail(disk_fault(op, skip, target.up.is_none()));
+            }
+            Fault::ErrorInRecovery { node, op, skip, down } => {
+                let node = self.target(node);
+                self.nodes[node].error_in_recovery = Some(disk_fault(op, skip, true));
+                self.crash(node, false, Crash::ProcessOnly, down);
+            }
             Fault::DiskFull { node, lasts } => {
                 let node = self.target(node);
                 let disk = &self.nodes[node].disk;
@@ -100,7 +118,30 @@ impl World {
                 disk.set_capacity(used as u64);
                 self.cx.schedule(now + lasts, Event::DiskRoom { node });
             }
-            Fault::BitFlip { node, file, place, down } => self.flip_bit(self.target(node), file, place, down),
+            Fault::BitFlip { node, file, place, down } => {
+                let node = self.target(node);
+                if self.may_lose(node) {
+                    self.crash(node, false, Crash::ProcessOnly, down);
+                    self.flip_bit(node, file, place, |_| true);
+                }
+            }
+            Fault::BitFlipRunning { node, file, place } => {
+                let node = self.target(node);
+                if self.nodes[node].up.is_some() && self.may_lose(node) {
+                    // Mostly the log, and of that mostly the newest file: it is what the node goes on to read.
+                    let dir = if file >> 62 == 0 { "/node/snapshots" } else { "/node/log" };
+                    let inside: Vec<_> = (self.nodes[node].disk.files().into_keys())
+                        .filter(|path| path.starts_with(dir))
+                        .collect();
+                    let newest = if file >> 63 == 1 { inside.last() } else { None };
+                    if self.flip_bit(node, file, place, |path| {
+                        path.starts_with(dir) && newest.is_none_or(|newest| newest == path)
+                    }) {
+                        self.cx.stats.count("bits flipped under a process");
+                        self.cx.ghost.disks[node].latent = true;
+                    }
+                }
+            }
             Fault::Wipe { node, down } => {
                 let node = self.target(node);
                 if self.may_lose(node) {
@@ -207,42 +248,27 @@ impl World {
             let disk = &self.cx.ghost.disks[voter.0 as usize - 1];
             !disk.impaired && disk.current > Epoch(0)
         };
-        ensemble.is_quorum(&others) && others.iter().all(vouches)
+        self.cx.plan.reckless || self.cx.ghost.is_quorum(&others) && others.iter().all(vouches)
     }
 
-    fn break_disk(&mut self, node: usize, op: u8, skip: u32) {
-        const OPS: [DiskOp; 9] = [
-            DiskOp::Write,
-            DiskOp::Sync,
-            DiskOp::Sync,
-            DiskOp::Create,
-            DiskOp::Allocate,
-            DiskOp::SetLen,
-            DiskOp::Rename,
-            DiskOp::Remove,
-            DiskOp::SyncDir,
-        ];
-        let op = OPS[usize::from(op) % OPS.len()];
-        self.nodes[node].disk.fail(DiskFault { op, path: String::new(), skip, errno: Errno::IO });
-    }
-
-    fn flip_bit(&mut self, node: usize, file: u64, place: u64, down: u64) {
-        if !self.may_lose(node) {
-            return;
-        }
-        self.crash(node, false, Crash::ProcessOnly, down);
+    /// Flips a bit of one of the files that `which` accepts. Whether there was one.
+    fn flip_bit(&mut self, node: usize, file: u64, place: u64, which: impl Fn(&Path) -> bool) -> bool {
         let disk = self.nodes[node].disk.clone();
-        let files: Vec<_> = disk.files().into_iter().filter(|(_, contents)| !contents.is_empty()).collect();
+        let files: Vec<_> = (disk.files().into_iter())
+            .filter(|(path, contents)| !contents.is_empty() && which(path))
+            .collect();
         if files.is_empty() {
-            return;
+            return false;
         }
         let (path, contents) = &files[(file % files.len() as u64) as usize];
         // Where there is something: files are preallocated.
         let used = contents.iter().rposition(|&b| b != 0).map_or(1, |i| i + 1) as u64;
-        if disk.flip_bit(path, place % used, (place >> 32) as u8 % 8) {
+        let flipped = disk.flip_bit(path, place % used, (place >> 32) as u8 % 8);
+        if flipped {
             self.cx.note(self.nodes[node].name(), || format!("a bit of {} flips", path.display()));
             self.cx.ghost.disks[node].impair();
         }
+        flipped
     }
 
     fn leave(&mut self, node: usize, down: u64) {
@@ -260,6 +286,39 @@ impl World {
         self.cx.note(self.nodes[node].name(), || "has left");
         self.crash(node, false, Crash::ProcessOnly, down);
     }
+}
+
+/// Which calls fail, and on which paths. Some are there twice because they are what is done most, or matter most.
+pub(crate) const DISK_OPS: [(DiskOp, &str); 14] = [
+    (DiskOp::Write, ""),
+    (DiskOp::Sync, ""),
+    (DiskOp::Sync, ""),
+    (DiskOp::Create, ""),
+    (DiskOp::Allocate, ""),
+    (DiskOp::SetLen, ""),
+    (DiskOp::Rename, ""),
+    (DiskOp::Remove, ""),
+    (DiskOp::SyncDir, ""),
+    // Schedules that were written down count the ones above by their place.
+    (DiskOp::Read, ""),
+    (DiskOp::Read, "/log/"),
+    (DiskOp::Read, "/log/"),
+    (DiskOp::Read, "/snapshots/"),
+    (DiskOp::Read, ".snap"),
+];
+
+/// The place of one that fails to read the log.
+pub(crate) const READ_LOG: u8 = 10;
+
+/// While a node recovers, snapshots can be read: `Snapshots::open` leaves out what it cannot read, as if it were damaged, and an
+/// older one, or none, is then taken for the newest.
+fn disk_fault(op: u8, skip: u32, recovering: bool) -> DiskFault {
+    let (op, path) = match (DISK_OPS[usize::from(op) % DISK_OPS.len()], recovering) {
+        ((DiskOp::Read, "/log/"), true) => (DiskOp::Read, "/log/"),
+        ((DiskOp::Read, _), true) => (DiskOp::Read, "/epochs"),
+        (chosen, _) => chosen,
+    };
+    DiskFault { op, path: path.into(), skip, errno: Errno::IO }
 }
 
 /// Whether it may go away when the node is started again.

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::{CommandBody, Ensemble, Entry, Epoch, History, Origin, PeerId, SessionId, Ticket, Zxid};
+use api::{
+    CommandBody, Ensemble, Entry, Epoch, History, Membership, Origin, PeerId, SessionId, Ticket, Zxid,
+};
 use proto::store::decode_command;
 use store_core::State;
 use store_core::server::Committed;
@@ -16,6 +18,8 @@ pub(crate) struct Shadow {
     pub(crate) current: Epoch,
     /// It has lost what it promised to keep, by a fault that is allowed to do that, and was not given it back yet.
     pub(crate) impaired: bool,
+    /// Something of it is damaged, and the process that runs on it may not know yet. So nothing gives it back.
+    pub(crate) latent: bool,
     /// What it had acknowledged each time before it lost it, or before it began to put a snapshot in its place, and in
     /// which epoch. All of them: a leader that stood still may count an ack from before two losses.
     had: Vec<(History, Epoch)>,
@@ -48,6 +52,50 @@ impl Shadow {
     }
 }
 
+/// What a quorum is, counted from the members anew: the judge must not ask the accused.
+#[derive(Debug)]
+struct Quorums {
+    /// Weight and group of each node; the groups that have any weight are numbered.
+    votes: Vec<Option<(u64, usize)>>,
+    /// The weight of each group.
+    groups: Vec<u64>,
+}
+
+impl Quorums {
+    fn of(ensemble: &Ensemble, nodes: usize) -> Quorums {
+        let mut numbers = BTreeMap::new();
+        let mut groups = Vec::new();
+        let votes = (1..=nodes as u32)
+            .map(|id| match ensemble.membership(PeerId(id))? {
+                Membership::Voter { weight, group } if weight > 0 => {
+                    let number = *numbers.entry(group).or_insert_with(|| {
+                        groups.push(0);
+                        groups.len() - 1
+                    });
+                    groups[number] += u64::from(weight);
+                    Some((u64::from(weight), number))
+                }
+                _ => None,
+            })
+            .collect();
+        Quorums { votes, groups }
+    }
+
+    /// More than half of the weight of more than half of the groups.
+    fn has(&self, nodes: impl Fn(PeerId) -> bool) -> bool {
+        let mut have = vec![0; self.groups.len()];
+        for (id, vote) in (1..).zip(&self.votes) {
+            if let Some((weight, group)) = vote
+                && nodes(PeerId(id))
+            {
+                have[*group] += weight;
+            }
+        }
+        let majorities = have.iter().zip(&self.groups).filter(|(have, all)| *have * 2 > **all).count();
+        majorities * 2 > self.groups.len()
+    }
+}
+
 /// An entry as it was first seen.
 #[derive(Debug)]
 struct Proposed {
@@ -60,6 +108,7 @@ struct Proposed {
 #[derive(Debug)]
 pub(crate) struct Ghost {
     ensemble: Ensemble,
+    quorums: Quorums,
     pub(crate) disks: Vec<Shadow>,
     proposed: BTreeMap<Zxid, Proposed>,
     /// C, the committed sequence: extended by whoever knows first.
@@ -68,6 +117,8 @@ pub(crate) struct Ghost {
     digests: Vec<u64>,
     state: State,
     leaders: BTreeMap<Epoch, PeerId>,
+    /// Who has ever promised an epoch to somebody.
+    promised: BTreeMap<Epoch, BTreeSet<PeerId>>,
     origins: BTreeMap<Origin, Zxid>,
     refused: BTreeSet<Origin>,
     /// Open barriers, and what was committed when they were asked.
@@ -79,6 +130,7 @@ pub(crate) struct Ghost {
 impl Ghost {
     pub(crate) fn new(ensemble: Ensemble, nodes: usize) -> Ghost {
         Ghost {
+            quorums: Quorums::of(&ensemble, nodes),
             ensemble,
             disks: vec![Shadow::default(); nodes],
             proposed: BTreeMap::new(),
@@ -86,6 +138,7 @@ impl Ghost {
             digests: Vec::new(),
             state: State::default(),
             leaders: BTreeMap::new(),
+            promised: BTreeMap::new(),
             origins: BTreeMap::new(),
             refused: BTreeSet::new(),
             barriers: BTreeMap::new(),
@@ -109,6 +162,11 @@ impl Ghost {
         &self.ensemble
     }
 
+    /// Whether these are a quorum.
+    pub(crate) fn is_quorum(&self, nodes: &BTreeSet<PeerId>) -> bool {
+        self.quorums.has(|id| nodes.contains(&id))
+    }
+
     /// The last entry of C.
     pub(crate) fn last(&self) -> Zxid {
         self.committed.last().map_or(Zxid::ZERO, |c| c.zxid)
@@ -126,9 +184,12 @@ impl Ghost {
         zxid == Zxid::ZERO || self.index(zxid).is_some()
     }
 
-    /// Entries enter the log of a node behind `prev` (I13, I14).
-    pub(crate) fn appended(&mut self, node: PeerId, mut prev: Zxid, entries: &[Entry]) {
+    /// Entries enter the log of a node behind `prev`, which `history` tells, them included (I13, I14).
+    pub(crate) fn appended(&mut self, node: PeerId, mut prev: Zxid, entries: &[Entry], history: &History) {
         for entry in entries {
+            if entry.is_marker() && entry.origin.is_none() && !self.proposed.contains_key(&entry.zxid) {
+                self.begins(node, entry.zxid.epoch(), history);
+            }
             self.check(entry.zxid.follows(prev), "I14 no holes", || {
                 format!("node {node} appends {} behind {prev}", entry.zxid)
             });
@@ -146,6 +207,58 @@ impl Ghost {
             }
             prev = entry.zxid;
         }
+    }
+
+    /// A node stands for election with this (I12): votes are compared by it.
+    pub(crate) fn stands(&mut self, node: usize, epoch: Epoch, zxid: Zxid) {
+        let (current, last) = (self.disks[node].current, self.disks[node].history.last());
+        self.check((epoch, zxid) == (current, last), "I12 candidates are true", || {
+            format!(
+                "node {} stands with {zxid} in epoch {epoch}, and has {last} in epoch {current}",
+                node + 1
+            )
+        });
+    }
+
+    /// A node that was elected proposes an epoch (I9).
+    pub(crate) fn proposes(&mut self, node: usize, epoch: Epoch) {
+        let accepted = self.disks[node].accepted;
+        self.check(epoch > accepted, "I9 a reign has a new epoch", || {
+            format!("node {} wants to lead in epoch {epoch}, but promised {accepted} before", node + 1)
+        });
+    }
+
+    /// A leader of a new epoch makes its log that of the epoch: the first thing that it does with the promises of a quorum
+    /// (I12). Whoever has promised acknowledges nothing of older reigns, so that what they can ever commit is known here.
+    fn begins(&mut self, node: PeerId, epoch: Epoch, history: &History) {
+        let promised = self.promised.get(&epoch);
+        let quorum = self.quorums.has(|id| id == node || promised.is_some_and(|p| p.contains(&id)));
+        let who = || promised.map(|p| p.iter().copied().collect::<Vec<_>>()).unwrap_or_default();
+        let what =
+            (!quorum).then(|| format!("node {node} begins epoch {epoch} with the promises of {:?}", who()));
+        self.check(quorum, "I12 promises of a quorum", || what.unwrap_or_default());
+        let older = self.committed.partition_point(|c| c.zxid.epoch() < epoch);
+        let last = older.checked_sub(1).map_or(Zxid::ZERO, |i| self.committed[i].zxid);
+        let complete = history.contains(last) || history.base() >= last;
+        self.check(complete, "I12 leader completeness", || {
+            format!("node {node} begins epoch {epoch}, but its log lacks {last}")
+        });
+    }
+
+    /// A leader has a learner begin here, with what stands behind it in the leader's log (I14).
+    pub(crate) fn synchronises(&mut self, node: PeerId, from: Zxid, history: &History) {
+        let known = history.contains(from) || from <= history.base();
+        self.check(known, "I14 common point", || {
+            format!("node {node} has a learner go on behind {from}, which is not in its own log")
+        });
+    }
+
+    /// A node serves as a leader, and has heard of no others than these for longer than it may bear (S6).
+    pub(crate) fn reigns(&mut self, node: PeerId, heard: &BTreeSet<PeerId>) {
+        let quorum = self.quorums.has(|id| id == node || heard.contains(&id));
+        self.check(quorum, "S6 a leader has its quorum", || {
+            format!("node {node} still leads, but has heard only {heard:?} of late")
+        });
     }
 
     /// A node begins to serve as the leader of an epoch (I7, I8, I12). With that all of its log up to its marker is committed.
@@ -200,15 +313,12 @@ impl Ghost {
     }
 
     fn check_durable(&mut self, zxid: Zxid) {
-        let holders: BTreeSet<PeerId> = (1..)
-            .zip(&self.disks)
-            .filter(|(_, disk)| disk.has_acknowledged(zxid))
-            .map(|(id, _)| PeerId(id))
-            .collect();
-        let quorum = self.ensemble.is_quorum(&holders);
-        self.check(quorum, "I11 committed log durability", || {
-            format!("{zxid} is committed, but durable on {holders:?} only")
-        });
+        let holds = |id: PeerId| self.disks[id.0 as usize - 1].has_acknowledged(zxid);
+        if !self.quorums.has(holds) {
+            let holders: Vec<u32> = (1..=self.disks.len() as u32).filter(|&id| holds(PeerId(id))).collect();
+            let text = format!("{zxid} is committed, but durable on {holders:?} only");
+            self.fail("I11 committed log durability", text);
+        }
     }
 
     fn commit(&mut self, entry: Entry) {
@@ -279,6 +389,7 @@ impl Ghost {
 
     /// A promise leaves a node (I9).
     pub(crate) fn promises(&mut self, node: usize, epoch: Epoch) {
+        self.promised.entry(epoch).or_default().insert(PeerId(node as u32 + 1));
         let accepted = self.disks[node].accepted;
         self.check(accepted >= epoch, "I9 promise is durable", || {
             format!("node {} promises epoch {epoch}, but the durable one is {accepted}", node + 1)
@@ -297,8 +408,12 @@ impl Ghost {
 
     /// A node has recovered this from its disk (I9, I10).
     pub(crate) fn recovered(&mut self, node: usize, history: &History, accepted: Epoch, current: Epoch) {
-        let Shadow { history: before, accepted: a, current: c, impaired, had } =
+        let Shadow { history: before, accepted: a, current: c, impaired, latent, mut had } =
             std::mem::take(&mut self.disks[node]);
+        if latent {
+            // All of it was read now. What was acknowledged behind the damage was durable until it was found.
+            had.push((before.clone(), c));
+        }
         if !impaired {
             self.check(accepted >= a && current >= c, "I9 epochs never decrease", || {
                 format!("node {} comes back with epochs {accepted}, {current} after {a}, {c}", node + 1)
@@ -315,7 +430,8 @@ impl Ghost {
         self.check(current <= accepted, "I9 epochs", || {
             format!("node {}: current epoch {current}, accepted {accepted}", node + 1)
         });
-        self.disks[node] = Shadow { history: history.clone(), accepted, current, impaired, had };
+        self.disks[node] =
+            Shadow { history: history.clone(), accepted, current, impaired, latent: false, had };
     }
 
     pub(crate) fn barrier_asked(&mut self, node: PeerId, ticket: Ticket) {
@@ -359,6 +475,32 @@ mod tests {
             assert!(history.append(Zxid::new(zxid.epoch(), counter)));
         }
         history
+    }
+
+    #[test]
+    fn the_judge_counts_quorums_as_the_ensemble_does() {
+        let voter = |weight, group| Membership::Voter { weight, group };
+        let observer = Membership::Observer;
+        for members in [
+            vec![voter(1, 0), voter(1, 0), voter(1, 0)],
+            vec![voter(1, 0), observer, voter(1, 0), voter(1, 0), voter(1, 0)],
+            vec![voter(3, 0), voter(0, 0), voter(2, 0), observer],
+            vec![voter(1, 0), voter(1, 1), voter(1, 2), voter(1, 0), voter(2, 1), voter(0, 2)],
+            vec![voter(1, 0), voter(0, 1), voter(1, 0)],
+        ] {
+            let nodes = members.len();
+            let ensemble = Ensemble::new(
+                (1..).zip(members).map(|(id, membership)| api::Member { id: PeerId(id), membership }),
+            )
+            .unwrap();
+            let quorums = Quorums::of(&ensemble, nodes);
+            for set in 0..1u32 << nodes {
+                let chosen: BTreeSet<PeerId> =
+                    (0..nodes as u32).filter(|i| set >> i & 1 == 1).map(|i| PeerId(i + 1)).collect();
+                let ours = quorums.has(|id| chosen.contains(&id));
+                assert_eq!(ours, ensemble.is_quorum(&chosen), "{chosen:?} of {ensemble:?}");
+            }
+        }
     }
 
     /// Found by seed 11774148293873389617: a leader that stood still counted an ack of a server that had lost its disk

@@ -12,6 +12,7 @@ mod ghost;
 mod net;
 mod node;
 pub mod plan;
+pub mod repeat;
 mod report;
 mod rng;
 pub mod shrink;

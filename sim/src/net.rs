@@ -69,6 +69,8 @@ pub(crate) struct Link {
     pub(crate) ends: [End; 2],
     /// Which end knows it as open.
     pub(crate) open: [bool; 2],
+    /// Until then an end that has let go of it still takes in what arrives: tasks of a real node end a little later.
+    lingers: [u64; 2],
     began: u64,
     directions: [Direction; 2],
 }
@@ -85,6 +87,9 @@ pub(crate) struct Net {
     /// How many times longer this way takes.
     slow: Vec<u64>,
 }
+
+/// See [`Link::lingers`].
+const LINGER: u64 = 50_000;
 
 /// An attempt to connect takes this long at most.
 pub(crate) const CONNECT_LIMIT: u64 = 1_000_000;
@@ -135,6 +140,12 @@ impl Net {
         self.links.iter().filter(|(_, l)| between(l)).map(|(&id, _)| id).collect()
     }
 
+    /// What a connection between two nodes is for, who dialled it, and whom; `None` if one of them no longer has it.
+    pub(crate) fn dialled(&self, link: LinkId) -> Option<(Kind, End, End)> {
+        let link = self.links.get(&link).filter(|l| l.open == [true, true] && l.kind != Kind::Client)?;
+        Some((link.kind, link.ends[0], link.ends[1]))
+    }
+
     /// The number of this end; `None` if the connection is gone.
     pub(crate) fn side(&self, link: LinkId, end: End) -> Option<usize> {
         self.links.get(&link)?.ends.iter().position(|&e| e == end)
@@ -143,6 +154,20 @@ impl Net {
     /// Whether this end knows the connection as open.
     pub(crate) fn is_open(&self, link: LinkId, end: End) -> bool {
         self.side(link, end).is_some_and(|side| self.links[&link].open[side])
+    }
+
+    /// Nobody is left at this end who could take in what arrives late.
+    pub(crate) fn end_lingers(&mut self, link: LinkId, end: End) {
+        if let Some(side) = self.side(link, end)
+            && let Some(link) = self.links.get_mut(&link)
+        {
+            link.lingers[side] = 0;
+        }
+    }
+
+    /// Whether packets that arrive at this end are taken in.
+    pub(crate) fn takes(&self, link: LinkId, side: usize, now: u64) -> bool {
+        self.links.get(&link).is_some_and(|l| l.open[side] || now < l.lingers[side])
     }
 
     /// Packets of `end` that are on their way.
@@ -170,7 +195,9 @@ impl Context {
         let directions = [Direction::default(), Direction::default()];
         let began = self.now;
         let ends = [from, to];
-        self.net.links.insert(link, Link { kind, ends, open: [true, false], began, directions });
+        self.net
+            .links
+            .insert(link, Link { kind, ends, open: [true, false], lingers: [0; 2], began, directions });
         let arrives = self.now + self.latency(from, to);
         self.schedule(arrives, Event::Dialing { link });
         link
@@ -245,6 +272,16 @@ impl Context {
         arrived
     }
 
+    /// The process at this end is about to end the connection, and the task that reads from it hears of that a moment later.
+    pub(crate) fn linger(&mut self, id: LinkId, at: End) {
+        let until = self.now + self.rng.below(LINGER);
+        if let Some(side) = self.net.side(id, at)
+            && let Some(link) = self.net.links.get_mut(&id)
+        {
+            link.lingers[side] = until;
+        }
+    }
+
     /// This end ends the connection; the other hears of it behind everything that was sent.
     pub(crate) fn close(&mut self, id: LinkId, from: End, why: Option<OpError>) {
         let Some(side) = self.net.side(id, from) else { return };
@@ -260,18 +297,23 @@ impl Context {
         if let Some(side) = self.net.side(id, at)
             && let Some(link) = self.net.links.get_mut(&id)
         {
-            link.open[side] = false;
+            (link.open[side], link.lingers[side]) = (false, 0);
             self.forget_if_over(id);
         }
     }
 
-    fn forget_if_over(&mut self, id: LinkId) {
-        if self.net.links.get(&id).is_some_and(|l| l.open == [false, false]) {
+    pub(crate) fn forget_if_over(&mut self, id: LinkId) {
+        let Some(link) = self.net.links.get(&id).filter(|l| l.open == [false, false]) else { return };
+        let until = link.lingers[0].max(link.lingers[1]);
+        if until > self.now {
+            self.schedule(until, Event::Forget { link: id });
+        } else {
             self.net.links.remove(&id);
         }
     }
 
-    /// A connection breaks. Each end hears of it within `within`; some of what is under way may still arrive.
+    /// A connection breaks. Each end hears of it within `within`; some of what is under way may still arrive, before or after:
+    /// then nobody takes it any more. Now and then it is late, so that there may be a newer connection by then.
     pub(crate) fn break_link(&mut self, id: LinkId, within: u64) {
         let Some(link) = self.net.links.get_mut(&id) else { return };
         let open = link.open;
@@ -279,9 +321,16 @@ impl Context {
             direction.black = true;
         }
         for (side, open) in open.into_iter().enumerate() {
-            let kept = self.rng.below(4) as usize;
+            let late = self.rng.chance(300);
+            let kept = self.rng.below(if late { 16 } else { 4 }) as usize;
+            let delay = if late { self.rng.below(within + 1) } else { 0 };
             if let Some(link) = self.net.links.get_mut(&id) {
-                link.directions[side].queue.truncate(kept);
+                let direction = &mut link.directions[side];
+                direction.queue.truncate(kept);
+                for (arrives, _) in &mut direction.queue {
+                    *arrives += delay;
+                }
+                direction.last += delay;
             }
             if open {
                 let at = self.now + self.rng.below(within + 1);

@@ -26,6 +26,9 @@ pub struct Plan {
     pub workload: Workload,
     /// What goes wrong, in order of time.
     pub faults: Vec<TimedFault>,
+    /// Data is lost also where the ensemble cannot bear it. Then something has to break: to see that it is noticed.
+    #[serde(default)]
+    pub reckless: bool,
 }
 
 /// One node.
@@ -157,18 +160,24 @@ pub enum Fault {
     IsolateLeader { lasts: u64 },
     /// All connections between two nodes break; each end notices at its own time.
     Break { a: Target, b: Target },
+    /// Whoever has dialled the other, of these two, dials once more, though the connection is whole.
+    DialAgain { a: Target, b: Target },
     /// What is said from now on over the present connections from `a` to `b` vanishes.
     BlackHole { a: Target, b: Target },
     /// Messages from `a` to `b` take so many times longer.
     Slow { a: Target, b: Target, factor: u64, lasts: u64 },
     /// Every fsync takes so much longer.
     SlowDisk { node: Target, delay: u64, lasts: u64 },
-    /// A call to the disk fails: the node stops, and is started again.
+    /// A call to the disk fails: the node stops and is started again, or does without what it wanted to read.
     DiskError { node: Target, op: u8, skip: u32, down: u64 },
+    /// A process dies, and a call to the disk fails while it recovers.
+    ErrorInRecovery { node: Target, op: u8, skip: u32, down: u64 },
     /// The disk is full for so long.
     DiskFull { node: Target, lasts: u64 },
     /// A process dies, and one bit of a file flips while it is down. `file` and `place` choose which.
     BitFlip { node: Target, file: u64, place: u64, down: u64 },
+    /// One bit of a file of the log, or of a snapshot, flips under a process that goes on and does not know.
+    BitFlipRunning { node: Target, file: u64, place: u64 },
     /// A node loses its data directory.
     Wipe { node: Target, down: u64 },
     /// A process dies and its checkpoint is lost.
@@ -193,12 +202,15 @@ impl Fault {
             Fault::Partition { .. } => "partition",
             Fault::IsolateLeader { .. } => "leader isolated",
             Fault::Break { .. } => "broken connections",
+            Fault::DialAgain { .. } => "duplicate connection",
             Fault::BlackHole { .. } => "black hole",
             Fault::Slow { .. } => "slow link",
             Fault::SlowDisk { .. } => "slow disk",
             Fault::DiskError { .. } => "disk error",
+            Fault::ErrorInRecovery { .. } => "disk error in recovery",
             Fault::DiskFull { .. } => "disk full",
             Fault::BitFlip { .. } => "bit flip",
+            Fault::BitFlipRunning { .. } => "bit flip under a process",
             Fault::Wipe { .. } => "wiped disk",
             Fault::LoseTable { .. } => "lost checkpoint",
             Fault::WallJump { .. } => "wall clock jump",
@@ -265,6 +277,7 @@ impl Plan {
                 deadline: 0,
             },
             faults: Vec::new(),
+            reckless: false,
         }
     }
 }

@@ -1,14 +1,17 @@
 //! What a seed means. Every seed switches another set of faults on (swarm testing: Groce et al., ISSTA 2012), because
 //! faults of one kind hide those of another.
 
+use crate::faults::{DISK_OPS, READ_LOG};
 use crate::plan::{Fault, MemberPlan, Network, Plan, Sizes, TimedFault, Timing, Workload};
 use crate::rng::Rng;
 
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000_000;
 /// Kinds of faults that [`fault`] makes.
-const KINDS: usize = 19;
+const KINDS: usize = 22;
+const DISK_ERROR: usize = 12;
 const WIPE: usize = 15;
+const FLIP: usize = 20;
 
 /// The plan of this seed.
 #[must_use]
@@ -33,6 +36,7 @@ pub fn draw(seed: u64) -> Plan {
         },
         workload: workload(&mut rng),
         faults: Vec::new(),
+        reckless: false,
         members,
     };
     // One in ten without any, so that what is wrong without faults is seen as that.
@@ -140,6 +144,9 @@ fn faults(rng: &mut Rng, plan: &Plan) -> Vec<TimedFault> {
         let kind = on[rng.index(on.len())];
         match kind {
             WIPE if plan.members.len() >= 3 && rng.chance(500) => faults.extend(lag_and_wipe(rng, plan, at)),
+            DISK_ERROR | FLIP if plan.members.len() >= 3 && rng.chance(500) => {
+                faults.extend(lag_and_read(rng, plan, at, kind == FLIP))
+            }
             _ => faults.push(TimedFault { at, fault: fault(rng, plan, kind) }),
         }
         // Now and then several at once.
@@ -172,13 +179,26 @@ fn fault(rng: &mut Rng, plan: &Plan, kind: usize) -> Fault {
         9 => Fault::BlackHole { a: node, b: any(rng) },
         10 => Fault::Slow { a: node, b: any(rng), factor: rng.scale(2, 200), lasts },
         11 => Fault::SlowDisk { node, delay: rng.scale(10 * MS, 10 * SECOND), lasts },
-        12 => Fault::DiskError { node, op: rng.below(9) as u8, skip: rng.below(8) as u32, down },
+        DISK_ERROR => Fault::DiskError {
+            node,
+            op: rng.below(DISK_OPS.len() as u64) as u8,
+            skip: rng.below(8) as u32,
+            down,
+        },
         13 => Fault::DiskFull { node, lasts },
         14 => Fault::BitFlip { node, file: rng.draw(), place: rng.draw(), down },
         WIPE => Fault::Wipe { node, down },
         16 => Fault::LoseTable { node, down },
         17 => Fault::WallJump { node, ms: rng.between(0, 7_200_000) as i64 - 3_600_000 },
-        _ => Fault::Leave { node, down },
+        18 => Fault::Leave { node, down },
+        19 => Fault::ErrorInRecovery {
+            node,
+            op: rng.below(DISK_OPS.len() as u64) as u8,
+            skip: rng.below(12) as u32,
+            down,
+        },
+        21 => Fault::DialAgain { a: node, b: any(rng) },
+        _ => Fault::BitFlipRunning { node, file: rng.draw(), place: rng.draw() },
     }
 }
 
@@ -200,6 +220,22 @@ fn lag_and_wipe(rng: &mut Rng, plan: &Plan, at: u64) -> [TimedFault; 3] {
         ),
         timed(at + lasts, Fault::Wipe { node: wiped, down: rng.scale(MS, 100 * MS) }),
     ]
+}
+
+/// One node falls behind; when it is back, what its leader reads for it fails, or is not what was written.
+fn lag_and_read(rng: &mut Rng, plan: &Plan, at: u64, flip: bool) -> [TimedFault; 2] {
+    let nodes = plan.members.len() as u32;
+    let behind = rng.between(1, u64::from(nodes)) as u32;
+    let blocked = (1..=nodes).filter(|&n| n != behind).flat_map(|n| [(behind, n), (n, behind)]).collect();
+    let lasts = rng.between(SECOND, 6 * SECOND);
+    let fault = if flip {
+        Fault::BitFlipRunning { node: 0, file: rng.draw(), place: rng.draw() }
+    } else {
+        Fault::DiskError { node: 0, op: READ_LOG, skip: rng.below(3) as u32, down: 0 }
+    };
+    // A moment before, so that nothing else reads it.
+    let then = at + lasts - rng.below(200 * MS);
+    [TimedFault { at, fault: Fault::Partition { blocked, lasts } }, TimedFault { at: then, fault }]
 }
 
 /// Pairs between which nothing passes, in one of the shapes that have brought systems down.

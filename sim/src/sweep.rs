@@ -7,10 +7,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use sim::plan::Plan;
+use sim::repeat::{SAME_TRACE, run_hashed, run_twice};
 use sim::shrink::shrink;
 use sim::{Report, Rng, Stats, draw, run};
 
 use crate::args::Args;
+
+/// One seed of so many is run twice.
+const TWICE: u64 = 100;
 
 /// Which seeds, handed out one by one.
 struct Seeds {
@@ -60,7 +64,10 @@ pub(crate) fn sweep(args: &Args) -> anyhow::Result<bool> {
                 while failures.load(Ordering::Relaxed) < args.failures
                     && let Some(seed) = seeds.take()
                 {
-                    let report = run(&draw(seed), None);
+                    let report = match seed % TWICE {
+                        0 => run_twice(&draw(seed), run_hashed),
+                        _ => run(&draw(seed), None),
+                    };
                     let failed = report.violation.is_some();
                     if failed {
                         failures.fetch_add(1, Ordering::Relaxed);
@@ -119,7 +126,8 @@ pub(crate) fn tell_failure(args: &Args, plan: &Plan, report: &Report) {
             Err(e) => println!("  the history cannot be written to {}: {e}", file.display()),
         }
     }
-    if args.no_shrink {
+    // Smaller plans are tried once each, which says nothing of this.
+    if args.no_shrink || violation.invariant == SAME_TRACE {
         return;
     }
     let small = shrink(plan, &violation.invariant, args.shrink_runs);

@@ -101,11 +101,18 @@ impl World {
             }
             Event::Arrival { link, side } => {
                 for packet in self.cx.arrivals(link, side) {
-                    if let Some(end) = self.end(link, 1 - side) {
+                    if self.cx.net.takes(link, 1 - side, self.cx.now)
+                        && let Some(end) = self.cx.net.links.get(&link).map(|l| l.ends[1 - side])
+                    {
+                        let open = self.cx.net.is_open(link, end);
+                        if !open {
+                            self.cx.stats.count("packets of connections that were ended");
+                        }
                         self.tell(end, What::Packet { link, packet });
                     }
                 }
             }
+            Event::Forget { link } => self.cx.forget_if_over(link),
             Event::Broken { link, side } => {
                 if let Some(end) = self.end(link, side) {
                     self.tell(end, What::Broken { link });
@@ -173,9 +180,13 @@ impl World {
             _ if target.disk.is_off() => self.lose_power(node),
             Ok(()) if leaves => self.finish_leaving(node),
             Ok(()) => {}
-            Err(Stop::Disk(why)) => {
+            Err(stop @ (Stop::Disk(_) | Stop::Damage(_))) => {
+                let (counted, why) = match stop {
+                    Stop::Damage(why) => ("stopped by damage", why),
+                    Stop::Disk(why) | Stop::Invariant(why) => ("stopped by a disk error", why),
+                };
                 self.cx.note(self.nodes[node].name(), || format!("stops: {why}"));
-                self.cx.stats.count("stopped by a disk error");
+                self.cx.stats.count(counted);
                 self.nodes[node].stop(&mut self.cx, false, Crash::ProcessOnly);
                 let at = self.cx.now + self.cx.rng.scale(10_000, 3_000_000);
                 self.restart_at(node, at);
@@ -214,7 +225,7 @@ impl World {
         for node in 0..self.nodes.len() {
             let target = &mut self.nodes[node];
             target.disk.set_capacity(u64::MAX);
-            (target.slow_disk, target.crash_in_recovery) = ((0, 0), None);
+            (target.slow_disk, target.crash_in_recovery, target.error_in_recovery) = ((0, 0), None, None);
             target.paused_until = target.paused_until.min(self.cx.now);
             self.resume(node);
             if self.nodes[node].up.is_none() {

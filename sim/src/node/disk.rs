@@ -104,6 +104,9 @@ impl Node {
                 Input::SnapshotInstalled
             }
             Some(Task::Forsake) => {
+                if !cx.ghost.ensemble().voters().any(|voter| voter != self.id) {
+                    return Err(Stop::Disk("no sound snapshot is left, and no voter to heal from".into()));
+                }
                 let shadow = &mut cx.ghost.disks[index];
                 if !shadow.impaired {
                     shadow.impair();

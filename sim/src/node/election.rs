@@ -57,6 +57,11 @@ impl Node {
     }
 
     pub(super) fn dial_election(&mut self, cx: &mut Context, peer: usize) {
+        let other = PeerId(peer as u32 + 1);
+        // There is one already if it was dialled twice.
+        if self.up.as_ref().is_some_and(|p| p.election.links.contains_key(&other)) {
+            return;
+        }
         cx.dial(Kind::Election, self.end(), End::Node(peer));
     }
 

@@ -35,6 +35,8 @@ const EPOCH_MS: i64 = 1_800_000_000_000;
 pub(crate) enum Stop {
     /// The disk failed. Restarted, it may work.
     Disk(String),
+    /// What the node reads of its own log is not what it wrote. It heals when it is started again.
+    Damage(String),
     /// Something that cannot be true is.
     Invariant(String),
 }
@@ -45,6 +47,7 @@ impl From<quorum_log::LogError> for Stop {
             quorum_log::LogError::NotChained { .. } | quorum_log::LogError::NotInHistory { .. } => {
                 Stop::Invariant(e.to_string())
             }
+            quorum_log::LogError::Damaged { .. } => Stop::Damage(e.to_string()),
             _ => Stop::Disk(e.to_string()),
         }
     }
@@ -84,6 +87,8 @@ pub(crate) struct Node {
     pub(crate) slow_disk: (u64, u64),
     /// The next start crashes at this change of the disk.
     pub(crate) crash_in_recovery: Option<u64>,
+    /// This call to the disk fails in the next start.
+    pub(crate) error_in_recovery: Option<quorum_log::Fault>,
     /// How often in a row its data could not be used.
     pub(crate) refusals: u32,
     drift_ppm: i64,
@@ -118,6 +123,7 @@ impl Node {
             wall_ms: EPOCH_MS + member.wall_ms,
             slow_disk: (0, 0),
             crash_in_recovery: None,
+            error_in_recovery: None,
             refusals: 0,
             drift_ppm: member.drift_ppm,
         }
@@ -174,6 +180,9 @@ impl Node {
         let ensemble = cx.ghost.ensemble().clone();
         if let Some(step) = self.crash_in_recovery.take() {
             self.disk.power_off_after(step);
+        }
+        if let Some(fault) = self.error_in_recovery.take() {
+            self.disk.fail(fault);
         }
         let storage = self.open_storage(&cx.plan, ensemble.voters().any(|voter| voter != self.id))?;
         let Storage { data_dir, log, epochs, snapshots, salvaged, promises, .. } = storage;
@@ -271,6 +280,7 @@ impl Node {
         self.paused_until = 0;
         self.disk.crash(crash);
         for link in cx.net.links_of(self.end()) {
+            cx.net.end_lingers(link, self.end());
             if silent {
                 let within = cx.rng.scale(1_000, 10_000_000);
                 cx.ended(link, self.end());
@@ -298,7 +308,7 @@ impl Node {
             NodeEvent::QuorumTurn => self.quorum_turn(cx)?,
             NodeEvent::StoreTurn => self.store_turn(cx)?,
             NodeEvent::DiskDone => self.on_disk_done(cx)?,
-            NodeEvent::Send { link } => self.on_send(cx, link),
+            NodeEvent::Send { link } => self.on_send(cx, link)?,
             NodeEvent::DialElection { peer } => self.dial_election(cx, peer),
             NodeEvent::DialLeader { leader } => self.dial_leader(cx, leader),
             NodeEvent::Checkpointed => self.on_checkpointed(cx)?,

@@ -1,10 +1,11 @@
 //! The quorum's loop: inputs gather until its turn, then the core's outputs are carried out in their order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use api::peer::{ToLeader, ToLearner};
 use api::ports::{FeedItem, QuorumStatus, Request, Role};
-use api::{Entry, Zxid};
+use api::{Entry, PeerId, Time, Zxid};
 use quorum_core::{Conn, Input, Output, Zab};
 use quorum_log::{Epochs, LogReader, SnapshotError, SnapshotWriter, Snapshots};
 
@@ -31,6 +32,14 @@ pub(crate) struct QuorumShell {
     /// Links to leaders: one, apart from attempts that came too late.
     leaders: ByLink<Option<SnapshotWriter>>,
     dials: u32,
+    /// It was elected and has not proposed an epoch since.
+    elected: bool,
+    /// For S6: who is at the other end of a learner's connection, when each was heard last, since when this node leads, and when
+    /// to look next.
+    peers: ByLink<PeerId>,
+    heard: BTreeMap<PeerId, Time>,
+    reigns_since: Option<Time>,
+    look_at: Time,
     pub(super) tells: VecDeque<Tell>,
     /// As the store was told.
     status: QuorumStatus,
@@ -53,6 +62,11 @@ impl QuorumShell {
             learners: ByLink::new(),
             leaders: ByLink::new(),
             dials: 0,
+            elected: false,
+            peers: ByLink::new(),
+            heard: BTreeMap::new(),
+            reigns_since: None,
+            look_at: Time(0),
             tells,
             status: QuorumStatus::default(),
             left: false,
@@ -114,12 +128,23 @@ impl Node {
         let shell = &mut process.quorum;
         shell.turn = false;
         for input in std::mem::take(&mut shell.inbox) {
-            if let Input::Requests(requests) = &input {
-                for request in requests {
-                    if let Request::Barrier { ticket } = request {
-                        cx.ghost.barrier_asked(self.id, *ticket);
+            match &input {
+                Input::Requests(requests) => {
+                    for request in requests {
+                        if let Request::Barrier { ticket } = request {
+                            cx.ghost.barrier_asked(self.id, *ticket);
+                        }
                     }
                 }
+                Input::Elected { leader } => shell.elected = *leader == self.id,
+                Input::LearnerConnected { conn, peer } => drop(shell.peers.insert(conn.0, *peer)),
+                Input::Disconnected { conn } => drop(shell.peers.remove(&conn.0)),
+                Input::FromLearner { conn, .. } => {
+                    if let Some(peer) = shell.peers.get(&conn.0) {
+                        shell.heard.insert(*peer, now.mono);
+                    }
+                }
+                _ => {}
             }
             shell.core.handle(now, input);
         }
@@ -129,6 +154,10 @@ impl Node {
         if let Some(process) = &self.up {
             let status = process.quorum.core.status();
             cx.ghost.knows_committed(self.id, status.committed, process.quorum.core.history());
+            self.check_reign(cx, now.mono);
+        }
+        if let Some(process) = &self.up {
+            let status = process.quorum.core.status();
             let last = process.quorum.view.last();
             if last != status.last {
                 let text = format!(
@@ -143,6 +172,31 @@ impl Node {
         Ok(())
     }
 
+    /// Whether a leader has heard a quorum of late: it looks whenever it sends a round of pings, and one round may have been
+    /// sent just before.
+    fn check_reign(&mut self, cx: &mut Context, now: Time) {
+        let timing = cx.plan.timing;
+        let Some(process) = &mut self.up else { return };
+        let shell = &mut process.quorum;
+        let status = shell.core.status();
+        if !(status.serving && status.role == Role::Leading) {
+            shell.reigns_since = None;
+            return;
+        }
+        let since = *shell.reigns_since.get_or_insert(now);
+        if now < shell.look_at {
+            return;
+        }
+        let ping = Duration::from_millis(timing.ping);
+        shell.look_at = now + ping;
+        if now.since(since) > 2 * ping {
+            let limit = Duration::from_millis(timing.sync_limit) + 2 * ping;
+            let heard =
+                shell.heard.iter().filter(|(_, t)| now.since(**t) <= limit).map(|(&p, _)| p).collect();
+            cx.ghost.reigns(self.id, &heard);
+        }
+    }
+
     fn carry_out(&mut self, cx: &mut Context, output: Output) -> Result<(), Stop> {
         let (me, index, name) = (self.end(), self.index, self.name());
         let Some(process) = &mut self.up else { return Ok(()) };
@@ -150,6 +204,9 @@ impl Node {
         match output {
             Output::Elect(candidate) => {
                 cx.note(&name, || format!("looks for a leader, with {candidate:?}"));
+                if let Some(candidate) = candidate {
+                    cx.ghost.stands(index, candidate.epoch, candidate.zxid);
+                }
                 process.election.asked = true;
                 self.elect(cx, election_core::Input::Elect(candidate));
             }
@@ -172,6 +229,7 @@ impl Node {
                 cx.note(&name, || format!("ends connection {}: {why}", conn.0));
                 shell.learners.remove(&conn.0);
                 shell.leaders.remove(&conn.0);
+                cx.linger(conn.0, me);
                 cx.close(conn.0, me, None);
             }
             Output::ToLeader { conn, message } => {
@@ -186,13 +244,21 @@ impl Node {
                 cx.note(&name, || format!("to leader: {}", crate::text::to_leader(&message)));
                 cx.send(conn.0, me, Packet::ToLeader(message));
             }
-            Output::ToLearner { conn, message } => self.tell_learner(cx, conn.0, Command::Message(message)),
+            Output::ToLearner { conn, message } => {
+                if let ToLearner::Diff { after: from } | ToLearner::Trunc { to: from } = message {
+                    cx.ghost.synchronises(self.id, from, shell.core.history());
+                }
+                self.tell_learner(cx, conn.0, Command::Message(message));
+            }
             Output::Replicate { conn, after, upto } => {
                 self.tell_learner(cx, conn.0, Command::Entries { after, upto });
             }
             Output::SendSnapshot { conn, zxid } => self.tell_learner(cx, conn.0, Command::Snapshot(zxid)),
             Output::Append(entries) => self.append(cx, entries)?,
             Output::PersistEpochs { accepted, current, damaged, last_time_ms } => {
+                if shell.core.status().role == Role::Leading && std::mem::take(&mut shell.elected) {
+                    cx.ghost.proposes(index, accepted);
+                }
                 if current > cx.ghost.disks[index].current && shell.view.last().epoch() < current {
                     cx.ghost
                         .fail("I9 log before epoch", format!("{name}: epoch {current} without its marker"));
@@ -229,7 +295,7 @@ impl Node {
         let name = self.name();
         let Some(process) = &mut self.up else { return Ok(()) };
         let prev = process.quorum.view.last();
-        cx.ghost.appended(self.id, prev, &entries);
+        cx.ghost.appended(self.id, prev, &entries, process.quorum.core.history());
         cx.note(name, || format!("appends {}", crate::text::zxids(&entries)));
         process.quorum.view.push(&entries);
         self.ask_disk(cx, Task::Append(entries))
@@ -249,7 +315,7 @@ impl Node {
                     shell.dials = 0;
                     let disk = &mut cx.ghost.disks[self.index];
                     // A leader has given it everything again.
-                    disk.impaired &= status.role == Role::Looking;
+                    disk.impaired &= status.role == Role::Looking || disk.latent;
                 }
             }
             FeedItem::Refused { ticket, .. } => {

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use api::Zxid;
 use api::peer::ToLearner;
 use quorum_core::Input;
-use quorum_log::SnapshotReader;
+use quorum_log::{ReadError, SnapshotError, SnapshotReader};
 
-use super::Node;
+use super::{Node, Stop};
 use crate::context::{Context, NodeEvent};
 use crate::net::{LinkId, Packet};
 
@@ -70,21 +70,22 @@ impl Node {
         }
     }
 
-    pub(super) fn on_send(&mut self, cx: &mut Context, link: LinkId) {
+    pub(super) fn on_send(&mut self, cx: &mut Context, link: LinkId) -> Result<(), Stop> {
         let me = self.end();
         loop {
-            let Some(process) = &mut self.up else { return };
-            let Some(outgoing) = process.quorum.learners.get_mut(&link) else { return };
+            let Some(process) = &mut self.up else { return Ok(()) };
+            let Some(outgoing) = process.quorum.learners.get_mut(&link) else { return Ok(()) };
             outgoing.turn = false;
             if outgoing.snapshot.is_none() && outgoing.commands.is_empty() {
-                return;
+                return Ok(());
             }
             if cx.net.in_flight(link, me) >= SEND_QUEUE {
                 outgoing.turn = true;
                 let at = cx.now + 2_000;
-                return self.schedule(cx, at, NodeEvent::Send { link });
+                self.schedule(cx, at, NodeEvent::Send { link });
+                return Ok(());
             }
-            if self.send_next(cx, link).is_none() {
+            if self.send_next(cx, link)?.is_none() {
                 // It comes back and starts over.
                 cx.close(link, me, None);
                 self.on_link_over(cx, link);
@@ -92,16 +93,20 @@ impl Node {
                     process.quorum.learners.remove(&link);
                 }
                 self.tell_quorum(cx, Input::Disconnected { conn: quorum_core::Conn(link) });
-                return;
+                return Ok(());
             }
         }
     }
 
     /// `None` if the stream cannot go on.
-    fn send_next(&mut self, cx: &mut Context, link: LinkId) -> Option<()> {
+    ///
+    /// A snapshot that is damaged costs the learner its connection, and an older one may do. A log that is not what was written is
+    /// what this node itself stands on: it stops, and finds out when it starts again. So it does when the disk does not give
+    /// what it has.
+    fn send_next(&mut self, cx: &mut Context, link: LinkId) -> Result<Option<()>, Stop> {
         let (me, name) = (self.end(), self.name());
-        let process = self.up.as_mut()?;
-        let outgoing = process.quorum.learners.get_mut(&link)?;
+        let Some(process) = &mut self.up else { return Ok(None) };
+        let Some(outgoing) = process.quorum.learners.get_mut(&link) else { return Ok(None) };
         if let Some(reader) = &mut outgoing.snapshot {
             let zxid = reader.zxid();
             let packet = match reader.next_chunk() {
@@ -110,16 +115,16 @@ impl Node {
                     outgoing.snapshot = None;
                     Packet::SnapEnd
                 }
-                Err(_) => {
+                Err(error) => {
                     outgoing.snapshot = None;
-                    self.snapshot_failed(cx, zxid);
-                    return None;
+                    return self.snapshot_failed(cx, zxid, error).map(|()| None);
                 }
             };
             cx.send(link, me, packet);
-            return Some(());
+            return Ok(Some(()));
         }
-        match outgoing.commands.pop_front()? {
+        let Some(command) = outgoing.commands.pop_front() else { return Ok(None) };
+        match command {
             Command::Message(message) => {
                 if let ToLearner::Diff { .. } = message {
                     cx.stats.count("DIFF");
@@ -128,8 +133,13 @@ impl Node {
                 cx.send(link, me, Packet::ToLearner(message));
             }
             Command::Entries { after, upto } => {
-                let entries = process.quorum.view.read_after(after, upto, cx.plan.sizes.batch).ok()?;
-                let last = entries.last()?.zxid;
+                let entries = match process.quorum.view.read_after(after, upto, cx.plan.sizes.batch) {
+                    Ok(entries) => entries,
+                    // A purge overtook this learner.
+                    Err(ReadError::Purged { .. } | ReadError::NotThere { .. }) => return Ok(None),
+                    Err(ReadError::Log(error)) => return Err(error.into()),
+                };
+                let Some(last) = entries.last().map(|e| e.zxid) else { return Ok(None) };
                 if last < upto {
                     outgoing.commands.push_front(Command::Entries { after: last, upto });
                 }
@@ -142,21 +152,23 @@ impl Node {
                     cx.note(&name, || format!("to learner {link}: SNAP {zxid}"));
                     cx.send(link, me, Packet::SnapStart(zxid));
                 }
-                Err(_) => {
-                    self.snapshot_failed(cx, zxid);
-                    return None;
-                }
+                Err(error) => return self.snapshot_failed(cx, zxid, error).map(|()| None),
             },
         }
-        Some(())
+        Ok(Some(()))
     }
 
     /// A damaged one no longer counts; the next attempt is made with what is left.
-    fn snapshot_failed(&mut self, cx: &mut Context, zxid: Zxid) {
-        let Some(process) = &self.up else { return };
+    fn snapshot_failed(&mut self, cx: &mut Context, zxid: Zxid, error: SnapshotError) -> Result<(), Stop> {
+        cx.stats.count("snapshots unreadable for a learner");
+        if let SnapshotError::Disk(_) = error {
+            return Err(error.into());
+        }
+        let Some(process) = &self.up else { return Ok(()) };
         let newest = process.snapshots.latest();
         if newest != Some(zxid) {
             self.tell_quorum(cx, Input::SnapshotsLeft { newest });
         }
+        Ok(())
     }
 }

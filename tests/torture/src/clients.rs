@@ -113,6 +113,12 @@ impl Clients {
         self.answered.load(Relaxed)
     }
 
+    /// Ends them at once, and returns what they have seen until now.
+    pub(crate) fn abandon(mut self) -> History {
+        self.tasks.abort_all();
+        History { operations: self.recorders.iter().flat_map(Recorder::take).collect() }
+    }
+
     /// Lets them ask no more, and waits until all that was asked has ended, for at most [`PATIENCE`].
     pub(crate) async fn finish(mut self) -> Seen {
         self.stop.send_replace(true);

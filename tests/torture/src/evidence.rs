@@ -46,11 +46,10 @@ impl Place {
         self.temporary.is_none()
     }
 
-    /// Writes the history, as a page and as lines of JSON, and the diary of faults. Returns the files.
-    pub(crate) fn write(
+    /// Writes the history as lines of JSON, and the diary of faults. Returns the files.
+    pub(crate) fn write_record(
         &self,
         history: &History,
-        violations: &[Violation],
         diary: &[(Instant, String)],
         start: Instant,
     ) -> Result<Vec<PathBuf>> {
@@ -58,8 +57,12 @@ impl Place {
         for (at, what) in diary {
             let _ = writeln!(faults, "{:9.3} s  {what}", at.saturating_duration_since(start).as_secs_f64());
         }
-        let mut files =
-            vec![("history.jsonl".to_owned(), json_lines(history)), ("faults.txt".to_owned(), faults)];
+        self.write([("history.jsonl".to_owned(), json_lines(history)), ("faults.txt".to_owned(), faults)])
+    }
+
+    /// Writes the history as a page for each violation, or as one if there is none. Returns the files.
+    pub(crate) fn write_pages(&self, history: &History, violations: &[Violation]) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
         if violations.is_empty() {
             files.push(("history.html".to_owned(), page(history, None)));
         }
@@ -67,6 +70,10 @@ impl Place {
             let name = if i == 0 { "history.html".to_owned() } else { format!("history-{}.html", i + 1) };
             files.push((name, page(history, Some(violation))));
         }
+        self.write(files)
+    }
+
+    fn write(&self, files: impl IntoIterator<Item = (String, String)>) -> Result<Vec<PathBuf>> {
         files
             .into_iter()
             .map(|(name, text)| {
@@ -75,6 +82,16 @@ impl Place {
                 Ok(file)
             })
             .collect()
+    }
+}
+
+impl Drop for Place {
+    /// If it is torture itself that breaks down, what it has gathered is worth more than a clean disk.
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.stays() {
+            self.keep();
+            eprintln!("kept       {}", self.path.display());
+        }
     }
 }
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use history::Summary;
-use tokio::signal::unix::{SignalKind, signal};
+use history::{History, Summary};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     args::Args,
@@ -32,17 +32,50 @@ pub(crate) async fn run(args: &Args) -> Result<bool> {
         humantime::format_duration(args.duration),
         place.path().display()
     );
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let mut signals = Signals::new()?;
     // Whatever ends this, dropping the ensemble kills the nodes; if we are killed ourselves, the kernel does.
-    tokio::select! {
-        good = whole(args, seed, faults, &mut place) => good,
-        _ = interrupt.recv() => anyhow::bail!("interrupted"),
-        _ = terminate.recv() => anyhow::bail!("terminated"),
+    let ended = whole(args, seed, faults, &mut place, &mut signals).await;
+    keep_on_error(&mut place, ended)
+}
+
+/// Why torture broke down is in what it leaves behind, or nowhere.
+fn keep_on_error<T>(place: &mut Place, ended: Result<T>) -> Result<T> {
+    if ended.is_err() {
+        place.keep();
+        println!("kept       {}", place.path().display());
+    }
+    ended
+}
+
+/// What asks us to stop.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals> {
+        Ok(Signals {
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for signals")?,
+            terminate: signal(SignalKind::terminate()).context("cannot listen for signals")?,
+        })
+    }
+
+    async fn next(&mut self) -> anyhow::Error {
+        tokio::select! {
+            _ = self.interrupt.recv() => anyhow::anyhow!("interrupted"),
+            _ = self.terminate.recv() => anyhow::anyhow!("terminated"),
+        }
     }
 }
 
-async fn whole(args: &Args, seed: u64, faults: Vec<Fault>, place: &mut Place) -> Result<bool> {
+async fn whole(
+    args: &Args,
+    seed: u64,
+    faults: Vec<Fault>,
+    place: &mut Place,
+    signals: &mut Signals,
+) -> Result<bool> {
     let mut chance = Chance::new(seed);
     let segment_mib = SEGMENT_MIB * (1 + args.duration.as_secs() / SEGMENT_SECONDS);
     let log = if args.small_logs {
@@ -53,12 +86,44 @@ async fn whole(args: &Args, seed: u64, faults: Vec<Fault>, place: &mut Place) ->
     let mut ensemble = Ensemble::prepare(place.path(), args.nodes, Part::of_node(args.split), &log).await?;
     ensemble.start_all()?;
     let start = Instant::now();
-    let mut clients = Clients::start(&ensemble.endpoints(), args.clients, &mut chance, start).await?;
+    let endpoints = ensemble.endpoints();
+    let starting = Clients::start(&endpoints, args.clients, &mut chance, start);
+    let clients = tokio::select! {
+        clients = starting => clients?,
+        why = signals.next() => return Err(why),
+    };
     let mut tormentor = Tormentor::new(faults, chance.fork());
-    torment(args.duration, &mut ensemble, &clients, &mut tormentor).await?;
+    let tormented = async {
+        torment(args.duration, &mut ensemble, &clients, &mut tormentor).await?;
+        tormentor.relent(&mut ensemble)
+    };
+    let tormented = tokio::select! {
+        done = tormented => done,
+        why = signals.next() => Err(why),
+    };
+    if let Err(why) = tormented {
+        for file in place.write_record(&clients.abandon(), &tormentor.diary, start)? {
+            println!("written    {}", file.display());
+        }
+        return Err(why);
+    }
+    tokio::select! {
+        good = conclude(args, seed, place, ensemble, clients, tormentor, start) => good,
+        why = signals.next() => Err(why),
+    }
+}
 
+/// After the faults: whether all is well again, and was well all the time.
+async fn conclude(
+    args: &Args,
+    seed: u64,
+    place: &mut Place,
+    mut ensemble: Ensemble,
+    mut clients: Clients,
+    mut tormentor: Tormentor,
+    start: Instant,
+) -> Result<bool> {
     let mut problems = Vec::new();
-    tormentor.relent(&mut ensemble)?;
     let serves = note(clients.probe(&ensemble.endpoints()).await, &mut problems);
     // With nothing in their way for a while.
     tokio::time::sleep(AFTERMATH).await;
@@ -81,13 +146,13 @@ async fn whole(args: &Args, seed: u64, faults: Vec<Fault>, place: &mut Place) ->
     problems.extend(tormentor.deaths.iter().map(|d| format!("{} ended by itself: {}", d.who, d.report)));
 
     let logs: Vec<_> = ensemble.ids().into_iter().map(|id| ensemble.log_dir(id)).collect();
-    let history = seen.history;
-    println!("checking {} operations ...", history.operations.len());
+    println!("checking {} operations ...", seen.history.operations.len());
     let checking = Instant::now();
-    // Takes a while, in which Ctrl-C shall work.
+    // In files before anybody thinks about it: what breaks the checkers is worth a look.
+    let mut files = place.write_record(&seen.history, &tormentor.diary, start)?;
     let whole = !args.small_logs;
-    let check = move || (verdict::check(&history, &logs, whole), history);
-    let (checked, history) = tokio::task::spawn_blocking(check).await.context("the checkers broke down")?;
+    let (checked, history) =
+        judge(seen.history, move |history| verdict::check(history, &logs, whole)).await?;
     problems.extend(checked.problems.iter().cloned());
     let report = Report { seed, epoch, serves, agrees, checked: &checked, tormentor: &tormentor };
     report.print(&history, checking.elapsed());
@@ -100,13 +165,22 @@ async fn whole(args: &Args, seed: u64, faults: Vec<Fault>, place: &mut Place) ->
         problems.iter().for_each(|problem| println!("PROBLEM    {problem}"));
     }
     if place.stays() {
-        let files = place.write(&history, &checked.violations, &tormentor.diary, start)?;
+        files.extend(place.write_pages(&history, &checked.violations)?);
         println!();
         files.iter().for_each(|file| println!("written    {}", file.display()));
         println!("kept       {}", place.path().display());
     }
     println!("{}", if good { "passed" } else { "FAILED" });
     Ok(good)
+}
+
+/// Asks the checkers, on a thread of their own: that takes a while, in which Ctrl-C shall work.
+async fn judge(
+    history: History,
+    check: impl FnOnce(&History) -> Checked + Send + 'static,
+) -> Result<(Checked, History)> {
+    let check = move || (check(&history), history);
+    tokio::task::spawn_blocking(check).await.context("the checkers broke down")
 }
 
 fn note<T>(result: Result<T, String>, problems: &mut Vec<String>) -> Option<T> {
@@ -207,3 +281,41 @@ const TERMINATION_LIMIT: Duration = Duration::from_secs(12);
 /// All entries shall fit into one file of the log, so that none is purged: for so long this is enough.
 const SEGMENT_MIB: u64 = 64;
 const SEGMENT_SECONDS: u64 = 180;
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// The checkers break down: what the clients saw is there all the same, and stays.
+    #[tokio::test]
+    async fn what_was_recorded_outlives_checkers_that_break_down() {
+        let mut place = Place::new(None).unwrap();
+        let start = Instant::now();
+        let diary = [(start, "kill of node 2".to_owned())];
+        place.write_record(&History::default(), &diary, start).unwrap();
+        let judged = judge(History::default(), |_| panic!("a checker that breaks down")).await;
+        let error = keep_on_error(&mut place, judged.map(|_| true)).unwrap_err();
+        assert!(error.to_string().contains("broke down"), "{error}");
+        let path = place.path().to_owned();
+        drop(place);
+        assert!(path.join("history.jsonl").is_file());
+        assert!(fs::read_to_string(path.join("faults.txt")).unwrap().contains("kill of node 2"));
+        fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_run_that_breaks_down_with_a_panic_keeps_its_directory() {
+        let (told, path) = std::sync::mpsc::channel();
+        let broken = std::thread::spawn(move || {
+            let place = Place::new(None).unwrap();
+            told.send(place.path().to_owned()).unwrap();
+            std::panic::resume_unwind(Box::new("broken"));
+        });
+        assert!(broken.join().is_err());
+        let path = path.recv().unwrap();
+        assert!(path.is_dir());
+        fs::remove_dir_all(path).unwrap();
+    }
+}
