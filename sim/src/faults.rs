@@ -104,11 +104,11 @@ impl World {
             }
             Fault::DiskError { node, op, skip, .. } => {
                 let target = &self.nodes[self.target(node)];
-                target.disk.fail(disk_fault(op, skip, target.up.is_none()));
+                target.disk.fail(disk_fault(op, skip));
             }
             Fault::ErrorInRecovery { node, op, skip, down } => {
                 let node = self.target(node);
-                self.nodes[node].error_in_recovery = Some(disk_fault(op, skip, true));
+                self.nodes[node].error_in_recovery = Some(disk_fault(op, skip));
                 self.crash(node, false, Crash::ProcessOnly, down);
             }
             Fault::DiskFull { node, lasts } => {
@@ -310,14 +310,8 @@ pub(crate) const DISK_OPS: [(DiskOp, &str); 14] = [
 /// The place of one that fails to read the log.
 pub(crate) const READ_LOG: u8 = 10;
 
-/// While a node recovers, snapshots can be read: `Snapshots::open` leaves out what it cannot read, as if it were damaged, and an
-/// older one, or none, is then taken for the newest.
-fn disk_fault(op: u8, skip: u32, recovering: bool) -> DiskFault {
-    let (op, path) = match (DISK_OPS[usize::from(op) % DISK_OPS.len()], recovering) {
-        ((DiskOp::Read, "/log/"), true) => (DiskOp::Read, "/log/"),
-        ((DiskOp::Read, _), true) => (DiskOp::Read, "/epochs"),
-        (chosen, _) => chosen,
-    };
+fn disk_fault(op: u8, skip: u32) -> DiskFault {
+    let (op, path) = DISK_OPS[usize::from(op) % DISK_OPS.len()];
     DiskFault { op, path: path.into(), skip, errno: Errno::IO }
 }
 

@@ -112,8 +112,11 @@ impl Snapshots {
             }
             match snapshot_file::verify(disk.as_ref(), dir.join(name(zxid, OWN)), zxid) {
                 Ok(()) => sound.insert(0, zxid),
-                Err(e @ SnapshotError::Version { .. }) => return Err(e),
-                Err(e) => report.skipped.push(SkippedSnapshot { zxid, why: e.to_string() }),
+                Err(e @ SnapshotError::Damaged { .. }) => {
+                    report.skipped.push(SkippedSnapshot { zxid, why: e.to_string() });
+                }
+                // Not left out: an older one would be taken for the newest.
+                Err(e) => return Err(e),
             }
         }
         for name in names.iter().filter(|n| n.ends_with(TEMPORARY)) {
@@ -145,6 +148,11 @@ impl Snapshots {
     #[must_use]
     pub fn latest(&self) -> Option<Zxid> {
         self.0.state().sound.last().copied()
+    }
+
+    /// Those before `base` no longer count, for the log does not reach back to them.
+    pub(crate) fn forget_before(&self, base: Zxid) {
+        self.0.state().sound.retain(|&zxid| zxid >= base);
     }
 
     /// Bytes of the file of the one at `zxid`.

@@ -114,7 +114,9 @@ impl Storage {
             Err(found @ LogError::Damaged { .. }) => return Err(StorageError::Damaged(found)),
             other => other?,
         };
-        settle_received(&mut log, &snapshots)?;
+        settle_received(&mut log, &snapshots, &mut epochs)?;
+        // Older ones stay beside a received one, which may have been found damaged.
+        snapshots.forget_before(log.history().base());
         if epochs.epochs().damaged {
             match snapshots.latest() {
                 Some(snapshot) if snapshot > log.history().last() => log.reset(snapshot)?,
@@ -130,15 +132,22 @@ impl Storage {
 }
 
 /// Ends what a crash may have left half done: a snapshot received from a leader, and the log begun anew behind it.
-fn settle_received(log: &mut Log, snapshots: &Snapshots) -> Result<(), StorageError> {
+fn settle_received(log: &mut Log, snapshots: &Snapshots, epochs: &mut EpochFile) -> Result<(), StorageError> {
     let Some(zxid) = snapshots.received() else { return Ok(()) };
-    let base = log.history().base();
+    let (base, last) = (log.history().base(), log.history().last());
     if base == zxid {
         snapshots.adopt_received(zxid)?;
     } else if base == Zxid::ZERO || snapshots.latest().is_some_and(|own| log.history().contains(own)) {
         // The log stands without it; the leader will send one again if it must.
         snapshots.discard_received()?;
+    } else if log.history().contains(zxid) {
+        // What it stood on was found damaged; this is as good.
+        snapshots.adopt_received(zxid)?;
     } else {
+        if last > zxid {
+            // What it stood on was found damaged, and without that the log is worth nothing.
+            epochs.store(Epochs { damaged: true, ..epochs.epochs() })?;
+        }
         log.reset(zxid)?;
         snapshots.adopt_received(zxid)?;
     }

@@ -3,11 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::Zxid;
-use quorum_log::{DiskOp, Fault, MemDisk, SnapshotError, SnapshotReport, Snapshots};
+use api::{PeerId, Zxid};
+use quorum_log::{
+    Disk, DiskOp, Epochs, Fault, MemDisk, SnapshotError, SnapshotReport, Snapshots, Storage, StorageError,
+    StorageOptions,
+};
 use rustix::io::Errno;
 
-use crate::common::z;
+use crate::common::{entries, z};
 
 fn open(disk: &MemDisk) -> (Snapshots, SnapshotReport) {
     Snapshots::open(Arc::new(disk.clone()), Path::new("/data/snapshots")).unwrap()
@@ -272,4 +275,86 @@ fn of_two_received_ones_that_a_crash_left_one_remains() {
     assert_eq!(paths(&disk), [path_of_received(z(2, 9))]);
     snapshots.adopt_received(z(2, 9)).unwrap();
     assert_eq!(open(&disk).0.received(), None, "the earlier one does not come back");
+}
+
+/// A data directory with a whole log that stands on a received snapshot at `base`, with one of the node's own before it.
+fn standing_on(disk: &MemDisk, base: Zxid, behind: u32) -> Storage {
+    let mut storage = storage(disk).unwrap();
+    let epochs = Epochs { accepted: base.epoch(), current: base.epoch(), ..Epochs::default() };
+    storage.epochs.store(epochs).unwrap();
+    storage.log.append(&entries(1, 0..60)).unwrap();
+    storage.log.sync().unwrap();
+    write(&storage.snapshots, z(1, 50)).unwrap();
+    receive(&storage.snapshots, base).unwrap();
+    storage.log.reset(base).unwrap();
+    storage.snapshots.adopt_received(base).unwrap();
+    storage.log.append(&entries(1, base.counter() + 1..=base.counter() + behind)).unwrap();
+    storage.log.sync().unwrap();
+    storage
+}
+
+fn storage(disk: &MemDisk) -> Result<Storage, StorageError> {
+    let options = StorageOptions {
+        ensemble: "e".to_owned(),
+        id: PeerId(1),
+        segment_bytes: 4096,
+        window_bytes: 0,
+        index_interval_bytes: 100,
+        may_heal: true,
+        secret: 5,
+    };
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    Storage::open(&disk, Path::new("/data"), &options)
+}
+
+/// A later leader began to send a snapshot, which came whole, and went; another one sent entries instead.
+#[test]
+fn a_received_snapshot_takes_no_entries_from_a_log_whose_own_one_is_damaged() {
+    let disk = MemDisk::new();
+    let before = standing_on(&disk, z(1, 100), 20);
+    receive(&before.snapshots, z(1, 105)).unwrap();
+    drop(before);
+    assert!(disk.flip_bit(&path(z(1, 100)), 50, 0));
+    let storage = storage(&disk).unwrap();
+    assert_eq!(storage.log.history().last(), z(1, 120), "all of it was acknowledged");
+    assert!(!storage.promises.damaged);
+    assert_eq!((storage.snapshots.latest(), storage.snapshots.received()), (Some(z(1, 105)), None));
+}
+
+#[test]
+fn what_a_received_snapshot_does_take_is_noted() {
+    let disk = MemDisk::new();
+    let before = standing_on(&disk, z(1, 110), 10);
+    // From a leader that had less, and was deposed.
+    receive(&before.snapshots, z(1, 105)).unwrap();
+    drop(before);
+    assert!(disk.flip_bit(&path(z(1, 110)), 50, 0));
+    let storage = storage(&disk).unwrap();
+    assert_eq!(storage.log.history().last(), z(1, 105));
+    assert!(storage.promises.damaged, "entries are gone that were acknowledged");
+}
+
+#[test]
+fn an_older_snapshot_is_not_taken_for_the_one_that_the_log_stands_on() {
+    let disk = MemDisk::new();
+    drop(standing_on(&disk, z(1, 100), 4));
+    assert!(disk.flip_bit(&path(z(1, 100)), 50, 0));
+    let storage = storage(&disk).unwrap();
+    assert_eq!((storage.snapshots.latest(), storage.log.history().last()), (None, z(1, 104)));
+    assert!(!storage.promises.damaged, "the log has all that it had");
+}
+
+#[test]
+fn a_snapshot_that_the_disk_does_not_give_is_not_taken_for_a_damaged_one() {
+    let disk = MemDisk::new();
+    let before = standing_on(&disk, z(1, 100), 20);
+    receive(&before.snapshots, z(1, 105)).unwrap();
+    drop(before);
+    let name = format!("{:016x}.snap", z(1, 100).0);
+    disk.fail(Fault { op: DiskOp::Read, path: name, skip: 0, errno: Errno::IO });
+    let refused = storage(&disk).err().unwrap();
+    assert!(matches!(&refused, StorageError::Snapshots(SnapshotError::Disk(_))), "{refused}");
+    let storage = storage(&disk).unwrap();
+    assert_eq!((storage.snapshots.latest(), storage.log.history().last()), (Some(z(1, 100)), z(1, 120)));
+    assert!(!storage.promises.damaged);
 }
