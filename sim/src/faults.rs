@@ -128,12 +128,12 @@ impl World {
             Fault::BitFlipRunning { node, file, place } => {
                 let node = self.target(node);
                 if self.nodes[node].up.is_some() && self.may_lose(node) {
-                    // Mostly the log, and of that mostly the newest file: it is what the node goes on to read.
+                    // Mostly the log, and of that mostly the newest segment: it is what the node goes on to read.
                     let dir = if file >> 62 == 0 { "/node/snapshots" } else { "/node/log" };
-                    let inside: Vec<_> = (self.nodes[node].disk.files().into_keys())
-                        .filter(|path| path.starts_with(dir))
+                    let segments: Vec<_> = (self.nodes[node].disk.files().into_keys())
+                        .filter(|path| path.starts_with(dir) && path.extension().is_some_and(|e| e == "log"))
                         .collect();
-                    let newest = if file >> 63 == 1 { inside.last() } else { None };
+                    let newest = if file >> 63 == 1 { segments.last() } else { None };
                     if self.flip_bit(node, file, place, |path| {
                         path.starts_with(dir) && newest.is_none_or(|newest| newest == path)
                     }) {
