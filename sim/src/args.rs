@@ -55,7 +55,7 @@ pub(crate) struct Args {
     pub(crate) mutants: bool,
     /// Seeds for each mutant
     #[cfg(feature = "mutants")]
-    #[arg(long, value_name = "N", default_value_t = 2_000)]
+    #[arg(long, value_name = "N", default_value_t = 5_000)]
     pub(crate) mutant_seeds: u64,
     /// Hunt, or run under, only the mutant of this name
     #[cfg(feature = "mutants")]
