@@ -52,9 +52,12 @@ pub(super) fn check(
     let (owned, orphaned): (Vec<_>, Vec<_>) =
         sessions.into_iter().partition(|(session, entries)| known(*session, entries).is_some());
     for (session, entries) in owned.into_iter().chain(orphaned) {
-        let fits = |calls: &Vec<usize>| fits(history, Some(session), &entries, calls, &used);
-        let owner = known(session, &entries)
-            .or_else(|| clients.iter().find(|(_, calls)| fits(calls)).map(|(&client, _)| client));
+        // Not somebody whose calls came too late, if they can be another's. If there is nobody else, the walk says so.
+        let whose = |floors: Option<&Floors>| {
+            let fits = |calls: &Vec<usize>| fits(history, Some(session), &entries, calls, &used, floors);
+            clients.iter().find(|(_, calls)| fits(calls)).map(|(&client, _)| client)
+        };
+        let owner = known(session, &entries).or_else(|| whose(Some(floors))).or_else(|| whose(None));
         let calls = owner.and_then(|client| clients.get(&client)).map_or(&[][..], Vec::as_slice);
         let session = Some(session);
         let mut matching = Matching { history, session, calls, next: 0, used: &mut used, floors, findings };
@@ -70,16 +73,21 @@ fn owners(history: &History) -> HashMap<SessionId, u32> {
     history.operations.iter().filter_map(|o| Some((o.session?, o.client))).collect()
 }
 
-/// Whether all these entries can be calls of unknown outcome among `calls`, in this order.
+/// Whether all these entries can be calls of unknown outcome among `calls`, in this order, and with `floors` none of
+/// them called too late for its entry.
 fn fits(
     history: &History,
     session: Option<SessionId>,
     entries: &[&CarriedOut<'_>],
     calls: &[usize],
     used: &HashSet<usize>,
+    floors: Option<&Floors>,
 ) -> bool {
     let mut rest = calls.iter();
-    entries.iter().all(|entry| rest.any(|&index| is_free(history, session, entry, index, used)))
+    let in_time = |index, zxid| floors.is_none_or(|floors| floors.above(index, zxid).is_none());
+    entries.iter().all(|entry| {
+        rest.any(|&index| is_free(history, session, entry, index, used) && in_time(index, entry.zxid))
+    })
 }
 
 fn is_free(

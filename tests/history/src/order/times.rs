@@ -44,9 +44,14 @@ impl Floors {
         Floors(floors)
     }
 
+    /// An answer not before `zxid` that somebody had when this was called.
+    pub(super) fn above(&self, index: usize, zxid: Zxid) -> Floor {
+        self.0[index].filter(|(floor, _)| zxid <= *floor)
+    }
+
     /// Reports a write at `zxid` that stands before something that was answered before it was called.
     pub(super) fn check_write(&self, index: usize, zxid: Zxid, findings: &mut Findings<'_>) {
-        if let Some((floor, seen)) = self.0[index].filter(|(floor, _)| zxid <= *floor) {
+        if let Some((floor, seen)) = self.above(index, zxid) {
             findings.report(Rule::WriteOrder, index, || {
                 format!(
                     "carried out at {zxid}, but called after operation {seen} had been answered with {floor}"

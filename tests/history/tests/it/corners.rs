@@ -407,3 +407,26 @@ fn a_session_in_which_nobody_was_answered_belongs_to_whoever_can_have_asked() {
     history.operations.pop();
     assert_eq!(rule(check_order(&history, Some(&log))), Some(Rule::AtMostOnce));
 }
+
+#[test]
+fn a_session_in_which_nobody_was_answered_belongs_to_nobody_who_asked_too_late() {
+    // The second client deletes and hears nothing. Long after, the first, which has seen what came of it, deletes too.
+    let delete = || Write::Delete { path: path("/a"), version: None };
+    let bodies = [
+        (None, None, CommandBody::OpenSession { token: SessionToken([1; 16]), timeout_ms: 1000 }),
+        (Some(SessionId(z(3).0)), Some(WriteNumber(1)), CommandBody::Write(delete())),
+        (Some(SESSION), Some(WriteNumber(2)), CommandBody::Write(create("/a", false))),
+    ];
+    let mut log = writes(&[create("/a", false)]);
+    for (session, number, body) in bodies {
+        let command = Some(Command { session, number, acked: WriteNumber(0), body });
+        log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, command });
+    }
+    let mut history = asked(&log);
+    let unknown = Operation { session: None, ..operation(1, Call::Write(delete()), Outcome::Unknown) };
+    history.operations[1] = Operation { client: 2, ..unknown.clone() };
+    history.operations.push(Operation { called: 40, ..unknown });
+    assert_eq!(check_order(&history, Some(&log)).unwrap().unknown_found, 1);
+    history.operations.remove(1);
+    assert_eq!(rule(check_order(&history, Some(&log))), Some(Rule::WriteOrder), "nobody else can have asked");
+}
