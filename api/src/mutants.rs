@@ -53,6 +53,8 @@ mutants! {
     FollowerAheadIgnored,
     /// The promise of a server that has lost its disk counts as any other.
     WipedDiskTrusted,
+    /// A server whose directory was put back to an older copy is told so and goes on as if nothing had happened.
+    OlderCopyTrusted,
     /// TRUNC is acknowledged, but the log is not cut (ZOOKEEPER-1489, -2872).
     TruncSkipped,
     /// A leader sends a learner that has more than itself no TRUNC but a DIFF.

@@ -15,6 +15,25 @@ pub struct Submission {
     pub trace: Trace,
 }
 
+/// A life of a server's data directory, from one start of the server to the next or a while of it. The number grows with each;
+/// the run says which start it was in. So a server that comes with a number that others have met in another run, or with a
+/// smaller one, stands on an older copy of its directory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Incarnation {
+    /// 1, 2, 3 ... along one history of the directory.
+    pub number: u64,
+    /// Drawn at random at each start.
+    pub run: u64,
+}
+
+impl Incarnation {
+    /// Whether a server that says that it is this cannot have been `met` before, unless its directory was put back since.
+    #[must_use]
+    pub fn is_behind(self, met: Incarnation) -> bool {
+        self.number < met.number || self.number == met.number && self.run != met.run
+    }
+}
+
 /// What a learner says to a leader. Names as in ZooKeeper's `Leader.java`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum ToLeader {
@@ -33,7 +52,7 @@ pub enum ToLeader {
         history: History,
         /// False if it was promised before: such an answer does not count towards the quorum.
         counts: bool,
-        /// The learner has lost entries that it had acknowledged: its promise proves nothing.
+        /// The learner has lost entries that it had acknowledged, and promises with them perhaps: its own proves nothing.
         damaged: bool,
         /// The greatest stamp of an entry that it knows of, in or before its log; 0 if none.
         last_time_ms: i64,

@@ -135,8 +135,9 @@ async fn garbage_on_the_port_does_no_harm() {
 async fn s9_strangers_and_the_smaller_id_are_refused_with_the_remedy() {
     let mut net = Net::of_voters(3).await;
     net.start(2);
-    let of_protocol_9 =
-        ElectionMessage { kind: Some(Kind::Hello(Hello { ensemble: "test".into(), id: 3, protocol: 9 })) };
+    let of_protocol_9 = ElectionMessage {
+        kind: Some(Kind::Hello(Hello { ensemble: "test".into(), id: 3, protocol: 9, ..Hello::default() })),
+    };
     for (first, code, remedy) in [
         (hello("other", 3), Code::FailedPrecondition, "correct the address of the member"),
         (of_protocol_9, Code::FailedPrecondition, "run versions of Quorate"),
@@ -246,7 +247,12 @@ fn at(epoch: u32, zxid: u64) -> Candidate {
 
 fn hello(ensemble: &str, id: u32) -> ElectionMessage {
     ElectionMessage {
-        kind: Some(Kind::Hello(Hello { ensemble: ensemble.into(), id, protocol: proto::PEER_PROTOCOL })),
+        kind: Some(Kind::Hello(Hello {
+            ensemble: ensemble.into(),
+            id,
+            protocol: proto::PEER_PROTOCOL,
+            ..Hello::default()
+        })),
     }
 }
 

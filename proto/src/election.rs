@@ -100,7 +100,7 @@ mod tests {
         let said =
             |state, vote| ElectionFrame::Notification(Notification { state, vote, round: Round(u64::MAX) });
         for frame in [
-            ElectionFrame::Hello(peer::Hello { ensemble: "e".into(), id: 1, protocol: 1 }),
+            ElectionFrame::Hello(crate::quorum::Hello::to_wire("e", api::PeerId(1))),
             said(Role::Looking, None),
             said(Role::Looking, Some(vote)),
             said(Role::Following, Some(vote)),

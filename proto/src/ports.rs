@@ -17,7 +17,7 @@ use crate::{
 /// # Errors
 /// Another ensemble, another node, another version; or no word at all.
 pub fn check_neighbour(hello: Option<peer::Hello>, ensemble: &str, me: PeerId) -> Result<(), Malformed> {
-    let Some(peer::Hello { ensemble: theirs, id, protocol }) = hello else {
+    let Some(peer::Hello { ensemble: theirs, id, protocol, .. }) = hello else {
         return Err(Malformed("the other service does not introduce itself".into()));
     };
     if (theirs.as_str(), id) != (ensemble, me.0) {
@@ -268,7 +268,10 @@ mod tests {
 
     #[test]
     fn services_of_other_nodes_are_told_what_to_correct() {
-        let hello = |ensemble: &str, id, protocol| peer::Hello { ensemble: ensemble.into(), id, protocol };
+        let hello = |ensemble: &str, id, protocol| peer::Hello {
+            protocol,
+            ..crate::quorum::Hello::to_wire(ensemble, PeerId(id))
+        };
         let check = |hello| check_neighbour(hello, "a", PeerId(2));
         assert_eq!(check(Some(hello("a", 2, PEER_PROTOCOL))), Ok(()));
         for (hello, word) in [

@@ -2,7 +2,7 @@
 
 use api::{
     Entry, Epoch, EpochSpan, History, Origin, PeerId, Ticket, Trace, TraceContext, Zxid,
-    peer::{Submission, ToLeader, ToLearner},
+    peer::{Incarnation, Submission, ToLeader, ToLearner},
     ports::Refusal,
 };
 use bytes::Bytes;
@@ -24,7 +24,25 @@ impl Hello {
     /// For the first message of this version.
     #[must_use]
     pub fn to_wire(ensemble: &str, id: PeerId) -> peer::Hello {
-        peer::Hello { ensemble: ensemble.to_owned(), id: id.0, protocol: PEER_PROTOCOL }
+        let (incarnation, met) = (None, None);
+        peer::Hello { ensemble: ensemble.to_owned(), id: id.0, protocol: PEER_PROTOCOL, incarnation, met }
+    }
+
+    /// The same between quorums: also which life of its data directory the sender is in, and the newest of the receiver's
+    /// that it has met.
+    #[must_use]
+    pub fn to_quorum(ensemble: &str, id: PeerId, own: Incarnation, met: Option<Incarnation>) -> peer::Hello {
+        let wire = |Incarnation { number, run }| peer::Incarnation { number, run };
+        peer::Hello { incarnation: Some(wire(own)), met: met.map(wire), ..Hello::to_wire(ensemble, id) }
+    }
+
+    /// What [`Hello::to_quorum`] says of the lives of sender and receiver, in this order.
+    #[must_use]
+    pub fn incarnations(hello: &peer::Hello) -> (Option<Incarnation>, Option<Incarnation>) {
+        let known = |wire: Option<peer::Incarnation>| {
+            wire.map(|peer::Incarnation { number, run }| Incarnation { number, run })
+        };
+        (known(hello.incarnation), known(hello.met))
     }
 
     /// What is wrong with a peer that introduces itself so; `expected`: whom we dialled. The text names the remedy.
@@ -339,8 +357,18 @@ mod tests {
     }
 
     #[test]
+    fn lives_survive_the_wire() {
+        let [own, met] = [(7, u64::MAX), (1, 0)].map(|(number, run)| Incarnation { number, run });
+        let hello = Hello::to_quorum("e", PeerId(1), own, Some(met));
+        assert_eq!(Hello::incarnations(&hello), (Some(own), Some(met)));
+        assert_eq!(Hello::incarnations(&Hello::to_quorum("e", PeerId(1), own, None)), (Some(own), None));
+        assert_eq!(Hello::incarnations(&Hello::to_wire("e", PeerId(1))), (None, None));
+    }
+
+    #[test]
     fn strangers_are_told_what_to_correct() {
-        let hello = |ensemble: &str, id, protocol| peer::Hello { ensemble: ensemble.into(), id, protocol };
+        let hello =
+            |ensemble: &str, id, protocol| peer::Hello { protocol, ..Hello::to_wire(ensemble, PeerId(id)) };
         assert_eq!(Hello::check(hello("a", 2, PEER_PROTOCOL), "a", Some(PeerId(2))), Ok(PeerId(2)));
         for (h, expected, word) in [
             (hello("b", 2, PEER_PROTOCOL), None, "ensemble"),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use api::peer::{ToLeader, ToLearner};
+use api::peer::{Incarnation, ToLeader, ToLearner};
 use api::ports::{Candidate, Election, FeedItem, QuorumStatus, Request, Role};
 use api::{Epoch, Now, PeerId, Time, Zxid};
 use quorum_core::{Conn, Input, Output, Zab};
@@ -23,6 +23,7 @@ use crate::leader_link::Send;
 use crate::learner_link::LearnerSide;
 use crate::log_thread::{DiskFailure, LogThread, Task};
 use crate::measure::Measure;
+use crate::meetings::{FIRST, Meetings};
 use crate::outbox::Outbox;
 use crate::service::StopReason;
 use crate::trace::{Traces, appends};
@@ -57,6 +58,11 @@ pub(crate) enum Event {
     Status(oneshot::Sender<QuorumStatus>),
     /// See [`Task::Forsake`].
     Forsaken,
+    /// See [`Input::RolledBack`].
+    RolledBack {
+        by: PeerId,
+        met: Incarnation,
+    },
     /// See [`Input::Leave`]; answered when it is done.
     Leave(oneshot::Sender<()>),
 }
@@ -133,6 +139,7 @@ pub(crate) struct Driver<E> {
     pub(crate) view: LogView,
     pub(crate) election: E,
     pub(crate) learner_side: LearnerSide,
+    pub(crate) meetings: Meetings,
     pub(crate) addresses: BTreeMap<PeerId, String>,
     pub(crate) shutdown: CancellationToken,
     /// There are others from whom this node can heal.
@@ -157,6 +164,9 @@ pub(crate) struct State {
     left: bool,
     /// Attempts to reach a leader since this node last served.
     dials: u32,
+    /// The newest life of this node that it was told of and that is none of its own, and whether the log thread has to
+    /// go behind it still.
+    outlived: Option<(Incarnation, bool)>,
 }
 
 impl State {
@@ -207,6 +217,11 @@ impl<E: Election> Driver<E> {
         // Bounded by the elections that happen while one answer is awaited; the task drops stale ones.
         let (asks, ask_queue) = mpsc::unbounded_channel();
         self.links.spawn(ask_election(self.election.clone(), ask_queue, self.links.clone()));
+        let mut first = self.meetings.clone().begin(self.addresses.clone().into_iter());
+        if self.core.status().epoch > Epoch(0) {
+            // Whoever can tell this node that it stands on an older copy of its directory shall do so before it votes.
+            let _ = tokio::time::timeout(FIRST, first.recv()).await;
+        }
         self.core.handle(now(origin), Input::Timeout);
         let mut events = Vec::with_capacity(TURN);
         let mut done = Vec::with_capacity(TURN);
@@ -216,6 +231,12 @@ impl<E: Election> Driver<E> {
                     return Err(StopReason::Invariant(why));
                 }
                 self.carry_out(output, &asks);
+            }
+            if let Some((met, due)) = &mut self.state.outlived
+                && std::mem::take(due)
+            {
+                let task = Task::Outlive(*met);
+                self.to_disk(task);
             }
             self.traces.committed(self.core.status().committed);
             let learners = &self.state.learners;
@@ -304,6 +325,7 @@ impl<E: Election> Driver<E> {
                 // The asker may have gone.
                 let _ = reply.send(self.core.status());
             }
+            Event::RolledBack { by, met } => self.on_rolled_back(now, by, met),
             Event::Forsaken => self.to_disk(Task::Forsake { may_heal: self.may_heal }),
             Event::Leave(reply) if self.state.left => {
                 let _ = reply.send(());
@@ -313,6 +335,28 @@ impl<E: Election> Driver<E> {
                 self.core.handle(now, Input::Leave);
             }
         }
+    }
+
+    fn on_rolled_back(&mut self, now: Now, by: PeerId, met: Incarnation) {
+        if self.state.outlived.is_some_and(|(known, _)| !known.is_behind(met)) {
+            return;
+        }
+        if !self.may_heal {
+            return self.links.fail(format!(
+                "server {by} has met a later life of this node ({}): its data directory is an older copy, and there is no other \
+                 voter to heal from. Put the newest copy back or, to go on from this one, give the observers empty \
+                 directories",
+                met.number
+            ));
+        }
+        tracing::error!(
+            %by, life = met.number,
+            "another server has met a later life of this node: its data directory is an older copy of what it was. It does \
+             not vote until a leader has sent it what it lacks. If all voters were put back to older copies, to go on \
+             from these, stop them, put the copies back once more without the files `incarnations`, and start them"
+        );
+        self.core.handle(now, Input::RolledBack);
+        self.state.outlived = Some((met, true));
     }
 
     fn carry_out(&mut self, output: Output, asks: &mpsc::UnboundedSender<Ask>) {

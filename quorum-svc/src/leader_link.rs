@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Instant;
 
 use api::{Epoch, PeerId, Zxid, peer::ToLearner};
@@ -19,6 +18,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::driver::{Event, Links};
+use crate::meetings::Meetings;
 use crate::outbox::{Item, Outbox};
 use crate::view::LogView;
 
@@ -80,8 +80,7 @@ impl Item for Send {
 
 /// The gRPC service `quorate.peer.v1.Quorum`: learners dial it.
 pub struct LearnService {
-    pub(crate) ensemble: Arc<str>,
-    pub(crate) me: PeerId,
+    pub(crate) meetings: Meetings,
     pub(crate) links: Links,
     pub(crate) view: LogView,
     pub(crate) snapshots: Snapshots,
@@ -101,25 +100,18 @@ impl quorum_server::Quorum for LearnService {
         let Ok(LearnerFrame::Hello(hello)) = LearnerFrame::try_from(first) else {
             return Err(Status::invalid_argument("the first message must be a Hello"));
         };
-        let peer = Hello::check(hello, &self.ensemble, None).map_err(|e| {
-            tracing::warn!(error = %e, "refused a learner");
-            Status::failed_precondition(e.0)
-        })?;
-        if peer == self.me || !self.links.is_member(peer) {
-            let text = format!(
-                "server {peer} is {}: give every server its own `id` and list it in `members` of all configurations",
-                if peer == self.me { "this server's own id" } else { "not a member of the ensemble" }
-            );
-            tracing::warn!(%peer, "refused a learner: {text}");
-            return Err(Status::failed_precondition(text));
-        }
-
+        let (peer, greeted) = self.greet(hello).await?;
         let conn = self.links.next_conn();
         let outbox = Outbox::new(OUTBOX_LIMIT);
         let (to_learner, stream) = mpsc::channel(SEND_QUEUE);
-        let hello = LeaderFrame::Hello(Hello::to_wire(&self.ensemble, self.me));
+        let hello = LeaderFrame::Hello(self.meetings.hello(peer).await);
         // The queue is empty, so this cannot wait.
         let _ = to_learner.send(Ok(hello.into())).await;
+        if let Err(why) = greeted {
+            // Behind our Hello, which says the same for the other server.
+            let _ = to_learner.send(Err(Status::failed_precondition(why))).await;
+            return Ok(Response::new(Box::pin(ReceiverStream::new(stream))));
+        }
         if !self.links.send(Event::LearnerLink { conn, peer, outbox: outbox.clone() }).await {
             return Err(Status::unavailable("shutting down"));
         }
@@ -138,6 +130,33 @@ impl quorum_server::Quorum for LearnService {
             links.send(Event::Core(Input::Disconnected { conn })).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn meet(&self, request: Request<wire::Hello>) -> Result<Response<wire::Hello>, Status> {
+        // Whichever is behind learns it from these two messages.
+        let (peer, _) = self.greet(request.into_inner()).await?;
+        Ok(Response::new(self.meetings.hello(peer).await))
+    }
+}
+
+impl LearnService {
+    /// Takes in the first message of somebody who dialled: who it is, and whether there may be more.
+    async fn greet(&self, hello: wire::Hello) -> Result<(PeerId, Result<(), String>), Status> {
+        let told = hello.clone();
+        let me = self.meetings.me;
+        let peer = Hello::check(hello, &self.meetings.ensemble, None).map_err(|e| {
+            tracing::warn!(error = %e, "refused a server");
+            Status::failed_precondition(e.0)
+        })?;
+        if peer == me || !self.links.is_member(peer) {
+            let text = format!(
+                "server {peer} is {}: give every server its own `id` and list it in `members` of all configurations",
+                if peer == me { "this server's own id" } else { "not a member of the ensemble" }
+            );
+            tracing::warn!(%peer, "refused a server: {text}");
+            return Err(Status::failed_precondition(text));
+        }
+        Ok((peer, self.meetings.greeted(peer, &told).await))
     }
 }
 

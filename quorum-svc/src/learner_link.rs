@@ -16,10 +16,11 @@ use tonic::{Streaming, transport::Endpoint};
 use crate::backlog::Backlog;
 use crate::driver::{Event, Links};
 use crate::leader_link::{OUTBOX_LIMIT, blocking};
+use crate::meetings::Meetings;
 use crate::outbox::{Item, Outbox};
 
 /// An attempt to connect takes this long at most; then it is tried anew.
-const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// How often the leader hears that work on its snapshot goes on.
 const PROGRESS: Duration = Duration::from_millis(500);
 /// HTTP/2 windows: a batch of entries in flight and one being read.
@@ -47,8 +48,7 @@ impl Item for ToLeader {
 /// Everything a link to a leader needs besides its address.
 #[derive(Clone)]
 pub(crate) struct LearnerSide {
-    pub(crate) ensemble: std::sync::Arc<str>,
-    pub(crate) me: PeerId,
+    pub(crate) meetings: Meetings,
     pub(crate) links: Links,
     pub(crate) snapshots: Snapshots,
     pub(crate) backlog: Backlog,
@@ -89,7 +89,7 @@ impl LearnerSide {
             .map_err(|e| chain(&e))?;
         let (to_leader, requests) = mpsc::channel(8);
         // The queue is empty, so this cannot wait.
-        let hello = LearnerFrame::Hello(Hello::to_wire(&self.ensemble, self.me));
+        let hello = LearnerFrame::Hello(self.meetings.hello(leader).await);
         let _ = to_leader.send(hello.into()).await;
         let mut stream = QuorumClient::new(channel)
             .max_decoding_message_size(proto::PEER_MESSAGE_MAX)
@@ -106,10 +106,12 @@ impl LearnerSide {
         let first = stream.message().await.map_err(|s| s.to_string())?.ok_or("an empty stream")?;
         match LeaderFrame::try_from(first) {
             Ok(LeaderFrame::Hello(hello)) => {
-                Hello::check(hello, &self.ensemble, Some(leader)).map_err(|e| {
+                let told = hello.clone();
+                Hello::check(hello, &self.meetings.ensemble, Some(leader)).map_err(|e| {
                     tracing::error!(%leader, address, "{}", e.0);
                     e.0
                 })?;
+                self.meetings.greeted(leader, &told).await?;
             }
             _ => return Err("the first message was no Hello".into()),
         }

@@ -18,6 +18,7 @@ mod leader_link;
 mod learner_link;
 mod log_thread;
 mod measure;
+mod meetings;
 mod outbox;
 mod port;
 mod service;

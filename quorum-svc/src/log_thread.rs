@@ -3,13 +3,14 @@
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
-use api::{Entry, Zxid};
+use api::{Entry, Zxid, peer::Incarnation};
 use quorum_core::Input;
-use quorum_log::{EpochError, EpochFile, Epochs, Log, LogError, SnapshotError, Snapshots};
+use quorum_log::{EpochError, EpochFile, Epochs, IncarnationError, Log, LogError, SnapshotError, Snapshots};
 use telemetry::{metrics, trace::Span};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::backlog::Backlog;
+use crate::meetings::Meetings;
 use crate::trace::synced;
 
 /// What one fsync makes durable at most, by weight: on a slow disk a larger batch would keep acks waiting for longer
@@ -28,6 +29,8 @@ pub(crate) enum Task {
     /// The log starts anew behind a snapshot.
     Reset(Zxid),
     Purge(Zxid),
+    /// Behind the epochs, which say by now that the directory is an older copy. Has no answer.
+    Outlive(Incarnation),
     /// The beginning of the log is purged and no sound snapshot is left, so nobody can tell the store what the state is.
     /// Notes that this node has lost what it promised to keep, so that it heals from its leader when it is started again,
     /// if there are others; then stops.
@@ -48,6 +51,9 @@ pub(crate) enum DiskFailure {
     /// Of the snapshots.
     #[error(transparent)]
     Snapshots(#[from] SnapshotError),
+    /// Of the incarnations.
+    #[error(transparent)]
+    Incarnations(#[from] IncarnationError),
     /// See [`Task::Forsake`].
     #[error(
         "the store needs a state from before the beginning of the log, and no sound snapshot is left; {0}"
@@ -69,12 +75,13 @@ pub(crate) fn spawn(
     log: Log,
     epochs: EpochFile,
     snapshots: Snapshots,
+    meetings: Meetings,
     backlog: Backlog,
 ) -> std::io::Result<LogThread> {
     let (tasks, task_queue) = unbounded_channel();
     let (done_queue, done) = unbounded_channel();
     let thread = std::thread::Builder::new().name("log".into()).spawn(move || {
-        if let Err(failure) = run(log, epochs, &snapshots, &backlog, task_queue, &done_queue) {
+        if let Err(failure) = run(log, epochs, &snapshots, &meetings, &backlog, task_queue, &done_queue) {
             // Nobody listens any more if the driver is gone already.
             let _ = done_queue.send(Err(failure));
         }
@@ -86,6 +93,7 @@ fn run(
     mut log: Log,
     mut epochs: EpochFile,
     snapshots: &Snapshots,
+    meetings: &Meetings,
     backlog: &Backlog,
     mut tasks: UnboundedReceiver<Task>,
     done: &UnboundedSender<Result<Input, DiskFailure>>,
@@ -137,6 +145,7 @@ fn run(
                         "there is no other voter to heal from: restore the data directory from a backup",
                     ));
                 }
+                Task::Outlive(met) => meetings.outlive(met)?,
                 Task::Purge(upto) => {
                     log.purge(upto)?;
                     report(Input::Purged { base: log.history().base() });

@@ -21,6 +21,7 @@ use crate::leader_link::LearnService;
 use crate::learner_link::LearnerSide;
 use crate::log_thread;
 use crate::measure::Measure;
+use crate::meetings::Meetings;
 use crate::port::PortService;
 use crate::trace::Traces;
 use crate::view::LogView;
@@ -117,9 +118,13 @@ impl<E: Election> QuorumService<E> {
             index_interval_bytes: LogOptions::default().index_interval_bytes,
             may_heal: config.core.ensemble.voters().any(|voter| voter != me),
             secret: getrandom::u64().map_err(OpenError::Random)?,
+            run: getrandom::u64().map_err(OpenError::Random)?,
         };
-        let Storage { data_dir, log, epochs, snapshots, snapshot_report, salvaged, promises } =
+        let Storage { data_dir, log, epochs, incarnations, snapshots, snapshot_report, salvaged, promises } =
             Storage::open(&disk, &config.data_dir, &options)?;
+        if let Some(why) = incarnations.made_anew() {
+            tracing::warn!("the file `incarnations` was made anew: {why}");
+        }
         for skipped in &snapshot_report.skipped {
             tracing::warn!(zxid = %skipped.zxid, "left out a snapshot: {}", skipped.why);
         }
@@ -155,7 +160,9 @@ impl<E: Election> QuorumService<E> {
         let view = LogView::new(log.reader(), log.history().last(), config.recent_bytes);
         let backlog = Backlog::new(config.backlog_bytes);
         let ensemble: Arc<str> = config.ensemble.into();
-        let disk = log_thread::spawn(log, epochs, snapshots.clone(), backlog.clone())?;
+        let incarnations = Arc::new(std::sync::Mutex::new(incarnations));
+        let meetings = Meetings { ensemble: ensemble.clone(), me, links: links.clone(), incarnations };
+        let disk = log_thread::spawn(log, epochs, snapshots.clone(), meetings.clone(), backlog.clone())?;
         let handle = Handle {
             links: links.clone(),
             view: view.clone(),
@@ -165,8 +172,7 @@ impl<E: Election> QuorumService<E> {
             backlog: backlog.clone(),
         };
         let learner_side = LearnerSide {
-            ensemble: ensemble.clone(),
-            me,
+            meetings: meetings.clone(),
             links: links.clone(),
             snapshots,
             backlog: backlog.clone(),
@@ -181,6 +187,7 @@ impl<E: Election> QuorumService<E> {
             view,
             election,
             learner_side,
+            meetings,
             addresses: config.addresses,
             shutdown,
             may_heal: options.may_heal,
@@ -201,8 +208,7 @@ impl<E: Election> QuorumService<E> {
     #[must_use]
     pub fn learn_service(&self) -> QuorumServer<LearnService> {
         let service = LearnService {
-            ensemble: self.ensemble.clone(),
-            me: self.me,
+            meetings: self.driver.meetings.clone(),
             links: self.links.clone(),
             view: self.handle.view.clone(),
             snapshots: self.handle.snapshots.clone(),

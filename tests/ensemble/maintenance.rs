@@ -159,3 +159,92 @@ fn lose_every_state(ensemble: &mut Ensemble) {
     ensemble.start_node(victim);
     ensemble.agree();
 }
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_dir(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
+/// Somebody puts a backup of one node in the place of its directory, while the only other one that has what was written since
+/// is away.
+#[test]
+fn f15_an_older_copy_of_a_data_directory_is_found_out_and_heals_from_the_leader() {
+    let mut ensemble = Ensemble::start();
+    ensemble.ok(&["create", "/a", "before"]);
+    ensemble.agree();
+    let leader = ensemble.leader();
+    let [victim, behind] = [1, 2].map(|n| (leader - 1 + n) % 3 + 1);
+    let data = ensemble.dir.join(format!("node-{victim}/data"));
+    let copy = ensemble.dir.join("copy");
+    ensemble.kill9(victim);
+    copy_dir(&data, &copy);
+    ensemble.start_node(victim);
+    ensemble.agree();
+
+    ensemble.kill9(behind);
+    ensemble.ok(&["create", "/b", "after"]);
+    ensemble.kill9_all();
+    std::fs::remove_dir_all(&data).unwrap();
+    copy_dir(&copy, &data);
+    ensemble.start_node(behind);
+    ensemble.start_node(victim);
+    // The two of them are a majority, and neither has /b.
+    eventually("it is told", || ensemble.log(victim).contains("its data directory is an older copy"));
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!ensemble.run(&["create", "/c", "", "--timeout", "2s"]).status.success());
+
+    ensemble.start_node(leader);
+    ensemble.agree();
+    assert_eq!(ensemble.ok(&["get", "/b"]).trim_end(), "after");
+    // It counts again, and nobody takes it for an older copy any more.
+    let other = (1..=3).find(|&id| id != ensemble.leader() && id != victim).unwrap();
+    ensemble.kill9(other);
+    ensemble.ok(&["create", "/healed", ""]);
+    ensemble.kill9(victim);
+    ensemble.start_node(victim);
+    ensemble.start_node(other);
+    ensemble.agree();
+    assert_eq!(ensemble.log(victim).matches("its data directory is an older copy").count(), 1);
+}
+
+/// All voters are put back together, as docs/operations.md says: what was written after the backup is gone, and they begin from
+/// it, whoever had met whom.
+#[test]
+fn a_backup_is_restored_to_all_voters() {
+    let mut ensemble = Ensemble::start();
+    ensemble.ok(&["create", "/a", "before"]);
+    ensemble.agree();
+    let copy = ensemble.dir.join("copy");
+    let source = (1..=3).find(|&id| id != ensemble.leader()).unwrap();
+    let pids = ensemble.pids(source);
+    ensemble.signal(source, "TERM");
+    eventually("it stops", || ensemble.gone(&pids));
+    copy_dir(&ensemble.dir.join(format!("node-{source}/data")), &copy);
+    ensemble.start_node(source);
+    ensemble.agree();
+    ensemble.ok(&["create", "/b", "after"]);
+    ensemble.agree();
+    ensemble.kill9_all();
+    for left_out in ["lock", "incarnations", "table", "store", "identity"] {
+        let path = copy.join(left_out);
+        if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path).or(Ok(())) }
+            .unwrap();
+    }
+    for id in 1..=3 {
+        let data = ensemble.dir.join(format!("node-{id}/data"));
+        let former = ensemble.dir.join(format!("former-{id}"));
+        std::fs::rename(&data, &former).unwrap();
+        copy_dir(&copy, &data);
+        std::fs::copy(former.join("identity"), data.join("identity")).unwrap();
+        ensemble.start_node(id);
+    }
+    ensemble.agree();
+    assert_eq!(ensemble.ok(&["get", "/a"]).trim_end(), "before");
+    assert!(!ensemble.run(&["get", "/b"]).status.success());
+}

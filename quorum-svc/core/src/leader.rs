@@ -67,7 +67,7 @@ struct Learner {
     round: u64,
     /// Its barriers that wait for a round.
     barriers: usize,
-    /// It has lost its data, and with it perhaps a promise to a newer leader. It is not synchronised until a round of pings
+    /// It has lost data, and with it perhaps a promise to a newer leader. It is not synchronised until a round of pings
     /// from this one on has shown that no quorum follows anybody else.
     doubted_until: Option<u64>,
 }
@@ -429,8 +429,7 @@ impl Zab {
                 of.insert(learner.peer);
             }
         }
-        // One that knows of its loss has kept its promises.
-        if fresh && learner.voter {
+        if (fresh || candidate.is_none()) && learner.voter {
             learner.doubted_until = Some(leading.round + 1);
             leading.round_wanted = true;
             leading.heard.remove(&learner.peer);

@@ -48,8 +48,8 @@ pub struct Durable {
     pub snap_before: Zxid,
     /// The greatest stamp of an entry that it has had, in the log or replaced by a snapshot; 0 if there is none.
     pub last_time_ms: i64,
-    /// It has lost entries that it had acknowledged, and has not synchronised since. Then it does not stand for election
-    /// and its promise proves nothing, until a leader has given it everything again.
+    /// It has lost entries that it had acknowledged, or also promises, and has not synchronised since. Then it does not stand
+    /// for election and its promise proves nothing, until a leader has given it everything again.
     pub damaged: bool,
 }
 
@@ -151,6 +151,9 @@ pub enum Input {
         /// The last zxid in the state.
         applied: Zxid,
     },
+    /// Others have met a later life of this server: its directory was put back to an older copy, so it has lost entries and
+    /// promises and did not know. It looks anew, as one that is [`damaged`](Durable::damaged).
+    RolledBack,
     /// This server is about to stop: whoever it leads shall have another leader first. Answered by [`Output::Left`].
     Leave,
     /// The time of [`Zab::next_timeout`](crate::Zab::next_timeout) has come.

@@ -180,6 +180,7 @@ impl Zab {
                     self.committed = self.committed.max(applied);
                 }
             }
+            Input::RolledBack => self.on_rolled_back(),
             Input::Leave => {
                 if self.leaving == Leaving::No {
                     self.leaving = Leaving::Asked;
@@ -296,6 +297,21 @@ impl Zab {
             );
             self.become_learner(leader);
         }
+    }
+
+    fn on_rolled_back(&mut self) {
+        // One that never synchronised vouches for nobody as it is.
+        if self.damaged || self.current == Epoch(0) || is_on(Mutant::OlderCopyTrusted) {
+            return;
+        }
+        self.damaged = true;
+        self.persist_epochs(self.accepted, self.current);
+        let why = "this server stands on an older copy of its data directory";
+        self.look(why);
+        // Also if it looks already: it stands no more.
+        self.role = Role::Looking { asked: false };
+        let early = std::mem::take(&mut self.early).into_keys();
+        self.out.extend(early.map(|conn| Output::Disconnect { conn, why }));
     }
 
     fn on_disconnected(&mut self, conn: Conn) {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use api::{Epoch, PeerId, Zxid};
 
 use crate::{
-    DataDir, Disk, EpochError, EpochFile, Epochs, IdentityError, Log, LogError, LogOptions, ReadError,
-    SnapshotError, SnapshotReport, Snapshots,
+    DataDir, Disk, EpochError, EpochFile, Epochs, IdentityError, IncarnationError, Incarnations, Log,
+    LogError, LogOptions, ReadError, SnapshotError, SnapshotReport, Snapshots,
 };
 
-/// Log, epochs and snapshots of a node, which agree with each other.
+/// Log, epochs, incarnations and snapshots of a node, which agree with each other.
 pub struct Storage {
     /// Held for its lock.
     pub data_dir: DataDir,
@@ -18,6 +18,8 @@ pub struct Storage {
     pub log: Log,
     /// As stored; [`Storage::promises`] says what they mean together with the log.
     pub epochs: EpochFile,
+    /// A new one has begun.
+    pub incarnations: Incarnations,
     /// The newest is part of the log, or the log stands on it.
     pub snapshots: Snapshots,
     /// What opening the snapshots found.
@@ -54,6 +56,8 @@ pub struct StorageOptions {
     pub may_heal: bool,
     /// As [`LogOptions::secret`].
     pub secret: u64,
+    /// As [`Incarnation::run`](api::peer::Incarnation::run).
+    pub run: u64,
 }
 
 /// Why the data of a node cannot be used.
@@ -77,6 +81,9 @@ pub enum StorageError {
     /// The snapshots cannot be read.
     #[error(transparent)]
     Snapshots(#[from] SnapshotError),
+    /// The incarnations cannot be read or stored.
+    #[error(transparent)]
+    Incarnations(#[from] IncarnationError),
     /// Two facts on the disk exclude each other.
     #[error("{0}")]
     Contradiction(String),
@@ -127,7 +134,8 @@ impl Storage {
             }
         }
         let promises = reconcile(&log, &epochs, &snapshots)?;
-        Ok(Storage { data_dir, log, epochs, snapshots, snapshot_report, salvaged, promises })
+        let incarnations = Incarnations::begin(disk.clone(), dir, options.id, options.run)?;
+        Ok(Storage { data_dir, log, epochs, incarnations, snapshots, snapshot_report, salvaged, promises })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use api::ports::Role;
 
+use crate::disk::Stored;
 use crate::ghost::Answer;
 use crate::world::{INIT_LIMIT, World, z};
 
@@ -44,10 +45,27 @@ fn a_damaged_log_heals_from_the_leader_and_its_server_counts_again() {
 /// that kept it from the first leader: its ack must not let that one commit.
 #[test]
 fn a_server_that_lost_its_promise_is_of_no_use_to_a_deposed_leader() {
+    deposed(|w, _| {
+        w.wipe(1);
+        w.restart(1);
+    });
+}
+
+/// The same, but that it has got an older copy of its disk in place of an empty one.
+#[test]
+fn f15_a_server_whose_promise_was_put_back_is_of_no_use_to_a_deposed_leader() {
+    deposed(|w, before| {
+        w.put_back(1, before);
+        assert!(w.nodes[&1].disk.stored.damaged || !w.nodes[&1].disk.queue.is_empty());
+    });
+}
+
+fn deposed(lose: impl FnOnce(&mut World, Stored)) {
     let mut w = World::new(3, 0);
     w.elect_all(3);
     w.submit(3, "a");
     w.settle();
+    let before = w.copy(1);
     for other in [1, 2] {
         // Nothing gets through, and server 3 does not hear that the others have left it.
         w.hold(3, other);
@@ -62,8 +80,7 @@ fn a_server_that_lost_its_promise_is_of_no_use_to_a_deposed_leader() {
     assert_eq!(w.answer(2, kept), Some(Answer::Applied));
 
     w.crash(1);
-    w.wipe(1);
-    w.restart(1);
+    lose(&mut w, before);
     let lost = w.submit(3, "c");
     w.settle();
     w.release(3, 1);
@@ -159,4 +176,83 @@ fn a_damaged_log_that_ends_later_than_the_leaders_makes_nobody_step_down() {
     w.settle();
     assert!(w.ids().into_iter().all(|id| w.serving(id)));
     assert_eq!(w.log(3), w.log(2));
+}
+
+/// Servers 2 and 3 have committed something that server 1 lacks; then server 2 stands on a copy of its disk from before.
+#[test]
+fn f15_a_server_on_an_older_copy_of_its_disk_does_not_vote_what_was_committed_away() {
+    let mut w = World::new(3, 0);
+    w.elect_all(3);
+    w.submit(3, "a");
+    w.settle();
+    let before = w.copy(2);
+    w.crash(1);
+    w.submit(3, "b");
+    w.settle();
+    assert_eq!(w.committed(), ["a", "b"]);
+    w.crash(2);
+    w.crash(3);
+    w.put_back(2, before);
+    w.restart(1);
+    w.settle();
+    assert_eq!(w.nodes[&2].candidate, Some(None), "it does not stand");
+    w.elect(1, &[1, 2]);
+    w.run(INIT_LIMIT / 2);
+    assert!(!w.serving(1) && !w.serving(2), "its promise proves nothing");
+    w.run(INIT_LIMIT * 2);
+
+    w.restart(3);
+    w.settle();
+    for _ in 0..4 {
+        w.fair_election();
+        w.run(INIT_LIMIT);
+    }
+    assert!(w.ids().into_iter().all(|id| w.serving(id)));
+    assert_eq!(w.committed(), ["a", "b"]);
+    assert!(!w.nodes[&2].disk.stored.damaged, "it has everything again, and counts");
+}
+
+/// Whoever is told late leaves whatever it is.
+#[test]
+fn f15_a_leader_that_is_told_of_its_older_copy_leads_no_more() {
+    let mut w = World::new(3, 0);
+    w.elect_all(3);
+    w.submit(3, "a");
+    w.settle();
+    for told in [3, 2] {
+        w.input(told, quorum_core::Input::RolledBack);
+        w.settle();
+        assert!(w.nodes[&told].disk.stored.damaged);
+        assert_eq!((w.role(told), w.nodes[&told].candidate), (Role::Looking, Some(None)));
+        for _ in 0..3 {
+            w.fair_election();
+            w.run(INIT_LIMIT);
+        }
+        assert!(w.ids().into_iter().all(|id| w.serving(id)) && w.role(told) == Role::Following);
+        assert!(!w.nodes[&told].disk.stored.damaged);
+        w.elect_all(3);
+    }
+    // Again, while it is being given everything.
+    w.crash(2);
+    w.restart(2);
+    w.settle();
+    w.input(2, quorum_core::Input::RolledBack);
+    w.input(2, quorum_core::Input::RolledBack);
+    w.settle();
+    for _ in 0..3 {
+        w.fair_election();
+        w.run(INIT_LIMIT);
+    }
+    assert!(w.serving(2));
+}
+
+/// It never synchronised, so its promise counts for what it is: without it this ensemble could not start.
+#[test]
+fn f15_an_empty_directory_is_no_older_copy() {
+    let mut w = World::new(3, 0);
+    w.input(1, quorum_core::Input::RolledBack);
+    w.settle();
+    w.elect(2, &[1, 2]);
+    w.settle();
+    assert!(w.serving(1) && w.serving(2));
 }

@@ -248,6 +248,19 @@ impl World {
         }
     }
 
+    /// The disk of a server as it is now.
+    pub(crate) fn copy(&self, id: u32) -> Stored {
+        self.nodes[&id].disk.stored.clone()
+    }
+
+    /// A server that is down gets a copy of its disk back that was made before; the others tell it when it starts.
+    pub(crate) fn put_back(&mut self, id: u32, copy: Stored) {
+        assert!(!self.up(id));
+        self.nodes.get_mut(&id).unwrap().disk.stored = copy;
+        self.restart(id);
+        self.input(id, Input::RolledBack);
+    }
+
     /// A server that is down gets an empty disk.
     pub(crate) fn wipe(&mut self, id: u32) {
         assert!(!self.up(id));

@@ -200,6 +200,7 @@ fn f12_an_end_that_was_lost_is_noted_whatever_happens() {
         index_interval_bytes: 100,
         may_heal: true,
         secret: 5,
+        run: 7,
     };
     let all = entries(1, 0..12);
     for lost in ["record", "segment", "all"] {

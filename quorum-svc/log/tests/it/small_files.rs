@@ -1,10 +1,14 @@
-//! Epochs and identity.
+//! Epochs, identity and incarnations.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use api::peer::Incarnation;
 use api::{Epoch, PeerId};
-use quorum_log::{DataDir, DiskOp, EpochError, EpochFile, Epochs, Fault, FsDisk, IdentityError, MemDisk};
+use quorum_log::{
+    Crash, DataDir, DiskOp, EpochError, EpochFile, Epochs, Fault, FsDisk, IdentityError, IncarnationError,
+    Incarnations, MemDisk,
+};
 use rustix::io::Errno;
 
 use crate::common::disk_with;
@@ -110,4 +114,97 @@ fn a_directory_of_something_else_is_left_alone() {
         let refused = DataDir::claim(&FsDisk, &home.path().join("new"), name, PeerId(1));
         assert!(matches!(refused, Err(IdentityError::BadName { .. })));
     }
+}
+
+fn begin(disk: &MemDisk, id: u32, run: u64) -> Incarnations {
+    Incarnations::begin(Arc::new(disk.clone()), Path::new("/data"), PeerId(id), run).unwrap()
+}
+
+fn life(number: u64, run: u64) -> Incarnation {
+    Incarnation { number, run }
+}
+
+#[test]
+fn each_start_is_a_new_life_and_so_is_a_while() {
+    let disk = disk_with(&[]);
+    assert_eq!(begin(&disk, 1, 70).own(), life(1, 70));
+    disk.crash(Crash::LoseUnsynced);
+    let mut file = begin(&disk, 1, 71);
+    assert_eq!(file.own(), life(2, 71));
+    file.advance().unwrap();
+    assert_eq!(file.own(), life(3, 71));
+    disk.crash(Crash::LoseUnsynced);
+    assert_eq!(begin(&disk, 1, 72).own(), life(4, 72));
+}
+
+#[test]
+fn f15_an_older_copy_is_told_from_the_directory_by_whoever_has_met_it_since() {
+    let (disk, other) = (disk_with(&[]), disk_with(&[]));
+    let mut judge = begin(&other, 2, 5);
+    let mut file = begin(&disk, 1, 70);
+    assert_eq!(judge.meet(PeerId(1), file.own()).unwrap(), None);
+    assert_eq!(judge.meet(PeerId(1), file.own()).unwrap(), None, "as often as it likes");
+    let copy = disk_with(&[]);
+    copy.put(Path::new("/data/incarnations"), &disk.contents(Path::new("/data/incarnations")).unwrap());
+    file.advance().unwrap();
+    assert_eq!(judge.meet(PeerId(1), file.own()).unwrap(), None);
+    other.crash(Crash::LoseUnsynced);
+    let mut judge = begin(&other, 2, 6);
+    assert_eq!(judge.met(PeerId(1)), Some(life(2, 70)), "it is remembered");
+
+    // The same number, but of another run; a smaller one would be worse.
+    let mut older = begin(&copy, 1, 71);
+    assert_eq!(older.own(), life(2, 71));
+    assert_eq!(judge.meet(PeerId(1), older.own()).unwrap(), Some(life(2, 70)));
+    assert_eq!(judge.meet(PeerId(1), life(1, 70)).unwrap(), Some(life(2, 70)));
+    assert_eq!(judge.met(PeerId(1)), Some(life(2, 70)));
+    older.outlive(life(2, 70)).unwrap();
+    assert_eq!(older.own(), life(3, 71));
+    assert_eq!(judge.meet(PeerId(1), older.own()).unwrap(), None);
+    older.outlive(life(2, 70)).unwrap();
+    assert_eq!(older.own(), life(3, 71), "told once more by somebody who was slow");
+    copy.crash(Crash::LoseUnsynced);
+    assert_eq!(begin(&copy, 1, 72).own(), life(4, 72));
+    // The one that the copy was made of is the older one now.
+    file.advance().unwrap();
+    assert_eq!(judge.meet(PeerId(1), file.own()).unwrap(), Some(life(3, 71)));
+}
+
+#[test]
+fn without_a_sound_file_of_its_own_a_node_begins_anew() {
+    let disk = disk_with(&[]);
+    let path = Path::new("/data/incarnations");
+    let mut file = begin(&disk, 1, 70);
+    file.meet(PeerId(12), life(3, u64::MAX)).unwrap();
+    file.meet(PeerId(2), life(u64::MAX, 0)).unwrap();
+    let text = String::from_utf8(disk.contents(path).unwrap()).unwrap();
+    let body = "quorate incarnations 1\nnode 1\nnumber 1\nmet 2:18446744073709551615:0000000000000000 12:3:ffffffffffffffff\n";
+    assert!(text.starts_with(body), "{text}");
+    let again = begin(&disk, 1, 71);
+    assert_eq!((again.met(PeerId(12)), again.made_anew()), (Some(life(3, u64::MAX)), None));
+
+    let foreign = begin(&disk, 3, 72);
+    assert_eq!((foreign.own(), foreign.met(PeerId(2))), (life(1, 72), None));
+    assert_eq!(foreign.made_anew(), Some("it was another node's"));
+    disk.flip_bit(path, 40, 0);
+    let anew = begin(&disk, 3, 73);
+    assert_eq!((anew.own(), anew.made_anew()), (life(1, 73), Some("it was damaged")));
+    for met in ["x", "1:2", "1:2:zz", "1:2:3:4"] {
+        let body = format!("quorate incarnations 1\nnode 3\nnumber 1\nmet {met}\n");
+        disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
+        assert_eq!(begin(&disk, 3, 74).made_anew(), Some("it was damaged"), "{met}");
+    }
+    let body = "quorate incarnations 2\n";
+    disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
+    let newer = Incarnations::begin(Arc::new(disk.clone()), Path::new("/data"), PeerId(3), 75);
+    assert!(matches!(newer, Err(IncarnationError::Version { .. })));
+}
+
+#[test]
+fn storing_incarnations_fails_for_good() {
+    let disk = disk_with(&[]);
+    let mut file = begin(&disk, 1, 70);
+    disk.fail(Fault { op: DiskOp::Sync, path: "incarnations".to_owned(), skip: 0, errno: Errno::IO });
+    assert!(matches!(file.meet(PeerId(2), life(1, 1)), Err(IncarnationError::Disk(_))));
+    assert!(matches!(file.advance(), Err(IncarnationError::Poisoned { .. })));
 }

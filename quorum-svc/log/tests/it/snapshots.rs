@@ -302,6 +302,7 @@ fn storage(disk: &MemDisk) -> Result<Storage, StorageError> {
         index_interval_bytes: 100,
         may_heal: true,
         secret: 5,
+        run: 7,
     };
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     Storage::open(&disk, Path::new("/data"), &options)
