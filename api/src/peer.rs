@@ -15,10 +15,10 @@ pub struct Submission {
     pub trace: Trace,
 }
 
-/// A life of a server's data directory, from one start of the server to the next or a while of it. The number grows with each;
-/// the run says which start it was in. So a server that comes with a number that others have met in another run, or with a
-/// smaller one, stands on an older copy of its directory.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+/// A life of a server's data directory: from a start of the server on, or from some time within a run of it. A directory knows all
+/// lives that it has had. So a server that others have met in a life which its directory does not know stands on an older
+/// copy of it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Incarnation {
     /// 1, 2, 3 ... along one history of the directory.
     pub number: u64,
@@ -26,12 +26,15 @@ pub struct Incarnation {
     pub run: u64,
 }
 
-impl Incarnation {
-    /// Whether a server that says that it is this cannot have been `met` before, unless its directory was put back since.
-    #[must_use]
-    pub fn is_behind(self, met: Incarnation) -> bool {
-        self.number < met.number || self.number == met.number && self.run != met.run
-    }
+/// What a server says of lives to another one, with its first word.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub struct Lives {
+    /// Its own.
+    pub own: Option<Incarnation>,
+    /// The last of the other's that it has met.
+    pub met: Option<Incarnation>,
+    /// What the other one says that it has met of it, if its directory knows that life.
+    pub confirmed: Option<Incarnation>,
 }
 
 /// What a learner says to a leader. Names as in ZooKeeper's `Leader.java`.

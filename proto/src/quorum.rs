@@ -2,7 +2,7 @@
 
 use api::{
     Entry, Epoch, EpochSpan, History, Origin, PeerId, Ticket, Trace, TraceContext, Zxid,
-    peer::{Incarnation, Submission, ToLeader, ToLearner},
+    peer::{Incarnation, Lives, Submission, ToLeader, ToLearner},
     ports::Refusal,
 };
 use bytes::Bytes;
@@ -24,25 +24,30 @@ impl Hello {
     /// For the first message of this version.
     #[must_use]
     pub fn to_wire(ensemble: &str, id: PeerId) -> peer::Hello {
-        let (incarnation, met) = (None, None);
-        peer::Hello { ensemble: ensemble.to_owned(), id: id.0, protocol: PEER_PROTOCOL, incarnation, met }
+        let ensemble = ensemble.to_owned();
+        peer::Hello { ensemble, id: id.0, protocol: PEER_PROTOCOL, ..peer::Hello::default() }
     }
 
-    /// The same between quorums: also which life of its data directory the sender is in, and the newest of the receiver's
-    /// that it has met.
+    /// The same between quorums.
     #[must_use]
-    pub fn to_quorum(ensemble: &str, id: PeerId, own: Incarnation, met: Option<Incarnation>) -> peer::Hello {
+    pub fn to_quorum(ensemble: &str, id: PeerId, lives: Lives) -> peer::Hello {
         let wire = |Incarnation { number, run }| peer::Incarnation { number, run };
-        peer::Hello { incarnation: Some(wire(own)), met: met.map(wire), ..Hello::to_wire(ensemble, id) }
+        peer::Hello {
+            incarnation: lives.own.map(wire),
+            met: lives.met.map(wire),
+            confirmed: lives.confirmed.map(wire),
+            ..Hello::to_wire(ensemble, id)
+        }
     }
 
-    /// What [`Hello::to_quorum`] says of the lives of sender and receiver, in this order.
+    /// What a server says of lives.
     #[must_use]
-    pub fn incarnations(hello: &peer::Hello) -> (Option<Incarnation>, Option<Incarnation>) {
+    pub fn lives(hello: &peer::Hello) -> Lives {
         let known = |wire: Option<peer::Incarnation>| {
             wire.map(|peer::Incarnation { number, run }| Incarnation { number, run })
         };
-        (known(hello.incarnation), known(hello.met))
+        let [own, met, confirmed] = [hello.incarnation, hello.met, hello.confirmed].map(known);
+        Lives { own, met, confirmed }
     }
 
     /// What is wrong with a peer that introduces itself so; `expected`: whom we dialled. The text names the remedy.
@@ -358,11 +363,11 @@ mod tests {
 
     #[test]
     fn lives_survive_the_wire() {
-        let [own, met] = [(7, u64::MAX), (1, 0)].map(|(number, run)| Incarnation { number, run });
-        let hello = Hello::to_quorum("e", PeerId(1), own, Some(met));
-        assert_eq!(Hello::incarnations(&hello), (Some(own), Some(met)));
-        assert_eq!(Hello::incarnations(&Hello::to_quorum("e", PeerId(1), own, None)), (Some(own), None));
-        assert_eq!(Hello::incarnations(&Hello::to_wire("e", PeerId(1))), (None, None));
+        let [own, met, confirmed] =
+            [(u64::MAX, 7), (1, 0), (2, 1)].map(|(number, run)| Some(Incarnation { number, run }));
+        for lives in [Lives { own, met, confirmed }, Lives { own, ..Lives::default() }, Lives::default()] {
+            assert_eq!(Hello::lives(&Hello::to_quorum("e", PeerId(1), lives)), lives);
+        }
     }
 
     #[test]

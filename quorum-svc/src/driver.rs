@@ -164,9 +164,10 @@ pub(crate) struct State {
     left: bool,
     /// Attempts to reach a leader since this node last served.
     dials: u32,
-    /// The newest life of this node that it was told of and that is none of its own, and whether the log thread has to
-    /// go behind it still.
-    outlived: Option<(Incarnation, bool)>,
+    /// Lives of this node that others have met and its directory did not know. The log thread has been told.
+    outlived: BTreeSet<Incarnation>,
+    /// Those that it has not been told yet.
+    to_outlive: Vec<Incarnation>,
 }
 
 impl State {
@@ -232,11 +233,9 @@ impl<E: Election> Driver<E> {
                 }
                 self.carry_out(output, &asks);
             }
-            if let Some((met, due)) = &mut self.state.outlived
-                && std::mem::take(due)
-            {
-                let task = Task::Outlive(*met);
-                self.to_disk(task);
+            // Behind the epochs, so that it is noted first what it means.
+            for met in std::mem::take(&mut self.state.to_outlive) {
+                self.to_disk(Task::Outlive(met));
             }
             self.traces.committed(self.core.status().committed);
             let learners = &self.state.learners;
@@ -338,25 +337,25 @@ impl<E: Election> Driver<E> {
     }
 
     fn on_rolled_back(&mut self, now: Now, by: PeerId, met: Incarnation) {
-        if self.state.outlived.is_some_and(|(known, _)| !known.is_behind(met)) {
+        // It may be told once more before it can say that it knows.
+        if !self.state.outlived.insert(met) {
             return;
         }
         if !self.may_heal {
             return self.links.fail(format!(
-                "server {by} has met a later life of this node ({}): its data directory is an older copy, and there is no other \
-                 voter to heal from. Put the newest copy back or, to go on from this one, give the observers empty \
-                 directories",
-                met.number
+                "server {by} has met this node in a life that its data directory does not know: that is an older copy, and there \
+                 is no other voter to heal from. Put the newest copy back or, to go on from this one, delete the file \
+                 `incarnations` of the observers"
             ));
         }
         tracing::error!(
-            %by, life = met.number,
-            "another server has met a later life of this node: its data directory is an older copy of what it was. It does \
-             not vote until a leader has sent it what it lacks. If all voters were put back to older copies, to go on \
-             from these, stop them, put the copies back once more without the files `incarnations`, and start them"
+            %by,
+            "another server has met this node in a life that its data directory does not know: its data directory is an older copy. \
+             It does not vote until a leader has sent it what it lacks. If all voters were put back to older copies, to go \
+             on from these, stop them, put the copies back once more without their files `incarnations`, and start them"
         );
         self.core.handle(now, Input::RolledBack);
-        self.state.outlived = Some((met, true));
+        self.state.to_outlive.push(met);
     }
 
     fn carry_out(&mut self, output: Output, asks: &mpsc::UnboundedSender<Ask>) {

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Instant;
 
-use api::{Epoch, PeerId, Zxid, peer::ToLearner};
+use api::{
+    Epoch, PeerId, Zxid,
+    peer::{Lives, ToLearner},
+};
 use proto::peer::{self as wire, quorum_server};
 use proto::quorum::{Hello, LeaderFrame, LearnerFrame};
 use quorum_core::{Conn, Input};
@@ -100,18 +103,13 @@ impl quorum_server::Quorum for LearnService {
         let Ok(LearnerFrame::Hello(hello)) = LearnerFrame::try_from(first) else {
             return Err(Status::invalid_argument("the first message must be a Hello"));
         };
-        let (peer, greeted) = self.greet(hello).await?;
+        let (peer, said) = self.greet(hello).await?;
         let conn = self.links.next_conn();
         let outbox = Outbox::new(OUTBOX_LIMIT);
         let (to_learner, stream) = mpsc::channel(SEND_QUEUE);
-        let hello = LeaderFrame::Hello(self.meetings.hello(peer).await);
+        let hello = LeaderFrame::Hello(self.meetings.hello(peer, said).await);
         // The queue is empty, so this cannot wait.
         let _ = to_learner.send(Ok(hello.into())).await;
-        if let Err(why) = greeted {
-            // Behind our Hello, which says the same for the other server.
-            let _ = to_learner.send(Err(Status::failed_precondition(why))).await;
-            return Ok(Response::new(Box::pin(ReceiverStream::new(stream))));
-        }
         if !self.links.send(Event::LearnerLink { conn, peer, outbox: outbox.clone() }).await {
             return Err(Status::unavailable("shutting down"));
         }
@@ -133,15 +131,14 @@ impl quorum_server::Quorum for LearnService {
     }
 
     async fn meet(&self, request: Request<wire::Hello>) -> Result<Response<wire::Hello>, Status> {
-        // Whichever is behind learns it from these two messages.
-        let (peer, _) = self.greet(request.into_inner()).await?;
-        Ok(Response::new(self.meetings.hello(peer).await))
+        let (peer, said) = self.greet(request.into_inner()).await?;
+        Ok(Response::new(self.meetings.hello(peer, said).await))
     }
 }
 
 impl LearnService {
-    /// Takes in the first message of somebody who dialled: who it is, and whether there may be more.
-    async fn greet(&self, hello: wire::Hello) -> Result<(PeerId, Result<(), String>), Status> {
+    /// Takes in the first message of somebody who dialled: who it is, and what it says of lives.
+    async fn greet(&self, hello: wire::Hello) -> Result<(PeerId, Lives), Status> {
         let told = hello.clone();
         let me = self.meetings.me;
         let peer = Hello::check(hello, &self.meetings.ensemble, None).map_err(|e| {
@@ -156,7 +153,8 @@ impl LearnService {
             tracing::warn!(%peer, "refused a server: {text}");
             return Err(Status::failed_precondition(text));
         }
-        Ok((peer, self.meetings.greeted(peer, &told).await))
+        let said = self.meetings.greeted(peer, &told).await.map_err(Status::unavailable)?;
+        Ok((peer, said))
     }
 }
 

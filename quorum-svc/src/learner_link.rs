@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use api::PeerId;
-use api::peer::{ToLeader, ToLearner};
+use api::peer::{Lives, ToLeader, ToLearner};
 use proto::peer::{self as wire, quorum_client::QuorumClient};
 use proto::quorum::{Hello, LeaderFrame, LearnerFrame};
 use quorum_core::{Conn, Input};
@@ -89,7 +89,7 @@ impl LearnerSide {
             .map_err(|e| chain(&e))?;
         let (to_leader, requests) = mpsc::channel(8);
         // The queue is empty, so this cannot wait.
-        let hello = LearnerFrame::Hello(self.meetings.hello(leader).await);
+        let hello = LearnerFrame::Hello(self.meetings.hello(leader, Lives::default()).await);
         let _ = to_leader.send(hello.into()).await;
         let mut stream = QuorumClient::new(channel)
             .max_decoding_message_size(proto::PEER_MESSAGE_MAX)

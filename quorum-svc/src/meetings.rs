@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use api::PeerId;
-use api::peer::Incarnation;
+use api::peer::{Incarnation, Lives};
 use proto::peer::{self as wire, quorum_client::QuorumClient};
 use proto::quorum::Hello;
 use quorum_log::{IncarnationError, Incarnations};
@@ -44,42 +44,32 @@ impl Meetings {
         self.with(|incarnations| incarnations.outlive(met))
     }
 
-    /// The first message to `peer`.
-    pub(crate) async fn hello(&self, peer: PeerId) -> wire::Hello {
+    /// The first message to `peer`, which has said this, or nothing yet.
+    pub(crate) async fn hello(&self, peer: PeerId, said: Lives) -> wire::Hello {
         let this = self.clone();
-        let (own, met) = blocking(move || this.with(|i| (i.own(), i.met(peer)))).await;
-        Hello::to_quorum(&self.ensemble, self.me, own, met)
+        let lives = blocking(move || this.with(|incarnations| incarnations.lives(peer, said))).await;
+        Hello::to_quorum(&self.ensemble, self.me, lives)
     }
 
     /// Takes in the first message of `peer`, which was checked.
     ///
     /// # Errors
-    /// There must be no connection between the two, because one stands on an older copy of its directory. If it is this
-    /// one, the driver has been told; if it is the other, our Hello tells it.
-    pub(crate) async fn greeted(&self, peer: PeerId, hello: &wire::Hello) -> Result<(), String> {
-        let (Some(theirs), met) = Hello::incarnations(hello) else { return Ok(()) };
+    /// This server stands on an older copy of its directory, so there must be no connection. The driver has been told.
+    pub(crate) async fn greeted(&self, peer: PeerId, hello: &wire::Hello) -> Result<Lives, String> {
+        let said = Hello::lives(hello);
         let this = self.clone();
-        let (own, older) = blocking(move || this.with(|i| (i.own(), i.meet(peer, theirs)))).await;
-        if let Some(met) = met.filter(|&met| own.is_behind(met)) {
+        let (remembered, unknown) =
+            blocking(move || this.with(|i| (i.meet(peer, said), said.met.filter(|&met| !i.knows(met)))))
+                .await;
+        if let Err(error) = remembered {
+            self.links.fail(error.to_string());
+            return Err(error.to_string());
+        }
+        if let Some(met) = unknown {
             self.links.send(Event::RolledBack { by: peer, met }).await;
             return Err("this server stands on an older copy of its data directory".into());
         }
-        match older {
-            Ok(None) => Ok(()),
-            Ok(Some(met)) => {
-                let text = format!(
-                    "server {peer} stands on an older copy of its data directory: it is in life {} of it, and life {} has \
-                     been met here",
-                    theirs.number, met.number
-                );
-                tracing::warn!(%peer, "{text}; it is told, and heals from the leader");
-                Err(text)
-            }
-            Err(error) => {
-                self.links.fail(error.to_string());
-                Err(error.to_string())
-            }
-        }
+        Ok(said)
     }
 
     /// Meets the others for as long as the service runs, each at `addresses`. What is returned ends when each has been
@@ -98,7 +88,7 @@ impl Meetings {
         loop {
             tokio::time::sleep(LIFE).await;
             let this = self.clone();
-            if let Err(error) = blocking(move || this.with(Incarnations::advance)).await {
+            if let Err(error) = blocking(move || this.with(Incarnations::grow)).await {
                 return self.links.fail(error.to_string());
             }
             lives.send_replace(());
@@ -143,10 +133,16 @@ impl Meetings {
             .connect()
             .await
             .map_err(|e| e.to_string())?;
-        let hello = self.hello(peer).await;
-        let theirs = QuorumClient::new(channel).meet(hello).await.map_err(|s| s.to_string())?.into_inner();
-        let told = theirs.clone();
-        Hello::check(theirs, &self.ensemble, Some(peer)).map_err(|e| e.0)?;
-        self.greeted(peer, &told).await
+        let mut client = QuorumClient::new(channel);
+        let mut said = Lives::default();
+        // The second time it can be confirmed what the other one has met.
+        for _ in 0..2 {
+            let hello = self.hello(peer, said).await;
+            let theirs = client.meet(hello).await.map_err(|s| s.to_string())?.into_inner();
+            let told = theirs.clone();
+            Hello::check(theirs, &self.ensemble, Some(peer)).map_err(|e| e.0)?;
+            said = self.greeted(peer, &told).await?;
+        }
+        Ok(())
     }
 }

@@ -40,6 +40,8 @@ pub(crate) enum Event {
     Unblock { pairs: Rc<[(crate::net::End, crate::net::End)]> },
     /// A slow way is as fast as ever.
     SpeedUp { from: crate::net::End, to: crate::net::End },
+    /// A node gets the older copy of its directory of this number.
+    PutBack { node: usize, copy: usize, down: u64 },
     /// The disk of a node has room again.
     DiskRoom { node: usize },
     /// All faults end.
@@ -88,6 +90,18 @@ pub(crate) enum NodeEvent {
     DialLeader {
         leader: usize,
     },
+    /// Nobody waits any longer for the first message of whoever was dialled.
+    GreetLimit {
+        link: LinkId,
+    },
+    /// Time to meet a peer.
+    Meet {
+        peer: usize,
+    },
+    /// Whoever was not met by now is not waited for.
+    FirstMeetings,
+    /// Time for a new life of the directory.
+    NewLife,
     /// The checkpoint thread has done what it began.
     Checkpointed,
     /// The snapshot is written out.

@@ -1,6 +1,6 @@
 //! How faults happen, and how nodes come back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 
@@ -149,6 +149,14 @@ impl World {
                     self.wipe(node);
                 }
             }
+            Fault::OlderCopy { node, later, down, table } => {
+                let node = self.target(node);
+                let disk = self.nodes[node].disk.copy();
+                disk.crash(Crash::Random(self.cx.rng.draw()));
+                self.copies.push(OlderCopy { disk, table });
+                let copy = self.copies.len() - 1;
+                self.cx.schedule(now + later, Event::PutBack { node, copy, down });
+            }
             Fault::LoseTable { node, down } => {
                 let node = self.target(node);
                 if self.nodes[node].can_restore() {
@@ -238,6 +246,36 @@ impl World {
         self.cx.ghost.disks[node].lose();
     }
 
+    /// Puts an older copy in the place of a node's directory, if the ensemble can bear that: if all other voters have met a life of
+    /// the directory that began after the copy was made.
+    pub(crate) fn put_back(&mut self, node: usize, copy: usize, down: u64) {
+        if self.cx.healed || !self.may_lose(node) {
+            return;
+        }
+        let OlderCopy { disk, table } = &self.copies[copy];
+        let (disk, table) = (disk.copy(), *table);
+        let id = self.nodes[node].id;
+        let copied = lives(&disk);
+        let ensemble = self.cx.ghost.ensemble();
+        let known = (ensemble.voters().filter(|&voter| voter != id)).all(|voter| {
+            let met = lives(&self.nodes[voter.0 as usize - 1].disk).met.get(&id).copied();
+            met.is_some_and(|life| !copied.knows(life))
+        });
+        if !known && !self.cx.plan.reckless {
+            self.cx.stats.count("older copies that nobody could tell");
+            return;
+        }
+        self.cx.stats.count("older copies put back");
+        self.cx.note(self.nodes[node].name(), || "gets an older copy of its directory");
+        self.crash(node, false, Crash::ProcessOnly, down);
+        let target = &mut self.nodes[node];
+        target.disk = disk;
+        if !table {
+            target.table = None;
+        }
+        self.cx.ghost.disks[node].impair();
+    }
+
     /// Whether the ensemble can bear the loss of this node's data: all other voters have theirs, and have been members
     /// before, so that they can vouch for what is committed; and they are a quorum without it.
     fn may_lose(&self, node: usize) -> bool {
@@ -288,6 +326,49 @@ impl World {
     }
 }
 
+/// What is put back some time after it was made.
+pub(crate) struct OlderCopy {
+    disk: MemDisk,
+    /// The checkpoint stays as it is.
+    table: bool,
+}
+
+/// What the file `incarnations` on a disk says, with each life as number and run.
+#[derive(Default)]
+struct Lives {
+    number: u64,
+    outlived: u64,
+    runs: Vec<(u64, u64)>,
+    met: BTreeMap<PeerId, (u64, u64)>,
+}
+
+impl Lives {
+    fn knows(&self, (number, run): (u64, u64)) -> bool {
+        let run_of = |number| self.runs.iter().rfind(|(first, _)| *first <= number).map(|(_, run)| *run);
+        number <= self.outlived || number <= self.number && run_of(number) == Some(run)
+    }
+}
+
+fn lives(disk: &MemDisk) -> Lives {
+    let text = disk.contents(Path::new("/node/incarnations")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let value = |word| text.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_default();
+    let life = |text: &str| {
+        let (number, run) = text.split_once(':')?;
+        Some((number.parse().ok()?, u64::from_str_radix(run, 16).ok()?))
+    };
+    let met = |text: &str| {
+        let (peer, met) = text.split_once(':')?;
+        Some((PeerId(peer.parse().ok()?), life(met)?))
+    };
+    Lives {
+        number: value("number ").parse().unwrap_or_default(),
+        outlived: value("outlived ").parse().unwrap_or_default(),
+        runs: value("runs ").split_whitespace().filter_map(life).collect(),
+        met: value("met ").split_whitespace().filter_map(met).collect(),
+    }
+}
+
 /// Which calls fail, and on which paths. Some are there twice because they are what is done most, or matter most.
 pub(crate) const DISK_OPS: [(DiskOp, &str); 14] = [
     (DiskOp::Write, ""),
@@ -317,12 +398,13 @@ fn disk_fault(op: u8, skip: u32) -> DiskFault {
 
 /// Whether it may go away when the node is started again.
 fn is_of_the_disk(error: &StorageError) -> bool {
-    use quorum_log::{EpochError, IdentityError, LogError, SnapshotError};
+    use quorum_log::{EpochError, IdentityError, IncarnationError, LogError, SnapshotError};
     matches!(
         error,
         StorageError::Log(LogError::Disk(_))
             | StorageError::Epochs(EpochError::Disk(_))
             | StorageError::Snapshots(SnapshotError::Disk(_))
             | StorageError::Identity(IdentityError::Disk(_))
+            | StorageError::Incarnations(IncarnationError::Disk(_))
     )
 }

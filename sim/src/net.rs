@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use api::peer::Lives;
 use api::{OpError, WriteNumber, Zxid};
 use bytes::Bytes;
 use election_core::Notification;
@@ -25,6 +26,8 @@ pub(crate) type LinkId = u64;
 pub(crate) enum Kind {
     Election,
     Quorum,
+    /// Of two quorums that tell each other which life of their directories they are in.
+    Meeting,
     Client,
 }
 
@@ -33,6 +36,8 @@ pub(crate) enum Kind {
 pub(crate) enum Packet {
     /// `None`: still here.
     Election(Option<Notification>),
+    /// The first message of each side, for a quorum or a meeting, and later ones of a meeting.
+    Hello(Lives),
     ToLeader(ToLeader),
     ToLearner(ToLearner),
     SnapStart(Zxid),

@@ -180,6 +180,9 @@ pub enum Fault {
     BitFlipRunning { node: Target, file: u64, place: u64 },
     /// A node loses its data directory.
     Wipe { node: Target, down: u64 },
+    /// A copy is made of a node's directory, as of a volume while the node runs. Some time `later` its process dies, and the copy
+    /// is put in the place of the directory. `table`: the checkpoint stays as it is, else it is lost.
+    OlderCopy { node: Target, later: u64, down: u64, table: bool },
     /// A process dies and its checkpoint is lost.
     LoseTable { node: Target, down: u64 },
     /// The wall clock jumps.
@@ -212,6 +215,7 @@ impl Fault {
             Fault::BitFlip { .. } => "bit flip",
             Fault::BitFlipRunning { .. } => "bit flip under a process",
             Fault::Wipe { .. } => "wiped disk",
+            Fault::OlderCopy { .. } => "older copy",
             Fault::LoseTable { .. } => "lost checkpoint",
             Fault::WallJump { .. } => "wall clock jump",
             Fault::Leave { .. } => "hand-over",

@@ -8,10 +8,11 @@ use crate::rng::Rng;
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000_000;
 /// Kinds of faults that [`fault`] makes.
-const KINDS: usize = 22;
+const KINDS: usize = 23;
 const DISK_ERROR: usize = 12;
 const WIPE: usize = 15;
 const FLIP: usize = 20;
+const OLDER_COPY: usize = 22;
 
 /// The plan of this seed.
 #[must_use]
@@ -143,6 +144,9 @@ fn faults(rng: &mut Rng, plan: &Plan) -> Vec<TimedFault> {
     while at < plan.active_us {
         let kind = on[rng.index(on.len())];
         match kind {
+            OLDER_COPY if plan.members.len() >= 3 && rng.chance(700) => {
+                faults.extend(lag_and_put_back(rng, plan, at))
+            }
             WIPE if plan.members.len() >= 3 && rng.chance(500) => faults.extend(lag_and_wipe(rng, plan, at)),
             DISK_ERROR | FLIP if plan.members.len() >= 3 && rng.chance(500) => {
                 faults.extend(lag_and_read(rng, plan, at, kind == FLIP))
@@ -197,6 +201,9 @@ fn fault(rng: &mut Rng, plan: &Plan, kind: usize) -> Fault {
             skip: rng.below(12) as u32,
             down,
         },
+        OLDER_COPY => {
+            Fault::OlderCopy { node, later: rng.scale(500 * MS, 20 * SECOND), down, table: rng.chance(500) }
+        }
         21 => Fault::DialAgain { a: node, b: any(rng) },
         _ => Fault::BitFlipRunning { node, file: rng.draw(), place: rng.draw() },
     }
@@ -219,6 +226,35 @@ fn lag_and_wipe(rng: &mut Rng, plan: &Plan, at: u64) -> [TimedFault; 3] {
             Fault::Kill { node: away, down: rng.between(10 * MS, plan.timing.init_limit * MS) },
         ),
         timed(at + lasts, Fault::Wipe { node: wiped, down: rng.scale(MS, 100 * MS) }),
+    ]
+}
+
+/// As [`lag_and_wipe`], but that the one has got an older copy of its disk, and all have met a later life of it before.
+fn lag_and_put_back(rng: &mut Rng, plan: &Plan, at: u64) -> [TimedFault; 4] {
+    let nodes = plan.members.len() as u32;
+    let first = rng.below(u64::from(nodes)) as u32;
+    let [behind, away, older] = [0, 1, 2].map(|i| (first + i) % nodes + 1);
+    let cut = |other: u32| [(behind, other), (other, behind)];
+    let blocked = (1..=nodes).filter(|&n| n != behind).flat_map(cut).collect();
+    let restarts = at + rng.between(MS, SECOND);
+    let falls_behind = restarts + rng.between(500 * MS, 3 * SECOND);
+    let lasts = rng.between(SECOND, 4 * SECOND);
+    let back = falls_behind + lasts;
+    let timed = |at, fault| TimedFault { at, fault };
+    let away_for = rng.between(10 * MS, plan.timing.init_limit * MS);
+    [
+        timed(
+            at,
+            Fault::OlderCopy {
+                node: older,
+                later: back - at,
+                down: rng.scale(MS, 100 * MS),
+                table: rng.chance(500),
+            },
+        ),
+        timed(restarts, Fault::Kill { node: older, down: rng.scale(MS, 100 * MS) }),
+        timed(falls_behind, Fault::Partition { blocked, lasts }),
+        timed(back, Fault::Kill { node: away, down: away_for }),
     ]
 }
 

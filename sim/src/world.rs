@@ -8,6 +8,7 @@ use quorum_log::Crash;
 
 use crate::client::Client;
 use crate::context::{ClientEvent, Context, Event, NodeEvent, TraceSink};
+use crate::faults::OlderCopy;
 use crate::ghost::Ghost;
 use crate::net::{End, LinkId, Packet};
 use crate::node::{Node, Stop};
@@ -24,6 +25,8 @@ pub(crate) struct World {
     pub(crate) nodes: Vec<Node>,
     clients: Vec<Client>,
     operations: Vec<Operation>,
+    /// Older copies of directories that may be put back.
+    pub(crate) copies: Vec<OlderCopy>,
     healed_at: Option<u64>,
     over: bool,
 }
@@ -40,7 +43,15 @@ pub fn run(plan: &Plan, trace: Option<TraceSink>) -> Report {
     let mut cx = Context::new(plan.clone(), ghost, trace);
     let nodes: Vec<Node> = (0..plan.members.len()).map(|i| Node::new(i, &cx)).collect();
     let clients = (0..plan.clients as usize).map(|i| Client::new(i, &mut cx)).collect();
-    let mut world = World { cx, nodes, clients, operations: Vec::new(), healed_at: None, over: false };
+    let mut world = World {
+        cx,
+        nodes,
+        clients,
+        operations: Vec::new(),
+        copies: Vec::new(),
+        healed_at: None,
+        over: false,
+    };
     world.prepare();
     world.go();
     world.judge()
@@ -132,6 +143,7 @@ impl World {
                 self.cx.resume_links();
             }
             Event::SpeedUp { from, to } => self.cx.net.slow_down(from, to, 1),
+            Event::PutBack { node, copy, down } => self.put_back(node, copy, down),
             Event::DiskRoom { node } => self.nodes[node].disk.set_capacity(u64::MAX),
             Event::Heal => self.heal(),
             Event::Probe => self.probe(),

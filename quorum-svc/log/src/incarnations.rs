@@ -1,10 +1,9 @@
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::PeerId;
-use api::peer::Incarnation;
+use api::peer::{Incarnation, Lives};
 
 use crate::checked_text::{self, BadText};
 use crate::disk::{self, Disk, DiskError, Doing};
@@ -32,23 +31,28 @@ pub enum IncarnationError {
     },
 }
 
-/// The file `incarnations` of a data directory: which one this is of the node's own, and the newest that it has met of each
-/// other server. By this servers find out for each other when one stands on an older copy of its directory.
+/// The file `incarnations` of a data directory: all lives that it has had, and the last that the node has met of each other
+/// server. By this servers find out for each other when one stands on an older copy of its directory.
 ///
-/// Whoever loses the file begins anew with 1. Then those who have met it take its directory for an older copy, and what it
-/// knew of others is known to them alone.
+/// Whoever loses the file begins anew. Then those who have met it take its directory for an older copy, and what it knew of
+/// others is known to them alone.
 pub struct Incarnations {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     id: PeerId,
+    /// The number of the first life of each run that this directory has had, and the run; the present one is the last.
+    runs: Vec<(u64, u64)>,
     own: Incarnation,
+    /// All lives up to here count as known: those of other histories of this directory, too, because it is noted that what was
+    /// promised in them is lost.
+    outlived: u64,
     met: BTreeMap<PeerId, Incarnation>,
     made_anew: Option<&'static str>,
     poisoned: bool,
 }
 
 impl Incarnations {
-    /// Begins the next incarnation of node `id`, whose data directory `dir` exists, durably. `run` is random.
+    /// Begins the next run of node `id`, whose data directory `dir` exists, durably. `run` is random.
     ///
     /// # Errors
     /// Another version of the file, or the disk.
@@ -71,13 +75,16 @@ impl Incarnations {
         } else {
             (None, None)
         };
-        let before = before.unwrap_or(Stored { id, number: 0, met: BTreeMap::new() });
-        let own = Incarnation { number: before.number, run };
-        let met = before.met;
-        let mut incarnations =
-            Incarnations { disk, dir: dir.to_owned(), id, own, met, made_anew, poisoned: false };
-        incarnations.advance()?;
-        Ok(incarnations)
+        let none = Stored { id, runs: Vec::new(), number: 0, outlived: 0, met: BTreeMap::new() };
+        let Stored { mut runs, number, outlived, met, .. } = before.unwrap_or(none);
+        let own = Incarnation { number: number + 1, run };
+        // Whoever was away for longer takes this for an older copy, which costs a synchronisation and is safe.
+        runs.drain(..runs.len().saturating_sub(RUNS_MAX - 1));
+        runs.push((own.number, run));
+        let dir = dir.to_owned();
+        let mut begun = Incarnations { disk, dir, id, runs, own, outlived, met, made_anew, poisoned: false };
+        begun.store()?;
+        Ok(begun)
     }
 
     /// The present one of this node.
@@ -86,10 +93,18 @@ impl Incarnations {
         self.own
     }
 
-    /// The newest one of another server that this node has met.
+    /// The last one of another server that this node has met.
     #[must_use]
     pub fn met(&self, peer: PeerId) -> Option<Incarnation> {
         self.met.get(&peer).copied()
+    }
+
+    /// Whether the directory has had this life, or lives on behind it.
+    #[must_use]
+    pub fn knows(&self, life: Incarnation) -> bool {
+        let run_of = |number| self.runs.iter().rfind(|(first, _)| *first <= number).map(|(_, run)| *run);
+        let had = life.number <= self.own.number && run_of(life.number) == Some(life.run);
+        had || life.number <= self.outlived
     }
 
     /// Why the file was of no use, if it was there.
@@ -98,56 +113,74 @@ impl Incarnations {
         self.made_anew
     }
 
-    /// Begins the next one, durably, within the same run: copies of the directory as it was until now can be told from it
-    /// by whoever meets it from now on.
+    /// Begins the next life within the same run, durably: copies of the directory as it was until now can be told from it by whoever meets it
+    /// from now on.
     ///
     /// # Errors
     /// The disk.
-    pub fn advance(&mut self) -> Result<(), IncarnationError> {
-        self.own.number = self.own.number.saturating_add(1);
+    pub fn grow(&mut self) -> Result<(), IncarnationError> {
+        self.own.number += 1;
         self.store()
     }
 
-    /// Goes on behind an incarnation of this node that somebody has met and that is not part of its history, durably. To be
-    /// called when it is durable elsewhere that the directory is an older copy: nobody takes it for one any more.
+    /// Goes on behind a life of this node that somebody has met and that the directory did not know, durably. To be called
+    /// when it is durable elsewhere that the directory is an older copy: nobody takes it for one any more.
     ///
     /// # Errors
     /// The disk.
     pub fn outlive(&mut self, met: Incarnation) -> Result<(), IncarnationError> {
-        if !self.own.is_behind(met) {
+        if self.knows(met) || met.number >= NUMBER_MAX {
             return Ok(());
         }
-        self.own.number = met.number;
-        self.advance()
+        self.outlived = self.own.number.max(met.number) + LEAP;
+        self.own.number = self.outlived;
+        self.grow()
     }
 
-    /// A server says which incarnation of it this is. Durable when this returns. If it stands on an older copy of its
-    /// directory, returns the newer one that was met.
+    /// What to say to a server that has said this, or nothing yet.
+    #[must_use]
+    pub fn lives(&self, peer: PeerId, said: Lives) -> Lives {
+        let confirmed = said.met.filter(|&met| self.knows(met));
+        Lives { own: Some(self.own()), met: self.met(peer), confirmed }
+    }
+
+    /// Remembers the life of a server that says this, durably, if it is known to be none that was before the last one met:
+    /// because the server says so.
     ///
     /// # Errors
     /// The disk.
-    pub fn meet(&mut self, peer: PeerId, told: Incarnation) -> Result<Option<Incarnation>, IncarnationError> {
+    pub fn meet(&mut self, peer: PeerId, said: Lives) -> Result<(), IncarnationError> {
         let before = self.met(peer);
-        if let Some(met) = before.filter(|&met| told.is_behind(met)) {
-            return Ok(Some(met));
+        match said.own {
+            // A number that cannot be is none.
+            Some(own) if own.number >= NUMBER_MAX => Ok(()),
+            Some(own) if before != Some(own) && (before.is_none() || before == said.confirmed) => {
+                self.met.insert(peer, own);
+                self.store()
+            }
+            _ => Ok(()),
         }
-        if before != Some(told) {
-            self.met.insert(peer, told);
-            self.store()?;
-        }
-        Ok(None)
     }
 
     fn store(&mut self) -> Result<(), IncarnationError> {
         if self.poisoned {
             return Err(IncarnationError::Poisoned { path: self.dir.join(NAME) });
         }
-        let mut met = String::new();
-        for (peer, Incarnation { number, run }) in &self.met {
-            let _ = write!(met, "{peer}:{number}:{run:016x} ");
-        }
-        let (id, number) = (self.id.to_string(), self.own.number.to_string());
-        let text = checked_text::encode(NAME, &[(NODE, &id), (NUMBER, &number), (MET, met.trim_end())]);
+        let run = |(number, run): &(u64, u64)| format!("{number}:{run:016x}");
+        let meeting =
+            |(peer, met): (&PeerId, &Incarnation)| format!("{peer}:{}", run(&(met.number, met.run)));
+        let runs: Vec<String> = self.runs.iter().map(run).collect();
+        let met: Vec<String> = self.met.iter().map(meeting).collect();
+        let [id, number, outlived] =
+            [u64::from(self.id.0), self.own.number, self.outlived].map(|n| n.to_string());
+        let values = [
+            (NODE, &*id),
+            (NUMBER, &number),
+            (OUTLIVED, &outlived),
+            (RUNS, &runs.join(" ")),
+            (MET, &met.join(" ")),
+        ];
+        let text = checked_text::encode(NAME, &values);
         self.poisoned = true;
         disk::write_atomically(self.disk.as_ref(), &self.dir, NAME, text.as_bytes())?;
         self.poisoned = false;
@@ -159,25 +192,51 @@ impl Incarnations {
 struct Stored {
     id: PeerId,
     number: u64,
+    outlived: u64,
+    runs: Vec<(u64, u64)>,
     met: BTreeMap<PeerId, Incarnation>,
 }
 
 fn parse(contents: &[u8]) -> Result<Stored, BadText> {
-    let [id, number, met] = checked_text::decode(NAME, [NODE, NUMBER, MET], contents)?;
-    let one = |text: &str| {
-        let mut parts = text.split(':');
-        let peer = parts.next()?.parse().ok().map(PeerId)?;
-        let number = parts.next()?.parse().ok()?;
-        let run = u64::from_str_radix(parts.next()?, 16).ok()?;
-        parts.next().is_none().then_some((peer, Incarnation { number, run }))
+    let [id, number, outlived, runs, met] =
+        checked_text::decode(NAME, [NODE, NUMBER, OUTLIVED, RUNS, MET], contents)?;
+    // So that there is room for the next ones.
+    let count = |text: &str| text.parse().ok().filter(|&n: &u64| n < NUMBER_MAX);
+    let peer = |text: &str| text.parse().ok().map(PeerId);
+    let run = |text: &str| {
+        let (number, run) = text.split_once(':')?;
+        Some((count(number)?, u64::from_str_radix(run, 16).ok()?))
     };
-    let id = id.parse().ok().map(PeerId).ok_or(BadText::Damaged)?;
-    let number = number.parse().ok().ok_or(BadText::Damaged)?;
-    let met = met.split_whitespace().map(one).collect::<Option<_>>().ok_or(BadText::Damaged)?;
-    Ok(Stored { id, number, met })
+    let meeting = |text: &str| {
+        let (id, life) = text.split_once(':')?;
+        let (number, run) = run(life)?;
+        Some((peer(id)?, Incarnation { number, run }))
+    };
+    let stored = || {
+        Some(Stored {
+            id: peer(&id)?,
+            number: count(&number)?,
+            outlived: count(&outlived)?,
+            runs: runs.split_whitespace().map(run).collect::<Option<_>>()?,
+            met: met.split_whitespace().map(meeting).collect::<Option<_>>()?,
+        })
+    };
+    let ascending = |s: &Stored| {
+        s.runs.is_sorted_by(|a, b| a.0 < b.0) && s.runs.iter().all(|r| (1..=s.number).contains(&r.0))
+    };
+    stored().filter(ascending).ok_or(BadText::Damaged)
 }
+
+/// No number is as great, so that there is always a next one.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+/// Whoever outlives what was lost leaves room for lives of it that those who tell it have not met: they were away.
+const LEAP: u64 = 1000;
+/// Lives are known of so many runs.
+const RUNS_MAX: usize = 1000;
 
 const NAME: &str = "incarnations";
 const NODE: &str = "node";
 const NUMBER: &str = "number";
+const OUTLIVED: &str = "outlived";
+const RUNS: &str = "runs";
 const MET: &str = "met";

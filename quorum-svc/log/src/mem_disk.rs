@@ -145,6 +145,12 @@ impl MemDisk {
         state.names.iter().map(|(path, id)| (path.clone(), contents(id))).collect()
     }
 
+    /// A disk of its own with the same on it, durable or not.
+    #[must_use]
+    pub fn copy(&self) -> MemDisk {
+        MemDisk(Arc::new(Mutex::new(self.state().clone())))
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -382,7 +388,7 @@ impl Drop for MemLock {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct State {
     dirs: BTreeSet<PathBuf>,
     names: BTreeMap<PathBuf, u64>,
@@ -550,7 +556,7 @@ impl NameChange {
 }
 
 /// Contents of a file: as reading shows them, as they are on the disk, and the changes between.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Inode {
     cache: Vec<u8>,
     durable: Vec<u8>,
@@ -599,6 +605,7 @@ impl Inode {
     }
 }
 
+#[derive(Clone)]
 enum Change {
     Write(usize, Vec<u8>),
     SetLen(usize),

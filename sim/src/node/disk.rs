@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use api::{Entry, Zxid};
+use api::{Entry, Zxid, peer::Incarnation};
 use quorum_core::Input;
 use quorum_log::{EpochFile, Epochs, Log, SnapshotError};
 
@@ -15,6 +15,8 @@ pub(crate) enum Task {
     Truncate(Zxid),
     Reset(Zxid),
     Purge(Zxid),
+    /// See the log thread of `quorum-svc`.
+    Outlive(Incarnation),
     /// No sound snapshot is left, and the log has no beginning: see the log thread of `quorum-svc`.
     Forsake,
 }
@@ -113,6 +115,10 @@ impl Node {
                 }
                 thread.epochs.store(Epochs { damaged: true, ..thread.epochs.epochs() })?;
                 return Err(Stop::Disk("no sound snapshot is left".into()));
+            }
+            Some(Task::Outlive(met)) => {
+                process.meetings.incarnations.outlive(met)?;
+                return self.begin_task(cx);
             }
             Some(Task::Purge(upto)) => {
                 thread.log.purge(upto)?;

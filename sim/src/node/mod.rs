@@ -2,6 +2,7 @@
 
 mod disk;
 mod election;
+mod meetings;
 mod quorum;
 mod sender;
 mod store;
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Now, PeerId, Ticket, Time, Zxid};
+use api::{Epoch, Now, PeerId, Ticket, Time, Zxid};
 use quorum_core::{Durable, Zab};
 use quorum_log::{Crash, Disk, MemDisk, SnapshotError, Snapshots, Storage, StorageError, StorageOptions};
 use store_core::{Server, State, server};
@@ -23,6 +24,7 @@ use crate::net::{End, Kind, LinkId};
 use crate::plan::Plan;
 use disk::LogThread;
 use election::ElectionShell;
+use meetings::Meetings;
 use quorum::QuorumShell;
 use store::StoreShell;
 use table::Table;
@@ -64,6 +66,12 @@ impl From<quorum_log::EpochError> for Stop {
     }
 }
 
+impl From<quorum_log::IncarnationError> for Stop {
+    fn from(e: quorum_log::IncarnationError) -> Stop {
+        Stop::Disk(e.to_string())
+    }
+}
+
 impl From<SnapshotError> for Stop {
     fn from(e: SnapshotError) -> Stop {
         Stop::Disk(e.to_string())
@@ -101,6 +109,7 @@ pub(crate) struct Process {
     pub(crate) election: ElectionShell,
     pub(crate) quorum: QuorumShell,
     pub(crate) log: LogThread,
+    meetings: Meetings,
     pub(crate) snapshots: Snapshots,
     pub(crate) store: StoreShell,
     /// When to stop in good order, if it is to.
@@ -169,6 +178,8 @@ impl Node {
             may_heal,
             // Any number will do: no client of the simulator looks at the disk.
             secret: self.life << 32 | u64::from(self.id.0),
+            // No life is counted twice, whatever is done to the disk.
+            run: self.life,
         };
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         Storage::open(&disk, &PathBuf::from("/node"), &options)
@@ -185,7 +196,7 @@ impl Node {
             self.disk.fail(fault);
         }
         let storage = self.open_storage(&cx.plan, ensemble.voters().any(|voter| voter != self.id))?;
-        let Storage { data_dir, log, epochs, snapshots, salvaged, promises, .. } = storage;
+        let Storage { data_dir, log, epochs, incarnations, snapshots, salvaged, promises, .. } = storage;
         if let Some(salvaged) = salvaged {
             cx.stats.count("damaged logs salvaged");
             cx.note(self.name(), || format!("healing its log: {}", salvaged.found));
@@ -236,12 +247,15 @@ impl Node {
         let applied = state.applied();
         let view = view::View::new(log.reader(), log.history().last(), sizes.recent);
         self.life += 1;
+        let peers = (0..cx.plan.members.len()).filter(|&p| p != self.index);
+        let meetings = Meetings::new(incarnations, peers, promises.current > Epoch(0));
         let finalize_wait = Duration::from_millis(timing.finalize_wait);
         self.up = Some(Box::new(Process {
             started: cx.now,
             election: ElectionShell::new(self.id, ensemble, finalize_wait),
             quorum: QuorumShell::new(Zab::new(core, durable), view),
             log: LogThread::new(log, epochs),
+            meetings,
             snapshots,
             store: StoreShell::new(Server::new(Time(0), config, state), applied),
             leaving: None,
@@ -249,6 +263,7 @@ impl Node {
         }));
         self.refusals = 0;
         self.begin_elections(cx);
+        self.begin_meetings(cx);
         self.tell_quorum(cx, quorum_core::Input::StoreAttached { applied });
         self.wake_store(cx);
         let at = cx.now + KEEP_EVERY;
@@ -310,6 +325,13 @@ impl Node {
             NodeEvent::DiskDone => self.on_disk_done(cx)?,
             NodeEvent::Send { link } => self.on_send(cx, link)?,
             NodeEvent::DialElection { peer } => self.dial_election(cx, peer),
+            NodeEvent::GreetLimit { link } => {
+                let kind = self.kind(cx, link);
+                self.not_greeted(cx, link, kind);
+            }
+            NodeEvent::Meet { peer } => drop(cx.dial(Kind::Meeting, self.end(), End::Node(peer))),
+            NodeEvent::FirstMeetings => self.first_meetings_over(cx),
+            NodeEvent::NewLife => self.new_life(cx)?,
             NodeEvent::DialLeader { leader } => self.dial_leader(cx, leader),
             NodeEvent::Checkpointed => self.on_checkpointed(cx)?,
             NodeEvent::SnapshotWritten => self.on_snapshot_written(cx)?,

@@ -12,7 +12,7 @@ use quorum_log::{Epochs, LogReader, SnapshotError, SnapshotWriter, Snapshots};
 use super::disk::Task;
 use super::sender::{Command, Outgoing};
 use super::view::View;
-use super::{Armed, ByLink, Node, Stop};
+use super::{Armed, ByLink, Node, Process, Stop};
 use crate::context::{Context, NodeEvent};
 use crate::net::{End, Kind, LinkId, Packet};
 
@@ -30,7 +30,7 @@ pub(crate) struct QuorumShell {
     armed: Armed,
     pub(super) learners: ByLink<Outgoing>,
     /// Links to leaders: one, apart from attempts that came too late.
-    leaders: ByLink<Option<SnapshotWriter>>,
+    pub(super) leaders: ByLink<Option<SnapshotWriter>>,
     dials: u32,
     /// It was elected and has not proposed an epoch since.
     elected: bool,
@@ -95,7 +95,10 @@ impl Node {
     }
 
     pub(super) fn wake_quorum(&mut self, cx: &mut Context) {
-        if self.up.as_mut().is_some_and(|p| !std::mem::replace(&mut p.quorum.turn, true)) {
+        let free = |p: &mut Box<Process>| {
+            p.meetings.first.is_empty() && !std::mem::replace(&mut p.quorum.turn, true)
+        };
+        if self.up.as_mut().is_some_and(free) {
             let at = self.turn_delay(cx);
             self.schedule(cx, at, NodeEvent::QuorumTurn);
         }
@@ -150,6 +153,10 @@ impl Node {
         }
         while let Some(output) = self.up.as_mut().and_then(|p| p.quorum.core.poll_output()) {
             self.carry_out(cx, output)?;
+        }
+        // Behind the epochs, so that it is noted first what it means.
+        for met in self.up.as_mut().map(|p| std::mem::take(&mut p.meetings.to_outlive)).unwrap_or_default() {
+            self.ask_disk(cx, Task::Outlive(met))?;
         }
         if let Some(process) = &self.up {
             let status = process.quorum.core.status();
@@ -336,16 +343,20 @@ impl Node {
             Some(Kind::Election) => self.election_link(cx, link, connected),
             Some(Kind::Quorum) => {
                 let Some(leader) = self.peer(cx, link).map(|i| api::PeerId(i as u32 + 1)) else { return };
-                let input = if connected {
-                    if let Some(process) = &mut self.up {
-                        process.quorum.leaders.insert(link, None);
-                    }
-                    Input::LeaderConnected { conn: Conn(link), leader }
+                if connected {
+                    self.greet(cx, link);
                 } else {
                     cx.ended(link, self.end());
-                    Input::ConnectFailed { leader }
-                };
-                self.tell_quorum(cx, input);
+                    self.tell_quorum(cx, Input::ConnectFailed { leader });
+                }
+            }
+            Some(Kind::Meeting) if connected => self.greet(cx, link),
+            Some(Kind::Meeting) => {
+                let peer = self.peer(cx, link);
+                cx.ended(link, self.end());
+                if let Some(peer) = peer {
+                    self.not_met(cx, peer);
+                }
             }
             Some(Kind::Client) | None => {}
         }
@@ -354,19 +365,16 @@ impl Node {
     pub(super) fn on_accepted(&mut self, cx: &mut Context, link: LinkId) {
         match self.kind(cx, link) {
             Some(Kind::Election) => self.election_link(cx, link, true),
-            Some(Kind::Quorum) => {
-                let Some(peer) = self.peer(cx, link).map(|i| api::PeerId(i as u32 + 1)) else { return };
-                if let Some(process) = &mut self.up {
-                    process.quorum.learners.insert(link, Outgoing::default());
-                }
-                self.tell_quorum(cx, Input::LearnerConnected { conn: Conn(link), peer });
-            }
-            Some(Kind::Client) | None => {}
+            // Whoever dialled speaks first.
+            Some(Kind::Quorum | Kind::Meeting | Kind::Client) | None => {}
         }
     }
 
     pub(super) fn on_link_over(&mut self, cx: &mut Context, link: LinkId) {
         let (kind, peer) = (self.kind(cx, link), self.peer(cx, link));
+        if self.not_greeted(cx, link, kind) {
+            return;
+        }
         cx.ended(link, self.end());
         match (kind, peer) {
             (Some(Kind::Election), Some(peer)) => self.election_link_over(cx, link, peer),
@@ -386,6 +394,7 @@ impl Node {
         let conn = Conn(link);
         let input = match packet {
             Packet::Election(said) => return self.election_packet(cx, link, said),
+            Packet::Hello(lives) => return self.on_hello(cx, link, lives),
             Packet::ToLeader(message) => Input::FromLearner { conn, message },
             Packet::ToLearner(message) => Input::FromLeader { conn, message },
             Packet::SnapStart(_) | Packet::SnapChunk(_) | Packet::SnapEnd => {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api::peer::Incarnation;
+use api::peer::{Incarnation, Lives};
 use api::{Epoch, PeerId};
 use quorum_log::{
     Crash, DataDir, DiskOp, EpochError, EpochFile, Epochs, Fault, FsDisk, IdentityError, IncarnationError,
@@ -124,79 +124,132 @@ fn life(number: u64, run: u64) -> Incarnation {
     Incarnation { number, run }
 }
 
+/// The other one calls as often as it takes, as `quorum-svc` does. Whether it is told of a life that it does not know.
+fn call(caller: &mut Incarnations, id: u32, called: &mut Incarnations, other: u32) -> Option<Incarnation> {
+    let mut said = Lives::default();
+    for _ in 0..2 {
+        let call = caller.lives(PeerId(other), said);
+        if let Some(unknown) = call.met.filter(|&met| !called.knows(met)) {
+            return Some(unknown);
+        }
+        called.meet(PeerId(id), call).unwrap();
+        said = called.lives(PeerId(id), call);
+        caller.meet(PeerId(other), said).unwrap();
+        if let Some(unknown) = said.met.filter(|&met| !caller.knows(met)) {
+            return Some(unknown);
+        }
+    }
+    assert_eq!((called.met(PeerId(id)), caller.met(PeerId(other))), (Some(caller.own()), Some(called.own())));
+    None
+}
+
 #[test]
-fn each_start_is_a_new_life_and_so_is_a_while() {
+fn a_directory_knows_all_lives_that_it_has_had() {
     let disk = disk_with(&[]);
     assert_eq!(begin(&disk, 1, 70).own(), life(1, 70));
     disk.crash(Crash::LoseUnsynced);
     let mut file = begin(&disk, 1, 71);
     assert_eq!(file.own(), life(2, 71));
-    file.advance().unwrap();
+    file.grow().unwrap();
     assert_eq!(file.own(), life(3, 71));
     disk.crash(Crash::LoseUnsynced);
-    assert_eq!(begin(&disk, 1, 72).own(), life(4, 72));
+    let file = begin(&disk, 1, 72);
+    assert_eq!(file.own(), life(4, 72));
+    assert!([(1, 70), (2, 71), (3, 71), (4, 72)].into_iter().all(|(n, run)| file.knows(life(n, run))));
+    let never = [(2, 70), (4, 71), (5, 72), (1, 71), (3, 72), (4, 73)];
+    assert!(never.into_iter().all(|(n, run)| !file.knows(life(n, run))));
+    for run in 100..1100 {
+        begin(&disk, 1, run);
+    }
+    let file = begin(&disk, 1, 1100);
+    assert!(file.knows(life(6, 101)) && !file.knows(life(5, 100)), "it does not grow for ever");
 }
 
 #[test]
 fn f15_an_older_copy_is_told_from_the_directory_by_whoever_has_met_it_since() {
+    let path = Path::new("/data/incarnations");
     let (disk, other) = (disk_with(&[]), disk_with(&[]));
     let mut judge = begin(&other, 2, 5);
     let mut file = begin(&disk, 1, 70);
-    assert_eq!(judge.meet(PeerId(1), file.own()).unwrap(), None);
-    assert_eq!(judge.meet(PeerId(1), file.own()).unwrap(), None, "as often as it likes");
+    assert_eq!(call(&mut file, 1, &mut judge, 2), None);
+    assert_eq!(call(&mut file, 1, &mut judge, 2), None, "as often as it likes");
     let copy = disk_with(&[]);
-    copy.put(Path::new("/data/incarnations"), &disk.contents(Path::new("/data/incarnations")).unwrap());
-    file.advance().unwrap();
-    assert_eq!(judge.meet(PeerId(1), file.own()).unwrap(), None);
+    copy.put(path, &disk.contents(path).unwrap());
+    file.grow().unwrap();
+    assert_eq!(call(&mut judge, 2, &mut file, 1), None, "whoever calls");
     other.crash(Crash::LoseUnsynced);
     let mut judge = begin(&other, 2, 6);
     assert_eq!(judge.met(PeerId(1)), Some(life(2, 70)), "it is remembered");
 
-    // The same number, but of another run; a smaller one would be worse.
-    let mut older = begin(&copy, 1, 71);
-    assert_eq!(older.own(), life(2, 71));
-    assert_eq!(judge.meet(PeerId(1), older.own()).unwrap(), Some(life(2, 70)));
-    assert_eq!(judge.meet(PeerId(1), life(1, 70)).unwrap(), Some(life(2, 70)));
-    assert_eq!(judge.met(PeerId(1)), Some(life(2, 70)));
+    // However often it starts, and in whichever direction they talk.
+    for run in 71..80 {
+        begin(&copy, 1, run);
+    }
+    let mut older = begin(&copy, 1, 80);
+    assert_eq!(call(&mut older, 1, &mut judge, 2), Some(life(2, 70)));
+    judge.meet(PeerId(1), older.lives(PeerId(2), judge.lives(PeerId(1), Lives::default()))).unwrap();
+    assert_eq!(judge.met(PeerId(1)), Some(life(2, 70)), "its life is not taken for a later one");
     older.outlive(life(2, 70)).unwrap();
-    assert_eq!(older.own(), life(3, 71));
-    assert_eq!(judge.meet(PeerId(1), older.own()).unwrap(), None);
-    older.outlive(life(2, 70)).unwrap();
-    assert_eq!(older.own(), life(3, 71), "told once more by somebody who was slow");
     copy.crash(Crash::LoseUnsynced);
-    assert_eq!(begin(&copy, 1, 72).own(), life(4, 72));
+    let mut older = begin(&copy, 1, 81);
+    assert_eq!(call(&mut older, 1, &mut judge, 2), None);
+    let own = older.own();
+    older.outlive(life(2, 70)).unwrap();
+    assert_eq!(older.own(), own, "told once more by somebody who was slow");
     // The one that the copy was made of is the older one now.
-    file.advance().unwrap();
-    assert_eq!(judge.meet(PeerId(1), file.own()).unwrap(), Some(life(3, 71)));
+    file.grow().unwrap();
+    assert_eq!(call(&mut file, 1, &mut judge, 2), Some(own));
+    // So is an empty directory, whoever calls.
+    let mut empty = begin(&disk_with(&[]), 1, 90);
+    assert_eq!(call(&mut judge, 2, &mut empty, 1), Some(own));
+    empty.outlive(own).unwrap();
+    assert_eq!(empty.own(), life(own.number + 1001, 90));
+    assert_eq!(call(&mut judge, 2, &mut empty, 1), None);
+    // Somebody who is on an older copy himself has met it earlier: that was lost as well, and is noted already.
+    let mut older_judge = begin(&disk_with(&[]), 3, 7);
+    older_judge.meet(PeerId(1), Lives { own: Some(life(1, 70)), ..Lives::default() }).unwrap();
+    assert_eq!(call(&mut empty, 1, &mut older_judge, 3), None);
 }
 
 #[test]
 fn without_a_sound_file_of_its_own_a_node_begins_anew() {
     let disk = disk_with(&[]);
     let path = Path::new("/data/incarnations");
-    let mut file = begin(&disk, 1, 70);
-    file.meet(PeerId(12), life(3, u64::MAX)).unwrap();
-    file.meet(PeerId(2), life(u64::MAX, 0)).unwrap();
+    let mut file = begin(&disk, 1, 0x70);
+    let said = |number, run| Lives { own: Some(life(number, run)), ..Lives::default() };
+    file.meet(PeerId(12), said(3, u64::MAX)).unwrap();
+    file.meet(PeerId(2), said(u64::MAX / 2 - 1, 0)).unwrap();
+    file.meet(PeerId(3), said(u64::MAX / 2, 0)).unwrap();
+    assert_eq!(file.met(PeerId(3)), None, "that cannot be");
     let text = String::from_utf8(disk.contents(path).unwrap()).unwrap();
-    let body = "quorate incarnations 1\nnode 1\nnumber 1\nmet 2:18446744073709551615:0000000000000000 12:3:ffffffffffffffff\n";
+    let body = "quorate incarnations 1\nnode 1\nnumber 1\noutlived 0\nruns 1:0000000000000070\n\
+                met 2:9223372036854775806:0000000000000000 12:3:ffffffffffffffff\n";
     assert!(text.starts_with(body), "{text}");
-    let again = begin(&disk, 1, 71);
+    let again = begin(&disk, 1, 0x71);
     assert_eq!((again.met(PeerId(12)), again.made_anew()), (Some(life(3, u64::MAX)), None));
 
-    let foreign = begin(&disk, 3, 72);
-    assert_eq!((foreign.own(), foreign.met(PeerId(2))), (life(1, 72), None));
+    let foreign = begin(&disk, 3, 0x72);
+    assert!(!foreign.knows(life(1, 0x70)) && foreign.met(PeerId(2)).is_none());
     assert_eq!(foreign.made_anew(), Some("it was another node's"));
     disk.flip_bit(path, 40, 0);
-    let anew = begin(&disk, 3, 73);
-    assert_eq!((anew.own(), anew.made_anew()), (life(1, 73), Some("it was damaged")));
-    for met in ["x", "1:2", "1:2:zz", "1:2:3:4"] {
-        let body = format!("quorate incarnations 1\nnode 3\nnumber 1\nmet {met}\n");
+    assert_eq!(begin(&disk, 3, 0x73).made_anew(), Some("it was damaged"));
+    for (runs, met) in [
+        ("1:1", "x"),
+        ("1:1", "1:2"),
+        ("1:1", "1:2:zz"),
+        ("1:1", "1:2:3:4"),
+        ("1:1 3:2", ""),
+        ("0:1", ""),
+        ("2:1 1:2", ""),
+        ("9223372036854775807:1", ""),
+    ] {
+        let body = format!("quorate incarnations 1\nnode 3\nnumber 2\noutlived 0\nruns {runs}\nmet {met}\n");
         disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
-        assert_eq!(begin(&disk, 3, 74).made_anew(), Some("it was damaged"), "{met}");
+        assert_eq!(begin(&disk, 3, 0x74).made_anew(), Some("it was damaged"), "{runs}, {met}");
     }
     let body = "quorate incarnations 2\n";
     disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
-    let newer = Incarnations::begin(Arc::new(disk.clone()), Path::new("/data"), PeerId(3), 75);
+    let newer = Incarnations::begin(Arc::new(disk.clone()), Path::new("/data"), PeerId(3), 0x75);
     assert!(matches!(newer, Err(IncarnationError::Version { .. })));
 }
 
@@ -205,6 +258,7 @@ fn storing_incarnations_fails_for_good() {
     let disk = disk_with(&[]);
     let mut file = begin(&disk, 1, 70);
     disk.fail(Fault { op: DiskOp::Sync, path: "incarnations".to_owned(), skip: 0, errno: Errno::IO });
-    assert!(matches!(file.meet(PeerId(2), life(1, 1)), Err(IncarnationError::Disk(_))));
-    assert!(matches!(file.advance(), Err(IncarnationError::Poisoned { .. })));
+    let said = Lives { own: Some(life(1, 1)), ..Lives::default() };
+    assert!(matches!(file.meet(PeerId(2), said), Err(IncarnationError::Disk(_))));
+    assert!(matches!(file.grow(), Err(IncarnationError::Poisoned { .. })));
 }
