@@ -168,6 +168,7 @@ pub(crate) fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Fai
         keep: quorum_svc::Keep { bytes: node.log.keep_size.0, entries: node.log.keep_entries },
         recent_bytes: node.log.recent_size.bytes(),
         backlog_bytes: node.log.backlog_size.bytes(),
+        life: quorum_svc::LIFE,
     })
 }
 

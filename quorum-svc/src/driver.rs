@@ -348,12 +348,20 @@ impl<E: Election> Driver<E> {
                  `incarnations` of the observers"
             ));
         }
-        tracing::error!(
-            %by,
-            "another server has met this node in a life that its data directory does not know: its data directory is an older copy. \
-             It does not vote until a leader has sent it what it lacks. If all voters were put back to older copies, to go \
-             on from these, stop them, put the copies back once more without their files `incarnations`, and start them"
-        );
+        if self.core.status().epoch == Epoch(0) {
+            tracing::warn!(
+                %by,
+                "other servers have met this node before, but its data directory is new: what it had is lost, and comes back from \
+                 the leader"
+            );
+        } else {
+            tracing::error!(
+                %by,
+                "another server has met this node in a life that its data directory does not know: its data directory is an older copy. \
+                 It does not vote until a leader has sent it what it lacks. If all voters were put back to older copies, to go \
+                 on from these, stop them, put the copies back once more without their files `incarnations`, and start them"
+            );
+        }
         self.core.handle(now, Input::RolledBack);
         self.state.to_outlive.push(met);
     }

@@ -28,5 +28,6 @@ mod view;
 pub use feed::LogFeed;
 pub use handle::{Handle, Keep, LogHealth};
 pub use leader_link::LearnService;
+pub use meetings::LIFE;
 pub use port::PortService;
 pub use service::{Config, OpenError, QuorumService, StopReason};

@@ -16,8 +16,8 @@ use crate::driver::{Event, Links};
 use crate::leader_link::blocking;
 use crate::learner_link::CONNECT_LIMIT;
 
-/// While a server runs, copies of its directory that are older than this can be told from it.
-const LIFE: Duration = Duration::from_secs(600);
+/// What [`Config::life`](crate::Config::life) usually is: a file is written so often, here and at each other member.
+pub const LIFE: Duration = Duration::from_secs(600);
 /// Before a server first looks for a leader it waits so long at most until it has met the others.
 pub(crate) const FIRST: Duration = Duration::from_millis(200);
 /// Between attempts to meet somebody, at first and at most.
@@ -31,6 +31,8 @@ pub(crate) struct Meetings {
     pub(crate) links: Links,
     /// Held while the file is written, so never locked in a task.
     pub(crate) incarnations: Arc<Mutex<Incarnations>>,
+    /// See [`Config::life`](crate::Config::life).
+    pub(crate) life: Duration,
 }
 
 impl Meetings {
@@ -86,7 +88,7 @@ impl Meetings {
 
     async fn live(self, lives: watch::Sender<()>) {
         loop {
-            tokio::time::sleep(LIFE).await;
+            tokio::time::sleep(self.life).await;
             let this = self.clone();
             if let Err(error) = blocking(move || this.with(Incarnations::grow)).await {
                 return self.links.fail(error.to_string());

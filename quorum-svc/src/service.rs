@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::ports::Election;
 use api::{PeerId, Zxid};
@@ -45,6 +46,8 @@ pub struct Config {
     pub recent_bytes: usize,
     /// Bytes that may wait for the disk before this node stops reading from its leader.
     pub backlog_bytes: usize,
+    /// How often a new life of the data directory begins while the node runs: older copies can be told from it.
+    pub life: Duration,
 }
 
 /// Why the service cannot start.
@@ -161,7 +164,13 @@ impl<E: Election> QuorumService<E> {
         let backlog = Backlog::new(config.backlog_bytes);
         let ensemble: Arc<str> = config.ensemble.into();
         let incarnations = Arc::new(std::sync::Mutex::new(incarnations));
-        let meetings = Meetings { ensemble: ensemble.clone(), me, links: links.clone(), incarnations };
+        let meetings = Meetings {
+            ensemble: ensemble.clone(),
+            me,
+            links: links.clone(),
+            incarnations,
+            life: config.life,
+        };
         let disk = log_thread::spawn(log, epochs, snapshots.clone(), meetings.clone(), backlog.clone())?;
         let handle = Handle {
             links: links.clone(),

@@ -65,6 +65,7 @@ fn config(id: u32, dir: &Path, addresses: &BTreeMap<PeerId, String>) -> Config {
         keep: quorum_svc::Keep { bytes: 0, entries: 0 },
         recent_bytes: 4 << 10,
         backlog_bytes: 1 << 20,
+        life: Duration::from_millis(200),
     }
 }
 
@@ -469,6 +470,51 @@ async fn f9_a_leader_that_finds_its_log_damaged_stops_and_heals_from_the_others(
     let mut healed = Store::attach(&e.nodes[&2], Zxid::ZERO).await;
     healed.read(400).await;
     assert_eq!(healed.entries.iter().filter(|e| !e.is_marker()).count(), 400);
+    for node in e.nodes.into_values() {
+        node.stop().await;
+    }
+}
+
+/// What a file `incarnations` says behind this word.
+fn said(file: &Path, word: &str) -> String {
+    let text = std::fs::read_to_string(file).unwrap();
+    text.lines().find_map(|line| line.strip_prefix(word)).unwrap().to_owned()
+}
+
+/// A copy of what a node had while it ran, as of its volume: no start of the node lies between the copy and what was lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f15_a_copy_of_a_running_nodes_directory_is_found_out() {
+    let mut e = Ensemble3::start(1).await;
+    let mut store = Store::attach(&e.nodes[&2], Zxid::ZERO).await;
+    e.submit(2, 1..=3).await;
+    store.read(3).await;
+    let [ours, theirs] = [2, 3].map(|id| e.dir.path().join(format!("{id}/incarnations")));
+    let copy = std::fs::read(&ours).unwrap();
+    let life: u64 = said(&ours, "number ").parse().unwrap();
+    // Somebody meets it later. (The others do so, too, but what one knows is enough.)
+    let met = |file: &Path| -> u64 {
+        let met = said(file, "met ");
+        let of_2 = met.split_whitespace().find_map(|life| life.strip_prefix("2:"));
+        of_2.and_then(|life| life.split(':').next()?.parse().ok()).unwrap_or(0)
+    };
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while met(&theirs) <= life {
+        assert!(Instant::now() < deadline, "{}", std::fs::read_to_string(&theirs).unwrap());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    drop(store);
+    e.nodes.remove(&2).unwrap().stop().await;
+    std::fs::write(&ours, copy).unwrap();
+    e.restart(2).await;
+    // It is told, and when it has noted that and has everything again, it goes on behind what was lost.
+    let mut store = Store::attach(&e.nodes[&2], Zxid::ZERO).await;
+    e.submit(2, 4..=6).await;
+    store.read(6).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while said(&ours, "outlived ") == "0" {
+        assert!(Instant::now() < deadline, "nobody has told it: {}", std::fs::read_to_string(&ours).unwrap());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     for node in e.nodes.into_values() {
         node.stop().await;
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use client_sdk::{Client, CreateMode, Options, Path, Write};
 
-use crate::harness::{Ensemble, command_at, eventually};
+use crate::harness::{Ensemble, command_at, copy_dir, eventually};
 
 pub(crate) const ZNODES: usize = 40;
 
@@ -157,10 +157,8 @@ fn a_node_that_lost_its_disk_does_not_help_to_forget_what_it_had_acknowledged() 
     ensemble.agree();
 }
 
-/// Nodes 2 and 3 lose their disks and are started without node 1, which looks like a first start to them. When node 1 comes,
-/// one of the two histories would have to go: whoever would lose what was committed stops instead.
-#[test]
-fn nothing_is_cut_off_when_an_ensemble_was_started_anew_without_the_node_that_has_the_data() {
+/// Nodes 2 and 3 lose their disks and are started without node 1, which looks like a first start to them.
+fn started_anew_without_node_1() -> Ensemble {
     let mut ensemble = Ensemble::down(3);
     (1..=3).for_each(|id| ensemble.start_node(id));
     ensemble.ok(&["create", "/keep", "acknowledged"]);
@@ -173,6 +171,42 @@ fn nothing_is_cut_off_when_an_ensemble_was_started_anew_without_the_node_that_ha
     eventually("the two take it for a first start", || {
         ensemble.run(&["ls", "/", "--timeout", "5s"]).status.success()
     });
+    ensemble
+}
+
+/// When node 1 comes, it tells the others that their directories are not the ones that it has met. So they vouch for nothing any
+/// more, and all waits for somebody who decides which history shall go on: here the older one.
+#[test]
+fn f14_two_nodes_that_have_lost_their_disks_are_told_so_by_the_third_and_nothing_goes_on_without_a_word() {
+    let mut ensemble = started_anew_without_node_1();
+    ensemble.start_node(1);
+    for id in [2, 3] {
+        eventually("it is told", || ensemble.log(id).contains("its data directory is an older copy"));
+    }
+    std::thread::sleep(Duration::from_secs(2));
+    assert!(!ensemble.run(&["create", "/lost", "", "--timeout", "2s"]).status.success());
+    ensemble.kill9_all();
+    std::fs::remove_file(ensemble.dir.join("node-1/data/incarnations")).unwrap();
+    for id in [2, 3] {
+        let data = ensemble.dir.join(format!("node-{id}/data"));
+        let identity = std::fs::read(data.join("identity")).unwrap();
+        std::fs::remove_dir_all(&data).unwrap();
+        copy_dir(&ensemble.dir.join("node-1/data"), &data);
+        std::fs::write(data.join("identity"), &identity).unwrap();
+        // Of a store in a process of its own: it has an identity, too, and is rebuilt.
+        let _ = std::fs::remove_dir_all(data.join("store"));
+    }
+    (1..=3).for_each(|id| ensemble.start_node(id));
+    ensemble.agree();
+    assert_eq!(ensemble.ok(&["get", "/keep"]).trim_end(), "acknowledged");
+}
+
+/// When node 1 comes and cannot tell them, one of the two histories would have to go: whoever would lose what was committed
+/// stops instead.
+#[test]
+fn nothing_is_cut_off_when_an_ensemble_was_started_anew_without_the_node_that_has_the_data() {
+    let mut ensemble = started_anew_without_node_1();
+    std::fs::remove_file(ensemble.dir.join("node-1/data/incarnations")).unwrap();
     ensemble.start_node(1);
     eventually("a node stops", || {
         (1..=3)

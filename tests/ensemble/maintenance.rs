@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use client_sdk::{Client, CreateMode, Options};
 
-use crate::harness::{Ensemble, PATIENCE, alive, blocking, eventually};
+use crate::harness::{Ensemble, PATIENCE, alive, blocking, copy_dir, eventually};
 
 /// Writes one after the other until told to stop; returns how many, and how long the longest took.
 async fn count(client: Client, stop: tokio::sync::oneshot::Receiver<()>) -> (i32, Duration) {
@@ -158,17 +158,6 @@ fn lose_every_state(ensemble: &mut Ensemble) {
     ensemble.reap(victim);
     ensemble.start_node(victim);
     ensemble.agree();
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy_dir(&entry.path(), &to),
-            false => drop(std::fs::copy(entry.path(), to).unwrap()),
-        }
-    }
 }
 
 /// Somebody puts a backup of one node in the place of its directory, while the only other one that has what was written since

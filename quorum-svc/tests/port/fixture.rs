@@ -75,6 +75,7 @@ impl Node {
             keep: Keep { bytes: 0, entries: 0 },
             recent_bytes: 4 << 10,
             backlog_bytes: 1 << 20,
+            life: Duration::from_secs(600),
         };
         let shutdown = CancellationToken::new();
         let service = QuorumService::open(config, Named(elect.subscribe()), shutdown.clone()).unwrap();

@@ -62,7 +62,7 @@ fn zabs() -> Vec<(&'static str, zab::Setup)> {
             zab::Setup { start: Start::Blank, bounds: Bounds { crashes: 0, wipes: 1, ..bounds }, ..three },
         ),
         (
-            "server 3 behind, 1 log damaged, 1 write",
+            "server 3 behind, 1 log damaged or put back, 1 write",
             zab::Setup { start: Start::Behind, bounds: Bounds { crashes: 0, damages: 1, ..bounds }, ..three },
         ),
         (

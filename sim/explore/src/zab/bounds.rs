@@ -18,7 +18,7 @@ pub struct Bounds {
     /// Crashes in which the server loses its whole disk
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..4))]
     pub wipes: u8,
-    /// Crashes after which the server finds the end of its log damaged
+    /// Crashes after which the server finds the end of its log damaged, or has got an older copy of its disk
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..4))]
     pub damages: u8,
     /// Barriers (what a linearizable read waits for)
@@ -51,7 +51,7 @@ impl Bounds {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Left {
     pub(crate) of: Bounds,
-    /// Servers that were wiped or damaged, a bit each.
+    /// Servers that were wiped, damaged or put back, a bit each.
     pub(crate) wiped: u8,
     /// Somebody was elected before.
     pub(crate) led: bool,

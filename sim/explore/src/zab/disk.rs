@@ -190,6 +190,17 @@ impl Disk {
         }
     }
 
+    /// An older copy takes the place of the disk, from when the log had `kept` entries and its server had just synchronised with
+    /// the leader of the last one. It was told so. (Whoever never synchronised is one that was wiped.)
+    pub(crate) fn put_back(&mut self, kept: usize) {
+        let stored = &mut self.stored;
+        self.queue.clear();
+        stored.entries.truncate(kept);
+        stored.snapshots.retain(|&s| s <= stored.entries.last().map_or(stored.base, |e| e.zxid));
+        let epoch = stored.last().epoch();
+        (stored.accepted, stored.current, stored.damaged) = (epoch, epoch, epoch > Epoch(0));
+    }
+
     /// How many entries of the append that is under way may reach the disk without it being done.
     pub(crate) fn torn(&self) -> usize {
         match self.queue.front() {

@@ -101,6 +101,8 @@ pub enum Action {
     Wipe(usize),
     /// A server starts anew and finds its log damaged behind so many entries.
     Damage(usize, usize),
+    /// A server starts anew from an older copy of its disk that has so many entries.
+    PutBack(usize, usize),
     /// A leader is about to stop and hands over.
     Leave(usize),
     /// A server loses patience.
@@ -251,7 +253,7 @@ impl Zab {
 
     /// One server takes an event in; what it says goes into the connections, what it does is judged.
     fn happen(&mut self, world: &mut World, i: usize, event: Event) -> Result<(), String> {
-        let wiped = matches!(event, Event::Wipe | Event::Damage(_));
+        let wiped = matches!(event, Event::Wipe | Event::Damage(_) | Event::PutBack(_));
         let before = world.state[i];
         let step = self.step(i, before, event);
         if let Some(why) = &step.broken {
@@ -335,6 +337,11 @@ impl Zab {
                 world.left.of.damages -= 1;
                 world.left.wiped |= 1 << i;
                 self.happen(world, i, Event::Damage(kept))
+            }
+            Action::PutBack(i, kept) => {
+                world.left.of.damages -= 1;
+                world.left.wiped |= 1 << i;
+                self.happen(world, i, Event::PutBack(kept))
             }
             Action::Leave(i) => {
                 world.left.of.timeouts -= 1;

@@ -67,6 +67,7 @@ impl Zab {
             if left.of.damages > 0 {
                 let entries = self.server(state, i).disk.stored.entries.len();
                 into.extend((0..entries).map(|kept| Action::Damage(i, kept)));
+                into.extend((0..=entries).map(|kept| Action::PutBack(i, kept)));
             }
             if left.of.timeouts > 0 && facts.role == Role::Leading && facts.serving {
                 into.push(Action::Leave(i));

@@ -57,6 +57,8 @@ pub(crate) enum Event {
     Wipe,
     /// A crash, and behind this many entries its log is damaged.
     Damage(usize),
+    /// A crash, and an older copy with this many entries takes the place of its disk.
+    PutBack(usize),
     /// A leader is about to stop.
     Leave,
     /// It has waited for too long, whatever it waits for.
@@ -172,6 +174,10 @@ impl<'a> Turn<'a> {
             }
             Event::Damage(kept) => {
                 self.server.disk.damage(*kept);
+                self.restart()
+            }
+            Event::PutBack(kept) => {
+                self.server.disk.put_back(*kept);
                 self.restart()
             }
             Event::Leave => self.input(Input::Leave),

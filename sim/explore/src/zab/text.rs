@@ -51,6 +51,9 @@ pub(crate) fn event(
             format!("{} crashes with {n} entries of an append on disk, and starts anew", peer(i))
         }
         Action::Wipe(i) => format!("{} loses its disk and starts anew", peer(i)),
+        Action::PutBack(i, kept) => {
+            format!("{} starts anew from an older copy of its disk with {kept} entries", peer(i))
+        }
         Action::Damage(i, kept) => {
             format!("{} starts anew and finds its log damaged behind {kept} entries", peer(i))
         }
