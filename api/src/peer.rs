@@ -37,6 +37,26 @@ pub struct Lives {
     pub confirmed: Option<Incarnation>,
 }
 
+/// What a server knows that it has lost, as long as no leader has given it back.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Damage {
+    /// Nothing.
+    #[default]
+    None,
+    /// Entries that it had acknowledged. It has kept what it promised to leaders.
+    Log,
+    /// Its directory was put back to an older copy, or is new although others have met it before: also promises are lost.
+    Directory,
+}
+
+impl Damage {
+    /// Whether there is any: then it does not stand for election, and its promise proves nothing.
+    #[must_use]
+    pub fn is_some(self) -> bool {
+        self != Damage::None
+    }
+}
+
 /// What a learner says to a leader. Names as in ZooKeeper's `Leader.java`.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum ToLeader {
@@ -55,8 +75,8 @@ pub enum ToLeader {
         history: History,
         /// False if it was promised before: such an answer does not count towards the quorum.
         counts: bool,
-        /// The learner has lost entries that it had acknowledged, and promises with them perhaps: its own proves nothing.
-        damaged: bool,
+        /// What the learner has lost. With anything its promise proves nothing.
+        damage: Damage,
         /// The greatest stamp of an entry that it knows of, in or before its log; 0 if none.
         last_time_ms: i64,
     },

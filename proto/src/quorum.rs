@@ -2,7 +2,7 @@
 
 use api::{
     Entry, Epoch, EpochSpan, History, Origin, PeerId, Ticket, Trace, TraceContext, Zxid,
-    peer::{Incarnation, Lives, Submission, ToLeader, ToLearner},
+    peer::{Damage, Incarnation, Lives, Submission, ToLeader, ToLearner},
     ports::Refusal,
 };
 use bytes::Bytes;
@@ -113,13 +113,13 @@ impl From<LearnerFrame> for peer::LearnerMessage {
                 ToLeader::LearnerInfo { accepted_epoch } => {
                     Kind::LearnerInfo(peer::LearnerInfo { accepted_epoch: accepted_epoch.0 })
                 }
-                ToLeader::AckEpoch { epoch, current_epoch, history, counts, damaged, last_time_ms } => {
+                ToLeader::AckEpoch { epoch, current_epoch, history, counts, damage, last_time_ms } => {
                     Kind::AckEpoch(peer::AckEpoch {
                         epoch: epoch.0,
                         current_epoch: current_epoch.0,
                         history: Some(history_to_wire(&history)),
                         counts,
-                        damaged,
+                        damage: damage_to_wire(damage).into(),
                         last_time_ms,
                     })
                 }
@@ -146,9 +146,9 @@ impl TryFrom<peer::LearnerMessage> for LearnerFrame {
             Kind::AckEpoch(m) => ToLeader::AckEpoch {
                 epoch: Epoch(m.epoch),
                 current_epoch: Epoch(m.current_epoch),
+                damage: damage(m.damage()),
                 history: history(m.history.ok_or_else(|| empty("AckEpoch.history"))?)?,
                 counts: m.counts,
-                damaged: m.damaged,
                 last_time_ms: m.last_time_ms,
             },
             Kind::Ack(m) => ToLeader::Ack(Zxid(m.zxid)),
@@ -284,6 +284,22 @@ pub(crate) fn refused(refused: peer::Refused) -> Result<(Ticket, Refusal), Malfo
     Ok((Ticket(refused.ticket), why))
 }
 
+fn damage_to_wire(damage: Damage) -> peer::Damage {
+    match damage {
+        Damage::None => peer::Damage::Unspecified,
+        Damage::Log => peer::Damage::Log,
+        Damage::Directory => peer::Damage::Directory,
+    }
+}
+
+fn damage(damage: peer::Damage) -> Damage {
+    match damage {
+        peer::Damage::Unspecified => Damage::None,
+        peer::Damage::Log => Damage::Log,
+        peer::Damage::Directory => Damage::Directory,
+    }
+}
+
 fn history_to_wire(history: &History) -> peer::History {
     let spans = history.spans().iter().map(|s| peer::EpochSpan { epoch: s.epoch.0, last: s.last }).collect();
     peer::History { base: history.base().0, spans }
@@ -328,7 +344,7 @@ mod tests {
                 current_epoch: Epoch(3),
                 history,
                 counts: true,
-                damaged: true,
+                damage: Damage::Log,
                 last_time_ms: 9,
             },
             ToLeader::Ack(Zxid(7)),

@@ -222,6 +222,9 @@ impl<E: Election> Driver<E> {
         if self.core.status().epoch > Epoch(0) {
             // Whoever can tell this node that it stands on an older copy of its directory shall do so before it votes.
             let _ = tokio::time::timeout(FIRST, first.recv()).await;
+            while let Ok(event) = self.inbox.events.try_recv() {
+                self.on_event(now(origin), event);
+            }
         }
         self.core.handle(now(origin), Input::Timeout);
         let mut events = Vec::with_capacity(TURN);
@@ -352,7 +355,8 @@ impl<E: Election> Driver<E> {
             tracing::warn!(
                 %by,
                 "other servers have met this node before, but its data directory is new: what it had is lost, and comes back from \
-                 the leader"
+                 the leader. It does not vote until then. If the whole ensemble is to begin anew, stop all of it, and give each \
+                 node an empty directory, observers too"
             );
         } else {
             tracing::error!(
@@ -427,8 +431,8 @@ impl<E: Election> Driver<E> {
                 let spans = appends(&entries, leading);
                 self.to_disk(Task::Append { entries, spans });
             }
-            Output::PersistEpochs { accepted, current, damaged, last_time_ms } => {
-                self.to_disk(Task::Epochs(Epochs { accepted, current, damaged, last_time_ms }))
+            Output::PersistEpochs { accepted, current, damage, last_time_ms } => {
+                self.to_disk(Task::Epochs(Epochs { accepted, current, damage, last_time_ms }))
             }
             Output::Truncate { to } => {
                 let _lines = lines(self.traces.recovery()).entered();

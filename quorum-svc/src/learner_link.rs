@@ -87,6 +87,8 @@ impl LearnerSide {
             .connect()
             .await
             .map_err(|e| chain(&e))?;
+        // Who acknowledges something in this life has been met in it.
+        self.meetings.meet_over(leader, channel.clone()).await?;
         let (to_leader, requests) = mpsc::channel(8);
         // The queue is empty, so this cannot wait.
         let hello = LearnerFrame::Hello(self.meetings.hello(leader, Lives::default()).await);

@@ -3,7 +3,8 @@
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
 
-use api::{Entry, Zxid, peer::Incarnation};
+use api::peer::{Damage, Incarnation};
+use api::{Entry, Zxid};
 use quorum_core::Input;
 use quorum_log::{EpochError, EpochFile, Epochs, IncarnationError, Log, LogError, SnapshotError, Snapshots};
 use telemetry::{metrics, trace::Span};
@@ -135,7 +136,8 @@ fn run(
                     report(Input::SnapshotInstalled);
                 }
                 Task::Forsake { may_heal: true } => {
-                    epochs.store(Epochs { damaged: true, ..epochs.epochs() })?;
+                    let before = epochs.epochs();
+                    epochs.store(Epochs { damage: before.damage.max(Damage::Log), ..before })?;
                     return Err(DiskFailure::Forsaken(
                         "check the disk, and start the node again: it heals from its leader",
                     ));

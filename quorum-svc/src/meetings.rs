@@ -10,7 +10,7 @@ use proto::peer::{self as wire, quorum_client::QuorumClient};
 use proto::quorum::Hello;
 use quorum_log::{IncarnationError, Incarnations};
 use tokio::sync::{mpsc, watch};
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use crate::driver::{Event, Links};
 use crate::leader_link::blocking;
@@ -33,6 +33,8 @@ pub(crate) struct Meetings {
     pub(crate) incarnations: Arc<Mutex<Incarnations>>,
     /// See [`Config::life`](crate::Config::life).
     pub(crate) life: Duration,
+    /// Changes with each life, so that the others are told.
+    pub(crate) lives: Arc<watch::Sender<()>>,
 }
 
 impl Meetings {
@@ -43,7 +45,9 @@ impl Meetings {
 
     /// See [`Incarnations::outlive`]. Blocks on the disk.
     pub(crate) fn outlive(&self, met: Incarnation) -> Result<(), IncarnationError> {
-        self.with(|incarnations| incarnations.outlive(met))
+        self.with(|incarnations| incarnations.outlive(met))?;
+        self.lives.send_replace(());
+        Ok(())
     }
 
     /// The first message to `peer`, which has said this, or nothing yet.
@@ -78,32 +82,26 @@ impl Meetings {
     /// tried once.
     pub(crate) fn begin(self, addresses: impl Iterator<Item = (PeerId, String)>) -> mpsc::Receiver<()> {
         let (tried, first) = mpsc::channel(1);
-        let (lives, life) = watch::channel(());
         for (peer, address) in addresses.filter(|(peer, _)| *peer != self.me) {
-            self.links.spawn(self.clone().keep_meeting(peer, address, tried.clone(), life.clone()));
+            self.links.spawn(self.clone().keep_meeting(peer, address, tried.clone()));
         }
-        self.links.clone().spawn(self.live(lives));
+        self.links.clone().spawn(self.live());
         first
     }
 
-    async fn live(self, lives: watch::Sender<()>) {
+    async fn live(self) {
         loop {
             tokio::time::sleep(self.life).await;
             let this = self.clone();
             if let Err(error) = blocking(move || this.with(Incarnations::grow)).await {
                 return self.links.fail(error.to_string());
             }
-            lives.send_replace(());
+            self.lives.send_replace(());
         }
     }
 
-    async fn keep_meeting(
-        self,
-        peer: PeerId,
-        address: String,
-        tried: mpsc::Sender<()>,
-        mut life: watch::Receiver<()>,
-    ) {
+    async fn keep_meeting(self, peer: PeerId, address: String, tried: mpsc::Sender<()>) {
+        let mut life = self.lives.subscribe();
         let mut tried = Some(tried);
         let [mut pause, most] = RETRY;
         loop {
@@ -135,6 +133,14 @@ impl Meetings {
             .connect()
             .await
             .map_err(|e| e.to_string())?;
+        self.meet_over(peer, channel).await
+    }
+
+    /// Behind this the other server has met this one in its present life, durably.
+    ///
+    /// # Errors
+    /// As [`Meetings::greeted`], or the road to the other server.
+    pub(crate) async fn meet_over(&self, peer: PeerId, channel: Channel) -> Result<(), String> {
         let mut client = QuorumClient::new(channel);
         let mut said = Lives::default();
         // The second time it can be confirmed what the other one has met.

@@ -147,7 +147,7 @@ impl<E: Election> QuorumService<E> {
                 .latest()
                 .map_or(Zxid::ZERO, |zxid| snap_before(&log.reader(), &snapshots, zxid)),
             last_time_ms: promises.last_time_ms,
-            damaged: promises.damaged,
+            damage: promises.damage,
         };
         let base = durable.history.base();
         let recovery = log.recovery();
@@ -170,6 +170,7 @@ impl<E: Election> QuorumService<E> {
             links: links.clone(),
             incarnations,
             life: config.life,
+            lives: Arc::default(),
         };
         let disk = log_thread::spawn(log, epochs, snapshots.clone(), meetings.clone(), backlog.clone())?;
         let handle = Handle {

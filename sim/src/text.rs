@@ -14,11 +14,11 @@ pub(crate) fn zxids(entries: &[Entry]) -> String {
 pub(crate) fn to_leader(message: &ToLeader) -> String {
     match message {
         ToLeader::LearnerInfo { accepted_epoch } => format!("LEARNERINFO {accepted_epoch}"),
-        ToLeader::AckEpoch { epoch, history, counts, current_epoch, damaged, .. } => format!(
+        ToLeader::AckEpoch { epoch, history, counts, current_epoch, damage, .. } => format!(
             "ACKEPOCH {epoch}, has {} in {current_epoch}{}{}",
             history.last(),
             if *counts { "" } else { ", again" },
-            if *damaged { ", damaged" } else { "" }
+            if damage.is_some() { ", damaged" } else { "" }
         ),
         ToLeader::Ack(zxid) => format!("ACK {zxid}"),
         ToLeader::Forward(batch) => format!("FORWARD {} writes", batch.len()),

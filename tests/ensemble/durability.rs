@@ -183,6 +183,31 @@ fn f14_two_nodes_that_have_lost_their_disks_are_told_so_by_the_third_and_nothing
     for id in [2, 3] {
         eventually("it is told", || ensemble.log(id).contains("its data directory is an older copy"));
     }
+    waits_and_is_restored_from_node_1(&mut ensemble);
+}
+
+/// The same, but that node 1 is there when they start, and is away for a while then.
+#[test]
+fn f14_two_nodes_that_were_told_of_their_lost_disks_begin_no_ensemble_of_their_own() {
+    let mut ensemble = Ensemble::down(3);
+    (1..=3).for_each(|id| ensemble.start_node(id));
+    ensemble.ok(&["create", "/keep", "acknowledged"]);
+    ensemble.agree();
+    ensemble.kill9_all();
+    for id in [2, 3] {
+        std::fs::remove_dir_all(ensemble.dir.join(format!("node-{id}/data"))).unwrap();
+    }
+    (1..=3).for_each(|id| ensemble.start_node(id));
+    for id in [2, 3] {
+        eventually("it is told", || ensemble.log(id).contains("its data directory is new"));
+    }
+    ensemble.kill9(1);
+    std::thread::sleep(Duration::from_secs(3));
+    ensemble.start_node(1);
+    waits_and_is_restored_from_node_1(&mut ensemble);
+}
+
+fn waits_and_is_restored_from_node_1(ensemble: &mut Ensemble) {
     std::thread::sleep(Duration::from_secs(2));
     assert!(!ensemble.run(&["create", "/lost", "", "--timeout", "2s"]).status.success());
     ensemble.kill9_all();

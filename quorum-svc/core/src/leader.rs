@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use api::mutants::{Mutant, is_on};
+use api::peer::Damage;
 use api::{
     Ensemble, Entry, Epoch, History, Origin, PeerId, Ticket, Time, Zxid,
     ports::{Candidate, FeedItem, Refusal},
@@ -20,12 +21,13 @@ pub(crate) struct Leading {
     /// When this server began to lead, or when a voter last told it that its synchronisation gets on.
     since: Time,
     learners: BTreeMap<Conn, Learner>,
-    /// Who has promised the epoch to this leader, over whichever connection.
+    /// Who has promised the epoch to this leader; while it gathers promises, over the present connection.
     promised: BTreeSet<PeerId>,
     /// Of these the promise proves little: they have never synchronised with anybody, or have lost all their data.
     fresh: BTreeSet<PeerId>,
-    /// Somebody promised who knows that it has lost something.
-    damaged: bool,
+    /// Those who know that they have lost something, and have something still; those who do not.
+    damaged: BTreeSet<PeerId>,
+    emptied: BTreeSet<PeerId>,
     /// When a voter was last heard, over whichever connection: a leader without a quorum of fresh ones steps down.
     heard: BTreeMap<PeerId, Time>,
     /// Rounds of pings; a quorum of pongs to one proves that this was still the leader when it was sent.
@@ -108,7 +110,8 @@ impl Leading {
             learners: BTreeMap::new(),
             promised: BTreeSet::new(),
             fresh: BTreeSet::new(),
-            damaged: false,
+            damaged: BTreeSet::new(),
+            emptied: BTreeSet::new(),
             heard: BTreeMap::new(),
             round: 0,
             next_ping: now,
@@ -131,7 +134,13 @@ impl Leading {
     /// False if the connection was not known.
     pub(crate) fn remove(&mut self, conn: Conn) -> bool {
         self.barriers.retain(|b| b.conn != Some(conn));
-        self.learners.remove(&conn).is_some()
+        let Some(learner) = self.learners.remove(&conn) else { return false };
+        if matches!(self.phase, Phase::Promising { .. }) {
+            // It may come back and say that it was told meanwhile that its promises are worth nothing.
+            self.promised.remove(&learner.peer);
+            self.fresh.remove(&learner.peer);
+        }
+        true
     }
 
     pub(crate) fn next_timeout(&self, config: &Config) -> Time {
@@ -233,10 +242,10 @@ impl Zab {
         }
         match message {
             ToLeader::LearnerInfo { accepted_epoch } => self.on_learner_info(conn, accepted_epoch),
-            ToLeader::AckEpoch { epoch, current_epoch, history, counts, damaged, last_time_ms } => {
+            ToLeader::AckEpoch { epoch, current_epoch, history, counts, damage, last_time_ms } => {
                 self.last_time_ms = self.last_time_ms.max(last_time_ms);
                 let candidate = Candidate { epoch: current_epoch, zxid: history.last() };
-                self.on_ack_epoch(conn, epoch, history, counts, (!damaged).then_some(candidate));
+                self.on_ack_epoch(conn, epoch, history, counts, candidate, damage);
             }
             ToLeader::Ack(zxid) => self.on_ack(conn, zxid),
             // Whoever sent it looks for it in the log of the next leader, and sends it again.
@@ -401,7 +410,8 @@ impl Zab {
         epoch: Epoch,
         history: History,
         counts: bool,
-        candidate: Option<Candidate>,
+        candidate: Candidate,
+        damage: Damage,
     ) {
         let mine = Candidate { epoch: self.current, zxid: self.history.last() };
         let Role::Leading(leading) = &mut self.role else { return };
@@ -419,17 +429,20 @@ impl Zab {
         learner.stage = Stage::Promised { history, log_end: mine.zxid };
         // A server that never synchronised has an empty log, or lost one together with what it had promised to keep. (Its
         // later acks are real.)
-        let fresh = candidate.is_some_and(|c| c.epoch == Epoch(0));
-        match candidate {
-            None => leading.damaged = true,
-            Some(_) if !counts => {}
-            Some(_) => {
-                let trusted = !fresh || is_on(Mutant::WipedDiskTrusted);
-                let of = if trusted { &mut leading.promised } else { &mut leading.fresh };
-                of.insert(learner.peer);
-            }
+        let fresh = candidate.epoch == Epoch(0);
+        if damage.is_some() {
+            // It may have been told only after it had promised: that was worth nothing either.
+            leading.promised.remove(&learner.peer);
+            leading.fresh.remove(&learner.peer);
+            let of = if fresh { &mut leading.emptied } else { &mut leading.damaged };
+            of.insert(learner.peer);
+        } else if counts {
+            let trusted = !fresh || is_on(Mutant::WipedDiskTrusted);
+            let of = if trusted { &mut leading.promised } else { &mut leading.fresh };
+            of.insert(learner.peer);
         }
-        if (fresh || candidate.is_none()) && learner.voter {
+        // One whose log is damaged has kept its promises.
+        if (fresh || damage == Damage::Directory) && learner.voter {
             learner.doubted_until = Some(leading.round + 1);
             leading.round_wanted = true;
             leading.heard.remove(&learner.peer);
@@ -441,7 +454,9 @@ impl Zab {
             // Whoever has more must lead: what it has may be committed (waitForEpochAck, "Follower is ahead"). One that
             // can never lead has no say in this.
             if self.config.ensemble.weight(peer) > 0
-                && candidate.is_some_and(|c| c > mine && !is_on(Mutant::FollowerAheadIgnored))
+                && !damage.is_some()
+                && candidate > mine
+                && !is_on(Mutant::FollowerAheadIgnored)
             {
                 self.look("a follower is ahead of the leader");
             } else {
@@ -460,15 +475,22 @@ impl Zab {
     /// Whether there is nothing to lose. A server that never synchronised has an empty log, or lost one together with what
     /// it had promised to keep. Its promise counts if this server has nothing but markers either, and
     /// - never synchronised itself: the first start of an ensemble; or
-    /// - every voter has promised, so that nobody is left who could have more.
+    /// - every voter has promised, so that nobody is left who could have more. Only here it is of no account that somebody is
+    ///   known to have lost something.
     fn needs_no_proof(&self, leading: &Leading) -> bool {
         let ensemble = &self.config.ensemble;
         let all: BTreeSet<PeerId> =
             leading.promised.union(&leading.fresh).copied().chain([self.config.me]).collect();
+        let with_emptied = || -> BTreeSet<PeerId> { all.union(&leading.emptied).copied().collect() };
         let blank =
             self.history.base() == Zxid::ZERO && self.history.spans().iter().all(|span| span.last == 0);
-        let everybody = || ensemble.voters().all(|v| ensemble.weight(v) == 0 || all.contains(&v));
-        blank && ensemble.is_quorum(&all) && (self.current == Epoch(0) || everybody())
+        let first_start = self.current == Epoch(0) && ensemble.is_quorum(&all);
+        let everybody = || {
+            let there = with_emptied();
+            let weightless = |v| ensemble.weight(v) == 0;
+            ensemble.is_quorum(&there) && ensemble.voters().all(|v| weightless(v) || there.contains(&v))
+        };
+        blank && (first_start || everybody())
     }
 
     /// With the promises of a quorum the log of this server becomes the log of the epoch.
@@ -682,7 +704,8 @@ impl Zab {
         let me = self.config.me;
         let Role::Leading(leading) = &mut self.role else { return };
         if !leading.established() && now >= leading.since + self.config.init_limit {
-            let why = if leading.damaged || !leading.fresh.is_empty() {
+            let lost = [&leading.fresh, &leading.damaged, &leading.emptied];
+            let why = if lost.into_iter().any(|peers| !peers.is_empty()) {
                 "no quorum within the init limit: a server without data, or with a damaged log, cannot vouch for the \
                  others; start one that has been a member before"
             } else {

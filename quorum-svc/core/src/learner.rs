@@ -1,6 +1,7 @@
 //! FOLLOWING and OBSERVING: to find the leader, to become its copy, to stay it.
 
 use api::mutants::{Mutant, is_on};
+use api::peer::Damage;
 use api::{Entry, Epoch, PeerId, Ticket, Time, Zxid};
 use bytes::Bytes;
 
@@ -175,7 +176,7 @@ impl Zab {
                 if epoch < self.accepted {
                     return Err("the leader proposes an epoch below the one promised");
                 }
-                let counts = epoch > self.accepted && !self.damaged;
+                let counts = epoch > self.accepted && !self.damage.is_some();
                 f.phase = Phase::Promising { conn, epoch, counts };
                 // Also when it was promised before: then this only waits for the disk.
                 self.persist_epochs(epoch, self.current);
@@ -245,7 +246,7 @@ impl Zab {
                 f.phase = Phase::Settling { conn, epoch };
                 self.last_time_ms = self.last_time_ms.max(last_time_ms);
                 // The log has again whatever it may have lost.
-                self.damaged = false;
+                self.damage = Damage::None;
                 // The log first, then the epoch, then the ack: ZOOKEEPER-4643, -4646.
                 self.persist_epochs(self.accepted, epoch);
                 if is_on(Mutant::AckBeforeEpoch) {
@@ -302,14 +303,14 @@ impl Zab {
 
     pub(crate) fn learner_epochs_persisted(&mut self) {
         let history = &self.history;
-        let (current_epoch, damaged, last_time_ms) = (self.current, self.damaged, self.last_time_ms);
+        let (current_epoch, damage, last_time_ms) = (self.current, self.damage, self.last_time_ms);
         let Role::Following(f) = &mut self.role else { return };
         match f.phase {
             Phase::Promising { conn, epoch, counts } => {
                 f.phase = Phase::Promised { conn, epoch };
                 let history = history.clone();
                 let message =
-                    ToLeader::AckEpoch { epoch, current_epoch, history, counts, damaged, last_time_ms };
+                    ToLeader::AckEpoch { epoch, current_epoch, history, counts, damage, last_time_ms };
                 self.out.push_back(Output::ToLeader { conn, message });
             }
             Phase::Settling { conn, epoch } => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 pub use api::peer::{Submission, ToLeader, ToLearner};
 use api::{
     Ensemble, Entry, Epoch, History, PeerId, Zxid,
+    peer::Damage,
     ports::{Candidate, FeedItem, Request},
 };
 
@@ -48,9 +49,9 @@ pub struct Durable {
     pub snap_before: Zxid,
     /// The greatest stamp of an entry that it has had, in the log or replaced by a snapshot; 0 if there is none.
     pub last_time_ms: i64,
-    /// It has lost entries that it had acknowledged, or also promises, and has not synchronised since. Then it does not stand
-    /// for election and its promise proves nothing, until a leader has given it everything again.
-    pub damaged: bool,
+    /// What it has lost, if it has not synchronised since. With anything it does not stand for election and its promise proves
+    /// nothing, until a leader has given it everything again.
+    pub damage: Damage,
 }
 
 /// One connection between a learner and a leader, numbered by the shell; never used twice while the server runs. What
@@ -151,8 +152,8 @@ pub enum Input {
         /// The last zxid in the state.
         applied: Zxid,
     },
-    /// Others have met a later life of this server: its directory was put back to an older copy, so it has lost entries and
-    /// promises and did not know. It looks anew, as one that is [`damaged`](Durable::damaged).
+    /// Others have met this server in a life that its directory does not know: that is an older copy, or a new one, so entries and
+    /// promises are lost, and it did not know. It looks anew, as one that is [damaged](Durable::damage).
     RolledBack,
     /// This server is about to stop: whoever it leads shall have another leader first. Answered by [`Output::Left`].
     Leave,
@@ -223,8 +224,8 @@ pub enum Output {
         accepted: Epoch,
         /// Synchronised.
         current: Epoch,
-        /// As [`Durable::damaged`].
-        damaged: bool,
+        /// As [`Durable::damage`].
+        damage: Damage,
         /// As [`Durable::last_time_ms`]: a snapshot does not tell it.
         last_time_ms: i64,
     },

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use api::mutants::{Mutant, is_on};
+use api::peer::Damage;
 use api::{
     Entry, Epoch, History, Now, Origin, PeerId, Ticket, Time, Trace, Zxid,
     ports::{Candidate, FeedItem, PAYLOAD_MAX, QuorumStatus, Refusal, Request, Role as RoleName},
@@ -21,8 +22,8 @@ pub struct Zab {
     /// Promised and synchronised epochs, as durable or about to be: `current <= accepted`.
     pub(crate) accepted: Epoch,
     pub(crate) current: Epoch,
-    /// As [`Durable::damaged`], or about to be.
-    pub(crate) damaged: bool,
+    /// As [`Durable::damage`], or about to be.
+    pub(crate) damage: Damage,
     leaving: Leaving,
     /// Everything appended, durable or not.
     pub(crate) history: History,
@@ -100,7 +101,7 @@ impl Zab {
         Zab {
             accepted: durable.accepted_epoch,
             current: durable.current_epoch,
-            damaged: durable.damaged,
+            damage: durable.damage,
             leaving: Leaving::No,
             durable: durable.history.last(),
             // A snapshot holds committed state only, and the log is purged only below one.
@@ -285,7 +286,7 @@ impl Zab {
         if !matches!(self.role, Role::Looking { asked: true }) {
             return;
         }
-        if leader == self.config.me && self.damaged {
+        if leader == self.config.me && self.damage.is_some() {
             // It did not stand. Whoever asks again gets another answer.
             self.role = Role::Looking { asked: false };
         } else if leader == self.config.me {
@@ -300,11 +301,10 @@ impl Zab {
     }
 
     fn on_rolled_back(&mut self) {
-        // One that never synchronised vouches for nobody as it is.
-        if self.damaged || self.current == Epoch(0) || is_on(Mutant::OlderCopyTrusted) {
+        if self.damage == Damage::Directory || is_on(Mutant::OlderCopyTrusted) {
             return;
         }
-        self.damaged = true;
+        self.damage = Damage::Directory;
         self.persist_epochs(self.accepted, self.current);
         let why = "this server stands on an older copy of its data directory";
         self.look(why);
@@ -426,9 +426,9 @@ impl Zab {
         (self.accepted, self.current) = (accepted, current);
         self.flush_append();
         self.disk_ops += 1;
-        let (damaged, last_time_ms) = (self.damaged, self.last_time_ms);
+        let (damage, last_time_ms) = (self.damage, self.last_time_ms);
         let accepted = if is_on(Mutant::PromiseNotKept) { current } else { accepted };
-        self.out.push_back(Output::PersistEpochs { accepted, current, damaged, last_time_ms });
+        self.out.push_back(Output::PersistEpochs { accepted, current, damage, last_time_ms });
     }
 
     fn on_durable(&mut self) {
@@ -461,7 +461,7 @@ impl Zab {
 
     /// Whether this server lets itself be elected.
     fn stands(&self) -> bool {
-        !self.damaged && self.leaving == Leaving::No
+        !self.damage.is_some() && self.leaving == Leaving::No
     }
 
     /// Ends a turn: whatever was gathered from several inputs leaves in as few outputs as possible.

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::Epoch;
+use api::{Epoch, peer::Damage};
 
 use crate::checked_text::{self, BadText};
 use crate::disk::{self, Disk, DiskError, Doing};
@@ -14,8 +14,8 @@ pub struct Epochs {
     pub accepted: Epoch,
     /// The epoch of the last leader that it synchronised with (ZooKeeper's currentEpoch).
     pub current: Epoch,
-    /// Entries that it had acknowledged were lost, and it has not synchronised since: its promises prove nothing.
-    pub damaged: bool,
+    /// What it has lost, if it has not synchronised since.
+    pub damage: Damage,
     /// The greatest stamp of an entry when this was stored, in milliseconds since the Unix epoch: a log that stands on a
     /// snapshot and has no entries does not tell it.
     pub last_time_ms: i64,
@@ -139,15 +139,20 @@ impl EpochFile {
 }
 
 fn encode(epochs: Epochs) -> String {
-    let Epochs { accepted, current, damaged, last_time_ms } = epochs;
-    let values = [accepted.to_string(), current.to_string(), damaged.to_string(), last_time_ms.to_string()];
-    let [accepted, current, damaged, time] = values.each_ref().map(String::as_str);
-    checked_text::encode(NAME, &[(ACCEPTED, accepted), (CURRENT, current), (DAMAGED, damaged), (TIME, time)])
+    let Epochs { accepted, current, damage, last_time_ms } = epochs;
+    let values = [accepted.to_string(), current.to_string(), last_time_ms.to_string()];
+    let [accepted, current, time] = values.each_ref().map(String::as_str);
+    let damage = match damage {
+        Damage::None => "none",
+        Damage::Log => "log",
+        Damage::Directory => "directory",
+    };
+    checked_text::encode(NAME, &[(ACCEPTED, accepted), (CURRENT, current), (DAMAGE, damage), (TIME, time)])
 }
 
 fn parse(path: &Path, contents: &[u8]) -> Result<Epochs, EpochError> {
     let damaged = || EpochError::Damaged { path: path.to_owned() };
-    let words = [ACCEPTED, CURRENT, DAMAGED, TIME];
+    let words = [ACCEPTED, CURRENT, DAMAGE, TIME];
     let [accepted, current, lost, time] =
         checked_text::decode(NAME, words, contents).map_err(|e| match e {
             BadText::Version(found) => EpochError::Version { path: path.to_owned(), found },
@@ -157,7 +162,12 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Epochs, EpochError> {
     let epochs = Epochs {
         accepted: epoch(&accepted)?,
         current: epoch(&current)?,
-        damaged: lost.parse().map_err(|_| damaged())?,
+        damage: match lost.as_str() {
+            "none" => Damage::None,
+            "log" => Damage::Log,
+            "directory" => Damage::Directory,
+            _ => return Err(damaged()),
+        },
         last_time_ms: time.parse().map_err(|_| damaged())?,
     };
     if epochs.current > epochs.accepted {
@@ -169,5 +179,5 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Epochs, EpochError> {
 const NAME: &str = "epochs";
 const ACCEPTED: &str = "accepted";
 const CURRENT: &str = "current";
-const DAMAGED: &str = "damaged";
+const DAMAGE: &str = "damage";
 const TIME: &str = "last-time-ms";

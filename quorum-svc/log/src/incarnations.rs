@@ -83,7 +83,7 @@ impl Incarnations {
         runs.push((own.number, run));
         let dir = dir.to_owned();
         let mut begun = Incarnations { disk, dir, id, runs, own, outlived, met, made_anew, poisoned: false };
-        begun.store()?;
+        begun.store(own, outlived, None)?;
         Ok(begun)
     }
 
@@ -104,7 +104,8 @@ impl Incarnations {
     pub fn knows(&self, life: Incarnation) -> bool {
         let run_of = |number| self.runs.iter().rfind(|(first, _)| *first <= number).map(|(_, run)| *run);
         let had = life.number <= self.own.number && run_of(life.number) == Some(life.run);
-        had || life.number <= self.outlived
+        // A number that cannot be is none.
+        had || life.number <= self.outlived || life.number >= NUMBER_MAX
     }
 
     /// Why the file was of no use, if it was there.
@@ -119,8 +120,8 @@ impl Incarnations {
     /// # Errors
     /// The disk.
     pub fn grow(&mut self) -> Result<(), IncarnationError> {
-        self.own.number += 1;
-        self.store()
+        let own = Incarnation { number: self.own.number + 1, ..self.own };
+        self.store(own, self.outlived, None)
     }
 
     /// Goes on behind a life of this node that somebody has met and that the directory did not know, durably. To be called
@@ -129,12 +130,11 @@ impl Incarnations {
     /// # Errors
     /// The disk.
     pub fn outlive(&mut self, met: Incarnation) -> Result<(), IncarnationError> {
-        if self.knows(met) || met.number >= NUMBER_MAX {
+        if self.knows(met) {
             return Ok(());
         }
-        self.outlived = self.own.number.max(met.number) + LEAP;
-        self.own.number = self.outlived;
-        self.grow()
+        let outlived = self.own.number.max(met.number) + LEAP;
+        self.store(Incarnation { number: outlived + 1, ..self.own }, outlived, None)
     }
 
     /// What to say to a server that has said this, or nothing yet.
@@ -152,38 +152,44 @@ impl Incarnations {
     pub fn meet(&mut self, peer: PeerId, said: Lives) -> Result<(), IncarnationError> {
         let before = self.met(peer);
         match said.own {
-            // A number that cannot be is none.
             Some(own) if own.number >= NUMBER_MAX => Ok(()),
             Some(own) if before != Some(own) && (before.is_none() || before == said.confirmed) => {
-                self.met.insert(peer, own);
-                self.store()
+                self.store(self.own, self.outlived, Some((peer, own)))
             }
             _ => Ok(()),
         }
     }
 
-    fn store(&mut self) -> Result<(), IncarnationError> {
+    /// What is told is durable: nothing changes here before it is on the disk.
+    fn store(
+        &mut self,
+        own: Incarnation,
+        outlived: u64,
+        met: Option<(PeerId, Incarnation)>,
+    ) -> Result<(), IncarnationError> {
         if self.poisoned {
             return Err(IncarnationError::Poisoned { path: self.dir.join(NAME) });
         }
         let run = |(number, run): &(u64, u64)| format!("{number}:{run:016x}");
         let meeting =
             |(peer, met): (&PeerId, &Incarnation)| format!("{peer}:{}", run(&(met.number, met.run)));
+        let mut all = self.met.clone();
+        all.extend(met);
         let runs: Vec<String> = self.runs.iter().map(run).collect();
-        let met: Vec<String> = self.met.iter().map(meeting).collect();
-        let [id, number, outlived] =
-            [u64::from(self.id.0), self.own.number, self.outlived].map(|n| n.to_string());
+        let meetings: Vec<String> = all.iter().map(meeting).collect();
+        let numbers = [u64::from(self.id.0), own.number, outlived].map(|n| n.to_string());
         let values = [
-            (NODE, &*id),
-            (NUMBER, &number),
-            (OUTLIVED, &outlived),
+            (NODE, &*numbers[0]),
+            (NUMBER, &numbers[1]),
+            (OUTLIVED, &numbers[2]),
             (RUNS, &runs.join(" ")),
-            (MET, &met.join(" ")),
+            (MET, &meetings.join(" ")),
         ];
         let text = checked_text::encode(NAME, &values);
         self.poisoned = true;
         disk::write_atomically(self.disk.as_ref(), &self.dir, NAME, text.as_bytes())?;
         self.poisoned = false;
+        (self.own, self.outlived, self.met) = (own, outlived, all);
         Ok(())
     }
 }
@@ -201,7 +207,7 @@ fn parse(contents: &[u8]) -> Result<Stored, BadText> {
     let [id, number, outlived, runs, met] =
         checked_text::decode(NAME, [NODE, NUMBER, OUTLIVED, RUNS, MET], contents)?;
     // So that there is room for the next ones.
-    let count = |text: &str| text.parse().ok().filter(|&n: &u64| n < NUMBER_MAX);
+    let count = |text: &str| text.parse().ok().filter(|&n: &u64| n < 2 * NUMBER_MAX);
     let peer = |text: &str| text.parse().ok().map(PeerId);
     let run = |text: &str| {
         let (number, run) = text.split_once(':')?;
@@ -228,7 +234,7 @@ fn parse(contents: &[u8]) -> Result<Stored, BadText> {
 }
 
 /// No number is as great, so that there is always a next one.
-const NUMBER_MAX: u64 = u64::MAX / 2;
+const NUMBER_MAX: u64 = 1 << 62;
 /// Whoever outlives what was lost leaves room for lives of it that those who tell it have not met: they were away.
 const LEAP: u64 = 1000;
 /// Lives are known of so many runs.

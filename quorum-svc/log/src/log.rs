@@ -99,7 +99,7 @@ impl Log {
     /// stays; all else is moved aside, to files that end in `.damaged` and may be deleted: they are returned. If not even
     /// a beginning is sound, the log goes on empty behind `base`, of which there is a snapshot.
     ///
-    /// The node must have noted before, [durably](crate::Epochs::damaged), that it has lost what it promised to keep.
+    /// The node must have noted before, [durably](crate::Epochs::damage), that it has lost what it promised to keep.
     ///
     /// # Errors
     /// The disk, or another format version. May be repeated.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{Epoch, PeerId, Zxid};
+use api::{Epoch, PeerId, Zxid, peer::Damage};
 
 use crate::{
     DataDir, Disk, EpochError, EpochFile, Epochs, IdentityError, IncarnationError, Incarnations, Log,
@@ -112,7 +112,7 @@ impl Storage {
         let mut salvaged = None;
         let mut log = match Log::open(disk.clone(), &log_dir, log_options.clone()) {
             Err(found @ LogError::Damaged { .. }) if options.may_heal => {
-                epochs.store(Epochs { damaged: true, ..epochs.epochs() })?;
+                note_damage(&mut epochs)?;
                 let base = snapshots.latest().unwrap_or(Zxid::ZERO);
                 let aside = Log::salvage(disk.as_ref(), &log_dir, &log_options, base)?;
                 salvaged = Some(Salvaged { found, aside });
@@ -124,7 +124,7 @@ impl Storage {
         settle_received(&mut log, &snapshots, &mut epochs)?;
         // Older ones stay beside a received one, which may have been found damaged.
         snapshots.forget_before(log.history().base());
-        if epochs.epochs().damaged {
+        if epochs.epochs().damage.is_some() {
             match snapshots.latest() {
                 Some(snapshot) if snapshot > log.history().last() => log.reset(snapshot)?,
                 Some(_) => {}
@@ -137,6 +137,12 @@ impl Storage {
         let incarnations = Incarnations::begin(disk.clone(), dir, options.id, options.run)?;
         Ok(Storage { data_dir, log, epochs, incarnations, snapshots, snapshot_report, salvaged, promises })
     }
+}
+
+/// The log has lost something, if not more is known to be lost already.
+fn note_damage(epochs: &mut EpochFile) -> Result<(), EpochError> {
+    let before = epochs.epochs();
+    epochs.store(Epochs { damage: before.damage.max(Damage::Log), ..before })
 }
 
 /// Ends what a crash may have left half done: a snapshot received from a leader, and the log begun anew behind it.
@@ -154,7 +160,7 @@ fn settle_received(log: &mut Log, snapshots: &Snapshots, epochs: &mut EpochFile)
     } else {
         if last > zxid {
             // What it stood on was found damaged, and without that the log is worth nothing.
-            epochs.store(Epochs { damaged: true, ..epochs.epochs() })?;
+            note_damage(epochs)?;
         }
         log.reset(zxid)?;
         snapshots.adopt_received(zxid)?;
@@ -185,7 +191,7 @@ fn reconcile(log: &Log, epochs: &EpochFile, snapshots: &Snapshots) -> Result<Epo
     }
     // A leader of a later epoch may have had the log cut back below the marker, before its own marker came; it had the
     // promise of that epoch before.
-    if stored.current > last && stored.accepted == stored.current && !stored.damaged {
+    if stored.current > last && stored.accepted == stored.current && !stored.damage.is_some() {
         return Err(StorageError::Contradiction(format!(
             "the log ends with {}, but this node had synchronised with the leader of epoch {}: the end of the log is \
              lost. Move the data directory away; the node will be synchronised anew",

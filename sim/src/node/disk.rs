@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use api::{Entry, Zxid, peer::Incarnation};
+use api::peer::{Damage, Incarnation};
+use api::{Entry, Zxid};
 use quorum_core::Input;
 use quorum_log::{EpochFile, Epochs, Log, SnapshotError};
 
@@ -113,7 +114,8 @@ impl Node {
                 if !shadow.impaired {
                     shadow.impair();
                 }
-                thread.epochs.store(Epochs { damaged: true, ..thread.epochs.epochs() })?;
+                let before = thread.epochs.epochs();
+                thread.epochs.store(Epochs { damage: before.damage.max(Damage::Log), ..before })?;
                 return Err(Stop::Disk("no sound snapshot is left".into()));
             }
             Some(Task::Outlive(met)) => {

@@ -220,7 +220,7 @@ impl Node {
                 quorum::snap_before(&log.reader(), &snapshots, zxid, sizes.snap_slack)
             }),
             last_time_ms: promises.last_time_ms,
-            damaged: promises.damaged,
+            damage: promises.damage,
         };
         let timing = cx.plan.timing;
         let core = quorum_core::Config {

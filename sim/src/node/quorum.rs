@@ -262,7 +262,7 @@ impl Node {
             }
             Output::SendSnapshot { conn, zxid } => self.tell_learner(cx, conn.0, Command::Snapshot(zxid)),
             Output::Append(entries) => self.append(cx, entries)?,
-            Output::PersistEpochs { accepted, current, damaged, last_time_ms } => {
+            Output::PersistEpochs { accepted, current, damage, last_time_ms } => {
                 if shell.core.status().role == Role::Leading && std::mem::take(&mut shell.elected) {
                     cx.ghost.proposes(index, accepted);
                 }
@@ -270,7 +270,7 @@ impl Node {
                     cx.ghost
                         .fail("I9 log before epoch", format!("{name}: epoch {current} without its marker"));
                 }
-                self.ask_disk(cx, Task::Epochs(Epochs { accepted, current, damaged, last_time_ms }))?;
+                self.ask_disk(cx, Task::Epochs(Epochs { accepted, current, damage, last_time_ms }))?;
             }
             Output::Truncate { to } => {
                 cx.stats.count("TRUNC");

@@ -30,7 +30,7 @@ fn a_damaged_log_heals_from_the_leader_and_its_server_counts_again() {
     w.fair_election();
     w.settle();
     assert_eq!(w.log(2), w.log(3));
-    assert!(w.serving(2) && !w.nodes[&2].disk.stored.damaged);
+    assert!(w.serving(2) && !w.nodes[&2].disk.stored.damage.is_some());
     // It stands and counts: without it there is no quorum now.
     w.crash(1);
     let ticket = w.submit(3, "d");
@@ -56,7 +56,7 @@ fn a_server_that_lost_its_promise_is_of_no_use_to_a_deposed_leader() {
 fn f15_a_server_whose_promise_was_put_back_is_of_no_use_to_a_deposed_leader() {
     deposed(|w, before| {
         w.put_back(1, before);
-        assert!(w.nodes[&1].disk.stored.damaged || !w.nodes[&1].disk.queue.is_empty());
+        assert!(w.nodes[&1].disk.stored.damage.is_some() || !w.nodes[&1].disk.queue.is_empty());
     });
 }
 
@@ -154,7 +154,7 @@ fn a_server_stays_damaged_over_restarts_until_it_has_synchronised() {
     w.elect(1, &[1, 2]);
     w.crash(3);
     w.settle();
-    assert!(w.nodes[&2].disk.stored.damaged);
+    assert!(w.nodes[&2].disk.stored.damage.is_some());
     w.crash(2);
     w.restart(2);
     w.settle();
@@ -209,7 +209,7 @@ fn f15_a_server_on_an_older_copy_of_its_disk_does_not_vote_what_was_committed_aw
     }
     assert!(w.ids().into_iter().all(|id| w.serving(id)));
     assert_eq!(w.committed(), ["a", "b"]);
-    assert!(!w.nodes[&2].disk.stored.damaged, "it has everything again, and counts");
+    assert!(!w.nodes[&2].disk.stored.damage.is_some(), "it has everything again, and counts");
 }
 
 /// Whoever is told late leaves whatever it is.
@@ -222,14 +222,14 @@ fn f15_a_leader_that_is_told_of_its_older_copy_leads_no_more() {
     for told in [3, 2] {
         w.input(told, quorum_core::Input::RolledBack);
         w.settle();
-        assert!(w.nodes[&told].disk.stored.damaged);
+        assert!(w.nodes[&told].disk.stored.damage.is_some());
         assert_eq!((w.role(told), w.nodes[&told].candidate), (Role::Looking, Some(None)));
         for _ in 0..3 {
             w.fair_election();
             w.run(INIT_LIMIT);
         }
         assert!(w.ids().into_iter().all(|id| w.serving(id)) && w.role(told) == Role::Following);
-        assert!(!w.nodes[&told].disk.stored.damaged);
+        assert!(!w.nodes[&told].disk.stored.damage.is_some());
         w.elect_all(3);
     }
     // Again, while it is being given everything.
@@ -246,13 +246,99 @@ fn f15_a_leader_that_is_told_of_its_older_copy_leads_no_more() {
     assert!(w.serving(2));
 }
 
-/// It never synchronised, so its promise counts for what it is: without it this ensemble could not start.
+/// It knows that it has lost something, so it counts only when nobody is left who could have more.
 #[test]
-fn f15_an_empty_directory_is_no_older_copy() {
+fn f14_an_empty_directory_that_others_have_met_counts_only_when_all_are_there() {
     let mut w = World::new(3, 0);
+    w.crash(3);
     w.input(1, quorum_core::Input::RolledBack);
     w.settle();
     w.elect(2, &[1, 2]);
+    w.run(INIT_LIMIT / 2);
+    assert!(!w.serving(1) && !w.serving(2));
+    w.restart(3);
+    w.run(INIT_LIMIT * 2);
+    for _ in 0..3 {
+        w.fair_election();
+        w.run(INIT_LIMIT);
+    }
+    assert!(w.ids().into_iter().all(|id| w.serving(id)));
+}
+
+/// The same with two voters: there is no other way to begin.
+#[test]
+fn f14_an_ensemble_of_two_begins_anew_with_an_empty_directory_that_was_met() {
+    let mut w = World::new(2, 0);
+    w.input(1, quorum_core::Input::RolledBack);
     w.settle();
+    for _ in 0..3 {
+        w.fair_election();
+        w.run(INIT_LIMIT);
+    }
     assert!(w.serving(1) && w.serving(2));
+}
+
+/// Five voters. "b" is on 1, 4 and 5; 1 is put back to before it, promises to 2, and is told only then. What it promised before
+/// must not make the quorum.
+#[test]
+fn f15_a_promise_that_is_taken_back_does_not_count() {
+    let mut w = World::new(5, 0);
+    w.elect_all(5);
+    w.submit(5, "a");
+    w.settle();
+    let before = w.copy(1);
+    w.crash(2);
+    w.crash(3);
+    w.submit(5, "b");
+    w.settle();
+    assert_eq!(w.committed(), ["a", "b"]);
+    for id in [1, 4, 5] {
+        w.crash(id);
+    }
+    w.nodes.get_mut(&1).unwrap().disk.stored = before;
+    for id in [1, 2, 3] {
+        w.restart(id);
+    }
+    w.settle();
+    w.hold(2, 3);
+    w.elect(2, &[1, 2, 3]);
+    w.settle();
+    // Leader 2 has the promise of 1, and waits for that of 3.
+    w.input(1, quorum_core::Input::RolledBack);
+    w.settle();
+    w.elect(2, &[1]);
+    w.settle();
+    w.release(2, 3);
+    w.settle();
+    w.run(INIT_LIMIT / 2);
+    assert!(w.log(2).last().is_none_or(|z| z.epoch().0 < 2), "it has begun an epoch");
+    w.restart(4);
+    w.settle();
+    for _ in 0..4 {
+        w.run(INIT_LIMIT * 2);
+        w.fair_election();
+        w.run(INIT_LIMIT);
+    }
+    assert_eq!(w.committed(), ["a", "b"]);
+    assert!([1, 2, 3, 4].into_iter().all(|id| w.serving(id)));
+}
+
+/// One of three is down; another finds its log damaged and is back while the leader still leads. It has kept its promises, so
+/// nothing is to be doubted.
+#[test]
+fn f9_a_damaged_log_heals_from_a_leader_that_has_nobody_else() {
+    let mut w = World::new(3, 0);
+    w.elect_all(3);
+    w.submit(3, "a");
+    w.settle();
+    w.crash(2);
+    w.submit(3, "b");
+    w.settle();
+    w.crash(1);
+    w.damage(1, z(1, 1));
+    w.restart(1);
+    w.settle();
+    w.elect(3, &[1]);
+    w.settle();
+    assert!(w.serving(3) && w.serving(1));
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use api::peer::Damage;
 use api::{Entry, Epoch, History, Zxid};
 use quorum_core::{Durable, Input};
 
@@ -14,7 +15,7 @@ pub(crate) struct Stored {
     pub(crate) entries: Vec<Entry>,
     pub(crate) snapshots: Vec<Zxid>,
     /// Entries that it had were lost, and it has not synchronised since.
-    pub(crate) damaged: bool,
+    pub(crate) damage: Damage,
     pub(crate) last_time_ms: i64,
 }
 
@@ -46,7 +47,7 @@ impl Stored {
             snapshot: self.snapshots.iter().max().copied(),
             snap_before: Zxid::ZERO,
             last_time_ms: self.entries.last().map_or(0, |e| e.time_ms).max(self.last_time_ms),
-            damaged: self.damaged,
+            damage: self.damage,
         }
     }
 }
@@ -54,7 +55,7 @@ impl Stored {
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Append(Vec<Entry>),
-    Epochs { accepted: Epoch, current: Epoch, damaged: bool, last_time_ms: i64 },
+    Epochs { accepted: Epoch, current: Epoch, damage: Damage, last_time_ms: i64 },
     Truncate(Zxid),
     Install(Zxid),
     Purge(Zxid),
@@ -93,13 +94,13 @@ impl Disk {
                 assert!(s.last().epoch() <= s.accepted, "I9: {} without a promise", s.last());
                 Input::Persisted { upto: s.last() }
             }
-            Op::Epochs { accepted, current, damaged, last_time_ms } => {
+            Op::Epochs { accepted, current, damage, last_time_ms } => {
                 assert!(accepted >= s.accepted && current >= s.current && current <= accepted, "I9");
                 if current > s.current {
                     assert!(s.has(Zxid::marker(current)), "4643: epoch {current} before its log");
                 }
                 (s.accepted, s.current) = (accepted, current);
-                (s.damaged, s.last_time_ms) = (damaged, last_time_ms);
+                (s.damage, s.last_time_ms) = (damage, last_time_ms);
                 Input::EpochsPersisted
             }
             Op::Truncate(to) => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::peer::{ToLeader, ToLearner};
+use api::peer::{Damage, ToLeader, ToLearner};
 use api::ports::{FeedItem, Role};
 use api::{Epoch, PeerId, Zxid};
 use quorum_core::{Conn, Input};
@@ -206,8 +206,14 @@ fn a_promise_that_does_not_count_is_not_counted() {
     w.input(3, Input::FromLearner { conn, message: ToLeader::LearnerInfo { accepted_epoch: Epoch(0) } });
     w.settle();
     let (epoch, current_epoch, history) = (Epoch(1), Epoch(0), api::History::default());
-    let message =
-        ToLeader::AckEpoch { epoch, current_epoch, history, counts: false, damaged: false, last_time_ms: 0 };
+    let message = ToLeader::AckEpoch {
+        epoch,
+        current_epoch,
+        history,
+        counts: false,
+        damage: Damage::None,
+        last_time_ms: 0,
+    };
     w.input(3, Input::FromLearner { conn, message });
     w.settle();
     assert_eq!(w.status(3).last, Zxid::ZERO, "it did not open the epoch");
@@ -241,7 +247,7 @@ fn nobody_learns_from_itself() {
             current_epoch: Epoch(0),
             history: api::History::default(),
             counts: true,
-            damaged: false,
+            damage: Damage::None,
             last_time_ms: 0,
         },
     ];

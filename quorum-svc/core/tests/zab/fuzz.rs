@@ -1,6 +1,6 @@
 //! Peers that say anything at all: the core drops the connection or takes it for what it says, and never panics.
 
-use api::peer::{Submission, ToLeader, ToLearner};
+use api::peer::{Damage, Submission, ToLeader, ToLearner};
 use api::ports::{Refusal, Request};
 use api::{Entry, Epoch, EpochSpan, History, Now, Origin, PeerId, Ticket, Time, Zxid};
 use bytes::Bytes;
@@ -49,9 +49,14 @@ fn to_leader() -> impl Strategy<Value = ToLeader> {
         (ticket(), payload()).prop_map(|(ticket, payload)| Submission { ticket, payload, trace: None });
     prop_oneof![
         epoch().prop_map(|accepted_epoch| ToLeader::LearnerInfo { accepted_epoch }),
-        (epoch(), epoch(), history(), any::<(bool, bool)>()).prop_map(
-            |(epoch, current_epoch, history, (counts, damaged))| {
-                ToLeader::AckEpoch { epoch, current_epoch, history, counts, damaged, last_time_ms: 0 }
+        (epoch(), epoch(), history(), any::<(bool, u8)>()).prop_map(
+            |(epoch, current_epoch, history, (counts, damage))| {
+                let damage = match damage {
+                    0..128 => Damage::None,
+                    128..192 => Damage::Log,
+                    192.. => Damage::Directory,
+                };
+                ToLeader::AckEpoch { epoch, current_epoch, history, counts, damage, last_time_ms: 0 }
             }
         ),
         zxid().prop_map(ToLeader::Ack),
@@ -176,13 +181,13 @@ impl Alone {
             Event::Learner(peer, message, fits) => {
                 let Some(&(_, conn)) = self.learners.iter().find(|(p, _)| *p == peer) else { return };
                 let message = match message {
-                    ToLeader::AckEpoch { current_epoch, history, counts, damaged, .. } if fits => {
+                    ToLeader::AckEpoch { current_epoch, history, counts, damage, .. } if fits => {
                         ToLeader::AckEpoch {
                             epoch: self.promised,
                             current_epoch,
                             history,
                             counts,
-                            damaged,
+                            damage,
                             last_time_ms: 0,
                         }
                     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use api::peer::Damage;
 use api::ports::{Candidate, FeedItem, QuorumStatus, Refusal, Request, Role};
 use api::{Ensemble, Entry, Epoch, Member, Membership, Now, Origin, PeerId, Ticket, Time, Zxid};
 use bytes::Bytes;
@@ -240,7 +241,7 @@ impl World {
         assert!(!self.up(id));
         let stored = &mut self.nodes.get_mut(&id).unwrap().disk.stored;
         stored.entries.retain(|e| e.zxid <= keep);
-        stored.damaged = true;
+        stored.damage = stored.damage.max(Damage::Log);
         let newest = stored.snapshots.iter().copied().filter(|&s| self.ghost.has(s)).max();
         if let Some(newest) = newest.filter(|&s| s > stored.last()) {
             stored.base = newest;
@@ -270,7 +271,7 @@ impl World {
     /// Whether the others, without this server, are a quorum of servers that have never lost anything.
     pub(crate) fn can_spare(&self, id: u32) -> bool {
         let sound = |&(&other, n): &(&u32, &Node)| {
-            other != id && !n.disk.stored.damaged && n.disk.stored.current > Epoch(0)
+            other != id && !n.disk.stored.damage.is_some() && n.disk.stored.current > Epoch(0)
         };
         self.config.ensemble.is_quorum(&self.nodes.iter().filter(sound).map(|(&id, _)| PeerId(id)).collect())
     }
@@ -647,7 +648,7 @@ impl World {
                 assert!(idle, "an election while the disk is busy");
                 let zxid = candidate.map_or(stored.last(), |c| c.zxid);
                 assert_eq!(zxid, stored.last(), "2845: stands with what is not durable");
-                assert!(!stored.damaged || candidate.is_none(), "stands with a hole in its log");
+                assert!(!stored.damage.is_some() || candidate.is_none(), "stands with a hole in its log");
                 node.candidate = Some(candidate);
             }
             Output::Settled { leader, epoch } => {
@@ -731,8 +732,8 @@ impl World {
                 }
                 node.disk.queue.push_back(Op::Append(entries));
             }
-            Output::PersistEpochs { accepted, current, damaged, last_time_ms } => {
-                node.disk.queue.push_back(Op::Epochs { accepted, current, damaged, last_time_ms });
+            Output::PersistEpochs { accepted, current, damage, last_time_ms } => {
+                node.disk.queue.push_back(Op::Epochs { accepted, current, damage, last_time_ms });
             }
             Output::Truncate { to } => {
                 node.log.retain(|e| e.zxid <= to);
@@ -833,7 +834,7 @@ impl World {
             .iter()
             .map(|(id, n)| (id, &n.disk.stored))
             // With the entry, but without the epoch, it might lose an election to somebody who lacks the entry.
-            .filter(|(_, s)| s.has(committed) && s.current >= committed.epoch() && !s.damaged)
+            .filter(|(_, s)| s.has(committed) && s.current >= committed.epoch() && !s.damage.is_some())
             .map(|(&id, _)| PeerId(id))
             .collect();
         assert!(self.config.ensemble.is_quorum(&holders), "I11: only {holders:?} have {committed}");

@@ -42,14 +42,14 @@ fn epochs_that_cannot_be_are_refused() {
     load(&disk).unwrap().store(epochs(7, 6)).unwrap();
     let text = String::from_utf8(disk.contents(path).unwrap()).unwrap();
     assert!(
-        text.starts_with("quorate epochs 1\naccepted 7\ncurrent 6\ndamaged false\nlast-time-ms 0\n"),
+        text.starts_with("quorate epochs 1\naccepted 7\ncurrent 6\ndamage none\nlast-time-ms 0\n"),
         "{text}"
     );
     disk.flip_bit(path, 26, 0);
     assert!(matches!(load(&disk), Err(EpochError::Damaged { .. })));
     disk.put(path, b"");
     assert!(matches!(load(&disk), Err(EpochError::Damaged { .. })));
-    let body = "quorate epochs 1\naccepted 7\ncurrent 8\ndamaged false\nlast-time-ms 0\n";
+    let body = "quorate epochs 1\naccepted 7\ncurrent 8\ndamage none\nlast-time-ms 0\n";
     disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
     let message = load(&disk).err().unwrap().to_string();
     assert!(message.contains("/data/epochs: the current epoch 8 is above the accepted epoch 7"), "{message}");
@@ -218,12 +218,12 @@ fn without_a_sound_file_of_its_own_a_node_begins_anew() {
     let mut file = begin(&disk, 1, 0x70);
     let said = |number, run| Lives { own: Some(life(number, run)), ..Lives::default() };
     file.meet(PeerId(12), said(3, u64::MAX)).unwrap();
-    file.meet(PeerId(2), said(u64::MAX / 2 - 1, 0)).unwrap();
-    file.meet(PeerId(3), said(u64::MAX / 2, 0)).unwrap();
+    file.meet(PeerId(2), said((1 << 62) - 1, 0)).unwrap();
+    file.meet(PeerId(3), said(1 << 62, 0)).unwrap();
     assert_eq!(file.met(PeerId(3)), None, "that cannot be");
     let text = String::from_utf8(disk.contents(path).unwrap()).unwrap();
     let body = "quorate incarnations 1\nnode 1\nnumber 1\noutlived 0\nruns 1:0000000000000070\n\
-                met 2:9223372036854775806:0000000000000000 12:3:ffffffffffffffff\n";
+                met 2:4611686018427387903:0000000000000000 12:3:ffffffffffffffff\n";
     assert!(text.starts_with(body), "{text}");
     let again = begin(&disk, 1, 0x71);
     assert_eq!((again.met(PeerId(12)), again.made_anew()), (Some(life(3, u64::MAX)), None));
@@ -241,7 +241,7 @@ fn without_a_sound_file_of_its_own_a_node_begins_anew() {
         ("1:1 3:2", ""),
         ("0:1", ""),
         ("2:1 1:2", ""),
-        ("9223372036854775807:1", ""),
+        ("9223372036854775808:1", ""),
     ] {
         let body = format!("quorate incarnations 1\nnode 3\nnumber 2\noutlived 0\nruns {runs}\nmet {met}\n");
         disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
@@ -261,4 +261,32 @@ fn storing_incarnations_fails_for_good() {
     let said = Lives { own: Some(life(1, 1)), ..Lives::default() };
     assert!(matches!(file.meet(PeerId(2), said), Err(IncarnationError::Disk(_))));
     assert!(matches!(file.grow(), Err(IncarnationError::Poisoned { .. })));
+}
+
+#[test]
+fn a_life_that_could_not_be_stored_is_not_told() {
+    let disk = disk_with(&[]);
+    let mut file = begin(&disk, 1, 70);
+    let mut judge = begin(&disk_with(&[]), 2, 5);
+    assert_eq!(call(&mut file, 1, &mut judge, 2), None);
+    disk.fail(Fault { op: DiskOp::Sync, path: "incarnations".to_owned(), skip: 0, errno: Errno::IO });
+    assert!(file.grow().is_err());
+    assert_eq!(call(&mut file, 1, &mut judge, 2), None);
+    disk.crash(Crash::LoseUnsynced);
+    assert_eq!(call(&mut begin(&disk, 1, 71), 1, &mut judge, 2), None);
+}
+
+#[test]
+fn no_number_that_a_peer_says_uses_the_numbers_up() {
+    let disk = disk_with(&[]);
+    let mut file = begin(&disk, 1, 70);
+    assert!(
+        file.knows(life(1 << 62, 9)) && file.knows(life(u64::MAX, 9)),
+        "that cannot be, so it is no news"
+    );
+    file.outlive(life((1 << 62) - 1, 9)).unwrap();
+    file.grow().unwrap();
+    let number = file.own().number;
+    let again = begin(&disk, 1, 71);
+    assert_eq!((again.made_anew(), again.own()), (None, life(number + 1, 71)));
 }

@@ -318,7 +318,7 @@ fn a_received_snapshot_takes_no_entries_from_a_log_whose_own_one_is_damaged() {
     assert!(disk.flip_bit(&path(z(1, 100)), 50, 0));
     let storage = storage(&disk).unwrap();
     assert_eq!(storage.log.history().last(), z(1, 120), "all of it was acknowledged");
-    assert!(!storage.promises.damaged);
+    assert!(!storage.promises.damage.is_some());
     assert_eq!((storage.snapshots.latest(), storage.snapshots.received()), (Some(z(1, 105)), None));
 }
 
@@ -332,7 +332,7 @@ fn what_a_received_snapshot_does_take_is_noted() {
     assert!(disk.flip_bit(&path(z(1, 110)), 50, 0));
     let storage = storage(&disk).unwrap();
     assert_eq!(storage.log.history().last(), z(1, 105));
-    assert!(storage.promises.damaged, "entries are gone that were acknowledged");
+    assert!(storage.promises.damage.is_some(), "entries are gone that were acknowledged");
 }
 
 #[test]
@@ -342,7 +342,7 @@ fn an_older_snapshot_is_not_taken_for_the_one_that_the_log_stands_on() {
     assert!(disk.flip_bit(&path(z(1, 100)), 50, 0));
     let storage = storage(&disk).unwrap();
     assert_eq!((storage.snapshots.latest(), storage.log.history().last()), (None, z(1, 104)));
-    assert!(!storage.promises.damaged, "the log has all that it had");
+    assert!(!storage.promises.damage.is_some(), "the log has all that it had");
 }
 
 #[test]
@@ -357,5 +357,5 @@ fn a_snapshot_that_the_disk_does_not_give_is_not_taken_for_a_damaged_one() {
     assert!(matches!(&refused, StorageError::Snapshots(SnapshotError::Disk(_))), "{refused}");
     let storage = storage(&disk).unwrap();
     assert_eq!((storage.snapshots.latest(), storage.log.history().last()), (Some(z(1, 100)), z(1, 120)));
-    assert!(!storage.promises.damaged);
+    assert!(!storage.promises.damage.is_some());
 }

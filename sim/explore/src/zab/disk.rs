@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use api::peer::Damage;
 use api::{Entry, Epoch, History, Zxid};
 use quorum_core::{Durable, Input};
 
@@ -19,14 +20,14 @@ pub(crate) struct Stored {
     /// Ascending.
     pub(crate) snapshots: Vec<Zxid>,
     /// Entries that it had were lost, and it has not synchronised since.
-    pub(crate) damaged: bool,
+    pub(crate) damage: Damage,
 }
 
 /// An operation that was asked for and is not durable.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Op {
     Append(Vec<Entry>),
-    Epochs(Epoch, Epoch, bool),
+    Epochs(Epoch, Epoch, Damage),
     Truncate(Zxid),
     Install(Zxid),
     Purge(Zxid),
@@ -82,7 +83,7 @@ impl Stored {
         if self.accepted < last {
             return Err(format!("I9: the log ends in epoch {last}, promised is {}", self.accepted));
         }
-        if self.current > last && self.accepted == self.current && !self.damaged {
+        if self.current > last && self.accepted == self.current && !self.damage.is_some() {
             return Err(format!(
                 "I9: the log ends with {}, synchronised is epoch {}",
                 self.last(),
@@ -100,7 +101,7 @@ impl Stored {
             snapshot,
             snap_before: Zxid::ZERO,
             last_time_ms: 0,
-            damaged: self.damaged,
+            damage: self.damage,
         })
     }
 
@@ -118,7 +119,7 @@ impl Stored {
                 }
                 Ok(Input::Persisted { upto: self.last() })
             }
-            Op::Epochs(accepted, current, damaged) => {
+            Op::Epochs(accepted, current, damage) => {
                 if accepted < self.accepted || current < self.current || current > accepted {
                     return Err(format!("I9: epochs go to {accepted}, {current}"));
                 }
@@ -131,7 +132,7 @@ impl Stored {
                 if fault != Fault::EpochForgotten {
                     self.current = current;
                 }
-                self.damaged = damaged;
+                self.damage = damage;
                 Ok(Input::EpochsPersisted)
             }
             Op::Truncate(to) => {
@@ -183,7 +184,7 @@ impl Disk {
         let stored = &mut self.stored;
         self.queue.clear();
         stored.entries.truncate(kept);
-        stored.damaged = true;
+        stored.damage = stored.damage.max(Damage::Log);
         if let Some(&newest) = stored.snapshots.last().filter(|&&s| s > stored.last()) {
             stored.base = newest;
             stored.entries.clear();
@@ -191,14 +192,14 @@ impl Disk {
     }
 
     /// An older copy takes the place of the disk, from when the log had `kept` entries and its server had just synchronised with
-    /// the leader of the last one. It was told so. (Whoever never synchronised is one that was wiped.)
+    /// the leader of the last one. It was told so.
     pub(crate) fn put_back(&mut self, kept: usize) {
         let stored = &mut self.stored;
         self.queue.clear();
         stored.entries.truncate(kept);
         stored.snapshots.retain(|&s| s <= stored.entries.last().map_or(stored.base, |e| e.zxid));
         let epoch = stored.last().epoch();
-        (stored.accepted, stored.current, stored.damaged) = (epoch, epoch, epoch > Epoch(0));
+        (stored.accepted, stored.current, stored.damage) = (epoch, epoch, Damage::Directory);
     }
 
     /// How many entries of the append that is under way may reach the disk without it being done.

@@ -251,7 +251,7 @@ impl<'a> Turn<'a> {
                 if last.is_some_and(|z| z != disk.stored.last()) && self.fault.checks_promises() {
                     return Err(format!("2845: stands with {last:?}, durable is {}", disk.stored.last()));
                 }
-                if last.is_some() && disk.stored.damaged {
+                if last.is_some() && disk.stored.damage.is_some() {
                     return Err("stands with a hole in its log".into());
                 }
                 self.server.electing = true;
@@ -281,8 +281,8 @@ impl<'a> Turn<'a> {
                 self.send_down(conn, Down::Snapshot(zxid));
             }
             Output::Append(entries) => self.append(entries)?,
-            Output::PersistEpochs { accepted, current, damaged, .. } => {
-                disk.queue.push_back(Op::Epochs(accepted, current, damaged))
+            Output::PersistEpochs { accepted, current, damage, .. } => {
+                disk.queue.push_back(Op::Epochs(accepted, current, damage))
             }
             Output::Truncate { to } => disk.queue.push_back(Op::Truncate(to)),
             Output::InstallSnapshot { zxid } => disk.queue.push_back(Op::Install(zxid)),

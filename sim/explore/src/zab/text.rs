@@ -90,8 +90,8 @@ fn op(op: &Op) -> String {
 fn up(message: &ToLeader) -> String {
     match message {
         ToLeader::LearnerInfo { accepted_epoch } => format!("LEARNERINFO {accepted_epoch}"),
-        ToLeader::AckEpoch { epoch, current_epoch, history, counts, damaged, .. } => {
-            let again = match (*counts, *damaged) {
+        ToLeader::AckEpoch { epoch, current_epoch, history, counts, damage, .. } => {
+            let again = match (*counts, damage.is_some()) {
                 (_, true) => ", damaged",
                 (true, false) => "",
                 (false, false) => ", promised before",
