@@ -203,7 +203,8 @@ impl Context {
         self.net
             .links
             .insert(link, Link { kind, ends, open: [true, false], lingers: [0; 2], began, directions });
-        let arrives = self.now + self.latency(from, to);
+        // Whoever dials gives up in time, however slow the way is.
+        let arrives = self.now + self.latency(from, to).min(CONNECT_LIMIT);
         self.schedule(arrives, Event::Dialing { link });
         link
     }
