@@ -1,0 +1,230 @@
+//! Discovery: the epochs that a quorum has accepted, the next one, the promises of a quorum to follow it, and whether these
+//! prove that all that is committed is in this server's log.
+
+use std::collections::BTreeSet;
+
+use api::mutants::{Mutant, is_on};
+use api::peer::Damage;
+use api::{Entry, Epoch, History, PeerId, Zxid, ports::Candidate};
+
+use super::{Leading, Phase, Stage};
+use crate::{
+    Conn, Output, ToLearner,
+    zab::{Role, Zab},
+};
+
+impl Zab {
+    /// False if the learner had to be dropped.
+    pub(super) fn note_learner_info(&mut self, conn: Conn, accepted: Epoch) -> bool {
+        let Role::Leading(leading) = &mut self.role else { return false };
+        let Some(learner) = leading.learners.get_mut(&conn) else { return false };
+        if learner.stage != Stage::New {
+            self.drop_learner(conn, "LEARNERINFO twice");
+            return false;
+        }
+        if accepted.next().is_none() {
+            // No leader can ever propose more; to give way to it would only stop the others as well.
+            self.drop_learner(conn, "the learner has used up the epochs");
+            return false;
+        }
+        learner.stage = Stage::Known { accepted };
+        true
+    }
+
+    pub(super) fn on_learner_info(&mut self, conn: Conn, accepted: Epoch) {
+        if !self.note_learner_info(conn, accepted) {
+            return;
+        }
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Some(peer) = leading.learners.get(&conn).map(|l| l.peer) else { return };
+        match leading.phase {
+            Phase::Discovery => self.propose_epoch(),
+            Phase::Promising { epoch, .. }
+                if accepted == epoch
+                    && self.config.ensemble.weight(peer) > 0
+                    && !leading.promised.contains(&peer) =>
+            {
+                // It promised this epoch, and its answer was lost (or meant for another leader), so it can never count
+                // for it. Rather a new epoch than to wait in vain for the init limit.
+                self.look("a learner's promise of the epoch was lost");
+            }
+            Phase::Promising { epoch, .. }
+            | Phase::Synchronising { epoch, .. }
+            | Phase::Established { epoch }
+                if accepted > epoch =>
+            {
+                // It promised this epoch's successor to somebody who never got to lead, so it can never join this one.
+                // ZooKeeper keeps it out until some later election; one short election now is better.
+                self.look("a learner has promised a greater epoch");
+            }
+            Phase::Promising { durable: false, .. } => {}
+            Phase::Promising { .. } | Phase::Synchronising { .. } | Phase::Established { .. } => {
+                self.send_leader_info();
+            }
+        }
+    }
+
+    /// With the accepted epochs of a quorum, the next epoch is greater than any that was ever established.
+    pub(super) fn propose_epoch(&mut self) {
+        let accepted = self.accepted;
+        let Role::Leading(leading) = &mut self.role else { return };
+        let known = leading.peers(self.config.me, |l| matches!(l.stage, Stage::Known { .. }));
+        if !self.config.ensemble.is_quorum(&known) {
+            return;
+        }
+        let greatest = leading
+            .learners
+            .values()
+            .filter_map(|l| if let Stage::Known { accepted } = l.stage { Some(accepted) } else { None })
+            .fold(accepted, Epoch::max);
+        let reused = Some(greatest).filter(|&e| is_on(Mutant::EpochReused) && e > Epoch(0));
+        let Some(epoch) = reused.or(greatest.next()) else {
+            self.out.push_back(Output::Fatal(
+                "the epochs are used up: back the data up and start a new ensemble".into(),
+            ));
+            return;
+        };
+        leading.phase = Phase::Promising { epoch, durable: false };
+        self.persist_epochs(epoch, self.current);
+    }
+
+    pub(crate) fn leader_epochs_persisted(&mut self) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        match &mut leading.phase {
+            Phase::Promising { durable, .. } => {
+                *durable = true;
+                self.send_leader_info();
+                self.try_synchronise();
+            }
+            Phase::Synchronising { durable, .. } => {
+                *durable = true;
+                self.try_establish();
+            }
+            Phase::Discovery | Phase::Established { .. } => {}
+        }
+    }
+
+    fn send_leader_info(&mut self) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let (Phase::Promising { epoch, .. }
+        | Phase::Synchronising { epoch, .. }
+        | Phase::Established { epoch }) = leading.phase
+        else {
+            return;
+        };
+        for (&conn, learner) in &mut leading.learners {
+            if matches!(learner.stage, Stage::Known { .. }) {
+                learner.stage = Stage::Asked;
+                self.out.push_back(Output::ToLearner { conn, message: ToLearner::LeaderInfo { epoch } });
+            }
+        }
+    }
+
+    pub(super) fn on_ack_epoch(
+        &mut self,
+        conn: Conn,
+        epoch: Epoch,
+        history: History,
+        counts: bool,
+        candidate: Candidate,
+        damage: Damage,
+    ) {
+        let mine = Candidate { epoch: self.current, zxid: self.history.last() };
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Some(learner) = leading.learners.get_mut(&conn) else { return };
+        let asked = match leading.phase {
+            Phase::Promising { epoch, .. }
+            | Phase::Synchronising { epoch, .. }
+            | Phase::Established { epoch } => Some(epoch),
+            Phase::Discovery => None,
+        };
+        if learner.stage != Stage::Asked || asked != Some(epoch) {
+            self.drop_learner(conn, "ACKEPOCH out of turn");
+            return;
+        }
+        learner.stage = Stage::Promised { history, log_end: mine.zxid };
+        // A server that never synchronised has an empty log, or lost one together with what it had promised to keep. (Its
+        // later acks are real.)
+        let fresh = candidate.epoch == Epoch(0);
+        if damage.is_some() {
+            // It may have been told only after it had promised: that was worth nothing either.
+            leading.promised.remove(&learner.peer);
+            leading.fresh.remove(&learner.peer);
+            let of = if fresh { &mut leading.emptied } else { &mut leading.damaged };
+            of.insert(learner.peer);
+        } else if counts {
+            let trusted = !fresh || is_on(Mutant::WipedDiskTrusted);
+            let of = if trusted { &mut leading.promised } else { &mut leading.fresh };
+            of.insert(learner.peer);
+        }
+        // One whose log is damaged has kept its promises.
+        if (fresh || damage == Damage::Directory) && learner.voter {
+            learner.doubted_until = Some(leading.round + 1);
+            leading.round_wanted = true;
+            leading.heard.remove(&learner.peer);
+        }
+        let (peer, promising) = (learner.peer, matches!(leading.phase, Phase::Promising { .. }));
+        // There is nothing to doubt where no quorum is possible without this leader.
+        self.end_doubts();
+        if promising {
+            // Whoever has more must lead: what it has may be committed (waitForEpochAck, "Follower is ahead"). One that
+            // can never lead has no say in this.
+            if self.config.ensemble.weight(peer) > 0
+                && !damage.is_some()
+                && candidate > mine
+                && !is_on(Mutant::FollowerAheadIgnored)
+            {
+                self.look("a follower is ahead of the leader");
+            } else {
+                self.try_synchronise();
+            }
+        }
+    }
+
+    /// Whether those who have promised the epoch prove that whatever is committed is in this server's log: a quorum of
+    /// servers that still have what they ever acknowledged.
+    fn is_proven(&self, leading: &Leading) -> bool {
+        let proven = leading.promised.iter().copied().chain([self.config.me]).collect();
+        self.config.ensemble.is_quorum(&proven)
+    }
+
+    /// Whether there is nothing to lose. A server that never synchronised has an empty log, or lost one together with what
+    /// it had promised to keep. Its promise counts if this server has nothing but markers either, and
+    /// - never synchronised itself: the first start of an ensemble; or
+    /// - every voter has promised, so that nobody is left who could have more. Only here it is of no account that somebody is
+    ///   known to have lost something.
+    fn needs_no_proof(&self, leading: &Leading) -> bool {
+        let ensemble = &self.config.ensemble;
+        let all: BTreeSet<PeerId> =
+            leading.promised.union(&leading.fresh).copied().chain([self.config.me]).collect();
+        let with_emptied = || -> BTreeSet<PeerId> { all.union(&leading.emptied).copied().collect() };
+        let blank =
+            self.history.base() == Zxid::ZERO && self.history.spans().iter().all(|span| span.last == 0);
+        let first_start = self.current == Epoch(0) && ensemble.is_quorum(&all);
+        let everybody = || {
+            let there = with_emptied();
+            let weightless = |v| ensemble.weight(v) == 0;
+            ensemble.is_quorum(&there) && ensemble.voters().all(|v| weightless(v) || there.contains(&v))
+        };
+        blank && (first_start || everybody())
+    }
+
+    /// With the promises of a quorum the log of this server becomes the log of the epoch.
+    fn try_synchronise(&mut self) {
+        let Role::Leading(leading) = &self.role else { return };
+        let Phase::Promising { epoch, durable: true } = leading.phase else { return };
+        let proven = self.is_proven(leading);
+        if !proven && !self.needs_no_proof(leading) {
+            return;
+        }
+        let Role::Leading(leading) = &mut self.role else { return };
+        if !proven {
+            // Nobody is left to whom they could have promised more.
+            leading.learners.values_mut().for_each(|l| l.doubted_until = None);
+        }
+        leading.phase = Phase::Synchronising { epoch, durable: false };
+        let time_ms = self.stamp();
+        self.push_entry(Entry::marker(epoch, time_ms));
+        self.persist_epochs(epoch, epoch);
+    }
+}
