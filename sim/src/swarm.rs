@@ -215,8 +215,7 @@ fn lag_and_wipe(rng: &mut Rng, plan: &Plan, at: u64) -> [TimedFault; 3] {
     let nodes = plan.members.len() as u32;
     let first = rng.below(u64::from(nodes)) as u32;
     let [behind, away, wiped] = [0, 1, 2].map(|i| (first + i) % nodes + 1);
-    let cut = |other: u32| [(behind, other), (other, behind)];
-    let blocked = (1..=nodes).filter(|&n| n != behind).flat_map(cut).collect();
+    let blocked = cut_off(behind, nodes);
     let lasts = rng.between(SECOND, 4 * SECOND);
     let timed = |at, fault| TimedFault { at, fault };
     [
@@ -234,8 +233,7 @@ fn lag_and_put_back(rng: &mut Rng, plan: &Plan, at: u64) -> [TimedFault; 4] {
     let nodes = plan.members.len() as u32;
     let first = rng.below(u64::from(nodes)) as u32;
     let [behind, away, older] = [0, 1, 2].map(|i| (first + i) % nodes + 1);
-    let cut = |other: u32| [(behind, other), (other, behind)];
-    let blocked = (1..=nodes).filter(|&n| n != behind).flat_map(cut).collect();
+    let blocked = cut_off(behind, nodes);
     let restarts = at + rng.between(MS, SECOND);
     let falls_behind = restarts + rng.between(500 * MS, 3 * SECOND);
     let lasts = rng.between(SECOND, 4 * SECOND);
@@ -262,7 +260,7 @@ fn lag_and_put_back(rng: &mut Rng, plan: &Plan, at: u64) -> [TimedFault; 4] {
 fn lag_and_read(rng: &mut Rng, plan: &Plan, at: u64, flip: bool) -> [TimedFault; 2] {
     let nodes = plan.members.len() as u32;
     let behind = rng.between(1, u64::from(nodes)) as u32;
-    let blocked = (1..=nodes).filter(|&n| n != behind).flat_map(|n| [(behind, n), (n, behind)]).collect();
+    let blocked = cut_off(behind, nodes);
     let lasts = rng.between(SECOND, 6 * SECOND);
     let fault = if flip {
         Fault::BitFlipRunning { node: 0, file: rng.draw(), place: rng.draw() }
@@ -272,6 +270,11 @@ fn lag_and_read(rng: &mut Rng, plan: &Plan, at: u64, flip: bool) -> [TimedFault;
     // A moment before, so that nothing else reads it.
     let then = at + lasts - rng.below(200 * MS);
     [TimedFault { at, fault: Fault::Partition { blocked, lasts } }, TimedFault { at: then, fault }]
+}
+
+/// A node and all others, both ways.
+fn cut_off(node: u32, nodes: u32) -> Vec<(u32, u32)> {
+    (1..=nodes).filter(|&n| n != node).flat_map(|n| [(node, n), (n, node)]).collect()
 }
 
 /// Pairs between which nothing passes, in one of the shapes that have brought systems down.

@@ -157,8 +157,8 @@ fn a_node_that_lost_its_disk_does_not_help_to_forget_what_it_had_acknowledged() 
     ensemble.agree();
 }
 
-/// Nodes 2 and 3 lose their disks and are started without node 1, which looks like a first start to them.
-fn started_anew_without_node_1() -> Ensemble {
+/// Of three nodes, all down, 2 and 3 have lost their disks.
+fn down_with_all_but_node_1_wiped() -> Ensemble {
     let mut ensemble = Ensemble::down(3);
     (1..=3).for_each(|id| ensemble.start_node(id));
     ensemble.ok(&["create", "/keep", "acknowledged"]);
@@ -166,8 +166,14 @@ fn started_anew_without_node_1() -> Ensemble {
     ensemble.kill9_all();
     for id in [2, 3] {
         std::fs::remove_dir_all(ensemble.dir.join(format!("node-{id}/data"))).unwrap();
-        ensemble.start_node(id);
     }
+    ensemble
+}
+
+/// They are started without node 1, which looks like a first start to them.
+fn started_anew_without_node_1() -> Ensemble {
+    let mut ensemble = down_with_all_but_node_1_wiped();
+    [2, 3].into_iter().for_each(|id| ensemble.start_node(id));
     eventually("the two take it for a first start", || {
         ensemble.run(&["ls", "/", "--timeout", "5s"]).status.success()
     });
@@ -189,14 +195,7 @@ fn f14_two_nodes_that_have_lost_their_disks_are_told_so_by_the_third_and_nothing
 /// The same, but that node 1 is there when they start, and is away for a while then.
 #[test]
 fn f14_two_nodes_that_were_told_of_their_lost_disks_begin_no_ensemble_of_their_own() {
-    let mut ensemble = Ensemble::down(3);
-    (1..=3).for_each(|id| ensemble.start_node(id));
-    ensemble.ok(&["create", "/keep", "acknowledged"]);
-    ensemble.agree();
-    ensemble.kill9_all();
-    for id in [2, 3] {
-        std::fs::remove_dir_all(ensemble.dir.join(format!("node-{id}/data"))).unwrap();
-    }
+    let mut ensemble = down_with_all_but_node_1_wiped();
     (1..=3).for_each(|id| ensemble.start_node(id));
     for id in [2, 3] {
         eventually("it is told", || ensemble.log(id).contains("its data directory is new"));
