@@ -46,6 +46,8 @@ pub struct Stats {
     pub commits: u64,
     /// From the end of all faults until the ensemble had come to rest, at most, in microseconds.
     pub settle_max_us: u64,
+    /// The seed of the run that took so long.
+    pub settle_max_seed: u64,
     /// Groups of znodes whose histories were searched for an order that trusts no zxid.
     pub searched: u64,
     /// Of these, given up because the search became too long.
@@ -69,7 +71,9 @@ impl Stats {
         self.steps += other.steps;
         self.reigns += other.reigns;
         self.commits += other.commits;
-        self.settle_max_us = self.settle_max_us.max(other.settle_max_us);
+        if other.settle_max_us > self.settle_max_us {
+            (self.settle_max_us, self.settle_max_seed) = (other.settle_max_us, other.settle_max_seed);
+        }
         self.searched += other.searched;
         self.undecided += other.undecided;
         for (name, count) in &other.counts {
@@ -89,7 +93,8 @@ impl fmt::Display for Stats {
         writeln!(f, "steps             {}", self.steps)?;
         writeln!(f, "reigns            {}", self.reigns)?;
         writeln!(f, "commits           {}", self.commits)?;
-        writeln!(f, "at rest within    {:.1} s", self.settle_max_us as f64 / 1e6)?;
+        let settle_max = self.settle_max_us as f64 / 1e6;
+        writeln!(f, "at rest within    {settle_max:.1} s, seed {}", self.settle_max_seed)?;
         writeln!(f, "searched          {} groups of znodes, {} undecided", self.searched, self.undecided)?;
         let list = |map: &BTreeMap<&str, u64>| {
             map.iter().map(|(name, n)| format!("{name} {n}")).collect::<Vec<_>>().join(", ")

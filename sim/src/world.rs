@@ -279,7 +279,7 @@ impl World {
             .collect();
         if busy.is_empty() {
             self.over = true;
-            self.cx.stats.settle_max_us = since;
+            (self.cx.stats.settle_max_us, self.cx.stats.settle_max_seed) = (since, self.cx.plan.seed);
         } else if since > self.rest_limit() {
             self.cx.ghost.fail(
                 "L1 liveness",
