@@ -301,7 +301,9 @@ impl Zab {
     }
 
     fn on_rolled_back(&mut self) {
-        if self.damage == Damage::Directory || is_on(Mutant::OlderCopyTrusted) {
+        let empty = self.current == Epoch(0);
+        let trusted = is_on(Mutant::OlderCopyTrusted) || empty && is_on(Mutant::WipedDiskTrusted);
+        if self.damage == Damage::Directory || trusted {
             return;
         }
         self.damage = Damage::Directory;
