@@ -7,6 +7,7 @@
 //! - `log_thread`: the one thread that writes to the disk, in order, with group commit.
 //! - `view`: reading the log, from memory where possible.
 //! - `learner_link`, `leader_link`: the two ends of the stream between a learner and its leader.
+//! - `meetings`: which life of its data directory each server is in, so that one on an older copy is told.
 //! - `feed`, `handle`: what the store sees, the port [`api::ports::Quorum`];
 //! - `port`: the same for a store in another process.
 

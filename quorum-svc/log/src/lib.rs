@@ -5,7 +5,8 @@
 //! | file in the data directory | type | contents |
 //! |---|---|---|
 //! | `identity`, `lock` | [`DataDir`] | whose directory this is, and that one process uses it |
-//! | `epochs` | [`EpochFile`] | accepted and current epoch |
+//! | `epochs` | [`EpochFile`] | accepted and current epoch, and what is known to be lost |
+//! | `incarnations` | [`Incarnations`] | the lives of the directory, and of each other server the last one met: older copies are told by it |
 //! | `log/*.log` | [`Log`], [`LogReader`] | the replicated log, in segments |
 //! | `log/durable` | [`Log`] | how far it was durable, so that a lost end is noticed |
 //! | `snapshots/*.snap` | [`Snapshots`] | the two newest states of the store, each exactly at one zxid |
