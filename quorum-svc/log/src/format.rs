@@ -9,18 +9,18 @@
 //! | at | bytes | |
 //! |---|---|---|
 //! | 0 | 8 | magic, `QRMLOG\r\n` |
-//! | 8 | 4 | format version, 2 |
+//! | 8 | 4 | format version, 3 |
 //! | 12 | 4 | salt: random, and known to nobody outside of the node |
 //! | 16 | 8 | the zxid before the first entry |
 //! | 24 | 4 | CRC-32C of bytes 0 to 23 |
 //! | 28 | 4 | zero |
 //!
-//! Record of an entry, 56 bytes and the payload:
+//! Record of an entry, a head of 60 bytes and the payload:
 //!
 //! | at | bytes | |
 //! |---|---|---|
-//! | 0 | 4 | length: bytes behind the checksum, 48 and the payload |
-//! | 4 | 4 | checksum |
+//! | 0 | 4 | length: bytes behind the checksum, 52 and the payload |
+//! | 4 | 4 | checksum of the head |
 //! | 8 | 8 | zxid |
 //! | 16 | 8 | zxid of the entry before it: the chain |
 //! | 24 | 8 | the last zxid that was known to be durable when this was written |
@@ -28,7 +28,8 @@
 //! | 40 | 4 | 1 if the entry has an origin, else 0 and the next two are 0 |
 //! | 44 | 4 | origin: peer |
 //! | 48 | 8 | origin: ticket |
-//! | 56 | | payload |
+//! | 56 | 4 | CRC-32C of the payload |
+//! | 60 | | payload |
 //!
 //! Mark, 16 bytes, written behind the last record after each successful sync, and overwritten by the next record:
 //!
@@ -39,7 +40,7 @@
 //! | 8 | 8 | the last durable zxid |
 //!
 //! A checksum is the CRC-32C of the file's salt (4 bytes), the position in the file (8 bytes), the length field and
-//! everything behind the checksum. The position makes a block that the disk put elsewhere as wrong as one with a flipped
+//! everything behind the checksum: of a record, the rest of its head. The position makes a block that the disk put elsewhere as wrong as one with a flipped
 //! bit. The salt does the same for a block of another file, and it keeps a client from making payloads that look like
 //! records or marks: behind a torn record they would be taken for what the node has written.
 //!
@@ -47,7 +48,9 @@
 //! one prove nothing by themselves. But a record, mark or later segment header that says "z was durable when I was
 //! written" proves that a bad record at or before z is damage. Recovery cuts a tail only if nothing behind it says so.
 //! The mark makes that exact even for the last batch before an idle time. It need not be synced itself: wherever it is
-//! found, the sync before it had succeeded.
+//! found, the sync before it had succeeded. A head proves as much as a whole record, so the search behind a bad record
+//! reads [`RECORD_LEN`] bytes at most for each byte of the tail, whatever lengths the values of clients pretend: it is
+//! linear in the tail.
 //!
 //! A tail of which nothing is left says nothing: neither do the records and marks in the last block, if the disk lost it
 //! although it had called it synced, nor the last segment, if it is gone. That is what the file `log/durable` is for. It is
@@ -79,11 +82,11 @@ use api::{Entry, Origin, PeerId, Ticket, Zxid};
 use bytes::Bytes;
 
 /// Format version of segments and snapshots.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// Length of the header of a file.
 pub(crate) const HEADER_LEN: usize = 32;
 /// Length of a record without its payload.
-pub(crate) const RECORD_LEN: usize = 56;
+pub(crate) const RECORD_LEN: usize = 60;
 /// Length of a mark.
 pub(crate) const MARK_LEN: usize = 16;
 /// Length of the trailer of a snapshot.
@@ -238,8 +241,9 @@ pub(crate) fn encode_record(
     out.extend_from_slice(&has.to_le_bytes());
     out.extend_from_slice(&peer.to_le_bytes());
     out.extend_from_slice(&ticket.to_le_bytes());
-    out.extend_from_slice(&entry.payload);
+    out.extend_from_slice(&crc32c::crc32c(&entry.payload).to_le_bytes());
     seal(&mut out[start..], base + start as u64, salt);
+    out.extend_from_slice(&entry.payload);
 }
 
 /// The mark that says that everything up to `durable` is durable, to be written at `position`.
@@ -258,31 +262,64 @@ pub(crate) fn decode(buf: &[u8], position: u64, salt: Salt) -> Item<'_> {
     if length == MARK {
         return match buf.get(..MARK_LEN) {
             None => Item::Partial { needs: MARK_LEN },
-            Some(mark) if is_sealed(mark, position, salt) => Item::Mark { durable: Zxid(u64_at(mark, 8)) },
-            Some(_) => Item::Nothing,
+            Some(mark) => {
+                decode_mark(mark, position, salt).map_or(Item::Nothing, |durable| Item::Mark { durable })
+            }
         };
     }
     let needs = length as usize + PREFIX_LEN;
     if !(RECORD_LEN..=RECORD_LEN + MAX_PAYLOAD).contains(&needs) {
         return Item::Nothing;
     }
-    // The chain first: it tells a record from random bytes without reading all of them.
     let Some(head) = buf.get(..RECORD_LEN) else { return Item::Partial { needs } };
+    let Some(head) = decode_head(head, position, salt) else { return Item::Nothing };
+    match buf.get(RECORD_LEN..needs) {
+        None => Item::Partial { needs },
+        Some(payload) if crc32c::crc32c(payload) == head.payload_crc => {
+            let Head { zxid, prev, durable, time_ms, origin, .. } = head;
+            Item::Record(Record { zxid, prev, durable, time_ms, origin, payload })
+        }
+        Some(_) => Item::Nothing,
+    }
+}
+
+/// What the head of a record or a mark at the begin of `buf` says was durable when it was written. Looks at no more than
+/// [`RECORD_LEN`] bytes.
+pub(crate) fn witness(buf: &[u8], position: u64, salt: Salt) -> Option<Zxid> {
+    if u32_at(buf.get(..PREFIX_LEN)?, 0) == MARK {
+        return decode_mark(buf.get(..MARK_LEN)?, position, salt);
+    }
+    decode_head(buf.get(..RECORD_LEN)?, position, salt).map(|head| head.durable)
+}
+
+/// A record without its payload.
+struct Head {
+    zxid: Zxid,
+    prev: Zxid,
+    durable: Zxid,
+    time_ms: i64,
+    origin: Option<Origin>,
+    payload_crc: u32,
+}
+
+/// The head in these [`RECORD_LEN`] bytes, if it is one of this place.
+fn decode_head(head: &[u8], position: u64, salt: Salt) -> Option<Head> {
     let (zxid, prev, durable) = (Zxid(u64_at(head, 8)), Zxid(u64_at(head, 16)), Zxid(u64_at(head, 24)));
     let origin = match (u32_at(head, 40), u32_at(head, 44), u64_at(head, 48)) {
         (0, 0, 0) => None,
         (1, peer, ticket) => Some(Origin { peer: PeerId(peer), ticket: Ticket(ticket) }),
-        _ => return Item::Nothing,
+        _ => return None,
     };
-    if !zxid.follows(prev) || durable > prev {
-        return Item::Nothing;
+    // The chain first: it tells a record from random bytes at less cost than the checksum.
+    if !zxid.follows(prev) || durable > prev || !is_sealed(head, position, salt) {
+        return None;
     }
-    let Some(whole) = buf.get(..needs) else { return Item::Partial { needs } };
-    if !is_sealed(whole, position, salt) {
-        return Item::Nothing;
-    }
-    let time_ms = u64_at(head, 32).cast_signed();
-    Item::Record(Record { zxid, prev, durable, time_ms, origin, payload: &whole[RECORD_LEN..] })
+    let (time_ms, payload_crc) = (u64_at(head, 32).cast_signed(), u32_at(head, 56));
+    Some(Head { zxid, prev, durable, time_ms, origin, payload_crc })
+}
+
+fn decode_mark(mark: &[u8], position: u64, salt: Salt) -> Option<Zxid> {
+    is_sealed(mark, position, salt).then(|| Zxid(u64_at(mark, 8)))
 }
 
 /// Fills in the checksum of something that begins with a length and a checksum.
@@ -340,8 +377,8 @@ mod tests {
     fn the_bytes_of_a_record_are_as_documented() {
         let mut out = vec![0xaa];
         encode_record(&mut out, 99, SALT, &entry(), Zxid::new(Epoch(3), 7), Zxid::new(Epoch(3), 1));
-        let expected = "37000000 90355dd7 0800000003000000 0700000003000000 0100000003000000 fbffffffffffffff \
-                        01000000 02000000 4d00000000000000 7061796c6f6164";
+        let expected = "3b000000 b2e642ed 0800000003000000 0700000003000000 0100000003000000 fbffffffffffffff \
+                        01000000 02000000 4d00000000000000 7069e3f4 7061796c6f6164";
         let hex: String = out[1..].iter().map(|b| format!("{b:02x}")).collect();
         assert_eq!(hex, expected.replace(' ', ""));
         let Item::Record(r) = decode(&out[1..], 100, SALT) else { panic!("{hex}") };
@@ -380,7 +417,7 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_header_are_as_documented() {
-        let expected = "51524d4c4f470d0a 02000000 10325476 0700000003000000 CRC 00000000";
+        let expected = "51524d4c4f470d0a 03000000 10325476 0700000003000000 CRC 00000000";
         let header = encode_header(Magic::Segment, Zxid::new(Epoch(3), 7), SALT);
         let crc = format!("{:08x}", crc32c::crc32c(&header[..24]).swap_bytes());
         let hex: String = header.iter().map(|b| format!("{b:02x}")).collect();

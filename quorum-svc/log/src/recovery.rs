@@ -60,16 +60,12 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         scans.push(scan);
     }
     let known = DurableFile::read(disk, dir)?.unwrap_or(Zxid::ZERO);
-    let last = match scans.pop() {
-        Some(last) => last,
+    let last = scans.pop();
+    match &last {
+        Some(last) => last.check_tail(known)?,
         None if known > Zxid::ZERO => return Err(all_lost(dir, known)),
-        None => {
-            report.created = true;
-            let (len, secret) = (options.segment_bytes, options.secret);
-            Scan::of_new(Segment::create(disk, dir, Zxid::ZERO, len, secret)?)
-        }
-    };
-    last.check_tail(known)?;
+        None => {}
+    }
 
     for name in names.iter().filter(|n| n.ends_with(".tmp")) {
         let path = dir.join(name);
@@ -77,6 +73,14 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
     }
     // The process before this one may have died between a change of names and its sync.
     disk.sync_dir(dir).doing("sync the directory", dir)?;
+    let last = match last {
+        Some(last) => last,
+        None => {
+            report.created = true;
+            let (len, secret) = (options.segment_bytes, options.secret);
+            Scan::of_new(Segment::create(disk, dir, Zxid::ZERO, len, secret)?)
+        }
+    };
     report.cut_bytes = last.make_durable()?;
     let durable_file = DurableFile::open(disk, dir, last.segment.last)?;
     report.segments = scans.len() + 1;
@@ -331,7 +335,8 @@ impl Scan {
     }
 }
 
-/// The greatest zxid of which any record or mark in these bytes, at any position, says that it was durable.
+/// The greatest zxid of which any head of a record or mark in these bytes, at any position, says that it was durable. Linear in
+/// the bytes, whatever is in them.
 fn greatest_witness(bytes: &[u8], position: u64, salt: Salt) -> Zxid {
     let mut greatest = Zxid::ZERO;
     let mut at = 0;
@@ -341,11 +346,8 @@ fn greatest_witness(bytes: &[u8], position: u64, salt: Salt) -> Zxid {
             at += ZEROS.len() - PREFIX_LEN;
             continue;
         }
-        match format::decode(&bytes[at..], position + at as u64, salt) {
-            Item::Record(r) => greatest = greatest.max(r.durable),
-            Item::Mark { durable } => greatest = greatest.max(durable),
-            Item::Partial { .. } | Item::Nothing => {}
-        }
+        greatest =
+            greatest.max(format::witness(&bytes[at..], position + at as u64, salt).unwrap_or_default());
         at += 1;
     }
     greatest

@@ -16,6 +16,7 @@
 mod common;
 mod crash_steps;
 mod damage;
+mod first_start;
 mod fs;
 mod log;
 mod model;
@@ -23,3 +24,4 @@ mod reader;
 mod salvage;
 mod small_files;
 mod snapshots;
+mod torn_cost;

@@ -22,9 +22,9 @@ fn bounds_are_exact_in_memory_and_on_disk() {
         assert_eq!(counters(z(1, 5), z(1, 3), 9999), []);
         assert_eq!(counters(Zxid::ZERO, z(1, 30), 0), [0], "one, however large");
         assert_eq!(counters(z(1, 17), z(1, 30), 9999).last(), Some(&19));
-        // 88 is the weight of one of them.
-        assert!(counters(z(1, 2), z(1, 30), 88 * 2).len() <= 2);
-        let last_two = counters(z(1, 17), z(1, 30), 88 * 2 - 1);
+        // 84 is the weight of one of them.
+        assert!(counters(z(1, 2), z(1, 30), 84 * 2).len() <= 2);
+        let last_two = counters(z(1, 17), z(1, 30), 84 * 2 - 1);
         assert_eq!(last_two, [18]);
     }
 }
@@ -91,7 +91,7 @@ fn readers_never_see_a_mixture_while_the_log_is_cut_and_written_anew() {
         let stop_readers = StopAtDrop(&stop);
         let readers = [scope.spawn(|| read_all(reader.clone())), scope.spawn(|| read_all(reader.clone()))];
         for generation in 0..200u8 {
-            let new: Vec<_> = (4..20).map(|c| entry(z(1, c), generation, 40)).collect();
+            let new: Vec<_> = (4..20).map(|c| entry(z(1, c), generation, 36)).collect();
             log.append(&new[..5]).unwrap();
             log.append(&new[5..]).unwrap();
             log.truncate(z(1, 3)).unwrap();
