@@ -117,6 +117,9 @@ impl Client {
             ClientEvent::Broken { link } => self.on_over(cx, link, None),
         }
         self.carry_out(cx, operations, Zxid::ZERO);
+        if self.machine.is_closed() {
+            self.session.into_iter().for_each(|session| cx.ghost.doubts(session));
+        }
         self.transmit(cx);
         if let Some(at) = self.machine.next_timeout()
             && self.armed.arm(at.0)
@@ -226,12 +229,20 @@ impl Client {
     fn on_event(&mut self, cx: &mut Context, event: &SessionEvent) {
         cx.note(self.name(), || format!("{event:?}"));
         match event {
-            SessionEvent::Connected { session, .. } => self.session = Some(*session),
-            SessionEvent::SessionLost { .. } => {
+            SessionEvent::Connected { session, .. } => {
+                self.session = Some(*session);
+                cx.ghost.believes(*session);
+            }
+            SessionEvent::Resumed { .. } if !self.closing => {
+                self.session.into_iter().for_each(|session| cx.ghost.believes(session));
+            }
+            SessionEvent::Suspended => self.session.into_iter().for_each(|session| cx.ghost.doubts(session)),
+            SessionEvent::SessionLost { session } => {
                 cx.stats.count("sessions lost");
+                cx.ghost.doubts(*session);
                 self.session = None;
             }
-            _ => {}
+            SessionEvent::Resumed { .. } | SessionEvent::Disconnected { .. } => {}
         }
     }
 
@@ -298,6 +309,7 @@ impl Client {
         }
         if self.rng.chance(workload.closes) {
             self.closing = true;
+            self.session.into_iter().for_each(|session| cx.ghost.doubts(session));
             cx.stats.count("sessions closed");
             return self.machine.handle(Time(cx.now), Input::Close { ticket: None });
         }

@@ -208,7 +208,7 @@ impl Context {
     /// The next event; time moves on to it.
     pub(crate) fn next(&mut self) -> Option<Event> {
         let Reverse(Scheduled { at, event, .. }) = self.queue.pop()?;
-        self.now = at;
+        (self.now, self.ghost.now) = (at, at);
         Some(event)
     }
 

@@ -10,6 +10,11 @@ use store_core::State;
 use store_core::server::Committed;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::plan::Plan;
+
+/// Whether C11 ends a run, or is only counted: nodes still count a report of signs of life from when it arrives.
+const CLIENT_KNOWS_FIRST: bool = false;
+
 /// Of a node's disk, what is durable for certain.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Shadow {
@@ -123,13 +128,34 @@ pub(crate) struct Ghost {
     refused: BTreeSet<Origin>,
     /// Open barriers, and what was committed when they were asked.
     barriers: BTreeMap<(PeerId, Ticket), Zxid>,
+    /// Sessions that their clients believe in: connected or resumed, and neither suspended nor lost since.
+    believed: BTreeSet<SessionId>,
+    /// Sessions that were expired although their clients believed in them, and when each client has to know at the latest.
+    mourned: BTreeMap<SessionId, u64>,
+    /// Sessions that were expired, and the time-outs that they had, in microseconds.
+    expired: BTreeMap<SessionId, u64>,
+    /// How many clients knew too late.
+    pub(crate) known_late: u64,
+    /// True time in microseconds.
+    pub(crate) now: u64,
+    /// By how much the clocks of the nodes run wrong at most, in millionths, and what a node may need to learn that it is cut off,
+    /// in microseconds: see [`Ghost::allowance`].
+    clocks: (u64, u64),
     /// The first thing that was wrong.
     pub(crate) violation: Option<(String, String)>,
 }
 
 impl Ghost {
-    pub(crate) fn new(ensemble: Ensemble, nodes: usize) -> Ghost {
+    pub(crate) fn new(ensemble: Ensemble, plan: &Plan) -> Ghost {
+        let nodes = plan.members.len();
+        let drift_ppm = plan.members.iter().map(|m| m.drift_ppm.unsigned_abs()).max().unwrap_or_default();
         Ghost {
+            believed: BTreeSet::new(),
+            mourned: BTreeMap::new(),
+            expired: BTreeMap::new(),
+            known_late: 0,
+            now: 0,
+            clocks: (drift_ppm, 2_000 * plan.timing.sync_limit),
             quorums: Quorums::of(&ensemble, nodes),
             ensemble,
             disks: vec![Shadow::default(); nodes],
@@ -343,6 +369,9 @@ impl Ghost {
         match &command {
             None => self.state.apply_marker(zxid, entry.time_ms),
             Some(command) => {
+                if let CommandBody::CloseSession { session, expired: true } = command.body {
+                    self.expired(session);
+                }
                 drop(self.state.apply(zxid, entry.time_ms, command));
                 if let CommandBody::CloseSession { session, .. } = command.body {
                     let left = self.state.tree().ephemerals(session).count();
@@ -455,6 +484,57 @@ impl Ghost {
             format!("a submission of node {node} is refused, but committed at {committed:?}")
         });
         self.refused.insert(origin);
+    }
+
+    /// A client's machine says that its session is there (C11).
+    pub(crate) fn believes(&mut self, session: SessionId) {
+        self.believed.insert(session);
+        if let Some(&timeout_us) = self.expired.get(&session) {
+            self.mourned.insert(session, self.now + self.allowance(timeout_us));
+        }
+    }
+
+    /// A client's machine says that its session may be gone, or its application no longer wants it (C11).
+    pub(crate) fn doubts(&mut self, session: SessionId) {
+        self.believed.remove(&session);
+        if let Some(limit) = self.mourned.remove(&session) {
+            let late = self.now.saturating_sub(limit);
+            if late > 0 {
+                self.knows_late(format!(
+                    "session {session} is expired, and its client knows {late} us too late"
+                ));
+            }
+        }
+    }
+
+    /// A session is expired by what is now committed: from here on others may have what was its own (C11).
+    fn expired(&mut self, session: SessionId) {
+        let Some(info) = self.state.session(session) else { return };
+        let timeout_us = u64::from(info.timeout_ms) * 1_000;
+        self.expired.insert(session, timeout_us);
+        if self.believed.contains(&session) {
+            self.mourned.insert(session, self.now + self.allowance(timeout_us));
+        }
+    }
+
+    /// How much too late a client may know, because clocks run wrong: clients' clocks are right. 0 if those of all nodes are.
+    fn allowance(&self, timeout_us: u64) -> u64 {
+        let (drift_ppm, cut_off_us) = self.clocks;
+        2 * drift_ppm * (timeout_us + cut_off_us) / 1_000_000
+    }
+
+    /// The end of the run: who has not been told by now is not told any more (C11).
+    pub(crate) fn run_over(&mut self) {
+        for session in std::mem::take(&mut self.mourned).into_keys() {
+            self.knows_late(format!("session {session} is expired, and its client never knows"));
+        }
+    }
+
+    fn knows_late(&mut self, what: String) {
+        self.known_late += 1;
+        if CLIENT_KNOWS_FIRST {
+            self.fail("C11 the client knows first", what);
+        }
     }
 
     /// The store of a leader closes a silent session: `silent_us` is since it last heard it, or began to lead (C8).

@@ -120,7 +120,8 @@ fn sizes(rng: &mut Rng) -> Sizes {
 
 fn workload(rng: &mut Rng) -> Workload {
     Workload {
-        think: rng.scale(5 * MS, 400 * MS),
+        // Some only ping.
+        think: if rng.chance(150) { rng.between(SECOND, 20 * SECOND) } else { rng.scale(5 * MS, 400 * MS) },
         depth: if rng.chance(500) { 1 } else { rng.between(2, 10) as usize },
         znodes: rng.between(1, 12),
         data: rng.scale(1, 400),

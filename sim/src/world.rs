@@ -39,7 +39,7 @@ pub fn run(plan: &Plan, trace: Option<TraceSink>) -> Report {
         Err(e) => return failed("plan", e.to_string()),
     };
     let plan = Rc::new(plan.clone());
-    let ghost = Ghost::new(ensemble, plan.members.len());
+    let ghost = Ghost::new(ensemble, &plan);
     let mut cx = Context::new(plan.clone(), ghost, trace);
     let nodes: Vec<Node> = (0..plan.members.len()).map(|i| Node::new(i, &cx)).collect();
     let clients = (0..plan.clients as usize).map(|i| Client::new(i, &mut cx)).collect();
@@ -90,6 +90,10 @@ impl World {
                     .unwrap_or_default();
                 self.cx.ghost.fail("no panic", text);
             }
+        }
+        self.cx.ghost.run_over();
+        for _ in 0..self.cx.ghost.known_late {
+            self.cx.stats.count("clients that knew too late");
         }
         self.cx.stats.runs = 1;
         self.cx.stats.simulated_us = self.cx.now;

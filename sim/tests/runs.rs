@@ -147,6 +147,28 @@ fn a_leader_that_finds_a_snapshot_damaged_goes_on_without_it() {
     assert_eq!(sum_of(&counts, "stopped by damage"), 0, "{counts:?}");
 }
 
+/// A client that only pings is cut off from the others together with its node, at any moment between two pings.
+fn cut_off_with_its_node(seed: u64, node: u32, at: u64) -> Stats {
+    let mut plan = Plan::quiet(seed, 15_000_000);
+    // Longer than any silence that a leader bears.
+    (plan.timing.session, plan.workload.think) = (6_000, 60_000_000);
+    let (client, others) = (4, (1..=3).filter(|&n| n != node));
+    let blocked = others.flat_map(|n| [node, client].map(|cut| [(cut, n), (n, cut)])).flatten().collect();
+    plan.faults = vec![TimedFault { at, fault: Fault::Partition { blocked, lasts: 10_000_000 } }];
+    let report = run(&plan, None);
+    assert_eq!(report.violation, None, "seed {seed}, node {node}, {at}");
+    report.stats
+}
+
+/// As long as the observer only counts, `clients that knew too late` is 16 here.
+#[test]
+fn b13_a_client_that_is_cut_off_with_its_node_knows_before_its_session_is_expired() {
+    let cases = (0..3).flat_map(|seed| (1..=3).flat_map(move |node| (0..20).map(move |n| (seed, node, n))));
+    let counts: Vec<Stats> =
+        cases.map(|(seed, node, n)| cut_off_with_its_node(seed, node, 3_000_000 + 100_000 * n)).collect();
+    assert!(sum_of(&counts, "sessions expired") >= 30, "{counts:?}");
+}
+
 /// Two of three nodes lose their disks at about the same time, which no ensemble can bear: the third cannot know alone what
 /// was committed. The observer has to say so, and the smaller plan has to be left with what it takes: both losses, and
 /// nothing else.
