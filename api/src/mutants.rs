@@ -85,6 +85,8 @@ mutants! {
     EphemeralsLeft,
     /// A session is closed after half of its time-out.
     ExpiredEarly,
+    /// The clock of a client does not count the time for which its machine is suspended.
+    SuspensionUncounted,
     /// A client that has seen more than a node is served by it all the same (ZOOKEEPER-2832 is of this kind).
     ClientAheadServed,
     /// A checkpoint leaves out that a session has acknowledged results.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use api::mutants::{Mutant, is_on};
 use api::{
     Create, CreateMode, MultiOp, OpError, Path, Read, ReadLevel, SessionId, SessionToken, Ticket, Time,
-    Write, Zxid,
+    Write, WriteNumber, Zxid,
 };
 use bytes::Bytes;
 use client_core::{
@@ -17,7 +18,11 @@ use store_core::server::{self, Answer, Open, ToClient};
 use crate::calls::{Calls, Over};
 use crate::context::{ClientEvent, Context, Event};
 use crate::net::{End, Kind, LinkId, Packet};
+use crate::plan::Workload;
 use crate::rng::Rng;
+
+/// Most bytes of a value, as `server::Limits` has it by default.
+pub(crate) const DATA_MAX: usize = 1 << 20;
 
 /// Operations outside of sessions have client numbers from here on.
 const UNARY: u32 = 1 << 24;
@@ -42,6 +47,16 @@ pub(crate) struct Client {
     tickets: u64,
     armed: super::node::Armed,
     closing: bool,
+    /// Its machine has said that the session is there, and nothing else since.
+    believes: bool,
+    /// It acknowledges nothing.
+    mute: bool,
+    /// The whole machine stands still until then.
+    paused_until: u64,
+    /// What happened meanwhile.
+    held: Vec<ClientEvent>,
+    /// For so long it has stood still without a clock that counts that.
+    uncounted: u64,
     rng: Rng,
     values: u64,
 }
@@ -49,6 +64,7 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(index: usize, cx: &mut Context) -> Client {
         let mut rng = Rng::new(cx.plan.seed, 100 + index as u64);
+        let mute = rng.chance(cx.plan.workload.mute);
         let client = Client {
             index,
             number: index as u32,
@@ -60,6 +76,11 @@ impl Client {
             tickets: 0,
             armed: super::node::Armed::default(),
             closing: false,
+            believes: false,
+            mute,
+            paused_until: 0,
+            held: Vec::new(),
+            uncounted: 0,
             rng,
             values: 0,
         };
@@ -90,8 +111,53 @@ impl Client {
         self.open.len() + self.calls.len()
     }
 
+    /// The machine on which it runs is suspended.
+    pub(crate) fn pause(&mut self, cx: &mut Context, lasts: u64) {
+        let until = cx.now + lasts;
+        if is_on(Mutant::SuspensionUncounted) {
+            self.uncounted += until.saturating_sub(self.paused_until.max(cx.now));
+        }
+        self.paused_until = self.paused_until.max(until);
+        // Nobody can say anything while it stands still, nor do anything.
+        self.session.into_iter().for_each(|session| cx.ghost.doubts(session));
+        cx.schedule(until, Event::ResumeClient { client: self.index });
+    }
+
+    /// It goes on before its time.
+    pub(crate) fn wake(&mut self, cx: &mut Context, operations: &mut Vec<Operation>) {
+        if is_on(Mutant::SuspensionUncounted) {
+            self.uncounted -= self.paused_until.saturating_sub(cx.now);
+        }
+        self.paused_until = self.paused_until.min(cx.now);
+        self.resume(cx, operations);
+    }
+
+    /// It goes on. Its time comes first: the shell looks at its clock before it acts on what came long ago.
+    pub(crate) fn resume(&mut self, cx: &mut Context, operations: &mut Vec<Operation>) {
+        if self.paused_until > cx.now || self.paused_until == 0 {
+            return;
+        }
+        self.paused_until = 0;
+        self.machine.handle(self.time(cx), Input::Tick);
+        self.settle(cx, operations);
+        if self.believes && !self.closing {
+            self.session.into_iter().for_each(|session| cx.ghost.believes(session));
+        }
+        for event in std::mem::take(&mut self.held) {
+            self.on(cx, operations, event);
+        }
+    }
+
+    /// Its own clock, which is right as long as it counts.
+    fn time(&self, cx: &Context) -> Time {
+        Time(cx.now - self.uncounted)
+    }
+
     pub(crate) fn on(&mut self, cx: &mut Context, operations: &mut Vec<Operation>, event: ClientEvent) {
-        let now = Time(cx.now);
+        if self.paused_until > cx.now {
+            return self.held.push(event);
+        }
+        let now = self.time(cx);
         match event {
             ClientEvent::Timer => {
                 if self.armed.fired(cx.now) || cx.now <= 1 {
@@ -116,15 +182,20 @@ impl Client {
             ClientEvent::Packet { link, packet } => self.on_packet(cx, operations, link, packet),
             ClientEvent::Broken { link } => self.on_over(cx, link, None),
         }
+        self.settle(cx, operations);
+    }
+
+    /// Carries out what the machine wants, and wakes up again when it has to.
+    fn settle(&mut self, cx: &mut Context, operations: &mut [Operation]) {
         self.carry_out(cx, operations, Zxid::ZERO);
         if self.machine.is_closed() {
             self.session.into_iter().for_each(|session| cx.ghost.doubts(session));
         }
         self.transmit(cx);
         if let Some(at) = self.machine.next_timeout()
-            && self.armed.arm(at.0)
+            && self.armed.arm(at.0 + self.uncounted)
         {
-            self.schedule(cx, at.0.saturating_sub(cx.now), ClientEvent::Timer);
+            self.schedule(cx, (at.0 + self.uncounted).saturating_sub(cx.now), ClientEvent::Timer);
         }
     }
 
@@ -143,7 +214,7 @@ impl Client {
         if let Some(wire) = self.wire.take_if(|w| w.link == link) {
             let error = why.unwrap_or_else(|| OpError::Unavailable("the node ended the connection".into()));
             let connection = wire.connection;
-            self.machine.handle(Time(cx.now), Input::Disconnected { connection, error });
+            self.machine.handle(self.time(cx), Input::Disconnected { connection, error });
         }
     }
 
@@ -181,7 +252,7 @@ impl Client {
                     }
                 }
             };
-            self.machine.handle(Time(cx.now), input);
+            self.machine.handle(self.time(cx), input);
             // One by one, so that it is known to which answer an end belongs.
             self.carry_out(cx, operations, seen);
         }
@@ -189,10 +260,11 @@ impl Client {
 
     fn transmit(&mut self, cx: &mut Context) {
         while self.machine.wants_to_transmit() {
-            let Some(batch) = self.machine.poll_transmit(Time(cx.now)) else { return };
+            let Some(batch) = self.machine.poll_transmit(self.time(cx)) else { return };
             let requests = batch.requests.into_iter().map(request).collect();
             if let Some(wire) = &self.wire {
-                cx.send(wire.link, self.end(), Packet::Requests { acked: batch.acked, requests });
+                let acked = if self.mute && !cx.healed { WriteNumber(0) } else { batch.acked };
+                cx.send(wire.link, self.end(), Packet::Requests { acked, requests });
             }
         }
     }
@@ -230,17 +302,21 @@ impl Client {
         cx.note(self.name(), || format!("{event:?}"));
         match event {
             SessionEvent::Connected { session, .. } => {
-                self.session = Some(*session);
+                (self.session, self.believes) = (Some(*session), true);
                 cx.ghost.believes(*session);
             }
             SessionEvent::Resumed { .. } if !self.closing => {
+                self.believes = true;
                 self.session.into_iter().for_each(|session| cx.ghost.believes(session));
             }
-            SessionEvent::Suspended => self.session.into_iter().for_each(|session| cx.ghost.doubts(session)),
+            SessionEvent::Suspended => {
+                self.believes = false;
+                self.session.into_iter().for_each(|session| cx.ghost.doubts(session));
+            }
             SessionEvent::SessionLost { session } => {
                 cx.stats.count("sessions lost");
                 cx.ghost.doubts(*session);
-                self.session = None;
+                (self.session, self.believes) = (None, false);
             }
             SessionEvent::Resumed { .. } | SessionEvent::Disconnected { .. } => {}
         }
@@ -300,7 +376,7 @@ impl Client {
                 self.number += cx.plan.clients;
                 self.machine = machine(cx, &mut self.rng);
                 (self.closing, self.session) = (false, None);
-                self.machine.handle(Time(cx.now), Input::Tick);
+                self.machine.handle(self.time(cx), Input::Tick);
             }
             return;
         }
@@ -311,7 +387,7 @@ impl Client {
             self.closing = true;
             self.session.into_iter().for_each(|session| cx.ghost.doubts(session));
             cx.stats.count("sessions closed");
-            return self.machine.handle(Time(cx.now), Input::Close { ticket: None });
+            return self.machine.handle(self.time(cx), Input::Close { ticket: None });
         }
         if self.rng.chance(workload.unary) {
             return self.call(cx, operations);
@@ -336,8 +412,8 @@ impl Client {
             outcome: history::Outcome::Unknown,
         });
         let patience = Duration::from_millis(workload.deadline);
-        let deadline = (workload.deadline > 0).then(|| Time(cx.now) + patience);
-        self.machine.handle(Time(cx.now), Input::Request { ticket, op, deadline, trace: None });
+        let deadline = (workload.deadline > 0).then(|| self.time(cx) + patience);
+        self.machine.handle(self.time(cx), Input::Request { ticket, op, deadline, trace: None });
     }
 
     /// Asks outside of the session.
@@ -384,7 +460,7 @@ impl Client {
             }
             Some(_) => ReadLevel::Linearizable,
         };
-        let path = self.path(workload.znodes);
+        let path = self.path(workload);
         let read = match self.rng.below(3) {
             0 => Read::Exists { path },
             1 => Read::Children { path },
@@ -393,12 +469,12 @@ impl Client {
         Call::Read(read, level)
     }
 
-    fn invent_write(&mut self, workload: crate::plan::Workload) -> Write {
-        let path = self.path(workload.znodes);
+    fn invent_write(&mut self, workload: Workload) -> Write {
+        let path = self.path(workload);
         let version = self.rng.chance(300).then(|| self.rng.below(4) as i32);
         match self.rng.below(10) {
-            0..=2 => Write::Create(self.create(path, workload.data)),
-            3..=6 => Write::Set { path, data: self.value(workload.data), version },
+            0..=2 => Write::Create(self.create(path, workload)),
+            3..=6 => Write::Set { path, data: self.value(workload), version },
             7 | 8 => Write::Delete { path, version },
             _ => {
                 let parts = (0..self.rng.between(1, 4)).map(|_| self.part(workload)).collect();
@@ -407,33 +483,42 @@ impl Client {
         }
     }
 
-    fn part(&mut self, workload: crate::plan::Workload) -> MultiOp {
-        let path = self.path(workload.znodes);
+    fn part(&mut self, workload: Workload) -> MultiOp {
+        let path = self.path(workload);
         let version = self.rng.chance(200).then(|| self.rng.below(4) as i32);
         match self.rng.below(4) {
-            0 => MultiOp::Create(self.create(path, workload.data)),
-            1 => MultiOp::Set { path, data: self.value(workload.data), version },
+            0 => MultiOp::Create(self.create(path, workload)),
+            1 => MultiOp::Set { path, data: self.value(workload), version },
             2 => MultiOp::Delete { path, version },
             _ => MultiOp::Check { path, version },
         }
     }
 
-    fn create(&mut self, path: Path, data: u64) -> Create {
+    fn create(&mut self, path: Path, workload: Workload) -> Create {
         let mode = CreateMode { ephemeral: self.rng.chance(300), sequential: self.rng.chance(150) };
-        Create { path, data: self.value(data), mode }
+        Create { path, data: self.value(workload), mode }
     }
 
     /// Different from every other value, and of some length.
-    fn value(&mut self, most: u64) -> Bytes {
+    fn value(&mut self, workload: Workload) -> Bytes {
         self.values += 1;
         let mut value = format!("{}.{}", self.number, self.values).into_bytes();
-        value.resize(value.len() + self.rng.below(most) as usize, b'.');
+        let length = match self.rng.chance(workload.large) {
+            true => DATA_MAX - self.rng.index(DATA_MAX / 4),
+            false => value.len() + self.rng.below(workload.data) as usize,
+        };
+        value.resize(length, b'.');
         value.into()
     }
 
-    fn path(&mut self, znodes: u64) -> Path {
-        let top = self.rng.below(znodes);
+    fn path(&mut self, workload: Workload) -> Path {
+        let top = self.rng.below(workload.znodes);
         let name = match self.rng.below(4) {
+            _ if self.rng.chance(workload.long) => {
+                // Room for the number of a sequential one.
+                let length = Path::MAX_BYTES - 20 - self.rng.below(100) as usize;
+                format!("/n{top}/{}", "l".repeat(length))
+            }
             0 => format!("/n{top}/c{}", self.rng.below(3)),
             _ => format!("/n{top}"),
         };

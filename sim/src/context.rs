@@ -34,12 +34,16 @@ pub(crate) enum Event {
     Start { node: usize, life: u64 },
     /// A process goes on after a pause.
     Resume { node: usize },
+    /// A client's machine goes on after it was suspended.
+    ResumeClient { client: usize },
     /// The fault of this number in the plan.
     Fault(usize),
     /// A partition ends.
     Unblock { pairs: Rc<[(crate::net::End, crate::net::End)]> },
     /// A slow way is as fast as ever.
     SpeedUp { from: crate::net::End, to: crate::net::End },
+    /// As many bytes pass as ever.
+    Widen { from: crate::net::End, to: crate::net::End },
     /// A node gets the older copy of its directory of this number.
     PutBack { node: usize, copy: usize, down: u64 },
     /// The disk of a node has room again.

@@ -61,6 +61,16 @@ impl World {
                 self.nodes[node].paused_until = now + lasts;
                 self.cx.schedule(now + lasts, Event::Resume { node });
             }
+            Fault::Suspend { client, lasts } => {
+                let client = client as usize % self.clients.len().max(1);
+                if let Some(client) = self.clients.get_mut(client) {
+                    client.pause(&mut self.cx, lasts);
+                }
+            }
+            Fault::ClockJump { node, by } => {
+                let node = self.target(node);
+                self.nodes[node].jump_ahead(&mut self.cx, by);
+            }
             Fault::Partition { ref blocked, lasts } => {
                 let pairs = blocked.iter().map(|&(a, b)| (self.member(a), self.member(b))).collect();
                 self.block(pairs, lasts);
@@ -96,6 +106,13 @@ impl World {
                 if from != to {
                     self.cx.net.slow_down(from, to, factor);
                     self.cx.schedule(now + lasts, Event::SpeedUp { from, to });
+                }
+            }
+            Fault::Thin { a, b, bandwidth, lasts } => {
+                let (from, to) = (End::Node(self.target(a)), End::Node(self.target(b)));
+                if from != to {
+                    self.cx.net.make_thin(from, to, Some(bandwidth));
+                    self.cx.schedule(now + lasts, Event::Widen { from, to });
                 }
             }
             Fault::SlowDisk { node, delay, lasts } => {

@@ -116,6 +116,8 @@ pub(crate) struct Ghost {
     quorums: Quorums,
     pub(crate) disks: Vec<Shadow>,
     proposed: BTreeMap<Zxid, Proposed>,
+    /// Of all of them together.
+    pub(crate) proposed_bytes: u64,
     /// C, the committed sequence: extended by whoever knows first.
     committed: Vec<Committed>,
     /// The state after each of them, as a digest.
@@ -160,6 +162,7 @@ impl Ghost {
             ensemble,
             disks: vec![Shadow::default(); nodes],
             proposed: BTreeMap::new(),
+            proposed_bytes: 0,
             committed: Vec::new(),
             digests: Vec::new(),
             state: State::default(),
@@ -229,6 +232,7 @@ impl Ghost {
                     format!("node {node} appends another entry {}", entry.zxid)
                 });
             } else {
+                self.proposed_bytes += entry.weight() as u64;
                 self.proposed.insert(entry.zxid, Proposed { prev, hash, entry: entry.clone() });
             }
             prev = entry.zxid;

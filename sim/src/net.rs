@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use api::peer::Lives;
-use api::{OpError, WriteNumber, Zxid};
+use api::{Entry, OpError, WriteNumber, Zxid};
 use bytes::Bytes;
 use election_core::Notification;
 use quorum_core::{ToLeader, ToLearner};
@@ -55,12 +55,28 @@ pub(crate) enum Packet {
     Fin(Option<OpError>),
 }
 
+impl Packet {
+    /// What it is on the wire, roughly, in bytes. What clients say and hear counts for nothing: their links are never thin.
+    fn size(&self) -> u64 {
+        let contents = match self {
+            Packet::ToLeader(ToLeader::Forward(batch)) => batch.iter().map(|s| s.payload.len()).sum(),
+            Packet::ToLeader(ToLeader::Report(report)) => report.len(),
+            Packet::ToLearner(ToLearner::Propose { entries, .. }) => entries.iter().map(Entry::weight).sum(),
+            Packet::SnapChunk(chunk) => chunk.len(),
+            _ => 0,
+        };
+        64 + contents as u64
+    }
+}
+
 /// One direction.
 #[derive(Default, Debug)]
 struct Direction {
     /// With the times of arrival.
     queue: VecDeque<(u64, Packet)>,
     last: u64,
+    /// When the last byte of the last packet is on the line.
+    sent: u64,
     /// Whether the arrival of the first is in the event queue; if not, it is held up by a partition.
     scheduled: bool,
     /// Swallows everything.
@@ -91,6 +107,8 @@ pub(crate) struct Net {
     blocked: Vec<u32>,
     /// How many times longer this way takes.
     slow: Vec<u64>,
+    /// Bytes per second that pass this way on each connection, where a fault says so.
+    thin: Vec<Option<u64>>,
 }
 
 /// See [`Link::lingers`].
@@ -102,7 +120,14 @@ pub(crate) const CONNECT_LIMIT: u64 = 1_000_000;
 impl Net {
     pub(crate) fn new(nodes: usize, clients: usize) -> Net {
         let ends = nodes + clients;
-        Net { nodes, ends, blocked: vec![0; ends * ends], slow: vec![1; ends * ends], ..Net::default() }
+        Net {
+            nodes,
+            ends,
+            blocked: vec![0; ends * ends],
+            slow: vec![1; ends * ends],
+            thin: vec![None; ends * ends],
+            ..Net::default()
+        }
     }
 
     fn place(&self, from: End, to: End) -> usize {
@@ -129,8 +154,15 @@ impl Net {
         self.slow[place] = factor;
     }
 
+    /// Only so many bytes per second pass from now on; `None`: as many as the plan says.
+    pub(crate) fn make_thin(&mut self, from: End, to: End, bandwidth: Option<u64>) {
+        let place = self.place(from, to);
+        self.thin[place] = bandwidth;
+    }
+
     pub(crate) fn heal(&mut self) {
         self.blocked.fill(0);
+        self.thin.fill(None);
         self.slow.fill(1);
     }
 
@@ -193,6 +225,14 @@ impl Context {
         takes * self.net.slow[self.net.place(from, to)]
     }
 
+    /// So long a message is on its way onto the line, behind those before it on the same connection.
+    fn transmission(&self, from: End, to: End, packet: &Packet) -> u64 {
+        let (End::Node(_), End::Node(_)) = (from, to) else { return 0 };
+        let usual = self.plan.network.bandwidth;
+        let bandwidth = self.net.thin[self.net.place(from, to)].unwrap_or(usual);
+        (packet.size() * 1_000_000).checked_div(bandwidth).unwrap_or_default()
+    }
+
     /// Begins to connect. Both ends hear of it by events.
     pub(crate) fn dial(&mut self, kind: Kind, from: End, to: End) -> LinkId {
         self.net.last += 1;
@@ -244,12 +284,16 @@ impl Context {
 
     fn push(&mut self, id: LinkId, side: usize, packet: Packet) {
         let Some(&Link { ends, .. }) = self.net.links.get(&id) else { return };
-        let arrives = self.now + self.latency(ends[side], ends[1 - side]);
+        let takes = self.latency(ends[side], ends[1 - side]);
+        let transmission = self.transmission(ends[side], ends[1 - side], &packet);
+        let now = self.now;
         let Some(link) = self.net.links.get_mut(&id) else { return };
         let direction = &mut link.directions[side];
         if direction.black {
             return;
         }
+        direction.sent = direction.sent.max(now) + transmission;
+        let arrives = direction.sent + takes;
         direction.last = direction.last.max(arrives);
         let at = direction.last;
         direction.queue.push_back((at, packet));

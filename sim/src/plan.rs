@@ -99,6 +99,9 @@ pub struct Network {
     pub spike: u64,
     /// A task waits at most so long for its turn.
     pub turn: u64,
+    /// Bytes per second that pass in each direction of each connection between nodes; 0: all of them at once.
+    #[serde(default)]
+    pub bandwidth: u64,
 }
 
 /// What clients do.
@@ -123,6 +126,15 @@ pub struct Workload {
     pub closes: u64,
     /// So long a caller waits, in milliseconds; 0 for ever.
     pub deadline: u64,
+    /// Share of values near the limit, of 1,000.
+    #[serde(default)]
+    pub large: u64,
+    /// Share of paths near the limit, of 1,000.
+    #[serde(default)]
+    pub long: u64,
+    /// Share of clients that acknowledge no result as long as there are faults, of 1,000.
+    #[serde(default)]
+    pub mute: u64,
 }
 
 /// Something that goes wrong.
@@ -154,6 +166,10 @@ pub enum Fault {
     CrashInRecovery { node: Target, step: u64, down: u64 },
     /// A process stands still.
     Pause { node: Target, lasts: u64 },
+    /// The machine of a client is suspended, and the client with it.
+    Suspend { client: u32, lasts: u64 },
+    /// The clock by which a node waits jumps ahead, as when a virtual machine is moved.
+    ClockJump { node: Target, by: u64 },
     /// Nothing gets from one node to another, for each pair; ids above those of the nodes are clients.
     Partition { blocked: Vec<(u32, u32)>, lasts: u64 },
     /// The leader is cut off from all others.
@@ -166,6 +182,8 @@ pub enum Fault {
     BlackHole { a: Target, b: Target },
     /// Messages from `a` to `b` take so many times longer.
     Slow { a: Target, b: Target, factor: u64, lasts: u64 },
+    /// Only so many bytes per second pass from `a` to `b`, on each connection.
+    Thin { a: Target, b: Target, bandwidth: u64, lasts: u64 },
     /// Every fsync takes so much longer.
     SlowDisk { node: Target, delay: u64, lasts: u64 },
     /// A call to the disk fails: the node stops and is started again, or does without what it wanted to read.
@@ -202,12 +220,15 @@ impl Fault {
             Fault::PowerCutAtStep { .. } => "power cut at a step",
             Fault::CrashInRecovery { .. } => "crash in recovery",
             Fault::Pause { .. } => "pause",
+            Fault::Suspend { .. } => "suspended client",
+            Fault::ClockJump { .. } => "clock jump",
             Fault::Partition { .. } => "partition",
             Fault::IsolateLeader { .. } => "leader isolated",
             Fault::Break { .. } => "broken connections",
             Fault::DialAgain { .. } => "duplicate connection",
             Fault::BlackHole { .. } => "black hole",
             Fault::Slow { .. } => "slow link",
+            Fault::Thin { .. } => "thin link",
             Fault::SlowDisk { .. } => "slow disk",
             Fault::DiskError { .. } => "disk error",
             Fault::ErrorInRecovery { .. } => "disk error in recovery",
@@ -267,7 +288,7 @@ impl Plan {
                 window: 4096,
                 counter_max: u32::MAX,
             },
-            network: Network { min: 100, max: 300, spikes: 0, spike: 0, turn: 20 },
+            network: Network { min: 100, max: 300, spikes: 0, spike: 0, turn: 20, bandwidth: 0 },
             fsync_us: (300, 1_500),
             workload: Workload {
                 think: 2_000_000,
@@ -279,6 +300,9 @@ impl Plan {
                 unary: 0,
                 closes: 0,
                 deadline: 0,
+                large: 0,
+                long: 0,
+                mute: 0,
             },
             faults: Vec::new(),
             reckless: false,

@@ -8,7 +8,7 @@ use crate::rng::Rng;
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000_000;
 /// Kinds of faults that [`fault`] makes.
-const KINDS: usize = 23;
+const KINDS: usize = 26;
 const DISK_ERROR: usize = 12;
 const WIPE: usize = 15;
 const FLIP: usize = 20;
@@ -40,6 +40,9 @@ pub fn draw(seed: u64) -> Plan {
         reckless: false,
         members,
     };
+    if rng.chance(30) {
+        large(&mut rng, &mut plan);
+    }
     // One in ten without any, so that what is wrong without faults is seen as that.
     if !rng.chance(100) {
         plan.faults = faults(&mut rng, &plan);
@@ -98,6 +101,7 @@ fn network(rng: &mut Rng, timing: Timing) -> Network {
         spikes: if rng.chance(300) { rng.between(1, 30) } else { 0 },
         spike: timing.sync_limit * MS / rng.between(1, 8),
         turn: rng.scale(1, 500),
+        bandwidth: 0,
     }
 }
 
@@ -130,7 +134,18 @@ fn workload(rng: &mut Rng) -> Workload {
         unary: if rng.chance(300) { rng.between(1, 400) } else { 0 },
         closes: if rng.chance(400) { rng.between(1, 40) } else { 0 },
         deadline: if rng.chance(300) { rng.between(100, 5_000) } else { 0 },
+        large: 0,
+        long: if rng.chance(60) { rng.scale(5, 300) } else { 0 },
+        mute: if rng.chance(100) { rng.between(100, 1_000) } else { 0 },
     }
+}
+
+/// Values near the limit. Few of them, because each is a million bytes.
+fn large(rng: &mut Rng, plan: &mut Plan) {
+    let workload = &mut plan.workload;
+    (workload.large, workload.think) = (rng.between(20, 300), workload.think.max(200 * MS));
+    // What takes in so much at once cannot be tiny.
+    plan.sizes.batch = plan.sizes.batch.max(1_000);
 }
 
 fn faults(rng: &mut Rng, plan: &Plan) -> Vec<TimedFault> {
@@ -205,6 +220,10 @@ fn fault(rng: &mut Rng, plan: &Plan, kind: usize) -> Fault {
         OLDER_COPY => {
             Fault::OlderCopy { node, later: rng.scale(500 * MS, 20 * SECOND), down, table: rng.chance(500) }
         }
+        23 => Fault::Suspend { client: rng.below(u64::from(plan.clients)) as u32, lasts },
+        // Shorter steps are not told from a clock that drifts.
+        24 => Fault::ClockJump { node, by: rng.scale(SECOND, 100 * 3_600 * SECOND) },
+        25 => Fault::Thin { a: node, b: any(rng), bandwidth: rng.scale(1_000, 10_000_000), lasts },
         21 => Fault::DialAgain { a: node, b: any(rng) },
         _ => Fault::BitFlipRunning { node, file: rng.draw(), place: rng.draw() },
     }

@@ -23,7 +23,7 @@ const SEARCH_STEPS: u64 = 10_000;
 pub(crate) struct World {
     pub(crate) cx: Context,
     pub(crate) nodes: Vec<Node>,
-    clients: Vec<Client>,
+    pub(crate) clients: Vec<Client>,
     operations: Vec<Operation>,
     /// Older copies of directories that may be put back.
     pub(crate) copies: Vec<OlderCopy>,
@@ -139,6 +139,9 @@ impl World {
                 }
             }
             Event::Resume { node } => self.resume(node),
+            Event::ResumeClient { client } => {
+                self.clients[client].resume(&mut self.cx, &mut self.operations);
+            }
             Event::Fault(number) => self.inject(number),
             Event::Unblock { pairs } => {
                 for &(from, to) in pairs.iter() {
@@ -147,6 +150,7 @@ impl World {
                 self.cx.resume_links();
             }
             Event::SpeedUp { from, to } => self.cx.net.slow_down(from, to, 1),
+            Event::Widen { from, to } => self.cx.net.make_thin(from, to, None),
             Event::PutBack { node, copy, down } => self.put_back(node, copy, down),
             Event::DiskRoom { node } => self.nodes[node].disk.set_capacity(u64::MAX),
             Event::Heal => self.heal(),
@@ -249,6 +253,9 @@ impl World {
                 self.restart_at(node, at);
             }
         }
+        for client in &mut self.clients {
+            client.wake(&mut self.cx, &mut self.operations);
+        }
         let at = self.cx.now + PROBE;
         self.cx.schedule(at, Event::Probe);
     }
@@ -258,7 +265,10 @@ impl World {
     fn rest_limit(&self) -> u64 {
         let t = self.cx.plan.timing;
         let n = self.cx.plan.network;
+        // Over thin links everything may have to be sent to everybody again.
+        let all = 2 * self.cx.ghost.proposed_bytes * self.nodes.len() as u64 * 1_000_000;
         20_000_000
+            + all.checked_div(n.bandwidth).unwrap_or_default()
             + (2 * t.init_limit + 2 * t.sync_limit + t.park + 2 * t.session) * 1_000
             + 50 * (n.max + n.spike)
     }

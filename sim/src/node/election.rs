@@ -30,7 +30,7 @@ pub(crate) struct ElectionShell {
     links: BTreeMap<PeerId, Peer>,
     /// Pause before the next attempt, by peer.
     pauses: BTreeMap<usize, u64>,
-    armed: Armed,
+    pub(super) armed: Armed,
 }
 
 impl ElectionShell {

@@ -106,6 +106,8 @@ pub(crate) struct Node {
 pub(crate) struct Process {
     /// True time of the start.
     started: u64,
+    /// By so much its clock has jumped ahead since then.
+    ahead: u64,
     pub(crate) election: ElectionShell,
     pub(crate) quorum: QuorumShell,
     pub(crate) log: LogThread,
@@ -149,7 +151,18 @@ impl Node {
 
     /// The node's own clock.
     pub(crate) fn time(&self, cx: &Context) -> Time {
-        Time(self.up.as_ref().map_or(0, |p| self.local(p.started, cx.now)))
+        Time(self.up.as_ref().map_or(0, |p| self.local(p.started, cx.now) + p.ahead))
+    }
+
+    /// The node's own clock jumps. What waits for it is due at once.
+    pub(crate) fn jump_ahead(&mut self, cx: &mut Context, by: u64) {
+        let Some(process) = &mut self.up else { return };
+        process.ahead += by;
+        let at_once = Armed(cx.now);
+        (process.election.armed, process.quorum.armed, process.store.armed) = (at_once, at_once, at_once);
+        for what in [NodeEvent::ElectionTimer, NodeEvent::QuorumTimer, NodeEvent::StoreTimer] {
+            self.schedule(cx, cx.now, what);
+        }
     }
 
     fn now(&self, cx: &Context) -> Now {
@@ -158,10 +171,13 @@ impl Node {
 
     /// When the node's own clock shows `time`; a moment later rather than earlier.
     fn when(&self, time: Time) -> u64 {
-        let started = self.up.as_ref().map_or(0, |p| p.started);
+        let (started, ahead) = self.up.as_ref().map_or((0, 0), |p| (p.started, p.ahead));
         let rate = 1_000_000 + i128::from(self.drift_ppm);
-        started
-            .saturating_add(u64::try_from(i128::from(time.0) * 1_000_000 / rate).unwrap_or(u64::MAX / 2) + 1)
+        started.saturating_add(
+            u64::try_from(i128::from(time.0.saturating_sub(ahead)) * 1_000_000 / rate)
+                .unwrap_or(u64::MAX / 2)
+                + 1,
+        )
     }
 
     fn schedule(&self, cx: &mut Context, at: u64, what: NodeEvent) {
@@ -252,6 +268,7 @@ impl Node {
         let finalize_wait = Duration::from_millis(timing.finalize_wait);
         self.up = Some(Box::new(Process {
             started: cx.now,
+            ahead: 0,
             election: ElectionShell::new(self.id, ensemble, finalize_wait),
             quorum: QuorumShell::new(Zab::new(core, durable), view),
             log: LogThread::new(log, epochs),

@@ -27,7 +27,7 @@ pub(crate) struct QuorumShell {
     pub(super) view: View,
     inbox: Vec<Input>,
     turn: bool,
-    armed: Armed,
+    pub(super) armed: Armed,
     pub(super) learners: ByLink<Outgoing>,
     /// Links to leaders: one, apart from attempts that came too late.
     pub(super) leaders: ByLink<Option<SnapshotWriter>>,

@@ -27,7 +27,7 @@ enum Job {
 pub(crate) struct StoreShell {
     pub(crate) server: Server,
     turn: bool,
-    armed: Armed,
+    pub(super) armed: Armed,
     /// Everything up to here was handed over.
     position: Zxid,
     /// A snapshot that is being handed over, with what came of it so far.
