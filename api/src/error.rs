@@ -25,6 +25,8 @@ pub enum ErrorCode {
     Unavailable,
     /// A bounded queue is full: slow down and try again.
     Overloaded,
+    /// The disks are nearly full: what takes room is refused.
+    DiskFull,
     /// It may or may not have been carried out.
     Unknown,
     /// A defect of ours.
@@ -47,6 +49,7 @@ impl ErrorCode {
             ErrorCode::OutOfOrder => "OUT_OF_ORDER",
             ErrorCode::Unavailable => "UNAVAILABLE",
             ErrorCode::Overloaded => "OVERLOADED",
+            ErrorCode::DiskFull => "DISK_FULL",
             ErrorCode::Unknown => "UNKNOWN_OUTCOME",
             ErrorCode::Internal => "INTERNAL",
         }
@@ -124,6 +127,12 @@ pub enum OpError {
     /// A bounded queue is full.
     #[error("{0}")]
     Overloaded(String),
+    /// The disks of so many nodes, or that of the leader, are nearly full that nothing is taken which needs room.
+    #[error(
+        "the disks of the ensemble are nearly full, so nothing is taken that needs room: delete znodes, or free or add space \
+         on the nodes that `quorate status` names"
+    )]
+    DiskFull,
     /// It may or may not have been carried out.
     #[error("{0}")]
     Unknown(String),
@@ -149,6 +158,7 @@ impl OpError {
             OpError::Multi { cause, .. } => cause.code(),
             OpError::Unavailable(_) => ErrorCode::Unavailable,
             OpError::Overloaded(_) => ErrorCode::Overloaded,
+            OpError::DiskFull => ErrorCode::DiskFull,
             OpError::Unknown(_) => ErrorCode::Unknown,
             OpError::Internal(_) => ErrorCode::Internal,
         }

@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 
-use crate::{Entry, Epoch, History, Ticket, Trace, Zxid, ports::Refusal};
+use crate::{
+    Entry, Epoch, History, Ticket, Trace, Zxid,
+    ports::{Refusal, Room},
+};
 
 /// A write on its way to the leader.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -96,6 +99,8 @@ pub enum ToLeader {
     },
     /// From the learner's store to the leader's.
     Report(Bytes),
+    /// From now on the learner's disks have so much room. Enough, until it says so.
+    Disk(Room),
 }
 
 /// What a leader says to a learner.
@@ -164,4 +169,6 @@ pub enum ToLearner {
         /// Why.
         why: Refusal,
     },
+    /// From now on clients may ask for what this leaves. For everything, until it is said.
+    Room(Room),
 }

@@ -123,6 +123,18 @@ pub enum Refusal {
     TooLarge,
 }
 
+/// How much room the disks have on which the log and the state stand: of one node, or of so many that the others are no quorum.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub enum Room {
+    /// Enough.
+    #[default]
+    Ample,
+    /// What makes the state larger is refused.
+    Low,
+    /// Only what makes it smaller is taken.
+    Short,
+}
+
 /// What a node is in its ensemble.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub enum Role {
@@ -152,6 +164,10 @@ pub struct QuorumStatus {
     pub last: Zxid,
     /// Last that is known to be committed.
     pub committed: Zxid,
+    /// Of the disks of this node.
+    pub disk: Room,
+    /// What a node that serves may take from clients, as the leader says.
+    pub room: Room,
 }
 
 /// Pieces of a snapshot on their way.

@@ -8,7 +8,10 @@ use api::{
 
 use crate::{
     Malformed, PEER_PROTOCOL, internal, peer,
-    quorum::{empty, entry, entry_to_wire, refused, refused_to_wire, submission, submission_to_wire},
+    quorum::{
+        empty, entry, entry_to_wire, refused, refused_to_wire, room, room_to_wire, submission,
+        submission_to_wire,
+    },
 };
 
 /// What is wrong with a service that introduces itself so: it has to be of the same node as this one. The text names
@@ -178,6 +181,8 @@ pub fn status_to_wire(status: QuorumStatus) -> internal::QuorumStatus {
         epoch: status.epoch.0,
         last: status.last.0,
         committed: status.committed.0,
+        disk: room_to_wire(status.disk).into(),
+        room: room_to_wire(status.room).into(),
     }
 }
 
@@ -200,6 +205,8 @@ pub fn status(status: internal::QuorumStatus) -> Result<QuorumStatus, Malformed>
         epoch: Epoch(status.epoch),
         last: Zxid(status.last),
         committed: Zxid(status.committed),
+        disk: room(status.disk)?,
+        room: room(status.room)?,
     })
 }
 
@@ -208,7 +215,10 @@ const NOBODY: u32 = 0;
 
 #[cfg(test)]
 mod tests {
-    use api::{Entry, Origin, ports::Refusal};
+    use api::{
+        Entry, Origin,
+        ports::{Refusal, Room},
+    };
     use bytes::Bytes;
 
     use super::*;
@@ -246,6 +256,8 @@ mod tests {
             epoch: Epoch(2),
             last: Zxid(3),
             committed: Zxid(4),
+            disk: Room::Short,
+            room: Room::Low,
         };
         for told in [
             FeedItem::Committed(vec![Entry::marker(Epoch(2), 5), entry]),

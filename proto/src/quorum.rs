@@ -3,7 +3,7 @@
 use api::{
     Entry, Epoch, EpochSpan, History, Origin, PeerId, Ticket, Trace, TraceContext, Zxid,
     peer::{Damage, Incarnation, Lives, Submission, ToLeader, ToLearner},
-    ports::Refusal,
+    ports::{Refusal, Room},
 };
 use bytes::Bytes;
 
@@ -130,6 +130,7 @@ impl From<LearnerFrame> for peer::LearnerMessage {
                 ToLeader::Pong { round } => Kind::Pong(peer::Pong { round }),
                 ToLeader::Barrier { ticket } => Kind::Barrier(peer::BarrierRequest { ticket: ticket.0 }),
                 ToLeader::Report(report) => Kind::Report(report),
+                ToLeader::Disk(room) => Kind::Disk(room_to_wire(room).into()),
             },
         };
         peer::LearnerMessage { kind: Some(kind) }
@@ -156,6 +157,7 @@ impl TryFrom<peer::LearnerMessage> for LearnerFrame {
             Kind::Pong(m) => ToLeader::Pong { round: m.round },
             Kind::Barrier(m) => ToLeader::Barrier { ticket: Ticket(m.ticket) },
             Kind::Report(report) => ToLeader::Report(report),
+            Kind::Disk(disk) => ToLeader::Disk(room(disk)?),
         };
         Ok(LearnerFrame::Message(message))
     }
@@ -188,6 +190,7 @@ impl From<LeaderFrame> for peer::LeaderMessage {
                     Kind::Barrier(peer::BarrierReply { ticket: ticket.0, zxid: zxid.0 })
                 }
                 ToLearner::Refused { ticket, why } => Kind::Refused(refused_to_wire(ticket, why)),
+                ToLearner::Room(room) => Kind::Room(room_to_wire(room).into()),
             },
         };
         peer::LeaderMessage { kind: Some(kind) }
@@ -222,6 +225,7 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
                 let (ticket, why) = refused(m)?;
                 ToLearner::Refused { ticket, why }
             }
+            Kind::Room(said) => ToLearner::Room(room(said)?),
         };
         Ok(LeaderFrame::Message(message))
     }
@@ -282,6 +286,23 @@ pub(crate) fn refused(refused: peer::Refused) -> Result<(Ticket, Refusal), Malfo
         Reason::Unspecified => return Err(empty("Refused.reason")),
     };
     Ok((Ticket(refused.ticket), why))
+}
+
+pub(crate) fn room_to_wire(room: Room) -> peer::Room {
+    match room {
+        Room::Ample => peer::Room::Ample,
+        Room::Low => peer::Room::Low,
+        Room::Short => peer::Room::Short,
+    }
+}
+
+pub(crate) fn room(room: i32) -> Result<Room, Malformed> {
+    match peer::Room::try_from(room) {
+        Ok(peer::Room::Ample) => Ok(Room::Ample),
+        Ok(peer::Room::Low) => Ok(Room::Low),
+        Ok(peer::Room::Short) => Ok(Room::Short),
+        Ok(peer::Room::Unspecified) | Err(_) => Err(empty("Room")),
+    }
 }
 
 fn damage_to_wire(damage: Damage) -> peer::Damage {
@@ -356,6 +377,7 @@ mod tests {
             ToLeader::Pong { round: 8 },
             ToLeader::Barrier { ticket: Ticket(2) },
             ToLeader::Report(Bytes::from_static(b"r")),
+            ToLeader::Disk(Room::Low),
         ] {
             let frame = LearnerFrame::Message(message);
             assert_eq!(LearnerFrame::try_from(peer::LearnerMessage::from(frame.clone())), Ok(frame));
@@ -371,6 +393,7 @@ mod tests {
             ToLearner::Ping { round: 1 },
             ToLearner::Barrier { ticket: Ticket(1), zxid: Zxid(2) },
             ToLearner::Refused { ticket: Ticket(1), why: Refusal::Full },
+            ToLearner::Room(Room::Short),
         ] {
             let frame = LeaderFrame::Message(message);
             assert_eq!(LeaderFrame::try_from(peer::LeaderMessage::from(frame.clone())), Ok(frame));

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use api::{
     Ensemble, PeerId,
-    ports::{Quorum, QuorumStatus},
+    ports::{Quorum, QuorumStatus, Room},
 };
 use host::{
     config::NodeConfig,
@@ -14,7 +14,7 @@ use host::{
     traces::Traces,
 };
 use proto::remote::RemoteElection;
-use quorum_svc::LogHealth;
+use quorum_svc::{Late, LogHealth};
 use telemetry::Group;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -95,6 +95,27 @@ impl Observed {
         });
     }
 
+    /// Shows how much room there is on the disks. A node without space is not ready; one with little serves on.
+    pub(crate) fn ready_with_room(&self, quorum: Late) {
+        self.health.check(Probe::Ready, "room", move || {
+            let (waits, health) = (quorum.waits_for(), quorum.log_health());
+            async move {
+                if let Some(why) = waits {
+                    return Err(format!("takes no part until there is space on its disk: {why}"));
+                }
+                let Some(LogHealth { room, free, mark, .. }) = health else {
+                    return Ok("not looked at yet".to_owned());
+                };
+                let free = format!("{} MiB free, mark {} MiB", free >> 20, mark >> 20);
+                Ok(match room {
+                    Room::Ample => free,
+                    Room::Low => format!("low, {free}: writes that grow may be refused; free or add space"),
+                    Room::Short => format!("short, {free}: clients may only delete; free or add space"),
+                })
+            }
+        });
+    }
+
     /// Makes readiness that of a quorum in a process of its own: it serves its store, can take part in the next election,
     /// and its disk keeps up. `patience`: after so long a leader takes it for lost.
     pub(crate) fn ready_with_quorum(
@@ -124,7 +145,7 @@ impl Observed {
             }
         });
         self.health.check(Probe::Ready, "disk", move || {
-            let LogHealth { files, bytes, stuck } = quorum.log_health();
+            let LogHealth { files, bytes, stuck, .. } = quorum.log_health();
             async move {
                 let log = format!("the log has {} MiB in {files} files", bytes >> 20);
                 match stuck < patience {

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
-use api::{Ensemble, PeerId, ports::Quorum};
+use api::{
+    Ensemble, PeerId,
+    ports::{Election, Quorum},
+};
 use client_sdk::NodeMember;
 use election_svc::ElectionService;
 use host::{
@@ -13,7 +16,7 @@ use host::{
     shutdown,
 };
 use quorum_log::Disk;
-use quorum_svc::QuorumService;
+use quorum_svc::{Late, OpenError, Opening, QuorumService};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use store_svc::StoreService;
 use telemetry::Group;
@@ -88,37 +91,97 @@ async fn serve(
 ) -> Result<(), Failure> {
     let election = ElectionService::new(election_config(node)?, shutdown.clone())
         .map_err(|e| Failure::usage(e.to_string()))?;
-    // Recovery blocks on the disk, and nothing else runs yet.
-    let quorum =
-        QuorumService::open_on(disk, quorum_config(node)?, election.handle.clone(), shutdown.clone())
-            .map_err(|e| Failure::refused(e.to_string()))?;
-    // Nobody wants it any more if a signal came meanwhile.
-    let _ = opened.send(quorum.handle());
+    let (config, handle, stop) = (quorum_config(node)?, election.handle.clone(), shutdown.clone());
+    let open = move || QuorumService::open_on(disk.clone(), config.clone(), handle.clone(), stop.clone());
+    let (opening, late) = Late::new();
+    // Recovery blocks on the disk, and nothing else runs yet. If there is no space, the store answers stale reads meanwhile.
+    let quorum = first_attempt(&open, &opening)?;
     // The data directory is ours from here on; before, the file could be that of the process that has it.
     let _pid_file = node.pid_file.clone().map(PidFile::write).transpose()?;
     observed.health.doing("reading the checkpoint");
-    let store = StoreService::open(store_config(node), quorum.handle(), shutdown.clone())
+    let store = StoreService::open(store_config(node), late.clone(), shutdown.clone())
         .map_err(|e| Failure::refused(e.to_string()))?;
 
-    observed.ready_with_store(store.readiness(), quorum.handle());
+    observed.ready_with_store(store.readiness(), late.clone());
+    observed.ready_with_room(late);
     let client_routes = client_routes(&store, store.readiness()).await?;
     let drain = node.timing.drain;
     let max = Connections::sharing(descriptors::raise_limit());
     let port = |listener, routes, max| listen::serve(listener, routes, max, shutdown.clone(), drain);
-    let learn = Routes::new(quorum.learn_service());
     let mut services = Services::new(shutdown.clone());
     let driver = election.driver;
     services.spawn("the election", async move {
         driver.run().await;
         Ok::<(), Infallible>(())
     });
-    services.spawn("the quorum", quorum.run());
+    let quorum_port = (ports.quorum, max.peer, shutdown.clone());
+    services.spawn("the quorum", async move {
+        let (listener, max, shutdown) = quorum_port;
+        let Some(quorum) = next_attempts(quorum, open, opening, &shutdown).await? else {
+            return Ok(());
+        };
+        // Nobody wants it any more if a signal came meanwhile.
+        let _ = opened.send(quorum.handle());
+        let learn = Routes::new(quorum.learn_service());
+        let port = listen::serve(listener, learn, max, shutdown, drain);
+        let run = async { quorum.run().await.map_err(|e| e.to_string()) };
+        tokio::try_join!(run, async { port.await.map_err(|e| format!("its port: {e}")) }).map(|_| ())
+    });
     services.spawn("the store", store.run());
     services.spawn("the election port", port(ports.election, Routes::new(election.server), max.peer));
-    services.spawn("the quorum port", port(ports.quorum, learn, max.peer));
     services.spawn("the client port", port(ports.client, client_routes, max.client));
     observed.health.started();
     services.all_ended(drain).await
+}
+
+/// Opens the quorum; `None` if there is no space for it now.
+pub(crate) fn first_attempt<E: Election>(
+    open: &impl Fn() -> Result<QuorumService<E>, OpenError>,
+    opening: &Opening,
+) -> Result<Option<QuorumService<E>>, Failure> {
+    match open() {
+        Ok(quorum) => {
+            opening.opened(quorum.handle());
+            Ok(Some(quorum))
+        }
+        Err(e) if e.is_full() => {
+            tracing::error!(
+                "this node cannot take part until there is space, and answers stale reads only: {e}"
+            );
+            opening.waits(e.to_string());
+            Ok(None)
+        }
+        Err(e) => Err(Failure::refused(e.to_string())),
+    }
+}
+
+/// Opens the quorum again and again, if the first attempt found no space, until there is. `None` if the node is to stop.
+pub(crate) async fn next_attempts<E: Election>(
+    first: Option<QuorumService<E>>,
+    open: impl Fn() -> Result<QuorumService<E>, OpenError> + Clone + Send + 'static,
+    opening: Opening,
+    shutdown: &CancellationToken,
+) -> Result<Option<QuorumService<E>>, String> {
+    const PERIOD: Duration = Duration::from_secs(1);
+    if first.is_some() {
+        return Ok(first);
+    }
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(None),
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+        let open = open.clone();
+        match tokio::task::spawn_blocking(open).await.map_err(|e| e.to_string())? {
+            Ok(quorum) => {
+                tracing::info!("there is space again: this node takes part");
+                opening.opened(quorum.handle());
+                return Ok(Some(quorum));
+            }
+            Err(e) if e.is_full() => opening.waits(e.to_string()),
+            Err(e) => return Err(e.to_string()),
+        }
+    }
 }
 
 /// What the client port offers; `ready`: what probes are told.
@@ -164,6 +227,8 @@ pub(crate) fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Fai
         core,
         addresses: addresses(node, MemberConfig::quorum_address),
         data_dir: node.data_dir.clone(),
+        log_dir: node.log_dir.clone(),
+        min_free: node.log.min_free.map(|size| size.0),
         segment_bytes: node.log.segment_size.0,
         keep: quorum_svc::Keep { bytes: node.log.keep_size.0, entries: node.log.keep_entries },
         recent_bytes: node.log.recent_size.bytes(),

@@ -113,6 +113,7 @@ impl From<ClientError> for Failure {
                 | ErrorCode::BadVersion
                 | ErrorCode::NoChildrenForEphemerals
                 | ErrorCode::OutOfOrder
+                | ErrorCode::DiskFull
                 | ErrorCode::Internal,
                 _,
             ) => Exit::Refused,

@@ -14,7 +14,7 @@ use host::{
 };
 use proto::remote::{Bounds, Neighbour, RemoteElection, RemoteQuorum};
 use quorum_log::{DataDir, Disk, FsDisk};
-use quorum_svc::QuorumService;
+use quorum_svc::{Late, QuorumService};
 use store_svc::StoreService;
 use telemetry::Group;
 use tokio::sync::{oneshot, watch};
@@ -24,7 +24,10 @@ use crate::{
     args::Serve,
     exit::{Doing as _, Failure},
     observe::Observed,
-    serve::{begin, client_routes, election_config, ensemble, hand_over, quorum_config, store_config},
+    serve::{
+        begin, client_routes, election_config, ensemble, first_attempt, hand_over, next_attempts,
+        quorum_config, store_config,
+    },
     services::{PidFile, Services},
 };
 
@@ -95,8 +98,20 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
     let groups = [Group::Process, Group::Quorum];
     let observed = Observed::start(&node, health, http, "quorate-quorum", &groups, shutdown.clone())?;
     let election = RemoteElection::new(neighbour(&node, "election", &node.services.election)?);
-    let quorum = QuorumService::open_on(disk, quorum_config(&node)?, election.clone(), shutdown.clone())
-        .map_err(|e| Failure::refused(e.to_string()))?;
+    let (config, handle, stop) = (quorum_config(&node)?, election.clone(), shutdown.clone());
+    let open = move || QuorumService::open_on(disk.clone(), config.clone(), handle.clone(), stop.clone());
+    let (opening, late) = Late::new();
+    let first = first_attempt(&open, &opening)?;
+    if first.is_none() {
+        // It has come up as far as it can for now.
+        observed.health.started();
+    }
+    observed.ready_with_room(late.clone());
+    let attempts = next_attempts(first, open, opening, &shutdown);
+    let Some(quorum) = attempts.await.map_err(Failure::refused)? else {
+        observed.end().await;
+        return Ok(());
+    };
     // Nobody wants it any more if a signal came meanwhile.
     let _ = opened.send(quorum.handle());
     observed.ready_with_quorum(quorum.handle(), election, node.timing.sync_limit);

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use api::{Zxid, ports::Role};
+use api::{
+    Zxid,
+    ports::{Role, Room},
+};
 use client_sdk::{NodeStatus, node_status};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -88,10 +91,13 @@ struct Row {
     znodes: Option<u64>,
     digest: Option<String>,
     uptime: Option<u64>,
+    disk: Option<&'static str>,
 }
 
 const UNREACHABLE: &str = "unreachable";
 const LOOKING: &str = "looking";
+const LOW: &str = "low";
+const SHORT: &str = "short";
 
 impl Row {
     fn of(s: &NodeStatus, endpoint: String, leader: Option<Zxid>) -> Row {
@@ -107,6 +113,11 @@ impl Row {
             znodes: Some(s.znodes),
             digest: Some(format!("0x{:016x}", s.digest)),
             uptime: Some(s.uptime.as_secs()),
+            disk: Some(match s.disk {
+                Room::Ample => "ample",
+                Room::Low => LOW,
+                Room::Short => SHORT,
+            }),
         }
     }
 
@@ -123,6 +134,7 @@ impl Row {
             znodes: None,
             digest: None,
             uptime: None,
+            disk: None,
         }
     }
 
@@ -193,10 +205,19 @@ fn verdict(rows: &[Row], behind: &BTreeSet<u32>, led: bool) -> Result<(), Failur
     let fault = |row: &Row| {
         let id = row.id.map_or_else(|| "?".to_owned(), |id| id.to_string());
         match row.role {
+            LOOKING if row.disk == Some(SHORT) => {
+                Some(format!("node {id} is looking, and has no space on its disk: free or add space"))
+            }
             UNREACHABLE | LOOKING => Some(format!("node {id} is {}", row.role)),
             _ if row.id.is_some_and(|id| behind.contains(&id)) => {
                 Some(format!("node {id} is still catching up"))
             }
+            _ if row.disk == Some(LOW) => Some(format!(
+                "the disk of node {id} fills up: writes that grow may be refused; free or add space"
+            )),
+            _ if row.disk == Some(SHORT) => Some(format!(
+                "the disk of node {id} is nearly full: clients may only delete; free or add space"
+            )),
             _ => None,
         }
     };
@@ -257,7 +278,7 @@ mod tests {
         members.sort_unstable();
         let mut expected = [
             "id", "endpoint", "role", "epoch", "zxid", "applied", "lag", "sessions", "znodes", "digest",
-            "uptime",
+            "uptime", "disk",
         ];
         expected.sort_unstable();
         assert_eq!(members, expected);

@@ -25,6 +25,7 @@ use crate::log_thread::{DiskFailure, LogThread, Task};
 use crate::measure::Measure;
 use crate::meetings::{FIRST, Meetings};
 use crate::outbox::Outbox;
+use crate::room::RoomView;
 use crate::service::StopReason;
 use crate::trace::{Traces, appends};
 use crate::view::LogView;
@@ -56,6 +57,8 @@ pub(crate) enum Event {
         after: Zxid,
     },
     Status(oneshot::Sender<QuorumStatus>),
+    /// There is little room: a snapshot would make the log shorter.
+    SnapshotWanted,
     /// See [`Task::Forsake`].
     Forsaken,
     /// See [`Input::RolledBack`].
@@ -136,6 +139,7 @@ pub(crate) struct Driver<E> {
     pub(crate) links: Links,
     pub(crate) disk: LogThread,
     pub(crate) backlog: Backlog,
+    pub(crate) room: RoomView,
     pub(crate) view: LogView,
     pub(crate) election: E,
     pub(crate) learner_side: LearnerSide,
@@ -327,6 +331,7 @@ impl<E: Election> Driver<E> {
                 // The asker may have gone.
                 let _ = reply.send(self.core.status());
             }
+            Event::SnapshotWanted => self.tell(Tell::Item(FeedItem::SnapshotWanted)),
             Event::RolledBack { by, met } => self.on_rolled_back(now, by, met),
             Event::Forsaken => self.to_disk(Task::Forsake { may_heal: self.may_heal }),
             Event::Leave(reply) if self.state.left => {
@@ -427,7 +432,9 @@ impl<E: Election> Driver<E> {
                 self.measure.appended(&entries, leading);
                 self.traces.appended(&mut entries, leading);
                 self.view.push(&entries);
-                self.backlog.add(entries.iter().map(api::Entry::weight).sum());
+                let bytes = entries.iter().map(api::Entry::weight).sum();
+                self.backlog.add(bytes);
+                self.room.wrote(bytes);
                 let spans = appends(&entries, leading);
                 self.to_disk(Task::Append { entries, spans });
             }
@@ -459,7 +466,7 @@ impl<E: Election> Driver<E> {
                 let _lines = lines.entered();
                 if let FeedItem::Status(status) = &item {
                     tracing::info!(role = ?status.role, serving = status.serving, leader = ?status.leader.map(|l| l.0),
-                        epoch = %status.epoch, "status");
+                        epoch = %status.epoch, room = ?status.room, "status");
                     self.state.status = *status;
                     self.measure.status(status);
                     if status.serving {

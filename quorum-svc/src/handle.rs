@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::Zxid;
-use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request};
+use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room};
 use quorum_core::Input;
 use quorum_log::{LogReader, SnapshotError, SnapshotWriter, Snapshots};
 use telemetry::metrics;
@@ -15,6 +15,7 @@ use crate::driver::{Event, Links};
 use crate::feed::{FEED_LIMIT, LogFeed};
 use crate::leader_link::blocking;
 use crate::outbox::Outbox;
+use crate::room::RoomView;
 use crate::view::LogView;
 
 /// The port [`Quorum`] to the quorum service of this process. Cheap to clone.
@@ -27,6 +28,7 @@ pub struct Handle {
     pub(crate) saving: Arc<Mutex<()>>,
     pub(crate) keep: Keep,
     pub(crate) backlog: Backlog,
+    pub(crate) room: RoomView,
 }
 
 /// So much of the log stays although a snapshot covers it, so that a learner that was away needs no snapshot.
@@ -51,6 +53,12 @@ pub struct LogHealth {
     pub bytes: u64,
     /// For how long entries have waited without the disk finishing anything; zero while none wait.
     pub stuck: Duration,
+    /// How much room there is.
+    pub room: Room,
+    /// Free bytes on the file system with the least room.
+    pub free: u64,
+    /// Below so many there is little room there.
+    pub mark: u64,
 }
 
 /// The point of the log before which a learner had better get the snapshot at `zxid`: from there to the snapshot it would
@@ -90,15 +98,24 @@ impl Quorum for Handle {
             return Ok(());
         }
         let began = Instant::now();
+        let low = self.room.room() != Room::Ample;
+        if low {
+            self.drop_older().await?;
+        }
         match self.write(zxid, chunks).await {
             Ok(()) => {
                 metrics::SNAPSHOT_DURATION.record(began.elapsed());
                 if let Ok(bytes) = self.snapshots.size(zxid) {
                     metrics::SNAPSHOT_SIZE.set(bytes);
                 }
-                let purge_to = self.snapshots.older().map(|older| older.min(self.kept_from(zxid)));
+                let purge_to = match low {
+                    // Room matters more now than a second state, and than what members that were away may need.
+                    true => self.drop_older().await.map(|()| Some(zxid))?,
+                    false => self.snapshots.older().map(|older| older.min(self.kept_from(zxid))),
+                };
                 let snap_before = snap_before(&self.view.reader, &self.snapshots, zxid);
-                let hold_from = self.view.reader.back_from(zxid, HELD.max(4 * self.keep.bytes), 0);
+                let held = if low { 0 } else { HELD.max(4 * self.keep.bytes) };
+                let hold_from = self.view.reader.back_from(zxid, held, 0);
                 let saved = Input::SnapshotSaved { zxid, purge_to, hold_from, snap_before };
                 self.links.send(Event::Core(saved)).await;
                 Ok(())
@@ -106,6 +123,11 @@ impl Quorum for Handle {
             // The leader's snapshot is on its way, or has come: as good.
             Err(SnapshotError::Busy | SnapshotError::TooOld { .. } | SnapshotError::Superseded { .. }) => {
                 Ok(())
+            }
+            // The log stays as it is, and the next snapshot may be smaller, or find more room.
+            Err(error) if error.is_full() => {
+                tracing::warn!(%zxid, "there is no space for a snapshot, so the log is not purged: {error}");
+                Err(PortClosed(error.to_string()))
             }
             Err(error) => {
                 self.links.fail(error.to_string());
@@ -141,7 +163,19 @@ impl Handle {
     #[must_use]
     pub fn log_health(&self) -> LogHealth {
         let (files, bytes) = self.view.reader.size();
-        LogHealth { files, bytes, stuck: self.backlog.stuck() }
+        {
+            let (free, mark) = self.room.space();
+            LogHealth { files, bytes, stuck: self.backlog.stuck(), room: self.room.room(), free, mark }
+        }
+    }
+
+    /// Leaves only the newest snapshot.
+    async fn drop_older(&self) -> Result<(), PortClosed> {
+        let snapshots = self.snapshots.clone();
+        blocking(move || snapshots.drop_older()).await.map_err(|error| {
+            self.links.fail(error.to_string());
+            PortClosed(error.to_string())
+        })
     }
 
     /// The log has to stay from here.

@@ -216,7 +216,11 @@ impl LearnerSide {
 
     /// If it is the disk that failed, the node stops.
     fn fatal(&self, error: &SnapshotError) -> String {
-        if let SnapshotError::Disk(_) | SnapshotError::Damaged { .. } = error {
+        if error.is_full() {
+            tracing::error!(
+                "there is no space for the state that the leader sends; it is tried again: {error}"
+            );
+        } else if let SnapshotError::Disk(_) | SnapshotError::Damaged { .. } = error {
             self.links.fail(error.to_string());
         }
         error.to_string()

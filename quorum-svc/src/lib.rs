@@ -8,6 +8,7 @@
 //! - `view`: reading the log, from memory where possible.
 //! - `learner_link`, `leader_link`: the two ends of the stream between a learner and its leader.
 //! - `meetings`: which life of its data directory each server is in, so that one on an older copy is told.
+//! - `room`: how much space the disks have, and the reserve on them.
 //! - `feed`, `handle`: what the store sees, the port [`api::ports::Quorum`];
 //! - `port`: the same for a store in another process.
 
@@ -15,6 +16,7 @@ mod backlog;
 mod driver;
 mod feed;
 mod handle;
+mod late;
 mod leader_link;
 mod learner_link;
 mod log_thread;
@@ -22,12 +24,14 @@ mod measure;
 mod meetings;
 mod outbox;
 mod port;
+mod room;
 mod service;
 mod trace;
 mod view;
 
 pub use feed::LogFeed;
 pub use handle::{Handle, Keep, LogHealth};
+pub use late::{Late, Opening};
 pub use leader_link::LearnService;
 pub use meetings::LIFE;
 pub use port::PortService;

@@ -1,7 +1,7 @@
 //! Opening and running the service.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,10 @@ use api::{PeerId, Zxid};
 use proto::internal::quorum_port_server::QuorumPortServer;
 use proto::peer::quorum_server::QuorumServer;
 use quorum_core::{Durable, Zab};
-use quorum_log::{DataDir, Disk, FsDisk, LogOptions, Salvaged, Storage, StorageError, StorageOptions};
+use quorum_log::{
+    DataDir, Disk, DiskError, FsDisk, LogError, LogOptions, LogPlace, Salvaged, Storage, StorageError,
+    StorageOptions, reserve,
+};
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,6 +27,7 @@ use crate::log_thread;
 use crate::measure::Measure;
 use crate::meetings::Meetings;
 use crate::port::PortService;
+use crate::room::{LEAST_FREE, RoomView, RoomWatch};
 use crate::trace::Traces;
 use crate::view::LogView;
 
@@ -38,6 +42,10 @@ pub struct Config {
     pub addresses: BTreeMap<PeerId, String>,
     /// The node's own directory.
     pub data_dir: PathBuf,
+    /// Where the log is, if not in the data directory.
+    pub log_dir: Option<PathBuf>,
+    /// Below so many free bytes writes that grow are refused; `None` for what fits the size of the disk.
+    pub min_free: Option<u64>,
     /// Of one log segment file, in bytes.
     pub segment_bytes: u64,
     /// How much of the log stays behind what snapshots cover.
@@ -56,12 +64,35 @@ pub enum OpenError {
     /// What is on the disk cannot be used.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// There is too little space to begin.
+    #[error(
+        "{} has only {free} bytes free, and to run this node needs {LEAST_FREE} at least: free space on this file system or \
+         enlarge it", dir.display()
+    )]
+    NoSpace {
+        /// On the file system of this directory.
+        dir: PathBuf,
+        /// So many bytes are free.
+        free: u64,
+    },
     /// No secret for the log.
     #[error("the system has no random numbers: {0}")]
     Random(getrandom::Error),
     /// No thread.
     #[error("cannot start the log thread: {0}; raise the limit of threads")]
     Thread(#[from] std::io::Error),
+}
+
+impl OpenError {
+    /// All that was wrong is that there was no space: the same may work once there is.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            OpenError::NoSpace { .. } => true,
+            OpenError::Storage(e) => e.is_full(),
+            OpenError::Random(_) | OpenError::Thread(_) => false,
+        }
+    }
 }
 
 /// Why the service stopped by itself. The node exits with it.
@@ -77,8 +108,10 @@ pub enum StopReason {
 
 /// The quorum service of a node, opened and ready to run.
 pub struct QuorumService<E> {
-    // Held for its lock.
+    // Held for their locks.
     _data_dir: DataDir,
+    _log_place: LogPlace,
+    watch: RoomWatch,
     driver: Driver<E>,
     handle: Handle,
     links: Links,
@@ -115,6 +148,7 @@ impl<E: Election> QuorumService<E> {
         let options = StorageOptions {
             ensemble: config.ensemble.clone(),
             id: me,
+            log_dir: config.log_dir.clone(),
             segment_bytes: config.segment_bytes,
             // The newest entries are kept by the view, from before they are written.
             window_bytes: 0,
@@ -123,17 +157,30 @@ impl<E: Election> QuorumService<E> {
             secret: getrandom::u64().map_err(OpenError::Random)?,
             run: getrandom::u64().map_err(OpenError::Random)?,
         };
-        let Storage { data_dir, log, epochs, incarnations, snapshots, snapshot_report, salvaged, promises } =
-            Storage::open(&disk, &config.data_dir, &options)?;
+        let storage = Storage::open(&disk, &config.data_dir, &options)?;
+        let dirs = [config.data_dir.clone(), storage.log_dir().to_owned()];
+        dirs.iter().try_for_each(|dir| room_to_begin(disk.as_ref(), dir))?;
+        let Storage {
+            data_dir,
+            log_place,
+            log,
+            epochs,
+            incarnations,
+            snapshots,
+            snapshot_report,
+            salvaged,
+            promises,
+        } = storage;
         if let Some(why) = incarnations.made_anew() {
             tracing::warn!("the file `incarnations` was made anew: {why}");
         }
         for skipped in &snapshot_report.skipped {
             tracing::warn!(zxid = %skipped.zxid, "left out a snapshot: {}", skipped.why);
         }
-        if let Some(Salvaged { found, aside }) = salvaged {
+        if let Some(Salvaged { found, aside, removed }) = salvaged {
             tracing::error!(
                 ?aside,
+                ?removed,
                 "the log was damaged; this node does not vote until a leader has sent it what is lost. What was damaged \
                  is kept aside and may be deleted. Check the disk. Found: {found}"
             );
@@ -172,6 +219,15 @@ impl<E: Election> QuorumService<E> {
             life: config.life,
             lives: Arc::default(),
         };
+        let room = RoomView::default();
+        let watch = RoomWatch {
+            disk,
+            dirs,
+            min_free: config.min_free,
+            snapshots: snapshots.clone(),
+            links: links.clone(),
+            view: room.clone(),
+        };
         let disk = log_thread::spawn(log, epochs, snapshots.clone(), meetings.clone(), backlog.clone())?;
         let handle = Handle {
             links: links.clone(),
@@ -180,6 +236,7 @@ impl<E: Election> QuorumService<E> {
             saving: Arc::new(Mutex::new(())),
             keep: config.keep,
             backlog: backlog.clone(),
+            room: room.clone(),
         };
         let learner_side = LearnerSide {
             meetings: meetings.clone(),
@@ -194,6 +251,7 @@ impl<E: Election> QuorumService<E> {
             links: links.clone(),
             disk,
             backlog,
+            room,
             view,
             election,
             learner_side,
@@ -205,7 +263,18 @@ impl<E: Election> QuorumService<E> {
             measure,
             traces: Traces::new(me),
         };
-        Ok(QuorumService { _data_dir: data_dir, driver, handle, links, tasks, stop_links, ensemble, me })
+        Ok(QuorumService {
+            _data_dir: data_dir,
+            _log_place: log_place,
+            watch,
+            driver,
+            handle,
+            links,
+            tasks,
+            stop_links,
+            ensemble,
+            me,
+        })
     }
 
     /// For the store of this process.
@@ -248,6 +317,7 @@ impl<E: Election> QuorumService<E> {
     /// # Errors
     /// Why it stopped by itself.
     pub async fn run(self) -> Result<(), StopReason> {
+        self.links.spawn(self.watch.run());
         let result = self.driver.run().await;
         if let Err(reason) = &result {
             tracing::error!("the quorum service stops: {reason}");
@@ -257,5 +327,28 @@ impl<E: Election> QuorumService<E> {
         self.tasks.close();
         self.tasks.wait().await;
         result
+    }
+}
+
+/// Gives the reserve of a directory free if there is too little space to run.
+fn room_to_begin(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
+    let full = |source| {
+        StorageError::from(LogError::from(DiskError {
+            doing: "find the free space of",
+            path: dir.to_owned(),
+            source,
+        }))
+    };
+    let free = || Ok::<u64, OpenError>(disk.space(dir).map_err(full)?.free);
+    if free()? >= LEAST_FREE {
+        return Ok(());
+    }
+    let released = reserve::release(disk, dir).map_err(|e| StorageError::from(LogError::from(e)))?;
+    if released {
+        tracing::warn!(dir = %dir.display(), "the disk is full: the reserve is given free");
+    }
+    match free()? {
+        free if free < LEAST_FREE => Err(OpenError::NoSpace { dir: dir.to_owned(), free }),
+        _ => Ok(()),
     }
 }

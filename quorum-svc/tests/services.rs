@@ -61,6 +61,8 @@ fn config(id: u32, dir: &Path, addresses: &BTreeMap<PeerId, String>) -> Config {
         core,
         addresses: addresses.clone(),
         data_dir: dir.join(id.to_string()),
+        log_dir: None,
+        min_free: Some(0),
         segment_bytes: 16 << 10,
         keep: quorum_svc::Keep { bytes: 0, entries: 0 },
         recent_bytes: 4 << 10,

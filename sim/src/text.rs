@@ -25,6 +25,7 @@ pub(crate) fn to_leader(message: &ToLeader) -> String {
         ToLeader::Pong { round } => format!("PONG {round}"),
         ToLeader::Barrier { ticket } => format!("BARRIER {}", ticket.0),
         ToLeader::Report(report) => format!("REPORT {} sessions", report.len() / 8),
+        ToLeader::Disk(room) => format!("DISK {room:?}"),
     }
 }
 
@@ -41,5 +42,6 @@ pub(crate) fn to_learner(message: &ToLearner) -> String {
         ToLearner::Ping { round } => format!("PING {round}"),
         ToLearner::Barrier { ticket, zxid } => format!("BARRIER {} at {zxid}", ticket.0),
         ToLearner::Refused { ticket, .. } => format!("REFUSED {}", ticket.0),
+        ToLearner::Room(room) => format!("ROOM {room:?}"),
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use api::{
     Entry, Epoch, Origin, PeerId, Zxid,
+    ports::Room,
     ports::{Chunks, Feed, FeedItem, PortClosed, Quorum, QuorumStatus, Request, Role},
 };
 use bytes::Bytes;
@@ -117,6 +118,8 @@ impl MemoryQuorum {
             epoch: Epoch(1),
             last,
             committed: last,
+            disk: Room::Ample,
+            room: Room::Ample,
         }
     }
 

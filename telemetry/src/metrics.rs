@@ -130,6 +130,8 @@ metrics! {
             "Entries written to the log, by weight.";
         LOG_BACKLOG: Gauge = "quorate.log.backlog" [Bytes] Gauge::new(),
             "Entries that wait to become durable, by weight.";
+        DISK_ROOM: Gauge = "quorate.disk.room" [Count("{level}")] Gauge::new(),
+            "0 while there is room on the disks of this node, 1 below the low-water mark `log.min_free`, 2 below half of it.";
         LOG_SIZE: Gauge = "quorate.log.size" [Bytes] Gauge::new(),
             "What is written in the files of the log.";
         LOG_SEGMENTS: Gauge = "quorate.log.segments" [Count("{file}")] Gauge::new(),

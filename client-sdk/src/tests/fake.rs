@@ -367,6 +367,7 @@ pub(super) fn node_status(id: PeerId) -> NodeStatus {
         digest: 6,
         uptime: Duration::from_millis(7),
         members: Vec::new(),
+        disk: api::ports::Room::Ample,
     }
 }
 

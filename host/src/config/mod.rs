@@ -60,6 +60,8 @@ pub struct NodeConfig {
     pub id: PeerId,
     /// Where everything durable of this node lives.
     pub data_dir: PathBuf,
+    /// Where the transaction log lives, if not in `data_dir`.
+    pub log_dir: Option<PathBuf>,
     /// Where to write the process id, if anywhere.
     pub pid_file: Option<PathBuf>,
     /// Where to listen.
@@ -162,6 +164,9 @@ pub struct Limits {
 /// The transaction log and its snapshots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Log {
+    /// Below so many free bytes, on the file system of the data or of the log, writes that grow are refused; `None`: as fits its
+    /// size.
+    pub min_free: Option<Size>,
     /// Bytes of one segment file.
     pub segment_size: Size,
     /// Newest entries kept in memory, for learners and the store.
@@ -255,6 +260,10 @@ impl NodeConfig {
         );
         let data_dir = r.path("data_dir", "where everything durable of this node lives");
         let data_dir = data_dir.unwrap_or_else(|| r.missing("data_dir", "`data_dir = \"/var/lib/quorate\"`"));
+        let log_dir = r.path(
+            "log_dir",
+            "where the transaction log lives, such as a disk of its own; empty for log/ in data_dir",
+        );
         let pid_file = r.path("pid_file", "where to write the process id; empty for nowhere");
         let members = r.members();
         let id = match id {
@@ -368,7 +377,13 @@ impl NodeConfig {
             in_flight: r.get("limits.in_flight", "writes of one node that wait for their commit", 16_384),
             in_flight_bytes: r.get("limits.in_flight_bytes", "the same in bytes", Size::mib(64)),
         };
+        let min_free = r.get(
+            "log.min_free",
+            "below so much free space writes that grow are refused; 0B: a tenth of the file system, 32MiB to 2GiB",
+            Size(0),
+        );
         let log = Log {
+            min_free: Some(min_free).filter(|size| *size > Size(0)),
             segment_size: r.get(
                 "log.segment_size",
                 "bytes of one file of the transaction log",
@@ -412,6 +427,7 @@ impl NodeConfig {
             ensemble,
             id,
             data_dir,
+            log_dir,
             pid_file,
             listen,
             services,

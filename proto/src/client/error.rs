@@ -25,7 +25,7 @@ pub fn to_status(error: &OpError) -> Status {
         }
         ErrorCode::BadVersion | ErrorCode::OutOfOrder => Code::Aborted,
         ErrorCode::BadArguments | ErrorCode::TooLarge => Code::InvalidArgument,
-        ErrorCode::Overloaded => Code::ResourceExhausted,
+        ErrorCode::Overloaded | ErrorCode::DiskFull => Code::ResourceExhausted,
         ErrorCode::Unavailable => Code::Unavailable,
         ErrorCode::Unknown => Code::Unknown,
         ErrorCode::Internal => Code::Internal,
@@ -143,6 +143,7 @@ fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
                 put("detail", text);
             }
         }
+        OpError::DiskFull => {}
         // `part_and_cause` goes through these.
         OpError::Multi { .. } => {}
     }
@@ -205,6 +206,7 @@ fn decode_cause(code: v1::ErrorCode, message: &str, metadata: &HashMap<String, S
         v1::ErrorCode::Overloaded => OpError::Overloaded(text()),
         v1::ErrorCode::UnknownOutcome => OpError::Unknown(text()),
         v1::ErrorCode::Internal => OpError::Internal(text()),
+        v1::ErrorCode::DiskFull => OpError::DiskFull,
     })
 }
 
@@ -258,7 +260,7 @@ const STATUS_MESSAGE_MAX: usize = 512;
 /// As long as the longest path, which has to fit for the same reason.
 const DETAIL_MAX: usize = Path::MAX_BYTES;
 
-const CODES: [(ErrorCode, v1::ErrorCode); 13] = [
+const CODES: [(ErrorCode, v1::ErrorCode); 14] = [
     (ErrorCode::NoNode, v1::ErrorCode::NoNode),
     (ErrorCode::NodeExists, v1::ErrorCode::NodeExists),
     (ErrorCode::NotEmpty, v1::ErrorCode::NotEmpty),
@@ -272,4 +274,5 @@ const CODES: [(ErrorCode, v1::ErrorCode); 13] = [
     (ErrorCode::Overloaded, v1::ErrorCode::Overloaded),
     (ErrorCode::Unknown, v1::ErrorCode::UnknownOutcome),
     (ErrorCode::Internal, v1::ErrorCode::Internal),
+    (ErrorCode::DiskFull, v1::ErrorCode::DiskFull),
 ];

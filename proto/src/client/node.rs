@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use api::{Epoch, PeerId, Zxid, ports::Role};
+use api::{
+    Epoch, PeerId, Zxid,
+    ports::{Role, Room},
+};
 
 use crate::v1;
 
@@ -35,6 +38,8 @@ pub struct NodeStatus {
     pub digest: u64,
     /// Since it started; to the millisecond on the wire.
     pub uptime: Duration,
+    /// How much room there is on its disks.
+    pub disk: Room,
     /// All members of the ensemble.
     pub members: Vec<NodeMember>,
 }
@@ -75,6 +80,12 @@ impl From<NodeStatus> for v1::StatusResponse {
             digest: s.digest,
             uptime_ms: u64::try_from(s.uptime.as_millis()).unwrap_or(u64::MAX),
             members: s.members.into_iter().map(member).collect(),
+            disk: match s.disk {
+                Room::Ample => v1::DiskRoom::Ample,
+                Room::Low => v1::DiskRoom::Low,
+                Room::Short => v1::DiskRoom::Short,
+            }
+            .into(),
         }
     }
 }
@@ -87,6 +98,11 @@ impl From<v1::StatusResponse> for NodeStatus {
             v1::Role::Follower => Role::Following,
             v1::Role::Leader => Role::Leading,
             v1::Role::Observer => Role::Observing,
+        };
+        let disk = match s.disk() {
+            v1::DiskRoom::Unspecified | v1::DiskRoom::Ample => Room::Ample,
+            v1::DiskRoom::Low => Room::Low,
+            v1::DiskRoom::Short => Room::Short,
         };
         let member = |m: v1::Member| NodeMember {
             id: PeerId(m.id),
@@ -108,6 +124,7 @@ impl From<v1::StatusResponse> for NodeStatus {
             uptime: Duration::from_millis(s.uptime_ms),
             ensemble: s.ensemble,
             members: s.members.into_iter().map(member).collect(),
+            disk,
         }
     }
 }

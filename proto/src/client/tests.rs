@@ -79,6 +79,7 @@ fn errors() -> Vec<OpError> {
         OpError::Overloaded(text()),
         OpError::Unknown(text()),
         OpError::Internal(text()),
+        OpError::DiskFull,
         // At the limits of what fits into the headers of a status.
         OpError::NoNode(path(&format!("/{}", "x".repeat(Path::MAX_BYTES - 1)))),
         OpError::Unavailable("ü".repeat(4096)),
@@ -225,6 +226,7 @@ fn statuses_have_the_code_that_the_grpc_rules_ask_for() {
         (ErrorCode::Overloaded, Code::ResourceExhausted),
         (ErrorCode::Unknown, Code::Unknown),
         (ErrorCode::Internal, Code::Internal),
+        (ErrorCode::DiskFull, Code::ResourceExhausted),
     ];
     assert_eq!(got, want.map(|(ours, grpc)| (ours.as_str(), grpc)).into());
 }
@@ -350,6 +352,7 @@ fn a_node_status_survives_the_wire() {
             digest: u64::MAX,
             uptime: Duration::from_millis(1234),
             members: vec![NodeMember { id: PeerId(1), client_address: "h:1".into(), observer: true }],
+            disk: api::ports::Room::Low,
         };
         assert_eq!(NodeStatus::from(reencode(&v1::StatusResponse::from(status.clone()))), status);
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use api::mutants::{Mutant, is_on};
 use api::{
     Ensemble, Epoch, History, Origin, PeerId, Ticket, Time, Zxid,
-    ports::{Candidate, FeedItem, Refusal},
+    ports::{Candidate, FeedItem, Refusal, Room},
 };
 
 use crate::{
@@ -70,6 +70,10 @@ struct Learner {
     round: u64,
     /// Its barriers that wait for a round.
     barriers: usize,
+    /// How much room its disks have, as it says.
+    disk: Room,
+    /// What it was last told of the room that there is for all.
+    room_told: Room,
     /// It has lost data, and with it perhaps a promise to a newer leader. It is not synchronised until a round of pings
     /// from this one on has shown that no quorum follows anybody else.
     doubted_until: Option<u64>,
@@ -221,6 +225,8 @@ impl Zab {
                 acked,
                 round: 0,
                 barriers: 0,
+                disk: Room::Ample,
+                room_told: Room::Ample,
                 doubted_until: None,
             },
         );
@@ -287,6 +293,7 @@ impl Zab {
             ToLeader::Report(report) => {
                 self.out.push_back(Output::Tell(FeedItem::Report { from: peer, report }));
             }
+            ToLeader::Disk(room) => learner.disk = room,
         }
     }
 
@@ -455,7 +462,26 @@ impl Zab {
         leading.settle_outstanding(self.committed.min(self.durable));
     }
 
+    /// What may be ordered: nothing that would fill the disk of this server, or the disks of so many that those with room
+    /// are no quorum.
+    pub(crate) fn leader_room(&self) -> Room {
+        let me = self.config.me;
+        let Role::Leading(leading) = &self.role else { return Room::Ample };
+        let quorum_with = |least: Room| {
+            let able = |l: &Learner| l.stage == Stage::Synced && l.disk <= least;
+            self.config.ensemble.is_quorum(&leading.peers(me, able))
+        };
+        // Who is away decides nothing: without a quorum nothing is ordered anyway.
+        let of_quorum = match quorum_with(Room::Short) {
+            true if !quorum_with(Room::Low) => Room::Short,
+            true if !quorum_with(Room::Ample) => Room::Low,
+            _ => Room::Ample,
+        };
+        of_quorum.max(self.disk)
+    }
+
     pub(crate) fn leader_flush(&mut self) {
+        let room = self.leader_room();
         let Role::Leading(leading) = &mut self.role else { return };
         let conns: Vec<Conn> = leading.conns().collect();
         let commit =
@@ -469,9 +495,14 @@ impl Zab {
         for conn in conns {
             self.begin_sync(conn);
             self.replicate(conn);
-            let Role::Leading(leading) = &self.role else { return };
-            let Some(learner) = leading.learners.get(&conn) else { continue };
+            let Role::Leading(leading) = &mut self.role else { return };
+            let established = leading.established();
+            let Some(learner) = leading.learners.get_mut(&conn) else { continue };
             let synced = learner.stage == Stage::Synced;
+            if synced && established && learner.room_told != room {
+                learner.room_told = room;
+                self.out.push_back(Output::ToLearner { conn, message: ToLearner::Room(room) });
+            }
             if let (Some(commit), true) = (commit, synced) {
                 self.out.push_back(Output::ToLearner { conn, message: ToLearner::Commit(commit) });
             }

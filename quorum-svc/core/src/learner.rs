@@ -2,7 +2,7 @@
 
 use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
-use api::{Entry, Epoch, PeerId, Ticket, Time, Zxid};
+use api::{Entry, Epoch, PeerId, Ticket, Time, Zxid, ports::Room};
 use bytes::Bytes;
 
 use crate::{
@@ -28,6 +28,10 @@ pub(crate) struct Following {
     ack_due: bool,
     /// Writes for the leader, gathered in this turn.
     forward: Vec<Submission>,
+    /// What the leader was last told of the disks of this server.
+    disk_told: Room,
+    /// What the leader said of the room that there is for all.
+    room: Room,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -76,6 +80,10 @@ impl Following {
         }
     }
 
+    pub(crate) fn room(&self) -> Room {
+        self.room
+    }
+
     fn limit(&self, config: &Config) -> std::time::Duration {
         if self.serving() { config.sync_limit } else { config.init_limit }
     }
@@ -98,6 +106,8 @@ impl Zab {
             leader_commit: Zxid::ZERO,
             ack_due: false,
             forward: Vec::new(),
+            disk_told: Room::Ample,
+            room: Room::Ample,
         });
         self.out.push_back(Output::Connect { leader });
     }
@@ -270,6 +280,7 @@ impl Zab {
                     self.refuse(ticket, why);
                 }
             }
+            (ToLearner::Room(room), Phase::Serving { .. }) => f.room = room,
             _ => return Err("a message out of turn"),
         }
         Ok(())
@@ -333,6 +344,10 @@ impl Zab {
         let Some(conn) = f.conn() else { return };
         if std::mem::take(&mut f.ack_due) {
             self.out.push_back(Output::ToLeader { conn, message: ToLeader::Ack(durable) });
+        }
+        if f.may_ack() && f.disk_told != self.disk {
+            f.disk_told = self.disk;
+            self.out.push_back(Output::ToLeader { conn, message: ToLeader::Disk(self.disk) });
         }
         if !f.forward.is_empty() {
             let message = ToLeader::Forward(std::mem::take(&mut f.forward));

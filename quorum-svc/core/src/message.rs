@@ -6,7 +6,7 @@ pub use api::peer::{Submission, ToLeader, ToLearner};
 use api::{
     Ensemble, Entry, Epoch, History, PeerId, Zxid,
     peer::Damage,
-    ports::{Candidate, FeedItem, Request},
+    ports::{Candidate, FeedItem, Request, Room},
 };
 
 /// What a core is made with.
@@ -155,6 +155,8 @@ pub enum Input {
     /// Others have met this server in a life that its directory does not know: that is an older copy, or a new one, so entries and
     /// promises are lost, and it did not know. It looks anew, as one that is [damaged](Durable::damage).
     RolledBack,
+    /// How much room there is on the disks of this server. Until it is told, enough.
+    Disk(Room),
     /// This server is about to stop: whoever it leads shall have another leader first. Answered by [`Output::Left`].
     Leave,
     /// The time of [`Zab::next_timeout`](crate::Zab::next_timeout) has come.

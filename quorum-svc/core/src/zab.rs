@@ -6,7 +6,7 @@ use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
 use api::{
     Entry, Epoch, History, Now, Origin, PeerId, Ticket, Time, Trace, Zxid,
-    ports::{Candidate, FeedItem, PAYLOAD_MAX, QuorumStatus, Refusal, Request, Role as RoleName},
+    ports::{Candidate, FeedItem, PAYLOAD_MAX, QuorumStatus, Refusal, Request, Role as RoleName, Room},
 };
 use bytes::Bytes;
 
@@ -40,6 +40,8 @@ pub struct Zab {
     /// Since when the disk has stood still here, at which entry, although others have made durable and committed what is
     /// behind it.
     stuck: Option<(Zxid, Time)>,
+    /// As [`Input::Disk`] said last.
+    pub(crate) disk: Room,
     /// Operations on the disk that have not been reported done, besides appends.
     pub(crate) disk_ops: u32,
     pub(crate) pending: Pending,
@@ -112,6 +114,7 @@ impl Zab {
             snap_before: durable.snap_before,
             history: durable.history,
             stuck: None,
+            disk: Room::Ample,
             disk_ops: 0,
             pending: Pending::default(),
             barriers: Barriers::default(),
@@ -182,6 +185,7 @@ impl Zab {
                 }
             }
             Input::RolledBack => self.on_rolled_back(),
+            Input::Disk(room) => self.disk = room,
             Input::Leave => {
                 if self.leaving == Leaving::No {
                     self.leaving = Leaving::Asked;
@@ -243,6 +247,17 @@ impl Zab {
             epoch: self.current,
             last: self.history.last(),
             committed: self.committed,
+            disk: self.disk,
+            room: self.room(),
+        }
+    }
+
+    /// What clients may ask for: on a leader by the disks of a quorum, else as the leader has said.
+    fn room(&self) -> Room {
+        match &self.role {
+            Role::Looking { .. } => Room::Ample,
+            Role::Leading(_) => self.leader_room(),
+            Role::Following(following) => following.room(),
         }
     }
 

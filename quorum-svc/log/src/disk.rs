@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use api::mutants::{Mutant, is_on};
 
+use crate::reserve;
+
 /// A disk with files and directories: the only way in which this crate reaches the outside world.
 ///
 /// What has been written is safe from a crash only after [`DiskFile::sync_data`] or [`DiskFile::sync_all`]; a name that
@@ -34,9 +36,21 @@ pub trait Disk: Send + Sync + 'static {
     /// Removes a file. Whoever has it open can go on reading it.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
+    /// How much space there is on the file system of a file or directory that exists.
+    fn space(&self, path: &Path) -> io::Result<Space>;
+
     /// Takes the exclusive advisory lock of a file, which is created if need be, without waiting: an error of kind
     /// [`io::ErrorKind::WouldBlock`] if somebody else holds it.
     fn lock(&self, path: &Path) -> io::Result<DiskLock>;
+}
+
+/// Space of a file system, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// What this process may still write.
+    pub free: u64,
+    /// The whole.
+    pub total: u64,
 }
 
 /// An open file. Positions and lengths are in bytes.
@@ -97,6 +111,14 @@ pub struct DiskError {
     pub source: io::Error,
 }
 
+impl DiskError {
+    /// There was no space. Nothing is wrong with the disk: what failed may work once there is.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
 /// Turns an [`io::Error`] into a [`DiskError`] that says what was being done to which file.
 pub(crate) trait Doing<T> {
     fn doing(self, doing: &'static str, path: &Path) -> Result<T, DiskError>;
@@ -125,13 +147,18 @@ pub(crate) fn create_dirs(disk: &dyn Disk, dir: &Path) -> Result<(), DiskError> 
     disk.sync_dir(parent).doing("sync the directory", parent)
 }
 
-/// Replaces the file `dir/name` by one with these contents, so that a crash leaves the old or the new one.
+/// Replaces the file `dir/name` by one with these contents, so that a crash leaves the old or the new one. Where there is no
+/// space, that of the [`reserve`] of the directory is used.
 pub(crate) fn write_atomically(
     disk: &dyn Disk,
     dir: &Path,
     name: &str,
     data: &[u8],
 ) -> Result<(), DiskError> {
+    reserve::with(disk, dir, || write_once(disk, dir, name, data))
+}
+
+fn write_once(disk: &dyn Disk, dir: &Path, name: &str, data: &[u8]) -> Result<(), DiskError> {
     let temporary = dir.join(format!("{name}.tmp"));
     let path = dir.join(name);
     let file = disk.create(&temporary).doing("create", &temporary)?;
@@ -167,8 +194,10 @@ fn remedy(e: &io::Error) -> &'static str {
         K::StorageFull | K::QuotaExceeded => {
             "free space on this file system or enlarge it, then start the node again"
         }
-        K::PermissionDenied | K::ReadOnlyFilesystem => {
-            "let the user that runs the node write here, then start the node again"
+        K::PermissionDenied => "let the user that runs the node write here, then start the node again",
+        K::ReadOnlyFilesystem => {
+            "the file system is mounted read-only, which is what the kernel does after an error of the disk: see its log, check \
+             the disk, mount it for writing, then start the node again"
         }
         K::NotFound | K::NotADirectory => {
             "check that `data_dir` names a directory that only this node touches, then start the node again"

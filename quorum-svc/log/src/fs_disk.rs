@@ -6,7 +6,7 @@ use std::path::Path;
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
-use crate::disk::{Disk, DiskFile, DiskLock};
+use crate::disk::{Disk, DiskFile, DiskLock, Space};
 
 /// The file system of this machine.
 #[derive(Clone, Copy, Default, Debug)]
@@ -52,6 +52,11 @@ impl Disk for FsDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let found = rustix::fs::statvfs(path)?;
+        Ok(Space { free: found.f_bavail * found.f_frsize, total: found.f_blocks * found.f_frsize })
     }
 
     fn lock(&self, path: &Path) -> io::Result<DiskLock> {

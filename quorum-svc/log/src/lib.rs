@@ -8,6 +8,8 @@
 //! | `epochs` | [`EpochFile`] | accepted and current epoch, and what is known to be lost |
 //! | `incarnations` | [`Incarnations`] | the lives of the directory, and of each other server the last one met: older copies are told by it |
 //! | `log/*.log` | [`Log`], [`LogReader`] | the replicated log, in segments |
+//! | `log/owner`, `log-dir` | | of a log that is not in the data directory: that the two belong together |
+//! | `reserve`, `log/reserve` | [`reserve`] | space for what has to be written when the disk is full |
 //! | `log/durable` | [`Log`] | how far it was durable, so that a lost end is noticed |
 //! | `snapshots/*.snap` | [`Snapshots`] | the two newest states of the store, each exactly at one zxid |
 //! | `snapshots/*.received` | [`Snapshots`] | a state that a leader sent, until the log has been emptied to go on behind it |
@@ -32,21 +34,24 @@ mod fs_disk;
 mod identity;
 mod incarnations;
 mod log;
+mod log_place;
 mod mem_disk;
 mod reader;
 mod recovery;
+pub mod reserve;
 mod segment;
 mod snapshot_file;
 mod snapshots;
 mod storage;
 
-pub use disk::{Disk, DiskError, DiskFile, DiskLock};
+pub use disk::{Disk, DiskError, DiskFile, DiskLock, Space};
 pub use epochs::{EpochError, EpochFile, Epochs};
 pub use error::{LogError, ReadError};
 pub use fs_disk::FsDisk;
 pub use identity::{DataDir, IdentityError};
 pub use incarnations::{IncarnationError, Incarnations};
 pub use log::{Log, LogOptions};
+pub use log_place::{LogPlace, LogPlaceError};
 pub use mem_disk::{Crash, DiskOp, Fault, MemDisk};
 pub use reader::LogReader;
 pub use recovery::Recovery;

@@ -10,6 +10,7 @@ use crate::error::LogError;
 use crate::format::{self, HEADER_LEN, MARK_LEN, MAX_PAYLOAD};
 use crate::reader::{LogReader, Shared, State, Window};
 use crate::recovery::{self, Recovered, Recovery};
+use crate::reserve;
 use crate::segment::Segment;
 
 /// How a log is kept.
@@ -110,6 +111,15 @@ impl Log {
         base: Zxid,
     ) -> Result<Vec<PathBuf>, LogError> {
         recovery::salvage(disk, dir, options, base)
+    }
+
+    /// Removes the oldest files that [`Log::salvage`] has put aside, where there are more than 8 or 512 MiB of them; of the latest,
+    /// `aside`, the first stays. Returns what was removed.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn bound_damaged(disk: &dyn Disk, dir: &Path, aside: &[PathBuf]) -> Result<Vec<PathBuf>, LogError> {
+        Ok(recovery::bound_damaged(disk, dir, aside)?)
     }
 
     /// What opening it found.
@@ -242,21 +252,24 @@ impl Log {
     /// Goes on in a new segment that has room for this entry.
     fn make_room(&mut self, entry: &Entry) -> Result<(), LogError> {
         let needs = (HEADER_LEN + format::record_len(entry) + MARK_LEN) as u64;
-        let len = needs.max(self.options.segment_bytes);
+        let len = Segment::len_for(self.disk.as_ref(), &self.dir, self.options.segment_bytes, needs)?;
         let (empty, file, path) = {
             let active = &self.shared.read().active;
             (active.is_empty(), active.file.clone(), active.path.clone())
         };
         if empty {
             // Another segment here would have the same name.
-            file.allocate(len).doing("reserve space for", &path)?;
+            reserve::with(self.disk.as_ref(), &self.dir, || {
+                file.allocate(len).doing("reserve space for", &path)
+            })?;
             self.shared.write().active.len = len;
             return Ok(());
         }
         // A segment may exist only if all before it is durable: else a crash could leave a hole.
         self.sync_segment()?;
         let (last, secret) = (self.history.last(), self.options.secret);
-        let next = Segment::create(self.disk.as_ref(), &self.dir, last, len, secret)?;
+        let disk = self.disk.as_ref();
+        let next = reserve::with(disk, &self.dir, || Segment::create(disk, &self.dir, last, len, secret))?;
         let mut state = self.shared.write();
         let full = std::mem::replace(&mut state.active, next);
         state.sealed.push(full);
@@ -342,6 +355,7 @@ impl Log {
         }
         if must_cut {
             target.cut()?;
+            self.shared.write().active.len = target.len;
         }
         self.durable = zxid;
         target.mark(zxid)?;
@@ -372,8 +386,10 @@ impl Log {
             removed
         };
         // From the first one and each durably, so that a crash leaves no hole.
-        for segment in &removed {
-            self.remove(&segment.path)?;
+        for Segment { path, file, .. } in removed {
+            // As long as it is open its space is not free.
+            drop(file);
+            self.remove(&path)?;
         }
         Ok(())
     }

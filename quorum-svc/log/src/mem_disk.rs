@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 
-use crate::disk::{Disk, DiskFile, DiskLock};
+use crate::disk::{Disk, DiskFile, DiskLock, Space};
 
 /// A simulated disk with a volatile cache, for tests and simulations. Clones are the same disk.
 ///
@@ -244,6 +244,14 @@ impl Disk for MemDisk {
         }
         state.change_name(NameChange::Unlink(path.to_owned()));
         Ok(())
+    }
+
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        let state = self.state();
+        state.check()?;
+        let total = state.capacity.unwrap_or(ENDLESS);
+        let used: usize = state.inodes.values().map(|inode| inode.cache.len()).sum();
+        Ok(Space { free: total.saturating_sub(used as u64), total })
     }
 
     fn lock(&self, path: &Path) -> io::Result<DiskLock> {
@@ -656,6 +664,9 @@ impl Chance {
         (z ^ (z >> 31)) % n
     }
 }
+
+/// The size of a disk without a capacity.
+const ENDLESS: u64 = 1 << 50;
 
 /// What a disk writes as a whole or not at all.
 const SECTOR: usize = 512;

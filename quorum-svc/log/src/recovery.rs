@@ -8,6 +8,7 @@ use crate::durable_file::DurableFile;
 use crate::error::LogError;
 use crate::format::{self, BadHeader, HEADER_LEN, Header, Item, MARK_LEN, Magic, PREFIX_LEN, Salt, VERSION};
 use crate::log::LogOptions;
+use crate::reserve;
 use crate::segment::{self, Segment};
 
 /// What opening the log found and did.
@@ -73,12 +74,11 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
     }
     // The process before this one may have died between a change of names and its sync.
     disk.sync_dir(dir).doing("sync the directory", dir)?;
-    let last = match last {
+    let mut last = match last {
         Some(last) => last,
         None => {
             report.created = true;
-            let (len, secret) = (options.segment_bytes, options.secret);
-            Scan::of_new(Segment::create(disk, dir, Zxid::ZERO, len, secret)?)
+            Scan::of_new(new_segment(disk, dir, Zxid::ZERO, options)?)
         }
     };
     report.cut_bytes = last.make_durable()?;
@@ -111,7 +111,7 @@ pub(crate) fn finish_reset(
         disk.remove(&path).doing("remove", &path)?;
     }
     disk.sync_dir(dir).doing("sync the directory", dir)?;
-    let segment = Segment::create(disk, dir, base, options.segment_bytes, options.secret)?;
+    let segment = new_segment(disk, dir, base, options)?;
     // While the note is there, it does not matter what this file says.
     DurableFile::open(disk, dir, base)?;
     let note = dir.join(RESET);
@@ -120,8 +120,17 @@ pub(crate) fn finish_reset(
     Ok(segment)
 }
 
+/// An empty segment, for which the reserve is used if need be.
+fn new_segment(disk: &dyn Disk, dir: &Path, base: Zxid, options: &LogOptions) -> Result<Segment, DiskError> {
+    let least = (HEADER_LEN + MARK_LEN) as u64;
+    reserve::with(disk, dir, || {
+        let len = Segment::len_for(disk, dir, options.segment_bytes, least)?;
+        Segment::create(disk, dir, base, len, options.secret)
+    })
+}
+
 /// Whether there is a log in the directory, or the promise to make one anew.
-fn is_log(disk: &dyn Disk, dir: &Path) -> Result<bool, DiskError> {
+pub(crate) fn is_log(disk: &dyn Disk, dir: &Path) -> Result<bool, DiskError> {
     if !disk.exists(dir).doing("look for", dir)? {
         return Ok(false);
     }
@@ -183,7 +192,7 @@ pub(crate) fn salvage(
         disk.sync_dir(dir).doing("sync the directory", dir)?;
         aside.push(to);
     }
-    let Some(last) = sound else {
+    let Some(mut last) = sound else {
         if names.is_empty() {
             begin_reset(disk, dir, base)?;
         }
@@ -204,6 +213,31 @@ pub(crate) fn salvage(
         DurableFile::open(disk, dir, last.segment.last)?;
     }
     Ok(aside)
+}
+
+/// Removes what was put aside earlier, the oldest first, and then what is farthest behind the damage, until no more than
+/// [`DAMAGED_FILES`] and [`DAMAGED_BYTES`] are left. The first of `aside` stays in any case. Returns what was removed.
+pub(crate) fn bound_damaged(
+    disk: &dyn Disk,
+    dir: &Path,
+    aside: &[PathBuf],
+) -> Result<Vec<PathBuf>, DiskError> {
+    let names = disk.list(dir).doing("list", dir)?;
+    let damaged = names.iter().filter(|n| n.contains(".log.damaged")).map(|n| dir.join(n));
+    let (mut now, mut before): (Vec<PathBuf>, Vec<PathBuf>) = damaged.partition(|path| aside.contains(path));
+    // From what is worth most.
+    now.sort_unstable();
+    before.sort_unstable_by(|one, other| other.cmp(one));
+    let (mut bytes, mut removed) = (0, Vec::new());
+    for (n, path) in now.into_iter().chain(before).enumerate() {
+        bytes += disk.open(&path).and_then(|file| file.len()).doing("find the length of", &path)?;
+        if n > 0 && (n >= DAMAGED_FILES || bytes > DAMAGED_BYTES) {
+            disk.remove(&path).doing("remove", &path)?;
+            removed.push(path);
+        }
+    }
+    disk.sync_dir(dir).doing("sync the directory", dir)?;
+    Ok(removed)
 }
 
 /// A name for what is left of a damaged segment.
@@ -314,11 +348,11 @@ impl Scan {
     }
 
     /// Cuts a torn tail and makes all entries durable; returns how many bytes were cut.
-    fn make_durable(&self) -> Result<u64, LogError> {
-        let segment = &self.segment;
+    fn make_durable(&mut self) -> Result<u64, LogError> {
         if self.garbage > 0 {
-            segment.cut()?;
+            self.segment.cut()?;
         }
+        let segment = &self.segment;
         // If the process before this one died of a failed fsync, then what it wrote last can be read from the page cache,
         // but the kernel takes it for written. Only writing it again brings it to the disk: the records that are not
         // proven, and the zeros of a truncate up to the end of their block.
@@ -381,6 +415,10 @@ fn bad_header(path: &Path, bad: BadHeader) -> LogError {
 fn damaged(path: &Path, offset: u64, zxid_before: Zxid, found: &str) -> LogError {
     LogError::Damaged { segment: path.to_owned(), offset, zxid_before, found: found.to_owned() }
 }
+
+/// Files that were put aside because they were damaged, and their bytes: for a look at them, not for use.
+const DAMAGED_FILES: usize = 8;
+const DAMAGED_BYTES: u64 = 512 << 20;
 
 /// The file that says that the log is being emptied, with the new base.
 const RESET: &str = "reset";

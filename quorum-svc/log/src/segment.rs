@@ -26,6 +26,13 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
+    /// How much space a segment takes that has to hold `needs` bytes: as much as is usual, but no more than a quarter of what is
+    /// free, so that the log leaves room for what makes its beginning superfluous.
+    pub(crate) fn len_for(disk: &dyn Disk, dir: &Path, usual: u64, needs: u64) -> Result<u64, DiskError> {
+        let free = disk.space(dir).doing("find the free space of", dir)?.free;
+        Ok(usual.min((free / 4).max(LEAST)).max(needs))
+    }
+
     /// Creates a segment for entries behind `prev`, durably and under a temporary name until it is complete. Its salt is made
     /// of `secret`.
     pub(crate) fn create(
@@ -65,9 +72,17 @@ impl Segment {
     ///
     /// The cut is one change of the length, so that a crash leaves all of the old records or none. Overwriting them
     /// with zeros could leave the last ones behind a hole.
-    pub(crate) fn cut(&self) -> Result<(), DiskError> {
+    ///
+    /// Where others have taken the space that the cut set free, the segment is full.
+    pub(crate) fn cut(&mut self) -> Result<(), DiskError> {
         self.file.set_len(self.end).doing("shorten", &self.path)?;
-        self.file.allocate(self.len).doing("reserve space for", &self.path)?;
+        match self.file.allocate(self.len).doing("reserve space for", &self.path) {
+            Err(e) if e.is_full() => {
+                self.file.set_len(self.end).doing("shorten", &self.path)?;
+                self.len = self.end;
+            }
+            other => other?,
+        }
         self.file.sync_all().doing("sync", &self.path)
     }
 
@@ -185,6 +200,9 @@ pub(crate) fn is_name(name: &str) -> bool {
         hex.len() == 16 && hex.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     })
 }
+
+/// The least that a segment takes, unless less is usual: as much as a small write and a mark need, many times.
+const LEAST: u64 = 1 << 20;
 
 /// How much is read at once.
 const READ_BYTES: usize = 128 << 10;

@@ -65,6 +65,14 @@ pub enum SnapshotError {
     Busy,
 }
 
+impl SnapshotError {
+    /// There was no space; it may work once there is.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        matches!(self, SnapshotError::Disk(e) if e.is_full())
+    }
+}
+
 /// What opening the snapshots found.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct SnapshotReport {
@@ -172,6 +180,22 @@ impl Snapshots {
             [.., older, _] => Some(older),
             _ => None,
         }
+    }
+
+    /// Drops all but the newest, durably: to make room.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn drop_older(&self) -> Result<(), SnapshotError> {
+        let _naming = self.0.naming();
+        let newest = {
+            let mut state = self.0.state();
+            let surplus = state.sound.len().saturating_sub(1);
+            state.sound.drain(..surplus);
+            state.sound.last().copied()
+        };
+        // Without a sound one the others are kept: they may be of use to somebody.
+        newest.map_or(Ok(()), |newest| self.0.remove(OWN, |other| other < newest))
     }
 
     /// Starts to write the state at `zxid`. It counts only when it is [finished](SnapshotWriter::finish).

@@ -3,17 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::log_place::LogPlace;
 use api::{Epoch, PeerId, Zxid, peer::Damage};
 
 use crate::{
     DataDir, Disk, EpochError, EpochFile, Epochs, IdentityError, IncarnationError, Incarnations, Log,
-    LogError, LogOptions, ReadError, SnapshotError, SnapshotReport, Snapshots,
+    LogError, LogOptions, LogPlaceError, ReadError, SnapshotError, SnapshotReport, Snapshots,
 };
 
 /// Log, epochs, incarnations and snapshots of a node, which agree with each other.
 pub struct Storage {
     /// Held for its lock.
     pub data_dir: DataDir,
+    /// Where the log is, held for its lock.
+    pub log_place: LogPlace,
     /// All of it is durable.
     pub log: Log,
     /// As stored; [`Storage::promises`] says what they mean together with the log.
@@ -37,6 +40,8 @@ pub struct Salvaged {
     pub found: LogError,
     /// What is no longer part of the log; may be deleted.
     pub aside: Vec<PathBuf>,
+    /// Of what was put aside, what is removed because it is too much.
+    pub removed: Vec<PathBuf>,
 }
 
 /// Whose data it is, and how to keep it.
@@ -46,6 +51,8 @@ pub struct StorageOptions {
     pub ensemble: String,
     /// The node.
     pub id: PeerId,
+    /// Where the log is, if not in the data directory; an absolute path.
+    pub log_dir: Option<PathBuf>,
     /// As [`LogOptions::segment_bytes`].
     pub segment_bytes: u64,
     /// As [`LogOptions::window_bytes`].
@@ -66,6 +73,9 @@ pub enum StorageError {
     /// The data directory is not ours, or in use.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The log is somewhere else.
+    #[error(transparent)]
+    Place(#[from] LogPlaceError),
     /// The log is damaged, and there is nobody to heal it from.
     #[error(
         "{0}; but there is no other voter here that it could heal from. Nothing was changed: restore the data directory \
@@ -89,7 +99,29 @@ pub enum StorageError {
     Contradiction(String),
 }
 
+impl StorageError {
+    /// All that was wrong is that there was no space: the same may work once there is.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        match self {
+            StorageError::Identity(IdentityError::Disk(e))
+            | StorageError::Place(LogPlaceError::Disk(e))
+            | StorageError::Log(LogError::Disk(e))
+            | StorageError::Epochs(EpochError::Disk(e))
+            | StorageError::Snapshots(SnapshotError::Disk(e))
+            | StorageError::Incarnations(IncarnationError::Disk(e)) => e.is_full(),
+            _ => false,
+        }
+    }
+}
+
 impl Storage {
+    /// The directory of the log.
+    #[must_use]
+    pub fn log_dir(&self) -> &Path {
+        &self.log_place.dir
+    }
+
     /// Claims the data directory, and recovers what is in it: a torn tail of the log is cut, a synchronisation that a crash
     /// interrupted is completed or undone, and what is damaged in the log is put aside, once it is noted that this node
     /// has lost something.
@@ -100,23 +132,26 @@ impl Storage {
         let data_dir = DataDir::claim(disk.as_ref(), dir, &options.ensemble, options.id)?;
         let (snapshots, snapshot_report) = Snapshots::open(disk.clone(), &dir.join("snapshots"))?;
         let mut epochs = EpochFile::load(disk.clone(), dir)?;
+        // A node that has promised anything has a log.
+        let is_new = !epochs.is_stored() && snapshots.latest().is_none() && snapshots.received().is_none();
+        let log_place = LogPlace::find(disk.as_ref(), dir, options.log_dir.as_deref(), is_new, options.run)?;
         let log_options = LogOptions {
             segment_bytes: options.segment_bytes,
             window_bytes: options.window_bytes,
             index_interval_bytes: options.index_interval_bytes,
-            // A node that has promised anything has a log.
-            may_create: !epochs.is_stored() && snapshots.latest().is_none() && snapshots.received().is_none(),
+            may_create: is_new,
             secret: options.secret,
         };
-        let log_dir = dir.join("log");
+        let log_dir = &log_place.dir;
         let mut salvaged = None;
-        let mut log = match Log::open(disk.clone(), &log_dir, log_options.clone()) {
+        let mut log = match Log::open(disk.clone(), log_dir, log_options.clone()) {
             Err(found @ LogError::Damaged { .. }) if options.may_heal => {
                 note_damage(&mut epochs)?;
                 let base = snapshots.latest().unwrap_or(Zxid::ZERO);
-                let aside = Log::salvage(disk.as_ref(), &log_dir, &log_options, base)?;
-                salvaged = Some(Salvaged { found, aside });
-                Log::open(disk.clone(), &log_dir, log_options)?
+                let aside = Log::salvage(disk.as_ref(), log_dir, &log_options, base)?;
+                let removed = Log::bound_damaged(disk.as_ref(), log_dir, &aside)?;
+                salvaged = Some(Salvaged { found, aside, removed });
+                Log::open(disk.clone(), log_dir, log_options)?
             }
             Err(found @ LogError::Damaged { .. }) => return Err(StorageError::Damaged(found)),
             other => other?,
@@ -135,7 +170,17 @@ impl Storage {
         }
         let promises = reconcile(&log, &epochs, &snapshots)?;
         let incarnations = Incarnations::begin(disk.clone(), dir, options.id, options.run)?;
-        Ok(Storage { data_dir, log, epochs, incarnations, snapshots, snapshot_report, salvaged, promises })
+        Ok(Storage {
+            data_dir,
+            log_place,
+            log,
+            epochs,
+            incarnations,
+            snapshots,
+            snapshot_report,
+            salvaged,
+            promises,
+        })
     }
 }
 

@@ -71,6 +71,8 @@ impl Node {
             core,
             addresses: BTreeMap::from([(PeerId(1), "127.0.0.1:1".to_owned())]),
             data_dir: dir.path().to_owned(),
+            log_dir: None,
+            min_free: Some(0),
             segment_bytes: 16 << 10,
             keep: Keep { bytes: 0, entries: 0 },
             recent_bytes: 4 << 10,

@@ -188,6 +188,7 @@ impl Node {
         let options = StorageOptions {
             ensemble: "sim".into(),
             id: self.id,
+            log_dir: None,
             segment_bytes: plan.sizes.segment,
             window_bytes: 0,
             index_interval_bytes: 256,

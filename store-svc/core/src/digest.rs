@@ -130,6 +130,7 @@ fn put_error(out: &mut Vec<u8>, error: &OpError) {
         | OpError::BadArguments(_)
         | OpError::Unavailable(_)
         | OpError::Overloaded(_)
+        | OpError::DiskFull
         | OpError::Unknown(_)
         | OpError::Internal(_) => {}
     }

@@ -48,6 +48,7 @@ impl<Q: Quorum> Node for NodeService<Q> {
             digest: state.digest,
             uptime: self.started.elapsed(),
             members: self.members.clone(),
+            disk: quorum.disk,
         };
         Ok(Response::new(status.into()))
     }

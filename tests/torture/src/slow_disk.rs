@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use quorum_log::{Disk, DiskFile, DiskLock, FsDisk};
+use quorum_log::{Disk, DiskFile, DiskLock, FsDisk, Space};
 
 /// The file system, where every sync first takes as many milliseconds as the control file says; without the file, or
 /// with anything else in it, none.
@@ -68,6 +68,10 @@ impl Disk for SlowDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.disk.remove(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.disk.space(path)
     }
 
     fn lock(&self, path: &Path) -> io::Result<DiskLock> {

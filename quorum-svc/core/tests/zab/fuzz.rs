@@ -1,7 +1,7 @@
 //! Peers that say anything at all: the core drops the connection or takes it for what it says, and never panics.
 
 use api::peer::{Damage, Submission, ToLeader, ToLearner};
-use api::ports::{Refusal, Request};
+use api::ports::{Refusal, Request, Room};
 use api::{Entry, Epoch, EpochSpan, History, Now, Origin, PeerId, Ticket, Time, Zxid};
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -44,6 +44,10 @@ fn entry() -> impl Strategy<Value = Entry> {
     })
 }
 
+fn room() -> impl Strategy<Value = Room> {
+    prop_oneof![Just(Room::Ample), Just(Room::Low), Just(Room::Short)]
+}
+
 fn to_leader() -> impl Strategy<Value = ToLeader> {
     let submission =
         (ticket(), payload()).prop_map(|(ticket, payload)| Submission { ticket, payload, trace: None });
@@ -64,6 +68,7 @@ fn to_leader() -> impl Strategy<Value = ToLeader> {
         prop_oneof![0..4u64, Just(u64::MAX)].prop_map(|round| ToLeader::Pong { round }),
         ticket().prop_map(|ticket| ToLeader::Barrier { ticket }),
         payload().prop_map(ToLeader::Report),
+        room().prop_map(ToLeader::Disk),
     ]
 }
 
@@ -81,6 +86,7 @@ fn to_learner() -> impl Strategy<Value = ToLearner> {
         any::<u64>().prop_map(|round| ToLearner::Ping { round }),
         (ticket(), zxid()).prop_map(|(ticket, zxid)| ToLearner::Barrier { ticket, zxid }),
         ticket().prop_map(|ticket| ToLearner::Refused { ticket, why: Refusal::Full }),
+        room().prop_map(ToLearner::Room),
     ]
 }
 

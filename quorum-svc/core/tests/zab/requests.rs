@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::peer::{ToLeader, ToLearner};
-use api::ports::{FeedItem, Refusal, Request, Role};
+use api::ports::{FeedItem, Refusal, Request, Role, Room};
 use api::{Ticket, Zxid};
 use bytes::Bytes;
 use quorum_core::Input;
@@ -448,4 +448,49 @@ fn stragglers_of_an_ended_connection_are_ignored() {
     w.input(3, Input::FromLearner { conn, message: ToLeader::Ack(Zxid(u64::MAX)) });
     w.input(3, Input::Disconnected { conn });
     assert_eq!(before, (w.core(1).clone(), w.core(3).clone()));
+}
+
+#[test]
+fn b18_nothing_is_taken_that_would_fill_the_disks_of_so_many_that_the_rest_is_no_quorum() {
+    use Room::{Ample, Low, Short};
+    let mut w = established(3, 1);
+    let mut say = |disks: &[(u32, Room)], expected: Room| {
+        for &(id, room) in disks {
+            w.input(id, Input::Disk(room));
+        }
+        w.settle();
+        for id in 1..=4 {
+            assert_eq!(w.status(id).room, expected, "on {id} behind {disks:?}");
+        }
+        for &(id, room) in disks {
+            assert_eq!(w.status(id).disk, room);
+        }
+    };
+    say(&[], Ample);
+    // Neither one of three nor an observer.
+    say(&[(1, Short), (4, Short)], Ample);
+    say(&[(2, Low)], Low);
+    say(&[(2, Short)], Short);
+    say(&[(1, Low)], Low);
+    say(&[(1, Ample), (2, Ample)], Ample);
+    // The leader's own, whatever the others have.
+    say(&[(3, Low)], Low);
+    say(&[(3, Short)], Short);
+    say(&[(3, Ample)], Ample);
+    // Also behind an election, and over a new connection.
+    say(&[(1, Low), (2, Low)], Low);
+    w.break_links(1, 3);
+    w.settle();
+    w.elect(3, &[1]);
+    w.settle();
+    assert_eq!([1, 2, 3].map(|id| w.status(id).room), [Low; 3]);
+    w.crash(3);
+    w.settle();
+    w.elect_all(2);
+    assert_eq!([1, 2].map(|id| w.status(id).room), [Low; 2]);
+    // Who is away decides nothing.
+    w.input(1, Input::Disk(Ample));
+    w.input(2, Input::Disk(Ample));
+    w.settle();
+    assert_eq!([1, 2].map(|id| w.status(id).room), [Ample; 2]);
 }

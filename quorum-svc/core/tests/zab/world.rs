@@ -862,6 +862,7 @@ fn up_text(message: &ToLeader) -> String {
         ToLeader::Pong { .. } => "PONG".into(),
         ToLeader::Barrier { .. } => "BARRIER".into(),
         ToLeader::Report(_) => "REPORT".into(),
+        ToLeader::Disk(room) => format!("DISK {room:?}"),
     }
 }
 
@@ -883,6 +884,7 @@ fn down_text(down: &Down) -> String {
             ToLearner::Ping { .. } => "PING".into(),
             ToLearner::Barrier { zxid, .. } => format!("BARRIER {zxid}"),
             ToLearner::Refused { .. } => "REFUSED".into(),
+            ToLearner::Room(room) => format!("ROOM {room:?}"),
         },
     }
 }

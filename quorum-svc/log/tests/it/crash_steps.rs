@@ -195,6 +195,7 @@ fn f12_an_end_that_was_lost_is_noted_whatever_happens() {
     let options = StorageOptions {
         ensemble: "e".to_owned(),
         id: PeerId(1),
+        log_dir: None,
         segment_bytes: 400,
         window_bytes: 0,
         index_interval_bytes: 100,

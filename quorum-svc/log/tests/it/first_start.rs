@@ -14,6 +14,7 @@ fn open(disk: &MemDisk) -> Result<Storage, StorageError> {
     let options = StorageOptions {
         ensemble: "a".into(),
         id: PeerId(1),
+        log_dir: None,
         segment_bytes: SEGMENT,
         window_bytes: 0,
         index_interval_bytes: 100,

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use quorum_log::{Disk, DiskFile, DiskLock, FsDisk, Log, LogOptions, MemDisk, Snapshots};
+use quorum_log::{Disk, DiskFile, DiskLock, FsDisk, Log, LogOptions, MemDisk, Snapshots, Space};
 
 use crate::common::{contents, entries, tiny, z};
 
@@ -152,6 +152,10 @@ impl Disk for DurableElsewhere {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         FsDisk.remove(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        FsDisk.space(path)
     }
 
     fn lock(&self, path: &Path) -> io::Result<DiskLock> {

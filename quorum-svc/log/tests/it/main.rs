@@ -18,6 +18,7 @@ mod crash_steps;
 mod damage;
 mod first_start;
 mod fs;
+mod full;
 mod log;
 mod model;
 mod reader;

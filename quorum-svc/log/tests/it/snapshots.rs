@@ -297,6 +297,7 @@ fn storage(disk: &MemDisk) -> Result<Storage, StorageError> {
     let options = StorageOptions {
         ensemble: "e".to_owned(),
         id: PeerId(1),
+        log_dir: None,
         segment_bytes: 4096,
         window_bytes: 0,
         index_interval_bytes: 100,

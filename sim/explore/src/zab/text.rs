@@ -106,6 +106,7 @@ fn up(message: &ToLeader) -> String {
         ToLeader::Pong { round } => format!("PONG {round}"),
         ToLeader::Barrier { .. } => "BARRIER".into(),
         ToLeader::Report(_) => "REPORT".into(),
+        ToLeader::Disk(room) => format!("DISK {room:?}"),
     }
 }
 
@@ -124,6 +125,7 @@ fn down(down: &Down) -> String {
             ToLearner::Ping { round } => format!("PING {round}"),
             ToLearner::Barrier { zxid, .. } => format!("BARRIER {zxid}"),
             ToLearner::Refused { .. } => "REFUSED".into(),
+            ToLearner::Room(room) => format!("ROOM {room:?}"),
         },
     }
 }

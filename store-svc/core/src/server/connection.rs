@@ -2,6 +2,9 @@
 
 use std::collections::VecDeque;
 
+use api::{Create, Path, Read, ReadOutcome, ports::Room};
+use bytes::Bytes;
+
 use super::*;
 use outbox::Place;
 
@@ -198,11 +201,12 @@ impl Server {
     /// Takes a connection as far as it goes: begins what may begin, answers what is first in its queue.
     pub(super) fn run(&mut self, id: ConnId) {
         let Server { conns, tickets, asks, waits, outbox, state, config, now, status, .. } = self;
+        let room = status.room;
         let Some(conn) = conns.get_mut(&id) else { return };
         let (applied, now, limits) = (state.applied(), *now, &config.limits);
         let leaderless = !status.serving;
         let state = &*state;
-        let mut means = Means { id, applied, now, limits, state, tickets, asks, waits };
+        let mut means = Means { id, applied, now, limits, room, state, tickets, asks, waits };
         loop {
             begin(conn, &mut means);
             if !answer(conn, id, state, limits, leaderless, outbox) {
@@ -221,6 +225,7 @@ struct Means<'a> {
     applied: Zxid,
     now: Time,
     limits: &'a Limits,
+    room: Room,
     state: &'a State,
     tickets: &'a mut Tickets,
     asks: &'a mut Vec<Ask>,
@@ -261,7 +266,7 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
                 None
             }
             _ => match std::mem::replace(&mut slot.step, Step::Asked) {
-                Step::Todo(Op::Write(write)) => match (validate(&write, means.limits), number) {
+                Step::Todo(Op::Write(write)) => match (admit(&write, means), number) {
                     (Ok(()), _) => Some(CommandBody::Write(write)),
                     // Goes through the log, so that its number is used up.
                     (Err(error), Some(_)) => Some(CommandBody::Refuse(error)),
@@ -334,6 +339,43 @@ fn answer(
     }
     any
 }
+
+/// Whether a write may be asked for: it keeps the limits, and there is room for it.
+fn admit(write: &Write, means: &Means<'_>) -> Result<(), OpError> {
+    validate(write, means.limits)?;
+    if means.room > room_for(write, means.state) { Err(OpError::DiskFull) } else { Ok(()) }
+}
+
+/// The least room with which a write is taken. How large the tree is now decides: others may change it first, so this is no
+/// promise, but what slips through is bounded by the writes that are under way.
+fn room_for(write: &Write, state: &State) -> Room {
+    let old = |path: &Path| match state.read(&Read::Exists { path: path.clone() }) {
+        Ok(ReadOutcome::Exists { stat: Some(stat) }) => i64::from(stat.data_length),
+        _ => 0,
+    };
+    let created = |create: &Create| (create.path.as_str().len() + create.data.len()) as i64 + ZNODE;
+    let set = |path: &Path, data: &Bytes| data.len() as i64 - old(path);
+    let deleted = |path: &Path| -(path.as_str().len() as i64 + old(path) + ZNODE);
+    let (growth, stores) = match write {
+        Write::Create(create) => (created(create), true),
+        Write::Set { path, data, .. } => (set(path, data), true),
+        Write::Delete { .. } => return Room::Short,
+        Write::Multi(parts) => parts.iter().fold((0, false), |(growth, stores), part| match part {
+            MultiOp::Create(create) => (growth + created(create), true),
+            MultiOp::Set { path, data, .. } => (growth + set(path, data), true),
+            MultiOp::Delete { path, .. } => (growth + deleted(path), stores),
+            MultiOp::Check { .. } => (growth, stores),
+        }),
+    };
+    match (growth > 0, stores) {
+        (true, _) => Room::Ample,
+        (false, true) => Room::Low,
+        (false, false) => Room::Short,
+    }
+}
+
+/// What a znode takes besides its path and value, about, in bytes.
+const ZNODE: i64 = 256;
 
 /// Whether a write keeps the limits.
 fn validate(write: &Write, limits: &Limits) -> Result<(), OpError> {

@@ -1,6 +1,7 @@
 //! How connections begin.
 
 use api::mutants::{Mutant, is_on};
+use api::ports::Room;
 
 use super::*;
 
@@ -142,6 +143,7 @@ impl Server {
 
     pub(super) fn try_open(&mut self, id: ConnId) {
         let (served, applied, now) = (self.served, self.state.applied(), self.now);
+        let full = self.status.room > Room::Ample && self.state.sessions().count() >= SESSIONS_WITHOUT_ROOM;
         let catch_up = self.config.limits.catch_up;
         let Some(opening) = self.opening_mut(id) else { return };
         if !served || matches!(opening.stage, Stage::Submitted | Stage::Verifying) {
@@ -157,6 +159,7 @@ impl Server {
                 }
                 self.run_if_asked(id);
             }
+            Wish::Session(Open::New { .. }) if full => self.close(id, Err(OpError::DiskFull)),
             Wish::Session(Open::New { token, timeout_ms }) => {
                 opening.stage = Stage::Submitted;
                 let timeout_ms = self.clamp(timeout_ms);
@@ -207,3 +210,6 @@ impl Server {
 fn same(a: &SessionToken, b: &SessionToken) -> bool {
     a.0.iter().zip(&b.0).fold(0, |different, (x, y)| different | (x ^ y)) == 0
 }
+
+/// So many sessions may be open while there is no room for what grows: they take little, and a client needs one to delete.
+const SESSIONS_WITHOUT_ROOM: usize = 1000;

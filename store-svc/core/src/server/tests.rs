@@ -1,6 +1,6 @@
 //! Nodes on a log that is written by hand: what a quorum would do is spelled out line by line.
 
-use api::{Create, CreateMode, Epoch, Origin, Path, Read, ReadOutcome, WriteOutcome};
+use api::{Create, CreateMode, Epoch, Origin, Path, Read, ReadOutcome, WriteOutcome, ports::Room};
 use bytes::Bytes;
 
 use super::*;
@@ -749,4 +749,58 @@ fn reads_wait_while_the_client_does_not_take_the_answers() {
     assert_eq!(node.take_replies(1).iter().map(|(xid, _)| *xid).collect::<Vec<_>>(), [4, 5, 6]);
     node.input(Input::Drained { conn: ConnId(1), bytes: 4 << 20 });
     assert_eq!(node.take_replies(1).len(), 3);
+}
+
+#[test]
+fn b18_without_room_what_grows_is_refused_and_deletes_reads_and_closes_go_on() {
+    let (mut node, mut log, _) = with_session(Role::Following);
+    node.ask(1, 1, vec![create("/a"), create("/b"), set("/a", "123")]);
+    log.round(&mut node);
+    node.take_replies(1);
+    let room = |node: &mut Node, room| {
+        let status = QuorumStatus { room, ..node.server.status() };
+        node.input(Input::Feed(Feed::Status(status)));
+    };
+    let delete = |p: &str| Op::Write(Write::Delete { path: path(p), version: None });
+    let get = || Op::Read(Read::Get { path: path("/a") }, ReadLevel::Local);
+    let ok = |replies: Vec<(u64, Result<Answer, OpError>)>| -> Vec<bool> {
+        replies.iter().for_each(|(_, r)| assert!(matches!(r, Ok(_) | Err(OpError::DiskFull)), "{r:?}"));
+        replies.iter().map(|(_, r)| r.is_ok()).collect()
+    };
+    let multi = |parts: Vec<MultiOp>| Op::Write(Write::Multi(parts));
+    let part = |op: Op| match op {
+        Op::Write(Write::Create(create)) => MultiOp::Create(create),
+        Op::Write(Write::Delete { path, version }) => MultiOp::Delete { path, version },
+        other => panic!("{other:?}"),
+    };
+
+    room(&mut node, Room::Low);
+    let ops = vec![create("/c"), set("/a", "1234"), set("/a", "321"), get(), multi(vec![part(create("/d"))])];
+    node.ask(1, 4, ops);
+    log.round(&mut node);
+    assert_eq!(ok(node.take_replies(1)), [false, false, true, true, false]);
+    // What is made is less than what goes.
+    node.ask(1, 8, vec![multi(vec![part(delete("/b")), part(create("/b"))])]);
+    log.round(&mut node);
+    assert_eq!(ok(node.take_replies(1)), [true]);
+
+    room(&mut node, Room::Short);
+    node.ask(1, 9, vec![set("/a", "1"), get(), delete("/b"), multi(vec![part(delete("/a"))])]);
+    log.round(&mut node);
+    assert_eq!(ok(node.take_replies(1)), [false, true, true, true]);
+    // Without a session, too.
+    node.input(Input::Unary { conn: ConnId(7), op: create("/c"), trace: None });
+    assert_eq!(ok(node.take_replies(7)), [false]);
+    // A client that comes now can delete, and a session ends.
+    node.open(2);
+    log.round(&mut node);
+    assert!(node.session_of(2).is_some());
+    node.ask(1, 12, vec![Op::Close]);
+    log.round(&mut node);
+    assert_eq!(ok(node.take_replies(1)), [true]);
+
+    room(&mut node, Room::Ample);
+    node.ask(2, 1, vec![create("/c")]);
+    log.round(&mut node);
+    assert_eq!(ok(node.take_replies(2)), [true]);
 }

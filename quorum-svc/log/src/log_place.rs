@@ -1,0 +1,160 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::checked_text::{self, BadText};
+use crate::disk::{self, Disk, DiskError, DiskLock, Doing};
+use crate::recovery;
+
+/// Why a directory is not taken for the log of a node.
+#[derive(Debug, thiserror::Error)]
+pub enum LogPlaceError {
+    /// The disk failed.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The log is in the data directory, and another one is named.
+    #[error(
+        "the log of this node is in {}, but `log_dir` is {}: leave `log_dir` out or, to move the log, stop the node and move \
+         the whole of the former to the latter", found.display(), named.display()
+    )]
+    InDataDir {
+        /// Where the log is.
+        found: PathBuf,
+        /// As configured.
+        named: PathBuf,
+    },
+    /// The log is outside of the data directory, and it is not said where.
+    #[error(
+        "the log of this node is in {}: set `log_dir` to it or, to move the log into the data directory, stop the node, move \
+         the whole of it to {}, and remove {}", found.display(), inside.display(), note.display()
+    )]
+    Outside {
+        /// Where it was last.
+        found: PathBuf,
+        /// Where it would be.
+        inside: PathBuf,
+        /// What says so.
+        note: PathBuf,
+    },
+    /// The directory that is named has not the log of this node.
+    #[error(
+        "`log_dir`, {}, does not have the log of this node, which was in {} last: is the file system mounted? Mount it, or name \
+         the directory that the log is in now", named.display(), found.display()
+    )]
+    NotThere {
+        /// As configured.
+        named: PathBuf,
+        /// Where it was last.
+        found: PathBuf,
+    },
+    /// The directory that is named has a log already, and the data directory is new or has another one.
+    #[error(
+        "`log_dir`, {}, has the log of another node or of another data directory: name an empty or a new directory",
+        named.display()
+    )]
+    Foreign {
+        /// As configured.
+        named: PathBuf,
+    },
+    /// Another process uses it now.
+    #[error("the log in {} is in use by another process: stop that one, or set `log_dir` to another directory", named.display())]
+    InUse {
+        /// As configured.
+        named: PathBuf,
+    },
+    /// A note is not as it was written.
+    #[error("{} is damaged: restore it, or give the node an empty data directory and an empty `log_dir`", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Where the log of a node is. If it is not in the data directory, then it is held for this process alone, and both directories
+/// say that they belong together: a data directory is not used with another log, as of a file system that is not mounted.
+pub struct LogPlace {
+    pub(crate) dir: PathBuf,
+    _lock: Option<DiskLock>,
+}
+
+impl LogPlace {
+    /// The place of the log of `data_dir`, as `named` in the configuration, in the data directory if it is not. `is_new`: the node
+    /// has promised nothing yet. `key`: random.
+    pub(crate) fn find(
+        disk: &dyn Disk,
+        data_dir: &Path,
+        named: Option<&Path>,
+        is_new: bool,
+        key: u64,
+    ) -> Result<LogPlace, LogPlaceError> {
+        let inside = data_dir.join("log");
+        let note = data_dir.join(NOTE);
+        let noted = read(disk, &note, [PATH, KEY])?.map(|[path, key]| (PathBuf::from(path), key));
+        let Some(named) = named else {
+            return match noted {
+                None => Ok(LogPlace { dir: inside, _lock: None }),
+                Some((found, _)) => Err(LogPlaceError::Outside { found, inside, note }),
+            };
+        };
+        disk::create_dirs(disk, named)?;
+        let owner = read(disk, &named.join(OWNER), [KEY])?.map(|[key]| key);
+        let has_log = recovery::is_log(disk, named)?;
+        let named_is = named.to_string_lossy();
+        let key = match (noted, owner) {
+            (Some((_, noted)), Some(owner)) if noted == owner => noted,
+            // What a crash has left half done, or what was made anew by hand.
+            (Some((found, noted)), None) if found == named && (is_new || has_log) => noted,
+            (Some((found, _)), _) => return Err(LogPlaceError::NotThere { named: named.to_owned(), found }),
+            (None, Some(_)) => return Err(LogPlaceError::Foreign { named: named.to_owned() }),
+            (None, None) if recovery::is_log(disk, &inside)? => {
+                return Err(LogPlaceError::InDataDir { found: inside, named: named.to_owned() });
+            }
+            (None, None) if has_log && is_new => {
+                return Err(LogPlaceError::Foreign { named: named.to_owned() });
+            }
+            (None, None) => format!("{key:016x}"),
+        };
+        let lock = named.join("lock");
+        let lock = match disk.lock(&lock) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                return Err(LogPlaceError::InUse { named: named.to_owned() });
+            }
+            other => other.doing("lock", &lock)?,
+        };
+        // The note first: an owner whose data directory knows nothing of it would be a stranger to the next start.
+        store(disk, data_dir, NOTE, &[(PATH, &named_is), (KEY, &key)])?;
+        store(disk, named, OWNER, &[(KEY, &key)])?;
+        Ok(LogPlace { dir: named.to_owned(), _lock: Some(lock) })
+    }
+}
+
+fn store(disk: &dyn Disk, dir: &Path, name: &str, values: &[(&str, &str)]) -> Result<(), DiskError> {
+    let text = checked_text::encode(name, values);
+    let path = dir.join(name);
+    if disk.exists(&path).doing("look for", &path)? && disk::read_file(disk, &path)? == text.as_bytes() {
+        // The process before this one may have died between the rename and its sync.
+        return disk.sync_dir(dir).doing("sync the directory", dir);
+    }
+    disk::write_atomically(disk, dir, name, text.as_bytes())
+}
+
+fn read<const N: usize>(
+    disk: &dyn Disk,
+    path: &Path,
+    words: [&str; N],
+) -> Result<Option<[String; N]>, LogPlaceError> {
+    if !disk.exists(path).doing("look for", path)? {
+        return Ok(None);
+    }
+    let kind = path.file_name().unwrap_or_default().to_string_lossy();
+    match checked_text::decode(&kind, words, &disk::read_file(disk, path)?) {
+        Ok(values) => Ok(Some(values)),
+        Err(BadText::Damaged | BadText::Version(_)) => Err(LogPlaceError::Damaged { path: path.to_owned() }),
+    }
+}
+
+/// In the data directory: where the log is, and which one.
+const NOTE: &str = "log-dir";
+/// In the directory of the log: which one it is.
+const OWNER: &str = "owner";
+const PATH: &str = "path";
+const KEY: &str = "key";

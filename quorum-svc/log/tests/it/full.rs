@@ -1,0 +1,193 @@
+//! F5: a disk that is full, and the reserve; a log on a disk of its own; what is put aside.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use api::{Epoch, PeerId};
+use quorum_log::{
+    Crash, Disk, Epochs, Log, LogOptions, LogPlaceError, MemDisk, Space, Storage, StorageError,
+    StorageOptions, reserve,
+};
+
+use crate::common::{contents, entries, open, segments, tiny, z};
+
+const DATA: &str = "/data";
+
+fn used(disk: &MemDisk) -> u64 {
+    disk.set_capacity(1 << 40);
+    let Space { free, total } = disk.space(Path::new("/")).unwrap();
+    total - free
+}
+
+fn storage(disk: &MemDisk, id: u32, data: &str, log_dir: Option<&str>) -> Result<Storage, StorageError> {
+    let options = StorageOptions {
+        ensemble: "a".into(),
+        id: PeerId(id),
+        log_dir: log_dir.map(Into::into),
+        segment_bytes: 4096,
+        window_bytes: 0,
+        index_interval_bytes: 100,
+        may_heal: true,
+        secret: 7,
+        run: u64::from(id),
+    };
+    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+    Storage::open(&disk, Path::new(data), &options)
+}
+
+/// Opens it, promises something, and appends.
+fn used_storage(disk: &MemDisk, id: u32, data: &str, log_dir: Option<&str>) {
+    let mut storage = storage(disk, id, data, log_dir).unwrap();
+    if !storage.epochs.is_stored() {
+        storage.epochs.store(Epochs { accepted: Epoch(1), ..Epochs::default() }).unwrap();
+        storage.log.append(&entries(1, 0..3)).unwrap();
+        storage.log.sync().unwrap();
+    }
+    assert_eq!(contents(&storage.log), entries(1, 0..3));
+}
+
+#[test]
+fn b18_the_reserve_is_used_for_what_has_to_be_written_when_the_disk_is_full() {
+    let disk = MemDisk::new();
+    let dir = Path::new("/data/log");
+    let mut log = open(&disk, tiny()).unwrap();
+    assert!(reserve::keep(&disk, dir, 4000, 0).unwrap());
+    assert!(reserve::keep(&disk, dir, 4000, 0).unwrap(), "once");
+    disk.set_capacity(used(&disk));
+    assert_eq!(disk.space(dir).unwrap().free, 0);
+    // New segments, from the reserve.
+    for n in 0..20 {
+        log.append(&entries(1, n..n + 1)).unwrap();
+        log.sync().unwrap();
+    }
+    assert!(!reserve::release(&disk, dir).unwrap(), "it is gone");
+    let error = (20..200).find_map(|n| log.append(&entries(1, n..n + 1)).err()).unwrap();
+    assert!(error.to_string().contains("free space on this file system or enlarge it"), "{error}");
+    drop(log);
+    // Nothing is lost, and the log opens with no space at all.
+    disk.crash(Crash::ProcessOnly);
+    disk.set_capacity(used(&disk));
+    let mut log = open(&disk, tiny()).unwrap();
+    assert!(contents(&log).len() >= 20);
+    log.purge(log.durable()).unwrap();
+    let next = log.durable().next().unwrap();
+    log.append(&entries(1, next.counter()..next.counter() + 1)).unwrap();
+    log.sync().unwrap();
+    assert!(!reserve::keep(&disk, dir, 4000, 1 << 20).unwrap(), "not while there is too little");
+}
+
+#[test]
+fn b18_segments_become_small_before_the_disk_is_full() {
+    let disk = MemDisk::new();
+    disk.set_capacity(40 << 20);
+    let options = LogOptions { segment_bytes: 64 << 20, ..tiny() };
+    let log = open(&disk, options.clone()).unwrap();
+    let len = |path: &Path| disk.contents(path).unwrap().len();
+    assert_eq!(len(&segments(&disk)[0]), 10 << 20);
+    drop(log);
+    disk.set_capacity(15 << 20);
+    let mut log = open(&disk, options).unwrap();
+    for n in 0..3 {
+        log.append(&[crate::common::entry(z(1, n), 0, 4 << 20)]).unwrap();
+        log.sync().unwrap();
+    }
+    let [first, second, ..] = &segments(&disk)[..] else { panic!("one segment") };
+    assert!(len(first) == 10 << 20 && len(second) < 5 << 20);
+}
+
+#[test]
+fn b18_a_cut_that_cannot_have_its_space_back_leaves_a_full_segment() {
+    let disk = MemDisk::new();
+    let mut log = open(&disk, LogOptions { segment_bytes: 4096, ..tiny() }).unwrap();
+    log.append(&entries(1, 0..10)).unwrap();
+    log.sync().unwrap();
+    disk.set_capacity(1000);
+    log.truncate(z(1, 4)).unwrap();
+    assert_eq!(contents(&log), entries(1, 0..5));
+    disk.set_capacity(1 << 20);
+    log.append(&entries(1, 5..9)).unwrap();
+    log.sync().unwrap();
+    drop(log);
+    assert_eq!(contents(&open(&disk, tiny()).unwrap()), entries(1, 0..9));
+}
+
+#[test]
+fn b22_a_data_directory_is_used_with_its_own_log_only() {
+    let disk = MemDisk::new();
+    let refused = |id, data: &str, log_dir| match storage(&disk, id, data, log_dir).map(drop) {
+        Err(StorageError::Place(e)) => e,
+        other => panic!("{other:?}"),
+    };
+    used_storage(&disk, 1, "/data/1", Some("/log/1"));
+    used_storage(&disk, 1, "/data/1", Some("/log/1"));
+    used_storage(&disk, 2, "/data/2", Some("/log/2"));
+    used_storage(&disk, 3, "/data/3", None);
+    // Another node's, none, an empty one as of a file system that is not mounted, and one beside that in the data directory.
+    assert!(matches!(refused(1, "/data/1", Some("/log/2")), LogPlaceError::NotThere { .. }));
+    assert!(matches!(refused(1, "/data/1", None), LogPlaceError::Outside { .. }));
+    assert!(matches!(refused(1, "/data/1", Some("/log/new")), LogPlaceError::NotThere { .. }));
+    assert!(matches!(refused(3, "/data/3", Some("/log/3")), LogPlaceError::InDataDir { .. }));
+    assert!(matches!(refused(4, "/data/4", Some("/log/1")), LogPlaceError::Foreign { .. }));
+    assert!(matches!(refused(4, "/data/4", Some("/data/3/log")), LogPlaceError::Foreign { .. }));
+    let text = refused(1, "/data/1", Some("/log/new")).to_string();
+    assert!(text.contains("/log/1") && text.contains("is the file system mounted?"), "{text}");
+    // All of it is moved to another place; and one out of the data directory.
+    let move_all = |from: &str, to: &str| {
+        for (path, contents) in disk.files().into_iter().filter(|(path, _)| path.starts_with(from)) {
+            disk.put(&Path::new(to).join(path.strip_prefix(from).unwrap()), &contents);
+            disk.remove(&path).unwrap();
+        }
+        disk.sync_dir(Path::new(from)).unwrap();
+    };
+    disk.create_dir(Path::new("/log/moved")).unwrap();
+    move_all("/log/1", "/log/moved");
+    used_storage(&disk, 1, "/data/1", Some("/log/moved"));
+    assert!(matches!(refused(1, "/data/1", Some("/log/1")), LogPlaceError::NotThere { .. }));
+    disk.create_dir(Path::new("/log/3")).unwrap();
+    move_all("/data/3/log", "/log/3");
+    used_storage(&disk, 3, "/data/3", Some("/log/3"));
+    used_storage(&disk, 3, "/data/3", Some("/log/3"));
+}
+
+#[test]
+fn b22_a_crash_at_any_step_of_the_first_start_with_a_log_of_its_own_leaves_one_that_starts() {
+    for crash in [Crash::ProcessOnly, Crash::LoseUnsynced, Crash::Random(1), Crash::Random(2)] {
+        for steps in 0.. {
+            let disk = MemDisk::new();
+            disk.power_off_after(steps);
+            let done = storage(&disk, 1, DATA, Some("/log/1")).is_ok();
+            disk.crash(crash);
+            used_storage(&disk, 1, DATA, Some("/log/1"));
+            if done {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn b22_damaged_files_are_bounded() {
+    let disk = MemDisk::new();
+    used_storage(&disk, 1, DATA, None);
+    let damaged = || -> Vec<String> {
+        let names = disk.list(Path::new("/data/log")).unwrap();
+        names.into_iter().filter(|name| name.contains(".damaged")).collect()
+    };
+    for n in 1..30 {
+        disk.put(Path::new(&format!("/data/log/{n:016x}.log.damaged")), &[7; 100]);
+    }
+    // Not of the start, but where more is put aside.
+    used_storage(&disk, 1, DATA, None);
+    assert_eq!(damaged().len(), 29);
+    let segment = segments(&disk).pop().unwrap();
+    assert!(disk.flip_bit(&segment, 40, 0));
+    let salvaged = storage(&disk, 1, DATA, None).unwrap().salvaged.unwrap();
+    assert_eq!((salvaged.aside.len(), salvaged.removed.len(), damaged().len()), (1, 22, 8));
+    assert!(disk.contents(&salvaged.aside[0]).is_some());
+    assert_eq!(damaged()[1], format!("{:016x}.log.damaged", 23), "the oldest go first");
+    // By bytes.
+    let large = Path::new("/data/log/00000000000000ff.log.damaged");
+    disk.put(large, &vec![7; 513 << 20]);
+    let removed = Log::bound_damaged(&disk, Path::new("/data/log"), &salvaged.aside).unwrap();
+    assert!(removed.contains(&large.to_owned()) && damaged().len() == 1);
+}

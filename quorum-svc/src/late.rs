@@ -1,0 +1,99 @@
+//! The quorum of a node that may have to wait for space on its disk before it can be opened.
+
+use api::Zxid;
+use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room};
+
+use tokio::sync::watch;
+
+use crate::feed::LogFeed;
+use crate::handle::{Handle, LogHealth};
+
+/// The port [`Quorum`] to a quorum service that need not be open yet: until it is, whoever asks waits, and its status is that of a
+/// node without a leader. So the store runs meanwhile and answers stale reads. Cheap to clone.
+#[derive(Clone)]
+pub struct Late(watch::Receiver<State>);
+
+/// The other end of [`Late`]. Dropped before the service is open, it ends whoever waits.
+pub struct Opening(watch::Sender<State>);
+
+enum State {
+    Opening,
+    /// For space, as this says.
+    Waiting(String),
+    Open(Handle),
+}
+
+impl Late {
+    /// Both ends.
+    #[must_use]
+    pub fn new() -> (Opening, Late) {
+        let (opening, late) = watch::channel(State::Opening);
+        (Opening(opening), Late(late))
+    }
+
+    /// Why the service is not open, if it waits for space.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<String> {
+        match &*self.0.borrow() {
+            State::Waiting(why) => Some(why.clone()),
+            State::Opening | State::Open(_) => None,
+        }
+    }
+
+    /// As [`Handle::log_health`]; `None` until the service is open.
+    #[must_use]
+    pub fn log_health(&self) -> Option<LogHealth> {
+        self.get().map(|handle| handle.log_health())
+    }
+
+    fn get(&self) -> Option<Handle> {
+        match &*self.0.borrow() {
+            State::Open(handle) => Some(handle.clone()),
+            State::Opening | State::Waiting(_) => None,
+        }
+    }
+
+    async fn opened(&self) -> Result<Handle, PortClosed> {
+        let mut late = self.0.clone();
+        let open = late.wait_for(|state| matches!(state, State::Open(_))).await;
+        match open.as_deref() {
+            Ok(State::Open(handle)) => Ok(handle.clone()),
+            _ => Err(PortClosed("the quorum service of this node has stopped before it was open".into())),
+        }
+    }
+}
+
+impl Opening {
+    /// The service is open.
+    pub fn opened(&self, handle: Handle) {
+        self.0.send_replace(State::Open(handle));
+    }
+
+    /// It waits for space.
+    pub fn waits(&self, why: String) {
+        self.0.send_replace(State::Waiting(why));
+    }
+}
+
+impl Quorum for Late {
+    type Feed = LogFeed;
+
+    async fn attach(&self, after: Zxid) -> Result<LogFeed, PortClosed> {
+        self.opened().await?.attach(after).await
+    }
+
+    async fn request(&self, batch: Vec<Request>) -> Result<(), PortClosed> {
+        self.opened().await?.request(batch).await
+    }
+
+    async fn save_snapshot(&self, zxid: Zxid, chunks: impl Chunks + 'static) -> Result<(), PortClosed> {
+        self.opened().await?.save_snapshot(zxid, chunks).await
+    }
+
+    async fn status(&self) -> Result<QuorumStatus, PortClosed> {
+        match self.get() {
+            Some(handle) => handle.status().await,
+            None => Ok(QuorumStatus { disk: Room::Short, ..QuorumStatus::default() }),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! How much room there is on the disks of this node, and the reserve that is kept on them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use api::ports::Room;
+use quorum_core::Input;
+use quorum_log::{Disk, DiskError, Snapshots, Space, reserve};
+use telemetry::metrics;
+use tokio::sync::Notify;
+
+use crate::driver::{Event, Links};
+use crate::leader_link::blocking;
+
+/// Between two looks, unless much is written meanwhile.
+const PERIOD: Duration = Duration::from_millis(500);
+/// While there is little room the store is asked this often for a snapshot, behind which the log can be purged.
+const SNAPSHOT_PERIOD: Duration = Duration::from_secs(5);
+/// As long as so little is free, a node is not opened: the first write could be its last.
+pub(crate) const LEAST_FREE: u64 = 2 << 20;
+
+/// What the rest of the service knows of it. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct RoomView(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    room: AtomicU8,
+    /// On the tightest of the file systems.
+    free: AtomicU64,
+    /// Below which there is little room there.
+    mark: AtomicU64,
+    /// Bytes that were written since the last look.
+    written: AtomicU64,
+    much_written: Notify,
+}
+
+impl RoomView {
+    /// Free bytes, and the mark below which writes that grow are refused, of the file system that has the least room.
+    pub(crate) fn space(&self) -> (u64, u64) {
+        (self.0.free.load(Ordering::Relaxed), self.0.mark.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn room(&self) -> Room {
+        ROOMS[usize::from(self.0.room.load(Ordering::Relaxed)).min(ROOMS.len() - 1)]
+    }
+
+    /// The log has grown. After a part of the mark the watch looks at once.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        let written = self.0.written.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
+        if written > self.0.mark.load(Ordering::Relaxed) / 16 {
+            self.0.written.store(0, Ordering::Relaxed);
+            self.0.much_written.notify_one();
+        }
+    }
+}
+
+const ROOMS: [Room; 3] = [Room::Ample, Room::Low, Room::Short];
+
+/// Looks at the disks, tells the core, and keeps the reserve.
+pub(crate) struct RoomWatch {
+    pub(crate) disk: Arc<dyn Disk>,
+    /// The data directory, and that of the log.
+    pub(crate) dirs: [PathBuf; 2],
+    pub(crate) min_free: Option<u64>,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) links: Links,
+    pub(crate) view: RoomView,
+}
+
+/// What was seen in one directory.
+struct Look {
+    dir: PathBuf,
+    free: u64,
+    mark: u64,
+}
+
+impl RoomWatch {
+    pub(crate) async fn run(self) {
+        let mut room = Room::Ample;
+        let mut asked = Instant::now();
+        let this = Arc::new(self);
+        loop {
+            let looking = this.clone();
+            let tightest = match blocking(move || looking.look(room)).await {
+                Ok(look) => look,
+                Err(e) => return this.links.fail(e.to_string()),
+            };
+            let Look { dir, free, mark } = &tightest;
+            let inner = &this.view.0;
+            inner.free.store(*free, Ordering::Relaxed);
+            inner.mark.store(*mark, Ordering::Relaxed);
+            let now = room_of(room, *free, *mark);
+            let (free, mark) = (free >> 20, mark >> 20);
+            match (room, now) {
+                (before, now) if before == now => {}
+                (Room::Low | Room::Short, Room::Ample) => {
+                    tracing::info!(dir = %dir.display(), free_mib = free, mark_mib = mark, "the disk has room again");
+                }
+                (_, Room::Short) => tracing::error!(
+                    dir = %dir.display(), free_mib = free, mark_mib = mark,
+                    "the disk is nearly full: clients of this ensemble may only delete if this node leads, or if the others with \
+                     room are no quorum. Delete znodes, or free or add space"
+                ),
+                _ => tracing::warn!(
+                    dir = %dir.display(), free_mib = free, mark_mib = mark,
+                    "the disk fills up: writes that grow are refused if this node leads, or if the others with room are no \
+                     quorum. Delete znodes, or free or add space"
+                ),
+            }
+            if now != room {
+                room = now;
+                metrics::DISK_ROOM.set(room as u64);
+                inner.room.store(room as u8, Ordering::Relaxed);
+                this.links.send(Event::Core(Input::Disk(room))).await;
+                asked = Instant::now() - SNAPSHOT_PERIOD;
+            }
+            if room != Room::Ample && asked.elapsed() >= SNAPSHOT_PERIOD {
+                asked = Instant::now();
+                this.links.send(Event::SnapshotWanted).await;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PERIOD) => {}
+                () = inner.much_written.notified() => {}
+            }
+        }
+    }
+
+    /// The tightest of the directories. Keeps the reserve, or gives it free where it is needed.
+    fn look(&self, before: Room) -> Result<Look, DiskError> {
+        let snapshot = self.snapshots.latest().and_then(|zxid| self.snapshots.size(zxid).ok());
+        let [data, log] = &self.dirs;
+        // The next snapshot has to fit: without it the log can never be purged.
+        let data = self.look_at(data, snapshot.unwrap_or(0), before)?;
+        let log = self.look_at(log, 0, before)?;
+        // By what is left of the mark.
+        let left = |look: &Look| u128::from(look.free) * 1000 / u128::from(look.mark.max(1));
+        Ok(if left(&log) < left(&data) { log } else { data })
+    }
+
+    fn look_at(&self, dir: &Path, next: u64, before: Room) -> Result<Look, DiskError> {
+        let disk = self.disk.as_ref();
+        let found = disk.space(dir);
+        let Space { free, total } = found.map_err(|source| DiskError {
+            doing: "find the free space of",
+            path: dir.to_owned(),
+            source,
+        })?;
+        let base = self.min_free.unwrap_or_else(|| mark(total));
+        let look = Look { dir: dir.to_owned(), free, mark: base + next };
+        let held = (base / 8).min(RESERVE_MAX);
+        if before == Room::Ample {
+            reserve::keep(disk, dir, held, look.mark + look.mark / 4)?;
+        } else if free < base / 8 && reserve::release(disk, dir)? {
+            tracing::warn!(dir = %dir.display(), mib = held >> 20, "the reserve of the disk is given free");
+        }
+        Ok(look)
+    }
+}
+
+/// Less is little, on a file system so large.
+fn mark(total: u64) -> u64 {
+    (total / 10).clamp(MARK_MIN.min(total / 4), MARK_MAX)
+}
+
+/// There has to be a quarter more than the mark before there is room again, so that it does not change all the time.
+fn room_of(before: Room, free: u64, mark: u64) -> Room {
+    let short = mark / 2;
+    let above = |mark: u64, below: bool| free >= if below { mark + mark / 4 } else { mark };
+    if above(mark, before >= Room::Low) {
+        Room::Ample
+    } else if above(short, before == Room::Short) {
+        Room::Low
+    } else {
+        Room::Short
+    }
+}
+
+const MARK_MIN: u64 = 32 << 20;
+const MARK_MAX: u64 = 2 << 30;
+const RESERVE_MAX: u64 = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b18_the_mark_fits_the_disk_and_room_comes_back_above_it() {
+        const MIB: u64 = 1 << 20;
+        assert_eq!([64, 300, 10_000, 1 << 20].map(|mib| mark(mib * MIB) / MIB), [16, 32, 1000, 2048]);
+        let mut room = Room::Ample;
+        let mut seen = Vec::new();
+        for free in [100, 99, 60, 49, 60, 63, 110, 124, 125, 100] {
+            room = room_of(room, free, 100);
+            seen.push(room);
+        }
+        use Room::{Ample, Low, Short};
+        assert_eq!(seen, [Ample, Low, Low, Short, Short, Low, Low, Low, Ample, Ample]);
+    }
+}
