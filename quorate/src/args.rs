@@ -209,6 +209,9 @@ Examples:
     /// cannot be represented: with any of them, or with a file above --max-size, nothing is written, unless
     /// --skip-special or --skip-large leaves them out.
     ///
+    /// A file `%value` in a directory is the value of the directory's znode. If DIR is a file, it is an archive of `quorate export
+    /// --archive`: then the counters of sequential znodes come back, too, so that `create -s` goes on where it was.
+    ///
     /// The znode must not exist yet, parents are made. The import goes on through the loss of nodes, as long as a quorum
     /// comes back before the session ends.
     #[command(after_help = "\
@@ -222,10 +225,15 @@ Examples:
     /// The reverse of `quorate import`. The directory must not exist yet, or be empty. The newest state is exported (a
     /// sync comes first), but not one moment's: writes that others make meanwhile may be seen in part. A znode that has
     /// children and a value that import did not put there is written as a directory, its value as `%value` in it.
+    ///
+    /// With --archive, DIR is one file, in which any tree has room: names that no file can have or that import would change (most
+    /// with a percent sign), paths that are too long, and the numbers for sequential znodes, which a directory does not keep.
+    /// What a directory cannot hold is refused. Ephemerals are left out of both, as they belong to sessions.
     #[command(after_help = "\
 Examples:
   quorate export /app/conf ./conf
-  quorate export / ./everything")]
+  quorate export / ./everything
+  quorate export --archive / everything.archive")]
     Export(Export),
 
     /// Show all nodes of the ensemble.
@@ -574,6 +582,9 @@ pub(crate) struct Export {
     /// Where to write.
     #[arg(value_name = "DIR")]
     pub(crate) directory: PathBuf,
+    /// Write one file instead of a directory: for any tree, with what directories cannot hold.
+    #[arg(long)]
+    pub(crate) archive: bool,
     /// Reads under way at the same time.
     #[arg(long, value_name = "N", default_value = "64", value_parser = in_flight())]
     pub(crate) in_flight: u32,

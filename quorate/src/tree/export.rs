@@ -12,9 +12,10 @@ use bytes::Bytes;
 use indicatif::{HumanBytes, ProgressBar};
 
 use super::{
+    archive::{Entry, Writer},
+    creates,
     import::style,
-    name,
-    value::{self, Kind},
+    name, value,
     walk::{Depth, Look, walk},
 };
 use crate::{
@@ -26,33 +27,91 @@ use crate::{
 
 pub(crate) async fn run(args: &Export) -> Result<(), Failure> {
     let root = parse(&args.path)?;
-    must_be_free(&args.directory)?;
+    let mut target = match args.archive {
+        true => Target::archive(root.clone(), &args.directory)?,
+        false => Target::directory(root.clone(), &args.directory)?,
+    };
     let started = Instant::now();
     let bar = ProgressBar::no_length().with_style(style("{spinner} {pos} znodes {per_sec}"));
     bar.enable_steady_tick(Duration::from_millis(100));
-    let mut target =
-        Target { root: root.clone(), directory: args.directory.clone(), files: 0, directories: 0, bytes: 0 };
+    let mut ephemerals = 0;
     session::with(&args.connection, async |client| {
         client.sync().await?;
         walk(client, &root, ReadLevel::Local, Look::Value, Depth::All, args.in_flight, |path, data, stat| {
             bar.inc(1);
+            if stat.ephemeral_owner.is_some() {
+                ephemerals += 1;
+                return Ok(());
+            }
             target.write(path, data, &stat)
         })
         .await
     })
     .await?;
     bar.finish_and_clear();
-    output::print(&format!(
-        "exported {} files and {} directories, {}, in {:.1} s",
-        target.files,
-        target.directories,
-        HumanBytes(target.bytes),
-        started.elapsed().as_secs_f64()
-    ))
+    if ephemerals > 0 {
+        output::say(format_args!(
+            "left out {ephemerals} ephemerals: they belong to sessions, and their owners make them anew"
+        ));
+    }
+    let (what, bytes) = target.finish()?;
+    let (bytes, seconds) = (HumanBytes(bytes), started.elapsed().as_secs_f64());
+    output::print(&format!("exported {what}, {bytes}, in {seconds:.1} s"))
 }
 
-/// Where the tree is written, and how much of it is.
-struct Target {
+/// Where the tree is written.
+pub(super) enum Target {
+    Directory(Directory),
+    Archive(Path, Writer),
+}
+
+impl Target {
+    pub(super) fn archive(root: Path, path: &FilePath) -> Result<Target, Failure> {
+        Ok(Target::Archive(root, Writer::create(path)?))
+    }
+
+    pub(super) fn directory(root: Path, path: &FilePath) -> Result<Target, Failure> {
+        must_be_free(path)?;
+        Ok(Target::Directory(Directory::new(root, path.to_owned())))
+    }
+
+    /// Writes one znode. Its parent has been written before.
+    pub(super) fn write(&mut self, znode: &Path, data: Bytes, stat: &Stat) -> Result<(), Failure> {
+        match self {
+            Target::Directory(directory) => directory.write(znode, &data, stat),
+            Target::Archive(root, writer) => {
+                let path = below(root, znode).to_owned();
+                writer.write(&Entry { path, data, sequence: creates(stat) })
+            }
+        }
+    }
+
+    /// What was written, in words, and the bytes of it.
+    pub(super) fn finish(self) -> Result<(String, u64), Failure> {
+        match self {
+            Target::Directory(Directory { files, directories, bytes, .. }) => {
+                Ok((format!("{files} files and {directories} directories"), bytes))
+            }
+            Target::Archive(_, writer) => {
+                let (znodes, bytes) = (writer.znodes, writer.bytes);
+                writer.finish()?;
+                Ok((format!("{znodes} znodes"), bytes))
+            }
+        }
+    }
+}
+
+/// What stands behind `root` in the path of a znode below it: the empty text or a path.
+fn below<'a>(root: &Path, znode: &'a Path) -> &'a str {
+    match root.is_root() {
+        true if znode.is_root() => "",
+        true => znode.as_str(),
+        false => znode.as_str().strip_prefix(root.as_str()).unwrap_or_default(),
+    }
+}
+
+/// Files and directories, and how much of it is written.
+pub(super) struct Directory {
     root: Path,
     directory: PathBuf,
     files: u64,
@@ -60,29 +119,37 @@ struct Target {
     bytes: u64,
 }
 
-impl Target {
-    /// Writes one znode. Its parent has been written before.
-    fn write(&mut self, znode: &Path, data: Bytes, stat: &Stat) -> Result<(), Failure> {
-        let path = self.place(znode);
-        match (value::kind(data), stat.num_children) {
-            (Kind::File(_), 0) if *znode == self.root && !znode.is_root() => Err(Failure::usage(format!(
-                "{znode} has no children and is no imported directory; `quorate get {znode}` prints its value"
-            ))),
-            (Kind::File(content), 0) if !znode.is_root() => self.file(&path, znode, &content),
-            (Kind::File(content), _) if !content.is_empty() => {
+impl Directory {
+    fn new(root: Path, directory: PathBuf) -> Directory {
+        Directory { root, directory, files: 0, directories: 0, bytes: 0 }
+    }
+
+    fn write(&mut self, znode: &Path, data: &Bytes, stat: &Stat) -> Result<(), Failure> {
+        let path = self.place(znode)?;
+        let is_leaf = stat.num_children == 0 && *znode != self.root;
+        match value::to_file(data).filter(|_| is_leaf) {
+            Some(content) => self.file(&path, znode, &content),
+            None => {
                 self.make_directory(&path, znode)?;
-                self.file(&path.join(VALUE), znode, &content)
+                // The root has no value unless it was given one, and what import makes of a directory needs none.
+                let plain = data == value::DIRECTORY || (znode.is_root() && data.is_empty());
+                if plain { Ok(()) } else { self.file(&path.join(value::VALUE), znode, data) }
             }
-            _ => self.make_directory(&path, znode),
         }
     }
 
-    fn place(&self, znode: &Path) -> PathBuf {
-        let below = znode.as_str().strip_prefix(self.root.as_str()).unwrap_or_default();
-        let names = below.split('/').filter(|name| !name.is_empty()).map(name::to_file);
+    fn place(&self, znode: &Path) -> Result<PathBuf, Failure> {
         let mut path = self.directory.clone();
-        path.extend(names);
-        path
+        for element in below(&self.root, znode).split('/').filter(|name| !name.is_empty()) {
+            match name::to_file(element) {
+                Some(name) if name != value::VALUE => path.push(name),
+                Some(_) => return Err(no_file(znode, "import would take it for the value of its parent")),
+                None => {
+                    return Err(no_file(znode, "import would give another name to a file that is called so"));
+                }
+            }
+        }
+        Ok(path)
     }
 
     fn file(&mut self, path: &FilePath, znode: &Path, content: &[u8]) -> Result<(), Failure> {
@@ -115,35 +182,35 @@ fn must_be_free(directory: &FilePath) -> Result<(), Failure> {
 }
 
 fn fault(e: io::Error, path: &FilePath, znode: &Path) -> Failure {
-    if e.kind() == io::ErrorKind::AlreadyExists {
-        return Failure::refused(format!(
-            "the znode {znode} would be the file {}, as another znode already is; rename one of them",
-            path.display()
-        ));
+    match e.kind() {
+        io::ErrorKind::AlreadyExists => no_file(znode, "another znode is that file already"),
+        io::ErrorKind::InvalidFilename => no_file(znode, "the name or the path is too long for it"),
+        _ => Failure::refused(format!("cannot write {}, for {znode}: {e}", path.display())),
     }
-    Failure::refused(format!("cannot write {}, for {znode}: {e}", path.display()))
 }
 
-/// In a directory, the value of its znode where that is not what import puts there.
-const VALUE: &str = "%value";
+fn no_file(znode: &Path, why: &str) -> Failure {
+    Failure::refused(format!(
+        "the file system cannot hold the znode {znode}: {why}; `quorate export --archive ZNODE FILE` writes any tree into one file"
+    ))
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn target(directory: &FilePath, root: &str) -> Target {
-        let root = Path::new(root).unwrap();
-        Target { root, directory: directory.to_owned(), files: 0, directories: 0, bytes: 0 }
+    fn target(directory: &FilePath, root: &str) -> Directory {
+        Directory::new(Path::new(root).unwrap(), directory.to_owned())
     }
 
     fn write(
-        target: &mut Target,
+        target: &mut Directory,
         znode: &str,
         data: &'static [u8],
         num_children: u32,
     ) -> Result<(), Failure> {
         let stat = Stat { num_children, ..Stat::default() };
-        target.write(&Path::new(znode).unwrap(), Bytes::from_static(data), &stat)
+        target.write(&Path::new(znode).unwrap(), &Bytes::from_static(data), &stat)
     }
 
     #[test]
@@ -164,8 +231,16 @@ mod tests {
         assert!(dir.path().join("out/empty-dir").is_dir());
         assert_eq!((t.files, t.directories, t.bytes), (4, 3, 3));
 
-        let twice = write(&mut t, "/r/100%", b"x", 0).unwrap_err().to_string();
-        assert!(twice.contains("as another znode already is"), "{twice}");
+        for (what, why) in [
+            ("/r/100%25", "another znode"),
+            ("/r/100%", "another name"),
+            ("/r/%value", "another name"),
+            (&format!("/r/{}", "x".repeat(256)), "too long"),
+            (&format!("/r{}", "/both".repeat(1000)), "too long"),
+        ] {
+            let error = write(&mut t, what, b"x", 0).unwrap_err().to_string();
+            assert!(error.contains(why) && error.contains("--archive"), "{error}");
+        }
     }
 
     #[test]
@@ -173,19 +248,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut t = target(&dir.path().join("out"), "/");
         write(&mut t, "/", b"", 1).unwrap();
-        write(&mut t, "/%2E%2E", b"x", 0).unwrap();
-        write(&mut t, "/..%2Fx", b"x", 0).unwrap();
+        write(&mut t, "/%2E%2E", b"x", 0).unwrap_err();
+        write(&mut t, "/..%2Fx", b"x", 0).unwrap_err();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert_eq!(fs::read_dir(dir.path().join("out")).unwrap().count(), 2);
+        assert_eq!(fs::read_dir(dir.path().join("out")).unwrap().count(), 0);
     }
 
     #[test]
-    fn only_free_directories_and_trees_are_exported() {
+    fn only_free_directories_are_used() {
         let dir = tempfile::tempdir().unwrap();
         assert!(must_be_free(dir.path()).is_ok() && must_be_free(&dir.path().join("new")).is_ok());
         fs::write(dir.path().join("x"), "").unwrap();
         assert!(must_be_free(dir.path()).is_err() && must_be_free(&dir.path().join("x")).is_err());
-        let leaf = write(&mut target(&dir.path().join("leaf"), "/f"), "/f", b"x", 0).unwrap_err().to_string();
-        assert!(leaf.contains("quorate get /f"), "{leaf}");
     }
 }

@@ -3,16 +3,18 @@
 use std::{
     fs,
     io::Read as _,
+    path::{Path as FilePath, PathBuf},
     time::{Duration, Instant},
 };
 
-use api::{Create, CreateMode, OpError, Path, Write};
+use api::{Create, CreateMode, MultiOp, OpError, Path, Read, ReadLevel, ReadOutcome, Write};
 use bytes::Bytes;
 use client_sdk::{Client, ClientError};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
 use super::{
+    archive::{self, Entry, Reader},
     scan::{Item, Scan, Skip},
     value,
 };
@@ -26,91 +28,213 @@ use crate::{
 
 pub(crate) async fn run(args: &Import) -> Result<(), Failure> {
     let root = parse(&args.path)?;
-    let max_size = args.max_size.0;
     let skip = Skip { special: args.skip_special, large: args.skip_large };
-    let scan = Scan::of(&args.directory, &root, max_size, skip)?;
-    scan.check(max_size)?;
-    for line in &scan.left_out {
-        output::say(format_args!("left out {line}"));
-    }
-
+    let source = Source::open(&args.directory, &root, args.max_size.0, skip)?;
     let started = Instant::now();
-    let total = scan.items.len();
-    let (directories, bytes) = session::with(&args.connection, async |client| {
+    let what = source.what();
+    let bytes = session::with(&args.connection, async |client| {
         create_parents(client, &root).await?;
-        write_all(client, &root, scan.items, args).await
+        write_all(client, &root, source, args).await
     })
     .await?;
     output::print(&format!(
-        "imported {} files and {directories} directories, {}, in {:.1} s",
-        total - directories,
+        "imported {what}, {}, in {:.1} s",
         HumanBytes(bytes),
         started.elapsed().as_secs_f64()
     ))
 }
 
-/// Returns how many of the items were directories, and the bytes of all files.
-async fn write_all(
-    client: &Client,
-    root: &Path,
-    items: Vec<Item>,
-    args: &Import,
-) -> Result<(usize, u64), Failure> {
-    let bar = ProgressBar::new(items.len() as u64).with_style(style("{bar:30} {pos}/{len} {per_sec} {msg}"));
-    bar.enable_steady_tick(Duration::from_millis(100));
-    let mut values = read_ahead(items, args.max_size.0);
-    let mut pipeline = Pipeline::new(client, args.in_flight);
-    let (mut directories, mut bytes) = (0, 0);
-    while let Some(next) = values.recv().await {
-        let (item, data) = next?;
-        if item.is_directory {
-            directories += 1;
-            if item.znode.is_root() {
-                continue;
+/// What is imported, looked at and found to be whole.
+pub(super) enum Source {
+    Directory(Vec<Item>),
+    Archive(PathBuf, u64),
+}
+
+impl Source {
+    /// An archive if it is a file.
+    pub(super) fn open(path: &FilePath, root: &Path, max_size: u64, skip: Skip) -> Result<Source, Failure> {
+        if path.is_file() {
+            return Source::archive(path, max_size);
+        }
+        let scan = Scan::of(path, root, max_size, skip)?;
+        scan.check(max_size)?;
+        for line in &scan.left_out {
+            output::say(format_args!("left out {line}"));
+        }
+        Ok(Source::Directory(scan.items))
+    }
+
+    fn archive(path: &FilePath, max_size: u64) -> Result<Source, Failure> {
+        let mut reader = Reader::open(path)?;
+        let mut znodes = 0;
+        while let Some(entry) = reader.next()? {
+            if entry.data.len() as u64 > max_size {
+                return Err(Failure::usage(format!(
+                    "nothing was imported: {} bytes of {} are more than --max-size; raise it, and `limits.data` of all nodes",
+                    entry.data.len(),
+                    entry.path
+                )));
             }
-        } else {
+            znodes += 1;
+        }
+        Ok(Source::Archive(path.to_owned(), znodes))
+    }
+
+    fn znodes(&self) -> u64 {
+        match self {
+            Source::Directory(items) => items.len() as u64,
+            Source::Archive(_, znodes) => *znodes,
+        }
+    }
+
+    fn what(&self) -> String {
+        match self {
+            Source::Directory(items) => {
+                let directories = items.iter().filter(|item| item.is_directory).count();
+                format!("{} files and {directories} directories", items.len() - directories)
+            }
+            Source::Archive(_, znodes) => format!("{znodes} znodes"),
+        }
+    }
+
+    /// Hands over all znodes, parents before children.
+    pub(super) fn read(self, root: &Path, max_size: u64, mut each: impl FnMut(Result<New, Failure>) -> bool) {
+        match self {
+            Source::Directory(items) => {
+                for item in items {
+                    let new =
+                        content(&item, max_size).map(|data| New { path: item.znode, data, sequence: 0 });
+                    if !each(new) {
+                        return;
+                    }
+                }
+            }
+            Source::Archive(path, _) => {
+                let mut reader = match Reader::open(&path) {
+                    Ok(reader) => reader,
+                    Err(e) => {
+                        each(Err(e));
+                        return;
+                    }
+                };
+                loop {
+                    let new = match reader.next() {
+                        Ok(None) => return,
+                        Ok(Some(Entry { path, data, sequence })) => match archive::znode(root, &path) {
+                            Some(path) => Ok(New { path, data, sequence }),
+                            None => Err(Failure::refused(format!(
+                                "{root}{path} is too long for a znode, or no path of one; import to a znode with a shorter path"
+                            ))),
+                        },
+                        Err(e) => Err(e),
+                    };
+                    if !each(new) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A znode to make.
+pub(super) struct New {
+    pub(super) path: Path,
+    pub(super) data: Bytes,
+    /// The number of its next sequential child.
+    pub(super) sequence: u64,
+}
+
+/// Returns the bytes of all values.
+async fn write_all(client: &Client, root: &Path, source: Source, args: &Import) -> Result<u64, Failure> {
+    let bar = ProgressBar::new(source.znodes()).with_style(style("{bar:30} {pos}/{len} {per_sec} {msg}"));
+    bar.enable_steady_tick(Duration::from_millis(100));
+    let mut values = read_ahead(source, root.clone(), args.max_size.0);
+    let mut pipeline = Pipeline::new(client, args.in_flight);
+    let mut bytes = 0;
+    let mut counters = Vec::new();
+    while let Some(next) = values.recv().await {
+        let New { path, data, sequence } = next?;
+        if sequence > 0 {
+            counters.push((path.clone(), sequence));
+        }
+        if data != value::DIRECTORY {
             bytes += data.len() as u64;
         }
-        let create = Create { path: item.znode, data, mode: CreateMode::default() };
-        pipeline.write(Write::Create(create)).await.map_err(|e| explain(e, root))?;
+        let write = if path.is_root() {
+            if data == value::DIRECTORY || data.is_empty() {
+                continue;
+            }
+            // It exists already.
+            Write::Set { path, data, version: None }
+        } else {
+            Write::Create(Create { path, data, mode: CreateMode::default() })
+        };
+        pipeline.write(write).await.map_err(|e| explain(e, root))?;
         bar.inc(1);
     }
     pipeline.finish().await.map_err(|e| explain(e, root))?;
+    bar.set_message("counters of sequential znodes");
+    for (path, sequence) in counters {
+        count_to(client, &path, sequence).await.map_err(|e| explain(e, root))?;
+    }
     bar.finish_and_clear();
-    Ok((directories, bytes))
+    Ok(bytes)
 }
 
-/// Reads the files in order, on a thread of its own, a few ahead of their use.
-fn read_ahead(items: Vec<Item>, max_size: u64) -> mpsc::Receiver<Result<(Item, Bytes), Failure>> {
+/// Makes `sequence` the number of the next sequential child of a znode. Only creates count it on: those of one child that comes and
+/// goes, thousands in a write.
+async fn count_to(client: &Client, path: &Path, sequence: u64) -> Result<(), ClientError> {
+    let name = format!("import-{:016x}", getrandom::u64().unwrap_or_default());
+    let Ok(child) = path.child(&name) else { return Ok(()) };
+    let ReadOutcome::Exists { stat: Some(stat) } =
+        client.read_with(Read::Exists { path: path.clone() }, ReadLevel::Local).await.await?
+    else {
+        return Ok(());
+    };
+    let mut left = sequence.saturating_sub(super::creates(&stat));
+    while left > 0 {
+        let pairs = left.min(PAIRS);
+        let pair = || {
+            let create = Create { path: child.clone(), data: Bytes::new(), mode: CreateMode::default() };
+            [MultiOp::Create(create), MultiOp::Delete { path: child.clone(), version: None }]
+        };
+        client.submit(Write::Multi((0..pairs).flat_map(|_| pair()).collect())).await.await?;
+        left -= pairs;
+    }
+    Ok(())
+}
+
+/// Reads values in order, on a thread of its own, a few ahead of their use.
+fn read_ahead(source: Source, root: Path, max_size: u64) -> mpsc::Receiver<Result<New, Failure>> {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     tokio::task::spawn_blocking(move || {
-        for item in items {
-            let data = content(&item, max_size);
-            let last = data.is_err();
+        source.read(&root, max_size, |new| {
+            let last = new.is_err();
             // Nobody listens any more when the import has failed.
-            if sender.blocking_send(data.map(|data| (item, data))).is_err() || last {
-                return;
-            }
-        }
+            sender.blocking_send(new).is_ok() && !last
+        });
     });
     receiver
 }
 
 fn content(item: &Item, max_size: u64) -> Result<Bytes, Failure> {
-    if item.is_directory {
-        return Ok(Bytes::from_static(value::DIRECTORY));
-    }
-    let reading = || format!("read {}", item.source.display());
+    let source = match (item.is_directory, &item.value) {
+        (true, None) => return Ok(Bytes::from_static(value::DIRECTORY)),
+        (true, Some(source)) => source,
+        (false, _) => &item.source,
+    };
+    let reading = || format!("read {}", source.display());
     let mut bytes = Vec::new();
-    let file = fs::File::open(&item.source).doing(reading())?;
+    let file = fs::File::open(source).doing(reading())?;
     file.take(max_size + 1).read_to_end(&mut bytes).doing(reading())?;
     if bytes.len() as u64 > max_size {
         return Err(Failure::refused(format!(
             "{} has grown beyond --max-size since the import began; a part of the tree is imported",
-            item.source.display()
+            source.display()
         )));
     }
-    Ok(value::of_file(bytes))
+    Ok(if item.is_directory { bytes.into() } else { value::of_file(bytes) })
 }
 
 fn explain(e: ClientError, root: &Path) -> Failure {
@@ -132,6 +256,9 @@ pub(super) fn style(template: &str) -> ProgressStyle {
     // The templates are ours; a wrong one would only look plain.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
+
+/// Creates and deletes in one write: as many as a multi may have parts.
+const PAIRS: u64 = 5000;
 
 /// Files read and not yet sent.
 const READ_AHEAD: usize = 32;

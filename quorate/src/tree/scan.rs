@@ -7,7 +7,7 @@ use std::{
 
 use api::Path;
 
-use super::name;
+use super::{name, value};
 use crate::exit::{Doing as _, Failure};
 
 /// One file or directory, and the znode that it becomes.
@@ -16,6 +16,14 @@ pub(crate) struct Item {
     pub(crate) znode: Path,
     pub(crate) source: PathBuf,
     pub(crate) is_directory: bool,
+    /// Of a directory: the file that has the value of its znode.
+    pub(crate) value: Option<PathBuf>,
+}
+
+impl Item {
+    fn directory(znode: Path, source: PathBuf) -> Item {
+        Item { znode, source, is_directory: true, value: None }
+    }
 }
 
 /// What to leave out rather than refuse.
@@ -54,9 +62,10 @@ impl Scan {
             )));
         }
         let mut scan = Scan::default();
-        let mut stack = vec![(directory.to_owned(), root.clone())];
-        scan.items.push(Item { znode: root.clone(), source: directory.to_owned(), is_directory: true });
-        while let Some((source, znode)) = stack.pop() {
+        // And which item each of them is.
+        let mut stack = vec![(directory.to_owned(), root.clone(), 0)];
+        scan.items.push(Item::directory(root.clone(), directory.to_owned()));
+        while let Some((source, znode, item)) = stack.pop() {
             let list = fs::read_dir(&source).doing(format_args!("list {}", source.display()))?;
             for entry in list {
                 let entry = entry.doing(format_args!("list {}", source.display()))?;
@@ -74,9 +83,7 @@ impl Scan {
                     scan.too_deep.push(source);
                     continue;
                 };
-                if kind.is_dir() {
-                    stack.push((source.clone(), znode.clone()));
-                } else {
+                if kind.is_file() {
                     let size = entry.metadata().doing(format_args!("look at {}", source.display()))?.len();
                     if size > max_size && skip.large {
                         scan.left_out.push(format!("{}: {size} bytes", source.display()));
@@ -85,8 +92,16 @@ impl Scan {
                     if size > max_size {
                         scan.too_large.push((source.clone(), size));
                     }
+                    match scan.items.get_mut(item) {
+                        Some(directory) if entry.file_name() == value::VALUE => {
+                            directory.value = Some(source)
+                        }
+                        _ => scan.items.push(Item { znode, source, is_directory: false, value: None }),
+                    }
+                } else {
+                    stack.push((source.clone(), znode.clone(), scan.items.len()));
+                    scan.items.push(Item::directory(znode, source));
                 }
-                scan.items.push(Item { znode, source, is_directory: kind.is_dir() });
             }
         }
         Ok(scan)
