@@ -1,4 +1,4 @@
-use crate::{Path, PathError, SessionId, WriteNumber};
+use crate::{Path, PathError, SEQUENCE_END, SessionId, WriteNumber};
 
 /// The kind of an [`OpError`], stable on the wire and in scripts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -19,8 +19,14 @@ pub enum ErrorCode {
     TooLarge,
     /// The session is unknown, closed or expired.
     SessionExpired,
+    /// The session was taken up on a newer stream.
+    SessionMoved,
     /// The write's number is not the next one of its session.
     OutOfOrder,
+    /// The write's number is used up by another request.
+    NumberReused,
+    /// No number is free for a sequential znode.
+    NoSequenceNumber,
     /// No quorum, no leader, shutting down: try again, here or at another node.
     Unavailable,
     /// A bounded queue is full: slow down and try again.
@@ -46,7 +52,10 @@ impl ErrorCode {
             ErrorCode::BadArguments => "BAD_ARGUMENTS",
             ErrorCode::TooLarge => "TOO_LARGE",
             ErrorCode::SessionExpired => "SESSION_EXPIRED",
+            ErrorCode::SessionMoved => "SESSION_MOVED",
             ErrorCode::OutOfOrder => "OUT_OF_ORDER",
+            ErrorCode::NumberReused => "NUMBER_REUSED",
+            ErrorCode::NoSequenceNumber => "NO_SEQUENCE_NUMBER",
             ErrorCode::Unavailable => "UNAVAILABLE",
             ErrorCode::Overloaded => "OVERLOADED",
             ErrorCode::DiskFull => "DISK_FULL",
@@ -105,6 +114,13 @@ pub enum OpError {
     /// The session is unknown, closed or expired.
     #[error("the session {0} is closed or expired; open a new one and create its ephemerals again")]
     SessionExpired(SessionId),
+    /// The session was taken up on a newer stream, of this node or another. What came on the older one and was not carried out
+    /// before that never will be, unless the newer one sends it again.
+    #[error(
+        "the session {0} was taken up on a newer stream, so this one is over; if no other client uses the session, take it up \
+         again and send again what is unanswered"
+    )]
+    SessionMoved(SessionId),
     /// The write's number is not the next one of its session: an earlier one was lost on the way.
     #[error("write {got} of the session came before write {expected}; send again from {expected}", got = got.0, expected = expected.0)]
     OutOfOrder {
@@ -112,6 +128,21 @@ pub enum OpError {
         expected: WriteNumber,
         /// The number that came.
         got: WriteNumber,
+    },
+    /// The number was used for another request, or its result was acknowledged and is forgotten. Nothing was changed.
+    #[error(
+        "write {n} of the session was another request, or its result was acknowledged already; give each write the next \
+         number, and use a number again only to send the same unanswered write again", n = .0.0
+    )]
+    NumberReused(WriteNumber),
+    /// A sequential create found no number. Behind the last one there are none; else the names in its way were skipped for
+    /// good, and the same create goes on behind them.
+    #[error("{}", no_sequence_number(path, *next))]
+    NoSequenceNumber {
+        /// What the number was to stand behind.
+        path: Path,
+        /// The number that is next under the parent; [`SEQUENCE_END`](crate::SEQUENCE_END) if there are no more.
+        next: u64,
     },
     /// One part of a multi failed, so none was carried out.
     #[error("part {index} of the multi failed, nothing was changed: {cause}")]
@@ -154,7 +185,10 @@ impl OpError {
             OpError::BadPath(_) | OpError::BadArguments(_) => ErrorCode::BadArguments,
             OpError::TooLarge { .. } => ErrorCode::TooLarge,
             OpError::SessionExpired(_) => ErrorCode::SessionExpired,
+            OpError::SessionMoved(_) => ErrorCode::SessionMoved,
             OpError::OutOfOrder { .. } => ErrorCode::OutOfOrder,
+            OpError::NumberReused(_) => ErrorCode::NumberReused,
+            OpError::NoSequenceNumber { .. } => ErrorCode::NoSequenceNumber,
             OpError::Multi { cause, .. } => cause.code(),
             OpError::Unavailable(_) => ErrorCode::Unavailable,
             OpError::Overloaded(_) => ErrorCode::Overloaded,
@@ -163,4 +197,15 @@ impl OpError {
             OpError::Internal(_) => ErrorCode::Internal,
         }
     }
+}
+
+fn no_sequence_number(path: &Path, next: u64) -> String {
+    if next >= SEQUENCE_END {
+        return format!(
+            "the ten digits for sequential znodes like {path} are used up under their parent; create them under another one"
+        );
+    }
+    format!(
+        "too many names like {path} with the numbers before {next} exist already; send the create again, it goes on there"
+    )
 }

@@ -25,11 +25,11 @@ pub use ensemble::{Ensemble, EnsembleError, Member, Membership};
 pub use entry::{Entry, EpochSpan, History, Origin, Ticket};
 pub use error::{ErrorCode, OpError};
 pub use op::{
-    Create, CreateMode, DATA_MAX, MultiOp, MultiOutcome, Read, ReadLevel, ReadOutcome, Stat, Write,
-    WriteOutcome, WriteResult,
+    Create, CreateMode, DATA_MAX, MultiOp, MultiOutcome, Read, ReadLevel, ReadOutcome, SEQUENCE_END, Stat,
+    Write, WriteOutcome, WriteResult,
 };
 pub use path::{Path, PathError};
-pub use session::{Command, CommandBody, SessionId, SessionToken, WriteNumber};
+pub use session::{Command, CommandBody, RequestHash, SessionId, SessionToken, StreamId, WriteNumber};
 pub use time::{Now, Time};
 pub use trace::{BadTraceparent, Trace, TraceContext};
 pub use zxid::{Epoch, PeerId, Zxid};

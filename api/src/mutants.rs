@@ -89,6 +89,10 @@ mutants! {
     SuspensionUncounted,
     /// A client that has seen more than a node is served by it all the same (ZOOKEEPER-2832 is of this kind).
     ClientAheadServed,
+    /// What an older stream of a session has sent is carried out although the session was taken up on a newer one.
+    MovedWriteApplied,
+    /// A number that was used for another request is answered with the result of that.
+    ReusedNumberAnswered,
     /// A checkpoint leaves out that a session has acknowledged results.
     CheckpointIncomplete,
 }

@@ -6,6 +6,10 @@ use crate::{OpError, Path, SessionId, Zxid};
 /// because every write passes every node's memory.
 pub const DATA_MAX: u64 = 16 << 20;
 
+/// The first number that does not fit into the ten digits of a sequential znode. A parent that has counted to here makes no
+/// more of them: with eleven digits their names would no longer sort as their numbers do, and locks would have two holders.
+pub const SEQUENCE_END: u64 = 10_000_000_000;
+
 /// What kind of znode a create makes.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub struct CreateMode {
@@ -18,7 +22,7 @@ pub struct CreateMode {
 /// Makes a znode.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Create {
-    /// Where; for a sequential one, the name before the number.
+    /// Where; for a sequential one, what stands before the number, see [`Path::prefix`].
     pub path: Path,
     /// Its first value.
     pub data: Bytes,
@@ -102,6 +106,8 @@ pub enum WriteOutcome {
     Multi(Vec<MultiOutcome>),
     /// A session is open; its id is the zxid of this entry.
     SessionOpened,
+    /// A session is taken up on a new stream.
+    SessionResumed,
     /// A session is closed and its ephemerals are gone.
     SessionClosed {
         /// How many ephemerals went with it.
@@ -215,11 +221,11 @@ pub struct Stat {
     pub ctime_ms: i64,
     /// Leader's time of `mzxid`.
     pub mtime_ms: i64,
-    /// Changes of the value; 0 when fresh.
+    /// Changes of the value; 0 when fresh, and 0 again behind the greatest number, so that it is never negative.
     pub version: i32,
-    /// Creates and deletes of children.
+    /// Creates and deletes of children; behind the greatest number as `version`.
     pub cversion: i32,
-    /// Changes of the access list.
+    /// Changes of the access list; behind the greatest number as `version`.
     pub aversion: i32,
     /// The session that an ephemeral belongs to.
     pub ephemeral_owner: Option<SessionId>,

@@ -52,6 +52,20 @@ impl Path {
         Ok(Path(Arc::from(s)))
     }
 
+    /// What a sequential create puts its number behind: a path, or one with a slash behind it for a znode whose name is the
+    /// number alone. Not the name of a znode then, and of use only for that.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn prefix(s: &str) -> Result<Path, PathError> {
+        match s.strip_suffix('/') {
+            None | Some("") => Path::new(s),
+            Some("/") => Err(PathError::EmptyElement(1)),
+            Some(_) if s.len() > Path::MAX_BYTES => Err(PathError::TooLong(s.len())),
+            Some(parent) => check(parent).map(|()| Path(Arc::from(s))),
+        }
+    }
+
     /// `/`, which always exists.
     #[must_use]
     pub fn root() -> Path {
@@ -208,6 +222,20 @@ mod tests {
         }
         let long = format!("/{}", "x".repeat(Path::MAX_BYTES));
         assert_eq!(Path::new(&long), Err(PathError::TooLong(Path::MAX_BYTES + 1)));
+    }
+
+    #[test]
+    fn a_prefix_may_end_with_a_slash_and_with_no_other_fault() {
+        for (s, parent, full) in [("/", "", "/7"), ("/q/", "/q", "/q/7"), ("/q/x-", "/q", "/q/x-7")] {
+            let prefix = Path::prefix(s).unwrap();
+            assert_eq!(prefix.parent_str().unwrap_or_default(), parent);
+            assert_eq!(prefix.with_suffix("7").unwrap().as_str(), full);
+        }
+        assert_eq!(Path::prefix("/a//"), Err(PathError::TrailingSlash));
+        assert_eq!(Path::prefix("//"), Err(PathError::EmptyElement(1)));
+        assert_eq!(Path::prefix("a/"), Err(PathError::NotAbsolute));
+        let long = format!("/{}/", "x".repeat(Path::MAX_BYTES - 1));
+        assert_eq!(Path::prefix(&long), Err(PathError::TooLong(Path::MAX_BYTES + 1)));
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use crate::{Path, SessionId, SessionToken, WriteNumber, WriteResult, Zxid};
+use crate::{Path, RequestHash, SessionId, SessionToken, StreamId, WriteNumber, Zxid};
 
-/// One record. A complete state is one header and all znodes (the root among them) and sessions, each once.
+/// One record. A complete state is one header and all znodes (the root among them), sessions and kept results, each once.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Record {
     /// What the others add up to.
@@ -13,6 +13,9 @@ pub enum Record {
     Znode(Znode),
     /// A session.
     Session(Session),
+    /// A result that is kept for a session. There may be many, so each has a record of its own: a write then costs what it
+    /// changes.
+    Result(KeptResult),
 }
 
 /// Of which entry this is the state, and what a reader checks it against.
@@ -20,7 +23,7 @@ pub enum Record {
 pub struct Header {
     /// The state is exactly the one after this entry.
     pub applied: Zxid,
-    /// Of all znodes and sessions.
+    /// Of all znodes, sessions and kept results.
     pub digest: u64,
     /// How many znodes, the root among them.
     pub znodes: u64,
@@ -55,8 +58,9 @@ pub struct Znode {
     pub aversion: i32,
     /// See [`crate::Stat::ephemeral_owner`].
     pub ephemeral_owner: Option<SessionId>,
-    /// Creates of children so far: the number of the next sequential one.
-    pub creates: u32,
+    /// Creates of children so far, and names skipped on the way: the number of the next sequential one; at most
+    /// [`crate::SEQUENCE_END`].
+    pub creates: u64,
 }
 
 /// An open session.
@@ -68,17 +72,23 @@ pub struct Session {
     pub token: SessionToken,
     /// After so much silence the leader closes it.
     pub timeout_ms: u32,
-    /// Results up to this write are forgotten.
+    /// The stream on which it was taken up last.
+    pub stream: StreamId,
+    /// Results up to this write are forgotten, those behind it are kept.
     pub acked: WriteNumber,
-    /// Results of the writes behind `acked`, in order of their numbers.
-    pub results: Vec<KeptResult>,
 }
 
 /// The result of a numbered write, kept for the case that the write is sent again.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct KeptResult {
+    /// Whose.
+    pub session: SessionId,
+    /// Of which write.
+    pub number: WriteNumber,
     /// Its place in the order.
     pub zxid: Zxid,
-    /// What it did.
-    pub result: WriteResult,
+    /// Of the request that the number is bound to.
+    pub request: RequestHash,
+    /// What it did, as far as the request does not say it; as `store-core` encodes it.
+    pub outcome: Bytes,
 }

@@ -27,18 +27,42 @@ impl fmt::Debug for SessionToken {
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct WriteNumber(pub u64);
 
+/// A stream of a session. The node that takes a session up for a client draws the id at random; ids have no order, the log
+/// decides which stream is the newest.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StreamId(pub u64);
+
+impl StreamId {
+    /// The stream that opened the session.
+    pub const FIRST: StreamId = StreamId(0);
+}
+
+/// A hash of a request, which binds a write number to it: of what the client asked for, whatever a node made of that.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub struct RequestHash(pub u64);
+
 /// What a store puts into the log: a request, to be carried out by every store in the same way.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Command {
     /// Whose it is; `None` for one without a session, which cannot make ephemerals and is not protected from being
     /// carried out twice if its sender sends it twice.
     pub session: Option<SessionId>,
+    /// The stream of the session that it came on. It changes nothing if the session was taken up on another one since.
+    pub stream: StreamId,
     /// The session's number for this write; `None` for one that its session does not number.
     pub number: Option<WriteNumber>,
     /// The session has received the results of all its writes up to this one, so they need not be kept any longer.
     pub acked: WriteNumber,
     /// What to do.
     pub body: CommandBody,
+}
+
+impl Command {
+    /// One without a session.
+    #[must_use]
+    pub fn outside(body: CommandBody) -> Command {
+        Command { session: None, stream: StreamId::FIRST, number: None, acked: WriteNumber(0), body }
+    }
 }
 
 /// What a [`Command`] does.
@@ -48,13 +72,28 @@ pub enum CommandBody {
     Write(Write),
     /// Changes nothing and fails with this error: a numbered write that the node refused (malformed, too large). It
     /// goes through the log all the same, because its number must be used up for the next one to be in order.
-    Refuse(OpError),
-    /// Opens a session; its id will be the zxid of the entry.
+    Refuse {
+        /// Why.
+        error: OpError,
+        /// Of what the node refused.
+        request: RequestHash,
+    },
+    /// Opens a session; its id will be the zxid of the entry. Fails if the ensemble has too many.
     OpenSession {
         /// The secret.
         token: SessionToken,
         /// After so much silence the leader closes the session.
         timeout_ms: u32,
+        /// Most sessions that may be open with it, as configured on the node that was asked. It is part of the command, so
+        /// that all stores decide alike.
+        sessions_max: u32,
+    },
+    /// Takes a session up on a new stream: what comes behind this from any other stream of it changes nothing.
+    ResumeSession {
+        /// Which one.
+        session: SessionId,
+        /// The new stream.
+        stream: StreamId,
     },
     /// Closes a session and removes its ephemerals, asked for by the client or by the leader after the time-out.
     CloseSession {

@@ -130,7 +130,8 @@ impl Client {
         Ok(client)
     }
 
-    /// Makes a znode. Returns its name, with the digits if `mode` says sequential.
+    /// Makes a znode. Returns its name, with the digits if `mode` says sequential; then `path` may end with a slash, and the
+    /// digits alone are the name.
     ///
     /// # Errors
     /// [`ClientError::refusal`] tells what the ensemble said: `NodeExists`, `NoNode` for a missing parent,
@@ -142,7 +143,8 @@ impl Client {
         data: impl Into<Bytes>,
         mode: CreateMode,
     ) -> Result<(Path, Stat), ClientError> {
-        let create = Create { path: Path::new(path)?, data: data.into(), mode };
+        let path = if mode.sequential { Path::prefix(path)? } else { Path::new(path)? };
+        let create = Create { path, data: data.into(), mode };
         match self.submit(Write::Create(create)).await.await? {
             WriteOutcome::Created { path, stat } => Ok((path, stat)),
             other => Err(mismatch(&other)),

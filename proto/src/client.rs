@@ -176,7 +176,8 @@ impl TryFrom<v1::CreateRequest> for Create {
 
     fn try_from(r: v1::CreateRequest) -> Result<Create, OpError> {
         let mode = CreateMode { ephemeral: r.ephemeral, sequential: r.sequential };
-        Ok(Create { path: Path::new(&r.path)?, data: r.data, mode })
+        let path = if r.sequential { Path::prefix(&r.path)? } else { Path::new(&r.path)? };
+        Ok(Create { path, data: r.data, mode })
     }
 }
 
@@ -443,7 +444,9 @@ impl From<WriteOutcome> for v1::response::Result {
             WriteOutcome::Multi(outcomes) => Wire::Multi(multi(outcomes)),
             WriteOutcome::SessionClosed { .. } => Wire::Close(v1::CloseSession {}),
             // Answered by `SessionResponse.opened`, never by a response.
-            WriteOutcome::SessionOpened => Wire::Error(foreign("SessionOpened").into()),
+            WriteOutcome::SessionOpened | WriteOutcome::SessionResumed => {
+                Wire::Error(foreign("SessionOpened").into())
+            }
         }
     }
 }

@@ -4,17 +4,14 @@
 //! have changed a byte.
 
 use api::{
-    Command, CommandBody, OpError, Path, SessionId, SessionToken, Write, WriteNumber, WriteResult, Zxid,
+    Command, CommandBody, OpError, Path, RequestHash, SessionId, SessionToken, StreamId, Write, WriteNumber,
+    Zxid,
     record::{self, Record},
 };
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
-use crate::{
-    Malformed,
-    client::{Outcome, Response},
-    state as wire, v1,
-};
+use crate::{Malformed, state as wire, v1};
 
 /// The payload of a log entry.
 #[must_use]
@@ -103,8 +100,11 @@ fn length(mut bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
     }
 }
 
-/// No record is larger: a znode has its value, a session its kept results, and both have limits far below.
+/// No record is larger: znodes and kept results are made by one entry each, and entries have limits far below.
 const RECORD_MAX: usize = 256 << 20;
+
+/// Of the records. Raised whenever a state that one version has written means something else to another.
+const FORMAT: u32 = 2;
 
 fn malformed(e: prost::DecodeError) -> Malformed {
     Malformed(e.to_string())
@@ -126,17 +126,23 @@ impl From<Command> for wire::Command {
             CommandBody::Write(Write::Multi(parts)) => {
                 Wire::Multi(v1::MultiRequest { ops: parts.into_iter().map(Into::into).collect() })
             }
-            CommandBody::Refuse(error) => Wire::Refuse(error.into()),
-            CommandBody::OpenSession { token, timeout_ms } => Wire::OpenSession(wire::OpenSessionCommand {
-                token: Bytes::copy_from_slice(&token.0),
-                timeout_ms,
-            }),
+            CommandBody::Refuse { error, request } => {
+                Wire::Refuse(wire::RefuseCommand { error: Some(error.into()), request: request.0 })
+            }
+            CommandBody::OpenSession { token, timeout_ms, sessions_max } => {
+                let token = Bytes::copy_from_slice(&token.0);
+                Wire::OpenSession(wire::OpenSessionCommand { token, timeout_ms, sessions_max })
+            }
+            CommandBody::ResumeSession { session, stream } => {
+                Wire::ResumeSession(wire::ResumeSessionCommand { session: session.0, stream: stream.0 })
+            }
             CommandBody::CloseSession { session, expired } => {
                 Wire::CloseSession(wire::CloseSessionCommand { session: session.0, expired })
             }
         };
         wire::Command {
             session: c.session.map_or(0, |s| s.0),
+            stream: c.stream.0,
             number: c.number.map_or(0, |n| n.0),
             acked: c.acked.0,
             body: Some(body),
@@ -155,9 +161,17 @@ impl TryFrom<wire::Command> for Command {
             Some(Wire::Set(r)) => CommandBody::Write(r.try_into().map_err(faulty)?),
             Some(Wire::Delete(r)) => CommandBody::Write(r.try_into().map_err(faulty)?),
             Some(Wire::Multi(r)) => CommandBody::Write(r.try_into().map_err(faulty)?),
-            Some(Wire::Refuse(e)) => CommandBody::Refuse(e.into()),
-            Some(Wire::OpenSession(o)) => {
-                CommandBody::OpenSession { token: token(&o.token)?, timeout_ms: o.timeout_ms }
+            Some(Wire::Refuse(r)) => CommandBody::Refuse {
+                error: r.error.ok_or_else(|| Malformed("RefuseCommand.error is missing".into()))?.into(),
+                request: RequestHash(r.request),
+            },
+            Some(Wire::OpenSession(o)) => CommandBody::OpenSession {
+                token: token(&o.token)?,
+                timeout_ms: o.timeout_ms,
+                sessions_max: o.sessions_max,
+            },
+            Some(Wire::ResumeSession(r)) => {
+                CommandBody::ResumeSession { session: SessionId(r.session), stream: StreamId(r.stream) }
             }
             Some(Wire::CloseSession(c)) => {
                 CommandBody::CloseSession { session: SessionId(c.session), expired: c.expired }
@@ -166,6 +180,7 @@ impl TryFrom<wire::Command> for Command {
         };
         Ok(Command {
             session: (c.session != 0).then_some(SessionId(c.session)),
+            stream: StreamId(c.stream),
             number: (c.number != 0).then_some(WriteNumber(c.number)),
             acked: WriteNumber(c.acked),
             body,
@@ -192,6 +207,7 @@ impl From<Record> for wire::Record {
                 znodes: h.znodes,
                 sessions: h.sessions,
                 time_ms: h.time_ms,
+                format: FORMAT,
             }),
             Record::Znode(z) => Kind::Znode(wire::Znode {
                 path: z.path.as_str().to_owned(),
@@ -212,7 +228,14 @@ impl From<Record> for wire::Record {
                 token: Bytes::copy_from_slice(&s.token.0),
                 timeout_ms: s.timeout_ms,
                 acked: s.acked.0,
-                results: s.results.into_iter().map(Into::into).collect(),
+                stream: s.stream.0,
+            }),
+            Record::Result(r) => Kind::Result(wire::KeptResult {
+                session: r.session.0,
+                number: r.number.0,
+                zxid: r.zxid.0,
+                request: r.request.0,
+                outcome: r.outcome,
             }),
         };
         wire::Record { kind: Some(kind) }
@@ -225,6 +248,13 @@ impl TryFrom<wire::Record> for Record {
     fn try_from(record: wire::Record) -> Result<Record, Malformed> {
         use wire::record::Kind;
         Ok(match record.kind {
+            Some(Kind::Header(h)) if h.format != FORMAT => {
+                return Err(Malformed(format!(
+                    "the state has the format {}, and this version of Quorate reads {FORMAT} only; let the version that wrote \
+                     it export the tree, and import it into a new ensemble",
+                    h.format
+                )));
+            }
             Some(Kind::Header(h)) => Record::Header(record::Header {
                 applied: Zxid(h.applied),
                 digest: h.digest,
@@ -251,86 +281,28 @@ impl TryFrom<wire::Record> for Record {
                 token: token(&s.token)?,
                 timeout_ms: s.timeout_ms,
                 acked: WriteNumber(s.acked),
-                results: s.results.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+                stream: StreamId(s.stream),
+            }),
+            Some(Kind::Result(r)) => Record::Result(record::KeptResult {
+                session: SessionId(r.session),
+                number: WriteNumber(r.number),
+                zxid: Zxid(r.zxid),
+                request: RequestHash(r.request),
+                outcome: r.outcome,
             }),
             None => return Err(Malformed("Record.kind is missing, or newer than this version".into())),
         })
     }
 }
 
-impl From<record::KeptResult> for wire::WriteResult {
-    fn from(kept: record::KeptResult) -> wire::WriteResult {
-        use v1::response::Result as Response;
-        use wire::write_result::Result as Wire;
-        let result = match kept.result.map(Response::from) {
-            Ok(Response::Create(r)) => Wire::Create(r),
-            Ok(Response::Set(r)) => Wire::Set(r),
-            Ok(Response::Delete(r)) => Wire::Delete(r),
-            Ok(Response::Multi(r)) => Wire::Multi(r),
-            Ok(Response::Error(e)) => Wire::Error(e),
-            // Only writes of the tree are numbered, and these are all their outcomes.
-            Ok(_) => Wire::Error(OpError::Internal("a result of another kind was kept".into()).into()),
-            Err(e) => Wire::Error(e.into()),
-        };
-        wire::WriteResult { zxid: kept.zxid.0, result: Some(result) }
-    }
-}
-
-impl TryFrom<wire::WriteResult> for record::KeptResult {
-    type Error = Malformed;
-
-    fn try_from(kept: wire::WriteResult) -> Result<record::KeptResult, Malformed> {
-        use v1::response::Result as Kept;
-        use wire::write_result::Result as Wire;
-        let result = match kept.result {
-            Some(Wire::Error(e)) => Kept::Error(e),
-            Some(Wire::Create(r)) => Kept::Create(r),
-            Some(Wire::Set(r)) => Kept::Set(r),
-            Some(Wire::Delete(r)) => Kept::Delete(r),
-            Some(Wire::Multi(r)) => Kept::Multi(r),
-            None => {
-                return Err(Malformed("WriteResult.result is missing, or newer than this version".into()));
-            }
-        };
-        let response = Response::try_from(v1::Response {
-            xid: 0,
-            zxid: kept.zxid,
-            result: Some(result),
-            leaderless: false,
-        })?;
-        let result: WriteResult = match response.result {
-            Ok(Outcome::Write(outcome)) => Ok(outcome),
-            Err(error) => Err(error),
-            Ok(_) => return Err(Malformed("a kept result that is not one of a write".into())),
-        };
-        Ok(record::KeptResult { zxid: response.zxid, result })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use api::{Create, CreateMode, MultiOp, MultiOutcome, PathError, Stat, WriteOutcome};
+    use api::{Create, CreateMode, MultiOp, PathError};
 
     use super::*;
 
     fn path(p: &str) -> Path {
         Path::new(p).unwrap()
-    }
-
-    fn stat() -> Stat {
-        Stat {
-            czxid: Zxid(1 << 33),
-            mzxid: Zxid(2),
-            pzxid: Zxid(3),
-            ctime_ms: 4,
-            mtime_ms: -5,
-            version: 6,
-            cversion: 7,
-            aversion: 8,
-            ephemeral_owner: Some(SessionId(9)),
-            data_length: 10,
-            num_children: 11,
-        }
     }
 
     fn commands() -> Vec<Command> {
@@ -349,35 +321,25 @@ mod tests {
                 MultiOp::Delete { path: path("/d"), version: Some(3) },
                 MultiOp::Check { path: path("/c"), version: Some(0) },
             ])),
-            CommandBody::Refuse(OpError::BadPath(PathError::TrailingSlash)),
-            CommandBody::OpenSession { token: SessionToken([3; 16]), timeout_ms: 4000 },
+            CommandBody::Refuse {
+                error: OpError::BadPath(PathError::TrailingSlash),
+                request: RequestHash(1 << 63),
+            },
+            CommandBody::OpenSession { token: SessionToken([3; 16]), timeout_ms: 4000, sessions_max: 5 },
+            CommandBody::ResumeSession { session: SessionId(77), stream: StreamId(u64::MAX) },
             CommandBody::CloseSession { session: SessionId(77), expired: true },
         ];
         let numbered = |body| Command {
             session: Some(SessionId(1)),
+            stream: StreamId(7),
             number: Some(WriteNumber(2)),
             acked: WriteNumber(1),
             body,
         };
-        let bare = |body| Command { session: None, number: None, acked: WriteNumber(0), body };
-        bodies.into_iter().flat_map(|body| [numbered(body.clone()), bare(body)]).collect()
+        bodies.into_iter().flat_map(|body| [numbered(body.clone()), Command::outside(body)]).collect()
     }
 
     fn records() -> Vec<Record> {
-        let results = [
-            Ok(WriteOutcome::Created { path: path("/a0000000001"), stat: stat() }),
-            Ok(WriteOutcome::Set { stat: stat() }),
-            Ok(WriteOutcome::Deleted),
-            Ok(WriteOutcome::Multi(vec![
-                MultiOutcome::Created { path: path("/m"), stat: stat() },
-                MultiOutcome::Set { stat: stat() },
-                MultiOutcome::Deleted,
-                MultiOutcome::Checked,
-            ])),
-            Err(OpError::Multi { index: 2, cause: Box::new(OpError::NoNode(path("/n"))) }),
-            Err(OpError::BadVersion { path: path("/v"), expected: 1, actual: 2 }),
-            Err(OpError::BadArguments("the reason".into())),
-        ];
         vec![
             Record::Header(record::Header {
                 applied: Zxid(1),
@@ -405,10 +367,14 @@ mod tests {
                 token: SessionToken([1; 16]),
                 timeout_ms: 1000,
                 acked: WriteNumber(5),
-                results: results
-                    .into_iter()
-                    .map(|result| record::KeptResult { zxid: Zxid(8), result })
-                    .collect(),
+                stream: StreamId(3),
+            }),
+            Record::Result(record::KeptResult {
+                session: SessionId(9),
+                number: WriteNumber(6),
+                zxid: Zxid(8),
+                request: RequestHash(u64::MAX),
+                outcome: Bytes::from_static(b"\x01\0"),
             }),
         ]
     }
@@ -439,6 +405,14 @@ mod tests {
             decoder.finish().unwrap();
             assert_eq!(read, records(), "in pieces of {piece}");
         }
+    }
+
+    #[test]
+    fn a_state_of_another_format_is_refused_by_name() {
+        let header = wire::Header { applied: 1, format: 1, ..Default::default() };
+        let record = wire::Record { kind: Some(wire::record::Kind::Header(header)) };
+        let refused = decode_record(record.encode_to_vec().into()).unwrap_err().to_string();
+        assert!(refused.contains("format 1") && refused.contains("export"), "{refused}");
     }
 
     #[test]

@@ -130,6 +130,7 @@ Examples:
   quorate create /app/blob --file picture.png
   date | quorate create /app/date -
   quorate create --sequential /queue/task-          prints /queue/task-0000000000, then ...1
+  quorate create --sequential /queue/               prints /queue/0000000002: the digits alone are the name
   quorate create --ephemeral /members/me            there until Ctrl-C")]
     Create(Create),
 

@@ -248,6 +248,7 @@ pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
         members: node.members.iter().map(member).collect(),
         limits: store_svc::Limits {
             data_max: node.limits.data.0,
+            sessions_max: node.limits.sessions,
             session_timeout_min: node.session.timeout_min,
             session_timeout_max: node.session.timeout_max,
             park: node.timing.park_limit,

@@ -103,9 +103,13 @@ impl From<ClientError> for Failure {
         let exit = match (e.code(), e.fate()) {
             (_, Fate::Unknown) | (ErrorCode::Unknown, _) => Exit::Unknown,
             (ErrorCode::BadArguments | ErrorCode::TooLarge, _) => Exit::Usage,
-            (ErrorCode::Unavailable | ErrorCode::Overloaded | ErrorCode::SessionExpired, _) => {
-                Exit::Unavailable
-            }
+            (
+                ErrorCode::Unavailable
+                | ErrorCode::Overloaded
+                | ErrorCode::SessionExpired
+                | ErrorCode::SessionMoved,
+                _,
+            ) => Exit::Unavailable,
             (
                 ErrorCode::NoNode
                 | ErrorCode::NodeExists
@@ -113,6 +117,8 @@ impl From<ClientError> for Failure {
                 | ErrorCode::BadVersion
                 | ErrorCode::NoChildrenForEphemerals
                 | ErrorCode::OutOfOrder
+                | ErrorCode::NumberReused
+                | ErrorCode::NoSequenceNumber
                 | ErrorCode::DiskFull
                 | ErrorCode::Internal,
                 _,

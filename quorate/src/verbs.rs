@@ -22,7 +22,10 @@ use crate::{
 };
 
 pub(crate) async fn create(args: &Create) -> Result<(), Failure> {
-    let path = parse(&args.path)?;
+    let path = match args.sequential {
+        true => Path::prefix(&args.path).map_err(|e| Failure::usage(format!("{:?}: {e}", args.path)))?,
+        false => parse(&args.path)?,
+    };
     let data = value(&args.value)?.unwrap_or_default();
     let mode = CreateMode { ephemeral: args.ephemeral, sequential: args.sequential };
     session::with(&args.connection, async |client| {

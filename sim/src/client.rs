@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Create, CreateMode, MultiOp, OpError, Path, Read, ReadLevel, SessionId, SessionToken, Ticket, Time,
-    Write, WriteNumber, Zxid,
+    Create, CreateMode, MultiOp, OpError, Path, Read, ReadLevel, SessionId, SessionToken, StreamId, Ticket,
+    Time, Write, WriteNumber, Zxid,
 };
 use bytes::Bytes;
 use client_core::{
@@ -17,6 +17,7 @@ use store_core::server::{self, Answer, Open, ToClient};
 
 use crate::calls::{Calls, Over};
 use crate::context::{ClientEvent, Context, Event};
+use crate::double::Double;
 use crate::net::{End, Kind, LinkId, Packet};
 use crate::plan::Workload;
 use crate::rng::Rng;
@@ -44,6 +45,10 @@ pub(crate) struct Client {
     /// Open operations, by ticket: their place in the history.
     open: BTreeMap<Ticket, usize>,
     calls: Calls,
+    double: Double,
+    /// Of the session, as a double knows it, and the last number that was used.
+    token: Option<(SessionId, SessionToken)>,
+    number_used: WriteNumber,
     tickets: u64,
     armed: super::node::Armed,
     closing: bool,
@@ -73,6 +78,9 @@ impl Client {
             session: None,
             open: BTreeMap::new(),
             calls: Calls::default(),
+            double: Double::default(),
+            token: None,
+            number_used: WriteNumber(0),
             tickets: 0,
             armed: super::node::Armed::default(),
             closing: false,
@@ -165,6 +173,15 @@ impl Client {
                 }
             }
             ClientEvent::Think => self.think(cx, operations),
+            ClientEvent::Dialed { link, connected } if self.double.has(link) => {
+                self.double.on_dialed(cx, self.end(), link, connected);
+            }
+            ClientEvent::Packet { link, packet } if self.double.has(link) => {
+                self.double.on_packet(cx, self.end(), packet);
+            }
+            ClientEvent::Broken { link } | ClientEvent::GiveUp { link } if self.double.has(link) => {
+                self.double.end(cx, self.end());
+            }
             ClientEvent::Dialed { link, connected } if self.calls.has(link) => {
                 let over = self.calls.on_dialed(cx, self.end(), link, connected);
                 self.call_over(cx, operations, over);
@@ -236,6 +253,9 @@ impl Client {
                         End::Client(_) => 0,
                     });
                     let timeout = Duration::from_millis(timeout_ms.into());
+                    if self.token != Some((session, token)) {
+                        (self.token, self.number_used) = (Some((session, token)), WriteNumber(0));
+                    }
                     let node = api::PeerId(node);
                     Input::Opened {
                         connection,
@@ -261,6 +281,8 @@ impl Client {
     fn transmit(&mut self, cx: &mut Context) {
         while self.machine.wants_to_transmit() {
             let Some(batch) = self.machine.poll_transmit(self.time(cx)) else { return };
+            let numbers = batch.requests.iter().filter_map(|r| r.number);
+            self.number_used = numbers.max().unwrap_or_default().max(self.number_used);
             let requests = batch.requests.into_iter().map(request).collect();
             if let Some(wire) = &self.wire {
                 let acked = if self.mute && !cx.healed { WriteNumber(0) } else { batch.acked };
@@ -277,7 +299,9 @@ impl Client {
                         cx.close(older.link, self.end(), None);
                     }
                     let open = match resume {
-                        Some((session, token)) => Open::Resume { session, token, last_zxid },
+                        Some((session, token)) => {
+                            Open::Resume { session, token, last_zxid, stream: StreamId(self.rng.draw()) }
+                        }
                         None => Open::New {
                             token: SessionToken(std::array::from_fn(|_| self.rng.draw() as u8)),
                             timeout_ms: timeout.as_millis() as u32,
@@ -382,6 +406,16 @@ impl Client {
         }
         if cx.healed || self.closing || self.open.len() >= workload.depth {
             return;
+        }
+        if workload.doubles > 0
+            && self.rng.chance(workload.doubles)
+            && let Some(session) = self.token
+            && self.number_used > WriteNumber(0)
+        {
+            let node = self.rng.index(cx.plan.members.len());
+            let number = WriteNumber(self.number_used.0 - self.rng.below(self.number_used.0.min(4)));
+            let stream = StreamId(self.rng.draw());
+            self.double.begin(cx, self.end(), node, session, stream, number);
         }
         if self.rng.chance(workload.closes) {
             self.closing = true;

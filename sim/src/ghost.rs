@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
-    CommandBody, Ensemble, Entry, Epoch, History, Membership, Origin, PeerId, SessionId, Ticket, Zxid,
+    Command, CommandBody, Ensemble, Entry, Epoch, History, Membership, OpError, Origin, PeerId, SessionId,
+    StreamId, Ticket, WriteNumber, WriteResult, Zxid,
 };
-use proto::store::decode_command;
+use proto::store::{decode_command, decode_record, encode_record};
 use store_core::State;
 use store_core::server::Committed;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::plan::Plan;
+
+/// So many commits between two times that the whole state is encoded and loaded.
+const ENCODED_EVERY: usize = 64;
 
 /// Whether C11 ends a run, or is only counted: nodes still count a report of signs of life from when it arrives.
 const CLIENT_KNOWS_FIRST: bool = false;
@@ -143,6 +147,8 @@ pub(crate) struct Ghost {
     /// By how much the clocks of the nodes run wrong at most, in millionths, and what a node may need to learn that it is cut off,
     /// in microseconds: see [`Ghost::allowance`].
     clocks: (u64, u64),
+    /// The streams on which sessions were taken up last.
+    streams: BTreeMap<SessionId, StreamId>,
     /// The first thing that was wrong.
     pub(crate) violation: Option<(String, String)>,
 }
@@ -152,6 +158,7 @@ impl Ghost {
         let nodes = plan.members.len();
         let drift_ppm = plan.members.iter().map(|m| m.drift_ppm.unsigned_abs()).max().unwrap_or_default();
         Ghost {
+            streams: BTreeMap::new(),
             believed: BTreeSet::new(),
             mourned: BTreeMap::new(),
             expired: BTreeMap::new(),
@@ -376,7 +383,11 @@ impl Ghost {
                 if let CommandBody::CloseSession { session, expired: true } = command.body {
                     self.expired(session);
                 }
-                drop(self.state.apply(zxid, entry.time_ms, command));
+                let applied = self.state.apply(zxid, entry.time_ms, command);
+                self.check_stream(zxid, command, &applied.result);
+                if self.committed.len().is_multiple_of(ENCODED_EVERY) {
+                    self.check_encoding();
+                }
                 if let CommandBody::CloseSession { session, .. } = command.body {
                     let left = self.state.tree().ephemerals(session).count();
                     self.check(left == 0, "I16 ephemerals", || {
@@ -388,6 +399,51 @@ impl Ghost {
         self.digests.push(self.state.digest());
         let Entry { time_ms, origin, .. } = entry;
         self.committed.push(Committed { zxid, time_ms, origin, command });
+    }
+
+    /// Behind the entry with which a session was taken up, nothing of its other streams is carried out (C12).
+    fn check_stream(&mut self, zxid: Zxid, command: &Command, result: &WriteResult) {
+        if let CommandBody::ResumeSession { session, stream } = command.body {
+            self.streams.insert(session, stream);
+        }
+        let Some(session) = command.session else { return };
+        let newest = self.streams.get(&session).copied().unwrap_or_default();
+        let refused = matches!(result, Err(OpError::SessionMoved(_) | OpError::SessionExpired(_)));
+        self.check(command.stream == newest || refused, "C12 one stream speaks for a session", || {
+            format!(
+                "{zxid} came on the stream {:?} of session {session}, which was taken up on {newest:?} before, and is \
+                 carried out with {result:?}",
+                command.stream
+            )
+        });
+    }
+
+    /// Whatever state there is can be kept, sent, and loaded again (I17).
+    fn check_encoding(&mut self) {
+        let records = self.state.records().map(|record| decode_record(encode_record(record).into()));
+        let loaded = records.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string());
+        let loaded = loaded.and_then(|records| State::load(records).map_err(|e| e.to_string()));
+        let zxid = self.state.applied();
+        let same = loaded.as_ref().is_ok_and(|state| state.records().eq(self.state.records()));
+        self.check(same, "I17 every state can be kept", || {
+            let why = loaded.err().unwrap_or_else(|| "it is another one".into());
+            format!("the state at {zxid} does not come back from its records: {why}")
+        });
+    }
+
+    /// Another user of a session has used a number of its client's for a request of its own, and was answered (C13).
+    pub(crate) fn bound_to_its_request<T: std::fmt::Debug>(
+        &mut self,
+        number: WriteNumber,
+        own: bool,
+        answer: &T,
+    ) {
+        self.check(own, "C13 a number is bound to its request", || {
+            format!(
+                "a request with the number {} was answered with what came of another: {answer:?}",
+                number.0
+            )
+        });
     }
 
     /// The store of a node has this state (I3, I4, I15).

@@ -7,6 +7,7 @@
 mod calls;
 mod client;
 mod context;
+mod double;
 mod faults;
 mod ghost;
 mod net;

@@ -124,6 +124,9 @@ pub struct Workload {
     pub unary: u64,
     /// Share of requests that end a session, of 1,000.
     pub closes: u64,
+    /// Share of requests before which another takes the session up and uses a number of the client's, of 1,000.
+    #[serde(default)]
+    pub doubles: u64,
     /// So long a caller waits, in milliseconds; 0 for ever.
     pub deadline: u64,
     /// Share of values near the limit, of 1,000.
@@ -299,6 +302,7 @@ impl Plan {
                 fresh: 200,
                 unary: 0,
                 closes: 0,
+                doubles: 0,
                 deadline: 0,
                 large: 0,
                 long: 0,

@@ -133,6 +133,7 @@ fn workload(rng: &mut Rng) -> Workload {
         fresh: rng.between(0, 600),
         unary: if rng.chance(300) { rng.between(1, 400) } else { 0 },
         closes: if rng.chance(400) { rng.between(1, 40) } else { 0 },
+        doubles: if rng.chance(200) { rng.between(1, 60) } else { 0 },
         deadline: if rng.chance(300) { rng.between(100, 5_000) } else { 0 },
         large: 0,
         long: if rng.chance(60) { rng.scale(5, 300) } else { 0 },

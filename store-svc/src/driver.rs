@@ -7,7 +7,6 @@ use std::{
 };
 
 use api::{OpError, Time, Trace, Zxid, ports::Quorum, record};
-use bytes::Bytes;
 use store_core::{
     Server,
     server::{Answer, Ask, ConnId, Input, Op, Open, Output, Request, ToClient},
@@ -15,7 +14,7 @@ use store_core::{
 use telemetry::metrics;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
-    task::JoinSet,
+    task::{AbortHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,7 +23,7 @@ use crate::{
     lane::Lane,
     measure::{self, Timings},
     quorum_io::{self, FromQuorum, Pieces},
-    table::{Checkpointer, Job},
+    table::{Checkpointer, Job, TableError},
     trace::{Open as Spans, Traced},
 };
 
@@ -151,8 +150,8 @@ impl<Q: Quorum> Driver<Q> {
             entries: 0,
             log_bytes: 0,
             snapshot_bytes: 0,
-            rewrite: None,
-            saving: false,
+            failed: None,
+            saving: None,
             wanted: false,
         };
         Running { driver: self, sinks: HashMap::new(), feed, to_quorum, asks: Vec::new(), tasks, schedule }
@@ -196,10 +195,10 @@ struct Schedule {
     log_bytes: u64,
     /// The size of the last snapshot; 0 if there was none in this run.
     snapshot_bytes: u64,
-    /// A new state that the table does not know of. Nothing else may be written before it.
-    rewrite: Option<Vec<Bytes>>,
-    /// Whether a snapshot is on its way.
-    saving: bool,
+    /// The last checkpoint could not be written: when it is tried again, and how long that is after the failure.
+    failed: Option<(Instant, Duration)>,
+    /// The task of a snapshot that is on its way.
+    saving: Option<AbortHandle>,
     /// Whether the quorum needs one.
     wanted: bool,
 }
@@ -209,7 +208,7 @@ impl Schedule {
     /// znodes, or as many bytes as the last snapshot had, but not less than the least. So writing snapshots costs at
     /// most about as much as writing the log, however large the state is.
     fn snapshot_due(&self, znodes: u64, least_entries: u64, least_bytes: u64) -> bool {
-        !self.saving
+        self.saving.is_none()
             && (self.wanted
                 || self.entries >= least_entries.max(znodes)
                 || self.log_bytes >= least_bytes.max(self.snapshot_bytes))
@@ -226,7 +225,8 @@ impl<Q: Quorum> Running<Q> {
         };
         self.send_all_away(OpError::Unavailable(why)).await;
         result?;
-        self.last_checkpoint().await
+        self.last_checkpoint().await;
+        Ok(())
     }
 
     /// Until the shutdown, or a fault.
@@ -248,13 +248,15 @@ impl<Q: Quorum> Running<Q> {
                 Some(ended) = self.tasks.join_next() => match ended {
                     Ok(Ok(Ended::Link)) => {}
                     Ok(Ok(Ended::Snapshot { bytes })) => {
-                        self.schedule.saving = false;
+                        self.schedule.saving = None;
                         self.schedule.snapshot_bytes = bytes.unwrap_or(self.schedule.snapshot_bytes);
                     }
                     Ok(Err(reason)) => return Err(reason),
+                    // A snapshot of a checkpoint that failed.
+                    Err(e) if e.is_cancelled() => {}
                     Err(e) => return Err(StopReason::Invariant(format!("a task of the store has died: {e}"))),
                 },
-                done = self.driver.checkpointer.done() => done?,
+                done = self.driver.checkpointer.done() => self.on_checkpoint(done),
                 Some(said) = self.feed.recv(), if !held_back => {
                     self.on_quorum(said);
                     // Where the quorum has more to say than can be applied, its turn never ends: clients would wait
@@ -307,22 +309,37 @@ impl<Q: Quorum> Running<Q> {
         }
     }
 
-    async fn last_checkpoint(mut self) -> Result<(), StopReason> {
+    async fn last_checkpoint(mut self) {
         // A snapshot under way is given up, so that the thread is free.
         self.tasks.shutdown().await;
-        let checkpointer = &mut self.driver.checkpointer;
-        if checkpointer.busy() {
-            checkpointer.done().await?;
-        }
-        if let Some(pieces) = self.schedule.rewrite.take() {
-            checkpointer.begin(Job::Rewrite(pieces));
-            checkpointer.done().await?;
+        if self.driver.checkpointer.busy() {
+            let done = self.driver.checkpointer.done().await;
+            self.on_checkpoint(done);
         }
         let changes = self.driver.server.take_dirty();
-        checkpointer.begin(Job::Checkpoint { changes, export: None });
-        checkpointer.done().await?;
+        self.driver.checkpointer.begin(Job { changes, export: None });
+        let done = self.driver.checkpointer.done().await;
+        self.on_checkpoint(done);
         self.driver.checkpointer.stop().await;
-        Ok(())
+    }
+
+    /// A checkpoint is written, or could not be: then the node goes on, and tries later to write the whole state.
+    fn on_checkpoint(&mut self, done: Result<(), TableError>) {
+        let pause = self.schedule.failed.map_or(RETRY_MIN, |(_, pause)| RETRY_MAX.min(2 * pause));
+        self.schedule.failed = None;
+        if let Err(error) = done {
+            tracing::error!(
+                %error, retry_in = ?pause,
+                "the checkpoint cannot be written; the node goes on and does not purge its log"
+            );
+            self.schedule.failed = Some((Instant::now() + pause, pause));
+            self.driver.server.forget_checkpoint();
+            // Its end would never come.
+            if let Some(snapshot) = self.schedule.saving.take() {
+                snapshot.abort();
+                self.schedule.wanted = true;
+            }
+        }
     }
 
     fn handle(&mut self, input: Input) {
@@ -350,11 +367,10 @@ impl<Q: Quorum> Running<Q> {
                 self.schedule.entries += entries;
             }
             FromQuorum::SnapshotWanted => self.schedule.wanted = true,
-            FromQuorum::State { state, pieces } => {
+            FromQuorum::State { state, bytes } => {
                 let now = self.now();
                 self.driver.server.replace_state(now, *state);
-                self.schedule.snapshot_bytes = pieces.iter().map(|p| p.len() as u64).sum();
-                self.schedule.rewrite = Some(pieces);
+                self.schedule.snapshot_bytes = bytes;
                 self.schedule.entries = 0;
                 self.schedule.log_bytes = 0;
             }
@@ -474,11 +490,9 @@ impl<Q: Quorum> Running<Q> {
 
     /// Begins a checkpoint or snapshot if one is due.
     fn keep(&mut self) {
-        if self.driver.checkpointer.busy() {
+        let waits = self.schedule.failed.is_some_and(|(at, _)| Instant::now() < at);
+        if self.driver.checkpointer.busy() || waits {
             return;
-        }
-        if let Some(pieces) = self.schedule.rewrite.take() {
-            return self.driver.checkpointer.begin(Job::Rewrite(pieces));
         }
         let state = self.driver.server.state();
         let snapshot = self.schedule.snapshot_due(
@@ -495,11 +509,10 @@ impl<Q: Quorum> Running<Q> {
         let export = snapshot.then(|| {
             self.schedule.entries = 0;
             self.schedule.log_bytes = 0;
-            self.schedule.saving = true;
             self.schedule.wanted = false;
             let (pieces, rest) = mpsc::channel(PIECES_AHEAD);
             let (quorum, zxid) = (self.driver.quorum.clone(), changes.header.applied);
-            self.tasks.spawn(async move {
+            let task = self.tasks.spawn(async move {
                 let (pieces, mut whole) = Pieces::new(rest);
                 if let Err(e) = quorum.save_snapshot(zxid, pieces).await {
                     // Whether the quorum is gone for good, the feed says. If not, there will be another snapshot.
@@ -507,9 +520,10 @@ impl<Q: Quorum> Running<Q> {
                 }
                 Ok(Ended::Snapshot { bytes: whole.try_recv().ok() })
             });
+            self.schedule.saving = Some(task);
             pieces
         });
-        self.driver.checkpointer.begin(Job::Checkpoint { changes, export });
+        self.driver.checkpointer.begin(Job { changes, export });
     }
 
     /// When the next checkpoint is due, if there is anything to write: soon when it is quiet, rarely under load.
@@ -518,7 +532,11 @@ impl<Q: Quorum> Running<Q> {
         if dirty == 0 {
             return None;
         }
-        let Schedule { checkpoint, last_entry, .. } = self.schedule;
+        let Schedule { checkpoint, last_entry, failed, .. } = &self.schedule;
+        if let Some((retry_at, _)) = failed {
+            return Some(*retry_at);
+        }
+        let (checkpoint, last_entry) = (*checkpoint, *last_entry);
         let soonest = checkpoint + CHECKPOINT_MIN;
         if dirty >= DIRTY_MANY {
             return Some(soonest);
@@ -555,6 +573,9 @@ const QUIET: Duration = Duration::from_millis(200);
 const DIRTY_MANY: usize = 65_536;
 /// If so many changed records wait for the checkpoint thread, no more entries are applied until it is free.
 const DIRTY_MAX: usize = 1 << 20;
+/// After a checkpoint that could not be written, the next is tried; the pause doubles with each failure up to the second.
+const RETRY_MIN: Duration = Duration::from_secs(5);
+const RETRY_MAX: Duration = Duration::from_secs(300);
 /// Pieces of a snapshot between the checkpoint thread and the quorum.
 const PIECES_AHEAD: usize = 4;
 

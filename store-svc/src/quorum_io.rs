@@ -35,10 +35,10 @@ pub(crate) enum FromQuorum {
     SnapshotWanted,
     /// A snapshot that takes the place of the state.
     State {
-        /// Checked against its digest.
+        /// Checked against its digest. The checkpoint knows nothing of it.
         state: Box<State>,
-        /// The same as it came.
-        pieces: Vec<Bytes>,
+        /// The size of the snapshot.
+        bytes: u64,
     },
 }
 
@@ -79,7 +79,7 @@ pub(crate) async fn read_feed<Q: Quorum>(
                     continue;
                 }
                 FeedItem::SnapshotEnd => {
-                    let (state, pieces) = snapshot.take().ok_or_else(unexpected)?.finish()?;
+                    let (state, bytes) = snapshot.take().ok_or_else(unexpected)?.finish()?;
                     if !items.is_empty() {
                         let items = std::mem::take(&mut items);
                         let spans = std::mem::take(&mut spans);
@@ -88,7 +88,7 @@ pub(crate) async fn read_feed<Q: Quorum>(
                         }
                         log_bytes = 0;
                     }
-                    if driver.send(FromQuorum::State { state: Box::new(state), pieces }).await.is_err() {
+                    if driver.send(FromQuorum::State { state: Box::new(state), bytes }).await.is_err() {
                         return Ok(());
                     }
                     continue;
@@ -121,7 +121,8 @@ pub(crate) async fn write_asks<Q: Quorum>(
 
 /// The pieces of a snapshot as they come from the checkpoint thread.
 pub(crate) struct Pieces {
-    rest: mpsc::Receiver<Bytes>,
+    /// `None` behind the last.
+    rest: mpsc::Receiver<Option<Bytes>>,
     /// Of those that were taken.
     bytes: u64,
     /// For whoever wants to know the size of the whole.
@@ -130,7 +131,7 @@ pub(crate) struct Pieces {
 
 impl Pieces {
     /// Also says how large the snapshot was, once all pieces are taken.
-    pub(crate) fn new(rest: mpsc::Receiver<Bytes>) -> (Pieces, oneshot::Receiver<u64>) {
+    pub(crate) fn new(rest: mpsc::Receiver<Option<Bytes>>) -> (Pieces, oneshot::Receiver<u64>) {
         let (whole, size) = oneshot::channel();
         (Pieces { rest, bytes: 0, whole: Some(whole) }, size)
     }
@@ -138,7 +139,8 @@ impl Pieces {
 
 impl Chunks for Pieces {
     async fn next(&mut self) -> Option<Bytes> {
-        let piece = self.rest.recv().await;
+        // Without an end it is no snapshot, and must not be taken for one: the driver ends the task.
+        let Some(piece) = self.rest.recv().await else { return std::future::pending().await };
         match (&piece, self.whole.take_if(|_| piece.is_none())) {
             (Some(piece), _) => self.bytes += piece.len() as u64,
             // Whoever asked may have gone.
@@ -179,36 +181,39 @@ struct Incoming {
     zxid: Zxid,
     decoder: RecordDecoder,
     loader: Loader,
-    pieces: Vec<Bytes>,
+    bytes: u64,
 }
 
 impl Incoming {
     fn new(zxid: Zxid) -> Incoming {
         tracing::info!(%zxid, "the state comes as a snapshot");
-        Incoming { zxid, decoder: RecordDecoder::default(), loader: Loader::default(), pieces: Vec::new() }
+        Incoming { zxid, decoder: RecordDecoder::default(), loader: Loader::default(), bytes: 0 }
     }
 
     fn piece(&mut self, piece: Bytes) -> Result<(), StopReason> {
         self.decoder.push(&piece);
-        self.pieces.push(piece);
+        self.bytes += piece.len() as u64;
         while let Some(record) = self.decoder.next_record().map_err(|e| self.damaged(&e))? {
             self.loader.take(record).map_err(|e| self.damaged(&e))?;
         }
         Ok(())
     }
 
-    fn finish(self) -> Result<(State, Vec<Bytes>), StopReason> {
+    fn finish(self) -> Result<(State, u64), StopReason> {
         let zxid = self.zxid;
-        if zxid == Zxid::ZERO && self.pieces.is_empty() {
-            return Ok((State::default(), self.pieces));
+        if zxid == Zxid::ZERO && self.bytes == 0 {
+            let mut state = State::default();
+            state.forget_checkpoint();
+            return Ok((state, 0));
         }
         let damaged = |e: &dyn std::fmt::Display| damaged(zxid, e);
         self.decoder.finish().map_err(|e| damaged(&e))?;
-        let state = self.loader.finish().map_err(|e| damaged(&e))?;
+        let mut state = self.loader.finish().map_err(|e| damaged(&e))?;
         if state.applied() != zxid {
             return Err(damaged(&format!("it is the state at {}", state.applied())));
         }
-        Ok((state, self.pieces))
+        state.forget_checkpoint();
+        Ok((state, self.bytes))
     }
 
     fn damaged(&self, why: &dyn std::fmt::Display) -> StopReason {

@@ -22,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     driver::{Aside, Driver, FromClient},
     grpc::{CoordinationService, Front, NodeService},
-    table::{self, Checkpointer, TableError},
+    table::{self, Checkpointer, Opened, TableError},
 };
 
 /// What the store of a node is made with.
@@ -95,7 +95,7 @@ impl Default for Bounds {
 /// Why the store cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// No checkpoint can be made.
+    /// Another process has the checkpoint open.
     #[error("{source}; look at {dir}", dir = dir.display())]
     Table {
         /// In this directory.
@@ -114,9 +114,6 @@ pub enum StopReason {
     /// The quorum of this node is gone.
     #[error("the store has lost its quorum: {0}")]
     Quorum(#[from] PortClosed),
-    /// The checkpoint could not be written.
-    #[error("{0}")]
-    Table(#[from] TableError),
     /// Something that cannot be true is.
     #[error("{0}")]
     Invariant(String),
@@ -138,10 +135,11 @@ pub struct StoreService<Q> {
 }
 
 impl<Q: Quorum> StoreService<Q> {
-    /// Reads the checkpoint and prepares to run. A damaged one is moved aside. Blocks on the disk.
+    /// Reads the checkpoint and prepares to run. A damaged one is moved aside; if there can be none for now, the node starts
+    /// without. Blocks on the disk.
     ///
     /// # Errors
-    /// If the directory cannot be used.
+    /// If another process uses the directory.
     pub fn open(
         mut config: Config,
         quorum: Q,
@@ -149,13 +147,14 @@ impl<Q: Quorum> StoreService<Q> {
     ) -> Result<StoreService<Q>, OpenError> {
         config.bounds.stream_requests = config.bounds.stream_requests.min(config.limits.requests_max).max(1);
         let failed = |source| OpenError::Table { dir: config.data_dir.clone(), source };
-        let (table, state) = table::open(&config.data_dir).map_err(failed)?;
+        let Opened { table, state } = table::open(&config.data_dir).map_err(failed)?;
         let header = state.header();
         tracing::info!(
             node = %config.me, applied = %header.applied, znodes = header.znodes, sessions = header.sessions,
             "checkpoint read"
         );
-        let checkpointer = Checkpointer::start(table)?;
+        let dir = config.data_dir.clone();
+        let checkpointer = Checkpointer::start(table, Box::new(move || table::anew(&dir)))?;
         let (to_driver, inputs) = mpsc::channel(INPUT_QUEUE);
         let (asides_to_driver, asides) = mpsc::unbounded_channel();
         let tasks = TaskTracker::new();

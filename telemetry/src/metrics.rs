@@ -168,6 +168,8 @@ metrics! {
             "Paths and values of all znodes.";
         CHECKPOINT_DURATION: Histogram = "quorate.checkpoint.duration" [Seconds] Histogram::times(),
             "Writing a checkpoint of the tree, and the snapshot that is made from it if one is due.";
+        CHECKPOINT_FAILURES: Counter = "quorate.checkpoint.failures" [Count("{checkpoint}")] Counter::new(),
+            "Checkpoints that could not be written. The node goes on, tries again later, and does not purge its log meanwhile.";
         CHECKPOINT_SIZE: Gauge = "quorate.checkpoint.size" [Bytes] Gauge::new(),
             "The directory of the checkpoint on disk.";
         CHECKPOINT_DIRTY: Gauge = "quorate.checkpoint.dirty" [Count("{record}")] Gauge::new(),

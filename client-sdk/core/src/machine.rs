@@ -499,6 +499,7 @@ fn asks_again(code: ErrorCode) -> bool {
             | ErrorCode::Unknown
             | ErrorCode::OutOfOrder
             | ErrorCode::SessionExpired
+            | ErrorCode::SessionMoved
     )
 }
 

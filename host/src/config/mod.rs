@@ -159,6 +159,8 @@ pub struct Limits {
     pub in_flight: u32,
     /// The same in bytes.
     pub in_flight_bytes: Size,
+    /// Open sessions of the whole ensemble; one more is refused. The node that is asked decides, so give all the same.
+    pub sessions: u32,
 }
 
 /// The transaction log and its snapshots.
@@ -376,6 +378,11 @@ impl NodeConfig {
             data: r.get("limits.data", "bytes of one value, and of all values of a multi", Size::mib(1)),
             in_flight: r.get("limits.in_flight", "writes of one node that wait for their commit", 16_384),
             in_flight_bytes: r.get("limits.in_flight_bytes", "the same in bytes", Size::mib(64)),
+            sessions: r.get(
+                "limits.sessions",
+                "open sessions of the whole ensemble; the same on all nodes",
+                20_000,
+            ),
         };
         let min_free = r.get(
             "log.min_free",
@@ -486,6 +493,9 @@ impl NodeConfig {
         }
         if self.limits.in_flight == 0 {
             r.refuse("limits.in_flight", "at least 1");
+        }
+        if self.limits.sessions == 0 {
+            r.refuse("limits.sessions", "at least 1");
         }
         if self.limits.in_flight_bytes < self.limits.data {
             r.refuse(

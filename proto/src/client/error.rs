@@ -13,18 +13,19 @@ use crate::v1;
 ///
 /// The gRPC code is for callers that know nothing of Quorate, after the rules of `google.rpc.Code`: `ABORTED` where a
 /// test-and-set or sequence check failed and the caller has to start over from reading (`BAD_VERSION`,
-/// `OUT_OF_ORDER`), `FAILED_PRECONDITION` where something else must be done first, `INVALID_ARGUMENT` where the
+/// `OUT_OF_ORDER`, `SESSION_MOVED`), `FAILED_PRECONDITION` where something else must be done first, `INVALID_ARGUMENT` where the
 /// request can never succeed (also when it is too large).
 #[must_use]
 pub fn to_status(error: &OpError) -> Status {
     let code = match error.code() {
         ErrorCode::NoNode => Code::NotFound,
         ErrorCode::NodeExists => Code::AlreadyExists,
-        ErrorCode::NotEmpty | ErrorCode::NoChildrenForEphemerals | ErrorCode::SessionExpired => {
-            Code::FailedPrecondition
-        }
-        ErrorCode::BadVersion | ErrorCode::OutOfOrder => Code::Aborted,
-        ErrorCode::BadArguments | ErrorCode::TooLarge => Code::InvalidArgument,
+        ErrorCode::NotEmpty
+        | ErrorCode::NoChildrenForEphemerals
+        | ErrorCode::SessionExpired
+        | ErrorCode::NoSequenceNumber => Code::FailedPrecondition,
+        ErrorCode::BadVersion | ErrorCode::OutOfOrder | ErrorCode::SessionMoved => Code::Aborted,
+        ErrorCode::BadArguments | ErrorCode::TooLarge | ErrorCode::NumberReused => Code::InvalidArgument,
         ErrorCode::Overloaded | ErrorCode::DiskFull => Code::ResourceExhausted,
         ErrorCode::Unavailable => Code::Unavailable,
         ErrorCode::Unknown => Code::Unknown,
@@ -126,7 +127,14 @@ fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
             put("size", size.to_string());
             put("limit", limit.to_string());
         }
-        OpError::SessionExpired(session) => put("session", session.0.to_string()),
+        OpError::SessionExpired(session) | OpError::SessionMoved(session) => {
+            put("session", session.0.to_string());
+        }
+        OpError::NumberReused(number) => put("number", number.0.to_string()),
+        OpError::NoSequenceNumber { path, next } => {
+            put("path", path.to_string());
+            put("next", next.to_string());
+        }
         OpError::OutOfOrder { expected, got } => {
             put("expected", expected.0.to_string());
             put("got", got.0.to_string());
@@ -198,6 +206,12 @@ fn decode_cause(code: v1::ErrorCode, message: &str, metadata: &HashMap<String, S
             OpError::TooLarge { size: number(metadata, "size")?, limit: number(metadata, "limit")? }
         }
         v1::ErrorCode::SessionExpired => OpError::SessionExpired(SessionId(number(metadata, "session")?)),
+        v1::ErrorCode::SessionMoved => OpError::SessionMoved(SessionId(number(metadata, "session")?)),
+        v1::ErrorCode::NumberReused => OpError::NumberReused(WriteNumber(number(metadata, "number")?)),
+        v1::ErrorCode::NoSequenceNumber => OpError::NoSequenceNumber {
+            path: Path::prefix(metadata.get("path")?).ok()?,
+            next: number(metadata, "next")?,
+        },
         v1::ErrorCode::OutOfOrder => OpError::OutOfOrder {
             expected: WriteNumber(number(metadata, "expected")?),
             got: WriteNumber(number(metadata, "got")?),
@@ -260,7 +274,7 @@ const STATUS_MESSAGE_MAX: usize = 512;
 /// As long as the longest path, which has to fit for the same reason.
 const DETAIL_MAX: usize = Path::MAX_BYTES;
 
-const CODES: [(ErrorCode, v1::ErrorCode); 14] = [
+const CODES: [(ErrorCode, v1::ErrorCode); 17] = [
     (ErrorCode::NoNode, v1::ErrorCode::NoNode),
     (ErrorCode::NodeExists, v1::ErrorCode::NodeExists),
     (ErrorCode::NotEmpty, v1::ErrorCode::NotEmpty),
@@ -269,7 +283,10 @@ const CODES: [(ErrorCode, v1::ErrorCode); 14] = [
     (ErrorCode::BadArguments, v1::ErrorCode::BadArguments),
     (ErrorCode::TooLarge, v1::ErrorCode::TooLarge),
     (ErrorCode::SessionExpired, v1::ErrorCode::SessionExpired),
+    (ErrorCode::SessionMoved, v1::ErrorCode::SessionMoved),
     (ErrorCode::OutOfOrder, v1::ErrorCode::OutOfOrder),
+    (ErrorCode::NumberReused, v1::ErrorCode::NumberReused),
+    (ErrorCode::NoSequenceNumber, v1::ErrorCode::NoSequenceNumber),
     (ErrorCode::Unavailable, v1::ErrorCode::Unavailable),
     (ErrorCode::Overloaded, v1::ErrorCode::Overloaded),
     (ErrorCode::Unknown, v1::ErrorCode::UnknownOutcome),

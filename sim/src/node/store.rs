@@ -19,9 +19,9 @@ use crate::context::{Context, NodeEvent};
 use crate::net::{LinkId, Packet};
 
 /// A job of the checkpoint thread.
-enum Job {
-    Checkpoint { changes: Changes, export: bool },
-    Rewrite(Table),
+struct Job {
+    changes: Changes,
+    export: bool,
 }
 
 pub(crate) struct StoreShell {
@@ -39,7 +39,6 @@ pub(crate) struct StoreShell {
     leads_since: Option<Time>,
     epoch: api::Epoch,
     job: Option<Job>,
-    rewrite: Option<Table>,
     saving: Option<SnapshotWriter>,
     /// The quorum needs a snapshot.
     wanted: bool,
@@ -59,7 +58,6 @@ impl StoreShell {
             leads_since: None,
             epoch: api::Epoch(0),
             job: None,
-            rewrite: None,
             saving: None,
             wanted: false,
             entries: 0,
@@ -227,7 +225,7 @@ impl Node {
             }
             if zxid == Zxid::ZERO {
                 process.store.position = zxid;
-                self.replace_state(cx, State::default(), Table::new());
+                self.replace_state(cx, State::default());
                 return Ok(true);
             }
             match process.snapshots.read(zxid) {
@@ -256,8 +254,8 @@ impl Node {
             Ok(None) => {
                 let Some((_, decoder, records)) = process.store.incoming.take() else { return Ok(()) };
                 decoder.finish().map_err(|e| damaged(&e))?;
-                let state = State::load(records.iter().cloned()).map_err(|e| damaged(&e))?;
-                self.replace_state(cx, state, Table::rewrite(records));
+                let state = State::load(records).map_err(|e| damaged(&e))?;
+                self.replace_state(cx, state);
             }
             Err(SnapshotError::Damaged { .. }) => {
                 process.store.incoming = None;
@@ -268,11 +266,11 @@ impl Node {
         Ok(())
     }
 
-    fn replace_state(&mut self, cx: &mut Context, state: State, table: Table) {
+    fn replace_state(&mut self, cx: &mut Context, mut state: State) {
         let now = self.time(cx);
         let Some(process) = &mut self.up else { return };
+        state.forget_checkpoint();
         process.store.server.replace_state(now, state);
-        process.store.rewrite = Some(table);
         process.store.entries = 0;
     }
 
@@ -378,22 +376,27 @@ impl Node {
     pub(super) fn keep(&mut self, cx: &mut Context) {
         let at = cx.now + super::KEEP_EVERY;
         self.schedule(cx, at, NodeEvent::Keep);
+        let restorable = self.can_restore();
         let Some(process) = &mut self.up else { return };
         let store = &mut process.store;
         if store.job.is_some() || store.saving.is_some() {
             return;
         }
-        store.job = if let Some(table) = store.rewrite.take() {
-            Some(Job::Rewrite(table))
-        } else {
-            let export = store.entries >= cx.plan.sizes.snapshot_entries || store.wanted;
-            if !export && store.server.state().dirty_len() == 0 {
-                return;
-            }
-            store.entries = if export { 0 } else { store.entries };
-            store.wanted &= !export;
-            Some(Job::Checkpoint { changes: store.server.take_dirty(), export })
-        };
+        let export = store.entries >= cx.plan.sizes.snapshot_entries || store.wanted;
+        if !export && store.server.state().dirty_len() == 0 {
+            return;
+        }
+        store.entries = if export { 0 } else { store.entries };
+        store.wanted &= !export;
+        // Now and then the disk does not take it, and the next one has to bring everything.
+        if restorable && cx.rng.chance(20) {
+            drop(store.server.take_dirty());
+            store.server.forget_checkpoint();
+            self.table = None;
+            cx.stats.count("checkpoints lost");
+            return;
+        }
+        store.job = Some(Job { changes: store.server.take_dirty(), export });
         let at = cx.now + cx.rng.between(100, 50_000);
         self.schedule(cx, at, NodeEvent::Checkpointed);
     }
@@ -401,17 +404,12 @@ impl Node {
     pub(super) fn on_checkpointed(&mut self, cx: &mut Context) -> Result<(), Stop> {
         let piece = cx.plan.sizes.piece;
         let Some(process) = &mut self.up else { return Ok(()) };
-        match process.store.job.take() {
-            Some(Job::Rewrite(table)) => self.table = Some(table),
-            Some(Job::Checkpoint { changes, export }) => {
-                let table = self.table.get_or_insert_with(Table::new);
-                table.write(changes);
-                if export {
-                    let (zxid, pieces) = (table.header.applied, table.pieces(piece));
-                    return self.begin_snapshot(cx, zxid, &pieces);
-                }
-            }
-            None => {}
+        let Some(Job { changes, export }) = process.store.job.take() else { return Ok(()) };
+        let table = self.table.get_or_insert_with(Table::new);
+        table.write(changes);
+        if export {
+            let (zxid, pieces) = (table.header.applied, table.pieces(piece));
+            return self.begin_snapshot(cx, zxid, &pieces);
         }
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use api::record::{Header, Record, Session, Znode};
-use api::{Path, SessionId};
+use api::record::{Header, KeptResult, Record, Session, Znode};
+use api::{Path, SessionId, WriteNumber};
 use bytes::{Bytes, BytesMut};
 use proto::store::{append_record, encode_record};
 use store_core::{Changes, LoadError, State};
@@ -13,33 +13,35 @@ pub(crate) struct Table {
     pub(crate) header: Header,
     znodes: BTreeMap<Path, Znode>,
     sessions: BTreeMap<SessionId, Session>,
+    results: BTreeMap<(SessionId, WriteNumber), KeptResult>,
 }
 
 impl Table {
     /// With the empty state in it.
     pub(crate) fn new() -> Table {
-        let mut table =
-            Table { header: Header::default(), znodes: BTreeMap::new(), sessions: BTreeMap::new() };
+        let mut table = Table {
+            header: Header::default(),
+            znodes: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            results: BTreeMap::new(),
+        };
         table.write(State::default().take_dirty());
         table
     }
 
-    /// With a state that came as a snapshot.
-    pub(crate) fn rewrite(records: impl IntoIterator<Item = Record>) -> Table {
-        let mut table =
-            Table { header: Header::default(), znodes: BTreeMap::new(), sessions: BTreeMap::new() };
-        for record in records {
-            match record {
-                Record::Header(header) => table.header = header,
-                Record::Znode(znode) => drop(table.znodes.insert(znode.path.clone(), znode)),
-                Record::Session(session) => drop(table.sessions.insert(session.id, session)),
+    pub(crate) fn write(&mut self, changes: Changes) {
+        if changes.whole {
+            self.znodes.clear();
+            self.sessions.clear();
+            self.results.clear();
+        }
+        self.header = changes.header;
+        for (key, kept) in changes.results {
+            match kept {
+                Some(kept) => drop(self.results.insert(key, kept)),
+                None => drop(self.results.remove(&key)),
             }
         }
-        table
-    }
-
-    pub(crate) fn write(&mut self, changes: Changes) {
-        self.header = changes.header;
         for (path, znode) in changes.znodes {
             match znode {
                 Some(znode) => drop(self.znodes.insert(path, znode)),
@@ -58,6 +60,7 @@ impl Table {
         std::iter::once(Record::Header(self.header))
             .chain(self.znodes.values().cloned().map(Record::Znode))
             .chain(self.sessions.values().cloned().map(Record::Session))
+            .chain(self.results.values().cloned().map(Record::Result))
     }
 
     pub(crate) fn load(&self) -> Result<State, LoadError> {

@@ -26,13 +26,19 @@ fn main() {
     let z = |counter| Zxid::new(Epoch(1), counter);
     let none = WriteNumber(0);
     let mut state = State::default();
-    let write =
-        |session, number, acked, write| Command { session, number, acked, body: CommandBody::Write(write) };
+    let write = |session, number, acked, write| Command {
+        session,
+        stream: api::StreamId::FIRST,
+        number,
+        acked,
+        body: CommandBody::Write(write),
+    };
     let create =
         |path| Write::Create(Create { path, data: Bytes::from(vec![0; 100]), mode: CreateMode::default() });
     let session = SessionId(z(1).0);
-    let body = CommandBody::OpenSession { token: SessionToken([0; 16]), timeout_ms: 1000 };
-    state.apply(z(1), 0, &Command { session: None, number: None, acked: none, body });
+    let body =
+        CommandBody::OpenSession { token: SessionToken([0; 16]), timeout_ms: 1000, sessions_max: u32::MAX };
+    state.apply(z(1), 0, &Command::outside(body));
     state.apply(z(2), 0, &write(None, None, none, create(Path::new("/bench").unwrap())));
 
     let creates: Vec<Command> = (0..ZNODES).map(|i| write(None, None, none, create(path(i)))).collect();
@@ -68,7 +74,12 @@ fn main() {
     let status = QuorumStatus { role: Role::Following, serving: true, ..QuorumStatus::default() };
     server.handle(now, Input::Feed(Feed::Status(status)));
     let conn = ConnId(1);
-    let open = Open::Resume { session, token: SessionToken([0; 16]), last_zxid: Zxid::ZERO };
+    let open = Open::Resume {
+        session,
+        token: SessionToken([0; 16]),
+        last_zxid: Zxid::ZERO,
+        stream: api::StreamId(1),
+    };
     server.handle(now, Input::Open { conn, open });
     let mut batches = Vec::new();
     for b in 0..WRITES / BATCH {

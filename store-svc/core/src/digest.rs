@@ -4,11 +4,10 @@
 //! up to date by subtracting the old and adding the new hash of what changed, and does not depend on the path that
 //! led to a state. It finds faults, not forgers: whoever can choose znodes at will can make two states collide.
 //!
-//! The layout below is part of the format of checkpoints and snapshots, which carry the digest: it never changes.
+//! The layout below is part of the format of checkpoints and snapshots, which carry the digest and the hashes of requests:
+//! it never changes.
 
-use api::{
-    MultiOutcome, OpError, SessionId, SessionToken, Stat, WriteNumber, WriteOutcome, WriteResult, Zxid,
-};
+use api::{CommandBody, Create, MultiOp, OpError, Path, RequestHash, Write, record};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::tree::Znode;
@@ -32,7 +31,7 @@ pub(crate) fn znode(path: &str, z: &Znode) -> u64 {
         z.mtime_ms as u64,
         pair(z.version, z.cversion),
         z.aversion as u64,
-        u64::from(z.creates),
+        z.creates,
         z.owner.map_or(0, |s| s.0),
     ];
     let mut bytes = [0u8; 96];
@@ -43,125 +42,82 @@ pub(crate) fn znode(path: &str, z: &Znode) -> u64 {
 }
 
 /// Hash of a session without its kept results.
-pub(crate) fn session(id: SessionId, token: &SessionToken, timeout_ms: u32, acked: WriteNumber) -> u64 {
-    let mut bytes = [0u8; 40];
-    bytes[..16].copy_from_slice(&token.0);
-    bytes[16..24].copy_from_slice(&id.0.to_le_bytes());
-    bytes[24..32].copy_from_slice(&u64::from(timeout_ms).to_le_bytes());
-    bytes[32..40].copy_from_slice(&acked.0.to_le_bytes());
+pub(crate) fn session(s: &record::Session) -> u64 {
+    let mut bytes = [0u8; 48];
+    bytes[..16].copy_from_slice(&s.token.0);
+    let fields = [s.id.0, u64::from(s.timeout_ms), s.acked.0, s.stream.0];
+    for (chunk, field) in bytes[16..].chunks_exact_mut(8).zip(fields) {
+        chunk.copy_from_slice(&field.to_le_bytes());
+    }
     xxh3_64_with_seed(&bytes, SEED_SESSION)
 }
 
-/// Hash of a kept result. `scratch` is overwritten; it only saves the allocation.
-pub(crate) fn result(
-    scratch: &mut Vec<u8>,
-    id: SessionId,
-    number: WriteNumber,
-    zxid: Zxid,
-    result: &WriteResult,
-) -> u64 {
-    scratch.clear();
-    for n in [id.0, number.0, zxid.0] {
-        put(scratch, n);
+/// Hash of a kept result.
+pub(crate) fn result(kept: &record::KeptResult) -> u64 {
+    let mut bytes = Vec::with_capacity(32 + kept.outcome.len());
+    for n in [kept.session.0, kept.number.0, kept.zxid.0, kept.request.0] {
+        put(&mut bytes, n);
     }
-    match result {
-        Ok(outcome) => put_outcome(scratch, outcome),
-        Err(error) => put_error(scratch, error),
-    }
-    xxh3_64_with_seed(scratch, SEED_RESULT)
+    bytes.extend_from_slice(&kept.outcome);
+    xxh3_64_with_seed(&bytes, SEED_RESULT)
 }
 
-fn put_outcome(out: &mut Vec<u8>, outcome: &WriteOutcome) {
-    match outcome {
-        WriteOutcome::Created { path, stat } => put_created(out, path.as_str(), stat),
-        WriteOutcome::Set { stat } => put_set(out, stat),
-        WriteOutcome::Deleted => out.push(TAG_DELETED),
-        WriteOutcome::Multi(parts) => {
-            out.push(TAG_MULTI);
-            put(out, parts.len() as u64);
+/// What binds a write number to its request.
+pub(crate) fn request(body: &CommandBody) -> RequestHash {
+    match body {
+        CommandBody::Refuse { request, .. } => *request,
+        CommandBody::Write(write) => request_of(write),
+        // They have no numbers.
+        CommandBody::OpenSession { .. }
+        | CommandBody::ResumeSession { .. }
+        | CommandBody::CloseSession { .. } => RequestHash::default(),
+    }
+}
+
+/// Of a write.
+pub(crate) fn request_of(write: &Write) -> RequestHash {
+    let mut bytes = Vec::with_capacity(128);
+    match write {
+        Write::Create(create) => put_create(&mut bytes, create),
+        Write::Set { path, data, version } => put_set(&mut bytes, path, data, *version),
+        Write::Delete { path, version } => put_other(&mut bytes, TAG_DELETE, path, *version),
+        Write::Multi(parts) => {
+            bytes.push(TAG_MULTI);
+            put(&mut bytes, parts.len() as u64);
             for part in parts {
                 match part {
-                    MultiOutcome::Created { path, stat } => put_created(out, path.as_str(), stat),
-                    MultiOutcome::Set { stat } => put_set(out, stat),
-                    MultiOutcome::Deleted => out.push(TAG_DELETED),
-                    MultiOutcome::Checked => out.push(TAG_CHECKED),
+                    MultiOp::Create(create) => put_create(&mut bytes, create),
+                    MultiOp::Set { path, data, version } => put_set(&mut bytes, path, data, *version),
+                    MultiOp::Delete { path, version } => put_other(&mut bytes, TAG_DELETE, path, *version),
+                    MultiOp::Check { path, version } => put_other(&mut bytes, TAG_CHECK, path, *version),
                 }
             }
         }
-        WriteOutcome::SessionOpened => out.push(TAG_OPENED),
-        WriteOutcome::SessionClosed { ephemerals } => {
-            out.push(TAG_CLOSED);
-            put(out, u64::from(*ephemerals));
-        }
     }
+    RequestHash(xxh3_64_with_seed(&bytes, SEED_REQUEST))
 }
 
-/// The code and the fields of an error, not its text: the wording may change between versions.
-fn put_error(out: &mut Vec<u8>, error: &OpError) {
-    out.push(TAG_ERROR);
-    put_text(out, error.code().as_str());
-    match error {
-        OpError::NoNode(p) | OpError::NodeExists(p) | OpError::NoChildrenForEphemerals(p) => {
-            put_text(out, p.as_str())
-        }
-        OpError::NotEmpty { path, children } => {
-            put_text(out, path.as_str());
-            put(out, u64::from(*children));
-        }
-        OpError::BadVersion { path, expected, actual } => {
-            put_text(out, path.as_str());
-            put(out, pair(*expected, *actual));
-        }
-        OpError::TooLarge { size, limit } => {
-            put(out, *size);
-            put(out, *limit);
-        }
-        OpError::SessionExpired(session) => put(out, session.0),
-        OpError::OutOfOrder { expected, got } => {
-            put(out, expected.0);
-            put(out, got.0);
-        }
-        OpError::Multi { index, cause } => {
-            out.push(TAG_MULTI);
-            put(out, u64::from(*index));
-            put_error(out, cause);
-        }
-        OpError::BadPath(_)
-        | OpError::BadArguments(_)
-        | OpError::Unavailable(_)
-        | OpError::Overloaded(_)
-        | OpError::DiskFull
-        | OpError::Unknown(_)
-        | OpError::Internal(_) => {}
-    }
+/// Of a request that its node cannot make out: all of them that are malformed in the same way are the same.
+pub(crate) fn request_malformed(error: &OpError) -> RequestHash {
+    RequestHash(xxh3_64_with_seed(error.to_string().as_bytes(), SEED_MALFORMED))
 }
 
-fn put_created(out: &mut Vec<u8>, path: &str, stat: &Stat) {
-    out.push(TAG_CREATED);
-    put_text(out, path);
-    put_stat(out, stat);
+fn put_create(out: &mut Vec<u8>, create: &Create) {
+    out.push(TAG_CREATE);
+    out.push(u8::from(create.mode.ephemeral) << 1 | u8::from(create.mode.sequential));
+    put_text(out, create.path.as_str());
+    put(out, data(&create.data));
 }
 
-fn put_set(out: &mut Vec<u8>, stat: &Stat) {
-    out.push(TAG_SET);
-    put_stat(out, stat);
+fn put_set(out: &mut Vec<u8>, path: &Path, value: &[u8], version: Option<i32>) {
+    put_other(out, TAG_SET, path, version);
+    put(out, data(value));
 }
 
-fn put_stat(out: &mut Vec<u8>, s: &Stat) {
-    for n in [
-        s.czxid.0,
-        s.mzxid.0,
-        s.pzxid.0,
-        s.ctime_ms as u64,
-        s.mtime_ms as u64,
-        pair(s.version, s.cversion),
-        s.aversion as u64,
-        s.ephemeral_owner.map_or(0, |s| s.0),
-        u64::from(s.data_length),
-        u64::from(s.num_children),
-    ] {
-        put(out, n);
-    }
+fn put_other(out: &mut Vec<u8>, tag: u8, path: &Path, version: Option<i32>) {
+    out.push(tag);
+    put_text(out, path.as_str());
+    put(out, version.map_or(u64::MAX, |version| u64::from(version as u32)));
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -181,12 +137,11 @@ fn pair(high: i32, low: i32) -> u64 {
 const SEED_ZNODE: u64 = 1;
 const SEED_SESSION: u64 = 2;
 const SEED_RESULT: u64 = 3;
+const SEED_REQUEST: u64 = 4;
+const SEED_MALFORMED: u64 = 5;
 
-const TAG_CREATED: u8 = 1;
+const TAG_CREATE: u8 = 1;
 const TAG_SET: u8 = 2;
-const TAG_DELETED: u8 = 3;
+const TAG_DELETE: u8 = 3;
 const TAG_MULTI: u8 = 4;
-const TAG_CHECKED: u8 = 5;
-const TAG_OPENED: u8 = 6;
-const TAG_CLOSED: u8 = 7;
-const TAG_ERROR: u8 = 8;
+const TAG_CHECK: u8 = 5;

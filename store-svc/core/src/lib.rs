@@ -4,12 +4,13 @@
 //! - [`Server`]: a node's front: connections, the order of requests, and who waits for which entry of the log.
 
 mod digest;
+mod kept;
 pub mod server;
 mod sessions;
 mod state;
 mod tree;
 
 pub use server::Server;
-pub use sessions::{KEPT_BYTES_MAX, KEPT_RESULTS_MAX, SessionInfo};
+pub use sessions::{KEPT_BYTES_MAX, KEPT_POOL, KEPT_RESERVE, SessionInfo};
 pub use state::{Applied, Changes, LoadError, Loader, State};
 pub use tree::{At, Tree};

@@ -4,47 +4,88 @@ use std::collections::{BTreeMap, VecDeque};
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    MultiOutcome, OpError, SessionId, SessionToken, WriteNumber, WriteOutcome, WriteResult, Zxid, record,
+    CommandBody, OpError, RequestHash, SessionId, SessionToken, StreamId, WriteNumber, WriteResult, Zxid,
+    record,
 };
+use bytes::Bytes;
 
-use crate::digest;
+use crate::{digest, kept};
 
-/// Most results that are kept for one session. A client that does not acknowledge what it received cannot write on.
-pub const KEPT_RESULTS_MAX: usize = 65_536;
+/// Most bytes that the kept results of one session may cost. A client that does not acknowledge what it received cannot
+/// write on. A result costs a fixed share of 64 bytes, and what it is encoded.
+pub const KEPT_BYTES_MAX: usize = 4 << 20;
 
-/// Most bytes that the kept results of one session may take, as counted by their rough size in memory.
-pub const KEPT_BYTES_MAX: usize = 16 << 20;
+/// So many bytes of kept results each session has for itself. What it keeps beyond comes out of [`KEPT_POOL`].
+pub const KEPT_RESERVE: usize = 1 << 10;
+
+/// Most bytes that all sessions together may keep beyond their [`KEPT_RESERVE`]. So clients that acknowledge nothing can slow
+/// others down to the writes that fit into the reserve, and stop nobody.
+pub const KEPT_POOL: usize = 32 << 20;
 
 /// All open sessions of the ensemble.
 #[derive(Default, Debug)]
 pub(crate) struct Sessions {
     map: BTreeMap<SessionId, Session>,
+    /// Of [`KEPT_POOL`].
+    pool_used: usize,
     digest: u64,
-    /// Changed since the last `take_dirty`. A session may be here twice after it was closed.
-    dirty: Vec<SessionId>,
-    scratch: Vec<u8>,
+    dirty: Dirty,
+}
+
+/// What changed since the last checkpoint.
+#[derive(Default, Debug)]
+struct Dirty {
+    /// Everything counts as changed, and the lists stay empty: all sessions say that they are in them.
+    untracked: bool,
+    /// A session may be here twice after it was closed.
+    sessions: Vec<SessionId>,
+    /// Results in the checkpoint of sessions that are gone.
+    gone: Vec<(SessionId, Stored)>,
+    /// About how many results are to be written or removed.
+    results: usize,
 }
 
 #[derive(Debug)]
 struct Session {
     token: SessionToken,
     timeout_ms: u32,
+    stream: StreamId,
     acked: WriteNumber,
     /// Of the writes `acked + 1 ..`, in order.
     kept: VecDeque<Kept>,
-    kept_bytes: usize,
+    /// What they cost.
+    bytes: usize,
     /// What the session adds to the digest, without its kept results.
     hash: u64,
-    /// Whether it is in `Sessions::dirty`.
+    /// Whether it is in `Dirty::sessions`.
     dirty: bool,
+    stored: Stored,
+}
+
+/// Numbers of the results that the last checkpoint has: behind `after`, up to `to`.
+#[derive(Clone, Copy, Default, Debug)]
+struct Stored {
+    after: u64,
+    to: u64,
 }
 
 #[derive(Debug)]
 struct Kept {
     zxid: Zxid,
-    result: WriteResult,
-    bytes: usize,
+    request: RequestHash,
+    outcome: Bytes,
     hash: u64,
+}
+
+impl Kept {
+    fn cost(&self) -> usize {
+        kept::COST + self.outcome.len()
+    }
+
+    fn record(&self, session: SessionId, number: WriteNumber) -> record::KeptResult {
+        let Kept { zxid, request, outcome, .. } = self;
+        record::KeptResult { session, number, zxid: *zxid, request: *request, outcome: outcome.clone() }
+    }
 }
 
 /// Whether a write of a session may be carried out.
@@ -65,11 +106,27 @@ pub struct SessionInfo {
     pub token: SessionToken,
     /// After so much silence the leader closes it.
     pub timeout_ms: u32,
+    /// The stream on which it was taken up last.
+    pub stream: StreamId,
 }
+
+/// Changes of sessions and of kept results, `None` for what is gone.
+pub(crate) type Changed =
+    (Vec<(SessionId, Option<record::Session>)>, Vec<((SessionId, WriteNumber), Option<record::KeptResult>)>);
 
 impl Sessions {
     pub(crate) fn open(&mut self, id: SessionId, token: SessionToken, timeout_ms: u32) {
-        self.insert(id, token, timeout_ms, WriteNumber(0));
+        let (stream, acked) = (StreamId::FIRST, WriteNumber(0));
+        self.insert(record::Session { id, token, timeout_ms, stream, acked });
+    }
+
+    /// False if there is no such session.
+    pub(crate) fn resume(&mut self, id: SessionId, stream: StreamId) -> bool {
+        let Some(session) = self.map.get_mut(&id) else { return false };
+        session.stream = stream;
+        session.rehash(id, &mut self.digest);
+        session.mark(id, &mut self.dirty);
+        true
     }
 
     /// False if there is no such session.
@@ -77,14 +134,20 @@ impl Sessions {
         let Some(session) = self.map.remove(&id) else { return false };
         let kept = session.kept.iter().fold(0u64, |sum, k| sum.wrapping_add(k.hash));
         self.digest = self.digest.wrapping_sub(session.hash).wrapping_sub(kept);
+        self.pool_used -= session.pooled();
         if !session.dirty {
-            self.dirty.push(id);
+            self.dirty.sessions.push(id);
+        }
+        let stored = session.stored;
+        if stored.to > stored.after {
+            self.dirty.results += (stored.to - stored.after) as usize;
+            self.dirty.gone.push((id, stored));
         }
         true
     }
 
     pub(crate) fn get(&self, id: SessionId) -> Option<SessionInfo> {
-        self.map.get(&id).map(|s| SessionInfo { token: s.token, timeout_ms: s.timeout_ms })
+        self.map.get(&id).map(Session::info)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -92,7 +155,18 @@ impl Sessions {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (SessionId, SessionInfo)> + '_ {
-        self.map.iter().map(|(&id, s)| (id, SessionInfo { token: s.token, timeout_ms: s.timeout_ms }))
+        self.map.iter().map(|(&id, s)| (id, s.info()))
+    }
+
+    /// Whether the write of this number was carried out.
+    pub(crate) fn has_written(&self, id: SessionId, number: WriteNumber) -> bool {
+        self.map.get(&id).is_some_and(|session| number <= session.last())
+    }
+
+    /// The error for what comes on this stream, if it is not the newest of its session.
+    pub(crate) fn moved(&self, id: SessionId, stream: StreamId) -> Option<OpError> {
+        let moved = self.map.get(&id).is_some_and(|session| session.stream != stream);
+        (moved && !is_on(Mutant::MovedWriteApplied)).then_some(OpError::SessionMoved(id))
     }
 
     /// Forgets what the client has `acked`, then decides about the write with this `number`.
@@ -101,17 +175,19 @@ impl Sessions {
         id: SessionId,
         acked: WriteNumber,
         number: Option<WriteNumber>,
+        body: &CommandBody,
     ) -> Admission {
         let Some(session) = self.map.get_mut(&id) else {
             return Admission::Refused(OpError::SessionExpired(id));
         };
         let acked = acked.min(session.last());
         if acked > session.acked {
-            let gone = (acked.0 - session.acked.0) as usize;
-            for kept in session.kept.drain(..gone) {
-                session.kept_bytes -= kept.bytes;
+            let before = session.pooled();
+            for kept in session.kept.drain(..(acked.0 - session.acked.0) as usize) {
+                session.bytes -= kept.cost();
                 self.digest = self.digest.wrapping_sub(kept.hash);
             }
+            self.pool_used -= before - session.pooled();
             session.acked = acked;
             session.rehash(id, &mut self.digest);
             if !is_on(Mutant::CheckpointIncomplete) {
@@ -120,41 +196,41 @@ impl Sessions {
         }
         let Some(number) = number else { return Admission::Due };
         let due = WriteNumber(session.last().0 + 1);
-        if number <= session.acked {
-            return Admission::Refused(OpError::BadArguments(format!(
-                "write {} of the session was already acknowledged, so its result is forgotten; do not send it again",
-                number.0
-            )));
-        }
-        if number < due && !is_on(Mutant::ReplayedTwice) {
-            return match session.kept.get((number.0 - session.acked.0 - 1) as usize) {
-                Some(kept) => Admission::Again { zxid: kept.zxid, result: kept.result.clone() },
-                None => Admission::Refused(OpError::Internal(format!("no result of write {}", number.0))),
-            };
-        }
         if number > due {
             return Admission::Refused(OpError::OutOfOrder { expected: due, got: number });
         }
-        if session.kept.len() >= KEPT_RESULTS_MAX || session.kept_bytes >= KEPT_BYTES_MAX {
+        if number < due && !is_on(Mutant::ReplayedTwice) {
+            let place = number.0.checked_sub(session.acked.0 + 1);
+            return match place.and_then(|place| session.kept.get(place as usize)) {
+                Some(kept)
+                    if kept.request == digest::request(body) || is_on(Mutant::ReusedNumberAnswered) =>
+                {
+                    Admission::Again {
+                        zxid: kept.zxid,
+                        result: kept::decode(id, kept.zxid, body, &kept.outcome),
+                    }
+                }
+                _ => Admission::Refused(OpError::NumberReused(number)),
+            };
+        }
+        let after = session.bytes + kept::cost_max(body);
+        let more_pooled = beyond_reserve(after) - session.pooled();
+        if after > KEPT_BYTES_MAX || (more_pooled > 0 && self.pool_used + more_pooled > KEPT_POOL) {
             return Admission::Refused(OpError::Overloaded(format!(
-                "the session has {} results that its client has not acknowledged; send acked_write with the number \
-                 of the last write whose result arrived, then send this write again",
-                session.kept.len()
+                "the session keeps {} results in {} bytes that its client has not acknowledged, and all sessions keep {}, so \
+                 this write was not carried out; send acked_write with the number of the last write whose result arrived, \
+                 then send this write again under the same number",
+                session.kept.len(),
+                session.bytes,
+                self.pool_used
             )));
         }
         Admission::Due
     }
 
     /// Keeps the result of the numbered write that was admitted last.
-    pub(crate) fn keep(&mut self, id: SessionId, zxid: Zxid, result: WriteResult) {
-        let Some(session) = self.map.get_mut(&id) else { return };
-        let number = WriteNumber(session.last().0 + 1);
-        let hash = digest::result(&mut self.scratch, id, number, zxid, &result);
-        self.digest = self.digest.wrapping_add(hash);
-        let bytes = size_of(&result);
-        session.kept_bytes += bytes;
-        session.kept.push_back(Kept { zxid, result, bytes, hash });
-        session.mark(id, &mut self.dirty);
+    pub(crate) fn keep(&mut self, id: SessionId, zxid: Zxid, body: &CommandBody, result: &WriteResult) {
+        self.push(id, zxid, digest::request(body), kept::encode(body, result));
     }
 
     pub(crate) fn digest(&self) -> u64 {
@@ -162,30 +238,44 @@ impl Sessions {
     }
 
     pub(crate) fn recompute_digest(&self) -> u64 {
-        let mut scratch = Vec::new();
         let mut sum = 0u64;
         for (&id, s) in &self.map {
-            sum = sum.wrapping_add(digest::session(id, &s.token, s.timeout_ms, s.acked));
-            for (number, kept) in (s.acked.0 + 1..).zip(&s.kept) {
-                let hash = digest::result(&mut scratch, id, WriteNumber(number), kept.zxid, &kept.result);
-                sum = sum.wrapping_add(hash);
+            sum = sum.wrapping_add(digest::session(&s.record(id)));
+            for (number, kept) in s.results() {
+                sum = sum.wrapping_add(digest::result(&kept.record(id, number)));
             }
         }
         sum
     }
 
-    pub(crate) fn records(&self) -> impl Iterator<Item = record::Session> + '_ {
-        self.map.iter().map(|(&id, s)| s.record(id))
+    /// All sessions, then all kept results, each in order.
+    pub(crate) fn records(&self) -> impl Iterator<Item = record::Record> + '_ {
+        let sessions = self.map.iter().map(|(&id, s)| record::Record::Session(s.record(id)));
+        let results = self.map.iter().flat_map(|(&id, s)| {
+            s.results().map(move |(number, kept)| record::Record::Result(kept.record(id, number)))
+        });
+        sessions.chain(results)
     }
 
-    pub(crate) fn take_dirty(&mut self) -> Vec<(SessionId, Option<record::Session>)> {
-        let mut changes = Vec::with_capacity(self.dirty.len());
-        for id in std::mem::take(&mut self.dirty) {
+    pub(crate) fn take_dirty(&mut self) -> Changed {
+        let Dirty { untracked, mut sessions, gone, results } = std::mem::take(&mut self.dirty);
+        if untracked {
+            sessions = self.map.keys().copied().collect();
+        }
+        let mut changes: Changed = (Vec::with_capacity(sessions.len()), Vec::with_capacity(results));
+        let removed = |id, Stored { after, to }| (after + 1..=to).map(move |n| ((id, WriteNumber(n)), None));
+        changes.1.extend(gone.into_iter().flat_map(|(id, stored)| removed(id, stored)));
+        for id in sessions {
             match self.map.get_mut(&id) {
-                None => changes.push((id, None)),
+                None => changes.0.push((id, None)),
                 Some(session) if session.dirty => {
+                    let (acked, last, stored) = (session.acked.0, session.last().0, session.stored);
+                    changes.1.extend(removed(id, Stored { after: stored.after, to: stored.to.min(acked) }));
+                    let new = session.results().skip((stored.to.max(acked) - acked) as usize);
+                    changes.1.extend(new.map(|(n, kept)| ((id, n), Some(kept.record(id, n)))));
+                    changes.0.push((id, Some(session.record(id))));
                     session.dirty = false;
-                    changes.push((id, Some(session.record(id))));
+                    session.stored = Stored { after: acked, to: last };
                 }
                 Some(_) => {}
             }
@@ -193,29 +283,76 @@ impl Sessions {
         changes
     }
 
+    /// As if nothing of it were in a checkpoint.
+    pub(crate) fn forget_checkpoint(&mut self) {
+        self.dirty = Dirty { untracked: true, ..Dirty::default() };
+        for session in self.map.values_mut() {
+            session.dirty = true;
+            session.stored = Stored { after: session.acked.0, to: session.acked.0 };
+        }
+    }
+
     pub(crate) fn dirty_len(&self) -> usize {
-        self.dirty.len()
+        let sessions = if self.dirty.untracked { self.map.len() } else { self.dirty.sessions.len() };
+        sessions + self.dirty.results
     }
 
     /// Takes in one record of a complete state. False if there is a session of this id already.
     pub(crate) fn load(&mut self, record: record::Session) -> bool {
-        if self.map.contains_key(&record.id) {
-            return false;
+        let new = !self.map.contains_key(&record.id);
+        if new {
+            self.insert(record);
         }
-        self.insert(record.id, record.token, record.timeout_ms, record.acked);
-        for kept in record.results {
-            self.keep(record.id, kept.zxid, kept.result);
-        }
-        if let Some(session) = self.map.get_mut(&record.id) {
-            session.dirty = false;
-        }
-        self.dirty.clear();
-        true
+        new
     }
 
-    fn insert(&mut self, id: SessionId, token: SessionToken, timeout_ms: u32, acked: WriteNumber) {
-        let kept = VecDeque::new();
-        let mut session = Session { token, timeout_ms, acked, kept, kept_bytes: 0, hash: 0, dirty: false };
+    /// Takes in the next kept result of a session that is there. False if it is not the next.
+    pub(crate) fn load_result(&mut self, record: record::KeptResult) -> bool {
+        let record::KeptResult { session, number, zxid, request, outcome } = record;
+        let next = self.map.get(&session).is_some_and(|s| s.last().0 + 1 == number.0);
+        if next {
+            // Copied, because it may be a piece of a much larger buffer.
+            self.push(session, zxid, request, Bytes::copy_from_slice(&outcome));
+        }
+        next
+    }
+
+    /// What was loaded is what the checkpoint has.
+    pub(crate) fn finish_load(&mut self) {
+        self.dirty = Dirty::default();
+        for session in self.map.values_mut() {
+            session.dirty = false;
+            session.stored = Stored { after: session.acked.0, to: session.last().0 };
+        }
+    }
+
+    fn push(&mut self, id: SessionId, zxid: Zxid, request: RequestHash, outcome: Bytes) {
+        let Some(session) = self.map.get_mut(&id) else { return };
+        let mut kept = Kept { zxid, request, outcome, hash: 0 };
+        kept.hash = digest::result(&kept.record(id, WriteNumber(session.last().0 + 1)));
+        self.digest = self.digest.wrapping_add(kept.hash);
+        let before = session.pooled();
+        session.bytes += kept.cost();
+        self.pool_used += session.pooled() - before;
+        session.kept.push_back(kept);
+        session.mark(id, &mut self.dirty);
+        self.dirty.results += 1;
+    }
+
+    fn insert(&mut self, record: record::Session) {
+        let record::Session { id, token, timeout_ms, stream, acked } = record;
+        let (kept, stored) = (VecDeque::new(), Stored { after: acked.0, to: acked.0 });
+        let mut session = Session {
+            token,
+            timeout_ms,
+            stream,
+            acked,
+            kept,
+            bytes: 0,
+            hash: 0,
+            dirty: self.dirty.untracked,
+            stored,
+        };
         session.rehash(id, &mut self.digest);
         session.mark(id, &mut self.dirty);
         self.map.insert(id, session);
@@ -228,46 +365,37 @@ impl Session {
         WriteNumber(self.acked.0 + self.kept.len() as u64)
     }
 
+    fn results(&self) -> impl Iterator<Item = (WriteNumber, &Kept)> {
+        (self.acked.0 + 1..).map(WriteNumber).zip(&self.kept)
+    }
+
+    fn pooled(&self) -> usize {
+        beyond_reserve(self.bytes)
+    }
+
+    fn info(&self) -> SessionInfo {
+        SessionInfo { token: self.token, timeout_ms: self.timeout_ms, stream: self.stream }
+    }
+
     fn record(&self, id: SessionId) -> record::Session {
-        record::Session {
-            id,
-            token: self.token,
-            timeout_ms: self.timeout_ms,
-            acked: self.acked,
-            results: self
-                .kept
-                .iter()
-                .map(|k| record::KeptResult { zxid: k.zxid, result: k.result.clone() })
-                .collect(),
-        }
+        let Session { token, timeout_ms, stream, acked, .. } = *self;
+        record::Session { id, token, timeout_ms, stream, acked }
     }
 
     fn rehash(&mut self, id: SessionId, digest: &mut u64) {
         let old = self.hash;
-        self.hash = digest::session(id, &self.token, self.timeout_ms, self.acked);
+        self.hash = digest::session(&self.record(id));
         *digest = digest.wrapping_sub(old).wrapping_add(self.hash);
     }
 
-    fn mark(&mut self, id: SessionId, dirty: &mut Vec<SessionId>) {
+    fn mark(&mut self, id: SessionId, dirty: &mut Dirty) {
         if !self.dirty {
             self.dirty = true;
-            dirty.push(id);
+            dirty.sessions.push(id);
         }
     }
 }
 
-/// A result's rough size in memory. Part of the state machine, since [`KEPT_BYTES_MAX`] decides about writes: the
-/// same on every node, whatever its word size.
-fn size_of(result: &WriteResult) -> usize {
-    const FIXED: usize = 192;
-    match result {
-        Ok(WriteOutcome::Created { path, .. }) => FIXED + path.as_str().len(),
-        Ok(WriteOutcome::Multi(parts)) => parts.iter().fold(FIXED, |sum, part| match part {
-            MultiOutcome::Created { path, .. } => sum + FIXED + path.as_str().len(),
-            _ => sum + FIXED,
-        }),
-        Ok(_) => FIXED,
-        // Two paths at most, or a short text.
-        Err(_) => 2 * FIXED,
-    }
+fn beyond_reserve(bytes: usize) -> usize {
+    bytes.saturating_sub(KEPT_RESERVE)
 }

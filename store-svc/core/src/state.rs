@@ -2,7 +2,8 @@
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Command, CommandBody, OpError, Path, Read, ReadOutcome, SessionId, WriteOutcome, WriteResult, Zxid,
+    Command, CommandBody, OpError, Path, Read, ReadOutcome, SessionId, WriteNumber, WriteOutcome,
+    WriteResult, Zxid,
     record::{self, Record},
 };
 
@@ -18,6 +19,8 @@ pub struct State {
     sessions: Sessions,
     applied: Zxid,
     time_ms: i64,
+    /// Nothing of it is in a checkpoint, or not reliably: the next one has to be whole.
+    whole: bool,
 }
 
 /// What became of a command.
@@ -33,12 +36,16 @@ pub struct Applied {
 /// checkpoint it gives the state that `header` tells of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Changes {
+    /// These are all records of the state: whatever else the checkpoint has is gone.
+    pub whole: bool,
     /// Of the state now.
     pub header: record::Header,
     /// A path that is gone may come more than once.
     pub znodes: Vec<(Path, Option<record::Znode>)>,
     /// A session that is gone may come more than once.
     pub sessions: Vec<(SessionId, Option<record::Session>)>,
+    /// Of sessions that are still there, or are gone as well.
+    pub results: Vec<((SessionId, WriteNumber), Option<record::KeptResult>)>,
 }
 
 /// Why records are no state.
@@ -53,6 +60,9 @@ pub enum LoadError {
     /// A znode without its parent.
     #[error("the parent of the znode {0} is missing")]
     NoParent(Path),
+    /// A kept result without its session, or not all of its session's.
+    #[error("a result of the session {0} is missing, or the session itself")]
+    Results(SessionId),
     /// An ephemeral without its session.
     #[error("the session {0} is missing, but has ephemerals")]
     NoOwner(SessionId),
@@ -75,12 +85,29 @@ impl State {
         self.apply_marker(zxid, time_ms);
         let at = At { zxid, time_ms };
         let result = match (&command.body, command.session) {
-            (CommandBody::OpenSession { token, timeout_ms }, _) => {
+            (CommandBody::OpenSession { sessions_max, .. }, _)
+                if self.sessions.len() >= *sessions_max as usize =>
+            {
+                Err(OpError::Overloaded(format!(
+                    "the ensemble has {} open sessions, and its limit is {sessions_max}; close those that nobody uses, let \
+                     them expire, or raise `limits.sessions` on all nodes",
+                    self.sessions.len()
+                )))
+            }
+            (CommandBody::OpenSession { token, timeout_ms, .. }, _) => {
                 self.sessions.open(SessionId(zxid.0), *token, *timeout_ms);
                 Ok(WriteOutcome::SessionOpened)
             }
-            (CommandBody::CloseSession { session, .. }, _) => {
-                if is_on(Mutant::EphemeralsLeft) && self.sessions.close(*session) {
+            (CommandBody::ResumeSession { session, stream }, _) => {
+                match self.sessions.resume(*session, *stream) {
+                    true => Ok(WriteOutcome::SessionResumed),
+                    false => Err(OpError::SessionExpired(*session)),
+                }
+            }
+            (CommandBody::CloseSession { session, .. }, asked_by) => {
+                if let Some(error) = asked_by.and_then(|id| self.sessions.moved(id, command.stream)) {
+                    Err(error)
+                } else if is_on(Mutant::EphemeralsLeft) && self.sessions.close(*session) {
                     Ok(WriteOutcome::SessionClosed { ephemerals: 0 })
                 } else if self.sessions.close(*session) {
                     Ok(WriteOutcome::SessionClosed { ephemerals: self.tree.remove_ephemerals(at, *session) })
@@ -89,16 +116,19 @@ impl State {
                 }
             }
             (body, None) => self.write(at, None, body),
-            (body, Some(session)) => match self.sessions.admit(session, command.acked, command.number) {
-                Admission::Due => {
-                    let result = self.write(at, Some(session), body);
-                    if command.number.is_some() {
-                        self.sessions.keep(session, zxid, result.clone());
+            (body, Some(session)) => match self.sessions.moved(session, command.stream) {
+                Some(error) => Err(error),
+                None => match self.sessions.admit(session, command.acked, command.number, body) {
+                    Admission::Due => {
+                        let result = self.write(at, Some(session), body);
+                        if command.number.is_some() {
+                            self.sessions.keep(session, zxid, body, &result);
+                        }
+                        result
                     }
-                    result
-                }
-                Admission::Again { zxid, result } => return Applied { zxid, result },
-                Admission::Refused(error) => Err(error),
+                    Admission::Again { zxid, result } => return Applied { zxid, result },
+                    Admission::Refused(error) => Err(error),
+                },
             },
         };
         Applied { zxid, result }
@@ -161,25 +191,38 @@ impl State {
         self.sessions.get(id)
     }
 
+    /// Whether the write of this number of a session was carried out.
+    #[must_use]
+    pub fn has_written(&self, session: SessionId, number: WriteNumber) -> bool {
+        self.sessions.has_written(session, number)
+    }
+
     /// All open sessions, in order.
     pub fn sessions(&self) -> impl Iterator<Item = (SessionId, SessionInfo)> + '_ {
         self.sessions.iter()
     }
 
-    /// The complete state: the header first, parents before their children.
+    /// The complete state: the header first, parents before their children, sessions before their results.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
         std::iter::once(Record::Header(self.header()))
             .chain(self.tree.records().map(Record::Znode))
-            .chain(self.sessions.records().map(Record::Session))
+            .chain(self.sessions.records())
     }
 
-    /// What changed since the last call, or since the state was made or loaded.
+    /// What changed since the last call, or since the state was made or loaded; everything, if the checkpoint was
+    /// [forgotten](State::forget_checkpoint).
     pub fn take_dirty(&mut self) -> Changes {
-        Changes {
-            header: self.header(),
-            znodes: self.tree.take_dirty(),
-            sessions: self.sessions.take_dirty(),
-        }
+        let (sessions, results) = self.sessions.take_dirty();
+        let whole = std::mem::take(&mut self.whole);
+        Changes { whole, header: self.header(), znodes: self.tree.take_dirty(), sessions, results }
+    }
+
+    /// There is no checkpoint of this state, or one that is of no use: the next [`State::take_dirty`] returns everything.
+    /// Until then it costs nothing to remember what changes.
+    pub fn forget_checkpoint(&mut self) {
+        self.whole = true;
+        self.tree.forget_checkpoint();
+        self.sessions.forget_checkpoint();
     }
 
     /// About how many records [`State::take_dirty`] would return.
@@ -207,11 +250,18 @@ pub struct Loader {
     header: Option<record::Header>,
     tree: Tree,
     sessions: Sessions,
+    /// Until all sessions are there.
+    results: Vec<record::KeptResult>,
 }
 
 impl Default for Loader {
     fn default() -> Loader {
-        Loader { header: None, tree: Tree::without_root(), sessions: Sessions::default() }
+        Loader {
+            header: None,
+            tree: Tree::without_root(),
+            sessions: Sessions::default(),
+            results: Vec::new(),
+        }
     }
 }
 
@@ -238,6 +288,10 @@ impl Loader {
                     Err(LoadError::Twice(format!("session {id}")))
                 }
             }
+            Record::Result(result) => {
+                self.results.push(result);
+                Ok(())
+            }
         }
     }
 
@@ -248,6 +302,20 @@ impl Loader {
     pub fn finish(mut self) -> Result<State, LoadError> {
         let header = self.header.ok_or(LoadError::NoHeader)?;
         self.tree.finish_load().map_err(LoadError::NoParent)?;
+        self.results.sort_unstable_by_key(|result| (result.session, result.number));
+        for pair in self.results.windows(2) {
+            if pair[0].session == pair[1].session && pair[0].number == pair[1].number {
+                let twice = format!("result of write {} of session {}", pair[0].number.0, pair[0].session);
+                return Err(LoadError::Twice(twice));
+            }
+        }
+        for result in self.results {
+            let session = result.session;
+            if !self.sessions.load_result(result) {
+                return Err(LoadError::Results(session));
+            }
+        }
+        self.sessions.finish_load();
         if let Some(owner) = self.tree.owners().find(|&owner| self.sessions.get(owner).is_none()) {
             return Err(LoadError::NoOwner(owner));
         }
@@ -256,6 +324,7 @@ impl Loader {
             sessions: self.sessions,
             applied: header.applied,
             time_ms: header.time_ms,
+            whole: false,
         };
         for (what, expected, actual) in [
             ("the number of znodes", header.znodes, state.tree.len() as u64),
@@ -274,9 +343,11 @@ impl State {
     fn write(&mut self, at: At, session: Option<SessionId>, body: &CommandBody) -> WriteResult {
         match body {
             CommandBody::Write(write) => self.tree.write(at, session, write),
-            CommandBody::Refuse(error) => Err(error.clone()),
-            // Both are taken care of before sessions and numbers are looked at.
-            CommandBody::OpenSession { .. } | CommandBody::CloseSession { .. } => {
+            CommandBody::Refuse { error, .. } => Err(error.clone()),
+            // They are taken care of before sessions and numbers are looked at.
+            CommandBody::OpenSession { .. }
+            | CommandBody::ResumeSession { .. }
+            | CommandBody::CloseSession { .. } => {
                 Err(OpError::Internal("a session command is no write".into()))
             }
         }

@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use api::{
-    Create, MultiOp, MultiOutcome, OpError, Path, Read, ReadOutcome, SessionId, Stat, Write, WriteOutcome,
-    WriteResult, Zxid, record,
+    Create, MultiOp, MultiOutcome, OpError, Path, Read, ReadOutcome, SEQUENCE_END, SessionId, Stat, Write,
+    WriteOutcome, WriteResult, Zxid, record,
 };
 use bytes::Bytes;
 
-use crate::digest;
+use crate::{digest, kept};
 
 /// Where in the log, and when by the leader's clock, a change takes place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -30,6 +30,10 @@ pub struct Tree {
     bytes: usize,
     /// Paths changed since the last [`Tree::take_dirty`]. A path may be here twice after it was deleted.
     dirty: Vec<Path>,
+    /// Everything counts as changed, and `dirty` stays empty: all znodes say that they are in it.
+    untracked: bool,
+    /// Names that sequential creates have skipped. Of this tree object, not of the state.
+    skipped: u64,
 }
 
 #[derive(Debug)]
@@ -44,8 +48,9 @@ pub(crate) struct Znode {
     pub(crate) version: i32,
     pub(crate) cversion: i32,
     pub(crate) aversion: i32,
-    /// Creates of children: the number of the next sequential one. ZooKeeper's internal cversion.
-    pub(crate) creates: u32,
+    /// Creates of children, and names that were skipped: the number of the next sequential one, and [`SEQUENCE_END`] if there
+    /// are no more. ZooKeeper's internal cversion, which becomes negative instead.
+    pub(crate) creates: u64,
     pub(crate) owner: Option<SessionId>,
     /// Full paths: they share their text with the keys of `Tree::nodes`, and sort as the names do.
     children: BTreeSet<Path>,
@@ -163,6 +168,10 @@ impl Tree {
     /// Znodes changed since the last call, `None` where there is none any more. A path may come more than once with
     /// `None`.
     pub(crate) fn take_dirty(&mut self) -> Vec<(Path, Option<record::Znode>)> {
+        if std::mem::take(&mut self.untracked) {
+            self.set_dirty(false);
+            return self.walk().map(|(path, node)| (path.clone(), Some(node.record(path.clone())))).collect();
+        }
         let mut changes = Vec::with_capacity(self.dirty.len());
         for path in std::mem::take(&mut self.dirty) {
             match self.nodes.get_mut(&path) {
@@ -179,15 +188,40 @@ impl Tree {
         changes
     }
 
+    /// As if nothing of it were in a checkpoint.
+    pub(crate) fn forget_checkpoint(&mut self) {
+        self.untracked = true;
+        self.dirty.clear();
+        self.set_dirty(true);
+    }
+
+    /// Of all znodes.
+    fn set_dirty(&mut self, dirty: bool) {
+        let paths: Vec<Path> = self.walk().map(|(path, _)| path.clone()).collect();
+        for path in &paths {
+            if let Some(node) = self.nodes.get_mut(path) {
+                node.dirty = dirty;
+            }
+        }
+    }
+
     /// How many paths [`Tree::take_dirty`] would look at.
     pub(crate) fn dirty_len(&self) -> usize {
-        self.dirty.len()
+        if self.untracked { self.nodes.len() } else { self.dirty.len() }
     }
 
     /// A tree that breaks the rule about the root, to be filled by [`Tree::load`] and finished by
     /// [`Tree::finish_load`].
     pub(crate) fn without_root() -> Tree {
-        Tree { nodes: HashMap::new(), ephemerals: BTreeMap::new(), digest: 0, bytes: 0, dirty: Vec::new() }
+        Tree {
+            nodes: HashMap::new(),
+            ephemerals: BTreeMap::new(),
+            digest: 0,
+            bytes: 0,
+            dirty: Vec::new(),
+            untracked: false,
+            skipped: 0,
+        }
     }
 
     /// Takes in one record of a complete state. False if there is a znode of this name already.
@@ -272,8 +306,8 @@ impl Tree {
             return Err(OpError::NoNode(Path::new(parent_str)?));
         };
         let parent_ephemeral = parent.owner.is_some();
-        let path = if create.mode.sequential {
-            create.path.with_suffix(&format!("{:010}", parent.creates))?
+        let path = if create.mode.sequential && !parent_ephemeral {
+            self.next_sequential(&create.path)?
         } else {
             create.path.clone()
         };
@@ -284,8 +318,8 @@ impl Tree {
             return Err(OpError::NoChildrenForEphemerals(Path::new(parent_str)?));
         }
         let before = self.change_parent(&path, |parent| {
-            parent.creates = parent.creates.wrapping_add(1);
-            parent.cversion = parent.cversion.wrapping_add(1);
+            parent.creates = SEQUENCE_END.min(parent.creates + 1);
+            parent.cversion = next(parent.cversion);
             parent.pzxid = at.zxid;
             parent.children.insert(path.clone());
         });
@@ -318,8 +352,7 @@ impl Tree {
         node.data_hash = digest::data(data);
         node.mzxid = at.zxid;
         node.mtime_ms = at.time_ms;
-        // Back to 0 after the last one, so that a version that a client may name is never negative.
-        node.version = node.version.checked_add(1).unwrap_or(0);
+        node.version = next(node.version);
         node.rehash(path, &mut self.digest);
         node.mark(path, &mut self.dirty);
         Ok(node.stat())
@@ -333,7 +366,7 @@ impl Tree {
         undo: Option<&mut Vec<Undo>>,
     ) -> Result<(), OpError> {
         if path.is_root() {
-            return Err(OpError::BadArguments("the root / always exists and cannot be deleted".into()));
+            return Err(kept::root_stays());
         }
         let Some(node) = self.nodes.get(path) else { return Err(OpError::NoNode(path.clone())) };
         node.check_version(path, version)?;
@@ -363,7 +396,7 @@ impl Tree {
         session: Option<SessionId>,
         parts: &[MultiOp],
     ) -> Result<Vec<MultiOutcome>, OpError> {
-        let digest_before = self.digest;
+        let (digest_before, skipped_before) = (self.digest, self.skipped);
         let mut outcomes = Vec::with_capacity(parts.len());
         let mut undo = Vec::with_capacity(parts.len());
         for (index, part) in parts.iter().enumerate() {
@@ -387,7 +420,8 @@ impl Tree {
                     while let Some(step) = undo.pop() {
                         self.take_back(step);
                     }
-                    assert_eq!(self.digest, digest_before, "a failed multi has left something behind");
+                    let left = self.digest != digest_before && self.skipped == skipped_before;
+                    assert!(!left, "a failed multi has left something behind");
                     let index = u32::try_from(index).unwrap_or(u32::MAX);
                     return Err(OpError::Multi { index, cause: Box::new(cause) });
                 }
@@ -433,10 +467,34 @@ impl Tree {
 
     // ---- the parts they are made of ----
 
+    /// The name for a sequential znode: the first that is free from its parent's counter on. Names in the way are skipped for
+    /// good, also if the create, or the multi that it is part of, fails: so all creates together look at each name once,
+    /// however many somebody has put in their way.
+    fn next_sequential(&mut self, prefix: &Path) -> Result<Path, OpError> {
+        // The parent is found by any name below it.
+        let below = kept::sequential(prefix, 0)?;
+        let parent = below.parent_str().and_then(|parent| self.nodes.get(parent));
+        let first = parent.map_or(SEQUENCE_END, |parent| parent.creates);
+        let last = SEQUENCE_END.min(first + SKIPPED_MAX);
+        let (mut number, mut free) = (first, None);
+        while free.is_none() && number < last {
+            let path = kept::sequential(prefix, number)?;
+            match self.nodes.contains_key(&path) {
+                true => number += 1,
+                false => free = Some(path),
+            }
+        }
+        if number > first {
+            self.skipped += number - first;
+            self.change_parent(&below, |parent| parent.creates = number);
+        }
+        free.ok_or_else(|| OpError::NoSequenceNumber { path: prefix.clone(), next: number })
+    }
+
     /// Puts a znode in its place, in digest and indexes, but not among the children of its parent.
     fn insert(&mut self, path: Path, mut node: Znode) {
         node.hash = 0;
-        node.dirty = false;
+        node.dirty = self.untracked;
         node.rehash(&path, &mut self.digest);
         node.mark(&path, &mut self.dirty);
         if let Some(owner) = node.owner {
@@ -467,7 +525,7 @@ impl Tree {
 
     fn count_delete(&mut self, at: At, path: &Path) -> Option<ParentBefore> {
         self.change_parent(path, |parent| {
-            parent.cversion = parent.cversion.wrapping_add(1);
+            parent.cversion = next(parent.cversion);
             parent.pzxid = at.zxid;
             parent.children.remove(path);
         })
@@ -477,8 +535,10 @@ impl Tree {
     fn change_parent(&mut self, path: &Path, change: impl FnOnce(&mut Znode)) -> Option<ParentBefore> {
         let parent_str = path.parent_str()?;
         let parent = self.nodes.get_mut(parent_str)?;
-        let before = ParentBefore { pzxid: parent.pzxid, cversion: parent.cversion, creates: parent.creates };
+        let mut before =
+            ParentBefore { pzxid: parent.pzxid, cversion: parent.cversion, counted: parent.creates };
         change(parent);
+        before.counted = parent.creates.saturating_sub(before.counted);
         let old = parent.hash;
         parent.hash = digest::znode(parent_str, parent);
         self.digest = self.digest.wrapping_sub(old).wrapping_add(parent.hash);
@@ -514,6 +574,15 @@ impl Tree {
     }
 }
 
+/// The value of a counter behind this one. Behind the greatest it begins anew, so that it is never negative: clients name
+/// versions, and a negative one means any.
+fn next(counter: i32) -> i32 {
+    counter.checked_add(1).unwrap_or(0)
+}
+
+/// Most names that one sequential create skips.
+const SKIPPED_MAX: u64 = 10_000;
+
 /// How to take one part of a multi back.
 enum Undo {
     Create { path: Path, parent: ParentBefore },
@@ -525,7 +594,8 @@ enum Undo {
 struct ParentBefore {
     pzxid: Zxid,
     cversion: i32,
-    creates: u32,
+    /// By how much the number for sequential znodes has gone on.
+    counted: u64,
 }
 
 impl Znode {
@@ -598,7 +668,8 @@ impl Znode {
     fn restore(&mut self, before: ParentBefore) {
         self.pzxid = before.pzxid;
         self.cversion = before.cversion;
-        self.creates = before.creates;
+        // Not back to what it was: names that were skipped meanwhile stay skipped.
+        self.creates -= before.counted;
     }
 
     fn rehash(&mut self, path: &Path, digest: &mut u64) {

@@ -18,7 +18,9 @@ struct Model(BTreeMap<String, Node>);
 struct Node {
     data: Bytes,
     stat: Stat,
-    creates: u32,
+    creates: u64,
+    /// How many of those were no creates but names in the way.
+    skipped: u64,
 }
 
 impl Model {
@@ -57,8 +59,17 @@ impl Model {
             MultiOp::Create(c) => {
                 let Some(parent) = c.path.parent() else { return Err(OpError::NodeExists(c.path.clone())) };
                 let Some(p) = self.0.get(parent.as_str()) else { return Err(OpError::NoNode(parent)) };
-                let suffix = if c.mode.sequential { format!("{:010}", p.creates) } else { String::new() };
-                let path = Path::new(&format!("{}{suffix}", c.path)).unwrap();
+                let ephemeral_parent = p.stat.ephemeral_owner.is_some();
+                let mut path = c.path.clone();
+                if c.mode.sequential && !ephemeral_parent {
+                    let name = |n| Path::new(&format!("{}{n:010}", c.path)).unwrap();
+                    let free = (p.creates..).find(|n| !self.0.contains_key(name(*n).as_str())).unwrap();
+                    let p = self.0.get_mut(parent.as_str()).unwrap();
+                    p.skipped += free - p.creates;
+                    p.creates = free;
+                    path = name(free);
+                }
+                let p = &self.0[parent.as_str()];
                 if self.0.contains_key(path.as_str()) {
                     return Err(OpError::NodeExists(path));
                 }
@@ -78,7 +89,7 @@ impl Model {
                     ephemeral_owner: session.filter(|_| c.mode.ephemeral),
                     ..Stat::default()
                 };
-                self.0.insert(path.to_string(), Node { data: c.data.clone(), stat, creates: 0 });
+                self.0.insert(path.to_string(), Node { data: c.data.clone(), stat, ..Node::default() });
                 Ok(MultiOutcome::Created { stat: self.stat(path.as_str()).unwrap(), path })
             }
             MultiOp::Set { path, data, version } => {
@@ -118,7 +129,14 @@ impl Model {
             match self.one(at, session, op) {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(cause) => {
-                    *self = before;
+                    let after = std::mem::replace(self, before);
+                    // Names that were skipped stay so, under every parent that was there before.
+                    for (path, node) in &mut self.0 {
+                        if let Some(after) = after.0.get(path).filter(|a| a.stat.czxid == node.stat.czxid) {
+                            node.creates += after.skipped - node.skipped;
+                            node.skipped = after.skipped;
+                        }
+                    }
                     return Err(OpError::Multi { index: index as u32, cause: Box::new(cause) });
                 }
             }
@@ -129,7 +147,7 @@ impl Model {
 
 /// Few names, so that operations meet; never the root, whose special rules have tests of their own.
 fn path() -> impl Strategy<Value = Path> {
-    prop::collection::vec(prop::sample::select(vec!["a", "b", "a-b"]), 1..4)
+    prop::collection::vec(prop::sample::select(vec!["a", "b", "a-b", "a0000000002", "a0000000003"]), 1..4)
         .prop_map(|names| Path::new(&format!("/{}", names.join("/"))).unwrap())
 }
 
@@ -257,4 +275,85 @@ fn an_ephemeral_needs_a_session() {
     let create = Write::Create(Create { path: Path::new("/e").unwrap(), data: Bytes::new(), mode });
     let result = Tree::default().write(At { zxid: Zxid(1), time_ms: 0 }, None, &create);
     assert!(matches!(result, Err(OpError::BadArguments(_))), "{result:?}");
+}
+
+/// A tree, and writes to it one after another.
+#[derive(Default)]
+struct Writes {
+    tree: Tree,
+    zxid: u64,
+}
+
+impl Writes {
+    fn write(&mut self, write: &Write) -> Result<WriteOutcome, OpError> {
+        self.zxid += 1;
+        self.tree.write(At { zxid: Zxid(self.zxid), time_ms: 0 }, None, write)
+    }
+
+    fn create(&mut self, path: &str) {
+        let path = Path::new(path).unwrap();
+        self.write(&Write::Create(Create { path, data: Bytes::new(), mode: CreateMode::default() })).unwrap();
+    }
+
+    fn sequential(&mut self, prefix: &str) -> Result<String, OpError> {
+        match self.write(&Write::Create(sequential(prefix)))? {
+            WriteOutcome::Created { path, .. } => Ok(path.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn sequential(prefix: &str) -> Create {
+    let mode = CreateMode { ephemeral: false, sequential: true };
+    Create { path: Path::prefix(prefix).unwrap(), data: Bytes::new(), mode }
+}
+
+#[test]
+fn b23_the_number_alone_is_a_name() {
+    let mut t = Writes::default();
+    t.create("/queue");
+    assert_eq!(t.sequential("/queue/").unwrap(), "/queue/0000000000");
+    assert_eq!(t.sequential("/queue/x-").unwrap(), "/queue/x-0000000001");
+    assert_eq!(t.sequential("/").unwrap(), "/0000000001");
+    let missing = t.sequential("/none/");
+    assert_eq!(missing, Err(OpError::NoNode(Path::new("/none").unwrap())));
+}
+
+#[test]
+fn b23_names_in_the_way_of_a_sequential_create_are_skipped_for_good() {
+    let mut t = Writes::default();
+    t.create("/q");
+    for n in [1, 2, 3, 5] {
+        t.create(&format!("/q/x-{n:010}"));
+    }
+    // Four creates so far: 4 is free, 5 is not.
+    assert_eq!(t.sequential("/q/x-").unwrap(), "/q/x-0000000004");
+    assert_eq!(t.sequential("/q/x-").unwrap(), "/q/x-0000000006");
+    assert_eq!(t.sequential("/q/y-").unwrap(), "/q/y-0000000007");
+}
+
+#[test]
+fn b23_one_create_skips_so_many_names_and_the_next_goes_on_there_also_behind_a_failed_multi() {
+    let mut t = Writes::default();
+    t.create("/q");
+    // Each create moves the counter by one as well, so the names begin where it will be.
+    let names = 10_005u64;
+    for n in names..2 * names {
+        t.create(&format!("/q/x-{n:010}"));
+    }
+    let failing = Write::Multi(vec![
+        MultiOp::Create(sequential("/q/z-")),
+        MultiOp::Create(sequential("/q/x-")),
+        MultiOp::Check { path: Path::new("/none").unwrap(), version: None },
+    ]);
+    let blocked = t.write(&failing).unwrap_err();
+    let OpError::Multi { index: 1, cause } = blocked else { panic!("{blocked:?}") };
+    // The first part has used one number, and gives it back.
+    assert_eq!(
+        *cause,
+        OpError::NoSequenceNumber { path: Path::new("/q/x-").unwrap(), next: names + 1 + 10_000 }
+    );
+    assert!(cause.to_string().contains("send the create again"), "{cause}");
+    assert_eq!(t.sequential("/q/x-").unwrap(), format!("/q/x-{:010}", 2 * names));
+    assert_eq!(t.tree.digest(), t.tree.recompute_digest());
 }

@@ -16,7 +16,8 @@ struct Harness {
 impl Harness {
     fn new() -> Harness {
         let dir = tempfile::tempdir().unwrap();
-        let (table, state) = table::open(dir.path()).unwrap();
+        let table::Opened { table, state } = table::open(dir.path()).unwrap();
+        let place = dir.path().to_owned();
         let me = PeerId(1);
         let core = Config { me, first_ticket: Ticket(1), limits: Limits::default() };
         let (to_driver, inputs) = mpsc::channel(8);
@@ -30,7 +31,7 @@ impl Harness {
             quorum: MemoryQuorum::new(me),
             inputs,
             asides,
-            checkpointer: Checkpointer::start(table).unwrap(),
+            checkpointer: Checkpointer::start(table, Box::new(move || table::anew(&place))).unwrap(),
             snapshot_entries: u64::MAX,
             snapshot_bytes: u64::MAX,
             ready: watch::channel(false).0,
@@ -56,8 +57,8 @@ fn schedule(now: Instant) -> Schedule {
         entries: 0,
         log_bytes: 0,
         snapshot_bytes: 0,
-        rewrite: None,
-        saving: false,
+        failed: None,
+        saving: None,
         wanted: false,
     }
 }
@@ -79,8 +80,8 @@ async fn clients_have_their_turn_while_the_feed_has_more() {
     assert_eq!(facts.state.applied, Zxid::marker(Epoch(1)), "behind the first message, not behind all");
 }
 
-#[test]
-fn a_snapshot_is_due_when_the_log_has_grown_as_much_as_the_state() {
+#[tokio::test]
+async fn a_snapshot_is_due_when_the_log_has_grown_as_much_as_the_state() {
     let mut s = schedule(Instant::now());
     s.entries = 100;
     assert!(s.snapshot_due(100, 10, 1000));
@@ -91,8 +92,33 @@ fn a_snapshot_is_due_when_the_log_has_grown_as_much_as_the_state() {
     assert!(!s.snapshot_due(0, 10, 1000), "fewer bytes than the last snapshot had");
     s.log_bytes = 5000;
     assert!(s.snapshot_due(0, 10, 1000));
-    s.saving = true;
+    s.saving = Some(tokio::spawn(async {}).abort_handle());
     assert!(!s.snapshot_due(0, 10, 1000), "one at a time");
+}
+
+#[tokio::test]
+async fn b18_a_checkpoint_that_fails_is_tried_again_from_the_whole_state_and_ends_nothing() {
+    let mut harness = Harness::new();
+    let running = &mut harness.running;
+    let snapshot = tokio::spawn(std::future::pending::<()>());
+    running.schedule.saving = Some(snapshot.abort_handle());
+    let full = || TableError::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
+    for pause in [RETRY_MIN, 2 * RETRY_MIN, 4 * RETRY_MIN] {
+        running.on_checkpoint(Err(full()));
+        let (at, paused) = running.schedule.failed.unwrap();
+        assert_eq!((running.checkpoint_due(), paused), (Some(at), pause));
+        running.keep();
+        assert!(!running.driver.checkpointer.busy(), "not before");
+    }
+    assert!(snapshot.await.unwrap_err().is_cancelled(), "it would have no end");
+    assert!(running.schedule.wanted && running.schedule.saving.is_none());
+    running.schedule.failed = Some((Instant::now(), RETRY_MAX));
+    running.keep();
+    let done = running.driver.checkpointer.done().await;
+    assert!(done.is_ok(), "{done:?}");
+    running.on_checkpoint(done);
+    assert!(running.schedule.failed.is_none());
+    assert_eq!(running.driver.server.state().dirty_len(), 0);
 }
 
 #[tokio::test]

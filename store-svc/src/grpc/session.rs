@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{OpError, PeerId, SessionToken, WriteNumber, WriteOutcome};
+use api::{OpError, PeerId, SessionToken, StreamId, WriteNumber, WriteOutcome};
 use proto::{
     client::{self, OpenSession, Outcome, to_status},
     v1,
@@ -77,9 +77,12 @@ impl Reader {
         };
         let open = match OpenSession::try_from(open)? {
             OpenSession { resume: Some((session, token)), last_zxid, .. } => {
-                Open::Resume { session, token, last_zxid }
+                let stream = StreamId(u64::from_le_bytes(random()?));
+                Open::Resume { session, token, last_zxid, stream }
             }
-            OpenSession { resume: None, timeout_ms, .. } => Open::New { token: random_token()?, timeout_ms },
+            OpenSession { resume: None, timeout_ms, .. } => {
+                Open::New { token: SessionToken(random()?), timeout_ms }
+            }
         };
         // Counts like a request: a client that has said all still learns what became of it.
         self.lane.admit(1, 0).await;
@@ -200,11 +203,11 @@ fn request(wire: v1::Request) -> Request {
     Request { xid, number, op, trace }
 }
 
-fn random_token() -> Result<SessionToken, OpError> {
-    let mut token = [0; 16];
-    getrandom::fill(&mut token)
+fn random<const N: usize>() -> Result<[u8; N], OpError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
         .map_err(|e| OpError::Internal(format!("the system has no random numbers: {e}")))?;
-    Ok(SessionToken(token))
+    Ok(bytes)
 }
 
 /// The answers of a stream, as messages.

@@ -2,14 +2,14 @@
 
 use std::{
     io,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     thread::{self, JoinHandle},
     time::Instant,
 };
 
-use api::record::Record;
 use bytes::{Bytes, BytesMut};
-use proto::store::{RecordDecoder, append_record, encode_record};
+use proto::store::append_record;
 use store_core::Changes;
 use telemetry::metrics;
 use tokio::sync::mpsc;
@@ -19,17 +19,13 @@ use super::{Table, TableError};
 /// Size of the pieces in which a snapshot is handed over; [`api::ports::Chunks`] allows no larger ones.
 const PIECE: usize = 1 << 20;
 
-/// Something for the thread to do.
-pub(crate) enum Job {
-    /// Write these changes; then, if somebody wants it, hand over the whole table as the snapshot that it is now.
-    Checkpoint {
-        /// What changed since the last job.
-        changes: Changes,
-        /// Where the pieces go. Dropping the other end calls the rest off.
-        export: Option<mpsc::Sender<Bytes>>,
-    },
-    /// The state came as a snapshot: its pieces take the place of everything.
-    Rewrite(Vec<Bytes>),
+/// Something for the thread to do: write these changes; then, if somebody wants it, hand over the whole table as the snapshot
+/// that it is now.
+pub(crate) struct Job {
+    /// What changed since the last job; everything, if that failed.
+    pub(crate) changes: Changes,
+    /// Where the pieces go, and `None` behind the last. Dropping the other end calls the rest off.
+    pub(crate) export: Option<mpsc::Sender<Option<Bytes>>>,
 }
 
 /// The driver's end. Takes one job at a time.
@@ -40,17 +36,21 @@ pub(crate) struct Checkpointer {
     thread: JoinHandle<()>,
 }
 
+/// Makes a new table, because there is none or the one before was of no use.
+pub(crate) type Anew = Box<dyn FnMut() -> Result<Box<dyn Table>, TableError> + Send>;
+
 impl Checkpointer {
-    /// Starts the thread.
+    /// Starts the thread. A table that fails is given up, and the next job begins with a new one.
     ///
     /// # Errors
     /// If the system has none left.
-    pub(crate) fn start(table: Box<dyn Table>) -> io::Result<Checkpointer> {
+    pub(crate) fn start(table: Option<Box<dyn Table>>, anew: Anew) -> io::Result<Checkpointer> {
         let (jobs, inbox) = sync_channel(1);
         // One message for each job, so it is as bounded as those are.
         let (report, done) = mpsc::unbounded_channel();
-        let thread =
-            thread::Builder::new().name("checkpoint".into()).spawn(move || run(table, &inbox, &report))?;
+        let thread = thread::Builder::new()
+            .name("checkpoint".into())
+            .spawn(move || run(table, anew, &inbox, &report))?;
         Ok(Checkpointer { jobs, done, busy: false, thread })
     }
 
@@ -60,7 +60,7 @@ impl Checkpointer {
     }
 
     /// Begins a job. To be called only when not [busy](Checkpointer::busy); a job that comes at another time, or after
-    /// the thread has failed, is dropped, which [`Checkpointer::done`] reports.
+    /// the thread has ended, is dropped, which [`Checkpointer::done`] reports.
     pub(crate) fn begin(&mut self, job: Job) {
         match self.jobs.try_send(job) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => self.busy = true,
@@ -71,7 +71,7 @@ impl Checkpointer {
     /// Waits for the end of the job that is under way; for ever if there is none. May be dropped and called again.
     ///
     /// # Errors
-    /// If it failed. There is no use in going on.
+    /// If it failed. Then nothing of it may be in the table, nor anything else: the next job has to bring a whole state.
     pub(crate) async fn done(&mut self) -> Result<(), TableError> {
         if !self.busy {
             return std::future::pending().await;
@@ -90,62 +90,56 @@ impl Checkpointer {
 }
 
 fn run(
-    mut table: Box<dyn Table>,
+    mut table: Option<Box<dyn Table>>,
+    mut anew: Anew,
     jobs: &Receiver<Job>,
     report: &mpsc::UnboundedSender<Result<(), TableError>>,
 ) {
-    metrics::CHECKPOINT_SIZE.set(table.size());
+    metrics::CHECKPOINT_SIZE.set(table.as_ref().map_or(0, |table| table.size()));
     while let Ok(job) = jobs.recv() {
         let began = Instant::now();
-        let result = match job {
-            Job::Checkpoint { changes, export } => table.write(changes).and_then(|()| match export {
-                Some(pieces) => self::export(table.as_mut(), &pieces),
-                None => Ok(()),
-            }),
-            Job::Rewrite(pieces) => table.rewrite(&mut records(pieces)),
-        };
+        let result = carry_out(&mut table, &mut anew, job);
         metrics::CHECKPOINT_DURATION.record(began.elapsed());
-        metrics::CHECKPOINT_SIZE.set(table.size());
-        let failed = result.is_err();
-        if report.send(result).is_err() || failed {
+        if result.is_err() {
+            metrics::CHECKPOINT_FAILURES.add(1);
+            // sled is done for after an error; what it does when it is closed must not matter.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(table.take())));
+        }
+        metrics::CHECKPOINT_SIZE.set(table.as_ref().map_or(0, |table| table.size()));
+        if report.send(result).is_err() {
             return;
         }
     }
 }
 
+fn carry_out(table: &mut Option<Box<dyn Table>>, anew: &mut Anew, job: Job) -> Result<(), TableError> {
+    let table = match table {
+        Some(table) => table,
+        None if job.changes.whole => table.insert(anew()?),
+        None => return Err(TableError::Damaged("there is none to write a part of the state to".into())),
+    };
+    table.write(job.changes)?;
+    match job.export {
+        Some(pieces) => export(table.as_mut(), &pieces),
+        None => Ok(()),
+    }
+}
+
 /// Hands over the table, exact at the entry of its header: nothing is written meanwhile.
-fn export(table: &mut dyn Table, pieces: &mpsc::Sender<Bytes>) -> Result<(), TableError> {
+fn export(table: &mut dyn Table, pieces: &mpsc::Sender<Option<Bytes>>) -> Result<(), TableError> {
     let mut stream = BytesMut::new();
     let mut wanted = true;
     table.scan(&mut |record| {
         append_record(&mut stream, &record);
         while wanted && stream.len() >= PIECE {
-            wanted = pieces.blocking_send(stream.split_to(PIECE).freeze()).is_ok();
+            wanted = pieces.blocking_send(Some(stream.split_to(PIECE).freeze())).is_ok();
         }
         Ok(wanted)
     })?;
-    if wanted && !stream.is_empty() {
-        // Nobody to take the last piece is no fault of the table.
-        let _ = pieces.blocking_send(stream.freeze());
+    let last = Some(stream.freeze()).filter(|last| !last.is_empty());
+    for piece in last.map(Some).into_iter().chain([None]) {
+        // Nobody to take it is no fault of the table.
+        let _ = pieces.blocking_send(piece);
     }
     Ok(())
-}
-
-/// The encoded records in the pieces of a snapshot.
-fn records(pieces: Vec<Bytes>) -> impl Iterator<Item = Result<Bytes, TableError>> {
-    let mut pieces = pieces.into_iter();
-    let mut decoder = RecordDecoder::default();
-    std::iter::from_fn(move || {
-        loop {
-            match decoder.next_record() {
-                Ok(Some(record)) => return Some(Ok(encode(record))),
-                Ok(None) => decoder.push(&pieces.next()?),
-                Err(e) => return Some(Err(TableError::Damaged(e.to_string()))),
-            }
-        }
-    })
-}
-
-fn encode(record: Record) -> Bytes {
-    encode_record(record).into()
 }

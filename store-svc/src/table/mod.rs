@@ -2,7 +2,8 @@
 //!
 //! It saves replaying the log from a snapshot at every start, and is what snapshots are made from. No promise rests on
 //! it: whatever is wrong with it is found by its digest, and then it is moved aside and the state comes from the
-//! quorum again.
+//! quorum again. If it cannot be written, the node goes on without one and tries again later, from the whole state; meanwhile
+//! there are no new snapshots, so the log is not purged.
 
 mod checkpointer;
 mod recovery;
@@ -16,7 +17,7 @@ use proto::store::decode_record;
 use store_core::{Changes, LoadError, Loader, State};
 
 pub(crate) use checkpointer::{Checkpointer, Job};
-pub(crate) use recovery::open;
+pub(crate) use recovery::{Opened, anew, open};
 
 /// What went wrong with a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -25,7 +26,7 @@ pub enum TableError {
     #[error("{0} is in use by another process: stop that one")]
     InUse(String),
     /// There is no room. That is no damage either.
-    #[error("no room for the checkpoint: {0}; free space, or raise the quota, and start again")]
+    #[error("no room for the checkpoint: {0}; free space, or raise the quota")]
     Full(std::io::Error),
     /// The disk, or sled about it.
     #[error("the checkpoint cannot be read or written: {0}")]
@@ -59,24 +60,15 @@ pub(crate) trait Table: Send {
     /// What the disk says; also if records are not whole.
     fn scan(&mut self, each: &mut dyn FnMut(Bytes) -> Result<bool, TableError>) -> Result<(), TableError>;
 
-    /// Lays changes over what is there, all or nothing, and makes them durable.
+    /// Lays changes over what is there, all or nothing, and makes them durable. A whole state takes the place of everything;
+    /// interrupted, it leaves nothing.
     ///
     /// # Errors
-    /// What the disk says.
+    /// What the disk says. Then the table is of no use any more.
     fn write(&mut self, changes: Changes) -> Result<(), TableError>;
 
     /// Bytes that it takes on disk, or 0 if that cannot be known.
     fn size(&self) -> u64;
-
-    /// Forgets everything and takes these encoded records instead, the header among them, in any order. Interrupted,
-    /// it leaves nothing.
-    ///
-    /// # Errors
-    /// What the disk says, or an error out of `records`.
-    fn rewrite(
-        &mut self,
-        records: &mut dyn Iterator<Item = Result<Bytes, TableError>>,
-    ) -> Result<(), TableError>;
 }
 
 /// The state in a table, checked by its digest; `None` if nothing was ever written.

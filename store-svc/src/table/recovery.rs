@@ -12,24 +12,49 @@ use super::{Table, TableError, load, sled_table::SledTable};
 /// Name of the table's directory in that of the node.
 const NAME: &str = "table";
 
+/// A checkpoint as it was found.
+pub(crate) struct Opened {
+    /// `None` if there is no table for now, because the disk is full or worse. It can be made [anew](anew) later.
+    pub(crate) table: Option<Box<dyn Table>>,
+    /// What the table has.
+    pub(crate) state: State,
+}
+
 /// Opens the checkpoint in the node's directory and reads the state. A damaged one is moved to `table.damaged-<n>`,
-/// where one is kept for whoever wants to know, and an empty state is returned: the quorum has the rest.
+/// where one is kept for whoever wants to know. Without a table, and with a new one, the state is empty: the quorum has it.
 ///
 /// # Errors
-/// If no table can be made either.
-pub(crate) fn open(data_dir: &Path) -> Result<(Box<dyn Table>, State), TableError> {
+/// If another process has it open.
+pub(crate) fn open(data_dir: &Path) -> Result<Opened, TableError> {
     let dir = data_dir.join(NAME);
-    if !dir.exists() {
-        return Ok((create(&dir)?, State::default()));
-    }
-    match try_open(&dir) {
-        Ok((table, state)) => Ok((table, state)),
-        Err(e @ (TableError::InUse(_) | TableError::Full(_))) => Err(e),
-        Err(damage) => {
-            let aside = move_aside(&dir)?;
+    let found = match dir.exists() {
+        true => try_open(&dir),
+        false => create(&dir).map(|table| (table, State::default())),
+    };
+    let failed = match found {
+        Ok((table, state)) => return Ok(Opened { table: Some(table), state }),
+        Err(e @ TableError::InUse(_)) => return Err(e),
+        Err(e @ TableError::Full(_)) => e,
+        Err(damage) => match move_aside(&dir).map_err(TableError::from).and_then(|aside| {
             tracing::warn!("{damage}; moved to {}, the state comes from log and snapshot", aside.display());
-            Ok((create(&dir)?, State::default()))
-        }
+            create(&dir)
+        }) {
+            Ok(table) => return Ok(Opened { table: Some(table), state: State::default() }),
+            Err(e) => e,
+        },
+    };
+    tracing::error!(error = %failed, "the node starts without a checkpoint, and takes its state from snapshot and log");
+    let mut state = State::default();
+    state.forget_checkpoint();
+    Ok(Opened { table: None, state })
+}
+
+/// Makes a new table in place of what is there, which was of no use.
+pub(crate) fn anew(data_dir: &Path) -> Result<Box<dyn Table>, TableError> {
+    let dir = data_dir.join(NAME);
+    match fs::remove_dir_all(&dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e.into()),
+        _ => create(&dir),
     }
 }
 

@@ -20,9 +20,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::record::Record;
+use api::{SessionId, WriteNumber, record::Record};
 use bytes::Bytes;
-use proto::store::{decode_record, encode_record};
+use proto::store::encode_record;
 use sled::{Batch, Db};
 use store_core::Changes;
 use xxhash_rust::xxh3::xxh3_128;
@@ -48,7 +48,7 @@ pub(super) struct SledTable {
     /// sled's only data file, for an fsync of our own.
     file: File,
     /// How many chunks those records have that have more than one.
-    chunks: BTreeMap<Vec<u8>, u16>,
+    chunks: BTreeMap<Vec<u8>, u32>,
 }
 
 /// See [`SledTable::note_down`].
@@ -78,13 +78,13 @@ impl SledTable {
     }
 
     fn put(&mut self, batch: &mut Vec<Change>, key: Vec<u8>, value: &[u8]) -> Result<(), TableError> {
-        let count = u16::try_from(value.len().div_ceil(CHUNK).max(1))
+        let count = u32::try_from(value.len().div_ceil(CHUNK).max(1))
             .map_err(|_| TableError::Damaged(format!("a record of {} bytes", value.len())))?;
         for n in count..self.chunks_of(&key) {
             batch.push((chunk_key(&key, n), None));
         }
         for n in 0..count {
-            let at = usize::from(n) * CHUNK;
+            let at = n as usize * CHUNK;
             let piece = &value[at..(at + CHUNK).min(value.len())];
             if n == 0 {
                 // How many there are stands before the first.
@@ -106,26 +106,14 @@ impl SledTable {
         self.chunks.remove(&key);
     }
 
-    fn chunks_of(&self, key: &[u8]) -> u16 {
+    fn chunks_of(&self, key: &[u8]) -> u32 {
         self.chunks.get(key).copied().unwrap_or(1)
     }
 
     /// What is to be done for `changes`. If it is more than fits into one batch, it will be done from now on, whatever happens.
-    pub(super) fn note_down(&mut self, mut changes: Changes) -> Result<Noted, TableError> {
-        // A page is read and written once for all its records, not once for each.
-        changes.znodes.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let mut batch = Vec::new();
-        let mut redo = None;
-        let znodes = changes
-            .znodes
-            .into_iter()
-            .map(|(path, znode)| (znode_key(path.as_str()), znode.map(Record::Znode)));
-        let sessions = changes
-            .sessions
-            .into_iter()
-            .map(|(id, session)| (session_key(id.0), session.map(Record::Session)));
-        let header = (HEADER_KEY.to_vec(), Some(Record::Header(changes.header)));
-        for (key, record) in znodes.chain(sessions).chain([header]) {
+    pub(super) fn note_down(&mut self, changes: Changes) -> Result<Noted, TableError> {
+        let (mut batch, mut redo) = (Vec::new(), None);
+        for (key, record) in by_key(changes) {
             match record {
                 Some(record) => self.put(&mut batch, key, &encode_record(record))?,
                 None => self.remove(&mut batch, key),
@@ -140,6 +128,32 @@ impl SledTable {
         let Some(writer) = redo else { return Ok(Noted::Few(batch)) };
         writer.finish(&self.dir)?;
         Ok(Noted::Many)
+    }
+
+    /// Forgets everything and takes these records instead.
+    fn write_whole(&mut self, state: Changes) -> Result<(), TableError> {
+        // Without its header a table is none, so neither the removal nor the rest has to be done at once.
+        let mut batch = Vec::new();
+        self.remove(&mut batch, HEADER_KEY.to_vec());
+        self.apply(&mut batch)?;
+        self.sync()?;
+        tracing::debug!(dir = %self.dir.display(), "the checkpoint is written anew");
+        guarded(|| self.db.clear().map_err(io_error))?;
+        self.chunks.clear();
+        for (key, record) in by_key(state) {
+            if key == HEADER_KEY {
+                self.apply(&mut batch)?;
+                self.sync()?;
+            }
+            if let Some(record) = record {
+                self.put(&mut batch, key, &encode_record(record))?;
+            }
+            if batch.len() >= SMALL {
+                self.apply(&mut batch)?;
+            }
+        }
+        self.apply(&mut batch)?;
+        self.sync()
     }
 
     /// Makes these changes, all or none.
@@ -185,14 +199,14 @@ impl Table for SledTable {
         let mut items = self.db.iter();
         let mut next = || match guarded(|| items.next().transpose().map_err(io_error))? {
             None => Ok(None),
-            Some((key, value)) => match key.split_last_chunk::<2>() {
-                Some((key, n)) => Ok(Some((key.to_vec(), u16::from_be_bytes(*n), value))),
+            Some((key, value)) => match key.split_last_chunk::<4>() {
+                Some((key, n)) => Ok(Some((key.to_vec(), u32::from_be_bytes(*n), value))),
                 None => Err(TableError::Damaged("a key without a number".into())),
             },
         };
         while let Some((key, n, first)) = next()? {
-            let count = first.split_first_chunk::<2>().filter(|_| n == 0);
-            let Some((count, piece)) = count.map(|(count, piece)| (u16::from_be_bytes(*count), piece)) else {
+            let count = first.split_first_chunk::<4>().filter(|_| n == 0);
+            let Some((count, piece)) = count.map(|(count, piece)| (u32::from_be_bytes(*count), piece)) else {
                 return Err(TableError::Damaged("the beginning of a record is missing".into()));
             };
             let mut record = piece.to_vec();
@@ -213,6 +227,9 @@ impl Table for SledTable {
     }
 
     fn write(&mut self, changes: Changes) -> Result<(), TableError> {
+        if changes.whole {
+            return self.write_whole(changes);
+        }
         match self.note_down(changes)? {
             Noted::Few(mut batch) => {
                 self.apply(&mut batch)?;
@@ -221,47 +238,31 @@ impl Table for SledTable {
             Noted::Many => self.redo(),
         }
     }
-
-    fn rewrite(
-        &mut self,
-        records: &mut dyn Iterator<Item = Result<Bytes, TableError>>,
-    ) -> Result<(), TableError> {
-        // Without its header a table is none, so the rest need not be removed at once.
-        let mut batch = Vec::new();
-        self.remove(&mut batch, HEADER_KEY.to_vec());
-        self.apply(&mut batch)?;
-        self.sync()?;
-        tracing::debug!(dir = %self.dir.display(), "the checkpoint is written anew");
-        guarded(|| self.db.clear().map_err(io_error))?;
-        self.chunks.clear();
-        let mut header = None;
-        for record in records {
-            let bytes = record?;
-            match decode_record(bytes.clone()).map_err(|e| TableError::Damaged(e.to_string()))? {
-                Record::Header(_) => header = Some(bytes),
-                Record::Znode(z) => self.put(&mut batch, znode_key(z.path.as_str()), &bytes)?,
-                Record::Session(s) => self.put(&mut batch, session_key(s.id.0), &bytes)?,
-            }
-            if batch.len() >= SMALL {
-                self.apply(&mut batch)?;
-            }
-        }
-        self.apply(&mut batch)?;
-        self.sync()?;
-        if let Some(header) = header {
-            self.put(&mut batch, HEADER_KEY.to_vec(), &header)?;
-            self.apply(&mut batch)?;
-            self.sync()?;
-        }
-        Ok(())
-    }
 }
 
 /// Sorts before all others.
 const HEADER_KEY: &[u8] = b"h";
 
-fn session_key(id: u64) -> Vec<u8> {
-    [b"s", &id.to_be_bytes()[..]].concat()
+/// Changes by their keys, the header last.
+fn by_key(mut changes: Changes) -> impl Iterator<Item = (Vec<u8>, Option<Record>)> {
+    // A page is read and written once for all its records, not once for each.
+    changes.znodes.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let znodes = changes.znodes.into_iter();
+    let znodes = znodes.map(|(path, znode)| (znode_key(path.as_str()), znode.map(Record::Znode)));
+    let sessions = changes.sessions.into_iter();
+    let sessions = sessions.map(|(id, session)| (session_key(id), session.map(Record::Session)));
+    let results = changes.results.into_iter();
+    let results = results.map(|((id, number), kept)| (result_key(id, number), kept.map(Record::Result)));
+    let header = (HEADER_KEY.to_vec(), Some(Record::Header(changes.header)));
+    znodes.chain(sessions).chain(results).chain([header])
+}
+
+fn session_key(id: SessionId) -> Vec<u8> {
+    [b"s", &id.0.to_be_bytes()[..]].concat()
+}
+
+fn result_key(id: SessionId, number: WriteNumber) -> Vec<u8> {
+    [b"r", &id.0.to_be_bytes()[..], &number.0.to_be_bytes()].concat()
 }
 
 fn znode_key(path: &str) -> Vec<u8> {
@@ -273,7 +274,7 @@ fn znode_key(path: &str) -> Vec<u8> {
     }
 }
 
-fn chunk_key(key: &[u8], n: u16) -> Vec<u8> {
+fn chunk_key(key: &[u8], n: u32) -> Vec<u8> {
     [key, &n.to_be_bytes()].concat()
 }
 

@@ -21,11 +21,12 @@ fn z(counter: u32) -> Zxid {
 fn grow(state: &mut State, n: u32) {
     let mut next = state.applied().counter() + 1;
     let mut apply = |body, session: Option<SessionId>, number| {
-        let command = Command { session, number, acked: WriteNumber(0), body };
+        let command = Command { session, stream: api::StreamId::FIRST, number, acked: WriteNumber(0), body };
         next += 1;
         state.apply(z(next - 1), 5, &command)
     };
-    let open = CommandBody::OpenSession { token: SessionToken([1; 16]), timeout_ms: 1000 };
+    let open =
+        CommandBody::OpenSession { token: SessionToken([1; 16]), timeout_ms: 1000, sessions_max: u32::MAX };
     let session = SessionId(apply(open, None, None).zxid.0);
     for i in 0..n {
         let name = if i % 10 == 3 {
@@ -43,6 +44,23 @@ fn grow(state: &mut State, n: u32) {
         };
         apply(body, Some(session), Some(WriteNumber(u64::from(i) + 1)));
     }
+}
+
+/// The table and what is in it.
+fn open(dir: &Path) -> Result<(Box<dyn Table>, State), TableError> {
+    let Opened { table, state } = super::open(dir)?;
+    Ok((table.unwrap(), state))
+}
+
+fn checkpointer(dir: &Path) -> Checkpointer {
+    let dir = dir.to_owned();
+    let (table, _) = open(&dir).unwrap();
+    Checkpointer::start(Some(table), Box::new(move || anew(&dir))).unwrap()
+}
+
+/// What the checkpoint thread is told, for the whole state or what changed.
+fn job(state: &mut State) -> Job {
+    Job { changes: state.take_dirty(), export: None }
 }
 
 fn records(state: &State) -> Vec<Record> {
@@ -173,39 +191,51 @@ fn a_full_disk_is_no_damage() {
     assert!(matches!(failed, TableError::Full(_)), "{failed}");
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().build().unwrap()
+}
+
 #[test]
-fn a_snapshot_is_exact_and_takes_the_place_of_everything_where_it_is_loaded() {
+fn a_snapshot_is_exact_and_what_was_loaded_from_it_takes_the_place_of_everything() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut state = State::default();
-    grow(&mut state, 100);
-    let (table, _) = open(one.path()).unwrap();
-    let mut checkpointer = Checkpointer::start(table).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    grow(&mut state, 300);
+    let mut from = checkpointer(one.path());
     let (pieces, mut rest) = tokio::sync::mpsc::channel(1);
-    let got = runtime.block_on(async {
-        checkpointer.begin(Job::Checkpoint { changes: state.take_dirty(), export: Some(pieces) });
+    let got = runtime().block_on(async {
+        from.begin(Job { export: Some(pieces), ..job(&mut state) });
         let mut got = Vec::new();
-        while let Some(piece) = rest.recv().await {
+        while let Some(Some(piece)) = rest.recv().await {
             assert!(piece.len() <= 1 << 20);
             got.push(piece);
         }
-        checkpointer.done().await.unwrap();
-        checkpointer.stop().await;
+        from.done().await.unwrap();
+        from.stop().await;
         got
     });
     assert!(got.len() > 1, "{} pieces", got.len());
+    let (mut decoder, mut loader) = (proto::store::RecordDecoder::default(), Loader::default());
+    for piece in got {
+        decoder.push(&piece);
+        while let Some(record) = decoder.next_record().unwrap() {
+            loader.take(record).unwrap();
+        }
+    }
+    let mut loaded = loader.finish().unwrap();
+    assert_eq!(records(&loaded), records(&state));
     let mut other = State::default();
     grow(&mut other, 30);
     let (mut table, _) = open(two.path()).unwrap();
     table.write(other.take_dirty()).unwrap();
-    let mut checkpointer = Checkpointer::start(table).unwrap();
-    runtime.block_on(async {
-        checkpointer.begin(Job::Rewrite(got));
-        checkpointer.done().await.unwrap();
-        checkpointer.stop().await;
+    drop(table);
+    loaded.forget_checkpoint();
+    let mut to = checkpointer(two.path());
+    runtime().block_on(async {
+        to.begin(job(&mut loaded));
+        to.done().await.unwrap();
+        to.stop().await;
     });
-    let (_table, loaded) = open(two.path()).unwrap();
-    assert_eq!(records(&loaded), records(&state));
+    assert_eq!(records(&open(two.path()).unwrap().1), records(&state));
 }
 
 #[test]
@@ -213,18 +243,57 @@ fn an_export_that_nobody_wants_is_called_off() {
     let dir = tempfile::tempdir().unwrap();
     let mut state = State::default();
     grow(&mut state, 200);
-    let (table, _) = open(dir.path()).unwrap();
-    let mut checkpointer = Checkpointer::start(table).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(async {
+    let mut checkpointer = checkpointer(dir.path());
+    runtime().block_on(async {
         let (pieces, rest) = tokio::sync::mpsc::channel(1);
         drop(rest);
-        checkpointer.begin(Job::Checkpoint { changes: state.take_dirty(), export: Some(pieces) });
+        checkpointer.begin(Job { export: Some(pieces), ..job(&mut state) });
         checkpointer.done().await.unwrap();
         assert!(!checkpointer.busy());
         checkpointer.stop().await;
     });
     assert_eq!(records(&open(dir.path()).unwrap().1), records(&state));
+}
+
+#[test]
+fn b18_after_a_checkpoint_that_failed_a_whole_one_is_written_to_a_new_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = State::default();
+    grow(&mut state, 100);
+    let mut checkpointer = checkpointer(dir.path());
+    let file = dir.path().join("table/redo.tmp");
+    runtime().block_on(async {
+        checkpointer.begin(job(&mut state));
+        checkpointer.done().await.unwrap();
+        // A disk without room, as far as a large checkpoint can see it.
+        std::os::unix::fs::symlink("/dev/full", &file).unwrap();
+        grow(&mut state, 1000);
+        checkpointer.begin(job(&mut state));
+        let failed = checkpointer.done().await.unwrap_err();
+        assert!(matches!(failed, TableError::Full(_)), "{failed}");
+        // What only changed since is of no use now, and changes nothing.
+        grow(&mut state, 10);
+        checkpointer.begin(job(&mut state));
+        assert!(checkpointer.done().await.is_err());
+        state.forget_checkpoint();
+        grow(&mut state, 10);
+        checkpointer.begin(job(&mut state));
+        checkpointer.done().await.unwrap();
+        grow(&mut state, 10);
+        checkpointer.begin(job(&mut state));
+        checkpointer.done().await.unwrap();
+        checkpointer.stop().await;
+    });
+    assert_eq!(records(&open(dir.path()).unwrap().1), records(&state));
+}
+
+#[test]
+fn b18_a_node_whose_checkpoint_cannot_be_made_starts_without_one() {
+    // No directory, so nothing can be made in it.
+    let Opened { table, mut state } = super::open(Path::new("/dev/full")).unwrap();
+    assert!(table.is_none());
+    assert_eq!(state.applied(), Zxid::ZERO);
+    assert!(state.take_dirty().whole, "the first checkpoint will be of everything");
 }
 
 #[test]
@@ -302,7 +371,7 @@ fn no_value_is_large_enough_for_a_blob_file() {
         let path = api::Path::new(&format!("/{i}-{}", "p".repeat(i as usize * 100))).unwrap();
         let write = Write::Create(Create { path, data: data.clone(), mode: CreateMode::default() });
         let body = CommandBody::Write(write);
-        state.apply(z(i), 1, &Command { session: None, number: None, acked: WriteNumber(0), body });
+        state.apply(z(i), 1, &Command::outside(body));
     }
     let (mut table, _) = open(dir.path()).unwrap();
     table.write(state.take_dirty()).unwrap();
@@ -313,21 +382,72 @@ fn no_value_is_large_enough_for_a_blob_file() {
 }
 
 #[test]
-fn an_interrupted_rewrite_leaves_nothing() {
+fn an_interrupted_whole_checkpoint_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut state = State::default();
     grow(&mut state, 50);
     let (mut table, _) = open(dir.path()).unwrap();
     table.write(state.take_dirty()).unwrap();
-    let cut = || Err(TableError::Damaged("cut".into()));
-    let mut records = state
-        .records()
-        .take(20)
-        .map(|r| Ok(Bytes::from(proto::store::encode_record(r))))
-        .chain(std::iter::once_with(cut));
-    assert!(table.rewrite(&mut records).is_err());
     drop(table);
+    wait_for_lock(&dir.path().join("table/db")).unwrap();
+    // What is there in the middle of it: some records of the new state, and no header.
+    let db = sled::open(dir.path().join("table")).unwrap();
+    let header = db.iter().keys().next().unwrap().unwrap();
+    db.remove(header).unwrap();
+    db.flush().unwrap();
+    drop(db);
     let (_table, loaded) = open(dir.path()).unwrap();
     assert_eq!(loaded.applied(), Zxid::ZERO);
-    assert!(Path::new(dir.path()).join("table").exists());
+    assert!(dir.path().join("table.damaged-1").exists());
+}
+
+#[test]
+fn b05_a_write_costs_the_checkpoint_what_it_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut state = State::default();
+    let mut next = 1;
+    let mut apply = |state: &mut State, body, session, number: u64| {
+        let number = (number > 0).then_some(WriteNumber(number));
+        let stream = api::StreamId::FIRST;
+        next += 1;
+        let command = Command { session, stream, number, acked: WriteNumber(0), body };
+        state.apply(z(next - 1), 5, &command)
+    };
+    let (token, timeout_ms) = (SessionToken([1; 16]), 1000);
+    let open_session = CommandBody::OpenSession { token, timeout_ms, sessions_max: 1 };
+    let session = Some(SessionId(apply(&mut state, open_session, None, 0).zxid.0));
+    let path = api::Path::new(&format!("/{}", "x".repeat(8191))).unwrap();
+    let delete = || CommandBody::Write(Write::Delete { path: path.clone(), version: None });
+    for n in 1..=15_000 {
+        apply(&mut state, delete(), session, n);
+    }
+    let (mut table, _) = open(dir.path()).unwrap();
+    table.write(state.take_dirty()).unwrap();
+    for n in 15_001..=15_020 {
+        apply(&mut state, delete(), session, n);
+        let changes = state.take_dirty();
+        // Its own result, its session without the others, and the header.
+        assert_eq!((changes.znodes.len(), changes.sessions.len(), changes.results.len()), (0, 1, 1));
+        let mut written = encoded(Record::Header(changes.header));
+        written += changes
+            .sessions
+            .iter()
+            .flat_map(|(_, s)| s.clone())
+            .map(|s| encoded(Record::Session(s)))
+            .sum::<usize>();
+        written += changes
+            .results
+            .iter()
+            .flat_map(|(_, r)| r.clone())
+            .map(|r| encoded(Record::Result(r)))
+            .sum::<usize>();
+        assert!(written < 250, "{written} bytes");
+        table.write(changes).unwrap();
+    }
+    drop(table);
+    assert_eq!(records(&open(dir.path()).unwrap().1), records(&state));
+}
+
+fn encoded(record: Record) -> usize {
+    proto::store::encode_record(record).len()
 }

@@ -6,12 +6,17 @@ use api::{Create, Path, Read, ReadOutcome, ports::Room};
 use bytes::Bytes;
 
 use super::*;
+use crate::digest;
 use outbox::Place;
 
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) phase: Phase,
     pub(super) place: Place,
+    pub(super) stream: StreamId,
+    /// Whether the state has come to the entry with which the session was opened, or taken up, for this connection. Once
+    /// another one has taken it up behind that, this one is over.
+    pub(super) in_charge: bool,
     acked: WriteNumber,
     /// The number of the first slot in the queue.
     first: u64,
@@ -65,6 +70,8 @@ impl Conn {
         Conn {
             phase,
             place: Place::default(),
+            stream: StreamId::FIRST,
+            in_charge: false,
             acked: WriteNumber(0),
             first: 0,
             queue: VecDeque::new(),
@@ -266,16 +273,27 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
                 None
             }
             _ => match std::mem::replace(&mut slot.step, Step::Asked) {
+                // Another node, with other limits, has let it through.
+                Step::Todo(Op::Write(write))
+                    if session.zip(number).is_some_and(|(s, n)| means.state.has_written(s, n)) =>
+                {
+                    Some(CommandBody::Write(write))
+                }
                 Step::Todo(Op::Write(write)) => match (admit(&write, means), number) {
                     (Ok(()), _) => Some(CommandBody::Write(write)),
                     // Goes through the log, so that its number is used up.
-                    (Err(error), Some(_)) => Some(CommandBody::Refuse(error)),
+                    (Err(error), Some(_)) => {
+                        Some(CommandBody::Refuse { error, request: digest::request_of(&write) })
+                    }
                     (Err(error), None) => {
                         slot.step = Step::Done { zxid: means.applied, result: Err(error) };
                         None
                     }
                 },
-                Step::Todo(Op::Invalid(error)) => Some(CommandBody::Refuse(error)),
+                Step::Todo(Op::Invalid(error)) => {
+                    let request = digest::request_malformed(&error);
+                    Some(CommandBody::Refuse { error, request })
+                }
                 _ => {
                     if session.is_none() {
                         let error =
@@ -288,7 +306,7 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
         };
         if let Some(body) = body {
             let close = matches!(body, CommandBody::CloseSession { .. });
-            let command = Command { session, number, acked: conn.acked, body };
+            let command = Command { session, stream: conn.stream, number, acked: conn.acked, body };
             let (id, slot, pending) = (means.id, place, command.clone());
             let ticket = means.tickets.next(if close {
                 Pending::Close { conn: id, slot, command: pending }

@@ -1,6 +1,7 @@
 //! What the quorum says, and who has waited for it.
 
 use super::*;
+use crate::digest;
 use api::mutants::{Mutant, is_on};
 
 impl Server {
@@ -44,14 +45,24 @@ impl Server {
             return true;
         };
         let applied = self.state.apply(zxid, time_ms, &command);
-        if let CommandBody::OpenSession { timeout_ms, .. } = command.body {
+        let done = applied.result.is_ok();
+        if let CommandBody::OpenSession { timeout_ms, .. } = command.body
+            && done
+        {
             self.expiry.track(SessionId(zxid.0), timeout_ms, self.now);
         }
         let waiting = origin.filter(|o| o.peer == self.config.me).and_then(|o| self.tickets.take(o.ticket));
         if let Some(pending) = waiting {
             self.on_applied(pending, applied);
         }
-        if let CommandBody::CloseSession { session, .. } = command.body {
+        if let CommandBody::ResumeSession { session, stream } = command.body
+            && done
+        {
+            self.on_newest_stream(session, stream);
+        }
+        if let CommandBody::CloseSession { session, .. } = command.body
+            && done
+        {
             self.expiry.forget(session);
             self.touched.remove(&session);
             if let Some(&conn) = self.sessions.get(&session) {
@@ -66,7 +77,12 @@ impl Server {
             // Its number is not used up, so everything behind it would fail as well; the client starts over.
             (
                 Pending::Write { conn, command, .. },
-                Err(why @ (OpError::OutOfOrder { .. } | OpError::Overloaded(_) | OpError::SessionExpired(_))),
+                Err(
+                    why @ (OpError::OutOfOrder { .. }
+                    | OpError::Overloaded(_)
+                    | OpError::SessionExpired(_)
+                    | OpError::SessionMoved(_)),
+                ),
             ) if command.session.is_some() => {
                 self.close(conn, Err(why));
             }
@@ -77,20 +93,21 @@ impl Server {
                 self.complete(conn, slot, applied.zxid, Ok(Answer::Closed));
                 self.close(conn, Ok(()));
             }
-            (Pending::Close { conn, slot, .. }, Err(error)) => {
-                self.complete(conn, slot, applied.zxid, Err(error));
-            }
-            (Pending::Open { conn, command }, _) => {
+            (Pending::Close { conn, .. }, Err(error)) => self.close(conn, Err(error)),
+            (Pending::Open { conn, .. }, Err(error)) => self.close(conn, Err(error)),
+            (Pending::Open { conn, command }, Ok(_)) => {
                 let session = SessionId(applied.zxid.0);
                 if !self.conns.contains_key(&conn) {
                     // It has gone to another node meanwhile, and nobody will ever take up this session.
                     let body = CommandBody::CloseSession { session, expired: false };
-                    let command = Command { session: None, number: None, acked: WriteNumber(0), body };
+                    let command = Command::outside(body);
                     self.submit(Pending::Expire { session }, command);
-                } else if let CommandBody::OpenSession { token, timeout_ms } = command.body {
-                    self.opened(conn, session, token, timeout_ms);
+                } else if let CommandBody::OpenSession { token, timeout_ms, .. } = command.body {
+                    self.opened(conn, session, None, token, timeout_ms);
                 }
             }
+            // Seen in `on_entry`, whichever node asked for it.
+            (Pending::Resume { .. }, _) => {}
             // The close itself, on whichever node it was asked, is seen in `on_entry`.
             (Pending::Expire { .. }, _) => {}
             // Barriers do not come as entries.
@@ -106,7 +123,7 @@ impl Server {
             Some(Pending::ConfirmSilence) => {
                 for session in self.expiry.confirmed(ticket, self.now) {
                     let body = CommandBody::CloseSession { session, expired: true };
-                    let command = Command { session: None, number: None, acked: WriteNumber(0), body };
+                    let command = Command::outside(body);
                     self.submit(Pending::Expire { session }, command);
                 }
             }
@@ -165,7 +182,7 @@ impl Server {
                 if !self.conns.contains_key(&conn) {
                     // Nobody waits for it any more.
                 } else if why == Refusal::TooLarge {
-                    command.body = CommandBody::Refuse(error);
+                    command.body = CommandBody::Refuse { error, request: digest::request(&command.body) };
                     self.submit_again(conn, slot, command);
                 } else {
                     self.close(conn, Err(error));
@@ -174,7 +191,7 @@ impl Server {
             Some(Pending::Write { conn, slot, .. } | Pending::Close { conn, slot, .. }) => {
                 self.complete(conn, slot, self.state.applied(), Err(error));
             }
-            Some(Pending::Open { conn, .. }) => self.close(conn, Err(error)),
+            Some(Pending::Open { conn, .. } | Pending::Resume { conn }) => self.close(conn, Err(error)),
             Some(Pending::Round) if why == Refusal::NoLeader => self.end_round(&Err(self.unconfirmed())),
             Some(Pending::Round) => self.end_round(&Err(error)),
             Some(Pending::ConfirmSilence) => self.expiry.unconfirmed(ticket, self.now),
@@ -203,12 +220,17 @@ impl Server {
             Some(Pending::Open { conn, command }) => {
                 self.submit(Pending::Open { conn, command: command.clone() }, command);
             }
+            // To take the session up once more could take it from a connection that has done so since.
+            Some(Pending::Resume { conn }) if self.conns.get(&conn).is_some_and(|conn| !conn.in_charge) => {
+                let why = "the node fell behind while the session was taken up on it; take it up again";
+                self.close(conn, Err(OpError::Unavailable(why.into())));
+            }
             Some(Pending::Expire { session, .. }) => self.expiry.retry(session, self.now),
             Some(Pending::ConfirmSilence) => self.expiry.unconfirmed(ticket, self.now),
             Some(Pending::Round) => {
                 self.barrier(Pending::Round);
             }
-            None => {}
+            Some(Pending::Resume { .. }) | None => {}
         }
     }
 }

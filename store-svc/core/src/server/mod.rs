@@ -11,6 +11,8 @@
 //!   everything before it is answered.
 //! - A sync and a linearizable read are answered behind a barrier that was asked for after they came. One barrier is
 //!   under way at a time and serves all who came before it left; whoever comes later waits for the next.
+//! - One connection of the ensemble speaks for a session. One that takes it up again puts an entry into the log before anything
+//!   else: what stands behind it from another connection changes nothing, and a connection that learns of it ends.
 //! - A numbered write that did not make it into the log in its place (refused, or out of order) ends its connection:
 //!   the client sends everything that is unanswered again, in order, on a new one. Nothing is carried out twice,
 //!   because the state keeps the results by number.
@@ -30,8 +32,8 @@ use std::{
 };
 
 use api::{
-    Command, CommandBody, MultiOp, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Trace,
-    TraceContext, Write, WriteNumber, Zxid,
+    Command, CommandBody, MultiOp, OpError, PeerId, ReadLevel, SessionId, SessionToken, StreamId, Ticket,
+    Time, Trace, TraceContext, Write, WriteNumber, Zxid,
     ports::{QuorumStatus, Refusal, Role},
 };
 
@@ -138,24 +140,20 @@ impl Server {
         self.advance_time(now);
         let back = state.applied() < self.state.applied();
         self.state = state;
-        let gone: Vec<(ConnId, OpError)> = self
-            .sessions
-            .iter()
-            .filter_map(|(&session, &conn)| match self.state.session(session) {
+        let connected: Vec<(SessionId, ConnId)> = self.sessions.iter().map(|(&s, &c)| (s, c)).collect();
+        for (session, conn) in connected {
+            match self.state.session(session) {
                 // Its client may have seen more than this node has now; it finds another, or waits on a new connection.
-                _ if back => Some((
-                    conn,
-                    OpError::Unavailable(format!(
+                _ if back => {
+                    let why = format!(
                         "node {} starts again from an older state; connect to another node",
                         self.config.me
-                    )),
-                )),
-                None => Some((conn, OpError::SessionExpired(session))),
-                Some(_) => None,
-            })
-            .collect();
-        for (conn, why) in gone {
-            self.close(conn, Err(why));
+                    );
+                    self.close(conn, Err(OpError::Unavailable(why)));
+                }
+                None => self.close(conn, Err(OpError::SessionExpired(session))),
+                Some(info) => self.on_newest_stream(session, info.stream),
+            }
         }
         if self.expiry.active() {
             self.expiry.start(now, self.state.sessions());
@@ -179,6 +177,11 @@ impl Server {
     /// The changes for the next checkpoint.
     pub fn take_dirty(&mut self) -> crate::Changes {
         self.state.take_dirty()
+    }
+
+    /// The last checkpoint is of no use: the next changes are the whole state.
+    pub fn forget_checkpoint(&mut self) {
+        self.state.forget_checkpoint();
     }
 
     /// What the quorum said last.

@@ -55,22 +55,48 @@ impl Server {
         }
     }
 
-    /// The session of `id` is there: the connection speaks for it from now on, and no other one does.
-    pub(super) fn opened(&mut self, id: ConnId, session: SessionId, token: SessionToken, timeout_ms: u32) {
+    /// The session of `id` is there, opened by the connection itself or taken up on the given stream: the connection speaks for
+    /// it from now on, and no other one does.
+    pub(super) fn opened(
+        &mut self,
+        id: ConnId,
+        session: SessionId,
+        taken_up: Option<StreamId>,
+        token: SessionToken,
+        timeout_ms: u32,
+    ) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if let Phase::Opening(opening) = std::mem::replace(&mut conn.phase, Phase::Open(session)) {
             self.unlist(id, &opening);
         }
         let Some(conn) = self.conns.get_mut(&id) else { return };
+        conn.stream = taken_up.unwrap_or(StreamId::FIRST);
+        conn.in_charge = taken_up.is_none();
         let leaderless = !self.status.serving;
         let opened = ToClient::Opened { session, token, timeout_ms, leaderless };
         self.outbox.send(id, &mut conn.place, opened);
         if let Some(older) = self.sessions.insert(session, id) {
-            let why = format!("the session {session} was taken up on a newer connection; this one is over");
-            self.close(older, Err(OpError::BadArguments(why)));
+            self.close(older, Err(OpError::SessionMoved(session)));
+        }
+        if let Some(stream) = taken_up {
+            // Nobody waits for it: what the connection asks stands behind it.
+            let command = Command::outside(CommandBody::ResumeSession { session, stream });
+            self.submit(Pending::Resume { conn: id }, command);
         }
         self.touch(session);
         self.run(id);
+    }
+
+    /// The state has come to an entry with which this session was taken up.
+    pub(super) fn on_newest_stream(&mut self, session: SessionId, newest: StreamId) {
+        let Some(&id) = self.sessions.get(&session) else { return };
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        if conn.stream == newest {
+            conn.in_charge = true;
+        } else if conn.in_charge {
+            self.close(id, Err(OpError::SessionMoved(session)));
+        }
+        // Else its own entry is still to come, and stands behind this one.
     }
 
     pub(super) fn on_verified(&mut self, id: ConnId) {
@@ -163,8 +189,9 @@ impl Server {
             Wish::Session(Open::New { token, timeout_ms }) => {
                 opening.stage = Stage::Submitted;
                 let timeout_ms = self.clamp(timeout_ms);
-                let body = CommandBody::OpenSession { token, timeout_ms };
-                let command = Command { session: None, number: None, acked: WriteNumber(0), body };
+                let sessions_max = self.config.limits.sessions_max;
+                let body = CommandBody::OpenSession { token, timeout_ms, sessions_max };
+                let command = Command::outside(body);
                 self.submit(Pending::Open { conn: id, command: command.clone() }, command);
             }
             Wish::Session(Open::Resume { last_zxid, .. })
@@ -178,8 +205,10 @@ impl Server {
                     self.waits.for_entry(last_zxid, Waiter::Opening(id));
                 }
             }
-            Wish::Session(Open::Resume { session, token, .. }) => match self.state.session(session) {
-                Some(info) if same(&info.token, &token) => self.opened(id, session, token, info.timeout_ms),
+            Wish::Session(Open::Resume { session, token, stream, .. }) => match self.state.session(session) {
+                Some(info) if same(&info.token, &token) => {
+                    self.opened(id, session, Some(stream), token, info.timeout_ms);
+                }
                 // The same for a wrong token and an unknown session: no hint which of the two it was.
                 _ if stage == Stage::Verified => self.close(id, Err(OpError::SessionExpired(session))),
                 _ => {

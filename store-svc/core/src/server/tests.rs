@@ -99,7 +99,8 @@ impl Node {
     }
 
     fn resume(&mut self, conn: u64, session: SessionId, token: u8, last_zxid: Zxid) {
-        let open = Open::Resume { session, token: SessionToken([token; 16]), last_zxid };
+        let stream = StreamId(u64::from(self.server.me().0) << 32 | conn);
+        let open = Open::Resume { session, token: SessionToken([token; 16]), last_zxid, stream };
         self.input(Input::Open { conn: ConnId(conn), open });
     }
 
@@ -385,6 +386,120 @@ fn a_session_goes_on_on_another_node_and_its_writes_are_carried_out_once() {
     assert_eq!(a.server.state().digest(), b.server.state().digest());
 }
 
+/// A session opened on node 1, in charge there; node 2 knows of it.
+fn two_nodes_and_a_session() -> (Node, Node, Log, SessionId) {
+    let (a, mut log, session) = {
+        let (mut a, mut log) = (Node::serving(1, Role::Following), Log::default());
+        a.open(1);
+        log.round(&mut a);
+        let session = a.session_of(1).unwrap();
+        (a, log, session)
+    };
+    let mut b = Node::serving(2, Role::Following);
+    log.round(&mut b);
+    (a, b, log, session)
+}
+
+#[test]
+fn b14_the_older_stream_ends_as_moved_and_nothing_of_it_is_applied_behind_the_move() {
+    let (mut a, mut b, mut log, session) = two_nodes_and_a_session();
+    a.ask(1, 1, vec![create("/before")]);
+    log.accept(&mut a);
+    b.resume(5, session, 1, z(1));
+    assert_eq!(b.session_of(5), Some(session), "at once: nobody waits for the entry");
+    b.ask(5, 2, vec![create("/b")]);
+    log.accept(&mut b);
+    // Behind the move, though sent before its node knows of it.
+    a.ask(1, 2, vec![create("/behind"), get("/")]);
+    a.input(Input::Feed(Feed::Status(QuorumStatus {
+        role: Role::Following,
+        serving: true,
+        ..Default::default()
+    })));
+    log.accept(&mut a);
+    log.feed(&mut a);
+    assert_eq!(a.closed, [(ConnId(1), Err(OpError::SessionMoved(session)))]);
+    assert_eq!(a.take_replies(1).len(), 1, "the write before the move, and it alone");
+    log.feed(&mut b);
+    assert!(b.closed.is_empty() && b.take_replies(5)[0].1.is_ok());
+    for node in [&a, &b] {
+        let exists = |p| node.server.state().read(&Read::Get { path: path(p) }).is_ok();
+        assert!(exists("/before") && exists("/b") && !exists("/behind"));
+    }
+}
+
+#[test]
+fn b14_the_stream_whose_move_stands_last_in_the_log_goes_on() {
+    let (mut a, mut b, mut log, session) = two_nodes_and_a_session();
+    // Both are asked at the same time; the log decides.
+    b.resume(5, session, 1, z(1));
+    a.resume(6, session, 1, z(1));
+    assert_eq!(a.closed, [(ConnId(1), Err(OpError::SessionMoved(session)))]);
+    a.closed.clear();
+    log.accept(&mut a);
+    log.accept(&mut b);
+    log.feed(&mut a);
+    log.feed(&mut b);
+    assert_eq!(a.closed, [(ConnId(6), Err(OpError::SessionMoved(session)))]);
+    assert!(b.closed.is_empty(), "its own entry was still to come when it saw the other's: {:?}", b.closed);
+    // A client cannot end a session with what it sent on an older stream.
+    let (mut a, mut b, mut log, session) = two_nodes_and_a_session();
+    b.resume(5, session, 1, z(1));
+    log.accept(&mut b);
+    a.ask(1, 1, vec![Op::Close]);
+    log.accept(&mut a);
+    log.feed(&mut b);
+    log.feed(&mut a);
+    assert!(b.closed.is_empty() && b.server.state().session(session).is_some());
+    assert_eq!(a.closed, [(ConnId(1), Err(OpError::SessionMoved(session)))]);
+}
+
+#[test]
+fn b14_a_move_that_a_snapshot_jumped_over_is_not_made_once_more() {
+    for other_took_it in [false, true] {
+        let (mut a, mut b, mut log, session) = two_nodes_and_a_session();
+        b.resume(5, session, 1, z(1));
+        let [Ask::Submit { ticket, .. }] = b.asks[..] else { panic!("{:?}", b.asks) };
+        log.accept(&mut b);
+        if other_took_it {
+            a.resume(6, session, 1, z(1));
+            log.accept(&mut a);
+        }
+        log.feed(&mut a);
+        let snapshot = State::load(a.server.state().records()).unwrap();
+        b.server.replace_state(b.now, snapshot);
+        b.input(Input::Feed(Feed::Lost(ticket)));
+        assert!(b.asks.is_empty(), "it could take the session from the newer one: {:?}", b.asks);
+        // If no other had taken it, the snapshot says that this one is in charge.
+        assert_eq!(b.closed.is_empty(), !other_took_it, "{:?}", b.closed);
+        b.closed.clear();
+        // The same snapshot tells one in charge that it is not any more.
+        let (mut c, mut log, session) = with_session(Role::Following);
+        c.resume(2, session, 1, Zxid::ZERO);
+        log.round(&mut c);
+        c.closed.clear();
+        let mut newer = State::load(c.server.state().records()).unwrap();
+        let moved = CommandBody::ResumeSession { session, stream: StreamId(9) };
+        newer.apply(z(3), 0, &Command::outside(moved));
+        c.server.replace_state(c.now, newer);
+        c.input(Input::Tick);
+        assert_eq!(c.closed, [(ConnId(2), Err(OpError::SessionMoved(session)))]);
+    }
+}
+
+#[test]
+fn b11_a_session_too_many_is_refused_and_its_connection_ends() {
+    let mut node = Node::serving(1, Role::Following);
+    node.server.config.limits.sessions_max = 1;
+    let mut log = Log::default();
+    for conn in [1, 2] {
+        node.open(conn);
+        log.round(&mut node);
+    }
+    assert!(node.session_of(1).is_some() && node.session_of(2).is_none());
+    assert!(matches!(&node.closed[..], [(ConnId(2), Err(OpError::Overloaded(_)))]), "{:?}", node.closed);
+}
+
 #[test]
 fn an_unknown_session_is_called_expired_only_behind_a_barrier_and_a_wrong_token_sounds_the_same() {
     let (mut node, mut log, session) = with_session(Role::Following);
@@ -400,7 +515,7 @@ fn an_unknown_session_is_called_expired_only_behind_a_barrier_and_a_wrong_token_
     // The right token replaces the older connection.
     node.resume(4, session, 1, Zxid::ZERO);
     assert_eq!(node.session_of(4), Some(session));
-    assert!(matches!(&node.closed[..], [(ConnId(1), Err(OpError::BadArguments(_)))]), "{:?}", node.closed);
+    assert_eq!(node.closed, [(ConnId(1), Err(OpError::SessionMoved(session)))]);
 }
 
 #[test]

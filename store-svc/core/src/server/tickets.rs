@@ -15,6 +15,8 @@ pub(super) enum Pending {
     Close { conn: ConnId, slot: u64, command: Command },
     /// A connection opens a session.
     Open { conn: ConnId, command: Command },
+    /// A connection takes a session up.
+    Resume { conn: ConnId },
     /// A barrier for all who wait for one.
     Round,
     /// A barrier before silent sessions are closed.

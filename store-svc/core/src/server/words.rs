@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use api::{
-    Command, OpError, Origin, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Ticket, Trace,
-    Write, WriteNumber, WriteOutcome, Zxid,
+    Command, OpError, Origin, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, StreamId,
+    Ticket, Trace, Write, WriteNumber, WriteOutcome, Zxid,
     ports::{QuorumStatus, Refusal},
 };
 use bytes::Bytes;
@@ -35,6 +35,9 @@ pub struct Limits {
     pub session_timeout_min: Duration,
     /// Longer session time-outs are lowered to this.
     pub session_timeout_max: Duration,
+    /// Most sessions of the whole ensemble with which one more is opened. Each open says what its node has here, so give all
+    /// nodes the same.
+    pub sessions_max: u32,
     /// So long a node without a serving quorum keeps its connections, and lets new ones wait. Then it sends all away.
     /// So long, too, a sync or a linearizable read waits for its barrier.
     pub park: Duration,
@@ -71,6 +74,7 @@ impl Default for Limits {
             // Three pings fit, and an election of a few hundred milliseconds.
             session_timeout_min: Duration::from_secs(1),
             session_timeout_max: Duration::from_secs(60),
+            sessions_max: 20_000,
             park: Duration::from_secs(10),
             catch_up: Duration::from_secs(5),
             cut_off: Duration::from_secs(2),
@@ -129,6 +133,8 @@ pub enum Open {
         token: SessionToken,
         /// The greatest zxid that the client has seen.
         last_zxid: Zxid,
+        /// Of this connection: random, from the shell.
+        stream: StreamId,
     },
 }
 

@@ -205,7 +205,9 @@ fn fits(outcome: &WriteOutcome, did: &[Did]) -> bool {
                     MultiOutcome::Deleted | MultiOutcome::Checked => did.is_none(),
                 })
         }
-        WriteOutcome::SessionOpened | WriteOutcome::SessionClosed { .. } => false,
+        WriteOutcome::SessionOpened | WriteOutcome::SessionResumed | WriteOutcome::SessionClosed { .. } => {
+            false
+        }
     }
 }
 

@@ -84,7 +84,7 @@ fn apply<'a>(
         let Outcome::Written { result, .. } = &asked.outcome else { return None };
         let same_request = match (&asked.call, &command.body) {
             (Call::Write(asked), CommandBody::Write(done)) => asked == done,
-            (Call::Write(_), CommandBody::Refuse(_)) => true,
+            (Call::Write(_), CommandBody::Refuse { .. }) => true,
             _ => false,
         };
         let session_fits = asked.session.is_none() || asked.session == command.session;
@@ -119,7 +119,15 @@ fn apply<'a>(
 
 /// Whether the session did not let the write through to the tree, or it could not have changed anything there.
 fn not_admitted(error: &OpError) -> bool {
-    matches!(error, OpError::SessionExpired(_) | OpError::OutOfOrder { .. } | OpError::BadArguments(_))
+    matches!(
+        error,
+        OpError::SessionExpired(_)
+            | OpError::SessionMoved(_)
+            | OpError::OutOfOrder { .. }
+            | OpError::NumberReused(_)
+            | OpError::Overloaded(_)
+            | OpError::BadArguments(_)
+    )
 }
 
 /// The answered reads, by the states that they were answered from.

@@ -35,11 +35,12 @@ fn set(s: &str, data: &str) -> Write {
 
 /// The entries of one epoch: its marker, the opening of a session, and these.
 fn log(bodies: Vec<CommandBody>) -> Vec<Committed> {
-    let opening = CommandBody::OpenSession { token: SessionToken([0; 16]), timeout_ms: 1000 };
+    let opening =
+        CommandBody::OpenSession { token: SessionToken([0; 16]), timeout_ms: 1000, sessions_max: u32::MAX };
     let commands = std::iter::once(opening).chain(bodies).enumerate().map(|(i, body)| {
         let number = matches!(body, CommandBody::Write(_)).then_some(WriteNumber(i as u64));
         let session = (i > 0).then_some(SESSION);
-        Some(Command { session, number, acked: WriteNumber(0), body })
+        Some(Command { session, stream: api::StreamId::FIRST, number, acked: WriteNumber(0), body })
     });
     let entries = std::iter::once(None).chain(commands).enumerate();
     entries.map(|(i, command)| Committed { zxid: z(i as u32), time_ms: 0, origin: None, command }).collect()
@@ -393,11 +394,13 @@ fn a_session_in_which_nobody_was_answered_belongs_to_whoever_can_have_asked() {
     let mut log = writes(&[create("/a", false), delete(), create("/a", false)]);
     let mut history = asked(&log);
     let other = SessionId(z(5).0);
-    let opening = CommandBody::OpenSession { token: SessionToken([1; 16]), timeout_ms: 1000 };
+    let opening =
+        CommandBody::OpenSession { token: SessionToken([1; 16]), timeout_ms: 1000, sessions_max: u32::MAX };
     for (session, number, body) in
         [(None, None, opening), (Some(other), Some(WriteNumber(1)), CommandBody::Write(delete()))]
     {
-        let command = Some(Command { session, number, acked: WriteNumber(0), body });
+        let command =
+            Some(Command { session, stream: api::StreamId::FIRST, number, acked: WriteNumber(0), body });
         log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, command });
     }
     let unknown = operation(1, Call::Write(delete()), Outcome::Unknown);
@@ -413,13 +416,22 @@ fn a_session_in_which_nobody_was_answered_belongs_to_nobody_who_asked_too_late()
     // The second client deletes and hears nothing. Long after, the first, which has seen what came of it, deletes too.
     let delete = || Write::Delete { path: path("/a"), version: None };
     let bodies = [
-        (None, None, CommandBody::OpenSession { token: SessionToken([1; 16]), timeout_ms: 1000 }),
+        (
+            None,
+            None,
+            CommandBody::OpenSession {
+                token: SessionToken([1; 16]),
+                timeout_ms: 1000,
+                sessions_max: u32::MAX,
+            },
+        ),
         (Some(SessionId(z(3).0)), Some(WriteNumber(1)), CommandBody::Write(delete())),
         (Some(SESSION), Some(WriteNumber(2)), CommandBody::Write(create("/a", false))),
     ];
     let mut log = writes(&[create("/a", false)]);
     for (session, number, body) in bodies {
-        let command = Some(Command { session, number, acked: WriteNumber(0), body });
+        let command =
+            Some(Command { session, stream: api::StreamId::FIRST, number, acked: WriteNumber(0), body });
         log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, command });
     }
     let mut history = asked(&log);

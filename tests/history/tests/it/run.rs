@@ -190,7 +190,7 @@ impl Pretender {
         pretender.marker(1);
         for client in 0..=CLIENTS {
             let token = SessionToken([client as u8; 16]);
-            let body = CommandBody::OpenSession { token, timeout_ms: 1000 };
+            let body = CommandBody::OpenSession { token, timeout_ms: 1000, sessions_max: u32::MAX };
             let zxid = pretender.append(None, None, body);
             pretender.apply_last().unwrap();
             pretender.sessions.insert(client, SessionId(zxid.0));
@@ -300,7 +300,7 @@ impl Pretender {
         let zxid = self.state.applied().next().unwrap();
         let time_ms = self.log.len() as i64;
         let number = number.map(WriteNumber);
-        let command = Command { session, number, acked: WriteNumber(0), body };
+        let command = Command { session, stream: api::StreamId::FIRST, number, acked: WriteNumber(0), body };
         self.log.push(Committed { zxid, time_ms, origin: None, command: Some(command) });
         zxid
     }

@@ -1,0 +1,353 @@
+//! What a kept result is made of: codes and numbers.
+//!
+//! A write that is sent again carries its request, and its number is bound to that. So nothing is kept that the request says,
+//! above all no path and no text: the results of failed writes with long paths cost a few bytes each, and the size of every
+//! result has a bound that is known before the write is carried out ([`cost_max`]).
+//!
+//! The layout is part of the format of checkpoints and snapshots: a tag for each outcome or error, and numbers as LEB128
+//! (signed ones zigzag). A multi has one outcome for each part.
+
+use api::{
+    CommandBody, Create, MultiOp, MultiOutcome, OpError, Path, PathError, SessionId, Stat, Write,
+    WriteOutcome, WriteResult, Zxid,
+};
+use bytes::Bytes;
+
+/// What a kept result costs besides its outcome, in the bounds of [`crate::KEPT_BYTES_MAX`] and others: more than its key, its
+/// other fields and their frames take up where it is encoded, and about what they take up in memory.
+pub(crate) const COST: usize = 64;
+
+/// Most bytes that a kept result of this request can cost.
+pub(crate) fn cost_max(body: &CommandBody) -> usize {
+    /// Of the outcome of one operation: nine numbers of up to ten bytes and a tag.
+    const ONE: usize = 91;
+    match body {
+        CommandBody::Write(Write::Multi(parts)) => {
+            let part = |part: &MultiOp| match part {
+                MultiOp::Set { .. } => ONE,
+                // A time and a number of ten digits.
+                MultiOp::Create(_) => 16,
+                MultiOp::Delete { .. } | MultiOp::Check { .. } => 1,
+            };
+            // A multi that failed has an index, and what failed.
+            COST + ONE + parts.iter().map(part).sum::<usize>()
+        }
+        _ => COST + ONE,
+    }
+}
+
+/// What a write came to.
+pub(crate) fn encode(body: &CommandBody, result: &WriteResult) -> Bytes {
+    let mut out = Vec::new();
+    match (body, result) {
+        (CommandBody::Refuse { .. }, Err(OpError::TooLarge { size, limit })) => {
+            put_all(&mut out, TOO_LARGE, [*size, *limit]);
+        }
+        (CommandBody::Refuse { .. }, Err(OpError::DiskFull)) => out.push(DISK_FULL),
+        (CommandBody::Refuse { .. }, _) => out.push(REFUSED),
+        (_, Ok(WriteOutcome::Multi(outcomes))) => {
+            out.push(MULTI);
+            outcomes.iter().for_each(|o| put_part(&mut out, o));
+        }
+        (_, Ok(WriteOutcome::Created { path, stat })) => put_created(&mut out, path, stat),
+        (_, Ok(WriteOutcome::Set { stat })) => put_set(&mut out, stat),
+        (_, Ok(_)) => out.push(DONE),
+        (_, Err(error)) => put_error(&mut out, error),
+    }
+    out.into()
+}
+
+/// The result of the write that `body` asks for once more.
+pub(crate) fn decode(session: SessionId, zxid: Zxid, body: &CommandBody, outcome: &[u8]) -> WriteResult {
+    let mut input = Input { rest: outcome, session, zxid };
+    input.result(body).unwrap_or_else(|| {
+        // Only of a request that its node refused, although another node has carried it out: their limits differ, and the
+        // node has not come as far as the write.
+        Err(OpError::Unknown(format!(
+            "the write was carried out at {zxid}, but this node did not know that and refused it, so it cannot tell its \
+             result; read it, or send the write again"
+        )))
+    })
+}
+
+fn put_part(out: &mut Vec<u8>, outcome: &MultiOutcome) {
+    match outcome {
+        MultiOutcome::Created { path, stat } => put_created(out, path, stat),
+        MultiOutcome::Set { stat } => put_set(out, stat),
+        MultiOutcome::Deleted | MultiOutcome::Checked => out.push(DONE),
+    }
+}
+
+/// The number is kept also of a plain create, where nobody asks for it: only the request knows which it is.
+fn put_created(out: &mut Vec<u8>, path: &Path, stat: &Stat) {
+    let name = path.name();
+    let digits = name.len().checked_sub(DIGITS).and_then(|at| name.get(at..));
+    let number = digits.and_then(|digits| digits.parse().ok()).unwrap_or_default();
+    put_all(out, CREATED, [zigzag(stat.ctime_ms), number]);
+}
+
+fn put_set(out: &mut Vec<u8>, s: &Stat) {
+    let numbers = [
+        s.czxid.0,
+        s.pzxid.0,
+        zigzag(s.ctime_ms),
+        zigzag(s.mtime_ms),
+        zigzag(s.version.into()),
+        zigzag(s.cversion.into()),
+        zigzag(s.aversion.into()),
+        s.ephemeral_owner.map_or(0, |s| s.0),
+        s.num_children.into(),
+    ];
+    put_all(out, SET, numbers);
+}
+
+fn put_error(out: &mut Vec<u8>, error: &OpError) {
+    match error {
+        OpError::NoNode(_) => out.push(NO_NODE),
+        OpError::NodeExists(_) => out.push(NODE_EXISTS),
+        OpError::NoChildrenForEphemerals(_) => out.push(NO_CHILDREN),
+        OpError::NotEmpty { children, .. } => put_all(out, NOT_EMPTY, [u64::from(*children)]),
+        OpError::BadVersion { expected, actual, .. } => {
+            put_all(out, BAD_VERSION, [zigzag((*expected).into()), zigzag((*actual).into())]);
+        }
+        OpError::BadPath(PathError::TooLong(size)) => put_all(out, TOO_LONG, [*size as u64]),
+        OpError::NoSequenceNumber { next, .. } => put_all(out, NO_SEQUENCE_NUMBER, [*next]),
+        OpError::Multi { index, cause } => {
+            put_all(out, MULTI_FAILED, [u64::from(*index)]);
+            put_error(out, cause);
+        }
+        // No other error comes from the tree.
+        _ => out.push(REFUSED),
+    }
+}
+
+struct Input<'a> {
+    rest: &'a [u8],
+    session: SessionId,
+    zxid: Zxid,
+}
+
+/// One operation of a request.
+#[derive(Clone, Copy)]
+enum Asked<'a> {
+    Create(&'a Create),
+    Set(&'a Path, u32),
+    /// Of a delete or a check.
+    Other(&'a Path),
+}
+
+impl Input<'_> {
+    fn result(&mut self, body: &CommandBody) -> Option<WriteResult> {
+        match (self.rest.first()?, body) {
+            (&TOO_LARGE, _) => {
+                let [size, limit] = self.numbers()?;
+                Some(Err(OpError::TooLarge { size, limit }))
+            }
+            (&DISK_FULL, _) => Some(Err(OpError::DiskFull)),
+            (&REFUSED, CommandBody::Refuse { error, .. }) => Some(Err(error.clone())),
+            (&MULTI_FAILED, CommandBody::Write(Write::Multi(parts))) => {
+                let [index] = self.numbers()?;
+                let index = u32::try_from(index).ok()?;
+                let cause = self.error(asked(parts.get(index as usize)?))?;
+                Some(Err(OpError::Multi { index, cause: Box::new(cause) }))
+            }
+            (&MULTI, CommandBody::Write(Write::Multi(parts))) => {
+                self.rest = &self.rest[1..];
+                let outcomes = parts.iter().map(|part| self.part(part)).collect::<Option<_>>()?;
+                Some(Ok(WriteOutcome::Multi(outcomes)))
+            }
+            (_, CommandBody::Write(write)) => Some(self.single(write)),
+            _ => None,
+        }
+    }
+
+    fn single(&mut self, write: &Write) -> WriteResult {
+        let asked = match write {
+            Write::Create(create) => Asked::Create(create),
+            Write::Set { path, data, .. } => Asked::Set(path, data.len() as u32),
+            Write::Delete { path, .. } => Asked::Other(path),
+            Write::Multi(_) => return Err(damaged()),
+        };
+        match self.outcome(asked) {
+            Some(MultiOutcome::Created { path, stat }) => Ok(WriteOutcome::Created { path, stat }),
+            Some(MultiOutcome::Set { stat }) => Ok(WriteOutcome::Set { stat }),
+            Some(MultiOutcome::Deleted | MultiOutcome::Checked) => Ok(WriteOutcome::Deleted),
+            None => Err(self.error(asked).unwrap_or_else(damaged)),
+        }
+    }
+
+    fn part(&mut self, part: &MultiOp) -> Option<MultiOutcome> {
+        match (part, self.outcome(asked(part))?) {
+            (MultiOp::Check { .. }, _) => Some(MultiOutcome::Checked),
+            (_, outcome) => Some(outcome),
+        }
+    }
+
+    /// `None` if what stands next is an error.
+    fn outcome(&mut self, asked: Asked<'_>) -> Option<MultiOutcome> {
+        let zxid = self.zxid;
+        match (*self.rest.first()?, asked) {
+            (CREATED, Asked::Create(create)) => {
+                let [time, number] = self.numbers()?;
+                let path = match create.mode.sequential {
+                    true => sequential(&create.path, number).ok()?,
+                    false => create.path.clone(),
+                };
+                let stat = Stat {
+                    czxid: zxid,
+                    mzxid: zxid,
+                    pzxid: zxid,
+                    ctime_ms: signed(time),
+                    mtime_ms: signed(time),
+                    ephemeral_owner: create.mode.ephemeral.then_some(self.session),
+                    data_length: create.data.len() as u32,
+                    ..Stat::default()
+                };
+                Some(MultiOutcome::Created { path, stat })
+            }
+            (SET, Asked::Set(_, data_length)) => {
+                let [czxid, pzxid, ctime, mtime, version, cversion, aversion, owner, children] =
+                    self.numbers()?;
+                let stat = Stat {
+                    czxid: Zxid(czxid),
+                    mzxid: zxid,
+                    pzxid: Zxid(pzxid),
+                    ctime_ms: signed(ctime),
+                    mtime_ms: signed(mtime),
+                    version: signed(version) as i32,
+                    cversion: signed(cversion) as i32,
+                    aversion: signed(aversion) as i32,
+                    ephemeral_owner: (owner != 0).then_some(SessionId(owner)),
+                    data_length,
+                    num_children: children as u32,
+                };
+                Some(MultiOutcome::Set { stat })
+            }
+            (DONE, Asked::Other(_)) => {
+                self.rest = &self.rest[1..];
+                Some(MultiOutcome::Deleted)
+            }
+            _ => None,
+        }
+    }
+
+    fn error(&mut self, asked: Asked<'_>) -> Option<OpError> {
+        let path = match asked {
+            Asked::Create(create) => create.path.clone(),
+            Asked::Set(path, _) | Asked::Other(path) => path.clone(),
+        };
+        // A create fails for its parent's sake where others fail for their own.
+        let or_parent = || match asked {
+            Asked::Create(create) => create.path.parent().unwrap_or_else(Path::root),
+            _ => path.clone(),
+        };
+        let tag = *self.rest.first()?;
+        Some(match tag {
+            NO_NODE => OpError::NoNode(or_parent()),
+            NO_CHILDREN => OpError::NoChildrenForEphemerals(or_parent()),
+            NODE_EXISTS => OpError::NodeExists(path),
+            NOT_EMPTY => {
+                let [children] = self.numbers()?;
+                OpError::NotEmpty { path, children: children as u32 }
+            }
+            BAD_VERSION => {
+                let [expected, actual] = self.numbers()?;
+                OpError::BadVersion { path, expected: signed(expected) as i32, actual: signed(actual) as i32 }
+            }
+            TOO_LONG => {
+                let [size] = self.numbers()?;
+                OpError::BadPath(PathError::TooLong(size as usize))
+            }
+            NO_SEQUENCE_NUMBER => {
+                let [next] = self.numbers()?;
+                OpError::NoSequenceNumber { path, next }
+            }
+            REFUSED if matches!(asked, Asked::Other(path) if path.is_root()) => root_stays(),
+            REFUSED => OpError::BadArguments(
+                "the node that took this write first refused it as malformed; correct it, and send it under the next \
+                 number"
+                    .into(),
+            ),
+            _ => return None,
+        })
+    }
+
+    /// The numbers behind a tag.
+    fn numbers<const N: usize>(&mut self) -> Option<[u64; N]> {
+        let mut rest = self.rest.get(1..)?;
+        let mut numbers = [0; N];
+        for number in &mut numbers {
+            for shift in (0..64).step_by(7) {
+                let (&byte, behind) = rest.split_first()?;
+                rest = behind;
+                *number |= u64::from(byte & 0x7f) << shift;
+                if byte & 0x80 == 0 {
+                    break;
+                }
+            }
+        }
+        self.rest = rest;
+        Some(numbers)
+    }
+}
+
+fn asked(part: &MultiOp) -> Asked<'_> {
+    match part {
+        MultiOp::Create(create) => Asked::Create(create),
+        MultiOp::Set { path, data, .. } => Asked::Set(path, data.len() as u32),
+        MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => Asked::Other(path),
+    }
+}
+
+/// The full name of a sequential znode.
+pub(crate) fn sequential(prefix: &Path, number: u64) -> Result<Path, PathError> {
+    prefix.with_suffix(&format!("{number:0DIGITS$}"))
+}
+
+/// For a delete of the root.
+pub(crate) fn root_stays() -> OpError {
+    OpError::BadArguments("the root / always exists and cannot be deleted".into())
+}
+
+fn damaged() -> OpError {
+    OpError::Internal("a kept result is not what was written".into())
+}
+
+fn put_all<const N: usize>(out: &mut Vec<u8>, tag: u8, numbers: [u64; N]) {
+    out.push(tag);
+    for mut n in numbers {
+        while n >= 0x80 {
+            out.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        out.push(n as u8);
+    }
+}
+
+fn zigzag(n: i64) -> u64 {
+    (n << 1 ^ n >> 63) as u64
+}
+
+fn signed(n: u64) -> i64 {
+    (n >> 1) as i64 ^ -((n & 1) as i64)
+}
+
+const DIGITS: usize = 10;
+
+const CREATED: u8 = 1;
+const SET: u8 = 2;
+/// Deleted or checked.
+const DONE: u8 = 3;
+const NO_NODE: u8 = 4;
+const NODE_EXISTS: u8 = 5;
+const NOT_EMPTY: u8 = 6;
+const BAD_VERSION: u8 = 7;
+const NO_CHILDREN: u8 = 8;
+const TOO_LONG: u8 = 9;
+const NO_SEQUENCE_NUMBER: u8 = 10;
+const MULTI_FAILED: u8 = 11;
+const TOO_LARGE: u8 = 12;
+/// By the node, or because it can never be carried out. The text is not kept.
+const REFUSED: u8 = 13;
+const MULTI: u8 = 14;
+const DISK_FULL: u8 = 15;
