@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -124,6 +125,8 @@ pub(crate) struct Driver<Q> {
     pub(crate) inputs: mpsc::Receiver<FromClient>,
     pub(crate) asides: mpsc::UnboundedReceiver<Aside>,
     pub(crate) checkpointer: Checkpointer,
+    /// Where the checkpoint is.
+    pub(crate) data_dir: PathBuf,
     /// See [`crate::Config`].
     pub(crate) snapshot_entries: u64,
     /// See [`crate::Config`].
@@ -153,6 +156,7 @@ impl<Q: Quorum> Driver<Q> {
             failed: None,
             saving: None,
             wanted: false,
+            no_space: None,
         };
         Running { driver: self, sinks: HashMap::new(), feed, to_quorum, asks: Vec::new(), tasks, schedule }
             .run()
@@ -201,6 +205,8 @@ struct Schedule {
     saving: Option<AbortHandle>,
     /// Whether the quorum needs one.
     wanted: bool,
+    /// There was no space for a checkpoint: when to look again.
+    no_space: Option<Instant>,
 }
 
 impl Schedule {
@@ -490,7 +496,9 @@ impl<Q: Quorum> Running<Q> {
 
     /// Begins a checkpoint or snapshot if one is due.
     fn keep(&mut self) {
-        let waits = self.schedule.failed.is_some_and(|(at, _)| Instant::now() < at);
+        let now = Instant::now();
+        let failed = self.schedule.failed.map(|(at, _)| at);
+        let waits = [failed, self.schedule.no_space].into_iter().flatten().any(|at| now < at);
         if self.driver.checkpointer.busy() || waits {
             return;
         }
@@ -505,6 +513,9 @@ impl<Q: Quorum> Running<Q> {
             return;
         }
         self.schedule.checkpoint = Instant::now();
+        if !self.has_space() {
+            return;
+        }
         let changes = self.driver.server.take_dirty();
         let export = snapshot.then(|| {
             self.schedule.entries = 0;
@@ -524,6 +535,33 @@ impl<Q: Quorum> Running<Q> {
             pieces
         });
         self.driver.checkpointer.begin(Job { changes, export });
+    }
+
+    /// Whether the next checkpoint fits on the disk. Else it waits, so that it does not take what the log needs.
+    fn has_space(&mut self) -> bool {
+        let state = self.driver.server.state();
+        let tree = state.tree();
+        let each = (tree.bytes() / tree.len().max(1)) as u64 + RECORD;
+        // It is written to free space first, whatever it replaces.
+        let needs = 2 * each * state.dirty_len() as u64 + SPARE;
+        let found = rustix::fs::statvfs(&self.driver.data_dir);
+        let free = found.map_or(u64::MAX, |found| found.f_bavail.saturating_mul(found.f_frsize));
+        let before = self.schedule.no_space.take();
+        if free < needs {
+            self.schedule.no_space = Some(Instant::now() + CHECKPOINT_MIN);
+        }
+        match (before, free < needs) {
+            (None, true) => tracing::warn!(
+                free_mib = free >> 20,
+                needs_mib = needs >> 20,
+                "the checkpoint waits for space on the disk, and the log is not purged meanwhile: delete znodes, or free or add space"
+            ),
+            (Some(_), false) => {
+                tracing::info!(free_mib = free >> 20, "there is space for the checkpoint again")
+            }
+            _ => {}
+        }
+        free >= needs
     }
 
     /// When the next checkpoint is due, if there is anything to write: soon when it is quiet, rarely under load.
@@ -576,6 +614,10 @@ const DIRTY_MAX: usize = 1 << 20;
 /// After a checkpoint that could not be written, the next is tried; the pause doubles with each failure up to the second.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
+/// What a record takes besides path and value, about, in bytes.
+const RECORD: u64 = 128;
+/// What a checkpoint leaves of the disk in any case.
+const SPARE: u64 = 8 << 20;
 /// Pieces of a snapshot between the checkpoint thread and the quorum.
 const PIECES_AHEAD: usize = 4;
 

@@ -231,6 +231,7 @@ impl<Q: Quorum> StoreService<Q> {
             inputs: self.inputs,
             asides: self.asides,
             checkpointer: self.checkpointer,
+            data_dir: self.config.data_dir,
             snapshot_entries: self.config.snapshot_entries,
             snapshot_bytes: self.config.snapshot_bytes,
             ready: self.ready,

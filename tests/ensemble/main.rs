@@ -9,6 +9,7 @@ mod architecture;
 mod bad_input;
 mod cli;
 mod dashboards;
+mod disks;
 mod durability;
 mod failover;
 mod harness;

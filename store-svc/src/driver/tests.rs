@@ -32,6 +32,7 @@ impl Harness {
             inputs,
             asides,
             checkpointer: Checkpointer::start(table, Box::new(move || table::anew(&place))).unwrap(),
+            data_dir: dir.path().to_owned(),
             snapshot_entries: u64::MAX,
             snapshot_bytes: u64::MAX,
             ready: watch::channel(false).0,
@@ -59,6 +60,7 @@ fn schedule(now: Instant) -> Schedule {
         snapshot_bytes: 0,
         failed: None,
         saving: None,
+        no_space: None,
         wanted: false,
     }
 }
