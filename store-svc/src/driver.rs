@@ -543,9 +543,13 @@ impl<Q: Quorum> Running<Q> {
         let tree = state.tree();
         let each = (tree.bytes() / tree.len().max(1)) as u64 + RECORD;
         // It is written to free space first, whatever it replaces.
-        let needs = 2 * each * state.dirty_len() as u64 + SPARE;
+        let needs = 2 * each * state.dirty_len() as u64;
         let found = rustix::fs::statvfs(&self.driver.data_dir);
-        let free = found.map_or(u64::MAX, |found| found.f_bavail.saturating_mul(found.f_frsize));
+        // Where that cannot be told, the checkpoint finds out.
+        let (free, total) = found.map_or((u64::MAX, 0), |found| {
+            (found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize))
+        });
+        let needs = needs + (total / 8).clamp(SPARE_MIN, SPARE_MAX);
         let before = self.schedule.no_space.take();
         if free < needs {
             self.schedule.no_space = Some(Instant::now() + CHECKPOINT_MIN);
@@ -616,8 +620,9 @@ const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 /// What a record takes besides path and value, about, in bytes.
 const RECORD: u64 = 128;
-/// What a checkpoint leaves of the disk in any case.
-const SPARE: u64 = 8 << 20;
+/// A checkpoint leaves an eighth of the disk to the log, which grows meanwhile; not less and not more than these.
+const SPARE_MIN: u64 = 8 << 20;
+const SPARE_MAX: u64 = 256 << 20;
 /// Pieces of a snapshot between the checkpoint thread and the quorum.
 const PIECES_AHEAD: usize = 4;
 
