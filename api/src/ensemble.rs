@@ -1,4 +1,6 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
 
 use crate::PeerId;
 use crate::mutants::{Mutant, is_on};
@@ -50,6 +52,17 @@ pub struct Ensemble {
     groups: BTreeMap<u32, u64>,
 }
 
+impl fmt::Display for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Membership::Observer => f.write_str("an observer"),
+            Membership::Voter { weight: 1, group: 0 } => f.write_str("a voter"),
+            Membership::Voter { weight, group: 0 } => write!(f, "a voter of weight {weight}"),
+            Membership::Voter { weight, group } => write!(f, "a voter of weight {weight} in group {group}"),
+        }
+    }
+}
+
 impl Membership {
     /// A voter like any other: weight 1, in the one group.
     pub const VOTER: Membership = Membership::Voter { weight: 1, group: 0 };
@@ -90,6 +103,20 @@ impl Ensemble {
         self.members.iter().map(|(&id, &m)| (id, m))
     }
 
+    /// Where `here` differs from this list, member by member; empty if it does not.
+    #[must_use]
+    pub fn difference(&self, here: &Ensemble) -> String {
+        let ids: BTreeSet<PeerId> = self.members.keys().chain(here.members.keys()).copied().collect();
+        let differs = |id: &PeerId| match (self.membership(*id), here.membership(*id)) {
+            (Some(there), Some(here)) if there == here => None,
+            (Some(there), Some(here)) => Some(format!("member {id} is {there} there and {here} here")),
+            (Some(there), None) => Some(format!("member {id} is {there} there and none here")),
+            (None, Some(here)) => Some(format!("member {id} is {here} here and none there")),
+            (None, None) => None,
+        };
+        ids.iter().filter_map(differs).collect::<Vec<_>>().join(", ")
+    }
+
     /// All voters in order of their ids.
     pub fn voters(&self) -> impl Iterator<Item = PeerId> + '_ {
         self.members().filter(|(_, m)| matches!(m, Membership::Voter { .. })).map(|(id, _)| id)
@@ -127,6 +154,43 @@ impl Ensemble {
         values.sort_unstable_by_key(|&(_, value)| std::cmp::Reverse(value));
         let mut count = Count::default();
         values.into_iter().find(|&(id, _)| count.add(self, id)).map(|(_, value)| value)
+    }
+}
+
+/// For files: each member as id, and weight and group or `observer`, as in `1:1:0 2:1:0 3:observer`.
+impl fmt::Display for Ensemble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (id, membership)) in self.members().enumerate() {
+            let space = if i == 0 { "" } else { " " };
+            match membership {
+                Membership::Voter { weight, group } => write!(f, "{space}{id}:{weight}:{group}")?,
+                Membership::Observer => write!(f, "{space}{id}:observer")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// No list of members as [`Ensemble`] writes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no list of members")]
+pub struct BadMembers;
+
+impl FromStr for Ensemble {
+    type Err = BadMembers;
+    fn from_str(text: &str) -> Result<Ensemble, BadMembers> {
+        let member = |text: &str| {
+            let (id, rest) = text.split_once(':')?;
+            let membership = match rest.split_once(':') {
+                Some((weight, group)) => {
+                    Membership::Voter { weight: weight.parse().ok()?, group: group.parse().ok()? }
+                }
+                None => (rest == "observer").then_some(Membership::Observer)?,
+            };
+            Some(Member { id: PeerId(id.parse().ok()?), membership })
+        };
+        let members: Option<Vec<Member>> = text.split_whitespace().map(member).collect();
+        Ensemble::new(members.ok_or(BadMembers)?).map_err(|_| BadMembers)
     }
 }
 
@@ -171,6 +235,26 @@ mod tests {
 
     fn set(ids: &[u32]) -> BTreeSet<PeerId> {
         ids.iter().map(|&i| PeerId(i)).collect()
+    }
+
+    #[test]
+    fn a_list_survives_as_text_and_differences_are_named() {
+        let voter =
+            |id, weight, group| Member { id: PeerId(id), membership: Membership::Voter { weight, group } };
+        let observer = |id| Member { id: PeerId(id), membership: Membership::Observer };
+        let here = Ensemble::new([voter(1, 1, 0), voter(2, 3, 1), observer(3)]).unwrap();
+        assert_eq!(here.to_string(), "1:1:0 2:3:1 3:observer");
+        assert_eq!(here.to_string().parse(), Ok(here.clone()));
+        for bad in ["", "1", "1:1", "1:x:0", "1:1:0 1:1:0", "3:observer"] {
+            assert_eq!(bad.parse::<Ensemble>(), Err(BadMembers), "{bad}");
+        }
+        assert_eq!(here.difference(&here), "");
+        let there = Ensemble::new([voter(1, 2, 0), voter(2, 3, 1), voter(4, 1, 0)]).unwrap();
+        assert_eq!(
+            there.difference(&here),
+            "member 1 is a voter of weight 2 there and a voter here, member 3 is an observer here and none there, member 4 \
+             is a voter there and none here"
+        );
     }
 
     #[test]

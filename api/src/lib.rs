@@ -9,6 +9,7 @@
 mod ensemble;
 mod entry;
 mod error;
+mod identity;
 pub mod mutants;
 mod op;
 mod path;
@@ -21,9 +22,10 @@ mod trace;
 pub mod vote;
 mod zxid;
 
-pub use ensemble::{Ensemble, EnsembleError, Member, Membership};
+pub use ensemble::{BadMembers, Ensemble, EnsembleError, Member, Membership};
 pub use entry::{Entry, EpochSpan, History, Origin, Ticket};
 pub use error::{ErrorCode, OpError};
+pub use identity::{BadEnsembleId, EnsembleId, Greeting, Standing};
 pub use op::{
     Create, CreateMode, DATA_MAX, MultiOp, MultiOutcome, Read, ReadLevel, ReadOutcome, SEQUENCE_END, Stat,
     Write, WriteOutcome, WriteResult,

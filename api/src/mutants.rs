@@ -55,6 +55,10 @@ mutants! {
     WipedDiskTrusted,
     /// A server whose directory was put back to an older copy is told so and goes on as if nothing had happened.
     OlderCopyTrusted,
+    /// Servers do not compare the ids of their ensembles.
+    ForeignEnsembleTrusted,
+    /// Servers do not compare their lists of members.
+    OtherMembersTrusted,
     /// TRUNC is acknowledged, but the log is not cut (ZOOKEEPER-1489, -2872).
     TruncSkipped,
     /// A leader sends a learner that has more than itself no TRUNC but a DIFF.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    Entry, Epoch, History, Ticket, Trace, Zxid,
+    EnsembleId, Entry, Epoch, History, Ticket, Trace, Zxid,
     ports::{Refusal, Room},
 };
 
@@ -18,8 +18,8 @@ pub struct Submission {
     pub trace: Trace,
 }
 
-/// A life of a server's data directory: from a start of the server on, or from some time within a run of it. A directory knows all
-/// lives that it has had. So a server that others have met in a life which its directory does not know stands on an older
+/// A incarnation of a server's data directory: from a start of the server on, or from some time within a run of it. A directory knows all
+/// incarnations that it has had. So a server that others have met in an incarnation which its directory does not know stands on an older
 /// copy of it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Incarnation {
@@ -29,14 +29,14 @@ pub struct Incarnation {
     pub run: u64,
 }
 
-/// What a server says of lives to another one, with its first word.
+/// What a server says of incarnations to another one, with its first word.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
-pub struct Lives {
+pub struct Acquaintance {
     /// Its own.
     pub own: Option<Incarnation>,
     /// The last of the other's that it has met.
     pub met: Option<Incarnation>,
-    /// What the other one says that it has met of it, if its directory knows that life.
+    /// What the other one says that it has met of it, if its directory knows that incarnation.
     pub confirmed: Option<Incarnation>,
 }
 
@@ -82,6 +82,10 @@ pub enum ToLeader {
         damage: Damage,
         /// The greatest stamp of an entry that it knows of, in or before its log; 0 if none.
         last_time_ms: i64,
+        /// The ensemble that it belongs to; `None` before its first synchronisation.
+        ensemble: Option<EnsembleId>,
+        /// The last entry that it knows to be committed: no leader can lack it.
+        committed: Zxid,
     },
     /// Everything up to here is durable. The first one answers NEWLEADER.
     Ack(Zxid),
@@ -110,6 +114,8 @@ pub enum ToLearner {
     LeaderInfo {
         /// Greater than all that a quorum had accepted.
         epoch: Epoch,
+        /// The ensemble that it belongs to, from this epoch on if not before.
+        ensemble: EnsembleId,
     },
     /// Your log is a prefix of mine; what follows stands behind `after`.
     Diff {
@@ -150,7 +156,7 @@ pub enum ToLearner {
     },
     /// Everything up to here is committed.
     Commit(Zxid),
-    /// A sign of life, please.
+    /// A sign of incarnation, please.
     Ping {
         /// To be sent back.
         round: u64,

@@ -7,10 +7,11 @@
 //! quorum and reads its [`Feed`].
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Entry, Epoch, PeerId, Ticket, Trace, Zxid};
+use crate::{EnsembleId, Entry, Epoch, PeerId, Standing, Ticket, Trace, Zxid};
 
 /// The neighbour is shutting down, or somebody else has taken the caller's place: stop. From a call of its own, as to save
 /// a snapshot: it did not succeed this time.
@@ -32,6 +33,9 @@ pub trait Election: Clone + Send + Sync + 'static {
     /// Starts looking for a leader and returns the one that was found. A newer call ends an older one. Without a
     /// candidate this server helps to choose but does not stand itself.
     fn elect(&self, candidate: Option<Candidate>) -> impl Future<Output = Result<PeerId, PortClosed>> + Send;
+
+    /// From now on this server says this of the ensemble that it belongs to, and has nothing to do with servers of another one.
+    fn introduce(&self, standing: Standing) -> impl Future<Output = Result<(), PortClosed>> + Send;
 
     /// This server has synchronised with its leader in `epoch` and serves: from now on it answers the votes of others
     /// with this epoch (ZooKeeper's `updateElectionVote`), so that all answers agree.
@@ -170,6 +174,30 @@ pub struct QuorumStatus {
     pub room: Room,
 }
 
+/// Another server, as a node sees it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct PeerReport {
+    /// Which one.
+    pub id: PeerId,
+    /// `host:port` of its quorum.
+    pub address: String,
+    /// Why it cannot be reached, or will have nothing to do with this node; `None` if the two know each other.
+    pub fault: Option<String>,
+    /// Whether one of the two has refused the other, until a person changes something.
+    pub refused: bool,
+    /// How long that is so.
+    pub since: Duration,
+}
+
+/// What a node knows of its ensemble.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
+pub struct Surroundings {
+    /// The id of the ensemble; `None` before the first synchronisation.
+    pub ensemble: Option<EnsembleId>,
+    /// All other servers, in order of their ids.
+    pub peers: Vec<PeerReport>,
+}
+
 /// Pieces of a snapshot on their way.
 pub trait Chunks: Send {
     /// The next piece, `None` at the end. Pieces are at most 1 MiB.
@@ -200,6 +228,9 @@ pub trait Quorum: Clone + Send + Sync + 'static {
         zxid: Zxid,
         chunks: impl Chunks + 'static,
     ) -> impl Future<Output = Result<(), PortClosed>> + Send;
+
+    /// What this node knows of its ensemble.
+    fn surroundings(&self) -> impl Future<Output = Result<Surroundings, PortClosed>> + Send;
 
     /// Where this node stands now.
     fn status(&self) -> impl Future<Output = Result<QuorumStatus, PortClosed>> + Send;

@@ -36,6 +36,7 @@ pub use api::{
     Create, CreateMode, ErrorCode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel,
     ReadOutcome, SessionId, Stat, Write, WriteOutcome, Zxid,
 };
+pub use api::{EnsembleId, Membership, ports::PeerReport};
 pub use client::{Client, Pending, SessionEvent};
 pub use client_core::{Failure, Fate};
 pub use error::{ClientError, Tried};

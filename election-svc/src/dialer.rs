@@ -2,7 +2,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::PeerId;
+use api::{Greeting, PeerId};
 use proto::election::ElectionFrame;
 use proto::peer::ElectionMessage;
 use proto::peer::election_client::ElectionClient;
@@ -44,8 +44,8 @@ impl Dialer {
         loop {
             let began = Instant::now();
             match self.dial().await {
-                Ok((incoming, outgoing)) => {
-                    self.shared.carry(self.peer, incoming, outgoing).await;
+                Ok((greeting, incoming, outgoing)) => {
+                    self.shared.carry(greeting, incoming, outgoing).await;
                     if began.elapsed() > PAUSE_MAX {
                         pause = PAUSE_MIN;
                     }
@@ -58,7 +58,9 @@ impl Dialer {
     }
 
     /// Connects, opens the stream, and lets both sides introduce themselves.
-    async fn dial(&self) -> Result<(Streaming<ElectionMessage>, mpsc::Sender<ElectionMessage>), DialError> {
+    async fn dial(
+        &self,
+    ) -> Result<(Greeting, Streaming<ElectionMessage>, mpsc::Sender<ElectionMessage>), DialError> {
         let no_answer =
             |what| move |_| DialError::Unreachable(format!("no answer to {what} within {HANDSHAKE:?}"));
         let endpoint = self.endpoint.clone().tcp_nodelay(true);
@@ -81,9 +83,8 @@ impl Dialer {
             Some(Ok(ElectionFrame::Hello(hello))) => hello,
             _ => return Err(DialError::Refused("the peer does not begin with a Hello".into())),
         };
-        Hello::check(hello, &self.shared.ensemble_name, Some(self.peer))
-            .map_err(|e| DialError::Refused(e.0))?;
-        Ok((incoming, outgoing))
+        let checked = Hello::check(hello, &self.shared.greeting.borrow(), Some(self.peer));
+        Ok((checked.map_err(|e| DialError::Refused(e.0))?, incoming, outgoing))
     }
 
     fn complain(&self, error: DialError) {
@@ -91,7 +92,7 @@ impl Dialer {
         let address = self.endpoint.uri().authority().map(ToString::to_string).unwrap_or_default();
         match error {
             DialError::Refused(why) => {
-                if self.shared.complaints.is_new(peer, &format!("{peer} {why}")) {
+                if self.shared.complaints.is_new(peer, &why) {
                     tracing::warn!(%peer, address, "no election link: {why}");
                 }
             }

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::ports::PortClosed;
-use api::{PeerId, Time};
+use api::{PeerId, Standing, Time};
 use election_core::{Election, Input, Notification, Output};
 use telemetry::{
     metrics,
@@ -24,8 +24,8 @@ pub struct Driver {
     dialers: Vec<Dialer>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Receiver<LinkEvent>,
-    /// The newest link to each peer.
-    links: BTreeMap<PeerId, (LinkNumber, Slot)>,
+    /// The newest link to each peer, and what the peer says of its ensemble.
+    links: BTreeMap<PeerId, (LinkNumber, Slot, Standing)>,
     /// To whom there are links, for whoever asks how this election is.
     peers: watch::Sender<BTreeSet<PeerId>>,
     /// Peers that opened a stream while they had one; each is mentioned once.
@@ -102,6 +102,7 @@ impl Driver {
                 self.input(Input::Elect(candidate));
             }
             Command::Settled { leader, epoch } => self.input(Input::Settled { leader, epoch }),
+            Command::Introduce(standing) => self.introduce(standing),
             Command::Withdraw => {
                 self.asked = None;
                 self.input(Input::Withdraw);
@@ -109,14 +110,29 @@ impl Driver {
         }
     }
 
+    /// Whoever is a stranger from now on has no say any more.
+    fn introduce(&mut self, standing: Standing) {
+        self.shared.greeting.send_modify(|greeting| greeting.standing = standing);
+        let fits = |theirs: &Standing| standing.fits(theirs);
+        let strangers: Vec<PeerId> =
+            self.links.iter().filter(|(_, (_, _, theirs))| !fits(theirs)).map(|(&peer, _)| peer).collect();
+        for peer in strangers {
+            // The link ends with its slot.
+            self.links.remove(&peer);
+            self.input(Input::Disconnected(peer));
+        }
+        self.publish_links();
+    }
+
     fn on_link(&mut self, event: LinkEvent) {
-        let is_newest = |peer, link| self.links.get(&peer).is_some_and(|(newest, _)| *newest == link);
+        let is_newest = |peer, link| self.links.get(&peer).is_some_and(|(newest, ..)| *newest == link);
         match event {
-            LinkEvent::Up { peer, link, slot } => {
-                if self.links.get(&peer).is_some_and(|(newest, _)| *newest > link) {
+            LinkEvent::Up { peer, link, slot, standing } => {
+                let fits = self.shared.greeting.borrow().standing.fits(&standing);
+                if !fits || self.links.get(&peer).is_some_and(|(newest, ..)| *newest > link) {
                     return;
                 }
-                if self.links.insert(peer, (link, slot)).is_some() && self.twins.insert(peer) {
+                if self.links.insert(peer, (link, slot, standing)).is_some() && self.twins.insert(peer) {
                     tracing::warn!(
                         %peer,
                         "opened an election stream while it had one, and the newer one counts; if this server keeps \
@@ -126,7 +142,10 @@ impl Driver {
                 self.publish_links();
                 self.input(Input::Connected(peer));
             }
-            LinkEvent::Heard { peer, link, notification } if is_newest(peer, link) => {
+            LinkEvent::Heard { peer, link, notification, standing } if is_newest(peer, link) => {
+                if let Some((_, _, theirs)) = self.links.get_mut(&peer) {
+                    *theirs = standing;
+                }
                 self.input(Input::Received { from: peer, notification });
             }
             LinkEvent::Down { peer, link } if is_newest(peer, link) => {
@@ -170,7 +189,7 @@ impl Driver {
         while let Some(output) = self.core.poll_output() {
             match output {
                 Output::Send { to, notification } => {
-                    if let Some((_, slot)) = self.links.get(&to) {
+                    if let Some((_, slot, _)) = self.links.get(&to) {
                         slot.send_replace(Some(notification));
                     }
                 }

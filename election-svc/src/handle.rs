@@ -1,5 +1,5 @@
 use api::ports::{Candidate, Election, PortClosed};
-use api::{Epoch, PeerId};
+use api::{Epoch, PeerId, Standing};
 use tokio::sync::{mpsc, oneshot};
 
 /// Calls the election of this process.
@@ -13,6 +13,7 @@ pub struct Handle {
 pub(crate) enum Command {
     Elect { candidate: Option<Candidate>, elected: oneshot::Sender<Result<PeerId, PortClosed>> },
     Settled { leader: PeerId, epoch: Epoch },
+    Introduce(Standing),
     Withdraw,
 }
 
@@ -36,6 +37,10 @@ impl Election for Handle {
         let (elected, answer) = oneshot::channel();
         self.send(Command::Elect { candidate, elected }).await?;
         answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    async fn introduce(&self, standing: Standing) -> Result<(), PortClosed> {
+        self.send(Command::Introduce(standing)).await
     }
 
     async fn settled(&self, leader: PeerId, epoch: Epoch) -> Result<(), PortClosed> {

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::{Ensemble, PeerId};
+use api::{Greeting, PeerId, Standing};
 use election_core::Notification;
 use proto::election::ElectionFrame;
 use proto::peer::ElectionMessage;
@@ -19,8 +19,8 @@ use crate::complaints::Complaints;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) me: PeerId,
-    pub(crate) ensemble_name: String,
-    pub(crate) ensemble: Ensemble,
+    /// What this server says of itself; changes when its quorum joins an ensemble.
+    pub(crate) greeting: watch::Sender<Greeting>,
     pub(crate) events: mpsc::Sender<LinkEvent>,
     pub(crate) last_link: AtomicU64,
     pub(crate) complaints: Complaints,
@@ -40,8 +40,8 @@ pub(crate) type Slot = watch::Sender<Option<Notification>>;
 /// What happens on a link to `peer`.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
-    Up { peer: PeerId, link: LinkNumber, slot: Slot },
-    Heard { peer: PeerId, link: LinkNumber, notification: Notification },
+    Up { peer: PeerId, link: LinkNumber, slot: Slot, standing: Standing },
+    Heard { peer: PeerId, link: LinkNumber, notification: Notification, standing: Standing },
     Down { peer: PeerId, link: LinkNumber },
 }
 
@@ -56,6 +56,8 @@ pub(crate) enum LinkEnd {
     Silent,
     /// It broke, or carried what it must not.
     Broken(Status),
+    /// The peer turned out to be of another ensemble, or has other members.
+    Stranger(String),
 }
 
 impl fmt::Display for LinkEnd {
@@ -65,6 +67,7 @@ impl fmt::Display for LinkEnd {
             LinkEnd::Closed => write!(f, "closed by the peer"),
             LinkEnd::Silent => write!(f, "the peer was silent for {SILENCE:?}"),
             LinkEnd::Broken(status) => write!(f, "{}", status.message()),
+            LinkEnd::Stranger(why) => f.write_str(why),
         }
     }
 }
@@ -72,27 +75,32 @@ impl fmt::Display for LinkEnd {
 impl Shared {
     /// How this server introduces itself on every stream.
     pub(crate) fn hello(&self) -> ElectionMessage {
-        ElectionFrame::Hello(Hello::to_wire(&self.ensemble_name, self.me)).into()
+        ElectionFrame::Hello(Hello::to_peer(&self.greeting.borrow())).into()
     }
 
     /// Carries messages between the driver and a peer that has introduced itself, until either side ends it. Ours has
     /// introduced itself as well.
     pub(crate) async fn carry(
         &self,
-        peer: PeerId,
+        Greeting { id: peer, standing, .. }: Greeting,
         mut incoming: Streaming<ElectionMessage>,
         outgoing: mpsc::Sender<ElectionMessage>,
     ) -> LinkEnd {
         let link = LinkNumber(self.last_link.fetch_add(1, Ordering::Relaxed));
         let (slot, waiting) = watch::channel(None);
         self.complaints.settle(peer);
-        self.tell(LinkEvent::Up { peer, link, slot }).await;
+        self.tell(LinkEvent::Up { peer, link, slot, standing }).await;
         let end = tokio::select! {
             end = self.read(peer, link, &mut incoming) => end,
             end = self.write(waiting, outgoing) => end,
             () = self.shutdown.cancelled() => LinkEnd::Ours,
         };
-        tracing::debug!(%peer, "election link ended: {end}");
+        match &end {
+            LinkEnd::Stranger(why) if self.complaints.is_new(peer, why) => {
+                tracing::warn!(%peer, "election link ended: {why}");
+            }
+            end => tracing::debug!(%peer, "election link ended: {end}"),
+        }
         self.tell(LinkEvent::Down { peer, link }).await;
         end
     }
@@ -111,10 +119,19 @@ impl Shared {
                 Ok(Ok(Some(message))) => message,
             };
             match ElectionFrame::try_from(message) {
-                Ok(ElectionFrame::Notification(notification)) => {
-                    self.tell(LinkEvent::Heard { peer, link, notification }).await;
+                Ok(ElectionFrame::Notification(notification, standing)) => {
+                    let checked = self.greeting.borrow().check_standing(peer, &standing);
+                    if let Err(why) = checked {
+                        return LinkEnd::Stranger(why);
+                    }
+                    self.tell(LinkEvent::Heard { peer, link, notification, standing }).await;
                 }
-                Ok(ElectionFrame::Hello(_)) => {}
+                Ok(ElectionFrame::Hello(hello)) => {
+                    let checked = Hello::check(hello, &self.greeting.borrow(), Some(peer));
+                    if let Err(why) = checked {
+                        return LinkEnd::Stranger(why.0);
+                    }
+                }
                 Err(malformed) => return LinkEnd::Broken(Status::invalid_argument(malformed.to_string())),
             }
         }
@@ -132,7 +149,9 @@ impl Shared {
                 return LinkEnd::Ours;
             }
             let latest = *waiting.borrow_and_update();
-            let message = latest.map_or_else(|| self.hello(), |n| ElectionFrame::Notification(n).into());
+            let standing = self.greeting.borrow().standing;
+            let message =
+                latest.map_or_else(|| self.hello(), |n| ElectionFrame::Notification(n, standing).into());
             if outgoing.send(message).await.is_err() {
                 return LinkEnd::Closed;
             }

@@ -50,13 +50,14 @@ impl ElectionPort for PortServer {
             Some(Ok(ElectionCall::Hello(hello))) => Some(hello),
             _ => None,
         };
-        let Shared { me, ensemble_name, .. } = &*self.shared;
-        check_neighbour(hello, ensemble_name, *me).map_err(|e| {
+        let me = self.shared.me;
+        let name = self.shared.greeting.borrow().name.clone();
+        check_neighbour(hello, &name, me).map_err(|e| {
             tracing::warn!("refused a quorum: {e}");
             Status::failed_precondition(e.0)
         })?;
         let (answers, stream) = mpsc::channel(ANSWERS);
-        let hello = internal::election_answer::Kind::Hello(Hello::to_wire(ensemble_name, *me));
+        let hello = internal::election_answer::Kind::Hello(Hello::to_wire(&name, me));
         // The channel is empty, so there is room.
         let _ = answers.try_send(Ok(internal::ElectionAnswer { kind: Some(hello) }));
 
@@ -130,6 +131,11 @@ async fn serve(
                 Ok(Some(Ok(ElectionCall::Settled { leader, epoch }))) => {
                     search = None;
                     if handle.settled(leader, epoch).await.is_err() {
+                        return stopping();
+                    }
+                }
+                Ok(Some(Ok(ElectionCall::Introduce(standing)))) => {
+                    if handle.introduce(standing).await.is_err() {
                         return stopping();
                     }
                 }

@@ -1,7 +1,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use api::PeerId;
+use api::Greeting;
 use proto::election::ElectionFrame;
 use proto::peer::{ElectionMessage, election_server::Election};
 use proto::quorum::Hello;
@@ -34,7 +34,7 @@ impl Election for Server {
         let introduced = timeout(HANDSHAKE, incoming.message()).await.map_err(|_| {
             Status::deadline_exceeded("a stream between servers begins with a Hello; none came")
         })??;
-        let peer = self.admit(introduced).inspect_err(|refusal| {
+        let greeting = self.admit(introduced).inspect_err(|refusal| {
             if self.shared.complaints.is_new(self.shared.me, refusal.message()) {
                 let from = from.map(|address| address.to_string()).unwrap_or_default();
                 tracing::warn!(from, "refused an election stream: {}", refusal.message());
@@ -44,36 +44,27 @@ impl Election for Server {
         // The channel is empty, so there is room.
         let _ = outgoing.try_send(self.shared.hello());
         let shared = self.shared.clone();
-        self.shared.tasks.spawn(async move { shared.carry(peer, incoming, outgoing).await });
+        self.shared.tasks.spawn(async move { shared.carry(greeting, incoming, outgoing).await });
         Ok(Response::new(Box::pin(ReceiverStream::new(messages).map(Ok))))
     }
 }
 
 impl Server {
     /// Who opened the stream, or why it may not.
-    fn admit(&self, introduced: Option<ElectionMessage>) -> Result<PeerId, Status> {
-        let Shared { me, ensemble_name, ensemble, .. } = &*self.shared;
+    fn admit(&self, introduced: Option<ElectionMessage>) -> Result<Greeting, Status> {
+        let Shared { me, greeting, .. } = &*self.shared;
         let hello = match introduced.map(ElectionFrame::try_from) {
             Some(Ok(ElectionFrame::Hello(hello))) => hello,
             _ => return Err(Status::invalid_argument("a stream between servers begins with a Hello")),
         };
-        let peer = Hello::check(hello, ensemble_name, None).map_err(|e| Status::failed_precondition(e.0))?;
-        if peer == *me {
-            return Err(Status::already_exists(format!(
-                "another server says it is {peer}, which is this one: give every server an id of its own"
-            )));
-        }
-        if ensemble.membership(peer).is_none() {
-            return Err(Status::failed_precondition(format!(
-                "server {peer} is not a member of ensemble {ensemble_name:?} as server {me} knows it: add it to the \
-                 members in every server's configuration, or correct its id"
-            )));
-        }
+        let theirs = Hello::check(hello, &greeting.borrow(), None);
+        let theirs = theirs.map_err(|e| Status::failed_precondition(e.0))?;
+        let peer = theirs.id;
         if !election_core::dials(peer, *me) {
             return Err(Status::failed_precondition(format!(
                 "of two servers the one with the larger id dials: {me} dials {peer}, not the reverse"
             )));
         }
-        Ok(peer)
+        Ok(theirs)
     }
 }

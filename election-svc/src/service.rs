@@ -1,8 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
-use api::PeerId;
+use api::{Greeting, PeerId, Standing};
 use proto::internal::election_port_server::ElectionPortServer;
 use proto::peer::election_server::ElectionServer;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -20,6 +21,10 @@ use crate::{Driver, Handle, PortServer, Server};
 pub struct Config {
     /// Name of the ensemble: servers of another one are refused.
     pub ensemble_name: String,
+    /// What else this server says to others: see [`Greeting`].
+    pub sync_limit: Duration,
+    /// See [`Greeting`].
+    pub tick: Duration,
     /// This server, all members, and how patient the election is.
     pub core: election_core::Config,
     /// `host:port` of each other member's election port; names are resolved at each dial. Only smaller ids are
@@ -71,10 +76,17 @@ impl ElectionService {
         }
         let (events, received_events) = mpsc::channel(QUEUE);
         let (commands, received_commands) = mpsc::channel(QUEUE);
+        let greeting = Greeting {
+            name: config.ensemble_name,
+            id: me,
+            members: config.core.ensemble.clone(),
+            standing: Standing::default(),
+            sync_limit: config.sync_limit,
+            tick: config.tick,
+        };
         let shared = Arc::new(Shared {
             me,
-            ensemble_name: config.ensemble_name,
-            ensemble: config.core.ensemble.clone(),
+            greeting: watch::Sender::new(greeting),
             events,
             last_link: AtomicU64::new(0),
             complaints: Complaints::default(),
@@ -112,7 +124,7 @@ impl ElectionService {
 }
 
 /// Bytes in one message: all of ours are far smaller.
-pub(crate) const MESSAGE_MAX: usize = 4 << 10;
+pub(crate) const MESSAGE_MAX: usize = 32 << 10;
 
 /// Commands, and events of links, that wait for the driver. When it is full, whoever asks waits, and links stop
 /// reading.

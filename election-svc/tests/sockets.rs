@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use api::ports::{Candidate, Election as _, PortClosed};
-use api::{Ensemble, Epoch, Member, Membership, PeerId, Zxid};
+use api::{Ensemble, EnsembleId, Epoch, Greeting, Member, Membership, PeerId, Standing, Zxid};
 use election_svc::{Config, ConfigError, ElectionService, Handle};
 use proto::peer::election_client::ElectionClient;
 use proto::peer::election_message::Kind;
 use proto::peer::{ElectionMessage, Hello, Notification, ServerState};
+use proto::quorum::Hello as Introduction;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -122,7 +123,7 @@ async fn garbage_on_the_port_does_no_harm() {
     ] {
         assert_eq!(open(address, first).await.unwrap_err().code(), code);
     }
-    let (to_node, mut from_node) = open(address, hello("test", 2)).await.unwrap();
+    let (to_node, mut from_node) = open(address, hello_of("test", 2, 2)).await.unwrap();
     to_node.send(notification(ServerState::Unspecified, 2)).await.unwrap();
     while let Ok(Some(_)) = soon(from_node.message()).await {}
 
@@ -141,8 +142,9 @@ async fn s9_strangers_and_the_smaller_id_are_refused_with_the_remedy() {
     for (first, code, remedy) in [
         (hello("other", 3), Code::FailedPrecondition, "correct the address of the member"),
         (of_protocol_9, Code::FailedPrecondition, "run versions of Quorate"),
-        (hello("test", 9), Code::FailedPrecondition, "add it to the members"),
-        (hello("test", 2), Code::AlreadyExists, "an id of its own"),
+        (hello("test", 9), Code::FailedPrecondition, "correct its `id`"),
+        (hello_of("test", 3, 5), Code::FailedPrecondition, "member 4 is a voter there and none here"),
+        (hello("test", 2), Code::FailedPrecondition, "an `id` of its own"),
         (hello("test", 1), Code::FailedPrecondition, "2 dials 1"),
     ] {
         let status = open(net.addresses[&2], first.clone()).await.unwrap_err();
@@ -150,6 +152,22 @@ async fn s9_strangers_and_the_smaller_id_are_refused_with_the_remedy() {
         assert!(status.message().contains(remedy), "{status}");
     }
     assert!(open(net.addresses[&2], hello("test", 3)).await.is_ok());
+    net.stop_all().await;
+}
+
+#[tokio::test]
+async fn b01_a_server_of_another_ensemble_of_the_same_name_has_no_say() {
+    let mut net = Net::of_voters(3).await;
+    net.start(2);
+    let standing = |id, epoch| Standing { ensemble: Some(EnsembleId(id)), epoch: Epoch(epoch), bound: true };
+    let stranger = introduced("test", 3, 3, standing(2, 9));
+    // Before the node knows its ensemble, and then no longer.
+    let (_to_node, mut from_node) = open(net.addresses[&2], stranger.clone()).await.unwrap();
+    net.handle(2).introduce(standing(1, 3)).await.unwrap();
+    while let Ok(Some(_)) = soon(from_node.message()).await {}
+    let status = open(net.addresses[&2], stranger).await.unwrap_err();
+    assert!(status.message().contains("another ensemble of the name"), "{status}");
+    assert!(open(net.addresses[&2], introduced("test", 3, 3, standing(1, 4))).await.is_ok());
     net.stop_all().await;
 }
 
@@ -226,8 +244,13 @@ fn a_config_that_does_not_fit_is_refused() {
     let new = |me, address: &str| {
         let core = election_core::Config::new(PeerId(me), Ensemble::of_voters([1, 2]).unwrap());
         let addresses = if address.is_empty() { vec![] } else { vec![(PeerId(1), address.to_owned())] };
-        let config =
-            Config { ensemble_name: "test".into(), core, addresses: addresses.into_iter().collect() };
+        let config = Config {
+            ensemble_name: "test".into(),
+            sync_limit: Duration::from_secs(2),
+            tick: Duration::from_millis(200),
+            core,
+            addresses: addresses.into_iter().collect(),
+        };
         ElectionService::new(config, CancellationToken::new()).map(|_| ())
     };
     assert_eq!(new(3, "h:1"), Err(ConfigError::NotAMember(PeerId(3))));
@@ -245,19 +268,29 @@ fn at(epoch: u32, zxid: u64) -> Candidate {
     Candidate { epoch: Epoch(epoch), zxid: Zxid(zxid) }
 }
 
-fn hello(ensemble: &str, id: u32) -> ElectionMessage {
-    ElectionMessage {
-        kind: Some(Kind::Hello(Hello {
-            ensemble: ensemble.into(),
-            id,
-            protocol: proto::PEER_PROTOCOL,
-            ..Hello::default()
-        })),
-    }
+/// The first message of a server of an ensemble of three.
+fn hello(name: &str, id: u32) -> ElectionMessage {
+    hello_of(name, id, 3)
+}
+
+fn hello_of(name: &str, id: u32, voters: u32) -> ElectionMessage {
+    introduced(name, id, voters, Standing::default())
+}
+
+fn introduced(name: &str, id: u32, voters: u32, standing: Standing) -> ElectionMessage {
+    let greeting = Greeting {
+        name: name.into(),
+        id: PeerId(id),
+        members: Ensemble::of_voters(1..=voters).unwrap(),
+        standing,
+        sync_limit: Duration::from_secs(2),
+        tick: Duration::from_millis(200),
+    };
+    ElectionMessage { kind: Some(Kind::Hello(Introduction::to_peer(&greeting))) }
 }
 
 fn notification(state: ServerState, leader: u32) -> ElectionMessage {
-    let kind = Notification { state: state.into(), leader, zxid: 0, epoch: 0, round: 1 };
+    let kind = Notification { state: state.into(), leader, zxid: 0, epoch: 0, round: 1, standing: None };
     ElectionMessage { kind: Some(Kind::Notification(kind)) }
 }
 
@@ -324,6 +357,8 @@ impl Net {
     fn start(&mut self, id: u32) {
         let config = Config {
             ensemble_name: self.ensemble_name.clone(),
+            sync_limit: Duration::from_secs(2),
+            tick: Duration::from_millis(200),
             core: election_core::Config::new(PeerId(id), self.ensemble.clone()),
             addresses: self.addresses.iter().map(|(&id, a)| (PeerId(id), a.to_string())).collect(),
         };

@@ -1,5 +1,5 @@
-//! An orderly end: the first SIGINT or SIGTERM asks for it, a second one does not wait for it. SIGTERM leaves time to hand
-//! over to others before; SIGINT, from a terminal, does not.
+//! An orderly end: the first SIGINT, SIGTERM or SIGHUP asks for it, a second one does not wait for it. SIGTERM and SIGHUP leave
+//! time to hand over to others before; SIGINT, from a terminal, does not. SIGUSR1 and SIGUSR2 do nothing.
 
 use std::{io, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-/// Listens for SIGINT and SIGTERM. The first cancels the token that is returned; a second (not the same within 100 ms) ends the
+/// Listens for SIGINT, SIGTERM and SIGHUP. The first cancels the token that is returned; a second (not the same within 100 ms) ends the
 /// process at once, with the exit code that shells give to a process ended by that signal (128 + its number).
 ///
 /// # Errors
@@ -18,7 +18,7 @@ pub fn on_signals() -> io::Result<CancellationToken> {
     on_signals_after(|| async {})
 }
 
-/// As [`on_signals`], but after a SIGTERM that came first, `hand_over` is awaited before the token is cancelled. Another
+/// As [`on_signals`], but after a SIGTERM or SIGHUP that came first, `hand_over` is awaited before the token is cancelled. Another
 /// signal does not wait for that.
 ///
 /// # Errors
@@ -29,6 +29,19 @@ where
 {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    // Whoever sends it to have the configuration read anew, or closes the terminal, shall not take a leader away from the others.
+    let mut hang_up = signal(SignalKind::hangup())?;
+    let [mut user_1, mut user_2] =
+        [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?];
+    tokio::spawn(async move {
+        loop {
+            let name = tokio::select! {
+                _ = user_1.recv() => "SIGUSR1",
+                _ = user_2.recv() => "SIGUSR2",
+            };
+            tracing::info!(signal = name, "this signal does nothing here");
+        }
+    });
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tokio::spawn(async move {
@@ -36,6 +49,7 @@ where
             tokio::select! {
                 _ = interrupt.recv() => ("SIGINT", INTERRUPT),
                 _ = terminate.recv() => ("SIGTERM", TERMINATE),
+                _ = hang_up.recv() => ("SIGHUP", HANG_UP),
             }
         };
         let (name, number) = next().await;
@@ -50,7 +64,7 @@ where
                 }
             }
         };
-        if number == TERMINATE {
+        if number != INTERRUPT {
             let again = tokio::select! {
                 () = hand_over() => None,
                 again = next() => Some(again),
@@ -73,6 +87,7 @@ fn at_once(name: &str, number: i32) -> ! {
 
 /// The same signal within this is not a second one.
 const ECHO: Duration = Duration::from_millis(100);
+const HANG_UP: i32 = 1;
 const INTERRUPT: i32 = 2;
 const TERMINATE: i32 = 15;
 
@@ -101,6 +116,11 @@ mod tests {
     #[tokio::test]
     async fn a_signal_that_is_sent_twice_at_once_is_one() {
         let token = on_signals_after(|| tokio::time::sleep(Duration::from_millis(300))).unwrap();
+        for signal in [Signal::USR1, Signal::USR2] {
+            kill_process(getpid(), signal).unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!token.is_cancelled(), "b25: these do nothing");
         for _ in 0..2 {
             kill_process(getpid(), Signal::TERM).unwrap();
             tokio::time::sleep(Duration::from_millis(10)).await;

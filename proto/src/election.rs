@@ -1,20 +1,22 @@
 //! Messages of the election: `api::vote` <-> `quorate.peer.v1`.
 
 use api::{
-    Epoch, PeerId, Zxid,
+    Epoch, PeerId, Standing, Zxid,
     ports::{Candidate, Role},
     vote::{Notification, Round, Vote},
 };
 
+use crate::quorum::{standing, standing_to_wire};
 use crate::{Malformed, peer};
 
 /// What a stream of the election carries.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum ElectionFrame {
     /// First. Later ones say no more than that the sender is still there.
     Hello(peer::Hello),
-    /// For the core. The same one again says no more than that the sender is still there.
-    Notification(Notification),
+    /// For the core, and to which ensemble the sender belongs now. The same one again says no more than that the sender is still
+    /// there.
+    Notification(Notification, Standing),
 }
 
 impl From<ElectionFrame> for peer::ElectionMessage {
@@ -22,7 +24,10 @@ impl From<ElectionFrame> for peer::ElectionMessage {
         use peer::election_message::Kind;
         let kind = match frame {
             ElectionFrame::Hello(hello) => Kind::Hello(hello),
-            ElectionFrame::Notification(notification) => Kind::Notification(notification.into()),
+            ElectionFrame::Notification(notification, standing) => {
+                let standing = Some(standing_to_wire(standing));
+                Kind::Notification(peer::Notification { standing, ..notification.into() })
+            }
         };
         peer::ElectionMessage { kind: Some(kind) }
     }
@@ -34,8 +39,9 @@ impl TryFrom<peer::ElectionMessage> for ElectionFrame {
         use peer::election_message::Kind;
         match message.kind {
             Some(Kind::Hello(hello)) => Ok(ElectionFrame::Hello(hello)),
-            Some(Kind::Notification(notification)) => {
-                notification.try_into().map(ElectionFrame::Notification)
+            Some(Kind::Notification(mut notification)) => {
+                let standing = standing(notification.standing.take().unwrap_or_default())?;
+                Ok(ElectionFrame::Notification(notification.try_into()?, standing))
             }
             None => Err(Malformed("an ElectionMessage without content".into())),
         }
@@ -60,6 +66,7 @@ impl From<Notification> for peer::Notification {
             zxid: candidate.zxid.0,
             epoch: candidate.epoch.0,
             round: notification.round.0,
+            standing: None,
         }
     }
 }
@@ -91,14 +98,18 @@ const NOBODY: u32 = 0;
 
 #[cfg(test)]
 mod tests {
+    use api::EnsembleId;
+
     use super::*;
 
     #[test]
     fn every_frame_survives_the_wire() {
         let vote =
             Vote { candidate: Candidate { epoch: Epoch(3), zxid: Zxid(0x3_0000_0007) }, leader: PeerId(2) };
-        let said =
-            |state, vote| ElectionFrame::Notification(Notification { state, vote, round: Round(u64::MAX) });
+        let said = |state, vote| {
+            let standing = Standing { ensemble: Some(EnsembleId(3)), epoch: Epoch(3), bound: true };
+            ElectionFrame::Notification(Notification { state, vote, round: Round(u64::MAX) }, standing)
+        };
         for frame in [
             ElectionFrame::Hello(crate::quorum::Hello::to_wire("e", api::PeerId(1))),
             said(Role::Looking, None),
@@ -114,7 +125,7 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         let notification = |state, leader| {
-            let kind = peer::Notification { state, leader, zxid: 1, epoch: 1, round: 1 };
+            let kind = peer::Notification { state, leader, zxid: 1, epoch: 1, round: 1, standing: None };
             ElectionFrame::try_from(peer::ElectionMessage {
                 kind: Some(peer::election_message::Kind::Notification(kind)),
             })

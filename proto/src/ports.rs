@@ -1,16 +1,19 @@
 //! What the services of one node say to each other: `api::ports` <-> `quorate.internal.v1`.
 
+use std::time::Duration;
+
 use api::{
-    Epoch, PeerId, Ticket, Zxid,
+    Epoch, PeerId, Standing, Ticket, Zxid,
     peer::Submission,
-    ports::{Candidate, FeedItem, QuorumStatus, Request, Role},
+    ports::{Candidate, FeedItem, PeerReport, QuorumStatus, Request, Role, Surroundings},
 };
+use bytes::Bytes;
 
 use crate::{
     Malformed, PEER_PROTOCOL, internal, peer,
     quorum::{
-        empty, entry, entry_to_wire, refused, refused_to_wire, room, room_to_wire, submission,
-        submission_to_wire,
+        empty, ensemble, ensemble_to_wire, entry, entry_to_wire, refused, refused_to_wire, room,
+        room_to_wire, standing, standing_to_wire, submission, submission_to_wire,
     },
 };
 
@@ -39,7 +42,7 @@ pub fn check_neighbour(hello: Option<peer::Hello>, ensemble: &str, me: PeerId) -
 }
 
 /// What a quorum says to its election.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum ElectionCall {
     /// First.
     Hello(peer::Hello),
@@ -57,6 +60,8 @@ pub enum ElectionCall {
         /// In which epoch.
         epoch: Epoch,
     },
+    /// See [`api::ports::Election::introduce`].
+    Introduce(Standing),
 }
 
 impl From<ElectionCall> for internal::ElectionCall {
@@ -71,6 +76,7 @@ impl From<ElectionCall> for internal::ElectionCall {
             ElectionCall::Settled { leader, epoch } => {
                 Kind::Settled(internal::Settled { leader: leader.0, epoch: epoch.0 })
             }
+            ElectionCall::Introduce(standing) => Kind::Standing(standing_to_wire(standing)),
         };
         internal::ElectionCall { kind: Some(kind) }
     }
@@ -87,6 +93,7 @@ impl TryFrom<internal::ElectionCall> for ElectionCall {
                 ElectionCall::Elect { number: m.number, candidate }
             }
             Kind::Settled(m) => ElectionCall::Settled { leader: PeerId(m.leader), epoch: Epoch(m.epoch) },
+            Kind::Standing(m) => ElectionCall::Introduce(standing(m)?),
         })
     }
 }
@@ -208,6 +215,34 @@ pub fn status(status: internal::QuorumStatus) -> Result<QuorumStatus, Malformed>
         disk: room(status.disk)?,
         room: room(status.room)?,
     })
+}
+
+/// For the wire: `ensemble` and `peers` of a status.
+#[must_use]
+pub fn surroundings_to_wire(known: Surroundings) -> (Bytes, Vec<internal::Peer>) {
+    let peer = |peer: PeerReport| internal::Peer {
+        id: peer.id.0,
+        address: peer.address,
+        fault: peer.fault.unwrap_or_default(),
+        refused: peer.refused,
+        since_ms: u64::try_from(peer.since.as_millis()).unwrap_or(u64::MAX),
+    };
+    (ensemble_to_wire(known.ensemble), known.peers.into_iter().map(peer).collect())
+}
+
+/// From the wire.
+///
+/// # Errors
+/// An id that is none.
+pub fn surroundings(id: &[u8], peers: Vec<internal::Peer>) -> Result<Surroundings, Malformed> {
+    let peer = |peer: internal::Peer| PeerReport {
+        id: PeerId(peer.id),
+        address: peer.address,
+        fault: Some(peer.fault).filter(|fault| !fault.is_empty()),
+        refused: peer.refused,
+        since: Duration::from_millis(peer.since_ms),
+    };
+    Ok(Surroundings { ensemble: ensemble(id)?, peers: peers.into_iter().map(peer).collect() })
 }
 
 /// Ids of servers count from 1.

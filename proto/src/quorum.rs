@@ -1,68 +1,81 @@
 //! ZAB's messages: `api::peer` <-> `quorate.peer.v1`.
 
+use std::time::Duration;
+
 use api::{
-    Entry, Epoch, EpochSpan, History, Origin, PeerId, Ticket, Trace, TraceContext, Zxid,
-    peer::{Damage, Incarnation, Lives, Submission, ToLeader, ToLearner},
+    Ensemble, EnsembleId, Entry, Epoch, EpochSpan, Greeting, History, Member, Membership, Origin, PeerId,
+    Standing, Ticket, Trace, TraceContext, Zxid,
+    peer::{Acquaintance, Damage, Incarnation, Submission, ToLeader, ToLearner},
     ports::{Refusal, Room},
 };
 use bytes::Bytes;
 
 use crate::{Malformed, PEER_PROTOCOL, peer};
 
-/// The first message of each side.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Hello {
-    /// Name of the sender's ensemble.
-    pub ensemble: String,
-    /// The sender.
-    pub id: PeerId,
-    /// What it speaks.
-    pub protocol: u32,
-}
+/// The first message of each side, on every stream between servers and between services of one node.
+pub struct Hello;
 
 impl Hello {
-    /// For the first message of this version.
+    /// Between services of one node, which have no more to say.
     #[must_use]
     pub fn to_wire(ensemble: &str, id: PeerId) -> peer::Hello {
         let ensemble = ensemble.to_owned();
         peer::Hello { ensemble, id: id.0, protocol: PEER_PROTOCOL, ..peer::Hello::default() }
     }
 
-    /// The same between quorums.
+    /// Between servers.
     #[must_use]
-    pub fn to_quorum(ensemble: &str, id: PeerId, lives: Lives) -> peer::Hello {
-        let wire = |Incarnation { number, run }| peer::Incarnation { number, run };
+    pub fn to_peer(greeting: &Greeting) -> peer::Hello {
+        let millis = |limit: Duration| u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
         peer::Hello {
-            incarnation: lives.own.map(wire),
-            met: lives.met.map(wire),
-            confirmed: lives.confirmed.map(wire),
-            ..Hello::to_wire(ensemble, id)
+            standing: Some(standing_to_wire(greeting.standing)),
+            members: greeting.members.members().map(member_to_wire).collect(),
+            sync_limit_ms: millis(greeting.sync_limit),
+            tick_ms: millis(greeting.tick),
+            ..Hello::to_wire(&greeting.name, greeting.id)
         }
     }
 
-    /// What a server says of lives.
+    /// Between quorums.
     #[must_use]
-    pub fn lives(hello: &peer::Hello) -> Lives {
+    pub fn to_quorum(greeting: &Greeting, said: Acquaintance, damage: Damage) -> peer::Hello {
+        let wire = |Incarnation { number, run }| peer::Incarnation { number, run };
+        peer::Hello {
+            incarnation: said.own.map(wire),
+            met: said.met.map(wire),
+            confirmed: said.confirmed.map(wire),
+            damage: damage_to_wire(damage).into(),
+            ..Hello::to_peer(greeting)
+        }
+    }
+
+    /// What a quorum says of incarnations.
+    #[must_use]
+    pub fn acquaintance(hello: &peer::Hello) -> Acquaintance {
         let known = |wire: Option<peer::Incarnation>| {
             wire.map(|peer::Incarnation { number, run }| Incarnation { number, run })
         };
         let [own, met, confirmed] = [hello.incarnation, hello.met, hello.confirmed].map(known);
-        Lives { own, met, confirmed }
+        Acquaintance { own, met, confirmed }
     }
 
-    /// What is wrong with a peer that introduces itself so; `expected`: whom we dialled. The text names the remedy.
+    /// What a quorum says that it has lost.
+    #[must_use]
+    pub fn damage(hello: &peer::Hello) -> Damage {
+        damage(hello.damage())
+    }
+
+    /// What is wrong with a server that introduces itself so to this one; `expected`: whom this one dialled. The text names the
+    /// remedy.
     ///
     /// # Errors
-    /// Another ensemble, another protocol, another id than expected.
-    pub fn check(hello: peer::Hello, ensemble: &str, expected: Option<PeerId>) -> Result<PeerId, Malformed> {
+    /// As [`Greeting::check`]; another protocol; or it says what makes no sense.
+    pub fn check(
+        hello: peer::Hello,
+        this: &Greeting,
+        expected: Option<PeerId>,
+    ) -> Result<Greeting, Malformed> {
         let id = PeerId(hello.id);
-        if hello.ensemble != ensemble {
-            return Err(Malformed(format!(
-                "server {id} belongs to ensemble {:?} and this one to {ensemble:?}: correct the address of the member, \
-                 or `ensemble` in one of the two configurations",
-                hello.ensemble
-            )));
-        }
         if hello.protocol != PEER_PROTOCOL {
             return Err(Malformed(format!(
                 "server {id} speaks peer protocol {} and this one {PEER_PROTOCOL}: run versions of Quorate that are at \
@@ -70,18 +83,73 @@ impl Hello {
                 hello.protocol
             )));
         }
-        match expected {
-            Some(expected) if expected != id => Err(Malformed(format!(
-                "the server at this address says it is {id}, not {expected}: correct the addresses in `members`, or \
-                 the `id` of that server"
-            ))),
-            _ => Ok(id),
+        if hello.members.len() > MEMBERS_MAX {
+            return Err(Malformed(format!("server {id} has {} members", hello.members.len())));
         }
+        let members = Ensemble::new(hello.members.iter().map(member))
+            .map_err(|e| Malformed(format!("the members of server {id} are no ensemble: {e}")))?;
+        let millis = |limit: u32| Duration::from_millis(limit.into());
+        let theirs = Greeting {
+            name: hello.ensemble,
+            id,
+            members,
+            standing: standing(hello.standing.unwrap_or_default())?,
+            sync_limit: millis(hello.sync_limit_ms),
+            tick: millis(hello.tick_ms),
+        };
+        this.check(&theirs, expected).map_err(Malformed)?;
+        Ok(theirs)
+    }
+}
+
+/// Members of an ensemble at most, on the wire.
+const MEMBERS_MAX: usize = 1024;
+
+fn member_to_wire((id, membership): (PeerId, Membership)) -> peer::Member {
+    match membership {
+        Membership::Voter { weight, group } => peer::Member { id: id.0, observer: false, weight, group },
+        Membership::Observer => peer::Member { id: id.0, observer: true, weight: 0, group: 0 },
+    }
+}
+
+fn member(member: &peer::Member) -> Member {
+    let membership = match member.observer {
+        true => Membership::Observer,
+        false => Membership::Voter { weight: member.weight, group: member.group },
+    };
+    Member { id: PeerId(member.id), membership }
+}
+
+/// For the wire.
+#[must_use]
+pub fn standing_to_wire(standing: Standing) -> peer::Standing {
+    let Standing { ensemble, epoch, bound } = standing;
+    peer::Standing { ensemble: ensemble_to_wire(ensemble), epoch: epoch.0, bound }
+}
+
+/// From the wire.
+///
+/// # Errors
+/// An id that is none.
+pub fn standing(standing: peer::Standing) -> Result<Standing, Malformed> {
+    let peer::Standing { ensemble: id, epoch, bound } = standing;
+    Ok(Standing { ensemble: ensemble(&id)?, epoch: Epoch(epoch), bound })
+}
+
+pub(crate) fn ensemble_to_wire(ensemble: Option<EnsembleId>) -> Bytes {
+    ensemble.map_or(Bytes::new(), |id| Bytes::copy_from_slice(&id.0.to_be_bytes()))
+}
+
+pub(crate) fn ensemble(bytes: &[u8]) -> Result<Option<EnsembleId>, Malformed> {
+    match bytes.try_into() {
+        _ if bytes.is_empty() => Ok(None),
+        Ok(bytes) => Ok(Some(EnsembleId(u128::from_be_bytes(bytes)))),
+        Err(_) => Err(Malformed(format!("the id of an ensemble has 16 bytes, not {}", bytes.len()))),
     }
 }
 
 /// What a leader's stream carries.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum LeaderFrame {
     /// First.
     Hello(peer::Hello),
@@ -96,7 +164,7 @@ pub enum LeaderFrame {
 }
 
 /// What a learner's stream carries.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum LearnerFrame {
     /// First.
     Hello(peer::Hello),
@@ -113,16 +181,25 @@ impl From<LearnerFrame> for peer::LearnerMessage {
                 ToLeader::LearnerInfo { accepted_epoch } => {
                     Kind::LearnerInfo(peer::LearnerInfo { accepted_epoch: accepted_epoch.0 })
                 }
-                ToLeader::AckEpoch { epoch, current_epoch, history, counts, damage, last_time_ms } => {
-                    Kind::AckEpoch(peer::AckEpoch {
-                        epoch: epoch.0,
-                        current_epoch: current_epoch.0,
-                        history: Some(history_to_wire(&history)),
-                        counts,
-                        damage: damage_to_wire(damage).into(),
-                        last_time_ms,
-                    })
-                }
+                ToLeader::AckEpoch {
+                    epoch,
+                    current_epoch,
+                    history,
+                    counts,
+                    damage,
+                    last_time_ms,
+                    ensemble,
+                    committed,
+                } => Kind::AckEpoch(peer::AckEpoch {
+                    epoch: epoch.0,
+                    current_epoch: current_epoch.0,
+                    history: Some(history_to_wire(&history)),
+                    counts,
+                    damage: damage_to_wire(damage).into(),
+                    last_time_ms,
+                    ensemble: ensemble_to_wire(ensemble),
+                    committed: committed.0,
+                }),
                 ToLeader::Ack(zxid) => Kind::Ack(peer::Ack { zxid: zxid.0 }),
                 ToLeader::Forward(submissions) => Kind::Forward(peer::Forward {
                     submissions: submissions.into_iter().map(submission_to_wire).collect(),
@@ -151,6 +228,8 @@ impl TryFrom<peer::LearnerMessage> for LearnerFrame {
                 history: history(m.history.ok_or_else(|| empty("AckEpoch.history"))?)?,
                 counts: m.counts,
                 last_time_ms: m.last_time_ms,
+                ensemble: ensemble(&m.ensemble)?,
+                committed: Zxid(m.committed),
             },
             Kind::Ack(m) => ToLeader::Ack(Zxid(m.zxid)),
             Kind::Forward(m) => ToLeader::Forward(m.submissions.into_iter().map(submission).collect()),
@@ -172,7 +251,10 @@ impl From<LeaderFrame> for peer::LeaderMessage {
             LeaderFrame::SnapChunk(chunk) => Kind::SnapChunk(chunk),
             LeaderFrame::SnapEnd => Kind::SnapEnd(peer::SnapEnd {}),
             LeaderFrame::Message(message) => match message {
-                ToLearner::LeaderInfo { epoch } => Kind::LeaderInfo(peer::LeaderInfo { epoch: epoch.0 }),
+                ToLearner::LeaderInfo { epoch, ensemble } => Kind::LeaderInfo(peer::LeaderInfo {
+                    epoch: epoch.0,
+                    ensemble: ensemble_to_wire(Some(ensemble)),
+                }),
                 ToLearner::Diff { after } => Kind::Diff(after.0),
                 ToLearner::Trunc { to } => Kind::Trunc(to.0),
                 ToLearner::Snap { zxid } => Kind::Snap(zxid.0),
@@ -206,7 +288,10 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
             Kind::Snap(zxid) => return Ok(LeaderFrame::SnapStart(Zxid(zxid))),
             Kind::SnapChunk(chunk) => return Ok(LeaderFrame::SnapChunk(chunk)),
             Kind::SnapEnd(_) => return Ok(LeaderFrame::SnapEnd),
-            Kind::LeaderInfo(m) => ToLearner::LeaderInfo { epoch: Epoch(m.epoch) },
+            Kind::LeaderInfo(m) => ToLearner::LeaderInfo {
+                epoch: Epoch(m.epoch),
+                ensemble: ensemble(&m.ensemble)?.ok_or_else(|| empty("LeaderInfo.ensemble"))?,
+            },
             Kind::Diff(after) => ToLearner::Diff { after: Zxid(after) },
             Kind::Trunc(to) => ToLearner::Trunc { to: Zxid(to) },
             Kind::Propose(m) => {
@@ -367,6 +452,8 @@ mod tests {
                 counts: true,
                 damage: Damage::Log,
                 last_time_ms: 9,
+                ensemble: Some(EnsembleId(u128::MAX)),
+                committed: Zxid(4),
             },
             ToLeader::Ack(Zxid(7)),
             ToLeader::Forward(vec![Submission {
@@ -383,7 +470,7 @@ mod tests {
             assert_eq!(LearnerFrame::try_from(peer::LearnerMessage::from(frame.clone())), Ok(frame));
         }
         for message in [
-            ToLearner::LeaderInfo { epoch: Epoch(3) },
+            ToLearner::LeaderInfo { epoch: Epoch(3), ensemble: EnsembleId(5) },
             ToLearner::Diff { after: Zxid(1) },
             ToLearner::Trunc { to: Zxid(1) },
             ToLearner::Propose { prev: Zxid(1), entries },
@@ -400,26 +487,52 @@ mod tests {
         }
     }
 
+    fn greeting(name: &str, id: u32) -> Greeting {
+        let observer = Member { id: PeerId(4), membership: Membership::Observer };
+        let voter =
+            |id, weight, group| Member { id: PeerId(id), membership: Membership::Voter { weight, group } };
+        Greeting {
+            name: name.to_owned(),
+            id: PeerId(id),
+            members: Ensemble::new([voter(1, 1, 0), voter(2, 3, 1), voter(3, 1, 0), observer]).unwrap(),
+            standing: Standing { ensemble: Some(EnsembleId(7)), epoch: Epoch(5), bound: true },
+            sync_limit: Duration::from_secs(2),
+            tick: Duration::from_millis(200),
+        }
+    }
+
     #[test]
-    fn lives_survive_the_wire() {
+    fn what_is_said_of_incarnations_survives_the_wire() {
         let [own, met, confirmed] =
             [(u64::MAX, 7), (1, 0), (2, 1)].map(|(number, run)| Some(Incarnation { number, run }));
-        for lives in [Lives { own, met, confirmed }, Lives { own, ..Lives::default() }, Lives::default()] {
-            assert_eq!(Hello::lives(&Hello::to_quorum("e", PeerId(1), lives)), lives);
+        let none = Acquaintance::default();
+        for said in [Acquaintance { own, met, confirmed }, Acquaintance { own, ..none }, none] {
+            for damage in [Damage::None, Damage::Log, Damage::Directory] {
+                let hello = Hello::to_quorum(&greeting("e", 1), said, damage);
+                assert_eq!((Hello::acquaintance(&hello), Hello::damage(&hello)), (said, damage));
+            }
         }
     }
 
     #[test]
     fn strangers_are_told_what_to_correct() {
-        let hello =
-            |ensemble: &str, id, protocol| peer::Hello { protocol, ..Hello::to_wire(ensemble, PeerId(id)) };
-        assert_eq!(Hello::check(hello("a", 2, PEER_PROTOCOL), "a", Some(PeerId(2))), Ok(PeerId(2)));
-        for (h, expected, word) in [
-            (hello("b", 2, PEER_PROTOCOL), None, "ensemble"),
-            (hello("a", 3, PEER_PROTOCOL), Some(PeerId(2)), "members"),
-            (hello("a", 2, PEER_PROTOCOL + 1), None, "versions"),
+        let this = greeting("a", 1);
+        let hello = |name: &str, id| Hello::to_peer(&greeting(name, id));
+        let two = Some(PeerId(2));
+        assert_eq!(Hello::check(hello("a", 2), &this, two), Ok(greeting("a", 2)));
+        let other = peer::Standing { ensemble: Bytes::from_static(&[1; 16]), epoch: 9, bound: true };
+        let fewer = hello("a", 2).members.split_off(1);
+        for (h, word) in [
+            (hello("b", 2), "ensemble"),
+            (hello("a", 3), "members"),
+            (peer::Hello { protocol: PEER_PROTOCOL + 1, ..hello("a", 2) }, "versions"),
+            (peer::Hello { standing: Some(other), ..hello("a", 2) }, "another ensemble"),
+            (peer::Hello { members: fewer, ..hello("a", 2) }, "other members"),
+            (peer::Hello { members: Vec::new(), ..hello("a", 2) }, "no ensemble"),
+            (Hello::to_wire("a", PeerId(2)), "no ensemble"),
         ] {
-            assert!(Hello::check(h, "a", expected).unwrap_err().0.contains(word));
+            let why = Hello::check(h, &this, two).unwrap_err().0;
+            assert!(why.contains(word), "{why}");
         }
     }
 }

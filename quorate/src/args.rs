@@ -241,7 +241,9 @@ Examples:
     ///
     /// Asks every member, also those that --endpoints does not name. Lag is how many entries of the leader's log the node
     /// has not applied yet. The digest covers the tree and all sessions: nodes that have applied the same zxid have
-    /// the same one. Ends with 4 if a node is missing or not yet serving, or there is no leader, with 3 if no node answers.
+    /// the same one. Ends with 4 if a node is missing or not yet serving, or there is no leader; or if nodes contradict each
+    /// other: two leaders, differing lists of members, differing ids of the ensemble, differing digests at one zxid, a node
+    /// that refuses another one. Ends with 3 if no node answers.
     #[command(after_help = "\
 Examples:
   quorate status
@@ -278,6 +280,13 @@ Examples:
   quorate loglevel info")]
     Loglevel(Loglevel),
 
+    /// Decide about the data directory of a node that is down, when an ensemble cannot go on by itself.
+    ///
+    /// For emergencies: each of these can lose writes that were acknowledged, if it is used where it is not needed. Each asks for
+    /// --yes, and says before what it is about to do.
+    #[command(subcommand)]
+    Recover(Recover),
+
     /// Measure an ensemble.
     #[command(subcommand)]
     Bench(Bench),
@@ -287,6 +296,15 @@ Examples:
     Config(Config),
 }
 
+/// The addresses of one --endpoints.
+#[derive(Debug, Clone)]
+pub(crate) struct Endpoints(Vec<String>);
+
+/// All addresses, in their order.
+pub(crate) fn addresses(endpoints: &[Endpoints]) -> Vec<String> {
+    endpoints.iter().flat_map(|given| given.0.iter().cloned()).collect()
+}
+
 /// How to reach the ensemble.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct Connection {
@@ -294,13 +312,12 @@ pub(crate) struct Connection {
     #[arg(
         long,
         env = "QUORATE_ENDPOINTS",
-        value_delimiter = ',',
         value_name = "HOST:PORT,...",
-        value_parser = endpoint,
+        value_parser = endpoints,
         default_value = "127.0.0.1:12188,127.0.0.1:22188,127.0.0.1:32188",
         hide_env_values = true
     )]
-    pub(crate) endpoints: Vec<String>,
+    pub(crate) endpoints: Vec<Endpoints>,
 
     /// Give up after so long without an answer.
     #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "10s")]
@@ -398,6 +415,53 @@ pub(crate) struct Serve {
     /// End when the process with this id, which has to be the parent, does.
     #[arg(long, value_name = "PID", hide = true)]
     pub(crate) exit_with_parent: Option<u32>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Recover {
+    /// Begin a new ensemble, with the members of the configuration, from what this node has.
+    ///
+    /// When more than half of the voters are lost for good, or when members have to be added, removed or changed. Stop all nodes
+    /// first, and use the directory with the newest data. It gets a new id of the ensemble, so nodes of the old ensemble have
+    /// nothing to do with it any more, and no two quorums can act at the same time. Then, until more than half of the voters
+    /// have the data: copy this directory to another node, and use `quorate recover copy` there. All other nodes start with
+    /// empty directories.
+    #[command(after_help = "\
+Examples:
+  quorate recover members --config quorate.toml             says what would be done
+  quorate recover members --config quorate.toml --yes
+  cp -a /from/node-1/data /var/lib/quorate && quorate recover copy --config quorate.toml --yes")]
+    Members(Offline),
+
+    /// Make a copy of another node's data directory the directory of this node.
+    ///
+    /// The second step of `quorate recover members`: the data directory of this node's configuration holds a copy of the one that
+    /// the new ensemble began with, or of another node that is down.
+    #[command(after_help = "\
+Examples:
+  quorate recover copy --config quorate.toml --yes")]
+    Copy(Offline),
+
+    /// Take back the note that the data directory of this node is an older copy.
+    ///
+    /// A node that others have met in an incarnation that its directory does not know does not vote until a leader has sent
+    /// it what it lacks. If there is no such leader, because all have been put back to older copies, or if the note is
+    /// wrong, an operator decides that this directory is to be the truth. What it lacks is lost.
+    #[command(after_help = "\
+Examples:
+  quorate recover trust-directory --config quorate.toml --yes")]
+    TrustDirectory(Offline),
+}
+
+/// About the directory of a node that is down.
+#[derive(Args, Debug)]
+pub(crate) struct Offline {
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+
+    /// Do it. Without this it is only said what would be done.
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 /// Where the settings of a node come from.
@@ -599,13 +663,12 @@ pub(crate) struct Status {
     #[arg(
         long,
         env = "QUORATE_ENDPOINTS",
-        value_delimiter = ',',
         value_name = "HOST:PORT,...",
-        value_parser = endpoint,
+        value_parser = endpoints,
         default_value = "127.0.0.1:12188,127.0.0.1:22188,127.0.0.1:32188",
         hide_env_values = true
     )]
-    pub(crate) endpoints: Vec<String>,
+    pub(crate) endpoints: Vec<Endpoints>,
     /// A node that has not answered after this counts as unreachable.
     #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "2s")]
     pub(crate) timeout: Duration,
@@ -727,15 +790,24 @@ pub(crate) struct ConfigShow {
     pub(crate) explain: bool,
 }
 
+fn endpoints(text: &str) -> Result<Endpoints, String> {
+    let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+    let endpoints = Endpoints(texts.map(endpoint).collect::<Result<_, String>>()?);
+    if endpoints.0.is_empty() { Err(EXPECTED_ENDPOINT.to_owned()) } else { Ok(endpoints) }
+}
+
+/// With or without `http://`.
 fn endpoint(text: &str) -> Result<String, String> {
-    let parts = text.trim().rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    let text = text.strip_prefix("http://").unwrap_or(text);
+    let text = text.strip_suffix('/').unwrap_or(text);
+    let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     match parts {
-        Some((host, port)) if port != 0 && !host.is_empty() && !host.contains('/') => {
-            Ok(text.trim().to_owned())
-        }
-        _ => Err("expected host:port, as in 127.0.0.1:2188".to_owned()),
+        Some((host, port)) if port != 0 && !host.is_empty() && !host.contains('/') => Ok(text.to_owned()),
+        _ => Err(EXPECTED_ENDPOINT.to_owned()),
     }
 }
+
+const EXPECTED_ENDPOINT: &str = "expected host:port, as in 127.0.0.1:2188";
 
 /// How long to wait at most; not at all makes no sense.
 fn limit(text: &str) -> Result<Duration, String> {

@@ -9,6 +9,7 @@ mod exit;
 mod health;
 mod observe;
 mod output;
+mod recover;
 mod serve;
 mod services;
 mod session;
@@ -79,6 +80,7 @@ async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> 
         Command::Status(args) => status::run(&args).await,
         Command::Health(args) => health::run(&args).await,
         Command::Loglevel(args) => health::loglevel(&args).await,
+        Command::Recover(command) => recover::run(&command, disk),
         Command::Bench(Bench::Write(args)) => bench::write(&args).await,
         Command::Config(Config::Show(args)) => config_show::run(&args),
     }

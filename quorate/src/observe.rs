@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use api::{
     Ensemble, PeerId,
-    ports::{Quorum, QuorumStatus, Room},
+    ports::{PeerReport, Quorum, QuorumStatus, Room},
 };
 use host::{
     config::NodeConfig,
@@ -87,6 +87,7 @@ impl Observed {
             let quorum = quorum.clone();
             async move {
                 let says = ask(&quorum).await;
+                let says = format!("{says}; peers: {}", peers(&quorum).await);
                 match serves {
                     true => Ok(format!("serves clients; the quorum is {says}")),
                     false => Err(format!("serves no clients; the quorum is {says}")),
@@ -129,7 +130,7 @@ impl Observed {
             let quorum = asked.clone();
             async move {
                 let status = quorum.status().await.map_err(|e| e.to_string())?;
-                let says = describe(&status);
+                let says = format!("{}; peers: {}", describe(&status), peers(&quorum).await);
                 if status.serving { Ok(says) } else { Err(format!("not served by a leader: {says}")) }
             }
         });
@@ -214,6 +215,20 @@ async fn ask(quorum: &impl Quorum) -> String {
     match tokio::time::timeout(LIMIT, quorum.status()).await {
         Ok(Ok(status)) => describe(&status),
         Ok(Err(_)) | Err(_) => "not answering".to_owned(),
+    }
+}
+
+/// Each other member, and whether this node knows it or why not.
+async fn peers(quorum: &impl Quorum) -> String {
+    const LIMIT: Duration = Duration::from_millis(400);
+    let known = match tokio::time::timeout(LIMIT, quorum.surroundings()).await {
+        Ok(Ok(known)) => known.peers,
+        Ok(Err(_)) | Err(_) => return "not known".to_owned(),
+    };
+    let said = |p: &PeerReport| format!("{} {}", p.id, p.fault.as_deref().unwrap_or("reached"));
+    match known.as_slice() {
+        [] => "none".to_owned(),
+        peers => peers.iter().map(said).collect::<Vec<_>>().join(", "),
     }
 }
 

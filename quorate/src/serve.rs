@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use api::{
-    Ensemble, PeerId,
+    Ensemble, EnsembleId, PeerId,
     ports::{Election, Quorum},
 };
 use client_sdk::NodeMember;
 use election_svc::ElectionService;
 use host::{
-    config::{self, MemberConfig, MemberRole, NodeConfig},
+    config::{self, MemberConfig, NodeConfig},
     descriptors::{self, Connections},
     http::Health,
     listen::{self, Listener},
@@ -205,6 +205,8 @@ pub(crate) fn election_config(node: &NodeConfig) -> Result<election_svc::Config,
     core.finalize_wait = node.timing.finalize_wait;
     Ok(election_svc::Config {
         ensemble_name: node.ensemble.clone(),
+        sync_limit: node.timing.sync_limit,
+        tick: node.timing.tick,
         core,
         addresses: addresses(node, MemberConfig::election_address),
     })
@@ -220,6 +222,7 @@ pub(crate) fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Fai
         park_limit: node.timing.park_limit,
         requests_max: node.limits.in_flight as usize,
         request_bytes_max: node.limits.in_flight_bytes.bytes(),
+        draw: random_id()?,
         counter_max: u32::MAX,
     };
     Ok(quorum_svc::Config {
@@ -233,15 +236,21 @@ pub(crate) fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Fai
         keep: quorum_svc::Keep { bytes: node.log.keep_size.0, entries: node.log.keep_entries },
         recent_bytes: node.log.recent_size.bytes(),
         backlog_bytes: node.log.backlog_size.bytes(),
-        life: quorum_svc::LIFE,
+        incarnation_every: quorum_svc::INCARNATION_EVERY,
     })
+}
+
+/// An id that no other ensemble has.
+pub(crate) fn random_id() -> Result<EnsembleId, Failure> {
+    let half = || getrandom::u64().map(u128::from).doing("draw a random number");
+    Ok(EnsembleId(half()? << 64 | half()?))
 }
 
 pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
     let member = |m: &MemberConfig| NodeMember {
         id: m.id,
         client_address: m.client_address(),
-        observer: m.role == MemberRole::Observer,
+        membership: m.member().membership,
     };
     store_svc::Config {
         ensemble: node.ensemble.clone(),

@@ -7,7 +7,7 @@ use client_sdk::{Client, ClientError, Fate, Options, Pending};
 use host::traces::Traces;
 
 use crate::{
-    args::Connection,
+    args::{Connection, addresses},
     exit::{Exit, Failure},
 };
 
@@ -62,7 +62,7 @@ async fn connect(connection: &Connection) -> Result<Client, Failure> {
         trace_ratio: if connection.trace_to.is_some() { connection.trace_ratio } else { 0.0 },
         ..defaults
     };
-    Ok(Client::connect(connection.endpoints.clone(), options).await?)
+    Ok(Client::connect(addresses(&connection.endpoints), options).await?)
 }
 
 /// Writes under way, up to a bound. Answers come in the order of the writes, so it is enough to wait for the oldest.

@@ -149,7 +149,7 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let quorum = RemoteQuorum::new(neighbour(&node, "quorum", &node.services.quorum)?, bounds);
     // A directory of its own, because the other one is the quorum's as long as that runs.
     let data_dir = node.data_dir.join("store");
-    let _claimed = DataDir::claim(&FsDisk, &data_dir, &node.ensemble, node.id)
+    let _claimed = DataDir::claim(&FsDisk, &data_dir, &node.ensemble, node.id, &ensemble(&node)?)
         .map_err(|e| Failure::refused(e.to_string()))?;
     let config = store_svc::Config { data_dir, ..store_config(&node) };
     let store = StoreService::open(config, quorum.clone(), shutdown.clone())

@@ -5,7 +5,7 @@ use client_sdk::{ClientError, Found, Options, read_stale};
 use serde_json::{Value, json};
 
 use crate::{
-    args::Connection,
+    args::{Connection, addresses},
     exit::{Exit, Failure},
     output,
 };
@@ -15,7 +15,7 @@ use crate::{
 pub(crate) async fn ask(connection: &Connection, read: Read) -> Result<Found, Failure> {
     let limit = connection.timeout.min(Options::default().attempt_timeout);
     let mut silent = Vec::new();
-    for endpoint in &connection.endpoints {
+    for endpoint in &addresses(&connection.endpoints) {
         match read_stale(endpoint, read.clone(), limit).await {
             Ok(found) => {
                 if found.leaderless {

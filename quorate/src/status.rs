@@ -6,25 +6,25 @@ use std::{
 };
 
 use api::{
-    Zxid,
+    Ensemble, EnsembleId, Member, PeerId, Zxid,
     ports::{Role, Room},
 };
-use client_sdk::{NodeStatus, node_status};
+use client_sdk::{NodeMember, NodeStatus, node_status};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
 use crate::{
-    args::{Format, Status},
+    args::{Format, Status, addresses},
     exit::{Doing as _, Exit, Failure},
     output,
 };
 
 pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
-    let asked = ask_all(&args.endpoints, args.timeout).await;
+    let asked = ask_all(&addresses(&args.endpoints), args.timeout).await;
     let mut answers: BTreeMap<u32, NodeStatus> = asked.into_values().flatten().map(|s| (s.id.0, s)).collect();
-    let Some(first) = answers.values().next() else {
+    if answers.is_empty() {
         return none_answers(args);
-    };
+    }
     let ensembles: BTreeSet<&str> = answers.values().map(|s| s.ensemble.as_str()).collect();
     if ensembles.len() > 1 {
         let names: Vec<&str> = ensembles.into_iter().collect();
@@ -33,7 +33,12 @@ pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
             names.join(", ")
         )));
     }
-    let members = first.members.clone();
+    // Of nodes with differing lists: whoever is in any.
+    let mut members: BTreeMap<u32, NodeMember> = BTreeMap::new();
+    for member in answers.values().flat_map(|status| &status.members) {
+        members.entry(member.id.0).or_insert_with(|| member.clone());
+    }
+    let members: Vec<NodeMember> = members.into_values().collect();
     let missing: Vec<String> =
         members.iter().filter(|m| !answers.contains_key(&m.id.0)).map(|m| m.client_address.clone()).collect();
     for status in ask_all(&missing, args.timeout).await.into_values().flatten() {
@@ -49,6 +54,10 @@ pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
         })
         .collect();
     print(&rows, args.output.output)?;
+    let contradictions = contradictions(&answers.values().collect::<Vec<_>>());
+    if !contradictions.is_empty() {
+        return Err(Failure::new(Exit::Degraded, contradictions.join("\n")));
+    }
     let behind: BTreeSet<u32> = answers.values().filter(|s| !serves(s)).map(|s| s.id.0).collect();
     verdict(&rows, &behind, leader.is_some())
 }
@@ -61,6 +70,62 @@ pub(crate) fn serves(status: &NodeStatus) -> bool {
 /// Whether a node is an established leader: its marker is committed. It may yet have to apply that to its own tree.
 fn leads(status: &NodeStatus) -> bool {
     status.role == Role::Leading && status.committed.epoch() == status.epoch
+}
+
+/// What cannot be in one ensemble, a sentence each.
+fn contradictions(answers: &[&NodeStatus]) -> Vec<String> {
+    let mut found = Vec::new();
+    let leaders: Vec<&&NodeStatus> = answers.iter().filter(|s| leads(s) && s.serving).collect();
+    if let [_, _, ..] = leaders.as_slice() {
+        let leaders: Vec<String> = leaders.iter().map(|s| format!("{} in epoch {}", s.id, s.epoch)).collect();
+        found.push(format!(
+            "two nodes lead: {}; ask again, and if both still lead, stop the one of the lower epoch and compare the `members` of \
+             all nodes",
+            leaders.join(", ")
+        ));
+    }
+    let ids: BTreeMap<EnsembleId, PeerId> =
+        answers.iter().filter_map(|s| Some((s.ensemble_id?, s.id))).collect();
+    if ids.len() > 1 {
+        let ids: Vec<String> = ids.iter().map(|(id, node)| format!("node {node} has {id}")).collect();
+        found.push(format!(
+            "the nodes belong to ensembles with different ids: {}; correct the addresses, or give the nodes that are not of this \
+             ensemble empty data directories",
+            ids.join(", ")
+        ));
+    }
+    let list = |s: &NodeStatus| {
+        Ensemble::new(s.members.iter().map(|m| Member { id: m.id, membership: m.membership })).ok()
+    };
+    let lists: Vec<(PeerId, Ensemble)> = answers.iter().filter_map(|s| Some((s.id, list(s)?))).collect();
+    if let Some((here, list)) = lists.first() {
+        for (there, other) in lists.iter().filter(|(_, other)| other != list) {
+            found.push(format!(
+                "the nodes {here} and {there} have different members: {} (\"there\" is node {there}); give all nodes the same \
+                 `members`",
+                other.difference(list)
+            ));
+        }
+    }
+    let mut digests: BTreeMap<Zxid, (PeerId, u64)> = BTreeMap::new();
+    for s in answers {
+        let (first, digest) = *digests.entry(s.applied).or_insert((s.id, s.digest));
+        if digest != s.digest {
+            found.push(format!(
+                "the nodes {first} and {} have applied {} and have different digests, 0x{digest:016x} and 0x{:016x}: their trees \
+                 differ. Keep copies of both data directories, and give the one that is wrong an empty one",
+                s.id, s.applied, s.digest
+            ));
+        }
+    }
+    // What two nodes will have nothing to do with each other for; one that is only away is in the table.
+    for s in answers {
+        for peer in s.peers.iter().filter(|peer| peer.refused) {
+            let fault = peer.fault.as_deref().unwrap_or_default();
+            found.push(format!("node {} and node {} have no link: {fault}", s.id, peer.id));
+        }
+    }
+    found
 }
 
 async fn ask_all(endpoints: &[String], timeout: Duration) -> BTreeMap<String, Option<NodeStatus>> {
@@ -188,14 +253,15 @@ fn print(rows: &[Row], format: Format) -> Result<(), Failure> {
 }
 
 fn none_answers(args: &Status) -> Result<(), Failure> {
-    let rows: Vec<Row> = args.endpoints.iter().map(|e| Row::unreachable(None, e.clone())).collect();
+    let endpoints = addresses(&args.endpoints);
+    let rows: Vec<Row> = endpoints.iter().map(|e| Row::unreachable(None, e.clone())).collect();
     print(&rows, args.output.output)?;
     Err(Failure::new(
         Exit::Unavailable,
         format!(
             "no node answers at {}; is the ensemble running (`quorate up` starts one here), and are these its client \
              addresses? QUORATE_LOG=info says more",
-            args.endpoints.join(", ")
+            endpoints.join(", ")
         ),
     ))
 }
@@ -269,6 +335,61 @@ mod tests {
             "{none}"
         );
         assert!(verdict(&[row(1, "follower")], &none_behind, false).is_err());
+    }
+
+    fn status(id: u32, epoch: u32, role: Role) -> NodeStatus {
+        let member = |id| NodeMember {
+            id: PeerId(id),
+            client_address: format!("h:{id}"),
+            membership: api::Membership::VOTER,
+        };
+        let marker = Zxid::marker(Epoch(epoch));
+        NodeStatus {
+            id: PeerId(id),
+            ensemble: "e".into(),
+            role,
+            serving: true,
+            leader: None,
+            epoch: Epoch(epoch),
+            zxid: marker,
+            committed: marker,
+            applied: Zxid::new(Epoch(epoch), id),
+            sessions: 0,
+            znodes: 1,
+            digest: 7,
+            uptime: Duration::from_secs(1),
+            members: (1..=3).map(member).collect(),
+            disk: Room::Ample,
+            ensemble_id: Some(EnsembleId(1)),
+            peers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn b03_what_cannot_be_in_one_ensemble_is_said() {
+        let (one, two) = (status(1, 2, Role::Leading), status(2, 2, Role::Following));
+        assert_eq!(contradictions(&[&one, &two]), Vec::<String>::new());
+        let said = |other: &NodeStatus| contradictions(&[&one, other]).join("\n");
+        let leads = NodeStatus { role: Role::Leading, ..status(2, 3, Role::Leading) };
+        assert!(said(&leads).starts_with("two nodes lead: 1 in epoch 2, 2 in epoch 3"), "{}", said(&leads));
+        let foreign = NodeStatus { ensemble_id: Some(EnsembleId(2)), ..two.clone() };
+        assert!(
+            said(&foreign).contains("different ids: node 1 has 00000000000000000000000000000001, node 2")
+        );
+        let fewer = NodeStatus { members: two.members[1..].to_vec(), ..two.clone() };
+        assert!(said(&fewer).contains("member 1 is a voter here and none there"), "{}", said(&fewer));
+        let differs = NodeStatus { applied: one.applied, digest: 8, ..two.clone() };
+        assert!(said(&differs).contains("0x0000000000000007 and 0x0000000000000008"), "{}", said(&differs));
+        let fault = Some("server 1 has other members".to_owned());
+        let refused = api::ports::PeerReport {
+            id: PeerId(1),
+            address: "h:9".into(),
+            fault,
+            refused: true,
+            since: Duration::ZERO,
+        };
+        let refuses = NodeStatus { peers: vec![refused], ..two };
+        assert!(said(&refuses).contains("node 2 and node 1 have no link: server 1"), "{}", said(&refuses));
     }
 
     #[test]

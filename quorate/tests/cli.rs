@@ -35,7 +35,7 @@ fn config(dir: &std::path::Path, extra: &str) -> String {
     let path = dir.join("quorate.toml");
     let ports = closed_ports();
     let text = format!(
-        "id = 1\ndata_dir = \"data\"\n{extra}[listen]\nhost = \"127.0.0.1\"\n[[members]]\nid = 1\nhost = \
+        "ensemble = \"cli\"\nid = 1\ndata_dir = \"data\"\n{extra}[listen]\nhost = \"127.0.0.1\"\n[[members]]\nid = 1\nhost = \
          \"127.0.0.1\"\nclient_port = {}\nquorum_port = {}\nelection_port = {}\n",
         ports[0], ports[1], ports[2]
     );

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use api::peer::{Incarnation, ToLeader, ToLearner};
+use api::peer::{Damage, Incarnation, ToLeader, ToLearner};
 use api::ports::{Candidate, Election, FeedItem, QuorumStatus, Request, Role};
-use api::{Epoch, Now, PeerId, Time, Zxid};
+use api::{Epoch, Now, PeerId, Standing, Time, Zxid};
 use quorum_core::{Conn, Input, Output, Zab};
 use quorum_log::Epochs;
 use telemetry::metrics;
@@ -17,13 +17,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::acquaintances::{Acquaintances, FIRST};
 use crate::backlog::Backlog;
 use crate::feed::{FeedQueue, Tell};
 use crate::leader_link::Send;
 use crate::learner_link::LearnerSide;
 use crate::log_thread::{DiskFailure, LogThread, Task};
 use crate::measure::Measure;
-use crate::meetings::{FIRST, Meetings};
 use crate::outbox::Outbox;
 use crate::room::RoomView;
 use crate::service::StopReason;
@@ -65,6 +65,12 @@ pub(crate) enum Event {
     RolledBack {
         by: PeerId,
         met: Incarnation,
+    },
+    /// Another server says what it has lost, or does not answer, asked when this one was suspected for so many times.
+    Heard {
+        peer: PeerId,
+        damage: Option<Damage>,
+        suspicion: u64,
     },
     /// See [`Input::Leave`]; answered when it is done.
     Leave(oneshot::Sender<()>),
@@ -143,7 +149,7 @@ pub(crate) struct Driver<E> {
     pub(crate) view: LogView,
     pub(crate) election: E,
     pub(crate) learner_side: LearnerSide,
-    pub(crate) meetings: Meetings,
+    pub(crate) acquaintances: Acquaintances,
     pub(crate) addresses: BTreeMap<PeerId, String>,
     pub(crate) shutdown: CancellationToken,
     /// There are others from whom this node can heal.
@@ -168,10 +174,17 @@ pub(crate) struct State {
     left: bool,
     /// Attempts to reach a leader since this node last served.
     dials: u32,
-    /// Lives of this node that others have met and its directory did not know. The log thread has been told.
-    outlived: BTreeSet<Incarnation>,
-    /// Those that it has not been told yet.
+    /// Incarnations of this node that others have met and its directory did not know.
+    told: BTreeSet<Incarnation>,
+    /// Those of them of which it is not noted what they mean.
+    unknown: Vec<Incarnation>,
+    /// Those that it is to know from now on, because that is noted.
     to_outlive: Vec<Incarnation>,
+    /// Others that were asked what they have lost since this node is suspected to stand on an older copy, and whether that is
+    /// anything.
+    heard: BTreeMap<PeerId, bool>,
+    /// It was said in the log that this node waits for an operator.
+    waits: bool,
 }
 
 impl State {
@@ -200,6 +213,7 @@ fn dial_delay(attempts: u32) -> Duration {
 enum Ask {
     Elect(Option<Candidate>),
     Settled { leader: PeerId, epoch: Epoch },
+    Introduce(Standing),
 }
 
 impl<E: Election> Driver<E> {
@@ -222,7 +236,8 @@ impl<E: Election> Driver<E> {
         // Bounded by the elections that happen while one answer is awaited; the task drops stale ones.
         let (asks, ask_queue) = mpsc::unbounded_channel();
         self.links.spawn(ask_election(self.election.clone(), ask_queue, self.links.clone()));
-        let mut first = self.meetings.clone().begin(self.addresses.clone().into_iter());
+        let _ = asks.send(Ask::Introduce(self.core.standing()));
+        let mut first = self.acquaintances.clone().begin();
         if self.core.status().epoch > Epoch(0) {
             // Whoever can tell this node that it stands on an older copy of its directory shall do so before it votes.
             let _ = tokio::time::timeout(FIRST, first.recv()).await;
@@ -239,6 +254,12 @@ impl<E: Election> Driver<E> {
                     return Err(StopReason::Invariant(why));
                 }
                 self.carry_out(output, &asks);
+            }
+            self.introduce(&asks);
+            if !self.core.damage().is_some() && !self.state.unknown.is_empty() {
+                // A leader has sent it what it lacked before it was noted.
+                self.state.to_outlive.extend(std::mem::take(&mut self.state.unknown));
+                self.state.waits = false;
             }
             // Behind the epochs, so that it is noted first what it means.
             for met in std::mem::take(&mut self.state.to_outlive) {
@@ -333,6 +354,7 @@ impl<E: Election> Driver<E> {
             }
             Event::SnapshotWanted => self.tell(Tell::Item(FeedItem::SnapshotWanted)),
             Event::RolledBack { by, met } => self.on_rolled_back(now, by, met),
+            Event::Heard { peer, damage, suspicion } => self.on_heard(now, peer, damage, suspicion),
             Event::Forsaken => self.to_disk(Task::Forsake { may_heal: self.may_heal }),
             Event::Leave(reply) if self.state.left => {
                 let _ = reply.send(());
@@ -344,16 +366,35 @@ impl<E: Election> Driver<E> {
         }
     }
 
+    /// Tells links and election what this node says of itself from now on.
+    fn introduce(&self, asks: &mpsc::UnboundedSender<Ask>) {
+        let (standing, damage) = (self.core.standing(), self.core.damage());
+        let serving = self.core.status().serving;
+        let own = &self.acquaintances.own;
+        let before = own.borrow().greeting.standing;
+        own.send_if_modified(|own| {
+            let changed = (own.greeting.standing, own.damage, own.serving) != (standing, damage, serving);
+            (own.greeting.standing, own.damage, own.serving) = (standing, damage, serving);
+            changed
+        });
+        if standing != before {
+            let _ = asks.send(Ask::Introduce(standing));
+        }
+    }
+
+    /// Others have met this node in an incarnation that its directory does not know. It acts as damaged at once; it notes that
+    /// only when it is known that the quorum does not depend on it.
     fn on_rolled_back(&mut self, now: Now, by: PeerId, met: Incarnation) {
         // It may be told once more before it can say that it knows.
-        if !self.state.outlived.insert(met) {
+        if !self.state.told.insert(met) {
             return;
         }
+        self.state.unknown.push(met);
         if !self.may_heal {
             return self.links.fail(format!(
-                "server {by} has met this node in a life that its data directory does not know: that is an older copy, and there \
-                 is no other voter to heal from. Put the newest copy back or, to go on from this one, delete the file \
-                 `incarnations` of the observers"
+                "server {by} has met this node in an incarnation that its data directory does not know: that is an older copy, and \
+                 there is no other voter to heal from. Put the newest copy back or, to go on from this one, use \
+                 `quorate recover trust-directory`"
             ));
         }
         if self.core.status().epoch == Epoch(0) {
@@ -366,18 +407,62 @@ impl<E: Election> Driver<E> {
         } else {
             tracing::error!(
                 %by,
-                "another server has met this node in a life that its data directory does not know: its data directory is an older copy. \
-                 It does not vote until a leader has sent it what it lacks. If all voters were put back to older copies, to go \
-                 on from these, stop them, put the copies back once more without their files `incarnations`, and start them"
+                "another server has met this node in an incarnation that its data directory does not know: its data directory is an \
+                 older copy. It does not vote until a leader has sent it what it lacks. If no other voter is left that has \
+                 more, decide which directory is to be the truth, and use `quorate recover trust-directory` there"
             );
         }
-        self.core.handle(now, Input::RolledBack);
-        self.state.to_outlive.push(met);
+        // What is empty loses nothing by a note: with all others it can begin anew.
+        let note = self.core.status().epoch == Epoch(0);
+        self.core.handle(now, Input::RolledBack { note });
+        if note {
+            self.state.to_outlive.extend(std::mem::take(&mut self.state.unknown));
+        }
+        self.state.heard.clear();
+        // In this order: whoever is asked from now on may count on what this node says of itself.
+        let damage = self.core.damage();
+        self.acquaintances.own.send_modify(|own| {
+            own.damage = damage;
+            own.suspicion += 1;
+        });
+        self.acquaintances.again.send_replace(());
+    }
+
+    /// Notes that this node stands on an older copy, once all other voters were asked and a quorum of them has lost nothing as far as
+    /// is known. Two servers that are told at the same time both say so before they ask each other, so at least one of them does
+    /// not count on the other: what others say never costs the ensemble its quorum for good.
+    fn on_heard(&mut self, now: Now, peer: PeerId, damage: Option<Damage>, suspicion: u64) {
+        let own = self.acquaintances.own.borrow();
+        if self.state.unknown.is_empty() || suspicion != own.suspicion {
+            return;
+        }
+        self.state.heard.insert(peer, damage.is_some_and(Damage::is_some));
+        let members = &own.greeting.members;
+        let others: BTreeSet<PeerId> = members.voters().filter(|&voter| voter != own.greeting.id).collect();
+        if others.iter().any(|voter| !self.state.heard.contains_key(voter)) {
+            return;
+        }
+        let sound = others.into_iter().filter(|voter| self.state.heard.get(voter) == Some(&false)).collect();
+        if !members.is_quorum(&sound) {
+            drop(own);
+            if !std::mem::replace(&mut self.state.waits, true) {
+                tracing::error!(
+                    "this node does not note that its data directory is an older copy, because without it no quorum is left that has \
+                     lost nothing; it waits. Decide which data directories are to be the truth: `quorate recover --help`"
+                );
+            }
+            return;
+        }
+        drop(own);
+        self.core.handle(now, Input::RolledBack { note: true });
+        self.state.to_outlive.extend(std::mem::take(&mut self.state.unknown));
     }
 
     fn carry_out(&mut self, output: Output, asks: &mpsc::UnboundedSender<Ask>) {
         match output {
             Output::Elect(candidate) => {
+                // The election has to know first who is a stranger.
+                self.introduce(asks);
                 self.traces.looking();
                 let _lines = lines(self.traces.recovery()).entered();
                 match candidate {
@@ -438,9 +523,15 @@ impl<E: Election> Driver<E> {
                 let spans = appends(&entries, leading);
                 self.to_disk(Task::Append { entries, spans });
             }
-            Output::PersistEpochs { accepted, current, damage, last_time_ms } => {
-                self.to_disk(Task::Epochs(Epochs { accepted, current, damage, last_time_ms }))
-            }
+            Output::PersistEpochs { accepted, current, damage, ensemble, committed, last_time_ms } => self
+                .to_disk(Task::Epochs(Epochs {
+                    accepted,
+                    current,
+                    damage,
+                    ensemble,
+                    committed,
+                    last_time_ms,
+                })),
             Output::Truncate { to } => {
                 let _lines = lines(self.traces.recovery()).entered();
                 tracing::info!(%to, "truncating the log");
@@ -517,18 +608,35 @@ async fn ask_election<E: Election>(election: E, mut asks: mpsc::UnboundedReceive
     let mut next = asks.recv().await;
     while let Some(ask) = next.take() {
         match ask {
-            Ask::Elect(candidate) => tokio::select! {
-                answer = election.elect(candidate) => {
-                    if let Ok(leader) = answer {
-                        links.send(Event::Core(Input::Elected { leader })).await;
+            Ask::Elect(candidate) => {
+                let mut answer = std::pin::pin!(election.elect(candidate));
+                loop {
+                    tokio::select! {
+                        answer = &mut answer => {
+                            if let Ok(leader) = answer {
+                                links.send(Event::Core(Input::Elected { leader })).await;
+                            }
+                            next = asks.recv().await;
+                            break;
+                        }
+                        newer = asks.recv() => match newer {
+                            // The search goes on.
+                            Some(Ask::Introduce(standing)) => drop(election.introduce(standing).await),
+                            newer => {
+                                next = newer;
+                                break;
+                            }
+                        },
                     }
-                    next = asks.recv().await;
                 }
-                newer = asks.recv() => next = newer,
-            },
+            }
+            // Errors mean that the election service is shutting down, and so is this one.
             Ask::Settled { leader, epoch } => {
-                // An error means that the election service is shutting down, and so is this one.
                 let _ = election.settled(leader, epoch).await;
+                next = asks.recv().await;
+            }
+            Ask::Introduce(standing) => {
+                let _ = election.introduce(standing).await;
                 next = asks.recv().await;
             }
         }

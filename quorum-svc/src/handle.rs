@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::Zxid;
-use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room};
+use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room, Surroundings};
 use quorum_core::Input;
 use quorum_log::{LogReader, SnapshotError, SnapshotWriter, Snapshots};
 use telemetry::metrics;
 use tokio::sync::{Mutex, oneshot};
 
+use crate::acquaintances::Acquaintances;
 use crate::backlog::Backlog;
 use crate::driver::{Event, Links};
 use crate::feed::{FEED_LIMIT, LogFeed};
@@ -29,6 +30,7 @@ pub struct Handle {
     pub(crate) keep: Keep,
     pub(crate) backlog: Backlog,
     pub(crate) room: RoomView,
+    pub(crate) acquaintances: Acquaintances,
 }
 
 /// So much of the log stays although a snapshot covers it, so that a learner that was away needs no snapshot.
@@ -134,6 +136,11 @@ impl Quorum for Handle {
                 Err(PortClosed(error.to_string()))
             }
         }
+    }
+
+    async fn surroundings(&self) -> Result<Surroundings, PortClosed> {
+        let ensemble = self.acquaintances.own.borrow().greeting.standing.ensemble;
+        Ok(Surroundings { ensemble, peers: self.acquaintances.peers() })
     }
 
     async fn status(&self) -> Result<QuorumStatus, PortClosed> {

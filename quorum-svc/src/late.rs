@@ -1,7 +1,7 @@
 //! The quorum of a node that may have to wait for space on its disk before it can be opened.
 
 use api::Zxid;
-use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room};
+use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room, Surroundings};
 
 use tokio::sync::watch;
 
@@ -88,6 +88,13 @@ impl Quorum for Late {
 
     async fn save_snapshot(&self, zxid: Zxid, chunks: impl Chunks + 'static) -> Result<(), PortClosed> {
         self.opened().await?.save_snapshot(zxid, chunks).await
+    }
+
+    async fn surroundings(&self) -> Result<Surroundings, PortClosed> {
+        match self.get() {
+            Some(handle) => handle.surroundings().await,
+            None => Ok(Surroundings::default()),
+        }
     }
 
     async fn status(&self) -> Result<QuorumStatus, PortClosed> {

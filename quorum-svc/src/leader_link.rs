@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use api::{
     Epoch, PeerId, Zxid,
-    peer::{Lives, ToLearner},
+    peer::{Acquaintance, ToLearner},
 };
 use proto::peer::{self as wire, quorum_server};
-use proto::quorum::{Hello, LeaderFrame, LearnerFrame};
+use proto::quorum::{LeaderFrame, LearnerFrame};
 use quorum_core::{Conn, Input};
 use quorum_log::{ReadError, SnapshotError, Snapshots};
 use telemetry::{
@@ -20,8 +20,8 @@ use tokio::sync::mpsc;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::acquaintances::Acquaintances;
 use crate::driver::{Event, Links};
-use crate::meetings::Meetings;
 use crate::outbox::{Item, Outbox};
 use crate::view::LogView;
 
@@ -83,7 +83,7 @@ impl Item for Send {
 
 /// The gRPC service `quorate.peer.v1.Quorum`: learners dial it.
 pub struct LearnService {
-    pub(crate) meetings: Meetings,
+    pub(crate) acquaintances: Acquaintances,
     pub(crate) links: Links,
     pub(crate) view: LogView,
     pub(crate) snapshots: Snapshots,
@@ -107,7 +107,7 @@ impl quorum_server::Quorum for LearnService {
         let conn = self.links.next_conn();
         let outbox = Outbox::new(OUTBOX_LIMIT);
         let (to_learner, stream) = mpsc::channel(SEND_QUEUE);
-        let hello = LeaderFrame::Hello(self.meetings.hello(peer, said).await);
+        let hello = LeaderFrame::Hello(self.acquaintances.hello(peer, said).await);
         // The queue is empty, so this cannot wait.
         let _ = to_learner.send(Ok(hello.into())).await;
         if !self.links.send(Event::LearnerLink { conn, peer, outbox: outbox.clone() }).await {
@@ -132,28 +132,16 @@ impl quorum_server::Quorum for LearnService {
 
     async fn meet(&self, request: Request<wire::Hello>) -> Result<Response<wire::Hello>, Status> {
         let (peer, said) = self.greet(request.into_inner()).await?;
-        Ok(Response::new(self.meetings.hello(peer, said).await))
+        Ok(Response::new(self.acquaintances.hello(peer, said).await))
     }
 }
 
 impl LearnService {
-    /// Takes in the first message of somebody who dialled: who it is, and what it says of lives.
-    async fn greet(&self, hello: wire::Hello) -> Result<(PeerId, Lives), Status> {
+    /// Takes in the first message of somebody who dialled: who it is, and what it says of incarnations.
+    async fn greet(&self, hello: wire::Hello) -> Result<(PeerId, Acquaintance), Status> {
         let told = hello.clone();
-        let me = self.meetings.me;
-        let peer = Hello::check(hello, &self.meetings.ensemble, None).map_err(|e| {
-            tracing::warn!(error = %e, "refused a server");
-            Status::failed_precondition(e.0)
-        })?;
-        if peer == me || !self.links.is_member(peer) {
-            let text = format!(
-                "server {peer} is {}: give every server its own `id` and list it in `members` of all configurations",
-                if peer == me { "this server's own id" } else { "not a member of the ensemble" }
-            );
-            tracing::warn!(%peer, "refused a server: {text}");
-            return Err(Status::failed_precondition(text));
-        }
-        let said = self.meetings.greeted(peer, &told).await.map_err(Status::unavailable)?;
+        let peer = self.acquaintances.check(hello, None).map_err(Status::failed_precondition)?;
+        let said = self.acquaintances.greeted(peer, &told).await.map_err(Status::unavailable)?;
         Ok((peer, said))
     }
 }

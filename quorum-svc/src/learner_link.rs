@@ -4,19 +4,19 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use api::PeerId;
-use api::peer::{Lives, ToLeader, ToLearner};
+use api::peer::{Acquaintance, ToLeader, ToLearner};
 use proto::peer::{self as wire, quorum_client::QuorumClient};
-use proto::quorum::{Hello, LeaderFrame, LearnerFrame};
+use proto::quorum::{LeaderFrame, LearnerFrame};
 use quorum_core::{Conn, Input};
 use quorum_log::{SnapshotError, SnapshotWriter, Snapshots};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Streaming, transport::Endpoint};
 
+use crate::acquaintances::Acquaintances;
 use crate::backlog::Backlog;
 use crate::driver::{Event, Links};
 use crate::leader_link::{OUTBOX_LIMIT, blocking};
-use crate::meetings::Meetings;
 use crate::outbox::{Item, Outbox};
 
 /// An attempt to connect takes this long at most; then it is tried anew.
@@ -48,7 +48,7 @@ impl Item for ToLeader {
 /// Everything a link to a leader needs besides its address.
 #[derive(Clone)]
 pub(crate) struct LearnerSide {
-    pub(crate) meetings: Meetings,
+    pub(crate) acquaintances: Acquaintances,
     pub(crate) links: Links,
     pub(crate) snapshots: Snapshots,
     pub(crate) backlog: Backlog,
@@ -87,11 +87,11 @@ impl LearnerSide {
             .connect()
             .await
             .map_err(|e| chain(&e))?;
-        // Who acknowledges something in this life has been met in it.
-        self.meetings.meet_over(leader, channel.clone()).await?;
+        // Who acknowledges something in this incarnation has been met in it.
+        self.acquaintances.meet_over(leader, channel.clone()).await?;
         let (to_leader, requests) = mpsc::channel(8);
         // The queue is empty, so this cannot wait.
-        let hello = LearnerFrame::Hello(self.meetings.hello(leader, Lives::default()).await);
+        let hello = LearnerFrame::Hello(self.acquaintances.hello(leader, Acquaintance::default()).await);
         let _ = to_leader.send(hello.into()).await;
         let mut stream = QuorumClient::new(channel)
             .max_decoding_message_size(proto::PEER_MESSAGE_MAX)
@@ -100,7 +100,7 @@ impl LearnerSide {
             .await
             .map_err(|status| {
                 if status.code() == tonic::Code::FailedPrecondition {
-                    tracing::error!(%leader, "the leader refuses this server: {}", status.message());
+                    self.acquaintances.refused(leader, status.message());
                 }
                 status.to_string()
             })?
@@ -109,11 +109,8 @@ impl LearnerSide {
         match LeaderFrame::try_from(first) {
             Ok(LeaderFrame::Hello(hello)) => {
                 let told = hello.clone();
-                Hello::check(hello, &self.meetings.ensemble, Some(leader)).map_err(|e| {
-                    tracing::error!(%leader, address, "{}", e.0);
-                    e.0
-                })?;
-                self.meetings.greeted(leader, &told).await?;
+                self.acquaintances.check(hello, Some(leader))?;
+                self.acquaintances.greeted(leader, &told).await?;
             }
             _ => return Err("the first message was no Hello".into()),
         }
@@ -248,7 +245,7 @@ fn pieces(message: ToLeader) -> Vec<ToLeader> {
 }
 
 /// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

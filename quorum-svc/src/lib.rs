@@ -7,11 +7,12 @@
 //! - `log_thread`: the one thread that writes to the disk, in order, with group commit.
 //! - `view`: reading the log, from memory where possible.
 //! - `learner_link`, `leader_link`: the two ends of the stream between a learner and its leader.
-//! - `meetings`: which life of its data directory each server is in, so that one on an older copy is told.
+//! - `acquaintances`: which incarnation of its data directory each server is in, so that one on an older copy is told.
 //! - `room`: how much space the disks have, and the reserve on them.
 //! - `feed`, `handle`: what the store sees, the port [`api::ports::Quorum`];
 //! - `port`: the same for a store in another process.
 
+mod acquaintances;
 mod backlog;
 mod driver;
 mod feed;
@@ -21,7 +22,6 @@ mod leader_link;
 mod learner_link;
 mod log_thread;
 mod measure;
-mod meetings;
 mod outbox;
 mod port;
 mod room;
@@ -29,10 +29,10 @@ mod service;
 mod trace;
 mod view;
 
+pub use acquaintances::INCARNATION_EVERY;
 pub use feed::LogFeed;
 pub use handle::{Handle, Keep, LogHealth};
 pub use late::{Late, Opening};
 pub use leader_link::LearnService;
-pub use meetings::LIFE;
 pub use port::PortService;
 pub use service::{Config, OpenError, QuorumService, StopReason};

@@ -10,8 +10,8 @@ use quorum_log::{EpochError, EpochFile, Epochs, IncarnationError, Log, LogError,
 use telemetry::{metrics, trace::Span};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::acquaintances::Acquaintances;
 use crate::backlog::Backlog;
-use crate::meetings::Meetings;
 use crate::trace::synced;
 
 /// What one fsync makes durable at most, by weight: on a slow disk a larger batch would keep acks waiting for longer
@@ -76,13 +76,14 @@ pub(crate) fn spawn(
     log: Log,
     epochs: EpochFile,
     snapshots: Snapshots,
-    meetings: Meetings,
+    acquaintances: Acquaintances,
     backlog: Backlog,
 ) -> std::io::Result<LogThread> {
     let (tasks, task_queue) = unbounded_channel();
     let (done_queue, done) = unbounded_channel();
     let thread = std::thread::Builder::new().name("log".into()).spawn(move || {
-        if let Err(failure) = run(log, epochs, &snapshots, &meetings, &backlog, task_queue, &done_queue) {
+        if let Err(failure) = run(log, epochs, &snapshots, &acquaintances, &backlog, task_queue, &done_queue)
+        {
             // Nobody listens any more if the driver is gone already.
             let _ = done_queue.send(Err(failure));
         }
@@ -94,7 +95,7 @@ fn run(
     mut log: Log,
     mut epochs: EpochFile,
     snapshots: &Snapshots,
-    meetings: &Meetings,
+    acquaintances: &Acquaintances,
     backlog: &Backlog,
     mut tasks: UnboundedReceiver<Task>,
     done: &UnboundedSender<Result<Input, DiskFailure>>,
@@ -147,7 +148,7 @@ fn run(
                         "there is no other voter to heal from: restore the data directory from a backup",
                     ));
                 }
-                Task::Outlive(met) => meetings.outlive(met)?,
+                Task::Outlive(met) => acquaintances.outlive(met)?,
                 Task::Purge(upto) => {
                     log.purge(upto)?;
                     report(Input::Purged { base: log.history().base() });

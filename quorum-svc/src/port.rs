@@ -8,7 +8,7 @@ use api::ports::{Chunks, Feed as _, Quorum as _, Request as Asked};
 use api::{PeerId, Zxid};
 use bytes::Bytes;
 use proto::internal::{self, feed_message, quorum_port_server::QuorumPort, snapshot_message, store_message};
-use proto::ports::{check_neighbour, item_to_wire, request, status_to_wire};
+use proto::ports::{check_neighbour, item_to_wire, request, status_to_wire, surroundings_to_wire};
 use proto::quorum::Hello;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -110,7 +110,10 @@ impl QuorumPort for PortService {
     ) -> Result<Response<internal::StatusReply>, Status> {
         let status = self.handle.status().await.map_err(|e| Status::unavailable(e.0))?;
         let hello = Some(Hello::to_wire(&self.ensemble, self.me));
-        Ok(Response::new(internal::StatusReply { hello, status: Some(status_to_wire(status)) }))
+        let known = self.handle.surroundings().await.map_err(|e| Status::unavailable(e.0))?;
+        let (ensemble, peers) = surroundings_to_wire(known);
+        let status = Some(status_to_wire(status));
+        Ok(Response::new(internal::StatusReply { hello, status, ensemble, peers }))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::ports::Election;
-use api::{PeerId, Zxid};
+use api::{Greeting, PeerId, Standing, Zxid};
 use proto::internal::quorum_port_server::QuorumPortServer;
 use proto::peer::quorum_server::QuorumServer;
 use quorum_core::{Durable, Zab};
@@ -14,10 +14,11 @@ use quorum_log::{
     DataDir, Disk, DiskError, FsDisk, LogError, LogOptions, LogPlace, Salvaged, Storage, StorageError,
     StorageOptions, reserve,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::acquaintances::{Acquaintances, Own};
 use crate::backlog::Backlog;
 use crate::driver::{self, Driver, Links, State};
 use crate::handle::{Handle, Keep, snap_before};
@@ -25,7 +26,6 @@ use crate::leader_link::LearnService;
 use crate::learner_link::LearnerSide;
 use crate::log_thread;
 use crate::measure::Measure;
-use crate::meetings::Meetings;
 use crate::port::PortService;
 use crate::room::{LEAST_FREE, RoomView, RoomWatch};
 use crate::trace::Traces;
@@ -54,8 +54,8 @@ pub struct Config {
     pub recent_bytes: usize,
     /// Bytes that may wait for the disk before this node stops reading from its leader.
     pub backlog_bytes: usize,
-    /// How often a new life of the data directory begins while the node runs: older copies can be told from it.
-    pub life: Duration,
+    /// How often a new incarnation of the data directory begins while the node runs: older copies can be told from it.
+    pub incarnation_every: Duration,
 }
 
 /// Why the service cannot start.
@@ -149,6 +149,7 @@ impl<E: Election> QuorumService<E> {
             ensemble: config.ensemble.clone(),
             id: me,
             log_dir: config.log_dir.clone(),
+            members: config.core.ensemble.clone(),
             segment_bytes: config.segment_bytes,
             // The newest entries are kept by the view, from before they are written.
             window_bytes: 0,
@@ -195,6 +196,8 @@ impl<E: Election> QuorumService<E> {
                 .map_or(Zxid::ZERO, |zxid| snap_before(&log.reader(), &snapshots, zxid)),
             last_time_ms: promises.last_time_ms,
             damage: promises.damage,
+            ensemble: promises.ensemble,
+            committed: promises.committed,
         };
         let base = durable.history.base();
         let recovery = log.recovery();
@@ -211,13 +214,30 @@ impl<E: Election> QuorumService<E> {
         let backlog = Backlog::new(config.backlog_bytes);
         let ensemble: Arc<str> = config.ensemble.into();
         let incarnations = Arc::new(std::sync::Mutex::new(incarnations));
-        let meetings = Meetings {
-            ensemble: ensemble.clone(),
+        let greeting = Greeting {
+            name: ensemble.to_string(),
+            id: me,
+            members: config.core.ensemble.clone(),
+            standing: Standing::default(),
+            sync_limit: config.core.sync_limit,
+            tick: config.core.ping_interval,
+        };
+        let core = Zab::new(config.core, durable.clone());
+        let own = Own {
+            greeting: Greeting { standing: core.standing(), ..greeting },
+            damage: core.damage(),
+            serving: false,
+            suspicion: 0,
+        };
+        let acquaintances = Acquaintances {
             me,
+            own: Arc::new(watch::Sender::new(own)),
+            board: Arc::default(),
+            addresses: Arc::new(config.addresses.clone()),
             links: links.clone(),
             incarnations,
-            life: config.life,
-            lives: Arc::default(),
+            every: config.incarnation_every,
+            again: Arc::default(),
         };
         let room = RoomView::default();
         let watch = RoomWatch {
@@ -228,7 +248,7 @@ impl<E: Election> QuorumService<E> {
             links: links.clone(),
             view: room.clone(),
         };
-        let disk = log_thread::spawn(log, epochs, snapshots.clone(), meetings.clone(), backlog.clone())?;
+        let disk = log_thread::spawn(log, epochs, snapshots.clone(), acquaintances.clone(), backlog.clone())?;
         let handle = Handle {
             links: links.clone(),
             view: view.clone(),
@@ -237,16 +257,17 @@ impl<E: Election> QuorumService<E> {
             keep: config.keep,
             backlog: backlog.clone(),
             room: room.clone(),
+            acquaintances: acquaintances.clone(),
         };
         let learner_side = LearnerSide {
-            meetings: meetings.clone(),
+            acquaintances: acquaintances.clone(),
             links: links.clone(),
             snapshots,
             backlog: backlog.clone(),
         };
         let measure = Measure::new(me, &durable.history);
         let driver = Driver {
-            core: Zab::new(config.core, durable),
+            core,
             inbox,
             links: links.clone(),
             disk,
@@ -255,7 +276,7 @@ impl<E: Election> QuorumService<E> {
             view,
             election,
             learner_side,
-            meetings,
+            acquaintances,
             addresses: config.addresses,
             shutdown,
             may_heal: options.may_heal,
@@ -287,7 +308,7 @@ impl<E: Election> QuorumService<E> {
     #[must_use]
     pub fn learn_service(&self) -> QuorumServer<LearnService> {
         let service = LearnService {
-            meetings: self.driver.meetings.clone(),
+            acquaintances: self.driver.acquaintances.clone(),
             links: self.links.clone(),
             view: self.handle.view.clone(),
             snapshots: self.handle.snapshots.clone(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::ports::{Candidate, Chunks, Election, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, Request};
-use api::{Ensemble, Entry, Epoch, PeerId, Ticket, Zxid};
+use api::{Ensemble, EnsembleId, Entry, Epoch, Greeting, PeerId, Standing, Ticket, Zxid};
 use bytes::Bytes;
 use proxy::Proxy;
 use quorum_svc::{Config, Handle, LogFeed, QuorumService, StopReason};
@@ -27,6 +27,10 @@ impl Election for Named {
         let mut leader = self.0.clone();
         let leader = leader.wait_for(Option::is_some).await.map_err(|e| PortClosed(e.to_string()))?;
         leader.ok_or_else(|| PortClosed("nobody".into()))
+    }
+
+    async fn introduce(&self, _: Standing) -> Result<(), PortClosed> {
+        Ok(())
     }
 
     async fn settled(&self, _: PeerId, _: Epoch) -> Result<(), PortClosed> {
@@ -54,6 +58,7 @@ fn config(id: u32, dir: &Path, addresses: &BTreeMap<PeerId, String>) -> Config {
         park_limit: Duration::from_secs(60),
         requests_max: 10_000,
         request_bytes_max: 64 << 20,
+        draw: EnsembleId(u128::from(id)),
         counter_max: u32::MAX,
     };
     Config {
@@ -67,7 +72,7 @@ fn config(id: u32, dir: &Path, addresses: &BTreeMap<PeerId, String>) -> Config {
         keep: quorum_svc::Keep { bytes: 0, entries: 0 },
         recent_bytes: 4 << 10,
         backlog_bytes: 1 << 20,
-        life: Duration::from_millis(200),
+        incarnation_every: Duration::from_millis(200),
     }
 }
 
@@ -360,8 +365,18 @@ async fn garbage_and_strangers_do_no_harm() {
 
     let mut client =
         proto::peer::quorum_client::QuorumClient::connect(format!("http://{address}")).await.unwrap();
-    for (ensemble, id, words) in [("other", 2, "ensemble"), ("test", 9, "members"), ("test", 1, "own id")] {
-        let hello = proto::quorum::LearnerFrame::Hello(proto::quorum::Hello::to_wire(ensemble, PeerId(id)));
+    for (ensemble, id, words) in
+        [("other", 2, "ensemble"), ("test", 9, "members"), ("test", 1, "`id` of its own")]
+    {
+        let greeting = Greeting {
+            name: ensemble.into(),
+            id: PeerId(id),
+            members: Ensemble::of_voters(1..=3).unwrap(),
+            standing: Standing::default(),
+            sync_limit: SYNC_LIMIT,
+            tick: SYNC_LIMIT,
+        };
+        let hello = proto::quorum::LearnerFrame::Hello(proto::quorum::Hello::to_peer(&greeting));
         let status = client.learn(tokio_stream::once(hello.into())).await.unwrap_err();
         assert!(status.message().contains(words), "{status}");
     }
@@ -404,9 +419,11 @@ async fn a_store_without_state_gets_the_snapshot_on_which_an_empty_log_stands() 
     let (base, dir) = (Zxid::new(api::Epoch(1), 7), temp.path().join("1"));
     {
         let disk: Arc<dyn Disk> = Arc::new(FsDisk);
-        let _claimed = DataDir::claim(disk.as_ref(), &dir, "test", PeerId(1)).unwrap();
+        let members = Ensemble::of_voters(1..=3).unwrap();
+        let _claimed = DataDir::claim(disk.as_ref(), &dir, "test", PeerId(1), &members).unwrap();
         let epoch = api::Epoch(1);
-        let epochs = Epochs { accepted: epoch, current: epoch, ..Epochs::default() };
+        let ensemble = Some(EnsembleId(1));
+        let epochs = Epochs { accepted: epoch, current: epoch, ensemble, ..Epochs::default() };
         EpochFile::load(disk.clone(), &dir).unwrap().store(epochs).unwrap();
         let (snapshots, _) = Snapshots::open(disk.clone(), &dir.join("snapshots")).unwrap();
         let mut writer = snapshots.begin(base).unwrap();
@@ -492,15 +509,15 @@ async fn f15_a_copy_of_a_running_nodes_directory_is_found_out() {
     store.read(3).await;
     let [ours, theirs] = [2, 3].map(|id| e.dir.path().join(format!("{id}/incarnations")));
     let copy = std::fs::read(&ours).unwrap();
-    let life: u64 = said(&ours, "number ").parse().unwrap();
+    let incarnation: u64 = said(&ours, "number ").parse().unwrap();
     // Somebody meets it later. (The others do so, too, but what one knows is enough.)
     let met = |file: &Path| -> u64 {
         let met = said(file, "met ");
-        let of_2 = met.split_whitespace().find_map(|life| life.strip_prefix("2:"));
-        of_2.and_then(|life| life.split(':').next()?.parse().ok()).unwrap_or(0)
+        let of_2 = met.split_whitespace().find_map(|known| known.strip_prefix("2:"));
+        of_2.and_then(|known| known.split(':').next()?.parse().ok()).unwrap_or(0)
     };
     let deadline = Instant::now() + Duration::from_secs(20);
-    while met(&theirs) <= life {
+    while met(&theirs) <= incarnation {
         assert!(Instant::now() < deadline, "{}", std::fs::read_to_string(&theirs).unwrap());
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -46,6 +46,8 @@ pub(crate) enum Event {
     Widen { from: crate::net::End, to: crate::net::End },
     /// A node gets the older copy of its directory of this number.
     PutBack { node: usize, copy: usize, down: u64 },
+    /// The configuration of a node has the right members again.
+    RightMembers { node: usize },
     /// The disk of a node has room again.
     DiskRoom { node: usize },
     /// All faults end.
@@ -104,8 +106,8 @@ pub(crate) enum NodeEvent {
     },
     /// Whoever was not met by now is not waited for.
     FirstMeetings,
-    /// Time for a new life of the directory.
-    NewLife,
+    /// Time for a new incarnation of the directory.
+    NewIncarnation,
     /// The checkpoint thread has done what it began.
     Checkpointed,
     /// The snapshot is written out.

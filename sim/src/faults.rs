@@ -4,13 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 
-use api::{Epoch, PeerId};
+use api::peer::{Acquaintance, Damage, Incarnation};
+use api::ports::{Candidate, Role};
+use api::vote::{Notification, Round, Vote};
+use api::{Ensemble, EnsembleId, Epoch, Greeting, Member, Membership, PeerId, Standing, Zxid};
 use quorum_core::Input;
-use quorum_log::{Crash, DiskOp, Fault as DiskFault, MemDisk, StorageError};
+use quorum_log::{Crash, DiskOp, Fault as DiskFault, IdentityError, MemDisk, StorageError};
 use rustix::io::Errno;
 
 use crate::context::{Event, NodeEvent};
-use crate::net::End;
+use crate::net::{End, Hello, Kind, LinkId, Packet};
 use crate::plan::{Fault, Target};
 use crate::world::World;
 
@@ -186,7 +189,75 @@ impl World {
                 self.nodes[node].wall_ms += ms;
             }
             Fault::Leave { node, down } => self.leave(self.target(node), down),
+            Fault::Stranger { node, members, lasts } => self.stranger(self.target(node), members, lasts),
+            Fault::OtherMembers { node, list, lasts } => {
+                let node = self.target(node);
+                // Before its first promise that would be another ensemble, for good.
+                if self.cx.ghost.disks[node].accepted > Epoch(0) {
+                    self.nodes[node].believes = Some(self.other_members(node, list));
+                    self.crash(node, false, Crash::ProcessOnly, lasts / 10);
+                    self.cx.schedule(now + lasts, Event::RightMembers { node });
+                }
+            }
         }
+    }
+
+    /// All members but one, the node alone, or one more than there are.
+    fn other_members(&self, node: usize, list: u64) -> Ensemble {
+        let me = PeerId(node as u32 + 1);
+        let all = || self.cx.ghost.ensemble().members().map(|(id, membership)| Member { id, membership });
+        let voter = |id| Member { id, membership: Membership::VOTER };
+        let more = || all().chain([voter(PeerId(all().count() as u32 + 1))]);
+        let fewer = || all().filter(|m| m.id == me || u64::from(m.id.0) % 2 == list / 3 % 2);
+        let other = match list % 3 {
+            0 => Ensemble::new([voter(me)]),
+            1 => Ensemble::new(more()),
+            _ => Ensemble::new(fewer()),
+        };
+        match other {
+            Ok(other) if other != *self.cx.ghost.ensemble() => other,
+            _ => Ensemble::new(more()).unwrap_or_else(|_| self.cx.ghost.ensemble().clone()),
+        }
+    }
+
+    pub(crate) fn right_members(&mut self, node: usize) {
+        if self.nodes[node].believes.take().is_some() {
+            self.crash(node, false, Crash::ProcessOnly, 1);
+        }
+    }
+
+    fn stranger(&mut self, node: usize, members: bool, lasts: u64) {
+        let own = self.nodes[node].greeting(&self.cx);
+        self.crash(node, false, Crash::ProcessOnly, lasts);
+        let Some(mut greeting) = own.map(|own| Greeting::clone(&own)) else { return };
+        if members {
+            greeting.members = self.other_members(node, 1);
+        } else {
+            greeting.standing =
+                Standing { ensemble: Some(EnsembleId(u128::MAX)), epoch: Epoch(1 << 20), bound: true };
+        }
+        let greeting = Rc::new(greeting);
+        for other in (0..self.nodes.len()).filter(|&other| other != node) {
+            for kind in [Kind::Election, Kind::Quorum, Kind::Meeting] {
+                let link = self.cx.dial(kind, End::Node(node), End::Node(other));
+                self.strangers.insert(link, (node, greeting.clone()));
+            }
+        }
+    }
+
+    /// A stranger's connection is there: it says what could do most harm if it were believed.
+    pub(crate) fn stranger_speaks(&mut self, link: LinkId, node: usize, greeting: Rc<Greeting>) {
+        let me = PeerId(node as u32 + 1);
+        let candidate = Candidate { epoch: Epoch(1 << 20), zxid: Zxid::new(Epoch(1 << 20), 7) };
+        let vote = Some(Vote { candidate, leader: me });
+        let notification = Notification { state: Role::Looking, vote, round: Round(1 << 40) };
+        let met = Some(Incarnation { number: 1 << 40, run: u64::MAX });
+        let said = Acquaintance { own: met, met, confirmed: met };
+        let packet = match self.cx.net.dialled(link) {
+            Some((Kind::Election, ..)) => Packet::Election(Some(notification), greeting),
+            _ => Packet::Hello(Hello { greeting, said, damage: Damage::None }),
+        };
+        self.cx.send(link, End::Node(node), packet);
     }
 
     /// A node or a client by its number in the plan.
@@ -234,6 +305,12 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, node: usize) {
+        let gone: Vec<LinkId> =
+            self.strangers.iter().filter(|(_, (of, _))| *of == node).map(|(&link, _)| link).collect();
+        for link in gone {
+            self.strangers.remove(&link);
+            self.cx.close(link, End::Node(node), None);
+        }
         let Err(error) = self.nodes[node].start(&mut self.cx) else { return };
         let target = &mut self.nodes[node];
         self.cx.note(target.name(), || format!("does not start: {error}"));
@@ -242,6 +319,10 @@ impl World {
             return self.lose_power(node);
         }
         target.disk.crash(Crash::ProcessOnly);
+        if let (Some(_), StorageError::Identity(IdentityError::Members { .. })) = (&target.believes, &error) {
+            // It stays down until its configuration is put right.
+            return self.cx.stats.count("other members refused");
+        }
         target.refusals += 1;
         let of_the_disk = is_of_the_disk(&error);
         let impaired = self.cx.ghost.disks[node].impaired;
@@ -259,11 +340,11 @@ impl World {
 
     fn wipe(&mut self, node: usize) {
         let target = &mut self.nodes[node];
-        (target.disk, target.table) = (MemDisk::new(), None);
+        (target.disk, target.table, target.believes) = (MemDisk::new(), None, None);
         self.cx.ghost.disks[node].lose();
     }
 
-    /// Puts an older copy in the place of a node's directory, if the ensemble can bear that: if all other voters have met a life of
+    /// Puts an older copy in the place of a node's directory, if the ensemble can bear that: if all other voters have met an incarnation of
     /// the directory that began after the copy was made.
     pub(crate) fn put_back(&mut self, node: usize, copy: usize, down: u64) {
         if self.cx.healed || !self.may_lose(node) {
@@ -286,7 +367,7 @@ impl World {
         self.cx.note(self.nodes[node].name(), || "gets an older copy of its directory");
         self.crash(node, false, Crash::ProcessOnly, down);
         let target = &mut self.nodes[node];
-        target.disk = disk;
+        (target.disk, target.believes) = (disk, None);
         if !table {
             target.table = None;
         }
@@ -352,21 +433,21 @@ pub(crate) struct OlderCopy {
 
 /// What the file `incarnations` on a disk says, with each life as number and run.
 #[derive(Default)]
-struct Lives {
+struct Known {
     number: u64,
     outlived: u64,
     runs: Vec<(u64, u64)>,
     met: BTreeMap<PeerId, (u64, u64)>,
 }
 
-impl Lives {
+impl Known {
     fn knows(&self, (number, run): (u64, u64)) -> bool {
         let run_of = |number| self.runs.iter().rfind(|(first, _)| *first <= number).map(|(_, run)| *run);
         number <= self.outlived || number <= self.number && run_of(number) == Some(run)
     }
 }
 
-fn lives(disk: &MemDisk) -> Lives {
+fn lives(disk: &MemDisk) -> Known {
     let text = disk.contents(Path::new("/node/incarnations")).unwrap_or_default();
     let text = String::from_utf8_lossy(&text).into_owned();
     let value = |word| text.lines().find_map(|line| line.strip_prefix(word)).unwrap_or_default();
@@ -378,7 +459,7 @@ fn lives(disk: &MemDisk) -> Lives {
         let (peer, met) = text.split_once(':')?;
         Some((PeerId(peer.parse().ok()?), life(met)?))
     };
-    Lives {
+    Known {
         number: value("number ").parse().unwrap_or_default(),
         outlived: value("outlived ").parse().unwrap_or_default(),
         runs: value("runs ").split_whitespace().filter_map(life).collect(),
@@ -415,7 +496,7 @@ fn disk_fault(op: u8, skip: u32) -> DiskFault {
 
 /// Whether it may go away when the node is started again.
 fn is_of_the_disk(error: &StorageError) -> bool {
-    use quorum_log::{EpochError, IdentityError, IncarnationError, LogError, SnapshotError};
+    use quorum_log::{EpochError, IncarnationError, LogError, SnapshotError};
     matches!(
         error,
         StorageError::Log(LogError::Disk(_))

@@ -1,9 +1,10 @@
 //! The network: connections with two directions, each of which keeps its order.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
 
-use api::peer::Lives;
-use api::{Entry, OpError, WriteNumber, Zxid};
+use api::peer::{Acquaintance, Damage};
+use api::{Entry, Greeting, OpError, WriteNumber, Zxid};
 use bytes::Bytes;
 use election_core::Notification;
 use quorum_core::{ToLeader, ToLearner};
@@ -26,18 +27,26 @@ pub(crate) type LinkId = u64;
 pub(crate) enum Kind {
     Election,
     Quorum,
-    /// Of two quorums that tell each other which life of their directories they are in.
+    /// Of two quorums that tell each other which incarnation of their directories they are.
     Meeting,
     Client,
+}
+
+/// What two quorums say to each other first.
+#[derive(Clone, Debug)]
+pub(crate) struct Hello {
+    pub(crate) greeting: Rc<Greeting>,
+    pub(crate) said: Acquaintance,
+    pub(crate) damage: Damage,
 }
 
 /// A message.
 #[derive(Clone, Debug)]
 pub(crate) enum Packet {
     /// `None`: still here.
-    Election(Option<Notification>),
+    Election(Option<Notification>, Rc<Greeting>),
     /// The first message of each side, for a quorum or a meeting, and later ones of a meeting.
-    Hello(Lives),
+    Hello(Hello),
     ToLeader(ToLeader),
     ToLearner(ToLearner),
     SnapStart(Zxid),

@@ -210,6 +210,11 @@ pub enum Fault {
     WallJump { node: Target, ms: i64 },
     /// A node is told to stop: it hands over first.
     Leave { node: Target, down: u64 },
+    /// A process dies, and in its place a node with its id speaks to all others that is of another ensemble of the same name, or
+    /// with `members` of this one with another list of members.
+    Stranger { node: Target, members: bool, lasts: u64 },
+    /// A process dies, and is started with another list of members; which, `list` says.
+    OtherMembers { node: Target, list: u64, lasts: u64 },
 }
 
 impl Fault {
@@ -243,6 +248,8 @@ impl Fault {
             Fault::LoseTable { .. } => "lost checkpoint",
             Fault::WallJump { .. } => "wall clock jump",
             Fault::Leave { .. } => "hand-over",
+            Fault::Stranger { .. } => "stranger",
+            Fault::OtherMembers { .. } => "other members",
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::rng::Rng;
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000_000;
 /// Kinds of faults that [`fault`] makes.
-const KINDS: usize = 26;
+const KINDS: usize = 28;
 const DISK_ERROR: usize = 12;
 const WIPE: usize = 15;
 const FLIP: usize = 20;
@@ -226,7 +226,9 @@ fn fault(rng: &mut Rng, plan: &Plan, kind: usize) -> Fault {
         24 => Fault::ClockJump { node, by: rng.scale(SECOND, 100 * 3_600 * SECOND) },
         25 => Fault::Thin { a: node, b: any(rng), bandwidth: rng.scale(1_000, 10_000_000), lasts },
         21 => Fault::DialAgain { a: node, b: any(rng) },
-        _ => Fault::BitFlipRunning { node, file: rng.draw(), place: rng.draw() },
+        FLIP => Fault::BitFlipRunning { node, file: rng.draw(), place: rng.draw() },
+        26 => Fault::Stranger { node, members: rng.chance(500), lasts },
+        _ => Fault::OtherMembers { node, list: rng.draw(), lasts },
     }
 }
 
@@ -249,7 +251,7 @@ fn lag_and_wipe(rng: &mut Rng, plan: &Plan, at: u64) -> [TimedFault; 3] {
     ]
 }
 
-/// As [`lag_and_wipe`], but that the one has got an older copy of its disk, and all have met a later life of it before.
+/// As [`lag_and_wipe`], but that the one has got an older copy of its disk, and all have met a later incarnation of it before.
 fn lag_and_put_back(rng: &mut Rng, plan: &Plan, at: u64) -> [TimedFault; 4] {
     let nodes = plan.members.len() as u32;
     let first = rng.below(u64::from(nodes)) as u32;

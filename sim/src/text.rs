@@ -31,7 +31,7 @@ pub(crate) fn to_leader(message: &ToLeader) -> String {
 
 pub(crate) fn to_learner(message: &ToLearner) -> String {
     match message {
-        ToLearner::LeaderInfo { epoch } => format!("LEADERINFO {epoch}"),
+        ToLearner::LeaderInfo { epoch, .. } => format!("LEADERINFO {epoch}"),
         ToLearner::Diff { after } => format!("DIFF {after}"),
         ToLearner::Trunc { to } => format!("TRUNC {to}"),
         ToLearner::Snap { zxid } => format!("SNAP {zxid}"),

@@ -1,8 +1,10 @@
 //! One run: a whole ensemble with its clients, moved event by event.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
+use api::Greeting;
 use history::{History, Operation};
 use quorum_log::Crash;
 
@@ -27,6 +29,8 @@ pub(crate) struct World {
     operations: Vec<Operation>,
     /// Older copies of directories that may be put back.
     pub(crate) copies: Vec<OlderCopy>,
+    /// Connections of strangers that stand in for a node, and what they say of themselves.
+    pub(crate) strangers: BTreeMap<LinkId, (usize, Rc<Greeting>)>,
     healed_at: Option<u64>,
     over: bool,
 }
@@ -49,6 +53,7 @@ pub fn run(plan: &Plan, trace: Option<TraceSink>) -> Report {
         clients,
         operations: Vec::new(),
         copies: Vec::new(),
+        strangers: BTreeMap::new(),
         healed_at: None,
         over: false,
     };
@@ -110,6 +115,12 @@ impl World {
             Event::Client { client, what } => self.at_client(client, what),
             Event::Dialing { link } => self.on_dialing(link),
             Event::Dialed { link, connected } => {
+                if let Some((node, greeting)) = self.strangers.get(&link).cloned() {
+                    if connected {
+                        self.stranger_speaks(link, node, greeting);
+                    }
+                    return;
+                }
                 if let Some(end) = self.end(link, 0) {
                     self.tell(end, What::Dialed { link, connected });
                 }
@@ -152,6 +163,7 @@ impl World {
             Event::SpeedUp { from, to } => self.cx.net.slow_down(from, to, 1),
             Event::Widen { from, to } => self.cx.net.make_thin(from, to, None),
             Event::PutBack { node, copy, down } => self.put_back(node, copy, down),
+            Event::RightMembers { node } => self.right_members(node),
             Event::DiskRoom { node } => self.nodes[node].disk.set_capacity(u64::MAX),
             Event::Heal => self.heal(),
             Event::Probe => self.probe(),
@@ -248,6 +260,7 @@ impl World {
             (target.slow_disk, target.crash_in_recovery, target.error_in_recovery) = ((0, 0), None, None);
             target.paused_until = target.paused_until.min(self.cx.now);
             self.resume(node);
+            self.right_members(node);
             if self.nodes[node].up.is_none() {
                 let at = self.cx.now;
                 self.restart_at(node, at);

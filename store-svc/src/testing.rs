@@ -8,7 +8,7 @@ use std::{
 use api::{
     Entry, Epoch, Origin, PeerId, Zxid,
     ports::Room,
-    ports::{Chunks, Feed, FeedItem, PortClosed, Quorum, QuorumStatus, Request, Role},
+    ports::{Chunks, Feed, FeedItem, PortClosed, Quorum, QuorumStatus, Request, Role, Surroundings},
 };
 use bytes::Bytes;
 use tokio::sync::Notify;
@@ -168,6 +168,10 @@ impl Quorum for MemoryQuorum {
     async fn request(&self, batch: Vec<Request>) -> Result<(), PortClosed> {
         self.take(batch);
         Ok(())
+    }
+
+    async fn surroundings(&self) -> Result<Surroundings, PortClosed> {
+        Ok(Surroundings::default())
     }
 
     async fn save_snapshot(&self, zxid: Zxid, mut chunks: impl Chunks + 'static) -> Result<(), PortClosed> {

@@ -51,7 +51,10 @@ fn each_pod_is_the_member_that_the_manifests_make_it() {
             // As Kubernetes does.
             let expand =
                 |value: String, (name, with): &(String, String)| value.replace(&format!("$({name})"), with);
-            let value = env.iter().fold(text("value"), expand);
+            let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+                Some(path) => format!("the {path}"),
+                None => env.iter().fold(text("value"), expand),
+            };
             env.push((text("name"), value));
         }
         let id = env.iter_mut().find(|(name, _)| name == "QUORATE_ID").unwrap();

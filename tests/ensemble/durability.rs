@@ -180,63 +180,67 @@ fn started_anew_without_node_1() -> Ensemble {
     ensemble
 }
 
-/// When node 1 comes, it tells the others that their directories are not the ones that it has met. So they vouch for nothing any
-/// more, and all waits for somebody who decides which history shall go on: here the older one.
+/// When node 1 comes, it belongs to another ensemble than the one that they have begun. Both sides say so, and whoever decides that
+/// the older one shall go on uses its directory.
 #[test]
-fn f14_two_nodes_that_have_lost_their_disks_are_told_so_by_the_third_and_nothing_goes_on_without_a_word() {
+fn f14_two_nodes_that_have_lost_their_disks_and_began_anew_are_another_ensemble() {
     let mut ensemble = started_anew_without_node_1();
+    ensemble.ok(&["create", "/anew", ""]);
     ensemble.start_node(1);
-    for id in [2, 3] {
-        eventually("it is told", || ensemble.log(id).contains("its data directory is an older copy"));
+    for id in [1, 2, 3] {
+        eventually("it refuses", || ensemble.log(id).contains("belongs to another ensemble of the name"));
     }
-    waits_and_is_restored_from_node_1(&mut ensemble);
+    let status = ensemble.run(&["status"]);
+    assert_eq!(status.status.code(), Some(4));
+    let said = String::from_utf8_lossy(&status.stderr).into_owned();
+    assert!(said.contains("the nodes belong to ensembles with different ids"), "{said}");
+    is_restored_from_node_1(&mut ensemble);
 }
 
-/// The same, but that node 1 is there when they start, and is away for a while then.
+/// The same, but that node 1 is there when they start, and is away for a while then: they are told, and begin nothing.
 #[test]
 fn f14_two_nodes_that_were_told_of_their_lost_disks_begin_no_ensemble_of_their_own() {
     let mut ensemble = down_with_all_but_node_1_wiped();
-    (1..=3).for_each(|id| ensemble.start_node(id));
+    ensemble.start_node(1);
+    eventually("it looks for a leader", || {
+        ensemble.status().iter().any(|node| node["id"] == 1 && node["role"] == "looking")
+    });
+    [2, 3].into_iter().for_each(|id| ensemble.start_node(id));
     for id in [2, 3] {
         eventually("it is told", || ensemble.log(id).contains("its data directory is new"));
     }
     ensemble.kill9(1);
     std::thread::sleep(Duration::from_secs(3));
     ensemble.start_node(1);
-    waits_and_is_restored_from_node_1(&mut ensemble);
-}
-
-fn waits_and_is_restored_from_node_1(ensemble: &mut Ensemble) {
     std::thread::sleep(Duration::from_secs(2));
     assert!(!ensemble.run(&["create", "/lost", "", "--timeout", "2s"]).status.success());
+    is_restored_from_node_1(&mut ensemble);
+}
+
+fn is_restored_from_node_1(ensemble: &mut Ensemble) {
     ensemble.kill9_all();
-    std::fs::remove_file(ensemble.dir.join("node-1/data/incarnations")).unwrap();
     for id in [2, 3] {
         let data = ensemble.dir.join(format!("node-{id}/data"));
-        let identity = std::fs::read(data.join("identity")).unwrap();
         std::fs::remove_dir_all(&data).unwrap();
         copy_dir(&ensemble.dir.join("node-1/data"), &data);
-        std::fs::write(data.join("identity"), &identity).unwrap();
-        // Of a store in a process of its own: it has an identity, too, and is rebuilt.
-        let _ = std::fs::remove_dir_all(data.join("store"));
+        let config = ensemble.dir.join(format!("node-{id}/quorate.toml"));
+        ensemble.ok(&["recover", "copy", "--config", config.to_str().unwrap(), "--yes"]);
     }
     (1..=3).for_each(|id| ensemble.start_node(id));
     ensemble.agree();
     assert_eq!(ensemble.ok(&["get", "/keep"]).trim_end(), "acknowledged");
 }
 
-/// When node 1 comes and cannot tell them, one of the two histories would have to go: whoever would lose what was committed
-/// stops instead.
+/// Node 1 cannot tell them, and is told nothing: its data stays as it is.
 #[test]
 fn nothing_is_cut_off_when_an_ensemble_was_started_anew_without_the_node_that_has_the_data() {
     let mut ensemble = started_anew_without_node_1();
+    ensemble.ok(&["create", "/anew", ""]);
     std::fs::remove_file(ensemble.dir.join("node-1/data/incarnations")).unwrap();
     ensemble.start_node(1);
-    eventually("a node stops", || {
-        (1..=3)
-            .any(|id| ensemble.log(id).contains("was committed: one of the two has lost acknowledged data"))
-    });
-    ensemble.kill9_started();
+    eventually("it refuses", || ensemble.log(1).contains("belongs to another ensemble of the name"));
+    ensemble.ok(&["create", "/goes-on", ""]);
+    ensemble.kill9_all();
     let files = std::fs::read_dir(ensemble.dir.join("node-1/data/log")).unwrap();
     let kept = |file: &std::path::Path| {
         std::fs::read(file).unwrap().windows(12).any(|bytes| bytes == b"acknowledged")

@@ -254,15 +254,6 @@ impl Ensemble {
         eventually("killed processes are gone", || pids.iter().all(|&pid| !alive(pid)));
     }
 
-    /// kill -9 of whatever of the processes that were started by hand has not ended by itself.
-    pub(crate) fn kill9_started(&mut self) {
-        for mut child in std::mem::take(&mut self.extra).into_values() {
-            // It may have ended.
-            let _ = child.kill();
-            child.wait().unwrap();
-        }
-    }
-
     /// kill -9 of `up` alone.
     pub(crate) fn kill9_up(&mut self) {
         let mut up = self.up.take().unwrap();

@@ -13,6 +13,7 @@ mod disks;
 mod durability;
 mod failover;
 mod harness;
+mod identity;
 mod maintenance;
 mod observability;
 mod scenarios;

@@ -368,6 +368,8 @@ pub(super) fn node_status(id: PeerId) -> NodeStatus {
         uptime: Duration::from_millis(7),
         members: Vec::new(),
         disk: api::ports::Room::Ample,
+        ensemble_id: None,
+        peers: Vec::new(),
     }
 }
 

@@ -169,7 +169,7 @@ impl Layers {
         placeholder: T,
         example: &str,
     ) -> T {
-        if self.given(key).is_none() {
+        if self.given(key).is_none_or(|given| given.text.is_some_and(|text| text.is_empty())) {
             let _: PathBuf = self.missing(key, example);
         }
         self.get(key, meaning, placeholder)
@@ -329,7 +329,7 @@ impl Layers {
         if id == PeerId(0) {
             self.problems.push(format!("{at}a member has the id 0; ids count from 1"));
         }
-        if table.contains_key("host") && (config.host.is_empty() || config.host.contains(['/', ' '])) {
+        if table.contains_key("host") && !member::is_host(&config.host) {
             self.problems.push(format!(
                 "{at}member {id} has the host {}; expected a name or an IP address, without port",
                 config.host.to_toml()

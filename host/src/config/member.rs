@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use api::{Member, Membership, PeerId};
 
 use super::{Setting, value};
@@ -117,6 +119,12 @@ impl MemberConfig {
             self.role.to_toml(),
         )
     }
+}
+
+/// Whether that is a name or an IP address, or with a number in braces stands for several. No port, no brackets.
+pub(super) fn is_host(text: &str) -> bool {
+    let of_a_name = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '{' | '}');
+    text.parse::<IpAddr>().is_ok() || !text.is_empty() && text.chars().all(of_a_name)
 }
 
 /// What this machine, container or pod is called.

@@ -252,8 +252,12 @@ impl NodeConfig {
     }
 
     fn read(r: &mut Layers, host_name: &str) -> NodeConfig {
-        let ensemble =
-            r.get("ensemble", "name of the ensemble, the same on all members", "quorate".to_owned());
+        let ensemble = r.require(
+            "ensemble",
+            "name of the ensemble, the same on all members, and no other ensemble's",
+            String::new(),
+            "a name that no other ensemble has, as in `ensemble = \"orders-production\"`,",
+        );
         let id = r.require(
             "id",
             "which member this node is; \"hostname\": the one whose host is this machine",
@@ -281,8 +285,23 @@ impl NodeConfig {
         let client = port(|m| m.client_port, CLIENT_PORT);
         let quorum = port(|m| m.quorum_port, QUORUM_PORT);
         let election = port(|m| m.election_port, ELECTION_PORT);
-        let host = r.get(HOST_KEY, "IP address to listen on", IpAddr::from([0, 0, 0, 0]));
         const MEMBER: &str = "members";
+        // Others dial the host of this member. All addresses of IPv6 are those of IPv4 as well.
+        let own_address = own.and_then(|m| m.host.parse::<IpAddr>().ok());
+        let every: IpAddr = match own_address {
+            Some(IpAddr::V6(_)) => [0u16; 8].into(),
+            _ => [0u8; 4].into(),
+        };
+        let host = r.get_following(HOST_KEY, "IP address to listen on", every, MEMBER);
+        if let Some(own) = own_address
+            && own.is_ipv6() != host.is_ipv6()
+            && !(host.is_ipv6() && host.is_unspecified())
+        {
+            r.refuse(
+                HOST_KEY,
+                &format!("one at which others reach {own}, the host of this member, or `::` for all"),
+            );
+        }
         let client = r.get_following("listen.client_port", "port of the client API; 0: any", client, MEMBER);
         let quorum = r.get_following("listen.quorum_port", "port of quorum-svc; 0: any", quorum, MEMBER);
         let election =
@@ -451,7 +470,7 @@ impl NodeConfig {
 
     /// Rules that more than one setting is part of, or that are narrower than the type.
     fn check(&self, r: &mut Layers) {
-        if self.ensemble.is_empty() || self.ensemble.len() > 64 {
+        if self.ensemble.len() > 64 {
             r.refuse("ensemble", "a name of 1 to 64 bytes");
         }
         self.check_members(r);

@@ -224,10 +224,61 @@ fn members_must_make_an_ensemble_with_this_node_in_it() {
             .contains("client of member 1 and client of member 2 both have the address a:2188")
     );
     assert!(members("[{id=2}]").contains("a member has no `host`"));
-    assert!(members("[{id=2,host=\"a:1\",client_port=0}]").contains("port 0"));
+    assert!(members("[{id=2,host=\"a\",client_port=0}]").contains("port 0"));
     assert!(members("nonsense").contains("expected a list such as"));
-    let none = problems("id = 1\ndata_dir = \"d\"\n", &[], &[]);
+    let none = problems("ensemble = \"e\"\nid = 1\ndata_dir = \"d\"\n", &[], &[]);
     assert!(none.len() == 1 && none[0].starts_with("no members"), "{none:?}");
+}
+
+#[test]
+fn b01_there_is_no_default_name_of_an_ensemble() {
+    let unnamed = THREE.replacen("ensemble = \"test\"\n", "", 1);
+    for text in [unnamed.clone(), format!("ensemble = \"\"\n{unnamed}")] {
+        let said = problems(&text, &[], &[]);
+        assert!(
+            said[0].starts_with("`ensemble` is not set; write a name that no other ensemble has"),
+            "{said:?}"
+        );
+    }
+    assert_eq!(load_text(&unnamed, &[("QUORATE_ENSEMBLE", "e")], &[]).unwrap().node.ensemble, "e");
+}
+
+#[test]
+fn b24_a_host_is_a_name_or_an_address_and_nothing_else() {
+    let members = |host: &str| format!("[{{id=2,host={host:?}}}]");
+    for host in ["a", "a-b.example", "127.0.0.1", "::1", "fe80::1", "node_1"] {
+        assert!(load_text(THREE, &[("QUORATE_MEMBERS", &members(host))], &[]).is_ok(), "{host}");
+    }
+    for host in ["127.0.0.1:2888", "a:2888", "[::1]", "[::1]:2888", "http://a", "a b", "a@b", ""] {
+        let said = problems(THREE, &[("QUORATE_MEMBERS", &members(host))], &[]).join("|");
+        assert!(said.contains("expected a name or an IP address, without port"), "{host}: {said}");
+    }
+}
+
+#[test]
+fn b24_a_node_listens_where_others_dial_it() {
+    let listens = |host: &str, listen: Option<&str>| {
+        let members = format!("[{{id=2,host={host:?}}}]");
+        let env: Vec<(&str, &str)> = [("QUORATE_MEMBERS", members.as_str())]
+            .into_iter()
+            .chain(listen.map(|l| ("QUORATE_LISTEN_HOST", l)))
+            .collect();
+        load_text(THREE, &env, &[]).map(|loaded| loaded.node.listen.client.ip().to_string())
+    };
+    for (host, listen, expected) in [
+        ("a", None, "0.0.0.0"),
+        ("127.0.0.1", None, "0.0.0.0"),
+        ("::1", None, "::"),
+        ("::1", Some("::1"), "::1"),
+        ("127.0.0.1", Some("::"), "::"),
+        ("a", Some("::1"), "::1"),
+    ] {
+        assert_eq!(listens(host, listen).unwrap(), expected, "{host} {listen:?}");
+    }
+    for (host, listen) in [("::1", "0.0.0.0"), ("::1", "127.0.0.1"), ("127.0.0.1", "::1")] {
+        let said = listens(host, Some(listen)).unwrap_err().problems.join("|");
+        assert!(said.contains("at which others reach"), "{said}");
+    }
 }
 
 #[test]
@@ -288,8 +339,8 @@ fn a_node_can_be_the_member_whose_host_is_its_machine() {
 #[test]
 fn missing_settings_and_broken_files_are_told() {
     let empty = problems("", &[], &[]);
-    assert!(empty[0].starts_with("`id` is not set; write `id = 1`"), "{empty:?}");
-    assert!(empty[1].starts_with("`data_dir` is not set"), "{empty:?}");
+    assert!(empty[1].starts_with("`id` is not set; write `id = 1`"), "{empty:?}");
+    assert!(empty[2].starts_with("`data_dir` is not set"), "{empty:?}");
     assert!(problems("id = \n", &[], &[])[0].starts_with("quorate.toml is not valid TOML"));
     let gone = load(Some(Path::new("/nonexistent/q.toml")), [], &[]).unwrap_err();
     assert!(gone.to_string().starts_with("cannot read the configuration /nonexistent/q.toml"), "{gone}");

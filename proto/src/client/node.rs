@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use api::{
-    Epoch, PeerId, Zxid,
-    ports::{Role, Room},
+    EnsembleId, Epoch, Membership, PeerId, Zxid,
+    ports::{PeerReport, Role, Room},
 };
 
 use crate::v1;
@@ -42,6 +42,10 @@ pub struct NodeStatus {
     pub disk: Room,
     /// All members of the ensemble.
     pub members: Vec<NodeMember>,
+    /// The id of the ensemble; `None` before the first synchronisation.
+    pub ensemble_id: Option<EnsembleId>,
+    /// All other servers, as this node sees them.
+    pub peers: Vec<PeerReport>,
 }
 
 /// A member of an ensemble, as a client needs to know it.
@@ -51,8 +55,8 @@ pub struct NodeMember {
     pub id: PeerId,
     /// host:port of its client API.
     pub client_address: String,
-    /// Whether it has no vote.
-    pub observer: bool,
+    /// How it takes part.
+    pub membership: Membership,
 }
 
 impl From<NodeStatus> for v1::StatusResponse {
@@ -63,8 +67,20 @@ impl From<NodeStatus> for v1::StatusResponse {
             Role::Leading => v1::Role::Leader,
             Role::Observing => v1::Role::Observer,
         };
-        let member =
-            |m: NodeMember| v1::Member { id: m.id.0, client_address: m.client_address, observer: m.observer };
+        let member = |m: NodeMember| {
+            let (observer, weight, group) = match m.membership {
+                Membership::Voter { weight, group } => (false, weight, group),
+                Membership::Observer => (true, 0, 0),
+            };
+            v1::Member { id: m.id.0, client_address: m.client_address, observer, weight, group }
+        };
+        let peer = |peer: PeerReport| v1::Peer {
+            id: peer.id.0,
+            address: peer.address,
+            fault: peer.fault.unwrap_or_default(),
+            refused: peer.refused,
+            since_ms: u64::try_from(peer.since.as_millis()).unwrap_or(u64::MAX),
+        };
         v1::StatusResponse {
             id: s.id.0,
             ensemble: s.ensemble,
@@ -86,6 +102,8 @@ impl From<NodeStatus> for v1::StatusResponse {
                 Room::Short => v1::DiskRoom::Short,
             }
             .into(),
+            ensemble_id: s.ensemble_id.map_or(String::new(), |id| id.to_string()),
+            peers: s.peers.into_iter().map(peer).collect(),
         }
     }
 }
@@ -107,7 +125,17 @@ impl From<v1::StatusResponse> for NodeStatus {
         let member = |m: v1::Member| NodeMember {
             id: PeerId(m.id),
             client_address: m.client_address,
-            observer: m.observer,
+            membership: match m.observer {
+                true => Membership::Observer,
+                false => Membership::Voter { weight: m.weight, group: m.group },
+            },
+        };
+        let peer = |peer: v1::Peer| PeerReport {
+            id: PeerId(peer.id),
+            address: peer.address,
+            fault: Some(peer.fault).filter(|fault| !fault.is_empty()),
+            refused: peer.refused,
+            since: Duration::from_millis(peer.since_ms),
         };
         NodeStatus {
             id: PeerId(s.id),
@@ -125,6 +153,8 @@ impl From<v1::StatusResponse> for NodeStatus {
             ensemble: s.ensemble,
             members: s.members.into_iter().map(member).collect(),
             disk,
+            ensemble_id: s.ensemble_id.parse().ok(),
+            peers: s.peers.into_iter().map(peer).collect(),
         }
     }
 }

@@ -357,7 +357,26 @@ fn a_node_status_survives_the_wire() {
             znodes: 5,
             digest: u64::MAX,
             uptime: Duration::from_millis(1234),
-            members: vec![NodeMember { id: PeerId(1), client_address: "h:1".into(), observer: true }],
+            members: vec![
+                NodeMember {
+                    id: PeerId(1),
+                    client_address: "h:1".into(),
+                    membership: api::Membership::Observer,
+                },
+                NodeMember {
+                    id: PeerId(2),
+                    client_address: "h:2".into(),
+                    membership: api::Membership::VOTER,
+                },
+            ],
+            ensemble_id: leader.map(|id| api::EnsembleId(u128::from(id.0))),
+            peers: vec![api::ports::PeerReport {
+                id: PeerId(2),
+                address: "h:3".into(),
+                fault: leader.map(|_| "gone".into()),
+                refused: leader.is_none(),
+                since: Duration::from_millis(9),
+            }],
             disk: api::ports::Room::Low,
         };
         assert_eq!(NodeStatus::from(reencode(&v1::StatusResponse::from(status.clone()))), status);

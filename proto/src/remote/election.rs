@@ -1,7 +1,7 @@
 //! The election of this node, in another process.
 
 use api::{
-    Epoch, PeerId,
+    Epoch, PeerId, Standing,
     ports::{Candidate, Election, PortClosed},
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -26,6 +26,7 @@ pub struct RemoteElection {
 enum Call {
     Elect { candidate: Option<Candidate>, elected: oneshot::Sender<Result<PeerId, PortClosed>> },
     Settled { leader: PeerId, epoch: Epoch },
+    Introduce(Standing),
 }
 
 impl RemoteElection {
@@ -56,6 +57,10 @@ impl Election for RemoteElection {
         answer.await.unwrap_or_else(|_| Err(PortClosed("the link to the election has ended".into())))
     }
 
+    async fn introduce(&self, standing: Standing) -> Result<(), PortClosed> {
+        self.call(Call::Introduce(standing)).await
+    }
+
     async fn settled(&self, leader: PeerId, epoch: Epoch) -> Result<(), PortClosed> {
         self.call(Call::Settled { leader, epoch }).await
     }
@@ -64,6 +69,7 @@ impl Election for RemoteElection {
 /// What the election has to know: what was said to it last.
 #[derive(Default)]
 struct Wish {
+    standing: Standing,
     /// Of the last search.
     number: u64,
     kind: Option<WishKind>,
@@ -82,6 +88,10 @@ impl Wish {
                 WishKind::Elect { candidate, elected }
             }
             Call::Settled { leader, epoch } => WishKind::Settled { leader, epoch },
+            Call::Introduce(standing) => {
+                self.standing = standing;
+                return;
+            }
         };
         if let Some(WishKind::Elect { elected, .. }) = self.kind.replace(kind) {
             // Whoever asked may have gone.
@@ -89,16 +99,17 @@ impl Wish {
         }
     }
 
-    /// `None` if the election need not know anything.
-    fn to_wire(&self) -> Option<internal::ElectionCall> {
+    /// All that the election has to know, in this order.
+    fn to_wire(&self) -> Vec<internal::ElectionCall> {
+        let introduce = ElectionCall::Introduce(self.standing).into();
         let call = match &self.kind {
-            None => return None,
+            None => return vec![introduce],
             Some(WishKind::Elect { candidate, .. }) => {
                 ElectionCall::Elect { number: self.number, candidate: *candidate }
             }
             &Some(WishKind::Settled { leader, epoch }) => ElectionCall::Settled { leader, epoch },
         };
-        Some(call.into())
+        vec![introduce, call.into()]
     }
 
     fn elected(&mut self, number: u64, leader: PeerId) {
@@ -163,13 +174,18 @@ impl Link {
     async fn carry(&mut self, wish: &mut Wish, calls: &mut mpsc::Receiver<Call>) -> Carried {
         let mut say = wish.to_wire();
         loop {
-            if let Some(call) = say.take()
-                && self.to_election.send(call).await.is_err()
-            {
-                return Carried::Broken("it takes no more calls".into());
+            for call in say.drain(..) {
+                if self.to_election.send(call).await.is_err() {
+                    return Carried::Broken("it takes no more calls".into());
+                }
             }
             tokio::select! {
                 call = calls.recv() => match call {
+                    Some(Call::Introduce(standing)) => {
+                        // A search that is under way goes on.
+                        wish.standing = standing;
+                        say.push(ElectionCall::Introduce(standing).into());
+                    }
                     Some(call) => {
                         wish.take(call);
                         say = wish.to_wire();

@@ -7,7 +7,10 @@ use std::{
 
 use api::{
     Zxid,
-    ports::{Chunks, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, QuorumStatus, Refusal, Request, Role},
+    ports::{
+        Chunks, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, QuorumStatus, Refusal, Request, Role,
+        Surroundings,
+    },
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,7 +25,7 @@ use super::{
 use crate::{
     PEER_MESSAGE_MAX,
     internal::{self, feed_message, quorum_port_client::QuorumPortClient, snapshot_message, store_message},
-    ports::{item, request_to_wire, status},
+    ports::{item, request_to_wire, status, surroundings},
 };
 
 /// The port [`Quorum`] to a quorum in another process.
@@ -143,6 +146,11 @@ impl Quorum for RemoteQuorum {
         }
     }
 
+    async fn surroundings(&self) -> Result<Surroundings, PortClosed> {
+        let known = tokio::time::timeout(STATUS_LIMIT, self.shared.ask_surroundings()).await;
+        Ok(known.ok().and_then(Result::ok).unwrap_or_default())
+    }
+
     async fn status(&self) -> Result<QuorumStatus, PortClosed> {
         match tokio::time::timeout(STATUS_LIMIT, self.shared.ask_status()).await {
             Ok(Ok(status)) => Ok(status),
@@ -162,10 +170,20 @@ impl Shared {
         Ok(client(channel))
     }
 
-    async fn ask_status(&self) -> Result<QuorumStatus, PortClosed> {
+    async fn ask(&self) -> Result<internal::StatusReply, PortClosed> {
         let reply = self.client().await?.status(internal::StatusRequest {}).await;
         let reply = reply.map_err(|e| PortClosed(e.message().to_owned()))?.into_inner();
-        self.quorum.check(reply.hello).map_err(|e| PortClosed(e.to_string()))?;
+        self.quorum.check(reply.hello.clone()).map_err(|e| PortClosed(e.to_string()))?;
+        Ok(reply)
+    }
+
+    async fn ask_surroundings(&self) -> Result<Surroundings, PortClosed> {
+        let reply = self.ask().await?;
+        surroundings(&reply.ensemble, reply.peers).map_err(|e| PortClosed(e.0))
+    }
+
+    async fn ask_status(&self) -> Result<QuorumStatus, PortClosed> {
+        let reply = self.ask().await?;
         status(reply.status.unwrap_or_default()).map_err(|e| PortClosed(e.0))
     }
 }

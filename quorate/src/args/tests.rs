@@ -12,7 +12,22 @@ fn the_command_line_is_consistent() {
 #[test]
 fn wrong_arguments_are_refused_with_what_is_expected() {
     let refused = |args: &[&str]| Cli::try_parse_from(args).unwrap_err().to_string();
-    assert!(refused(&["quorate", "get", "/a", "--endpoints", "127.0.0.1"]).contains("expected host:port"));
+    for bad in ["127.0.0.1", "", ",", "https://a:1", "http://a", "a:1,b"] {
+        assert!(
+            refused(&["quorate", "get", "/a", "--endpoints", bad]).contains("expected host:port"),
+            "{bad}"
+        );
+    }
+    let cli = Cli::try_parse_from([
+        "quorate",
+        "status",
+        "--endpoints",
+        "http://127.0.0.1:1/, [::1]:2,",
+        "--endpoints",
+        "a:3",
+    ]);
+    let Command::Status(status) = cli.unwrap().command else { panic!("another command") };
+    assert_eq!(addresses(&status.endpoints), ["127.0.0.1:1", "[::1]:2", "a:3"], "b24");
     assert!(refused(&["quorate", "set", "/a", "x", "--version", "-1"]).contains("-1"));
     assert!(refused(&["quorate", "set", "/a", "x", "--file", "f"]).contains("cannot be used with"));
     assert!(refused(&["quorate", "up", "--nodes", "10"]).contains("1..=9"));

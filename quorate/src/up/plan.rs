@@ -12,6 +12,8 @@ use crate::exit::{Doing as _, Failure};
 /// A local ensemble that is on disk, whether new or from an earlier run.
 #[derive(Debug)]
 pub(super) struct Plan {
+    /// Of the ensemble: no other has it.
+    name: String,
     /// In the order of their ids, from 1.
     pub(super) nodes: Vec<Planned>,
     /// Whether it was there already.
@@ -160,7 +162,8 @@ impl Plan {
             Ok(Planned { id, folder: folder(&dir, id), ports: ports(id, wanted.base_port)?, role })
         };
         let nodes = (1..=nodes).map(planned).collect::<Result<_, Failure>>()?;
-        let plan = Plan { nodes, continued: false };
+        let name = format!("local-{:012x}", crate::serve::random_id()?.0 >> 80);
+        let plan = Plan { name, nodes, continued: false };
         plan.ports_must_be_free()?;
         // The first node's configuration comes last: only with it is there an ensemble to continue.
         for node in plan.nodes.iter().rev() {
@@ -193,13 +196,16 @@ impl Plan {
 
     fn found(dir: &Path) -> Result<Plan, Failure> {
         let mut nodes = Vec::new();
+        let mut name = String::new();
         for id in 1..=MAX_NODES {
             let folder = folder(dir, id);
             let file = folder.join("quorate.toml");
             if !file.exists() {
                 break;
             }
-            let config::NodeConfig { listen, members, .. } = config::load(Some(&file), [], &[])?.node;
+            let config::NodeConfig { ensemble, listen, members, .. } =
+                config::load(Some(&file), [], &[])?.node;
+            name = ensemble;
             let member = members.iter().find(|m| m.id.0 == u32::from(id));
             let role = member.map_or(MemberRole::Voter, |m| m.role);
             let ports = Ports {
@@ -214,7 +220,7 @@ impl Plan {
             };
             nodes.push(Planned { id, folder, ports, role });
         }
-        Ok(Plan { nodes, continued: true })
+        Ok(Plan { name, nodes, continued: true })
     }
 
     fn must_match(&self, dir: &Path, wanted: Wanted) -> Result<(), Failure> {
@@ -253,7 +259,7 @@ impl Plan {
         let mut text = format!(
             "# A node of a local ensemble, written by `quorate up`. To start it by hand:\n\
              #   quorate serve --config {}\n\
-             ensemble = \"local\"\n\
+             ensemble = {}\n\
              id = {}\n\
              data_dir = \"data\"\n\
              pid_file = \"pid\"\n\n\
@@ -265,6 +271,7 @@ impl Plan {
              internal_quorum_port = {}\n\
              internal_election_port = {}\n",
             node.config().display(),
+            self.name.to_toml(),
             node.id,
             std::net::IpAddr::from([127, 0, 0, 1]).to_toml(),
             config::OptionalPort(node.ports.http).to_toml(),

@@ -12,6 +12,7 @@ use api::{
 
 use crate::{
     Config, Conn, Output, ToLeader, ToLearner,
+    leader::discovery::Promise,
     zab::{Role, Zab},
 };
 
@@ -26,6 +27,8 @@ pub(crate) struct Leading {
     promised: BTreeSet<PeerId>,
     /// Of these the promise proves little: they have never synchronised with anybody, or have lost all their data.
     fresh: BTreeSet<PeerId>,
+    /// Those who have committed what is not in this server's log.
+    contradicting: BTreeSet<PeerId>,
     /// Those who know that they have lost something, and have something still; those who do not.
     damaged: BTreeSet<PeerId>,
     emptied: BTreeSet<PeerId>,
@@ -115,6 +118,7 @@ impl Leading {
             learners: BTreeMap::new(),
             promised: BTreeSet::new(),
             fresh: BTreeSet::new(),
+            contradicting: BTreeSet::new(),
             damaged: BTreeSet::new(),
             emptied: BTreeSet::new(),
             heard: BTreeMap::new(),
@@ -249,10 +253,21 @@ impl Zab {
         }
         match message {
             ToLeader::LearnerInfo { accepted_epoch } => self.on_learner_info(conn, accepted_epoch),
-            ToLeader::AckEpoch { epoch, current_epoch, history, counts, damage, last_time_ms } => {
-                self.last_time_ms = self.last_time_ms.max(last_time_ms);
+            ToLeader::AckEpoch {
+                epoch,
+                current_epoch,
+                history,
+                counts,
+                damage,
+                last_time_ms,
+                ensemble,
+                committed,
+            } => {
                 let candidate = Candidate { epoch: current_epoch, zxid: history.last() };
-                self.on_ack_epoch(conn, epoch, history, counts, candidate, damage);
+                let promise = Promise { history, candidate, counts, damage, ensemble, committed };
+                if self.on_ack_epoch(conn, epoch, promise) {
+                    self.last_time_ms = self.last_time_ms.max(last_time_ms);
+                }
             }
             ToLeader::Ack(zxid) => self.on_ack(conn, zxid),
             // Whoever sent it looks for it in the log of the next leader, and sends it again.

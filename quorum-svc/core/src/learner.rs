@@ -2,7 +2,7 @@
 
 use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
-use api::{Entry, Epoch, PeerId, Ticket, Time, Zxid, ports::Room};
+use api::{EnsembleId, Entry, Epoch, PeerId, Ticket, Time, Zxid, ports::Room};
 use bytes::Bytes;
 
 use crate::{
@@ -22,6 +22,8 @@ pub(crate) struct Following {
     heard: Time,
     /// When the leader was last told that the synchronisation gets on.
     progress: Time,
+    /// The ensemble of the leader, once it has said so.
+    ensemble: Option<EnsembleId>,
     /// As far as the leader said; entries behind the end of the log are committed when they arrive.
     leader_commit: Zxid,
     /// The log's durable end grew in this turn.
@@ -103,6 +105,7 @@ impl Zab {
             phase: Phase::Connecting { retry: None },
             heard: now,
             progress: now,
+            ensemble: None,
             leader_commit: Zxid::ZERO,
             ack_due: false,
             forward: Vec::new(),
@@ -182,11 +185,13 @@ impl Zab {
     fn learner_handle(&mut self, conn: Conn, message: ToLearner) -> Result<(), &'static str> {
         let Role::Following(f) = &mut self.role else { return Ok(()) };
         match (message, f.phase) {
-            (ToLearner::LeaderInfo { epoch }, Phase::Discovery { .. }) => {
+            (ToLearner::LeaderInfo { epoch, ensemble }, Phase::Discovery { .. }) => {
                 if epoch < self.accepted {
                     return Err("the leader proposes an epoch below the one promised");
                 }
-                let counts = epoch > self.accepted && !self.damage.is_some();
+                let damaged = self.suspected || self.damage.is_some();
+                let counts = epoch > self.accepted && !damaged;
+                f.ensemble = Some(ensemble);
                 f.phase = Phase::Promising { conn, epoch, counts };
                 // Also when it was promised before: then this only waits for the disk.
                 self.persist_epochs(epoch, self.current);
@@ -199,22 +204,25 @@ impl Zab {
                     return Err("DIFF does not start at the end of the log");
                 }
                 f.phase = Phase::Syncing { conn, epoch };
+                self.join_ensemble()?;
             }
             (ToLearner::Trunc { to }, Phase::Promised { epoch, .. }) => {
                 if !self.history.contains(to) {
                     return Err("TRUNC to a point that is not in the log");
                 }
                 if to < self.committed {
-                    // A quorum had this on disk, so no leader can lack it.
+                    // A quorum had this on disk, so no leader can lack it; and this leader has a quorum that lacks it.
                     let text = format!(
-                        "leader {} wants the log cut back to {to}, but {} was committed: one of the two has lost \
-                         acknowledged data. Stop both and compare their data directories before anything else",
+                        "the log of this node is cut back to {to} if it follows leader {}, but {} is committed here: what this \
+                         node has is not what a quorum has, and either side may have lost acknowledged data. The others go \
+                         on. Keep a copy of this data directory; to join them, start this node with an empty one",
                         f.leader, self.committed
                     );
                     self.out.push_back(Output::Fatal(text));
                     return Ok(());
                 }
                 f.phase = Phase::Syncing { conn, epoch };
+                self.join_ensemble()?;
                 assert!(self.history.truncate(to), "the log contains {to}");
                 self.durable = self.durable.min(to);
                 self.pending.truncated(to);
@@ -225,13 +233,14 @@ impl Zab {
                 self.out.push_back(Output::Truncate { to });
             }
             (ToLearner::Snap { zxid }, Phase::Promised { epoch, .. }) => {
-                if zxid < self.delivered {
+                if zxid < self.committed {
                     return Err("the snapshot is older than what was committed here");
                 }
                 if zxid.epoch() > epoch {
                     return Err("the snapshot is newer than the leader");
                 }
                 f.phase = Phase::Syncing { conn, epoch };
+                self.join_ensemble()?;
                 self.history = api::History::from_base(zxid);
                 self.committed = zxid;
                 // Nothing is durable until the log stands on the snapshot.
@@ -257,6 +266,7 @@ impl Zab {
                 self.last_time_ms = self.last_time_ms.max(last_time_ms);
                 // The log has again whatever it may have lost.
                 self.damage = Damage::None;
+                self.suspected = false;
                 // The log first, then the epoch, then the ack: ZOOKEEPER-4643, -4646.
                 self.persist_epochs(self.accepted, epoch);
                 if is_on(Mutant::AckBeforeEpoch) {
@@ -283,6 +293,21 @@ impl Zab {
             (ToLearner::Room(room), Phase::Serving { .. }) => f.room = room,
             _ => return Err("a message out of turn"),
         }
+        Ok(())
+    }
+
+    /// Takes over the leader's ensemble, durably before anything else of it: a log with more than markers says for good which
+    /// ensemble it belongs to.
+    fn join_ensemble(&mut self) -> Result<(), &'static str> {
+        let Role::Following(f) = &self.role else { return Ok(()) };
+        if self.ensemble == f.ensemble || is_on(Mutant::ForeignEnsembleTrusted) && self.ensemble.is_some() {
+            return Ok(());
+        }
+        if self.standing().bound {
+            return Err("the leader belongs to another ensemble");
+        }
+        self.ensemble = f.ensemble;
+        self.persist_epochs(self.accepted, self.current);
         Ok(())
     }
 
@@ -314,14 +339,23 @@ impl Zab {
 
     pub(crate) fn learner_epochs_persisted(&mut self) {
         let history = &self.history;
-        let (current_epoch, damage, last_time_ms) = (self.current, self.damage, self.last_time_ms);
+        let (current_epoch, damage, last_time_ms) = (self.current, self.damage(), self.last_time_ms);
+        let (ensemble, committed) = (self.ensemble, self.committed);
         let Role::Following(f) = &mut self.role else { return };
         match f.phase {
             Phase::Promising { conn, epoch, counts } => {
                 f.phase = Phase::Promised { conn, epoch };
                 let history = history.clone();
-                let message =
-                    ToLeader::AckEpoch { epoch, current_epoch, history, counts, damage, last_time_ms };
+                let message = ToLeader::AckEpoch {
+                    epoch,
+                    current_epoch,
+                    history,
+                    counts,
+                    damage,
+                    last_time_ms,
+                    ensemble,
+                    committed,
+                };
                 self.out.push_back(Output::ToLeader { conn, message });
             }
             Phase::Settling { conn, epoch } => {

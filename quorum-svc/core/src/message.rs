@@ -4,7 +4,7 @@ use std::time::Duration;
 
 pub use api::peer::{Submission, ToLeader, ToLearner};
 use api::{
-    Ensemble, Entry, Epoch, History, PeerId, Zxid,
+    Ensemble, EnsembleId, Entry, Epoch, History, PeerId, Zxid,
     peer::Damage,
     ports::{Candidate, FeedItem, Request, Room},
 };
@@ -16,6 +16,8 @@ pub struct Config {
     pub me: PeerId,
     /// All servers.
     pub ensemble: Ensemble,
+    /// The id that this server gives the ensemble if it leads its first epoch: random.
+    pub draw: EnsembleId,
     /// A leader has this long to gather and synchronise a quorum, and a learner this long between signs of progress
     /// until it is synchronised (ZooKeeper's initLimit).
     pub init_limit: Duration,
@@ -41,8 +43,12 @@ pub struct Durable {
     pub accepted_epoch: Epoch,
     /// The epoch of the leader that it last synchronised with.
     pub current_epoch: Epoch,
+    /// The ensemble that it belongs to; `None` before its first synchronisation.
+    pub ensemble: Option<EnsembleId>,
     /// What its log contains.
     pub history: History,
+    /// The last entry that it was told to be committed, as far as it has noted that.
+    pub committed: Zxid,
     /// The newest snapshot, if there is one.
     pub snapshot: Option<Zxid>,
     /// As in [`Input::SnapshotSaved`].
@@ -152,9 +158,12 @@ pub enum Input {
         /// The last zxid in the state.
         applied: Zxid,
     },
-    /// Others have met this server in a life that its directory does not know: that is an older copy, or a new one, so entries and
-    /// promises are lost, and it did not know. It looks anew, as one that is [damaged](Durable::damage).
-    RolledBack,
+    /// Others have met this server in an incarnation that its directory does not know: that is an older copy, or a new one, so
+    /// entries and promises are lost, and it did not know. It looks anew, as one that is [damaged](Durable::damage).
+    RolledBack {
+        /// Whether to note it durably. If not, it is forgotten when the process ends.
+        note: bool,
+    },
     /// How much room there is on the disks of this server. Until it is told, enough.
     Disk(Room),
     /// This server is about to stop: whoever it leads shall have another leader first. Answered by [`Output::Left`].
@@ -228,6 +237,10 @@ pub enum Output {
         current: Epoch,
         /// As [`Durable::damage`].
         damage: Damage,
+        /// As [`Durable::ensemble`].
+        ensemble: Option<EnsembleId>,
+        /// As [`Durable::committed`].
+        committed: Zxid,
         /// As [`Durable::last_time_ms`]: a snapshot does not tell it.
         last_time_ms: i64,
     },

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
 use api::{
-    Entry, Epoch, History, Now, Origin, PeerId, Ticket, Time, Trace, Zxid,
+    EnsembleId, Entry, Epoch, History, Now, Origin, PeerId, Standing, Ticket, Time, Trace, Zxid,
     ports::{Candidate, FeedItem, PAYLOAD_MAX, QuorumStatus, Refusal, Request, Role as RoleName, Room},
 };
 use bytes::Bytes;
@@ -24,6 +24,10 @@ pub struct Zab {
     pub(crate) current: Epoch,
     /// As [`Durable::damage`], or about to be.
     pub(crate) damage: Damage,
+    /// Others say that this server has lost something. It acts so, but has not noted it.
+    pub(crate) suspected: bool,
+    /// As [`Durable::ensemble`], or about to be.
+    pub(crate) ensemble: Option<EnsembleId>,
     leaving: Leaving,
     /// Everything appended, durable or not.
     pub(crate) history: History,
@@ -44,6 +48,8 @@ pub struct Zab {
     pub(crate) disk: Room,
     /// Operations on the disk that have not been reported done, besides appends.
     pub(crate) disk_ops: u32,
+    /// Those of them that write epochs.
+    epoch_writes: u32,
     pub(crate) pending: Pending,
     barriers: Barriers,
     pub(crate) role: Role,
@@ -100,14 +106,18 @@ impl Zab {
     #[must_use]
     pub fn new(config: Config, durable: Durable) -> Zab {
         let base = durable.history.base();
+        let noted = Some(durable.committed).filter(|&noted| durable.history.contains(noted));
+        // A snapshot holds committed state only, and the log is purged only below one.
+        let committed = noted.map_or(base, |noted| noted.max(base));
         Zab {
             accepted: durable.accepted_epoch,
             current: durable.current_epoch,
             damage: durable.damage,
+            suspected: false,
+            ensemble: durable.ensemble,
             leaving: Leaving::No,
             durable: durable.history.last(),
-            // A snapshot holds committed state only, and the log is purged only below one.
-            committed: base,
+            committed,
             delivered: base,
             // One that was received, while the log was not yet put on it, is of no use to anybody.
             snapshot: durable.snapshot.filter(|&s| durable.history.contains(s)),
@@ -116,6 +126,7 @@ impl Zab {
             stuck: None,
             disk: Room::Ample,
             disk_ops: 0,
+            epoch_writes: 0,
             pending: Pending::default(),
             barriers: Barriers::default(),
             role: Role::Looking { asked: false },
@@ -149,7 +160,10 @@ impl Zab {
             Input::Truncated => self.disk_ops -= 1,
             Input::EpochsPersisted => {
                 self.disk_ops -= 1;
+                self.epoch_writes -= 1;
+                // Only the last one says all that was to be written.
                 match &self.role {
+                    _ if self.epoch_writes > 0 => {}
                     Role::Leading(_) => self.leader_epochs_persisted(),
                     Role::Following(_) => self.learner_epochs_persisted(),
                     Role::Looking { .. } => {}
@@ -184,7 +198,7 @@ impl Zab {
                     self.committed = self.committed.max(applied);
                 }
             }
-            Input::RolledBack => self.on_rolled_back(),
+            Input::RolledBack { note } => self.on_rolled_back(note),
             Input::Disk(room) => self.disk = room,
             Input::Leave => {
                 if self.leaving == Leaving::No {
@@ -261,6 +275,18 @@ impl Zab {
         }
     }
 
+    /// What this server says to others of the ensemble that it belongs to.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        Standing::new(self.ensemble, self.current, &self.history, self.damage.is_some())
+    }
+
+    /// What this server has lost, as far as it knows or others say.
+    #[must_use]
+    pub fn damage(&self) -> Damage {
+        if self.suspected { Damage::Directory } else { self.damage }
+    }
+
     /// Writes of this server's own store that are not known to be committed, and their bytes. While the server does not
     /// serve they wait for a leader.
     #[must_use]
@@ -301,7 +327,7 @@ impl Zab {
         if !matches!(self.role, Role::Looking { asked: true }) {
             return;
         }
-        if leader == self.config.me && self.damage.is_some() {
+        if leader == self.config.me && self.damage().is_some() {
             // It did not stand. Whoever asks again gets another answer.
             self.role = Role::Looking { asked: false };
         } else if leader == self.config.me {
@@ -315,15 +341,25 @@ impl Zab {
         }
     }
 
-    fn on_rolled_back(&mut self) {
+    fn on_rolled_back(&mut self, note: bool) {
         let empty = self.current == Epoch(0);
         let trusted = is_on(Mutant::OlderCopyTrusted) || empty && is_on(Mutant::WipedDiskTrusted);
         if self.damage == Damage::Directory || trusted {
             return;
         }
-        self.damage = Damage::Directory;
-        self.persist_epochs(self.accepted, self.current);
-        let why = "this server stands on an older copy of its data directory";
+        let new = !self.suspected;
+        self.suspected = !note;
+        if note {
+            self.damage = Damage::Directory;
+            self.persist_epochs(self.accepted, self.current);
+        }
+        if new {
+            self.act_as_damaged("this server stands on an older copy of its data directory");
+        }
+    }
+
+    /// Whatever this server promised or counted for so far is worth nothing.
+    pub(crate) fn act_as_damaged(&mut self, why: &'static str) {
         self.look(why);
         // Also if it looks already: it stands no more.
         self.role = Role::Looking { asked: false };
@@ -443,9 +479,19 @@ impl Zab {
         (self.accepted, self.current) = (accepted, current);
         self.flush_append();
         self.disk_ops += 1;
-        let (damage, last_time_ms) = (self.damage, self.last_time_ms);
+        self.epoch_writes += 1;
+        let (damage, ensemble, last_time_ms) = (self.damage, self.ensemble, self.last_time_ms);
         let accepted = if is_on(Mutant::PromiseNotKept) { current } else { accepted };
-        self.out.push_back(Output::PersistEpochs { accepted, current, damage, last_time_ms });
+        // What is not durable here may be gone after a crash, though it is committed.
+        let committed = self.committed.min(self.durable);
+        self.out.push_back(Output::PersistEpochs {
+            accepted,
+            current,
+            damage,
+            ensemble,
+            committed,
+            last_time_ms,
+        });
     }
 
     fn on_durable(&mut self) {
@@ -478,7 +524,7 @@ impl Zab {
 
     /// Whether this server lets itself be elected.
     fn stands(&self) -> bool {
-        !self.damage.is_some() && self.leaving == Leaving::No
+        !self.damage().is_some() && self.leaving == Leaving::No
     }
 
     /// Ends a turn: whatever was gathered from several inputs leaves in as few outputs as possible.
@@ -709,6 +755,7 @@ mod tests {
         Config {
             me: PeerId(1),
             ensemble: Ensemble::of_voters(voters).unwrap(),
+            draw: EnsembleId(1),
             init_limit: second,
             sync_limit: second,
             ping_interval: second,
@@ -722,21 +769,31 @@ mod tests {
     /// Two voters lost everything and started anew before the third was there. Its log would be cut back to the marker, which
     /// both reigns have.
     #[test]
-    fn what_the_store_has_is_not_cut_off_the_log_for_an_ensemble_that_was_started_anew() {
+    fn b02_what_the_store_has_or_was_told_is_not_cut_off_the_log_for_an_ensemble_that_was_started_anew() {
         let z = |counter| Zxid::new(Epoch(1), counter);
         let spans = vec![EpochSpan { epoch: Epoch(1), last: 9 }];
         let history = History::from_parts(Zxid::ZERO, spans).unwrap();
         let (accepted_epoch, current_epoch) = (Epoch(1), Epoch(1));
-        let durable = Durable { accepted_epoch, current_epoch, history, ..Durable::default() };
+        let ensemble = Some(EnsembleId(1));
+        let durable = Durable { accepted_epoch, current_epoch, ensemble, history, ..Durable::default() };
         let (leader, conn) = (PeerId(3), Conn(1));
-        for (applied, to, refused) in [(z(4), z(0), true), (z(4), z(4), false), (Zxid::ZERO, z(0), false)] {
-            let mut core = Zab::new(config(1..=3), durable.clone());
+        for (applied, noted, to, refused) in [
+            (z(4), Zxid::ZERO, z(0), true),
+            (Zxid::ZERO, z(4), z(0), true),
+            (z(4), Zxid::ZERO, z(4), false),
+            (Zxid::ZERO, z(4), z(4), false),
+            (Zxid::ZERO, Zxid::ZERO, z(0), false),
+        ] {
+            let mut core = Zab::new(config(1..=3), Durable { committed: noted, ..durable.clone() });
             let mut outputs = Vec::new();
             for input in [
                 Input::StoreAttached { applied },
                 Input::Elected { leader },
                 Input::LeaderConnected { conn, leader },
-                Input::FromLeader { conn, message: ToLearner::LeaderInfo { epoch: Epoch(1) } },
+                Input::FromLeader {
+                    conn,
+                    message: ToLearner::LeaderInfo { epoch: Epoch(1), ensemble: EnsembleId(1) },
+                },
                 Input::FromLeader { conn, message: ToLearner::Trunc { to } },
             ] {
                 core.handle(Now::default(), input);
@@ -748,8 +805,8 @@ mod tests {
                 }
             }
             let fatal =
-                |o: &Output| matches!(o, Output::Fatal(why) if why.contains("0x100000004 was committed"));
-            assert_eq!(outputs.iter().any(fatal), refused, "{applied}, {to}: {outputs:?}");
+                |o: &Output| matches!(o, Output::Fatal(why) if why.contains("0x100000004 is committed"));
+            assert_eq!(outputs.iter().any(fatal), refused, "{applied}, {noted}, {to}: {outputs:?}");
             assert_eq!(outputs.contains(&Output::Truncate { to }), !refused);
         }
     }

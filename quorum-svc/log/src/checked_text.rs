@@ -2,7 +2,7 @@
 //! checksum.
 //!
 //! ```text
-//! quorate epochs 1
+//! quorate epochs 2
 //! accepted 7
 //! current 6
 //! crc32c 1a2b3c4d
@@ -56,7 +56,7 @@ pub(crate) fn decode<const N: usize>(
 }
 
 /// The version of all these files.
-pub(crate) const VERSION: &str = "1";
+pub(crate) const VERSION: &str = "2";
 /// How the last line begins.
 const CRC: &str = "crc32c ";
 
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_any_flipped_bit_is_found() {
         let text = encode("thing", &[("a", "1"), ("b", "two words")]);
-        assert!(text.starts_with("quorate thing 1\na 1\nb two words\ncrc32c "));
+        assert!(text.starts_with("quorate thing 2\na 1\nb two words\ncrc32c "));
         assert_eq!(
             decode("thing", ["a", "b"], text.as_bytes()),
             Ok(["1".to_owned(), "two words".to_owned()])
@@ -86,8 +86,8 @@ mod tests {
 
     #[test]
     fn another_version_is_told_from_damage() {
-        let body = "quorate thing 2\nnew stuff\n";
+        let body = "quorate thing 3\nnew stuff\n";
         let text = format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes()));
-        assert_eq!(decode("thing", ["a"], text.as_bytes()), Err(BadText::Version("2".to_owned())));
+        assert_eq!(decode("thing", ["a"], text.as_bytes()), Err(BadText::Version("3".to_owned())));
     }
 }

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{Epoch, peer::Damage};
+use api::{EnsembleId, Epoch, Zxid, peer::Damage};
 
 use crate::checked_text::{self, BadText};
 use crate::disk::{self, Disk, DiskError, Doing};
@@ -16,6 +16,10 @@ pub struct Epochs {
     pub current: Epoch,
     /// What it has lost, if it has not synchronised since.
     pub damage: Damage,
+    /// The ensemble that it belongs to; `None` before its first synchronisation.
+    pub ensemble: Option<EnsembleId>,
+    /// The last entry that it knew to be committed, and had, when this was stored. It is never cut off the log.
+    pub committed: Zxid,
     /// The greatest stamp of an entry when this was stored, in milliseconds since the Unix epoch: a log that stands on a
     /// snapshot and has no entries does not tell it.
     pub last_time_ms: i64,
@@ -53,15 +57,15 @@ pub enum EpochError {
         /// The file.
         path: PathBuf,
         /// What it says.
-        epochs: Epochs,
+        epochs: Box<Epochs>,
     },
     /// An epoch was to be taken back.
     #[error("the epochs cannot go back from {from:?} to {to:?}")]
     Backwards {
         /// As stored.
-        from: Epochs,
+        from: Box<Epochs>,
         /// As was to be stored.
-        to: Epochs,
+        to: Box<Epochs>,
     },
     /// Storing failed before, and what is on the disk is unknown until it is loaded again.
     #[error("{}: storing epochs has failed before; start the node again", path.display())]
@@ -120,11 +124,11 @@ impl EpochFile {
             return Err(EpochError::Poisoned { path });
         }
         if epochs.current > epochs.accepted {
-            return Err(EpochError::Inconsistent { path, epochs });
+            return Err(EpochError::Inconsistent { path, epochs: Box::new(epochs) });
         }
         let from = self.epochs();
         if epochs.accepted < from.accepted || epochs.current < from.current {
-            return Err(EpochError::Backwards { from, to: epochs });
+            return Err(EpochError::Backwards { from: Box::new(from), to: Box::new(epochs) });
         }
         if self.epochs == Some(epochs) {
             return Ok(());
@@ -139,22 +143,32 @@ impl EpochFile {
 }
 
 fn encode(epochs: Epochs) -> String {
-    let Epochs { accepted, current, damage, last_time_ms } = epochs;
-    let values = [accepted.to_string(), current.to_string(), last_time_ms.to_string()];
-    let [accepted, current, time] = values.each_ref().map(String::as_str);
+    let Epochs { accepted, current, damage, ensemble, committed, last_time_ms } = epochs;
+    let ensemble = ensemble.map_or(NONE.to_owned(), |id| id.to_string());
+    let numbers =
+        [accepted.to_string(), current.to_string(), last_time_ms.to_string(), committed.to_string()];
+    let [accepted, current, time, committed] = numbers.each_ref().map(String::as_str);
     let damage = match damage {
         Damage::None => "none",
         Damage::Log => "log",
         Damage::Directory => "directory",
     };
-    checked_text::encode(NAME, &[(ACCEPTED, accepted), (CURRENT, current), (DAMAGE, damage), (TIME, time)])
+    let values = [
+        (ACCEPTED, accepted),
+        (CURRENT, current),
+        (DAMAGE, damage),
+        (ENSEMBLE, &ensemble),
+        (COMMITTED, committed),
+        (TIME, time),
+    ];
+    checked_text::encode(NAME, &values)
 }
 
 fn parse(path: &Path, contents: &[u8]) -> Result<Epochs, EpochError> {
     let damaged = || EpochError::Damaged { path: path.to_owned() };
-    let words = [ACCEPTED, CURRENT, DAMAGE, TIME];
-    let [accepted, current, lost, time] =
-        checked_text::decode(NAME, words, contents).map_err(|e| match e {
+    let words = [ACCEPTED, CURRENT, DAMAGE, ENSEMBLE, COMMITTED, TIME];
+    let [accepted, current, lost, ensemble, committed, time] = checked_text::decode(NAME, words, contents)
+        .map_err(|e| match e {
             BadText::Version(found) => EpochError::Version { path: path.to_owned(), found },
             BadText::Damaged => damaged(),
         })?;
@@ -168,16 +182,30 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Epochs, EpochError> {
             "directory" => Damage::Directory,
             _ => return Err(damaged()),
         },
+        ensemble: match ensemble.as_str() {
+            NONE => None,
+            id => Some(id.parse().map_err(|_| damaged())?),
+        },
+        committed: zxid(&committed).ok_or_else(damaged)?,
         last_time_ms: time.parse().map_err(|_| damaged())?,
     };
     if epochs.current > epochs.accepted {
-        return Err(EpochError::Inconsistent { path: path.to_owned(), epochs });
+        return Err(EpochError::Inconsistent { path: path.to_owned(), epochs: Box::new(epochs) });
     }
     Ok(epochs)
+}
+
+/// As it is written.
+fn zxid(text: &str) -> Option<Zxid> {
+    u64::from_str_radix(text.strip_prefix("0x")?, 16).ok().map(Zxid)
 }
 
 const NAME: &str = "epochs";
 const ACCEPTED: &str = "accepted";
 const CURRENT: &str = "current";
 const DAMAGE: &str = "damage";
+const ENSEMBLE: &str = "ensemble";
+const COMMITTED: &str = "committed";
+/// In place of an id.
+const NONE: &str = "none";
 const TIME: &str = "last-time-ms";

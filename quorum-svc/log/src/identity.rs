@@ -1,7 +1,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use api::PeerId;
+use api::mutants::{Mutant, is_on};
+use api::{Ensemble, PeerId};
 
 use crate::checked_text::{self, BadText};
 use crate::disk::{self, Disk, DiskError, DiskLock, Doing};
@@ -12,6 +13,17 @@ pub struct DataDir {
     path: PathBuf,
     is_new: bool,
     _lock: DiskLock,
+}
+
+/// Whose a data directory is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Owner {
+    /// Name of the ensemble.
+    pub ensemble: String,
+    /// The node.
+    pub id: PeerId,
+    /// All servers of the ensemble.
+    pub members: Ensemble,
 }
 
 /// Why a node may not use a data directory.
@@ -37,6 +49,26 @@ pub enum IdentityError {
         id: PeerId,
         /// The ensemble that we are in.
         ensemble: String,
+    },
+    /// The ensemble has other members than those that the node is started with.
+    #[error(
+        "the data directory {} belongs to an ensemble with other members: {difference} (\"there\" is the directory, \"here\" the \
+         configuration). Ids, roles, weights and groups of members cannot be changed by hand, because two quorums could act at \
+         the same time: put `members` back as they were. If the quorum is lost for good, `quorate recover members` begins \
+         a new ensemble with what this directory has",
+        dir.display()
+    )]
+    Members {
+        /// The directory.
+        dir: PathBuf,
+        /// Member by member.
+        difference: String,
+    },
+    /// It has no identity file.
+    #[error("{} is no data directory of a node: it has no file {IDENTITY}. Name the `data_dir` of a node", dir.display())]
+    NotThere {
+        /// The directory.
+        dir: PathBuf,
     },
     /// It holds something, but nothing says whose.
     #[error(
@@ -88,36 +120,57 @@ pub enum IdentityError {
 }
 
 impl DataDir {
-    /// Takes the directory `dir` for node `id` of an ensemble: creates it or fills it in if it is empty, else checks
-    /// that it is of exactly this node.
+    /// Takes the directory `dir` for node `id` of an ensemble with these members: creates it or fills it in if it is empty,
+    /// else checks that it is of exactly this node.
     ///
     /// # Errors
     /// If it is not, or if another process uses it. Nothing is changed then.
-    pub fn claim(disk: &dyn Disk, dir: &Path, ensemble: &str, id: PeerId) -> Result<DataDir, IdentityError> {
+    pub fn claim(
+        disk: &dyn Disk,
+        dir: &Path,
+        ensemble: &str,
+        id: PeerId,
+        members: &Ensemble,
+    ) -> Result<DataDir, IdentityError> {
         if ensemble.is_empty() || ensemble.len() > MAX_NAME || ensemble.chars().any(char::is_control) {
             return Err(IdentityError::BadName { ensemble: ensemble.to_owned() });
         }
         disk::create_dirs(disk, dir)?;
         // Before anything is put into it.
         refuse_foreign(disk, dir)?;
-        let lock_path = dir.join(LOCK);
-        let lock = match disk.lock(&lock_path) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                return Err(IdentityError::InUse { dir: dir.to_owned(), lock: lock_path });
-            }
-            other => other.doing("lock", &lock_path)?,
-        };
+        let lock = lock(disk, dir)?;
         // Until we had the lock, another process may have been at work here.
         let is_new = refuse_foreign(disk, dir)?;
         if is_new {
-            let id = id.to_string();
-            let text = checked_text::encode(IDENTITY, &[("ensemble", ensemble), ("node", &id)]);
-            disk::write_atomically(disk, dir, IDENTITY, text.as_bytes())?;
+            write(disk, dir, &Owner { ensemble: ensemble.to_owned(), id, members: members.clone() })?;
         } else {
-            check_identity(disk, dir, ensemble, id)?;
+            check_identity(disk, dir, ensemble, id, members)?;
             disk.sync_dir(dir).doing("sync the directory", dir)?;
         }
         Ok(DataDir { path: dir.to_owned(), is_new, _lock: lock })
+    }
+
+    /// Takes a directory of any node, for an operator who is about to change it. Also says whose it is.
+    ///
+    /// # Errors
+    /// If it is none, or if another process uses it.
+    pub fn open(disk: &dyn Disk, dir: &Path) -> Result<(DataDir, Owner), IdentityError> {
+        let is_there =
+            |dir: &Path| Ok(disk.list(dir).doing("list", dir)?.iter().any(|name| name == IDENTITY));
+        if !is_there(dir).map_err(|e: DiskError| IdentityError::Disk(e))? {
+            return Err(IdentityError::NotThere { dir: dir.to_owned() });
+        }
+        let lock = lock(disk, dir)?;
+        let owner = read(disk, dir)?;
+        Ok((DataDir { path: dir.to_owned(), is_new: false, _lock: lock }, owner))
+    }
+
+    /// From now on it is the directory of this node, durably.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn assign(&self, disk: &dyn Disk, owner: &Owner) -> Result<(), IdentityError> {
+        Ok(write(disk, &self.path, owner)?)
     }
 
     /// The directory.
@@ -145,20 +198,59 @@ fn refuse_foreign(disk: &dyn Disk, dir: &Path) -> Result<bool, IdentityError> {
     }
 }
 
-fn check_identity(disk: &dyn Disk, dir: &Path, ensemble: &str, id: PeerId) -> Result<(), IdentityError> {
+fn lock(disk: &dyn Disk, dir: &Path) -> Result<DiskLock, IdentityError> {
+    let lock_path = dir.join(LOCK);
+    match disk.lock(&lock_path) {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+            Err(IdentityError::InUse { dir: dir.to_owned(), lock: lock_path })
+        }
+        other => Ok(other.doing("lock", &lock_path)?),
+    }
+}
+
+fn check_identity(
+    disk: &dyn Disk,
+    dir: &Path,
+    ensemble: &str,
+    id: PeerId,
+    members: &Ensemble,
+) -> Result<(), IdentityError> {
+    let found = read(disk, dir)?;
+    let dir = dir.to_owned();
+    if (found.ensemble.as_str(), found.id) != (ensemble, id) {
+        let ensemble = ensemble.to_owned();
+        return Err(IdentityError::Mismatch {
+            dir,
+            found_id: found.id,
+            found_ensemble: found.ensemble,
+            id,
+            ensemble,
+        });
+    }
+    if found.members != *members && !is_on(Mutant::OtherMembersTrusted) {
+        return Err(IdentityError::Members { dir, difference: found.members.difference(members) });
+    }
+    Ok(())
+}
+
+fn read(disk: &dyn Disk, dir: &Path) -> Result<Owner, IdentityError> {
     let path = dir.join(IDENTITY);
     let contents = disk::read_file(disk, &path)?;
-    let [found_ensemble, found_id] = checked_text::decode(IDENTITY, ["ensemble", "node"], &contents)
+    let damaged = || IdentityError::Damaged { path: path.clone() };
+    let [ensemble, id, members] = checked_text::decode(IDENTITY, ["ensemble", "node", "members"], &contents)
         .map_err(|e| match e {
             BadText::Version(found) => IdentityError::Version { path: path.clone(), found },
-            BadText::Damaged => IdentityError::Damaged { path: path.clone() },
+            BadText::Damaged => damaged(),
         })?;
-    let found_id = found_id.parse().map(PeerId).map_err(|_| IdentityError::Damaged { path: path.clone() })?;
-    if (found_ensemble.as_str(), found_id) == (ensemble, id) {
-        return Ok(());
-    }
-    let (dir, ensemble) = (dir.to_owned(), ensemble.to_owned());
-    Err(IdentityError::Mismatch { dir, found_id, found_ensemble, id, ensemble })
+    let id = id.parse().map(PeerId).map_err(|_| damaged())?;
+    Ok(Owner { ensemble, id, members: members.parse().map_err(|_| damaged())? })
+}
+
+fn write(disk: &dyn Disk, dir: &Path, owner: &Owner) -> Result<(), DiskError> {
+    let (id, members) = (owner.id.to_string(), owner.members.to_string());
+    let values = [("ensemble", owner.ensemble.as_str()), ("node", &id), ("members", &members)];
+    let text = checked_text::encode(IDENTITY, &values);
+    disk::write_atomically(disk, dir, IDENTITY, text.as_bytes())
 }
 
 const IDENTITY: &str = "identity";

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::PeerId;
-use api::peer::{Incarnation, Lives};
+use api::peer::{Acquaintance, Incarnation};
 
 use crate::checked_text::{self, BadText};
 use crate::disk::{self, Disk, DiskError, Doing};
@@ -31,7 +31,7 @@ pub enum IncarnationError {
     },
 }
 
-/// The file `incarnations` of a data directory: all lives that it has had, and the last that the node has met of each other
+/// The file `incarnations` of a data directory: all incarnations that it has had, and the last that the node has met of each other
 /// server. By this servers find out for each other when one stands on an older copy of its directory.
 ///
 /// Whoever loses the file begins anew. Then those who have met it take its directory for an older copy, and what it knew of
@@ -40,10 +40,10 @@ pub struct Incarnations {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     id: PeerId,
-    /// The number of the first life of each run that this directory has had, and the run; the present one is the last.
+    /// The number of the first incarnation of each run that this directory has had, and the run; the present one is the last.
     runs: Vec<(u64, u64)>,
     own: Incarnation,
-    /// All lives up to here count as known: those of other histories of this directory, too, because it is noted that what was
+    /// All incarnations up to here count as known: those of other histories of this directory, too, because it is noted that what was
     /// promised in them is lost.
     outlived: u64,
     met: BTreeMap<PeerId, Incarnation>,
@@ -99,13 +99,14 @@ impl Incarnations {
         self.met.get(&peer).copied()
     }
 
-    /// Whether the directory has had this life, or lives on behind it.
+    /// Whether the directory has had this incarnation, or incarnations on behind it.
     #[must_use]
-    pub fn knows(&self, life: Incarnation) -> bool {
+    pub fn knows(&self, incarnation: Incarnation) -> bool {
         let run_of = |number| self.runs.iter().rfind(|(first, _)| *first <= number).map(|(_, run)| *run);
-        let had = life.number <= self.own.number && run_of(life.number) == Some(life.run);
+        let had =
+            incarnation.number <= self.own.number && run_of(incarnation.number) == Some(incarnation.run);
         // A number that cannot be is none.
-        had || life.number <= self.outlived || life.number >= NUMBER_MAX
+        had || incarnation.number <= self.outlived || incarnation.number >= NUMBER_MAX
     }
 
     /// Why the file was of no use, if it was there.
@@ -114,7 +115,7 @@ impl Incarnations {
         self.made_anew
     }
 
-    /// Begins the next life within the same run, durably: copies of the directory as it was until now can be told from it by whoever meets it
+    /// Begins the next incarnation within the same run, durably: copies of the directory as it was until now can be told from it by whoever meets it
     /// from now on.
     ///
     /// # Errors
@@ -124,7 +125,7 @@ impl Incarnations {
         self.store(own, self.outlived, None)
     }
 
-    /// Goes on behind a life of this node that somebody has met and that the directory did not know, durably. To be called
+    /// Goes on behind an incarnation of this node that somebody has met and that the directory did not know, durably. To be called
     /// when it is durable elsewhere that the directory is an older copy: nobody takes it for one any more.
     ///
     /// # Errors
@@ -137,19 +138,29 @@ impl Incarnations {
         self.store(Incarnation { number: outlived + 1, ..self.own }, outlived, None)
     }
 
-    /// What to say to a server that has said this, or nothing yet.
-    #[must_use]
-    pub fn lives(&self, peer: PeerId, said: Lives) -> Lives {
-        let confirmed = said.met.filter(|&met| self.knows(met));
-        Lives { own: Some(self.own()), met: self.met(peer), confirmed }
+    /// Goes on behind whatever incarnation of this node others may have met so far, durably: an operator has decided that the
+    /// directory is not an older copy, or that it is to be the truth all the same.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn trust(&mut self) -> Result<(), IncarnationError> {
+        let outlived = self.own.number.max(self.outlived) + TRUST;
+        self.store(Incarnation { number: outlived + 1, ..self.own }, outlived, None)
     }
 
-    /// Remembers the life of a server that says this, durably, if it is known to be none that was before the last one met:
+    /// What to say to a server that has said this, or nothing yet.
+    #[must_use]
+    pub fn acquaintance(&self, peer: PeerId, said: Acquaintance) -> Acquaintance {
+        let confirmed = said.met.filter(|&met| self.knows(met));
+        Acquaintance { own: Some(self.own()), met: self.met(peer), confirmed }
+    }
+
+    /// Remembers the incarnation of a server that says this, durably, if it is known to be none that was before the last one met:
     /// because the server says so.
     ///
     /// # Errors
     /// The disk.
-    pub fn meet(&mut self, peer: PeerId, said: Lives) -> Result<(), IncarnationError> {
+    pub fn meet(&mut self, peer: PeerId, said: Acquaintance) -> Result<(), IncarnationError> {
         let before = self.met(peer);
         match said.own {
             Some(own) if own.number >= NUMBER_MAX => Ok(()),
@@ -176,14 +187,14 @@ impl Incarnations {
         let mut all = self.met.clone();
         all.extend(met);
         let runs: Vec<String> = self.runs.iter().map(run).collect();
-        let meetings: Vec<String> = all.iter().map(meeting).collect();
+        let acquaintances: Vec<String> = all.iter().map(meeting).collect();
         let numbers = [u64::from(self.id.0), own.number, outlived].map(|n| n.to_string());
         let values = [
             (NODE, &*numbers[0]),
             (NUMBER, &numbers[1]),
             (OUTLIVED, &numbers[2]),
             (RUNS, &runs.join(" ")),
-            (MET, &meetings.join(" ")),
+            (MET, &acquaintances.join(" ")),
         ];
         let text = checked_text::encode(NAME, &values);
         self.poisoned = true;
@@ -214,8 +225,8 @@ fn parse(contents: &[u8]) -> Result<Stored, BadText> {
         Some((count(number)?, u64::from_str_radix(run, 16).ok()?))
     };
     let meeting = |text: &str| {
-        let (id, life) = text.split_once(':')?;
-        let (number, run) = run(life)?;
+        let (id, incarnation) = text.split_once(':')?;
+        let (number, run) = run(incarnation)?;
         Some((peer(id)?, Incarnation { number, run }))
     };
     let stored = || {
@@ -235,12 +246,14 @@ fn parse(contents: &[u8]) -> Result<Stored, BadText> {
 
 /// No number is as great, so that there is always a next one.
 const NUMBER_MAX: u64 = 1 << 62;
-/// Whoever outlives what was lost leaves room for lives of it that those who tell it have not met: they were away.
+/// Whoever outlives what was lost leaves room for incarnations of it that those who tell it have not met: they were away.
 const LEAP: u64 = 1000;
-/// Lives are known of so many runs.
+/// Far more than a directory ever has, and far less than [`NUMBER_MAX`].
+const TRUST: u64 = 1 << 40;
+/// Incarnations are known of so many runs.
 const RUNS_MAX: usize = 1000;
 
-const NAME: &str = "incarnations";
+pub(crate) const NAME: &str = "incarnations";
 const NODE: &str = "node";
 const NUMBER: &str = "number";
 const OUTLIVED: &str = "outlived";

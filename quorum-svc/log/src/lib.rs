@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `identity`, `lock` | [`DataDir`] | whose directory this is, and that one process uses it |
 //! | `epochs` | [`EpochFile`] | accepted and current epoch, and what is known to be lost |
-//! | `incarnations` | [`Incarnations`] | the lives of the directory, and of each other server the last one met: older copies are told by it |
+//! | `incarnations` | [`Incarnations`] | the incarnations of the directory, and of each other server the last one met: older copies are told by it |
 //! | `log/*.log` | [`Log`], [`LogReader`] | the replicated log, in segments |
 //! | `log/owner`, `log-dir` | | of a log that is not in the data directory: that the two belong together |
 //! | `reserve`, `log/reserve` | [`reserve`] | space for what has to be written when the disk is full |
@@ -37,6 +37,7 @@ mod log;
 mod log_place;
 mod mem_disk;
 mod reader;
+mod recover;
 mod recovery;
 pub mod reserve;
 mod segment;
@@ -48,12 +49,13 @@ pub use disk::{Disk, DiskError, DiskFile, DiskLock, Space};
 pub use epochs::{EpochError, EpochFile, Epochs};
 pub use error::{LogError, ReadError};
 pub use fs_disk::FsDisk;
-pub use identity::{DataDir, IdentityError};
+pub use identity::{DataDir, IdentityError, Owner};
 pub use incarnations::{IncarnationError, Incarnations};
 pub use log::{Log, LogOptions};
 pub use log_place::{LogPlace, LogPlaceError};
 pub use mem_disk::{Crash, DiskOp, Fault, MemDisk};
 pub use reader::LogReader;
+pub use recover::Offline;
 pub use recovery::Recovery;
 pub use snapshot_file::SnapshotReader;
 pub use snapshots::{SkippedSnapshot, SnapshotError, SnapshotReport, SnapshotWriter, Snapshots};

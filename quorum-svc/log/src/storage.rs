@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::log_place::LogPlace;
-use api::{Epoch, PeerId, Zxid, peer::Damage};
+use api::{Ensemble, Epoch, PeerId, Zxid, peer::Damage};
 
 use crate::{
     DataDir, Disk, EpochError, EpochFile, Epochs, IdentityError, IncarnationError, Incarnations, Log,
-    LogError, LogOptions, LogPlaceError, ReadError, SnapshotError, SnapshotReport, Snapshots,
+    LogError, LogOptions, LogPlaceError, Owner, ReadError, SnapshotError, SnapshotReport, Snapshots,
 };
 
 /// Log, epochs, incarnations and snapshots of a node, which agree with each other.
@@ -53,6 +53,8 @@ pub struct StorageOptions {
     pub id: PeerId,
     /// Where the log is, if not in the data directory; an absolute path.
     pub log_dir: Option<PathBuf>,
+    /// All servers.
+    pub members: Ensemble,
     /// As [`LogOptions::segment_bytes`].
     pub segment_bytes: u64,
     /// As [`LogOptions::window_bytes`].
@@ -129,7 +131,7 @@ impl Storage {
     /// # Errors
     /// See [`StorageError`]; nothing that was promised is changed then.
     pub fn open(disk: &Arc<dyn Disk>, dir: &Path, options: &StorageOptions) -> Result<Storage, StorageError> {
-        let data_dir = DataDir::claim(disk.as_ref(), dir, &options.ensemble, options.id)?;
+        let data_dir = claim(disk, dir, options)?;
         let (snapshots, snapshot_report) = Snapshots::open(disk.clone(), &dir.join("snapshots"))?;
         let mut epochs = EpochFile::load(disk.clone(), dir)?;
         // A node that has promised anything has a log.
@@ -181,6 +183,19 @@ impl Storage {
             salvaged,
             promises,
         })
+    }
+}
+
+/// Members may be corrected as long as the node has taken no part in anything.
+fn claim(disk: &Arc<dyn Disk>, dir: &Path, options: &StorageOptions) -> Result<DataDir, StorageError> {
+    let StorageOptions { ensemble, id, members, .. } = options;
+    match DataDir::claim(disk.as_ref(), dir, ensemble, *id, members) {
+        Err(IdentityError::Members { .. }) if !EpochFile::load(disk.clone(), dir)?.is_stored() => {
+            let (data_dir, owner) = DataDir::open(disk.as_ref(), dir)?;
+            data_dir.assign(disk.as_ref(), &Owner { members: members.clone(), ..owner })?;
+            Ok(data_dir)
+        }
+        claimed => Ok(claimed?),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use api::ports::{Candidate, Election, Feed, FeedItem, PortClosed, Quorum, Request};
-use api::{Ensemble, Entry, Epoch, PeerId, Ticket, Zxid};
+use api::{Ensemble, EnsembleId, Entry, Epoch, PeerId, Standing, Ticket, Zxid};
 use bytes::Bytes;
 use proto::remote::{Bounds, Neighbour, RemoteQuorum};
 use quorum_svc::{Config, Handle, Keep, QuorumService, StopReason};
@@ -29,6 +29,10 @@ impl Election for Named {
         let mut elect = self.0.clone();
         elect.wait_for(|elect| *elect).await.map_err(|e| PortClosed(e.to_string()))?;
         Ok(PeerId(1))
+    }
+
+    async fn introduce(&self, _: Standing) -> Result<(), PortClosed> {
+        Ok(())
     }
 
     async fn settled(&self, _: PeerId, _: Epoch) -> Result<(), PortClosed> {
@@ -64,6 +68,7 @@ impl Node {
             park_limit: PARK,
             requests_max: REQUESTS_MAX,
             request_bytes_max: 64 << 20,
+            draw: EnsembleId(1),
             counter_max: u32::MAX,
         };
         let config = Config {
@@ -77,7 +82,7 @@ impl Node {
             keep: Keep { bytes: 0, entries: 0 },
             recent_bytes: 4 << 10,
             backlog_bytes: 1 << 20,
-            life: Duration::from_secs(600),
+            incarnation_every: Duration::from_secs(600),
         };
         let shutdown = CancellationToken::new();
         let service = QuorumService::open(config, Named(elect.subscribe()), shutdown.clone()).unwrap();

@@ -119,7 +119,7 @@ impl Node {
                 return Err(Stop::Disk("no sound snapshot is left".into()));
             }
             Some(Task::Outlive(met)) => {
-                process.meetings.incarnations.outlive(met)?;
+                process.acquaintances.incarnations.outlive(met)?;
                 return self.begin_task(cx);
             }
             Some(Task::Purge(upto)) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use api::{Ensemble, PeerId};
+use api::{Ensemble, Greeting, PeerId};
 use election_core::{Config, Election, Input, Notification, Output, dials};
 
 use super::{Armed, Node, Stop};
@@ -97,7 +97,14 @@ impl Node {
         cx: &mut Context,
         link: LinkId,
         said: Option<Notification>,
+        theirs: &Greeting,
     ) -> Result<(), Stop> {
+        let Some(index) = self.peer(cx, link) else { return Ok(()) };
+        if !self.lets_in(cx, index, theirs) {
+            cx.close(link, self.end(), None);
+            self.election_link_over(cx, link, index);
+            return Ok(());
+        }
         let Some(process) = &mut self.up else { return Ok(()) };
         let Some((&from, peer)) = process.election.links.iter_mut().find(|(_, p)| p.link == link) else {
             return Ok(());
@@ -123,6 +130,7 @@ impl Node {
         let at = cx.now + HEARTBEAT;
         self.schedule(cx, at, NodeEvent::Heartbeat);
         let me = self.end();
+        let Some(greeting) = self.greeting(cx) else { return };
         let Some(process) = &mut self.up else { return };
         let mut silent = Vec::new();
         for (peer, p) in &mut process.election.links {
@@ -130,7 +138,7 @@ impl Node {
                 silent.push((p.link, peer.0 as usize - 1));
             } else if cx.now >= p.spoke + HEARTBEAT / 2 {
                 p.spoke = cx.now;
-                cx.send(p.link, me, Packet::Election(p.last));
+                cx.send(p.link, me, Packet::Election(p.last, greeting.clone()));
             }
         }
         for (link, index) in silent {
@@ -148,6 +156,7 @@ impl Node {
     /// Gives the core one input and does what it wants.
     pub(super) fn elect(&mut self, cx: &mut Context, input: Input) {
         let (now, me, name) = (self.time(cx), self.end(), self.name());
+        let Some(greeting) = self.greeting(cx) else { return };
         let Some(process) = &mut self.up else { return };
         let shell = &mut process.election;
         let due = shell.core.next_timeout().is_none_or(|at| at <= now);
@@ -160,7 +169,7 @@ impl Node {
                 Output::Send { to, notification } => {
                     if let Some(peer) = shell.links.get_mut(&to) {
                         (peer.last, peer.spoke) = (Some(notification), cx.now);
-                        cx.send(peer.link, me, Packet::Election(Some(notification)));
+                        cx.send(peer.link, me, Packet::Election(Some(notification), greeting.clone()));
                     }
                 }
                 Output::Elected { leader, round } => {

@@ -1,8 +1,8 @@
 //! A node: the production cores in a small synchronous shell that does what the services' shells do, in their order.
 
+mod acquaintances;
 mod disk;
 mod election;
-mod meetings;
 mod quorum;
 mod sender;
 mod store;
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Epoch, Now, PeerId, Ticket, Time, Zxid};
+use api::{Ensemble, EnsembleId, Epoch, Now, PeerId, Ticket, Time, Zxid};
 use quorum_core::{Durable, Zab};
 use quorum_log::{Crash, Disk, MemDisk, SnapshotError, Snapshots, Storage, StorageError, StorageOptions};
 use store_core::{Server, State, server};
@@ -22,9 +22,9 @@ use store_core::{Server, State, server};
 use crate::context::{Context, Event, NodeEvent};
 use crate::net::{End, Kind, LinkId};
 use crate::plan::Plan;
+use acquaintances::Acquaintances;
 use disk::LogThread;
 use election::ElectionShell;
-use meetings::Meetings;
 use quorum::QuorumShell;
 use store::StoreShell;
 use table::Table;
@@ -99,6 +99,8 @@ pub(crate) struct Node {
     pub(crate) error_in_recovery: Option<quorum_log::Fault>,
     /// How often in a row its data could not be used.
     pub(crate) refusals: u32,
+    /// The members in its configuration, if these are not all.
+    pub(crate) believes: Option<Ensemble>,
     drift_ppm: i64,
 }
 
@@ -111,7 +113,9 @@ pub(crate) struct Process {
     pub(crate) election: ElectionShell,
     pub(crate) quorum: QuorumShell,
     pub(crate) log: LogThread,
-    meetings: Meetings,
+    acquaintances: Acquaintances,
+    /// The members in its configuration.
+    members: Ensemble,
     pub(crate) snapshots: Snapshots,
     pub(crate) store: StoreShell,
     /// When to stop in good order, if it is to.
@@ -136,6 +140,7 @@ impl Node {
             crash_in_recovery: None,
             error_in_recovery: None,
             refusals: 0,
+            believes: None,
             drift_ppm: member.drift_ppm,
         }
     }
@@ -184,15 +189,16 @@ impl Node {
         cx.schedule(at, Event::Node { node: self.index, life: self.life, what });
     }
 
-    fn open_storage(&self, plan: &Plan, may_heal: bool) -> Result<Storage, StorageError> {
+    fn open_storage(&self, plan: &Plan, members: &Ensemble) -> Result<Storage, StorageError> {
         let options = StorageOptions {
             ensemble: "sim".into(),
             id: self.id,
             log_dir: None,
+            members: members.clone(),
             segment_bytes: plan.sizes.segment,
             window_bytes: 0,
             index_interval_bytes: 256,
-            may_heal,
+            may_heal: members.voters().any(|voter| voter != self.id),
             // Any number will do: no client of the simulator looks at the disk.
             secret: self.life << 32 | u64::from(self.id.0),
             // No life is counted twice, whatever is done to the disk.
@@ -205,14 +211,14 @@ impl Node {
     /// Starts the process.
     pub(crate) fn start(&mut self, cx: &mut Context) -> Result<(), StorageError> {
         let sizes = cx.plan.sizes;
-        let ensemble = cx.ghost.ensemble().clone();
+        let ensemble = self.believes.clone().unwrap_or_else(|| cx.ghost.ensemble().clone());
         if let Some(step) = self.crash_in_recovery.take() {
             self.disk.power_off_after(step);
         }
         if let Some(fault) = self.error_in_recovery.take() {
             self.disk.fail(fault);
         }
-        let storage = self.open_storage(&cx.plan, ensemble.voters().any(|voter| voter != self.id))?;
+        let storage = self.open_storage(&cx.plan, &ensemble)?;
         let Storage { data_dir, log, epochs, incarnations, snapshots, salvaged, promises, .. } = storage;
         if let Some(salvaged) = salvaged {
             cx.stats.count("damaged logs salvaged");
@@ -238,11 +244,14 @@ impl Node {
             }),
             last_time_ms: promises.last_time_ms,
             damage: promises.damage,
+            ensemble: promises.ensemble,
+            committed: promises.committed,
         };
         let timing = cx.plan.timing;
         let core = quorum_core::Config {
             me: self.id,
             ensemble: ensemble.clone(),
+            draw: EnsembleId(u128::from(cx.rng.draw()) << 32 | u128::from(self.life)),
             init_limit: Duration::from_millis(timing.init_limit),
             sync_limit: Duration::from_millis(timing.sync_limit),
             ping_interval: Duration::from_millis(timing.ping),
@@ -265,15 +274,16 @@ impl Node {
         let view = view::View::new(log.reader(), log.history().last(), sizes.recent);
         self.life += 1;
         let peers = (0..cx.plan.members.len()).filter(|&p| p != self.index);
-        let meetings = Meetings::new(incarnations, peers, promises.current > Epoch(0));
+        let acquaintances = Acquaintances::new(incarnations, peers, promises.current > Epoch(0));
         let finalize_wait = Duration::from_millis(timing.finalize_wait);
         self.up = Some(Box::new(Process {
             started: cx.now,
             ahead: 0,
-            election: ElectionShell::new(self.id, ensemble, finalize_wait),
+            election: ElectionShell::new(self.id, ensemble.clone(), finalize_wait),
             quorum: QuorumShell::new(Zab::new(core, durable), view),
             log: LogThread::new(log, epochs),
-            meetings,
+            acquaintances,
+            members: ensemble,
             snapshots,
             store: StoreShell::new(Server::new(Time(0), config, state), applied),
             leaving: None,
@@ -349,7 +359,7 @@ impl Node {
             }
             NodeEvent::Meet { peer } => drop(cx.dial(Kind::Meeting, self.end(), End::Node(peer))),
             NodeEvent::FirstMeetings => self.first_meetings_over(cx),
-            NodeEvent::NewLife => self.new_life(cx)?,
+            NodeEvent::NewIncarnation => self.new_incarnation(cx)?,
             NodeEvent::DialLeader { leader } => self.dial_leader(cx, leader),
             NodeEvent::Checkpointed => self.on_checkpointed(cx)?,
             NodeEvent::SnapshotWritten => self.on_snapshot_written(cx)?,

@@ -96,7 +96,7 @@ impl Node {
 
     pub(super) fn wake_quorum(&mut self, cx: &mut Context) {
         let free = |p: &mut Box<Process>| {
-            p.meetings.first.is_empty() && !std::mem::replace(&mut p.quorum.turn, true)
+            p.acquaintances.first.is_empty() && !std::mem::replace(&mut p.quorum.turn, true)
         };
         if self.up.as_mut().is_some_and(free) {
             let at = self.turn_delay(cx);
@@ -154,8 +154,15 @@ impl Node {
         while let Some(output) = self.up.as_mut().and_then(|p| p.quorum.core.poll_output()) {
             self.carry_out(cx, output)?;
         }
+        if let Some(process) = &mut self.up
+            && !process.quorum.core.damage().is_some()
+        {
+            process.acquaintances.healed();
+        }
         // Behind the epochs, so that it is noted first what it means.
-        for met in self.up.as_mut().map(|p| std::mem::take(&mut p.meetings.to_outlive)).unwrap_or_default() {
+        for met in
+            self.up.as_mut().map(|p| std::mem::take(&mut p.acquaintances.to_outlive)).unwrap_or_default()
+        {
             self.ask_disk(cx, Task::Outlive(met))?;
         }
         if let Some(process) = &self.up {
@@ -262,7 +269,7 @@ impl Node {
             }
             Output::SendSnapshot { conn, zxid } => self.tell_learner(cx, conn.0, Command::Snapshot(zxid)),
             Output::Append(entries) => self.append(cx, entries)?,
-            Output::PersistEpochs { accepted, current, damage, last_time_ms } => {
+            Output::PersistEpochs { accepted, current, damage, ensemble, committed, last_time_ms } => {
                 if shell.core.status().role == Role::Leading && std::mem::take(&mut shell.elected) {
                     cx.ghost.proposes(index, accepted);
                 }
@@ -270,7 +277,8 @@ impl Node {
                     cx.ghost
                         .fail("I9 log before epoch", format!("{name}: epoch {current} without its marker"));
                 }
-                self.ask_disk(cx, Task::Epochs(Epochs { accepted, current, damage, last_time_ms }))?;
+                let epochs = Epochs { accepted, current, damage, ensemble, committed, last_time_ms };
+                self.ask_disk(cx, Task::Epochs(epochs))?;
             }
             Output::Truncate { to } => {
                 cx.stats.count("TRUNC");
@@ -393,8 +401,8 @@ impl Node {
     pub(super) fn on_packet(&mut self, cx: &mut Context, link: LinkId, packet: Packet) -> Result<(), Stop> {
         let conn = Conn(link);
         let input = match packet {
-            Packet::Election(said) => return self.election_packet(cx, link, said),
-            Packet::Hello(lives) => return self.on_hello(cx, link, lives),
+            Packet::Election(said, theirs) => return self.election_packet(cx, link, said, &theirs),
+            Packet::Hello(hello) => return self.on_hello(cx, link, &hello),
             Packet::ToLeader(message) => Input::FromLearner { conn, message },
             Packet::ToLearner(message) => Input::FromLeader { conn, message },
             Packet::SnapStart(_) | Packet::SnapChunk(_) | Packet::SnapEnd => {

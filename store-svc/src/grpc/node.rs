@@ -31,6 +31,7 @@ impl<Q: Quorum> Node for NodeService<Q> {
         let Facts { state, ready } = facts.await.map_err(|_| stopping())?;
         // Asked second, so that what is applied is never ahead of what is committed.
         let quorum = self.quorum.status().await.map_err(|_| stopping())?;
+        let known = self.quorum.surroundings().await.map_err(|_| stopping())?;
         let status = NodeStatus {
             id: self.front.me,
             ensemble: self.ensemble.clone(),
@@ -49,6 +50,8 @@ impl<Q: Quorum> Node for NodeService<Q> {
             uptime: self.started.elapsed(),
             members: self.members.clone(),
             disk: quorum.disk,
+            ensemble_id: known.ensemble,
+            peers: known.peers,
         };
         Ok(Response::new(status.into()))
     }

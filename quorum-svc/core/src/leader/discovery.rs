@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
-use api::{Entry, Epoch, History, PeerId, Zxid, ports::Candidate};
+use api::{EnsembleId, Entry, Epoch, History, PeerId, Standing, Zxid, ports::Candidate};
 
 use super::{Leading, Phase, Stage};
 use crate::{
@@ -13,7 +13,23 @@ use crate::{
     zab::{Role, Zab},
 };
 
+/// What a learner says with the promise of an epoch.
+pub(super) struct Promise {
+    pub(super) history: History,
+    pub(super) candidate: Candidate,
+    /// As in [`crate::ToLeader::AckEpoch`], and so are the others.
+    pub(super) counts: bool,
+    pub(super) damage: Damage,
+    pub(super) ensemble: Option<EnsembleId>,
+    pub(super) committed: Zxid,
+}
+
 impl Zab {
+    /// The id of the ensemble under this leader.
+    fn led_ensemble(&self) -> EnsembleId {
+        self.ensemble.unwrap_or(self.config.draw)
+    }
+
     /// False if the learner had to be dropped.
     pub(super) fn note_learner_info(&mut self, conn: Conn, accepted: Epoch) -> bool {
         let Role::Leading(leading) = &mut self.role else { return false };
@@ -105,6 +121,7 @@ impl Zab {
     }
 
     fn send_leader_info(&mut self) {
+        let ensemble = self.led_ensemble();
         let Role::Leading(leading) = &mut self.role else { return };
         let (Phase::Promising { epoch, .. }
         | Phase::Synchronising { epoch, .. }
@@ -115,23 +132,23 @@ impl Zab {
         for (&conn, learner) in &mut leading.learners {
             if matches!(learner.stage, Stage::Known { .. }) {
                 learner.stage = Stage::Asked;
-                self.out.push_back(Output::ToLearner { conn, message: ToLearner::LeaderInfo { epoch } });
+                self.out.push_back(Output::ToLearner {
+                    conn,
+                    message: ToLearner::LeaderInfo { epoch, ensemble },
+                });
             }
         }
     }
 
-    pub(super) fn on_ack_epoch(
-        &mut self,
-        conn: Conn,
-        epoch: Epoch,
-        history: History,
-        counts: bool,
-        candidate: Candidate,
-        damage: Damage,
-    ) {
+    /// False if the learner had to be dropped.
+    pub(super) fn on_ack_epoch(&mut self, conn: Conn, epoch: Epoch, promise: Promise) -> bool {
+        let Promise { history, candidate, counts, damage, ensemble, committed } = promise;
+        let led = self.led_ensemble();
         let mine = Candidate { epoch: self.current, zxid: self.history.last() };
-        let Role::Leading(leading) = &mut self.role else { return };
-        let Some(learner) = leading.learners.get_mut(&conn) else { return };
+        let base = self.history.base();
+        let contradicts = committed > base && !self.history.contains(committed);
+        let Role::Leading(leading) = &mut self.role else { return false };
+        let Some(learner) = leading.learners.get_mut(&conn) else { return false };
         let asked = match leading.phase {
             Phase::Promising { epoch, .. }
             | Phase::Synchronising { epoch, .. }
@@ -140,13 +157,22 @@ impl Zab {
         };
         if learner.stage != Stage::Asked || asked != Some(epoch) {
             self.drop_learner(conn, "ACKEPOCH out of turn");
-            return;
+            return false;
+        }
+        let theirs = Standing::new(ensemble, candidate.epoch, &history, damage.is_some());
+        let stranger = ensemble != Some(led) && !is_on(Mutant::ForeignEnsembleTrusted);
+        if stranger && theirs.bound {
+            self.drop_learner(conn, "the learner belongs to another ensemble");
+            return false;
         }
         learner.stage = Stage::Promised { history, log_end: mine.zxid };
         // A server that never synchronised has an empty log, or lost one together with what it had promised to keep. (Its
-        // later acks are real.)
-        let fresh = candidate.epoch == Epoch(0);
-        if damage.is_some() {
+        // later acks are real.) One that has the id of another first start never synchronised with this one.
+        let fresh = candidate.epoch == Epoch(0) || stranger;
+        if contradicts && candidate <= mine {
+            // Either side has lost what was acknowledged. It is no part of the quorum that proves this log.
+            leading.contradicting.insert(learner.peer);
+        } else if damage.is_some() {
             // It may have been told only after it had promised: that was worth nothing either.
             leading.promised.remove(&learner.peer);
             leading.fresh.remove(&learner.peer);
@@ -166,6 +192,13 @@ impl Zab {
         let (peer, promising) = (learner.peer, matches!(leading.phase, Phase::Promising { .. }));
         // There is nothing to doubt where no quorum is possible without this leader.
         self.end_doubts();
+        if self.is_odd() {
+            self.suspected = true;
+            self.act_as_damaged(
+                "so many others have committed what is not in the log of this server that it cannot lead",
+            );
+            return true;
+        }
         if promising {
             // Whoever has more must lead: what it has may be committed (waitForEpochAck, "Follower is ahead"). One that
             // can never lead has no say in this.
@@ -179,6 +212,16 @@ impl Zab {
                 self.try_synchronise();
             }
         }
+        true
+    }
+
+    /// Whether no quorum is left without those who have committed what is not in this server's log: then it is this server
+    /// that is not as the others are.
+    fn is_odd(&self) -> bool {
+        let Role::Leading(leading) = &self.role else { return false };
+        let ensemble = &self.config.ensemble;
+        let others = ensemble.voters().filter(|v| !leading.contradicting.contains(v)).collect();
+        !leading.contradicting.is_empty() && !ensemble.is_quorum(&others)
     }
 
     /// Whether those who have promised the epoch prove that whatever is committed is in this server's log: a quorum of
@@ -224,6 +267,7 @@ impl Zab {
         }
         leading.phase = Phase::Synchronising { epoch, durable: false };
         let time_ms = self.stamp();
+        self.ensemble = Some(self.led_ensemble());
         self.push_entry(Entry::marker(epoch, time_ms));
         self.persist_epochs(epoch, epoch);
     }

@@ -220,7 +220,7 @@ fn f15_a_leader_that_is_told_of_its_older_copy_leads_no_more() {
     w.submit(3, "a");
     w.settle();
     for told in [3, 2] {
-        w.input(told, quorum_core::Input::RolledBack);
+        w.input(told, quorum_core::Input::RolledBack { note: true });
         w.settle();
         assert!(w.nodes[&told].disk.stored.damage.is_some());
         assert_eq!((w.role(told), w.nodes[&told].candidate), (Role::Looking, Some(None)));
@@ -236,8 +236,8 @@ fn f15_a_leader_that_is_told_of_its_older_copy_leads_no_more() {
     w.crash(2);
     w.restart(2);
     w.settle();
-    w.input(2, quorum_core::Input::RolledBack);
-    w.input(2, quorum_core::Input::RolledBack);
+    w.input(2, quorum_core::Input::RolledBack { note: true });
+    w.input(2, quorum_core::Input::RolledBack { note: true });
     w.settle();
     for _ in 0..3 {
         w.fair_election();
@@ -251,7 +251,7 @@ fn f15_a_leader_that_is_told_of_its_older_copy_leads_no_more() {
 fn f14_an_empty_directory_that_others_have_met_counts_only_when_all_are_there() {
     let mut w = World::new(3, 0);
     w.crash(3);
-    w.input(1, quorum_core::Input::RolledBack);
+    w.input(1, quorum_core::Input::RolledBack { note: true });
     w.settle();
     w.elect(2, &[1, 2]);
     w.run(INIT_LIMIT / 2);
@@ -269,7 +269,7 @@ fn f14_an_empty_directory_that_others_have_met_counts_only_when_all_are_there() 
 #[test]
 fn f14_an_ensemble_of_two_begins_anew_with_an_empty_directory_that_was_met() {
     let mut w = World::new(2, 0);
-    w.input(1, quorum_core::Input::RolledBack);
+    w.input(1, quorum_core::Input::RolledBack { note: true });
     w.settle();
     for _ in 0..3 {
         w.fair_election();
@@ -304,7 +304,7 @@ fn f15_a_promise_that_is_taken_back_does_not_count() {
     w.elect(2, &[1, 2, 3]);
     w.settle();
     // Leader 2 has the promise of 1, and waits for that of 3.
-    w.input(1, quorum_core::Input::RolledBack);
+    w.input(1, quorum_core::Input::RolledBack { note: true });
     w.settle();
     w.elect(2, &[1]);
     w.settle();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use api::peer::Damage;
-use api::{Entry, Epoch, History, Zxid};
+use api::{EnsembleId, Entry, Epoch, History, Zxid};
 use quorum_core::{Durable, Input};
 
 /// What survives a crash.
@@ -17,6 +17,8 @@ pub(crate) struct Stored {
     /// Entries that it had were lost, and it has not synchronised since.
     pub(crate) damage: Damage,
     pub(crate) last_time_ms: i64,
+    pub(crate) ensemble: Option<EnsembleId>,
+    pub(crate) committed: Zxid,
 }
 
 impl Stored {
@@ -48,6 +50,8 @@ impl Stored {
             snap_before: Zxid::ZERO,
             last_time_ms: self.entries.last().map_or(0, |e| e.time_ms).max(self.last_time_ms),
             damage: self.damage,
+            ensemble: self.ensemble,
+            committed: self.committed,
         }
     }
 }
@@ -55,7 +59,14 @@ impl Stored {
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Append(Vec<Entry>),
-    Epochs { accepted: Epoch, current: Epoch, damage: Damage, last_time_ms: i64 },
+    Epochs {
+        accepted: Epoch,
+        current: Epoch,
+        damage: Damage,
+        ensemble: Option<EnsembleId>,
+        committed: Zxid,
+        last_time_ms: i64,
+    },
     Truncate(Zxid),
     Install(Zxid),
     Purge(Zxid),
@@ -94,13 +105,16 @@ impl Disk {
                 assert!(s.last().epoch() <= s.accepted, "I9: {} without a promise", s.last());
                 Input::Persisted { upto: s.last() }
             }
-            Op::Epochs { accepted, current, damage, last_time_ms } => {
+            Op::Epochs { accepted, current, damage, ensemble, committed, last_time_ms } => {
                 assert!(accepted >= s.accepted && current >= s.current && current <= accepted, "I9");
                 if current > s.current {
                     assert!(s.has(Zxid::marker(current)), "4643: epoch {current} before its log");
                 }
                 (s.accepted, s.current) = (accepted, current);
+                let bound = s.ensemble.is_some() && s.entries.iter().any(|e| e.zxid.counter() > 0);
+                assert!(!bound || s.ensemble == ensemble, "I20: a log with data goes to another ensemble");
                 (s.damage, s.last_time_ms) = (damage, last_time_ms);
+                (s.ensemble, s.committed) = (ensemble, committed);
                 Input::EpochsPersisted
             }
             Op::Truncate(to) => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::peer::{Damage, ToLeader, ToLearner};
 use api::ports::{FeedItem, Role};
-use api::{Epoch, PeerId, Zxid};
+use api::{EnsembleId, Epoch, PeerId, Zxid};
 use quorum_core::{Conn, Input};
 
 use crate::world::{INIT_LIMIT, SYNC_LIMIT, World, z};
@@ -213,6 +213,8 @@ fn a_promise_that_does_not_count_is_not_counted() {
         counts: false,
         damage: Damage::None,
         last_time_ms: 0,
+        ensemble: None,
+        committed: Zxid::ZERO,
     };
     w.input(3, Input::FromLearner { conn, message });
     w.settle();
@@ -249,6 +251,8 @@ fn nobody_learns_from_itself() {
             counts: true,
             damage: Damage::None,
             last_time_ms: 0,
+            ensemble: None,
+            committed: Zxid::ZERO,
         },
     ];
     w.nodes.get_mut(&1).unwrap().disk.held = true;
@@ -347,7 +351,13 @@ fn an_epoch_below_the_promised_one_is_refused() {
     w.elect(3, &[1]);
     w.settle();
     let conn = w.link(1, 3);
-    w.input(1, Input::FromLeader { conn, message: ToLearner::LeaderInfo { epoch: Epoch(4) } });
+    w.input(
+        1,
+        Input::FromLeader {
+            conn,
+            message: ToLearner::LeaderInfo { epoch: Epoch(4), ensemble: EnsembleId(3) },
+        },
+    );
     w.settle();
     assert_eq!(w.role(1), Role::Looking);
     assert_eq!(w.nodes[&1].disk.stored.accepted, Epoch(5));

@@ -2,7 +2,7 @@
 
 use api::peer::{Damage, Submission, ToLeader, ToLearner};
 use api::ports::{Refusal, Request, Room};
-use api::{Entry, Epoch, EpochSpan, History, Now, Origin, PeerId, Ticket, Time, Zxid};
+use api::{EnsembleId, Entry, Epoch, EpochSpan, History, Now, Origin, PeerId, Ticket, Time, Zxid};
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorum_core::{Conn, Input, Output, Zab};
@@ -48,19 +48,32 @@ fn room() -> impl Strategy<Value = Room> {
     prop_oneof![Just(Room::Ample), Just(Room::Low), Just(Room::Short)]
 }
 
+fn ensemble() -> impl Strategy<Value = EnsembleId> {
+    (0..3u128).prop_map(EnsembleId)
+}
+
 fn to_leader() -> impl Strategy<Value = ToLeader> {
     let submission =
         (ticket(), payload()).prop_map(|(ticket, payload)| Submission { ticket, payload, trace: None });
     prop_oneof![
         epoch().prop_map(|accepted_epoch| ToLeader::LearnerInfo { accepted_epoch }),
-        (epoch(), epoch(), history(), any::<(bool, u8)>()).prop_map(
-            |(epoch, current_epoch, history, (counts, damage))| {
+        (epoch(), epoch(), history(), any::<(bool, u8)>(), prop::option::of(ensemble()), zxid()).prop_map(
+            |(epoch, current_epoch, history, (counts, damage), ensemble, committed)| {
                 let damage = match damage {
                     0..128 => Damage::None,
                     128..192 => Damage::Log,
                     192.. => Damage::Directory,
                 };
-                ToLeader::AckEpoch { epoch, current_epoch, history, counts, damage, last_time_ms: 0 }
+                ToLeader::AckEpoch {
+                    epoch,
+                    current_epoch,
+                    history,
+                    counts,
+                    damage,
+                    last_time_ms: 0,
+                    ensemble,
+                    committed,
+                }
             }
         ),
         zxid().prop_map(ToLeader::Ack),
@@ -74,7 +87,7 @@ fn to_leader() -> impl Strategy<Value = ToLeader> {
 
 fn to_learner() -> impl Strategy<Value = ToLearner> {
     prop_oneof![
-        epoch().prop_map(|epoch| ToLearner::LeaderInfo { epoch }),
+        (epoch(), ensemble()).prop_map(|(epoch, ensemble)| ToLearner::LeaderInfo { epoch, ensemble }),
         zxid().prop_map(|after| ToLearner::Diff { after }),
         zxid().prop_map(|to| ToLearner::Trunc { to }),
         zxid().prop_map(|zxid| ToLearner::Snap { zxid }),
@@ -187,16 +200,24 @@ impl Alone {
             Event::Learner(peer, message, fits) => {
                 let Some(&(_, conn)) = self.learners.iter().find(|(p, _)| *p == peer) else { return };
                 let message = match message {
-                    ToLeader::AckEpoch { current_epoch, history, counts, damage, .. } if fits => {
-                        ToLeader::AckEpoch {
-                            epoch: self.promised,
-                            current_epoch,
-                            history,
-                            counts,
-                            damage,
-                            last_time_ms: 0,
-                        }
-                    }
+                    ToLeader::AckEpoch {
+                        current_epoch,
+                        history,
+                        counts,
+                        damage,
+                        ensemble,
+                        committed,
+                        ..
+                    } if fits => ToLeader::AckEpoch {
+                        epoch: self.promised,
+                        current_epoch,
+                        history,
+                        counts,
+                        damage,
+                        last_time_ms: 0,
+                        ensemble,
+                        committed,
+                    },
                     ToLeader::Ack(_) if fits => ToLeader::Ack(last),
                     other => other,
                 };
@@ -243,8 +264,8 @@ impl Alone {
 
     fn fit_leader(&self, message: ToLearner, last: Zxid) -> ToLearner {
         match message {
-            ToLearner::LeaderInfo { epoch } if epoch < self.promised => {
-                ToLearner::LeaderInfo { epoch: self.promised }
+            ToLearner::LeaderInfo { epoch, ensemble } if epoch < self.promised => {
+                ToLearner::LeaderInfo { epoch: self.promised, ensemble }
             }
             ToLearner::Diff { .. } => ToLearner::Diff { after: last },
             ToLearner::Propose { mut entries, .. } => {

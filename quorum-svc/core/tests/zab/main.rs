@@ -8,6 +8,7 @@ mod disk;
 mod election;
 mod fuzz;
 mod ghost;
+mod identity;
 mod leave;
 mod random;
 mod requests;

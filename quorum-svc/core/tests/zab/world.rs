@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::peer::Damage;
 use api::ports::{Candidate, FeedItem, QuorumStatus, Refusal, Request, Role};
-use api::{Ensemble, Entry, Epoch, Member, Membership, Now, Origin, PeerId, Ticket, Time, Zxid};
+use api::{Ensemble, EnsembleId, Entry, Epoch, Member, Membership, Now, Origin, PeerId, Ticket, Time, Zxid};
 use bytes::Bytes;
 use quorum_core::{Config, Conn, Input, Output, ToLeader, ToLearner, Zab};
 
@@ -116,6 +116,7 @@ impl World {
         let config = Config {
             me: PeerId(0),
             ensemble: Ensemble::new(members).unwrap(),
+            draw: EnsembleId(0),
             init_limit: INIT_LIMIT,
             sync_limit: SYNC_LIMIT,
             ping_interval: PING,
@@ -146,8 +147,8 @@ impl World {
 
     // ---- servers ----
 
-    fn start(&mut self, id: u32, stored: Stored, trust_log: bool) {
-        let config = Config { me: PeerId(id), ..self.config.clone() };
+    pub(crate) fn start(&mut self, id: u32, stored: Stored, trust_log: bool) {
+        let config = Config { me: PeerId(id), draw: EnsembleId(id.into()), ..self.config.clone() };
         let core = Zab::new(config, stored.durable(trust_log));
         let wall_ms = self.nodes.get(&id).map_or(1_000_000, |n| n.wall_ms);
         let node = Node {
@@ -170,7 +171,7 @@ impl World {
     /// Starts a server anew with a log of these (epoch, last counter), as if synchronised with the last of these epochs.
     /// Up to `base` it is committed, and in a snapshot only.
     pub(crate) fn preload(&mut self, id: u32, base: Zxid, spans: &[(u32, u32)]) {
-        let mut stored = Stored { base, ..Stored::default() };
+        let mut stored = Stored { base, ensemble: Some(EnsembleId(0)), ..Stored::default() };
         stored.snapshots.extend((base != Zxid::ZERO).then_some(base));
         for &(epoch, last) in spans {
             for counter in 0..=last {
@@ -259,7 +260,7 @@ impl World {
         assert!(!self.up(id));
         self.nodes.get_mut(&id).unwrap().disk.stored = copy;
         self.restart(id);
-        self.input(id, Input::RolledBack);
+        self.input(id, Input::RolledBack { note: true });
     }
 
     /// A server that is down gets an empty disk.
@@ -693,7 +694,7 @@ impl World {
                 }
             }
             Output::ToLearner { conn, message } => {
-                if let ToLearner::LeaderInfo { epoch } = message {
+                if let ToLearner::LeaderInfo { epoch, .. } = message {
                     assert!(epoch <= stored.accepted, "I9: proposed before it is durable");
                 }
                 self.send_down(id, conn, Down::Message(message));
@@ -732,8 +733,9 @@ impl World {
                 }
                 node.disk.queue.push_back(Op::Append(entries));
             }
-            Output::PersistEpochs { accepted, current, damage, last_time_ms } => {
-                node.disk.queue.push_back(Op::Epochs { accepted, current, damage, last_time_ms });
+            Output::PersistEpochs { accepted, current, damage, ensemble, committed, last_time_ms } => {
+                let epochs = Op::Epochs { accepted, current, damage, ensemble, committed, last_time_ms };
+                node.disk.queue.push_back(epochs);
             }
             Output::Truncate { to } => {
                 node.log.retain(|e| e.zxid <= to);
@@ -870,7 +872,7 @@ fn down_text(down: &Down) -> String {
     match down {
         Down::Snapshot(zxid) => format!("SNAP {zxid}"),
         Down::Message(message) => match message {
-            ToLearner::LeaderInfo { epoch } => format!("LEADERINFO {epoch}"),
+            ToLearner::LeaderInfo { epoch, .. } => format!("LEADERINFO {epoch}"),
             ToLearner::Diff { after } => format!("DIFF {after}"),
             ToLearner::Trunc { to } => format!("TRUNC {to}"),
             ToLearner::Snap { zxid } => format!("SNAP {zxid}"),

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{Entry, Epoch, Origin, PeerId, Ticket, Zxid};
+use api::{Ensemble, Entry, Epoch, Origin, PeerId, Ticket, Zxid};
 use quorum_log::{Crash, Disk, Log, LogError, LogOptions, MemDisk};
 
 pub(crate) const DIR: &str = "/data/log";
@@ -44,6 +44,11 @@ pub(crate) fn open(disk: &MemDisk, options: LogOptions) -> Result<Log, LogError>
 }
 
 /// A disk with a log of tiny segments that holds these entries, durably.
+/// The usual members.
+pub(crate) fn three() -> Ensemble {
+    Ensemble::of_voters(1..=3).unwrap()
+}
+
 pub(crate) fn disk_with(entries: &[Entry]) -> MemDisk {
     let disk = MemDisk::new();
     let mut log = open(&disk, tiny()).unwrap();

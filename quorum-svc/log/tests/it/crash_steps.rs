@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use crate::common::{
     DURABLE, assert_its_end_is_guarded, contents, crashes, disk_with, entries, lose_last_record, open,
-    segments, tiny, z,
+    segments, three, tiny, z,
 };
 
 /// 0, 1, 2 ..., until the test has seen something done without a crash.
@@ -196,6 +196,7 @@ fn f12_an_end_that_was_lost_is_noted_whatever_happens() {
         ensemble: "e".to_owned(),
         id: PeerId(1),
         log_dir: None,
+        members: three(),
         segment_bytes: 400,
         window_bytes: 0,
         index_interval_bytes: 100,
@@ -475,11 +476,11 @@ fn claim() {
         for steps in steps_until_done() {
             let disk = MemDisk::new();
             disk.power_off_after(steps);
-            let done = DataDir::claim(&disk, dir, "a", PeerId(3)).is_ok();
+            let done = DataDir::claim(&disk, dir, "a", PeerId(3), &three()).is_ok();
             disk.crash(crash);
-            drop(DataDir::claim(&disk, dir, "a", PeerId(3)).unwrap());
+            drop(DataDir::claim(&disk, dir, "a", PeerId(3), &three()).unwrap());
             disk.crash(Crash::LoseUnsynced);
-            assert!(!DataDir::claim(&disk, dir, "a", PeerId(3)).unwrap().is_new());
+            assert!(!DataDir::claim(&disk, dir, "a", PeerId(3), &three()).unwrap().is_new());
             if done {
                 assert!(steps > 5);
                 break;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::{Epoch, PeerId, Zxid};
 use quorum_log::{Crash, Disk, Epochs, MemDisk, Storage, StorageError, StorageOptions};
 
-use crate::common::entries;
+use crate::common::{entries, three};
 
 const SEGMENT: u64 = 4096;
 
@@ -15,6 +15,7 @@ fn open(disk: &MemDisk) -> Result<Storage, StorageError> {
         ensemble: "a".into(),
         id: PeerId(1),
         log_dir: None,
+        members: three(),
         segment_bytes: SEGMENT,
         window_bytes: 0,
         index_interval_bytes: 100,

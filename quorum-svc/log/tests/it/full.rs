@@ -9,7 +9,7 @@ use quorum_log::{
     StorageOptions, reserve,
 };
 
-use crate::common::{contents, entries, open, segments, tiny, z};
+use crate::common::{contents, entries, open, segments, three, tiny, z};
 
 const DATA: &str = "/data";
 
@@ -23,6 +23,7 @@ fn storage(disk: &MemDisk, id: u32, data: &str, log_dir: Option<&str>) -> Result
     let options = StorageOptions {
         ensemble: "a".into(),
         id: PeerId(id),
+        members: three(),
         log_dir: log_dir.map(Into::into),
         segment_bytes: 4096,
         window_bytes: 0,

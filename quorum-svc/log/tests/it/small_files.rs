@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api::peer::{Incarnation, Lives};
-use api::{Epoch, PeerId};
+use api::peer::{Acquaintance, Damage, Incarnation};
+use api::{Ensemble, EnsembleId, Epoch, PeerId};
 use quorum_log::{
-    Crash, DataDir, DiskOp, EpochError, EpochFile, Epochs, Fault, FsDisk, IdentityError, IncarnationError,
-    Incarnations, MemDisk,
+    Crash, DataDir, Disk, DiskOp, EpochError, EpochFile, Epochs, Fault, FsDisk, IdentityError,
+    IncarnationError, Incarnations, MemDisk, Offline, Storage, StorageError, StorageOptions,
 };
 use rustix::io::Errno;
 
-use crate::common::disk_with;
+use crate::common::{disk_with, three};
 
 fn epochs(accepted: u32, current: u32) -> Epochs {
     Epochs { accepted: Epoch(accepted), current: Epoch(current), ..Epochs::default() }
@@ -42,14 +42,16 @@ fn epochs_that_cannot_be_are_refused() {
     load(&disk).unwrap().store(epochs(7, 6)).unwrap();
     let text = String::from_utf8(disk.contents(path).unwrap()).unwrap();
     assert!(
-        text.starts_with("quorate epochs 1\naccepted 7\ncurrent 6\ndamage none\nlast-time-ms 0\n"),
+        text.starts_with(
+            "quorate epochs 2\naccepted 7\ncurrent 6\ndamage none\nensemble none\ncommitted 0x0\nlast-time-ms 0\n"
+        ),
         "{text}"
     );
     disk.flip_bit(path, 26, 0);
     assert!(matches!(load(&disk), Err(EpochError::Damaged { .. })));
     disk.put(path, b"");
     assert!(matches!(load(&disk), Err(EpochError::Damaged { .. })));
-    let body = "quorate epochs 1\naccepted 7\ncurrent 8\ndamage none\nlast-time-ms 0\n";
+    let body = "quorate epochs 2\naccepted 7\ncurrent 8\ndamage none\nensemble none\ncommitted 0x0\nlast-time-ms 0\n";
     disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
     let message = load(&disk).err().unwrap().to_string();
     assert!(message.contains("/data/epochs: the current epoch 8 is above the accepted epoch 7"), "{message}");
@@ -71,7 +73,7 @@ fn storing_epochs_fails_for_good() {
 fn a_data_directory_belongs_to_one_node_and_one_process() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("node-3/data");
-    let claim = |ensemble, id| DataDir::claim(&FsDisk, &dir, ensemble, PeerId(id));
+    let claim = |ensemble, id| DataDir::claim(&FsDisk, &dir, ensemble, PeerId(id), &three());
     let claimed = claim("alpha beta", 3).unwrap();
     assert!(claimed.is_new() && claimed.path() == dir);
 
@@ -88,18 +90,91 @@ fn a_data_directory_belongs_to_one_node_and_one_process() {
         );
         assert_eq!(message, expected);
     }
-    std::fs::write(dir.join("identity"), "quorate identity 1\nensemble a\nnode 3\n").unwrap();
+    std::fs::write(dir.join("identity"), "quorate identity 2\nensemble a\nnode 3\n").unwrap();
     assert!(matches!(claim("alpha beta", 3), Err(IdentityError::Damaged { .. })));
+}
+
+fn storage(disk: &MemDisk, members: Ensemble) -> Result<Storage, StorageError> {
+    let options = StorageOptions {
+        ensemble: "e".to_owned(),
+        id: PeerId(1),
+        members,
+        log_dir: None,
+        segment_bytes: 4096,
+        window_bytes: 0,
+        index_interval_bytes: 100,
+        may_heal: true,
+        secret: 5,
+        run: 7,
+    };
+    Storage::open(&(Arc::new(disk.clone()) as Arc<dyn Disk>), Path::new("/data"), &options)
+}
+
+#[test]
+fn b02_a_directory_knows_its_members_from_its_first_promise_on() {
+    let disk = MemDisk::new();
+    let alone = Ensemble::of_voters([1]).unwrap();
+    drop(storage(&disk, alone.clone()).unwrap());
+    // A slip that is corrected at once.
+    let mut opened = storage(&disk, three()).unwrap();
+    opened.epochs.store(epochs(1, 0)).unwrap();
+    drop(opened);
+    let message = storage(&disk, alone).err().unwrap().to_string();
+    assert!(message.contains("member 2 is a voter there and none here"), "{message}");
+    assert!(message.contains("quorate recover"), "{message}");
+    drop(storage(&disk, three()).unwrap());
+}
+
+#[test]
+fn b02_an_operator_begins_another_ensemble_from_a_directory_and_hands_a_copy_on() {
+    let disk = MemDisk::new();
+    let offline = |disk: &MemDisk| Offline::open(Arc::new(disk.clone()), Path::new("/data"));
+    assert!(offline(&disk).is_err(), "there is no directory");
+    drop(storage(&disk, three()).unwrap());
+    let message = offline(&disk).err().unwrap().to_string();
+    assert!(message.contains("never had any data"), "{message}");
+    let mut opened = storage(&disk, three()).unwrap();
+    let [old, new] = [EnsembleId(1), EnsembleId(2)];
+    opened.epochs.store(Epochs { ensemble: Some(old), damage: Damage::Log, ..epochs(3, 0) }).unwrap();
+    assert!(offline(&disk).is_err(), "in use");
+    drop(opened);
+
+    let two = Ensemble::of_voters(1..=2).unwrap();
+    offline(&disk).unwrap().found(two.clone(), new, 5).unwrap();
+    let opened = storage(&disk, two.clone()).unwrap();
+    assert_eq!(opened.promises, Epochs { ensemble: Some(new), ..epochs(3, 0) });
+    drop(opened);
+    assert!(matches!(storage(&disk, three()), Err(StorageError::Identity(IdentityError::Members { .. }))));
+    offline(&disk).unwrap().hand_to(PeerId(2), 6).unwrap();
+    let owner = offline(&disk).unwrap().owner().clone();
+    assert_eq!((owner.id, owner.members), (PeerId(2), two));
+}
+
+#[test]
+fn b01_a_note_that_the_directory_is_an_older_copy_can_be_taken_back() {
+    let disk = MemDisk::new();
+    let mut opened = storage(&disk, three()).unwrap();
+    let ensemble = Some(EnsembleId(1));
+    let met = Incarnation { number: 70, run: 99 };
+    opened.epochs.store(Epochs { ensemble, damage: Damage::Directory, ..epochs(3, 0) }).unwrap();
+    assert!(!opened.incarnations.knows(met));
+    drop(opened);
+    let offline = Offline::open(Arc::new(disk.clone()), Path::new("/data")).unwrap();
+    assert_eq!(offline.epochs().damage, Damage::Directory);
+    offline.trust(5).unwrap();
+    let opened = storage(&disk, three()).unwrap();
+    assert_eq!(opened.promises, Epochs { ensemble, ..epochs(3, 0) });
+    assert!(opened.incarnations.knows(met), "whoever has met it does not strike it again");
 }
 
 #[test]
 fn a_store_that_was_quicker_is_not_something_else() {
     let home = tempfile::tempdir().unwrap();
     let store = home.path().join("store");
-    let claimed = DataDir::claim(&FsDisk, &store, "a", PeerId(1)).unwrap();
-    assert!(DataDir::claim(&FsDisk, home.path(), "a", PeerId(1)).unwrap().is_new());
+    let claimed = DataDir::claim(&FsDisk, &store, "a", PeerId(1), &three()).unwrap();
+    assert!(DataDir::claim(&FsDisk, home.path(), "a", PeerId(1), &three()).unwrap().is_new());
     drop(claimed);
-    let message = DataDir::claim(&FsDisk, &store, "a", PeerId(2)).unwrap_err().to_string();
+    let message = DataDir::claim(&FsDisk, &store, "a", PeerId(2), &three()).unwrap_err().to_string();
     assert!(message.contains("belongs to node 1"), "{message}");
 }
 
@@ -107,11 +182,11 @@ fn a_store_that_was_quicker_is_not_something_else() {
 fn a_directory_of_something_else_is_left_alone() {
     let home = tempfile::tempdir().unwrap();
     std::fs::write(home.path().join("thesis.tex"), "").unwrap();
-    let message = DataDir::claim(&FsDisk, home.path(), "a", PeerId(1)).unwrap_err().to_string();
+    let message = DataDir::claim(&FsDisk, home.path(), "a", PeerId(1), &three()).unwrap_err().to_string();
     assert!(message.contains("thesis.tex") && message.contains("no identity file"), "{message}");
     assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 1, "not even a lock");
     for name in ["", "a\nnode 7"] {
-        let refused = DataDir::claim(&FsDisk, &home.path().join("new"), name, PeerId(1));
+        let refused = DataDir::claim(&FsDisk, &home.path().join("new"), name, PeerId(1), &three());
         assert!(matches!(refused, Err(IdentityError::BadName { .. })));
     }
 }
@@ -120,20 +195,20 @@ fn begin(disk: &MemDisk, id: u32, run: u64) -> Incarnations {
     Incarnations::begin(Arc::new(disk.clone()), Path::new("/data"), PeerId(id), run).unwrap()
 }
 
-fn life(number: u64, run: u64) -> Incarnation {
+fn incarnation(number: u64, run: u64) -> Incarnation {
     Incarnation { number, run }
 }
 
-/// The other one calls as often as it takes, as `quorum-svc` does. Whether it is told of a life that it does not know.
+/// The other one calls as often as it takes, as `quorum-svc` does. Whether it is told of an incarnation that it does not know.
 fn call(caller: &mut Incarnations, id: u32, called: &mut Incarnations, other: u32) -> Option<Incarnation> {
-    let mut said = Lives::default();
+    let mut said = Acquaintance::default();
     for _ in 0..2 {
-        let call = caller.lives(PeerId(other), said);
+        let call = caller.acquaintance(PeerId(other), said);
         if let Some(unknown) = call.met.filter(|&met| !called.knows(met)) {
             return Some(unknown);
         }
         called.meet(PeerId(id), call).unwrap();
-        said = called.lives(PeerId(id), call);
+        said = called.acquaintance(PeerId(id), call);
         caller.meet(PeerId(other), said).unwrap();
         if let Some(unknown) = said.met.filter(|&met| !caller.knows(met)) {
             return Some(unknown);
@@ -146,23 +221,23 @@ fn call(caller: &mut Incarnations, id: u32, called: &mut Incarnations, other: u3
 #[test]
 fn a_directory_knows_all_lives_that_it_has_had() {
     let disk = disk_with(&[]);
-    assert_eq!(begin(&disk, 1, 70).own(), life(1, 70));
+    assert_eq!(begin(&disk, 1, 70).own(), incarnation(1, 70));
     disk.crash(Crash::LoseUnsynced);
     let mut file = begin(&disk, 1, 71);
-    assert_eq!(file.own(), life(2, 71));
+    assert_eq!(file.own(), incarnation(2, 71));
     file.grow().unwrap();
-    assert_eq!(file.own(), life(3, 71));
+    assert_eq!(file.own(), incarnation(3, 71));
     disk.crash(Crash::LoseUnsynced);
     let file = begin(&disk, 1, 72);
-    assert_eq!(file.own(), life(4, 72));
-    assert!([(1, 70), (2, 71), (3, 71), (4, 72)].into_iter().all(|(n, run)| file.knows(life(n, run))));
+    assert_eq!(file.own(), incarnation(4, 72));
+    assert!([(1, 70), (2, 71), (3, 71), (4, 72)].into_iter().all(|(n, run)| file.knows(incarnation(n, run))));
     let never = [(2, 70), (4, 71), (5, 72), (1, 71), (3, 72), (4, 73)];
-    assert!(never.into_iter().all(|(n, run)| !file.knows(life(n, run))));
+    assert!(never.into_iter().all(|(n, run)| !file.knows(incarnation(n, run))));
     for run in 100..1100 {
         begin(&disk, 1, run);
     }
     let file = begin(&disk, 1, 1100);
-    assert!(file.knows(life(6, 101)) && !file.knows(life(5, 100)), "it does not grow for ever");
+    assert!(file.knows(incarnation(6, 101)) && !file.knows(incarnation(5, 100)), "it does not grow for ever");
 }
 
 #[test]
@@ -179,22 +254,31 @@ fn f15_an_older_copy_is_told_from_the_directory_by_whoever_has_met_it_since() {
     assert_eq!(call(&mut judge, 2, &mut file, 1), None, "whoever calls");
     other.crash(Crash::LoseUnsynced);
     let mut judge = begin(&other, 2, 6);
-    assert_eq!(judge.met(PeerId(1)), Some(life(2, 70)), "it is remembered");
+    assert_eq!(judge.met(PeerId(1)), Some(incarnation(2, 70)), "it is remembered");
 
     // However often it starts, and in whichever direction they talk.
     for run in 71..80 {
         begin(&copy, 1, run);
     }
     let mut older = begin(&copy, 1, 80);
-    assert_eq!(call(&mut older, 1, &mut judge, 2), Some(life(2, 70)));
-    judge.meet(PeerId(1), older.lives(PeerId(2), judge.lives(PeerId(1), Lives::default()))).unwrap();
-    assert_eq!(judge.met(PeerId(1)), Some(life(2, 70)), "its life is not taken for a later one");
-    older.outlive(life(2, 70)).unwrap();
+    assert_eq!(call(&mut older, 1, &mut judge, 2), Some(incarnation(2, 70)));
+    judge
+        .meet(
+            PeerId(1),
+            older.acquaintance(PeerId(2), judge.acquaintance(PeerId(1), Acquaintance::default())),
+        )
+        .unwrap();
+    assert_eq!(
+        judge.met(PeerId(1)),
+        Some(incarnation(2, 70)),
+        "its incarnation is not taken for a later one"
+    );
+    older.outlive(incarnation(2, 70)).unwrap();
     copy.crash(Crash::LoseUnsynced);
     let mut older = begin(&copy, 1, 81);
     assert_eq!(call(&mut older, 1, &mut judge, 2), None);
     let own = older.own();
-    older.outlive(life(2, 70)).unwrap();
+    older.outlive(incarnation(2, 70)).unwrap();
     assert_eq!(older.own(), own, "told once more by somebody who was slow");
     // The one that the copy was made of is the older one now.
     file.grow().unwrap();
@@ -203,11 +287,13 @@ fn f15_an_older_copy_is_told_from_the_directory_by_whoever_has_met_it_since() {
     let mut empty = begin(&disk_with(&[]), 1, 90);
     assert_eq!(call(&mut judge, 2, &mut empty, 1), Some(own));
     empty.outlive(own).unwrap();
-    assert_eq!(empty.own(), life(own.number + 1001, 90));
+    assert_eq!(empty.own(), incarnation(own.number + 1001, 90));
     assert_eq!(call(&mut judge, 2, &mut empty, 1), None);
     // Somebody who is on an older copy himself has met it earlier: that was lost as well, and is noted already.
     let mut older_judge = begin(&disk_with(&[]), 3, 7);
-    older_judge.meet(PeerId(1), Lives { own: Some(life(1, 70)), ..Lives::default() }).unwrap();
+    older_judge
+        .meet(PeerId(1), Acquaintance { own: Some(incarnation(1, 70)), ..Acquaintance::default() })
+        .unwrap();
     assert_eq!(call(&mut empty, 1, &mut older_judge, 3), None);
 }
 
@@ -216,20 +302,20 @@ fn without_a_sound_file_of_its_own_a_node_begins_anew() {
     let disk = disk_with(&[]);
     let path = Path::new("/data/incarnations");
     let mut file = begin(&disk, 1, 0x70);
-    let said = |number, run| Lives { own: Some(life(number, run)), ..Lives::default() };
+    let said = |number, run| Acquaintance { own: Some(incarnation(number, run)), ..Acquaintance::default() };
     file.meet(PeerId(12), said(3, u64::MAX)).unwrap();
     file.meet(PeerId(2), said((1 << 62) - 1, 0)).unwrap();
     file.meet(PeerId(3), said(1 << 62, 0)).unwrap();
     assert_eq!(file.met(PeerId(3)), None, "that cannot be");
     let text = String::from_utf8(disk.contents(path).unwrap()).unwrap();
-    let body = "quorate incarnations 1\nnode 1\nnumber 1\noutlived 0\nruns 1:0000000000000070\n\
+    let body = "quorate incarnations 2\nnode 1\nnumber 1\noutlived 0\nruns 1:0000000000000070\n\
                 met 2:4611686018427387903:0000000000000000 12:3:ffffffffffffffff\n";
     assert!(text.starts_with(body), "{text}");
     let again = begin(&disk, 1, 0x71);
-    assert_eq!((again.met(PeerId(12)), again.made_anew()), (Some(life(3, u64::MAX)), None));
+    assert_eq!((again.met(PeerId(12)), again.made_anew()), (Some(incarnation(3, u64::MAX)), None));
 
     let foreign = begin(&disk, 3, 0x72);
-    assert!(!foreign.knows(life(1, 0x70)) && foreign.met(PeerId(2)).is_none());
+    assert!(!foreign.knows(incarnation(1, 0x70)) && foreign.met(PeerId(2)).is_none());
     assert_eq!(foreign.made_anew(), Some("it was another node's"));
     disk.flip_bit(path, 40, 0);
     assert_eq!(begin(&disk, 3, 0x73).made_anew(), Some("it was damaged"));
@@ -243,11 +329,11 @@ fn without_a_sound_file_of_its_own_a_node_begins_anew() {
         ("2:1 1:2", ""),
         ("9223372036854775808:1", ""),
     ] {
-        let body = format!("quorate incarnations 1\nnode 3\nnumber 2\noutlived 0\nruns {runs}\nmet {met}\n");
+        let body = format!("quorate incarnations 2\nnode 3\nnumber 2\noutlived 0\nruns {runs}\nmet {met}\n");
         disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
         assert_eq!(begin(&disk, 3, 0x74).made_anew(), Some("it was damaged"), "{runs}, {met}");
     }
-    let body = "quorate incarnations 2\n";
+    let body = "quorate incarnations 3\n";
     disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
     let newer = Incarnations::begin(Arc::new(disk.clone()), Path::new("/data"), PeerId(3), 0x75);
     assert!(matches!(newer, Err(IncarnationError::Version { .. })));
@@ -258,7 +344,7 @@ fn storing_incarnations_fails_for_good() {
     let disk = disk_with(&[]);
     let mut file = begin(&disk, 1, 70);
     disk.fail(Fault { op: DiskOp::Sync, path: "incarnations".to_owned(), skip: 0, errno: Errno::IO });
-    let said = Lives { own: Some(life(1, 1)), ..Lives::default() };
+    let said = Acquaintance { own: Some(incarnation(1, 1)), ..Acquaintance::default() };
     assert!(matches!(file.meet(PeerId(2), said), Err(IncarnationError::Disk(_))));
     assert!(matches!(file.grow(), Err(IncarnationError::Poisoned { .. })));
 }
@@ -281,12 +367,12 @@ fn no_number_that_a_peer_says_uses_the_numbers_up() {
     let disk = disk_with(&[]);
     let mut file = begin(&disk, 1, 70);
     assert!(
-        file.knows(life(1 << 62, 9)) && file.knows(life(u64::MAX, 9)),
+        file.knows(incarnation(1 << 62, 9)) && file.knows(incarnation(u64::MAX, 9)),
         "that cannot be, so it is no news"
     );
-    file.outlive(life((1 << 62) - 1, 9)).unwrap();
+    file.outlive(incarnation((1 << 62) - 1, 9)).unwrap();
     file.grow().unwrap();
     let number = file.own().number;
     let again = begin(&disk, 1, 71);
-    assert_eq!((again.made_anew(), again.own()), (None, life(number + 1, 71)));
+    assert_eq!((again.made_anew(), again.own()), (None, incarnation(number + 1, 71)));
 }

@@ -10,7 +10,7 @@ use quorum_log::{
 };
 use rustix::io::Errno;
 
-use crate::common::{entries, z};
+use crate::common::{entries, three, z};
 
 fn open(disk: &MemDisk) -> (Snapshots, SnapshotReport) {
     Snapshots::open(Arc::new(disk.clone()), Path::new("/data/snapshots")).unwrap()
@@ -298,6 +298,7 @@ fn storage(disk: &MemDisk) -> Result<Storage, StorageError> {
         ensemble: "e".to_owned(),
         id: PeerId(1),
         log_dir: None,
+        members: three(),
         segment_bytes: 4096,
         window_bytes: 0,
         index_interval_bytes: 100,

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use api::peer::Damage;
-use api::{Entry, Epoch, History, Zxid};
+use api::{EnsembleId, Entry, Epoch, History, Zxid};
 use quorum_core::{Durable, Input};
 
 use super::fault::Fault;
@@ -21,13 +21,16 @@ pub(crate) struct Stored {
     pub(crate) snapshots: Vec<Zxid>,
     /// Entries that it had were lost, and it has not synchronised since.
     pub(crate) damage: Damage,
+    pub(crate) ensemble: Option<EnsembleId>,
+    /// As it was told and noted.
+    pub(crate) committed: Zxid,
 }
 
 /// An operation that was asked for and is not durable.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Op {
     Append(Vec<Entry>),
-    Epochs(Epoch, Epoch, Damage),
+    Epochs { accepted: Epoch, current: Epoch, damage: Damage, ensemble: Option<EnsembleId>, committed: Zxid },
     Truncate(Zxid),
     Install(Zxid),
     Purge(Zxid),
@@ -102,6 +105,8 @@ impl Stored {
             snap_before: Zxid::ZERO,
             last_time_ms: 0,
             damage: self.damage,
+            ensemble: self.ensemble,
+            committed: self.committed,
         })
     }
 
@@ -119,7 +124,7 @@ impl Stored {
                 }
                 Ok(Input::Persisted { upto: self.last() })
             }
-            Op::Epochs(accepted, current, damage) => {
+            Op::Epochs { accepted, current, damage, ensemble, committed } => {
                 if accepted < self.accepted || current < self.current || current > accepted {
                     return Err(format!("I9: epochs go to {accepted}, {current}"));
                 }
@@ -132,7 +137,10 @@ impl Stored {
                 if fault != Fault::EpochForgotten {
                     self.current = current;
                 }
-                self.damage = damage;
+                if self.ensemble.is_some() && self.ensemble != ensemble && self.last().counter() > 0 {
+                    return Err(format!("I20: a log with {} goes to another ensemble", self.last()));
+                }
+                (self.damage, self.ensemble, self.committed) = (damage, ensemble, committed);
                 Ok(Input::EpochsPersisted)
             }
             Op::Truncate(to) => {
@@ -170,7 +178,7 @@ impl Disk {
     pub(crate) fn step(&mut self, fault: Fault) -> Result<Option<Input>, String> {
         let next = match fault {
             Fault::EpochBeforeLog => {
-                self.queue.iter().position(|op| matches!(op, Op::Epochs(..))).unwrap_or(0)
+                self.queue.iter().position(|op| matches!(op, Op::Epochs { .. })).unwrap_or(0)
             }
             _ => 0,
         };
@@ -200,6 +208,8 @@ impl Disk {
         stored.snapshots.retain(|&s| s <= stored.entries.last().map_or(stored.base, |e| e.zxid));
         let epoch = stored.last().epoch();
         (stored.accepted, stored.current, stored.damage) = (epoch, epoch, Damage::Directory);
+        stored.ensemble = stored.ensemble.filter(|_| epoch > Epoch(0));
+        stored.committed = stored.committed.min(stored.last());
     }
 
     /// How many entries of the append that is under way may reach the disk without it being done.
@@ -233,7 +243,7 @@ impl Disk {
                     base = *zxid;
                     entries.clear();
                 }
-                Op::Epochs(..) | Op::Purge(_) => {}
+                Op::Epochs { .. } | Op::Purge(_) => {}
             }
         }
         (base, entries)

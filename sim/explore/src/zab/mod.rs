@@ -15,7 +15,7 @@ mod text;
 use std::rc::Rc;
 
 use api::ports::Role;
-use api::{Ensemble, Entry, Member, Membership, Ticket, Zxid};
+use api::{Ensemble, EnsembleId, Entry, Member, Membership, Ticket, Zxid};
 use quorum_core::{Config, Conn};
 
 pub use bounds::Bounds;
@@ -180,6 +180,7 @@ impl Zab {
         let config = |i| Config {
             me: peer(i),
             ensemble: believed.clone(),
+            draw: EnsembleId(u128::from(peer(i).0)),
             init_limit: LIMIT,
             sync_limit: LIMIT,
             ping_interval: LIMIT,

@@ -265,7 +265,7 @@ impl<'a> Turn<'a> {
                 self.effects.push(Effect::Up(conn, message));
             }
             Output::ToLearner { conn, message } => {
-                if let ToLearner::LeaderInfo { epoch } = message
+                if let ToLearner::LeaderInfo { epoch, .. } = message
                     && epoch > disk.stored.accepted
                     && self.fault.checks_promises()
                 {
@@ -281,8 +281,8 @@ impl<'a> Turn<'a> {
                 self.send_down(conn, Down::Snapshot(zxid));
             }
             Output::Append(entries) => self.append(entries)?,
-            Output::PersistEpochs { accepted, current, damage, .. } => {
-                disk.queue.push_back(Op::Epochs(accepted, current, damage))
+            Output::PersistEpochs { accepted, current, damage, ensemble, committed, .. } => {
+                disk.queue.push_back(Op::Epochs { accepted, current, damage, ensemble, committed })
             }
             Output::Truncate { to } => disk.queue.push_back(Op::Truncate(to)),
             Output::InstallSnapshot { zxid } => disk.queue.push_back(Op::Install(zxid)),

@@ -1,6 +1,6 @@
 //! Where the servers stand at first.
 
-use api::{Entry, Epoch, Origin, Ticket, Zxid};
+use api::{EnsembleId, Entry, Epoch, Origin, Ticket, Zxid};
 use bytes::Bytes;
 
 use super::disk::Stored;
@@ -34,6 +34,7 @@ impl Zab {
         for (i, disk) in disks.iter_mut().enumerate() {
             (disk.accepted, disk.current) = (epoch, epoch);
             disk.entries = log.clone();
+            disk.ensemble = Some(EnsembleId(1));
             if i == 2 {
                 disk.entries.truncate(behind);
             } else if self.setup.start == Start::Purged {

@@ -80,7 +80,7 @@ fn zxids(entries: &[Entry]) -> String {
 fn op(op: &Op) -> String {
     match op {
         Op::Append(entries) => format!("{} appended", zxids(entries)),
-        Op::Epochs(accepted, current, _) => format!("epochs accepted {accepted}, current {current}"),
+        Op::Epochs { accepted, current, .. } => format!("epochs accepted {accepted}, current {current}"),
         Op::Truncate(to) => format!("cut back to {to}"),
         Op::Install(zxid) => format!("the log starts anew behind {zxid}"),
         Op::Purge(upto) => format!("purged up to {upto}"),
@@ -114,7 +114,7 @@ fn down(down: &Down) -> String {
     match down {
         Down::Snapshot(zxid) => format!("SNAP {zxid}"),
         Down::Message(message) => match message {
-            ToLearner::LeaderInfo { epoch } => format!("LEADERINFO {epoch}"),
+            ToLearner::LeaderInfo { epoch, .. } => format!("LEADERINFO {epoch}"),
             ToLearner::Diff { after } => format!("DIFF {after}"),
             ToLearner::Trunc { to } => format!("TRUNC {to}"),
             ToLearner::Snap { zxid } => format!("SNAP {zxid}"),

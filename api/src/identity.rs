@@ -1,0 +1,215 @@
+//! How servers know that they belong together: the id of their ensemble, its name, and its members.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::mutants::{Mutant, is_on};
+use crate::{Ensemble, Epoch, History, PeerId, Zxid};
+
+/// Tells an ensemble from all others. Drawn at random by the leader of its first epoch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct EnsembleId(pub u128);
+
+impl fmt::Display for EnsembleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// No 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no id of an ensemble: expected 32 hexadecimal digits")]
+pub struct BadEnsembleId;
+
+impl FromStr for EnsembleId {
+    type Err = BadEnsembleId;
+    fn from_str(text: &str) -> Result<EnsembleId, BadEnsembleId> {
+        if text.len() != 32 {
+            return Err(BadEnsembleId);
+        }
+        u128::from_str_radix(text, 16).map(EnsembleId).map_err(|_| BadEnsembleId)
+    }
+}
+
+/// What the data directory of a server says of the ensemble that it belongs to.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub struct Standing {
+    /// `None` before the server has synchronised for the first time.
+    pub ensemble: Option<EnsembleId>,
+    /// Of the last leader that it synchronised with, or of its last entry if that is greater.
+    pub epoch: Epoch,
+    /// Whether the directory has, or had, more than markers. Then its id never changes. One that is not bound may take over
+    /// the id of a leader: it never acknowledged a write, and got its id in a first start that came to nothing.
+    pub bound: bool,
+}
+
+impl Standing {
+    /// Of a server with this id, current epoch and log. `lost`: it knows that it has lost something.
+    #[must_use]
+    pub fn new(ensemble: Option<EnsembleId>, current: Epoch, history: &History, lost: bool) -> Standing {
+        let markers_only = history.base() == Zxid::ZERO && history.spans().iter().all(|span| span.last == 0);
+        let bound = ensemble.is_some() && (lost || !markers_only);
+        Standing { ensemble, epoch: current.max(history.last().epoch()), bound }
+    }
+
+    /// Whether two servers may be of one ensemble. Two ids in one ensemble come from a first start that failed half way: then
+    /// the one with the lower epoch has nothing but markers (`docs/protocol.md` says why).
+    #[must_use]
+    pub fn fits(&self, other: &Standing) -> bool {
+        if self.ensemble.is_none()
+            || other.ensemble.is_none()
+            || self.ensemble == other.ensemble
+            || is_on(Mutant::ForeignEnsembleTrusted)
+        {
+            return true;
+        }
+        match self.epoch.cmp(&other.epoch) {
+            std::cmp::Ordering::Less => !self.bound,
+            std::cmp::Ordering::Equal => !self.bound && !other.bound,
+            std::cmp::Ordering::Greater => !other.bound,
+        }
+    }
+}
+
+/// What a server says of itself before anything else, on every stream between servers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Greeting {
+    /// Name of the ensemble.
+    pub name: String,
+    /// The server.
+    pub id: PeerId,
+    /// All servers, as this one knows them.
+    pub members: Ensemble,
+    /// What its data directory says.
+    pub standing: Standing,
+    /// Its `sync_limit`: for so long it may take itself for one that has a leader.
+    pub sync_limit: Duration,
+    /// Its `tick`: so often it pings as a leader.
+    pub tick: Duration,
+}
+
+impl Greeting {
+    /// Compares what another server says, before anything that it says is believed. `expected`: whom this server dialled.
+    ///
+    /// # Errors
+    /// Why the two have nothing to do with each other, with the remedy.
+    pub fn check(&self, theirs: &Greeting, expected: Option<PeerId>) -> Result<(), String> {
+        let id = theirs.id;
+        if theirs.name != self.name {
+            return Err(format!(
+                "server {id} belongs to ensemble {:?} and this one to {:?}: correct the address of the member, or \
+                 `ensemble` in one of the two configurations",
+                theirs.name, self.name
+            ));
+        }
+        self.check_standing(id, &theirs.standing)?;
+        if let Some(expected) = expected.filter(|&expected| expected != id) {
+            return Err(format!(
+                "the server at this address says it is {id}, not {expected}: correct the addresses in `members`, or the \
+                 `id` of that server"
+            ));
+        }
+        if theirs.members != self.members && !is_on(Mutant::OtherMembersTrusted) {
+            return Err(format!(
+                "server {id} has other members than this one: {}. Give both the same `members`; ids, roles, weights and \
+                 groups cannot be changed by hand while the ensemble has its quorum (`quorate recover --help`)",
+                theirs.members.difference(&self.members)
+            ));
+        }
+        if id == self.id {
+            return Err(format!(
+                "another server says it is {id}, which is this one: give every server an `id` of its own"
+            ));
+        }
+        if self.members.membership(id).is_none() {
+            return Err(format!(
+                "server {id} is not a member of the ensemble: correct its `id`, which has to be one of its `members`"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The part of [`Greeting::check`] that can change while there is a stream.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_standing(&self, id: PeerId, theirs: &Standing) -> Result<(), String> {
+        let (Some(their), Some(own)) = (theirs.ensemble, self.standing.ensemble) else { return Ok(()) };
+        if self.standing.fits(theirs) {
+            return Ok(());
+        }
+        Err(format!(
+            "server {id} belongs to another ensemble of the name {:?}: its id is {their}, and the id of this one {own}. Correct \
+             the address of the member, and give each ensemble a name of its own. If the data directory of server {id} is \
+             an old one that is not needed, give that server an empty one",
+            self.name
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn standing(id: u128, epoch: u32, bound: bool) -> Standing {
+        Standing { ensemble: Some(EnsembleId(id)), epoch: Epoch(epoch), bound }
+    }
+
+    fn greeting(id: u32, members: Ensemble, standing: Standing) -> Greeting {
+        let second = Duration::from_secs(1);
+        Greeting { name: "a".into(), id: PeerId(id), members, standing, sync_limit: second, tick: second }
+    }
+
+    #[test]
+    fn b01_two_ids_fit_only_where_the_lower_epoch_has_nothing_but_markers() {
+        for (a, b, fits) in [
+            (standing(1, 5, true), standing(1, 3, true), true),
+            (standing(1, 5, true), Standing::default(), true),
+            (standing(1, 5, true), standing(2, 3, true), false),
+            (standing(1, 5, true), standing(2, 3, false), true),
+            (standing(1, 5, false), standing(2, 3, true), false),
+            (standing(1, 3, false), standing(2, 3, false), true),
+            (standing(1, 3, true), standing(2, 3, false), false),
+        ] {
+            assert_eq!((a.fits(&b), b.fits(&a)), (fits, fits), "{a:?} {b:?}");
+        }
+    }
+
+    #[test]
+    fn b01_the_refusal_names_both_ids() {
+        let members = Ensemble::of_voters(1..=3).unwrap();
+        let [a, b] = [standing(1, 5, true), standing(2, 3, true)].map(|s| greeting(1, members.clone(), s));
+        let b = Greeting { id: PeerId(2), ..b };
+        let why = a.check(&b, None).unwrap_err();
+        assert!(
+            why.contains(&EnsembleId(1).to_string()) && why.contains(&EnsembleId(2).to_string()),
+            "{why}"
+        );
+        assert!(b.check(&a, None).is_err());
+    }
+
+    #[test]
+    fn b02_other_members_are_refused_with_the_difference() {
+        let [three, five] = [3, 5].map(|n| Ensemble::of_voters(1..=n).unwrap());
+        let a = greeting(1, three, Standing::default());
+        let b = greeting(2, five, Standing::default());
+        let why = a.check(&b, Some(PeerId(2))).unwrap_err();
+        assert!(why.contains("member 4 is a voter there and none here"), "{why}");
+        assert!(b.check(&a, None).unwrap_err().contains("member 4 is a voter here and none there"));
+        let same = Greeting { members: a.members.clone(), ..b };
+        assert_eq!(a.check(&same, Some(PeerId(2))), Ok(()));
+        assert!(a.check(&same, Some(PeerId(3))).is_err());
+        assert!(a.check(&Greeting { id: PeerId(1), ..same.clone() }, None).is_err());
+        assert!(a.check(&Greeting { id: PeerId(9), ..same }, None).is_err());
+    }
+
+    #[test]
+    fn an_id_survives_as_text() {
+        let id = EnsembleId(0xabc);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for bad in ["", "abc", "zz000000000000000000000000000000"] {
+            assert_eq!(bad.parse::<EnsembleId>(), Err(BadEnsembleId));
+        }
+    }
+}

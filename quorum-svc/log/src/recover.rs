@@ -1,0 +1,109 @@
+//! What only an operator may decide about the data directory of a node that is down.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use api::peer::Damage;
+use api::{Ensemble, EnsembleId, PeerId};
+
+use crate::disk::{Disk, Doing};
+use crate::{DataDir, EpochFile, Epochs, IdentityError, IncarnationError, Incarnations, Owner, StorageError};
+
+/// The data directory of a node that is down, for an operator.
+pub struct Offline {
+    disk: Arc<dyn Disk>,
+    dir: DataDir,
+    owner: Owner,
+    epochs: EpochFile,
+}
+
+impl Offline {
+    /// Takes the directory `dir`. Nothing is changed yet.
+    ///
+    /// # Errors
+    /// It is not of a node, it is in use, it is damaged, or it never had any data.
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path) -> Result<Offline, StorageError> {
+        let (dir, owner) = DataDir::open(disk.as_ref(), dir)?;
+        let epochs = EpochFile::load(disk.clone(), dir.path())?;
+        if epochs.epochs().ensemble.is_none() {
+            return Err(StorageError::Contradiction(format!(
+                "the data directory {} never had any data: there is nothing to recover from it. Name the one with the newest data, \
+                 or start the ensemble with empty directories",
+                dir.path().display()
+            )));
+        }
+        Ok(Offline { disk, dir, owner, epochs })
+    }
+
+    /// Whose directory it is.
+    #[must_use]
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// What it has promised and lost.
+    #[must_use]
+    pub fn epochs(&self) -> Epochs {
+        self.epochs.epochs()
+    }
+
+    /// Begins another ensemble, with these members and this id, from what the directory has. Servers of the old one, and their
+    /// directories, have nothing to do with it any more. `run` is random.
+    ///
+    /// # Errors
+    /// The disk. What was done until then is safe: do it again.
+    pub fn found(mut self, members: Ensemble, id: EnsembleId, run: u64) -> Result<(), StorageError> {
+        // First the id: with it nobody of the old ensemble talks to this node any more.
+        let before = self.epochs();
+        self.epochs.store(Epochs { ensemble: Some(id), damage: Damage::None, ..before })?;
+        self.renew_incarnations(self.owner.id, run)?;
+        self.assign(Owner { members, ..self.owner.clone() })
+    }
+
+    /// Makes this copy of another node's directory the directory of node `id`. `run` is random.
+    ///
+    /// # Errors
+    /// The disk. What was done until then is safe: do it again.
+    pub fn hand_to(self, id: PeerId, run: u64) -> Result<(), StorageError> {
+        self.renew_incarnations(id, run)?;
+        self.assign(Owner { id, ..self.owner.clone() })
+    }
+
+    /// Takes back the note that this directory is an older copy, and takes for known whatever incarnation of it others have met
+    /// so far. `run` is random.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn trust(mut self, run: u64) -> Result<(), StorageError> {
+        let mut incarnations = Incarnations::begin(self.disk.clone(), self.dir.path(), self.owner.id, run)?;
+        incarnations.trust()?;
+        let before = self.epochs();
+        Ok(self.epochs.store(Epochs { damage: Damage::None, ..before })?)
+    }
+
+    /// The directory of a store in a process of its own has an identity as well.
+    fn assign(&self, owner: Owner) -> Result<(), StorageError> {
+        let store = self.dir.path().join("store");
+        match DataDir::open(self.disk.as_ref(), &store) {
+            Ok((store, _)) => store.assign(self.disk.as_ref(), &owner)?,
+            // Nothing there.
+            Err(IdentityError::NotThere { .. } | IdentityError::Disk(_)) => {}
+            Err(other) => return Err(other.into()),
+        }
+        Ok(self.dir.assign(self.disk.as_ref(), &owner)?)
+    }
+
+    /// It forgets whom it has met, and is not told that it is an older copy by those who have met node `id` before.
+    fn renew_incarnations(&self, id: PeerId, run: u64) -> Result<(), StorageError> {
+        let path = self.dir.path().join(crate::incarnations::NAME);
+        let removed = |path: &Path| -> Result<(), crate::DiskError> {
+            if self.disk.exists(path).doing("look for", path)? {
+                self.disk.remove(path).doing("remove", path)?;
+                self.disk.sync_dir(self.dir.path()).doing("sync the directory", self.dir.path())?;
+            }
+            Ok(())
+        };
+        removed(&path).map_err(IncarnationError::Disk)?;
+        Ok(Incarnations::begin(self.disk.clone(), self.dir.path(), id, run)?.trust()?)
+    }
+}

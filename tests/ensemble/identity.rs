@@ -1,0 +1,211 @@
+//! Who belongs to an ensemble: wrong addresses, wrong lists of members, and what an operator can decide.
+
+use std::time::Duration;
+
+use crate::harness::{Ensemble, alive, copy_dir, eventually, http_get};
+
+fn config(ensemble: &Ensemble, id: usize) -> String {
+    std::fs::read_to_string(ensemble.config(id)).unwrap()
+}
+
+fn configure(ensemble: &Ensemble, id: usize, text: &str) {
+    std::fs::write(ensemble.config(id), text).unwrap();
+}
+
+/// What stands before the list of members, and each member.
+fn members(text: &str) -> (&str, Vec<&str>) {
+    let mut parts = text.split("\n[[members]]\n");
+    let head = parts.next().unwrap();
+    (head, parts.collect())
+}
+
+/// The configuration with only these members, by their places.
+fn with_members(text: &str, places: &[usize]) -> String {
+    let (head, all) = members(text);
+    let chosen = places.iter().map(|&place| format!("\n[[members]]\n{}", all[place]));
+    std::iter::once(head.to_owned()).chain(chosen).collect()
+}
+
+/// Three nodes that run.
+fn three() -> Ensemble {
+    let mut ensemble = Ensemble::down(3);
+    (1..=3).for_each(|id| ensemble.start_node(id));
+    ensemble.ok(&["create", "/keep", "acknowledged"]);
+    ensemble.agree();
+    ensemble
+}
+
+/// Node 3 of one ensemble gets the addresses of another one of the same name.
+#[test]
+fn b01_a_node_of_another_ensemble_of_the_same_name_does_no_harm() {
+    let [mut ours, mut theirs] = [Ensemble::down(3), Ensemble::down(3)];
+    for ensemble in [&mut ours, &mut theirs] {
+        for id in 1..=3 {
+            let text = config(ensemble, id);
+            let name = text.lines().find(|line| line.starts_with("ensemble = ")).unwrap().to_owned();
+            assert!(name.starts_with("ensemble = \"local-"), "a name of its own: {name}");
+            configure(ensemble, id, &text.replace(&name, "ensemble = \"same\""));
+            std::fs::remove_dir_all(ensemble.dir.join(format!("node-{id}/data"))).unwrap();
+        }
+        (1..=3).for_each(|id| ensemble.start_node(id));
+        ensemble.ok(&["create", "/important", "data"]);
+        ensemble.agree();
+    }
+    // It is ahead of the ensemble that it comes to.
+    for _ in 0..2 {
+        let leader = theirs.leader();
+        theirs.kill9(leader);
+        theirs.start_node(leader);
+        theirs.agree();
+    }
+    theirs.kill9_all();
+    let text = config(&theirs, 3);
+    let (head, mine) = members(&text);
+    let other = config(&ours, 3);
+    let (_, others) = members(&other);
+    let mixed: Vec<&str> = vec![others[0], others[1], mine[2]];
+    configure(&theirs, 3, &format!("{head}\n[[members]]\n{}", mixed.join("\n[[members]]\n")));
+    theirs.start_node(3);
+    eventually("both sides refuse", || {
+        let refuses = |log: &str| log.contains("belongs to another ensemble of the name \"same\"");
+        refuses(&theirs.log(3)) && (refuses(&ours.log(1)) || refuses(&ours.log(2)))
+    });
+    std::thread::sleep(Duration::from_secs(3));
+    ours.ok(&["set", "/important", "new"]);
+    theirs.kill9_all();
+    for id in 1..=3 {
+        let epochs = std::fs::read_to_string(ours.dir.join(format!("node-{id}/data/epochs"))).unwrap();
+        assert!(epochs.contains("damage none"), "{epochs}");
+        ours.kill9(id);
+        ours.start_node(id);
+    }
+    ours.agree();
+    assert_eq!(ours.ok(&["get", "/important"]).trim_end(), "new");
+}
+
+#[test]
+fn b02_a_node_with_other_members_does_not_start_and_the_others_go_on() {
+    let mut ensemble = three();
+    let right = config(&ensemble, 3);
+    for (text, difference) in [
+        (with_members(&right, &[2]), "member 1 is a voter there and none here"),
+        (
+            format!("{right}\n[[members]]\nid = 4\nhost = \"127.0.0.1\"\n"),
+            "member 4 is a voter here and none there",
+        ),
+        (format!("{right}weight = 2\n"), "member 3 is a voter there and a voter of weight 2 here"),
+        (format!("{right}group = 1\n"), "member 3 is a voter there and a voter of weight 1 in group 1 here"),
+    ] {
+        ensemble.kill9(3);
+        configure(&ensemble, 3, &text);
+        ensemble.start_node(3);
+        ensemble.reap(3);
+        let log = ensemble.log(3);
+        assert!(log.contains(difference) && log.contains("quorate recover members"), "{difference}: {log}");
+    }
+    ensemble.ok(&["set", "/keep", "still"]);
+    // Addresses may change.
+    configure(
+        &ensemble,
+        3,
+        &right.replacen("host = \"127.0.0.1\"\nclient", "host = \"localhost\"\nclient", 1),
+    );
+    ensemble.start_node(3);
+    ensemble.agree();
+}
+
+/// Two lists, and directories that do not know them yet: each side refuses the other.
+#[test]
+fn b02_servers_with_different_members_have_no_link() {
+    let mut ensemble = Ensemble::down(3);
+    for id in 1..=3 {
+        std::fs::remove_dir_all(ensemble.dir.join(format!("node-{id}/data"))).unwrap();
+    }
+    let weighed = format!("{}weight = 5\n", config(&ensemble, 3));
+    configure(&ensemble, 3, &weighed);
+    (1..=3).for_each(|id| ensemble.start_node(id));
+    eventually("both sides say so", || {
+        let said = |id: usize, here: &str, there: &str| {
+            ensemble.log(id).contains(&format!("member 3 is {there} there and {here} here"))
+        };
+        let five = "a voter of weight 5";
+        said(3, five, "a voter") && (said(1, "a voter", five) || said(2, "a voter", five))
+    });
+    eventually("status says so", || {
+        let status = ensemble.run(&["status"]);
+        status.status.code() == Some(4)
+            && String::from_utf8_lossy(&status.stderr).contains("have different members")
+    });
+}
+
+/// Two of three are lost; an operator goes on from the third, first alone and then with copies.
+#[test]
+fn b02_an_operator_begins_a_new_ensemble_from_one_directory() {
+    let mut ensemble = three();
+    ensemble.kill9_all();
+    let whole = config(&ensemble, 1);
+    configure(&ensemble, 1, &with_members(&whole, &[0]));
+    let file = ensemble.config(1);
+    let file = file.to_str().unwrap();
+    let asked = ensemble.run(&["recover", "members", "--config", file]);
+    assert_eq!(asked.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert!(said.contains("nothing was changed; add --yes"), "{said}");
+    assert!(ensemble.ok(&["recover", "members", "--config", file, "--yes"]).contains("has the id"));
+    ensemble.start_node(1);
+    let alone = ensemble.endpoint(1).to_owned();
+    let ok = |ensemble: &Ensemble, args: &[&str]| ensemble.ok(&[args, &["--endpoints", &alone]].concat());
+    assert_eq!(ok(&ensemble, &["get", "/keep"]).trim_end(), "acknowledged");
+    ok(&ensemble, &["create", "/alone", ""]);
+    // The others of the old ensemble have nothing to do with it.
+    ensemble.start_node(2);
+    ensemble.start_node(3);
+    eventually("they refuse it", || ensemble.log(2).contains("belongs to another ensemble of the name"));
+    ensemble.kill9_all();
+
+    configure(&ensemble, 1, &whole);
+    ensemble.ok(&["recover", "members", "--config", file, "--yes"]);
+    let data = |id: usize| ensemble.dir.join(format!("node-{id}/data"));
+    for id in [2, 3] {
+        std::fs::remove_dir_all(data(id)).unwrap();
+    }
+    copy_dir(&data(1), &data(2));
+    ensemble.ok(&["recover", "copy", "--config", ensemble.config(2).to_str().unwrap(), "--yes"]);
+    (1..=3).for_each(|id| ensemble.start_node(id));
+    ensemble.agree();
+    assert_eq!(ensemble.ok(&["get", "/keep"]).trim_end(), "acknowledged");
+    ensemble.ok(&["stat", "/alone"]);
+}
+
+#[test]
+fn b25_a_node_without_a_quorum_says_which_peer_fails_and_why() {
+    let mut ensemble = Ensemble::down(3);
+    ensemble.start_node(1);
+    eventually("it says so", || {
+        let log = ensemble.log(1);
+        log.contains("no quorum: this node has no leader")
+            && log.contains("2 at 127.0.0.1:")
+            && log.contains("refused")
+    });
+    let part = if std::env::var_os("TEST_SPLIT").is_some() { "quorum" } else { "serve" };
+    let (status, text) = http_get(&ensemble.http(1, part), "/readyz?verbose");
+    assert_eq!(status, 503);
+    assert!(text.contains("peers: 2 ") && text.contains(", 3 ") && text.contains("refused"), "{text}");
+}
+
+#[test]
+fn b25_a_leader_that_is_told_to_hang_up_hands_over() {
+    let mut ensemble = three();
+    let leader = ensemble.leader();
+    let pids = ensemble.pids(leader);
+    for name in ["USR1", "USR2"] {
+        ensemble.signal(leader, name);
+    }
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(pids.iter().all(|&pid| alive(pid)), "these signals do nothing");
+    ensemble.signal(leader, "HUP");
+    eventually("it ends", || ensemble.gone(&pids));
+    assert!(ensemble.log(leader).contains("SIGHUP: shutting down"));
+    assert!(!ensemble.log(leader).contains("nobody took over"), "{}", ensemble.log(leader));
+    ensemble.ok(&["set", "/keep", "led by another one"]);
+}
