@@ -91,6 +91,18 @@ mutants! {
     ExpiredEarly,
     /// The clock of a client does not count the time for which its machine is suspended.
     SuspensionUncounted,
+    /// A leader confirms signs of life without a new round of pings: also one that may be deposed.
+    ConfirmedWithoutRound,
+    /// A node confirms a sign of life to its client when it reports it, not when the leader has counted it.
+    ConfirmedBeforeCounted,
+    /// A leader counts, and confirms, a sign of life of a session that it is about to close.
+    ConfirmedThoughClosing,
+    /// An entry that closes a silent session is carried out in a later reign than that of the leader that found it silent.
+    CloseOutlivesReign,
+    /// A leader stamps entries with its own clock, however wrong it is.
+    OwnClockStamped,
+    /// A client counts its time-out from the moment when its sign of life is confirmed, not from when it sent it.
+    CountedFromAnswer,
     /// A client that has seen more than a node is served by it all the same (ZOOKEEPER-2832 is of this kind).
     ClientAheadServed,
     /// What an older stream of a session has sent is carried out although the session was taken up on a newer one.

@@ -4,7 +4,7 @@ use crate::{OpError, Path, SessionId, Zxid};
 
 /// The most bytes that any ensemble takes as one value, or as all values of one multi: `limits.data` can be set to no more,
 /// because every write passes every node's memory.
-pub const DATA_MAX: u64 = 16 << 20;
+pub const DATA_MAX: u64 = 3 << 20;
 
 /// The first number that does not fit into the ten digits of a sequential znode. A parent that has counted to here makes no
 /// more of them: with eleven digits their names would no longer sort as their numbers do, and locks would have two holders.

@@ -80,12 +80,14 @@ pub enum ToLeader {
         counts: bool,
         /// What the learner has lost. With anything its promise proves nothing.
         damage: Damage,
-        /// The greatest stamp of an entry that it knows of, in or before its log; 0 if none.
+        /// The stamp of the last entry that it knows of, in or before its log; 0 if none.
         last_time_ms: i64,
         /// The ensemble that it belongs to; `None` before its first synchronisation.
         ensemble: Option<EnsembleId>,
         /// The last entry that it knows to be committed: no leader can lack it.
         committed: Zxid,
+        /// Its wall clock.
+        wall_ms: i64,
     },
     /// Everything up to here is durable. The first one answers NEWLEADER.
     Ack(Zxid),
@@ -95,16 +97,34 @@ pub enum ToLeader {
     Pong {
         /// Of the ping; 0 for a sign of progress that nobody asked for.
         round: u64,
+        /// Its wall clock.
+        wall_ms: i64,
     },
     /// How far has a leader with a quorum committed?
     Barrier {
         /// The asker's number.
         ticket: Ticket,
     },
-    /// From the learner's store to the leader's.
+    /// From the learner's store to the leader's; see [`Request::Report`](crate::ports::Request::Report).
     Report(Bytes),
     /// From now on the learner's disks have so much room. Enough, until it says so.
     Disk(Room),
+}
+
+impl ToLeader {
+    /// Whether it goes beside the data between the two servers, which may be large, and in no order with that. What says that
+    /// a server is there, or what others wait for, must not wait behind it.
+    #[must_use]
+    pub fn is_control(&self) -> bool {
+        match self {
+            ToLeader::Ack(_)
+            | ToLeader::Pong { .. }
+            | ToLeader::Barrier { .. }
+            | ToLeader::Report(_)
+            | ToLeader::Disk(_) => true,
+            ToLeader::LearnerInfo { .. } | ToLeader::AckEpoch { .. } | ToLeader::Forward(_) => false,
+        }
+    }
 }
 
 /// What a leader says to a learner.
@@ -146,7 +166,7 @@ pub enum ToLearner {
         epoch: Epoch,
         /// Last entry of the synchronisation; the marker of `epoch` or something behind it.
         target: Zxid,
-        /// The greatest stamp of an entry up to there, or of one that a snapshot has replaced.
+        /// The stamp of the last entry up to there, or of one that a snapshot has replaced.
         last_time_ms: i64,
     },
     /// A quorum has synchronised. Serve.
@@ -160,6 +180,8 @@ pub enum ToLearner {
     Ping {
         /// To be sent back.
         round: u64,
+        /// What the clocks of a quorum say; 0 while that is not known.
+        quorum_ms: i64,
     },
     /// Answer to [`ToLeader::Barrier`].
     Barrier {
@@ -168,6 +190,8 @@ pub enum ToLearner {
         /// What was committed then.
         zxid: Zxid,
     },
+    /// Answer of the leader's store to [`ToLeader::Report`].
+    Confirm(Bytes),
     /// Answer to a [`Submission`] that the leader did not take.
     Refused {
         /// From the submission.
@@ -177,4 +201,15 @@ pub enum ToLearner {
     },
     /// From now on clients may ask for what this leaves. For everything, until it is said.
     Room(Room),
+}
+
+impl ToLearner {
+    /// As [`ToLeader::is_control`].
+    #[must_use]
+    pub fn is_control(&self) -> bool {
+        matches!(
+            self,
+            ToLearner::Commit(_) | ToLearner::Ping { .. } | ToLearner::Barrier { .. } | ToLearner::Confirm(_)
+        )
+    }
 }

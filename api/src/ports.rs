@@ -61,8 +61,19 @@ pub enum Request {
         /// The store's number for it, from the same sequence as for submissions.
         ticket: Ticket,
     },
-    /// Delivered to the store of the present leader, if there is one and nothing breaks: best effort, no answer.
+    /// Of signs of life: delivered to the store of the present leader as [`Sign::Report`], if there is one and nothing
+    /// breaks.
     Report(Bytes),
+    /// The answer of a leader's store to a report: delivered as [`Sign::Confirmed`] once a quorum has confirmed, after this
+    /// was asked, that this server still leads in `epoch`. Dropped if it does not.
+    Confirm {
+        /// Whose report it was.
+        to: PeerId,
+        /// In which the store counts.
+        epoch: Epoch,
+        /// Opaque.
+        report: Bytes,
+    },
 }
 
 /// What a quorum tells its store, in this order.
@@ -103,6 +114,12 @@ pub enum FeedItem {
     },
     /// Save a snapshot as soon as possible: a learner of this node needs one, and there is none that is sound.
     SnapshotWanted,
+}
+
+/// What stores tell each other about signs of life. Comes beside the [`FeedItem`]s, so that it never waits behind entries or
+/// snapshots, and in no order with them. May be lost.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Sign {
     /// A [`Request::Report`] of some store, delivered because this node leads.
     Report {
         /// Whose.
@@ -110,11 +127,14 @@ pub enum FeedItem {
         /// What it said.
         report: Bytes,
     },
+    /// A [`Request::Confirm`] for this store.
+    Confirmed(Bytes),
 }
 
-/// The largest payload of a request, in bytes, whatever the limits of a node say: what could not be sent to the other servers
-/// would stand in the log of a leader alone, and that leader would win every election.
-pub const PAYLOAD_MAX: usize = (64 << 20) - (64 << 10);
+/// The largest payload of a request, in bytes, whatever the limits of a node say. It takes its time on a slow link, and all that
+/// is written behind it waits so long; and what could not be sent to the other servers would stand in the log of a leader alone,
+/// and that leader would win every election.
+pub const PAYLOAD_MAX: usize = 4 << 20;
 
 /// Why a quorum does not take a request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -210,13 +230,24 @@ pub trait Feed: Send + 'static {
     fn next(&mut self) -> impl Future<Output = Result<Vec<FeedItem>, PortClosed>> + Send;
 }
 
+/// What an attached store reads beside its [`Feed`].
+pub trait Signs: Send + 'static {
+    /// The next one; waits for it. `None` when the feed ends, too. A store that does not read loses some.
+    fn next(&mut self) -> impl Future<Output = Option<Sign>> + Send;
+}
+
 /// The replicated log, as the store sees it.
 pub trait Quorum: Clone + Send + Sync + 'static {
     /// What `attach` returns.
     type Feed: Feed;
+    /// What `attach` returns.
+    type Signs: Signs;
 
     /// Starts the feed behind `after`, the last zxid that the store has. One store at a time: a newer one ends an older.
-    fn attach(&self, after: Zxid) -> impl Future<Output = Result<Self::Feed, PortClosed>> + Send;
+    fn attach(
+        &self,
+        after: Zxid,
+    ) -> impl Future<Output = Result<(Self::Feed, Self::Signs), PortClosed>> + Send;
 
     /// Asks, in order, as the store that is attached. Waits while the queue to the quorum is full.
     fn request(&self, batch: Vec<Request>) -> impl Future<Output = Result<(), PortClosed>> + Send;

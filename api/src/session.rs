@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{OpError, Write};
+use crate::{Epoch, OpError, Write};
 
 /// A client's session. Its number is the zxid of the entry that opened it, so it is never used twice. 0 is no session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -99,7 +99,8 @@ pub enum CommandBody {
     CloseSession {
         /// Which one.
         session: SessionId,
-        /// Whether the leader did it because of silence.
-        expired: bool,
+        /// The epoch whose leader closes it because of silence. In any other epoch the entry closes nothing: the next
+        /// leader counts the time-out anew, and tells clients so. `None`: the client, or its node, asks for it.
+        expired: Option<Epoch>,
     },
 }

@@ -169,6 +169,9 @@ impl Driver {
         if let Some(lost) = message.leader_lost {
             self.give(Input::Leader { connection, lost });
         }
+        if message.confirmed_xid != 0 {
+            self.give(Input::Confirmed { connection, xid: message.confirmed_xid });
+        }
         if !message.responses.is_empty() {
             let input = message
                 .responses
@@ -324,12 +327,7 @@ fn response(response: wire::Response) -> client_core::Response {
         wire::Outcome::Ping => Outcome::Ping,
         wire::Outcome::Close => Outcome::Close,
     };
-    client_core::Response {
-        xid: response.xid,
-        zxid: response.zxid,
-        result: response.result.map(outcome),
-        leaderless: response.leaderless,
-    }
+    client_core::Response { xid: response.xid, zxid: response.zxid, result: response.result.map(outcome) }
 }
 
 /// Commands taken in one turn.

@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod election;
+pub mod pieces;
 pub mod ports;
 pub mod quorum;
 pub mod remote;
@@ -48,7 +49,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 pub const PEER_MESSAGE_MAX: usize = api::ports::PAYLOAD_MAX + (64 << 10);
 
 /// Version of what servers say to each other; sent in every `Hello`.
-pub const PEER_PROTOCOL: u32 = 1;
+pub const PEER_PROTOCOL: u32 = 2;
 
 /// Why something off the wire is no domain value.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use api::{
     Epoch, PeerId, Standing, Ticket, Zxid,
     peer::Submission,
-    ports::{Candidate, FeedItem, PeerReport, QuorumStatus, Request, Role, Surroundings},
+    ports::{Candidate, FeedItem, PeerReport, QuorumStatus, Request, Role, Sign, Surroundings},
 };
 use bytes::Bytes;
 
@@ -108,6 +108,9 @@ pub fn request_to_wire(request: Request) -> internal::Request {
         }
         Request::Barrier { ticket } => Kind::Barrier(ticket.0),
         Request::Report(report) => Kind::Report(report),
+        Request::Confirm { to, epoch, report } => {
+            Kind::Confirm(internal::Confirm { to: to.0, epoch: epoch.0, report })
+        }
     };
     internal::Request { kind: Some(kind) }
 }
@@ -125,6 +128,7 @@ pub fn request(request: internal::Request) -> Result<Request, Malformed> {
         }
         Kind::Barrier(ticket) => Request::Barrier { ticket: Ticket(ticket) },
         Kind::Report(report) => Request::Report(report),
+        Kind::Confirm(m) => Request::Confirm { to: PeerId(m.to), epoch: Epoch(m.epoch), report: m.report },
     })
 }
 
@@ -144,7 +148,6 @@ pub fn item_to_wire(item: FeedItem) -> internal::FeedItem {
         FeedItem::Refused { ticket, why } => Kind::Refused(refused_to_wire(ticket, why)),
         FeedItem::Lost { ticket } => Kind::Lost(ticket.0),
         FeedItem::SnapshotWanted => Kind::SnapshotWanted(internal::SnapshotWanted {}),
-        FeedItem::Report { from, report } => Kind::Report(internal::StoreReport { from: from.0, report }),
     };
     internal::FeedItem { kind: Some(kind) }
 }
@@ -168,7 +171,29 @@ pub fn item(item: internal::FeedItem) -> Result<FeedItem, Malformed> {
         }
         Kind::Lost(ticket) => FeedItem::Lost { ticket: Ticket(ticket) },
         Kind::SnapshotWanted(_) => FeedItem::SnapshotWanted,
-        Kind::Report(m) => FeedItem::Report { from: PeerId(m.from), report: m.report },
+    })
+}
+
+/// For the wire.
+#[must_use]
+pub fn sign_to_wire(sign: Sign) -> internal::Sign {
+    use internal::sign::Kind;
+    let kind = match sign {
+        Sign::Report { from, report } => Kind::Report(internal::StoreReport { from: from.0, report }),
+        Sign::Confirmed(report) => Kind::Confirmed(report),
+    };
+    internal::Sign { kind: Some(kind) }
+}
+
+/// From the wire.
+///
+/// # Errors
+/// If it says nothing that this version knows.
+pub fn sign(sign: internal::Sign) -> Result<Sign, Malformed> {
+    use internal::sign::Kind;
+    Ok(match sign.kind.ok_or_else(|| empty("Sign"))? {
+        Kind::Report(m) => Sign::Report { from: PeerId(m.from), report: m.report },
+        Kind::Confirmed(report) => Sign::Confirmed(report),
     })
 }
 
@@ -274,6 +299,7 @@ mod tests {
             Request::Submit { ticket: Ticket(1), payload: Bytes::from_static(b"x"), trace: None },
             Request::Barrier { ticket: Ticket(2) },
             Request::Report(Bytes::from_static(b"r")),
+            Request::Confirm { to: PeerId(3), epoch: Epoch(4), report: Bytes::from_static(b"c") },
         ] {
             assert_eq!(request(request_to_wire(asked.clone())), Ok(asked));
         }
@@ -307,9 +333,14 @@ mod tests {
             FeedItem::Barrier { ticket: Ticket(5) },
             FeedItem::Refused { ticket: Ticket(6), why: Refusal::TooLarge },
             FeedItem::Lost { ticket: Ticket(7) },
-            FeedItem::Report { from: PeerId(2), report: Bytes::from_static(b"r") },
         ] {
             assert_eq!(item(item_to_wire(told.clone())), Ok(told));
+        }
+        for told in [
+            Sign::Report { from: PeerId(2), report: Bytes::from_static(b"r") },
+            Sign::Confirmed(Bytes::from_static(b"c")),
+        ] {
+            assert_eq!(sign(sign_to_wire(told.clone())), Ok(told));
         }
     }
 

@@ -161,6 +161,8 @@ pub enum LeaderFrame {
     SnapChunk(Bytes),
     /// It is complete.
     SnapEnd,
+    /// Nothing, so that there are bytes.
+    Idle,
 }
 
 /// What a learner's stream carries.
@@ -170,6 +172,8 @@ pub enum LearnerFrame {
     Hello(peer::Hello),
     /// For the core.
     Message(ToLeader),
+    /// Nothing, so that there are bytes.
+    Idle,
 }
 
 impl From<LearnerFrame> for peer::LearnerMessage {
@@ -177,6 +181,7 @@ impl From<LearnerFrame> for peer::LearnerMessage {
         use peer::learner_message::Kind;
         let kind = match frame {
             LearnerFrame::Hello(hello) => Kind::Hello(hello),
+            LearnerFrame::Idle => Kind::Idle(peer::Idle {}),
             LearnerFrame::Message(message) => match message {
                 ToLeader::LearnerInfo { accepted_epoch } => {
                     Kind::LearnerInfo(peer::LearnerInfo { accepted_epoch: accepted_epoch.0 })
@@ -190,6 +195,7 @@ impl From<LearnerFrame> for peer::LearnerMessage {
                     last_time_ms,
                     ensemble,
                     committed,
+                    wall_ms,
                 } => Kind::AckEpoch(peer::AckEpoch {
                     epoch: epoch.0,
                     current_epoch: current_epoch.0,
@@ -199,12 +205,13 @@ impl From<LearnerFrame> for peer::LearnerMessage {
                     last_time_ms,
                     ensemble: ensemble_to_wire(ensemble),
                     committed: committed.0,
+                    wall_ms,
                 }),
                 ToLeader::Ack(zxid) => Kind::Ack(peer::Ack { zxid: zxid.0 }),
                 ToLeader::Forward(submissions) => Kind::Forward(peer::Forward {
                     submissions: submissions.into_iter().map(submission_to_wire).collect(),
                 }),
-                ToLeader::Pong { round } => Kind::Pong(peer::Pong { round }),
+                ToLeader::Pong { round, wall_ms } => Kind::Pong(peer::Pong { round, wall_ms }),
                 ToLeader::Barrier { ticket } => Kind::Barrier(peer::BarrierRequest { ticket: ticket.0 }),
                 ToLeader::Report(report) => Kind::Report(report),
                 ToLeader::Disk(room) => Kind::Disk(room_to_wire(room).into()),
@@ -220,6 +227,8 @@ impl TryFrom<peer::LearnerMessage> for LearnerFrame {
         use peer::learner_message::Kind;
         let message = match message.kind.ok_or_else(|| empty("LearnerMessage"))? {
             Kind::Hello(hello) => return Ok(LearnerFrame::Hello(hello)),
+            Kind::Idle(_) => return Ok(LearnerFrame::Idle),
+            Kind::Piece(_) | Kind::LastPiece(_) => return Err(empty("a piece of a LearnerMessage")),
             Kind::LearnerInfo(m) => ToLeader::LearnerInfo { accepted_epoch: Epoch(m.accepted_epoch) },
             Kind::AckEpoch(m) => ToLeader::AckEpoch {
                 epoch: Epoch(m.epoch),
@@ -230,10 +239,11 @@ impl TryFrom<peer::LearnerMessage> for LearnerFrame {
                 last_time_ms: m.last_time_ms,
                 ensemble: ensemble(&m.ensemble)?,
                 committed: Zxid(m.committed),
+                wall_ms: m.wall_ms,
             },
             Kind::Ack(m) => ToLeader::Ack(Zxid(m.zxid)),
             Kind::Forward(m) => ToLeader::Forward(m.submissions.into_iter().map(submission).collect()),
-            Kind::Pong(m) => ToLeader::Pong { round: m.round },
+            Kind::Pong(m) => ToLeader::Pong { round: m.round, wall_ms: m.wall_ms },
             Kind::Barrier(m) => ToLeader::Barrier { ticket: Ticket(m.ticket) },
             Kind::Report(report) => ToLeader::Report(report),
             Kind::Disk(disk) => ToLeader::Disk(room(disk)?),
@@ -247,6 +257,7 @@ impl From<LeaderFrame> for peer::LeaderMessage {
         use peer::leader_message::Kind;
         let kind = match frame {
             LeaderFrame::Hello(hello) => Kind::Hello(hello),
+            LeaderFrame::Idle => Kind::Idle(peer::Idle {}),
             LeaderFrame::SnapStart(zxid) => Kind::Snap(zxid.0),
             LeaderFrame::SnapChunk(chunk) => Kind::SnapChunk(chunk),
             LeaderFrame::SnapEnd => Kind::SnapEnd(peer::SnapEnd {}),
@@ -267,10 +278,11 @@ impl From<LeaderFrame> for peer::LeaderMessage {
                 }
                 ToLearner::UpToDate { commit } => Kind::UpToDate(peer::UpToDate { commit: commit.0 }),
                 ToLearner::Commit(zxid) => Kind::Commit(zxid.0),
-                ToLearner::Ping { round } => Kind::Ping(peer::Ping { round }),
+                ToLearner::Ping { round, quorum_ms } => Kind::Ping(peer::Ping { round, quorum_ms }),
                 ToLearner::Barrier { ticket, zxid } => {
                     Kind::Barrier(peer::BarrierReply { ticket: ticket.0, zxid: zxid.0 })
                 }
+                ToLearner::Confirm(report) => Kind::Confirm(report),
                 ToLearner::Refused { ticket, why } => Kind::Refused(refused_to_wire(ticket, why)),
                 ToLearner::Room(room) => Kind::Room(room_to_wire(room).into()),
             },
@@ -285,6 +297,8 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
         use peer::leader_message::Kind;
         let message = match message.kind.ok_or_else(|| empty("LeaderMessage"))? {
             Kind::Hello(hello) => return Ok(LeaderFrame::Hello(hello)),
+            Kind::Idle(_) => return Ok(LeaderFrame::Idle),
+            Kind::Piece(_) | Kind::LastPiece(_) => return Err(empty("a piece of a LeaderMessage")),
             Kind::Snap(zxid) => return Ok(LeaderFrame::SnapStart(Zxid(zxid))),
             Kind::SnapChunk(chunk) => return Ok(LeaderFrame::SnapChunk(chunk)),
             Kind::SnapEnd(_) => return Ok(LeaderFrame::SnapEnd),
@@ -304,8 +318,9 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
             },
             Kind::UpToDate(m) => ToLearner::UpToDate { commit: Zxid(m.commit) },
             Kind::Commit(zxid) => ToLearner::Commit(Zxid(zxid)),
-            Kind::Ping(m) => ToLearner::Ping { round: m.round },
+            Kind::Ping(m) => ToLearner::Ping { round: m.round, quorum_ms: m.quorum_ms },
             Kind::Barrier(m) => ToLearner::Barrier { ticket: Ticket(m.ticket), zxid: Zxid(m.zxid) },
+            Kind::Confirm(report) => ToLearner::Confirm(report),
             Kind::Refused(m) => {
                 let (ticket, why) = refused(m)?;
                 ToLearner::Refused { ticket, why }
@@ -454,6 +469,7 @@ mod tests {
                 last_time_ms: 9,
                 ensemble: Some(EnsembleId(u128::MAX)),
                 committed: Zxid(4),
+                wall_ms: 8,
             },
             ToLeader::Ack(Zxid(7)),
             ToLeader::Forward(vec![Submission {
@@ -461,7 +477,7 @@ mod tests {
                 payload: Bytes::from_static(b"x"),
                 trace: traced(),
             }]),
-            ToLeader::Pong { round: 8 },
+            ToLeader::Pong { round: 8, wall_ms: 7 },
             ToLeader::Barrier { ticket: Ticket(2) },
             ToLeader::Report(Bytes::from_static(b"r")),
             ToLeader::Disk(Room::Low),
@@ -477,8 +493,9 @@ mod tests {
             ToLearner::NewLeader { epoch: Epoch(1), target: Zxid(2), last_time_ms: 8 },
             ToLearner::UpToDate { commit: Zxid(4) },
             ToLearner::Commit(Zxid(5)),
-            ToLearner::Ping { round: 1 },
+            ToLearner::Ping { round: 1, quorum_ms: 2 },
             ToLearner::Barrier { ticket: Ticket(1), zxid: Zxid(2) },
+            ToLearner::Confirm(Bytes::from_static(b"c")),
             ToLearner::Refused { ticket: Ticket(1), why: Refusal::Full },
             ToLearner::Room(Room::Short),
         ] {

@@ -4,8 +4,8 @@
 //! have changed a byte.
 
 use api::{
-    Command, CommandBody, OpError, Path, RequestHash, SessionId, SessionToken, StreamId, Write, WriteNumber,
-    Zxid,
+    Command, CommandBody, Epoch, OpError, Path, RequestHash, SessionId, SessionToken, StreamId, Write,
+    WriteNumber, Zxid,
     record::{self, Record},
 };
 use bytes::{Bytes, BytesMut};
@@ -137,7 +137,8 @@ impl From<Command> for wire::Command {
                 Wire::ResumeSession(wire::ResumeSessionCommand { session: session.0, stream: stream.0 })
             }
             CommandBody::CloseSession { session, expired } => {
-                Wire::CloseSession(wire::CloseSessionCommand { session: session.0, expired })
+                let expired_in_epoch = expired.map_or(0, |epoch| epoch.0);
+                Wire::CloseSession(wire::CloseSessionCommand { session: session.0, expired_in_epoch })
             }
         };
         wire::Command {
@@ -174,7 +175,8 @@ impl TryFrom<wire::Command> for Command {
                 CommandBody::ResumeSession { session: SessionId(r.session), stream: StreamId(r.stream) }
             }
             Some(Wire::CloseSession(c)) => {
-                CommandBody::CloseSession { session: SessionId(c.session), expired: c.expired }
+                let expired = (c.expired_in_epoch != 0).then_some(Epoch(c.expired_in_epoch));
+                CommandBody::CloseSession { session: SessionId(c.session), expired }
             }
             None => return Err(Malformed("Command.body is missing, or newer than this version".into())),
         };
@@ -327,7 +329,8 @@ mod tests {
             },
             CommandBody::OpenSession { token: SessionToken([3; 16]), timeout_ms: 4000, sessions_max: 5 },
             CommandBody::ResumeSession { session: SessionId(77), stream: StreamId(u64::MAX) },
-            CommandBody::CloseSession { session: SessionId(77), expired: true },
+            CommandBody::CloseSession { session: SessionId(77), expired: Some(Epoch(3)) },
+            CommandBody::CloseSession { session: SessionId(78), expired: None },
         ];
         let numbered = |body| Command {
             session: Some(SessionId(1)),

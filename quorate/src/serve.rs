@@ -261,7 +261,6 @@ pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
             session_timeout_min: node.session.timeout_min,
             session_timeout_max: node.session.timeout_max,
             park: node.timing.park_limit,
-            cut_off: node.timing.sync_limit,
             ..store_svc::Limits::default()
         },
         snapshot_entries: node.log.snapshot_every,

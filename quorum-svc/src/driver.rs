@@ -7,9 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use api::peer::{Damage, Incarnation, ToLeader, ToLearner};
-use api::ports::{Candidate, Election, FeedItem, QuorumStatus, Request, Role};
+use api::ports::{Candidate, Election, FeedItem, QuorumStatus, Request, Role, Sign};
 use api::{Epoch, Now, PeerId, Standing, Time, Zxid};
-use quorum_core::{Conn, Input, Output, Zab};
+use quorum_core::{CLOCK_BOUND_MS, Conn, Input, Output, Zab};
 use quorum_log::Epochs;
 use telemetry::metrics;
 use telemetry::trace::lines;
@@ -20,16 +20,18 @@ use tokio_util::task::TaskTracker;
 use crate::acquaintances::{Acquaintances, FIRST};
 use crate::backlog::Backlog;
 use crate::feed::{FeedQueue, Tell};
-use crate::leader_link::Send;
-use crate::learner_link::LearnerSide;
+use crate::leader_link::{Send, ToOneLearner};
+use crate::learner_link::{LearnerSide, ToItsLeader};
 use crate::log_thread::{DiskFailure, LogThread, Task};
 use crate::measure::Measure;
-use crate::outbox::Outbox;
+use crate::outbox::{Lanes, Outbox};
 use crate::room::RoomView;
 use crate::service::StopReason;
 use crate::trace::{Traces, appends};
 use crate::view::LogView;
 
+/// Between two complaints about the clock.
+const CLOCK_SAID: Duration = Duration::from_secs(60);
 /// Events that are handled in one turn at most, so that their outputs leave in one batch.
 const TURN: usize = 512;
 
@@ -44,16 +46,17 @@ pub(crate) enum Event {
     LearnerLink {
         conn: Conn,
         peer: PeerId,
-        outbox: Outbox<Send>,
+        lanes: ToOneLearner,
     },
     LeaderLink {
         conn: Conn,
         leader: PeerId,
-        outbox: Outbox<ToLeader>,
+        lanes: ToItsLeader,
     },
     /// Of a store, and what it has applied.
     Attach {
         feed: FeedQueue,
+        signs: mpsc::Sender<Sign>,
         after: Zxid,
     },
     Status(oneshot::Sender<QuorumStatus>),
@@ -162,10 +165,12 @@ pub(crate) struct Driver<E> {
 /// The other ends of what the core talks about by number.
 #[derive(Default)]
 pub(crate) struct State {
-    learners: BTreeMap<Conn, Outbox<Send>>,
+    learners: BTreeMap<Conn, ToOneLearner>,
     /// One, apart from attempts that came too late and are about to be closed.
-    leader: Vec<(Conn, Outbox<ToLeader>)>,
+    leader: Vec<(Conn, ToItsLeader)>,
     feed: Option<FeedQueue>,
+    /// Of the same store.
+    signs: Option<mpsc::Sender<Sign>>,
     committed: Zxid,
     status: QuorumStatus,
     /// Who waits until this node may stop.
@@ -185,6 +190,8 @@ pub(crate) struct State {
     heard: BTreeMap<PeerId, bool>,
     /// It was said in the log that this node waits for an operator.
     waits: bool,
+    /// When it was last said that the clock is wrong.
+    clock_said: Option<Instant>,
 }
 
 impl State {
@@ -195,8 +202,8 @@ impl State {
     }
 
     fn close(&mut self) {
-        self.learners.values().for_each(Outbox::close);
-        self.leader.iter().for_each(|(_, outbox)| outbox.close());
+        self.learners.values().for_each(Lanes::close);
+        self.leader.iter().for_each(|(_, lanes)| lanes.close());
         self.feed.iter().for_each(Outbox::close);
     }
 }
@@ -266,8 +273,11 @@ impl<E: Election> Driver<E> {
                 self.to_disk(Task::Outlive(met));
             }
             self.traces.committed(self.core.status().committed);
+            self.watch_clock();
             let learners = &self.state.learners;
-            self.measure.publish(&self.core, &self.view, |conn| learners.get(&conn).map_or(0, Outbox::len));
+            self.measure.publish(&self.core, &self.view, |conn| {
+                learners.get(&conn).map_or(0, |lanes| lanes.data.len())
+            });
             let timeout =
                 self.core.next_timeout().map_or(Duration::from_secs(3600), |at| at.since(time(origin)));
             tokio::select! {
@@ -297,6 +307,23 @@ impl<E: Election> Driver<E> {
             for event in events.drain(..) {
                 self.on_event(now, event);
             }
+        }
+    }
+
+    /// Times of entries come from the clocks of a quorum. Whose clock is wrong can hardly find out by itself.
+    fn watch_clock(&mut self) {
+        let offset_ms = self.core.clock_offset_ms().unwrap_or_default();
+        metrics::CLOCK_OFFSET.set(offset_ms.unsigned_abs().saturating_mul(1_000_000));
+        let said = |at: Instant| at.elapsed() < CLOCK_SAID;
+        if offset_ms.unsigned_abs() > CLOCK_BOUND_MS.unsigned_abs()
+            && !self.state.clock_said.is_some_and(said)
+        {
+            self.state.clock_said = Some(Instant::now());
+            tracing::error!(
+                offset_ms,
+                "the wall clock of this node differs from the clocks of a quorum; entries are stamped by those of the quorum. Set \
+                 the clock, here or on the others, and keep it with NTP"
+            );
         }
     }
 
@@ -330,17 +357,18 @@ impl<E: Election> Driver<E> {
                 self.traces.requests(&mut batch);
                 self.core.handle(now, Input::Requests(batch));
             }
-            Event::LearnerLink { conn, peer, outbox } => {
-                self.state.learners.insert(conn, outbox);
+            Event::LearnerLink { conn, peer, lanes } => {
+                self.state.learners.insert(conn, lanes);
                 self.measure.learner_up(conn, peer);
                 self.core.handle(now, Input::LearnerConnected { conn, peer });
             }
-            Event::LeaderLink { conn, leader, outbox } => {
+            Event::LeaderLink { conn, leader, lanes } => {
                 // An attempt that is no longer wanted may succeed late; the core then disconnects it by its number.
-                self.state.leader.push((conn, outbox));
+                self.state.leader.push((conn, lanes));
                 self.core.handle(now, Input::LeaderConnected { conn, leader });
             }
-            Event::Attach { feed, after } => {
+            Event::Attach { feed, signs, after } => {
+                self.state.signs = Some(signs);
                 self.core.handle(now, Input::StoreAttached { applied: after });
                 feed.push(Tell::Item(FeedItem::Status(self.state.status)));
                 feed.push(Tell::Committed { upto: self.state.committed });
@@ -488,17 +516,18 @@ impl<E: Election> Driver<E> {
                 let _lines = lines(self.traces.recovery()).entered();
                 tracing::info!(conn = conn.0, why, "disconnect");
                 self.measure.learner_down(conn);
-                if let Some(outbox) = self.state.learners.remove(&conn) {
-                    outbox.close();
+                if let Some(lanes) = self.state.learners.remove(&conn) {
+                    lanes.close();
                 }
-                for (_, outbox) in self.state.leader.extract_if(.., |(c, _)| *c == conn) {
-                    outbox.close();
+                for (_, lanes) in self.state.leader.extract_if(.., |(c, _)| *c == conn) {
+                    lanes.close();
                 }
             }
             Output::ToLeader { conn, mut message } => {
                 self.traces.sent_to_leader(&mut message);
-                if let Some((_, outbox)) = self.state.leader.iter().find(|(c, _)| *c == conn) {
-                    outbox.push(message);
+                if let Some((_, lanes)) = self.state.leader.iter().find(|(c, _)| *c == conn) {
+                    let lane = if message.is_control() { &lanes.control } else { &lanes.data };
+                    lane.push(message);
                 }
             }
             Output::ToLearner { conn, message } => {
@@ -569,6 +598,8 @@ impl<E: Election> Driver<E> {
                 }
                 self.tell(Tell::Item(item));
             }
+            // One for which there is no room is lost.
+            Output::Sign(sign) => drop(self.state.signs.as_ref().map(|signs| signs.try_send(sign))),
             Output::Left => {
                 self.state.left = true;
                 for reply in self.state.leaving.drain(..) {
@@ -582,9 +613,12 @@ impl<E: Election> Driver<E> {
     }
 
     fn to_learner(&self, conn: Conn, command: Send) {
-        if let Some(outbox) = self.state.learners.get(&conn)
-            && !outbox.push(command)
-        {
+        let Some(lanes) = self.state.learners.get(&conn) else { return };
+        let open = match command {
+            Send::Message(message) if message.is_control() => lanes.control.push(message),
+            command => lanes.data.push(command),
+        };
+        if !open {
             tracing::debug!(conn = conn.0, "a learner's stream has ended");
         }
     }

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 
 use api::Zxid;
-use api::ports::{Feed, FeedItem, PortClosed};
+use api::ports::{Feed, FeedItem, PortClosed, Sign, Signs};
 use quorum_log::{ReadError, SnapshotError, SnapshotReader, Snapshots};
 use telemetry::metrics;
+use tokio::sync::mpsc;
 
 use crate::driver::{Event, Links};
 use crate::leader_link::blocking;
@@ -34,6 +35,18 @@ impl Item for Tell {
             }
             (new, _) => Some(new),
         }
+    }
+}
+
+/// Signs that the store has not read. What comes when they are full is lost, and told again by whoever misses the answer.
+pub(crate) const SIGNS_LIMIT: usize = 1024;
+
+/// The signs of life for one store; see [`api::ports::Quorum::attach`].
+pub struct SignQueue(pub(crate) mpsc::Receiver<Sign>);
+
+impl Signs for SignQueue {
+    async fn next(&mut self) -> Option<Sign> {
+        self.0.recv().await
     }
 }
 

@@ -8,12 +8,12 @@ use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room, Surrou
 use quorum_core::Input;
 use quorum_log::{LogReader, SnapshotError, SnapshotWriter, Snapshots};
 use telemetry::metrics;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::acquaintances::Acquaintances;
 use crate::backlog::Backlog;
 use crate::driver::{Event, Links};
-use crate::feed::{FEED_LIMIT, LogFeed};
+use crate::feed::{FEED_LIMIT, LogFeed, SIGNS_LIMIT, SignQueue};
 use crate::leader_link::blocking;
 use crate::outbox::Outbox;
 use crate::room::RoomView;
@@ -77,13 +77,16 @@ fn stopped() -> PortClosed {
 
 impl Quorum for Handle {
     type Feed = LogFeed;
+    type Signs = SignQueue;
 
-    async fn attach(&self, after: Zxid) -> Result<LogFeed, PortClosed> {
+    async fn attach(&self, after: Zxid) -> Result<(LogFeed, SignQueue), PortClosed> {
         let feed = Outbox::new(FEED_LIMIT);
-        if !self.links.send(Event::Attach { feed: feed.clone(), after }).await {
+        let (signs, queue) = mpsc::channel(SIGNS_LIMIT);
+        if !self.links.send(Event::Attach { feed: feed.clone(), signs, after }).await {
             return Err(stopped());
         }
-        Ok(LogFeed::new(feed, after, self.view.clone(), self.snapshots.clone(), self.links.clone()))
+        let feed = LogFeed::new(feed, after, self.view.clone(), self.snapshots.clone(), self.links.clone());
+        Ok((feed, SignQueue(queue)))
     }
 
     async fn request(&self, batch: Vec<Request>) -> Result<(), PortClosed> {

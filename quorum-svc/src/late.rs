@@ -5,7 +5,7 @@ use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room, Surrou
 
 use tokio::sync::watch;
 
-use crate::feed::LogFeed;
+use crate::feed::{LogFeed, SignQueue};
 use crate::handle::{Handle, LogHealth};
 
 /// The port [`Quorum`] to a quorum service that need not be open yet: until it is, whoever asks waits, and its status is that of a
@@ -77,8 +77,9 @@ impl Opening {
 
 impl Quorum for Late {
     type Feed = LogFeed;
+    type Signs = SignQueue;
 
-    async fn attach(&self, after: Zxid) -> Result<LogFeed, PortClosed> {
+    async fn attach(&self, after: Zxid) -> Result<(LogFeed, SignQueue), PortClosed> {
         self.opened().await?.attach(after).await
     }
 

@@ -1,14 +1,16 @@
-//! The leader's end of the stream to a learner.
+//! The leader's end of the streams to a learner.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use api::{
     Epoch, PeerId, Zxid,
     peer::{Acquaintance, ToLearner},
 };
 use proto::peer::{self as wire, quorum_server};
+use proto::pieces::{Assembly, pieces};
 use proto::quorum::{LeaderFrame, LearnerFrame};
 use quorum_core::{Conn, Input};
 use quorum_log::{ReadError, SnapshotError, Snapshots};
@@ -16,16 +18,22 @@ use telemetry::{
     Mode, metrics,
     trace::{Scope, Span, lines},
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::acquaintances::Acquaintances;
 use crate::driver::{Event, Links};
-use crate::outbox::{Item, Outbox};
+use crate::learner_link::CONNECT_LIMIT;
+use crate::outbox::{Item, Lanes, Outbox};
 use crate::view::LogView;
 
-/// Entries of one message, by weight: large enough to amortise the message, small enough to keep pings moving.
+/// Messages as they are sent.
+type Messages = Pin<Box<dyn Stream<Item = Result<wire::LeaderMessage, Status>> + std::marker::Send>>;
+
+/// With nothing to say for so long, a stream with data says that it is there.
+pub(crate) const IDLE: Duration = Duration::from_secs(1);
+/// Entries of one message, by weight: large enough to amortise the message. A single entry may be larger.
 const PROPOSE_BYTES: usize = 256 << 10;
 /// Messages between the sender task and the socket.
 const SEND_QUEUE: usize = 8;
@@ -43,42 +51,46 @@ pub(crate) enum Send {
 
 impl Item for Send {
     fn merge(queue: &mut VecDeque<Send>, new: Send) -> Option<Send> {
-        use ToLearner::{Commit, Ping};
-        match new {
-            // Entries may overtake a commit or a ping that waits behind the entries before them.
-            Send::Entries { after, upto } => {
-                let last =
-                    queue.iter_mut().rev().find(|s| !matches!(s, Send::Message(Commit(_) | Ping { .. })));
-                match last {
-                    Some(Send::Entries { upto: end, .. }) if *end == after => {
-                        *end = upto;
-                        None
-                    }
-                    _ => Some(new),
-                }
+        match (new, queue.back_mut()) {
+            (Send::Entries { after, upto }, Some(Send::Entries { upto: end, .. })) if *end == after => {
+                *end = upto;
+                None
             }
-            // A learner keeps a commit in mind until it has the entries.
-            Send::Message(Commit(zxid)) => {
-                let last = queue
-                    .iter_mut()
-                    .rev()
-                    .find(|s| !matches!(s, Send::Entries { .. } | Send::Message(Ping { .. })));
-                match last {
-                    Some(Send::Message(Commit(last))) => {
-                        *last = zxid;
-                        None
-                    }
-                    _ => Some(new),
-                }
-            }
-            // The answer to a later ping answers the earlier ones too.
-            Send::Message(Ping { .. }) => {
-                queue.retain(|s| !matches!(s, Send::Message(Ping { .. })));
-                Some(new)
-            }
-            _ => Some(new),
+            (new, _) => Some(new),
         }
     }
+}
+
+impl Item for ToLearner {
+    /// A later commit, or ping, says what an earlier one does and more.
+    fn merge(queue: &mut VecDeque<ToLearner>, new: ToLearner) -> Option<ToLearner> {
+        use ToLearner::{Commit, Ping};
+        let same = |item: &&mut ToLearner| {
+            matches!((&new, &**item), (Commit(_), Commit(_)) | (Ping { .. }, Ping { .. }))
+        };
+        match queue.iter_mut().find(same) {
+            Some(older) => {
+                *older = new;
+                None
+            }
+            None => Some(new),
+        }
+    }
+}
+
+/// What the driver has for one learner.
+pub(crate) type ToOneLearner = Lanes<Send, ToLearner>;
+
+/// Links whose second stream is awaited, by the number that was told on the first.
+pub(crate) type Halves = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Control>>>>;
+
+/// The header that says which link a stream belongs to.
+pub(crate) const LINK: &str = "quorate-link";
+
+/// The second stream of a link.
+pub(crate) struct Control {
+    from_learner: Streaming<wire::LearnerMessage>,
+    to_learner: mpsc::Sender<Result<wire::LeaderMessage, Status>>,
 }
 
 /// The gRPC service `quorate.peer.v1.Quorum`: learners dial it.
@@ -87,16 +99,20 @@ pub struct LearnService {
     pub(crate) links: Links,
     pub(crate) view: LogView,
     pub(crate) snapshots: Snapshots,
+    pub(crate) halves: Halves,
+    /// A learner that sends nothing for so long on its first stream is gone.
+    pub(crate) silence: Duration,
 }
 
 #[tonic::async_trait]
 impl quorum_server::Quorum for LearnService {
-    type LearnStream = Pin<Box<dyn Stream<Item = Result<wire::LeaderMessage, Status>> + std::marker::Send>>;
+    type LearnStream = Messages;
+    type ControlStream = Messages;
 
     async fn learn(
         &self,
         request: Request<Streaming<wire::LearnerMessage>>,
-    ) -> Result<Response<Self::LearnStream>, Status> {
+    ) -> Result<Response<Messages>, Status> {
         let mut from_learner = request.into_inner();
         let first =
             from_learner.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
@@ -104,29 +120,41 @@ impl quorum_server::Quorum for LearnService {
             return Err(Status::invalid_argument("the first message must be a Hello"));
         };
         let (peer, said) = self.greet(hello).await?;
-        let conn = self.links.next_conn();
-        let outbox = Outbox::new(OUTBOX_LIMIT);
         let (to_learner, stream) = mpsc::channel(SEND_QUEUE);
         let hello = LeaderFrame::Hello(self.acquaintances.hello(peer, said).await);
         // The queue is empty, so this cannot wait.
         let _ = to_learner.send(Ok(hello.into())).await;
-        if !self.links.send(Event::LearnerLink { conn, peer, outbox: outbox.clone() }).await {
-            return Err(Status::unavailable("shutting down"));
-        }
+        let number = getrandom::u64().map_err(|e| Status::internal(format!("no random numbers: {e}")))?;
+        let half = Half {
+            conn: self.links.next_conn(),
+            peer,
+            number,
+            from_learner,
+            to_learner,
+            links: self.links.clone(),
+            view: self.view.clone(),
+            snapshots: self.snapshots.clone(),
+            silence: self.silence,
+        };
+        let (tell, control) = oneshot::channel();
+        halves(&self.halves).insert(number, tell);
+        self.links.spawn(half.run(self.halves.clone(), control));
+        let mut response: Response<Messages> = Response::new(Box::pin(ReceiverStream::new(stream)));
+        response.metadata_mut().insert(LINK, number.into());
+        Ok(response)
+    }
 
-        let (view, snapshots) = (self.view.clone(), self.snapshots.clone());
-        let links = self.links.clone();
-        let commands = outbox.clone();
-        let sender =
-            Sender { links: links.clone(), view, snapshots, to_learner, outbox: commands, sync: None };
-        self.links.spawn(sender.run(peer));
-        self.links.spawn(async move {
-            tokio::select! {
-                () = receive(&links, conn, peer, &mut from_learner) => outbox.close(),
-                () = outbox.closed() => {}
-            }
-            links.send(Event::Core(Input::Disconnected { conn })).await;
-        });
+    async fn control(
+        &self,
+        request: Request<Streaming<wire::LearnerMessage>>,
+    ) -> Result<Response<Messages>, Status> {
+        let number = request.metadata().get(LINK).and_then(|n| n.to_str().ok()?.parse().ok());
+        let half = number.and_then(|number: u64| halves(&self.halves).remove(&number));
+        let half =
+            half.ok_or_else(|| Status::failed_precondition("there is no such link; call Learn first"))?;
+        let (to_learner, stream) = mpsc::channel(SEND_QUEUE);
+        let control = Control { from_learner: request.into_inner(), to_learner };
+        half.send(control).map_err(|_| Status::failed_precondition("the link is gone"))?;
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -146,16 +174,82 @@ impl LearnService {
     }
 }
 
-/// Hands the learner's messages to the driver, until the stream ends.
-async fn receive(links: &Links, conn: Conn, peer: PeerId, stream: &mut Streaming<wire::LearnerMessage>) {
+fn halves(halves: &Halves) -> MutexGuard<'_, BTreeMap<u64, oneshot::Sender<Control>>> {
+    // Nothing in there panics half way.
+    halves.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A learner that has called `Learn`, and is to call `Control`.
+struct Half {
+    conn: Conn,
+    peer: PeerId,
+    number: u64,
+    from_learner: Streaming<wire::LearnerMessage>,
+    to_learner: mpsc::Sender<Result<wire::LeaderMessage, Status>>,
+    links: Links,
+    view: LogView,
+    snapshots: Snapshots,
+    silence: Duration,
+}
+
+impl Half {
+    async fn run(self, waiting: Halves, control: oneshot::Receiver<Control>) {
+        let control = tokio::time::timeout(CONNECT_LIMIT, control).await;
+        halves(&waiting).remove(&self.number);
+        let Half { conn, peer, mut from_learner, to_learner, links, view, snapshots, silence, .. } = self;
+        let Ok(Ok(Control { from_learner: mut control, to_learner: to_control })) = control else {
+            return tracing::debug!(%peer, "a learner did not call `Control`");
+        };
+        let lanes = Lanes::new(OUTBOX_LIMIT);
+        if !links.send(Event::LearnerLink { conn, peer, lanes: lanes.clone() }).await {
+            return;
+        }
+        let outbox = lanes.data.clone();
+        let sender = Sender { links: links.clone(), view, snapshots, to_learner, outbox, sync: None };
+        links.spawn(sender.run(peer));
+        let commands = lanes.control.clone();
+        links.spawn(async move {
+            while let Some(messages) = commands.take().await {
+                for message in messages {
+                    if to_control.send(Ok(LeaderFrame::Message(message).into())).await.is_err() {
+                        return commands.close();
+                    }
+                }
+            }
+        });
+        tokio::select! {
+            () = receive(&links, conn, peer, &mut from_learner, Some(silence)) => {}
+            () = receive(&links, conn, peer, &mut control, None) => {}
+            () = lanes.closed() => {}
+        }
+        lanes.close();
+        links.send(Event::Core(Input::Disconnected { conn })).await;
+    }
+}
+
+/// Hands the learner's messages to the driver, until the stream ends, or is silent for longer than the limit.
+async fn receive(
+    links: &Links,
+    conn: Conn,
+    peer: PeerId,
+    stream: &mut Streaming<wire::LearnerMessage>,
+    silence: Option<Duration>,
+) {
+    let mut assembly = Assembly::default();
     loop {
-        let message = match stream.message().await {
-            Ok(Some(message)) => message,
-            Ok(None) => return,
-            Err(status) => {
+        let message = match within(silence, stream.message()).await {
+            Some(Ok(Some(message))) => message,
+            Some(Ok(None)) => return,
+            Some(Err(status)) => {
                 tracing::debug!(%peer, %status, "the stream from a learner broke");
                 return;
             }
+            None => return tracing::warn!(%peer, "nothing comes over the stream from a learner; dropped it"),
+        };
+        let message = match assembly.take(message) {
+            Ok(Some(message)) => message,
+            Ok(None) => continue,
+            Err(error) => return tracing::warn!(%peer, %error, "dropped the learner"),
         };
         match LearnerFrame::try_from(message) {
             Ok(LearnerFrame::Message(message)) => {
@@ -163,9 +257,18 @@ async fn receive(links: &Links, conn: Conn, peer: PeerId, stream: &mut Streaming
                     return;
                 }
             }
+            Ok(LearnerFrame::Idle) => {}
             Ok(LearnerFrame::Hello(_)) => return tracing::warn!(%peer, "a second Hello; dropped the learner"),
             Err(error) => return tracing::warn!(%peer, %error, "dropped the learner"),
         }
+    }
+}
+
+/// `None` if it takes longer than the limit.
+pub(crate) async fn within<T>(limit: Option<Duration>, what: impl Future<Output = T>) -> Option<T> {
+    match limit {
+        Some(limit) => tokio::time::timeout(limit, what).await.ok(),
+        None => Some(what.await),
     }
 }
 
@@ -221,6 +324,10 @@ impl Sender {
                 commands = self.outbox.take() => commands,
                 // The learner went away: nothing can be sent any more.
                 () = self.to_learner.closed() => None,
+                () = tokio::time::sleep(IDLE) => match self.send(LeaderFrame::Idle).await {
+                    Ok(()) => continue,
+                    Err(Ended) => None,
+                },
             };
             let Some(commands) = commands else { break };
             for command in commands {
@@ -331,11 +438,14 @@ impl Sender {
     }
 
     async fn send(&self, frame: LeaderFrame) -> Result<(), Ended> {
-        tokio::select! {
-            sent = self.to_learner.send(Ok(frame.into())) => sent.map_err(|_| Ended),
-            // The driver has dropped this learner, which may be why it does not read.
-            () = self.outbox.closed() => Err(Ended),
+        for message in pieces(wire::LeaderMessage::from(frame)) {
+            tokio::select! {
+                sent = self.to_learner.send(Ok(message)) => sent.map_err(|_| Ended)?,
+                // The driver has dropped this learner, which may be why it does not read.
+                () = self.outbox.closed() => return Err(Ended),
+            }
         }
+        Ok(())
     }
 }
 
@@ -355,13 +465,13 @@ mod tests {
 
     #[test]
     fn however_much_is_proposed_a_slow_learner_costs_three_commands() {
-        let outbox = Outbox::new(10);
+        let lanes = ToOneLearner::new(10);
         for i in 0..1000 {
-            assert!(outbox.push(Send::Entries { after: Zxid(i), upto: Zxid(i + 1) }));
-            assert!(outbox.push(Send::Message(ToLearner::Commit(Zxid(i)))));
-            assert!(outbox.push(Send::Message(ToLearner::Ping { round: i })));
+            assert!(lanes.data.push(Send::Entries { after: Zxid(i), upto: Zxid(i + 1) }));
+            assert!(lanes.control.push(ToLearner::Commit(Zxid(i))));
+            assert!(lanes.control.push(ToLearner::Ping { round: i, quorum_ms: 0 }));
         }
-        assert_eq!(outbox.len(), 3);
+        assert_eq!((lanes.data.len(), lanes.control.len()), (1, 2));
     }
 
     #[test]

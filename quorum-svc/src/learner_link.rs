@@ -1,4 +1,4 @@
-//! The learner's end of the stream to its leader.
+//! The learner's end of the streams to its leader.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,18 +6,22 @@ use std::time::Duration;
 use api::PeerId;
 use api::peer::{Acquaintance, ToLeader, ToLearner};
 use proto::peer::{self as wire, quorum_client::QuorumClient};
+use proto::pieces::{Assembly, pieces};
 use proto::quorum::{LeaderFrame, LearnerFrame};
 use quorum_core::{Conn, Input};
 use quorum_log::{SnapshotError, SnapshotWriter, Snapshots};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Streaming, transport::Endpoint};
+use tonic::{
+    Streaming,
+    transport::{Channel, Endpoint},
+};
 
 use crate::acquaintances::Acquaintances;
 use crate::backlog::Backlog;
 use crate::driver::{Event, Links};
-use crate::leader_link::{OUTBOX_LIMIT, blocking};
-use crate::outbox::{Item, Outbox};
+use crate::leader_link::{IDLE, LINK, OUTBOX_LIMIT, blocking, within};
+use crate::outbox::{Item, Lanes, Outbox};
 
 /// An attempt to connect takes this long at most; then it is tried anew.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -52,6 +56,19 @@ pub(crate) struct LearnerSide {
     pub(crate) links: Links,
     pub(crate) snapshots: Snapshots,
     pub(crate) backlog: Backlog,
+    /// A leader that sends nothing for so long on its first stream is gone.
+    pub(crate) silence: Duration,
+}
+
+/// What the driver has for the leader.
+pub(crate) type ToItsLeader = Lanes<ToLeader, ToLeader>;
+
+/// Both streams to a leader.
+struct Link {
+    to_leader: mpsc::Sender<wire::LearnerMessage>,
+    from_leader: Streaming<wire::LeaderMessage>,
+    to_control: mpsc::Sender<wire::LearnerMessage>,
+    control: Streaming<wire::LeaderMessage>,
 }
 
 impl LearnerSide {
@@ -60,7 +77,7 @@ impl LearnerSide {
         tokio::time::sleep(delay).await;
         let attempt = tokio::time::timeout(CONNECT_LIMIT, self.open(leader, &address)).await;
         match attempt {
-            Ok(Ok((outbox, to_leader, stream))) => self.run(leader, outbox, to_leader, stream).await,
+            Ok(Ok(link)) => self.run(leader, link).await,
             Ok(Err(error)) => {
                 tracing::debug!(%leader, address, error, "cannot connect to the leader");
                 self.links.send(Event::Core(Input::ConnectFailed { leader })).await;
@@ -72,40 +89,24 @@ impl LearnerSide {
         }
     }
 
-    async fn open(
-        &self,
-        leader: PeerId,
-        address: &str,
-    ) -> Result<(Outbox<ToLeader>, mpsc::Sender<wire::LearnerMessage>, Streaming<wire::LeaderMessage>), String>
-    {
-        let channel = Endpoint::from_shared(format!("http://{address}"))
-            .map_err(|e| format!("{address} is no host:port: {e}"))?
-            .tcp_nodelay(true)
-            .connect_timeout(CONNECT_LIMIT)
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .connect()
-            .await
-            .map_err(|e| chain(&e))?;
+    async fn open(&self, leader: PeerId, address: &str) -> Result<Link, String> {
+        let channel = dial(address).await?;
         // Who acknowledges something in this incarnation has been met in it.
         self.acquaintances.meet_over(leader, channel.clone()).await?;
         let (to_leader, requests) = mpsc::channel(8);
         // The queue is empty, so this cannot wait.
         let hello = LearnerFrame::Hello(self.acquaintances.hello(leader, Acquaintance::default()).await);
         let _ = to_leader.send(hello.into()).await;
-        let mut stream = QuorumClient::new(channel)
-            .max_decoding_message_size(proto::PEER_MESSAGE_MAX)
-            .max_encoding_message_size(proto::PEER_MESSAGE_MAX)
-            .learn(ReceiverStream::new(requests))
-            .await
-            .map_err(|status| {
-                if status.code() == tonic::Code::FailedPrecondition {
-                    self.acquaintances.refused(leader, status.message());
-                }
-                status.to_string()
-            })?
-            .into_inner();
-        let first = stream.message().await.map_err(|s| s.to_string())?.ok_or("an empty stream")?;
+        let response = client(channel).learn(ReceiverStream::new(requests)).await.map_err(|status| {
+            if status.code() == tonic::Code::FailedPrecondition {
+                self.acquaintances.refused(leader, status.message());
+            }
+            status.to_string()
+        })?;
+        let number =
+            response.metadata().get(LINK).cloned().ok_or("a leader that does not number the link")?;
+        let mut from_leader = response.into_inner();
+        let first = from_leader.message().await.map_err(|s| s.to_string())?.ok_or("an empty stream")?;
         match LeaderFrame::try_from(first) {
             Ok(LeaderFrame::Hello(hello)) => {
                 let told = hello.clone();
@@ -114,96 +115,103 @@ impl LearnerSide {
             }
             _ => return Err("the first message was no Hello".into()),
         }
-        Ok((Outbox::new(OUTBOX_LIMIT), to_leader, stream))
+        // On another connection: what waits in the buffers of this one would hold it up.
+        let (to_control, requests) = mpsc::channel(8);
+        let mut request = tonic::Request::new(ReceiverStream::new(requests));
+        request.metadata_mut().insert(LINK, number);
+        let control = client(dial(address).await?).control(request).await.map_err(|s| s.to_string())?;
+        Ok(Link { to_leader, from_leader, to_control, control: control.into_inner() })
     }
 
-    async fn run(
-        self,
-        leader: PeerId,
-        outbox: Outbox<ToLeader>,
-        to_leader: mpsc::Sender<wire::LearnerMessage>,
-        mut stream: Streaming<wire::LeaderMessage>,
-    ) {
+    async fn run(self, leader: PeerId, link: Link) {
         let conn = self.links.next_conn();
-        if !self.links.send(Event::LeaderLink { conn, leader, outbox: outbox.clone() }).await {
+        let Link { to_leader, mut from_leader, to_control, mut control } = link;
+        let lanes = ToItsLeader::new(OUTBOX_LIMIT);
+        if !self.links.send(Event::LeaderLink { conn, leader, lanes: lanes.clone() }).await {
             return;
         }
-        let sending = outbox.clone();
-        self.links.spawn(async move {
-            while let Some(messages) = sending.take().await {
-                for message in messages.into_iter().flat_map(pieces) {
-                    let sent = tokio::select! {
-                        sent = to_leader.send(LearnerFrame::Message(message).into()) => sent.is_ok(),
-                        () = sending.closed() => false,
-                    };
-                    if !sent {
-                        sending.close();
-                        return;
-                    }
-                }
-            }
-        });
-        if let Err(error) = self.receive(conn, &outbox, &mut stream).await {
+        self.links.spawn(send(lanes.data.clone(), to_leader, Some(IDLE)));
+        self.links.spawn(send(lanes.control.clone(), to_control, None));
+        let ended = tokio::select! {
+            ended = self.receive(conn, &mut from_leader) => ended,
+            ended = self.receive_control(conn, &mut control) => ended,
+            () = lanes.closed() => Ok(()),
+        };
+        if let Err(error) = ended {
             tracing::info!(%leader, error, "the stream from the leader ended");
         }
-        outbox.close();
+        lanes.close();
         self.links.send(Event::Core(Input::Disconnected { conn })).await;
     }
 
-    async fn receive(
+    async fn receive_control(
         &self,
         conn: Conn,
-        outbox: &Outbox<ToLeader>,
         stream: &mut Streaming<wire::LeaderMessage>,
     ) -> Result<(), String> {
+        while let Some(message) = stream.message().await.map_err(|s| s.to_string())? {
+            let LeaderFrame::Message(message) = LeaderFrame::try_from(message).map_err(|e| e.to_string())?
+            else {
+                return Err("what is no control message on the stream for them".into());
+            };
+            if !self.links.send(Event::Core(Input::FromLeader { conn, message })).await {
+                return Ok(());
+            }
+        }
+        Err("closed by the leader".into())
+    }
+
+    async fn receive(&self, conn: Conn, stream: &mut Streaming<wire::LeaderMessage>) -> Result<(), String> {
         let mut snapshot: Option<SnapshotWriter> = None;
+        let mut assembly = Assembly::default();
         loop {
             // A slow disk here holds back the leader's stream to this learner, and nothing else.
             self.backlog.room().await;
-            let message = tokio::select! {
-                message = stream.message() => message.map_err(|s| s.to_string())?.ok_or("closed by the leader")?,
-                () = outbox.closed() => return Ok(()),
-            };
-            let input = match LeaderFrame::try_from(message).map_err(|e| e.to_string())? {
-                LeaderFrame::Hello(_) => return Err("a second Hello".into()),
-                LeaderFrame::Message(message) => Input::FromLeader { conn, message },
-                LeaderFrame::SnapStart(zxid) => {
-                    tracing::info!(%zxid, "receiving a snapshot");
-                    let snapshots = self.snapshots.clone();
-                    snapshot = Some(
-                        blocking(move || snapshots.begin_received(zxid)).await.map_err(|e| self.fatal(&e))?,
-                    );
-                    Input::SnapshotProgress { conn }
-                }
-                LeaderFrame::SnapChunk(chunk) => {
-                    let mut writer = snapshot.take().ok_or("a piece of a snapshot that did not begin")?;
-                    let (writer, result) = blocking(move || {
-                        let result = writer.chunk(&chunk);
-                        (writer, result)
-                    })
-                    .await;
-                    result.map_err(|e| self.fatal(&e))?;
-                    snapshot = Some(writer);
-                    Input::SnapshotProgress { conn }
-                }
-                LeaderFrame::SnapEnd => {
-                    let writer = snapshot.take().ok_or("the end of a snapshot that did not begin")?;
-                    let zxid = writer.zxid();
-                    let finish = blocking(move || writer.finish());
-                    tokio::pin!(finish);
-                    // It is written out and read again, which takes its time for a large one.
-                    let finished = loop {
-                        tokio::select! {
-                            finished = &mut finish => break finished,
-                            () = tokio::time::sleep(PROGRESS) => {
-                                self.links.send(Event::Core(Input::SnapshotProgress { conn })).await;
+            let message = within(Some(self.silence), stream.message()).await.ok_or("no byte for too long")?;
+            let message = message.map_err(|s| s.to_string())?.ok_or("closed by the leader")?;
+            let input = match assembly.take(message).map_err(|e| e.to_string())? {
+                None => Input::SnapshotProgress { conn },
+                Some(message) => match LeaderFrame::try_from(message).map_err(|e| e.to_string())? {
+                    LeaderFrame::Hello(_) => return Err("a second Hello".into()),
+                    LeaderFrame::Idle => continue,
+                    LeaderFrame::Message(message) => Input::FromLeader { conn, message },
+                    LeaderFrame::SnapStart(zxid) => {
+                        tracing::info!(%zxid, "receiving a snapshot");
+                        let snapshots = self.snapshots.clone();
+                        let begun = blocking(move || snapshots.begin_received(zxid)).await;
+                        snapshot = Some(begun.map_err(|e| self.fatal(&e))?);
+                        Input::SnapshotProgress { conn }
+                    }
+                    LeaderFrame::SnapChunk(chunk) => {
+                        let mut writer = snapshot.take().ok_or("a piece of a snapshot that did not begin")?;
+                        let (writer, result) = blocking(move || {
+                            let result = writer.chunk(&chunk);
+                            (writer, result)
+                        })
+                        .await;
+                        result.map_err(|e| self.fatal(&e))?;
+                        snapshot = Some(writer);
+                        Input::SnapshotProgress { conn }
+                    }
+                    LeaderFrame::SnapEnd => {
+                        let writer = snapshot.take().ok_or("the end of a snapshot that did not begin")?;
+                        let zxid = writer.zxid();
+                        let finish = blocking(move || writer.finish());
+                        tokio::pin!(finish);
+                        // It is written out and read again, which takes its time for a large one.
+                        let finished = loop {
+                            tokio::select! {
+                                finished = &mut finish => break finished,
+                                () = tokio::time::sleep(PROGRESS) => {
+                                    self.links.send(Event::Core(Input::SnapshotProgress { conn })).await;
+                                }
                             }
-                        }
-                    };
-                    finished.map_err(|e| self.fatal(&e))?;
-                    tracing::info!(%zxid, "snapshot received");
-                    Input::FromLeader { conn, message: ToLearner::Snap { zxid } }
-                }
+                        };
+                        finished.map_err(|e| self.fatal(&e))?;
+                        tracing::info!(%zxid, "snapshot received");
+                        Input::FromLeader { conn, message: ToLearner::Snap { zxid } }
+                    }
+                },
             };
             if !self.links.send(Event::Core(input)).await {
                 return Ok(());
@@ -224,8 +232,48 @@ impl LearnerSide {
     }
 }
 
-/// Writes that waited for this leader may be too many for one message, and pongs and acks must not wait behind them.
-fn pieces(message: ToLeader) -> Vec<ToLeader> {
+async fn dial(address: &str) -> Result<Channel, String> {
+    Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|e| format!("{address} is no host:port: {e}"))?
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_LIMIT)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .connect()
+        .await
+        .map_err(|e| chain(&e))
+}
+
+fn client(channel: Channel) -> QuorumClient<Channel> {
+    QuorumClient::new(channel)
+        .max_decoding_message_size(proto::PEER_MESSAGE_MAX)
+        .max_encoding_message_size(proto::PEER_MESSAGE_MAX)
+}
+
+/// Sends what the driver has, until either side ends. `idle`: with nothing to say for so long, that it is there.
+async fn send(outbox: Outbox<ToLeader>, stream: mpsc::Sender<wire::LearnerMessage>, idle: Option<Duration>) {
+    loop {
+        let frames: Vec<LearnerFrame> = match within(idle, outbox.take()).await {
+            Some(None) => return,
+            Some(Some(messages)) => {
+                messages.into_iter().flat_map(batches).map(LearnerFrame::Message).collect()
+            }
+            None => vec![LearnerFrame::Idle],
+        };
+        for message in frames.into_iter().flat_map(|frame| pieces(wire::LearnerMessage::from(frame))) {
+            let sent = tokio::select! {
+                sent = stream.send(message) => sent.is_ok(),
+                () = outbox.closed() => false,
+            };
+            if !sent {
+                return outbox.close();
+            }
+        }
+    }
+}
+
+/// Writes that waited for this leader may be too many for one message.
+fn batches(message: ToLeader) -> Vec<ToLeader> {
     let ToLeader::Forward(submissions) = message else { return vec![message] };
     let mut pieces = Vec::new();
     let (mut piece, mut bytes) = (Vec::new(), 0);
@@ -266,7 +314,7 @@ mod tests {
     fn many_writes_leave_in_several_messages_and_in_their_order() {
         let write =
             |t| Submission { ticket: Ticket(t), payload: Bytes::from(vec![0; 100 << 10]), trace: None };
-        let pieces = pieces(ToLeader::Forward((0..10).map(write).collect()));
+        let pieces = batches(ToLeader::Forward((0..10).map(write).collect()));
         assert!(pieces.len() >= 3, "{}", pieces.len());
         let tickets: Vec<u64> = pieces
             .iter()
@@ -282,7 +330,8 @@ mod tests {
     fn a_write_that_may_fill_a_message_goes_alone() {
         let write =
             |t, size| Submission { ticket: Ticket(t), payload: Bytes::from(vec![0; size]), trace: None };
-        let pieces = pieces(ToLeader::Forward(vec![write(1, 200 << 10), write(2, PAYLOAD_MAX), write(3, 1)]));
+        let pieces =
+            batches(ToLeader::Forward(vec![write(1, 200 << 10), write(2, PAYLOAD_MAX), write(3, 1)]));
         assert_eq!(pieces.len(), 3);
     }
 }

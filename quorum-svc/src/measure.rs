@@ -64,7 +64,7 @@ impl Measure {
     pub(crate) fn requests(&mut self, at: Instant, batch: &[Request]) {
         let last = batch.iter().rev().find_map(|request| match request {
             Request::Submit { ticket, .. } => Some(*ticket),
-            Request::Barrier { .. } | Request::Report(_) => None,
+            Request::Barrier { .. } | Request::Report(_) | Request::Confirm { .. } => None,
         });
         if let Some(last) = last {
             if self.submitted.len() == KEPT {

@@ -104,6 +104,32 @@ impl<T: Item> Outbox<T> {
     }
 }
 
+/// The two ways to one peer: what may be large, and what must not wait behind it. They end together.
+#[derive(Clone)]
+pub(crate) struct Lanes<D: Item, C: Item> {
+    pub(crate) data: Outbox<D>,
+    pub(crate) control: Outbox<C>,
+}
+
+impl<D: Item, C: Item> Lanes<D, C> {
+    pub(crate) fn new(limit: usize) -> Lanes<D, C> {
+        Lanes { data: Outbox::new(limit), control: Outbox::new(limit) }
+    }
+
+    pub(crate) fn close(&self) {
+        self.data.close();
+        self.control.close();
+    }
+
+    /// Resolves when either is closed.
+    pub(crate) async fn closed(&self) {
+        tokio::select! {
+            () = self.data.closed() => {}
+            () = self.control.closed() => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,14 +8,16 @@ use api::ports::{Chunks, Feed as _, Quorum as _, Request as Asked};
 use api::{PeerId, Zxid};
 use bytes::Bytes;
 use proto::internal::{self, feed_message, quorum_port_server::QuorumPort, snapshot_message, store_message};
-use proto::ports::{check_neighbour, item_to_wire, request, status_to_wire, surroundings_to_wire};
+use proto::ports::{
+    check_neighbour, item_to_wire, request, sign_to_wire, status_to_wire, surroundings_to_wire,
+};
 use proto::quorum::Hello;
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::feed::LogFeed;
+use crate::feed::{LogFeed, SignQueue};
 use crate::handle::Handle;
 
 /// How long a store may take to introduce itself.
@@ -37,6 +39,8 @@ pub struct PortService {
 /// The stream of one store, if one has attached.
 #[derive(Default)]
 pub(crate) struct Attached {
+    /// Until the store asks for them.
+    signs: Option<SignQueue>,
     link: Option<(CancellationToken, oneshot::Receiver<u64>)>,
     /// The greatest ticket of all stores before it.
     last_ticket: u64,
@@ -45,6 +49,7 @@ pub(crate) struct Attached {
 #[tonic::async_trait]
 impl QuorumPort for PortService {
     type AttachStream = Pin<Box<dyn Stream<Item = Result<internal::FeedMessage, Status>> + Send>>;
+    type SignsStream = Pin<Box<dyn Stream<Item = Result<internal::Sign, Status>> + Send>>;
 
     async fn attach(
         &self,
@@ -67,7 +72,8 @@ impl QuorumPort for PortService {
         }
         let last_ticket = store.last_ticket;
         let after = Zxid(attach.after);
-        let feed = self.handle.attach(after).await.map_err(|e| Status::unavailable(e.0))?;
+        let (feed, signs) = self.handle.attach(after).await.map_err(|e| Status::unavailable(e.0))?;
+        store.signs = Some(signs);
         tracing::info!(%after, "the store has attached");
         let (messages, stream) = mpsc::channel(SEND_QUEUE);
         let hello = Some(Hello::to_wire(&self.ensemble, self.me));
@@ -80,6 +86,17 @@ impl QuorumPort for PortService {
         self.handle.links.spawn(link.run(feed, messages, replaced.clone(), tell_ended));
         store.link = Some((replaced, ended));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+
+    async fn signs(
+        &self,
+        request: Request<internal::SignsRequest>,
+    ) -> Result<Response<Self::SignsStream>, Status> {
+        self.admit(request.into_inner().hello)?;
+        let signs = self.store.lock().await.signs.take();
+        let SignQueue(signs) = signs.ok_or_else(|| Status::failed_precondition("attach first"))?;
+        let signs = ReceiverStream::new(signs).map(|sign| Ok(sign_to_wire(sign)));
+        Ok(Response::new(Box::pin(signs)))
     }
 
     async fn save_snapshot(

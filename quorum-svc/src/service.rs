@@ -22,7 +22,7 @@ use crate::acquaintances::{Acquaintances, Own};
 use crate::backlog::Backlog;
 use crate::driver::{self, Driver, Links, State};
 use crate::handle::{Handle, Keep, snap_before};
-use crate::leader_link::LearnService;
+use crate::leader_link::{Halves, LearnService};
 use crate::learner_link::LearnerSide;
 use crate::log_thread;
 use crate::measure::Measure;
@@ -206,6 +206,7 @@ impl<E: Election> QuorumService<E> {
             entries = recovery.entries, segments = recovery.segments, cut_bytes = recovery.cut_bytes, "log recovered"
         );
 
+        let silence = config.core.init_limit;
         let tasks = TaskTracker::new();
         let stop_links = shutdown.child_token();
         let peers: BTreeSet<PeerId> = config.core.ensemble.members().map(|(id, _)| id).collect();
@@ -264,6 +265,7 @@ impl<E: Election> QuorumService<E> {
             links: links.clone(),
             snapshots,
             backlog: backlog.clone(),
+            silence,
         };
         let measure = Measure::new(me, &durable.history);
         let driver = Driver {
@@ -312,6 +314,8 @@ impl<E: Election> QuorumService<E> {
             links: self.links.clone(),
             view: self.handle.view.clone(),
             snapshots: self.handle.snapshots.clone(),
+            halves: Halves::default(),
+            silence: self.driver.learner_side.silence,
         };
         QuorumServer::new(service)
             .max_decoding_message_size(proto::PEER_MESSAGE_MAX)

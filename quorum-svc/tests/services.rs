@@ -166,7 +166,7 @@ struct Store {
 
 impl Store {
     async fn attach(node: &Node, after: Zxid) -> Store {
-        Store { feed: node.handle.attach(after).await.unwrap(), entries: Vec::new(), snapshot: None }
+        Store { feed: node.handle.attach(after).await.unwrap().0, entries: Vec::new(), snapshot: None }
     }
 
     /// Reads until so many entries with a payload have come.
@@ -435,7 +435,7 @@ async fn a_store_without_state_gets_the_snapshot_on_which_an_empty_log_stands() 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (_leader, nobody) = watch::channel(None);
     let node = Node::start(1, temp.path(), listener, &addresses, Named(nobody));
-    let mut feed = node.handle.attach(Zxid::ZERO).await.unwrap();
+    let (mut feed, _) = node.handle.attach(Zxid::ZERO).await.unwrap();
     let started = async {
         loop {
             if feed.next().await.unwrap().contains(&FeedItem::SnapshotStart { zxid: base }) {

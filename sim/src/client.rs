@@ -263,12 +263,13 @@ impl Client {
                     }
                 }
                 ToClient::Leader { lost } => Input::Leader { connection, lost },
-                ToClient::Reply { xid, zxid, result, leaderless } => {
+                ToClient::Confirmed { xid } => Input::Confirmed { connection, xid },
+                ToClient::Reply { xid, zxid, result, .. } => {
                     seen = zxid;
                     let result = result.map(outcome);
                     Input::Responses {
                         connection,
-                        responses: vec![client_core::Response { xid, zxid, result, leaderless }],
+                        responses: vec![client_core::Response { xid, zxid, result }],
                     }
                 }
             };

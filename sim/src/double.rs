@@ -72,7 +72,7 @@ impl Double {
                     cx.ghost.bound_to_its_request(number, own, &result);
                     return self.end(cx, me);
                 }
-                ToClient::Leader { .. } => {}
+                ToClient::Leader { .. } | ToClient::Confirmed { .. } => {}
             }
         }
     }

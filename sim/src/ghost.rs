@@ -7,6 +7,7 @@ use api::{
     StreamId, Ticket, WriteNumber, WriteResult, Zxid,
 };
 use proto::store::{decode_command, decode_record, encode_record};
+use quorum_core::CLOCK_BOUND_MS;
 use store_core::State;
 use store_core::server::Committed;
 use xxhash_rust::xxh3::xxh3_64;
@@ -15,9 +16,6 @@ use crate::plan::Plan;
 
 /// So many commits between two times that the whole state is encoded and loaded.
 const ENCODED_EVERY: usize = 64;
-
-/// Whether C11 ends a run, or is only counted: nodes still count a report of signs of life from when it arrives.
-const CLIENT_KNOWS_FIRST: bool = false;
 
 /// Of a node's disk, what is durable for certain.
 #[derive(Clone, Default, Debug)]
@@ -140,8 +138,6 @@ pub(crate) struct Ghost {
     mourned: BTreeMap<SessionId, u64>,
     /// Sessions that were expired, and the time-outs that they had, in microseconds.
     expired: BTreeMap<SessionId, u64>,
-    /// How many clients knew too late.
-    pub(crate) known_late: u64,
     /// True time in microseconds.
     pub(crate) now: u64,
     /// By how much the clocks of the nodes run wrong at most, in millionths, and what a node may need to learn that it is cut off,
@@ -162,7 +158,6 @@ impl Ghost {
             believed: BTreeSet::new(),
             mourned: BTreeMap::new(),
             expired: BTreeMap::new(),
-            known_late: 0,
             now: 0,
             clocks: (drift_ppm, 2_000 * plan.timing.sync_limit),
             quorums: Quorums::of(&ensemble, nodes),
@@ -377,18 +372,27 @@ impl Ghost {
                 Err(e) => return self.fail("I1 integrity", format!("{zxid} is no command: {e}")),
             },
         };
+        let before = self.committed.last().map_or(i64::MIN, |c| c.time_ms);
+        let steps_back = entry.time_ms.saturating_add(CLOCK_BOUND_MS) < before;
+        self.check(entry.time_ms >= before || steps_back, "I17 times", || {
+            format!("{zxid} is stamped {} behind {before}", entry.time_ms)
+        });
         match &command {
             None => self.state.apply_marker(zxid, entry.time_ms),
             Some(command) => {
-                if let CommandBody::CloseSession { session, expired: true } = command.body {
-                    self.expired(session);
-                }
+                let before = match command.body {
+                    CommandBody::CloseSession { session, expired: Some(_) } => self.state.session(session),
+                    _ => None,
+                };
                 let applied = self.state.apply(zxid, entry.time_ms, command);
                 self.check_stream(zxid, command, &applied.result);
                 if self.committed.len().is_multiple_of(ENCODED_EVERY) {
                     self.check_encoding();
                 }
-                if let CommandBody::CloseSession { session, .. } = command.body {
+                if let CommandBody::CloseSession { session, .. } = command.body
+                    && self.state.session(session).is_none()
+                {
+                    before.into_iter().for_each(|info| self.expired(session, info.timeout_ms));
                     let left = self.state.tree().ephemerals(session).count();
                     self.check(left == 0, "I16 ephemerals", || {
                         format!("{left} ephemerals of session {session} are left after its close at {zxid}")
@@ -568,9 +572,8 @@ impl Ghost {
     }
 
     /// A session is expired by what is now committed: from here on others may have what was its own (C11).
-    fn expired(&mut self, session: SessionId) {
-        let Some(info) = self.state.session(session) else { return };
-        let timeout_us = u64::from(info.timeout_ms) * 1_000;
+    fn expired(&mut self, session: SessionId, timeout_ms: u32) {
+        let timeout_us = u64::from(timeout_ms) * 1_000;
         self.expired.insert(session, timeout_us);
         if self.believed.contains(&session) {
             self.mourned.insert(session, self.now + self.allowance(timeout_us));
@@ -591,10 +594,7 @@ impl Ghost {
     }
 
     fn knows_late(&mut self, what: String) {
-        self.known_late += 1;
-        if CLIENT_KNOWS_FIRST {
-            self.fail("C11 the client knows first", what);
-        }
+        self.fail("C11 the client knows first", what);
     }
 
     /// The store of a leader closes a silent session: `silent_us` is since it last heard it, or began to lead (C8).

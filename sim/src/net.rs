@@ -76,6 +76,15 @@ impl Packet {
         };
         64 + contents as u64
     }
+
+    /// Whether it goes on a connection of its own beside the data, so that it may overtake that.
+    fn is_control(&self) -> bool {
+        match self {
+            Packet::ToLeader(message) => message.is_control(),
+            Packet::ToLearner(message) => message.is_control(),
+            _ => false,
+        }
+    }
 }
 
 /// One direction.
@@ -86,6 +95,9 @@ struct Direction {
     last: u64,
     /// When the last byte of the last packet is on the line.
     sent: u64,
+    /// The same two of what goes beside the data.
+    last_control: u64,
+    sent_control: u64,
     /// Whether the arrival of the first is in the event queue; if not, it is held up by a partition.
     scheduled: bool,
     /// Swallows everything.
@@ -216,9 +228,11 @@ impl Net {
         self.links.get(&link).is_some_and(|l| l.open[side] || now < l.lingers[side])
     }
 
-    /// Packets of `end` that are on their way.
+    /// Packets of `end` with data that are on their way.
     pub(crate) fn in_flight(&self, link: LinkId, end: End) -> usize {
-        self.side(link, end).map_or(0, |side| self.links[&link].directions[side].queue.len())
+        let data =
+            |side: usize| self.links[&link].directions[side].queue.iter().filter(|(_, p)| !p.is_control());
+        self.side(link, end).map_or(0, |side| data(side).count())
     }
 }
 
@@ -301,12 +315,19 @@ impl Context {
         if direction.black {
             return;
         }
-        direction.sent = direction.sent.max(now) + transmission;
-        let arrives = direction.sent + takes;
-        direction.last = direction.last.max(arrives);
-        let at = direction.last;
-        direction.queue.push_back((at, packet));
-        if !std::mem::replace(&mut direction.scheduled, true) {
+        let control = packet.is_control();
+        let sent = if control { &mut direction.sent_control } else { &mut direction.sent };
+        *sent = (*sent).max(now) + transmission;
+        let arrives = *sent + takes;
+        let at = match packet {
+            Packet::Fin(_) => arrives.max(direction.last).max(direction.last_control),
+            _ if control => arrives.max(direction.last_control),
+            _ => arrives.max(direction.last),
+        };
+        *(if control { &mut direction.last_control } else { &mut direction.last }) = at;
+        let place = direction.queue.partition_point(|(arrives, _)| *arrives <= at);
+        direction.queue.insert(place, (at, packet));
+        if !std::mem::replace(&mut direction.scheduled, true) || place == 0 {
             self.schedule(at, Event::Arrival { link: id, side });
         }
     }
@@ -390,6 +411,7 @@ impl Context {
                     *arrives += delay;
                 }
                 direction.last += delay;
+                direction.last_control += delay;
             }
             if open {
                 let at = self.now + self.rng.below(within + 1);
@@ -422,6 +444,7 @@ impl Context {
                 let direction = &mut link.directions[side];
                 direction.scheduled = true;
                 direction.last = direction.last.max(at);
+                direction.last_control = direction.last_control.max(at);
                 for (arrives, _) in &mut direction.queue {
                     *arrives = (*arrives).max(at);
                 }

@@ -22,10 +22,10 @@ pub(crate) fn to_leader(message: &ToLeader) -> String {
         ),
         ToLeader::Ack(zxid) => format!("ACK {zxid}"),
         ToLeader::Forward(batch) => format!("FORWARD {} writes", batch.len()),
-        ToLeader::Pong { round } => format!("PONG {round}"),
+        ToLeader::Pong { round, .. } => format!("PONG {round}"),
         ToLeader::Barrier { ticket } => format!("BARRIER {}", ticket.0),
-        ToLeader::Report(report) => format!("REPORT {} sessions", report.len() / 8),
         ToLeader::Disk(room) => format!("DISK {room:?}"),
+        ToLeader::Report(report) => format!("REPORT {} sessions", report.len() / 8 - 1),
     }
 }
 
@@ -39,8 +39,9 @@ pub(crate) fn to_learner(message: &ToLearner) -> String {
         ToLearner::NewLeader { target, .. } => format!("NEWLEADER {target}"),
         ToLearner::UpToDate { commit } => format!("UPTODATE {commit}"),
         ToLearner::Commit(zxid) => format!("COMMIT {zxid}"),
-        ToLearner::Ping { round } => format!("PING {round}"),
+        ToLearner::Ping { round, .. } => format!("PING {round}"),
         ToLearner::Barrier { ticket, zxid } => format!("BARRIER {} at {zxid}", ticket.0),
+        ToLearner::Confirm(_) => "CONFIRM".into(),
         ToLearner::Refused { ticket, .. } => format!("REFUSED {}", ticket.0),
         ToLearner::Room(room) => format!("ROOM {room:?}"),
     }

@@ -97,9 +97,6 @@ impl World {
             }
         }
         self.cx.ghost.run_over();
-        for _ in 0..self.cx.ghost.known_late {
-            self.cx.stats.count("clients that knew too late");
-        }
         self.cx.stats.runs = 1;
         self.cx.stats.simulated_us = self.cx.now;
         self.cx.stats.commits = self.cx.ghost.committed().len() as u64;

@@ -160,7 +160,7 @@ fn cut_off_with_its_node(seed: u64, node: u32, at: u64) -> Stats {
     report.stats
 }
 
-/// As long as the observer only counts, `clients that knew too late` is 16 here.
+/// 16 clients were told too late while a leader took a report of signs of life for as old as its arrival.
 #[test]
 fn b13_a_client_that_is_cut_off_with_its_node_knows_before_its_session_is_expired() {
     let cases = (0..3).flat_map(|seed| (1..=3).flat_map(move |node| (0..20).map(move |n| (seed, node, n))));

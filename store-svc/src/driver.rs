@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{OpError, Time, Trace, Zxid, ports::Quorum, record};
+use api::{
+    OpError, Time, Trace, Zxid,
+    ports::{Quorum, Sign},
+    record,
+};
 use store_core::{
     Server,
     server::{Answer, Ask, ConnId, Input, Op, Open, Output, Request, ToClient},
@@ -138,13 +142,15 @@ pub(crate) struct Driver<Q> {
 impl<Q: Quorum> Driver<Q> {
     pub(crate) async fn run(self) -> Result<(), StopReason> {
         let (to_driver, feed) = mpsc::channel(quorum_io::FEED_QUEUE);
+        let (signs_to_driver, signs) = mpsc::channel(quorum_io::SIGN_QUEUE);
         let (to_quorum, asks) = mpsc::channel(quorum_io::ASK_QUEUE);
         // Ends with this function, and its tasks with it.
         let mut tasks = JoinSet::new();
         let after = self.server.state().applied();
         let (reader, writer) = (self.quorum.clone(), self.quorum.clone());
-        tasks
-            .spawn(async move { quorum_io::read_feed(reader, after, to_driver).await.map(|()| Ended::Link) });
+        tasks.spawn(async move {
+            quorum_io::read_feed(reader, after, to_driver, signs_to_driver).await.map(|()| Ended::Link)
+        });
         tasks.spawn(async move { quorum_io::write_asks(writer, asks).await.map(|()| Ended::Link) });
         let now = Instant::now();
         let schedule = Schedule {
@@ -158,9 +164,8 @@ impl<Q: Quorum> Driver<Q> {
             wanted: false,
             no_space: None,
         };
-        Running { driver: self, sinks: HashMap::new(), feed, to_quorum, asks: Vec::new(), tasks, schedule }
-            .run()
-            .await
+        let (sinks, asks) = (HashMap::new(), Vec::new());
+        Running { driver: self, sinks, feed, signs, to_quorum, asks, tasks, schedule }.run().await
     }
 }
 
@@ -169,6 +174,8 @@ struct Running<Q> {
     /// Looked up only.
     sinks: HashMap<ConnId, Sink>,
     feed: mpsc::Receiver<FromQuorum>,
+    /// Signs of life are taken before all else: other nodes' clients wait for them.
+    signs: mpsc::Receiver<Sign>,
     to_quorum: mpsc::Sender<Vec<Ask>>,
     /// Not yet taken by `to_quorum`. While there are any, nothing is read from clients.
     asks: Vec<Ask>,
@@ -263,6 +270,7 @@ impl<Q: Quorum> Running<Q> {
                     Err(e) => return Err(StopReason::Invariant(format!("a task of the store has died: {e}"))),
                 },
                 done = self.driver.checkpointer.done() => self.on_checkpoint(done),
+                Some(sign) = self.signs.recv() => self.handle(Input::Sign(sign)),
                 Some(said) = self.feed.recv(), if !held_back => {
                     self.on_quorum(said);
                     // Where the quorum has more to say than can be applied, its turn never ends: clients would wait

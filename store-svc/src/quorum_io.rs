@@ -2,7 +2,7 @@
 
 use api::{
     Entry, Zxid,
-    ports::{Chunks, Feed as _, FeedItem, Quorum, Request},
+    ports::{Chunks, Feed as _, FeedItem, Quorum, Request, Sign, Signs as _},
 };
 use bytes::Bytes;
 use proto::store::{RecordDecoder, decode_command, encode_command};
@@ -17,6 +17,8 @@ use crate::StopReason;
 
 /// Messages between the feed and the driver. Each is what the quorum gave at once; a slow driver holds the feed back.
 pub(crate) const FEED_QUEUE: usize = 8;
+/// Signs of life between the quorum and the driver.
+pub(crate) const SIGN_QUEUE: usize = 64;
 /// Batches between the driver and the quorum. When they are full, the driver reads no more from clients.
 pub(crate) const ASK_QUEUE: usize = 4;
 
@@ -47,8 +49,17 @@ pub(crate) async fn read_feed<Q: Quorum>(
     quorum: Q,
     after: Zxid,
     driver: mpsc::Sender<FromQuorum>,
+    signs_to_driver: mpsc::Sender<Sign>,
 ) -> Result<(), StopReason> {
-    let mut feed = quorum.attach(after).await?;
+    let (mut feed, mut signs) = quorum.attach(after).await?;
+    // By itself, because this task may have a large snapshot to read. Ends with the feed.
+    tokio::spawn(async move {
+        while let Some(sign) = signs.next().await {
+            if signs_to_driver.send(sign).await.is_err() {
+                return;
+            }
+        }
+    });
     let mut snapshot: Option<Incoming> = None;
     loop {
         let (mut items, mut log_bytes, mut spans) = (Vec::new(), 0, Vec::new());
@@ -63,7 +74,6 @@ pub(crate) async fn read_feed<Q: Quorum>(
                 FeedItem::Barrier { ticket } => Feed::Barrier(ticket),
                 FeedItem::Refused { ticket, why } => Feed::Refused { ticket, why },
                 FeedItem::Lost { ticket } => Feed::Lost(ticket),
-                FeedItem::Report { report, .. } => Feed::Report(report),
                 FeedItem::SnapshotWanted => {
                     if driver.send(FromQuorum::SnapshotWanted).await.is_err() {
                         return Ok(());
@@ -113,6 +123,7 @@ pub(crate) async fn write_asks<Q: Quorum>(
             }
             Ask::Barrier { ticket } => Request::Barrier { ticket },
             Ask::Report(report) => Request::Report(report),
+            Ask::Confirm { to, epoch, report } => Request::Confirm { to, epoch, report },
         });
         quorum.request(batch.collect()).await?;
     }

@@ -7,11 +7,13 @@ use std::{
 
 use api::{
     Entry, Epoch, Origin, PeerId, Zxid,
-    ports::Room,
-    ports::{Chunks, Feed, FeedItem, PortClosed, Quorum, QuorumStatus, Request, Role, Surroundings},
+    ports::{
+        Chunks, Feed, FeedItem, PortClosed, Quorum, QuorumStatus, Request, Role, Room, Sign, Signs,
+        Surroundings,
+    },
 };
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 /// Commits what it is asked to at once. Survives the store, as a real one does.
 #[derive(Clone)]
@@ -33,6 +35,8 @@ struct Inner {
     serving: bool,
     /// Which feed is the current one.
     attached: u64,
+    /// Signs of life for the store that is attached.
+    signs: Option<mpsc::UnboundedSender<Sign>>,
 }
 
 impl MemoryQuorum {
@@ -47,6 +51,7 @@ impl MemoryQuorum {
             parked: Vec::new(),
             serving: true,
             attached: 0,
+            signs: None,
         };
         MemoryQuorum { me, inner: Arc::new(Mutex::new(inner)), changed: Arc::new(Notify::new()) }
     }
@@ -102,7 +107,8 @@ impl MemoryQuorum {
                     inner.log.push(Entry { zxid, time_ms, origin, payload, trace });
                 }
                 Request::Barrier { ticket } => inner.tell(FeedItem::Barrier { ticket }),
-                Request::Report(report) => inner.tell(FeedItem::Report { from: self.me, report }),
+                Request::Report(report) => inner.sign(Sign::Report { from: self.me, report }),
+                Request::Confirm { report, .. } => inner.sign(Sign::Confirmed(report)),
             }
         }
         drop(inner);
@@ -141,13 +147,23 @@ impl Inner {
         let behind = self.log.len();
         self.told.push_back((behind, item));
     }
+
+    fn sign(&self, sign: Sign) {
+        if let Some(signs) = &self.signs {
+            // The store may have gone.
+            let _ = signs.send(sign);
+        }
+    }
 }
 
 impl Quorum for MemoryQuorum {
     type Feed = MemoryFeed;
+    type Signs = MemorySigns;
 
-    async fn attach(&self, after: Zxid) -> Result<MemoryFeed, PortClosed> {
+    async fn attach(&self, after: Zxid) -> Result<(MemoryFeed, MemorySigns), PortClosed> {
         let mut inner = self.lock();
+        let (to_store, signs) = mpsc::unbounded_channel();
+        inner.signs = Some(to_store);
         inner.attached += 1;
         inner.told.clear();
         let mut position = inner.upto(after);
@@ -162,7 +178,8 @@ impl Quorum for MemoryQuorum {
             first.push(FeedItem::SnapshotEnd);
         }
         first.push(FeedItem::Status(self.status_of(&inner)));
-        Ok(MemoryFeed { quorum: self.clone(), number: inner.attached, first, position })
+        let feed = MemoryFeed { quorum: self.clone(), number: inner.attached, first, position };
+        Ok((feed, MemorySigns(signs)))
     }
 
     async fn request(&self, batch: Vec<Request>) -> Result<(), PortClosed> {
@@ -186,6 +203,15 @@ impl Quorum for MemoryQuorum {
 
     async fn status(&self) -> Result<QuorumStatus, PortClosed> {
         Ok(self.status_of(&self.lock()))
+    }
+}
+
+/// The signs of life of a [`MemoryQuorum`].
+pub struct MemorySigns(mpsc::UnboundedReceiver<Sign>);
+
+impl Signs for MemorySigns {
+    async fn next(&mut self) -> Option<Sign> {
+        self.0.recv().await
     }
 }
 

@@ -82,6 +82,9 @@ metrics! {
             "Entries at the end of this node's log that are not known to be committed.";
         QUORUM_COMMITTED: Counter = "quorate.quorum.committed" [Count("{entry}")] Counter::new(),
             "Entries that this node came to know as committed, without those that came in a snapshot.";
+        CLOCK_OFFSET: Gauge = "quorate.clock.offset" [Seconds] Gauge::new(),
+            "How far this node's wall clock is from the clocks of a quorum, ahead or behind. Above 10 s it is wrong, or those of a \
+             quorum are. 0 while there is no leader.";
         QUORUM_STORES: Gauge = "quorate.quorum.stores" [Count("{store}")] Gauge::new(),
             "1 while this node's store is attached, 0 while it is away: then nobody makes snapshots, and the log grows by all \
              that is written.";

@@ -4,6 +4,8 @@ use api::{
     ErrorCode, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Trace, WriteNumber, Zxid,
 };
 
+use api::mutants::{Mutant, is_on};
+
 use crate::{
     Batch, Config, Connection, Event, Failure, Fate, Input, Op, Outcome, Output, Response, SessionOpened,
     backoff::Backoff,
@@ -53,6 +55,9 @@ struct Open {
     heard_at: Time,
     /// A third of the time-out after the last message that was sent.
     ping_at: Time,
+    /// Of messages that are not confirmed: their first request, and when they were sent. Messages that are sent soon after
+    /// another one are left out, and count as sent with it.
+    unconfirmed: VecDeque<(u64, Time)>,
 }
 
 #[derive(Debug)]
@@ -64,8 +69,8 @@ struct Session {
     next_number: WriteNumber,
     /// The last write that was answered. Any answer, also a refusal, uses the number up.
     acked: WriteNumber,
-    /// The ensemble heard from us then or later: when the newest message was sent that was answered by a node with a
-    /// leader.
+    /// The ensemble heard from us then or later: when the newest message was sent that was confirmed, or the wish to open the
+    /// session, which is carried out in its order like a write.
     alive_at: Time,
     suspended: bool,
 }
@@ -108,6 +113,7 @@ impl Machine {
             Input::Close { ticket } => self.on_close(now, ticket),
             Input::Opened { connection, opened } => self.on_opened(now, connection, opened),
             Input::Responses { connection, responses } => self.on_responses(now, connection, responses),
+            Input::Confirmed { connection, xid } => self.on_confirmed(now, connection, xid),
             Input::Leader { connection, lost } => {
                 if let Phase::Open(open) = &mut self.phase
                     && open.connection == connection
@@ -145,6 +151,12 @@ impl Machine {
             return None;
         }
         open.ping_at = now + session.timeout / PING_SHARE;
+        let fine = session.timeout / UNCONFIRMED_MAX;
+        if open.unconfirmed.back().is_none_or(|&(_, at)| at + fine <= now)
+            && let Some(first) = requests.first()
+        {
+            open.unconfirmed.push_back((first.xid, now));
+        }
         Some(Batch { connection: open.connection, requests, acked: session.acked })
     }
 
@@ -163,6 +175,12 @@ impl Machine {
         };
         let suspend = self.session.as_ref().filter(|s| !s.suspended).map(|s| s.alive_at + s.timeout);
         [Some(phase), suspend, self.closing_until, self.queue.earliest_deadline()].into_iter().flatten().min()
+    }
+
+    /// Until when the session lives for certain; `None` without a session, and while it is suspended.
+    #[must_use]
+    pub fn alive_until(&self) -> Option<(SessionId, Time)> {
+        self.session.as_ref().filter(|s| !s.suspended).map(|s| (s.id, s.alive_at + s.timeout))
     }
 
     // ---- the caller ----
@@ -202,6 +220,8 @@ impl Machine {
         }
         let SessionOpened { session: id, token, timeout, node, leaderless } = opened;
         let timeout = timeout.max(TIMEOUT_MIN);
+        // When a session is taken up, only the node knows of it.
+        let ping_at = if self.session.is_some() { now } else { since + timeout / PING_SHARE };
         match &mut self.session {
             None => {
                 let (next_number, acked) = (WriteNumber(1), WriteNumber(0));
@@ -211,9 +231,6 @@ impl Machine {
             }
             Some(session) if session.id == id => {
                 (session.token, session.timeout) = (token, timeout);
-                if !leaderless {
-                    (session.alive_at, session.suspended) = (since, false);
-                }
                 if !session.suspended {
                     self.outputs.push_back(Output::Event(Event::Resumed { endpoint, node }));
                 }
@@ -225,7 +242,6 @@ impl Machine {
                 return self.lose_connection(now, error);
             }
         }
-        let ping_at = now + timeout / PING_SHARE;
         self.phase = Phase::Open(Open {
             connection,
             endpoint,
@@ -233,7 +249,24 @@ impl Machine {
             leaderless: leaderless.then_some(now),
             heard_at: now,
             ping_at,
+            unconfirmed: VecDeque::new(),
         });
+    }
+
+    fn on_confirmed(&mut self, now: Time, connection: Connection, xid: u64) {
+        let (Phase::Open(open), Some(session)) = (&mut self.phase, &mut self.session) else { return };
+        if open.connection != connection {
+            return;
+        }
+        while let Some((_, sent_at)) = open.unconfirmed.pop_front_if(|(first, _)| *first <= xid) {
+            let at = if is_on(Mutant::CountedFromAnswer) { now } else { sent_at };
+            session.alive_at = session.alive_at.max(at);
+        }
+        if session.suspended && now < session.alive_at + session.timeout {
+            session.suspended = false;
+            let (endpoint, node) = (open.endpoint, open.node);
+            self.outputs.push_back(Output::Event(Event::Resumed { endpoint, node }));
+        }
     }
 
     fn on_responses(&mut self, now: Time, connection: Connection, responses: Vec<Response>) {
@@ -260,7 +293,7 @@ impl Machine {
             Err(error) if asks_again(error.code()) && !self.is_too_far_ahead(&error) => {
                 self.on_disconnected(now, error);
             }
-            result => self.on_answered(response.zxid, result, response.leaderless),
+            result => self.on_answered(response.zxid, result),
         }
     }
 
@@ -271,25 +304,13 @@ impl Machine {
         error.code() == ErrorCode::Unavailable && matches!(read, Some(Op::Read(_, ReadLevel::AtLeast(_))))
     }
 
-    fn on_answered(&mut self, zxid: Zxid, result: Result<Outcome, OpError>, leaderless: bool) {
+    fn on_answered(&mut self, zxid: Zxid, result: Result<Outcome, OpError>) {
         let Some(entry) = self.queue.pop_sent() else { return };
         self.backoff.succeeded();
         self.window = (self.window + 1).min(self.config.window_max);
         self.refusals = 0;
-        if let Some(session) = &mut self.session {
-            if !leaderless {
-                session.alive_at = session.alive_at.max(entry.sent_at.unwrap_or_default());
-                if session.suspended
-                    && let Phase::Open(Open { endpoint, node, .. }) = self.phase
-                {
-                    // The node has found a leader again, and the session is still there.
-                    session.suspended = false;
-                    self.outputs.push_back(Output::Event(Event::Resumed { endpoint, node }));
-                }
-            }
-            if let Some(number) = entry.number {
-                session.acked = number;
-            }
+        if let (Some(session), Some(number)) = (&mut self.session, entry.number) {
+            session.acked = number;
         }
         if let Some(ticket) = entry.ticket {
             let result = result.map_err(Failure::Refused);
@@ -505,6 +526,9 @@ fn asks_again(code: ErrorCode) -> bool {
 
 /// Pings come after this share of the time-out.
 const PING_SHARE: u32 = 3;
+
+/// Messages whose confirmation is awaited, at most; each is remembered with an error of this share of the time-out.
+const UNCONFIRMED_MAX: u32 = 64;
 
 /// A server that grants less means nothing sensible by it, and pings would crowd out the rest.
 const TIMEOUT_MIN: Duration = Duration::from_millis(30);

@@ -75,8 +75,6 @@ pub struct Response {
     pub zxid: Zxid,
     /// What came of it.
     pub result: Result<Outcome, OpError>,
-    /// The node has no leader at the moment: nobody but it has heard from the session.
-    pub leaderless: bool,
 }
 
 /// A session as the server opened it, or took it up again.
@@ -90,7 +88,7 @@ pub struct SessionOpened {
     pub timeout: Duration,
     /// Which node answered.
     pub node: PeerId,
-    /// The node has no leader at the moment: nobody but it has heard from the session.
+    /// The node has no leader at the moment.
     pub leaderless: bool,
 }
 
@@ -127,6 +125,13 @@ pub enum Input {
         connection: Connection,
         /// At least one.
         responses: Vec<Response>,
+    },
+    /// The ensemble has heard the requests of this connection up to this one.
+    Confirmed {
+        /// On this connection.
+        connection: Connection,
+        /// Of the last of them.
+        xid: u64,
     },
     /// The node says that it has lost its leader, or has one again.
     Leader {
@@ -208,8 +213,8 @@ pub enum Event {
         /// Why.
         error: OpError,
     },
-    /// For as long as the session's time-out no node has confirmed the session: it may be gone, with its ephemerals.
-    /// Whoever must not act without it has to stop now. [`Event::Resumed`] or [`Event::SessionLost`] follows.
+    /// The session's time-out has passed since the last message was sent that the ensemble has confirmed: it may be gone soon,
+    /// with its ephemerals, but not before this. Whoever must not act without it has to stop now. [`Event::Resumed`] or [`Event::SessionLost`] follows.
     Suspended,
     /// The session goes on.
     Resumed {

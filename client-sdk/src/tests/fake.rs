@@ -274,6 +274,7 @@ impl Fake {
                 session.acked = session.acked.max(message.acked_write);
             }
             for request in message.requests {
+                response.confirmed_xid = request.xid;
                 response.responses.push(self.world.respond(session, request.try_into()?)?.into());
             }
             let _ = self.world.silent.subscribe().wait_for(|silent| !silent).await;

@@ -507,7 +507,7 @@ impl NodeConfig {
         if self.limits.data > Size(DATA_MAX) || self.limits.data == Size(0) {
             r.refuse(
                 "limits.data",
-                "a size from 1B to 16MiB, because every write passes every node's memory",
+                "a size from 1B to 3MiB: with its path a value has to fit into one entry of the log, which is 4MiB at most",
             );
         }
         if self.limits.in_flight == 0 {

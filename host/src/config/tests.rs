@@ -200,8 +200,8 @@ fn a_wrong_value_names_key_value_and_what_is_expected() {
     assert_eq!(
         problems(THREE, &[("QUORATE_LIMITS_DATA", "17MiB")], &[]),
         [
-            "environment QUORATE_LIMITS_DATA: `limits.data` is \"17MiB\"; expected a size from 1B to 16MiB, because \
-          every write passes every node's memory"
+            "environment QUORATE_LIMITS_DATA: `limits.data` is \"17MiB\"; expected a size from 1B to 3MiB: with \
+          its path a value has to fit into one entry of the log, which is 4MiB at most"
         ]
     );
 }

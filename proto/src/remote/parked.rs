@@ -29,7 +29,7 @@ impl Parked {
             let weight = weight(&request);
             match request {
                 // Old news by the time it could be delivered.
-                Request::Report(_) => {}
+                Request::Report(_) | Request::Confirm { .. } => {}
                 Request::Submit { ticket, .. } | Request::Barrier { ticket }
                     if self.waiting.len() >= self.bounds.requests
                         || self.bytes + weight > self.bounds.bytes =>
@@ -79,7 +79,7 @@ pub(super) fn weight(request: &Request) -> usize {
     match request {
         Request::Submit { payload, .. } => payload.len(),
         Request::Barrier { .. } => 0,
-        Request::Report(report) => report.len(),
+        Request::Report(report) | Request::Confirm { report, .. } => report.len(),
     }
 }
 

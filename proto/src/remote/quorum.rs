@@ -8,8 +8,8 @@ use std::{
 use api::{
     Zxid,
     ports::{
-        Chunks, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, QuorumStatus, Refusal, Request, Role,
-        Surroundings,
+        Chunks, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, QuorumStatus, Refusal, Request, Role, Sign,
+        Signs, Surroundings,
     },
 };
 use tokio::sync::{mpsc, watch};
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     PEER_MESSAGE_MAX,
     internal::{self, feed_message, quorum_port_client::QuorumPortClient, snapshot_message, store_message},
-    ports::{item, request_to_wire, status, surroundings},
+    ports::{item, request_to_wire, sign, status, surroundings},
 };
 
 /// The port [`Quorum`] to a quorum in another process.
@@ -99,10 +99,12 @@ impl RemoteQuorum {
 
 impl Quorum for RemoteQuorum {
     type Feed = RemoteFeed;
+    type Signs = RemoteSigns;
 
-    async fn attach(&self, after: Zxid) -> Result<RemoteFeed, PortClosed> {
+    async fn attach(&self, after: Zxid) -> Result<(RemoteFeed, RemoteSigns), PortClosed> {
         let (to_link, requests) = mpsc::channel(REQUESTS);
         let (feed, items) = mpsc::channel(ITEMS);
+        let (to_store, signs) = mpsc::channel(SIGNS);
         let over = CancellationToken::new();
         let attached = Attached { requests: to_link, over: over.clone() };
         if let Some(older) = self.shared.store.send_replace(Some(attached)) {
@@ -110,10 +112,11 @@ impl Quorum for RemoteQuorum {
         }
         let tickets = Arc::new(Mutex::new(Tickets::new(self.shared.quorum.me)));
         let parked = Parked::new(self.shared.bounds);
-        let link = Task { shared: self.shared.clone(), requests, feed, position: after, tickets, parked };
+        let shared = self.shared.clone();
+        let link = Task { shared, requests, feed, signs: to_store, position: after, tickets, parked };
         let guard = over.clone().drop_guard();
         tokio::spawn(async move { over.run_until_cancelled(link.run()).await });
-        Ok(RemoteFeed { items, _detach: guard })
+        Ok((RemoteFeed { items, _detach: guard }, RemoteSigns(signs)))
     }
 
     async fn request(&self, batch: Vec<Request>) -> Result<(), PortClosed> {
@@ -201,11 +204,22 @@ impl Feed for RemoteFeed {
     }
 }
 
+/// What an attached store reads beside its feed.
+#[derive(Debug)]
+pub struct RemoteSigns(mpsc::Receiver<Sign>);
+
+impl Signs for RemoteSigns {
+    async fn next(&mut self) -> Option<Sign> {
+        self.0.recv().await
+    }
+}
+
 /// Keeps one store linked to its quorum.
 struct Task {
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Vec<Request>>,
     feed: mpsc::Sender<Vec<FeedItem>>,
+    signs: mpsc::Sender<Sign>,
     /// Everything up to here is in `feed`.
     position: Zxid,
     tickets: Arc<Mutex<Tickets>>,
@@ -281,6 +295,7 @@ impl Task {
         tokio::select! {
             end = reader.run() => end,
             end = requests.run(parked) => end,
+            end = pass_signs(link.signs, &self.signs) => end,
         }
     }
 }
@@ -392,10 +407,27 @@ impl Reader<'_> {
     }
 }
 
+/// Until the link ends.
+async fn pass_signs(mut stream: Streaming<internal::Sign>, signs: &mpsc::Sender<Sign>) -> End {
+    loop {
+        match stream.message().await {
+            // One for which there is no room is lost.
+            Ok(Some(wire)) => match sign(wire) {
+                Ok(sign) => drop(signs.try_send(sign)),
+                Err(malformed) => return End::broken(malformed),
+            },
+            // The other stream of the link says why.
+            Ok(None) => return std::future::pending().await,
+            Err(status) => return End::broken(status.message()),
+        }
+    }
+}
+
 struct Link {
     channel: Channel,
     to_quorum: mpsc::Sender<internal::StoreMessage>,
     stream: Streaming<internal::FeedMessage>,
+    signs: Streaming<internal::Sign>,
     last_ticket: u64,
 }
 
@@ -413,7 +445,9 @@ impl Link {
             _ => internal::Attached::default(),
         };
         quorum.check(attached.hello)?;
-        Ok(Link { channel, to_quorum, stream, last_ticket: attached.last_ticket })
+        let signs = internal::SignsRequest { hello: Some(quorum.hello()) };
+        let signs = client(channel.clone()).signs(signs).await?.into_inner();
+        Ok(Link { channel, to_quorum, stream, signs, last_ticket: attached.last_ticket })
     }
 }
 
@@ -457,7 +491,7 @@ fn pieces(batch: Vec<Request>) -> impl Iterator<Item = Vec<internal::Request>> {
 fn too_large(request: Request) -> Option<FeedItem> {
     match request {
         Request::Submit { ticket, .. } => Some(FeedItem::Refused { ticket, why: Refusal::TooLarge }),
-        Request::Barrier { .. } | Request::Report(_) => None,
+        Request::Barrier { .. } | Request::Report(_) | Request::Confirm { .. } => None,
     }
 }
 
@@ -499,6 +533,8 @@ fn detached() -> PortClosed {
 const REQUESTS: usize = 4;
 /// Batches of the feed that the store has not read. When they are full, nothing more is read from the quorum.
 const ITEMS: usize = 8;
+/// Signs that the store has not read; more are lost.
+const SIGNS: usize = 1024;
 /// Messages between the link's task and the socket.
 const MESSAGES: usize = 4;
 /// Pieces of a snapshot between the store and the socket, each at most 1 MiB.

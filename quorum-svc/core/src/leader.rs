@@ -2,13 +2,17 @@
 
 mod discovery;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+};
 
 use api::mutants::{Mutant, is_on};
 use api::{
     Ensemble, Epoch, History, Origin, PeerId, Ticket, Time, Zxid,
-    ports::{Candidate, FeedItem, Refusal, Room},
+    ports::{Candidate, FeedItem, Refusal, Room, Sign},
 };
+use bytes::Bytes;
 
 use crate::{
     Config, Conn, Output, ToLeader, ToLearner,
@@ -34,12 +38,15 @@ pub(crate) struct Leading {
     emptied: BTreeSet<PeerId>,
     /// When a voter was last heard, over whichever connection: a leader without a quorum of fresh ones steps down.
     heard: BTreeMap<PeerId, Time>,
+    /// The wall clocks of voters, as differences from this server's monotonic clock, in milliseconds.
+    clocks: BTreeMap<PeerId, i64>,
     /// Rounds of pings; a quorum of pongs to one proves that this was still the leader when it was sent.
     round: u64,
     next_ping: Time,
     /// A round has to start at the end of this turn, because somebody asked for a barrier.
     round_wanted: bool,
-    barriers: VecDeque<Barrier>,
+    /// What waits for a round, in the order of their rounds.
+    proofs: VecDeque<Proof>,
     /// What learners were last told about the commit point.
     commit_told: Zxid,
     /// Entries that are not committed yet, with their sizes: the bound of what learners may have under way.
@@ -99,15 +106,25 @@ enum Stage {
     Synced,
 }
 
+/// Something that is true only while this server leads, and is told once a quorum has confirmed that.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Barrier {
-    /// The learner that asked; `None` for the leader's own store.
-    conn: Option<Conn>,
-    ticket: Ticket,
+struct Proof {
     /// The first round that started after it was asked.
     round: u64,
-    /// Committed when it was asked.
-    zxid: Zxid,
+    of: Claim,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Claim {
+    /// So much was committed when the barrier was asked.
+    Barrier {
+        /// The learner that asked; `None` for the leader's own store.
+        conn: Option<Conn>,
+        ticket: Ticket,
+        zxid: Zxid,
+    },
+    /// The leader's store has counted signs of life.
+    Confirm { to: PeerId, report: Bytes },
 }
 
 impl Leading {
@@ -122,10 +139,11 @@ impl Leading {
             damaged: BTreeSet::new(),
             emptied: BTreeSet::new(),
             heard: BTreeMap::new(),
+            clocks: BTreeMap::new(),
             round: 0,
             next_ping: now,
             round_wanted: false,
-            barriers: VecDeque::new(),
+            proofs: VecDeque::new(),
             commit_told: Zxid::ZERO,
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
@@ -142,7 +160,7 @@ impl Leading {
 
     /// False if the connection was not known.
     pub(crate) fn remove(&mut self, conn: Conn) -> bool {
-        self.barriers.retain(|b| b.conn != Some(conn));
+        self.proofs.retain(|p| !matches!(p.of, Claim::Barrier { conn: Some(c), .. } if c == conn));
         let Some(learner) = self.learners.remove(&conn) else { return false };
         if matches!(self.phase, Phase::Promising { .. }) {
             // It may come back and say that it was told meanwhile that its promises are worth nothing.
@@ -262,7 +280,9 @@ impl Zab {
                 last_time_ms,
                 ensemble,
                 committed,
+                wall_ms,
             } => {
+                leading.clocks.insert(peer, wall_ms.saturating_sub(millis(now)));
                 let candidate = Candidate { epoch: current_epoch, zxid: history.last() };
                 let promise = Promise { history, candidate, counts, damage, ensemble, committed };
                 if self.on_ack_epoch(conn, epoch, promise) {
@@ -285,10 +305,11 @@ impl Zab {
                     }
                 }
             }
-            ToLeader::Pong { round } if round > leading.round => {
+            ToLeader::Pong { round, .. } if round > leading.round => {
                 self.drop_learner(conn, "an answer to a ping that was never sent");
             }
-            ToLeader::Pong { round } => {
+            ToLeader::Pong { round, wall_ms } => {
+                leading.clocks.insert(peer, wall_ms.saturating_sub(millis(now)));
                 // A sign of progress, which ends with what there is to send. So a leader waits for the one that it needs
                 // however long that takes, and does not begin from the start again and again.
                 if round == 0 && learner.voter && matches!(learner.stage, Stage::Syncing { .. }) {
@@ -296,7 +317,7 @@ impl Zab {
                 }
                 learner.round = learner.round.max(round);
                 self.end_doubts();
-                self.answer_leader_barriers();
+                self.tell_proven();
             }
             ToLeader::Barrier { .. } if learner.barriers >= self.config.requests_max => {
                 self.drop_learner(conn, "more barriers than a learner may ask for");
@@ -306,7 +327,7 @@ impl Zab {
                 self.leader_barrier(Some(conn), ticket);
             }
             ToLeader::Report(report) => {
-                self.out.push_back(Output::Tell(FeedItem::Report { from: peer, report }));
+                self.out.push_back(Output::Sign(Sign::Report { from: peer, report }));
             }
             ToLeader::Disk(room) => learner.disk = room,
         }
@@ -507,6 +528,12 @@ impl Zab {
             leading.round += 1;
         }
         let round = leading.round;
+        let clocks = ping.then(|| self.quorum_clocks()).flatten();
+        let quorum_ms = clocks.map_or(0, |(reached, _)| reached);
+        if let Some((reached, latest)) = clocks {
+            let wall_ms = self.now.wall_ms;
+            self.clock_offset_ms = Some(wall_ms.saturating_sub(wall_ms.clamp(reached, latest)));
+        }
         for conn in conns {
             self.begin_sync(conn);
             self.replicate(conn);
@@ -522,11 +549,11 @@ impl Zab {
                 self.out.push_back(Output::ToLearner { conn, message: ToLearner::Commit(commit) });
             }
             if ping && matches!(learner.stage, Stage::Syncing { .. } | Stage::Synced) {
-                self.out.push_back(Output::ToLearner { conn, message: ToLearner::Ping { round } });
+                self.out.push_back(Output::ToLearner { conn, message: ToLearner::Ping { round, quorum_ms } });
             }
         }
         if ping {
-            self.answer_leader_barriers();
+            self.tell_proven();
         }
     }
 
@@ -573,6 +600,19 @@ impl Zab {
         silent.into_iter().for_each(|conn| self.drop_learner(conn, "silent for longer than the limit"));
     }
 
+    /// What the wall clocks of voters say: the latest time that a quorum has reached, and the earliest that a quorum has not
+    /// passed, which is not before it. `None` while those of no quorum are known.
+    pub(crate) fn quorum_clocks(&self) -> Option<(i64, i64)> {
+        let Role::Leading(leading) = &self.role else { return None };
+        let mono = millis(self.now.mono);
+        let others = leading.clocks.iter().map(|(&peer, since)| (peer, since.saturating_add(mono)));
+        let clocks: Vec<_> = others.chain([(self.config.me, self.now.wall_ms)]).collect();
+        let reached = self.config.ensemble.quorum_value(clocks.iter().copied())?;
+        let passed =
+            self.config.ensemble.quorum_value(clocks.iter().map(|&(peer, ms)| (peer, Reverse(ms))))?;
+        Some((reached.min(passed.0), passed.0.max(reached)))
+    }
+
     // ---- barriers ----
 
     /// Notes a barrier: what is committed now is told to the asker once a quorum has confirmed, in a round of pings that
@@ -586,29 +626,56 @@ impl Zab {
         }
         let round = if is_on(Mutant::BarrierWithoutRound) { 0 } else { leading.round + 1 };
         leading.round_wanted = true;
-        leading.barriers.push_back(Barrier { conn, ticket, round, zxid });
+        leading.proofs.push_back(Proof { round, of: Claim::Barrier { conn, ticket, zxid } });
     }
 
-    fn answer_leader_barriers(&mut self) {
+    /// Passes the answer of this server's store to a report on, once a quorum has confirmed that this is still the leader:
+    /// the next one gives every session its full time-out from later on, but from an older one it would be a false promise.
+    pub(crate) fn leader_confirm(&mut self, to: PeerId, report: Bytes) {
+        let max = 2 * self.config.requests_max;
+        let Role::Leading(leading) = &mut self.role else { return };
+        // A report that is not confirmed is sent again.
+        if !leading.established() || leading.proofs.len() >= max {
+            return;
+        }
+        let round = if is_on(Mutant::ConfirmedWithoutRound) { 0 } else { leading.round + 1 };
+        leading.round_wanted = true;
+        leading.proofs.push_back(Proof { round, of: Claim::Confirm { to, report } });
+    }
+
+    fn tell_proven(&mut self) {
         let me = self.config.me;
         loop {
             let Role::Leading(leading) = &mut self.role else { return };
-            let Some(barrier) = leading.barriers.front() else { return };
-            let answered = leading.peers(me, |l| l.stage == Stage::Synced && l.round >= barrier.round);
-            if leading.round < barrier.round || !self.config.ensemble.is_quorum(&answered) {
+            let Some(proof) = leading.proofs.front() else { return };
+            let answered = leading.peers(me, |l| l.stage == Stage::Synced && l.round >= proof.round);
+            if leading.round < proof.round || !self.config.ensemble.is_quorum(&answered) {
                 return;
             }
-            let Some(Barrier { conn, ticket, zxid, .. }) = leading.barriers.pop_front() else { return };
-            match conn {
-                None => self.answer_barrier(ticket, zxid),
-                Some(conn) => {
+            let Some(Proof { of, .. }) = leading.proofs.pop_front() else { return };
+            match of {
+                Claim::Barrier { conn: None, ticket, zxid } => self.answer_barrier(ticket, zxid),
+                Claim::Barrier { conn: Some(conn), ticket, zxid } => {
                     if let Some(learner) = leading.learners.get_mut(&conn) {
                         learner.barriers -= 1;
                         let message = ToLearner::Barrier { ticket, zxid };
                         self.out.push_back(Output::ToLearner { conn, message });
                     }
                 }
+                Claim::Confirm { to, report } if to == me => {
+                    self.out.push_back(Output::Sign(Sign::Confirmed(report)));
+                }
+                Claim::Confirm { to, report } => {
+                    let serves = |(_, l): &(&Conn, &Learner)| l.peer == to && l.stage == Stage::Synced;
+                    if let Some((&conn, _)) = leading.learners.iter().find(serves) {
+                        self.out.push_back(Output::ToLearner { conn, message: ToLearner::Confirm(report) });
+                    }
+                }
             }
         }
     }
+}
+
+fn millis(time: Time) -> i64 {
+    i64::try_from(time.0 / 1000).unwrap_or(i64::MAX)
 }

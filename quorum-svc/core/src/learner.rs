@@ -2,7 +2,8 @@
 
 use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
-use api::{EnsembleId, Entry, Epoch, PeerId, Ticket, Time, Zxid, ports::Room};
+use api::ports::{Room, Sign};
+use api::{EnsembleId, Entry, Epoch, PeerId, Ticket, Time, Zxid};
 use bytes::Bytes;
 
 use crate::{
@@ -164,7 +165,10 @@ impl Zab {
             && !matches!(f.phase, Phase::Discovery { .. })
         {
             f.progress = now;
-            self.out.push_back(Output::ToLeader { conn, message: ToLeader::Pong { round: 0 } });
+            self.out.push_back(Output::ToLeader {
+                conn,
+                message: ToLeader::Pong { round: 0, wall_ms: self.now.wall_ms },
+            });
         }
     }
 
@@ -280,11 +284,19 @@ impl Zab {
                 self.out.push_back(Output::Settled { leader, epoch });
                 self.resume_requests();
             }
-            (ToLearner::Commit(zxid), Phase::Serving { .. }) => self.on_commit(zxid),
-            (ToLearner::Ping { round }, _) => {
-                self.out.push_back(Output::ToLeader { conn, message: ToLeader::Pong { round } });
+            // It may overtake UPTODATE.
+            (ToLearner::Commit(zxid), Phase::Synced { .. } | Phase::Serving { .. }) => self.on_commit(zxid),
+            (ToLearner::Ping { round, quorum_ms }, _) => {
+                let wall_ms = self.now.wall_ms;
+                self.clock_offset_ms = (quorum_ms != 0).then(|| wall_ms.saturating_sub(quorum_ms));
+                self.out.push_back(Output::ToLeader { conn, message: ToLeader::Pong { round, wall_ms } });
             }
             (ToLearner::Barrier { ticket, zxid }, Phase::Serving { .. }) => self.answer_barrier(ticket, zxid),
+            (ToLearner::Confirm(report), Phase::Serving { .. }) => {
+                self.out.push_back(Output::Sign(Sign::Confirmed(report)));
+            }
+            // The answer to what the store reported over an older connection.
+            (ToLearner::Confirm(_), Phase::Synced { .. }) => {}
             (ToLearner::Refused { ticket, why }, Phase::Serving { .. }) => {
                 if self.pending.remove(ticket) {
                     self.refuse(ticket, why);
@@ -340,7 +352,7 @@ impl Zab {
     pub(crate) fn learner_epochs_persisted(&mut self) {
         let history = &self.history;
         let (current_epoch, damage, last_time_ms) = (self.current, self.damage(), self.last_time_ms);
-        let (ensemble, committed) = (self.ensemble, self.committed);
+        let (ensemble, committed, wall_ms) = (self.ensemble, self.committed, self.now.wall_ms);
         let Role::Following(f) = &mut self.role else { return };
         match f.phase {
             Phase::Promising { conn, epoch, counts } => {
@@ -355,6 +367,7 @@ impl Zab {
                     last_time_ms,
                     ensemble,
                     committed,
+                    wall_ms,
                 };
                 self.out.push_back(Output::ToLeader { conn, message });
             }

@@ -25,4 +25,4 @@ mod pending;
 mod zab;
 
 pub use message::{Config, Conn, Durable, Input, Output, Submission, ToLeader, ToLearner};
-pub use zab::Zab;
+pub use zab::{CLOCK_BOUND_MS, Zab};

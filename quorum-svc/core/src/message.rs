@@ -6,7 +6,7 @@ pub use api::peer::{Submission, ToLeader, ToLearner};
 use api::{
     Ensemble, EnsembleId, Entry, Epoch, History, PeerId, Zxid,
     peer::Damage,
-    ports::{Candidate, FeedItem, Request, Room},
+    ports::{Candidate, FeedItem, Request, Room, Sign},
 };
 
 /// What a core is made with.
@@ -111,7 +111,7 @@ pub enum Input {
         /// What.
         message: ToLearner,
     },
-    /// A piece of a snapshot arrived from the leader (a sign of life).
+    /// A piece of a snapshot, or of a large message, arrived from the leader, or it is written out (a sign of life).
     SnapshotProgress {
         /// On which connection.
         conn: Conn,
@@ -266,6 +266,8 @@ pub enum Output {
     },
     /// Tell the store, behind everything that was said before.
     Tell(FeedItem),
+    /// Tell the store, at once: this stands in no order with what else it is told.
+    Sign(Sign),
     /// [`Input::Leave`] is done: nobody depends on this server any more, or nobody could take over from it.
     Left,
     /// An invariant of ours or of the ensemble is broken: stop the node with this message.

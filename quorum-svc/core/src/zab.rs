@@ -6,7 +6,7 @@ use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
 use api::{
     EnsembleId, Entry, Epoch, History, Now, Origin, PeerId, Standing, Ticket, Time, Trace, Zxid,
-    ports::{Candidate, FeedItem, PAYLOAD_MAX, QuorumStatus, Refusal, Request, Role as RoleName, Room},
+    ports::{Candidate, FeedItem, PAYLOAD_MAX, QuorumStatus, Refusal, Request, Role as RoleName, Room, Sign},
 };
 use bytes::Bytes;
 
@@ -14,6 +14,10 @@ use crate::{
     Config, Conn, Durable, Input, Output, Submission, ToLeader, leader::Leading, learner::Following,
     pending::Pending,
 };
+
+/// So far the time of the log may be ahead of the clocks of a quorum before it steps back to them, and a server's clock beside
+/// those of a quorum before it is called wrong, in milliseconds.
+pub const CLOCK_BOUND_MS: i64 = 10_000;
 
 /// The quorum part of one server. See the [crate] documentation.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -57,8 +61,10 @@ pub struct Zab {
     pub(crate) early: BTreeMap<Conn, Early>,
     /// Appended in this turn; leaves as one output.
     pub(crate) append: Vec<Entry>,
-    /// Of all entries so far, known from the log or by hearsay; the stamps of a leader continue from here.
+    /// Of the last entry, known from the log or by hearsay; the stamps of a leader continue from here.
     pub(crate) last_time_ms: i64,
+    /// How far this server's wall clock is ahead of those of a quorum, as far as known.
+    pub(crate) clock_offset_ms: Option<i64>,
     told: QuorumStatus,
     pub(crate) out: VecDeque<Output>,
     pub(crate) now: Now,
@@ -133,6 +139,7 @@ impl Zab {
             early: BTreeMap::new(),
             append: Vec::new(),
             last_time_ms: durable.last_time_ms,
+            clock_offset_ms: None,
             told: QuorumStatus::default(),
             out: VecDeque::new(),
             now: Now::default(),
@@ -292,6 +299,12 @@ impl Zab {
     #[must_use]
     pub fn pending_writes(&self) -> (usize, usize) {
         (self.pending.len(), self.pending.bytes())
+    }
+
+    /// How far this server's wall clock is ahead of those of a quorum, in milliseconds; `None` while that is not known.
+    #[must_use]
+    pub fn clock_offset_ms(&self) -> Option<i64> {
+        self.clock_offset_ms
     }
 
     /// What the log contains, including what is not durable yet.
@@ -461,14 +474,24 @@ impl Zab {
             entry.zxid,
             self.history.last()
         );
-        self.last_time_ms = self.last_time_ms.max(entry.time_ms);
+        self.last_time_ms = entry.time_ms;
         self.append.push(entry);
     }
 
-    /// The wall clock for an entry; the clock of a machine may go back or differ from the last leader's, the log's time
-    /// never goes back.
+    /// The time for an entry: what a quorum's clocks have reached. The log's time does not go back, with one exception: if it
+    /// is ahead of the clocks of a whole quorum by more than [`CLOCK_BOUND_MS`], some clocks were wrong when it was stamped, and
+    /// it goes on with those of the quorum.
     pub(crate) fn stamp(&self) -> i64 {
-        self.last_time_ms.max(self.now.wall_ms)
+        let last = self.last_time_ms;
+        if is_on(Mutant::OwnClockStamped) {
+            return last.max(self.now.wall_ms);
+        }
+        match self.quorum_clocks() {
+            Some((_, latest)) if last > latest.saturating_add(CLOCK_BOUND_MS) => latest,
+            Some((reached, _)) => last.max(reached),
+            // A leader that has the promises of a quorum knows its clocks.
+            None => last,
+        }
     }
 
     pub(crate) fn persist_epochs(&mut self, accepted: Epoch, current: Epoch) {
@@ -620,10 +643,16 @@ impl Zab {
             Request::Report(report) => match &self.role {
                 Role::Leading(leading) if leading.established() => {
                     let from = self.config.me;
-                    self.out.push_back(Output::Tell(FeedItem::Report { from, report }));
+                    self.out.push_back(Output::Sign(Sign::Report { from, report }));
                 }
                 _ => self.report(report),
             },
+            Request::Confirm { to, epoch, report } => {
+                // One of an earlier reign was counted by what that reign knew.
+                if epoch == self.current {
+                    self.leader_confirm(to, report);
+                }
+            }
         }
     }
 

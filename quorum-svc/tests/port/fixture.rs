@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use api::ports::{Candidate, Election, Feed, FeedItem, PortClosed, Quorum, Request};
+use api::ports::{Candidate, Election, Feed, FeedItem, PortClosed, Quorum, Request, Signs};
 use api::{Ensemble, EnsembleId, Entry, Epoch, PeerId, Standing, Ticket, Zxid};
 use bytes::Bytes;
 use proto::remote::{Bounds, Neighbour, RemoteQuorum};
@@ -121,8 +121,9 @@ impl Node {
 }
 
 /// A store that only remembers.
-pub(crate) struct Store<F> {
+pub(crate) struct Store<F, S> {
     pub(crate) feed: F,
+    pub(crate) signs: S,
     pub(crate) entries: Vec<Entry>,
     pub(crate) snapshot: Option<(Zxid, Vec<u8>)>,
     /// Where each barrier came.
@@ -130,10 +131,10 @@ pub(crate) struct Store<F> {
     after: Zxid,
 }
 
-impl<F: Feed> Store<F> {
-    pub(crate) async fn attach<Q: Quorum<Feed = F>>(port: &Q, after: Zxid) -> Store<F> {
-        let feed = soon(port.attach(after)).await.unwrap();
-        Store { feed, entries: Vec::new(), snapshot: None, barriers: BTreeMap::new(), after }
+impl<F: Feed, S: Signs> Store<F, S> {
+    pub(crate) async fn attach<Q: Quorum<Feed = F, Signs = S>>(port: &Q, after: Zxid) -> Store<F, S> {
+        let (feed, signs) = soon(port.attach(after)).await.unwrap();
+        Store { feed, signs, entries: Vec::new(), snapshot: None, barriers: BTreeMap::new(), after }
     }
 
     /// Reads until so many entries with a payload have come.

@@ -266,7 +266,6 @@ impl Node {
             session_timeout_min: Duration::from_millis(500),
             park: Duration::from_millis(timing.park),
             catch_up: Duration::from_millis(timing.park / 2),
-            cut_off: Duration::from_millis(timing.sync_limit),
             ..server::Limits::default()
         };
         let config = server::Config { me: self.id, first_ticket, limits };

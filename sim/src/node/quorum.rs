@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use api::peer::{ToLeader, ToLearner};
-use api::ports::{FeedItem, QuorumStatus, Request, Role};
+use api::ports::{FeedItem, QuorumStatus, Request, Role, Sign};
 use api::{Entry, PeerId, Time, Zxid};
 use quorum_core::{Conn, Input, Output, Zab};
 use quorum_log::{Epochs, LogReader, SnapshotError, SnapshotWriter, Snapshots};
@@ -41,6 +41,8 @@ pub(crate) struct QuorumShell {
     reigns_since: Option<Time>,
     look_at: Time,
     pub(super) tells: VecDeque<Tell>,
+    /// For the store, beside all else that it is told.
+    pub(super) signs: VecDeque<Sign>,
     /// As the store was told.
     status: QuorumStatus,
     /// [`Input::Leave`] is done.
@@ -68,6 +70,7 @@ impl QuorumShell {
             reigns_since: None,
             look_at: Time(0),
             tells,
+            signs: VecDeque::new(),
             status: QuorumStatus::default(),
             left: false,
         }
@@ -300,6 +303,7 @@ impl Node {
                 shell.tell(Tell::Committed(upto));
             }
             Output::Tell(item) => self.tell(cx, item),
+            Output::Sign(sign) => shell.signs.push_back(sign),
             Output::Left => shell.left = true,
             Output::Fatal(why) => return Err(Stop::Invariant(why)),
         }

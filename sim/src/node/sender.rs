@@ -31,38 +31,28 @@ const SEND_QUEUE: usize = 8;
 impl Outgoing {
     /// As in `quorum-svc`: what may be said together is.
     fn push(&mut self, new: Command) {
-        use ToLearner::{Commit, Ping};
-        let queue = &mut self.commands;
-        match new {
-            Command::Entries { after, upto } => {
-                let last =
-                    queue.iter_mut().rev().find(|c| !matches!(c, Command::Message(Commit(_) | Ping { .. })));
-                match last {
-                    Some(Command::Entries { upto: end, .. }) if *end == after => *end = upto,
-                    _ => queue.push_back(new),
-                }
+        match (&new, self.commands.back_mut()) {
+            (Command::Entries { after, upto }, Some(Command::Entries { upto: end, .. })) if end == after => {
+                *end = *upto
             }
-            Command::Message(Commit(zxid)) => {
-                let last = (queue.iter_mut().rev())
-                    .find(|c| !matches!(c, Command::Entries { .. } | Command::Message(Ping { .. })));
-                match last {
-                    Some(Command::Message(Commit(last))) => *last = zxid,
-                    _ => queue.push_back(new),
-                }
-            }
-            Command::Message(Ping { .. }) => {
-                queue.retain(|c| !matches!(c, Command::Message(Ping { .. })));
-                queue.push_back(new);
-            }
-            _ => queue.push_back(new),
+            _ => self.commands.push_back(new),
         }
     }
 }
 
 impl Node {
     pub(super) fn tell_learner(&mut self, cx: &mut Context, link: LinkId, command: Command) {
+        let (me, name) = (self.end(), self.name());
         let Some(process) = &mut self.up else { return };
         let Some(outgoing) = process.quorum.learners.get_mut(&link) else { return };
+        // Beside the data, which may wait for the stream.
+        let command = match command {
+            Command::Message(message) if message.is_control() => {
+                cx.note(&name, || format!("to learner {link}: {}", crate::text::to_learner(&message)));
+                return cx.send(link, me, Packet::ToLearner(message));
+            }
+            command => command,
+        };
         outgoing.push(command);
         if !std::mem::replace(&mut outgoing.turn, true) {
             let at = self.turn_delay(cx);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::ports::{FeedItem, Request, Role};
+use api::ports::{FeedItem, Request, Role, Sign};
 use api::{CommandBody, Entry, SessionId, Time, WriteNumber, Zxid};
 use bytes::Bytes;
 use proto::store::{RecordDecoder, decode_command, encode_command};
@@ -97,6 +97,8 @@ impl Node {
     pub(super) fn store_turn(&mut self, cx: &mut Context) -> Result<(), Stop> {
         let Some(process) = &mut self.up else { return Ok(()) };
         process.store.turn = false;
+        let signs: Vec<Sign> = process.quorum.signs.drain(..).collect();
+        signs.into_iter().for_each(|sign| self.take_sign(cx, sign));
         while self.feed(cx)? {
             self.carry_out_store(cx)?;
         }
@@ -188,12 +190,6 @@ impl Node {
             }
             FeedItem::Refused { ticket, why } => Feed::Refused { ticket, why },
             FeedItem::Lost { ticket } => Feed::Lost(ticket),
-            FeedItem::Report { report, .. } => {
-                for id in report.as_chunks::<8>().0 {
-                    store.heard.insert(SessionId(u64::from_be_bytes(*id)), now);
-                }
-                Feed::Report(report)
-            }
             FeedItem::SnapshotWanted => {
                 store.wanted = true;
                 return;
@@ -205,6 +201,18 @@ impl Node {
             | FeedItem::SnapshotEnd => return,
         };
         store.server.handle(now, Input::Feed(feed));
+    }
+
+    fn take_sign(&mut self, cx: &mut Context, sign: Sign) {
+        let now = self.time(cx);
+        let Some(process) = &mut self.up else { return };
+        if let Sign::Report { report, .. } = &sign {
+            // Behind the number of the report.
+            for id in report.as_chunks::<8>().0.iter().skip(1) {
+                process.store.heard.insert(SessionId(u64::from_be_bytes(*id)), now);
+            }
+        }
+        process.store.server.handle(now, Input::Sign(sign));
     }
 
     /// Whether log and snapshots have the whole state, so that the table may be lost.
@@ -291,6 +299,7 @@ impl Node {
                             }
                             Ask::Barrier { ticket } => Request::Barrier { ticket },
                             Ask::Report(report) => Request::Report(report),
+                            Ask::Confirm { to, epoch, report } => Request::Confirm { to, epoch, report },
                         });
                     }
                 }
@@ -319,7 +328,7 @@ impl Node {
     }
 
     fn check_expiry(&self, cx: &mut Context, body: &CommandBody) {
-        let CommandBody::CloseSession { session, expired: true } = *body else { return };
+        let CommandBody::CloseSession { session, expired: Some(_) } = *body else { return };
         let Some(process) = &self.up else { return };
         let store = &process.store;
         let Some(info) = store.server.state().session(session) else { return };
@@ -342,12 +351,6 @@ impl Node {
         acked: WriteNumber,
         requests: Vec<server::Request>,
     ) {
-        let now = self.time(cx);
-        if let Some(process) = &mut self.up
-            && let Some(&session) = process.store.sessions.get(&link)
-        {
-            process.store.heard.insert(session, now);
-        }
         self.tell_store(cx, Input::Requests { conn: ConnId(link), acked, requests });
     }
 

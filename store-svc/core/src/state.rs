@@ -104,6 +104,11 @@ impl State {
                     false => Err(OpError::SessionExpired(*session)),
                 }
             }
+            (CommandBody::CloseSession { expired: Some(epoch), .. }, _)
+                if *epoch != zxid.epoch() && !is_on(Mutant::CloseOutlivesReign) =>
+            {
+                Err(OpError::Unavailable("the leader that found the session silent leads no more".into()))
+            }
             (CommandBody::CloseSession { session, .. }, asked_by) => {
                 if let Some(error) = asked_by.and_then(|id| self.sessions.moved(id, command.stream)) {
                     Err(error)

@@ -60,7 +60,7 @@ fn create(path: &str, ephemeral: bool) -> Write {
 }
 
 fn close(session: SessionId) -> Command {
-    let body = CommandBody::CloseSession { session, expired: false };
+    let body = CommandBody::CloseSession { session, expired: None };
     Command { session: Some(session), stream: StreamId::FIRST, number: None, acked: WriteNumber(0), body }
 }
 
@@ -218,7 +218,7 @@ fn b14_behind_the_move_of_a_session_nothing_of_an_older_stream_is_applied() {
     let loaded = State::load(log.state.records()).unwrap();
     assert_eq!(loaded.session(s).unwrap().stream, third);
     // The leader closes it whatever its stream.
-    let expire = CommandBody::CloseSession { session: s, expired: true };
+    let expire = CommandBody::CloseSession { session: s, expired: Some(Epoch(1)) };
     assert!(log.apply(&Command::outside(expire)).result.is_ok());
     assert_eq!(log.apply(&resume(second)).result, Err(OpError::SessionExpired(s)));
 }

@@ -23,6 +23,7 @@ impl Harness {
         let (to_driver, inputs) = mpsc::channel(8);
         let (to_driver_aside, asides) = mpsc::unbounded_channel();
         let (feed_in, feed) = mpsc::channel(quorum_io::FEED_QUEUE);
+        let (_, signs) = mpsc::channel(quorum_io::SIGN_QUEUE);
         let (to_quorum, asks) = mpsc::channel(quorum_io::ASK_QUEUE);
         let now = Instant::now();
         let driver = Driver {
@@ -42,6 +43,7 @@ impl Harness {
             driver,
             sinks: HashMap::new(),
             feed,
+            signs,
             to_quorum,
             asks: Vec::new(),
             tasks: JoinSet::new(),

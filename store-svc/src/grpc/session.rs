@@ -251,6 +251,7 @@ impl Stream for Answers {
                     });
                     message.responses.push(client::Response { xid, zxid, result, leaderless }.into());
                 }
+                Some(ToClient::Confirmed { xid }) => message.confirmed_xid = xid,
                 Some(ToClient::Leader { lost }) => message.leader_lost = Some(lost),
                 None => {}
             }

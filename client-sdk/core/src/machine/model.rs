@@ -246,7 +246,7 @@ impl World {
     }
 
     fn respond(&mut self, id: SessionId, request: crate::Request) -> Response {
-        let answer = |zxid, result| Response { xid: request.xid, zxid, result, leaderless: false };
+        let answer = |zxid, result| Response { xid: request.xid, zxid, result };
         let mood = if self.faults { self.draw(60) } else { 60 };
         let last = Zxid(self.ensemble.log.len() as u64);
         let Some(results) = self.ensemble.sessions.get_mut(&id) else {

@@ -87,7 +87,7 @@ impl Script {
     /// Checks that what ends by this answer ends with its zxid, which is then left out.
     fn answer(&mut self, xid: u64, result: Result<Outcome, OpError>) -> Vec<Output> {
         let answered = Zxid(0x1_0000_0000 + xid);
-        let response = Response { xid, zxid: answered, result, leaderless: false };
+        let response = Response { xid, zxid: answered, result };
         let mut outputs =
             self.give(Input::Responses { connection: self.connection(), responses: vec![response] });
         for output in &mut outputs {
@@ -96,6 +96,17 @@ impl Script {
             }
         }
         outputs
+    }
+
+    /// Pings when it is time to, and has that answered and confirmed.
+    fn stay_alive(&mut self) -> usize {
+        let Some(batch) = self.transmit() else { return 0 };
+        for request in &batch.requests {
+            self.answer(request.xid, Ok(Outcome::Ping));
+        }
+        let xid = batch.requests.last().map_or(0, |r| r.xid);
+        self.give(Input::Confirmed { connection: batch.connection, xid });
+        batch.requests.len()
     }
 
     fn disconnect(&mut self, error: OpError) -> Vec<Output> {
@@ -273,7 +284,7 @@ fn what_an_old_connection_says_counts_no_more() {
     s.disconnect(down());
     s.open();
     s.sent();
-    let responses = vec![Response { xid: 1, zxid: Zxid(9), result: ok(), leaderless: false }];
+    let responses = vec![Response { xid: 1, zxid: Zxid(9), result: ok() }];
     assert_eq!(s.give(Input::Responses { connection: Connection(1), responses }), []);
     assert_eq!(s.give(Input::Disconnected { connection: Connection(1), error: down() }), []);
     assert_eq!(s.answer(2, ok()), [done(1, Ok(ok().unwrap()))]);
@@ -393,14 +404,13 @@ fn pings_after_a_third_of_silence_and_fails_over_after_two() {
     let batch = s.transmit().unwrap();
     assert_eq!(batch.requests, [Request { xid: 1, number: None, op: Op::Ping, trace: None }]);
     assert_eq!(s.answer(1, Ok(Outcome::Ping)), [], "nobody waits for it");
+    s.give(Input::Confirmed { connection: batch.connection, xid: 1 });
 
     // Idle but alive for a minute: a ping each 3 s.
     let mut pings = 0;
     for _ in 0..20 {
         assert_eq!(s.wait(Duration::from_secs(3)), []);
-        let batch = s.transmit().unwrap();
-        s.answer(batch.requests[0].xid, Ok(Outcome::Ping));
-        pings += batch.requests.len();
+        pings += s.stay_alive();
     }
     assert_eq!(pings, 20);
 
@@ -414,6 +424,8 @@ fn pings_after_a_third_of_silence_and_fails_over_after_two() {
     assert!(matches!(heard[2], (_, Output::Connect { .. })), "{heard:?}");
     s.open();
     assert_eq!(s.transmit(), None, "pings are not sent again");
+    s.wait(Duration::ZERO);
+    assert_eq!(s.transmit().map(|batch| batch.requests.len()), Some(1), "but a new one, for this connection");
 }
 
 #[test]
@@ -432,26 +444,61 @@ fn a_session_that_nobody_confirms_is_suspended_but_not_given_up() {
     while s.machine.connection().is_none() {
         s.wait(Duration::from_millis(100));
     }
-    assert!(matches!(s.open()[..], [Output::Event(Event::Resumed { .. })]));
+    assert_eq!(s.open(), [], "only the node knows");
+    s.wait(Duration::ZERO);
+    let xid = s.transmit().unwrap().requests[0].xid;
+    let outputs = s.give(Input::Confirmed { connection: s.connection(), xid });
+    assert!(matches!(outputs[..], [Output::Event(Event::Resumed { .. })]));
+}
+
+/// Nothing but the confirmation counts, and from when the request was sent: whoever else has heard from the session may be
+/// cut off from the ensemble.
+#[test]
+fn b13_only_what_is_confirmed_keeps_a_session_alive_and_from_when_it_was_sent() {
+    let mut s = Script::opened();
+    let opened = s.machine.alive_until().unwrap().1;
+    let mut sent = Vec::new();
+    for _ in 0..2 {
+        s.wait(Duration::from_secs(3));
+        let Some(batch) = s.transmit() else { panic!("no ping") };
+        sent.push((batch.requests[0].xid, s.now));
+        s.answer(batch.requests[0].xid, Ok(Outcome::Ping));
+        assert_eq!(s.machine.alive_until().unwrap().1, opened, "an answer is no sign of life");
+    }
+    s.wait(Duration::from_millis(1500));
+    let connection = s.connection();
+    s.give(Input::Confirmed { connection: Connection(99), xid: sent[1].0 });
+    assert_eq!(s.machine.alive_until().unwrap().1, opened, "of another connection");
+    s.give(Input::Confirmed { connection, xid: sent[0].0 });
+    assert_eq!(s.machine.alive_until(), Some((ID, sent[0].1 + Duration::from_secs(9))));
+    let log = s.wait(Duration::from_secs(20));
+    let suspended = |(_, o): &&(Duration, Output)| *o == Output::Event(Event::Suspended);
+    let at = log.iter().find(suspended).map(|(at, _)| *at);
+    assert_eq!(at, Some(Duration::from_millis(9000 - 4500)), "9 s after the first ping was sent: {log:?}");
 }
 
 #[test]
-fn answers_of_a_node_without_a_leader_do_not_keep_a_session_alive() {
+fn b13_a_confirmation_that_comes_too_late_resumes_nothing() {
     let mut s = Script::opened();
+    s.wait(Duration::from_secs(3));
+    let xid = s.transmit().unwrap().requests[0].xid;
+    s.answer(xid, Ok(Outcome::Ping));
+    let connection = s.connection();
     let mut suspended = false;
-    // It answers every ping, and after a while it has a leader again.
-    for leaderless in [true, true, true, true, false] {
-        for (_, output) in s.wait(Duration::from_secs(3)) {
-            suspended |= output == Output::Event(Event::Suspended);
+    for _ in 0..10 {
+        suspended |=
+            s.wait(Duration::from_secs(1)).iter().any(|(_, o)| *o == Output::Event(Event::Suspended));
+        while let Some(batch) = s.transmit() {
+            batch.requests.iter().for_each(|r| drop(s.answer(r.xid, Ok(Outcome::Ping))));
         }
-        let Some(batch) = s.transmit() else { panic!("no ping") };
-        let xid = batch.requests[0].xid;
-        let response = Response { xid, zxid: Zxid(9), result: Ok(Outcome::Ping), leaderless };
-        let outputs = s.give(Input::Responses { connection: s.connection(), responses: vec![response] });
-        let resumed = outputs.iter().any(|o| matches!(o, Output::Event(Event::Resumed { .. })));
-        assert_eq!(resumed, suspended && !leaderless, "{outputs:?}");
     }
-    assert!(suspended, "after 9 s without a sign of life from the ensemble");
+    assert!(suspended && s.machine.alive_until().is_none());
+    assert!(
+        s.give(Input::Confirmed { connection, xid }).is_empty(),
+        "sent 10 s ago, and the time-out is 9 s"
+    );
+    let outputs = s.give(Input::Confirmed { connection, xid: xid + 2 });
+    assert!(matches!(outputs[..], [Output::Event(Event::Resumed { .. })]), "{outputs:?}");
 }
 
 #[test]

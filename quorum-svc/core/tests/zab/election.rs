@@ -7,7 +7,7 @@ use api::ports::{FeedItem, Role};
 use api::{EnsembleId, Epoch, PeerId, Zxid};
 use quorum_core::{Conn, Input};
 
-use crate::world::{INIT_LIMIT, SYNC_LIMIT, World, z};
+use crate::world::{INIT_LIMIT, PING, SYNC_LIMIT, World, z};
 
 #[test]
 fn a_server_looks_for_a_leader_at_once() {
@@ -215,6 +215,7 @@ fn a_promise_that_does_not_count_is_not_counted() {
         last_time_ms: 0,
         ensemble: None,
         committed: Zxid::ZERO,
+        wall_ms: 1_000_000,
     };
     w.input(3, Input::FromLearner { conn, message });
     w.settle();
@@ -253,6 +254,7 @@ fn nobody_learns_from_itself() {
             last_time_ms: 0,
             ensemble: None,
             committed: Zxid::ZERO,
+            wall_ms: 1_000_000,
         },
     ];
     w.nodes.get_mut(&1).unwrap().disk.held = true;
@@ -318,29 +320,89 @@ fn the_store_hears_of_every_change_of_role_once() {
     assert_eq!(roles.iter().filter(|r| **r == serving).count(), 1);
 }
 
+fn times(w: &World) -> Vec<i64> {
+    w.ghost.committed.iter().map(|e| e.time_ms).collect()
+}
+
 #[test]
-fn the_logs_time_never_goes_back() {
+fn the_logs_time_does_not_go_back_for_clocks_that_differ_a_little() {
     let mut w = World::new(3, 0);
-    w.nodes.get_mut(&3).unwrap().wall_ms += 60_000;
+    for id in [1, 3] {
+        w.nodes.get_mut(&id).unwrap().wall_ms += 9_000;
+    }
     w.elect_all(3);
     w.submit(3, "a");
     w.settle();
     w.crash(3);
     w.settle();
-    // The next leader's clock is a minute behind.
+    // Of these two one is nine seconds behind.
     w.elect_all(2);
     w.submit(2, "b");
     w.settle();
-    let times: Vec<i64> = w.ghost.committed.iter().map(|e| e.time_ms).collect();
-    assert!(times.is_sorted() && w.ghost.committed.len() == 4, "{times:?}");
+    assert!(times(&w).is_sorted() && w.ghost.committed.len() == 4, "{:?}", times(&w));
     // Also across a restart.
     for id in [1, 2] {
         w.crash(id);
         w.restart(id);
     }
     w.elect_all(1);
-    assert!(w.ghost.committed.iter().map(|e| e.time_ms).is_sorted());
+    assert!(times(&w).is_sorted());
     assert_eq!(w.ghost.committed.len(), 5);
+}
+
+#[test]
+fn b15_a_clock_that_is_wrong_alone_does_not_move_the_logs_time() {
+    const CENTURY: i64 = 3_155_760_000_000;
+    for wrong in [60_000, CENTURY, -CENTURY] {
+        let mut w = World::new(3, 0);
+        w.nodes.get_mut(&3).unwrap().wall_ms += wrong;
+        w.elect_all(3);
+        w.run(2 * PING);
+        w.submit(3, "a");
+        w.settle();
+        assert_eq!(w.ghost.committed.len(), 2);
+        // When the marker is stamped the leader knows two clocks, and not which of the two is right.
+        let [marker, entry] = times(&w)[..] else { panic!("{:?}", times(&w)) };
+        assert!(marker <= entry && (1_000_000..1_010_000).contains(&entry), "{wrong}: {marker}, {entry}");
+        let offset = w.core(3).clock_offset_ms().unwrap();
+        assert!((offset - wrong).abs() < 10_000, "{offset}");
+        assert!(w.core(1).clock_offset_ms().unwrap().abs() < 10_000);
+    }
+}
+
+#[test]
+fn b15_a_log_that_was_stamped_far_ahead_comes_back_to_the_clocks_of_a_quorum() {
+    const CENTURY: i64 = 3_155_760_000_000;
+    let shift = |w: &mut World, ids: &[u32], by: i64| {
+        ids.iter().for_each(|id| w.nodes.get_mut(id).unwrap().wall_ms += by);
+    };
+    let last = |w: &World| *times(w).last().unwrap();
+    // While it leads, and after a restart with the right time.
+    for restart in [false, true] {
+        let mut w = World::new(3, 0);
+        shift(&mut w, &[1, 2, 3], CENTURY);
+        w.elect_all(3);
+        w.submit(3, "a");
+        w.settle();
+        assert!(last(&w) > CENTURY);
+        shift(&mut w, &[1], -CENTURY);
+        w.run(2 * PING);
+        w.submit(3, "b");
+        w.settle();
+        assert!(last(&w) > CENTURY, "one alone has no say");
+        shift(&mut w, &[2, 3], -CENTURY);
+        if restart {
+            for id in 1..=3 {
+                w.crash(id);
+                w.restart(id);
+            }
+            w.elect_all(2);
+        }
+        w.run(2 * PING);
+        w.submit(2, "c");
+        w.settle();
+        assert!((1_000_000..1_060_000).contains(&last(&w)), "{restart}: {:?}", times(&w));
+    }
 }
 
 #[test]

@@ -73,12 +73,13 @@ fn to_leader() -> impl Strategy<Value = ToLeader> {
                     last_time_ms: 0,
                     ensemble,
                     committed,
+                    wall_ms: 5,
                 }
             }
         ),
         zxid().prop_map(ToLeader::Ack),
         prop::collection::vec(submission, 0..4).prop_map(ToLeader::Forward),
-        prop_oneof![0..4u64, Just(u64::MAX)].prop_map(|round| ToLeader::Pong { round }),
+        prop_oneof![0..4u64, Just(u64::MAX)].prop_map(|round| ToLeader::Pong { round, wall_ms: 5 }),
         ticket().prop_map(|ticket| ToLeader::Barrier { ticket }),
         payload().prop_map(ToLeader::Report),
         room().prop_map(ToLeader::Disk),
@@ -96,8 +97,9 @@ fn to_learner() -> impl Strategy<Value = ToLearner> {
         (epoch(), zxid()).prop_map(|(epoch, target)| ToLearner::NewLeader { epoch, target, last_time_ms: 0 }),
         zxid().prop_map(|commit| ToLearner::UpToDate { commit }),
         zxid().prop_map(ToLearner::Commit),
-        any::<u64>().prop_map(|round| ToLearner::Ping { round }),
+        any::<u64>().prop_map(|round| ToLearner::Ping { round, quorum_ms: 5 }),
         (ticket(), zxid()).prop_map(|(ticket, zxid)| ToLearner::Barrier { ticket, zxid }),
+        payload().prop_map(ToLearner::Confirm),
         ticket().prop_map(|ticket| ToLearner::Refused { ticket, why: Refusal::Full }),
         room().prop_map(ToLearner::Room),
     ]
@@ -217,6 +219,7 @@ impl Alone {
                         last_time_ms: 0,
                         ensemble,
                         committed,
+                        wall_ms: 5,
                     },
                     ToLeader::Ack(_) if fits => ToLeader::Ack(last),
                     other => other,

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use api::peer::{ToLeader, ToLearner};
-use api::ports::{FeedItem, Refusal, Request, Role, Room};
-use api::{Ticket, Zxid};
+use api::ports::{Refusal, Request, Role, Room, Sign};
+use api::{PeerId, Ticket, Zxid};
 use bytes::Bytes;
 use quorum_core::Input;
 
@@ -387,6 +387,15 @@ fn a_snapshot_in_place_of_entries_leaves_the_fate_of_writes_unknown() {
     assert_eq!(w.nodes[&1].applied, w.ghost.last());
 }
 
+fn reports(w: &World, id: u32) -> Vec<u32> {
+    let told = w.nodes[&id].signs.iter();
+    told.filter_map(|sign| if let Sign::Report { from, .. } = sign { Some(from.0) } else { None }).collect()
+}
+
+fn confirmed(w: &World, id: u32) -> usize {
+    w.nodes[&id].signs.iter().filter(|sign| matches!(sign, Sign::Confirmed(_))).count()
+}
+
 #[test]
 fn reports_reach_the_store_of_the_leader_only() {
     let mut w = established(3, 1);
@@ -395,11 +404,6 @@ fn reports_reach_the_store_of_the_leader_only() {
         w.input(id, Input::Requests(vec![Request::Report(report.clone())]));
     }
     w.settle();
-    let reports = |w: &World, id: u32| -> Vec<u32> {
-        let told = w.nodes[&id].told.iter();
-        told.filter_map(|item| if let FeedItem::Report { from, .. } = item { Some(from.0) } else { None })
-            .collect()
-    };
     assert_eq!(reports(&w, 3), [3, 1, 2, 4]);
     assert!(reports(&w, 1).is_empty());
     // Nobody leads: they go nowhere.
@@ -408,6 +412,37 @@ fn reports_reach_the_store_of_the_leader_only() {
     w.input(3, Input::Requests(vec![Request::Report(report)]));
     w.settle();
     assert!(reports(&w, 3).is_empty());
+}
+
+/// To confirm a sign of life from a reign that may be over would be to promise what the next leader does not know.
+#[test]
+fn b13_reports_are_confirmed_by_a_leader_that_has_its_quorum() {
+    let mut w = established(3, 1);
+    let confirm = |to: u32, epoch| {
+        let report = Bytes::from_static(b"counted");
+        Input::Requests(vec![Request::Confirm { to: PeerId(to), epoch, report }])
+    };
+    let epoch = w.core(3).status().epoch;
+    for to in 1..=4 {
+        w.input(3, confirm(to, epoch));
+        w.input(3, confirm(to, epoch.next().unwrap()));
+        w.input(1, confirm(to, epoch));
+    }
+    w.settle();
+    for id in 1..=4 {
+        assert_eq!(
+            confirmed(&w, id),
+            1,
+            "once at {id}: not of another reign, nor by a server that does not lead"
+        );
+    }
+    // Cut off from its quorum, but not from the observer, and it does not know yet.
+    w.hold(1, 3);
+    w.hold(2, 3);
+    w.input(3, confirm(4, epoch));
+    w.input(3, confirm(3, epoch));
+    w.settle();
+    assert_eq!((confirmed(&w, 3), confirmed(&w, 4)), (1, 1), "no quorum has said that it still leads");
 }
 
 #[test]
@@ -429,7 +464,7 @@ fn a_learner_that_floods_the_leader_with_barriers_is_dropped() {
 fn a_pong_to_a_ping_that_was_never_sent_proves_nothing() {
     let mut w = established(3, 0);
     let conn = w.link(1, 3);
-    w.input(3, Input::FromLearner { conn, message: ToLeader::Pong { round: u64::MAX } });
+    w.input(3, Input::FromLearner { conn, message: ToLeader::Pong { round: u64::MAX, wall_ms: 0 } });
     w.hold(3, 1);
     w.hold(3, 2);
     let barrier = w.barrier(3);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use api::peer::Damage;
-use api::ports::{Candidate, FeedItem, QuorumStatus, Refusal, Request, Role};
+use api::ports::{Candidate, FeedItem, QuorumStatus, Refusal, Request, Role, Sign};
 use api::{Ensemble, EnsembleId, Entry, Epoch, Member, Membership, Now, Origin, PeerId, Ticket, Time, Zxid};
 use bytes::Bytes;
 use quorum_core::{Config, Conn, Input, Output, ToLeader, ToLearner, Zab};
@@ -38,6 +38,7 @@ pub(crate) struct Node {
     /// Attempts to connect; older ones may still be answered.
     pub(crate) dials: Vec<PeerId>,
     pub(crate) told: Vec<FeedItem>,
+    pub(crate) signs: Vec<Sign>,
     pub(crate) wall_ms: i64,
 }
 
@@ -162,6 +163,7 @@ impl World {
             left: false,
             dials: Vec::new(),
             told: Vec::new(),
+            signs: Vec::new(),
             wall_ms,
         };
         self.nodes.insert(id, node);
@@ -748,6 +750,11 @@ impl World {
             }
             Output::Purge { upto } => node.disk.queue.push_back(Op::Purge(upto)),
             Output::Committed { upto } => self.apply(id, upto),
+            Output::Sign(sign) => {
+                if let Some(node) = self.nodes.get_mut(&id) {
+                    node.signs.push(sign);
+                }
+            }
             Output::Tell(item) => {
                 match &item {
                     FeedItem::Refused { ticket, why } => {
@@ -887,6 +894,7 @@ fn down_text(down: &Down) -> String {
             ToLearner::Barrier { zxid, .. } => format!("BARRIER {zxid}"),
             ToLearner::Refused { .. } => "REFUSED".into(),
             ToLearner::Room(room) => format!("ROOM {room:?}"),
+            ToLearner::Confirm(_) => "CONFIRM".into(),
         },
     }
 }

@@ -288,6 +288,7 @@ impl<'a> Turn<'a> {
             Output::InstallSnapshot { zxid } => disk.queue.push_back(Op::Install(zxid)),
             Output::Purge { upto } => disk.queue.push_back(Op::Purge(upto)),
             Output::Committed { upto } => self.apply(upto)?,
+            Output::Sign(_) => {}
             Output::Tell(item) => self.tell(item),
             Output::Left => {}
             Output::Fatal(why) => return Err(format!("the server stops: {why}")),

@@ -103,7 +103,7 @@ fn up(message: &ToLeader) -> String {
             let tickets: Vec<String> = batch.iter().map(|s| s.ticket.0.to_string()).collect();
             format!("FORWARD write {}", tickets.join(", "))
         }
-        ToLeader::Pong { round } => format!("PONG {round}"),
+        ToLeader::Pong { round, .. } => format!("PONG {round}"),
         ToLeader::Barrier { .. } => "BARRIER".into(),
         ToLeader::Report(_) => "REPORT".into(),
         ToLeader::Disk(room) => format!("DISK {room:?}"),
@@ -122,10 +122,11 @@ fn down(down: &Down) -> String {
             ToLearner::NewLeader { epoch, target, .. } => format!("NEWLEADER {epoch} up to {target}"),
             ToLearner::UpToDate { commit } => format!("UPTODATE {commit}"),
             ToLearner::Commit(zxid) => format!("COMMIT {zxid}"),
-            ToLearner::Ping { round } => format!("PING {round}"),
+            ToLearner::Ping { round, .. } => format!("PING {round}"),
             ToLearner::Barrier { zxid, .. } => format!("BARRIER {zxid}"),
             ToLearner::Refused { .. } => "REFUSED".into(),
             ToLearner::Room(room) => format!("ROOM {room:?}"),
+            ToLearner::Confirm(_) => "CONFIRM".into(),
         },
     }
 }

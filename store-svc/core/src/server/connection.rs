@@ -18,6 +18,10 @@ pub(super) struct Conn {
     /// another one has taken it up behind that, this one is over.
     pub(super) in_charge: bool,
     acked: WriteNumber,
+    /// Of the requests that have come, the last one; 0 if none has.
+    pub(super) last_xid: u64,
+    /// The last request that was confirmed to the client as a sign of life.
+    pub(super) confirmed: u64,
     /// The number of the first slot in the queue.
     first: u64,
     queue: VecDeque<Slot>,
@@ -73,6 +77,8 @@ impl Conn {
             stream: StreamId::FIRST,
             in_charge: false,
             acked: WriteNumber(0),
+            last_xid: 0,
+            confirmed: 0,
             first: 0,
             queue: VecDeque::new(),
             begun: 0,
@@ -84,6 +90,7 @@ impl Conn {
 
     pub(super) fn push(&mut self, request: Request) {
         let Request { xid, number, op, trace } = request;
+        self.last_xid = self.last_xid.max(xid);
         self.queue.push_back(Slot { xid, number, holds: false, step: Step::Todo(op), trace });
     }
 
@@ -162,7 +169,7 @@ impl Server {
         }
         requests.into_iter().for_each(|r| conn.push(r));
         if let Phase::Open(session) = conn.phase {
-            self.touch(session);
+            self.touch(session, id);
             self.run(id);
         }
     }
@@ -300,7 +307,7 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
                             OpError::BadArguments("a call without a session has none to close".into());
                         slot.step = Step::Done { zxid: means.applied, result: Err(error) };
                     }
-                    session.map(|session| CommandBody::CloseSession { session, expired: false })
+                    session.map(|session| CommandBody::CloseSession { session, expired: None })
                 }
             },
         };
@@ -397,20 +404,11 @@ const ZNODE: i64 = 256;
 
 /// Whether a write keeps the limits.
 fn validate(write: &Write, limits: &Limits) -> Result<(), OpError> {
-    let version_ok = |version: &Option<i32>| match version {
-        Some(v) if *v < 0 => Err(OpError::BadArguments(format!(
-            "the version {v} is negative; give the version that the znode must have, or none"
-        ))),
-        _ => Ok(()),
-    };
-    let mut size = 0u64;
+    let mut size = Size::default();
     match write {
-        Write::Create(create) => size += create.data.len() as u64,
-        Write::Set { data, version, .. } => {
-            version_ok(version)?;
-            size += data.len() as u64;
-        }
-        Write::Delete { version, .. } => version_ok(version)?,
+        Write::Create(create) => size.add(&create.path, create.data.len(), None)?,
+        Write::Set { path, data, version } => size.add(path, data.len(), *version)?,
+        Write::Delete { path, version } => size.add(path, 0, *version)?,
         Write::Multi(parts) => {
             if parts.len() > limits.multi_ops_max {
                 return Err(OpError::BadArguments(format!(
@@ -420,23 +418,50 @@ fn validate(write: &Write, limits: &Limits) -> Result<(), OpError> {
                 )));
             }
             for (index, part) in parts.iter().enumerate() {
-                let checked = match part {
-                    MultiOp::Create(create) => {
-                        size += create.data.len() as u64;
-                        Ok(())
+                let added = match part {
+                    MultiOp::Create(create) => size.add(&create.path, create.data.len(), None),
+                    MultiOp::Set { path, data, version } => size.add(path, data.len(), *version),
+                    MultiOp::Delete { path, version } | MultiOp::Check { path, version } => {
+                        size.add(path, 0, *version)
                     }
-                    MultiOp::Set { data, version, .. } => {
-                        size += data.len() as u64;
-                        version_ok(version)
-                    }
-                    MultiOp::Delete { version, .. } | MultiOp::Check { version, .. } => version_ok(version),
                 };
-                checked.map_err(|cause| OpError::Multi { index: index as u32, cause: Box::new(cause) })?;
+                added.map_err(|cause| OpError::Multi { index: index as u32, cause: Box::new(cause) })?;
             }
         }
     }
-    if size > limits.data_max {
-        return Err(OpError::TooLarge { size, limit: limits.data_max });
+    for (size, limit) in [(size.values, limits.data_max), (size.entry, ENTRY_MAX)] {
+        if size > limit {
+            return Err(OpError::TooLarge { size, limit });
+        }
     }
     Ok(())
 }
+
+/// Bytes of a write.
+#[derive(Default)]
+struct Size {
+    values: u64,
+    /// At least what it takes in an entry of the log.
+    entry: u64,
+}
+
+impl Size {
+    /// Adds a part, and checks the version that it asks for.
+    fn add(&mut self, path: &Path, data: usize, version: Option<i32>) -> Result<(), OpError> {
+        self.values += data as u64;
+        self.entry += (path.as_str().len() + data + PART) as u64;
+        match version {
+            Some(v) if v < 0 => Err(OpError::BadArguments(format!(
+                "the version {v} is negative; give the version that the znode must have, or none"
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a part of a write takes in an entry, besides its path and its value; more than it ever is.
+const PART: usize = 64;
+
+/// Paths count as well as values: links between servers carry both. What is left of [`PAYLOAD_MAX`] is more than the rest of a
+/// command takes.
+const ENTRY_MAX: u64 = (PAYLOAD_MAX - (64 << 10)) as u64;

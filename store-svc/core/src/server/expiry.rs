@@ -1,7 +1,9 @@
 //! Which sessions have been silent for too long: kept on the node that leads, and only while it serves.
 //!
 //! A session is closed in three steps: its time-out passes without a sign of life; a barrier confirms that this node
-//! still leads, so that what it has not heard was not said either; then the close is submitted, once.
+//! still leads, so that what it has not heard was not said either; then the close is submitted, once. From then on no sign of
+//! life of it is counted, so that none is confirmed. The entry closes the session in this epoch only: the next leader counts,
+//! and confirms, anew.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +12,6 @@ use std::{
 
 use api::mutants::{Mutant, is_on};
 use api::{SessionId, Ticket, Time};
-use bytes::Bytes;
 
 use crate::SessionInfo;
 
@@ -21,12 +22,12 @@ pub(super) const PAUSE: Duration = Duration::from_millis(500);
 /// After a close that did not get through.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// The leader's clock may run faster than a client's by one part in this.
+const DRIFT: u32 = 100;
+
 #[derive(Default, Debug)]
 pub(super) struct Expiry {
     leading: Option<Leading>,
-    /// On top of each time-out: for so long a node that has been cut off may tell its clients that all is well, or have kept what
-    /// it heard to itself.
-    grace: Duration,
 }
 
 #[derive(Default, Debug)]
@@ -42,16 +43,14 @@ struct Leading {
 
 #[derive(Debug)]
 struct Tracked {
-    /// With the grace.
+    /// With the drift.
     timeout: Duration,
     heard: Time,
+    /// It was found silent, and its close is under way.
+    closing: bool,
 }
 
 impl Expiry {
-    pub(super) fn new(grace: Duration) -> Expiry {
-        Expiry { leading: None, grace }
-    }
-
     /// Begins anew: every session was heard just now.
     pub(super) fn start(&mut self, now: Time, sessions: impl Iterator<Item = (SessionId, SessionInfo)>) {
         self.leading = Some(Leading::default());
@@ -71,8 +70,9 @@ impl Expiry {
     pub(super) fn track(&mut self, session: SessionId, timeout_ms: u32, now: Time) {
         if let Some(leading) = &mut self.leading {
             let timeout = Duration::from_millis(timeout_ms.into());
-            let timeout = if is_on(Mutant::ExpiredEarly) { timeout / 2 } else { timeout + self.grace };
-            leading.sessions.insert(session, Tracked { timeout, heard: now });
+            let early = is_on(Mutant::ExpiredEarly);
+            let timeout = if early { timeout / 2 } else { timeout + timeout / DRIFT };
+            leading.sessions.insert(session, Tracked { timeout, heard: now, closing: false });
             leading.due.insert((now + timeout, session));
         }
     }
@@ -83,10 +83,15 @@ impl Expiry {
         }
     }
 
-    pub(super) fn heard(&mut self, session: SessionId, now: Time) {
-        if let Some(tracked) = self.leading.as_mut().and_then(|l| l.sessions.get_mut(&session)) {
+    /// Counts a sign of life. False if it does not count: the session is unknown here, or is being closed.
+    pub(super) fn heard(&mut self, session: SessionId, now: Time) -> bool {
+        let Some(tracked) = self.leading.as_mut().and_then(|l| l.sessions.get_mut(&session)) else {
+            return false;
+        };
+        if !tracked.closing {
             tracked.heard = now;
         }
+        !tracked.closing || is_on(Mutant::ConfirmedThoughClosing)
     }
 
     /// This node could hear nobody for so long.
@@ -129,11 +134,12 @@ impl Expiry {
         leading.asked = None;
         let mut silent = Vec::new();
         for session in std::mem::take(&mut leading.suspects) {
-            let Some(tracked) = leading.sessions.get(&session) else { continue };
+            let Some(tracked) = leading.sessions.get_mut(&session) else { continue };
             let end = tracked.heard + tracked.timeout;
             if end > now {
                 leading.due.insert((end, session));
             } else {
+                tracked.closing = true;
                 silent.push(session);
             }
         }
@@ -150,7 +156,7 @@ impl Expiry {
         }
     }
 
-    /// The close of this session did not get through.
+    /// The close of this session did not get through, or may not have. It is still to come.
     pub(super) fn retry(&mut self, session: SessionId, now: Time) {
         if let Some(leading) = &mut self.leading {
             leading.due.insert((now + RETRY, session));
@@ -162,14 +168,4 @@ impl Expiry {
         let &(due, _) = leading.due.first()?;
         Some(due.min(now + PAUSE / 2))
     }
-}
-
-/// Sessions heard, for the leader.
-pub(super) fn encode_report(sessions: &[SessionId]) -> Bytes {
-    sessions.iter().flat_map(|s| s.0.to_be_bytes()).collect()
-}
-
-/// Bytes behind the last whole number are ignored, as an unknown session is: a report is only a hint.
-pub(super) fn decode_report(report: &[u8]) -> impl Iterator<Item = SessionId> + '_ {
-    report.as_chunks::<8>().0.iter().map(|id| SessionId(u64::from_be_bytes(*id)))
 }

@@ -22,11 +22,6 @@ impl Server {
             Feed::Barrier(ticket) => self.on_barrier(ticket),
             Feed::Refused { ticket, why } => self.on_refused(ticket, why),
             Feed::Lost(ticket) => self.on_lost(ticket),
-            Feed::Report(report) => {
-                for session in expiry::decode_report(&report) {
-                    self.expiry.heard(session, self.now);
-                }
-            }
         }
     }
 
@@ -64,7 +59,7 @@ impl Server {
             && done
         {
             self.expiry.forget(session);
-            self.touched.remove(&session);
+            self.signs.forget(session);
             if let Some(&conn) = self.sessions.get(&session) {
                 self.close(conn, Err(OpError::SessionExpired(session)));
             }
@@ -99,7 +94,7 @@ impl Server {
                 let session = SessionId(applied.zxid.0);
                 if !self.conns.contains_key(&conn) {
                     // It has gone to another node meanwhile, and nobody will ever take up this session.
-                    let body = CommandBody::CloseSession { session, expired: false };
+                    let body = CommandBody::CloseSession { session, expired: None };
                     let command = Command::outside(body);
                     self.submit(Pending::Expire { session }, command);
                 } else if let CommandBody::OpenSession { token, timeout_ms, .. } = command.body {
@@ -122,7 +117,7 @@ impl Server {
             Some(Pending::Round) => self.end_round(&Ok(())),
             Some(Pending::ConfirmSilence) => {
                 for session in self.expiry.confirmed(ticket, self.now) {
-                    let body = CommandBody::CloseSession { session, expired: true };
+                    let body = CommandBody::CloseSession { session, expired: Some(self.status.epoch) };
                     let command = Command::outside(body);
                     self.submit(Pending::Expire { session }, command);
                 }
@@ -134,6 +129,9 @@ impl Server {
     fn on_status(&mut self, status: QuorumStatus) {
         let epoch_before = self.status.epoch;
         let changed = self.status.serving != status.serving;
+        if changed || epoch_before != status.epoch {
+            self.signs.restart(self.now);
+        }
         self.status = status;
         if changed && self.served {
             self.tell_leader(!status.serving);
@@ -153,7 +151,6 @@ impl Server {
         if !leads {
             self.expiry.stop();
         } else if !self.expiry.active() || status.epoch != epoch_before {
-            self.touched.clear();
             self.expiry.start(self.now, self.state.sessions());
         }
     }

@@ -22,6 +22,7 @@ mod expiry;
 mod feed;
 mod opening;
 mod outbox;
+mod signs;
 mod tickets;
 mod waits;
 mod words;
@@ -31,16 +32,18 @@ use std::{
     time::Duration,
 };
 
+use api::mutants::{Mutant, is_on};
 use api::{
     Command, CommandBody, MultiOp, OpError, PeerId, ReadLevel, SessionId, SessionToken, StreamId, Ticket,
     Time, Trace, TraceContext, Write, WriteNumber, Zxid,
-    ports::{QuorumStatus, Refusal, Role},
+    ports::{PAYLOAD_MAX, QuorumStatus, Refusal, Role, Sign},
 };
 
 use crate::State;
 use connection::{Conn, Phase};
 use expiry::Expiry;
 use outbox::Outbox;
+use signs::Signs;
 use tickets::{Pending, Tickets};
 use waits::{Waiter, Waits};
 
@@ -66,9 +69,7 @@ pub struct Server {
     opening: BTreeSet<(Time, ConnId)>,
     waits: Waits,
     tickets: Tickets,
-    /// Sessions heard since the last report to the leader.
-    touched: BTreeSet<SessionId>,
-    report_at: Time,
+    signs: Signs,
     expiry: Expiry,
     asks: Vec<Ask>,
     outbox: Outbox,
@@ -80,7 +81,8 @@ impl Server {
     pub fn new(now: Time, config: Config, state: State) -> Server {
         Server {
             tickets: Tickets::new(config.first_ticket),
-            expiry: Expiry::new(config.limits.cut_off + config.limits.report_interval()),
+            expiry: Expiry::default(),
+            signs: Signs::default(),
             config,
             state,
             now,
@@ -91,8 +93,6 @@ impl Server {
             sessions: BTreeMap::new(),
             opening: BTreeSet::new(),
             waits: Waits::default(),
-            touched: BTreeSet::new(),
-            report_at: now,
             asks: Vec::new(),
             outbox: Outbox::default(),
         }
@@ -103,6 +103,7 @@ impl Server {
         self.advance_time(now);
         match input {
             Input::Feed(item) => self.on_feed(item),
+            Input::Sign(sign) => self.on_sign(sign),
             Input::Open { conn, open } => self.on_open(conn, open),
             Input::Requests { conn, acked, requests } => self.on_requests(conn, acked, requests),
             Input::Unary { conn, op, trace } => self.on_unary(conn, op, trace),
@@ -126,8 +127,7 @@ impl Server {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
         let opening = self.opening.first().map(|(at, _)| *at);
-        let reports = !self.touched.is_empty() && self.status.serving && !self.expiry.active();
-        let report = reports.then_some(self.report_at);
+        let report = self.signs.next_timeout().filter(|_| self.status.serving);
         // Also when nobody is connected: probes ask whether this node is ready.
         let park = self.park_deadline().filter(|&at| at > self.now);
         let expiry = self.expiry.next_timeout(self.now);
@@ -224,14 +224,14 @@ impl Server {
         }
         self.give_up_openings();
         self.give_up_waits();
+        let Server { signs, tickets, config, .. } = self;
         if self.status.serving
-            && !self.expiry.active()
-            && !self.touched.is_empty()
-            && self.now >= self.report_at
+            && let Some(report) = signs.report(self.now, config.limits.report_interval(), || tickets.number())
         {
-            let touched: Vec<SessionId> = std::mem::take(&mut self.touched).into_iter().collect();
-            self.asks.push(Ask::Report(expiry::encode_report(&touched)));
-            self.report_at = self.now + self.config.limits.report_interval();
+            self.asks.push(Ask::Report(report));
+            if is_on(Mutant::ConfirmedBeforeCounted) {
+                self.tell_confirmed(self.signs.reported());
+            }
         }
         if self.expiry.suspects(self.now) {
             let ticket = self.barrier(Pending::ConfirmSilence);
@@ -294,11 +294,39 @@ impl Server {
         }
     }
 
-    fn touch(&mut self, session: SessionId) {
-        if self.expiry.active() {
-            self.expiry.heard(session, self.now);
-        } else {
-            self.touched.insert(session);
+    /// A session was heard, up to the last request that has come on its connection.
+    fn touch(&mut self, session: SessionId, id: ConnId) {
+        if let Some(conn) = self.conns.get(&id) {
+            self.signs.heard(session, id, conn.last_xid);
+        }
+    }
+
+    fn on_sign(&mut self, sign: Sign) {
+        match sign {
+            Sign::Report { from, report } if self.expiry.active() => {
+                let Some((ticket, sessions)) = signs::decode(&report) else { return };
+                let refused = sessions.filter(|&session| !self.expiry.heard(session, self.now));
+                let report = signs::encode(ticket, refused);
+                self.asks.push(Ask::Confirm { to: from, epoch: self.status.epoch, report });
+            }
+            // This node does not know yet that it leads. It will be told again.
+            Sign::Report { .. } => {}
+            Sign::Confirmed(report) => {
+                let Some((ticket, refused)) = signs::decode(&report) else { return };
+                let open = |session| self.sessions.contains_key(&session);
+                let counted = self.signs.confirmed(ticket, refused, open);
+                self.tell_confirmed(counted);
+            }
+        }
+    }
+
+    fn tell_confirmed(&mut self, counted: Vec<(ConnId, u64)>) {
+        for (id, xid) in counted {
+            if let Some(conn) = self.conns.get_mut(&id).filter(|c| c.session().is_some() && c.confirmed < xid)
+            {
+                conn.confirmed = xid;
+                self.outbox.send(id, &mut conn.place, ToClient::Confirmed { xid });
+            }
         }
     }
 }

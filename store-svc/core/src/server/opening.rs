@@ -83,7 +83,7 @@ impl Server {
             let command = Command::outside(CommandBody::ResumeSession { session, stream });
             self.submit(Pending::Resume { conn: id }, command);
         }
-        self.touch(session);
+        self.touch(session, id);
         self.run(id);
     }
 

@@ -44,14 +44,26 @@ impl Tickets {
         ticket
     }
 
+    /// A number that no request has, in this run or another.
+    pub(super) fn number(&mut self) -> Ticket {
+        let ticket = Ticket(self.first + self.ring.len() as u64);
+        self.ring.push_back(None);
+        self.shrink();
+        ticket
+    }
+
     /// `None` for tickets that are not of this run, or were taken already.
     pub(super) fn take(&mut self, ticket: Ticket) -> Option<Pending> {
         let place = usize::try_from(ticket.0.checked_sub(self.first)?).ok()?;
         let pending = self.ring.get_mut(place)?.take();
+        self.shrink();
+        pending
+    }
+
+    fn shrink(&mut self) {
         while let Some(None) = self.ring.front() {
             self.ring.pop_front();
             self.first += 1;
         }
-        pending
     }
 }

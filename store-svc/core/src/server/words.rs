@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use api::{
-    Command, OpError, Origin, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, StreamId,
+    Command, Epoch, OpError, Origin, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, StreamId,
     Ticket, Trace, Write, WriteNumber, WriteOutcome, Zxid,
-    ports::{QuorumStatus, Refusal},
+    ports::{QuorumStatus, Refusal, Sign},
 };
 use bytes::Bytes;
 
@@ -45,10 +45,6 @@ pub struct Limits {
     /// A read of a session waits for a quarter of the session's time-out at most: answers keep the order of requests, so
     /// the client hears nothing meanwhile, and would go on to the next node, where the read would wait again.
     pub catch_up: Duration,
-    /// How long a node may go on, and answer its clients as one that has a leader, although it does not reach that any more: the
-    /// quorum's limit of silence. The leader closes a session only so long after its time-out, so that a client whose node is
-    /// cut off knows that it may have lost its session before others can have what was its own.
-    pub cut_off: Duration,
     /// Most unanswered requests of a connection. The shell stops reading before; a connection that has more is closed.
     pub requests_max: usize,
     /// Most connections, unary calls among them. More are refused.
@@ -59,10 +55,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// How often a node tells the leader which sessions it has heard: a third of the shortest time-out, so that one that
-    /// pings in time is heard in time.
+    /// How often a node tells the leader which sessions it has heard: so often that also the shortest time-out leaves most of
+    /// itself to pings that are late.
     pub(super) fn report_interval(&self) -> Duration {
-        (self.session_timeout_min / 3).min(Duration::from_millis(500))
+        (self.session_timeout_min / 10).min(Duration::from_millis(200))
     }
 }
 
@@ -77,7 +73,6 @@ impl Default for Limits {
             sessions_max: 20_000,
             park: Duration::from_secs(10),
             catch_up: Duration::from_secs(5),
-            cut_off: Duration::from_secs(2),
             requests_max: 4096,
             connections_max: 10_000,
             unsent_max: 4 << 20,
@@ -143,6 +138,8 @@ pub enum Open {
 pub enum Input {
     /// The quorum says.
     Feed(Feed),
+    /// Another store says, or this one.
+    Sign(Sign),
     /// A client has connected. It gets [`ToClient::Opened`], or [`Output::Close`].
     Open {
         /// The new connection.
@@ -204,8 +201,6 @@ pub enum Feed {
     },
     /// The fate cannot be known.
     Lost(Ticket),
-    /// Sessions heard by another node, as encoded there.
-    Report(Bytes),
 }
 
 /// A committed entry with its payload decoded.
@@ -266,6 +261,15 @@ pub enum Ask {
     },
     /// See [`api::ports::Request::Report`].
     Report(Bytes),
+    /// See [`api::ports::Request::Confirm`].
+    Confirm {
+        /// Whose report it was.
+        to: PeerId,
+        /// In which this node counts.
+        epoch: Epoch,
+        /// The answer.
+        report: Bytes,
+    },
 }
 
 /// Something for a client.
@@ -292,6 +296,12 @@ pub enum ToClient {
         result: Result<Answer, OpError>,
         /// This node has no leader at the moment: nobody but it has heard from the session.
         leaderless: bool,
+    },
+    /// The leader has counted the requests up to this one as signs of life of the session: it lives for its time-out at least,
+    /// from when the client sent the request.
+    Confirmed {
+        /// Of the last of them.
+        xid: u64,
     },
     /// Said by itself when this node loses its leader or has one again: a client may do better on another node.
     Leader {

@@ -190,7 +190,7 @@ fn a_record_that_contradicts_itself_is_named() {
 fn an_ephemeral_may_vanish_and_a_persistent_znode_may_not() {
     for ephemeral in [true, false] {
         let mut bodies = vec![CommandBody::Write(create("/a", ephemeral))];
-        bodies.push(CommandBody::CloseSession { session: SESSION, expired: true });
+        bodies.push(CommandBody::CloseSession { session: SESSION, expired: None });
         let log = log(bodies);
         let mut history = asked(&log);
         let outcome = Outcome::Read { zxid: z(3), result: Ok(ReadOutcome::Exists { stat: None }) };

@@ -120,7 +120,7 @@ impl World {
                 self.barriers[node].push(Barrier { ticket, confirmed: None });
                 assert_eq!(self.barriers[node].len(), 1, "one under way at a time");
             }
-            Ask::Report(_) => {}
+            Ask::Report(_) | Ask::Confirm { .. } => {}
         }
     }
 
