@@ -28,7 +28,7 @@ use crate::{
     lane::Lane,
     measure::{self, Timings},
     quorum_io::{self, FromQuorum, Pieces},
-    table::{Checkpointer, Job, TableError},
+    table::{self, Checkpointer, Job, TableError},
     trace::{Open as Spans, Traced},
 };
 
@@ -557,7 +557,13 @@ impl<Q: Quorum> Running<Q> {
         let (free, total) = found.map_or((u64::MAX, 0), |found| {
             (found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize))
         });
-        let needs = needs + (total / 8).clamp(SPARE_MIN, SPARE_MAX);
+        // A small one is always tried: it may be what makes room.
+        let needs = needs + (total / 8).clamp(SPARE_MIN, SPARE_MAX).min(needs);
+        // One that failed has left a table that goes first.
+        let free = match self.schedule.failed {
+            Some(_) => free.saturating_add(table::size(&self.driver.data_dir)),
+            None => free,
+        };
         let before = self.schedule.no_space.take();
         if free < needs {
             self.schedule.no_space = Some(Instant::now() + CHECKPOINT_MIN);

@@ -58,6 +58,12 @@ pub(crate) fn anew(data_dir: &Path) -> Result<Box<dyn Table>, TableError> {
     }
 }
 
+/// Bytes of the files of the table.
+pub(crate) fn size(data_dir: &Path) -> u64 {
+    let Ok(files) = fs::read_dir(data_dir.join(NAME)) else { return 0 };
+    files.flatten().filter_map(|file| file.metadata().ok()).map(|data| data.len()).sum()
+}
+
 /// Makes a table with the empty state in it, so that none at all is always a fault.
 fn create(dir: &Path) -> Result<Box<dyn Table>, TableError> {
     fs::create_dir_all(dir)?;
