@@ -95,7 +95,12 @@ async fn serve(
     let open = move || QuorumService::open_on(disk.clone(), config.clone(), handle.clone(), stop.clone());
     let (opening, late) = Late::new();
     // Recovery blocks on the disk, and nothing else runs yet. If there is no space, the store answers stale reads meanwhile.
-    let quorum = first_attempt(&open, &opening)?;
+    let mut first = open();
+    if matches!(&first, Err(e) if e.is_full()) && store_svc::give_up_checkpoint(&node.data_dir) {
+        // Its space is enough to take part, and log and snapshot have all that was in it.
+        first = open();
+    }
+    let quorum = first_attempt(first, &opening)?;
     // The data directory is ours from here on; before, the file could be that of the process that has it.
     let _pid_file = node.pid_file.clone().map(PidFile::write).transpose()?;
     observed.health.doing("reading the checkpoint");
@@ -134,12 +139,12 @@ async fn serve(
     services.all_ended(drain).await
 }
 
-/// Opens the quorum; `None` if there is no space for it now.
+/// What came of opening the quorum; `None` if there is no space for it now.
 pub(crate) fn first_attempt<E: Election>(
-    open: &impl Fn() -> Result<QuorumService<E>, OpenError>,
+    opened: Result<QuorumService<E>, OpenError>,
     opening: &Opening,
 ) -> Result<Option<QuorumService<E>>, Failure> {
-    match open() {
+    match opened {
         Ok(quorum) => {
             opening.opened(quorum.handle());
             Ok(Some(quorum))

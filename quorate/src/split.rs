@@ -101,7 +101,7 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
     let (config, handle, stop) = (quorum_config(&node)?, election.clone(), shutdown.clone());
     let open = move || QuorumService::open_on(disk.clone(), config.clone(), handle.clone(), stop.clone());
     let (opening, late) = Late::new();
-    let first = first_attempt(&open, &opening)?;
+    let first = first_attempt(open(), &opening)?;
     if first.is_none() {
         // It has come up as far as it can for now.
         observed.health.started();

@@ -23,3 +23,10 @@ mod trace;
 pub use grpc::{CoordinationService, NodeService};
 pub use service::{Bounds, Config, OpenError, StopReason, StoreService};
 pub use store_core::server::Limits;
+
+/// Removes the checkpoint in a node's directory, which nobody has open, if its space is worth it: to be called where the node cannot
+/// start without space. Nothing is lost by it. Returns whether it was removed.
+#[must_use]
+pub fn give_up_checkpoint(data_dir: &std::path::Path) -> bool {
+    table::give_up(data_dir)
+}

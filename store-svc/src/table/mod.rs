@@ -17,7 +17,7 @@ use proto::store::decode_record;
 use store_core::{Changes, LoadError, Loader, State};
 
 pub(crate) use checkpointer::{Checkpointer, Job};
-pub(crate) use recovery::{Opened, anew, open, size};
+pub(crate) use recovery::{Opened, anew, give_up, open, size};
 
 /// What went wrong with a checkpoint.
 #[derive(Debug, thiserror::Error)]

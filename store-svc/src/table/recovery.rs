@@ -64,6 +64,28 @@ pub(crate) fn size(data_dir: &Path) -> u64 {
     files.flatten().filter_map(|file| file.metadata().ok()).map(|data| data.len()).sum()
 }
 
+/// Removes the table if that makes much room; it must not be open. The state comes from snapshot and log then.
+pub(crate) fn give_up(data_dir: &Path) -> bool {
+    const MUCH: u64 = 8 << 20;
+    let bytes = size(data_dir);
+    if bytes < MUCH {
+        return false;
+    }
+    match fs::remove_dir_all(data_dir.join(NAME)) {
+        Ok(()) => {
+            tracing::warn!(
+                mib = bytes >> 20,
+                "the disk is full: the checkpoint is removed, the state comes from snapshot and log"
+            );
+            true
+        }
+        Err(e) => {
+            tracing::warn!("the disk is full, and the checkpoint cannot be removed: {e}");
+            false
+        }
+    }
+}
+
 /// Makes a table with the empty state in it, so that none at all is always a fault.
 fn create(dir: &Path) -> Result<Box<dyn Table>, TableError> {
     fs::create_dir_all(dir)?;
