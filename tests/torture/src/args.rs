@@ -46,7 +46,8 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
     pub(crate) clients: u32,
 
-    /// Only these faults, separated by commas; `none` for a quiet run.
+    /// Only these faults, separated by commas; `none` for a quiet run. Clients that read nothing, send half a message, vanish or
+    /// flood are `rude-clients`, and come only if they are named.
     #[arg(long, value_delimiter = ',', value_name = "FAULT")]
     pub(crate) faults: Option<Vec<String>>,
 
@@ -54,6 +55,10 @@ pub(crate) struct Args {
     /// answers are then not held against the log, which is not all there.
     #[arg(long)]
     pub(crate) small_logs: bool,
+
+    /// No process of a node may take more memory than this, whatever clients do, in MiB.
+    #[arg(long, default_value_t = 512, value_name = "MIB")]
+    pub(crate) memory_max: u64,
 
     /// Keep data directories, logs and the history here, also if nothing is wrong.
     #[arg(long, value_name = "DIR")]

@@ -7,8 +7,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use api::{Create, CreateMode, Path, PeerId, Write};
-use client_sdk::{Client, Options};
+use api::{Create, CreateMode, MultiOp, Path, PeerId, Write};
+use client_sdk::{Client, ClientError, Options};
 use history::{History, Outcome};
 use tokio::{
     sync::{mpsc, watch},
@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    beliefs::Beliefs,
     chance::Chance,
     operations::{Board, Choice, Chooser, TOP},
     recorder::Recorder,
@@ -28,10 +29,15 @@ pub(crate) struct Clients {
     /// By endpoint.
     nodes: Arc<BTreeMap<String, PeerId>>,
     /// Where their clock starts.
-    start: Instant,
+    pub(crate) start: Instant,
     tasks: JoinSet<Result<()>>,
     stop: watch::Sender<bool>,
     answered: Arc<AtomicU64>,
+    /// What they take for true of their sessions.
+    pub(crate) beliefs: Beliefs,
+    watching: JoinSet<()>,
+    /// At each node one that keeps to it, and only holds its session.
+    holders: Vec<Client>,
 }
 
 /// What they have seen.
@@ -41,6 +47,7 @@ pub(crate) struct Seen {
     pub(crate) hanging: usize,
     /// Clients that broke down.
     pub(crate) broken: Vec<String>,
+    pub(crate) beliefs: Beliefs,
 }
 
 impl Clients {
@@ -57,7 +64,24 @@ impl Clients {
         let answered = Arc::new(AtomicU64::new(0));
         let board = Arc::new(Board::default());
         let (recorders, tasks) = (Vec::new(), JoinSet::new());
-        let mut clients = Clients { recorders, nodes, start, tasks, stop, answered };
+        let mut clients = Clients {
+            recorders,
+            nodes,
+            start,
+            tasks,
+            stop,
+            answered,
+            beliefs: Beliefs::default(),
+            watching: JoinSet::new(),
+            holders: Vec::new(),
+        };
+        let maker = Client::connect(endpoints, options(0)).await.context("cannot connect a client")?;
+        make_large(&maker).await.context("cannot make a large znode")?;
+        for endpoint in endpoints {
+            let holder = Client::connect([endpoint], holder()).await.context("cannot connect a client")?;
+            clients.watching.spawn(clients.beliefs.watch(&holder));
+            clients.holders.push(holder);
+        }
         for number in 0..=count {
             let client =
                 Client::connect(endpoints, options(number)).await.context("cannot connect a client")?;
@@ -82,6 +106,7 @@ impl Clients {
     }
 
     fn record(&mut self, number: u32, client: Client) -> Recorder {
+        self.watching.spawn(self.beliefs.watch(&client));
         let recorder = Recorder::new(number, client, Arc::clone(&self.nodes), self.start);
         self.recorders.push(recorder.clone());
         recorder
@@ -135,14 +160,23 @@ impl Clients {
         let _ = timeout(PATIENCE, all).await;
         let hanging = self.tasks.len();
         self.tasks.abort_all();
+        self.beliefs.end_all();
         let mut closing: JoinSet<()> = JoinSet::new();
         let operations = self.recorders.iter().flat_map(Recorder::take).collect();
+        for holder in self.holders {
+            closing.spawn(async move { drop(holder.close().await) });
+        }
         for recorder in self.recorders {
             closing.spawn(async move { recorder.close().await });
         }
         while closing.join_next().await.is_some() {}
-        Seen { history: History { operations }, hanging, broken }
+        Seen { history: History { operations }, hanging, broken, beliefs: self.beliefs }
     }
+}
+
+/// Of one that only holds its session, at one node.
+fn holder() -> Options {
+    Options { session_timeout: Duration::from_secs(2), connect_timeout: PATIENCE, ..Options::default() }
 }
 
 /// Half of the writes wait for as long as it takes; the others give up and leave their outcome unknown.
@@ -155,6 +189,18 @@ fn options(number: u32) -> Options {
         write_timeout: (number % 4 >= 2).then_some(Duration::from_secs(2)),
         ..Options::default()
     }
+}
+
+/// What clients that are a fault ask for.
+async fn make_large(client: &Client) -> Result<(), ClientError> {
+    client.create(LARGE, vec![b'l'; 64 << 10], CreateMode::default()).await?;
+    for hundreds in 0..20 {
+        let name = |n| format!("{LARGE}/{n:0>60}");
+        let create = |path: Path| Create { path, data: "".into(), mode: CreateMode::default() };
+        let names = (hundreds * 100..(hundreds + 1) * 100).filter_map(|n: u32| Path::new(&name(n)).ok());
+        client.multi(names.map(|path| MultiOp::Create(create(path))).collect()).await?;
+    }
+    Ok(())
 }
 
 async fn make_folder(recorder: &Recorder, path: Path) -> Outcome {
@@ -231,6 +277,9 @@ impl Worker {
         answering.await.context("the answers are not taken")
     }
 }
+
+/// Has many children, with long names, and data.
+pub(crate) const LARGE: &str = "/torture-large";
 
 /// Calls of one client under way.
 const WINDOW: usize = 16;

@@ -110,11 +110,11 @@ impl Ensemble {
 
     /// Each node knows the others by ports of the network that are made for this pair alone, and its services each other, too.
     async fn configuration(&self, id: u32, log: &str) -> Result<String> {
-        let [.., internal_quorum, internal_election] = self.ports.of(id);
+        let [.., internal_quorum, internal_election, http] = self.ports.of(id);
         let election = self.link(id, service(Part::Election, id), internal_election).await?;
         let quorum = self.link(service(Part::Store, id), id, internal_quorum).await?;
         let mut text = format!(
-            "ensemble = \"torture\"\nid = {id}\ndata_dir = \"data\"\n\n[listen]\nhost = \"127.0.0.1\"\nhttp_port = \"off\"\n\
+            "ensemble = \"torture\"\nid = {id}\ndata_dir = \"data\"\n\n[listen]\nhost = \"127.0.0.1\"\nhttp_port = {http}\n\
              internal_quorum_port = {internal_quorum}\ninternal_election_port = {internal_election}\n\n\
              [services]\nelection = \"http://127.0.0.1:{election}\"\nquorum = \"http://127.0.0.1:{quorum}\"\n\n\
              [log]\n{log}"
@@ -179,6 +179,23 @@ impl Ensemble {
     /// Of the client port.
     pub(crate) fn endpoint(&self, id: u32) -> String {
         format!("127.0.0.1:{}", self.ports.of(id)[0])
+    }
+
+    /// Of the port for probes.
+    pub(crate) fn http(&self, id: u32) -> String {
+        format!("127.0.0.1:{}", self.ports.of(id)[5])
+    }
+
+    /// The port for clients.
+    pub(crate) fn client_port(&self, id: u32) -> u16 {
+        self.ports.of(id)[0]
+    }
+
+    /// The processes that run, by name, and the most memory that each has had since it was started, in bytes.
+    pub(crate) fn memory(&self) -> Vec<(String, u64)> {
+        let running =
+            self.processes.iter().filter_map(|p| Some((p.part.name(p.id), p.child.as_ref()?.id()?)));
+        running.filter_map(|(name, pid)| Some((name, peak_memory(pid)?))).collect()
     }
 
     /// Of all nodes, in their order.
@@ -354,6 +371,13 @@ fn service(part: Part, id: u32) -> u32 {
         Part::Election => 1_000 + id,
         Part::Store => 2_000 + id,
     }
+}
+
+/// The most that a process has had in memory so far, in bytes.
+fn peak_memory(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(peak.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 fn caller_and_called(id: u32, called: Part) -> Option<(u32, u32)> {

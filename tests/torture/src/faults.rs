@@ -9,10 +9,14 @@ use std::{
 use anyhow::{Result, bail};
 use api::PeerId;
 use rustix::process::Signal;
+use tokio::task::JoinSet;
 
 use crate::{
     chance::Chance,
+    clients::LARGE,
     ensemble::{Death, Ensemble, Part},
+    lookout::Window,
+    rude::Rude,
 };
 
 /// A kind of fault.
@@ -60,6 +64,8 @@ pub(crate) enum Fault {
     UnlinkService,
     /// Two services of a node do not hear from each other, and are not told.
     MuteService,
+    /// Clients of one node, alone: nothing else is wrong meanwhile, so that others must not notice.
+    Clients(Rude),
 }
 
 impl Fault {
@@ -115,10 +121,11 @@ impl Fault {
             Fault::PauseService => "pause-service",
             Fault::UnlinkService => "unlink-service",
             Fault::MuteService => "mute-service",
+            Fault::Clients(rude) => rude.name(),
         }
     }
 
-    /// Those of these names; all if none are given. Where services are processes of their own (`split`), every other fault
+    /// Those of these names; if none are given, all but those of clients. Where services are processes of their own (`split`), every other fault
     /// is one of theirs.
     pub(crate) fn named(names: Option<&[String]>, split: bool) -> Result<Vec<Fault>> {
         let Some(names) = names else {
@@ -131,7 +138,12 @@ impl Fault {
         };
         let mut faults = Vec::new();
         for name in names.iter().filter(|name| *name != "none") {
-            let mut all = Fault::ALL.into_iter().chain(Fault::OF_SERVICES);
+            if name == RUDE {
+                faults.extend(Rude::ALL.map(Fault::Clients));
+                continue;
+            }
+            let clients = Rude::ALL.map(Fault::Clients);
+            let mut all = Fault::ALL.into_iter().chain(Fault::OF_SERVICES).chain(clients);
             match all.find(|f| f.name() == name) {
                 Some(fault) if Fault::OF_SERVICES.contains(&fault) && !split => {
                     bail!("{fault} needs services that are processes of their own: add --split");
@@ -141,8 +153,9 @@ impl Fault {
                     let name_all =
                         |faults: &[Fault]| faults.iter().map(|f| f.name()).collect::<Vec<_>>().join(", ");
                     bail!(
-                        "there is no fault {name:?}; there are {}, with --split also {}, and none",
+                        "there is no fault {name:?}; there are {}, those of clients ({RUDE}): {}, with --split also {}, and none",
                         name_all(&Fault::ALL),
+                        name_all(&Rude::ALL.map(Fault::Clients)),
                         name_all(&Fault::OF_SERVICES)
                     );
                 }
@@ -174,7 +187,8 @@ impl Fault {
             | Fault::TerminateService
             | Fault::PauseService
             | Fault::UnlinkService
-            | Fault::MuteService => chance.percent(50),
+            | Fault::MuteService
+            | Fault::Clients(_) => chance.percent(50),
             _ => false,
         }
     }
@@ -185,6 +199,7 @@ impl Fault {
             Fault::KillService | Fault::KillServices | Fault::TerminateService => chance.millis(50..5000),
             Fault::Pause => chance.millis(200..6000),
             Fault::PauseLeader => chance.millis(1500..7000),
+            Fault::Clients(_) => chance.millis(3000..6000),
             _ => chance.millis(500..6000),
         }
     }
@@ -205,6 +220,9 @@ struct Active {
     /// Milliseconds, where the fault is about time.
     amount: u64,
     until: Instant,
+    began: Instant,
+    /// Who does it, if clients do. They end with this.
+    clients: JoinSet<()>,
 }
 
 impl fmt::Display for Active {
@@ -227,19 +245,49 @@ pub(crate) struct Tormentor {
     faults: Vec<Fault>,
     active: Vec<Active>,
     next: Instant,
+    /// One that wants to be alone.
+    waiting: Option<Fault>,
+    /// Since when nothing lasts.
+    calm_since: Option<Instant>,
+    /// When nothing lasted, from when to when.
+    pub(crate) calms: Vec<Window>,
+    /// When nothing lasted but what clients do.
+    pub(crate) rude: Vec<Window>,
     /// How many there were of each kind.
     pub(crate) counts: BTreeMap<Fault, usize>,
     /// What was done when, for people.
     pub(crate) diary: Vec<(Instant, String)>,
     /// Processes that ended by themselves.
     pub(crate) deaths: Vec<Death>,
+    /// The most memory that each process has had, by its name, in bytes.
+    pub(crate) memory: BTreeMap<String, u64>,
 }
 
 impl Tormentor {
     pub(crate) fn new(faults: Vec<Fault>, chance: Chance) -> Tormentor {
         let next = Instant::now() + FIRST;
-        let (active, diary, deaths) = (Vec::new(), Vec::new(), Vec::new());
-        Tormentor { chance, faults, active, next, counts: BTreeMap::new(), diary, deaths }
+        Tormentor {
+            chance,
+            faults,
+            active: Vec::new(),
+            next,
+            waiting: None,
+            calm_since: None,
+            calms: Vec::new(),
+            rude: Vec::new(),
+            counts: BTreeMap::new(),
+            diary: Vec::new(),
+            deaths: Vec::new(),
+            memory: BTreeMap::new(),
+        }
+    }
+
+    /// Takes note of what memory each process has had.
+    pub(crate) fn look_at_memory(&mut self, ensemble: &Ensemble) {
+        for (who, bytes) in ensemble.memory() {
+            let most = self.memory.entry(who).or_default();
+            *most = bytes.max(*most);
+        }
     }
 
     /// What lasts at the moment.
@@ -256,13 +304,33 @@ impl Tormentor {
             let over = self.active.swap_remove(over);
             self.end(ensemble, &over)?;
         }
-        if now >= self.next && self.active.len() < AT_ONCE {
-            self.next = now + self.chance.millis(100..2500);
-            if let Some(fault) = self.chance.pick(&self.faults) {
-                self.begin(ensemble, fault).await?;
+        let alone = self.active.iter().any(|a| matches!(a.fault, Fault::Clients(_)));
+        if now < self.next || alone || self.active.len() >= AT_ONCE {
+            return Ok(());
+        }
+        self.next = now + self.chance.millis(100..2500);
+        match self.waiting.take().or_else(|| self.chance.pick(&self.faults)) {
+            Some(fault @ Fault::Clients(_)) if !self.is_calm(ensemble, now).await => {
+                self.waiting = Some(fault);
+                self.next = now + LOOK_AGAIN;
             }
+            Some(fault) => self.begin(ensemble, fault).await?,
+            None => {}
         }
         Ok(())
+    }
+
+    /// Whether all faults are over for a while and all nodes serve.
+    async fn is_calm(&self, ensemble: &Ensemble, now: Instant) -> bool {
+        let over = self.active.is_empty() && self.calm_since.is_none_or(|since| now - since >= CALM);
+        over && ensemble.status().await.iter().all(|s| s.as_ref().is_some_and(|s| s.serving))
+    }
+
+    /// The end of the time in which nothing is wrong.
+    pub(crate) fn end_calm(&mut self) {
+        if let Some(from) = self.calm_since.take() {
+            self.calms.push(Window { from, to: Instant::now() });
+        }
     }
 
     /// Ends everything that lasts, and starts every node that is down.
@@ -282,7 +350,11 @@ impl Tormentor {
         };
         let until = Instant::now() + fault.duration(&mut self.chance);
         let parts = fault.parts(ensemble.parts(), &mut self.chance);
-        let begun = Active { fault, nodes, parts, amount, until };
+        let began = Instant::now();
+        let mut begun = Active { fault, nodes, parts, amount, until, began, clients: JoinSet::new() };
+        if !matches!(fault, Fault::Clients(_)) {
+            self.end_calm();
+        }
         *self.counts.entry(fault).or_default() += 1;
         self.diary.push((Instant::now(), format!("{begun} begins")));
         let others =
@@ -330,6 +402,7 @@ impl Tormentor {
                 }
             }
             (Fault::SlowDisk, &[id]) => ensemble.slow_down(id, amount)?,
+            (Fault::Clients(rude), &[id]) => begun.clients = rude.begin(ensemble.client_port(id), LARGE),
             (fault, nodes) => bail!("{fault} is not for the nodes {nodes:?}"),
         }
         self.active.push(begun);
@@ -337,7 +410,11 @@ impl Tormentor {
     }
 
     fn end(&mut self, ensemble: &mut Ensemble, over: &Active) -> Result<()> {
-        self.diary.push((Instant::now(), format!("{over} is over")));
+        let now = Instant::now();
+        self.diary.push((now, format!("{over} is over")));
+        if self.active.is_empty() {
+            self.calm_since.get_or_insert(now);
+        }
         for &id in &over.nodes {
             match over.fault {
                 Fault::Kill
@@ -354,6 +431,7 @@ impl Tormentor {
                     over.parts.iter().for_each(|&called| ensemble.relink(id, called));
                 }
                 Fault::SlowDisk => ensemble.speed_up(id),
+                Fault::Clients(_) => self.rude.push(Window { from: over.began, to: now }),
                 _ => {
                     for other in ensemble.ids() {
                         ensemble.network.heal(id, other);
@@ -393,6 +471,15 @@ pub(crate) async fn leader(ensemble: &Ensemble) -> Option<u32> {
     leads.max_by_key(|s| s.epoch).map(|s| s.id).map(|PeerId(id)| id)
 }
 
+/// All of [`Rude`].
+const RUDE: &str = "rude-clients";
+
+/// Before clients are rude, for so long nothing else was wrong.
+const CALM: Duration = Duration::from_secs(2);
+
+/// Whether that is so.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
 /// Quiet at the beginning.
 const FIRST: Duration = Duration::from_secs(1);
 
@@ -411,7 +498,9 @@ mod tests {
         let named = |names: &[&str]| {
             Fault::named(Some(&names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()), false)
         };
+        let all: Vec<Fault> = Fault::ALL.into_iter().chain(Rude::ALL.map(Fault::Clients)).collect();
         assert_eq!(Fault::named(None, false).unwrap(), Fault::ALL);
+        assert_eq!(named(&["rude-clients"]).unwrap(), Rude::ALL.map(Fault::Clients));
         assert_eq!(named(&["kill", "slow-disk"]).unwrap(), [Fault::Kill, Fault::SlowDisk]);
         assert_eq!(named(&["none"]).unwrap(), []);
         let error = named(&["kil"]).unwrap_err().to_string();
@@ -421,7 +510,7 @@ mod tests {
         let split = Fault::named(None, true).unwrap();
         let of_services = split.iter().filter(|f| Fault::OF_SERVICES.contains(f)).count();
         assert_eq!((split.len(), of_services), (2 * Fault::ALL.len(), Fault::ALL.len()));
-        let names: BTreeSet<&str> = Fault::ALL.iter().chain(&Fault::OF_SERVICES).map(|f| f.name()).collect();
-        assert_eq!(names.len(), Fault::ALL.len() + Fault::OF_SERVICES.len());
+        let names: BTreeSet<&str> = all.iter().chain(&Fault::OF_SERVICES).map(|f| f.name()).collect();
+        assert_eq!(names.len(), all.len() + Fault::OF_SERVICES.len());
     }
 }

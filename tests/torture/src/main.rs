@@ -4,15 +4,19 @@
 //! See `docs/torture.md`.
 
 mod args;
+mod beliefs;
 mod chance;
 mod clients;
 mod ensemble;
 mod evidence;
 mod faults;
 mod logs;
+mod lookout;
 mod operations;
 mod ports;
+mod raw;
 mod recorder;
+mod rude;
 mod run;
 mod slow_disk;
 mod verdict;

@@ -31,10 +31,11 @@ impl Ports {
         bail!("no {SLOT} free ports in a row from 10000 to 30000; end other test runs on this machine")
     }
 
-    /// Of node `id`, from 1: client, quorum, election, and those of quorum and election for the other services of the node.
-    pub(crate) fn of(&self, id: u32) -> [u16; 5] {
+    /// Of node `id`, from 1: client, quorum, election, those of quorum and election for the other services of the node, and the one
+    /// for probes, behind which those of its other services are.
+    pub(crate) fn of(&self, id: u32) -> [u16; 6] {
         let node = self.first + 20 * u16::try_from(id - 1).unwrap_or(u16::MAX);
-        [node, node + 1, node + 2, node + 3, node + 4]
+        [node, node + 1, node + 2, node + 3, node + 4, node + 5]
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use history::{History, Summary};
+use history::{History, Outcome, Summary};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     ensemble::{Ensemble, Part},
     evidence::{self, Place},
     faults::{Fault, Tormentor, leader},
+    lookout::{self, Lookout},
     verdict::{self, Checked},
 };
 
@@ -92,6 +93,8 @@ async fn whole(
         clients = starting => clients?,
         why = signals.next() => return Err(why),
     };
+    let lookout =
+        Lookout::begin(ensemble.ids().into_iter().map(|id| (id, ensemble.endpoint(id), ensemble.http(id))));
     let mut tormentor = Tormentor::new(faults, chance.fork());
     let tormented = async {
         torment(args.duration, &mut ensemble, &clients, &mut tormentor).await?;
@@ -108,7 +111,7 @@ async fn whole(
         return Err(why);
     }
     tokio::select! {
-        good = conclude(args, seed, place, ensemble, clients, tormentor, start) => good,
+        good = conclude(args, seed, place, ensemble, clients, tormentor, lookout) => good,
         why = signals.next() => Err(why),
     }
 }
@@ -121,12 +124,17 @@ async fn conclude(
     mut ensemble: Ensemble,
     mut clients: Clients,
     mut tormentor: Tormentor,
-    start: Instant,
+    lookout: Lookout,
 ) -> Result<bool> {
+    let start = clients.start;
     let mut problems = Vec::new();
     let serves = note(clients.probe(&ensemble.endpoints()).await, &mut problems);
     // With nothing in their way for a while.
     tokio::time::sleep(AFTERMATH).await;
+    tormentor.end_calm();
+    let (lies, looks) = lookout.judge(&tormentor.rude);
+    drop(lookout);
+    problems.extend(summed(lies));
     let seen = clients.finish().await;
     if seen.hanging > 0 {
         problems.push(format!(
@@ -137,6 +145,7 @@ async fn conclude(
     problems.extend(seen.broken.iter().map(|why| format!("a client broke down: {why}")));
     let agrees = note(verdict::agrees(&ensemble).await, &mut problems);
     tormentor.deaths.extend(ensemble.deaths());
+    tormentor.look_at_memory(&ensemble);
     let epoch = ensemble.status().await.iter().flatten().map(|s| s.epoch.0).max().unwrap_or(0);
     for id in ensemble.ids() {
         if !ensemble.stop(id, ensemble.parts(), TERMINATION_LIMIT).await {
@@ -151,9 +160,39 @@ async fn conclude(
     // In files before anybody thinks about it: what breaks the checkers is worth a look.
     let mut files = place.write_record(&seen.history, &tormentor.diary, start)?;
     let whole = !args.small_logs;
+    let (slowest, slow) = lookout::others_go_on(&seen.history, start, &tormentor.rude);
+    problems.extend(summed(slow));
+    let most = tormentor.memory.iter().max_by_key(|(_, bytes)| **bytes);
+    let too_much = tormentor.memory.iter().filter(|(_, bytes)| **bytes > args.memory_max << 20);
+    problems.extend(too_much.map(|(who, bytes)| {
+        format!("{who} took {} MiB of memory, more than the {} of --memory-max", bytes >> 20, args.memory_max)
+    }));
+    let recovery = slowest_recovery(&tormentor, &seen.history, start);
+    if recovery.is_some_and(|took| took > RECOVERS_WITHIN) {
+        problems.push(format!("{recovery:?} after the end of all faults nothing was written"));
+    }
+    let beliefs = seen.beliefs.clone();
+    println!(
+        "rude       {} times, nodes looked at {looks} times; longest call of others {:.3} s",
+        tormentor.rude.len(),
+        slowest as f64 / 1e6
+    );
+    if let Some((who, bytes)) = most {
+        println!("memory     at most {} MiB, {who}", bytes >> 20);
+    }
+    if let Some(took) = recovery {
+        println!(
+            "recovery   at most {:.2} s from the end of all faults to the next write",
+            took.as_secs_f64()
+        );
+    }
     let (checked, history) =
         judge(seen.history, move |history| verdict::check(history, &logs, whole)).await?;
     problems.extend(checked.problems.iter().cloned());
+    if let Some(log) = &checked.log {
+        problems.extend(summed(beliefs.check(log)));
+        println!("sessions   {} expired, and their clients knew before", beliefs.expired_in(log));
+    }
     let report = Report { seed, epoch, serves, agrees, checked: &checked, tormentor: &tormentor };
     report.print(&history, checking.elapsed());
 
@@ -183,6 +222,22 @@ async fn judge(
     tokio::task::spawn_blocking(check).await.context("the checkers broke down")
 }
 
+/// The first of many sentences, and how many there are.
+fn summed(problems: Vec<String>) -> Vec<String> {
+    let more = problems.len().saturating_sub(SENTENCES);
+    let rest = (more > 0).then(|| format!("... and {more} more like these"));
+    problems.into_iter().take(SENTENCES).chain(rest).collect()
+}
+
+/// The longest time from the end of all faults to the next write; see [`lookout::slowest_recovery`].
+fn slowest_recovery(tormentor: &Tormentor, history: &History, start: Instant) -> Option<Duration> {
+    let us = |at: Instant| at.saturating_duration_since(start).as_micros() as u64;
+    let calms: Vec<(u64, u64)> = tormentor.calms.iter().map(|w| (us(w.from), us(w.to))).collect();
+    let written = history.operations.iter().filter(|o| matches!(o.outcome, Outcome::Written { .. }));
+    let writes: Vec<u64> = written.filter_map(|o| o.returned).collect();
+    lookout::slowest_recovery(&calms, &writes).map(Duration::from_micros)
+}
+
 fn note<T>(result: Result<T, String>, problems: &mut Vec<String>) -> Option<T> {
     result.map_err(|problem| problems.push(problem)).ok()
 }
@@ -200,6 +255,7 @@ async fn torment(
     let mut next_line = begin + every;
     while begin.elapsed() < duration && tormentor.deaths.is_empty() {
         tormentor.turn(ensemble).await?;
+        tormentor.look_at_memory(ensemble);
         if Instant::now() >= next_line {
             next_line = Instant::now() + every;
             let line = format!(
@@ -272,6 +328,12 @@ impl Report<'_> {
 
 /// Between two looks at what is due.
 const TURN: Duration = Duration::from_millis(20);
+
+/// Of one kind are told.
+const SENTENCES: usize = 5;
+
+/// So soon after the end of all faults something is written.
+const RECOVERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Clients go on for so long after the last fault.
 const AFTERMATH: Duration = Duration::from_secs(2);

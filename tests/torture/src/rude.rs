@@ -1,0 +1,176 @@
+//! Clients that are a fault: each does to one node what no library does.
+
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinSet,
+    time::sleep,
+};
+
+use crate::raw::{self, CHILDREN, GET, about};
+
+/// What they do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Rude {
+    /// Asks and takes no answer from the socket.
+    ReadsNothing,
+    /// Takes a kilobyte a second.
+    ReadsSlowly,
+    /// Grants streams no window, so that no answer can be sent.
+    ZeroWindow,
+    /// Sends a call's first half.
+    HalfMessages,
+    /// Opens a session and is gone with a reset.
+    Vanishes,
+    /// Connects and says nothing, as often as it can.
+    FloodsConnections,
+    /// Opens sessions, as many as it can.
+    FloodsSessions,
+    /// Lists a large znode, all calls at once.
+    FloodsLists,
+}
+
+impl Rude {
+    pub(crate) const ALL: [Rude; 8] = [
+        Rude::ReadsNothing,
+        Rude::ReadsSlowly,
+        Rude::ZeroWindow,
+        Rude::HalfMessages,
+        Rude::Vanishes,
+        Rude::FloodsConnections,
+        Rude::FloodsSessions,
+        Rude::FloodsLists,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Rude::ReadsNothing => "reads-nothing",
+            Rude::ReadsSlowly => "reads-slowly",
+            Rude::ZeroWindow => "zero-window",
+            Rude::HalfMessages => "half-messages",
+            Rude::Vanishes => "vanishes",
+            Rude::FloodsConnections => "floods-connections",
+            Rude::FloodsSessions => "floods-sessions",
+            Rude::FloodsLists => "floods-lists",
+        }
+    }
+
+    /// Does it to the client port `port`, to the znode `large` where one is asked for, until it is dropped.
+    pub(crate) fn begin(self, port: u16, large: &str) -> JoinSet<()> {
+        let mut clients = JoinSet::new();
+        let count = match self {
+            Rude::FloodsConnections => CONNECTIONS,
+            Rude::ReadsNothing | Rude::ReadsSlowly => READERS,
+            _ => CALLERS,
+        };
+        for _ in 0..count {
+            let large = large.to_owned();
+            clients.spawn(async move {
+                // Again and again: a node may end the connection, which is its right.
+                loop {
+                    let pause = if self.once(port, &large).await.is_ok() { GRACE } else { REFUSED };
+                    sleep(pause).await;
+                }
+            });
+        }
+        clients
+    }
+
+    /// One connection, to its end.
+    async fn once(self, port: u16, large: &str) -> std::io::Result<()> {
+        let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
+        let window = if self == Rude::ZeroWindow { 0 } else { i32::MAX as u32 };
+        match self {
+            Rude::FloodsConnections => {}
+            Rude::HalfMessages => {
+                stream.write_all(&raw::hello(window)).await?;
+                for call in 0..CALLS {
+                    stream.write_all(&raw::call(2 * call + 1, "Set")).await?;
+                    let whole = raw::Message::new().bytes(1, large).bytes(2, vec![b'x'; HALF]).framed();
+                    stream.write_all(&raw::data(2 * call + 1, &whole[..8 << 10], false)).await?;
+                }
+            }
+            Rude::Vanishes => {
+                stream.write_all(&raw::hello(window)).await?;
+                stream.write_all(&raw::call(1, "Session")).await?;
+                stream.write_all(&raw::data(1, &raw::open_session(4_000).framed(), false)).await?;
+                stream.set_zero_linger()?;
+                return Ok(());
+            }
+            Rude::FloodsSessions => {
+                stream.write_all(&raw::hello(window)).await?;
+                for call in 0..CALLS {
+                    stream.write_all(&raw::call(2 * call + 1, "Session")).await?;
+                    stream
+                        .write_all(&raw::data(2 * call + 1, &raw::open_session(4_000).framed(), false))
+                        .await?;
+                }
+            }
+            Rude::FloodsLists => {
+                stream.write_all(&raw::hello(window)).await?;
+                for call in 0..CALLS {
+                    stream.write_all(&raw::call(2 * call + 1, "Children")).await?;
+                    stream.write_all(&raw::data(2 * call + 1, &about(large).framed(), true)).await?;
+                }
+            }
+            Rude::ReadsNothing | Rude::ReadsSlowly | Rude::ZeroWindow => {
+                stream.write_all(&raw::hello(window)).await?;
+                for call in 0..CALLS {
+                    let stream_id = 2 * call + 1;
+                    stream.write_all(&raw::call(stream_id, "Session")).await?;
+                    stream
+                        .write_all(&raw::data(stream_id, &raw::open_session(30_000).framed(), false))
+                        .await?;
+                    for xid in 1..=REQUESTS {
+                        let field = if xid % 2 == 0 { GET } else { CHILDREN };
+                        let asked = raw::request(xid, field, &about(large)).framed();
+                        stream.write_all(&raw::data(stream_id, &asked, false)).await?;
+                    }
+                }
+            }
+        }
+        self.listen(stream).await
+    }
+
+    /// Until the node ends the connection.
+    async fn listen(self, mut stream: TcpStream) -> std::io::Result<()> {
+        let mut bytes = vec![0; 1 << 10];
+        loop {
+            match self {
+                Rude::ReadsNothing => std::future::pending().await,
+                Rude::ReadsSlowly => sleep(Duration::from_secs(1)).await,
+                _ => {}
+            }
+            if stream.read(&mut bytes).await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl fmt::Display for Rude {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Connections that say nothing; files are bounded for us as for the node.
+const CONNECTIONS: usize = 600;
+const READERS: usize = 24;
+const CALLERS: usize = 8;
+/// Calls of one connection.
+const CALLS: u32 = 24;
+/// Requests of one call.
+const REQUESTS: u64 = 200;
+/// Of a value whose second half never comes.
+const HALF: usize = 1 << 20;
+/// Before the next connection.
+const GRACE: Duration = Duration::from_millis(2);
+/// The same behind one that was refused.
+const REFUSED: Duration = Duration::from_millis(50);
