@@ -109,6 +109,12 @@ impl History {
         self.spans.last().map_or(self.base, |s| Zxid::new(s.epoch, s.last))
     }
 
+    /// Whether there is nothing but markers: no write was ever in this log.
+    #[must_use]
+    pub fn is_blank(&self) -> bool {
+        self.base == Zxid::ZERO && self.spans.iter().all(|span| span.last == 0)
+    }
+
     /// Notes an appended entry. False, and nothing noted, if it does not stand directly behind the last one.
     #[must_use]
     pub fn append(&mut self, zxid: Zxid) -> bool {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::mutants::{Mutant, is_on};
-use crate::{Ensemble, Epoch, History, PeerId, Zxid};
+use crate::{Ensemble, Epoch, History, PeerId};
 
 /// Tells an ensemble from all others. Drawn at random by the leader of its first epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -48,8 +48,7 @@ impl Standing {
     /// Of a server with this id, current epoch and log. `lost`: it knows that it has lost something.
     #[must_use]
     pub fn new(ensemble: Option<EnsembleId>, current: Epoch, history: &History, lost: bool) -> Standing {
-        let markers_only = history.base() == Zxid::ZERO && history.spans().iter().all(|span| span.last == 0);
-        let bound = ensemble.is_some() && (lost || !markers_only);
+        let bound = ensemble.is_some() && (lost || !history.is_blank());
         Standing { ensemble, epoch: current.max(history.last().epoch()), bound }
     }
 

@@ -440,12 +440,7 @@ impl<E: Election> Driver<E> {
                  more, decide which directory is to be the truth, and use `quorate recover trust-directory` there"
             );
         }
-        // What is empty loses nothing by a note: with all others it can begin anew.
-        let note = self.core.status().epoch == Epoch(0);
-        self.core.handle(now, Input::RolledBack { note });
-        if note {
-            self.state.to_outlive.extend(std::mem::take(&mut self.state.unknown));
-        }
+        self.core.handle(now, Input::RolledBack { note: false });
         self.state.heard.clear();
         // In this order: whoever is asked from now on may count on what this node says of itself.
         let damage = self.core.damage();

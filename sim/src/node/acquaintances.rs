@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use api::peer::{Acquaintance, Damage, Incarnation};
-use api::{Epoch, Greeting, PeerId};
+use api::{Greeting, PeerId};
 use quorum_core::{Conn, Input};
 use quorum_log::Incarnations;
 
@@ -240,15 +240,11 @@ impl Node {
         let Some(met) = said.met.filter(|&met| !known.incarnations.knows(met)) else { return Ok(()) };
         if known.told.insert(met) {
             known.unknown.push(met);
-            let note = process.quorum.core.status().epoch == Epoch(0);
-            if note {
-                known.to_outlive.extend(std::mem::take(&mut known.unknown));
-            }
             cx.stats.count("told of older copies");
             cx.note(name, || format!("is told that it stands on an older copy, by node {peer}"));
             known.suspicion += 1;
             known.heard.clear();
-            self.tell_quorum(cx, Input::RolledBack { note });
+            self.tell_quorum(cx, Input::RolledBack { note: false });
             for other in (0..cx.plan.members.len()).filter(|&p| p != self.index) {
                 cx.dial(Kind::Meeting, me, End::Node(other));
             }

@@ -165,6 +165,7 @@ impl Zab {
             self.drop_learner(conn, "the learner belongs to another ensemble");
             return false;
         }
+        let blank = history.is_blank();
         learner.stage = Stage::Promised { history, log_end: mine.zxid };
         // A server that never synchronised has an empty log, or lost one together with what it had promised to keep. (Its
         // later acks are real.) One that has the id of another first start never synchronised with this one.
@@ -176,7 +177,7 @@ impl Zab {
             // It may have been told only after it had promised: that was worth nothing either.
             leading.promised.remove(&learner.peer);
             leading.fresh.remove(&learner.peer);
-            let of = if fresh { &mut leading.emptied } else { &mut leading.damaged };
+            let of = if fresh || blank { &mut leading.emptied } else { &mut leading.damaged };
             of.insert(learner.peer);
         } else if counts {
             let trusted = !fresh || is_on(Mutant::WipedDiskTrusted);
@@ -241,8 +242,7 @@ impl Zab {
         let all: BTreeSet<PeerId> =
             leading.promised.union(&leading.fresh).copied().chain([self.config.me]).collect();
         let with_emptied = || -> BTreeSet<PeerId> { all.union(&leading.emptied).copied().collect() };
-        let blank =
-            self.history.base() == Zxid::ZERO && self.history.spans().iter().all(|span| span.last == 0);
+        let blank = self.history.is_blank();
         let first_start = self.current == Epoch(0) && ensemble.is_quorum(&all);
         let everybody = || {
             let there = with_emptied();

@@ -116,3 +116,20 @@ fn b02_whoever_lacks_what_the_others_have_committed_does_not_lead_them() {
     assert_eq!(w.log(1), w.log(2));
     assert!(w.log(1).contains(&z(1, 3)));
 }
+
+/// A stranger of the same name came while the ensemble had no id: it told all but one that they stand on older copies.
+#[test]
+fn b01_servers_that_were_told_lies_before_the_first_write_begin_all_the_same_when_all_are_there() {
+    let mut w = World::new(3, 0);
+    w.elect_all(3);
+    for id in [1, 2] {
+        w.input(id, quorum_core::Input::RolledBack { note: false });
+    }
+    w.settle();
+    assert!(w.ids().into_iter().all(|id| !w.nodes[&id].disk.stored.damage.is_some()), "it is not noted");
+    for _ in 0..3 {
+        w.fair_election();
+        w.run(INIT_LIMIT);
+    }
+    assert!(w.ids().into_iter().all(|id| w.serving(id)));
+}
