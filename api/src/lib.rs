@@ -27,8 +27,8 @@ pub use entry::{Entry, EpochSpan, History, Origin, Ticket};
 pub use error::{ErrorCode, OpError};
 pub use identity::{BadEnsembleId, EnsembleId, Greeting, Standing};
 pub use op::{
-    Create, CreateMode, DATA_MAX, MultiOp, MultiOutcome, Read, ReadLevel, ReadOutcome, SEQUENCE_END, Stat,
-    Write, WriteOutcome, WriteResult,
+    Create, CreateMode, DATA_MAX, MultiOp, MultiOutcome, Page, Read, ReadLevel, ReadOutcome, SEQUENCE_END,
+    Stat, Write, WriteOutcome, WriteResult,
 };
 pub use path::{Path, PathError};
 pub use session::{Command, CommandBody, RequestHash, SessionId, SessionToken, StreamId, WriteNumber};

@@ -167,11 +167,38 @@ pub enum Read {
         /// Which znode.
         path: Path,
     },
-    /// Names of the children, in order.
+    /// One page of the names of the children, in order.
     Children {
         /// Of which znode.
         path: Path,
+        /// Which page.
+        page: Page,
     },
+}
+
+/// Which part of a listing. The default is the first page.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
+pub struct Page {
+    /// The page begins behind this name, whether a child has it or not; empty: with the first child.
+    pub after: String,
+    /// At most this many names. 0, and any number above [`Page::NAMES_MAX`], mean [`Page::NAMES_MAX`].
+    pub size: u32,
+}
+
+impl Page {
+    /// Most names in a page.
+    pub const NAMES_MAX: u32 = 1_000;
+    /// A page ends before its names exceed this many bytes. A single name is never longer.
+    pub const BYTES_MAX: usize = 256 << 10;
+
+    /// How many names fit at most.
+    #[must_use]
+    pub fn names_max(&self) -> usize {
+        match self.size {
+            0 => Page::NAMES_MAX as usize,
+            size => size.min(Page::NAMES_MAX) as usize,
+        }
+    }
 }
 
 impl Read {
@@ -179,7 +206,7 @@ impl Read {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Read::Get { path } | Read::Exists { path } | Read::Children { path } => path,
+            Read::Get { path } | Read::Exists { path } | Read::Children { path, .. } => path,
         }
     }
 }
@@ -203,7 +230,9 @@ pub enum ReadOutcome {
     Children {
         /// Sorted by name.
         names: Vec<String>,
-        /// Of the parent.
+        /// [`Page::after`] of the next page; empty if this is the last.
+        next: String,
+        /// Of the parent, at the zxid of this page.
         stat: Stat,
     },
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use api::{
-    Create, CreateMode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome,
+    Create, CreateMode, MultiOp, MultiOutcome, OpError, Page, Path, PeerId, Read, ReadLevel, ReadOutcome,
     SessionId, Stat, Write, WriteOutcome, Zxid,
 };
 use bytes::Bytes;
@@ -218,7 +218,11 @@ impl Client {
         }
     }
 
-    /// The names of the children, sorted, and the Stat of their parent, as the node that is asked has them.
+    /// The names of all children, sorted, and the Stat of their parent, as the node that is asked has them.
+    ///
+    /// Up to [`Page::NAMES_MAX`] children come in one answer, which is the state of one moment. More come page by page. If
+    /// children are created or deleted between the pages, the client lists again, three times at most; the last listing is
+    /// returned as it is, and can then contain names from several moments. The Stat is that of the last page.
     ///
     /// # Errors
     /// `NoNode`; else as [`Client::create`].
@@ -235,9 +239,28 @@ impl Client {
         path: &str,
         level: ReadLevel,
     ) -> Result<(Vec<String>, Stat), ClientError> {
-        match self.read_with(Read::Children { path: Path::new(path)? }, level).await.await? {
-            ReadOutcome::Children { names, stat } => Ok((names, stat)),
-            other => Err(mismatch(&other)),
+        let path = Path::new(path)?;
+        let mut attempt = 1;
+        let (mut listed, mut page, mut began) = (Vec::new(), Page::default(), None);
+        loop {
+            // A session never goes back, so the first page settles how fresh the others are.
+            let level = if began.is_none() { level } else { ReadLevel::Local };
+            let read = Read::Children { path: path.clone(), page: page.clone() };
+            let (names, next, stat) = match self.read_with(read, level).await.await? {
+                ReadOutcome::Children { names, next, stat } => (names, next, stat),
+                other => return Err(mismatch(&other)),
+            };
+            let moment = (stat.czxid, stat.pzxid);
+            if *began.get_or_insert(moment) != moment && attempt < LISTINGS_MAX {
+                attempt += 1;
+                (listed, page, began) = (Vec::new(), Page::default(), None);
+                continue;
+            }
+            listed.extend(names);
+            if next.is_empty() {
+                return Ok((listed, stat));
+            }
+            page.after = next;
         }
     }
 
@@ -267,7 +290,7 @@ impl Client {
     pub async fn submit(&self, write: Write) -> Pending<WriteOutcome> {
         let outcome = |outcome| match outcome {
             Outcome::Write(outcome) => Ok(outcome),
-            other => Err(other),
+            other => Err(Box::new(other)),
         };
         self.enqueue(Op::Write(write), self.write_timeout, outcome).await
     }
@@ -281,7 +304,7 @@ impl Client {
     pub async fn submit_sync(&self) -> Pending<()> {
         let done = |outcome| match outcome {
             Outcome::Sync => Ok(()),
-            other => Err(other),
+            other => Err(Box::new(other)),
         };
         self.enqueue(Op::Sync, self.op_timeout, done).await
     }
@@ -292,7 +315,7 @@ impl Client {
     pub async fn read_with(&self, read: Read, level: ReadLevel) -> Pending<ReadOutcome> {
         let outcome = |outcome| match outcome {
             Outcome::Read(outcome) => Ok(outcome),
-            other => Err(other),
+            other => Err(Box::new(other)),
         };
         self.enqueue(Op::Read(read, level), self.op_timeout, outcome).await
     }
@@ -381,7 +404,7 @@ enum State {
 }
 
 /// Picks what fits the request out of an outcome, or gives it back.
-type Convert<T> = fn(Outcome) -> Result<T, Outcome>;
+type Convert<T> = fn(Outcome) -> Result<T, Box<Outcome>>;
 
 impl<T> Pending<T> {
     fn failed(failure: Failure, convert: Convert<T>) -> Pending<T> {
@@ -403,7 +426,7 @@ impl<T> Pending<T> {
                 .unwrap_or(End { zxid: None, result: Err(Failure::Closed { fate: Fate::Unknown }) }),
         };
         let result = match result {
-            Ok(outcome) => (self.convert)(outcome).map_err(|other| mismatch(&other)),
+            Ok(outcome) => (self.convert)(outcome).map_err(|other| mismatch(&*other)),
             Err(failure) => Err(failure.into()),
         };
         Poll::Ready((zxid, result))
@@ -441,6 +464,9 @@ fn mismatch(outcome: &impl std::fmt::Debug) -> ClientError {
 fn seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }
+
+/// So often a listing of several pages begins, while its pages differ.
+const LISTINGS_MAX: u32 = 3;
 
 /// Session events are rare; nobody who listens at all falls behind by so many.
 const EVENTS_MAX: usize = 64;

@@ -33,7 +33,7 @@ mod waiters;
 mod tests;
 
 pub use api::{
-    Create, CreateMode, ErrorCode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel,
+    Create, CreateMode, ErrorCode, MultiOp, MultiOutcome, OpError, Page, Path, PeerId, Read, ReadLevel,
     ReadOutcome, SessionId, Stat, Write, WriteOutcome, Zxid,
 };
 pub use api::{EnsembleId, Membership, ports::PeerReport};

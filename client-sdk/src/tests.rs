@@ -36,6 +36,24 @@ fn mode(sequential: bool) -> CreateMode {
 }
 
 #[tokio::test]
+async fn b09_a_listing_of_several_pages_comes_whole() {
+    let (_world, servers) = one();
+    let client = connect(&servers).await;
+    client.create("/many", "", mode(false)).await.unwrap();
+    let names: Vec<String> = (0..2 * Page::NAMES_MAX + 7).map(|i| format!("{i:05}")).collect();
+    let mut made = Vec::new();
+    for name in &names {
+        let path = path(&format!("/many/{name}"));
+        let create = Create { path, data: Bytes::new(), mode: mode(false) };
+        made.push(client.submit(Write::Create(create)).await);
+    }
+    for made in made {
+        made.await.unwrap();
+    }
+    assert_eq!(client.children("/many").await.unwrap().0, names);
+}
+
+#[tokio::test]
 async fn every_verb_works() {
     let (world, servers) = one();
     let client = connect(&servers).await;

@@ -7,7 +7,7 @@ mod error;
 mod node;
 
 use api::{
-    Create, CreateMode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome,
+    Create, CreateMode, MultiOp, MultiOutcome, OpError, Page, Path, PeerId, Read, ReadLevel, ReadOutcome,
     SessionId, SessionToken, Stat, Trace, Write, WriteNumber, WriteOutcome, Zxid,
 };
 
@@ -249,7 +249,7 @@ impl TryFrom<v1::GetRequest> for (Read, ReadLevel) {
     type Error = OpError;
 
     fn try_from(r: v1::GetRequest) -> Result<(Read, ReadLevel), OpError> {
-        Ok((Read::Get { path: Path::new(&r.path)? }, level(r.level, r.min_zxid)?))
+        Ok((Read::Get { path: Path::new(&r.path)? }, level(r.read)?))
     }
 }
 
@@ -257,7 +257,7 @@ impl TryFrom<v1::ExistsRequest> for (Read, ReadLevel) {
     type Error = OpError;
 
     fn try_from(r: v1::ExistsRequest) -> Result<(Read, ReadLevel), OpError> {
-        Ok((Read::Exists { path: Path::new(&r.path)? }, level(r.level, r.min_zxid)?))
+        Ok((Read::Exists { path: Path::new(&r.path)? }, level(r.read)?))
     }
 }
 
@@ -265,7 +265,10 @@ impl TryFrom<v1::ChildrenRequest> for (Read, ReadLevel) {
     type Error = OpError;
 
     fn try_from(r: v1::ChildrenRequest) -> Result<(Read, ReadLevel), OpError> {
-        Ok((Read::Children { path: Path::new(&r.path)? }, level(r.level, r.min_zxid)?))
+        let size = u32::try_from(r.page_size)
+            .map_err(|_| bad("page_size is negative; set 0, or the number of names that you want"))?;
+        let page = Page { after: r.page_token, size };
+        Ok((Read::Children { path: Path::new(&r.path)?, page }, level(r.read)?))
     }
 }
 
@@ -292,8 +295,9 @@ impl TryFrom<v1::OpenSession> for OpenSession {
 }
 
 /// A level that this version does not know is refused: to answer with less than was asked for would be worse.
-fn level(level: i32, min_zxid: u64) -> Result<ReadLevel, OpError> {
+fn level(read: Option<v1::ReadOptions>) -> Result<ReadLevel, OpError> {
     use v1::ReadLevel as Wire;
+    let v1::ReadOptions { level, min_zxid } = read.unwrap_or_default();
     match (Wire::try_from(level), min_zxid) {
         (Ok(Wire::AtLeast), 0) => {
             Err(bad("min_zxid is missing; READ_LEVEL_AT_LEAST needs the zxid that the read has to see"))
@@ -366,11 +370,18 @@ impl From<(Read, ReadLevel)> for v1::request::Op {
             ReadLevel::Linearizable => (v1::ReadLevel::Linearizable, 0),
             ReadLevel::Stale => (v1::ReadLevel::Stale, 0),
         };
-        let (path, level) = (text(read.path()), level.into());
+        let path = text(read.path());
+        let options = v1::ReadOptions { level: level.into(), min_zxid };
+        let read_options = (options != v1::ReadOptions::default()).then_some(options);
         match read {
-            Read::Get { .. } => Wire::Get(v1::GetRequest { path, level, min_zxid }),
-            Read::Exists { .. } => Wire::Exists(v1::ExistsRequest { path, level, min_zxid }),
-            Read::Children { .. } => Wire::Children(v1::ChildrenRequest { path, level, min_zxid }),
+            Read::Get { .. } => Wire::Get(v1::GetRequest { path, read: read_options }),
+            Read::Exists { .. } => Wire::Exists(v1::ExistsRequest { path, read: read_options }),
+            Read::Children { page, .. } => Wire::Children(v1::ChildrenRequest {
+                path,
+                read: read_options,
+                page_size: i32::try_from(page.size).unwrap_or(i32::MAX),
+                page_token: page.after,
+            }),
         }
     }
 }
@@ -461,9 +472,12 @@ impl From<ReadOutcome> for v1::response::Result {
             ReadOutcome::Exists { stat } => {
                 Wire::Exists(v1::ExistsResponse { stat: stat.map(v1::Stat::from), as_of: None })
             }
-            ReadOutcome::Children { names, stat } => {
-                Wire::Children(v1::ChildrenResponse { names, stat: Some(stat.into()), as_of: None })
-            }
+            ReadOutcome::Children { names, next, stat } => Wire::Children(v1::ChildrenResponse {
+                children: names.into_iter().map(|name| v1::Child { name }).collect(),
+                next_page_token: next,
+                stat: Some(stat.into()),
+                as_of: None,
+            }),
         }
     }
 }
@@ -566,7 +580,9 @@ impl TryFrom<v1::Response> for Response {
             Some(Wire::Get(g)) => Ok(Outcome::Read(ReadOutcome::Data { stat: stat(g.stat)?, data: g.data })),
             Some(Wire::Exists(e)) => Ok(Outcome::Read(ReadOutcome::Exists { stat: e.stat.map(Stat::from) })),
             Some(Wire::Children(c)) => {
-                Ok(Outcome::Read(ReadOutcome::Children { stat: stat(c.stat)?, names: c.names }))
+                let names = c.children.into_iter().map(|child| child.name).collect();
+                let next = c.next_page_token;
+                Ok(Outcome::Read(ReadOutcome::Children { names, next, stat: stat(c.stat)? }))
             }
             Some(Wire::Sync(_)) => Ok(Outcome::Sync),
             Some(Wire::Ping(_)) => Ok(Outcome::Ping),

@@ -6,7 +6,7 @@ use std::{
     path::Path as FilePath,
 };
 
-use api::{CreateMode, DATA_MAX, ErrorCode, OpError, Path, Read, ReadLevel, ReadOutcome, Stat, Write};
+use api::{CreateMode, DATA_MAX, ErrorCode, OpError, Page, Path, Read, ReadLevel, ReadOutcome, Stat, Write};
 use bytes::Bytes;
 use client_sdk::{Client, ClientError, Found, SessionEvent};
 use serde_json::json;
@@ -153,13 +153,20 @@ pub(crate) async fn ls(args: &Ls) -> Result<(), Failure> {
         if args.long || args.recursive {
             return Err(Failure::usage("--level stale reads one znode; leave --long and --recursive out"));
         }
-        return match stale::ask(&args.connection, Read::Children { path }).await?.outcome {
-            ReadOutcome::Children { names, .. } => {
-                let found: Vec<_> = names.into_iter().map(|name| (name, None)).collect();
-                print_list(&found, false, args.output.output)
+        let (mut found, mut page) = (Vec::new(), Page::default());
+        loop {
+            let read = Read::Children { path: path.clone(), page: page.clone() };
+            match stale::ask(&args.connection, read).await?.outcome {
+                ReadOutcome::Children { names, next, .. } => {
+                    found.extend(names.into_iter().map(|name| (name, None)));
+                    if next.is_empty() {
+                        return print_list(&found, false, args.output.output);
+                    }
+                    page.after = next;
+                }
+                other => return Err(stale::foreign(&other)),
             }
-            other => Err(stale::foreign(&other)),
-        };
+        }
     }
     session::with(&args.connection, async |client| {
         let level = args.freshness.read_level();

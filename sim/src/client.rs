@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Create, CreateMode, MultiOp, OpError, Path, Read, ReadLevel, SessionId, SessionToken, StreamId, Ticket,
-    Time, Write, WriteNumber, Zxid,
+    Create, CreateMode, MultiOp, OpError, Page, Path, Read, ReadLevel, SessionId, SessionToken, StreamId,
+    Ticket, Time, Write, WriteNumber, Zxid,
 };
 use bytes::Bytes;
 use client_core::{
@@ -498,7 +498,7 @@ impl Client {
         let path = self.path(workload);
         let read = match self.rng.below(3) {
             0 => Read::Exists { path },
-            1 => Read::Children { path },
+            1 => Read::Children { path, page: Page::default() },
             _ => Read::Get { path },
         };
         Call::Read(read, level)

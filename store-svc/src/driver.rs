@@ -249,6 +249,9 @@ impl<Q: Quorum> Running<Q> {
         // Until every service that could let clients in is dropped.
         let mut clients = true;
         loop {
+            if self.driver.server.has_more() {
+                self.handle(Input::Tick);
+            }
             self.carry_out()?;
             self.keep();
             let wake = self.wake_at();

@@ -39,7 +39,7 @@ async fn a_session_from_end_to_end() {
     assert!(answers.windows(2).all(|w| w[0].zxid <= w[1].zxid), "zxids never go back");
     assert_eq!((data(&answers[1]), data(&answers[3])), (&b"one"[..], &b"two"[..]));
     let Some(Answer::Children(children)) = &answers[5].result else { panic!("{:?}", answers[5]) };
-    assert_eq!(children.names, ["a", "e"]);
+    assert_eq!(names(children), ["a", "e"]);
     assert_eq!(answers[7].result, Some(Answer::Exists(v1::ExistsResponse { stat: None, as_of: None })));
     assert_eq!(error(&answers[10]), ErrorCode::NoNode);
 
@@ -222,13 +222,8 @@ async fn unary_calls_do_every_verb_and_fail_with_details() {
             .is_some()
     );
     c.sync(v1::SyncRequest {}).await.unwrap();
-    let names = c
-        .children(v1::ChildrenRequest { path: "/".into(), ..Default::default() })
-        .await
-        .unwrap()
-        .into_inner()
-        .names;
-    assert_eq!(names, ["u"]);
+    let children = c.children(v1::ChildrenRequest { path: "/".into(), ..Default::default() }).await.unwrap();
+    assert_eq!(names(&children.into_inner()), ["u"]);
     let check = v1::CheckRequest { path: path(), version: Some(1) };
     let ops = vec![
         v1::MultiOp { op: Some(v1::multi_op::Op::Check(check)) },
@@ -271,8 +266,7 @@ async fn reads_are_as_fresh_as_they_ask_to_be() {
     assert_eq!((error(&answers[2]), error(&answers[3])), (ErrorCode::BadArguments, ErrorCode::BadArguments));
 
     let mut c = node.client().await;
-    let request =
-        |level: v1::ReadLevel, min_zxid| v1::GetRequest { path: "/a".into(), level: level.into(), min_zxid };
+    let request = |level, min_zxid| v1::GetRequest { path: "/a".into(), read: fresh(level, min_zxid) };
     assert_eq!(c.get(request(Linearizable, 0)).await.unwrap().into_inner().data, "2");
     assert_eq!(c.get(request(AtLeast, here)).await.unwrap().into_inner().data, "2");
     let behind = c.get(request(AtLeast, never)).await.unwrap_err();
@@ -318,8 +312,7 @@ async fn a_call_that_is_under_way_when_its_node_stops_ends_in_doubt_and_a_read_d
     let (mut writer, mut reader) = (first.clone(), first.clone());
     let create = v1::CreateRequest { path: "/a".into(), ..Default::default() };
     let write = tokio::spawn(async move { writer.create(create).await });
-    let level = v1::ReadLevel::Linearizable.into();
-    let get = v1::GetRequest { path: "/".into(), level, min_zxid: 0 };
+    let get = v1::GetRequest { path: "/".into(), read: fresh(v1::ReadLevel::Linearizable, 0) };
     let read = tokio::spawn(async move { reader.get(get).await });
     while quorum.parked() < 2 {
         tokio::time::sleep(Duration::from_millis(1)).await;

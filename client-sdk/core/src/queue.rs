@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use api::{MultiOp, Ticket, Time, Trace, Write, WriteNumber};
+use api::{MultiOp, Read, Ticket, Time, Trace, Write, WriteNumber};
 
 use crate::{Fate, Op, Request};
 
@@ -14,6 +14,7 @@ pub fn weight(op: &Op) -> usize {
         Op::Write(Write::Set { path, data, .. }) => path.as_str().len() + data.len(),
         Op::Write(Write::Delete { path, .. }) => path.as_str().len(),
         Op::Write(Write::Multi(ops)) => ops.iter().map(part_weight).sum(),
+        Op::Read(Read::Children { path, page }, _) => path.as_str().len() + page.after.len(),
         Op::Read(read, _) => read.path().as_str().len(),
         Op::Sync | Op::Ping | Op::Close => 0,
     };

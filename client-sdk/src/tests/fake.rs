@@ -186,10 +186,14 @@ impl State {
         Ok(match read {
             Read::Exists { .. } => ReadOutcome::Exists { stat: self.stat(path).ok() },
             Read::Get { .. } => ReadOutcome::Data { stat: self.stat(path)?, data: self.tree[path].clone() },
-            Read::Children { .. } => {
+            Read::Children { page, .. } => {
                 let children = self.tree.keys().filter(|child| child.parent().as_ref() == Some(path));
-                let names = children.map(|child| child.name().to_owned()).collect();
-                ReadOutcome::Children { names, stat: Stat::default() }
+                let names = children.map(|child| child.name().to_owned());
+                let mut names: Vec<String> = names.filter(|name| *name > page.after).collect();
+                let next = names.get(page.names_max()..).filter(|rest| !rest.is_empty());
+                let next = next.and_then(|_| names.get(page.names_max() - 1)).cloned().unwrap_or_default();
+                names.truncate(page.names_max());
+                ReadOutcome::Children { names, next, stat: Stat::default() }
             }
         })
     }

@@ -103,7 +103,8 @@ fn requests_survive_the_wire() {
     let reads = [
         Read::Get { path: path("/a") },
         Read::Exists { path: path("/") },
-        Read::Children { path: path("/b") },
+        Read::Children { path: path("/b"), page: Page::default() },
+        Read::Children { path: path("/b"), page: Page { after: "a".into(), size: 7 } },
     ];
     let levels = [ReadLevel::Local, ReadLevel::AtLeast(Zxid(u64::MAX)), ReadLevel::Linearizable];
     let ops = writes()
@@ -120,7 +121,7 @@ fn requests_survive_the_wire() {
 #[test]
 fn a_read_without_a_level_is_local_and_one_that_cannot_be_kept_is_refused() {
     let read = |level: i32, min_zxid| {
-        let get = v1::GetRequest { path: "/a".into(), level, min_zxid };
+        let get = v1::GetRequest { path: "/a".into(), read: Some(v1::ReadOptions { level, min_zxid }) };
         <(Read, ReadLevel)>::try_from(get).map(|(_, level)| level)
     };
     let wire = |level: v1::ReadLevel| i32::from(level);
@@ -168,7 +169,11 @@ fn responses_survive_the_wire() {
         Outcome::Read(ReadOutcome::Exists { stat: Some(a_stat()) }),
         Outcome::Read(ReadOutcome::Exists { stat: Some(Stat::default()) }),
         Outcome::Read(ReadOutcome::Exists { stat: None }),
-        Outcome::Read(ReadOutcome::Children { names: vec!["a".into(), "b".into()], stat: a_stat() }),
+        Outcome::Read(ReadOutcome::Children {
+            names: vec!["a".into(), "b".into()],
+            next: "b".into(),
+            stat: a_stat(),
+        }),
         Outcome::Sync,
         Outcome::Ping,
         Outcome::Close,

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use api::{ErrorCode, Path, Read, ReadLevel, ReadOutcome, Stat};
+use api::{ErrorCode, Page, Path, Read, ReadLevel, ReadOutcome, Stat};
 use bytes::Bytes;
 use client_sdk::{Client, ClientError, Pending};
 
@@ -39,6 +39,11 @@ pub(crate) async fn walk(
 ) -> Result<(), Failure> {
     let mut to_look_at = VecDeque::from([root.clone()]);
     let mut asked: VecDeque<(Path, Pending<ReadOutcome>)> = VecDeque::new();
+    let list = async |path: Path, after: String| {
+        let page = Page { after, ..Page::default() };
+        let children = client.read_with(Read::Children { path: path.clone(), page }, level).await;
+        (path, children)
+    };
     loop {
         while asked.len() < in_flight as usize
             && let Some(path) = to_look_at.pop_front()
@@ -55,10 +60,13 @@ pub(crate) async fn walk(
         let (data, stat) = match answer.await {
             Ok(ReadOutcome::Data { data, stat }) => (data, stat),
             Ok(ReadOutcome::Exists { stat: Some(stat) }) => (Bytes::new(), stat),
-            Ok(ReadOutcome::Children { names, .. }) => {
+            Ok(ReadOutcome::Children { names, next, .. }) => {
                 for name in &names {
                     let child = path.child(name).map_err(ClientError::from)?;
                     to_look_at.push_back(child);
+                }
+                if !next.is_empty() {
+                    asked.push_back(list(path, next).await);
                 }
                 continue;
             }
@@ -71,8 +79,7 @@ pub(crate) async fn walk(
         };
         visit(&path, data, stat)?;
         if stat.num_children > 0 && (depth == Depth::All || path == *root) {
-            let children = client.read_with(Read::Children { path: path.clone() }, level).await;
-            asked.push_back((path, children));
+            asked.push_back(list(path, String::new()).await);
         }
     }
 }

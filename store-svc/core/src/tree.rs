@@ -1,10 +1,13 @@
 //! The tree of znodes, with ZooKeeper's rules for Stat, versions, sequence numbers and ephemerals.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
+};
 
 use api::{
-    Create, MultiOp, MultiOutcome, OpError, Path, Read, ReadOutcome, SEQUENCE_END, SessionId, Stat, Write,
-    WriteOutcome, WriteResult, Zxid, record,
+    Create, MultiOp, MultiOutcome, OpError, Page, Path, Read, ReadOutcome, SEQUENCE_END, SessionId, Stat,
+    Write, WriteOutcome, WriteResult, Zxid, record,
 };
 use bytes::Bytes;
 
@@ -102,11 +105,21 @@ impl Tree {
         Ok(match read {
             Read::Get { .. } => ReadOutcome::Data { data: node.data.clone(), stat: node.stat() },
             Read::Exists { .. } => ReadOutcome::Exists { stat: Some(node.stat()) },
-            Read::Children { .. } => ReadOutcome::Children {
-                names: node.children.iter().map(|c| c.name().to_owned()).collect(),
-                stat: node.stat(),
-            },
+            Read::Children { path, page } => node.page(path, page),
         })
+    }
+
+    /// About how many bytes the answer to a question has, without making it.
+    pub(crate) fn weight_of(&self, read: &Read) -> usize {
+        let Some(node) = self.nodes.get(read.path()) else { return 0 };
+        match read {
+            Read::Get { .. } => node.data.len(),
+            Read::Exists { .. } => 0,
+            Read::Children { page, .. } => {
+                const NAME: usize = 64;
+                (page.names_max().min(node.children.len()) * NAME).min(Page::BYTES_MAX)
+            }
+        }
     }
 
     /// Removes all ephemerals of a session that ends, and returns how many there were.
@@ -637,6 +650,26 @@ impl Znode {
             data_length: self.data.len() as u32,
             num_children: self.num_children(),
         }
+    }
+
+    /// Costs what the page costs, however many children there are.
+    fn page(&self, path: &Path, page: &Page) -> ReadOutcome {
+        let separator = if path.is_root() { "" } else { "/" };
+        let after = format!("{path}{separator}{}", page.after);
+        let from = if page.after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after.as_str()) };
+        let mut rest = self.children.range::<str, _>((from, Bound::Unbounded)).peekable();
+        let (mut names, mut bytes) = (Vec::new(), 0);
+        while names.len() < page.names_max()
+            && let Some(child) = rest.next_if(|child| bytes + child.name().len() <= Page::BYTES_MAX)
+        {
+            bytes += child.name().len();
+            names.push(child.name().to_owned());
+        }
+        let next = match (rest.peek(), names.last()) {
+            (Some(_), Some(last)) => last.clone(),
+            _ => String::new(),
+        };
+        ReadOutcome::Children { names, next, stat: self.stat() }
     }
 
     fn record(&self, path: Path) -> record::Znode {

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use api::{
-    Create, CreateMode, MultiOp, MultiOutcome, OpError, Path, Read, ReadOutcome, SessionId, Stat, Write,
-    WriteOutcome, Zxid,
+    Create, CreateMode, MultiOp, MultiOutcome, OpError, Page, Path, Read, ReadOutcome, SessionId, Stat,
+    Write, WriteOutcome, Zxid,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -218,7 +218,20 @@ proptest! {
                 Ok(ReadOutcome::Data { data: node.data.clone(), stat })
             );
             let names = model.children(name);
-            prop_assert_eq!(tree.read(&Read::Children { path }), Ok(ReadOutcome::Children { names, stat }));
+            // Pages of three are the whole, in order.
+            let (mut listed, mut page) = (Vec::new(), Page { after: String::new(), size: 3 });
+            loop {
+                let read = Read::Children { path: path.clone(), page: page.clone() };
+                let Ok(ReadOutcome::Children { names, next, stat: found }) = tree.read(&read) else { panic!("{read:?}") };
+                prop_assert_eq!(found, stat);
+                prop_assert!(names.len() <= 3);
+                listed.extend(names);
+                if next.is_empty() {
+                    break;
+                }
+                page.after = next;
+            }
+            prop_assert_eq!(listed, names);
         }
     }
 }

@@ -182,7 +182,16 @@ pub fn get(path: &str) -> Op {
 }
 
 pub fn get_at(path: &str, level: v1::ReadLevel, min_zxid: u64) -> Op {
-    Op::Get(v1::GetRequest { path: path.into(), level: level.into(), min_zxid })
+    Op::Get(v1::GetRequest { path: path.into(), read: fresh(level, min_zxid) })
+}
+
+pub fn fresh(level: v1::ReadLevel, min_zxid: u64) -> Option<v1::ReadOptions> {
+    Some(v1::ReadOptions { level: level.into(), min_zxid })
+}
+
+/// Of one page.
+pub fn names(page: &v1::ChildrenResponse) -> Vec<&str> {
+    page.children.iter().map(|child| child.name.as_str()).collect()
 }
 
 /// The value in an answer.

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 
-use api::{Create, CreateMode, MultiOp, Path, PathError, Read, ReadLevel, Write, WriteOutcome};
+use api::{Create, CreateMode, MultiOp, Page, Path, PathError, Read, ReadLevel, Write, WriteOutcome};
 use history::{Call, Outcome};
 
 use crate::chance::Chance;
@@ -104,7 +104,7 @@ impl Chooser {
             67..81 => Call::Read(Read::Get { path }, ReadLevel::Local),
             81..90 => Call::Read(Read::Get { path }, ReadLevel::Linearizable),
             90..92 => Call::Read(Read::Exists { path }, ReadLevel::Local),
-            92..94 => Call::Read(Read::Children { path: folder }, ReadLevel::Local),
+            92..94 => Call::Read(Read::Children { path: folder, page: Page::default() }, ReadLevel::Local),
             _ => {
                 let read = Call::Read(Read::Get { path }, ReadLevel::Local);
                 return Ok(Choice { calls: vec![Call::Sync, read], key: None });

@@ -33,6 +33,8 @@ pub(super) struct Conn {
     asked: usize,
     /// Bytes of answers to reads that the shell has not sent yet.
     unsent: usize,
+    /// Bytes of answers that reads in the queue which were begun will have, as far as can be told.
+    expected: usize,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub(super) struct Slot {
     /// Writes behind it do not begin before it is answered: they could be applied before it has waited long enough,
     /// and must not be seen by it.
     holds: bool,
+    /// Of a read that was begun: its part of `Conn::expected`.
+    expected: usize,
     step: Step,
     trace: Trace,
 }
@@ -85,13 +89,19 @@ impl Conn {
             holding: 0,
             asked: 0,
             unsent: 0,
+            expected: 0,
         }
     }
 
     pub(super) fn push(&mut self, request: Request) {
         let Request { xid, number, op, trace } = request;
         self.last_xid = self.last_xid.max(xid);
-        self.queue.push_back(Slot { xid, number, holds: false, step: Step::Todo(op), trace });
+        self.queue.push_back(Slot { xid, number, holds: false, expected: 0, step: Step::Todo(op), trace });
+    }
+
+    /// What the shell has of it; of a call the shell itself counts that.
+    pub(super) fn unsent(&self) -> usize {
+        if matches!(self.phase, Phase::Unary) { 0 } else { self.unsent }
     }
 
     pub(super) fn has_requests(&self) -> bool {
@@ -130,11 +140,11 @@ impl Conn {
 
     /// Whether the next write may not begin yet, so that no read before it sees it. Reads between writes that are under
     /// way are answered at once when their turn comes, however much is unsent; so writes do not go ahead of reads that
-    /// can be answered first, nor while too much is unsent.
-    fn holds_writes(&self, limits: &Limits) -> bool {
+    /// can be answered first, nor while too much is unsent or about to be.
+    fn holds_writes(&self, allowance: usize) -> bool {
         match self.asked {
             0 => self.begun > 0,
-            _ => self.holding > 0 || self.unsent >= limits.unsent_max,
+            _ => self.holding > 0 || self.unsent + self.expected >= allowance,
         }
     }
 
@@ -178,10 +188,19 @@ impl Server {
         let max = self.config.limits.unsent_max;
         if let Some(conn) = self.conns.get_mut(&id) {
             let held = conn.unsent >= max;
+            self.answers.taken(bytes.min(conn.unsent));
             conn.unsent = conn.unsent.saturating_sub(bytes);
             if held && conn.unsent < max {
                 self.run(id);
             }
+        }
+    }
+
+    /// Goes on with connections that had more to be answered, a few at a time.
+    pub(super) fn answer_more(&mut self) {
+        for _ in 0..CONNECTIONS_AT_ONCE {
+            let Some(id) = self.answers.next() else { return };
+            self.run(id);
         }
     }
 
@@ -214,16 +233,18 @@ impl Server {
 
     /// Takes a connection as far as it goes: begins what may begin, answers what is first in its queue.
     pub(super) fn run(&mut self, id: ConnId) {
-        let Server { conns, tickets, asks, waits, outbox, state, config, now, status, .. } = self;
+        let Server { conns, tickets, asks, waits, outbox, state, config, now, status, answers, .. } = self;
         let room = status.room;
         let Some(conn) = conns.get_mut(&id) else { return };
         let (applied, now, limits) = (state.applied(), *now, &config.limits);
         let leaderless = !status.serving;
         let state = &*state;
-        let mut means = Means { id, applied, now, limits, room, state, tickets, asks, waits };
+        let allowance = answers.allowance(limits);
+        let mut means = Means { id, applied, now, limits, room, state, tickets, asks, waits, allowance };
+        let mut turn = Turn { answers, listed: 0 };
         loop {
             begin(conn, &mut means);
-            if !answer(conn, id, state, limits, leaderless, outbox) {
+            if !answer(conn, id, state, limits, leaderless, outbox, &mut turn) {
                 break;
             }
         }
@@ -244,13 +265,22 @@ struct Means<'a> {
     tickets: &'a mut Tickets,
     asks: &'a mut Vec<Ask>,
     waits: &'a mut Waits,
+    /// See [`Answers::allowance`].
+    allowance: usize,
+}
+
+/// One connection's turn to be answered.
+struct Turn<'a> {
+    answers: &'a mut Answers,
+    /// Names listed in this turn.
+    listed: usize,
 }
 
 /// Begins requests up to the first that has to wait for one before it.
 fn begin(conn: &mut Conn, means: &mut Means<'_>) {
     let session = conn.session();
     loop {
-        let hold = conn.holds_writes(means.limits);
+        let hold = conn.holds_writes(means.allowance);
         let Some(slot) = conn.queue.get_mut(conn.begun) else { return };
         let Step::Todo(op) = &slot.step else {
             conn.begun += 1;
@@ -323,6 +353,12 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             means.asks.push(Ask::Submit { ticket, command, trace });
             conn.asked += 1;
         }
+        if let Some(slot) = conn.queue.get_mut(conn.begun)
+            && let Step::Todo(Op::Read(read, _)) | Step::Waiting { op: Op::Read(read, _), .. } = &slot.step
+        {
+            slot.expected = means.state.tree().weight_of(read);
+            conn.expected += slot.expected;
+        }
         conn.begun += 1;
     }
 }
@@ -336,16 +372,33 @@ fn answer(
     limits: &Limits,
     leaderless: bool,
     outbox: &mut Outbox,
+    turn: &mut Turn<'_>,
 ) -> bool {
     let mut any = false;
+    let unary = matches!(conn.phase, Phase::Unary);
     while conn.begun > 0 {
         let Some(slot) = conn.queue.front_mut() else { break };
-        match slot.step {
+        match &slot.step {
             Step::Asked | Step::Waiting { .. } => break,
             Step::Todo(Op::Read(..)) if conn.asked == 0 && conn.unsent >= limits.unsent_max => break,
+            Step::Todo(Op::Read(read, _)) if !unary => {
+                let fits = turn.answers.allows(limits, conn.unsent, state.tree().weight_of(read));
+                if !fits && conn.asked == 0 {
+                    turn.answers.wait(id);
+                    break;
+                }
+                if fits && conn.asked == 0 && turn.listed >= LISTED_AT_ONCE {
+                    turn.answers.again_later(id);
+                    break;
+                }
+                if !fits {
+                    slot.step = Step::Done { zxid: state.applied(), result: Err(no_room()) };
+                }
+            }
             _ => {}
         }
         conn.holding -= usize::from(slot.holds);
+        conn.expected -= slot.expected;
         let (zxid, result) = match std::mem::replace(&mut slot.step, Step::Asked) {
             Step::Done { zxid, result } => (zxid, result),
             Step::Todo(Op::Read(read, _)) => (state.applied(), state.read(&read).map(Answer::Read)),
@@ -357,8 +410,15 @@ fn answer(
         conn.queue.pop_front();
         conn.first += 1;
         conn.begun -= 1;
+        if let Ok(Answer::Read(ReadOutcome::Children { names, .. })) = &result {
+            turn.listed += names.len();
+        }
         let reply = ToClient::Reply { xid, zxid, result, leaderless };
-        conn.unsent += reply.weight();
+        let weight = reply.weight();
+        conn.unsent += weight;
+        if !unary {
+            turn.answers.sent_to_shell(weight);
+        }
         outbox.send(id, &mut conn.place, reply);
         any = true;
     }
@@ -401,6 +461,14 @@ fn room_for(write: &Write, state: &State) -> Room {
 
 /// What a znode takes besides its path and value, about, in bytes.
 const ZNODE: i64 = 256;
+
+fn no_room() -> OpError {
+    OpError::Overloaded(
+        "the node has no room for this answer between two writes that are under way; read the answers that have come, or ask \
+         again"
+            .into(),
+    )
+}
 
 /// Whether a write keeps the limits.
 fn validate(write: &Write, limits: &Limits) -> Result<(), OpError> {
@@ -465,3 +533,8 @@ const PART: usize = 64;
 /// Paths count as well as values: links between servers carry both. What is left of [`PAYLOAD_MAX`] is more than the rest of a
 /// command takes.
 const ENTRY_MAX: u64 = (PAYLOAD_MAX - (64 << 10)) as u64;
+
+/// Names that a connection lists before others have their turn: one page, or a few small ones.
+const LISTED_AT_ONCE: usize = 1_000;
+/// Connections that go on in one turn: no more pages than take about a millisecond.
+const CONNECTIONS_AT_ONCE: usize = 16;

@@ -13,10 +13,15 @@
 //!   under way at a time and serves all who came before it left; whoever comes later waits for the next.
 //! - One connection of the ensemble speaks for a session. One that takes it up again puts an entry into the log before anything
 //!   else: what stands behind it from another connection changes nothing, and a connection that learns of it ends.
+//! - One connection lists so many names in a row and then waits until the others had their turn, so that a ping of another
+//!   session never stands behind more than a few pages. Reads between writes that are under way are the exception: they are
+//!   answered when their turn comes. So few of them may be under way that they fit into the connection's share of what may
+//!   be unsent; one that does not fit all the same is refused, alone.
 //! - A numbered write that did not make it into the log in its place (refused, or out of order) ends its connection:
 //!   the client sends everything that is unanswered again, in order, on a new one. Nothing is carried out twice,
 //!   because the state keeps the results by number.
 
+mod answers;
 mod connection;
 mod expiry;
 mod feed;
@@ -40,6 +45,7 @@ use api::{
 };
 
 use crate::State;
+use answers::Answers;
 use connection::{Conn, Phase};
 use expiry::Expiry;
 use outbox::Outbox;
@@ -73,6 +79,7 @@ pub struct Server {
     expiry: Expiry,
     asks: Vec<Ask>,
     outbox: Outbox,
+    answers: Answers,
 }
 
 impl Server {
@@ -95,6 +102,7 @@ impl Server {
             waits: Waits::default(),
             asks: Vec::new(),
             outbox: Outbox::default(),
+            answers: Answers::default(),
         }
     }
 
@@ -109,7 +117,7 @@ impl Server {
             Input::Unary { conn, op, trace } => self.on_unary(conn, op, trace),
             Input::Closed { conn } => self.forget(conn),
             Input::Drained { conn, bytes } => self.on_drained(conn, bytes),
-            Input::Tick => {}
+            Input::Tick => self.answer_more(),
         }
         self.on_time();
     }
@@ -126,6 +134,9 @@ impl Server {
     /// When [`Input::Tick`] is due, if nothing happens before.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
+        if self.answers.has_more() {
+            return Some(self.now);
+        }
         let opening = self.opening.first().map(|(at, _)| *at);
         let report = self.signs.next_timeout().filter(|_| self.status.serving);
         // Also when nobody is connected: probes ask whether this node is ready.
@@ -194,6 +205,12 @@ impl Server {
     #[must_use]
     pub fn ready(&self) -> bool {
         self.served && !self.turning_away()
+    }
+
+    /// Whether connections have more to be answered after others have had their turn: an [`Input::Tick`] goes on.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.answers.has_more()
     }
 
     /// Ends all connections, as before the node stops.
@@ -282,6 +299,8 @@ impl Server {
 
     fn forget(&mut self, id: ConnId) {
         let Some(conn) = self.conns.remove(&id) else { return };
+        self.answers.forget(id);
+        self.answers.taken(conn.unsent());
         for (slot, op, until) in conn.waiting() {
             self.waits.end_request((id, slot), op, until);
         }

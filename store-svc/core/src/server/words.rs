@@ -50,8 +50,10 @@ pub struct Limits {
     /// Most connections, unary calls among them. More are refused.
     pub connections_max: usize,
     /// Once so many bytes of answers to reads wait to be sent on a connection, its further reads wait as well, and its
-    /// writes behind them. Exceeded by the reads that stand between writes which are under way already.
+    /// writes behind them. Exceeded by one answer at most.
     pub unsent_max: usize,
+    /// The same for all sessions together. A connection may have a sixteenth of what is free.
+    pub unsent_total_max: usize,
 }
 
 impl Limits {
@@ -76,6 +78,7 @@ impl Default for Limits {
             requests_max: 4096,
             connections_max: 10_000,
             unsent_max: 4 << 20,
+            unsent_total_max: 128 << 20,
         }
     }
 }

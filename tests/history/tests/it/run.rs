@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use api::{
-    Command, CommandBody, Create, CreateMode, Epoch, MultiOp, OpError, Path, Read, ReadLevel, SessionId,
-    SessionToken, Write, WriteNumber, WriteOutcome, Zxid,
+    Command, CommandBody, Create, CreateMode, Epoch, MultiOp, OpError, Page, Path, Read, ReadLevel,
+    SessionId, SessionToken, Write, WriteNumber, WriteOutcome, Zxid,
 };
 use history::{Call, Committed, History, Operation, Outcome};
 use proptest::prelude::*;
@@ -170,7 +170,10 @@ fn call(step: &Step, unique: usize) -> Call {
         Kind::Local => Call::Read(Read::Get { path }, ReadLevel::Local),
         Kind::Linearizable => Call::Read(Read::Get { path }, ReadLevel::Linearizable),
         Kind::Exists => Call::Read(Read::Exists { path }, ReadLevel::Local),
-        Kind::Children => Call::Read(Read::Children { path: path.parent().unwrap() }, ReadLevel::Local),
+        Kind::Children => Call::Read(
+            Read::Children { path: path.parent().unwrap(), page: Page::default() },
+            ReadLevel::Local,
+        ),
         Kind::Sync => Call::Sync,
     }
 }

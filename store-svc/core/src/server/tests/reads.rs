@@ -326,17 +326,73 @@ fn reads_that_wait_because_much_is_unsent_do_not_see_the_writes_behind_them() {
     assert_eq!(rest.iter().map(|(xid, _)| *xid).collect::<Vec<_>>(), [4, 5, 6, 7, 8, 9]);
     assert_eq!((data(&rest[1].1), data(&rest[4].1)), (&b""[..], &b"1"[..]));
 
-    // Between two writes that are under way there is no time to wait.
+    // Between two writes that are under way there is no time to wait, so only as many reads are there as fit.
     node.input(Input::Drained { conn: ConnId(1), bytes: 64 << 20 });
     let mut ops = vec![set("/a", "3")];
     ops.extend(vec![get("/"); 5]);
     ops.extend([get("/a"), set("/a", "4"), get("/a")]);
     node.ask(1, 5, ops);
-    assert_eq!(node.asks.len(), 2, "pipelined");
-    log.round(&mut node);
-    node.input(Input::Drained { conn: ConnId(1), bytes: 64 << 20 });
-    let replies = node.take_replies(1);
+    assert_eq!(node.asks.len(), 1, "the second write waits");
+    let mut replies = Vec::new();
+    while replies.len() < 9 {
+        log.round(&mut node);
+        node.input(Input::Drained { conn: ConnId(1), bytes: 64 << 20 });
+        replies.extend(node.take_replies(1));
+    }
     assert_eq!((data(&replies[6].1), data(&replies[8].1)), (&b"3"[..], &b"4"[..]));
+
+    let small = [set("/a", "5"), get("/a"), set("/a", "6"), get("/a")];
+    node.ask(1, 7, small.into());
+    assert_eq!(node.asks.len(), 2, "pipelined");
+}
+
+#[test]
+fn b07_reads_between_writes_under_way_are_bounded_and_fail_alone() {
+    let (mut node, mut log) = with_znode(Role::Following);
+    node.ask(1, 2, vec![set("/a", "small")]);
+    log.round(&mut node);
+    node.take_replies(1);
+    // What the reads cost cannot be foreseen: the value becomes large by the write before them.
+    let mut ops =
+        vec![Op::Write(Write::Set { path: path("/a"), data: vec![1; 1 << 20].into(), version: None })];
+    for _ in 0..1000 {
+        ops.extend([get("/a"), set("/", "")]);
+    }
+    node.ask(1, 3, ops);
+    log.round(&mut node);
+    let replies = node.take_replies(1);
+    let sent: usize = replies.iter().filter(|(_, result)| matches!(result, Ok(Answer::Read(_)))).count();
+    let refused = replies.iter().filter(|(_, result)| matches!(result, Err(OpError::Overloaded(_)))).count();
+    assert_eq!((sent <= 8, sent + refused, replies.len()), (true, 1000, 2001), "{sent} sent");
+    assert!(node.closed.is_empty());
+}
+
+#[test]
+fn b08_a_ping_does_not_stand_behind_the_lists_of_others() {
+    let (mut node, mut log) = with_znode(Role::Following);
+    let create = |i| {
+        let create =
+            Create { path: path(&format!("/a/{i:05}")), data: Bytes::new(), mode: CreateMode::default() };
+        MultiOp::Create(create)
+    };
+    node.ask(1, 2, vec![Op::Write(Write::Multi((0..5000).map(create).collect()))]);
+    log.round(&mut node);
+    node.take_replies(1);
+    let list = |after: usize| {
+        let page = api::Page { after: format!("{after:05}"), size: 0 };
+        Op::Read(Read::Children { path: path("/a"), page }, ReadLevel::Local)
+    };
+    node.ask(1, 3, (0..100).map(list).collect());
+    let first = node.take_replies(1).len();
+    assert!((1..=2).contains(&first), "{first} pages in one turn");
+    assert_eq!(node.server.next_timeout(), Some(node.now), "there is more");
+    let mut listed = first;
+    for _ in 0..200 {
+        node.input(Input::Tick);
+        node.input(Input::Drained { conn: ConnId(1), bytes: 1 << 20 });
+        listed += node.take_replies(1).len();
+    }
+    assert_eq!(listed, 100);
 }
 
 #[test]

@@ -1,0 +1,103 @@
+//! How many bytes of answers to reads may wait to be sent, and which connection is answered next.
+//!
+//! All sessions share [`Limits::unsent_total_max`]. A connection gets a sixteenth of what is free at the moment (dynamic
+//! thresholds, as switches share their buffers): many connections that read nothing leave enough for those that do. A single
+//! large answer may use more, down to the last quarter.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use super::{ConnId, Limits};
+
+#[derive(Default, Debug)]
+pub(super) struct Answers {
+    /// Weight of all answers that the shell has not sent yet.
+    unsent: usize,
+    /// Connections whose first read waits until others have taken their answers.
+    waiting: BTreeSet<ConnId>,
+    /// Connections with more to answer, after others have had their turn. A connection is here once.
+    later: VecDeque<ConnId>,
+    queued: BTreeSet<ConnId>,
+}
+
+impl Answers {
+    /// How much a connection may have unsent at the moment.
+    pub(super) fn allowance(&self, limits: &Limits) -> usize {
+        (self.free(limits) / 16).min(limits.unsent_max)
+    }
+
+    /// Whether a connection with so much unsent may be sent an answer of this weight.
+    pub(super) fn allows(&self, limits: &Limits, unsent: usize, weight: usize) -> bool {
+        weight == 0
+            // Whatever it is: otherwise it would wait for ever.
+            || self.unsent == 0
+            || unsent + weight <= self.allowance(limits)
+            || (unsent == 0 && weight + limits.unsent_total_max / 4 <= self.free(limits))
+    }
+
+    pub(super) fn sent_to_shell(&mut self, weight: usize) {
+        self.unsent += weight;
+    }
+
+    /// The shell has sent so much, or has dropped it: whoever waits may try again.
+    pub(super) fn taken(&mut self, weight: usize) {
+        self.unsent = self.unsent.saturating_sub(weight);
+        if weight > 0 {
+            for id in std::mem::take(&mut self.waiting) {
+                self.again_later(id);
+            }
+        }
+    }
+
+    pub(super) fn wait(&mut self, id: ConnId) {
+        self.waiting.insert(id);
+    }
+
+    pub(super) fn again_later(&mut self, id: ConnId) {
+        if self.queued.insert(id) {
+            self.later.push_back(id);
+        }
+    }
+
+    pub(super) fn next(&mut self) -> Option<ConnId> {
+        let id = self.later.pop_front()?;
+        self.queued.remove(&id);
+        Some(id)
+    }
+
+    pub(super) fn has_more(&self) -> bool {
+        !self.later.is_empty()
+    }
+
+    pub(super) fn forget(&mut self, id: ConnId) {
+        self.waiting.remove(&id);
+        if self.queued.remove(&id) {
+            self.later.retain(|other| *other != id);
+        }
+    }
+
+    fn free(&self, limits: &Limits) -> usize {
+        limits.unsent_total_max.saturating_sub(self.unsent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b06_many_connections_that_read_nothing_leave_room_for_others() {
+        let limits = Limits { unsent_max: 4 << 20, unsent_total_max: 64 << 20, ..Limits::default() };
+        let mut answers = Answers::default();
+        for weight in [1 << 20, 16 << 10] {
+            let mut unsent = vec![0; 1000];
+            for held in &mut unsent {
+                while answers.allows(&limits, *held, weight) {
+                    *held += weight;
+                    answers.sent_to_shell(weight);
+                }
+            }
+        }
+        assert!(answers.allows(&limits, 0, 4 << 10), "a small answer fits: {answers:?}");
+        assert!(answers.unsent <= limits.unsent_total_max);
+    }
+}
