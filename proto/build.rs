@@ -19,6 +19,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Served by gRPC reflection.
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
     // `bytes` everywhere: values are shared from socket to log to tree, not copied.
-    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").codec_path("crate::codec::Codec").compile_fds(descriptors)?;
     Ok(())
 }

@@ -103,7 +103,8 @@ pub enum OpError {
     BadArguments(String),
     /// Larger than the configured limit.
     #[error(
-        "{size} bytes are more than the limit of {limit}; store a reference instead, or raise `limits.data`"
+        "{size} bytes are more than the limit of {limit}; split the request or store a reference instead. A value may have as much as \
+         `limits.data` says, a request with all its values and paths 4 MiB"
     )]
     TooLarge {
         /// Of the request's values.

@@ -6,6 +6,7 @@
 //! service calls another. A service knows its neighbour only as a port, so it
 //! cannot tell whether the neighbour lives in the same process.
 
+pub mod budget;
 mod ensemble;
 mod entry;
 mod error;

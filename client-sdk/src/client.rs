@@ -9,10 +9,14 @@ use std::{
 
 use api::{
     Create, CreateMode, MultiOp, MultiOutcome, OpError, Page, Path, PeerId, Read, ReadLevel, ReadOutcome,
-    SessionId, Stat, Write, WriteOutcome, Zxid,
+    SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
 };
 use bytes::Bytes;
 use client_core::{Failure, Fate, Machine, Op, Outcome};
+use proto::{
+    client::{self as wire, MESSAGE_MAX},
+    v1,
+};
 use telemetry::trace::{Ratio, Span};
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
@@ -373,6 +377,9 @@ impl Client {
         let deadline = limit.map(|limit| Instant::now() + limit);
         let (span, trace) = Span::of_client(span_name(&op), &self.ratio);
         let bytes = client_core::weight(&op);
+        if let Err(too_large) = fits(&op, bytes) {
+            return Pending::failed(Failure::Refused(too_large), convert);
+        }
         let space = match (self.room.try_take(bytes), deadline) {
             (Some(space), _) => space,
             (None, None) => self.room.take(bytes).await,
@@ -455,6 +462,22 @@ fn span_name(op: &Op) -> &'static str {
     }
 }
 
+/// Whether a request fits into a message. One that does not fails here, alone: on the stream it would end the connection of all.
+fn fits(op: &Op, weight: usize) -> Result<(), OpError> {
+    let limit = MESSAGE_MAX - FRAME;
+    // The weight is more than the size on the wire, which takes longer to tell.
+    let Op::Write(write) = op else { return Ok(()) };
+    if weight <= limit {
+        return Ok(());
+    }
+    let write = wire::Op::Write { number: WriteNumber(u64::MAX), write: write.clone() };
+    let request = v1::Request::from(wire::Request { xid: u64::MAX, op: write, trace: None });
+    match prost::Message::encoded_len(&request) {
+        size if size <= limit => Ok(()),
+        size => Err(OpError::TooLarge { size: size as u64, limit: limit as u64 }),
+    }
+}
+
 /// The node answered something else than it was asked.
 fn mismatch(outcome: &impl std::fmt::Debug) -> ClientError {
     OpError::Internal(format!("the answer does not fit the request: {outcome:?}")).into()
@@ -464,6 +487,9 @@ fn mismatch(outcome: &impl std::fmt::Debug) -> ClientError {
 fn seed() -> u64 {
     RandomState::new().build_hasher().finish()
 }
+
+/// What a message has besides its one large request: its own frame, and a trace.
+const FRAME: usize = 256;
 
 /// So often a listing of several pages begins, while its pages differ.
 const LISTINGS_MAX: u32 = 3;

@@ -3,7 +3,7 @@ use std::time::Duration;
 use api::{OpError, Read, ReadLevel, ReadOutcome, Zxid};
 use client_core::Failure;
 use proto::{
-    client::{Outcome, Response},
+    client::{MESSAGE_MAX, Outcome, Response},
     v1::{self, coordination_client::CoordinationClient, request::Op, response::Result as Wire},
 };
 use tokio::time::timeout;
@@ -33,7 +33,7 @@ pub async fn read_stale(endpoint: &str, read: Read, limit: Duration) -> Result<F
     let failed = |why| ClientError::Node(Tried { endpoint: endpoint.to_owned(), why: Some(why) });
     let ask = async {
         let channel = transport::connect(&checked).await?;
-        let client = CoordinationClient::new(channel).max_decoding_message_size(transport::MESSAGE_MAX);
+        let client = CoordinationClient::new(channel).max_decoding_message_size(MESSAGE_MAX);
         match call(client, read).await {
             Ok((result, as_of)) => found(result, as_of).map(Ok),
             // What the node itself says of the znode; all else is about the node.

@@ -54,6 +54,21 @@ async fn b09_a_listing_of_several_pages_comes_whole() {
 }
 
 #[tokio::test]
+async fn b09_a_request_above_the_message_limit_fails_alone() {
+    let (_world, servers) = one();
+    let client = connect(&servers).await;
+    let session = client.session();
+    client.create("/n", "", mode(false)).await.unwrap();
+    let too_large = client.set("/n", vec![0; 5 << 20], None).await.unwrap_err();
+    assert_eq!((too_large.code(), too_large.fate()), (ErrorCode::TooLarge, Fate::Never), "{too_large}");
+    let part = || MultiOp::Set { path: path("/n"), data: vec![0; 1 << 20].into(), version: None };
+    let too_large = client.multi(vec![part(), part(), part(), part()]).await.unwrap_err();
+    assert_eq!(too_large.code(), ErrorCode::TooLarge);
+    client.set("/n", "small", None).await.unwrap();
+    assert_eq!(client.session(), session);
+}
+
+#[tokio::test]
 async fn every_verb_works() {
     let (world, servers) = one();
     let client = connect(&servers).await;

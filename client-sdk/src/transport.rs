@@ -3,7 +3,10 @@
 use std::{error::Error as _, time::Duration};
 
 use api::OpError;
-use proto::v1::{self, coordination_client::CoordinationClient};
+use proto::{
+    client as wire,
+    v1::{self, coordination_client::CoordinationClient},
+};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -27,6 +30,7 @@ pub(crate) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpo
     Ok(endpoint
         .connect_timeout(connect_timeout)
         .tcp_nodelay(true)
+        .tcp_keepalive(Some(TCP_KEEP_ALIVE))
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -38,8 +42,8 @@ pub(crate) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpo
 pub(crate) async fn open(endpoint: Endpoint, open: v1::OpenSession) -> Result<Opened, OpError> {
     let channel = connect(&endpoint).await?;
     let mut client = CoordinationClient::new(channel)
-        .max_decoding_message_size(MESSAGE_MAX)
-        .max_encoding_message_size(MESSAGE_MAX);
+        .max_decoding_message_size(wire::MESSAGE_MAX)
+        .max_encoding_message_size(wire::MESSAGE_MAX);
     let (outgoing, requests) = mpsc::channel(OUTGOING_MAX);
     let first = v1::SessionRequest { open: Some(open), ..Default::default() };
     outgoing.try_send(first).map_err(|_| ended())?;
@@ -91,13 +95,12 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 /// Messages between the session and HTTP/2. Few, so that requests wait where they are batched, and not here.
 const OUTGOING_MAX: usize = 2;
 
-/// Largest message in either direction: a node lists the children of a large znode in one.
-pub(crate) const MESSAGE_MAX: usize = 64 << 20;
-
 /// More than the product of any sensible bandwidth and delay, so that flow control never idles the link.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
+/// Also where nobody waits for an answer of HTTP/2.
+const TCP_KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The session's pings find a dead node sooner; this is for connections without a session yet.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -44,8 +44,13 @@ impl Election for Server {
         // The channel is empty, so there is room.
         let _ = outgoing.try_send(self.shared.hello());
         let shared = self.shared.clone();
+        let peer = greeting.id;
         self.shared.tasks.spawn(async move { shared.carry(greeting, incoming, outgoing).await });
-        Ok(Response::new(Box::pin(ReceiverStream::new(messages).map(Ok))))
+        let mut answer: Response<Self::ExchangeStream> =
+            Response::new(Box::pin(ReceiverStream::new(messages).map(Ok)));
+        // So that the listener keeps a place for it.
+        answer.extensions_mut().insert(peer);
+        Ok(answer)
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Buf as _;
-use host::listen::{self, Listener};
+use host::listen::{self, Bounds, Listener};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status,
@@ -99,7 +99,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let listener = Listener::bind("collector", SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     println!("http://{}", listener.address());
     let routes = Routes::new(Sink);
-    tokio::spawn(listen::serve(listener, routes, 100, CancellationToken::new(), Duration::ZERO));
+    tokio::spawn(listen::serve(
+        listener,
+        routes,
+        Bounds::neighbours(),
+        CancellationToken::new(),
+        Duration::ZERO,
+    ));
     let mut before = 0;
     loop {
         tokio::time::sleep(Duration::from_secs(5)).await;

@@ -6,24 +6,22 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How many connections each port of a node may have open.
+use crate::listen;
+
+/// How many connections the ports of a node may have open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Connections {
-    /// The client port: what the others leave.
+    /// The client port: what the others leave, as far as memory reaches.
     pub client: usize,
-    /// The quorum port and the election port, each.
-    pub peer: usize,
 }
 
 impl Connections {
-    /// Shares out `descriptors`, at least one connection for each port.
+    /// Shares out `descriptors` and a quarter of `memory` bytes, at least one connection.
     #[must_use]
-    pub fn sharing(descriptors: u64) -> Connections {
+    pub fn sharing(descriptors: u64, memory: usize) -> Connections {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
-        let all = descriptors.saturating_sub(KEPT_FOR_FILES);
-        let peer = (all / 8).clamp(1, PEER_MAX);
-        let client = all.saturating_sub(2 * peer).clamp(1, CLIENT_MAX);
-        Connections { client, peer }
+        let spare = descriptors.saturating_sub(KEPT_FOR_FILES + KEPT_FOR_PEERS);
+        Connections { client: spare.min(memory / 4 / PER_CONNECTION).max(1) }
     }
 }
 
@@ -45,21 +43,23 @@ pub fn raise_limit() -> u64 {
 /// Descriptors that no connection may take: segments of the log, snapshots, the table, the connections that the node
 /// itself opens to others, and what the runtime needs.
 const KEPT_FOR_FILES: usize = 256;
-/// Connections of a port that only members use: each has one or a few, also while an old one is not yet given up.
-const PEER_MAX: usize = 128;
-/// Connections of the client port, where descriptors are plenty: each costs memory as well.
-const CLIENT_MAX: usize = 65_536;
+/// And what the ports of members take at most: each member has one or a few connections, strangers share some more.
+const KEPT_FOR_PEERS: usize = 192;
+/// What a connection of the client port takes of memory at most, besides its share of the budgets: what comes before it is
+/// read, and the state of TLS, HTTP/2 and its tasks.
+const PER_CONNECTION: usize = listen::CLIENT_WINDOW as usize + (32 << 10);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn files_come_first_then_members_then_clients() {
-        assert_eq!(Connections::sharing(1024), Connections { client: 576, peer: 96 });
-        assert_eq!(Connections::sharing(4096), Connections { client: 3584, peer: 128 });
-        assert_eq!(Connections::sharing(u64::MAX), Connections { client: 65_536, peer: 128 });
-        assert_eq!(Connections::sharing(0), Connections { client: 1, peer: 1 }, "it works, if barely");
+    fn files_come_first_then_members_then_clients_and_all_fit_into_memory() {
+        let sharing = |descriptors, mib: usize| Connections::sharing(descriptors, mib << 20).client;
+        assert_eq!(sharing(1024, 1024), 576);
+        assert_eq!(sharing(u64::MAX, 1024), 1638);
+        assert_eq!(sharing(u64::MAX, 8192), 13_107);
+        assert_eq!(sharing(0, 1024), 1, "it works, if barely");
     }
 
     #[test]

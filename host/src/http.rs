@@ -24,14 +24,13 @@ use telemetry::{
     Group,
     text::{self, Format},
 };
-use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 pub use ask::{AskError, ask};
 pub use health::{Health, Probe};
 
 use crate::{
-    listen::{Connection, Listener},
+    listen::{Connection, Limits, Listener, Place},
     logging,
 };
 
@@ -49,39 +48,41 @@ pub struct Pages {
 /// Serves `pages` until `stop` is cancelled. To be started before recovery and stopped last, so that probes get an answer
 /// all the while.
 pub async fn serve(listener: Listener, pages: Pages, stop: CancellationToken) {
-    let mut incoming = listener.incoming(CONNECTIONS_MAX);
+    let mut incoming = listener.incoming(PLACES);
     let pages = Arc::new(pages);
     loop {
-        let connection = tokio::select! {
-            connection = incoming.next() => connection,
+        let (connection, place) = tokio::select! {
+            accepted = incoming.next() => accepted,
             () = stop.cancelled() => return,
         };
-        // Faults of single connections do not come up here.
-        let Some(Ok(connection)) = connection else { continue };
-        tokio::spawn(serve_one(connection, pages.clone(), stop.clone()));
+        tokio::spawn(serve_one(connection, place, pages.clone(), stop.clone()));
     }
 }
 
-async fn serve_one(connection: Connection, pages: Arc<Pages>, stop: CancellationToken) {
+async fn serve_one(connection: Connection, place: Place, pages: Arc<Pages>, stop: CancellationToken) {
     let peer = connection.peer();
+    let place = &place;
     let service = service_fn(|request| {
         let pages = pages.clone();
+        place.spoke();
         async move { Ok::<_, Infallible>(pages.answer(request, peer).await) }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_WITHIN)
+        .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(connection), service);
     tokio::select! {
         served = serving => if let Err(e) = served {
             tracing::debug!("an HTTP connection broke: {e}");
         },
+        () = place.taken_away() => {}
         () = stop.cancelled() => {}
     }
 }
 
 impl Pages {
-    async fn answer(&self, request: Request<Incoming>, peer: Option<SocketAddr>) -> Response<Full<Bytes>> {
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
         let verbose = request.uri().query().is_some_and(|q| q.split('&').any(|p| p.starts_with("verbose")));
         let probe = match request.uri().path() {
             "/livez" => Some(Probe::Live),
@@ -118,8 +119,8 @@ impl Pages {
 }
 
 /// The body is the new filter. Only for whoever is on this machine already: debug lines cost time and tell much.
-async fn set_filter(request: Request<Incoming>, peer: Option<SocketAddr>) -> Response<Full<Bytes>> {
-    if !peer.is_some_and(|peer| peer.ip().to_canonical().is_loopback()) {
+async fn set_filter(request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+    if !peer.ip().to_canonical().is_loopback() {
         return plain(StatusCode::FORBIDDEN, "only from 127.0.0.1 or ::1\n".into());
     }
     let body = Limited::new(request.into_body(), FILTER_MAX).collect();
@@ -149,8 +150,10 @@ fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
 
 /// Whoever connects and says nothing is cut off after this.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
-/// Probes and a few scrapers.
-const CONNECTIONS_MAX: usize = 64;
+/// Probes and a few scrapers. Whoever has asked nothing yet gives way to others.
+const PLACES: Limits = Limits { connections: 64, per_address: 32, kept_for_local: 8, members: false };
+/// Bytes of requests that a connection holds at a time.
+const BUFFER: usize = 16 << 10;
 /// Bytes of a log filter.
 const FILTER_MAX: usize = 4096;
 

@@ -1,32 +1,35 @@
-//! The one way to bind a port and to serve gRPC on it.
+//! The one way to bind a port, to accept its connections, and to serve gRPC on it.
 //!
-//! tonic's own `serve_with_incoming` drops TCP_NODELAY, which costs 40 ms on every small answer (Nagle against delayed
-//! acknowledgements), and spins when the process is out of file descriptors. So every server goes through [`serve`].
-//! It also bounds the connections of each port, so that clients cannot take the descriptors that the files need:
-//! [`crate::descriptors`] says how many there may be.
+//! Everything that a client can make a node hold before a service sees it is bounded here: connections
+//! ([`places`]), calls, bytes on their way in and out ([`traffic`]), and how long each may take. hyper is used without tonic's
+//! server around it, which has no hand on single connections.
 
 use std::{
+    convert::Infallible,
+    future::poll_fn,
     io,
     net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
+    pin::pin,
+    sync::{Arc, atomic::AtomicUsize},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use telemetry::{Port, metrics};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, Sleep},
-};
-use tokio_stream::Stream;
-use tokio_util::sync::{CancellationToken, PollSemaphore};
-use tonic::{service::Routes, transport::Server};
+use api::budget::Budget;
+use hyper::{server::conn::http2, service::service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use telemetry::{Closed, Port};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::service::Routes;
 
 use crate::shutdown::drained;
-use calls::CallTimes;
+use calls::Calls;
+pub(crate) use closed::closed;
 pub(crate) use connection::Connection;
+use places::Places;
+pub(crate) use places::{Limits, Place};
+use traffic::Traffic;
 
 /// A port could not be bound. The message names the address and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -97,56 +100,195 @@ impl Listener {
         self.address
     }
 
-    /// Its connections as they come, of which so many may be open at a time.
-    pub(crate) fn incoming(
-        self,
-        connections_max: usize,
-    ) -> impl Stream<Item = io::Result<Connection>> + Unpin {
-        let port = Port::named(self.what);
-        metrics::PORT_CONNECTIONS_LIMIT.at(port).set(connections_max as u64);
-        Incoming::new(self.inner, self.address, connections_max, port)
+    /// Its connections as they come, as far as `limits` have places for them.
+    pub(crate) fn incoming(self, limits: Limits) -> Incoming<TcpListener> {
+        Incoming::new(self.inner, limits, Port::named(self.what))
     }
 }
 
-/// Serves `routes` until `shutdown` is cancelled. Then the port is closed at once, and requests and streams under way
-/// have `drain` to end; connections that do not end in time are left to the end of the process.
+/// What bounds the connections of a port and their calls.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Connections that are open at a time; on a port of members: those whose member is not known yet.
+    pub connections: usize,
+    /// Calls under way on all connections together.
+    pub calls: usize,
+    /// Bytes of one message.
+    pub message: usize,
+    /// Bytes of messages that are being received and of answers that are being sent. Every connection has a share.
+    pub budget: Budget,
+    /// Bytes of requests under way. Every connection has a share, which its calls carry to their service.
+    pub held: Budget,
+    /// Who connects.
+    pub users: Users,
+}
+
+/// Who connects to a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Users {
+    /// Anybody.
+    Clients,
+    /// Members of the ensemble. A service says whose connection it is with a [`api::PeerId`] in the extensions of its
+    /// answer. Until then the connection is a stranger's, and bounded like one; afterwards it is trusted.
+    Members,
+    /// Other services of the same node.
+    Neighbours,
+}
+
+impl Bounds {
+    /// Of a port for clients.
+    #[must_use]
+    pub fn clients(connections: usize, budget: Budget, held: Budget) -> Bounds {
+        let message = proto::client::MESSAGE_MAX;
+        Bounds { connections, calls: CALLS, message, budget, held, users: Users::Clients }
+    }
+
+    /// Of a port for the members of an ensemble: they have places of their own.
+    #[must_use]
+    pub fn members() -> Bounds {
+        let (message, budget) = (proto::PEER_MESSAGE_MAX, Budget::new(TRUSTED));
+        let held = budget.clone();
+        Bounds { connections: STRANGERS, calls: CALLS, message, budget, held, users: Users::Members }
+    }
+
+    /// Of a port for the services of one node.
+    #[must_use]
+    pub fn neighbours() -> Bounds {
+        Bounds { connections: NEIGHBOURS, users: Users::Neighbours, ..Bounds::members() }
+    }
+
+    fn places(&self) -> places::Limits {
+        let connections = self.connections;
+        places::Limits {
+            connections,
+            per_address: (connections / 2).max(1),
+            kept_for_local: if self.users == Users::Clients {
+                KEPT_FOR_LOCAL.min(connections / 4)
+            } else {
+                0
+            },
+            members: self.users == Users::Members,
+        }
+    }
+}
+
+/// Serves `routes` until `shutdown` is cancelled. Then the port is closed at once, connections that have asked nothing yet
+/// end, and requests and streams under way have `drain` to end; connections that do not end in time are cut off.
 ///
-/// At most `connections_max` connections are open at a time. Further ones wait in the backlog of the port until one
-/// ends, and the log says so. Whatever comes in on the port that is not HTTP/2 costs its own connection, nothing else.
+/// Whatever comes in on the port that is not HTTP/2 costs its own connection, nothing else. So does a client that sends no whole
+/// request, or reads no answers, for ten seconds.
 ///
 /// # Errors
-/// None in normal operation: faults of single connections end with them.
+/// Never: faults of single connections end with them.
 pub async fn serve(
     listener: Listener,
     routes: Routes,
-    connections_max: usize,
+    bounds: Bounds,
     shutdown: CancellationToken,
     drain: Duration,
-) -> Result<(), tonic::transport::Error> {
-    let address = listener.address;
-    let incoming = listener.incoming(connections_max);
-    let serving = Server::builder()
-        .layer(CallTimes)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(FRAME)
-        .http2_max_header_list_size(HEADERS)
-        .max_concurrent_streams(STREAMS)
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .add_routes(routes)
-        .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
-    match drained(serving, &shutdown, drain).await {
-        Some(result) => result,
-        None => {
-            tracing::warn!(%address, "connections did not end within {drain:?}; cut off");
-            Ok(())
+) -> Result<(), Infallible> {
+    let (address, what) = (listener.address, listener.what);
+    let mut incoming = listener.incoming(bounds.places());
+    let port = Port::named(what);
+    let connections = TaskTracker::new();
+    let under_way = Arc::new(AtomicUsize::new(0));
+    let cut_off = CancellationToken::new();
+    let routes = routes.prepare();
+    loop {
+        let (connection, place) = tokio::select! {
+            accepted = incoming.next() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        let place = Arc::new(place);
+        let traffic = Traffic::new(bounds.budget.share(), bounds.message, bounds.users);
+        let calls = Arc::new(Calls {
+            routes: routes.clone(),
+            peer: connection.peer(),
+            place: place.clone(),
+            traffic: traffic.clone(),
+            held: bounds.held.share(),
+            under_way: under_way.clone(),
+            calls_max: bounds.calls,
+        });
+        let one = serve_one(connection, calls, bounds.users, shutdown.clone());
+        let cut_off = cut_off.clone();
+        connections.spawn(async move {
+            let why = tokio::select! {
+                why = one => why,
+                () = place.taken_away() => None,
+                () = cut_off.cancelled() => None,
+            };
+            if let Some(why) = why {
+                closed(port, why);
+            }
+        });
+    }
+    drop(incoming);
+    connections.close();
+    if drained(connections.wait(), &shutdown, drain).await.is_none() {
+        tracing::warn!(%address, connections = connections.len(), "connections did not end in time; cut off");
+        cut_off.cancel();
+        connections.wait().await;
+    }
+    Ok(())
+}
+
+/// Until the connection ends; `None` if that is nothing to count.
+async fn serve_one(
+    connection: Connection,
+    calls: Arc<Calls>,
+    users: Users,
+    shutdown: CancellationToken,
+) -> Option<Closed> {
+    let traffic = calls.traffic.clone();
+    let service = service_fn(move |request| calls.answer(request));
+    let (stream_window, connection_window, frame) = match users {
+        Users::Clients => (CLIENT_WINDOW, CLIENT_WINDOW, CLIENT_FRAME),
+        Users::Members | Users::Neighbours => (PEER_WINDOW, PEER_WINDOW, PEER_FRAME),
+    };
+    let mut serving = pin!(
+        http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(stream_window)
+            .initial_connection_window_size(connection_window)
+            .max_frame_size(frame)
+            .max_header_list_size(HEADERS)
+            .max_concurrent_streams(STREAMS)
+            .max_pending_accept_reset_streams(CANCELLED)
+            .max_local_error_reset_streams(CANCELLED)
+            .keep_alive_interval(KEEPALIVE)
+            .keep_alive_timeout(KEEPALIVE)
+            .serve_connection(TokioIo::new(connection), service)
+    );
+    let mut check = tokio::time::interval(CHECK);
+    let mut leaving = false;
+    loop {
+        tokio::select! {
+            served = &mut serving => {
+                return served.is_err().then_some(Closed::Broken);
+            }
+            () = shutdown.cancelled(), if !leaving => {
+                leaving = true;
+                if !traffic.spoke() {
+                    return None;
+                }
+                serving.as_mut().graceful_shutdown();
+            }
+            _ = check.tick() => {
+                if let Some(fault) = traffic.fault() {
+                    return Some(fault);
+                }
+                if !leaving && traffic.is_idle() {
+                    leaving = true;
+                    serving.as_mut().graceful_shutdown();
+                }
+            }
         }
     }
 }
 
 /// Where connections come from; a trait so that tests can script faults.
-trait Accept: Unpin {
+pub(crate) trait Accept: Unpin {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>>;
 }
 
@@ -156,73 +298,33 @@ impl Accept for TcpListener {
     }
 }
 
-/// Accepted connections, TCP_NODELAY set. Never ends and never fails: what goes wrong with one connection is that
-/// connection's end, and when the process or the machine is out of something (file descriptors, memory), accepting
-/// pauses for [`PAUSE`] so that connections that end can free it.
-struct Incoming<A> {
+/// Accepted connections. Never fails: what goes wrong with one connection is that connection's end, and when the process or the
+/// machine is out of something (file descriptors, memory), accepting pauses for [`PAUSE`] so that connections that end can
+/// free it.
+pub(crate) struct Incoming<A> {
     acceptor: A,
-    /// For messages.
-    address: SocketAddr,
-    pause: Option<Pin<Box<Sleep>>>,
-    /// One for each connection that may be open.
-    places: PollSemaphore,
-    /// The place of the next connection.
-    place: Option<OwnedSemaphorePermit>,
-    /// When the log last said that there is none.
-    said_full: Option<Instant>,
-    /// For the count of open connections.
+    places: Arc<Places>,
     port: Port,
 }
 
 impl<A: Accept> Incoming<A> {
-    fn new(acceptor: A, address: SocketAddr, connections_max: usize, port: Port) -> Incoming<A> {
-        let places = Arc::new(Semaphore::new(connections_max.clamp(1, Semaphore::MAX_PERMITS)));
-        let places = PollSemaphore::new(places);
-        Incoming { acceptor, address, pause: None, places, place: None, said_full: None, port }
+    fn new(acceptor: A, limits: Limits, port: Port) -> Incoming<A> {
+        Incoming { acceptor, places: Places::new(limits, port), port }
     }
 
-    /// Waits until one more connection may be open.
-    fn poll_place(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.place.is_some() {
-            return Poll::Ready(());
-        }
-        match self.places.poll_acquire(cx) {
-            // Never `None`: nobody closes the semaphore.
-            Poll::Ready(place) => {
-                self.place = place;
-                Poll::Ready(())
-            }
-            Poll::Pending => {
-                if self.said_full.is_none_or(|at| at.elapsed() >= FULL_SAID_EVERY) {
-                    self.said_full = Some(Instant::now());
-                    tracing::warn!(
-                        address = %self.address,
-                        "as many connections are open as may be; others wait until one ends. Close connections that \
-                         are not in use, or raise the limit of open files (ulimit -n) and restart the node"
-                    );
-                }
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl<A: Accept> Stream for Incoming<A> {
-    type Item = io::Result<Connection>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    /// The next connection and its place. One for which there is none is closed at once: its client can go elsewhere.
+    pub(crate) async fn next(&mut self) -> (Connection, Place) {
         loop {
-            if let Some(pause) = &mut self.pause {
-                ready!(pause.as_mut().poll(cx));
-                self.pause = None;
-            }
-            ready!(self.poll_place(cx));
-            let fault = match ready!(self.acceptor.poll_accept(cx)) {
-                Ok((stream, _)) => match stream.set_nodelay(true) {
-                    Ok(()) => {
-                        return Poll::Ready(Some(Ok(Connection::new(stream, self.place.take(), self.port))));
+            let fault = match poll_fn(|cx| self.acceptor.poll_accept(cx)).await {
+                Ok((stream, peer)) => match self.places.enter(peer.ip()) {
+                    Ok(place) => match Connection::new(stream, peer, self.port) {
+                        Ok(connection) => return (connection, place),
+                        Err(e) => e,
+                    },
+                    Err(why) => {
+                        closed(self.port, why);
+                        continue;
                     }
-                    Err(e) => e,
                 },
                 Err(e) => e,
             };
@@ -233,7 +335,7 @@ impl<A: Accept> Stream for Incoming<A> {
                     "cannot accept connections for the moment: {fault}; if this stays, raise the limit of open files \
                      (ulimit -n)"
                 );
-                self.pause = Some(Box::pin(tokio::time::sleep(PAUSE)));
+                tokio::time::sleep(PAUSE).await;
             }
         }
     }
@@ -258,25 +360,45 @@ fn is_of_one_connection(e: &io::Error) -> bool {
     )
 }
 
-/// Bytes on the way to us in one stream before its sender waits: several of the largest batches.
-const STREAM_WINDOW: u32 = 4 << 20;
-/// The same for all streams of a connection together.
-const CONNECTION_WINDOW: u32 = 16 << 20;
-/// Largest HTTP/2 frame: fewer, larger writes for batches and snapshots.
-const FRAME: u32 = 1 << 20;
+/// Bytes on the way from a client before it waits, in all streams of its connection: what the connection may make us hold besides
+/// its share of the budget, so this times [`Bounds::connections`] has to fit into memory. Enough for 100 MB/s at a distance of
+/// 1 ms.
+pub(crate) const CLIENT_WINDOW: u32 = 128 << 10;
+/// The same between the servers of an ensemble, which are few: several of the largest batches.
+const PEER_WINDOW: u32 = 4 << 20;
+/// Largest HTTP/2 frame of a client, which is held until it is whole.
+const CLIENT_FRAME: u32 = 16 << 10;
+/// Of a server: fewer, larger writes for batches and snapshots.
+const PEER_FRAME: u32 = 1 << 20;
 /// Bytes of request headers; ours are a few hundred.
-const HEADERS: u32 = 16 << 10;
+const HEADERS: u32 = 8 << 10;
 /// Requests under way on one connection, session streams among them; a client sends more when some have ended.
-const STREAMS: u32 = 256;
+const STREAMS: u32 = 128;
+/// Calls that a client may have cancelled before we have looked at them. Beyond that h2 takes it for an attack ("rapid reset")
+/// and ends the connection, with the session that is on it. A client may well cancel all it has, and again at once.
+const CANCELLED: usize = 8 * STREAMS as usize;
+/// Calls under way on all connections of a port: each has a task and its state, some 10 KiB.
+const CALLS: usize = 8_192;
+/// Places on a port of members for connections whose member is not known.
+const STRANGERS: usize = 16;
+/// Connections of the services of one node with each other.
+const NEIGHBOURS: usize = 64;
+/// Places on a client port that only this machine can have: for probes and administration.
+const KEPT_FOR_LOCAL: usize = 8;
+/// Servers of an ensemble bound what they have with each other themselves.
+const TRUSTED: usize = usize::MAX / 4;
 /// A connection that is silent for so long is asked for a sign of life, and cut after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(10);
+/// How often a connection is looked at, whether it has to be closed.
+const CHECK: Duration = Duration::from_secs(1);
 /// Before accepting again when out of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
-/// While connections have to wait, the log says so at most once in this time.
-const FULL_SAID_EVERY: Duration = Duration::from_secs(60);
 
 mod calls;
+mod closed;
 mod connection;
+mod places;
+mod traffic;
 
 #[cfg(test)]
 mod tests;

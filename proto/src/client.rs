@@ -16,6 +16,9 @@ pub use node::{NodeMember, NodeStatus};
 
 use crate::{Malformed, v1};
 
+/// Largest gRPC message between a client and a node, either way: what the libraries of other languages take by default.
+pub const MESSAGE_MAX: usize = 4 << 20;
+
 /// What one request on a session stream asks for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Op {

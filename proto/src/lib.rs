@@ -10,6 +10,7 @@
 //! Everything that comes off a wire is checked where it is converted: a domain value made here is a valid one.
 
 pub mod client;
+pub mod codec;
 pub mod election;
 pub mod pieces;
 pub mod ports;

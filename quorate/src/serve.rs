@@ -1,9 +1,15 @@
 //! `quorate serve`: one node, all three services in one process.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use api::{
     Ensemble, EnsembleId, PeerId,
+    budget::Budget,
     ports::{Election, Quorum},
 };
 use client_sdk::NodeMember;
@@ -11,8 +17,8 @@ use election_svc::ElectionService;
 use host::{
     config::{self, MemberConfig, NodeConfig},
     descriptors::{self, Connections},
-    http::Health,
-    listen::{self, Listener},
+    http::{Health, Probe},
+    listen::{self, Bounds, Listener},
     shutdown,
 };
 use quorum_log::Disk;
@@ -111,30 +117,31 @@ async fn serve(
     observed.ready_with_room(late);
     let client_routes = client_routes(&store, store.readiness()).await?;
     let drain = node.timing.drain;
-    let max = Connections::sharing(descriptors::raise_limit());
-    let port = |listener, routes, max| listen::serve(listener, routes, max, shutdown.clone(), drain);
+    let clients = client_bounds(node, &observed.health);
+    let port = |listener, routes, bounds| listen::serve(listener, routes, bounds, shutdown.clone(), drain);
     let mut services = Services::new(shutdown.clone());
     let driver = election.driver;
     services.spawn("the election", async move {
         driver.run().await;
         Ok::<(), Infallible>(())
     });
-    let quorum_port = (ports.quorum, max.peer, shutdown.clone());
+    let quorum_port = (ports.quorum, shutdown.clone());
     services.spawn("the quorum", async move {
-        let (listener, max, shutdown) = quorum_port;
+        let (listener, shutdown) = quorum_port;
         let Some(quorum) = next_attempts(quorum, open, opening, &shutdown).await? else {
             return Ok(());
         };
         // Nobody wants it any more if a signal came meanwhile.
         let _ = opened.send(quorum.handle());
         let learn = Routes::new(quorum.learn_service());
-        let port = listen::serve(listener, learn, max, shutdown, drain);
+        let port = listen::serve(listener, learn, Bounds::members(), shutdown, drain);
         let run = async { quorum.run().await.map_err(|e| e.to_string()) };
         tokio::try_join!(run, async { port.await.map_err(|e| format!("its port: {e}")) }).map(|_| ())
     });
     services.spawn("the store", store.run());
-    services.spawn("the election port", port(ports.election, Routes::new(election.server), max.peer));
-    services.spawn("the client port", port(ports.client, client_routes, max.client));
+    services
+        .spawn("the election port", port(ports.election, Routes::new(election.server), Bounds::members()));
+    services.spawn("the client port", port(ports.client, client_routes, clients));
     observed.health.started();
     services.all_ended(drain).await
 }
@@ -251,6 +258,37 @@ pub(crate) fn random_id() -> Result<EnsembleId, Failure> {
     Ok(EnsembleId(half()? << 64 | half()?))
 }
 
+/// What clients may make this process hold. It is not ready while what they hold does not move.
+pub(crate) fn client_bounds(node: &NodeConfig, health: &Health) -> Bounds {
+    let memory = node.limits.memory.bytes();
+    let connections = Connections::sharing(descriptors::raise_limit(), memory).client;
+    let bounds = Bounds::clients(connections, Budget::new(memory / 16), Budget::new(memory / 16));
+    for (name, budget) in [("receiving", &bounds.budget), ("requests", &bounds.held)] {
+        let (budget, seen) = (budget.clone(), Mutex::new((budget.standing(), Instant::now())));
+        health.check(Probe::Ready, name, move || {
+            let standing = budget.standing();
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if !standing.waited_for || seen.0 != standing {
+                *seen = (standing, Instant::now());
+            }
+            let stuck = seen.1.elapsed();
+            let held = budget.used();
+            std::future::ready(match stuck < STUCK {
+                true => Ok(format!("clients hold {held} bytes")),
+                false => Err(format!(
+                    "clients hold {held} bytes, all that they may, and nothing has moved for {} s: nobody else is served. \
+                     Connections that take no answers are closed",
+                    stuck.as_secs()
+                )),
+            })
+        });
+    }
+    bounds
+}
+
+/// What clients hold moves within this.
+const STUCK: Duration = Duration::from_secs(5);
+
 pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
     let member = |m: &MemberConfig| NodeMember {
         id: m.id,
@@ -266,7 +304,12 @@ pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
             session_timeout_min: node.session.timeout_min,
             session_timeout_max: node.session.timeout_max,
             park: node.timing.park_limit,
+            unsent_total_max: node.limits.memory.bytes() / 16,
             ..store_svc::Limits::default()
+        },
+        bounds: store_svc::Bounds {
+            opens_per_second: node.session.opens_per_second,
+            ..store_svc::Bounds::default()
         },
         snapshot_entries: node.log.snapshot_every,
         snapshot_bytes: node.log.snapshot_bytes.0,

@@ -7,9 +7,9 @@ use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::
 use election_svc::ElectionService;
 use host::{
     config::NodeConfig,
-    descriptors::{self, Connections},
+    descriptors,
     http::Health,
-    listen::{self, Listener},
+    listen::{self, Bounds as ListenBounds, Listener},
     shutdown,
 };
 use proto::remote::{Bounds, Neighbour, RemoteElection, RemoteQuorum};
@@ -25,8 +25,8 @@ use crate::{
     exit::{Doing as _, Failure},
     observe::Observed,
     serve::{
-        begin, client_routes, election_config, ensemble, first_attempt, hand_over, next_attempts,
-        quorum_config, store_config,
+        begin, client_bounds, client_routes, election_config, ensemble, first_attempt, hand_over,
+        next_attempts, quorum_config, store_config,
     },
     services::{PidFile, Services},
 };
@@ -56,16 +56,20 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
     said(&node, "election", &[&peers, &port]);
 
     let drain = node.timing.drain;
-    let max = Connections::sharing(descriptors::raise_limit());
-    let serve = |listener, routes| listen::serve(listener, routes, max.peer, shutdown.clone(), drain);
+    // Its own files may need many.
+    let _ = descriptors::raise_limit();
+    let serve = |listener, routes, bounds| listen::serve(listener, routes, bounds, shutdown.clone(), drain);
     let mut services = Services::new(shutdown.clone());
     let driver = election.driver;
     services.spawn("the election", async move {
         driver.run().await;
         Ok::<(), Infallible>(())
     });
-    services.spawn("the election port", serve(peers, Routes::new(election.server)));
-    services.spawn("the internal election port", serve(port, Routes::new(election.port)));
+    services.spawn("the election port", serve(peers, Routes::new(election.server), ListenBounds::members()));
+    services.spawn(
+        "the internal election port",
+        serve(port, Routes::new(election.port), ListenBounds::neighbours()),
+    );
     observed.health.started();
     let ended = services.all_ended(drain).await;
     observed.end().await;
@@ -119,13 +123,14 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
     said(&node, "quorum", &[&peers, &port]);
 
     let drain = node.timing.drain;
-    let max = Connections::sharing(descriptors::raise_limit());
-    let serve = |listener, routes| listen::serve(listener, routes, max.peer, shutdown.clone(), drain);
+    // Its own files may need many.
+    let _ = descriptors::raise_limit();
+    let serve = |listener, routes, bounds| listen::serve(listener, routes, bounds, shutdown.clone(), drain);
     let (learn, store) = (Routes::new(quorum.learn_service()), Routes::new(quorum.port_service()));
     let mut services = Services::new(shutdown.clone());
     services.spawn("the quorum", quorum.run());
-    services.spawn("the quorum port", serve(peers, learn));
-    services.spawn("the internal quorum port", serve(port, store));
+    services.spawn("the quorum port", serve(peers, learn, ListenBounds::members()));
+    services.spawn("the internal quorum port", serve(port, store, ListenBounds::neighbours()));
     observed.health.started();
     let ended = services.all_ended(drain).await;
     observed.end().await;
@@ -158,13 +163,13 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     said(&node, "store", &[&clients]);
 
     let drain = node.timing.drain;
-    let max = Connections::sharing(descriptors::raise_limit());
+    let clients_hold = client_bounds(&node, &observed.health);
     let ready = with_quorum(store.readiness(), quorum.clone());
     observed.ready_with_store(ready.clone(), quorum);
     let routes = client_routes(&store, ready).await?;
     let mut services = Services::new(shutdown.clone());
     services.spawn("the store", store.run());
-    services.spawn("the client port", listen::serve(clients, routes, max.client, shutdown, drain));
+    services.spawn("the client port", listen::serve(clients, routes, clients_hold, shutdown, drain));
     observed.health.started();
     let ended = services.all_ended(drain).await;
     observed.end().await;

@@ -82,7 +82,7 @@ impl Item for ToLearner {
 pub(crate) type ToOneLearner = Lanes<Send, ToLearner>;
 
 /// Links whose second stream is awaited, by the number that was told on the first.
-pub(crate) type Halves = Arc<Mutex<BTreeMap<u64, oneshot::Sender<Control>>>>;
+pub(crate) type Halves = Arc<Mutex<BTreeMap<u64, (PeerId, oneshot::Sender<Control>)>>>;
 
 /// The header that says which link a stream belongs to.
 pub(crate) const LINK: &str = "quorate-link";
@@ -137,10 +137,12 @@ impl quorum_server::Quorum for LearnService {
             silence: self.silence,
         };
         let (tell, control) = oneshot::channel();
-        halves(&self.halves).insert(number, tell);
+        halves(&self.halves).insert(number, (peer, tell));
         self.links.spawn(half.run(self.halves.clone(), control));
         let mut response: Response<Messages> = Response::new(Box::pin(ReceiverStream::new(stream)));
         response.metadata_mut().insert(LINK, number.into());
+        // So that the listener keeps a place for it.
+        response.extensions_mut().insert(peer);
         Ok(response)
     }
 
@@ -150,17 +152,22 @@ impl quorum_server::Quorum for LearnService {
     ) -> Result<Response<Messages>, Status> {
         let number = request.metadata().get(LINK).and_then(|n| n.to_str().ok()?.parse().ok());
         let half = number.and_then(|number: u64| halves(&self.halves).remove(&number));
-        let half =
+        let (peer, half) =
             half.ok_or_else(|| Status::failed_precondition("there is no such link; call Learn first"))?;
         let (to_learner, stream) = mpsc::channel(SEND_QUEUE);
         let control = Control { from_learner: request.into_inner(), to_learner };
         half.send(control).map_err(|_| Status::failed_precondition("the link is gone"))?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        let mut response: Response<Messages> = Response::new(Box::pin(ReceiverStream::new(stream)));
+        // It is on a connection of its own, which has a place as well.
+        response.extensions_mut().insert(peer);
+        Ok(response)
     }
 
     async fn meet(&self, request: Request<wire::Hello>) -> Result<Response<wire::Hello>, Status> {
         let (peer, said) = self.greet(request.into_inner()).await?;
-        Ok(Response::new(self.acquaintances.hello(peer, said).await))
+        let mut response = Response::new(self.acquaintances.hello(peer, said).await);
+        response.extensions_mut().insert(peer);
+        Ok(response)
     }
 }
 
@@ -174,7 +181,7 @@ impl LearnService {
     }
 }
 
-fn halves(halves: &Halves) -> MutexGuard<'_, BTreeMap<u64, oneshot::Sender<Control>>> {
+fn halves(halves: &Halves) -> MutexGuard<'_, BTreeMap<u64, (PeerId, oneshot::Sender<Control>)>> {
     // Nothing in there panics half way.
     halves.lock().unwrap_or_else(PoisonError::into_inner)
 }

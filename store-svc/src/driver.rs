@@ -18,7 +18,7 @@ use store_core::{
 };
 use telemetry::metrics;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
+    sync::{mpsc, oneshot, watch},
     task::{AbortHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
@@ -66,8 +66,6 @@ pub(crate) enum FromClient {
         trace: Trace,
         /// Where the answer goes.
         reply: oneshot::Sender<Result<Answered, OpError>>,
-        /// The bytes that the call holds of [`crate::Bounds::total_bytes`], until it is answered or given up.
-        room: OwnedSemaphorePermit,
         /// When the call came in.
         received: Instant,
     },
@@ -117,7 +115,7 @@ pub(crate) struct Answered {
 /// Where answers for a connection go.
 enum Sink {
     Stream(Arc<Lane>, Timings, Spans),
-    Unary { timings: Timings, reply: oneshot::Sender<Result<Answered, OpError>>, _room: OwnedSemaphorePermit },
+    Unary { timings: Timings, reply: oneshot::Sender<Result<Answered, OpError>> },
 }
 
 /// See the [module](self).
@@ -409,10 +407,10 @@ impl<Q: Quorum> Running<Q> {
             }
             // Given up on the way here.
             FromClient::Unary { reply, .. } if reply.is_closed() => {}
-            FromClient::Unary { conn, op, trace, reply, room, received } => {
+            FromClient::Unary { conn, op, trace, reply, received } => {
                 let mut timings = Timings::default();
                 timings.take_up(received, [&op]);
-                self.sinks.insert(conn, Sink::Unary { timings, reply, _room: room });
+                self.sinks.insert(conn, Sink::Unary { timings, reply });
                 self.handle(Input::Unary { conn, op, trace });
             }
             FromClient::Closed { conn } => self.on_closed(conn),

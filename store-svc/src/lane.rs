@@ -3,14 +3,17 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    future::poll_fn,
+    sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
 };
 
-use api::OpError;
+use api::{
+    OpError,
+    budget::{Charge, Share},
+};
 use store_core::server::{ConnId, ToClient};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Bounds, driver::Aside};
@@ -28,8 +31,8 @@ pub(crate) struct Lane {
     room: Notify,
     /// The client, or the driver, has ended the stream.
     over: CancellationToken,
-    /// Bytes of requests that all streams may have under way.
-    total: Arc<Semaphore>,
+    /// Bytes of requests that all streams of the connection may have under way.
+    share: Share,
     /// Tells the driver. Unbounded, but there is one message for each [`DRAINED_STEP`] that was sent.
     asides: mpsc::UnboundedSender<Aside>,
 }
@@ -39,21 +42,28 @@ struct Inner {
     /// What comes behind `out`.
     end: Option<Result<(), OpError>>,
     writer: Option<Waker>,
-    /// Requests that were admitted together and are not all answered: how many are left, and their bytes.
-    groups: VecDeque<(usize, usize)>,
+    /// Requests that were admitted together and are not all answered.
+    groups: VecDeque<Group>,
     requests: usize,
     bytes: usize,
     /// Taken by the writer, and not yet told to the driver.
     drained: usize,
-    /// When the writer last took something or had nothing to take.
-    progress: Instant,
+    /// For answers that wait although the driver has ended the stream, and knows no more of them.
+    left_over: Option<Charge>,
+}
+
+struct Group {
+    /// How many are not answered.
+    left: usize,
+    bytes: usize,
+    _charge: Charge,
 }
 
 impl Lane {
     pub(crate) fn new(
         conn: ConnId,
         bounds: Bounds,
-        total: Arc<Semaphore>,
+        share: Share,
         asides: mpsc::UnboundedSender<Aside>,
     ) -> Lane {
         let inner = Inner {
@@ -64,10 +74,10 @@ impl Lane {
             requests: 0,
             bytes: 0,
             drained: 0,
-            progress: Instant::now(),
+            left_over: None,
         };
         let (inner, room, over) = (Mutex::new(inner), Notify::new(), CancellationToken::new());
-        Lane { conn, bounds, inner, room, over, total, asides }
+        Lane { conn, bounds, inner, room, over, share, asides }
     }
 
     // ---- for the driver ----
@@ -75,48 +85,53 @@ impl Lane {
     /// Sends to the client.
     pub(crate) fn send(&self, items: Vec<ToClient>) {
         let mut inner = self.lock();
-        if inner.out.is_empty() {
-            inner.progress = Instant::now();
-        }
         inner.out.extend(items);
         wake(inner);
     }
 
-    /// Ends the stream behind what was sent. The first end counts.
+    /// Ends the stream behind what was sent. The first end counts. What is not answered will not be, and holds nothing.
     pub(crate) fn end(&self, why: Result<(), OpError>) {
         let mut inner = self.lock();
-        inner.end.get_or_insert(why);
+        if inner.end.is_none() {
+            inner.end = Some(why);
+            inner.left_over = Some(self.share.take_anyway(inner.out.iter().map(ToClient::weight).sum()));
+        }
+        inner.bytes = 0;
+        let groups = std::mem::take(&mut inner.groups);
         wake(inner);
+        drop(groups);
         self.over.cancel();
     }
 
     // ---- for the reader ----
 
-    /// Admits `count` more requests of `bytes` in all, if the stream and the node have room for them. They leave when
-    /// their answers are taken.
+    /// Admits `count` more requests of `bytes` in all, if the stream and the connection have room for them. They leave when
+    /// their answers are taken. Needs no room for 0 bytes.
     pub(crate) fn try_admit(&self, count: usize, bytes: usize) -> bool {
-        let bytes = self.counted(bytes);
-        match self.total.try_acquire_many(bytes) {
-            Ok(permit) if self.enter(count, bytes as usize) => {
-                permit.forget();
+        if !self.has_room(count, bytes) {
+            return false;
+        }
+        match self.share.try_take(bytes) {
+            Some(charge) => {
+                self.enter(count, bytes, charge);
                 true
             }
-            _ => false,
+            None => false,
         }
     }
 
     /// As [`Lane::try_admit`], but waits for room. Nothing is admitted if it is dropped before it ends.
     pub(crate) async fn admit(&self, count: usize, bytes: usize) {
-        let bytes = self.counted(bytes);
-        // Never closed, so there is always a permit in the end.
-        let Ok(permit) = self.total.acquire_many(bytes).await else { return };
         loop {
             let room = self.room.notified();
-            if self.enter(count, bytes as usize) {
-                return permit.forget();
+            if self.has_room(count, bytes) {
+                break;
             }
             room.await;
         }
+        // There is one reader, so the room stays.
+        let charge = poll_fn(|cx| self.share.poll_take(cx, bytes)).await;
+        self.enter(count, bytes, charge);
     }
 
     /// Waits until everything that was admitted is answered.
@@ -135,21 +150,6 @@ impl Lane {
         self.over.cancelled().await;
     }
 
-    /// Whether answers have waited for so long without the client taking any.
-    pub(crate) fn stalled(&self, limit: Duration) -> bool {
-        let inner = self.lock();
-        !inner.out.is_empty() && inner.progress.elapsed() > limit
-    }
-
-    /// Gives up on a client that takes nothing: what waits for it is dropped.
-    pub(crate) fn cut(&self, why: OpError) {
-        let mut inner = self.lock();
-        inner.out.clear();
-        inner.end = Some(Err(why));
-        wake(inner);
-        self.over.cancel();
-    }
-
     // ---- for the writer ----
 
     /// The next answers, at most `max`; `None` behind the last, with how the stream ends.
@@ -160,7 +160,6 @@ impl Lane {
         into: &mut VecDeque<ToClient>,
     ) -> Poll<Option<Result<(), OpError>>> {
         let mut inner = self.lock();
-        inner.progress = Instant::now();
         if !inner.out.is_empty() {
             if inner.out.len() <= max && into.is_empty() {
                 std::mem::swap(&mut inner.out, into);
@@ -183,18 +182,18 @@ impl Lane {
     pub(crate) fn took(&self, mut replies: usize, weight: usize) {
         let mut inner = self.lock();
         inner.requests = inner.requests.saturating_sub(replies);
-        let mut freed = 0;
-        while let Some((count, bytes)) = inner.groups.front_mut() {
-            let answered = replies.min(*count);
-            *count -= answered;
+        let mut freed = Vec::new();
+        while let Some(group) = inner.groups.front_mut() {
+            let answered = replies.min(group.left);
+            group.left -= answered;
             replies -= answered;
-            if *count > 0 {
+            if group.left > 0 {
                 break;
             }
-            freed += *bytes;
-            inner.groups.pop_front();
+            let bytes = group.bytes;
+            inner.bytes -= bytes;
+            freed.extend(inner.groups.pop_front());
         }
-        inner.bytes -= freed;
         inner.drained += weight;
         if inner.drained >= DRAINED_STEP {
             // Without a driver nobody needs to know.
@@ -202,38 +201,31 @@ impl Lane {
             let _ = self.asides.send(Aside::Drained { conn: self.conn, bytes });
         }
         drop(inner);
-        self.total.add_permits(freed);
+        drop(freed);
         // There is one reader; it may be about to wait, so the notice is kept for it.
         self.room.notify_one();
     }
 
-    /// A request larger than the bound counts as much as the bound: it waits for all others to leave.
-    fn counted(&self, bytes: usize) -> u32 {
-        u32::try_from(bytes.min(self.bounds.stream_bytes).min(self.bounds.total_bytes)).unwrap_or(u32::MAX)
+    /// A request larger than the bound waits for all others to leave.
+    fn has_room(&self, count: usize, bytes: usize) -> bool {
+        let inner = self.lock();
+        inner.requests + count <= self.bounds.stream_requests
+            && (inner.bytes == 0 || inner.bytes + bytes <= self.bounds.stream_bytes)
     }
 
-    fn enter(&self, count: usize, bytes: usize) -> bool {
+    fn enter(&self, count: usize, bytes: usize, charge: Charge) {
         let mut inner = self.lock();
-        let room = inner.requests + count <= self.bounds.stream_requests
-            && inner.bytes + bytes <= self.bounds.stream_bytes;
-        if room && count > 0 {
+        // Nobody answers on a stream that has ended.
+        if count > 0 && inner.end.is_none() {
             inner.requests += count;
             inner.bytes += bytes;
-            inner.groups.push_back((count, bytes));
+            inner.groups.push_back(Group { left: count, bytes, _charge: charge });
         }
-        room
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // Nothing in here panics half way.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        let left = self.lock().bytes;
-        self.total.add_permits(left);
     }
 }
 

@@ -3,25 +3,26 @@
 use std::{
     path::PathBuf,
     sync::{Arc, atomic::AtomicU64},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use api::{
-    DATA_MAX, PeerId, Ticket, Time,
+    PeerId, Ticket, Time,
+    budget::Budget,
     ports::{PortClosed, Quorum},
 };
 use proto::{
-    client::NodeMember,
+    client::{MESSAGE_MAX, NodeMember},
     v1::{coordination_server::CoordinationServer, node_server::NodeServer},
 };
 use store_core::{Server, State, server};
 use telemetry::trace::Ratio;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     driver::{Aside, Driver, FromClient},
-    grpc::{CoordinationService, Front, NodeService},
+    grpc::{CoordinationService, Front, NodeService, OpenRate},
     table::{self, Checkpointer, Opened, TableError},
 };
 
@@ -75,10 +76,10 @@ pub struct Bounds {
     pub stream_requests: usize,
     /// Bytes of unanswered requests of one stream.
     pub stream_bytes: usize,
-    /// Bytes of unanswered requests of all clients.
+    /// Bytes of unanswered requests of all clients, where the listener does not say what their connections may hold.
     pub total_bytes: usize,
-    /// A client that takes none of its answers for so long is cut off.
-    pub stall: Duration,
+    /// Sessions that one address may open in a second; ten times as many at once.
+    pub opens_per_second: u32,
 }
 
 impl Default for Bounds {
@@ -86,8 +87,8 @@ impl Default for Bounds {
         Bounds {
             stream_requests: 4096,
             stream_bytes: 16 << 20,
-            total_bytes: 256 << 20,
-            stall: Duration::from_secs(30),
+            total_bytes: 128 << 20,
+            opens_per_second: 100,
         }
     }
 }
@@ -163,7 +164,8 @@ impl<Q: Quorum> StoreService<Q> {
             inputs: to_driver,
             asides: asides_to_driver,
             next_conn: Arc::new(AtomicU64::new(1)),
-            total: Arc::new(Semaphore::new(config.bounds.total_bytes.min(Semaphore::MAX_PERMITS))),
+            held: Budget::new(config.bounds.total_bytes),
+            opens: Arc::new(OpenRate::new(config.bounds.opens_per_second)),
             bounds: config.bounds,
             ratio: Arc::new(Ratio::new(config.trace_ratio)),
             tasks: tasks.clone(),
@@ -188,14 +190,9 @@ impl<Q: Quorum> StoreService<Q> {
     /// The API for applications, to be served on the client port.
     #[must_use]
     pub fn coordination(&self) -> CoordinationServer<CoordinationService> {
-        let max = usize::try_from(self.config.limits.data_max).unwrap_or(usize::MAX);
         CoordinationServer::new(CoordinationService::new(self.front.clone()))
-            // Several requests in one message, each with its values and their frame. What another ensemble would take is
-            // refused by name where it is too large; what is larger than this breaks the stream that it is on.
-            .max_decoding_message_size(
-                max.saturating_mul(4).max(DATA_MAX as usize).saturating_add(MESSAGE_SLACK),
-            )
-            .max_encoding_message_size(usize::MAX)
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX)
     }
 
     /// The API for operators, to be served on the client port.
@@ -260,6 +257,3 @@ fn first_ticket() -> Ticket {
 
 /// Messages from clients to the driver; each client's own bounds keep them small.
 const INPUT_QUEUE: usize = 1024;
-
-/// What a message may be larger than the values in it.
-const MESSAGE_SLACK: usize = 4 << 20;

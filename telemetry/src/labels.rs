@@ -142,6 +142,24 @@ impl Port {
 }
 
 label! {
+    /// Why a node closed a connection, or took none.
+    Closed("reason") {
+        /// No whole request came in time, or others needed the place.
+        Silent = "silent",
+        /// A message was begun and did not become whole in time.
+        Unfinished = "unfinished",
+        /// Answers were not read.
+        Unread = "unread",
+        /// The protocol was broken, or the network.
+        Broken = "broken",
+        /// As many connections as may be are open.
+        Full = "full",
+        /// As many as may be are open from one address.
+        Address = "address",
+    }
+}
+
+label! {
     /// Where processor time went.
     CpuMode("cpu_mode") {
         /// Our own code.

@@ -27,7 +27,7 @@ pub mod text;
 pub mod trace;
 
 pub use define::{Definition, Group, Kind, Metric, Unit};
-pub use labels::{CpuMode, Label, Mode, Phase, Port, RoleLabel, Verb};
+pub use labels::{Closed, CpuMode, Label, Mode, Phase, Port, RoleLabel, Verb};
 pub use process::{refresh as refresh_process, set_data_dir};
 pub use reading::{Distribution, Exemplar, Point, Reading, Value, gather};
 pub use value::{By, ByName, ByPeer, Counter, Gauge, Histogram, UpDown};

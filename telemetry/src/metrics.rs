@@ -1,7 +1,7 @@
 //! Every metric of Quorate. `docs/metrics.md` is made from this file.
 
 use crate::define::{Definition, Group, Metric, Source, Unit};
-use crate::labels::{CpuMode, Label as _, Mode, Phase, Port, RoleLabel, Verb};
+use crate::labels::{Closed, CpuMode, Label as _, Mode, Phase, Port, RoleLabel, Verb};
 use crate::value::{By, ByName, ByPeer, Counter, Gauge, Histogram, UpDown};
 
 /// Makes each metric a static of its own, and the list of all.
@@ -25,6 +25,7 @@ macro_rules! metrics {
 
 use Unit::{Bytes, Count, Seconds};
 
+const CLOSED_SLOTS: usize = <(Port, Closed)>::COUNT;
 const REQUEST_SLOTS: usize = <(Verb, Phase)>::COUNT;
 
 metrics! {
@@ -53,7 +54,11 @@ metrics! {
             "Open connections of a port.";
         PORT_CONNECTIONS_LIMIT: By<Port, Gauge, { Port::COUNT }> = "quorate.port.connections.limit" [Count("{connection}")]
             By::new([const { Gauge::new() }; Port::COUNT]),
-            "How many connections a port may have open; further ones wait. 0 for a port that is not served here.";
+            "How many connections a port may have open; of a port of members: connections whose member is not known. Further ones \
+             are closed. 0 for a port that is not served here.";
+        PORT_CONNECTIONS_CLOSED: By<(Port, Closed), Counter, CLOSED_SLOTS> = "quorate.port.connections.closed" [Count("{connection}")]
+            By::new([const { Counter::new() }; CLOSED_SLOTS]),
+            "Connections that the node closed or refused, by reason.";
         RPC_SERVER_CALL_DURATION: ByName = "rpc.server.call.duration" [Seconds]
             ByName::new(("rpc_system_name", "grpc"), ["rpc_method", "rpc_response_status_code"]),
             "gRPC calls from their first header to their last trailer, so a stream counts when it ends. A call that its \

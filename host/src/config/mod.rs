@@ -148,11 +148,15 @@ pub struct SessionLimits {
     pub timeout_min: Duration,
     /// At most.
     pub timeout_max: Duration,
+    /// Sessions that one address may open in a second; ten times as many at once.
+    pub opens_per_second: u32,
 }
 
 /// Bounds of requests and queues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
+    /// What this process may use of memory, as far as it decides: bounds of what clients may make it hold follow from it.
+    pub memory: Size,
     /// Bytes of one value, and of all values of one multi.
     pub data: Size,
     /// Writes of one node that wait for their commit; beyond it clients are held back.
@@ -392,11 +396,24 @@ impl NodeConfig {
                 "longest session time-out a client gets",
                 millis(60_000),
             ),
+            opens_per_second: r.get(
+                "session.opens_per_second",
+                "sessions that one address may open in a second; ten times as many at once",
+                100,
+            ),
         };
+        const MEMORY: &str = "limits.memory";
+        let memory = r.get(
+            MEMORY,
+            "memory that this process should not exceed; connections and what clients may make it hold follow from it",
+            Size::mib(1024),
+        );
+        let share = Size((memory.0 / 16).min(64 << 20));
         let limits = Limits {
+            memory,
             data: r.get("limits.data", "bytes of one value, and of all values of a multi", Size::mib(1)),
             in_flight: r.get("limits.in_flight", "writes of one node that wait for their commit", 16_384),
-            in_flight_bytes: r.get("limits.in_flight_bytes", "the same in bytes", Size::mib(64)),
+            in_flight_bytes: r.get_following("limits.in_flight_bytes", "the same in bytes", share, MEMORY),
             sessions: r.get(
                 "limits.sessions",
                 "open sessions of the whole ensemble; the same on all nodes",
@@ -415,12 +432,18 @@ impl NodeConfig {
                 "bytes of one file of the transaction log",
                 Size::mib(64),
             ),
-            recent_size: r.get(
+            recent_size: r.get_following(
                 "log.recent_size",
                 "bytes of the newest entries kept in memory",
-                Size::mib(64),
+                share,
+                MEMORY,
             ),
-            backlog_size: r.get("log.backlog_size", "bytes that may wait for the disk", Size::mib(64)),
+            backlog_size: r.get_following(
+                "log.backlog_size",
+                "bytes that may wait for the disk",
+                share,
+                MEMORY,
+            ),
             snapshot_every: r.get("log.snapshot_every", "a snapshot after so many entries ...", 100_000),
             snapshot_bytes: r.get("log.snapshot_bytes", "... or after so many bytes of them", Size::mib(64)),
             keep_size: r.get(
@@ -494,6 +517,9 @@ impl NodeConfig {
         if self.session.timeout_max < self.session.timeout_min {
             r.refuse("session.timeout_max", "at least `session.timeout_min`");
         }
+        if self.session.opens_per_second == 0 {
+            r.refuse("session.opens_per_second", "at least 1");
+        }
         if self.session.timeout_max > Duration::from_millis(u64::from(u32::MAX)) {
             r.refuse("session.timeout_max", "less than 49 days");
         }
@@ -509,6 +535,9 @@ impl NodeConfig {
                 "limits.data",
                 "a size from 1B to 3MiB: with its path a value has to fit into one entry of the log, which is 4MiB at most",
             );
+        }
+        if self.limits.memory < Size::mib(256) {
+            r.refuse("limits.memory", "at least 256MiB");
         }
         if self.limits.in_flight == 0 {
             r.refuse("limits.in_flight", "at least 1");

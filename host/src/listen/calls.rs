@@ -1,58 +1,126 @@
-//! How long gRPC calls take, and how they end.
+//! gRPC calls on their way from a connection to a service: how long they take and how they end, and what bounds them.
 
 use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
     pin::Pin,
-    task::{Context, Poll, ready},
-    time::Instant,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
 };
 
+use api::{OpError, PeerId, budget::Share};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
+use std::task::{Context, Poll, ready};
 use telemetry::metrics;
-use tonic::Code;
-use tower::{Layer, Service};
+use tonic::{Code, Status, service::Routes, transport::server::TcpConnectInfo};
+use tower::Service as _;
 
-/// Puts [`TimedCalls`] around a server.
-#[derive(Clone, Copy)]
-pub(super) struct CallTimes;
+use super::{
+    places::Place,
+    traffic::{Inbound, Outbound, Piece, Traffic},
+};
 
-impl<S> Layer<S> for CallTimes {
-    type Service = TimedCalls<S>;
-
-    fn layer(&self, inner: S) -> TimedCalls<S> {
-        TimedCalls { inner }
-    }
+/// The calls of one connection.
+pub(super) struct Calls {
+    pub(super) routes: Routes,
+    pub(super) peer: SocketAddr,
+    pub(super) place: Arc<Place>,
+    pub(super) traffic: Arc<Traffic>,
+    /// What requests of the connection may hold while they are under way; passed on to services.
+    pub(super) held: Share,
+    /// How many are under way on all connections of the port, and may be.
+    pub(super) under_way: Arc<AtomicUsize>,
+    pub(super) calls_max: usize,
 }
 
-/// Records each call when its last trailer has left, or when the client has given it up.
-#[derive(Clone)]
-pub(super) struct TimedCalls<S> {
-    inner: S,
-}
-
-impl<S, A, B> Service<Request<A>> for TimedCalls<S>
-where
-    S: Service<Request<A>, Response = Response<B>>,
-    S::Future: Send + 'static,
-{
-    type Response = Response<TimedBody<B>>;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<A>) -> Self::Future {
+impl Calls {
+    /// Answers one call. Its extensions have the [`Share`] of its connection and the [`api::budget::Slot`] with the charge
+    /// of the message that is being decoded. What the service puts into the extensions of its answer lives as long as the answer is being sent; a
+    /// [`PeerId`] there says whose connection this is.
+    pub(super) fn answer(
+        &self,
+        request: Request<hyper::body::Incoming>,
+    ) -> impl Future<Output = Result<Response<Answer>, Infallible>> + Send + use<> {
         let method = request.uri().path().trim_start_matches('/').to_owned();
         let mut call = Call { method, began: Instant::now(), code: Code::Cancelled };
-        let answer = self.inner.call(request);
-        Box::pin(async move {
-            let answer = answer.await?;
+        let under_way = UnderWay(self.under_way.clone());
+        let full = self.under_way.fetch_add(1, SeqCst) >= self.calls_max || self.traffic.share().is_full();
+        let guard = self.traffic.begin();
+        let limit = time_limit(request.headers());
+        let mut request = request.map(|body| Inbound::new(body, &guard));
+        let info = TcpConnectInfo { local_addr: None, remote_addr: Some(self.peer) };
+        let charge = request.body().charge();
+        request.extensions_mut().insert(info);
+        request.extensions_mut().insert(charge);
+        request.extensions_mut().insert(self.held.clone());
+        let (mut routes, place) = (self.routes.clone(), self.place.clone());
+        async move {
+            let answer = if full {
+                drop(request);
+                overloaded().into_http()
+            } else {
+                let answer = routes.call(request);
+                match limit {
+                    None => answer.await?,
+                    Some(limit) => match tokio::time::timeout(limit, answer).await {
+                        Ok(answer) => answer?,
+                        Err(_) => {
+                            Status::deadline_exceeded(format!("no answer within {limit:?}")).into_http()
+                        }
+                    },
+                }
+            };
             call.look_for_code(answer.headers());
-            Ok(answer.map(|inner| TimedBody { inner: Box::pin(inner), call }))
-        })
+            if let Some(member) = answer.extensions().get::<PeerId>() {
+                guard.traffic().is_known();
+                place.is_of(*member);
+            } else if guard.traffic().spoke() {
+                place.spoke();
+            }
+            let (mut parts, body) = answer.into_parts();
+            let held = std::mem::take(&mut parts.extensions);
+            let inner = Outbound::new(body, guard);
+            Ok(Response::from_parts(parts, Answer { inner, call, _held: held, _under_way: under_way }))
+        }
     }
+}
+
+/// One of the calls of a port.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+fn overloaded() -> Status {
+    proto::client::to_status(&OpError::Overloaded(
+        "too many calls are under way, or too many answers of this connection are not read; read them, and ask again or at \
+         another node"
+            .into(),
+    ))
+}
+
+/// How long the client waits, as the header `grpc-timeout` says.
+fn time_limit(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok().filter(|_| number.len() <= 8)?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
 }
 
 /// Recorded when it is dropped.
@@ -80,20 +148,23 @@ impl Drop for Call {
 }
 
 /// The body of an answer, watched for its trailers.
-pub(super) struct TimedBody<B> {
-    inner: Pin<Box<B>>,
+pub(super) struct Answer {
+    inner: Outbound<tonic::body::Body>,
     call: Call,
+    /// See [`Calls::answer`].
+    _held: http::Extensions,
+    _under_way: UnderWay,
 }
 
-impl<B: Body> Body for TimedBody<B> {
-    type Data = B::Data;
-    type Error = B::Error;
+impl Body for Answer {
+    type Data = Piece;
+    type Error = Status;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let frame = ready!(self.inner.as_mut().poll_frame(cx));
+    ) -> Poll<Option<Result<Frame<Piece>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         if let Some(Ok(frame)) = &frame
             && let Some(trailers) = frame.trailers_ref()
         {

@@ -5,55 +5,64 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
+use socket2::{SockRef, TcpKeepalive};
 use telemetry::{Port, metrics};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
+    time::{Sleep, sleep},
 };
-use tonic::transport::server::{Connected, TcpConnectInfo};
 
-/// A stream that holds its place among the connections of its port until it is closed.
+/// A stream that breaks when its other end takes nothing of what is written, and that is counted while it is open.
 pub(crate) struct Connection {
-    // Before the place: fields are dropped in this order, so the descriptor is free when the place is.
     stream: TcpStream,
-    _place: Option<OwnedSemaphorePermit>,
-    _counted: Counted,
+    peer: SocketAddr,
+    /// Since the other end takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
+    port: Port,
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, place: Option<OwnedSemaphorePermit>, port: Port) -> Connection {
+    /// # Errors
+    /// If the system refuses an option of the socket: the connection is gone.
+    pub(super) fn new(stream: TcpStream, peer: SocketAddr, port: Port) -> io::Result<Connection> {
+        stream.set_nodelay(true)?;
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         metrics::PORT_CONNECTIONS.at(port).inc();
-        Connection { stream, _place: place, _counted: Counted(port) }
+        Ok(Connection { stream, peer, stalled: None, port })
     }
 
-    /// Who is at the other end; `None` if it has gone.
-    pub(crate) fn peer(&self) -> Option<SocketAddr> {
-        self.stream.peer_addr().ok()
+    /// Who is at the other end.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
     }
 
     #[cfg(test)]
     pub(super) fn stream(&self) -> &TcpStream {
         &self.stream
     }
-}
 
-/// One of the open connections of a port.
-struct Counted(Port);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        metrics::PORT_CONNECTIONS.at(self.0).dec();
+    /// Passes on what a write has led to, or that it has led to nothing for too long.
+    fn watched(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(WRITE_WITHIN)));
+        match stalled.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+impl Drop for Connection {
+    fn drop(&mut self) {
+        metrics::PORT_CONNECTIONS.at(self.port).dec();
     }
 }
 
@@ -69,7 +78,8 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, from)
+        let written = Pin::new(&mut self.stream).poll_write(cx, from);
+        self.watched(cx, written)
     }
 
     fn poll_write_vectored(
@@ -77,7 +87,8 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         from: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, from)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, from);
+        self.watched(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -92,3 +103,10 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+/// The other end takes something of what is written within this.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+/// A connection on which nothing comes is asked for a sign of life by TCP after this ...
+const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
+/// ... and again after this, until the system gives it up.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,67 +1,199 @@
 use std::{cell::RefCell, collections::VecDeque};
 
+use api::budget::Budget;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     task::JoinHandle,
     time::Instant,
 };
-use tokio_stream::StreamExt as _;
+use tonic::transport::Channel;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use super::*;
 
-/// More connections than any test opens.
-const MANY: usize = 100;
+const PLACES: Limits = Limits { connections: 100, per_address: 100, kept_for_local: 0, members: false };
 
 fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-type Running = JoinHandle<Result<(), tonic::transport::Error>>;
+fn bounds() -> Bounds {
+    Bounds::clients(100, Budget::new(32 << 20), Budget::new(32 << 20))
+}
 
-async fn health_server(drain: Duration) -> (SocketAddr, CancellationToken, Running) {
+async fn health_server(
+    bounds: Bounds,
+    drain: Duration,
+) -> (SocketAddr, CancellationToken, JoinHandle<Result<(), Infallible>>) {
     let listener = Listener::bind("test", loopback()).await.unwrap();
     let (address, shutdown) = (listener.address(), CancellationToken::new());
     let (_, health) = tonic_health::server::health_reporter();
-    let serving = tokio::spawn(serve(listener, Routes::new(health), MANY, shutdown.clone(), drain));
+    let serving = tokio::spawn(serve(listener, Routes::new(health), bounds, shutdown.clone(), drain));
     (address, shutdown, serving)
 }
 
-async fn health_client(address: SocketAddr) -> HealthClient<tonic::transport::Channel> {
+async fn health_client(address: SocketAddr) -> HealthClient<Channel> {
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
     HealthClient::new(endpoint.connect().await.unwrap())
 }
 
+/// The bare HTTP/2 connection of a client that gives the server this window for each answer.
+async fn bare(address: SocketAddr, window: u32) -> TcpStream {
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    socket.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+    let mut setting = vec![0, 4];
+    setting.extend(window.to_be_bytes());
+    socket.write_all(&frame(4, 0, 0, &setting)).await.unwrap();
+    socket
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let mut frame = (payload.len() as u32).to_be_bytes()[1..].to_vec();
+    frame.extend([kind, flags]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// The beginning of a call of `Health.Check`.
+fn call(stream: u32) -> Vec<u8> {
+    let path = b"/grpc.health.v1.Health/Check";
+    let mut headers = vec![0x83, 0x86, 0x04, path.len() as u8];
+    headers.extend(path);
+    headers.extend(b"\x01\x01a\x00\x0ccontent-type\x10application/grpc\x00\x02te\x08trailers");
+    frame(1, 4, stream, &headers)
+}
+
+async fn closes(mut socket: TcpStream) -> Duration {
+    let began = Instant::now();
+    // A reset is as good an end as any.
+    let _ = socket.read_to_end(&mut Vec::new()).await;
+    began.elapsed()
+}
+
 #[tokio::test]
-async fn every_accepted_connection_has_nodelay() {
+async fn b10_every_accepted_connection_has_nodelay_and_keepalive() {
     let listener = Listener::bind("test", loopback()).await.unwrap();
     let address = listener.address();
-    let mut incoming = Incoming::new(listener.inner, address, MANY, Port::Other);
+    let mut incoming = listener.incoming(PLACES);
     for _ in 0..3 {
         let _client = TcpStream::connect(address).await.unwrap();
-        let accepted = incoming.next().await.unwrap().unwrap();
+        let (accepted, _place) = incoming.next().await;
         assert!(accepted.stream().nodelay().unwrap());
+        assert!(socket2::SockRef::from(accepted.stream()).keepalive().unwrap());
     }
 }
 
 #[tokio::test]
-async fn further_connections_wait_until_one_ends() {
-    let listener = Listener::bind("test", loopback()).await.unwrap();
-    let address = listener.address();
-    let mut incoming = Incoming::new(listener.inner, address, 2, Port::Other);
-    let mut clients = Vec::new();
-    for _ in 0..3 {
-        // The system completes the handshake of the third as well; it waits in the backlog.
-        clients.push(TcpStream::connect(address).await.unwrap());
+async fn b10_who_speaks_finds_a_place_on_a_port_full_of_silent_connections() {
+    let (address, _shutdown, _serving) =
+        health_server(Bounds { connections: 8, ..bounds() }, Duration::ZERO).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(address).await.unwrap());
     }
-    let first = incoming.next().await.unwrap().unwrap();
-    let _second = incoming.next().await.unwrap().unwrap();
-    let early = tokio::time::timeout(Duration::from_millis(20), incoming.next()).await;
-    assert!(early.is_err(), "no place is left");
-    drop(first);
-    let third = incoming.next().await.unwrap().unwrap();
-    let peer = third.stream().peer_addr().unwrap();
-    assert_eq!(peer, clients[2].local_addr().unwrap());
+    for _ in 0..3 {
+        health_client(address).await.check(HealthCheckRequest::default()).await.unwrap();
+    }
+    // The first twelve, and three more, have given way.
+    closes(silent.remove(0)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn b10_a_connection_that_asks_nothing_is_closed() {
+    let (address, _shutdown, _serving) = health_server(bounds(), Duration::ZERO).await;
+    let silent = TcpStream::connect(address).await.unwrap();
+    let greeted = bare(address, 65_535).await;
+    let (silent, greeted) = tokio::join!(closes(silent), closes(greeted));
+    assert!(silent < Duration::from_secs(13) && greeted < Duration::from_secs(13), "{silent:?} {greeted:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn b07_a_request_that_never_becomes_whole_ends_its_connection() {
+    let budget = Budget::new(32 << 20);
+    let (address, _shutdown, _serving) =
+        health_server(Bounds::clients(100, budget.clone(), budget.clone()), Duration::ZERO).await;
+    let mut socket = bare(address, 65_535).await;
+    // So the connection has spoken.
+    let whole = [call(1), frame(0, 1, 1, &[0, 0, 0, 0, 0])].concat();
+    socket.write_all(&whole).await.unwrap();
+    // Ten messages of 40 KiB, each without its last byte.
+    for stream in (3..23).step_by(2) {
+        socket.write_all(&call(stream)).await.unwrap();
+        socket.write_all(&frame(0, 0, stream, &[0, 0, 0, 0xa0, 0, 1, 2, 3])).await.unwrap();
+    }
+    while budget.used() == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(budget.used() <= 8 << 20, "a share of it: {budget:?}");
+    let took = closes(socket).await;
+    assert!(took >= Duration::from_secs(10) && took < Duration::from_secs(15), "{took:?}");
+    while budget.used() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn b06_answers_that_nobody_takes_end_their_connection() {
+    let (address, _shutdown, _serving) = health_server(bounds(), Duration::ZERO).await;
+    let mut socket = bare(address, 0).await;
+    for stream in [1, 3, 5] {
+        socket.write_all(&[call(stream), frame(0, 1, stream, &[0, 0, 0, 0, 0])].concat()).await.unwrap();
+    }
+    let took = closes(socket).await;
+    assert!(took < Duration::from_secs(15), "{took:?}");
+}
+
+#[tokio::test]
+async fn b07_a_message_above_the_limit_is_refused_by_name() {
+    let (address, _shutdown, _serving) = health_server(bounds(), Duration::ZERO).await;
+    let mut client = health_client(address).await;
+    let service = "x".repeat(proto::client::MESSAGE_MAX);
+    let refused = client.check(HealthCheckRequest { service }).await.unwrap_err();
+    let refused = proto::client::details(&refused).unwrap();
+    assert_eq!(refused.code(), api::ErrorCode::TooLarge, "{refused}");
+    client.check(HealthCheckRequest::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn b12_many_cancelled_calls_leave_the_others_of_their_connection_alone() {
+    let (address, _shutdown, _serving) = health_server(bounds(), Duration::ZERO).await;
+    let mut client = health_client(address).await;
+    let mut stream = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+    let mut socket = bare(address, 65_535).await;
+    // Cancelled before the server has looked at any: all in one write.
+    let mut burst = Vec::new();
+    for stream in (1..1000).step_by(2) {
+        burst.extend(call(stream));
+        burst.extend(frame(3, 0, stream, &8u32.to_be_bytes()));
+    }
+    burst.extend([call(1001), frame(0, 1, 1001, &[0, 0, 0, 0, 0])].concat());
+    socket.write_all(&burst).await.unwrap();
+    let mut answer = vec![0; 4096];
+    let mut seen: Vec<u8> = Vec::new();
+    let answered = async {
+        loop {
+            let count = socket.read(&mut answer).await.unwrap();
+            assert!(count > 0, "closed");
+            seen.extend(&answer[..count]);
+            // A frame of data on the last stream.
+            if seen.windows(6).any(|w| w[0] == 0 && w[2..] == 1001u32.to_be_bytes()) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), answered).await.unwrap();
+    client.check(HealthCheckRequest::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn b10_a_drain_does_not_wait_for_who_never_spoke() {
+    let (address, shutdown, serving) = health_server(bounds(), Duration::from_secs(60)).await;
+    let _silent = TcpStream::connect(address).await.unwrap();
+    health_client(address).await.check(HealthCheckRequest::default()).await.unwrap();
+    shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(5), serving).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -77,7 +209,7 @@ async fn a_port_in_use_is_named_with_the_remedy() {
 
 #[tokio::test]
 async fn garbage_costs_its_own_connection_only() {
-    let (address, shutdown, serving) = health_server(Duration::from_secs(5)).await;
+    let (address, shutdown, serving) = health_server(bounds(), Duration::from_secs(5)).await;
     let mut good = health_client(address).await;
     good.check(HealthCheckRequest::default()).await.unwrap();
     for garbage in [
@@ -99,7 +231,7 @@ async fn garbage_costs_its_own_connection_only() {
 
 #[tokio::test]
 async fn shutdown_closes_the_port_and_waits_only_so_long_for_open_streams() {
-    let (address, shutdown, serving) = health_server(Duration::from_millis(50)).await;
+    let (address, shutdown, serving) = health_server(bounds(), Duration::from_millis(50)).await;
     // A watch never ends by itself.
     let mut stream =
         health_client(address).await.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
@@ -132,10 +264,10 @@ async fn accepting_survives_faults_and_does_not_spin_when_out_of_descriptors() {
     let address = listener.address();
     let faults = [ECONNABORTED, EMFILE, EMFILE, ECONNABORTED].map(io::Error::from_raw_os_error);
     let acceptor = Scripted { faults: RefCell::new(faults.into()), real: listener.inner };
-    let mut incoming = Incoming::new(acceptor, address, MANY, Port::Other);
+    let mut incoming = Incoming::new(acceptor, PLACES, Port::Other);
     // Waits in the listener's backlog when the faults are through.
     let _client = std::net::TcpStream::connect(address).unwrap();
     let before = Instant::now();
-    incoming.next().await.unwrap().unwrap();
+    incoming.next().await;
     assert!(before.elapsed() >= 2 * PAUSE, "one pause for each EMFILE, {:?}", before.elapsed());
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, service::Routes};
 
 use super::*;
-use crate::listen::{self, Listener};
+use crate::listen::{self, Bounds, Listener};
 
 /// A collector that hands on what it gets.
 struct Receiver(mpsc::UnboundedSender<ExportMetricsServiceRequest>);
@@ -33,7 +33,7 @@ async fn collector(
     let listener = Listener::bind("test", SocketAddr::from(([127, 0, 0, 1], port))).await.unwrap();
     let (address, stop) = (listener.address(), CancellationToken::new());
     let routes = Routes::new(MetricsServiceServer::new(Receiver(sender)));
-    tokio::spawn(listen::serve(listener, routes, 10, stop.clone(), Duration::ZERO));
+    tokio::spawn(listen::serve(listener, routes, Bounds::neighbours(), stop.clone(), Duration::ZERO));
     (address, received, stop)
 }
 

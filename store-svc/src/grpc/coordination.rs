@@ -11,7 +11,7 @@ use store_core::server::{Answer, Op};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Front, session};
+use super::{Front, Held, session};
 use crate::driver::Answered;
 
 /// Answers for [`proto::v1::coordination_server::CoordinationServer`].
@@ -30,11 +30,12 @@ impl CoordinationService {
         api::Write: TryFrom<R, Error = OpError>,
         W: TryFrom<WriteOutcome, Error = OpError>,
     {
-        let trace = trace(&request);
+        let (trace, share) = (trace(&request), self.front.share(&request));
         let outcome = async {
             let op = Op::Write(sessionless(request.into_inner().try_into()?)?);
-            match self.front.call(op, trace).await?.answer {
-                Answer::Write(outcome) => outcome.try_into(),
+            let (answered, held) = self.front.call(op, trace, &share).await?;
+            match answered.answer {
+                Answer::Write(outcome) => Ok((outcome.try_into()?, held)),
                 other => Err(foreign(&other)),
             }
         };
@@ -51,15 +52,16 @@ impl CoordinationService {
         (api::Read, api::ReadLevel): TryFrom<R, Error = OpError>,
         W: TryFrom<ReadOutcome, Error = OpError>,
     {
-        let trace = trace(&request);
+        let (trace, share) = (trace(&request), self.front.share(&request));
         let outcome = async {
             let (read, level) = request.into_inner().try_into()?;
-            let Answered { answer, zxid, leaderless } = self.front.call(Op::Read(read, level), trace).await?;
+            let (answered, held) = self.front.call(Op::Read(read, level), trace, &share).await?;
+            let Answered { answer, zxid, leaderless } = answered;
             match answer {
                 Answer::Read(outcome) => {
                     let mut response = outcome.try_into()?;
                     tell(&mut response, v1::AsOf { zxid: zxid.0, leaderless });
-                    Ok(response)
+                    Ok((response, held))
                 }
                 other => Err(foreign(&other)),
             }
@@ -76,7 +78,7 @@ impl Coordination for CoordinationService {
         &self,
         request: Request<Streaming<v1::SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let replies = session::start(self.front.clone(), request.into_inner());
+        let replies = session::start(self.front.clone(), request);
         Ok(Response::new(Box::pin(replies)))
     }
 
@@ -112,7 +114,10 @@ impl Coordination for CoordinationService {
     }
 
     async fn sync(&self, r: Request<v1::SyncRequest>) -> Result<Response<v1::SyncResponse>, Status> {
-        respond(self.front.call(Op::Sync, trace(&r)).await.map(|_| v1::SyncResponse {}))
+        let share = self.front.share(&r);
+        respond(
+            self.front.call(Op::Sync, trace(&r), &share).await.map(|(_, held)| (v1::SyncResponse {}, held)),
+        )
     }
 }
 
@@ -121,8 +126,11 @@ fn trace<R>(request: &Request<R>) -> Trace {
     traceparent(request.metadata().get("traceparent")?.to_str().ok()?)
 }
 
-fn respond<W>(outcome: Result<W, OpError>) -> Result<Response<W>, Status> {
-    outcome.map(Response::new).map_err(|e| to_status(&e))
+fn respond<W>(outcome: Result<(W, Held), OpError>) -> Result<Response<W>, Status> {
+    let (answer, held) = outcome.map_err(|e| to_status(&e))?;
+    let mut response = Response::new(answer);
+    response.extensions_mut().insert(held);
+    Ok(response)
 }
 
 fn foreign(answer: &Answer) -> OpError {

@@ -2,20 +2,28 @@
 
 mod coordination;
 mod node;
+mod rate;
 mod session;
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use api::{OpError, PeerId, Trace};
-use store_core::server::{ConnId, Op};
+use api::{
+    OpError, PeerId, Trace,
+    budget::{Budget, Charge, Share},
+};
+use store_core::server::{Answer, ConnId, Op};
 use telemetry::trace::Ratio;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -27,6 +35,7 @@ use crate::{
 
 pub use coordination::CoordinationService;
 pub use node::NodeService;
+pub(crate) use rate::OpenRate;
 
 /// The way to the driver.
 #[derive(Clone)]
@@ -37,7 +46,10 @@ pub(crate) struct Front {
     /// for each message of answers, and both are bounded by what clients may have unanswered.
     pub(crate) asides: mpsc::UnboundedSender<Aside>,
     pub(crate) next_conn: Arc<AtomicU64>,
-    pub(crate) total: Arc<Semaphore>,
+    /// For requests that come without the share of a connection.
+    pub(crate) held: Budget,
+    /// How fast sessions may be opened.
+    pub(crate) opens: Arc<OpenRate>,
     pub(crate) bounds: Bounds,
     /// For requests that come without a trace.
     pub(crate) ratio: Arc<Ratio>,
@@ -50,8 +62,13 @@ impl Front {
         ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed))
     }
 
-    fn lane(&self, conn: ConnId) -> Arc<Lane> {
-        Arc::new(Lane::new(conn, self.bounds, self.total.clone(), self.asides.clone()))
+    fn lane(&self, conn: ConnId, share: Share) -> Arc<Lane> {
+        Arc::new(Lane::new(conn, self.bounds, share, self.asides.clone()))
+    }
+
+    /// That of the connection which a request came on.
+    fn share<R>(&self, request: &tonic::Request<R>) -> Share {
+        request.extensions().get::<Share>().cloned().unwrap_or_else(|| self.held.share())
     }
 
     /// Tells the driver.
@@ -59,31 +76,62 @@ impl Front {
         self.inputs.send(what).await.map_err(|_| self.stopping())
     }
 
-    /// Asks one thing without a session. `trace` is what the client said.
-    async fn call(&self, op: Op, mut trace: Trace) -> Result<Answered, OpError> {
+    /// Asks one thing without a session. `trace` is what the client said. What is returned with the answer is to be held until
+    /// the client has it.
+    async fn call(&self, op: Op, mut trace: Trace, share: &Share) -> Result<(Answered, Held), OpError> {
         let received = Instant::now();
         let traced = trace::begin(&op, &mut trace, received, &self.ratio);
-        let result = self.ask(op, trace, received).await;
+        let result = self.ask(op, trace, received, share).await;
         if let Some(traced) = traced {
-            trace::end(traced, result.as_ref().ok().map(|a| a.zxid), result.as_ref().err());
+            trace::end(traced, result.as_ref().ok().map(|(a, _)| a.zxid), result.as_ref().err());
         }
         result
     }
 
-    async fn ask(&self, op: Op, trace: Trace, received: Instant) -> Result<Answered, OpError> {
-        let bytes = weight(&op).min(self.bounds.total_bytes).min(u32::MAX as usize);
-        let room = self.total.clone().acquire_many_owned(bytes as u32).await.map_err(|_| self.stopping())?;
+    async fn ask(
+        &self,
+        op: Op,
+        trace: Trace,
+        received: Instant,
+        share: &Share,
+    ) -> Result<(Answered, Held), OpError> {
+        let bytes = weight(&op);
+        let taken = timeout(ROOM_WITHIN, poll_fn(|cx| share.poll_take(cx, bytes))).await;
+        let request = taken.map_err(|_| no_room("request"))?;
         let (reply, answer) = oneshot::channel();
         let conn = self.connect();
         let mut call = Call { conn, answer, asides: &self.asides };
-        self.tell(FromClient::Unary { conn, op, trace, reply, room, received }).await?;
-        (&mut call.answer).await.unwrap_or_else(|_| Err(self.stopping()))
+        self.tell(FromClient::Unary { conn, op, trace, reply, received }).await?;
+        let answered = (&mut call.answer).await.unwrap_or_else(|_| Err(self.stopping()))?;
+        // Made already, and shared with the tree; it must not be encoded before there is room.
+        let weight = match &answered.answer {
+            Answer::Read(outcome) => store_core::server::weight(outcome),
+            _ => 0,
+        };
+        let answer = share.try_take(weight).ok_or_else(|| no_room("answer"))?;
+        Ok((answered, Held { _charges: Arc::new((request, answer)) }))
     }
 
     fn stopping(&self) -> OpError {
         OpError::Unavailable(format!("node {} is shutting down; connect to another node", self.me))
     }
 }
+
+/// What a call holds until its client has the answer: to be put into the extensions of the answer.
+#[derive(Clone)]
+pub(crate) struct Held {
+    _charges: Arc<(Charge, Charge)>,
+}
+
+fn no_room(for_what: &str) -> OpError {
+    OpError::Overloaded(format!(
+        "the node has no room for this {for_what} at the moment; read the answers that have come, slow down and try again, here or \
+         at another node"
+    ))
+}
+
+/// A call waits for room for so long.
+const ROOM_WITHIN: Duration = Duration::from_secs(5);
 
 /// A call that waits for its answer. If it is dropped before, because the client has hung up, the driver is told.
 struct Call<'a> {
@@ -106,7 +154,7 @@ impl Drop for Call<'_> {
 
 /// Bytes that a request holds while it is under way.
 fn weight(op: &Op) -> usize {
-    use api::{MultiOp, Write};
+    use api::{MultiOp, Read, Write};
     const FIXED: usize = 128;
     match op {
         Op::Write(Write::Create(c)) => FIXED + c.data.len() + c.path.as_str().len(),
@@ -117,7 +165,10 @@ fn weight(op: &Op) -> usize {
             MultiOp::Set { path, data, .. } => sum + FIXED + data.len() + path.as_str().len(),
             MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => sum + FIXED + path.as_str().len(),
         }),
+        Op::Read(Read::Children { path, page }, _) => FIXED + path.as_str().len() + page.after.len(),
         Op::Read(read, _) => FIXED + read.path().as_str().len(),
-        Op::Sync | Op::Ping | Op::Close | Op::Invalid(_) => FIXED,
+        Op::Sync | Op::Invalid(_) => FIXED,
+        // Whatever others do: they keep and end sessions.
+        Op::Ping | Op::Close => 0,
     }
 }

@@ -2,19 +2,20 @@
 
 use std::{
     collections::VecDeque,
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
     time::{Duration, Instant},
 };
 
-use api::{OpError, PeerId, SessionToken, StreamId, WriteNumber, WriteOutcome};
+use api::{OpError, PeerId, SessionToken, StreamId, WriteNumber, WriteOutcome, budget::Slot};
 use proto::{
     client::{self, OpenSession, Outcome, to_status},
     v1,
 };
 use store_core::server::{Answer, ConnId, Op, Open, Request, ToClient};
-use tokio::time::{Interval, interval, timeout};
+use tokio::time::timeout;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
@@ -26,13 +27,16 @@ use crate::{
 };
 
 /// Begins to read the stream of a client and returns that of its answers.
-pub(super) fn start(front: Front, inbound: Streaming<v1::SessionRequest>) -> Answers {
+pub(super) fn start(front: Front, request: tonic::Request<Streaming<v1::SessionRequest>>) -> Answers {
     let conn = front.connect();
-    let lane = front.lane(conn);
-    let answers = Answers { lane: lane.clone(), me: front.me, next: VecDeque::new() };
+    let lane = front.lane(conn, front.share(&request));
+    let peer = request.remote_addr().map(|address| address.ip());
+    let decoded = request.extensions().get::<Slot>().cloned().unwrap_or_default();
+    let inbound = request.into_inner();
+    let answers = Answers { lane: lane.clone(), me: front.me, next: VecDeque::new(), taken: (0, 0) };
     let tasks = front.tasks.clone();
     tasks.spawn(async move {
-        let reader = Reader { front, conn, lane: lane.clone(), inbound };
+        let reader = Reader { front, conn, lane: lane.clone(), peer, decoded, inbound };
         let end = reader.run().await;
         lane.end(end);
     });
@@ -43,6 +47,10 @@ struct Reader {
     front: Front,
     conn: ConnId,
     lane: Arc<Lane>,
+    /// Where the client is.
+    peer: Option<IpAddr>,
+    /// What the message that was read last holds of the connection's share.
+    decoded: Slot,
     inbound: Streaming<v1::SessionRequest>,
 }
 
@@ -81,6 +89,8 @@ impl Reader {
                 Open::Resume { session, token, last_zxid, stream }
             }
             OpenSession { resume: None, timeout_ms, .. } => {
+                let peer = self.peer.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+                self.front.opens.take(peer, Instant::now())?;
                 Open::New { token: SessionToken(random()?), timeout_ms }
             }
         };
@@ -92,15 +102,10 @@ impl Reader {
 
     async fn opened(&mut self, first: v1::SessionRequest) -> Result<(), OpError> {
         self.requests(first).await?;
-        let mut checks = self.checks();
         loop {
             let message = tokio::select! {
                 message = self.inbound.message() => message,
                 () = self.lane.over() => return Ok(()),
-                _ = checks.tick() => {
-                    self.check_progress()?;
-                    continue;
-                }
             };
             match message {
                 Ok(Some(message)) if message.open.is_none() => self.requests(message).await?,
@@ -129,13 +134,17 @@ impl Reader {
         let acked = WriteNumber(message.acked_write);
         let at_once = AT_ONCE.min(self.front.bounds.stream_requests);
         let mut rest = message.requests.into_iter();
+        self.decoded.shrink_to(
+            rest.as_slice().iter().map(prost::Message::encoded_len).sum::<usize>() + rest.len() * REQUEST,
+        );
         loop {
             let mut requests: Vec<Request> = rest.by_ref().take(at_once).map(request).collect();
             let bytes = requests.iter().map(|r| weight(&r.op)).sum();
-            if !self.lane.try_admit(requests.len(), bytes)
-                && !self.wait_for_room(requests.len(), bytes).await?
-            {
-                return Ok(());
+            if !self.lane.try_admit(requests.len(), bytes) {
+                tokio::select! {
+                    () = self.lane.admit(requests.len(), bytes) => {}
+                    () = self.lane.over() => return Ok(()),
+                }
             }
             let spans = self.begin_spans(&mut requests, received);
             self.front
@@ -151,35 +160,6 @@ impl Reader {
     fn begin_spans(&self, requests: &mut [Request], received: Instant) -> Vec<(usize, Traced)> {
         let begin = |r: &mut Request| trace::begin(&r.op, &mut r.trace, received, &self.front.ratio);
         requests.iter_mut().enumerate().filter_map(|(i, r)| Some((i, begin(r)?))).collect()
-    }
-
-    /// Waits until requests are admitted; false if the stream is over before.
-    async fn wait_for_room(&self, count: usize, bytes: usize) -> Result<bool, OpError> {
-        let mut checks = self.checks();
-        let mut admit = std::pin::pin!(self.lane.admit(count, bytes));
-        loop {
-            tokio::select! {
-                () = &mut admit => return Ok(true),
-                () = self.lane.over() => return Ok(false),
-                _ = checks.tick() => self.check_progress()?,
-            }
-        }
-    }
-
-    fn checks(&self) -> Interval {
-        interval((self.front.bounds.stall / 4).max(Duration::from_millis(100)))
-    }
-
-    fn check_progress(&self) -> Result<(), OpError> {
-        let limit = self.front.bounds.stall;
-        if !self.lane.stalled(limit) {
-            return Ok(());
-        }
-        let why = OpError::Overloaded(format!(
-            "the client has taken no answers for {limit:?}; read the stream while you write to it"
-        ));
-        self.lane.cut(why.clone());
-        Err(why)
     }
 }
 
@@ -216,6 +196,8 @@ pub(super) struct Answers {
     me: PeerId,
     /// Taken from the lane and not sent.
     next: VecDeque<ToClient>,
+    /// In the last message: replies, and their weight. Whoever asks for more has sent it.
+    taken: (usize, usize),
 }
 
 impl Stream for Answers {
@@ -223,6 +205,10 @@ impl Stream for Answers {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
+        if this.taken != (0, 0) {
+            let (replies, weight) = std::mem::take(&mut this.taken);
+            this.lane.took(replies, weight);
+        }
         if this.next.is_empty()
             && let Some(end) = ready!(this.lane.poll_take(cx, AT_ONCE, &mut this.next))
         {
@@ -257,7 +243,7 @@ impl Stream for Answers {
             }
         }
         // A notice answers nothing.
-        this.lane.took(message.responses.len() + usize::from(message.opened.is_some()), weight);
+        this.taken = (message.responses.len() + usize::from(message.opened.is_some()), weight);
         Poll::Ready(Some(Ok(message)))
     }
 }
@@ -286,6 +272,8 @@ const OPEN_WITHIN: Duration = Duration::from_secs(10);
 /// Requests passed on, and answers taken, in one go.
 const AT_ONCE: usize = 512;
 
-/// A message is ended when it has about so many bytes; a single answer may be larger. Well below the 4 MiB that
-/// common clients accept.
-const MESSAGE_SIZE: usize = 1 << 20;
+/// A message is ended when it has about so many bytes; a single answer may be larger.
+const MESSAGE_SIZE: usize = 256 << 10;
+
+/// Bytes that a request has in memory besides its texts and values.
+const REQUEST: usize = 128;

@@ -1,18 +1,19 @@
 //! A store on a quorum in memory, served on a real socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code, missing_docs, unreachable_pub)]
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
-use api::PeerId;
+use api::{PeerId, budget::Budget};
+use host::listen::{self, Bounds, Listener};
 use proto::v1::{
     self, coordination_client::CoordinationClient, node_client::NodeClient, request::Op,
     response::Result as Answer,
 };
 use store_svc::{Config, StopReason, StoreService, testing::MemoryQuorum};
-use tokio::{net::TcpListener, sync::mpsc, sync::watch, task::JoinHandle};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio::{sync::mpsc, sync::watch, task::JoinHandle};
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Status, Streaming, service::Routes, transport::Channel};
 
 pub struct Node {
     pub address: SocketAddr,
@@ -32,13 +33,14 @@ impl Node {
         change(&mut config);
         let shutdown = CancellationToken::new();
         let store = StoreService::open(config, quorum.clone(), shutdown.clone()).unwrap();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let server = tonic::transport::Server::builder()
-            .add_service(store.coordination())
-            .add_service(store.node())
-            .serve_with_incoming(TcpListenerStream::new(listener));
-        let serving = tokio::spawn(async move { server.await.unwrap() });
+        let listener = Listener::bind("test", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let address = listener.address();
+        let mut routes = Routes::builder();
+        routes.add_service(store.coordination()).add_service(store.node());
+        let bounds = Bounds::clients(1000, Budget::new(64 << 20), Budget::new(64 << 20));
+        let serving =
+            listen::serve(listener, routes.routes(), bounds, CancellationToken::new(), Duration::ZERO);
+        let serving = tokio::spawn(async move { serving.await.unwrap() });
         let ready = store.readiness();
         let running = tokio::spawn(store.run());
         Node { address, ready, shutdown, running, serving }
@@ -104,10 +106,15 @@ impl Session {
     }
 
     pub async fn with(node: &Node, open: v1::OpenSession) -> Result<Session, Status> {
+        Session::over(node.channel().await, open).await
+    }
+
+    /// Several may be on one connection.
+    pub async fn over(channel: Channel, open: v1::OpenSession) -> Result<Session, Status> {
         let (out, requests) = mpsc::channel(64);
         let first = v1::SessionRequest { open: Some(open), ..Default::default() };
         out.send(first).await.unwrap();
-        let mut client = node.client().await.max_decoding_message_size(64 << 20);
+        let mut client = CoordinationClient::new(channel);
         let mut answers = client.session(ReceiverStream::new(requests)).await?.into_inner();
         let message = answers.message().await?.expect("an answer to open");
         let opened = message.opened.expect("opened first");

@@ -54,7 +54,7 @@ use tickets::{Pending, Tickets};
 use waits::{Waiter, Waits};
 
 pub use words::{
-    Answer, Ask, Committed, Config, ConnId, Feed, Input, Limits, Op, Open, Output, Request, ToClient,
+    Answer, Ask, Committed, Config, ConnId, Feed, Input, Limits, Op, Open, Output, Request, ToClient, weight,
 };
 
 /// The front of one node, and the state behind it.

@@ -319,12 +319,21 @@ impl ToClient {
     #[must_use]
     pub fn weight(&self) -> usize {
         match self {
-            ToClient::Reply { result: Ok(Answer::Read(ReadOutcome::Data { data, .. })), .. } => data.len(),
-            ToClient::Reply { result: Ok(Answer::Read(ReadOutcome::Children { names, .. })), .. } => {
-                names.iter().map(|n| n.len() + std::mem::size_of::<String>()).sum()
-            }
+            ToClient::Reply { result: Ok(Answer::Read(outcome)), .. } => weight(outcome),
             _ => 0,
         }
+    }
+}
+
+/// Bytes that the answer to a read carries.
+#[must_use]
+pub fn weight(outcome: &ReadOutcome) -> usize {
+    match outcome {
+        ReadOutcome::Data { data, .. } => data.len(),
+        ReadOutcome::Children { names, .. } => {
+            names.iter().map(|n| n.len() + std::mem::size_of::<String>()).sum()
+        }
+        ReadOutcome::Exists { .. } => 0,
     }
 }
 

@@ -1,0 +1,439 @@
+//! What a connection sends and takes: every byte of a request is counted from its first on, and every byte of an answer
+//! until the socket has taken it.
+
+use std::{
+    collections::HashMap,
+    io::IoSlice,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use api::{
+    OpError,
+    budget::{Charge, Share, Slot},
+};
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+use telemetry::Closed;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::Users;
+
+/// What the calls of one connection have under way.
+pub(super) struct Traffic {
+    share: Share,
+    /// Largest message that is taken.
+    message_max: usize,
+    users: Users,
+    origin: Instant,
+    spoke: AtomicBool,
+    /// Whether a service has said whose connection it is.
+    known: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    last: u64,
+    calls: HashMap<u64, Arc<Call>>,
+    /// When the last call ended, in milliseconds after the beginning.
+    ended: u64,
+}
+
+/// One call.
+pub(super) struct Call {
+    /// Bytes of its answer that the socket has not taken.
+    unsent: AtomicUsize,
+    /// When the client last took some of them, or they came, in milliseconds after the beginning.
+    progress: AtomicU64,
+    /// By when the message that is on its way has to be whole; `u64::MAX` if none is.
+    message_due: AtomicU64,
+    /// Who wants to give more to be sent.
+    sender: Mutex<Option<Waker>>,
+}
+
+/// The call on a connection, until it ends.
+pub(super) struct CallGuard {
+    id: u64,
+    call: Arc<Call>,
+    traffic: Arc<Traffic>,
+}
+
+impl Traffic {
+    pub(super) fn new(share: Share, message_max: usize, users: Users) -> Arc<Traffic> {
+        let (spoke, known) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (origin, inner) = (Instant::now(), Mutex::default());
+        Arc::new(Traffic { share, message_max, users, origin, spoke, known, inner })
+    }
+
+    pub(super) fn share(&self) -> &Share {
+        &self.share
+    }
+
+    /// Whether a whole request has come.
+    pub(super) fn spoke(&self) -> bool {
+        self.spoke.load(SeqCst)
+    }
+
+    /// The connection is a member's.
+    pub(super) fn is_known(&self) {
+        self.known.store(true, SeqCst);
+    }
+
+    fn message_max(&self) -> usize {
+        match self.users {
+            Users::Members if !self.known.load(SeqCst) => self.message_max.min(STRANGERS_MESSAGE),
+            _ => self.message_max,
+        }
+    }
+
+    pub(super) fn begin(self: &Arc<Traffic>) -> CallGuard {
+        let now = self.now();
+        let call = Arc::new(Call {
+            unsent: AtomicUsize::new(0),
+            progress: AtomicU64::new(now),
+            message_due: AtomicU64::new(due(now, 0)),
+            sender: Mutex::new(None),
+        });
+        let mut inner = self.lock();
+        inner.last += 1;
+        let id = inner.last;
+        inner.calls.insert(id, call.clone());
+        CallGuard { id, call, traffic: self.clone() }
+    }
+
+    /// Why the connection has to be closed, if it has.
+    pub(super) fn fault(&self) -> Option<Closed> {
+        let now = self.now();
+        let inner = self.lock();
+        let greeted = match self.users {
+            Users::Members => self.known.load(SeqCst),
+            Users::Clients | Users::Neighbours => self.spoke(),
+        };
+        if !greeted && now >= millis(SPEAK_WITHIN) {
+            return Some(Closed::Silent);
+        }
+        // Services bound what they have with each other themselves.
+        if greeted && self.users != Users::Clients {
+            return None;
+        }
+        inner.calls.values().find_map(|call| {
+            if call.unsent.load(SeqCst) > 0 && now >= call.progress.load(SeqCst) + millis(TAKE_WITHIN) {
+                return Some(Closed::Unread);
+            }
+            (now >= call.message_due.load(SeqCst)).then_some(Closed::Unfinished)
+        })
+    }
+
+    /// Whether nothing has been asked for so long that the connection may go.
+    pub(super) fn is_idle(&self) -> bool {
+        let inner = self.lock();
+        self.users == Users::Clients && inner.calls.is_empty() && self.now() >= inner.ended + millis(IDLE)
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.origin.elapsed())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing in here panics half way.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CallGuard {
+    pub(super) fn traffic(&self) -> &Arc<Traffic> {
+        &self.traffic
+    }
+}
+
+impl Drop for CallGuard {
+    fn drop(&mut self) {
+        let now = self.traffic.now();
+        let mut inner = self.traffic.lock();
+        inner.calls.remove(&self.id);
+        inner.ended = now;
+    }
+}
+
+fn millis(d: Duration) -> u64 {
+    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// By when a message of this size is to be whole.
+fn due(now: u64, bytes: usize) -> u64 {
+    now + millis(MESSAGE_WITHIN) + (bytes / BYTES_PER_MILLI) as u64
+}
+
+/// What comes: gRPC messages, each in its frame of five bytes and a payload. The bytes of a message are taken from the
+/// connection's share as soon as its length is known, and given back when the decoder asks for the next one.
+pub(super) struct Inbound<B> {
+    inner: B,
+    call: Arc<Call>,
+    traffic: Arc<Traffic>,
+    /// Came, and was not passed on.
+    rest: Bytes,
+    at: At,
+    charge: Slot,
+}
+
+enum At {
+    /// In a frame's first five bytes, of which so many are here.
+    Head([u8; 5], usize),
+    /// Waits for room for a payload of so many bytes.
+    Room([u8; 5], usize),
+    /// In a payload, of which so many bytes are to come.
+    Payload(usize),
+}
+
+impl<B> Inbound<B> {
+    pub(super) fn new(inner: B, guard: &CallGuard) -> Inbound<B> {
+        let (call, traffic) = (guard.call.clone(), guard.traffic.clone());
+        Inbound { inner, call, traffic, rest: Bytes::new(), at: At::Head([0; 5], 0), charge: Slot::default() }
+    }
+
+    /// Where the charge of the present message is.
+    pub(super) fn charge(&self) -> Slot {
+        self.charge.clone()
+    }
+
+    fn whole(&mut self) {
+        self.at = At::Head([0; 5], 0);
+        self.call.message_due.store(u64::MAX, SeqCst);
+        self.traffic.spoke.store(true, SeqCst);
+    }
+}
+
+impl<B> Body for Inbound<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<tonic::codegen::StdError>,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        loop {
+            match &mut this.at {
+                At::Room(head, len) => {
+                    let (head, len) = (*head, *len);
+                    let cost = decoded(len);
+                    if cost > 0 {
+                        // While we make it wait, the client is not to blame.
+                        this.call.message_due.store(u64::MAX, SeqCst);
+                        this.charge.set(Some(ready!(this.traffic.share.poll_take(cx, cost))));
+                        this.call.message_due.store(due(this.traffic.now(), len), SeqCst);
+                    }
+                    match len {
+                        0 => this.whole(),
+                        _ => this.at = At::Payload(len),
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(Bytes::copy_from_slice(&head)))));
+                }
+                At::Payload(left) if !this.rest.is_empty() => {
+                    let part = this.rest.split_to(this.rest.len().min(*left));
+                    *left -= part.len();
+                    if *left == 0 {
+                        this.whole();
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(part))));
+                }
+                At::Head(head, have) if !this.rest.is_empty() => {
+                    // Whatever came before has been decoded.
+                    this.charge.set(None);
+                    if *have == 0 {
+                        this.call.message_due.store(due(this.traffic.now(), 0), SeqCst);
+                    }
+                    let count = this.rest.len().min(5 - *have);
+                    this.rest.copy_to_slice(&mut head[*have..*have + count]);
+                    *have += count;
+                    if *have == 5 {
+                        let len = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
+                        let max = this.traffic.message_max();
+                        if len > max {
+                            return Poll::Ready(Some(Err(too_large(len, max))));
+                        }
+                        this.at = At::Room(*head, len);
+                    }
+                    continue;
+                }
+                At::Payload(_) => {}
+                At::Head(..) => this.charge.set(None),
+            }
+            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => this.rest = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                Some(Err(e)) => return Poll::Ready(Some(Err(Status::from_error(e.into())))),
+                None => {
+                    this.call.message_due.store(u64::MAX, SeqCst);
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && matches!(self.at, At::Head(_, 0)) && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+impl<B> Drop for Inbound<B> {
+    fn drop(&mut self) {
+        // Whoever answers without reading on is not waited for.
+        self.call.message_due.store(u64::MAX, SeqCst);
+    }
+}
+
+fn too_large(size: usize, limit: usize) -> Status {
+    proto::client::to_status(&OpError::TooLarge { size: size as u64, limit: limit as u64 })
+}
+
+/// What a message may take in memory: its bytes, and what the smallest parts grow to when they are decoded. Small ones are
+/// free, so that a client can ping, open and close whatever others do: their number is bounded by that of the calls.
+fn decoded(len: usize) -> usize {
+    if len <= FREE { 0 } else { len + len.saturating_mul(GROWTH).min(GROWTH_MAX) }
+}
+
+/// What goes: the body of an answer. No more than one piece of it waits for the client at a time, besides small ones.
+pub(super) struct Outbound<B> {
+    inner: Pin<Box<B>>,
+    guard: CallGuard,
+}
+
+impl<B> Outbound<B> {
+    pub(super) fn new(inner: B, guard: CallGuard) -> Outbound<B> {
+        Outbound { inner: Box::pin(inner), guard }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for Outbound<B> {
+    type Data = Piece;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Piece>, B::Error>>> {
+        let this = &mut *self;
+        if this.guard.call.waits_for_client(cx) {
+            return Poll::Pending;
+        }
+        let frame = ready!(this.inner.as_mut().poll_frame(cx));
+        Poll::Ready(frame.map(|frame| {
+            frame
+                .map(|frame| frame.map_data(|bytes| Piece::new(bytes, &this.guard.call, &this.guard.traffic)))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+impl Call {
+    fn waits_for_client(&self, cx: &mut Context<'_>) -> bool {
+        if self.unsent.load(SeqCst) < AHEAD {
+            return false;
+        }
+        *self.sender.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        // It may have taken some before the waker was there.
+        self.unsent.load(SeqCst) >= AHEAD
+    }
+}
+
+/// Bytes on their way to the socket.
+pub(super) struct Piece {
+    bytes: Bytes,
+    call: Arc<Call>,
+    traffic: Arc<Traffic>,
+    charge: Charge,
+}
+
+impl Piece {
+    fn new(bytes: Bytes, call: &Arc<Call>, traffic: &Arc<Traffic>) -> Piece {
+        if call.unsent.fetch_add(bytes.len(), SeqCst) == 0 {
+            call.progress.store(traffic.now(), SeqCst);
+        }
+        let charge = traffic.share.take_anyway(bytes.len());
+        Piece { bytes, call: call.clone(), traffic: traffic.clone(), charge }
+    }
+
+    fn went(&mut self, count: usize) {
+        self.call.progress.store(self.traffic.now(), SeqCst);
+        self.charge.shrink_to(self.bytes.len());
+        if self.call.unsent.fetch_sub(count, SeqCst) - count < AHEAD {
+            let sender = self.call.sender.lock().unwrap_or_else(PoisonError::into_inner).take();
+            sender.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn chunks_vectored<'a>(&'a self, dst: &mut [IoSlice<'a>]) -> usize {
+        self.bytes.chunks_vectored(dst)
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+        self.went(count);
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        let left = self.bytes.len();
+        if left > 0 {
+            self.bytes.clear();
+            self.went(left);
+        }
+    }
+}
+
+/// From the accepted connection to its first whole request.
+const SPEAK_WITHIN: Duration = Duration::from_secs(10);
+/// A client takes some of what waits for it within this.
+const TAKE_WITHIN: Duration = Duration::from_secs(10);
+/// A message is whole within this ...
+const MESSAGE_WITHIN: Duration = Duration::from_secs(10);
+/// ... and so many bytes more for each millisecond more.
+const BYTES_PER_MILLI: usize = 64;
+/// A connection on which nothing is asked for so long is closed; clients that live make a new one when they need it.
+const IDLE: Duration = Duration::from_secs(300);
+/// What a stranger may say on a port of members, until it is known which of them it is.
+const STRANGERS_MESSAGE: usize = 64 << 10;
+/// Messages up to this need no room: pings, and what opens a session.
+const FREE: usize = 512;
+/// How many times larger than on the wire the smallest requests are in memory ...
+const GROWTH: usize = 32;
+/// ... and how much all parts of a message are at most, because their number is bounded.
+const GROWTH_MAX: usize = 3 << 20;
+/// So much of an answer may wait for the client before more of it is made.
+const AHEAD: usize = 64 << 10;
