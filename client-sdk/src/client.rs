@@ -17,7 +17,7 @@ use proto::{
     client::{self as wire, MESSAGE_MAX},
     v1,
 };
-use telemetry::trace::{Ratio, Span};
+use spans::{Ratio, Span};
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     time::{Instant, timeout, timeout_at},

@@ -5,7 +5,7 @@ use std::{future, pin::Pin, sync::Arc, time::Duration};
 use api::{OpError, SessionId, Time, Trace};
 use client_core::{Connection, Event, Input, Machine, Op, Outcome, Output};
 use proto::{client as wire, v1};
-use telemetry::trace::Span;
+use spans::Span;
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     time::{Instant, Sleep},

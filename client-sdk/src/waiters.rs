@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use api::{Ticket, Zxid};
 use client_core::{Failure, Outcome};
-use telemetry::trace::Span;
+use spans::Span;
 use tokio::sync::{Semaphore, oneshot};
 
 /// How a request ended.
@@ -78,7 +78,7 @@ impl Waiters {
 /// Says in its span how a request ended.
 fn close(mut span: Span, end: &End) {
     if let Some(zxid) = end.zxid {
-        span.set("quorate.zxid", zxid);
+        span.set("quorate.zxid", zxid.to_string());
     }
     if let Err(failure) = &end.result {
         let kind = match failure {

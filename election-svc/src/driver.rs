@@ -5,10 +5,8 @@ use std::time::Duration;
 use api::ports::PortClosed;
 use api::{PeerId, Standing, Time};
 use election_core::{Election, Input, Notification, Output};
-use telemetry::{
-    metrics,
-    trace::{Scope, Span, lines},
-};
+use spans::{KeyValue, Scope, Span, lines};
+use telemetry::metrics;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -171,10 +169,10 @@ impl Driver {
         span.event(
             "vote",
             [
-                ("quorate.leader", i64::from(vote.leader.0).into()),
-                ("quorate.zxid", vote.candidate.zxid.into()),
-                ("quorate.epoch", i64::from(vote.candidate.epoch.0).into()),
-                ("quorate.election.round", (now.round.0 as i64).into()),
+                KeyValue::new("quorate.leader", i64::from(vote.leader.0)),
+                KeyValue::new("quorate.zxid", vote.candidate.zxid.to_string()),
+                KeyValue::new("quorate.epoch", i64::from(vote.candidate.epoch.0)),
+                KeyValue::new("quorate.election.round", now.round.0 as i64),
             ],
         );
     }

@@ -1,12 +1,103 @@
-//! The way to an OpenTelemetry collector, for all that is pushed there.
+//! The way to an OpenTelemetry collector, for all that is exported there.
 
-use std::{error::Error as _, time::Duration};
+use std::{
+    env,
+    error::Error as _,
+    fmt::Display,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use opentelemetry::KeyValue;
+use opentelemetry_sdk::{Resource, resource::EnvResourceDetector};
 use tokio::time::Instant;
 use tonic::{
-    Status,
-    transport::{Channel, Endpoint},
+    Request, Status,
+    metadata::{MetadataKey, MetadataValue},
+    transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
 };
+
+use crate::otlp::attribute_name;
+
+/// A collector that nothing can be exported to.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error(
+    "nothing can be exported to {endpoint:?}: {why}; expected an address such as http://127.0.0.1:4317, or https://..."
+)]
+pub struct BadCollector {
+    /// As given.
+    endpoint: String,
+    why: String,
+}
+
+impl BadCollector {
+    pub(crate) fn new(endpoint: &str, why: impl Display) -> BadCollector {
+        BadCollector { endpoint: endpoint.to_owned(), why: why.to_string() }
+    }
+}
+
+/// Checks an address, and that the protocol that `OTEL_EXPORTER_OTLP_PROTOCOL` asks for is one that this build speaks.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, BadCollector> {
+    let bad = |why: String| BadCollector::new(address, why);
+    let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| bad(e.to_string()))?;
+    if endpoint.uri().host().is_none() || !matches!(endpoint.uri().scheme_str(), Some("http" | "https")) {
+        return Err(bad("it is not the address of a host".to_owned()));
+    }
+    match env::var(PROTOCOL) {
+        Ok(other) if !other.is_empty() && other != "grpc" => Err(bad(format!(
+            "{PROTOCOL} is {other:?}, and this program exports by grpc only; unset it, and name the collector's port for \
+             OTLP/gRPC (usually 4317)"
+        ))),
+        _ => Ok(endpoint),
+    }
+}
+
+/// TLS for an `https` address: trusts the certificate authorities in the file that `OTEL_EXPORTER_OTLP_CERTIFICATE` names, and
+/// those of Mozilla's list without it.
+pub(crate) fn tls(address: &str) -> Result<Option<ClientTlsConfig>, BadCollector> {
+    if !address.starts_with("https://") {
+        return Ok(None);
+    }
+    let tls = ClientTlsConfig::new();
+    let Some(file) = env::var_os(CERTIFICATE).filter(|file| !file.is_empty()) else {
+        return Ok(Some(tls.with_webpki_roots()));
+    };
+    let pem = std::fs::read(&file).map_err(|e| {
+        BadCollector::new(address, format!("{CERTIFICATE} names {file:?}, which cannot be read: {e}"))
+    })?;
+    Ok(Some(tls.ca_certificate(Certificate::from_pem(pem))))
+}
+
+/// What this process is, for OTLP: as [`crate::otlp::resource`] has it, below what `OTEL_RESOURCE_ATTRIBUTES` and
+/// `OTEL_SERVICE_NAME` say.
+pub(crate) fn resource(ours: &[(&'static str, String)]) -> Resource {
+    let ours = ours.iter().map(|(name, value)| KeyValue::new(attribute_name(name, true), value.clone()));
+    let builder = Resource::builder_empty().with_attributes(ours);
+    let builder = builder.with_detector(Box::new(EnvResourceDetector::new()));
+    match env::var("OTEL_SERVICE_NAME") {
+        Ok(name) if !name.is_empty() => builder.with_service_name(name).build(),
+        _ => builder.build(),
+    }
+}
+
+/// Adds the headers of `OTEL_EXPORTER_OTLP_HEADERS` (`name=value,name=value`, values percent-encoded) to a request.
+pub(crate) fn with_headers<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    for header in env::var(HEADERS).unwrap_or_default().split(',') {
+        let Some((name, value)) = header.split_once('=') else { continue };
+        let decoded = percent_encoding::percent_decode_str(value.trim()).decode_utf8_lossy();
+        // As the SDK does, one that is malformed is left out.
+        let name = MetadataKey::from_bytes(name.trim().as_bytes());
+        if let (Ok(name), Ok(value)) = (name, MetadataValue::try_from(decoded.as_ref())) {
+            request.metadata_mut().insert(name, value);
+        }
+    }
+    request
+}
+
+const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
+const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
+const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
 
 /// A way to a collector that may be away, or slow, or behind something that has forgotten the connection.
 #[derive(Debug)]
@@ -38,12 +129,12 @@ impl Link {
     }
 }
 
-/// Says when a collector goes and when it comes back.
+/// Reports in the log when a collector goes and when it comes back.
 #[derive(Debug)]
 pub(crate) struct Reached {
     what: &'static str,
     endpoint: String,
-    /// What was said last, and when.
+    /// The last report, and when.
     said: Option<(bool, Instant)>,
 }
 
@@ -52,18 +143,24 @@ impl Reached {
         Reached { what, endpoint: endpoint.to_owned(), said: None }
     }
 
-    /// To be told of each push.
-    pub(crate) fn note<T>(&mut self, pushed: Result<T, Status>) {
-        if !self.is_news(pushed.is_ok()) {
+    /// For an exporter that is shared with the SDK's thread.
+    pub(crate) fn shared(what: &'static str, endpoint: &str) -> Arc<Mutex<Reached>> {
+        Arc::new(Mutex::new(Reached::new(what, endpoint)))
+    }
+
+    /// Takes note of each export: `Err` has the reason why it failed.
+    pub(crate) fn note(&mut self, exported: Result<(), String>) {
+        if !self.is_news(exported.is_ok()) {
             return;
         }
         let (what, endpoint) = (self.what, &self.endpoint);
-        match pushed {
-            Ok(_) => tracing::info!(endpoint, "pushing {what}"),
-            Err(status) => tracing::warn!(
+        match exported {
+            Ok(()) => tracing::info!(endpoint, what, "exporting to the collector"),
+            Err(reason) => tracing::warn!(
                 endpoint,
-                "cannot push {what}: {}; check the address, and that a collector takes OTLP/gRPC there. Goes on trying",
-                reason(&status)
+                what,
+                reason = shortened(reason),
+                "cannot export to the collector; check its address, and that it takes OTLP/gRPC there; trying on"
             ),
         }
     }
@@ -78,22 +175,26 @@ impl Reached {
     }
 }
 
-/// What a status says, with what is behind it, in few words.
-fn reason(status: &Status) -> String {
+/// The message of a status and of its causes.
+pub(crate) fn reason(status: &Status) -> String {
     let mut text = format!("{:?}: {}", status.code(), status.message());
     let mut behind = status.source();
     while let Some(error) = behind {
         text += &format!(": {error}");
         behind = error.source();
     }
-    match text.char_indices().nth(WORDS_MAX) {
+    text
+}
+
+fn shortened(text: String) -> String {
+    match text.char_indices().nth(REASON_MAX) {
         Some((end, _)) => text[..end].to_owned() + "...",
         None => text,
     }
 }
 
-/// Characters of it.
-const WORDS_MAX: usize = 256;
+/// Most characters of a reason in the log.
+const REASON_MAX: usize = 256;
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const PUSH_WITHIN: Duration = Duration::from_secs(5);
 /// Between two lines.
@@ -135,7 +236,7 @@ mod tests {
         let said = reason(&link.push(call).await.unwrap_err());
         assert!(said.starts_with("Unavailable: ") && said.contains("refused"), "{said}");
         assert!(!said.contains('{') && !said.contains("ConnectError("), "{said}");
-        assert_eq!(reason(&Status::internal("x".repeat(9_999))).chars().count(), WORDS_MAX + 3);
+        assert_eq!(shortened("x".repeat(9_999)).chars().count(), REASON_MAX + 3);
     }
 
     #[tokio::test(start_paused = true)]

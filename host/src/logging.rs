@@ -4,10 +4,22 @@
 
 use std::sync::OnceLock;
 
+use opentelemetry::{
+    Context,
+    global::{self, BoxedSpan},
+    trace::{SpanBuilder, Tracer},
+};
+use tracing::{Event, Subscriber, level_filters::LevelFilter, subscriber::Interest};
 use tracing_subscriber::{
-    EnvFilter, Registry, filter::LevelFilter, fmt, layer::SubscriberExt as _, reload,
+    EnvFilter, Layer, Registry,
+    filter::dynamic_filter_fn,
+    fmt,
+    layer::{self, SubscriberExt as _},
+    reload,
     util::SubscriberInitExt as _,
 };
+
+use crate::traces;
 
 /// A setting of log lines that cannot be understood.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -37,17 +49,18 @@ pub fn init(default: &str) -> Result<(), LoggingError> {
     let variable = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
     let filter = parse(&variable("QUORATE_LOG").unwrap_or_else(|| default.to_owned()))?;
     let (filter, handle) = reload::Layer::new(filter);
-    let registry = tracing_subscriber::registry().with(filter);
     let lines = fmt::layer().with_writer(std::io::stderr);
-    let set = match variable("QUORATE_LOG_FORMAT").as_deref() {
+    let lines = match variable("QUORATE_LOG_FORMAT").as_deref() {
         None | Some("text") => {
             // Colours only where somebody looks at them.
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-            registry.with(lines.with_ansi(ansi)).try_init()
+            lines.with_ansi(ansi).boxed()
         }
-        Some("json") => registry.with(lines.json().flatten_event(true)).try_init(),
+        Some("json") => lines.json().flatten_event(true).boxed(),
         Some(other) => return Err(LoggingError::Format(other.to_owned())),
     };
+    let lines = lines.and_then(Exported).with_filter(filter);
+    let set = tracing_subscriber::registry().with(lines).with(spans()).try_init();
     set.map_err(|_| LoggingError::Twice)?;
     FILTER.set(handle).map_err(|_| LoggingError::Twice)
 }
@@ -69,6 +82,53 @@ pub fn set_filter(text: &str) -> Result<(), LoggingError> {
     handle.reload(filter).map_err(|_| LoggingError::NotSetUp)?;
     tracing::warn!("log lines are {} from now on, were {before}", self::filter());
     Ok(())
+}
+
+/// Exports log lines by OTLP, once [`traces`] has a collector that takes them.
+struct Exported;
+
+impl<S: Subscriber> Layer<S> for Exported
+where
+    S: for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    fn on_event(&self, event: &Event<'_>, cx: layer::Context<'_, S>) {
+        // Lines about the export would be exported in turn.
+        const OF_THE_EXPORT: [&str; 5] = ["h2", "hyper", "tonic", "tower", "opentelemetry"];
+        if let Some(bridge) = traces::LINES.get()
+            && !OF_THE_EXPORT.iter().any(|target| event.metadata().target().starts_with(target))
+        {
+            bridge.on_event(event, cx);
+        }
+    }
+}
+
+/// Exports spans of `tracing` from INFO on, whatever the filter of log lines, once [`traces`] has a collector.
+fn spans<S>() -> impl Layer<S>
+where
+    S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    let exported = |metadata: &tracing::Metadata<'_>| {
+        metadata.is_span() && metadata.target() != spans::LINES && spans::installed()
+    };
+    let filter = dynamic_filter_fn(move |metadata, _| exported(metadata))
+        .with_max_level_hint(LevelFilter::INFO)
+        .with_callsite_filter(|metadata| match metadata.is_span() && metadata.target() != spans::LINES {
+            true => Interest::sometimes(),
+            false => Interest::never(),
+        });
+    let layer = tracing_opentelemetry::layer().with_tracer(Global);
+    layer.with_location(false).with_threads(false).with_tracked_inactivity(false).with_filter(filter)
+}
+
+/// The tracer of the global provider, which is set after log lines are.
+struct Global;
+
+impl Tracer for Global {
+    type Span = BoxedSpan;
+
+    fn build_with_context(&self, builder: SpanBuilder, parent: &Context) -> BoxedSpan {
+        global::tracer("quorate").build_with_context(builder, parent)
+    }
 }
 
 fn parse(text: &str) -> Result<EnvFilter, LoggingError> {

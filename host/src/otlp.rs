@@ -16,7 +16,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 
-use crate::collector::{Link, Reached};
+use crate::collector::{self, BadCollector, Link, Reached, reason, with_headers};
 
 /// Where to push, and how often.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,16 +46,14 @@ pub async fn push(
     resource: Vec<(&'static str, String)>,
     stop: CancellationToken,
 ) {
-    let endpoint = match Endpoint::from_shared(collector.endpoint.clone()) {
+    let endpoint = match connectable(&collector.endpoint) {
         Ok(endpoint) => endpoint,
-        Err(e) => {
-            return tracing::error!("no metrics are pushed: {:?} is no address: {e}", collector.endpoint);
-        }
+        Err(e) => return tracing::error!(error = %e, "metrics are not exported"),
     };
     let mut pusher = Pusher {
         link: Link::new(endpoint),
         groups,
-        resource: attributes(&resource, true),
+        resource: resource_attributes(&collector::resource(&resource)),
         began: nanos_now(),
         reached: Reached::new("metrics", &collector.endpoint),
     };
@@ -86,9 +84,27 @@ impl Pusher {
     async fn push(&mut self) {
         let readings = telemetry::gather(&self.groups);
         let request = request(&readings, &self.resource, self.began, nanos_now());
-        let push = async |channel| MetricsServiceClient::new(channel).export(request).await;
-        self.reached.note(self.link.push(push).await);
+        let push = async |channel| MetricsServiceClient::new(channel).export(with_headers(request)).await;
+        let pushed = self.link.push(push).await;
+        self.reached.note(pushed.map(drop).map_err(|status| reason(&status)));
     }
+}
+
+fn connectable(address: &str) -> Result<Endpoint, BadCollector> {
+    let endpoint = collector::endpoint(address)?;
+    match collector::tls(address)? {
+        Some(tls) => endpoint.tls_config(tls).map_err(|e| BadCollector::new(address, e)),
+        None => Ok(endpoint),
+    }
+}
+
+fn resource_attributes(resource: &opentelemetry_sdk::Resource) -> Vec<KeyValue> {
+    resource.iter().map(|(key, value)| text(key.to_string(), value.to_string())).collect()
+}
+
+fn text(key: String, value: String) -> KeyValue {
+    let value = Some(AnyValue { value: Some(any_value::Value::StringValue(value)) });
+    KeyValue { key, value, ..KeyValue::default() }
 }
 
 /// One message with all of them.
@@ -139,7 +155,7 @@ fn metric(reading: &Reading, began: u64, now: u64) -> Metric {
 fn number(point: &Point, began: u64, now: u64) -> Option<NumberDataPoint> {
     let Value::Number(number) = point.value else { return None };
     Some(NumberDataPoint {
-        attributes: attributes(&point.labels, false),
+        attributes: attributes(&point.labels),
         start_time_unix_nano: began,
         time_unix_nano: now,
         value: Some(number_data_point::Value::AsDouble(number)),
@@ -152,7 +168,7 @@ fn distribution(point: &Point, began: u64, now: u64) -> Option<HistogramDataPoin
         return None;
     };
     Some(HistogramDataPoint {
-        attributes: attributes(&point.labels, false),
+        attributes: attributes(&point.labels),
         start_time_unix_nano: began,
         time_unix_nano: now,
         count: counts.iter().sum(),
@@ -174,17 +190,12 @@ fn exemplar(exemplar: &telemetry::Exemplar) -> Exemplar {
     }
 }
 
-pub(crate) fn attributes(labels: &[(&'static str, String)], all_dots: bool) -> Vec<KeyValue> {
-    let attribute = |(name, value): &(&'static str, String)| KeyValue {
-        key: attribute_name(name, all_dots),
-        value: Some(AnyValue { value: Some(any_value::Value::StringValue(value.clone())) }),
-        ..KeyValue::default()
-    };
-    labels.iter().map(attribute).collect()
+fn attributes(labels: &[(&'static str, String)]) -> Vec<KeyValue> {
+    labels.iter().map(|(name, value)| text(attribute_name(name, false), value.clone())).collect()
 }
 
 /// Labels have underscores, as Prometheus wants them; where the conventions have dots, so does OTLP.
-fn attribute_name(label: &str, all_dots: bool) -> String {
+pub(crate) fn attribute_name(label: &str, all_dots: bool) -> String {
     match label {
         "service_instance_id" => "service.instance.id".to_owned(),
         "cpu_mode" => "cpu.mode".to_owned(),

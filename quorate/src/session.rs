@@ -45,7 +45,7 @@ fn spans(connection: &Connection) -> Result<Option<Traces>, Failure> {
         ("service_instance_id", std::process::id().to_string()),
         ("service_version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    let start = |endpoint: &String| Traces::start(endpoint, &resource);
+    let start = |endpoint: &String| Traces::start(endpoint, &resource, false);
     connection.trace_to.as_ref().map(start).transpose().map_err(|e| Failure::usage(e.to_string()))
 }
 

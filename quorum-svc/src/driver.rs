@@ -11,8 +11,8 @@ use api::ports::{Candidate, Election, FeedItem, QuorumStatus, Request, Role, Sig
 use api::{Epoch, Now, PeerId, Standing, Time, Zxid};
 use quorum_core::{CLOCK_BOUND_MS, Conn, Input, Output, Zab};
 use quorum_log::Epochs;
+use spans::lines;
 use telemetry::metrics;
-use telemetry::trace::lines;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;

@@ -14,10 +14,8 @@ use proto::pieces::{Assembly, pieces};
 use proto::quorum::{LeaderFrame, LearnerFrame};
 use quorum_core::{Conn, Input};
 use quorum_log::{ReadError, SnapshotError, Snapshots};
-use telemetry::{
-    Mode, metrics,
-    trace::{Scope, Span, lines},
-};
+use spans::{KeyValue, Lines, Scope, Span, lines};
+use telemetry::{Mode, metrics};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -303,8 +301,11 @@ impl Sync {
         let mut span = Span::root(Scope::Quorum, "quorum.synchronise");
         if let Some(span) = &mut span {
             span.set("quorate.peer", i64::from(peer.0));
-            let said = [("quorate.sync.mode", mode.name().into()), ("quorate.zxid", from.to_string().into())];
-            span.event("mode chosen", said);
+            let chosen = [
+                KeyValue::new("quorate.sync.mode", mode.name()),
+                KeyValue::new("quorate.zxid", from.to_string()),
+            ];
+            span.event("mode chosen", chosen);
             span.set("quorate.sync.mode", mode.name());
         }
         Sync { mode, since: Instant::now(), bytes: 0, span }
@@ -315,7 +316,7 @@ impl Sync {
         metrics::SYNC_DURATION.at(self.mode).record(self.since.elapsed());
         if let Some(span) = &mut self.span {
             span.set("quorate.epoch", i64::from(epoch.0));
-            span.set("quorate.zxid", target);
+            span.set("quorate.zxid", target.to_string());
             span.set("quorate.sync.bytes", self.bytes as i64);
         }
     }
@@ -410,7 +411,7 @@ impl Sender {
     }
 
     /// A span for lines about the synchronisation.
-    fn lines(&self) -> tracing::Span {
+    fn lines(&self) -> Lines {
         lines(self.sync.as_ref().and_then(|sync| sync.span.as_ref()))
     }
 

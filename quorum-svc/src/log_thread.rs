@@ -7,7 +7,8 @@ use api::peer::{Damage, Incarnation};
 use api::{Entry, Zxid};
 use quorum_core::Input;
 use quorum_log::{EpochError, EpochFile, Epochs, IncarnationError, Log, LogError, SnapshotError, Snapshots};
-use telemetry::{metrics, trace::Span};
+use spans::Span;
+use telemetry::metrics;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::acquaintances::Acquaintances;

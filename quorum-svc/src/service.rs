@@ -138,6 +138,7 @@ impl<E: Election> QuorumService<E> {
     ///
     /// # Errors
     /// As [`QuorumService::open`].
+    #[tracing::instrument(name = "quorum.open", skip_all)]
     pub fn open_on(
         disk: Arc<dyn Disk>,
         config: Config,

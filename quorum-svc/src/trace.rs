@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use api::peer::ToLeader;
 use api::ports::{FeedItem, QuorumStatus, Request, Role};
 use api::{Entry, PeerId, Ticket, Zxid};
-use telemetry::trace::{Kind, Scope, Span};
+use spans::{Kind, KeyValue, Scope, Span};
 
 /// Spans that are open at the same time, of each kind. Further ones are not made; the write goes on.
 const OPEN: usize = 1024;
@@ -41,7 +41,7 @@ impl Traces {
         for request in batch {
             let Request::Submit { ticket, trace, .. } = request else { continue };
             let Some(parent) = trace.as_deref().filter(|_| self.submits.len() < OPEN) else { continue };
-            let span = Span::below(parent, Scope::Quorum, "quorum.submit");
+            let span = Span::below(parent, Scope::Quorum, "quorum.submit", Kind::Internal);
             *trace = span.trace();
             self.submits.insert(*ticket, Submit { span, forward: None, logged: None });
         }
@@ -54,7 +54,7 @@ impl Traces {
             let (Some(parent), Some(submit)) = (s.trace.as_deref(), self.submits.get_mut(&s.ticket)) else {
                 continue;
             };
-            let span = Span::below(parent, Scope::Quorum, "quorum.forward").on_side(Kind::Client);
+            let span = Span::below(parent, Scope::Quorum, "quorum.forward", Kind::Client);
             s.trace = span.trace();
             submit.forward = Some(span);
         }
@@ -70,11 +70,9 @@ impl Traces {
                 submit.logged = Some(entry.zxid);
             }
             if leading && self.proposals.len() < OPEN {
-                let mut span = Span::below(parent, Scope::Quorum, "quorum.propose");
-                if own.is_none() {
-                    span = span.on_side(Kind::Server);
-                }
-                span.set("quorate.zxid", entry.zxid);
+                let kind = if own.is_some() { Kind::Internal } else { Kind::Server };
+                let mut span = Span::below(parent, Scope::Quorum, "quorum.propose", kind);
+                span.set("quorate.zxid", entry.zxid.to_string());
                 entry.trace = span.trace();
                 self.proposals.push_back((entry.zxid, span));
             }
@@ -130,7 +128,7 @@ impl Traces {
             }
         }
         let leader = status.leader.map_or(0, |leader| i64::from(leader.0));
-        let said = [("quorate.role", role(status.role).into()), ("quorate.leader", leader.into())];
+        let said = [KeyValue::new("quorate.role", role(status.role)), KeyValue::new("quorate.leader", leader)];
         if let Some(span) = &mut self.recovery {
             span.event("status", said);
         }
@@ -147,11 +145,11 @@ impl Traces {
 /// Spans for these entries on their way to the disk, on a learner where a message brought them. The thread that writes them
 /// ends them.
 pub(crate) fn appends(entries: &[Entry], leading: bool) -> Vec<Span> {
-    let side = if leading { Kind::Internal } else { Kind::Consumer };
+    let kind = if leading { Kind::Internal } else { Kind::Consumer };
     let traced = entries.iter().filter_map(|entry| Some((entry.zxid, entry.trace.as_deref()?)));
     let span = |(zxid, parent): (Zxid, &api::TraceContext)| {
-        let mut span = Span::below(parent, Scope::Quorum, "quorum.append").on_side(side);
-        span.set("quorate.zxid", zxid);
+        let mut span = Span::below(parent, Scope::Quorum, "quorum.append", kind.clone());
+        span.set("quorate.zxid", zxid.to_string());
         span
     };
     traced.map(span).collect()
@@ -165,7 +163,7 @@ pub(crate) fn synced(appends: &mut Vec<Span>, began: SystemTime, entries: usize)
     let ended = SystemTime::now();
     for append in appends.drain(..) {
         if let Some(parent) = append.trace() {
-            let mut span = Span::below_since(&parent, Scope::Quorum, "quorum.fsync", began);
+            let mut span = Span::below_since(&parent, Scope::Quorum, "quorum.fsync", Kind::Internal, began);
             span.set("quorate.batch.entries", entries as i64);
             span.end_at(ended);
         }

@@ -10,7 +10,7 @@ use store_core::{
     Loader, State,
     server::{Ask, Committed, Feed},
 };
-use telemetry::trace::{Scope, Span};
+use spans::{Kind, Scope, Span};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::StopReason;
@@ -164,8 +164,8 @@ impl Chunks for Pieces {
 
 /// The span of a traced entry, from when it came until it is applied.
 fn applying(entry: &Entry) -> Option<Span> {
-    let mut span = Span::below(entry.trace.as_deref()?, Scope::Store, "store.apply");
-    span.set("quorate.zxid", entry.zxid);
+    let mut span = Span::below(entry.trace.as_deref()?, Scope::Store, "store.apply", Kind::Internal);
+    span.set("quorate.zxid", entry.zxid.to_string());
     Some(span)
 }
 

@@ -16,7 +16,7 @@ use proto::{
     v1::{coordination_server::CoordinationServer, node_server::NodeServer},
 };
 use store_core::{Server, State, server};
-use telemetry::trace::Ratio;
+use spans::Ratio;
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -141,6 +141,7 @@ impl<Q: Quorum> StoreService<Q> {
     ///
     /// # Errors
     /// If another process uses the directory.
+    #[tracing::instrument(name = "store.open", skip_all)]
     pub fn open(
         mut config: Config,
         quorum: Q,

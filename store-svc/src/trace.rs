@@ -3,11 +3,9 @@
 use std::{collections::VecDeque, time::Instant};
 
 use api::{OpError, ReadLevel, Trace, Zxid};
+use spans::{Ratio, Scope, Span};
 use store_core::server::{Op, Request, ToClient};
-use telemetry::{
-    Verb, metrics,
-    trace::{Ratio, Scope, Span},
-};
+use telemetry::{Verb, metrics};
 
 use crate::measure::verb;
 
@@ -50,7 +48,7 @@ pub(crate) fn end(traced: Traced, zxid: Option<Zxid>, error: Option<&OpError>) {
         metrics::REQUEST_DURATION.at(verb).exemplify(received.elapsed(), &trace);
     }
     if let Some(zxid) = zxid {
-        span.set("quorate.zxid", zxid);
+        span.set("quorate.zxid", zxid.to_string());
     }
     if let Some(error) = error {
         span.set("error.type", format!("{:?}", error.code()));

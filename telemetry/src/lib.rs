@@ -4,7 +4,7 @@
 //!
 //! Recording is a few relaxed atomic additions and never a lock on the path of a write; what happens often is recorded
 //! once for a batch ([`Histogram::record_n`]). The statics are the process's: who runs several nodes in one process, as tests do,
-//! gets the sum of them. Spans of traces are in [`trace`].
+//! gets the sum of them. Spans are in the crate `spans`.
 //!
 //! ```
 //! use std::time::Duration;
@@ -24,7 +24,6 @@ mod value;
 pub mod metrics;
 pub mod reference;
 pub mod text;
-pub mod trace;
 
 pub use define::{Definition, Group, Kind, Metric, Unit};
 pub use labels::{Closed, CpuMode, Label, Mode, Phase, Port, RoleLabel, Verb};

@@ -10,7 +10,6 @@ use api::TraceContext;
 use crate::define::{Kind, Unit};
 use crate::labels::Label;
 use crate::reading::{Distribution, Exemplar, Point, Value};
-use crate::trace;
 
 /// Something that can be read out as points.
 pub(crate) trait Read {
@@ -44,6 +43,11 @@ fn scaled(number: u64, unit: Unit) -> f64 {
         Unit::Seconds => number as f64 / 1e9,
         Unit::Bytes | Unit::Count(_) => number as f64,
     }
+}
+
+/// Nanoseconds since 1970.
+fn unix_nanos(time: SystemTime) -> u64 {
+    nanos(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -255,7 +259,7 @@ impl One for Histogram {
         let exemplar = |(&range, &(value, at, span)): (&usize, &(u64, SystemTime, TraceContext))| Exemplar {
             range,
             value: scaled(value, unit),
-            at: trace::nanos(at),
+            at: unix_nanos(at),
             span,
         };
         let exemplars = lock(&self.exemplars).iter().map(exemplar).collect();

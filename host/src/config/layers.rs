@@ -139,25 +139,24 @@ impl Layers {
         value
     }
 
-    /// As [`Layers::get`], for a setting that is taken from `variable`, which others read as well, if it is nowhere of its own.
-    pub(super) fn get_or_variable(
+    /// As [`Layers::get`], for a setting that `variable`, which other programs read as well, decides if it is set nowhere else.
+    /// `read` finds the value in the variables that are shared with other programs; `None`: they do not say.
+    pub(super) fn get_or_shared<T: Setting>(
         &mut self,
         key: &'static str,
         meaning: &'static str,
         variable: &str,
-    ) -> String {
+        read: impl FnOnce(&BTreeMap<String, String>) -> Option<T>,
+        default: T,
+    ) -> T {
         if self.given(key).is_none()
-            && let Some(text) = self.shared.remove(variable)
+            && let Some(value) = read(&self.shared)
         {
-            self.record(
-                key,
-                meaning,
-                text.to_toml(),
-                Some(Given { text: None, source: Source::Env(variable.to_owned()) }),
-            );
-            return text;
+            let given = Given { text: None, source: Source::Env(variable.to_owned()) };
+            self.record(key, meaning, value.to_toml(), Some(given));
+            return value;
         }
-        self.get(key, meaning, String::new())
+        self.get(key, meaning, default)
     }
 
     /// As [`Layers::get`], for a setting that has no sensible default: `placeholder` is returned when it is missing,

@@ -45,7 +45,10 @@ pub const INTERNAL_QUORUM_PORT: u16 = 2889;
 pub const INTERNAL_ELECTION_PORT: u16 = 3889;
 
 /// Where every OpenTelemetry SDK looks for the address of a collector.
-const STANDARD_COLLECTOR: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+const COLLECTOR: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+const SAMPLER: &str = "OTEL_TRACES_SAMPLER";
+const SAMPLER_ARG: &str = "OTEL_TRACES_SAMPLER_ARG";
+const LOGS_EXPORTER: &str = "OTEL_LOGS_EXPORTER";
 
 /// Variables that begin with `QUORATE_` and are not settings of a node: those of the command line tools and of
 /// [`crate::logging`].
@@ -89,6 +92,8 @@ pub struct Telemetry {
     pub otlp_endpoint: Option<String>,
     /// Between two pushes of metrics.
     pub metrics_interval: Duration,
+    /// Whether log lines go there as well.
+    pub otlp_logs: bool,
     /// Which part of the requests that come without a trace begin one, from 0 to 1.
     pub trace_ratio: f64,
 }
@@ -200,7 +205,7 @@ pub struct Loaded {
 
 /// Reads and checks the settings of a node.
 ///
-/// `env` is what the process's environment holds (others than `QUORATE_*` and `OTEL_EXPORTER_OTLP_ENDPOINT` are ignored); `flags` are pairs of key and
+/// `env` is what the process's environment holds (others than `QUORATE_*` and some of OpenTelemetry are ignored); `flags` are pairs of key and
 /// value as given on the command line. Relative paths in the file are relative to the folder of the file, so that a
 /// node's folder can be moved; elsewhere they are relative to the working directory.
 ///
@@ -231,7 +236,23 @@ fn load_on(
 pub fn process_env() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
-        .filter(|(k, _)| k.starts_with("QUORATE_") || k == STANDARD_COLLECTOR)
+        .filter(|(k, _)| k.starts_with("QUORATE_") || [COLLECTOR, SAMPLER, SAMPLER_ARG, LOGS_EXPORTER].contains(&k.as_str()))
+}
+
+/// The share of requests that OpenTelemetry's sampler variables ask for; out of range if they ask for something unknown. The
+/// sampler of a client's trace is always followed, as with `parentbased_`.
+fn sampled(shared: &BTreeMap<String, String>) -> Option<f64> {
+    let sampler = shared.get(SAMPLER)?;
+    let ratio = || match shared.get(SAMPLER_ARG) {
+        Some(arg) => arg.parse().unwrap_or(f64::NAN),
+        None => 1.0,
+    };
+    Some(match sampler.strip_prefix("parentbased_").unwrap_or(sampler) {
+        "always_on" => 1.0,
+        "always_off" => 0.0,
+        "traceidratio" => ratio(),
+        _ => f64::NAN,
+    })
 }
 
 /// The environment variable of a setting: `timing.init_limit` is `QUORATE_TIMING_INIT_LIMIT`.
@@ -453,11 +474,13 @@ impl NodeConfig {
             ),
             keep_entries: r.get("log.keep_entries", "... and so many entries", 10_000),
         };
-        let otlp_endpoint = r.get_or_variable(
+        let otlp_endpoint = r.get_or_shared(
             "telemetry.otlp_endpoint",
             "OpenTelemetry collector to push metrics and spans to, by OTLP/gRPC; empty for none, whatever \
              OTEL_EXPORTER_OTLP_ENDPOINT says",
-            STANDARD_COLLECTOR,
+            COLLECTOR,
+            |shared| shared.get(COLLECTOR).cloned(),
+            String::new(),
         );
         let telemetry = Telemetry {
             otlp_endpoint: Some(otlp_endpoint).filter(|endpoint| !endpoint.is_empty()),
@@ -466,10 +489,19 @@ impl NodeConfig {
                 "between two pushes of metrics",
                 millis(15_000),
             ),
-            trace_ratio: r.get(
+            otlp_logs: r.get_or_shared(
+                "telemetry.otlp_logs",
+                "whether log lines go to the collector as well",
+                LOGS_EXPORTER,
+                |shared| shared.get(LOGS_EXPORTER).map(|exporter| exporter == "otlp"),
+                false,
+            ),
+            trace_ratio: r.get_or_shared(
                 "telemetry.trace_ratio",
-                "part of the requests to trace, 0 to 1, that do not come with a trace of their client",
-                0.0,
+                "share of the requests to trace, 0 to 1, that come without a trace of their client; needs a collector",
+                SAMPLER,
+                sampled,
+                0.01,
             ),
         };
         let config = NodeConfig {
@@ -558,13 +590,15 @@ impl NodeConfig {
             r.refuse("telemetry.metrics_interval", "a duration of at least 100ms");
         }
         if !(0.0..=1.0).contains(&self.telemetry.trace_ratio) {
-            r.refuse("telemetry.trace_ratio", "a number from 0 to 1, as 0.01 for one request in a hundred");
-        }
-        if self.telemetry.otlp_endpoint.as_ref().is_some_and(|e| !e.starts_with("http://")) {
             r.refuse(
-                "telemetry.otlp_endpoint",
-                "an address such as \"http://127.0.0.1:4317\"; for TLS run a collector beside the node",
+                "telemetry.trace_ratio",
+                "a number from 0 to 1, as 0.01 for one request in a hundred (OTEL_TRACES_SAMPLER: always_on, always_off, \
+                 traceidratio or parentbased_ and one of them, with the number in OTEL_TRACES_SAMPLER_ARG)",
             );
+        }
+        let is_url = |e: &String| e.starts_with("http://") || e.starts_with("https://");
+        if self.telemetry.otlp_endpoint.as_ref().is_some_and(|e| !is_url(e)) {
+            r.refuse("telemetry.otlp_endpoint", "an address such as \"http://127.0.0.1:4317\" or \"https://...\"");
         }
         if self.log.snapshot_every == 0 {
             r.refuse("log.snapshot_every", "at least 1");

@@ -111,8 +111,25 @@ fn a_collector_is_also_taken_from_the_variable_that_all_know() {
     let ours = ("QUORATE_TELEMETRY_OTLP_ENDPOINT", "http://d:4317");
     assert_eq!(of(&[standard(http), ours], &[]).0.as_deref(), Some("http://d:4317"));
     assert_eq!(of(&[standard(http)], &[("telemetry.otlp_endpoint", "")]), (None, "flag".into()));
-    let wrong = problems(THREE, &[standard("https://c:4317")], &[]);
-    assert!(wrong[0].contains("OTEL_EXPORTER_OTLP_ENDPOINT") && wrong[0].contains("for TLS"), "{wrong:?}");
+    assert_eq!(of(&[standard("https://c:4317")], &[]).0.as_deref(), Some("https://c:4317"));
+    let wrong = problems(THREE, &[standard("c:4317")], &[]);
+    assert!(wrong[0].contains("OTEL_EXPORTER_OTLP_ENDPOINT") && wrong[0].contains("https://"), "{wrong:?}");
+}
+
+#[test]
+fn the_sampler_is_also_taken_from_the_variables_of_opentelemetry() {
+    let ratio = |env: &[(&str, &str)]| load_text(THREE, env, &[]).unwrap().node.telemetry.trace_ratio;
+    let sampler = |name: &'static str| ("OTEL_TRACES_SAMPLER", name);
+    let arg = ("OTEL_TRACES_SAMPLER_ARG", "0.25");
+    assert_eq!(ratio(&[]), 0.01);
+    assert_eq!(ratio(&[sampler("always_off")]), 0.0);
+    assert_eq!(ratio(&[sampler("parentbased_always_on"), arg]), 1.0);
+    assert_eq!(ratio(&[sampler("parentbased_traceidratio"), arg]), 0.25);
+    assert_eq!(ratio(&[sampler("traceidratio"), arg, ("QUORATE_TELEMETRY_TRACE_RATIO", "0.5")]), 0.5);
+    for unknown in [&[sampler("jaeger_remote")][..], &[sampler("traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "x")]] {
+        let wrong = problems(THREE, unknown, &[]);
+        assert!(wrong[0].contains("OTEL_TRACES_SAMPLER") && wrong[0].contains("traceidratio"), "{wrong:?}");
+    }
 }
 
 #[test]

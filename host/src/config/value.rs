@@ -152,6 +152,18 @@ impl Setting for Duration {
     }
 }
 
+impl Setting for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn parse(text: &str) -> Option<bool> {
+        text.parse().ok()
+    }
+
+    fn to_toml(&self) -> String {
+        self.to_string()
+    }
+}
+
 impl Setting for String {
     const EXPECTED: &'static str = "a text";
 

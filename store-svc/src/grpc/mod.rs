@@ -19,7 +19,7 @@ use api::{
     budget::{Budget, Charge, Share},
 };
 use store_core::server::{Answer, ConnId, Op};
-use telemetry::trace::Ratio;
+use spans::Ratio;
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
