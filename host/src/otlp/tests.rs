@@ -54,8 +54,9 @@ async fn what_prometheus_would_scrape_is_pushed_and_once_more_at_the_end() {
 
     let request = received.recv().await.unwrap();
     let about = &request.resource_metrics[0].resource.as_ref().unwrap().attributes;
-    let about: Vec<&str> = about.iter().map(|attribute| attribute.key.as_str()).collect();
-    assert_eq!(about, ["service.name", "service.namespace", "service.instance.id", "service.version"]);
+    let mut about: Vec<&str> = about.iter().map(|attribute| attribute.key.as_str()).collect();
+    about.sort_unstable();
+    assert_eq!(about, ["service.instance.id", "service.name", "service.namespace", "service.version"]);
 
     let io = find(&request, "quorate.sync.io");
     assert_eq!(io.unit, "By");
