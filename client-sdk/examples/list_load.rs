@@ -31,7 +31,7 @@ async fn main() {
     }
     let (began, session) = (Instant::now(), other.session());
     let mut waits = Vec::new();
-    while listing.len() > 0 {
+    while !listing.is_empty() {
         let asked = Instant::now();
         other.exists("/").await.unwrap();
         waits.push(asked.elapsed());

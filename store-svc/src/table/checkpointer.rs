@@ -98,10 +98,9 @@ fn run(
     metrics::CHECKPOINT_SIZE.set(table.as_ref().map_or(0, |table| table.size()));
     while let Ok(job) = jobs.recv() {
         let began = Instant::now();
-        let _span = match &job {
-            Job::Checkpoint { export: None, .. } => tracing::info_span!("store.checkpoint"),
-            Job::Checkpoint { export: Some(_), .. } => tracing::info_span!("store.snapshot"),
-            Job::Rewrite(_) => tracing::info_span!("store.rewrite"),
+        let _span = match job.export {
+            None => tracing::info_span!("store.checkpoint"),
+            Some(_) => tracing::info_span!("store.snapshot"),
         }
         .entered();
         let result = carry_out(&mut table, &mut anew, job);
