@@ -68,6 +68,10 @@ fn the_verbs_do_what_their_help_says() {
     ensemble.ok(&["create", "--sequential", "/app/n-", ""]);
     let names = ensemble.ok(&["ls", "/app"]);
     assert_eq!(names.split_whitespace().collect::<Vec<_>>(), ["a", "n-0000000001"]);
+    // b23: the number alone, and a name in the way.
+    assert_eq!(ensemble.ok(&["create", "--sequential", "/app/", ""]).trim_end(), "/app/0000000002");
+    ensemble.ok(&["create", "/app/n-0000000004", ""]);
+    assert_eq!(ensemble.ok(&["create", "--sequential", "/app/n-", ""]).trim_end(), "/app/n-0000000005");
 
     let stale = ensemble.run(&["set", "/app", "three", "--version", "0"]);
     let text = String::from_utf8_lossy(&stale.stderr).into_owned();

@@ -330,6 +330,27 @@ fn a_hole_in_front_of_a_write_is_filled_by_sending_again() {
 }
 
 #[test]
+fn b14_a_session_that_was_taken_up_elsewhere_is_taken_up_again_and_its_writes_are_sent_under_their_numbers() {
+    let mut s = Script::opened();
+    s.write(1);
+    s.write(2);
+    s.sent();
+    assert!(matches!(
+        s.disconnect(OpError::SessionMoved(ID))[..],
+        [Output::Disconnect { .. }, _, Output::Connect { resume: Some((ID, _)), .. }]
+    ));
+    s.open();
+    assert_eq!(s.sent(), [(3, Some(1)), (4, Some(2))]);
+    // Somebody else has used the second number: that write alone fails, and changed nothing.
+    let reused = OpError::NumberReused(WriteNumber(2));
+    s.answer(3, ok());
+    let outputs = s.answer(4, Err(reused.clone()));
+    assert!(outputs.contains(&done(2, Err(Failure::Refused(reused)))), "{outputs:?}");
+    s.write(3);
+    assert_eq!(s.sent(), [(5, Some(3))]);
+}
+
+#[test]
 fn a_number_that_cannot_be_due_ends_the_session_instead_of_a_loop() {
     let mut s = Script::opened();
     s.write(1);
