@@ -364,7 +364,11 @@ impl Client {
             (Ok(Outcome::Write(outcome)), _) => history::Outcome::Written { zxid, result: Ok(outcome) },
             (Ok(Outcome::Read(outcome)), _) => history::Outcome::Read { zxid, result: Ok(outcome) },
             (Ok(_), _) => history::Outcome::Synced { zxid },
-            // An answer to a write, whatever it says, stands in the log.
+            // Not kept, so its place in the log is another one whenever it is sent again.
+            (Err(Failure::Refused(error @ OpError::NumberReused(_))), Call::Write(_)) => {
+                history::Outcome::Refused(error)
+            }
+            // Any other answer to a write, whatever it says, stands in the log.
             (Err(Failure::Refused(error)), Call::Write(_)) if answered => {
                 history::Outcome::Written { zxid, result: Err(error) }
             }
