@@ -90,7 +90,7 @@ fn a_wrong_key_in_a_configuration_ends_with_2_and_names_the_nearest_right_one() 
     for args in [&["serve", "--config", &path][..], &["config", "show", "--config", &path]] {
         let refused = quorate(args);
         assert_eq!(refused.status.code(), Some(2));
-        let expected = format!("{path}:3: there is no key `timing.tikc`; did you mean `timing.tick`?");
+        let expected = format!("{path}:4: there is no key `timing.tikc`; did you mean `timing.tick`?");
         assert!(text(&refused.stderr).contains(&expected), "{}", text(&refused.stderr));
     }
     assert!(!dir.path().join("data").exists());
@@ -104,7 +104,7 @@ fn config_show_names_the_source_of_each_setting_and_can_be_read_back() {
     assert!(shown.status.success(), "{}", text(&shown.stderr));
     let shown = text(&shown.stdout);
     let line = |key: &str| shown.lines().find(|l| l.starts_with(key)).unwrap_or_default().to_owned();
-    assert!(line("timing.tick = \"100ms\"").ends_with(&format!("# {path}:3")), "{shown}");
+    assert!(line("timing.tick = \"100ms\"").ends_with(&format!("# {path}:4")), "{shown}");
     assert!(line("limits.data = \"2MiB\"").ends_with("# flag"), "{shown}");
     assert!(line("timing.sync_limit").ends_with("# default"), "{shown}");
     assert!(shown.contains("QUORATE_TIMING_TICK"), "{shown}");
