@@ -18,9 +18,7 @@ use opentelemetry_sdk::{
     logs::{
         BatchConfigBuilder as LogBatch, BatchLogProcessor, LogBatch as Lines, SdkLogger, SdkLoggerProvider,
     },
-    trace::{
-        BatchConfigBuilder as SpanBatch, BatchSpanProcessor, Sampler, SdkTracerProvider, SpanData,
-    },
+    trace::{BatchConfigBuilder as SpanBatch, BatchSpanProcessor, Sampler, SdkTracerProvider, SpanData},
 };
 
 use crate::collector::{self, BadCollector, Reached};

@@ -23,7 +23,7 @@ use crate::{
 pub(crate) async fn write(args: &BenchWrite) -> Result<(), Failure> {
     if args.size.0 > DATA_MAX {
         return Err(Failure::usage(format!(
-            "--size {} is more than the {DATA_MAX} bytes that a value may ever have",
+            "--size {} is more than the {DATA_MAX} bytes that a value can have; store larger data elsewhere and its address here",
             args.size
         )));
     }

@@ -60,7 +60,10 @@ impl Observed {
         let stop = CancellationToken::new();
         let mut tasks = Vec::new();
         let collector = node.telemetry.otlp_endpoint.clone();
-        let traces = collector.as_deref().map(|endpoint| Traces::start(endpoint, &resource, node.telemetry.otlp_logs)).transpose();
+        let traces = collector
+            .as_deref()
+            .map(|endpoint| Traces::start(endpoint, &resource, node.telemetry.otlp_logs))
+            .transpose();
         let traces = traces.map_err(|e| Failure::usage(e.to_string()))?;
         if let Some(listener) = listener {
             let pages = Pages { health: health.clone(), groups: groups.to_vec(), resource: resource.clone() };

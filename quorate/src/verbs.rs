@@ -303,7 +303,7 @@ fn value(args: &Value) -> Result<Option<Bytes>, Failure> {
         from.take(DATA_MAX + 1).read_to_end(&mut bytes).doing(format_args!("read {name}"))?;
         if bytes.len() as u64 > DATA_MAX {
             return Err(Failure::usage(format!(
-                "{name} has more than the {DATA_MAX} bytes that a value may ever have"
+                "{name} has more than the {DATA_MAX} bytes that a value can have; store larger data elsewhere and its address here"
             )));
         }
         Ok(Some(bytes.into()))

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use api::peer::ToLeader;
 use api::ports::{FeedItem, QuorumStatus, Request, Role};
 use api::{Entry, PeerId, Ticket, Zxid};
-use spans::{Kind, KeyValue, Scope, Span};
+use spans::{KeyValue, Kind, Scope, Span};
 
 /// Spans that are open at the same time, of each kind. Further ones are not made; the write goes on.
 const OPEN: usize = 1024;
@@ -128,7 +128,8 @@ impl Traces {
             }
         }
         let leader = status.leader.map_or(0, |leader| i64::from(leader.0));
-        let said = [KeyValue::new("quorate.role", role(status.role)), KeyValue::new("quorate.leader", leader)];
+        let said =
+            [KeyValue::new("quorate.role", role(status.role)), KeyValue::new("quorate.leader", leader)];
         if let Some(span) = &mut self.recovery {
             span.event("status", said);
         }

@@ -6,11 +6,11 @@ use api::{
 };
 use bytes::Bytes;
 use proto::store::{RecordDecoder, decode_command, encode_command};
+use spans::{Kind, Scope, Span};
 use store_core::{
     Loader, State,
     server::{Ask, Committed, Feed},
 };
-use spans::{Kind, Scope, Span};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::StopReason;

@@ -15,8 +15,8 @@ use proto::{
     client::{MESSAGE_MAX, NodeMember},
     v1::{coordination_server::CoordinationServer, node_server::NodeServer},
 };
-use store_core::{Server, State, server};
 use spans::Ratio;
+use store_core::{Server, State, server};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 

@@ -40,8 +40,11 @@ fn requests_are_refused_with_a_remedy_and_the_ensemble_goes_on() {
     ensemble.ok(&["create", "/big", "--file", big.to_str().unwrap()]);
     // Also what is far too large is refused by name, and takes no connection with it.
     std::fs::write(&big, vec![7u8; 10 << 20]).unwrap();
-    refused(&ensemble.run(&["set", "/big", "--file", big.to_str().unwrap()]), &["10485760", "limits.data"]);
-    refused(&ensemble.run(&["bench", "write", "--size", "10MiB", "--seconds", "1"]), &["limits.data"]);
+    refused(&ensemble.run(&["set", "/big", "--file", big.to_str().unwrap()]), &["3145728", "elsewhere"]);
+    refused(
+        &ensemble.run(&["bench", "write", "--size", "10MiB", "--seconds", "1"]),
+        &["3145728", "elsewhere"],
+    );
     assert_eq!(ensemble.ok(&["ls"]).trim_end(), "big", "the bench leaves nothing");
 
     // Every port of every node.

@@ -236,7 +236,10 @@ fn load_on(
 pub fn process_env() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
         .map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()))
-        .filter(|(k, _)| k.starts_with("QUORATE_") || [COLLECTOR, SAMPLER, SAMPLER_ARG, LOGS_EXPORTER].contains(&k.as_str()))
+        .filter(|(k, _)| {
+            k.starts_with("QUORATE_")
+                || [COLLECTOR, SAMPLER, SAMPLER_ARG, LOGS_EXPORTER].contains(&k.as_str())
+        })
 }
 
 /// The share of requests that OpenTelemetry's sampler variables ask for; out of range if they ask for something unknown. The
@@ -598,7 +601,10 @@ impl NodeConfig {
         }
         let is_url = |e: &String| e.starts_with("http://") || e.starts_with("https://");
         if self.telemetry.otlp_endpoint.as_ref().is_some_and(|e| !is_url(e)) {
-            r.refuse("telemetry.otlp_endpoint", "an address such as \"http://127.0.0.1:4317\" or \"https://...\"");
+            r.refuse(
+                "telemetry.otlp_endpoint",
+                "an address such as \"http://127.0.0.1:4317\" or \"https://...\"",
+            );
         }
         if self.log.snapshot_every == 0 {
             r.refuse("log.snapshot_every", "at least 1");

@@ -126,7 +126,9 @@ fn the_sampler_is_also_taken_from_the_variables_of_opentelemetry() {
     assert_eq!(ratio(&[sampler("parentbased_always_on"), arg]), 1.0);
     assert_eq!(ratio(&[sampler("parentbased_traceidratio"), arg]), 0.25);
     assert_eq!(ratio(&[sampler("traceidratio"), arg, ("QUORATE_TELEMETRY_TRACE_RATIO", "0.5")]), 0.5);
-    for unknown in [&[sampler("jaeger_remote")][..], &[sampler("traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "x")]] {
+    for unknown in
+        [&[sampler("jaeger_remote")][..], &[sampler("traceidratio"), ("OTEL_TRACES_SAMPLER_ARG", "x")]]
+    {
         let wrong = problems(THREE, unknown, &[]);
         assert!(wrong[0].contains("OTEL_TRACES_SAMPLER") && wrong[0].contains("traceidratio"), "{wrong:?}");
     }

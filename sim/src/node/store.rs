@@ -37,6 +37,9 @@ pub(crate) struct StoreShell {
     /// For C8: when this node heard a session last, and since when it leads.
     heard: BTreeMap<SessionId, Time>,
     leads_since: Option<Time>,
+    /// The reign, by its start, in which this node decided to close a session: a later sign of life does not count, and a close that
+    /// did not get through is sent again.
+    closing: BTreeMap<SessionId, Option<Time>>,
     epoch: api::Epoch,
     job: Option<Job>,
     saving: Option<SnapshotWriter>,
@@ -56,6 +59,7 @@ impl StoreShell {
             sessions: ByLink::new(),
             heard: BTreeMap::new(),
             leads_since: None,
+            closing: BTreeMap::new(),
             epoch: api::Epoch(0),
             job: None,
             saving: None,
@@ -327,14 +331,18 @@ impl Node {
         Ok(())
     }
 
-    fn check_expiry(&self, cx: &mut Context, body: &CommandBody) {
+    fn check_expiry(&mut self, cx: &mut Context, body: &CommandBody) {
         let CommandBody::CloseSession { session, expired: Some(_) } = *body else { return };
-        let Some(process) = &self.up else { return };
-        let store = &process.store;
+        let now = self.time(cx);
+        let Some(process) = &mut self.up else { return };
+        let store = &mut process.store;
         let Some(info) = store.server.state().session(session) else { return };
+        if store.closing.insert(session, store.leads_since) == Some(store.leads_since) {
+            return;
+        }
         cx.stats.count("sessions expired");
         let since = store.heard.get(&session).copied().max(store.leads_since).unwrap_or_default();
-        let silent = self.time(cx).0 - since.0;
+        let silent = now.0 - since.0;
         cx.ghost.expires(self.id, session, silent, u64::from(info.timeout_ms) * 1000);
     }
 

@@ -18,8 +18,8 @@ use api::{
     OpError, PeerId, Trace,
     budget::{Budget, Charge, Share},
 };
-use store_core::server::{Answer, ConnId, Op};
 use spans::Ratio;
+use store_core::server::{Answer, ConnId, Op};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,

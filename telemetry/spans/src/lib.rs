@@ -22,9 +22,7 @@ use api::{Trace, TraceContext};
 use opentelemetry::{
     Context, ContextGuard, SpanId, TraceFlags, TraceId, Value, global,
     global::{BoxedSpan, BoxedTracer},
-    trace::{
-        Span as _, SpanBuilder, SpanContext, Status, TraceContextExt as _, TraceState, Tracer as _,
-    },
+    trace::{Span as _, SpanBuilder, SpanContext, Status, TraceContextExt as _, TraceState, Tracer as _},
 };
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
