@@ -9,7 +9,7 @@ use opentelemetry::{
     global::{self, BoxedSpan},
     trace::{SpanBuilder, Tracer},
 };
-use tracing::{Event, Subscriber, level_filters::LevelFilter, subscriber::Interest};
+use tracing::{Event, Level, Subscriber, level_filters::LevelFilter, subscriber::Interest};
 use tracing_subscriber::{
     EnvFilter, Layer, Registry,
     filter::dynamic_filter_fn,
@@ -107,15 +107,14 @@ fn spans<S>() -> impl Layer<S>
 where
     S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
 {
-    let exported = |metadata: &tracing::Metadata<'_>| {
-        metadata.is_span() && metadata.target() != spans::LINES && spans::installed()
-    };
-    let filter = dynamic_filter_fn(move |metadata, _| exported(metadata))
+    fn exported(metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.is_span() && *metadata.level() <= Level::INFO && metadata.target() != spans::LINES
+    }
+    let filter = dynamic_filter_fn(|metadata, _| exported(metadata) && spans::installed())
         .with_max_level_hint(LevelFilter::INFO)
-        .with_callsite_filter(|metadata| match metadata.is_span() && metadata.target() != spans::LINES {
-            true => Interest::sometimes(),
-            false => Interest::never(),
-        });
+        .with_callsite_filter(
+            |metadata| if exported(metadata) { Interest::sometimes() } else { Interest::never() },
+        );
     let layer = tracing_opentelemetry::layer().with_tracer(Global);
     layer.with_location(false).with_threads(false).with_tracked_inactivity(false).with_filter(filter)
 }
