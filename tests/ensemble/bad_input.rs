@@ -102,8 +102,8 @@ fn a_wrong_configuration_is_explained() {
     let stolen = good.replacen("id = 1", "id = 2", 1);
     std::fs::write(&config, stolen).unwrap();
     refused(&serve(&config), &["node 1", "data_dir"]);
-    std::fs::write(&config, good.replacen("ensemble = \"local\"", "ensemble = \"other\"", 1)).unwrap();
-    refused(&serve(&config), &["local", "other", "data_dir"]);
+    std::fs::write(&config, good.replacen("ensemble = \"local-", "ensemble = \"other-", 1)).unwrap();
+    refused(&serve(&config), &["local-", "other-", "data_dir"]);
 }
 
 #[test]
