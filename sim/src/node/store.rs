@@ -310,8 +310,8 @@ impl Node {
                 Output::Send { conn, items } => {
                     for item in &items {
                         if let ToClient::Opened { session, .. } = item {
+                            // That a client takes a session up again counts once its node has reported it.
                             store.sessions.insert(conn.0, *session);
-                            store.heard.insert(*session, now);
                         }
                     }
                     let bytes = items.iter().map(ToClient::weight).sum();
