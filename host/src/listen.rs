@@ -1,7 +1,7 @@
 //! The one way to bind a port, to accept its connections, and to serve gRPC on it.
 //!
 //! Everything that a client can make a node hold before a service sees it is bounded here: connections
-//! ([`places`]), calls, bytes on their way in and out ([`traffic`]), and how long each may take. hyper is used without tonic's
+//! (`places`), calls, bytes on their way in and out (`traffic`), and how long each may take. hyper is used without tonic's
 //! server around it, which has no hand on single connections.
 
 use std::{

@@ -49,7 +49,7 @@
 //! written" proves that a bad record at or before z is damage. Recovery cuts a tail only if nothing behind it says so.
 //! The mark makes that exact even for the last batch before an idle time. It need not be synced itself: wherever it is
 //! found, the sync before it had succeeded. A head proves as much as a whole record, so the search behind a bad record
-//! reads [`RECORD_LEN`] bytes at most for each byte of the tail, whatever lengths the values of clients pretend: it is
+//! reads `RECORD_LEN` bytes at most for each byte of the tail, whatever lengths the values of clients pretend: it is
 //! linear in the tail.
 //!
 //! A tail of which nothing is left says nothing: neither do the records and marks in the last block, if the disk lost it
