@@ -51,9 +51,11 @@ fn each_pod_is_the_member_that_the_manifests_make_it() {
             // As Kubernetes does.
             let expand =
                 |value: String, (name, with): &(String, String)| value.replace(&format!("$({name})"), with);
-            let value = match variable["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
-                Some(path) => format!("the {path}"),
-                None => env.iter().fold(text("value"), expand),
+            let from = &variable["valueFrom"];
+            let value = match (&from["fieldRef"]["fieldPath"], &from["resourceFieldRef"]["resource"]) {
+                (Value::String(path), _) => format!("the {path}"),
+                (_, Value::String(resource)) => bytes(&container["resources"], resource).to_string(),
+                _ => env.iter().fold(text("value"), expand),
             };
             env.push((text("name"), value));
         }
@@ -152,3 +154,15 @@ impl Validator {
 }
 
 const VERSION: &str = "1.37.0";
+
+/// A resource of a container, such as `limits.memory`, as Kubernetes writes it into a variable: in bytes.
+fn bytes(resources: &Value, resource: &str) -> u64 {
+    let (kind, name) = resource.split_once('.').unwrap();
+    let quantity = resources[kind][name].as_str().unwrap_or_else(|| panic!("no {resource}"));
+    let (number, shift) = match quantity.split_at(quantity.len() - 2) {
+        (number, "Mi") => (number, 20),
+        (number, "Gi") => (number, 30),
+        _ => panic!("{quantity}"),
+    };
+    number.parse::<u64>().unwrap() << shift
+}
