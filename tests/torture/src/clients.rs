@@ -51,10 +51,11 @@ pub(crate) struct Seen {
 }
 
 impl Clients {
-    /// Connects so many, and one more that makes the folders; lets them loose.
+    /// Connects so many, and one more that makes the folders and, if asked to, the large znode for rude clients; lets them loose.
     pub(crate) async fn start(
         endpoints: &[String],
         count: u32,
+        large: bool,
         chance: &mut Chance,
         start: Instant,
     ) -> Result<Clients> {
@@ -76,7 +77,9 @@ impl Clients {
             holders: Vec::new(),
         };
         let maker = Client::connect(endpoints, options(0)).await.context("cannot connect a client")?;
-        make_large(&maker).await.context("cannot make a large znode")?;
+        if large {
+            make_large(&maker).await.context("cannot make a large znode")?;
+        }
         for endpoint in endpoints {
             let holder = Client::connect([endpoint], holder()).await.context("cannot connect a client")?;
             clients.watching.spawn(clients.beliefs.watch(&holder));

@@ -88,7 +88,9 @@ async fn whole(
     ensemble.start_all()?;
     let start = Instant::now();
     let endpoints = ensemble.endpoints();
-    let starting = Clients::start(&endpoints, args.clients, &mut chance, start);
+    // What is in the log and was asked for by no recorded client would be a violation.
+    let large = faults.iter().any(|fault| matches!(fault, Fault::Clients(_)));
+    let starting = Clients::start(&endpoints, args.clients, large, &mut chance, start);
     let clients = tokio::select! {
         clients = starting => clients?,
         why = signals.next() => return Err(why),
