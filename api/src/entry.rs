@@ -18,12 +18,22 @@ pub struct Origin {
     pub ticket: Ticket,
 }
 
+/// The time of an entry. The greater is that of the later entry, whatever its time: stamps go back where clocks were set right.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Stamp {
+    /// The entry.
+    pub zxid: Zxid,
+    /// Its time, in milliseconds since the Unix epoch.
+    pub time_ms: i64,
+}
+
 /// One record of the replicated log: its place, what the leader stamped on it, and what was submitted.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Entry {
     /// Place in the total order.
     pub zxid: Zxid,
-    /// The leader's wall clock in milliseconds since the Unix epoch; never decreases along the log.
+    /// When the leader ordered it, by the clocks of a quorum, in milliseconds since the Unix epoch. Along the log it never
+    /// decreases, but where clocks were wrong and are set right.
     pub time_ms: i64,
     /// Who submitted it; `None` for the marker that opens an epoch.
     pub origin: Option<Origin>,
@@ -35,6 +45,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Its time.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        Stamp { zxid: self.zxid, time_ms: self.time_ms }
+    }
+
     /// The marker that opens an epoch.
     #[must_use]
     pub fn marker(epoch: Epoch, time_ms: i64) -> Entry {

@@ -24,7 +24,7 @@ pub mod vote;
 mod zxid;
 
 pub use ensemble::{BadMembers, Ensemble, EnsembleError, Member, Membership};
-pub use entry::{Entry, EpochSpan, History, Origin, Ticket};
+pub use entry::{Entry, EpochSpan, History, Origin, Stamp, Ticket};
 pub use error::{ErrorCode, OpError};
 pub use identity::{BadEnsembleId, EnsembleId, Greeting, Standing};
 pub use op::{

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    EnsembleId, Entry, Epoch, History, Ticket, Trace, Zxid,
+    EnsembleId, Entry, Epoch, History, Stamp, Ticket, Trace, Zxid,
     ports::{Refusal, Room},
 };
 
@@ -80,8 +80,8 @@ pub enum ToLeader {
         counts: bool,
         /// What the learner has lost. With anything its promise proves nothing.
         damage: Damage,
-        /// The stamp of the last entry that it knows of, in or before its log; 0 if none.
-        last_time_ms: i64,
+        /// The time of the last entry that it knows of, in or before its log.
+        last_stamp: Stamp,
         /// The ensemble that it belongs to; `None` before its first synchronisation.
         ensemble: Option<EnsembleId>,
         /// The last entry that it knows to be committed: no leader can lack it.
@@ -166,8 +166,8 @@ pub enum ToLearner {
         epoch: Epoch,
         /// Last entry of the synchronisation; the marker of `epoch` or something behind it.
         target: Zxid,
-        /// The stamp of the last entry up to there, or of one that a snapshot has replaced.
-        last_time_ms: i64,
+        /// The time of the last entry up to there, or of one that a snapshot has replaced.
+        last_stamp: Stamp,
     },
     /// A quorum has synchronised. Serve.
     UpToDate {

@@ -18,7 +18,7 @@ pub struct Vote {
 }
 
 impl Vote {
-    /// Whether two servers that already have a leader have the same one. Zxid and round may differ between servers
+    /// Whether two servers that have settled under a leader have the same one. Zxid and round may differ between servers
     /// that joined a reign at different times, so only leader and epoch say it (ZOOKEEPER-1732, -1805).
     #[must_use]
     pub fn same_reign(&self, other: &Vote) -> bool {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::{
     Ensemble, EnsembleId, Entry, Epoch, EpochSpan, Greeting, History, Member, Membership, Origin, PeerId,
-    Standing, Ticket, Trace, TraceContext, Zxid,
+    Stamp, Standing, Ticket, Trace, TraceContext, Zxid,
     peer::{Acquaintance, Damage, Incarnation, Submission, ToLeader, ToLearner},
     ports::{Refusal, Room},
 };
@@ -192,7 +192,7 @@ impl From<LearnerFrame> for peer::LearnerMessage {
                     history,
                     counts,
                     damage,
-                    last_time_ms,
+                    last_stamp,
                     ensemble,
                     committed,
                     wall_ms,
@@ -202,7 +202,7 @@ impl From<LearnerFrame> for peer::LearnerMessage {
                     history: Some(history_to_wire(&history)),
                     counts,
                     damage: damage_to_wire(damage).into(),
-                    last_time_ms,
+                    last_stamp: Some(stamp_to_wire(last_stamp)),
                     ensemble: ensemble_to_wire(ensemble),
                     committed: committed.0,
                     wall_ms,
@@ -236,7 +236,7 @@ impl TryFrom<peer::LearnerMessage> for LearnerFrame {
                 damage: damage(m.damage()),
                 history: history(m.history.ok_or_else(|| empty("AckEpoch.history"))?)?,
                 counts: m.counts,
-                last_time_ms: m.last_time_ms,
+                last_stamp: stamp(m.last_stamp),
                 ensemble: ensemble(&m.ensemble)?,
                 committed: Zxid(m.committed),
                 wall_ms: m.wall_ms,
@@ -273,9 +273,11 @@ impl From<LeaderFrame> for peer::LeaderMessage {
                     prev: prev.0,
                     entries: entries.into_iter().map(entry_to_wire).collect(),
                 }),
-                ToLearner::NewLeader { epoch, target, last_time_ms } => {
-                    Kind::NewLeader(peer::NewLeader { epoch: epoch.0, target: target.0, last_time_ms })
-                }
+                ToLearner::NewLeader { epoch, target, last_stamp } => Kind::NewLeader(peer::NewLeader {
+                    epoch: epoch.0,
+                    target: target.0,
+                    last_stamp: Some(stamp_to_wire(last_stamp)),
+                }),
                 ToLearner::UpToDate { commit } => Kind::UpToDate(peer::UpToDate { commit: commit.0 }),
                 ToLearner::Commit(zxid) => Kind::Commit(zxid.0),
                 ToLearner::Ping { round, quorum_ms } => Kind::Ping(peer::Ping { round, quorum_ms }),
@@ -314,7 +316,7 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
             Kind::NewLeader(m) => ToLearner::NewLeader {
                 epoch: Epoch(m.epoch),
                 target: Zxid(m.target),
-                last_time_ms: m.last_time_ms,
+                last_stamp: stamp(m.last_stamp),
             },
             Kind::UpToDate(m) => ToLearner::UpToDate { commit: Zxid(m.commit) },
             Kind::Commit(zxid) => ToLearner::Commit(Zxid(zxid)),
@@ -342,6 +344,14 @@ pub(crate) fn entry(entry: peer::Entry) -> Entry {
         (entry.origin != 0).then_some(Origin { peer: PeerId(entry.origin), ticket: Ticket(entry.ticket) });
     let trace = trace(entry.trace);
     Entry { zxid: Zxid(entry.zxid), time_ms: entry.time_ms, origin, payload: entry.payload, trace }
+}
+
+fn stamp_to_wire(stamp: Stamp) -> peer::Stamp {
+    peer::Stamp { zxid: stamp.zxid.0, time_ms: stamp.time_ms }
+}
+
+fn stamp(stamp: Option<peer::Stamp>) -> Stamp {
+    stamp.map(|s| Stamp { zxid: Zxid(s.zxid), time_ms: s.time_ms }).unwrap_or_default()
 }
 
 pub(crate) fn submission_to_wire(s: Submission) -> peer::Submission {
@@ -466,7 +476,7 @@ mod tests {
                 history,
                 counts: true,
                 damage: Damage::Log,
-                last_time_ms: 9,
+                last_stamp: Stamp { zxid: Zxid(2), time_ms: 9 },
                 ensemble: Some(EnsembleId(u128::MAX)),
                 committed: Zxid(4),
                 wall_ms: 8,
@@ -490,7 +500,11 @@ mod tests {
             ToLearner::Diff { after: Zxid(1) },
             ToLearner::Trunc { to: Zxid(1) },
             ToLearner::Propose { prev: Zxid(1), entries },
-            ToLearner::NewLeader { epoch: Epoch(1), target: Zxid(2), last_time_ms: 8 },
+            ToLearner::NewLeader {
+                epoch: Epoch(1),
+                target: Zxid(2),
+                last_stamp: Stamp { zxid: Zxid(2), time_ms: 8 },
+            },
             ToLearner::UpToDate { commit: Zxid(4) },
             ToLearner::Commit(Zxid(5)),
             ToLearner::Ping { round: 1, quorum_ms: 2 },

@@ -547,15 +547,8 @@ impl<E: Election> Driver<E> {
                 let spans = appends(&entries, leading);
                 self.to_disk(Task::Append { entries, spans });
             }
-            Output::PersistEpochs { accepted, current, damage, ensemble, committed, last_time_ms } => self
-                .to_disk(Task::Epochs(Epochs {
-                    accepted,
-                    current,
-                    damage,
-                    ensemble,
-                    committed,
-                    last_time_ms,
-                })),
+            Output::PersistEpochs { accepted, current, damage, ensemble, committed, last_stamp } => self
+                .to_disk(Task::Epochs(Epochs { accepted, current, damage, ensemble, committed, last_stamp })),
             Output::Truncate { to } => {
                 let _lines = lines(self.traces.recovery()).entered();
                 tracing::info!(%to, "truncating the log");

@@ -195,7 +195,7 @@ impl<E: Election> QuorumService<E> {
             snap_before: snapshots
                 .latest()
                 .map_or(Zxid::ZERO, |zxid| snap_before(&log.reader(), &snapshots, zxid)),
-            last_time_ms: promises.last_time_ms,
+            last_stamp: promises.last_stamp,
             damage: promises.damage,
             ensemble: promises.ensemble,
             committed: promises.committed,

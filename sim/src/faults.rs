@@ -20,6 +20,9 @@ use crate::world::World;
 /// An operator waits so long for a node that is to leave.
 const LEAVE_LIMIT: u64 = 5_000_000;
 
+/// The ensemble of strangers.
+const STRANGERS: EnsembleId = EnsembleId(u128::MAX);
+
 impl World {
     pub(crate) fn inject(&mut self, number: usize) {
         let plan = self.cx.plan.clone();
@@ -233,8 +236,7 @@ impl World {
         if members {
             greeting.members = self.other_members(node, 1);
         } else {
-            greeting.standing =
-                Standing { ensemble: Some(EnsembleId(u128::MAX)), epoch: Epoch(1 << 20), bound: true };
+            greeting.standing = Standing { ensemble: Some(STRANGERS), epoch: Epoch(1 << 20), bound: true };
         }
         let greeting = Rc::new(greeting);
         for other in (0..self.nodes.len()).filter(|&other| other != node) {
@@ -247,14 +249,20 @@ impl World {
 
     /// A stranger's connection is there: it says what could do most harm if it were believed.
     pub(crate) fn stranger_speaks(&mut self, link: LinkId, node: usize, greeting: Rc<Greeting>) {
+        let Some((kind, _, End::Node(other))) = self.cx.net.dialled(link) else { return };
+        // A server without data takes anybody with its name and members for one of its ensemble: it may have lost its disk.
+        let has_data = self.nodes[other].greeting(&self.cx).is_some_and(|own| own.standing.bound);
+        if greeting.standing.ensemble == Some(STRANGERS) && !has_data {
+            return;
+        }
         let me = PeerId(node as u32 + 1);
         let candidate = Candidate { epoch: Epoch(1 << 20), zxid: Zxid::new(Epoch(1 << 20), 7) };
         let vote = Some(Vote { candidate, leader: me });
         let notification = Notification { state: Role::Looking, vote, round: Round(1 << 40) };
         let met = Some(Incarnation { number: 1 << 40, run: u64::MAX });
         let said = Acquaintance { own: met, met, confirmed: met };
-        let packet = match self.cx.net.dialled(link) {
-            Some((Kind::Election, ..)) => Packet::Election(Some(notification), greeting),
+        let packet = match kind {
+            Kind::Election => Packet::Election(Some(notification), greeting),
             _ => Packet::Hello(Hello { greeting, said, damage: Damage::None }),
         };
         self.cx.send(link, End::Node(node), packet);

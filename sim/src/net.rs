@@ -52,6 +52,8 @@ pub(crate) enum Packet {
     SnapStart(Zxid),
     SnapChunk(Bytes),
     SnapEnd,
+    /// So many bytes of the message behind it.
+    Piece(u64),
     Open(Open),
     Requests {
         acked: WriteNumber,
@@ -72,9 +74,15 @@ impl Packet {
             Packet::ToLeader(ToLeader::Report(report)) => report.len(),
             Packet::ToLearner(ToLearner::Propose { entries, .. }) => entries.iter().map(Entry::weight).sum(),
             Packet::SnapChunk(chunk) => chunk.len(),
+            Packet::Piece(bytes) => return *bytes,
             _ => 0,
         };
         64 + contents as u64
+    }
+
+    /// Whether it goes in pieces if it is large.
+    fn is_divided(&self) -> bool {
+        matches!(self, Packet::ToLeader(ToLeader::Forward(_)) | Packet::ToLearner(ToLearner::Propose { .. }))
     }
 
     /// Whether it goes on a connection of its own beside the data, so that it may overtake that.
@@ -249,11 +257,11 @@ impl Context {
     }
 
     /// So long a message is on its way onto the line, behind those before it on the same connection.
-    fn transmission(&self, from: End, to: End, packet: &Packet) -> u64 {
+    fn transmission(&self, from: End, to: End, bytes: u64) -> u64 {
         let (End::Node(_), End::Node(_)) = (from, to) else { return 0 };
         let usual = self.plan.network.bandwidth;
         let bandwidth = self.net.thin[self.net.place(from, to)].unwrap_or(usual);
-        (packet.size() * 1_000_000).checked_div(bandwidth).unwrap_or_default()
+        (bytes * 1_000_000).checked_div(bandwidth).unwrap_or_default()
     }
 
     /// Begins to connect. Both ends hear of it by events.
@@ -300,15 +308,24 @@ impl Context {
     /// Sends, if this end still has the connection.
     pub(crate) fn send(&mut self, link: LinkId, from: End, packet: Packet) {
         let Some(side) = self.net.side(link, from) else { return };
-        if self.net.links[&link].open[side] {
-            self.push(link, side, packet);
+        if !self.net.links[&link].open[side] {
+            return;
         }
+        let (mut bytes, piece) = (packet.size(), self.plan.sizes.piece as u64);
+        // Where the line is fast this makes no difference.
+        if packet.is_divided() && self.transmission(from, self.net.links[&link].ends[1 - side], bytes) > 0 {
+            while bytes > 2 * piece {
+                self.push(link, side, Packet::Piece(piece), piece);
+                bytes -= piece;
+            }
+        }
+        self.push(link, side, packet, bytes);
     }
 
-    fn push(&mut self, id: LinkId, side: usize, packet: Packet) {
+    fn push(&mut self, id: LinkId, side: usize, packet: Packet, bytes: u64) {
         let Some(&Link { ends, .. }) = self.net.links.get(&id) else { return };
         let takes = self.latency(ends[side], ends[1 - side]);
-        let transmission = self.transmission(ends[side], ends[1 - side], &packet);
+        let transmission = self.transmission(ends[side], ends[1 - side], bytes);
         let now = self.now;
         let Some(link) = self.net.links.get_mut(&id) else { return };
         let direction = &mut link.directions[side];
@@ -367,7 +384,7 @@ impl Context {
         let Some(side) = self.net.side(id, from) else { return };
         let Some(link) = self.net.links.get_mut(&id) else { return };
         if std::mem::replace(&mut link.open[side], false) {
-            self.push(id, side, Packet::Fin(why));
+            self.push(id, side, Packet::Fin(why), 0);
         }
         self.forget_if_over(id);
     }

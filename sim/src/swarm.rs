@@ -147,6 +147,13 @@ fn large(rng: &mut Rng, plan: &mut Plan) {
     (workload.large, workload.think) = (rng.between(20, 300), workload.think.max(200 * MS));
     // What takes in so much at once cannot be tiny.
     plan.sizes.batch = plan.sizes.batch.max(1_000);
+    // Nor what sends so much: a snapshot in ten thousands of pieces takes longer than anybody waits.
+    plan.sizes.piece = plan.sizes.piece.max(16 << 10);
+    if rng.chance(500) {
+        // A value takes a tenth of the limit to eight times the limit.
+        let millis = plan.timing.sync_limit * rng.scale(10, 800) / 100;
+        plan.network.bandwidth = (1 << 20) * 1_000 / millis;
+    }
 }
 
 fn faults(rng: &mut Rng, plan: &Plan) -> Vec<TimedFault> {

@@ -166,7 +166,10 @@ impl Election {
 
     /// The reign of a leader that can be joined. It must say itself that it leads, over a link that stands (ZooKeeper's
     /// `checkLeader`), and either
-    /// - a quorum of servers says that it follows or leads that reign, whatever their rounds; or
+    /// - a quorum of servers says that it follows or leads that reign: they name its leader, and its epoch or the round in
+    ///   which it was elected. Who has settled under it names the epoch. Who elected it and is still being synchronised knows
+    ///   only the round, and counts too: otherwise a leader that synchronises slowly would keep others out, though it lacks
+    ///   just them; or
     /// - it was elected in the very round in which this voter looks. Then it has counted a quorum just now. ZooKeeper
     ///   asks for a quorum of answers here too, and so can elect another one in the same round by the votes of those
     ///   that have not decided yet. Should the leader prove unusable, the next round is a later one, so a server
@@ -177,9 +180,8 @@ impl Election {
         reigns.find(|reign| {
             let same_round = self.votes() && reign.round == self.round;
             same_round || {
-                let subjects = self
-                    .heard()
-                    .filter(|(_, n)| Reign::of(n).is_some_and(|other| other.vote.same_reign(&reign.vote)));
+                let subjects =
+                    self.heard().filter(|(_, n)| Reign::of(n).is_some_and(|other| other.is_same(reign)));
                 self.config.ensemble.is_quorum(&subjects.map(|(peer, _)| peer).collect())
             }
         })
@@ -198,6 +200,11 @@ struct Reign {
 }
 
 impl Reign {
+    fn is_same(&self, other: &Reign) -> bool {
+        self.vote.same_reign(&other.vote)
+            || (self.vote.leader, self.round) == (other.vote.leader, other.round)
+    }
+
     fn of(notification: &Notification) -> Option<Reign> {
         match notification.state {
             Role::Following | Role::Leading => {

@@ -277,7 +277,7 @@ impl Zab {
                 history,
                 counts,
                 damage,
-                last_time_ms,
+                last_stamp,
                 ensemble,
                 committed,
                 wall_ms,
@@ -286,7 +286,7 @@ impl Zab {
                 let candidate = Candidate { epoch: current_epoch, zxid: history.last() };
                 let promise = Promise { history, candidate, counts, damage, ensemble, committed };
                 if self.on_ack_epoch(conn, epoch, promise) {
-                    self.last_time_ms = self.last_time_ms.max(last_time_ms);
+                    self.last_stamp = self.last_stamp.max(last_stamp);
                 }
             }
             ToLeader::Ack(zxid) => self.on_ack(conn, zxid),
@@ -387,7 +387,7 @@ impl Zab {
         learner.sent = sent;
         self.out.push_back(how);
         self.replicate(conn);
-        let message = ToLearner::NewLeader { epoch, target, last_time_ms: self.last_time_ms };
+        let message = ToLearner::NewLeader { epoch, target, last_stamp: self.last_stamp };
         self.out.push_back(Output::ToLearner { conn, message });
     }
 

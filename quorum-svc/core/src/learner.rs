@@ -259,15 +259,12 @@ impl Zab {
             ) => {
                 self.on_propose(prev, entries)?;
             }
-            (
-                ToLearner::NewLeader { epoch, target, last_time_ms },
-                Phase::Syncing { epoch: promised, .. },
-            ) => {
+            (ToLearner::NewLeader { epoch, target, last_stamp }, Phase::Syncing { epoch: promised, .. }) => {
                 if epoch != promised || target != self.history.last() || target < Zxid::marker(epoch) {
                     return Err("NEWLEADER does not fit what was synchronised");
                 }
                 f.phase = Phase::Settling { conn, epoch };
-                self.last_time_ms = self.last_time_ms.max(last_time_ms);
+                self.last_stamp = self.last_stamp.max(last_stamp);
                 // The log has again whatever it may have lost.
                 self.damage = Damage::None;
                 self.suspected = false;
@@ -351,7 +348,7 @@ impl Zab {
 
     pub(crate) fn learner_epochs_persisted(&mut self) {
         let history = &self.history;
-        let (current_epoch, damage, last_time_ms) = (self.current, self.damage(), self.last_time_ms);
+        let (current_epoch, damage, last_stamp) = (self.current, self.damage(), self.last_stamp);
         let (ensemble, committed, wall_ms) = (self.ensemble, self.committed, self.now.wall_ms);
         let Role::Following(f) = &mut self.role else { return };
         match f.phase {
@@ -364,7 +361,7 @@ impl Zab {
                     history,
                     counts,
                     damage,
-                    last_time_ms,
+                    last_stamp,
                     ensemble,
                     committed,
                     wall_ms,

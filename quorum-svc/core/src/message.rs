@@ -4,7 +4,7 @@ use std::time::Duration;
 
 pub use api::peer::{Submission, ToLeader, ToLearner};
 use api::{
-    Ensemble, EnsembleId, Entry, Epoch, History, PeerId, Zxid,
+    Ensemble, EnsembleId, Entry, Epoch, History, PeerId, Stamp, Zxid,
     peer::Damage,
     ports::{Candidate, FeedItem, Request, Room, Sign},
 };
@@ -53,8 +53,8 @@ pub struct Durable {
     pub snapshot: Option<Zxid>,
     /// As in [`Input::SnapshotSaved`].
     pub snap_before: Zxid,
-    /// The greatest stamp of an entry that it has had, in the log or replaced by a snapshot; 0 if there is none.
-    pub last_time_ms: i64,
+    /// The time of the last entry that it has had, in the log or replaced by a snapshot.
+    pub last_stamp: Stamp,
     /// What it has lost, if it has not synchronised since. With anything it does not stand for election and its promise proves
     /// nothing, until a leader has given it everything again.
     pub damage: Damage,
@@ -241,8 +241,8 @@ pub enum Output {
         ensemble: Option<EnsembleId>,
         /// As [`Durable::committed`].
         committed: Zxid,
-        /// As [`Durable::last_time_ms`]: a snapshot does not tell it.
-        last_time_ms: i64,
+        /// As [`Durable::last_stamp`]: a snapshot does not tell it.
+        last_stamp: Stamp,
     },
     /// Remove all entries behind `to` from the log, durably.
     Truncate {

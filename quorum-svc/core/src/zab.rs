@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
 use api::{
-    EnsembleId, Entry, Epoch, History, Now, Origin, PeerId, Standing, Ticket, Time, Trace, Zxid,
+    EnsembleId, Entry, Epoch, History, Now, Origin, PeerId, Stamp, Standing, Ticket, Time, Trace, Zxid,
     ports::{Candidate, FeedItem, PAYLOAD_MAX, QuorumStatus, Refusal, Request, Role as RoleName, Room, Sign},
 };
 use bytes::Bytes;
@@ -62,7 +62,7 @@ pub struct Zab {
     /// Appended in this turn; leaves as one output.
     pub(crate) append: Vec<Entry>,
     /// Of the last entry, known from the log or by hearsay; the stamps of a leader continue from here.
-    pub(crate) last_time_ms: i64,
+    pub(crate) last_stamp: Stamp,
     /// How far this server's wall clock is ahead of those of a quorum, as far as known.
     pub(crate) clock_offset_ms: Option<i64>,
     told: QuorumStatus,
@@ -138,7 +138,7 @@ impl Zab {
             role: Role::Looking { asked: false },
             early: BTreeMap::new(),
             append: Vec::new(),
-            last_time_ms: durable.last_time_ms,
+            last_stamp: durable.last_stamp,
             clock_offset_ms: None,
             told: QuorumStatus::default(),
             out: VecDeque::new(),
@@ -474,7 +474,7 @@ impl Zab {
             entry.zxid,
             self.history.last()
         );
-        self.last_time_ms = entry.time_ms;
+        self.last_stamp = entry.stamp();
         self.append.push(entry);
     }
 
@@ -482,7 +482,7 @@ impl Zab {
     /// is ahead of the clocks of a whole quorum by more than [`CLOCK_BOUND_MS`], some clocks were wrong when it was stamped, and
     /// it goes on with those of the quorum.
     pub(crate) fn stamp(&self) -> i64 {
-        let last = self.last_time_ms;
+        let last = self.last_stamp.time_ms;
         if is_on(Mutant::OwnClockStamped) {
             return last.max(self.now.wall_ms);
         }
@@ -503,7 +503,7 @@ impl Zab {
         self.flush_append();
         self.disk_ops += 1;
         self.epoch_writes += 1;
-        let (damage, ensemble, last_time_ms) = (self.damage, self.ensemble, self.last_time_ms);
+        let (damage, ensemble, last_stamp) = (self.damage, self.ensemble, self.last_stamp);
         let accepted = if is_on(Mutant::PromiseNotKept) { current } else { accepted };
         // What is not durable here may be gone after a crash, though it is committed.
         let committed = self.committed.min(self.durable);
@@ -513,7 +513,7 @@ impl Zab {
             damage,
             ensemble,
             committed,
-            last_time_ms,
+            last_stamp,
         });
     }
 

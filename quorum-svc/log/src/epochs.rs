@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{EnsembleId, Epoch, Zxid, peer::Damage};
+use api::{EnsembleId, Epoch, Stamp, Zxid, peer::Damage};
 
 use crate::checked_text::{self, BadText};
 use crate::disk::{self, Disk, DiskError, Doing};
@@ -20,9 +20,8 @@ pub struct Epochs {
     pub ensemble: Option<EnsembleId>,
     /// The last entry that it knew to be committed, and had, when this was stored. It is never cut off the log.
     pub committed: Zxid,
-    /// The greatest stamp of an entry when this was stored, in milliseconds since the Unix epoch: a log that stands on a
-    /// snapshot and has no entries does not tell it.
-    pub last_time_ms: i64,
+    /// The time of the last entry when this was stored: a log that stands on a snapshot and has no entries does not tell it.
+    pub last_stamp: Stamp,
 }
 
 /// Why epochs cannot be loaded or stored. The node has to stop.
@@ -143,11 +142,12 @@ impl EpochFile {
 }
 
 fn encode(epochs: Epochs) -> String {
-    let Epochs { accepted, current, damage, ensemble, committed, last_time_ms } = epochs;
+    let Epochs { accepted, current, damage, ensemble, committed, last_stamp } = epochs;
     let ensemble = ensemble.map_or(NONE.to_owned(), |id| id.to_string());
     let numbers =
-        [accepted.to_string(), current.to_string(), last_time_ms.to_string(), committed.to_string()];
+        [accepted.to_string(), current.to_string(), last_stamp.time_ms.to_string(), committed.to_string()];
     let [accepted, current, time, committed] = numbers.each_ref().map(String::as_str);
+    let stamped = last_stamp.zxid.to_string();
     let damage = match damage {
         Damage::None => "none",
         Damage::Log => "log",
@@ -159,6 +159,7 @@ fn encode(epochs: Epochs) -> String {
         (DAMAGE, damage),
         (ENSEMBLE, &ensemble),
         (COMMITTED, committed),
+        (STAMPED, &stamped),
         (TIME, time),
     ];
     checked_text::encode(NAME, &values)
@@ -166,9 +167,9 @@ fn encode(epochs: Epochs) -> String {
 
 fn parse(path: &Path, contents: &[u8]) -> Result<Epochs, EpochError> {
     let damaged = || EpochError::Damaged { path: path.to_owned() };
-    let words = [ACCEPTED, CURRENT, DAMAGE, ENSEMBLE, COMMITTED, TIME];
-    let [accepted, current, lost, ensemble, committed, time] = checked_text::decode(NAME, words, contents)
-        .map_err(|e| match e {
+    let words = [ACCEPTED, CURRENT, DAMAGE, ENSEMBLE, COMMITTED, STAMPED, TIME];
+    let [accepted, current, lost, ensemble, committed, stamped, time] =
+        checked_text::decode(NAME, words, contents).map_err(|e| match e {
             BadText::Version(found) => EpochError::Version { path: path.to_owned(), found },
             BadText::Damaged => damaged(),
         })?;
@@ -187,7 +188,10 @@ fn parse(path: &Path, contents: &[u8]) -> Result<Epochs, EpochError> {
             id => Some(id.parse().map_err(|_| damaged())?),
         },
         committed: zxid(&committed).ok_or_else(damaged)?,
-        last_time_ms: time.parse().map_err(|_| damaged())?,
+        last_stamp: Stamp {
+            zxid: zxid(&stamped).ok_or_else(damaged)?,
+            time_ms: time.parse().map_err(|_| damaged())?,
+        },
     };
     if epochs.current > epochs.accepted {
         return Err(EpochError::Inconsistent { path: path.to_owned(), epochs: Box::new(epochs) });
@@ -208,4 +212,5 @@ const ENSEMBLE: &str = "ensemble";
 const COMMITTED: &str = "committed";
 /// In place of an id.
 const NONE: &str = "none";
+const STAMPED: &str = "last-stamped";
 const TIME: &str = "last-time-ms";

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::log_place::LogPlace;
-use api::{Ensemble, Epoch, PeerId, Zxid, peer::Damage};
+use api::{Ensemble, Entry, Epoch, PeerId, Stamp, Zxid, peer::Damage};
 
 use crate::{
     DataDir, Disk, EpochError, EpochFile, Epochs, IdentityError, IncarnationError, Incarnations, Log,
@@ -261,23 +261,23 @@ fn reconcile(log: &Log, epochs: &EpochFile, snapshots: &Snapshots) -> Result<Epo
     }
     // The marker of an epoch is durable before the epoch is; a crash between the two is no contradiction.
     let current: Epoch = stored.current.max(last);
-    let last_time_ms = stored.last_time_ms.max(last_time_ms(log)?);
-    Ok(Epochs { current, last_time_ms, ..stored })
+    let last_stamp = stored.last_stamp.max(last_stamp(log)?);
+    Ok(Epochs { current, last_stamp, ..stored })
 }
 
-/// The time in the last entry; 0 if there is none.
-fn last_time_ms(log: &Log) -> Result<i64, StorageError> {
+/// The time of the last entry, if there is one.
+fn last_stamp(log: &Log) -> Result<Stamp, StorageError> {
     let history = log.history();
     let before = match history.spans() {
-        [] => return Ok(0),
+        [] => return Ok(Stamp::default()),
         [.., span] if span.last > 0 => Zxid(history.last().0 - 1),
         [.., before, _] => Zxid::new(before.epoch, before.last),
         [_] => history.base(),
     };
     // The base may be what stands directly before the last entry.
     match log.reader().read_after(before.max(history.base()), history.last(), 1) {
-        Ok(entries) => Ok(entries.last().map_or(0, |e| e.time_ms)),
+        Ok(entries) => Ok(entries.last().map(Entry::stamp).unwrap_or_default()),
         Err(ReadError::Log(error)) => Err(error.into()),
-        Err(ReadError::Purged { .. } | ReadError::NotThere { .. }) => Ok(0),
+        Err(ReadError::Purged { .. } | ReadError::NotThere { .. }) => Ok(Stamp::default()),
     }
 }

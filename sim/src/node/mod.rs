@@ -242,7 +242,7 @@ impl Node {
             snap_before: snapshot.map_or(Zxid::ZERO, |zxid| {
                 quorum::snap_before(&log.reader(), &snapshots, zxid, sizes.snap_slack)
             }),
-            last_time_ms: promises.last_time_ms,
+            last_stamp: promises.last_stamp,
             damage: promises.damage,
             ensemble: promises.ensemble,
             committed: promises.committed,

@@ -272,7 +272,7 @@ impl Node {
             }
             Output::SendSnapshot { conn, zxid } => self.tell_learner(cx, conn.0, Command::Snapshot(zxid)),
             Output::Append(entries) => self.append(cx, entries)?,
-            Output::PersistEpochs { accepted, current, damage, ensemble, committed, last_time_ms } => {
+            Output::PersistEpochs { accepted, current, damage, ensemble, committed, last_stamp } => {
                 if shell.core.status().role == Role::Leading && std::mem::take(&mut shell.elected) {
                     cx.ghost.proposes(index, accepted);
                 }
@@ -280,7 +280,7 @@ impl Node {
                     cx.ghost
                         .fail("I9 log before epoch", format!("{name}: epoch {current} without its marker"));
                 }
-                let epochs = Epochs { accepted, current, damage, ensemble, committed, last_time_ms };
+                let epochs = Epochs { accepted, current, damage, ensemble, committed, last_stamp };
                 self.ask_disk(cx, Task::Epochs(epochs))?;
             }
             Output::Truncate { to } => {
@@ -409,6 +409,8 @@ impl Node {
             Packet::Hello(hello) => return self.on_hello(cx, link, &hello),
             Packet::ToLeader(message) => Input::FromLearner { conn, message },
             Packet::ToLearner(message) => Input::FromLeader { conn, message },
+            // Tells a learner that it gets on; to a leader it says nothing.
+            Packet::Piece(_) => Input::SnapshotProgress { conn },
             Packet::SnapStart(_) | Packet::SnapChunk(_) | Packet::SnapEnd => {
                 match self.receive_snapshot(link, packet)? {
                     Some(input) => input,

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use api::peer::Damage;
-use api::{EnsembleId, Entry, Epoch, History, Zxid};
+use api::{EnsembleId, Entry, Epoch, History, Stamp, Zxid};
 use quorum_core::{Durable, Input};
 
 /// What survives a crash.
@@ -16,7 +16,7 @@ pub(crate) struct Stored {
     pub(crate) snapshots: Vec<Zxid>,
     /// Entries that it had were lost, and it has not synchronised since.
     pub(crate) damage: Damage,
-    pub(crate) last_time_ms: i64,
+    pub(crate) last_stamp: Stamp,
     pub(crate) ensemble: Option<EnsembleId>,
     pub(crate) committed: Zxid,
 }
@@ -48,7 +48,7 @@ impl Stored {
             history: self.history(),
             snapshot: self.snapshots.iter().max().copied(),
             snap_before: Zxid::ZERO,
-            last_time_ms: self.entries.last().map_or(0, |e| e.time_ms).max(self.last_time_ms),
+            last_stamp: self.entries.last().map(Entry::stamp).unwrap_or_default().max(self.last_stamp),
             damage: self.damage,
             ensemble: self.ensemble,
             committed: self.committed,
@@ -65,7 +65,7 @@ pub(crate) enum Op {
         damage: Damage,
         ensemble: Option<EnsembleId>,
         committed: Zxid,
-        last_time_ms: i64,
+        last_stamp: Stamp,
     },
     Truncate(Zxid),
     Install(Zxid),
@@ -105,7 +105,7 @@ impl Disk {
                 assert!(s.last().epoch() <= s.accepted, "I9: {} without a promise", s.last());
                 Input::Persisted { upto: s.last() }
             }
-            Op::Epochs { accepted, current, damage, ensemble, committed, last_time_ms } => {
+            Op::Epochs { accepted, current, damage, ensemble, committed, last_stamp } => {
                 assert!(accepted >= s.accepted && current >= s.current && current <= accepted, "I9");
                 if current > s.current {
                     assert!(s.has(Zxid::marker(current)), "4643: epoch {current} before its log");
@@ -113,7 +113,7 @@ impl Disk {
                 (s.accepted, s.current) = (accepted, current);
                 let bound = s.ensemble.is_some() && s.entries.iter().any(|e| e.zxid.counter() > 0);
                 assert!(!bound || s.ensemble == ensemble, "I20: a log with data goes to another ensemble");
-                (s.damage, s.last_time_ms) = (damage, last_time_ms);
+                (s.damage, s.last_stamp) = (damage, last_stamp);
                 (s.ensemble, s.committed) = (ensemble, committed);
                 Input::EpochsPersisted
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::peer::{Damage, ToLeader, ToLearner};
 use api::ports::{FeedItem, Role};
-use api::{EnsembleId, Epoch, PeerId, Zxid};
+use api::{EnsembleId, Epoch, PeerId, Stamp, Zxid};
 use quorum_core::{Conn, Input};
 
 use crate::world::{INIT_LIMIT, PING, SYNC_LIMIT, World, z};
@@ -212,7 +212,7 @@ fn a_promise_that_does_not_count_is_not_counted() {
         history,
         counts: false,
         damage: Damage::None,
-        last_time_ms: 0,
+        last_stamp: Stamp::default(),
         ensemble: None,
         committed: Zxid::ZERO,
         wall_ms: 1_000_000,
@@ -251,7 +251,7 @@ fn nobody_learns_from_itself() {
             history: api::History::default(),
             counts: true,
             damage: Damage::None,
-            last_time_ms: 0,
+            last_stamp: Stamp::default(),
             ensemble: None,
             committed: Zxid::ZERO,
             wall_ms: 1_000_000,
@@ -403,6 +403,39 @@ fn b15_a_log_that_was_stamped_far_ahead_comes_back_to_the_clocks_of_a_quorum() {
         w.settle();
         assert!((1_000_000..1_060_000).contains(&last(&w)), "{restart}: {:?}", times(&w));
     }
+}
+
+#[test]
+fn b15_times_of_older_entries_do_not_move_the_logs_time() {
+    let hour = 3_600_000;
+    let shift = |w: &mut World, by: i64| w.nodes.values_mut().for_each(|n| n.wall_ms += by);
+    let mut w = World::new(3, 0);
+    shift(&mut w, hour);
+    w.elect_all(3);
+    w.submit(3, "a");
+    w.settle();
+    // What server 1 has is from before the clocks were set right.
+    w.crash(1);
+    shift(&mut w, -hour);
+    w.run(2 * PING);
+    w.submit(3, "b");
+    w.settle();
+    // The clocks of others are a little behind when server 1 comes back, and when it takes part in an election.
+    for leader in [3, 2] {
+        shift(&mut w, -500);
+        if leader == 3 {
+            w.restart(1);
+            w.elect(3, &[1]);
+        } else {
+            w.crash(3);
+            w.elect_all(2);
+        }
+        w.run(2 * PING);
+        w.submit(2, "c");
+        w.settle();
+    }
+    let times = times(&w);
+    assert!(times[1] > times[2] + hour / 2 && times[2..].is_sorted(), "{times:?}");
 }
 
 #[test]

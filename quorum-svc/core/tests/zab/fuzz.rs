@@ -2,7 +2,7 @@
 
 use api::peer::{Damage, Submission, ToLeader, ToLearner};
 use api::ports::{Refusal, Request, Room};
-use api::{EnsembleId, Entry, Epoch, EpochSpan, History, Now, Origin, PeerId, Ticket, Time, Zxid};
+use api::{EnsembleId, Entry, Epoch, EpochSpan, History, Now, Origin, PeerId, Stamp, Ticket, Time, Zxid};
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorum_core::{Conn, Input, Output, Zab};
@@ -70,7 +70,7 @@ fn to_leader() -> impl Strategy<Value = ToLeader> {
                     history,
                     counts,
                     damage,
-                    last_time_ms: 0,
+                    last_stamp: Stamp::default(),
                     ensemble,
                     committed,
                     wall_ms: 5,
@@ -94,7 +94,11 @@ fn to_learner() -> impl Strategy<Value = ToLearner> {
         zxid().prop_map(|zxid| ToLearner::Snap { zxid }),
         (zxid(), prop::collection::vec(entry(), 0..3))
             .prop_map(|(prev, entries)| ToLearner::Propose { prev, entries }),
-        (epoch(), zxid()).prop_map(|(epoch, target)| ToLearner::NewLeader { epoch, target, last_time_ms: 0 }),
+        (epoch(), zxid()).prop_map(|(epoch, target)| ToLearner::NewLeader {
+            epoch,
+            target,
+            last_stamp: Stamp::default()
+        }),
         zxid().prop_map(|commit| ToLearner::UpToDate { commit }),
         zxid().prop_map(ToLearner::Commit),
         any::<u64>().prop_map(|round| ToLearner::Ping { round, quorum_ms: 5 }),
@@ -216,7 +220,7 @@ impl Alone {
                         history,
                         counts,
                         damage,
-                        last_time_ms: 0,
+                        last_stamp: Stamp::default(),
                         ensemble,
                         committed,
                         wall_ms: 5,
@@ -283,8 +287,8 @@ impl Alone {
                 }
                 ToLearner::Propose { prev: last, entries }
             }
-            ToLearner::NewLeader { last_time_ms, .. } => {
-                ToLearner::NewLeader { epoch: self.promised, target: last, last_time_ms }
+            ToLearner::NewLeader { last_stamp, .. } => {
+                ToLearner::NewLeader { epoch: self.promised, target: last, last_stamp }
             }
             other => other,
         }

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use api::peer::Damage;
 use api::ports::{Candidate, FeedItem, QuorumStatus, Refusal, Request, Role, Sign};
-use api::{Ensemble, EnsembleId, Entry, Epoch, Member, Membership, Now, Origin, PeerId, Ticket, Time, Zxid};
+use api::{
+    Ensemble, EnsembleId, Entry, Epoch, Member, Membership, Now, Origin, PeerId, Stamp, Ticket, Time, Zxid,
+};
 use bytes::Bytes;
 use quorum_core::{Config, Conn, Input, Output, ToLeader, ToLearner, Zab};
 
@@ -735,8 +737,8 @@ impl World {
                 }
                 node.disk.queue.push_back(Op::Append(entries));
             }
-            Output::PersistEpochs { accepted, current, damage, ensemble, committed, last_time_ms } => {
-                let epochs = Op::Epochs { accepted, current, damage, ensemble, committed, last_time_ms };
+            Output::PersistEpochs { accepted, current, damage, ensemble, committed, last_stamp } => {
+                let epochs = Op::Epochs { accepted, current, damage, ensemble, committed, last_stamp };
                 node.disk.queue.push_back(epochs);
             }
             Output::Truncate { to } => {

@@ -43,7 +43,7 @@ fn epochs_that_cannot_be_are_refused() {
     let text = String::from_utf8(disk.contents(path).unwrap()).unwrap();
     assert!(
         text.starts_with(
-            "quorate epochs 2\naccepted 7\ncurrent 6\ndamage none\nensemble none\ncommitted 0x0\nlast-time-ms 0\n"
+            "quorate epochs 3\naccepted 7\ncurrent 6\ndamage none\nensemble none\ncommitted 0x0\nlast-stamped 0x0\nlast-time-ms 0\n"
         ),
         "{text}"
     );
@@ -51,7 +51,7 @@ fn epochs_that_cannot_be_are_refused() {
     assert!(matches!(load(&disk), Err(EpochError::Damaged { .. })));
     disk.put(path, b"");
     assert!(matches!(load(&disk), Err(EpochError::Damaged { .. })));
-    let body = "quorate epochs 2\naccepted 7\ncurrent 8\ndamage none\nensemble none\ncommitted 0x0\nlast-time-ms 0\n";
+    let body = "quorate epochs 3\naccepted 7\ncurrent 8\ndamage none\nensemble none\ncommitted 0x0\nlast-stamped 0x0\nlast-time-ms 0\n";
     disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
     let message = load(&disk).err().unwrap().to_string();
     assert!(message.contains("/data/epochs: the current epoch 8 is above the accepted epoch 7"), "{message}");
@@ -90,7 +90,7 @@ fn a_data_directory_belongs_to_one_node_and_one_process() {
         );
         assert_eq!(message, expected);
     }
-    std::fs::write(dir.join("identity"), "quorate identity 2\nensemble a\nnode 3\n").unwrap();
+    std::fs::write(dir.join("identity"), "quorate identity 3\nensemble a\nnode 3\n").unwrap();
     assert!(matches!(claim("alpha beta", 3), Err(IdentityError::Damaged { .. })));
 }
 
@@ -308,7 +308,7 @@ fn without_a_sound_file_of_its_own_a_node_begins_anew() {
     file.meet(PeerId(3), said(1 << 62, 0)).unwrap();
     assert_eq!(file.met(PeerId(3)), None, "that cannot be");
     let text = String::from_utf8(disk.contents(path).unwrap()).unwrap();
-    let body = "quorate incarnations 2\nnode 1\nnumber 1\noutlived 0\nruns 1:0000000000000070\n\
+    let body = "quorate incarnations 3\nnode 1\nnumber 1\noutlived 0\nruns 1:0000000000000070\n\
                 met 2:4611686018427387903:0000000000000000 12:3:ffffffffffffffff\n";
     assert!(text.starts_with(body), "{text}");
     let again = begin(&disk, 1, 0x71);
@@ -329,7 +329,7 @@ fn without_a_sound_file_of_its_own_a_node_begins_anew() {
         ("2:1 1:2", ""),
         ("9223372036854775808:1", ""),
     ] {
-        let body = format!("quorate incarnations 2\nnode 3\nnumber 2\noutlived 0\nruns {runs}\nmet {met}\n");
+        let body = format!("quorate incarnations 3\nnode 3\nnumber 2\noutlived 0\nruns {runs}\nmet {met}\n");
         disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
         assert_eq!(begin(&disk, 3, 0x74).made_anew(), Some("it was damaged"), "{runs}, {met}");
     }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use api::peer::Damage;
-use api::{EnsembleId, Entry, Epoch, History, Zxid};
+use api::{EnsembleId, Entry, Epoch, History, Stamp, Zxid};
 use quorum_core::{Durable, Input};
 
 use super::fault::Fault;
@@ -103,7 +103,7 @@ impl Stored {
             history,
             snapshot,
             snap_before: Zxid::ZERO,
-            last_time_ms: 0,
+            last_stamp: Stamp::default(),
             damage: self.damage,
             ensemble: self.ensemble,
             committed: self.committed,
