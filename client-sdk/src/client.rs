@@ -26,6 +26,7 @@ use tonic::transport::Endpoint;
 
 use crate::{
     ClientError, Options, Tried,
+    clock::Clock,
     driver::{Command, Driver, Progress},
     transport,
     waiters::{End, Room, Waiters},
@@ -117,7 +118,7 @@ impl Client {
             commands: from_clients,
             events: events.clone(),
             progress,
-            origin: Instant::now(),
+            clock: Clock::start(),
         };
         tokio::spawn(driver.run());
         let client = Client {

@@ -14,6 +14,7 @@ use tonic::{Streaming, transport::Endpoint};
 
 use crate::{
     SessionEvent,
+    clock::Clock,
     transport::{self, Opened},
     waiters::{End, Space, Waiters},
 };
@@ -55,8 +56,8 @@ pub(crate) struct Driver {
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) events: broadcast::Sender<SessionEvent>,
     pub(crate) progress: watch::Sender<Progress>,
-    /// Where the machine's clock starts.
-    pub(crate) origin: Instant,
+    /// The machine's.
+    pub(crate) clock: Clock,
 }
 
 /// The present connection.
@@ -80,11 +81,11 @@ impl Driver {
         let mut outgoing: Option<mpsc::Sender<v1::SessionRequest>> = None;
         let mut commands = Vec::with_capacity(COMMANDS_MAX);
         let mut clients_left = true;
-        let mut alarm = Alarm::new(self.origin);
+        let mut alarm = Alarm::new();
         loop {
             self.carry_out(&mut link, &mut outgoing);
             let Some(timeout) = self.machine.next_timeout() else { break };
-            alarm.set(self.origin + Duration::from_micros(timeout.0));
+            alarm.set(self.clock.look_at(timeout));
             tokio::select! {
                 count = self.commands.recv_many(&mut commands, COMMANDS_MAX), if clients_left => {
                     clients_left = count > 0;
@@ -134,7 +135,7 @@ impl Driver {
     }
 
     fn now(&self) -> Time {
-        Time(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX))
+        self.clock.now()
     }
 
     fn give(&mut self, input: Input) {
@@ -146,8 +147,12 @@ impl Driver {
         match command {
             Command::Request { op, deadline, trace, space, end, span } => {
                 let ticket = self.waiters.add(end, Some(space), span);
-                let since_origin = |t: Instant| Time::default() + t.duration_since(self.origin);
-                self.give(Input::Request { ticket, op, deadline: deadline.map(since_origin), trace });
+                self.give(Input::Request {
+                    ticket,
+                    op,
+                    deadline: deadline.map(|at| self.clock.at(at)),
+                    trace,
+                });
             }
             Command::Close { end } => {
                 let ticket = self.waiters.add(end, None, None);
@@ -276,8 +281,8 @@ struct Alarm {
 }
 
 impl Alarm {
-    fn new(at: Instant) -> Alarm {
-        Alarm { sleep: Box::pin(tokio::time::sleep_until(at)) }
+    fn new() -> Alarm {
+        Alarm { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)) }
     }
 
     fn set(&mut self, at: Instant) {

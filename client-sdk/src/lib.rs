@@ -21,6 +21,7 @@
 //! of effect.
 
 mod client;
+mod clock;
 mod driver;
 mod error;
 mod node;

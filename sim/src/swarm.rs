@@ -150,9 +150,10 @@ fn large(rng: &mut Rng, plan: &mut Plan) {
     // Nor what sends so much: a snapshot in ten thousands of pieces takes longer than anybody waits.
     plan.sizes.piece = plan.sizes.piece.max(16 << 10);
     if rng.chance(500) {
-        // A value takes a tenth of the limit to eight times the limit.
-        let millis = plan.timing.sync_limit * rng.scale(10, 800) / 100;
-        plan.network.bandwidth = (1 << 20) * 1_000 / millis;
+        // The largest value takes up to half of the shortest limit. Where it takes longer, clients give up before it is
+        // committed and send it again to others, for ever: no ensemble can help them.
+        let millis = plan.timing.sync_limit.min(plan.timing.session) * rng.scale(5, 50) / 100;
+        plan.network.bandwidth = (1 << 20) * 1_000 / millis.max(1);
     }
 }
 

@@ -163,6 +163,39 @@ async fn bad_requests_are_answered_in_their_place_and_harm_nothing() {
 }
 
 #[tokio::test]
+async fn b09_a_multi_whose_answer_would_be_too_large_is_refused_alone() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let mut session = Session::open(&node).await;
+    let parent = format!("/{}", "p".repeat(300));
+    session.ask(vec![create(&parent, "")]).await;
+    let part = |path: &str| {
+        let create = v1::CreateRequest { path: path.into(), sequential: true, ..Default::default() };
+        v1::MultiOp { op: Some(v1::multi_op::Op::Create(create)) }
+    };
+    let multi = |parts: usize| {
+        let ops = (0..parts).map(|_| part(&format!("{parent}/"))).collect();
+        Op::Multi(v1::MultiRequest { ops })
+    };
+    // The request is smaller than a message may be, and its answer would not be.
+    let answers = session.ask(vec![multi(10_000), get("/")]).await;
+    assert_eq!((error(&answers[0]), is_ok(&answers[1])), (ErrorCode::TooLarge, true));
+    let answers = session.ask(vec![multi(8_000)]).await;
+    let results = |answer: &v1::Response| match &answer.result {
+        Some(Answer::Multi(multi)) => multi.results.len(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(results(&answers[0]), 8_000);
+    // Nor do answers share a message that would be too large.
+    let long = format!("/{}/", "q".repeat(2_030));
+    session.ask(vec![create(long.trim_end_matches('/'), "")]).await;
+    let parts = || (0..100).map(|_| part(&long)).collect();
+    let answers = session.ask((0..20).map(|_| Op::Multi(v1::MultiRequest { ops: parts() })).collect()).await;
+    assert_eq!(answers.iter().map(results).sum::<usize>(), 2_000);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn streams_that_break_the_rules_end_with_a_status_that_says_which() {
     let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
     let node = Node::start(dir.path(), &quorum).await;

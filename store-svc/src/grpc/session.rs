@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{OpError, PeerId, SessionToken, StreamId, WriteNumber, WriteOutcome, budget::Slot};
+use api::{MultiOutcome, OpError, PeerId, SessionToken, StreamId, WriteNumber, WriteOutcome, budget::Slot};
 use proto::{
     client::{self, OpenSession, Outcome, to_status},
     v1,
@@ -255,11 +255,18 @@ impl Drop for Answers {
     }
 }
 
-/// About how many bytes an answer is in its message.
+/// How many bytes an answer is in its message, at most.
 fn wire_size(item: &ToClient) -> usize {
     const FIXED: usize = 128;
     let more = match item {
-        ToClient::Reply { result: Ok(Answer::Write(WriteOutcome::Multi(parts))), .. } => FIXED * parts.len(),
+        ToClient::Reply { result: Ok(Answer::Write(outcome)), .. } => match outcome {
+            WriteOutcome::Created { path, .. } => FIXED + path.as_str().len(),
+            WriteOutcome::Multi(parts) => parts.iter().fold(0, |sum, part| match part {
+                MultiOutcome::Created { path, .. } => sum + FIXED + path.as_str().len(),
+                _ => sum + FIXED,
+            }),
+            _ => FIXED,
+        },
         ToClient::Reply { result: Err(_), .. } => 2 * FIXED,
         item => item.weight(),
     };
@@ -277,3 +284,46 @@ const MESSAGE_SIZE: usize = 256 << 10;
 
 /// Bytes that a request has in memory besides its texts and values.
 const REQUEST: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b09_answers_are_no_larger_on_the_wire_than_they_are_counted() {
+        let long = |n: usize| api::Path::new(&format!("/{}", "p".repeat(n))).unwrap();
+        let most = i64::from(i32::MIN);
+        let stat = api::Stat {
+            czxid: api::Zxid(u64::MAX),
+            mzxid: api::Zxid(u64::MAX),
+            pzxid: api::Zxid(u64::MAX),
+            ctime_ms: most,
+            mtime_ms: most,
+            version: -1,
+            cversion: -1,
+            aversion: -1,
+            ephemeral_owner: None,
+            data_length: u32::MAX,
+            num_children: u32::MAX,
+        };
+        let created = |n: usize| MultiOutcome::Created { path: long(n), stat };
+        let multi = |n: usize, count: usize| WriteOutcome::Multi((0..count).map(|_| created(n)).collect());
+        for outcome in [multi(1, 1000), multi(4_000, 200), WriteOutcome::Created { path: long(4_000), stat }]
+        {
+            let response = client::Response {
+                xid: u64::MAX,
+                zxid: api::Zxid(u64::MAX),
+                result: Ok(Outcome::Write(outcome.clone())),
+                leaderless: true,
+            };
+            let message = v1::SessionResponse { responses: vec![response.into()], ..Default::default() };
+            let counted = wire_size(&ToClient::Reply {
+                xid: u64::MAX,
+                zxid: api::Zxid(u64::MAX),
+                result: Ok(Answer::Write(outcome)),
+                leaderless: true,
+            });
+            assert!(prost::Message::encoded_len(&message) <= counted);
+        }
+    }
+}

@@ -5,9 +5,7 @@ use std::time::Duration;
 
 use api::peer::Damage;
 use api::ports::{Candidate, FeedItem, QuorumStatus, Refusal, Request, Role, Sign};
-use api::{
-    Ensemble, EnsembleId, Entry, Epoch, Member, Membership, Now, Origin, PeerId, Stamp, Ticket, Time, Zxid,
-};
+use api::{Ensemble, EnsembleId, Entry, Epoch, Member, Membership, Now, Origin, PeerId, Ticket, Time, Zxid};
 use bytes::Bytes;
 use quorum_core::{Config, Conn, Input, Output, ToLeader, ToLearner, Zab};
 

@@ -509,7 +509,7 @@ fn validate(write: &Write, limits: &Limits) -> Result<(), OpError> {
 #[derive(Default)]
 struct Size {
     values: u64,
-    /// At least what it takes in an entry of the log.
+    /// At least what it takes in an entry of the log, and what its answer takes in a message to the client.
     entry: u64,
 }
 
@@ -527,10 +527,12 @@ impl Size {
     }
 }
 
-/// What a part of a write takes in an entry, besides its path and its value; more than it ever is.
-const PART: usize = 64;
+/// What a part of a write takes besides its path and its value: in an entry some 64 bytes, in the answer a `Stat` and what is
+/// appended to the path of a sequential znode. More than either ever is.
+const PART: usize = 192;
 
-/// Paths count as well as values: links between servers carry both. What is left of [`PAYLOAD_MAX`] is more than the rest of a
+/// Paths count as well as values: links between servers carry both, and answers to clients, which have the same limit, carry
+/// the paths of what was created. What is left of [`PAYLOAD_MAX`] is more than the rest of a
 /// command takes.
 const ENTRY_MAX: u64 = (PAYLOAD_MAX - (64 << 10)) as u64;
 
