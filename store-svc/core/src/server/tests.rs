@@ -386,7 +386,7 @@ fn b16_paths_count_in_the_size_of_a_request() {
     let part =
         |i: usize| MultiOp::Delete { path: path(&format!("/{i:06}{}", "x".repeat(8100))), version: None };
     let multi = |parts: usize| Op::Write(Write::Multi((0..parts).map(part).collect()));
-    let (limit, each) = ((4 << 20) - (64 << 10), 8107 + 64);
+    let (limit, each) = ((4 << 20) - (64 << 10), 8107 + 192);
     let most = limit as usize / each;
     node.ask(1, 1, vec![multi(2300), multi(most + 1), multi(most)]);
     log.round(&mut node);
