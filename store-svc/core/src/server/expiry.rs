@@ -59,6 +59,15 @@ impl Expiry {
         }
     }
 
+    /// The state was replaced by a later one. Closes that are under way still are.
+    pub(super) fn reload(&mut self, now: Time, sessions: impl Iterator<Item = (SessionId, SessionInfo)>) {
+        let before = self.leading.take().map(|l| l.sessions).unwrap_or_default();
+        self.start(now, sessions);
+        for (session, tracked) in self.leading.iter_mut().flat_map(|l| &mut l.sessions) {
+            tracked.closing = before.get(session).is_some_and(|b| b.closing);
+        }
+    }
+
     pub(super) fn stop(&mut self) {
         self.leading = None;
     }

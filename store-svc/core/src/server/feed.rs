@@ -16,6 +16,7 @@ impl Server {
                         return;
                     }
                 }
+                self.keep_time();
                 self.retry_behind();
             }
             Feed::Status(status) => self.on_status(status),
@@ -148,9 +149,20 @@ impl Server {
         // Sessions are closed by the leader's store only. Whoever begins to lead has heard nobody yet, so every
         // session gets its full time-out.
         let leads = status.serving && status.role == Role::Leading;
+        let knows = self.expiry.active() || self.keeps_time_from.is_some();
         if !leads {
             self.expiry.stop();
-        } else if !self.expiry.active() || status.epoch != epoch_before {
+            self.keeps_time_from = None;
+        } else if !knows || status.epoch != epoch_before {
+            self.expiry.stop();
+            self.keeps_time_from = Some(status.last);
+            self.keep_time();
+        }
+    }
+
+    /// Begins to keep the time of sessions, if this node leads and has applied what its quorum had when that was said.
+    pub(super) fn keep_time(&mut self) {
+        if self.keeps_time_from.take_if(|from| *from <= self.state.applied()).is_some() {
             self.expiry.start(self.now, self.state.sessions());
         }
     }

@@ -77,6 +77,9 @@ pub struct Server {
     tickets: Tickets,
     signs: Signs,
     expiry: Expiry,
+    /// This node leads, but its state is behind the log of the quorum: it keeps the time of sessions from this entry on. Before,
+    /// it does not know which closes are under way, decided by an earlier process of this store.
+    keeps_time_from: Option<Zxid>,
     asks: Vec<Ask>,
     outbox: Outbox,
     answers: Answers,
@@ -89,6 +92,7 @@ impl Server {
         Server {
             tickets: Tickets::new(config.first_ticket),
             expiry: Expiry::default(),
+            keeps_time_from: None,
             signs: Signs::default(),
             config,
             state,
@@ -167,8 +171,9 @@ impl Server {
             }
         }
         if self.expiry.active() {
-            self.expiry.start(now, self.state.sessions());
+            self.expiry.reload(now, self.state.sessions());
         }
+        self.keep_time();
         self.retry_behind();
         self.on_time();
     }

@@ -869,6 +869,50 @@ fn b13_a_client_is_told_only_what_the_leader_has_counted() {
     }
 }
 
+/// The store of a leader can be a process of its own, and can be started again while the quorum goes on leading.
+#[test]
+fn b13_a_store_that_starts_again_under_its_leader_confirms_nothing_before_it_has_caught_up() {
+    let (mut before, mut follower, mut log, session) = leader_and_follower();
+    let copy = |node: &Node| State::load(node.server.state().records()).unwrap();
+    let state = copy(&before);
+    before.pass(SILENCE + Duration::from_millis(100));
+    let [Ask::Barrier { ticket }] = before.asks[..] else { panic!("no barrier but {:?}", before.asks) };
+    before.asks.clear();
+    before.input(Input::Feed(Feed::Barrier(ticket)));
+    // The close is in the log, and this store is gone before it is committed.
+    log.accept(&mut before);
+    let last = log.entries.last().unwrap().zxid;
+    let leads = |last| {
+        let status =
+            QuorumStatus { role: Role::Leading, serving: true, epoch: Epoch(1), last, ..Default::default() };
+        Input::Feed(Feed::Status(status))
+    };
+    for end in [state.applied(), last] {
+        let mut leader = Node::new(1);
+        leader.server.replace_state(Time(0), State::load(state.records()).unwrap());
+        leader.input(leads(end));
+        follower.reports.clear();
+        follower.ask(1, 1, vec![Op::Ping, Op::Ping]);
+        follower.pass(Duration::from_millis(400));
+        report(&mut follower, &mut leader);
+        assert_eq!(leader.confirms.is_empty(), end == last, "the close may be committed already");
+        if end == last {
+            log.feed(&mut leader);
+            assert!(leader.server.state().session(session).is_none());
+            follower.pass(Duration::from_millis(400));
+            report(&mut follower, &mut leader);
+            confirm(&mut leader, &mut follower);
+            assert_eq!(follower.confirmed(1), None);
+        }
+    }
+    // The same store, and a snapshot in place of its state.
+    before.server.replace_state(before.now, state);
+    follower.pass(Duration::from_millis(400));
+    report(&mut follower, &mut before);
+    confirm(&mut before, &mut follower);
+    assert_eq!(follower.confirmed(1), None);
+}
+
 #[test]
 fn b13_a_close_for_silence_does_nothing_in_a_later_reign() {
     let (mut leader, mut log, session) = with_session(Role::Leading);
