@@ -94,6 +94,12 @@ impl Acquaintances {
         f(&mut self.incarnations.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Within this both streams between a learner and its leader are open. That takes some six round trips and a write to each
+    /// disk, so it follows the setting that says how far apart members are.
+    pub(crate) fn open_limit(&self) -> Duration {
+        self.own.borrow().greeting.sync_limit.max(CONNECT_LIMIT)
+    }
+
     /// See [`Incarnations::outlive`]. Blocks on the disk.
     pub(crate) fn outlive(&self, met: Incarnation) -> Result<(), IncarnationError> {
         self.with(|incarnations| incarnations.outlive(met))?;

@@ -22,7 +22,6 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::acquaintances::Acquaintances;
 use crate::driver::{Event, Links};
-use crate::learner_link::CONNECT_LIMIT;
 use crate::outbox::{Item, Lanes, Outbox};
 use crate::view::LogView;
 
@@ -133,6 +132,7 @@ impl quorum_server::Quorum for LearnService {
             view: self.view.clone(),
             snapshots: self.snapshots.clone(),
             silence: self.silence,
+            open_limit: self.acquaintances.open_limit(),
         };
         let (tell, control) = oneshot::channel();
         halves(&self.halves).insert(number, (peer, tell));
@@ -195,11 +195,12 @@ struct Half {
     view: LogView,
     snapshots: Snapshots,
     silence: Duration,
+    open_limit: Duration,
 }
 
 impl Half {
     async fn run(self, waiting: Halves, control: oneshot::Receiver<Control>) {
-        let control = tokio::time::timeout(CONNECT_LIMIT, control).await;
+        let control = tokio::time::timeout(self.open_limit, control).await;
         halves(&waiting).remove(&self.number);
         let Half { conn, peer, mut from_learner, to_learner, links, view, snapshots, silence, .. } = self;
         let Ok(Ok(Control { from_learner: mut control, to_learner: to_control })) = control else {
@@ -463,7 +464,11 @@ pub(crate) async fn blocking<T: std::marker::Send + 'static>(
 ) -> T {
     match tokio::task::spawn_blocking(f).await {
         Ok(value) => value,
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is shutting down, and this task with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

@@ -23,7 +23,7 @@ use crate::driver::{Event, Links};
 use crate::leader_link::{IDLE, LINK, OUTBOX_LIMIT, blocking, within};
 use crate::outbox::{Item, Lanes, Outbox};
 
-/// An attempt to connect takes this long at most; then it is tried anew.
+/// A connection is there within this, or is tried again.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// How often the leader hears that work on its snapshot goes on.
 const PROGRESS: Duration = Duration::from_millis(500);
@@ -75,7 +75,8 @@ impl LearnerSide {
     /// One attempt, after a delay; the driver hears of a link or of a failure.
     pub(crate) async fn connect(self, leader: PeerId, address: String, delay: Duration) {
         tokio::time::sleep(delay).await;
-        let attempt = tokio::time::timeout(CONNECT_LIMIT, self.open(leader, &address)).await;
+        let attempt =
+            tokio::time::timeout(self.acquaintances.open_limit(), self.open(leader, &address)).await;
         match attempt {
             Ok(Ok(link)) => self.run(leader, link).await,
             Ok(Err(error)) => {
@@ -83,7 +84,10 @@ impl LearnerSide {
                 self.links.send(Event::Core(Input::ConnectFailed { leader })).await;
             }
             Err(_) => {
-                tracing::debug!(%leader, address, "connecting to the leader takes too long");
+                tracing::warn!(
+                    %leader, address,
+                    "no link to the leader within timing.sync_limit; raise it if the members are that far apart"
+                );
                 self.links.send(Event::Core(Input::ConnectFailed { leader })).await;
             }
         }

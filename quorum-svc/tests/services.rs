@@ -321,6 +321,26 @@ async fn s21_a_learner_that_falls_behind_what_the_log_keeps_is_cut_off_and_resyn
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b16_a_learner_joins_a_leader_that_is_far_away() {
+    let mut e = Ensemble3::start(2).await;
+    let proxy = Proxy::new();
+    let leader_is_at = e.addresses[&PeerId(2)].parse().unwrap();
+    let mut addresses = e.addresses.clone();
+    addresses.insert(PeerId(2), proxy.link(3, 2, leader_is_at).await.unwrap().to_string());
+    // There and back takes 240 ms: several of these are more than a second.
+    proxy.delay(2, 3, Duration::from_millis(120));
+    proxy.delay(3, 2, Duration::from_millis(120));
+    e.nodes.remove(&3).unwrap().stop().await;
+    e.restart_with(3, &addresses).await;
+    let mut third = Store::attach(&e.nodes[&3], Zxid::ZERO).await;
+    e.submit(1, 1..=10).await;
+    tokio::time::timeout(Duration::from_secs(30), third.read(10)).await.expect("node 3 has a leader");
+    for node in e.nodes.into_values() {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s25_writes_wait_for_a_leader_and_a_barrier_comes_behind_them() {
     let e = Ensemble3::start(2).await;
     e.leader.send_replace(None);
