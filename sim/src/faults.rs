@@ -81,11 +81,11 @@ impl World {
                 let pairs = blocked.iter().map(|&(a, b)| (self.member(a), self.member(b))).collect();
                 self.block(pairs, lasts);
             }
-            Fault::IsolateLeader { lasts } => {
+            Fault::IsolateLeader { lasts, hears } => {
                 let leader = End::Node(self.target(0));
                 let others = (0..self.nodes.len()).map(End::Node).filter(|&e| e != leader);
-                let pairs = others.flat_map(|e| [(leader, e), (e, leader)]).collect();
-                self.block(pairs, lasts);
+                let both = |e| [(leader, e)].into_iter().chain((!hears).then_some((e, leader)));
+                self.block(others.flat_map(both).collect(), lasts);
             }
             Fault::Break { a, b } => {
                 let (a, b) = (End::Node(self.target(a)), End::Node(self.target(b)));

@@ -175,8 +175,12 @@ pub enum Fault {
     ClockJump { node: Target, by: u64 },
     /// Nothing gets from one node to another, for each pair; ids above those of the nodes are clients.
     Partition { blocked: Vec<(u32, u32)>, lasts: u64 },
-    /// The leader is cut off from all others.
-    IsolateLeader { lasts: u64 },
+    /// The leader is cut off from all others; `hears`: only what it says does not get to them.
+    IsolateLeader {
+        lasts: u64,
+        #[serde(default)]
+        hears: bool,
+    },
     /// All connections between two nodes break; each end notices at its own time.
     Break { a: Target, b: Target },
     /// Whoever has dialled the other, of these two, dials once more, though the connection is whole.

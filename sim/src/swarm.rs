@@ -203,7 +203,10 @@ fn fault(rng: &mut Rng, plan: &Plan, kind: usize) -> Fault {
         5 => Fault::Pause { node, lasts },
         6 => Fault::Partition { blocked: partition(rng, nodes as u32, plan.clients), lasts },
         // Long enough for the others to have another one, while the first may still believe in itself.
-        7 => Fault::IsolateLeader { lasts: plan.timing.sync_limit * rng.between(MS, 3 * MS) },
+        7 => Fault::IsolateLeader {
+            lasts: plan.timing.sync_limit * rng.between(MS, 3 * MS),
+            hears: rng.chance(400),
+        },
         8 => Fault::Break { a: node, b: any(rng) },
         9 => Fault::BlackHole { a: node, b: any(rng) },
         10 => Fault::Slow { a: node, b: any(rng), factor: rng.scale(2, 200), lasts },

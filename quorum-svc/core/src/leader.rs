@@ -638,9 +638,13 @@ impl Zab {
         if !leading.established() || leading.proofs.len() >= max {
             return;
         }
-        let round = if is_on(Mutant::ConfirmedWithoutRound) { 0 } else { leading.round + 1 };
         leading.round_wanted = true;
-        leading.proofs.push_back(Proof { round, of: Claim::Confirm { to, report } });
+        let (round, of) = (leading.round + 1, Claim::Confirm { to, report });
+        if is_on(Mutant::ConfirmedWithoutRound) {
+            self.tell_claim(of);
+        } else {
+            leading.proofs.push_back(Proof { round, of });
+        }
     }
 
     fn tell_proven(&mut self) {
@@ -653,23 +657,29 @@ impl Zab {
                 return;
             }
             let Some(Proof { of, .. }) = leading.proofs.pop_front() else { return };
-            match of {
-                Claim::Barrier { conn: None, ticket, zxid } => self.answer_barrier(ticket, zxid),
-                Claim::Barrier { conn: Some(conn), ticket, zxid } => {
-                    if let Some(learner) = leading.learners.get_mut(&conn) {
-                        learner.barriers -= 1;
-                        let message = ToLearner::Barrier { ticket, zxid };
-                        self.out.push_back(Output::ToLearner { conn, message });
-                    }
+            self.tell_claim(of);
+        }
+    }
+
+    fn tell_claim(&mut self, claim: Claim) {
+        let me = self.config.me;
+        let Role::Leading(leading) = &mut self.role else { return };
+        match claim {
+            Claim::Barrier { conn: None, ticket, zxid } => self.answer_barrier(ticket, zxid),
+            Claim::Barrier { conn: Some(conn), ticket, zxid } => {
+                if let Some(learner) = leading.learners.get_mut(&conn) {
+                    learner.barriers -= 1;
+                    let message = ToLearner::Barrier { ticket, zxid };
+                    self.out.push_back(Output::ToLearner { conn, message });
                 }
-                Claim::Confirm { to, report } if to == me => {
-                    self.out.push_back(Output::Sign(Sign::Confirmed(report)));
-                }
-                Claim::Confirm { to, report } => {
-                    let serves = |(_, l): &(&Conn, &Learner)| l.peer == to && l.stage == Stage::Synced;
-                    if let Some((&conn, _)) = leading.learners.iter().find(serves) {
-                        self.out.push_back(Output::ToLearner { conn, message: ToLearner::Confirm(report) });
-                    }
+            }
+            Claim::Confirm { to, report } if to == me => {
+                self.out.push_back(Output::Sign(Sign::Confirmed(report)));
+            }
+            Claim::Confirm { to, report } => {
+                let serves = |(_, l): &(&Conn, &Learner)| l.peer == to && l.stage == Stage::Synced;
+                if let Some((&conn, _)) = leading.learners.iter().find(serves) {
+                    self.out.push_back(Output::ToLearner { conn, message: ToLearner::Confirm(report) });
                 }
             }
         }
