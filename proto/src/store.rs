@@ -4,14 +4,14 @@
 //! have changed a byte.
 
 use api::{
-    Command, CommandBody, Epoch, OpError, Path, RequestHash, SessionId, SessionToken, StreamId, Write,
-    WriteNumber, Zxid,
+    Command, CommandBody, Create, CreateMode, Epoch, MultiOp, OpError, Path, RequestHash, SessionId,
+    SessionToken, StreamId, Write, WriteNumber, Zxid,
     record::{self, Record},
 };
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
-use crate::{Malformed, state as wire, v1};
+use crate::{Malformed, state as wire};
 
 /// The payload of a log entry.
 #[must_use]
@@ -24,7 +24,7 @@ pub fn encode_command(command: Command) -> Bytes {
 /// # Errors
 /// If these are not the bytes of a command that this version knows.
 pub fn decode_command(payload: Bytes) -> Result<Command, Malformed> {
-    wire::Command::decode(payload).map_err(malformed)?.try_into()
+    strictly::<wire::Command>(payload)?.try_into()
 }
 
 /// A record by itself.
@@ -38,7 +38,7 @@ pub fn encode_record(record: Record) -> Vec<u8> {
 /// # Errors
 /// If these are not the bytes of a record that this version knows.
 pub fn decode_record(bytes: Bytes) -> Result<Record, Malformed> {
-    wire::Record::decode(bytes).map_err(malformed)?.try_into()
+    strictly::<wire::Record>(bytes)?.try_into()
 }
 
 /// Appends an encoded record to a stream of them, as a snapshot is: each with its length before it.
@@ -106,6 +106,23 @@ const RECORD_MAX: usize = 256 << 20;
 /// Of the records. Raised whenever a state that one version has written means something else to another.
 const FORMAT: u32 = 2;
 
+/// Decodes a message in which this version knows everything. What `prost` does not know it leaves out: then the message that it
+/// gives is shorter than what it was given.
+fn strictly<M: prost::Message + Default>(bytes: Bytes) -> Result<M, Malformed> {
+    let length = bytes.len();
+    let message = M::decode(bytes).map_err(malformed)?;
+    if message.encoded_len() == length { Ok(message) } else { Err(unknown()) }
+}
+
+/// Another version of the program has written it.
+fn unknown() -> Malformed {
+    Malformed(format!(
+        "something in it is not known to this version of Quorate, {}: run the version that wrote it, or a later one, on \
+         all nodes",
+        env!("CARGO_PKG_VERSION")
+    ))
+}
+
 fn malformed(e: prost::DecodeError) -> Malformed {
     Malformed(e.to_string())
 }
@@ -118,16 +135,16 @@ impl From<Command> for wire::Command {
         let body = match c.body {
             CommandBody::Write(Write::Create(create)) => Wire::Create(create.into()),
             CommandBody::Write(Write::Set { path, data, version }) => {
-                Wire::Set(v1::SetRequest { path: path.as_str().to_owned(), data, version })
+                Wire::Set(wire::Set { path: text(&path), data, version })
             }
             CommandBody::Write(Write::Delete { path, version }) => {
-                Wire::Delete(v1::DeleteRequest { path: path.as_str().to_owned(), version })
+                Wire::Delete(wire::Delete { path: text(&path), version })
             }
             CommandBody::Write(Write::Multi(parts)) => {
-                Wire::Multi(v1::MultiRequest { ops: parts.into_iter().map(Into::into).collect() })
+                Wire::Multi(wire::Multi { parts: parts.into_iter().map(Into::into).collect() })
             }
             CommandBody::Refuse { error, request } => {
-                Wire::Refuse(wire::RefuseCommand { error: Some(error.into()), request: request.0 })
+                Wire::Refuse(wire::RefuseCommand { fault: Some(error.into()), request: request.0 })
             }
             CommandBody::OpenSession { token, timeout_ms, sessions_max } => {
                 let token = Bytes::copy_from_slice(&token.0);
@@ -156,14 +173,20 @@ impl TryFrom<wire::Command> for Command {
 
     fn try_from(c: wire::Command) -> Result<Command, Malformed> {
         use wire::command::Body as Wire;
-        let faulty = |e: OpError| Malformed(e.to_string());
         let body = match c.body {
-            Some(Wire::Create(r)) => CommandBody::Write(r.try_into().map_err(faulty)?),
-            Some(Wire::Set(r)) => CommandBody::Write(r.try_into().map_err(faulty)?),
-            Some(Wire::Delete(r)) => CommandBody::Write(r.try_into().map_err(faulty)?),
-            Some(Wire::Multi(r)) => CommandBody::Write(r.try_into().map_err(faulty)?),
+            Some(Wire::Create(c)) => CommandBody::Write(Write::Create(c.try_into()?)),
+            Some(Wire::Set(wire::Set { path: p, data, version })) => {
+                CommandBody::Write(Write::Set { path: path(&p)?, data, version })
+            }
+            Some(Wire::Delete(wire::Delete { path: p, version })) => {
+                CommandBody::Write(Write::Delete { path: path(&p)?, version })
+            }
+            Some(Wire::Multi(m)) => {
+                let parts = m.parts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+                CommandBody::Write(Write::Multi(parts))
+            }
             Some(Wire::Refuse(r)) => CommandBody::Refuse {
-                error: r.error.ok_or_else(|| Malformed("RefuseCommand.error is missing".into()))?.into(),
+                error: r.fault.ok_or_else(unknown)?.try_into()?,
                 request: RequestHash(r.request),
             },
             Some(Wire::OpenSession(o)) => CommandBody::OpenSession {
@@ -178,7 +201,7 @@ impl TryFrom<wire::Command> for Command {
                 let expired = (c.expired_in_epoch != 0).then_some(Epoch(c.expired_in_epoch));
                 CommandBody::CloseSession { session: SessionId(c.session), expired }
             }
-            None => return Err(Malformed("Command.body is missing, or newer than this version".into())),
+            None => return Err(unknown()),
         };
         Ok(Command {
             session: (c.session != 0).then_some(SessionId(c.session)),
@@ -188,6 +211,95 @@ impl TryFrom<wire::Command> for Command {
             body,
         })
     }
+}
+
+impl From<Create> for wire::Create {
+    fn from(Create { path, data, mode }: Create) -> wire::Create {
+        let CreateMode { ephemeral, sequential } = mode;
+        wire::Create { path: text(&path), data, ephemeral, sequential }
+    }
+}
+
+impl TryFrom<wire::Create> for Create {
+    type Error = Malformed;
+
+    fn try_from(c: wire::Create) -> Result<Create, Malformed> {
+        let mode = CreateMode { ephemeral: c.ephemeral, sequential: c.sequential };
+        let path = if c.sequential {
+            Path::prefix(&c.path).map_err(|e| Malformed(e.to_string()))?
+        } else {
+            path(&c.path)?
+        };
+        Ok(Create { path, data: c.data, mode })
+    }
+}
+
+impl From<MultiOp> for wire::Part {
+    fn from(part: MultiOp) -> wire::Part {
+        use wire::part::Kind;
+        let kind = match part {
+            MultiOp::Create(create) => Kind::Create(create.into()),
+            MultiOp::Set { path, data, version } => Kind::Set(wire::Set { path: text(&path), data, version }),
+            MultiOp::Delete { path, version } => Kind::Delete(wire::Delete { path: text(&path), version }),
+            MultiOp::Check { path, version } => Kind::Check(wire::Check { path: text(&path), version }),
+        };
+        wire::Part { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<wire::Part> for MultiOp {
+    type Error = Malformed;
+
+    fn try_from(part: wire::Part) -> Result<MultiOp, Malformed> {
+        use wire::part::Kind;
+        Ok(match part.kind {
+            Some(Kind::Create(c)) => MultiOp::Create(c.try_into()?),
+            Some(Kind::Set(s)) => MultiOp::Set { path: path(&s.path)?, data: s.data, version: s.version },
+            Some(Kind::Delete(d)) => MultiOp::Delete { path: path(&d.path)?, version: d.version },
+            Some(Kind::Check(c)) => MultiOp::Check { path: path(&c.path)?, version: c.version },
+            None => return Err(unknown()),
+        })
+    }
+}
+
+impl From<OpError> for wire::Fault {
+    fn from(error: OpError) -> wire::Fault {
+        use wire::fault::Kind;
+        let kind = match error {
+            OpError::TooLarge { size, limit } => Kind::TooLarge(wire::TooLarge { size, limit }),
+            OpError::DiskFull => Kind::DiskFull(wire::DiskFull {}),
+            OpError::Multi { index, cause } => {
+                Kind::Part(Box::new(wire::FaultyPart { index, fault: Some(Box::new((*cause).into())) }))
+            }
+            other => Kind::BadArguments(other.to_string()),
+        };
+        wire::Fault { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<wire::Fault> for OpError {
+    type Error = Malformed;
+
+    fn try_from(fault: wire::Fault) -> Result<OpError, Malformed> {
+        use wire::fault::Kind;
+        Ok(match fault.kind.ok_or_else(unknown)? {
+            Kind::TooLarge(wire::TooLarge { size, limit }) => OpError::TooLarge { size, limit },
+            Kind::DiskFull(wire::DiskFull {}) => OpError::DiskFull,
+            Kind::Part(part) => {
+                let cause = OpError::try_from(*part.fault.ok_or_else(unknown)?)?;
+                OpError::Multi { index: part.index, cause: Box::new(cause) }
+            }
+            Kind::BadArguments(text) => OpError::BadArguments(text),
+        })
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.as_str().to_owned()
+}
+
+fn path(text: &str) -> Result<Path, Malformed> {
+    Path::new(text).map_err(|e| Malformed(e.to_string()))
 }
 
 fn token(bytes: &[u8]) -> Result<SessionToken, Malformed> {
@@ -212,7 +324,7 @@ impl From<Record> for wire::Record {
                 format: FORMAT,
             }),
             Record::Znode(z) => Kind::Znode(wire::Znode {
-                path: z.path.as_str().to_owned(),
+                path: text(&z.path),
                 data: z.data,
                 czxid: z.czxid.0,
                 mzxid: z.mzxid.0,
@@ -265,7 +377,7 @@ impl TryFrom<wire::Record> for Record {
                 time_ms: h.time_ms,
             }),
             Some(Kind::Znode(z)) => Record::Znode(record::Znode {
-                path: Path::new(&z.path).map_err(|e| Malformed(e.to_string()))?,
+                path: path(&z.path)?,
                 data: z.data,
                 czxid: Zxid(z.czxid),
                 mzxid: Zxid(z.mzxid),
@@ -292,19 +404,17 @@ impl TryFrom<wire::Record> for Record {
                 request: RequestHash(r.request),
                 outcome: r.outcome,
             }),
-            None => return Err(Malformed("Record.kind is missing, or newer than this version".into())),
+            None => return Err(unknown()),
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use api::{Create, CreateMode, MultiOp, PathError};
-
     use super::*;
 
     fn path(p: &str) -> Path {
-        Path::new(p).unwrap()
+        super::path(p).unwrap()
     }
 
     fn commands() -> Vec<Command> {
@@ -324,9 +434,11 @@ mod tests {
                 MultiOp::Check { path: path("/c"), version: Some(0) },
             ])),
             CommandBody::Refuse {
-                error: OpError::BadPath(PathError::TrailingSlash),
+                error: OpError::Multi { index: 3, cause: Box::new(OpError::BadArguments("no".into())) },
                 request: RequestHash(1 << 63),
             },
+            CommandBody::Refuse { error: OpError::TooLarge { size: 9, limit: 8 }, request: RequestHash(0) },
+            CommandBody::Refuse { error: OpError::DiskFull, request: RequestHash(0) },
             CommandBody::OpenSession { token: SessionToken([3; 16]), timeout_ms: 4000, sessions_max: 5 },
             CommandBody::ResumeSession { session: SessionId(77), stream: StreamId(u64::MAX) },
             CommandBody::CloseSession { session: SessionId(77), expired: Some(Epoch(3)) },
@@ -416,6 +528,65 @@ mod tests {
         let record = wire::Record { kind: Some(wire::record::Kind::Header(header)) };
         let refused = decode_record(record.encode_to_vec().into()).unwrap_err().to_string();
         assert!(refused.contains("format 1") && refused.contains("export"), "{refused}");
+    }
+
+    #[test]
+    fn what_a_later_version_has_added_is_refused_and_not_left_out() {
+        let bodies: Vec<Vec<u32>> = (4..=11).map(|tag| vec![tag]).collect();
+        let parts =
+            (1..=4).map(|tag| vec![7, 1, tag]).chain([vec![10, 1], vec![10, 1, 4], vec![10, 1, 4, 2]]);
+        for path in bodies.into_iter().chain(parts).chain([vec![], vec![7, 1]]) {
+            let all = commands().into_iter().filter_map(|c| extended(&encode_command(c), &path));
+            let refused: Vec<_> = all.map(|bytes| decode_command(bytes.into()).unwrap_err()).collect();
+            assert!(!refused.is_empty(), "no command has {path:?}");
+            assert!(refused.iter().all(|e| e.0.contains("not known to this version")), "{refused:?}");
+        }
+        for path in [vec![], vec![1], vec![2], vec![3], vec![4]] {
+            let all = records().into_iter().filter_map(|r| extended(&encode_record(r), &path));
+            assert!(all.map(|bytes| decode_record(bytes.into())).all(|decoded| decoded.is_err()));
+        }
+        let later = wire::Command { number: 1, ..Default::default() };
+        let refused = decode_command(later.encode_to_vec().into()).unwrap_err();
+        assert!(refused.0.contains("not known to this version"), "a body of a later version: {refused}");
+    }
+
+    /// `message` with an unknown field in the message that is found by these fields; `None` if it has none there.
+    fn extended(message: &[u8], path: &[u32]) -> Option<Vec<u8>> {
+        use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
+        let Some((&wanted, path)) = path.split_first() else {
+            return Some([message, &[0xc0, 0x3e, 1]].concat());
+        };
+        let mut rest = message;
+        while !rest.is_empty() {
+            let before = message.len() - rest.len();
+            let (tag, kind) = decode_key(&mut rest).unwrap();
+            match kind {
+                WireType::Varint => drop(decode_varint(&mut rest).unwrap()),
+                WireType::SixtyFourBit => drop(rest.split_off(..8)),
+                _ => {
+                    let length = decode_varint(&mut rest).unwrap() as usize;
+                    let inner = rest.split_off(..length).unwrap();
+                    if tag == wanted {
+                        let Some(inner) = extended(inner, path) else { continue };
+                        let mut all = message[..before].to_vec();
+                        encode_key(tag, kind, &mut all);
+                        encode_varint(inner.len() as u64, &mut all);
+                        return Some([all, inner, rest.to_vec()].concat());
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// What is on disks must stay readable: a change here needs another format, and a way from the old one.
+    #[test]
+    fn the_bytes_of_commands_and_records_are_these() {
+        let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let commands: Vec<String> = commands().into_iter().map(|c| hex(&encode_command(c))).collect();
+        let records: Vec<String> = records().into_iter().map(|r| hex(&encode_record(r))).collect();
+        let all = [commands, records].concat().join("\n") + "\n";
+        assert_eq!(all, include_str!("store/golden.txt"), "the format has changed");
     }
 
     #[test]
