@@ -108,6 +108,8 @@ pub enum WriteOutcome {
     SessionOpened,
     /// A session is taken up on a new stream.
     SessionResumed,
+    /// States were compared.
+    Checked,
     /// A session is closed and its ephemerals are gone.
     SessionClosed {
         /// How many ephemerals went with it.

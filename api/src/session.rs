@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{Epoch, OpError, Write};
+use crate::{Epoch, OpError, Write, Zxid};
 
 /// A client's session. Its number is the zxid of the entry that opened it, so it is never used twice. 0 is no session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -102,5 +102,13 @@ pub enum CommandBody {
         /// The epoch whose leader closes it because of silence. In any other epoch the entry closes nothing: the next
         /// leader counts the time-out anew, and tells clients so. `None`: the client, or its node, asks for it.
         expired: Option<Epoch>,
+    },
+    /// Changes nothing. Says which digest the leader's state had behind the check before it, for stores to compare with
+    /// their own.
+    Check {
+        /// The check before it; zero if its leader has seen none.
+        of: Zxid,
+        /// Of the state behind that entry.
+        digest: u64,
     },
 }

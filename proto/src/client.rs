@@ -458,7 +458,7 @@ impl From<WriteOutcome> for v1::response::Result {
             WriteOutcome::Multi(outcomes) => Wire::Multi(multi(outcomes)),
             WriteOutcome::SessionClosed { .. } => Wire::Close(v1::CloseSession {}),
             // Answered by `SessionResponse.opened`, never by a response.
-            WriteOutcome::SessionOpened | WriteOutcome::SessionResumed => {
+            WriteOutcome::SessionOpened | WriteOutcome::SessionResumed | WriteOutcome::Checked => {
                 Wire::Error(foreign("SessionOpened").into())
             }
         }

@@ -157,6 +157,7 @@ impl From<Command> for wire::Command {
                 let expired_in_epoch = expired.map_or(0, |epoch| epoch.0);
                 Wire::CloseSession(wire::CloseSessionCommand { session: session.0, expired_in_epoch })
             }
+            CommandBody::Check { of, digest } => Wire::Check(wire::DigestCheck { of: of.0, digest }),
         };
         wire::Command {
             session: c.session.map_or(0, |s| s.0),
@@ -201,6 +202,7 @@ impl TryFrom<wire::Command> for Command {
                 let expired = (c.expired_in_epoch != 0).then_some(Epoch(c.expired_in_epoch));
                 CommandBody::CloseSession { session: SessionId(c.session), expired }
             }
+            Some(Wire::Check(c)) => CommandBody::Check { of: Zxid(c.of), digest: c.digest },
             None => return Err(unknown()),
         };
         Ok(Command {
@@ -443,6 +445,7 @@ mod tests {
             CommandBody::ResumeSession { session: SessionId(77), stream: StreamId(u64::MAX) },
             CommandBody::CloseSession { session: SessionId(77), expired: Some(Epoch(3)) },
             CommandBody::CloseSession { session: SessionId(78), expired: None },
+            CommandBody::Check { of: Zxid(5), digest: u64::MAX },
         ];
         let numbered = |body| Command {
             session: Some(SessionId(1)),
@@ -532,7 +535,7 @@ mod tests {
 
     #[test]
     fn what_a_later_version_has_added_is_refused_and_not_left_out() {
-        let bodies: Vec<Vec<u32>> = (4..=11).map(|tag| vec![tag]).collect();
+        let bodies: Vec<Vec<u32>> = (4..=11).chain([13]).map(|tag| vec![tag]).collect();
         let parts =
             (1..=4).map(|tag| vec![7, 1, tag]).chain([vec![10, 1], vec![10, 1, 4], vec![10, 1, 4, 2]]);
         for path in bodies.into_iter().chain(parts).chain([vec![], vec![7, 1]]) {

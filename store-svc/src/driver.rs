@@ -139,16 +139,11 @@ pub(crate) struct Driver<Q> {
 
 impl<Q: Quorum> Driver<Q> {
     pub(crate) async fn run(self) -> Result<(), StopReason> {
-        let (to_driver, feed) = mpsc::channel(quorum_io::FEED_QUEUE);
-        let (signs_to_driver, signs) = mpsc::channel(quorum_io::SIGN_QUEUE);
         let (to_quorum, asks) = mpsc::channel(quorum_io::ASK_QUEUE);
         // Ends with this function, and its tasks with it.
         let mut tasks = JoinSet::new();
-        let after = self.server.state().applied();
-        let (reader, writer) = (self.quorum.clone(), self.quorum.clone());
-        tasks.spawn(async move {
-            quorum_io::read_feed(reader, after, to_driver, signs_to_driver).await.map(|()| Ended::Link)
-        });
+        let attached = Attached::new(&self.quorum, self.server.state().applied(), &mut tasks);
+        let writer = self.quorum.clone();
         tasks.spawn(async move { quorum_io::write_asks(writer, asks).await.map(|()| Ended::Link) });
         let now = Instant::now();
         let schedule = Schedule {
@@ -163,7 +158,9 @@ impl<Q: Quorum> Driver<Q> {
             no_space: None,
         };
         let (sinks, asks) = (HashMap::new(), Vec::new());
-        Running { driver: self, sinks, feed, signs, to_quorum, asks, tasks, schedule }.run().await
+        Running { driver: self, sinks, attached, started_over: false, to_quorum, asks, tasks, schedule }
+            .run()
+            .await
     }
 }
 
@@ -171,14 +168,35 @@ struct Running<Q> {
     driver: Driver<Q>,
     /// Looked up only.
     sinks: HashMap<ConnId, Sink>,
-    feed: mpsc::Receiver<FromQuorum>,
-    /// Signs of life are taken before all else: other nodes' clients wait for them.
-    signs: mpsc::Receiver<Sign>,
+    attached: Attached,
+    /// The state was not that of the leader, and was thrown away.
+    started_over: bool,
     to_quorum: mpsc::Sender<Vec<Ask>>,
     /// Not yet taken by `to_quorum`. While there are any, nothing is read from clients.
     asks: Vec<Ask>,
     tasks: JoinSet<Result<Ended, StopReason>>,
     schedule: Schedule,
+}
+
+/// What comes from the quorum.
+struct Attached {
+    feed: mpsc::Receiver<FromQuorum>,
+    /// Signs of life are taken before all else: other nodes' clients wait for them.
+    signs: mpsc::Receiver<Sign>,
+    reader: AbortHandle,
+}
+
+impl Attached {
+    /// Behind this entry.
+    fn new<Q: Quorum>(quorum: &Q, after: Zxid, tasks: &mut JoinSet<Result<Ended, StopReason>>) -> Attached {
+        let (to_driver, feed) = mpsc::channel(quorum_io::FEED_QUEUE);
+        let (signs_to_driver, signs) = mpsc::channel(quorum_io::SIGN_QUEUE);
+        let quorum = quorum.clone();
+        let reader = tasks.spawn(async move {
+            quorum_io::read_feed(quorum, after, to_driver, signs_to_driver).await.map(|()| Ended::Link)
+        });
+        Attached { feed, signs, reader }
+    }
 }
 
 /// A task that has ended well.
@@ -266,13 +284,13 @@ impl<Q: Quorum> Running<Q> {
                         self.schedule.snapshot_bytes = bytes.unwrap_or(self.schedule.snapshot_bytes);
                     }
                     Ok(Err(reason)) => return Err(reason),
-                    // A snapshot of a checkpoint that failed.
+                    // A snapshot of a checkpoint that failed, or a feed that begins anew.
                     Err(e) if e.is_cancelled() => {}
                     Err(e) => return Err(StopReason::Invariant(format!("a task of the store has died: {e}"))),
                 },
                 done = self.driver.checkpointer.done() => self.on_checkpoint(done),
-                Some(sign) = self.signs.recv() => self.handle(Input::Sign(sign)),
-                Some(said) = self.feed.recv(), if !held_back => {
+                Some(sign) = self.attached.signs.recv() => self.handle(Input::Sign(sign)),
+                Some(said) = self.attached.feed.recv(), if !held_back => {
                     self.on_quorum(said);
                     // Where the quorum has more to say than can be applied, its turn never ends: clients would wait
                     // until then, and sessions expire whose pings are here.
@@ -305,7 +323,7 @@ impl<Q: Quorum> Running<Q> {
             match output {
                 Output::Send { conn, items } => self.send(conn, items),
                 Output::Close { conn, why } => self.end(conn, why),
-                Output::Ask(_) | Output::Stop { .. } => {}
+                Output::Ask(_) | Output::Stop { .. } | Output::Diverged { .. } => {}
             }
         }
         for (_, sink) in self.sinks.drain() {
@@ -458,6 +476,7 @@ impl<Q: Quorum> Running<Q> {
                 Output::Ask(asks) => self.asks.extend(asks),
                 Output::Send { conn, items } => self.send(conn, items),
                 Output::Close { conn, why } => self.end(conn, why),
+                Output::Diverged { at, own, leaders } => self.start_over(at, own, leaders)?,
                 Output::Stop { why } => return Err(StopReason::Invariant(why)),
             }
         }
@@ -469,6 +488,35 @@ impl<Q: Quorum> Running<Q> {
         let ready = self.driver.server.ready();
         measure::publish(&self.driver.server, self.sinks.len());
         self.driver.ready.send_if_modified(|was| std::mem::replace(was, ready) != ready);
+        Ok(())
+    }
+
+    /// Throws the state away and takes it from the quorum again: its snapshot, and the log behind that. What differs again has
+    /// not come from a bit that flipped, so then the node stops.
+    fn start_over(&mut self, at: Zxid, own: u64, leaders: u64) -> Result<(), StopReason> {
+        let differs = format!(
+            "behind {at} the digest of this node's state is {own:016x}, and that of the leader's {leaders:016x}"
+        );
+        if self.started_over {
+            return Err(StopReason::Invariant(format!(
+                "{differs}, also after the state was built again from snapshot and log. Keep copies of the data directories of \
+                 this node and of the leader and report it; then give this node an empty directory: the others will send it \
+                 the state"
+            )));
+        }
+        self.started_over = true;
+        metrics::STORE_DIVERGED.add(1);
+        tracing::error!(
+            "{differs}: this node serves nobody until it has built its state again from snapshot and log. Check its memory and \
+             disk"
+        );
+        self.attached.reader.abort();
+        if let Some(snapshot) = self.schedule.saving.take() {
+            snapshot.abort();
+        }
+        let now = self.now();
+        self.driver.server.start_over(now);
+        self.attached = Attached::new(&self.driver.quorum, Zxid::ZERO, &mut self.tasks);
         Ok(())
     }
 

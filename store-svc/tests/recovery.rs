@@ -3,11 +3,14 @@
 
 mod common;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
-use api::PeerId;
+use api::{
+    Command, CommandBody, PeerId, Ticket, Zxid,
+    ports::{Quorum as _, Request},
+};
 use common::*;
-use proto::v1;
+use proto::v1::{self, request::Op};
 use store_svc::{StopReason, testing::MemoryQuorum};
 use tonic::Code;
 
@@ -73,6 +76,55 @@ async fn a_kill_loses_nothing_that_the_log_has() {
         digest = fill(&node, 200).await.0;
         node.kill().await;
     }
+}
+
+/// Submits an entry by which stores compare their states.
+async fn check(node: &Node, quorum: &MemoryQuorum, of: Zxid, digest: u64) -> Zxid {
+    let command = Command::outside(CommandBody::Check { of, digest });
+    let payload = proto::store::encode_command(command);
+    let submit = Request::Submit { ticket: Ticket(u64::MAX), payload, trace: None };
+    quorum.request(vec![submit]).await.unwrap();
+    let zxid = quorum.log().last().unwrap().zxid;
+    while node.status().await.applied < zxid.0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    zxid
+}
+
+#[tokio::test]
+async fn a_state_that_is_not_the_leaders_is_built_again_and_if_that_does_not_help_the_node_stops() {
+    let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let quorums = [(); 2].map(|()| MemoryQuorum::new(PeerId(1)));
+    let mut digests = Vec::new();
+    for (i, (dir, quorum)) in dirs.iter().zip(&quorums).enumerate() {
+        let node = Node::start(dir.path(), quorum).await;
+        let mut session = Session::open(&node).await;
+        session.ask(vec![create("/a", i.to_string()), Op::Close(v1::CloseSession {})]).await;
+        digests.push(node.status().await.digest);
+        node.stop().await;
+    }
+    let [(right, wrong), ..] = [(digests[0], digests[1])];
+    assert_ne!(right, wrong);
+
+    // The checkpoint of the one, and the log of the other.
+    let (dir, quorum) = (dirs[1].path(), &quorums[0]);
+    let node = Node::start(dir, quorum).await;
+    assert_eq!(node.status().await.digest, wrong);
+    let noted = check(&node, quorum, Zxid::ZERO, 0).await;
+    assert_eq!(node.status().await.digest, wrong);
+    check(&node, quorum, noted, right).await;
+    assert_eq!(digest_at_end(&node, quorum).await, right);
+    let mut session = Session::open(&node).await;
+    assert!(is_ok(&session.ask(vec![create("/b", "")]).await[0]), "it serves again");
+    node.stop().await;
+
+    // Its checkpoint is right now. That a leader says something else for ever is a fault of the program.
+    let node = Node::start(dir, quorum).await;
+    let noted = check(&node, quorum, Zxid::ZERO, 0).await;
+    let payload = proto::store::encode_command(Command::outside(CommandBody::Check { of: noted, digest: 7 }));
+    quorum.request(vec![Request::Submit { ticket: Ticket(u64::MAX), payload, trace: None }]).await.unwrap();
+    let StopReason::Invariant(why) = node.stopped().await else { panic!("another reason") };
+    assert!(why.contains("built again") && why.contains("empty directory"), "{why}");
 }
 
 #[tokio::test]

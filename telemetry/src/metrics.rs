@@ -168,6 +168,9 @@ metrics! {
             "Session streams and calls that are under way.";
         STORE_APPLIED: Counter = "quorate.store.applied" [Count("{entry}")] Counter::new(),
             "Entries that were applied to the tree.";
+        STORE_DIVERGED: Counter = "quorate.store.diverged" [Count("{state}")] Counter::new(),
+            "States that were thrown away because their digest was not that of the leader's state: look at memory and disk of \
+             the node.";
         SESSIONS: Gauge = "quorate.sessions" [Count("{session}")] Gauge::new(),
             "Open sessions of the whole ensemble, as this node knows them.";
         ZNODES: Gauge = "quorate.znodes" [Count("{znode}")] Gauge::new(),

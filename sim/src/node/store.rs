@@ -322,6 +322,11 @@ impl Node {
                     store.sessions.remove(&conn.0);
                     cx.close(conn.0, me, why.err());
                 }
+                Output::Diverged { at, own, leaders } => {
+                    return Err(Stop::Invariant(format!(
+                        "the digest behind {at} is {own:#x}, the leader's {leaders:#x}"
+                    )));
+                }
                 Output::Stop { why } => return Err(Stop::Invariant(why)),
             }
         }

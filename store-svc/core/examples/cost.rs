@@ -112,6 +112,7 @@ fn main() {
                 }
                 Output::Send { items, .. } => replies += items.len(),
                 Output::Close { why, .. } => panic!("closed: {why:?}"),
+                Output::Diverged { at, .. } => panic!("diverged behind {at}"),
                 Output::Stop { why } => panic!("stopped: {why}"),
             }
         }

@@ -120,6 +120,7 @@ impl State {
                     Err(OpError::SessionExpired(*session))
                 }
             }
+            (CommandBody::Check { .. }, _) => Ok(WriteOutcome::Checked),
             (body, None) => self.write(at, None, body),
             (body, Some(session)) => match self.sessions.moved(session, command.stream) {
                 Some(error) => Err(error),
@@ -352,9 +353,8 @@ impl State {
             // They are taken care of before sessions and numbers are looked at.
             CommandBody::OpenSession { .. }
             | CommandBody::ResumeSession { .. }
-            | CommandBody::CloseSession { .. } => {
-                Err(OpError::Internal("a session command is no write".into()))
-            }
+            | CommandBody::CloseSession { .. }
+            | CommandBody::Check { .. } => Err(OpError::Internal("a session command is no write".into())),
         }
     }
 }

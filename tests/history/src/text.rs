@@ -126,6 +126,7 @@ fn written(outcome: &WriteOutcome) -> String {
         WriteOutcome::Deleted => "deleted".to_owned(),
         WriteOutcome::SessionOpened => "session opened".to_owned(),
         WriteOutcome::SessionResumed => "session taken up".to_owned(),
+        WriteOutcome::Checked => "states compared".to_owned(),
         WriteOutcome::SessionClosed { ephemerals } => format!("session closed, {ephemerals} ephemerals gone"),
     }
 }

@@ -40,6 +40,13 @@ impl Server {
             self.state.apply_marker(zxid, time_ms);
             return true;
         };
+        if let CommandBody::Check { of, digest } = command.body {
+            self.state.apply_marker(zxid, time_ms);
+            // Its ticket has done its work.
+            let _ = origin.filter(|o| o.peer == self.config.me).and_then(|o| self.tickets.take(o.ticket));
+            return self.on_check(zxid, of, digest);
+        }
+        self.checks.entry();
         let applied = self.state.apply(zxid, time_ms, &command);
         let done = applied.result.is_ok();
         if let CommandBody::OpenSession { timeout_ms, .. } = command.body
@@ -66,6 +73,16 @@ impl Server {
             }
         }
         true
+    }
+
+    /// False if this node has to start over.
+    fn on_check(&mut self, zxid: Zxid, of: Zxid, digest: u64) -> bool {
+        let noted = self.checks.noted();
+        let same = self.checks.check(self.now, zxid, self.state.digest(), of, digest);
+        if let (false, Some(own)) = (same, noted) {
+            self.outbox.diverged(of, own, digest);
+        }
+        same
     }
 
     fn on_applied(&mut self, pending: Pending, applied: crate::Applied) {
@@ -107,7 +124,7 @@ impl Server {
             // The close itself, on whichever node it was asked, is seen in `on_entry`.
             (Pending::Expire { .. }, _) => {}
             // Barriers do not come as entries.
-            (Pending::Round | Pending::ConfirmSilence, _) => {
+            (Pending::Round | Pending::ConfirmSilence | Pending::Check, _) => {
                 self.outbox.stop("a barrier came back as an entry; please report this".into());
             }
         }
@@ -205,6 +222,7 @@ impl Server {
             Some(Pending::Round) => self.end_round(&Err(error)),
             Some(Pending::ConfirmSilence) => self.expiry.unconfirmed(ticket, self.now),
             Some(Pending::Expire { session, .. }) => self.expiry.retry(session, self.now),
+            Some(Pending::Check) => self.checks.retry(),
             None => {}
         }
     }
@@ -239,6 +257,7 @@ impl Server {
             Some(Pending::Round) => {
                 self.barrier(Pending::Round);
             }
+            Some(Pending::Check) => self.checks.retry(),
             Some(Pending::Resume { .. }) | None => {}
         }
     }

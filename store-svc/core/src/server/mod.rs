@@ -22,6 +22,7 @@
 //!   because the state keeps the results by number.
 
 mod answers;
+mod checks;
 mod connection;
 mod expiry;
 mod feed;
@@ -46,6 +47,7 @@ use api::{
 
 use crate::State;
 use answers::Answers;
+use checks::Checks;
 use connection::{Conn, Phase};
 use expiry::Expiry;
 use outbox::Outbox;
@@ -77,6 +79,7 @@ pub struct Server {
     tickets: Tickets,
     signs: Signs,
     expiry: Expiry,
+    checks: Checks,
     /// This node leads, but its state is behind the log of the quorum: it keeps the time of sessions from this entry on. Before,
     /// it does not know which closes are under way, decided by an earlier process of this store.
     keeps_time_from: Option<Zxid>,
@@ -92,6 +95,7 @@ impl Server {
         Server {
             tickets: Tickets::new(config.first_ticket),
             expiry: Expiry::default(),
+            checks: Checks::default(),
             keeps_time_from: None,
             signs: Signs::default(),
             config,
@@ -146,7 +150,8 @@ impl Server {
         // Also when nobody is connected: probes ask whether this node is ready.
         let park = self.park_deadline().filter(|&at| at > self.now);
         let expiry = self.expiry.next_timeout(self.now);
-        [park, opening, self.waits.next_timeout(), report, expiry].into_iter().flatten().min()
+        let check = self.checks.next_timeout().filter(|_| self.expiry.active());
+        [park, opening, self.waits.next_timeout(), report, expiry, check].into_iter().flatten().min()
     }
 
     /// Replaces the state by that of a snapshot which the quorum has sent, because the entries in between are no
@@ -176,6 +181,19 @@ impl Server {
         self.keep_time();
         self.retry_behind();
         self.on_time();
+    }
+
+    /// Forgets the state, which is not that of the leader, and serves nobody until the feed, which begins anew, has given
+    /// another one. Connections end.
+    pub fn start_over(&mut self, now: Time) {
+        let mut state = State::default();
+        state.forget_checkpoint();
+        self.replace_state(now, state);
+        (self.served, self.status) = (false, QuorumStatus::default());
+        self.down_since.get_or_insert(self.now);
+        self.expiry.stop();
+        self.keeps_time_from = None;
+        self.checks = Checks::default();
     }
 
     /// This node.
@@ -258,6 +276,11 @@ impl Server {
         if self.expiry.suspects(self.now) {
             let ticket = self.barrier(Pending::ConfirmSilence);
             self.expiry.asked(ticket);
+        }
+        if self.expiry.active()
+            && let Some((of, digest)) = self.checks.take_due(self.now)
+        {
+            self.submit(Pending::Check, Command::outside(CommandBody::Check { of, digest }));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use api::OpError;
+use api::{OpError, Zxid};
 
 use super::{ConnId, Output, ToClient};
 
@@ -40,6 +40,10 @@ impl Outbox {
 
     pub(super) fn close(&mut self, conn: ConnId, why: Result<(), OpError>) {
         self.queue.push_back(Output::Close { conn, why });
+    }
+
+    pub(super) fn diverged(&mut self, at: Zxid, own: u64, leaders: u64) {
+        self.queue.push_back(Output::Diverged { at, own, leaders });
     }
 
     pub(super) fn stop(&mut self, why: String) {

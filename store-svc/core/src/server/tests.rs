@@ -43,6 +43,9 @@ struct Node {
     confirms: Vec<Bytes>,
     sent: Vec<(ConnId, ToClient)>,
     closed: Vec<(ConnId, Result<(), OpError>)>,
+    diverged: Vec<(Zxid, u64, u64)>,
+    /// Its checks get into the log; in most tests they would only be in the way.
+    compares: bool,
     stopped: Vec<String>,
 }
 
@@ -58,6 +61,8 @@ impl Node {
             confirms: Vec::new(),
             sent: Vec::new(),
             closed: Vec::new(),
+            diverged: Vec::new(),
+            compares: false,
             stopped: Vec::new(),
         }
     }
@@ -87,12 +92,15 @@ impl Node {
                                 self.server.handle(self.now, Input::Sign(Sign::Confirmed(report)));
                             }
                             Ask::Confirm { report, .. } => self.confirms.push(report),
+                            Ask::Submit { command, .. }
+                                if !self.compares && matches!(command.body, CommandBody::Check { .. }) => {}
                             ask => self.asks.push(ask),
                         }
                     }
                 }
                 Output::Send { conn, items } => self.sent.extend(items.into_iter().map(|i| (conn, i))),
                 Output::Close { conn, why } => self.closed.push((conn, why)),
+                Output::Diverged { at, own, leaders } => self.diverged.push((at, own, leaders)),
                 Output::Stop { why } => self.stopped.push(why),
             }
         }
@@ -948,6 +956,61 @@ fn b13_what_was_reported_is_reported_again_to_the_next_leader() {
     leader.input(Input::Sign(Sign::Report { from: PeerId(2), report: lost.clone() }));
     confirm(&mut leader, &mut follower);
     assert_eq!(follower.confirmed(2), None);
+}
+
+#[test]
+fn stores_compare_their_states_and_one_that_differs_starts_over() {
+    /// How many checks there are after so long.
+    fn checks(log: &mut Log, leader: &mut Node, follower: &mut Node, passes: Duration) -> usize {
+        leader.pass(passes);
+        let before = log.entries.len();
+        log.accept(leader);
+        log.feed(leader);
+        log.feed(follower);
+        let is_check = |e: &&Committed| matches!(e.command.as_ref().unwrap().body, CommandBody::Check { .. });
+        log.entries[before..].iter().filter(is_check).count()
+    }
+    let (mut leader, mut follower, mut log, _) = leader_and_follower();
+    leader.compares = true;
+    let period = Duration::from_secs(10);
+    let short = Duration::from_millis(1);
+    assert_eq!(checks(&mut log, &mut leader, &mut follower, period - short), 0);
+    assert_eq!(checks(&mut log, &mut leader, &mut follower, short), 1);
+    assert_eq!(checks(&mut log, &mut leader, &mut follower, period), 1, "compares what the first has noted");
+    assert_eq!(checks(&mut log, &mut leader, &mut follower, 3 * period), 0, "nothing has changed");
+    assert!(leader.diverged.is_empty() && follower.diverged.is_empty());
+
+    // The follower takes in something else than the leader.
+    follower.ask(1, 1, vec![create("/a")]);
+    log.accept(&mut follower);
+    log.feed(&mut leader);
+    let mut other = log.entries.last().unwrap().clone();
+    other.command.as_mut().unwrap().body = match create("/b") {
+        Op::Write(write) => CommandBody::Write(write),
+        _ => unreachable!(),
+    };
+    follower.input(Input::Feed(Feed::Committed(vec![other])));
+    assert_eq!(checks(&mut log, &mut leader, &mut follower, period), 1);
+    assert!(follower.diverged.is_empty(), "only noted");
+    let noted = log.entries.last().unwrap().zxid;
+    assert_eq!(checks(&mut log, &mut leader, &mut follower, period), 1);
+    let digest = leader.server.state().digest();
+    let [(at, own, leaders)] = follower.diverged[..] else { panic!("{:?}", follower.diverged) };
+    assert!(at == noted && leaders == digest && own != digest && leader.diverged.is_empty());
+
+    follower.server.start_over(follower.now);
+    follower.input(Input::Tick);
+    assert!(!follower.server.ready());
+    assert!(
+        matches!(follower.closed[..], [(ConnId(1), Err(OpError::Unavailable(_)))]),
+        "{:?}",
+        follower.closed
+    );
+    log.feed(&mut follower);
+    assert!(!follower.server.ready(), "its feed has not said yet that there is a leader");
+    follower.status(Role::Following, true);
+    assert!(follower.server.ready() && follower.server.state().digest() == digest);
+    assert_eq!(follower.diverged.len(), 1);
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub(super) enum Pending {
     ConfirmSilence,
     /// A silent session is closed.
     Expire { session: SessionId },
+    /// States are compared.
+    Check,
 }
 
 /// Tickets ascend by one, so a ring finds each in one step.

@@ -238,6 +238,15 @@ pub enum Output {
         /// `Ok` if the client closed its session.
         why: Result<(), OpError>,
     },
+    /// The state of this node is not that of its leader. [Start over](super::Server::start_over), with a feed that begins anew.
+    Diverged {
+        /// Behind this entry.
+        at: Zxid,
+        /// The digest of this node's state there.
+        own: u64,
+        /// That of the leader's.
+        leaders: u64,
+    },
     /// An invariant is broken; going on could spread wrong data. Stop the node.
     Stop {
         /// What was found.

@@ -205,9 +205,10 @@ fn fits(outcome: &WriteOutcome, did: &[Did]) -> bool {
                     MultiOutcome::Deleted | MultiOutcome::Checked => did.is_none(),
                 })
         }
-        WriteOutcome::SessionOpened | WriteOutcome::SessionResumed | WriteOutcome::SessionClosed { .. } => {
-            false
-        }
+        WriteOutcome::SessionOpened
+        | WriteOutcome::SessionResumed
+        | WriteOutcome::SessionClosed { .. }
+        | WriteOutcome::Checked => false,
     }
 }
 

@@ -1,0 +1,68 @@
+//! Whether the stores of all nodes have the same state.
+//!
+//! The leader's store has a check written into the log now and then. Each check says which digest the leader's state had behind
+//! the check before it. Every store has noted its own one there, and compares the two when it applies the check: both are of
+//! the same entry, however far a store is behind.
+
+use std::time::Duration;
+
+use api::{Time, Zxid};
+
+/// A check is due so long after the last one, if there is anything to compare.
+pub(super) const EVERY: Duration = Duration::from_secs(10);
+/// It is also due after so many entries.
+const ENTRIES: u64 = 100_000;
+
+/// What a store remembers of checks.
+#[derive(Default, Debug)]
+pub(super) struct Checks {
+    /// The last check that was applied, and the digest behind it.
+    noted: Option<(Zxid, u64)>,
+    /// The last check compared what is noted.
+    compared: bool,
+    /// Other entries since.
+    entries: u64,
+    /// When the last check was applied, or asked for.
+    since: Time,
+    /// One is asked for.
+    under_way: bool,
+}
+
+impl Checks {
+    /// The digest behind the last check.
+    pub(super) fn noted(&self) -> Option<u64> {
+        self.noted.map(|(_, digest)| digest)
+    }
+
+    /// An entry that is no check was applied.
+    pub(super) fn entry(&mut self) {
+        self.entries += 1;
+    }
+
+    /// The check at `zxid` was applied, with `own` digest; the leader had `digest` behind the check at `of`. False if this
+    /// store had another one there.
+    pub(super) fn check(&mut self, now: Time, zxid: Zxid, own: u64, of: Zxid, digest: u64) -> bool {
+        let before = self.noted.filter(|(at, _)| *at == of);
+        let compared = before == Some((of, own)) && self.entries == 0;
+        *self = Checks { noted: Some((zxid, own)), compared, entries: 0, since: now, under_way: false };
+        before.is_none_or(|(_, noted)| noted == digest)
+    }
+
+    /// When the next check is due; `None` while there is nothing to compare.
+    pub(super) fn next_timeout(&self) -> Option<Time> {
+        let due = self.since + if self.entries >= ENTRIES { Duration::ZERO } else { EVERY };
+        (!self.under_way && (self.entries > 0 || !self.compared)).then_some(due)
+    }
+
+    /// What a check that is written now has to say, if one is due.
+    pub(super) fn take_due(&mut self, now: Time) -> Option<(Zxid, u64)> {
+        self.next_timeout().filter(|due| *due <= now)?;
+        (self.since, self.under_way) = (now, true);
+        Some(self.noted.unwrap_or_default())
+    }
+
+    /// The check that was asked for may never come.
+    pub(super) fn retry(&mut self) {
+        self.under_way = false;
+    }
+}
