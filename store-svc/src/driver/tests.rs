@@ -39,14 +39,15 @@ impl Harness {
             ready: watch::channel(false).0,
             shutdown: CancellationToken::new(),
         };
+        let mut tasks = JoinSet::new();
         let running = Running {
             driver,
             sinks: HashMap::new(),
-            feed,
-            signs,
+            attached: Attached { feed, signs, reader: tasks.spawn(std::future::pending()) },
+            started_over: false,
             to_quorum,
             asks: Vec::new(),
-            tasks: JoinSet::new(),
+            tasks,
             schedule: schedule(now),
         };
         Harness { running, feed: feed_in, inputs: to_driver, _ends: (to_driver_aside, asks, dir) }
