@@ -76,6 +76,7 @@ impl World {
             Fault::ClockJump { node, by } => {
                 let node = self.target(node);
                 self.nodes[node].jump_ahead(&mut self.cx, by);
+                self.cx.ghost.clock_set(PeerId(node as u32 + 1), self.nodes[node].wall_ms);
             }
             Fault::Partition { ref blocked, lasts } => {
                 let pairs = blocked.iter().map(|&(a, b)| (self.member(a), self.member(b))).collect();
@@ -190,6 +191,7 @@ impl World {
             Fault::WallJump { node, ms } => {
                 let node = self.target(node);
                 self.nodes[node].wall_ms += ms;
+                self.cx.ghost.clock_set(PeerId(node as u32 + 1), self.nodes[node].wall_ms);
             }
             Fault::Leave { node, down } => self.leave(self.target(node), down),
             Fault::Stranger { node, members, lasts } => self.stranger(self.target(node), members, lasts),

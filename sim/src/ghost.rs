@@ -136,8 +136,13 @@ pub(crate) struct Ghost {
     believed: BTreeSet<SessionId>,
     /// Sessions that were expired although their clients believed in them, and when each client has to know at the latest.
     mourned: BTreeMap<SessionId, u64>,
-    /// Sessions that were expired, and the time-outs that they had, in microseconds.
+    /// Sessions that were expired, and when each client has to know at the latest.
     expired: BTreeMap<SessionId, u64>,
+    /// What the wall clock of each node is ahead of true time, in milliseconds, and since when, in microseconds.
+    walls: BTreeMap<PeerId, i64>,
+    walls_since: u64,
+    /// For so long after a clock was set others may not have heard of it.
+    settles: u64,
     /// True time in microseconds.
     pub(crate) now: u64,
     /// By how much the clocks of the nodes run wrong at most, in millionths, and what a node may need to learn that it is cut off,
@@ -158,6 +163,9 @@ impl Ghost {
             believed: BTreeSet::new(),
             mourned: BTreeMap::new(),
             expired: BTreeMap::new(),
+            walls: BTreeMap::new(),
+            walls_since: 0,
+            settles: 4_000 * plan.timing.sync_limit,
             now: 0,
             clocks: (drift_ppm, 2_000 * plan.timing.sync_limit),
             quorums: Quorums::of(&ensemble, nodes),
@@ -377,6 +385,12 @@ impl Ghost {
         self.check(entry.time_ms >= before || steps_back, "I17 times", || {
             format!("{zxid} is stamped {} behind {before}", entry.time_ms)
         });
+        let clocks = self.walls.iter().map(|(&id, ahead)| (id, ahead + (self.now / 1_000) as i64));
+        let reached = self.ensemble.quorum_value(clocks).unwrap_or(i64::MAX);
+        let known = self.now > self.walls_since + self.settles && entry.time_ms > before && command.is_some();
+        self.check(!known || entry.time_ms <= reached.saturating_add(CLOCK_BOUND_MS), "I17 times", || {
+            format!("{zxid} is stamped {}, but a quorum's clocks have only reached {reached}", entry.time_ms)
+        });
         match &command {
             None => self.state.apply_marker(zxid, entry.time_ms),
             Some(command) => {
@@ -540,6 +554,12 @@ impl Ghost {
         }
     }
 
+    /// A clock of this node was set: the wall clock is ahead by so much now.
+    pub(crate) fn clock_set(&mut self, node: PeerId, ahead_ms: i64) {
+        self.walls.insert(node, ahead_ms);
+        self.walls_since = self.now;
+    }
+
     /// A submission is refused: it must never be carried out (C10).
     pub(crate) fn refused(&mut self, node: PeerId, ticket: Ticket) {
         let origin = Origin { peer: node, ticket };
@@ -553,8 +573,15 @@ impl Ghost {
     /// A client's machine says that its session is there (C11).
     pub(crate) fn believes(&mut self, session: SessionId) {
         self.believed.insert(session);
-        if let Some(&timeout_us) = self.expired.get(&session) {
-            self.mourned.insert(session, self.now + self.allowance(timeout_us));
+        if let Some(&limit) = self.expired.get(&session) {
+            let late = self.now.saturating_sub(limit);
+            if late > 0 {
+                // As a client whose machine wakes up does that has not counted its sleep: it can act before it hears anything.
+                self.knows_late(format!(
+                    "session {session} is expired, and {late} us too late its client still relies on it"
+                ));
+            }
+            self.mourned.insert(session, limit);
         }
     }
 
@@ -574,9 +601,10 @@ impl Ghost {
     /// A session is expired by what is now committed: from here on others may have what was its own (C11).
     fn expired(&mut self, session: SessionId, timeout_ms: u32) {
         let timeout_us = u64::from(timeout_ms) * 1_000;
-        self.expired.insert(session, timeout_us);
+        let limit = self.now + self.allowance(timeout_us);
+        self.expired.insert(session, limit);
         if self.believed.contains(&session) {
-            self.mourned.insert(session, self.now + self.allowance(timeout_us));
+            self.mourned.insert(session, limit);
         }
     }
 

@@ -46,6 +46,9 @@ pub fn run(plan: &Plan, trace: Option<TraceSink>) -> Report {
     let ghost = Ghost::new(ensemble, &plan);
     let mut cx = Context::new(plan.clone(), ghost, trace);
     let nodes: Vec<Node> = (0..plan.members.len()).map(|i| Node::new(i, &cx)).collect();
+    for node in &nodes {
+        cx.ghost.clock_set(node.id, node.wall_ms);
+    }
     let clients = (0..plan.clients as usize).map(|i| Client::new(i, &mut cx)).collect();
     let mut world = World {
         cx,
