@@ -9,7 +9,7 @@ use api::{
 };
 use bytes::Bytes;
 
-use crate::{digest, kept};
+use crate::{digest, kept, state::RECORD};
 
 /// Most bytes that the kept results of one session may cost. A client that does not acknowledge what it received cannot
 /// write on. A result costs a fixed share of 64 bytes, and what it is encoded.
@@ -295,6 +295,27 @@ impl Sessions {
     pub(crate) fn dirty_len(&self) -> usize {
         let sessions = if self.dirty.untracked { self.map.len() } else { self.dirty.sessions.len() };
         sessions + self.dirty.results
+    }
+
+    /// About how many bytes the records have that [`Sessions::take_dirty`] would return: at most, for of a session that has
+    /// changed all results are counted.
+    pub(crate) fn dirty_bytes(&self) -> usize {
+        if self.dirty.untracked {
+            return self.record_bytes();
+        }
+        let removed = |Stored { after, to }: Stored| to.saturating_sub(after) as usize * RECORD;
+        let gone: usize = self.dirty.gone.iter().map(|&(_, stored)| removed(stored)).sum();
+        let changed = |session: &Session| {
+            let Stored { after, to } = session.stored;
+            session.bytes + removed(Stored { after, to: to.min(session.acked.0) })
+        };
+        let sessions = self.dirty.sessions.iter();
+        gone + sessions.map(|id| RECORD + self.map.get(id).map_or(0, changed)).sum::<usize>()
+    }
+
+    /// The same of all records.
+    pub(crate) fn record_bytes(&self) -> usize {
+        self.map.values().map(|session| RECORD + session.bytes).sum()
     }
 
     /// Takes in one record of a complete state. False if there is a session of this id already.
