@@ -17,6 +17,8 @@
 //!   session never stands behind more than a few pages. Reads between writes that are under way are the exception: they are
 //!   answered when their turn comes. So few of them may be under way that they fit into the connection's share of what may
 //!   be unsent; one that does not fit all the same is refused, alone.
+//! - So many numbered writes in a second are refused for want of disk space, as each refusal is an entry. Whatever stands behind
+//!   one that waits for its refusal on the same connection waits as well.
 //! - A numbered write that did not make it into the log in its place (refused, or out of order) ends its connection:
 //!   the client sends everything that is unanswered again, in order, on a new one. Nothing is carried out twice,
 //!   because the state keeps the results by number.
@@ -27,6 +29,7 @@ mod expiry;
 mod feed;
 mod opening;
 mod outbox;
+mod refusals;
 mod signs;
 mod tickets;
 mod waits;
@@ -49,6 +52,7 @@ use answers::Answers;
 use connection::{Conn, Phase};
 use expiry::Expiry;
 use outbox::Outbox;
+use refusals::Refusals;
 use signs::Signs;
 use tickets::{Pending, Tickets};
 use waits::{Waiter, Waits};
@@ -80,6 +84,7 @@ pub struct Server {
     asks: Vec<Ask>,
     outbox: Outbox,
     answers: Answers,
+    refusals: Refusals,
 }
 
 impl Server {
@@ -103,6 +108,7 @@ impl Server {
             asks: Vec::new(),
             outbox: Outbox::default(),
             answers: Answers::default(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -142,7 +148,8 @@ impl Server {
         // Also when nobody is connected: probes ask whether this node is ready.
         let park = self.park_deadline().filter(|&at| at > self.now);
         let expiry = self.expiry.next_timeout(self.now);
-        [park, opening, self.waits.next_timeout(), report, expiry].into_iter().flatten().min()
+        let (waits, refusals) = (self.waits.next_timeout(), self.refusals.next_timeout());
+        [park, opening, waits, report, expiry, refusals].into_iter().flatten().min()
     }
 
     /// Replaces the state by that of a snapshot which the quorum has sent, because the entries in between are no
@@ -241,6 +248,7 @@ impl Server {
         }
         self.give_up_openings();
         self.give_up_waits();
+        self.refuse_more();
         let Server { signs, tickets, config, .. } = self;
         if self.status.serving
             && let Some(report) = signs.report(self.now, config.limits.report_interval(), || tickets.number())
@@ -301,6 +309,9 @@ impl Server {
         let Some(conn) = self.conns.remove(&id) else { return };
         self.answers.forget(id);
         self.answers.taken(conn.unsent());
+        if conn.waits_for_refusal {
+            self.refusals.forget(id);
+        }
         for (slot, op, until) in conn.waiting() {
             self.waits.end_request((id, slot), op, until);
         }
