@@ -1081,3 +1081,25 @@ fn b18_refusals_for_want_of_space_do_not_fill_the_disk() {
     node.input(Input::Closed { conn: ConnId(2) });
     assert_eq!(node.server.refusals.next_timeout(), None);
 }
+
+#[test]
+fn b14_a_refused_write_that_is_sent_again_to_a_node_with_other_limits_is_refused_again() {
+    let (mut strict, mut log, session) = with_session(Role::Following);
+    strict.server.config.limits.multi_ops_max = 1;
+    let check = MultiOp::Check { path: path("/"), version: None };
+    let multi = || Op::Write(Write::Multi(vec![check.clone(); 2]));
+    strict.ask(1, 1, vec![multi()]);
+    log.round(&mut strict);
+    let first = strict.take_replies(1);
+    assert!(matches!(&first[..], [(_, Err(OpError::BadArguments(_)))]), "{first:?}");
+    // The answer got lost.
+    let mut other = Node::serving(2, Role::Following);
+    log.feed(&mut other);
+    other.resume(1, session, 1, Zxid::ZERO);
+    log.round(&mut other);
+    other.ask(1, 1, vec![multi()]);
+    log.round(&mut other);
+    let again = other.take_replies(1);
+    let [(_, Err(OpError::BadArguments(why)))] = &again[..] else { panic!("{again:?}") };
+    assert!(why.contains("refused it as malformed"), "{why}");
+}
