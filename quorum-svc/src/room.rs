@@ -32,6 +32,8 @@ struct Inner {
     free: AtomicU64,
     /// Below which there is little room there.
     mark: AtomicU64,
+    /// See [`RoomView::spare`].
+    spare: AtomicU64,
     /// Bytes that were written since the last look.
     written: AtomicU64,
     much_written: Notify,
@@ -41,6 +43,11 @@ impl RoomView {
     /// Free bytes, and the mark below which writes that grow are refused, of the file system that has the least room.
     pub(crate) fn space(&self) -> (u64, u64) {
         (self.0.free.load(Ordering::Relaxed), self.0.mark.load(Ordering::Relaxed))
+    }
+
+    /// With fewer free bytes in the data directory its reserve is given free. What can wait leaves so many.
+    pub(crate) fn spare(&self) -> u64 {
+        self.0.spare.load(Ordering::Relaxed)
     }
 
     pub(crate) fn room(&self) -> Room {
@@ -75,6 +82,8 @@ struct Look {
     dir: PathBuf,
     free: u64,
     mark: u64,
+    /// Below so many free bytes the reserve is given free.
+    spare: u64,
 }
 
 impl RoomWatch {
@@ -88,7 +97,7 @@ impl RoomWatch {
                 Ok(look) => look,
                 Err(e) => return this.links.fail(e.to_string()),
             };
-            let Look { dir, free, mark } = &tightest;
+            let Look { dir, free, mark, .. } = &tightest;
             let inner = &this.view.0;
             inner.free.store(*free, Ordering::Relaxed);
             inner.mark.store(*mark, Ordering::Relaxed);
@@ -134,6 +143,7 @@ impl RoomWatch {
         let [data, log] = &self.dirs;
         // The next snapshot has to fit: without it the log can never be purged.
         let data = self.look_at(data, snapshot.unwrap_or(0), before)?;
+        self.view.0.spare.store(data.spare, Ordering::Relaxed);
         let log = self.look_at(log, 0, before)?;
         // By what is left of the mark.
         let left = |look: &Look| u128::from(look.free) * 1000 / u128::from(look.mark.max(1));
@@ -149,11 +159,12 @@ impl RoomWatch {
             source,
         })?;
         let base = self.min_free.unwrap_or_else(|| mark(total));
-        let look = Look { dir: dir.to_owned(), free, mark: base + next };
-        let held = (base / 8).min(RESERVE_MAX);
+        let spare = base / 8;
+        let look = Look { dir: dir.to_owned(), free, mark: base + next, spare };
+        let held = spare.min(RESERVE_MAX);
         if before == Room::Ample {
             reserve::keep(disk, dir, held, look.mark + look.mark / 4)?;
-        } else if free < base / 8 && reserve::release(disk, dir)? {
+        } else if free < spare && reserve::release(disk, dir)? {
             tracing::warn!(dir = %dir.display(), mib = held >> 20, "the reserve of the disk is given free");
         }
         Ok(look)

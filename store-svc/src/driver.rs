@@ -525,6 +525,8 @@ impl<Q: Quorum> Running<Q> {
         if !self.has_space() {
             return;
         }
+        // In a snapshot all paths and values are as they are.
+        let at_least = self.driver.server.state().tree().bytes() as u64;
         let changes = self.driver.server.take_dirty();
         let export = snapshot.then(|| {
             self.schedule.entries = 0;
@@ -533,7 +535,7 @@ impl<Q: Quorum> Running<Q> {
             let (pieces, rest) = mpsc::channel(PIECES_AHEAD);
             let (quorum, zxid) = (self.driver.quorum.clone(), changes.header.applied);
             let task = self.tasks.spawn(async move {
-                let (pieces, mut whole) = Pieces::new(rest);
+                let (pieces, mut whole) = Pieces::new(rest, at_least);
                 if let Err(e) = quorum.save_snapshot(zxid, pieces).await {
                     // Whether the quorum is gone for good, the feed says. If not, there will be another snapshot.
                     tracing::warn!(%zxid, "the quorum has not taken the snapshot: {e}");

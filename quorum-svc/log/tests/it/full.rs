@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::{Epoch, PeerId};
 use quorum_log::{
-    Crash, Disk, Epochs, Log, LogOptions, LogPlaceError, MemDisk, Space, Storage, StorageError,
+    Crash, Disk, Epochs, Log, LogOptions, LogPlaceError, MemDisk, Snapshots, Space, Storage, StorageError,
     StorageOptions, reserve,
 };
 
@@ -75,6 +75,32 @@ fn b18_the_reserve_is_used_for_what_has_to_be_written_when_the_disk_is_full() {
     log.append(&entries(1, next.counter()..next.counter() + 1)).unwrap();
     log.sync().unwrap();
     assert!(!reserve::keep(&disk, dir, 4000, 1 << 20).unwrap(), "not while there is too little");
+}
+
+#[test]
+fn b18_a_snapshot_leaves_the_space_that_the_log_needs() {
+    let disk = MemDisk::new();
+    let (snapshots, _) = Snapshots::open(Arc::new(disk.clone()), Path::new("/data/snapshots")).unwrap();
+    let free = |disk: &MemDisk| disk.space(Path::new("/")).unwrap().free;
+    let gone = |disk: &MemDisk| {
+        disk.sync_dir(Path::new("/data/snapshots")).unwrap();
+        assert!(disk.files().is_empty() && free(disk) == 10_000);
+    };
+    disk.set_capacity(10_000);
+    // It cannot fit, and is not begun.
+    let refused = snapshots.begin(z(1, 1)).unwrap().leaving(1000, 9500).map(drop).unwrap_err();
+    assert!(refused.is_full(), "{refused}");
+    gone(&disk);
+    // It turns out to be too large, and is given up before it has taken everything.
+    let mut writer = snapshots.begin(z(1, 1)).unwrap().leaving(1000, 5000).unwrap();
+    let refused = (0..100).find_map(|_| writer.chunk(&[7; 500]).err()).unwrap();
+    assert!(refused.is_full() && free(&disk) >= 1000, "{} {refused}", free(&disk));
+    drop(writer);
+    gone(&disk);
+    let mut writer = snapshots.begin(z(1, 1)).unwrap().leaving(1000, 5000).unwrap();
+    writer.chunk(&[7; 5000]).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(snapshots.latest(), Some(z(1, 1)));
 }
 
 #[test]
