@@ -1,13 +1,17 @@
 //! How much room there is on the disks of this node, and the reserve that is kept on them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::ports::Room;
 use quorum_core::Input;
-use quorum_log::{Disk, DiskError, Snapshots, Space, reserve};
+use quorum_log::{
+    Disk, DiskError, Snapshots, Space,
+    reserve::{self, Reserve},
+};
 use telemetry::metrics;
 use tokio::sync::Notify;
 
@@ -75,6 +79,8 @@ pub(crate) struct RoomWatch {
     pub(crate) snapshots: Snapshots,
     pub(crate) links: Links,
     pub(crate) view: RoomView,
+    /// Directories whose file system holds no space back, so that it is not tried again and again.
+    pub(crate) hollow: Mutex<BTreeSet<PathBuf>>,
 }
 
 /// What was seen in one directory.
@@ -163,11 +169,27 @@ impl RoomWatch {
         let look = Look { dir: dir.to_owned(), free, mark: base + next, spare };
         let held = spare.min(RESERVE_MAX);
         if before == Room::Ample {
-            reserve::keep(disk, dir, held, look.mark + look.mark / 4)?;
+            self.keep_reserve(dir, held, look.mark + look.mark / 4)?;
         } else if free < spare && reserve::release(disk, dir)? {
             tracing::warn!(dir = %dir.display(), mib = held >> 20, "the reserve of the disk is given free");
         }
         Ok(look)
+    }
+
+    fn keep_reserve(&self, dir: &Path, bytes: u64, left: u64) -> Result<(), DiskError> {
+        let mut hollow = self.hollow.lock().unwrap_or_else(PoisonError::into_inner);
+        if hollow.contains(dir) {
+            return Ok(());
+        }
+        if reserve::keep(self.disk.as_ref(), dir, bytes, left)? == Reserve::Hollow {
+            tracing::warn!(
+                dir = %dir.display(),
+                "the file system takes no space for the reserve of the disk: if others fill it, there is none for deletes and for \
+                 the next start"
+            );
+            hollow.insert(dir.to_owned());
+        }
+        Ok(())
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use api::{Epoch, PeerId};
 use quorum_log::{
     Crash, Disk, Epochs, Log, LogOptions, LogPlaceError, MemDisk, Snapshots, Space, Storage, StorageError,
-    StorageOptions, reserve,
+    StorageOptions,
+    reserve::{self, Reserve},
 };
 
 use crate::common::{contents, entries, open, segments, three, tiny, z};
@@ -52,8 +53,8 @@ fn b18_the_reserve_is_used_for_what_has_to_be_written_when_the_disk_is_full() {
     let disk = MemDisk::new();
     let dir = Path::new("/data/log");
     let mut log = open(&disk, tiny()).unwrap();
-    assert!(reserve::keep(&disk, dir, 4000, 0).unwrap());
-    assert!(reserve::keep(&disk, dir, 4000, 0).unwrap(), "once");
+    assert_eq!(reserve::keep(&disk, dir, 4000, 0).unwrap(), Reserve::Kept);
+    assert_eq!(reserve::keep(&disk, dir, 4000, 0).unwrap(), Reserve::Kept, "once");
     disk.set_capacity(used(&disk));
     assert_eq!(disk.space(dir).unwrap().free, 0);
     // New segments, from the reserve.
@@ -74,7 +75,32 @@ fn b18_the_reserve_is_used_for_what_has_to_be_written_when_the_disk_is_full() {
     let next = log.durable().next().unwrap();
     log.append(&entries(1, next.counter()..next.counter() + 1)).unwrap();
     log.sync().unwrap();
-    assert!(!reserve::keep(&disk, dir, 4000, 1 << 20).unwrap(), "not while there is too little");
+    let kept = reserve::keep(&disk, dir, 4000, 1 << 20).unwrap();
+    assert_eq!(kept, Reserve::NoSpace, "not while there is too little");
+}
+
+#[test]
+fn b18_b19_a_reserve_that_holds_too_little_is_made_anew() {
+    let (dir, path) = (Path::new("/data"), Path::new("/data/reserve"));
+    let with = |len: usize| {
+        let disk = MemDisk::new();
+        disk.create_dir(dir).unwrap();
+        disk.put(path, &vec![0; len]);
+        disk
+    };
+    // Killed between the creation and the allocation of it.
+    for len in [0, 1000] {
+        let disk = with(len);
+        assert_eq!(reserve::keep(&disk, dir, 4000, 0).unwrap(), Reserve::Kept);
+        assert_eq!(disk.contents(path).unwrap().len(), 4000);
+    }
+    // What it holds already need not be free.
+    let disk = with(3000);
+    disk.set_capacity(6000);
+    assert_eq!(reserve::keep(&disk, dir, 4000, 4000).unwrap(), Reserve::NoSpace);
+    assert_eq!(disk.contents(path).unwrap().len(), 3000, "better than nothing");
+    assert_eq!(reserve::keep(&disk, dir, 4000, 1000).unwrap(), Reserve::Kept);
+    assert_eq!(disk.contents(path).unwrap().len(), 4000);
 }
 
 #[test]
