@@ -212,6 +212,8 @@ fn b18_what_the_next_checkpoint_writes_is_counted_by_what_it_is() {
         write(&mut log, create("/small", false));
         write(&mut log, delete("/small"));
     }
+    let changes = ["/", "/0", "the session", "its last result before", "its last result"].len();
+    assert_eq!(log.state.dirty_len(), 100 + changes);
     assert!(log.state.dirty_bytes() < MIB / 16, "{}", log.state.dirty_bytes());
     for _ in 0..3 {
         write(&mut log, large("/again"));
@@ -598,8 +600,9 @@ proptest! {
                 if n % 3 == 1 {
                     one.state.forget_checkpoint();
                 }
-                let counted = one.state.dirty_bytes();
+                let (len, counted) = (one.state.dirty_len(), one.state.dirty_bytes());
                 let changes = one.state.take_dirty();
+                prop_assert!(changes.znodes.len() + changes.sessions.len() + changes.results.len() <= len);
                 let bytes = encoded(&changes);
                 prop_assert!(bytes <= counted, "{bytes} bytes, counted as {counted}");
                 checkpoint.write(changes);
