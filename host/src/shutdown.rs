@@ -1,6 +1,6 @@
 //! An orderly end: the first SIGINT, SIGTERM or SIGHUP asks for it, a second one does not wait for it. SIGTERM and SIGHUP leave
-//! time to hand over to others before; SIGINT, from a terminal, does not. SIGUSR1 and SIGUSR2 do nothing, nor does SIGHUP where the process
-//! was started with it ignored, as by nohup.
+//! time to hand over to others before; SIGINT, from a terminal, does not. SIGUSR1 and SIGUSR2 do nothing, and SIGHUP does nothing
+//! in a process that was started with it ignored, as by nohup.
 
 use std::{future, io, time::Duration};
 
@@ -92,8 +92,8 @@ async fn received(signal: Option<&mut Signal>) {
     }
 }
 
-/// Whether this process was started with a signal ignored: nohup does that, and means that it stays so. Before anybody has listened for
-/// it, that is what the system says now. Systems without /proc do not say.
+/// Whether this process was started with a signal ignored: nohup does that, and means that it stays so. To be asked before the
+/// process listens for the signal. Systems without /proc do not say.
 fn starts_ignored(number: i32) -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| is_ignored(&status, number))
 }

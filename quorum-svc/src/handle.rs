@@ -107,7 +107,7 @@ impl Quorum for Handle {
         if low {
             self.drop_older().await?;
         }
-        // What the snapshot takes the log cannot have: it leaves the log what would else come from the reserve.
+        // The log grows while the snapshot is written, and must not need its reserve for that.
         let leave = if low { self.room.spare() } else { 0 };
         match self.write(zxid, leave, chunks).await {
             Ok(()) => {

@@ -49,7 +49,7 @@ impl RoomView {
         (self.0.free.load(Ordering::Relaxed), self.0.mark.load(Ordering::Relaxed))
     }
 
-    /// With fewer free bytes in the data directory its reserve is given free. What can wait leaves so many.
+    /// With fewer free bytes in the data directory its reserve is given free. A snapshot leaves so many.
     pub(crate) fn spare(&self) -> u64 {
         self.0.spare.load(Ordering::Relaxed)
     }

@@ -575,7 +575,7 @@ impl<Q: Quorum> Running<Q> {
         let mut needs = needed_for(server.state().dirty_bytes());
         let whole = needed_for(server.state().record_bytes());
         if free < needs && whole < needs {
-            // Changes that have waited for so long take more than what they have led to, on the disk and in memory.
+            // More changes than state: the state takes less space on the disk, and the list of changes takes memory.
             server.forget_checkpoint();
             needs = whole;
         }

@@ -118,7 +118,7 @@ fn status_tells_of_a_missing_node() {
 struct Up(std::process::Child);
 
 impl Up {
-    /// `hang_up` says what becomes of SIGHUP: whoever runs this may ignore it, and would hand that on.
+    /// `hang_up` says what becomes of SIGHUP: the process that runs this may ignore it, and would hand that on.
     fn start(hang_up: &str, base: &str, temp: &Path) -> Up {
         let up = Command::new("env")
             .args([hang_up, QUORATE, "up", "--nodes", "1", "--base-port", base])

@@ -86,7 +86,7 @@ impl Ensemble {
         let known = dir.join("node-1/quorate.toml").exists();
         let deadline = Instant::now() + PATIENCE;
         loop {
-            // Whoever runs this may ignore the signal, and would hand that on.
+            // The process that runs this may ignore the signal, and would hand that on.
             let mut command = Command::new("env");
             command.args(["--default-signal=HUP", QUORATE]);
             command.args(["up", "--nodes", &nodes.to_string(), "--data"]).arg(dir);

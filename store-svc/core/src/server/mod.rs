@@ -17,8 +17,8 @@
 //!   session never stands behind more than a few pages. Reads between writes that are under way are the exception: they are
 //!   answered when their turn comes. So few of them may be under way that they fit into the connection's share of what may
 //!   be unsent; one that does not fit all the same is refused, alone.
-//! - So many numbered writes in a second are refused for want of disk space, as each refusal is an entry. Whatever stands behind
-//!   one that waits for its refusal on the same connection waits as well.
+//! - A bounded number of numbered writes in a second is refused for want of disk space, because each refusal is an entry.
+//!   Requests behind one that waits for its refusal wait as well, on the same connection.
 //! - A numbered write that did not make it into the log in its place (refused, or out of order) ends its connection:
 //!   the client sends everything that is unanswered again, in order, on a new one. Nothing is carried out twice,
 //!   because the state keeps the results by number.

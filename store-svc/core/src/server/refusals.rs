@@ -1,9 +1,9 @@
 //! How many refusals for want of disk space a node logs in a second.
 //!
-//! The refusal of a numbered write is an entry, because only the log can use its number up: what its session has sent behind it goes
-//! on, and nothing is carried out twice. But a client that sends thousands of writes again and again would fill what is left
-//! of the disks with its refusals. So they come no faster than this, and a connection whose write waits for its refusal waits
-//! with it. Deletes, reads and closes of all others go on.
+//! The refusal of a numbered write is an entry, because only the log can use its number up: so the later writes of its session go
+//! on, and nothing is carried out twice. But a client that sends thousands of writes again and again would fill the rest of the
+//! disks with its refusals. So they come no faster than this, and the later requests of a connection wait with the write that
+//! waits for its refusal. Requests of all other connections go on.
 
 use std::{collections::VecDeque, time::Duration};
 
