@@ -222,6 +222,11 @@ pub struct Surroundings {
 pub trait Chunks: Send {
     /// The next piece, `None` at the end. Pieces are at most 1 MiB.
     fn next(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
+
+    /// All pieces together have at least so many bytes.
+    fn at_least(&self) -> u64 {
+        0
+    }
 }
 
 /// What an attached store reads. Dropping it detaches.

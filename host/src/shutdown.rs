@@ -1,10 +1,11 @@
 //! An orderly end: the first SIGINT, SIGTERM or SIGHUP asks for it, a second one does not wait for it. SIGTERM and SIGHUP leave
-//! time to hand over to others before; SIGINT, from a terminal, does not. SIGUSR1 and SIGUSR2 do nothing.
+//! time to hand over to others before; SIGINT, from a terminal, does not. SIGUSR1 and SIGUSR2 do nothing, and SIGHUP does nothing
+//! in a process that was started with it ignored, as by nohup.
 
-use std::{io, time::Duration};
+use std::{future, io, time::Duration};
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
@@ -30,7 +31,10 @@ where
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     // Whoever sends it to have the configuration read anew, or closes the terminal, shall not take a leader away from the others.
-    let mut hang_up = signal(SignalKind::hangup())?;
+    let mut hang_up = match starts_ignored(HANG_UP) {
+        true => None,
+        false => Some(signal(SignalKind::hangup())?),
+    };
     let [mut user_1, mut user_2] =
         [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?];
     tokio::spawn(async move {
@@ -49,7 +53,7 @@ where
             tokio::select! {
                 _ = interrupt.recv() => ("SIGINT", INTERRUPT),
                 _ = terminate.recv() => ("SIGTERM", TERMINATE),
-                _ = hang_up.recv() => ("SIGHUP", HANG_UP),
+                () = received(hang_up.as_mut()) => ("SIGHUP", HANG_UP),
             }
         };
         let (name, number) = next().await;
@@ -78,6 +82,26 @@ where
         at_once(name, number);
     });
     Ok(token)
+}
+
+/// Waits for a signal; for ever if it is not listened for.
+async fn received(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => future::pending().await,
+    }
+}
+
+/// Whether this process was started with a signal ignored: nohup does that, and means that it stays so. To be asked before the
+/// process listens for the signal. Systems without /proc do not say.
+fn starts_ignored(number: i32) -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| is_ignored(&status, number))
+}
+
+fn is_ignored(status: &str, number: i32) -> bool {
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_some_and(|set| set >> (number - 1) & 1 == 1)
 }
 
 fn at_once(name: &str, number: i32) -> ! {
@@ -127,6 +151,22 @@ mod tests {
         }
         // A second one would have ended this process.
         token.cancelled().await;
+    }
+
+    #[test]
+    fn b25_a_signal_that_was_ignored_at_the_start_is_known() {
+        let status =
+            |set: &str| format!("Name:\tquorate\nSigBlk:\tffffffffffffffff\nSigIgn:\t{set}\nSigCgt:\t0\n");
+        for (set, hang_up, terminate) in [
+            ("0000000000001001", true, false),
+            ("0000000000004000", false, true),
+            ("0000000000001000", false, false),
+            ("what", false, false),
+        ] {
+            let status = status(set);
+            assert_eq!((is_ignored(&status, HANG_UP), is_ignored(&status, TERMINATE)), (hang_up, terminate));
+        }
+        assert!(!is_ignored("", HANG_UP));
     }
 
     #[tokio::test(start_paused = true)]

@@ -20,12 +20,12 @@ use crate::{
 };
 
 pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
-    let asked = ask_all(&addresses(&args.endpoints), args.timeout).await;
-    let mut answers: BTreeMap<u32, NodeStatus> = asked.into_values().flatten().map(|s| (s.id.0, s)).collect();
-    if answers.is_empty() {
+    let mut answers = Answers::default();
+    answers.add(ask_all(&addresses(&args.endpoints), args.timeout).await);
+    if answers.0.is_empty() {
         return none_answers(args);
     }
-    let ensembles: BTreeSet<&str> = answers.values().map(|s| s.ensemble.as_str()).collect();
+    let ensembles: BTreeSet<&str> = answers.all().map(|s| s.ensemble.as_str()).collect();
     if ensembles.len() > 1 {
         let names: Vec<&str> = ensembles.into_iter().collect();
         return Err(Failure::usage(format!(
@@ -35,32 +35,79 @@ pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
     }
     // Of nodes with differing lists: whoever is in any.
     let mut members: BTreeMap<u32, NodeMember> = BTreeMap::new();
-    for member in answers.values().flat_map(|status| &status.members) {
+    for member in answers.all().flat_map(|status| &status.members) {
         members.entry(member.id.0).or_insert_with(|| member.clone());
     }
     let members: Vec<NodeMember> = members.into_values().collect();
     let missing: Vec<String> =
-        members.iter().filter(|m| !answers.contains_key(&m.id.0)).map(|m| m.client_address.clone()).collect();
-    for status in ask_all(&missing, args.timeout).await.into_values().flatten() {
-        answers.insert(status.id.0, status);
-    }
+        members.iter().filter(|m| answers.of(m.id).is_empty()).map(|m| m.client_address.clone()).collect();
+    answers.add(ask_all(&missing, args.timeout).await);
 
-    let leader = answers.values().find(|s| leads(s)).map(|s| s.zxid);
-    let rows: Vec<Row> = members
-        .iter()
-        .map(|m| match answers.get(&m.id.0) {
-            Some(status) => Row::of(status, m.client_address.clone(), leader),
-            None => Row::unreachable(Some(m.id.0), m.client_address.clone()),
-        })
-        .collect();
+    let leader = answers.all().find(|s| leads(s)).map(|s| s.zxid);
+    let row = |m: &NodeMember| match answers.of(m.id)[..] {
+        [] => vec![Row::unreachable(Some(m.id.0), m.client_address.clone())],
+        [(_, status)] => vec![Row::of(status, m.client_address.clone(), leader)],
+        ref several => several.iter().map(|(at, status)| Row::of(status, at.clone(), leader)).collect(),
+    };
+    let rows: Vec<Row> = members.iter().flat_map(row).collect();
     print(&rows, args.output.output)?;
-    let contradictions = contradictions(&answers.values().collect::<Vec<_>>());
+    let mut contradictions = contradictions(&answers.all().collect::<Vec<_>>());
+    contradictions.splice(0..0, answers.doubles());
     if !contradictions.is_empty() {
         return Err(Failure::new(Exit::Degraded, contradictions.join("\n")));
     }
-    let behind: BTreeSet<u32> = answers.values().filter(|s| !serves(s)).map(|s| s.id.0).collect();
+    let behind: BTreeSet<u32> = answers.all().filter(|s| !serves(s)).map(|s| s.id.0).collect();
     verdict(&rows, &behind, leader.is_some())
 }
+
+/// What nodes have answered, each with the endpoint at which it did.
+#[derive(Default)]
+struct Answers(Vec<(String, NodeStatus)>);
+
+impl Answers {
+    /// One node that answers at several endpoints is taken in once.
+    fn add(&mut self, asked: BTreeMap<String, Option<NodeStatus>>) {
+        for (endpoint, answer) in asked {
+            if let Some(status) = answer
+                && !self.all().any(|other| is_one_node(other, &status))
+            {
+                self.0.push((endpoint, status));
+            }
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &NodeStatus> {
+        self.0.iter().map(|(_, status)| status)
+    }
+
+    fn of(&self, id: PeerId) -> Vec<&(String, NodeStatus)> {
+        self.0.iter().filter(|(_, status)| status.id == id).collect()
+    }
+
+    /// Ids that several nodes have, a sentence each.
+    fn doubles(&self) -> Vec<String> {
+        let ids: BTreeSet<PeerId> = self.all().map(|status| status.id).collect();
+        let several = ids.into_iter().map(|id| (id, self.of(id))).filter(|(_, of)| of.len() > 1);
+        let sentence = |(id, of): (PeerId, Vec<&(String, NodeStatus)>)| {
+            let at: Vec<&str> = of.iter().map(|(endpoint, _)| endpoint.as_str()).collect();
+            format!(
+                "several nodes are node {id}: those at {}. Name endpoints of one ensemble; if these are of one, stop the node that \
+                 runs on a copy of the other's data directory. If node {id} was just started again, ask again",
+                at.join(" and ")
+            )
+        };
+        several.map(sentence).collect()
+    }
+}
+
+/// Whether two answers, which came at about the same time, can be those of one process.
+fn is_one_node(one: &NodeStatus, other: &NodeStatus) -> bool {
+    let same = |s: &NodeStatus| (s.id, s.ensemble_id, s.members.clone());
+    same(one) == same(other) && one.uptime.abs_diff(other.uptime) <= ONE_START
+}
+
+/// Answers of one process have uptimes that differ by no more.
+const ONE_START: Duration = Duration::from_secs(10);
 
 /// Whether a node serves clients, from a tree that has everything from before the leader's time.
 pub(crate) fn serves(status: &NodeStatus) -> bool {
@@ -390,6 +437,29 @@ mod tests {
         };
         let refuses = NodeStatus { peers: vec![refused], ..two };
         assert!(said(&refuses).contains("node 2 and node 1 have no link: server 1"), "{}", said(&refuses));
+    }
+
+    #[test]
+    fn b03_two_nodes_with_one_id_are_told_and_one_node_with_two_endpoints_is_not() {
+        let one = status(1, 2, Role::Leading);
+        let with = |other: NodeStatus| {
+            let mut answers = Answers::default();
+            answers.add([("a:1".to_owned(), Some(one.clone())), ("b:1".to_owned(), Some(other))].into());
+            answers
+        };
+        let later = NodeStatus { uptime: one.uptime + Duration::from_secs(2), sessions: 5, ..one.clone() };
+        let same = with(later);
+        assert_eq!((same.0.len(), same.doubles()), (1, Vec::new()));
+        let foreign = NodeStatus { ensemble_id: Some(EnsembleId(2)), ..one.clone() };
+        let copy = NodeStatus { uptime: Duration::from_secs(3600), ..one.clone() };
+        let other_members = NodeStatus { members: one.members[..1].to_vec(), ..one.clone() };
+        for other in [foreign, copy, other_members] {
+            let answers = with(other);
+            assert_eq!(answers.of(PeerId(1)).len(), 2, "none takes the place of another");
+            let said = answers.doubles().join("\n");
+            assert!(said.starts_with("several nodes are node 1: those at a:1 and b:1"), "{said}");
+        }
+        assert_eq!(with(status(2, 2, Role::Following)).doubles(), Vec::<String>::new());
     }
 
     #[test]

@@ -107,7 +107,9 @@ impl Quorum for Handle {
         if low {
             self.drop_older().await?;
         }
-        match self.write(zxid, chunks).await {
+        // The log grows while the snapshot is written, and must not need its reserve for that.
+        let leave = if low { self.room.spare() } else { 0 };
+        match self.write(zxid, leave, chunks).await {
             Ok(()) => {
                 metrics::SNAPSHOT_DURATION.record(began.elapsed());
                 if let Ok(bytes) = self.snapshots.size(zxid) {
@@ -193,9 +195,10 @@ impl Handle {
         self.view.reader.back_from(zxid, self.keep.bytes, self.keep.entries)
     }
 
-    async fn write(&self, zxid: Zxid, mut chunks: impl Chunks) -> Result<(), SnapshotError> {
-        let snapshots = self.snapshots.clone();
-        let mut writer: SnapshotWriter = blocking(move || snapshots.begin(zxid)).await?;
+    async fn write(&self, zxid: Zxid, leave: u64, mut chunks: impl Chunks) -> Result<(), SnapshotError> {
+        let (snapshots, at_least) = (self.snapshots.clone(), chunks.at_least());
+        let mut writer: SnapshotWriter =
+            blocking(move || snapshots.begin(zxid)?.leaving(leave, at_least)).await?;
         while let Some(chunk) = chunks.next().await {
             writer = blocking(move || writer.chunk(&chunk).map(|()| writer)).await?;
         }

@@ -1,13 +1,17 @@
 //! How much room there is on the disks of this node, and the reserve that is kept on them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::ports::Room;
 use quorum_core::Input;
-use quorum_log::{Disk, DiskError, Snapshots, Space, reserve};
+use quorum_log::{
+    Disk, DiskError, Snapshots, Space,
+    reserve::{self, Reserve},
+};
 use telemetry::metrics;
 use tokio::sync::Notify;
 
@@ -32,6 +36,8 @@ struct Inner {
     free: AtomicU64,
     /// Below which there is little room there.
     mark: AtomicU64,
+    /// See [`RoomView::spare`].
+    spare: AtomicU64,
     /// Bytes that were written since the last look.
     written: AtomicU64,
     much_written: Notify,
@@ -41,6 +47,11 @@ impl RoomView {
     /// Free bytes, and the mark below which writes that grow are refused, of the file system that has the least room.
     pub(crate) fn space(&self) -> (u64, u64) {
         (self.0.free.load(Ordering::Relaxed), self.0.mark.load(Ordering::Relaxed))
+    }
+
+    /// With fewer free bytes in the data directory its reserve is given free. A snapshot leaves so many.
+    pub(crate) fn spare(&self) -> u64 {
+        self.0.spare.load(Ordering::Relaxed)
     }
 
     pub(crate) fn room(&self) -> Room {
@@ -68,6 +79,8 @@ pub(crate) struct RoomWatch {
     pub(crate) snapshots: Snapshots,
     pub(crate) links: Links,
     pub(crate) view: RoomView,
+    /// Directories whose file system holds no space back, so that it is not tried again and again.
+    pub(crate) hollow: Mutex<BTreeSet<PathBuf>>,
 }
 
 /// What was seen in one directory.
@@ -75,6 +88,8 @@ struct Look {
     dir: PathBuf,
     free: u64,
     mark: u64,
+    /// Below so many free bytes the reserve is given free.
+    spare: u64,
 }
 
 impl RoomWatch {
@@ -88,7 +103,7 @@ impl RoomWatch {
                 Ok(look) => look,
                 Err(e) => return this.links.fail(e.to_string()),
             };
-            let Look { dir, free, mark } = &tightest;
+            let Look { dir, free, mark, .. } = &tightest;
             let inner = &this.view.0;
             inner.free.store(*free, Ordering::Relaxed);
             inner.mark.store(*mark, Ordering::Relaxed);
@@ -134,6 +149,7 @@ impl RoomWatch {
         let [data, log] = &self.dirs;
         // The next snapshot has to fit: without it the log can never be purged.
         let data = self.look_at(data, snapshot.unwrap_or(0), before)?;
+        self.view.0.spare.store(data.spare, Ordering::Relaxed);
         let log = self.look_at(log, 0, before)?;
         // By what is left of the mark.
         let left = |look: &Look| u128::from(look.free) * 1000 / u128::from(look.mark.max(1));
@@ -149,14 +165,31 @@ impl RoomWatch {
             source,
         })?;
         let base = self.min_free.unwrap_or_else(|| mark(total));
-        let look = Look { dir: dir.to_owned(), free, mark: base + next };
-        let held = (base / 8).min(RESERVE_MAX);
+        let spare = base / 8;
+        let look = Look { dir: dir.to_owned(), free, mark: base + next, spare };
+        let held = spare.min(RESERVE_MAX);
         if before == Room::Ample {
-            reserve::keep(disk, dir, held, look.mark + look.mark / 4)?;
-        } else if free < base / 8 && reserve::release(disk, dir)? {
+            self.keep_reserve(dir, held, look.mark + look.mark / 4)?;
+        } else if free < spare && reserve::release(disk, dir)? {
             tracing::warn!(dir = %dir.display(), mib = held >> 20, "the reserve of the disk is given free");
         }
         Ok(look)
+    }
+
+    fn keep_reserve(&self, dir: &Path, bytes: u64, left: u64) -> Result<(), DiskError> {
+        let mut hollow = self.hollow.lock().unwrap_or_else(PoisonError::into_inner);
+        if hollow.contains(dir) {
+            return Ok(());
+        }
+        if reserve::keep(self.disk.as_ref(), dir, bytes, left)? == Reserve::Hollow {
+            tracing::warn!(
+                dir = %dir.display(),
+                "the file system takes no space for the reserve of the disk: if others fill it, there is none for deletes and for \
+                 the next start"
+            );
+            hollow.insert(dir.to_owned());
+        }
+        Ok(())
     }
 }
 

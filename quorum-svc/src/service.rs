@@ -249,6 +249,7 @@ impl<E: Election> QuorumService<E> {
             snapshots: snapshots.clone(),
             links: links.clone(),
             view: room.clone(),
+            hollow: std::sync::Mutex::default(),
         };
         let disk = log_thread::spawn(log, epochs, snapshots.clone(), acquaintances.clone(), backlog.clone())?;
         let handle = Handle {

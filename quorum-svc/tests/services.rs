@@ -7,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::ports::{Candidate, Chunks, Election, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, Request};
+use api::ports::{
+    Candidate, Chunks, Election, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, Request, Room,
+};
 use api::{Ensemble, EnsembleId, Entry, Epoch, Greeting, PeerId, Standing, Ticket, Zxid};
 use bytes::Bytes;
 use proxy::Proxy;
@@ -84,7 +86,10 @@ impl Node {
         addresses: &BTreeMap<PeerId, String>,
         election: Named,
     ) -> Node {
-        let config = config(id, dir, addresses);
+        Node::start_with(config(id, dir, addresses), listener, election)
+    }
+
+    fn start_with(config: Config, listener: TcpListener, election: Named) -> Node {
         let stop = CancellationToken::new();
         let service = QuorumService::open(config, election, stop.clone()).unwrap();
         let handle = service.handle();
@@ -267,6 +272,34 @@ async fn s14_s20_a_node_that_was_away_for_long_gets_a_snapshot_and_what_came_aft
     for node in e.nodes.into_values() {
         node.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b18_with_little_room_a_snapshot_that_cannot_fit_is_not_begun() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addresses = BTreeMap::from([(PeerId(1), listener.local_addr().unwrap().to_string())]);
+    let leader = watch::Sender::new(Some(PeerId(1)));
+    // As if the disk were nearly full: no snapshot could leave so much.
+    let config = Config { min_free: Some(1 << 60), ..config(1, dir.path(), &addresses) };
+    let node = Node::start_with(config, listener, Named(leader.subscribe()));
+    let mut store = Store::attach(&node, Zxid::ZERO).await;
+    let batch = (1..=10).map(|t| Request::Submit { ticket: Ticket(t), payload: payload(1, t), trace: None });
+    node.handle.request(batch.collect()).await.unwrap();
+    store.read(10).await;
+    while node.handle.log_health().room != Room::Short {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let last = store.entries.last().unwrap().zxid;
+    let refused = node.handle.save_snapshot(last, Pieces(vec![Bytes::from("state")])).await.unwrap_err();
+    assert!(refused.0.contains("write a snapshot") && refused.0.contains("free space"), "{refused}");
+    let snapshots = std::fs::read_dir(dir.path().join("1/snapshots")).unwrap();
+    assert_eq!(snapshots.count(), 0);
+    // It goes on.
+    let batch = vec![Request::Submit { ticket: Ticket(11), payload: payload(1, 11), trace: None }];
+    node.handle.request(batch).await.unwrap();
+    store.read(11).await;
+    node.stop().await;
 }
 
 /// What is queued for a learner is a range of the log, and so bounded by how much of the log is kept.

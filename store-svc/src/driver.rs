@@ -573,6 +573,8 @@ impl<Q: Quorum> Running<Q> {
         if !self.has_space() {
             return;
         }
+        // In a snapshot all paths and values are as they are.
+        let at_least = self.driver.server.state().tree().bytes() as u64;
         let changes = self.driver.server.take_dirty();
         let export = snapshot.then(|| {
             self.schedule.entries = 0;
@@ -581,7 +583,7 @@ impl<Q: Quorum> Running<Q> {
             let (pieces, rest) = mpsc::channel(PIECES_AHEAD);
             let (quorum, zxid) = (self.driver.quorum.clone(), changes.header.applied);
             let task = self.tasks.spawn(async move {
-                let (pieces, mut whole) = Pieces::new(rest);
+                let (pieces, mut whole) = Pieces::new(rest, at_least);
                 if let Err(e) = quorum.save_snapshot(zxid, pieces).await {
                     // Whether the quorum is gone for good, the feed says. If not, there will be another snapshot.
                     tracing::warn!(%zxid, "the quorum has not taken the snapshot: {e}");
@@ -596,23 +598,35 @@ impl<Q: Quorum> Running<Q> {
 
     /// Whether the next checkpoint fits on the disk. Else it waits, so that it does not take what the log needs.
     fn has_space(&mut self) -> bool {
-        let state = self.driver.server.state();
-        let tree = state.tree();
-        let each = (tree.bytes() / tree.len().max(1)) as u64 + RECORD;
-        // It is written to free space first, whatever it replaces.
-        let needs = 2 * each * state.dirty_len() as u64;
         let found = rustix::fs::statvfs(&self.driver.data_dir);
         // Where that cannot be told, the checkpoint finds out.
         let (free, total) = found.map_or((u64::MAX, 0), |found| {
             (found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize))
         });
-        // A small one is always tried: it may be what makes room.
-        let needs = needs + (total / 8).clamp(SPARE_MIN, SPARE_MAX).min(needs);
         // One that failed has left a table that goes first.
         let free = match self.schedule.failed {
             Some(_) => free.saturating_add(table::size(&self.driver.data_dir)),
             None => free,
         };
+        self.fits(free, total)
+    }
+
+    /// The same on a disk of `total` bytes of which so many are free.
+    fn fits(&mut self, free: u64, total: u64) -> bool {
+        let needed_for = |bytes: usize| {
+            // It is written to free space first, whatever it replaces.
+            let needs = 2 * bytes as u64;
+            // A small one is always tried: it may be what makes room.
+            needs + (total / 8).clamp(SPARE_MIN, SPARE_MAX).min(needs)
+        };
+        let server = &mut self.driver.server;
+        let mut needs = needed_for(server.state().dirty_bytes());
+        let whole = needed_for(server.state().record_bytes());
+        if free < needs && whole < needs {
+            // More changes than state: the state takes less space on the disk, and the list of changes takes memory.
+            server.forget_checkpoint();
+            needs = whole;
+        }
         let before = self.schedule.no_space.take();
         if free < needs {
             self.schedule.no_space = Some(Instant::now() + CHECKPOINT_MIN);
@@ -681,8 +695,6 @@ const DIRTY_MAX: usize = 1 << 20;
 /// After a checkpoint that could not be written, the next is tried; the pause doubles with each failure up to the second.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
-/// What a record takes besides path and value, about, in bytes.
-const RECORD: u64 = 128;
 /// A checkpoint leaves an eighth of the disk to the log, which grows meanwhile; not less and not more than these.
 const SPARE_MIN: u64 = 8 << 20;
 const SPARE_MAX: u64 = 256 << 20;

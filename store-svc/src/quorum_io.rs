@@ -138,13 +138,17 @@ pub(crate) struct Pieces {
     bytes: u64,
     /// For whoever wants to know the size of the whole.
     whole: Option<oneshot::Sender<u64>>,
+    at_least: u64,
 }
 
 impl Pieces {
     /// Also says how large the snapshot was, once all pieces are taken.
-    pub(crate) fn new(rest: mpsc::Receiver<Option<Bytes>>) -> (Pieces, oneshot::Receiver<u64>) {
+    pub(crate) fn new(
+        rest: mpsc::Receiver<Option<Bytes>>,
+        at_least: u64,
+    ) -> (Pieces, oneshot::Receiver<u64>) {
         let (whole, size) = oneshot::channel();
-        (Pieces { rest, bytes: 0, whole: Some(whole) }, size)
+        (Pieces { rest, bytes: 0, whole: Some(whole), at_least }, size)
     }
 }
 
@@ -159,6 +163,10 @@ impl Chunks for Pieces {
             (None, None) => {}
         }
         piece
+    }
+
+    fn at_least(&self) -> u64 {
+        self.at_least
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::harness::{Ensemble, QUORATE, alive, eventually, free_ports, run_at, signal};
 
@@ -113,30 +114,54 @@ fn status_tells_of_a_missing_node() {
     assert_eq!(ensemble.status()[victim - 1]["role"], "unreachable");
 }
 
+/// A local ensemble of one node. Killed when it is dropped.
+struct Up(std::process::Child);
+
+impl Up {
+    /// `hang_up` says what becomes of SIGHUP: the process that runs this may ignore it, and would hand that on.
+    fn start(hang_up: &str, base: &str, temp: &Path) -> Up {
+        let up = Command::new("env")
+            .args([hang_up, QUORATE, "up", "--nodes", "1", "--base-port", base])
+            .env("TMPDIR", temp)
+            .stdout(std::process::Stdio::null())
+            .spawn();
+        Up(up.unwrap())
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // Where the test has failed.
+        let _ = self.0.kill();
+    }
+}
+
 #[test]
 fn nothing_is_left_when_the_terminal_is_closed() {
     let temp = tempfile::tempdir().unwrap();
     let base = free_ports(1).to_string();
-    // Whoever runs this may ignore the signal, and would hand that on.
-    let up = Command::new("env")
-        .args(["--default-signal=HUP", QUORATE, "up", "--nodes", "1", "--base-port", &base])
-        .env("TMPDIR", temp.path())
-        .stdout(std::process::Stdio::null())
-        .spawn();
-    struct Up(std::process::Child);
-    impl Drop for Up {
-        fn drop(&mut self) {
-            // Where the test has failed.
-            let _ = self.0.kill();
-        }
-    }
-    let mut up = Up(up.unwrap());
+    let mut up = Up::start("--default-signal=HUP", &base, temp.path());
     let endpoint = format!("127.0.0.1:{base}");
     eventually("it serves", || run_at(&endpoint, &["get", "/"]).status.success());
     assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
     signal(up.0.id(), "HUP");
     assert!(up.0.wait().unwrap().success());
     assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn b25_what_nohup_has_started_goes_on_when_the_terminal_is_closed() {
+    let temp = tempfile::tempdir().unwrap();
+    let base = free_ports(1).to_string();
+    let mut up = Up::start("--ignore-signal=HUP", &base, temp.path());
+    let endpoint = format!("127.0.0.1:{base}");
+    eventually("it serves", || run_at(&endpoint, &["get", "/"]).status.success());
+    signal(up.0.id(), "HUP");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(up.0.try_wait().unwrap().is_none());
+    assert!(run_at(&endpoint, &["get", "/"]).status.success());
+    signal(up.0.id(), "TERM");
+    assert!(up.0.wait().unwrap().success());
 }
 
 #[test]

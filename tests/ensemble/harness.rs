@@ -86,7 +86,9 @@ impl Ensemble {
         let known = dir.join("node-1/quorate.toml").exists();
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let mut command = Command::new(QUORATE);
+            // The process that runs this may ignore the signal, and would hand that on.
+            let mut command = Command::new("env");
+            command.args(["--default-signal=HUP", QUORATE]);
             command.args(["up", "--nodes", &nodes.to_string(), "--data"]).arg(dir);
             if parts.len() > 1 {
                 command.arg("--split");

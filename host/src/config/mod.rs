@@ -321,10 +321,11 @@ impl NodeConfig {
             _ => [0u8; 4].into(),
         };
         let host = r.get_following(HOST_KEY, "IP address to listen on", every, MEMBER);
-        if let Some(own) = own_address
-            && own.is_ipv6() != host.is_ipv6()
-            && !(host.is_ipv6() && host.is_unspecified())
-        {
+        let reached_at = |own: IpAddr| match host.is_unspecified() {
+            true => host.is_ipv6() || own.is_ipv4(),
+            false => host.is_ipv6() == own.is_ipv6() && host.is_loopback() == own.is_loopback(),
+        };
+        if let Some(own) = own_address.filter(|own| !reached_at(*own)) {
             r.refuse(
                 HOST_KEY,
                 &format!("one at which others reach {own}, the host of this member, or `::` for all"),
@@ -377,17 +378,21 @@ impl NodeConfig {
             quorum_http: optional(quorum_http),
             election_http: optional(election_http),
         };
+        let internal = match internal_host.is_unspecified() {
+            true => IpAddr::from([127, 0, 0, 1]),
+            false => internal_host,
+        };
         let services = Services {
             election: r.get_following(
                 "services.election",
-                "where the quorum finds the election of its node, if that is another process",
-                format!("http://127.0.0.1:{internal_election}"),
+                "where the quorum finds the election of its node, if that is another process; left out: at listen.internal_host",
+                format!("http://{}", SocketAddr::new(internal, internal_election)),
                 "listen.internal_election_port",
             ),
             quorum: r.get_following(
                 "services.quorum",
-                "where the store finds the quorum of its node, if that is another process",
-                format!("http://127.0.0.1:{internal_quorum}"),
+                "where the store finds the quorum of its node, if that is another process; left out: at listen.internal_host",
+                format!("http://{}", SocketAddr::new(internal, internal_quorum)),
                 "listen.internal_quorum_port",
             ),
         };

@@ -291,12 +291,38 @@ fn b24_a_node_listens_where_others_dial_it() {
         ("::1", Some("::1"), "::1"),
         ("127.0.0.1", Some("::"), "::"),
         ("a", Some("::1"), "::1"),
+        ("127.0.0.1", Some("127.0.0.2"), "127.0.0.2"),
+        // An address that is translated on the way to this host.
+        ("203.0.113.1", Some("10.0.0.1"), "10.0.0.1"),
+        ("10.0.0.1", Some("0.0.0.0"), "0.0.0.0"),
+        ("fd00::1", Some("fd00::1"), "fd00::1"),
     ] {
         assert_eq!(listens(host, listen).unwrap(), expected, "{host} {listen:?}");
     }
-    for (host, listen) in [("::1", "0.0.0.0"), ("::1", "127.0.0.1"), ("127.0.0.1", "::1")] {
+    for (host, listen) in [
+        ("::1", "0.0.0.0"),
+        ("::1", "127.0.0.1"),
+        ("127.0.0.1", "::1"),
+        ("10.0.0.1", "127.0.0.1"),
+        ("fd00::1", "::1"),
+        ("127.0.0.1", "10.0.0.1"),
+    ] {
         let said = listens(host, Some(listen)).unwrap_err().problems.join("|");
         assert!(said.contains("at which others reach"), "{said}");
+    }
+}
+
+#[test]
+fn b24_services_find_each_other_where_they_listen() {
+    for (listen, found) in [
+        ("::1", "http://[::1]:2889"),
+        ("127.0.0.2", "http://127.0.0.2:2889"),
+        ("0.0.0.0", "http://127.0.0.1:2889"),
+        ("::", "http://127.0.0.1:2889"),
+    ] {
+        let node = load_text(THREE, &[("QUORATE_LISTEN_INTERNAL_HOST", listen)], &[]).unwrap().node;
+        assert_eq!(node.services.quorum, found);
+        assert_eq!(node.services.election, found.replace("2889", "3889"));
     }
 }
 

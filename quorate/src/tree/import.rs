@@ -185,24 +185,35 @@ async fn write_all(client: &Client, root: &Path, source: Source, args: &Import) 
 /// Makes `sequence` the number of the next sequential child of a znode. Only creates count it on: those of one child that comes and
 /// goes, thousands in a write.
 async fn count_to(client: &Client, path: &Path, sequence: u64) -> Result<(), ClientError> {
-    let name = format!("import-{:016x}", getrandom::u64().unwrap_or_default());
-    let Ok(child) = path.child(&name) else { return Ok(()) };
     let ReadOutcome::Exists { stat: Some(stat) } =
         client.read_with(Read::Exists { path: path.clone() }, ReadLevel::Local).await.await?
     else {
+        // Deleted meanwhile.
         return Ok(());
     };
-    let mut left = sequence.saturating_sub(super::creates(&stat));
-    while left > 0 {
-        let pairs = left.min(PAIRS);
+    for parts in counting(path, sequence.saturating_sub(super::creates(&stat))) {
+        client.submit(Write::Multi(parts)).await.await?;
+    }
+    Ok(())
+}
+
+/// Writes that count a znode on by so many.
+pub(super) fn counting(path: &Path, mut creates: u64) -> impl Iterator<Item = Vec<MultiOp>> {
+    // As long as the number of a sequential child: where it does not fit, there can be no such child, and nobody will see the
+    // counter.
+    let name = format!("i{:09x}", getrandom::u64().unwrap_or_default() & 0xf_ffff_ffff);
+    let child = path.child(&name).ok();
+    std::iter::from_fn(move || {
+        let child = child.as_ref().filter(|_| creates > 0)?;
+        let fit = MULTI_BYTES / (2 * (child.as_str().len() + PART));
+        let pairs = creates.min(PAIRS).min(fit as u64);
+        creates -= pairs;
         let pair = || {
             let create = Create { path: child.clone(), data: Bytes::new(), mode: CreateMode::default() };
             [MultiOp::Create(create), MultiOp::Delete { path: child.clone(), version: None }]
         };
-        client.submit(Write::Multi((0..pairs).flat_map(|_| pair()).collect())).await.await?;
-        left -= pairs;
-    }
-    Ok(())
+        Some((0..pairs).flat_map(|_| pair()).collect())
+    })
 }
 
 /// Reads values in order, on a thread of its own, a few ahead of their use.
@@ -259,6 +270,9 @@ pub(super) fn style(template: &str) -> ProgressStyle {
 
 /// Creates and deletes in one write: as many as a multi may have parts.
 const PAIRS: u64 = 5000;
+/// Most bytes of such a write, by what its parts take at most besides their paths. That is less than nodes take.
+const MULTI_BYTES: usize = 3 << 20;
+const PART: usize = 256;
 
 /// Files read and not yet sent.
 const READ_AHEAD: usize = 32;

@@ -18,11 +18,13 @@ fn creates(stat: &api::Stat) -> u64 {
 mod tests {
     use std::collections::BTreeMap;
 
-    use api::{Path, Stat};
+    use api::{Create, CreateMode, MultiOp, Path, Read, ReadOutcome, Stat, Write, Zxid, ports::PAYLOAD_MAX};
     use bytes::Bytes;
     use proptest::prelude::*;
 
-    use super::{archive, export, import, name, scan, value};
+    use store_core::At;
+
+    use super::{archive, creates, export, import, name, scan, value};
 
     /// Paths below the root, with what they have.
     type Tree = BTreeMap<String, (Bytes, u64)>;
@@ -94,6 +96,71 @@ mod tests {
             true
         });
         tree
+    }
+
+    /// A path of so many bytes.
+    fn path(bytes: usize) -> Path {
+        let names = std::iter::repeat_n("x".repeat(250), bytes / 251);
+        let rest = "y".repeat((bytes % 251).saturating_sub(1));
+        let names: Vec<String> = names.chain(Some(rest).filter(|rest| !rest.is_empty())).collect();
+        Path::new(&format!("/{}", names.join("/"))).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn b21_counters_are_restored_in_writes_that_a_node_takes(
+            bytes in prop_oneof![1usize..64, 64usize..512, 512usize..8181],
+            missing in prop_oneof![0u64..10, 4900u64..5100, 0u64..11_000],
+            made in 0u64..3,
+        ) {
+            let parent = path(bytes);
+            let at = At { zxid: Zxid(1), time_ms: 1 };
+            let mut tree = store_core::Tree::default();
+            let mut write = |write: &Write| tree.write(at, None, write);
+            let create = |path: &str, sequential| {
+                let mode = CreateMode { sequential, ..CreateMode::default() };
+                Write::Create(Create { path: Path::new(path).unwrap(), data: Bytes::new(), mode })
+            };
+            for (end, _) in parent.as_str().match_indices('/').skip(1) {
+                write(&create(&parent.as_str()[..end], false)).unwrap();
+            }
+            if !parent.is_root() {
+                write(&create(parent.as_str(), false)).unwrap();
+            }
+            let child = |name: &str| parent.child(name).unwrap();
+            for n in 0..made {
+                write(&create(child(&n.to_string()).as_str(), false)).unwrap();
+            }
+            for parts in import::counting(&parent, missing) {
+                // The bounds of a node.
+                let bytes = |part: &MultiOp| match part {
+                    MultiOp::Create(create) => create.path.as_str().len() + 192,
+                    MultiOp::Delete { path, .. } => path.as_str().len() + 192,
+                    other => panic!("{other:?}"),
+                };
+                prop_assert!(parts.len() <= 10_000);
+                prop_assert!(parts.iter().map(bytes).sum::<usize>() <= PAYLOAD_MAX - (64 << 10));
+                write(&Write::Multi(parts)).unwrap();
+            }
+            let ReadOutcome::Exists { stat: Some(stat) } =
+                tree.read(&Read::Exists { path: parent.clone() }).unwrap()
+            else {
+                panic!("it is gone");
+            };
+            prop_assert_eq!((creates(&stat), u64::from(stat.num_children)), (missing + made, made));
+        }
+    }
+
+    #[test]
+    fn b21_a_counter_that_cannot_be_restored_is_one_that_no_child_can_use() {
+        for bytes in [8181, 8182, 8192] {
+            let parent = path(bytes);
+            assert_eq!(parent.as_str().len(), bytes);
+            let numbered = parent.child("0000000000");
+            assert_eq!(import::counting(&parent, 1).count(), usize::from(numbered.is_ok()));
+        }
     }
 
     proptest! {

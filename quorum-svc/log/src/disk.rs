@@ -77,6 +77,11 @@ pub trait DiskFile: Send + Sync {
     /// The length of the file.
     fn len(&self) -> io::Result<u64>;
 
+    /// So many bytes of the disk it takes, as far as the file system tells: fewer than its length if it has holes.
+    fn allocated(&self) -> io::Result<u64> {
+        self.len()
+    }
+
     /// Whether the file has no contents.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)

@@ -1,30 +1,73 @@
 //! A file that holds space back, in a directory that has to take small writes also when the disk is full: promises, and the
 //! log of what makes room again. Whoever finds no space removes it and tries once more.
 
+use std::io;
 use std::path::Path;
 
-use crate::disk::{Disk, DiskError, Doing, Space};
+use crate::disk::{Disk, DiskError, DiskFile, Doing, Space};
 
-/// Makes the reserve of `dir` so large, if there is none. Takes nothing if there would be less than `left` free bytes behind it,
-/// or if others take the space meanwhile. Returns whether it is there.
+/// What became of a reserve that is to be [kept](keep).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reserve {
+    /// It holds the space.
+    Kept,
+    /// There is none, or a smaller one: there is too little space.
+    NoSpace,
+    /// It is there and holds nothing: this file system promises no space, and stores zeros as holes.
+    Hollow,
+}
+
+/// Makes the reserve of `dir` so large, if it does not hold that space already. Takes nothing if there would be less than `left` free
+/// bytes behind it, or if others take the space meanwhile.
 ///
 /// # Errors
 /// The disk.
-pub fn keep(disk: &dyn Disk, dir: &Path, bytes: u64, left: u64) -> Result<bool, DiskError> {
+pub fn keep(disk: &dyn Disk, dir: &Path, bytes: u64, left: u64) -> Result<Reserve, DiskError> {
     let path = dir.join(NAME);
+    let mut held = 0;
     if disk.exists(&path).doing("look for", &path)? {
-        return Ok(true);
+        let file = disk.open(&path).doing("open", &path)?;
+        held = held_by(file.as_ref(), &path)?;
+        if held >= bytes {
+            return Ok(Reserve::Kept);
+        }
     }
     let Space { free, .. } = disk.space(dir).doing("find the free space of", dir)?;
-    if free < bytes.saturating_add(left) {
-        return Ok(false);
+    if free.saturating_add(held) < bytes.saturating_add(left) {
+        return Ok(Reserve::NoSpace);
     }
+    // One that holds less is left of a process that was killed while it made it.
+    release(disk, dir)?;
     let file = disk.create(&path).doing("create", &path)?;
-    match file.allocate(bytes).doing("reserve space for", &path) {
-        Ok(()) => Ok(true),
-        Err(e) if e.is_full() => release(disk, dir).map(|_| false),
+    match fill(file.as_ref(), bytes).doing("reserve space for", &path) {
+        Ok(()) if held_by(file.as_ref(), &path)? >= bytes => Ok(Reserve::Kept),
+        Ok(()) => Ok(Reserve::Hollow),
+        Err(e) if e.is_full() => release(disk, dir).map(|_| Reserve::NoSpace),
         Err(e) => Err(e),
     }
+}
+
+/// Space that is free again once the file is removed.
+fn held_by(file: &dyn DiskFile, path: &Path) -> Result<u64, DiskError> {
+    let len = file.len().doing("find the length of", path)?;
+    Ok(len.min(file.allocated().doing("find the space of", path)?))
+}
+
+fn fill(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
+    file.allocate(bytes)?;
+    if file.allocated()? >= bytes {
+        return Ok(());
+    }
+    // The file system cannot promise space: then it is taken.
+    let zeros = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < bytes {
+        let piece = &zeros[..zeros.len().min(usize::try_from(bytes - at).unwrap_or(usize::MAX))];
+        file.write_at(piece, at)?;
+        at += piece.len() as u64;
+    }
+    // Some file systems know only then how much it takes.
+    file.sync_all()
 }
 
 /// Gives the space of the reserve of `dir` free. False if there is none.

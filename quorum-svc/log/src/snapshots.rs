@@ -1,9 +1,10 @@
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::Zxid;
 
-use crate::disk::{self, Disk, DiskError, Doing};
+use crate::disk::{self, Disk, DiskError, Doing, Space};
 use crate::format::VERSION;
 use crate::snapshot_file::{self, SnapshotEncoder, SnapshotReader};
 
@@ -307,12 +308,15 @@ pub struct SnapshotWriter {
     encoder: Option<SnapshotEncoder>,
     /// Whether there may be a file under the temporary name.
     temporary_is_there: bool,
+    /// So many bytes it leaves free.
+    leave: u64,
 }
 
 impl SnapshotWriter {
     /// Its drop ends the writing, which the caller has noted.
     fn create(snapshots: Arc<Inner>, zxid: Zxid, purpose: Purpose) -> Result<SnapshotWriter, SnapshotError> {
-        let mut writer = SnapshotWriter { snapshots, zxid, purpose, encoder: None, temporary_is_there: true };
+        let mut writer =
+            SnapshotWriter { snapshots, zxid, purpose, encoder: None, temporary_is_there: true, leave: 0 };
         let path = writer.snapshots.dir.join(writer.temporary());
         writer.encoder = Some(SnapshotEncoder::create(writer.snapshots.disk.as_ref(), path, zxid)?);
         Ok(writer)
@@ -324,11 +328,35 @@ impl SnapshotWriter {
         self.zxid
     }
 
+    /// From now on it leaves so many bytes of its file system free: a piece that takes more fails as on a full disk. So does this, if
+    /// the snapshot, which has `at_least` so many bytes, cannot fit.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn leaving(mut self, leave: u64, at_least: u64) -> Result<SnapshotWriter, SnapshotError> {
+        self.leave = leave;
+        self.check_space(at_least)?;
+        Ok(self)
+    }
+
+    fn check_space(&self, bytes: u64) -> Result<(), SnapshotError> {
+        if self.leave == 0 {
+            return Ok(());
+        }
+        let dir = &self.snapshots.dir;
+        let Space { free, .. } = self.snapshots.disk.space(dir).doing("find the free space of", dir)?;
+        match free >= self.leave.saturating_add(bytes) {
+            true => Ok(()),
+            false => Err(io::Error::from(io::ErrorKind::StorageFull)).doing("write a snapshot to", dir)?,
+        }
+    }
+
     /// Writes the next piece. A piece of up to 16 MiB is read back as one; an empty one is not.
     ///
     /// # Errors
     /// The disk.
     pub fn chunk(&mut self, data: &[u8]) -> Result<(), SnapshotError> {
+        self.check_space(data.len() as u64)?;
         self.encoder.as_mut().map_or(Ok(()), |encoder| encoder.chunk(data))
     }
 

@@ -145,6 +145,7 @@ impl Input<'_> {
             }
             (&DISK_FULL, _) => Some(Err(OpError::DiskFull)),
             (&REFUSED, CommandBody::Refuse { error, .. }) => Some(Err(error.clone())),
+            (&REFUSED, CommandBody::Write(Write::Multi(_))) => Some(Err(refused())),
             (&MULTI_FAILED, CommandBody::Write(Write::Multi(parts))) => {
                 let [index] = self.numbers()?;
                 let index = u32::try_from(index).ok()?;
@@ -263,11 +264,7 @@ impl Input<'_> {
                 OpError::NoSequenceNumber { path, next }
             }
             REFUSED if matches!(asked, Asked::Other(path) if path.is_root()) => root_stays(),
-            REFUSED => OpError::BadArguments(
-                "the node that took this write first refused it as malformed; correct it, and send it under the next \
-                 number"
-                    .into(),
-            ),
+            REFUSED => refused(),
             _ => return None,
         })
     }
@@ -307,6 +304,14 @@ pub(crate) fn sequential(prefix: &Path, number: u64) -> Result<Path, PathError> 
 /// For a delete of the root.
 pub(crate) fn root_stays() -> OpError {
     OpError::BadArguments("the root / always exists and cannot be deleted".into())
+}
+
+/// For a write that another node has refused. It alone knew why.
+fn refused() -> OpError {
+    OpError::BadArguments(
+        "the node that took this write first refused it as malformed; correct it, and send it under the next number"
+            .into(),
+    )
 }
 
 fn damaged() -> OpError {

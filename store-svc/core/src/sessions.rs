@@ -9,7 +9,7 @@ use api::{
 };
 use bytes::Bytes;
 
-use crate::{digest, kept};
+use crate::{digest, kept, state::RECORD};
 
 /// Most bytes that the kept results of one session may cost. A client that does not acknowledge what it received cannot
 /// write on. A result costs a fixed share of 64 bytes, and what it is encoded.
@@ -41,8 +41,19 @@ struct Dirty {
     sessions: Vec<SessionId>,
     /// Results in the checkpoint of sessions that are gone.
     gone: Vec<(SessionId, Stored)>,
-    /// About how many results are to be written or removed.
+    /// How many results are to be written or removed.
     results: usize,
+}
+
+impl Dirty {
+    /// Results of a session up to `last` are kept no more. Those that the checkpoint has are to be removed, the others need not be
+    /// written any more.
+    fn forget(&mut self, session: &Session, last: WriteNumber) {
+        let (acked, last) = (session.acked.0, last.0);
+        let stored = session.stored.to.clamp(acked, last);
+        self.results += (stored - acked) as usize;
+        self.results = self.results.saturating_sub((last - stored) as usize);
+    }
 }
 
 #[derive(Debug)]
@@ -138,9 +149,9 @@ impl Sessions {
         if !session.dirty {
             self.dirty.sessions.push(id);
         }
+        self.dirty.forget(&session, session.last());
         let stored = session.stored;
         if stored.to > stored.after {
-            self.dirty.results += (stored.to - stored.after) as usize;
             self.dirty.gone.push((id, stored));
         }
         true
@@ -188,6 +199,7 @@ impl Sessions {
                 self.digest = self.digest.wrapping_sub(kept.hash);
             }
             self.pool_used -= before - session.pooled();
+            self.dirty.forget(session, acked);
             session.acked = acked;
             session.rehash(id, &mut self.digest);
             if !is_on(Mutant::CheckpointIncomplete) {
@@ -285,7 +297,8 @@ impl Sessions {
 
     /// As if nothing of it were in a checkpoint.
     pub(crate) fn forget_checkpoint(&mut self) {
-        self.dirty = Dirty { untracked: true, ..Dirty::default() };
+        let results = self.map.values().map(|session| session.kept.len()).sum();
+        self.dirty = Dirty { untracked: true, results, ..Dirty::default() };
         for session in self.map.values_mut() {
             session.dirty = true;
             session.stored = Stored { after: session.acked.0, to: session.acked.0 };
@@ -295,6 +308,27 @@ impl Sessions {
     pub(crate) fn dirty_len(&self) -> usize {
         let sessions = if self.dirty.untracked { self.map.len() } else { self.dirty.sessions.len() };
         sessions + self.dirty.results
+    }
+
+    /// About how many bytes the records have that [`Sessions::take_dirty`] would return: at most, for of a session that has
+    /// changed all results are counted.
+    pub(crate) fn dirty_bytes(&self) -> usize {
+        if self.dirty.untracked {
+            return self.record_bytes();
+        }
+        let removed = |Stored { after, to }: Stored| to.saturating_sub(after) as usize * RECORD;
+        let gone: usize = self.dirty.gone.iter().map(|&(_, stored)| removed(stored)).sum();
+        let changed = |session: &Session| {
+            let Stored { after, to } = session.stored;
+            session.bytes + removed(Stored { after, to: to.min(session.acked.0) })
+        };
+        let sessions = self.dirty.sessions.iter();
+        gone + sessions.map(|id| RECORD + self.map.get(id).map_or(0, changed)).sum::<usize>()
+    }
+
+    /// The same of all records.
+    pub(crate) fn record_bytes(&self) -> usize {
+        self.map.values().map(|session| RECORD + session.bytes).sum()
     }
 
     /// Takes in one record of a complete state. False if there is a session of this id already.

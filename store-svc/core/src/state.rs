@@ -237,6 +237,18 @@ impl State {
         self.tree.dirty_len() + self.sessions.dirty_len()
     }
 
+    /// About how many bytes these records have. Counting them takes about as long as [`State::take_dirty`].
+    #[must_use]
+    pub fn dirty_bytes(&self) -> usize {
+        self.tree.dirty_bytes() + self.sessions.dirty_bytes()
+    }
+
+    /// About how many bytes the records of the complete state have.
+    #[must_use]
+    pub fn record_bytes(&self) -> usize {
+        self.tree.record_bytes() + self.sessions.record_bytes()
+    }
+
     /// Rebuilds a state from its records, which may come in any order.
     ///
     /// # Errors
@@ -249,6 +261,9 @@ impl State {
         loader.finish()
     }
 }
+
+/// What a record takes besides path and value, about, in bytes; and what takes a record away.
+pub(crate) const RECORD: usize = 128;
 
 /// Rebuilds a state from records that come piece by piece.
 #[derive(Debug)]

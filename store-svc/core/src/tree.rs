@@ -1,7 +1,7 @@
 //! The tree of znodes, with ZooKeeper's rules for Stat, versions, sequence numbers and ephemerals.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Bound,
 };
 
@@ -11,7 +11,7 @@ use api::{
 };
 use bytes::Bytes;
 
-use crate::{digest, kept};
+use crate::{digest, kept, state::RECORD};
 
 /// Where in the log, and when by the leader's clock, a change takes place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -221,6 +221,26 @@ impl Tree {
     /// How many paths [`Tree::take_dirty`] would look at.
     pub(crate) fn dirty_len(&self) -> usize {
         if self.untracked { self.nodes.len() } else { self.dirty.len() }
+    }
+
+    /// About how many bytes the records have that [`Tree::take_dirty`] would return. Counting them takes about as long as
+    /// that does.
+    pub(crate) fn dirty_bytes(&self) -> usize {
+        if self.untracked {
+            return self.record_bytes();
+        }
+        // A path is here once for each time that it was created, but has at most one value.
+        let mut seen = HashSet::with_capacity(self.dirty.len());
+        let record = |path| {
+            let node = self.nodes.get::<Path>(path).filter(|_| seen.insert(path));
+            RECORD + path.as_str().len() + node.map_or(0, |node| node.data.len())
+        };
+        self.dirty.iter().map(record).sum()
+    }
+
+    /// The same of all records.
+    pub(crate) fn record_bytes(&self) -> usize {
+        self.bytes + self.nodes.len() * RECORD
     }
 
     /// A tree that breaks the rule about the root, to be filled by [`Tree::load`] and finished by

@@ -186,6 +186,46 @@ fn b04_clients_that_acknowledge_nothing_stop_no_other_and_all_together_are_bound
 }
 
 #[test]
+fn b18_what_the_next_checkpoint_writes_is_counted_by_what_it_is() {
+    const MIB: usize = 1 << 20;
+    let mut log = Log::new();
+    let session = log.open();
+    let mut number = 0;
+    let mut write = |log: &mut Log, write: Write| {
+        number += 1;
+        assert!(log.write(session, number, number - 1, write).result.is_ok());
+    };
+    let large = |path: &str| {
+        let data = Bytes::from(vec![7; MIB]);
+        Write::Create(Create { path: Path::new(path).unwrap(), data, mode: CreateMode::default() })
+    };
+    let delete = |path: &str| Write::Delete { path: Path::new(path).unwrap(), version: None };
+    for n in 0..8 {
+        write(&mut log, large(&format!("/{n}")));
+    }
+    let bytes = log.state.record_bytes();
+    assert!((8 * MIB..9 * MIB).contains(&bytes) && log.state.dirty_bytes() <= bytes + 1024);
+    log.state.take_dirty();
+    // Deletes, one path that comes and goes, and results that were acknowledged long ago.
+    write(&mut log, delete("/0"));
+    for _ in 0..100 {
+        write(&mut log, create("/small", false));
+        write(&mut log, delete("/small"));
+    }
+    let changes = ["/", "/0", "the session", "its last result before", "its last result"].len();
+    assert_eq!(log.state.dirty_len(), 100 + changes);
+    assert!(log.state.dirty_bytes() < MIB / 16, "{}", log.state.dirty_bytes());
+    for _ in 0..3 {
+        write(&mut log, large("/again"));
+        write(&mut log, delete("/again"));
+    }
+    write(&mut log, large("/again"));
+    assert!((MIB..2 * MIB).contains(&log.state.dirty_bytes()), "{}", log.state.dirty_bytes());
+    log.state.forget_checkpoint();
+    assert_eq!(log.state.dirty_bytes(), log.state.record_bytes());
+}
+
+#[test]
 fn b14_behind_the_move_of_a_session_nothing_of_an_older_stream_is_applied() {
     let mut log = Log::new();
     let s = log.open();
@@ -537,6 +577,15 @@ impl Checkpoint {
     }
 }
 
+/// Bytes of all records but the header.
+fn encoded(changes: &Changes) -> usize {
+    let Changes { znodes, sessions, results, .. } = changes.clone();
+    let znodes = znodes.into_iter().filter_map(|(_, z)| z.map(Record::Znode));
+    let sessions = sessions.into_iter().filter_map(|(_, s)| s.map(Record::Session));
+    let results = results.into_iter().filter_map(|(_, r)| r.map(Record::Result));
+    znodes.chain(sessions).chain(results).map(|record| proto::store::encode_record(record).len()).sum()
+}
+
 proptest! {
     #[test]
     fn replay_digest_records_and_changes_agree(steps in prop::collection::vec(step(), 1..80), cut in 0..80usize) {
@@ -551,7 +600,12 @@ proptest! {
                 if n % 3 == 1 {
                     one.state.forget_checkpoint();
                 }
-                checkpoint.write(one.state.take_dirty());
+                let (len, counted) = (one.state.dirty_len(), one.state.dirty_bytes());
+                let changes = one.state.take_dirty();
+                prop_assert!(changes.znodes.len() + changes.sessions.len() + changes.results.len() <= len);
+                let bytes = encoded(&changes);
+                prop_assert!(bytes <= counted, "{bytes} bytes, counted as {counted}");
+                checkpoint.write(changes);
             }
             if n == cut {
                 // A node that goes on from a snapshot instead of the log.

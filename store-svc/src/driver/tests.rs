@@ -1,4 +1,7 @@
-use api::{Epoch, PeerId, Ticket, Zxid};
+use api::{
+    Command, CommandBody, Create, CreateMode, Epoch, PeerId, StreamId, Ticket, Write, WriteNumber, Zxid,
+};
+use bytes::Bytes;
 use store_core::server::{Committed, Config, Feed, Limits};
 
 use super::*;
@@ -124,6 +127,55 @@ async fn b18_a_checkpoint_that_fails_is_tried_again_from_the_whole_state_and_end
     running.on_checkpoint(done);
     assert!(running.schedule.failed.is_none());
     assert_eq!(running.driver.server.state().dirty_len(), 0);
+}
+
+#[tokio::test]
+async fn b18_a_checkpoint_does_not_wait_for_more_space_than_it_takes() {
+    const MIB: u64 = 1 << 20;
+    let mut harness = Harness::new();
+    let running = &mut harness.running;
+    let mut counter = 0;
+    let mut apply = |running: &mut Running<MemoryQuorum>, write: Write| {
+        let zxid = if counter == 0 { Zxid::marker(Epoch(1)) } else { Zxid::new(Epoch(1), counter) };
+        counter += 1;
+        let body = CommandBody::Write(write);
+        let stream = StreamId::FIRST;
+        let command = Command { session: None, stream, number: None, acked: WriteNumber(0), body };
+        let command = (zxid.counter() > 0).then_some(command);
+        let entry = Committed { zxid, time_ms: 1, origin: None, command };
+        running.handle(Input::Feed(Feed::Committed(vec![entry])));
+        assert_eq!(running.driver.server.state().applied(), zxid);
+    };
+    let path = |path: &str| api::Path::new(path).unwrap();
+    let create = |name: &str, bytes: u64| {
+        let data = vec![1; bytes as usize].into();
+        Write::Create(Create { path: path(name), data, mode: CreateMode::default() })
+    };
+    let set = |name: &str| Write::Set { path: path(name), data: Bytes::new(), version: None };
+    let delete = |name: &str| Write::Delete { path: path(name), version: None };
+    apply(running, set("/"));
+    for n in 0..32 {
+        apply(running, create(&format!("/large-{n}"), MIB));
+    }
+    assert!(!running.fits(70 * MIB, 100 * MIB) && running.schedule.no_space.is_some());
+    assert!(running.fits(90 * MIB, 100 * MIB) && running.schedule.no_space.is_none());
+    running.driver.server.take_dirty();
+
+    // Many changes, and nothing large among them.
+    for n in 0..1000 {
+        apply(running, create(&format!("/small-{n}"), 1));
+        apply(running, delete(&format!("/small-{n}")));
+    }
+    assert!(running.fits(MIB, 100 * MIB), "{} bytes", running.driver.server.state().dirty_bytes());
+
+    // More changes than there is state: then the state is written, and nothing more has to be remembered.
+    for n in 0..32 {
+        apply(running, delete(&format!("/large-{n}")));
+    }
+    assert!(running.driver.server.state().dirty_len() > 1000);
+    assert!(running.fits(MIB / 8, 100 * MIB));
+    assert_eq!(running.driver.server.state().dirty_len(), 1, "the root");
+    assert!(running.driver.server.take_dirty().whole);
 }
 
 #[tokio::test]

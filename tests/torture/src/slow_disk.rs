@@ -114,6 +114,10 @@ impl DiskFile for SlowFile {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
+
+    fn allocated(&self) -> io::Result<u64> {
+        self.file.allocated()
+    }
 }
 
 #[cfg(test)]

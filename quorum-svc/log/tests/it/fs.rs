@@ -5,7 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use quorum_log::{Disk, DiskFile, DiskLock, FsDisk, Log, LogOptions, MemDisk, Snapshots, Space};
+use quorum_log::{
+    Disk, DiskFile, DiskLock, FsDisk, Log, LogOptions, MemDisk, Snapshots, Space,
+    reserve::{self, Reserve},
+};
 
 use crate::common::{contents, entries, tiny, z};
 
@@ -50,6 +53,22 @@ fn segments_reserve_their_space() {
     drop(open(home.path(), LogOptions { segment_bytes: 1 << 20, ..LogOptions::default() }));
     let file = std::fs::metadata(home.path().join("0000000000000001.log")).unwrap();
     assert_eq!((file.len(), file.blocks() * 512 >= 1 << 20), (1 << 20, true));
+}
+
+#[test]
+fn b18_a_reserve_holds_space_and_one_with_holes_is_made_anew() {
+    use std::os::unix::fs::MetadataExt;
+    const BYTES: u64 = 3 << 20;
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("reserve");
+    let sparse = std::fs::File::create(&path).unwrap();
+    sparse.set_len(BYTES).unwrap();
+    assert_eq!(sparse.metadata().unwrap().blocks(), 0);
+    assert_eq!(reserve::keep(&FsDisk, home.path(), BYTES, 0).unwrap(), Reserve::Kept);
+    let file = std::fs::metadata(&path).unwrap();
+    assert_eq!((file.len(), file.blocks() * 512 >= BYTES), (BYTES, true));
+    assert_eq!(reserve::keep(&FsDisk, home.path(), BYTES, 0).unwrap(), Reserve::Kept);
+    assert_eq!(std::fs::metadata(&path).unwrap().ino(), file.ino(), "once");
 }
 
 /// Prints how long append and sync take: `cargo test --release -p quorum-log -- --ignored --nocapture latency`.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use api::{Epoch, PeerId};
 use quorum_log::{
-    Crash, Disk, Epochs, Log, LogOptions, LogPlaceError, MemDisk, Space, Storage, StorageError,
-    StorageOptions, reserve,
+    Crash, Disk, Epochs, Log, LogOptions, LogPlaceError, MemDisk, Snapshots, Space, Storage, StorageError,
+    StorageOptions,
+    reserve::{self, Reserve},
 };
 
 use crate::common::{contents, entries, open, segments, three, tiny, z};
@@ -52,8 +53,8 @@ fn b18_the_reserve_is_used_for_what_has_to_be_written_when_the_disk_is_full() {
     let disk = MemDisk::new();
     let dir = Path::new("/data/log");
     let mut log = open(&disk, tiny()).unwrap();
-    assert!(reserve::keep(&disk, dir, 4000, 0).unwrap());
-    assert!(reserve::keep(&disk, dir, 4000, 0).unwrap(), "once");
+    assert_eq!(reserve::keep(&disk, dir, 4000, 0).unwrap(), Reserve::Kept);
+    assert_eq!(reserve::keep(&disk, dir, 4000, 0).unwrap(), Reserve::Kept, "once");
     disk.set_capacity(used(&disk));
     assert_eq!(disk.space(dir).unwrap().free, 0);
     // New segments, from the reserve.
@@ -74,7 +75,58 @@ fn b18_the_reserve_is_used_for_what_has_to_be_written_when_the_disk_is_full() {
     let next = log.durable().next().unwrap();
     log.append(&entries(1, next.counter()..next.counter() + 1)).unwrap();
     log.sync().unwrap();
-    assert!(!reserve::keep(&disk, dir, 4000, 1 << 20).unwrap(), "not while there is too little");
+    let kept = reserve::keep(&disk, dir, 4000, 1 << 20).unwrap();
+    assert_eq!(kept, Reserve::NoSpace, "not while there is too little");
+}
+
+#[test]
+fn b18_b19_a_reserve_that_holds_too_little_is_made_anew() {
+    let (dir, path) = (Path::new("/data"), Path::new("/data/reserve"));
+    let with = |len: usize| {
+        let disk = MemDisk::new();
+        disk.create_dir(dir).unwrap();
+        disk.put(path, &vec![0; len]);
+        disk
+    };
+    // Killed between the creation and the allocation of it.
+    for len in [0, 1000] {
+        let disk = with(len);
+        assert_eq!(reserve::keep(&disk, dir, 4000, 0).unwrap(), Reserve::Kept);
+        assert_eq!(disk.contents(path).unwrap().len(), 4000);
+    }
+    // What it holds already need not be free.
+    let disk = with(3000);
+    disk.set_capacity(6000);
+    assert_eq!(reserve::keep(&disk, dir, 4000, 4000).unwrap(), Reserve::NoSpace);
+    assert_eq!(disk.contents(path).unwrap().len(), 3000, "better than nothing");
+    assert_eq!(reserve::keep(&disk, dir, 4000, 1000).unwrap(), Reserve::Kept);
+    assert_eq!(disk.contents(path).unwrap().len(), 4000);
+}
+
+#[test]
+fn b18_a_snapshot_leaves_the_space_that_the_log_needs() {
+    let disk = MemDisk::new();
+    let (snapshots, _) = Snapshots::open(Arc::new(disk.clone()), Path::new("/data/snapshots")).unwrap();
+    let free = |disk: &MemDisk| disk.space(Path::new("/")).unwrap().free;
+    let gone = |disk: &MemDisk| {
+        disk.sync_dir(Path::new("/data/snapshots")).unwrap();
+        assert!(disk.files().is_empty() && free(disk) == 10_000);
+    };
+    disk.set_capacity(10_000);
+    // It cannot fit, and is not begun.
+    let refused = snapshots.begin(z(1, 1)).unwrap().leaving(1000, 9500).map(drop).unwrap_err();
+    assert!(refused.is_full(), "{refused}");
+    gone(&disk);
+    // It turns out to be too large, and is given up before it has taken everything.
+    let mut writer = snapshots.begin(z(1, 1)).unwrap().leaving(1000, 5000).unwrap();
+    let refused = (0..100).find_map(|_| writer.chunk(&[7; 500]).err()).unwrap();
+    assert!(refused.is_full() && free(&disk) >= 1000, "{} {refused}", free(&disk));
+    drop(writer);
+    gone(&disk);
+    let mut writer = snapshots.begin(z(1, 1)).unwrap().leaving(1000, 5000).unwrap();
+    writer.chunk(&[7; 5000]).unwrap();
+    writer.finish().unwrap();
+    assert_eq!(snapshots.latest(), Some(z(1, 1)));
 }
 
 #[test]

@@ -333,7 +333,7 @@ fn without_a_sound_file_of_its_own_a_node_begins_anew() {
         disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
         assert_eq!(begin(&disk, 3, 0x74).made_anew(), Some("it was damaged"), "{runs}, {met}");
     }
-    let body = "quorate incarnations 3\n";
+    let body = "quorate incarnations 4\n";
     disk.put(path, format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes())).as_bytes());
     let newer = Incarnations::begin(Arc::new(disk.clone()), Path::new("/data"), PeerId(3), 0x75);
     assert!(matches!(newer, Err(IncarnationError::Version { .. })));

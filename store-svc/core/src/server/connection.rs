@@ -35,6 +35,8 @@ pub(super) struct Conn {
     unsent: usize,
     /// Bytes of answers that reads in the queue which were begun will have, as far as can be told.
     expected: usize,
+    /// Whether it is among the [`Refusals`], with the first request that has not begun.
+    pub(super) waits_for_refusal: bool,
 }
 
 #[derive(Debug)]
@@ -90,6 +92,7 @@ impl Conn {
             asked: 0,
             unsent: 0,
             expected: 0,
+            waits_for_refusal: false,
         }
     }
 
@@ -204,6 +207,16 @@ impl Server {
         }
     }
 
+    /// Goes on with connections whose writes wait to be refused.
+    pub(super) fn refuse_more(&mut self) {
+        while let Some(id) = self.refusals.next(self.now) {
+            if let Some(conn) = self.conns.get_mut(&id) {
+                conn.waits_for_refusal = false;
+                self.run(id);
+            }
+        }
+    }
+
     /// Fills in what came of a request, and answers what can be answered now.
     pub(super) fn complete(&mut self, id: ConnId, slot: u64, zxid: Zxid, result: Result<Answer, OpError>) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -233,14 +246,28 @@ impl Server {
 
     /// Takes a connection as far as it goes: begins what may begin, answers what is first in its queue.
     pub(super) fn run(&mut self, id: ConnId) {
-        let Server { conns, tickets, asks, waits, outbox, state, config, now, status, answers, .. } = self;
+        let Server { conns, tickets, asks, waits, outbox, state, config, now, status, .. } = self;
+        let (answers, refusals) = (&mut self.answers, &mut self.refusals);
         let room = status.room;
         let Some(conn) = conns.get_mut(&id) else { return };
         let (applied, now, limits) = (state.applied(), *now, &config.limits);
         let leaderless = !status.serving;
         let state = &*state;
         let allowance = answers.allowance(limits);
-        let mut means = Means { id, applied, now, limits, room, state, tickets, asks, waits, allowance };
+        let mut means = Means {
+            id,
+            applied,
+            now,
+            limits,
+            room,
+            state,
+            tickets,
+            asks,
+            waits,
+            allowance,
+            refusals,
+            refused: false,
+        };
         let mut turn = Turn { answers, listed: 0 };
         loop {
             begin(conn, &mut means);
@@ -267,6 +294,18 @@ struct Means<'a> {
     waits: &'a mut Waits,
     /// See [`Answers::allowance`].
     allowance: usize,
+    refusals: &'a mut Refusals,
+    /// Whether one was taken in this turn.
+    refused: bool,
+}
+
+impl Means<'_> {
+    /// Whether a refusal for want of space may be logged now.
+    fn may_refuse(&mut self) -> bool {
+        let may = self.refusals.take(self.now, self.refused);
+        self.refused |= may;
+        may
+    }
 }
 
 /// One connection's turn to be answered.
@@ -318,6 +357,13 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
                 }
                 Step::Todo(Op::Write(write)) => match (admit(&write, means), number) {
                     (Ok(()), _) => Some(CommandBody::Write(write)),
+                    (Err(OpError::DiskFull), Some(_)) if !means.may_refuse() => {
+                        slot.step = Step::Todo(Op::Write(write));
+                        if !std::mem::replace(&mut conn.waits_for_refusal, true) {
+                            means.refusals.wait(means.id);
+                        }
+                        return;
+                    }
                     // Goes through the log, so that its number is used up.
                     (Err(error), Some(_)) => {
                         Some(CommandBody::Refuse { error, request: digest::request_of(&write) })

@@ -17,6 +17,8 @@
 //!   session never stands behind more than a few pages. Reads between writes that are under way are the exception: they are
 //!   answered when their turn comes. So few of them may be under way that they fit into the connection's share of what may
 //!   be unsent; one that does not fit all the same is refused, alone.
+//! - A bounded number of numbered writes in a second is refused for want of disk space, because each refusal is an entry.
+//!   Requests behind one that waits for its refusal wait as well, on the same connection.
 //! - A numbered write that did not make it into the log in its place (refused, or out of order) ends its connection:
 //!   the client sends everything that is unanswered again, in order, on a new one. Nothing is carried out twice,
 //!   because the state keeps the results by number.
@@ -28,6 +30,7 @@ mod expiry;
 mod feed;
 mod opening;
 mod outbox;
+mod refusals;
 mod signs;
 mod tickets;
 mod waits;
@@ -51,6 +54,7 @@ use checks::Checks;
 use connection::{Conn, Phase};
 use expiry::Expiry;
 use outbox::Outbox;
+use refusals::Refusals;
 use signs::Signs;
 use tickets::{Pending, Tickets};
 use waits::{Waiter, Waits};
@@ -86,6 +90,7 @@ pub struct Server {
     asks: Vec<Ask>,
     outbox: Outbox,
     answers: Answers,
+    refusals: Refusals,
 }
 
 impl Server {
@@ -111,6 +116,7 @@ impl Server {
             asks: Vec::new(),
             outbox: Outbox::default(),
             answers: Answers::default(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -151,7 +157,8 @@ impl Server {
         let park = self.park_deadline().filter(|&at| at > self.now);
         let expiry = self.expiry.next_timeout(self.now);
         let check = self.checks.next_timeout().filter(|_| self.expiry.active());
-        [park, opening, self.waits.next_timeout(), report, expiry, check].into_iter().flatten().min()
+        let (waits, refusals) = (self.waits.next_timeout(), self.refusals.next_timeout());
+        [park, opening, waits, report, expiry, refusals, check].into_iter().flatten().min()
     }
 
     /// Replaces the state by that of a snapshot which the quorum has sent, because the entries in between are no
@@ -264,6 +271,7 @@ impl Server {
         }
         self.give_up_openings();
         self.give_up_waits();
+        self.refuse_more();
         let Server { signs, tickets, config, .. } = self;
         if self.status.serving
             && let Some(report) = signs.report(self.now, config.limits.report_interval(), || tickets.number())
@@ -329,6 +337,9 @@ impl Server {
         let Some(conn) = self.conns.remove(&id) else { return };
         self.answers.forget(id);
         self.answers.taken(conn.unsent());
+        if conn.waits_for_refusal {
+            self.refusals.forget(id);
+        }
         for (slot, op, until) in conn.waiting() {
             self.waits.end_request((id, slot), op, until);
         }

@@ -1144,3 +1144,69 @@ fn b18_without_room_what_grows_is_refused_and_deletes_reads_and_closes_go_on() {
     log.round(&mut node);
     assert_eq!(ok(node.take_replies(2)), [true]);
 }
+
+#[test]
+fn b18_refusals_for_want_of_space_do_not_fill_the_disk() {
+    let (mut node, mut log, _) = with_session(Role::Following);
+    node.open(2);
+    node.ask(1, 1, vec![create("/a"), create("/b")]);
+    log.round(&mut node);
+    node.take_replies(1);
+    let status = QuorumStatus { room: Room::Short, ..node.server.status() };
+    node.input(Input::Feed(Feed::Status(status)));
+    let delete = |p: &str| Op::Write(Write::Delete { path: path(p), version: None });
+
+    // All that a connection may have under way, and one behind them that makes room.
+    let flood = node.server.config.limits.requests_max - 1;
+    node.ask(1, 3, vec![set("/a", "1"); flood].into_iter().chain([delete("/a")]).collect());
+    assert_eq!(node.asks.len(), refusals::PER_PERIOD, "and no more in this moment");
+    // Of others only what grows waits, and only for its turn.
+    node.ask(2, 1, vec![delete("/b"), set("/a", "1")]);
+    node.input(Input::Unary { conn: ConnId(7), op: get("/a"), trace: None });
+    node.input(Input::Unary { conn: ConnId(8), op: create("/c"), trace: None });
+    assert!(matches!(node.take_replies(7)[..], [(_, Ok(_))]));
+    assert!(matches!(node.take_replies(8)[..], [(_, Err(OpError::DiskFull))]));
+    log.round(&mut node);
+    assert!(matches!(node.take_replies(2)[..], [(_, Ok(_))]));
+
+    let (mut answers, mut rounds) = (node.take_replies(1), 0usize);
+    while answers.len() <= flood {
+        node.pass(refusals::PERIOD);
+        assert!(node.asks.len() <= refusals::PER_PERIOD + 1, "the delete is none");
+        log.round(&mut node);
+        answers.append(&mut node.take_replies(1));
+        if rounds == 0 {
+            assert!(matches!(node.take_replies(2)[..], [(_, Err(OpError::DiskFull))]), "its turn came");
+        }
+        rounds += 1;
+    }
+    assert!(rounds.abs_diff(flood / refusals::PER_PERIOD) <= 1, "{rounds}");
+    assert!(matches!(answers.pop(), Some((_, Ok(_)))));
+    assert!(answers.iter().all(|(_, result)| *result == Err(OpError::DiskFull)));
+    // Who goes leaves nothing behind.
+    node.ask(2, 3, vec![set("/", "1"); refusals::PER_PERIOD + 1]);
+    node.input(Input::Closed { conn: ConnId(2) });
+    assert_eq!(node.server.refusals.next_timeout(), None);
+}
+
+#[test]
+fn b14_a_refused_write_that_is_sent_again_to_a_node_with_other_limits_is_refused_again() {
+    let (mut strict, mut log, session) = with_session(Role::Following);
+    strict.server.config.limits.multi_ops_max = 1;
+    let check = MultiOp::Check { path: path("/"), version: None };
+    let multi = || Op::Write(Write::Multi(vec![check.clone(); 2]));
+    strict.ask(1, 1, vec![multi()]);
+    log.round(&mut strict);
+    let first = strict.take_replies(1);
+    assert!(matches!(&first[..], [(_, Err(OpError::BadArguments(_)))]), "{first:?}");
+    // The answer got lost.
+    let mut other = Node::serving(2, Role::Following);
+    log.feed(&mut other);
+    other.resume(1, session, 1, Zxid::ZERO);
+    log.round(&mut other);
+    other.ask(1, 1, vec![multi()]);
+    log.round(&mut other);
+    let again = other.take_replies(1);
+    let [(_, Err(OpError::BadArguments(why)))] = &again[..] else { panic!("{again:?}") };
+    assert!(why.contains("refused it as malformed"), "{why}");
+}
