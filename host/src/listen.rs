@@ -397,6 +397,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 mod calls;
 mod closed;
 mod connection;
+mod methods;
 mod places;
 mod traffic;
 

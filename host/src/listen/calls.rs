@@ -21,6 +21,7 @@ use tonic::{Code, Status, service::Routes, transport::server::TcpConnectInfo};
 use tower::Service as _;
 
 use super::{
+    methods::Method,
     places::Place,
     traffic::{Inbound, Outbound, Piece, Traffic},
 };
@@ -40,19 +41,20 @@ pub(super) struct Calls {
 
 impl Calls {
     /// Answers one call. Its extensions have the [`Share`] of its connection and the [`api::budget::Slot`] with the charge
-    /// of the message that is being decoded. What the service puts into the extensions of its answer lives as long as the answer is being sent; a
+    /// of the message that is being decoded; of a method that takes one message, until the last clone of the slot is dropped. What the service puts into the extensions of its answer lives as long as the answer is being sent; a
     /// [`PeerId`] there says whose connection this is.
     pub(super) fn answer(
         &self,
         request: Request<hyper::body::Incoming>,
     ) -> impl Future<Output = Result<Response<Answer>, Infallible>> + Send + use<> {
-        let method = request.uri().path().trim_start_matches('/').to_owned();
-        let mut call = Call { method, began: Instant::now(), code: Code::Cancelled };
+        let method = Method::of(request.uri().path());
+        let path = request.uri().path().trim_start_matches('/').to_owned();
+        let mut call = Call { method: path, began: Instant::now(), code: Code::Cancelled };
         let under_way = UnderWay(self.under_way.clone());
         let full = self.under_way.fetch_add(1, SeqCst) >= self.calls_max || self.traffic.share().is_full();
         let guard = self.traffic.begin();
         let limit = time_limit(request.headers());
-        let mut request = request.map(|body| Inbound::new(body, &guard));
+        let mut request = request.map(|body| Inbound::new(body, method.streamed, &guard));
         let info = TcpConnectInfo { local_addr: None, remote_addr: Some(self.peer) };
         let charge = request.body().charge();
         request.extensions_mut().insert(info);

@@ -134,6 +134,38 @@ async fn b07_a_request_that_never_becomes_whole_ends_its_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn b07_a_call_whose_client_does_not_end_its_request_is_counted_and_ends() {
+    let budget = Budget::new(32 << 20);
+    let (address, _shutdown, _serving) =
+        health_server(Bounds::clients(100, budget.clone(), budget.clone()), Duration::ZERO).await;
+    let mut socket = bare(address, 65_535).await;
+    // A whole message of 10,003 bytes: the name of a service, without the flag END_STREAM.
+    let message = [&[0, 0, 0, 0x27, 0x13, 0x0a, 0x90, 0x4e][..], &[b'x'; 10_000]].concat();
+    socket.write_all(&[call(1), frame(0, 0, 1, &message)].concat()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(budget.used() >= 10_000, "the service does not have it yet: {budget:?}");
+    let took = closes(socket).await;
+    assert!(took >= Duration::from_secs(4) && took < Duration::from_secs(8), "{took:?}");
+    while budget.used() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn b07_a_second_message_on_a_call_that_takes_one_is_refused() {
+    let (address, _shutdown, _serving) = health_server(bounds(), Duration::ZERO).await;
+    let mut socket = bare(address, 65_535).await;
+    socket.write_all(&[call(1), frame(0, 0, 1, &[0; 10])].concat()).await.unwrap();
+    let (mut seen, mut answer) = (Vec::new(), [0; 4096]);
+    // A frame of headers on that stream.
+    while !seen.windows(9).any(|w: &[u8]| w[3] == 1 && w[5..] == 1u32.to_be_bytes()) {
+        let count = socket.read(&mut answer).await.unwrap();
+        assert!(count > 0, "closed");
+        seen.extend(&answer[..count]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn b06_answers_that_nobody_takes_end_their_connection() {
     let (address, _shutdown, _serving) = health_server(bounds(), Duration::ZERO).await;
     let mut socket = bare(address, 0).await;

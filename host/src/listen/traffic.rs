@@ -172,9 +172,12 @@ fn due(now: u64, bytes: usize) -> u64 {
 }
 
 /// What comes: gRPC messages, each in its frame of five bytes and a payload. The bytes of a message are taken from the
-/// connection's share as soon as its length is known, and given back when the decoder asks for the next one.
+/// connection's share as soon as its length is known. They are given back when the decoder asks for the next one. A method that
+/// takes one message has it until the client has ended the stream, so there the bytes are taken, and the end is waited for, until
+/// the call has the request ([`Slot`]).
 pub(super) struct Inbound<B> {
     inner: B,
+    streamed: bool,
     call: Arc<Call>,
     traffic: Arc<Traffic>,
     /// Came, and was not passed on.
@@ -190,12 +193,16 @@ enum At {
     Room([u8; 5], usize),
     /// In a payload, of which so many bytes are to come.
     Payload(usize),
+    /// Behind the only message.
+    End,
 }
 
 impl<B> Inbound<B> {
-    pub(super) fn new(inner: B, guard: &CallGuard) -> Inbound<B> {
+    /// `streamed`: whether more than one message may come.
+    pub(super) fn new(inner: B, streamed: bool, guard: &CallGuard) -> Inbound<B> {
         let (call, traffic) = (guard.call.clone(), guard.traffic.clone());
-        Inbound { inner, call, traffic, rest: Bytes::new(), at: At::Head([0; 5], 0), charge: Slot::default() }
+        let (at, charge) = (At::Head([0; 5], 0), Slot::default());
+        Inbound { inner, streamed, call, traffic, rest: Bytes::new(), at, charge }
     }
 
     /// Where the charge of the present message is.
@@ -204,8 +211,13 @@ impl<B> Inbound<B> {
     }
 
     fn whole(&mut self) {
-        self.at = At::Head([0; 5], 0);
-        self.call.message_due.store(u64::MAX, SeqCst);
+        if self.streamed {
+            self.at = At::Head([0; 5], 0);
+            self.call.message_due.store(u64::MAX, SeqCst);
+        } else {
+            self.at = At::End;
+            self.call.message_due.fetch_min(due(self.traffic.now(), 0), SeqCst);
+        }
         self.traffic.spoke.store(true, SeqCst);
     }
 }
@@ -267,7 +279,12 @@ where
                     }
                     continue;
                 }
-                At::Payload(_) => {}
+                At::End if !this.rest.is_empty() => {
+                    return Poll::Ready(Some(Err(Status::internal(
+                        "a second message; this method takes one",
+                    ))));
+                }
+                At::Payload(_) | At::End => {}
                 At::Head(..) => this.charge.set(None),
             }
             match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
@@ -285,7 +302,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && matches!(self.at, At::Head(_, 0)) && self.inner.is_end_stream()
+        self.rest.is_empty() && matches!(self.at, At::Head(_, 0) | At::End) && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

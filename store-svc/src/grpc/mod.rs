@@ -16,7 +16,7 @@ use std::{
 
 use api::{
     OpError, PeerId, Trace,
-    budget::{Budget, Charge, Share},
+    budget::{Budget, Charge, Share, Slot},
 };
 use spans::Ratio;
 use store_core::server::{Answer, ConnId, Op};
@@ -66,9 +66,13 @@ impl Front {
         Arc::new(Lane::new(conn, self.bounds, share, self.asides.clone()))
     }
 
-    /// That of the connection which a request came on.
-    fn share<R>(&self, request: &tonic::Request<R>) -> Share {
-        request.extensions().get::<Share>().cloned().unwrap_or_else(|| self.held.share())
+    /// What the connection says of a request that came on it.
+    fn origin<R>(&self, request: &tonic::Request<R>) -> Origin {
+        let extensions = request.extensions();
+        Origin {
+            share: extensions.get().cloned().unwrap_or_else(|| self.held.share()),
+            decoded: extensions.get().cloned().unwrap_or_default(),
+        }
     }
 
     /// Tells the driver.
@@ -78,10 +82,10 @@ impl Front {
 
     /// Asks one thing without a session. `trace` is what the client said. What is returned with the answer is to be held until
     /// the client has it.
-    async fn call(&self, op: Op, mut trace: Trace, share: &Share) -> Result<(Answered, Held), OpError> {
+    async fn call(&self, op: Op, mut trace: Trace, from: &Origin) -> Result<(Answered, Held), OpError> {
         let received = Instant::now();
         let traced = trace::begin(&op, &mut trace, received, &self.ratio);
-        let result = self.ask(op, trace, received, share).await;
+        let result = self.ask(op, trace, received, from).await;
         if let Some(traced) = traced {
             trace::end(traced, result.as_ref().ok().map(|(a, _)| a.zxid), result.as_ref().err());
         }
@@ -93,11 +97,15 @@ impl Front {
         op: Op,
         trace: Trace,
         received: Instant,
-        share: &Share,
+        from: &Origin,
     ) -> Result<(Answered, Held), OpError> {
+        let Origin { share, decoded } = from;
         let bytes = weight(&op);
+        // Until there is room for it, it counts as a message.
+        decoded.shrink_to(bytes);
         let taken = timeout(ROOM_WITHIN, poll_fn(|cx| share.poll_take(cx, bytes))).await;
         let request = taken.map_err(|_| no_room("request"))?;
+        decoded.set(None);
         let (reply, answer) = oneshot::channel();
         let conn = self.connect();
         let mut call = Call { conn, answer, asides: &self.asides };
@@ -115,6 +123,14 @@ impl Front {
     fn stopping(&self) -> OpError {
         OpError::Unavailable(format!("node {} is shutting down; connect to another node", self.me))
     }
+}
+
+/// Where a request came from.
+struct Origin {
+    /// What its connection may have under way.
+    share: Share,
+    /// What the message that was decoded last holds of what the connection may send.
+    decoded: Slot,
 }
 
 /// What a call holds until its client has the answer: to be put into the extensions of the answer.

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-use super::{Front, weight};
+use super::{Front, Origin, weight};
 use crate::{
     driver::FromClient,
     lane::Lane,
@@ -29,9 +29,9 @@ use crate::{
 /// Begins to read the stream of a client and returns that of its answers.
 pub(super) fn start(front: Front, request: tonic::Request<Streaming<v1::SessionRequest>>) -> Answers {
     let conn = front.connect();
-    let lane = front.lane(conn, front.share(&request));
+    let Origin { share, decoded } = front.origin(&request);
+    let lane = front.lane(conn, share);
     let peer = request.remote_addr().map(|address| address.ip());
-    let decoded = request.extensions().get::<Slot>().cloned().unwrap_or_default();
     let inbound = request.into_inner();
     let answers = Answers { lane: lane.clone(), me: front.me, next: VecDeque::new(), taken: (0, 0) };
     let tasks = front.tasks.clone();
