@@ -5,10 +5,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,6 +18,7 @@ use tonic::{Code, Status, service::Routes, transport::server::TcpConnectInfo};
 use tower::Service as _;
 
 use super::{
+    call_places::{CallPlace, CallPlaces},
     methods::Method,
     places::Place,
     traffic::{Inbound, Outbound, Piece, Traffic},
@@ -34,9 +32,8 @@ pub(super) struct Calls {
     pub(super) traffic: Arc<Traffic>,
     /// What requests of the connection may hold while they are under way; passed on to services.
     pub(super) held: Share,
-    /// How many are under way on all connections of the port, and may be.
-    pub(super) under_way: Arc<AtomicUsize>,
-    pub(super) calls_max: usize,
+    /// For the calls of all connections of the port.
+    pub(super) places: CallPlaces,
 }
 
 impl Calls {
@@ -50,8 +47,10 @@ impl Calls {
         let method = Method::of(request.uri().path());
         let path = request.uri().path().trim_start_matches('/').to_owned();
         let mut call = Call { method: path, began: Instant::now(), code: Code::Cancelled };
-        let under_way = UnderWay(self.under_way.clone());
-        let full = self.under_way.fetch_add(1, SeqCst) >= self.calls_max || self.traffic.share().is_full();
+        let entered = match self.traffic.share().is_full() {
+            true => Err(OpError::Overloaded(UNREAD.into())),
+            false => self.places.enter(self.peer.ip(), method),
+        };
         let guard = self.traffic.begin();
         let limit = time_limit(request.headers());
         let mut request = request.map(|body| Inbound::new(body, method.streamed, &guard));
@@ -62,19 +61,23 @@ impl Calls {
         request.extensions_mut().insert(self.held.clone());
         let (mut routes, place) = (self.routes.clone(), self.place.clone());
         async move {
-            let answer = if full {
-                drop(request);
-                overloaded().into_http()
-            } else {
-                let answer = routes.call(request);
-                match limit {
-                    None => answer.await?,
-                    Some(limit) => match tokio::time::timeout(limit, answer).await {
-                        Ok(answer) => answer?,
-                        Err(_) => {
-                            Status::deadline_exceeded(format!("no answer within {limit:?}")).into_http()
-                        }
-                    },
+            let (answer, entered) = match entered {
+                Err(refused) => {
+                    drop(request);
+                    (proto::client::to_status(&refused).into_http(), None)
+                }
+                Ok(entered) => {
+                    let answer = routes.call(request);
+                    let answer = match limit {
+                        None => answer.await?,
+                        Some(limit) => match tokio::time::timeout(limit, answer).await {
+                            Ok(answer) => answer?,
+                            Err(_) => {
+                                Status::deadline_exceeded(format!("no answer within {limit:?}")).into_http()
+                            }
+                        },
+                    };
+                    (answer, Some(entered))
                 }
             };
             call.look_for_code(answer.headers());
@@ -87,27 +90,12 @@ impl Calls {
             let (mut parts, body) = answer.into_parts();
             let held = std::mem::take(&mut parts.extensions);
             let inner = Outbound::new(body, guard);
-            Ok(Response::from_parts(parts, Answer { inner, call, _held: held, _under_way: under_way }))
+            Ok(Response::from_parts(parts, Answer { inner, call, _held: held, _place: entered }))
         }
     }
 }
 
-/// One of the calls of a port.
-struct UnderWay(Arc<AtomicUsize>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
-    }
-}
-
-fn overloaded() -> Status {
-    proto::client::to_status(&OpError::Overloaded(
-        "too many calls are under way, or too many answers of this connection are not read; read them, and ask again or at \
-         another node"
-            .into(),
-    ))
-}
+const UNREAD: &str = "too many answers of this connection are not read; read them, and ask again";
 
 /// How long the client waits, as the header `grpc-timeout` says.
 fn time_limit(headers: &HeaderMap) -> Option<Duration> {
@@ -155,7 +143,7 @@ pub(super) struct Answer {
     call: Call,
     /// See [`Calls::answer`].
     _held: http::Extensions,
-    _under_way: UnderWay,
+    _place: Option<CallPlace>,
 }
 
 impl Body for Answer {

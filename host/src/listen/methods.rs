@@ -5,14 +5,21 @@
 pub(super) struct Method {
     /// It takes a stream of messages. Others take one, those that nobody here knows among them.
     pub(super) streamed: bool,
+    /// A call stays open for as long as its client likes, and no work of ours depends on it.
+    pub(super) watching: bool,
 }
 
 impl Method {
     pub(super) fn of(path: &str) -> Method {
-        Method { streamed: REFLECTION.contains(&path) || proto::STREAMED.contains(&path) }
+        let reflection = REFLECTION.contains(&path);
+        Method {
+            streamed: reflection || proto::STREAMED.contains(&path),
+            watching: reflection || path == HEALTH_WATCH,
+        }
     }
 }
 
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
 const REFLECTION: [&str; 2] = [
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -32,12 +39,9 @@ mod tests {
         ] {
             assert!(Method::of(path).streamed, "{path}");
         }
-        for path in [
-            "/quorate.v1.Coordination/Set",
-            "/quorate.internal.v1.QuorumPort/Signs",
-            "/grpc.health.v1.Health/Watch",
-            "/x",
-        ] {
+        for path in
+            ["/quorate.v1.Coordination/Set", "/quorate.internal.v1.QuorumPort/Signs", HEALTH_WATCH, "/x"]
+        {
             assert!(!Method::of(path).streamed, "{path}");
         }
     }

@@ -18,7 +18,12 @@ fn loopback() -> SocketAddr {
 }
 
 fn bounds() -> Bounds {
-    Bounds::clients(100, Budget::new(32 << 20), Budget::new(32 << 20))
+    holding(&Budget::new(32 << 20))
+}
+
+/// All that clients may hold is in one budget.
+fn holding(budget: &Budget) -> Bounds {
+    Bounds::clients(100, CallPlaces::sharing(1 << 30), budget.clone(), budget.clone())
 }
 
 async fn health_server(
@@ -111,8 +116,7 @@ async fn b10_a_connection_that_asks_nothing_is_closed() {
 #[tokio::test(start_paused = true)]
 async fn b07_a_request_that_never_becomes_whole_ends_its_connection() {
     let budget = Budget::new(32 << 20);
-    let (address, _shutdown, _serving) =
-        health_server(Bounds::clients(100, budget.clone(), budget.clone()), Duration::ZERO).await;
+    let (address, _shutdown, _serving) = health_server(holding(&budget), Duration::ZERO).await;
     let mut socket = bare(address, 65_535).await;
     // So the connection has spoken.
     let whole = [call(1), frame(0, 1, 1, &[0, 0, 0, 0, 0])].concat();
@@ -136,8 +140,7 @@ async fn b07_a_request_that_never_becomes_whole_ends_its_connection() {
 #[tokio::test(start_paused = true)]
 async fn b07_a_call_whose_client_does_not_end_its_request_is_counted_and_ends() {
     let budget = Budget::new(32 << 20);
-    let (address, _shutdown, _serving) =
-        health_server(Bounds::clients(100, budget.clone(), budget.clone()), Duration::ZERO).await;
+    let (address, _shutdown, _serving) = health_server(holding(&budget), Duration::ZERO).await;
     let mut socket = bare(address, 65_535).await;
     // A whole message of 10,003 bytes: the name of a service, without the flag END_STREAM.
     let message = [&[0, 0, 0, 0x27, 0x13, 0x0a, 0x90, 0x4e][..], &[b'x'; 10_000]].concat();
@@ -174,6 +177,26 @@ async fn b06_answers_that_nobody_takes_end_their_connection() {
     }
     let took = closes(socket).await;
     assert!(took < Duration::from_secs(15), "{took:?}");
+}
+
+#[tokio::test]
+async fn b06_streams_that_watch_leave_room_for_calls() {
+    let bounds = Bounds { calls: CallPlaces::of_clients(64), ..bounds() };
+    let (address, _shutdown, _serving) = health_server(bounds, Duration::ZERO).await;
+    let mut watching = Vec::new();
+    let refused = loop {
+        match health_client(address).await.watch(HealthCheckRequest::default()).await {
+            Ok(stream) => watching.push(stream),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!((watching.len(), refused.code()), (16, tonic::Code::ResourceExhausted), "{refused}");
+    health_client(address).await.check(HealthCheckRequest::default()).await.unwrap();
+    watching.pop();
+    // The server sees the end of the stream a little later.
+    while health_client(address).await.watch(HealthCheckRequest::default()).await.is_err() {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]
