@@ -3,7 +3,6 @@
 
 use std::{
     collections::VecDeque,
-    future::poll_fn,
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
@@ -130,7 +129,7 @@ impl Lane {
             room.await;
         }
         // There is one reader, so the room stays.
-        let charge = poll_fn(|cx| self.share.poll_take(cx, bytes)).await;
+        let charge = self.share.take(bytes).await;
         self.enter(count, bytes, charge);
     }
 

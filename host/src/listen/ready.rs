@@ -76,6 +76,32 @@ mod tests {
     use super::*;
     use crate::listen::methods::Method;
 
+    #[tokio::test(start_paused = true)]
+    async fn b06_pings_do_not_hide_that_nothing_moves() {
+        let budget = Budget::new(4 << 20);
+        let moves = Moves::of(budget.clone());
+        let mut held: Vec<_> = (0..3).map(|_| budget.share().try_take(1 << 20).unwrap()).collect();
+        let waits = tokio::spawn(budget.share().take(1 << 20));
+        // A ping and a look each second.
+        let wait = async || {
+            for _ in 0..6 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let _ = budget.share().try_take(0);
+                let _ = moves.look();
+            }
+            moves.look()
+        };
+        assert!(wait().await.is_err());
+        held.pop();
+        let got = waits.await.unwrap();
+        assert!(wait().await.is_ok(), "nobody waits");
+        let gone = tokio::spawn(budget.share().take(1 << 20));
+        assert!(wait().await.is_err());
+        gone.abort();
+        assert!(wait().await.is_ok(), "who waited has gone, and nothing was given back");
+        drop((held, got));
+    }
+
     #[test]
     fn b06_a_port_without_places_for_calls_is_not_ready() {
         let calls = CallPlaces::of_clients(8);

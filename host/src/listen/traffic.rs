@@ -15,7 +15,7 @@ use std::{
 
 use api::{
     OpError,
-    budget::{Charge, Share, Slot},
+    budget::{Charge, Share, Slot, Take},
 };
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
@@ -189,8 +189,8 @@ pub(super) struct Inbound<B> {
 enum At {
     /// In a frame's first five bytes, of which so many are here.
     Head([u8; 5], usize),
-    /// Waits for room for a payload of so many bytes.
-    Room([u8; 5], usize),
+    /// Waits until there is room for a payload of so many bytes.
+    Room([u8; 5], usize, Take),
     /// In a payload, of which so many bytes are to come.
     Payload(usize),
     /// Behind the only message.
@@ -237,15 +237,12 @@ where
         let this = &mut *self;
         loop {
             match &mut this.at {
-                At::Room(head, len) => {
+                At::Room(head, len, room) => {
                     let (head, len) = (*head, *len);
-                    let cost = decoded(len);
-                    if cost > 0 {
-                        // While we make it wait, the client is not to blame.
-                        this.call.message_due.store(u64::MAX, SeqCst);
-                        this.charge.set(Some(ready!(this.traffic.share.poll_take(cx, cost))));
-                        this.call.message_due.store(due(this.traffic.now(), len), SeqCst);
-                    }
+                    // While we make it wait, the client is not to blame.
+                    this.call.message_due.store(u64::MAX, SeqCst);
+                    this.charge.set(Some(ready!(Pin::new(room).poll(cx))));
+                    this.call.message_due.store(due(this.traffic.now(), len), SeqCst);
                     match len {
                         0 => this.whole(),
                         _ => this.at = At::Payload(len),
@@ -275,7 +272,8 @@ where
                         if len > max {
                             return Poll::Ready(Some(Err(too_large(len, max))));
                         }
-                        this.at = At::Room(*head, len);
+                        let room = this.traffic.share.take(decoded(len));
+                        this.at = At::Room(*head, len, room);
                     }
                     continue;
                 }

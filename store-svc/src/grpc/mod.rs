@@ -6,7 +6,6 @@ mod rate;
 mod session;
 
 use std::{
-    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -103,7 +102,7 @@ impl Front {
         let bytes = weight(&op);
         // Until there is room for it, it counts as a message.
         decoded.shrink_to(bytes);
-        let taken = timeout(ROOM_WITHIN, poll_fn(|cx| share.poll_take(cx, bytes))).await;
+        let taken = timeout(ROOM_WITHIN, share.take(bytes)).await;
         let request = taken.map_err(|_| no_room("request"))?;
         decoded.set(None);
         let (reply, answer) = oneshot::channel();
