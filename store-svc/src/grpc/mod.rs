@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     Bounds,
     driver::{Answered, Aside, FromClient},
-    lane::Lane,
+    lane::{ANSWER, Lane},
     trace,
 };
 
@@ -170,7 +170,7 @@ impl Drop for Call<'_> {
 /// Bytes that a request holds while it is under way.
 fn weight(op: &Op) -> usize {
     use api::{MultiOp, Read, Write};
-    const FIXED: usize = 128;
+    const FIXED: usize = ANSWER;
     match op {
         Op::Write(Write::Create(c)) => FIXED + c.data.len() + c.path.as_str().len(),
         Op::Write(Write::Set { path, data, .. }) => FIXED + data.len() + path.as_str().len(),
@@ -183,7 +183,7 @@ fn weight(op: &Op) -> usize {
         Op::Read(Read::Children { path, page }, _) => FIXED + path.as_str().len() + page.after.len(),
         Op::Read(read, _) => FIXED + read.path().as_str().len(),
         Op::Sync | Op::Invalid(_) => FIXED,
-        // Whatever others do: they keep and end sessions.
+        // Whatever others do: they keep and end sessions. A lane bounds how many.
         Op::Ping | Op::Close => 0,
     }
 }
