@@ -21,8 +21,11 @@ use crate::{Bounds, driver::Aside};
 /// `Limits::unsent_max`.
 const DRAINED_STEP: usize = 256 << 10;
 
-/// What an answer takes while it waits, in bytes, besides what it carries. A request is counted with this at least.
-pub(crate) const ANSWER: usize = 160;
+/// What a request takes at least, in bytes: its place in the order of its session, and then its answer.
+pub(crate) const REQUEST_MIN: usize = 2 * ANSWER;
+
+/// What an answer takes while it waits, besides what it carries.
+const ANSWER: usize = 160;
 const _: () = assert!(std::mem::size_of::<ToClient>() <= ANSWER);
 
 /// Pings and closes of a stream that need no room: more than a client has under way that waits for answers.
@@ -74,7 +77,7 @@ struct Group {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Load {
     pub(crate) requests: usize,
-    /// Of these: pings and closes. [`FREE`] of them need no room, each other one that for its answer.
+    /// Of these: pings and closes. [`FREE`] of them need no room, each other one [`REQUEST_MIN`].
     pub(crate) light: usize,
     /// Of the others.
     pub(crate) bytes: usize,
@@ -234,7 +237,7 @@ impl Lane {
         let Load { requests, light, bytes } = load;
         let inner = self.lock();
         let free = FREE.saturating_sub(inner.light);
-        let bytes = bytes + light.saturating_sub(free) * ANSWER;
+        let bytes = bytes + light.saturating_sub(free) * REQUEST_MIN;
         let room = inner.requests + requests <= self.bounds.stream_requests
             && (inner.bytes == 0 || inner.bytes + bytes <= self.bounds.stream_bytes);
         room.then_some(bytes)
@@ -302,10 +305,14 @@ mod tests {
         assert!(!lane.try_admit(pings(1)));
         drop(all);
         assert!(lane.try_admit(pings(1000)));
-        assert_eq!(held.used(), 1000 * ANSWER);
+        assert_eq!(held.used(), 1000 * REQUEST_MIN);
         lane.took(FREE, 0);
         assert!(lane.try_admit(pings(1)));
-        assert_eq!(held.used(), 1001 * ANSWER, "more than a few are under way as long as the thousand wait");
+        assert_eq!(
+            held.used(),
+            1001 * REQUEST_MIN,
+            "more than a few are under way as long as the thousand wait"
+        );
         lane.took(1001, 0);
         assert_eq!(held.used(), 0);
         lane.send(pongs(500));

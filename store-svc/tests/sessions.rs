@@ -433,7 +433,7 @@ async fn b07_pings_whose_answers_nobody_takes_are_counted() {
     let _answers = CoordinationClient::new(channel).session(endless).await.unwrap();
     let counted = async {
         // The transport takes some of them all the same.
-        while node.held.used() < 2000 * 160 {
+        while node.held.used() < 2000 * 320 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };

@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     Bounds,
     driver::{Answered, Aside, FromClient},
-    lane::{ANSWER, Lane},
+    lane::{Lane, REQUEST_MIN},
     trace,
 };
 
@@ -170,7 +170,7 @@ impl Drop for Call<'_> {
 /// Bytes that a request holds while it is under way.
 fn weight(op: &Op) -> usize {
     use api::{MultiOp, Read, Write};
-    const FIXED: usize = ANSWER;
+    const FIXED: usize = REQUEST_MIN;
     match op {
         Op::Write(Write::Create(c)) => FIXED + c.data.len() + c.path.as_str().len(),
         Op::Write(Write::Set { path, data, .. }) => FIXED + data.len() + path.as_str().len(),
