@@ -37,9 +37,10 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Answers one call. Its extensions have the [`Share`] of its connection and the [`api::budget::Slot`] with the charge
-    /// of the message that is being decoded; of a method that takes one message, until the last clone of the slot is dropped. What the service puts into the extensions of its answer lives as long as the answer is being sent; a
-    /// [`PeerId`] there says whose connection this is.
+    /// Answers one call. Its extensions have the [`Share`] of its connection and the [`api::budget::Slot`] with the charge of the
+    /// message that is being decoded; of a method that takes one message, until the last clone of the slot is dropped. What the
+    /// service puts into the extensions of its answer lives as long as the answer is being sent; a [`PeerId`] there says whose
+    /// connection this is.
     pub(super) fn answer(
         &self,
         request: Request<hyper::body::Incoming>,

@@ -1,8 +1,8 @@
 //! Who may be connected to a port.
 //!
-//! A connection is *silent* until its first request has come whole. One that speaks always finds a place among silent ones: of the
-//! address that has most of those, the oldest gives way. On a port of members a connection is a *stranger* until its service has said whose it is;
-//! strangers share a small pool, and members have places of their own.
+//! A connection is *silent* until its first request has come whole. One that speaks always finds a place among silent ones: the
+//! oldest gives way of the address that has most of those. On a port of members a connection is a *stranger* until its service
+//! has said whose it is; strangers share a small pool, and members have places of their own.
 
 use std::{
     cmp::Reverse,

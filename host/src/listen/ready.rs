@@ -49,8 +49,8 @@ impl Moves {
         match stuck < STUCK {
             true => Ok(format!("clients hold {held} bytes")),
             false => Err(format!(
-                "clients hold {held} bytes, all that they may, and nothing has moved for {} s: nobody else is served. \
-                 Connections that take no answers are closed",
+                "clients hold {held} bytes, all that they may, and nothing has moved for {} s: others wait. \
+                 Connections that take no answers, or do not end their requests, are closed",
                 stuck.as_secs()
             )),
         }

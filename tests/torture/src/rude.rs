@@ -30,7 +30,7 @@ pub(crate) enum Rude {
     EndlessCalls,
     /// Watches the health of the node, as often as it can.
     FloodsWatches,
-    /// Pings a thousand times in one message and takes no answer.
+    /// Pings five hundred times in one message and takes no answer.
     FloodsPings,
     /// Opens a session and is gone with a reset.
     Vanishes,
@@ -209,10 +209,10 @@ const CALLS: u32 = 24;
 const REQUESTS: u64 = 200;
 /// Calls of one connection that last: as many as there may be, nearly.
 const WATCHES: u32 = 120;
-/// Pings of one message. A dozen of these fit into what a client may send before it hears of more.
-const PINGS: u64 = 1_000;
+/// Pings of one message. A dozen of these fit into the 64 KiB that a client may send before it hears of more.
+const PINGS: u64 = 500;
 /// Of a value; two dozen of them fit in the same way.
-const WHOLE: usize = 4 << 10;
+const WHOLE: usize = 2 << 10;
 /// Of a value whose second half never comes.
 const HALF: usize = 1 << 20;
 /// Before the next connection.
