@@ -201,9 +201,12 @@ async fn b06_streams_that_watch_leave_room_for_calls() {
     health_client(address).await.check(HealthCheckRequest::default()).await.unwrap();
     watching.pop();
     // The server sees the end of the stream a little later.
-    while health_client(address).await.watch(HealthCheckRequest::default()).await.is_err() {
-        tokio::task::yield_now().await;
-    }
+    let again = async {
+        while health_client(address).await.watch(HealthCheckRequest::default()).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), again).await.unwrap();
 }
 
 #[tokio::test]
