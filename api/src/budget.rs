@@ -1,9 +1,11 @@
 //! A number of bytes that many share.
 
 use std::{
+    collections::BTreeMap,
     fmt,
+    pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
@@ -18,9 +20,30 @@ pub struct Budget {
 struct Inner {
     total: usize,
     used: AtomicUsize,
-    /// How often bytes were taken.
+    /// How often bytes were taken, but for takes of none.
     taken: AtomicU64,
-    waiting: Mutex<Vec<Waker>>,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    last: u64,
+    takes: BTreeMap<u64, Waiter>,
+}
+
+struct Waiter {
+    /// `None` from when it was woken until it has looked.
+    waker: Option<Waker>,
+    full: Full,
+}
+
+/// What has no room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Full {
+    /// The connection holds as much as it may.
+    Share,
+    /// All together do.
+    Budget,
 }
 
 /// What one connection may hold of a [`Budget`]: a quarter. Clones are the same share.
@@ -35,6 +58,16 @@ pub struct Share {
 pub struct Charge {
     share: Share,
     bytes: usize,
+}
+
+/// A [`Charge`] that waits for room. One that is dropped waits no more.
+#[must_use]
+#[derive(Debug)]
+pub struct Take {
+    share: Share,
+    bytes: usize,
+    /// Where it waits.
+    id: Option<u64>,
 }
 
 /// The [`Charge`] of the message that a decoder has at present. Whoever takes the message knows what it is in memory, and gives
@@ -63,7 +96,7 @@ impl Slot {
 /// How a budget stands, to find out whether it is stuck.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Standing {
-    /// Somebody waits for bytes.
+    /// Somebody waits who holds less than a connection may.
     pub waited_for: bool,
     /// How often bytes were taken. If somebody waits and this stays the same, nothing moves.
     pub taken: u64,
@@ -76,7 +109,7 @@ impl Budget {
     /// Of so many bytes.
     #[must_use]
     pub fn new(total: usize) -> Budget {
-        let (used, taken, waiting) = (AtomicUsize::new(0), AtomicU64::new(0), Mutex::new(Vec::new()));
+        let (used, taken, waiting) = (AtomicUsize::new(0), AtomicU64::new(0), Mutex::default());
         Budget { inner: Arc::new(Inner { total, used, taken, waiting }) }
     }
 
@@ -95,7 +128,7 @@ impl Budget {
     /// See [`Standing`].
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let waited_for = !self.lock().is_empty();
+        let waited_for = self.lock().takes.values().any(|waiter| waiter.full == Full::Budget);
         Standing { waited_for, taken: self.inner.taken.load(SeqCst) }
     }
 
@@ -103,7 +136,7 @@ impl Budget {
         self.inner.total / 4
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Waker>> {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
         // Nothing in here panics half way.
         self.inner.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -113,30 +146,29 @@ impl Share {
     /// Takes `bytes` if the share and the budget have room for them. More than a whole share counts as a whole share.
     #[must_use]
     pub fn try_take(&self, bytes: usize) -> Option<Charge> {
+        self.take_now(bytes).ok()
+    }
+
+    /// As [`Share::try_take`], but waits for room.
+    pub fn take(&self, bytes: usize) -> Take {
+        Take { share: self.clone(), bytes, id: None }
+    }
+
+    fn take_now(&self, bytes: usize) -> Result<Charge, Full> {
         let Inner { total, used, taken, .. } = &*self.budget.inner;
         let share_max = self.budget.share_max();
         let bytes = bytes.min(share_max);
         let limit = if bytes > Budget::SMALL { total - total / 4 } else { *total };
-        add(&self.used, bytes, share_max)?;
+        add(&self.used, bytes, share_max).ok_or(Full::Share)?;
         if add(used, bytes, limit).is_none() {
             self.used.fetch_sub(bytes, SeqCst);
-            return None;
+            return Err(Full::Budget);
         }
-        taken.fetch_add(1, SeqCst);
-        Some(Charge { share: self.clone(), bytes })
-    }
-
-    /// As [`Share::try_take`], but waits for room.
-    pub fn poll_take(&self, cx: &mut Context<'_>, bytes: usize) -> Poll<Charge> {
-        if let Some(charge) = self.try_take(bytes) {
-            return Poll::Ready(charge);
+        // What needs no room says nothing about those who wait for some.
+        if bytes > 0 {
+            taken.fetch_add(1, SeqCst);
         }
-        self.budget.lock().push(cx.waker().clone());
-        // Bytes may have been given back before the waker was there.
-        match self.try_take(bytes) {
-            Some(charge) => Poll::Ready(charge),
-            None => Poll::Pending,
-        }
+        Ok(Charge { share: self.clone(), bytes })
     }
 
     /// Takes `bytes` that are held already, whether there is room or not.
@@ -169,8 +201,55 @@ impl Share {
         }
         self.used.fetch_sub(bytes, SeqCst);
         self.budget.inner.used.fetch_sub(bytes, SeqCst);
-        let waiting = std::mem::take(&mut *self.budget.lock());
-        waiting.into_iter().for_each(Waker::wake);
+        // Collected first: a waker may do anything, so not with the lock.
+        let wakers: Vec<Waker> =
+            self.budget.lock().takes.values_mut().filter_map(|waiter| waiter.waker.take()).collect();
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Future for Take {
+    type Output = Charge;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Charge> {
+        let mut taken = self.share.take_now(self.bytes);
+        if let Err(full) = taken {
+            self.wait(cx, full);
+            // Bytes may have been given back before the waker was there.
+            taken = self.share.take_now(self.bytes);
+        }
+        match taken {
+            Ok(charge) => {
+                self.leave();
+                Poll::Ready(charge)
+            }
+            Err(_) => Poll::Pending,
+        }
+    }
+}
+
+impl Take {
+    fn wait(&mut self, cx: &mut Context<'_>, full: Full) {
+        let mut waiting = self.share.budget.lock();
+        let id = self.id.unwrap_or_else(|| {
+            waiting.last += 1;
+            waiting.last
+        });
+        waiting.takes.insert(id, Waiter { waker: Some(cx.waker().clone()), full });
+        drop(waiting);
+        self.id = Some(id);
+    }
+
+    fn leave(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.share.budget.lock().takes.remove(&id);
+        }
+    }
+}
+
+impl Drop for Take {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 
@@ -220,11 +299,32 @@ mod tests {
         assert_eq!(large.iter().flatten().count(), 2, "{budget:?}");
         assert!(shares[4].try_take(1000).is_some());
         let mut cx = Context::from_waker(Waker::noop());
-        assert!(shares[4].poll_take(&mut cx, 1 << 20).is_pending() && budget.standing().waited_for);
+        let mut waits = shares[4].take(1 << 20);
+        assert!(Pin::new(&mut waits).poll(&mut cx).is_pending() && budget.standing().waited_for);
         drop(whole);
-        assert!(!budget.standing().waited_for, "woken");
-        assert!(shares[4].poll_take(&mut cx, 1 << 20).is_ready());
+        assert!(Pin::new(&mut waits).poll(&mut cx).is_ready() && !budget.standing().waited_for);
         drop(large);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn b06_a_budget_is_waited_for_only_by_those_whom_others_keep_waiting() {
+        let budget = Budget::new(4 << 20);
+        let mut cx = Context::from_waker(Waker::noop());
+        let alone = budget.share();
+        let whole = alone.try_take(1 << 20);
+        let mut more = alone.take(1);
+        assert!(Pin::new(&mut more).poll(&mut cx).is_pending());
+        assert!(!budget.standing().waited_for, "it holds all that a connection may");
+        let others: Vec<Option<Charge>> = (0..2).map(|_| budget.share().try_take(1 << 20)).collect();
+        let mut waits = budget.share().take(1 << 20);
+        assert!(Pin::new(&mut waits).poll(&mut cx).is_pending() && budget.standing().waited_for);
+        let before = budget.standing();
+        assert!(budget.share().try_take(0).is_some());
+        assert_eq!(budget.standing(), before, "what needs no room is no movement");
+        drop(waits);
+        assert!(!budget.standing().waited_for, "it has gone");
+        drop((whole, others));
+        assert!(Pin::new(&mut more).poll(&mut cx).is_ready());
     }
 }

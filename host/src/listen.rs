@@ -10,7 +10,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::pin,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -24,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
 
 use crate::shutdown::drained;
+pub use call_places::CallPlaces;
 use calls::Calls;
 pub(crate) use closed::closed;
 pub(crate) use connection::Connection;
@@ -112,7 +113,7 @@ pub struct Bounds {
     /// Connections that are open at a time; on a port of members: those whose member is not known yet.
     pub connections: usize,
     /// Calls under way on all connections together.
-    pub calls: usize,
+    pub calls: CallPlaces,
     /// Bytes of one message.
     pub message: usize,
     /// Bytes of messages that are being received and of answers that are being sent. Every connection has a share.
@@ -138,9 +139,9 @@ pub enum Users {
 impl Bounds {
     /// Of a port for clients.
     #[must_use]
-    pub fn clients(connections: usize, budget: Budget, held: Budget) -> Bounds {
+    pub fn clients(connections: usize, calls: CallPlaces, budget: Budget, held: Budget) -> Bounds {
         let message = proto::client::MESSAGE_MAX;
-        Bounds { connections, calls: CALLS, message, budget, held, users: Users::Clients }
+        Bounds { connections, calls, message, budget, held, users: Users::Clients }
     }
 
     /// Of a port for the members of an ensemble: they have places of their own.
@@ -148,7 +149,8 @@ impl Bounds {
     pub fn members() -> Bounds {
         let (message, budget) = (proto::PEER_MESSAGE_MAX, Budget::new(TRUSTED));
         let held = budget.clone();
-        Bounds { connections: STRANGERS, calls: CALLS, message, budget, held, users: Users::Members }
+        let calls = CallPlaces::of_services();
+        Bounds { connections: STRANGERS, calls, message, budget, held, users: Users::Members }
     }
 
     /// Of a port for the services of one node.
@@ -191,7 +193,6 @@ pub async fn serve(
     let mut incoming = listener.incoming(bounds.places());
     let port = Port::named(what);
     let connections = TaskTracker::new();
-    let under_way = Arc::new(AtomicUsize::new(0));
     let cut_off = CancellationToken::new();
     let routes = routes.prepare();
     loop {
@@ -207,8 +208,7 @@ pub async fn serve(
             place: place.clone(),
             traffic: traffic.clone(),
             held: bounds.held.share(),
-            under_way: under_way.clone(),
-            calls_max: bounds.calls,
+            places: bounds.calls.clone(),
         });
         let one = serve_one(connection, calls, bounds.users, shutdown.clone());
         let cut_off = cut_off.clone();
@@ -377,8 +377,6 @@ const STREAMS: u32 = 128;
 /// Calls that a client may have cancelled before we have looked at them. Beyond that h2 takes it for an attack ("rapid reset")
 /// and ends the connection, with the session that is on it. A client may well cancel all it has, and again at once.
 const CANCELLED: usize = 8 * STREAMS as usize;
-/// Calls under way on all connections of a port: each has a task and its state, some 10 KiB.
-const CALLS: usize = 8_192;
 /// Places on a port of members for connections whose member is not known.
 const STRANGERS: usize = 16;
 /// Connections of the services of one node with each other.
@@ -394,10 +392,13 @@ const CHECK: Duration = Duration::from_secs(1);
 /// Before accepting again when out of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(100);
 
+mod call_places;
 mod calls;
 mod closed;
 mod connection;
+mod methods;
 mod places;
+mod ready;
 mod traffic;
 
 #[cfg(test)]

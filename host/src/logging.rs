@@ -1,6 +1,6 @@
 //! Log lines, on standard error: for people by default, as JSON with `QUORATE_LOG_FORMAT=json`. `QUORATE_LOG` says
 //! which: `warn`, `debug`, or by module as in `info,quorum_svc=debug`. A running process prints others after
-//! [`set_filter`].
+//! [`set_filter`]. Warnings of the HTTP/2 library are left out unless it is named.
 
 use std::sync::OnceLock;
 
@@ -142,12 +142,27 @@ fn parse(text: &str) -> Result<EnvFilter, LoggingError> {
     {
         return Err(unknown(&format_args!("{word:?} is no level; for a module write {word}=trace")));
     }
-    EnvFilter::try_new(text).map_err(|e| unknown(&e))
+    // Anybody who reaches a port can make h2 warn once for each connection. `listen` counts these, and says so now and then.
+    let names_h2 = text.split(',').any(|part| part.starts_with("h2"));
+    let quiet = if names_h2 { "" } else { "h2=error," };
+    EnvFilter::try_new(format!("{quiet}{text}")).map_err(|e| unknown(&e))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn b12_what_strangers_make_the_http2_library_say_is_left_out_unless_it_is_named() {
+        for (given, printed) in [
+            ("info", "h2=error,info"),
+            ("info,quorum_svc=trace", "quorum_svc=trace,h2=error,info"),
+            ("h2=error,info", "h2=error,info"),
+            ("info,h2=debug", "h2=debug,info"),
+        ] {
+            assert_eq!(parse(given).unwrap().to_string(), printed);
+        }
+    }
 
     #[test]
     fn a_misspelt_level_is_refused_and_does_not_silence() {

@@ -46,6 +46,9 @@ pub use quorate::{internal::v1 as internal, peer::v1 as peer, state::v1 as state
 /// Descriptors of all schemas, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+/// Paths of the methods that take a stream of messages. All others of ours take one.
+pub const STREAMED: &[&str] = include!(concat!(env!("OUT_DIR"), "/streamed.rs"));
+
 /// Largest gRPC message between servers, in bytes: a batch of entries, or one entry of the greatest size in its frame.
 pub const PEER_MESSAGE_MAX: usize = api::ports::PAYLOAD_MAX + (64 << 10);
 

@@ -1,11 +1,6 @@
 //! `quorate serve`: one node, all three services in one process.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
 use api::{
     Ensemble, EnsembleId, PeerId,
@@ -17,8 +12,8 @@ use election_svc::ElectionService;
 use host::{
     config::{self, MemberConfig, NodeConfig},
     descriptors::{self, Connections},
-    http::{Health, Probe},
-    listen::{self, Bounds, Listener},
+    http::Health,
+    listen::{self, Bounds, CallPlaces, Listener},
     shutdown,
 };
 use quorum_log::Disk;
@@ -258,36 +253,19 @@ pub(crate) fn random_id() -> Result<EnsembleId, Failure> {
     Ok(EnsembleId(half()? << 64 | half()?))
 }
 
-/// What clients may make this process hold. It is not ready while what they hold does not move.
+/// What clients may make this process hold. It is not ready while they hold all of it.
 pub(crate) fn client_bounds(node: &NodeConfig, health: &Health) -> Bounds {
     let memory = node.limits.memory.bytes();
     let connections = Connections::sharing(descriptors::raise_limit(), memory).client;
-    let bounds = Bounds::clients(connections, Budget::new(memory / 16), Budget::new(memory / 16));
-    for (name, budget) in [("receiving", &bounds.budget), ("requests", &bounds.held)] {
-        let (budget, seen) = (budget.clone(), Mutex::new((budget.standing(), Instant::now())));
-        health.check(Probe::Ready, name, move || {
-            let standing = budget.standing();
-            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if !standing.waited_for || seen.0 != standing {
-                *seen = (standing, Instant::now());
-            }
-            let stuck = seen.1.elapsed();
-            let held = budget.used();
-            std::future::ready(match stuck < STUCK {
-                true => Ok(format!("clients hold {held} bytes")),
-                false => Err(format!(
-                    "clients hold {held} bytes, all that they may, and nothing has moved for {} s: nobody else is served. \
-                     Connections that take no answers are closed",
-                    stuck.as_secs()
-                )),
-            })
-        });
-    }
+    let bounds = Bounds::clients(
+        connections,
+        CallPlaces::sharing(memory),
+        Budget::new(memory / 16),
+        Budget::new(memory / 16),
+    );
+    bounds.check_ready(health);
     bounds
 }
-
-/// What clients hold moves within this.
-const STUCK: Duration = Duration::from_secs(5);
 
 pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
     let member = |m: &MemberConfig| NodeMember {

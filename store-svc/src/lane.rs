@@ -3,7 +3,6 @@
 
 use std::{
     collections::VecDeque,
-    future::poll_fn,
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
@@ -21,6 +20,16 @@ use crate::{Bounds, driver::Aside};
 /// The driver is told in steps of so many bytes how far a client has taken its answers; less than any useful
 /// `Limits::unsent_max`.
 const DRAINED_STEP: usize = 256 << 10;
+
+/// What a request takes at least, in bytes: its place in the order of its session, and then its answer.
+pub(crate) const REQUEST_MIN: usize = 2 * ANSWER;
+
+/// What an answer takes while it waits, besides what it carries.
+const ANSWER: usize = 160;
+const _: () = assert!(std::mem::size_of::<ToClient>() <= ANSWER);
+
+/// Pings and closes of a stream that need no room: more than a client has under way that waits for answers.
+const FREE: usize = 8;
 
 /// One stream.
 pub(crate) struct Lane {
@@ -45,7 +54,11 @@ struct Inner {
     /// Requests that were admitted together and are not all answered.
     groups: VecDeque<Group>,
     requests: usize,
+    /// Of `requests`: see [`Load::light`].
+    light: usize,
     bytes: usize,
+    /// What the answers take that the writer has taken last.
+    taken: usize,
     /// Taken by the writer, and not yet told to the driver.
     drained: usize,
     /// For answers that wait although the driver has ended the stream, and knows no more of them.
@@ -55,8 +68,19 @@ struct Inner {
 struct Group {
     /// How many are not answered.
     left: usize,
+    light: usize,
     bytes: usize,
     _charge: Charge,
+}
+
+/// Requests that are admitted together.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Load {
+    pub(crate) requests: usize,
+    /// Of these: pings and closes. [`FREE`] of them need no room, each other one [`REQUEST_MIN`].
+    pub(crate) light: usize,
+    /// Of the others.
+    pub(crate) bytes: usize,
 }
 
 impl Lane {
@@ -72,7 +96,9 @@ impl Lane {
             writer: None,
             groups: VecDeque::new(),
             requests: 0,
+            light: 0,
             bytes: 0,
+            taken: 0,
             drained: 0,
             left_over: None,
         };
@@ -94,9 +120,9 @@ impl Lane {
         let mut inner = self.lock();
         if inner.end.is_none() {
             inner.end = Some(why);
-            inner.left_over = Some(self.share.take_anyway(inner.out.iter().map(ToClient::weight).sum()));
+            inner.left_over = Some(self.share.take_anyway(inner.taken + cost(&inner.out)));
         }
-        inner.bytes = 0;
+        (inner.light, inner.bytes) = (0, 0);
         let groups = std::mem::take(&mut inner.groups);
         wake(inner);
         drop(groups);
@@ -105,15 +131,12 @@ impl Lane {
 
     // ---- for the reader ----
 
-    /// Admits `count` more requests of `bytes` in all, if the stream and the connection have room for them. They leave when
-    /// their answers are taken. Needs no room for 0 bytes.
-    pub(crate) fn try_admit(&self, count: usize, bytes: usize) -> bool {
-        if !self.has_room(count, bytes) {
-            return false;
-        }
+    /// Admits more requests, if the stream and the connection have room for them. They leave when their answers are taken.
+    pub(crate) fn try_admit(&self, load: Load) -> bool {
+        let Some(bytes) = self.room_for(load) else { return false };
         match self.share.try_take(bytes) {
             Some(charge) => {
-                self.enter(count, bytes, charge);
+                self.enter(load, bytes, charge);
                 true
             }
             None => false,
@@ -121,17 +144,17 @@ impl Lane {
     }
 
     /// As [`Lane::try_admit`], but waits for room. Nothing is admitted if it is dropped before it ends.
-    pub(crate) async fn admit(&self, count: usize, bytes: usize) {
-        loop {
+    pub(crate) async fn admit(&self, load: Load) {
+        let bytes = loop {
             let room = self.room.notified();
-            if self.has_room(count, bytes) {
-                break;
+            if let Some(bytes) = self.room_for(load) {
+                break bytes;
             }
             room.await;
-        }
+        };
         // There is one reader, so the room stays.
-        let charge = poll_fn(|cx| self.share.poll_take(cx, bytes)).await;
-        self.enter(count, bytes, charge);
+        let charge = self.share.take(bytes).await;
+        self.enter(load, bytes, charge);
     }
 
     /// Waits until everything that was admitted is answered.
@@ -167,6 +190,7 @@ impl Lane {
                 let n = inner.out.len().min(max);
                 into.extend(inner.out.drain(..n));
             }
+            inner.taken = cost(into);
             return Poll::Ready(None);
         }
         match &inner.end {
@@ -190,7 +214,8 @@ impl Lane {
             if group.left > 0 {
                 break;
             }
-            let bytes = group.bytes;
+            let (light, bytes) = (group.light, group.bytes);
+            inner.light -= light;
             inner.bytes -= bytes;
             freed.extend(inner.groups.pop_front());
         }
@@ -206,20 +231,27 @@ impl Lane {
         self.room.notify_one();
     }
 
-    /// A request larger than the bound waits for all others to leave.
-    fn has_room(&self, count: usize, bytes: usize) -> bool {
+    /// If the stream has room: the bytes to be taken from the share. A request larger than the bound waits for all others to
+    /// leave.
+    fn room_for(&self, load: Load) -> Option<usize> {
+        let Load { requests, light, bytes } = load;
         let inner = self.lock();
-        inner.requests + count <= self.bounds.stream_requests
-            && (inner.bytes == 0 || inner.bytes + bytes <= self.bounds.stream_bytes)
+        let free = FREE.saturating_sub(inner.light);
+        let bytes = bytes + light.saturating_sub(free) * REQUEST_MIN;
+        let room = inner.requests + requests <= self.bounds.stream_requests
+            && (inner.bytes == 0 || inner.bytes + bytes <= self.bounds.stream_bytes);
+        room.then_some(bytes)
     }
 
-    fn enter(&self, count: usize, bytes: usize, charge: Charge) {
+    fn enter(&self, load: Load, bytes: usize, charge: Charge) {
+        let Load { requests, light, .. } = load;
         let mut inner = self.lock();
         // Nobody answers on a stream that has ended.
-        if count > 0 && inner.end.is_none() {
-            inner.requests += count;
+        if requests > 0 && inner.end.is_none() {
+            inner.requests += requests;
+            inner.light += light;
             inner.bytes += bytes;
-            inner.groups.push_back(Group { left: count, bytes, _charge: charge });
+            inner.groups.push_back(Group { left: requests, light, bytes, _charge: charge });
         }
     }
 
@@ -229,10 +261,66 @@ impl Lane {
     }
 }
 
+/// What these answers take.
+fn cost(answers: &VecDeque<ToClient>) -> usize {
+    answers.iter().map(|answer| ANSWER + answer.weight()).sum()
+}
+
 fn wake(mut inner: MutexGuard<'_, Inner>) {
     let writer = inner.writer.take();
     drop(inner);
     if let Some(writer) = writer {
         writer.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{Zxid, budget::Budget};
+    use store_core::server::Answer;
+
+    use super::*;
+
+    fn pings(count: usize) -> Load {
+        Load { requests: count, light: count, bytes: 0 }
+    }
+
+    fn pongs(count: usize) -> Vec<ToClient> {
+        let pong = ToClient::Reply { xid: 1, zxid: Zxid(1), result: Ok(Answer::Pong), leaderless: false };
+        vec![pong; count]
+    }
+
+    #[test]
+    fn b07_answers_to_pings_are_counted_but_for_a_few() {
+        let (held, (asides, _told)) = (Budget::new(8 << 20), mpsc::unbounded_channel());
+        let lane = Lane::new(ConnId(1), Bounds::default(), held.share(), asides);
+        // What nobody else can have is the last quarter, in small parts.
+        let mut all: Vec<_> = (0..3).filter_map(|_| held.share().try_take(2 << 20)).collect();
+        all.extend((0..32).filter_map({
+            let share = held.share();
+            move |_| share.try_take(Budget::SMALL)
+        }));
+        assert_eq!(held.used(), 8 << 20);
+        assert!(lane.try_admit(pings(FREE)), "these need no room");
+        assert!(!lane.try_admit(pings(1)));
+        drop(all);
+        assert!(lane.try_admit(pings(1000)));
+        assert_eq!(held.used(), 1000 * REQUEST_MIN);
+        lane.took(FREE, 0);
+        assert!(lane.try_admit(pings(1)));
+        assert_eq!(
+            held.used(),
+            1001 * REQUEST_MIN,
+            "more than a few are under way as long as the thousand wait"
+        );
+        lane.took(1001, 0);
+        assert_eq!(held.used(), 0);
+        lane.send(pongs(500));
+        let mut taken = VecDeque::new();
+        assert!(lane.poll_take(&mut Context::from_waker(Waker::noop()), 100, &mut taken).is_ready());
+        lane.end(Ok(()));
+        assert_eq!(held.used(), 500 * ANSWER, "what waits when the stream ends, as long as it is there");
+        drop(lane);
+        assert_eq!(held.used(), 0);
     }
 }

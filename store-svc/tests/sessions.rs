@@ -12,7 +12,7 @@ use proto::{
     v1::{self, ErrorCode, coordination_client::CoordinationClient, request::Op, response::Result as Answer},
 };
 use store_svc::testing::MemoryQuorum;
-use tonic::Code;
+use tonic::{Code, transport::Channel};
 
 #[tokio::test]
 async fn a_session_from_end_to_end() {
@@ -416,6 +416,28 @@ async fn b06_a_client_that_takes_no_answers_keeps_nothing_from_others() {
         assert!(answers.iter().all(is_ok), "{answers:?}");
     }
     drop(lazy);
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn b07_pings_whose_answers_nobody_takes_are_counted() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    // No answer fits into the window.
+    let endpoint = Channel::from_shared(format!("http://{}", node.address)).unwrap();
+    let channel = endpoint.initial_stream_window_size(0).connect().await.unwrap();
+    let open = Some(v1::OpenSession { timeout_ms: 60_000, ..Default::default() });
+    let ping = |xid| v1::Request { xid, op: Some(Op::Ping(v1::Ping {})), ..Default::default() };
+    let first = v1::SessionRequest { open, requests: (1..=4000).map(ping).collect(), acked_write: 0 };
+    let endless = tokio_stream::StreamExt::chain(tokio_stream::once(first), tokio_stream::pending());
+    let _answers = CoordinationClient::new(channel).session(endless).await.unwrap();
+    let counted = async {
+        // The transport takes some of them all the same.
+        while node.held.used() < 2000 * 320 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), counted).await.unwrap();
     node.stop().await;
 }
 

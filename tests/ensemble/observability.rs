@@ -209,12 +209,12 @@ fn the_log_level_of_a_running_node_changes() {
         Command::new(QUORATE).arg("loglevel").args(args).args(["--endpoint", &endpoint]).output().unwrap()
     };
     let text = |output: std::process::Output| String::from_utf8(output.stdout).unwrap().trim().to_owned();
-    assert_eq!(text(loglevel(&[])), "info");
+    assert_eq!(text(loglevel(&[])), "h2=error,info");
     assert_eq!(loglevel(&["info,quorum_svc=trace"]).status.code(), Some(0));
-    assert_eq!(text(loglevel(&[])), "quorum_svc=trace,info");
+    assert_eq!(text(loglevel(&[])), "quorum_svc=trace,h2=error,info");
     assert_eq!(loglevel(&["=x="]).status.code(), Some(2));
     let log = ensemble.log(1);
-    assert!(log.contains("from now on, were info"), "{log}");
+    assert!(log.contains("from now on, were h2=error,info"), "{log}");
 }
 
 /// What `quorate health` says of one process of a node: its exit code, and its reasons.

@@ -5,10 +5,7 @@ use std::{
     future::Future,
     net::SocketAddr,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,6 +18,8 @@ use tonic::{Code, Status, service::Routes, transport::server::TcpConnectInfo};
 use tower::Service as _;
 
 use super::{
+    call_places::{CallPlace, CallPlaces},
+    methods::Method,
     places::Place,
     traffic::{Inbound, Outbound, Piece, Traffic},
 };
@@ -33,26 +32,29 @@ pub(super) struct Calls {
     pub(super) traffic: Arc<Traffic>,
     /// What requests of the connection may hold while they are under way; passed on to services.
     pub(super) held: Share,
-    /// How many are under way on all connections of the port, and may be.
-    pub(super) under_way: Arc<AtomicUsize>,
-    pub(super) calls_max: usize,
+    /// For the calls of all connections of the port.
+    pub(super) places: CallPlaces,
 }
 
 impl Calls {
-    /// Answers one call. Its extensions have the [`Share`] of its connection and the [`api::budget::Slot`] with the charge
-    /// of the message that is being decoded. What the service puts into the extensions of its answer lives as long as the answer is being sent; a
-    /// [`PeerId`] there says whose connection this is.
+    /// Answers one call. Its extensions have the [`Share`] of its connection and the [`api::budget::Slot`] with the charge of the
+    /// message that is being decoded; of a method that takes one message, until the last clone of the slot is dropped. What the
+    /// service puts into the extensions of its answer lives as long as the answer is being sent; a [`PeerId`] there says whose
+    /// connection this is.
     pub(super) fn answer(
         &self,
         request: Request<hyper::body::Incoming>,
     ) -> impl Future<Output = Result<Response<Answer>, Infallible>> + Send + use<> {
-        let method = request.uri().path().trim_start_matches('/').to_owned();
-        let mut call = Call { method, began: Instant::now(), code: Code::Cancelled };
-        let under_way = UnderWay(self.under_way.clone());
-        let full = self.under_way.fetch_add(1, SeqCst) >= self.calls_max || self.traffic.share().is_full();
+        let method = Method::of(request.uri().path());
+        let path = request.uri().path().trim_start_matches('/').to_owned();
+        let mut call = Call { method: path, began: Instant::now(), code: Code::Cancelled };
+        let entered = match self.traffic.share().is_full() {
+            true => Err(OpError::Overloaded(UNREAD.into())),
+            false => self.places.enter(self.peer.ip(), method),
+        };
         let guard = self.traffic.begin();
         let limit = time_limit(request.headers());
-        let mut request = request.map(|body| Inbound::new(body, &guard));
+        let mut request = request.map(|body| Inbound::new(body, method.streamed, &guard));
         let info = TcpConnectInfo { local_addr: None, remote_addr: Some(self.peer) };
         let charge = request.body().charge();
         request.extensions_mut().insert(info);
@@ -60,19 +62,23 @@ impl Calls {
         request.extensions_mut().insert(self.held.clone());
         let (mut routes, place) = (self.routes.clone(), self.place.clone());
         async move {
-            let answer = if full {
-                drop(request);
-                overloaded().into_http()
-            } else {
-                let answer = routes.call(request);
-                match limit {
-                    None => answer.await?,
-                    Some(limit) => match tokio::time::timeout(limit, answer).await {
-                        Ok(answer) => answer?,
-                        Err(_) => {
-                            Status::deadline_exceeded(format!("no answer within {limit:?}")).into_http()
-                        }
-                    },
+            let (answer, entered) = match entered {
+                Err(refused) => {
+                    drop(request);
+                    (proto::client::to_status(&refused).into_http(), None)
+                }
+                Ok(entered) => {
+                    let answer = routes.call(request);
+                    let answer = match limit {
+                        None => answer.await?,
+                        Some(limit) => match tokio::time::timeout(limit, answer).await {
+                            Ok(answer) => answer?,
+                            Err(_) => {
+                                Status::deadline_exceeded(format!("no answer within {limit:?}")).into_http()
+                            }
+                        },
+                    };
+                    (answer, Some(entered))
                 }
             };
             call.look_for_code(answer.headers());
@@ -85,27 +91,12 @@ impl Calls {
             let (mut parts, body) = answer.into_parts();
             let held = std::mem::take(&mut parts.extensions);
             let inner = Outbound::new(body, guard);
-            Ok(Response::from_parts(parts, Answer { inner, call, _held: held, _under_way: under_way }))
+            Ok(Response::from_parts(parts, Answer { inner, call, _held: held, _place: entered }))
         }
     }
 }
 
-/// One of the calls of a port.
-struct UnderWay(Arc<AtomicUsize>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
-    }
-}
-
-fn overloaded() -> Status {
-    proto::client::to_status(&OpError::Overloaded(
-        "too many calls are under way, or too many answers of this connection are not read; read them, and ask again or at \
-         another node"
-            .into(),
-    ))
-}
+const UNREAD: &str = "too many answers of this connection are not read; read them, and ask again";
 
 /// How long the client waits, as the header `grpc-timeout` says.
 fn time_limit(headers: &HeaderMap) -> Option<Duration> {
@@ -153,7 +144,7 @@ pub(super) struct Answer {
     call: Call,
     /// See [`Calls::answer`].
     _held: http::Extensions,
-    _under_way: UnderWay,
+    _place: Option<CallPlace>,
 }
 
 impl Body for Answer {

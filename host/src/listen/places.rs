@@ -1,10 +1,11 @@
 //! Who may be connected to a port.
 //!
-//! A connection is *silent* until its first request has come whole. One that speaks always finds a place among silent ones:
-//! the oldest of those gives way. On a port of members a connection is a *stranger* until its service has said whose it is;
-//! strangers share a small pool, and members have places of their own.
+//! A connection is *silent* until its first request has come whole. One that speaks always finds a place among silent ones: the
+//! oldest gives way of the address that has most of those. On a port of members a connection is a *stranger* until its service
+//! has said whose it is; strangers share a small pool, and members have places of their own.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -37,8 +38,9 @@ pub(crate) struct Places {
 struct Inner {
     last: u64,
     open: HashMap<u64, Open>,
-    /// Of those that count in `Limits::connections`, the ones that have not spoken (of members' ports: strangers), by age.
-    silent: BTreeSet<u64>,
+    /// Of those that count in `Limits::connections`, the ones that have not spoken (of members' ports: strangers), by age; no
+    /// address without any.
+    silent: HashMap<IpAddr, BTreeSet<u64>>,
     counted: usize,
     addresses: HashMap<IpAddr, usize>,
     members: BTreeMap<PeerId, BTreeSet<u64>>,
@@ -63,7 +65,7 @@ impl Places {
         Arc::new(Places { limits, port, inner: Mutex::default() })
     }
 
-    /// A place for a connection from `address`, if need be that of the oldest silent one.
+    /// A place for a connection from `address`, if need be that of a silent one.
     pub(crate) fn enter(self: &Arc<Places>, address: IpAddr) -> Result<Place, Closed> {
         let address = address.to_canonical();
         let local = address.is_loopback();
@@ -74,14 +76,14 @@ impl Places {
         }
         let kept = if local { 0 } else { self.limits.kept_for_local };
         if inner.counted >= self.limits.connections.saturating_sub(kept).max(1) {
-            let oldest = inner.silent.pop_first().ok_or(Closed::Full)?;
-            inner.close(oldest);
+            let gives_way = inner.gives_way().ok_or(Closed::Full)?;
+            inner.close(gives_way);
             super::closed(self.port, Closed::Silent);
         }
         inner.last += 1;
         let (id, close) = (inner.last, CancellationToken::new());
         inner.open.insert(id, Open { address, member: None, close: close.clone() });
-        inner.silent.insert(id);
+        inner.silent.entry(address).or_default().insert(id);
         inner.counted += 1;
         *inner.addresses.entry(address).or_default() += 1;
         Ok(Place { id, places: self.clone(), close })
@@ -94,6 +96,22 @@ impl Places {
 }
 
 impl Inner {
+    /// The oldest silent connection of the address that has most of them, so that one address cannot push out the connections of
+    /// others while these are about to speak.
+    fn gives_way(&self) -> Option<u64> {
+        let oldest = |ids: &BTreeSet<u64>| ids.first().copied();
+        self.silent.values().max_by_key(|ids| (ids.len(), Reverse(oldest(ids)))).and_then(oldest)
+    }
+
+    fn not_silent(&mut self, id: u64, address: IpAddr) {
+        if let Some(ids) = self.silent.get_mut(&address) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.silent.remove(&address);
+            }
+        }
+    }
+
     /// Takes a connection out and tells it.
     fn close(&mut self, id: u64) {
         if let Some(open) = self.open.get(&id) {
@@ -104,7 +122,7 @@ impl Inner {
 
     fn remove(&mut self, id: u64) {
         let Some(Open { address, member, .. }) = self.open.remove(&id) else { return };
-        self.silent.remove(&id);
+        self.not_silent(id, address);
         match member {
             Some(member) => {
                 if let Some(ids) = self.members.get_mut(&member) {
@@ -125,8 +143,12 @@ impl Inner {
 impl Place {
     /// Its first request has come whole.
     pub(crate) fn spoke(&self) {
-        if !self.places.limits.members {
-            self.places.lock().silent.remove(&self.id);
+        if self.places.limits.members {
+            return;
+        }
+        let mut inner = self.places.lock();
+        if let Some(address) = inner.open.get(&self.id).map(|open| open.address) {
+            inner.not_silent(self.id, address);
         }
     }
 
@@ -135,10 +157,11 @@ impl Place {
         let mut inner = self.places.lock();
         let inner = &mut *inner;
         let Some(open) = inner.open.get_mut(&self.id) else { return };
+        let address = open.address;
         if open.member.replace(member).is_none() {
             inner.counted -= 1;
         }
-        inner.silent.remove(&self.id);
+        inner.not_silent(self.id, address);
         let ids = inner.members.entry(member).or_default();
         ids.insert(self.id);
         if ids.len() > PER_MEMBER
@@ -192,6 +215,23 @@ mod tests {
         drop((speaks, two));
         assert!(places.lock().open.is_empty() && places.lock().addresses.is_empty());
         assert_eq!(places.lock().counted, 0);
+    }
+
+    #[test]
+    fn b10_many_strangers_of_one_address_do_not_push_out_who_is_about_to_speak() {
+        let limits = Limits { connections: 16, per_address: 16, kept_for_local: 0, members: true };
+        let places = Places::new(limits, Port::Other);
+        let shakes_hands = places.enter(there(1)).unwrap();
+        let strangers: Vec<Place> = (0..100).map(|_| places.enter(there(9)).unwrap()).collect();
+        assert!(!shakes_hands.close.is_cancelled());
+        shakes_hands.is_of(PeerId(1));
+        let left = |places: &[Place]| places.iter().filter(|place| !place.close.is_cancelled()).count();
+        assert_eq!(left(&strangers), 15);
+        // The address with more of them gives way to another.
+        let others: Vec<Place> = (0..8).map(|_| places.enter(there(8)).unwrap()).collect();
+        assert_eq!((left(&strangers), left(&others)), (8, 8));
+        drop((shakes_hands, strangers, others));
+        assert!(places.lock().silent.is_empty());
     }
 
     #[test]

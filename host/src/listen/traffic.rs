@@ -15,7 +15,7 @@ use std::{
 
 use api::{
     OpError,
-    budget::{Charge, Share, Slot},
+    budget::{Charge, Share, Slot, Take},
 };
 use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
@@ -172,9 +172,12 @@ fn due(now: u64, bytes: usize) -> u64 {
 }
 
 /// What comes: gRPC messages, each in its frame of five bytes and a payload. The bytes of a message are taken from the
-/// connection's share as soon as its length is known, and given back when the decoder asks for the next one.
+/// connection's share as soon as its length is known. They are given back when the decoder asks for the next one. A method that
+/// takes one message has it until the client has ended the stream, so there the bytes are taken, and the end is waited for, until
+/// the call has the request ([`Slot`]).
 pub(super) struct Inbound<B> {
     inner: B,
+    streamed: bool,
     call: Arc<Call>,
     traffic: Arc<Traffic>,
     /// Came, and was not passed on.
@@ -186,16 +189,20 @@ pub(super) struct Inbound<B> {
 enum At {
     /// In a frame's first five bytes, of which so many are here.
     Head([u8; 5], usize),
-    /// Waits for room for a payload of so many bytes.
-    Room([u8; 5], usize),
+    /// Waits until there is room for a payload of so many bytes.
+    Room([u8; 5], usize, Take),
     /// In a payload, of which so many bytes are to come.
     Payload(usize),
+    /// Behind the only message.
+    End,
 }
 
 impl<B> Inbound<B> {
-    pub(super) fn new(inner: B, guard: &CallGuard) -> Inbound<B> {
+    /// `streamed`: whether more than one message may come.
+    pub(super) fn new(inner: B, streamed: bool, guard: &CallGuard) -> Inbound<B> {
         let (call, traffic) = (guard.call.clone(), guard.traffic.clone());
-        Inbound { inner, call, traffic, rest: Bytes::new(), at: At::Head([0; 5], 0), charge: Slot::default() }
+        let (at, charge) = (At::Head([0; 5], 0), Slot::default());
+        Inbound { inner, streamed, call, traffic, rest: Bytes::new(), at, charge }
     }
 
     /// Where the charge of the present message is.
@@ -204,8 +211,13 @@ impl<B> Inbound<B> {
     }
 
     fn whole(&mut self) {
-        self.at = At::Head([0; 5], 0);
-        self.call.message_due.store(u64::MAX, SeqCst);
+        if self.streamed {
+            self.at = At::Head([0; 5], 0);
+            self.call.message_due.store(u64::MAX, SeqCst);
+        } else {
+            self.at = At::End;
+            self.call.message_due.fetch_min(due(self.traffic.now(), 0), SeqCst);
+        }
         self.traffic.spoke.store(true, SeqCst);
     }
 }
@@ -225,15 +237,12 @@ where
         let this = &mut *self;
         loop {
             match &mut this.at {
-                At::Room(head, len) => {
+                At::Room(head, len, room) => {
                     let (head, len) = (*head, *len);
-                    let cost = decoded(len);
-                    if cost > 0 {
-                        // While we make it wait, the client is not to blame.
-                        this.call.message_due.store(u64::MAX, SeqCst);
-                        this.charge.set(Some(ready!(this.traffic.share.poll_take(cx, cost))));
-                        this.call.message_due.store(due(this.traffic.now(), len), SeqCst);
-                    }
+                    // While we make it wait, the client is not to blame.
+                    this.call.message_due.store(u64::MAX, SeqCst);
+                    this.charge.set(Some(ready!(Pin::new(room).poll(cx))));
+                    this.call.message_due.store(due(this.traffic.now(), len), SeqCst);
                     match len {
                         0 => this.whole(),
                         _ => this.at = At::Payload(len),
@@ -263,11 +272,17 @@ where
                         if len > max {
                             return Poll::Ready(Some(Err(too_large(len, max))));
                         }
-                        this.at = At::Room(*head, len);
+                        let room = this.traffic.share.take(decoded(len));
+                        this.at = At::Room(*head, len, room);
                     }
                     continue;
                 }
-                At::Payload(_) => {}
+                At::End if !this.rest.is_empty() => {
+                    return Poll::Ready(Some(Err(Status::internal(
+                        "a second message; this method takes one",
+                    ))));
+                }
+                At::Payload(_) | At::End => {}
                 At::Head(..) => this.charge.set(None),
             }
             match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
@@ -285,7 +300,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty() && matches!(self.at, At::Head(_, 0)) && self.inner.is_end_stream()
+        self.rest.is_empty() && matches!(self.at, At::Head(_, 0) | At::End) && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

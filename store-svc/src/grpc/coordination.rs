@@ -30,10 +30,10 @@ impl CoordinationService {
         api::Write: TryFrom<R, Error = OpError>,
         W: TryFrom<WriteOutcome, Error = OpError>,
     {
-        let (trace, share) = (trace(&request), self.front.share(&request));
+        let (trace, from) = (trace(&request), self.front.origin(&request));
         let outcome = async {
             let op = Op::Write(sessionless(request.into_inner().try_into()?)?);
-            let (answered, held) = self.front.call(op, trace, &share).await?;
+            let (answered, held) = self.front.call(op, trace, &from).await?;
             match answered.answer {
                 Answer::Write(outcome) => Ok((outcome.try_into()?, held)),
                 other => Err(foreign(&other)),
@@ -52,10 +52,10 @@ impl CoordinationService {
         (api::Read, api::ReadLevel): TryFrom<R, Error = OpError>,
         W: TryFrom<ReadOutcome, Error = OpError>,
     {
-        let (trace, share) = (trace(&request), self.front.share(&request));
+        let (trace, from) = (trace(&request), self.front.origin(&request));
         let outcome = async {
             let (read, level) = request.into_inner().try_into()?;
-            let (answered, held) = self.front.call(Op::Read(read, level), trace, &share).await?;
+            let (answered, held) = self.front.call(Op::Read(read, level), trace, &from).await?;
             let Answered { answer, zxid, leaderless } = answered;
             match answer {
                 Answer::Read(outcome) => {
@@ -114,9 +114,9 @@ impl Coordination for CoordinationService {
     }
 
     async fn sync(&self, r: Request<v1::SyncRequest>) -> Result<Response<v1::SyncResponse>, Status> {
-        let share = self.front.share(&r);
+        let from = self.front.origin(&r);
         respond(
-            self.front.call(Op::Sync, trace(&r), &share).await.map(|(_, held)| (v1::SyncResponse {}, held)),
+            self.front.call(Op::Sync, trace(&r), &from).await.map(|(_, held)| (v1::SyncResponse {}, held)),
         )
     }
 }

@@ -6,7 +6,6 @@ mod rate;
 mod session;
 
 use std::{
-    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +15,7 @@ use std::{
 
 use api::{
     OpError, PeerId, Trace,
-    budget::{Budget, Charge, Share},
+    budget::{Budget, Charge, Share, Slot},
 };
 use spans::Ratio;
 use store_core::server::{Answer, ConnId, Op};
@@ -29,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     Bounds,
     driver::{Answered, Aside, FromClient},
-    lane::Lane,
+    lane::{Lane, REQUEST_MIN},
     trace,
 };
 
@@ -66,9 +65,13 @@ impl Front {
         Arc::new(Lane::new(conn, self.bounds, share, self.asides.clone()))
     }
 
-    /// That of the connection which a request came on.
-    fn share<R>(&self, request: &tonic::Request<R>) -> Share {
-        request.extensions().get::<Share>().cloned().unwrap_or_else(|| self.held.share())
+    /// What the connection says of a request that came on it.
+    fn origin<R>(&self, request: &tonic::Request<R>) -> Origin {
+        let extensions = request.extensions();
+        Origin {
+            share: extensions.get().cloned().unwrap_or_else(|| self.held.share()),
+            decoded: extensions.get().cloned().unwrap_or_default(),
+        }
     }
 
     /// Tells the driver.
@@ -78,10 +81,10 @@ impl Front {
 
     /// Asks one thing without a session. `trace` is what the client said. What is returned with the answer is to be held until
     /// the client has it.
-    async fn call(&self, op: Op, mut trace: Trace, share: &Share) -> Result<(Answered, Held), OpError> {
+    async fn call(&self, op: Op, mut trace: Trace, from: &Origin) -> Result<(Answered, Held), OpError> {
         let received = Instant::now();
         let traced = trace::begin(&op, &mut trace, received, &self.ratio);
-        let result = self.ask(op, trace, received, share).await;
+        let result = self.ask(op, trace, received, from).await;
         if let Some(traced) = traced {
             trace::end(traced, result.as_ref().ok().map(|(a, _)| a.zxid), result.as_ref().err());
         }
@@ -93,11 +96,15 @@ impl Front {
         op: Op,
         trace: Trace,
         received: Instant,
-        share: &Share,
+        from: &Origin,
     ) -> Result<(Answered, Held), OpError> {
+        let Origin { share, decoded } = from;
         let bytes = weight(&op);
-        let taken = timeout(ROOM_WITHIN, poll_fn(|cx| share.poll_take(cx, bytes))).await;
+        // Until there is room for it, it counts as a message.
+        decoded.shrink_to(bytes);
+        let taken = timeout(ROOM_WITHIN, share.take(bytes)).await;
         let request = taken.map_err(|_| no_room("request"))?;
+        decoded.set(None);
         let (reply, answer) = oneshot::channel();
         let conn = self.connect();
         let mut call = Call { conn, answer, asides: &self.asides };
@@ -115,6 +122,14 @@ impl Front {
     fn stopping(&self) -> OpError {
         OpError::Unavailable(format!("node {} is shutting down; connect to another node", self.me))
     }
+}
+
+/// Where a request came from.
+struct Origin {
+    /// What its connection may have under way.
+    share: Share,
+    /// What the message that was decoded last holds of what the connection may send.
+    decoded: Slot,
 }
 
 /// What a call holds until its client has the answer: to be put into the extensions of the answer.
@@ -155,7 +170,7 @@ impl Drop for Call<'_> {
 /// Bytes that a request holds while it is under way.
 fn weight(op: &Op) -> usize {
     use api::{MultiOp, Read, Write};
-    const FIXED: usize = 128;
+    const FIXED: usize = REQUEST_MIN;
     match op {
         Op::Write(Write::Create(c)) => FIXED + c.data.len() + c.path.as_str().len(),
         Op::Write(Write::Set { path, data, .. }) => FIXED + data.len() + path.as_str().len(),
@@ -168,7 +183,7 @@ fn weight(op: &Op) -> usize {
         Op::Read(Read::Children { path, page }, _) => FIXED + path.as_str().len() + page.after.len(),
         Op::Read(read, _) => FIXED + read.path().as_str().len(),
         Op::Sync | Op::Invalid(_) => FIXED,
-        // Whatever others do: they keep and end sessions.
+        // Whatever others do: they keep and end sessions. A lane bounds how many.
         Op::Ping | Op::Close => 0,
     }
 }

@@ -19,19 +19,19 @@ use tokio::time::timeout;
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
-use super::{Front, weight};
+use super::{Front, Origin, weight};
 use crate::{
     driver::FromClient,
-    lane::Lane,
+    lane::{Lane, Load},
     trace::{self, Traced},
 };
 
 /// Begins to read the stream of a client and returns that of its answers.
 pub(super) fn start(front: Front, request: tonic::Request<Streaming<v1::SessionRequest>>) -> Answers {
     let conn = front.connect();
-    let lane = front.lane(conn, front.share(&request));
+    let Origin { share, decoded } = front.origin(&request);
+    let lane = front.lane(conn, share);
     let peer = request.remote_addr().map(|address| address.ip());
-    let decoded = request.extensions().get::<Slot>().cloned().unwrap_or_default();
     let inbound = request.into_inner();
     let answers = Answers { lane: lane.clone(), me: front.me, next: VecDeque::new(), taken: (0, 0) };
     let tasks = front.tasks.clone();
@@ -95,7 +95,7 @@ impl Reader {
             }
         };
         // Counts like a request: a client that has said all still learns what became of it.
-        self.lane.admit(1, 0).await;
+        self.lane.admit(Load { requests: 1, ..Load::default() }).await;
         self.front.tell(FromClient::Open { conn: self.conn, open, lane: self.lane.clone() }).await?;
         Ok(Some(message))
     }
@@ -139,10 +139,10 @@ impl Reader {
         );
         loop {
             let mut requests: Vec<Request> = rest.by_ref().take(at_once).map(request).collect();
-            let bytes = requests.iter().map(|r| weight(&r.op)).sum();
-            if !self.lane.try_admit(requests.len(), bytes) {
+            let load = load(&requests);
+            if !self.lane.try_admit(load) {
                 tokio::select! {
-                    () = self.lane.admit(requests.len(), bytes) => {}
+                    () = self.lane.admit(load) => {}
                     () = self.lane.over() => return Ok(()),
                 }
             }
@@ -161,6 +161,18 @@ impl Reader {
         let begin = |r: &mut Request| trace::begin(&r.op, &mut r.trace, received, &self.front.ratio);
         requests.iter_mut().enumerate().filter_map(|(i, r)| Some((i, begin(r)?))).collect()
     }
+}
+
+/// What requests take that are under way.
+fn load(requests: &[Request]) -> Load {
+    let mut load = Load { requests: requests.len(), ..Load::default() };
+    for request in requests {
+        match weight(&request.op) {
+            0 => load.light += 1,
+            bytes => load.bytes += bytes,
+        }
+    }
+    load
 }
 
 /// A request off the wire. What is wrong with it is answered in its place.

@@ -4,7 +4,7 @@
 use std::{net::SocketAddr, path::Path, time::Duration};
 
 use api::{PeerId, budget::Budget};
-use host::listen::{self, Bounds, Listener};
+use host::listen::{self, Bounds, CallPlaces, Listener};
 use proto::v1::{
     self, coordination_client::CoordinationClient, node_client::NodeClient, request::Op,
     response::Result as Answer,
@@ -17,6 +17,8 @@ use tonic::{Status, Streaming, service::Routes, transport::Channel};
 
 pub struct Node {
     pub address: SocketAddr,
+    /// What clients have under way.
+    pub held: Budget,
     pub ready: watch::Receiver<bool>,
     shutdown: CancellationToken,
     running: JoinHandle<Result<(), StopReason>>,
@@ -37,13 +39,14 @@ impl Node {
         let address = listener.address();
         let mut routes = Routes::builder();
         routes.add_service(store.coordination()).add_service(store.node());
-        let bounds = Bounds::clients(1000, Budget::new(64 << 20), Budget::new(64 << 20));
+        let held = Budget::new(64 << 20);
+        let bounds = Bounds::clients(1000, CallPlaces::sharing(1 << 30), Budget::new(64 << 20), held.clone());
         let serving =
             listen::serve(listener, routes.routes(), bounds, CancellationToken::new(), Duration::ZERO);
         let serving = tokio::spawn(async move { serving.await.unwrap() });
         let ready = store.readiness();
         let running = tokio::spawn(store.run());
-        Node { address, ready, shutdown, running, serving }
+        Node { address, held, ready, shutdown, running, serving }
     }
 
     pub async fn channel(&self) -> Channel {

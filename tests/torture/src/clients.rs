@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use api::{Create, CreateMode, MultiOp, Path, PeerId, Write};
-use client_sdk::{Client, ClientError, Options};
+use client_sdk::{Client, Options};
 use history::{History, Outcome};
 use tokio::{
     sync::{mpsc, watch},
@@ -76,10 +76,6 @@ impl Clients {
             watching: JoinSet::new(),
             holders: Vec::new(),
         };
-        let maker = Client::connect(endpoints, options(0)).await.context("cannot connect a client")?;
-        if large {
-            make_large(&maker).await.context("cannot make a large znode")?;
-        }
         for endpoint in endpoints {
             let holder = Client::connect([endpoint], holder()).await.context("cannot connect a client")?;
             clients.watching.spawn(clients.beliefs.watch(&holder));
@@ -91,6 +87,9 @@ impl Clients {
             let recorder = clients.record(number, client);
             let (board, stopped) = (Arc::clone(&board), stopped.clone());
             if number == 0 {
+                if large {
+                    make_large(&recorder).await?;
+                }
                 make_folder(&recorder, Path::new(TOP)?).await;
                 make_folder(&recorder, Board::folder(0)?).await;
                 clients.tasks.spawn(make_folders(recorder, board, stopped));
@@ -195,13 +194,18 @@ fn options(number: u32) -> Options {
 }
 
 /// What clients that are a fault ask for.
-async fn make_large(client: &Client) -> Result<(), ClientError> {
-    client.create(LARGE, vec![b'l'; 64 << 10], CreateMode::default()).await?;
+async fn make_large(recorder: &Recorder) -> Result<()> {
+    let made = async |write| match recorder.write(write).await {
+        Outcome::Written { result: Ok(_), .. } => Ok(()),
+        other => Err(anyhow!("cannot make a large znode: {other:?}")),
+    };
+    let (path, mode) = (Path::new(LARGE)?, CreateMode::default());
+    made(Write::Create(Create { path, data: vec![b'l'; 64 << 10].into(), mode })).await?;
     for hundreds in 0..20 {
         let name = |n| format!("{LARGE}/{n:0>60}");
         let create = |path: Path| Create { path, data: "".into(), mode: CreateMode::default() };
         let names = (hundreds * 100..(hundreds + 1) * 100).filter_map(|n: u32| Path::new(&name(n)).ok());
-        client.multi(names.map(|path| MultiOp::Create(create(path))).collect()).await?;
+        made(Write::Multi(names.map(|path| MultiOp::Create(create(path))).collect())).await?;
     }
     Ok(())
 }

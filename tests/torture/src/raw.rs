@@ -25,6 +25,11 @@ impl Message {
         self
     }
 
+    /// Adds a request of a session, by its field and its contents.
+    pub(crate) fn request(self, xid: u64, field: u64, op: &Message) -> Message {
+        self.bytes(2, Message::new().int(1, xid).bytes(field, op))
+    }
+
     /// As it stands in a stream, behind its length.
     pub(crate) fn framed(&self) -> Vec<u8> {
         let mut framed = vec![0];
@@ -53,14 +58,10 @@ pub(crate) fn open_session(timeout_ms: u64) -> Message {
     Message::new().bytes(1, Message::new().int(3, timeout_ms))
 }
 
-/// A message of a session that asks once, by the field of the request and its contents.
-pub(crate) fn request(xid: u64, field: u64, op: &Message) -> Message {
-    Message::new().bytes(2, Message::new().int(1, xid).bytes(field, op))
-}
-
 /// Fields of requests.
 pub(crate) const GET: u64 = 7;
 pub(crate) const CHILDREN: u64 = 9;
+pub(crate) const PING: u64 = 11;
 
 /// What a request about one path says.
 pub(crate) fn about(path: &str) -> Message {
@@ -78,11 +79,16 @@ pub(crate) fn hello(window: u32) -> Vec<u8> {
     bytes
 }
 
-/// Begins a call.
+/// Begins a call of a method of ours.
 pub(crate) fn call(stream: u32, method: &str) -> Vec<u8> {
+    call_of(stream, &format!("/quorate.v1.Coordination/{method}"))
+}
+
+/// Begins a call of any method.
+pub(crate) fn call_of(stream: u32, path: &str) -> Vec<u8> {
     // POST and http from the static table, the others as literals that nobody remembers.
     let mut block = vec![0x83, 0x86, 0x04];
-    literal(&mut block, &format!("/quorate.v1.Coordination/{method}"));
+    literal(&mut block, path);
     block.push(0x01);
     literal(&mut block, "localhost");
     for (name, value) in [("content-type", "application/grpc"), ("te", "trailers")] {
@@ -127,7 +133,7 @@ mod tests {
 
     #[test]
     fn messages_are_encoded_as_protobuf() {
-        let message = request(300, GET, &about("/a"));
+        let message = Message::new().request(300, GET, &about("/a"));
         assert_eq!(message.as_ref(), b"\x12\x09\x08\xac\x02\x3a\x04\x0a\x02/a");
         assert_eq!(open_session(4_000).framed(), b"\x00\x00\x00\x00\x05\x0a\x03\x18\xa0\x1f");
     }

@@ -13,7 +13,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::raw::{self, CHILDREN, GET, about};
+use crate::raw::{self, CHILDREN, GET, Message, PING, about};
 
 /// What they do.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -26,6 +26,12 @@ pub(crate) enum Rude {
     ZeroWindow,
     /// Sends a call's first half.
     HalfMessages,
+    /// Sends whole calls and never says that there is no more to come.
+    EndlessCalls,
+    /// Watches the health of the node, as often as it can.
+    FloodsWatches,
+    /// Pings five hundred times in one message and takes no answer.
+    FloodsPings,
     /// Opens a session and is gone with a reset.
     Vanishes,
     /// Connects and says nothing, as often as it can.
@@ -37,11 +43,14 @@ pub(crate) enum Rude {
 }
 
 impl Rude {
-    pub(crate) const ALL: [Rude; 8] = [
+    pub(crate) const ALL: [Rude; 11] = [
         Rude::ReadsNothing,
         Rude::ReadsSlowly,
         Rude::ZeroWindow,
         Rude::HalfMessages,
+        Rude::EndlessCalls,
+        Rude::FloodsWatches,
+        Rude::FloodsPings,
         Rude::Vanishes,
         Rude::FloodsConnections,
         Rude::FloodsSessions,
@@ -54,6 +63,9 @@ impl Rude {
             Rude::ReadsSlowly => "reads-slowly",
             Rude::ZeroWindow => "zero-window",
             Rude::HalfMessages => "half-messages",
+            Rude::EndlessCalls => "endless-calls",
+            Rude::FloodsWatches => "floods-watches",
+            Rude::FloodsPings => "floods-pings",
             Rude::Vanishes => "vanishes",
             Rude::FloodsConnections => "floods-connections",
             Rude::FloodsSessions => "floods-sessions",
@@ -66,7 +78,7 @@ impl Rude {
         let mut clients = JoinSet::new();
         let count = match self {
             Rude::FloodsConnections => CONNECTIONS,
-            Rude::ReadsNothing | Rude::ReadsSlowly => READERS,
+            Rude::ReadsNothing | Rude::ReadsSlowly | Rude::FloodsWatches | Rude::FloodsPings => READERS,
             _ => CALLERS,
         };
         for _ in 0..count {
@@ -85,15 +97,42 @@ impl Rude {
     /// One connection, to its end.
     async fn once(self, port: u16, large: &str) -> std::io::Result<()> {
         let mut stream = TcpStream::connect(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await?;
-        let window = if self == Rude::ZeroWindow { 0 } else { i32::MAX as u32 };
+        let window = match self {
+            Rude::ZeroWindow | Rude::FloodsPings => 0,
+            _ => i32::MAX as u32,
+        };
         match self {
             Rude::FloodsConnections => {}
             Rude::HalfMessages => {
                 stream.write_all(&raw::hello(window)).await?;
                 for call in 0..CALLS {
                     stream.write_all(&raw::call(2 * call + 1, "Set")).await?;
-                    let whole = raw::Message::new().bytes(1, large).bytes(2, vec![b'x'; HALF]).framed();
+                    let whole = Message::new().bytes(1, large).bytes(2, vec![b'x'; HALF]).framed();
                     stream.write_all(&raw::data(2 * call + 1, &whole[..8 << 10], false)).await?;
+                }
+            }
+            Rude::EndlessCalls => {
+                stream.write_all(&raw::hello(window)).await?;
+                for call in 0..CALLS {
+                    stream.write_all(&raw::call(2 * call + 1, "Set")).await?;
+                    let whole = Message::new().bytes(1, "/none").bytes(2, vec![b'x'; WHOLE]).framed();
+                    stream.write_all(&raw::data(2 * call + 1, &whole, false)).await?;
+                }
+            }
+            Rude::FloodsWatches => {
+                stream.write_all(&raw::hello(window)).await?;
+                for call in 0..WATCHES {
+                    stream.write_all(&raw::call_of(2 * call + 1, "/grpc.health.v1.Health/Watch")).await?;
+                    stream.write_all(&raw::data(2 * call + 1, &Message::new().framed(), true)).await?;
+                }
+            }
+            Rude::FloodsPings => {
+                stream.write_all(&raw::hello(window)).await?;
+                for call in 0..CALLS / 2 {
+                    stream.write_all(&raw::call(2 * call + 1, "Session")).await?;
+                    let ping = |message: Message, xid| message.request(xid, PING, &Message::new());
+                    let pings = (1..=PINGS).fold(raw::open_session(30_000), ping).framed();
+                    stream.write_all(&raw::data(2 * call + 1, &pings, false)).await?;
                 }
             }
             Rude::Vanishes => {
@@ -129,7 +168,7 @@ impl Rude {
                         .await?;
                     for xid in 1..=REQUESTS {
                         let field = if xid % 2 == 0 { GET } else { CHILDREN };
-                        let asked = raw::request(xid, field, &about(large)).framed();
+                        let asked = Message::new().request(xid, field, &about(large)).framed();
                         stream.write_all(&raw::data(stream_id, &asked, false)).await?;
                     }
                 }
@@ -168,6 +207,12 @@ const CALLERS: usize = 8;
 const CALLS: u32 = 24;
 /// Requests of one call.
 const REQUESTS: u64 = 200;
+/// Calls of one connection that last: as many as there may be, nearly.
+const WATCHES: u32 = 120;
+/// Pings of one message. A dozen of these fit into the 64 KiB that a client may send before it hears of more.
+const PINGS: u64 = 500;
+/// Of a value; two dozen of them fit in the same way.
+const WHOLE: usize = 2 << 10;
 /// Of a value whose second half never comes.
 const HALF: usize = 1 << 20;
 /// Before the next connection.

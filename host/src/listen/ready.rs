@@ -1,0 +1,115 @@
+//! Whether clients of a port hold so much that nobody else is served.
+
+use std::{
+    future::ready,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use api::budget::{Budget, Standing};
+use tokio::time::Instant;
+
+use super::{Bounds, CallPlaces};
+use crate::http::{Health, Probe};
+
+impl Bounds {
+    /// Adds checks to `health`: the process is not ready while what clients hold does not move, or while they have as many calls
+    /// under way as they may.
+    pub fn check_ready(&self, health: &Health) {
+        for (name, budget) in [("receiving", &self.budget), ("requests", &self.held)] {
+            let moves = Moves::of(budget.clone());
+            health.check(Probe::Ready, name, move || ready(moves.look()));
+        }
+        let calls = self.calls.clone();
+        health.check(Probe::Ready, "calls", move || ready(look(&calls)));
+    }
+}
+
+/// Looks whether anything moves in a budget that somebody waits for.
+struct Moves {
+    budget: Budget,
+    /// The last change, and when it was seen.
+    seen: Mutex<(Standing, Instant)>,
+}
+
+impl Moves {
+    fn of(budget: Budget) -> Moves {
+        let seen = Mutex::new((budget.standing(), Instant::now()));
+        Moves { budget, seen }
+    }
+
+    fn look(&self) -> Result<String, String> {
+        let standing = self.budget.standing();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if !standing.waited_for || seen.0 != standing {
+            *seen = (standing, Instant::now());
+        }
+        let stuck = seen.1.elapsed();
+        let held = self.budget.used();
+        match stuck < STUCK {
+            true => Ok(format!("clients hold {held} bytes")),
+            false => Err(format!(
+                "clients hold {held} bytes, all that they may, and nothing has moved for {} s: others wait. \
+                 Connections that take no answers, or do not end their requests, are closed",
+                stuck.as_secs()
+            )),
+        }
+    }
+}
+
+fn look(calls: &CallPlaces) -> Result<String, String> {
+    let (under_way, most) = (calls.under_way(), calls.open_to_all());
+    match under_way < most {
+        true => Ok(format!("{under_way} of {most} are under way")),
+        false => Err(format!(
+            "{under_way} are under way, as many as there may be: others are refused. See which clients have so many, or raise \
+             `limits.memory`"
+        )),
+    }
+}
+
+/// What clients hold moves within this.
+const STUCK: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::listen::methods::Method;
+
+    #[tokio::test(start_paused = true)]
+    async fn b06_pings_do_not_hide_that_nothing_moves() {
+        let budget = Budget::new(4 << 20);
+        let moves = Moves::of(budget.clone());
+        let mut held: Vec<_> = (0..3).map(|_| budget.share().try_take(1 << 20).unwrap()).collect();
+        let waits = tokio::spawn(budget.share().take(1 << 20));
+        // A ping and a look each second.
+        let wait = async || {
+            for _ in 0..6 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let _ = budget.share().try_take(0);
+                let _ = moves.look();
+            }
+            moves.look()
+        };
+        assert!(wait().await.is_err());
+        held.pop();
+        let got = waits.await.unwrap();
+        assert!(wait().await.is_ok(), "nobody waits");
+        let gone = tokio::spawn(budget.share().take(1 << 20));
+        assert!(wait().await.is_err());
+        gone.abort();
+        assert!(wait().await.is_ok(), "who waited has gone, and nothing was given back");
+        drop((held, got));
+    }
+
+    #[test]
+    fn b06_a_port_without_places_for_calls_is_not_ready() {
+        let calls = CallPlaces::of_clients(8);
+        let session = || calls.enter([127, 0, 0, 1].into(), Method { streamed: true, watching: false });
+        let places: Vec<_> = (0..6).map(|_| session().unwrap()).collect();
+        assert!(session().is_err());
+        assert!(look(&calls).unwrap_err().starts_with("6 are under way"));
+        drop(places);
+        assert_eq!(look(&calls).unwrap(), "0 of 6 are under way");
+    }
+}
