@@ -195,6 +195,24 @@ async fn b09_a_multi_whose_answer_would_be_too_large_is_refused_alone() {
     node.stop().await;
 }
 
+/// An error names its path twice: 400 of them are more than a message may have.
+#[tokio::test]
+async fn b09_errors_with_long_paths_are_answered() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let mut session = Session::open(&node).await;
+    let path = format!("/{}", "x".repeat(8_100));
+    let delete = || Op::Delete(v1::DeleteRequest { path: path.clone(), version: None });
+    session.send((0..400).map(|_| delete()).collect()).await;
+    // They are all there before the first is taken.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let answers = session.receive(400).await;
+    assert!(answers.iter().all(|answer| error(answer) == ErrorCode::NoNode));
+    session.next_number(401);
+    assert!(is_ok(&session.ask(vec![create("/a", "")]).await[0]), "the session goes on");
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn streams_that_break_the_rules_end_with_a_status_that_says_which() {
     let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));

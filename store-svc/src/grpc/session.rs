@@ -9,7 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{MultiOutcome, OpError, PeerId, SessionToken, StreamId, WriteNumber, WriteOutcome, budget::Slot};
+use api::{OpError, PeerId, SessionToken, StreamId, WriteNumber, budget::Slot};
+use prost::Message as _;
 use proto::{
     client::{self, OpenSession, Outcome, to_status},
     v1,
@@ -33,7 +34,8 @@ pub(super) fn start(front: Front, request: tonic::Request<Streaming<v1::SessionR
     let lane = front.lane(conn, share);
     let peer = request.remote_addr().map(|address| address.ip());
     let inbound = request.into_inner();
-    let answers = Answers { lane: lane.clone(), me: front.me, next: VecDeque::new(), taken: (0, 0) };
+    let answers =
+        Answers { lane: lane.clone(), me: front.me, next: VecDeque::new(), held: None, taken: (0, 0) };
     let tasks = front.tasks.clone();
     tasks.spawn(async move {
         let reader = Reader { front, conn, lane: lane.clone(), peer, decoded, inbound };
@@ -208,6 +210,8 @@ pub(super) struct Answers {
     me: PeerId,
     /// Taken from the lane and not sent.
     next: VecDeque<ToClient>,
+    /// The reply behind those of the last message, with its weight.
+    held: Option<(v1::Response, usize)>,
     /// In the last message: replies, and their weight. Whoever asks for more has sent it.
     taken: (usize, usize),
 }
@@ -221,38 +225,50 @@ impl Stream for Answers {
             let (replies, weight) = std::mem::take(&mut this.taken);
             this.lane.took(replies, weight);
         }
-        if this.next.is_empty()
+        if this.held.is_none()
+            && this.next.is_empty()
             && let Some(end) = ready!(this.lane.poll_take(cx, AT_ONCE, &mut this.next))
         {
             return Poll::Ready(end.err().map(|e| Err(to_status(&e))));
         }
         let (mut message, mut size, mut weight) = (v1::SessionResponse::default(), 0, 0);
-        while let Some(item) = this.next.front() {
-            size += wire_size(item);
+        loop {
+            // What was too much for the last message is the first of this one.
+            let (response, bytes) = match this.held.take() {
+                Some(held) => held,
+                None => match this.next.pop_front() {
+                    Some(ToClient::Opened { session, token, timeout_ms, leaderless }) => {
+                        let node = this.me;
+                        let opened = client::SessionOpened { session, token, timeout_ms, node, leaderless };
+                        message.opened = Some(opened.into());
+                        continue;
+                    }
+                    Some(ToClient::Confirmed { xid }) => {
+                        message.confirmed_xid = xid;
+                        continue;
+                    }
+                    Some(ToClient::Leader { lost }) => {
+                        message.leader_lost = Some(lost);
+                        continue;
+                    }
+                    Some(item @ ToClient::Reply { .. }) => {
+                        let bytes = item.weight();
+                        match response(item) {
+                            Some(response) => (response, bytes),
+                            None => continue,
+                        }
+                    }
+                    None => break,
+                },
+            };
+            // Not an estimate: a message that is too large ends the stream.
+            size += response.encoded_len() + FRAME;
             if size > MESSAGE_SIZE && !message.responses.is_empty() {
+                this.held = Some((response, bytes));
                 break;
             }
-            weight += item.weight();
-            match this.next.pop_front() {
-                Some(ToClient::Opened { session, token, timeout_ms, leaderless }) => {
-                    let node = this.me;
-                    let opened = client::SessionOpened { session, token, timeout_ms, node, leaderless };
-                    message.opened = Some(opened.into());
-                }
-                Some(ToClient::Reply { xid, zxid, result, leaderless }) => {
-                    let result = result.map(|answer| match answer {
-                        Answer::Write(outcome) => Outcome::Write(outcome),
-                        Answer::Read(outcome) => Outcome::Read(outcome),
-                        Answer::Synced => Outcome::Sync,
-                        Answer::Pong => Outcome::Ping,
-                        Answer::Closed => Outcome::Close,
-                    });
-                    message.responses.push(client::Response { xid, zxid, result, leaderless }.into());
-                }
-                Some(ToClient::Confirmed { xid }) => message.confirmed_xid = xid,
-                Some(ToClient::Leader { lost }) => message.leader_lost = Some(lost),
-                None => {}
-            }
+            weight += bytes;
+            message.responses.push(response);
         }
         // A notice answers nothing.
         this.taken = (message.responses.len() + usize::from(message.opened.is_some()), weight);
@@ -260,29 +276,24 @@ impl Stream for Answers {
     }
 }
 
+/// `None` for what is no reply.
+fn response(item: ToClient) -> Option<v1::Response> {
+    let ToClient::Reply { xid, zxid, result, leaderless } = item else { return None };
+    let result = result.map(|answer| match answer {
+        Answer::Write(outcome) => Outcome::Write(outcome),
+        Answer::Read(outcome) => Outcome::Read(outcome),
+        Answer::Synced => Outcome::Sync,
+        Answer::Pong => Outcome::Ping,
+        Answer::Closed => Outcome::Close,
+    });
+    Some(client::Response { xid, zxid, result, leaderless }.into())
+}
+
 impl Drop for Answers {
     fn drop(&mut self) {
         // The client is gone, whatever its reader thinks.
         self.lane.end(Ok(()));
     }
-}
-
-/// How many bytes an answer is in its message, at most.
-fn wire_size(item: &ToClient) -> usize {
-    const FIXED: usize = 128;
-    let more = match item {
-        ToClient::Reply { result: Ok(Answer::Write(outcome)), .. } => match outcome {
-            WriteOutcome::Created { path, .. } => FIXED + path.as_str().len(),
-            WriteOutcome::Multi(parts) => parts.iter().fold(0, |sum, part| match part {
-                MultiOutcome::Created { path, .. } => sum + FIXED + path.as_str().len(),
-                _ => sum + FIXED,
-            }),
-            _ => FIXED,
-        },
-        ToClient::Reply { result: Err(_), .. } => 2 * FIXED,
-        item => item.weight(),
-    };
-    FIXED + more
 }
 
 /// A client has so long to say what it wants.
@@ -294,48 +305,8 @@ const AT_ONCE: usize = 512;
 /// A message is ended when it has about so many bytes; a single answer may be larger.
 const MESSAGE_SIZE: usize = 256 << 10;
 
+/// What a reply takes in its message besides itself, at most.
+const FRAME: usize = 8;
+
 /// Bytes that a request has in memory besides its texts and values.
 const REQUEST: usize = 128;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn b09_answers_are_no_larger_on_the_wire_than_they_are_counted() {
-        let long = |n: usize| api::Path::new(&format!("/{}", "p".repeat(n))).unwrap();
-        let most = i64::from(i32::MIN);
-        let stat = api::Stat {
-            czxid: api::Zxid(u64::MAX),
-            mzxid: api::Zxid(u64::MAX),
-            pzxid: api::Zxid(u64::MAX),
-            ctime_ms: most,
-            mtime_ms: most,
-            version: -1,
-            cversion: -1,
-            aversion: -1,
-            ephemeral_owner: None,
-            data_length: u32::MAX,
-            num_children: u32::MAX,
-        };
-        let created = |n: usize| MultiOutcome::Created { path: long(n), stat };
-        let multi = |n: usize, count: usize| WriteOutcome::Multi((0..count).map(|_| created(n)).collect());
-        for outcome in [multi(1, 1000), multi(4_000, 200), WriteOutcome::Created { path: long(4_000), stat }]
-        {
-            let response = client::Response {
-                xid: u64::MAX,
-                zxid: api::Zxid(u64::MAX),
-                result: Ok(Outcome::Write(outcome.clone())),
-                leaderless: true,
-            };
-            let message = v1::SessionResponse { responses: vec![response.into()], ..Default::default() };
-            let counted = wire_size(&ToClient::Reply {
-                xid: u64::MAX,
-                zxid: api::Zxid(u64::MAX),
-                result: Ok(Answer::Write(outcome)),
-                leaderless: true,
-            });
-            assert!(prost::Message::encoded_len(&message) <= counted);
-        }
-    }
-}
