@@ -8,6 +8,7 @@ use std::rc::Rc;
 use api::Zxid;
 
 use crate::ghost::Ghost;
+use crate::net::End;
 use crate::net::{LinkId, Net};
 use crate::plan::Plan;
 use crate::report::Stats;
@@ -185,6 +186,8 @@ pub(crate) struct Context {
     pub(crate) trace: Option<TraceSink>,
     /// Faults are over.
     pub(crate) healed: bool,
+    /// See [`Fault::IsolateAtClose`](crate::plan::Fault::IsolateAtClose): for how long.
+    pub(crate) cut_at_close: Option<u64>,
     /// The greatest zxid that any client has seen: what one client may tell another.
     pub(crate) seen: Zxid,
 }
@@ -201,9 +204,27 @@ impl Context {
             ghost,
             stats: Stats::default(),
             trace,
+            cut_at_close: None,
             healed: false,
             seen: Zxid::ZERO,
         }
+    }
+
+    /// Nothing passes these ways for so long.
+    pub(crate) fn block(&mut self, pairs: Rc<[(End, End)]>, lasts: u64) {
+        for &(from, to) in pairs.iter() {
+            self.net.block(from, to, true);
+        }
+        let at = self.now + lasts;
+        self.schedule(at, Event::Unblock { pairs });
+    }
+
+    /// This node and all others, or only what it says.
+    pub(crate) fn cut_off(&mut self, node: usize, hears: bool, lasts: u64) {
+        let node = End::Node(node);
+        let others = (0..self.plan.members.len()).map(End::Node).filter(|&e| e != node);
+        let both = |e| [(node, e)].into_iter().chain((!hears).then_some((e, node)));
+        self.block(others.flat_map(both).collect(), lasts);
     }
 
     pub(crate) fn schedule(&mut self, at: u64, event: Event) {

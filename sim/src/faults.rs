@@ -80,14 +80,10 @@ impl World {
             }
             Fault::Partition { ref blocked, lasts } => {
                 let pairs = blocked.iter().map(|&(a, b)| (self.member(a), self.member(b))).collect();
-                self.block(pairs, lasts);
+                self.cx.block(pairs, lasts);
             }
-            Fault::IsolateLeader { lasts, hears } => {
-                let leader = End::Node(self.target(0));
-                let others = (0..self.nodes.len()).map(End::Node).filter(|&e| e != leader);
-                let both = |e| [(leader, e)].into_iter().chain((!hears).then_some((e, leader)));
-                self.block(others.flat_map(both).collect(), lasts);
-            }
+            Fault::IsolateLeader { lasts, hears } => self.cx.cut_off(self.target(0), hears, lasts),
+            Fault::IsolateAtClose { lasts } => self.cx.cut_at_close = Some(lasts),
             Fault::Break { a, b } => {
                 let (a, b) = (End::Node(self.target(a)), End::Node(self.target(b)));
                 let links = if a == b { self.cx.net.links_of(a) } else { self.cx.net.links_between(a, b) };
@@ -278,14 +274,6 @@ impl World {
             Some(client) if clients > 0 => End::Client(client.min(clients - 1)),
             _ => End::Node(index.min(nodes - 1)),
         }
-    }
-
-    fn block(&mut self, pairs: Rc<[(End, End)]>, lasts: u64) {
-        for &(from, to) in pairs.iter() {
-            self.cx.net.block(from, to, true);
-        }
-        let at = self.cx.now + lasts;
-        self.cx.schedule(at, Event::Unblock { pairs });
     }
 
     fn crash(&mut self, node: usize, silent: bool, crash: Crash, down: u64) {

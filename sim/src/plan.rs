@@ -181,6 +181,8 @@ pub enum Fault {
         #[serde(default)]
         hears: bool,
     },
+    /// The next leader that closes a silent session is cut off from all others before it has told them.
+    IsolateAtClose { lasts: u64 },
     /// All connections between two nodes break; each end notices at its own time.
     Break { a: Target, b: Target },
     /// Whoever has dialled the other, of these two, dials once more, though the connection is whole.
@@ -236,6 +238,7 @@ impl Fault {
             Fault::ClockJump { .. } => "clock jump",
             Fault::Partition { .. } => "partition",
             Fault::IsolateLeader { .. } => "leader isolated",
+            Fault::IsolateAtClose { .. } => "leader isolated as it closes a session",
             Fault::Break { .. } => "broken connections",
             Fault::DialAgain { .. } => "duplicate connection",
             Fault::BlackHole { .. } => "black hole",

@@ -8,7 +8,7 @@ use crate::rng::Rng;
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000_000;
 /// Kinds of faults that [`fault`] makes.
-const KINDS: usize = 28;
+const KINDS: usize = 29;
 const DISK_ERROR: usize = 12;
 const WIPE: usize = 15;
 const FLIP: usize = 20;
@@ -238,6 +238,7 @@ fn fault(rng: &mut Rng, plan: &Plan, kind: usize) -> Fault {
         25 => Fault::Thin { a: node, b: any(rng), bandwidth: rng.scale(1_000, 10_000_000), lasts },
         21 => Fault::DialAgain { a: node, b: any(rng) },
         FLIP => Fault::BitFlipRunning { node, file: rng.draw(), place: rng.draw() },
+        28 => Fault::IsolateAtClose { lasts: plan.timing.sync_limit * rng.between(MS, 6 * MS) },
         26 => Fault::Stranger { node, members: rng.chance(500), lasts },
         _ => Fault::OtherMembers { node, list: rng.draw(), lasts },
     }
@@ -316,7 +317,8 @@ fn partition(rng: &mut Rng, nodes: u32, clients: u32) -> Vec<(u32, u32)> {
     let all: Vec<u32> = (1..=nodes + clients).collect();
     let side: Vec<bool> = all.iter().map(|_| rng.chance(500)).collect();
     let bridge = rng.between(1, u64::from(nodes)) as u32;
-    let shape = rng.below(6);
+    let shape = rng.below(7);
+    let lonely = nodes + 1 + rng.below(u64::from(clients.max(1))) as u32;
     let pairs = all.iter().flat_map(|&a| all.iter().map(move |&b| (a, b))).filter(|(a, b)| a != b);
     let of = |a: u32| side[a as usize - 1];
     let mut drawn = Vec::new();
@@ -332,7 +334,9 @@ fn partition(rng: &mut Rng, nodes: u32, clients: u32) -> Vec<(u32, u32)> {
             3 => a <= nodes && b <= nodes && ring,
             // One that can only talk, or only listen.
             4 => a == bridge,
-            _ => b == bridge,
+            5 => b == bridge,
+            // A client without any node.
+            _ => a == lonely || b == lonely,
         };
         if blocked {
             drawn.push((a, b));

@@ -251,6 +251,7 @@ impl World {
     fn heal(&mut self) {
         self.cx.note("", || "all faults end");
         self.cx.healed = true;
+        self.cx.cut_at_close = None;
         self.healed_at = Some(self.cx.now);
         self.cx.net.heal();
         self.cx.resume_links();

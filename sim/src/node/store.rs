@@ -346,6 +346,9 @@ impl Node {
             return;
         }
         cx.stats.count("sessions expired");
+        if let Some(lasts) = cx.cut_at_close.take() {
+            cx.cut_off(self.index, false, lasts);
+        }
         let since = store.heard.get(&session).copied().max(store.leads_since).unwrap_or_default();
         let silent = now.0 - since.0;
         cx.ghost.expires(self.id, session, silent, u64::from(info.timeout_ms) * 1000);
