@@ -149,7 +149,7 @@ impl Client {
         self.machine.handle(self.time(cx), Input::Tick);
         self.settle(cx, operations);
         if self.believes && !self.closing {
-            self.session.into_iter().for_each(|session| cx.ghost.believes(session));
+            self.session.into_iter().for_each(|session| cx.ghost.still_believes(session));
         }
         for event in std::mem::take(&mut self.held) {
             self.on(cx, operations, event);

@@ -76,7 +76,7 @@ impl World {
             Fault::ClockJump { node, by } => {
                 let node = self.target(node);
                 self.nodes[node].jump_ahead(&mut self.cx, by);
-                self.cx.ghost.clock_set(PeerId(node as u32 + 1), self.nodes[node].wall_ms);
+                self.cx.ghost.clock_jumped();
             }
             Fault::Partition { ref blocked, lasts } => {
                 let pairs = blocked.iter().map(|&(a, b)| (self.member(a), self.member(b))).collect();

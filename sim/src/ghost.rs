@@ -138,11 +138,10 @@ pub(crate) struct Ghost {
     mourned: BTreeMap<SessionId, u64>,
     /// Sessions that were expired, and when each client has to know at the latest.
     expired: BTreeMap<SessionId, u64>,
-    /// What the wall clock of each node is ahead of true time, in milliseconds, and since when, in microseconds.
-    walls: BTreeMap<PeerId, i64>,
-    walls_since: u64,
-    /// For so long after a clock was set others may not have heard of it.
-    settles: u64,
+    /// By how much the wall clock of each node has been ahead of true time at most, in milliseconds. A leader may know that of a
+    /// node that it has not heard since. `None` once a clock by which a node waits has jumped: with it a leader reckons on what
+    /// it has heard.
+    walls: Option<BTreeMap<PeerId, i64>>,
     /// True time in microseconds.
     pub(crate) now: u64,
     /// By how much the clocks of the nodes run wrong at most, in millionths, and what a node may need to learn that it is cut off,
@@ -163,9 +162,7 @@ impl Ghost {
             believed: BTreeSet::new(),
             mourned: BTreeMap::new(),
             expired: BTreeMap::new(),
-            walls: BTreeMap::new(),
-            walls_since: 0,
-            settles: 4_000 * plan.timing.sync_limit,
+            walls: Some(BTreeMap::new()),
             now: 0,
             clocks: (drift_ppm, 2_000 * plan.timing.sync_limit),
             quorums: Quorums::of(&ensemble, nodes),
@@ -385,12 +382,19 @@ impl Ghost {
         self.check(entry.time_ms >= before || steps_back, "I17 times", || {
             format!("{zxid} is stamped {} behind {before}", entry.time_ms)
         });
-        let clocks = self.walls.iter().map(|(&id, ahead)| (id, ahead + (self.now / 1_000) as i64));
+        let now_ms = (self.now / 1_000) as i64;
+        let clocks = self.walls.iter().flatten().map(|(&id, ahead)| (id, ahead + now_ms));
         let reached = self.ensemble.quorum_value(clocks).unwrap_or(i64::MAX);
-        let known = self.now > self.walls_since + self.settles && entry.time_ms > before && command.is_some();
-        self.check(!known || entry.time_ms <= reached.saturating_add(CLOCK_BOUND_MS), "I17 times", || {
-            format!("{zxid} is stamped {}, but a quorum's clocks have only reached {reached}", entry.time_ms)
-        });
+        self.check(
+            entry.time_ms <= before || entry.time_ms <= reached.saturating_add(CLOCK_BOUND_MS),
+            "I17 times",
+            || {
+                format!(
+                    "{zxid} is stamped {}, but a quorum's clocks have only reached {reached}",
+                    entry.time_ms
+                )
+            },
+        );
         match &command {
             None => self.state.apply_marker(zxid, entry.time_ms),
             Some(command) => {
@@ -554,10 +558,17 @@ impl Ghost {
         }
     }
 
-    /// A clock of this node was set: the wall clock is ahead by so much now.
+    /// The wall clock of this node is ahead by so much now.
     pub(crate) fn clock_set(&mut self, node: PeerId, ahead_ms: i64) {
-        self.walls.insert(node, ahead_ms);
-        self.walls_since = self.now;
+        if let Some(walls) = &mut self.walls {
+            let most = walls.entry(node).or_insert(ahead_ms);
+            *most = ahead_ms.max(*most);
+        }
+    }
+
+    /// A clock by which a node waits has jumped.
+    pub(crate) fn clock_jumped(&mut self) {
+        self.walls = None;
     }
 
     /// A submission is refused: it must never be carried out (C10).
@@ -574,15 +585,20 @@ impl Ghost {
     pub(crate) fn believes(&mut self, session: SessionId) {
         self.believed.insert(session);
         if let Some(&limit) = self.expired.get(&session) {
-            let late = self.now.saturating_sub(limit);
-            if late > 0 {
-                // As a client whose machine wakes up does that has not counted its sleep: it can act before it hears anything.
-                self.knows_late(format!(
-                    "session {session} is expired, and {late} us too late its client still relies on it"
-                ));
-            }
             self.mourned.insert(session, limit);
         }
+    }
+
+    /// A client's machine wakes up and says, by its clock alone, that its session is there: the client may act on that before it
+    /// hears anything (C11).
+    pub(crate) fn still_believes(&mut self, session: SessionId) {
+        let late = self.expired.get(&session).map_or(0, |limit| self.now.saturating_sub(*limit));
+        if late > 0 {
+            self.knows_late(format!(
+                "session {session} is expired, and its client relies on it {late} us too late"
+            ));
+        }
+        self.believes(session);
     }
 
     /// A client's machine says that its session may be gone, or its application no longer wants it (C11).
