@@ -378,9 +378,11 @@ impl World {
         let ensemble = self.cx.ghost.ensemble();
         let others: BTreeSet<PeerId> =
             ensemble.voters().filter(|voter| voter.0 as usize - 1 != node).collect();
+        // One that has only seen a first start that came to nothing has the id of another ensemble, and is no member yet.
+        let first = self.cx.ghost.first_epoch().unwrap_or(Epoch(1));
         let vouches = |voter: &PeerId| {
             let disk = &self.cx.ghost.disks[voter.0 as usize - 1];
-            !disk.impaired && disk.current > Epoch(0)
+            !disk.impaired && disk.current >= first
         };
         self.cx.plan.reckless || self.cx.ghost.is_quorum(&others) && others.iter().all(vouches)
     }

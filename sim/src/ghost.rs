@@ -136,8 +136,8 @@ pub(crate) struct Ghost {
     believed: BTreeSet<SessionId>,
     /// Sessions that were expired although their clients believed in them, and when each client has to know at the latest.
     mourned: BTreeMap<SessionId, u64>,
-    /// Sessions that were expired, and when each client has to know at the latest.
-    expired: BTreeMap<SessionId, u64>,
+    /// Sessions that were expired: when each client has to know at the latest, and its allowance.
+    expired: BTreeMap<SessionId, (u64, u64)>,
     /// By how much the wall clock of each node has been ahead of true time at most, in milliseconds. A leader may know that of a
     /// node that it has not heard since. `None` once a clock by which a node waits has jumped: with it a leader reckons on what
     /// it has heard.
@@ -558,6 +558,11 @@ impl Ghost {
         }
     }
 
+    /// In which the ensemble began.
+    pub(crate) fn first_epoch(&self) -> Option<Epoch> {
+        self.committed.first().map(|c| c.zxid.epoch())
+    }
+
     /// The wall clock of this node is ahead by so much now.
     pub(crate) fn clock_set(&mut self, node: PeerId, ahead_ms: i64) {
         if let Some(walls) = &mut self.walls {
@@ -584,15 +589,16 @@ impl Ghost {
     /// A client's machine says that its session is there (C11).
     pub(crate) fn believes(&mut self, session: SessionId) {
         self.believed.insert(session);
-        if let Some(&limit) = self.expired.get(&session) {
-            self.mourned.insert(session, limit);
+        // It may be told of its opening and of its end at once.
+        if let Some((_, allowance)) = self.expired.get(&session) {
+            self.mourned.insert(session, self.now + allowance);
         }
     }
 
     /// A client's machine wakes up and says, by its clock alone, that its session is there: the client may act on that before it
     /// hears anything (C11).
     pub(crate) fn still_believes(&mut self, session: SessionId) {
-        let late = self.expired.get(&session).map_or(0, |limit| self.now.saturating_sub(*limit));
+        let late = self.expired.get(&session).map_or(0, |(limit, _)| self.now.saturating_sub(*limit));
         if late > 0 {
             self.knows_late(format!(
                 "session {session} is expired, and its client relies on it {late} us too late"
@@ -617,8 +623,9 @@ impl Ghost {
     /// A session is expired by what is now committed: from here on others may have what was its own (C11).
     fn expired(&mut self, session: SessionId, timeout_ms: u32) {
         let timeout_us = u64::from(timeout_ms) * 1_000;
-        let limit = self.now + self.allowance(timeout_us);
-        self.expired.insert(session, limit);
+        let allowance = self.allowance(timeout_us);
+        let limit = self.now + allowance;
+        self.expired.insert(session, (limit, allowance));
         if self.believed.contains(&session) {
             self.mourned.insert(session, limit);
         }

@@ -191,7 +191,6 @@ impl Net {
 
     pub(crate) fn heal(&mut self) {
         self.blocked.fill(0);
-        self.thin.fill(None);
         self.slow.fill(1);
     }
 
@@ -346,6 +345,25 @@ impl Context {
         direction.queue.insert(place, (at, packet));
         if !std::mem::replace(&mut direction.scheduled, true) || place == 0 {
             self.schedule(at, Event::Arrival { link: id, side });
+        }
+    }
+
+    /// A way is no longer thin: what has queued up before it arrives now.
+    pub(crate) fn widen(&mut self, from: End, to: End) {
+        self.net.make_thin(from, to, None);
+        for link in self.net.links_between(from, to) {
+            let Some(side) = self.net.side(link, from) else { continue };
+            let now = self.now;
+            let Some(direction) = self.net.links.get_mut(&link).map(|l| &mut l.directions[side]) else {
+                continue;
+            };
+            direction.queue.iter_mut().for_each(|(at, _)| *at = now.min(*at));
+            (direction.sent, direction.sent_control) = (now, now);
+            (direction.last, direction.last_control) = (now, now);
+            if !direction.queue.is_empty() {
+                direction.scheduled = true;
+                self.schedule(now, Event::Arrival { link, side });
+            }
         }
     }
 

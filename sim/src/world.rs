@@ -161,7 +161,7 @@ impl World {
                 self.cx.resume_links();
             }
             Event::SpeedUp { from, to } => self.cx.net.slow_down(from, to, 1),
-            Event::Widen { from, to } => self.cx.net.make_thin(from, to, None),
+            Event::Widen { from, to } => self.cx.widen(from, to),
             Event::PutBack { node, copy, down } => self.put_back(node, copy, down),
             Event::RightMembers { node } => self.right_members(node),
             Event::DiskRoom { node } => self.nodes[node].disk.set_capacity(u64::MAX),
@@ -253,6 +253,9 @@ impl World {
         self.cx.healed = true;
         self.cx.cut_at_close = None;
         self.healed_at = Some(self.cx.now);
+        for from in 0..self.nodes.len() {
+            (0..self.nodes.len()).for_each(|to| self.cx.widen(End::Node(from), End::Node(to)));
+        }
         self.cx.net.heal();
         self.cx.resume_links();
         for node in 0..self.nodes.len() {
