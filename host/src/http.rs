@@ -65,7 +65,12 @@ async fn serve_one(connection: Connection, place: Place, pages: Arc<Pages>, stop
     let service = service_fn(|request| {
         let pages = pages.clone();
         place.spoke();
-        async move { Ok::<_, Infallible>(pages.answer(request, peer).await) }
+        async move {
+            let answer = pages.answer(request, peer).await;
+            // From here on the connection may have to give way, also if its client does not read.
+            place.answered();
+            Ok::<_, Infallible>(answer)
+        }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -148,9 +153,10 @@ fn plain(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     response
 }
 
-/// Whoever connects and says nothing is cut off after this.
+/// A connection is closed when no whole request comes within this, be it the first or another.
 const HEADERS_WITHIN: Duration = Duration::from_secs(10);
-/// Probes and a few scrapers. Whoever has asked nothing yet gives way to others.
+/// Probes and a few scrapers. Probes of Kubernetes come from anywhere, so no address has places of its own but this machine:
+/// connections on which nothing is being answered give way.
 const PLACES: Limits = Limits { connections: 64, per_address: 32, kept_for_local: 8, members: false };
 /// Bytes of requests that a connection holds at a time.
 const BUFFER: usize = 16 << 10;

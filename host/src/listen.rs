@@ -26,6 +26,7 @@ use tonic::service::Routes;
 use crate::shutdown::drained;
 pub use call_places::CallPlaces;
 use calls::Calls;
+use closed::Seldom;
 pub(crate) use closed::closed;
 pub(crate) use connection::Connection;
 use places::Places;
@@ -305,11 +306,13 @@ pub(crate) struct Incoming<A> {
     acceptor: A,
     places: Arc<Places>,
     port: Port,
+    /// Faults of this process or machine.
+    faults: Seldom,
 }
 
 impl<A: Accept> Incoming<A> {
     fn new(acceptor: A, limits: Limits, port: Port) -> Incoming<A> {
-        Incoming { acceptor, places: Places::new(limits, port), port }
+        Incoming { acceptor, places: Places::new(limits, port), port, faults: Seldom::default() }
     }
 
     /// The next connection and its place. One for which there is none is closed at once: its client can go elsewhere.
@@ -331,10 +334,14 @@ impl<A: Accept> Incoming<A> {
             if is_of_one_connection(&fault) {
                 tracing::debug!("a connection ended before it began: {fault}");
             } else {
-                tracing::warn!(
-                    "cannot accept connections for the moment: {fault}; if this stays, raise the limit of open files \
-                     (ulimit -n)"
-                );
+                if let Some(count) = self.faults.happened() {
+                    tracing::warn!(
+                        port = self.port.name(),
+                        count,
+                        "cannot accept connections for the moment: {fault}; if this stays, raise the limit of open files \
+                         (ulimit -n)"
+                    );
+                }
                 tokio::time::sleep(PAUSE).await;
             }
         }

@@ -12,7 +12,7 @@ use api::{Greeting, PeerId};
 use proto::peer::{self as wire, quorum_client::QuorumClient};
 use proto::quorum::Hello;
 use quorum_log::{IncarnationError, Incarnations};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::driver::{Event, Links};
@@ -26,8 +26,9 @@ pub const INCARNATION_EVERY: Duration = Duration::from_secs(600);
 pub(crate) const FIRST: Duration = Duration::from_millis(200);
 /// Between attempts to meet somebody, at first and at most.
 const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
-/// Whoever was met is met again after this, so that it is known who can be reached.
-const AGAIN: Duration = Duration::from_secs(10);
+/// A peer that was met is met again after this, so that it is known who can be reached: while this node serves, and while it does
+/// not, when somebody may be looking for the reason.
+const AGAIN: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(2)];
 /// A node without a quorum says so in its log after this, and then once in each of these.
 const SILENT: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(30)];
 
@@ -39,6 +40,8 @@ pub(crate) struct Own {
     pub(crate) damage: Damage,
     /// Whether it has a leader with a quorum.
     pub(crate) serving: bool,
+    /// Whom it follows, synchronised or not yet.
+    pub(crate) leader: Option<PeerId>,
     /// Raised when others say that this server has lost something.
     pub(crate) suspicion: u64,
 }
@@ -54,6 +57,23 @@ struct Noted {
     fault: Option<String>,
     refused: bool,
     since: Instant,
+    /// When this was found last.
+    found: Instant,
+    /// Without a fault: since when there is a reason to ask again.
+    doubted: Option<Instant>,
+}
+
+impl Noted {
+    /// The fault, and since when it is so. A peer about which there is a doubt does not count as reached before it answers.
+    fn fault(&self) -> (Option<String>, Duration) {
+        match (&self.fault, self.doubted) {
+            (None, Some(doubted)) => {
+                let ago = self.found.elapsed().as_secs();
+                (Some(format!("reached {ago} s ago, no answer since")), doubted.elapsed())
+            }
+            (fault, _) => (fault.clone(), self.since.elapsed()),
+        }
+    }
 }
 
 impl Board {
@@ -63,12 +83,28 @@ impl Board {
 
     /// Whether that is new.
     fn note(&self, peer: PeerId, fault: Option<String>, refused: bool) -> bool {
-        let mut peers = self.lock();
-        let new = peers.get(&peer).is_none_or(|before| before.fault != fault);
-        if new {
-            peers.insert(peer, Noted { fault, refused, since: Instant::now() });
+        let (mut peers, now) = (self.lock(), Instant::now());
+        match peers.get_mut(&peer).filter(|before| before.fault == fault) {
+            Some(before) => {
+                (before.found, before.doubted) = (now, None);
+                false
+            }
+            None => {
+                peers.insert(peer, Noted { fault, refused, since: now, found: now, doubted: None });
+                true
+            }
         }
-        new
+    }
+
+    /// Something says that this peer may be gone.
+    fn doubt(&self, peer: PeerId) {
+        if let Some(noted) = self.lock().get_mut(&peer) {
+            noted.doubted.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn is_reached(&self, peer: PeerId) -> bool {
+        self.lock().get(&peer).is_some_and(|noted| noted.fault.is_none() && noted.doubted.is_none())
     }
 }
 
@@ -84,8 +120,8 @@ pub(crate) struct Acquaintances {
     pub(crate) incarnations: Arc<Mutex<Incarnations>>,
     /// See [`Config::incarnation_every`](crate::Config::incarnation_every).
     pub(crate) every: Duration,
-    /// Changes when the others have to be met again at once.
-    pub(crate) again: Arc<watch::Sender<()>>,
+    /// Of each other server: told when it has to be met again at once.
+    pub(crate) again: Arc<BTreeMap<PeerId, Notify>>,
 }
 
 impl Acquaintances {
@@ -103,8 +139,36 @@ impl Acquaintances {
     /// See [`Incarnations::outlive`]. Blocks on the disk.
     pub(crate) fn outlive(&self, met: Incarnation) -> Result<(), IncarnationError> {
         self.with(|incarnations| incarnations.outlive(met))?;
-        self.again.send_replace(());
+        self.meet_again();
         Ok(())
+    }
+
+    /// All others are to be met again at once.
+    pub(crate) fn meet_again(&self) {
+        self.again.values().for_each(Notify::notify_one);
+    }
+
+    /// This node has lost its leader or its quorum: nobody counts as reached before it answers.
+    pub(crate) fn lost_quorum(&self) {
+        self.again.keys().for_each(|&peer| self.lost(peer));
+    }
+
+    /// A link with `peer` broke, or did not come about: it does not count as reached before it answers.
+    pub(crate) fn lost(&self, peer: PeerId) {
+        self.board.doubt(peer);
+        if let Some(again) = self.again.get(&peer) {
+            again.notify_one();
+        }
+    }
+
+    /// `peer` has dialled this node. If it could not be reached so far, it is tried at once; only then, so that two servers do not
+    /// go on waking each other.
+    pub(crate) fn heard(&self, peer: PeerId) {
+        if !self.board.is_reached(peer)
+            && let Some(again) = self.again.get(&peer)
+        {
+            again.notify_one();
+        }
     }
 
     /// All other servers, as this one sees them.
@@ -112,9 +176,9 @@ impl Acquaintances {
         let known = self.board.lock();
         let others = self.addresses.iter().filter(|(id, _)| **id != self.me);
         let peer = |(&id, address): (&PeerId, &String)| {
-            let (fault, refused, since) = match known.get(&id) {
-                Some(noted) => (noted.fault.clone(), noted.refused, noted.since.elapsed()),
-                None => (Some("not tried yet".to_owned()), false, Duration::ZERO),
+            let ((fault, since), refused) = match known.get(&id) {
+                Some(noted) => (noted.fault(), noted.refused),
+                None => ((Some("not tried yet".to_owned()), Duration::ZERO), false),
             };
             PeerReport { id, address: address.clone(), fault, refused, since }
         };
@@ -189,11 +253,11 @@ impl Acquaintances {
             if let Err(error) = blocking(move || this.with(Incarnations::grow)).await {
                 return self.links.fail(error.to_string());
             }
-            self.again.send_replace(());
+            self.meet_again();
         }
     }
 
-    /// Says in the log why there is no quorum, as long as there is none.
+    /// Says in the log why this node does not serve, as long as it does not.
     async fn complain(self) {
         let mut own = self.own.subscribe();
         loop {
@@ -211,34 +275,40 @@ impl Acquaintances {
                     let _ = write!(faults, "{id} at {address}: {fault} ({} s); ", since.as_secs());
                 }
                 let peers = faults.trim_end_matches("; ");
-                tracing::warn!(peers, "no quorum: this node has no leader");
+                let why = unserved(self.me, own.borrow().leader);
+                tracing::warn!(peers, "{why}");
             }
         }
     }
 
     async fn keep_meeting(self, peer: PeerId, address: String, tried: mpsc::Sender<()>) {
-        let mut again = self.again.subscribe();
+        let Some(again) = self.again.get(&peer) else { return };
         let mut tried = Some(tried);
-        let [mut pause, most] = RETRY;
+        let [least, most] = RETRY;
+        let mut pause = least;
         loop {
             let suspicion = self.own.borrow().suspicion;
             let met = tokio::time::timeout(2 * CONNECT_LIMIT, self.meet(peer, &address)).await;
             drop(tried.take());
             match met.unwrap_or_else(|_| Err("no answer".to_owned())) {
                 Ok(()) => {
-                    [pause, _] = RETRY;
-                    self.board.note(peer, None, false);
-                    if let Ok(Err(_)) = tokio::time::timeout(AGAIN, again.changed()).await {
-                        return;
-                    }
+                    pause = least;
+                    let [while_serving, otherwise] = AGAIN;
+                    let limit = if self.own.borrow().serving { while_serving } else { otherwise };
+                    // Either is a reason to meet it again.
+                    let _ = tokio::time::timeout(limit, again.notified()).await;
                 }
                 Err(why) => {
                     self.links.send(Event::Heard { peer, damage: None, suspicion }).await;
                     if self.board.note(peer, Some(why.clone()), false) {
                         tracing::debug!(%peer, address, why, "cannot meet");
                     }
-                    tokio::time::sleep(pause).await;
-                    pause = (2 * pause).min(most);
+                    // However often it is to be met again, not more often than this.
+                    tokio::time::sleep(least).await;
+                    pause = match tokio::time::timeout(pause - least, again.notified()).await {
+                        Ok(()) => least,
+                        Err(_) => (2 * pause).min(most),
+                    };
                 }
             }
         }
@@ -279,6 +349,54 @@ impl Acquaintances {
             self.links.send(Event::Heard { peer, damage: Some(damage), suspicion }).await;
             said = self.greeted(peer, &told).await?;
         }
+        self.board.note(peer, None, false);
         Ok(())
+    }
+}
+
+/// What a node says that serves nobody, by whom it follows.
+fn unserved(me: PeerId, leader: Option<PeerId>) -> String {
+    match leader {
+        None => "no quorum: this node has no leader".to_owned(),
+        Some(leader) if leader == me => {
+            "no quorum: this node is elected, but too few are synchronised with it so far".to_owned()
+        }
+        Some(leader) => format!("this node follows {leader}, but is not synchronised with it yet"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: PeerId = PeerId(2);
+
+    fn fault(board: &Board) -> Option<String> {
+        board.lock()[&PEER].fault().0
+    }
+
+    #[test]
+    fn b25_a_peer_in_doubt_is_not_reached_until_it_answers() {
+        let board = Board::default();
+        assert!(!board.is_reached(PEER), "nobody has tried");
+        board.note(PEER, None, false);
+        assert!(board.is_reached(PEER));
+        board.doubt(PEER);
+        assert!(!board.is_reached(PEER));
+        assert_eq!(fault(&board).as_deref(), Some("reached 0 s ago, no answer since"));
+        assert!(!board.note(PEER, None, false), "it answers: that is no news");
+        assert_eq!(fault(&board), None);
+        board.note(PEER, Some("no answer".to_owned()), false);
+        board.doubt(PEER);
+        assert_eq!(fault(&board).as_deref(), Some("no answer"), "what is known is not replaced by a doubt");
+        board.note(PEER, None, false);
+        assert!(board.is_reached(PEER));
+    }
+
+    #[test]
+    fn b25_a_node_that_follows_does_not_say_that_it_has_no_leader() {
+        assert!(unserved(PeerId(1), None).contains("no leader"));
+        assert!(unserved(PeerId(1), Some(PeerId(1))).contains("this node is elected"));
+        assert!(unserved(PeerId(1), Some(PEER)).contains("follows 2"));
     }
 }

@@ -399,16 +399,20 @@ impl<E: Election> Driver<E> {
     /// Tells links and election what this node says of itself from now on.
     fn introduce(&self, asks: &mpsc::UnboundedSender<Ask>) {
         let (standing, damage) = (self.core.standing(), self.core.damage());
-        let serving = self.core.status().serving;
+        let QuorumStatus { serving, leader, .. } = self.core.status();
         let own = &self.acquaintances.own;
-        let before = own.borrow().greeting.standing;
+        let (before, served) = (own.borrow().greeting.standing, own.borrow().serving);
         own.send_if_modified(|own| {
-            let changed = (own.greeting.standing, own.damage, own.serving) != (standing, damage, serving);
-            (own.greeting.standing, own.damage, own.serving) = (standing, damage, serving);
-            changed
+            let said = (own.greeting.standing, own.damage, own.serving, own.leader);
+            (own.greeting.standing, own.damage, own.serving, own.leader) =
+                (standing, damage, serving, leader);
+            said != (standing, damage, serving, leader)
         });
         if standing != before {
             let _ = asks.send(Ask::Introduce(standing));
+        }
+        if served && !serving {
+            self.acquaintances.lost_quorum();
         }
     }
 
@@ -450,7 +454,7 @@ impl<E: Election> Driver<E> {
             own.damage = damage;
             own.suspicion += 1;
         });
-        self.acquaintances.again.send_replace(());
+        self.acquaintances.meet_again();
     }
 
     /// Notes that this node stands on an older copy, once all other voters were asked and a quorum of them has lost nothing as far as

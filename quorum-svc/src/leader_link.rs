@@ -128,11 +128,10 @@ impl quorum_server::Quorum for LearnService {
             number,
             from_learner,
             to_learner,
-            links: self.links.clone(),
             view: self.view.clone(),
             snapshots: self.snapshots.clone(),
             silence: self.silence,
-            open_limit: self.acquaintances.open_limit(),
+            acquaintances: self.acquaintances.clone(),
         };
         let (tell, control) = oneshot::channel();
         halves(&self.halves).insert(number, (peer, tell));
@@ -175,6 +174,7 @@ impl LearnService {
         let told = hello.clone();
         let peer = self.acquaintances.check(hello, None).map_err(Status::failed_precondition)?;
         let said = self.acquaintances.greeted(peer, &told).await.map_err(Status::unavailable)?;
+        self.acquaintances.heard(peer);
         Ok((peer, said))
     }
 }
@@ -191,18 +191,20 @@ struct Half {
     number: u64,
     from_learner: Streaming<wire::LearnerMessage>,
     to_learner: mpsc::Sender<Result<wire::LeaderMessage, Status>>,
-    links: Links,
+    acquaintances: Acquaintances,
     view: LogView,
     snapshots: Snapshots,
     silence: Duration,
-    open_limit: Duration,
 }
 
 impl Half {
     async fn run(self, waiting: Halves, control: oneshot::Receiver<Control>) {
-        let control = tokio::time::timeout(self.open_limit, control).await;
+        let control = tokio::time::timeout(self.acquaintances.open_limit(), control).await;
         halves(&waiting).remove(&self.number);
-        let Half { conn, peer, mut from_learner, to_learner, links, view, snapshots, silence, .. } = self;
+        let Half {
+            conn, peer, mut from_learner, to_learner, acquaintances, view, snapshots, silence, ..
+        } = self;
+        let links = acquaintances.links.clone();
         let Ok(Ok(Control { from_learner: mut control, to_learner: to_control })) = control else {
             return tracing::debug!(%peer, "a learner did not call `Control`");
         };
@@ -229,6 +231,7 @@ impl Half {
             () = lanes.closed() => {}
         }
         lanes.close();
+        acquaintances.lost(peer);
         links.send(Event::Core(Input::Disconnected { conn })).await;
     }
 }

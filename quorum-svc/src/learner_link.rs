@@ -81,6 +81,7 @@ impl LearnerSide {
             Ok(Ok(link)) => self.run(leader, link).await,
             Ok(Err(error)) => {
                 tracing::debug!(%leader, address, error, "cannot connect to the leader");
+                self.acquaintances.lost(leader);
                 self.links.send(Event::Core(Input::ConnectFailed { leader })).await;
             }
             Err(_) => {
@@ -88,6 +89,7 @@ impl LearnerSide {
                     %leader, address,
                     "no link to the leader within timing.sync_limit; raise it if the members are that far apart"
                 );
+                self.acquaintances.lost(leader);
                 self.links.send(Event::Core(Input::ConnectFailed { leader })).await;
             }
         }
@@ -145,6 +147,7 @@ impl LearnerSide {
             tracing::info!(%leader, error, "the stream from the leader ended");
         }
         lanes.close();
+        self.acquaintances.lost(leader);
         self.links.send(Event::Core(Input::Disconnected { conn })).await;
     }
 

@@ -14,7 +14,7 @@ use quorum_log::{
     DataDir, Disk, DiskError, FsDisk, LogError, LogOptions, LogPlace, Salvaged, Storage, StorageError,
     StorageOptions, reserve,
 };
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -229,8 +229,10 @@ impl<E: Election> QuorumService<E> {
             greeting: Greeting { standing: core.standing(), ..greeting },
             damage: core.damage(),
             serving: false,
+            leader: None,
             suspicion: 0,
         };
+        let others = config.addresses.keys().filter(|&&peer| peer != me);
         let acquaintances = Acquaintances {
             me,
             own: Arc::new(watch::Sender::new(own)),
@@ -239,7 +241,7 @@ impl<E: Election> QuorumService<E> {
             links: links.clone(),
             incarnations,
             every: config.incarnation_every,
-            again: Arc::default(),
+            again: Arc::new(others.map(|&peer| (peer, Notify::new())).collect()),
         };
         let room = RoomView::default();
         let watch = RoomWatch {

@@ -138,6 +138,46 @@ impl Ensemble3 {
         Ensemble3 { dir, addresses, leader, nodes }
     }
 
+    /// Its nodes meet each other again for no other reason than what happens.
+    async fn start_calm(leader: u32) -> Ensemble3 {
+        let mut e = Ensemble3::start(leader).await;
+        for id in 1..=3 {
+            e.nodes.remove(&id).unwrap().stop().await;
+            e.restart_calm(id).await;
+        }
+        e
+    }
+
+    async fn restart_calm(&mut self, id: u32) {
+        let listener = TcpListener::bind(&self.addresses[&PeerId(id)]).await.unwrap();
+        let every = quorum_svc::INCARNATION_EVERY;
+        let config = Config { incarnation_every: every, ..config(id, self.dir.path(), &self.addresses) };
+        self.nodes.insert(id, Node::start_with(config, listener, Named(self.leader.subscribe())));
+    }
+
+    /// What node `id` says of `peer` meets this, within `limit`.
+    async fn says(&self, id: u32, peer: u32, limit: Duration, so: impl Fn(Option<&str>) -> bool) {
+        let mut last = None;
+        let says = async {
+            loop {
+                let known = self.nodes[&id].handle.surroundings().await.unwrap();
+                last = known.peers.into_iter().find(|p| p.id == PeerId(peer)).unwrap().fault;
+                if so(last.as_deref()) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let said = tokio::time::timeout(limit, says).await;
+        assert!(said.is_ok(), "node {id} says of {peer}, for {limit:?}: {last:?}");
+    }
+
+    async fn all_reached(&self) {
+        for (id, peer) in [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)] {
+            self.says(id, peer, Duration::from_secs(20), |fault| fault.is_none()).await;
+        }
+    }
+
     async fn restart(&mut self, id: u32) {
         let addresses = self.addresses.clone();
         self.restart_with(id, &addresses).await;
@@ -436,6 +476,43 @@ async fn garbage_and_strangers_do_no_harm() {
     let mut store = Store::attach(&e.nodes[&1], Zxid::ZERO).await;
     e.submit(2, 1..=3).await;
     store.read(3).await;
+    for node in e.nodes.into_values() {
+        node.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b25_who_is_gone_is_not_called_reached() {
+    let mut e = Ensemble3::start_calm(1).await;
+    let mut store = Store::attach(&e.nodes[&2], Zxid::ZERO).await;
+    e.submit(2, 1..=3).await;
+    store.read(3).await;
+    e.all_reached().await;
+    // The leader loses a link.
+    e.nodes.remove(&3).unwrap().stop().await;
+    e.says(1, 3, Duration::from_secs(2), |fault| fault.is_some()).await;
+    e.says(1, 2, Duration::from_secs(2), |fault| fault.is_none()).await;
+    // The follower loses its leader, and looks after everybody.
+    e.nodes.remove(&1).unwrap().stop().await;
+    for peer in [1, 3] {
+        e.says(2, peer, Duration::from_secs(2), |fault| fault.is_some()).await;
+    }
+    e.nodes.remove(&2).unwrap().stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b25_who_is_heard_again_is_met_at_once() {
+    let mut e = Ensemble3::start_calm(1).await;
+    let mut store = Store::attach(&e.nodes[&2], Zxid::ZERO).await;
+    e.submit(2, 1..=3).await;
+    store.read(3).await;
+    e.all_reached().await;
+    e.nodes.remove(&3).unwrap().stop().await;
+    e.says(1, 3, Duration::from_secs(15), |fault| fault.is_some()).await;
+    // By itself node 1 tries again 0.5, 1.5, 3.5, 7.5 and 12.5 s after that.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    e.restart_calm(3).await;
+    e.says(1, 3, Duration::from_secs(2), |fault| fault.is_none()).await;
     for node in e.nodes.into_values() {
         node.stop().await;
     }

@@ -144,7 +144,7 @@ impl Port {
 label! {
     /// Why a node closed a connection, or took none.
     Closed("reason") {
-        /// No whole request came in time, or others needed the place.
+        /// No whole request came in time, or others needed the place of one that waited for a request.
         Silent = "silent",
         /// A message was begun and did not become whole in time.
         Unfinished = "unfinished",

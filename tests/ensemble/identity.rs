@@ -194,6 +194,27 @@ fn b25_a_node_without_a_quorum_says_which_peer_fails_and_why() {
 }
 
 #[test]
+fn b25_the_first_warning_calls_neither_the_killed_nor_the_stopped_reached() {
+    let mut ensemble = three();
+    let part = if std::env::var_os("TEST_SPLIT").is_some() { "quorum" } else { "serve" };
+    let peers = |ensemble: &Ensemble| http_get(&ensemble.http(1, part), "/readyz?verbose").1;
+    eventually("node 1 has met the others", || peers(&ensemble).contains("peers: 2 reached, 3 reached"));
+    let warnings = |ensemble: &Ensemble| -> Vec<String> {
+        let warns = |line: &&str| line.contains("3 at 127.0.0.1:");
+        ensemble.log(1).lines().filter(warns).map(str::to_owned).collect()
+    };
+    let before = warnings(&ensemble).len();
+    ensemble.kill9(2);
+    ensemble.signal(3, "STOP");
+    eventually("node 1 warns", || warnings(&ensemble).len() > before);
+    let first = &warnings(&ensemble)[before];
+    assert!(!first.contains(": reached ("), "{first}");
+    let text = peers(&ensemble);
+    assert!(!text.contains("2 reached,") && text.contains("3 no answer"), "{text}");
+    ensemble.signal(3, "CONT");
+}
+
+#[test]
 fn b25_a_leader_that_is_told_to_hang_up_hands_over() {
     let mut ensemble = three();
     let leader = ensemble.leader();

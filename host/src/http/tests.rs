@@ -1,4 +1,8 @@
 use super::*;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -66,6 +70,46 @@ async fn metrics_are_text_for_prometheus_and_other_paths_are_refused() {
     while tokio::net::TcpStream::connect(&endpoint).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A connection that stays open, and has been answered.
+async fn kept_alive(endpoint: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(endpoint).await.unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: node\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nok\n") {
+        assert!(stream.read_buf(&mut answer).await.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    stream
+}
+
+#[tokio::test]
+async fn b10_a_port_full_of_kept_connections_answers_a_new_one() {
+    let (endpoint, _stop) = start(&Health::starting("")).await;
+    let mut kept = Vec::new();
+    for _ in 0..PLACES.connections {
+        kept.push(kept_alive(&endpoint).await);
+    }
+    for _ in 0..10 {
+        assert_eq!(ask(&endpoint, "GET", "/livez", "", LIMIT).await.unwrap().0, 200);
+    }
+    // Each of the ten had a place until it was answered: one that was kept longest was enough.
+    let closed = kept.iter_mut().map(async |stream| stream.read(&mut [0]).await.is_ok_and(|n| n == 0));
+    let mut gave_way = 0;
+    for closed in closed {
+        gave_way += usize::from(tokio::time::timeout(Duration::from_millis(5), closed).await == Ok(true));
+    }
+    assert!((1..=10).contains(&gave_way), "{gave_way}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn b10_a_connection_that_asks_no_more_is_closed() {
+    let (endpoint, _stop) = start(&Health::starting("")).await;
+    let mut kept = kept_alive(&endpoint).await;
+    let began = tokio::time::Instant::now();
+    // A reset is as good an end as any.
+    let _ = kept.read_to_end(&mut Vec::new()).await;
+    assert!(began.elapsed() <= HEADERS_WITHIN + Duration::from_secs(1), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -3,30 +3,41 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use telemetry::{Closed, Port, metrics};
+use tokio::time::Instant;
 
-/// When each was last said, and how often it has happened since.
-static SAID: Mutex<BTreeMap<(Port, Closed), (Instant, u64)>> = Mutex::new(BTreeMap::new());
+static SAID: Mutex<BTreeMap<(Port, Closed), Seldom>> = Mutex::new(BTreeMap::new());
+
+/// What is said once in a while, however often it happens.
+#[derive(Default)]
+pub(super) struct Seldom {
+    said: Option<Instant>,
+    /// How often it has happened since.
+    count: u64,
+}
+
+impl Seldom {
+    /// It has happened. If it is to be said: how often it has, since it was said last.
+    pub(super) fn happened(&mut self) -> Option<u64> {
+        self.count += 1;
+        if self.said.is_some_and(|said| said.elapsed() < SAID_EVERY) {
+            return None;
+        }
+        self.said = Some(Instant::now());
+        Some(std::mem::take(&mut self.count))
+    }
+}
 
 /// A connection was closed, or refused, for this.
 pub(crate) fn closed(port: Port, why: Closed) {
     metrics::PORT_CONNECTIONS_CLOSED.at((port, why)).add(1);
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-    let (count, quiet) = match said.get_mut(&(port, why)) {
-        Some((at, count)) => {
-            *count += 1;
-            (*count, at.elapsed() < SAID_EVERY)
-        }
-        None => (1, false),
-    };
-    if quiet {
-        return;
-    }
-    said.insert((port, why), (Instant::now(), 0));
+    let happened = said.entry((port, why)).or_default().happened();
     drop(said);
+    let Some(count) = happened else { return };
     let (port, reason) = (port.name(), why.name());
     match why {
         // As when a client is killed.
@@ -37,3 +48,20 @@ pub(crate) fn closed(port: Port, why: Closed) {
 
 /// Strangers must not fill the log.
 const SAID_EVERY: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn b10_what_happens_often_is_said_once_a_minute_with_a_count() {
+        let mut seldom = Seldom::default();
+        let mut said = Vec::new();
+        // Ten times a second, as a port does that finds no file descriptor.
+        for _ in 0..1250 {
+            said.extend(seldom.happened());
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        assert_eq!(said, [1, 600, 600]);
+    }
+}

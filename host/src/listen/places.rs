@@ -1,7 +1,8 @@
 //! Who may be connected to a port.
 //!
-//! A connection is *silent* until its first request has come whole. One that speaks always finds a place among silent ones: the
-//! oldest gives way of the address that has most of those. On a port of members a connection is a *stranger* until its service
+//! A connection *waits* until its first request has come whole, and over plain HTTP whenever its requests are answered. One that
+//! speaks always finds a place among those: the one that has waited longest gives way, of the address that has most of them. On a
+//! port of members a connection is a *stranger* until its service
 //! has said whose it is; strangers share a small pool, and members have places of their own.
 
 use std::{
@@ -36,11 +37,12 @@ pub(crate) struct Places {
 
 #[derive(Default)]
 struct Inner {
+    /// Each connection has a number, and each wait a turn.
     last: u64,
     open: HashMap<u64, Open>,
-    /// Of those that count in `Limits::connections`, the ones that have not spoken (of members' ports: strangers), by age; no
-    /// address without any.
-    silent: HashMap<IpAddr, BTreeSet<u64>>,
+    /// Of those that count in `Limits::connections`, the ones that wait (of members' ports: strangers), by the turn in which they
+    /// began to; no address without any.
+    waiting: HashMap<IpAddr, BTreeMap<u64, u64>>,
     counted: usize,
     addresses: HashMap<IpAddr, usize>,
     members: BTreeMap<PeerId, BTreeSet<u64>>,
@@ -49,6 +51,10 @@ struct Inner {
 struct Open {
     address: IpAddr,
     member: Option<PeerId>,
+    /// Whether it ever did.
+    spoke: bool,
+    /// The turn in which it began to wait, if it does.
+    waits: Option<u64>,
     close: CancellationToken,
 }
 
@@ -65,25 +71,29 @@ impl Places {
         Arc::new(Places { limits, port, inner: Mutex::default() })
     }
 
-    /// A place for a connection from `address`, if need be that of a silent one.
+    /// A place for a connection from `address`, if need be that of one that waits.
     pub(crate) fn enter(self: &Arc<Places>, address: IpAddr) -> Result<Place, Closed> {
         let address = address.to_canonical();
         let local = address.is_loopback();
         let mut inner = self.lock();
         let of_address = inner.addresses.get(&address).copied().unwrap_or_default();
-        if !local && !self.limits.members && of_address >= self.limits.per_address {
-            return Err(Closed::Address);
-        }
         let kept = if local { 0 } else { self.limits.kept_for_local };
-        if inner.counted >= self.limits.connections.saturating_sub(kept).max(1) {
-            let gives_way = inner.gives_way().ok_or(Closed::Full)?;
-            inner.close(gives_way);
+        let gives_way = if !local && !self.limits.members && of_address >= self.limits.per_address {
+            Some(inner.rests(address).ok_or(Closed::Address)?)
+        } else if inner.counted >= self.limits.connections.saturating_sub(kept).max(1) {
+            Some(inner.waits_longest().ok_or(Closed::Full)?)
+        } else {
+            None
+        };
+        if let Some(id) = gives_way {
+            inner.close(id);
             super::closed(self.port, Closed::Silent);
         }
-        inner.last += 1;
-        let (id, close) = (inner.last, CancellationToken::new());
-        inner.open.insert(id, Open { address, member: None, close: close.clone() });
-        inner.silent.entry(address).or_default().insert(id);
+        let (id, close) = (inner.next(), CancellationToken::new());
+        inner
+            .open
+            .insert(id, Open { address, member: None, spoke: false, waits: None, close: close.clone() });
+        inner.wait(id);
         inner.counted += 1;
         *inner.addresses.entry(address).or_default() += 1;
         Ok(Place { id, places: self.clone(), close })
@@ -96,18 +106,41 @@ impl Places {
 }
 
 impl Inner {
-    /// The oldest silent connection of the address that has most of them, so that one address cannot push out the connections of
-    /// others while these are about to speak.
-    fn gives_way(&self) -> Option<u64> {
-        let oldest = |ids: &BTreeSet<u64>| ids.first().copied();
-        self.silent.values().max_by_key(|ids| (ids.len(), Reverse(oldest(ids)))).and_then(oldest)
+    fn next(&mut self) -> u64 {
+        self.last += 1;
+        self.last
     }
 
-    fn not_silent(&mut self, id: u64, address: IpAddr) {
-        if let Some(ids) = self.silent.get_mut(&address) {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.silent.remove(&address);
+    /// The connection that has waited longest, of the address that has most of them, so that one address cannot push out the
+    /// connections of others while these are about to speak.
+    fn waits_longest(&self) -> Option<u64> {
+        let waiting = self.waiting.values();
+        let most = waiting.max_by_key(|turns| (turns.len(), Reverse(turns.keys().next().copied())));
+        most.and_then(|turns| turns.values().next().copied())
+    }
+
+    /// The connection of `address` that has waited longest since it was answered.
+    fn rests(&self, address: IpAddr) -> Option<u64> {
+        let answered = |id: &&u64| self.open.get(id).is_some_and(|open| open.spoke);
+        self.waiting.get(&address)?.values().find(answered).copied()
+    }
+
+    fn wait(&mut self, id: u64) {
+        let turn = self.next();
+        let Some(open) = self.open.get_mut(&id) else { return };
+        if open.member.is_none() && open.waits.is_none() {
+            open.waits = Some(turn);
+            self.waiting.entry(open.address).or_default().insert(turn, id);
+        }
+    }
+
+    fn wait_no_longer(&mut self, id: u64) {
+        let Some(open) = self.open.get_mut(&id) else { return };
+        let (address, Some(turn)) = (open.address, open.waits.take()) else { return };
+        if let Some(turns) = self.waiting.get_mut(&address) {
+            turns.remove(&turn);
+            if turns.is_empty() {
+                self.waiting.remove(&address);
             }
         }
     }
@@ -121,8 +154,8 @@ impl Inner {
     }
 
     fn remove(&mut self, id: u64) {
+        self.wait_no_longer(id);
         let Some(Open { address, member, .. }) = self.open.remove(&id) else { return };
-        self.not_silent(id, address);
         match member {
             Some(member) => {
                 if let Some(ids) = self.members.get_mut(&member) {
@@ -141,15 +174,21 @@ impl Inner {
 }
 
 impl Place {
-    /// Its first request has come whole.
+    /// A request has come whole.
     pub(crate) fn spoke(&self) {
         if self.places.limits.members {
             return;
         }
         let mut inner = self.places.lock();
-        if let Some(address) = inner.open.get(&self.id).map(|open| open.address) {
-            inner.not_silent(self.id, address);
+        inner.wait_no_longer(self.id);
+        if let Some(open) = inner.open.get_mut(&self.id) {
+            open.spoke = true;
         }
+    }
+
+    /// Its requests are answered, and nothing is lost for its client if it has to connect again.
+    pub(crate) fn answered(&self) {
+        self.places.lock().wait(self.id);
     }
 
     /// It is this member's. A member that has many keeps the newest.
@@ -157,11 +196,10 @@ impl Place {
         let mut inner = self.places.lock();
         let inner = &mut *inner;
         let Some(open) = inner.open.get_mut(&self.id) else { return };
-        let address = open.address;
         if open.member.replace(member).is_none() {
             inner.counted -= 1;
         }
-        inner.not_silent(self.id, address);
+        inner.wait_no_longer(self.id);
         let ids = inner.members.entry(member).or_default();
         ids.insert(self.id);
         if ids.len() > PER_MEMBER
@@ -231,7 +269,43 @@ mod tests {
         let others: Vec<Place> = (0..8).map(|_| places.enter(there(8)).unwrap()).collect();
         assert_eq!((left(&strangers), left(&others)), (8, 8));
         drop((shakes_hands, strangers, others));
-        assert!(places.lock().silent.is_empty());
+        assert!(places.lock().waiting.is_empty());
+    }
+
+    #[test]
+    fn b10_a_probe_finds_a_place_on_a_port_full_of_answered_connections() {
+        let limits = Limits { connections: 64, per_address: 32, kept_for_local: 8, members: false };
+        let places = Places::new(limits, Port::Other);
+        let ask = |n: u8, count: usize| -> Vec<Place> {
+            let asked = |_| {
+                let place = places.enter(there(n)).unwrap();
+                place.spoke();
+                place.answered();
+                place
+            };
+            (0..count).map(asked).collect()
+        };
+        let (most, others) = (ask(1, 32), ask(2, 24));
+        // They ask again, all but one, which has rested longest then.
+        for place in most.iter().filter(|place| place.id != most[5].id).chain(&others) {
+            place.spoke();
+            place.answered();
+        }
+        let probe = places.enter(there(3)).unwrap();
+        assert!(most[5].close.is_cancelled(), "the one that has rested longest, of the address with most");
+        probe.spoke();
+        most[0].spoke();
+        let next = places.enter(there(4)).unwrap();
+        assert!(!probe.close.is_cancelled() && !most[0].close.is_cancelled(), "they are being answered");
+        let gone = |places: &[Place]| places.iter().filter(|place| place.close.is_cancelled()).count();
+        assert_eq!((gone(&most), gone(&others)), (2, 0));
+        // An address that has all it may have gives way to itself.
+        drop((probe, next));
+        let more = ask(1, 3);
+        assert_eq!((gone(&most), gone(&others), gone(&more)), (3, 0, 0));
+        drop((most, others, more));
+        assert!(places.lock().waiting.is_empty() && places.lock().open.is_empty());
+        assert_eq!(places.lock().counted, 0);
     }
 
     #[test]
