@@ -204,11 +204,16 @@ fn full(temp: &Path, size: &str) -> Option<Mount> {
     node.ok(&["create", "/a", "x"]);
     eventually("it keeps a reserve", || temp.join("data/log/reserve").exists());
     node.stop();
-    let mut file = File::create(temp.join("data/others")).unwrap();
+    fill(&temp.join("data/others"));
+    Some(mount)
+}
+
+/// Takes all the space that there is.
+fn fill(file: &Path) {
+    let mut file = File::create(file).unwrap();
     for size in [1 << 20, 4096] {
         while std::io::Write::write_all(&mut file, &vec![1; size]).is_ok() {}
     }
-    Some(mount)
 }
 
 const SMALL: [(&str, &str); 1] = [("QUORATE_LOG_SEGMENT_SIZE", "1MiB")];
@@ -232,6 +237,49 @@ fn b18_a_node_with_too_little_space_answers_stale_reads_and_takes_part_when_ther
     mount.remount("ro");
     let text = Node::start(temp.path(), &SMALL).ended();
     assert!(text.contains("mounted read-only") && text.contains("mount it for writing"), "{text}");
+}
+
+#[test]
+fn b18_a_stale_reader_without_a_checkpoint_reads_its_newest_snapshot_and_without_one_refuses() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    let Some(_mount) = Mount::at(&data, "24m") else { return };
+    let settings = [SMALL[0], ("QUORATE_LOG_SNAPSHOT_EVERY", "1")];
+    let node = Node::start(temp.path(), &settings);
+    node.serves();
+    node.ok(&["create", "/a", "x"]);
+    let snapshots = || std::fs::read_dir(data.join("snapshots")).unwrap().flatten().count();
+    eventually("there are two snapshots", || {
+        node.ok(&["set", "/a", "x"]);
+        snapshots() > 1
+    });
+    node.stop();
+    // What a node does that looks for space.
+    std::fs::remove_dir_all(data.join("table")).unwrap();
+    for reserve in ["reserve", "log/reserve"] {
+        // There may be none.
+        let _ = std::fs::remove_file(data.join(reserve));
+    }
+    fill(&data.join("others"));
+    let stale = |node: &Node, what: &[&str]| node.run(&[what, &["--level", "stale"]].concat());
+    let node = Node::start(temp.path(), &settings);
+    let marked = |text: &str| text.contains("has no leader, this is its state of 0x1");
+    for what in [&["get", "/a"][..], &["ls", "/"], &["stat", "/a"]] {
+        let (code, text) = stale(&node, what);
+        assert!(code == Some(0) && marked(&text), "{what:?}: {code:?} {text}\n{}", node.text());
+    }
+    for what in ["get", "stat", "ls"] {
+        let (code, text) = stale(&node, &[what, "/none"]);
+        assert!(code == Some(1) && text.contains("no znode /none") && marked(&text), "{what}: {text}");
+    }
+    drop(node);
+    std::fs::remove_dir_all(data.join("snapshots")).unwrap();
+    fill(&data.join("others-2"));
+    let node = Node::start(temp.path(), &settings);
+    for what in [&["get", "/a"][..], &["ls", "/"], &["stat", "/a"]] {
+        let (code, text) = stale(&node, what);
+        assert!(code == Some(3) && text.contains("no state"), "{what:?}: {code:?} {text}\n{}", node.text());
+    }
 }
 
 #[test]
