@@ -24,6 +24,9 @@ pub(crate) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpo
     if endpoint.uri().scheme_str() != Some("http") {
         return Err(bad("only http:// is spoken"));
     }
+    if endpoint.uri().authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(bad("it names a user, and there is none"));
+    }
     if endpoint.uri().port_u16().is_none() {
         return Err(bad("the port is missing"));
     }
@@ -104,3 +107,19 @@ const TCP_KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// The session's pings find a dead node sooner; this is for connections without a session yet.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b24_an_address_has_a_scheme_in_any_case_and_no_user() {
+        let checked = |address: &str| endpoint(address, Duration::from_secs(1)).map(drop);
+        for good in ["a:1", "http://a:1", "HTTP://a:1", "[::1]:1"] {
+            assert!(checked(good).is_ok(), "{good}");
+        }
+        for bad in ["user@a:1", "http://user:word@a:1", "https://a:1", "a"] {
+            assert!(matches!(checked(bad), Err(ClientError::BadEndpoint { .. })), "{bad}");
+        }
+    }
+}

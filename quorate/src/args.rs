@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use api::{ReadLevel, Zxid};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use host::config::{Setting as _, Size};
+use host::config::{Setting as _, Size, behind_scheme};
 
 use crate::exit;
 
@@ -798,11 +798,13 @@ fn endpoints(text: &str) -> Result<Endpoints, String> {
 
 /// With or without `http://`.
 fn endpoint(text: &str) -> Result<String, String> {
-    let text = text.strip_prefix("http://").unwrap_or(text);
+    let text = behind_scheme(text, "http://").unwrap_or(text);
     let text = text.strip_suffix('/').unwrap_or(text);
     let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     match parts {
-        Some((host, port)) if port != 0 && !host.is_empty() && !host.contains('/') => Ok(text.to_owned()),
+        Some((host, port)) if port != 0 && !host.is_empty() && !host.contains(['/', '@']) => {
+            Ok(text.to_owned())
+        }
         _ => Err(EXPECTED_ENDPOINT.to_owned()),
     }
 }

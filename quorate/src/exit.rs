@@ -29,7 +29,7 @@ Exit codes:
   130, 143  ended by a second SIGINT or SIGTERM";
 
 /// Why a command did not do what it was asked, and what to do.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) exit: Exit,
     message: String,

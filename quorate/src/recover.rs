@@ -18,6 +18,9 @@ pub(crate) fn run(command: &Recover, disk: Arc<dyn Disk>) -> Result<(), Failure>
     let node = config::load(settings.config.as_deref(), config::process_env(), &settings.flags())?.node;
     let directory = Directory::open(disk, &node.data_dir).map_err(|e| Failure::refused(e.to_string()))?;
     must_be_of(&node, directory.owner())?;
+    directory
+        .find_log(node.log_dir.as_deref())
+        .map_err(|e| Failure::refused(format!("nothing was changed: {e}")))?;
     output::print(&describe(&node, &directory))?;
     match command {
         Recover::Members(_) => members(args, &node, directory),
@@ -52,14 +55,29 @@ fn members(args: &Offline, node: &NodeConfig, directory: Directory) -> Result<()
     let next = match voters {
         1 => "Start this node; all others start with empty data directories.".to_owned(),
         _ => format!(
-            "Next, on so many voters that more than half of all {voters} have the data, this one included: move the old data\n\
-             directory away, put a copy of {} in its place, and use `quorate recover copy`.\n\
-             All other nodes start with empty data directories. Then start all nodes.",
-            node.data_dir.display()
+            "Next, on so many voters that more than half of all {voters} have the data, this one included: {},\n\
+             and use `quorate recover copy`. All other nodes start with empty {}. Then start all nodes.",
+            copies(node),
+            if node.log_dir.is_some() { "data and log directories" } else { "data directories" },
         ),
     };
     output::print(&format!("Done: the new ensemble has the id {id}.\n{next}"))?;
     Ok(())
+}
+
+/// What has to be copied to another node: the data directory, and the log, if it is somewhere else.
+fn copies(node: &NodeConfig) -> String {
+    let data = node.data_dir.display();
+    match &node.log_dir {
+        None => {
+            format!("move the old data\ndirectory away, put a copy of {data} in its place")
+        }
+        Some(log) => format!(
+            "move the old data\ndirectory and the old log directory away, put a copy of {data} in the place of the first, and one of\n\
+             {}, which has the log, in the place of the second, the `log_dir` of that node",
+            log.display()
+        ),
+    }
 }
 
 fn copy(args: &Offline, node: &NodeConfig, directory: Directory) -> Result<(), Failure> {

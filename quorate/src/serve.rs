@@ -1,6 +1,6 @@
 //! `quorate serve`: one node, all three services in one process.
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, path::Path, sync::Arc, time::Duration};
 
 use api::{
     Ensemble, EnsembleId, PeerId,
@@ -16,7 +16,7 @@ use host::{
     listen::{self, Bounds, CallPlaces, Listener},
     shutdown,
 };
-use quorum_log::Disk;
+use quorum_log::{Disk, SNAPSHOTS, Snapshots};
 use quorum_svc::{Late, OpenError, Opening, QuorumService};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use store_svc::StoreService;
@@ -93,7 +93,9 @@ async fn serve(
     let election = ElectionService::new(election_config(node)?, shutdown.clone())
         .map_err(|e| Failure::usage(e.to_string()))?;
     let (config, handle, stop) = (quorum_config(node)?, election.handle.clone(), shutdown.clone());
-    let open = move || QuorumService::open_on(disk.clone(), config.clone(), handle.clone(), stop.clone());
+    let quorums_disk = disk.clone();
+    let open =
+        move || QuorumService::open_on(quorums_disk.clone(), config.clone(), handle.clone(), stop.clone());
     let (opening, late) = Late::new();
     // Recovery blocks on the disk, and nothing else runs yet. If there is no space, the store answers stale reads meanwhile.
     let mut first = open();
@@ -105,8 +107,11 @@ async fn serve(
     // The data directory is ours from here on; before, the file could be that of the process that has it.
     let _pid_file = node.pid_file.clone().map(PidFile::write).transpose()?;
     observed.health.doing("reading the checkpoint");
-    let store = StoreService::open(store_config(node), late.clone(), shutdown.clone())
+    let mut store = StoreService::open(store_config(node), late.clone(), shutdown.clone())
         .map_err(|e| Failure::refused(e.to_string()))?;
+    if quorum.is_none() && !store.has_state() {
+        begin_with_snapshot(&mut store, disk.as_ref(), &node.data_dir);
+    }
 
     observed.ready_with_store(store.readiness(), late.clone());
     observed.ready_with_room(late);
@@ -153,12 +158,27 @@ pub(crate) fn first_attempt<E: Election>(
         }
         Err(e) if e.is_full() => {
             tracing::error!(
-                "this node cannot take part until there is space, and answers stale reads only: {e}"
+                "this node cannot take part until there is space, and answers stale reads only, if it has a state: {e}"
             );
             opening.waits(e.to_string());
             Ok(None)
         }
         Err(e) => Err(Failure::refused(e.to_string())),
+    }
+}
+
+/// Gives a store without a checkpoint the newest snapshot, which the quorum cannot give it, so that there is something to read. If
+/// there is none, the store refuses stale reads.
+fn begin_with_snapshot<Q: Quorum>(store: &mut StoreService<Q>, disk: &dyn Disk, data_dir: &Path) {
+    let begun = match Snapshots::newest_in(disk, &data_dir.join(SNAPSHOTS)) {
+        Ok(Some(snapshot)) => store.begin_with(snapshot.zxid(), snapshot).map_err(|e| e.to_string()),
+        Ok(None) => Err("there is none that is sound".to_owned()),
+        Err(e) => Err(e.to_string()),
+    };
+    if let Err(why) = begun {
+        tracing::warn!(
+            "no snapshot can be read, so this node refuses stale reads, too, until there is space: {why}"
+        );
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use api::{ErrorCode, Write, WriteOutcome};
+use api::{ErrorCode, Path, Write, WriteOutcome};
 use client_sdk::{Client, ClientError, Fate, Options, Pending};
 use host::traces::Traces;
 
@@ -70,11 +70,36 @@ pub(crate) struct Pipeline<'a> {
     client: &'a Client,
     in_flight: usize,
     under_way: VecDeque<Pending<WriteOutcome>>,
+    created: Created,
+}
+
+/// The znodes that writes have made, as far as their answers have come.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub(crate) struct Created {
+    /// How many.
+    pub(crate) znodes: u64,
+    /// The first of them.
+    pub(crate) first: Option<Path>,
+    /// The last of them.
+    pub(crate) last: Option<Path>,
+}
+
+impl Created {
+    pub(crate) fn add(&mut self, path: Path) {
+        self.znodes += 1;
+        self.first.get_or_insert_with(|| path.clone());
+        self.last = Some(path);
+    }
 }
 
 impl<'a> Pipeline<'a> {
     pub(crate) fn new(client: &'a Client, in_flight: u32) -> Pipeline<'a> {
-        Pipeline { client, in_flight: in_flight as usize, under_way: VecDeque::new() }
+        Pipeline {
+            client,
+            in_flight: in_flight as usize,
+            under_way: VecDeque::new(),
+            created: Created::default(),
+        }
     }
 
     /// Enqueues a write, once there is room. An error is that of an earlier write; what is under way then goes on, but
@@ -83,16 +108,30 @@ impl<'a> Pipeline<'a> {
         while self.under_way.len() >= self.in_flight
             && let Some(oldest) = self.under_way.pop_front()
         {
-            oldest.await?;
+            self.answered(oldest).await?;
         }
         self.under_way.push_back(self.client.submit(write).await);
         Ok(())
     }
 
-    /// Waits for all that is under way.
-    pub(crate) async fn finish(self) -> Result<(), ClientError> {
-        for write in self.under_way {
-            write.await?;
+    /// Waits for all that is under way. An error is that of the first that failed; those behind it are still under way.
+    pub(crate) async fn finish(&mut self) -> Result<(), ClientError> {
+        while let Some(oldest) = self.under_way.pop_front() {
+            self.answered(oldest).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for all that is under way, whatever comes of it, and says what was made.
+    pub(crate) async fn created(mut self) -> Created {
+        // One error for each write that failed.
+        while self.finish().await.is_err() {}
+        self.created
+    }
+
+    async fn answered(&mut self, write: Pending<WriteOutcome>) -> Result<(), ClientError> {
+        if let WriteOutcome::Created { path, .. } = write.await? {
+            self.created.add(path);
         }
         Ok(())
     }
@@ -130,7 +169,7 @@ impl From<ClientError> for Failure {
 
 #[cfg(test)]
 mod tests {
-    use api::{OpError, Path};
+    use api::OpError;
     use client_sdk::Failure as Ended;
 
     use super::*;

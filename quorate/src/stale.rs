@@ -1,6 +1,6 @@
 //! `--level stale`: what one node has, also while nobody has a quorum.
 
-use api::{Read, ReadOutcome};
+use api::{OpError, Read, ReadOutcome};
 use client_sdk::{ClientError, Found, Options, read_stale};
 use serde_json::{Value, json};
 
@@ -18,19 +18,31 @@ pub(crate) async fn ask(connection: &Connection, read: Read) -> Result<Found, Fa
     for endpoint in &addresses(&connection.endpoints) {
         match read_stale(endpoint, read.clone(), limit).await {
             Ok(found) => {
-                if found.leaderless {
-                    output::say(format_args!(
-                        "quorate: stale: the node at {endpoint} has no leader, this is its state of {}",
-                        found.zxid
-                    ));
-                }
+                note(endpoint, &found);
                 return Ok(found);
             }
             Err(ClientError::Node(tried)) => silent.push(tried.to_string()),
-            Err(e) => return Err(e.into()),
+            Err(e) => {
+                // A refusal does not say of which state it is; whether there is such a znode, is said with it.
+                if let Some(OpError::NoNode(path)) = e.refusal()
+                    && let Ok(found) = read_stale(endpoint, Read::Exists { path: path.clone() }, limit).await
+                {
+                    note(endpoint, &found);
+                }
+                return Err(e.into());
+            }
         }
     }
     Err(Failure::new(Exit::Unavailable, format!("no node answers: {}", silent.join("; "))))
+}
+
+fn note(endpoint: &str, found: &Found) {
+    if found.leaderless {
+        output::say(format_args!(
+            "quorate: stale: the node at {endpoint} has no leader, this is its state of {}",
+            found.zxid
+        ));
+    }
 }
 
 /// Names it to whoever could not read otherwise.

@@ -379,12 +379,15 @@ impl World {
         let others: BTreeSet<PeerId> =
             ensemble.voters().filter(|voter| voter.0 as usize - 1 != node).collect();
         // One that has only seen a first start that came to nothing has the id of another ensemble, and is no member yet.
-        let first = self.cx.ghost.first_epoch().unwrap_or(Epoch(1));
+        let first = self.cx.ghost.first_epoch().unwrap_or(Epoch(u32::MAX));
         let vouches = |voter: &PeerId| {
             let disk = &self.cx.ghost.disks[voter.0 as usize - 1];
             !disk.impaired && disk.current >= first
         };
-        self.cx.plan.reckless || self.cx.ghost.is_quorum(&others) && others.iter().all(vouches)
+        // If it loses its log it cannot know that it never had data there, and waits for an operator.
+        let current = self.cx.ghost.disks[node].current;
+        let member = current == Epoch(0) || current >= first;
+        self.cx.plan.reckless || member && self.cx.ghost.is_quorum(&others) && others.iter().all(vouches)
     }
 
     /// Flips a bit of one of the files that `which` accepts. Whether there was one.

@@ -196,7 +196,7 @@ fn unexpected() -> StopReason {
 }
 
 /// A snapshot on its way in.
-struct Incoming {
+pub(crate) struct Incoming {
     zxid: Zxid,
     decoder: RecordDecoder,
     loader: Loader,
@@ -204,12 +204,12 @@ struct Incoming {
 }
 
 impl Incoming {
-    fn new(zxid: Zxid) -> Incoming {
+    pub(crate) fn new(zxid: Zxid) -> Incoming {
         tracing::info!(%zxid, "the state comes as a snapshot");
         Incoming { zxid, decoder: RecordDecoder::default(), loader: Loader::default(), bytes: 0 }
     }
 
-    fn piece(&mut self, piece: Bytes) -> Result<(), StopReason> {
+    pub(crate) fn piece(&mut self, piece: Bytes) -> Result<(), StopReason> {
         self.decoder.push(&piece);
         self.bytes += piece.len() as u64;
         while let Some(record) = self.decoder.next_record().map_err(|e| self.damaged(&e))? {
@@ -218,7 +218,7 @@ impl Incoming {
         Ok(())
     }
 
-    fn finish(self) -> Result<(State, u64), StopReason> {
+    pub(crate) fn finish(self) -> Result<(State, u64), StopReason> {
         let zxid = self.zxid;
         if zxid == Zxid::ZERO && self.bytes == 0 {
             let mut state = State::default();

@@ -7,10 +7,11 @@ use std::{
 };
 
 use api::{
-    PeerId, Ticket, Time,
+    PeerId, Ticket, Time, Zxid,
     budget::Budget,
     ports::{PortClosed, Quorum},
 };
+use bytes::Bytes;
 use proto::{
     client::{MESSAGE_MAX, NodeMember},
     v1::{coordination_server::CoordinationServer, node_server::NodeServer},
@@ -23,6 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     driver::{Aside, Driver, FromClient},
     grpc::{CoordinationService, Front, NodeService, OpenRate},
+    quorum_io::Incoming,
     table::{self, Checkpointer, Opened, TableError},
 };
 
@@ -186,6 +188,30 @@ impl<Q: Quorum> StoreService<Q> {
             ready,
             tasks,
         })
+    }
+
+    /// Whether there was anything in the checkpoint.
+    #[must_use]
+    pub fn has_state(&self) -> bool {
+        self.state.applied() > Zxid::ZERO
+    }
+
+    /// Begins with the state of a snapshot at `zxid`, in pieces as the quorum was given it: where the checkpoint has none, and the
+    /// quorum, from which it would come, is not open.
+    ///
+    /// # Errors
+    /// It cannot be read. The state stays as it was.
+    pub fn begin_with<E: std::fmt::Display>(
+        &mut self,
+        zxid: Zxid,
+        pieces: impl Iterator<Item = Result<Bytes, E>>,
+    ) -> Result<(), StopReason> {
+        let mut snapshot = Incoming::new(zxid);
+        for piece in pieces {
+            snapshot.piece(piece.map_err(|e| StopReason::Invariant(e.to_string()))?)?;
+        }
+        (self.state, _) = snapshot.finish()?;
+        Ok(())
     }
 
     /// The API for applications, to be served on the client port.

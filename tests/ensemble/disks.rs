@@ -10,6 +10,17 @@ use std::time::Duration;
 use crate::harness::{QUORATE, eventually, http_get, run_at, signal, succeed};
 use crate::skipped::skipped;
 
+/// The program with the configuration of a node in `dir`.
+fn configured(dir: &Path) -> Command {
+    let mut command = Command::new(QUORATE);
+    command
+        .env("QUORATE_ENSEMBLE", "disks")
+        .env("QUORATE_ID", "1")
+        .env("QUORATE_DATA_DIR", dir.join("data"))
+        .env("QUORATE_MEMBERS", "[{ id = 1, host = \"127.0.0.1\" }]");
+    command
+}
+
 /// A node that is an ensemble of its own. Dropping it kills it.
 struct Node {
     child: Child,
@@ -21,15 +32,8 @@ impl Node {
     fn start(dir: &Path, settings: &[(&str, &str)]) -> Node {
         let log = dir.join(format!("log-of-{:x}", RandomState::new().hash_one(0)));
         let file = File::create(&log).unwrap();
-        let mut command = Command::new(QUORATE);
-        command
-            .arg("serve")
-            .env("QUORATE_ENSEMBLE", "disks")
-            .env("QUORATE_ID", "1")
-            .env("QUORATE_DATA_DIR", dir.join("data"))
-            .env("QUORATE_MEMBERS", "[{ id = 1, host = \"127.0.0.1\" }]")
-            .env("QUORATE_LISTEN_HOST", "127.0.0.1")
-            .env("QUORATE_LOG", "info");
+        let mut command = configured(dir);
+        command.arg("serve").env("QUORATE_LISTEN_HOST", "127.0.0.1").env("QUORATE_LOG", "info");
         for port in ["CLIENT", "QUORUM", "ELECTION", "HTTP"] {
             command.env(format!("QUORATE_LISTEN_{port}_PORT"), "0");
         }
@@ -204,11 +208,16 @@ fn full(temp: &Path, size: &str) -> Option<Mount> {
     node.ok(&["create", "/a", "x"]);
     eventually("it keeps a reserve", || temp.join("data/log/reserve").exists());
     node.stop();
-    let mut file = File::create(temp.join("data/others")).unwrap();
+    fill(&temp.join("data/others"));
+    Some(mount)
+}
+
+/// Takes all the space that there is.
+fn fill(file: &Path) {
+    let mut file = File::create(file).unwrap();
     for size in [1 << 20, 4096] {
         while std::io::Write::write_all(&mut file, &vec![1; size]).is_ok() {}
     }
-    Some(mount)
 }
 
 const SMALL: [(&str, &str); 1] = [("QUORATE_LOG_SEGMENT_SIZE", "1MiB")];
@@ -232,6 +241,49 @@ fn b18_a_node_with_too_little_space_answers_stale_reads_and_takes_part_when_ther
     mount.remount("ro");
     let text = Node::start(temp.path(), &SMALL).ended();
     assert!(text.contains("mounted read-only") && text.contains("mount it for writing"), "{text}");
+}
+
+#[test]
+fn b18_a_stale_reader_without_a_checkpoint_reads_its_newest_snapshot_and_without_one_refuses() {
+    let temp = tempfile::tempdir().unwrap();
+    let data = temp.path().join("data");
+    let Some(_mount) = Mount::at(&data, "24m") else { return };
+    let settings = [SMALL[0], ("QUORATE_LOG_SNAPSHOT_EVERY", "1")];
+    let node = Node::start(temp.path(), &settings);
+    node.serves();
+    node.ok(&["create", "/a", "x"]);
+    let snapshots = || std::fs::read_dir(data.join("snapshots")).unwrap().flatten().count();
+    eventually("there are two snapshots", || {
+        node.ok(&["set", "/a", "x"]);
+        snapshots() > 1
+    });
+    node.stop();
+    // What a node does that looks for space.
+    std::fs::remove_dir_all(data.join("table")).unwrap();
+    for reserve in ["reserve", "log/reserve"] {
+        // There may be none.
+        let _ = std::fs::remove_file(data.join(reserve));
+    }
+    fill(&data.join("others"));
+    let stale = |node: &Node, what: &[&str]| node.run(&[what, &["--level", "stale"]].concat());
+    let node = Node::start(temp.path(), &settings);
+    let marked = |text: &str| text.contains("has no leader, this is its state of 0x1");
+    for what in [&["get", "/a"][..], &["ls", "/"], &["stat", "/a"]] {
+        let (code, text) = stale(&node, what);
+        assert!(code == Some(0) && marked(&text), "{what:?}: {code:?} {text}\n{}", node.text());
+    }
+    for what in ["get", "stat", "ls"] {
+        let (code, text) = stale(&node, &[what, "/none"]);
+        assert!(code == Some(1) && text.contains("no znode /none") && marked(&text), "{what}: {text}");
+    }
+    drop(node);
+    std::fs::remove_dir_all(data.join("snapshots")).unwrap();
+    fill(&data.join("others-2"));
+    let node = Node::start(temp.path(), &settings);
+    for what in [&["get", "/a"][..], &["ls", "/"], &["stat", "/a"]] {
+        let (code, text) = stale(&node, what);
+        assert!(code == Some(3) && text.contains("no state"), "{what:?}: {code:?} {text}\n{}", node.text());
+    }
 }
 
 #[test]
@@ -268,9 +320,48 @@ fn b22_the_log_has_a_directory_of_its_own_and_a_wrong_one_is_refused() {
     assert!(text.contains("the log of this node is in") && text.contains("set `log_dir` to it"), "{text}");
     let text = start(&at(&moved)).ended();
     assert!(text.contains("is the file system mounted?"), "{text}");
-    std::fs::remove_dir_all(&moved).unwrap();
+    assert!(!moved.exists(), "a refused start makes no directory");
     std::fs::rename(&log, &moved).unwrap();
     let node = start(&at(&moved));
+    node.serves();
+    assert_eq!(node.ok(&["get", "/a"]).trim_end(), "x");
+}
+
+#[test]
+fn b22_an_operator_begins_a_new_ensemble_only_where_the_log_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let (log, other) = (temp.path().join("other-disk"), temp.path().join("not-mounted"));
+    let log_dir = log.to_str().unwrap();
+    let node = Node::start(temp.path(), &[("QUORATE_LOG_DIR", log_dir)]);
+    node.serves();
+    node.ok(&["create", "/a", "x"]);
+    node.stop();
+    let recover = |log_dir: Option<&Path>, members: &str| {
+        let mut command = configured(temp.path());
+        command.args(["recover", "members", "--yes"]).env("QUORATE_MEMBERS", members);
+        log_dir.into_iter().for_each(|dir| _ = command.env("QUORATE_LOG_DIR", dir));
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
+    };
+    let alone = "[{ id = 1, host = \"127.0.0.1\" }]";
+    let epochs = || std::fs::read(temp.path().join("data/epochs")).unwrap();
+    let before = epochs();
+    for (log_dir, why) in
+        [(Some(other.as_path()), "is the file system mounted?"), (None, "set `log_dir` to it")]
+    {
+        let (code, text) = recover(log_dir, alone);
+        assert!(
+            code == Some(1) && text.contains("nothing was changed") && text.contains(why),
+            "{code:?} {text}"
+        );
+    }
+    assert!(epochs() == before && !other.exists());
+    let (code, text) = recover(Some(&log), "[{ id = 1, host = \"q{1}\", count = 3 }]");
+    assert!(code == Some(0) && text.contains(&format!("one of\n{log_dir}, which has the log")), "{text}");
+    let (code, text) = recover(Some(&log), alone);
+    assert_eq!(code, Some(0), "{text}");
+    let node = Node::start(temp.path(), &[("QUORATE_LOG_DIR", log_dir)]);
     node.serves();
     assert_eq!(node.ok(&["get", "/a"]).trim_end(), "x");
 }
@@ -300,6 +391,7 @@ fn b21_a_tree_that_no_file_system_can_hold_comes_back_with_its_counters() {
     let file = |name: &str| temp.path().join(name).to_str().unwrap().to_owned();
     let (code, text) = node.run(&["export", "/t", &file("dir")]);
     assert!(code == Some(1) && text.contains("--archive"), "{code:?} {text}");
+    assert!(!temp.path().join("dir").exists() && text.contains("is removed"), "{text}");
     node.ok(&["export", "--archive", "/t", &file("one")]);
     node.ok(&["import", &file("one"), "/copy"]);
     node.ok(&["export", "--archive", "/copy", &file("two")]);
@@ -311,4 +403,26 @@ fn b21_a_tree_that_no_file_system_can_hold_comes_back_with_its_counters() {
     std::fs::write(file("part"), &whole[..whole.len() - 60]).unwrap();
     let (code, text) = node.run(&["import", &file("part"), "/part"]);
     assert!(code != Some(0) && text.contains("damaged or not whole"), "{code:?} {text}");
+}
+
+#[test]
+fn b21_an_import_that_meets_an_existing_znode_changes_nothing_below_it_and_advises_no_deletion() {
+    let temp = tempfile::tempdir().unwrap();
+    let node = Node::start(temp.path(), &[]);
+    node.serves();
+    node.ok(&["create", "/taken", "ours"]);
+    let tree = temp.path().join("tree");
+    for name in ["a", "taken"] {
+        std::fs::create_dir_all(tree.join(name)).unwrap();
+        std::fs::write(tree.join(name).join("file"), "theirs").unwrap();
+    }
+    let tree = tree.to_str().unwrap();
+    let (code, text) = node.run(&["import", tree, "/taken"]);
+    assert!(code == Some(1) && text.contains("/taken exists already"), "{code:?} {text}");
+    assert!(text.contains("no znode was created") && !text.contains("delete"), "{text}");
+    assert_eq!(node.ok(&["ls", "/taken"]).trim_end(), "", "nothing came below it");
+    let (code, text) = node.run(&["import", tree, "/"]);
+    assert!(code == Some(1) && text.contains("/taken exists already"), "{code:?} {text}");
+    assert!(text.contains("znodes were created, the last is /") && !text.contains("delete"), "{text}");
+    assert_eq!(node.ok(&["get", "/taken"]).trim_end(), "ours");
 }

@@ -328,12 +328,6 @@ impl Layers {
         if id == PeerId(0) {
             self.problems.push(format!("{at}a member has the id 0; ids count from 1"));
         }
-        if table.contains_key("host") && !member::is_host(&config.host) {
-            self.problems.push(format!(
-                "{at}member {id} has the host {}; expected a name or an IP address, without port",
-                config.host.to_toml()
-            ));
-        }
         if [config.client_port, config.quorum_port, config.election_port].contains(&0) {
             self.problems
                 .push(format!("{at}member {id} has the port 0, which others cannot dial; name the port"));
@@ -347,6 +341,22 @@ impl Layers {
         let count: u32 = self.member_value(table, "count", 1);
         match member::hosts(id, &config.host, count) {
             Ok(hosts) => {
+                if config.host.contains('{') && !table.contains_key("count") {
+                    self.problems.push(format!(
+                        "{at}member {id} has the host {} and no `count`; say how many members it stands for, as in `count = 3`, or \
+                         leave the braces out",
+                        config.host.to_toml()
+                    ));
+                }
+                let wrong = hosts.iter().find_map(|(id, host)| Some((id, host, member::not_a_host(host)?)));
+                if let Some((id, host, expected)) = wrong
+                    && table.contains_key("host")
+                {
+                    self.problems.push(format!(
+                        "{at}member {id} has the host {}; expected {expected}",
+                        host.to_toml()
+                    ));
+                }
                 let alike = |(id, host)| MemberConfig { id, host, ..config.clone() };
                 hosts.into_iter().map(alike).collect()
             }

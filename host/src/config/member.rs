@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use api::{Member, Membership, PeerId};
 
@@ -121,10 +121,37 @@ impl MemberConfig {
     }
 }
 
-/// Whether that is a name or an IP address, or with a number in braces stands for several. No port, no brackets.
-pub(super) fn is_host(text: &str) -> bool {
-    let of_a_name = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '{' | '}');
-    text.parse::<IpAddr>().is_ok() || !text.is_empty() && text.chars().all(of_a_name)
+/// What is expected of a host that is none: a name that DNS can have or an IP address at which others can reach a machine. No port,
+/// no brackets.
+pub(super) fn not_a_host(text: &str) -> Option<&'static str> {
+    match text.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(address) if address.is_unspecified() => Some(
+            "the name or the address at which the others reach this member; to listen on all addresses is what `listen.host` is for",
+        ),
+        Ok(address) if address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) => {
+            Some("the address of one machine")
+        }
+        Ok(_) => None,
+        Err(_) if is_name(text) => None,
+        Err(_) => Some(
+            "a name or an IP address, without port: names have letters, digits, `_` and, but not at an end, `-`, at most 63 between \
+             two dots and 253 in all, and do not end in a number",
+        ),
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    // With the dot behind it a name is no other one.
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // What ends in a number is taken for an IPv4 address, by whoever resolves it.
+    let ends_in_number = text.rsplit('.').next().is_some_and(|last| last.chars().all(|c| c.is_ascii_digit()));
+    text.len() <= 253 && text.split('.').all(is_label) && !ends_in_number
 }
 
 /// What this machine, container or pod is called.

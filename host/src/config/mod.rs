@@ -566,7 +566,7 @@ impl NodeConfig {
         for (key, url) in
             [("services.election", &self.services.election), ("services.quorum", &self.services.quorum)]
         {
-            if !url.strip_prefix("http://").is_some_and(|rest| rest.contains(':')) {
+            if !behind_scheme(url, "http://").is_some_and(|rest| rest.contains(':') && !rest.contains('@')) {
                 r.refuse(key, "the address of a service such as \"http://127.0.0.1:2889\"");
             }
         }
@@ -604,7 +604,11 @@ impl NodeConfig {
                  traceidratio or parentbased_ and one of them, with the number in OTEL_TRACES_SAMPLER_ARG)",
             );
         }
-        let is_url = |e: &String| e.starts_with("http://") || e.starts_with("https://");
+        let is_url = |e: &String| {
+            let rest = behind_scheme(e, "http://").or_else(|| behind_scheme(e, "https://"));
+            // A user has no name there.
+            rest.is_some_and(|rest| !rest.contains('@'))
+        };
         if self.telemetry.otlp_endpoint.as_ref().is_some_and(|e| !is_url(e)) {
             r.refuse(
                 "telemetry.otlp_endpoint",
@@ -651,6 +655,13 @@ impl NodeConfig {
             }
         }
     }
+}
+
+/// What stands behind the scheme of a URL, in whatever case that is written.
+#[must_use]
+pub fn behind_scheme<'a>(url: &'a str, scheme: &str) -> Option<&'a str> {
+    let (head, rest) = url.split_at_checked(scheme.len())?;
+    head.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
 #[cfg(test)]

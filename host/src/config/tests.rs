@@ -265,12 +265,58 @@ fn b01_there_is_no_default_name_of_an_ensemble() {
 #[test]
 fn b24_a_host_is_a_name_or_an_address_and_nothing_else() {
     let members = |host: &str| format!("[{{id=2,host={host:?}}}]");
-    for host in ["a", "a-b.example", "127.0.0.1", "::1", "fe80::1", "node_1"] {
+    let longest = [&"x".repeat(63), &"y".repeat(63), &"z".repeat(63), "a".repeat(61).as_str()].join(".");
+    for host in
+        ["a", "a-b.example", "a.example.", "127.0.0.1", "::1", "fe80::1", "node_1", "1a", "1.a", &longest]
+    {
         assert!(load_text(THREE, &[("QUORATE_MEMBERS", &members(host))], &[]).is_ok(), "{host}");
     }
-    for host in ["127.0.0.1:2888", "a:2888", "[::1]", "[::1]:2888", "http://a", "a b", "a@b", ""] {
+    let (long, long_part) = (["x".repeat(63).as_str(); 4].join("."), "x".repeat(64));
+    let no_names = ["999.1.1.1", "1", "1.2.3", "a.7", "-a", "a-", "a.-b", "a..b", ".a", ".", "\u{e4}", &long];
+    let wrong = ["127.0.0.1:2888", "a:2888", "[::1]", "[::1]:2888", "http://a", "a b", "a@b", "", &long_part];
+    for host in wrong.into_iter().chain(no_names) {
         let said = problems(THREE, &[("QUORATE_MEMBERS", &members(host))], &[]).join("|");
         assert!(said.contains("expected a name or an IP address, without port"), "{host}: {said}");
+    }
+}
+
+#[test]
+fn b24_a_host_that_is_every_address_is_refused() {
+    for host in ["0.0.0.0", "::", "::ffff:0.0.0.0"] {
+        let members = format!("[{{id=2,host={host:?}}}]");
+        let said = problems(THREE, &[("QUORATE_MEMBERS", &members)], &[]).join("|");
+        assert!(
+            said.contains("at which the others reach this member") && said.contains("listen.host"),
+            "{said}"
+        );
+    }
+    for host in ["224.0.0.1", "ff02::1", "255.255.255.255"] {
+        let members = format!("[{{id=2,host={host:?}}}]");
+        let said = problems(THREE, &[("QUORATE_MEMBERS", &members)], &[]).join("|");
+        assert!(said.contains("the address of one machine"), "{said}");
+    }
+}
+
+#[test]
+fn b24_a_number_in_braces_needs_a_count() {
+    let said = |members: &str| problems(THREE, &[("QUORATE_MEMBERS", members)], &[]).join("|");
+    let wrong = said(r#"[{id=2,host="q{0}"}]"#);
+    assert!(wrong.contains("no `count`") && wrong.contains("leave the braces out"), "{wrong}");
+    assert!(load_text(THREE, &[("QUORATE_MEMBERS", r#"[{id=2,host="q{0}",count=1}]"#)], &[]).is_ok());
+    // What the count makes of it has to be a host, too.
+    let wrong = said(r#"[{id=1,host="10.0.0.{255}",count=2}]"#);
+    assert!(
+        wrong.contains("member 2 has the host \"10.0.0.256\"; expected a name or an IP address"),
+        "{wrong}"
+    );
+}
+
+#[test]
+fn b24_the_scheme_of_an_address_is_taken_in_any_case() {
+    for key in ["QUORATE_SERVICES_QUORUM", "QUORATE_SERVICES_ELECTION", "QUORATE_TELEMETRY_OTLP_ENDPOINT"] {
+        assert!(load_text(THREE, &[(key, "HTTP://a:4317")], &[]).is_ok(), "{key}");
+        let said = problems(THREE, &[(key, "http://user@a:4317")], &[]).join("|");
+        assert!(said.contains("such as"), "{key}: {said}");
     }
 }
 

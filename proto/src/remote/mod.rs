@@ -49,7 +49,8 @@ impl Neighbour {
         let bad = || BadAddress(url.to_owned());
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
         let uri = endpoint.uri();
-        if uri.scheme_str() != Some("http") || uri.port_u16().is_none() || uri.path() != "/" {
+        let names_a_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        if names_a_user || uri.scheme_str() != Some("http") || uri.port_u16().is_none() || uri.path() != "/" {
             return Err(bad());
         }
         let endpoint = endpoint
@@ -176,12 +177,20 @@ mod tests {
     #[test]
     fn an_address_is_a_url_with_a_port_and_nothing_else() {
         let new = |url| Neighbour::new("quorum", url, "a", PeerId(1));
-        for good in ["http://127.0.0.1:2889", "http://node-1.example:2889/", "http://[::1]:2889"] {
+        for good in
+            ["http://127.0.0.1:2889", "http://node-1.example:2889/", "http://[::1]:2889", "HTTP://a:1"]
+        {
             assert!(new(good).is_ok(), "{good}");
         }
-        for bad in
-            ["", "127.0.0.1:2889", "http://127.0.0.1", "https://127.0.0.1:1", "http://a:1/b", "http://"]
-        {
+        for bad in [
+            "",
+            "127.0.0.1:2889",
+            "http://127.0.0.1",
+            "https://127.0.0.1:1",
+            "http://a:1/b",
+            "http://",
+            "http://user@a:1",
+        ] {
             assert_eq!(new(bad).unwrap_err(), BadAddress(bad.to_owned()));
         }
     }

@@ -105,6 +105,12 @@ impl Writer {
         fs::rename(&self.temporary, &self.path).doing(format_args!("write {}", self.path.display()))
     }
 
+    /// Removes what is written of it. Returns where that was.
+    pub(crate) fn undo(self) -> (PathBuf, io::Result<()>) {
+        let removed = fs::remove_file(&self.temporary);
+        (self.temporary, removed)
+    }
+
     fn line(&mut self, line: &impl Serialize) -> Result<(), Failure> {
         let writing = || format!("write {}", self.temporary.display());
         let mut text = serde_json::to_vec(line).map_err(io::Error::other).doing(writing())?;

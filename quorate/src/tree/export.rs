@@ -35,7 +35,7 @@ pub(crate) async fn run(args: &Export) -> Result<(), Failure> {
     let bar = ProgressBar::no_length().with_style(style("{spinner} {pos} znodes {per_sec}"));
     bar.enable_steady_tick(Duration::from_millis(100));
     let mut ephemerals = 0;
-    session::with(&args.connection, async |client| {
+    let walked = session::with(&args.connection, async |client| {
         client.sync().await?;
         walk(client, &root, ReadLevel::Local, Look::Value, Depth::All, args.in_flight, |path, data, stat| {
             bar.inc(1);
@@ -47,8 +47,11 @@ pub(crate) async fn run(args: &Export) -> Result<(), Failure> {
         })
         .await
     })
-    .await?;
+    .await;
     bar.finish_and_clear();
+    if let Err(failure) = walked {
+        return Err(target.undo(&failure));
+    }
     if ephemerals > 0 {
         output::say(format_args!(
             "left out {ephemerals} ephemerals: they belong to sessions, and their owners make them anew"
@@ -86,6 +89,23 @@ impl Target {
         }
     }
 
+    /// Removes what was written, so that the next try finds the place as this one did, and says so with why.
+    pub(super) fn undo(self, failure: &Failure) -> Failure {
+        let (place, removed) = match self {
+            Target::Directory(Directory { made, .. }) if made.is_empty() => return failure.clone(),
+            Target::Directory(Directory { directory, made, .. }) => (directory, remove(&made)),
+            Target::Archive(_, writer) => writer.undo(),
+        };
+        let place = place.display();
+        let state = match removed {
+            Ok(()) => format!("what was written of it to {place} is removed"),
+            Err(e) => format!(
+                "a part of it is in {place} and cannot be removed ({e}): remove it before the next try"
+            ),
+        };
+        Failure::new(failure.exit, format!("{failure}\n{state}"))
+    }
+
     /// What was written, in words, and the bytes of it.
     pub(super) fn finish(self) -> Result<(String, u64), Failure> {
         match self {
@@ -117,11 +137,13 @@ pub(super) struct Directory {
     files: u64,
     directories: u64,
     bytes: u64,
+    /// All that was not there before, parents before children.
+    made: Vec<PathBuf>,
 }
 
 impl Directory {
     fn new(root: Path, directory: PathBuf) -> Directory {
-        Directory { root, directory, files: 0, directories: 0, bytes: 0 }
+        Directory { root, directory, files: 0, directories: 0, bytes: 0, made: Vec::new() }
     }
 
     fn write(&mut self, znode: &Path, data: &Bytes, stat: &Stat) -> Result<(), Failure> {
@@ -155,6 +177,7 @@ impl Directory {
     fn file(&mut self, path: &FilePath, znode: &Path, content: &[u8]) -> Result<(), Failure> {
         let mut file =
             OpenOptions::new().write(true).create_new(true).open(path).map_err(|e| fault(e, path, znode))?;
+        self.made.push(path.to_owned());
         file.write_all(content).doing(format_args!("write {}", path.display()))?;
         self.files += 1;
         self.bytes += content.len() as u64;
@@ -162,11 +185,25 @@ impl Directory {
     }
 
     fn make_directory(&mut self, path: &FilePath, znode: &Path) -> Result<(), Failure> {
-        let made = if *znode == self.root { fs::create_dir_all(path) } else { fs::create_dir(path) };
-        made.map_err(|e| fault(e, path, znode))?;
+        let missing: Vec<&FilePath> = match *znode == self.root {
+            true => path.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect(),
+            false => vec![path],
+        };
+        for dir in missing.into_iter().rev() {
+            fs::create_dir(dir).map_err(|e| fault(e, dir, znode))?;
+            self.made.push(dir.to_owned());
+        }
         self.directories += 1;
         Ok(())
     }
+}
+
+/// Files and empty directories, the last first. What somebody else has put beside them stays.
+fn remove(made: &[PathBuf]) -> io::Result<()> {
+    made.iter().rev().try_for_each(|path| match path.symlink_metadata()?.is_dir() {
+        true => fs::remove_dir(path),
+        false => fs::remove_file(path),
+    })
 }
 
 fn must_be_free(directory: &FilePath) -> Result<(), Failure> {
@@ -241,6 +278,32 @@ mod tests {
             let error = write(&mut t, what, b"x", 0).unwrap_err().to_string();
             assert!(error.contains(why) && error.contains("--archive"), "{error}");
         }
+    }
+
+    #[test]
+    fn b21_a_refused_export_removes_what_it_made_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("a/b/out");
+        let failed = |others: bool| {
+            let mut t = target(&out, "/r");
+            write(&mut t, "/r", b"v", 3).unwrap();
+            write(&mut t, "/r/x", b"", 1).unwrap();
+            write(&mut t, "/r/x/y", b"1", 0).unwrap();
+            let refused = write(&mut t, "/r/%value", b"1", 0).unwrap_err();
+            if others {
+                fs::write(out.join("x/theirs"), "").unwrap();
+            }
+            Target::Directory(t).undo(&refused).to_string()
+        };
+        let said = failed(false);
+        assert!(said.contains("--archive") && said.contains("is removed"), "{said}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nor the directories above it");
+        fs::create_dir_all(&out).unwrap();
+        failed(false);
+        assert!(must_be_free(&out).is_ok() && out.exists(), "what was there stays");
+        let said = failed(true);
+        assert!(said.contains("cannot be removed") && said.contains("before the next try"), "{said}");
+        assert!(out.join("x/theirs").exists() && !out.join("x/y").exists());
     }
 
     #[test]

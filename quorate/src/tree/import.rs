@@ -22,7 +22,7 @@ use crate::{
     args::Import,
     exit::{Doing as _, Exit, Failure},
     output,
-    session::{self, Pipeline},
+    session::{self, Created, Pipeline},
     verbs::{create_parents, parse},
 };
 
@@ -147,10 +147,23 @@ pub(super) struct New {
 
 /// Returns the bytes of all values.
 async fn write_all(client: &Client, root: &Path, source: Source, args: &Import) -> Result<u64, Failure> {
+    let mut pipeline = Pipeline::new(client, args.in_flight);
+    match write_each(client, root, source, args, &mut pipeline).await {
+        Ok(bytes) => Ok(bytes),
+        Err(failure) => Err(in_part(&failure, root, &pipeline.created().await)),
+    }
+}
+
+async fn write_each(
+    client: &Client,
+    root: &Path,
+    source: Source,
+    args: &Import,
+    pipeline: &mut Pipeline<'_>,
+) -> Result<u64, Failure> {
     let bar = ProgressBar::new(source.znodes()).with_style(style("{bar:30} {pos}/{len} {per_sec} {msg}"));
     bar.enable_steady_tick(Duration::from_millis(100));
     let mut values = read_ahead(source, root.clone(), args.max_size.0);
-    let mut pipeline = Pipeline::new(client, args.in_flight);
     let mut bytes = 0;
     let mut counters = Vec::new();
     while let Some(next) = values.recv().await {
@@ -161,6 +174,7 @@ async fn write_all(client: &Client, root: &Path, source: Source, args: &Import) 
         if data != value::DIRECTORY {
             bytes += data.len() as u64;
         }
+        let is_target = path == *root;
         let write = if path.is_root() {
             if data == value::DIRECTORY || data.is_empty() {
                 continue;
@@ -170,13 +184,17 @@ async fn write_all(client: &Client, root: &Path, source: Source, args: &Import) 
         } else {
             Write::Create(Create { path, data, mode: CreateMode::default() })
         };
-        pipeline.write(write).await.map_err(|e| explain(e, root))?;
+        pipeline.write(write).await.map_err(explain)?;
+        if is_target {
+            // If it exists, nothing may be made below it.
+            pipeline.finish().await.map_err(explain)?;
+        }
         bar.inc(1);
     }
-    pipeline.finish().await.map_err(|e| explain(e, root))?;
+    pipeline.finish().await.map_err(explain)?;
     bar.set_message("counters of sequential znodes");
     for (path, sequence) in counters {
-        count_to(client, &path, sequence).await.map_err(|e| explain(e, root))?;
+        count_to(client, &path, sequence).await.map_err(explain)?;
     }
     bar.finish_and_clear();
     Ok(bytes)
@@ -241,26 +259,37 @@ fn content(item: &Item, max_size: u64) -> Result<Bytes, Failure> {
     file.take(max_size + 1).read_to_end(&mut bytes).doing(reading())?;
     if bytes.len() as u64 > max_size {
         return Err(Failure::refused(format!(
-            "{} has grown beyond --max-size since the import began; a part of the tree is imported",
+            "{} has grown beyond --max-size since the import began",
             source.display()
         )));
     }
     Ok(if item.is_directory { bytes.into() } else { value::of_file(bytes) })
 }
 
-fn explain(e: ClientError, root: &Path) -> Failure {
-    if let Some(OpError::NodeExists(path)) = e.refusal()
-        && path == root
-    {
-        return Failure::refused(format!(
-            "the znode {path} exists already; delete it (quorate delete -r {path}) or import to another one"
-        ));
+fn explain(e: ClientError) -> Failure {
+    match e.refusal() {
+        Some(OpError::NodeExists(path)) => Failure::refused(format!("the znode {path} exists already")),
+        _ => e.into(),
     }
-    let failure = Failure::from(e);
+}
+
+/// Why an import has ended before its end, and what is left of it. It names nothing to delete that it has not made.
+fn in_part(failure: &Failure, root: &Path, created: &Created) -> Failure {
     // What is before it may have been written: that is not "nothing was done".
     let exit = if failure.exit == Exit::Usage { Exit::Refused } else { failure.exit };
-    let remedy = format!("a part of the tree may be imported: `quorate delete -r {root}` removes it");
-    Failure::new(exit, format!("{failure}\n{remedy}"))
+    let Created { znodes, first, last } = created;
+    let made = match last {
+        None if exit == Exit::Unknown => "no znode is known to be created".to_owned(),
+        None => "no znode was created".to_owned(),
+        Some(last) => format!("{znodes} znodes were created, the last is {last}"),
+    };
+    let remedy = match first {
+        Some(first) if first == root => {
+            format!("`quorate delete -r {root}` removes them, {root} was not there before")
+        }
+        _ => "import to a znode that does not exist yet, as in `quorate import DIR /new`".to_owned(),
+    };
+    Failure::new(exit, format!("{failure}\n{made}: {remedy}"))
 }
 
 pub(super) fn style(template: &str) -> ProgressStyle {
@@ -276,3 +305,44 @@ const PART: usize = 256;
 
 /// Files read and not yet sent.
 const READ_AHEAD: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Path {
+        Path::new(text).unwrap()
+    }
+
+    fn created(paths: &[&str]) -> Created {
+        let mut created = Created::default();
+        paths.iter().for_each(|text| created.add(path(text)));
+        created
+    }
+
+    #[test]
+    fn b21_an_import_that_fails_names_nothing_to_delete_that_it_has_not_created() {
+        let exists = || explain(OpError::NodeExists(path("/taken")).into());
+        let said = |root: &str, paths: &[&str]| in_part(&exists(), &path(root), &created(paths)).to_string();
+        for (root, paths) in [("/", &["/a", "/a/b"][..]), ("/", &[]), ("/taken", &[])] {
+            let said = said(root, paths);
+            assert!(!said.contains("delete") && said.contains("that does not exist yet"), "{said}");
+        }
+        let said = [said("/", &["/a", "/a/b"]), said("/", &[]), said("/new", &["/new", "/new/a", "/new/b"])];
+        assert!(said[0].contains("2 znodes were created, the last is /a/b"), "{said:?}");
+        assert!(said[1].contains("no znode was created"), "{said:?}");
+        assert!(
+            said[2].contains("3 znodes were created, the last is /new/b: `quorate delete -r /new`"),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn b21_an_import_without_an_answer_does_not_say_that_nothing_was_created() {
+        let unknown = Failure::new(Exit::Unknown, "no answer");
+        let said = in_part(&unknown, &path("/new"), &Created::default()).to_string();
+        assert!(said.contains("no znode is known to be created") && !said.contains("delete"), "{said}");
+        let wrong = in_part(&Failure::usage("too large"), &path("/new"), &created(&["/new"]));
+        assert_eq!(wrong.exit, Exit::Refused, "something was done");
+    }
+}

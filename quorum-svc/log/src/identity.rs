@@ -253,7 +253,7 @@ fn write(disk: &dyn Disk, dir: &Path, owner: &Owner) -> Result<(), DiskError> {
     disk::write_atomically(disk, dir, IDENTITY, text.as_bytes())
 }
 
-const IDENTITY: &str = "identity";
+pub(crate) const IDENTITY: &str = "identity";
 const LOCK: &str = "lock";
 /// What may be in a directory that counts as empty: the remains of a claim that a crash ended, what file systems put into
 /// their root, and the directory of a store that runs in a process of its own and was quicker.

@@ -59,4 +59,4 @@ pub use recover::Offline;
 pub use recovery::Recovery;
 pub use snapshot_file::SnapshotReader;
 pub use snapshots::{SkippedSnapshot, SnapshotError, SnapshotReport, SnapshotWriter, Snapshots};
-pub use storage::{Salvaged, Storage, StorageError, StorageOptions};
+pub use storage::{SNAPSHOTS, Salvaged, Storage, StorageError, StorageOptions};

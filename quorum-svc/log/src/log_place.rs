@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 
 use crate::checked_text::{self, BadText};
 use crate::disk::{self, Disk, DiskError, DiskLock, Doing};
-use crate::recovery;
+use crate::{identity, recovery};
 
 /// Why a directory is not taken for the log of a node.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +55,32 @@ pub enum LogPlaceError {
         /// As configured.
         named: PathBuf,
     },
+    /// It cannot be a directory of files.
+    #[error("`log_dir`, {}, cannot hold the log of a node: {why}. Name a directory on a disk", named.display())]
+    NoDirectory {
+        /// As configured.
+        named: PathBuf,
+        /// What the system said.
+        why: io::Error,
+    },
+    /// It is the data directory, or another one.
+    #[error(
+        "`log_dir`, {}, is the data directory of a node: name another directory, or leave `log_dir` out, then the log is in log/ \
+         in the data directory", named.display()
+    )]
+    IsDataDir {
+        /// As configured.
+        named: PathBuf,
+    },
+    /// There is none, although there was.
+    #[error(
+        "the log of this node is not in {}, where it was last: bring it back there, or name the directory that it is in now with \
+         `log_dir`", dir.display()
+    )]
+    Lost {
+        /// Where it should be.
+        dir: PathBuf,
+    },
     /// Another process uses it now.
     #[error("the log in {} is in use by another process: stop that one, or set `log_dir` to another directory", named.display())]
     InUse {
@@ -86,44 +112,90 @@ impl LogPlace {
         is_new: bool,
         key: u64,
     ) -> Result<LogPlace, LogPlaceError> {
-        let inside = data_dir.join("log");
-        let note = data_dir.join(NOTE);
-        let noted = read(disk, &note, [PATH, KEY])?.map(|[path, key]| (PathBuf::from(path), key));
-        let Some(named) = named else {
-            return match noted {
-                None => Ok(LogPlace { dir: inside, _lock: None }),
-                Some((found, _)) => Err(LogPlaceError::Outside { found, inside, note }),
-            };
-        };
-        disk::create_dirs(disk, named)?;
-        let owner = read(disk, &named.join(OWNER), [KEY])?.map(|[key]| key);
-        let has_log = recovery::is_log(disk, named)?;
-        let named_is = named.to_string_lossy();
-        let key = match (noted, owner) {
-            (Some((_, noted)), Some(owner)) if noted == owner => noted,
-            // What a crash has left half done, or what was made anew by hand.
-            (Some((found, noted)), None) if found == named && (is_new || has_log) => noted,
-            (Some((found, _)), _) => return Err(LogPlaceError::NotThere { named: named.to_owned(), found }),
-            (None, Some(_)) => return Err(LogPlaceError::Foreign { named: named.to_owned() }),
-            (None, None) if recovery::is_log(disk, &inside)? => {
-                return Err(LogPlaceError::InDataDir { found: inside, named: named.to_owned() });
-            }
-            (None, None) if has_log && is_new => {
-                return Err(LogPlaceError::Foreign { named: named.to_owned() });
-            }
-            (None, None) => format!("{key:016x}"),
-        };
+        let Some(named) = named else { return Ok(LogPlace { dir: inside(disk, data_dir)?, _lock: None }) };
+        let found = noted_key(disk, data_dir, named, is_new)?;
+        let key = found.unwrap_or_else(|| format!("{key:016x}"));
+        // Only now: a refusal must not leave an empty directory where a file system is not mounted.
+        disk::create_dirs(disk, named).map_err(|e| of_named(named, e))?;
         let lock = named.join("lock");
         let lock = match disk.lock(&lock) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 return Err(LogPlaceError::InUse { named: named.to_owned() });
             }
-            other => other.doing("lock", &lock)?,
+            other => other.doing("lock", &lock).map_err(|e| of_named(named, e))?,
         };
         // The note first: an owner whose data directory knows nothing of it would be a stranger to the next start.
-        store(disk, data_dir, NOTE, &[(PATH, &named_is), (KEY, &key)])?;
+        store(disk, data_dir, NOTE, &[(PATH, &named.to_string_lossy()), (KEY, &key)])?;
         store(disk, named, OWNER, &[(KEY, &key)])?;
         Ok(LogPlace { dir: named.to_owned(), _lock: Some(lock) })
+    }
+
+    /// Where the log of `data_dir`, which is not new, is. Changes nothing.
+    pub(crate) fn look(
+        disk: &dyn Disk,
+        data_dir: &Path,
+        named: Option<&Path>,
+    ) -> Result<PathBuf, LogPlaceError> {
+        let dir = match named {
+            None => inside(disk, data_dir)?,
+            Some(named) => {
+                noted_key(disk, data_dir, named, false)?;
+                named.to_owned()
+            }
+        };
+        match recovery::is_log(disk, &dir)? {
+            true => Ok(dir),
+            false => Err(LogPlaceError::Lost { dir }),
+        }
+    }
+}
+
+/// The place of the log in the data directory, if it is not noted to be outside.
+fn inside(disk: &dyn Disk, data_dir: &Path) -> Result<PathBuf, LogPlaceError> {
+    let (inside, note) = (data_dir.join("log"), data_dir.join(NOTE));
+    match read(disk, &note, [PATH, KEY])? {
+        None => Ok(inside),
+        Some([found, _]) => Err(LogPlaceError::Outside { found: found.into(), inside, note }),
+    }
+}
+
+/// The key that `data_dir` and the directory of its log, `named`, have in common; `None` if they have none yet.
+fn noted_key(
+    disk: &dyn Disk,
+    data_dir: &Path,
+    named: &Path,
+    is_new: bool,
+) -> Result<Option<String>, LogPlaceError> {
+    let inside = data_dir.join("log");
+    let noted = read(disk, &data_dir.join(NOTE), [PATH, KEY])?.map(|[path, key]| (PathBuf::from(path), key));
+    let identity = named.join(identity::IDENTITY);
+    if disk.exists(&identity).doing("look for", &identity).map_err(|e| of_named(named, e))? {
+        return Err(LogPlaceError::IsDataDir { named: named.to_owned() });
+    }
+    let owner = read(disk, &named.join(OWNER), [KEY])?.map(|[key]| key);
+    let has_log = recovery::is_log(disk, named)?;
+    match (noted, owner) {
+        (Some((_, noted)), Some(owner)) if noted == owner => Ok(Some(noted)),
+        // What a crash has left half done, or what was made anew by hand.
+        (Some((found, noted)), None) if found == named && (is_new || has_log) => Ok(Some(noted)),
+        (Some((found, _)), _) => Err(LogPlaceError::NotThere { named: named.to_owned(), found }),
+        (None, Some(_)) => Err(LogPlaceError::Foreign { named: named.to_owned() }),
+        (None, None) if recovery::is_log(disk, &inside)? => {
+            Err(LogPlaceError::InDataDir { found: inside, named: named.to_owned() })
+        }
+        (None, None) if has_log && is_new => Err(LogPlaceError::Foreign { named: named.to_owned() }),
+        (None, None) => Ok(None),
+    }
+}
+
+/// A fault of the directory that is named, which is not that of the data directory.
+fn of_named(named: &Path, e: DiskError) -> LogPlaceError {
+    use io::ErrorKind as K;
+    match e.source.kind() {
+        K::NotFound | K::NotADirectory | K::AlreadyExists => {
+            LogPlaceError::NoDirectory { named: named.to_owned(), why: e.source }
+        }
+        _ => e.into(),
     }
 }
 

@@ -1,12 +1,13 @@
 //! What only an operator may decide about the data directory of a node that is down.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::peer::Damage;
 use api::{Ensemble, EnsembleId, PeerId};
 
 use crate::disk::{Disk, Doing};
+use crate::log_place::LogPlace;
 use crate::{DataDir, EpochFile, Epochs, IdentityError, IncarnationError, Incarnations, Owner, StorageError};
 
 /// The data directory of a node that is down, for an operator.
@@ -33,6 +34,15 @@ impl Offline {
             )));
         }
         Ok(Offline { disk, dir, owner, epochs })
+    }
+
+    /// Where its log is, if that is where `log_dir` says; `None`: in the data directory. Without the log, the directory has little
+    /// of what the node had.
+    ///
+    /// # Errors
+    /// The log is not there, or is another one.
+    pub fn find_log(&self, log_dir: Option<&Path>) -> Result<PathBuf, StorageError> {
+        Ok(LogPlace::look(self.disk.as_ref(), self.dir.path(), log_dir)?)
     }
 
     /// Whose directory it is.

@@ -153,6 +153,27 @@ impl Snapshots {
         Ok((Snapshots(Arc::new(inner)), report))
     }
 
+    /// The newest sound one of the directory `dir`, for who cannot open the snapshots because the disk is full. Changes nothing.
+    /// `None` if there is none.
+    ///
+    /// # Errors
+    /// The disk, or a file of a newer version.
+    pub fn newest_in(disk: &dyn Disk, dir: &Path) -> Result<Option<SnapshotReader>, SnapshotError> {
+        let names = match disk.list(dir) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            listed => listed.doing("list", dir)?,
+        };
+        for zxid in names.iter().rev().filter_map(|n| parse_name(n, OWN)) {
+            let path = dir.join(name(zxid, OWN));
+            match snapshot_file::verify(disk, path.clone(), zxid) {
+                Ok(()) => return SnapshotReader::open(disk, path, zxid).map(Some),
+                Err(SnapshotError::Damaged { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(None)
+    }
+
     /// The newest one.
     #[must_use]
     pub fn latest(&self) -> Option<Zxid> {

@@ -11,6 +11,9 @@ use crate::{
     LogError, LogOptions, LogPlaceError, Owner, ReadError, SnapshotError, SnapshotReport, Snapshots,
 };
 
+/// The directory of the snapshots in the data directory.
+pub const SNAPSHOTS: &str = "snapshots";
+
 /// Log, epochs, incarnations and snapshots of a node, which agree with each other.
 pub struct Storage {
     /// Held for its lock.
@@ -132,7 +135,7 @@ impl Storage {
     /// See [`StorageError`]; nothing that was promised is changed then.
     pub fn open(disk: &Arc<dyn Disk>, dir: &Path, options: &StorageOptions) -> Result<Storage, StorageError> {
         let data_dir = claim(disk, dir, options)?;
-        let (snapshots, snapshot_report) = Snapshots::open(disk.clone(), &dir.join("snapshots"))?;
+        let (snapshots, snapshot_report) = Snapshots::open(disk.clone(), &dir.join(SNAPSHOTS))?;
         let mut epochs = EpochFile::load(disk.clone(), dir)?;
         // A node that has promised anything has a log.
         let is_new = !epochs.is_stored() && snapshots.latest().is_none() && snapshots.received().is_none();

@@ -43,7 +43,7 @@ pub(crate) fn open(data_dir: &Path) -> Result<Opened, TableError> {
             Err(e) => e,
         },
     };
-    tracing::error!(error = %failed, "the node starts without a checkpoint, and takes its state from snapshot and log");
+    tracing::error!(error = %failed, "the node starts without a checkpoint: its state comes from snapshot and log, once its quorum has opened them");
     let mut state = State::default();
     state.forget_checkpoint();
     Ok(Opened { table: None, state })

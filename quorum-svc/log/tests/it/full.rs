@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api::{Epoch, PeerId};
+use api::{EnsembleId, Epoch, PeerId};
 use quorum_log::{
-    Crash, Disk, Epochs, Log, LogOptions, LogPlaceError, MemDisk, Snapshots, Space, Storage, StorageError,
-    StorageOptions,
+    Crash, Disk, Epochs, Log, LogOptions, LogPlaceError, MemDisk, Offline, Snapshots, Space, Storage,
+    StorageError, StorageOptions,
     reserve::{self, Reserve},
 };
 
@@ -20,19 +20,23 @@ fn used(disk: &MemDisk) -> u64 {
     total - free
 }
 
-fn storage(disk: &MemDisk, id: u32, data: &str, log_dir: Option<&str>) -> Result<Storage, StorageError> {
-    let options = StorageOptions {
+fn options(id: u32) -> StorageOptions {
+    StorageOptions {
         ensemble: "a".into(),
         id: PeerId(id),
         members: three(),
-        log_dir: log_dir.map(Into::into),
+        log_dir: None,
         segment_bytes: 4096,
         window_bytes: 0,
         index_interval_bytes: 100,
         may_heal: true,
         secret: 7,
         run: u64::from(id),
-    };
+    }
+}
+
+fn storage(disk: &MemDisk, id: u32, data: &str, log_dir: Option<&str>) -> Result<Storage, StorageError> {
+    let options = StorageOptions { log_dir: log_dir.map(Into::into), ..options(id) };
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     Storage::open(&disk, Path::new(data), &options)
 }
@@ -41,7 +45,8 @@ fn storage(disk: &MemDisk, id: u32, data: &str, log_dir: Option<&str>) -> Result
 fn used_storage(disk: &MemDisk, id: u32, data: &str, log_dir: Option<&str>) {
     let mut storage = storage(disk, id, data, log_dir).unwrap();
     if !storage.epochs.is_stored() {
-        storage.epochs.store(Epochs { accepted: Epoch(1), ..Epochs::default() }).unwrap();
+        let ensemble = Some(EnsembleId(7));
+        storage.epochs.store(Epochs { accepted: Epoch(1), ensemble, ..Epochs::default() }).unwrap();
         storage.log.append(&entries(1, 0..3)).unwrap();
         storage.log.sync().unwrap();
     }
@@ -243,4 +248,58 @@ fn b22_damaged_files_are_bounded() {
     disk.put(large, &vec![7; 513 << 20]);
     let removed = Log::bound_damaged(&disk, Path::new("/data/log"), &salvaged.aside).unwrap();
     assert!(removed.contains(&large.to_owned()) && damaged().len() == 1);
+}
+
+#[test]
+fn b22_a_refused_log_directory_is_not_made_and_its_fault_names_it() {
+    let disk = MemDisk::new();
+    used_storage(&disk, 1, "/data/1", Some("/log/1"));
+    let refused = |id, data: &str, log_dir| storage(&disk, id, data, Some(log_dir)).map(drop).unwrap_err();
+    // As of a file system that is not mounted.
+    assert!(refused(1, "/data/1", "/log/new").to_string().contains("is the file system mounted?"));
+    assert!(!disk.exists(Path::new("/log/new")).unwrap());
+    for (id, data) in [(1, "/data/1"), (2, "/data/2")] {
+        let text = refused(id, data, data).to_string();
+        assert!(text.contains("`log_dir`") && text.contains("leave `log_dir` out"), "{text}");
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let real: Arc<dyn Disk> = Arc::new(quorum_log::FsDisk);
+    for log_dir in ["/dev/null", "/proc/no-such-process"] {
+        let options = StorageOptions { log_dir: Some(log_dir.into()), ..options(1) };
+        let text = Storage::open(&real, temp.path(), &options).map(drop).unwrap_err().to_string();
+        assert!(
+            text.contains(log_dir) && text.contains("Name a directory") && !text.contains("data_dir"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn b22_an_operator_decides_about_a_data_directory_with_its_log_only() {
+    let disk = MemDisk::new();
+    used_storage(&disk, 1, "/data/1", Some("/log/1"));
+    used_storage(&disk, 2, "/data/2", None);
+    let before = disk.files();
+    let find = |data: &str, log_dir: Option<&str>| {
+        let directory = Offline::open(Arc::new(disk.clone()), Path::new(data)).unwrap();
+        directory.find_log(log_dir.map(Path::new)).map_err(|e| e.to_string())
+    };
+    assert_eq!(find("/data/1", Some("/log/1")).unwrap(), Path::new("/log/1"));
+    assert_eq!(find("/data/2", None).unwrap(), Path::new("/data/2/log"));
+    for (data, log_dir, why) in [
+        ("/data/1", Some("/log/other"), "is the file system mounted?"),
+        ("/data/1", None, "set `log_dir` to it"),
+        ("/data/2", Some("/log/1"), "of another node"),
+        ("/data/2", Some("/log/other"), "leave `log_dir` out"),
+    ] {
+        let said = find(data, log_dir).unwrap_err();
+        assert!(said.contains(why), "{data} {log_dir:?}: {said}");
+    }
+    assert_eq!(disk.files(), before);
+    for (path, _) in before.iter().filter(|(path, _)| path.extension().is_some_and(|e| e == "log")) {
+        disk.remove(path).unwrap();
+    }
+    // Not mounted, at the place where it was; and gone from the data directory.
+    assert!(find("/data/1", Some("/log/1")).is_err());
+    assert!(find("/data/2", None).unwrap_err().contains("is not in /data/2/log"));
 }

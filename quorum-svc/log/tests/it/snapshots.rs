@@ -361,3 +361,25 @@ fn a_snapshot_that_the_disk_does_not_give_is_not_taken_for_a_damaged_one() {
     assert_eq!((storage.snapshots.latest(), storage.log.history().last()), (Some(z(1, 100)), z(1, 120)));
     assert!(!storage.promises.damage.is_some());
 }
+
+#[test]
+fn b18_the_newest_sound_snapshot_is_read_without_a_change_of_the_disk() {
+    let (disk, dir) = (MemDisk::new(), Path::new("/data/snapshots"));
+    assert!(Snapshots::newest_in(&disk, dir).unwrap().is_none(), "not even the directory");
+    let (snapshots, _) = open(&disk);
+    assert!(Snapshots::newest_in(&disk, dir).unwrap().is_none());
+    write(&snapshots, z(1, 5)).unwrap();
+    write(&snapshots, z(1, 9)).unwrap();
+    // From a leader, and not adopted: the log does not stand on it yet.
+    receive(&snapshots, z(2, 1)).unwrap();
+    let before = disk.files();
+    let newest = || {
+        let reader = Snapshots::newest_in(&disk, dir).unwrap().unwrap();
+        let zxid = reader.zxid();
+        (zxid, reader.map(Result::unwrap).collect::<Vec<_>>().concat())
+    };
+    assert_eq!(newest(), (z(1, 9), format!("first of {}", z(1, 9)).into_bytes()));
+    assert_eq!(disk.files(), before);
+    assert!(disk.flip_bit(&path(z(1, 9)), 40, 0));
+    assert_eq!(newest().0, z(1, 5), "an older one takes the place of a damaged one");
+}

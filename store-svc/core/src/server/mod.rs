@@ -300,6 +300,14 @@ impl Server {
         self.park_deadline().is_some_and(|at| self.now >= at)
     }
 
+    fn stateless(&self) -> OpError {
+        OpError::Unavailable(format!(
+            "node {} has no state yet, not even an old one: its checkpoint has none, and its quorum has not given it one. Read at \
+             another node; what this one waits for, such as space on its disk, is in its log and in /readyz?verbose",
+            self.config.me
+        ))
+    }
+
     fn unavailable(&self) -> OpError {
         OpError::Unavailable(format!(
             "node {} has had no serving quorum for {:?} or more; connect to another node, and look at `quorate status`",

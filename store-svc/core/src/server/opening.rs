@@ -41,7 +41,13 @@ impl Server {
     }
 
     pub(super) fn on_unary(&mut self, id: ConnId, op: Op, trace: Trace) {
-        if matches!(op, Op::Read(_, ReadLevel::Stale)) {
+        let is_stale = matches!(op, Op::Read(_, ReadLevel::Stale));
+        if is_stale && self.state.applied() == Zxid::ZERO {
+            // No entry has been applied, so that no znode is here says nothing about the ensemble.
+            self.outbox.close(id, Err(self.stateless()));
+            return;
+        }
+        if is_stale {
             // Whatever there is, is what was asked for. Answered on the spot, so neither bounds nor a leader matter.
             self.conns.insert(id, Conn::new(Phase::Unary));
         } else {

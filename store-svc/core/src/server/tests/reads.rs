@@ -406,11 +406,6 @@ fn a_stale_read_is_answered_whatever_the_quorum_does_and_says_what_it_is() {
         };
         (*zxid, result.clone(), *leaderless)
     };
-    let mut fresh = Node::new(2);
-    let (zxid, result, leaderless) = stale(&mut fresh, 1);
-    assert!(matches!(result, Err(OpError::NoNode(_))), "it has nothing yet, and says so: {result:?}");
-    assert!(leaderless && zxid == Zxid::ZERO);
-
     let (mut node, _) = with_znode(Role::Following);
     let (at, result, leaderless) = stale(&mut node, 2);
     assert!(data(&result).is_empty() && !leaderless);
@@ -424,4 +419,25 @@ fn a_stale_read_is_answered_whatever_the_quorum_does_and_says_what_it_is() {
     node.input(Input::Unary { conn: ConnId(4), op: read("/a", ReadLevel::Local), trace: None });
     assert!(matches!(&node.closed[..], [(ConnId(4), Err(OpError::Unavailable(_)))]), "only who asks for it");
     assert!(node.server.conns.is_empty());
+}
+
+#[test]
+fn b18_a_node_that_has_no_state_refuses_stale_reads() {
+    let mut fresh = Node::new(2);
+    for (conn, path) in [(1, "/a"), (2, "/")] {
+        fresh.closed.clear();
+        fresh.input(Input::Unary { conn: ConnId(conn), op: read(path, ReadLevel::Stale), trace: None });
+        let [(ConnId(closed), Err(OpError::Unavailable(why)))] = &fresh.closed[..] else {
+            panic!("{:?}", fresh.closed)
+        };
+        assert!(*closed == conn && why.contains("no state") && why.contains("another node"), "{why}");
+    }
+    assert!(fresh.sent.is_empty() && fresh.server.conns.is_empty());
+    // Nor does one that has thrown its state away.
+    let (mut node, _) = with_znode(Role::Following);
+    node.server.start_over(node.server.now);
+    node.sent.clear();
+    node.closed.clear();
+    node.input(Input::Unary { conn: ConnId(3), op: read("/a", ReadLevel::Stale), trace: None });
+    assert!(matches!(node.closed.last(), Some((ConnId(3), Err(OpError::Unavailable(_))))), "{:?}", node.sent);
 }
