@@ -86,9 +86,7 @@ impl Ensemble {
         let known = dir.join("node-1/quorate.toml").exists();
         let deadline = Instant::now() + PATIENCE;
         loop {
-            // The process that runs this may ignore the signal, and would hand that on.
-            let mut command = Command::new("env");
-            command.args(["--default-signal=HUP", QUORATE]);
+            let mut command = quorate();
             command.args(["up", "--nodes", &nodes.to_string(), "--data"]).arg(dir);
             if parts.len() > 1 {
                 command.arg("--split");
@@ -272,7 +270,7 @@ impl Ensemble {
     pub(crate) fn start_part(&mut self, id: usize, part: &'static str) {
         let file = self.file(id, "log", part);
         let log = std::fs::OpenOptions::new().append(true).create(true).open(file).unwrap();
-        let child = Command::new(QUORATE)
+        let child = quorate()
             .args([part, "--config"])
             .arg(self.config(id))
             .envs(self.settings.clone())
@@ -405,6 +403,13 @@ pub(crate) async fn blocking(
 /// Runs the command line tool against these endpoints.
 pub(crate) fn run_at(endpoints: &str, args: &[&str]) -> Output {
     command_at(endpoints, args).output().unwrap()
+}
+
+/// The program, as from a shell: the process that runs this may ignore SIGHUP, as under nohup, and would hand that on.
+fn quorate() -> Command {
+    let mut command = Command::new("env");
+    command.args(["--default-signal=HUP", QUORATE]);
+    command
 }
 
 /// The same, to be started.
