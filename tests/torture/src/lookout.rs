@@ -28,13 +28,13 @@ impl Window {
 }
 
 /// What was seen of a node at one time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Sample {
     node: u32,
     from: Instant,
     to: Instant,
-    /// What /readyz says; `None` if it did not answer in time.
-    ready: Option<bool>,
+    /// What /readyz says, and if it says no, why; `None` if it did not answer in time.
+    ready: Option<Result<(), String>>,
     /// A fresh client was served in time.
     served: bool,
 }
@@ -58,8 +58,10 @@ impl Lookout {
                     let before = ready(&http).await;
                     let served = timeout(SERVED_WITHIN, serve(&endpoint)).await == Ok(true);
                     // In between it may have changed: then neither is wrong.
-                    if ready(&http).await == before {
-                        let sample = Sample { node, from, to: Instant::now(), ready: before, served };
+                    let after = ready(&http).await;
+                    let same = before.as_ref().map(Result::is_ok) == after.as_ref().map(Result::is_ok);
+                    if same {
+                        let sample = Sample { node, from, to: Instant::now(), ready: after, served };
                         samples.lock().unwrap_or_else(PoisonError::into_inner).push(sample);
                     }
                     sleep(PAUSE).await;
@@ -75,9 +77,9 @@ impl Lookout {
     }
 }
 
-async fn ready(http: &str) -> Option<bool> {
+async fn ready(http: &str) -> Option<Result<(), String>> {
     let answer = host::http::ask(http, "GET", "/readyz", "", SERVED_WITHIN).await;
-    answer.ok().map(|(status, _)| status == 200)
+    answer.ok().map(|(status, text)| if status == 200 { Ok(()) } else { Err(text.trim_end().to_owned()) })
 }
 
 async fn serve(endpoint: &str) -> bool {
@@ -91,14 +93,16 @@ async fn serve(endpoint: &str) -> bool {
 fn judge(samples: &[Sample], windows: &[Window]) -> (Vec<String>, usize) {
     let judged: Vec<&Sample> =
         samples.iter().filter(|s| windows.iter().any(|w| w.has(s.from, s.to))).collect();
-    let problems = judged.iter().filter_map(|s| match (s.ready, s.served) {
-        (Some(true), true) | (Some(false), false) => None,
+    let problems = judged.iter().filter_map(|s| match (&s.ready, s.served) {
+        (Some(Ok(())), true) | (Some(Err(_)), false) => None,
         (None, _) => Some(format!("node {}: /readyz does not answer within {SERVED_WITHIN:?}", s.node)),
-        (Some(true), false) => Some(format!(
+        (Some(Ok(())), false) => Some(format!(
             "node {} says that it is ready, and serves no client within {SERVED_WITHIN:?}",
             s.node
         )),
-        (Some(false), true) => Some(format!("node {} serves, and says that it is not ready", s.node)),
+        (Some(Err(why)), true) => {
+            Some(format!("node {} serves, and says that it is not ready: {why}", s.node))
+        }
     });
     (problems.collect(), judged.len())
 }
@@ -157,13 +161,13 @@ mod tests {
         let windows = [Window { from: at(10), to: at(20) }];
         let sample = |s, ready, served| Sample { node: 2, from: at(s), to: at(s + 1), ready, served };
         let found = |sample| judge(&[sample], &windows).0.len();
-        assert_eq!(found(sample(12, Some(true), true)), 0);
-        assert_eq!(found(sample(12, Some(false), false)), 0, "it says so");
-        assert_eq!(found(sample(12, Some(true), false)), 1);
-        assert_eq!(found(sample(12, Some(false), true)), 1);
+        assert_eq!(found(sample(12, Some(Ok(())), true)), 0);
+        assert_eq!(found(sample(12, Some(Err("why".to_owned())), false)), 0, "it says so");
+        assert_eq!(found(sample(12, Some(Ok(())), false)), 1);
+        assert_eq!(found(sample(12, Some(Err("why".to_owned())), true)), 1);
         assert_eq!(found(sample(12, None, true)), 1);
-        assert_eq!(found(sample(9, Some(true), false)), 0, "before");
-        assert_eq!(found(sample(20, Some(true), false)), 0, "behind");
+        assert_eq!(found(sample(9, Some(Ok(())), false)), 0, "before");
+        assert_eq!(found(sample(20, Some(Ok(())), false)), 0, "behind");
     }
 
     #[test]
