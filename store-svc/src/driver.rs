@@ -158,7 +158,7 @@ impl<Q: Quorum> Driver<Q> {
             no_space: None,
         };
         let (sinks, asks) = (HashMap::new(), Vec::new());
-        Running { driver: self, sinks, attached, started_over: false, to_quorum, asks, tasks, schedule }
+        Running { driver: self, sinks, attached, diverged: None, to_quorum, asks, tasks, schedule }
             .run()
             .await
     }
@@ -169,8 +169,8 @@ struct Running<Q> {
     /// Looked up only.
     sinks: HashMap<ConnId, Sink>,
     attached: Attached,
-    /// The state was not that of the leader, and was thrown away.
-    started_over: bool,
+    /// Behind this entry the state was not that of the leader, and was thrown away.
+    diverged: Option<Zxid>,
     to_quorum: mpsc::Sender<Vec<Ask>>,
     /// Not yet taken by `to_quorum`. While there are any, nothing is read from clients.
     asks: Vec<Ask>,
@@ -491,24 +491,21 @@ impl<Q: Quorum> Running<Q> {
         Ok(())
     }
 
-    /// Throws the state away and takes it from the quorum again: its snapshot, and the log behind that. What differs again has
-    /// not come from a bit that flipped, so then the node stops.
+    /// Throws the state away and takes it from the quorum again: its snapshot, and the log behind that. A state that differs again
+    /// before it has agreed with the leader's does not come from a flipped bit, so the node stops.
     fn start_over(&mut self, at: Zxid, own: u64, leaders: u64) -> Result<(), StopReason> {
-        let differs = format!(
-            "behind {at} the digest of this node's state is {own:016x}, and that of the leader's {leaders:016x}"
-        );
-        if self.started_over {
+        if self.diverged.is_some_and(|before| self.driver.server.agreed() <= before) {
             return Err(StopReason::Invariant(format!(
-                "{differs}, also after the state was built again from snapshot and log. Keep copies of the data directories of \
-                 this node and of the leader and report it; then give this node an empty directory: the others will send it \
-                 the state"
+                "behind {at} the digest of this node's state is {own:016x} and the leader's is {leaders:016x}, also after the \
+                 state was built again from snapshot and log. Keep copies of the data directories of this node and of the leader \
+                 and report it; then give this node an empty directory: the others will send it the state"
             )));
         }
-        self.started_over = true;
+        self.diverged = Some(at);
         metrics::STORE_DIVERGED.add(1);
         tracing::error!(
-            "{differs}: this node serves nobody until it has built its state again from snapshot and log. Check its memory and \
-             disk"
+            zxid = %at, own = format_args!("{own:016x}"), leaders = format_args!("{leaders:016x}"),
+            "the state is not the leader's: serving stops until it is built again from snapshot and log; check memory and disk"
         );
         self.attached.reader.abort();
         if let Some(snapshot) = self.schedule.saving.take() {
@@ -620,8 +617,15 @@ impl<Q: Quorum> Running<Q> {
             needs + (total / 8).clamp(SPARE_MIN, SPARE_MAX).min(needs)
         };
         let server = &mut self.driver.server;
-        let mut needs = needed_for(server.state().dirty_bytes());
-        let whole = needed_for(server.state().record_bytes());
+        let (state, removal) = (server.state(), api::Path::MAX_BYTES + RECORD);
+        let whole = state.record_bytes();
+        // The changes need no more than the whole state and a removal for each; most disks have that much. To count them takes
+        // some 100 ms for a million, in which nothing is applied.
+        let mut needs = needed_for(whole + state.dirty_len() * removal);
+        if free < needs {
+            needs = needed_for(state.dirty_bytes());
+        }
+        let whole = needed_for(whole);
         if free < needs && whole < needs {
             // More changes than state: the state takes less space on the disk, and the list of changes takes memory.
             server.forget_checkpoint();
@@ -695,6 +699,8 @@ const DIRTY_MAX: usize = 1 << 20;
 /// After a checkpoint that could not be written, the next is tried; the pause doubles with each failure up to the second.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
+/// What a record takes besides its path and value, about, in bytes.
+const RECORD: usize = 128;
 /// A checkpoint leaves an eighth of the disk to the log, which grows meanwhile; not less and not more than these.
 const SPARE_MIN: u64 = 8 << 20;
 const SPARE_MAX: u64 = 256 << 20;

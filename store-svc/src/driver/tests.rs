@@ -47,7 +47,7 @@ impl Harness {
             driver,
             sinks: HashMap::new(),
             attached: Attached { feed, signs, reader: tasks.spawn(std::future::pending()) },
-            started_over: false,
+            diverged: None,
             to_quorum,
             asks: Vec::new(),
             tasks,

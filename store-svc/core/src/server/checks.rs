@@ -20,6 +20,8 @@ pub(super) struct Checks {
     noted: Option<(Zxid, u64)>,
     /// The last check compared what is noted.
     compared: bool,
+    /// The last check behind which this store's digest was found to be the leader's.
+    agreed: Zxid,
     /// Other entries since.
     entries: u64,
     /// When the last check was applied, or asked for.
@@ -29,6 +31,11 @@ pub(super) struct Checks {
 }
 
 impl Checks {
+    /// The last entry behind which both states were compared and equal.
+    pub(super) fn agreed(&self) -> Zxid {
+        self.agreed
+    }
+
     /// The digest behind the last check.
     pub(super) fn noted(&self) -> Option<u64> {
         self.noted.map(|(_, digest)| digest)
@@ -44,8 +51,10 @@ impl Checks {
     pub(super) fn check(&mut self, now: Time, zxid: Zxid, own: u64, of: Zxid, digest: u64) -> bool {
         let before = self.noted.filter(|(at, _)| *at == of);
         let compared = before == Some((of, own)) && self.entries == 0;
-        *self = Checks { noted: Some((zxid, own)), compared, entries: 0, since: now, under_way: false };
-        before.is_none_or(|(_, noted)| noted == digest)
+        let same = before.is_none_or(|(_, noted)| noted == digest);
+        let agreed = if before.is_some() && same { of } else { self.agreed };
+        *self = Checks { noted: Some((zxid, own)), compared, agreed, since: now, ..Checks::default() };
+        same
     }
 
     /// When the next check is due; `None` while there is nothing to compare.

@@ -203,6 +203,13 @@ impl Server {
         self.checks = Checks::default();
     }
 
+    /// The last entry behind which this state was compared with the leader's and was equal, since it [started
+    /// over](Server::start_over); zero if there is none.
+    #[must_use]
+    pub fn agreed(&self) -> Zxid {
+        self.checks.agreed()
+    }
+
     /// This node.
     #[must_use]
     pub fn me(&self) -> PeerId {

@@ -979,6 +979,8 @@ fn stores_compare_their_states_and_one_that_differs_starts_over() {
     assert_eq!(checks(&mut log, &mut leader, &mut follower, period), 1, "compares what the first has noted");
     assert_eq!(checks(&mut log, &mut leader, &mut follower, 3 * period), 0, "nothing has changed");
     assert!(leader.diverged.is_empty() && follower.diverged.is_empty());
+    let agreed = follower.server.agreed();
+    assert!(agreed > Zxid::ZERO && agreed == leader.server.agreed());
 
     // The follower takes in something else than the leader.
     follower.ask(1, 1, vec![create("/a")]);
@@ -998,7 +1000,9 @@ fn stores_compare_their_states_and_one_that_differs_starts_over() {
     let [(at, own, leaders)] = follower.diverged[..] else { panic!("{:?}", follower.diverged) };
     assert!(at == noted && leaders == digest && own != digest && leader.diverged.is_empty());
 
+    assert!(agreed < noted && follower.server.agreed() < noted);
     follower.server.start_over(follower.now);
+    assert_eq!(follower.server.agreed(), Zxid::ZERO);
     follower.input(Input::Tick);
     assert!(!follower.server.ready());
     assert!(
@@ -1011,6 +1015,7 @@ fn stores_compare_their_states_and_one_that_differs_starts_over() {
     follower.status(Role::Following, true);
     assert!(follower.server.ready() && follower.server.state().digest() == digest);
     assert_eq!(follower.diverged.len(), 1);
+    assert_eq!(follower.server.agreed(), noted, "what is built again agrees there");
 }
 
 #[test]
