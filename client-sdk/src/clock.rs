@@ -33,7 +33,7 @@ impl Clock {
     }
 
     /// When to look at it again for something that is due at `time`: a timer does not run while the machine is suspended, so
-    /// nobody waits longer than [`LOOK`].
+    /// no wait is longer than [`LOOK`].
     pub(crate) fn look_at(&self, time: Time) -> Instant {
         Instant::now() + time.since(self.now()).min(LOOK)
     }

@@ -337,8 +337,8 @@ impl<A: Accept> Incoming<A> {
                 if let Some(count) = self.faults.happened() {
                     tracing::warn!(
                         port = self.port.name(),
-                        count,
-                        "cannot accept connections for the moment: {fault}; if this stays, raise the limit of open files \
+                        count, %fault,
+                        "cannot accept connections for the moment; if this stays, raise the limit of open files \
                          (ulimit -n)"
                     );
                 }

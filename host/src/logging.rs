@@ -142,7 +142,7 @@ fn parse(text: &str) -> Result<EnvFilter, LoggingError> {
     {
         return Err(unknown(&format_args!("{word:?} is no level; for a module write {word}=trace")));
     }
-    // Anybody who reaches a port can make h2 warn once for each connection. `listen` counts these, and says so now and then.
+    // Any client can make h2 warn once for each connection. `listen` counts these, and says so now and then.
     let names_h2 = text.split(',').any(|part| part.starts_with("h2"));
     let quiet = if names_h2 { "" } else { "h2=error," };
     EnvFilter::try_new(format!("{quiet}{text}")).map_err(|e| unknown(&e))

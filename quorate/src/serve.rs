@@ -177,7 +177,8 @@ fn begin_with_snapshot<Q: Quorum>(store: &mut StoreService<Q>, disk: &dyn Disk, 
     };
     if let Err(why) = begun {
         tracing::warn!(
-            "no snapshot can be read, so this node refuses stale reads, too, until there is space: {why}"
+            why,
+            "no snapshot can be read: this node refuses stale reads, too, until there is space"
         );
     }
 }

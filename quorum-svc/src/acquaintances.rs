@@ -354,7 +354,7 @@ impl Acquaintances {
     }
 }
 
-/// What a node says that serves nobody, by whom it follows.
+/// Why a node does not serve, by the leader that it follows.
 fn unserved(me: PeerId, leader: Option<PeerId>) -> String {
     match leader {
         None => "no quorum: this node has no leader".to_owned(),

@@ -370,7 +370,7 @@ impl<E: Election> Driver<E> {
             Event::Attach { feed, signs, after } => {
                 self.state.signs = Some(signs);
                 self.core.handle(now, Input::StoreAttached { applied: after });
-                // First, so that a store that comes back serves nobody before it has caught up.
+                // First, so that a store that comes back does not serve before it has caught up.
                 feed.push(Tell::Committed { upto: self.state.committed });
                 // With the end of the log as it is now: a store that leads has to know the closes that are under way.
                 feed.push(Tell::Item(FeedItem::Status(self.core.status())));

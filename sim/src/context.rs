@@ -210,7 +210,7 @@ impl Context {
         }
     }
 
-    /// Nothing passes these ways for so long.
+    /// Blocks these ways for a time.
     pub(crate) fn block(&mut self, pairs: Rc<[(End, End)]>, lasts: u64) {
         for &(from, to) in pairs.iter() {
             self.net.block(from, to, true);

@@ -248,7 +248,7 @@ impl World {
     /// A stranger's connection is there: it says what could do most harm if it were believed.
     pub(crate) fn stranger_speaks(&mut self, link: LinkId, node: usize, greeting: Rc<Greeting>) {
         let Some((kind, _, End::Node(other))) = self.cx.net.dialled(link) else { return };
-        // A server without data takes anybody with its name and members for one of its ensemble: it may have lost its disk.
+        // A server without data takes every server with its name and members for one of its ensemble: it may have lost its disk.
         let has_data = self.nodes[other].greeting(&self.cx).is_some_and(|own| own.standing.bound);
         if greeting.standing.ensemble == Some(STRANGERS) && !has_data {
             return;

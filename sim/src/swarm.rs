@@ -147,7 +147,7 @@ fn large(rng: &mut Rng, plan: &mut Plan) {
     (workload.large, workload.think) = (rng.between(20, 300), workload.think.max(200 * MS));
     // What takes in so much at once cannot be tiny.
     plan.sizes.batch = plan.sizes.batch.max(1_000);
-    // Nor what sends so much: a snapshot in ten thousands of pieces takes longer than anybody waits.
+    // Nor what sends so much: a snapshot in ten thousands of pieces takes longer than any limit.
     plan.sizes.piece = plan.sizes.piece.max(16 << 10);
     if rng.chance(500) {
         // The largest value takes up to half of the shortest limit. Where it takes longer, clients give up before it is

@@ -284,7 +284,7 @@ impl<Q: Quorum> Running<Q> {
                         self.schedule.snapshot_bytes = bytes.unwrap_or(self.schedule.snapshot_bytes);
                     }
                     Ok(Err(reason)) => return Err(reason),
-                    // A snapshot of a checkpoint that failed, or a feed that begins anew.
+                    // A snapshot of a checkpoint that failed, or a feed that was replaced.
                     Err(e) if e.is_cancelled() => {}
                     Err(e) => return Err(StopReason::Invariant(format!("a task of the store has died: {e}"))),
                 },

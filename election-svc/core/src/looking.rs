@@ -167,7 +167,7 @@ impl Election {
     /// The reign of a leader that can be joined. It must say itself that it leads, over a link that stands (ZooKeeper's
     /// `checkLeader`), and either
     /// - a quorum of servers says that it follows or leads that reign: they name its leader, and its epoch or the round in
-    ///   which it was elected. Who has settled under it names the epoch. Who elected it and is still being synchronised knows
+    ///   which it was elected. A settled server names the epoch. A server that is still being synchronised knows
     ///   only the round, and counts too: otherwise a leader that synchronises slowly would keep others out, though it lacks
     ///   just them; or
     /// - it was elected in the very round in which this voter looks. Then it has counted a quorum just now. ZooKeeper

@@ -149,7 +149,7 @@ fn is_name(text: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    // What ends in a number is taken for an IPv4 address, by whoever resolves it.
+    // Resolvers take a name that ends in a number for an IPv4 address.
     let ends_in_number = text.rsplit('.').next().is_some_and(|last| last.chars().all(|c| c.is_ascii_digit()));
     text.len() <= 253 && text.split('.').all(is_label) && !ends_in_number
 }

@@ -1,7 +1,7 @@
-//! Who may have calls under way on a port.
+//! Limits on the calls that are under way on a port.
 //!
 //! Each call has a task and its state, whatever it asks for. One connection has [`STREAMS`](super::STREAMS) of them at most, and
-//! these are the bounds for all connections together, so that nobody alone keeps the others out.
+//! these are the bounds for all connections together, so that one client cannot keep the others out.
 
 use std::{
     collections::HashMap,

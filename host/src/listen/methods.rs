@@ -3,7 +3,7 @@
 /// A method of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Method {
-    /// It takes a stream of messages. Others take one, those that nobody here knows among them.
+    /// It takes a stream of messages. All others take one, unknown methods included.
     pub(super) streamed: bool,
     /// A call stays open for as long as its client likes, and no work of ours depends on it.
     pub(super) watching: bool,

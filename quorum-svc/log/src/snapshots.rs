@@ -153,7 +153,7 @@ impl Snapshots {
         Ok((Snapshots(Arc::new(inner)), report))
     }
 
-    /// The newest sound one of the directory `dir`, for who cannot open the snapshots because the disk is full. Changes nothing.
+    /// The newest sound one of the directory `dir`, for a node that cannot open its snapshots because the disk is full. Changes nothing.
     /// `None` if there is none.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use api::{Time, Zxid};
 
-/// A check is due so long after the last one, if there is anything to compare.
+/// Time between two checks, if there is anything to compare.
 pub(super) const EVERY: Duration = Duration::from_secs(10);
 /// It is also due after so many entries.
 const ENTRIES: u64 = 100_000;

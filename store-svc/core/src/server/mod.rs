@@ -190,7 +190,7 @@ impl Server {
         self.on_time();
     }
 
-    /// Forgets the state, which is not that of the leader, and serves nobody until the feed, which begins anew, has given
+    /// Forgets the state, which is not that of the leader, and stops serving until a new feed has given
     /// another one. Connections end.
     pub fn start_over(&mut self, now: Time) {
         let mut state = State::default();

@@ -238,7 +238,7 @@ pub enum Output {
         /// `Ok` if the client closed its session.
         why: Result<(), OpError>,
     },
-    /// The state of this node is not that of its leader. [Start over](super::Server::start_over), with a feed that begins anew.
+    /// The state of this node is not that of its leader. [Start over](super::Server::start_over), with a new feed.
     Diverged {
         /// Behind this entry.
         at: Zxid,
