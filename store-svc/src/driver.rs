@@ -619,8 +619,8 @@ impl<Q: Quorum> Running<Q> {
         let server = &mut self.driver.server;
         let (state, removal) = (server.state(), api::Path::MAX_BYTES + RECORD);
         let whole = state.record_bytes();
-        // The changes need no more than the whole state and a removal for each; most disks have that much. To count them takes
-        // some 100 ms for a million, in which nothing is applied.
+        // The changes need no more than the whole state and a removal for each; most disks have that much. To count them looks
+        // at each of up to a million, and nothing is applied meanwhile.
         let mut needs = needed_for(whole + state.dirty_len() * removal);
         if free < needs {
             needs = needed_for(state.dirty_bytes());
