@@ -60,6 +60,21 @@ pub struct Charge {
     bytes: usize,
 }
 
+/// Charges that are held together until the last clone is dropped.
+#[derive(Clone, Default, Debug)]
+pub struct Held {
+    /// Only dropped.
+    _charges: Arc<Vec<Charge>>,
+}
+
+impl Held {
+    /// These.
+    #[must_use]
+    pub fn new(charges: Vec<Charge>) -> Held {
+        Held { _charges: Arc::new(charges) }
+    }
+}
+
 /// A [`Charge`] that waits for room. One that is dropped waits no more.
 #[must_use]
 #[derive(Debug)]

@@ -13,8 +13,12 @@ pub enum ErrorCode {
     BadVersion,
     /// An ephemeral cannot have children.
     NoChildrenForEphemerals,
+    /// The text is no path.
+    BadPath,
     /// The request itself is wrong; sending it again will not help.
     BadArguments,
+    /// The server has no such operation, option or value, or not at the present feature level.
+    Unsupported,
     /// Larger than the configured limit.
     TooLarge,
     /// The session is unknown, closed or expired.
@@ -25,6 +29,8 @@ pub enum ErrorCode {
     OutOfOrder,
     /// The write's number is used up by another request.
     NumberReused,
+    /// The write's result was acknowledged and is forgotten.
+    ResultForgotten,
     /// No number is free for a sequential znode.
     NoSequenceNumber,
     /// No quorum, no leader, shutting down: try again, here or at another node.
@@ -37,6 +43,46 @@ pub enum ErrorCode {
     Unknown,
     /// A defect of ours.
     Internal,
+    /// One that this version does not know.
+    Other,
+}
+
+/// What became of a request that failed.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Fate {
+    /// It changed nothing and never will.
+    NotDone,
+    /// It was carried out; its result cannot be told any more.
+    Done,
+    /// It was carried out, or will be, or not. A session that lives sends it again under its number and gets the result.
+    Unknown,
+}
+
+impl std::fmt::Display for Fate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Fate::NotDone => "it changed nothing and may safely be sent again",
+            Fate::Done => "it was carried out before",
+            Fate::Unknown => "it may or may not have been carried out: read, then decide",
+        })
+    }
+}
+
+/// What helps after an error.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Retry {
+    /// Nothing: the same request fails again.
+    Never,
+    /// To read what is there, and to decide anew.
+    AfterRead,
+    /// To send it again to the same node.
+    SameNode,
+    /// To send it to another node.
+    OtherNode,
+    /// To open a new session.
+    NewSession,
+    /// To send it with fresh credentials.
+    Authenticate,
 }
 
 impl ErrorCode {
@@ -49,18 +95,22 @@ impl ErrorCode {
             ErrorCode::NotEmpty => "NOT_EMPTY",
             ErrorCode::BadVersion => "BAD_VERSION",
             ErrorCode::NoChildrenForEphemerals => "NO_CHILDREN_FOR_EPHEMERALS",
+            ErrorCode::BadPath => "BAD_PATH",
             ErrorCode::BadArguments => "BAD_ARGUMENTS",
+            ErrorCode::Unsupported => "UNSUPPORTED",
             ErrorCode::TooLarge => "TOO_LARGE",
             ErrorCode::SessionExpired => "SESSION_EXPIRED",
             ErrorCode::SessionMoved => "SESSION_MOVED",
             ErrorCode::OutOfOrder => "OUT_OF_ORDER",
             ErrorCode::NumberReused => "NUMBER_REUSED",
+            ErrorCode::ResultForgotten => "RESULT_FORGOTTEN",
             ErrorCode::NoSequenceNumber => "NO_SEQUENCE_NUMBER",
             ErrorCode::Unavailable => "UNAVAILABLE",
             ErrorCode::Overloaded => "OVERLOADED",
             ErrorCode::DiskFull => "DISK_FULL",
             ErrorCode::Unknown => "UNKNOWN_OUTCOME",
             ErrorCode::Internal => "INTERNAL",
+            ErrorCode::Other => "OTHER",
         }
     }
 }
@@ -98,6 +148,9 @@ pub enum OpError {
     /// The string is no path.
     #[error("{0}")]
     BadPath(#[from] PathError),
+    /// The server has no such operation, option or value; the text says which and what to do.
+    #[error("{0}")]
+    Unsupported(String),
     /// Any other fault of the request; the text says which and what to do.
     #[error("{0}")]
     BadArguments(String),
@@ -130,12 +183,18 @@ pub enum OpError {
         /// The number that came.
         got: WriteNumber,
     },
-    /// The number was used for another request, or its result was acknowledged and is forgotten. Nothing was changed.
+    /// The number was used for another request. Nothing was changed.
     #[error(
-        "write {n} of the session was another request, or its result was acknowledged already; give each write the next \
-         number, and use a number again only to send the same unanswered write again", n = .0.0
+        "write {n} of the session was another request; give each write the next number, and use a number again only to send the \
+         same unanswered write again", n = .0.0
     )]
     NumberReused(WriteNumber),
+    /// The write was carried out, and the client has acknowledged its result, so the result is forgotten.
+    #[error(
+        "write {n} of the session was carried out and its result acknowledged, so the result is forgotten; do not send a write \
+         again after `acked_write` has passed it", n = .0.0
+    )]
+    ResultForgotten(WriteNumber),
     /// A sequential create found no number. Behind the last one there are none; else the names in its way were skipped for
     /// good, and the same create goes on behind them.
     #[error("{}", no_sequence_number(path, *next))]
@@ -171,6 +230,18 @@ pub enum OpError {
     /// A defect of ours.
     #[error("internal error, please report it: {0}")]
     Internal(String),
+    /// What a server says and this version does not know, or knows only in part. Servers do not make it.
+    #[error("{text}")]
+    Other {
+        /// Its kind, as far as this version knows it.
+        code: ErrorCode,
+        /// The server's message.
+        text: String,
+        /// What became of the request.
+        fate: Fate,
+        /// What helps.
+        retry: Retry,
+    },
 }
 
 impl OpError {
@@ -183,12 +254,15 @@ impl OpError {
             OpError::NotEmpty { .. } => ErrorCode::NotEmpty,
             OpError::BadVersion { .. } => ErrorCode::BadVersion,
             OpError::NoChildrenForEphemerals(_) => ErrorCode::NoChildrenForEphemerals,
-            OpError::BadPath(_) | OpError::BadArguments(_) => ErrorCode::BadArguments,
+            OpError::BadPath(_) => ErrorCode::BadPath,
+            OpError::BadArguments(_) => ErrorCode::BadArguments,
+            OpError::Unsupported(_) => ErrorCode::Unsupported,
             OpError::TooLarge { .. } => ErrorCode::TooLarge,
             OpError::SessionExpired(_) => ErrorCode::SessionExpired,
             OpError::SessionMoved(_) => ErrorCode::SessionMoved,
             OpError::OutOfOrder { .. } => ErrorCode::OutOfOrder,
             OpError::NumberReused(_) => ErrorCode::NumberReused,
+            OpError::ResultForgotten(_) => ErrorCode::ResultForgotten,
             OpError::NoSequenceNumber { .. } => ErrorCode::NoSequenceNumber,
             OpError::Multi { cause, .. } => cause.code(),
             OpError::Unavailable(_) => ErrorCode::Unavailable,
@@ -196,6 +270,51 @@ impl OpError {
             OpError::DiskFull => ErrorCode::DiskFull,
             OpError::Unknown(_) => ErrorCode::Unknown,
             OpError::Internal(_) => ErrorCode::Internal,
+            OpError::Other { code, .. } => *code,
+        }
+    }
+
+    /// What became of the request that ended with this. Of an error that ends a stream, it says nothing about requests that are not
+    /// answered.
+    #[must_use]
+    pub fn fate(&self) -> Fate {
+        match self {
+            OpError::Multi { cause, .. } => cause.fate(),
+            OpError::Other { fate, .. } => *fate,
+            OpError::ResultForgotten(_) => Fate::Done,
+            // A write that is sent again may have been carried out the first time.
+            OpError::SessionExpired(_) | OpError::SessionMoved(_) => Fate::Unknown,
+            OpError::Unknown(_) | OpError::Internal(_) => Fate::Unknown,
+            _ => Fate::NotDone,
+        }
+    }
+
+    /// What helps.
+    #[must_use]
+    pub fn retry(&self) -> Retry {
+        match self {
+            OpError::NoNode(_)
+            | OpError::NodeExists(_)
+            | OpError::NotEmpty { .. }
+            | OpError::BadVersion { .. }
+            | OpError::NoChildrenForEphemerals(_)
+            | OpError::Unknown(_) => Retry::AfterRead,
+            OpError::BadPath(_)
+            | OpError::BadArguments(_)
+            | OpError::Unsupported(_)
+            | OpError::TooLarge { .. }
+            | OpError::SessionMoved(_)
+            | OpError::NumberReused(_)
+            | OpError::ResultForgotten(_) => Retry::Never,
+            OpError::SessionExpired(_) => Retry::NewSession,
+            OpError::NoSequenceNumber { next, .. } if *next >= SEQUENCE_END => Retry::Never,
+            OpError::NoSequenceNumber { .. }
+            | OpError::OutOfOrder { .. }
+            | OpError::Overloaded(_)
+            | OpError::DiskFull => Retry::SameNode,
+            OpError::Unavailable(_) | OpError::Internal(_) => Retry::OtherNode,
+            OpError::Multi { cause, .. } => cause.retry(),
+            OpError::Other { retry, .. } => *retry,
         }
     }
 }

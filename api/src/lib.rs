@@ -2,11 +2,12 @@
 //!
 //! Nothing here does anything to the outside world: newtypes for the numbers of the protocol ([`Zxid`],
 //! [`Epoch`], [`PeerId`] ...), the operations of the tree ([`Write`], [`Read`]), their results and errors, what servers say
-//! to each other ([`peer`], [`vote`]), what a store keeps ([`record`]), and the *ports* ([`ports`]) through which one
+//! to each other ([`peer`], [`vote`]), what clients and nodes say to each other ([`session`]), what a store keeps ([`record`]), and the *ports* ([`ports`]) through which one
 //! service calls another. A service knows its neighbour only as a port, so it
 //! cannot tell whether the neighbour lives in the same process.
 
 pub mod budget;
+mod command;
 mod ensemble;
 mod entry;
 mod error;
@@ -17,22 +18,22 @@ mod path;
 pub mod peer;
 pub mod ports;
 pub mod record;
-mod session;
+pub mod session;
 mod time;
 mod trace;
 pub mod vote;
 mod zxid;
 
+pub use command::{Command, CommandBody, RequestHash, SessionId, SessionToken, StreamId, WriteNumber};
 pub use ensemble::{BadMembers, Ensemble, EnsembleError, Member, Membership};
 pub use entry::{Entry, EpochSpan, History, Origin, Stamp, Ticket};
-pub use error::{ErrorCode, OpError};
+pub use error::{ErrorCode, Fate, OpError, Retry};
 pub use identity::{BadEnsembleId, EnsembleId, Greeting, Standing};
 pub use op::{
     Create, CreateMode, DATA_MAX, MultiOp, MultiOutcome, Page, Read, ReadLevel, ReadOutcome, SEQUENCE_END,
     Stat, Write, WriteOutcome, WriteResult,
 };
 pub use path::{Path, PathError};
-pub use session::{Command, CommandBody, RequestHash, SessionId, SessionToken, StreamId, WriteNumber};
 pub use time::{Now, Time};
 pub use trace::{BadTraceparent, Trace, TraceContext};
 pub use zxid::{Epoch, PeerId, Zxid};

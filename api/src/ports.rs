@@ -3,15 +3,20 @@
 //! Whoever calls a service in another process calls a client that finds it again when it was restarted; see
 //! `proto::remote`. So [`PortClosed`] means in both cases that there is nothing more to wait for.
 //!
-//! Calls go one way, store -> quorum -> election. What flows back is *pulled* by the caller: the store attaches to the
-//! quorum and reads its [`Feed`].
+//! Calls go one way, edge -> store -> quorum -> election. What flows back is *pulled* by the caller: the store attaches to the
+//! quorum and reads its [`Feed`], an edge reads the [`Items`] of each of its streams.
 
+use std::collections::VecDeque;
 use std::future::Future;
+use std::net::IpAddr;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{EnsembleId, Entry, Epoch, PeerId, Standing, Ticket, Trace, Zxid};
+use crate::budget::{Held, Share, Slot};
+use crate::session::{self, Item, Op, Open, Response};
+use crate::{EnsembleId, Entry, Epoch, OpError, PeerId, Standing, Ticket, Trace, WriteNumber, Zxid};
 
 /// The neighbour is shutting down, or somebody else has taken the caller's place: stop. From a call of its own, as to save
 /// a snapshot: it did not succeed this time.
@@ -270,4 +275,85 @@ pub trait Quorum: Clone + Send + Sync + 'static {
 
     /// Where this node stands now.
     fn status(&self) -> impl Future<Output = Result<QuorumStatus, PortClosed>> + Send;
+}
+
+/// The client behind a stream or call, as the edge has found it out.
+#[derive(Clone, Default, Debug)]
+pub struct Caller {
+    /// Its address, if it is known. Bounds the rate at which one address opens sessions.
+    pub address: Option<IpAddr>,
+    /// What its connection may hold in this process; without one, it shares what the store allows in all.
+    pub share: Option<Share>,
+    /// What the message that brought the request holds of the connection's share. The store gives it back once it has made room
+    /// for the request itself.
+    pub message: Slot,
+}
+
+/// The store of a node, as an edge sees it: what clients may ask. The edge decodes what its clients send, and encodes what they
+/// get; order, bounds and sessions are the store's part.
+pub trait Coordination: Clone + Send + Sync + 'static {
+    /// What [`Coordination::stream`] returns.
+    type Requests: Requests;
+    /// What [`Coordination::stream`] returns.
+    type Items: Items;
+
+    /// A new stream of a client, on which [`Requests::open`] comes first.
+    fn stream(&self, caller: Caller) -> (Self::Requests, Self::Items);
+
+    /// One request without a session. What comes with the response is to be held until the client has it.
+    ///
+    /// # Errors
+    /// Why there is no response. Anything but [`OpError::Unknown`] means that it changed nothing and never will.
+    fn call(
+        &self,
+        caller: Caller,
+        op: Op,
+        trace: Trace,
+    ) -> impl Future<Output = Result<(Response, Held), OpError>> + Send;
+}
+
+/// What a client asks on one stream. Dropping it ends the stream.
+pub trait Requests: Send + 'static {
+    /// Opens a session, or takes one up: once, and first. The answer is the first of the [`Items`], or their end.
+    ///
+    /// # Errors
+    /// It was not asked for; end the stream with this.
+    fn open(&mut self, open: Open) -> impl Future<Output = Result<(), OpError>> + Send;
+
+    /// Asks, in this order, behind everything before. Waits while too much is under way for the stream, its connection or the
+    /// node, so that the client's own flow control holds it back. `acked`: the client has received the results of all writes up to
+    /// this one. On a stream that has ended, nothing happens.
+    ///
+    /// # Errors
+    /// Nothing more can be asked; end the stream with this.
+    fn submit(
+        &mut self,
+        acked: WriteNumber,
+        requests: Vec<session::Request>,
+    ) -> impl Future<Output = Result<(), OpError>> + Send;
+
+    /// Waits until the client has taken all answers; for a client that asks no more.
+    fn settled(&self) -> impl Future<Output = ()> + Send;
+
+    /// Waits until the stream has ended.
+    fn over(&self) -> impl Future<Output = ()> + Send;
+
+    /// Ends the stream behind the items that wait, unless it has ended. What is not answered never will be.
+    fn end(self, why: Result<(), OpError>);
+}
+
+/// What leaves the store for one stream, in order. Dropping it ends the stream: the client is gone.
+pub trait Items: Send + Unpin + 'static {
+    /// Moves the next items into `into`, at most `max` of them; `Some` behind the last, with how the stream ended: `Ok` if the
+    /// client has closed its session or gone.
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+        into: &mut VecDeque<Item>,
+    ) -> Poll<Option<Result<(), OpError>>>;
+
+    /// The transport has taken so many answers, [`Item::Opened`] among them, of this [weight](Item::weight) together: there is
+    /// room for more.
+    fn taken(&mut self, answers: usize, weight: usize);
 }

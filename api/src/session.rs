@@ -1,114 +1,305 @@
-use std::fmt;
+//! The vocabulary of a session: what a client asks on its stream, and the one ordered sequence of items that leaves the node for
+//! it. Edges, the store and the client's session machine all use these words; see [`Coordination`](crate::ports::Coordination).
 
-use crate::{Epoch, OpError, Write, Zxid};
+use crate::{
+    MultiOp, OpError, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Trace, Write,
+    WriteNumber, WriteOutcome, Zxid,
+};
 
-/// A client's session. Its number is the zxid of the entry that opened it, so it is never used twice. 0 is no session.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SessionId(pub u64);
-
-impl fmt::Display for SessionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "0x{:x}", self.0)
-    }
-}
-
-/// The secret that a client shows to take its session up again; random, made by the node that opened the session.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct SessionToken(pub [u8; 16]);
-
-impl fmt::Debug for SessionToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SessionToken(..)")
-    }
-}
-
-/// A session numbers its writes 1, 2, 3 ... so that one that is sent again, to the same node or to another, is carried
-/// out once (exactly-once, `docs/protocol.md`). 0 means "before the first".
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct WriteNumber(pub u64);
-
-/// A stream of a session. The node that takes a session up for a client draws the id at random; ids have no order, the log
-/// decides which stream is the newest.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct StreamId(pub u64);
-
-impl StreamId {
-    /// The stream that opened the session.
-    pub const FIRST: StreamId = StreamId(0);
-}
-
-/// A hash of a request, which binds a write number to it: of what the client asked for, whatever a node made of that.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
-pub struct RequestHash(pub u64);
-
-/// What a store puts into the log: a request, to be carried out by every store in the same way.
+/// Opens a session, or takes one up on a new stream.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Command {
-    /// Whose it is; `None` for one without a session, which cannot make ephemerals and is not protected from being
-    /// carried out twice if its sender sends it twice.
-    pub session: Option<SessionId>,
-    /// The stream of the session that it came on. It changes nothing if the session was taken up on another one since.
-    pub stream: StreamId,
-    /// The session's number for this write; `None` for one that its session does not number.
-    pub number: Option<WriteNumber>,
-    /// The session has received the results of all its writes up to this one, so they need not be kept any longer.
-    pub acked: WriteNumber,
-    /// What to do.
-    pub body: CommandBody,
+pub struct Open {
+    /// The session to take up, with its secret; `None` opens a new one.
+    pub resume: Option<(SessionId, SessionToken)>,
+    /// The ensemble closes the session after this much silence, in milliseconds. The node clamps it to its limits. A session that
+    /// is taken up keeps the one it has.
+    pub timeout_ms: u32,
+    /// The greatest zxid that the client has seen. The node serves a session that is taken up only once it has applied this.
+    pub last_zxid: Zxid,
+    /// How long the node may wait, for that or for a leader, before it refuses with [`OpError::Unavailable`]; at most what its own
+    /// limits say, which `None` stands for.
+    pub wait_ms: Option<u32>,
 }
 
-impl Command {
-    /// One without a session.
-    #[must_use]
-    pub fn outside(body: CommandBody) -> Command {
-        Command { session: None, stream: StreamId::FIRST, number: None, acked: WriteNumber(0), body }
-    }
-}
-
-/// What a [`Command`] does.
+/// What one request asks for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum CommandBody {
-    /// Changes the tree.
+pub enum Op {
+    /// A change of the tree.
     Write(Write),
-    /// Changes nothing and fails with this error: a numbered write that the node refused (malformed, too large). It
-    /// goes through the log all the same, because its number must be used up for the next one to be in order.
-    Refuse {
-        /// Why.
-        error: OpError,
-        /// Of what the node refused.
-        request: RequestHash,
-    },
-    /// Opens a session; its id will be the zxid of the entry. Fails if the ensemble has too many.
-    OpenSession {
-        /// The secret.
-        token: SessionToken,
-        /// After so much silence the leader closes the session.
-        timeout_ms: u32,
-        /// Most sessions that may be open with it, as configured on the node that was asked. It is part of the command, so
-        /// that all stores decide alike.
-        sessions_max: u32,
-    },
-    /// Takes a session up on a new stream: what comes behind this from any other stream of it changes nothing.
-    ResumeSession {
-        /// Which one.
-        session: SessionId,
-        /// The new stream.
-        stream: StreamId,
-    },
-    /// Closes a session and removes its ephemerals, asked for by the client or by the leader after the time-out.
-    CloseSession {
-        /// Which one.
-        session: SessionId,
-        /// The epoch whose leader closes it because of silence. In any other epoch the entry closes nothing: the next
-        /// leader counts the time-out anew, and tells clients so. `None`: the client, or its node, asks for it.
-        expired: Option<Epoch>,
-    },
-    /// Changes nothing. Says which digest the leader's state had behind the check before it, for stores to compare with
-    /// their own.
-    Check {
-        /// The check before it; zero if its leader has seen none.
-        of: Zxid,
-        /// Of the state behind that entry.
-        digest: u64,
+    /// A question to the tree of this node, and how fresh the answer has to be.
+    Read(Read, ReadLevel),
+    /// A barrier: later reads see everything that was committed anywhere before it.
+    Sync,
+    /// A sign of life.
+    Ping,
+    /// The end of the session.
+    Close,
+    /// A request that the edge could not read, or does not pass on. It fails with this error, in its place in the order.
+    Invalid(OpError),
+}
+
+/// The kind of a request, for metrics, spans and logs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Verb {
+    /// [`Write::Create`].
+    Create,
+    /// [`Write::Set`].
+    Set,
+    /// [`Write::Delete`].
+    Delete,
+    /// [`Write::Multi`].
+    Multi,
+    /// [`Read::Get`].
+    Get,
+    /// [`Read::Exists`].
+    Exists,
+    /// [`Read::Children`].
+    Children,
+    /// [`Op::Sync`].
+    Sync,
+    /// [`Op::Ping`].
+    Ping,
+    /// [`Op::Close`].
+    Close,
+    /// [`Op::Invalid`].
+    Invalid,
+}
+
+/// One request.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Request {
+    /// The client's number for it, ascending along the stream; comes back with the response.
+    pub xid: u64,
+    /// Of writes, and only of them: the session's number, 1, 2, 3 ... without a gap; the same when the write is sent again.
+    pub number: Option<WriteNumber>,
+    /// What is asked.
+    pub op: Op,
+    /// The span that it is part of.
+    pub trace: Trace,
+}
+
+/// What came of a request, if not an error. Each variant answers the variant of [`Op`] with its name.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Outcome {
+    /// Of [`Op::Write`].
+    Write(WriteOutcome),
+    /// Of [`Op::Read`].
+    Read(ReadOutcome),
+    /// Of [`Op::Sync`].
+    Sync,
+    /// Of [`Op::Ping`].
+    Ping,
+    /// Of [`Op::Close`].
+    Close,
+}
+
+/// The answer to one request.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Response {
+    /// From the request; 0 for a call without a session.
+    pub xid: u64,
+    /// Of a write: its place in the order. Of anything else: how far the node had applied.
+    pub zxid: Zxid,
+    /// What came of it.
+    pub result: Result<Outcome, OpError>,
+    /// The node has no leader at the moment: no other node has heard from the session.
+    pub leaderless: bool,
+}
+
+/// A session is open on a stream.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Opened {
+    /// Which one.
+    pub session: SessionId,
+    /// Its secret.
+    pub token: SessionToken,
+    /// The time-out in force, in milliseconds.
+    pub timeout_ms: u32,
+    /// The node that answers.
+    pub node: PeerId,
+    /// The node has no leader at the moment: no other node has heard from the session.
+    pub leaderless: bool,
+    /// The session existed before.
+    pub resumed: bool,
+    /// How far the node has applied.
+    pub zxid: Zxid,
+    /// The session's last write that was carried out, as far as the node has applied.
+    pub last_write: WriteNumber,
+}
+
+/// What the node says by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Notice {
+    /// The node has lost its leader, or has one again. A client may do better on another node.
+    Leader {
+        /// Whether there is none now.
+        lost: bool,
     },
 }
+
+/// One element of the sequence that leaves a node for a session. [`Item::Opened`] comes first, responses come in the order of
+/// their requests.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Item {
+    /// The session is open.
+    Opened(Opened),
+    /// The answer to a request.
+    Response(Response),
+    /// The leader has counted the requests up to this one as signs of life: the session lives for its time-out at least, from
+    /// when the client sent the request.
+    Confirmed {
+        /// Of the last of them.
+        xid: u64,
+    },
+    /// The node says something by itself.
+    Notice(Notice),
+}
+
+impl Op {
+    /// Its kind.
+    #[must_use]
+    pub fn verb(&self) -> Verb {
+        match self {
+            Op::Write(Write::Create(_)) => Verb::Create,
+            Op::Write(Write::Set { .. }) => Verb::Set,
+            Op::Write(Write::Delete { .. }) => Verb::Delete,
+            Op::Write(Write::Multi(_)) => Verb::Multi,
+            Op::Read(Read::Get { .. }, _) => Verb::Get,
+            Op::Read(Read::Exists { .. }, _) => Verb::Exists,
+            Op::Read(Read::Children { .. }, _) => Verb::Children,
+            Op::Sync => Verb::Sync,
+            Op::Ping => Verb::Ping,
+            Op::Close => Verb::Close,
+            Op::Invalid(_) => Verb::Invalid,
+        }
+    }
+
+    /// Bytes of its paths, names and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Op::Write(Write::Create(create)) => create.path.as_str().len() + create.data.len(),
+            Op::Write(Write::Set { path, data, .. }) => path.as_str().len() + data.len(),
+            Op::Write(Write::Delete { path, .. }) => path.as_str().len(),
+            Op::Write(Write::Multi(parts)) => parts.iter().map(part_bytes).sum(),
+            Op::Read(Read::Children { path, page }, _) => path.as_str().len() + page.after.len(),
+            Op::Read(read, _) => read.path().as_str().len(),
+            Op::Sync | Op::Ping | Op::Close | Op::Invalid(_) => 0,
+        }
+    }
+
+    /// Bytes that it holds in memory while it is under way, the place of its answer included. It never takes more in a message.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let parts = match self {
+            Op::Write(Write::Multi(parts)) => parts.len(),
+            _ => 0,
+        };
+        self.bytes() + (1 + parts) * Request::WEIGHT
+    }
+
+    /// Whether it keeps or ends a session and nothing else. A few of these are served whatever room there is.
+    #[must_use]
+    pub fn is_light(&self) -> bool {
+        matches!(self, Op::Ping | Op::Close)
+    }
+
+    /// Refuses what only a session can ask for, as calls without one must.
+    ///
+    /// # Errors
+    /// [`OpError::BadArguments`] if it makes an ephemeral.
+    pub fn sessionless(self) -> Result<Op, OpError> {
+        let ephemeral = match &self {
+            Op::Write(Write::Create(create)) => create.mode.ephemeral,
+            Op::Write(Write::Multi(parts)) => {
+                parts.iter().any(|part| matches!(part, MultiOp::Create(c) if c.mode.ephemeral))
+            }
+            _ => false,
+        };
+        if ephemeral {
+            return Err(OpError::BadArguments(
+                "an ephemeral lives with a session and a unary call has none; use the Session stream".to_owned(),
+            ));
+        }
+        Ok(self)
+    }
+}
+
+fn part_bytes(part: &MultiOp) -> usize {
+    match part {
+        MultiOp::Create(create) => create.path.as_str().len() + create.data.len(),
+        MultiOp::Set { path, data, .. } => path.as_str().len() + data.len(),
+        MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => path.as_str().len(),
+    }
+}
+
+impl Request {
+    /// The least that a request, or a part of a multi, holds while it is under way, in bytes: its place in the order of its
+    /// session, and then its answer.
+    pub const WEIGHT: usize = 2 * Item::SIZE;
+}
+
+impl Verb {
+    /// All of them, each at the index of its number.
+    pub const ALL: [Verb; 11] = [
+        Verb::Create,
+        Verb::Set,
+        Verb::Delete,
+        Verb::Multi,
+        Verb::Get,
+        Verb::Exists,
+        Verb::Children,
+        Verb::Sync,
+        Verb::Ping,
+        Verb::Close,
+        Verb::Invalid,
+    ];
+
+    /// The name in metrics, spans and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verb::Create => "create",
+            Verb::Set => "set",
+            Verb::Delete => "delete",
+            Verb::Multi => "multi",
+            Verb::Get => "get",
+            Verb::Exists => "exists",
+            Verb::Children => "children",
+            Verb::Sync => "sync",
+            Verb::Ping => "ping",
+            Verb::Close => "close",
+            Verb::Invalid => "invalid",
+        }
+    }
+}
+
+impl Outcome {
+    /// Bytes that it carries: of a read what was read, else nothing, because the number of requests bounds it already.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Outcome::Read(ReadOutcome::Data { data, .. }) => data.len(),
+            Outcome::Read(ReadOutcome::Children { names, .. }) => {
+                names.iter().map(|name| name.len() + std::mem::size_of::<String>()).sum()
+            }
+            _ => 0,
+        }
+    }
+}
+
+impl Item {
+    /// What an item takes in memory besides what it carries, in bytes.
+    pub const SIZE: usize = 160;
+
+    /// Bytes that it carries; see [`Outcome::weight`].
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            Item::Response(Response { result: Ok(outcome), .. }) => outcome.weight(),
+            _ => 0,
+        }
+    }
+}
+
+const _: () = assert!(std::mem::size_of::<Item>() <= Item::SIZE);

@@ -386,13 +386,13 @@ impl Client {
             (None, None) => self.room.take(bytes).await,
             (None, Some(deadline)) => match timeout_at(deadline, self.room.take(bytes)).await {
                 Ok(space) => space,
-                Err(_) => return Pending::failed(Failure::TimedOut { fate: Fate::Never }, convert),
+                Err(_) => return Pending::failed(Failure::TimedOut { fate: Fate::NotDone }, convert),
             },
         };
         let (end, ended) = oneshot::channel();
         match self.commands.send(Command::Request { op, deadline, trace, space, end, span }) {
             Ok(()) => Pending { state: State::Waiting(ended), convert },
-            Err(_) => Pending::failed(Failure::Closed { fate: Fate::Never }, convert),
+            Err(_) => Pending::failed(Failure::Closed { fate: Fate::NotDone }, convert),
         }
     }
 }

@@ -65,7 +65,7 @@ impl ClientError {
             ClientError::Request(Failure::Full) => ErrorCode::Overloaded,
             ClientError::Request(Failure::TimedOut { fate } | Failure::Closed { fate }) => match fate {
                 Fate::Unknown => ErrorCode::Unknown,
-                Fate::Never => ErrorCode::Unavailable,
+                Fate::NotDone => ErrorCode::Unavailable,
             },
             ClientError::BadEndpoint { .. } => ErrorCode::BadArguments,
             ClientError::NotConnected { .. } => ErrorCode::Unavailable,
@@ -87,7 +87,7 @@ impl ClientError {
     pub fn fate(&self) -> Fate {
         match self {
             ClientError::Request(failure) => failure.fate(),
-            _ => Fate::Never,
+            _ => Fate::NotDone,
         }
     }
 }

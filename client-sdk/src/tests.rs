@@ -60,7 +60,7 @@ async fn b09_a_request_above_the_message_limit_fails_alone() {
     let session = client.session();
     client.create("/n", "", mode(false)).await.unwrap();
     let too_large = client.set("/n", vec![0; 5 << 20], None).await.unwrap_err();
-    assert_eq!((too_large.code(), too_large.fate()), (ErrorCode::TooLarge, Fate::Never), "{too_large}");
+    assert_eq!((too_large.code(), too_large.fate()), (ErrorCode::TooLarge, Fate::NotDone), "{too_large}");
     let part = || MultiOp::Set { path: path("/n"), data: vec![0; 1 << 20].into(), version: None };
     let too_large = client.multi(vec![part(), part(), part(), part()]).await.unwrap_err();
     assert_eq!(too_large.code(), ErrorCode::TooLarge);
@@ -98,7 +98,7 @@ async fn every_verb_works() {
     let refusal = |e: ClientError| e.refusal().cloned().unwrap();
     assert_eq!(refusal(client.get("/b").await.unwrap_err()), OpError::NoNode(path("/b")));
     let exists = client.create("/a", "", mode(false)).await.unwrap_err();
-    assert_eq!((exists.code(), exists.fate()), (ErrorCode::NodeExists, Fate::Never));
+    assert_eq!((exists.code(), exists.fate()), (ErrorCode::NodeExists, Fate::NotDone));
     let version = client.set("/a", "", Some(3)).await.unwrap_err();
     assert_eq!(refusal(version), OpError::BadVersion { path: path("/a"), expected: 3, actual: 0 });
     let multi = refusal(client.multi(vec![check("/a"), check("/b")]).await.unwrap_err());
@@ -113,7 +113,7 @@ async fn every_verb_works() {
     assert!(!world.state().sessions.contains_key(&session), "closed, not left to expire");
     assert_eq!(client.session(), None);
     let closed = client.get("/a").await.unwrap_err();
-    assert_eq!(closed, Failure::Closed { fate: Fate::Never }.into());
+    assert_eq!(closed, Failure::Closed { fate: Fate::NotDone }.into());
     client.close().await.unwrap();
 }
 
@@ -197,8 +197,8 @@ async fn without_reopen_everybody_is_told_that_the_session_is_lost() {
     // The first has all the room; the others wait for it, or come when all is over.
     let lost = |fate| Some(ClientError::from(Failure::SessionLost { session, fate }));
     let (first, second) = tokio::join!(client.set("/n", "", None), client.get("/n"));
-    assert_eq!((first.err(), second.err()), (lost(Fate::Unknown), lost(Fate::Never)));
-    assert_eq!(client.sync().await.err(), lost(Fate::Never));
+    assert_eq!((first.err(), second.err()), (lost(Fate::Unknown), lost(Fate::NotDone)));
+    assert_eq!(client.sync().await.err(), lost(Fate::NotDone));
     client.close().await.unwrap();
 }
 
@@ -218,7 +218,7 @@ async fn requests_wait_for_room_and_for_their_time() {
         () = std::future::ready(()) => {}
     }
     let timed_out = client.get("/n").await.unwrap_err();
-    assert_eq!(timed_out, Failure::TimedOut { fate: Fate::Never }.into(), "no room in time");
+    assert_eq!(timed_out, Failure::TimedOut { fate: Fate::NotDone }.into(), "no room in time");
     world.silent.send_replace(false);
     a.await.unwrap();
     b.await.unwrap();
@@ -227,7 +227,7 @@ async fn requests_wait_for_room_and_for_their_time() {
 
     world.silent.send_replace(true);
     let timed_out = client.get("/n").await.unwrap_err();
-    assert_eq!(timed_out, Failure::TimedOut { fate: Fate::Never }.into(), "no answer in time");
+    assert_eq!(timed_out, Failure::TimedOut { fate: Fate::NotDone }.into(), "no answer in time");
     world.silent.send_replace(false);
 }
 

@@ -16,7 +16,7 @@ use tonic_prost::ProstCodec;
 
 use crate::{client::to_status, v1};
 
-/// Most requests and parts of multis in one message of a client.
+/// Most repeated parts, such as requests and parts of multis, in one message of a client.
 pub const PARTS_MAX: usize = 16_384;
 
 /// Put into the generated code by `build.rs`.
@@ -65,58 +65,60 @@ where
         // The whole message is in one piece.
         if shape_of::<D::Item>().is_some_and(|shape| !fits(buf.chunk(), shape, &mut left)) {
             return Err(to_status(&OpError::BadArguments(format!(
-                "a message of more than {PARTS_MAX} requests and parts of multis; send several messages"
+                "a message of more than {PARTS_MAX} requests, parts of multis and other repeated fields; send several messages"
             ))));
         }
         self.0.decode(buf)
     }
 }
 
-/// Which field of a message repeats, and where to look for more.
-struct Shape {
-    repeated: u64,
-    within: &'static [(u64, Shape)],
+/// A field of a message that repeats, or that is a message.
+struct Field {
+    number: u64,
+    repeated: Repeated,
+    /// In [`SHAPES`]: what it is.
+    within: Option<usize>,
 }
 
-const MULTI: Shape = Shape { repeated: 1, within: &[] };
-const SESSION: Shape = Shape { repeated: 2, within: &[(2, Shape { repeated: 0, within: &[(6, MULTI)] })] };
-
-/// Of the messages that clients send and whose parts repeat.
-fn shape_of<M: 'static>() -> Option<&'static Shape> {
-    if TypeId::of::<M>() == TypeId::of::<v1::SessionRequest>() {
-        Some(&SESSION)
-    } else if TypeId::of::<M>() == TypeId::of::<v1::MultiRequest>() {
-        Some(&MULTI)
-    } else {
-        None
-    }
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeated {
+    No,
+    /// Each of its occurrences is a part.
+    Whole,
+    /// Numbers, of which one occurrence has many.
+    Packed,
 }
+
+// Made by `build.rs` from the schemas: the fields of all messages of `quorate.v1`, and which of them a client sends.
+include!(concat!(env!("OUT_DIR"), "/shapes.rs"));
 
 /// Takes the repeated parts of a message off `left`; false if there are more. What is malformed is left to the decoder.
-fn fits(mut message: &[u8], shape: &Shape, left: &mut usize) -> bool {
+fn fits(mut message: &[u8], shape: &[Field], left: &mut usize) -> bool {
     while let Some(key) = varint(&mut message) {
-        let (field, skip) = match (key >> 3, key & 7) {
-            (_, 0) => match varint(&mut message) {
-                Some(_) => continue,
-                None => return true,
-            },
-            (_, 1) => (0, 8),
-            (_, 5) => (0, 4),
-            (field, 2) => match varint(&mut message).map(usize::try_from) {
-                Some(Ok(len)) => (field, len),
+        let number = key >> 3;
+        let length = match key & 7 {
+            0 if varint(&mut message).is_some() => 0,
+            1 => 8,
+            5 => 4,
+            2 => match varint(&mut message).map(usize::try_from) {
+                Some(Ok(length)) => length,
                 _ => return true,
             },
             _ => return true,
         };
-        let Some(part) = message.split_off(..skip) else { return true };
-        if field != 0 && field == shape.repeated {
-            match left.checked_sub(1) {
-                Some(rest) => *left = rest,
-                None => return false,
-            }
+        let Some(part) = message.split_off(..length) else { return true };
+        let Some(field) = shape.iter().find(|field| field.number == number) else { continue };
+        let parts = match field.repeated {
+            Repeated::No => 0,
+            Repeated::Packed if key & 7 == 2 => part.iter().filter(|byte| **byte < 0x80).count(),
+            Repeated::Whole | Repeated::Packed => 1,
+        };
+        match left.checked_sub(parts) {
+            Some(rest) => *left = rest,
+            None => return false,
         }
-        let within = shape.within.iter().find(|(of, _)| *of == field);
-        if within.is_some_and(|(_, shape)| !fits(part, shape, left)) {
+        let within = field.within.filter(|_| key & 7 == 2).and_then(|index| SHAPES.get(index));
+        if within.is_some_and(|shape| !fits(part, shape, left)) {
             return false;
         }
     }
@@ -151,13 +153,41 @@ mod tests {
         let multi = v1::MultiRequest { ops: vec![part; 7] };
         assert_eq!(count(&multi), 7);
         let op = Some(v1::request::Op::Multi(multi));
-        let request = v1::Request { xid: u64::MAX, write_number: 3, op, traceparent: "x".into() };
+        let request = v1::Request {
+            xid: u64::MAX,
+            write_number: 3,
+            op,
+            traceparent: "x".into(),
+            ..Default::default()
+        };
         let message = v1::SessionRequest { open: None, requests: vec![request; 5], acked_write: u64::MAX };
         assert_eq!(count(&message), 5 * 8);
 
+        let session = shape_of::<v1::SessionRequest>().unwrap();
         let many = [0x12, 0].repeat(PARTS_MAX + 1);
-        assert!(!fits(&many, &SESSION, &mut PARTS_MAX.clone()));
-        assert!(fits(&many[2..], &SESSION, &mut PARTS_MAX.clone()));
-        assert!(fits(&[0x12, 0xff], &SESSION, &mut 0), "malformed: the decoder says so");
+        assert!(!fits(&many, session, &mut PARTS_MAX.clone()));
+        assert!(fits(&many[2..], session, &mut PARTS_MAX.clone()));
+        assert!(fits(&[0x12, 0xff], session, &mut 0), "malformed: the decoder says so");
+    }
+
+    #[test]
+    fn b07_whatever_repeats_is_counted_strings_and_packed_numbers_too() {
+        let watch = v1::WatchSpec { changes: vec![1; 9], ..Default::default() };
+        let watches = v1::AddWatchesRequest { watches: vec![watch; 2], from_zxid: None };
+        let entry = v1::AclEntry { permissions: vec![1, 2], ..Default::default() };
+        let acl = Some(v1::Acl { entries: vec![entry; 3] });
+        let create = v1::CreateRequest { acl, ..Default::default() };
+        let cancel = v1::CancelWatchesRequest { ids: vec![1 << 20; 5] };
+        let request = |op| v1::Request { op: Some(op), ..Default::default() };
+        let requests = vec![
+            request(v1::request::Op::AddWatches(watches)),
+            request(v1::request::Op::Create(create.clone())),
+            request(v1::request::Op::CancelWatches(cancel)),
+        ];
+        let open = v1::OpenSession { credentials: vec![v1::Credential::default(); 4], ..Default::default() };
+        let message = v1::SessionRequest { open: Some(open), requests, acked_write: 0 };
+        assert_eq!(count(&message), 3 + 2 * 10 + 3 * 3 + 5 + 4);
+        assert_eq!(count(&create), 3 * 3);
+        assert!(shape_of::<v1::SessionResponse>().is_none(), "servers are trusted");
     }
 }

@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(exit(OpError::NoNode(Path::root()).into()), Exit::Refused);
         assert_eq!(exit(OpError::TooLarge { size: 2, limit: 1 }.into()), Exit::Usage);
         assert_eq!(exit(OpError::Unavailable(String::new()).into()), Exit::Unavailable);
-        assert_eq!(exit(Ended::TimedOut { fate: Fate::Never }.into()), Exit::Unavailable);
+        assert_eq!(exit(Ended::TimedOut { fate: Fate::NotDone }.into()), Exit::Unavailable);
         assert_eq!(exit(Ended::TimedOut { fate: Fate::Unknown }.into()), Exit::Unknown);
         assert_eq!(
             exit(ClientError::NotConnected { waited: Default::default(), tried: vec![] }),

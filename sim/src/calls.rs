@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::{OpError, Zxid};
 use history::{Call, Outcome};
-use store_core::server::{Answer, Op, ToClient};
+use store_core::server::{Outcome, Op, Item};
 
 use crate::context::Context;
 use crate::net::{End, Kind, LinkId, Packet};
@@ -89,8 +89,8 @@ impl Calls {
         packet: Packet,
     ) -> Option<Over> {
         let (zxid, result) = match packet {
-            Packet::ToClient(items) => items.into_iter().find_map(|item| match item {
-                ToClient::Reply { zxid, result, .. } => Some((zxid, result)),
+            Packet::Item(items) => items.into_iter().find_map(|item| match item {
+                Item::Response(Response { zxid, result, .. }) => Some((zxid, result)),
                 _ => None,
             })?,
             Packet::Fin(Some(why)) => (Zxid::ZERO, Err(why)),
@@ -113,10 +113,10 @@ impl Calls {
     }
 }
 
-fn outcome(zxid: Zxid, result: Result<Answer, OpError>, write: bool) -> Outcome {
+fn outcome(zxid: Zxid, result: Result<Outcome, OpError>, write: bool) -> Outcome {
     match result {
-        Ok(Answer::Write(outcome)) => Outcome::Written { zxid, result: Ok(outcome) },
-        Ok(Answer::Read(outcome)) => Outcome::Read { zxid, result: Ok(outcome) },
+        Ok(Outcome::Write(outcome)) => Outcome::Written { zxid, result: Ok(outcome) },
+        Ok(Outcome::Read(outcome)) => Outcome::Read { zxid, result: Ok(outcome) },
         Ok(_) => Outcome::Synced { zxid },
         Err(OpError::Unknown(_)) if write => Outcome::Unknown,
         Err(error @ OpError::NoNode(_)) if !write => Outcome::Read { zxid, result: Err(error) },

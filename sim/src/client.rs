@@ -13,7 +13,7 @@ use client_core::{
     Config, Connection, Event as SessionEvent, Failure, Fate, Input, Machine, Op, Outcome, Output,
 };
 use history::{Call, Operation};
-use store_core::server::{self, Answer, Open, ToClient};
+use store_core::server::{self, Outcome, Open, Item};
 
 use crate::calls::{Calls, Over};
 use crate::context::{ClientEvent, Context, Event};
@@ -237,7 +237,7 @@ impl Client {
 
     fn on_packet(&mut self, cx: &mut Context, operations: &mut [Operation], link: LinkId, packet: Packet) {
         let items = match packet {
-            Packet::ToClient(items) => items,
+            Packet::Item(items) => items,
             Packet::Fin(why) => return self.on_over(cx, link, why),
             _ => return,
         };
@@ -247,7 +247,7 @@ impl Client {
             };
             let mut seen = Zxid::ZERO;
             let input = match item {
-                ToClient::Opened { session, token, timeout_ms, leaderless } => {
+                Item::Opened(Opened { session, token, timeout_ms, leaderless }) => {
                     let node = cx.net.links.get(&link).map_or(0, |l| match l.ends[1] {
                         End::Node(i) => i as u32 + 1,
                         End::Client(_) => 0,
@@ -262,9 +262,9 @@ impl Client {
                         opened: client_core::SessionOpened { session, token, timeout, node, leaderless },
                     }
                 }
-                ToClient::Leader { lost } => Input::Leader { connection, lost },
-                ToClient::Confirmed { xid } => Input::Confirmed { connection, xid },
-                ToClient::Reply { xid, zxid, result, .. } => {
+                Item::Notice(Notice::Leader { lost }) => Input::Leader { connection, lost },
+                Item::Confirmed { xid } => Input::Confirmed { connection, xid },
+                Item::Response(Response { xid, zxid, result, .. }) => {
                     seen = zxid;
                     let result = result.map(outcome);
                     Input::Responses {
@@ -590,13 +590,13 @@ fn machine(cx: &Context, rng: &mut Rng) -> Machine {
     Machine::new(config, rng.draw())
 }
 
-fn outcome(answer: Answer) -> Outcome {
+fn outcome(answer: Outcome) -> Outcome {
     match answer {
-        Answer::Write(outcome) => Outcome::Write(outcome),
-        Answer::Read(outcome) => Outcome::Read(outcome),
-        Answer::Synced => Outcome::Sync,
-        Answer::Pong => Outcome::Ping,
-        Answer::Closed => Outcome::Close,
+        Outcome::Write(outcome) => Outcome::Write(outcome),
+        Outcome::Read(outcome) => Outcome::Read(outcome),
+        Outcome::Sync => Outcome::Sync,
+        Outcome::Ping => Outcome::Ping,
+        Outcome::Close => Outcome::Close,
     }
 }
 

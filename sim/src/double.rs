@@ -2,7 +2,7 @@
 //! on some node, asks for something else under a number that the client has used, and goes.
 
 use api::{OpError, SessionId, SessionToken, StreamId, WriteNumber, Zxid};
-use store_core::server::{Op, Open, Request, ToClient};
+use store_core::server::{Op, Open, Request, Item};
 
 use crate::context::Context;
 use crate::net::{End, Kind, LinkId, Packet};
@@ -55,15 +55,15 @@ impl Double {
 
     pub(crate) fn on_packet(&mut self, cx: &mut Context, me: End, packet: Packet) {
         let Some(UnderWay { link, number, .. }) = self.under_way else { return };
-        let Packet::ToClient(items) = packet else { return self.end(cx, me) };
+        let Packet::Item(items) = packet else { return self.end(cx, me) };
         for item in items {
             match item {
-                ToClient::Opened { .. } => {
+                Item::Opened(Opened { .. }) => {
                     let op = Op::Invalid(OpError::BadArguments(ASKED.into()));
                     let requests = vec![Request { xid: 1, number: Some(number), op, trace: None }];
                     cx.send(link, me, Packet::Requests { acked: WriteNumber(0), requests });
                 }
-                ToClient::Reply { result, .. } => {
+                Item::Response(Response { result, .. }) => {
                     let own = match &result {
                         Err(OpError::NumberReused(n)) => *n == number,
                         Err(OpError::BadArguments(text)) => text == ASKED,
@@ -72,7 +72,7 @@ impl Double {
                     cx.ghost.bound_to_its_request(number, own, &result);
                     return self.end(cx, me);
                 }
-                ToClient::Leader { .. } | ToClient::Confirmed { .. } => {}
+                Item::Notice(Notice::Leader { .. }) | Item::Confirmed { .. } => {}
             }
         }
     }

@@ -8,7 +8,7 @@ use api::{Entry, Greeting, OpError, WriteNumber, Zxid};
 use bytes::Bytes;
 use election_core::Notification;
 use quorum_core::{ToLeader, ToLearner};
-use store_core::server::{Op, Open, Request, ToClient};
+use store_core::server::{Op, Open, Request, Item};
 
 use crate::context::{Context, Event};
 
@@ -61,7 +61,7 @@ pub(crate) enum Packet {
     },
     /// One request of a client without a session.
     Unary(Op),
-    ToClient(Vec<ToClient>),
+    Item(Vec<Item>),
     /// The end of the connection, and why.
     Fin(Option<OpError>),
 }

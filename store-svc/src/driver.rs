@@ -11,10 +11,11 @@ use api::{
     OpError, Time, Trace, Zxid,
     ports::{Quorum, Sign},
     record,
+    session::{Item, Op, Open, Request, Response},
 };
 use store_core::{
     Server,
-    server::{Answer, Ask, ConnId, Input, Op, Open, Output, Request, ToClient},
+    server::{Ask, ConnId, Drawn, Input, Output},
 };
 use telemetry::metrics;
 use tokio::{
@@ -40,6 +41,8 @@ pub(crate) enum FromClient {
         conn: ConnId,
         /// With what.
         open: Open,
+        /// For it.
+        drawn: Drawn,
         /// Where answers go.
         lane: Arc<Lane>,
     },
@@ -65,14 +68,9 @@ pub(crate) enum FromClient {
         /// The span that it is part of.
         trace: Trace,
         /// Where the answer goes.
-        reply: oneshot::Sender<Result<Answered, OpError>>,
+        reply: oneshot::Sender<Result<Response, OpError>>,
         /// When the call came in.
         received: Instant,
-    },
-    /// The client of a stream has gone.
-    Closed {
-        /// Which one.
-        conn: ConnId,
     },
     /// How the store is now.
     Facts(oneshot::Sender<Facts>),
@@ -87,7 +85,7 @@ pub(crate) enum Aside {
         /// How much.
         bytes: usize,
     },
-    /// Nobody waits for the answer of a call any more. May come before the call does.
+    /// The client of a stream or of a call has gone. May come before the stream or call does.
     GivenUp {
         /// Which one.
         conn: ConnId,
@@ -102,20 +100,10 @@ pub(crate) struct Facts {
     pub(crate) ready: bool,
 }
 
-/// What came of a unary call, and of which state of the node.
-#[derive(Debug)]
-pub(crate) struct Answered {
-    pub(crate) answer: Answer,
-    /// How far the node had applied.
-    pub(crate) zxid: Zxid,
-    /// It had no leader.
-    pub(crate) leaderless: bool,
-}
-
 /// Where answers for a connection go.
 enum Sink {
     Stream(Arc<Lane>, Timings, Spans),
-    Unary { timings: Timings, reply: oneshot::Sender<Result<Answered, OpError>> },
+    Unary { timings: Timings, reply: oneshot::Sender<Result<Response, OpError>> },
 }
 
 /// See the [module](self).
@@ -412,9 +400,11 @@ impl<Q: Quorum> Running<Q> {
 
     fn on_client(&mut self, input: FromClient) {
         match input {
-            FromClient::Open { conn, open, lane } => {
+            // Given up on the way here.
+            FromClient::Open { lane, .. } if lane.is_over() => {}
+            FromClient::Open { conn, open, drawn, lane } => {
                 self.sinks.insert(conn, Sink::Stream(lane, Timings::default(), Spans::default()));
-                self.handle(Input::Open { conn, open });
+                self.handle(Input::Open { conn, open, drawn });
             }
             FromClient::Requests { conn, acked, requests, spans, received } => {
                 if let Some(Sink::Stream(_, timings, open)) = self.sinks.get_mut(&conn) {
@@ -431,7 +421,6 @@ impl<Q: Quorum> Running<Q> {
                 self.sinks.insert(conn, Sink::Unary { timings, reply });
                 self.handle(Input::Unary { conn, op, trace });
             }
-            FromClient::Closed { conn } => self.on_closed(conn),
             FromClient::Facts(reply) => {
                 let server = &self.driver.server;
                 // Whoever asked may have gone.
@@ -526,7 +515,7 @@ impl<Q: Quorum> Running<Q> {
         }
     }
 
-    fn send(&mut self, conn: ConnId, mut items: Vec<ToClient>) {
+    fn send(&mut self, conn: ConnId, mut items: Vec<Item>) {
         match self.sinks.get_mut(&conn) {
             Some(Sink::Stream(lane, timings, open)) => {
                 timings.answered(&items);
@@ -535,13 +524,11 @@ impl<Q: Quorum> Running<Q> {
             }
             Some(Sink::Unary { timings, .. }) => {
                 timings.answered(&items);
-                if let (
-                    Some(Sink::Unary { reply, .. }),
-                    Some(ToClient::Reply { zxid, result, leaderless, .. }),
-                ) = (self.sinks.remove(&conn), items.pop())
+                if let (Some(Sink::Unary { reply, .. }), Some(Item::Response(response))) =
+                    (self.sinks.remove(&conn), items.pop())
                 {
                     // Whoever asked may have gone.
-                    drop(reply.send(result.map(|answer| Answered { answer, zxid, leaderless })));
+                    drop(reply.send(Ok(response)));
                 }
             }
             None => {}

@@ -10,8 +10,9 @@ use std::{
 use api::{
     OpError,
     budget::{Charge, Share},
+    session::{Item, Request},
 };
-use store_core::server::{ConnId, ToClient};
+use store_core::server::ConnId;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -20,13 +21,6 @@ use crate::{Bounds, driver::Aside};
 /// The driver is told in steps of so many bytes how far a client has taken its answers; less than any useful
 /// `Limits::unsent_max`.
 const DRAINED_STEP: usize = 256 << 10;
-
-/// What a request takes at least, in bytes: its place in the order of its session, and then its answer.
-pub(crate) const REQUEST_MIN: usize = 2 * ANSWER;
-
-/// What an answer takes while it waits, besides what it carries.
-const ANSWER: usize = 160;
-const _: () = assert!(std::mem::size_of::<ToClient>() <= ANSWER);
 
 /// Pings and closes of a stream that need no room: more than a client has under way that waits for answers.
 const FREE: usize = 8;
@@ -47,7 +41,7 @@ pub(crate) struct Lane {
 }
 
 struct Inner {
-    out: VecDeque<ToClient>,
+    out: VecDeque<Item>,
     /// What comes behind `out`.
     end: Option<Result<(), OpError>>,
     writer: Option<Waker>,
@@ -77,10 +71,23 @@ struct Group {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Load {
     pub(crate) requests: usize,
-    /// Of these: pings and closes. [`FREE`] of them need no room, each other one [`REQUEST_MIN`].
+    /// Of these: pings and closes. [`FREE`] of them need no room, each other one [`Request::WEIGHT`].
     pub(crate) light: usize,
     /// Of the others.
     pub(crate) bytes: usize,
+}
+
+impl Load {
+    pub(crate) fn of(requests: &[Request]) -> Load {
+        let mut load = Load { requests: requests.len(), ..Load::default() };
+        for Request { op, .. } in requests {
+            match op.is_light() {
+                true => load.light += 1,
+                false => load.bytes += op.weight(),
+            }
+        }
+        load
+    }
 }
 
 impl Lane {
@@ -109,7 +116,7 @@ impl Lane {
     // ---- for the driver ----
 
     /// Sends to the client.
-    pub(crate) fn send(&self, items: Vec<ToClient>) {
+    pub(crate) fn send(&self, items: Vec<Item>) {
         let mut inner = self.lock();
         inner.out.extend(items);
         wake(inner);
@@ -173,6 +180,11 @@ impl Lane {
         self.over.cancelled().await;
     }
 
+    /// Whether the stream has an end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.is_cancelled()
+    }
+
     // ---- for the writer ----
 
     /// The next answers, at most `max`; `None` behind the last, with how the stream ends.
@@ -180,7 +192,7 @@ impl Lane {
         &self,
         cx: &mut Context<'_>,
         max: usize,
-        into: &mut VecDeque<ToClient>,
+        into: &mut VecDeque<Item>,
     ) -> Poll<Option<Result<(), OpError>>> {
         let mut inner = self.lock();
         if !inner.out.is_empty() {
@@ -202,7 +214,7 @@ impl Lane {
         }
     }
 
-    /// The transport has taken so many answers of this [weight](ToClient::weight).
+    /// The transport has taken so many answers of this [weight](Item::weight).
     pub(crate) fn took(&self, mut replies: usize, weight: usize) {
         let mut inner = self.lock();
         inner.requests = inner.requests.saturating_sub(replies);
@@ -237,7 +249,7 @@ impl Lane {
         let Load { requests, light, bytes } = load;
         let inner = self.lock();
         let free = FREE.saturating_sub(inner.light);
-        let bytes = bytes + light.saturating_sub(free) * REQUEST_MIN;
+        let bytes = bytes + light.saturating_sub(free) * Request::WEIGHT;
         let room = inner.requests + requests <= self.bounds.stream_requests
             && (inner.bytes == 0 || inner.bytes + bytes <= self.bounds.stream_bytes);
         room.then_some(bytes)
@@ -262,8 +274,8 @@ impl Lane {
 }
 
 /// What these answers take.
-fn cost(answers: &VecDeque<ToClient>) -> usize {
-    answers.iter().map(|answer| ANSWER + answer.weight()).sum()
+fn cost(answers: &VecDeque<Item>) -> usize {
+    answers.iter().map(|answer| Item::SIZE + answer.weight()).sum()
 }
 
 fn wake(mut inner: MutexGuard<'_, Inner>) {
@@ -276,8 +288,11 @@ fn wake(mut inner: MutexGuard<'_, Inner>) {
 
 #[cfg(test)]
 mod tests {
-    use api::{Zxid, budget::Budget};
-    use store_core::server::Answer;
+    use api::{
+        Zxid,
+        budget::Budget,
+        session::{Outcome, Response},
+    };
 
     use super::*;
 
@@ -285,8 +300,8 @@ mod tests {
         Load { requests: count, light: count, bytes: 0 }
     }
 
-    fn pongs(count: usize) -> Vec<ToClient> {
-        let pong = ToClient::Reply { xid: 1, zxid: Zxid(1), result: Ok(Answer::Pong), leaderless: false };
+    fn pongs(count: usize) -> Vec<Item> {
+        let pong = Item::Response(Response { xid: 1, zxid: Zxid(1), result: Ok(Outcome::Ping), leaderless: false });
         vec![pong; count]
     }
 
@@ -305,12 +320,12 @@ mod tests {
         assert!(!lane.try_admit(pings(1)));
         drop(all);
         assert!(lane.try_admit(pings(1000)));
-        assert_eq!(held.used(), 1000 * REQUEST_MIN);
+        assert_eq!(held.used(), 1000 * Request::WEIGHT);
         lane.took(FREE, 0);
         assert!(lane.try_admit(pings(1)));
         assert_eq!(
             held.used(),
-            1001 * REQUEST_MIN,
+            1001 * Request::WEIGHT,
             "more than a few are under way as long as the thousand wait"
         );
         lane.took(1001, 0);
@@ -319,7 +334,7 @@ mod tests {
         let mut taken = VecDeque::new();
         assert!(lane.poll_take(&mut Context::from_waker(Waker::noop()), 100, &mut taken).is_ready());
         lane.end(Ok(()));
-        assert_eq!(held.used(), 500 * ANSWER, "what waits when the stream ends, as long as it is there");
+        assert_eq!(held.used(), 500 * Item::SIZE, "what waits when the stream ends, as long as it is there");
         drop(lane);
         assert_eq!(held.used(), 0);
     }

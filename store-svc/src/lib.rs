@@ -4,16 +4,19 @@
 //!
 //! - `driver`: one task, one loop; the only one that touches the core.
 //! - `quorum_io`: the tasks between the driver and the quorum. Payloads are decoded, encoded and awaited there.
-//! - `grpc`: the tasks between the driver and the clients, one for each stream; and `lane`, what they share.
+//! - `handle`: the port of the store for edges in the same process; and `lane`, what one stream shares with the driver.
+//! - `grpc`: the edge for gRPC, which knows the store by its port alone.
 //! - `table`: the checkpoint on disk, its thread, and recovery from it. Losing it costs time, never data.
 //!
 //! What is absent: no durability rests on this crate. Whatever a client was told is in the log of a quorum.
 
 mod driver;
 mod grpc;
+mod handle;
 mod lane;
 mod measure;
 mod quorum_io;
+mod rate;
 mod service;
 mod table;
 #[doc(hidden)]
@@ -21,6 +24,7 @@ pub mod testing;
 mod trace;
 
 pub use grpc::{CoordinationService, NodeService};
+pub use handle::{Handle, LocalItems, LocalRequests};
 pub use service::{Bounds, Config, OpenError, StopReason, StoreService};
 pub use store_core::server::Limits;
 

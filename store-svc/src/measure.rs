@@ -2,12 +2,9 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use api::{Read, Write};
-use store_core::{
-    Server,
-    server::{Op, ToClient},
-};
-use telemetry::{Phase, Verb, metrics};
+use api::session::{Item, Op, Response, Verb};
+use store_core::Server;
+use telemetry::{Phase, metrics};
 
 /// Requests of one connection that are not answered. They are answered in the order in which they came, so what came
 /// together is kept, and recorded, together.
@@ -30,7 +27,7 @@ impl Timings {
     pub(crate) fn take_up<'a>(&mut self, received: Instant, ops: impl IntoIterator<Item = &'a Op>) {
         let taken = Instant::now();
         let before = self.runs.len();
-        for verb in ops.into_iter().map(verb) {
+        for verb in ops.into_iter().map(Op::verb) {
             match self.runs.back_mut() {
                 Some(run) if run.verb == verb && run.received == received && run.taken == taken => {
                     run.count += 1;
@@ -45,11 +42,11 @@ impl Timings {
     }
 
     /// These answers are on their way.
-    pub(crate) fn answered(&mut self, items: &[ToClient]) {
+    pub(crate) fn answered(&mut self, items: &[Item]) {
         let now = Instant::now();
         let mut count = 0;
         for item in items {
-            let ToClient::Reply { result, .. } = item else { continue };
+            let Item::Response(Response { result, .. }) = item else { continue };
             // An answer that nobody asked for would be a defect elsewhere; it is not measured.
             let Some(run) = self.runs.front() else { return };
             count += 1;
@@ -86,37 +83,19 @@ pub(crate) fn publish(server: &Server, connections: usize) {
     metrics::STORE_READY.set(u64::from(server.ready()));
 }
 
-/// What kind of request it is.
-pub(crate) fn verb(op: &Op) -> Verb {
-    match op {
-        Op::Write(Write::Create(_)) => Verb::Create,
-        Op::Write(Write::Set { .. }) => Verb::Set,
-        Op::Write(Write::Delete { .. }) => Verb::Delete,
-        Op::Write(Write::Multi(_)) => Verb::Multi,
-        Op::Read(Read::Get { .. }, _) => Verb::Get,
-        Op::Read(Read::Exists { .. }, _) => Verb::Exists,
-        Op::Read(Read::Children { .. }, _) => Verb::Children,
-        Op::Sync => Verb::Sync,
-        Op::Ping => Verb::Ping,
-        Op::Close => Verb::Close,
-        Op::Invalid(_) => Verb::Invalid,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use api::{OpError, Zxid};
-    use store_core::server::Answer;
+    use api::{OpError, Zxid, session::Outcome};
 
     use super::*;
 
-    fn replies(n: usize) -> Vec<ToClient> {
-        let reply = |xid| ToClient::Reply {
+    fn replies(n: usize) -> Vec<Item> {
+        let reply = |xid| Item::Response(Response {
             xid,
             zxid: Zxid::ZERO,
-            result: if xid == 0 { Err(OpError::Internal("x".into())) } else { Ok(Answer::Pong) },
+            result: if xid == 0 { Err(OpError::Internal("x".into())) } else { Ok(Outcome::Ping) },
             leaderless: false,
-        };
+        });
         (0..n as u64).map(reply).collect()
     }
 

@@ -2,13 +2,11 @@
 
 use std::{
     path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use api::{
     PeerId, Ticket, Time, Zxid,
-    budget::Budget,
     ports::{PortClosed, Quorum},
 };
 use bytes::Bytes;
@@ -16,14 +14,14 @@ use proto::{
     client::{MESSAGE_MAX, NodeMember},
     v1::{coordination_server::CoordinationServer, node_server::NodeServer},
 };
-use spans::Ratio;
 use store_core::{Server, State, server};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     driver::{Aside, Driver, FromClient},
-    grpc::{CoordinationService, Front, NodeService, OpenRate},
+    grpc::{CoordinationService, NodeService},
+    handle::Handle,
     quorum_io::Incoming,
     table::{self, Checkpointer, Opened, TableError},
 };
@@ -130,7 +128,7 @@ pub struct StoreService<Q> {
     checkpointer: Checkpointer,
     shutdown: CancellationToken,
     started: Instant,
-    front: Front,
+    handle: Handle,
     inputs: mpsc::Receiver<FromClient>,
     asides: mpsc::UnboundedReceiver<Aside>,
     ready: watch::Sender<bool>,
@@ -162,17 +160,8 @@ impl<Q: Quorum> StoreService<Q> {
         let (to_driver, inputs) = mpsc::channel(INPUT_QUEUE);
         let (asides_to_driver, asides) = mpsc::unbounded_channel();
         let tasks = TaskTracker::new();
-        let front = Front {
-            me: config.me,
-            inputs: to_driver,
-            asides: asides_to_driver,
-            next_conn: Arc::new(AtomicU64::new(1)),
-            held: Budget::new(config.bounds.total_bytes),
-            opens: Arc::new(OpenRate::new(config.bounds.opens_per_second)),
-            bounds: config.bounds,
-            ratio: Arc::new(Ratio::new(config.trace_ratio)),
-            tasks: tasks.clone(),
-        };
+        let handle =
+            Handle::new(config.me, config.bounds, config.trace_ratio, to_driver, asides_to_driver);
         let (ready, _) = watch::channel(false);
         let started = Instant::now();
         Ok(StoreService {
@@ -182,7 +171,7 @@ impl<Q: Quorum> StoreService<Q> {
             checkpointer,
             shutdown,
             started,
-            front,
+            handle,
             inputs,
             asides,
             ready,
@@ -214,10 +203,17 @@ impl<Q: Quorum> StoreService<Q> {
         Ok(())
     }
 
+    /// The port of the store, for edges in this process.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
     /// The API for applications, to be served on the client port.
     #[must_use]
-    pub fn coordination(&self) -> CoordinationServer<CoordinationService> {
-        CoordinationServer::new(CoordinationService::new(self.front.clone()))
+    pub fn coordination(&self) -> CoordinationServer<CoordinationService<Handle>> {
+        let service = CoordinationService::new(self.handle.clone(), self.config.me, self.tasks.clone());
+        CoordinationServer::new(service)
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX)
     }
@@ -226,7 +222,7 @@ impl<Q: Quorum> StoreService<Q> {
     #[must_use]
     pub fn node(&self) -> NodeServer<NodeService<Q>> {
         NodeServer::new(NodeService {
-            front: self.front.clone(),
+            handle: self.handle.clone(),
             quorum: self.quorum.clone(),
             ensemble: self.config.ensemble.clone(),
             members: self.config.members.clone(),
@@ -262,7 +258,7 @@ impl<Q: Quorum> StoreService<Q> {
             shutdown: self.shutdown,
         };
         // The streams' tasks end by themselves when their inputs are closed.
-        drop(self.front);
+        drop(self.handle);
         let result = driver.run().await;
         self.tasks.close();
         self.tasks.wait().await;

@@ -2,12 +2,12 @@
 
 use std::{collections::VecDeque, time::Instant};
 
-use api::{OpError, ReadLevel, Trace, Zxid};
+use api::{
+    OpError, ReadLevel, Trace, Zxid,
+    session::{Item, Op, Request, Response, Verb},
+};
 use spans::{Ratio, Scope, Span};
-use store_core::server::{Op, Request, ToClient};
-use telemetry::{Verb, metrics};
-
-use crate::measure::verb;
+use telemetry::metrics;
 
 /// The span of a request that is traced.
 pub(crate) struct Traced {
@@ -20,7 +20,7 @@ pub(crate) struct Traced {
 /// Begins the span of a request that came in at `received`, if it is traced; from then on the request belongs to that.
 pub(crate) fn begin(op: &Op, trace: &mut Trace, received: Instant, ratio: &Ratio) -> Option<Traced> {
     let asked = trace.take();
-    let verb = verb(op);
+    let verb = op.verb();
     let name = match verb {
         Verb::Create => "store.create",
         Verb::Set => "store.set",
@@ -86,9 +86,9 @@ impl Open {
     }
 
     /// These answers are on their way.
-    pub(crate) fn answered(&mut self, items: &[ToClient]) {
+    pub(crate) fn answered(&mut self, items: &[Item]) {
         for item in items {
-            let ToClient::Reply { zxid, result, .. } = item else { continue };
+            let Item::Response(Response { zxid, result, .. }) = item else { continue };
             let place = self.answered;
             self.answered += 1;
             if let Some((_, traced)) = self.spans.pop_front_if(|(of, _)| *of == place) {

@@ -3,7 +3,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use telemetry::{Group, Verb, gather, metrics, text};
+use api::session::Verb;
+use telemetry::{Group, gather, metrics, text};
 
 const ROUNDS: u32 = 10_000_000;
 

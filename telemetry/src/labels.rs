@@ -1,3 +1,5 @@
+use api::session::Verb;
+
 /// A fixed set of label values, so that a metric has one slot for each and recording looks nothing up.
 pub trait Label: Copy {
     /// The names of the labels.
@@ -47,31 +49,16 @@ macro_rules! label {
     };
 }
 
-label! {
-    /// What a client asks for.
-    Verb("verb") {
-        /// Makes a znode.
-        Create = "create",
-        /// Replaces a value.
-        Set = "set",
-        /// Removes a znode.
-        Delete = "delete",
-        /// Several at once.
-        Multi = "multi",
-        /// Reads a value.
-        Get = "get",
-        /// Asks whether there is a znode.
-        Exists = "exists",
-        /// Lists names.
-        Children = "children",
-        /// A barrier.
-        Sync = "sync",
-        /// A sign of life.
-        Ping = "ping",
-        /// The end of a session.
-        Close = "close",
-        /// What could not be made out.
-        Invalid = "invalid",
+impl Label for Verb {
+    const KEYS: &'static [&'static str] = &["verb"];
+    const COUNT: usize = Verb::ALL.len();
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn values(index: usize) -> Vec<&'static str> {
+        Verb::ALL.get(index).map(|verb| verb.as_str()).into_iter().collect()
     }
 }
 

@@ -1,7 +1,9 @@
 //! Every metric of Quorate. `docs/metrics.md` is made from this file.
 
 use crate::define::{Definition, Group, Metric, Source, Unit};
-use crate::labels::{Closed, CpuMode, Label as _, Mode, Phase, Port, RoleLabel, Verb};
+use api::session::Verb;
+
+use crate::labels::{Closed, CpuMode, Label as _, Mode, Phase, Port, RoleLabel};
 use crate::value::{By, ByName, ByPeer, Counter, Gauge, Histogram, UpDown};
 
 /// Makes each metric a static of its own, and the list of all.

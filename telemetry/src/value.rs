@@ -399,7 +399,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::labels::{Mode, Phase, Verb};
+    use api::session::Verb;
+
+    use crate::labels::{Mode, Phase};
 
     fn distribution(histogram: &Histogram) -> Distribution {
         match histogram.value(Unit::Seconds) {

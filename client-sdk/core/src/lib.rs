@@ -27,7 +27,4 @@ mod words;
 
 pub use config::Config;
 pub use machine::Machine;
-pub use queue::weight;
-pub use words::{
-    Batch, Connection, Event, Failure, Fate, Input, Op, Outcome, Output, Request, Response, SessionOpened,
-};
+pub use words::{Batch, Connection, Event, Failure, Input, Output};

@@ -1,13 +1,13 @@
 use std::{collections::VecDeque, time::Duration};
 
 use api::{
-    ErrorCode, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Trace, WriteNumber, Zxid,
+    ErrorCode, Fate, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Trace, WriteNumber, Zxid,
+    mutants::{Mutant, is_on},
+    session::{Item, Notice, Op, Open as OpenSession, Opened, Outcome, Response},
 };
 
-use api::mutants::{Mutant, is_on};
-
 use crate::{
-    Batch, Config, Connection, Event, Failure, Fate, Input, Op, Outcome, Output, Response, SessionOpened,
+    Batch, Config, Connection, Event, Failure, Input, Output,
     backoff::Backoff,
     queue::{Entry, Queue},
 };
@@ -111,16 +111,7 @@ impl Machine {
         match input {
             Input::Request { ticket, op, deadline, trace } => self.on_request(ticket, op, deadline, trace),
             Input::Close { ticket } => self.on_close(now, ticket),
-            Input::Opened { connection, opened } => self.on_opened(now, connection, opened),
-            Input::Responses { connection, responses } => self.on_responses(now, connection, responses),
-            Input::Confirmed { connection, xid } => self.on_confirmed(now, connection, xid),
-            Input::Leader { connection, lost } => {
-                if let Phase::Open(open) = &mut self.phase
-                    && open.connection == connection
-                {
-                    open.leaderless = lost.then(|| open.leaderless.unwrap_or(now));
-                }
-            }
+            Input::Items { connection, items } => self.on_items(now, connection, items),
             Input::Disconnected { connection, error } => {
                 if self.connection() == Some(connection) {
                     self.on_disconnected(now, error);
@@ -188,7 +179,7 @@ impl Machine {
     fn on_request(&mut self, ticket: Ticket, op: Op, deadline: Option<Time>, trace: Trace) {
         let failure = match &self.phase {
             Phase::Closed(failure) => failure.clone(),
-            _ if self.closing_until.is_some() => Failure::Closed { fate: Fate::Never },
+            _ if self.closing_until.is_some() => Failure::Closed { fate: Fate::NotDone },
             _ if !self.has_room() => Failure::Full,
             _ => return self.queue.push(op, Some(ticket), deadline, trace),
         };
@@ -203,7 +194,7 @@ impl Machine {
             }
             if !self.is_closed() {
                 self.disconnect();
-                self.finish(Failure::Closed { fate: Fate::Never }, |fate| Failure::Closed { fate });
+                self.finish(Failure::Closed { fate: Fate::NotDone }, |fate| Failure::Closed { fate });
             }
             return;
         }
@@ -213,13 +204,48 @@ impl Machine {
 
     // ---- the connection ----
 
-    fn on_opened(&mut self, now: Time, connection: Connection, opened: SessionOpened) {
-        let Phase::Opening { connection: ours, endpoint, since } = self.phase else { return };
-        if ours != connection {
-            return;
+    fn on_items(&mut self, now: Time, connection: Connection, items: Vec<Item>) {
+        for item in items {
+            // An earlier one of them may have ended the connection.
+            if self.connection() != Some(connection) {
+                return;
+            }
+            match (&mut self.phase, item) {
+                (Phase::Opening { endpoint, since, .. }, Item::Opened(opened)) => {
+                    let (endpoint, since) = (*endpoint, *since);
+                    self.on_opened(now, connection, endpoint, since, opened);
+                }
+                (Phase::Open(open), Item::Response(response)) => {
+                    open.heard_at = now;
+                    self.on_response(now, response);
+                }
+                (Phase::Open(_), Item::Confirmed { xid }) => self.on_confirmed(now, xid),
+                (Phase::Open(open), Item::Notice(Notice::Leader { lost })) => {
+                    open.leaderless = lost.then(|| open.leaderless.unwrap_or(now));
+                }
+                (Phase::Opening { .. }, _) => {
+                    let error = OpError::Internal("the node did not open a session first".to_owned());
+                    self.lose_connection(now, error);
+                }
+                (Phase::Open(_), Item::Opened(_)) => {
+                    let error = OpError::Internal("the node opened a second session".to_owned());
+                    self.lose_connection(now, error);
+                }
+                (Phase::Waiting { .. } | Phase::Closed(_), _) => {}
+            }
         }
-        let SessionOpened { session: id, token, timeout, node, leaderless } = opened;
-        let timeout = timeout.max(TIMEOUT_MIN);
+    }
+
+    fn on_opened(
+        &mut self,
+        now: Time,
+        connection: Connection,
+        endpoint: usize,
+        since: Time,
+        opened: Opened,
+    ) {
+        let Opened { session: id, token, timeout_ms, node, leaderless, .. } = opened;
+        let timeout = Duration::from_millis(timeout_ms.into()).max(TIMEOUT_MIN);
         // When a session is taken up, only the node knows of it.
         let ping_at = if self.session.is_some() { now } else { since + timeout / PING_SHARE };
         match &mut self.session {
@@ -253,11 +279,8 @@ impl Machine {
         });
     }
 
-    fn on_confirmed(&mut self, now: Time, connection: Connection, xid: u64) {
+    fn on_confirmed(&mut self, now: Time, xid: u64) {
         let (Phase::Open(open), Some(session)) = (&mut self.phase, &mut self.session) else { return };
-        if open.connection != connection {
-            return;
-        }
         while let Some((_, sent_at)) = open.unconfirmed.pop_front_if(|(first, _)| *first <= xid) {
             let at = if is_on(Mutant::CountedFromAnswer) { now } else { sent_at };
             session.alive_at = session.alive_at.max(at);
@@ -266,18 +289,6 @@ impl Machine {
             session.suspended = false;
             let (endpoint, node) = (open.endpoint, open.node);
             self.outputs.push_back(Output::Event(Event::Resumed { endpoint, node }));
-        }
-    }
-
-    fn on_responses(&mut self, now: Time, connection: Connection, responses: Vec<Response>) {
-        for response in responses {
-            // An earlier one of them may have ended the connection.
-            let Phase::Open(open) = &mut self.phase else { return };
-            if open.connection != connection {
-                return;
-            }
-            open.heard_at = now;
-            self.on_response(now, response);
         }
     }
 
@@ -318,7 +329,7 @@ impl Machine {
         }
         if entry.op == Op::Close {
             self.disconnect();
-            self.finish(Failure::Closed { fate: Fate::Never }, |fate| Failure::Closed { fate });
+            self.finish(Failure::Closed { fate: Fate::NotDone }, |fate| Failure::Closed { fate });
         }
     }
 
@@ -326,7 +337,9 @@ impl Machine {
         match (&error, error.code()) {
             (_, ErrorCode::SessionExpired) if self.session.is_some() => self.on_session_expired(now),
             // What was sent is at fault, and would be again.
-            (_, ErrorCode::BadArguments | ErrorCode::TooLarge) if matches!(self.phase, Phase::Open(_)) => {
+            (_, ErrorCode::BadArguments | ErrorCode::Unsupported | ErrorCode::TooLarge)
+                if matches!(self.phase, Phase::Open(_)) =>
+            {
                 self.abandon_session(now, error);
             }
             // The ensemble misses a write whose result it has sent: that write cannot be sent again.
@@ -348,11 +361,14 @@ impl Machine {
         self.queue.unsend();
         match self.phase {
             Phase::Opening { endpoint, .. } => {
-                let refused = matches!(error.code(), ErrorCode::BadArguments | ErrorCode::TooLarge);
+                let refused = matches!(
+                    error.code(),
+                    ErrorCode::BadArguments | ErrorCode::Unsupported | ErrorCode::TooLarge
+                );
                 self.refusals = if refused { self.refusals + 1 } else { 0 };
                 self.outputs.push_back(Output::AttemptFailed { endpoint, error: error.clone() });
                 if self.refusals >= self.config.endpoints.max(1) {
-                    let later = Failure::Rejected { error: error.clone(), fate: Fate::Never };
+                    let later = Failure::Rejected { error: error.clone(), fate: Fate::NotDone };
                     return self.finish(later, |fate| Failure::Rejected { error: error.clone(), fate });
                 }
             }
@@ -377,13 +393,13 @@ impl Machine {
         let connection = Connection(self.last_connection);
         let endpoint = self.backoff.take_endpoint();
         self.phase = Phase::Opening { connection, endpoint, since: now };
-        self.outputs.push_back(Output::Connect {
-            connection,
-            endpoint,
+        let open = OpenSession {
             resume: self.session.as_ref().map(|s| (s.id, s.token)),
-            timeout: self.config.session_timeout,
+            timeout_ms: u32::try_from(self.config.session_timeout.as_millis()).unwrap_or(u32::MAX),
             last_zxid: self.last_zxid,
-        });
+            wait_ms: None,
+        };
+        self.outputs.push_back(Output::Connect { connection, endpoint, open });
     }
 
     fn connection(&self) -> Option<Connection> {
@@ -421,10 +437,10 @@ impl Machine {
             self.outputs.push_back(Output::Event(Event::SessionLost { session: session.id }));
         }
         if self.closing_until.is_some() {
-            return self.finish(Failure::Closed { fate: Fate::Never }, failure);
+            return self.finish(Failure::Closed { fate: Fate::NotDone }, failure);
         }
         if !self.config.reopen {
-            return self.finish(failure(Fate::Never), failure);
+            return self.finish(failure(Fate::NotDone), failure);
         }
         self.fail_all(failure);
         // The node did nothing wrong, it had to tell.
@@ -462,7 +478,7 @@ impl Machine {
         }
         if self.closing_until.is_some_and(|t| t <= now) {
             self.disconnect();
-            return self.finish(Failure::Closed { fate: Fate::Never }, |fate| Failure::TimedOut { fate });
+            return self.finish(Failure::Closed { fate: Fate::NotDone }, |fate| Failure::TimedOut { fate });
         }
         if let Some(session) = &mut self.session
             && !session.suspended

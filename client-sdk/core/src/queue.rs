@@ -2,24 +2,10 @@
 
 use std::collections::VecDeque;
 
-use api::{MultiOp, Read, Ticket, Time, Trace, Write, WriteNumber};
-
-use crate::{Fate, Op, Request};
-
-/// Bytes that a request costs in the limits: values, paths and a fixed allowance for the rest.
-#[must_use]
-pub fn weight(op: &Op) -> usize {
-    let variable = match op {
-        Op::Write(Write::Create(create)) => create.path.as_str().len() + create.data.len(),
-        Op::Write(Write::Set { path, data, .. }) => path.as_str().len() + data.len(),
-        Op::Write(Write::Delete { path, .. }) => path.as_str().len(),
-        Op::Write(Write::Multi(ops)) => ops.iter().map(part_weight).sum(),
-        Op::Read(Read::Children { path, page }, _) => path.as_str().len() + page.after.len(),
-        Op::Read(read, _) => read.path().as_str().len(),
-        Op::Sync | Op::Ping | Op::Close => 0,
-    };
-    variable + ALLOWANCE
-}
+use api::{
+    Fate, Ticket, Time, Trace, WriteNumber,
+    session::{Op, Request},
+};
 
 /// In the order in which they came: first those that are sent on the present connection, then those that are not.
 #[derive(Default, Debug)]
@@ -55,12 +41,12 @@ impl Entry {
     pub(crate) fn fate(&self) -> Fate {
         match self.op {
             Op::Write(_) | Op::Close if self.sent_at.is_some() => Fate::Unknown,
-            _ => Fate::Never,
+            _ => Fate::NotDone,
         }
     }
 
     fn is_callers(&self) -> bool {
-        !matches!(self.op, Op::Ping | Op::Close)
+        !self.op.is_light()
     }
 }
 
@@ -94,7 +80,7 @@ impl Queue {
         let entry = Entry { xid: 0, op, trace, ticket, deadline, number: None, sent_at: None };
         if entry.is_callers() {
             self.held += 1;
-            self.bytes += weight(&entry.op);
+            self.bytes += entry.op.weight();
         }
         self.earliest_deadline = earlier(self.earliest_deadline, deadline);
         self.entries.push_back(entry);
@@ -112,11 +98,10 @@ impl Queue {
         let mut batch = Vec::with_capacity(count);
         let mut bytes = 0;
         for entry in self.entries.range_mut(self.sent..self.sent + count) {
-            let weight = weight(&entry.op);
-            if !batch.is_empty() && bytes + weight > BATCH_BYTES_MAX {
+            bytes += entry.op.bytes();
+            if !batch.is_empty() && bytes > BATCH_BYTES_MAX {
                 break;
             }
-            bytes += weight;
             if matches!(entry.op, Op::Write(_)) && entry.number.is_none() {
                 entry.number = Some(*next_number);
                 next_number.0 += 1;
@@ -189,7 +174,7 @@ impl Queue {
             i += 1;
             if kept && entry.is_callers() {
                 held += 1;
-                bytes += weight(&entry.op);
+                bytes += entry.op.weight();
             }
             kept
         });
@@ -199,18 +184,9 @@ impl Queue {
     fn let_go(&mut self, entry: &Entry) {
         if entry.is_callers() {
             self.held -= 1;
-            self.bytes -= weight(&entry.op);
+            self.bytes -= entry.op.weight();
         }
     }
-}
-
-fn part_weight(op: &MultiOp) -> usize {
-    let variable = match op {
-        MultiOp::Create(create) => create.path.as_str().len() + create.data.len(),
-        MultiOp::Set { path, data, .. } => path.as_str().len() + data.len(),
-        MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => path.as_str().len(),
-    };
-    variable + ALLOWANCE
 }
 
 fn earlier(a: Option<Time>, b: Option<Time>) -> Option<Time> {
@@ -219,8 +195,6 @@ fn earlier(a: Option<Time>, b: Option<Time>) -> Option<Time> {
         (a, b) => a.or(b),
     }
 }
-
-const ALLOWANCE: usize = 64;
 
 /// So that the server can start on the first requests while the last ones are still on their way.
 const BATCH_REQUESTS_MAX: usize = 1024;

@@ -1,59 +1,13 @@
 //! What goes into the machine and what comes out of it: plain data.
 
-use std::{fmt, time::Duration};
-
 use api::{
-    OpError, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Ticket, Time, Trace, Write,
-    WriteNumber,
+    Fate, OpError, PeerId, SessionId, Ticket, Time, Trace, WriteNumber, Zxid,
+    session::{Item, Op, Open, Outcome, Request},
 };
-use api::{WriteOutcome, Zxid};
 
 /// One connection to one endpoint, from the attempt to its end. Never used twice by a machine.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Connection(pub u64);
-
-/// What a request asks for.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Op {
-    /// A change.
-    Write(Write),
-    /// A question, and how fresh the answer has to be.
-    Read(Read, ReadLevel),
-    /// A barrier for later reads.
-    Sync,
-    /// A sign of life. The machine makes its own.
-    Ping,
-    /// The end of the session. [`Input::Close`] makes it.
-    Close,
-}
-
-/// What a request led to, if not to an error.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Outcome {
-    /// Of [`Op::Write`].
-    Write(WriteOutcome),
-    /// Of [`Op::Read`].
-    Read(ReadOutcome),
-    /// Of [`Op::Sync`].
-    Sync,
-    /// Of [`Op::Ping`].
-    Ping,
-    /// Of [`Op::Close`].
-    Close,
-}
-
-/// A request as it is to be sent.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Request {
-    /// Ascending with every request sent; another one when it is sent again.
-    pub xid: u64,
-    /// Of writes, and only of them: 1, 2, 3 ... along the session; the same when it is sent again.
-    pub number: Option<WriteNumber>,
-    /// What is asked.
-    pub op: Op,
-    /// The span that this is part of.
-    pub trace: Trace,
-}
 
 /// Requests to be sent in one message.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -64,32 +18,6 @@ pub struct Batch {
     pub requests: Vec<Request>,
     /// The results of all writes up to this one have been received.
     pub acked: WriteNumber,
-}
-
-/// A response as it came.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Response {
-    /// Of the request.
-    pub xid: u64,
-    /// Of a write: its place in the order. Of a read: how far the node had applied.
-    pub zxid: Zxid,
-    /// What came of it.
-    pub result: Result<Outcome, OpError>,
-}
-
-/// A session as the server opened it, or took it up again.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct SessionOpened {
-    /// Which one.
-    pub session: SessionId,
-    /// The secret.
-    pub token: SessionToken,
-    /// The time-out in force.
-    pub timeout: Duration,
-    /// Which node answered.
-    pub node: PeerId,
-    /// The node has no leader at the moment.
-    pub leaderless: bool,
 }
 
 /// What happens to the machine.
@@ -112,33 +40,12 @@ pub enum Input {
         /// Ends with [`Output::Done`], if anybody waits for it.
         ticket: Option<Ticket>,
     },
-    /// The server answered [`Output::Connect`].
-    Opened {
+    /// These came from the node, in this order.
+    Items {
         /// On this connection.
         connection: Connection,
-        /// The session.
-        opened: SessionOpened,
-    },
-    /// Answers came, in the order of the requests.
-    Responses {
-        /// On this connection.
-        connection: Connection,
-        /// At least one.
-        responses: Vec<Response>,
-    },
-    /// The ensemble has heard the requests of this connection up to this one.
-    Confirmed {
-        /// On this connection.
-        connection: Connection,
-        /// Of the last of them.
-        xid: u64,
-    },
-    /// The node says that it has lost its leader, or has one again.
-    Leader {
-        /// On this connection.
-        connection: Connection,
-        /// Whether it has none now.
-        lost: bool,
+        /// The first item of a connection opens the session.
+        items: Vec<Item>,
     },
     /// The connection could not be made, or has ended.
     Disconnected {
@@ -161,12 +68,8 @@ pub enum Output {
         connection: Connection,
         /// Index of the endpoint.
         endpoint: usize,
-        /// The session to take up again; `None` for a new one.
-        resume: Option<(SessionId, SessionToken)>,
-        /// The time-out wanted.
-        timeout: Duration,
-        /// The greatest zxid seen.
-        last_zxid: Zxid,
+        /// What to say in it.
+        open: Open,
     },
     /// Drop this connection, if it is not gone already.
     Disconnect {
@@ -274,30 +177,12 @@ impl Failure {
     #[must_use]
     pub fn fate(&self) -> Fate {
         match self {
-            Failure::Refused(OpError::Unknown(_)) => Fate::Unknown,
-            Failure::Refused(_) | Failure::Full => Fate::Never,
+            Failure::Refused(error) => error.fate(),
+            Failure::Full => Fate::NotDone,
             Failure::SessionLost { fate, .. }
             | Failure::TimedOut { fate }
             | Failure::Rejected { fate, .. }
             | Failure::Closed { fate } => *fate,
         }
-    }
-}
-
-/// What became of a request that was not answered.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Fate {
-    /// It has changed nothing and never will: it was not sent, or is no write.
-    Never,
-    /// It was sent, and may or may not be carried out.
-    Unknown,
-}
-
-impl fmt::Display for Fate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Fate::Never => "it changed nothing and may safely be sent again",
-            Fate::Unknown => "it may or may not have been carried out: read, then decide",
-        })
     }
 }

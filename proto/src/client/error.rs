@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use api::{ErrorCode, OpError, Path, PathError, SessionId, WriteNumber};
+use api::{ErrorCode, Fate, OpError, Path, PathError, Retry, SessionId, WriteNumber};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -23,17 +23,29 @@ pub fn to_status(error: &OpError) -> Status {
         ErrorCode::NotEmpty
         | ErrorCode::NoChildrenForEphemerals
         | ErrorCode::SessionExpired
+        | ErrorCode::ResultForgotten
         | ErrorCode::NoSequenceNumber => Code::FailedPrecondition,
-        ErrorCode::BadVersion | ErrorCode::OutOfOrder | ErrorCode::SessionMoved => Code::Aborted,
-        ErrorCode::BadArguments | ErrorCode::TooLarge | ErrorCode::NumberReused => Code::InvalidArgument,
+        ErrorCode::BadVersion
+        | ErrorCode::OutOfOrder
+        | ErrorCode::SessionMoved
+        | ErrorCode::NumberReused => Code::Aborted,
+        ErrorCode::BadPath | ErrorCode::BadArguments | ErrorCode::TooLarge => Code::InvalidArgument,
+        ErrorCode::Unsupported => Code::Unimplemented,
         ErrorCode::Overloaded | ErrorCode::DiskFull => Code::ResourceExhausted,
         ErrorCode::Unavailable => Code::Unavailable,
-        ErrorCode::Unknown => Code::Unknown,
+        ErrorCode::Unknown | ErrorCode::Other => Code::Unknown,
         ErrorCode::Internal => Code::Internal,
     };
     let mut message = error.to_string();
     clip(&mut message, STATUS_MESSAGE_MAX);
-    let metadata = metadata(error, &message);
+    let mut metadata = metadata(error, &message);
+    // The caller knows its path. Headers have no room for a long one.
+    metadata.retain(|key, value| key != "path" || value.len() <= STATUS_PATH_MAX);
+    if let Some(detail) = metadata.get_mut("detail") {
+        clip(detail, STATUS_PATH_MAX);
+    }
+    metadata.insert(FATE.to_owned(), fate_to_wire(error.fate()).as_str_name().replace("FATE_", ""));
+    metadata.insert(RETRY.to_owned(), retry_to_wire(error.retry()).as_str_name().replace("RETRY_", ""));
     let info = ErrorDetails::with_error_info(error.code().as_str(), DOMAIN, metadata);
     Status::with_error_details(code, message, info)
 }
@@ -69,22 +81,33 @@ pub fn from_status(status: &Status) -> OpError {
 pub fn details(status: &Status) -> Option<OpError> {
     let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
     let code = CODES.iter().find(|(code, _)| code.as_str() == info.reason).map(|&(_, wire)| wire);
-    Some(decode(code.unwrap_or_default(), status.message().to_owned(), &info.metadata))
+    let named = |key: &str, prefix: &str| format!("{prefix}{}", info.metadata.get(key).map_or("", String::as_str));
+    let fate = v1::Fate::from_str_name(&named(FATE, "FATE_")).unwrap_or_default();
+    let retry = v1::Retry::from_str_name(&named(RETRY, "RETRY_")).unwrap_or_default();
+    let code = code.unwrap_or_default();
+    Some(decode(code, status.message().to_owned(), &info.metadata, fate, retry))
 }
 
 impl From<OpError> for v1::Error {
     fn from(error: OpError) -> v1::Error {
         let message = error.to_string();
         let metadata = metadata(&error, &message);
-        v1::Error { code: wire_code(error.code()).into(), message, metadata }
+        v1::Error {
+            code: wire_code(error.code()).into(),
+            message,
+            metadata,
+            fate: fate_to_wire(error.fate()).into(),
+            retry: retry_to_wire(error.retry()).into(),
+            retry_after_ms: 0,
+        }
     }
 }
 
 impl From<v1::Error> for OpError {
-    /// Never fails: an error that this version does not know, or that lacks its metadata, is [`OpError::Internal`]
-    /// with the sender's message.
+    /// Never fails: an error that this version does not know, or that lacks its metadata, is [`OpError::Other`].
     fn from(error: v1::Error) -> OpError {
-        decode(error.code(), error.message, &error.metadata)
+        let (code, fate, retry) = (error.code(), error.fate(), error.retry());
+        decode(code, error.message, &error.metadata, fate, retry)
     }
 }
 
@@ -130,7 +153,9 @@ fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
         OpError::SessionExpired(session) | OpError::SessionMoved(session) => {
             put("session", session.0.to_string());
         }
-        OpError::NumberReused(number) => put("number", number.0.to_string()),
+        OpError::NumberReused(number) | OpError::ResultForgotten(number) => {
+            put("number", number.0.to_string());
+        }
         OpError::NoSequenceNumber { path, next } => {
             put("path", path.to_string());
             put("next", next.to_string());
@@ -141,6 +166,7 @@ fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
         }
         // Free text; the message says it all unless something stands around it or it is clipped.
         OpError::BadArguments(text)
+        | OpError::Unsupported(text)
         | OpError::Unavailable(text)
         | OpError::Overloaded(text)
         | OpError::Unknown(text)
@@ -151,7 +177,7 @@ fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
                 put("detail", text);
             }
         }
-        OpError::DiskFull => {}
+        OpError::DiskFull | OpError::Other { .. } => {}
         // `part_and_cause` goes through these.
         OpError::Multi { .. } => {}
     }
@@ -169,12 +195,29 @@ fn part_and_cause(error: &OpError) -> (Option<u32>, &OpError) {
     (Some(*index), cause)
 }
 
-fn decode(code: v1::ErrorCode, message: String, metadata: &HashMap<String, String>) -> OpError {
-    let cause = decode_cause(code, &message, metadata).unwrap_or_else(|| {
-        OpError::Internal(format!(
-            "an error that this version cannot read ({}): {message}",
-            code.as_str_name()
-        ))
+fn decode(
+    code: v1::ErrorCode,
+    message: String,
+    metadata: &HashMap<String, String>,
+    fate: v1::Fate,
+    retry: v1::Retry,
+) -> OpError {
+    let cause = decode_cause(code, &message, metadata).unwrap_or_else(|| OpError::Other {
+        code: CODES.iter().find(|(_, wire)| *wire == code).map_or(ErrorCode::Other, |&(ours, _)| ours),
+        text: message,
+        fate: match fate {
+            v1::Fate::NotDone => Fate::NotDone,
+            v1::Fate::Done => Fate::Done,
+            v1::Fate::Unknown | v1::Fate::Unspecified => Fate::Unknown,
+        },
+        retry: match retry {
+            v1::Retry::AfterRead => Retry::AfterRead,
+            v1::Retry::SameNode => Retry::SameNode,
+            v1::Retry::OtherNode => Retry::OtherNode,
+            v1::Retry::NewSession => Retry::NewSession,
+            v1::Retry::Authenticate => Retry::Authenticate,
+            v1::Retry::Never | v1::Retry::Unspecified => Retry::Never,
+        },
     });
     match number(metadata, "index") {
         Some(index) => OpError::Multi { index, cause: Box::new(cause) },
@@ -187,7 +230,6 @@ fn decode_cause(code: v1::ErrorCode, message: &str, metadata: &HashMap<String, S
     let path = || metadata.get("path").and_then(|p| Path::new(p).ok());
     let text = || metadata.get("detail").map_or(message, String::as_str).to_owned();
     Some(match code {
-        v1::ErrorCode::Unspecified => return None,
         v1::ErrorCode::NoNode => OpError::NoNode(path()?),
         v1::ErrorCode::NodeExists => OpError::NodeExists(path()?),
         v1::ErrorCode::NotEmpty => {
@@ -199,15 +241,16 @@ fn decode_cause(code: v1::ErrorCode, message: &str, metadata: &HashMap<String, S
             actual: number(metadata, "actual")?,
         },
         v1::ErrorCode::NoChildrenForEphemerals => OpError::NoChildrenForEphemerals(path()?),
-        v1::ErrorCode::BadArguments => {
-            path_fault(metadata).map_or_else(|| OpError::BadArguments(text()), OpError::BadPath)
-        }
+        v1::ErrorCode::BadPath => OpError::BadPath(path_fault(metadata)?),
+        v1::ErrorCode::BadArguments => OpError::BadArguments(text()),
+        v1::ErrorCode::Unsupported => OpError::Unsupported(text()),
         v1::ErrorCode::TooLarge => {
             OpError::TooLarge { size: number(metadata, "size")?, limit: number(metadata, "limit")? }
         }
         v1::ErrorCode::SessionExpired => OpError::SessionExpired(SessionId(number(metadata, "session")?)),
         v1::ErrorCode::SessionMoved => OpError::SessionMoved(SessionId(number(metadata, "session")?)),
         v1::ErrorCode::NumberReused => OpError::NumberReused(WriteNumber(number(metadata, "number")?)),
+        v1::ErrorCode::ResultForgotten => OpError::ResultForgotten(WriteNumber(number(metadata, "number")?)),
         v1::ErrorCode::NoSequenceNumber => OpError::NoSequenceNumber {
             path: Path::prefix(metadata.get("path")?).ok()?,
             next: number(metadata, "next")?,
@@ -221,6 +264,8 @@ fn decode_cause(code: v1::ErrorCode, message: &str, metadata: &HashMap<String, S
         v1::ErrorCode::UnknownOutcome => OpError::Unknown(text()),
         v1::ErrorCode::Internal => OpError::Internal(text()),
         v1::ErrorCode::DiskFull => OpError::DiskFull,
+        // Of parts of the API that this version does not have.
+        _ => return None,
     })
 }
 
@@ -255,6 +300,25 @@ fn number<T: std::str::FromStr>(metadata: &HashMap<String, String>, key: &str) -
     metadata.get(key)?.parse().ok()
 }
 
+fn fate_to_wire(fate: Fate) -> v1::Fate {
+    match fate {
+        Fate::NotDone => v1::Fate::NotDone,
+        Fate::Done => v1::Fate::Done,
+        Fate::Unknown => v1::Fate::Unknown,
+    }
+}
+
+fn retry_to_wire(retry: Retry) -> v1::Retry {
+    match retry {
+        Retry::Never => v1::Retry::Never,
+        Retry::AfterRead => v1::Retry::AfterRead,
+        Retry::SameNode => v1::Retry::SameNode,
+        Retry::OtherNode => v1::Retry::OtherNode,
+        Retry::NewSession => v1::Retry::NewSession,
+        Retry::Authenticate => v1::Retry::Authenticate,
+    }
+}
+
 fn wire_code(code: ErrorCode) -> v1::ErrorCode {
     CODES.iter().find(|(ours, _)| *ours == code).map(|&(_, wire)| wire).unwrap_or_default()
 }
@@ -267,25 +331,33 @@ fn clip(text: &mut String, max: usize) {
 
 const DOMAIN: &str = "quorate";
 
-/// A status travels in HTTP/2 headers, of which common peers (hyper among them) take no more than 16 KiB in all. The
-/// message is in there twice, once percent-encoded (up to three bytes for one) and once in base64.
-const STATUS_MESSAGE_MAX: usize = 512;
+/// Keys of the metadata of a status.
+const FATE: &str = "fate";
+const RETRY: &str = "retry";
 
-/// As long as the longest path, which has to fit for the same reason.
+/// A status travels in HTTP/2 headers, of which common peers take no more than 8 KiB in all. The message is in there twice, once
+/// percent-encoded (up to three bytes for one) and once in base64; the metadata once, in base64.
+const STATUS_MESSAGE_MAX: usize = 512;
+const STATUS_PATH_MAX: usize = 1024;
+
+/// As long as the longest path.
 const DETAIL_MAX: usize = Path::MAX_BYTES;
 
-const CODES: [(ErrorCode, v1::ErrorCode); 17] = [
+const CODES: [(ErrorCode, v1::ErrorCode); 20] = [
     (ErrorCode::NoNode, v1::ErrorCode::NoNode),
     (ErrorCode::NodeExists, v1::ErrorCode::NodeExists),
     (ErrorCode::NotEmpty, v1::ErrorCode::NotEmpty),
     (ErrorCode::BadVersion, v1::ErrorCode::BadVersion),
     (ErrorCode::NoChildrenForEphemerals, v1::ErrorCode::NoChildrenForEphemerals),
+    (ErrorCode::BadPath, v1::ErrorCode::BadPath),
     (ErrorCode::BadArguments, v1::ErrorCode::BadArguments),
+    (ErrorCode::Unsupported, v1::ErrorCode::Unsupported),
     (ErrorCode::TooLarge, v1::ErrorCode::TooLarge),
     (ErrorCode::SessionExpired, v1::ErrorCode::SessionExpired),
     (ErrorCode::SessionMoved, v1::ErrorCode::SessionMoved),
     (ErrorCode::OutOfOrder, v1::ErrorCode::OutOfOrder),
     (ErrorCode::NumberReused, v1::ErrorCode::NumberReused),
+    (ErrorCode::ResultForgotten, v1::ErrorCode::ResultForgotten),
     (ErrorCode::NoSequenceNumber, v1::ErrorCode::NoSequenceNumber),
     (ErrorCode::Unavailable, v1::ErrorCode::Unavailable),
     (ErrorCode::Overloaded, v1::ErrorCode::Overloaded),

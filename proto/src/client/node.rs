@@ -7,7 +7,10 @@ use api::{
     ports::{PeerReport, Role, Room},
 };
 
-use crate::v1;
+use crate::{
+    quorum::{ensemble, ensemble_to_wire},
+    v1,
+};
 
 /// One node about itself.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -40,6 +43,8 @@ pub struct NodeStatus {
     pub uptime: Duration,
     /// How much room there is on its disks.
     pub disk: Room,
+    /// The version of its software.
+    pub version: String,
     /// All members of the ensemble.
     pub members: Vec<NodeMember>,
     /// The id of the ensemble; `None` before the first synchronisation.
@@ -62,17 +67,25 @@ pub struct NodeMember {
 impl From<NodeStatus> for v1::StatusResponse {
     fn from(s: NodeStatus) -> v1::StatusResponse {
         let role = match s.role {
-            Role::Looking => v1::Role::Looking,
-            Role::Following => v1::Role::Follower,
-            Role::Leading => v1::Role::Leader,
-            Role::Observing => v1::Role::Observer,
+            Role::Looking => v1::NodeRole::Looking,
+            Role::Following => v1::NodeRole::Follower,
+            Role::Leading => v1::NodeRole::Leader,
+            Role::Observing => v1::NodeRole::Observer,
         };
         let member = |m: NodeMember| {
-            let (observer, weight, group) = match m.membership {
-                Membership::Voter { weight, group } => (false, weight, group),
-                Membership::Observer => (true, 0, 0),
+            let (role, weight, group) = match m.membership {
+                Membership::Voter { weight, group } => (v1::MemberRole::Voter, Some(weight), group),
+                Membership::Observer => (v1::MemberRole::Observer, None, 0),
             };
-            v1::Member { id: m.id.0, client_address: m.client_address, observer, weight, group }
+            let (id, client_address) = (m.id.0, m.client_address);
+            v1::Member { id, client_address, role: role.into(), weight, group, ..v1::Member::default() }
+        };
+        let ensemble_id = ensemble_to_wire(s.ensemble_id);
+        let config = v1::Config {
+            version: 0,
+            ensemble_id: ensemble_id.clone(),
+            ensemble: s.ensemble.clone(),
+            members: s.members.into_iter().map(member).collect(),
         };
         let peer = |peer: PeerReport| v1::Peer {
             id: peer.id.0,
@@ -88,21 +101,22 @@ impl From<NodeStatus> for v1::StatusResponse {
             serving: s.serving,
             leader: s.leader.map_or(0, |id| id.0),
             epoch: s.epoch.0,
-            zxid: s.zxid.0,
-            committed: s.committed.0,
-            applied: s.applied.0,
+            log_zxid: s.zxid.0,
+            committed_zxid: s.committed.0,
+            applied_zxid: s.applied.0,
             sessions: s.sessions,
             znodes: s.znodes,
             digest: s.digest,
             uptime_ms: u64::try_from(s.uptime.as_millis()).unwrap_or(u64::MAX),
-            members: s.members.into_iter().map(member).collect(),
+            config: Some(config),
+            version: s.version,
             disk: match s.disk {
                 Room::Ample => v1::DiskRoom::Ample,
                 Room::Low => v1::DiskRoom::Low,
                 Room::Short => v1::DiskRoom::Short,
             }
             .into(),
-            ensemble_id: s.ensemble_id.map_or(String::new(), |id| id.to_string()),
+            ensemble_id,
             peers: s.peers.into_iter().map(peer).collect(),
         }
     }
@@ -112,23 +126,24 @@ impl From<v1::StatusResponse> for NodeStatus {
     /// A role that this version does not know counts as looking: nothing can be expected of that node.
     fn from(s: v1::StatusResponse) -> NodeStatus {
         let role = match s.role() {
-            v1::Role::Unspecified | v1::Role::Looking => Role::Looking,
-            v1::Role::Follower => Role::Following,
-            v1::Role::Leader => Role::Leading,
-            v1::Role::Observer => Role::Observing,
+            v1::NodeRole::Unspecified | v1::NodeRole::Looking => Role::Looking,
+            v1::NodeRole::Follower => Role::Following,
+            v1::NodeRole::Leader => Role::Leading,
+            v1::NodeRole::Observer => Role::Observing,
         };
         let disk = match s.disk() {
             v1::DiskRoom::Unspecified | v1::DiskRoom::Ample => Room::Ample,
             v1::DiskRoom::Low => Room::Low,
             v1::DiskRoom::Short => Room::Short,
         };
-        let member = |m: v1::Member| NodeMember {
-            id: PeerId(m.id),
-            client_address: m.client_address,
-            membership: match m.observer {
-                true => Membership::Observer,
-                false => Membership::Voter { weight: m.weight, group: m.group },
-            },
+        let member = |m: v1::Member| {
+            let membership = match m.role() {
+                v1::MemberRole::Observer | v1::MemberRole::Joining => Membership::Observer,
+                v1::MemberRole::Unspecified | v1::MemberRole::Voter => {
+                    Membership::Voter { weight: m.weight.unwrap_or(1), group: m.group }
+                }
+            };
+            NodeMember { id: PeerId(m.id), client_address: m.client_address, membership }
         };
         let peer = |peer: v1::Peer| PeerReport {
             id: PeerId(peer.id),
@@ -143,17 +158,18 @@ impl From<v1::StatusResponse> for NodeStatus {
             serving: s.serving,
             leader: (s.leader != 0).then_some(PeerId(s.leader)),
             epoch: Epoch(s.epoch),
-            zxid: Zxid(s.zxid),
-            committed: Zxid(s.committed),
-            applied: Zxid(s.applied),
+            zxid: Zxid(s.log_zxid),
+            committed: Zxid(s.committed_zxid),
+            applied: Zxid(s.applied_zxid),
             sessions: s.sessions,
             znodes: s.znodes,
             digest: s.digest,
             uptime: Duration::from_millis(s.uptime_ms),
             ensemble: s.ensemble,
-            members: s.members.into_iter().map(member).collect(),
+            members: s.config.unwrap_or_default().members.into_iter().map(member).collect(),
+            version: s.version,
             disk,
-            ensemble_id: s.ensemble_id.parse().ok(),
+            ensemble_id: ensemble(&s.ensemble_id).ok().flatten(),
             peers: s.peers.into_iter().map(peer).collect(),
         }
     }

@@ -436,7 +436,7 @@ impl Node {
                 self.client_calls(cx, link, op);
                 return Ok(());
             }
-            Packet::ToClient(_) => return Ok(()),
+            Packet::Item(_) => return Ok(()),
             Packet::Fin(_) => {
                 self.on_link_over(cx, link);
                 return Ok(());

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proto::store::{RecordDecoder, decode_command, encode_command};
 use quorum_core::Input as QuorumInput;
 use quorum_log::{ReadError, SnapshotError, SnapshotReader, SnapshotWriter};
-use store_core::server::{self, Ask, Committed, ConnId, Feed, Input, Open, Output, ToClient};
+use store_core::server::{self, Ask, Committed, ConnId, Feed, Input, Open, Output, Item};
 use store_core::{Changes, Server, State};
 
 use super::disk::Task;
@@ -309,13 +309,13 @@ impl Node {
                 }
                 Output::Send { conn, items } => {
                     for item in &items {
-                        if let ToClient::Opened { session, .. } = item {
+                        if let Item::Opened(Opened { session, .. }) = item {
                             // That a client takes a session up again counts once its node has reported it.
                             store.sessions.insert(conn.0, *session);
                         }
                     }
-                    let bytes = items.iter().map(ToClient::weight).sum();
-                    cx.send(conn.0, me, Packet::ToClient(items));
+                    let bytes = items.iter().map(Item::weight).sum();
+                    cx.send(conn.0, me, Packet::Item(items));
                     store.server.handle(now, Input::Drained { conn, bytes });
                 }
                 Output::Close { conn, why } => {

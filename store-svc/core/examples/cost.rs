@@ -7,11 +7,12 @@ use api::{
     Command, CommandBody, Create, CreateMode, Epoch, Origin, Path, PeerId, SessionId, SessionToken, Ticket,
     Time, Write, WriteNumber, Zxid,
     ports::{QuorumStatus, Role},
+    session::{Op, Open, Request},
 };
 use bytes::Bytes;
 use store_core::{
     Server, State,
-    server::{Ask, Committed, Config, ConnId, Feed, Input, Limits, Op, Open, Output, Request},
+    server::{Ask, Committed, Config, ConnId, Drawn, Feed, Input, Limits, Output},
 };
 
 const ZNODES: u32 = 10_000;
@@ -74,13 +75,10 @@ fn main() {
     let status = QuorumStatus { role: Role::Following, serving: true, ..QuorumStatus::default() };
     server.handle(now, Input::Feed(Feed::Status(status)));
     let conn = ConnId(1);
-    let open = Open::Resume {
-        session,
-        token: SessionToken([0; 16]),
-        last_zxid: Zxid::ZERO,
-        stream: api::StreamId(1),
-    };
-    server.handle(now, Input::Open { conn, open });
+    let token = SessionToken([0; 16]);
+    let open = Open { resume: Some((session, token)), timeout_ms: 0, last_zxid: Zxid::ZERO, wait_ms: None };
+    let drawn = Drawn { token, stream: api::StreamId(1) };
+    server.handle(now, Input::Open { conn, open, drawn });
     let mut batches = Vec::new();
     for b in 0..WRITES / BATCH {
         let first = WRITES + b * BATCH;

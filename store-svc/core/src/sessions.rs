@@ -119,6 +119,8 @@ pub struct SessionInfo {
     pub timeout_ms: u32,
     /// The stream on which it was taken up last.
     pub stream: StreamId,
+    /// Its last write that was carried out.
+    pub last_write: WriteNumber,
 }
 
 /// Changes of sessions and of kept results, `None` for what is gone.
@@ -222,7 +224,8 @@ impl Sessions {
                         result: kept::decode(id, kept.zxid, body, &kept.outcome),
                     }
                 }
-                _ => Admission::Refused(OpError::NumberReused(number)),
+                Some(_) => Admission::Refused(OpError::NumberReused(number)),
+                None => Admission::Refused(OpError::ResultForgotten(number)),
             };
         }
         let after = session.bytes + kept::cost_max(body);
@@ -408,7 +411,12 @@ impl Session {
     }
 
     fn info(&self) -> SessionInfo {
-        SessionInfo { token: self.token, timeout_ms: self.timeout_ms, stream: self.stream }
+        SessionInfo {
+            token: self.token,
+            timeout_ms: self.timeout_ms,
+            stream: self.stream,
+            last_write: self.last(),
+        }
     }
 
     fn record(&self, id: SessionId) -> record::Session {

@@ -2,123 +2,116 @@
 
 use std::pin::Pin;
 
-use api::{OpError, ReadOutcome, Trace, WriteOutcome};
-use proto::{
-    client::{sessionless, to_status, traceparent},
-    v1::{self, coordination_server::Coordination},
+use api::{
+    OpError, PeerId, Trace,
+    budget::Held,
+    ports::Coordination,
+    session::{Op, Outcome},
 };
-use store_core::server::{Answer, Op};
+use proto::{
+    client::{level, op, to_status, traceparent},
+    v1::{self, coordination_server},
+};
 use tokio_stream::Stream;
+use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Front, Held, session};
-use crate::driver::Answered;
+use super::{caller, session};
 
-/// Answers for [`proto::v1::coordination_server::CoordinationServer`].
-pub struct CoordinationService {
-    front: Front,
+/// Answers for [`proto::v1::coordination_server::CoordinationServer`], from the store behind `C`.
+pub struct CoordinationService<C> {
+    store: C,
+    node: PeerId,
+    /// Reads the streams.
+    tasks: TaskTracker,
 }
 
-impl CoordinationService {
-    pub(crate) fn new(front: Front) -> CoordinationService {
-        CoordinationService { front }
+impl<C: Coordination> CoordinationService<C> {
+    /// In front of the store of this node. A task of `tasks` reads each stream.
+    pub fn new(store: C, node: PeerId, tasks: TaskTracker) -> CoordinationService<C> {
+        CoordinationService { store, node, tasks }
     }
 
-    /// A write without a session.
-    async fn write<R, W>(&self, request: Request<R>) -> Result<Response<W>, Status>
+    /// A call without a session.
+    async fn call<R, W>(&self, request: Request<R>) -> Result<Response<W>, Status>
     where
-        api::Write: TryFrom<R, Error = OpError>,
-        W: TryFrom<WriteOutcome, Error = OpError>,
+        R: Into<v1::request::Op>,
+        W: TryFrom<(Outcome, v1::AsOf), Error = OpError>,
     {
-        let (trace, from) = (trace(&request), self.front.origin(&request));
-        let outcome = async {
-            let op = Op::Write(sessionless(request.into_inner().try_into()?)?);
-            let (answered, held) = self.front.call(op, trace, &from).await?;
-            match answered.answer {
-                Answer::Write(outcome) => Ok((outcome.try_into()?, held)),
-                other => Err(foreign(&other)),
-            }
-        };
-        respond(outcome.await)
+        let (answer, held) = self.answer(request).await.map_err(|e| to_status(&e))?;
+        let mut response = Response::new(answer);
+        response.extensions_mut().insert(held);
+        Ok(response)
     }
 
-    /// A read without a session; `tell` puts into the answer of which state it is.
-    async fn read<R, W>(
-        &self,
-        request: Request<R>,
-        tell: impl FnOnce(&mut W, v1::AsOf),
-    ) -> Result<Response<W>, Status>
+    async fn answer<R, W>(&self, request: Request<R>) -> Result<(W, Held), OpError>
     where
-        (api::Read, api::ReadLevel): TryFrom<R, Error = OpError>,
-        W: TryFrom<ReadOutcome, Error = OpError>,
+        R: Into<v1::request::Op>,
+        W: TryFrom<(Outcome, v1::AsOf), Error = OpError>,
     {
-        let (trace, from) = (trace(&request), self.front.origin(&request));
-        let outcome = async {
-            let (read, level) = request.into_inner().try_into()?;
-            let (answered, held) = self.front.call(Op::Read(read, level), trace, &from).await?;
-            let Answered { answer, zxid, leaderless } = answered;
-            match answer {
-                Answer::Read(outcome) => {
-                    let mut response = outcome.try_into()?;
-                    tell(&mut response, v1::AsOf { zxid: zxid.0, leaderless });
-                    Ok((response, held))
-                }
-                other => Err(foreign(&other)),
-            }
-        };
-        respond(outcome.await)
+        let (trace, caller) = (trace(&request), caller(&request));
+        level(min_level(&request)?)?;
+        let op: Op = op(request.into_inner())?;
+        let (response, held) = self.store.call(caller, op, trace).await?;
+        let as_of =
+            v1::AsOf { zxid: response.zxid.0, leaderless: response.leaderless, node_id: self.node.0 };
+        Ok(((response.result?, as_of).try_into()?, held))
     }
 }
 
-#[tonic::async_trait]
-impl Coordination for CoordinationService {
-    type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
+/// A verb whose requests are operations, answered by one message.
+macro_rules! calls {
+    ($($verb:ident: $request:ident => $response:ident,)+) => {
+        #[tonic::async_trait]
+        impl<C: Coordination> coordination_server::Coordination for CoordinationService<C> {
+            type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
+            type WatchStream = tokio_stream::Empty<Result<v1::WatchResponse, Status>>;
+            type WalkStream = tokio_stream::Empty<Result<v1::WalkResponse, Status>>;
 
-    async fn session(
-        &self,
-        request: Request<Streaming<v1::SessionRequest>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
-        let replies = session::start(self.front.clone(), request);
-        Ok(Response::new(Box::pin(replies)))
-    }
+            async fn session(
+                &self,
+                request: Request<Streaming<v1::SessionRequest>>,
+            ) -> Result<Response<Self::SessionStream>, Status> {
+                let answers = session::start(&self.store, &self.tasks, request);
+                Ok(Response::new(Box::pin(answers)))
+            }
 
-    async fn create(&self, r: Request<v1::CreateRequest>) -> Result<Response<v1::CreateResponse>, Status> {
-        self.write(r).await
-    }
+            async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+                Err(not_yet("Watch"))
+            }
 
-    async fn get(&self, r: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
-        self.read(r, |response: &mut v1::GetResponse, as_of| response.as_of = Some(as_of)).await
-    }
+            async fn walk(&self, _: Request<v1::WalkRequest>) -> Result<Response<Self::WalkStream>, Status> {
+                Err(not_yet("Walk"))
+            }
 
-    async fn set(&self, r: Request<v1::SetRequest>) -> Result<Response<v1::SetResponse>, Status> {
-        self.write(r).await
-    }
+            async fn who_am_i(
+                &self,
+                _: Request<v1::WhoAmIRequest>,
+            ) -> Result<Response<v1::WhoAmIResponse>, Status> {
+                Err(not_yet("WhoAmI"))
+            }
 
-    async fn delete(&self, r: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
-        self.write(r).await
-    }
+            $(async fn $verb(&self, r: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {
+                self.call(r).await
+            })+
+        }
+    };
+}
 
-    async fn exists(&self, r: Request<v1::ExistsRequest>) -> Result<Response<v1::ExistsResponse>, Status> {
-        self.read(r, |response: &mut v1::ExistsResponse, as_of| response.as_of = Some(as_of)).await
-    }
-
-    async fn children(
-        &self,
-        r: Request<v1::ChildrenRequest>,
-    ) -> Result<Response<v1::ChildrenResponse>, Status> {
-        self.read(r, |response: &mut v1::ChildrenResponse, as_of| response.as_of = Some(as_of)).await
-    }
-
-    async fn multi(&self, r: Request<v1::MultiRequest>) -> Result<Response<v1::MultiResponse>, Status> {
-        self.write(r).await
-    }
-
-    async fn sync(&self, r: Request<v1::SyncRequest>) -> Result<Response<v1::SyncResponse>, Status> {
-        let from = self.front.origin(&r);
-        respond(
-            self.front.call(Op::Sync, trace(&r), &from).await.map(|(_, held)| (v1::SyncResponse {}, held)),
-        )
-    }
+calls! {
+    create: CreateRequest => CreateResponse,
+    set: SetRequest => SetResponse,
+    delete: DeleteRequest => DeleteResponse,
+    delete_tree: DeleteTreeRequest => DeleteTreeResponse,
+    multi: MultiRequest => MultiResponse,
+    set_acl: SetAclRequest => SetAclResponse,
+    get: GetRequest => GetResponse,
+    exists: ExistsRequest => ExistsResponse,
+    children: ChildrenRequest => ChildrenResponse,
+    count_tree: CountTreeRequest => CountTreeResponse,
+    multi_read: MultiReadRequest => MultiReadResponse,
+    get_acl: GetAclRequest => GetAclResponse,
+    sync: SyncRequest => SyncResponse,
 }
 
 /// As the metadata of a call say it.
@@ -126,13 +119,14 @@ fn trace<R>(request: &Request<R>) -> Trace {
     traceparent(request.metadata().get("traceparent")?.to_str().ok()?)
 }
 
-fn respond<W>(outcome: Result<(W, Held), OpError>) -> Result<Response<W>, Status> {
-    let (answer, held) = outcome.map_err(|e| to_status(&e))?;
-    let mut response = Response::new(answer);
-    response.extensions_mut().insert(held);
-    Ok(response)
+/// As the metadata of a call say it.
+fn min_level<R>(request: &Request<R>) -> Result<u32, OpError> {
+    let Some(text) = request.metadata().get("quorate-min-level") else { return Ok(0) };
+    text.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {
+        OpError::BadArguments("the header quorate-min-level is no number; set a feature level".into())
+    })
 }
 
-fn foreign(answer: &Answer) -> OpError {
-    OpError::Internal(format!("an answer of another kind: {answer:?}"))
+fn not_yet(verb: &str) -> Status {
+    to_status(&OpError::Unsupported(format!("this server does not have {verb} yet; upgrade it")))
 }

@@ -7,15 +7,13 @@ use proto::{
     client::{NodeMember, NodeStatus, to_status},
     v1::{self, node_server::Node},
 };
-use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
-use super::Front;
-use crate::driver::{Facts, FromClient};
+use crate::{driver::Facts, handle::Handle};
 
 /// Answers for [`proto::v1::node_server::NodeServer`].
 pub struct NodeService<Q> {
-    pub(crate) front: Front,
+    pub(crate) handle: Handle,
     pub(crate) quorum: Q,
     pub(crate) ensemble: String,
     pub(crate) members: Vec<NodeMember>,
@@ -25,15 +23,13 @@ pub struct NodeService<Q> {
 #[tonic::async_trait]
 impl<Q: Quorum> Node for NodeService<Q> {
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        let stopping = || to_status(&self.front.stopping());
-        let (reply, facts) = oneshot::channel();
-        self.front.tell(FromClient::Facts(reply)).await.map_err(|e| to_status(&e))?;
-        let Facts { state, ready } = facts.await.map_err(|_| stopping())?;
+        let stopping = || to_status(&self.handle.stopping());
+        let Facts { state, ready } = self.handle.facts().await.map_err(|e| to_status(&e))?;
         // Asked second, so that what is applied is never ahead of what is committed.
         let quorum = self.quorum.status().await.map_err(|_| stopping())?;
         let known = self.quorum.surroundings().await.map_err(|_| stopping())?;
         let status = NodeStatus {
-            id: self.front.me,
+            id: self.handle.me(),
             ensemble: self.ensemble.clone(),
             role: quorum.role,
             // A new leader's marker is behind everything that older leaders have committed. Until this node has applied
@@ -48,6 +44,7 @@ impl<Q: Quorum> Node for NodeService<Q> {
             znodes: state.znodes,
             digest: state.digest,
             uptime: self.started.elapsed(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
             members: self.members.clone(),
             disk: quorum.disk,
             ensemble_id: known.ensemble,

@@ -137,7 +137,7 @@ fn written((zxid, result): (Option<Zxid>, Result<WriteOutcome, ClientError>)) ->
             Some(refusal) => Outcome::Written { zxid, result: Err(refusal.clone()) },
             None => Outcome::Unknown,
         },
-        (None, Err(error)) if error.fate() == Fate::Never => Outcome::Refused(not_answered(&Some(error))),
+        (None, Err(error)) if error.fate() == Fate::NotDone => Outcome::Refused(not_answered(&Some(error))),
         (None, _) => Outcome::Unknown,
     }
 }

@@ -27,8 +27,7 @@ enum ToServer {
 }
 
 enum ToClient {
-    Opened(SessionOpened),
-    Responses(Vec<Response>),
+    Items(Vec<Item>),
     End(OpError),
 }
 
@@ -84,7 +83,8 @@ impl World {
         self.machine.handle(self.now, input);
         while let Some(output) = self.machine.poll_output() {
             match output {
-                Output::Connect { connection, endpoint, resume, last_zxid, .. } => {
+                Output::Connect { connection, endpoint, open } => {
+                    let OpenSession { resume, last_zxid, .. } = open;
                     assert!(self.link.is_none(), "one connection at a time");
                     let mut to_client = VecDeque::new();
                     if self.down[endpoint] {
@@ -123,10 +123,7 @@ impl World {
                 let Some(link) = &mut self.link else { return };
                 let connection = link.connection;
                 match link.to_client.pop_front() {
-                    Some(ToClient::Opened(opened)) => self.give(Input::Opened { connection, opened }),
-                    Some(ToClient::Responses(responses)) => {
-                        self.give(Input::Responses { connection, responses })
-                    }
+                    Some(ToClient::Items(items)) => self.give(Input::Items { connection, items }),
                     Some(ToClient::End(error)) => {
                         self.give(Input::Disconnected { connection, error });
                     }
@@ -210,12 +207,14 @@ impl World {
             }
             Some(ToServer::Batch(batch)) => {
                 let Some(session) = session else { panic!("a request before the session was open") };
-                let responses = batch.requests.into_iter().map(|r| self.respond(session, r)).collect();
-                ToClient::Responses(responses)
+                let respond = |request| Item::Response(self.respond(session, request));
+                ToClient::Items(batch.requests.into_iter().map(respond).collect())
             }
         };
         let Some(link) = &mut self.link else { return };
-        if let ToClient::Opened(opened) = &answer {
+        if let ToClient::Items(items) = &answer
+            && let Some(Item::Opened(opened)) = items.first()
+        {
             link.session = Some(opened.session);
         }
         link.to_client.push_back(answer);
@@ -236,17 +235,20 @@ impl World {
                 id
             }
         };
-        ToClient::Opened(SessionOpened {
+        ToClient::Items(vec![Item::Opened(Opened {
             session,
             token: SessionToken([session.0 as u8; 16]),
-            timeout: Duration::from_secs(4),
+            timeout_ms: 4_000,
             node: PeerId(1),
             leaderless: false,
-        })
+            resumed: resume.is_some(),
+            zxid: Zxid(self.ensemble.log.len() as u64),
+            last_write: WriteNumber(0),
+        })])
     }
 
-    fn respond(&mut self, id: SessionId, request: crate::Request) -> Response {
-        let answer = |zxid, result| Response { xid: request.xid, zxid, result };
+    fn respond(&mut self, id: SessionId, request: api::session::Request) -> Response {
+        let answer = |zxid, result| Response { xid: request.xid, zxid, result, leaderless: false };
         let mood = if self.faults { self.draw(60) } else { 60 };
         let last = Zxid(self.ensemble.log.len() as u64);
         let Some(results) = self.ensemble.sessions.get_mut(&id) else {
@@ -329,8 +331,9 @@ impl World {
                     assert!(carried_out.is_some() && ticket % 5 == 0)
                 }
                 Err(failure) => match failure.fate() {
-                    Fate::Never => assert_eq!(carried_out, None, "{ticket}: {failure}"),
+                    Fate::NotDone => assert_eq!(carried_out, None, "{ticket}: {failure}"),
                     Fate::Unknown => assert!(*write, "{ticket}: {failure}"),
+                    Fate::Done => panic!("{ticket}: {failure}"),
                 },
             }
         }

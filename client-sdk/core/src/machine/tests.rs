@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use api::session::Request;
 use api::{Path, PeerId, Read, ReadLevel, ReadOutcome, Stat, Write, WriteOutcome};
 use bytes::Bytes;
 
 use super::*;
-use crate::{Request, weight};
 
 const TOKEN: SessionToken = SessionToken([7; 16]);
 const ID: SessionId = SessionId(0x1_0000_0001);
@@ -48,15 +48,16 @@ impl Script {
         self.machine.connection().unwrap()
     }
 
+    fn item(&mut self, item: Item) -> Vec<Output> {
+        self.item_on(self.connection(), item)
+    }
+
+    fn item_on(&mut self, connection: Connection, item: Item) -> Vec<Output> {
+        self.give(Input::Items { connection, items: vec![item] })
+    }
+
     fn open(&mut self) -> Vec<Output> {
-        let opened = SessionOpened {
-            session: ID,
-            token: TOKEN,
-            timeout: Duration::from_secs(9),
-            node: PeerId(1),
-            leaderless: false,
-        };
-        self.give(Input::Opened { connection: self.connection(), opened })
+        self.item(Item::Opened(opened(9_000)))
     }
 
     fn write(&mut self, ticket: u64) -> Vec<Output> {
@@ -87,9 +88,9 @@ impl Script {
     /// Checks that what ends by this answer ends with its zxid, which is then left out.
     fn answer(&mut self, xid: u64, result: Result<Outcome, OpError>) -> Vec<Output> {
         let answered = Zxid(0x1_0000_0000 + xid);
-        let response = Response { xid, zxid: answered, result };
+        let response = Response { xid, zxid: answered, result, leaderless: false };
         let mut outputs =
-            self.give(Input::Responses { connection: self.connection(), responses: vec![response] });
+            self.item(Item::Response(response));
         for output in &mut outputs {
             if let Output::Done { zxid, result: Ok(_) | Err(Failure::Refused(_)), .. } = output {
                 assert_eq!(zxid.take(), Some(answered));
@@ -105,7 +106,7 @@ impl Script {
             self.answer(request.xid, Ok(Outcome::Ping));
         }
         let xid = batch.requests.last().map_or(0, |r| r.xid);
-        self.give(Input::Confirmed { connection: batch.connection, xid });
+        self.item_on(batch.connection, Item::Confirmed { xid });
         batch.requests.len()
     }
 
@@ -157,9 +158,25 @@ fn connect(connection: u64, endpoint: usize, resume: bool, last_zxid: u64) -> Ou
     Output::Connect {
         connection: Connection(connection),
         endpoint,
-        resume: resume.then_some((ID, TOKEN)),
-        timeout: Duration::from_secs(9),
-        last_zxid: Zxid(last_zxid),
+        open: OpenSession {
+            resume: resume.then_some((ID, TOKEN)),
+            timeout_ms: 9_000,
+            last_zxid: Zxid(last_zxid),
+            wait_ms: None,
+        },
+    }
+}
+
+fn opened(timeout_ms: u32) -> Opened {
+    Opened {
+        session: ID,
+        token: TOKEN,
+        timeout_ms,
+        node: PeerId(1),
+        leaderless: false,
+        resumed: false,
+        zxid: Zxid::ZERO,
+        last_write: WriteNumber(0),
     }
 }
 
@@ -211,7 +228,7 @@ fn a_read_keeps_its_level_when_it_is_sent_again() {
     // No quorum confirms to this node: perhaps it does to the next.
     let unconfirmed = OpError::Unavailable("no quorum".into());
     let outputs = s.answer(4, Err(unconfirmed));
-    assert!(outputs.iter().any(|o| matches!(o, Output::Connect { resume: Some(_), .. })), "{outputs:?}");
+    assert!(outputs.iter().any(|o| matches!(o, Output::Connect { open: OpenSession { resume: Some(_), .. }, .. })), "{outputs:?}");
     s.open();
     assert_eq!(sent(&mut s), ops);
 }
@@ -284,8 +301,8 @@ fn what_an_old_connection_says_counts_no_more() {
     s.disconnect(down());
     s.open();
     s.sent();
-    let responses = vec![Response { xid: 1, zxid: Zxid(9), result: ok() }];
-    assert_eq!(s.give(Input::Responses { connection: Connection(1), responses }), []);
+    let response = Response { xid: 1, zxid: Zxid(9), result: ok(), leaderless: false };
+    assert_eq!(s.item_on(Connection(1), Item::Response(response)), []);
     assert_eq!(s.give(Input::Disconnected { connection: Connection(1), error: down() }), []);
     assert_eq!(s.answer(2, ok()), [done(1, Ok(ok().unwrap()))]);
 }
@@ -337,7 +354,7 @@ fn b14_a_session_that_was_taken_up_elsewhere_is_taken_up_again_and_its_writes_ar
     s.sent();
     assert!(matches!(
         s.disconnect(OpError::SessionMoved(ID))[..],
-        [Output::Disconnect { .. }, _, Output::Connect { resume: Some((ID, _)), .. }]
+        [Output::Disconnect { .. }, _, Output::Connect { open: OpenSession { resume: Some((ID, _)), .. }, .. }]
     ));
     s.open();
     assert_eq!(s.sent(), [(3, Some(1)), (4, Some(2))]);
@@ -361,7 +378,7 @@ fn a_number_that_cannot_be_due_ends_the_session_instead_of_a_loop() {
     let outputs = s.answer(2, Err(error.clone()));
     assert!(outputs.contains(&done(2, Err(Failure::Rejected { error, fate: Fate::Unknown }))), "{outputs:?}");
     assert!(outputs.contains(&Output::Event(Event::SessionLost { session: ID })));
-    assert!(matches!(outputs.last(), Some(Output::Connect { resume: None, .. })));
+    assert!(matches!(outputs.last(), Some(Output::Connect { open: OpenSession { resume: None, .. }, .. })));
 }
 
 #[test]
@@ -383,8 +400,8 @@ fn an_expired_session_ends_what_waits_and_a_fresh_one_starts_from_1() {
             Output::Disconnect { connection },
             Output::Event(Event::SessionLost { session: ID }),
             done(2, lost(Fate::Unknown)),
-            done(3, lost(Fate::Never)),
-            done(4, lost(Fate::Never)),
+            done(3, lost(Fate::NotDone)),
+            done(4, lost(Fate::NotDone)),
             connect(3, endpoint, false, 0x1_0000_0001),
         ],
         "sent writes are in doubt, reads and what was never sent are not"
@@ -413,7 +430,7 @@ fn without_reopen_the_end_of_the_session_is_the_end() {
     s.disconnect(OpError::SessionExpired(ID));
     assert!(s.machine.is_closed());
     assert_eq!(s.machine.next_timeout(), None);
-    assert_eq!(s.write(1), [done(1, Err(Failure::SessionLost { session: ID, fate: Fate::Never }))]);
+    assert_eq!(s.write(1), [done(1, Err(Failure::SessionLost { session: ID, fate: Fate::NotDone }))]);
 }
 
 #[test]
@@ -425,7 +442,7 @@ fn pings_after_a_third_of_silence_and_fails_over_after_two() {
     let batch = s.transmit().unwrap();
     assert_eq!(batch.requests, [Request { xid: 1, number: None, op: Op::Ping, trace: None }]);
     assert_eq!(s.answer(1, Ok(Outcome::Ping)), [], "nobody waits for it");
-    s.give(Input::Confirmed { connection: batch.connection, xid: 1 });
+    s.item_on(batch.connection, Item::Confirmed { xid: 1 });
 
     // Idle but alive for a minute: a ping each 3 s.
     let mut pings = 0;
@@ -460,7 +477,7 @@ fn a_session_that_nobody_confirms_is_suspended_but_not_given_up() {
         [&(Duration::from_secs(9), Output::Event(Event::Suspended))],
         "once, at the time-out"
     );
-    let attempts = log.iter().filter(|(_, o)| matches!(o, Output::Connect { resume: Some(_), .. })).count();
+    let attempts = log.iter().filter(|(_, o)| matches!(o, Output::Connect { open: OpenSession { resume: Some(_), .. }, .. })).count();
     assert!(attempts >= 60 / 4, "{attempts} attempts of at most 3 s and a pause of at most 1 s");
     while s.machine.connection().is_none() {
         s.wait(Duration::from_millis(100));
@@ -468,7 +485,7 @@ fn a_session_that_nobody_confirms_is_suspended_but_not_given_up() {
     assert_eq!(s.open(), [], "only the node knows");
     s.wait(Duration::ZERO);
     let xid = s.transmit().unwrap().requests[0].xid;
-    let outputs = s.give(Input::Confirmed { connection: s.connection(), xid });
+    let outputs = s.item_on(s.connection(), Item::Confirmed { xid });
     assert!(matches!(outputs[..], [Output::Event(Event::Resumed { .. })]));
 }
 
@@ -488,9 +505,9 @@ fn b13_only_what_is_confirmed_keeps_a_session_alive_and_from_when_it_was_sent() 
     }
     s.wait(Duration::from_millis(1500));
     let connection = s.connection();
-    s.give(Input::Confirmed { connection: Connection(99), xid: sent[1].0 });
+    s.item_on(Connection(99), Item::Confirmed { xid: sent[1].0 });
     assert_eq!(s.machine.alive_until().unwrap().1, opened, "of another connection");
-    s.give(Input::Confirmed { connection, xid: sent[0].0 });
+    s.item_on(connection, Item::Confirmed { xid: sent[0].0 });
     assert_eq!(s.machine.alive_until(), Some((ID, sent[0].1 + Duration::from_secs(9))));
     let log = s.wait(Duration::from_secs(20));
     let suspended = |(_, o): &&(Duration, Output)| *o == Output::Event(Event::Suspended);
@@ -515,10 +532,10 @@ fn b13_a_confirmation_that_comes_too_late_resumes_nothing() {
     }
     assert!(suspended && s.machine.alive_until().is_none());
     assert!(
-        s.give(Input::Confirmed { connection, xid }).is_empty(),
+        s.item_on(connection, Item::Confirmed { xid }).is_empty(),
         "sent 10 s ago, and the time-out is 9 s"
     );
-    let outputs = s.give(Input::Confirmed { connection, xid: xid + 2 });
+    let outputs = s.item_on(connection, Item::Confirmed { xid: xid + 2 });
     assert!(matches!(outputs[..], [Output::Event(Event::Resumed { .. })]), "{outputs:?}");
 }
 
@@ -526,13 +543,13 @@ fn b13_a_confirmation_that_comes_too_late_resumes_nothing() {
 fn a_node_that_stays_without_a_leader_is_left_for_another() {
     let mut s = Script::opened();
     let connection = s.connection();
-    s.give(Input::Leader { connection, lost: true });
+    s.item_on(connection, Item::Notice(Notice::Leader { lost: true }));
     assert!(s.wait(Duration::from_millis(1900)).is_empty(), "an election takes less");
-    s.give(Input::Leader { connection, lost: false });
-    s.give(Input::Leader { connection, lost: true });
+    s.item_on(connection, Item::Notice(Notice::Leader { lost: false }));
+    s.item_on(connection, Item::Notice(Notice::Leader { lost: true }));
     assert!(s.wait(Duration::from_millis(500)).is_empty(), "it had one in between");
     let log = s.wait(Duration::from_secs(2));
-    let left = log.iter().any(|(_, o)| matches!(o, Output::Connect { resume: Some(_), .. }));
+    let left = log.iter().any(|(_, o)| matches!(o, Output::Connect { open: OpenSession { resume: Some(_), .. }, .. }));
     assert!(left, "{log:?}");
 }
 
@@ -558,7 +575,7 @@ fn too_much_is_refused_by_count_and_by_bytes() {
     assert!(!s.machine.has_room());
     assert_eq!(s.write(3), [done(3, Err(Failure::Full))]);
 
-    let bytes_max = weight(&set(0)) + 1;
+    let bytes_max = set(0).weight() + 1;
     let mut s = Script::with(Config { bytes_max, ..Config::default() });
     s.give(Input::Tick);
     s.open();
@@ -612,7 +629,7 @@ fn deadlines_tell_what_became_of_the_request() {
     s.request(4, set(4), Some(s.now + Duration::from_secs(2)));
     let log = s.wait(Duration::from_millis(1500));
     let timed_out = |ticket, fate| (Duration::from_secs(1), done(ticket, Err(Failure::TimedOut { fate })));
-    assert_eq!(log, [timed_out(1, Fate::Unknown), timed_out(3, Fate::Never)]);
+    assert_eq!(log, [timed_out(1, Fate::Unknown), timed_out(3, Fate::NotDone)]);
 
     // The write in doubt is settled all the same: its number must not be missing in front of the next.
     s.disconnect(down());
@@ -629,7 +646,7 @@ fn closing_waits_for_what_was_asked_before() {
     let mut s = Script::opened();
     s.write(1);
     s.give(Input::Close { ticket: Some(Ticket(2)) });
-    assert_eq!(s.write(3), [done(3, Err(Failure::Closed { fate: Fate::Never }))]);
+    assert_eq!(s.write(3), [done(3, Err(Failure::Closed { fate: Fate::NotDone }))]);
     let batch = s.transmit().unwrap();
     assert_eq!(batch.requests[1].op, Op::Close);
     s.answer(1, ok());
@@ -683,7 +700,7 @@ fn a_refusal_by_every_endpoint_is_final_and_told() {
     assert!(!s.machine.is_closed(), "one of them may still come up");
     s.wait(Duration::from_millis(50));
     let outputs = s.disconnect(error.clone());
-    assert_eq!(outputs.last(), Some(&done(1, Err(Failure::Rejected { error, fate: Fate::Never }))));
+    assert_eq!(outputs.last(), Some(&done(1, Err(Failure::Rejected { error, fate: Fate::NotDone }))));
     assert!(s.machine.is_closed());
 }
 
@@ -697,22 +714,15 @@ fn a_stream_that_ends_because_of_what_was_sent_is_not_repeated() {
     let outputs = s.disconnect(error.clone());
     let rejected = |fate| Err(Failure::Rejected { error: error.clone(), fate });
     assert!(outputs.contains(&done(1, rejected(Fate::Unknown))));
-    assert!(outputs.contains(&done(2, rejected(Fate::Never))));
-    assert!(matches!(outputs.last(), Some(Output::Connect { resume: None, .. })), "{outputs:?}");
+    assert!(outputs.contains(&done(2, rejected(Fate::NotDone))));
+    assert!(matches!(outputs.last(), Some(Output::Connect { open: OpenSession { resume: None, .. }, .. })), "{outputs:?}");
 }
 
 #[test]
 fn another_session_than_asked_for_is_not_taken() {
     let mut s = Script::opened();
     s.disconnect(down());
-    let opened = SessionOpened {
-        session: SessionId(5),
-        token: TOKEN,
-        timeout: Duration::from_secs(9),
-        node: PeerId(1),
-        leaderless: false,
-    };
-    let outputs = s.give(Input::Opened { connection: s.connection(), opened });
+    let outputs = s.item(Item::Opened(Opened { session: SessionId(5), ..opened(9_000) }));
     assert!(
         matches!(outputs[..], [Output::Disconnect { .. }, Output::AttemptFailed { .. }, ..]),
         "{outputs:?}"

@@ -72,7 +72,7 @@ enum Step {
     /// Among the [`Waits`], until this time at most.
     Waiting { op: Op, until: Time },
     /// Answered as soon as it is the first.
-    Done { zxid: Zxid, result: Result<Answer, OpError> },
+    Done { zxid: Zxid, result: Result<Outcome, OpError> },
 }
 
 impl Conn {
@@ -218,7 +218,7 @@ impl Server {
     }
 
     /// Fills in what came of a request, and answers what can be answered now.
-    pub(super) fn complete(&mut self, id: ConnId, slot: u64, zxid: Zxid, result: Result<Answer, OpError>) {
+    pub(super) fn complete(&mut self, id: ConnId, slot: u64, zxid: Zxid, result: Result<Outcome, OpError>) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if let Some(slot) = conn.slot_mut(slot).filter(|slot| matches!(slot.step, Step::Asked)) {
             slot.step = Step::Done { zxid, result };
@@ -447,19 +447,19 @@ fn answer(
         conn.expected -= slot.expected;
         let (zxid, result) = match std::mem::replace(&mut slot.step, Step::Asked) {
             Step::Done { zxid, result } => (zxid, result),
-            Step::Todo(Op::Read(read, _)) => (state.applied(), state.read(&read).map(Answer::Read)),
+            Step::Todo(Op::Read(read, _)) => (state.applied(), state.read(&read).map(Outcome::Read)),
             Step::Todo(Op::Invalid(error)) => (state.applied(), Err(error)),
-            Step::Todo(Op::Sync) => (state.applied(), Ok(Answer::Synced)),
-            Step::Todo(_) | Step::Asked | Step::Waiting { .. } => (state.applied(), Ok(Answer::Pong)),
+            Step::Todo(Op::Sync) => (state.applied(), Ok(Outcome::Sync)),
+            Step::Todo(_) | Step::Asked | Step::Waiting { .. } => (state.applied(), Ok(Outcome::Ping)),
         };
         let xid = slot.xid;
         conn.queue.pop_front();
         conn.first += 1;
         conn.begun -= 1;
-        if let Ok(Answer::Read(ReadOutcome::Children { names, .. })) = &result {
+        if let Ok(Outcome::Read(ReadOutcome::Children { names, .. })) = &result {
             turn.listed += names.len();
         }
-        let reply = ToClient::Reply { xid, zxid, result, leaderless };
+        let reply = Item::Response(Response { xid, zxid, result, leaderless });
         let weight = reply.weight();
         conn.unsent += weight;
         if !unary {

@@ -100,10 +100,10 @@ impl Server {
                 self.close(conn, Err(why));
             }
             (Pending::Write { conn, slot, .. }, result) => {
-                self.complete(conn, slot, applied.zxid, result.map(Answer::Write));
+                self.complete(conn, slot, applied.zxid, result.map(Outcome::Write));
             }
             (Pending::Close { conn, slot, .. }, Ok(_) | Err(OpError::SessionExpired(_))) => {
-                self.complete(conn, slot, applied.zxid, Ok(Answer::Closed));
+                self.complete(conn, slot, applied.zxid, Ok(Outcome::Close));
                 self.close(conn, Ok(()));
             }
             (Pending::Close { conn, .. }, Err(error)) => self.close(conn, Err(error)),
@@ -187,7 +187,7 @@ impl Server {
     fn tell_leader(&mut self, lost: bool) {
         for (&id, conn) in &mut self.conns {
             if matches!(conn.phase, Phase::Open(_)) {
-                self.outbox.send(id, &mut conn.place, ToClient::Leader { lost });
+                self.outbox.send(id, &mut conn.place, Item::Notice(Notice::Leader { lost }));
             }
         }
     }

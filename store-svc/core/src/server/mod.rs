@@ -46,6 +46,7 @@ use api::{
     Command, CommandBody, MultiOp, OpError, PeerId, ReadLevel, SessionId, SessionToken, StreamId, Ticket,
     Time, Trace, TraceContext, Write, WriteNumber, Zxid,
     ports::{PAYLOAD_MAX, QuorumStatus, Refusal, Role, Sign},
+    session::{Item, Notice, Op, Open, Opened, Outcome, Request, Response},
 };
 
 use crate::State;
@@ -59,9 +60,7 @@ use signs::Signs;
 use tickets::{Pending, Tickets};
 use waits::{Waiter, Waits};
 
-pub use words::{
-    Answer, Ask, Committed, Config, ConnId, Feed, Input, Limits, Op, Open, Output, Request, ToClient, weight,
-};
+pub use words::{Ask, Committed, Config, ConnId, Drawn, Feed, Input, Limits, Output};
 
 /// The front of one node, and the state behind it.
 #[derive(Debug)]
@@ -126,7 +125,7 @@ impl Server {
         match input {
             Input::Feed(item) => self.on_feed(item),
             Input::Sign(sign) => self.on_sign(sign),
-            Input::Open { conn, open } => self.on_open(conn, open),
+            Input::Open { conn, open, drawn } => self.on_open(conn, open, drawn),
             Input::Requests { conn, acked, requests } => self.on_requests(conn, acked, requests),
             Input::Unary { conn, op, trace } => self.on_unary(conn, op, trace),
             Input::Closed { conn } => self.forget(conn),
@@ -398,7 +397,7 @@ impl Server {
             if let Some(conn) = self.conns.get_mut(&id).filter(|c| c.session().is_some() && c.confirmed < xid)
             {
                 conn.confirmed = xid;
-                self.outbox.send(id, &mut conn.place, ToClient::Confirmed { xid });
+                self.outbox.send(id, &mut conn.place, Item::Confirmed { xid });
             }
         }
     }

@@ -16,8 +16,20 @@ pub(super) struct Opening {
 
 #[derive(Clone, Debug)]
 enum Wish {
-    Session(Open),
+    Session(Open, Drawn),
     Unary,
+}
+
+impl Wish {
+    /// How long it waits, at most `limit`.
+    fn wait(&self, limit: Duration) -> Duration {
+        match self {
+            Wish::Session(Open { wait_ms: Some(wait), .. }, _) => {
+                limit.min(Duration::from_millis((*wait).into()))
+            }
+            _ => limit,
+        }
+    }
 }
 
 /// What an [`Opening`] waits for.
@@ -36,8 +48,8 @@ enum Stage {
 }
 
 impl Server {
-    pub(super) fn on_open(&mut self, id: ConnId, open: Open) {
-        self.begin_opening(id, Wish::Session(open));
+    pub(super) fn on_open(&mut self, id: ConnId, open: Open, drawn: Drawn) {
+        self.begin_opening(id, Wish::Session(open, drawn));
     }
 
     pub(super) fn on_unary(&mut self, id: ConnId, op: Op, trace: Trace) {
@@ -78,8 +90,17 @@ impl Server {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.stream = taken_up.unwrap_or(StreamId::FIRST);
         conn.in_charge = taken_up.is_none();
-        let leaderless = !self.status.serving;
-        let opened = ToClient::Opened { session, token, timeout_ms, leaderless };
+        let opened = Opened {
+            session,
+            token,
+            timeout_ms,
+            node: self.config.me,
+            leaderless: !self.status.serving,
+            resumed: taken_up.is_some(),
+            zxid: self.state.applied(),
+            last_write: self.state.session(session).map_or(WriteNumber(0), |info| info.last_write),
+        };
+        let opened = Item::Opened(opened);
         self.outbox.send(id, &mut conn.place, opened);
         if let Some(older) = self.sessions.insert(session, id) {
             self.close(older, Err(OpError::SessionMoved(session)));
@@ -139,8 +160,8 @@ impl Server {
     pub(super) fn unlist(&mut self, id: ConnId, opening: &Opening) {
         self.opening.remove(&(opening.until, id));
         match (opening.stage, &opening.wish) {
-            (Stage::CatchUp, Wish::Session(Open::Resume { last_zxid, .. })) => {
-                self.waits.end_entry(*last_zxid, Waiter::Opening(id));
+            (Stage::CatchUp, Wish::Session(open, _)) => {
+                self.waits.end_entry(open.last_zxid, Waiter::Opening(id));
             }
             (Stage::Verifying, _) => self.waits.end_barrier(Waiter::Opening(id)),
             _ => {}
@@ -157,7 +178,7 @@ impl Server {
                 self.conns.len()
             ))
         } else {
-            let until = self.now + self.config.limits.park;
+            let until = self.now + wish.wait(self.config.limits.park);
             let opening = Opening { wish, stage: Stage::Serving, until };
             self.conns.insert(id, Conn::new(Phase::Opening(opening)));
             self.opening.insert((until, id));
@@ -191,8 +212,8 @@ impl Server {
                 }
                 self.run_if_asked(id);
             }
-            Wish::Session(Open::New { .. }) if full => self.close(id, Err(OpError::DiskFull)),
-            Wish::Session(Open::New { token, timeout_ms }) => {
+            Wish::Session(Open { resume: None, .. }, _) if full => self.close(id, Err(OpError::DiskFull)),
+            Wish::Session(Open { resume: None, timeout_ms, .. }, Drawn { token, .. }) => {
                 opening.stage = Stage::Submitted;
                 let timeout_ms = self.clamp(timeout_ms);
                 let sessions_max = self.config.limits.sessions_max;
@@ -200,30 +221,33 @@ impl Server {
                 let command = Command::outside(body);
                 self.submit(Pending::Open { conn: id, command: command.clone() }, command);
             }
-            Wish::Session(Open::Resume { last_zxid, .. })
+            Wish::Session(Open { last_zxid, .. }, _)
                 if last_zxid > applied && !is_on(Mutant::ClientAheadServed) =>
             {
                 if stage == Stage::Serving {
                     opening.stage = Stage::CatchUp;
-                    let was = std::mem::replace(&mut opening.until, now + catch_up);
+                    let until = now + opening.wish.wait(catch_up);
+                    let was = std::mem::replace(&mut opening.until, until);
                     self.opening.remove(&(was, id));
-                    self.opening.insert((now + catch_up, id));
+                    self.opening.insert((until, id));
                     self.waits.for_entry(last_zxid, Waiter::Opening(id));
                 }
             }
-            Wish::Session(Open::Resume { session, token, stream, .. }) => match self.state.session(session) {
-                Some(info) if same(&info.token, &token) => {
-                    self.opened(id, session, Some(stream), token, info.timeout_ms);
-                }
-                // The same for a wrong token and an unknown session: no hint which of the two it was.
-                _ if stage == Stage::Verified => self.close(id, Err(OpError::SessionExpired(session))),
-                _ => {
-                    if let Some(opening) = self.opening_mut(id) {
-                        opening.stage = Stage::Verifying;
+            Wish::Session(Open { resume: Some((session, token)), .. }, Drawn { stream, .. }) => {
+                match self.state.session(session) {
+                    Some(info) if same(&info.token, &token) => {
+                        self.opened(id, session, Some(stream), token, info.timeout_ms);
                     }
-                    self.waits.for_barrier(Waiter::Opening(id));
+                    // The same for a wrong token and an unknown session: no hint which of the two it was.
+                    _ if stage == Stage::Verified => self.close(id, Err(OpError::SessionExpired(session))),
+                    _ => {
+                        if let Some(opening) = self.opening_mut(id) {
+                            opening.stage = Stage::Verifying;
+                        }
+                        self.waits.for_barrier(Waiter::Opening(id));
+                    }
                 }
-            },
+            }
         }
     }
 

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use api::{OpError, Zxid};
+use api::{OpError, Zxid, session::Item};
 
-use super::{ConnId, Output, ToClient};
+use super::{ConnId, Output};
 
 #[derive(Default, Debug)]
 pub(super) struct Outbox {
@@ -25,7 +25,7 @@ impl Outbox {
     }
 
     /// Sends; `place` is where the connection's last output stands, if it is still here.
-    pub(super) fn send(&mut self, conn: ConnId, place: &mut Place, item: ToClient) {
+    pub(super) fn send(&mut self, conn: ConnId, place: &mut Place, item: Item) {
         let open = place
             .0
             .and_then(|at| at.checked_sub(self.left))

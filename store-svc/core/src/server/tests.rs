@@ -41,7 +41,7 @@ struct Node {
     reports: Vec<Bytes>,
     /// Answers to reports of others.
     confirms: Vec<Bytes>,
-    sent: Vec<(ConnId, ToClient)>,
+    sent: Vec<(ConnId, Item)>,
     closed: Vec<(ConnId, Result<(), OpError>)>,
     diverged: Vec<(Zxid, u64, u64)>,
     /// Its checks get into the log; in most tests they would only be in the way.
@@ -122,14 +122,21 @@ impl Node {
     }
 
     fn open(&mut self, conn: u64) {
-        let open = Open::New { token: SessionToken([conn as u8; 16]), timeout_ms: 4000 };
-        self.input(Input::Open { conn: ConnId(conn), open });
+        self.open_with(conn, 4000);
+    }
+
+    fn open_with(&mut self, conn: u64, timeout_ms: u32) {
+        let open = Open { resume: None, timeout_ms, last_zxid: Zxid::ZERO, wait_ms: None };
+        let drawn = Drawn { token: SessionToken([conn as u8; 16]), stream: StreamId(0) };
+        self.input(Input::Open { conn: ConnId(conn), open, drawn });
     }
 
     fn resume(&mut self, conn: u64, session: SessionId, token: u8, last_zxid: Zxid) {
         let stream = StreamId(u64::from(self.server.me().0) << 32 | conn);
-        let open = Open::Resume { session, token: SessionToken([token; 16]), last_zxid, stream };
-        self.input(Input::Open { conn: ConnId(conn), open });
+        let resume = Some((session, SessionToken([token; 16])));
+        let open = Open { resume, timeout_ms: 0, last_zxid, wait_ms: None };
+        let drawn = Drawn { token: SessionToken([0; 16]), stream };
+        self.input(Input::Open { conn: ConnId(conn), open, drawn });
     }
 
     /// Sends requests; the xid is the place in the list, writes are numbered from `first`.
@@ -148,16 +155,16 @@ impl Node {
     /// Up to which request a connection was told that its session lives.
     fn confirmed(&self, conn: u64) -> Option<u64> {
         self.sent.iter().rev().find_map(|(c, item)| match item {
-            ToClient::Confirmed { xid } if *c == ConnId(conn) => Some(*xid),
+            Item::Confirmed { xid } if *c == ConnId(conn) => Some(*xid),
             _ => None,
         })
     }
 
     /// Answers to a connection so far: xids with what they got.
-    fn take_replies(&mut self, conn: u64) -> Vec<(u64, Result<Answer, OpError>)> {
+    fn take_replies(&mut self, conn: u64) -> Vec<(u64, Result<Outcome, OpError>)> {
         let mut replies = Vec::new();
         self.sent.retain(|(c, item)| match item {
-            ToClient::Reply { xid, result, .. } if *c == ConnId(conn) => {
+            Item::Response(Response { xid, result, .. }) if *c == ConnId(conn) => {
                 replies.push((*xid, result.clone()));
                 false
             }
@@ -168,7 +175,7 @@ impl Node {
 
     fn session_of(&self, conn: u64) -> Option<SessionId> {
         self.sent.iter().rev().find_map(|(c, item)| match item {
-            ToClient::Opened { session, .. } if *c == ConnId(conn) => Some(*session),
+            Item::Opened(Opened { session, .. }) if *c == ConnId(conn) => Some(*session),
             _ => None,
         })
     }
@@ -224,9 +231,9 @@ fn with_session(role: Role) -> (Node, Log, SessionId) {
     (node, log, session)
 }
 
-fn data(result: &Result<Answer, OpError>) -> &[u8] {
+fn data(result: &Result<Outcome, OpError>) -> &[u8] {
     match result {
-        Ok(Answer::Read(ReadOutcome::Data { data, .. })) => data,
+        Ok(Outcome::Read(ReadOutcome::Data { data, .. })) => data,
         other => panic!("no value but {other:?}"),
     }
 }
@@ -246,7 +253,7 @@ fn s22_a_write_is_answered_by_the_node_it_was_sent_to_after_that_node_applied_it
     assert!(leader.sent.is_empty(), "the leader has applied it, but it is not its client");
     assert!(follower.take_replies(7).is_empty(), "committed, but not applied here yet");
     log.feed(&mut follower);
-    assert!(matches!(follower.take_replies(7)[..], [(0, Ok(Answer::Write(WriteOutcome::Created { .. })))]));
+    assert!(matches!(follower.take_replies(7)[..], [(0, Ok(Outcome::Write(WriteOutcome::Created { .. })))]));
 }
 
 #[test]
@@ -291,18 +298,18 @@ fn clients_are_told_whether_their_node_has_a_leader() {
     let leaderless = |node: &mut Node| {
         node.ask(1, 1, vec![Op::Ping]);
         let said = node.sent.iter().rev().find_map(|(_, item)| match item {
-            ToClient::Reply { leaderless, .. } => Some(*leaderless),
+            Item::Response(Response { leaderless, .. }) => Some(*leaderless),
             _ => None,
         });
         said.expect("a reply")
     };
     assert!(!leaderless(&mut node));
     node.status(Role::Looking, false);
-    assert!(matches!(node.sent.last(), Some((ConnId(1), ToClient::Leader { lost: true }))));
+    assert!(matches!(node.sent.last(), Some((ConnId(1), Item::Notice(Notice::Leader { lost: true })))));
     assert!(leaderless(&mut node));
     node.resume(2, session, 1, Zxid::ZERO);
     let (_, opened) = node.sent.last().unwrap();
-    assert!(matches!(opened, ToClient::Opened { leaderless: true, .. }), "{opened:?}");
+    assert!(matches!(opened, Item::Opened(Opened { leaderless: true, .. })), "{opened:?}");
 }
 
 #[test]
@@ -340,7 +347,7 @@ fn reads_wait_for_no_other_session_and_not_for_a_leader() {
     node.ask(2, 1, vec![get("/"), Op::Ping]);
     let replies = node.take_replies(2);
     assert_eq!(data(&replies[0].1), b"");
-    assert_eq!(replies[1], (1, Ok(Answer::Pong)));
+    assert_eq!(replies[1], (1, Ok(Outcome::Ping)));
 }
 
 #[test]
@@ -354,7 +361,7 @@ fn a_sync_holds_back_what_is_behind_it() {
     node.input(Input::Feed(Feed::Barrier(ticket)));
     log.round(&mut node);
     let replies = node.take_replies(1);
-    assert_eq!(replies[0], (1, Ok(Answer::Synced)));
+    assert_eq!(replies[0], (1, Ok(Outcome::Sync)));
     assert_eq!((data(&replies[1].1), data(&replies[3].1)), (&b""[..], &b"2"[..]));
 }
 
@@ -433,7 +440,7 @@ fn a_session_goes_on_on_another_node_and_its_writes_are_carried_out_once() {
     log.round(&mut b);
     let replies = b.take_replies(5);
     assert!(replies.iter().all(|(_, r)| r.is_ok()), "{replies:?}");
-    let Ok(Answer::Read(ReadOutcome::Data { stat, .. })) = &replies[2].1 else { panic!("no value") };
+    let Ok(Outcome::Read(ReadOutcome::Data { stat, .. })) = &replies[2].1 else { panic!("no value") };
     assert_eq!(stat.version, 1, "set once");
     log.feed(&mut a);
     assert_eq!(a.server.state().digest(), b.server.state().digest());
@@ -635,10 +642,10 @@ fn unary_calls_are_answered_once_and_forgotten() {
     node.input(Input::Unary { conn: ConnId(1), op: create("/a"), trace: None });
     node.input(Input::Unary { conn: ConnId(2), op: Op::Sync, trace: None });
     let rest = log.round(&mut node);
-    assert!(matches!(node.take_replies(1)[..], [(0, Ok(Answer::Write(_)))]));
+    assert!(matches!(node.take_replies(1)[..], [(0, Ok(Outcome::Write(_)))]));
     let [Ask::Barrier { ticket }] = rest[..] else { panic!("no barrier but {rest:?}") };
     node.input(Input::Feed(Feed::Barrier(ticket)));
-    assert_eq!(node.take_replies(2), [(0, Ok(Answer::Synced))]);
+    assert_eq!(node.take_replies(2), [(0, Ok(Outcome::Sync))]);
     node.input(Input::Unary { conn: ConnId(3), op: Op::Close, trace: None });
     assert!(matches!(node.take_replies(3)[..], [(0, Err(OpError::BadArguments(_)))]));
     assert!(node.server.conns.is_empty());
@@ -710,7 +717,7 @@ fn a_client_ends_its_session_and_the_stream_ends_well() {
     log.round(&mut node);
     assert_eq!(node.take_replies(1).len(), 1, "first what is before it");
     log.round(&mut node);
-    assert_eq!(node.take_replies(1), [(1, Ok(Answer::Closed))]);
+    assert_eq!(node.take_replies(1), [(1, Ok(Outcome::Close))]);
     assert_eq!(node.closed, [(ConnId(1), Ok(()))]);
     assert!(node.server.state().session(session).is_none());
 }
@@ -727,7 +734,7 @@ fn a_session_is_not_closed_before_a_write_that_has_to_be_sent_again() {
     node.ask(2, 1, vec![create("/a"), Op::Close]);
     log.round(&mut node);
     log.round(&mut node);
-    assert!(matches!(node.take_replies(2)[..], [(0, Ok(Answer::Write(_))), (1, Ok(Answer::Closed))]));
+    assert!(matches!(node.take_replies(2)[..], [(0, Ok(Outcome::Write(_))), (1, Ok(Outcome::Close))]));
 }
 
 #[test]
@@ -1031,7 +1038,7 @@ fn a_snapshot_takes_the_place_of_the_state_and_lost_writes_find_their_results() 
     a.input(Input::Feed(Feed::Lost(ticket)));
     assert!(a.closed.is_empty(), "the session is in the snapshot");
     log.round(&mut a);
-    assert!(matches!(a.take_replies(1)[..], [(0, Ok(Answer::Write(WriteOutcome::Created { .. })))]));
+    assert!(matches!(a.take_replies(1)[..], [(0, Ok(Outcome::Write(WriteOutcome::Created { .. })))]));
     // A snapshot without it, and further on: the session was closed meanwhile.
     b.ask(1, 1, vec![]);
     let mut c = State::default();
@@ -1068,11 +1075,10 @@ fn too_many_requests_or_connections_are_refused() {
 fn time_outs_are_clamped() {
     let (mut node, mut log) = (Node::serving(1, Role::Following), Log::default());
     for (conn, wish, granted) in [(1, 0, 1000), (2, 5000, 5000), (3, u32::MAX, 60_000)] {
-        let open = Open::New { token: SessionToken([0; 16]), timeout_ms: wish };
-        node.input(Input::Open { conn: ConnId(conn), open });
+        node.open_with(conn, wish);
         log.round(&mut node);
         let opened = node.sent.iter().rev().find_map(|(_, item)| match item {
-            ToClient::Opened { timeout_ms, .. } => Some(*timeout_ms),
+            Item::Opened(Opened { timeout_ms, .. }) => Some(*timeout_ms),
             _ => None,
         });
         assert_eq!(opened, Some(granted));
@@ -1108,7 +1114,7 @@ fn b18_without_room_what_grows_is_refused_and_deletes_reads_and_closes_go_on() {
     };
     let delete = |p: &str| Op::Write(Write::Delete { path: path(p), version: None });
     let get = || Op::Read(Read::Get { path: path("/a") }, ReadLevel::Local);
-    let ok = |replies: Vec<(u64, Result<Answer, OpError>)>| -> Vec<bool> {
+    let ok = |replies: Vec<(u64, Result<Outcome, OpError>)>| -> Vec<bool> {
         replies.iter().for_each(|(_, r)| assert!(matches!(r, Ok(_) | Err(OpError::DiskFull)), "{r:?}"));
         replies.iter().map(|(_, r)| r.is_ok()).collect()
     };

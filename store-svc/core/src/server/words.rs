@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use api::{
-    Command, Epoch, OpError, Origin, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, StreamId,
-    Ticket, Trace, Write, WriteNumber, WriteOutcome, Zxid,
+    Command, Epoch, OpError, Origin, PeerId, SessionToken, StreamId, Ticket, Trace, WriteNumber, Zxid,
     ports::{QuorumStatus, Refusal, Sign},
+    session::{Item, Op, Open, Request},
 };
 use bytes::Bytes;
 
@@ -83,57 +83,13 @@ impl Default for Limits {
     }
 }
 
-/// What a client asks for.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Op {
-    /// A change of the tree.
-    Write(Write),
-    /// A question to the tree of this node, and how fresh the answer has to be.
-    Read(Read, ReadLevel),
-    /// A barrier: later reads see everything that was committed anywhere before it.
-    Sync,
-    /// A sign of life.
-    Ping,
-    /// The end of the session.
-    Close,
-    /// Something that the shell could not make out; fails with this error in its place.
-    Invalid(OpError),
-}
-
-/// One request of a client.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Request {
-    /// The client's number for it; comes back with the reply.
-    pub xid: u64,
-    /// The session's number, for writes.
-    pub number: Option<WriteNumber>,
-    /// What is asked.
-    pub op: Op,
-    /// The span that this is part of; comes back with what is asked of the quorum.
-    pub trace: Trace,
-}
-
-/// How a connection begins.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Open {
-    /// A new session.
-    New {
-        /// Its secret: random, from the shell.
-        token: SessionToken,
-        /// As the client wishes; will be clamped.
-        timeout_ms: u32,
-    },
-    /// A session that was opened earlier, here or on another node.
-    Resume {
-        /// Which one.
-        session: SessionId,
-        /// The secret.
-        token: SessionToken,
-        /// The greatest zxid that the client has seen.
-        last_zxid: Zxid,
-        /// Of this connection: random, from the shell.
-        stream: StreamId,
-    },
+/// What the shell draws at random for each connection that opens a session or takes one up.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Drawn {
+    /// The secret of a new session.
+    pub token: SessionToken,
+    /// This connection, to a session that is taken up.
+    pub stream: StreamId,
 }
 
 /// Something that happened.
@@ -143,12 +99,14 @@ pub enum Input {
     Feed(Feed),
     /// Another store says, or this one.
     Sign(Sign),
-    /// A client has connected. It gets [`ToClient::Opened`], or [`Output::Close`].
+    /// A client has connected. It gets [`Item::Opened`], or [`Output::Close`].
     Open {
         /// The new connection.
         conn: ConnId,
         /// How it begins.
         open: Open,
+        /// For it.
+        drawn: Drawn,
     },
     /// A client asks. May come before the connection is open, and is carried out behind that.
     Requests {
@@ -159,7 +117,7 @@ pub enum Input {
         /// In order.
         requests: Vec<Request>,
     },
-    /// A client without a session asks one thing. It gets one [`ToClient::Reply`], or [`Output::Close`], and is
+    /// A client without a session asks one thing. It gets one [`Item::Response`], or [`Output::Close`], and is
     /// forgotten. Any error but [`OpError::Unknown`] means that it changed nothing and never will.
     Unary {
         /// Stands for this call.
@@ -178,7 +136,7 @@ pub enum Input {
     Drained {
         /// Who.
         conn: ConnId,
-        /// The [weights](ToClient::weight) of what it took.
+        /// The [weights](Item::weight) of what it took.
         bytes: usize,
     },
     /// Time has passed: [`Server::next_timeout`](super::Server::next_timeout) is due.
@@ -229,7 +187,7 @@ pub enum Output {
         /// Whom.
         conn: ConnId,
         /// What.
-        items: Vec<ToClient>,
+        items: Vec<Item>,
     },
     /// End a connection. Nothing else comes for it.
     Close {
@@ -282,81 +240,4 @@ pub enum Ask {
         /// The answer.
         report: Bytes,
     },
-}
-
-/// Something for a client.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum ToClient {
-    /// The session is open.
-    Opened {
-        /// Which one.
-        session: SessionId,
-        /// Its secret.
-        token: SessionToken,
-        /// As clamped.
-        timeout_ms: u32,
-        /// This node has no leader at the moment: nobody but it has heard from the session.
-        leaderless: bool,
-    },
-    /// The answer to a request.
-    Reply {
-        /// From the request.
-        xid: u64,
-        /// Of a write: its place in the order. Of anything else: how far this node had applied.
-        zxid: Zxid,
-        /// What came of it.
-        result: Result<Answer, OpError>,
-        /// This node has no leader at the moment: nobody but it has heard from the session.
-        leaderless: bool,
-    },
-    /// The leader has counted the requests up to this one as signs of life of the session: it lives for its time-out at least,
-    /// from when the client sent the request.
-    Confirmed {
-        /// Of the last of them.
-        xid: u64,
-    },
-    /// Said by itself when this node loses its leader or has one again: a client may do better on another node.
-    Leader {
-        /// Whether there is one now.
-        lost: bool,
-    },
-}
-
-impl ToClient {
-    /// What this costs while it waits to be sent, in bytes: of an answer to a read what it carries, else nothing,
-    /// because the number of requests bounds it already.
-    #[must_use]
-    pub fn weight(&self) -> usize {
-        match self {
-            ToClient::Reply { result: Ok(Answer::Read(outcome)), .. } => weight(outcome),
-            _ => 0,
-        }
-    }
-}
-
-/// Bytes that the answer to a read carries.
-#[must_use]
-pub fn weight(outcome: &ReadOutcome) -> usize {
-    match outcome {
-        ReadOutcome::Data { data, .. } => data.len(),
-        ReadOutcome::Children { names, .. } => {
-            names.iter().map(|n| n.len() + std::mem::size_of::<String>()).sum()
-        }
-        ReadOutcome::Exists { .. } => 0,
-    }
-}
-
-/// What came of a request.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Answer {
-    /// Of a write.
-    Write(WriteOutcome),
-    /// Of a read.
-    Read(ReadOutcome),
-    /// Of a sync.
-    Synced,
-    /// Of a ping.
-    Pong,
-    /// Of a close.
-    Closed,
 }

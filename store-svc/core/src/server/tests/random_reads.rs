@@ -153,17 +153,17 @@ impl World {
     fn took(&mut self, node: usize) {
         assert!(self.nodes[node].closed.is_empty() && self.nodes[node].stopped.is_empty());
         for (ConnId(conn), item) in std::mem::take(&mut self.nodes[node].sent) {
-            let ToClient::Reply { zxid, result, .. } = item else { continue };
+            let Item::Response(Response { zxid, result, .. }) = item else { continue };
             let Some(client) = self.clients.get_mut(&(node, conn)) else { panic!("no such client") };
             let asked = client.asked.iter_mut().find(|a| a.answer.is_none()).unwrap();
             let seen = match result {
-                Ok(Answer::Write(WriteOutcome::Set { stat })) => {
+                Ok(Outcome::Write(WriteOutcome::Set { stat })) => {
                     assert_eq!(zxid, stat.mzxid);
                     self.told = self.told.max(zxid);
                     stat.mzxid
                 }
-                Ok(Answer::Read(ReadOutcome::Data { stat, .. })) => stat.mzxid,
-                Ok(Answer::Synced) => zxid,
+                Ok(Outcome::Read(ReadOutcome::Data { stat, .. })) => stat.mzxid,
+                Ok(Outcome::Sync) => zxid,
                 other => panic!("{:?} got {other:?}", asked.op),
             };
             asked.answer = Some((zxid, seen));

@@ -170,7 +170,7 @@ fn without_a_leader_local_reads_are_answered_and_linearizable_ones_wait_and_fail
     assert_eq!(node.take_replies(1).len(), 1);
     node.pass(Duration::from_millis(4900));
     assert!(
-        node.closed.is_empty() && node.sent.iter().all(|(_, item)| !matches!(item, ToClient::Reply { .. }))
+        node.closed.is_empty() && node.sent.iter().all(|(_, item)| !matches!(item, Item::Response(Response { .. })))
     );
     node.pass(Duration::from_millis(200));
     assert_eq!(node.closed.len(), 2, "the node has been without a leader for too long");
@@ -361,7 +361,7 @@ fn b07_reads_between_writes_under_way_are_bounded_and_fail_alone() {
     node.ask(1, 3, ops);
     log.round(&mut node);
     let replies = node.take_replies(1);
-    let sent: usize = replies.iter().filter(|(_, result)| matches!(result, Ok(Answer::Read(_)))).count();
+    let sent: usize = replies.iter().filter(|(_, result)| matches!(result, Ok(Outcome::Read(_)))).count();
     let refused = replies.iter().filter(|(_, result)| matches!(result, Err(OpError::Overloaded(_)))).count();
     assert_eq!((sent <= 8, sent + refused, replies.len()), (true, 1000, 2001), "{sent} sent");
     assert!(node.closed.is_empty());
@@ -401,7 +401,7 @@ fn a_stale_read_is_answered_whatever_the_quorum_does_and_says_what_it_is() {
         node.sent.clear();
         node.input(Input::Unary { conn: ConnId(conn), op: read("/a", ReadLevel::Stale), trace: None });
         let answers = std::mem::take(&mut node.sent);
-        let [(_, ToClient::Reply { zxid, result, leaderless, .. })] = &answers[..] else {
+        let [(_, Item::Response(Response { zxid, result, leaderless, .. }))] = &answers[..] else {
             panic!("{answers:?}")
         };
         (*zxid, result.clone(), *leaderless)

@@ -1,0 +1,313 @@
+//! What clients get.
+
+use api::{
+    MultiOutcome, OpError, Path, PeerId, ReadOutcome, SessionId, SessionToken, Stat, WriteNumber,
+    WriteOutcome, Zxid,
+    session::{Item, Notice, Opened, Outcome, Response},
+};
+use bytes::Bytes;
+
+use super::LEVEL;
+use crate::{Malformed, v1};
+
+// ---- onto the wire ----
+
+/// `None` for [`Item::Confirmed`], which is a field of the message.
+#[must_use]
+pub fn item_to_wire(item: Item) -> Option<v1::Item> {
+    use v1::item::Item as Wire;
+    let item = match item {
+        Item::Opened(opened) => Wire::Opened(opened_to_wire(&opened)),
+        Item::Response(response) => Wire::Response(response_to_wire(response)),
+        Item::Notice(Notice::Leader { lost }) => {
+            let leader = v1::LeaderNotice { lost, ..v1::LeaderNotice::default() };
+            Wire::Notice(v1::Notice { notice: Some(v1::notice::Notice::Leader(leader)) })
+        }
+        Item::Confirmed { .. } => return None,
+    };
+    Some(v1::Item { item: Some(item) })
+}
+
+fn opened_to_wire(opened: &Opened) -> v1::SessionOpened {
+    let token = Bytes::copy_from_slice(&opened.token.0);
+    v1::SessionOpened {
+        session: Some(v1::SessionRef { session_id: opened.session.0, token }),
+        timeout_ms: opened.timeout_ms,
+        node_id: opened.node.0,
+        leaderless: opened.leaderless,
+        resumed: opened.resumed,
+        zxid: opened.zxid.0,
+        last_write: opened.last_write.0,
+        level: LEVEL,
+        ..v1::SessionOpened::default()
+    }
+}
+
+fn response_to_wire(r: Response) -> v1::Response {
+    let result = r.result.map_or_else(|error| v1::response::Result::Error(error.into()), Into::into);
+    v1::Response { xid: r.xid, zxid: r.zxid.0, result: Some(result), leaderless: r.leaderless }
+}
+
+impl From<Outcome> for v1::response::Result {
+    fn from(outcome: Outcome) -> v1::response::Result {
+        use v1::response::Result as Wire;
+        match outcome {
+            Outcome::Write(WriteOutcome::Created { path, stat }) => Wire::Create(created(&path, stat)),
+            Outcome::Write(WriteOutcome::Set { stat }) => Wire::Set(set(stat)),
+            Outcome::Write(WriteOutcome::Deleted) => Wire::Delete(v1::DeleteResponse::default()),
+            Outcome::Write(WriteOutcome::Multi(outcomes)) => Wire::Multi(v1::MultiResponse {
+                results: outcomes.into_iter().map(part_to_wire).collect(),
+                as_of: None,
+            }),
+            // Items of their own tell that a session is open; checks are the stores' own.
+            Outcome::Write(
+                WriteOutcome::SessionOpened | WriteOutcome::SessionResumed | WriteOutcome::Checked,
+            ) => Wire::Error(OpError::Internal("an outcome that answers no request".to_owned()).into()),
+            Outcome::Read(ReadOutcome::Data { data, stat }) => {
+                Wire::Get(v1::GetResponse { data: Some(data), stat: Some(stat.into()), as_of: None })
+            }
+            Outcome::Read(ReadOutcome::Exists { stat }) => {
+                Wire::Exists(v1::ExistsResponse { stat: stat.map(v1::Stat::from), as_of: None })
+            }
+            Outcome::Read(ReadOutcome::Children { names, next, stat }) => {
+                let child = |name| v1::Child { name, stat: None, data: None };
+                Wire::Children(v1::ChildrenResponse {
+                    children: names.into_iter().map(child).collect(),
+                    next_page_token: next,
+                    stat: Some(stat.into()),
+                    as_of: None,
+                })
+            }
+            Outcome::Sync => Wire::Sync(v1::SyncResponse { as_of: None }),
+            Outcome::Ping => Wire::Ping(v1::PingResponse {}),
+            Outcome::Close | Outcome::Write(WriteOutcome::SessionClosed { .. }) => {
+                Wire::Close(v1::CloseSessionResponse {})
+            }
+        }
+    }
+}
+
+impl From<Stat> for v1::Stat {
+    fn from(s: Stat) -> v1::Stat {
+        let kind = match s.ephemeral_owner {
+            Some(_) => v1::NodeKind::Ephemeral,
+            None => v1::NodeKind::Persistent,
+        };
+        v1::Stat {
+            czxid: s.czxid.0,
+            mzxid: s.mzxid.0,
+            pzxid: s.pzxid.0,
+            ctime_ms: s.ctime_ms,
+            mtime_ms: s.mtime_ms,
+            version: s.version,
+            cversion: s.cversion,
+            aversion: s.aversion,
+            ephemeral_owner: s.ephemeral_owner.map_or(0, |id| id.0),
+            data_length: s.data_length,
+            num_children: s.num_children,
+            kind: kind.into(),
+            ttl_ms: 0,
+        }
+    }
+}
+
+fn created(path: &Path, stat: Stat) -> v1::CreateResponse {
+    v1::CreateResponse {
+        path: path.as_str().to_owned(),
+        stat: Some(stat.into()),
+        ..v1::CreateResponse::default()
+    }
+}
+
+fn set(stat: Stat) -> v1::SetResponse {
+    v1::SetResponse { stat: Some(stat.into()), as_of: None }
+}
+
+fn part_to_wire(outcome: MultiOutcome) -> v1::MultiResult {
+    use v1::multi_result::Result as Wire;
+    let result = match outcome {
+        MultiOutcome::Created { path, stat } => Wire::Create(created(&path, stat)),
+        MultiOutcome::Set { stat } => Wire::Set(set(stat)),
+        MultiOutcome::Deleted => Wire::Delete(v1::DeleteResponse::default()),
+        MultiOutcome::Checked => Wire::Check(v1::CheckResponse {}),
+    };
+    v1::MultiResult { result: Some(result) }
+}
+
+/// The answer to a call without a session: the one message that fits the call, with the state that it is of.
+macro_rules! call_responses {
+    ($($response:ident => $variant:ident,)+) => {
+        $(impl TryFrom<(Outcome, v1::AsOf)> for v1::$response {
+            type Error = OpError;
+
+            fn try_from((outcome, as_of): (Outcome, v1::AsOf)) -> Result<v1::$response, OpError> {
+                match outcome.into() {
+                    v1::response::Result::$variant(mut response) => {
+                        response.as_of = Some(as_of);
+                        Ok(response)
+                    }
+                    other => Err(OpError::Internal(format!("an answer of another kind: {other:?}"))),
+                }
+            }
+        })+
+    };
+}
+
+call_responses! {
+    CreateResponse => Create,
+    SetResponse => Set,
+    DeleteResponse => Delete,
+    MultiResponse => Multi,
+    GetResponse => Get,
+    ExistsResponse => Exists,
+    ChildrenResponse => Children,
+    SyncResponse => Sync,
+    DeleteTreeResponse => DeleteTree,
+    SetAclResponse => SetAcl,
+    GetAclResponse => GetAcl,
+    CountTreeResponse => CountTree,
+    MultiReadResponse => MultiRead,
+}
+
+// ---- off the wire ----
+
+/// What a message of a session stream brings, in its order; the confirmation, if there is one, comes last. Items of kinds that this
+/// version does not know are left out: it asked for nothing that brings them.
+///
+/// # Errors
+/// If an item lacks what its kind needs.
+pub fn items(message: v1::SessionResponse) -> Result<Vec<Item>, Malformed> {
+    let mut items = Vec::with_capacity(message.items.len() + 1);
+    for wire in message.items {
+        items.extend(item(wire)?);
+    }
+    if message.confirmed_xid != 0 {
+        items.push(Item::Confirmed { xid: message.confirmed_xid });
+    }
+    Ok(items)
+}
+
+/// The answer to a read.
+///
+/// # Errors
+/// If it lacks what it needs, or is no answer to a read.
+pub fn read_outcome(result: v1::response::Result) -> Result<ReadOutcome, Malformed> {
+    match outcome(result)? {
+        Outcome::Read(outcome) => Ok(outcome),
+        other => Err(Malformed(format!("an answer of another kind: {other:?}"))),
+    }
+}
+
+/// `None` for a kind that this version does not know, or has no use for.
+fn item(wire: v1::Item) -> Result<Option<Item>, Malformed> {
+    use v1::item::Item as Wire;
+    Ok(match wire.item {
+        Some(Wire::Opened(opened)) => Some(Item::Opened(opened_off_wire(opened)?)),
+        Some(Wire::Response(response)) => Some(Item::Response(response_off_wire(response)?)),
+        Some(Wire::Notice(v1::Notice { notice: Some(v1::notice::Notice::Leader(leader)) })) => {
+            Some(Item::Notice(Notice::Leader { lost: leader.lost }))
+        }
+        _ => None,
+    })
+}
+
+fn opened_off_wire(o: v1::SessionOpened) -> Result<Opened, Malformed> {
+    let malformed = |what: &str| Malformed(format!("SessionOpened.{what}"));
+    let session = o.session.filter(|s| s.session_id != 0).ok_or_else(|| malformed("session is missing"))?;
+    let token = <[u8; 16]>::try_from(&session.token[..])
+        .map_err(|_| malformed("session.token does not have 16 bytes"))?;
+    Ok(Opened {
+        session: SessionId(session.session_id),
+        token: SessionToken(token),
+        timeout_ms: o.timeout_ms,
+        node: PeerId(o.node_id),
+        leaderless: o.leaderless,
+        resumed: o.resumed,
+        zxid: Zxid(o.zxid),
+        last_write: WriteNumber(o.last_write),
+    })
+}
+
+fn response_off_wire(r: v1::Response) -> Result<Response, Malformed> {
+    let result = match r.result {
+        Some(v1::response::Result::Error(e)) => Err(e.into()),
+        Some(result) => Ok(outcome(result)?),
+        None => return Err(Malformed("Response.result is missing, or newer than this client".to_owned())),
+    };
+    Ok(Response { xid: r.xid, zxid: Zxid(r.zxid), result, leaderless: r.leaderless })
+}
+
+fn outcome(result: v1::response::Result) -> Result<Outcome, Malformed> {
+    use v1::response::Result as Wire;
+    Ok(match result {
+        Wire::Create(c) => {
+            let (path, stat) = created_off_wire(c)?;
+            Outcome::Write(WriteOutcome::Created { path, stat })
+        }
+        Wire::Set(s) => Outcome::Write(WriteOutcome::Set { stat: stat(s.stat)? }),
+        Wire::Delete(_) => Outcome::Write(WriteOutcome::Deleted),
+        Wire::Multi(m) => {
+            let outcomes = m.results.into_iter().map(part).collect::<Result<_, _>>()?;
+            Outcome::Write(WriteOutcome::Multi(outcomes))
+        }
+        Wire::Get(g) => get(g)?,
+        Wire::Exists(e) => Outcome::Read(ReadOutcome::Exists { stat: e.stat.map(Stat::from) }),
+        Wire::Children(c) => {
+            let names = c.children.into_iter().map(|child| child.name).collect();
+            let next = c.next_page_token;
+            Outcome::Read(ReadOutcome::Children { names, next, stat: stat(c.stat)? })
+        }
+        Wire::Sync(_) => Outcome::Sync,
+        Wire::Ping(_) => Outcome::Ping,
+        Wire::Close(_) => Outcome::Close,
+        other => return Err(Malformed(format!("an answer that nobody asked for: {other:?}"))),
+    })
+}
+
+fn get(response: v1::GetResponse) -> Result<Outcome, Malformed> {
+    let data = response.data.unwrap_or_default();
+    Ok(Outcome::Read(ReadOutcome::Data { data, stat: stat(response.stat)? }))
+}
+
+fn part(r: v1::MultiResult) -> Result<MultiOutcome, Malformed> {
+    use v1::multi_result::Result as Wire;
+    Ok(match r.result {
+        Some(Wire::Create(c)) => {
+            let (path, stat) = created_off_wire(c)?;
+            MultiOutcome::Created { path, stat }
+        }
+        Some(Wire::Set(s)) => MultiOutcome::Set { stat: stat(s.stat)? },
+        Some(Wire::Delete(_)) => MultiOutcome::Deleted,
+        Some(Wire::Check(_)) => MultiOutcome::Checked,
+        Some(Wire::SetAcl(_)) | None => {
+            return Err(Malformed("MultiResult.result is missing, or newer than this client".to_owned()));
+        }
+    })
+}
+
+impl From<v1::Stat> for Stat {
+    fn from(s: v1::Stat) -> Stat {
+        Stat {
+            czxid: Zxid(s.czxid),
+            mzxid: Zxid(s.mzxid),
+            pzxid: Zxid(s.pzxid),
+            ctime_ms: s.ctime_ms,
+            mtime_ms: s.mtime_ms,
+            version: s.version,
+            cversion: s.cversion,
+            aversion: s.aversion,
+            ephemeral_owner: (s.ephemeral_owner != 0).then_some(SessionId(s.ephemeral_owner)),
+            data_length: s.data_length,
+            num_children: s.num_children,
+        }
+    }
+}
+
+fn created_off_wire(c: v1::CreateResponse) -> Result<(Path, Stat), Malformed> {
+    let path = Path::new(&c.path).map_err(|e| Malformed(format!("CreateResponse.path: {e}")))?;
+    Ok((path, stat(c.stat)?))
+}
+
+fn stat(stat: Option<v1::Stat>) -> Result<Stat, Malformed> {
+    stat.map(Stat::from).ok_or_else(|| Malformed("a response without its Stat".to_owned()))
+}

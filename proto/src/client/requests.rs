@@ -1,0 +1,406 @@
+//! What clients ask.
+
+use api::{
+    Create, CreateMode, MultiOp, OpError, Page, Path, Read, ReadLevel, SessionId, SessionToken, Trace, Write,
+    WriteNumber, Zxid,
+    session::{Op, Open, Request},
+};
+use bytes::Bytes;
+
+use super::LEVEL;
+use crate::v1;
+
+// ---- off the wire ----
+
+/// A request. A fault of it is its operation, [`Op::Invalid`], so that it is answered in its place.
+#[must_use]
+pub fn request(wire: v1::Request) -> Request {
+    let v1::Request { xid, write_number, op: wire_op, traceparent: text, timeout_ms, min_level } = wire;
+    let number = (write_number != 0).then_some(WriteNumber(write_number));
+    let op = level(min_level)
+        .and_then(|()| supported(timeout_ms == 0, "Request.timeout_ms"))
+        .and_then(|()| op(wire_op.ok_or_else(|| unknown("Request.op"))?))
+        .and_then(|op| numbered(op, number))
+        .unwrap_or_else(Op::Invalid);
+    Request { xid, number, op, trace: traceparent(&text) }
+}
+
+/// Whether the present feature level is enough for a request that needs this one.
+///
+/// # Errors
+/// [`OpError::Unsupported`] if it is not.
+pub fn level(needed: u32) -> Result<(), OpError> {
+    if needed <= LEVEL {
+        return Ok(());
+    }
+    Err(OpError::Unsupported(format!(
+        "the request needs feature level {needed} and the ensemble has {LEVEL}; upgrade all nodes and raise the level, or leave \
+         out what needs it"
+    )))
+}
+
+/// A number on anything but a write would leave a hole in front of the next write, to be found out only there.
+fn numbered(op: Op, number: Option<WriteNumber>) -> Result<Op, OpError> {
+    match (&op, number) {
+        (Op::Write(_), None) => Err(bad(
+            "Request.write_number is missing; number the writes of a session 1, 2, 3 ... without a gap",
+        )),
+        (Op::Read(..) | Op::Sync | Op::Ping | Op::Close, Some(_)) => {
+            Err(bad("Request.write_number is set, but this is no write; number writes only"))
+        }
+        _ => Ok(op),
+    }
+}
+
+/// The span that a client says its request is part of. What is malformed counts as not said, as W3C wants it.
+#[must_use]
+pub fn traceparent(text: &str) -> Trace {
+    if text.is_empty() { None } else { text.parse().ok().map(Box::new) }
+}
+
+/// The operation of a request, of a session or of a call of its own.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn op(wire: impl Into<v1::request::Op>) -> Result<Op, OpError> {
+    use v1::request::Op as Wire;
+    Ok(match wire.into() {
+        Wire::Create(r) => Op::Write(Write::Create(create(r)?)),
+        Wire::Set(r) => {
+            let (path, data, version) = set(r)?;
+            Op::Write(Write::Set { path, data, version })
+        }
+        Wire::Delete(r) => {
+            let (path, version) = delete(r)?;
+            Op::Write(Write::Delete { path, version })
+        }
+        Wire::Multi(r) => Op::Write(multi(r)?),
+        Wire::Get(r) => Op::Read(Read::Get { path: Path::new(&r.path)? }, read_level(r.read)?),
+        Wire::Exists(r) => Op::Read(Read::Exists { path: Path::new(&r.path)? }, read_level(r.read)?),
+        Wire::Children(r) => children(r)?,
+        Wire::Sync(_) => Op::Sync,
+        Wire::Ping(_) => Op::Ping,
+        Wire::Close(_) => Op::Close,
+        Wire::DeleteTree(_) => return Err(not_yet("DeleteTree")),
+        Wire::SetAcl(_) => return Err(not_yet("SetAcl")),
+        Wire::GetAcl(_) => return Err(not_yet("GetAcl")),
+        Wire::CountTree(_) => return Err(not_yet("CountTree")),
+        Wire::MultiRead(_) => return Err(not_yet("MultiRead")),
+        Wire::ListEphemerals(_) => return Err(not_yet("ListEphemerals")),
+        Wire::AddWatches(_) => return Err(not_yet("AddWatches")),
+        Wire::CancelWatches(_) => return Err(not_yet("CancelWatches")),
+        Wire::Authenticate(_) => return Err(not_yet("Authenticate")),
+        Wire::WhoAmI(_) => return Err(not_yet("WhoAmI")),
+    })
+}
+
+macro_rules! ops {
+    ($($request:ident => $variant:ident,)+) => {
+        $(impl From<v1::$request> for v1::request::Op {
+            fn from(request: v1::$request) -> v1::request::Op {
+                v1::request::Op::$variant(request)
+            }
+        })+
+    };
+}
+
+ops! {
+    CreateRequest => Create,
+    SetRequest => Set,
+    DeleteRequest => Delete,
+    MultiRequest => Multi,
+    GetRequest => Get,
+    ExistsRequest => Exists,
+    ChildrenRequest => Children,
+    SyncRequest => Sync,
+    DeleteTreeRequest => DeleteTree,
+    SetAclRequest => SetAcl,
+    GetAclRequest => GetAcl,
+    CountTreeRequest => CountTree,
+    MultiReadRequest => MultiRead,
+    WhoAmIRequest => WhoAmI,
+}
+
+fn create(r: v1::CreateRequest) -> Result<Create, OpError> {
+    let v1::CreateRequest { path, data, kind, sequential, ttl_ms, acl, parents, keep_existing } = r;
+    let ephemeral = match v1::NodeKind::try_from(kind) {
+        Ok(v1::NodeKind::Unspecified | v1::NodeKind::Persistent) => false,
+        Ok(v1::NodeKind::Ephemeral) => true,
+        Ok(v1::NodeKind::Container | v1::NodeKind::Ttl) | Err(_) => {
+            return Err(unknown("CreateRequest.kind"));
+        }
+    };
+    supported(ttl_ms == 0, "CreateRequest.ttl_ms")?;
+    supported(acl.is_none(), "CreateRequest.acl")?;
+    supported(parents == 0, "CreateRequest.parents")?;
+    supported(!keep_existing, "CreateRequest.keep_existing")?;
+    let path = if sequential { Path::prefix(&path)? } else { Path::new(&path)? };
+    Ok(Create { path, data: data.unwrap_or_default(), mode: CreateMode { ephemeral, sequential } })
+}
+
+fn set(r: v1::SetRequest) -> Result<(Path, Bytes, Option<i32>), OpError> {
+    supported(r.czxid.is_none(), "SetRequest.czxid")?;
+    Ok((Path::new(&r.path)?, r.data.unwrap_or_default(), version(r.version)?))
+}
+
+fn delete(r: v1::DeleteRequest) -> Result<(Path, Option<i32>), OpError> {
+    supported(r.czxid.is_none(), "DeleteRequest.czxid")?;
+    Ok((Path::new(&r.path)?, version(r.version)?))
+}
+
+/// A fault of one part is [`OpError::Multi`] with its index.
+fn multi(r: v1::MultiRequest) -> Result<Write, OpError> {
+    let part = |(index, op)| {
+        multi_op(op).map_err(|cause| OpError::Multi {
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            cause: Box::new(cause),
+        })
+    };
+    r.ops.into_iter().enumerate().map(part).collect::<Result<_, _>>().map(Write::Multi)
+}
+
+fn multi_op(op: v1::MultiOp) -> Result<MultiOp, OpError> {
+    use v1::multi_op::Op as Wire;
+    Ok(match op.op.ok_or_else(|| unknown("MultiOp.op"))? {
+        Wire::Create(r) => MultiOp::Create(create(r)?),
+        Wire::Set(r) => {
+            let (path, data, version) = set(r)?;
+            MultiOp::Set { path, data, version }
+        }
+        Wire::Delete(r) => {
+            let (path, version) = delete(r)?;
+            MultiOp::Delete { path, version }
+        }
+        Wire::Check(r) => {
+            supported(r.czxid.is_none(), "CheckRequest.czxid")?;
+            supported(!r.absent, "CheckRequest.absent")?;
+            MultiOp::Check { path: Path::new(&r.path)?, version: version(r.version)? }
+        }
+        Wire::SetAcl(_) => return Err(not_yet("SetAcl")),
+    })
+}
+
+fn children(r: v1::ChildrenRequest) -> Result<Op, OpError> {
+    supported(!r.with_stat, "ChildrenRequest.with_stat")?;
+    supported(!r.with_data, "ChildrenRequest.with_data")?;
+    let size = u32::try_from(r.page_size)
+        .map_err(|_| bad("page_size is negative; set 0, or the number of names that you want"))?;
+    let page = Page { after: r.page_token, size };
+    Ok(Op::Read(Read::Children { path: Path::new(&r.path)?, page }, read_level(r.read)?))
+}
+
+/// A level that this version does not know is refused: to answer with less than was asked for would be worse.
+fn read_level(read: Option<v1::ReadOptions>) -> Result<ReadLevel, OpError> {
+    use v1::ReadLevel as Wire;
+    let v1::ReadOptions { level, min_zxid } = read.unwrap_or_default();
+    match (Wire::try_from(level), min_zxid) {
+        (Ok(Wire::AtLeast), 0) => {
+            Err(bad("min_zxid is missing; READ_LEVEL_AT_LEAST needs the zxid that the read has to see"))
+        }
+        (Ok(Wire::AtLeast), zxid) => Ok(ReadLevel::AtLeast(Zxid(zxid))),
+        (Ok(Wire::Unspecified | Wire::Local), 0) => Ok(ReadLevel::Local),
+        (Ok(Wire::Linearizable), 0) => Ok(ReadLevel::Linearizable),
+        (Ok(Wire::Stale), 0) => Ok(ReadLevel::Stale),
+        (Ok(_), _) => Err(bad("min_zxid is set, but the level is another; use READ_LEVEL_AT_LEAST with it")),
+        (Err(_), _) => Err(unknown("ReadOptions.level")),
+    }
+}
+
+fn version(version: Option<i32>) -> Result<Option<i32>, OpError> {
+    match version {
+        Some(v) if v < 0 => Err(OpError::BadArguments(format!(
+            "the version {v} is negative; leave it out to match any version"
+        ))),
+        v => Ok(v),
+    }
+}
+
+fn bad(what: &str) -> OpError {
+    OpError::BadArguments(what.to_owned())
+}
+
+/// Of an operation or value that is missing, or of a later version.
+fn unknown(field: &str) -> OpError {
+    OpError::Unsupported(format!(
+        "{field} is missing, or has a value that this server does not have; set one that the API of feature level {LEVEL} has, or \
+         upgrade the server"
+    ))
+}
+
+fn not_yet(verb: &str) -> OpError {
+    OpError::Unsupported(format!("this server does not have {verb} yet; upgrade it"))
+}
+
+fn supported(unset: bool, option: &str) -> Result<(), OpError> {
+    if unset {
+        return Ok(());
+    }
+    Err(OpError::Unsupported(format!("this server does not have the option {option} yet; leave it out, or upgrade the server")))
+}
+
+/// The wish to open a session, off the wire.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct OpenSession {
+    /// What is asked of the store.
+    pub open: Open,
+    /// How the client calls itself.
+    pub client_name: String,
+}
+
+impl TryFrom<v1::OpenSession> for OpenSession {
+    type Error = OpError;
+
+    fn try_from(wire: v1::OpenSession) -> Result<OpenSession, OpError> {
+        let v1::OpenSession {
+            resume,
+            timeout_ms,
+            last_zxid,
+            wait_ms,
+            credentials,
+            allow_read_only,
+            client_name,
+            ensemble_id,
+        } = wire;
+        let resume = match resume {
+            None => None,
+            Some(v1::SessionRef { session_id: 0, .. }) => {
+                return Err(bad("SessionRef.session_id is 0; leave `resume` out for a new session"));
+            }
+            Some(v1::SessionRef { session_id, token }) => {
+                let token = <[u8; 16]>::try_from(&token[..]).map_err(|_| {
+                    bad("SessionRef.token does not have 16 bytes; send what SessionOpened.session had")
+                })?;
+                Some((SessionId(session_id), SessionToken(token)))
+            }
+        };
+        supported(credentials.is_empty(), "OpenSession.credentials")?;
+        supported(!allow_read_only, "OpenSession.allow_read_only")?;
+        supported(ensemble_id.is_empty(), "OpenSession.ensemble_id")?;
+        if client_name.len() > CLIENT_NAME_MAX {
+            return Err(bad("OpenSession.client_name has more than 128 bytes; choose a shorter one"));
+        }
+        let timeout_ms = if timeout_ms == 0 { TIMEOUT_MS } else { timeout_ms };
+        let open = Open { resume, timeout_ms, last_zxid: Zxid(last_zxid), wait_ms };
+        Ok(OpenSession { open, client_name })
+    }
+}
+
+/// Of a session whose client does not say.
+const TIMEOUT_MS: u32 = 10_000;
+
+const CLIENT_NAME_MAX: usize = 128;
+
+// ---- onto the wire ----
+
+/// `None` for [`Op::Invalid`], which no client has.
+#[must_use]
+pub fn request_to_wire(r: Request) -> Option<v1::Request> {
+    Some(v1::Request {
+        xid: r.xid,
+        write_number: r.number.map_or(0, |number| number.0),
+        op: Some(op_to_wire(r.op)?),
+        traceparent: r.trace.map(|context| context.to_string()).unwrap_or_default(),
+        timeout_ms: 0,
+        min_level: 0,
+    })
+}
+
+/// `None` for [`Op::Invalid`], which no client has.
+#[must_use]
+pub fn op_to_wire(op: Op) -> Option<v1::request::Op> {
+    use v1::request::Op as Wire;
+    Some(match op {
+        Op::Write(Write::Create(create)) => Wire::Create(create_to_wire(create)),
+        Op::Write(Write::Set { path, data, version }) => Wire::Set(set_to_wire(&path, data, version)),
+        Op::Write(Write::Delete { path, version }) => Wire::Delete(delete_to_wire(&path, version)),
+        Op::Write(Write::Multi(ops)) => {
+            Wire::Multi(v1::MultiRequest { ops: ops.into_iter().map(multi_op_to_wire).collect() })
+        }
+        Op::Read(read, level) => read_to_wire(read, level),
+        Op::Sync => Wire::Sync(v1::SyncRequest {}),
+        Op::Ping => Wire::Ping(v1::PingRequest {}),
+        Op::Close => Wire::Close(v1::CloseSessionRequest {}),
+        Op::Invalid(_) => return None,
+    })
+}
+
+fn create_to_wire(create: Create) -> v1::CreateRequest {
+    let kind = match create.mode.ephemeral {
+        true => v1::NodeKind::Ephemeral,
+        // What is not there takes no room.
+        false => v1::NodeKind::Unspecified,
+    };
+    v1::CreateRequest {
+        path: text(&create.path),
+        data: Some(create.data),
+        kind: kind.into(),
+        sequential: create.mode.sequential,
+        ..v1::CreateRequest::default()
+    }
+}
+
+fn set_to_wire(path: &Path, data: Bytes, version: Option<i32>) -> v1::SetRequest {
+    v1::SetRequest { path: text(path), data: Some(data), version, czxid: None }
+}
+
+fn delete_to_wire(path: &Path, version: Option<i32>) -> v1::DeleteRequest {
+    v1::DeleteRequest { path: text(path), version, czxid: None }
+}
+
+fn multi_op_to_wire(op: MultiOp) -> v1::MultiOp {
+    use v1::multi_op::Op as Wire;
+    let op = match op {
+        MultiOp::Create(create) => Wire::Create(create_to_wire(create)),
+        MultiOp::Set { path, data, version } => Wire::Set(set_to_wire(&path, data, version)),
+        MultiOp::Delete { path, version } => Wire::Delete(delete_to_wire(&path, version)),
+        MultiOp::Check { path, version } => {
+            Wire::Check(v1::CheckRequest { path: text(&path), version, ..v1::CheckRequest::default() })
+        }
+    };
+    v1::MultiOp { op: Some(op) }
+}
+
+fn read_to_wire(read: Read, level: ReadLevel) -> v1::request::Op {
+    use v1::request::Op as Wire;
+    let (level, min_zxid) = match level {
+        // What is not there takes no room; and everything is behind zero.
+        ReadLevel::Local | ReadLevel::AtLeast(Zxid::ZERO) => (v1::ReadLevel::Unspecified, 0),
+        ReadLevel::AtLeast(zxid) => (v1::ReadLevel::AtLeast, zxid.0),
+        ReadLevel::Linearizable => (v1::ReadLevel::Linearizable, 0),
+        ReadLevel::Stale => (v1::ReadLevel::Stale, 0),
+    };
+    let path = text(read.path());
+    let options = v1::ReadOptions { level: level.into(), min_zxid };
+    let options = (options != v1::ReadOptions::default()).then_some(options);
+    match read {
+        Read::Get { .. } => Wire::Get(v1::GetRequest { path, read: options }),
+        Read::Exists { .. } => Wire::Exists(v1::ExistsRequest { path, read: options }),
+        Read::Children { page, .. } => Wire::Children(v1::ChildrenRequest {
+            path,
+            read: options,
+            page_size: i32::try_from(page.size).unwrap_or(i32::MAX),
+            page_token: page.after,
+            ..v1::ChildrenRequest::default()
+        }),
+    }
+}
+
+impl From<Open> for v1::OpenSession {
+    fn from(open: Open) -> v1::OpenSession {
+        let resume = open.resume.map(|(id, token)| v1::SessionRef {
+            session_id: id.0,
+            token: Bytes::copy_from_slice(&token.0),
+        });
+        v1::OpenSession {
+            resume,
+            timeout_ms: open.timeout_ms,
+            last_zxid: open.last_zxid.0,
+            wait_ms: open.wait_ms,
+            ..v1::OpenSession::default()
+        }
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.as_str().to_owned()
+}

@@ -1,0 +1,299 @@
+//! The port of the store for edges in the same process.
+
+use std::{
+    collections::VecDeque,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use api::{
+    OpError, PeerId, SessionToken, StreamId, Trace, WriteNumber,
+    budget::{Budget, Held},
+    ports::{Caller, Coordination, Items, Requests},
+    session::{Item, Op, Open, Request, Response},
+};
+use spans::Ratio;
+use store_core::server::{ConnId, Drawn};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+
+use crate::{
+    Bounds,
+    driver::{Aside, Facts, FromClient},
+    lane::{Lane, Load},
+    rate::OpenRate,
+    trace::{self, Traced},
+};
+
+/// The way to the driver. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    me: PeerId,
+    inputs: mpsc::Sender<FromClient>,
+    /// Unbounded, because its senders are drops and polls, which cannot wait. At most two for each stream or call and one for
+    /// each message of answers, and what clients may have unanswered bounds these.
+    asides: mpsc::UnboundedSender<Aside>,
+    next_conn: Arc<AtomicU64>,
+    /// For callers without a share of their own.
+    held: Budget,
+    opens: Arc<OpenRate>,
+    bounds: Bounds,
+    /// For requests that come without a trace.
+    ratio: Arc<Ratio>,
+}
+
+impl Handle {
+    pub(crate) fn new(
+        me: PeerId,
+        bounds: Bounds,
+        trace_ratio: f64,
+        inputs: mpsc::Sender<FromClient>,
+        asides: mpsc::UnboundedSender<Aside>,
+    ) -> Handle {
+        Handle {
+            me,
+            inputs,
+            asides,
+            next_conn: Arc::new(AtomicU64::new(1)),
+            held: Budget::new(bounds.total_bytes),
+            opens: Arc::new(OpenRate::new(bounds.opens_per_second)),
+            bounds,
+            ratio: Arc::new(Ratio::new(trace_ratio)),
+        }
+    }
+
+    /// The node that answers.
+    pub(crate) fn me(&self) -> PeerId {
+        self.me
+    }
+
+    /// How the store is now.
+    pub(crate) async fn facts(&self) -> Result<Facts, OpError> {
+        let (reply, facts) = oneshot::channel();
+        self.tell(FromClient::Facts(reply)).await?;
+        facts.await.map_err(|_| self.stopping())
+    }
+
+    pub(crate) fn stopping(&self) -> OpError {
+        OpError::Unavailable(format!("node {} is shutting down; connect to another node", self.me))
+    }
+
+    fn connect(&self) -> ConnId {
+        ConnId(self.next_conn.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn tell(&self, what: FromClient) -> Result<(), OpError> {
+        self.inputs.send(what).await.map_err(|_| self.stopping())
+    }
+
+    async fn ask(
+        &self,
+        caller: Caller,
+        op: Op,
+        trace: Trace,
+        received: Instant,
+    ) -> Result<(Response, Held), OpError> {
+        let share = caller.share.unwrap_or_else(|| self.held.share());
+        let bytes = op.weight();
+        // Until there is room for it, it counts as a message.
+        caller.message.shrink_to(bytes);
+        let taken = timeout(ROOM_WITHIN, share.take(bytes)).await;
+        let request = taken.map_err(|_| no_room("request"))?;
+        caller.message.set(None);
+        let (reply, answer) = oneshot::channel();
+        let conn = self.connect();
+        let mut call = Call { conn, answer, asides: &self.asides };
+        self.tell(FromClient::Unary { conn, op, trace, reply, received }).await?;
+        let response = (&mut call.answer).await.unwrap_or_else(|_| Err(self.stopping()))?;
+        // The answer is made already, and shared with the tree; it must not be encoded before there is room.
+        let weight = response.result.as_ref().map_or(0, |outcome| outcome.weight());
+        let answer = share.try_take(weight).ok_or_else(|| no_room("answer"))?;
+        Ok((response, Held::new(vec![request, answer])))
+    }
+}
+
+impl Coordination for Handle {
+    type Requests = LocalRequests;
+    type Items = LocalItems;
+
+    fn stream(&self, caller: Caller) -> (LocalRequests, LocalItems) {
+        let conn = self.connect();
+        let share = caller.share.unwrap_or_else(|| self.held.share());
+        let lane = Arc::new(Lane::new(conn, self.bounds, share, self.asides.clone()));
+        let requests =
+            LocalRequests { handle: self.clone(), conn, lane: lane.clone(), address: caller.address };
+        (requests, LocalItems { lane })
+    }
+
+    async fn call(&self, caller: Caller, op: Op, mut trace: Trace) -> Result<(Response, Held), OpError> {
+        let received = Instant::now();
+        let op = op.sessionless()?;
+        let traced = trace::begin(&op, &mut trace, received, &self.ratio);
+        let result = self.ask(caller, op, trace, received).await;
+        if let Some(traced) = traced {
+            let (zxid, error) = match &result {
+                Ok((response, _)) => (Some(response.zxid), response.result.as_ref().err()),
+                Err(error) => (None, Some(error)),
+            };
+            trace::end(traced, zxid, error);
+        }
+        result
+    }
+}
+
+/// What a client asks on one stream.
+pub struct LocalRequests {
+    handle: Handle,
+    conn: ConnId,
+    lane: Arc<Lane>,
+    address: Option<IpAddr>,
+}
+
+impl LocalRequests {
+    /// The spans of those requests that are traced, by their index.
+    fn begin_spans(&self, requests: &mut [Request], received: Instant) -> Vec<(usize, Traced)> {
+        let begin = |r: &mut Request| trace::begin(&r.op, &mut r.trace, received, &self.handle.ratio);
+        requests.iter_mut().enumerate().filter_map(|(i, r)| Some((i, begin(r)?))).collect()
+    }
+}
+
+impl Requests for LocalRequests {
+    async fn open(&mut self, open: Open) -> Result<(), OpError> {
+        if open.resume.is_none() {
+            let address = self.address.unwrap_or(IpAddr::from([0, 0, 0, 0]));
+            self.handle.opens.take(address, Instant::now())?;
+        }
+        let stream = StreamId(u64::from_le_bytes(random()?));
+        let drawn = Drawn { token: SessionToken(random()?), stream };
+        // Counts like a request: a client that asks no more still learns whether the session is open.
+        self.lane.admit(Load { requests: 1, ..Load::default() }).await;
+        let lane = self.lane.clone();
+        self.handle.tell(FromClient::Open { conn: self.conn, open, drawn, lane }).await
+    }
+
+    async fn submit(&mut self, acked: WriteNumber, requests: Vec<Request>) -> Result<(), OpError> {
+        let received = Instant::now();
+        let at_once = AT_ONCE.min(self.handle.bounds.stream_requests);
+        let mut rest = requests.into_iter();
+        loop {
+            let mut requests: Vec<Request> = match rest.len() <= at_once {
+                true => std::mem::take(&mut rest).collect(),
+                false => rest.by_ref().take(at_once).collect(),
+            };
+            let load = Load::of(&requests);
+            if !self.lane.try_admit(load) {
+                tokio::select! {
+                    () = self.lane.admit(load) => {}
+                    () = self.lane.over() => return Ok(()),
+                }
+            }
+            let spans = self.begin_spans(&mut requests, received);
+            let conn = self.conn;
+            self.handle.tell(FromClient::Requests { conn, acked, requests, spans, received }).await?;
+            if rest.len() == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn settled(&self) {
+        tokio::select! {
+            () = self.lane.settled() => {}
+            () = self.over() => {}
+        }
+    }
+
+    async fn over(&self) {
+        tokio::select! {
+            () = self.lane.over() => {}
+            // The driver did not know this stream yet.
+            () = self.handle.inputs.closed() => self.lane.end(Err(self.handle.stopping())),
+        }
+    }
+
+    fn end(self, why: Result<(), OpError>) {
+        self.lane.end(why);
+    }
+}
+
+impl Drop for LocalRequests {
+    fn drop(&mut self) {
+        // First, so that a driver that learns of it before it has the stream finds it over.
+        self.lane.end(Ok(()));
+        // Without a driver nobody needs to know.
+        let _ = self.handle.asides.send(Aside::GivenUp { conn: self.conn });
+    }
+}
+
+/// What leaves the store for one stream.
+pub struct LocalItems {
+    lane: Arc<Lane>,
+}
+
+impl Items for LocalItems {
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+        into: &mut VecDeque<Item>,
+    ) -> Poll<Option<Result<(), OpError>>> {
+        self.lane.poll_take(cx, max, into)
+    }
+
+    fn taken(&mut self, answers: usize, weight: usize) {
+        self.lane.took(answers, weight);
+    }
+}
+
+impl Drop for LocalItems {
+    fn drop(&mut self) {
+        // The client is gone, whatever its reader thinks.
+        self.lane.end(Ok(()));
+    }
+}
+
+/// A call that waits for its answer. If it is dropped before, because the client has hung up, the driver is told.
+struct Call<'a> {
+    conn: ConnId,
+    answer: oneshot::Receiver<Result<Response, OpError>>,
+    asides: &'a mpsc::UnboundedSender<Aside>,
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if self.answer.is_terminated() {
+            return;
+        }
+        // First, so that a driver that learns of it before it has the call finds nobody waiting for that.
+        self.answer.close();
+        // Without a driver nobody needs to know.
+        let _ = self.asides.send(Aside::GivenUp { conn: self.conn });
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], OpError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|e| OpError::Internal(format!("the system has no random numbers: {e}")))?;
+    Ok(bytes)
+}
+
+fn no_room(for_what: &str) -> OpError {
+    OpError::Overloaded(format!(
+        "the node has no room for this {for_what} at the moment; read the answers that have come, slow down and try again, here or \
+         at another node"
+    ))
+}
+
+/// A call waits for room for so long.
+const ROOM_WITHIN: Duration = Duration::from_secs(5);
+
+/// Requests passed on in one go.
+const AT_ONCE: usize = 512;
