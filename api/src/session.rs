@@ -218,7 +218,8 @@ impl Op {
         };
         if ephemeral {
             return Err(OpError::BadArguments(
-                "an ephemeral lives with a session and a unary call has none; use the Session stream".to_owned(),
+                "an ephemeral lives with a session and a unary call has none; use the Session stream"
+                    .to_owned(),
             ));
         }
         Ok(self)

@@ -8,15 +8,13 @@ use std::{
 };
 
 use api::{
-    Create, CreateMode, MultiOp, MultiOutcome, OpError, Page, Path, PeerId, Read, ReadLevel, ReadOutcome,
-    SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    Create, CreateMode, Fate, MultiOp, MultiOutcome, OpError, Page, Path, PeerId, Read, ReadLevel,
+    ReadOutcome, SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    session::{Op, Outcome, Request, Verb},
 };
 use bytes::Bytes;
-use client_core::{Failure, Fate, Machine, Op, Outcome};
-use proto::{
-    client::{self as wire, MESSAGE_MAX},
-    v1,
-};
+use client_core::{Failure, Machine};
+use proto::client::{self as wire, MESSAGE_MAX};
 use spans::{Ratio, Span};
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
@@ -376,8 +374,8 @@ impl Client {
 
     async fn enqueue<T>(&self, op: Op, limit: Option<Duration>, convert: Convert<T>) -> Pending<T> {
         let deadline = limit.map(|limit| Instant::now() + limit);
-        let (span, trace) = Span::of_client(span_name(&op), &self.ratio);
-        let bytes = client_core::weight(&op);
+        let (span, trace) = Span::of_client(span_name(op.verb()), &self.ratio);
+        let bytes = op.weight();
         if let Err(too_large) = fits(&op, bytes) {
             return Pending::failed(Failure::Refused(too_large), convert);
         }
@@ -449,17 +447,17 @@ impl<T> Future for Pending<T> {
     }
 }
 
-fn span_name(op: &Op) -> &'static str {
-    match op {
-        Op::Write(Write::Create(_)) => "client.create",
-        Op::Write(Write::Set { .. }) => "client.set",
-        Op::Write(Write::Delete { .. }) => "client.delete",
-        Op::Write(Write::Multi(_)) => "client.multi",
-        Op::Read(Read::Get { .. }, _) => "client.get",
-        Op::Read(Read::Exists { .. }, _) => "client.exists",
-        Op::Read(Read::Children { .. }, _) => "client.children",
-        Op::Sync => "client.sync",
-        Op::Ping | Op::Close => "client.session",
+fn span_name(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Create => "client.create",
+        Verb::Set => "client.set",
+        Verb::Delete => "client.delete",
+        Verb::Multi => "client.multi",
+        Verb::Get => "client.get",
+        Verb::Exists => "client.exists",
+        Verb::Children => "client.children",
+        Verb::Sync => "client.sync",
+        Verb::Ping | Verb::Close | Verb::Invalid => "client.session",
     }
 }
 
@@ -467,13 +465,11 @@ fn span_name(op: &Op) -> &'static str {
 fn fits(op: &Op, weight: usize) -> Result<(), OpError> {
     let limit = MESSAGE_MAX - FRAME;
     // The weight is more than the size on the wire, which takes longer to tell.
-    let Op::Write(write) = op else { return Ok(()) };
-    if weight <= limit {
+    if weight <= limit || !matches!(op, Op::Write(_)) {
         return Ok(());
     }
-    let write = wire::Op::Write { number: WriteNumber(u64::MAX), write: write.clone() };
-    let request = v1::Request::from(wire::Request { xid: u64::MAX, op: write, trace: None });
-    match prost::Message::encoded_len(&request) {
+    let request = Request { xid: u64::MAX, number: Some(WriteNumber(u64::MAX)), op: op.clone(), trace: None };
+    match wire::request_to_wire(request).map_or(0, |request| prost::Message::encoded_len(&request)) {
         size if size <= limit => Ok(()),
         size => Err(OpError::TooLarge { size: size as u64, limit: limit as u64 }),
     }

@@ -2,8 +2,11 @@
 
 use std::{future, pin::Pin, sync::Arc, time::Duration};
 
-use api::{OpError, SessionId, Time, Trace};
-use client_core::{Connection, Event, Input, Machine, Op, Outcome, Output};
+use api::{
+    OpError, SessionId, Time, Trace,
+    session::{Op, Request},
+};
+use client_core::{Connection, Event, Input, Machine, Output};
 use proto::{client as wire, v1};
 use spans::Span;
 use tokio::{
@@ -162,40 +165,22 @@ impl Driver {
     }
 
     fn on_message(&mut self, connection: Connection, message: v1::SessionResponse) {
-        let malformed = |e: proto::Malformed| Input::Disconnected {
-            connection,
-            error: OpError::Internal(format!("the node sent a {e}")),
+        let input = match wire::items(message) {
+            Ok(items) => Input::Items { connection, items },
+            Err(e) => {
+                let error = OpError::Internal(format!("the node sent a {e}"));
+                Input::Disconnected { connection, error }
+            }
         };
-        if let Some(opened) = message.opened {
-            let input = wire::SessionOpened::try_from(opened)
-                .map_or_else(malformed, |o| Input::Opened { connection, opened: session_opened(o) });
-            self.give(input);
-        }
-        if let Some(lost) = message.leader_lost {
-            self.give(Input::Leader { connection, lost });
-        }
-        if message.confirmed_xid != 0 {
-            self.give(Input::Confirmed { connection, xid: message.confirmed_xid });
-        }
-        if !message.responses.is_empty() {
-            let input = message
-                .responses
-                .into_iter()
-                .map(|r| wire::Response::try_from(r).map(response))
-                .collect::<Result<_, _>>()
-                .map_or_else(malformed, |responses| Input::Responses { connection, responses });
-            self.give(input);
-        }
+        self.give(input);
     }
 
     fn carry_out(&mut self, link: &mut Link, outgoing: &mut Option<mpsc::Sender<v1::SessionRequest>>) {
         while let Some(output) = self.machine.poll_output() {
             match output {
-                Output::Connect { connection, endpoint, resume, timeout, last_zxid } => {
+                Output::Connect { connection, endpoint, open } => {
                     let Some((name, endpoint)) = self.endpoints.get(endpoint) else { continue };
-                    tracing::debug!(endpoint = %name, resume = resume.is_some(), "connecting");
-                    let timeout_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
-                    let open = wire::OpenSession { resume, timeout_ms, last_zxid };
+                    tracing::debug!(endpoint = %name, resume = open.resume.is_some(), "connecting");
                     let dial = transport::open(endpoint.clone(), open.into());
                     *outgoing = None;
                     *link = Link::Dialing(connection, Box::pin(dial));
@@ -297,42 +282,12 @@ impl Alarm {
 }
 
 fn session_request(batch: client_core::Batch) -> v1::SessionRequest {
-    let request = |r: client_core::Request| {
-        let op = match r.op {
-            Op::Write(write) => wire::Op::Write { number: r.number.unwrap_or_default(), write },
-            Op::Read(read, level) => wire::Op::Read(read, level),
-            Op::Sync => wire::Op::Sync,
-            Op::Ping => wire::Op::Ping,
-            Op::Close => wire::Op::Close,
-        };
-        wire::Request { xid: r.xid, op, trace: r.trace }.into()
-    };
+    let requests: Vec<Request> = batch.requests;
     v1::SessionRequest {
         open: None,
-        requests: batch.requests.into_iter().map(request).collect(),
+        requests: requests.into_iter().filter_map(wire::request_to_wire).collect(),
         acked_write: batch.acked.0,
     }
-}
-
-fn session_opened(opened: wire::SessionOpened) -> client_core::SessionOpened {
-    client_core::SessionOpened {
-        session: opened.session,
-        token: opened.token,
-        timeout: Duration::from_millis(opened.timeout_ms.into()),
-        node: opened.node,
-        leaderless: opened.leaderless,
-    }
-}
-
-fn response(response: wire::Response) -> client_core::Response {
-    let outcome = |outcome| match outcome {
-        wire::Outcome::Write(outcome) => Outcome::Write(outcome),
-        wire::Outcome::Read(outcome) => Outcome::Read(outcome),
-        wire::Outcome::Sync => Outcome::Sync,
-        wire::Outcome::Ping => Outcome::Ping,
-        wire::Outcome::Close => Outcome::Close,
-    };
-    client_core::Response { xid: response.xid, zxid: response.zxid, result: response.result.map(outcome) }
 }
 
 /// Commands taken in one turn.

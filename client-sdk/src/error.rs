@@ -1,7 +1,7 @@
 use std::{fmt, time::Duration};
 
-use api::{ErrorCode, OpError, PathError};
-use client_core::{Failure, Fate};
+use api::{ErrorCode, Fate, OpError, PathError};
+use client_core::Failure;
 
 /// Why a call did not do what it was asked. The messages name the remedy.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -65,7 +65,7 @@ impl ClientError {
             ClientError::Request(Failure::Full) => ErrorCode::Overloaded,
             ClientError::Request(Failure::TimedOut { fate } | Failure::Closed { fate }) => match fate {
                 Fate::Unknown => ErrorCode::Unknown,
-                Fate::NotDone => ErrorCode::Unavailable,
+                Fate::NotDone | Fate::Done => ErrorCode::Unavailable,
             },
             ClientError::BadEndpoint { .. } => ErrorCode::BadArguments,
             ClientError::NotConnected { .. } => ErrorCode::Unavailable,

@@ -38,8 +38,9 @@ pub use api::{
     ReadOutcome, SessionId, Stat, Write, WriteOutcome, Zxid,
 };
 pub use api::{EnsembleId, Membership, ports::PeerReport};
+pub use api::{Fate, Retry};
 pub use client::{Client, Pending, SessionEvent};
-pub use client_core::{Failure, Fate};
+pub use client_core::Failure;
 pub use error::{ClientError, Tried};
 pub use node::node_status;
 pub use options::Options;

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use api::{OpError, Read, ReadLevel, ReadOutcome, Zxid};
+use api::{OpError, Read, ReadLevel, ReadOutcome, Zxid, session};
 use client_core::Failure;
 use proto::{
-    client::{MESSAGE_MAX, Outcome, Response},
+    client::{MESSAGE_MAX, op_to_wire, read_outcome},
     v1::{self, coordination_client::CoordinationClient, request::Op, response::Result as Wire},
 };
 use tokio::time::timeout;
@@ -52,18 +52,18 @@ async fn call(
     mut client: CoordinationClient<tonic::transport::Channel>,
     read: Read,
 ) -> Result<(Wire, Option<v1::AsOf>), Status> {
-    match Op::from((read, ReadLevel::Stale)) {
-        Op::Get(request) => {
+    match op_to_wire(session::Op::Read(read, ReadLevel::Stale)) {
+        Some(Op::Get(request)) => {
             let response = client.get(request).await?.into_inner();
             let as_of = response.as_of;
             Ok((Wire::Get(response), as_of))
         }
-        Op::Exists(request) => {
+        Some(Op::Exists(request)) => {
             let response = client.exists(request).await?.into_inner();
             let as_of = response.as_of;
             Ok((Wire::Exists(response), as_of))
         }
-        Op::Children(request) => {
+        Some(Op::Children(request)) => {
             let response = client.children(request).await?.into_inner();
             let as_of = response.as_of;
             Ok((Wire::Children(response), as_of))
@@ -74,11 +74,8 @@ async fn call(
 
 fn found(result: Wire, as_of: Option<v1::AsOf>) -> Result<Found, OpError> {
     let internal = |what: &str| OpError::Internal(what.to_owned());
-    let v1::AsOf { zxid, leaderless } =
+    let v1::AsOf { zxid, leaderless, .. } =
         as_of.ok_or_else(|| internal("the node does not say of which state its answer is"))?;
-    let response = Response::try_from(v1::Response { xid: 0, zxid, result: Some(result), leaderless });
-    match response.map_err(|malformed| OpError::Internal(malformed.to_string()))?.result? {
-        Outcome::Read(outcome) => Ok(Found { outcome, zxid: Zxid(zxid), leaderless }),
-        other => Err(OpError::Internal(format!("an answer of another kind: {other:?}"))),
-    }
+    let outcome = read_outcome(result).map_err(|malformed| OpError::Internal(malformed.to_string()))?;
+    Ok(Found { outcome, zxid: Zxid(zxid), leaderless })
 }

@@ -2,8 +2,9 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use api::session::Outcome;
 use api::{Ticket, Zxid};
-use client_core::{Failure, Outcome};
+use client_core::Failure;
 use spans::Span;
 use tokio::sync::{Semaphore, oneshot};
 

@@ -153,13 +153,8 @@ mod tests {
         let multi = v1::MultiRequest { ops: vec![part; 7] };
         assert_eq!(count(&multi), 7);
         let op = Some(v1::request::Op::Multi(multi));
-        let request = v1::Request {
-            xid: u64::MAX,
-            write_number: 3,
-            op,
-            traceparent: "x".into(),
-            ..Default::default()
-        };
+        let request =
+            v1::Request { xid: u64::MAX, write_number: 3, op, traceparent: "x".into(), ..Default::default() };
         let message = v1::SessionRequest { open: None, requests: vec![request; 5], acked_write: u64::MAX };
         assert_eq!(count(&message), 5 * 8);
 

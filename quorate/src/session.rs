@@ -141,7 +141,10 @@ impl From<ClientError> for Failure {
     fn from(e: ClientError) -> Failure {
         let exit = match (e.code(), e.fate()) {
             (_, Fate::Unknown) | (ErrorCode::Unknown, _) => Exit::Unknown,
-            (ErrorCode::BadArguments | ErrorCode::TooLarge, _) => Exit::Usage,
+            (
+                ErrorCode::BadPath | ErrorCode::BadArguments | ErrorCode::Unsupported | ErrorCode::TooLarge,
+                _,
+            ) => Exit::Usage,
             (
                 ErrorCode::Unavailable
                 | ErrorCode::Overloaded
@@ -157,9 +160,11 @@ impl From<ClientError> for Failure {
                 | ErrorCode::NoChildrenForEphemerals
                 | ErrorCode::OutOfOrder
                 | ErrorCode::NumberReused
+                | ErrorCode::ResultForgotten
                 | ErrorCode::NoSequenceNumber
                 | ErrorCode::DiskFull
-                | ErrorCode::Internal,
+                | ErrorCode::Internal
+                | ErrorCode::Other,
                 _,
             ) => Exit::Refused,
         };

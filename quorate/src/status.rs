@@ -393,6 +393,7 @@ mod tests {
         let marker = Zxid::marker(Epoch(epoch));
         NodeStatus {
             id: PeerId(id),
+            version: "1".into(),
             ensemble: "e".into(),
             role,
             serving: true,

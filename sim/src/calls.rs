@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use api::session::{Item, Op, Outcome as Answered, Response};
 use api::{OpError, Zxid};
-use history::{Call, Outcome};
-use store_core::server::{Outcome, Op, Item};
+use history::Call;
 
 use crate::context::Context;
 use crate::net::{End, Kind, LinkId, Packet};
@@ -27,7 +27,7 @@ struct Waiting {
 pub(crate) struct Over {
     /// Of its operation in the history.
     pub(crate) place: usize,
-    pub(crate) outcome: Outcome,
+    pub(crate) outcome: history::Outcome,
 }
 
 impl Calls {
@@ -75,7 +75,7 @@ impl Calls {
             _ => {
                 cx.ended(link, me);
                 let waiting = self.waiting.remove(&link)?;
-                let outcome = Outcome::Refused(OpError::Unavailable("nobody answers".into()));
+                let outcome = history::Outcome::Refused(OpError::Unavailable("nobody answers".into()));
                 Some(Over { place: waiting.place, outcome })
             }
         }
@@ -89,7 +89,7 @@ impl Calls {
         packet: Packet,
     ) -> Option<Over> {
         let (zxid, result) = match packet {
-            Packet::Item(items) => items.into_iter().find_map(|item| match item {
+            Packet::Items(items) => items.into_iter().find_map(|item| match item {
                 Item::Response(Response { zxid, result, .. }) => Some((zxid, result)),
                 _ => None,
             })?,
@@ -106,20 +106,20 @@ impl Calls {
         let Waiting { place, op, write } = self.waiting.remove(&link)?;
         cx.close(link, me, None);
         let outcome = match write && op.is_none() {
-            true => Outcome::Unknown,
-            false => Outcome::Refused(OpError::Unavailable("no answer".into())),
+            true => history::Outcome::Unknown,
+            false => history::Outcome::Refused(OpError::Unavailable("no answer".into())),
         };
         Some(Over { place, outcome })
     }
 }
 
-fn outcome(zxid: Zxid, result: Result<Outcome, OpError>, write: bool) -> Outcome {
+fn outcome(zxid: Zxid, result: Result<Answered, OpError>, write: bool) -> history::Outcome {
     match result {
-        Ok(Outcome::Write(outcome)) => Outcome::Written { zxid, result: Ok(outcome) },
-        Ok(Outcome::Read(outcome)) => Outcome::Read { zxid, result: Ok(outcome) },
-        Ok(_) => Outcome::Synced { zxid },
-        Err(OpError::Unknown(_)) if write => Outcome::Unknown,
-        Err(error @ OpError::NoNode(_)) if !write => Outcome::Read { zxid, result: Err(error) },
+        Ok(Answered::Write(outcome)) => history::Outcome::Written { zxid, result: Ok(outcome) },
+        Ok(Answered::Read(outcome)) => history::Outcome::Read { zxid, result: Ok(outcome) },
+        Ok(_) => history::Outcome::Synced { zxid },
+        Err(OpError::Unknown(_)) if write => history::Outcome::Unknown,
+        Err(error @ OpError::NoNode(_)) if !write => history::Outcome::Read { zxid, result: Err(error) },
         // What the tree says to a write is said behind its place in the log.
         Err(
             error @ (OpError::NoNode(_)
@@ -128,7 +128,7 @@ fn outcome(zxid: Zxid, result: Result<Outcome, OpError>, write: bool) -> Outcome
             | OpError::BadVersion { .. }
             | OpError::NoChildrenForEphemerals(_)
             | OpError::Multi { .. }),
-        ) if write => Outcome::Written { zxid, result: Err(error) },
-        Err(error) => Outcome::Refused(error),
+        ) if write => history::Outcome::Written { zxid, result: Err(error) },
+        Err(error) => history::Outcome::Refused(error),
     }
 }

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::mutants::{Mutant, is_on};
+use api::session::{Item, Op, Open, Outcome, Response};
 use api::{
-    Create, CreateMode, MultiOp, OpError, Page, Path, Read, ReadLevel, SessionId, SessionToken, StreamId,
-    Ticket, Time, Write, WriteNumber, Zxid,
+    Create, CreateMode, Fate, MultiOp, OpError, Page, Path, Read, ReadLevel, SessionId, SessionToken,
+    StreamId, Ticket, Time, Write, WriteNumber, Zxid,
 };
 use bytes::Bytes;
-use client_core::{
-    Config, Connection, Event as SessionEvent, Failure, Fate, Input, Machine, Op, Outcome, Output,
-};
+use client_core::{Config, Connection, Event as SessionEvent, Failure, Input, Machine, Output};
 use history::{Call, Operation};
-use store_core::server::{self, Outcome, Open, Item};
+use store_core::server::Drawn;
 
 use crate::calls::{Calls, Over};
 use crate::context::{ClientEvent, Context, Event};
@@ -33,6 +32,7 @@ struct Wire {
     link: LinkId,
     connection: Connection,
     open: Open,
+    drawn: Drawn,
 }
 
 pub(crate) struct Client {
@@ -221,7 +221,7 @@ impl Client {
     fn on_dialed(&mut self, cx: &mut Context, link: LinkId, connected: bool) {
         match self.wire.as_ref().filter(|w| w.link == link) {
             None => cx.close(link, self.end(), None),
-            Some(wire) if connected => cx.send(link, self.end(), Packet::Open(wire.open.clone())),
+            Some(wire) if connected => cx.send(link, self.end(), Packet::Open(wire.open.clone(), wire.drawn)),
             Some(_) => self.on_over(cx, link, Some(OpError::Unavailable("nobody answers".into()))),
         }
     }
@@ -237,7 +237,7 @@ impl Client {
 
     fn on_packet(&mut self, cx: &mut Context, operations: &mut [Operation], link: LinkId, packet: Packet) {
         let items = match packet {
-            Packet::Item(items) => items,
+            Packet::Items(items) => items,
             Packet::Fin(why) => return self.on_over(cx, link, why),
             _ => return,
         };
@@ -246,33 +246,15 @@ impl Client {
                 return;
             };
             let mut seen = Zxid::ZERO;
-            let input = match item {
-                Item::Opened(Opened { session, token, timeout_ms, leaderless }) => {
-                    let node = cx.net.links.get(&link).map_or(0, |l| match l.ends[1] {
-                        End::Node(i) => i as u32 + 1,
-                        End::Client(_) => 0,
-                    });
-                    let timeout = Duration::from_millis(timeout_ms.into());
-                    if self.token != Some((session, token)) {
-                        (self.token, self.number_used) = (Some((session, token)), WriteNumber(0));
-                    }
-                    let node = api::PeerId(node);
-                    Input::Opened {
-                        connection,
-                        opened: client_core::SessionOpened { session, token, timeout, node, leaderless },
-                    }
+            match &item {
+                Item::Opened(opened) if self.token != Some((opened.session, opened.token)) => {
+                    self.token = Some((opened.session, opened.token));
+                    self.number_used = WriteNumber(0);
                 }
-                Item::Notice(Notice::Leader { lost }) => Input::Leader { connection, lost },
-                Item::Confirmed { xid } => Input::Confirmed { connection, xid },
-                Item::Response(Response { xid, zxid, result, .. }) => {
-                    seen = zxid;
-                    let result = result.map(outcome);
-                    Input::Responses {
-                        connection,
-                        responses: vec![client_core::Response { xid, zxid, result }],
-                    }
-                }
-            };
+                Item::Response(Response { zxid, .. }) => seen = *zxid,
+                _ => {}
+            }
+            let input = Input::Items { connection, items: vec![item] };
             self.machine.handle(self.time(cx), input);
             // One by one, so that it is known to which answer an end belongs.
             self.carry_out(cx, operations, seen);
@@ -284,7 +266,7 @@ impl Client {
             let Some(batch) = self.machine.poll_transmit(self.time(cx)) else { return };
             let numbers = batch.requests.iter().filter_map(|r| r.number);
             self.number_used = numbers.max().unwrap_or_default().max(self.number_used);
-            let requests = batch.requests.into_iter().map(request).collect();
+            let requests = batch.requests;
             if let Some(wire) = &self.wire {
                 let acked = if self.mute && !cx.healed { WriteNumber(0) } else { batch.acked };
                 cx.send(wire.link, self.end(), Packet::Requests { acked, requests });
@@ -295,21 +277,17 @@ impl Client {
     fn carry_out(&mut self, cx: &mut Context, operations: &mut [Operation], zxid: Zxid) {
         while let Some(output) = self.machine.poll_output() {
             match output {
-                Output::Connect { connection, endpoint, resume, timeout, last_zxid } => {
+                Output::Connect { connection, endpoint, open } => {
                     if let Some(older) = self.wire.take() {
                         cx.close(older.link, self.end(), None);
                     }
-                    let open = match resume {
-                        Some((session, token)) => {
-                            Open::Resume { session, token, last_zxid, stream: StreamId(self.rng.draw()) }
-                        }
-                        None => Open::New {
-                            token: SessionToken(std::array::from_fn(|_| self.rng.draw() as u8)),
-                            timeout_ms: timeout.as_millis() as u32,
-                        },
-                    };
+                    let mut drawn = Drawn { token: SessionToken([0; 16]), stream: StreamId::FIRST };
+                    match open.resume {
+                        Some(_) => drawn.stream = StreamId(self.rng.draw()),
+                        None => drawn.token = SessionToken(std::array::from_fn(|_| self.rng.draw() as u8)),
+                    }
                     let link = cx.dial(Kind::Client, self.end(), End::Node(endpoint));
-                    self.wire = Some(Wire { link, connection, open });
+                    self.wire = Some(Wire { link, connection, open, drawn });
                 }
                 Output::Disconnect { .. } => {
                     if let Some(wire) = self.wire.take() {
@@ -365,9 +343,10 @@ impl Client {
             (Ok(Outcome::Read(outcome)), _) => history::Outcome::Read { zxid, result: Ok(outcome) },
             (Ok(_), _) => history::Outcome::Synced { zxid },
             // Not kept, so its place in the log is another one whenever it is sent again.
-            (Err(Failure::Refused(error @ OpError::NumberReused(_))), Call::Write(_)) => {
-                history::Outcome::Refused(error)
-            }
+            (
+                Err(Failure::Refused(error @ (OpError::NumberReused(_) | OpError::ResultForgotten(_)))),
+                Call::Write(_),
+            ) => history::Outcome::Refused(error),
             // Any other answer to a write, whatever it says, stands in the log.
             (Err(Failure::Refused(error)), Call::Write(_)) if answered => {
                 history::Outcome::Written { zxid, result: Err(error) }
@@ -588,27 +567,6 @@ fn machine(cx: &Context, rng: &mut Rng) -> Machine {
         ..Config::default()
     };
     Machine::new(config, rng.draw())
-}
-
-fn outcome(answer: Outcome) -> Outcome {
-    match answer {
-        Outcome::Write(outcome) => Outcome::Write(outcome),
-        Outcome::Read(outcome) => Outcome::Read(outcome),
-        Outcome::Sync => Outcome::Sync,
-        Outcome::Ping => Outcome::Ping,
-        Outcome::Close => Outcome::Close,
-    }
-}
-
-fn request(request: client_core::Request) -> server::Request {
-    let op = match request.op {
-        Op::Write(write) => server::Op::Write(write),
-        Op::Read(read, level) => server::Op::Read(read, level),
-        Op::Sync => server::Op::Sync,
-        Op::Ping => server::Op::Ping,
-        Op::Close => server::Op::Close,
-    };
-    server::Request { xid: request.xid, number: request.number, op, trace: request.trace }
 }
 
 /// Writes down what came of an operation.

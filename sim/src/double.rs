@@ -1,8 +1,9 @@
 //! A second user of a client's session: a copy of its process, say, that went on from what both knew. It takes the session up
 //! on some node, asks for something else under a number that the client has used, and goes.
 
+use api::session::{Item, Op, Open, Request, Response};
 use api::{OpError, SessionId, SessionToken, StreamId, WriteNumber, Zxid};
-use store_core::server::{Op, Open, Request, Item};
+use store_core::server::Drawn;
 
 use crate::context::Context;
 use crate::net::{End, Kind, LinkId, Packet};
@@ -16,6 +17,7 @@ pub(crate) struct Double {
 struct UnderWay {
     link: LinkId,
     open: Open,
+    drawn: Drawn,
     number: WriteNumber,
 }
 
@@ -34,9 +36,9 @@ impl Double {
     ) {
         if self.under_way.is_none() {
             let link = cx.dial(Kind::Client, me, End::Node(node));
-            let (session, token) = session;
-            let open = Open::Resume { session, token, last_zxid: Zxid::ZERO, stream };
-            self.under_way = Some(UnderWay { link, open, number });
+            let open = Open { resume: Some(session), timeout_ms: 0, last_zxid: Zxid::ZERO, wait_ms: None };
+            let drawn = Drawn { token: session.1, stream };
+            self.under_way = Some(UnderWay { link, open, drawn, number });
             cx.stats.count("sessions taken up by a double");
         }
     }
@@ -48,31 +50,33 @@ impl Double {
 
     pub(crate) fn on_dialed(&mut self, cx: &mut Context, me: End, link: LinkId, connected: bool) {
         match &self.under_way {
-            Some(under_way) if connected => cx.send(link, me, Packet::Open(under_way.open.clone())),
+            Some(under_way) if connected => {
+                cx.send(link, me, Packet::Open(under_way.open.clone(), under_way.drawn))
+            }
             _ => self.end(cx, me),
         }
     }
 
     pub(crate) fn on_packet(&mut self, cx: &mut Context, me: End, packet: Packet) {
         let Some(UnderWay { link, number, .. }) = self.under_way else { return };
-        let Packet::Item(items) = packet else { return self.end(cx, me) };
+        let Packet::Items(items) = packet else { return self.end(cx, me) };
         for item in items {
             match item {
-                Item::Opened(Opened { .. }) => {
+                Item::Opened(_) => {
                     let op = Op::Invalid(OpError::BadArguments(ASKED.into()));
                     let requests = vec![Request { xid: 1, number: Some(number), op, trace: None }];
                     cx.send(link, me, Packet::Requests { acked: WriteNumber(0), requests });
                 }
                 Item::Response(Response { result, .. }) => {
                     let own = match &result {
-                        Err(OpError::NumberReused(n)) => *n == number,
+                        Err(OpError::NumberReused(n) | OpError::ResultForgotten(n)) => *n == number,
                         Err(OpError::BadArguments(text)) => text == ASKED,
                         _ => false,
                     };
                     cx.ghost.bound_to_its_request(number, own, &result);
                     return self.end(cx, me);
                 }
-                Item::Notice(Notice::Leader { .. }) | Item::Confirmed { .. } => {}
+                Item::Notice(_) | Item::Confirmed { .. } => {}
             }
         }
     }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use api::peer::{Acquaintance, Damage};
+use api::session::{Item, Op, Open, Request};
 use api::{Entry, Greeting, OpError, WriteNumber, Zxid};
 use bytes::Bytes;
 use election_core::Notification;
 use quorum_core::{ToLeader, ToLearner};
-use store_core::server::{Op, Open, Request, Item};
+use store_core::server::Drawn;
 
 use crate::context::{Context, Event};
 
@@ -54,14 +55,14 @@ pub(crate) enum Packet {
     SnapEnd,
     /// So many bytes of the message behind it.
     Piece(u64),
-    Open(Open),
+    Open(Open, Drawn),
     Requests {
         acked: WriteNumber,
         requests: Vec<Request>,
     },
     /// One request of a client without a session.
     Unary(Op),
-    Item(Vec<Item>),
+    Items(Vec<Item>),
     /// The end of the connection, and why.
     Fin(Option<OpError>),
 }

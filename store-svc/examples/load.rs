@@ -49,8 +49,10 @@ async fn main() {
                 .map(|n| {
                     let (path, data) = (format!("/node-{:04}", n % 1000), data.clone());
                     let op = match n {
-                        0..1000 => Op::Create(v1::CreateRequest { path, data, ..Default::default() }),
-                        _ => Op::Set(v1::SetRequest { path, data, version: None }),
+                        0..1000 => {
+                            Op::Create(v1::CreateRequest { path, data: Some(data), ..Default::default() })
+                        }
+                        _ => Op::Set(v1::SetRequest { path, data: Some(data), ..Default::default() }),
                     };
                     v1::Request { xid: n, write_number: n + 1, op: Some(op), ..Default::default() }
                 })
@@ -61,7 +63,7 @@ async fn main() {
         if sent == answered {
             break;
         }
-        answered += answers.message().await.unwrap().unwrap().responses.len() as u64;
+        answered += answers.message().await.unwrap().unwrap().items.len() as u64;
     }
     let (time, cpu) = (start.elapsed(), cpu_time() - cpu);
     println!(

@@ -301,7 +301,8 @@ mod tests {
     }
 
     fn pongs(count: usize) -> Vec<Item> {
-        let pong = Item::Response(Response { xid: 1, zxid: Zxid(1), result: Ok(Outcome::Ping), leaderless: false });
+        let pong =
+            Item::Response(Response { xid: 1, zxid: Zxid(1), result: Ok(Outcome::Ping), leaderless: false });
         vec![pong; count]
     }
 

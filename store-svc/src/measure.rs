@@ -90,12 +90,14 @@ mod tests {
     use super::*;
 
     fn replies(n: usize) -> Vec<Item> {
-        let reply = |xid| Item::Response(Response {
-            xid,
-            zxid: Zxid::ZERO,
-            result: if xid == 0 { Err(OpError::Internal("x".into())) } else { Ok(Outcome::Ping) },
-            leaderless: false,
-        });
+        let reply = |xid| {
+            Item::Response(Response {
+                xid,
+                zxid: Zxid::ZERO,
+                result: if xid == 0 { Err(OpError::Internal("x".into())) } else { Ok(Outcome::Ping) },
+                leaderless: false,
+            })
+        };
         (0..n as u64).map(reply).collect()
     }
 

@@ -160,8 +160,7 @@ impl<Q: Quorum> StoreService<Q> {
         let (to_driver, inputs) = mpsc::channel(INPUT_QUEUE);
         let (asides_to_driver, asides) = mpsc::unbounded_channel();
         let tasks = TaskTracker::new();
-        let handle =
-            Handle::new(config.me, config.bounds, config.trace_ratio, to_driver, asides_to_driver);
+        let handle = Handle::new(config.me, config.bounds, config.trace_ratio, to_driver, asides_to_driver);
         let (ready, _) = watch::channel(false);
         let started = Instant::now();
         Ok(StoreService {

@@ -17,7 +17,7 @@ use tonic::Code;
 /// Some writes; returns the digest that they led to, and the session.
 async fn fill(node: &Node, n: usize) -> (u64, Session) {
     let mut session = Session::open(node).await;
-    let name = format!("/s{:x}", session.opened.session_id);
+    let name = format!("/s{:x}", session.id());
     session.ask(vec![create(&name, "")]).await;
     let ops = (0..n).map(|i| create(&format!("{name}/{i}"), vec![i as u8; i * 13 % 9000])).collect();
     assert!(session.ask(ops).await.iter().all(is_ok));
@@ -30,7 +30,7 @@ async fn digest_at_end(node: &Node, quorum: &MemoryQuorum) -> u64 {
     let mut client = node.client().await;
     client.sync(v1::SyncRequest {}).await.unwrap();
     let status = node.status().await;
-    assert_eq!(status.applied, quorum.log().last().unwrap().zxid.0);
+    assert_eq!(status.applied_zxid, quorum.log().last().unwrap().zxid.0);
     status.digest
 }
 
@@ -39,14 +39,14 @@ async fn a_restart_goes_on_where_it_was() {
     let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
     let node = Node::start(dir.path(), &quorum).await;
     let (digest, session) = fill(&node, 300).await;
-    let applied = node.status().await.applied;
+    let applied = node.status().await.applied_zxid;
     node.stop().await;
     let end = session.answers;
     drop(end);
     // Nothing is replayed: the log below is not even there.
     let node = Node::start(dir.path(), &quorum).await;
     assert_eq!(digest_at_end(&node, &quorum).await, digest);
-    assert_eq!(node.status().await.applied, applied);
+    assert_eq!(node.status().await.applied_zxid, applied);
     node.stop().await;
 }
 
@@ -85,7 +85,7 @@ async fn check(node: &Node, quorum: &MemoryQuorum, of: Zxid, digest: u64) -> Zxi
     let submit = Request::Submit { ticket: Ticket(u64::MAX), payload, trace: None };
     quorum.request(vec![submit]).await.unwrap();
     let zxid = quorum.log().last().unwrap().zxid;
-    while node.status().await.applied < zxid.0 {
+    while node.status().await.applied_zxid < zxid.0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     zxid
@@ -99,7 +99,7 @@ async fn a_state_that_is_not_the_leaders_is_built_again_and_if_that_does_not_hel
     for (i, (dir, quorum)) in dirs.iter().zip(&quorums).enumerate() {
         let node = Node::start(dir.path(), quorum).await;
         let mut session = Session::open(&node).await;
-        session.ask(vec![create("/a", i.to_string()), Op::Close(v1::CloseSession {})]).await;
+        session.ask(vec![create("/a", i.to_string()), Op::Close(v1::CloseSessionRequest {})]).await;
         digests.push(node.status().await.digest);
         node.stop().await;
     }

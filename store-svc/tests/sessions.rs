@@ -30,7 +30,7 @@ async fn a_session_from_end_to_end() {
             Op::Children(v1::ChildrenRequest { path: "/".into(), ..Default::default() }),
             Op::Sync(v1::SyncRequest {}),
             Op::Exists(v1::ExistsRequest { path: "/nowhere".into(), ..Default::default() }),
-            Op::Ping(v1::Ping {}),
+            Op::Ping(v1::PingRequest {}),
             Op::Multi(v1::MultiRequest { ops: vec![] }),
             get("/nowhere"),
         ])
@@ -45,9 +45,9 @@ async fn a_session_from_end_to_end() {
 
     let status = node.status().await;
     assert_eq!((status.sessions, status.znodes, status.id), (1, 3, 1));
-    assert!(status.serving && status.applied == status.zxid && status.digest != 0);
+    assert!(status.serving && status.applied_zxid == status.log_zxid && status.digest != 0);
 
-    let closed = session.ask(vec![Op::Close(v1::CloseSession {})]).await;
+    let closed = session.ask(vec![Op::Close(v1::CloseSessionRequest {})]).await;
     assert!(is_ok(&closed[0]));
     assert_eq!(session.end().await.map_err(|s| s.to_string()), Ok(()), "the stream ends well");
     let status = node.status().await;
@@ -101,8 +101,8 @@ async fn a_session_is_taken_up_again_and_a_write_sent_twice_is_carried_out_once(
     let mut first = Session::open(&node).await;
     let before = first.ask(vec![create("/a", ""), set("/a", "x")]).await;
     let mut second = first.resume(&node).await.unwrap();
-    assert_eq!(second.opened.session_id, first.opened.session_id);
-    let session = api::SessionId(first.opened.session_id);
+    assert_eq!(second.id(), first.id());
+    let session = api::SessionId(first.id());
     let end = first.end().await.unwrap_err();
     assert_eq!(from_status(&end), api::OpError::SessionMoved(session));
     second.next_number(1);
@@ -116,15 +116,17 @@ async fn unknown_sessions_and_wrong_tokens_are_refused_alike() {
     let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
     let node = Node::start(dir.path(), &quorum).await;
     let known = Session::open(&node).await;
-    let id = known.opened.session_id;
-    for (session_id, token) in [(id, vec![0; 16]), (0xdead, known.opened.token.to_vec())] {
-        let open = v1::OpenSession { session_id, token: token.into(), ..Default::default() };
+    let id = known.id();
+    for (session_id, token) in [(id, vec![0; 16]), (0xdead, known.token().to_vec())] {
+        let resume = Some(v1::SessionRef { session_id, token: token.into() });
+        let open = v1::OpenSession { resume, ..Default::default() };
         let status = Session::with(&node, open).await.err().expect("refused");
         assert_eq!(status.code(), Code::FailedPrecondition);
         assert_eq!(from_status(&status), api::OpError::SessionExpired(api::SessionId(session_id)));
     }
     // No token at all is no token.
-    let open = v1::OpenSession { session_id: id, ..Default::default() };
+    let resume = Some(v1::SessionRef { session_id: id, ..Default::default() });
+    let open = v1::OpenSession { resume, ..Default::default() };
     assert_eq!(Session::with(&node, open).await.err().unwrap().code(), Code::InvalidArgument);
     node.stop().await;
 }
@@ -143,9 +145,19 @@ async fn bad_requests_are_answered_in_their_place_and_harm_nothing() {
             create("/a/../b", ""),
             create("/a\0", ""),
             set("/", ""),
-            Op::Set(v1::SetRequest { path: "/".into(), data: "x".into(), version: Some(-1) }),
-            Op::Set(v1::SetRequest { path: "/".into(), data: "x".into(), version: Some(7) }),
-            Op::Delete(v1::DeleteRequest { path: "/".into(), version: None }),
+            Op::Set(v1::SetRequest {
+                path: "/".into(),
+                data: Some("x".into()),
+                version: Some(-1),
+                ..Default::default()
+            }),
+            Op::Set(v1::SetRequest {
+                path: "/".into(),
+                data: Some("x".into()),
+                version: Some(7),
+                ..Default::default()
+            }),
+            Op::Delete(v1::DeleteRequest { path: "/".into(), ..Default::default() }),
             get("x"),
             create("/fine", "y"),
         ])
@@ -202,7 +214,7 @@ async fn b09_errors_with_long_paths_are_answered() {
     let node = Node::start(dir.path(), &quorum).await;
     let mut session = Session::open(&node).await;
     let path = format!("/{}", "x".repeat(8_100));
-    let delete = || Op::Delete(v1::DeleteRequest { path: path.clone(), version: None });
+    let delete = || Op::Delete(v1::DeleteRequest { path: path.clone(), ..Default::default() });
     session.send((0..400).map(|_| delete()).collect()).await;
     // They are all there before the first is taken.
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -251,18 +263,18 @@ async fn unary_calls_do_every_verb_and_fail_with_details() {
     let node = Node::start(dir.path(), &quorum).await;
     let mut c: CoordinationClient<_> = node.client().await;
     let path = || "/u".to_owned();
-    let create = v1::CreateRequest { path: path(), data: "1".into(), ..Default::default() };
+    let create = v1::CreateRequest { path: path(), data: Some("1".into()), ..Default::default() };
     let created = c.create(create.clone()).await.unwrap().into_inner();
     assert_eq!((created.path.as_str(), created.stat.unwrap().version), ("/u", 0));
     let exists = c.create(create.clone()).await.unwrap_err();
     assert_eq!(exists.code(), Code::AlreadyExists);
     assert_eq!(from_status(&exists), api::OpError::NodeExists(api::Path::new("/u").unwrap()));
-    let set = v1::SetRequest { path: path(), data: "2".into(), version: Some(0) };
+    let set = v1::SetRequest { path: path(), data: Some("2".into()), version: Some(0), ..Default::default() };
     assert_eq!(c.set(set.clone()).await.unwrap().into_inner().stat.unwrap().version, 1);
     assert_eq!(c.set(set).await.unwrap_err().code(), Code::Aborted);
     assert_eq!(
-        c.get(v1::GetRequest { path: path(), ..Default::default() }).await.unwrap().into_inner().data,
-        "2"
+        c.get(v1::GetRequest { path: path(), ..Default::default() }).await.unwrap().into_inner().data(),
+        b"2"
     );
     assert!(
         c.exists(v1::ExistsRequest { path: path(), ..Default::default() })
@@ -275,20 +287,23 @@ async fn unary_calls_do_every_verb_and_fail_with_details() {
     c.sync(v1::SyncRequest {}).await.unwrap();
     let children = c.children(v1::ChildrenRequest { path: "/".into(), ..Default::default() }).await.unwrap();
     assert_eq!(names(&children.into_inner()), ["u"]);
-    let check = v1::CheckRequest { path: path(), version: Some(1) };
+    let check = v1::CheckRequest { path: path(), version: Some(1), ..Default::default() };
     let ops = vec![
         v1::MultiOp { op: Some(v1::multi_op::Op::Check(check)) },
-        v1::MultiOp { op: Some(v1::multi_op::Op::Delete(v1::DeleteRequest { path: path(), version: None })) },
+        v1::MultiOp {
+            op: Some(v1::multi_op::Op::Delete(v1::DeleteRequest { path: path(), ..Default::default() })),
+        },
     ];
     assert_eq!(c.multi(v1::MultiRequest { ops: ops.clone() }).await.unwrap().into_inner().results.len(), 2);
     assert_eq!(c.multi(v1::MultiRequest { ops }).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(
-        c.delete(v1::DeleteRequest { path: path(), version: None }).await.unwrap_err().code(),
+        c.delete(v1::DeleteRequest { path: path(), ..Default::default() }).await.unwrap_err().code(),
         Code::NotFound
     );
-    let ephemeral = v1::CreateRequest { ephemeral: true, ..create };
+    let ephemeral = v1::CreateRequest { kind: v1::NodeKind::Ephemeral.into(), ..create };
     assert_eq!(c.create(ephemeral).await.unwrap_err().code(), Code::InvalidArgument);
-    let big = v1::CreateRequest { path: path(), data: vec![0; (1 << 20) + 1].into(), ..Default::default() };
+    let big =
+        v1::CreateRequest { path: path(), data: Some(vec![0; (1 << 20) + 1].into()), ..Default::default() };
     assert_eq!(c.create(big).await.unwrap_err().code(), Code::InvalidArgument);
     node.stop().await;
 }
@@ -318,8 +333,8 @@ async fn reads_are_as_fresh_as_they_ask_to_be() {
 
     let mut c = node.client().await;
     let request = |level, min_zxid| v1::GetRequest { path: "/a".into(), read: fresh(level, min_zxid) };
-    assert_eq!(c.get(request(Linearizable, 0)).await.unwrap().into_inner().data, "2");
-    assert_eq!(c.get(request(AtLeast, here)).await.unwrap().into_inner().data, "2");
+    assert_eq!(c.get(request(Linearizable, 0)).await.unwrap().into_inner().data(), b"2");
+    assert_eq!(c.get(request(AtLeast, here)).await.unwrap().into_inner().data(), b"2");
     let behind = c.get(request(AtLeast, never)).await.unwrap_err();
     assert!(behind.code() == Code::Unavailable && behind.message().contains("another node"), "{behind:?}");
     assert_eq!(c.get(request(Unspecified, here)).await.unwrap_err().code(), Code::InvalidArgument);
@@ -330,11 +345,11 @@ async fn reads_are_as_fresh_as_they_ask_to_be() {
     let waiting = tokio::spawn(async move { waiting.get(request(Linearizable, 0)).await });
     session.send(vec![get("/a"), get_at("/a", Linearizable, 0), get("/a")]).await;
     assert_eq!(data(&session.receive(1).await[0]), b"2");
-    assert_eq!(c.get(request(Unspecified, 0)).await.unwrap().into_inner().data, "2");
+    assert_eq!(c.get(request(Unspecified, 0)).await.unwrap().into_inner().data(), b"2");
     assert!(!waiting.is_finished());
     quorum.set_serving(true);
     assert!(session.receive(2).await.iter().all(is_ok));
-    assert_eq!(waiting.await.unwrap().unwrap().into_inner().data, "2");
+    assert_eq!(waiting.await.unwrap().unwrap().into_inner().data(), b"2");
     node.stop().await;
 }
 
@@ -404,7 +419,7 @@ async fn a_silent_session_expires_and_its_stream_is_told() {
     let open = v1::OpenSession { timeout_ms: 1, ..Default::default() };
     let mut session = Session::with(&node, open).await.unwrap();
     session.ask(vec![ephemeral("/e")]).await;
-    let id = session.opened.session_id;
+    let id = session.id();
     let status = session.end().await.unwrap_err();
     assert_eq!(from_status(&status), api::OpError::SessionExpired(api::SessionId(id)));
     assert_eq!(node.status().await.znodes, 1);
@@ -445,7 +460,7 @@ async fn b07_pings_whose_answers_nobody_takes_are_counted() {
     let endpoint = Channel::from_shared(format!("http://{}", node.address)).unwrap();
     let channel = endpoint.initial_stream_window_size(0).connect().await.unwrap();
     let open = Some(v1::OpenSession { timeout_ms: 60_000, ..Default::default() });
-    let ping = |xid| v1::Request { xid, op: Some(Op::Ping(v1::Ping {})), ..Default::default() };
+    let ping = |xid| v1::Request { xid, op: Some(Op::Ping(v1::PingRequest {})), ..Default::default() };
     let first = v1::SessionRequest { open, requests: (1..=4000).map(ping).collect(), acked_write: 0 };
     let endless = tokio_stream::StreamExt::chain(tokio_stream::once(first), tokio_stream::pending());
     let _answers = CoordinationClient::new(channel).session(endless).await.unwrap();
@@ -469,7 +484,7 @@ async fn a_half_closed_stream_gets_all_its_answers() {
     drop(out);
     let mut n = 0;
     while let Some(message) = answers.message().await.unwrap() {
-        n += message.responses.len();
+        n += responses(message.items).count();
     }
     assert_eq!(n, 500);
     assert_eq!(node.status().await.sessions, 1, "the session lives on and can be taken up again");
@@ -485,8 +500,9 @@ async fn a_half_closed_stream_also_learns_what_became_of_its_opening() {
     let first = |open| v1::SessionRequest { open: Some(open), ..Default::default() };
     let open = v1::OpenSession { timeout_ms: 5000, ..Default::default() };
     let mut answers = client.session(tokio_stream::once(first(open))).await.unwrap().into_inner();
-    assert!(answers.message().await.unwrap().is_some_and(|m| m.opened.is_some()));
-    let open = v1::OpenSession { session_id: 0xdead, token: vec![0; 16].into(), ..Default::default() };
+    assert!(answers.message().await.unwrap().is_some_and(|m| opened(&m).is_some()));
+    let resume = Some(v1::SessionRef { session_id: 0xdead, token: vec![0; 16].into() });
+    let open = v1::OpenSession { resume, ..Default::default() };
     let mut answers = client.session(tokio_stream::once(first(open))).await.unwrap().into_inner();
     let status = answers.message().await.unwrap_err();
     assert_eq!(from_status(&status), api::OpError::SessionExpired(api::SessionId(0xdead)));

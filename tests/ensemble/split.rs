@@ -8,6 +8,7 @@ use std::time::Duration;
 use client_sdk::{Client, CreateMode, Options};
 use proto::v1;
 use proto::v1::coordination_client::CoordinationClient;
+use proto::v1::item::Item;
 use proto::v1::request::Op;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -310,7 +311,10 @@ impl Session {
             CoordinationClient::connect(format!("http://{}", ensemble.endpoint(id))).await.unwrap();
         let mut answers = client.session(ReceiverStream::new(requests)).await.unwrap().into_inner();
         let first = answers.message().await.unwrap().unwrap();
-        Session { out, answers, leaderless: first.opened.unwrap().leaderless }
+        let Some(v1::Item { item: Some(Item::Opened(opened)) }) = first.items.into_iter().next() else {
+            panic!("no session was opened");
+        };
+        Session { out, answers, leaderless: opened.leaderless }
     }
 
     /// The value, and whether the node said that it had no leader.
@@ -323,11 +327,12 @@ impl Session {
             let Some(message) = self.answers.message().await? else {
                 return Err(tonic::Status::unavailable("the stream ended"));
             };
-            if let Some(v1::Response { leaderless, result: Some(result), .. }) =
-                message.responses.into_iter().next()
+            if let Some(v1::Item {
+                item: Some(Item::Response(v1::Response { leaderless, result: Some(result), .. })),
+            }) = message.items.into_iter().next()
             {
                 let v1::response::Result::Get(got) = result else { panic!("{result:?}") };
-                return Ok((got.data.to_vec(), leaderless));
+                return Ok((got.data().to_vec(), leaderless));
             }
         }
     }

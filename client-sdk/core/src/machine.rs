@@ -1,7 +1,8 @@
 use std::{collections::VecDeque, time::Duration};
 
 use api::{
-    ErrorCode, Fate, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Trace, WriteNumber, Zxid,
+    ErrorCode, Fate, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Trace, WriteNumber,
+    Zxid,
     mutants::{Mutant, is_on},
     session::{Item, Notice, Op, Open as OpenSession, Opened, Outcome, Response},
 };
@@ -236,14 +237,7 @@ impl Machine {
         }
     }
 
-    fn on_opened(
-        &mut self,
-        now: Time,
-        connection: Connection,
-        endpoint: usize,
-        since: Time,
-        opened: Opened,
-    ) {
+    fn on_opened(&mut self, now: Time, connection: Connection, endpoint: usize, since: Time, opened: Opened) {
         let Opened { session: id, token, timeout_ms, node, leaderless, .. } = opened;
         let timeout = Duration::from_millis(timeout_ms.into()).max(TIMEOUT_MIN);
         // When a session is taken up, only the node knows of it.

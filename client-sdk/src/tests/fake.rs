@@ -10,11 +10,13 @@ use std::{
 
 use api::{
     ErrorCode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome, SessionId,
-    SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid, ports::Role,
+    SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    ports::Role,
+    session::{self, Item, Op, Opened, Outcome},
 };
 use bytes::Bytes;
 use proto::{
-    client::{self as wire, NodeStatus, Op, Outcome, to_status},
+    client::{self as wire, NodeStatus, to_status},
     v1::{
         self,
         coordination_server::{Coordination, CoordinationServer},
@@ -50,7 +52,7 @@ pub(super) struct State {
 
 #[derive(Default)]
 pub(super) struct Session {
-    results: Vec<wire::Response>,
+    results: Vec<session::Response>,
     pub(super) acked: u64,
 }
 
@@ -67,7 +69,7 @@ impl World {
         self.state.lock().unwrap()
     }
 
-    fn open(&self, open: wire::OpenSession, node: PeerId) -> Result<wire::SessionOpened, OpError> {
+    fn open(&self, open: session::Open, node: PeerId) -> Result<Opened, OpError> {
         let mut state = self.state();
         let session = match open.resume {
             Some((id, token)) if state.sessions.contains_key(&id) => {
@@ -82,25 +84,31 @@ impl World {
                 id
             }
         };
-        Ok(wire::SessionOpened {
+        Ok(Opened {
             session,
             token: token_of(session),
             timeout_ms: open.timeout_ms,
             node,
             leaderless: false,
+            resumed: open.resume.is_some(),
+            zxid: Zxid(state.zxid),
+            last_write: WriteNumber(state.sessions[&session].results.len() as u64),
         })
     }
 
-    fn respond(&self, id: SessionId, request: wire::Request) -> Result<wire::Response, OpError> {
+    fn respond(&self, id: SessionId, request: session::Request) -> Result<session::Response, OpError> {
         let mut state = self.state();
         let xid = request.xid;
         let zxid = Zxid(state.zxid);
-        let answer = |result| wire::Response { xid, zxid, result, leaderless: false };
+        let answer = |result| session::Response { xid, zxid, result, leaderless: false };
         if !state.sessions.contains_key(&id) {
             return Err(OpError::SessionExpired(id));
         }
         Ok(match request.op {
-            Op::Write { number, write } => return self.write(&mut state, id, xid, number, write),
+            Op::Write(write) => {
+                let number = request.number.unwrap();
+                return self.write(&mut state, id, xid, number, write);
+            }
             Op::Read(read, level) => {
                 state.levels.push(level);
                 answer(state.read(&read).map(Outcome::Read))
@@ -111,6 +119,7 @@ impl World {
                 state.sessions.remove(&id);
                 answer(Ok(Outcome::Close))
             }
+            Op::Invalid(error) => return Err(error),
         })
     }
 
@@ -121,7 +130,7 @@ impl World {
         xid: u64,
         number: WriteNumber,
         write: Write,
-    ) -> Result<wire::Response, OpError> {
+    ) -> Result<session::Response, OpError> {
         let due = state.sessions[&id].results.len() as u64 + 1;
         if number.0 > due {
             return Err(OpError::OutOfOrder { expected: WriteNumber(due), got: number });
@@ -129,12 +138,12 @@ impl World {
         if number.0 == due {
             state.zxid += 1;
             let result = state.apply(write).map(Outcome::Write);
-            let response = wire::Response { xid, zxid: Zxid(state.zxid), result, leaderless: false };
+            let response = session::Response { xid, zxid: Zxid(state.zxid), result, leaderless: false };
             state.sessions.get_mut(&id).unwrap().results.push(response);
             self.written.send_modify(|n| *n += 1);
         }
         let kept = &state.sessions[&id].results[number.0 as usize - 1];
-        Ok(wire::Response { xid, ..kept.clone() })
+        Ok(session::Response { xid, ..kept.clone() })
     }
 }
 
@@ -269,9 +278,10 @@ impl Fake {
         while let Ok(Some(message)) = requests.message().await {
             let mut response = v1::SessionResponse::default();
             if let Some(open) = message.open {
-                let opened = self.world.open(open.try_into()?, self.node)?;
+                let open = wire::OpenSession::try_from(open)?.open;
+                let opened = self.world.open(open, self.node)?;
                 session = Some(opened.session);
-                response.opened = Some(opened.into());
+                response.items.extend(wire::item_to_wire(Item::Opened(opened)));
             }
             let Some(session) = session else { panic!("a message before the session was open") };
             if let Some(session) = self.world.state().sessions.get_mut(&session) {
@@ -279,7 +289,8 @@ impl Fake {
             }
             for request in message.requests {
                 response.confirmed_xid = request.xid;
-                response.responses.push(self.world.respond(session, request.try_into()?)?.into());
+                let answer = self.world.respond(session, wire::request(request))?;
+                response.items.extend(wire::item_to_wire(Item::Response(answer)));
             }
             let _ = self.world.silent.subscribe().wait_for(|silent| !silent).await;
             if responses.send(Ok(response)).await.is_err() {
@@ -290,58 +301,59 @@ impl Fake {
     }
 }
 
-#[tonic::async_trait]
-impl Coordination for Fake {
-    type SessionStream = ReceiverStream<Result<v1::SessionResponse, Status>>;
+/// The client uses the stream only.
+macro_rules! unused {
+    ($($verb:ident: $request:ident => $response:ident,)+) => {
+        #[tonic::async_trait]
+        impl Coordination for Fake {
+            type SessionStream = ReceiverStream<Result<v1::SessionResponse, Status>>;
+            type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
+            type WalkStream = ReceiverStream<Result<v1::WalkResponse, Status>>;
 
-    async fn session(
-        &self,
-        request: Request<Streaming<v1::SessionRequest>>,
-    ) -> Result<Response<Self::SessionStream>, Status> {
-        let (responses, stream) = mpsc::channel(16);
-        let fake = self.clone();
-        tokio::spawn(async move {
-            if let Err(error) = fake.serve(request.into_inner(), responses.clone()).await {
-                let _ = responses.send(Err(to_status(&error))).await;
+            async fn session(
+                &self,
+                request: Request<Streaming<v1::SessionRequest>>,
+            ) -> Result<Response<Self::SessionStream>, Status> {
+                let (responses, stream) = mpsc::channel(16);
+                let fake = self.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = fake.serve(request.into_inner(), responses.clone()).await {
+                        let _ = responses.send(Err(to_status(&error))).await;
+                    }
+                });
+                Ok(Response::new(ReceiverStream::new(stream)))
             }
-        });
-        Ok(Response::new(ReceiverStream::new(stream)))
-    }
 
-    async fn create(&self, _: Request<v1::CreateRequest>) -> Result<Response<v1::CreateResponse>, Status> {
-        Err(unused())
-    }
+            async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+                Err(unused())
+            }
 
-    async fn get(&self, _: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
-        Err(unused())
-    }
+            async fn walk(&self, _: Request<v1::WalkRequest>) -> Result<Response<Self::WalkStream>, Status> {
+                Err(unused())
+            }
 
-    async fn set(&self, _: Request<v1::SetRequest>) -> Result<Response<v1::SetResponse>, Status> {
-        Err(unused())
-    }
+            $(async fn $verb(&self, _: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {
+                Err(unused())
+            })+
+        }
+    };
+}
 
-    async fn delete(&self, _: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
-        Err(unused())
-    }
-
-    async fn exists(&self, _: Request<v1::ExistsRequest>) -> Result<Response<v1::ExistsResponse>, Status> {
-        Err(unused())
-    }
-
-    async fn children(
-        &self,
-        _: Request<v1::ChildrenRequest>,
-    ) -> Result<Response<v1::ChildrenResponse>, Status> {
-        Err(unused())
-    }
-
-    async fn multi(&self, _: Request<v1::MultiRequest>) -> Result<Response<v1::MultiResponse>, Status> {
-        Err(unused())
-    }
-
-    async fn sync(&self, _: Request<v1::SyncRequest>) -> Result<Response<v1::SyncResponse>, Status> {
-        Err(unused())
-    }
+unused! {
+    create: CreateRequest => CreateResponse,
+    set: SetRequest => SetResponse,
+    delete: DeleteRequest => DeleteResponse,
+    delete_tree: DeleteTreeRequest => DeleteTreeResponse,
+    multi: MultiRequest => MultiResponse,
+    set_acl: SetAclRequest => SetAclResponse,
+    get: GetRequest => GetResponse,
+    exists: ExistsRequest => ExistsResponse,
+    children: ChildrenRequest => ChildrenResponse,
+    count_tree: CountTreeRequest => CountTreeResponse,
+    multi_read: MultiReadRequest => MultiReadResponse,
+    get_acl: GetAclRequest => GetAclResponse,
+    sync: SyncRequest => SyncResponse,
+    who_am_i: WhoAmIRequest => WhoAmIResponse,
 }
 
 #[tonic::async_trait]
@@ -371,6 +383,7 @@ pub(super) fn node_status(id: PeerId) -> NodeStatus {
         znodes: 5,
         digest: 6,
         uptime: Duration::from_millis(7),
+        version: "1".into(),
         members: Vec::new(),
         disk: api::ports::Room::Ample,
         ensemble_id: None,
@@ -378,7 +391,6 @@ pub(super) fn node_status(id: PeerId) -> NodeStatus {
     }
 }
 
-/// The client uses the stream only.
 fn unused() -> Status {
     Status::unimplemented(ErrorCode::Internal.as_str())
 }

@@ -25,10 +25,9 @@ pub fn to_status(error: &OpError) -> Status {
         | ErrorCode::SessionExpired
         | ErrorCode::ResultForgotten
         | ErrorCode::NoSequenceNumber => Code::FailedPrecondition,
-        ErrorCode::BadVersion
-        | ErrorCode::OutOfOrder
-        | ErrorCode::SessionMoved
-        | ErrorCode::NumberReused => Code::Aborted,
+        ErrorCode::BadVersion | ErrorCode::OutOfOrder | ErrorCode::SessionMoved | ErrorCode::NumberReused => {
+            Code::Aborted
+        }
         ErrorCode::BadPath | ErrorCode::BadArguments | ErrorCode::TooLarge => Code::InvalidArgument,
         ErrorCode::Unsupported => Code::Unimplemented,
         ErrorCode::Overloaded | ErrorCode::DiskFull => Code::ResourceExhausted,
@@ -81,7 +80,8 @@ pub fn from_status(status: &Status) -> OpError {
 pub fn details(status: &Status) -> Option<OpError> {
     let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
     let code = CODES.iter().find(|(code, _)| code.as_str() == info.reason).map(|&(_, wire)| wire);
-    let named = |key: &str, prefix: &str| format!("{prefix}{}", info.metadata.get(key).map_or("", String::as_str));
+    let named =
+        |key: &str, prefix: &str| format!("{prefix}{}", info.metadata.get(key).map_or("", String::as_str));
     let fate = v1::Fate::from_str_name(&named(FATE, "FATE_")).unwrap_or_default();
     let retry = v1::Retry::from_str_name(&named(RETRY, "RETRY_")).unwrap_or_default();
     let code = code.unwrap_or_default();

@@ -235,7 +235,9 @@ fn supported(unset: bool, option: &str) -> Result<(), OpError> {
     if unset {
         return Ok(());
     }
-    Err(OpError::Unsupported(format!("this server does not have the option {option} yet; leave it out, or upgrade the server")))
+    Err(OpError::Unsupported(format!(
+        "this server does not have the option {option} yet; leave it out, or upgrade the server"
+    )))
 }
 
 /// The wish to open a session, off the wire.
@@ -387,10 +389,9 @@ fn read_to_wire(read: Read, level: ReadLevel) -> v1::request::Op {
 
 impl From<Open> for v1::OpenSession {
     fn from(open: Open) -> v1::OpenSession {
-        let resume = open.resume.map(|(id, token)| v1::SessionRef {
-            session_id: id.0,
-            token: Bytes::copy_from_slice(&token.0),
-        });
+        let resume = open
+            .resume
+            .map(|(id, token)| v1::SessionRef { session_id: id.0, token: Bytes::copy_from_slice(&token.0) });
         v1::OpenSession {
             resume,
             timeout_ms: open.timeout_ms,

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use api::{
-    Create, CreateMode, Epoch, ErrorCode, Fate, MultiOp, MultiOutcome, OpError, Page, Path, PathError, PeerId,
-    Read, ReadLevel, ReadOutcome, Retry, SessionId, SessionToken, Stat, Write, WriteNumber, WriteOutcome,
-    Zxid,
+    Create, CreateMode, Epoch, ErrorCode, Fate, MultiOp, MultiOutcome, OpError, Page, Path, PathError,
+    PeerId, Read, ReadLevel, ReadOutcome, Retry, SessionId, SessionToken, Stat, Write, WriteNumber,
+    WriteOutcome, Zxid,
     ports::Role,
     session::{Item, Notice, Op, Open, Opened, Outcome, Request, Response},
 };
@@ -243,7 +243,11 @@ fn sessions_open_over_the_wire() {
     };
     assert!(open(resume(5, b"short")).unwrap_err().to_string().contains("16 bytes"));
     assert!(open(resume(0, b"0123456789abcdef")).unwrap_err().to_string().contains("session_id is 0"));
-    assert_eq!(open(v1::OpenSession::default()).unwrap().open.timeout_ms, 10_000, "of a client that does not say");
+    assert_eq!(
+        open(v1::OpenSession::default()).unwrap().open.timeout_ms,
+        10_000,
+        "of a client that does not say"
+    );
     let name = |length| v1::OpenSession { client_name: "n".repeat(length), ..Default::default() };
     assert!(open(name(128)).is_ok() && open(name(129)).is_err());
     let opened = v1::Item { item: Some(v1::item::Item::Opened(v1::SessionOpened::default())) };
@@ -443,10 +447,7 @@ fn malformed_responses_are_refused() {
         Some(Wire::Set(v1::SetResponse::default())),
         Some(Wire::Create(created("/a", None))),
         Some(Wire::Create(created("a", stat))),
-        Some(Wire::Multi(v1::MultiResponse {
-            results: vec![v1::MultiResult { result: None }],
-            as_of: None,
-        })),
+        Some(Wire::Multi(v1::MultiResponse { results: vec![v1::MultiResult { result: None }], as_of: None })),
         Some(Wire::DeleteTree(v1::DeleteTreeResponse::default())),
     ] {
         let response = v1::Response { xid: 1, zxid: 1, result, leaderless: false };

@@ -424,8 +424,8 @@ impl Node {
                     }
                 }
             }
-            Packet::Open(open) => {
-                self.client_opens(cx, link, open);
+            Packet::Open(open, drawn) => {
+                self.client_opens(cx, link, open, drawn);
                 return Ok(());
             }
             Packet::Requests { acked, requests } => {
@@ -436,7 +436,7 @@ impl Node {
                 self.client_calls(cx, link, op);
                 return Ok(());
             }
-            Packet::Item(_) => return Ok(()),
+            Packet::Items(_) => return Ok(()),
             Packet::Fin(_) => {
                 self.on_link_over(cx, link);
                 return Ok(());

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use api::ports::{FeedItem, Request, Role, Sign};
+use api::session::{self, Item, Open};
 use api::{CommandBody, Entry, SessionId, Time, WriteNumber, Zxid};
 use bytes::Bytes;
 use proto::store::{RecordDecoder, decode_command, encode_command};
 use quorum_core::Input as QuorumInput;
 use quorum_log::{ReadError, SnapshotError, SnapshotReader, SnapshotWriter};
-use store_core::server::{self, Ask, Committed, ConnId, Feed, Input, Open, Output, Item};
+use store_core::server::{Ask, Committed, ConnId, Drawn, Feed, Input, Output};
 use store_core::{Changes, Server, State};
 
 use super::disk::Task;
@@ -309,13 +310,13 @@ impl Node {
                 }
                 Output::Send { conn, items } => {
                     for item in &items {
-                        if let Item::Opened(Opened { session, .. }) = item {
+                        if let Item::Opened(opened) = item {
                             // That a client takes a session up again counts once its node has reported it.
-                            store.sessions.insert(conn.0, *session);
+                            store.sessions.insert(conn.0, opened.session);
                         }
                     }
                     let bytes = items.iter().map(Item::weight).sum();
-                    cx.send(conn.0, me, Packet::Item(items));
+                    cx.send(conn.0, me, Packet::Items(items));
                     store.server.handle(now, Input::Drained { conn, bytes });
                 }
                 Output::Close { conn, why } => {
@@ -356,8 +357,8 @@ impl Node {
 
     // ---- clients ----
 
-    pub(super) fn client_opens(&mut self, cx: &mut Context, link: LinkId, open: Open) {
-        self.tell_store(cx, Input::Open { conn: ConnId(link), open });
+    pub(super) fn client_opens(&mut self, cx: &mut Context, link: LinkId, open: Open, drawn: Drawn) {
+        self.tell_store(cx, Input::Open { conn: ConnId(link), open, drawn });
     }
 
     pub(super) fn client_asks(
@@ -365,12 +366,12 @@ impl Node {
         cx: &mut Context,
         link: LinkId,
         acked: WriteNumber,
-        requests: Vec<server::Request>,
+        requests: Vec<session::Request>,
     ) {
         self.tell_store(cx, Input::Requests { conn: ConnId(link), acked, requests });
     }
 
-    pub(super) fn client_calls(&mut self, cx: &mut Context, link: LinkId, op: server::Op) {
+    pub(super) fn client_calls(&mut self, cx: &mut Context, link: LinkId, op: session::Op) {
         self.tell_store(cx, Input::Unary { conn: ConnId(link), op, trace: None });
     }
 

@@ -92,7 +92,7 @@ fn numbers_are_admitted_in_order_and_acknowledged_ones_are_forgotten() {
     assert_eq!(log.write(s, 2, 0, create("/a", false)).result, out(1, 2));
     assert!(log.write(s, 1, 0, create("/a", false)).result.is_ok());
     assert!(log.write(s, 2, 1, create("/b", false)).result.is_ok(), "forgets the result of 1");
-    assert_eq!(log.write(s, 1, 0, create("/a", false)).result, Err(OpError::NumberReused(WriteNumber(1))));
+    assert_eq!(log.write(s, 1, 0, create("/a", false)).result, Err(OpError::ResultForgotten(WriteNumber(1))));
     assert_eq!(
         log.write(s, 4, 99, create("/c", false)).result,
         out(3, 4),

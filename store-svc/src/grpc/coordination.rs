@@ -53,8 +53,7 @@ impl<C: Coordination> CoordinationService<C> {
         level(min_level(&request)?)?;
         let op: Op = op(request.into_inner())?;
         let (response, held) = self.store.call(caller, op, trace).await?;
-        let as_of =
-            v1::AsOf { zxid: response.zxid.0, leaderless: response.leaderless, node_id: self.node.0 };
+        let as_of = v1::AsOf { zxid: response.zxid.0, leaderless: response.leaderless, node_id: self.node.0 };
         Ok(((response.result?, as_of).try_into()?, held))
     }
 }

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use api::{PeerId, budget::Budget};
 use host::listen::{self, Bounds, CallPlaces, Listener};
 use proto::v1::{
-    self, coordination_client::CoordinationClient, node_client::NodeClient, request::Op,
+    self, coordination_client::CoordinationClient, item::Item, node_client::NodeClient, request::Op,
     response::Result as Answer,
 };
 use store_svc::{Config, StopReason, StoreService, testing::MemoryQuorum};
@@ -98,11 +98,7 @@ impl Session {
     }
 
     pub async fn resume(&self, node: &Node) -> Result<Session, Status> {
-        let open = v1::OpenSession {
-            session_id: self.opened.session_id,
-            token: self.opened.token.clone(),
-            ..Default::default()
-        };
+        let open = v1::OpenSession { resume: self.opened.session.clone(), ..Default::default() };
         let mut session = Session::with(node, open).await?;
         session.number = self.number;
         Ok(session)
@@ -120,8 +116,18 @@ impl Session {
         let mut client = CoordinationClient::new(channel);
         let mut answers = client.session(ReceiverStream::new(requests)).await?.into_inner();
         let message = answers.message().await?.expect("an answer to open");
-        let opened = message.opened.expect("opened first");
-        Ok(Session { out, answers, opened, early: message.responses, number: 1 })
+        let opened = opened(&message).expect("opened first").clone();
+        Ok(Session { out, answers, opened, early: responses(message.items).collect(), number: 1 })
+    }
+
+    /// Of the session.
+    pub fn id(&self) -> u64 {
+        self.opened.session.as_ref().unwrap().session_id
+    }
+
+    /// Its secret.
+    pub fn token(&self) -> bytes::Bytes {
+        self.opened.session.as_ref().unwrap().token.clone()
     }
 
     /// Numbers writes and sends all in one message. The xid is the place in the list.
@@ -143,13 +149,13 @@ impl Session {
 
     /// The next `n` responses.
     pub async fn receive(&mut self, n: usize) -> Vec<v1::Response> {
-        let mut responses = std::mem::take(&mut self.early);
-        while responses.len() < n {
+        let mut all = std::mem::take(&mut self.early);
+        while all.len() < n {
             let message = self.answers.message().await.unwrap().expect("more answers");
-            responses.extend(message.responses);
+            all.extend(responses(message.items));
         }
-        assert_eq!(responses.len(), n);
-        responses
+        assert_eq!(all.len(), n);
+        all
     }
 
     pub async fn ask(&mut self, ops: Vec<Op>) -> Vec<v1::Response> {
@@ -170,21 +176,36 @@ impl Session {
     }
 }
 
-pub fn create(path: &str, data: impl Into<bytes::Bytes>) -> Op {
-    Op::Create(v1::CreateRequest {
-        path: path.into(),
-        data: data.into(),
-        ephemeral: false,
-        sequential: false,
+/// The first item of a message, if it opens a session.
+pub fn opened(message: &v1::SessionResponse) -> Option<&v1::SessionOpened> {
+    match message.items.first()?.item.as_ref()? {
+        Item::Opened(opened) => Some(opened),
+        _ => None,
+    }
+}
+
+/// Those among the items of a message.
+pub fn responses(items: impl IntoIterator<Item = v1::Item>) -> impl Iterator<Item = v1::Response> {
+    items.into_iter().filter_map(|item| match item.item {
+        Some(Item::Response(response)) => Some(response),
+        _ => None,
     })
 }
 
+pub fn create(path: &str, data: impl Into<bytes::Bytes>) -> Op {
+    Op::Create(v1::CreateRequest { path: path.into(), data: Some(data.into()), ..Default::default() })
+}
+
 pub fn ephemeral(path: &str) -> Op {
-    Op::Create(v1::CreateRequest { path: path.into(), ephemeral: true, ..Default::default() })
+    Op::Create(v1::CreateRequest {
+        path: path.into(),
+        kind: v1::NodeKind::Ephemeral.into(),
+        ..Default::default()
+    })
 }
 
 pub fn set(path: &str, data: impl Into<bytes::Bytes>) -> Op {
-    Op::Set(v1::SetRequest { path: path.into(), data: data.into(), version: None })
+    Op::Set(v1::SetRequest { path: path.into(), data: Some(data.into()), ..Default::default() })
 }
 
 pub fn get(path: &str) -> Op {
@@ -207,7 +228,7 @@ pub fn names(page: &v1::ChildrenResponse) -> Vec<&str> {
 /// The value in an answer.
 pub fn data(response: &v1::Response) -> &[u8] {
     match &response.result {
-        Some(Answer::Get(get)) => &get.data,
+        Some(Answer::Get(get)) => get.data.as_deref().unwrap_or_default(),
         other => panic!("no value but {other:?}"),
     }
 }

@@ -89,8 +89,7 @@ impl Script {
     fn answer(&mut self, xid: u64, result: Result<Outcome, OpError>) -> Vec<Output> {
         let answered = Zxid(0x1_0000_0000 + xid);
         let response = Response { xid, zxid: answered, result, leaderless: false };
-        let mut outputs =
-            self.item(Item::Response(response));
+        let mut outputs = self.item(Item::Response(response));
         for output in &mut outputs {
             if let Output::Done { zxid, result: Ok(_) | Err(Failure::Refused(_)), .. } = output {
                 assert_eq!(zxid.take(), Some(answered));
@@ -228,7 +227,12 @@ fn a_read_keeps_its_level_when_it_is_sent_again() {
     // No quorum confirms to this node: perhaps it does to the next.
     let unconfirmed = OpError::Unavailable("no quorum".into());
     let outputs = s.answer(4, Err(unconfirmed));
-    assert!(outputs.iter().any(|o| matches!(o, Output::Connect { open: OpenSession { resume: Some(_), .. }, .. })), "{outputs:?}");
+    assert!(
+        outputs
+            .iter()
+            .any(|o| matches!(o, Output::Connect { open: OpenSession { resume: Some(_), .. }, .. })),
+        "{outputs:?}"
+    );
     s.open();
     assert_eq!(sent(&mut s), ops);
 }
@@ -354,7 +358,11 @@ fn b14_a_session_that_was_taken_up_elsewhere_is_taken_up_again_and_its_writes_ar
     s.sent();
     assert!(matches!(
         s.disconnect(OpError::SessionMoved(ID))[..],
-        [Output::Disconnect { .. }, _, Output::Connect { open: OpenSession { resume: Some((ID, _)), .. }, .. }]
+        [
+            Output::Disconnect { .. },
+            _,
+            Output::Connect { open: OpenSession { resume: Some((ID, _)), .. }, .. }
+        ]
     ));
     s.open();
     assert_eq!(s.sent(), [(3, Some(1)), (4, Some(2))]);
@@ -477,7 +485,10 @@ fn a_session_that_nobody_confirms_is_suspended_but_not_given_up() {
         [&(Duration::from_secs(9), Output::Event(Event::Suspended))],
         "once, at the time-out"
     );
-    let attempts = log.iter().filter(|(_, o)| matches!(o, Output::Connect { open: OpenSession { resume: Some(_), .. }, .. })).count();
+    let attempts = log
+        .iter()
+        .filter(|(_, o)| matches!(o, Output::Connect { open: OpenSession { resume: Some(_), .. }, .. }))
+        .count();
     assert!(attempts >= 60 / 4, "{attempts} attempts of at most 3 s and a pause of at most 1 s");
     while s.machine.connection().is_none() {
         s.wait(Duration::from_millis(100));
@@ -549,7 +560,9 @@ fn a_node_that_stays_without_a_leader_is_left_for_another() {
     s.item_on(connection, Item::Notice(Notice::Leader { lost: true }));
     assert!(s.wait(Duration::from_millis(500)).is_empty(), "it had one in between");
     let log = s.wait(Duration::from_secs(2));
-    let left = log.iter().any(|(_, o)| matches!(o, Output::Connect { open: OpenSession { resume: Some(_), .. }, .. }));
+    let left = log
+        .iter()
+        .any(|(_, o)| matches!(o, Output::Connect { open: OpenSession { resume: Some(_), .. }, .. }));
     assert!(left, "{log:?}");
 }
 
@@ -715,7 +728,10 @@ fn a_stream_that_ends_because_of_what_was_sent_is_not_repeated() {
     let rejected = |fate| Err(Failure::Rejected { error: error.clone(), fate });
     assert!(outputs.contains(&done(1, rejected(Fate::Unknown))));
     assert!(outputs.contains(&done(2, rejected(Fate::NotDone))));
-    assert!(matches!(outputs.last(), Some(Output::Connect { open: OpenSession { resume: None, .. }, .. })), "{outputs:?}");
+    assert!(
+        matches!(outputs.last(), Some(Output::Connect { open: OpenSession { resume: None, .. }, .. })),
+        "{outputs:?}"
+    );
 }
 
 #[test]

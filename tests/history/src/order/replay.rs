@@ -125,8 +125,10 @@ fn not_admitted(error: &OpError) -> bool {
             | OpError::SessionMoved(_)
             | OpError::OutOfOrder { .. }
             | OpError::NumberReused(_)
+            | OpError::ResultForgotten(_)
             | OpError::Overloaded(_)
             | OpError::BadArguments(_)
+            | OpError::Unsupported(_)
     )
 }
 

@@ -170,7 +170,8 @@ fn without_a_leader_local_reads_are_answered_and_linearizable_ones_wait_and_fail
     assert_eq!(node.take_replies(1).len(), 1);
     node.pass(Duration::from_millis(4900));
     assert!(
-        node.closed.is_empty() && node.sent.iter().all(|(_, item)| !matches!(item, Item::Response(Response { .. })))
+        node.closed.is_empty()
+            && node.sent.iter().all(|(_, item)| !matches!(item, Item::Response(Response { .. })))
     );
     node.pass(Duration::from_millis(200));
     assert_eq!(node.closed.len(), 2, "the node has been without a leader for too long");
