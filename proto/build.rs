@@ -9,8 +9,9 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-const FILES: [&str; 13] = [
+const FILES: [&str; 14] = [
     "quorate/internal/v1/ports.proto",
+    "quorate/internal/v1/store.proto",
     "quorate/peer/v1/hello.proto",
     "quorate/peer/v1/election.proto",
     "quorate/peer/v1/quorum.proto",

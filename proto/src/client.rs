@@ -11,6 +11,7 @@ mod requests;
 
 pub use error::{details, from_status, to_status};
 pub use items::{item_to_wire, items, read_outcome};
+pub(crate) use items::{response, response_to_wire};
 pub use node::{NodeMember, NodeStatus};
 pub use requests::{OpenSession, level, op, op_to_wire, request, request_to_wire, traceparent};
 

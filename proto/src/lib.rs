@@ -11,6 +11,7 @@
 
 pub mod client;
 pub mod codec;
+pub mod edge;
 pub mod election;
 pub mod pieces;
 pub mod ports;

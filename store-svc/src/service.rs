@@ -11,7 +11,9 @@ use api::{
 };
 use bytes::Bytes;
 use proto::{
+    PEER_MESSAGE_MAX,
     client::{MESSAGE_MAX, NodeMember},
+    internal::store_port_server::StorePortServer,
     v1::{coordination_server::CoordinationServer, node_server::NodeServer},
 };
 use store_core::{Server, State, server};
@@ -20,7 +22,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     driver::{Aside, Driver, FromClient},
-    grpc::{CoordinationService, NodeService},
+    grpc::{CoordinationService, NodeService, PortService},
     handle::Handle,
     quorum_io::Incoming,
     table::{self, Checkpointer, Opened, TableError},
@@ -214,6 +216,15 @@ impl<Q: Quorum> StoreService<Q> {
         let service = CoordinationService::new(self.handle.clone(), self.config.me, self.tasks.clone());
         CoordinationServer::new(service)
             .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX)
+    }
+
+    /// The port of the store, for edges in other processes, to be served where nobody else can reach it.
+    #[must_use]
+    pub fn port(&self) -> StorePortServer<PortService<Handle>> {
+        let service = PortService::new(self.handle.clone(), &self.config.ensemble, self.tasks.clone());
+        StorePortServer::new(service)
+            .max_decoding_message_size(PEER_MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX)
     }
 

@@ -43,7 +43,7 @@ fn opened_to_wire(opened: &Opened) -> v1::SessionOpened {
     }
 }
 
-fn response_to_wire(r: Response) -> v1::Response {
+pub(crate) fn response_to_wire(r: Response) -> v1::Response {
     let result = r.result.map_or_else(|error| v1::response::Result::Error(error.into()), Into::into);
     v1::Response { xid: r.xid, zxid: r.zxid.0, result: Some(result), leaderless: r.leaderless }
 }
@@ -203,7 +203,7 @@ fn item(wire: v1::Item) -> Result<Option<Item>, Malformed> {
     use v1::item::Item as Wire;
     Ok(match wire.item {
         Some(Wire::Opened(opened)) => Some(Item::Opened(opened_off_wire(opened)?)),
-        Some(Wire::Response(response)) => Some(Item::Response(response_off_wire(response)?)),
+        Some(Wire::Response(response)) => Some(Item::Response(self::response(response)?)),
         Some(Wire::Notice(v1::Notice { notice: Some(v1::notice::Notice::Leader(leader)) })) => {
             Some(Item::Notice(Notice::Leader { lost: leader.lost }))
         }
@@ -228,7 +228,7 @@ fn opened_off_wire(o: v1::SessionOpened) -> Result<Opened, Malformed> {
     })
 }
 
-fn response_off_wire(r: v1::Response) -> Result<Response, Malformed> {
+pub(crate) fn response(r: v1::Response) -> Result<Response, Malformed> {
     let result = match r.result {
         Some(v1::response::Result::Error(e)) => Err(e.into()),
         Some(result) => Ok(outcome(result)?),

@@ -8,6 +8,7 @@
 mod election;
 mod parked;
 mod quorum;
+mod store;
 mod tickets;
 
 use std::{error::Error, fmt, sync::Mutex, sync::PoisonError, time::Duration};
@@ -22,6 +23,7 @@ use crate::{Malformed, peer, ports::check_neighbour, quorum::Hello};
 
 pub use election::RemoteElection;
 pub use quorum::{Bounds, RemoteFeed, RemoteQuorum};
+pub use store::{RemoteCoordination, RemoteItems, RemoteRequests};
 
 /// A service of this node that runs in a process of its own.
 #[derive(Debug)]

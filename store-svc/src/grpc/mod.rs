@@ -2,12 +2,14 @@
 
 mod coordination;
 mod node;
+mod port;
 mod session;
 
 use api::ports::Caller;
 
 pub use coordination::CoordinationService;
 pub use node::NodeService;
+pub use port::PortService;
 
 /// What is known of the client that sent this. The listener puts the bounds of its connection into the extensions.
 fn caller<R>(request: &tonic::Request<R>) -> Caller {

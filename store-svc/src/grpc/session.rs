@@ -36,7 +36,7 @@ pub(super) fn start<C: Coordination>(
     let (requests, items) = store.stream(caller);
     let reader = Reader { requests, decoded, inbound: request.into_inner() };
     tasks.spawn(reader.run());
-    Answers { items, next: VecDeque::new(), held: None, taken: (0, 0) }
+    Answers::new(items)
 }
 
 struct Reader<R> {
@@ -129,6 +129,12 @@ struct Encoded {
     /// Answers that it is: one, or none.
     answers: usize,
     weight: usize,
+}
+
+impl<I> Answers<I> {
+    pub(super) fn new(items: I) -> Answers<I> {
+        Answers { items, next: VecDeque::new(), held: None, taken: (0, 0) }
+    }
 }
 
 impl<I: Items> Stream for Answers<I> {

@@ -1,0 +1,194 @@
+//! What an edge and a store in different processes say to each other: `api::ports::Coordination` <-> `quorate.internal.v1`.
+
+use std::net::IpAddr;
+
+use api::{
+    SessionId, SessionToken, WriteNumber, Zxid,
+    ports::Caller,
+    session::{Op, Open, Request, Response},
+};
+use bytes::Bytes;
+
+use crate::{
+    Malformed, PEER_PROTOCOL,
+    client::{op, op_to_wire, response, response_to_wire, traceparent},
+    internal, peer,
+    quorum::empty,
+    v1,
+};
+
+/// What is wrong with an edge that introduces itself so. The text names the remedy.
+///
+/// # Errors
+/// Another ensemble, another version, or no word at all.
+pub fn check_edge(hello: Option<peer::Hello>, ensemble: &str) -> Result<(), Malformed> {
+    let Some(peer::Hello { ensemble: theirs, protocol, .. }) = hello else {
+        return Err(Malformed("the edge does not introduce itself".into()));
+    };
+    if theirs != ensemble {
+        return Err(Malformed(format!(
+            "the edge belongs to ensemble {theirs:?}, and this store to {ensemble:?}: correct its `ensemble`, or the address of its \
+             store"
+        )));
+    }
+    if protocol != PEER_PROTOCOL {
+        return Err(Malformed(format!(
+            "the edge speaks protocol {protocol} and this store {PEER_PROTOCOL}: run the same version of Quorate for both"
+        )));
+    }
+    Ok(())
+}
+
+/// For the wire.
+#[must_use]
+pub fn caller_to_wire(caller: &Caller) -> internal::Caller {
+    let address = match caller.address {
+        Some(IpAddr::V4(address)) => Bytes::copy_from_slice(&address.octets()),
+        Some(IpAddr::V6(address)) => Bytes::copy_from_slice(&address.octets()),
+        None => Bytes::new(),
+    };
+    internal::Caller { address }
+}
+
+/// From the wire.
+///
+/// # Errors
+/// If the address is none.
+pub fn caller(wire: Option<internal::Caller>) -> Result<Caller, Malformed> {
+    let address = wire.unwrap_or_default().address;
+    let address = match (<[u8; 4]>::try_from(&address[..]), <[u8; 16]>::try_from(&address[..])) {
+        (Ok(v4), _) => Some(IpAddr::from(v4)),
+        (_, Ok(v6)) => Some(IpAddr::from(v6)),
+        _ if address.is_empty() => None,
+        _ => return Err(Malformed(format!("an address of {} bytes", address.len()))),
+    };
+    Ok(Caller { address, ..Caller::default() })
+}
+
+/// For the wire.
+#[must_use]
+pub fn open_to_wire(open: Open) -> internal::Open {
+    let resume = open
+        .resume
+        .map(|(id, token)| v1::SessionRef { session_id: id.0, token: Bytes::copy_from_slice(&token.0) });
+    let (timeout_ms, last_zxid, wait_ms) = (open.timeout_ms, open.last_zxid.0, open.wait_ms);
+    internal::Open { resume, timeout_ms, last_zxid, wait_ms }
+}
+
+/// From the wire.
+///
+/// # Errors
+/// If a token is none.
+pub fn open(wire: internal::Open) -> Result<Open, Malformed> {
+    let internal::Open { resume, timeout_ms, last_zxid, wait_ms } = wire;
+    let resume = match resume {
+        None => None,
+        Some(v1::SessionRef { session_id, token }) => {
+            let token = <[u8; 16]>::try_from(&token[..])
+                .map_err(|_| Malformed(format!("a token of {} bytes", token.len())))?;
+            Some((SessionId(session_id), SessionToken(token)))
+        }
+    };
+    Ok(Open { resume, timeout_ms, last_zxid: Zxid(last_zxid), wait_ms })
+}
+
+/// For the wire.
+#[must_use]
+pub fn request_to_wire(request: Request) -> internal::EdgeRequest {
+    let Request { xid, number, op, trace } = request;
+    let mut wire = v1::Request {
+        xid,
+        write_number: number.map_or(0, |number| number.0),
+        traceparent: trace.map(|context| context.to_string()).unwrap_or_default(),
+        ..v1::Request::default()
+    };
+    match op {
+        Op::Invalid(error) => internal::EdgeRequest { request: Some(wire), invalid: Some(error.into()) },
+        op => {
+            wire.op = op_to_wire(op);
+            internal::EdgeRequest { request: Some(wire), invalid: None }
+        }
+    }
+}
+
+/// From the wire.
+///
+/// # Errors
+/// If it says nothing that this version knows.
+pub fn request(wire: internal::EdgeRequest) -> Result<Request, Malformed> {
+    let v1::Request { xid, write_number, op: wire_op, traceparent: text, .. } =
+        wire.request.ok_or_else(|| empty("EdgeRequest"))?;
+    let op = match (wire.invalid, wire_op) {
+        (Some(error), _) => Op::Invalid(error.into()),
+        (None, Some(wire)) => op(wire).map_err(|e| Malformed(e.to_string()))?,
+        (None, None) => return Err(empty("EdgeRequest")),
+    };
+    let number = (write_number != 0).then_some(WriteNumber(write_number));
+    Ok(Request { xid, number, op, trace: traceparent(&text) })
+}
+
+/// For the wire.
+#[must_use]
+pub fn answer_to_wire(answer: Response) -> internal::EdgeAnswer {
+    internal::EdgeAnswer { response: Some(response_to_wire(answer)) }
+}
+
+/// From the wire.
+///
+/// # Errors
+/// If it lacks what its kind needs.
+pub fn answer(wire: internal::EdgeAnswer) -> Result<Response, Malformed> {
+    response(wire.response.ok_or_else(|| empty("EdgeAnswer"))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use api::{OpError, Path, Read, ReadLevel, Write};
+    use prost::Message;
+
+    use super::*;
+
+    fn reencode<M: Message + Default>(message: &M) -> M {
+        M::decode(message.encode_to_vec().as_slice()).unwrap()
+    }
+
+    #[test]
+    fn what_edges_say_survives_the_wire() {
+        for address in [None, Some(IpAddr::from([1, 2, 3, 4])), Some(IpAddr::from([7; 16]))] {
+            let sent = Caller { address, ..Caller::default() };
+            assert_eq!(caller(Some(reencode(&caller_to_wire(&sent)))).unwrap().address, address);
+        }
+        let strange = internal::Caller { address: Bytes::from_static(b"12345") };
+        assert!(caller(Some(strange)).is_err());
+        for resume in [None, Some((SessionId(5), SessionToken([1; 16])))] {
+            let sent = Open { resume, timeout_ms: 3, last_zxid: Zxid(4), wait_ms: Some(5) };
+            assert_eq!(open(reencode(&open_to_wire(sent.clone()))), Ok(sent));
+        }
+        let path = Path::new("/a").unwrap();
+        let ops = [
+            Op::Write(Write::Delete { path: path.clone(), version: None }),
+            Op::Read(Read::Get { path }, ReadLevel::Linearizable),
+            Op::Ping,
+            Op::Invalid(OpError::BadArguments("no".into())),
+        ];
+        for (op, number) in ops.into_iter().zip([None, None, None, Some(WriteNumber(3))]) {
+            let sent = Request { xid: 9, number, op, trace: None };
+            assert_eq!(request(reencode(&request_to_wire(sent.clone()))), Ok(sent));
+        }
+        assert!(request(internal::EdgeRequest::default()).is_err());
+    }
+
+    #[test]
+    fn edges_of_another_ensemble_or_version_are_refused() {
+        let hello = |ensemble: &str, protocol| {
+            Some(peer::Hello { ensemble: ensemble.into(), protocol, ..Default::default() })
+        };
+        assert_eq!(check_edge(hello("a", PEER_PROTOCOL), "a"), Ok(()));
+        for (hello, word) in
+            [(None, "introduce"), (hello("b", PEER_PROTOCOL), "address"), (hello("a", 0), "same version")]
+        {
+            let Malformed(why) = check_edge(hello, "a").unwrap_err();
+            assert!(why.contains(word), "{why}");
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The store of a node, in another process than the edge.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use api::{
+    OpError, Trace, WriteNumber,
+    budget::Held,
+    ports::{Caller, Coordination, Items, Requests},
+    session::{Item, Op, Open, Request, Response},
+};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming, transport::Channel};
+
+use super::Neighbour;
+use crate::{
+    client::{MESSAGE_MAX, from_status, items},
+    edge::{answer, caller_to_wire, open_to_wire, request_to_wire},
+    internal::{self, edge_message::Kind, store_port_client::StorePortClient},
+    peer, v1,
+};
+
+/// The port [`Coordination`] to a store in another process. It dials when it is used, and again when the connection is lost: then
+/// streams and calls end as they do when a node goes away.
+#[derive(Clone, Debug)]
+pub struct RemoteCoordination {
+    client: StorePortClient<Channel>,
+    hello: peer::Hello,
+}
+
+impl RemoteCoordination {
+    /// The store of this neighbour. To be called within a tokio runtime.
+    #[must_use]
+    pub fn new(store: &Neighbour) -> RemoteCoordination {
+        let client = StorePortClient::new(store.endpoint.connect_lazy())
+            .max_decoding_message_size(MESSAGE_MAX)
+            .max_encoding_message_size(MESSAGE_MAX + FRAME);
+        RemoteCoordination { client, hello: store.hello() }
+    }
+}
+
+impl Coordination for RemoteCoordination {
+    type Requests = RemoteRequests;
+    type Items = RemoteItems;
+
+    fn stream(&self, caller: Caller) -> (RemoteRequests, RemoteItems) {
+        let (outgoing, messages) = mpsc::channel(MESSAGES);
+        let (ended, end) = oneshot::channel();
+        let progress = Arc::new(Progress::default());
+        let requests = RemoteRequests {
+            outgoing,
+            ended: Some(ended),
+            hello: self.hello.clone(),
+            caller: caller_to_wire(&caller),
+            progress: progress.clone(),
+        };
+        let mut client = self.client.clone();
+        // Behind all requests. Without an end, whoever asked is gone.
+        let end = tokio_stream::once(end).then(|end| async { end.await.ok() }).filter_map(|end| end);
+        let dial = async move { client.session(ReceiverStream::new(messages).chain(end)).await };
+        let stream = Incoming::Dialing(Box::pin(async move { Ok(dial.await?.into_inner()) }));
+        (requests, RemoteItems { stream, next: VecDeque::new(), progress })
+    }
+
+    async fn call(&self, caller: Caller, op: Op, trace: Trace) -> Result<(Response, Held), OpError> {
+        let op = op.sessionless()?;
+        let write = matches!(op, Op::Write(_));
+        let request = request_to_wire(Request { xid: 0, number: None, op, trace });
+        let call = internal::EdgeCall {
+            hello: Some(self.hello.clone()),
+            caller: Some(caller_to_wire(&caller)),
+            request: Some(request),
+        };
+        match self.client.clone().call(call).await {
+            Ok(response) => {
+                let response = answer(response.into_inner()).map_err(|e| OpError::Internal(e.to_string()))?;
+                Ok((response, Held::default()))
+            }
+            Err(status) => Err(match crate::client::details(&status) {
+                Some(error) => error,
+                // The transport cannot tell how far it came.
+                None if write => OpError::Unknown(format!(
+                    "the link to the store broke while the write was under way ({}): read before you write again, or use a session",
+                    status.message()
+                )),
+                None => from_status(&status),
+            }),
+        }
+    }
+}
+
+/// What both halves of a stream know.
+#[derive(Default, Debug)]
+struct Progress {
+    over: CancellationToken,
+    /// Requests, and the opening.
+    asked: AtomicU64,
+    /// Of these, the client has the answers to so many.
+    answered: AtomicU64,
+    moved: Notify,
+}
+
+/// What a client asks on one stream.
+#[derive(Debug)]
+pub struct RemoteRequests {
+    outgoing: mpsc::Sender<internal::EdgeMessage>,
+    ended: Option<oneshot::Sender<internal::EdgeMessage>>,
+    hello: peer::Hello,
+    caller: internal::Caller,
+    progress: Arc<Progress>,
+}
+
+impl RemoteRequests {
+    /// Sends once there is room for so many more requests. On a stream that is over, nothing happens.
+    async fn send(&self, kind: Kind, requests: usize) {
+        self.progress.at_most(REQUESTS_MAX.saturating_sub(requests as u64)).await;
+        self.progress.asked.fetch_add(requests as u64, Ordering::Relaxed);
+        let message = internal::EdgeMessage { kind: Some(kind) };
+        tokio::select! {
+            // An error: the stream is over, and its other half says why.
+            _ = self.outgoing.send(message) => {}
+            () = self.progress.over.cancelled() => {}
+        }
+    }
+}
+
+impl Progress {
+    /// Waits until at most so many requests are unanswered, or the stream is over.
+    async fn at_most(&self, unanswered: u64) {
+        let few = async {
+            loop {
+                let moved = self.moved.notified();
+                let answered = self.answered.load(Ordering::Acquire);
+                if self.asked.load(Ordering::Relaxed).saturating_sub(answered) <= unanswered {
+                    return;
+                }
+                moved.await;
+            }
+        };
+        tokio::select! {
+            () = few => {}
+            () = self.over.cancelled() => {}
+        }
+    }
+}
+
+impl Requests for RemoteRequests {
+    async fn open(&mut self, open: Open) -> Result<(), OpError> {
+        let begin = internal::Begin {
+            hello: Some(self.hello.clone()),
+            caller: Some(self.caller.clone()),
+            open: Some(open_to_wire(open)),
+        };
+        self.send(Kind::Begin(begin), 1).await;
+        Ok(())
+    }
+
+    async fn submit(&mut self, acked: WriteNumber, requests: Vec<Request>) -> Result<(), OpError> {
+        let (mut batch, mut bytes, mut rest) = (Vec::new(), 0, requests.into_iter().peekable());
+        loop {
+            let fits = |next: &Request| {
+                batch.is_empty() || (batch.len() < BATCH_MAX && bytes + next.op.bytes() <= BATCH_BYTES)
+            };
+            let next = rest.next_if(fits);
+            if let Some(request) = next {
+                bytes += request.op.bytes();
+                batch.push(request_to_wire(request));
+                continue;
+            }
+            let count = batch.len();
+            let requests = std::mem::take(&mut batch);
+            let message = internal::EdgeRequests { requests, acked_write: acked.0 };
+            self.send(Kind::Requests(message), count).await;
+            bytes = 0;
+            if rest.peek().is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn settled(&self) {
+        self.progress.at_most(0).await;
+    }
+
+    async fn over(&self) {
+        self.progress.over.cancelled().await;
+    }
+
+    fn end(mut self, why: Result<(), OpError>) {
+        let end = internal::End { why: why.err().map(v1::Error::from) };
+        if let Some(ended) = self.ended.take() {
+            // An error: the stream is over.
+            let _ = ended.send(internal::EdgeMessage { kind: Some(Kind::End(end)) });
+        }
+    }
+}
+
+/// What leaves the store for one stream.
+pub struct RemoteItems {
+    stream: Incoming,
+    /// Come, and not taken.
+    next: VecDeque<Item>,
+    progress: Arc<Progress>,
+}
+
+type Messages = Streaming<v1::SessionResponse>;
+
+enum Incoming {
+    Dialing(Pin<Box<dyn Future<Output = Result<Messages, Status>> + Send>>),
+    Open(Box<Messages>),
+    Over(Result<(), OpError>),
+}
+
+impl Incoming {
+    /// The next message; an error, also of the best kind, is the end.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<v1::SessionResponse, Result<(), OpError>>> {
+        loop {
+            let end = match self {
+                Incoming::Dialing(dial) => match ready!(dial.as_mut().poll(cx)) {
+                    Ok(stream) => {
+                        *self = Incoming::Open(Box::new(stream));
+                        continue;
+                    }
+                    Err(status) => Err(from_status(&status)),
+                },
+                Incoming::Open(stream) => match ready!(Pin::new(&mut **stream).poll_next(cx)) {
+                    Some(Ok(message)) => return Poll::Ready(Ok(message)),
+                    Some(Err(status)) => Err(from_status(&status)),
+                    None => Ok(()),
+                },
+                Incoming::Over(end) => return Poll::Ready(Err(end.clone())),
+            };
+            *self = Incoming::Over(end);
+        }
+    }
+}
+
+impl Items for RemoteItems {
+    fn poll_take(
+        &mut self,
+        cx: &mut Context<'_>,
+        max: usize,
+        into: &mut VecDeque<Item>,
+    ) -> Poll<Option<Result<(), OpError>>> {
+        while self.next.is_empty() {
+            let end = match ready!(self.stream.poll_next(cx)) {
+                Ok(message) => match items(message) {
+                    Ok(items) => {
+                        self.next.extend(items);
+                        continue;
+                    }
+                    Err(e) => Err(OpError::Internal(format!("the store sent a {e}"))),
+                },
+                Err(end) => end,
+            };
+            self.stream = Incoming::Over(end.clone());
+            self.progress.over.cancel();
+            return Poll::Ready(Some(end));
+        }
+        let n = self.next.len().min(max);
+        into.extend(self.next.drain(..n));
+        Poll::Ready(None)
+    }
+
+    fn taken(&mut self, answers: usize, _weight: usize) {
+        self.progress.answered.fetch_add(answers as u64, Ordering::Release);
+        self.progress.moved.notify_waiters();
+    }
+}
+
+impl Drop for RemoteItems {
+    fn drop(&mut self) {
+        self.progress.over.cancel();
+    }
+}
+
+/// Messages between an edge's task and the socket.
+const MESSAGES: usize = 4;
+
+/// Requests are sent in messages of at most so many, and of about so many bytes; a single one may be larger.
+const BATCH_MAX: usize = 1024;
+const BATCH_BYTES: usize = 256 << 10;
+
+/// Unanswered requests of a stream. The store has a bound of its own, in bytes too.
+const REQUESTS_MAX: u64 = 4096;
+
+/// What the edge puts around a request of the greatest size.
+const FRAME: usize = 64 << 10;

@@ -1,0 +1,117 @@
+//! `quorate.internal.v1.StorePort`: the port of this store for edges in other processes.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use api::{
+    OpError, WriteNumber,
+    ports::{Coordination, Requests},
+};
+use proto::{
+    Malformed,
+    client::to_status,
+    edge::{answer_to_wire, caller, check_edge, open, request},
+    internal::{self, edge_message::Kind, store_port_server::StorePort},
+    v1,
+};
+use tokio::time::timeout;
+use tokio_stream::Stream;
+use tokio_util::task::TaskTracker;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::session::Answers;
+
+/// Answers for [`proto::internal::store_port_server::StorePortServer`], from the store behind `C`.
+pub struct PortService<C> {
+    store: C,
+    ensemble: Arc<str>,
+    /// Reads the streams.
+    tasks: TaskTracker,
+}
+
+impl<C: Coordination> PortService<C> {
+    pub(crate) fn new(store: C, ensemble: &str, tasks: TaskTracker) -> PortService<C> {
+        PortService { store, ensemble: ensemble.into(), tasks }
+    }
+}
+
+#[tonic::async_trait]
+impl<C: Coordination> StorePort for PortService<C> {
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<internal::EdgeMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let mut inbound = request.into_inner();
+        let first = timeout(BEGIN_WITHIN, inbound.message()).await.map_err(|_| {
+            Status::deadline_exceeded(format!("an edge begins with a Begin, and none came within {BEGIN_WITHIN:?}"))
+        })??;
+        let Some(Kind::Begin(begin)) = first.and_then(|message| message.kind) else {
+            return Err(Status::invalid_argument("an edge begins with a Begin"));
+        };
+        check_edge(begin.hello, &self.ensemble).map_err(refused)?;
+        let caller = caller(begin.caller).map_err(refused)?;
+        let open = open(begin.open.unwrap_or_default()).map_err(refused)?;
+        let (requests, items) = self.store.stream(caller);
+        self.tasks.spawn(read(requests, open, inbound));
+        Ok(Response::new(Box::pin(Answers::new(items))))
+    }
+
+    async fn call(
+        &self,
+        call: Request<internal::EdgeCall>,
+    ) -> Result<Response<internal::EdgeAnswer>, Status> {
+        let internal::EdgeCall { hello, caller: from, request: asked } = call.into_inner();
+        check_edge(hello, &self.ensemble).map_err(refused)?;
+        let caller = caller(from).map_err(refused)?;
+        let asked = request(asked.unwrap_or_default()).map_err(refused)?;
+        let answered = self.store.call(caller, asked.op, asked.trace).await;
+        let (answer, held) = answered.map_err(|e| to_status(&e))?;
+        let mut response = Response::new(answer_to_wire(answer));
+        response.extensions_mut().insert(held);
+        Ok(response)
+    }
+}
+
+/// Reads what an edge asks until the stream is over.
+async fn read<R: Requests>(
+    mut requests: R,
+    open: api::session::Open,
+    mut inbound: Streaming<internal::EdgeMessage>,
+) {
+    let end = pass_on(&mut requests, open, &mut inbound).await;
+    requests.end(end);
+}
+
+async fn pass_on<R: Requests>(
+    requests: &mut R,
+    open: api::session::Open,
+    inbound: &mut Streaming<internal::EdgeMessage>,
+) -> Result<(), OpError> {
+    requests.open(open).await?;
+    loop {
+        let message = tokio::select! {
+            message = inbound.message() => message,
+            () = requests.over() => return Ok(()),
+        };
+        // The edge has gone, and its client with it.
+        let Ok(Some(internal::EdgeMessage { kind: Some(kind) })) = message else { return Ok(()) };
+        match kind {
+            Kind::Requests(batch) => {
+                let asked: Result<Vec<_>, _> = batch.requests.into_iter().map(request).collect();
+                let asked = asked.map_err(|e| OpError::Internal(format!("the edge sent a {e}")))?;
+                requests.submit(WriteNumber(batch.acked_write), asked).await?;
+            }
+            Kind::End(internal::End { why: None }) => return Ok(()),
+            Kind::End(internal::End { why: Some(why) }) => return Err(why.into()),
+            Kind::Begin(_) => return Err(OpError::Internal("the edge began twice".into())),
+        }
+    }
+}
+
+fn refused(Malformed(why): Malformed) -> Status {
+    Status::failed_precondition(why)
+}
+
+/// An edge has so long to introduce itself.
+const BEGIN_WITHIN: Duration = Duration::from_secs(5);

@@ -1,0 +1,412 @@
+//! What holds for the port [`Coordination`], whether the store runs in this process or in another: one suite, run against both.
+//! And what only the remote one can show.
+
+use std::{collections::VecDeque, future::poll_fn, net::SocketAddr, time::Duration};
+
+use api::{
+    Create, CreateMode, ErrorCode, Fate, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome, Write, WriteNumber,
+    WriteOutcome, Zxid,
+    ports::{Caller, Coordination, Items, Requests},
+    session::{Item, Op, Open, Opened, Outcome, Request, Response},
+};
+use bytes::Bytes;
+use host::listen::{self, Bounds, Listener};
+use proto::remote::{Neighbour, RemoteCoordination};
+use store_svc::{Config, Handle, StoreService, testing::MemoryQuorum};
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+/// How a test reaches the store.
+trait Packaging {
+    type Port: Coordination;
+    fn port(node: &Node) -> Self::Port;
+}
+
+struct Local;
+
+impl Packaging for Local {
+    type Port = Handle;
+    fn port(node: &Node) -> Handle {
+        node.handle.clone()
+    }
+}
+
+struct Remote;
+
+impl Packaging for Remote {
+    type Port = RemoteCoordination;
+    fn port(node: &Node) -> RemoteCoordination {
+        remote(node.address, "")
+    }
+}
+
+fn remote(address: SocketAddr, ensemble: &str) -> RemoteCoordination {
+    RemoteCoordination::new(
+        &Neighbour::new("store", &format!("http://{address}"), ensemble, PeerId(1)).unwrap(),
+    )
+}
+
+macro_rules! suite {
+    ($($test:ident)*) => {
+        mod local { $(#[tokio::test] async fn $test() { super::$test::<super::Local>().await; })* }
+        mod remote { $(#[tokio::test] async fn $test() { super::$test::<super::Remote>().await; })* }
+    };
+}
+
+suite! {
+    a_session_opens_first_and_is_answered_in_order
+    a_request_that_the_edge_could_not_read_fails_in_its_place
+    a_session_is_taken_up_on_another_stream_and_a_numbered_write_is_carried_out_once
+    an_unknown_session_ends_the_stream
+    calls_need_no_session_and_make_no_ephemerals
+    an_edge_ends_a_stream_with_its_own_reason
+    a_stream_whose_requests_are_dropped_ends
+    a_stream_whose_items_are_dropped_is_over
+    settled_waits_until_the_client_has_all_answers
+    a_client_that_takes_nothing_is_not_read_for_ever
+    a_store_that_stops_says_so
+}
+
+async fn a_session_opens_first_and_is_answered_in_order<P: Packaging>() {
+    let node = Node::start().await;
+    let mut stream = Stream::open::<P>(&node, None).await;
+    assert!(!stream.opened.resumed && stream.opened.node == PeerId(1) && stream.opened.timeout_ms == 5000);
+    assert_eq!(stream.opened.last_write, WriteNumber(0));
+    let answers = stream
+        .ask(vec![create("/a", "1"), get("/a"), set("/a", "2"), get("/a"), Op::Sync, Op::Ping, Op::Close])
+        .await;
+    let data = |answer: &Response| match &answer.result {
+        Ok(Outcome::Read(ReadOutcome::Data { data, .. })) => data.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(answers.windows(2).all(|w| w[0].zxid <= w[1].zxid), "zxids never go back");
+    assert_eq!((&data(&answers[1])[..], &data(&answers[3])[..]), (&b"1"[..], &b"2"[..]));
+    assert!(matches!(answers[0].result, Ok(Outcome::Write(WriteOutcome::Created { .. }))));
+    assert_eq!(answers[4].result, Ok(Outcome::Sync));
+    assert_eq!(answers[5].result, Ok(Outcome::Ping));
+    assert_eq!(answers[6].result, Ok(Outcome::Close));
+    assert_eq!(stream.ended().await, Ok(()), "a session that is closed ends its stream well");
+    node.stop().await;
+}
+
+async fn a_request_that_the_edge_could_not_read_fails_in_its_place<P: Packaging>() {
+    let node = Node::start().await;
+    let mut stream = Stream::open::<P>(&node, None).await;
+    let bad = || OpError::BadArguments("it makes no sense".into());
+    let answers = stream.ask(vec![create("/a", ""), Op::Invalid(bad()), get("/a")]).await;
+    assert_eq!(answers[1].result, Err(bad()));
+    assert!(answers[0].result.is_ok() && answers[2].result.is_ok());
+    node.stop().await;
+}
+
+async fn a_session_is_taken_up_on_another_stream_and_a_numbered_write_is_carried_out_once<P: Packaging>() {
+    let node = Node::start().await;
+    let mut first = Stream::open::<P>(&node, None).await;
+    let mut sequential = create("/q-", "");
+    if let Op::Write(Write::Create(create)) = &mut sequential {
+        create.mode.sequential = true;
+    }
+    let before = first.ask_numbered(1, vec![sequential.clone()]).await;
+    let mut second = Stream::open::<P>(&node, Some(&first.opened)).await;
+    assert!(second.opened.resumed && second.opened.session == first.opened.session);
+    assert_eq!(second.opened.last_write, WriteNumber(1));
+    assert_eq!(second.ask_numbered(1, vec![sequential]).await, before, "with the same result and zxid");
+    assert_eq!(first.ended().await, Err(OpError::SessionMoved(second.opened.session)));
+    node.stop().await;
+}
+
+async fn an_unknown_session_ends_the_stream<P: Packaging>() {
+    let node = Node::start().await;
+    let mut stream = Stream::open::<P>(&node, None).await;
+    let strange = Opened { token: api::SessionToken([9; 16]), ..stream.opened.clone() };
+    let refused = Stream::try_open::<P>(&node, Some(&strange)).await.err();
+    assert_eq!(refused, Some(Err(OpError::SessionExpired(strange.session))));
+    assert!(stream.ask(vec![Op::Ping]).await[0].result.is_ok(), "the session lives");
+    node.stop().await;
+}
+
+async fn calls_need_no_session_and_make_no_ephemerals<P: Packaging>() {
+    let node = Node::start().await;
+    let port = P::port(&node);
+    let call = |op| port.call(Caller::default(), op, None);
+    let (made, _held) = call(create("/a", "x")).await.unwrap();
+    assert!(made.result.is_ok() && made.zxid > Zxid::ZERO && made.xid == 0);
+    let (found, _held) = call(get("/a")).await.unwrap();
+    assert!(matches!(found.result, Ok(Outcome::Read(_))) && found.zxid >= made.zxid);
+    let (missing, _held) = call(get("/b")).await.unwrap();
+    assert!(matches!(missing.result, Err(OpError::NoNode(_))), "an error of the tree is an answer");
+    let mut ephemeral = create("/e", "");
+    if let Op::Write(Write::Create(create)) = &mut ephemeral {
+        create.mode.ephemeral = true;
+    }
+    assert_eq!(call(ephemeral).await.unwrap_err().code(), ErrorCode::BadArguments);
+    node.stop().await;
+}
+
+async fn an_edge_ends_a_stream_with_its_own_reason<P: Packaging>() {
+    let node = Node::start().await;
+    let stream = Stream::open::<P>(&node, None).await;
+    let why = OpError::BadArguments("the client speaks nonsense".into());
+    let Stream { requests, mut items, .. } = stream;
+    requests.end(Err(why.clone()));
+    let mut taken = VecDeque::new();
+    assert_eq!(end_of(&mut items, &mut taken).await, Err(why));
+    node.stop().await;
+}
+
+async fn a_stream_whose_requests_are_dropped_ends<P: Packaging>() {
+    let node = Node::start().await;
+    let Stream { requests, mut items, .. } = Stream::open::<P>(&node, None).await;
+    drop(requests);
+    assert_eq!(end_of(&mut items, &mut VecDeque::new()).await, Ok(()));
+    node.stop().await;
+}
+
+async fn a_stream_whose_items_are_dropped_is_over<P: Packaging>() {
+    let node = Node::start().await;
+    let Stream { mut requests, items, .. } = Stream::open::<P>(&node, None).await;
+    drop(items);
+    soon(requests.over()).await;
+    // Nothing happens, and nothing hangs.
+    soon(requests.submit(WriteNumber(0), vec![request(1, None, Op::Ping)])).await.unwrap();
+    soon(requests.settled()).await;
+    node.stop().await;
+}
+
+async fn settled_waits_until_the_client_has_all_answers<P: Packaging>() {
+    let node = Node::start().await;
+    let Stream { mut requests, mut items, .. } = Stream::open::<P>(&node, None).await;
+    requests.submit(WriteNumber(0), (1..=5).map(|xid| request(xid, None, Op::Ping)).collect()).await.unwrap();
+    let waits = timeout(Duration::from_millis(100), requests.settled()).await;
+    assert!(waits.is_err(), "nobody has taken the answers");
+    let answers = take(&mut items, 5).await;
+    assert_eq!(answers.len(), 5);
+    soon(requests.settled()).await;
+    node.stop().await;
+}
+
+async fn a_client_that_takes_nothing_is_not_read_for_ever<P: Packaging>() {
+    let node = Node::start().await;
+    let Stream { mut requests, mut items, .. } = Stream::open::<P>(&node, None).await;
+    let value = Bytes::from(vec![7; 64 << 10]);
+    let (mut xid, mut asked) = (0, 0);
+    let value = || Write::Set { path: Path::root(), data: value.clone(), version: None };
+    let stuck = loop {
+        let batch: Vec<_> = (0..16).map(|i| request(xid + i + 1, None, Op::Write(value()))).collect();
+        match timeout(Duration::from_secs(1), requests.submit(WriteNumber(0), batch)).await {
+            Ok(submitted) => {
+                submitted.unwrap();
+                xid += 16;
+                asked += 16;
+            }
+            // Some of it may be under way.
+            Err(_) => break true,
+        }
+        if asked > 100_000 {
+            break false;
+        }
+    };
+    assert!(stuck, "{asked} values of 64 KiB are under way");
+    assert!(take(&mut items, asked).await.len() >= asked, "what was asked is answered when it is taken");
+    node.stop().await;
+}
+
+async fn a_store_that_stops_says_so<P: Packaging>() {
+    let node = Node::start().await;
+    let mut stream = Stream::open::<P>(&node, None).await;
+    let port = P::port(&node);
+    node.stop_store().await;
+    let end = stream.ended().await.unwrap_err();
+    assert_eq!(end.code(), ErrorCode::Unavailable, "{end}");
+    let refused = soon(port.call(Caller::default(), get("/"), None)).await.unwrap_err();
+    assert_eq!(refused.code(), ErrorCode::Unavailable, "{refused}");
+}
+
+#[tokio::test]
+async fn an_edge_of_another_ensemble_is_refused_with_a_remedy() {
+    let node = Node::start().await;
+    let port = remote(node.address, "other");
+    let refused = port.call(Caller::default(), get("/"), None).await.unwrap_err();
+    assert!(refused.to_string().contains("correct its `ensemble`"), "{refused}");
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn an_edge_finds_a_store_again_that_was_restarted() {
+    let node = Node::start().await;
+    let (address, port) = (node.address, remote(node.address, ""));
+    port.call(Caller::default(), create("/a", ""), None).await.unwrap();
+    let (dir, quorum) = node.stop().await;
+    let refused = port.call(Caller::default(), create("/b", ""), None).await.unwrap_err();
+    assert_eq!(refused.fate(), Fate::Unknown, "the transport cannot tell how far it came: {refused}");
+    let node = Node::start_at(address, dir, quorum).await;
+    let found = async {
+        while port.call(Caller::default(), get("/a"), None).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon(found).await;
+    node.stop().await;
+}
+
+// ---- a node and its streams ----
+
+struct Node {
+    handle: Handle,
+    address: SocketAddr,
+    dir: tempfile::TempDir,
+    quorum: MemoryQuorum,
+    shutdown: CancellationToken,
+    running: JoinHandle<()>,
+    closed: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl Node {
+    async fn start() -> Node {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        Node::start_at(address, tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1))).await
+    }
+
+    async fn start_at(address: SocketAddr, dir: tempfile::TempDir, quorum: MemoryQuorum) -> Node {
+        let config = Config::new(PeerId(1), dir.path().to_owned());
+        let shutdown = CancellationToken::new();
+        let store = StoreService::open(config, quorum.clone(), shutdown.clone()).unwrap();
+        let listener = Listener::bind("test", address).await.unwrap();
+        let address = listener.address();
+        let (routes, bounds) = (Routes::new(store.port()), Bounds::neighbours());
+        let closed = CancellationToken::new();
+        let serving = listen::serve(listener, routes, bounds, closed.clone(), Duration::ZERO);
+        let serving = tokio::spawn(async move { serving.await.unwrap() });
+        let handle = store.handle();
+        let running = tokio::spawn(async move { store.run().await.unwrap() });
+        Node { handle, address, dir, quorum, shutdown, running, closed, serving }
+    }
+
+    /// The store has ended, and its port is still served.
+    async fn stop_store(self) {
+        self.shutdown.cancel();
+        drop(self.handle);
+        self.running.await.unwrap();
+    }
+
+    async fn stop(self) -> (tempfile::TempDir, MemoryQuorum) {
+        self.shutdown.cancel();
+        drop(self.handle);
+        self.running.await.unwrap();
+        self.closed.cancel();
+        self.serving.await.unwrap();
+        (self.dir, self.quorum)
+    }
+}
+
+struct Stream<R, I> {
+    requests: R,
+    items: I,
+    opened: Opened,
+    xid: u64,
+}
+
+type StreamOf<P> =
+    Stream<<<P as Packaging>::Port as Coordination>::Requests, <<P as Packaging>::Port as Coordination>::Items>;
+
+impl Stream<(), ()> {
+    async fn open<P: Packaging>(node: &Node, resume: Option<&Opened>) -> StreamOf<P> {
+        Self::try_open::<P>(node, resume).await.map_err(|end| format!("{end:?}")).unwrap()
+    }
+
+    /// `Err`: how the stream ended.
+    async fn try_open<P: Packaging>(
+        node: &Node,
+        resume: Option<&Opened>,
+    ) -> Result<StreamOf<P>, Result<(), OpError>> {
+        let (mut requests, mut items) = P::port(node).stream(Caller::default());
+        let resume = resume.map(|opened| (opened.session, opened.token));
+        requests
+            .open(Open { resume, timeout_ms: 5000, last_zxid: Zxid::ZERO, wait_ms: None })
+            .await
+            .unwrap();
+        let mut first = VecDeque::new();
+        if let Some(end) = soon(poll_fn(|cx| items.poll_take(cx, 1, &mut first))).await {
+            return Err(end);
+        }
+        items.taken(1, 0);
+        let Some(Item::Opened(opened)) = first.pop_front() else { panic!("{first:?}") };
+        Ok(Stream { requests, items, opened, xid: 0 })
+    }
+}
+
+impl<R: Requests, I: Items> Stream<R, I> {
+    async fn ask(&mut self, ops: Vec<Op>) -> Vec<Response> {
+        let first = self.xid + 1;
+        self.xid += ops.len() as u64;
+        let requests: Vec<_> = (first..).zip(ops).map(|(xid, op)| request(xid, None, op)).collect();
+        self.answers(requests).await
+    }
+
+    async fn ask_numbered(&mut self, number: u64, ops: Vec<Op>) -> Vec<Response> {
+        let numbered = |(i, op)| request(1 + i, Some(WriteNumber(number + i)), op);
+        self.answers((0..).zip(ops).map(numbered).collect()).await
+    }
+
+    async fn answers(&mut self, requests: Vec<Request>) -> Vec<Response> {
+        let xids: Vec<u64> = requests.iter().map(|r| r.xid).collect();
+        self.requests.submit(WriteNumber(0), requests).await.unwrap();
+        let answers = take(&mut self.items, xids.len()).await;
+        assert_eq!(answers.iter().map(|a| a.xid).collect::<Vec<_>>(), xids);
+        answers
+    }
+
+    async fn ended(&mut self) -> Result<(), OpError> {
+        end_of(&mut self.items, &mut VecDeque::new()).await
+    }
+}
+
+/// The next `n` responses, or more; anything else is left out.
+async fn take<I: Items>(items: &mut I, n: usize) -> Vec<Response> {
+    let (mut answers, mut next) = (Vec::new(), VecDeque::new());
+    while answers.len() < n {
+        let end = soon(poll_fn(|cx| items.poll_take(cx, 64, &mut next))).await;
+        assert_eq!(end, None, "the stream ends after {} answers", answers.len());
+        for item in next.drain(..) {
+            let weight = item.weight();
+            if let Item::Response(response) = item {
+                items.taken(1, weight);
+                answers.push(response);
+            }
+        }
+    }
+    answers
+}
+
+async fn end_of<I: Items>(items: &mut I, next: &mut VecDeque<Item>) -> Result<(), OpError> {
+    loop {
+        if let Some(end) = soon(poll_fn(|cx| items.poll_take(cx, 64, next))).await {
+            return end;
+        }
+        next.clear();
+    }
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    timeout(Duration::from_secs(20), future).await.expect("it takes too long")
+}
+
+fn request(xid: u64, number: Option<WriteNumber>, op: Op) -> Request {
+    Request { xid, number, op, trace: None }
+}
+
+fn create(path: &str, data: &'static str) -> Op {
+    let (path, data) = (Path::new(path).unwrap(), Bytes::from_static(data.as_bytes()));
+    Op::Write(Write::Create(Create { path, data, mode: CreateMode::default() }))
+}
+
+fn set(path: &str, data: &'static str) -> Op {
+    let (path, data) = (Path::new(path).unwrap(), Bytes::from_static(data.as_bytes()));
+    Op::Write(Write::Set { path, data, version: None })
+}
+
+fn get(path: &str) -> Op {
+    Op::Read(Read::Get { path: Path::new(path).unwrap() }, ReadLevel::Local)
+}
