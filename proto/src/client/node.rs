@@ -46,6 +46,8 @@ pub struct NodeStatus {
     pub ensemble_id: Option<EnsembleId>,
     /// All other servers, as this node sees them.
     pub peers: Vec<PeerReport>,
+    /// How far its wall clock is ahead of those of a quorum, in milliseconds; `None` while that is not known.
+    pub clock_offset_ms: Option<i64>,
 }
 
 /// A member of an ensemble, as a client needs to know it.
@@ -104,6 +106,7 @@ impl From<NodeStatus> for v1::StatusResponse {
             .into(),
             ensemble_id: s.ensemble_id.map_or(String::new(), |id| id.to_string()),
             peers: s.peers.into_iter().map(peer).collect(),
+            clock_offset_ms: s.clock_offset_ms,
         }
     }
 }
@@ -155,6 +158,7 @@ impl From<v1::StatusResponse> for NodeStatus {
             disk,
             ensemble_id: s.ensemble_id.parse().ok(),
             peers: s.peers.into_iter().map(peer).collect(),
+            clock_offset_ms: s.clock_offset_ms,
         }
     }
 }
