@@ -294,6 +294,22 @@ mod tests {
     use crate::quorum::Hello;
 
     #[test]
+    fn what_a_node_knows_of_its_ensemble_survives_the_wire() {
+        let peer = PeerReport {
+            id: PeerId(2),
+            address: "h:3".into(),
+            fault: Some("gone".into()),
+            refused: true,
+            since: Duration::from_millis(9),
+        };
+        let ensemble = Some(api::EnsembleId(7));
+        for clock_offset_ms in [None, Some(0), Some(i64::MIN)] {
+            let known = Surroundings { ensemble, peers: vec![peer.clone()], clock_offset_ms };
+            assert_eq!(surroundings(surroundings_to_wire(known.clone())).unwrap(), known);
+        }
+    }
+
+    #[test]
     fn every_message_survives_the_wire() {
         let candidate = Candidate { epoch: Epoch(3), zxid: Zxid::new(Epoch(3), 4) };
         for call in [
