@@ -35,6 +35,8 @@ struct Waiter {
     /// `None` from when it was woken until it has looked.
     waker: Option<Waker>,
     full: Full,
+    /// What it wants.
+    bytes: usize,
 }
 
 /// What has no room.
@@ -111,10 +113,21 @@ impl Slot {
 /// How a budget stands, to find out whether it is stuck.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Standing {
-    /// Somebody waits who holds less than a connection may.
-    pub waited_for: bool,
+    /// Whom others keep waiting: whoever holds less than a connection may, and has no room.
+    pub waits: Waits,
     /// How often bytes were taken. If somebody waits and this stays the same, nothing moves.
     pub taken: u64,
+}
+
+/// Who waits for a [`Budget`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Waits {
+    /// Nobody.
+    Nobody,
+    /// Takes above [`Budget::SMALL`] alone: there is room for all others.
+    Large,
+    /// Also others: there is no room left.
+    All,
 }
 
 impl Budget {
@@ -143,8 +156,13 @@ impl Budget {
     /// See [`Standing`].
     #[must_use]
     pub fn standing(&self) -> Standing {
-        let waited_for = self.lock().takes.values().any(|waiter| waiter.full == Full::Budget);
-        Standing { waited_for, taken: self.inner.taken.load(SeqCst) }
+        let waits = |waiter: &Waiter| match (waiter.full, waiter.bytes > Budget::SMALL) {
+            (Full::Share, _) => Waits::Nobody,
+            (Full::Budget, true) => Waits::Large,
+            (Full::Budget, false) => Waits::All,
+        };
+        let waits = self.lock().takes.values().map(waits).max().unwrap_or(Waits::Nobody);
+        Standing { waits, taken: self.inner.taken.load(SeqCst) }
     }
 
     fn share_max(&self) -> usize {
@@ -245,12 +263,13 @@ impl Future for Take {
 
 impl Take {
     fn wait(&mut self, cx: &mut Context<'_>, full: Full) {
+        let bytes = self.bytes;
         let mut waiting = self.share.budget.lock();
         let id = self.id.unwrap_or_else(|| {
             waiting.last += 1;
             waiting.last
         });
-        waiting.takes.insert(id, Waiter { waker: Some(cx.waker().clone()), full });
+        waiting.takes.insert(id, Waiter { waker: Some(cx.waker().clone()), full, bytes });
         drop(waiting);
         self.id = Some(id);
     }
@@ -315,9 +334,17 @@ mod tests {
         assert!(shares[4].try_take(1000).is_some());
         let mut cx = Context::from_waker(Waker::noop());
         let mut waits = shares[4].take(1 << 20);
-        assert!(Pin::new(&mut waits).poll(&mut cx).is_pending() && budget.standing().waited_for);
+        assert!(Pin::new(&mut waits).poll(&mut cx).is_pending());
+        assert_eq!(budget.standing().waits, Waits::Large, "small ones have room");
+        let mut small: Vec<_> = (0..).map_while(|_| shares[3].try_take(Budget::SMALL)).collect();
+        small.extend((0..).map_while(|_| shares[4].try_take(1000)));
+        let mut little = shares[4].take(1000);
+        assert!(Pin::new(&mut little).poll(&mut cx).is_pending());
+        assert_eq!(budget.standing().waits, Waits::All);
+        drop((little, small));
         drop(whole);
-        assert!(Pin::new(&mut waits).poll(&mut cx).is_ready() && !budget.standing().waited_for);
+        assert!(Pin::new(&mut waits).poll(&mut cx).is_ready());
+        assert_eq!(budget.standing().waits, Waits::Nobody);
         drop(large);
         assert_eq!(budget.used(), 0);
     }
@@ -330,15 +357,16 @@ mod tests {
         let whole = alone.try_take(1 << 20);
         let mut more = alone.take(1);
         assert!(Pin::new(&mut more).poll(&mut cx).is_pending());
-        assert!(!budget.standing().waited_for, "it holds all that a connection may");
+        assert_eq!(budget.standing().waits, Waits::Nobody, "it holds all that a connection may");
         let others: Vec<Option<Charge>> = (0..2).map(|_| budget.share().try_take(1 << 20)).collect();
         let mut waits = budget.share().take(1 << 20);
-        assert!(Pin::new(&mut waits).poll(&mut cx).is_pending() && budget.standing().waited_for);
+        assert!(Pin::new(&mut waits).poll(&mut cx).is_pending());
+        assert_eq!(budget.standing().waits, Waits::Large);
         let before = budget.standing();
         assert!(budget.share().try_take(0).is_some());
         assert_eq!(budget.standing(), before, "what needs no room is no movement");
         drop(waits);
-        assert!(!budget.standing().waited_for, "it has gone");
+        assert_eq!(budget.standing().waits, Waits::Nobody, "it has gone");
         drop((whole, others));
         assert!(Pin::new(&mut more).poll(&mut cx).is_ready());
     }

@@ -221,6 +221,8 @@ pub struct Surroundings {
     pub ensemble: Option<EnsembleId>,
     /// All other servers, in order of their ids.
     pub peers: Vec<PeerReport>,
+    /// How far its wall clock is ahead of those of a quorum, in milliseconds, as far as it knows.
+    pub clock_offset_ms: Option<i64>,
 }
 
 /// Pieces of a snapshot on their way.

@@ -7,7 +7,6 @@ use api::{
     peer::Submission,
     ports::{Candidate, FeedItem, PeerReport, QuorumStatus, Request, Role, Sign, Surroundings},
 };
-use bytes::Bytes;
 
 use crate::{
     Malformed, PEER_PROTOCOL, internal, peer,
@@ -242,9 +241,9 @@ pub fn status(status: internal::QuorumStatus) -> Result<QuorumStatus, Malformed>
     })
 }
 
-/// For the wire: `ensemble` and `peers` of a status.
+/// For the wire: a reply that has nothing but what a node knows of its ensemble.
 #[must_use]
-pub fn surroundings_to_wire(known: Surroundings) -> (Bytes, Vec<internal::Peer>) {
+pub fn surroundings_to_wire(known: Surroundings) -> internal::StatusReply {
     let peer = |peer: PeerReport| internal::Peer {
         id: peer.id.0,
         address: peer.address,
@@ -252,14 +251,20 @@ pub fn surroundings_to_wire(known: Surroundings) -> (Bytes, Vec<internal::Peer>)
         refused: peer.refused,
         since_ms: u64::try_from(peer.since.as_millis()).unwrap_or(u64::MAX),
     };
-    (ensemble_to_wire(known.ensemble), known.peers.into_iter().map(peer).collect())
+    internal::StatusReply {
+        hello: None,
+        status: None,
+        ensemble: ensemble_to_wire(known.ensemble),
+        peers: known.peers.into_iter().map(peer).collect(),
+        clock_offset_ms: known.clock_offset_ms,
+    }
 }
 
 /// From the wire.
 ///
 /// # Errors
 /// An id that is none.
-pub fn surroundings(id: &[u8], peers: Vec<internal::Peer>) -> Result<Surroundings, Malformed> {
+pub fn surroundings(reply: internal::StatusReply) -> Result<Surroundings, Malformed> {
     let peer = |peer: internal::Peer| PeerReport {
         id: PeerId(peer.id),
         address: peer.address,
@@ -267,7 +272,11 @@ pub fn surroundings(id: &[u8], peers: Vec<internal::Peer>) -> Result<Surrounding
         refused: peer.refused,
         since: Duration::from_millis(peer.since_ms),
     };
-    Ok(Surroundings { ensemble: ensemble(id)?, peers: peers.into_iter().map(peer).collect() })
+    Ok(Surroundings {
+        ensemble: ensemble(&reply.ensemble)?,
+        peers: reply.peers.into_iter().map(peer).collect(),
+        clock_offset_ms: reply.clock_offset_ms,
+    })
 }
 
 /// Ids of servers count from 1.
@@ -283,6 +292,22 @@ mod tests {
 
     use super::*;
     use crate::quorum::Hello;
+
+    #[test]
+    fn what_a_node_knows_of_its_ensemble_survives_the_wire() {
+        let peer = PeerReport {
+            id: PeerId(2),
+            address: "h:3".into(),
+            fault: Some("gone".into()),
+            refused: true,
+            since: Duration::from_millis(9),
+        };
+        let ensemble = Some(api::EnsembleId(7));
+        for clock_offset_ms in [None, Some(0), Some(i64::MIN)] {
+            let known = Surroundings { ensemble, peers: vec![peer.clone()], clock_offset_ms };
+            assert_eq!(surroundings(surroundings_to_wire(known.clone())).unwrap(), known);
+        }
+    }
 
     #[test]
     fn every_message_survives_the_wire() {

@@ -241,17 +241,18 @@ Examples:
     ///
     /// Asks every member, also those that --endpoints does not name. Lag is how many entries of the leader's log the node
     /// has not applied yet. The digest covers the tree and all sessions: nodes that have applied the same zxid have
-    /// the same one. Ends with 4 if a node is missing or not yet serving, or there is no leader; or if nodes contradict each
-    /// other: two leaders, differing lists of members, differing ids of the ensemble, differing digests at one zxid, a node
-    /// that refuses another one. Ends with 3 if no node answers.
+    /// the same one. Ends with 4 if a node is missing or not yet serving, there is no leader, a disk fills up, or a clock is
+    /// wrong; or if nodes contradict each other: two leaders, differing lists of members, differing ids of the ensemble,
+    /// differing digests at one zxid, a node that refuses another one. Ends with 3 if no node answers.
     #[command(after_help = "\
 Examples:
   quorate status
   quorate status -o json | jq -r '.[] | select(.role == \"leader\").endpoint'
 
 With -o json: an array with one object for each member: id, endpoint, role (leader, follower, observer, looking,
-unreachable), epoch, zxid (last in its log), applied, lag, sessions, znodes, digest, uptime (seconds). zxid, applied and
-digest are texts in hexadecimal with 0x. What is not known is null.")]
+unreachable), epoch, zxid (last in its log), applied, lag, sessions, znodes, digest, uptime (seconds), disk
+(ample, low, short), clock_offset_ms (how far its wall clock is ahead of those of a quorum). zxid, applied and digest are
+texts in hexadecimal with 0x. What is not known is null.")]
     Status(Status),
 
     /// Ask whether a node is well; the exit code says so.

@@ -10,6 +10,7 @@ use api::{
     ports::{Role, Room},
 };
 use client_sdk::{NodeMember, NodeStatus, node_status};
+use quorum_core::CLOCK_BOUND_MS;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
@@ -204,6 +205,7 @@ struct Row {
     digest: Option<String>,
     uptime: Option<u64>,
     disk: Option<&'static str>,
+    clock_offset_ms: Option<i64>,
 }
 
 const UNREACHABLE: &str = "unreachable";
@@ -230,6 +232,7 @@ impl Row {
                 Room::Low => LOW,
                 Room::Short => SHORT,
             }),
+            clock_offset_ms: s.clock_offset_ms,
         }
     }
 
@@ -247,6 +250,7 @@ impl Row {
             digest: None,
             uptime: None,
             disk: None,
+            clock_offset_ms: None,
         }
     }
 
@@ -331,7 +335,7 @@ fn verdict(rows: &[Row], behind: &BTreeSet<u32>, led: bool) -> Result<(), Failur
             _ if row.disk == Some(SHORT) => Some(format!(
                 "the disk of node {id} is nearly full: clients may only delete; free or add space"
             )),
-            _ => None,
+            _ => wrong_clock(row.clock_offset_ms?, &id),
         }
     };
     let bad: Vec<String> = rows.iter().filter_map(fault).collect();
@@ -347,6 +351,18 @@ fn verdict(rows: &[Row], behind: &BTreeSet<u32>, led: bool) -> Result<(), Failur
         }
     };
     Err(Failure::new(Exit::Degraded, fault))
+}
+
+/// What to say of a clock that is so far ahead of those of a quorum.
+fn wrong_clock(offset_ms: i64, id: &str) -> Option<String> {
+    if offset_ms.unsigned_abs() <= CLOCK_BOUND_MS.unsigned_abs() {
+        return None;
+    }
+    let off = humantime::format_duration(Duration::from_secs(offset_ms.unsigned_abs() / 1000));
+    let side = if offset_ms > 0 { "ahead of" } else { "behind" };
+    Some(format!(
+        "the clock of node {id} is {off} {side} those of a quorum: set it, or those of the others, and keep them with NTP"
+    ))
 }
 
 #[cfg(test)]
@@ -384,6 +400,21 @@ mod tests {
         assert!(verdict(&[row(1, "follower")], &none_behind, false).is_err());
     }
 
+    #[test]
+    fn b15_a_wrong_clock_is_told() {
+        let said = |offset_ms| {
+            let wrong = NodeStatus { clock_offset_ms: Some(offset_ms), ..status(2, 2, Role::Following) };
+            let row = |s: &NodeStatus| Row::of(s, String::new(), None);
+            let rows = [row(&status(1, 2, Role::Leading)), row(&wrong)];
+            verdict(&rows, &BTreeSet::new(), true).map_err(|e| (e.exit, e.to_string()))
+        };
+        assert!(said(10_000).is_ok() && said(-10_000).is_ok(), "that much does no harm");
+        let (exit, ahead) = said(3_600_500).unwrap_err();
+        assert_eq!(exit, Exit::Degraded);
+        assert!(ahead.starts_with("the clock of node 2 is 1h ahead of those of a quorum: set it"), "{ahead}");
+        assert!(said(-11_000).unwrap_err().1.contains("11s behind those"));
+    }
+
     fn status(id: u32, epoch: u32, role: Role) -> NodeStatus {
         let member = |id| NodeMember {
             id: PeerId(id),
@@ -410,6 +441,7 @@ mod tests {
             disk: Room::Ample,
             ensemble_id: Some(EnsembleId(1)),
             peers: Vec::new(),
+            clock_offset_ms: Some(3),
         }
     }
 
@@ -469,8 +501,19 @@ mod tests {
         let mut members: Vec<&str> = row.as_object().unwrap().keys().map(String::as_str).collect();
         members.sort_unstable();
         let mut expected = [
-            "id", "endpoint", "role", "epoch", "zxid", "applied", "lag", "sessions", "znodes", "digest",
-            "uptime", "disk",
+            "id",
+            "endpoint",
+            "role",
+            "epoch",
+            "zxid",
+            "applied",
+            "lag",
+            "sessions",
+            "znodes",
+            "digest",
+            "uptime",
+            "disk",
+            "clock_offset_ms",
         ];
         expected.sort_unstable();
         assert_eq!(members, expected);

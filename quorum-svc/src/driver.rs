@@ -13,7 +13,7 @@ use quorum_core::{CLOCK_BOUND_MS, Conn, Input, Output, Zab};
 use quorum_log::Epochs;
 use spans::lines;
 use telemetry::metrics;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -150,6 +150,8 @@ pub(crate) struct Driver<E> {
     pub(crate) backlog: Backlog,
     pub(crate) room: RoomView,
     pub(crate) view: LogView,
+    /// How far this node's wall clock is ahead of those of a quorum, in milliseconds, for whoever asks.
+    pub(crate) clock: watch::Sender<Option<i64>>,
     pub(crate) election: E,
     pub(crate) learner_side: LearnerSide,
     pub(crate) acquaintances: Acquaintances,
@@ -312,7 +314,10 @@ impl<E: Election> Driver<E> {
 
     /// Times of entries come from the clocks of a quorum. Whose clock is wrong can hardly find out by itself.
     fn watch_clock(&mut self) {
-        let offset_ms = self.core.clock_offset_ms().unwrap_or_default();
+        // What an old leader said is not known any more.
+        let offset = self.core.clock_offset_ms().filter(|_| self.core.status().leader.is_some());
+        self.clock.send_if_modified(|was| std::mem::replace(was, offset) != offset);
+        let offset_ms = offset.unwrap_or_default();
         metrics::CLOCK_OFFSET.set(offset_ms.unsigned_abs().saturating_mul(1_000_000));
         let said = |at: Instant| at.elapsed() < CLOCK_SAID;
         if offset_ms.unsigned_abs() > CLOCK_BOUND_MS.unsigned_abs()

@@ -8,7 +8,7 @@ use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room, Surrou
 use quorum_core::Input;
 use quorum_log::{LogReader, SnapshotError, SnapshotWriter, Snapshots};
 use telemetry::metrics;
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::acquaintances::Acquaintances;
 use crate::backlog::Backlog;
@@ -31,6 +31,8 @@ pub struct Handle {
     pub(crate) backlog: Backlog,
     pub(crate) room: RoomView,
     pub(crate) acquaintances: Acquaintances,
+    /// See [`Surroundings::clock_offset_ms`].
+    pub(crate) clock: watch::Receiver<Option<i64>>,
 }
 
 /// So much of the log stays although a snapshot covers it, so that a learner that was away needs no snapshot.
@@ -145,7 +147,8 @@ impl Quorum for Handle {
 
     async fn surroundings(&self) -> Result<Surroundings, PortClosed> {
         let ensemble = self.acquaintances.own.borrow().greeting.standing.ensemble;
-        Ok(Surroundings { ensemble, peers: self.acquaintances.peers() })
+        let clock_offset_ms = *self.clock.borrow();
+        Ok(Surroundings { ensemble, peers: self.acquaintances.peers(), clock_offset_ms })
     }
 
     async fn status(&self) -> Result<QuorumStatus, PortClosed> {

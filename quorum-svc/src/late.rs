@@ -20,7 +20,7 @@ enum State {
     Opening,
     /// For space, as this says.
     Waiting(String),
-    Open(Handle),
+    Open(Box<Handle>),
 }
 
 impl Late {
@@ -48,7 +48,7 @@ impl Late {
 
     fn get(&self) -> Option<Handle> {
         match &*self.0.borrow() {
-            State::Open(handle) => Some(handle.clone()),
+            State::Open(handle) => Some(Handle::clone(handle)),
             State::Opening | State::Waiting(_) => None,
         }
     }
@@ -57,7 +57,7 @@ impl Late {
         let mut late = self.0.clone();
         let open = late.wait_for(|state| matches!(state, State::Open(_))).await;
         match open.as_deref() {
-            Ok(State::Open(handle)) => Ok(handle.clone()),
+            Ok(State::Open(handle)) => Ok(Handle::clone(handle)),
             _ => Err(PortClosed("the quorum service of this node has stopped before it was open".into())),
         }
     }
@@ -66,7 +66,7 @@ impl Late {
 impl Opening {
     /// The service is open.
     pub fn opened(&self, handle: Handle) {
-        self.0.send_replace(State::Open(handle));
+        self.0.send_replace(State::Open(Box::new(handle)));
     }
 
     /// It waits for space.

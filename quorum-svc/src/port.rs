@@ -128,9 +128,8 @@ impl QuorumPort for PortService {
         let status = self.handle.status().await.map_err(|e| Status::unavailable(e.0))?;
         let hello = Some(Hello::to_wire(&self.ensemble, self.me));
         let known = self.handle.surroundings().await.map_err(|e| Status::unavailable(e.0))?;
-        let (ensemble, peers) = surroundings_to_wire(known);
         let status = Some(status_to_wire(status));
-        Ok(Response::new(internal::StatusReply { hello, status, ensemble, peers }))
+        Ok(Response::new(internal::StatusReply { hello, status, ..surroundings_to_wire(known) }))
     }
 }
 

@@ -254,6 +254,7 @@ impl<E: Election> QuorumService<E> {
             hollow: std::sync::Mutex::default(),
         };
         let disk = log_thread::spawn(log, epochs, snapshots.clone(), acquaintances.clone(), backlog.clone())?;
+        let (clock_in, clock) = watch::channel(None);
         let handle = Handle {
             links: links.clone(),
             view: view.clone(),
@@ -263,6 +264,7 @@ impl<E: Election> QuorumService<E> {
             backlog: backlog.clone(),
             room: room.clone(),
             acquaintances: acquaintances.clone(),
+            clock,
         };
         let learner_side = LearnerSide {
             acquaintances: acquaintances.clone(),
@@ -280,6 +282,7 @@ impl<E: Election> QuorumService<E> {
             backlog,
             room,
             view,
+            clock: clock_in,
             election,
             learner_side,
             acquaintances,

@@ -103,7 +103,19 @@ fn status_tells_of_a_missing_node() {
     let mut ensemble = Ensemble::start();
     let nodes = ensemble.status();
     for member in [
-        "id", "endpoint", "role", "epoch", "zxid", "applied", "lag", "sessions", "znodes", "digest", "uptime",
+        "id",
+        "endpoint",
+        "role",
+        "epoch",
+        "zxid",
+        "applied",
+        "lag",
+        "sessions",
+        "znodes",
+        "digest",
+        "uptime",
+        "disk",
+        "clock_offset_ms",
     ] {
         assert!(nodes[0].get(member).is_some(), "no {member} in {:#}", nodes[0]);
     }

@@ -388,6 +388,7 @@ pub(super) fn node_status(id: PeerId) -> NodeStatus {
         disk: api::ports::Room::Ample,
         ensemble_id: None,
         peers: Vec::new(),
+        clock_offset_ms: None,
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use api::budget::{Budget, Standing};
+use api::budget::{Budget, Standing, Waits};
 use tokio::time::Instant;
 
 use super::{Bounds, CallPlaces};
@@ -28,27 +28,32 @@ impl Bounds {
 /// Looks whether anything moves in a budget that somebody waits for.
 struct Moves {
     budget: Budget,
-    /// The last change, and when it was seen.
-    seen: Mutex<(Standing, Instant)>,
+    /// How often bytes had been taken when somebody began to wait for room that nobody got, and since when that is so.
+    seen: Mutex<(u64, Instant)>,
 }
 
 impl Moves {
     fn of(budget: Budget) -> Moves {
-        let seen = Mutex::new((budget.standing(), Instant::now()));
+        let seen = Mutex::new((budget.standing().taken, Instant::now()));
         Moves { budget, seen }
     }
 
+    /// Only if small takes wait as well: a node that serves them and says that it is not ready would let whoever sends a few large
+    /// messages without an end take all nodes away from everybody else.
     fn look(&self) -> Result<String, String> {
-        let standing = self.budget.standing();
+        let Standing { waits, taken } = self.budget.standing();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if !standing.waited_for || seen.0 != standing {
-            *seen = (standing, Instant::now());
+        if waits < Waits::All || seen.0 != taken {
+            *seen = (taken, Instant::now());
         }
         let stuck = seen.1.elapsed();
         let held = self.budget.used();
-        match stuck < STUCK {
-            true => Ok(format!("clients hold {held} bytes")),
-            false => Err(format!(
+        match (stuck < STUCK, waits) {
+            (true, Waits::Large) => {
+                Ok(format!("clients hold {held} bytes, and large messages wait for room"))
+            }
+            (true, _) => Ok(format!("clients hold {held} bytes")),
+            (false, _) => Err(format!(
                 "clients hold {held} bytes, all that they may, and nothing has moved for {} s: others wait. \
                  Connections that take no answers, or do not end their requests, are closed",
                 stuck.as_secs()
@@ -73,33 +78,57 @@ const STUCK: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use api::budget::Charge;
+
     use super::*;
     use crate::listen::methods::Method;
+
+    /// What nobody else can have then.
+    fn fill(budget: &Budget) -> Vec<Charge> {
+        let mut held: Vec<_> = (0..3).map(|_| budget.share().try_take(1 << 20).unwrap()).collect();
+        held.extend((0..16).map(|_| budget.share().try_take(Budget::SMALL).unwrap()));
+        held
+    }
+
+    /// A ping and a look each second.
+    async fn look_for_a_while(moves: &Moves) -> Result<String, String> {
+        for _ in 0..6 {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let _ = moves.budget.share().try_take(0);
+            let _ = moves.look();
+        }
+        moves.look()
+    }
 
     #[tokio::test(start_paused = true)]
     async fn b06_pings_do_not_hide_that_nothing_moves() {
         let budget = Budget::new(4 << 20);
         let moves = Moves::of(budget.clone());
-        let mut held: Vec<_> = (0..3).map(|_| budget.share().try_take(1 << 20).unwrap()).collect();
-        let waits = tokio::spawn(budget.share().take(1 << 20));
-        // A ping and a look each second.
-        let wait = async || {
-            for _ in 0..6 {
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                let _ = budget.share().try_take(0);
-                let _ = moves.look();
-            }
-            moves.look()
-        };
-        assert!(wait().await.is_err());
+        let mut held = fill(&budget);
+        let waits = tokio::spawn(budget.share().take(1000));
+        assert!(look_for_a_while(&moves).await.is_err());
         held.pop();
         let got = waits.await.unwrap();
-        assert!(wait().await.is_ok(), "nobody waits");
-        let gone = tokio::spawn(budget.share().take(1 << 20));
-        assert!(wait().await.is_err());
+        assert!(look_for_a_while(&moves).await.is_ok(), "nobody waits");
+        let gone = tokio::spawn(budget.share().take(Budget::SMALL));
+        assert!(look_for_a_while(&moves).await.is_err());
         gone.abort();
-        assert!(wait().await.is_ok(), "who waited has gone, and nothing was given back");
+        assert!(look_for_a_while(&moves).await.is_ok(), "who waited has gone, and nothing was given back");
         drop((held, got));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn b06_a_node_is_ready_while_only_large_messages_wait() {
+        let budget = Budget::new(4 << 20);
+        let moves = Moves::of(budget.clone());
+        let held: Vec<_> = (0..3).map(|_| budget.share().try_take(1 << 20).unwrap()).collect();
+        let waits = tokio::spawn(budget.share().take(1 << 20));
+        let said = look_for_a_while(&moves).await.expect("others are served");
+        assert!(said.contains("large messages wait"), "{said}");
+        let small = budget.share().try_take(1000);
+        assert!(small.is_some());
+        waits.abort();
+        drop((held, small));
     }
 
     #[test]

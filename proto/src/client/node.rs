@@ -51,6 +51,8 @@ pub struct NodeStatus {
     pub ensemble_id: Option<EnsembleId>,
     /// All other servers, as this node sees them.
     pub peers: Vec<PeerReport>,
+    /// How far its wall clock is ahead of those of a quorum, in milliseconds; `None` while that is not known.
+    pub clock_offset_ms: Option<i64>,
 }
 
 /// A member of an ensemble, as a client needs to know it.
@@ -118,6 +120,7 @@ impl From<NodeStatus> for v1::StatusResponse {
             .into(),
             ensemble_id,
             peers: s.peers.into_iter().map(peer).collect(),
+            clock_offset_ms: s.clock_offset_ms,
         }
     }
 }
@@ -171,6 +174,7 @@ impl From<v1::StatusResponse> for NodeStatus {
             disk,
             ensemble_id: ensemble(&s.ensemble_id).ok().flatten(),
             peers: s.peers.into_iter().map(peer).collect(),
+            clock_offset_ms: s.clock_offset_ms,
         }
     }
 }

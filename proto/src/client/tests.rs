@@ -515,6 +515,7 @@ fn a_node_status_survives_the_wire() {
                 since: Duration::from_millis(9),
             }],
             disk: api::ports::Room::Low,
+            clock_offset_ms: leader.map(|_| -7),
         };
         assert_eq!(NodeStatus::from(reencode(&v1::StatusResponse::from(status.clone()))), status);
     }

@@ -182,7 +182,7 @@ impl Shared {
 
     async fn ask_surroundings(&self) -> Result<Surroundings, PortClosed> {
         let reply = self.ask().await?;
-        surroundings(&reply.ensemble, reply.peers).map_err(|e| PortClosed(e.0))
+        surroundings(reply).map_err(|e| PortClosed(e.0))
     }
 
     async fn ask_status(&self) -> Result<QuorumStatus, PortClosed> {

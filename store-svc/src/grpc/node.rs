@@ -49,6 +49,7 @@ impl<Q: Quorum> Node for NodeService<Q> {
             disk: quorum.disk,
             ensemble_id: known.ensemble,
             peers: known.peers,
+            clock_offset_ms: known.clock_offset_ms,
         };
         Ok(Response::new(status.into()))
     }

@@ -44,7 +44,9 @@ impl<C: Coordination> StorePort for PortService<C> {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut inbound = request.into_inner();
         let first = timeout(BEGIN_WITHIN, inbound.message()).await.map_err(|_| {
-            Status::deadline_exceeded(format!("an edge begins with a Begin, and none came within {BEGIN_WITHIN:?}"))
+            Status::deadline_exceeded(format!(
+                "an edge begins with a Begin, and none came within {BEGIN_WITHIN:?}"
+            ))
         })??;
         let Some(Kind::Begin(begin)) = first.and_then(|message| message.kind) else {
             return Err(Status::invalid_argument("an edge begins with a Begin"));

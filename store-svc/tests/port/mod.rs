@@ -4,8 +4,8 @@
 use std::{collections::VecDeque, future::poll_fn, net::SocketAddr, time::Duration};
 
 use api::{
-    Create, CreateMode, ErrorCode, Fate, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome, Write, WriteNumber,
-    WriteOutcome, Zxid,
+    Create, CreateMode, ErrorCode, Fate, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome, Write,
+    WriteNumber, WriteOutcome, Zxid,
     ports::{Caller, Coordination, Items, Requests},
     session::{Item, Op, Open, Opened, Outcome, Request, Response},
 };
@@ -308,8 +308,10 @@ struct Stream<R, I> {
     xid: u64,
 }
 
-type StreamOf<P> =
-    Stream<<<P as Packaging>::Port as Coordination>::Requests, <<P as Packaging>::Port as Coordination>::Items>;
+type StreamOf<P> = Stream<
+    <<P as Packaging>::Port as Coordination>::Requests,
+    <<P as Packaging>::Port as Coordination>::Items,
+>;
 
 impl Stream<(), ()> {
     async fn open<P: Packaging>(node: &Node, resume: Option<&Opened>) -> StreamOf<P> {
@@ -323,10 +325,7 @@ impl Stream<(), ()> {
     ) -> Result<StreamOf<P>, Result<(), OpError>> {
         let (mut requests, mut items) = P::port(node).stream(Caller::default());
         let resume = resume.map(|opened| (opened.session, opened.token));
-        requests
-            .open(Open { resume, timeout_ms: 5000, last_zxid: Zxid::ZERO, wait_ms: None })
-            .await
-            .unwrap();
+        requests.open(Open { resume, timeout_ms: 5000, last_zxid: Zxid::ZERO, wait_ms: None }).await.unwrap();
         let mut first = VecDeque::new();
         if let Some(end) = soon(poll_fn(|cx| items.poll_take(cx, 1, &mut first))).await {
             return Err(end);
