@@ -13,6 +13,8 @@ pub mod client;
 pub mod codec;
 pub mod edge;
 pub mod election;
+#[cfg(test)]
+mod lint;
 pub mod pieces;
 pub mod ports;
 pub mod quorum;
