@@ -125,6 +125,19 @@ pub struct Opened {
     pub zxid: Zxid,
     /// The session's last write that was carried out, as far as the node has applied.
     pub last_write: WriteNumber,
+    /// What the node takes.
+    pub limits: Limits,
+}
+
+/// What a node takes from a client.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub struct Limits {
+    /// Unanswered requests of a stream; it reads no more until there are fewer.
+    pub requests: u32,
+    /// Bytes of the values of one request.
+    pub data_bytes: u32,
+    /// Parts of a multi.
+    pub multi_parts: u32,
 }
 
 /// What the node says by itself.

@@ -3,11 +3,11 @@
 use api::{
     MultiOutcome, OpError, Path, PeerId, ReadOutcome, SessionId, SessionToken, Stat, WriteNumber,
     WriteOutcome, Zxid,
-    session::{Item, Notice, Opened, Outcome, Response},
+    session::{Item, Limits, Notice, Opened, Outcome, Response},
 };
 use bytes::Bytes;
 
-use super::LEVEL;
+use super::{LEVEL, MESSAGE_MAX};
 use crate::{Malformed, v1};
 
 // ---- onto the wire ----
@@ -39,6 +39,13 @@ fn opened_to_wire(opened: &Opened) -> v1::SessionOpened {
         zxid: opened.zxid.0,
         last_write: opened.last_write.0,
         level: LEVEL,
+        limits: Some(v1::Limits {
+            requests: opened.limits.requests,
+            message_bytes: MESSAGE_MAX as u32,
+            data_bytes: opened.limits.data_bytes,
+            multi_parts: opened.limits.multi_parts,
+            ..v1::Limits::default()
+        }),
         ..v1::SessionOpened::default()
     }
 }
@@ -216,6 +223,7 @@ fn opened_off_wire(o: v1::SessionOpened) -> Result<Opened, Malformed> {
     let session = o.session.filter(|s| s.session_id != 0).ok_or_else(|| malformed("session is missing"))?;
     let token = <[u8; 16]>::try_from(&session.token[..])
         .map_err(|_| malformed("session.token does not have 16 bytes"))?;
+    let limits = o.limits.unwrap_or_default();
     Ok(Opened {
         session: SessionId(session.session_id),
         token: SessionToken(token),
@@ -225,6 +233,11 @@ fn opened_off_wire(o: v1::SessionOpened) -> Result<Opened, Malformed> {
         resumed: o.resumed,
         zxid: Zxid(o.zxid),
         last_write: WriteNumber(o.last_write),
+        limits: Limits {
+            requests: limits.requests,
+            data_bytes: limits.data_bytes,
+            multi_parts: limits.multi_parts,
+        },
     })
 }
 

@@ -5,7 +5,7 @@ use api::{
     PeerId, Read, ReadLevel, ReadOutcome, Retry, SessionId, SessionToken, Stat, Write, WriteNumber,
     WriteOutcome, Zxid,
     ports::Role,
-    session::{Item, Notice, Op, Open, Opened, Outcome, Request, Response},
+    session::{Item, Limits, Notice, Op, Open, Opened, Outcome, Request, Response},
 };
 use bytes::Bytes;
 use tonic::{Code, Status};
@@ -233,6 +233,7 @@ fn sessions_open_over_the_wire() {
         resumed: true,
         zxid: Zxid(9),
         last_write: WriteNumber(3),
+        limits: Limits { requests: 1, data_bytes: 2, multi_parts: 3 },
     });
     assert_eq!(over_the_wire(opened.clone()), [opened]);
 

@@ -99,6 +99,7 @@ impl Server {
             resumed: taken_up.is_some(),
             zxid: self.state.applied(),
             last_write: self.state.session(session).map_or(WriteNumber(0), |info| info.last_write),
+            limits: self.config.limits.told(),
         };
         let opened = Item::Opened(opened);
         self.outbox.send(id, &mut conn.place, opened);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use api::{
     Command, Epoch, OpError, Origin, PeerId, SessionToken, StreamId, Ticket, Trace, WriteNumber, Zxid,
     ports::{QuorumStatus, Refusal, Sign},
-    session::{Item, Op, Open, Request},
+    session::{self, Item, Op, Open, Request},
 };
 use bytes::Bytes;
 
@@ -57,6 +57,16 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// What clients are told of them.
+    pub(super) fn told(&self) -> session::Limits {
+        let number = |limit: usize| u32::try_from(limit).unwrap_or(u32::MAX);
+        session::Limits {
+            requests: number(self.requests_max),
+            data_bytes: u32::try_from(self.data_max).unwrap_or(u32::MAX),
+            multi_parts: number(self.multi_ops_max),
+        }
+    }
+
     /// How often a node tells the leader which sessions it has heard: so often that also the shortest time-out leaves most of
     /// itself to pings that are late.
     pub(super) fn report_interval(&self) -> Duration {
