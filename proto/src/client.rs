@@ -7,7 +7,7 @@ mod error;
 mod node;
 
 use api::{
-    Create, CreateMode, MultiOp, MultiOutcome, OpError, Page, Path, PeerId, Read, ReadLevel, ReadOutcome,
+    Create, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel, ReadOutcome,
     SessionId, SessionToken, Stat, Trace, Write, WriteNumber, WriteOutcome, Zxid,
 };
 
@@ -110,8 +110,10 @@ pub struct SessionOpened {
 /// [`OpError::BadArguments`] if the write makes an ephemeral.
 pub fn sessionless(write: Write) -> Result<Write, OpError> {
     let ephemeral = match &write {
-        Write::Create(create) => create.mode.ephemeral,
-        Write::Multi(ops) => ops.iter().any(|op| matches!(op, MultiOp::Create(c) if c.mode.ephemeral)),
+        Write::Create(create) => create.kind == NodeKind::Ephemeral,
+        Write::Multi(ops) => {
+            ops.iter().any(|op| matches!(op, MultiOp::Create(c) if c.kind == NodeKind::Ephemeral))
+        }
         Write::Set { .. } | Write::Delete { .. } => false,
     };
     if ephemeral {
@@ -178,9 +180,9 @@ impl TryFrom<v1::CreateRequest> for Create {
     type Error = OpError;
 
     fn try_from(r: v1::CreateRequest) -> Result<Create, OpError> {
-        let mode = CreateMode { ephemeral: r.ephemeral, sequential: r.sequential };
+        let kind = if r.ephemeral { NodeKind::Ephemeral } else { NodeKind::Persistent };
         let path = if r.sequential { Path::prefix(&r.path)? } else { Path::new(&r.path)? };
-        Ok(Create { path, data: r.data, mode })
+        Ok(Create { kind, sequential: r.sequential, ..Create::new(path, r.data) })
     }
 }
 
@@ -196,7 +198,7 @@ impl TryFrom<v1::SetRequest> for Write {
     type Error = OpError;
 
     fn try_from(r: v1::SetRequest) -> Result<Write, OpError> {
-        Ok(Write::Set { path: Path::new(&r.path)?, version: version(r.version)?, data: r.data })
+        Ok(Write::Set { path: Path::new(&r.path)?, version: version(r.version)?, data: Some(r.data) })
     }
 }
 
@@ -231,7 +233,7 @@ impl TryFrom<v1::MultiOp> for MultiOp {
         Ok(match op.op {
             Some(Wire::Create(r)) => MultiOp::Create(r.try_into()?),
             Some(Wire::Set(r)) => {
-                MultiOp::Set { path: Path::new(&r.path)?, version: version(r.version)?, data: r.data }
+                MultiOp::Set { path: Path::new(&r.path)?, version: version(r.version)?, data: Some(r.data) }
             }
             Some(Wire::Delete(r)) => {
                 MultiOp::Delete { path: Path::new(&r.path)?, version: version(r.version)? }
@@ -353,7 +355,7 @@ impl From<Write> for v1::request::Op {
         match write {
             Write::Create(create) => Wire::Create(create.into()),
             Write::Set { path, data, version } => {
-                Wire::Set(v1::SetRequest { path: text(&path), data, version })
+                Wire::Set(v1::SetRequest { path: text(&path), data: data.unwrap_or_default(), version })
             }
             Write::Delete { path, version } => Wire::Delete(v1::DeleteRequest { path: text(&path), version }),
             Write::Multi(ops) => {
@@ -393,9 +395,9 @@ impl From<Create> for v1::CreateRequest {
     fn from(create: Create) -> v1::CreateRequest {
         v1::CreateRequest {
             path: text(&create.path),
-            data: create.data,
-            ephemeral: create.mode.ephemeral,
-            sequential: create.mode.sequential,
+            data: create.data.unwrap_or_default(),
+            ephemeral: create.kind == NodeKind::Ephemeral,
+            sequential: create.sequential,
         }
     }
 }
@@ -406,7 +408,7 @@ impl From<MultiOp> for v1::MultiOp {
         let op = match op {
             MultiOp::Create(create) => Wire::Create(create.into()),
             MultiOp::Set { path, data, version } => {
-                Wire::Set(v1::SetRequest { path: text(&path), data, version })
+                Wire::Set(v1::SetRequest { path: text(&path), data: data.unwrap_or_default(), version })
             }
             MultiOp::Delete { path, version } => {
                 Wire::Delete(v1::DeleteRequest { path: text(&path), version })
@@ -470,6 +472,7 @@ impl From<ReadOutcome> for v1::response::Result {
         use v1::response::Result as Wire;
         match outcome {
             ReadOutcome::Data { data, stat } => {
+                let data = data.unwrap_or_default();
                 Wire::Get(v1::GetResponse { data, stat: Some(stat.into()), as_of: None })
             }
             ReadOutcome::Exists { stat } => {
@@ -580,7 +583,9 @@ impl TryFrom<v1::Response> for Response {
                 let outcomes = m.results.into_iter().map(MultiOutcome::try_from).collect::<Result<_, _>>()?;
                 Ok(Outcome::Write(WriteOutcome::Multi(outcomes)))
             }
-            Some(Wire::Get(g)) => Ok(Outcome::Read(ReadOutcome::Data { stat: stat(g.stat)?, data: g.data })),
+            Some(Wire::Get(g)) => {
+                Ok(Outcome::Read(ReadOutcome::Data { stat: stat(g.stat)?, data: Some(g.data) }))
+            }
             Some(Wire::Exists(e)) => Ok(Outcome::Read(ReadOutcome::Exists { stat: e.stat.map(Stat::from) })),
             Some(Wire::Children(c)) => {
                 let names = c.children.into_iter().map(|child| child.name).collect();
@@ -629,6 +634,7 @@ impl From<v1::Stat> for Stat {
             version: s.version,
             cversion: s.cversion,
             aversion: s.aversion,
+            kind: if s.ephemeral_owner == 0 { NodeKind::Persistent } else { NodeKind::Ephemeral },
             ephemeral_owner: (s.ephemeral_owner != 0).then_some(SessionId(s.ephemeral_owner)),
             data_length: s.data_length,
             num_children: s.num_children,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Create, CreateMode, MultiOp, OpError, Page, Path, Read, ReadLevel, SessionId, SessionToken, StreamId,
+    Create, MultiOp, NodeKind, OpError, Page, Path, Read, ReadLevel, SessionId, SessionToken, StreamId,
     Ticket, Time, Write, WriteNumber, Zxid,
 };
 use bytes::Bytes;
@@ -513,7 +513,7 @@ impl Client {
         let version = self.rng.chance(300).then(|| self.rng.below(4) as i32);
         match self.rng.below(10) {
             0..=2 => Write::Create(self.create(path, workload)),
-            3..=6 => Write::Set { path, data: self.value(workload), version },
+            3..=6 => Write::Set { path, data: Some(self.value(workload)), version },
             7 | 8 => Write::Delete { path, version },
             _ => {
                 let parts = (0..self.rng.between(1, 4)).map(|_| self.part(workload)).collect();
@@ -527,15 +527,16 @@ impl Client {
         let version = self.rng.chance(200).then(|| self.rng.below(4) as i32);
         match self.rng.below(4) {
             0 => MultiOp::Create(self.create(path, workload)),
-            1 => MultiOp::Set { path, data: self.value(workload), version },
+            1 => MultiOp::Set { path, data: Some(self.value(workload)), version },
             2 => MultiOp::Delete { path, version },
             _ => MultiOp::Check { path, version },
         }
     }
 
     fn create(&mut self, path: Path, workload: Workload) -> Create {
-        let mode = CreateMode { ephemeral: self.rng.chance(300), sequential: self.rng.chance(150) };
-        Create { path, data: self.value(workload), mode }
+        let (ephemeral, sequential) = (self.rng.chance(300), self.rng.chance(150));
+        let kind = if ephemeral { NodeKind::Ephemeral } else { NodeKind::Persistent };
+        Create { kind, sequential, ..Create::new(path, self.value(workload)) }
     }
 
     /// Different from every other value, and of some length.
@@ -576,7 +577,7 @@ fn persistent(write: &mut Write) {
         _ => Vec::new(),
     };
     for create in creates {
-        create.mode.ephemeral = false;
+        create.kind = NodeKind::Persistent;
     }
 }
 

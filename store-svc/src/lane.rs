@@ -25,7 +25,7 @@ const DRAINED_STEP: usize = 256 << 10;
 pub(crate) const REQUEST_MIN: usize = 2 * ANSWER;
 
 /// What an answer takes while it waits, besides what it carries.
-const ANSWER: usize = 160;
+const ANSWER: usize = 176;
 const _: () = assert!(std::mem::size_of::<ToClient>() <= ANSWER);
 
 /// Pings and closes of a stream that need no room: more than a client has under way that waits for answers.

@@ -10,8 +10,8 @@ use crate::{Fate, Op, Request};
 #[must_use]
 pub fn weight(op: &Op) -> usize {
     let variable = match op {
-        Op::Write(Write::Create(create)) => create.path.as_str().len() + create.data.len(),
-        Op::Write(Write::Set { path, data, .. }) => path.as_str().len() + data.len(),
+        Op::Write(Write::Create(create)) => create.path.as_str().len() + create.data_len(),
+        Op::Write(Write::Set { path, data, .. }) => path.as_str().len() + api::data_len(data),
         Op::Write(Write::Delete { path, .. }) => path.as_str().len(),
         Op::Write(Write::Multi(ops)) => ops.iter().map(part_weight).sum(),
         Op::Read(Read::Children { path, page }, _) => path.as_str().len() + page.after.len(),
@@ -206,8 +206,8 @@ impl Queue {
 
 fn part_weight(op: &MultiOp) -> usize {
     let variable = match op {
-        MultiOp::Create(create) => create.path.as_str().len() + create.data.len(),
-        MultiOp::Set { path, data, .. } => path.as_str().len() + data.len(),
+        MultiOp::Create(create) => create.path.as_str().len() + create.data_len(),
+        MultiOp::Set { path, data, .. } => path.as_str().len() + api::data_len(data),
         MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => path.as_str().len(),
     };
     variable + ALLOWANCE

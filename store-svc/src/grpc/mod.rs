@@ -172,12 +172,12 @@ fn weight(op: &Op) -> usize {
     use api::{MultiOp, Read, Write};
     const FIXED: usize = REQUEST_MIN;
     match op {
-        Op::Write(Write::Create(c)) => FIXED + c.data.len() + c.path.as_str().len(),
-        Op::Write(Write::Set { path, data, .. }) => FIXED + data.len() + path.as_str().len(),
+        Op::Write(Write::Create(c)) => FIXED + c.data_len() + c.path.as_str().len(),
+        Op::Write(Write::Set { path, data, .. }) => FIXED + api::data_len(data) + path.as_str().len(),
         Op::Write(Write::Delete { path, .. }) => FIXED + path.as_str().len(),
         Op::Write(Write::Multi(parts)) => parts.iter().fold(FIXED, |sum, part| match part {
-            MultiOp::Create(c) => sum + FIXED + c.data.len() + c.path.as_str().len(),
-            MultiOp::Set { path, data, .. } => sum + FIXED + data.len() + path.as_str().len(),
+            MultiOp::Create(c) => sum + FIXED + c.data_len() + c.path.as_str().len(),
+            MultiOp::Set { path, data, .. } => sum + FIXED + api::data_len(data) + path.as_str().len(),
             MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => sum + FIXED + path.as_str().len(),
         }),
         Op::Read(Read::Children { path, page }, _) => FIXED + path.as_str().len() + page.after.len(),

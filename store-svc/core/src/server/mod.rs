@@ -43,8 +43,8 @@ use std::{
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Command, CommandBody, MultiOp, OpError, PeerId, ReadLevel, SessionId, SessionToken, StreamId, Ticket,
-    Time, Trace, TraceContext, Write, WriteNumber, Zxid,
+    Command, CommandBody, MultiOp, OpError, PeerId, ReadLevel, SessionId, StreamId, Ticket, Time, Trace,
+    TraceContext, Write, WriteNumber, Zxid,
     ports::{PAYLOAD_MAX, QuorumStatus, Refusal, Role, Sign},
 };
 

@@ -1,9 +1,10 @@
 //! How connections begin.
 
 use api::mutants::{Mutant, is_on};
-use api::ports::Room;
+use api::{Identities, ports::Room};
 
 use super::*;
+use crate::hash_of;
 
 /// A connection that is not open yet.
 #[derive(Debug)]
@@ -68,13 +69,16 @@ impl Server {
         id: ConnId,
         session: SessionId,
         taken_up: Option<StreamId>,
-        token: SessionToken,
         timeout_ms: u32,
     ) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        if let Phase::Opening(opening) = std::mem::replace(&mut conn.phase, Phase::Open(session)) {
-            self.unlist(id, &opening);
-        }
+        let Phase::Opening(opening) = std::mem::replace(&mut conn.phase, Phase::Open(session)) else {
+            return self.outbox.stop(format!("connection {} was opened twice; please report this", id.0));
+        };
+        let Wish::Session(Open::New { token, .. } | Open::Resume { token, .. }) = opening.wish else {
+            return self.outbox.stop(format!("call {} was opened as a session; please report this", id.0));
+        };
+        self.unlist(id, &opening);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.stream = taken_up.unwrap_or(StreamId::FIRST);
         conn.in_charge = taken_up.is_none();
@@ -196,7 +200,8 @@ impl Server {
                 opening.stage = Stage::Submitted;
                 let timeout_ms = self.clamp(timeout_ms);
                 let sessions_max = self.config.limits.sessions_max;
-                let body = CommandBody::OpenSession { token, timeout_ms, sessions_max };
+                let token_hash = hash_of(&token);
+                let body = CommandBody::OpenSession { token_hash, timeout_ms, sessions_max };
                 let command = Command::outside(body);
                 self.submit(Pending::Open { conn: id, command: command.clone() }, command);
             }
@@ -212,10 +217,11 @@ impl Server {
                 }
             }
             Wish::Session(Open::Resume { session, token, stream, .. }) => match self.state.session(session) {
-                Some(info) if same(&info.token, &token) => {
-                    self.opened(id, session, Some(stream), token, info.timeout_ms);
+                // No edge proves identities yet.
+                Some(info) if info.admits(&token, &Identities::default()) => {
+                    self.opened(id, session, Some(stream), info.timeout_ms);
                 }
-                // The same for a wrong token and an unknown session: no hint which of the two it was.
+                // The same for a wrong token, an identity that is missing and an unknown session: no hint which it was.
                 _ if stage == Stage::Verified => self.close(id, Err(OpError::SessionExpired(session))),
                 _ => {
                     if let Some(opening) = self.opening_mut(id) {
@@ -239,11 +245,6 @@ impl Server {
         let limits = &self.config.limits;
         timeout_ms.min(ms(limits.session_timeout_max)).max(ms(limits.session_timeout_min))
     }
-}
-
-/// Takes the same time wherever the difference is.
-fn same(a: &SessionToken, b: &SessionToken) -> bool {
-    a.0.iter().zip(&b.0).fold(0, |different, (x, y)| different | (x ^ y)) == 0
 }
 
 /// So many sessions may be open while there is no room for what grows: they take little, and a client needs one to delete.

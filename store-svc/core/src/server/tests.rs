@@ -1,6 +1,6 @@
 //! Nodes on a log that is written by hand: what a quorum would do is spelled out line by line.
 
-use api::{Create, CreateMode, Epoch, Origin, Path, Read, ReadOutcome, WriteOutcome, ports::Room};
+use api::{Create, Epoch, Origin, Path, Read, ReadOutcome, SessionToken, WriteOutcome, ports::Room};
 use bytes::Bytes;
 
 use super::*;
@@ -22,11 +22,11 @@ fn path(p: &str) -> Path {
 const SILENCE: Duration = Duration::from_millis(4000 + 40);
 
 fn create(p: &str) -> Op {
-    Op::Write(Write::Create(Create { path: path(p), data: Bytes::new(), mode: CreateMode::default() }))
+    Op::Write(Write::Create(Create::new(path(p), Bytes::new())))
 }
 
 fn set(p: &str, data: &'static str) -> Op {
-    Op::Write(Write::Set { path: path(p), data: Bytes::from_static(data.as_bytes()), version: None })
+    Op::Write(Write::Set { path: path(p), data: Some(Bytes::from_static(data.as_bytes())), version: None })
 }
 
 fn get(p: &str) -> Op {
@@ -226,7 +226,7 @@ fn with_session(role: Role) -> (Node, Log, SessionId) {
 
 fn data(result: &Result<Answer, OpError>) -> &[u8] {
     match result {
-        Ok(Answer::Read(ReadOutcome::Data { data, .. })) => data,
+        Ok(Answer::Read(ReadOutcome::Data { data: Some(data), .. })) => data,
         other => panic!("no value but {other:?}"),
     }
 }
@@ -361,8 +361,11 @@ fn a_sync_holds_back_what_is_behind_it() {
 #[test]
 fn what_is_wrong_with_a_write_is_answered_in_its_place_and_uses_up_its_number() {
     let (mut node, mut log, _) = with_session(Role::Following);
-    let big =
-        Op::Write(Write::Set { path: path("/a"), data: Bytes::from(vec![0; (1 << 20) + 1]), version: None });
+    let big = Op::Write(Write::Set {
+        path: path("/a"),
+        data: Some(Bytes::from(vec![0; (1 << 20) + 1])),
+        version: None,
+    });
     let negative = Op::Write(Write::Delete { path: path("/a"), version: Some(-1) });
     let malformed = Op::Invalid(OpError::BadPath(api::PathError::Empty));
     node.ask(1, 1, vec![create("/a"), big, negative, malformed, set("/a", "x")]);
@@ -408,7 +411,7 @@ fn b16_paths_count_in_the_size_of_a_request() {
 fn multi_sizes_add_up() {
     let (mut node, mut log, _) = with_session(Role::Following);
     let half = Bytes::from(vec![0; 600 << 10]);
-    let part = || MultiOp::Set { path: Path::root(), data: half.clone(), version: None };
+    let part = || MultiOp::Set { path: Path::root(), data: Some(half.clone()), version: None };
     node.ask(1, 1, vec![Op::Write(Write::Multi(vec![part(), part()]))]);
     log.round(&mut node);
     assert_eq!(node.take_replies(1)[0].1, Err(OpError::TooLarge { size: 1200 << 10, limit: 1 << 20 }));
@@ -1084,7 +1087,7 @@ fn time_outs_are_clamped() {
 fn reads_wait_while_the_client_does_not_take_the_answers() {
     let (mut node, mut log, _) = with_session(Role::Following);
     let value = Bytes::from(vec![1; 1 << 20]);
-    let set = Op::Write(Write::Set { path: path("/"), data: value.clone(), version: None });
+    let set = Op::Write(Write::Set { path: path("/"), data: Some(value.clone()), version: None });
     node.ask(1, 1, vec![set]);
     log.round(&mut node);
     node.take_replies(1);

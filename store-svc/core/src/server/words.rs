@@ -338,7 +338,7 @@ impl ToClient {
 #[must_use]
 pub fn weight(outcome: &ReadOutcome) -> usize {
     match outcome {
-        ReadOutcome::Data { data, .. } => data.len(),
+        ReadOutcome::Data { data, .. } => api::data_len(data),
         ReadOutcome::Children { names, .. } => {
             names.iter().map(|n| n.len() + std::mem::size_of::<String>()).sum()
         }
