@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Create, MultiOp, NodeKind, OpError, Page, Path, Read, ReadLevel, SessionId, SessionToken, StreamId,
-    Ticket, Time, Write, WriteNumber, Zxid,
+    Acl, AclEntry, Create, Identity, MultiOp, NodeKind, OpError, Page, Path, Permissions, Read, ReadLevel,
+    Scheme, SessionId, SessionToken, StreamId, Ticket, Time, Write, WriteNumber, Zxid,
 };
 use bytes::Bytes;
 use client_core::{
@@ -535,8 +535,17 @@ impl Client {
 
     fn create(&mut self, path: Path, workload: Workload) -> Create {
         let (ephemeral, sequential) = (self.rng.chance(300), self.rng.chance(150));
-        let kind = if ephemeral { NodeKind::Ephemeral } else { NodeKind::Persistent };
-        Create { kind, sequential, ..Create::new(path, self.value(workload)) }
+        let value = self.value(workload);
+        // What follows is drawn from the count of values, so that seeds mean what they meant before.
+        let n = self.values;
+        let kind = match n % 4 {
+            _ if ephemeral => NodeKind::Ephemeral,
+            1 => NodeKind::Container,
+            2 => NodeKind::Ttl { ms: n },
+            _ => NodeKind::Persistent,
+        };
+        let acl = if n % 5 < 3 { list(n % 5) } else { Acl::default() };
+        Create { path, data: (n % 7 != 3).then_some(value), kind, sequential, acl }
     }
 
     /// Different from every other value, and of some length.
@@ -566,6 +575,13 @@ impl Client {
     }
 }
 
+/// One of a few access lists.
+fn list(n: u64) -> Acl {
+    let identity = Identity::new(Scheme::User, &n.to_string());
+    let entry = identity.map(|identity| AclEntry { identity, permissions: Permissions::ALL });
+    entry.and_then(|entry| Acl::new(vec![entry])).unwrap_or_default()
+}
+
 /// Without what only a session can have.
 fn persistent(write: &mut Write) {
     let creates: Vec<&mut Create> = match write {
@@ -577,7 +593,9 @@ fn persistent(write: &mut Write) {
         _ => Vec::new(),
     };
     for create in creates {
-        create.kind = NodeKind::Persistent;
+        if create.kind == NodeKind::Ephemeral {
+            create.kind = NodeKind::Persistent;
+        }
     }
 }
 
