@@ -6,6 +6,7 @@
 //! service calls another. A service knows its neighbour only as a port, so it
 //! cannot tell whether the neighbour lives in the same process.
 
+mod access;
 pub mod budget;
 mod command;
 mod ensemble;
@@ -24,14 +25,17 @@ mod trace;
 pub mod vote;
 mod zxid;
 
-pub use command::{Command, CommandBody, RequestHash, SessionId, SessionToken, StreamId, WriteNumber};
+pub use access::{Acl, AclEntry, AclId, BadAccess, Identities, Identity, Permissions, Scheme};
+pub use command::{
+    Command, CommandBody, RequestHash, SessionId, SessionToken, StreamId, TokenHash, WriteNumber,
+};
 pub use ensemble::{BadMembers, Ensemble, EnsembleError, Member, Membership};
 pub use entry::{Entry, EpochSpan, History, Origin, Stamp, Ticket};
 pub use error::{ErrorCode, Fate, OpError, Retry};
 pub use identity::{BadEnsembleId, EnsembleId, Greeting, Standing};
 pub use op::{
-    Create, CreateMode, DATA_MAX, MultiOp, MultiOutcome, Page, Read, ReadLevel, ReadOutcome, SEQUENCE_END,
-    Stat, Write, WriteOutcome, WriteResult,
+    Create, DATA_MAX, MultiOp, MultiOutcome, NodeKind, Page, Read, ReadLevel, ReadOutcome, SEQUENCE_END,
+    Stat, Write, WriteOutcome, WriteResult, data_len,
 };
 pub use path::{Path, PathError};
 pub use time::{Now, Time};

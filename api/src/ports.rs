@@ -16,7 +16,9 @@ use bytes::Bytes;
 
 use crate::budget::{Held, Share, Slot};
 use crate::session::{self, Item, Op, Open, Response};
-use crate::{EnsembleId, Entry, Epoch, OpError, PeerId, Standing, Ticket, Trace, WriteNumber, Zxid};
+use crate::{
+    EnsembleId, Entry, Epoch, Identities, OpError, PeerId, Standing, Ticket, Trace, WriteNumber, Zxid,
+};
 
 /// The neighbour is shutting down, or somebody else has taken the caller's place: stop. From a call of its own, as to save
 /// a snapshot: it did not succeed this time.
@@ -282,6 +284,8 @@ pub trait Quorum: Clone + Send + Sync + 'static {
 /// The client behind a stream or call, as the edge has found it out.
 #[derive(Clone, Default, Debug)]
 pub struct Caller {
+    /// What the edge has proven of it. It is stamped on everything that it asks.
+    pub identities: Identities,
     /// Its address, if it is known. Bounds the rate at which one address opens sessions.
     pub address: Option<IpAddr>,
     /// What its connection may hold in this process; without one, it shares what the store allows in all.

@@ -2,8 +2,8 @@
 //! it. Edges, the store and the client's session machine all use these words; see [`Coordination`](crate::ports::Coordination).
 
 use crate::{
-    MultiOp, OpError, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Trace, Write,
-    WriteNumber, WriteOutcome, Zxid,
+    MultiOp, NodeKind, OpError, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Trace, Write,
+    WriteNumber, WriteOutcome, Zxid, data_len,
 };
 
 /// Opens a session, or takes one up on a new stream.
@@ -191,8 +191,8 @@ impl Op {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
-            Op::Write(Write::Create(create)) => create.path.as_str().len() + create.data.len(),
-            Op::Write(Write::Set { path, data, .. }) => path.as_str().len() + data.len(),
+            Op::Write(Write::Create(create)) => create.path.as_str().len() + create.data_len(),
+            Op::Write(Write::Set { path, data, .. }) => path.as_str().len() + data_len(data),
             Op::Write(Write::Delete { path, .. }) => path.as_str().len(),
             Op::Write(Write::Multi(parts)) => parts.iter().map(part_bytes).sum(),
             Op::Read(Read::Children { path, page }, _) => path.as_str().len() + page.after.len(),
@@ -223,9 +223,9 @@ impl Op {
     /// [`OpError::BadArguments`] if it makes an ephemeral.
     pub fn sessionless(self) -> Result<Op, OpError> {
         let ephemeral = match &self {
-            Op::Write(Write::Create(create)) => create.mode.ephemeral,
+            Op::Write(Write::Create(create)) => create.kind == NodeKind::Ephemeral,
             Op::Write(Write::Multi(parts)) => {
-                parts.iter().any(|part| matches!(part, MultiOp::Create(c) if c.mode.ephemeral))
+                parts.iter().any(|part| matches!(part, MultiOp::Create(c) if c.kind == NodeKind::Ephemeral))
             }
             _ => false,
         };
@@ -241,8 +241,8 @@ impl Op {
 
 fn part_bytes(part: &MultiOp) -> usize {
     match part {
-        MultiOp::Create(create) => create.path.as_str().len() + create.data.len(),
-        MultiOp::Set { path, data, .. } => path.as_str().len() + data.len(),
+        MultiOp::Create(create) => create.path.as_str().len() + create.data_len(),
+        MultiOp::Set { path, data, .. } => path.as_str().len() + data_len(data),
         MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => path.as_str().len(),
     }
 }
@@ -293,7 +293,7 @@ impl Outcome {
     #[must_use]
     pub fn weight(&self) -> usize {
         match self {
-            Outcome::Read(ReadOutcome::Data { data, .. }) => data.len(),
+            Outcome::Read(ReadOutcome::Data { data, .. }) => data_len(data),
             Outcome::Read(ReadOutcome::Children { names, .. }) => {
                 names.iter().map(|name| name.len() + std::mem::size_of::<String>()).sum()
             }
@@ -304,7 +304,7 @@ impl Outcome {
 
 impl Item {
     /// What an item takes in memory besides what it carries, in bytes.
-    pub const SIZE: usize = 160;
+    pub const SIZE: usize = 176;
 
     /// Bytes that it carries; see [`Outcome::weight`].
     #[must_use]

@@ -34,12 +34,12 @@ mod waiters;
 mod tests;
 
 pub use api::{
-    Create, CreateMode, ErrorCode, MultiOp, MultiOutcome, OpError, Page, Path, PeerId, Read, ReadLevel,
+    Create, ErrorCode, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel,
     ReadOutcome, SessionId, Stat, Write, WriteOutcome, Zxid,
 };
 pub use api::{EnsembleId, Membership, ports::PeerReport};
 pub use api::{Fate, Retry};
-pub use client::{Client, Pending, SessionEvent};
+pub use client::{Client, CreateMode, Pending, SessionEvent};
 pub use client_core::Failure;
 pub use error::{ClientError, Tried};
 pub use node::node_status;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::ports::{FeedItem, Request, Role, Sign};
 use api::session::{self, Item, Open};
-use api::{CommandBody, Entry, SessionId, Time, WriteNumber, Zxid};
+use api::{CommandBody, Entry, Identities, SessionId, Time, WriteNumber, Zxid};
 use bytes::Bytes;
 use proto::store::{RecordDecoder, decode_command, encode_command};
 use quorum_core::Input as QuorumInput;
@@ -358,7 +358,10 @@ impl Node {
     // ---- clients ----
 
     pub(super) fn client_opens(&mut self, cx: &mut Context, link: LinkId, open: Open, drawn: Drawn) {
-        self.tell_store(cx, Input::Open { conn: ConnId(link), open, drawn });
+        self.tell_store(
+            cx,
+            Input::Open { conn: ConnId(link), open, drawn, identities: Identities::default() },
+        );
     }
 
     pub(super) fn client_asks(
@@ -372,7 +375,10 @@ impl Node {
     }
 
     pub(super) fn client_calls(&mut self, cx: &mut Context, link: LinkId, op: session::Op) {
-        self.tell_store(cx, Input::Unary { conn: ConnId(link), op, trace: None });
+        self.tell_store(
+            cx,
+            Input::Unary { conn: ConnId(link), op, trace: None, identities: Identities::default() },
+        );
     }
 
     pub(super) fn client_over(&mut self, cx: &mut Context, link: LinkId) {

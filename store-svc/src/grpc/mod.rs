@@ -5,7 +5,7 @@ mod node;
 mod port;
 mod session;
 
-use api::ports::Caller;
+use api::{Identities, ports::Caller};
 
 pub use coordination::CoordinationService;
 pub use node::NodeService;
@@ -15,6 +15,8 @@ pub use port::PortService;
 fn caller<R>(request: &tonic::Request<R>) -> Caller {
     let extensions = request.extensions();
     Caller {
+        // None are proven yet.
+        identities: Identities::default(),
         address: request.remote_addr().map(|address| address.ip()),
         share: extensions.get().cloned(),
         message: extensions.get().cloned().unwrap_or_default(),

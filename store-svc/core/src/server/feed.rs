@@ -115,8 +115,8 @@ impl Server {
                     let body = CommandBody::CloseSession { session, expired: None };
                     let command = Command::outside(body);
                     self.submit(Pending::Expire { session }, command);
-                } else if let CommandBody::OpenSession { token, timeout_ms, .. } = command.body {
-                    self.opened(conn, session, None, token, timeout_ms);
+                } else if let CommandBody::OpenSession { timeout_ms, .. } = command.body {
+                    self.opened(conn, session, None, timeout_ms);
                 }
             }
             // Seen in `on_entry`, whichever node asked for it.

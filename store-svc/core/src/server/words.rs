@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use api::{
-    Command, Epoch, OpError, Origin, PeerId, SessionToken, StreamId, Ticket, Trace, WriteNumber, Zxid,
+    Command, Epoch, Identities, OpError, Origin, PeerId, SessionToken, StreamId, Ticket, Trace, WriteNumber,
+    Zxid,
     ports::{QuorumStatus, Refusal, Sign},
     session::{self, Item, Op, Open, Request},
 };
@@ -117,6 +118,8 @@ pub enum Input {
         open: Open,
         /// For it.
         drawn: Drawn,
+        /// What the edge has proven of the client.
+        identities: Identities,
     },
     /// A client asks. May come before the connection is open, and is carried out behind that.
     Requests {
@@ -136,6 +139,8 @@ pub enum Input {
         op: Op,
         /// As in [`Request`].
         trace: Trace,
+        /// What the edge has proven of the client.
+        identities: Identities,
     },
     /// A client has gone. Unknown connections may be named: [`Output::Close`] may have crossed it.
     Closed {

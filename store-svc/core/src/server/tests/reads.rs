@@ -309,7 +309,7 @@ fn a_snapshot_brings_what_a_read_waits_for() {
 #[test]
 fn reads_that_wait_because_much_is_unsent_do_not_see_the_writes_behind_them() {
     let (mut node, mut log) = with_znode(Role::Following);
-    let big = Op::Write(Write::Set { path: path("/"), data: vec![1; 1 << 20].into(), version: None });
+    let big = Op::Write(Write::Set { path: path("/"), data: Some(vec![1; 1 << 20].into()), version: None });
     node.ask(1, 2, vec![big]);
     log.round(&mut node);
     node.take_replies(1);
@@ -355,7 +355,7 @@ fn b07_reads_between_writes_under_way_are_bounded_and_fail_alone() {
     node.take_replies(1);
     // What the reads cost cannot be foreseen: the value becomes large by the write before them.
     let mut ops =
-        vec![Op::Write(Write::Set { path: path("/a"), data: vec![1; 1 << 20].into(), version: None })];
+        vec![Op::Write(Write::Set { path: path("/a"), data: Some(vec![1; 1 << 20].into()), version: None })];
     for _ in 0..1000 {
         ops.extend([get("/a"), set("/", "")]);
     }
@@ -372,8 +372,7 @@ fn b07_reads_between_writes_under_way_are_bounded_and_fail_alone() {
 fn b08_a_ping_does_not_stand_behind_the_lists_of_others() {
     let (mut node, mut log) = with_znode(Role::Following);
     let create = |i| {
-        let create =
-            Create { path: path(&format!("/a/{i:05}")), data: Bytes::new(), mode: CreateMode::default() };
+        let create = Create::new(path(&format!("/a/{i:05}")), Bytes::new());
         MultiOp::Create(create)
     };
     node.ask(1, 2, vec![Op::Write(Write::Multi((0..5000).map(create).collect()))]);
