@@ -128,7 +128,7 @@ impl Node {
     fn open_with(&mut self, conn: u64, timeout_ms: u32) {
         let open = Open { resume: None, timeout_ms, last_zxid: Zxid::ZERO, wait_ms: None };
         let drawn = Drawn { token: SessionToken([conn as u8; 16]), stream: StreamId(0) };
-        self.input(Input::Open { conn: ConnId(conn), open, drawn, identities: Identities::default() });
+        self.input(Input::Open { conn: ConnId(conn), open, drawn, identities: api::Identities::default() });
     }
 
     fn resume(&mut self, conn: u64, session: SessionId, token: u8, last_zxid: Zxid) {
@@ -136,7 +136,7 @@ impl Node {
         let resume = Some((session, SessionToken([token; 16])));
         let open = Open { resume, timeout_ms: 0, last_zxid, wait_ms: None };
         let drawn = Drawn { token: SessionToken([0; 16]), stream };
-        self.input(Input::Open { conn: ConnId(conn), open, drawn, identities: Identities::default() });
+        self.input(Input::Open { conn: ConnId(conn), open, drawn, identities: api::Identities::default() });
     }
 
     /// Sends requests; the xid is the place in the list, writes are numbered from `first`.
@@ -229,6 +229,10 @@ fn with_session(role: Role) -> (Node, Log, SessionId) {
     log.round(&mut node);
     let session = node.session_of(1).expect("opened");
     (node, log, session)
+}
+
+fn call(conn: u64, op: Op) -> Input {
+    Input::Unary { conn: ConnId(conn), op, trace: None, identities: api::Identities::default() }
 }
 
 fn data(result: &Result<Outcome, OpError>) -> &[u8] {
@@ -602,12 +606,7 @@ fn without_a_quorum_for_too_long_everybody_is_sent_away_until_it_is_back() {
     assert!(!node.server.ready());
     node.closed.clear();
     node.open(2);
-    node.input(Input::Unary {
-        conn: ConnId(3),
-        op: get("/"),
-        trace: None,
-        identities: Identities::default(),
-    });
+    node.input(call(3, get("/")));
     assert!(matches!(
         &node.closed[..],
         [(_, Err(OpError::Unavailable(_))), (_, Err(OpError::Unavailable(_)))]
@@ -633,12 +632,7 @@ fn a_node_to_which_nobody_is_connected_learns_in_time_that_it_is_not_ready() {
 fn before_a_node_serves_for_the_first_time_clients_wait() {
     let (mut node, mut log) = (Node::new(1), Log::default());
     node.open(1);
-    node.input(Input::Unary {
-        conn: ConnId(2),
-        op: get("/"),
-        trace: None,
-        identities: Identities::default(),
-    });
+    node.input(call(2, get("/")));
     node.ask(1, 1, vec![create("/a")]);
     assert!(node.asks.is_empty() && node.sent.is_empty());
     node.status(Role::Following, true);
@@ -652,29 +646,14 @@ fn before_a_node_serves_for_the_first_time_clients_wait() {
 #[test]
 fn unary_calls_are_answered_once_and_forgotten() {
     let (mut node, mut log) = (Node::serving(1, Role::Following), Log::default());
-    node.input(Input::Unary {
-        conn: ConnId(1),
-        op: create("/a"),
-        trace: None,
-        identities: Identities::default(),
-    });
-    node.input(Input::Unary {
-        conn: ConnId(2),
-        op: Op::Sync,
-        trace: None,
-        identities: Identities::default(),
-    });
+    node.input(call(1, create("/a")));
+    node.input(call(2, Op::Sync));
     let rest = log.round(&mut node);
     assert!(matches!(node.take_replies(1)[..], [(0, Ok(Outcome::Write(_)))]));
     let [Ask::Barrier { ticket }] = rest[..] else { panic!("no barrier but {rest:?}") };
     node.input(Input::Feed(Feed::Barrier(ticket)));
     assert_eq!(node.take_replies(2), [(0, Ok(Outcome::Sync))]);
-    node.input(Input::Unary {
-        conn: ConnId(3),
-        op: Op::Close,
-        trace: None,
-        identities: Identities::default(),
-    });
+    node.input(call(3, Op::Close));
     assert!(matches!(node.take_replies(3)[..], [(0, Err(OpError::BadArguments(_)))]));
     assert!(node.server.conns.is_empty());
 }
@@ -682,12 +661,7 @@ fn unary_calls_are_answered_once_and_forgotten() {
 #[test]
 fn lost_writes_are_sent_again_if_they_are_numbered() {
     let (mut node, mut log, _) = with_session(Role::Following);
-    node.input(Input::Unary {
-        conn: ConnId(9),
-        op: create("/u"),
-        trace: None,
-        identities: Identities::default(),
-    });
+    node.input(call(9, create("/u")));
     node.ask(1, 1, vec![create("/a"), set("/a", "1")]);
     let lost: Vec<Ticket> = std::mem::take(&mut node.asks)
         .into_iter()
@@ -775,7 +749,7 @@ fn a_write_without_a_session_that_may_still_be_carried_out_does_not_end_as_refus
     let (mut node, mut log) = (Node::serving(1, Role::Following), Log::default());
     node.status(Role::Looking, false);
     for (conn, op) in [(1, create("/a")), (2, Op::Sync)] {
-        node.input(Input::Unary { conn: ConnId(conn), op, trace: None, identities: Identities::default() });
+        node.input(call(conn, op));
     }
     node.pass(Duration::from_secs(11));
     // Parked for as long, a write of the same node would be refused by the quorum; this one it has not given up.
@@ -1173,12 +1147,7 @@ fn b18_without_room_what_grows_is_refused_and_deletes_reads_and_closes_go_on() {
     log.round(&mut node);
     assert_eq!(ok(node.take_replies(1)), [false, true, true, true]);
     // Without a session, too.
-    node.input(Input::Unary {
-        conn: ConnId(7),
-        op: create("/c"),
-        trace: None,
-        identities: Identities::default(),
-    });
+    node.input(call(7, create("/c")));
     assert_eq!(ok(node.take_replies(7)), [false]);
     // A client that comes now can delete, and a session ends.
     node.open(2);
@@ -1211,18 +1180,8 @@ fn b18_refusals_for_want_of_space_do_not_fill_the_disk() {
     assert_eq!(node.asks.len(), refusals::PER_PERIOD, "and no more in this moment");
     // Of others only what grows waits, and only for its turn.
     node.ask(2, 1, vec![delete("/b"), set("/a", "1")]);
-    node.input(Input::Unary {
-        conn: ConnId(7),
-        op: get("/a"),
-        trace: None,
-        identities: Identities::default(),
-    });
-    node.input(Input::Unary {
-        conn: ConnId(8),
-        op: create("/c"),
-        trace: None,
-        identities: Identities::default(),
-    });
+    node.input(call(7, get("/a")));
+    node.input(call(8, create("/c")));
     assert!(matches!(node.take_replies(7)[..], [(_, Ok(_))]));
     assert!(matches!(node.take_replies(8)[..], [(_, Err(OpError::DiskFull))]));
     log.round(&mut node);

@@ -43,12 +43,7 @@ impl World {
     fn new(seed: u64) -> World {
         let mut nodes: Vec<Node> = (1..=NODES).map(|id| Node::serving(id as u32, Role::Following)).collect();
         let mut log = Log::default();
-        nodes[0].input(Input::Unary {
-            conn: ConnId(99),
-            op: create("/r"),
-            trace: None,
-            identities: api::Identities::default(),
-        });
+        nodes[0].input(call(99, create("/r")));
         log.round(&mut nodes[0]);
         let mut clients = BTreeMap::new();
         for (i, node) in nodes.iter_mut().enumerate() {
