@@ -2,12 +2,13 @@
 
 use prost::Message as _;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "quorate/internal/v1/ports.proto",
     "quorate/peer/v1/hello.proto",
     "quorate/peer/v1/election.proto",
     "quorate/peer/v1/quorum.proto",
     "quorate/state/v1/state.proto",
+    "quorate/v1/cluster.proto",
     "quorate/v1/coordination.proto",
     "quorate/v1/node.proto",
 ];

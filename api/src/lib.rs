@@ -6,11 +6,13 @@
 //! service calls another. A service knows its neighbour only as a port, so it
 //! cannot tell whether the neighbour lives in the same process.
 
+mod body;
 pub mod budget;
 mod ensemble;
 mod entry;
 mod error;
 mod identity;
+mod level;
 pub mod mutants;
 mod op;
 mod path;
@@ -23,10 +25,12 @@ mod trace;
 pub mod vote;
 mod zxid;
 
+pub use body::{Body, UnknownRecord};
 pub use ensemble::{BadMembers, Ensemble, EnsembleError, Member, Membership};
 pub use entry::{Entry, EpochSpan, History, Origin, Stamp, Ticket};
 pub use error::{ErrorCode, OpError};
 pub use identity::{BadEnsembleId, EnsembleId, Greeting, Standing};
+pub use level::{Build, Level, LevelHistory, LevelRefusal, Levels};
 pub use op::{
     Create, CreateMode, DATA_MAX, MultiOp, MultiOutcome, Page, Read, ReadLevel, ReadOutcome, SEQUENCE_END,
     Stat, Write, WriteOutcome, WriteResult,

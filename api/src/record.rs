@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::{Path, RequestHash, SessionId, SessionToken, StreamId, WriteNumber, Zxid};
+use crate::{Level, Path, RequestHash, SessionId, SessionToken, StreamId, WriteNumber, Zxid};
 
 /// One record. A complete state is one header and all znodes (the root among them), sessions and kept results, each once.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -31,6 +31,8 @@ pub struct Header {
     pub sessions: u64,
     /// Leader's time of the last entry, in milliseconds since the Unix epoch.
     pub time_ms: i64,
+    /// The feature level at which the state is.
+    pub level: Level,
 }
 
 /// A znode; fields as in [`crate::Stat`] where not said otherwise. Its children are those whose paths say so.

@@ -104,7 +104,7 @@ fn length(mut bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
 const RECORD_MAX: usize = 256 << 20;
 
 /// Of the records. Raised whenever a state that one version has written means something else to another.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Decodes a message in which this version knows everything. What `prost` does not know it leaves out: then the message that it
 /// gives is shorter than what it was given.
@@ -324,6 +324,7 @@ impl From<Record> for wire::Record {
                 sessions: h.sessions,
                 time_ms: h.time_ms,
                 format: FORMAT,
+                level: h.level.0,
             }),
             Record::Znode(z) => Kind::Znode(wire::Znode {
                 path: text(&z.path),
@@ -377,6 +378,7 @@ impl TryFrom<wire::Record> for Record {
                 znodes: h.znodes,
                 sessions: h.sessions,
                 time_ms: h.time_ms,
+                level: crate::quorum::level(h.level)?,
             }),
             Some(Kind::Znode(z)) => Record::Znode(record::Znode {
                 path: path(&z.path)?,
@@ -413,6 +415,8 @@ impl TryFrom<wire::Record> for Record {
 
 #[cfg(test)]
 mod tests {
+    use api::Level;
+
     use super::*;
 
     fn path(p: &str) -> Path {
@@ -465,6 +469,7 @@ mod tests {
                 znodes: 3,
                 sessions: 4,
                 time_ms: 5,
+                level: Level(2),
             }),
             Record::Znode(record::Znode {
                 path: path("/a"),
@@ -527,7 +532,7 @@ mod tests {
 
     #[test]
     fn a_state_of_another_format_is_refused_by_name() {
-        let header = wire::Header { applied: 1, format: 1, ..Default::default() };
+        let header = wire::Header { applied: 1, format: 1, level: 1, ..Default::default() };
         let record = wire::Record { kind: Some(wire::record::Kind::Header(header)) };
         let refused = decode_record(record.encode_to_vec().into()).unwrap_err().to_string();
         assert!(refused.contains("format 1") && refused.contains("export"), "{refused}");

@@ -182,10 +182,10 @@ impl LearnerSide {
                     LeaderFrame::Hello(_) => return Err("a second Hello".into()),
                     LeaderFrame::Idle => continue,
                     LeaderFrame::Message(message) => Input::FromLeader { conn, message },
-                    LeaderFrame::SnapStart(zxid) => {
+                    LeaderFrame::SnapStart(zxid, level) => {
                         tracing::info!(%zxid, "receiving a snapshot");
                         let snapshots = self.snapshots.clone();
-                        let begun = blocking(move || snapshots.begin_received(zxid)).await;
+                        let begun = blocking(move || snapshots.begin_received(zxid, level)).await;
                         snapshot = Some(begun.map_err(|e| self.fatal(&e))?);
                         Input::SnapshotProgress { conn }
                     }
@@ -202,7 +202,7 @@ impl LearnerSide {
                     }
                     LeaderFrame::SnapEnd => {
                         let writer = snapshot.take().ok_or("the end of a snapshot that did not begin")?;
-                        let zxid = writer.zxid();
+                        let (zxid, level) = (writer.zxid(), writer.level());
                         let finish = blocking(move || writer.finish());
                         tokio::pin!(finish);
                         // It is written out and read again, which takes its time for a large one.
@@ -216,7 +216,7 @@ impl LearnerSide {
                         };
                         finished.map_err(|e| self.fatal(&e))?;
                         tracing::info!(%zxid, "snapshot received");
-                        Input::FromLeader { conn, message: ToLearner::Snap { zxid } }
+                        Input::FromLeader { conn, message: ToLearner::Snap { zxid, level } }
                     }
                 },
             };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use api::peer::{Acquaintance, Damage};
-use api::{Entry, Greeting, OpError, WriteNumber, Zxid};
+use api::{Entry, Greeting, Level, OpError, WriteNumber, Zxid};
 use bytes::Bytes;
 use election_core::Notification;
 use quorum_core::{ToLeader, ToLearner};
@@ -49,7 +49,7 @@ pub(crate) enum Packet {
     Hello(Hello),
     ToLeader(ToLeader),
     ToLearner(ToLearner),
-    SnapStart(Zxid),
+    SnapStart(Zxid, Level),
     SnapChunk(Bytes),
     SnapEnd,
     /// So many bytes of the message behind it.

@@ -20,7 +20,7 @@ mod table;
 pub mod testing;
 mod trace;
 
-pub use grpc::{CoordinationService, NodeService};
+pub use grpc::{ClusterService, CoordinationService, NodeService};
 pub use service::{Bounds, Config, OpenError, StopReason, StoreService};
 pub use store_core::server::Limits;
 

@@ -14,7 +14,7 @@ use api::{
 use bytes::Bytes;
 use proto::{
     client::{MESSAGE_MAX, NodeMember},
-    v1::{coordination_server::CoordinationServer, node_server::NodeServer},
+    v1::{cluster_server::ClusterServer, coordination_server::CoordinationServer, node_server::NodeServer},
 };
 use spans::Ratio;
 use store_core::{Server, State, server};
@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     driver::{Aside, Driver, FromClient},
-    grpc::{CoordinationService, Front, NodeService, OpenRate},
+    grpc::{ClusterService, CoordinationService, Front, NodeService, OpenRate},
     quorum_io::Incoming,
     table::{self, Checkpointer, Opened, TableError},
 };
@@ -232,6 +232,12 @@ impl<Q: Quorum> StoreService<Q> {
             members: self.config.members.clone(),
             started: self.started,
         })
+    }
+
+    /// What operators do with the ensemble, to be served on the client port.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterServer<ClusterService<Q>> {
+        ClusterServer::new(ClusterService { me: self.config.me, quorum: self.quorum.clone() })
     }
 
     /// Whether clients are served, as it changes: for health and readiness probes.

@@ -381,6 +381,7 @@ fn a_node_status_survives_the_wire() {
                 fault: leader.map(|_| "gone".into()),
                 refused: leader.is_none(),
                 since: Duration::from_millis(9),
+                build: None,
             }],
             disk: api::ports::Room::Low,
             clock_offset_ms: leader.map(|_| -7),

@@ -7,7 +7,7 @@
 //! The layout below is part of the format of checkpoints and snapshots, which carry the digest and the hashes of requests:
 //! it never changes.
 
-use api::{CommandBody, Create, MultiOp, OpError, Path, RequestHash, Write, record};
+use api::{CommandBody, Create, Level, MultiOp, OpError, Path, RequestHash, Write, record};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::tree::Znode;
@@ -50,6 +50,11 @@ pub(crate) fn session(s: &record::Session) -> u64 {
         chunk.copy_from_slice(&field.to_le_bytes());
     }
     xxh3_64_with_seed(&bytes, SEED_SESSION)
+}
+
+/// What the feature level adds: nothing at the first one.
+pub(crate) fn level(level: Level) -> u64 {
+    if level == Level::FIRST { 0 } else { xxh3_64_with_seed(&level.0.to_le_bytes(), SEED_LEVEL) }
 }
 
 /// Hash of a kept result.
@@ -140,6 +145,7 @@ const SEED_SESSION: u64 = 2;
 const SEED_RESULT: u64 = 3;
 const SEED_REQUEST: u64 = 4;
 const SEED_MALFORMED: u64 = 5;
+const SEED_LEVEL: u64 = 6;
 
 const TAG_CREATE: u8 = 1;
 const TAG_SET: u8 = 2;

@@ -1,5 +1,6 @@
 //! The client API: `quorate.v1` over gRPC.
 
+mod cluster;
 mod coordination;
 mod node;
 mod rate;
@@ -32,6 +33,7 @@ use crate::{
     trace,
 };
 
+pub use cluster::ClusterService;
 pub use coordination::CoordinationService;
 pub use node::NodeService;
 pub(crate) use rate::OpenRate;

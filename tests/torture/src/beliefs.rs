@@ -135,7 +135,7 @@ mod tests {
             stream: StreamId::default(),
             body,
         });
-        Committed { zxid: Zxid(1 << 32 | 9), time_ms, origin: None, command }
+        Committed { zxid: Zxid(1 << 32 | 9), time_ms, origin: None, level: None, command }
     }
 
     fn believed(until: Option<i64>) -> Beliefs {

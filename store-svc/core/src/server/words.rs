@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use api::{
-    Command, Epoch, OpError, Origin, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, StreamId,
-    Ticket, Trace, Write, WriteNumber, WriteOutcome, Zxid,
+    Command, Epoch, Level, OpError, Origin, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken,
+    StreamId, Ticket, Trace, Write, WriteNumber, WriteOutcome, Zxid,
     ports::{QuorumStatus, Refusal, Sign},
 };
 use bytes::Bytes;
@@ -215,6 +215,8 @@ pub struct Committed {
     pub time_ms: i64,
     /// Who submitted it.
     pub origin: Option<Origin>,
+    /// The feature level from here on, if this entry says it.
+    pub level: Option<Level>,
     /// `None` for a marker.
     pub command: Option<Command>,
 }

@@ -43,7 +43,9 @@ fn log(bodies: Vec<CommandBody>) -> Vec<Committed> {
         Some(Command { session, stream: api::StreamId::FIRST, number, acked: WriteNumber(0), body })
     });
     let entries = std::iter::once(None).chain(commands).enumerate();
-    entries.map(|(i, command)| Committed { zxid: z(i as u32), time_ms: 0, origin: None, command }).collect()
+    entries
+        .map(|(i, command)| Committed { zxid: z(i as u32), time_ms: 0, origin: None, level: None, command })
+        .collect()
 }
 
 fn writes(writes: &[Write]) -> Vec<Committed> {
@@ -401,7 +403,7 @@ fn a_session_in_which_nobody_was_answered_belongs_to_whoever_can_have_asked() {
     {
         let command =
             Some(Command { session, stream: api::StreamId::FIRST, number, acked: WriteNumber(0), body });
-        log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, command });
+        log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, level: None, command });
     }
     let unknown = operation(1, Call::Write(delete()), Outcome::Unknown);
     history.operations[1] = Operation { session: None, ..unknown.clone() };
@@ -432,7 +434,7 @@ fn a_session_in_which_nobody_was_answered_belongs_to_nobody_who_asked_too_late()
     for (session, number, body) in bodies {
         let command =
             Some(Command { session, stream: api::StreamId::FIRST, number, acked: WriteNumber(0), body });
-        log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, command });
+        log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, level: None, command });
     }
     let mut history = asked(&log);
     let unknown = Operation { session: None, ..operation(1, Call::Write(delete()), Outcome::Unknown) };

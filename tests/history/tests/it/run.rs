@@ -293,7 +293,7 @@ impl Pretender {
     fn marker(&mut self, epoch: u32) {
         let zxid = Zxid::marker(Epoch(epoch));
         self.state.apply_marker(zxid, 0);
-        self.log.push(Committed { zxid, time_ms: 0, origin: None, command: None });
+        self.log.push(Committed { zxid, time_ms: 0, origin: None, level: None, command: None });
     }
 
     fn append(&mut self, session: Option<SessionId>, number: Option<u64>, body: CommandBody) -> Zxid {
@@ -304,7 +304,7 @@ impl Pretender {
         let time_ms = self.log.len() as i64;
         let number = number.map(WriteNumber);
         let command = Command { session, stream: api::StreamId::FIRST, number, acked: WriteNumber(0), body };
-        self.log.push(Committed { zxid, time_ms, origin: None, command: Some(command) });
+        self.log.push(Committed { zxid, time_ms, origin: None, level: None, command: Some(command) });
         zxid
     }
 
