@@ -294,7 +294,7 @@ const NOBODY: u32 = 0;
 #[cfg(test)]
 mod tests {
     use api::{
-        Body, Build, EnsembleId, Entry, Levels, Origin,
+        Body, Build, Entry, Levels, Origin,
         ports::{Refusal, Room},
     };
     use bytes::Bytes;
