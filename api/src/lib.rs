@@ -7,12 +7,14 @@
 //! cannot tell whether the neighbour lives in the same process.
 
 mod access;
+mod body;
 pub mod budget;
 mod command;
 mod ensemble;
 mod entry;
 mod error;
 mod identity;
+mod level;
 pub mod mutants;
 mod op;
 mod path;
@@ -26,6 +28,7 @@ pub mod vote;
 mod zxid;
 
 pub use access::{Acl, AclEntry, AclId, BadAccess, Identities, Identity, Permissions, Scheme};
+pub use body::{Body, UnknownRecord};
 pub use command::{
     Command, CommandBody, RequestHash, SessionId, SessionToken, StreamId, TokenHash, WriteNumber,
 };
@@ -33,6 +36,7 @@ pub use ensemble::{BadMembers, Ensemble, EnsembleError, Member, Membership};
 pub use entry::{Entry, EpochSpan, History, Origin, Stamp, Ticket};
 pub use error::{ErrorCode, Fate, OpError, Retry};
 pub use identity::{BadEnsembleId, EnsembleId, Greeting, Standing};
+pub use level::{Build, Level, LevelHistory, LevelRefusal, Levels};
 pub use op::{
     Create, DATA_MAX, MultiOp, MultiOutcome, NodeKind, Page, Read, ReadLevel, ReadOutcome, SEQUENCE_END,
     Stat, Write, WriteOutcome, WriteResult, data_len,

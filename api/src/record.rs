@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use crate::{
-    Acl, AclId, Identities, NodeKind, Path, RequestHash, SessionId, StreamId, TokenHash, WriteNumber, Zxid,
+    Acl, AclId, Identities, Level, NodeKind, Path, RequestHash, SessionId, StreamId, TokenHash, WriteNumber,
+    Zxid,
 };
 
 /// One record. A complete state is one header and all znodes (the root among them), access lists, sessions and kept results, each
@@ -36,6 +37,8 @@ pub struct Header {
     pub sessions: u64,
     /// Leader's time of the last entry, in milliseconds since the Unix epoch.
     pub time_ms: i64,
+    /// The feature level at which the state is.
+    pub level: Level,
 }
 
 /// A znode; fields as in [`crate::Stat`] where not said otherwise. Its children are those whose paths say so.

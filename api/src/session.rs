@@ -2,8 +2,8 @@
 //! it. Edges, the store and the client's session machine all use these words; see [`Coordination`](crate::ports::Coordination).
 
 use crate::{
-    MultiOp, NodeKind, OpError, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Trace, Write,
-    WriteNumber, WriteOutcome, Zxid, data_len,
+    Level, MultiOp, NodeKind, OpError, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Trace,
+    Write, WriteNumber, WriteOutcome, Zxid, data_len,
 };
 
 /// Opens a session, or takes one up on a new stream.
@@ -125,6 +125,8 @@ pub struct Opened {
     pub zxid: Zxid,
     /// The session's last write that was carried out, as far as the node has applied.
     pub last_write: WriteNumber,
+    /// The feature level of the ensemble, as far as the node has applied.
+    pub level: Level,
     /// What the node takes.
     pub limits: Limits,
 }

@@ -454,6 +454,7 @@ impl From<Record> for wire::Record {
                 sessions: h.sessions,
                 time_ms: h.time_ms,
                 format: FORMAT,
+                level: h.level.0,
             }),
             Record::Znode(z) => Kind::Znode({
                 let (kind, ttl_ms) = to_kind(z.kind);
@@ -517,6 +518,7 @@ impl TryFrom<wire::Record> for Record {
                 znodes: h.znodes,
                 sessions: h.sessions,
                 time_ms: h.time_ms,
+                level: crate::quorum::level(h.level)?,
             }),
             Some(Kind::Znode(z)) => Record::Znode(record::Znode {
                 path: path(&z.path)?,
@@ -559,6 +561,8 @@ impl TryFrom<wire::Record> for Record {
 
 #[cfg(test)]
 mod tests {
+    use api::Level;
+
     use super::*;
 
     fn path(p: &str) -> Path {
@@ -680,6 +684,7 @@ mod tests {
                 znodes: 3,
                 sessions: 4,
                 time_ms: 5,
+                level: Level(2),
             }),
             Record::Znode(znode.clone()),
             Record::Znode(record::Znode { kind: NodeKind::Container, ..other.clone() }),
@@ -732,7 +737,7 @@ mod tests {
 
     #[test]
     fn a_state_of_another_format_is_refused_by_name() {
-        let header = wire::Header { applied: 1, format: 2, ..Default::default() };
+        let header = wire::Header { applied: 1, format: 2, level: 1, ..Default::default() };
         let record = wire::Record { kind: Some(wire::record::Kind::Header(header)) };
         let refused = decode_record(record.encode_to_vec().into()).unwrap_err().to_string();
         assert!(refused.contains("format 2") && refused.contains("export"), "{refused}");

@@ -47,7 +47,32 @@ pub fn draw(seed: u64) -> Plan {
     if !rng.chance(100) {
         plan.faults = faults(&mut rng, &plan);
     }
+    // From a sequence of its own, so that what a seed meant before it means still.
+    upgrades(&mut Rng::new(seed, 7), &mut plan);
     plan
+}
+
+/// In some runs nodes are upgraded, and an operator asks for the newer level before and after the last of them is.
+fn upgrades(rng: &mut Rng, plan: &mut Plan) {
+    if plan.faults.is_empty() || !rng.chance(400) {
+        return;
+    }
+    let nodes = plan.members.len() as u64;
+    let whole = rng.chance(700);
+    let at = |rng: &mut Rng, share: u64| rng.below(plan.active_us * share / 100);
+    let mut more = Vec::new();
+    for node in 1..=nodes as u32 {
+        if whole || rng.chance(600) {
+            let fault = Fault::Upgrade { node, down: rng.scale(MS, SECOND) };
+            more.push(TimedFault { at: at(rng, 70), fault });
+        }
+    }
+    for _ in 0..rng.between(2, 12) {
+        let node = rng.between(0, nodes) as u32;
+        more.push(TimedFault { at: at(rng, 100), fault: Fault::Raise { node } });
+    }
+    plan.faults.extend(more);
+    plan.faults.sort_by_key(|fault| fault.at);
 }
 
 fn timing(rng: &mut Rng) -> Timing {

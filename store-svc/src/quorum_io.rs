@@ -1,7 +1,7 @@
 //! Between the driver and the quorum: payloads are decoded, encoded and waited for in tasks of their own.
 
 use api::{
-    Entry, Zxid,
+    Body, Entry, Zxid,
     ports::{Chunks, Feed as _, FeedItem, Quorum, Request, Sign, Signs as _},
 };
 use bytes::Bytes;
@@ -178,17 +178,20 @@ fn applying(entry: &Entry) -> Option<Span> {
 }
 
 fn decode(entry: Entry) -> Result<Committed, StopReason> {
-    let Entry { zxid, time_ms, origin, .. } = entry;
-    let command = match entry.is_marker() {
-        true => None,
+    let Entry { zxid, time_ms, origin, body, .. } = entry;
+    let (level, command) = match body {
+        Body::Marker(level) | Body::Level(level) => (Some(level), None),
         // To leave it out would be to have another state than nodes that can read it.
-        false => Some(decode_command(entry.payload).map_err(|e| {
-            StopReason::Invariant(format!(
-                "entry {zxid} cannot be read: {e}; if other nodes run a newer version, upgrade this one"
-            ))
-        })?),
+        Body::Store(payload) => {
+            let command = decode_command(payload).map_err(|e| {
+                StopReason::Invariant(format!(
+                    "entry {zxid} cannot be read: {e}; if other nodes run a newer version, upgrade this one"
+                ))
+            })?;
+            (None, Some(command))
+        }
     };
-    Ok(Committed { zxid, time_ms, origin, command })
+    Ok(Committed { zxid, time_ms, origin, level, command })
 }
 
 fn unexpected() -> StopReason {

@@ -93,6 +93,7 @@ impl World {
             resumed: open.resume.is_some(),
             zxid: Zxid(state.zxid),
             last_write: WriteNumber(state.sessions[&session].results.len() as u64),
+            level: api::Level::FIRST,
             limits: Default::default(),
         })
     }

@@ -1,13 +1,13 @@
 //! What clients get.
 
 use api::{
-    MultiOutcome, NodeKind, OpError, Path, PeerId, ReadOutcome, SessionId, SessionToken, Stat, WriteNumber,
-    WriteOutcome, Zxid,
+    Level, MultiOutcome, NodeKind, OpError, Path, PeerId, ReadOutcome, SessionId, SessionToken, Stat,
+    WriteNumber, WriteOutcome, Zxid,
     session::{Item, Limits, Notice, Opened, Outcome, Response},
 };
 use bytes::Bytes;
 
-use super::{LEVEL, MESSAGE_MAX};
+use super::MESSAGE_MAX;
 use crate::{Malformed, v1};
 
 // ---- onto the wire ----
@@ -38,7 +38,7 @@ fn opened_to_wire(opened: &Opened) -> v1::SessionOpened {
         resumed: opened.resumed,
         zxid: opened.zxid.0,
         last_write: opened.last_write.0,
-        level: LEVEL,
+        level: opened.level.0,
         limits: Some(v1::Limits {
             requests: opened.limits.requests,
             message_bytes: MESSAGE_MAX as u32,
@@ -235,6 +235,7 @@ fn opened_off_wire(o: v1::SessionOpened) -> Result<Opened, Malformed> {
         resumed: o.resumed,
         zxid: Zxid(o.zxid),
         last_write: WriteNumber(o.last_write),
+        level: Level(o.level),
         limits: Limits {
             requests: limits.requests,
             data_bytes: limits.data_bytes,

@@ -239,6 +239,7 @@ fn sessions_open_over_the_wire() {
         resumed: true,
         zxid: Zxid(9),
         last_write: WriteNumber(3),
+        level: api::Level(3),
         limits: Limits { requests: 1, data_bytes: 2, multi_parts: 3 },
     });
     assert_eq!(over_the_wire(opened.clone()), [opened]);
@@ -520,6 +521,7 @@ fn a_node_status_survives_the_wire() {
                 fault: leader.map(|_| "gone".into()),
                 refused: leader.is_none(),
                 since: Duration::from_millis(9),
+                build: None,
             }],
             disk: api::ports::Room::Low,
             clock_offset_ms: leader.map(|_| -7),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::ports::{FeedItem, Request, Role, Sign};
 use api::session::{self, Item, Open};
-use api::{CommandBody, Entry, Identities, SessionId, Time, WriteNumber, Zxid};
+use api::{Body, CommandBody, Entry, Identities, SessionId, Time, WriteNumber, Zxid};
 use bytes::Bytes;
 use proto::store::{RecordDecoder, decode_command, encode_command};
 use quorum_core::Input as QuorumInput;
@@ -71,12 +71,15 @@ impl StoreShell {
 }
 
 fn decode(entry: Entry) -> Result<Committed, Stop> {
-    let Entry { zxid, time_ms, origin, .. } = entry;
-    let command = match entry.is_marker() {
-        true => None,
-        false => Some(decode_command(entry.payload).map_err(|e| Stop::Invariant(format!("{zxid}: {e}")))?),
+    let Entry { zxid, time_ms, origin, body, .. } = entry;
+    let (level, command) = match body {
+        Body::Marker(level) | Body::Level(level) => (Some(level), None),
+        Body::Store(payload) => {
+            let command = decode_command(payload).map_err(|e| Stop::Invariant(format!("{zxid}: {e}")))?;
+            (None, Some(command))
+        }
     };
-    Ok(Committed { zxid, time_ms, origin, command })
+    Ok(Committed { zxid, time_ms, origin, level, command })
 }
 
 impl Node {
@@ -445,7 +448,8 @@ impl Node {
         if !process.quorum.view.contains(zxid) {
             return Ok(());
         }
-        let mut writer = match process.snapshots.begin(zxid) {
+        let level = process.quorum.view.reader.level_at(zxid).unwrap_or_default();
+        let mut writer = match process.snapshots.begin(zxid, level) {
             Ok(writer) => writer,
             Err(SnapshotError::Busy | SnapshotError::TooOld { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),

@@ -105,7 +105,13 @@ fn main() {
                     for ask in asks {
                         let Ask::Submit { ticket, command, .. } = ask else { continue };
                         let origin = Some(Origin { peer: PeerId(1), ticket });
-                        entries.push(Committed { zxid: z(next), time_ms: 0, origin, command: Some(command) });
+                        entries.push(Committed {
+                            zxid: z(next),
+                            time_ms: 0,
+                            origin,
+                            level: None,
+                            command: Some(command),
+                        });
                         next += 1;
                     }
                 }

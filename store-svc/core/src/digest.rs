@@ -9,8 +9,8 @@
 //! tag: so the state of an ensemble that does not use it has the digest that it always had.
 
 use api::{
-    Acl, AclId, CommandBody, Create, Identities, Identity, MultiOp, NodeKind, OpError, Path, RequestHash,
-    Scheme, Write, record,
+    Acl, AclId, CommandBody, Create, Identities, Identity, Level, MultiOp, NodeKind, OpError, Path,
+    RequestHash, Scheme, Write, record,
 };
 use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -98,6 +98,11 @@ pub(crate) fn session(s: &record::Session) -> u64 {
         s.owner.as_slice().iter().for_each(|identity| put_identity(&mut bytes, identity));
     }
     xxh3_64_with_seed(&bytes, SEED_SESSION)
+}
+
+/// What the feature level adds: nothing at the first one.
+pub(crate) fn level(level: Level) -> u64 {
+    if level == Level::FIRST { 0 } else { xxh3_64_with_seed(&level.0.to_le_bytes(), SEED_LEVEL) }
 }
 
 /// Hash of a kept result.
@@ -223,6 +228,7 @@ const SEED_RESULT: u64 = 3;
 const SEED_REQUEST: u64 = 4;
 const SEED_MALFORMED: u64 = 5;
 const SEED_ACL: u64 = 6;
+const SEED_LEVEL: u64 = 7;
 
 /// Tags of what counts only where it is not the default.
 const PART_KIND: u64 = 1;

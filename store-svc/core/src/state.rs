@@ -2,12 +2,13 @@
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    AclId, Command, CommandBody, OpError, Path, Read, ReadOutcome, SessionId, WriteNumber, WriteOutcome,
-    WriteResult, Zxid,
+    AclId, Command, CommandBody, Level, OpError, Path, Read, ReadOutcome, SessionId, WriteNumber,
+    WriteOutcome, WriteResult, Zxid,
     record::{self, Record},
 };
 
 use crate::{
+    digest,
     sessions::{Admission, SessionInfo, Sessions},
     tree::{At, Tree},
 };
@@ -19,6 +20,8 @@ pub struct State {
     sessions: Sessions,
     applied: Zxid,
     time_ms: i64,
+    /// As the log says: what an entry means may depend on it.
+    level: Level,
     /// Nothing of it is in a checkpoint, or not reliably: the next one has to be whole.
     whole: bool,
 }
@@ -155,6 +158,12 @@ impl State {
         self.time_ms = time_ms;
     }
 
+    /// Notes an entry that says the feature level from here on.
+    pub fn apply_level(&mut self, zxid: Zxid, time_ms: i64, level: Level) {
+        self.apply_marker(zxid, time_ms);
+        self.level = level;
+    }
+
     /// Answers a question.
     ///
     /// # Errors
@@ -169,16 +178,24 @@ impl State {
         self.applied
     }
 
-    /// The sum of the hashes of all znodes, access lists, sessions and kept results: equal for equal states, whatever the path.
+    /// The feature level that the log has reached here.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The sum of the hashes of all znodes, access lists, sessions and kept results, and of the feature level: equal for equal
+    /// states, whatever the path.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        self.tree.digest().wrapping_add(self.sessions.digest())
+        self.tree.digest().wrapping_add(self.sessions.digest()).wrapping_add(digest::level(self.level))
     }
 
     /// The same as [`State::digest`], computed from scratch.
     #[must_use]
     pub fn recompute_digest(&self) -> u64 {
-        self.tree.recompute_digest().wrapping_add(self.sessions.recompute_digest())
+        let records = self.tree.recompute_digest().wrapping_add(self.sessions.recompute_digest());
+        records.wrapping_add(digest::level(self.level))
     }
 
     /// What a checkpoint of this state says of itself.
@@ -190,6 +207,7 @@ impl State {
             znodes: self.tree.len() as u64,
             sessions: self.sessions.len() as u64,
             time_ms: self.time_ms,
+            level: self.level,
         }
     }
 
@@ -354,6 +372,7 @@ impl Loader {
             sessions: self.sessions,
             applied: header.applied,
             time_ms: header.time_ms,
+            level: header.level,
             whole: false,
         };
         for (what, expected, actual) in [

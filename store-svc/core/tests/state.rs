@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use api::{
-    Acl, AclEntry, AclId, Command, CommandBody, Create, Epoch, Identities, Identity, MultiOp, NodeKind,
-    OpError, Path, Permissions, Read, ReadOutcome, RequestHash, SEQUENCE_END, Scheme, SessionId,
+    Acl, AclEntry, AclId, Command, CommandBody, Create, Epoch, Identities, Identity, Level, MultiOp,
+    NodeKind, OpError, Path, Permissions, Read, ReadOutcome, RequestHash, SEQUENCE_END, Scheme, SessionId,
     SessionToken, Stat, StreamId, TokenHash, Write, WriteNumber, WriteOutcome, Zxid,
     record::{self, Record},
 };
@@ -830,4 +830,30 @@ proptest! {
         let recovered = State::load(checkpoint.records()).unwrap();
         prop_assert_eq!(recovered.records().collect::<Vec<_>>(), records);
     }
+}
+
+#[test]
+fn the_feature_level_is_a_part_of_the_state() {
+    let z = |epoch, counter| Zxid::new(Epoch(epoch), counter);
+    let mut state = State::default();
+    let before = state.digest();
+    state.apply_level(z(1, 0), 1, Level::FIRST);
+    assert_eq!((state.level(), state.digest()), (Level::FIRST, before), "the first level adds nothing");
+    state.apply_level(z(1, 1), 2, Level(2));
+    let raised = state.digest();
+    assert_ne!(raised, before);
+    assert_eq!(state.recompute_digest(), raised);
+    let loaded = State::load(state.records()).unwrap();
+    assert_eq!((loaded.level(), loaded.digest(), loaded.applied()), (Level(2), raised, z(1, 1)));
+    // A replica that lacks the entry differs.
+    let mut other = State::default();
+    other.apply_level(z(1, 0), 1, Level::FIRST);
+    other.apply_marker(z(1, 1), 2);
+    assert_ne!(other.digest(), raised);
+    // The level of another header does not fit the digest.
+    let records = state.records().map(|record| match record {
+        Record::Header(header) => Record::Header(record::Header { level: Level(3), ..header }),
+        other => other,
+    });
+    assert!(State::load(records).is_err());
 }

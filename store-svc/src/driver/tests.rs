@@ -73,7 +73,13 @@ fn schedule(now: Instant) -> Schedule {
 async fn clients_have_their_turn_while_the_feed_has_more() {
     let mut harness = Harness::new();
     for epoch in 1..=4 {
-        let marker = Committed { zxid: Zxid::marker(Epoch(epoch)), time_ms: 1, origin: None, command: None };
+        let marker = Committed {
+            zxid: Zxid::marker(Epoch(epoch)),
+            time_ms: 1,
+            origin: None,
+            level: None,
+            command: None,
+        };
         let items = vec![Feed::Committed(vec![marker])];
         harness.feed.try_send(FromQuorum::Feed { items, log_bytes: 1, spans: Vec::new() }).ok().unwrap();
     }
@@ -139,7 +145,7 @@ async fn b18_a_checkpoint_does_not_wait_for_more_space_than_it_takes() {
         let body = CommandBody::Write(write);
         let command = Command::outside(body);
         let command = (zxid.counter() > 0).then_some(command);
-        let entry = Committed { zxid, time_ms: 1, origin: None, command };
+        let entry = Committed { zxid, time_ms: 1, origin: None, level: None, command };
         running.handle(Input::Feed(Feed::Committed(vec![entry])));
         assert_eq!(running.driver.server.state().applied(), zxid);
     };

@@ -1,5 +1,6 @@
 //! The edge for gRPC: `quorate.v1`, in front of any [`Coordination`](api::ports::Coordination).
 
+mod cluster;
 mod coordination;
 mod node;
 mod port;
@@ -7,6 +8,7 @@ mod session;
 
 use api::{Identities, ports::Caller};
 
+pub use cluster::ClusterService;
 pub use coordination::CoordinationService;
 pub use node::NodeService;
 pub use port::PortService;

@@ -129,7 +129,7 @@ mod tests {
     fn closes(time_ms: i64, expired: Option<Epoch>) -> Committed {
         let body = CommandBody::CloseSession { session: SessionId(7), expired };
         let command = Some(Command::outside(body));
-        Committed { zxid: Zxid(1 << 32 | 9), time_ms, origin: None, command }
+        Committed { zxid: Zxid(1 << 32 | 9), time_ms, origin: None, level: None, command }
     }
 
     fn believed(until: Option<i64>) -> Beliefs {

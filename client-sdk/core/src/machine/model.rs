@@ -244,6 +244,7 @@ impl World {
             resumed: resume.is_some(),
             zxid: Zxid(self.ensemble.log.len() as u64),
             last_write: WriteNumber(0),
+            level: api::Level::FIRST,
             limits: Default::default(),
         })])
     }

@@ -176,6 +176,7 @@ fn opened(timeout_ms: u32) -> Opened {
         resumed: false,
         zxid: Zxid::ZERO,
         last_write: WriteNumber(0),
+        level: api::Level::FIRST,
         limits: Default::default(),
     }
 }

@@ -104,6 +104,7 @@ impl Server {
             resumed: taken_up.is_some(),
             zxid: self.state.applied(),
             last_write: self.state.session(session).map_or(WriteNumber(0), |info| info.last_write),
+            level: self.state.level(),
             limits: self.config.limits.told(),
         };
         let opened = Item::Opened(opened);

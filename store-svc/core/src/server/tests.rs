@@ -196,7 +196,13 @@ impl Log {
                 Ask::Submit { ticket, command, .. } => {
                     let zxid = z(self.entries.len() as u32 + 1);
                     let origin = Some(Origin { peer: node.server.config.me, ticket });
-                    self.entries.push(Committed { zxid, time_ms: 0, origin, command: Some(command) });
+                    self.entries.push(Committed {
+                        zxid,
+                        time_ms: 0,
+                        origin,
+                        level: None,
+                        command: Some(command),
+                    });
                 }
                 ask => rest.push(ask),
             }
@@ -208,7 +214,7 @@ impl Log {
     fn feed(&self, node: &mut Node) {
         let applied = node.server.state().applied().counter() as usize;
         if applied == 0 {
-            let marker = Committed { zxid: z(0), time_ms: 0, origin: None, command: None };
+            let marker = Committed { zxid: z(0), time_ms: 0, origin: None, level: None, command: None };
             node.input(Input::Feed(Feed::Committed(vec![marker])));
         }
         node.input(Input::Feed(Feed::Committed(self.entries[applied..].to_vec())));
@@ -943,7 +949,8 @@ fn b13_a_close_for_silence_does_nothing_in_a_later_reign() {
     leader.asks.clear();
     leader.input(Input::Feed(Feed::Barrier(ticket)));
     // It waits for the next leader, who takes it, and has heard the session meanwhile.
-    let marker = Committed { zxid: Zxid::marker(Epoch(2)), time_ms: 0, origin: None, command: None };
+    let marker =
+        Committed { zxid: Zxid::marker(Epoch(2)), time_ms: 0, origin: None, level: None, command: None };
     leader.input(Input::Feed(Feed::Committed(vec![marker])));
     assert!(log.accept(&mut leader).is_empty());
     let mut entry = log.entries.pop().unwrap();
@@ -1058,7 +1065,7 @@ fn a_snapshot_takes_the_place_of_the_state_and_lost_writes_find_their_results() 
 #[test]
 fn a_hole_in_the_feed_stops_the_node() {
     let mut node = Node::serving(1, Role::Following);
-    let entry = |zxid| Committed { zxid, time_ms: 0, origin: None, command: None };
+    let entry = |zxid| Committed { zxid, time_ms: 0, origin: None, level: None, command: None };
     node.input(Input::Feed(Feed::Committed(vec![entry(z(0)), entry(z(2))])));
     assert_eq!(node.stopped.len(), 1);
     assert_eq!(node.server.state().applied(), z(0));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use api::{
-    Command, Epoch, Identities, OpError, Origin, PeerId, SessionToken, StreamId, Ticket, Trace, WriteNumber,
-    Zxid,
+    Command, Epoch, Identities, Level, OpError, Origin, PeerId, SessionToken, StreamId, Ticket, Trace,
+    WriteNumber, Zxid,
     ports::{QuorumStatus, Refusal, Sign},
     session::{self, Item, Op, Open, Request},
 };
@@ -188,6 +188,8 @@ pub struct Committed {
     pub time_ms: i64,
     /// Who submitted it.
     pub origin: Option<Origin>,
+    /// The feature level from here on, if this entry says it.
+    pub level: Option<Level>,
     /// `None` for a marker.
     pub command: Option<Command>,
 }

@@ -40,7 +40,9 @@ fn log(bodies: Vec<CommandBody>) -> Vec<Committed> {
         Some(Command { session, number, ..Command::outside(body) })
     });
     let entries = std::iter::once(None).chain(commands).enumerate();
-    entries.map(|(i, command)| Committed { zxid: z(i as u32), time_ms: 0, origin: None, command }).collect()
+    entries
+        .map(|(i, command)| Committed { zxid: z(i as u32), time_ms: 0, origin: None, level: None, command })
+        .collect()
 }
 
 fn writes(writes: &[Write]) -> Vec<Committed> {
@@ -397,7 +399,7 @@ fn a_session_in_which_nobody_was_answered_belongs_to_whoever_can_have_asked() {
         [(None, None, opening), (Some(other), Some(WriteNumber(1)), CommandBody::Write(delete()))]
     {
         let command = Some(Command { session, number, ..Command::outside(body) });
-        log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, command });
+        log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, level: None, command });
     }
     let unknown = operation(1, Call::Write(delete()), Outcome::Unknown);
     history.operations[1] = Operation { session: None, ..unknown.clone() };
@@ -427,7 +429,7 @@ fn a_session_in_which_nobody_was_answered_belongs_to_nobody_who_asked_too_late()
     let mut log = writes(&[create("/a", false)]);
     for (session, number, body) in bodies {
         let command = Some(Command { session, number, ..Command::outside(body) });
-        log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, command });
+        log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, level: None, command });
     }
     let mut history = asked(&log);
     let unknown = Operation { session: None, ..operation(1, Call::Write(delete()), Outcome::Unknown) };

@@ -294,7 +294,7 @@ impl Pretender {
     fn marker(&mut self, epoch: u32) {
         let zxid = Zxid::marker(Epoch(epoch));
         self.state.apply_marker(zxid, 0);
-        self.log.push(Committed { zxid, time_ms: 0, origin: None, command: None });
+        self.log.push(Committed { zxid, time_ms: 0, origin: None, level: None, command: None });
     }
 
     fn append(&mut self, session: Option<SessionId>, number: Option<u64>, body: CommandBody) -> Zxid {
@@ -305,7 +305,7 @@ impl Pretender {
         let time_ms = self.log.len() as i64;
         let number = number.map(WriteNumber);
         let command = Command { session, number, ..Command::outside(body) };
-        self.log.push(Committed { zxid, time_ms, origin: None, command: Some(command) });
+        self.log.push(Committed { zxid, time_ms, origin: None, level: None, command: Some(command) });
         zxid
     }
 

@@ -113,7 +113,13 @@ impl World {
             Ask::Submit { ticket, command, .. } => {
                 let origin = Some(Origin { peer: self.nodes[node].server.config.me, ticket });
                 let zxid = self.committed().next().unwrap();
-                self.log.entries.push(Committed { zxid, time_ms: 0, origin, command: Some(command) });
+                self.log.entries.push(Committed {
+                    zxid,
+                    time_ms: 0,
+                    origin,
+                    level: None,
+                    command: Some(command),
+                });
             }
             Ask::Barrier { ticket } => {
                 self.barriers_asked += 1;
