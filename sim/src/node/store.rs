@@ -409,7 +409,7 @@ impl Node {
         store.entries = if export { 0 } else { store.entries };
         store.wanted &= !export;
         // Now and then the disk does not take it, and the next one has to bring everything.
-        if restorable && cx.rng.chance(20) {
+        if restorable && cx.rng.per_mille(20) {
             drop(store.server.take_dirty());
             store.server.forget_checkpoint();
             self.table = None;
