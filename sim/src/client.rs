@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use api::chance::Chance;
 use api::mutants::{Mutant, is_on};
 use api::session::{Item, Op, Open, Outcome, Response};
 use api::{
@@ -19,7 +20,6 @@ use crate::context::{ClientEvent, Context, Event};
 use crate::double::Double;
 use crate::net::{End, Kind, LinkId, Packet};
 use crate::plan::Workload;
-use crate::rng::Rng;
 
 /// Most bytes of a value, as `server::Limits` has it by default.
 pub(crate) const DATA_MAX: usize = 1 << 20;
@@ -62,14 +62,14 @@ pub(crate) struct Client {
     held: Vec<ClientEvent>,
     /// For so long it has stood still without a clock that counts that.
     uncounted: u64,
-    rng: Rng,
+    rng: Chance,
     values: u64,
 }
 
 impl Client {
     pub(crate) fn new(index: usize, cx: &mut Context) -> Client {
-        let mut rng = Rng::new(cx.plan.seed, 100 + index as u64);
-        let mute = rng.chance(cx.plan.workload.mute);
+        let mut rng = Chance::stream(cx.plan.seed, 100 + index as u64);
+        let mute = rng.per_mille(cx.plan.workload.mute);
         let client = Client {
             index,
             number: index as u32,
@@ -392,7 +392,7 @@ impl Client {
             return;
         }
         if workload.doubles > 0
-            && self.rng.chance(workload.doubles)
+            && self.rng.per_mille(workload.doubles)
             && let Some(session) = self.token
             && self.number_used > WriteNumber(0)
         {
@@ -401,13 +401,13 @@ impl Client {
             let stream = StreamId(self.rng.draw());
             self.double.begin(cx, self.end(), node, session, stream, number);
         }
-        if self.rng.chance(workload.closes) {
+        if self.rng.per_mille(workload.closes) {
             self.closing = true;
             self.session.into_iter().for_each(|session| cx.ghost.doubts(session));
             cx.stats.count("sessions closed");
             return self.machine.handle(self.time(cx), Input::Close { ticket: None });
         }
-        if self.rng.chance(workload.unary) {
+        if self.rng.per_mille(workload.unary) {
             return self.call(cx, operations);
         }
         let call = self.invent(cx);
@@ -439,7 +439,7 @@ impl Client {
         let mut call = self.invent(cx);
         match &mut call {
             Call::Write(write) => persistent(write),
-            Call::Read(_, level @ ReadLevel::Local) if self.rng.chance(500) => *level = ReadLevel::Stale,
+            Call::Read(_, level @ ReadLevel::Local) if self.rng.per_mille(500) => *level = ReadLevel::Stale,
             _ => {}
         }
         let node = self.rng.index(cx.plan.members.len());
@@ -465,15 +465,15 @@ impl Client {
 
     fn invent(&mut self, cx: &Context) -> Call {
         let workload = cx.plan.workload;
-        if self.rng.chance(workload.writes) {
+        if self.rng.per_mille(workload.writes) {
             return Call::Write(self.invent_write(workload));
         }
-        let level = match self.rng.chance(workload.fresh).then(|| self.rng.below(10)) {
+        let level = match self.rng.per_mille(workload.fresh).then(|| self.rng.below(10)) {
             None => ReadLevel::Local,
             Some(0..=2) => return Call::Sync,
             // What another has seen; now and then what nobody has seen yet.
             Some(3..=5) => {
-                let ahead = if self.rng.chance(100) { self.rng.below(30) } else { 0 };
+                let ahead = if self.rng.per_mille(100) { self.rng.below(30) } else { 0 };
                 ReadLevel::AtLeast(Zxid(cx.seen.0.saturating_add(ahead)))
             }
             Some(_) => ReadLevel::Linearizable,
@@ -489,7 +489,7 @@ impl Client {
 
     fn invent_write(&mut self, workload: Workload) -> Write {
         let path = self.path(workload);
-        let version = self.rng.chance(300).then(|| self.rng.below(4) as i32);
+        let version = self.rng.per_mille(300).then(|| self.rng.below(4) as i32);
         match self.rng.below(10) {
             0..=2 => Write::Create(self.create(path, workload)),
             3..=6 => Write::Set { path, data: Some(self.value(workload)), version },
@@ -503,7 +503,7 @@ impl Client {
 
     fn part(&mut self, workload: Workload) -> MultiOp {
         let path = self.path(workload);
-        let version = self.rng.chance(200).then(|| self.rng.below(4) as i32);
+        let version = self.rng.per_mille(200).then(|| self.rng.below(4) as i32);
         match self.rng.below(4) {
             0 => MultiOp::Create(self.create(path, workload)),
             1 => MultiOp::Set { path, data: Some(self.value(workload)), version },
@@ -513,7 +513,7 @@ impl Client {
     }
 
     fn create(&mut self, path: Path, workload: Workload) -> Create {
-        let (ephemeral, sequential) = (self.rng.chance(300), self.rng.chance(150));
+        let (ephemeral, sequential) = (self.rng.per_mille(300), self.rng.per_mille(150));
         let value = self.value(workload);
         // What follows is drawn from the count of values, so that seeds mean what they meant before.
         let n = self.values;
@@ -531,7 +531,7 @@ impl Client {
     fn value(&mut self, workload: Workload) -> Bytes {
         self.values += 1;
         let mut value = format!("{}.{}", self.number, self.values).into_bytes();
-        let length = match self.rng.chance(workload.large) {
+        let length = match self.rng.per_mille(workload.large) {
             true => DATA_MAX - self.rng.index(DATA_MAX / 4),
             false => value.len() + self.rng.below(workload.data) as usize,
         };
@@ -542,7 +542,7 @@ impl Client {
     fn path(&mut self, workload: Workload) -> Path {
         let top = self.rng.below(workload.znodes);
         let name = match self.rng.below(4) {
-            _ if self.rng.chance(workload.long) => {
+            _ if self.rng.per_mille(workload.long) => {
                 // Room for the number of a sequential one.
                 let length = Path::MAX_BYTES - 20 - self.rng.below(100) as usize;
                 format!("/n{top}/{}", "l".repeat(length))
@@ -578,7 +578,7 @@ fn persistent(write: &mut Write) {
     }
 }
 
-fn machine(cx: &Context, rng: &mut Rng) -> Machine {
+fn machine(cx: &Context, rng: &mut Chance) -> Machine {
     let config = Config {
         endpoints: cx.plan.members.len(),
         session_timeout: Duration::from_millis(cx.plan.timing.session),

@@ -6,13 +6,13 @@ use std::fmt::Display;
 use std::rc::Rc;
 
 use api::Zxid;
+use api::chance::Chance;
 
 use crate::ghost::Ghost;
 use crate::net::End;
 use crate::net::{LinkId, Net};
 use crate::plan::Plan;
 use crate::report::Stats;
-use crate::rng::Rng;
 
 /// Something that is to happen.
 #[derive(Debug)]
@@ -178,7 +178,7 @@ pub(crate) struct Context {
     pub(crate) now: u64,
     queue: BinaryHeap<Reverse<Scheduled>>,
     numbers: u64,
-    pub(crate) rng: Rng,
+    pub(crate) rng: Chance,
     pub(crate) plan: Rc<Plan>,
     pub(crate) net: Net,
     pub(crate) ghost: Ghost,
@@ -198,7 +198,7 @@ impl Context {
             now: 0,
             queue: BinaryHeap::new(),
             numbers: 0,
-            rng: Rng::new(plan.seed, 2),
+            rng: Chance::stream(plan.seed, 2),
             net: Net::new(plan.members.len(), plan.clients as usize),
             plan,
             ghost,

@@ -183,6 +183,10 @@ impl World {
                     }
                 }
             }
+            Fault::StateFlip { node } => {
+                let node = self.target(node);
+                self.nodes[node].flip_state(&mut self.cx);
+            }
             Fault::Wipe { node, down } => {
                 let node = self.target(node);
                 if self.may_lose(node) {

@@ -126,6 +126,8 @@ pub(crate) struct Ghost {
     committed: Vec<Committed>,
     /// The state after each of them, as a digest.
     digests: Vec<u64>,
+    /// Whose store has a bit in its memory that was flipped, and has not noticed it yet.
+    pub(crate) flipped: BTreeSet<PeerId>,
     state: State,
     leaders: BTreeMap<Epoch, PeerId>,
     /// Who has ever promised an epoch to somebody.
@@ -175,6 +177,7 @@ impl Ghost {
             proposed_bytes: 0,
             committed: Vec::new(),
             digests: Vec::new(),
+            flipped: BTreeSet::new(),
             state: State::default(),
             leaders: BTreeMap::new(),
             promised: BTreeMap::new(),
@@ -487,11 +490,20 @@ impl Ghost {
                 .fail("I4 agreement", format!("the store of node {node} has {zxid}, which is not committed")),
             Some(i) => {
                 let (ours, theirs) = (self.digests[i], state.digest());
-                self.check(ours == theirs, "I15 state determinism", || {
+                let flipped = ours != theirs && self.flipped.contains(&node);
+                self.check(ours == theirs || flipped, "I15 state determinism", || {
                     format!("at {zxid} the digest on node {node} is {theirs:#x}, not {ours:#x}")
                 });
             }
         }
+    }
+
+    /// The store of a node has found that its state is not the leader's, and throws it away (I15).
+    pub(crate) fn diverged(&mut self, node: PeerId, at: Zxid, own: u64, leaders: u64) {
+        let flipped = self.flipped.remove(&node);
+        self.check(flipped, "I15 state determinism", || {
+            format!("behind {at} the digest of node {node} is {own:#x}, the leader's {leaders:#x}")
+        });
     }
 
     /// An ack leaves a node (I10).

@@ -248,7 +248,7 @@ impl Context {
     /// What a message takes.
     pub(crate) fn latency(&mut self, from: End, to: End) -> u64 {
         let network = self.plan.network;
-        let takes = if network.spikes > 0 && self.rng.chance(network.spikes) {
+        let takes = if network.spikes > 0 && self.rng.per_mille(network.spikes) {
             self.rng.between(network.max, network.spike.max(network.max))
         } else {
             self.rng.between(network.min, network.max)
@@ -437,7 +437,7 @@ impl Context {
             direction.black = true;
         }
         for (side, open) in open.into_iter().enumerate() {
-            let late = self.rng.chance(300);
+            let late = self.rng.per_mille(300);
             let kept = self.rng.below(if late { 16 } else { 4 }) as usize;
             let delay = if late { self.rng.below(within + 1) } else { 0 };
             if let Some(link) = self.net.links.get_mut(&id) {

@@ -205,6 +205,9 @@ pub enum Fault {
     BitFlip { node: Target, file: u64, place: u64, down: u64 },
     /// One bit of a file of the log, or of a snapshot, flips under a process that goes on and does not know.
     BitFlipRunning { node: Target, file: u64, place: u64 },
+    /// A bit flips in the memory of a store: in a session of its state, where no client sees it. No seed draws it, because the stores
+    /// compare their states too rarely for most runs.
+    StateFlip { node: Target },
     /// A node loses its data directory.
     Wipe { node: Target, down: u64 },
     /// A copy is made of a node's directory, as of a volume while the node runs. Some time `later` its process dies, and the copy
@@ -254,6 +257,7 @@ impl Fault {
             Fault::DiskFull { .. } => "disk full",
             Fault::BitFlip { .. } => "bit flip",
             Fault::BitFlipRunning { .. } => "bit flip under a process",
+            Fault::StateFlip { .. } => "bit flip in a state",
             Fault::Wipe { .. } => "wiped disk",
             Fault::OlderCopy { .. } => "older copy",
             Fault::LoseTable { .. } => "lost checkpoint",

@@ -6,10 +6,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use api::chance::Chance;
 use sim::plan::Plan;
 use sim::repeat::{SAME_TRACE, run_hashed, run_twice};
 use sim::shrink::shrink;
-use sim::{Report, Rng, Stats, draw, run};
+use sim::{Report, Stats, draw, run};
 
 use crate::args::Args;
 
@@ -32,7 +33,7 @@ impl Seeds {
             None => Seeds { next: args.seeds.start.into(), end: args.seeds.end, until: None, base: None },
             Some(m) => {
                 let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-                let base = Some(Rng::new(now.as_nanos() as u64, 0).draw());
+                let base = Some(Chance::new(now.as_nanos() as u64).draw());
                 Seeds { next: 0.into(), end: u64::MAX, until: Some(minutes(m)), base }
             }
         }
@@ -43,7 +44,7 @@ impl Seeds {
             return None;
         }
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let seed = self.base.map_or(number, |base| Rng::new(base, number).draw());
+        let seed = self.base.map_or(number, |base| Chance::stream(base, number).draw());
         (number < self.end).then_some(seed)
     }
 }

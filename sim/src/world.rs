@@ -307,7 +307,7 @@ impl World {
             .map(|n| match &n.up {
                 None => format!("{} is down", n.name()),
                 Some(p) => {
-                    let (status, applied) = (p.quorum.core.status(), p.store.server.state().applied());
+                    let (status, applied) = (p.quorum.core.status(), p.store.shell.server.state().applied());
                     format!("{} has applied {applied} of {last}: {status:?}", n.name())
                 }
             })

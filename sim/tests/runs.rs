@@ -147,6 +147,28 @@ fn a_leader_that_finds_a_snapshot_damaged_goes_on_without_it() {
     assert_eq!(sum_of(&counts, "stopped by damage"), 0, "{counts:?}");
 }
 
+/// The stores compare their states through the log. One that is not the leader's is thrown away and built again, from a snapshot
+/// where the log does not reach back to the start. Nobody else notices: the checks of the run hold.
+#[test]
+fn a_state_that_is_not_the_leaders_is_found_and_built_again() {
+    let run = |seed, flipped, snapshot_entries| {
+        let mut plan = Plan::quiet(seed, 40_000_000);
+        (plan.workload.think, plan.timing.session) = (50_000, 20_000);
+        (plan.sizes.snapshot_entries, plan.sizes.keep_entries, plan.sizes.segment) =
+            (snapshot_entries, 0, 1_000);
+        plan.faults = vec![TimedFault { at: 5_000_000, fault: Fault::StateFlip { node: flipped } }];
+        let report = run(&plan, None);
+        assert_eq!(report.violation, None, "seed {seed}, node {flipped}");
+        report.stats
+    };
+    for snapshot_entries in [1_000_000, 100] {
+        // In a quiet ensemble node 3 leads.
+        let counts: Vec<Stats> = (1..=2).map(|node| run(3, node, snapshot_entries)).collect();
+        assert_eq!(sum_of(&counts, "states flipped"), 2, "{counts:?}");
+        assert_eq!(sum_of(&counts, "states built again"), 2, "{counts:?}");
+    }
+}
+
 /// A client that only pings is cut off from the others together with its node, at any moment between two pings.
 fn cut_off_with_its_node(seed: u64, node: u32, at: u64) -> Stats {
     let mut plan = Plan::quiet(seed, 15_000_000);

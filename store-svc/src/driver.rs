@@ -13,10 +13,8 @@ use api::{
     record,
     session::{Item, Op, Open, Request, Response},
 };
-use store_core::{
-    Server,
-    server::{Ask, ConnId, Drawn, Input, Output},
-};
+use store_core::server::{Ask, ConnId, Drawn, Input, Output};
+use store_shell::{Effect, FromQuorum, Shell};
 use telemetry::metrics;
 use tokio::{
     sync::{mpsc, oneshot, watch},
@@ -28,7 +26,7 @@ use crate::{
     StopReason,
     lane::Lane,
     measure::{self, Timings},
-    quorum_io::{self, FromQuorum, Pieces},
+    quorum_io::{self, Pieces, Said},
     table::{self, Checkpointer, Job, TableError},
     trace::{Open as Spans, Traced},
 };
@@ -100,7 +98,7 @@ pub(crate) enum Aside {
 pub(crate) struct Facts {
     /// Of the state.
     pub(crate) state: record::Header,
-    /// See [`Server::ready`].
+    /// See [`store_core::Server::ready`].
     pub(crate) ready: bool,
 }
 
@@ -112,7 +110,7 @@ enum Sink {
 
 /// See the [module](self).
 pub(crate) struct Driver<Q> {
-    pub(crate) server: Server,
+    pub(crate) shell: Shell,
     /// When the core's time began.
     pub(crate) origin: Instant,
     pub(crate) quorum: Q,
@@ -134,25 +132,14 @@ impl<Q: Quorum> Driver<Q> {
         let (to_quorum, asks) = mpsc::channel(quorum_io::ASK_QUEUE);
         // Ends with this function, and its tasks with it.
         let mut tasks = JoinSet::new();
-        let attached = Attached::new(&self.quorum, self.server.state().applied(), &mut tasks);
+        let attached = Attached::new(&self.quorum, self.shell.server.state().applied(), &mut tasks);
         let writer = self.quorum.clone();
         tasks.spawn(async move { quorum_io::write_asks(writer, asks).await.map(|()| Ended::Link) });
         let now = Instant::now();
-        let schedule = Schedule {
-            checkpoint: now,
-            last_entry: now,
-            entries: 0,
-            log_bytes: 0,
-            snapshot_bytes: 0,
-            failed: None,
-            saving: None,
-            wanted: false,
-            no_space: None,
-        };
+        let schedule =
+            Schedule { checkpoint: now, last_entry: now, failed: None, saving: None, no_space: None };
         let (sinks, asks) = (HashMap::new(), Vec::new());
-        Running { driver: self, sinks, attached, diverged: None, to_quorum, asks, tasks, schedule }
-            .run()
-            .await
+        Running { driver: self, sinks, attached, to_quorum, asks, tasks, schedule }.run().await
     }
 }
 
@@ -161,8 +148,6 @@ struct Running<Q> {
     /// Looked up only.
     sinks: HashMap<ConnId, Sink>,
     attached: Attached,
-    /// Behind this entry the state was not that of the leader, and was thrown away.
-    diverged: Option<Zxid>,
     to_quorum: mpsc::Sender<Vec<Ask>>,
     /// Not yet taken by `to_quorum`. While there are any, nothing is read from clients.
     asks: Vec<Ask>,
@@ -172,7 +157,7 @@ struct Running<Q> {
 
 /// What comes from the quorum.
 struct Attached {
-    feed: mpsc::Receiver<FromQuorum>,
+    feed: mpsc::Receiver<Said>,
     /// Signs of life are taken before all else: other nodes' clients wait for them.
     signs: mpsc::Receiver<Sign>,
     reader: AbortHandle,
@@ -208,38 +193,18 @@ struct Schedule {
     checkpoint: Instant,
     /// When the last entry was applied.
     last_entry: Instant,
-    /// Entries since the last snapshot began.
-    entries: u64,
-    /// The same in bytes of the log.
-    log_bytes: u64,
-    /// The size of the last snapshot; 0 if there was none in this run.
-    snapshot_bytes: u64,
     /// The last checkpoint could not be written: when it is tried again, and how long that is after the failure.
     failed: Option<(Instant, Duration)>,
     /// The task of a snapshot that is on its way.
     saving: Option<AbortHandle>,
-    /// Whether the quorum needs one.
-    wanted: bool,
     /// There was no space for a checkpoint: when to look again.
     no_space: Option<Instant>,
-}
-
-impl Schedule {
-    /// Whether enough has been logged for a snapshot of a state with so many `znodes`: as many entries as it has
-    /// znodes, or as many bytes as the last snapshot had, but not less than the least. So writing snapshots costs at
-    /// most about as much as writing the log, however large the state is.
-    fn snapshot_due(&self, znodes: u64, least_entries: u64, least_bytes: u64) -> bool {
-        self.saving.is_none()
-            && (self.wanted
-                || self.entries >= least_entries.max(znodes)
-                || self.log_bytes >= least_bytes.max(self.snapshot_bytes))
-    }
 }
 
 impl<Q: Quorum> Running<Q> {
     async fn run(mut self) -> Result<(), StopReason> {
         let result = self.serve().await;
-        let me = self.driver.server.me();
+        let me = self.driver.shell.server.me();
         let why = match &result {
             Ok(()) => format!("node {me} is shutting down; connect to another node"),
             Err(_) => format!("node {me} has a fault and stops; connect to another node"),
@@ -257,14 +222,14 @@ impl<Q: Quorum> Running<Q> {
         // Until every service that could let clients in is dropped.
         let mut clients = true;
         loop {
-            if self.driver.server.has_more() {
+            if self.driver.shell.server.has_more() {
                 self.handle(Input::Tick);
             }
             self.carry_out()?;
             self.keep();
             let wake = self.wake_at();
             let held_back =
-                self.driver.server.state().dirty_len() >= DIRTY_MAX && self.driver.checkpointer.busy();
+                self.driver.shell.server.state().dirty_len() >= DIRTY_MAX && self.driver.checkpointer.busy();
             let asking = !self.asks.is_empty();
             tokio::select! {
                 biased;
@@ -273,7 +238,9 @@ impl<Q: Quorum> Running<Q> {
                     Ok(Ok(Ended::Link)) => {}
                     Ok(Ok(Ended::Snapshot { bytes })) => {
                         self.schedule.saving = None;
-                        self.schedule.snapshot_bytes = bytes.unwrap_or(self.schedule.snapshot_bytes);
+                        if let Some(bytes) = bytes {
+                            self.driver.shell.since_snapshot.snapshot_bytes = bytes;
+                        }
                     }
                     Ok(Err(reason)) => return Err(reason),
                     // A snapshot of a checkpoint that failed, or a feed that was replaced.
@@ -309,9 +276,9 @@ impl<Q: Quorum> Running<Q> {
 
     async fn send_all_away(&mut self, why: OpError) {
         self.driver.ready.send_replace(false);
-        self.driver.server.close_all(&why);
+        self.driver.shell.server.close_all(&why);
         // It knows which calls have left a doubt. What it would ask of the quorum comes too late.
-        while let Some(output) = self.driver.server.poll_output() {
+        while let Some(output) = self.driver.shell.server.poll_output() {
             match output {
                 Output::Send { conn, items } => self.send(conn, items),
                 Output::Close { conn, why } => self.end(conn, why),
@@ -341,7 +308,7 @@ impl<Q: Quorum> Running<Q> {
             let done = self.driver.checkpointer.done().await;
             self.on_checkpoint(done);
         }
-        let changes = self.driver.server.take_dirty();
+        let changes = self.driver.shell.server.take_dirty();
         self.driver.checkpointer.begin(Job { changes, export: None });
         let done = self.driver.checkpointer.done().await;
         self.on_checkpoint(done);
@@ -358,48 +325,28 @@ impl<Q: Quorum> Running<Q> {
                 "the checkpoint cannot be written; the node goes on and does not purge its log"
             );
             self.schedule.failed = Some((Instant::now() + pause, pause));
-            self.driver.server.forget_checkpoint();
+            self.driver.shell.server.forget_checkpoint();
             // Its end would never come.
             if let Some(snapshot) = self.schedule.saving.take() {
                 snapshot.abort();
-                self.schedule.wanted = true;
+                self.driver.shell.since_snapshot.wanted = true;
             }
         }
     }
 
     fn handle(&mut self, input: Input) {
         let now = self.now();
-        self.driver.server.handle(now, input);
+        self.driver.shell.server.handle(now, input);
     }
 
-    fn on_quorum(&mut self, said: FromQuorum) {
-        match said {
-            FromQuorum::Feed { items, log_bytes, spans } => {
-                if log_bytes > 0 {
-                    self.schedule.last_entry = Instant::now();
-                    self.schedule.log_bytes += log_bytes;
-                }
-                let before = self.driver.server.state().applied();
-                for item in items {
-                    self.handle(Input::Feed(item));
-                }
-                drop(spans);
-                let after = self.driver.server.state().applied();
-                // Exact within an epoch; a change of epochs counts as what it has brought so far.
-                let since = if before.epoch() == after.epoch() { before.counter() } else { 0 };
-                let entries = u64::from(after.counter() - since);
-                metrics::STORE_APPLIED.add(entries);
-                self.schedule.entries += entries;
-            }
-            FromQuorum::SnapshotWanted => self.schedule.wanted = true,
-            FromQuorum::State { state, bytes } => {
-                let now = self.now();
-                self.driver.server.replace_state(now, *state);
-                self.schedule.snapshot_bytes = bytes;
-                self.schedule.entries = 0;
-                self.schedule.log_bytes = 0;
-            }
+    fn on_quorum(&mut self, (said, spans): Said) {
+        if let FromQuorum::Feed { entries: entries @ 1.., .. } = &said {
+            self.schedule.last_entry = Instant::now();
+            metrics::STORE_APPLIED.add(*entries);
         }
+        let now = self.now();
+        self.driver.shell.on_quorum(now, said);
+        drop(spans);
     }
 
     fn on_client(&mut self, input: FromClient) {
@@ -426,7 +373,7 @@ impl<Q: Quorum> Running<Q> {
                 self.handle(Input::Unary { conn, op, trace, identities });
             }
             FromClient::Facts(reply) => {
-                let server = &self.driver.server;
+                let server = &self.driver.shell.server;
                 // Whoever asked may have gone.
                 drop(reply.send(Facts { state: server.state().header(), ready: server.ready() }));
             }
@@ -463,14 +410,14 @@ impl<Q: Quorum> Running<Q> {
 
     /// Does what the core says.
     fn carry_out(&mut self) -> Result<(), StopReason> {
-        while let Some(output) = self.driver.server.poll_output() {
-            match output {
-                Output::Ask(mut asks) if self.asks.is_empty() => std::mem::swap(&mut self.asks, &mut asks),
-                Output::Ask(asks) => self.asks.extend(asks),
-                Output::Send { conn, items } => self.send(conn, items),
-                Output::Close { conn, why } => self.end(conn, why),
-                Output::Diverged { at, own, leaders } => self.start_over(at, own, leaders)?,
-                Output::Stop { why } => return Err(StopReason::Invariant(why)),
+        let now = self.now();
+        while let Some(effect) = self.driver.shell.poll_effect(now)? {
+            match effect {
+                Effect::Ask(mut asks) if self.asks.is_empty() => std::mem::swap(&mut self.asks, &mut asks),
+                Effect::Ask(asks) => self.asks.extend(asks),
+                Effect::Send { conn, items } => self.send(conn, items),
+                Effect::Close { conn, why } => self.end(conn, why),
+                Effect::Attach { .. } => self.attach_anew(),
             }
         }
         if !self.asks.is_empty()
@@ -478,36 +425,20 @@ impl<Q: Quorum> Running<Q> {
         {
             permit.send(std::mem::take(&mut self.asks));
         }
-        let ready = self.driver.server.ready();
-        measure::publish(&self.driver.server, self.sinks.len());
+        let ready = self.driver.shell.server.ready();
+        measure::publish(&self.driver.shell.server, self.sinks.len());
         self.driver.ready.send_if_modified(|was| std::mem::replace(was, ready) != ready);
         Ok(())
     }
 
-    /// Throws the state away and takes it from the quorum again: its snapshot, and the log behind that. A state that differs again
-    /// before it has agreed with the leader's does not come from a flipped bit, so the node stops.
-    fn start_over(&mut self, at: Zxid, own: u64, leaders: u64) -> Result<(), StopReason> {
-        if self.diverged.is_some_and(|before| self.driver.server.agreed() <= before) {
-            return Err(StopReason::Invariant(format!(
-                "behind {at} the digest of this node's state is {own:016x} and the leader's is {leaders:016x}, also after the \
-                 state was built again from snapshot and log. Keep copies of the data directories of this node and of the leader \
-                 and report it; then give this node an empty directory: the others will send it the state"
-            )));
-        }
-        self.diverged = Some(at);
+    /// The state was thrown away: the quorum gives another one.
+    fn attach_anew(&mut self) {
         metrics::STORE_DIVERGED.add(1);
-        tracing::error!(
-            zxid = %at, own = format_args!("{own:016x}"), leaders = format_args!("{leaders:016x}"),
-            "the state is not the leader's: serving stops until it is built again from snapshot and log; check memory and disk"
-        );
         self.attached.reader.abort();
         if let Some(snapshot) = self.schedule.saving.take() {
             snapshot.abort();
         }
-        let now = self.now();
-        self.driver.server.start_over(now);
         self.attached = Attached::new(&self.driver.quorum, Zxid::ZERO, &mut self.tasks);
-        Ok(())
     }
 
     fn end(&mut self, conn: ConnId, why: Result<(), OpError>) {
@@ -547,12 +478,10 @@ impl<Q: Quorum> Running<Q> {
         if self.driver.checkpointer.busy() || waits {
             return;
         }
-        let state = self.driver.server.state();
-        let snapshot = self.schedule.snapshot_due(
-            state.tree().len() as u64,
-            self.driver.snapshot_entries,
-            self.driver.snapshot_bytes,
-        );
+        let state = self.driver.shell.server.state();
+        let (entries, bytes) = (self.driver.snapshot_entries, self.driver.snapshot_bytes);
+        let snapshot = self.schedule.saving.is_none()
+            && self.driver.shell.since_snapshot.is_due(state.tree().len() as u64, entries, bytes);
         let due = self.checkpoint_due().is_some_and(|at| Instant::now() >= at);
         if !snapshot && !due {
             return;
@@ -562,12 +491,10 @@ impl<Q: Quorum> Running<Q> {
             return;
         }
         // In a snapshot all paths and values are as they are.
-        let at_least = self.driver.server.state().tree().bytes() as u64;
-        let changes = self.driver.server.take_dirty();
+        let at_least = self.driver.shell.server.state().tree().bytes() as u64;
+        let changes = self.driver.shell.server.take_dirty();
         let export = snapshot.then(|| {
-            self.schedule.entries = 0;
-            self.schedule.log_bytes = 0;
-            self.schedule.wanted = false;
+            self.driver.shell.since_snapshot.begin();
             let (pieces, rest) = mpsc::channel(PIECES_AHEAD);
             let (quorum, zxid) = (self.driver.quorum.clone(), changes.header.applied);
             let task = self.tasks.spawn(async move {
@@ -607,7 +534,7 @@ impl<Q: Quorum> Running<Q> {
             // A small one is always tried: it may be what makes room.
             needs + (total / 8).clamp(SPARE_MIN, SPARE_MAX).min(needs)
         };
-        let server = &mut self.driver.server;
+        let server = &mut self.driver.shell.server;
         let (state, removal) = (server.state(), api::Path::MAX_BYTES + RECORD);
         let whole = state.record_bytes();
         // The changes need no more than the whole state and a removal for each; most disks have that much. To count them looks
@@ -642,7 +569,7 @@ impl<Q: Quorum> Running<Q> {
 
     /// When the next checkpoint is due, if there is anything to write: soon when it is quiet, rarely under load.
     fn checkpoint_due(&self) -> Option<Instant> {
-        let dirty = self.driver.server.state().dirty_len();
+        let dirty = self.driver.shell.server.state().dirty_len();
         if dirty == 0 {
             return None;
         }
@@ -659,8 +586,12 @@ impl<Q: Quorum> Running<Q> {
     }
 
     fn wake_at(&self) -> Instant {
-        let core =
-            self.driver.server.next_timeout().map(|at| self.driver.origin + Duration::from_micros(at.0));
+        let core = self
+            .driver
+            .shell
+            .server
+            .next_timeout()
+            .map(|at| self.driver.origin + Duration::from_micros(at.0));
         let checkpoint = self.checkpoint_due().filter(|_| !self.driver.checkpointer.busy());
         let never = Instant::now() + Duration::from_secs(3600);
         [core, checkpoint].into_iter().flatten().fold(never, Instant::min)

@@ -1,9 +1,9 @@
 //! The store of a node: the client API in front, the quorum behind, the tree in memory, sled as its checkpoint.
 //!
-//! Everything that decides is in [`store_core`]; this crate carries out what it says:
+//! Everything that decides is in [`store_core`], and what needs no task is in [`store_shell`]; this crate carries out what they say:
 //!
 //! - `driver`: one task, one loop; the only one that touches the core.
-//! - `quorum_io`: the tasks between the driver and the quorum. Payloads are decoded, encoded and awaited there.
+//! - `quorum_io`: the tasks between the driver and the quorum. Decoding and encoding happen there, beside the driver.
 //! - `handle`: the port of the store for edges in the same process; and `lane`, what one stream shares with the driver.
 //! - `grpc`: the edge for gRPC, which knows the store by its port alone.
 //! - `table`: the checkpoint on disk, its thread, and recovery from it. Losing it costs time, never data.

@@ -17,6 +17,7 @@ use proto::{
     v1::{cluster_server::ClusterServer, coordination_server::CoordinationServer, node_server::NodeServer},
 };
 use store_core::{Server, State, server};
+use store_shell::{Fault, Incoming, Shell};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -24,7 +25,6 @@ use crate::{
     driver::{Aside, Driver, FromClient},
     grpc::{ClusterService, CoordinationService, NodeService, PortService},
     handle::Handle,
-    quorum_io::Incoming,
     table::{self, Checkpointer, Opened, TableError},
 };
 
@@ -122,6 +122,12 @@ pub enum StopReason {
     Invariant(String),
 }
 
+impl From<Fault> for StopReason {
+    fn from(Fault(why): Fault) -> StopReason {
+        StopReason::Invariant(why)
+    }
+}
+
 /// The store of a node, opened and ready to run.
 pub struct StoreService<Q> {
     config: Config,
@@ -198,7 +204,7 @@ impl<Q: Quorum> StoreService<Q> {
     ) -> Result<(), StopReason> {
         let mut snapshot = Incoming::new(zxid);
         for piece in pieces {
-            snapshot.piece(piece.map_err(|e| StopReason::Invariant(e.to_string()))?)?;
+            snapshot.piece(&piece.map_err(|e| StopReason::Invariant(e.to_string()))?)?;
         }
         (self.state, _) = snapshot.finish()?;
         Ok(())
@@ -261,7 +267,7 @@ impl<Q: Quorum> StoreService<Q> {
         let core =
             server::Config { me: self.config.me, first_ticket: first_ticket(), limits: self.config.limits };
         let driver = Driver {
-            server: Server::new(Time(0), core, self.state),
+            shell: Shell::new(Server::new(Time(0), core, self.state)),
             origin: Instant::now(),
             quorum: self.quorum,
             inputs: self.inputs,

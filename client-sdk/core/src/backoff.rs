@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use api::chance::SplitMix;
+
 use crate::Config;
 
 /// Goes round the endpoints from a random one on: the first round without a pause, then with a pause before every
@@ -14,7 +16,7 @@ pub(crate) struct Backoff {
     failures: u32,
     min: Duration,
     max: Duration,
-    random: u64,
+    random: SplitMix,
 }
 
 impl Backoff {
@@ -26,9 +28,9 @@ impl Backoff {
             failures: 0,
             min: config.backoff_min,
             max: config.backoff_max,
-            random: seed,
+            random: SplitMix(seed),
         };
-        backoff.next = (backoff.draw() % endpoints as u64) as usize;
+        backoff.next = (backoff.random.draw() % endpoints as u64) as usize;
         backoff
     }
 
@@ -54,22 +56,13 @@ impl Backoff {
         }
         let pause = self.min.saturating_mul(1 << (round - 1).min(20)).min(self.max);
         // Between a half and the whole of it.
-        pause.mul_f64(0.5 + (self.draw() >> 11) as f64 / (1u64 << 54) as f64)
+        pause.mul_f64(0.5 + (self.random.draw() >> 11) as f64 / (1u64 << 54) as f64)
     }
 
     /// A request was answered: whatever failed before is over. Only this counts, not that a connection came about,
     /// lest a node that accepts sessions and nothing else be hammered.
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
-    }
-
-    /// SplitMix64 (Steele, Lea, Flood 2014).
-    fn draw(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use api::chance::Chance;
 use api::ports::{Candidate, Role};
 use api::{Ensemble, Epoch, Member, Membership, PeerId, Time, Zxid};
 use election_core::{Config, Election, Input, Notification, Output, Round, Vote};
@@ -112,7 +113,7 @@ struct Elected {
 
 struct Sim {
     seed: u64,
-    rng: Rng,
+    rng: Chance,
     network: Network,
     ensemble: Ensemble,
     now: Time,
@@ -136,7 +137,7 @@ struct Sim {
 
 impl Sim {
     fn new(seed: u64, network: Network) -> Sim {
-        let mut rng = Rng(seed);
+        let mut rng = Chance::new(seed);
         let voters = 1 + rng.below(7) as u32;
         let observers = rng.below(3) as u32;
         let weighted = rng.below(3) == 0;
@@ -149,7 +150,8 @@ impl Sim {
         for id in voters + 1..=voters + observers {
             members.push(Member { id: PeerId(id), membership: Membership::Observer });
         }
-        let log = |rng: &mut Rng| Candidate { epoch: Epoch(rng.below(2) as u32), zxid: Zxid(rng.below(3)) };
+        let log =
+            |rng: &mut Chance| Candidate { epoch: Epoch(rng.below(2) as u32), zxid: Zxid(rng.below(3)) };
         let logs = members.iter().map(|m| (m.id, log(&mut rng))).collect();
         Sim {
             seed,
@@ -405,17 +407,4 @@ impl Sim {
 
 fn ends(a: PeerId, b: PeerId) -> (PeerId, PeerId) {
     (a.min(b), a.max(b))
-}
-
-/// SplitMix64.
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
 }

@@ -84,6 +84,7 @@
 //! | 16 | 4 | CRC-32C of everything before the trailer |
 //! | 20 | 4 | zero |
 
+use api::chance::{STEP, mix};
 use api::{Body, Entry, Level, Origin, PeerId, Ticket, UnknownRecord, Zxid};
 use bytes::Bytes;
 
@@ -151,11 +152,7 @@ impl Salt {
     /// Of the segment for entries behind `prev`, so that two segments hardly ever have the same one. Whoever does not know
     /// the secret can only guess it.
     pub(crate) fn of_segment(secret: u64, prev: Zxid) -> Salt {
-        // The finalizer of SplitMix64 (Steele, Lea, Flood 2014).
-        let mut z = secret ^ prev.0.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Salt((z >> 32) as u32)
+        Salt((mix(secret ^ prev.0.wrapping_mul(STEP)) >> 32) as u32)
     }
 }
 

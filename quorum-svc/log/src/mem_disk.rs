@@ -3,6 +3,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use api::chance::SplitMix;
 use rustix::io::Errno;
 
 use crate::disk::{Disk, DiskFile, DiskLock, Space};
@@ -473,7 +474,7 @@ impl State {
     }
 
     fn crash(&mut self, crash: Crash) {
-        let mut chance = Chance(match crash {
+        let mut chance = SplitMix(match crash {
             Crash::Random(seed) => seed,
             _ => 0,
         });
@@ -488,7 +489,7 @@ impl State {
         if crash != Crash::ProcessOnly {
             for change in std::mem::take(&mut self.pending_names) {
                 let survives = match crash {
-                    Crash::Random(_) => chance.below(2) == 0,
+                    Crash::Random(_) => chance.draw().is_multiple_of(2),
                     _ => is_kept(change.path()),
                 };
                 if survives {
@@ -593,11 +594,11 @@ impl Inode {
     }
 
     /// Loses what was not synced, or, if there is a chance, what it decides.
-    fn lose_power(&mut self, chance: Option<&mut Chance>) {
+    fn lose_power(&mut self, chance: Option<&mut SplitMix>) {
         let pending = std::mem::take(&mut self.pending);
         if let Some(chance) = chance {
             // Changes of length are in the journal and survive in order, up to some point.
-            let mut lengths = chance.below(pending.len() as u64 + 1);
+            let mut lengths = chance.draw() % (pending.len() as u64 + 1);
             for change in &pending {
                 match change {
                     Change::SetLen(_) if lengths > 0 => {
@@ -635,33 +636,20 @@ impl Change {
 }
 
 /// Writes all, some or none of the sectors of `data`.
-fn tear(contents: &mut Vec<u8>, offset: usize, data: &[u8], chance: &mut Chance) {
-    let fate = chance.below(3);
+fn tear(contents: &mut Vec<u8>, offset: usize, data: &[u8], chance: &mut SplitMix) {
+    let fate = chance.draw() % 3;
     let mut from = 0;
     while from < data.len() {
         let to = data.len().min(from + SECTOR - (offset + from) % SECTOR);
         let keep = match fate {
             0 => true,
             1 => false,
-            _ => chance.below(2) == 0,
+            _ => chance.draw().is_multiple_of(2),
         };
         if keep {
             Change::Write(offset + from, data[from..to].to_vec()).apply(contents);
         }
         from = to;
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
     }
 }
 

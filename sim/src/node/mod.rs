@@ -405,7 +405,9 @@ impl Node {
     /// Whether it serves, and everything committed has reached its store.
     pub(crate) fn at_rest(&self, committed: Zxid) -> bool {
         self.up.as_ref().is_some_and(|p| {
-            p.quorum.core.status().serving && p.store.server.state().applied() == committed && p.log.is_idle()
+            p.quorum.core.status().serving
+                && p.store.shell.server.state().applied() == committed
+                && p.log.is_idle()
         })
     }
 

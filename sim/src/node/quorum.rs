@@ -41,6 +41,8 @@ pub(crate) struct QuorumShell {
     reigns_since: Option<Time>,
     look_at: Time,
     pub(super) tells: VecDeque<Tell>,
+    /// The store may read up to here.
+    committed: Zxid,
     /// For the store, beside all else that it is told.
     pub(super) signs: VecDeque<Sign>,
     /// As the store was told.
@@ -51,9 +53,10 @@ pub(crate) struct QuorumShell {
 
 impl QuorumShell {
     pub(super) fn new(core: Zab, view: View) -> QuorumShell {
+        let committed = core.status().committed;
         let tells = VecDeque::from([
             Tell::Item(FeedItem::Status(QuorumStatus::default())),
-            Tell::Committed(core.status().committed),
+            Tell::Committed(committed),
         ]);
         QuorumShell {
             core,
@@ -70,10 +73,18 @@ impl QuorumShell {
             reigns_since: None,
             look_at: Time(0),
             tells,
+            committed,
             signs: VecDeque::new(),
             status: QuorumStatus::default(),
             left: false,
         }
+    }
+
+    /// For a feed that begins anew, as the driver of `quorum-svc` begins one.
+    pub(super) fn attach(&mut self) {
+        self.signs.clear();
+        let status = self.core.status();
+        self.tells = VecDeque::from([Tell::Committed(self.committed), Tell::Item(FeedItem::Status(status))]);
     }
 
     fn tell(&mut self, tell: Tell) {
@@ -300,6 +311,7 @@ impl Node {
                 self.ask_disk(cx, Task::Purge(upto))?;
             }
             Output::Committed { upto } => {
+                shell.committed = upto;
                 shell.tell(Tell::Committed(upto));
             }
             Output::Tell(item) => self.tell(cx, item),

@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use api::ports::{FeedItem, Request, Role, Sign};
+use api::ports::{FeedItem, Role, Sign};
+use api::record::Record;
 use api::session::{self, Item, Open};
-use api::{Body, CommandBody, Entry, Identities, SessionId, Time, WriteNumber, Zxid};
+use api::{CommandBody, Identities, PeerId, SessionId, Time, WriteNumber, Zxid};
 use bytes::Bytes;
-use proto::store::{RecordDecoder, decode_command, encode_command};
 use quorum_core::Input as QuorumInput;
 use quorum_log::{ReadError, SnapshotError, SnapshotReader, SnapshotWriter};
-use store_core::server::{Ask, Committed, ConnId, Drawn, Feed, Input, Output};
-use store_core::{Changes, Server, State};
+use store_core::server::{Ask, ConnId, Drawn, Feed, Input};
+use store_core::{Changes, LoadError, Server, State};
+use store_shell::{Decoder, Effect, Fault, FromQuorum, Shell, encode};
 
 use super::disk::Task;
 use super::quorum::{Tell, snap_before};
@@ -19,6 +20,12 @@ use super::{Armed, ByLink, Node, Stop};
 use crate::context::{Context, NodeEvent};
 use crate::net::{LinkId, Packet};
 
+impl From<Fault> for Stop {
+    fn from(Fault(why): Fault) -> Stop {
+        Stop::Invariant(why)
+    }
+}
+
 /// A job of the checkpoint thread.
 struct Job {
     changes: Changes,
@@ -26,13 +33,14 @@ struct Job {
 }
 
 pub(crate) struct StoreShell {
-    pub(crate) server: Server,
+    pub(crate) shell: Shell,
+    decoder: Decoder,
     turn: bool,
     pub(super) armed: Armed,
     /// Everything up to here was handed over.
     position: Zxid,
-    /// A snapshot that is being handed over, with what came of it so far.
-    incoming: Option<(SnapshotReader, RecordDecoder, Vec<api::record::Record>)>,
+    /// A snapshot that is being handed over.
+    snapshot: Option<SnapshotReader>,
     /// Which session a connection speaks for.
     sessions: ByLink<SessionId>,
     /// For C8: when this node heard a session last, and since when it leads.
@@ -44,19 +52,17 @@ pub(crate) struct StoreShell {
     epoch: api::Epoch,
     job: Option<Job>,
     saving: Option<SnapshotWriter>,
-    /// The quorum needs a snapshot.
-    wanted: bool,
-    entries: u64,
 }
 
 impl StoreShell {
     pub(super) fn new(server: Server, position: Zxid) -> StoreShell {
         StoreShell {
-            server,
+            shell: Shell::new(server),
+            decoder: Decoder::default(),
             turn: false,
             armed: Armed::default(),
             position,
-            incoming: None,
+            snapshot: None,
             sessions: ByLink::new(),
             heard: BTreeMap::new(),
             leads_since: None,
@@ -64,22 +70,34 @@ impl StoreShell {
             epoch: api::Epoch(0),
             job: None,
             saving: None,
-            wanted: false,
-            entries: 0,
         }
     }
 }
 
-fn decode(entry: Entry) -> Result<Committed, Stop> {
-    let Entry { zxid, time_ms, origin, body, .. } = entry;
-    let (level, command) = match body {
-        Body::Marker(level) | Body::Level(level) => (Some(level), None),
-        Body::Store(payload) => {
-            let command = decode_command(payload).map_err(|e| Stop::Invariant(format!("{zxid}: {e}")))?;
-            (None, Some(command))
+impl StoreShell {
+    /// For the checks: what the store is about to take in.
+    fn note(&mut self, cx: &mut Context, me: PeerId, now: Time, item: &Feed) {
+        match item {
+            Feed::Committed(entries) => {
+                for entry in entries {
+                    if let Some(CommandBody::OpenSession { .. }) = entry.command.as_ref().map(|c| &c.body) {
+                        self.heard.insert(SessionId(entry.zxid.0), now);
+                    }
+                }
+            }
+            Feed::Status(status) => {
+                let leads = status.serving && status.role == Role::Leading;
+                if !leads {
+                    self.leads_since = None;
+                } else if self.leads_since.is_none() || self.epoch != status.epoch {
+                    self.leads_since = Some(now);
+                }
+                self.epoch = status.epoch;
+            }
+            Feed::Barrier(ticket) => cx.ghost.barrier_answered(me, *ticket, self.position),
+            Feed::Refused { .. } | Feed::Lost(_) => {}
         }
-    };
-    Ok(Committed { zxid, time_ms, origin, level, command })
+    }
 }
 
 impl Node {
@@ -94,8 +112,8 @@ impl Node {
         let now = self.time(cx);
         let Some(process) = &mut self.up else { return };
         if process.store.armed.fired(cx.now) {
-            if process.store.server.next_timeout().is_some_and(|at| at <= now) {
-                process.store.server.handle(now, Input::Tick);
+            if process.store.shell.server.next_timeout().is_some_and(|at| at <= now) {
+                process.store.shell.server.handle(now, Input::Tick);
             }
             self.wake_store(cx);
         }
@@ -107,13 +125,14 @@ impl Node {
         process.store.turn = false;
         let signs: Vec<Sign> = process.quorum.signs.drain(..).collect();
         signs.into_iter().for_each(|sign| self.take_sign(cx, sign));
-        while self.feed(cx)? {
+        while let Some(items) = self.next_of_feed(cx)? {
+            self.take_items(cx, items)?;
             self.carry_out_store(cx)?;
         }
         self.carry_out_store(cx)?;
         if let Some(process) = &self.up {
-            cx.ghost.applied(self.id, process.store.server.state());
-            if let Some(timeout) = process.store.server.next_timeout() {
+            cx.ghost.applied(self.id, process.store.shell.server.state());
+            if let Some(timeout) = process.store.shell.server.next_timeout() {
                 let at = self.when(timeout);
                 if self.up.as_mut().is_some_and(|p| p.store.armed.arm(at)) {
                     self.schedule(cx, at, NodeEvent::StoreTimer);
@@ -123,92 +142,57 @@ impl Node {
         Ok(())
     }
 
-    /// Hands over what is next; false if there is nothing.
-    fn feed(&mut self, cx: &mut Context) -> Result<bool, Stop> {
-        let Some(process) = &mut self.up else { return Ok(false) };
-        if process.store.incoming.is_some() {
-            return self.take_piece(cx).map(|()| true);
-        }
-        let upto = match process.quorum.tells.front() {
-            None => return Ok(false),
-            Some(Tell::Committed(upto)) => *upto,
-            Some(Tell::Item(_)) => {
-                if let Some(Tell::Item(item)) = process.quorum.tells.pop_front() {
-                    self.take_item(cx, item);
+    /// What the quorum hands over next, as the feed of `quorum-svc` does; `None` if there is nothing.
+    fn next_of_feed(&mut self, cx: &mut Context) -> Result<Option<Vec<FeedItem>>, Stop> {
+        loop {
+            let Some(process) = &mut self.up else { return Ok(None) };
+            let store = &mut process.store;
+            if store.snapshot.is_some() {
+                return self.snapshot_piece(cx);
+            }
+            let upto = match process.quorum.tells.front() {
+                None => return Ok(None),
+                Some(Tell::Committed(upto)) => *upto,
+                Some(Tell::Item(_)) => {
+                    let Some(Tell::Item(item)) = process.quorum.tells.pop_front() else { return Ok(None) };
+                    return Ok(Some(vec![item]));
                 }
-                return Ok(true);
+            };
+            let view = &process.quorum.view;
+            if store.position >= upto {
+                if view.contains(store.position) || store.position == upto {
+                    process.quorum.tells.pop_front();
+                    continue;
+                }
+                return self.start_over(cx);
             }
-        };
-        let store = &mut process.store;
-        let view = &process.quorum.view;
-        if store.position >= upto {
-            if view.contains(store.position) || store.position == upto {
-                process.quorum.tells.pop_front();
-                return Ok(true);
-            }
-            return self.start_over(cx);
-        }
-        match view.read_after(store.position, upto, cx.plan.sizes.batch) {
-            Ok(entries) => {
-                let Some(last) = entries.last().map(|e| e.zxid) else {
-                    return Err(Stop::Invariant(format!("the log ends before {upto}, which is committed")));
-                };
-                store.position = last;
-                self.take_entries(cx, entries)?;
-                Ok(true)
-            }
-            Err(ReadError::Purged { .. } | ReadError::NotThere { .. }) => self.start_over(cx),
-            Err(ReadError::Log(error)) => Err(error.into()),
+            return match view.read_after(store.position, upto, cx.plan.sizes.batch) {
+                Ok(entries) => {
+                    let Some(last) = entries.last().map(|e| e.zxid) else {
+                        return Err(Stop::Invariant(format!(
+                            "the log ends before {upto}, which is committed"
+                        )));
+                    };
+                    store.position = last;
+                    Ok(Some(vec![FeedItem::Committed(entries)]))
+                }
+                Err(ReadError::Purged { .. } | ReadError::NotThere { .. }) => self.start_over(cx),
+                Err(ReadError::Log(error)) => Err(error.into()),
+            };
         }
     }
 
-    fn take_entries(&mut self, cx: &mut Context, entries: Vec<Entry>) -> Result<(), Stop> {
+    fn take_items(&mut self, cx: &mut Context, items: Vec<FeedItem>) -> Result<(), Stop> {
         let now = self.time(cx);
         let Some(process) = &mut self.up else { return Ok(()) };
         let store = &mut process.store;
-        store.entries += entries.len() as u64;
-        let committed = entries.into_iter().map(decode).collect::<Result<Vec<_>, _>>()?;
-        for entry in &committed {
-            if let Some(CommandBody::OpenSession { .. }) = entry.command.as_ref().map(|c| &c.body) {
-                store.heard.insert(SessionId(entry.zxid.0), now);
+        for said in store.decoder.decode(items)? {
+            if let FromQuorum::Feed { items, .. } = &said {
+                items.iter().for_each(|item| store.note(cx, self.id, now, item));
             }
+            store.shell.on_quorum(now, said);
         }
-        store.server.handle(now, Input::Feed(Feed::Committed(committed)));
         Ok(())
-    }
-
-    fn take_item(&mut self, cx: &mut Context, item: FeedItem) {
-        let now = self.time(cx);
-        let Some(process) = &mut self.up else { return };
-        let store = &mut process.store;
-        let feed = match item {
-            FeedItem::Status(status) => {
-                let leads = status.serving && status.role == Role::Leading;
-                if !leads {
-                    store.leads_since = None;
-                } else if store.leads_since.is_none() || store.epoch != status.epoch {
-                    store.leads_since = Some(now);
-                }
-                store.epoch = status.epoch;
-                Feed::Status(status)
-            }
-            FeedItem::Barrier { ticket } => {
-                cx.ghost.barrier_answered(self.id, ticket, store.position);
-                Feed::Barrier(ticket)
-            }
-            FeedItem::Refused { ticket, why } => Feed::Refused { ticket, why },
-            FeedItem::Lost { ticket } => Feed::Lost(ticket),
-            FeedItem::SnapshotWanted => {
-                store.wanted = true;
-                return;
-            }
-            // The driver never makes these: the feed does.
-            FeedItem::Committed(_)
-            | FeedItem::SnapshotStart { .. }
-            | FeedItem::SnapshotChunk(_)
-            | FeedItem::SnapshotEnd => return,
-        };
-        store.server.handle(now, Input::Feed(feed));
     }
 
     fn take_sign(&mut self, cx: &mut Context, sign: Sign) {
@@ -220,7 +204,7 @@ impl Node {
                 process.store.heard.insert(SessionId(u64::from_be_bytes(*id)), now);
             }
         }
-        process.store.server.handle(now, Input::Sign(sign));
+        process.store.shell.server.handle(now, Input::Sign(sign));
     }
 
     /// Whether log and snapshots have the whole state, so that the table may be lost.
@@ -229,26 +213,25 @@ impl Node {
     }
 
     /// The store's state does not connect to the log: it gets a whole one.
-    fn start_over(&mut self, cx: &mut Context) -> Result<bool, Stop> {
+    fn start_over(&mut self, cx: &mut Context) -> Result<Option<Vec<FeedItem>>, Stop> {
         loop {
-            let Some(process) = &mut self.up else { return Ok(false) };
+            let Some(process) = &mut self.up else { return Ok(None) };
             let zxid = process.snapshots.latest().unwrap_or(Zxid::ZERO);
             cx.stats.count("stores started over");
             if zxid == Zxid::ZERO && !process.quorum.view.contains(zxid) {
                 cx.stats.count("no snapshot left");
                 process.quorum.tells.clear();
-                return self.ask_disk(cx, Task::Forsake).map(|()| false);
+                return self.ask_disk(cx, Task::Forsake).map(|()| None);
             }
             if zxid == Zxid::ZERO {
                 process.store.position = zxid;
-                self.replace_state(cx, State::default());
-                return Ok(true);
+                return Ok(Some(vec![FeedItem::SnapshotStart { zxid }, FeedItem::SnapshotEnd]));
             }
             match process.snapshots.read(zxid) {
                 Ok(reader) => {
                     process.store.position = zxid;
-                    process.store.incoming = Some((reader, RecordDecoder::default(), Vec::new()));
-                    return Ok(true);
+                    process.store.snapshot = Some(reader);
+                    return Ok(Some(vec![FeedItem::SnapshotStart { zxid }]));
                 }
                 Err(SnapshotError::Damaged { .. } | SnapshotError::NotThere { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -256,62 +239,40 @@ impl Node {
         }
     }
 
-    fn take_piece(&mut self, cx: &mut Context) -> Result<(), Stop> {
-        let Some(process) = &mut self.up else { return Ok(()) };
-        let Some((reader, decoder, records)) = &mut process.store.incoming else { return Ok(()) };
-        let damaged = |e: &dyn std::fmt::Display| Stop::Invariant(format!("a snapshot is no state: {e}"));
+    fn snapshot_piece(&mut self, cx: &mut Context) -> Result<Option<Vec<FeedItem>>, Stop> {
+        let Some(process) = &mut self.up else { return Ok(None) };
+        let Some(reader) = &mut process.store.snapshot else { return Ok(None) };
         match reader.next_chunk() {
-            Ok(Some(chunk)) => {
-                decoder.push(&chunk);
-                while let Some(record) = decoder.next_record().map_err(|e| damaged(&e))? {
-                    records.push(record);
-                }
-            }
+            Ok(Some(chunk)) => Ok(Some(vec![FeedItem::SnapshotChunk(chunk)])),
             Ok(None) => {
-                let Some((_, decoder, records)) = process.store.incoming.take() else { return Ok(()) };
-                decoder.finish().map_err(|e| damaged(&e))?;
-                let state = State::load(records).map_err(|e| damaged(&e))?;
-                self.replace_state(cx, state);
+                process.store.snapshot = None;
+                Ok(Some(vec![FeedItem::SnapshotEnd]))
             }
             Err(SnapshotError::Damaged { .. }) => {
-                process.store.incoming = None;
-                self.start_over(cx)?;
+                process.store.snapshot = None;
+                self.start_over(cx)
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
-    }
-
-    fn replace_state(&mut self, cx: &mut Context, mut state: State) {
-        let now = self.time(cx);
-        let Some(process) = &mut self.up else { return };
-        state.forget_checkpoint();
-        process.store.server.replace_state(now, state);
-        process.store.entries = 0;
     }
 
     fn carry_out_store(&mut self, cx: &mut Context) -> Result<(), Stop> {
         let (now, me) = (self.time(cx), self.end());
         let mut requests = Vec::new();
         while let Some(process) = &mut self.up
-            && let Some(output) = process.store.server.poll_output()
+            && let Some(effect) = process.store.shell.poll_effect(now)?
         {
             let store = &mut process.store;
-            match output {
-                Output::Ask(asks) => {
-                    for ask in asks {
-                        requests.push(match ask {
-                            Ask::Submit { ticket, command, trace } => {
-                                self.check_expiry(cx, &command.body);
-                                Request::Submit { ticket, payload: encode_command(command), trace }
-                            }
-                            Ask::Barrier { ticket } => Request::Barrier { ticket },
-                            Ask::Report(report) => Request::Report(report),
-                            Ask::Confirm { to, epoch, report } => Request::Confirm { to, epoch, report },
-                        });
+            match effect {
+                Effect::Ask(asks) => {
+                    for ask in &asks {
+                        if let Ask::Submit { command, .. } = ask {
+                            self.check_expiry(cx, &command.body);
+                        }
                     }
+                    requests.extend(encode(asks));
                 }
-                Output::Send { conn, items } => {
+                Effect::Send { conn, items } => {
                     for item in &items {
                         if let Item::Opened(opened) = item {
                             // That a client takes a session up again counts once its node has reported it.
@@ -320,18 +281,16 @@ impl Node {
                     }
                     let bytes = items.iter().map(Item::weight).sum();
                     cx.send(conn.0, me, Packet::Items(items));
-                    store.server.handle(now, Input::Drained { conn, bytes });
+                    store.shell.server.handle(now, Input::Drained { conn, bytes });
                 }
-                Output::Close { conn, why } => {
+                Effect::Close { conn, why } => {
                     store.sessions.remove(&conn.0);
                     cx.close(conn.0, me, why.err());
                 }
-                Output::Diverged { at, own, leaders } => {
-                    return Err(Stop::Invariant(format!(
-                        "the digest behind {at} is {own:#x}, the leader's {leaders:#x}"
-                    )));
+                Effect::Attach { at, own, leaders } => {
+                    cx.ghost.diverged(self.id, at, own, leaders);
+                    self.attach_anew(cx);
                 }
-                Output::Stop { why } => return Err(Stop::Invariant(why)),
             }
         }
         if !requests.is_empty() {
@@ -340,12 +299,56 @@ impl Node {
         Ok(())
     }
 
+    /// The state was thrown away: the quorum gives another one, to a feed that begins anew.
+    fn attach_anew(&mut self, cx: &mut Context) {
+        let Some(process) = &mut self.up else { return };
+        let store = &mut process.store;
+        store.decoder = Decoder::default();
+        (store.position, store.snapshot, store.saving) = (Zxid::ZERO, None, None);
+        if let Some(job) = &mut store.job {
+            job.export = false;
+        }
+        process.quorum.attach();
+        self.tell_quorum(cx, QuorumInput::StoreAttached { applied: Zxid::ZERO });
+        cx.stats.count("states built again");
+    }
+
+    /// A bit of the state flips, in its first session, and with it the digest.
+    pub(crate) fn flip_state(&mut self, cx: &mut Context) {
+        let now = self.time(cx);
+        let Some(process) = &mut self.up else { return };
+        let server = &mut process.store.shell.server;
+        let mut records: Vec<Record> = server.state().records().collect();
+        let session = records.iter_mut().find_map(|record| match record {
+            Record::Session(session) => Some(session),
+            _ => None,
+        });
+        let Some(session) = session else { return };
+        session.timeout_ms ^= 1 << 20;
+        let mut load = |digest: Option<u64>| {
+            for record in &mut records {
+                if let (Record::Header(header), Some(digest)) = (record, digest) {
+                    header.digest = digest;
+                }
+            }
+            State::load(records.clone())
+        };
+        // What does not fit yet says what would.
+        let Err(LoadError::Mismatch { actual, .. }) = load(None) else { return };
+        let Ok(mut state) = load(Some(actual)) else { return };
+        state.forget_checkpoint();
+        server.replace_state(now, state);
+        cx.ghost.flipped.insert(self.id);
+        cx.stats.count("states flipped");
+        self.wake_store(cx);
+    }
+
     fn check_expiry(&mut self, cx: &mut Context, body: &CommandBody) {
         let CommandBody::CloseSession { session, expired: Some(_) } = *body else { return };
         let now = self.time(cx);
         let Some(process) = &mut self.up else { return };
         let store = &mut process.store;
-        let Some(info) = store.server.state().session(session) else { return };
+        let Some(info) = store.shell.server.state().session(session) else { return };
         if store.closing.insert(session, store.leads_since) == Some(store.leads_since) {
             return;
         }
@@ -394,7 +397,7 @@ impl Node {
     fn tell_store(&mut self, cx: &mut Context, input: Input) {
         let now = self.time(cx);
         if let Some(process) = &mut self.up {
-            process.store.server.handle(now, input);
+            process.store.shell.server.handle(now, input);
             self.wake_store(cx);
         }
     }
@@ -411,21 +414,23 @@ impl Node {
         if store.job.is_some() || store.saving.is_some() {
             return;
         }
-        let export = store.entries >= cx.plan.sizes.snapshot_entries || store.wanted;
-        if !export && store.server.state().dirty_len() == 0 {
+        // As often as the plan says, however large the state is.
+        let export = store.shell.since_snapshot.is_due(0, cx.plan.sizes.snapshot_entries, u64::MAX);
+        if !export && store.shell.server.state().dirty_len() == 0 {
             return;
         }
-        store.entries = if export { 0 } else { store.entries };
-        store.wanted &= !export;
+        if export {
+            store.shell.since_snapshot.begin();
+        }
         // Now and then the disk does not take it, and the next one has to bring everything.
-        if restorable && cx.rng.chance(20) {
-            drop(store.server.take_dirty());
-            store.server.forget_checkpoint();
+        if restorable && cx.rng.per_mille(20) {
+            drop(store.shell.server.take_dirty());
+            store.shell.server.forget_checkpoint();
             self.table = None;
             cx.stats.count("checkpoints lost");
             return;
         }
-        store.job = Some(Job { changes: store.server.take_dirty(), export });
+        store.job = Some(Job { changes: store.shell.server.take_dirty(), export });
         let at = cx.now + cx.rng.between(100, 50_000);
         self.schedule(cx, at, NodeEvent::Checkpointed);
     }

@@ -1,6 +1,9 @@
 use api::{Command, CommandBody, Create, Epoch, PeerId, Ticket, Write, Zxid};
 use bytes::Bytes;
-use store_core::server::{Committed, Config, Feed, Limits};
+use store_core::{
+    Server,
+    server::{Committed, Config, Feed, Limits},
+};
 
 use super::*;
 use crate::{table, testing::MemoryQuorum};
@@ -8,7 +11,7 @@ use crate::{table, testing::MemoryQuorum};
 /// A driver whose feed and inputs are filled by the test.
 struct Harness {
     running: Running<MemoryQuorum>,
-    feed: mpsc::Sender<FromQuorum>,
+    feed: mpsc::Sender<Said>,
     inputs: mpsc::Sender<FromClient>,
     /// What else the driver must find open.
     _ends: (mpsc::UnboundedSender<Aside>, mpsc::Receiver<Vec<Ask>>, tempfile::TempDir),
@@ -28,7 +31,7 @@ impl Harness {
         let (to_quorum, asks) = mpsc::channel(quorum_io::ASK_QUEUE);
         let now = Instant::now();
         let driver = Driver {
-            server: Server::new(Time(0), core, state),
+            shell: Shell::new(Server::new(Time(0), core, state)),
             origin: now,
             quorum: MemoryQuorum::new(me),
             inputs,
@@ -45,7 +48,6 @@ impl Harness {
             driver,
             sinks: HashMap::new(),
             attached: Attached { feed, signs, reader: tasks.spawn(std::future::pending()) },
-            diverged: None,
             to_quorum,
             asks: Vec::new(),
             tasks,
@@ -56,17 +58,7 @@ impl Harness {
 }
 
 fn schedule(now: Instant) -> Schedule {
-    Schedule {
-        checkpoint: now,
-        last_entry: now,
-        entries: 0,
-        log_bytes: 0,
-        snapshot_bytes: 0,
-        failed: None,
-        saving: None,
-        no_space: None,
-        wanted: false,
-    }
+    Schedule { checkpoint: now, last_entry: now, failed: None, saving: None, no_space: None }
 }
 
 #[tokio::test]
@@ -81,7 +73,11 @@ async fn clients_have_their_turn_while_the_feed_has_more() {
             command: None,
         };
         let items = vec![Feed::Committed(vec![marker])];
-        harness.feed.try_send(FromQuorum::Feed { items, log_bytes: 1, spans: Vec::new() }).ok().unwrap();
+        harness
+            .feed
+            .try_send((FromQuorum::Feed { items, entries: 1, log_bytes: 1 }, Vec::new()))
+            .ok()
+            .unwrap();
     }
     let (reply, facts) = oneshot::channel();
     harness.inputs.try_send(FromClient::Facts(reply)).ok().unwrap();
@@ -90,22 +86,6 @@ async fn clients_have_their_turn_while_the_feed_has_more() {
         ended = harness.running.serve() => panic!("{ended:?}"),
     };
     assert_eq!(facts.state.applied, Zxid::marker(Epoch(1)), "behind the first message, not behind all");
-}
-
-#[tokio::test]
-async fn a_snapshot_is_due_when_the_log_has_grown_as_much_as_the_state() {
-    let mut s = schedule(Instant::now());
-    s.entries = 100;
-    assert!(s.snapshot_due(100, 10, 1000));
-    assert!(!s.snapshot_due(101, 10, 1000), "fewer entries than znodes");
-    (s.entries, s.log_bytes) = (0, 1000);
-    assert!(s.snapshot_due(0, 10, 1000));
-    s.snapshot_bytes = 5000;
-    assert!(!s.snapshot_due(0, 10, 1000), "fewer bytes than the last snapshot had");
-    s.log_bytes = 5000;
-    assert!(s.snapshot_due(0, 10, 1000));
-    s.saving = Some(tokio::spawn(async {}).abort_handle());
-    assert!(!s.snapshot_due(0, 10, 1000), "one at a time");
 }
 
 #[tokio::test]
@@ -123,14 +103,14 @@ async fn b18_a_checkpoint_that_fails_is_tried_again_from_the_whole_state_and_end
         assert!(!running.driver.checkpointer.busy(), "not before");
     }
     assert!(snapshot.await.unwrap_err().is_cancelled(), "it would have no end");
-    assert!(running.schedule.wanted && running.schedule.saving.is_none());
+    assert!(running.driver.shell.since_snapshot.wanted && running.schedule.saving.is_none());
     running.schedule.failed = Some((Instant::now(), RETRY_MAX));
     running.keep();
     let done = running.driver.checkpointer.done().await;
     assert!(done.is_ok(), "{done:?}");
     running.on_checkpoint(done);
     assert!(running.schedule.failed.is_none());
-    assert_eq!(running.driver.server.state().dirty_len(), 0);
+    assert_eq!(running.driver.shell.server.state().dirty_len(), 0);
 }
 
 #[tokio::test]
@@ -147,7 +127,7 @@ async fn b18_a_checkpoint_does_not_wait_for_more_space_than_it_takes() {
         let command = (zxid.counter() > 0).then_some(command);
         let entry = Committed { zxid, time_ms: 1, origin: None, level: None, command };
         running.handle(Input::Feed(Feed::Committed(vec![entry])));
-        assert_eq!(running.driver.server.state().applied(), zxid);
+        assert_eq!(running.driver.shell.server.state().applied(), zxid);
     };
     let path = |path: &str| api::Path::new(path).unwrap();
     let create = |name: &str, bytes: u64| {
@@ -162,23 +142,23 @@ async fn b18_a_checkpoint_does_not_wait_for_more_space_than_it_takes() {
     }
     assert!(!running.fits(70 * MIB, 100 * MIB) && running.schedule.no_space.is_some());
     assert!(running.fits(90 * MIB, 100 * MIB) && running.schedule.no_space.is_none());
-    running.driver.server.take_dirty();
+    running.driver.shell.server.take_dirty();
 
     // Many changes, and nothing large among them.
     for n in 0..1000 {
         apply(running, create(&format!("/small-{n}"), 1));
         apply(running, delete(&format!("/small-{n}")));
     }
-    assert!(running.fits(MIB, 100 * MIB), "{} bytes", running.driver.server.state().dirty_bytes());
+    assert!(running.fits(MIB, 100 * MIB), "{} bytes", running.driver.shell.server.state().dirty_bytes());
 
     // More changes than there is state: then the state is written, and nothing more has to be remembered.
     for n in 0..32 {
         apply(running, delete(&format!("/large-{n}")));
     }
-    assert!(running.driver.server.state().dirty_len() > 1000);
+    assert!(running.driver.shell.server.state().dirty_len() > 1000);
     assert!(running.fits(MIB / 8, 100 * MIB));
-    assert_eq!(running.driver.server.state().dirty_len(), 1, "the root");
-    assert!(running.driver.server.take_dirty().whole);
+    assert_eq!(running.driver.shell.server.state().dirty_len(), 1, "the root");
+    assert!(running.driver.shell.server.take_dirty().whole);
 }
 
 #[tokio::test]

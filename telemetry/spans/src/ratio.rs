@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use api::chance::{STEP, mix};
+
 /// The share of requests that begin a trace, among those that come without one. A sampler of the SDK decides when a span
 /// is built; this decides before, so that an unsampled request builds none.
 #[derive(Debug)]
@@ -33,12 +35,9 @@ impl Ratio {
         }
     }
 
-    /// SplitMix64 (Steele, Lea, Flood 2014): numbers without a visible pattern, at the price of one atomic addition.
+    /// SplitMix64 on an atomic: numbers without a visible pattern, at the price of one atomic addition.
     fn next(&self) -> u64 {
-        let mut z = self.state.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        mix(self.state.fetch_add(STEP, Ordering::Relaxed))
     }
 }
 

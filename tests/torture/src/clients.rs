@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use api::{Create, MultiOp, Path, PeerId, Write};
+use api::{Create, MultiOp, Path, PeerId, Write, chance::Chance};
 use client_sdk::{Client, Options};
 use history::{History, Outcome};
 use tokio::{
@@ -18,7 +18,6 @@ use tokio::{
 
 use crate::{
     beliefs::Beliefs,
-    chance::Chance,
     operations::{Board, Choice, Chooser, TOP},
     recorder::Recorder,
 };
@@ -267,7 +266,7 @@ impl Worker {
         });
         while !*self.stopped.borrow() {
             // Bursts, so that the window is sometimes full and sometimes empty.
-            for _ in 0..self.chooser.chance().number(1..2 * WINDOW as u64) {
+            for _ in 0..self.chooser.chance().between(1, 2 * WINDOW as u64 - 1) {
                 let Choice { calls, key } = self.chooser.next(&self.board)?;
                 for call in calls {
                     asked

@@ -7,12 +7,11 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use api::PeerId;
+use api::{PeerId, chance::Chance};
 use rustix::process::Signal;
 use tokio::task::JoinSet;
 
 use crate::{
-    chance::Chance,
     clients::LARGE,
     ensemble::{Death, Ensemble, Part},
     lookout::Window,
@@ -345,8 +344,8 @@ impl Tormentor {
     async fn begin(&mut self, ensemble: &mut Ensemble, fault: Fault) -> Result<()> {
         let Some(nodes) = self.choose(ensemble, fault).await else { return Ok(()) };
         let amount = match fault {
-            Fault::SlowDisk => self.chance.number(5..1200),
-            _ => self.chance.number(5..500),
+            Fault::SlowDisk => self.chance.between(5, 1199),
+            _ => self.chance.between(5, 499),
         };
         let until = Instant::now() + fault.duration(&mut self.chance);
         let parts = fault.parts(ensemble.parts(), &mut self.chance);

@@ -5,7 +5,6 @@
 
 mod args;
 mod beliefs;
-mod chance;
 mod clients;
 mod ensemble;
 mod evidence;

@@ -2,10 +2,9 @@
 
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 
+use api::chance::Chance;
 use api::{Create, MultiOp, NodeKind, Page, Path, PathError, Read, ReadLevel, Write, WriteOutcome};
 use history::{Call, Outcome};
-
-use crate::chance::Chance;
 
 /// Under which all that clients do takes place.
 pub(crate) const TOP: &str = "/torture";
@@ -85,12 +84,12 @@ impl Chooser {
         board.asked.fetch_add(1, Relaxed);
         self.count += 1;
         let folder = Board::folder(board.era.load(Relaxed))?;
-        let key = usize::try_from(self.chance.number(0..KEYS as u64)).unwrap_or(0);
+        let key = usize::try_from(self.chance.below(KEYS as u64)).unwrap_or(0);
         let path = folder.child(&format!("k{key}"))?;
         let other = folder.child(&format!("k{}", (key + 1) % KEYS))?;
         let value = format!("{}-{}", self.client, self.count);
         let seen = board.versions[key].load(Relaxed);
-        let call = match self.chance.number(0..100) {
+        let call = match self.chance.below(100) {
             0..26 => Call::Write(Write::Set { path, data: Some(value.into()), version: None }),
             26..40 => Call::Write(Write::Set { path, data: Some(value.into()), version: Some(seen) }),
             40..52 => Call::Write(Write::Create(create(path, value, false, false))),
@@ -117,7 +116,7 @@ impl Chooser {
     fn multi(&mut self, path: Path, other: Path, value: String, seen: i32) -> Write {
         let set =
             MultiOp::Set { path: other.clone(), data: Some(format!("{value}-other").into()), version: None };
-        Write::Multi(match self.chance.number(0..3) {
+        Write::Multi(match self.chance.below(3) {
             0 => vec![MultiOp::Check { path, version: Some(seen) }, set],
             1 => vec![set, MultiOp::Set { path, data: Some(value.into()), version: None }],
             _ => vec![

@@ -1,17 +1,18 @@
 //! One run, from the first node to the verdict.
 
 use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     io::{IsTerminal as _, Write as _},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
+use api::chance::Chance;
 use history::{History, Outcome, Summary};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     args::Args,
-    chance::{Chance, fresh_seed},
     clients::{Clients, PATIENCE},
     ensemble::{Ensemble, Part},
     evidence::{self, Place},
@@ -345,6 +346,11 @@ const TERMINATION_LIMIT: Duration = Duration::from_secs(12);
 /// All entries shall fit into one file of the log, so that none is purged: for so long this is enough.
 const SEGMENT_MIB: u64 = 64;
 const SEGMENT_SECONDS: u64 = 180;
+
+/// A seed that nobody has chosen: the standard library seeds its hash maps from the system's generator.
+fn fresh_seed() -> u64 {
+    RandomState::new().build_hasher().finish() % 1_000_000
+}
 
 #[cfg(test)]
 mod tests {

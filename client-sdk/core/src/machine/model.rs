@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{Path, PeerId, Read, ReadLevel, ReadOutcome, Stat, Write, WriteOutcome};
+use api::{Path, PeerId, Read, ReadLevel, ReadOutcome, Stat, Write, WriteOutcome, chance::Chance};
 use bytes::Bytes;
 
 use super::*;
@@ -41,7 +41,7 @@ struct Link {
 struct World {
     machine: Machine,
     now: Time,
-    random: u64,
+    chance: Chance,
     ensemble: Ensemble,
     link: Option<Link>,
     /// From connections that are gone, still on their way through their nodes.
@@ -60,7 +60,7 @@ impl World {
         World {
             machine: Machine::new(config, seed),
             now: Time(0),
-            random: seed,
+            chance: Chance::new(seed),
             ensemble: Ensemble::default(),
             link: None,
             strays: Vec::new(),
@@ -70,13 +70,6 @@ impl World {
             asked: Vec::new(),
             lost: 0,
         }
-    }
-
-    /// 0 .. below.
-    fn draw(&mut self, below: u64) -> u64 {
-        self.random =
-            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.random >> 33) % below
     }
 
     fn give(&mut self, input: Input) {
@@ -109,7 +102,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        match if self.faults { self.draw(100) } else { 20 + self.draw(70) } {
+        match if self.faults { self.chance.below(100) } else { 20 + self.chance.below(70) } {
             0..20 => self.ask(),
             20..35 => {
                 if let Some(batch) = self.machine.poll_transmit(self.now) {
@@ -131,7 +124,7 @@ impl World {
                 }
             }
             75..90 => {
-                let pause = self.draw(200_000);
+                let pause = self.chance.below(200_000);
                 self.now.0 += pause;
                 if self.machine.next_timeout().is_some_and(|t| t <= self.now) {
                     self.give(Input::Tick);
@@ -144,11 +137,11 @@ impl World {
                 }
             }
             95..99 => {
-                let node = self.draw(ENDPOINTS as u64) as usize;
+                let node = self.chance.below(ENDPOINTS as u64) as usize;
                 self.down[node] = !self.down[node];
             }
             _ => {
-                if self.expiry && self.draw(8) == 0 {
+                if self.expiry && self.chance.below(8) == 0 {
                     self.ensemble.sessions.clear();
                 }
             }
@@ -157,7 +150,7 @@ impl World {
 
     fn ask(&mut self) {
         let ticket = self.asked.len() as u64;
-        let write = self.draw(3) > 0;
+        let write = self.chance.below(3) > 0;
         let path = Path::root();
         let op = if write {
             let data = Bytes::copy_from_slice(&ticket.to_be_bytes());
@@ -165,24 +158,25 @@ impl World {
         } else {
             Op::Read(Read::Get { path }, self.level())
         };
-        let deadline = (self.draw(4) == 0).then(|| self.now + Duration::from_millis(self.random % 700));
+        let deadline = (self.chance.below(4) == 0).then(|| self.now + self.chance.millis(0..700));
         self.asked.push((write, None));
         self.give(Input::Request { ticket: Ticket(ticket), op, deadline, trace: None });
     }
 
     /// Sometimes of a zxid that is still to come.
     fn level(&mut self) -> ReadLevel {
-        match self.draw(3) {
+        match self.chance.below(3) {
             0 => ReadLevel::Local,
             1 => ReadLevel::Linearizable,
-            _ => ReadLevel::AtLeast(Zxid(self.draw(self.ensemble.log.len() as u64 + 2))),
+            _ => ReadLevel::AtLeast(Zxid(self.chance.below(self.ensemble.log.len() as u64 + 2))),
         }
     }
 
     /// The answers are lost, and what is on its way to the node may or may not be.
     fn leave(&mut self, link: Link) {
         for message in link.to_server {
-            if let (ToServer::Batch(batch), Some(session), 0) = (message, link.session, self.draw(2)) {
+            if let (ToServer::Batch(batch), Some(session), 0) = (message, link.session, self.chance.below(2))
+            {
                 self.strays.push((session, batch));
             }
         }
@@ -190,7 +184,7 @@ impl World {
 
     /// A node takes one message in.
     fn serve(&mut self) {
-        if !self.strays.is_empty() && self.draw(4) == 0 {
+        if !self.strays.is_empty() && self.chance.below(4) == 0 {
             let (session, batch) = self.strays.remove(0);
             for request in batch.requests {
                 self.respond(session, request);
@@ -223,7 +217,7 @@ impl World {
     fn open(&mut self, resume: Option<(SessionId, SessionToken)>) -> ToClient {
         let session = match resume {
             None => {
-                let id = SessionId(1 + self.draw(1 << 30));
+                let id = SessionId(1 + self.chance.below(1 << 30));
                 self.ensemble.sessions.insert(id, Vec::new());
                 id
             }
@@ -251,7 +245,7 @@ impl World {
 
     fn respond(&mut self, id: SessionId, request: api::session::Request) -> Response {
         let answer = |zxid, result| Response { xid: request.xid, zxid, result, leaderless: false };
-        let mood = if self.faults { self.draw(60) } else { 60 };
+        let mood = if self.faults { self.chance.below(60) } else { 60 };
         let last = Zxid(self.ensemble.log.len() as u64);
         let Some(results) = self.ensemble.sessions.get_mut(&id) else {
             return answer(last, Err(OpError::SessionExpired(id)));

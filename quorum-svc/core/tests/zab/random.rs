@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use api::PeerId;
+use api::chance::SplitMix;
 
 use crate::ghost::Answer;
 use crate::world::World;
@@ -72,20 +73,12 @@ impl Seen {
     }
 }
 
-/// SplitMix64: small, and the same everywhere.
-struct Dice(u64);
+/// The draws of a run. They stay as they are, so that seeds keep their meaning.
+struct Dice(SplitMix);
 
 impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
     fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n.max(1) as u64).unwrap()
+        usize::try_from(self.0.draw() % n.max(1) as u64).unwrap()
     }
 
     fn percent(&mut self, n: usize) -> bool {
@@ -98,7 +91,7 @@ impl Dice {
 }
 
 fn run(seed: u64) -> Seen {
-    let mut dice = Dice(seed);
+    let mut dice = Dice(SplitMix(seed));
     let voters = 1 + u32::try_from(dice.below(5)).unwrap();
     let observers = u32::try_from(dice.below(3)).unwrap();
     let requests_max = [4, 100][dice.below(2)];
@@ -144,7 +137,7 @@ fn step(w: &mut World, dice: &mut Dice, faults: usize) {
             w.nodes.get_mut(&id).unwrap().wall_ms += i64::try_from(dice.below(50)).unwrap() - 10;
             let at = match dice.percent(70) {
                 true => w.next_timeout().unwrap_or(w.now),
-                false => w.now + Duration::from_millis(dice.next() % 700),
+                false => w.now + Duration::from_millis(dice.0.draw() % 700),
             };
             w.pass_to(at);
         }

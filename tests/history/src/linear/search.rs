@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use api::chance::{STEP, mix};
+
 use super::{
     calls::{Call, What},
     model::{Object, State},
@@ -295,14 +297,9 @@ impl<'a> Search<'a> {
     }
 }
 
-/// A number for each call that looks random (splitmix64, twice), the same in every run.
+/// A number for each call that looks random (SplitMix64, twice), the same in every run.
 fn random(call: usize) -> u128 {
-    let mix = |seed: u64| {
-        let mut z = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
+    let spread = |number: u64| u128::from(mix(number.wrapping_mul(STEP)));
     let call = call as u64 + 1;
-    (u128::from(mix(call)) << 64) | u128::from(mix(!call))
+    (spread(call) << 64) | spread(!call)
 }

@@ -2,6 +2,8 @@
 //! order of things, a linearizable read sees what was acknowledged to anybody before it was asked, a session sees its
 //! own writes and never those behind the read, and it does not go back.
 
+use api::chance::Chance;
+
 use super::*;
 
 const NODES: u64 = 3;
@@ -30,7 +32,7 @@ struct Barrier {
 }
 
 struct World {
-    random: u64,
+    chance: Chance,
     nodes: Vec<Node>,
     log: Log,
     barriers: Vec<Vec<Barrier>>,
@@ -56,14 +58,15 @@ impl World {
             node.sent.clear();
         }
         let barriers = nodes.iter().map(|_| Vec::new()).collect();
-        World { random: seed, nodes, log, barriers, clients, told: Zxid::ZERO, barriers_asked: 0 }
-    }
-
-    /// 0 .. below.
-    fn draw(&mut self, below: u64) -> u64 {
-        self.random =
-            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.random >> 33) % below
+        World {
+            chance: Chance::new(seed),
+            nodes,
+            log,
+            barriers,
+            clients,
+            told: Zxid::ZERO,
+            barriers_asked: 0,
+        }
     }
 
     fn committed(&self) -> Zxid {
@@ -71,8 +74,8 @@ impl World {
     }
 
     fn step(&mut self) {
-        let node = self.draw(NODES) as usize;
-        match self.draw(10) {
+        let node = self.chance.below(NODES) as usize;
+        match self.chance.below(10) {
             0..4 => self.ask(node),
             4..6 => self.commit(node),
             6 => self.confirm(node),
@@ -82,8 +85,8 @@ impl World {
 
     /// A client asks a few things in one message.
     fn ask(&mut self, node: usize) {
-        let conn = 1 + self.draw(SESSIONS);
-        let ops: Vec<Op> = (0..=self.draw(4)).map(|_| self.op()).collect();
+        let conn = 1 + self.chance.below(SESSIONS);
+        let ops: Vec<Op> = (0..=self.chance.below(4)).map(|_| self.op()).collect();
         let Some(client) = self.clients.get_mut(&(node, conn)) else { panic!("no such client") };
         let first = client.writes + 1;
         client.writes += ops.iter().filter(|op| matches!(op, Op::Write(_))).count() as u64;
@@ -95,10 +98,10 @@ impl World {
 
     fn op(&mut self) -> Op {
         let read = |level| Op::Read(Read::Get { path: path("/r") }, level);
-        match self.draw(6) {
+        match self.chance.below(6) {
             0 | 1 => set("/r", "x"),
             2 => read(ReadLevel::Local),
-            3 => read(ReadLevel::AtLeast(z(self.draw(self.log.entries.len() as u64 + 1) as u32))),
+            3 => read(ReadLevel::AtLeast(z(self.chance.below(self.log.entries.len() as u64 + 1) as u32))),
             4 => Op::Sync,
             _ => read(ReadLevel::Linearizable),
         }
@@ -140,7 +143,7 @@ impl World {
     /// A node learns of some of what it does not have yet, and then of the barriers behind it.
     fn feed(&mut self, node: usize) {
         let applied = self.nodes[node].server.state().applied();
-        let more = 1 + self.draw(3) as usize;
+        let more = 1 + self.chance.below(3) as usize;
         let entries: Vec<_> =
             self.log.entries.iter().skip(applied.counter() as usize).take(more).cloned().collect();
         self.nodes[node].input(Input::Feed(Feed::Committed(entries)));

@@ -1,0 +1,146 @@
+//! The core, what it is told by the quorum, and what it wants done.
+
+use api::{OpError, Time, Zxid, session::Item};
+use store_core::{
+    Server,
+    server::{Ask, ConnId, Input, Output},
+};
+
+use crate::{Fault, FromQuorum};
+
+/// A core at work.
+#[derive(Debug)]
+pub struct Shell {
+    /// The core.
+    pub server: Server,
+    /// What a snapshot that was made now would spare.
+    pub since_snapshot: SinceSnapshot,
+    /// Behind this entry the state was not that of the leader, and was thrown away.
+    diverged: Option<Zxid>,
+}
+
+/// Something to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Effect {
+    /// Ask the quorum, in this order and behind all that was asked before. See [`encode`](crate::encode).
+    Ask(Vec<Ask>),
+    /// Send to a client, in this order.
+    Send {
+        /// Whom.
+        conn: ConnId,
+        /// What.
+        items: Vec<Item>,
+    },
+    /// End a connection. Nothing else comes for it.
+    Close {
+        /// Which one.
+        conn: ConnId,
+        /// `Ok` if the client closed its session.
+        why: Result<(), OpError>,
+    },
+    /// The state was not the leader's and was thrown away. Give up what is read from the feed and a snapshot that is under way, and
+    /// attach to the quorum behind nothing: it gives its snapshot, and the log behind that.
+    Attach {
+        /// Behind this entry the states were different.
+        at: Zxid,
+        /// The digest of this node's state there.
+        own: u64,
+        /// That of the leader's.
+        leaders: u64,
+    },
+}
+
+impl Shell {
+    /// Around this core.
+    #[must_use]
+    pub fn new(server: Server) -> Shell {
+        Shell { server, since_snapshot: SinceSnapshot::default(), diverged: None }
+    }
+
+    /// Takes in what the quorum says.
+    pub fn on_quorum(&mut self, now: Time, said: FromQuorum) {
+        match said {
+            FromQuorum::Feed { items, entries, log_bytes } => {
+                self.since_snapshot.entries += entries;
+                self.since_snapshot.log_bytes += log_bytes;
+                items.into_iter().for_each(|item| self.server.handle(now, Input::Feed(item)));
+            }
+            FromQuorum::SnapshotWanted => self.since_snapshot.wanted = true,
+            FromQuorum::State { state, bytes } => {
+                self.server.replace_state(now, *state);
+                let since = &mut self.since_snapshot;
+                (since.entries, since.log_bytes, since.snapshot_bytes) = (0, 0, bytes);
+            }
+        }
+    }
+
+    /// What is to be done next, in this order; `None` for nothing at present.
+    ///
+    /// # Errors
+    /// The node has to stop.
+    pub fn poll_effect(&mut self, now: Time) -> Result<Option<Effect>, Fault> {
+        let Some(output) = self.server.poll_output() else { return Ok(None) };
+        Ok(Some(match output {
+            Output::Ask(asks) => Effect::Ask(asks),
+            Output::Send { conn, items } => Effect::Send { conn, items },
+            Output::Close { conn, why } => Effect::Close { conn, why },
+            Output::Diverged { at, own, leaders } => {
+                self.start_over(now, at, own, leaders)?;
+                Effect::Attach { at, own, leaders }
+            }
+            Output::Stop { why } => return Err(Fault(why)),
+        }))
+    }
+
+    /// Throws the state away. A state that differs again before it has agreed with the leader's does not come from a flipped bit, so
+    /// the node stops.
+    fn start_over(&mut self, now: Time, at: Zxid, own: u64, leaders: u64) -> Result<(), Fault> {
+        if self.diverged.is_some_and(|before| self.server.agreed() <= before) {
+            return Err(Fault(format!(
+                "behind {at} the digest of this node's state is {own:016x} and the leader's is {leaders:016x}, also after the \
+                 state was built again from snapshot and log. Keep copies of the data directories of this node and of the leader \
+                 and report it; then give this node an empty directory: the others will send it the state"
+            )));
+        }
+        self.diverged = Some(at);
+        tracing::error!(
+            zxid = %at, own = format_args!("{own:016x}"), leaders = format_args!("{leaders:016x}"),
+            "the state is not the leader's: serving stops until it is built again from snapshot and log; check memory and disk"
+        );
+        self.server.start_over(now);
+        Ok(())
+    }
+}
+
+/// What has come since the last snapshot began.
+#[derive(Clone, Debug, Default)]
+pub struct SinceSnapshot {
+    /// So many entries.
+    pub entries: u64,
+    /// The same in bytes of the log.
+    pub log_bytes: u64,
+    /// The size of the last snapshot; 0 if there was none in this run.
+    pub snapshot_bytes: u64,
+    /// Whether the quorum needs one.
+    pub wanted: bool,
+}
+
+impl SinceSnapshot {
+    /// Whether enough has been logged for a snapshot of a state with so many `znodes`: as many entries as it has
+    /// znodes, or as many bytes as the last snapshot had, but not less than the least. So writing snapshots costs at
+    /// most about as much as writing the log, however large the state is.
+    #[must_use]
+    pub fn is_due(&self, znodes: u64, least_entries: u64, least_bytes: u64) -> bool {
+        self.wanted
+            || self.entries >= least_entries.max(znodes)
+            || self.log_bytes >= least_bytes.max(self.snapshot_bytes)
+    }
+
+    /// A snapshot begins.
+    pub fn begin(&mut self) {
+        (self.entries, self.log_bytes, self.wanted) = (0, 0, false);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,61 @@
+//! A snapshot becomes a state.
+
+use api::Zxid;
+use proto::store::RecordDecoder;
+use store_core::{Loader, State};
+
+use crate::Fault;
+
+/// A snapshot on its way in.
+#[derive(Debug)]
+pub struct Incoming {
+    zxid: Zxid,
+    decoder: RecordDecoder,
+    loader: Loader,
+    bytes: u64,
+}
+
+impl Incoming {
+    /// Of the state at `zxid`.
+    #[must_use]
+    pub fn new(zxid: Zxid) -> Incoming {
+        tracing::info!(%zxid, "the state comes as a snapshot");
+        Incoming { zxid, decoder: RecordDecoder::default(), loader: Loader::default(), bytes: 0 }
+    }
+
+    /// The next piece of it.
+    ///
+    /// # Errors
+    /// It is no part of a state.
+    pub fn piece(&mut self, piece: &[u8]) -> Result<(), Fault> {
+        self.decoder.push(piece);
+        self.bytes += piece.len() as u64;
+        while let Some(record) = self.decoder.next_record().map_err(|e| damaged(self.zxid, &e))? {
+            self.loader.take(record).map_err(|e| damaged(self.zxid, &e))?;
+        }
+        Ok(())
+    }
+
+    /// All pieces have come: the state, of which the checkpoint knows nothing, and the size of the snapshot in bytes. Nothing at all
+    /// is the empty state before the first entry.
+    ///
+    /// # Errors
+    /// It is not the whole state at that zxid.
+    pub fn finish(self) -> Result<(State, u64), Fault> {
+        let Incoming { zxid, decoder, loader, bytes } = self;
+        let mut state = State::default();
+        if zxid != Zxid::ZERO || bytes > 0 {
+            decoder.finish().map_err(|e| damaged(zxid, &e))?;
+            state = loader.finish().map_err(|e| damaged(zxid, &e))?;
+        }
+        if state.applied() != zxid {
+            return Err(damaged(zxid, &format!("it is the state at {}", state.applied())));
+        }
+        state.forget_checkpoint();
+        Ok((state, bytes))
+    }
+}
+
+fn damaged(zxid: Zxid, why: &dyn std::fmt::Display) -> Fault {
+    Fault(format!("the snapshot at {zxid} is damaged: {why}"))
+}
