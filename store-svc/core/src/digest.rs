@@ -17,18 +17,18 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::tree::Znode;
 
-/// Hash of a value; kept beside it, so that a change of a parent's counters does not read its value again.
+/// Hash of a value; kept beside a large one, so that a change of a parent's counters does not read its value again.
 pub(crate) fn data(data: &[u8]) -> u64 {
     xxh3_64(data)
 }
 
 /// Hash of a znode: its path, its value and everything that its Stat shows, but for the number of children, which
 /// their own records tell.
-pub(crate) fn znode(path: &str, z: &Znode) -> u64 {
+pub(crate) fn znode(path: &str, z: &Znode<'_>) -> u64 {
     let fields: [u64; 12] = [
         xxh3_64(path.as_bytes()),
-        z.data_hash,
-        api::data_len(&z.data) as u64,
+        z.data_hash(),
+        z.data.map_or(0, <[u8]>::len) as u64,
         z.czxid.0,
         z.mzxid.0,
         z.pzxid.0,
@@ -251,7 +251,7 @@ mod tests {
     use crate::tree::Life;
 
     /// The bytes of which the hash of a znode was made before it could have a kind, a list or no value.
-    fn as_before(path: &str, z: &Znode) -> u64 {
+    fn as_before(path: &str, z: &Znode<'_>) -> u64 {
         let mut bytes = Vec::new();
         let value = z.data.as_deref().unwrap_or_default();
         let fields =
@@ -264,9 +264,9 @@ mod tests {
         xxh3_64_with_seed(&bytes, 1)
     }
 
-    fn znode_of(data: Option<&'static [u8]>, life: Life, acl: u32) -> Znode {
+    fn znode_of(data: Option<&'static [u8]>, life: Life, acl: u32) -> Znode<'static> {
         let at = crate::At { zxid: Zxid(5), time_ms: 6 };
-        Znode::new(data.map(Bytes::from_static), at, life, AclId(acl))
+        Znode::new(data, at, life, AclId(acl))
     }
 
     #[test]

@@ -563,7 +563,7 @@ fn closing_a_session_takes_its_ephemerals_and_nothing_else() {
     log.write(a, 2, 0, create("/p/x", true)).result.unwrap();
     log.write(a, 3, 0, create("/e", true)).result.unwrap();
     log.write(b, 1, 0, create("/other", true)).result.unwrap();
-    let names: Vec<String> = log.state.tree().ephemerals(a).map(Path::to_string).collect();
+    let names: Vec<String> = log.state.tree().ephemerals(a).map(|path| path.to_string()).collect();
     assert_eq!(names, ["/e", "/p/x"]);
     let applied = log.apply(&close(a));
     assert_eq!(applied.result, Ok(WriteOutcome::SessionClosed { ephemerals: 2 }));

@@ -1,0 +1,355 @@
+//! The tree of znodes, with ZooKeeper's rules for Stat, versions, sequence numbers and ephemerals.
+//!
+//! Each znode is a [slot](znode::Slot) in a [slab], named by a number of 32 bits, and knows its parent; parents know their
+//! [children] in order; an [index] finds a znode by its path. All three grow and shrink in small steps: no write waits until something
+//! large has moved. A path is nowhere as a whole: it is put together from the names up to the root.
+
+mod children;
+mod dirty;
+mod index;
+mod load;
+mod operations;
+mod slab;
+mod znode;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use api::{
+    Acl, AclId, OpError, Page, Path, Read, ReadOutcome, SessionId, Write, WriteOutcome, WriteResult, Zxid,
+    record,
+};
+
+use crate::{acls::Acls, digest, state::RECORD};
+use dirty::Dirty;
+use index::Index;
+use slab::{NodeId, ROOT, Slab};
+#[cfg(test)]
+pub(crate) use znode::Life;
+use znode::Slot;
+pub(crate) use znode::Znode;
+
+/// Where in the log, and when by the leader's clock, a change takes place.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct At {
+    /// The entry.
+    pub zxid: Zxid,
+    /// Milliseconds since the Unix epoch.
+    pub time_ms: i64,
+}
+
+/// All znodes. The root exists from the start and for ever.
+#[derive(Debug)]
+pub struct Tree {
+    nodes: Slab,
+    /// Of the paths of all znodes.
+    index: Index,
+    ephemerals: BTreeMap<SessionId, BTreeSet<NodeId>>,
+    acls: Acls,
+    /// Of all znodes.
+    digest: u64,
+    /// Of all paths and values.
+    bytes: usize,
+    dirty: Dirty,
+    /// Names that sequential creates have skipped. Of this tree object, not of the state.
+    skipped: u64,
+    /// Znodes without a record of their own; 0 but while a state is loaded.
+    missing: usize,
+}
+
+impl Default for Tree {
+    fn default() -> Tree {
+        let mut tree = Tree::without_root();
+        let root = &mut tree.nodes[ROOT];
+        root.set_data(Some(&[]));
+        root.missing = false;
+        tree.missing = 0;
+        tree.bytes = "/".len();
+        tree.rehash(ROOT, "/");
+        tree.mark(ROOT);
+        tree
+    }
+}
+
+impl Tree {
+    /// Carries out a write, or changes nothing. `session` owns the ephemerals that it makes.
+    ///
+    /// # Errors
+    /// The first rule that it breaks; for a multi with the index of the part.
+    pub fn write(&mut self, at: At, session: Option<SessionId>, write: &Write) -> WriteResult {
+        match write {
+            Write::Create(create) => self
+                .create(at, session, create, None)
+                .map(|(path, stat)| WriteOutcome::Created { path, stat }),
+            Write::Set { path, data, version } => {
+                self.set(at, path, data, *version, None).map(|stat| WriteOutcome::Set { stat })
+            }
+            Write::Delete { path, version } => {
+                self.delete(at, path, *version, None).map(|()| WriteOutcome::Deleted)
+            }
+            Write::Multi(parts) => self.multi(at, session, parts).map(WriteOutcome::Multi),
+        }
+    }
+
+    /// Answers a question.
+    ///
+    /// # Errors
+    /// [`OpError::NoNode`], but for [`Read::Exists`].
+    pub fn read(&self, read: &Read) -> Result<ReadOutcome, OpError> {
+        let node = self.node(read.path());
+        if matches!(read, Read::Exists { .. }) {
+            return Ok(ReadOutcome::Exists { stat: node.map(Slot::stat) });
+        }
+        let node = node.ok_or_else(|| OpError::NoNode(read.path().clone()))?;
+        Ok(match read {
+            Read::Get { .. } => ReadOutcome::Data { data: node.data(), stat: node.stat() },
+            Read::Exists { .. } => ReadOutcome::Exists { stat: Some(node.stat()) },
+            Read::Children { page, .. } => self.page(node, page),
+        })
+    }
+
+    /// About how many bytes the answer to a question has, without making it.
+    pub(crate) fn weight_of(&self, read: &Read) -> usize {
+        let Some(node) = self.node(read.path()) else { return 0 };
+        match read {
+            Read::Get { .. } => node.data_len(),
+            Read::Exists { .. } => 0,
+            Read::Children { page, .. } => {
+                const NAME: usize = 64;
+                (page.names_max().min(node.num_children() as usize) * NAME).min(Page::BYTES_MAX)
+            }
+        }
+    }
+
+    /// Removes all ephemerals of a session that ends, and returns how many there were.
+    pub fn remove_ephemerals(&mut self, at: At, session: SessionId) -> u32 {
+        let ids = self.ephemerals.remove(&session).unwrap_or_default();
+        for (path, id) in self.by_path(&ids) {
+            // Ephemerals have no children, so each one can go.
+            self.count_delete(at, id, &path);
+            let slot = self.remove(id, &path);
+            self.acls.release(slot.acl);
+        }
+        ids.len() as u32
+    }
+
+    /// The ephemerals of a session, in order.
+    pub fn ephemerals(&self, session: SessionId) -> impl Iterator<Item = Path> + '_ {
+        let ids = self.ephemerals.get(&session);
+        ids.map(|ids| self.by_path(ids)).unwrap_or_default().into_iter().map(|(path, _)| path)
+    }
+
+    /// How many znodes there are, the root among them.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Never: the root is always there.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.len() == 0
+    }
+
+    /// Bytes of all paths and values together.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The access list of a znode, `None` if there is no such znode.
+    #[must_use]
+    pub fn acl(&self, path: &Path) -> Option<Acl> {
+        self.node(path).map(|node| self.acls.get(node.acl))
+    }
+
+    /// The sum of the hashes of all znodes and access lists.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.digest.wrapping_add(self.acls.digest())
+    }
+
+    /// The same as [`Tree::digest`], computed from the values themselves.
+    #[must_use]
+    pub fn recompute_digest(&self) -> u64 {
+        self.walk().fold(self.acls.recompute_digest(), |sum, (path, node)| {
+            let z = node.view();
+            debug_assert_eq!(z.data_hash(), digest::data(z.data.unwrap_or_default()));
+            sum.wrapping_add(digest::znode(path.as_str(), &z))
+        })
+    }
+
+    /// All znodes as records, parents before children, children in order.
+    pub fn records(&self) -> impl Iterator<Item = record::Znode> + '_ {
+        self.walk().map(|(path, node)| node.record(path))
+    }
+
+    /// All access lists as records, in order.
+    pub(crate) fn acls(&self) -> impl Iterator<Item = record::AccessList> + '_ {
+        self.acls.records()
+    }
+
+    /// Access lists that came or went since the last call, `None` for those that are gone.
+    pub(crate) fn take_dirty_acls(&mut self) -> Vec<(AclId, Option<record::AccessList>)> {
+        self.acls.take_dirty()
+    }
+
+    /// Znodes changed since the last call, `None` where there is none any more. A path may come more than once with
+    /// `None`.
+    pub(crate) fn take_dirty(&mut self) -> Vec<(Path, Option<record::Znode>)> {
+        let (untracked, ids, mut removed) = self.dirty.take(&mut self.nodes);
+        let change = |path: Path, node: &Slot| (path.clone(), Some(node.record(path)));
+        if untracked {
+            return self.walk().map(|(path, node)| change(path, node)).collect();
+        }
+        // What is there again is among the ids.
+        removed.retain(|path| self.find(path.as_str()).is_none());
+        let changed = ids.into_iter().map(|id| change(self.path(id), &self.nodes[id]));
+        changed.chain(removed.into_iter().map(|path| (path, None))).collect()
+    }
+
+    /// As if nothing of it were in a checkpoint.
+    pub(crate) fn forget_checkpoint(&mut self) {
+        self.dirty.forget_checkpoint(&mut self.nodes);
+        self.acls.forget_checkpoint();
+    }
+
+    /// How many paths and access lists the next checkpoint would look at.
+    pub(crate) fn dirty_len(&self) -> usize {
+        self.acls.dirty_len() + if self.dirty.untracked() { self.nodes.len() } else { self.dirty.len() }
+    }
+
+    /// About how many bytes the records have that [`Tree::take_dirty`] and [`Tree::take_dirty_acls`] would return. Counting them
+    /// takes about as long as that does.
+    pub(crate) fn dirty_bytes(&self) -> usize {
+        if self.dirty.untracked() {
+            return self.record_bytes();
+        }
+        let mut seen = HashSet::new();
+        let marked = self.dirty.marked(&self.nodes).filter(|id| seen.insert(id.number()));
+        let changed = marked.map(|id| RECORD + self.path_len(id) + self.nodes[id].data_len());
+        let removed = self.dirty.removed().iter().map(|path| RECORD + path.as_str().len());
+        self.acls.dirty_bytes() + changed.chain(removed).sum::<usize>()
+    }
+
+    /// The same of all records.
+    pub(crate) fn record_bytes(&self) -> usize {
+        self.bytes + self.nodes.len() * RECORD + self.acls.record_bytes()
+    }
+
+    /// Sessions that own ephemerals, in order.
+    pub(crate) fn owners(&self) -> impl Iterator<Item = SessionId> + '_ {
+        self.ephemerals.keys().copied()
+    }
+
+    // ---- finding ----
+
+    fn find(&self, path: &str) -> Option<NodeId> {
+        self.index.find(self.index.hash(path), |id| self.is_path_of(path, id))
+    }
+
+    fn node(&self, path: &Path) -> Option<&Slot> {
+        self.find(path.as_str()).map(|id| &self.nodes[id])
+    }
+
+    fn is_path_of(&self, path: &str, mut id: NodeId) -> bool {
+        if path == "/" {
+            return id == ROOT;
+        }
+        let mut rest = path.as_bytes();
+        while id != ROOT {
+            let node = &self.nodes[id];
+            let Some(above) = rest.strip_suffix(node.name()).and_then(|rest| rest.strip_suffix(b"/")) else {
+                return false;
+            };
+            (rest, id) = (above, node.parent);
+        }
+        rest.is_empty()
+    }
+
+    fn path(&self, mut id: NodeId) -> Path {
+        let mut names = Vec::new();
+        while id != ROOT {
+            let node = &self.nodes[id];
+            names.push(node.name());
+            id = node.parent;
+        }
+        let mut text = String::new();
+        for name in names.into_iter().rev() {
+            text.push('/');
+            text.push_str(&String::from_utf8_lossy(name));
+        }
+        path_of(&text)
+    }
+
+    fn path_len(&self, mut id: NodeId) -> usize {
+        let mut len = 0;
+        while id != ROOT {
+            let node = &self.nodes[id];
+            len += 1 + node.name().len();
+            id = node.parent;
+        }
+        len.max("/".len())
+    }
+
+    /// With their paths, and in the order of these.
+    fn by_path(&self, ids: &BTreeSet<NodeId>) -> Vec<(Path, NodeId)> {
+        let mut paths: Vec<(Path, NodeId)> = ids.iter().map(|&id| (self.path(id), id)).collect();
+        paths.sort_unstable();
+        paths
+    }
+
+    /// Costs what the page costs, however many children there are.
+    fn page(&self, node: &Slot, page: &Page) -> ReadOutcome {
+        let after = page.after.as_bytes();
+        let behind = node.dir().map(|dir| dir.children.after(|id| self.nodes[id].name().cmp(after)));
+        let mut rest = behind.into_iter().flatten().map(|id| &self.nodes[id]).peekable();
+        let (mut names, mut bytes) = (Vec::new(), 0);
+        while names.len() < page.names_max()
+            && let Some(child) = rest.next_if(|child| bytes + child.name().len() <= Page::BYTES_MAX)
+        {
+            bytes += child.name().len();
+            names.push(child.name_text());
+        }
+        let next = match (rest.peek(), names.last()) {
+            (Some(_), Some(last)) => last.clone(),
+            _ => String::new(),
+        };
+        ReadOutcome::Children { names, next, stat: node.stat() }
+    }
+
+    /// All znodes, parents before children, children in order.
+    fn walk(&self) -> impl Iterator<Item = (Path, &Slot)> + '_ {
+        let mut next = Some(ROOT);
+        let mut text = String::new();
+        // For each level above, the remaining siblings and how long the path of their parent is.
+        let mut above: Vec<(children::Iter<'_>, usize)> = Vec::new();
+        std::iter::from_fn(move || {
+            let node = &self.nodes[next.take()?];
+            if !above.is_empty() {
+                text.push('/');
+                text.push_str(&String::from_utf8_lossy(node.name()));
+            }
+            let path = path_of(&text);
+            if let Some(dir) = node.dir() {
+                above.push((dir.children.iter(), text.len()));
+            }
+            while let Some((siblings, len)) = above.last_mut() {
+                text.truncate(*len);
+                next = siblings.next();
+                if next.is_some() {
+                    break;
+                }
+                above.pop();
+            }
+            Some((path, node))
+        })
+    }
+}
+
+/// The path with this text, put together from names of znodes: once it was checked as a whole.
+fn path_of(text: &str) -> Path {
+    match Path::new(if text.is_empty() { "/" } else { text }) {
+        Ok(path) => path,
+        Err(error) => unreachable!("the names of znodes make up {text:?}: {error}"),
+    }
+}

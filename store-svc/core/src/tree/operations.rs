@@ -1,0 +1,334 @@
+//! What writes do, and how a multi takes them back.
+
+use api::{Acl, Create, MultiOp, MultiOutcome, OpError, Path, SEQUENCE_END, SessionId, Stat, Zxid, data_len};
+use bytes::Bytes;
+
+use super::{
+    At, Tree,
+    slab::{NodeId, Slab},
+    znode::{Dir, Life, Slot},
+};
+use crate::{digest, kept};
+
+/// Most names that one sequential create skips.
+const SKIPPED_MAX: u64 = 10_000;
+
+/// How to take one part of a multi back.
+pub(super) enum Undo {
+    Create { path: Path, parent: ParentBefore },
+    Set { path: Path, data: Option<Bytes>, mzxid: Zxid, mtime_ms: i64, version: i32 },
+    Delete { path: Path, slot: Box<Slot>, acl: Acl, parent: ParentBefore },
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct ParentBefore {
+    pzxid: Zxid,
+    cversion: i32,
+    /// By how much the number for sequential znodes has gone on.
+    counted: u64,
+}
+
+/// The operations. `undo`, where given, receives what a multi needs to take them back.
+impl Tree {
+    pub(super) fn create(
+        &mut self,
+        at: At,
+        session: Option<SessionId>,
+        create: &Create,
+        undo: Option<&mut Vec<Undo>>,
+    ) -> Result<(Path, Stat), OpError> {
+        create.kind.check()?;
+        let life = Life::new(create.kind, session).ok_or_else(|| {
+            OpError::BadArguments(
+                "an ephemeral lives with a session, and this request has none; open a session first".into(),
+            )
+        })?;
+        // The checks in ZooKeeper's order: parent, full name, existence, kind of the parent.
+        let parent_str = match create.path.parent_str() {
+            Some(parent) => parent,
+            None if create.sequential => "/",
+            None => return Err(OpError::NodeExists(create.path.clone())),
+        };
+        let Some(parent) = self.find(parent_str) else { return Err(OpError::NoNode(Path::new(parent_str)?)) };
+        let parent_ephemeral = self.nodes[parent].owner().is_some();
+        let path = if create.sequential && !parent_ephemeral {
+            self.next_sequential(&create.path, parent, parent_str)?
+        } else {
+            create.path.clone()
+        };
+        if self.find(path.as_str()).is_some() {
+            return Err(OpError::NodeExists(path));
+        }
+        if parent_ephemeral {
+            return Err(OpError::NoChildrenForEphemerals(Path::new(parent_str)?));
+        }
+        let acl = self.acls.hold(&create.acl);
+        let data = create.data.as_deref();
+        let id = self.insert(path.as_str(), Slot::new(path.name(), data, at, life, acl, parent));
+        self.count_in(id, &path);
+        let before = self.change_parent(parent, parent_str, |parent| {
+            parent.creates = SEQUENCE_END.min(parent.creates + 1);
+            parent.cversion = next(parent.cversion);
+            parent.pzxid = at.zxid;
+        });
+        if let Some(undo) = undo {
+            undo.push(Undo::Create { path: path.clone(), parent: before });
+        }
+        Ok((path, self.nodes[id].stat()))
+    }
+
+    pub(super) fn set(
+        &mut self,
+        at: At,
+        path: &Path,
+        data: &Option<Bytes>,
+        version: Option<i32>,
+        undo: Option<&mut Vec<Undo>>,
+    ) -> Result<Stat, OpError> {
+        let Some(id) = self.find(path.as_str()) else { return Err(OpError::NoNode(path.clone())) };
+        let node = &mut self.nodes[id];
+        node.check_version(path, version)?;
+        if let Some(undo) = undo {
+            let (mzxid, mtime_ms, version) = (node.mzxid, node.mtime_ms, node.version);
+            undo.push(Undo::Set { path: path.clone(), data: node.data(), mzxid, mtime_ms, version });
+        }
+        self.bytes = self.bytes - node.data_len() + data_len(data);
+        node.set_data(data.as_deref());
+        node.mzxid = at.zxid;
+        node.mtime_ms = at.time_ms;
+        node.version = next(node.version);
+        let stat = node.stat();
+        self.rehash(id, path.as_str());
+        self.mark(id);
+        Ok(stat)
+    }
+
+    pub(super) fn delete(
+        &mut self,
+        at: At,
+        path: &Path,
+        version: Option<i32>,
+        undo: Option<&mut Vec<Undo>>,
+    ) -> Result<(), OpError> {
+        if path.is_root() {
+            return Err(kept::root_stays());
+        }
+        let Some(id) = self.find(path.as_str()) else { return Err(OpError::NoNode(path.clone())) };
+        let node = &self.nodes[id];
+        node.check_version(path, version)?;
+        if node.num_children() > 0 {
+            return Err(OpError::NotEmpty { path: path.clone(), children: node.num_children() });
+        }
+        let before = self.count_delete(at, id, path);
+        let slot = self.remove(id, path);
+        self.disown(&slot, id);
+        let acl = self.acls.get(slot.acl);
+        self.acls.release(slot.acl);
+        if let Some(undo) = undo {
+            undo.push(Undo::Delete { path: path.clone(), slot: Box::new(slot), acl, parent: before });
+        }
+        Ok(())
+    }
+
+    pub(super) fn check(&self, path: &Path, version: Option<i32>) -> Result<(), OpError> {
+        let Some(node) = self.node(path) else { return Err(OpError::NoNode(path.clone())) };
+        node.check_version(path, version)
+    }
+
+    pub(super) fn multi(
+        &mut self,
+        at: At,
+        session: Option<SessionId>,
+        parts: &[MultiOp],
+    ) -> Result<Vec<MultiOutcome>, OpError> {
+        let (digest_before, skipped_before) = (self.digest(), self.skipped);
+        let mut outcomes = Vec::with_capacity(parts.len());
+        let mut undo = Vec::with_capacity(parts.len());
+        for (index, part) in parts.iter().enumerate() {
+            let outcome = match part {
+                MultiOp::Create(create) => self
+                    .create(at, session, create, Some(&mut undo))
+                    .map(|(path, stat)| MultiOutcome::Created { path, stat }),
+                MultiOp::Set { path, data, version } => {
+                    self.set(at, path, data, *version, Some(&mut undo)).map(|stat| MultiOutcome::Set { stat })
+                }
+                MultiOp::Delete { path, version } => {
+                    self.delete(at, path, *version, Some(&mut undo)).map(|()| MultiOutcome::Deleted)
+                }
+                MultiOp::Check { path, version } => {
+                    self.check(path, *version).map(|()| MultiOutcome::Checked)
+                }
+            };
+            match outcome {
+                Ok(outcome) => outcomes.push(outcome),
+                Err(cause) => {
+                    while let Some(step) = undo.pop() {
+                        self.take_back(step);
+                    }
+                    let left = self.digest() != digest_before && self.skipped == skipped_before;
+                    assert!(!left, "a failed multi has left something behind");
+                    let index = u32::try_from(index).unwrap_or(u32::MAX);
+                    return Err(OpError::Multi { index, cause: Box::new(cause) });
+                }
+            }
+        }
+        Ok(outcomes)
+    }
+
+    fn take_back(&mut self, step: Undo) {
+        match step {
+            Undo::Set { path, data, mzxid, mtime_ms, version } => {
+                let Some(id) = self.find(path.as_str()) else { return };
+                let node = &mut self.nodes[id];
+                self.bytes = self.bytes - node.data_len() + data_len(&data);
+                node.set_data(data.as_deref());
+                node.mzxid = mzxid;
+                node.mtime_ms = mtime_ms;
+                node.version = version;
+                self.rehash(id, path.as_str());
+            }
+            Undo::Create { path, parent } => {
+                let Some(id) = self.find(path.as_str()) else { return };
+                self.restore_parent(id, &path, parent);
+                let slot = self.remove(id, &path);
+                self.disown(&slot, id);
+                self.acls.release(slot.acl);
+            }
+            Undo::Delete { path, mut slot, acl, parent } => {
+                // The parent may have come back into another slot.
+                let Some(above) = path.parent_str().and_then(|above| self.find(above)) else { return };
+                self.acls.hold_as(slot.acl, &acl);
+                slot.parent = above;
+                let id = self.insert(path.as_str(), *slot);
+                self.count_in(id, &path);
+                self.restore_parent(id, &path, parent);
+            }
+        }
+    }
+
+    // ---- the parts they are made of ----
+
+    /// The name for a sequential znode: the first that is free from its parent's counter on. Names in the way are skipped for
+    /// good, also if the create, or the multi that it is part of, fails: so all creates together look at each name once,
+    /// however many somebody has put in their way.
+    fn next_sequential(&mut self, prefix: &Path, parent: NodeId, parent_str: &str) -> Result<Path, OpError> {
+        // Names that are too long are refused whether there are numbers left or not.
+        kept::sequential(prefix, 0)?;
+        let first = self.nodes[parent].creates();
+        let last = SEQUENCE_END.min(first + SKIPPED_MAX);
+        let (mut number, mut free) = (first, None);
+        while free.is_none() && number < last {
+            let path = kept::sequential(prefix, number)?;
+            match self.find(path.as_str()) {
+                Some(_) => number += 1,
+                None => free = Some(path),
+            }
+        }
+        if number > first {
+            self.skipped += number - first;
+            self.change_parent(parent, parent_str, |parent| parent.creates = number);
+        }
+        free.ok_or_else(|| OpError::NoSequenceNumber { path: prefix.clone(), next: number })
+    }
+
+    /// Puts a znode in its place, and among the children of its parent.
+    pub(super) fn insert(&mut self, path: &str, slot: Slot) -> NodeId {
+        let parent = slot.parent;
+        let id = self.nodes.insert(slot);
+        self.index.insert(self.index.hash(path), id);
+        self.change_dir(parent, |nodes, dir| dir.link(nodes, id));
+        id
+    }
+
+    /// Takes a znode that was inserted into all that is counted, as a new one.
+    fn count_in(&mut self, id: NodeId, path: &Path) {
+        let node = &mut self.nodes[id];
+        (node.hash, node.dirty) = (0, false);
+        if let Some(owner) = node.owner() {
+            self.ephemerals.entry(owner).or_default().insert(id);
+        }
+        self.bytes += path.as_str().len() + node.data_len();
+        self.rehash(id, path.as_str());
+        self.mark(id);
+    }
+
+    /// Takes a znode out of its place and all that is counted, but for the ephemerals and the access lists.
+    pub(super) fn remove(&mut self, id: NodeId, path: &Path) -> Slot {
+        let parent = self.nodes[id].parent;
+        self.change_dir(parent, |nodes, dir| dir.unlink(nodes, id));
+        self.index.remove(self.index.hash(path.as_str()), id);
+        let mut slot = self.nodes.remove(id);
+        self.bytes -= path.as_str().len() + slot.data_len();
+        self.digest = self.digest.wrapping_sub(slot.hash);
+        self.dirty.remove(path, &mut slot);
+        slot
+    }
+
+    /// Forgets that a znode, which was removed, is an ephemeral of a session.
+    fn disown(&mut self, slot: &Slot, id: NodeId) {
+        let Some(owner) = slot.owner() else { return };
+        if let Some(ids) = self.ephemerals.get_mut(&owner) {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.ephemerals.remove(&owner);
+            }
+        }
+    }
+
+    /// Counts a delete of a znode, which is still there, in its parent.
+    pub(super) fn count_delete(&mut self, at: At, id: NodeId, path: &Path) -> ParentBefore {
+        let parent = self.nodes[id].parent;
+        self.change_parent(parent, path.parent_str().unwrap_or_default(), |parent| {
+            parent.cversion = next(parent.cversion);
+            parent.pzxid = at.zxid;
+        })
+    }
+
+    fn restore_parent(&mut self, id: NodeId, path: &Path, before: ParentBefore) {
+        let parent = self.nodes[id].parent;
+        self.change_parent(parent, path.parent_str().unwrap_or_default(), |parent| {
+            parent.pzxid = before.pzxid;
+            parent.cversion = before.cversion;
+            // Not back to what it was: names that were skipped meanwhile stay skipped.
+            parent.creates -= before.counted;
+        });
+    }
+
+    /// Changes the counters of a parent and returns what they were.
+    fn change_parent(&mut self, id: NodeId, path: &str, change: impl FnOnce(&mut Dir)) -> ParentBefore {
+        let before = self.change_dir(id, |_, dir| {
+            let (pzxid, cversion, creates) = (dir.pzxid, dir.cversion, dir.creates);
+            change(dir);
+            ParentBefore { pzxid, cversion, counted: dir.creates.saturating_sub(creates) }
+        });
+        self.rehash(id, path);
+        self.mark(id);
+        before
+    }
+
+    /// Changes what only a parent has, with a look at all other znodes.
+    fn change_dir<R>(&mut self, id: NodeId, change: impl FnOnce(&Slab, &mut Dir) -> R) -> R {
+        let mut dir = self.nodes[id].take_dir();
+        let result = change(&self.nodes, &mut dir);
+        self.nodes[id].put_dir(dir);
+        result
+    }
+
+    /// Brings the digest up to date with a znode.
+    pub(super) fn rehash(&mut self, id: NodeId, path: &str) {
+        let node = &mut self.nodes[id];
+        let hash = digest::znode(path, &node.view());
+        let old = std::mem::replace(&mut node.hash, hash);
+        self.digest = self.digest.wrapping_sub(old).wrapping_add(hash);
+    }
+
+    pub(super) fn mark(&mut self, id: NodeId) {
+        self.dirty.mark(id, &mut self.nodes[id]);
+    }
+}
+
+/// The value of a counter behind this one. Behind the greatest it begins anew, so that it is never negative: clients name
+/// versions, and a negative one means any.
+fn next(counter: i32) -> i32 {
+    counter.checked_add(1).unwrap_or(0)
+}

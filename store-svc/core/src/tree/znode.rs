@@ -1,0 +1,406 @@
+//! What the tree keeps of a znode.
+
+use api::{AclId, NodeKind, OpError, Path, SessionId, Stat, Zxid, record};
+use bytes::Bytes;
+
+use super::{
+    At,
+    children::Children,
+    slab::{NodeId, Slab},
+};
+use crate::digest;
+
+/// Larger values have an allocation of their own, which reads share. Smaller ones are copied for each reader.
+const SMALL: usize = 1024;
+
+/// A znode as the tree keeps it. There may be millions: its size decides what a node needs.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    /// What it adds to the digest at present.
+    pub(super) hash: u64,
+    pub(super) czxid: Zxid,
+    pub(super) mzxid: Zxid,
+    pub(super) ctime_ms: i64,
+    pub(super) mtime_ms: i64,
+    body: Body,
+    /// Only of a znode that has or had a child, or whose counters were loaded as if it had.
+    dir: Option<Box<Dir>>,
+    /// The owner of an ephemeral, or the time of a TTL.
+    of_kind: u64,
+    pub(super) parent: NodeId,
+    pub(super) acl: AclId,
+    pub(super) version: i32,
+    pub(super) aversion: i32,
+    /// A name is never longer than a path.
+    name_len: u16,
+    kind: Kind,
+    null: bool,
+    /// Whether it is in the list of [what changed](super::dirty::Dirty).
+    pub(super) dirty: bool,
+    /// Only while a state is loaded: its own record is still to come, but not those of its children.
+    pub(super) missing: bool,
+}
+
+/// Name and value.
+#[derive(Debug)]
+enum Body {
+    /// The one behind the other.
+    Small(Box<[u8]>),
+    Large(Box<Large>),
+}
+
+#[derive(Debug)]
+struct Large {
+    name: Box<[u8]>,
+    data: Bytes,
+    /// So that a change of a counter does not read the value again.
+    hash: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Persistent,
+    Ephemeral,
+    Container,
+    Ttl,
+}
+
+/// What only a parent has.
+#[derive(Debug)]
+pub(super) struct Dir {
+    pub(super) pzxid: Zxid,
+    /// Creates of children, and names that were skipped: the number of the next sequential one, and [`api::SEQUENCE_END`] if there
+    /// are no more. ZooKeeper's internal cversion, which becomes negative instead.
+    pub(super) creates: u64,
+    pub(super) cversion: i32,
+    pub(super) children: Children,
+}
+
+/// A kind, and what comes with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Life {
+    Persistent,
+    Ephemeral(SessionId),
+    Container,
+    /// In milliseconds.
+    Ttl(u64),
+}
+
+/// All that a znode says of itself but its path.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Znode<'a> {
+    pub(crate) data: Option<&'a [u8]>,
+    /// Of a large value.
+    data_hash: Option<u64>,
+    pub(crate) czxid: Zxid,
+    pub(crate) mzxid: Zxid,
+    pub(crate) pzxid: Zxid,
+    pub(crate) ctime_ms: i64,
+    pub(crate) mtime_ms: i64,
+    pub(crate) version: i32,
+    pub(crate) cversion: i32,
+    pub(crate) aversion: i32,
+    /// See [`Dir::creates`].
+    pub(crate) creates: u64,
+    pub(crate) life: Life,
+    pub(crate) acl: AclId,
+    num_children: u32,
+}
+
+impl Life {
+    /// `None` if it is an ephemeral without an owner.
+    pub(super) fn new(kind: NodeKind, owner: Option<SessionId>) -> Option<Life> {
+        Some(match kind {
+            NodeKind::Persistent => Life::Persistent,
+            NodeKind::Ephemeral => Life::Ephemeral(owner?),
+            NodeKind::Container => Life::Container,
+            NodeKind::Ttl { ms } => Life::Ttl(ms),
+        })
+    }
+
+    pub(crate) fn kind(self) -> NodeKind {
+        match self {
+            Life::Persistent => NodeKind::Persistent,
+            Life::Ephemeral(_) => NodeKind::Ephemeral,
+            Life::Container => NodeKind::Container,
+            Life::Ttl(ms) => NodeKind::Ttl { ms },
+        }
+    }
+
+    pub(crate) fn owner(self) -> Option<SessionId> {
+        match self {
+            Life::Ephemeral(owner) => Some(owner),
+            _ => None,
+        }
+    }
+
+    fn parts(self) -> (Kind, u64) {
+        match self {
+            Life::Persistent => (Kind::Persistent, 0),
+            Life::Ephemeral(owner) => (Kind::Ephemeral, owner.0),
+            Life::Container => (Kind::Container, 0),
+            Life::Ttl(ms) => (Kind::Ttl, ms),
+        }
+    }
+}
+
+impl Slot {
+    /// A new znode, not in the digest yet.
+    pub(super) fn new(
+        name: &str,
+        data: Option<&[u8]>,
+        at: At,
+        life: Life,
+        acl: AclId,
+        parent: NodeId,
+    ) -> Slot {
+        let (kind, of_kind) = life.parts();
+        Slot {
+            hash: 0,
+            czxid: at.zxid,
+            mzxid: at.zxid,
+            ctime_ms: at.time_ms,
+            mtime_ms: at.time_ms,
+            body: Body::new(name.as_bytes(), data.unwrap_or_default()),
+            dir: None,
+            of_kind,
+            parent,
+            acl,
+            version: 0,
+            aversion: 0,
+            name_len: name.len() as u16,
+            kind,
+            null: data.is_none(),
+            dirty: false,
+            missing: false,
+        }
+    }
+
+    /// A znode that is known only by its children so far.
+    pub(super) fn missing(name: &str, parent: NodeId) -> Slot {
+        let at = At { zxid: Zxid::ZERO, time_ms: 0 };
+        let slot = Slot::new(name, None, at, Life::Persistent, AclId::OPEN, parent);
+        Slot { missing: true, ..slot }
+    }
+
+    /// Gives it all that its record says.
+    pub(super) fn load(&mut self, z: &record::Znode, life: Life) {
+        (self.kind, self.of_kind) = life.parts();
+        self.set_data(z.data.as_deref());
+        (self.czxid, self.mzxid) = (z.czxid, z.mzxid);
+        (self.ctime_ms, self.mtime_ms) = (z.ctime_ms, z.mtime_ms);
+        (self.version, self.aversion, self.acl) = (z.version, z.aversion, z.acl);
+        self.missing = false;
+        if self.dir.is_some() || z.pzxid != z.czxid || z.cversion != 0 || z.creates != 0 {
+            let mut dir = self.take_dir();
+            (dir.pzxid, dir.cversion, dir.creates) = (z.pzxid, z.cversion, z.creates);
+            self.dir = Some(dir);
+        }
+    }
+
+    /// As bytes, which sort as the text does.
+    pub(super) fn name(&self) -> &[u8] {
+        match &self.body {
+            Body::Small(both) => &both[..usize::from(self.name_len)],
+            Body::Large(large) => &large.name,
+        }
+    }
+
+    pub(super) fn name_text(&self) -> String {
+        String::from_utf8_lossy(self.name()).into_owned()
+    }
+
+    /// The bytes of the value; none if there is none.
+    fn value(&self) -> &[u8] {
+        match &self.body {
+            Body::Small(both) => &both[usize::from(self.name_len)..],
+            Body::Large(large) => &large.data,
+        }
+    }
+
+    pub(super) fn data_len(&self) -> usize {
+        self.value().len()
+    }
+
+    /// The value, for whoever outlives the znode. Only a large one is shared with it.
+    pub(super) fn data(&self) -> Option<Bytes> {
+        let data = || match &self.body {
+            Body::Small(_) => Bytes::copy_from_slice(self.value()),
+            Body::Large(large) => large.data.clone(),
+        };
+        (!self.null).then(data)
+    }
+
+    pub(super) fn set_data(&mut self, data: Option<&[u8]>) {
+        self.null = data.is_none();
+        let data = data.unwrap_or_default();
+        match &mut self.body {
+            Body::Small(both) if both.len() - usize::from(self.name_len) == data.len() => {
+                both[usize::from(self.name_len)..].copy_from_slice(data);
+            }
+            _ => self.body = Body::new(self.name(), data),
+        }
+    }
+
+    fn life(&self) -> Life {
+        match self.kind {
+            Kind::Persistent => Life::Persistent,
+            Kind::Ephemeral => Life::Ephemeral(SessionId(self.of_kind)),
+            Kind::Container => Life::Container,
+            Kind::Ttl => Life::Ttl(self.of_kind),
+        }
+    }
+
+    pub(super) fn owner(&self) -> Option<SessionId> {
+        self.life().owner()
+    }
+
+    pub(super) fn dir(&self) -> Option<&Dir> {
+        self.dir.as_deref()
+    }
+
+    /// To be changed while the names of its children are looked at, and [put back](Slot::put_dir) then.
+    pub(super) fn take_dir(&mut self) -> Box<Dir> {
+        let new = || Dir { pzxid: self.czxid, creates: 0, cversion: 0, children: Children::default() };
+        self.dir.take().unwrap_or_else(|| Box::new(new()))
+    }
+
+    pub(super) fn put_dir(&mut self, dir: Box<Dir>) {
+        self.dir = Some(dir);
+    }
+
+    pub(super) fn num_children(&self) -> u32 {
+        self.dir().map_or(0, |dir| dir.children.len())
+    }
+
+    /// The number of the next sequential child.
+    pub(super) fn creates(&self) -> u64 {
+        self.dir().map_or(0, |dir| dir.creates)
+    }
+
+    pub(super) fn view(&self) -> Znode<'_> {
+        let data = self.value();
+        Znode {
+            data: (!self.null).then_some(data),
+            data_hash: match &self.body {
+                Body::Small(_) => None,
+                Body::Large(large) => Some(large.hash),
+            },
+            czxid: self.czxid,
+            mzxid: self.mzxid,
+            pzxid: self.dir().map_or(self.czxid, |dir| dir.pzxid),
+            ctime_ms: self.ctime_ms,
+            mtime_ms: self.mtime_ms,
+            version: self.version,
+            cversion: self.dir().map_or(0, |dir| dir.cversion),
+            aversion: self.aversion,
+            creates: self.creates(),
+            life: self.life(),
+            acl: self.acl,
+            num_children: self.num_children(),
+        }
+    }
+
+    pub(super) fn stat(&self) -> Stat {
+        let z = self.view();
+        Stat {
+            czxid: z.czxid,
+            mzxid: z.mzxid,
+            pzxid: z.pzxid,
+            ctime_ms: z.ctime_ms,
+            mtime_ms: z.mtime_ms,
+            version: z.version,
+            cversion: z.cversion,
+            aversion: z.aversion,
+            kind: z.life.kind(),
+            ephemeral_owner: z.life.owner(),
+            data_length: self.data_len() as u32,
+            num_children: z.num_children,
+        }
+    }
+
+    pub(super) fn record(&self, path: Path) -> record::Znode {
+        let z = self.view();
+        record::Znode {
+            path,
+            data: self.data(),
+            czxid: z.czxid,
+            mzxid: z.mzxid,
+            pzxid: z.pzxid,
+            ctime_ms: z.ctime_ms,
+            mtime_ms: z.mtime_ms,
+            version: z.version,
+            cversion: z.cversion,
+            aversion: z.aversion,
+            kind: z.life.kind(),
+            ephemeral_owner: z.life.owner(),
+            acl: z.acl,
+            creates: z.creates,
+        }
+    }
+
+    pub(super) fn check_version(&self, path: &Path, expected: Option<i32>) -> Result<(), OpError> {
+        match expected {
+            Some(expected) if expected != self.version => {
+                Err(OpError::BadVersion { path: path.clone(), expected, actual: self.version })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Body {
+    fn new(name: &[u8], data: &[u8]) -> Body {
+        match data.len() {
+            ..=SMALL => Body::Small([name, data].concat().into()),
+            // A copy, because the value may be a piece of a much larger buffer.
+            _ => Body::Large(Box::new(Large {
+                name: name.into(),
+                data: Bytes::copy_from_slice(data),
+                hash: digest::data(data),
+            })),
+        }
+    }
+}
+
+impl Dir {
+    /// Takes in a child.
+    pub(super) fn link(&mut self, nodes: &Slab, id: NodeId) {
+        let name = nodes[id].name();
+        self.children.insert(id, |other| nodes[other].name().cmp(name));
+    }
+
+    /// Lets a child go, which is still there.
+    pub(super) fn unlink(&mut self, nodes: &Slab, id: NodeId) {
+        let name = nodes[id].name();
+        self.children.remove(id, |other| nodes[other].name().cmp(name));
+    }
+}
+
+impl<'a> Znode<'a> {
+    /// One that has just been created.
+    #[cfg(test)]
+    pub(crate) fn new(data: Option<&'a [u8]>, at: At, life: Life, acl: AclId) -> Znode<'a> {
+        Znode {
+            data,
+            data_hash: None,
+            czxid: at.zxid,
+            mzxid: at.zxid,
+            pzxid: at.zxid,
+            ctime_ms: at.time_ms,
+            mtime_ms: at.time_ms,
+            version: 0,
+            cversion: 0,
+            aversion: 0,
+            creates: 0,
+            life,
+            acl,
+            num_children: 0,
+        }
+    }
+
+    /// Hash of the value.
+    pub(crate) fn data_hash(&self) -> u64 {
+        self.data_hash.unwrap_or_else(|| digest::data(self.data.unwrap_or_default()))
+    }
+}
