@@ -9,7 +9,7 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-const FILES: [&str; 14] = [
+const FILES: [&str; 15] = [
     "quorate/internal/v1/ports.proto",
     "quorate/internal/v1/store.proto",
     "quorate/peer/v1/hello.proto",
@@ -17,6 +17,7 @@ const FILES: [&str; 14] = [
     "quorate/peer/v1/quorum.proto",
     "quorate/state/v1/state.proto",
     "quorate/v1/access.proto",
+    "quorate/v1/cluster.proto",
     "quorate/v1/coordination.proto",
     "quorate/v1/error.proto",
     "quorate/v1/node.proto",

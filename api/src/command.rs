@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{Epoch, OpError, Write, Zxid};
+use crate::{Epoch, Identities, OpError, Write, Zxid};
 
 /// A client's session. Its number is the zxid of the entry that opened it, so it is never used twice. 0 is no session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -21,6 +21,10 @@ impl fmt::Debug for SessionToken {
         f.write_str("SessionToken(..)")
     }
 }
+
+/// The SHA-256 of a [`SessionToken`]: what is kept of it, in the log and on disk, opens no session.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TokenHash(pub [u8; 32]);
 
 /// A session numbers its writes 1, 2, 3 ... so that one that is sent again, to the same node or to another, is carried
 /// out once (exactly-once, `docs/protocol.md`). 0 means "before the first".
@@ -53,15 +57,24 @@ pub struct Command {
     pub number: Option<WriteNumber>,
     /// The session has received the results of all its writes up to this one, so they need not be kept any longer.
     pub acked: WriteNumber,
+    /// What the node that took it has proven of whoever asks.
+    pub identities: Identities,
     /// What to do.
     pub body: CommandBody,
 }
 
 impl Command {
-    /// One without a session.
+    /// One without a session and without identities.
     #[must_use]
     pub fn outside(body: CommandBody) -> Command {
-        Command { session: None, stream: StreamId::FIRST, number: None, acked: WriteNumber(0), body }
+        Command {
+            session: None,
+            stream: StreamId::FIRST,
+            number: None,
+            acked: WriteNumber(0),
+            identities: Identities::default(),
+            body,
+        }
     }
 }
 
@@ -78,10 +91,11 @@ pub enum CommandBody {
         /// Of what the node refused.
         request: RequestHash,
     },
-    /// Opens a session; its id will be the zxid of the entry. Fails if the ensemble has too many.
+    /// Opens a session; its id will be the zxid of the entry, its owner the identities of the command. Fails if the ensemble has
+    /// too many.
     OpenSession {
-        /// The secret.
-        token: SessionToken,
+        /// Of the secret.
+        token_hash: TokenHash,
         /// After so much silence the leader closes the session.
         timeout_ms: u32,
         /// Most sessions that may be open with it, as configured on the node that was asked. It is part of the command, so

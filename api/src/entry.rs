@@ -2,7 +2,7 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 
-use crate::{Epoch, PeerId, Trace, Zxid};
+use crate::{Body, Epoch, Level, PeerId, Trace, Zxid};
 
 /// Stands where a channel would: chosen by whoever asks, handed back with the answer.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -35,10 +35,10 @@ pub struct Entry {
     /// When the leader ordered it, by the clocks of a quorum, in milliseconds since the Unix epoch. Along the log it never
     /// decreases, but where clocks were wrong and are set right.
     pub time_ms: i64,
-    /// Who submitted it; `None` for the marker that opens an epoch.
+    /// Which store submitted it; `None` for what the quorum itself has put there.
     pub origin: Option<Origin>,
-    /// Opaque to quorum-svc. Empty for a marker.
-    pub payload: Bytes,
+    /// What it is.
+    pub body: Body,
     /// The span that it is part of. Rides along in memory and between processes; it is no part of the log on disk, and what
     /// is read from there has none.
     pub trace: Trace,
@@ -51,22 +51,29 @@ impl Entry {
         Stamp { zxid: self.zxid, time_ms: self.time_ms }
     }
 
-    /// The marker that opens an epoch.
+    /// The marker that opens an epoch, at this level.
     #[must_use]
-    pub fn marker(epoch: Epoch, time_ms: i64) -> Entry {
-        Entry { zxid: Zxid::marker(epoch), time_ms, origin: None, payload: Bytes::new(), trace: None }
+    pub fn marker(epoch: Epoch, level: Level, time_ms: i64) -> Entry {
+        let body = Body::Marker(level);
+        Entry { zxid: Zxid::marker(epoch), time_ms, origin: None, body, trace: None }
     }
 
     /// Whether this is the entry that opens an epoch.
     #[must_use]
     pub fn is_marker(&self) -> bool {
-        self.zxid.counter() == 0
+        matches!(self.body, Body::Marker(_))
+    }
+
+    /// The store's own part of it; `None` for what the quorum itself has put there.
+    #[must_use]
+    pub fn payload(&self) -> Option<&Bytes> {
+        if let Body::Store(payload) = &self.body { Some(payload) } else { None }
     }
 
     /// Bytes that this entry costs in queues and limits: the payload and a fixed allowance for the header.
     #[must_use]
     pub fn weight(&self) -> usize {
-        self.payload.len() + 48
+        self.body.len() + 48
     }
 }
 

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::mutants::{Mutant, is_on};
-use crate::{Ensemble, Epoch, History, PeerId};
+use crate::{Build, Ensemble, Epoch, History, Level, PeerId};
 
 /// Tells an ensemble from all others. Drawn at random by the leader of its first epoch.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -42,14 +42,16 @@ pub struct Standing {
     /// Whether the directory has, or had, more than markers. Then its id never changes. One that is not bound may take over
     /// the id of a leader: it never acknowledged a write, and got its id in a first start that came to nothing.
     pub bound: bool,
+    /// The feature level at the end of its log; `None` while that is empty.
+    pub level: Option<Level>,
 }
 
 impl Standing {
-    /// Of a server with this id, current epoch and log. `lost`: it knows that it has lost something.
+    /// Of a server with this id, current epoch and log, of which no level is known. `lost`: it knows that it has lost something.
     #[must_use]
     pub fn new(ensemble: Option<EnsembleId>, current: Epoch, history: &History, lost: bool) -> Standing {
         let bound = ensemble.is_some() && (lost || !history.is_blank());
-        Standing { ensemble, epoch: current.max(history.last().epoch()), bound }
+        Standing { ensemble, epoch: current.max(history.last().epoch()), bound, level: None }
     }
 
     /// Whether two servers may be of one ensemble. Two ids in one ensemble come from a first start that failed half way: then
@@ -82,6 +84,8 @@ pub struct Greeting {
     pub members: Ensemble,
     /// What its data directory says.
     pub standing: Standing,
+    /// What it runs.
+    pub build: Build,
     /// Its `sync_limit`: for so long it may take itself for one that has a leader.
     pub sync_limit: Duration,
     /// Its `tick`: so often it pings as a leader.
@@ -126,6 +130,16 @@ impl Greeting {
                 "server {id} is not a member of the ensemble: correct its `id`, which has to be one of its `members`"
             ));
         }
+        if let Some(level) = self.standing.level {
+            theirs.build.check(&format!("server {id}"), level)?;
+        }
+        let [(their, theirs), (own, ours)] = [theirs, self].map(|g| (&g.build.version, g.build.levels));
+        if !theirs.overlaps(ours) {
+            return Err(format!(
+                "server {id} runs Quorate {their}, which knows feature level {theirs}, and this one {own}, which knows level \
+                 {ours}: run versions that have a level in common"
+            ));
+        }
         Ok(())
     }
 
@@ -134,6 +148,9 @@ impl Greeting {
     /// # Errors
     /// As there.
     pub fn check_standing(&self, id: PeerId, theirs: &Standing) -> Result<(), String> {
+        if let Some(level) = theirs.level {
+            self.build.check("this server", level)?;
+        }
         let (Some(their), Some(own)) = (theirs.ensemble, self.standing.ensemble) else { return Ok(()) };
         if self.standing.fits(theirs) {
             return Ok(());
@@ -150,14 +167,20 @@ impl Greeting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Levels;
 
     fn standing(id: u128, epoch: u32, bound: bool) -> Standing {
-        Standing { ensemble: Some(EnsembleId(id)), epoch: Epoch(epoch), bound }
+        Standing { ensemble: Some(EnsembleId(id)), epoch: Epoch(epoch), bound, level: None }
+    }
+
+    fn build(min: u32, max: u32) -> Build {
+        Build { version: format!("{max}.0.0"), levels: Levels::new(Level(min), Level(max)).unwrap() }
     }
 
     fn greeting(id: u32, members: Ensemble, standing: Standing) -> Greeting {
         let second = Duration::from_secs(1);
-        Greeting { name: "a".into(), id: PeerId(id), members, standing, sync_limit: second, tick: second }
+        let (sync_limit, tick) = (second, second);
+        Greeting { name: "a".into(), id: PeerId(id), members, standing, build: build(1, 1), sync_limit, tick }
     }
 
     #[test]
@@ -201,6 +224,39 @@ mod tests {
         assert!(a.check(&same, Some(PeerId(3))).is_err());
         assert!(a.check(&Greeting { id: PeerId(1), ..same.clone() }, None).is_err());
         assert!(a.check(&Greeting { id: PeerId(9), ..same }, None).is_err());
+    }
+
+    #[test]
+    fn builds_that_do_not_have_the_level_of_the_ensemble_are_refused_by_either_side() {
+        let members = Ensemble::of_voters(1..=3).unwrap();
+        let of = |id, build, level: u32| {
+            let standing = Standing { level: Level::known(level), ..Standing::default() };
+            Greeting { build, ..greeting(id, members.clone(), standing) }
+        };
+        // Ranges and the levels of their logs, 0 for an empty one.
+        for (ours, our_level, theirs, their_level, fits) in [
+            ((1, 1), 1, (1, 2), 1, true),
+            ((1, 1), 0, (1, 2), 1, true),
+            ((1, 1), 0, (1, 2), 2, false),
+            ((1, 2), 2, (1, 1), 1, false),
+            ((2, 3), 0, (1, 2), 1, false),
+            ((2, 3), 2, (1, 2), 2, true),
+            ((1, 1), 0, (2, 2), 0, false),
+        ] {
+            let one = of(1, build(ours.0, ours.1), our_level);
+            let other = of(2, build(theirs.0, theirs.1), their_level);
+            for (here, there) in [(&one, &other), (&other, &one)] {
+                let checked = here.check(there, None);
+                assert_eq!(checked.is_ok(), fits, "{ours:?} at {our_level}, {theirs:?} at {their_level}");
+                let Err(why) = checked else { continue };
+                // It says which version is wrong, what that knows, and what to do.
+                assert!(why.contains(".0.0") && why.contains("knows") && why.contains("run "), "{why}");
+            }
+        }
+        let old = of(1, build(1, 1), 1);
+        let raised = Standing { level: Some(Level(2)), ..Standing::default() };
+        let why = old.check_standing(PeerId(2), &raised).unwrap_err();
+        assert!(why.contains("level 2") && why.contains("1.0.0"), "{why}");
     }
 
     #[test]

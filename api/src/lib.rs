@@ -6,6 +6,8 @@
 //! service calls another. A service knows its neighbour only as a port, so it
 //! cannot tell whether the neighbour lives in the same process.
 
+mod access;
+mod body;
 pub mod budget;
 pub mod chance;
 mod command;
@@ -13,6 +15,7 @@ mod ensemble;
 mod entry;
 mod error;
 mod identity;
+mod level;
 pub mod mutants;
 mod op;
 mod path;
@@ -25,14 +28,19 @@ mod trace;
 pub mod vote;
 mod zxid;
 
-pub use command::{Command, CommandBody, RequestHash, SessionId, SessionToken, StreamId, WriteNumber};
+pub use access::{Acl, AclEntry, AclId, BadAccess, Identities, Identity, Permissions, Scheme};
+pub use body::{Body, UnknownRecord};
+pub use command::{
+    Command, CommandBody, RequestHash, SessionId, SessionToken, StreamId, TokenHash, WriteNumber,
+};
 pub use ensemble::{BadMembers, Ensemble, EnsembleError, Member, Membership};
 pub use entry::{Entry, EpochSpan, History, Origin, Stamp, Ticket};
 pub use error::{ErrorCode, Fate, OpError, Retry};
 pub use identity::{BadEnsembleId, EnsembleId, Greeting, Standing};
+pub use level::{Build, Level, LevelHistory, LevelRefusal, Levels};
 pub use op::{
-    Create, CreateMode, DATA_MAX, MultiOp, MultiOutcome, Page, Read, ReadLevel, ReadOutcome, SEQUENCE_END,
-    Stat, Write, WriteOutcome, WriteResult,
+    Create, DATA_MAX, MultiOp, MultiOutcome, NodeKind, Page, Read, ReadLevel, ReadOutcome, SEQUENCE_END,
+    Stat, Write, WriteOutcome, WriteResult, data_len,
 };
 pub use path::{Path, PathError};
 pub use time::{Now, Time};

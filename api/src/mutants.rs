@@ -109,6 +109,8 @@ mutants! {
     MovedWriteApplied,
     /// A number that was used for another request is answered with the result of that.
     ReusedNumberAnswered,
+    /// A leader raises the feature level without asking whether every member knows it.
+    RaisedUnasked,
     /// A checkpoint leaves out that a session has acknowledged results.
     CheckpointIncomplete,
 }

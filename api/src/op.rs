@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use crate::{OpError, Path, SessionId, Zxid};
+use crate::{Acl, OpError, Path, SessionId, Zxid};
 
 /// The most bytes that any ensemble takes as one value, or as all values of one multi: `limits.data` can be set to no more,
 /// because every write passes every node's memory.
@@ -10,13 +10,37 @@ pub const DATA_MAX: u64 = 3 << 20;
 /// more of them: with eleven digits their names would no longer sort as their numbers do, and locks would have two holders.
 pub const SEQUENCE_END: u64 = 10_000_000_000;
 
-/// What kind of znode a create makes.
+/// How a znode comes to its end.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
-pub struct CreateMode {
-    /// Removed with the session that created it; has no children.
-    pub ephemeral: bool,
-    /// The parent's counter of creates is put behind the name, ten digits wide.
-    pub sequential: bool,
+pub enum NodeKind {
+    /// When somebody deletes it.
+    #[default]
+    Persistent,
+    /// Also with the session that created it. It has no children.
+    Ephemeral,
+    /// Also some time after its last child is gone. One that never had a child stays.
+    Container,
+    /// Also when it has no children and its value has not changed for so long.
+    Ttl {
+        /// In milliseconds: 1 to [`NodeKind::TTL_MAX_MS`].
+        ms: u64,
+    },
+}
+
+impl NodeKind {
+    /// The longest TTL, in milliseconds, as in ZooKeeper: about 35 years.
+    pub const TTL_MAX_MS: u64 = (1 << 40) - 1;
+
+    /// # Errors
+    /// If a TTL is none of those that are possible.
+    pub fn check(self) -> Result<(), OpError> {
+        match self {
+            NodeKind::Ttl { ms } if !(1..=NodeKind::TTL_MAX_MS).contains(&ms) => {
+                Err(OpError::BadArguments(format!("a TTL of {ms} ms; give 1 to {} ms", NodeKind::TTL_MAX_MS)))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Makes a znode.
@@ -24,10 +48,40 @@ pub struct CreateMode {
 pub struct Create {
     /// Where; for a sequential one, what stands before the number, see [`Path::prefix`].
     pub path: Path,
-    /// Its first value.
-    pub data: Bytes,
+    /// Its first value; `None` for none, which is another than an empty one.
+    pub data: Option<Bytes>,
     /// Its kind.
-    pub mode: CreateMode,
+    pub kind: NodeKind,
+    /// The parent's counter of creates is put behind the name, ten digits wide.
+    pub sequential: bool,
+    /// Its access list.
+    pub acl: Acl,
+}
+
+impl Create {
+    /// A persistent znode with this value and the open access list.
+    #[must_use]
+    pub fn new(path: Path, data: impl Into<Bytes>) -> Create {
+        Create {
+            path,
+            data: Some(data.into()),
+            kind: NodeKind::Persistent,
+            sequential: false,
+            acl: Acl::default(),
+        }
+    }
+
+    /// Bytes of the value; 0 if there is none.
+    #[must_use]
+    pub fn data_len(&self) -> usize {
+        data_len(&self.data)
+    }
+}
+
+/// Bytes of a value; 0 if there is none.
+#[must_use]
+pub fn data_len(data: &Option<Bytes>) -> usize {
+    data.as_ref().map_or(0, Bytes::len)
 }
 
 /// A change of the tree. Each one becomes an entry of the log, also when it fails.
@@ -39,8 +93,8 @@ pub enum Write {
     Set {
         /// Which znode.
         path: Path,
-        /// The new value.
-        data: Bytes,
+        /// The new value, or none.
+        data: Option<Bytes>,
         /// Only if the znode's `version` is this; at least 0.
         version: Option<i32>,
     },
@@ -64,8 +118,8 @@ pub enum MultiOp {
     Set {
         /// Which znode.
         path: Path,
-        /// The new value.
-        data: Bytes,
+        /// The new value, or none.
+        data: Option<Bytes>,
         /// As in [`Write::Set`].
         version: Option<i32>,
     },
@@ -218,8 +272,8 @@ impl Read {
 pub enum ReadOutcome {
     /// To [`Read::Get`].
     Data {
-        /// The value.
-        data: Bytes,
+        /// The value; `None` if it has none.
+        data: Option<Bytes>,
         /// Of the znode.
         stat: Stat,
     },
@@ -258,9 +312,11 @@ pub struct Stat {
     pub cversion: i32,
     /// Changes of the access list; behind the greatest number as `version`.
     pub aversion: i32,
+    /// Its kind.
+    pub kind: NodeKind,
     /// The session that an ephemeral belongs to.
     pub ephemeral_owner: Option<SessionId>,
-    /// Bytes of the value.
+    /// Bytes of the value; 0 if there is none.
     pub data_length: u32,
     /// Children now.
     pub num_children: u32,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use crate::{
-    EnsembleId, Entry, Epoch, History, Stamp, Ticket, Trace, Zxid,
+    EnsembleId, Entry, Epoch, History, Level, LevelRefusal, Levels, Stamp, Ticket, Trace, Zxid,
     ports::{Refusal, Room},
 };
 
@@ -67,6 +67,8 @@ pub enum ToLeader {
     LearnerInfo {
         /// The greatest epoch promised so far.
         accepted_epoch: Epoch,
+        /// The feature levels that the learner's build knows.
+        levels: Levels,
     },
     /// The proposed epoch is promised, durably.
     AckEpoch {
@@ -109,6 +111,15 @@ pub enum ToLeader {
     Report(Bytes),
     /// From now on the learner's disks have so much room. Enough, until it says so.
     Disk(Room),
+    /// Somebody asks the learner's node for another feature level.
+    SetLevel {
+        /// The learner's number for it.
+        ticket: Ticket,
+        /// At which the ensemble has to be.
+        expected: Level,
+        /// To which it shall go.
+        level: Level,
+    },
 }
 
 impl ToLeader {
@@ -122,7 +133,10 @@ impl ToLeader {
             | ToLeader::Barrier { .. }
             | ToLeader::Report(_)
             | ToLeader::Disk(_) => true,
-            ToLeader::LearnerInfo { .. } | ToLeader::AckEpoch { .. } | ToLeader::Forward(_) => false,
+            ToLeader::LearnerInfo { .. }
+            | ToLeader::AckEpoch { .. }
+            | ToLeader::Forward(_)
+            | ToLeader::SetLevel { .. } => false,
         }
     }
 }
@@ -136,6 +150,8 @@ pub enum ToLearner {
         epoch: Epoch,
         /// The ensemble that it belongs to, from this epoch on if not before.
         ensemble: EnsembleId,
+        /// The feature level at the end of the leader's log; `None` if that is empty.
+        level: Option<Level>,
     },
     /// Your log is a prefix of mine; what follows stands behind `after`.
     Diff {
@@ -152,6 +168,8 @@ pub enum ToLearner {
     Snap {
         /// The state is exactly this.
         zxid: Zxid,
+        /// The feature level there.
+        level: Level,
     },
     /// Entries, the first directly behind `prev`. quorum-core never makes one: it names a range of the log, and its shell reads the entries.
     Propose {
@@ -201,6 +219,13 @@ pub enum ToLearner {
     },
     /// From now on clients may ask for what this leaves. For everything, until it is said.
     Room(Room),
+    /// Answer to [`ToLeader::SetLevel`].
+    LevelSet {
+        /// From the question.
+        ticket: Ticket,
+        /// The level, once that is committed.
+        result: Result<Level, LevelRefusal>,
+    },
 }
 
 impl ToLearner {

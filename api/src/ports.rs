@@ -16,7 +16,10 @@ use bytes::Bytes;
 
 use crate::budget::{Held, Share, Slot};
 use crate::session::{self, Item, Op, Open, Response};
-use crate::{EnsembleId, Entry, Epoch, OpError, PeerId, Standing, Ticket, Trace, WriteNumber, Zxid};
+use crate::{
+    Build, EnsembleId, Entry, Epoch, Identities, Level, LevelRefusal, OpError, PeerId, Standing, Ticket,
+    Trace, WriteNumber, Zxid,
+};
 
 /// The neighbour is shutting down, or somebody else has taken the caller's place: stop. From a call of its own, as to save
 /// a snapshot: it did not succeed this time.
@@ -210,6 +213,8 @@ pub struct PeerReport {
     pub fault: Option<String>,
     /// Whether one of the two has refused the other, until a person changes something.
     pub refused: bool,
+    /// What it runs, if it has answered since this node could not reach it last.
+    pub build: Option<Build>,
     /// How long that is so.
     pub since: Duration,
 }
@@ -219,6 +224,10 @@ pub struct PeerReport {
 pub struct Surroundings {
     /// The id of the ensemble; `None` before the first synchronisation.
     pub ensemble: Option<EnsembleId>,
+    /// The feature level that is committed, as far as this node knows; `None` before the first synchronisation.
+    pub level: Option<Level>,
+    /// What this node runs; `None` if its quorum cannot be reached.
+    pub build: Option<Build>,
     /// All other servers, in order of their ids.
     pub peers: Vec<PeerReport>,
     /// How far its wall clock is ahead of those of a quorum, in milliseconds, as far as it knows.
@@ -275,6 +284,14 @@ pub trait Quorum: Clone + Send + Sync + 'static {
     /// What this node knows of its ensemble.
     fn surroundings(&self) -> impl Future<Output = Result<Surroundings, PortClosed>> + Send;
 
+    /// Asks the leader to raise the feature level of the ensemble from `expected` to `level`. Returns the level when it is
+    /// committed; at once, if the ensemble is at `level` already.
+    fn set_level(
+        &self,
+        expected: Level,
+        level: Level,
+    ) -> impl Future<Output = Result<Level, LevelRefusal>> + Send;
+
     /// Where this node stands now.
     fn status(&self) -> impl Future<Output = Result<QuorumStatus, PortClosed>> + Send;
 }
@@ -282,6 +299,8 @@ pub trait Quorum: Clone + Send + Sync + 'static {
 /// The client behind a stream or call, as the edge has found it out.
 #[derive(Clone, Default, Debug)]
 pub struct Caller {
+    /// What the edge has proven of it. It is stamped on everything that it asks.
+    pub identities: Identities,
     /// Its address, if it is known. Bounds the rate at which one address opens sessions.
     pub address: Option<IpAddr>,
     /// What its connection may hold in this process; without one, it shares what the store allows in all.

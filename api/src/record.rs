@@ -2,15 +2,21 @@
 
 use bytes::Bytes;
 
-use crate::{Path, RequestHash, SessionId, SessionToken, StreamId, WriteNumber, Zxid};
+use crate::{
+    Acl, AclId, Identities, Level, NodeKind, Path, RequestHash, SessionId, StreamId, TokenHash, WriteNumber,
+    Zxid,
+};
 
-/// One record. A complete state is one header and all znodes (the root among them), sessions and kept results, each once.
+/// One record. A complete state is one header and all znodes (the root among them), access lists, sessions and kept results, each
+/// once.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Record {
     /// What the others add up to.
     Header(Header),
     /// A znode.
     Znode(Znode),
+    /// An access list.
+    Acl(AccessList),
     /// A session.
     Session(Session),
     /// A result that is kept for a session. There may be many, so each has a record of its own: a write then costs what it
@@ -23,7 +29,7 @@ pub enum Record {
 pub struct Header {
     /// The state is exactly the one after this entry.
     pub applied: Zxid,
-    /// Of all znodes, sessions and kept results.
+    /// Of all znodes, access lists, sessions and kept results.
     pub digest: u64,
     /// How many znodes, the root among them.
     pub znodes: u64,
@@ -31,6 +37,8 @@ pub struct Header {
     pub sessions: u64,
     /// Leader's time of the last entry, in milliseconds since the Unix epoch.
     pub time_ms: i64,
+    /// The feature level at which the state is.
+    pub level: Level,
 }
 
 /// A znode; fields as in [`crate::Stat`] where not said otherwise. Its children are those whose paths say so.
@@ -38,8 +46,8 @@ pub struct Header {
 pub struct Znode {
     /// Its full name.
     pub path: Path,
-    /// Its value.
-    pub data: Bytes,
+    /// Its value, or none.
+    pub data: Option<Bytes>,
     /// See [`crate::Stat::czxid`].
     pub czxid: Zxid,
     /// See [`crate::Stat::mzxid`].
@@ -56,11 +64,24 @@ pub struct Znode {
     pub cversion: i32,
     /// See [`crate::Stat::aversion`].
     pub aversion: i32,
-    /// See [`crate::Stat::ephemeral_owner`].
+    /// See [`crate::Stat::kind`].
+    pub kind: NodeKind,
+    /// See [`crate::Stat::ephemeral_owner`]: of an ephemeral, and only of that.
     pub ephemeral_owner: Option<SessionId>,
+    /// Its access list, one of those that have a record, or the open one.
+    pub acl: AclId,
     /// Creates of children so far, and names skipped on the way: the number of the next sequential one; at most
     /// [`crate::SEQUENCE_END`].
     pub creates: u64,
+}
+
+/// An access list that znodes have.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct AccessList {
+    /// How znodes name it; never [`AclId::OPEN`].
+    pub id: AclId,
+    /// The list; not the open one.
+    pub acl: Acl,
 }
 
 /// An open session.
@@ -68,8 +89,10 @@ pub struct Znode {
 pub struct Session {
     /// The zxid of the entry that opened it.
     pub id: SessionId,
-    /// Its secret.
-    pub token: SessionToken,
+    /// Of its secret, which nobody but the client keeps.
+    pub token_hash: TokenHash,
+    /// Who has opened it: whoever takes it up must have all of these identities.
+    pub owner: Identities,
     /// After so much silence the leader closes it.
     pub timeout_ms: u32,
     /// The stream on which it was taken up last.

@@ -2,8 +2,8 @@
 //! it. Edges, the store and the client's session machine all use these words; see [`Coordination`](crate::ports::Coordination).
 
 use crate::{
-    MultiOp, OpError, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Trace, Write,
-    WriteNumber, WriteOutcome, Zxid,
+    Level, MultiOp, NodeKind, OpError, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Trace,
+    Write, WriteNumber, WriteOutcome, Zxid, data_len,
 };
 
 /// Opens a session, or takes one up on a new stream.
@@ -125,6 +125,21 @@ pub struct Opened {
     pub zxid: Zxid,
     /// The session's last write that was carried out, as far as the node has applied.
     pub last_write: WriteNumber,
+    /// The feature level of the ensemble, as far as the node has applied.
+    pub level: Level,
+    /// What the node takes.
+    pub limits: Limits,
+}
+
+/// What a node takes from a client.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub struct Limits {
+    /// Unanswered requests of a stream; it reads no more until there are fewer.
+    pub requests: u32,
+    /// Bytes of the values of one request.
+    pub data_bytes: u32,
+    /// Parts of a multi.
+    pub multi_parts: u32,
 }
 
 /// What the node says by itself.
@@ -178,8 +193,8 @@ impl Op {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
-            Op::Write(Write::Create(create)) => create.path.as_str().len() + create.data.len(),
-            Op::Write(Write::Set { path, data, .. }) => path.as_str().len() + data.len(),
+            Op::Write(Write::Create(create)) => create.path.as_str().len() + create.data_len(),
+            Op::Write(Write::Set { path, data, .. }) => path.as_str().len() + data_len(data),
             Op::Write(Write::Delete { path, .. }) => path.as_str().len(),
             Op::Write(Write::Multi(parts)) => parts.iter().map(part_bytes).sum(),
             Op::Read(Read::Children { path, page }, _) => path.as_str().len() + page.after.len(),
@@ -210,9 +225,9 @@ impl Op {
     /// [`OpError::BadArguments`] if it makes an ephemeral.
     pub fn sessionless(self) -> Result<Op, OpError> {
         let ephemeral = match &self {
-            Op::Write(Write::Create(create)) => create.mode.ephemeral,
+            Op::Write(Write::Create(create)) => create.kind == NodeKind::Ephemeral,
             Op::Write(Write::Multi(parts)) => {
-                parts.iter().any(|part| matches!(part, MultiOp::Create(c) if c.mode.ephemeral))
+                parts.iter().any(|part| matches!(part, MultiOp::Create(c) if c.kind == NodeKind::Ephemeral))
             }
             _ => false,
         };
@@ -228,8 +243,8 @@ impl Op {
 
 fn part_bytes(part: &MultiOp) -> usize {
     match part {
-        MultiOp::Create(create) => create.path.as_str().len() + create.data.len(),
-        MultiOp::Set { path, data, .. } => path.as_str().len() + data.len(),
+        MultiOp::Create(create) => create.path.as_str().len() + create.data_len(),
+        MultiOp::Set { path, data, .. } => path.as_str().len() + data_len(data),
         MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => path.as_str().len(),
     }
 }
@@ -280,7 +295,7 @@ impl Outcome {
     #[must_use]
     pub fn weight(&self) -> usize {
         match self {
-            Outcome::Read(ReadOutcome::Data { data, .. }) => data.len(),
+            Outcome::Read(ReadOutcome::Data { data, .. }) => data_len(data),
             Outcome::Read(ReadOutcome::Children { names, .. }) => {
                 names.iter().map(|name| name.len() + std::mem::size_of::<String>()).sum()
             }
@@ -291,7 +306,7 @@ impl Outcome {
 
 impl Item {
     /// What an item takes in memory besides what it carries, in bytes.
-    pub const SIZE: usize = 160;
+    pub const SIZE: usize = 176;
 
     /// Bytes that it carries; see [`Outcome::weight`].
     #[must_use]

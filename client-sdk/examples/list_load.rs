@@ -18,7 +18,7 @@ async fn main() {
     let _ = other.create("/listed", "", CreateMode::default()).await;
     let create = |i: u32| {
         let path = Path::new(&format!("/listed/{i:08}")).unwrap();
-        MultiOp::Create(Create { path, data: Default::default(), mode: CreateMode::default() })
+        MultiOp::Create(Create::new(path, ""))
     };
     let numbers: Vec<u32> = (0..children).collect();
     for part in numbers.chunks(1000) {

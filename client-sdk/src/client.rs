@@ -8,8 +8,8 @@ use std::{
 };
 
 use api::{
-    Create, CreateMode, Fate, MultiOp, MultiOutcome, OpError, Page, Path, PeerId, Read, ReadLevel,
-    ReadOutcome, SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    Create, Fate, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel, ReadOutcome,
+    SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
     session::{Op, Outcome, Request, Verb},
 };
 use bytes::Bytes;
@@ -43,6 +43,15 @@ pub struct Client {
     op_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
     ratio: Arc<Ratio>,
+}
+
+/// What kind of znode [`Client::create`] makes.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
+pub struct CreateMode {
+    /// Removed with the session that created it; has no children.
+    pub ephemeral: bool,
+    /// The parent's counter of creates is put behind the name, ten digits wide.
+    pub sequential: bool,
 }
 
 /// What happens to the session of a client, for those who hold locks and the like by it.
@@ -147,7 +156,8 @@ impl Client {
         mode: CreateMode,
     ) -> Result<(Path, Stat), ClientError> {
         let path = if mode.sequential { Path::prefix(path)? } else { Path::new(path)? };
-        let create = Create { path, data: data.into(), mode };
+        let kind = if mode.ephemeral { NodeKind::Ephemeral } else { NodeKind::Persistent };
+        let create = Create { kind, sequential: mode.sequential, ..Create::new(path, data) };
         match self.submit(Write::Create(create)).await.await? {
             WriteOutcome::Created { path, stat } => Ok((path, stat)),
             other => Err(mismatch(&other)),
@@ -170,7 +180,7 @@ impl Client {
     /// [`Options::op_timeout`] has passed. Else as [`Client::create`].
     pub async fn get_with(&self, path: &str, level: ReadLevel) -> Result<(Bytes, Stat), ClientError> {
         match self.read_with(Read::Get { path: Path::new(path)? }, level).await.await? {
-            ReadOutcome::Data { data, stat } => Ok((data, stat)),
+            ReadOutcome::Data { data, stat } => Ok((data.unwrap_or_default(), stat)),
             other => Err(mismatch(&other)),
         }
     }
@@ -185,7 +195,11 @@ impl Client {
         data: impl Into<Bytes>,
         version: Option<i32>,
     ) -> Result<Stat, ClientError> {
-        match self.submit(Write::Set { path: Path::new(path)?, data: data.into(), version }).await.await? {
+        match self
+            .submit(Write::Set { path: Path::new(path)?, data: Some(data.into()), version })
+            .await
+            .await?
+        {
             WriteOutcome::Set { stat } => Ok(stat),
             other => Err(mismatch(&other)),
         }

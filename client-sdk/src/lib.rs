@@ -22,6 +22,7 @@
 
 mod client;
 mod clock;
+mod cluster;
 mod driver;
 mod error;
 mod node;
@@ -34,15 +35,17 @@ mod waiters;
 mod tests;
 
 pub use api::{
-    Create, CreateMode, ErrorCode, MultiOp, MultiOutcome, OpError, Page, Path, PeerId, Read, ReadLevel,
+    Create, ErrorCode, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel,
     ReadOutcome, SessionId, Stat, Write, WriteOutcome, Zxid,
 };
 pub use api::{EnsembleId, Membership, ports::PeerReport};
 pub use api::{Fate, Retry};
-pub use client::{Client, Pending, SessionEvent};
+pub use client::{Client, CreateMode, Pending, SessionEvent};
 pub use client_core::Failure;
+pub use cluster::{set_level, upgrade_status};
 pub use error::{ClientError, Tried};
 pub use node::node_status;
 pub use options::Options;
 pub use proto::client::{NodeMember, NodeStatus};
+pub use proto::cluster::Upgrade;
 pub use stale::{Found, read_stale};

@@ -28,7 +28,7 @@ fn path(s: &str) -> Path {
 }
 
 fn set(value: u32) -> Write {
-    Write::Set { path: path("/n"), data: Bytes::copy_from_slice(&value.to_be_bytes()), version: None }
+    Write::Set { path: path("/n"), data: Some(Bytes::copy_from_slice(&value.to_be_bytes())), version: None }
 }
 
 fn mode(sequential: bool) -> CreateMode {
@@ -44,7 +44,7 @@ async fn b09_a_listing_of_several_pages_comes_whole() {
     let mut made = Vec::new();
     for name in &names {
         let path = path(&format!("/many/{name}"));
-        let create = Create { path, data: Bytes::new(), mode: mode(false) };
+        let create = Create::new(path, Bytes::new());
         made.push(client.submit(Write::Create(create)).await);
     }
     for made in made {
@@ -61,7 +61,7 @@ async fn b09_a_request_above_the_message_limit_fails_alone() {
     client.create("/n", "", mode(false)).await.unwrap();
     let too_large = client.set("/n", vec![0; 5 << 20], None).await.unwrap_err();
     assert_eq!((too_large.code(), too_large.fate()), (ErrorCode::TooLarge, Fate::NotDone), "{too_large}");
-    let part = || MultiOp::Set { path: path("/n"), data: vec![0; 1 << 20].into(), version: None };
+    let part = || MultiOp::Set { path: path("/n"), data: Some(vec![0; 1 << 20].into()), version: None };
     let too_large = client.multi(vec![part(), part(), part(), part()]).await.unwrap_err();
     assert_eq!(too_large.code(), ErrorCode::TooLarge);
     client.set("/n", "small", None).await.unwrap();

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use api::{Greeting, PeerId, Standing};
+use api::{Build, Greeting, PeerId, Standing};
 use proto::internal::election_port_server::ElectionPortServer;
 use proto::peer::election_server::ElectionServer;
 use tokio::sync::{Mutex, mpsc, watch};
@@ -25,6 +25,8 @@ pub struct Config {
     pub sync_limit: Duration,
     /// See [`Greeting`].
     pub tick: Duration,
+    /// See [`Greeting`].
+    pub build: Build,
     /// This server, all members, and how patient the election is.
     pub core: election_core::Config,
     /// `host:port` of each other member's election port; names are resolved at each dial. Only smaller ids are
@@ -81,6 +83,7 @@ impl ElectionService {
             id: me,
             members: config.core.ensemble.clone(),
             standing: Standing::default(),
+            build: config.build,
             sync_limit: config.sync_limit,
             tick: config.tick,
         };

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use api::ports::{Candidate, Election};
-use api::{Ensemble, Epoch, PeerId, Zxid};
+use api::{Build, Ensemble, Epoch, PeerId, Zxid};
 use election_svc::{Config, ElectionService, Handle};
 use proto::remote::{Neighbour, RemoteElection};
 use tokio::net::TcpListener;
@@ -236,6 +236,7 @@ impl<P: Packaging> Net<P> {
             ensemble_name: "test".into(),
             sync_limit: Duration::from_secs(2),
             tick: Duration::from_millis(200),
+            build: Build::this(),
             core: election_core::Config::new(PeerId(id), ensemble),
             addresses: self.addresses.clone(),
         };

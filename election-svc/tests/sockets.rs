@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use api::ports::{Candidate, Election as _, PortClosed};
-use api::{Ensemble, EnsembleId, Epoch, Greeting, Member, Membership, PeerId, Standing, Zxid};
+use api::{Build, Ensemble, EnsembleId, Epoch, Greeting, Member, Membership, PeerId, Standing, Zxid};
 use election_svc::{Config, ConfigError, ElectionService, Handle};
 use proto::peer::election_client::ElectionClient;
 use proto::peer::election_message::Kind;
@@ -159,7 +159,12 @@ async fn s9_strangers_and_the_smaller_id_are_refused_with_the_remedy() {
 async fn b01_a_server_of_another_ensemble_of_the_same_name_has_no_say() {
     let mut net = Net::of_voters(3).await;
     net.start(2);
-    let standing = |id, epoch| Standing { ensemble: Some(EnsembleId(id)), epoch: Epoch(epoch), bound: true };
+    let standing = |id, epoch| Standing {
+        ensemble: Some(EnsembleId(id)),
+        epoch: Epoch(epoch),
+        bound: true,
+        level: None,
+    };
     let stranger = introduced("test", 3, 3, standing(2, 9));
     // Before the node knows its ensemble, and then no longer.
     let (_to_node, mut from_node) = open(net.addresses[&2], stranger.clone()).await.unwrap();
@@ -248,6 +253,7 @@ fn a_config_that_does_not_fit_is_refused() {
             ensemble_name: "test".into(),
             sync_limit: Duration::from_secs(2),
             tick: Duration::from_millis(200),
+            build: Build::this(),
             core,
             addresses: addresses.into_iter().collect(),
         };
@@ -285,6 +291,7 @@ fn introduced(name: &str, id: u32, voters: u32, standing: Standing) -> ElectionM
         standing,
         sync_limit: Duration::from_secs(2),
         tick: Duration::from_millis(200),
+        build: Build::this(),
     };
     ElectionMessage { kind: Some(Kind::Hello(Introduction::to_peer(&greeting))) }
 }
@@ -359,6 +366,7 @@ impl Net {
             ensemble_name: self.ensemble_name.clone(),
             sync_limit: Duration::from_secs(2),
             tick: Duration::from_millis(200),
+            build: Build::this(),
             core: election_core::Config::new(PeerId(id), self.ensemble.clone()),
             addresses: self.addresses.iter().map(|(&id, a)| (PeerId(id), a.to_string())).collect(),
         };

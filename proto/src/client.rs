@@ -18,8 +18,8 @@ pub use requests::{OpenSession, level, op, op_to_wire, request, request_to_wire,
 /// Largest gRPC message between a client and a node, either way: what the libraries of other languages take by default.
 pub const MESSAGE_MAX: usize = 4 << 20;
 
-/// The feature level of this version's API.
-pub const LEVEL: u32 = 1;
+/// The greatest feature level that this version's API has.
+pub const LEVEL: u32 = api::Levels::BUILD.max().0;
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use api::{
-    SessionId, SessionToken, WriteNumber, Zxid,
+    BadAccess, Identities, Identity, SessionId, SessionToken, WriteNumber, Zxid,
     ports::Caller,
     session::{Op, Open, Request, Response},
 };
@@ -47,22 +47,30 @@ pub fn caller_to_wire(caller: &Caller) -> internal::Caller {
         Some(IpAddr::V6(address)) => Bytes::copy_from_slice(&address.octets()),
         None => Bytes::new(),
     };
-    internal::Caller { address }
+    let identities = caller.identities.as_slice().iter().map(|identity| v1::Identity {
+        scheme: identity.scheme().as_str().to_owned(),
+        id: identity.id().to_owned(),
+    });
+    internal::Caller { address, identities: identities.collect() }
 }
 
 /// From the wire.
 ///
 /// # Errors
-/// If the address is none.
+/// If the address or an identity is none.
 pub fn caller(wire: Option<internal::Caller>) -> Result<Caller, Malformed> {
-    let address = wire.unwrap_or_default().address;
+    let internal::Caller { address, identities } = wire.unwrap_or_default();
+    let identity = |wire: v1::Identity| Identity::new(wire.scheme.parse()?, &wire.id);
+    let identities = (identities.into_iter().map(identity).collect::<Result<Vec<_>, BadAccess>>())
+        .and_then(Identities::new)
+        .map_err(|e| Malformed(e.to_string()))?;
     let address = match (<[u8; 4]>::try_from(&address[..]), <[u8; 16]>::try_from(&address[..])) {
         (Ok(v4), _) => Some(IpAddr::from(v4)),
         (_, Ok(v6)) => Some(IpAddr::from(v6)),
         _ if address.is_empty() => None,
         _ => return Err(Malformed(format!("an address of {} bytes", address.len()))),
     };
-    Ok(Caller { address, ..Caller::default() })
+    Ok(Caller { address, identities, ..Caller::default() })
 }
 
 /// For the wire.
@@ -143,7 +151,7 @@ pub fn answer(wire: internal::EdgeAnswer) -> Result<Response, Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use api::{OpError, Path, Read, ReadLevel, Write};
+    use api::{OpError, Path, Read, ReadLevel, Scheme, Write};
     use prost::Message;
 
     use super::*;
@@ -155,11 +163,15 @@ mod tests {
     #[test]
     fn what_edges_say_survives_the_wire() {
         for address in [None, Some(IpAddr::from([1, 2, 3, 4])), Some(IpAddr::from([7; 16]))] {
-            let sent = Caller { address, ..Caller::default() };
-            assert_eq!(caller(Some(reencode(&caller_to_wire(&sent)))).unwrap().address, address);
+            let ids = ["1.2.3.4", "::1"].map(|id| Identity::new(Scheme::Ip, id).unwrap());
+            let sent = Caller { address, identities: Identities::new(ids).unwrap(), ..Caller::default() };
+            let got = caller(Some(reencode(&caller_to_wire(&sent)))).unwrap();
+            assert_eq!((got.address, got.identities), (sent.address, sent.identities));
         }
-        let strange = internal::Caller { address: Bytes::from_static(b"12345") };
+        let strange = internal::Caller { address: Bytes::from_static(b"12345"), ..Default::default() };
         assert!(caller(Some(strange)).is_err());
+        let identities = vec![v1::Identity { scheme: "of a later version".into(), id: "x".into() }];
+        assert!(caller(Some(internal::Caller { identities, ..Default::default() })).is_err());
         for resume in [None, Some((SessionId(5), SessionToken([1; 16])))] {
             let sent = Open { resume, timeout_ms: 3, last_zxid: Zxid(4), wait_ms: Some(5) };
             assert_eq!(open(reencode(&open_to_wire(sent.clone()))), Ok(sent));

@@ -98,7 +98,7 @@ const NOBODY: u32 = 0;
 
 #[cfg(test)]
 mod tests {
-    use api::EnsembleId;
+    use api::{EnsembleId, Level};
 
     use super::*;
 
@@ -107,7 +107,12 @@ mod tests {
         let vote =
             Vote { candidate: Candidate { epoch: Epoch(3), zxid: Zxid(0x3_0000_0007) }, leader: PeerId(2) };
         let said = |state, vote| {
-            let standing = Standing { ensemble: Some(EnsembleId(3)), epoch: Epoch(3), bound: true };
+            let standing = Standing {
+                ensemble: Some(EnsembleId(3)),
+                epoch: Epoch(3),
+                bound: true,
+                level: Some(Level(2)),
+            };
             ElectionFrame::Notification(Notification { state, vote, round: Round(u64::MAX) }, standing)
         };
         for frame in [

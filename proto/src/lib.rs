@@ -10,9 +10,12 @@
 //! Everything that comes off a wire is checked where it is converted: a domain value made here is a valid one.
 
 pub mod client;
+pub mod cluster;
 pub mod codec;
 pub mod edge;
 pub mod election;
+#[cfg(test)]
+mod lint;
 pub mod pieces;
 pub mod ports;
 pub mod quorum;
@@ -54,7 +57,7 @@ pub const STREAMED: &[&str] = include!(concat!(env!("OUT_DIR"), "/streamed.rs"))
 pub const PEER_MESSAGE_MAX: usize = api::ports::PAYLOAD_MAX + (64 << 10);
 
 /// Version of what servers say to each other; sent in every `Hello`.
-pub const PEER_PROTOCOL: u32 = 2;
+pub const PEER_PROTOCOL: u32 = 3;
 
 /// Why something off the wire is no domain value.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

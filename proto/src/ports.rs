@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use api::{
-    Epoch, PeerId, Standing, Ticket, Zxid,
-    peer::Submission,
-    ports::{Candidate, FeedItem, PeerReport, QuorumStatus, Request, Role, Sign, Surroundings},
-};
-
 use crate::{
     Malformed, PEER_PROTOCOL, internal, peer,
     quorum::{
-        empty, ensemble, ensemble_to_wire, entry, entry_to_wire, refused, refused_to_wire, room,
-        room_to_wire, standing, standing_to_wire, submission, submission_to_wire,
+        build, build_to_wire, empty, ensemble, ensemble_to_wire, entry, entry_to_wire, refused,
+        refused_to_wire, room, room_to_wire, standing, standing_to_wire, submission, submission_to_wire,
     },
+};
+use api::{
+    Epoch, Level, PeerId, Standing, Ticket, Zxid,
+    peer::Submission,
+    ports::{Candidate, FeedItem, PeerReport, QuorumStatus, Request, Role, Sign, Surroundings},
 };
 
 /// What is wrong with a service that introduces itself so: it has to be of the same node as this one. The text names
@@ -158,7 +157,9 @@ pub fn item_to_wire(item: FeedItem) -> internal::FeedItem {
 pub fn item(item: internal::FeedItem) -> Result<FeedItem, Malformed> {
     use internal::feed_item::Kind;
     Ok(match item.kind.ok_or_else(|| empty("FeedItem"))? {
-        Kind::Committed(m) => FeedItem::Committed(m.entries.into_iter().map(entry).collect()),
+        Kind::Committed(m) => {
+            FeedItem::Committed(m.entries.into_iter().map(entry).collect::<Result<_, _>>()?)
+        }
         Kind::SnapshotStart(zxid) => FeedItem::SnapshotStart { zxid: Zxid(zxid) },
         Kind::SnapshotChunk(chunk) => FeedItem::SnapshotChunk(chunk),
         Kind::SnapshotEnd(_) => FeedItem::SnapshotEnd,
@@ -250,11 +251,14 @@ pub fn surroundings_to_wire(known: Surroundings) -> internal::StatusReply {
         fault: peer.fault.unwrap_or_default(),
         refused: peer.refused,
         since_ms: u64::try_from(peer.since.as_millis()).unwrap_or(u64::MAX),
+        build: peer.build.as_ref().map(build_to_wire),
     };
     internal::StatusReply {
         hello: None,
         status: None,
         ensemble: ensemble_to_wire(known.ensemble),
+        level: Level::number(known.level),
+        build: known.build.as_ref().map(build_to_wire),
         peers: known.peers.into_iter().map(peer).collect(),
         clock_offset_ms: known.clock_offset_ms,
     }
@@ -263,18 +267,23 @@ pub fn surroundings_to_wire(known: Surroundings) -> internal::StatusReply {
 /// From the wire.
 ///
 /// # Errors
-/// An id that is none.
+/// An id or a build that is none.
 pub fn surroundings(reply: internal::StatusReply) -> Result<Surroundings, Malformed> {
-    let peer = |peer: internal::Peer| PeerReport {
-        id: PeerId(peer.id),
-        address: peer.address,
-        fault: Some(peer.fault).filter(|fault| !fault.is_empty()),
-        refused: peer.refused,
-        since: Duration::from_millis(peer.since_ms),
+    let peer = |peer: internal::Peer| {
+        Ok(PeerReport {
+            id: PeerId(peer.id),
+            address: peer.address,
+            fault: Some(peer.fault).filter(|fault| !fault.is_empty()),
+            refused: peer.refused,
+            since: Duration::from_millis(peer.since_ms),
+            build: peer.build.map(build).transpose()?,
+        })
     };
     Ok(Surroundings {
         ensemble: ensemble(&reply.ensemble)?,
-        peers: reply.peers.into_iter().map(peer).collect(),
+        level: Level::known(reply.level),
+        build: reply.build.map(build).transpose()?,
+        peers: reply.peers.into_iter().map(peer).collect::<Result<_, Malformed>>()?,
         clock_offset_ms: reply.clock_offset_ms,
     })
 }
@@ -285,7 +294,7 @@ const NOBODY: u32 = 0;
 #[cfg(test)]
 mod tests {
     use api::{
-        Entry, Origin,
+        Body, Build, Entry, Levels, Origin,
         ports::{Refusal, Room},
     };
     use bytes::Bytes;
@@ -295,16 +304,24 @@ mod tests {
 
     #[test]
     fn what_a_node_knows_of_its_ensemble_survives_the_wire() {
+        let build = Build { version: "1.2".into(), levels: Levels::new(Level(2), Level(3)).unwrap() };
         let peer = PeerReport {
             id: PeerId(2),
             address: "h:3".into(),
             fault: Some("gone".into()),
             refused: true,
             since: Duration::from_millis(9),
+            build: Some(build.clone()),
         };
         let ensemble = Some(api::EnsembleId(7));
         for clock_offset_ms in [None, Some(0), Some(i64::MIN)] {
-            let known = Surroundings { ensemble, peers: vec![peer.clone()], clock_offset_ms };
+            let known = Surroundings {
+                ensemble,
+                level: ensemble.map(|_| Level(2)),
+                build: ensemble.map(|_| build.clone()),
+                peers: vec![peer.clone()],
+                clock_offset_ms,
+            };
             assert_eq!(surroundings(surroundings_to_wire(known.clone())).unwrap(), known);
         }
     }
@@ -332,7 +349,7 @@ mod tests {
             zxid: Zxid::new(Epoch(2), 1),
             time_ms: 6,
             origin: Some(Origin { peer: PeerId(3), ticket: Ticket(9) }),
-            payload: Bytes::from_static(b"abc"),
+            body: Body::Store(Bytes::from_static(b"abc")),
             trace: api::TraceContext::new([1; 16], [2; 8], true).map(Box::new),
         };
         let status = |role| QuorumStatus {
@@ -346,7 +363,7 @@ mod tests {
             room: Room::Low,
         };
         for told in [
-            FeedItem::Committed(vec![Entry::marker(Epoch(2), 5), entry]),
+            FeedItem::Committed(vec![Entry::marker(Epoch(2), Level(3), 5), entry]),
             FeedItem::SnapshotStart { zxid: Zxid::ZERO },
             FeedItem::SnapshotChunk(Bytes::from_static(b"c")),
             FeedItem::SnapshotEnd,

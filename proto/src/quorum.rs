@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use api::{
-    Ensemble, EnsembleId, Entry, Epoch, EpochSpan, Greeting, History, Member, Membership, Origin, PeerId,
-    Stamp, Standing, Ticket, Trace, TraceContext, Zxid,
+    Body, Build, Ensemble, EnsembleId, Entry, Epoch, EpochSpan, Greeting, History, Level, LevelRefusal,
+    Levels, Member, Membership, Origin, PeerId, Stamp, Standing, Ticket, Trace, TraceContext, Zxid,
     peer::{Acquaintance, Damage, Incarnation, Submission, ToLeader, ToLearner},
     ports::{Refusal, Room},
 };
@@ -32,6 +32,7 @@ impl Hello {
             members: greeting.members.members().map(member_to_wire).collect(),
             sync_limit_ms: millis(greeting.sync_limit),
             tick_ms: millis(greeting.tick),
+            build: Some(build_to_wire(&greeting.build)),
             ..Hello::to_wire(&greeting.name, greeting.id)
         }
     }
@@ -57,6 +58,12 @@ impl Hello {
         };
         let [own, met, confirmed] = [hello.incarnation, hello.met, hello.confirmed].map(known);
         Acquaintance { own, met, confirmed }
+    }
+
+    /// What a server says that it runs, if that makes sense.
+    #[must_use]
+    pub fn build(hello: &peer::Hello) -> Option<Build> {
+        build(hello.build.clone()?).ok()
     }
 
     /// What a quorum says that it has lost.
@@ -94,6 +101,7 @@ impl Hello {
             id,
             members,
             standing: standing(hello.standing.unwrap_or_default())?,
+            build: build(hello.build.unwrap_or_default())?,
             sync_limit: millis(hello.sync_limit_ms),
             tick: millis(hello.tick_ms),
         };
@@ -101,6 +109,9 @@ impl Hello {
         Ok(theirs)
     }
 }
+
+/// Bytes of a version at most.
+const VERSION_MAX: usize = 64;
 
 /// Members of an ensemble at most, on the wire.
 const MEMBERS_MAX: usize = 1024;
@@ -120,11 +131,37 @@ fn member(member: &peer::Member) -> Member {
     Member { id: PeerId(member.id), membership }
 }
 
+pub(crate) fn build_to_wire(build: &Build) -> peer::Build {
+    let Build { version, levels } = build;
+    peer::Build { version: version.clone(), min_level: levels.min().0, max_level: levels.max().0 }
+}
+
+pub(crate) fn build(build: peer::Build) -> Result<Build, Malformed> {
+    let peer::Build { mut version, min_level, max_level } = build;
+    // For people, who need no more.
+    version.truncate(version.floor_char_boundary(VERSION_MAX));
+    Ok(Build { version, levels: levels(min_level, max_level)? })
+}
+
+fn levels(min: u32, max: u32) -> Result<Levels, Malformed> {
+    let levels = Levels::new(Level(min), Level(max));
+    levels.ok_or_else(|| Malformed(format!("feature levels from {min} to {max}")))
+}
+
+/// From the wire.
+///
+/// # Errors
+/// 0 is none.
+pub fn level(number: u32) -> Result<Level, Malformed> {
+    Level::known(number).ok_or_else(|| Malformed("0 is no feature level; they count from 1".into()))
+}
+
 /// For the wire.
 #[must_use]
 pub fn standing_to_wire(standing: Standing) -> peer::Standing {
-    let Standing { ensemble, epoch, bound } = standing;
-    peer::Standing { ensemble: ensemble_to_wire(ensemble), epoch: epoch.0, bound }
+    let Standing { ensemble, epoch, bound, level } = standing;
+    let (ensemble, level) = (ensemble_to_wire(ensemble), Level::number(level));
+    peer::Standing { ensemble, epoch: epoch.0, bound, level }
 }
 
 /// From the wire.
@@ -132,8 +169,8 @@ pub fn standing_to_wire(standing: Standing) -> peer::Standing {
 /// # Errors
 /// An id that is none.
 pub fn standing(standing: peer::Standing) -> Result<Standing, Malformed> {
-    let peer::Standing { ensemble: id, epoch, bound } = standing;
-    Ok(Standing { ensemble: ensemble(&id)?, epoch: Epoch(epoch), bound })
+    let peer::Standing { ensemble: id, epoch, bound, level } = standing;
+    Ok(Standing { ensemble: ensemble(&id)?, epoch: Epoch(epoch), bound, level: Level::known(level) })
 }
 
 pub(crate) fn ensemble_to_wire(ensemble: Option<EnsembleId>) -> Bytes {
@@ -155,8 +192,8 @@ pub enum LeaderFrame {
     Hello(peer::Hello),
     /// For the core.
     Message(ToLearner),
-    /// A snapshot of this zxid begins.
-    SnapStart(Zxid),
+    /// A snapshot of this zxid, at this feature level, begins.
+    SnapStart(Zxid, Level),
     /// A piece of it.
     SnapChunk(Bytes),
     /// It is complete.
@@ -183,9 +220,11 @@ impl From<LearnerFrame> for peer::LearnerMessage {
             LearnerFrame::Hello(hello) => Kind::Hello(hello),
             LearnerFrame::Idle => Kind::Idle(peer::Idle {}),
             LearnerFrame::Message(message) => match message {
-                ToLeader::LearnerInfo { accepted_epoch } => {
-                    Kind::LearnerInfo(peer::LearnerInfo { accepted_epoch: accepted_epoch.0 })
-                }
+                ToLeader::LearnerInfo { accepted_epoch, levels } => Kind::LearnerInfo(peer::LearnerInfo {
+                    accepted_epoch: accepted_epoch.0,
+                    min_level: levels.min().0,
+                    max_level: levels.max().0,
+                }),
                 ToLeader::AckEpoch {
                     epoch,
                     current_epoch,
@@ -215,6 +254,9 @@ impl From<LearnerFrame> for peer::LearnerMessage {
                 ToLeader::Barrier { ticket } => Kind::Barrier(peer::BarrierRequest { ticket: ticket.0 }),
                 ToLeader::Report(report) => Kind::Report(report),
                 ToLeader::Disk(room) => Kind::Disk(room_to_wire(room).into()),
+                ToLeader::SetLevel { ticket, expected, level } => {
+                    Kind::SetLevel(peer::SetLevel { ticket: ticket.0, expected: expected.0, level: level.0 })
+                }
             },
         };
         peer::LearnerMessage { kind: Some(kind) }
@@ -229,7 +271,10 @@ impl TryFrom<peer::LearnerMessage> for LearnerFrame {
             Kind::Hello(hello) => return Ok(LearnerFrame::Hello(hello)),
             Kind::Idle(_) => return Ok(LearnerFrame::Idle),
             Kind::Piece(_) | Kind::LastPiece(_) => return Err(empty("a piece of a LearnerMessage")),
-            Kind::LearnerInfo(m) => ToLeader::LearnerInfo { accepted_epoch: Epoch(m.accepted_epoch) },
+            Kind::LearnerInfo(m) => ToLeader::LearnerInfo {
+                accepted_epoch: Epoch(m.accepted_epoch),
+                levels: levels(m.min_level, m.max_level)?,
+            },
             Kind::AckEpoch(m) => ToLeader::AckEpoch {
                 epoch: Epoch(m.epoch),
                 current_epoch: Epoch(m.current_epoch),
@@ -247,6 +292,11 @@ impl TryFrom<peer::LearnerMessage> for LearnerFrame {
             Kind::Barrier(m) => ToLeader::Barrier { ticket: Ticket(m.ticket) },
             Kind::Report(report) => ToLeader::Report(report),
             Kind::Disk(disk) => ToLeader::Disk(room(disk)?),
+            Kind::SetLevel(m) => ToLeader::SetLevel {
+                ticket: Ticket(m.ticket),
+                expected: level(m.expected)?,
+                level: level(m.level)?,
+            },
         };
         Ok(LearnerFrame::Message(message))
     }
@@ -258,17 +308,18 @@ impl From<LeaderFrame> for peer::LeaderMessage {
         let kind = match frame {
             LeaderFrame::Hello(hello) => Kind::Hello(hello),
             LeaderFrame::Idle => Kind::Idle(peer::Idle {}),
-            LeaderFrame::SnapStart(zxid) => Kind::Snap(zxid.0),
+            LeaderFrame::SnapStart(zxid, level) => Kind::Snap(peer::Snap { zxid: zxid.0, level: level.0 }),
             LeaderFrame::SnapChunk(chunk) => Kind::SnapChunk(chunk),
             LeaderFrame::SnapEnd => Kind::SnapEnd(peer::SnapEnd {}),
             LeaderFrame::Message(message) => match message {
-                ToLearner::LeaderInfo { epoch, ensemble } => Kind::LeaderInfo(peer::LeaderInfo {
+                ToLearner::LeaderInfo { epoch, ensemble, level } => Kind::LeaderInfo(peer::LeaderInfo {
                     epoch: epoch.0,
                     ensemble: ensemble_to_wire(Some(ensemble)),
+                    level: Level::number(level),
                 }),
                 ToLearner::Diff { after } => Kind::Diff(after.0),
                 ToLearner::Trunc { to } => Kind::Trunc(to.0),
-                ToLearner::Snap { zxid } => Kind::Snap(zxid.0),
+                ToLearner::Snap { zxid, level } => Kind::Snap(peer::Snap { zxid: zxid.0, level: level.0 }),
                 ToLearner::Propose { prev, entries } => Kind::Propose(peer::Propose {
                     prev: prev.0,
                     entries: entries.into_iter().map(entry_to_wire).collect(),
@@ -287,6 +338,7 @@ impl From<LeaderFrame> for peer::LeaderMessage {
                 ToLearner::Confirm(report) => Kind::Confirm(report),
                 ToLearner::Refused { ticket, why } => Kind::Refused(refused_to_wire(ticket, why)),
                 ToLearner::Room(room) => Kind::Room(room_to_wire(room).into()),
+                ToLearner::LevelSet { ticket, result } => Kind::LevelSet(level_set_to_wire(ticket, result)),
             },
         };
         peer::LeaderMessage { kind: Some(kind) }
@@ -301,17 +353,19 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
             Kind::Hello(hello) => return Ok(LeaderFrame::Hello(hello)),
             Kind::Idle(_) => return Ok(LeaderFrame::Idle),
             Kind::Piece(_) | Kind::LastPiece(_) => return Err(empty("a piece of a LeaderMessage")),
-            Kind::Snap(zxid) => return Ok(LeaderFrame::SnapStart(Zxid(zxid))),
+            Kind::Snap(m) => return Ok(LeaderFrame::SnapStart(Zxid(m.zxid), level(m.level)?)),
             Kind::SnapChunk(chunk) => return Ok(LeaderFrame::SnapChunk(chunk)),
             Kind::SnapEnd(_) => return Ok(LeaderFrame::SnapEnd),
             Kind::LeaderInfo(m) => ToLearner::LeaderInfo {
                 epoch: Epoch(m.epoch),
                 ensemble: ensemble(&m.ensemble)?.ok_or_else(|| empty("LeaderInfo.ensemble"))?,
+                level: Level::known(m.level),
             },
             Kind::Diff(after) => ToLearner::Diff { after: Zxid(after) },
             Kind::Trunc(to) => ToLearner::Trunc { to: Zxid(to) },
             Kind::Propose(m) => {
-                ToLearner::Propose { prev: Zxid(m.prev), entries: m.entries.into_iter().map(entry).collect() }
+                let entries: Result<_, _> = m.entries.into_iter().map(entry).collect();
+                ToLearner::Propose { prev: Zxid(m.prev), entries: entries? }
             }
             Kind::NewLeader(m) => ToLearner::NewLeader {
                 epoch: Epoch(m.epoch),
@@ -328,6 +382,10 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
                 ToLearner::Refused { ticket, why }
             }
             Kind::Room(said) => ToLearner::Room(room(said)?),
+            Kind::LevelSet(m) => {
+                let (ticket, result) = level_set(m)?;
+                ToLearner::LevelSet { ticket, result }
+            }
         };
         Ok(LeaderFrame::Message(message))
     }
@@ -336,14 +394,48 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
 pub(crate) fn entry_to_wire(entry: Entry) -> peer::Entry {
     let (origin, ticket) = entry.origin.map_or((0, 0), |o| (o.peer.0, o.ticket.0));
     let trace = trace_to_wire(&entry.trace);
-    peer::Entry { zxid: entry.zxid.0, time_ms: entry.time_ms, origin, ticket, payload: entry.payload, trace }
+    let (kind, payload) = (entry.body.kind().into(), entry.body.payload());
+    peer::Entry { zxid: entry.zxid.0, time_ms: entry.time_ms, origin, ticket, payload, trace, kind }
 }
 
-pub(crate) fn entry(entry: peer::Entry) -> Entry {
+/// # Errors
+/// One of a kind that this version does not know.
+pub(crate) fn entry(entry: peer::Entry) -> Result<Entry, Malformed> {
     let origin =
         (entry.origin != 0).then_some(Origin { peer: PeerId(entry.origin), ticket: Ticket(entry.ticket) });
     let trace = trace(entry.trace);
-    Entry { zxid: Zxid(entry.zxid), time_ms: entry.time_ms, origin, payload: entry.payload, trace }
+    let zxid = Zxid(entry.zxid);
+    // No kind has a number that a record on disk has no room for.
+    let kind = u16::try_from(entry.kind).unwrap_or(u16::MAX);
+    let body = Body::from_parts(kind, entry.payload);
+    let body = body.map_err(|unknown| Malformed(format!("entry {zxid} is {unknown}")))?;
+    Ok(Entry { zxid, time_ms: entry.time_ms, origin, body, trace })
+}
+
+/// For the wire.
+#[must_use]
+pub fn level_set_to_wire(ticket: Ticket, result: Result<Level, LevelRefusal>) -> peer::LevelSet {
+    use peer::level_set::Result as Wire;
+    let result = match result {
+        Ok(level) => Wire::Level(level.0),
+        Err(LevelRefusal::Refused(why)) => Wire::Refused(why),
+        Err(LevelRefusal::Unavailable(why)) => Wire::Unavailable(why),
+    };
+    peer::LevelSet { ticket: ticket.0, result: Some(result) }
+}
+
+/// From the wire.
+///
+/// # Errors
+/// If it says nothing that this version knows.
+pub fn level_set(set: peer::LevelSet) -> Result<(Ticket, Result<Level, LevelRefusal>), Malformed> {
+    use peer::level_set::Result as Wire;
+    let result = match set.result.ok_or_else(|| empty("LevelSet"))? {
+        Wire::Level(number) => Ok(level(number)?),
+        Wire::Refused(why) => Err(LevelRefusal::Refused(why)),
+        Wire::Unavailable(why) => Err(LevelRefusal::Unavailable(why)),
+    };
+    Ok((Ticket(set.ticket), result))
 }
 
 fn stamp_to_wire(stamp: Stamp) -> peer::Stamp {
@@ -448,6 +540,8 @@ pub(crate) fn empty(what: &str) -> Malformed {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
 
     fn traced() -> Trace {
@@ -459,17 +553,24 @@ mod tests {
         let mut history = History::default();
         assert!(history.append(Zxid::new(Epoch(1), 0)) && history.append(Zxid::new(Epoch(1), 1)));
         let entries = vec![
-            Entry::marker(Epoch(2), 5),
+            Entry::marker(Epoch(2), Level(3), 5),
             Entry {
                 zxid: Zxid::new(Epoch(2), 1),
                 time_ms: 6,
                 origin: Some(Origin { peer: PeerId(3), ticket: Ticket(9) }),
-                payload: Bytes::from_static(b"abc"),
+                body: Body::Store(Bytes::from_static(b"abc")),
                 trace: traced(),
+            },
+            Entry {
+                zxid: Zxid::new(Epoch(2), 2),
+                time_ms: 7,
+                origin: None,
+                body: Body::Level(Level(4)),
+                trace: None,
             },
         ];
         for message in [
-            ToLeader::LearnerInfo { accepted_epoch: Epoch(3) },
+            ToLeader::LearnerInfo { accepted_epoch: Epoch(3), levels: levels(2, 3).unwrap() },
             ToLeader::AckEpoch {
                 epoch: Epoch(4),
                 current_epoch: Epoch(3),
@@ -491,12 +592,14 @@ mod tests {
             ToLeader::Barrier { ticket: Ticket(2) },
             ToLeader::Report(Bytes::from_static(b"r")),
             ToLeader::Disk(Room::Low),
+            ToLeader::SetLevel { ticket: Ticket(5), expected: Level(1), level: Level(2) },
         ] {
             let frame = LearnerFrame::Message(message);
             assert_eq!(LearnerFrame::try_from(peer::LearnerMessage::from(frame.clone())), Ok(frame));
         }
         for message in [
-            ToLearner::LeaderInfo { epoch: Epoch(3), ensemble: EnsembleId(5) },
+            ToLearner::LeaderInfo { epoch: Epoch(3), ensemble: EnsembleId(5), level: None },
+            ToLearner::LeaderInfo { epoch: Epoch(3), ensemble: EnsembleId(5), level: Some(Level(2)) },
             ToLearner::Diff { after: Zxid(1) },
             ToLearner::Trunc { to: Zxid(1) },
             ToLearner::Propose { prev: Zxid(1), entries },
@@ -512,9 +615,46 @@ mod tests {
             ToLearner::Confirm(Bytes::from_static(b"c")),
             ToLearner::Refused { ticket: Ticket(1), why: Refusal::Full },
             ToLearner::Room(Room::Short),
+            ToLearner::LevelSet { ticket: Ticket(5), result: Ok(Level(2)) },
+            ToLearner::LevelSet { ticket: Ticket(6), result: Err(LevelRefusal::Refused("no".into())) },
+            ToLearner::LevelSet { ticket: Ticket(7), result: Err(LevelRefusal::Unavailable("away".into())) },
         ] {
             let frame = LeaderFrame::Message(message);
             assert_eq!(LeaderFrame::try_from(peer::LeaderMessage::from(frame.clone())), Ok(frame));
+        }
+    }
+
+    /// Two versions that follow each other run in one ensemble: what is here may be added to, and never changes its meaning.
+    #[test]
+    fn the_bytes_of_entries_are_these_and_no_unknown_kind_is_left_out() {
+        let entry = |zxid, origin, body| Entry { zxid, time_ms: 6, origin, body, trace: None };
+        let origin = Some(Origin { peer: PeerId(3), ticket: Ticket(9) });
+        for (one, bytes) in [
+            (Entry::marker(Epoch(2), Level(3), 5), "0880808080201005 2a0403000000 3802"),
+            (
+                entry(Zxid::new(Epoch(2), 1), origin, Body::Store(Bytes::from_static(b"abc"))),
+                "0881808080201006 1803 2009 2a03616263 3801",
+            ),
+            (
+                entry(Zxid::new(Epoch(2), 2), None, Body::Level(Level(4))),
+                "0882808080201006 2a0404000000 3804",
+            ),
+        ] {
+            let wire = entry_to_wire(one.clone());
+            let hex: String = wire.encode_to_vec().iter().map(|b| format!("{b:02x}")).collect();
+            assert_eq!(hex, bytes.replace(' ', ""), "{one:?}");
+            assert_eq!(super::entry(wire.clone()), Ok(one.clone()));
+            for kind in [0, 3, 5, 1 << 16 | 1, u32::MAX] {
+                let entries = vec![entry_to_wire(one.clone()), peer::Entry { kind, ..wire.clone() }];
+                let propose = peer::leader_message::Kind::Propose(peer::Propose { prev: 1, entries });
+                let refused = LeaderFrame::try_from(peer::LeaderMessage { kind: Some(propose) }).unwrap_err();
+                let named = if kind > 5 { "kind 65535".into() } else { format!("kind {kind}") };
+                assert!(refused.0.contains(&named) && refused.0.contains("run the version"), "{refused}");
+            }
+        }
+        for payload in [&b""[..], b"\0\0\0\0", b"\x01\0\0"] {
+            let short = peer::Entry { payload: Bytes::from_static(payload), kind: 4, ..Default::default() };
+            assert!(super::entry(short).is_err());
         }
     }
 
@@ -526,7 +666,13 @@ mod tests {
             name: name.to_owned(),
             id: PeerId(id),
             members: Ensemble::new([voter(1, 1, 0), voter(2, 3, 1), voter(3, 1, 0), observer]).unwrap(),
-            standing: Standing { ensemble: Some(EnsembleId(7)), epoch: Epoch(5), bound: true },
+            standing: Standing {
+                ensemble: Some(EnsembleId(7)),
+                epoch: Epoch(5),
+                bound: true,
+                level: Some(Level(2)),
+            },
+            build: Build { version: "1.2.3".into(), levels: levels(2, 3).unwrap() },
             sync_limit: Duration::from_secs(2),
             tick: Duration::from_millis(200),
         }
@@ -551,7 +697,9 @@ mod tests {
         let hello = |name: &str, id| Hello::to_peer(&greeting(name, id));
         let two = Some(PeerId(2));
         assert_eq!(Hello::check(hello("a", 2), &this, two), Ok(greeting("a", 2)));
-        let other = peer::Standing { ensemble: Bytes::from_static(&[1; 16]), epoch: 9, bound: true };
+        let other =
+            peer::Standing { ensemble: Bytes::from_static(&[1; 16]), epoch: 9, bound: true, level: 2 };
+        let runs = |min_level, max_level| peer::Build { version: "9.9".into(), min_level, max_level };
         let fewer = hello("a", 2).members.split_off(1);
         for (h, word) in [
             (hello("b", 2), "ensemble"),
@@ -559,6 +707,15 @@ mod tests {
             (peer::Hello { protocol: PEER_PROTOCOL + 1, ..hello("a", 2) }, "versions"),
             (peer::Hello { standing: Some(other), ..hello("a", 2) }, "another ensemble"),
             (peer::Hello { members: fewer, ..hello("a", 2) }, "other members"),
+            (
+                peer::Hello { build: Some(runs(1, 1)), ..hello("a", 2) },
+                "9.9, which knows level 1: run a newer",
+            ),
+            (
+                peer::Hello { build: Some(runs(3, 4)), ..hello("a", 2) },
+                "9.9, which knows level 3 to 4: run an older",
+            ),
+            (peer::Hello { build: None, ..hello("a", 2) }, "feature levels from 0 to 0"),
             (peer::Hello { members: Vec::new(), ..hello("a", 2) }, "no ensemble"),
             (Hello::to_wire("a", PeerId(2)), "no ensemble"),
         ] {

@@ -4,8 +4,9 @@
 //! have changed a byte.
 
 use api::{
-    Command, CommandBody, Create, CreateMode, Epoch, MultiOp, OpError, Path, RequestHash, SessionId,
-    SessionToken, StreamId, Write, WriteNumber, Zxid,
+    Acl, AclEntry, AclId, Command, CommandBody, Create, Epoch, Identities, Identity, MultiOp, NodeKind,
+    OpError, Path, PathError, Permissions, RequestHash, Scheme, SessionId, StreamId, TokenHash, Write,
+    WriteNumber, Zxid,
     record::{self, Record},
 };
 use bytes::{Bytes, BytesMut};
@@ -104,7 +105,7 @@ fn length(mut bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
 const RECORD_MAX: usize = 256 << 20;
 
 /// Of the records. Raised whenever a state that one version has written means something else to another.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Decodes a message in which this version knows everything. What `prost` does not know it leaves out: then the message that it
 /// gives is shorter than what it was given.
@@ -146,9 +147,9 @@ impl From<Command> for wire::Command {
             CommandBody::Refuse { error, request } => {
                 Wire::Refuse(wire::RefuseCommand { fault: Some(error.into()), request: request.0 })
             }
-            CommandBody::OpenSession { token, timeout_ms, sessions_max } => {
-                let token = Bytes::copy_from_slice(&token.0);
-                Wire::OpenSession(wire::OpenSessionCommand { token, timeout_ms, sessions_max })
+            CommandBody::OpenSession { token_hash, timeout_ms, sessions_max } => {
+                let token_hash = Bytes::copy_from_slice(&token_hash.0);
+                Wire::OpenSession(wire::OpenSessionCommand { token_hash, timeout_ms, sessions_max })
             }
             CommandBody::ResumeSession { session, stream } => {
                 Wire::ResumeSession(wire::ResumeSessionCommand { session: session.0, stream: stream.0 })
@@ -164,6 +165,7 @@ impl From<Command> for wire::Command {
             stream: c.stream.0,
             number: c.number.map_or(0, |n| n.0),
             acked: c.acked.0,
+            identities: to_identities(&c.identities),
             body: Some(body),
         }
     }
@@ -191,7 +193,7 @@ impl TryFrom<wire::Command> for Command {
                 request: RequestHash(r.request),
             },
             Some(Wire::OpenSession(o)) => CommandBody::OpenSession {
-                token: token(&o.token)?,
+                token_hash: token_hash(&o.token_hash)?,
                 timeout_ms: o.timeout_ms,
                 sessions_max: o.sessions_max,
             },
@@ -210,15 +212,17 @@ impl TryFrom<wire::Command> for Command {
             stream: StreamId(c.stream),
             number: (c.number != 0).then_some(WriteNumber(c.number)),
             acked: WriteNumber(c.acked),
+            identities: identities(c.identities)?,
             body,
         })
     }
 }
 
 impl From<Create> for wire::Create {
-    fn from(Create { path, data, mode }: Create) -> wire::Create {
-        let CreateMode { ephemeral, sequential } = mode;
-        wire::Create { path: text(&path), data, ephemeral, sequential }
+    fn from(Create { path, data, kind, sequential, acl }: Create) -> wire::Create {
+        let (kind, ttl_ms) = to_kind(kind);
+        let acl = if acl.is_open() { Vec::new() } else { to_entries(&acl) };
+        wire::Create { path: text(&path), data, kind, ttl_ms, sequential, acl }
     }
 }
 
@@ -226,13 +230,13 @@ impl TryFrom<wire::Create> for Create {
     type Error = Malformed;
 
     fn try_from(c: wire::Create) -> Result<Create, Malformed> {
-        let mode = CreateMode { ephemeral: c.ephemeral, sequential: c.sequential };
         let path = if c.sequential {
             Path::prefix(&c.path).map_err(|e| Malformed(e.to_string()))?
         } else {
             path(&c.path)?
         };
-        Ok(Create { path, data: c.data, mode })
+        let acl = if c.acl.is_empty() { Acl::default() } else { acl(c.acl)? };
+        Ok(Create { path, data: c.data, kind: kind(c.kind, c.ttl_ms)?, sequential: c.sequential, acl })
     }
 }
 
@@ -273,6 +277,8 @@ impl From<OpError> for wire::Fault {
             OpError::Multi { index, cause } => {
                 Kind::Part(Box::new(wire::FaultyPart { index, fault: Some(Box::new((*cause).into())) }))
             }
+            OpError::Unsupported(text) => Kind::Unsupported(text),
+            OpError::BadPath(fault) => Kind::BadPath(fault.into()),
             other => Kind::BadArguments(other.to_string()),
         };
         wire::Fault { kind: Some(kind) }
@@ -292,6 +298,45 @@ impl TryFrom<wire::Fault> for OpError {
                 OpError::Multi { index: part.index, cause: Box::new(cause) }
             }
             Kind::BadArguments(text) => OpError::BadArguments(text),
+            Kind::Unsupported(text) => OpError::Unsupported(text),
+            Kind::BadPath(fault) => OpError::BadPath(fault.try_into()?),
+        })
+    }
+}
+
+impl From<PathError> for wire::BadPath {
+    fn from(fault: PathError) -> wire::BadPath {
+        use wire::PathRule as Rule;
+        let (rule, at, character) = match fault {
+            PathError::Empty => (Rule::Empty, 0, 0),
+            PathError::NotAbsolute => (Rule::NotAbsolute, 0, 0),
+            PathError::TrailingSlash => (Rule::TrailingSlash, 0, 0),
+            PathError::EmptyElement(at) => (Rule::EmptyElement, at, 0),
+            PathError::RelativeElement(at) => (Rule::RelativeElement, at, 0),
+            PathError::BadCharacter { ch, at } => (Rule::BadCharacter, at, u32::from(ch)),
+            PathError::TooLong(length) => (Rule::TooLong, length, 0),
+        };
+        wire::BadPath { rule: rule.into(), at: at as u64, character }
+    }
+}
+
+impl TryFrom<wire::BadPath> for PathError {
+    type Error = Malformed;
+
+    fn try_from(fault: wire::BadPath) -> Result<PathError, Malformed> {
+        use wire::PathRule as Rule;
+        let at = usize::try_from(fault.at).map_err(|_| unknown())?;
+        Ok(match Rule::try_from(fault.rule).map_err(|_| unknown())? {
+            Rule::Unspecified => return Err(unknown()),
+            Rule::Empty => PathError::Empty,
+            Rule::NotAbsolute => PathError::NotAbsolute,
+            Rule::TrailingSlash => PathError::TrailingSlash,
+            Rule::EmptyElement => PathError::EmptyElement(at),
+            Rule::RelativeElement => PathError::RelativeElement(at),
+            Rule::BadCharacter => {
+                PathError::BadCharacter { ch: char::from_u32(fault.character).ok_or_else(unknown)?, at }
+            }
+            Rule::TooLong => PathError::TooLong(at),
         })
     }
 }
@@ -304,11 +349,96 @@ fn path(text: &str) -> Result<Path, Malformed> {
     Path::new(text).map_err(|e| Malformed(e.to_string()))
 }
 
-fn token(bytes: &[u8]) -> Result<SessionToken, Malformed> {
-    let token = bytes
+fn token_hash(bytes: &[u8]) -> Result<TokenHash, Malformed> {
+    let hash = bytes
         .try_into()
-        .map_err(|_| Malformed(format!("a session token of {} bytes, not 16", bytes.len())))?;
-    Ok(SessionToken(token))
+        .map_err(|_| Malformed(format!("the hash of a session token has {} bytes, not 32", bytes.len())))?;
+    Ok(TokenHash(hash))
+}
+
+/// A kind and its TTL, which is 0 of all others.
+fn to_kind(kind: NodeKind) -> (i32, u64) {
+    let (kind, ttl_ms) = match kind {
+        NodeKind::Persistent => (wire::NodeKind::Persistent, 0),
+        NodeKind::Ephemeral => (wire::NodeKind::Ephemeral, 0),
+        NodeKind::Container => (wire::NodeKind::Container, 0),
+        NodeKind::Ttl { ms } => (wire::NodeKind::Ttl, ms),
+    };
+    (kind.into(), ttl_ms)
+}
+
+/// Any TTL: which ones are possible, those decide who make and apply commands.
+fn kind(kind: i32, ttl_ms: u64) -> Result<NodeKind, Malformed> {
+    Ok(match (wire::NodeKind::try_from(kind).map_err(|_| unknown())?, ttl_ms) {
+        (wire::NodeKind::Unspecified, _) => return Err(unknown()),
+        (wire::NodeKind::Persistent, 0) => NodeKind::Persistent,
+        (wire::NodeKind::Ephemeral, 0) => NodeKind::Ephemeral,
+        (wire::NodeKind::Container, 0) => NodeKind::Container,
+        (wire::NodeKind::Ttl, ms) => NodeKind::Ttl { ms },
+        (_, ms) => return Err(Malformed(format!("a TTL of {ms} ms of a znode of another kind"))),
+    })
+}
+
+fn to_entries(acl: &Acl) -> Vec<wire::AclEntry> {
+    let entry = |e: &AclEntry| wire::AclEntry {
+        identity: Some(to_identity(&e.identity)),
+        permissions: e.permissions.bits(),
+    };
+    acl.entries().iter().map(entry).collect()
+}
+
+/// A list that is not the open one.
+fn acl(entries: Vec<wire::AclEntry>) -> Result<Acl, Malformed> {
+    let entry = |e: wire::AclEntry| {
+        let permissions = Permissions::from_bits(e.permissions).ok_or_else(unknown)?;
+        Ok(AclEntry { identity: identity(e.identity.ok_or_else(unknown)?)?, permissions })
+    };
+    let entries = entries.into_iter().map(entry).collect::<Result<_, Malformed>>()?;
+    match Acl::new(entries) {
+        Ok(acl) if acl.is_open() => Err(Malformed("the open access list stands where it is left out".into())),
+        Ok(acl) => Ok(acl),
+        Err(e) => Err(Malformed(e.to_string())),
+    }
+}
+
+fn to_identities(identities: &Identities) -> Vec<wire::Identity> {
+    identities.as_slice().iter().map(to_identity).collect()
+}
+
+fn identities(wire: Vec<wire::Identity>) -> Result<Identities, Malformed> {
+    let count = wire.len();
+    let all = wire.into_iter().map(identity).collect::<Result<Vec<_>, _>>()?;
+    let sorted = all.is_sorted();
+    match Identities::new(all) {
+        Ok(identities) if sorted && identities.as_slice().len() == count => Ok(identities),
+        Ok(_) => Err(Malformed("identities out of order, or twice".into())),
+        Err(e) => Err(Malformed(e.to_string())),
+    }
+}
+
+fn to_identity(identity: &Identity) -> wire::Identity {
+    let scheme = match identity.scheme() {
+        Scheme::World => wire::Scheme::World,
+        Scheme::Digest => wire::Scheme::Digest,
+        Scheme::Ip => wire::Scheme::Ip,
+        Scheme::X509 => wire::Scheme::X509,
+        Scheme::User => wire::Scheme::User,
+        Scheme::Role => wire::Scheme::Role,
+    };
+    wire::Identity { scheme: scheme.into(), id: identity.id().to_owned() }
+}
+
+fn identity(identity: wire::Identity) -> Result<Identity, Malformed> {
+    let scheme = match wire::Scheme::try_from(identity.scheme).map_err(|_| unknown())? {
+        wire::Scheme::Unspecified => return Err(unknown()),
+        wire::Scheme::World => Scheme::World,
+        wire::Scheme::Digest => Scheme::Digest,
+        wire::Scheme::Ip => Scheme::Ip,
+        wire::Scheme::X509 => Scheme::X509,
+        wire::Scheme::User => Scheme::User,
+        wire::Scheme::Role => Scheme::Role,
+    };
+    Identity::new(scheme, &identity.id).map_err(|e| Malformed(e.to_string()))
 }
 
 // ---- records ----
@@ -324,27 +454,38 @@ impl From<Record> for wire::Record {
                 sessions: h.sessions,
                 time_ms: h.time_ms,
                 format: FORMAT,
+                level: h.level.0,
             }),
-            Record::Znode(z) => Kind::Znode(wire::Znode {
-                path: text(&z.path),
-                data: z.data,
-                czxid: z.czxid.0,
-                mzxid: z.mzxid.0,
-                pzxid: z.pzxid.0,
-                ctime_ms: z.ctime_ms,
-                mtime_ms: z.mtime_ms,
-                version: z.version,
-                cversion: z.cversion,
-                aversion: z.aversion,
-                ephemeral_owner: z.ephemeral_owner.map_or(0, |s| s.0),
-                creates: z.creates,
+            Record::Znode(z) => Kind::Znode({
+                let (kind, ttl_ms) = to_kind(z.kind);
+                wire::Znode {
+                    path: text(&z.path),
+                    data: z.data,
+                    czxid: z.czxid.0,
+                    mzxid: z.mzxid.0,
+                    pzxid: z.pzxid.0,
+                    ctime_ms: z.ctime_ms,
+                    mtime_ms: z.mtime_ms,
+                    version: z.version,
+                    cversion: z.cversion,
+                    aversion: z.aversion,
+                    ephemeral_owner: z.ephemeral_owner.map_or(0, |s| s.0),
+                    creates: z.creates,
+                    kind,
+                    ttl_ms,
+                    acl: z.acl.0,
+                }
             }),
+            Record::Acl(list) => {
+                Kind::Acl(wire::AccessList { id: list.id.0, entries: to_entries(&list.acl) })
+            }
             Record::Session(s) => Kind::Session(wire::Session {
                 id: s.id.0,
-                token: Bytes::copy_from_slice(&s.token.0),
+                token_hash: Bytes::copy_from_slice(&s.token_hash.0),
                 timeout_ms: s.timeout_ms,
                 acked: s.acked.0,
                 stream: s.stream.0,
+                owner: to_identities(&s.owner),
             }),
             Record::Result(r) => Kind::Result(wire::KeptResult {
                 session: r.session.0,
@@ -377,6 +518,7 @@ impl TryFrom<wire::Record> for Record {
                 znodes: h.znodes,
                 sessions: h.sessions,
                 time_ms: h.time_ms,
+                level: crate::quorum::level(h.level)?,
             }),
             Some(Kind::Znode(z)) => Record::Znode(record::Znode {
                 path: path(&z.path)?,
@@ -391,10 +533,16 @@ impl TryFrom<wire::Record> for Record {
                 aversion: z.aversion,
                 ephemeral_owner: (z.ephemeral_owner != 0).then_some(SessionId(z.ephemeral_owner)),
                 creates: z.creates,
+                kind: kind(z.kind, z.ttl_ms)?,
+                acl: AclId(z.acl),
             }),
+            Some(Kind::Acl(list)) => {
+                Record::Acl(record::AccessList { id: AclId(list.id), acl: acl(list.entries)? })
+            }
             Some(Kind::Session(s)) => Record::Session(record::Session {
                 id: SessionId(s.id),
-                token: token(&s.token)?,
+                token_hash: token_hash(&s.token_hash)?,
+                owner: identities(s.owner)?,
                 timeout_ms: s.timeout_ms,
                 acked: WriteNumber(s.acked),
                 stream: StreamId(s.stream),
@@ -413,25 +561,56 @@ impl TryFrom<wire::Record> for Record {
 
 #[cfg(test)]
 mod tests {
+    use api::Level;
+
     use super::*;
 
     fn path(p: &str) -> Path {
         super::path(p).unwrap()
     }
 
+    fn who(scheme: Scheme, id: &str) -> Identity {
+        Identity::new(scheme, id).unwrap()
+    }
+
+    /// Everybody, all schemes and all permissions are in it.
+    fn a_list() -> Acl {
+        let entry =
+            |bits, identity| AclEntry { identity, permissions: Permissions::from_bits(bits).unwrap() };
+        Acl::new(vec![
+            entry(1, Identity::anyone()),
+            entry(2, who(Scheme::Digest, "ada:aGFzaA==")),
+            entry(4, who(Scheme::Ip, "10.0.0.0/8")),
+            entry(8, who(Scheme::X509, "CN=ada,O=x")),
+            entry(16, who(Scheme::User, "ada")),
+            entry(31, who(Scheme::Role, "ops")),
+        ])
+        .unwrap()
+    }
+
+    fn someone() -> Identities {
+        Identities::new([who(Scheme::User, "ada"), who(Scheme::Ip, "10.0.0.1")]).unwrap()
+    }
+
     fn commands() -> Vec<Command> {
         let create = Create {
-            path: path("/a/b"),
-            data: Bytes::from_static(b"\0\xff"),
-            mode: CreateMode { ephemeral: true, sequential: true },
+            kind: NodeKind::Ephemeral,
+            sequential: true,
+            ..Create::new(path("/a/b"), Bytes::from_static(b"\0\xff"))
         };
+        let other = |kind, data| Create { kind, data, ..create.clone() };
+        let ttl = NodeKind::Ttl { ms: NodeKind::TTL_MAX_MS };
         let bodies = [
+            CommandBody::Write(Write::Create(Create::new(path("/p"), Bytes::new()))),
+            CommandBody::Write(Write::Create(other(NodeKind::Container, None))),
+            CommandBody::Write(Write::Create(Create { acl: a_list(), ..other(ttl, Some(Bytes::new())) })),
+            CommandBody::Write(Write::Set { path: path("/null"), data: None, version: None }),
             CommandBody::Write(Write::Create(create.clone())),
-            CommandBody::Write(Write::Set { path: Path::root(), data: Bytes::new(), version: Some(0) }),
+            CommandBody::Write(Write::Set { path: Path::root(), data: Some(Bytes::new()), version: Some(0) }),
             CommandBody::Write(Write::Delete { path: path("/ä"), version: None }),
             CommandBody::Write(Write::Multi(vec![
                 MultiOp::Create(create),
-                MultiOp::Set { path: path("/s"), data: Bytes::from_static(b"x"), version: None },
+                MultiOp::Set { path: path("/s"), data: Some(Bytes::from_static(b"x")), version: None },
                 MultiOp::Delete { path: path("/d"), version: Some(3) },
                 MultiOp::Check { path: path("/c"), version: Some(0) },
             ])),
@@ -441,52 +620,83 @@ mod tests {
             },
             CommandBody::Refuse { error: OpError::TooLarge { size: 9, limit: 8 }, request: RequestHash(0) },
             CommandBody::Refuse { error: OpError::DiskFull, request: RequestHash(0) },
-            CommandBody::OpenSession { token: SessionToken([3; 16]), timeout_ms: 4000, sessions_max: 5 },
+            CommandBody::Refuse { error: OpError::Unsupported("no".into()), request: RequestHash(0) },
+            CommandBody::OpenSession { token_hash: TokenHash([3; 32]), timeout_ms: 4000, sessions_max: 5 },
             CommandBody::ResumeSession { session: SessionId(77), stream: StreamId(u64::MAX) },
             CommandBody::CloseSession { session: SessionId(77), expired: Some(Epoch(3)) },
             CommandBody::CloseSession { session: SessionId(78), expired: None },
             CommandBody::Check { of: Zxid(5), digest: u64::MAX },
         ];
+        let faults = [
+            PathError::Empty,
+            PathError::NotAbsolute,
+            PathError::TrailingSlash,
+            PathError::EmptyElement(1),
+            PathError::RelativeElement(2),
+            PathError::BadCharacter { ch: '\u{1f600}', at: 3 },
+            PathError::TooLong(9000),
+        ];
+        let refused = faults
+            .map(|fault| CommandBody::Refuse { error: OpError::BadPath(fault), request: RequestHash(0) });
+        let bodies = bodies.into_iter().chain(refused);
         let numbered = |body| Command {
             session: Some(SessionId(1)),
             stream: StreamId(7),
             number: Some(WriteNumber(2)),
             acked: WriteNumber(1),
+            identities: someone(),
             body,
         };
-        bodies.into_iter().flat_map(|body| [numbered(body.clone()), Command::outside(body)]).collect()
+        bodies.flat_map(|body| [numbered(body.clone()), Command::outside(body)]).collect()
     }
 
     fn records() -> Vec<Record> {
+        let znode = record::Znode {
+            path: path("/a"),
+            data: Some(Bytes::from_static(b"value")),
+            czxid: Zxid(1),
+            mzxid: Zxid(2),
+            pzxid: Zxid(3),
+            ctime_ms: 4,
+            mtime_ms: 5,
+            version: 6,
+            cversion: 7,
+            aversion: 8,
+            kind: NodeKind::Ephemeral,
+            ephemeral_owner: Some(SessionId(9)),
+            acl: AclId::OPEN,
+            creates: 10,
+        };
+        let other = record::Znode { ephemeral_owner: None, data: Some(Bytes::new()), ..znode.clone() };
+        let session = record::Session {
+            id: SessionId(9),
+            token_hash: TokenHash([1; 32]),
+            owner: Identities::default(),
+            timeout_ms: 1000,
+            acked: WriteNumber(5),
+            stream: StreamId(3),
+        };
         vec![
+            Record::Znode(record::Znode { kind: NodeKind::Persistent, ..other.clone() }),
             Record::Header(record::Header {
                 applied: Zxid(1),
                 digest: u64::MAX,
                 znodes: 3,
                 sessions: 4,
                 time_ms: 5,
+                level: Level(2),
             }),
+            Record::Znode(znode.clone()),
+            Record::Znode(record::Znode { kind: NodeKind::Container, ..other.clone() }),
             Record::Znode(record::Znode {
-                path: path("/a"),
-                data: Bytes::from_static(b"value"),
-                czxid: Zxid(1),
-                mzxid: Zxid(2),
-                pzxid: Zxid(3),
-                ctime_ms: 4,
-                mtime_ms: 5,
-                version: 6,
-                cversion: 7,
-                aversion: 8,
-                ephemeral_owner: Some(SessionId(9)),
-                creates: 10,
+                kind: NodeKind::Ttl { ms: NodeKind::TTL_MAX_MS },
+                data: None,
+                acl: AclId(2),
+                ..other
             }),
-            Record::Session(record::Session {
-                id: SessionId(9),
-                token: SessionToken([1; 16]),
-                timeout_ms: 1000,
-                acked: WriteNumber(5),
-                stream: StreamId(3),
-            }),
+            Record::Acl(record::AccessList { id: AclId(2), acl: a_list() }),
+            Record::Session(session.clone()),
+            Record::Session(record::Session { owner: someone(), ..session }),
             Record::Result(record::KeptResult {
                 session: SessionId(9),
                 number: WriteNumber(6),
@@ -527,24 +737,79 @@ mod tests {
 
     #[test]
     fn a_state_of_another_format_is_refused_by_name() {
-        let header = wire::Header { applied: 1, format: 1, ..Default::default() };
+        let header = wire::Header { applied: 1, format: 2, level: 1, ..Default::default() };
         let record = wire::Record { kind: Some(wire::record::Kind::Header(header)) };
         let refused = decode_record(record.encode_to_vec().into()).unwrap_err().to_string();
-        assert!(refused.contains("format 1") && refused.contains("export"), "{refused}");
+        assert!(refused.contains("format 2") && refused.contains("export"), "{refused}");
+    }
+
+    #[test]
+    fn commands_of_the_format_before_are_refused() {
+        // A create of an empty persistent znode, a create of an ephemeral, a set, and an open session.
+        for old in ["22040a022f65", "22060a022f611801", "2a080a022f6112026869", "42030a0103"] {
+            let bytes: Vec<u8> =
+                (0..old.len()).step_by(2).map(|i| u8::from_str_radix(&old[i..i + 2], 16).unwrap()).collect();
+            assert!(decode_command(bytes.into()).is_err(), "{old}");
+        }
+    }
+
+    #[test]
+    fn unknown_kinds_schemes_and_permissions_are_refused() {
+        let refused = |create: wire::Create| {
+            let body = Some(wire::command::Body::Create(create));
+            let command = wire::Command { body, ..Default::default() };
+            decode_command(command.encode_to_vec().into()).unwrap_err().to_string()
+        };
+        let create = || wire::Create::from(Create { acl: a_list(), ..Create::new(path("/a"), "") });
+        for kind in [0, 5, -1, i32::MAX] {
+            let refused = refused(wire::Create { kind, ..create() });
+            assert!(refused.contains("not known to this version"), "kind {kind}: {refused}");
+        }
+        let changed = |change: &dyn Fn(&mut wire::AclEntry)| {
+            let mut create = create();
+            change(&mut create.acl[0]);
+            refused(create)
+        };
+        for scheme in [0, 7, -1] {
+            let refused = changed(&|entry| entry.identity.as_mut().unwrap().scheme = scheme);
+            assert!(refused.contains("not known to this version"), "scheme {scheme}: {refused}");
+        }
+        let bits = changed(&|entry| entry.permissions = 32);
+        assert!(bits.contains("not known to this version"), "{bits}");
+        assert!(refused(wire::Create { ttl_ms: 1, ..create() }).contains("of another kind"));
+        let open = to_entries(&Acl::default());
+        assert!(refused(wire::Create { acl: open, ..create() }).contains("open access list"));
+        assert!(changed(&|entry| entry.identity.as_mut().unwrap().id.clear()).contains("empty id"));
+        let long = vec![create().acl[0].clone(); Acl::ENTRIES_MAX + 1];
+        assert!(refused(wire::Create { acl: long, ..create() }).contains("65 entries"));
+    }
+
+    #[test]
+    fn identities_have_one_form() {
+        let ada = to_identities(&someone());
+        for wrong in [vec![ada[1].clone(), ada[0].clone()], vec![ada[0].clone(), ada[0].clone()]] {
+            let bytes =
+                wire::Command { identities: wrong, ..Command::outside(commands()[0].body.clone()).into() };
+            let refused = decode_command(bytes.encode_to_vec().into()).unwrap_err().to_string();
+            assert!(refused.contains("out of order"), "{refused}");
+        }
     }
 
     #[test]
     fn what_a_later_version_has_added_is_refused_and_not_left_out() {
-        let bodies: Vec<Vec<u32>> = (4..=11).chain([13]).map(|tag| vec![tag]).collect();
+        let bodies: Vec<Vec<u32>> = (4..=11).chain([13, 14]).map(|tag| vec![tag]).collect();
         let parts =
             (1..=4).map(|tag| vec![7, 1, tag]).chain([vec![10, 1], vec![10, 1, 4], vec![10, 1, 4, 2]]);
-        for path in bodies.into_iter().chain(parts).chain([vec![], vec![7, 1]]) {
+        let acls = [vec![4, 8], vec![4, 8, 1]];
+        for path in bodies.into_iter().chain(parts).chain(acls).chain([vec![], vec![7, 1]]) {
             let all = commands().into_iter().filter_map(|c| extended(&encode_command(c), &path));
             let refused: Vec<_> = all.map(|bytes| decode_command(bytes.into()).unwrap_err()).collect();
             assert!(!refused.is_empty(), "no command has {path:?}");
             assert!(refused.iter().all(|e| e.0.contains("not known to this version")), "{refused:?}");
         }
-        for path in [vec![], vec![1], vec![2], vec![3], vec![4]] {
+        for path in
+            [vec![], vec![1], vec![2], vec![3], vec![3, 7], vec![4], vec![5], vec![5, 2], vec![5, 2, 1]]
+        {
             let all = records().into_iter().filter_map(|r| extended(&encode_record(r), &path));
             assert!(all.map(|bytes| decode_record(bytes.into())).all(|decoded| decoded.is_err()));
         }

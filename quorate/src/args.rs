@@ -255,6 +255,10 @@ unreachable), epoch, zxid (last in its log), applied, lag, sessions, znodes, dig
 texts in hexadecimal with 0x. What is not known is null.")]
     Status(Status),
 
+    /// Look at the feature level of the ensemble, and raise it.
+    #[command(subcommand)]
+    Upgrade(Upgrade),
+
     /// Ask whether a node is well; the exit code says so.
     ///
     /// For health checks of containers: needs no other tool and no client connection. Exits with 0 if the node serves
@@ -675,6 +679,71 @@ pub(crate) struct Status {
     pub(crate) timeout: Duration,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Upgrade {
+    /// Show the feature level, and which levels the members know.
+    ///
+    /// Each version of Quorate knows a range of feature levels, and the ensemble is at one of them. What is new in a version is
+    /// used from its level on. As long as the level is not raised, each node can go back to the version before.
+    #[command(after_help = "\
+Examples:
+  quorate upgrade status
+  quorate upgrade status -o json | jq .level
+
+With -o json: an object with level, max_level (the greatest that all members know) and members, an array of objects with id,
+version, min_level and max_level. What is not known is null.")]
+    Status(UpgradeStatus),
+
+    /// Raise the feature level, after all members run the new version.
+    ///
+    /// Refused unless every member, observers too, is there and knows the level. Ends when the level is committed. There is no way
+    /// back: a version that does not know the level does not start on the data of such an ensemble, and cannot join it.
+    #[command(after_help = "\
+Examples:
+  quorate upgrade finalize                  to the greatest level that all members know
+  quorate upgrade finalize --level 2")]
+    Finalize(UpgradeFinalize),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UpgradeStatus {
+    /// Nodes to ask, host:port of the client API, until one answers.
+    #[arg(
+        long,
+        env = "QUORATE_ENDPOINTS",
+        value_name = "HOST:PORT,...",
+        value_parser = endpoints,
+        default_value = "127.0.0.1:12188,127.0.0.1:22188,127.0.0.1:32188",
+        hide_env_values = true
+    )]
+    pub(crate) endpoints: Vec<Endpoints>,
+    /// A node that has not answered after this counts as unreachable.
+    #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "2s")]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct UpgradeFinalize {
+    /// To this level; left out: to the greatest that all members know.
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) level: Option<u32>,
+    /// Nodes to ask, host:port of the client API, until one answers.
+    #[arg(
+        long,
+        env = "QUORATE_ENDPOINTS",
+        value_name = "HOST:PORT,...",
+        value_parser = endpoints,
+        default_value = "127.0.0.1:12188,127.0.0.1:22188,127.0.0.1:32188",
+        hide_env_values = true
+    )]
+    pub(crate) endpoints: Vec<Endpoints>,
+    /// A node that has not answered after this counts as unreachable.
+    #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "10s")]
+    pub(crate) timeout: Duration,
 }
 
 #[derive(Args, Debug)]

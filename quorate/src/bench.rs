@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{Create, CreateMode, DATA_MAX, Path, Write, WriteOutcome};
+use api::{Create, DATA_MAX, Path, Write, WriteOutcome};
 use bytes::Bytes;
-use client_sdk::{Client, ClientError, Pending};
+use client_sdk::{Client, ClientError, CreateMode, Pending};
 use hdrhistogram::Histogram;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -65,7 +65,7 @@ async fn make_znodes(client: &Client, parent: &Path, args: &BenchWrite) -> Resul
     let znodes = (0..args.znodes).map(child).collect::<Result<Vec<Path>, ClientError>>()?;
     let mut pipeline = Pipeline::new(client, args.in_flight);
     for path in znodes.iter().cloned() {
-        let create = Create { path, data: Bytes::new(), mode: CreateMode::default() };
+        let create = Create::new(path, Bytes::new());
         pipeline.write(Write::Create(create)).await?;
     }
     pipeline.finish().await?;
@@ -95,7 +95,7 @@ async fn load(
             && under_way.len() < args.in_flight as usize
             && let Some(path) = targets.next()
         {
-            let write = Write::Set { path: path.clone(), data: data.clone(), version: None };
+            let write = Write::Set { path: path.clone(), data: Some(data.clone()), version: None };
             under_way.push_back((Instant::now(), client.submit(write).await));
         }
         let Some((sent, answer)) = under_way.pop_front() else {

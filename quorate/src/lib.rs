@@ -18,6 +18,7 @@ mod stale;
 mod status;
 mod tree;
 mod up;
+mod upgrade;
 mod verbs;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
@@ -78,6 +79,7 @@ async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> 
         Command::Import(args) => tree::import::run(&args).await,
         Command::Export(args) => tree::export::run(&args).await,
         Command::Status(args) => status::run(&args).await,
+        Command::Upgrade(command) => upgrade::run(&command).await,
         Command::Health(args) => health::run(&args).await,
         Command::Loglevel(args) => health::loglevel(&args).await,
         Command::Recover(command) => recover::run(&command, disk),

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, convert::Infallible, path::Path, sync::Arc, time::Duration};
 
 use api::{
-    Ensemble, EnsembleId, PeerId,
+    Build, Ensemble, EnsembleId, Level, Levels, PeerId,
     budget::Budget,
     ports::{Election, Quorum},
 };
@@ -221,6 +221,7 @@ pub(crate) async fn client_routes<Q: Quorum>(
     routes
         .add_service(store.coordination())
         .add_service(store.node())
+        .add_service(store.cluster())
         .add_service(health(ready).await)
         .add_service(reflection().build_v1().doing("describe the API")?)
         // What older tools and other languages' libraries still ask for.
@@ -235,13 +236,16 @@ pub(crate) fn election_config(node: &NodeConfig) -> Result<election_svc::Config,
         ensemble_name: node.ensemble.clone(),
         sync_limit: node.timing.sync_limit,
         tick: node.timing.tick,
+        build: build()?,
         core,
         addresses: addresses(node, MemberConfig::election_address),
     })
 }
 
 pub(crate) fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Failure> {
+    let Build { version, levels } = build()?;
     let core = quorum_core::Config {
+        levels,
         me: node.id,
         ensemble: ensemble(node)?,
         init_limit: node.timing.init_limit,
@@ -255,6 +259,7 @@ pub(crate) fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Fai
     };
     Ok(quorum_svc::Config {
         ensemble: node.ensemble.clone(),
+        version,
         core,
         addresses: addresses(node, MemberConfig::quorum_address),
         data_dir: node.data_dir.clone(),
@@ -267,6 +272,29 @@ pub(crate) fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Fai
         incarnation_every: quorum_svc::INCARNATION_EVERY,
     })
 }
+
+/// What this process runs. For tests of ensembles of several versions, `TEST_QUORATE_BUILD` makes it say that it is another one:
+/// `VERSION:MIN:MAX`. It knows no more by that than this version does.
+fn build() -> Result<Build, Failure> {
+    let Some(pretended) = std::env::var_os(PRETENDED_BUILD) else { return Ok(Build::this()) };
+    let pretended = pretended.to_string_lossy();
+    let parsed = || {
+        let mut parts = pretended.split(':');
+        let version = parts.next()?.to_owned();
+        let [min, max] = [parts.next()?.parse().ok()?, parts.next()?.parse().ok()?].map(Level);
+        Some(Build { version, levels: Levels::new(min, max)? })
+    };
+    let build =
+        parsed().ok_or_else(|| Failure::usage(format!("{PRETENDED_BUILD} is not VERSION:MIN:MAX")))?;
+    tracing::warn!(
+        version = build.version, levels = %build.levels,
+        "this process pretends to be another version: for tests only, and to be used with no data that matters"
+    );
+    Ok(build)
+}
+
+/// See [`build`].
+const PRETENDED_BUILD: &str = "TEST_QUORATE_BUILD";
 
 /// An id that no other ensemble has.
 pub(crate) fn random_id() -> Result<EnsembleId, Failure> {
@@ -350,6 +378,7 @@ fn reflection() -> tonic_reflection::server::Builder<'static> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .with_service_name("quorate.v1.Coordination")
         .with_service_name("quorate.v1.Node")
+        .with_service_name("quorate.v1.Cluster")
         .with_service_name("grpc.health.v1.Health")
 }
 

@@ -467,6 +467,7 @@ mod tests {
             fault,
             refused: true,
             since: Duration::ZERO,
+            build: None,
         };
         let refuses = NodeStatus { peers: vec![refused], ..two };
         assert!(said(&refuses).contains("node 2 and node 1 have no link: server 1"), "{}", said(&refuses));

@@ -6,9 +6,9 @@ use std::{
     path::Path as FilePath,
 };
 
-use api::{CreateMode, DATA_MAX, ErrorCode, OpError, Page, Path, Read, ReadLevel, ReadOutcome, Stat, Write};
+use api::{DATA_MAX, ErrorCode, OpError, Page, Path, Read, ReadLevel, ReadOutcome, Stat, Write};
 use bytes::Bytes;
-use client_sdk::{Client, ClientError, Found, SessionEvent};
+use client_sdk::{Client, ClientError, CreateMode, Found, SessionEvent};
 use serde_json::json;
 use tokio::sync::broadcast;
 
@@ -58,7 +58,9 @@ pub(crate) async fn get(args: &Get) -> Result<(), Failure> {
     if args.read_level() == ReadLevel::Stale {
         let found = stale::ask(&args.connection, Read::Get { path: path.clone() }).await?;
         return match &found.outcome {
-            ReadOutcome::Data { data, stat } => print_value(args, &path, data, stat, Some(&found)),
+            ReadOutcome::Data { data, stat } => {
+                print_value(args, &path, data.as_deref().unwrap_or_default(), stat, Some(&found))
+            }
             other => Err(stale::foreign(other)),
         };
     }

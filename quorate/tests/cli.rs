@@ -182,3 +182,35 @@ fn health_finds_the_port_of_each_process_in_the_environment_or_in_a_configuratio
     let (code, said) = asked(&["--service", "quorum", "--endpoint", "127.0.0.1:1"], &[]);
     assert!(code == Some(2) && said.contains("cannot be used with"), "{said}");
 }
+
+#[test]
+fn the_level_is_asked_for_and_raised_by_a_command_that_says_what_is_wrong() {
+    let help = text(&quorate(&["upgrade", "finalize", "--help"]).stdout);
+    assert!(
+        help.contains("Refused unless every member, observers too, is there and knows the level"),
+        "{help}"
+    );
+    let all = text(&quorate(&["--help"]).stdout);
+    assert!(all.contains("upgrade") && !all.contains("TEST_QUORATE_BUILD"), "{all}");
+    let [port, ..] = closed_ports();
+    let nobody = [("QUORATE_ENDPOINTS", &*format!("127.0.0.1:{port}"))];
+    for args in [&["upgrade", "status"][..], &["upgrade", "finalize"]] {
+        let output = quorate_with(args, &nobody);
+        assert_eq!(output.status.code(), Some(3), "{output:?}");
+        assert!(text(&output.stderr).contains("no node answers"), "{output:?}");
+    }
+    for level in ["0", "-1", "x"] {
+        assert_eq!(quorate(&["upgrade", "finalize", "--level", level]).status.code(), Some(2), "{level}");
+    }
+}
+
+#[test]
+fn a_build_that_is_pretended_badly_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = config(dir.path(), "");
+    for bad in ["", "1.0.0", "1.0.0:1", "1.0.0:2:1", "1.0.0:0:1", "1.0.0:a:b"] {
+        let output = quorate_with(&["serve", "--config", &config], &[("TEST_QUORATE_BUILD", bad)]);
+        assert_eq!(output.status.code(), Some(2), "{bad}: {output:?}");
+        assert!(text(&output.stderr).contains("TEST_QUORATE_BUILD is not"), "{output:?}");
+    }
+}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use api::peer::{Acquaintance, Damage, Incarnation};
 use api::ports::PeerReport;
-use api::{Greeting, PeerId};
+use api::{Build, Greeting, Level, PeerId};
 use proto::peer::{self as wire, quorum_client::QuorumClient};
 use proto::quorum::Hello;
 use quorum_log::{IncarnationError, Incarnations};
@@ -42,6 +42,8 @@ pub(crate) struct Own {
     pub(crate) serving: bool,
     /// Whom it follows, synchronised or not yet.
     pub(crate) leader: Option<PeerId>,
+    /// As in `quorum_core::Zab::level`.
+    pub(crate) level: Option<Level>,
     /// Raised when others say that this server has lost something.
     pub(crate) suspicion: u64,
 }
@@ -55,6 +57,8 @@ pub(crate) struct Board {
 /// See [`PeerReport`].
 struct Noted {
     fault: Option<String>,
+    /// Without a fault.
+    build: Option<Build>,
     refused: bool,
     since: Instant,
     /// When this was found last.
@@ -81,16 +85,16 @@ impl Board {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether that is new.
-    fn note(&self, peer: PeerId, fault: Option<String>, refused: bool) -> bool {
+    /// `build`: what a peer without a fault runs. Whether the fault, or that there is none, is new.
+    fn note(&self, peer: PeerId, fault: Option<String>, refused: bool, build: Option<Build>) -> bool {
         let (mut peers, now) = (self.lock(), Instant::now());
         match peers.get_mut(&peer).filter(|before| before.fault == fault) {
             Some(before) => {
-                (before.found, before.doubted) = (now, None);
+                (before.found, before.doubted, before.build) = (now, None, build);
                 false
             }
             None => {
-                peers.insert(peer, Noted { fault, refused, since: now, found: now, doubted: None });
+                peers.insert(peer, Noted { fault, refused, since: now, found: now, doubted: None, build });
                 true
             }
         }
@@ -176,11 +180,11 @@ impl Acquaintances {
         let known = self.board.lock();
         let others = self.addresses.iter().filter(|(id, _)| **id != self.me);
         let peer = |(&id, address): (&PeerId, &String)| {
-            let ((fault, since), refused) = match known.get(&id) {
-                Some(noted) => (noted.fault(), noted.refused),
-                None => ((Some("not tried yet".to_owned()), Duration::ZERO), false),
+            let ((fault, since), refused, build) = match known.get(&id) {
+                Some(noted) => (noted.fault(), noted.refused, noted.build.clone()),
+                None => ((Some("not tried yet".to_owned()), Duration::ZERO), false, None),
             };
-            PeerReport { id, address: address.clone(), fault, refused, since }
+            PeerReport { id, address: address.clone(), fault, refused, since, build }
         };
         others.map(peer).collect()
     }
@@ -208,7 +212,9 @@ impl Acquaintances {
 
     /// This server and `peer` have nothing to do with each other until a person changes something.
     pub(crate) fn refused(&self, peer: PeerId, why: &str) {
-        if self.links.is_member(peer) && peer != self.me && self.board.note(peer, Some(why.to_owned()), true)
+        if self.links.is_member(peer)
+            && peer != self.me
+            && self.board.note(peer, Some(why.to_owned()), true, None)
         {
             tracing::error!(%peer, why, "refused a server");
         }
@@ -300,7 +306,7 @@ impl Acquaintances {
                 }
                 Err(why) => {
                     self.links.send(Event::Heard { peer, damage: None, suspicion }).await;
-                    if self.board.note(peer, Some(why.clone()), false) {
+                    if self.board.note(peer, Some(why.clone()), false, None) {
                         tracing::debug!(%peer, address, why, "cannot meet");
                     }
                     // However often it is to be met again, not more often than this.
@@ -332,6 +338,7 @@ impl Acquaintances {
     pub(crate) async fn meet_over(&self, peer: PeerId, channel: Channel) -> Result<(), String> {
         let mut client = QuorumClient::new(channel);
         let mut said = Acquaintance::default();
+        let mut build = None;
         // The second time it can be confirmed what the other one has met.
         for _ in 0..2 {
             let suspicion = self.own.borrow().suspicion;
@@ -347,9 +354,10 @@ impl Acquaintances {
             self.check(theirs, Some(peer))?;
             let damage = Hello::damage(&told);
             self.links.send(Event::Heard { peer, damage: Some(damage), suspicion }).await;
+            build = Hello::build(&told);
             said = self.greeted(peer, &told).await?;
         }
-        self.board.note(peer, None, false);
+        self.board.note(peer, None, false, build);
         Ok(())
     }
 }
@@ -379,17 +387,17 @@ mod tests {
     fn b25_a_peer_in_doubt_is_not_reached_until_it_answers() {
         let board = Board::default();
         assert!(!board.is_reached(PEER), "nobody has tried");
-        board.note(PEER, None, false);
+        board.note(PEER, None, false, None);
         assert!(board.is_reached(PEER));
         board.doubt(PEER);
         assert!(!board.is_reached(PEER));
         assert_eq!(fault(&board).as_deref(), Some("reached 0 s ago, no answer since"));
-        assert!(!board.note(PEER, None, false), "it answers: that is no news");
+        assert!(!board.note(PEER, None, false, None), "it answers: that is no news");
         assert_eq!(fault(&board), None);
-        board.note(PEER, Some("no answer".to_owned()), false);
+        board.note(PEER, Some("no answer".to_owned()), false, None);
         board.doubt(PEER);
         assert_eq!(fault(&board).as_deref(), Some("no answer"), "what is known is not replaced by a doubt");
-        board.note(PEER, None, false);
+        board.note(PEER, None, false, None);
         assert!(board.is_reached(PEER));
     }
 

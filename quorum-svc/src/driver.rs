@@ -8,9 +8,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use api::peer::{Damage, Incarnation, ToLeader, ToLearner};
 use api::ports::{Candidate, Election, FeedItem, QuorumStatus, Request, Role, Sign};
-use api::{Epoch, Now, PeerId, Standing, Time, Zxid};
+use api::{Epoch, Level, LevelRefusal, Now, PeerId, Standing, Ticket, Time, Zxid};
 use quorum_core::{CLOCK_BOUND_MS, Conn, Input, Output, Zab};
-use quorum_log::Epochs;
+use quorum_log::{Base, Epochs};
 use spans::lines;
 use telemetry::metrics;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -60,6 +60,12 @@ pub(crate) enum Event {
         after: Zxid,
     },
     Status(oneshot::Sender<QuorumStatus>),
+    /// See [`Input::SetLevel`].
+    SetLevel {
+        expected: Level,
+        level: Level,
+        reply: oneshot::Sender<Result<Level, LevelRefusal>>,
+    },
     /// There is little room: a snapshot would make the log shorter.
     SnapshotWanted,
     /// See [`Task::Forsake`].
@@ -175,6 +181,9 @@ pub(crate) struct State {
     signs: Option<mpsc::Sender<Sign>>,
     committed: Zxid,
     status: QuorumStatus,
+    /// Who has asked for another feature level, by the number that the core was given; it bounds them.
+    level_asks: BTreeMap<Ticket, oneshot::Sender<Result<Level, LevelRefusal>>>,
+    last_level_ask: Ticket,
     /// Who waits until this node may stop.
     leaving: Vec<oneshot::Sender<()>>,
     /// Whether it may.
@@ -387,6 +396,12 @@ impl<E: Election> Driver<E> {
                 // The asker may have gone.
                 let _ = reply.send(self.core.status());
             }
+            Event::SetLevel { expected, level, reply } => {
+                let ticket = Ticket(self.state.last_level_ask.0 + 1);
+                self.state.last_level_ask = ticket;
+                self.state.level_asks.insert(ticket, reply);
+                self.core.handle(now, Input::SetLevel { ticket, expected, level });
+            }
             Event::SnapshotWanted => self.tell(Tell::Item(FeedItem::SnapshotWanted)),
             Event::RolledBack { by, met } => self.on_rolled_back(now, by, met),
             Event::Heard { peer, damage, suspicion } => self.on_heard(now, peer, damage, suspicion),
@@ -403,15 +418,15 @@ impl<E: Election> Driver<E> {
 
     /// Tells links and election what this node says of itself from now on.
     fn introduce(&self, asks: &mpsc::UnboundedSender<Ask>) {
-        let (standing, damage) = (self.core.standing(), self.core.damage());
+        let (standing, damage, level) = (self.core.standing(), self.core.damage(), self.core.level());
         let QuorumStatus { serving, leader, .. } = self.core.status();
         let own = &self.acquaintances.own;
         let (before, served) = (own.borrow().greeting.standing, own.borrow().serving);
         own.send_if_modified(|own| {
-            let said = (own.greeting.standing, own.damage, own.serving, own.leader);
-            (own.greeting.standing, own.damage, own.serving, own.leader) =
-                (standing, damage, serving, leader);
-            said != (standing, damage, serving, leader)
+            let said = (own.greeting.standing, own.damage, own.serving, own.leader, own.level);
+            (own.greeting.standing, own.damage, own.serving, own.leader, own.level) =
+                (standing, damage, serving, leader, level);
+            said != (standing, damage, serving, leader, level)
         });
         if standing != before {
             let _ = asks.send(Ask::Introduce(standing));
@@ -567,11 +582,11 @@ impl<E: Election> Driver<E> {
                 self.traces.truncated(to);
                 self.to_disk(Task::Truncate(to));
             }
-            Output::InstallSnapshot { zxid } => {
+            Output::InstallSnapshot { zxid, level } => {
                 let _lines = lines(self.traces.recovery()).entered();
                 tracing::info!(%zxid, "the log starts anew behind the leader's snapshot");
                 self.view.reset(zxid);
-                self.to_disk(Task::Reset(zxid));
+                self.to_disk(Task::Reset(Base { zxid, level: Some(level) }));
             }
             Output::Purge { upto } => self.to_disk(Task::Purge(upto)),
             Output::Committed { upto } => {
@@ -599,6 +614,17 @@ impl<E: Election> Driver<E> {
             }
             // One for which there is no room is lost.
             Output::Sign(sign) => drop(self.state.signs.as_ref().map(|signs| signs.try_send(sign))),
+            Output::LevelSet { ticket, result } => {
+                let _lines = lines(self.traces.recovery()).entered();
+                match &result {
+                    Ok(level) => tracing::info!(%level, "the feature level that was asked for is committed"),
+                    Err(why) => tracing::warn!(%why, "the feature level stays as it is"),
+                }
+                if let Some(reply) = self.state.level_asks.remove(&ticket) {
+                    // The asker may have gone.
+                    let _ = reply.send(result);
+                }
+            }
             Output::Left => {
                 self.state.left = true;
                 for reply in self.state.leaving.drain(..) {

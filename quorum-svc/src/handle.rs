@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::Zxid;
 use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room, Surroundings};
+use api::{Level, LevelRefusal, Zxid};
 use quorum_core::Input;
 use quorum_log::{LogReader, SnapshotError, SnapshotWriter, Snapshots};
 use telemetry::metrics;
@@ -146,9 +146,22 @@ impl Quorum for Handle {
     }
 
     async fn surroundings(&self) -> Result<Surroundings, PortClosed> {
-        let ensemble = self.acquaintances.own.borrow().greeting.standing.ensemble;
+        let (ensemble, level, build) = {
+            let own = self.acquaintances.own.borrow();
+            (own.greeting.standing.ensemble, own.level, Some(own.greeting.build.clone()))
+        };
         let clock_offset_ms = *self.clock.borrow();
-        Ok(Surroundings { ensemble, peers: self.acquaintances.peers(), clock_offset_ms })
+        let peers = self.acquaintances.peers();
+        Ok(Surroundings { ensemble, level, build, peers, clock_offset_ms })
+    }
+
+    async fn set_level(&self, expected: Level, level: Level) -> Result<Level, LevelRefusal> {
+        let stopped = |_| LevelRefusal::Unavailable(stopped().0);
+        let (reply, answer) = oneshot::channel();
+        if !self.links.send(Event::SetLevel { expected, level, reply }).await {
+            return Err(stopped(()));
+        }
+        answer.await.map_err(|_| stopped(()))?
     }
 
     async fn status(&self) -> Result<QuorumStatus, PortClosed> {
@@ -200,8 +213,10 @@ impl Handle {
 
     async fn write(&self, zxid: Zxid, leave: u64, mut chunks: impl Chunks) -> Result<(), SnapshotError> {
         let (snapshots, at_least) = (self.snapshots.clone(), chunks.at_least());
+        // There is a level wherever there is a state.
+        let level = self.view.reader.level_at(zxid).unwrap_or(Level::FIRST);
         let mut writer: SnapshotWriter =
-            blocking(move || snapshots.begin(zxid)?.leaving(leave, at_least)).await?;
+            blocking(move || snapshots.begin(zxid, level)?.leaving(leave, at_least)).await?;
         while let Some(chunk) = chunks.next().await {
             writer = blocking(move || writer.chunk(&chunk).map(|()| writer)).await?;
         }

@@ -1,7 +1,7 @@
 //! The quorum of a node that may have to wait for space on its disk before it can be opened.
 
-use api::Zxid;
 use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room, Surroundings};
+use api::{Level, LevelRefusal, Zxid};
 
 use tokio::sync::watch;
 
@@ -95,6 +95,13 @@ impl Quorum for Late {
         match self.get() {
             Some(handle) => handle.surroundings().await,
             None => Ok(Surroundings::default()),
+        }
+    }
+
+    async fn set_level(&self, expected: Level, level: Level) -> Result<Level, LevelRefusal> {
+        match self.get() {
+            Some(handle) => handle.set_level(expected, level).await,
+            None => Err(LevelRefusal::Unavailable("the quorum of this node is not open yet".into())),
         }
     }
 

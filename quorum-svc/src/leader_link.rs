@@ -431,7 +431,7 @@ impl Sender {
         self.lines().in_scope(|| tracing::info!(%peer, %zxid, "sending a snapshot"));
         let snapshots = self.snapshots.clone();
         let mut reader = blocking(move || snapshots.read(zxid)).await.map_err(&failed)?;
-        self.send(LeaderFrame::SnapStart(zxid)).await?;
+        self.send(LeaderFrame::SnapStart(zxid, reader.level())).await?;
         let mut bytes = 0;
         loop {
             let (back, chunk) = blocking(move || {

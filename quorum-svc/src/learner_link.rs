@@ -139,7 +139,7 @@ impl LearnerSide {
         self.links.spawn(send(lanes.data.clone(), to_leader, Some(IDLE)));
         self.links.spawn(send(lanes.control.clone(), to_control, None));
         let ended = tokio::select! {
-            ended = self.receive(conn, &mut from_leader) => ended,
+            ended = self.receive(conn, leader, &mut from_leader) => ended,
             ended = self.receive_control(conn, &mut control) => ended,
             () = lanes.closed() => Ok(()),
         };
@@ -168,7 +168,17 @@ impl LearnerSide {
         Err("closed by the leader".into())
     }
 
-    async fn receive(&self, conn: Conn, stream: &mut Streaming<wire::LeaderMessage>) -> Result<(), String> {
+    async fn receive(
+        &self,
+        conn: Conn,
+        leader: PeerId,
+        stream: &mut Streaming<wire::LeaderMessage>,
+    ) -> Result<(), String> {
+        // As of an entry that this version does not know: it is not left out, and does not become known by itself.
+        let refused = |e: proto::Malformed| {
+            self.acquaintances.refused(leader, &e.0);
+            e.to_string()
+        };
         let mut snapshot: Option<SnapshotWriter> = None;
         let mut assembly = Assembly::default();
         loop {
@@ -178,14 +188,14 @@ impl LearnerSide {
             let message = message.map_err(|s| s.to_string())?.ok_or("closed by the leader")?;
             let input = match assembly.take(message).map_err(|e| e.to_string())? {
                 None => Input::SnapshotProgress { conn },
-                Some(message) => match LeaderFrame::try_from(message).map_err(|e| e.to_string())? {
+                Some(message) => match LeaderFrame::try_from(message).map_err(refused)? {
                     LeaderFrame::Hello(_) => return Err("a second Hello".into()),
                     LeaderFrame::Idle => continue,
                     LeaderFrame::Message(message) => Input::FromLeader { conn, message },
-                    LeaderFrame::SnapStart(zxid) => {
+                    LeaderFrame::SnapStart(zxid, level) => {
                         tracing::info!(%zxid, "receiving a snapshot");
                         let snapshots = self.snapshots.clone();
-                        let begun = blocking(move || snapshots.begin_received(zxid)).await;
+                        let begun = blocking(move || snapshots.begin_received(zxid, level)).await;
                         snapshot = Some(begun.map_err(|e| self.fatal(&e))?);
                         Input::SnapshotProgress { conn }
                     }
@@ -202,7 +212,7 @@ impl LearnerSide {
                     }
                     LeaderFrame::SnapEnd => {
                         let writer = snapshot.take().ok_or("the end of a snapshot that did not begin")?;
-                        let zxid = writer.zxid();
+                        let (zxid, level) = (writer.zxid(), writer.level());
                         let finish = blocking(move || writer.finish());
                         tokio::pin!(finish);
                         // It is written out and read again, which takes its time for a large one.
@@ -216,7 +226,7 @@ impl LearnerSide {
                         };
                         finished.map_err(|e| self.fatal(&e))?;
                         tracing::info!(%zxid, "snapshot received");
-                        Input::FromLeader { conn, message: ToLearner::Snap { zxid } }
+                        Input::FromLeader { conn, message: ToLearner::Snap { zxid, level } }
                     }
                 },
             };

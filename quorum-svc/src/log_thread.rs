@@ -6,7 +6,9 @@ use std::time::{Instant, SystemTime};
 use api::peer::{Damage, Incarnation};
 use api::{Entry, Zxid};
 use quorum_core::Input;
-use quorum_log::{EpochError, EpochFile, Epochs, IncarnationError, Log, LogError, SnapshotError, Snapshots};
+use quorum_log::{
+    Base, EpochError, EpochFile, Epochs, IncarnationError, Log, LogError, SnapshotError, Snapshots,
+};
 use spans::Span;
 use telemetry::metrics;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -29,7 +31,7 @@ pub(crate) enum Task {
     Epochs(Epochs),
     Truncate(Zxid),
     /// The log starts anew behind a snapshot.
-    Reset(Zxid),
+    Reset(Base),
     Purge(Zxid),
     /// Behind the epochs, which say by now that the directory is an older copy. Has no answer.
     Outlive(Incarnation),
@@ -130,7 +132,7 @@ fn run(
                 }
                 Task::Reset(base) => {
                     log.reset(base)?;
-                    match snapshots.adopt_received(base) {
+                    match snapshots.adopt_received(base.zxid) {
                         // A newer one has come meanwhile, and its reset follows.
                         Ok(()) | Err(SnapshotError::NotThere { .. }) => {}
                         Err(error) => return Err(error.into()),

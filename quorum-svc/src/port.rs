@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::ports::{Chunks, Feed as _, Quorum as _, Request as Asked};
-use api::{PeerId, Zxid};
+use api::{PeerId, Ticket, Zxid};
 use bytes::Bytes;
 use proto::internal::{self, feed_message, quorum_port_server::QuorumPort, snapshot_message, store_message};
+use proto::peer::LevelSet;
 use proto::ports::{
     check_neighbour, item_to_wire, request, sign_to_wire, status_to_wire, surroundings_to_wire,
 };
-use proto::quorum::Hello;
+use proto::quorum::{self, Hello};
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
@@ -130,6 +131,18 @@ impl QuorumPort for PortService {
         let known = self.handle.surroundings().await.map_err(|e| Status::unavailable(e.0))?;
         let status = Some(status_to_wire(status));
         Ok(Response::new(internal::StatusReply { hello, status, ..surroundings_to_wire(known) }))
+    }
+
+    async fn set_level(
+        &self,
+        request: Request<internal::SetLevelRequest>,
+    ) -> Result<Response<LevelSet>, Status> {
+        let internal::SetLevelRequest { hello, expected, level } = request.into_inner();
+        self.admit(hello)?;
+        let [expected, level] = [quorum::level(expected), quorum::level(level)];
+        let malformed = |e: proto::Malformed| Status::invalid_argument(e.0);
+        let result = self.handle.set_level(expected.map_err(malformed)?, level.map_err(malformed)?).await;
+        Ok(Response::new(quorum::level_set_to_wire(Ticket(0), result)))
     }
 }
 

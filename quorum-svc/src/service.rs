@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::ports::Election;
-use api::{Greeting, PeerId, Standing, Zxid};
+use api::{Build, Greeting, PeerId, Standing, Zxid};
 use proto::internal::quorum_port_server::QuorumPortServer;
 use proto::peer::quorum_server::QuorumServer;
 use quorum_core::{Durable, Zab};
@@ -36,6 +36,8 @@ use crate::view::LogView;
 pub struct Config {
     /// Name of the ensemble; servers of another name are refused.
     pub ensemble: String,
+    /// The version of this program: for people. The feature levels that it knows are in `core`.
+    pub version: String,
     /// This server, all servers, time limits and bounds.
     pub core: quorum_core::Config,
     /// `host:port` of each member's quorum service.
@@ -146,6 +148,7 @@ impl<E: Election> QuorumService<E> {
         shutdown: CancellationToken,
     ) -> Result<QuorumService<E>, OpenError> {
         let me = config.core.me;
+        let build = Build { version: config.version.clone(), levels: config.core.levels };
         let options = StorageOptions {
             ensemble: config.ensemble.clone(),
             id: me,
@@ -158,6 +161,7 @@ impl<E: Election> QuorumService<E> {
             may_heal: config.core.ensemble.voters().any(|voter| voter != me),
             secret: getrandom::u64().map_err(OpenError::Random)?,
             run: getrandom::u64().map_err(OpenError::Random)?,
+            build: build.clone(),
         };
         let storage = Storage::open(&disk, &config.data_dir, &options)?;
         let dirs = [config.data_dir.clone(), storage.log_dir().to_owned()];
@@ -191,6 +195,7 @@ impl<E: Election> QuorumService<E> {
             accepted_epoch: promises.accepted,
             current_epoch: promises.current,
             history: log.history().clone(),
+            levels: log.levels(),
             snapshot: snapshots.latest(),
             snap_before: snapshots
                 .latest()
@@ -221,6 +226,7 @@ impl<E: Election> QuorumService<E> {
             id: me,
             members: config.core.ensemble.clone(),
             standing: Standing::default(),
+            build,
             sync_limit: config.core.sync_limit,
             tick: config.core.ping_interval,
         };
@@ -230,6 +236,7 @@ impl<E: Election> QuorumService<E> {
             damage: core.damage(),
             serving: false,
             leader: None,
+            level: core.level(),
             suspicion: 0,
         };
         let others = config.addresses.keys().filter(|&&peer| peer != me);

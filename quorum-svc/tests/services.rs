@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use api::ports::{
     Candidate, Chunks, Election, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, Request, Room,
 };
-use api::{Ensemble, EnsembleId, Entry, Epoch, Greeting, PeerId, Standing, Ticket, Zxid};
+use api::{
+    Build, Ensemble, EnsembleId, Entry, Epoch, Greeting, Level, Levels, PeerId, Standing, Ticket, Zxid,
+};
 use bytes::Bytes;
 use proxy::Proxy;
 use quorum_svc::{Config, Handle, LogFeed, QuorumService, StopReason};
@@ -62,9 +64,11 @@ fn config(id: u32, dir: &Path, addresses: &BTreeMap<PeerId, String>) -> Config {
         request_bytes_max: 64 << 20,
         draw: EnsembleId(u128::from(id)),
         counter_max: u32::MAX,
+        levels: Levels::BUILD,
     };
     Config {
         ensemble: "test".into(),
+        version: "test".into(),
         core,
         addresses: addresses.clone(),
         data_dir: dir.join(id.to_string()),
@@ -487,6 +491,7 @@ async fn garbage_and_strangers_do_no_harm() {
             id: PeerId(id),
             members: Ensemble::of_voters(1..=3).unwrap(),
             standing: Standing::default(),
+            build: Build::this(),
             sync_limit: SYNC_LIMIT,
             tick: SYNC_LIMIT,
         };
@@ -565,7 +570,7 @@ async fn a_node_whose_log_was_lost_refuses_to_run_however_often_it_is_started() 
 /// and nothing committed since.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_without_state_gets_the_snapshot_on_which_an_empty_log_stands() {
-    use quorum_log::{DataDir, Disk, EpochFile, Epochs, FsDisk, Log, LogOptions, Snapshots};
+    use quorum_log::{Base, DataDir, Disk, EpochFile, Epochs, FsDisk, Log, LogOptions, Snapshots};
     let temp = tempfile::tempdir().unwrap();
     let (base, dir) = (Zxid::new(api::Epoch(1), 7), temp.path().join("1"));
     {
@@ -577,10 +582,13 @@ async fn a_store_without_state_gets_the_snapshot_on_which_an_empty_log_stands() 
         let epochs = Epochs { accepted: epoch, current: epoch, ensemble, ..Epochs::default() };
         EpochFile::load(disk.clone(), &dir).unwrap().store(epochs).unwrap();
         let (snapshots, _) = Snapshots::open(disk.clone(), &dir.join("snapshots")).unwrap();
-        let mut writer = snapshots.begin(base).unwrap();
+        let mut writer = snapshots.begin(base, Level::FIRST).unwrap();
         writer.chunk(b"state").unwrap();
         writer.finish().unwrap();
-        Log::open(disk, &dir.join("log"), LogOptions::default()).unwrap().reset(base).unwrap();
+        Log::open(disk, &dir.join("log"), LogOptions::default())
+            .unwrap()
+            .reset(Base { zxid: base, level: Some(Level::FIRST) })
+            .unwrap();
     }
     let addresses: BTreeMap<PeerId, String> = (1..=3).map(|id| (PeerId(id), "127.0.0.1:1".into())).collect();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -7,8 +7,8 @@ use api::chance::Chance;
 use api::mutants::{Mutant, is_on};
 use api::session::{Item, Op, Open, Outcome, Response};
 use api::{
-    Create, CreateMode, Fate, MultiOp, OpError, Page, Path, Read, ReadLevel, SessionId, SessionToken,
-    StreamId, Ticket, Time, Write, WriteNumber, Zxid,
+    Acl, AclEntry, Create, Fate, Identity, MultiOp, NodeKind, OpError, Page, Path, Permissions, Read,
+    ReadLevel, Scheme, SessionId, SessionToken, StreamId, Ticket, Time, Write, WriteNumber, Zxid,
 };
 use bytes::Bytes;
 use client_core::{Config, Connection, Event as SessionEvent, Failure, Input, Machine, Output};
@@ -492,7 +492,7 @@ impl Client {
         let version = self.rng.per_mille(300).then(|| self.rng.below(4) as i32);
         match self.rng.below(10) {
             0..=2 => Write::Create(self.create(path, workload)),
-            3..=6 => Write::Set { path, data: self.value(workload), version },
+            3..=6 => Write::Set { path, data: Some(self.value(workload)), version },
             7 | 8 => Write::Delete { path, version },
             _ => {
                 let parts = (0..self.rng.between(1, 4)).map(|_| self.part(workload)).collect();
@@ -506,15 +506,25 @@ impl Client {
         let version = self.rng.per_mille(200).then(|| self.rng.below(4) as i32);
         match self.rng.below(4) {
             0 => MultiOp::Create(self.create(path, workload)),
-            1 => MultiOp::Set { path, data: self.value(workload), version },
+            1 => MultiOp::Set { path, data: Some(self.value(workload)), version },
             2 => MultiOp::Delete { path, version },
             _ => MultiOp::Check { path, version },
         }
     }
 
     fn create(&mut self, path: Path, workload: Workload) -> Create {
-        let mode = CreateMode { ephemeral: self.rng.per_mille(300), sequential: self.rng.per_mille(150) };
-        Create { path, data: self.value(workload), mode }
+        let (ephemeral, sequential) = (self.rng.per_mille(300), self.rng.per_mille(150));
+        let value = self.value(workload);
+        // What follows is drawn from the count of values, so that seeds mean what they meant before.
+        let n = self.values;
+        let kind = match n % 4 {
+            _ if ephemeral => NodeKind::Ephemeral,
+            1 => NodeKind::Container,
+            2 => NodeKind::Ttl { ms: n },
+            _ => NodeKind::Persistent,
+        };
+        let acl = if n % 5 < 3 { list(n % 5) } else { Acl::default() };
+        Create { path, data: (n % 7 != 3).then_some(value), kind, sequential, acl }
     }
 
     /// Different from every other value, and of some length.
@@ -544,6 +554,13 @@ impl Client {
     }
 }
 
+/// One of a few access lists.
+fn list(n: u64) -> Acl {
+    let identity = Identity::new(Scheme::User, &n.to_string());
+    let entry = identity.map(|identity| AclEntry { identity, permissions: Permissions::ALL });
+    entry.and_then(|entry| Acl::new(vec![entry])).unwrap_or_default()
+}
+
 /// Without what only a session can have.
 fn persistent(write: &mut Write) {
     let creates: Vec<&mut Create> = match write {
@@ -555,7 +572,9 @@ fn persistent(write: &mut Write) {
         _ => Vec::new(),
     };
     for create in creates {
-        create.mode.ephemeral = false;
+        if create.kind == NodeKind::Ephemeral {
+            create.kind = NodeKind::Persistent;
+        }
     }
 }
 

@@ -7,7 +7,9 @@ use std::rc::Rc;
 use api::peer::{Acquaintance, Damage, Incarnation};
 use api::ports::{Candidate, Role};
 use api::vote::{Notification, Round, Vote};
-use api::{Ensemble, EnsembleId, Epoch, Greeting, Member, Membership, PeerId, Standing, Zxid};
+use api::{
+    Ensemble, EnsembleId, Epoch, Greeting, Level, Levels, Member, Membership, PeerId, Standing, Ticket, Zxid,
+};
 use quorum_core::Input;
 use quorum_log::{Crash, DiskOp, Fault as DiskFault, IdentityError, MemDisk, StorageError};
 use rustix::io::Errno;
@@ -20,6 +22,9 @@ use crate::world::World;
 /// An operator waits so long for a node that is to leave.
 const LEAVE_LIMIT: u64 = 5_000_000;
 
+/// What newer builds know.
+pub(crate) const NEWER: Levels = Levels::BUILD.and_next();
+
 /// The ensemble of strangers.
 const STRANGERS: EnsembleId = EnsembleId(u128::MAX);
 
@@ -30,6 +35,11 @@ impl World {
         self.cx.note("", || format!("fault {number}: {fault:?}"));
         *self.cx.stats.faults.entry(fault.name()).or_default() += 1;
         self.carry_out(fault);
+    }
+
+    /// From its next start on, a node runs the newer build.
+    pub(crate) fn upgrade(&mut self, node: usize) {
+        (self.nodes[node].levels, self.cx.ghost.builds[node]) = (NEWER, NEWER);
     }
 
     fn target(&self, target: Target) -> usize {
@@ -130,6 +140,17 @@ impl World {
                 let node = self.target(node);
                 self.nodes[node].error_in_recovery = Some(disk_fault(op, skip));
                 self.crash(node, false, Crash::ProcessOnly, down);
+            }
+            Fault::Upgrade { node, down } => {
+                let node = self.target(node);
+                self.upgrade(node);
+                self.crash(node, false, Crash::ProcessOnly, down);
+            }
+            Fault::Raise { node } => {
+                let node = self.target(node);
+                self.tickets += 1;
+                let (ticket, expected, level) = (Ticket(self.tickets), Level::FIRST, NEWER.max());
+                self.nodes[node].tell_quorum(&mut self.cx, Input::SetLevel { ticket, expected, level });
             }
             Fault::DiskFull { node, lasts } => {
                 let node = self.target(node);
@@ -238,7 +259,8 @@ impl World {
         if members {
             greeting.members = self.other_members(node, 1);
         } else {
-            greeting.standing = Standing { ensemble: Some(STRANGERS), epoch: Epoch(1 << 20), bound: true };
+            greeting.standing =
+                Standing { ensemble: Some(STRANGERS), epoch: Epoch(1 << 20), bound: true, level: None };
         }
         let greeting = Rc::new(greeting);
         for other in (0..self.nodes.len()).filter(|&other| other != node) {

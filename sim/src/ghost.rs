@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
-    Command, CommandBody, Ensemble, Entry, Epoch, History, Membership, OpError, Origin, PeerId, SessionId,
-    StreamId, Ticket, WriteNumber, WriteResult, Zxid,
+    Body, Command, CommandBody, Ensemble, Entry, Epoch, History, Levels, Membership, OpError, Origin, PeerId,
+    SessionId, StreamId, Ticket, WriteNumber, WriteResult, Zxid,
 };
 use proto::store::{decode_command, decode_record, encode_record};
 use quorum_core::CLOCK_BOUND_MS;
@@ -117,6 +117,8 @@ pub(crate) struct Ghost {
     ensemble: Ensemble,
     quorums: Quorums,
     pub(crate) disks: Vec<Shadow>,
+    /// The feature levels that each node knows.
+    pub(crate) builds: Vec<Levels>,
     proposed: BTreeMap<Zxid, Proposed>,
     /// Of all of them together.
     pub(crate) proposed_bytes: u64,
@@ -170,6 +172,7 @@ impl Ghost {
             quorums: Quorums::of(&ensemble, nodes),
             ensemble,
             disks: vec![Shadow::default(); nodes],
+            builds: vec![Levels::BUILD; nodes],
             proposed: BTreeMap::new(),
             proposed_bytes: 0,
             committed: Vec::new(),
@@ -232,7 +235,14 @@ impl Ghost {
             self.check(entry.zxid.follows(prev), "I14 no holes", || {
                 format!("node {node} appends {} behind {prev}", entry.zxid)
             });
-            let mut bytes = entry.payload.to_vec();
+            if let (Body::Level(level), false) = (&entry.body, self.proposed.contains_key(&entry.zxid)) {
+                let knows = self.builds.iter().all(|levels| levels.contains(*level));
+                self.check(knows, "I22 no level that a member does not know", || {
+                    format!("node {node} raises the level to {level} at {}", entry.zxid)
+                });
+            }
+            let mut bytes = entry.body.payload().to_vec();
+            bytes.extend(entry.body.kind().to_be_bytes());
             bytes.extend(entry.time_ms.to_be_bytes());
             bytes.extend(entry.origin.map_or(0, |o| o.ticket.0 ^ (u64::from(o.peer.0) << 56)).to_be_bytes());
             let hash = xxh3_64(&bytes);
@@ -373,12 +383,10 @@ impl Ghost {
                 format!("one submission is committed at {before:?} and again at {zxid}")
             });
         }
-        let command = match entry.is_marker() {
-            true => None,
-            false => match decode_command(entry.payload) {
-                Ok(command) => Some(command),
-                Err(e) => return self.fail("I1 integrity", format!("{zxid} is no command: {e}")),
-            },
+        let level = entry.body.level();
+        let command = match entry.payload().cloned().map(decode_command).transpose() {
+            Ok(command) => command,
+            Err(e) => return self.fail("I1 integrity", format!("{zxid} is no command: {e}")),
         };
         let before = self.committed.last().map_or(i64::MIN, |c| c.time_ms);
         let steps_back = entry.time_ms.saturating_add(CLOCK_BOUND_MS) < before;
@@ -399,7 +407,7 @@ impl Ghost {
             },
         );
         match &command {
-            None => self.state.apply_marker(zxid, entry.time_ms),
+            None => self.state.apply_level(zxid, entry.time_ms, level.unwrap_or_default()),
             Some(command) => {
                 let before = match command.body {
                     CommandBody::CloseSession { session, expired: Some(_) } => self.state.session(session),
@@ -423,7 +431,7 @@ impl Ghost {
         }
         self.digests.push(self.state.digest());
         let Entry { time_ms, origin, .. } = entry;
-        self.committed.push(Committed { zxid, time_ms, origin, command });
+        self.committed.push(Committed { zxid, time_ms, origin, level, command });
     }
 
     /// Behind the entry with which a session was taken up, nothing of its other streams is carried out (C12).

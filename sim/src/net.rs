@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use api::peer::{Acquaintance, Damage};
 use api::session::{Item, Op, Open, Request};
-use api::{Entry, Greeting, OpError, WriteNumber, Zxid};
+use api::{Entry, Greeting, Level, OpError, WriteNumber, Zxid};
 use bytes::Bytes;
 use election_core::Notification;
 use quorum_core::{ToLeader, ToLearner};
@@ -50,7 +50,7 @@ pub(crate) enum Packet {
     Hello(Hello),
     ToLeader(ToLeader),
     ToLearner(ToLearner),
-    SnapStart(Zxid),
+    SnapStart(Zxid, Level),
     SnapChunk(Bytes),
     SnapEnd,
     /// So many bytes of the message behind it.

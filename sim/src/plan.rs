@@ -224,6 +224,10 @@ pub enum Fault {
     Stranger { node: Target, members: bool, lasts: u64 },
     /// A process dies, and is started with another list of members; which, `list` says.
     OtherMembers { node: Target, list: u64, lasts: u64 },
+    /// A process is stopped, and a newer build, which knows one feature level more, is started in its place.
+    Upgrade { node: Target, down: u64 },
+    /// An operator asks this node to raise the feature level.
+    Raise { node: Target },
 }
 
 impl Fault {
@@ -261,6 +265,8 @@ impl Fault {
             Fault::Leave { .. } => "hand-over",
             Fault::Stranger { .. } => "stranger",
             Fault::OtherMembers { .. } => "other members",
+            Fault::Upgrade { .. } => "upgrade",
+            Fault::Raise { .. } => "raise of the level",
         }
     }
 }

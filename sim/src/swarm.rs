@@ -48,7 +48,32 @@ pub fn draw(seed: u64) -> Plan {
     if !rng.per_mille(100) {
         plan.faults = faults(&mut rng, &plan);
     }
+    // From a sequence of its own, so that what a seed meant before it means still.
+    upgrades(&mut Chance::stream(seed, 7), &mut plan);
     plan
+}
+
+/// In some runs nodes are upgraded, and an operator asks for the newer level before and after the last of them is.
+fn upgrades(rng: &mut Chance, plan: &mut Plan) {
+    if plan.faults.is_empty() || !rng.per_mille(400) {
+        return;
+    }
+    let nodes = plan.members.len() as u64;
+    let whole = rng.per_mille(700);
+    let at = |rng: &mut Chance, share: u64| rng.below(plan.active_us * share / 100);
+    let mut more = Vec::new();
+    for node in 1..=nodes as u32 {
+        if whole || rng.per_mille(600) {
+            let fault = Fault::Upgrade { node, down: rng.scale(MS, SECOND) };
+            more.push(TimedFault { at: at(rng, 70), fault });
+        }
+    }
+    for _ in 0..rng.between(2, 12) {
+        let node = rng.between(0, nodes) as u32;
+        more.push(TimedFault { at: at(rng, 100), fault: Fault::Raise { node } });
+    }
+    plan.faults.extend(more);
+    plan.faults.sort_by_key(|fault| fault.at);
 }
 
 fn timing(rng: &mut Chance) -> Timing {

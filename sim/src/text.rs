@@ -13,7 +13,7 @@ pub(crate) fn zxids(entries: &[Entry]) -> String {
 
 pub(crate) fn to_leader(message: &ToLeader) -> String {
     match message {
-        ToLeader::LearnerInfo { accepted_epoch } => format!("LEARNERINFO {accepted_epoch}"),
+        ToLeader::LearnerInfo { accepted_epoch, .. } => format!("LEARNERINFO {accepted_epoch}"),
         ToLeader::AckEpoch { epoch, history, counts, current_epoch, damage, .. } => format!(
             "ACKEPOCH {epoch}, has {} in {current_epoch}{}{}",
             history.last(),
@@ -25,6 +25,7 @@ pub(crate) fn to_leader(message: &ToLeader) -> String {
         ToLeader::Pong { round, .. } => format!("PONG {round}"),
         ToLeader::Barrier { ticket } => format!("BARRIER {}", ticket.0),
         ToLeader::Disk(room) => format!("DISK {room:?}"),
+        ToLeader::SetLevel { expected, level, .. } => format!("LEVEL {expected} to {level}"),
         ToLeader::Report(report) => format!("REPORT {} sessions", report.len() / 8 - 1),
     }
 }
@@ -34,7 +35,7 @@ pub(crate) fn to_learner(message: &ToLearner) -> String {
         ToLearner::LeaderInfo { epoch, .. } => format!("LEADERINFO {epoch}"),
         ToLearner::Diff { after } => format!("DIFF {after}"),
         ToLearner::Trunc { to } => format!("TRUNC {to}"),
-        ToLearner::Snap { zxid } => format!("SNAP {zxid}"),
+        ToLearner::Snap { zxid, .. } => format!("SNAP {zxid}"),
         ToLearner::Propose { entries, .. } => format!("PROPOSE {}", zxids(entries)),
         ToLearner::NewLeader { target, .. } => format!("NEWLEADER {target}"),
         ToLearner::UpToDate { commit } => format!("UPTODATE {commit}"),
@@ -44,5 +45,6 @@ pub(crate) fn to_learner(message: &ToLearner) -> String {
         ToLearner::Confirm(_) => "CONFIRM".into(),
         ToLearner::Refused { ticket, .. } => format!("REFUSED {}", ticket.0),
         ToLearner::Room(room) => format!("ROOM {room:?}"),
+        ToLearner::LevelSet { result, .. } => format!("LEVEL {result:?}"),
     }
 }

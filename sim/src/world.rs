@@ -10,7 +10,7 @@ use quorum_log::Crash;
 
 use crate::client::Client;
 use crate::context::{ClientEvent, Context, Event, NodeEvent, TraceSink};
-use crate::faults::OlderCopy;
+use crate::faults::{NEWER, OlderCopy};
 use crate::ghost::Ghost;
 use crate::net::{End, LinkId, Packet};
 use crate::node::{Node, Stop};
@@ -32,6 +32,8 @@ pub(crate) struct World {
     /// Connections of strangers that stand in for a node, and what they say of themselves.
     pub(crate) strangers: BTreeMap<LinkId, (usize, Rc<Greeting>)>,
     healed_at: Option<u64>,
+    /// Of the operator's questions.
+    pub(crate) tickets: u64,
     over: bool,
 }
 
@@ -58,6 +60,7 @@ pub fn run(plan: &Plan, trace: Option<TraceSink>) -> Report {
         copies: Vec::new(),
         strangers: BTreeMap::new(),
         healed_at: None,
+        tickets: 0,
         over: false,
     };
     world.prepare();
@@ -258,6 +261,7 @@ impl World {
         }
         self.cx.net.heal();
         self.cx.resume_links();
+        let upgraded = self.nodes.iter().any(|node| node.levels == NEWER);
         for node in 0..self.nodes.len() {
             let target = &mut self.nodes[node];
             target.disk.set_capacity(u64::MAX);
@@ -265,6 +269,11 @@ impl World {
             target.paused_until = target.paused_until.min(self.cx.now);
             self.resume(node);
             self.right_members(node);
+            // An operator ends what he has begun.
+            if upgraded && self.nodes[node].levels != NEWER {
+                self.upgrade(node);
+                self.nodes[node].stop(&mut self.cx, false, Crash::ProcessOnly);
+            }
             if self.nodes[node].up.is_none() {
                 let at = self.cx.now;
                 self.restart_at(node, at);

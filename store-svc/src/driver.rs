@@ -8,7 +8,7 @@ use std::{
 };
 
 use api::{
-    OpError, Time, Trace, Zxid,
+    Identities, OpError, Time, Trace, Zxid,
     ports::{Quorum, Sign},
     record,
     session::{Item, Op, Open, Request, Response},
@@ -41,6 +41,8 @@ pub(crate) enum FromClient {
         open: Open,
         /// For it.
         drawn: Drawn,
+        /// See [`Input::Open`].
+        identities: Identities,
         /// Where answers go.
         lane: Arc<Lane>,
     },
@@ -65,6 +67,8 @@ pub(crate) enum FromClient {
         op: Op,
         /// The span that it is part of.
         trace: Trace,
+        /// See [`Input::Unary`].
+        identities: Identities,
         /// Where the answer goes.
         reply: oneshot::Sender<Result<Response, OpError>>,
         /// When the call came in.
@@ -349,9 +353,9 @@ impl<Q: Quorum> Running<Q> {
         match input {
             // Given up on the way here.
             FromClient::Open { lane, .. } if lane.is_over() => {}
-            FromClient::Open { conn, open, drawn, lane } => {
+            FromClient::Open { conn, open, drawn, identities, lane } => {
                 self.sinks.insert(conn, Sink::Stream(lane, Timings::default(), Spans::default()));
-                self.handle(Input::Open { conn, open, drawn });
+                self.handle(Input::Open { conn, open, drawn, identities });
             }
             FromClient::Requests { conn, acked, requests, spans, received } => {
                 if let Some(Sink::Stream(_, timings, open)) = self.sinks.get_mut(&conn) {
@@ -362,11 +366,11 @@ impl<Q: Quorum> Running<Q> {
             }
             // Given up on the way here.
             FromClient::Unary { reply, .. } if reply.is_closed() => {}
-            FromClient::Unary { conn, op, trace, reply, received } => {
+            FromClient::Unary { conn, op, trace, identities, reply, received } => {
                 let mut timings = Timings::default();
                 timings.take_up(received, [&op]);
                 self.sinks.insert(conn, Sink::Unary { timings, reply });
-                self.handle(Input::Unary { conn, op, trace });
+                self.handle(Input::Unary { conn, op, trace, identities });
             }
             FromClient::Facts(reply) => {
                 let server = &self.driver.shell.server;

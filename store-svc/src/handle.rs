@@ -12,7 +12,7 @@ use std::{
 };
 
 use api::{
-    OpError, PeerId, SessionToken, StreamId, Trace, WriteNumber,
+    Identities, OpError, PeerId, SessionToken, StreamId, Trace, WriteNumber,
     budget::{Budget, Held},
     ports::{Caller, Coordination, Items, Requests},
     session::{Item, Op, Open, Request, Response},
@@ -110,7 +110,8 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         let conn = self.connect();
         let mut call = Call { conn, answer, asides: &self.asides };
-        self.tell(FromClient::Unary { conn, op, trace, reply, received }).await?;
+        let identities = caller.identities;
+        self.tell(FromClient::Unary { conn, op, trace, identities, reply, received }).await?;
         let response = (&mut call.answer).await.unwrap_or_else(|_| Err(self.stopping()))?;
         // The answer is made already, and shared with the tree; it must not be encoded before there is room.
         let weight = response.result.as_ref().map_or(0, |outcome| outcome.weight());
@@ -127,8 +128,8 @@ impl Coordination for Handle {
         let conn = self.connect();
         let share = caller.share.unwrap_or_else(|| self.held.share());
         let lane = Arc::new(Lane::new(conn, self.bounds, share, self.asides.clone()));
-        let requests =
-            LocalRequests { handle: self.clone(), conn, lane: lane.clone(), address: caller.address };
+        let Caller { identities, address, .. } = caller;
+        let requests = LocalRequests { handle: self.clone(), conn, lane: lane.clone(), address, identities };
         (requests, LocalItems { lane })
     }
 
@@ -154,6 +155,7 @@ pub struct LocalRequests {
     conn: ConnId,
     lane: Arc<Lane>,
     address: Option<IpAddr>,
+    identities: Identities,
 }
 
 impl LocalRequests {
@@ -174,8 +176,8 @@ impl Requests for LocalRequests {
         let drawn = Drawn { token: SessionToken(random()?), stream };
         // Counts like a request: a client that asks no more still learns whether the session is open.
         self.lane.admit(Load { requests: 1, ..Load::default() }).await;
-        let lane = self.lane.clone();
-        self.handle.tell(FromClient::Open { conn: self.conn, open, drawn, lane }).await
+        let (lane, identities) = (self.lane.clone(), self.identities.clone());
+        self.handle.tell(FromClient::Open { conn: self.conn, open, drawn, identities, lane }).await
     }
 
     async fn submit(&mut self, acked: WriteNumber, requests: Vec<Request>) -> Result<(), OpError> {

@@ -23,7 +23,7 @@ mod table;
 pub mod testing;
 mod trace;
 
-pub use grpc::{CoordinationService, NodeService, PortService};
+pub use grpc::{ClusterService, CoordinationService, NodeService, PortService};
 pub use handle::{Handle, LocalItems, LocalRequests};
 pub use service::{Bounds, Config, OpenError, StopReason, StoreService};
 pub use store_core::server::Limits;

@@ -14,7 +14,7 @@ use proto::{
     PEER_MESSAGE_MAX,
     client::{MESSAGE_MAX, NodeMember},
     internal::store_port_server::StorePortServer,
-    v1::{coordination_server::CoordinationServer, node_server::NodeServer},
+    v1::{cluster_server::ClusterServer, coordination_server::CoordinationServer, node_server::NodeServer},
 };
 use store_core::{Server, State, server};
 use store_shell::{Fault, Incoming, Shell};
@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     driver::{Aside, Driver, FromClient},
-    grpc::{CoordinationService, NodeService, PortService},
+    grpc::{ClusterService, CoordinationService, NodeService, PortService},
     handle::Handle,
     table::{self, Checkpointer, Opened, TableError},
 };
@@ -244,6 +244,12 @@ impl<Q: Quorum> StoreService<Q> {
             members: self.config.members.clone(),
             started: self.started,
         })
+    }
+
+    /// What operators do with the ensemble, to be served on the client port.
+    #[must_use]
+    pub fn cluster(&self) -> ClusterServer<ClusterService<Q>> {
+        ClusterServer::new(ClusterService { me: self.config.me, quorum: self.quorum.clone() })
     }
 
     /// Whether clients are served, as it changes: for health and readiness probes.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use api::{
-    Entry, Epoch, Origin, PeerId, Zxid,
+    Body, Entry, Epoch, Level, LevelRefusal, Origin, PeerId, Zxid,
     ports::{
         Chunks, Feed, FeedItem, PortClosed, Quorum, QuorumStatus, Request, Role, Room, Sign, Signs,
         Surroundings,
@@ -44,7 +44,7 @@ impl MemoryQuorum {
     #[must_use]
     pub fn new(me: PeerId) -> MemoryQuorum {
         let inner = Inner {
-            log: vec![Entry::marker(Epoch(1), 1)],
+            log: vec![Entry::marker(Epoch(1), Level::FIRST, 1)],
             purged: 0,
             snapshot: None,
             told: VecDeque::new(),
@@ -104,7 +104,7 @@ impl MemoryQuorum {
                     let zxid = inner.last().next().unwrap_or(Zxid::marker(Epoch(2)));
                     let origin = Some(Origin { peer: self.me, ticket });
                     let time_ms = inner.log.len() as i64;
-                    inner.log.push(Entry { zxid, time_ms, origin, payload, trace });
+                    inner.log.push(Entry { zxid, time_ms, origin, body: Body::Store(payload), trace });
                 }
                 Request::Barrier { ticket } => inner.tell(FeedItem::Barrier { ticket }),
                 Request::Report(report) => inner.sign(Sign::Report { from: self.me, report }),
@@ -199,6 +199,10 @@ impl Quorum for MemoryQuorum {
         }
         self.lock().snapshot = Some((zxid, pieces));
         Ok(())
+    }
+
+    async fn set_level(&self, expected: Level, level: Level) -> Result<Level, LevelRefusal> {
+        Err(LevelRefusal::Refused(format!("this is no ensemble: from {expected} to {level}")))
     }
 
     async fn status(&self) -> Result<QuorumStatus, PortClosed> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::{CreateMode, ReadLevel};
-use client_sdk::{Client, Options};
+use api::ReadLevel;
+use client_sdk::{Client, CreateMode, Options};
 use tokio::task::JoinSet;
 
 /// One znode for each writer, which alone writes there: so the version is the number of its writes that were carried out,

@@ -58,7 +58,8 @@ pub(crate) async fn write(
             };
             ledger.lock().unwrap().sent(znode, value);
             let data = value.to_string().into();
-            let pending = client.submit(Write::Set { path: path(znode), data, version: None }).await;
+            let pending =
+                client.submit(Write::Set { path: path(znode), data: Some(data), version: None }).await;
             let ledger = ledger.clone();
             waiting.spawn(async move {
                 if pending.await.is_ok() {

@@ -32,6 +32,8 @@ pub(crate) struct Ensemble {
     pub(crate) endpoints: Vec<String>,
     /// Environment of the nodes.
     settings: Vec<(String, String)>,
+    /// The same of single ones, when they are started by hand.
+    own: BTreeMap<usize, Vec<(String, String)>>,
     /// The processes of each node, by the command that runs them.
     parts: &'static [&'static str],
     /// Processes that were started by hand.
@@ -115,7 +117,8 @@ impl Ensemble {
                 let dir = dir.to_owned();
                 let up = Some(up);
                 let extra = BTreeMap::new();
-                return Ensemble { up, dir, endpoints, settings, parts, extra, _temp: None };
+                let own = BTreeMap::new();
+                return Ensemble { up, dir, endpoints, settings, own, parts, extra, _temp: None };
             }
             let status = up.wait().unwrap();
             let mut text = String::new();
@@ -261,6 +264,11 @@ impl Ensemble {
         up.wait().unwrap();
     }
 
+    /// From its next start on, a node has this in its environment.
+    pub(crate) fn set_env(&mut self, id: usize, key: &str, value: &str) {
+        self.own.entry(id).or_default().push((key.to_owned(), value.to_owned()));
+    }
+
     /// Starts a node again that was killed.
     pub(crate) fn start_node(&mut self, id: usize) {
         self.parts.iter().for_each(|part| self.start_part(id, part));
@@ -274,6 +282,7 @@ impl Ensemble {
             .args([part, "--config"])
             .arg(self.config(id))
             .envs(self.settings.clone())
+            .envs(self.own.get(&id).cloned().unwrap_or_default())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
@@ -443,7 +452,7 @@ pub(crate) fn eventually(what: &str, mut so: impl FnMut() -> bool) {
 }
 
 /// Whether it is so, at the latest after `limit`.
-fn within(limit: Duration, mut so: impl FnMut() -> bool) -> bool {
+pub(crate) fn within(limit: Duration, mut so: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + limit;
     while !so() {
         if Instant::now() >= deadline {

@@ -84,7 +84,7 @@ async fn s14_s17_a_node_that_was_away_for_long_gets_a_snapshot_while_writes_go_o
             let data = vec![u8::try_from(i % 251).unwrap(); 10_000];
             let write = client_sdk::Write::Set {
                 path: client_sdk::Path::new("/big").unwrap(),
-                data: data.into(),
+                data: Some(data.into()),
                 version: None,
             };
             pending.push(client.submit(write).await);
@@ -203,7 +203,7 @@ async fn s25_writes_wait_in_an_election_sessions_live_on_and_nothing_is_done_twi
     for version in 0..100 {
         let (path, data) = (client_sdk::Path::new("/count").unwrap(), version.to_string().into());
         // Each expects the one before: out of order, twice or lost would be an error.
-        let write = client_sdk::Write::Set { path, data, version: Some(version) };
+        let write = client_sdk::Write::Set { path, data: Some(data), version: Some(version) };
         pending.push(client.submit(write).await);
     }
     tokio::time::sleep(Duration::from_secs(4)).await;

@@ -93,6 +93,8 @@ impl World {
             resumed: open.resume.is_some(),
             zxid: Zxid(state.zxid),
             last_write: WriteNumber(state.sessions[&session].results.len() as u64),
+            level: api::Level::FIRST,
+            limits: Default::default(),
         })
     }
 
@@ -150,18 +152,18 @@ impl World {
 impl State {
     fn apply(&mut self, write: Write) -> Result<WriteOutcome, OpError> {
         match write {
-            Write::Create(create) if create.data.len() > DATA_MAX => {
-                Err(OpError::TooLarge { size: create.data.len() as u64, limit: DATA_MAX as u64 })
+            Write::Create(create) if create.data_len() > DATA_MAX => {
+                Err(OpError::TooLarge { size: create.data_len() as u64, limit: DATA_MAX as u64 })
             }
             Write::Create(create) => {
                 let mut path = create.path;
-                if create.mode.sequential {
+                if create.sequential {
                     path = path.with_suffix(&format!("{:010}", self.tree.len())).unwrap();
                 }
                 if self.tree.contains_key(&path) {
                     return Err(OpError::NodeExists(path));
                 }
-                self.tree.insert(path.clone(), create.data);
+                self.tree.insert(path.clone(), create.data.unwrap());
                 let stat = self.stat(&path)?;
                 Ok(WriteOutcome::Created { path, stat })
             }
@@ -170,6 +172,7 @@ impl State {
                     return Err(OpError::BadVersion { path, expected, actual: 0 });
                 }
                 self.stat(&path)?;
+                let data = data.unwrap();
                 self.tree.insert(path.clone(), data.clone());
                 self.sets.push(data);
                 Ok(WriteOutcome::Set { stat: self.stat(&path)? })
@@ -194,7 +197,9 @@ impl State {
         let path = read.path();
         Ok(match read {
             Read::Exists { .. } => ReadOutcome::Exists { stat: self.stat(path).ok() },
-            Read::Get { .. } => ReadOutcome::Data { stat: self.stat(path)?, data: self.tree[path].clone() },
+            Read::Get { .. } => {
+                ReadOutcome::Data { stat: self.stat(path)?, data: Some(self.tree[path].clone()) }
+            }
             Read::Children { page, .. } => {
                 let children = self.tree.keys().filter(|child| child.parent().as_ref() == Some(path));
                 let names = children.map(|child| child.name().to_owned());

@@ -1,13 +1,13 @@
 //! What clients get.
 
 use api::{
-    MultiOutcome, OpError, Path, PeerId, ReadOutcome, SessionId, SessionToken, Stat, WriteNumber,
-    WriteOutcome, Zxid,
-    session::{Item, Notice, Opened, Outcome, Response},
+    Level, MultiOutcome, NodeKind, OpError, Path, PeerId, ReadOutcome, SessionId, SessionToken, Stat,
+    WriteNumber, WriteOutcome, Zxid,
+    session::{Item, Limits, Notice, Opened, Outcome, Response},
 };
 use bytes::Bytes;
 
-use super::LEVEL;
+use super::MESSAGE_MAX;
 use crate::{Malformed, v1};
 
 // ---- onto the wire ----
@@ -38,7 +38,14 @@ fn opened_to_wire(opened: &Opened) -> v1::SessionOpened {
         resumed: opened.resumed,
         zxid: opened.zxid.0,
         last_write: opened.last_write.0,
-        level: LEVEL,
+        level: opened.level.0,
+        limits: Some(v1::Limits {
+            requests: opened.limits.requests,
+            message_bytes: MESSAGE_MAX as u32,
+            data_bytes: opened.limits.data_bytes,
+            multi_parts: opened.limits.multi_parts,
+            ..v1::Limits::default()
+        }),
         ..v1::SessionOpened::default()
     }
 }
@@ -64,7 +71,7 @@ impl From<Outcome> for v1::response::Result {
                 WriteOutcome::SessionOpened | WriteOutcome::SessionResumed | WriteOutcome::Checked,
             ) => Wire::Error(OpError::Internal("an outcome that answers no request".to_owned()).into()),
             Outcome::Read(ReadOutcome::Data { data, stat }) => {
-                Wire::Get(v1::GetResponse { data: Some(data), stat: Some(stat.into()), as_of: None })
+                Wire::Get(v1::GetResponse { data, stat: Some(stat.into()), as_of: None })
             }
             Outcome::Read(ReadOutcome::Exists { stat }) => {
                 Wire::Exists(v1::ExistsResponse { stat: stat.map(v1::Stat::from), as_of: None })
@@ -89,9 +96,11 @@ impl From<Outcome> for v1::response::Result {
 
 impl From<Stat> for v1::Stat {
     fn from(s: Stat) -> v1::Stat {
-        let kind = match s.ephemeral_owner {
-            Some(_) => v1::NodeKind::Ephemeral,
-            None => v1::NodeKind::Persistent,
+        let (kind, ttl_ms) = match s.kind {
+            NodeKind::Persistent => (v1::NodeKind::Persistent, 0),
+            NodeKind::Ephemeral => (v1::NodeKind::Ephemeral, 0),
+            NodeKind::Container => (v1::NodeKind::Container, 0),
+            NodeKind::Ttl { ms } => (v1::NodeKind::Ttl, ms),
         };
         v1::Stat {
             czxid: s.czxid.0,
@@ -106,7 +115,7 @@ impl From<Stat> for v1::Stat {
             data_length: s.data_length,
             num_children: s.num_children,
             kind: kind.into(),
-            ttl_ms: 0,
+            ttl_ms,
         }
     }
 }
@@ -216,6 +225,7 @@ fn opened_off_wire(o: v1::SessionOpened) -> Result<Opened, Malformed> {
     let session = o.session.filter(|s| s.session_id != 0).ok_or_else(|| malformed("session is missing"))?;
     let token = <[u8; 16]>::try_from(&session.token[..])
         .map_err(|_| malformed("session.token does not have 16 bytes"))?;
+    let limits = o.limits.unwrap_or_default();
     Ok(Opened {
         session: SessionId(session.session_id),
         token: SessionToken(token),
@@ -225,6 +235,12 @@ fn opened_off_wire(o: v1::SessionOpened) -> Result<Opened, Malformed> {
         resumed: o.resumed,
         zxid: Zxid(o.zxid),
         last_write: WriteNumber(o.last_write),
+        level: Level(o.level),
+        limits: Limits {
+            requests: limits.requests,
+            data_bytes: limits.data_bytes,
+            multi_parts: limits.multi_parts,
+        },
     })
 }
 
@@ -265,8 +281,7 @@ fn outcome(result: v1::response::Result) -> Result<Outcome, Malformed> {
 }
 
 fn get(response: v1::GetResponse) -> Result<Outcome, Malformed> {
-    let data = response.data.unwrap_or_default();
-    Ok(Outcome::Read(ReadOutcome::Data { data, stat: stat(response.stat)? }))
+    Ok(Outcome::Read(ReadOutcome::Data { data: response.data, stat: stat(response.stat)? }))
 }
 
 fn part(r: v1::MultiResult) -> Result<MultiOutcome, Malformed> {
@@ -286,8 +301,16 @@ fn part(r: v1::MultiResult) -> Result<MultiOutcome, Malformed> {
 }
 
 impl From<v1::Stat> for Stat {
+    /// A kind that this version does not know counts as persistent.
     fn from(s: v1::Stat) -> Stat {
+        let kind = match s.kind() {
+            v1::NodeKind::Ephemeral => NodeKind::Ephemeral,
+            v1::NodeKind::Container => NodeKind::Container,
+            v1::NodeKind::Ttl => NodeKind::Ttl { ms: s.ttl_ms },
+            v1::NodeKind::Persistent | v1::NodeKind::Unspecified => NodeKind::Persistent,
+        };
         Stat {
+            kind,
             czxid: Zxid(s.czxid),
             mzxid: Zxid(s.mzxid),
             pzxid: Zxid(s.pzxid),

@@ -154,6 +154,8 @@ impl From<v1::StatusResponse> for NodeStatus {
             fault: Some(peer.fault).filter(|fault| !fault.is_empty()),
             refused: peer.refused,
             since: Duration::from_millis(peer.since_ms),
+            // Told by `quorate.v1.Cluster`.
+            build: None,
         };
         NodeStatus {
             id: PeerId(s.id),

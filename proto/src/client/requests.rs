@@ -1,8 +1,8 @@
 //! What clients ask.
 
 use api::{
-    Create, CreateMode, MultiOp, OpError, Page, Path, Read, ReadLevel, SessionId, SessionToken, Trace, Write,
-    WriteNumber, Zxid,
+    Acl, AclEntry, Create, MultiOp, NodeKind, OpError, Page, Path, Read, ReadLevel, SessionId, SessionToken,
+    Trace, Write, WriteNumber, Zxid,
     session::{Op, Open, Request},
 };
 use bytes::Bytes;
@@ -123,9 +123,10 @@ ops! {
 
 fn create(r: v1::CreateRequest) -> Result<Create, OpError> {
     let v1::CreateRequest { path, data, kind, sequential, ttl_ms, acl, parents, keep_existing } = r;
-    let ephemeral = match v1::NodeKind::try_from(kind) {
-        Ok(v1::NodeKind::Unspecified | v1::NodeKind::Persistent) => false,
-        Ok(v1::NodeKind::Ephemeral) => true,
+    let kind = match v1::NodeKind::try_from(kind) {
+        Ok(v1::NodeKind::Unspecified | v1::NodeKind::Persistent) => NodeKind::Persistent,
+        Ok(v1::NodeKind::Ephemeral) => NodeKind::Ephemeral,
+        // Nobody removes them yet.
         Ok(v1::NodeKind::Container | v1::NodeKind::Ttl) | Err(_) => {
             return Err(unknown("CreateRequest.kind"));
         }
@@ -135,12 +136,12 @@ fn create(r: v1::CreateRequest) -> Result<Create, OpError> {
     supported(parents == 0, "CreateRequest.parents")?;
     supported(!keep_existing, "CreateRequest.keep_existing")?;
     let path = if sequential { Path::prefix(&path)? } else { Path::new(&path)? };
-    Ok(Create { path, data: data.unwrap_or_default(), mode: CreateMode { ephemeral, sequential } })
+    Ok(Create { path, data, kind, sequential, acl: Acl::default() })
 }
 
-fn set(r: v1::SetRequest) -> Result<(Path, Bytes, Option<i32>), OpError> {
+fn set(r: v1::SetRequest) -> Result<(Path, Option<Bytes>, Option<i32>), OpError> {
     supported(r.czxid.is_none(), "SetRequest.czxid")?;
-    Ok((Path::new(&r.path)?, r.data.unwrap_or_default(), version(r.version)?))
+    Ok((Path::new(&r.path)?, r.data, version(r.version)?))
 }
 
 fn delete(r: v1::DeleteRequest) -> Result<(Path, Option<i32>), OpError> {
@@ -327,22 +328,26 @@ pub fn op_to_wire(op: Op) -> Option<v1::request::Op> {
 }
 
 fn create_to_wire(create: Create) -> v1::CreateRequest {
-    let kind = match create.mode.ephemeral {
-        true => v1::NodeKind::Ephemeral,
+    let (kind, ttl_ms) = match create.kind {
         // What is not there takes no room.
-        false => v1::NodeKind::Unspecified,
+        NodeKind::Persistent => (v1::NodeKind::Unspecified, 0),
+        NodeKind::Ephemeral => (v1::NodeKind::Ephemeral, 0),
+        NodeKind::Container => (v1::NodeKind::Container, 0),
+        NodeKind::Ttl { ms } => (v1::NodeKind::Ttl, ms),
     };
     v1::CreateRequest {
         path: text(&create.path),
-        data: Some(create.data),
+        data: create.data,
         kind: kind.into(),
-        sequential: create.mode.sequential,
+        sequential: create.sequential,
+        ttl_ms,
+        acl: (!create.acl.is_open()).then(|| acl_to_wire(&create.acl)),
         ..v1::CreateRequest::default()
     }
 }
 
-fn set_to_wire(path: &Path, data: Bytes, version: Option<i32>) -> v1::SetRequest {
-    v1::SetRequest { path: text(path), data: Some(data), version, czxid: None }
+fn set_to_wire(path: &Path, data: Option<Bytes>, version: Option<i32>) -> v1::SetRequest {
+    v1::SetRequest { path: text(path), data, version, czxid: None }
 }
 
 fn delete_to_wire(path: &Path, version: Option<i32>) -> v1::DeleteRequest {
@@ -400,6 +405,20 @@ impl From<Open> for v1::OpenSession {
             ..v1::OpenSession::default()
         }
     }
+}
+
+fn acl_to_wire(acl: &Acl) -> v1::Acl {
+    let bits = |entry: &AclEntry| {
+        (0..5).filter(|bit| entry.permissions.bits() & (1 << bit) != 0).collect::<Vec<i32>>()
+    };
+    let entry = |entry: &AclEntry| v1::AclEntry {
+        identity: Some(v1::Identity {
+            scheme: entry.identity.scheme().as_str().to_owned(),
+            id: entry.identity.id().to_owned(),
+        }),
+        permissions: bits(entry).into_iter().map(|bit| bit + 1).collect(),
+    };
+    v1::Acl { entries: acl.entries().iter().map(entry).collect() }
 }
 
 fn text(path: &Path) -> String {

@@ -1,11 +1,11 @@
 use std::time::Duration;
 
 use api::{
-    Create, CreateMode, Epoch, ErrorCode, Fate, MultiOp, MultiOutcome, OpError, Page, Path, PathError,
-    PeerId, Read, ReadLevel, ReadOutcome, Retry, SessionId, SessionToken, Stat, Write, WriteNumber,
-    WriteOutcome, Zxid,
+    Create, Epoch, ErrorCode, Fate, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PathError, PeerId,
+    Read, ReadLevel, ReadOutcome, Retry, SessionId, SessionToken, Stat, Write, WriteNumber, WriteOutcome,
+    Zxid,
     ports::Role,
-    session::{Item, Notice, Op, Open, Opened, Outcome, Request, Response},
+    session::{Item, Limits, Notice, Op, Open, Opened, Outcome, Request, Response},
 };
 use bytes::Bytes;
 use tonic::{Code, Status};
@@ -32,28 +32,31 @@ fn a_stat() -> Stat {
         ephemeral_owner: Some(SessionId(9)),
         data_length: 10,
         num_children: 11,
+        kind: NodeKind::Ephemeral,
     }
 }
 
 fn writes() -> Vec<Write> {
     let data = Bytes::from_static(b"value");
     let create = |ephemeral, sequential| Create {
-        path: path("/a/b"),
-        data: data.clone(),
-        mode: CreateMode { ephemeral, sequential },
+        kind: if ephemeral { NodeKind::Ephemeral } else { NodeKind::Persistent },
+        sequential,
+        ..Create::new(path("/a/b"), data.clone())
     };
     vec![
         Write::Create(create(false, false)),
         Write::Create(create(true, false)),
         Write::Create(create(false, true)),
-        Write::Set { path: path("/a"), data: data.clone(), version: None },
-        Write::Set { path: path("/a"), data: Bytes::new(), version: Some(0) },
+        Write::Set { path: path("/a"), data: Some(data.clone()), version: None },
+        Write::Set { path: path("/a"), data: Some(Bytes::new()), version: Some(0) },
+        Write::Set { path: path("/a"), data: None, version: None },
+        Write::Create(Create { data: None, ..create(false, false) }),
         Write::Delete { path: path("/"), version: None },
         Write::Delete { path: path("/a"), version: Some(i32::MAX) },
         Write::Multi(vec![]),
         Write::Multi(vec![
             MultiOp::Create(create(true, true)),
-            MultiOp::Set { path: path("/a"), data: data.clone(), version: Some(3) },
+            MultiOp::Set { path: path("/a"), data: Some(data.clone()), version: Some(3) },
             MultiOp::Delete { path: path("/a/c"), version: None },
             MultiOp::Check { path: path("/x"), version: None },
             MultiOp::Check { path: path("/x"), version: Some(0) },
@@ -154,9 +157,9 @@ fn a_read_without_a_level_is_local_and_one_that_cannot_be_kept_is_refused() {
 #[test]
 fn values_are_not_copied() {
     let data = Bytes::from(vec![7; 100]);
-    let write = Op::Write(Write::Set { path: path("/a"), data: data.clone(), version: None });
+    let write = Op::Write(Write::Set { path: path("/a"), data: Some(data.clone()), version: None });
     let back = op(op_to_wire(write).unwrap()).unwrap();
-    let Op::Write(Write::Set { data: back, .. }) = back else { panic!("{back:?}") };
+    let Op::Write(Write::Set { data: Some(back), .. }) = back else { panic!("{back:?}") };
     assert_eq!(back.as_ptr(), data.as_ptr());
 }
 
@@ -180,7 +183,10 @@ fn responses_survive_the_wire() {
         Outcome::Write(WriteOutcome::Set { stat: a_stat() }),
         Outcome::Write(WriteOutcome::Deleted),
         Outcome::Write(WriteOutcome::Multi(multi)),
-        Outcome::Read(ReadOutcome::Data { data: Bytes::from_static(b"v"), stat: a_stat() }),
+        Outcome::Read(ReadOutcome::Data { data: Some(Bytes::from_static(b"v")), stat: a_stat() }),
+        Outcome::Read(ReadOutcome::Data { data: Some(Bytes::new()), stat: a_stat() }),
+        Outcome::Read(ReadOutcome::Data { data: None, stat: a_stat() }),
+        Outcome::Read(ReadOutcome::Exists { stat: Some(Stat { kind: NodeKind::Ttl { ms: 7 }, ..a_stat() }) }),
         Outcome::Read(ReadOutcome::Exists { stat: Some(a_stat()) }),
         Outcome::Read(ReadOutcome::Exists { stat: Some(Stat::default()) }),
         Outcome::Read(ReadOutcome::Exists { stat: None }),
@@ -233,6 +239,8 @@ fn sessions_open_over_the_wire() {
         resumed: true,
         zxid: Zxid(9),
         last_write: WriteNumber(3),
+        level: api::Level(3),
+        limits: Limits { requests: 1, data_bytes: 2, multi_parts: 3 },
     });
     assert_eq!(over_the_wire(opened.clone()), [opened]);
 
@@ -459,7 +467,7 @@ fn malformed_responses_are_refused() {
 #[test]
 fn calls_without_a_session_make_no_ephemerals_and_are_answered_in_kind() {
     for write in writes() {
-        let ephemeral = format!("{write:?}").contains("ephemeral: true");
+        let ephemeral = format!("{write:?}").contains("kind: Ephemeral");
         assert_eq!(Op::Write(write.clone()).sessionless().is_err(), ephemeral, "{write:?}");
     }
     let as_of = v1::AsOf { zxid: 7, leaderless: true, node_id: 2 };
@@ -513,6 +521,7 @@ fn a_node_status_survives_the_wire() {
                 fault: leader.map(|_| "gone".into()),
                 refused: leader.is_none(),
                 since: Duration::from_millis(9),
+                build: None,
             }],
             disk: api::ports::Room::Low,
             clock_offset_ms: leader.map(|_| -7),

@@ -6,7 +6,7 @@ use std::{
 };
 
 use api::{
-    Zxid,
+    Level, LevelRefusal, Zxid,
     ports::{
         Chunks, Feed, FeedItem, PAYLOAD_MAX, PortClosed, Quorum, QuorumStatus, Refusal, Request, Role, Sign,
         Signs, Surroundings,
@@ -26,6 +26,7 @@ use crate::{
     PEER_MESSAGE_MAX,
     internal::{self, feed_message, quorum_port_client::QuorumPortClient, snapshot_message, store_message},
     ports::{item, request_to_wire, sign, status, surroundings},
+    quorum::level_set,
 };
 
 /// The port [`Quorum`] to a quorum in another process.
@@ -152,6 +153,15 @@ impl Quorum for RemoteQuorum {
     async fn surroundings(&self) -> Result<Surroundings, PortClosed> {
         let known = tokio::time::timeout(STATUS_LIMIT, self.shared.ask_surroundings()).await;
         Ok(known.ok().and_then(Result::ok).unwrap_or_default())
+    }
+
+    async fn set_level(&self, expected: Level, level: Level) -> Result<Level, LevelRefusal> {
+        let unavailable = |why: String| LevelRefusal::Unavailable(why);
+        let hello = Some(self.shared.quorum.hello());
+        let asked = internal::SetLevelRequest { hello, expected: expected.0, level: level.0 };
+        let mut client = self.shared.client().await.map_err(|e| unavailable(e.0))?;
+        let answer = client.set_level(asked).await.map_err(|e| unavailable(e.message().to_owned()))?;
+        level_set(answer.into_inner()).map_err(|e| unavailable(e.to_string()))?.1
     }
 
     async fn status(&self) -> Result<QuorumStatus, PortClosed> {

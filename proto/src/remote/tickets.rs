@@ -69,7 +69,7 @@ impl Tickets {
 
 #[cfg(test)]
 mod tests {
-    use api::{Entry, Epoch, Zxid, ports::Refusal};
+    use api::{Body, Entry, Epoch, Zxid, ports::Refusal};
     use bytes::Bytes;
 
     use super::*;
@@ -89,7 +89,7 @@ mod tests {
             zxid: Zxid::new(Epoch(1), 1),
             time_ms: 0,
             origin,
-            payload: Bytes::new(),
+            body: Body::Store(Bytes::new()),
             trace: None,
         }])
     }

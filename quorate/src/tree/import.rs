@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{Create, CreateMode, MultiOp, OpError, Path, Read, ReadLevel, ReadOutcome, Write};
+use api::{Create, MultiOp, OpError, Path, Read, ReadLevel, ReadOutcome, Write};
 use bytes::Bytes;
 use client_sdk::{Client, ClientError};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
@@ -180,9 +180,9 @@ async fn write_each(
                 continue;
             }
             // It exists already.
-            Write::Set { path, data, version: None }
+            Write::Set { path, data: Some(data), version: None }
         } else {
-            Write::Create(Create { path, data, mode: CreateMode::default() })
+            Write::Create(Create::new(path, data))
         };
         pipeline.write(write).await.map_err(explain)?;
         if is_target {
@@ -227,7 +227,7 @@ pub(super) fn counting(path: &Path, mut creates: u64) -> impl Iterator<Item = Ve
         let pairs = creates.min(PAIRS).min(fit as u64);
         creates -= pairs;
         let pair = || {
-            let create = Create { path: child.clone(), data: Bytes::new(), mode: CreateMode::default() };
+            let create = Create::new(child.clone(), Bytes::new());
             [MultiOp::Create(create), MultiOp::Delete { path: child.clone(), version: None }]
         };
         Some((0..pairs).flat_map(|_| pair()).collect())

@@ -18,7 +18,7 @@ fn creates(stat: &api::Stat) -> u64 {
 mod tests {
     use std::collections::BTreeMap;
 
-    use api::{Create, CreateMode, MultiOp, Path, Read, ReadOutcome, Stat, Write, Zxid, ports::PAYLOAD_MAX};
+    use api::{Create, MultiOp, Path, Read, ReadOutcome, Stat, Write, Zxid, ports::PAYLOAD_MAX};
     use bytes::Bytes;
     use proptest::prelude::*;
 
@@ -120,8 +120,7 @@ mod tests {
             let mut tree = store_core::Tree::default();
             let mut write = |write: &Write| tree.write(at, None, write);
             let create = |path: &str, sequential| {
-                let mode = CreateMode { sequential, ..CreateMode::default() };
-                Write::Create(Create { path: Path::new(path).unwrap(), data: Bytes::new(), mode })
+                Write::Create(Create { sequential, ..Create::new(Path::new(path).unwrap(), "") })
             };
             for (end, _) in parent.as_str().match_indices('/').skip(1) {
                 write(&create(&parent.as_str()[..end], false)).unwrap();

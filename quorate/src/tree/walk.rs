@@ -58,7 +58,7 @@ pub(crate) async fn walk(
             return Ok(());
         };
         let (data, stat) = match answer.await {
-            Ok(ReadOutcome::Data { data, stat }) => (data, stat),
+            Ok(ReadOutcome::Data { data, stat }) => (data.unwrap_or_default(), stat),
             Ok(ReadOutcome::Exists { stat: Some(stat) }) => (Bytes::new(), stat),
             Ok(ReadOutcome::Children { names, next, .. }) => {
                 for name in &names {

@@ -9,7 +9,7 @@ use std::{
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Ensemble, Epoch, History, Origin, PeerId, Ticket, Time, Zxid,
+    Body, Ensemble, Entry, Epoch, History, Level, LevelRefusal, Levels, Origin, PeerId, Ticket, Time, Zxid,
     ports::{Candidate, FeedItem, Refusal, Room, Sign},
 };
 use bytes::Bytes;
@@ -52,6 +52,18 @@ pub(crate) struct Leading {
     /// Entries that are not committed yet, with their sizes: the bound of what learners may have under way.
     outstanding: VecDeque<(Zxid, usize)>,
     outstanding_bytes: usize,
+    /// The change of the feature level that is not committed yet.
+    raise: Option<Raise>,
+}
+
+/// A new feature level, which has a place in the log.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Raise {
+    zxid: Zxid,
+    level: Level,
+    /// The learner on which it was asked for; `None` for this server.
+    conn: Option<Conn>,
+    ticket: Ticket,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -70,6 +82,8 @@ enum Phase {
 struct Learner {
     peer: PeerId,
     voter: bool,
+    /// The feature levels that its build knows, once it has said so.
+    levels: Option<Levels>,
     stage: Stage,
     heard: Time,
     /// The last entry that was sent.
@@ -147,6 +161,7 @@ impl Leading {
             commit_told: Zxid::ZERO,
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
+            raise: None,
         }
     }
 
@@ -216,8 +231,8 @@ impl Zab {
         for (&conn, early) in &early {
             self.add_learner(conn, early.peer);
         }
-        for (conn, accepted) in early.into_iter().filter_map(|(conn, e)| Some((conn, e.accepted?))) {
-            self.note_learner_info(conn, accepted);
+        for (conn, (accepted, levels)) in early.into_iter().filter_map(|(conn, e)| Some((conn, e.said?))) {
+            self.note_learner_info(conn, accepted, levels);
         }
         // Only now, so that the epoch is above what each of them has promised.
         self.propose_epoch();
@@ -241,6 +256,7 @@ impl Zab {
             Learner {
                 peer,
                 voter,
+                levels: None,
                 stage,
                 heard: now,
                 sent,
@@ -262,15 +278,19 @@ impl Zab {
         learner.heard = now;
         leading.heard.insert(learner.peer, now);
         let peer = learner.peer;
-        let requests =
-            matches!(message, ToLeader::Forward(_) | ToLeader::Barrier { .. } | ToLeader::Report(_));
+        let requests = matches!(
+            message,
+            ToLeader::Forward(_) | ToLeader::Barrier { .. } | ToLeader::Report(_) | ToLeader::SetLevel { .. }
+        );
         if requests && (learner.stage != Stage::Synced || !matches!(leading.phase, Phase::Established { .. }))
         {
             self.drop_learner(conn, "requests before synchronisation");
             return;
         }
         match message {
-            ToLeader::LearnerInfo { accepted_epoch } => self.on_learner_info(conn, accepted_epoch),
+            ToLeader::LearnerInfo { accepted_epoch, levels } => {
+                self.on_learner_info(conn, accepted_epoch, levels);
+            }
             ToLeader::AckEpoch {
                 epoch,
                 current_epoch,
@@ -330,6 +350,9 @@ impl Zab {
                 self.out.push_back(Output::Sign(Sign::Report { from: peer, report }));
             }
             ToLeader::Disk(room) => learner.disk = room,
+            ToLeader::SetLevel { ticket, expected, level } => {
+                self.leader_set_level(Some(conn), ticket, expected, level);
+            }
         }
     }
 
@@ -494,6 +517,8 @@ impl Zab {
             assert!(zxid <= self.history.last(), "committed what is not in the log");
             self.committed = zxid;
         }
+        self.tell_raised();
+        let Role::Leading(leading) = &mut self.role else { return };
         // What is committed by others and waits for the disk here still takes memory here.
         leading.settle_outstanding(self.committed.min(self.durable));
     }
@@ -611,6 +636,108 @@ impl Zab {
         let passed =
             self.config.ensemble.quorum_value(clocks.iter().map(|&(peer, ms)| (peer, Reverse(ms))))?;
         Some((reached.min(passed.0), passed.0.max(reached)))
+    }
+
+    // ---- the feature level ----
+
+    /// Raises the feature level, if every member is here and knows it: one that is away may run anything.
+    pub(crate) fn leader_set_level(
+        &mut self,
+        conn: Option<Conn>,
+        ticket: Ticket,
+        expected: Level,
+        level: Level,
+    ) {
+        let result = match self.refuse_level(expected, level) {
+            Err(refusal) => Err(refusal),
+            // As it was asked for before.
+            Ok(()) if self.levels.last() == Some(level) => Ok(level),
+            Ok(()) => {
+                let Some(zxid) = self.next_place() else { return };
+                let time_ms = self.stamp();
+                let Role::Leading(leading) = &mut self.role else { return };
+                leading.raise = Some(Raise { zxid, level, conn, ticket });
+                let body = Body::Level(level);
+                return self.push_entry(Entry { zxid, time_ms, origin: None, body, trace: None });
+            }
+        };
+        self.tell_level(conn, ticket, result);
+    }
+
+    fn refuse_level(&self, expected: Level, level: Level) -> Result<(), LevelRefusal> {
+        let Role::Leading(leading) = &self.role else { return Ok(()) };
+        let refuse = |why: String| Err(LevelRefusal::Refused(why));
+        if leading.raise.is_some() || !self.orders() {
+            let why = "a change of the feature level, or of the leader, is under way; ask again";
+            return Err(LevelRefusal::Unavailable(why.into()));
+        }
+        let now = self.levels.last();
+        if now == Some(level) {
+            return Ok(());
+        }
+        if now != Some(expected) {
+            let now = Level::number(now);
+            return refuse(format!(
+                "the ensemble is at feature level {now}, not {expected}: look at it again"
+            ));
+        }
+        if level < expected {
+            return refuse(format!("the feature level cannot go back from {expected} to {level}"));
+        }
+        let known = |peer: PeerId| match peer == self.config.me {
+            true => Some(self.config.levels),
+            false => {
+                let here = |l: &&Learner| l.peer == peer && l.stage == Stage::Synced;
+                leading.learners.values().find(here).and_then(|l| l.levels)
+            }
+        };
+        let unable = |(peer, _)| match known(peer) {
+            Some(levels) if levels.contains(level) => None,
+            Some(levels) => Some(format!("member {peer} knows level {levels}")),
+            None => Some(format!("member {peer} is not here, and may run anything")),
+        };
+        let unable: Vec<String> = self.config.ensemble.members().filter_map(unable).collect();
+        if unable.is_empty() || is_on(Mutant::RaisedUnasked) {
+            return Ok(());
+        }
+        refuse(format!(
+            "not every member is known to be able to do feature level {level}: {}. Start a version that knows it on each, and \
+             ask again",
+            unable.join("; ")
+        ))
+    }
+
+    /// Answers whoever has asked for the level that is committed now.
+    fn tell_raised(&mut self) {
+        let committed = self.committed;
+        let Role::Leading(leading) = &mut self.role else { return };
+        if let Some(Raise { level, conn, ticket, .. }) =
+            leading.raise.take_if(|raise| raise.zxid <= committed)
+        {
+            self.tell_level(conn, ticket, Ok(level));
+        }
+    }
+
+    fn tell_level(&mut self, conn: Option<Conn>, ticket: Ticket, result: Result<Level, LevelRefusal>) {
+        let Role::Leading(leading) = &self.role else { return };
+        match conn {
+            None => self.level_set(ticket, result),
+            Some(conn) if leading.learners.contains_key(&conn) => {
+                let message = ToLearner::LevelSet { ticket, result };
+                self.out.push_back(Output::ToLearner { conn, message });
+            }
+            // It has told its asker that it lost its leader.
+            Some(_) => {}
+        }
+    }
+
+    /// The level of the epoch that begins: that of the log. A new ensemble begins at the greatest that this server knows and those
+    /// who are here.
+    fn first_level(&self) -> Level {
+        let Role::Leading(leading) = &self.role else { return self.config.levels.max() };
+        let known = leading.learners.values().filter_map(|l| l.levels);
+        let greatest = known.fold(self.config.levels.max(), |least, levels| least.min(levels.max()));
+        self.levels.last().unwrap_or(greatest)
     }
 
     // ---- barriers ----

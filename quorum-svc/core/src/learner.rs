@@ -3,7 +3,7 @@
 use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
 use api::ports::{Room, Sign};
-use api::{EnsembleId, Entry, Epoch, PeerId, Ticket, Time, Zxid};
+use api::{Body, EnsembleId, Entry, Epoch, Level, LevelHistory, PeerId, Ticket, Time, Zxid};
 use bytes::Bytes;
 
 use crate::{
@@ -13,6 +13,10 @@ use crate::{
 
 /// Wait between two attempts to connect to the leader, which may know a little later than its learners that it leads.
 const RECONNECT: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Why this server does not follow a leader, whose shell says more before it comes to that.
+const UNKNOWN_LEVEL: &str =
+    "the leader is at a feature level that this build does not know; run a version here that does";
 
 /// The state of a learner.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -117,12 +121,12 @@ impl Zab {
     }
 
     pub(crate) fn on_leader_connected(&mut self, conn: Conn, leader: PeerId) {
-        let accepted_epoch = self.accepted;
+        let (accepted_epoch, levels) = (self.accepted, self.config.levels);
         match &mut self.role {
             Role::Following(f) if f.leader == leader && matches!(f.phase, Phase::Connecting { .. }) => {
                 f.phase = Phase::Discovery { conn };
-                self.out
-                    .push_back(Output::ToLeader { conn, message: ToLeader::LearnerInfo { accepted_epoch } });
+                let message = ToLeader::LearnerInfo { accepted_epoch, levels };
+                self.out.push_back(Output::ToLeader { conn, message });
             }
             _ => self.out.push_back(Output::Disconnect { conn, why: "no longer wanted" }),
         }
@@ -189,7 +193,10 @@ impl Zab {
     fn learner_handle(&mut self, conn: Conn, message: ToLearner) -> Result<(), &'static str> {
         let Role::Following(f) = &mut self.role else { return Ok(()) };
         match (message, f.phase) {
-            (ToLearner::LeaderInfo { epoch, ensemble }, Phase::Discovery { .. }) => {
+            (ToLearner::LeaderInfo { epoch, ensemble, level }, Phase::Discovery { .. }) => {
+                if level.is_some_and(|level| !self.config.levels.contains(level)) {
+                    return Err(UNKNOWN_LEVEL);
+                }
                 if epoch < self.accepted {
                     return Err("the leader proposes an epoch below the one promised");
                 }
@@ -228,6 +235,7 @@ impl Zab {
                 f.phase = Phase::Syncing { conn, epoch };
                 self.join_ensemble()?;
                 assert!(self.history.truncate(to), "the log contains {to}");
+                self.levels.truncate(to);
                 self.durable = self.durable.min(to);
                 self.pending.truncated(to);
                 if is_on(Mutant::TruncSkipped) {
@@ -236,21 +244,25 @@ impl Zab {
                 self.disk_ops += 1;
                 self.out.push_back(Output::Truncate { to });
             }
-            (ToLearner::Snap { zxid }, Phase::Promised { epoch, .. }) => {
+            (ToLearner::Snap { zxid, level }, Phase::Promised { epoch, .. }) => {
                 if zxid < self.committed {
                     return Err("the snapshot is older than what was committed here");
                 }
                 if zxid.epoch() > epoch {
                     return Err("the snapshot is newer than the leader");
                 }
+                if !self.config.levels.contains(level) {
+                    return Err(UNKNOWN_LEVEL);
+                }
                 f.phase = Phase::Syncing { conn, epoch };
                 self.join_ensemble()?;
                 self.history = api::History::from_base(zxid);
+                self.levels = LevelHistory::from_base(Some(level));
                 self.committed = zxid;
                 // Nothing is durable until the log stands on the snapshot.
                 self.durable = Zxid::ZERO;
                 self.disk_ops += 1;
-                self.out.push_back(Output::InstallSnapshot { zxid });
+                self.out.push_back(Output::InstallSnapshot { zxid, level });
                 self.lose_pending();
             }
             (
@@ -300,6 +312,7 @@ impl Zab {
                 }
             }
             (ToLearner::Room(room), Phase::Serving { .. }) => f.room = room,
+            (ToLearner::LevelSet { ticket, result }, Phase::Serving { .. }) => self.level_set(ticket, result),
             _ => return Err("a message out of turn"),
         }
         Ok(())
@@ -330,6 +343,7 @@ impl Zab {
             if !entry.zxid.follows(self.history.last()) || entry.zxid.epoch() > accepted {
                 return Err("a proposal leaves a gap");
             }
+            self.check_body(&entry)?;
             if let Some(origin) = entry.origin.filter(|o| o.peer == me) {
                 self.pending.logged(origin.ticket, entry.zxid);
             }
@@ -338,6 +352,21 @@ impl Zab {
         let Role::Following(f) = &self.role else { return Ok(()) };
         self.on_commit(f.leader_commit);
         Ok(())
+    }
+
+    /// Whether an entry fits behind the last one. What this build does not know is never appended, and never left out.
+    fn check_body(&self, entry: &Entry) -> Result<(), &'static str> {
+        let (before, marks) = (self.levels.last(), entry.zxid.counter() == 0);
+        let fits = match entry.body {
+            Body::Store(_) => !marks,
+            Body::Marker(level) => marks && before.is_none_or(|before| before == level),
+            Body::Level(level) => !marks && before.is_some_and(|before| before < level),
+        };
+        match entry.body.level() {
+            _ if !fits => Err("a proposal does not fit the level of the log"),
+            Some(level) if !self.config.levels.contains(level) => Err(UNKNOWN_LEVEL),
+            _ => Ok(()),
+        }
     }
 
     fn on_commit(&mut self, zxid: Zxid) {
@@ -411,6 +440,16 @@ impl Zab {
             && let Phase::Serving { conn } = f.phase
         {
             self.out.push_back(Output::ToLeader { conn, message: ToLeader::Barrier { ticket } });
+        }
+    }
+
+    /// Asks the leader for another feature level. Whoever asked is told if the leader is lost meanwhile.
+    pub(crate) fn learner_set_level(&mut self, ticket: Ticket, expected: Level, level: Level) {
+        if let Role::Following(f) = &self.role
+            && let Phase::Serving { conn } = f.phase
+        {
+            let message = ToLeader::SetLevel { ticket, expected, level };
+            self.out.push_back(Output::ToLeader { conn, message });
         }
     }
 

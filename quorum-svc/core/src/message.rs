@@ -4,7 +4,8 @@ use std::time::Duration;
 
 pub use api::peer::{Submission, ToLeader, ToLearner};
 use api::{
-    Ensemble, EnsembleId, Entry, Epoch, History, PeerId, Stamp, Zxid,
+    Ensemble, EnsembleId, Entry, Epoch, History, Level, LevelHistory, LevelRefusal, Levels, PeerId, Stamp,
+    Ticket, Zxid,
     peer::Damage,
     ports::{Candidate, FeedItem, Request, Room, Sign},
 };
@@ -32,6 +33,8 @@ pub struct Config {
     pub requests_max: usize,
     /// The same in bytes of payload. No payload may be larger.
     pub request_bytes_max: usize,
+    /// The feature levels that this build knows.
+    pub levels: Levels,
     /// The greatest counter of an epoch; the next write opens a new one. `u32::MAX`, but in tests of just that.
     pub counter_max: u32,
 }
@@ -47,6 +50,8 @@ pub struct Durable {
     pub ensemble: Option<EnsembleId>,
     /// What its log contains.
     pub history: History,
+    /// The feature levels along the log.
+    pub levels: LevelHistory,
     /// The last entry that it was told to be committed, as far as it has noted that.
     pub committed: Zxid,
     /// The newest snapshot, if there is one.
@@ -168,6 +173,15 @@ pub enum Input {
     Disk(Room),
     /// This server is about to stop: whoever it leads shall have another leader first. Answered by [`Output::Left`].
     Leave,
+    /// Somebody asks for another feature level. Answered by [`Output::LevelSet`].
+    SetLevel {
+        /// The asker's number; never used twice while the server runs.
+        ticket: Ticket,
+        /// At which the ensemble has to be.
+        expected: Level,
+        /// To which it shall go.
+        level: Level,
+    },
     /// The time of [`Zab::next_timeout`](crate::Zab::next_timeout) has come.
     Timeout,
 }
@@ -253,6 +267,8 @@ pub enum Output {
     InstallSnapshot {
         /// Of this zxid.
         zxid: Zxid,
+        /// The feature level there.
+        level: Level,
     },
     /// Entries up to here may be removed from the log.
     Purge {
@@ -268,6 +284,13 @@ pub enum Output {
     Tell(FeedItem),
     /// Tell the store, at once: this stands in no order with what else it is told.
     Sign(Sign),
+    /// Answer to [`Input::SetLevel`].
+    LevelSet {
+        /// From the question.
+        ticket: Ticket,
+        /// The level, once that is committed.
+        result: Result<Level, LevelRefusal>,
+    },
     /// [`Input::Leave`] is done: nobody depends on this server any more, or nobody could take over from it.
     Left,
     /// An invariant of ours or of the ensemble is broken: stop the node with this message.

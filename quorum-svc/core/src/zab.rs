@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, VecDeque};
 use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
 use api::{
-    EnsembleId, Entry, Epoch, History, Now, Origin, PeerId, Stamp, Standing, Ticket, Time, Trace, Zxid,
+    Body, EnsembleId, Entry, Epoch, History, Level, LevelHistory, LevelRefusal, Levels, Now, Origin, PeerId,
+    Stamp, Standing, Ticket, Time, Trace, Zxid,
     ports::{Candidate, FeedItem, PAYLOAD_MAX, QuorumStatus, Refusal, Request, Role as RoleName, Room, Sign},
 };
 use bytes::Bytes;
@@ -18,6 +19,9 @@ use crate::{
 /// So far the time of the log may be ahead of the clocks of a quorum before it steps back to them, and a server's clock beside
 /// those of a quorum before it is called wrong, in milliseconds.
 pub const CLOCK_BOUND_MS: i64 = 10_000;
+
+/// So many may wait for a change of the feature level on one server.
+const LEVEL_ASKS: usize = 16;
 
 /// The quorum part of one server. See the [crate] documentation.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -35,6 +39,10 @@ pub struct Zab {
     leaving: Leaving,
     /// Everything appended, durable or not.
     pub(crate) history: History,
+    /// The feature levels along it.
+    pub(crate) levels: LevelHistory,
+    /// Who has asked for another level and has no answer; at most [`LEVEL_ASKS`].
+    pub(crate) level_asks: Vec<Ticket>,
     /// Last durable entry; what is behind it must not be acknowledged.
     pub(crate) durable: Zxid,
     /// Last entry known to be committed; `committed <= history.last()`.
@@ -95,7 +103,8 @@ enum Leaving {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Early {
     pub(crate) peer: PeerId,
-    pub(crate) accepted: Option<Epoch>,
+    /// Its accepted epoch, and the feature levels that it knows.
+    pub(crate) said: Option<(Epoch, Levels)>,
 }
 
 /// Barriers of this server's store.
@@ -129,6 +138,8 @@ impl Zab {
             snapshot: durable.snapshot.filter(|&s| durable.history.contains(s)),
             snap_before: durable.snap_before,
             history: durable.history,
+            levels: durable.levels,
+            level_asks: Vec::new(),
             stuck: None,
             disk: Room::Ample,
             disk_ops: 0,
@@ -196,7 +207,9 @@ impl Zab {
             Input::SnapshotsLeft { newest } => (self.snapshot, self.snap_before) = (newest, Zxid::ZERO),
             Input::Purged { base } => {
                 // An installed snapshot may have moved the base further in the meantime.
-                let _ = self.history.purge(base);
+                if self.history.purge(base) {
+                    self.levels.purge(base);
+                }
             }
             Input::Requests(requests) => requests.into_iter().for_each(|r| self.on_request(r)),
             Input::StoreAttached { applied } => {
@@ -207,6 +220,7 @@ impl Zab {
             }
             Input::RolledBack { note } => self.on_rolled_back(note),
             Input::Disk(room) => self.disk = room,
+            Input::SetLevel { ticket, expected, level } => self.on_set_level(ticket, expected, level),
             Input::Leave => {
                 if self.leaving == Leaving::No {
                     self.leaving = Leaving::Asked;
@@ -285,7 +299,14 @@ impl Zab {
     /// What this server says to others of the ensemble that it belongs to.
     #[must_use]
     pub fn standing(&self) -> Standing {
-        Standing::new(self.ensemble, self.current, &self.history, self.damage.is_some())
+        let known = Standing::new(self.ensemble, self.current, &self.history, self.damage.is_some());
+        Standing { level: self.levels.last(), ..known }
+    }
+
+    /// The feature level that is committed, as far as this server knows; `None` before its first synchronisation.
+    #[must_use]
+    pub fn level(&self) -> Option<Level> {
+        self.levels.at(self.committed)
     }
 
     /// What this server has lost, as far as it knows or others say.
@@ -333,6 +354,9 @@ impl Zab {
             Role::Following(following) => {
                 self.out.extend(following.conn().map(|conn| Output::Disconnect { conn, why }));
             }
+        }
+        for ticket in std::mem::take(&mut self.level_asks) {
+            self.out.push_back(Output::LevelSet { ticket, result: Err(leaderless()) });
         }
     }
 
@@ -415,7 +439,7 @@ impl Zab {
                     self.early.remove(&conn);
                     self.out.push_back(Output::Disconnect { conn, why: "replaced by a newer connection" });
                 }
-                self.early.insert(conn, Early { peer, accepted: None });
+                self.early.insert(conn, Early { peer, said: None });
             }
             Role::Following(_) => {
                 self.out.push_back(Output::Disconnect { conn, why: "this server follows another leader" });
@@ -427,10 +451,10 @@ impl Zab {
         match &self.role {
             Role::Leading(_) => self.leader_on_message(conn, message),
             Role::Looking { .. } => {
-                if let (Some(early), ToLeader::LearnerInfo { accepted_epoch }) =
+                if let (Some(early), ToLeader::LearnerInfo { accepted_epoch, levels }) =
                     (self.early.get_mut(&conn), message)
                 {
-                    early.accepted = Some(accepted_epoch);
+                    early.said = Some((accepted_epoch, levels));
                 }
             }
             Role::Following(_) => {}
@@ -475,6 +499,9 @@ impl Zab {
             self.history.last()
         );
         self.last_stamp = entry.stamp();
+        if let Some(level) = entry.body.level() {
+            self.levels.append(entry.zxid, level);
+        }
         self.append.push(entry);
     }
 
@@ -601,6 +628,34 @@ impl Zab {
     /// Whether a leader gives new entries a place. Before it hands over its log has to come to rest.
     pub(crate) fn orders(&self) -> bool {
         self.leaving != Leaving::Asked
+    }
+
+    // ---- the feature level ----
+
+    fn on_set_level(&mut self, ticket: Ticket, expected: Level, level: Level) {
+        let refusal = match self.serving() {
+            false => Some(leaderless()),
+            true => (self.level_asks.len() >= LEVEL_ASKS).then(|| {
+                LevelRefusal::Unavailable("too many ask for a feature level at once; ask again".into())
+            }),
+        };
+        if let Some(refusal) = refusal {
+            self.out.push_back(Output::LevelSet { ticket, result: Err(refusal) });
+            return;
+        }
+        self.level_asks.push(ticket);
+        match &self.role {
+            Role::Leading(_) => self.leader_set_level(None, ticket, expected, level),
+            _ => self.learner_set_level(ticket, expected, level),
+        }
+    }
+
+    /// Answers whoever has asked on this server; once.
+    pub(crate) fn level_set(&mut self, ticket: Ticket, result: Result<Level, LevelRefusal>) {
+        if let Some(i) = self.level_asks.iter().position(|&asked| asked == ticket) {
+            self.level_asks.swap_remove(i);
+            self.out.push_back(Output::LevelSet { ticket, result });
+        }
     }
 
     // ---- requests of the store ----
@@ -731,24 +786,34 @@ impl Zab {
         self.order(Origin { peer: self.config.me, ticket: s.ticket }, s.payload, s.trace);
     }
 
-    /// Gives an entry its place in the order. The leader of an established epoch only.
+    /// Gives a write its place in the order. The leader of an established epoch only.
     pub(crate) fn order(&mut self, origin: Origin, payload: Bytes, trace: Trace) {
-        let last = self.history.last();
-        let next = last.next().filter(|zxid| zxid.counter() <= self.config.counter_max);
-        let over = last.epoch().next().filter(|_| is_on(Mutant::CounterRunsOver)).map(Zxid::marker);
-        let Some(zxid) = next.or(over) else {
-            // S27: the next epoch has room again; the write waits for it like any other in an election.
-            self.look("the epoch's counter is used up");
-            return;
-        };
+        let Some(zxid) = self.next_place() else { return };
         let time_ms = self.stamp();
         let Role::Leading(leading) = &mut self.role else { return };
         leading.note_outstanding(zxid, payload.len());
         if origin.peer == self.config.me {
             self.pending.logged(origin.ticket, zxid);
         }
-        self.push_entry(Entry { zxid, time_ms, origin: Some(origin), payload, trace });
+        self.push_entry(Entry { zxid, time_ms, origin: Some(origin), body: Body::Store(payload), trace });
     }
+
+    /// The place behind the last entry. `None` if the epoch has none left: then this server leads no more.
+    pub(crate) fn next_place(&mut self) -> Option<Zxid> {
+        let last = self.history.last();
+        let next = last.next().filter(|zxid| zxid.counter() <= self.config.counter_max);
+        let over = last.epoch().next().filter(|_| is_on(Mutant::CounterRunsOver)).map(Zxid::marker);
+        let place = next.or(over);
+        if place.is_none() {
+            // S27: the next epoch has room again; the write waits for it like any other in an election.
+            self.look("the epoch's counter is used up");
+        }
+        place
+    }
+}
+
+fn leaderless() -> LevelRefusal {
+    LevelRefusal::Unavailable("there is no leader, or it was lost meanwhile; ask again".into())
 }
 
 fn limit_micros(config: &Config) -> u64 {
@@ -791,6 +856,7 @@ mod tests {
             park_limit: second,
             requests_max: 100,
             request_bytes_max: 100,
+            levels: api::Levels::BUILD,
             counter_max: u32::MAX,
         }
     }
@@ -821,7 +887,7 @@ mod tests {
                 Input::LeaderConnected { conn, leader },
                 Input::FromLeader {
                     conn,
-                    message: ToLearner::LeaderInfo { epoch: Epoch(1), ensemble: EnsembleId(1) },
+                    message: ToLearner::LeaderInfo { epoch: Epoch(1), ensemble: EnsembleId(1), level: None },
                 },
                 Input::FromLeader { conn, message: ToLearner::Trunc { to } },
             ] {

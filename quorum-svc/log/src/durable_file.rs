@@ -47,7 +47,7 @@ impl DurableFile {
     /// Says that all up to `durable` is, which is true already. After a crash it may or may not say so.
     pub(crate) fn raise(&self, durable: Zxid) -> Result<(), DiskError> {
         // In its place and within one sector, so that a power cut leaves this or what was there before.
-        let contents = format::encode_header(Magic::Durable, durable, Salt::NONE);
+        let contents = format::encode_header(Magic::Durable, durable, Salt::NONE, None);
         self.file.write_at(&contents, 0).doing("write to", &self.path)
     }
 

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use api::Zxid;
+use api::{UnknownRecord, Zxid};
 
 use crate::disk::DiskError;
 
@@ -50,6 +50,26 @@ pub enum LogError {
         found: u32,
         /// Ours.
         known: u32,
+    },
+    /// A later version of the program wrote one of the records. Nothing was changed.
+    #[error("{}, byte {offset}: entry {zxid} is {unknown}", segment.display())]
+    Unknown {
+        /// The file.
+        segment: PathBuf,
+        /// Where in it, in bytes.
+        offset: u64,
+        /// Of the entry.
+        zxid: Zxid,
+        /// What it is.
+        unknown: UnknownRecord,
+    },
+    /// The log is at a feature level that this build does not know. Nothing was changed.
+    #[error("the log in {} cannot be used: {why}", dir.display())]
+    Level {
+        /// Where it is.
+        dir: PathBuf,
+        /// Both levels, and what to do.
+        why: String,
     },
     /// An entry was to be appended that does not stand directly behind the last one.
     #[error("entry {zxid} does not follow {last}, the last one in the log")]

@@ -4,16 +4,18 @@
 //! the zxid before its first entry. It is a header, then records directly one behind the other, then at most one mark,
 //! then zeros.
 //!
-//! Header, 32 bytes. Its layout is the same in every version, so that an unknown version can be told from damage:
+//! Header, 40 bytes. The first 28 are laid out alike in every version, so that an unknown version can be told from damage:
 //!
 //! | at | bytes | |
 //! |---|---|---|
 //! | 0 | 8 | magic, `QRMLOG\r\n` |
-//! | 8 | 4 | format version, 3 |
+//! | 8 | 4 | format version, 4 |
 //! | 12 | 4 | salt: random, and known to nobody outside of the node |
 //! | 16 | 8 | the zxid before the first entry |
 //! | 24 | 4 | CRC-32C of bytes 0 to 23 |
-//! | 28 | 4 | zero |
+//! | 28 | 4 | the feature level there; 0 if the log begins there and has none yet |
+//! | 32 | 4 | CRC-32C of bytes 0 to 31 |
+//! | 36 | 4 | zero |
 //!
 //! Record of an entry, a head of 60 bytes and the payload:
 //!
@@ -25,11 +27,15 @@
 //! | 16 | 8 | zxid of the entry before it: the chain |
 //! | 24 | 8 | the last zxid that was known to be durable when this was written |
 //! | 32 | 8 | time, milliseconds since the Unix epoch, signed |
-//! | 40 | 4 | 1 if the entry has an origin, else 0 and the next two are 0 |
+//! | 40 | 2 | kind: 1 an entry of the store, 2 the marker of an epoch, 4 a feature level; 3 is kept for members |
+//! | 42 | 2 | 1 if the entry has an origin, else 0 and the next two are 0 |
 //! | 44 | 4 | origin: peer |
 //! | 48 | 8 | origin: ticket |
 //! | 56 | 4 | CRC-32C of the payload |
-//! | 60 | | payload |
+//! | 60 | | payload; of a marker and of a feature level: the level, 4 bytes |
+//!
+//! A sound record of a kind that this version does not know, or with a payload that none of its kind has, is not damage: a later
+//! version wrote it, and the log is not opened. So it is with a log at a feature level that the build does not know.
 //!
 //! Mark, 16 bytes, written behind the last record after each successful sync, and overwritten by the next record:
 //!
@@ -59,10 +65,10 @@
 //! less than was durable, but never more. Before the log is cut on purpose, it is lowered and synced; a reset ends only
 //! when it says the new base. If it is missing or its header is wrong, it proves nothing.
 //!
-//! The note of a reset, `log/reset`, is a header with magic `QRMRST\r\n`, salt 0 and the new base.
+//! The note of a reset, `log/reset`, is a header with magic `QRMRST\r\n`, salt 0, the new base and the level there.
 //!
-//! Snapshots are `snapshots/<zxid in 16 hex digits>.snap`: the same header with magic `QRMSNP\r\n`, salt 0 and the zxid of the
-//! state, then chunks, then the trailer, where the file ends. One that was received is `<zxid>.received` until it is adopted.
+//! Snapshots are `snapshots/<zxid in 16 hex digits>.snap`: the same header with magic `QRMSNP\r\n`, salt 0, the zxid of the
+//! state and the level there, then chunks, then the trailer, where the file ends. One that was received is `<zxid>.received` until it is adopted.
 //!
 //! | chunk at | bytes | |
 //! |---|---|---|
@@ -79,13 +85,15 @@
 //! | 20 | 4 | zero |
 
 use api::chance::{STEP, mix};
-use api::{Entry, Origin, PeerId, Ticket, Zxid};
+use api::{Body, Entry, Level, Origin, PeerId, Ticket, UnknownRecord, Zxid};
 use bytes::Bytes;
 
 /// Format version of segments and snapshots.
-pub(crate) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 4;
 /// Length of the header of a file.
-pub(crate) const HEADER_LEN: usize = 32;
+pub(crate) const HEADER_LEN: usize = 40;
+/// So much of the header is laid out alike in every version.
+const ANY_HEADER_LEN: usize = 28;
 /// Length of a record without its payload.
 pub(crate) const RECORD_LEN: usize = 60;
 /// Length of a mark.
@@ -129,6 +137,8 @@ pub(crate) enum BadHeader {
 pub(crate) struct Header {
     pub(crate) zxid: Zxid,
     pub(crate) salt: Salt,
+    /// The feature level at `zxid`.
+    pub(crate) level: Option<Level>,
 }
 
 /// What is mixed into every checksum of a file.
@@ -146,7 +156,7 @@ impl Salt {
     }
 }
 
-pub(crate) fn encode_header(magic: Magic, zxid: Zxid, salt: Salt) -> [u8; HEADER_LEN] {
+pub(crate) fn encode_header(magic: Magic, zxid: Zxid, salt: Salt, level: Option<Level>) -> [u8; HEADER_LEN] {
     let mut out = [0; HEADER_LEN];
     out[..8].copy_from_slice(magic.bytes());
     out[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -154,23 +164,31 @@ pub(crate) fn encode_header(magic: Magic, zxid: Zxid, salt: Salt) -> [u8; HEADER
     out[16..24].copy_from_slice(&zxid.0.to_le_bytes());
     let crc = crc32c::crc32c(&out[..24]);
     out[24..28].copy_from_slice(&crc.to_le_bytes());
+    out[28..32].copy_from_slice(&Level::number(level).to_le_bytes());
+    let crc = crc32c::crc32c(&out[..32]);
+    out[32..36].copy_from_slice(&crc.to_le_bytes());
     out
 }
 
 pub(crate) fn decode_header(magic: Magic, file: &[u8]) -> Result<Header, BadHeader> {
-    let Some(header) = file.get(..HEADER_LEN) else {
-        return Err(BadHeader::Damaged("the file is too short for its header"));
-    };
+    let short = BadHeader::Damaged("the file is too short for its header");
+    let Some(header) = file.get(..ANY_HEADER_LEN) else { return Err(short) };
     if header[..8] != magic.bytes()[..] {
         return Err(BadHeader::Damaged("the header does not begin with the magic bytes"));
     }
     if u32_at(header, 24) != crc32c::crc32c(&header[..24]) {
         return Err(BadHeader::Damaged("the checksum of the header is wrong"));
     }
-    match u32_at(header, 8) {
-        VERSION => Ok(Header { zxid: Zxid(u64_at(header, 16)), salt: Salt(u32_at(header, 12)) }),
-        other => Err(BadHeader::Version(other)),
+    let version = u32_at(header, 8);
+    if version != VERSION {
+        return Err(BadHeader::Version(version));
     }
+    let Some(header) = file.get(..HEADER_LEN) else { return Err(short) };
+    if u32_at(header, 32) != crc32c::crc32c(&header[..32]) {
+        return Err(BadHeader::Damaged("the checksum of the header is wrong"));
+    }
+    let (zxid, salt) = (Zxid(u64_at(header, 16)), Salt(u32_at(header, 12)));
+    Ok(Header { zxid, salt, level: Level::known(u32_at(header, 28)) })
 }
 
 /// A record as it lies in a buffer.
@@ -183,6 +201,7 @@ pub(crate) struct Record<'a> {
     pub(crate) durable: Zxid,
     pub(crate) time_ms: i64,
     pub(crate) origin: Option<Origin>,
+    pub(crate) kind: u16,
     pub(crate) payload: &'a [u8],
 }
 
@@ -192,9 +211,24 @@ impl Record<'_> {
         RECORD_LEN + self.payload.len()
     }
 
-    pub(crate) fn to_entry(self) -> Entry {
-        let payload = Bytes::copy_from_slice(self.payload);
-        Entry { zxid: self.zxid, time_ms: self.time_ms, origin: self.origin, payload, trace: None }
+    /// The level that it says, if it says one.
+    ///
+    /// # Errors
+    /// This version does not know such a record.
+    pub(crate) fn level(&self) -> Result<Option<Level>, UnknownRecord> {
+        // Without a copy of what may be large.
+        if self.kind == Body::STORE { Ok(None) } else { self.body().map(|body| body.level()) }
+    }
+
+    fn body(&self) -> Result<Body, UnknownRecord> {
+        Body::from_parts(self.kind, Bytes::copy_from_slice(self.payload))
+    }
+
+    /// # Errors
+    /// This version does not know such a record.
+    pub(crate) fn to_entry(self) -> Result<Entry, UnknownRecord> {
+        let body = self.body()?;
+        Ok(Entry { zxid: self.zxid, time_ms: self.time_ms, origin: self.origin, body, trace: None })
     }
 }
 
@@ -214,7 +248,7 @@ pub(crate) enum Item<'a> {
 
 /// The length on disk of the record of an entry.
 pub(crate) fn record_len(entry: &Entry) -> usize {
-    RECORD_LEN + entry.payload.len()
+    RECORD_LEN + entry.body.len()
 }
 
 /// Appends the record of `entry` to a buffer that will be written at `base`. The payload is at most [`MAX_PAYLOAD`].
@@ -227,6 +261,7 @@ pub(crate) fn encode_record(
     durable: Zxid,
 ) {
     let start = out.len();
+    let payload = entry.body.payload();
     let length = (record_len(entry) - PREFIX_LEN) as u32;
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&[0; 4]);
@@ -234,13 +269,14 @@ pub(crate) fn encode_record(
     out.extend_from_slice(&prev.0.to_le_bytes());
     out.extend_from_slice(&durable.0.to_le_bytes());
     out.extend_from_slice(&entry.time_ms.to_le_bytes());
-    let (has, peer, ticket) = entry.origin.map_or((0u32, 0, 0), |o| (1, o.peer.0, o.ticket.0));
+    let (has, peer, ticket) = entry.origin.map_or((0u16, 0, 0), |o| (1, o.peer.0, o.ticket.0));
+    out.extend_from_slice(&entry.body.kind().to_le_bytes());
     out.extend_from_slice(&has.to_le_bytes());
     out.extend_from_slice(&peer.to_le_bytes());
     out.extend_from_slice(&ticket.to_le_bytes());
-    out.extend_from_slice(&crc32c::crc32c(&entry.payload).to_le_bytes());
+    out.extend_from_slice(&crc32c::crc32c(&payload).to_le_bytes());
     seal(&mut out[start..], base + start as u64, salt);
-    out.extend_from_slice(&entry.payload);
+    out.extend_from_slice(&payload);
 }
 
 /// The mark that says that everything up to `durable` is durable, to be written at `position`.
@@ -273,8 +309,8 @@ pub(crate) fn decode(buf: &[u8], position: u64, salt: Salt) -> Item<'_> {
     match buf.get(RECORD_LEN..needs) {
         None => Item::Partial { needs },
         Some(payload) if crc32c::crc32c(payload) == head.payload_crc => {
-            let Head { zxid, prev, durable, time_ms, origin, .. } = head;
-            Item::Record(Record { zxid, prev, durable, time_ms, origin, payload })
+            let Head { zxid, prev, durable, time_ms, origin, kind, .. } = head;
+            Item::Record(Record { zxid, prev, durable, time_ms, origin, kind, payload })
         }
         Some(_) => Item::Nothing,
     }
@@ -296,13 +332,15 @@ struct Head {
     durable: Zxid,
     time_ms: i64,
     origin: Option<Origin>,
+    kind: u16,
     payload_crc: u32,
 }
 
 /// The head in these [`RECORD_LEN`] bytes, if it is one of this place.
 fn decode_head(head: &[u8], position: u64, salt: Salt) -> Option<Head> {
     let (zxid, prev, durable) = (Zxid(u64_at(head, 8)), Zxid(u64_at(head, 16)), Zxid(u64_at(head, 24)));
-    let origin = match (u32_at(head, 40), u32_at(head, 44), u64_at(head, 48)) {
+    let [kind, has_origin] = [40, 42].map(|at| u16_at(head, at));
+    let origin = match (has_origin, u32_at(head, 44), u64_at(head, 48)) {
         (0, 0, 0) => None,
         (1, peer, ticket) => Some(Origin { peer: PeerId(peer), ticket: Ticket(ticket) }),
         _ => return None,
@@ -312,7 +350,7 @@ fn decode_head(head: &[u8], position: u64, salt: Salt) -> Option<Head> {
         return None;
     }
     let (time_ms, payload_crc) = (u64_at(head, 32).cast_signed(), u32_at(head, 56));
-    Some(Head { zxid, prev, durable, time_ms, origin, payload_crc })
+    Some(Head { zxid, prev, durable, time_ms, origin, kind, payload_crc })
 }
 
 fn decode_mark(mark: &[u8], position: u64, salt: Salt) -> Option<Zxid> {
@@ -328,6 +366,10 @@ pub(crate) fn seal(item: &mut [u8], position: u64, salt: Salt) {
 /// Whether the checksum is right.
 pub(crate) fn is_sealed(item: &[u8], position: u64, salt: Salt) -> bool {
     u32_at(item, 4) == checksum(item, position, salt)
+}
+
+fn u16_at(buf: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([buf[at], buf[at + 1]])
 }
 
 pub(crate) fn u32_at(buf: &[u8], at: usize) -> u32 {
@@ -365,22 +407,61 @@ mod tests {
             zxid: Zxid::new(Epoch(3), 8),
             time_ms: -5,
             origin: Some(Origin { peer: PeerId(2), ticket: Ticket(77) }),
-            payload: Bytes::from_static(b"payload"),
+            body: Body::Store(Bytes::from_static(b"payload")),
             trace: None,
         }
     }
 
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// What is on disks must stay readable: a change here needs another version.
     #[test]
-    fn the_bytes_of_a_record_are_as_documented() {
-        let mut out = vec![0xaa];
-        encode_record(&mut out, 99, SALT, &entry(), Zxid::new(Epoch(3), 7), Zxid::new(Epoch(3), 1));
-        let expected = "3b000000 b2e642ed 0800000003000000 0700000003000000 0100000003000000 fbffffffffffffff \
-                        01000000 02000000 4d00000000000000 7069e3f4 7061796c6f6164";
-        let hex: String = out[1..].iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, expected.replace(' ', ""));
-        let Item::Record(r) = decode(&out[1..], 100, SALT) else { panic!("{hex}") };
-        assert_eq!(r.to_entry(), entry());
-        assert_eq!((r.prev, r.durable), (Zxid::new(Epoch(3), 7), Zxid::new(Epoch(3), 1)));
+    fn the_bytes_of_records_of_each_kind_are_as_documented() {
+        let z = |epoch, counter| Zxid::new(Epoch(epoch), counter);
+        let level = Entry { body: Body::Level(Level(0x0102)), origin: None, ..entry() };
+        for (entry, prev, expected) in [
+            (
+                entry(),
+                z(3, 7),
+                "3b000000 99e42be2 0800000003000000 0700000003000000 0100000003000000 fbffffffffffffff \
+                 0100 0100 02000000 4d00000000000000 7069e3f4 7061796c6f6164",
+            ),
+            (
+                Entry::marker(Epoch(4), Level(1), 6),
+                z(3, 7),
+                "38000000 6a86db63 0000000004000000 0700000003000000 0100000003000000 0600000000000000 \
+                 0200 0000 00000000 0000000000000000 7fe12295 01000000",
+            ),
+            (
+                level,
+                z(3, 7),
+                "38000000 220c1434 0800000003000000 0700000003000000 0100000003000000 fbffffffffffffff \
+                 0400 0000 00000000 0000000000000000 38fa4152 02010000",
+            ),
+        ] {
+            let mut out = vec![0xaa];
+            encode_record(&mut out, 99, SALT, &entry, prev, z(3, 1));
+            assert_eq!(hex(&out[1..]), expected.replace(' ', ""));
+            let Item::Record(r) = decode(&out[1..], 100, SALT) else { panic!("{entry:?}") };
+            assert_eq!((r.prev, r.durable), (prev, z(3, 1)));
+            assert_eq!(r.level(), Ok(entry.body.level()));
+            assert_eq!(r.to_entry(), Ok(entry));
+        }
+    }
+
+    #[test]
+    fn a_sound_record_of_an_unknown_kind_is_told_from_damage() {
+        let mut out = Vec::new();
+        encode_record(&mut out, 0, SALT, &entry(), Zxid::new(Epoch(3), 7), Zxid::ZERO);
+        for kind in [0u16, 3, 5, u16::MAX] {
+            out[40..42].copy_from_slice(&kind.to_le_bytes());
+            assert_eq!(decode(&out, 0, SALT), Item::Nothing, "without the right checksum");
+            seal(&mut out[..RECORD_LEN], 0, SALT);
+            let Item::Record(r) = decode(&out, 0, SALT) else { panic!("{kind}") };
+            assert_eq!((r.level(), r.to_entry()), (Err(UnknownRecord { kind }), Err(UnknownRecord { kind })));
+        }
     }
 
     #[test]
@@ -414,17 +495,24 @@ mod tests {
 
     #[test]
     fn the_bytes_of_a_header_are_as_documented() {
-        let expected = "51524d4c4f470d0a 03000000 10325476 0700000003000000 CRC 00000000";
-        let header = encode_header(Magic::Segment, Zxid::new(Epoch(3), 7), SALT);
-        let crc = format!("{:08x}", crc32c::crc32c(&header[..24]).swap_bytes());
-        let hex: String = header.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(hex, expected.replace("CRC", &crc).replace(' ', ""));
+        let expected =
+            "51524d4c4f470d0a 04000000 10325476 0700000003000000 fea477df 02000000 0b914f33 00000000";
+        let header = encode_header(Magic::Segment, Zxid::new(Epoch(3), 7), SALT, Some(Level(2)));
+        assert_eq!(hex(&header), expected.replace(' ', ""));
     }
 
     #[test]
     fn a_header_tells_a_new_version_from_damage() {
-        let header = encode_header(Magic::Segment, Zxid(7), SALT);
-        assert_eq!(decode_header(Magic::Segment, &header), Ok(Header { zxid: Zxid(7), salt: SALT }));
+        let header = encode_header(Magic::Segment, Zxid(7), SALT, Some(Level(2)));
+        let read = Header { zxid: Zxid(7), salt: SALT, level: Some(Level(2)) };
+        assert_eq!(decode_header(Magic::Segment, &header), Ok(read));
+        for bit in 0..36 * 8 {
+            let mut flipped = header;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(decode_header(Magic::Segment, &flipped), Err(BadHeader::Damaged(_))), "{bit}");
+        }
+        let bare = encode_header(Magic::Segment, Zxid::ZERO, SALT, None);
+        assert_eq!(decode_header(Magic::Segment, &bare).map(|header| header.level), Ok(None));
         assert!(matches!(decode_header(Magic::Snapshot, &header), Err(BadHeader::Damaged(_))));
         let mut newer = header;
         newer[8] = 9;
@@ -432,5 +520,10 @@ mod tests {
         let crc = crc32c::crc32c(&newer[..24]);
         newer[24..28].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(decode_header(Magic::Segment, &newer), Err(BadHeader::Version(9)));
+        // Those of the version before had 32 bytes, the last four of them zero.
+        newer[8] = 3;
+        let crc = crc32c::crc32c(&newer[..24]);
+        newer[24..28].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(decode_header(Magic::Segment, &newer[..32]), Err(BadHeader::Version(3)));
     }
 }

@@ -56,7 +56,7 @@ pub use log_place::{LogPlace, LogPlaceError};
 pub use mem_disk::{Crash, DiskOp, Fault, MemDisk};
 pub use reader::LogReader;
 pub use recover::Offline;
-pub use recovery::Recovery;
+pub use recovery::{Base, Recovery};
 pub use snapshot_file::SnapshotReader;
 pub use snapshots::{SkippedSnapshot, SnapshotError, SnapshotReport, SnapshotWriter, Snapshots};
 pub use storage::{SNAPSHOTS, Salvaged, Storage, StorageError, StorageOptions};

@@ -2,14 +2,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::mutants::{Mutant, is_on};
-use api::{Entry, History, Zxid};
+use api::{Build, Entry, History, LevelHistory, Zxid};
 
 use crate::disk::{Disk, Doing};
 use crate::durable_file::DurableFile;
 use crate::error::LogError;
 use crate::format::{self, HEADER_LEN, MARK_LEN, MAX_PAYLOAD};
 use crate::reader::{LogReader, Shared, State, Window};
-use crate::recovery::{self, Recovered, Recovery};
+use crate::recovery::{self, Base, Recovered, Recovery};
 use crate::reserve;
 use crate::segment::Segment;
 
@@ -29,6 +29,8 @@ pub struct LogOptions {
     /// A random number that nobody outside of the node knows: with it a client could write what passes for records of the
     /// log. It need not be the same the next time.
     pub secret: u64,
+    /// Of this program. A log at a level that it does not know is not opened.
+    pub build: Build,
 }
 
 impl Default for LogOptions {
@@ -39,6 +41,7 @@ impl Default for LogOptions {
             index_interval_bytes: 64 << 10,
             may_create: true,
             secret: 0,
+            build: Build::this(),
         }
     }
 }
@@ -69,14 +72,15 @@ impl Log {
     /// [may](LogOptions::may_create). All of it is read and checked, a torn tail is cut, and what remains is durable.
     ///
     /// # Errors
-    /// Damage, no log where there has to be one, another format version, or the disk. On damage and if there is no log
-    /// nothing has been changed.
+    /// Damage, no log where there has to be one, another format version, a record or feature level that this version does not
+    /// know, or the disk. But for the disk, nothing has been changed.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: LogOptions) -> Result<Log, LogError> {
-        let Recovered { history, sealed, active, durable_file, report } =
+        let Recovered { history, levels, sealed, active, durable_file, report } =
             recovery::recover(disk.as_ref(), dir, &options)?;
         let last = history.last();
         let state = State {
             history: history.clone(),
+            levels,
             sealed,
             active,
             window: Window::new(last, options.window_bytes),
@@ -108,7 +112,7 @@ impl Log {
         disk: &dyn Disk,
         dir: &Path,
         options: &LogOptions,
-        base: Zxid,
+        base: Base,
     ) -> Result<Vec<PathBuf>, LogError> {
         recovery::salvage(disk, dir, options, base)
     }
@@ -134,6 +138,12 @@ impl Log {
         &self.history
     }
 
+    /// The feature levels along it.
+    #[must_use]
+    pub fn levels(&self) -> LevelHistory {
+        self.shared.read().levels.clone()
+    }
+
     /// The last durable zxid.
     #[must_use]
     pub fn durable(&self) -> Zxid {
@@ -157,8 +167,8 @@ impl Log {
             if !entry.zxid.follows(last) {
                 return Err(LogError::NotChained { zxid: entry.zxid, last });
             }
-            if entry.payload.len() > MAX_PAYLOAD {
-                let bytes = entry.payload.len();
+            let bytes = entry.body.len();
+            if bytes > MAX_PAYLOAD {
                 return Err(LogError::TooLarge { zxid: entry.zxid, bytes, max: MAX_PAYLOAD });
             }
             last = entry.zxid;
@@ -201,14 +211,15 @@ impl Log {
     ///
     /// # Errors
     /// The disk.
-    pub fn reset(&mut self, base: Zxid) -> Result<(), LogError> {
+    pub fn reset(&mut self, base: Base) -> Result<(), LogError> {
         self.check_poison()?;
-        self.history = History::from_base(base);
+        self.history = History::from_base(base.zxid);
         {
             let mut state = self.shared.write();
             state.generation += 1;
             state.history = self.history.clone();
-            state.window = Window::new(base, self.options.window_bytes);
+            state.levels = LevelHistory::from_base(base.level);
+            state.window = Window::new(base.zxid, self.options.window_bytes);
         }
         let reset = self.replace_segments(base);
         self.poison_on_error(reset)
@@ -267,9 +278,10 @@ impl Log {
         }
         // A segment may exist only if all before it is durable: else a crash could leave a hole.
         self.sync_segment()?;
-        let (last, secret) = (self.history.last(), self.options.secret);
-        let disk = self.disk.as_ref();
-        let next = reserve::with(disk, &self.dir, || Segment::create(disk, &self.dir, last, len, secret))?;
+        let zxid = self.history.last();
+        let base = Base { zxid, level: self.shared.read().levels.last() };
+        let (disk, secret) = (self.disk.as_ref(), self.options.secret);
+        let next = reserve::with(disk, &self.dir, || Segment::create(disk, &self.dir, base, len, secret))?;
         let mut state = self.shared.write();
         let full = std::mem::replace(&mut state.active, next);
         state.sealed.push(full);
@@ -289,6 +301,9 @@ impl Log {
         for entry in entries {
             let chained = self.history.append(entry.zxid) && state.history.append(entry.zxid);
             debug_assert!(chained, "checked before anything was written");
+            if let Some(level) = entry.body.level() {
+                state.levels.append(entry.zxid, level);
+            }
             let offset = state.active.end;
             state.active.note(entry.zxid, offset, format::record_len(entry) as u64, interval);
             state.window.push(entry.clone());
@@ -337,6 +352,7 @@ impl Log {
             let mut state = self.shared.write();
             state.generation += 1;
             state.history = self.history.clone();
+            state.levels.truncate(zxid);
             state.window.truncate(zxid);
             let old_active = std::mem::replace(&mut state.active, target.clone());
             match position {
@@ -363,13 +379,13 @@ impl Log {
         Ok(())
     }
 
-    fn replace_segments(&mut self, base: Zxid) -> Result<(), LogError> {
+    fn replace_segments(&mut self, base: Base) -> Result<(), LogError> {
         recovery::begin_reset(self.disk.as_ref(), &self.dir, base)?;
         let segment = recovery::finish_reset(self.disk.as_ref(), &self.dir, base, &self.options)?;
         let mut state = self.shared.write();
         state.sealed = Vec::new();
         state.active = segment;
-        self.durable = base;
+        self.durable = base.zxid;
         Ok(())
     }
 
@@ -382,6 +398,7 @@ impl Log {
                 let purged = self.history.purge(last.last);
                 debug_assert!(purged, "it is the zxid of an entry");
                 state.history = self.history.clone();
+                state.levels.purge(last.last);
             }
             removed
         };

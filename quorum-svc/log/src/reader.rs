@@ -1,7 +1,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use api::{Entry, History, Zxid};
+use api::{Entry, History, Level, LevelHistory, Zxid};
 
 use crate::error::ReadError;
 use crate::segment::{Records, Segment};
@@ -79,6 +79,12 @@ impl LogReader {
         (state.sealed.len() + 1, bytes)
     }
 
+    /// The feature level behind the entry `zxid`, which is in the log or is its base; `None` in an empty log.
+    #[must_use]
+    pub fn level_at(&self, zxid: Zxid) -> Option<Level> {
+        self.0.read().levels.at(zxid)
+    }
+
     /// What the log contains now.
     #[must_use]
     pub fn history(&self) -> History {
@@ -105,6 +111,8 @@ impl Shared {
 
 pub(crate) struct State {
     pub(crate) history: History,
+    /// As in the entries.
+    pub(crate) levels: LevelHistory,
     /// The segments before the active one: ascending, without a hole, complete and durable.
     pub(crate) sealed: Vec<Segment>,
     /// The one that is written to.

@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{History, Zxid};
+use api::{Build, History, Level, LevelHistory, Zxid};
 
 use crate::disk::{self, Disk, DiskError, Doing};
 use crate::durable_file::DurableFile;
@@ -29,6 +29,7 @@ pub struct Recovery {
 /// The log as recovery found it.
 pub(crate) struct Recovered {
     pub(crate) history: History,
+    pub(crate) levels: LevelHistory,
     /// All segments but the last, ascending.
     pub(crate) sealed: Vec<Segment>,
     /// The last one.
@@ -45,8 +46,9 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
     }
     disk::create_dirs(disk, dir)?;
     let mut report = Recovery::default();
-    if let Some(base) = interrupted_reset(disk, dir)? {
-        finish_reset(disk, dir, base, options)?;
+    if let Some(reset) = interrupted_reset(disk, dir)? {
+        check_level(dir, reset.level, &options.build)?;
+        finish_reset(disk, dir, reset, options)?;
         report.completed_reset = true;
     }
     let names = disk.list(dir).doing("list", dir)?;
@@ -67,6 +69,12 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         None if known > Zxid::ZERO => return Err(all_lost(dir, known)),
         None => {}
     }
+    let mut levels =
+        LevelHistory::from_base(scans.first().or(last.as_ref()).and_then(|scan| scan.segment.level));
+    for &(zxid, level) in scans.iter().chain(&last).flat_map(|scan| &scan.levels) {
+        levels.append(zxid, level);
+    }
+    check_level(dir, levels.last(), &options.build)?;
 
     for name in names.iter().filter(|n| n.ends_with(".tmp")) {
         let path = dir.join(name);
@@ -78,7 +86,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         Some(last) => last,
         None => {
             report.created = true;
-            Scan::of_new(new_segment(disk, dir, Zxid::ZERO, options)?)
+            Scan::of_new(new_segment(disk, dir, Base::EMPTY, options)?)
         }
     };
     report.cut_bytes = last.make_durable()?;
@@ -91,19 +99,40 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path, options: &LogOptions) -> Resu
         report.entries += 1;
     }
     let sealed = scans.into_iter().map(|s| s.segment).collect();
-    Ok(Recovered { history, sealed, active: last.segment, durable_file, report })
+    Ok(Recovered { history, levels, sealed, active: last.segment, durable_file, report })
+}
+
+/// Nothing is done with a log at a level that this build does not know, whether that is committed or not.
+pub(crate) fn check_level(dir: &Path, level: Option<Level>, build: &Build) -> Result<(), LogError> {
+    let checked = level.map_or(Ok(()), |level| build.check("this node", level));
+    checked.map_err(|why| LogError::Level { dir: dir.to_owned(), why })
+}
+
+/// What a log stands on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Base {
+    /// The state before its first entry.
+    pub zxid: Zxid,
+    /// The feature level there.
+    pub level: Option<Level>,
+}
+
+impl Base {
+    /// Nothing.
+    pub const EMPTY: Base = Base { zxid: Zxid::ZERO, level: None };
 }
 
 /// Writes down that the log is to be emptied and to go on behind `base`. From then on this happens even if we crash.
-pub(crate) fn begin_reset(disk: &dyn Disk, dir: &Path, base: Zxid) -> Result<(), DiskError> {
-    disk::write_atomically(disk, dir, RESET, &format::encode_header(Magic::Reset, base, Salt::NONE))
+pub(crate) fn begin_reset(disk: &dyn Disk, dir: &Path, base: Base) -> Result<(), DiskError> {
+    let note = format::encode_header(Magic::Reset, base.zxid, Salt::NONE, base.level);
+    disk::write_atomically(disk, dir, RESET, &note)
 }
 
 /// Empties the log as [`begin_reset`] wrote down. May be done again after a crash at any point of it.
 pub(crate) fn finish_reset(
     disk: &dyn Disk,
     dir: &Path,
-    base: Zxid,
+    base: Base,
     options: &LogOptions,
 ) -> Result<Segment, DiskError> {
     for name in disk.list(dir).doing("list", dir)?.iter().filter(|n| segment::is_name(n)) {
@@ -113,7 +142,7 @@ pub(crate) fn finish_reset(
     disk.sync_dir(dir).doing("sync the directory", dir)?;
     let segment = new_segment(disk, dir, base, options)?;
     // While the note is there, it does not matter what this file says.
-    DurableFile::open(disk, dir, base)?;
+    DurableFile::open(disk, dir, base.zxid)?;
     let note = dir.join(RESET);
     disk.remove(&note).doing("remove", &note)?;
     disk.sync_dir(dir).doing("sync the directory", dir)?;
@@ -121,7 +150,7 @@ pub(crate) fn finish_reset(
 }
 
 /// An empty segment, for which the reserve is used if need be.
-fn new_segment(disk: &dyn Disk, dir: &Path, base: Zxid, options: &LogOptions) -> Result<Segment, DiskError> {
+fn new_segment(disk: &dyn Disk, dir: &Path, base: Base, options: &LogOptions) -> Result<Segment, DiskError> {
     let least = (HEADER_LEN + MARK_LEN) as u64;
     reserve::with(disk, dir, || {
         let len = Segment::len_for(disk, dir, options.segment_bytes, least)?;
@@ -138,7 +167,7 @@ pub(crate) fn is_log(disk: &dyn Disk, dir: &Path) -> Result<bool, DiskError> {
     Ok(names.iter().any(|name| segment::is_name(name) || name == RESET))
 }
 
-fn interrupted_reset(disk: &dyn Disk, dir: &Path) -> Result<Option<Zxid>, LogError> {
+fn interrupted_reset(disk: &dyn Disk, dir: &Path) -> Result<Option<Base>, LogError> {
     let note = dir.join(RESET);
     if !disk.exists(&note).doing("look for", &note)? {
         return Ok(None);
@@ -147,7 +176,7 @@ fn interrupted_reset(disk: &dyn Disk, dir: &Path) -> Result<Option<Zxid>, LogErr
     let header = format::decode_header(Magic::Reset, &contents).map_err(|e| bad_header(&note, e))?;
     // It may have been renamed and not yet synced by the process before this one.
     disk.sync_dir(dir).doing("sync the directory", dir)?;
-    Ok(Some(header.zxid))
+    Ok(Some(Base { zxid: header.zxid, level: header.level }))
 }
 
 /// Makes a log usable again that [`recover`] found damaged: keeps what is sound before the damage and moves all else
@@ -157,7 +186,7 @@ pub(crate) fn salvage(
     disk: &dyn Disk,
     dir: &Path,
     options: &LogOptions,
-    base: Zxid,
+    base: Base,
 ) -> Result<Vec<PathBuf>, LogError> {
     let names: Vec<String> =
         disk.list(dir).doing("list", dir)?.into_iter().filter(|n| segment::is_name(n)).collect();
@@ -256,6 +285,8 @@ struct Scan {
     segment: Segment,
     /// Zxid and position of each valid record of the chain.
     records: Vec<(Zxid, u64)>,
+    /// What they say of the feature level.
+    levels: Vec<(Zxid, Level)>,
     /// The greatest zxid of which something in the chain says that it was durable.
     proven: Zxid,
     /// The greatest zxid of which something behind the end of the chain says that it was durable.
@@ -271,7 +302,7 @@ impl Scan {
         let file: Arc<dyn disk::DiskFile> = disk.open(&path).doing("open", &path)?.into();
         let contents = disk::read_whole(file.as_ref(), &path)?;
         let header = format::decode_header(Magic::Segment, &contents).map_err(|e| bad_header(&path, e))?;
-        let Header { zxid: prev, salt } = header;
+        let Header { zxid: prev, salt, level } = header;
         if segment::name(prev) != name {
             let found = format!("its header says that its name is {}", segment::name(prev));
             return Err(damaged(&path, 0, prev, &found));
@@ -279,29 +310,35 @@ impl Scan {
         let end = HEADER_LEN as u64;
         let len = contents.len() as u64;
         let mut scan = Scan {
-            segment: Segment { path, file, salt, prev, last: prev, end, len, index: Vec::new() },
+            segment: Segment { path, file, salt, prev, level, last: prev, end, len, index: Vec::new() },
             records: Vec::new(),
+            levels: Vec::new(),
             proven: prev,
             witness: Zxid::ZERO,
             garbage: 0,
             contents,
         };
-        scan.follow_chain(options.index_interval_bytes);
+        scan.follow_chain(options.index_interval_bytes)?;
         Ok(scan)
     }
 
     fn of_new(segment: Segment) -> Scan {
         let proven = segment.prev;
-        let (records, contents) = (Vec::new(), Vec::new());
-        Scan { segment, records, proven, witness: Zxid::ZERO, garbage: 0, contents }
+        let (records, levels, contents) = (Vec::new(), Vec::new(), Vec::new());
+        Scan { segment, records, levels, proven, witness: Zxid::ZERO, garbage: 0, contents }
     }
 
-    fn follow_chain(&mut self, index_interval: u64) {
+    /// # Errors
+    /// A record that this version does not know.
+    fn follow_chain(&mut self, index_interval: u64) -> Result<(), LogError> {
         let contents = std::mem::take(&mut self.contents);
         let mut at = HEADER_LEN;
         loop {
             match format::decode(contents.get(at..).unwrap_or_default(), at as u64, self.segment.salt) {
                 Item::Record(r) if r.prev == self.segment.last => {
+                    let level =
+                        r.level().map_err(|unknown| self.segment.unknown(at as u64, r.zxid, unknown))?;
+                    self.levels.extend(level.map(|level| (r.zxid, level)));
                     self.records.push((r.zxid, at as u64));
                     self.segment.note(r.zxid, at as u64, r.len() as u64, index_interval);
                     self.proven = self.proven.max(r.durable);
@@ -319,6 +356,7 @@ impl Scan {
         self.garbage = nonzero_len(behind) as u64;
         self.witness = greatest_witness(behind, at as u64, self.segment.salt);
         self.contents = contents;
+        Ok(())
     }
 
     /// A segment is made only after all before it is durable, so the next one must begin where this one ends.

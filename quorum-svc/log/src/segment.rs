@@ -1,11 +1,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{Entry, Zxid};
+use api::{Entry, Level, UnknownRecord, Zxid};
 
 use crate::disk::{Disk, DiskError, DiskFile, Doing};
 use crate::error::LogError;
 use crate::format::{self, HEADER_LEN, Item, MARK_LEN, Magic, Salt};
+use crate::recovery::Base;
 
 /// A file of the log and what is known of it. The format is described in [`crate::format`].
 #[derive(Clone)]
@@ -15,6 +16,8 @@ pub(crate) struct Segment {
     pub(crate) salt: Salt,
     /// The zxid before its first entry.
     pub(crate) prev: Zxid,
+    /// The feature level there.
+    pub(crate) level: Option<Level>,
     /// Its last entry; `prev` if it has none.
     pub(crate) last: Zxid,
     /// Where the last record ends.
@@ -33,12 +36,12 @@ impl Segment {
         Ok(usual.min((free / 4).max(LEAST)).max(needs))
     }
 
-    /// Creates a segment for entries behind `prev`, durably and under a temporary name until it is complete. Its salt is made
+    /// Creates a segment for entries behind a base, durably and under a temporary name until it is complete. Its salt is made
     /// of `secret`.
     pub(crate) fn create(
         disk: &dyn Disk,
         dir: &Path,
-        prev: Zxid,
+        Base { zxid: prev, level }: Base,
         len: u64,
         secret: u64,
     ) -> Result<Segment, DiskError> {
@@ -47,11 +50,18 @@ impl Segment {
         let temporary = dir.join(format!("{}.tmp", name(prev)));
         let file: Arc<dyn DiskFile> = disk.create(&temporary).doing("create", &temporary)?.into();
         file.allocate(len).doing("reserve space for", &temporary)?;
-        file.write_at(&format::encode_header(Magic::Segment, prev, salt), 0).doing("write to", &temporary)?;
+        let header = format::encode_header(Magic::Segment, prev, salt, level);
+        file.write_at(&header, 0).doing("write to", &temporary)?;
         file.sync_all().doing("sync", &temporary)?;
         disk.rename(&temporary, &path).doing("rename a new segment to", &path)?;
         disk.sync_dir(dir).doing("sync the directory", dir)?;
-        Ok(Segment { path, file, salt, prev, last: prev, end: HEADER_LEN as u64, len, index: Vec::new() })
+        let (end, index) = (HEADER_LEN as u64, Vec::new());
+        Ok(Segment { path, file, salt, prev, level, last: prev, end, len, index })
+    }
+
+    /// The record of `zxid`, which begins at `offset`, is of a later version.
+    pub(crate) fn unknown(&self, offset: u64, zxid: Zxid, unknown: UnknownRecord) -> LogError {
+        LogError::Unknown { segment: self.path.clone(), offset, zxid, unknown }
     }
 
     /// Whether it has no entries.
@@ -150,7 +160,13 @@ impl Records {
             match format::decode(&self.buffer[self.at..], self.position, self.salt) {
                 Item::Record(record) => {
                     let (offset, len) = (self.position, record.len());
-                    let entry = record.to_entry();
+                    let zxid = record.zxid;
+                    let entry = record.to_entry().map_err(|unknown| LogError::Unknown {
+                        segment: self.path.clone(),
+                        offset,
+                        zxid,
+                        unknown,
+                    })?;
                     self.last = entry.zxid;
                     self.at += len;
                     self.position += len as u64;

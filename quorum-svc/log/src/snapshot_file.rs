@@ -1,7 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::Zxid;
+use api::{Level, Zxid};
 use bytes::Bytes;
 
 use crate::disk::{Disk, DiskFile, Doing};
@@ -15,6 +15,7 @@ pub struct SnapshotReader {
     file: Box<dyn DiskFile>,
     path: PathBuf,
     zxid: Zxid,
+    level: Level,
     position: u64,
     chunks: u64,
     /// Of everything before the position.
@@ -29,20 +30,28 @@ impl SnapshotReader {
         let file = disk.open(&path).doing("open", &path)?;
         let mut header = [0; HEADER_LEN];
         let read = file.read_at(&mut header, 0).doing("read", &path)?;
-        match format::decode_header(Magic::Snapshot, &header[..read]) {
-            Ok(found) if found.zxid == zxid => {}
+        let level = match format::decode_header(Magic::Snapshot, &header[..read]) {
+            Ok(found) if found.zxid == zxid => {
+                found.level.ok_or_else(|| damaged(&path, 0, "it has no feature level"))?
+            }
             Ok(found) => return Err(damaged(&path, 0, &format!("it is the state at {}", found.zxid))),
             Err(BadHeader::Damaged(found)) => return Err(damaged(&path, 0, found)),
             Err(BadHeader::Version(found)) => return Err(SnapshotError::Version { path, found }),
-        }
+        };
         let (position, crc) = (HEADER_LEN as u64, crc32c::crc32c(&header));
-        Ok(SnapshotReader { file, path, zxid, position, chunks: 0, crc, ended: false, owner: None })
+        Ok(SnapshotReader { file, path, zxid, level, position, chunks: 0, crc, ended: false, owner: None })
     }
 
     /// The state is exactly this.
     #[must_use]
     pub fn zxid(&self) -> Zxid {
         self.zxid
+    }
+
+    /// The feature level there.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level
     }
 
     /// The next chunk, as it was written; `None` at the end.
@@ -118,11 +127,11 @@ impl Iterator for SnapshotReader {
     }
 }
 
-/// Reads a whole snapshot to see whether it is sound.
-pub(crate) fn verify(disk: &dyn Disk, path: PathBuf, zxid: Zxid) -> Result<(), SnapshotError> {
+/// Reads a whole snapshot to see whether it is sound, and at which feature level.
+pub(crate) fn verify(disk: &dyn Disk, path: PathBuf, zxid: Zxid) -> Result<Level, SnapshotError> {
     let mut reader = SnapshotReader::open(disk, path, zxid)?;
     while reader.next_chunk()?.is_some() {}
-    Ok(())
+    Ok(reader.level)
 }
 
 /// Writes the parts of a snapshot into a file.
@@ -141,10 +150,12 @@ impl SnapshotEncoder {
         disk: &dyn Disk,
         path: PathBuf,
         zxid: Zxid,
+        level: Level,
     ) -> Result<SnapshotEncoder, SnapshotError> {
         let file = disk.create(&path).doing("create", &path)?;
         let mut encoder = SnapshotEncoder { file, path, position: 0, chunks: 0, crc: 0, buffer: Vec::new() };
-        encoder.buffer.extend_from_slice(&format::encode_header(Magic::Snapshot, zxid, Salt::NONE));
+        let header = format::encode_header(Magic::Snapshot, zxid, Salt::NONE, Some(level));
+        encoder.buffer.extend_from_slice(&header);
         encoder.write_buffer()?;
         Ok(encoder)
     }

@@ -2,10 +2,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api::Zxid;
+use api::{Level, Zxid};
 
 use crate::disk::{self, Disk, DiskError, Doing, Space};
 use crate::format::VERSION;
+use crate::recovery::Base;
 use crate::snapshot_file::{self, SnapshotEncoder, SnapshotReader};
 
 /// Why a snapshot cannot be written or read.
@@ -120,7 +121,7 @@ impl Snapshots {
                 break;
             }
             match snapshot_file::verify(disk.as_ref(), dir.join(name(zxid, OWN)), zxid) {
-                Ok(()) => sound.insert(0, zxid),
+                Ok(_) => sound.insert(0, zxid),
                 Err(e @ SnapshotError::Damaged { .. }) => {
                     report.skipped.push(SkippedSnapshot { zxid, why: e.to_string() });
                 }
@@ -137,7 +138,7 @@ impl Snapshots {
         for zxid in names.iter().rev().filter_map(|n| parse_name(n, RECEIVED)) {
             match snapshot_file::verify(disk.as_ref(), dir.join(name(zxid, RECEIVED)), zxid) {
                 // Two are there only if a crash came before the earlier one was removed. Either is a state to begin with.
-                Ok(()) => received = received.or(Some(zxid)),
+                Ok(level) => received = received.or(Some(Base { zxid, level: Some(level) })),
                 Err(e @ SnapshotError::Damaged { .. }) => {
                     report.skipped.push(SkippedSnapshot { zxid, why: e.to_string() });
                 }
@@ -148,7 +149,7 @@ impl Snapshots {
         let state = State { sound, received, writing: false, receiving: false, superseded_by: None };
         let inner = Inner { disk, dir: dir.to_owned(), naming: Mutex::new(()), state: Mutex::new(state) };
         if let Some(received) = received {
-            inner.remove(RECEIVED, |zxid| zxid != received)?;
+            inner.remove(RECEIVED, |zxid| zxid != received.zxid)?;
         }
         Ok((Snapshots(Arc::new(inner)), report))
     }
@@ -166,7 +167,7 @@ impl Snapshots {
         for zxid in names.iter().rev().filter_map(|n| parse_name(n, OWN)) {
             let path = dir.join(name(zxid, OWN));
             match snapshot_file::verify(disk, path.clone(), zxid) {
-                Ok(()) => return SnapshotReader::open(disk, path, zxid).map(Some),
+                Ok(_) => return SnapshotReader::open(disk, path, zxid).map(Some),
                 Err(SnapshotError::Damaged { .. }) => {}
                 Err(e) => return Err(e),
             }
@@ -220,11 +221,11 @@ impl Snapshots {
         newest.map_or(Ok(()), |newest| self.0.remove(OWN, |other| other < newest))
     }
 
-    /// Starts to write the state at `zxid`. It counts only when it is [finished](SnapshotWriter::finish).
+    /// Starts to write the state at `zxid`, where the feature level is `level`. It counts only when it is [finished](SnapshotWriter::finish).
     ///
     /// # Errors
     /// If it is older than the newest one, if another one is being written, or the disk.
-    pub fn begin(&self, zxid: Zxid) -> Result<SnapshotWriter, SnapshotError> {
+    pub fn begin(&self, zxid: Zxid, level: Level) -> Result<SnapshotWriter, SnapshotError> {
         {
             let mut state = self.0.state();
             if state.writing {
@@ -236,26 +237,26 @@ impl Snapshots {
             state.writing = true;
             state.superseded_by = None;
         }
-        SnapshotWriter::create(self.0.clone(), zxid, Purpose::Own)
+        SnapshotWriter::create(self.0.clone(), zxid, level, Purpose::Own)
     }
 
-    /// Starts to write the state at `zxid` that a leader sends, also if it is older than the newest one. When it is
+    /// Starts to write the state at `zxid`, and `level`, that a leader sends, also if it is older than the newest one. When it is
     /// [finished](SnapshotWriter::finish) it is the [received](Snapshots::received) one, in place of an earlier one, and
     /// waits to be [adopted](Snapshots::adopt_received).
     ///
     /// # Errors
     /// If another one is being received, or the disk.
-    pub fn begin_received(&self, zxid: Zxid) -> Result<SnapshotWriter, SnapshotError> {
+    pub fn begin_received(&self, zxid: Zxid, level: Level) -> Result<SnapshotWriter, SnapshotError> {
         if std::mem::replace(&mut self.0.state().receiving, true) {
             return Err(SnapshotError::Busy);
         }
-        SnapshotWriter::create(self.0.clone(), zxid, Purpose::Received)
+        SnapshotWriter::create(self.0.clone(), zxid, level, Purpose::Received)
     }
 
     /// The one that was received and not adopted: durable and sound, but neither [`latest`](Snapshots::latest) nor to be
     /// [read](Snapshots::read). After a restart, too; the log may have been reset to it or not.
     #[must_use]
-    pub fn received(&self) -> Option<Zxid> {
+    pub fn received(&self) -> Option<Base> {
         self.0.state().received
     }
 
@@ -271,7 +272,7 @@ impl Snapshots {
         let _naming = inner.naming();
         {
             let mut state = inner.state();
-            if state.received != Some(zxid) {
+            if state.received.is_none_or(|received| received.zxid != zxid) {
                 return Err(SnapshotError::NotThere { zxid });
             }
             state.superseded_by = Some(zxid);
@@ -324,6 +325,7 @@ impl Snapshots {
 pub struct SnapshotWriter {
     snapshots: Arc<Inner>,
     zxid: Zxid,
+    level: Level,
     purpose: Purpose,
     /// `None` only before the file is created and once it is complete.
     encoder: Option<SnapshotEncoder>,
@@ -335,11 +337,17 @@ pub struct SnapshotWriter {
 
 impl SnapshotWriter {
     /// Its drop ends the writing, which the caller has noted.
-    fn create(snapshots: Arc<Inner>, zxid: Zxid, purpose: Purpose) -> Result<SnapshotWriter, SnapshotError> {
+    fn create(
+        snapshots: Arc<Inner>,
+        zxid: Zxid,
+        level: Level,
+        purpose: Purpose,
+    ) -> Result<SnapshotWriter, SnapshotError> {
+        let (encoder, temporary_is_there, leave) = (None, true, 0);
         let mut writer =
-            SnapshotWriter { snapshots, zxid, purpose, encoder: None, temporary_is_there: true, leave: 0 };
+            SnapshotWriter { snapshots, zxid, level, purpose, encoder, temporary_is_there, leave };
         let path = writer.snapshots.dir.join(writer.temporary());
-        writer.encoder = Some(SnapshotEncoder::create(writer.snapshots.disk.as_ref(), path, zxid)?);
+        writer.encoder = Some(SnapshotEncoder::create(writer.snapshots.disk.as_ref(), path, zxid, level)?);
         Ok(writer)
     }
 
@@ -347,6 +355,12 @@ impl SnapshotWriter {
     #[must_use]
     pub fn zxid(&self) -> Zxid {
         self.zxid
+    }
+
+    /// The feature level there.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level
     }
 
     /// From now on it leaves so many bytes of its file system free: a piece that takes more fails as on a full disk. So does this, if
@@ -409,7 +423,7 @@ impl SnapshotWriter {
             Purpose::Received => {
                 inner.rename(&temporary, zxid, RECEIVED)?;
                 self.temporary_is_there = false;
-                inner.state().received = Some(zxid);
+                inner.state().received = Some(Base { zxid, level: Some(self.level) });
                 // Only now: if the log has been reset to the earlier one, there must always be a state to begin with.
                 inner.remove(RECEIVED, |other| other != zxid)
             }
@@ -461,7 +475,7 @@ struct State {
     /// Those that were read and found to be sound, ascending; at most [`KEPT`].
     sound: Vec<Zxid>,
     /// The one that was received and not adopted; sound, too.
-    received: Option<Zxid>,
+    received: Option<Base>,
     /// Whether one of the node's own is being written.
     writing: bool,
     /// Whether one is being received.

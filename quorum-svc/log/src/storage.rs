@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::log_place::LogPlace;
-use api::{Ensemble, Entry, Epoch, PeerId, Stamp, Zxid, peer::Damage};
+use crate::recovery::check_level;
+use api::{Build, Ensemble, Entry, Epoch, PeerId, Stamp, Zxid, peer::Damage};
 
 use crate::{
-    DataDir, Disk, EpochError, EpochFile, Epochs, IdentityError, IncarnationError, Incarnations, Log,
+    Base, DataDir, Disk, EpochError, EpochFile, Epochs, IdentityError, IncarnationError, Incarnations, Log,
     LogError, LogOptions, LogPlaceError, Owner, ReadError, SnapshotError, SnapshotReport, Snapshots,
 };
 
@@ -70,6 +71,8 @@ pub struct StorageOptions {
     pub secret: u64,
     /// As [`Incarnation::run`](api::peer::Incarnation::run).
     pub run: u64,
+    /// As [`LogOptions::build`].
+    pub build: Build,
 }
 
 /// Why the data of a node cannot be used.
@@ -146,13 +149,14 @@ impl Storage {
             index_interval_bytes: options.index_interval_bytes,
             may_create: is_new,
             secret: options.secret,
+            build: options.build.clone(),
         };
         let log_dir = &log_place.dir;
         let mut salvaged = None;
         let mut log = match Log::open(disk.clone(), log_dir, log_options.clone()) {
             Err(found @ LogError::Damaged { .. }) if options.may_heal => {
                 note_damage(&mut epochs)?;
-                let base = snapshots.latest().unwrap_or(Zxid::ZERO);
+                let base = newest(&snapshots)?.unwrap_or(Base::EMPTY);
                 let aside = Log::salvage(disk.as_ref(), log_dir, &log_options, base)?;
                 let removed = Log::bound_damaged(disk.as_ref(), log_dir, &aside)?;
                 salvaged = Some(Salvaged { found, aside, removed });
@@ -161,15 +165,18 @@ impl Storage {
             Err(found @ LogError::Damaged { .. }) => return Err(StorageError::Damaged(found)),
             other => other?,
         };
-        settle_received(&mut log, &snapshots, &mut epochs)?;
+        if let Some(received) = snapshots.received() {
+            check_level(log_dir, received.level, &options.build)?;
+            settle_received(&mut log, &snapshots, &mut epochs, received)?;
+        }
         // Older ones stay beside a received one, which may have been found damaged.
         snapshots.forget_before(log.history().base());
         if epochs.epochs().damage.is_some() {
-            match snapshots.latest() {
-                Some(snapshot) if snapshot > log.history().last() => log.reset(snapshot)?,
+            match newest(&snapshots)? {
+                Some(snapshot) if snapshot.zxid > log.history().last() => log.reset(snapshot)?,
                 Some(_) => {}
                 // A log without its beginning is worth nothing without a snapshot.
-                None if log.history().base() > Zxid::ZERO => log.reset(Zxid::ZERO)?,
+                None if log.history().base() > Zxid::ZERO => log.reset(Base::EMPTY)?,
                 None => {}
             }
         }
@@ -208,9 +215,21 @@ fn note_damage(epochs: &mut EpochFile) -> Result<(), EpochError> {
     epochs.store(Epochs { damage: before.damage.max(Damage::Log), ..before })
 }
 
+/// The newest snapshot, as what a log may stand on.
+fn newest(snapshots: &Snapshots) -> Result<Option<Base>, SnapshotError> {
+    let Some(zxid) = snapshots.latest() else { return Ok(None) };
+    let level = snapshots.read(zxid)?.level();
+    Ok(Some(Base { zxid, level: Some(level) }))
+}
+
 /// Ends what a crash may have left half done: a snapshot received from a leader, and the log begun anew behind it.
-fn settle_received(log: &mut Log, snapshots: &Snapshots, epochs: &mut EpochFile) -> Result<(), StorageError> {
-    let Some(zxid) = snapshots.received() else { return Ok(()) };
+fn settle_received(
+    log: &mut Log,
+    snapshots: &Snapshots,
+    epochs: &mut EpochFile,
+    received: Base,
+) -> Result<(), StorageError> {
+    let zxid = received.zxid;
     let (base, last) = (log.history().base(), log.history().last());
     if base == zxid {
         snapshots.adopt_received(zxid)?;
@@ -225,7 +244,7 @@ fn settle_received(log: &mut Log, snapshots: &Snapshots, epochs: &mut EpochFile)
             // What it stood on was found damaged, and without that the log is worth nothing.
             note_damage(epochs)?;
         }
-        log.reset(zxid)?;
+        log.reset(received)?;
         snapshots.adopt_received(zxid)?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use api::ports::{Candidate, Election, Feed, FeedItem, PortClosed, Quorum, Request, Signs};
-use api::{Ensemble, EnsembleId, Entry, Epoch, PeerId, Standing, Ticket, Zxid};
+use api::{Ensemble, EnsembleId, Entry, Epoch, Levels, PeerId, Standing, Ticket, Zxid};
 use bytes::Bytes;
 use proto::remote::{Bounds, Neighbour, RemoteQuorum};
 use quorum_svc::{Config, Handle, Keep, QuorumService, StopReason};
@@ -70,9 +70,11 @@ impl Node {
             request_bytes_max: 64 << 20,
             draw: EnsembleId(1),
             counter_max: u32::MAX,
+            levels: Levels::BUILD,
         };
         let config = Config {
             ensemble: "test".into(),
+            version: "test".into(),
             core,
             addresses: BTreeMap::from([(PeerId(1), "127.0.0.1:1".to_owned())]),
             data_dir: dir.path().to_owned(),

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use api::ports::{Chunks, Feed, FeedItem, Quorum, Refusal, Request, Role, Sign, Signs};
-use api::{PeerId, Ticket, Zxid};
+use api::{Level, LevelRefusal, Levels, PeerId, Ticket, Zxid};
 use bytes::Bytes;
 use quorum_svc::Handle;
 
@@ -58,6 +58,34 @@ suite! {
     a_snapshot_takes_the_place_of_the_log_below_it
     large_values_and_large_batches_pass
     the_status_is_that_of_the_node
+    the_feature_level_is_told_and_asked_for
+}
+
+async fn the_feature_level_is_told_and_asked_for<P: Packaging>() {
+    let node = Node::start(false).await;
+    let port = P::port(&node);
+    let [one, two] = [1, 2].map(Level);
+    let leaderless = port.set_level(one, two).await;
+    assert!(matches!(leaderless, Err(LevelRefusal::Unavailable(_))), "{leaderless:?}");
+    assert_eq!(port.surroundings().await.unwrap().level, None);
+    node.elect();
+    soon(async {
+        while port.surroundings().await.unwrap().level != Some(one) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let build = port.surroundings().await.unwrap().build.unwrap();
+    assert_eq!((build.version.as_str(), build.levels), ("test", Levels::BUILD));
+    assert_eq!(port.set_level(one, one).await, Ok(one));
+    for (expected, level, word) in
+        [(one, two, "member 1 knows level 1"), (two, two, "at feature level 1, not 2")]
+    {
+        match port.set_level(expected, level).await {
+            Err(LevelRefusal::Refused(why)) => assert!(why.contains(word), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 async fn what_is_submitted_comes_back_once_and_in_order<P: Packaging>() {
@@ -243,7 +271,7 @@ async fn large_values_and_large_batches_pass<P: Packaging>() {
     store.read(40).await;
     assert_eq!(store.tickets(), (1..=40).collect::<Vec<u64>>());
     let sizes: Vec<usize> =
-        store.entries.iter().filter(|e| !e.is_marker()).map(|e| e.payload.len()).collect();
+        store.entries.iter().filter_map(|e| e.payload()).map(|payload| payload.len()).collect();
     assert_eq!((sizes[0], sizes[1], sizes[39]), (3 << 20, 0, 100 << 10));
     // More than any message between nodes may have.
     port.request(vec![large(41, 65 << 20), submit(42)]).await.unwrap();

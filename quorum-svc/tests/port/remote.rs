@@ -76,7 +76,7 @@ async fn whatever_was_under_way_is_lost_or_comes_back_and_never_both() {
     assert_eq!(all.len() as u64, next, "each has one fate");
     assert_eq!(all.into_iter().collect::<BTreeSet<u64>>(), (1..=next).collect());
     // What was lost may stand in the log all the same; but nothing does twice, and nothing that was refused.
-    let logged: Vec<&Bytes> = store.entries.iter().filter(|e| !e.is_marker()).map(|e| &e.payload).collect();
+    let logged: Vec<&Bytes> = store.entries.iter().filter_map(|e| e.payload()).collect();
     assert_eq!(logged.iter().collect::<BTreeSet<_>>().len(), logged.len());
     assert!(!fates.refused.iter().any(|&ticket| logged.contains(&&payload(ticket))));
 }

@@ -114,6 +114,7 @@ impl Node {
             id: self.id,
             members: process.members.clone(),
             standing: process.quorum.core.standing(),
+            build: self.build(),
             sync_limit: Duration::from_millis(cx.plan.timing.sync_limit),
             tick: Duration::from_millis(cx.plan.timing.ping),
         }))

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use api::peer::{Damage, Incarnation};
 use api::{Entry, Zxid};
 use quorum_core::Input;
-use quorum_log::{EpochFile, Epochs, Log, SnapshotError};
+use quorum_log::{Base, EpochFile, Epochs, Log, SnapshotError};
 
 use super::{Node, Stop};
 use crate::context::{Context, NodeEvent};
@@ -14,7 +14,7 @@ pub(crate) enum Task {
     Append(Vec<Entry>),
     Epochs(Epochs),
     Truncate(Zxid),
-    Reset(Zxid),
+    Reset(Base),
     Purge(Zxid),
     /// See the log thread of `quorum-svc`.
     Outlive(Incarnation),
@@ -99,7 +99,7 @@ impl Node {
             Some(Task::Reset(base)) => {
                 cx.ghost.disks[index].reset();
                 thread.log.reset(base)?;
-                match process.snapshots.adopt_received(base) {
+                match process.snapshots.adopt_received(base.zxid) {
                     // A newer one has come meanwhile, and its reset follows.
                     Ok(()) | Err(SnapshotError::NotThere { .. }) => {}
                     Err(error) => return Err(error.into()),

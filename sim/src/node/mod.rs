@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Ensemble, EnsembleId, Epoch, Now, PeerId, Ticket, Time, Zxid};
+use api::{Build, Ensemble, EnsembleId, Epoch, Levels, Now, PeerId, Ticket, Time, Zxid};
 use quorum_core::{Durable, Zab};
 use quorum_log::{Crash, Disk, MemDisk, SnapshotError, Snapshots, Storage, StorageError, StorageOptions};
 use store_core::{Server, State, server};
@@ -101,6 +101,8 @@ pub(crate) struct Node {
     pub(crate) refusals: u32,
     /// The members in its configuration, if these are not all.
     pub(crate) believes: Option<Ensemble>,
+    /// What is installed there: the feature levels that it knows.
+    pub(crate) levels: Levels,
     drift_ppm: i64,
 }
 
@@ -141,8 +143,13 @@ impl Node {
             error_in_recovery: None,
             refusals: 0,
             believes: None,
+            levels: Levels::BUILD,
             drift_ppm: member.drift_ppm,
         }
+    }
+
+    fn build(&self) -> Build {
+        Build { version: "sim".to_owned(), levels: self.levels }
     }
 
     pub(crate) fn end(&self) -> End {
@@ -203,6 +210,7 @@ impl Node {
             secret: self.life << 32 | u64::from(self.id.0),
             // No life is counted twice, whatever is done to the disk.
             run: self.life,
+            build: self.build(),
         };
         let disk: Arc<dyn Disk> = Arc::new(self.disk.clone());
         Storage::open(&disk, &PathBuf::from("/node"), &options)
@@ -238,6 +246,7 @@ impl Node {
             accepted_epoch: promises.accepted,
             current_epoch: promises.current,
             history,
+            levels: log.levels(),
             snapshot,
             snap_before: snapshot.map_or(Zxid::ZERO, |zxid| {
                 quorum::snap_before(&log.reader(), &snapshots, zxid, sizes.snap_slack)
@@ -258,6 +267,7 @@ impl Node {
             park_limit: Duration::from_millis(timing.park),
             requests_max: sizes.requests,
             request_bytes_max: sizes.request_bytes,
+            levels: self.levels,
             counter_max: sizes.counter_max,
         };
         let state = self.open_table(cx);

@@ -7,7 +7,7 @@ use api::peer::{ToLeader, ToLearner};
 use api::ports::{FeedItem, QuorumStatus, Request, Role, Sign};
 use api::{Entry, PeerId, Time, Zxid};
 use quorum_core::{Conn, Input, Output, Zab};
-use quorum_log::{Epochs, LogReader, SnapshotError, SnapshotWriter, Snapshots};
+use quorum_log::{Base, Epochs, LogReader, SnapshotError, SnapshotWriter, Snapshots};
 
 use super::disk::Task;
 use super::sender::{Command, Outgoing};
@@ -300,11 +300,11 @@ impl Node {
                 shell.view.cut(to);
                 self.ask_disk(cx, Task::Truncate(to))?;
             }
-            Output::InstallSnapshot { zxid } => {
+            Output::InstallSnapshot { zxid, level } => {
                 cx.stats.count("SNAP");
                 cx.note(&name, || format!("begins its log anew behind {zxid}"));
                 shell.view.reset(zxid);
-                self.ask_disk(cx, Task::Reset(zxid))?;
+                self.ask_disk(cx, Task::Reset(Base { zxid, level: Some(level) }))?;
             }
             Output::Purge { upto } => {
                 cx.stats.count("purges");
@@ -316,6 +316,13 @@ impl Node {
             }
             Output::Tell(item) => self.tell(cx, item),
             Output::Sign(sign) => shell.signs.push_back(sign),
+            Output::LevelSet { result, .. } => {
+                cx.note(&name, || format!("is told of the feature level: {result:?}"));
+                cx.stats.count(match result {
+                    Ok(_) => "feature levels raised",
+                    Err(_) => "feature levels refused",
+                });
+            }
             Output::Left => shell.left = true,
             Output::Fatal(why) => return Err(Stop::Invariant(why)),
         }
@@ -423,7 +430,7 @@ impl Node {
             Packet::ToLearner(message) => Input::FromLeader { conn, message },
             // Tells a learner that it gets on; to a leader it says nothing.
             Packet::Piece(_) => Input::SnapshotProgress { conn },
-            Packet::SnapStart(_) | Packet::SnapChunk(_) | Packet::SnapEnd => {
+            Packet::SnapStart(..) | Packet::SnapChunk(_) | Packet::SnapEnd => {
                 match self.receive_snapshot(link, packet)? {
                     Some(input) => input,
                     None => {
@@ -464,7 +471,7 @@ impl Node {
         let Some(process) = &mut self.up else { return Ok(None) };
         let Some(slot) = process.quorum.leaders.get_mut(&link) else { return Ok(None) };
         match packet {
-            Packet::SnapStart(zxid) => match process.snapshots.begin_received(zxid) {
+            Packet::SnapStart(zxid, level) => match process.snapshots.begin_received(zxid, level) {
                 Ok(writer) => *slot = Some(writer),
                 Err(SnapshotError::Busy) => return Ok(None),
                 Err(e) => return Err(e.into()),
@@ -475,9 +482,9 @@ impl Node {
             },
             _ => {
                 let Some(writer) = slot.take() else { return Ok(None) };
-                let zxid = writer.zxid();
+                let message = ToLearner::Snap { zxid: writer.zxid(), level: writer.level() };
                 writer.finish()?;
-                return Ok(Some(Input::FromLeader { conn, message: ToLearner::Snap { zxid } }));
+                return Ok(Some(Input::FromLeader { conn, message }));
             }
         }
         Ok(Some(Input::SnapshotProgress { conn }))

@@ -138,9 +138,10 @@ impl Node {
             }
             Command::Snapshot(zxid) => match process.snapshots.read(zxid) {
                 Ok(reader) => {
+                    let level = reader.level();
                     outgoing.snapshot = Some(reader);
                     cx.note(&name, || format!("to learner {link}: SNAP {zxid}"));
-                    cx.send(link, me, Packet::SnapStart(zxid));
+                    cx.send(link, me, Packet::SnapStart(zxid, level));
                 }
                 Err(error) => return self.snapshot_failed(cx, zxid, error).map(|()| None),
             },

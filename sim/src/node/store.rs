@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::ports::{FeedItem, Role, Sign};
 use api::record::Record;
 use api::session::{self, Item, Open};
-use api::{CommandBody, PeerId, SessionId, Time, WriteNumber, Zxid};
+use api::{CommandBody, Identities, PeerId, SessionId, Time, WriteNumber, Zxid};
 use bytes::Bytes;
 use quorum_core::Input as QuorumInput;
 use quorum_log::{ReadError, SnapshotError, SnapshotReader, SnapshotWriter};
@@ -364,7 +364,10 @@ impl Node {
     // ---- clients ----
 
     pub(super) fn client_opens(&mut self, cx: &mut Context, link: LinkId, open: Open, drawn: Drawn) {
-        self.tell_store(cx, Input::Open { conn: ConnId(link), open, drawn });
+        self.tell_store(
+            cx,
+            Input::Open { conn: ConnId(link), open, drawn, identities: Identities::default() },
+        );
     }
 
     pub(super) fn client_asks(
@@ -378,7 +381,10 @@ impl Node {
     }
 
     pub(super) fn client_calls(&mut self, cx: &mut Context, link: LinkId, op: session::Op) {
-        self.tell_store(cx, Input::Unary { conn: ConnId(link), op, trace: None });
+        self.tell_store(
+            cx,
+            Input::Unary { conn: ConnId(link), op, trace: None, identities: Identities::default() },
+        );
     }
 
     pub(super) fn client_over(&mut self, cx: &mut Context, link: LinkId) {
@@ -447,7 +453,8 @@ impl Node {
         if !process.quorum.view.contains(zxid) {
             return Ok(());
         }
-        let mut writer = match process.snapshots.begin(zxid) {
+        let level = process.quorum.view.reader.level_at(zxid).unwrap_or_default();
+        let mut writer = match process.snapshots.begin(zxid, level) {
             Ok(writer) => writer,
             Err(SnapshotError::Busy | SnapshotError::TooOld { .. }) => return Ok(()),
             Err(error) => return Err(error.into()),

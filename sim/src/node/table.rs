@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use api::record::{Header, KeptResult, Record, Session, Znode};
-use api::{Path, SessionId, WriteNumber};
+use api::record::{AccessList, Header, KeptResult, Record, Session, Znode};
+use api::{AclId, Path, SessionId, WriteNumber};
 use bytes::{Bytes, BytesMut};
 use proto::store::{append_record, encode_record};
 use store_core::{Changes, LoadError, State};
@@ -12,6 +12,7 @@ use store_core::{Changes, LoadError, State};
 pub(crate) struct Table {
     pub(crate) header: Header,
     znodes: BTreeMap<Path, Znode>,
+    acls: BTreeMap<AclId, AccessList>,
     sessions: BTreeMap<SessionId, Session>,
     results: BTreeMap<(SessionId, WriteNumber), KeptResult>,
 }
@@ -22,6 +23,7 @@ impl Table {
         let mut table = Table {
             header: Header::default(),
             znodes: BTreeMap::new(),
+            acls: BTreeMap::new(),
             sessions: BTreeMap::new(),
             results: BTreeMap::new(),
         };
@@ -32,6 +34,7 @@ impl Table {
     pub(crate) fn write(&mut self, changes: Changes) {
         if changes.whole {
             self.znodes.clear();
+            self.acls.clear();
             self.sessions.clear();
             self.results.clear();
         }
@@ -48,6 +51,12 @@ impl Table {
                 None => drop(self.znodes.remove(&path)),
             }
         }
+        for (id, list) in changes.acls {
+            match list {
+                Some(list) => drop(self.acls.insert(id, list)),
+                None => drop(self.acls.remove(&id)),
+            }
+        }
         for (id, session) in changes.sessions {
             match session {
                 Some(session) => drop(self.sessions.insert(id, session)),
@@ -59,6 +68,7 @@ impl Table {
     fn records(&self) -> impl Iterator<Item = Record> + '_ {
         std::iter::once(Record::Header(self.header))
             .chain(self.znodes.values().cloned().map(Record::Znode))
+            .chain(self.acls.values().cloned().map(Record::Acl))
             .chain(self.sessions.values().cloned().map(Record::Session))
             .chain(self.results.values().cloned().map(Record::Result))
     }

@@ -4,14 +4,14 @@
 use std::time::Instant;
 
 use api::{
-    Command, CommandBody, Create, CreateMode, Epoch, Origin, Path, PeerId, SessionId, SessionToken, Ticket,
+    Command, CommandBody, Create, Epoch, Identities, Origin, Path, PeerId, SessionId, SessionToken, Ticket,
     Time, Write, WriteNumber, Zxid,
     ports::{QuorumStatus, Role},
     session::{Op, Open, Request},
 };
 use bytes::Bytes;
 use store_core::{
-    Server, State,
+    Server, State, hash_of,
     server::{Ask, Committed, Config, ConnId, Drawn, Feed, Input, Limits, Output},
 };
 
@@ -29,16 +29,17 @@ fn main() {
     let mut state = State::default();
     let write = |session, number, acked, write| Command {
         session,
-        stream: api::StreamId::FIRST,
         number,
         acked,
-        body: CommandBody::Write(write),
+        ..Command::outside(CommandBody::Write(write))
     };
-    let create =
-        |path| Write::Create(Create { path, data: Bytes::from(vec![0; 100]), mode: CreateMode::default() });
+    let create = |path| Write::Create(Create::new(path, Bytes::from(vec![0; 100])));
     let session = SessionId(z(1).0);
-    let body =
-        CommandBody::OpenSession { token: SessionToken([0; 16]), timeout_ms: 1000, sessions_max: u32::MAX };
+    let body = CommandBody::OpenSession {
+        token_hash: hash_of(&SessionToken([0; 16])),
+        timeout_ms: 1000,
+        sessions_max: u32::MAX,
+    };
     state.apply(z(1), 0, &Command::outside(body));
     state.apply(z(2), 0, &write(None, None, none, create(Path::new("/bench").unwrap())));
 
@@ -52,7 +53,7 @@ fn main() {
     let data = Bytes::from(vec![7; 100]);
     let sets: Vec<Command> = (0..WRITES)
         .map(|i| {
-            let set = Write::Set { path: path(i * 7919), data: data.clone(), version: None };
+            let set = Write::Set { path: path(i * 7919), data: Some(data.clone()), version: None };
             let acked = WriteNumber(u64::from(i.saturating_sub(1024)));
             write(Some(session), Some(WriteNumber(u64::from(i) + 1)), acked, set)
         })
@@ -78,7 +79,7 @@ fn main() {
     let token = SessionToken([0; 16]);
     let open = Open { resume: Some((session, token)), timeout_ms: 0, last_zxid: Zxid::ZERO, wait_ms: None };
     let drawn = Drawn { token, stream: api::StreamId(1) };
-    server.handle(now, Input::Open { conn, open, drawn });
+    server.handle(now, Input::Open { conn, open, drawn, identities: Identities::default() });
     let mut batches = Vec::new();
     for b in 0..WRITES / BATCH {
         let first = WRITES + b * BATCH;
@@ -86,7 +87,7 @@ fn main() {
             .map(|i| Request {
                 xid: u64::from(i),
                 number: Some(WriteNumber(u64::from(i) + 1)),
-                op: Op::Write(Write::Set { path: path(i * 7919), data: data.clone(), version: None }),
+                op: Op::Write(Write::Set { path: path(i * 7919), data: Some(data.clone()), version: None }),
                 trace: None,
             })
             .collect();
@@ -104,7 +105,13 @@ fn main() {
                     for ask in asks {
                         let Ask::Submit { ticket, command, .. } = ask else { continue };
                         let origin = Some(Origin { peer: PeerId(1), ticket });
-                        entries.push(Committed { zxid: z(next), time_ms: 0, origin, command: Some(command) });
+                        entries.push(Committed {
+                            zxid: z(next),
+                            time_ms: 0,
+                            origin,
+                            level: None,
+                            command: Some(command),
+                        });
                         next += 1;
                     }
                 }

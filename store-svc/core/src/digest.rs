@@ -1,13 +1,18 @@
 //! What a record adds to the digest of the state.
 //!
-//! The digest is the wrapping sum of one 64-bit XXH3 hash for each znode, session and kept result. A sum can be kept
+//! The digest is the wrapping sum of one 64-bit XXH3 hash for each znode, access list, session and kept result. A sum can be kept
 //! up to date by subtracting the old and adding the new hash of what changed, and does not depend on the path that
 //! led to a state. It finds faults, not forgers: whoever can choose znodes at will can make two states collide.
 //!
 //! The layout below is part of the format of checkpoints and snapshots, which carry the digest and the hashes of requests:
-//! it never changes.
+//! it never changes. What was, or will be, added to a znode or a session later counts only where it is not the default, and has a
+//! tag: so the state of an ensemble that does not use it has the digest that it always had.
 
-use api::{CommandBody, Create, MultiOp, OpError, Path, RequestHash, Write, record};
+use api::{
+    Acl, AclId, CommandBody, Create, Identities, Identity, Level, MultiOp, NodeKind, OpError, Path,
+    RequestHash, Scheme, Write, record,
+};
+use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::tree::Znode;
@@ -23,7 +28,7 @@ pub(crate) fn znode(path: &str, z: &Znode) -> u64 {
     let fields: [u64; 12] = [
         xxh3_64(path.as_bytes()),
         z.data_hash,
-        z.data.len() as u64,
+        api::data_len(&z.data) as u64,
         z.czxid.0,
         z.mzxid.0,
         z.pzxid.0,
@@ -32,24 +37,72 @@ pub(crate) fn znode(path: &str, z: &Znode) -> u64 {
         pair(z.version, z.cversion),
         z.aversion as u64,
         z.creates,
-        z.owner.map_or(0, |s| s.0),
+        z.life.owner().map_or(0, |s| s.0),
     ];
-    let mut bytes = [0u8; 96];
-    for (chunk, field) in bytes.chunks_exact_mut(8).zip(fields) {
+    // An ephemeral is known by its owner.
+    let kind = match z.life.kind() {
+        NodeKind::Persistent | NodeKind::Ephemeral => None,
+        kind => Some((PART_KIND, kind_code(kind))),
+    };
+    let acl = (z.acl != AclId::OPEN).then_some((PART_ACL, z.acl.0.into()));
+    let null = z.data.is_none().then_some((PART_NULL, 1));
+    let parts = [kind, acl, null].into_iter().flatten().flat_map(|(tag, value)| [tag, value]);
+    let mut bytes = [0u8; 8 * (12 + 2 * 3)];
+    let mut length = 0;
+    for (chunk, field) in bytes.chunks_exact_mut(8).zip(fields.into_iter().chain(parts)) {
         chunk.copy_from_slice(&field.to_le_bytes());
+        length += 8;
     }
-    xxh3_64_with_seed(&bytes, SEED_ZNODE)
+    xxh3_64_with_seed(&bytes[..length], SEED_ZNODE)
+}
+
+/// A kind as a number: less than 2^40 + 3.
+pub(crate) fn kind_code(kind: NodeKind) -> u64 {
+    match kind {
+        NodeKind::Persistent => 0,
+        NodeKind::Ephemeral => 1,
+        NodeKind::Container => 2,
+        // At least 1.
+        NodeKind::Ttl { ms } => ms.wrapping_add(2),
+    }
+}
+
+/// The kind of a [code](kind_code).
+pub(crate) fn kind_of(code: u64) -> NodeKind {
+    match code {
+        0 => NodeKind::Persistent,
+        1 => NodeKind::Ephemeral,
+        2 => NodeKind::Container,
+        code => NodeKind::Ttl { ms: code - 2 },
+    }
+}
+
+/// Hash of an access list.
+pub(crate) fn access_list(id: AclId, acl: &Acl) -> u64 {
+    let mut bytes = Vec::with_capacity(128);
+    put(&mut bytes, id.0.into());
+    put_acl(&mut bytes, acl);
+    xxh3_64_with_seed(&bytes, SEED_ACL)
 }
 
 /// Hash of a session without its kept results.
 pub(crate) fn session(s: &record::Session) -> u64 {
-    let mut bytes = [0u8; 48];
-    bytes[..16].copy_from_slice(&s.token.0);
-    let fields = [s.id.0, u64::from(s.timeout_ms), s.acked.0, s.stream.0];
-    for (chunk, field) in bytes[16..].chunks_exact_mut(8).zip(fields) {
-        chunk.copy_from_slice(&field.to_le_bytes());
+    let mut bytes = Vec::with_capacity(64);
+    bytes.extend_from_slice(&s.token_hash.0);
+    for field in [s.id.0, u64::from(s.timeout_ms), s.acked.0, s.stream.0] {
+        put(&mut bytes, field);
+    }
+    if s.owner != Identities::default() {
+        put(&mut bytes, PART_OWNER);
+        put(&mut bytes, s.owner.as_slice().len() as u64);
+        s.owner.as_slice().iter().for_each(|identity| put_identity(&mut bytes, identity));
     }
     xxh3_64_with_seed(&bytes, SEED_SESSION)
+}
+
+/// What the feature level adds: nothing at the first one.
+pub(crate) fn level(level: Level) -> u64 {
+    if level == Level::FIRST { 0 } else { xxh3_64_with_seed(&level.0.to_le_bytes(), SEED_LEVEL) }
 }
 
 /// Hash of a kept result.
@@ -105,14 +158,48 @@ pub(crate) fn request_malformed(error: &OpError) -> RequestHash {
 
 fn put_create(out: &mut Vec<u8>, create: &Create) {
     out.push(TAG_CREATE);
-    out.push(u8::from(create.mode.ephemeral) << 1 | u8::from(create.mode.sequential));
-    put_text(out, create.path.as_str());
-    put(out, data(&create.data));
+    let Create { path, data: value, kind, sequential, acl } = create;
+    let other_kind = matches!(kind, NodeKind::Container | NodeKind::Ttl { .. });
+    let flags = [*sequential, *kind == NodeKind::Ephemeral, value.is_none(), !acl.is_open(), other_kind];
+    out.push(flags.into_iter().enumerate().map(|(bit, set)| u8::from(set) << bit).sum());
+    put_text(out, path.as_str());
+    put(out, data(value.as_deref().unwrap_or_default()));
+    if other_kind {
+        put(out, kind_code(*kind));
+    }
+    if !acl.is_open() {
+        put_acl(out, acl);
+    }
 }
 
-fn put_set(out: &mut Vec<u8>, path: &Path, value: &[u8], version: Option<i32>) {
-    put_other(out, TAG_SET, path, version);
-    put(out, data(value));
+fn put_set(out: &mut Vec<u8>, path: &Path, value: &Option<Bytes>, version: Option<i32>) {
+    match value {
+        Some(value) => {
+            put_other(out, TAG_SET, path, version);
+            put(out, data(value));
+        }
+        None => put_other(out, TAG_SET_NULL, path, version),
+    }
+}
+
+fn put_acl(out: &mut Vec<u8>, acl: &Acl) {
+    put(out, acl.entries().len() as u64);
+    for entry in acl.entries() {
+        put_identity(out, &entry.identity);
+        put(out, entry.permissions.bits().into());
+    }
+}
+
+fn put_identity(out: &mut Vec<u8>, identity: &Identity) {
+    out.push(match identity.scheme() {
+        Scheme::World => 1,
+        Scheme::Digest => 2,
+        Scheme::Ip => 3,
+        Scheme::X509 => 4,
+        Scheme::User => 5,
+        Scheme::Role => 6,
+    });
+    put_text(out, identity.id());
 }
 
 fn put_other(out: &mut Vec<u8>, tag: u8, path: &Path, version: Option<i32>) {
@@ -140,9 +227,116 @@ const SEED_SESSION: u64 = 2;
 const SEED_RESULT: u64 = 3;
 const SEED_REQUEST: u64 = 4;
 const SEED_MALFORMED: u64 = 5;
+const SEED_ACL: u64 = 6;
+const SEED_LEVEL: u64 = 7;
+
+/// Tags of what counts only where it is not the default.
+const PART_KIND: u64 = 1;
+const PART_ACL: u64 = 2;
+const PART_NULL: u64 = 3;
+const PART_OWNER: u64 = 1;
 
 const TAG_CREATE: u8 = 1;
 const TAG_SET: u8 = 2;
 const TAG_DELETE: u8 = 3;
 const TAG_MULTI: u8 = 4;
 const TAG_CHECK: u8 = 5;
+const TAG_SET_NULL: u8 = 6;
+
+#[cfg(test)]
+mod tests {
+    use api::{AclEntry, Permissions, SessionId, StreamId, TokenHash, WriteNumber, Zxid};
+
+    use super::*;
+    use crate::tree::Life;
+
+    /// The bytes of which the hash of a znode was made before it could have a kind, a list or no value.
+    fn as_before(path: &str, z: &Znode) -> u64 {
+        let mut bytes = Vec::new();
+        let value = z.data.as_deref().unwrap_or_default();
+        let fields =
+            [xxh3_64(path.as_bytes()), xxh3_64(value), value.len() as u64, z.czxid.0, z.mzxid.0, z.pzxid.0];
+        let times = [z.ctime_ms as u64, z.mtime_ms as u64];
+        let versions = [(z.version as u64) << 32 | z.cversion as u64, z.aversion as u64, z.creates];
+        let owner = [z.life.owner().map_or(0, |s| s.0)];
+        let all = fields.into_iter().chain(times).chain(versions).chain(owner);
+        all.for_each(|n| bytes.extend_from_slice(&n.to_le_bytes()));
+        xxh3_64_with_seed(&bytes, 1)
+    }
+
+    fn znode_of(data: Option<&'static [u8]>, life: Life, acl: u32) -> Znode {
+        let at = crate::At { zxid: Zxid(5), time_ms: 6 };
+        Znode::new(data.map(Bytes::from_static), at, life, AclId(acl))
+    }
+
+    #[test]
+    fn a_part_of_a_znode_that_is_the_default_counts_as_if_there_were_no_such_part() {
+        for life in [Life::Persistent, Life::Ephemeral(SessionId(9))] {
+            for data in [&b""[..], b"v"] {
+                let z = znode_of(Some(data), life, 0);
+                assert_eq!(znode("/a", &z), as_before("/a", &z));
+            }
+        }
+        // And for ever.
+        assert_eq!(znode("/a", &znode_of(Some(b"v"), Life::Persistent, 0)), GOLDEN_ZNODE);
+    }
+
+    #[test]
+    fn every_other_part_of_a_znode_counts() {
+        let lives =
+            [Life::Persistent, Life::Ephemeral(SessionId(9)), Life::Container, Life::Ttl(1), Life::Ttl(2)];
+        let mut hashes = Vec::new();
+        for life in lives {
+            for data in [None, Some(&b""[..]), Some(b"v")] {
+                hashes.extend([0, 1, 2].map(|acl| znode("/a", &znode_of(data, life, acl))));
+            }
+        }
+        let all = hashes.len();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), all);
+    }
+
+    #[test]
+    fn everything_of_an_access_list_and_of_the_owner_of_a_session_counts() {
+        let who = |scheme, id| Identity::new(scheme, id).unwrap();
+        let entry = |identity, permissions| AclEntry { identity, permissions };
+        let (ada, bob) = (who(Scheme::User, "ada"), who(Scheme::User, "bob"));
+        let acl = |entries| Acl::new(entries).unwrap();
+        let one = entry(ada.clone(), Permissions::READ);
+        let hashes = [
+            access_list(AclId(1), &acl(vec![one.clone()])),
+            access_list(AclId(2), &acl(vec![one.clone()])),
+            access_list(AclId(1), &acl(vec![one.clone(), one.clone()])),
+            access_list(AclId(1), &acl(vec![entry(ada.clone(), Permissions::WRITE)])),
+            access_list(AclId(1), &acl(vec![entry(bob.clone(), Permissions::READ)])),
+            access_list(AclId(1), &acl(vec![entry(who(Scheme::Role, "ada"), Permissions::READ)])),
+        ];
+        let of = |owner: Vec<Identity>| {
+            session(&record::Session {
+                id: SessionId(1),
+                token_hash: TokenHash([2; 32]),
+                owner: Identities::new(owner).unwrap(),
+                timeout_ms: 3,
+                stream: StreamId(4),
+                acked: WriteNumber(5),
+            })
+        };
+        let owners = [of(vec![]), of(vec![ada.clone()]), of(vec![bob.clone()]), of(vec![ada, bob])];
+        for hashes in [&hashes[..], &owners[..]] {
+            let unlike = |(i, hash)| !hashes[..i].contains(hash);
+            assert!(hashes.iter().enumerate().all(unlike), "{hashes:x?}");
+        }
+    }
+
+    #[test]
+    fn kinds_come_back_from_their_codes() {
+        let ttls = [1, 2, NodeKind::TTL_MAX_MS].map(|ms| NodeKind::Ttl { ms });
+        let others = [NodeKind::Persistent, NodeKind::Ephemeral, NodeKind::Container];
+        for kind in others.into_iter().chain(ttls) {
+            assert_eq!(kind_of(kind_code(kind)), kind);
+        }
+    }
+
+    const GOLDEN_ZNODE: u64 = 0x17bd_45ef_8182_f418;
+}

@@ -8,10 +8,12 @@
 //! (signed ones zigzag). A multi has one outcome for each part.
 
 use api::{
-    CommandBody, Create, MultiOp, MultiOutcome, OpError, Path, PathError, SessionId, Stat, Write,
-    WriteOutcome, WriteResult, Zxid,
+    CommandBody, Create, MultiOp, MultiOutcome, NodeKind, OpError, Path, PathError, SessionId, Stat, Write,
+    WriteOutcome, WriteResult, Zxid, data_len,
 };
 use bytes::Bytes;
+
+use crate::digest::{kind_code, kind_of};
 
 /// What a kept result costs besides its outcome, in the bounds of [`crate::KEPT_BYTES_MAX`] and others: more than its key, its
 /// other fields and their frames take up where it is encoded, and about what they take up in memory.
@@ -19,8 +21,8 @@ pub(crate) const COST: usize = 64;
 
 /// Most bytes that a kept result of this request can cost.
 pub(crate) fn cost_max(body: &CommandBody) -> usize {
-    /// Of the outcome of one operation: nine numbers of up to ten bytes and a tag.
-    const ONE: usize = 91;
+    /// Of the outcome of one operation: ten numbers of up to ten bytes and a tag.
+    const ONE: usize = 101;
     match body {
         CommandBody::Write(Write::Multi(parts)) => {
             let part = |part: &MultiOp| match part {
@@ -97,6 +99,7 @@ fn put_set(out: &mut Vec<u8>, s: &Stat) {
         zigzag(s.aversion.into()),
         s.ephemeral_owner.map_or(0, |s| s.0),
         s.num_children.into(),
+        kind_code(s.kind),
     ];
     put_all(out, SET, numbers);
 }
@@ -165,7 +168,7 @@ impl Input<'_> {
     fn single(&mut self, write: &Write) -> WriteResult {
         let asked = match write {
             Write::Create(create) => Asked::Create(create),
-            Write::Set { path, data, .. } => Asked::Set(path, data.len() as u32),
+            Write::Set { path, data, .. } => Asked::Set(path, data_len(data) as u32),
             Write::Delete { path, .. } => Asked::Other(path),
             Write::Multi(_) => return Err(damaged()),
         };
@@ -190,7 +193,7 @@ impl Input<'_> {
         match (*self.rest.first()?, asked) {
             (CREATED, Asked::Create(create)) => {
                 let [time, number] = self.numbers()?;
-                let path = match create.mode.sequential {
+                let path = match create.sequential {
                     true => sequential(&create.path, number).ok()?,
                     false => create.path.clone(),
                 };
@@ -200,14 +203,15 @@ impl Input<'_> {
                     pzxid: zxid,
                     ctime_ms: signed(time),
                     mtime_ms: signed(time),
-                    ephemeral_owner: create.mode.ephemeral.then_some(self.session),
-                    data_length: create.data.len() as u32,
+                    kind: create.kind,
+                    ephemeral_owner: (create.kind == NodeKind::Ephemeral).then_some(self.session),
+                    data_length: create.data_len() as u32,
                     ..Stat::default()
                 };
                 Some(MultiOutcome::Created { path, stat })
             }
             (SET, Asked::Set(_, data_length)) => {
-                let [czxid, pzxid, ctime, mtime, version, cversion, aversion, owner, children] =
+                let [czxid, pzxid, ctime, mtime, version, cversion, aversion, owner, children, kind] =
                     self.numbers()?;
                 let stat = Stat {
                     czxid: Zxid(czxid),
@@ -218,6 +222,7 @@ impl Input<'_> {
                     version: signed(version) as i32,
                     cversion: signed(cversion) as i32,
                     aversion: signed(aversion) as i32,
+                    kind: kind_of(kind),
                     ephemeral_owner: (owner != 0).then_some(SessionId(owner)),
                     data_length,
                     num_children: children as u32,
@@ -291,7 +296,7 @@ impl Input<'_> {
 fn asked(part: &MultiOp) -> Asked<'_> {
     match part {
         MultiOp::Create(create) => Asked::Create(create),
-        MultiOp::Set { path, data, .. } => Asked::Set(path, data.len() as u32),
+        MultiOp::Set { path, data, .. } => Asked::Set(path, data_len(data) as u32),
         MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => Asked::Other(path),
     }
 }

@@ -3,6 +3,7 @@
 //! - [`State`]: the znode tree and the sessions, a function of the log. Same entries, same state, same digest.
 //! - [`Server`]: a node's front: connections, the order of requests, and who waits for which entry of the log.
 
+mod acls;
 mod digest;
 mod kept;
 pub mod server;
@@ -11,6 +12,6 @@ mod state;
 mod tree;
 
 pub use server::Server;
-pub use sessions::{KEPT_BYTES_MAX, KEPT_POOL, KEPT_RESERVE, SessionInfo};
+pub use sessions::{KEPT_BYTES_MAX, KEPT_POOL, KEPT_RESERVE, SessionInfo, hash_of};
 pub use state::{Applied, Changes, LoadError, Loader, State};
 pub use tree::{At, Tree};

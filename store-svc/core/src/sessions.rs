@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    CommandBody, OpError, RequestHash, SessionId, SessionToken, StreamId, WriteNumber, WriteResult, Zxid,
-    record,
+    CommandBody, Identities, OpError, RequestHash, SessionId, SessionToken, StreamId, TokenHash, WriteNumber,
+    WriteResult, Zxid, record,
 };
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use crate::{digest, kept, state::RECORD};
 
@@ -58,7 +59,8 @@ impl Dirty {
 
 #[derive(Debug)]
 struct Session {
-    token: SessionToken,
+    token_hash: TokenHash,
+    owner: Identities,
     timeout_ms: u32,
     stream: StreamId,
     acked: WriteNumber,
@@ -111,10 +113,12 @@ pub(crate) enum Admission {
 }
 
 /// What a node needs to know of a session to let a client take it up again.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SessionInfo {
-    /// Its secret.
-    pub token: SessionToken,
+    /// Of its secret.
+    pub token_hash: TokenHash,
+    /// Who has opened it.
+    pub owner: Identities,
     /// After so much silence the leader closes it.
     pub timeout_ms: u32,
     /// The stream on which it was taken up last.
@@ -123,14 +127,34 @@ pub struct SessionInfo {
     pub last_write: WriteNumber,
 }
 
+impl SessionInfo {
+    /// Whether somebody with this secret and these identities may take the session up: both must be those that it was opened
+    /// with, but more may have been proven since.
+    #[must_use]
+    pub fn admits(&self, token: &SessionToken, identities: &Identities) -> bool {
+        same(&self.token_hash, &hash_of(token)) && identities.include(&self.owner)
+    }
+}
+
+/// What is kept of a secret.
+#[must_use]
+pub fn hash_of(token: &SessionToken) -> TokenHash {
+    TokenHash(Sha256::digest(token.0).into())
+}
+
+/// Takes the same time wherever the difference is.
+fn same(a: &TokenHash, b: &TokenHash) -> bool {
+    a.0.iter().zip(&b.0).fold(0, |different, (x, y)| different | (x ^ y)) == 0
+}
+
 /// Changes of sessions and of kept results, `None` for what is gone.
 pub(crate) type Changed =
     (Vec<(SessionId, Option<record::Session>)>, Vec<((SessionId, WriteNumber), Option<record::KeptResult>)>);
 
 impl Sessions {
-    pub(crate) fn open(&mut self, id: SessionId, token: SessionToken, timeout_ms: u32) {
+    pub(crate) fn open(&mut self, id: SessionId, token_hash: TokenHash, owner: Identities, timeout_ms: u32) {
         let (stream, acked) = (StreamId::FIRST, WriteNumber(0));
-        self.insert(record::Session { id, token, timeout_ms, stream, acked });
+        self.insert(record::Session { id, token_hash, owner, timeout_ms, stream, acked });
     }
 
     /// False if there is no such session.
@@ -323,7 +347,7 @@ impl Sessions {
         let gone: usize = self.dirty.gone.iter().map(|&(_, stored)| removed(stored)).sum();
         let changed = |session: &Session| {
             let Stored { after, to } = session.stored;
-            session.bytes + removed(Stored { after, to: to.min(session.acked.0) })
+            session.bytes + session.owner.weight() + removed(Stored { after, to: to.min(session.acked.0) })
         };
         let sessions = self.dirty.sessions.iter();
         gone + sessions.map(|id| RECORD + self.map.get(id).map_or(0, changed)).sum::<usize>()
@@ -331,7 +355,7 @@ impl Sessions {
 
     /// The same of all records.
     pub(crate) fn record_bytes(&self) -> usize {
-        self.map.values().map(|session| RECORD + session.bytes).sum()
+        self.map.values().map(|session| RECORD + session.owner.weight() + session.bytes).sum()
     }
 
     /// Takes in one record of a complete state. False if there is a session of this id already.
@@ -377,10 +401,11 @@ impl Sessions {
     }
 
     fn insert(&mut self, record: record::Session) {
-        let record::Session { id, token, timeout_ms, stream, acked } = record;
+        let record::Session { id, token_hash, owner, timeout_ms, stream, acked } = record;
         let (kept, stored) = (VecDeque::new(), Stored { after: acked.0, to: acked.0 });
         let mut session = Session {
-            token,
+            token_hash,
+            owner,
             timeout_ms,
             stream,
             acked,
@@ -411,17 +436,13 @@ impl Session {
     }
 
     fn info(&self) -> SessionInfo {
-        SessionInfo {
-            token: self.token,
-            timeout_ms: self.timeout_ms,
-            stream: self.stream,
-            last_write: self.last(),
-        }
+        let Session { token_hash, timeout_ms, stream, .. } = *self;
+        SessionInfo { token_hash, owner: self.owner.clone(), timeout_ms, stream, last_write: self.last() }
     }
 
     fn record(&self, id: SessionId) -> record::Session {
-        let Session { token, timeout_ms, stream, acked, .. } = *self;
-        record::Session { id, token, timeout_ms, stream, acked }
+        let Session { token_hash, timeout_ms, stream, acked, .. } = *self;
+        record::Session { id, token_hash, owner: self.owner.clone(), timeout_ms, stream, acked }
     }
 
     fn rehash(&mut self, id: SessionId, digest: &mut u64) {

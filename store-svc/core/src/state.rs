@@ -2,12 +2,13 @@
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Command, CommandBody, OpError, Path, Read, ReadOutcome, SessionId, WriteNumber, WriteOutcome,
-    WriteResult, Zxid,
+    AclId, Command, CommandBody, Level, OpError, Path, Read, ReadOutcome, SessionId, WriteNumber,
+    WriteOutcome, WriteResult, Zxid,
     record::{self, Record},
 };
 
 use crate::{
+    digest,
     sessions::{Admission, SessionInfo, Sessions},
     tree::{At, Tree},
 };
@@ -19,6 +20,8 @@ pub struct State {
     sessions: Sessions,
     applied: Zxid,
     time_ms: i64,
+    /// As the log says: what an entry means may depend on it.
+    level: Level,
     /// Nothing of it is in a checkpoint, or not reliably: the next one has to be whole.
     whole: bool,
 }
@@ -42,6 +45,8 @@ pub struct Changes {
     pub header: record::Header,
     /// A path that is gone may come more than once.
     pub znodes: Vec<(Path, Option<record::Znode>)>,
+    /// One that is gone may not have been there.
+    pub acls: Vec<(AclId, Option<record::AccessList>)>,
     /// A session that is gone may come more than once.
     pub sessions: Vec<(SessionId, Option<record::Session>)>,
     /// Of sessions that are still there, or are gone as well.
@@ -60,6 +65,12 @@ pub enum LoadError {
     /// A znode without its parent.
     #[error("the parent of the znode {0} is missing")]
     NoParent(Path),
+    /// An ephemeral without an owner, or an owner of a znode of another kind.
+    #[error("the kind of the znode {0} and its owner do not fit together")]
+    Owner(Path),
+    /// A znode without its access list, or an access list that no znode has.
+    #[error("the access list {} is missing, or no znode has it", .0.0)]
+    Acl(AclId),
     /// A kept result without its session, or not all of its session's.
     #[error("a result of the session {0} is missing, or the session itself")]
     Results(SessionId),
@@ -94,8 +105,8 @@ impl State {
                     self.sessions.len()
                 )))
             }
-            (CommandBody::OpenSession { token, timeout_ms, .. }, _) => {
-                self.sessions.open(SessionId(zxid.0), *token, *timeout_ms);
+            (CommandBody::OpenSession { token_hash, timeout_ms, .. }, _) => {
+                self.sessions.open(SessionId(zxid.0), *token_hash, command.identities.clone(), *timeout_ms);
                 Ok(WriteOutcome::SessionOpened)
             }
             (CommandBody::ResumeSession { session, stream }, _) => {
@@ -147,6 +158,12 @@ impl State {
         self.time_ms = time_ms;
     }
 
+    /// Notes an entry that says the feature level from here on.
+    pub fn apply_level(&mut self, zxid: Zxid, time_ms: i64, level: Level) {
+        self.apply_marker(zxid, time_ms);
+        self.level = level;
+    }
+
     /// Answers a question.
     ///
     /// # Errors
@@ -161,16 +178,24 @@ impl State {
         self.applied
     }
 
-    /// The sum of the hashes of all znodes, sessions and kept results: equal for equal states, whatever the path.
+    /// The feature level that the log has reached here.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// The sum of the hashes of all znodes, access lists, sessions and kept results, and of the feature level: equal for equal
+    /// states, whatever the path.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        self.tree.digest().wrapping_add(self.sessions.digest())
+        self.tree.digest().wrapping_add(self.sessions.digest()).wrapping_add(digest::level(self.level))
     }
 
     /// The same as [`State::digest`], computed from scratch.
     #[must_use]
     pub fn recompute_digest(&self) -> u64 {
-        self.tree.recompute_digest().wrapping_add(self.sessions.recompute_digest())
+        let records = self.tree.recompute_digest().wrapping_add(self.sessions.recompute_digest());
+        records.wrapping_add(digest::level(self.level))
     }
 
     /// What a checkpoint of this state says of itself.
@@ -182,6 +207,7 @@ impl State {
             znodes: self.tree.len() as u64,
             sessions: self.sessions.len() as u64,
             time_ms: self.time_ms,
+            level: self.level,
         }
     }
 
@@ -208,9 +234,11 @@ impl State {
         self.sessions.iter()
     }
 
-    /// The complete state: the header first, parents before their children, sessions before their results.
+    /// The complete state: the header first, access lists before znodes, parents before their children, sessions before their
+    /// results.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
         std::iter::once(Record::Header(self.header()))
+            .chain(self.tree.acls().map(Record::Acl))
             .chain(self.tree.records().map(Record::Znode))
             .chain(self.sessions.records())
     }
@@ -220,7 +248,8 @@ impl State {
     pub fn take_dirty(&mut self) -> Changes {
         let (sessions, results) = self.sessions.take_dirty();
         let whole = std::mem::take(&mut self.whole);
-        Changes { whole, header: self.header(), znodes: self.tree.take_dirty(), sessions, results }
+        let (acls, znodes) = (self.tree.take_dirty_acls(), self.tree.take_dirty());
+        Changes { whole, header: self.header(), znodes, acls, sessions, results }
     }
 
     /// There is no checkpoint of this state, or one that is of no use: the next [`State::take_dirty`] returns everything.
@@ -297,10 +326,8 @@ impl Loader {
                 None => Ok(()),
                 Some(_) => Err(LoadError::Twice("the header".into())),
             },
-            Record::Znode(znode) => {
-                let path = znode.path.clone();
-                if self.tree.load(znode) { Ok(()) } else { Err(LoadError::Twice(format!("znode {path}"))) }
-            }
+            Record::Znode(znode) => self.tree.load(znode),
+            Record::Acl(list) => self.tree.load_acl(list),
             Record::Session(session) => {
                 let id = session.id;
                 if self.sessions.load(session) {
@@ -322,7 +349,7 @@ impl Loader {
     /// If the records do not fit together or are not those that the header tells of.
     pub fn finish(mut self) -> Result<State, LoadError> {
         let header = self.header.ok_or(LoadError::NoHeader)?;
-        self.tree.finish_load().map_err(LoadError::NoParent)?;
+        self.tree.finish_load()?;
         self.results.sort_unstable_by_key(|result| (result.session, result.number));
         for pair in self.results.windows(2) {
             if pair[0].session == pair[1].session && pair[0].number == pair[1].number {
@@ -340,11 +367,12 @@ impl Loader {
         if let Some(owner) = self.tree.owners().find(|&owner| self.sessions.get(owner).is_none()) {
             return Err(LoadError::NoOwner(owner));
         }
-        let state = State {
+        let mut state = State {
             tree: self.tree,
             sessions: self.sessions,
             applied: header.applied,
             time_ms: header.time_ms,
+            level: header.level,
             whole: false,
         };
         for (what, expected, actual) in [
@@ -356,6 +384,7 @@ impl Loader {
                 return Err(LoadError::Mismatch { what, expected, actual });
             }
         }
+        state.tree.trust();
         Ok(state)
     }
 }

@@ -6,12 +6,16 @@ use std::{
 };
 
 use api::{
-    Create, MultiOp, MultiOutcome, OpError, Page, Path, Read, ReadOutcome, SEQUENCE_END, SessionId, Stat,
-    Write, WriteOutcome, WriteResult, Zxid, record,
+    Acl, AclId, Create, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, Read, ReadOutcome,
+    SEQUENCE_END, SessionId, Stat, Write, WriteOutcome, WriteResult, Zxid, data_len, record,
 };
 use bytes::Bytes;
 
-use crate::{digest, kept, state::RECORD};
+use crate::{
+    acls::Acls,
+    digest, kept,
+    state::{LoadError, RECORD},
+};
 
 /// Where in the log, and when by the leader's clock, a change takes place.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -28,6 +32,8 @@ pub struct Tree {
     /// Only ever looked up; whoever needs an order walks the `children`.
     nodes: HashMap<Path, Znode>,
     ephemerals: BTreeMap<SessionId, BTreeSet<Path>>,
+    acls: Acls,
+    /// Of all znodes.
     digest: u64,
     /// Of all paths and values.
     bytes: usize,
@@ -41,7 +47,7 @@ pub struct Tree {
 
 #[derive(Debug)]
 pub(crate) struct Znode {
-    pub(crate) data: Bytes,
+    pub(crate) data: Option<Bytes>,
     pub(crate) data_hash: u64,
     pub(crate) czxid: Zxid,
     pub(crate) mzxid: Zxid,
@@ -54,7 +60,8 @@ pub(crate) struct Znode {
     /// Creates of children, and names that were skipped: the number of the next sequential one, and [`SEQUENCE_END`] if there
     /// are no more. ZooKeeper's internal cversion, which becomes negative instead.
     pub(crate) creates: u64,
-    pub(crate) owner: Option<SessionId>,
+    pub(crate) life: Life,
+    pub(crate) acl: AclId,
     /// Full paths: they share their text with the keys of `Tree::nodes`, and sort as the names do.
     children: BTreeSet<Path>,
     /// What this znode adds to the digest at present.
@@ -63,9 +70,48 @@ pub(crate) struct Znode {
     dirty: bool,
 }
 
+/// A kind, and what comes with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Life {
+    Persistent,
+    Ephemeral(SessionId),
+    Container,
+    /// In milliseconds.
+    Ttl(u64),
+}
+
+impl Life {
+    /// `None` if it is an ephemeral without an owner.
+    fn new(kind: NodeKind, owner: Option<SessionId>) -> Option<Life> {
+        Some(match kind {
+            NodeKind::Persistent => Life::Persistent,
+            NodeKind::Ephemeral => Life::Ephemeral(owner?),
+            NodeKind::Container => Life::Container,
+            NodeKind::Ttl { ms } => Life::Ttl(ms),
+        })
+    }
+
+    pub(crate) fn kind(self) -> NodeKind {
+        match self {
+            Life::Persistent => NodeKind::Persistent,
+            Life::Ephemeral(_) => NodeKind::Ephemeral,
+            Life::Container => NodeKind::Container,
+            Life::Ttl(ms) => NodeKind::Ttl { ms },
+        }
+    }
+
+    pub(crate) fn owner(self) -> Option<SessionId> {
+        match self {
+            Life::Ephemeral(owner) => Some(owner),
+            _ => None,
+        }
+    }
+}
+
 impl Default for Tree {
     fn default() -> Tree {
-        let root = Znode::new(Bytes::new(), At { zxid: Zxid::ZERO, time_ms: 0 }, None);
+        let at = At { zxid: Zxid::ZERO, time_ms: 0 };
+        let root = Znode::new(Some(Bytes::new()), at, Life::Persistent, AclId::OPEN);
         let mut tree = Tree::without_root();
         tree.insert(Path::root(), root);
         tree
@@ -113,7 +159,7 @@ impl Tree {
     pub(crate) fn weight_of(&self, read: &Read) -> usize {
         let Some(node) = self.nodes.get(read.path()) else { return 0 };
         match read {
-            Read::Get { .. } => node.data.len(),
+            Read::Get { .. } => data_len(&node.data),
             Read::Exists { .. } => 0,
             Read::Children { page, .. } => {
                 const NAME: usize = 64;
@@ -129,6 +175,7 @@ impl Tree {
             // Ephemerals have no children, so each one can go.
             if let Some(node) = self.remove(path) {
                 self.digest = self.digest.wrapping_sub(node.hash);
+                self.acls.release(node.acl);
                 self.count_delete(at, path);
             }
         }
@@ -158,17 +205,23 @@ impl Tree {
         self.bytes
     }
 
-    /// The sum of the hashes of all znodes.
+    /// The access list of a znode, `None` if there is no such znode.
+    #[must_use]
+    pub fn acl(&self, path: &Path) -> Option<Acl> {
+        self.nodes.get(path).map(|node| self.acls.get(node.acl))
+    }
+
+    /// The sum of the hashes of all znodes and access lists.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        self.digest
+        self.digest.wrapping_add(self.acls.digest())
     }
 
     /// The same as [`Tree::digest`], computed from the values themselves.
     #[must_use]
     pub fn recompute_digest(&self) -> u64 {
-        self.walk().fold(0u64, |sum, (path, node)| {
-            debug_assert_eq!(node.data_hash, digest::data(&node.data));
+        self.walk().fold(self.acls.recompute_digest(), |sum, (path, node)| {
+            debug_assert_eq!(node.data_hash, digest::data(value(&node.data)));
             sum.wrapping_add(digest::znode(path.as_str(), node))
         })
     }
@@ -176,6 +229,16 @@ impl Tree {
     /// All znodes as records, parents before children, children in order.
     pub fn records(&self) -> impl Iterator<Item = record::Znode> + '_ {
         self.walk().map(|(path, node)| node.record(path.clone()))
+    }
+
+    /// All access lists as records, in order.
+    pub(crate) fn acls(&self) -> impl Iterator<Item = record::AccessList> + '_ {
+        self.acls.records()
+    }
+
+    /// Access lists that came or went since the last call, `None` for those that are gone.
+    pub(crate) fn take_dirty_acls(&mut self) -> Vec<(AclId, Option<record::AccessList>)> {
+        self.acls.take_dirty()
     }
 
     /// Znodes changed since the last call, `None` where there is none any more. A path may come more than once with
@@ -204,6 +267,7 @@ impl Tree {
     /// As if nothing of it were in a checkpoint.
     pub(crate) fn forget_checkpoint(&mut self) {
         self.untracked = true;
+        self.acls.forget_checkpoint();
         self.dirty.clear();
         self.set_dirty(true);
     }
@@ -218,13 +282,13 @@ impl Tree {
         }
     }
 
-    /// How many paths [`Tree::take_dirty`] would look at.
+    /// How many paths and access lists the next checkpoint would look at.
     pub(crate) fn dirty_len(&self) -> usize {
-        if self.untracked { self.nodes.len() } else { self.dirty.len() }
+        self.acls.dirty_len() + if self.untracked { self.nodes.len() } else { self.dirty.len() }
     }
 
-    /// About how many bytes the records have that [`Tree::take_dirty`] would return. Counting them takes about as long as
-    /// that does.
+    /// About how many bytes the records have that [`Tree::take_dirty`] and [`Tree::take_dirty_acls`] would return. Counting them
+    /// takes about as long as that does.
     pub(crate) fn dirty_bytes(&self) -> usize {
         if self.untracked {
             return self.record_bytes();
@@ -233,14 +297,14 @@ impl Tree {
         let mut seen = HashSet::with_capacity(self.dirty.len());
         let record = |path| {
             let node = self.nodes.get::<Path>(path).filter(|_| seen.insert(path));
-            RECORD + path.as_str().len() + node.map_or(0, |node| node.data.len())
+            RECORD + path.as_str().len() + node.map_or(0, |node| data_len(&node.data))
         };
-        self.dirty.iter().map(record).sum()
+        self.acls.dirty_bytes() + self.dirty.iter().map(record).sum::<usize>()
     }
 
     /// The same of all records.
     pub(crate) fn record_bytes(&self) -> usize {
-        self.bytes + self.nodes.len() * RECORD
+        self.bytes + self.nodes.len() * RECORD + self.acls.record_bytes()
     }
 
     /// A tree that breaks the rule about the root, to be filled by [`Tree::load`] and finished by
@@ -249,6 +313,7 @@ impl Tree {
         Tree {
             nodes: HashMap::new(),
             ephemerals: BTreeMap::new(),
+            acls: Acls::default(),
             digest: 0,
             bytes: 0,
             dirty: Vec::new(),
@@ -257,11 +322,16 @@ impl Tree {
         }
     }
 
-    /// Takes in one record of a complete state. False if there is a znode of this name already.
-    pub(crate) fn load(&mut self, z: record::Znode) -> bool {
+    /// Takes in one record of a complete state.
+    ///
+    /// # Errors
+    /// If there is a znode of this name already, or its kind and its owner do not fit together.
+    pub(crate) fn load(&mut self, z: record::Znode) -> Result<(), LoadError> {
+        let life = Life::new(z.kind, z.ephemeral_owner).filter(|life| life.owner() == z.ephemeral_owner);
+        let Some(life) = life else { return Err(LoadError::Owner(z.path)) };
         let node = Znode {
-            data_hash: digest::data(&z.data),
-            data: Bytes::copy_from_slice(&z.data),
+            data_hash: digest::data(value(&z.data)),
+            data: own(&z.data),
             czxid: z.czxid,
             mzxid: z.mzxid,
             pzxid: z.pzxid,
@@ -271,38 +341,57 @@ impl Tree {
             cversion: z.cversion,
             aversion: z.aversion,
             creates: z.creates,
-            owner: z.ephemeral_owner,
+            life,
+            acl: z.acl,
             children: BTreeSet::new(),
             hash: 0,
             dirty: false,
         };
         if self.nodes.contains_key(&z.path) {
-            return false;
+            return Err(LoadError::Twice(format!("znode {}", z.path)));
         }
         self.insert(z.path, node);
-        true
+        Ok(())
     }
 
-    /// Joins parents and children after all records are in.
+    /// The same for an access list.
     ///
     /// # Errors
-    /// The path whose parent, or the root itself, is missing or is an ephemeral.
-    pub(crate) fn finish_load(&mut self) -> Result<(), Path> {
+    /// If its id or its content is here already.
+    pub(crate) fn load_acl(&mut self, list: record::AccessList) -> Result<(), LoadError> {
+        let id = list.id;
+        if self.acls.load(list) { Ok(()) } else { Err(LoadError::Twice(format!("access list {}", id.0))) }
+    }
+
+    /// Joins parents and children, and znodes and access lists, after all records are in.
+    ///
+    /// # Errors
+    /// If the parent of a znode is missing or is an ephemeral, if there is no root, or if znodes and access lists do not fit
+    /// together.
+    pub(crate) fn finish_load(&mut self) -> Result<(), LoadError> {
         if !self.nodes.contains_key("/") {
-            return Err(Path::root());
+            return Err(LoadError::NoParent(Path::root()));
         }
         // `insert` has noted every path as changed, which is the list that is needed here.
         for path in std::mem::take(&mut self.dirty) {
             if let Some(node) = self.nodes.get_mut(&path) {
                 node.dirty = false;
+                if !self.acls.count(node.acl) {
+                    return Err(LoadError::Acl(node.acl));
+                }
             }
             let Some(parent) = path.parent_str() else { continue };
             match self.nodes.get_mut(parent) {
-                Some(parent) if parent.owner.is_none() => parent.children.insert(path),
-                _ => return Err(path),
+                Some(parent) if parent.life.owner().is_none() => parent.children.insert(path),
+                _ => return Err(LoadError::NoParent(path)),
             };
         }
-        Ok(())
+        self.acls.finish_load().map_err(LoadError::Acl)
+    }
+
+    /// Ends the loading, when the digest of what was loaded is known to be right.
+    pub(crate) fn trust(&mut self) {
+        self.acls.find_free();
     }
 
     /// Sessions that own ephemerals, in order.
@@ -319,27 +408,23 @@ impl Tree {
         create: &Create,
         undo: Option<&mut Vec<Undo>>,
     ) -> Result<(Path, Stat), OpError> {
-        let owner = match (create.mode.ephemeral, session) {
-            (false, _) => None,
-            (true, Some(session)) => Some(session),
-            (true, None) => {
-                return Err(OpError::BadArguments(
-                    "an ephemeral lives with a session, and this request has none; open a session first"
-                        .into(),
-                ));
-            }
-        };
+        create.kind.check()?;
+        let life = Life::new(create.kind, session).ok_or_else(|| {
+            OpError::BadArguments(
+                "an ephemeral lives with a session, and this request has none; open a session first".into(),
+            )
+        })?;
         // The checks in ZooKeeper's order: parent, full name, existence, kind of the parent.
         let parent_str = match create.path.parent_str() {
             Some(parent) => parent,
-            None if create.mode.sequential => "/",
+            None if create.sequential => "/",
             None => return Err(OpError::NodeExists(create.path.clone())),
         };
         let Some(parent) = self.nodes.get_mut(parent_str) else {
             return Err(OpError::NoNode(Path::new(parent_str)?));
         };
-        let parent_ephemeral = parent.owner.is_some();
-        let path = if create.mode.sequential && !parent_ephemeral {
+        let parent_ephemeral = parent.life.owner().is_some();
+        let path = if create.sequential && !parent_ephemeral {
             self.next_sequential(&create.path)?
         } else {
             create.path.clone()
@@ -356,8 +441,7 @@ impl Tree {
             parent.pzxid = at.zxid;
             parent.children.insert(path.clone());
         });
-        // Copied, because the value may be a piece of a much larger buffer that came off a wire.
-        let node = Znode::new(Bytes::copy_from_slice(&create.data), at, owner);
+        let node = Znode::new(own(&create.data), at, life, self.acls.hold(&create.acl));
         let stat = node.stat();
         self.insert(path.clone(), node);
         if let (Some(undo), Some(parent)) = (undo, before) {
@@ -370,19 +454,19 @@ impl Tree {
         &mut self,
         at: At,
         path: &Path,
-        data: &Bytes,
+        data: &Option<Bytes>,
         version: Option<i32>,
         undo: Option<&mut Vec<Undo>>,
     ) -> Result<Stat, OpError> {
         let Some(node) = self.nodes.get_mut(path) else { return Err(OpError::NoNode(path.clone())) };
         node.check_version(path, version)?;
-        let old = std::mem::replace(&mut node.data, Bytes::copy_from_slice(data));
-        self.bytes = self.bytes - old.len() + data.len();
+        let old = std::mem::replace(&mut node.data, own(data));
+        self.bytes = self.bytes - data_len(&old) + data_len(data);
         if let Some(undo) = undo {
             let (mzxid, mtime_ms, version) = (node.mzxid, node.mtime_ms, node.version);
             undo.push(Undo::Set { path: path.clone(), data: old, mzxid, mtime_ms, version });
         }
-        node.data_hash = digest::data(data);
+        node.data_hash = digest::data(value(data));
         node.mzxid = at.zxid;
         node.mtime_ms = at.time_ms;
         node.version = next(node.version);
@@ -408,12 +492,14 @@ impl Tree {
         }
         let Some(node) = self.remove(path) else { return Err(OpError::NoNode(path.clone())) };
         self.digest = self.digest.wrapping_sub(node.hash);
-        if let Some(owner) = node.owner {
+        if let Some(owner) = node.life.owner() {
             self.disown(owner, path);
         }
+        let acl = self.acls.get(node.acl);
+        self.acls.release(node.acl);
         let before = self.count_delete(at, path);
         if let (Some(undo), Some(parent)) = (undo, before) {
-            undo.push(Undo::Delete { path: path.clone(), node: Box::new(node), parent });
+            undo.push(Undo::Delete { path: path.clone(), node: Box::new(node), acl, parent });
         }
         Ok(())
     }
@@ -429,7 +515,7 @@ impl Tree {
         session: Option<SessionId>,
         parts: &[MultiOp],
     ) -> Result<Vec<MultiOutcome>, OpError> {
-        let (digest_before, skipped_before) = (self.digest, self.skipped);
+        let (digest_before, skipped_before) = (self.digest(), self.skipped);
         let mut outcomes = Vec::with_capacity(parts.len());
         let mut undo = Vec::with_capacity(parts.len());
         for (index, part) in parts.iter().enumerate() {
@@ -453,7 +539,7 @@ impl Tree {
                     while let Some(step) = undo.pop() {
                         self.take_back(step);
                     }
-                    let left = self.digest != digest_before && self.skipped == skipped_before;
+                    let left = self.digest() != digest_before && self.skipped == skipped_before;
                     assert!(!left, "a failed multi has left something behind");
                     let index = u32::try_from(index).unwrap_or(u32::MAX);
                     return Err(OpError::Multi { index, cause: Box::new(cause) });
@@ -467,8 +553,8 @@ impl Tree {
         match step {
             Undo::Set { path, data, mzxid, mtime_ms, version } => {
                 if let Some(node) = self.nodes.get_mut(&path) {
-                    node.data_hash = digest::data(&data);
-                    self.bytes = self.bytes - node.data.len() + data.len();
+                    node.data_hash = digest::data(value(&data));
+                    self.bytes = self.bytes - data_len(&node.data) + data_len(&data);
                     node.data = data;
                     node.mzxid = mzxid;
                     node.mtime_ms = mtime_ms;
@@ -479,7 +565,8 @@ impl Tree {
             Undo::Create { path, parent } => {
                 if let Some(node) = self.remove(&path) {
                     self.digest = self.digest.wrapping_sub(node.hash);
-                    if let Some(owner) = node.owner {
+                    self.acls.release(node.acl);
+                    if let Some(owner) = node.life.owner() {
                         self.disown(owner, &path);
                     }
                 }
@@ -488,7 +575,8 @@ impl Tree {
                     p.restore(parent);
                 });
             }
-            Undo::Delete { path, node, parent } => {
+            Undo::Delete { path, node, acl, parent } => {
+                self.acls.hold_as(node.acl, &acl);
                 self.change_parent(&path, |p| {
                     p.children.insert(path.clone());
                     p.restore(parent);
@@ -530,17 +618,17 @@ impl Tree {
         node.dirty = self.untracked;
         node.rehash(&path, &mut self.digest);
         node.mark(&path, &mut self.dirty);
-        if let Some(owner) = node.owner {
+        if let Some(owner) = node.life.owner() {
             self.ephemerals.entry(owner).or_default().insert(path.clone());
         }
-        self.bytes += path.as_str().len() + node.data.len();
+        self.bytes += path.as_str().len() + data_len(&node.data);
         self.nodes.insert(path, node);
     }
 
     /// Takes a znode out of the map; digest, indexes and parent are left to the caller.
     fn remove(&mut self, path: &Path) -> Option<Znode> {
         let node = self.nodes.remove(path)?;
-        self.bytes -= path.as_str().len() + node.data.len();
+        self.bytes -= path.as_str().len() + data_len(&node.data);
         if !node.dirty {
             self.dirty.push(path.clone());
         }
@@ -613,14 +701,24 @@ fn next(counter: i32) -> i32 {
     counter.checked_add(1).unwrap_or(0)
 }
 
+/// The bytes of a value; none if there is none.
+fn value(data: &Option<Bytes>) -> &[u8] {
+    data.as_deref().unwrap_or_default()
+}
+
+/// A copy, because the value may be a piece of a much larger buffer.
+fn own(data: &Option<Bytes>) -> Option<Bytes> {
+    data.as_deref().map(Bytes::copy_from_slice)
+}
+
 /// Most names that one sequential create skips.
 const SKIPPED_MAX: u64 = 10_000;
 
 /// How to take one part of a multi back.
 enum Undo {
     Create { path: Path, parent: ParentBefore },
-    Set { path: Path, data: Bytes, mzxid: Zxid, mtime_ms: i64, version: i32 },
-    Delete { path: Path, node: Box<Znode>, parent: ParentBefore },
+    Set { path: Path, data: Option<Bytes>, mzxid: Zxid, mtime_ms: i64, version: i32 },
+    Delete { path: Path, node: Box<Znode>, acl: Acl, parent: ParentBefore },
 }
 
 #[derive(Clone, Copy)]
@@ -632,9 +730,9 @@ struct ParentBefore {
 }
 
 impl Znode {
-    fn new(data: Bytes, at: At, owner: Option<SessionId>) -> Znode {
+    pub(crate) fn new(data: Option<Bytes>, at: At, life: Life, acl: AclId) -> Znode {
         Znode {
-            data_hash: digest::data(&data),
+            data_hash: digest::data(value(&data)),
             data,
             czxid: at.zxid,
             mzxid: at.zxid,
@@ -645,7 +743,8 @@ impl Znode {
             cversion: 0,
             aversion: 0,
             creates: 0,
-            owner,
+            life,
+            acl,
             children: BTreeSet::new(),
             hash: 0,
             dirty: false,
@@ -666,8 +765,9 @@ impl Znode {
             version: self.version,
             cversion: self.cversion,
             aversion: self.aversion,
-            ephemeral_owner: self.owner,
-            data_length: self.data.len() as u32,
+            kind: self.life.kind(),
+            ephemeral_owner: self.life.owner(),
+            data_length: data_len(&self.data) as u32,
             num_children: self.num_children(),
         }
     }
@@ -704,7 +804,9 @@ impl Znode {
             version: self.version,
             cversion: self.cversion,
             aversion: self.aversion,
-            ephemeral_owner: self.owner,
+            kind: self.life.kind(),
+            ephemeral_owner: self.life.owner(),
+            acl: self.acl,
             creates: self.creates,
         }
     }

@@ -2,14 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use api::{
-    Command, CommandBody, Create, CreateMode, Epoch, MultiOp, OpError, Path, Read, ReadOutcome, RequestHash,
-    SEQUENCE_END, SessionId, SessionToken, Stat, StreamId, Write, WriteNumber, WriteOutcome, Zxid,
+    Acl, AclEntry, AclId, Command, CommandBody, Create, Epoch, Identities, Identity, Level, MultiOp,
+    NodeKind, OpError, Path, Permissions, Read, ReadOutcome, RequestHash, SEQUENCE_END, Scheme, SessionId,
+    SessionToken, Stat, StreamId, TokenHash, Write, WriteNumber, WriteOutcome, Zxid,
     record::{self, Record},
 };
 use bytes::Bytes;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use store_core::{Applied, Changes, KEPT_BYTES_MAX, KEPT_POOL, KEPT_RESERVE, LoadError, State};
+use store_core::{Applied, Changes, KEPT_BYTES_MAX, KEPT_POOL, KEPT_RESERVE, LoadError, State, hash_of};
 
 fn z(counter: u32) -> Zxid {
     Zxid::new(Epoch(1), counter)
@@ -33,11 +34,8 @@ impl Log {
     }
 
     fn open(&mut self) -> SessionId {
-        let body = CommandBody::OpenSession {
-            token: SessionToken([7; 16]),
-            timeout_ms: 4000,
-            sessions_max: u32::MAX,
-        };
+        let token_hash = hash_of(&SessionToken([7; 16]));
+        let body = CommandBody::OpenSession { token_hash, timeout_ms: 4000, sessions_max: u32::MAX };
         let applied = self.apply(&Command::outside(body));
         assert_eq!(applied.result, Ok(WriteOutcome::SessionOpened));
         SessionId(applied.zxid.0)
@@ -49,19 +47,32 @@ impl Log {
             stream: StreamId::FIRST,
             number: Some(WriteNumber(number)),
             acked: WriteNumber(acked),
-            body: CommandBody::Write(write),
+            ..Command::outside(CommandBody::Write(write))
         })
     }
 }
 
 fn create(path: &str, ephemeral: bool) -> Write {
-    let mode = CreateMode { ephemeral, sequential: false };
-    Write::Create(Create { path: Path::new(path).unwrap(), data: Bytes::from_static(b"v"), mode })
+    let kind = if ephemeral { NodeKind::Ephemeral } else { NodeKind::Persistent };
+    Write::Create(Create { kind, ..Create::new(Path::new(path).unwrap(), "v") })
+}
+
+fn user(name: &str) -> Identity {
+    Identity::new(Scheme::User, name).unwrap()
+}
+
+fn someone(names: &[&str]) -> Identities {
+    Identities::new(names.iter().map(|name| user(name))).unwrap()
+}
+
+/// A list with which this user may do everything.
+fn list(name: &str) -> Acl {
+    Acl::new(vec![AclEntry { identity: user(name), permissions: Permissions::ALL }]).unwrap()
 }
 
 fn close(session: SessionId) -> Command {
     let body = CommandBody::CloseSession { session, expired: None };
-    Command { session: Some(session), stream: StreamId::FIRST, number: None, acked: WriteNumber(0), body }
+    Command { session: Some(session), ..Command::outside(body) }
 }
 
 fn exists(state: &State, path: &str) -> bool {
@@ -112,8 +123,7 @@ fn a_refused_write_uses_up_its_number() {
         session: Some(s),
         stream: StreamId::FIRST,
         number: Some(WriteNumber(1)),
-        acked: WriteNumber(0),
-        body: CommandBody::Refuse { error: error.clone(), request: RequestHash(5) },
+        ..Command::outside(CommandBody::Refuse { error: error.clone(), request: RequestHash(5) })
     };
     assert_eq!(log.apply(&command).result, Err(error.clone()));
     assert_eq!(log.apply(&command).result, Err(error));
@@ -153,7 +163,7 @@ fn b04_a_client_that_acknowledges_nothing_is_stopped_and_can_go_on_when_it_does(
 #[test]
 fn b04_clients_that_acknowledge_nothing_stop_no_other_and_all_together_are_bounded() {
     let mut log = Log::new();
-    let set = || MultiOp::Set { path: Path::root(), data: Bytes::new(), version: None };
+    let set = || MultiOp::Set { path: Path::root(), data: Some(Bytes::new()), version: None };
     let multi = |parts: usize| Write::Multi((0..parts).map(|_| set()).collect());
     let victim = log.open();
     for _ in 0..KEPT_POOL / KEPT_BYTES_MAX + 2 {
@@ -197,7 +207,7 @@ fn b18_what_the_next_checkpoint_writes_is_counted_by_what_it_is() {
     };
     let large = |path: &str| {
         let data = Bytes::from(vec![7; MIB]);
-        Write::Create(Create { path: Path::new(path).unwrap(), data, mode: CreateMode::default() })
+        Write::Create(Create::new(Path::new(path).unwrap(), data))
     };
     let delete = |path: &str| Write::Delete { path: Path::new(path).unwrap(), version: None };
     for n in 0..8 {
@@ -233,8 +243,7 @@ fn b14_behind_the_move_of_a_session_nothing_of_an_older_stream_is_applied() {
         session: Some(s),
         stream,
         number: Some(WriteNumber(number)),
-        acked: WriteNumber(0),
-        body,
+        ..Command::outside(body)
     };
     let write = |path: &str| CommandBody::Write(create(path, true));
     let (first, second, third) = (StreamId::FIRST, StreamId(70), StreamId(3));
@@ -267,17 +276,22 @@ fn b14_behind_the_move_of_a_session_nothing_of_an_older_stream_is_applied() {
 fn b14_a_number_is_bound_to_its_request() {
     let mut log = Log::new();
     let s = log.open();
-    let sequential = |path: &str| {
-        let mode = CreateMode { ephemeral: false, sequential: true };
-        Create { path: Path::prefix(path).unwrap(), data: Bytes::from_static(b"v"), mode }
-    };
+    let sequential =
+        |path: &str| Create { sequential: true, ..Create::new(Path::prefix(path).unwrap(), "v") };
     let one = Write::Create(sequential("/one-"));
     let first = log.write(s, 1, 0, one.clone());
     let digest = log.state.digest();
-    let other_data = Write::Create(Create { data: Bytes::from_static(b"w"), ..sequential("/one-") });
-    let other_kind = Write::Create(Create { mode: CreateMode::default(), ..sequential("/one-") });
+    let other_data = Write::Create(Create { data: Some(Bytes::from_static(b"w")), ..sequential("/one-") });
+    let null = Write::Create(Create { data: None, ..sequential("/one-") });
+    let empty = Write::Create(Create { data: Some(Bytes::new()), ..sequential("/one-") });
+    let plain = Write::Create(Create { sequential: false, ..sequential("/one-") });
+    let of_kind = |kind| Write::Create(Create { kind, ..sequential("/one-") });
+    let ttl = |ms| of_kind(NodeKind::Ttl { ms });
+    let kinds = [of_kind(NodeKind::Ephemeral), of_kind(NodeKind::Container), ttl(1), ttl(2), ttl(u64::MAX)];
+    let listed = Write::Create(Create { acl: list("ada"), ..sequential("/one-") });
     let parts = Write::Multi(vec![MultiOp::Create(sequential("/one-"))]);
-    for other in [Write::Create(sequential("/two-")), other_data, other_kind, parts] {
+    let others = [Write::Create(sequential("/two-")), other_data, null, empty, plain, listed, parts];
+    for other in others.into_iter().chain(kinds) {
         assert_eq!(log.write(s, 1, 0, other).result, Err(OpError::NumberReused(WriteNumber(1))));
     }
     assert_eq!(log.state.digest(), digest);
@@ -287,8 +301,7 @@ fn b14_a_number_is_bound_to_its_request() {
         session: Some(s),
         stream: StreamId::FIRST,
         number: Some(WriteNumber(1)),
-        acked: WriteNumber(0),
-        body: CommandBody::Refuse { error, request },
+        ..Command::outside(CommandBody::Refuse { error, request })
     };
     let request = log.state.records().find_map(|r| match r {
         Record::Result(kept) => Some(kept.request),
@@ -305,8 +318,8 @@ fn b14_a_number_is_bound_to_its_request() {
 fn b11_a_session_too_many_is_refused() {
     let mut log = Log::new();
     let open = |sessions_max| {
-        let token = SessionToken([7; 16]);
-        Command::outside(CommandBody::OpenSession { token, timeout_ms: 4000, sessions_max })
+        let token_hash = TokenHash([7; 32]);
+        Command::outside(CommandBody::OpenSession { token_hash, timeout_ms: 4000, sessions_max })
     };
     let first = log.apply(&open(2)).zxid;
     assert!(log.apply(&open(2)).result.is_ok());
@@ -315,6 +328,160 @@ fn b11_a_session_too_many_is_refused() {
     assert!(log.apply(&close(SessionId(first.0))).result.is_ok());
     assert!(log.apply(&open(2)).result.is_ok());
     assert_eq!(log.state.sessions().count(), 2);
+}
+
+/// One znode of each kind, without a value, with an empty one and with another, with and without a list; some share one.
+fn of_all_kinds(log: &mut Log) {
+    let s = log.open();
+    let create = |path: &str, kind, data, acl| {
+        Write::Create(Create { path: Path::new(path).unwrap(), data, kind, sequential: false, acl })
+    };
+    let value = Some(Bytes::from_static(b"v"));
+    let long = NodeKind::Ttl { ms: NodeKind::TTL_MAX_MS };
+    let creates = [
+        create("/p", NodeKind::Persistent, None, Acl::default()),
+        create("/c", NodeKind::Container, Some(Bytes::new()), list("gone")),
+        create("/e", NodeKind::Ephemeral, value.clone(), list("ada")),
+        create("/c/t", long, None, list("bob")),
+        create("/c/u", NodeKind::Ttl { ms: 1 }, value, list("ada")),
+        Write::Delete { path: Path::new("/c/u").unwrap(), version: None },
+        create("/p/c", NodeKind::Container, None, list("ada")),
+    ];
+    for (n, write) in creates.into_iter().enumerate() {
+        log.write(s, n as u64 + 1, 0, write).result.unwrap();
+    }
+    // The list "gone" leaves with its last znode, and its id is free.
+    let path = |p: &str| Path::new(p).unwrap();
+    log.write(s, 8, 0, Write::Delete { path: path("/c/t"), version: None }).result.unwrap();
+    log.write(s, 9, 0, Write::Delete { path: path("/c"), version: None }).result.unwrap();
+    log.write(s, 10, 0, create("/t", long, None, list("bob"))).result.unwrap();
+}
+
+fn lists(state: &State) -> Vec<(u32, Acl)> {
+    let lists = state.records().filter_map(|r| match r {
+        Record::Acl(list) => Some((list.id.0, list.acl)),
+        _ => None,
+    });
+    lists.collect()
+}
+
+#[test]
+fn znodes_of_all_kinds_their_lists_and_their_sessions_survive_checkpoint_and_snapshot() {
+    let mut log = Log::new();
+    let mut checkpoint = Checkpoint::default();
+    checkpoint.write(log.state.take_dirty());
+    of_all_kinds(&mut log);
+    let opening =
+        CommandBody::OpenSession { token_hash: TokenHash([9; 32]), timeout_ms: 1000, sessions_max: u32::MAX };
+    log.apply(&Command { identities: someone(&["ada", "bob"]), ..Command::outside(opening) });
+    assert_eq!(log.state.digest(), log.state.recompute_digest());
+    checkpoint.write(log.state.take_dirty());
+    let encoded = |r: Record| proto::store::decode_record(proto::store::encode_record(r).into()).unwrap();
+    let snapshot: Vec<Record> = log.state.records().map(encoded).collect();
+    for records in [snapshot, checkpoint.records()] {
+        let mut loaded = State::load(records).unwrap();
+        assert_eq!(loaded.records().collect::<Vec<_>>(), log.state.records().collect::<Vec<_>>());
+        for path in ["/p", "/e", "/t", "/p/c"].map(|p| Path::new(p).unwrap()) {
+            assert_eq!(
+                loaded.read(&Read::Get { path: path.clone() }),
+                log.state.read(&Read::Get { path: path.clone() })
+            );
+            assert_eq!(loaded.tree().acl(&path), log.state.tree().acl(&path));
+        }
+        // Both go on in the same way: the next list gets the same id.
+        let next = Create { acl: list("carl"), ..Create::new(Path::new("/next").unwrap(), "") };
+        let next = Command::outside(CommandBody::Write(Write::Create(next)));
+        loaded.apply(z(99), 0, &next);
+        let mut fresh = State::load(log.state.records()).unwrap();
+        fresh.apply(z(99), 0, &next);
+        assert_eq!((lists(&loaded), loaded.digest()), (lists(&fresh), fresh.digest()));
+    }
+}
+
+#[test]
+fn a_list_is_kept_once_and_as_long_as_a_znode_has_it() {
+    let mut log = Log::new();
+    of_all_kinds(&mut log);
+    assert_eq!(lists(&log.state), [(1, list("bob")), (2, list("ada"))], "1 was free again");
+    let path = |p: &str| Path::new(p).unwrap();
+    let run = |log: &mut Log, write| log.apply(&Command::outside(CommandBody::Write(write))).result;
+    let create = |p: &str, name| MultiOp::Create(Create { acl: list(name), ..Create::new(path(p), "") });
+    let delete = |p: &str| MultiOp::Delete { path: path(p), version: None };
+    let (before, digest) = (lists(&log.state), log.state.digest());
+    // Lists come and go, and others take their ids, and all of that is taken back.
+    let failing = vec![
+        create("/1", "carl"),
+        delete("/e"),
+        delete("/p/c"),
+        create("/2", "dora"),
+        delete("/1"),
+        delete("/t"),
+        create("/3", "emil"),
+        MultiOp::Check { path: path("/none"), version: None },
+    ];
+    assert!(run(&mut log, Write::Multi(failing)).is_err());
+    assert_eq!((lists(&log.state), log.state.digest()), (before, digest));
+    // The session takes its ephemeral, and that the last use but one of the list.
+    log.apply(&close(SessionId(z(1).0))).result.unwrap();
+    assert_eq!(lists(&log.state).len(), 2);
+    run(&mut log, Write::Delete { path: path("/p/c"), version: None }).unwrap();
+    run(&mut log, Write::Delete { path: path("/t"), version: None }).unwrap();
+    assert_eq!(lists(&log.state), []);
+    assert_eq!(log.state.tree().acl(&path("/p")), Some(Acl::default()));
+    assert_eq!(log.state.tree().acl(&path("/t")), None);
+    assert_eq!(log.state.digest(), log.state.recompute_digest());
+}
+
+#[test]
+fn a_result_sent_again_has_the_kind_and_the_length_of_the_first() {
+    let mut log = Log::new();
+    let s = log.open();
+    let path = |p: &str| Path::new(p).unwrap();
+    let ttl = NodeKind::Ttl { ms: NodeKind::TTL_MAX_MS };
+    let mut number = 0;
+    for (p, kind) in [("/e", NodeKind::Ephemeral), ("/c", NodeKind::Container), ("/t", ttl)] {
+        let create = Create { data: None, kind, acl: list("ada"), ..Create::new(path(p), "") };
+        let set = |data| MultiOp::Set { path: path(p), data, version: None };
+        let multi = Write::Multi(vec![set(Some(Bytes::from_static(b"xy"))), set(None)]);
+        for write in [Write::Create(create), Write::Set { path: path(p), data: None, version: None }, multi] {
+            number += 1;
+            let first = log.write(s, number, 0, write.clone());
+            assert!(first.result.is_ok(), "{first:?}");
+            assert_eq!(log.write(s, number, 0, write), first);
+        }
+    }
+}
+
+#[test]
+fn a_session_is_taken_up_with_its_token_and_by_its_owner() {
+    let mut log = Log::new();
+    let (token, other) = (SessionToken([7; 16]), SessionToken([8; 16]));
+    let opening = |names: &[&str]| Command {
+        identities: someone(names),
+        ..Command::outside(CommandBody::OpenSession {
+            token_hash: hash_of(&token),
+            timeout_ms: 4000,
+            sessions_max: u32::MAX,
+        })
+    };
+    let nobodys = SessionId(log.apply(&opening(&[])).zxid.0);
+    let adas = SessionId(log.apply(&opening(&["ada", "ops"])).zxid.0);
+    let admits =
+        |state: &State, id, token, names: &[&str]| state.session(id).unwrap().admits(token, &someone(names));
+    let loaded = State::load(log.state.records()).unwrap();
+    for state in [&log.state, &loaded] {
+        for names in [&[][..], &["ada"], &["ada", "ops"]] {
+            assert!(admits(state, nobodys, &token, names), "nobody in particular has opened it");
+            assert!(!admits(state, nobodys, &other, names));
+            assert_eq!(admits(state, adas, &token, names), names.len() == 2, "{names:?}");
+        }
+        assert!(admits(state, adas, &token, &["ada", "more", "ops"]), "more may be proven");
+        assert!(!admits(state, adas, &token, &["bob", "ops"]), "of somebody else");
+        assert!(!admits(state, adas, &other, &["ada", "ops"]), "with another token");
+    }
+    // SHA-256 of sixteen bytes 7, from `sha256sum`.
+    let hash: String = hash_of(&token).0.iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(hash, "d761d406af2a4a5a15f67c924378ed88d1f85c13f1a37fc7366f59789b3bcd65");
 }
 
 /// The state with other records in it.
@@ -339,10 +506,7 @@ fn changed(state: &State, change: impl Fn(&mut Record)) -> State {
 fn b17_versions_begin_again_with_zero_and_sequence_numbers_end() {
     let mut log = Log::new();
     let path = |p: &str| Path::new(p).unwrap();
-    let make = |p: &str, sequential| {
-        let mode = CreateMode { ephemeral: false, sequential };
-        Create { path: Path::prefix(p).unwrap(), data: Bytes::new(), mode }
-    };
+    let make = |p: &str, sequential| Create { sequential, ..Create::new(Path::prefix(p).unwrap(), "") };
     let fail = MultiOp::Check { path: path("/none"), version: None };
     let outside = |write| Command::outside(CommandBody::Write(write));
     log.apply(&outside(Write::Create(make("/p", false)))).result.unwrap();
@@ -359,7 +523,7 @@ fn b17_versions_begin_again_with_zero_and_sequence_numbers_end() {
             other => panic!("{other:?}"),
         }
     }
-    let set = |version| outside(Write::Set { path: path("/p"), data: Bytes::new(), version });
+    let set = |version| outside(Write::Set { path: path("/p"), data: Some(Bytes::new()), version });
     log.apply(&set(Some(i32::MAX))).result.unwrap();
     assert_eq!(stat(&log, "/p").version, 0);
     log.apply(&set(Some(0))).result.unwrap();
@@ -369,7 +533,7 @@ fn b17_versions_begin_again_with_zero_and_sequence_numbers_end() {
     };
     assert_eq!(sequential(&mut log).unwrap(), "/p/s-9999999998");
     assert_eq!(stat(&log, "/p").cversion, 0);
-    let set_child = MultiOp::Set { path: path("/p/c"), data: Bytes::new(), version: None };
+    let set_child = MultiOp::Set { path: path("/p/c"), data: Some(Bytes::new()), version: None };
     let failed = Write::Multi(vec![MultiOp::Create(make("/p/s-", true)), set_child, fail.clone()]);
     assert!(log.apply(&outside(failed)).result.is_err());
     assert_eq!(
@@ -435,8 +599,7 @@ fn equal_states_have_equal_digests_whatever_the_path() {
         session: Some(s),
         stream: StreamId::FIRST,
         number: None,
-        acked: WriteNumber(0),
-        body: CommandBody::Write(multi),
+        ..Command::outside(CommandBody::Write(multi))
     };
     assert!(matches!(two.apply(&unnumbered).result, Err(OpError::Multi { index: 1, .. })));
     two.write(s, 1, 0, create("/a", false)).result.unwrap();
@@ -460,12 +623,42 @@ fn damaged_records_are_refused() {
         twice.push(record.clone());
         assert!(matches!(State::load(twice), Err(LoadError::Twice(_))), "twice {record:?}");
     }
+    let mut log = Log::new();
+    of_all_kinds(&mut log);
+    let listed: Vec<Record> = log.state.records().collect();
+    for (i, record) in listed.iter().enumerate() {
+        let mut missing = listed.clone();
+        missing.remove(i);
+        let mut twice = listed.clone();
+        twice.push(record.clone());
+        let (missing, twice) = (State::load(missing).unwrap_err(), State::load(twice).unwrap_err());
+        let list_missing = matches!(missing, LoadError::Acl(_));
+        assert!(list_missing || !matches!(record, Record::Acl(_)), "without {record:?}: {missing}");
+        assert!(matches!(twice, LoadError::Twice(_)), "twice {record:?}: {twice}");
+    }
+    let load = |record| State::load(listed.iter().cloned().chain([record])).unwrap_err();
+    let unused = load(Record::Acl(record::AccessList { id: AclId(u32::MAX), acl: list("new") }));
+    assert_eq!(unused, LoadError::Acl(AclId(u32::MAX)));
+    for (id, acl) in [
+        (AclId(7), list("ada")),
+        (AclId(1), list("new")),
+        (AclId(7), Acl::default()),
+        (AclId::OPEN, list("new")),
+    ] {
+        assert!(matches!(load(Record::Acl(record::AccessList { id, acl })), LoadError::Twice(_)));
+    }
+    let owned = |kind, ephemeral_owner| {
+        let root = log.state.tree().records().next().unwrap();
+        load(Record::Znode(record::Znode { path: Path::new("/x").unwrap(), kind, ephemeral_owner, ..root }))
+    };
+    assert!(matches!(owned(NodeKind::Ephemeral, None), LoadError::Owner(_)));
+    assert!(matches!(owned(NodeKind::Container, Some(SessionId(z(1).0))), LoadError::Owner(_)));
     let mut changed = records;
     for record in &mut changed {
         if let Record::Znode(z) = record
             && z.path.as_str() == "/a"
         {
-            z.data = Bytes::from_static(b"w");
+            z.data = Some(Bytes::from_static(b"w"));
         }
     }
     assert!(matches!(State::load(changed), Err(LoadError::Mismatch { what: "the digest", .. })));
@@ -479,15 +672,23 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
+    let list = || {
+        prop::option::weighted(0.3, 0..3u8)
+            .prop_map(|n| n.map_or_else(Acl::default, |n| list(&n.to_string())))
+    };
+    let kind = || {
+        let ttl = (1..4u64).prop_map(|ms| NodeKind::Ttl { ms });
+        let others = [NodeKind::Persistent, NodeKind::Ephemeral, NodeKind::Container];
+        prop_oneof![3 => prop::sample::select(others.to_vec()), 1 => ttl]
+    };
     let path = || {
         prop::collection::vec(prop::sample::select(vec!["a", "b"]), 1..3)
             .prop_map(|names| Path::new(&format!("/{}", names.join("/"))).unwrap())
     };
-    let data = || prop::collection::vec(any::<u8>(), 0..3).prop_map(Bytes::from);
+    let data = || prop::option::weighted(0.8, prop::collection::vec(any::<u8>(), 0..3).prop_map(Bytes::from));
     let create = move || {
-        (path(), data(), any::<bool>(), any::<bool>()).prop_map(|(path, data, ephemeral, sequential)| {
-            Create { path, data, mode: CreateMode { ephemeral, sequential } }
-        })
+        (path(), data(), kind(), any::<bool>(), list())
+            .prop_map(|(path, data, kind, sequential, acl)| Create { path, data, kind, sequential, acl })
     };
     let part = move || {
         prop_oneof![
@@ -516,10 +717,12 @@ fn commands(steps: &[Step]) -> Vec<Command> {
     for step in steps {
         commands.push(match step {
             Step::Open => {
-                let token = SessionToken([sessions.len() as u8; 16]);
+                let n = sessions.len() as u8;
+                let token_hash = TokenHash([n; 32]);
                 sessions.push((z(commands.len() as u32 + 1).0, 0));
-                let body = CommandBody::OpenSession { token, timeout_ms: 1000, sessions_max: u32::MAX };
-                Command::outside(body)
+                let body = CommandBody::OpenSession { token_hash, timeout_ms: 1000, sessions_max: u32::MAX };
+                let identities = someone(&["ada", "bob"][..usize::from(n % 3)]);
+                Command { identities, ..Command::outside(body) }
             }
             Step::Close(i) => match sessions.get(*i) {
                 Some((id, _)) => close(SessionId(*id)),
@@ -537,7 +740,7 @@ fn commands(steps: &[Step]) -> Vec<Command> {
                             stream: StreamId::FIRST,
                             number,
                             acked: WriteNumber(*acked),
-                            body,
+                            ..Command::outside(body)
                         }
                     }
                     None => Command::outside(body),
@@ -566,6 +769,7 @@ impl Checkpoint {
             None => drop(self.records.remove(&key)),
         };
         changes.znodes.into_iter().for_each(|(path, znode)| put(path.to_string(), znode.map(Record::Znode)));
+        changes.acls.into_iter().for_each(|(id, list)| put(format!("{id:?}"), list.map(Record::Acl)));
         changes.sessions.into_iter().for_each(|(id, s)| put(id.to_string(), s.map(Record::Session)));
         for ((id, n), kept) in changes.results {
             put(format!("{id} {}", n.0), kept.map(Record::Result));
@@ -579,11 +783,17 @@ impl Checkpoint {
 
 /// Bytes of all records but the header.
 fn encoded(changes: &Changes) -> usize {
-    let Changes { znodes, sessions, results, .. } = changes.clone();
+    let Changes { znodes, acls, sessions, results, .. } = changes.clone();
+    let acls = acls.into_iter().filter_map(|(_, list)| list.map(Record::Acl));
     let znodes = znodes.into_iter().filter_map(|(_, z)| z.map(Record::Znode));
     let sessions = sessions.into_iter().filter_map(|(_, s)| s.map(Record::Session));
     let results = results.into_iter().filter_map(|(_, r)| r.map(Record::Result));
-    znodes.chain(sessions).chain(results).map(|record| proto::store::encode_record(record).len()).sum()
+    znodes
+        .chain(acls)
+        .chain(sessions)
+        .chain(results)
+        .map(|record| proto::store::encode_record(record).len())
+        .sum()
 }
 
 proptest! {
@@ -602,7 +812,8 @@ proptest! {
                 }
                 let (len, counted) = (one.state.dirty_len(), one.state.dirty_bytes());
                 let changes = one.state.take_dirty();
-                prop_assert!(changes.znodes.len() + changes.sessions.len() + changes.results.len() <= len);
+                let counted_all = changes.znodes.len() + changes.acls.len() + changes.sessions.len() + changes.results.len();
+                prop_assert!(counted_all <= len);
                 let bytes = encoded(&changes);
                 prop_assert!(bytes <= counted, "{bytes} bytes, counted as {counted}");
                 checkpoint.write(changes);
@@ -619,4 +830,30 @@ proptest! {
         let recovered = State::load(checkpoint.records()).unwrap();
         prop_assert_eq!(recovered.records().collect::<Vec<_>>(), records);
     }
+}
+
+#[test]
+fn the_feature_level_is_a_part_of_the_state() {
+    let z = |epoch, counter| Zxid::new(Epoch(epoch), counter);
+    let mut state = State::default();
+    let before = state.digest();
+    state.apply_level(z(1, 0), 1, Level::FIRST);
+    assert_eq!((state.level(), state.digest()), (Level::FIRST, before), "the first level adds nothing");
+    state.apply_level(z(1, 1), 2, Level(2));
+    let raised = state.digest();
+    assert_ne!(raised, before);
+    assert_eq!(state.recompute_digest(), raised);
+    let loaded = State::load(state.records()).unwrap();
+    assert_eq!((loaded.level(), loaded.digest(), loaded.applied()), (Level(2), raised, z(1, 1)));
+    // A replica that lacks the entry differs.
+    let mut other = State::default();
+    other.apply_level(z(1, 0), 1, Level::FIRST);
+    other.apply_marker(z(1, 1), 2);
+    assert_ne!(other.digest(), raised);
+    // The level of another header does not fit the digest.
+    let records = state.records().map(|record| match record {
+        Record::Header(header) => Record::Header(record::Header { level: Level(3), ..header }),
+        other => other,
+    });
+    assert!(State::load(records).is_err());
 }

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use api::{
-    Create, CreateMode, MultiOp, MultiOutcome, OpError, Page, Path, Read, ReadOutcome, SessionId, Stat,
-    Write, WriteOutcome, Zxid,
+    Acl, AclEntry, Create, Identity, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, Permissions, Read,
+    ReadOutcome, Scheme, SessionId, Stat, Write, WriteOutcome, Zxid,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -16,7 +16,8 @@ struct Model(BTreeMap<String, Node>);
 
 #[derive(Clone, Default)]
 struct Node {
-    data: Bytes,
+    data: Option<Bytes>,
+    acl: Acl,
     stat: Stat,
     creates: u64,
     /// How many of those were no creates but names in the way.
@@ -25,7 +26,7 @@ struct Node {
 
 impl Model {
     fn new() -> Model {
-        Model(BTreeMap::from([("/".to_owned(), Node::default())]))
+        Model(BTreeMap::from([("/".to_owned(), Node { data: Some(Bytes::new()), ..Node::default() })]))
     }
 
     fn children(&self, path: &str) -> Vec<String> {
@@ -40,7 +41,8 @@ impl Model {
 
     fn stat(&self, path: &str) -> Option<Stat> {
         let node = self.0.get(path)?;
-        let (data_length, num_children) = (node.data.len() as u32, self.children(path).len() as u32);
+        let (data_length, num_children) =
+            (node.data.as_ref().map_or(0, Bytes::len) as u32, self.children(path).len() as u32);
         Some(Stat { data_length, num_children, ..node.stat })
     }
 
@@ -61,7 +63,7 @@ impl Model {
                 let Some(p) = self.0.get(parent.as_str()) else { return Err(OpError::NoNode(parent)) };
                 let ephemeral_parent = p.stat.ephemeral_owner.is_some();
                 let mut path = c.path.clone();
-                if c.mode.sequential && !ephemeral_parent {
+                if c.sequential && !ephemeral_parent {
                     let name = |n| Path::new(&format!("{}{n:010}", c.path)).unwrap();
                     let free = (p.creates..).find(|n| !self.0.contains_key(name(*n).as_str())).unwrap();
                     let p = self.0.get_mut(parent.as_str()).unwrap();
@@ -86,10 +88,14 @@ impl Model {
                     pzxid: at.zxid,
                     ctime_ms: at.time_ms,
                     mtime_ms: at.time_ms,
-                    ephemeral_owner: session.filter(|_| c.mode.ephemeral),
+                    kind: c.kind,
+                    ephemeral_owner: session.filter(|_| c.kind == NodeKind::Ephemeral),
                     ..Stat::default()
                 };
-                self.0.insert(path.to_string(), Node { data: c.data.clone(), stat, ..Node::default() });
+                self.0.insert(
+                    path.to_string(),
+                    Node { data: c.data.clone(), acl: c.acl.clone(), stat, ..Node::default() },
+                );
                 Ok(MultiOutcome::Created { stat: self.stat(path.as_str()).unwrap(), path })
             }
             MultiOp::Set { path, data, version } => {
@@ -152,12 +158,29 @@ fn path() -> impl Strategy<Value = Path> {
 }
 
 fn op() -> impl Strategy<Value = MultiOp> {
-    let data = || prop::collection::vec(any::<u8>(), 0..4).prop_map(Bytes::from);
+    let data = || prop::option::weighted(0.8, prop::collection::vec(any::<u8>(), 0..3).prop_map(Bytes::from));
+    let kind = || {
+        prop_oneof![
+            2 => Just(NodeKind::Persistent),
+            2 => Just(NodeKind::Ephemeral),
+            1 => Just(NodeKind::Container),
+            1 => (1..=NodeKind::TTL_MAX_MS).prop_map(|ms| NodeKind::Ttl { ms }),
+        ]
+    };
     let version = || prop::option::weighted(0.3, 0..3i32);
+    let acl = || {
+        prop::option::weighted(0.3, prop::sample::select(vec!["a", "b", "c"])).prop_map(|name| {
+            name.map_or_else(Acl::default, |name| {
+                let identity = Identity::new(Scheme::User, name).unwrap();
+                Acl::new(vec![AclEntry { identity, permissions: Permissions::READ }]).unwrap()
+            })
+        })
+    };
     prop_oneof![
-        4 => (path(), data(), any::<bool>(), prop::bool::weighted(0.2)).prop_map(|(path, data, ephemeral, sequential)| {
-            let ephemeral = ephemeral && path.as_str().len() > 2;
-            MultiOp::Create(Create { path, data, mode: CreateMode { ephemeral, sequential } })
+        4 => (path(), data(), kind(), prop::bool::weighted(0.2), acl()).prop_map(|(path, data, kind, sequential, acl)| {
+            let shallow = path.as_str().len() <= 2 && kind == NodeKind::Ephemeral;
+            let kind = if shallow { NodeKind::Persistent } else { kind };
+            MultiOp::Create(Create { path, data, kind, sequential, acl })
         }),
         3 => (path(), data(), version()).prop_map(|(path, data, version)| MultiOp::Set { path, data, version }),
         3 => (path(), version()).prop_map(|(path, version)| MultiOp::Delete { path, version }),
@@ -217,6 +240,7 @@ proptest! {
                 tree.read(&Read::Get { path: path.clone() }),
                 Ok(ReadOutcome::Data { data: node.data.clone(), stat })
             );
+            prop_assert_eq!(tree.acl(&path), Some(node.acl.clone()));
             let names = model.children(name);
             // Pages of three are the whole, in order.
             let (mut listed, mut page) = (Vec::new(), Page { after: String::new(), size: 3 });
@@ -237,20 +261,58 @@ proptest! {
 }
 
 #[test]
+fn only_ephemerals_have_no_children_and_ttls_have_bounds() {
+    let mut t = Writes::default();
+    let create =
+        |path: &str, kind| Write::Create(Create { kind, ..Create::new(Path::new(path).unwrap(), "") });
+    let kinds = [NodeKind::Container, NodeKind::Ttl { ms: 1 }, NodeKind::Ttl { ms: NodeKind::TTL_MAX_MS }];
+    for (n, kind) in kinds.into_iter().enumerate() {
+        let made = t.write(&create(&format!("/{n}"), kind));
+        let Ok(WriteOutcome::Created { stat, .. }) = made else { panic!("{made:?}") };
+        assert_eq!((stat.kind, stat.ephemeral_owner), (kind, None));
+        t.create(&format!("/{n}/child"));
+    }
+    for ms in [0, NodeKind::TTL_MAX_MS + 1, u64::MAX] {
+        let refused = t.write(&create("/ttl", NodeKind::Ttl { ms }));
+        let Err(OpError::BadArguments(why)) = refused else { panic!("{refused:?}") };
+        assert!(why.contains("give 1 to 1099511627775 ms"), "{why}");
+    }
+}
+
+#[test]
+fn no_value_is_another_than_an_empty_one() {
+    let mut t = Writes::default();
+    let path = Path::new("/n").unwrap();
+    t.write(&Write::Create(Create { data: None, ..Create::new(path.clone(), "") })).unwrap();
+    let mut digests = vec![t.tree.digest()];
+    let data = |tree: &Tree| match tree.read(&Read::Get { path: path.clone() }) {
+        Ok(ReadOutcome::Data { data, stat }) => (data, stat.data_length),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(data(&t.tree), (None, 0));
+    for value in [Some(Bytes::new()), None, Some(Bytes::from_static(b"x")), None] {
+        t.write(&Write::Set { path: path.clone(), data: value.clone(), version: None }).unwrap();
+        assert_eq!(data(&t.tree), (value.clone(), value.map_or(0, |v| v.len() as u32)));
+        digests.push(t.tree.digest());
+    }
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!(digests.len(), 5);
+    assert_eq!(t.tree.bytes(), "/".len() + "/n".len());
+}
+
+#[test]
 fn the_root_stays() {
     let mut tree = Tree::default();
     let at = At { zxid: Zxid(1), time_ms: 1 };
     let root = Path::root();
-    let create = |sequential| {
-        let mode = CreateMode { ephemeral: false, sequential };
-        Write::Create(Create { path: Path::root(), data: Bytes::new(), mode })
-    };
+    let create = |sequential| Write::Create(Create { sequential, ..Create::new(Path::root(), "") });
     assert_eq!(tree.write(at, None, &create(false)), Err(OpError::NodeExists(root.clone())));
     assert!(matches!(
         tree.write(at, None, &Write::Delete { path: root.clone(), version: None }),
         Err(OpError::BadArguments(_))
     ));
-    let set = Write::Set { path: root, data: Bytes::from_static(b"x"), version: Some(0) };
+    let set = Write::Set { path: root, data: Some(Bytes::from_static(b"x")), version: Some(0) };
     assert!(tree.write(at, None, &set).is_ok());
     // The empty name with a number behind it, as ZooKeeper has it.
     let Ok(WriteOutcome::Created { path, .. }) = tree.write(at, None, &create(true)) else {
@@ -268,8 +330,7 @@ fn sequence_numbers_count_every_create_under_the_parent() {
         tree.write(At { zxid: Zxid(zxid), time_ms: 0 }, None, &w)
     };
     let create = |path: &str, sequential| {
-        let mode = CreateMode { ephemeral: false, sequential };
-        Write::Create(Create { path: Path::new(path).unwrap(), data: Bytes::new(), mode })
+        Write::Create(Create { sequential, ..Create::new(Path::new(path).unwrap(), "") })
     };
     write(create("/a", false)).unwrap();
     write(create("/b", false)).unwrap();
@@ -284,8 +345,8 @@ fn sequence_numbers_count_every_create_under_the_parent() {
 
 #[test]
 fn an_ephemeral_needs_a_session() {
-    let mode = CreateMode { ephemeral: true, sequential: false };
-    let create = Write::Create(Create { path: Path::new("/e").unwrap(), data: Bytes::new(), mode });
+    let create = Create::new(Path::new("/e").unwrap(), "");
+    let create = Write::Create(Create { kind: NodeKind::Ephemeral, ..create });
     let result = Tree::default().write(At { zxid: Zxid(1), time_ms: 0 }, None, &create);
     assert!(matches!(result, Err(OpError::BadArguments(_))), "{result:?}");
 }
@@ -305,7 +366,7 @@ impl Writes {
 
     fn create(&mut self, path: &str) {
         let path = Path::new(path).unwrap();
-        self.write(&Write::Create(Create { path, data: Bytes::new(), mode: CreateMode::default() })).unwrap();
+        self.write(&Write::Create(Create::new(path, Bytes::new()))).unwrap();
     }
 
     fn sequential(&mut self, prefix: &str) -> Result<String, OpError> {
@@ -317,8 +378,7 @@ impl Writes {
 }
 
 fn sequential(prefix: &str) -> Create {
-    let mode = CreateMode { ephemeral: false, sequential: true };
-    Create { path: Path::prefix(prefix).unwrap(), data: Bytes::new(), mode }
+    Create { sequential: true, ..Create::new(Path::prefix(prefix).unwrap(), "") }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The port of the quorum on one side, the inputs and outputs of the core on the other.
 
 use api::{
-    Entry,
+    Body, Entry,
     ports::{FeedItem, Request},
 };
 use proto::store::{decode_command, encode_command};
@@ -109,16 +109,19 @@ impl Decoder {
 /// # Errors
 /// It cannot be read.
 pub fn decode(entry: Entry) -> Result<Committed, Fault> {
-    let Entry { zxid, time_ms, origin, .. } = entry;
-    let command = match entry.is_marker() {
-        true => None,
-        false => Some(decode_command(entry.payload).map_err(|e| {
-            Fault(format!(
-                "entry {zxid} cannot be read: {e}; if other nodes run a newer version, upgrade this one"
-            ))
-        })?),
+    let Entry { zxid, time_ms, origin, body, .. } = entry;
+    let (level, command) = match body {
+        Body::Marker(level) | Body::Level(level) => (Some(level), None),
+        Body::Store(payload) => {
+            let command = decode_command(payload).map_err(|e| {
+                Fault(format!(
+                    "entry {zxid} cannot be read: {e}; if other nodes run a newer version, upgrade this one"
+                ))
+            })?;
+            (None, Some(command))
+        }
     };
-    Ok(Committed { zxid, time_ms, origin, command })
+    Ok(Committed { zxid, time_ms, origin, level, command })
 }
 
 /// Encodes what the core asks of the quorum, in the same order.

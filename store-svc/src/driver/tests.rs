@@ -1,6 +1,4 @@
-use api::{
-    Command, CommandBody, Create, CreateMode, Epoch, PeerId, StreamId, Ticket, Write, WriteNumber, Zxid,
-};
+use api::{Command, CommandBody, Create, Epoch, PeerId, Ticket, Write, Zxid};
 use bytes::Bytes;
 use store_core::{
     Server,
@@ -67,7 +65,13 @@ fn schedule(now: Instant) -> Schedule {
 async fn clients_have_their_turn_while_the_feed_has_more() {
     let mut harness = Harness::new();
     for epoch in 1..=4 {
-        let marker = Committed { zxid: Zxid::marker(Epoch(epoch)), time_ms: 1, origin: None, command: None };
+        let marker = Committed {
+            zxid: Zxid::marker(Epoch(epoch)),
+            time_ms: 1,
+            origin: None,
+            level: None,
+            command: None,
+        };
         let items = vec![Feed::Committed(vec![marker])];
         harness
             .feed
@@ -119,19 +123,18 @@ async fn b18_a_checkpoint_does_not_wait_for_more_space_than_it_takes() {
         let zxid = if counter == 0 { Zxid::marker(Epoch(1)) } else { Zxid::new(Epoch(1), counter) };
         counter += 1;
         let body = CommandBody::Write(write);
-        let stream = StreamId::FIRST;
-        let command = Command { session: None, stream, number: None, acked: WriteNumber(0), body };
+        let command = Command::outside(body);
         let command = (zxid.counter() > 0).then_some(command);
-        let entry = Committed { zxid, time_ms: 1, origin: None, command };
+        let entry = Committed { zxid, time_ms: 1, origin: None, level: None, command };
         running.handle(Input::Feed(Feed::Committed(vec![entry])));
         assert_eq!(running.driver.shell.server.state().applied(), zxid);
     };
     let path = |path: &str| api::Path::new(path).unwrap();
     let create = |name: &str, bytes: u64| {
-        let data = vec![1; bytes as usize].into();
-        Write::Create(Create { path: path(name), data, mode: CreateMode::default() })
+        let data = vec![1; bytes as usize];
+        Write::Create(Create::new(path(name), data))
     };
-    let set = |name: &str| Write::Set { path: path(name), data: Bytes::new(), version: None };
+    let set = |name: &str| Write::Set { path: path(name), data: Some(Bytes::new()), version: None };
     let delete = |name: &str| Write::Delete { path: path(name), version: None };
     apply(running, set("/"));
     for n in 0..32 {
@@ -167,6 +170,7 @@ async fn a_call_that_is_given_up_is_forgotten() {
         conn: ConnId(1),
         op: Op::Sync,
         trace: None,
+        identities: api::Identities::default(),
         reply,
         received: Instant::now(),
     });
@@ -184,6 +188,7 @@ async fn a_call_that_is_given_up_is_forgotten() {
         conn: ConnId(2),
         op: Op::Sync,
         trace: None,
+        identities: api::Identities::default(),
         reply,
         received: Instant::now(),
     });

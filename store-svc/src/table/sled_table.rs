@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{SessionId, WriteNumber, record::Record};
+use api::{AclId, SessionId, WriteNumber, record::Record};
 use bytes::Bytes;
 use proto::store::encode_record;
 use sled::{Batch, Db};
@@ -249,12 +249,18 @@ fn by_key(mut changes: Changes) -> impl Iterator<Item = (Vec<u8>, Option<Record>
     changes.znodes.sort_by(|(one, _), (other, _)| one.cmp(other));
     let znodes = changes.znodes.into_iter();
     let znodes = znodes.map(|(path, znode)| (znode_key(path.as_str()), znode.map(Record::Znode)));
+    let acls = changes.acls.into_iter();
+    let acls = acls.map(|(id, list)| (acl_key(id), list.map(Record::Acl)));
     let sessions = changes.sessions.into_iter();
     let sessions = sessions.map(|(id, session)| (session_key(id), session.map(Record::Session)));
     let results = changes.results.into_iter();
     let results = results.map(|((id, number), kept)| (result_key(id, number), kept.map(Record::Result)));
     let header = (HEADER_KEY.to_vec(), Some(Record::Header(changes.header)));
-    znodes.chain(sessions).chain(results).chain([header])
+    znodes.chain(acls).chain(sessions).chain(results).chain([header])
+}
+
+fn acl_key(id: AclId) -> Vec<u8> {
+    [b"l", &id.0.to_be_bytes()[..]].concat()
 }
 
 fn session_key(id: SessionId) -> Vec<u8> {

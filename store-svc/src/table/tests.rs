@@ -3,8 +3,8 @@
 use std::{fs, path::Path};
 
 use api::{
-    Command, CommandBody, Create, CreateMode, Epoch, SessionId, SessionToken, Write, WriteNumber, Zxid,
-    record::Record,
+    Acl, AclEntry, Command, CommandBody, Create, Epoch, Identity, NodeKind, Permissions, Scheme, SessionId,
+    TokenHash, Write, WriteNumber, Zxid, record::Record,
 };
 
 use super::{
@@ -17,16 +17,25 @@ fn z(counter: u32) -> Zxid {
     Zxid::new(Epoch(1), counter)
 }
 
-/// Writes `n` znodes with values of all sizes, a long path, and a session, behind what is there.
+/// The open list, or one that is larger than a page.
+fn list(n: u32) -> Acl {
+    let entry = |i| AclEntry {
+        identity: Identity::new(Scheme::User, &format!("{n} {i} {}", "x".repeat(1000))).unwrap(),
+        permissions: Permissions::ALL,
+    };
+    if n == 0 { Acl::default() } else { Acl::new((0..5).map(entry).collect()).unwrap() }
+}
+
+/// Writes `n` znodes of all kinds, with values of all sizes and with lists, a long path, and a session, behind what is there.
 fn grow(state: &mut State, n: u32) {
     let mut next = state.applied().counter() + 1;
     let mut apply = |body, session: Option<SessionId>, number| {
-        let command = Command { session, stream: api::StreamId::FIRST, number, acked: WriteNumber(0), body };
+        let command = Command { session, number, ..Command::outside(body) };
         next += 1;
         state.apply(z(next - 1), 5, &command)
     };
     let open =
-        CommandBody::OpenSession { token: SessionToken([1; 16]), timeout_ms: 1000, sessions_max: u32::MAX };
+        CommandBody::OpenSession { token_hash: TokenHash([1; 32]), timeout_ms: 1000, sessions_max: u32::MAX };
     let session = SessionId(apply(open, None, None).zxid.0);
     for i in 0..n {
         let name = if i % 10 == 3 {
@@ -39,8 +48,21 @@ fn grow(state: &mut State, n: u32) {
         let data = Bytes::from(vec![i as u8; size]);
         let body = match i % 5 {
             4 => CommandBody::Write(Write::Delete { path, version: None }),
-            3 => CommandBody::Write(Write::Set { path, data, version: None }),
-            _ => CommandBody::Write(Write::Create(Create { path, data, mode: CreateMode::default() })),
+            3 => CommandBody::Write(Write::Set { path, data: Some(data), version: None }),
+            _ => {
+                let data = Some(data).filter(|_| i % 4 > 0);
+                let kind = match i % 3 {
+                    0 => NodeKind::Container,
+                    1 => NodeKind::Ttl { ms: 1 << 39 },
+                    _ => NodeKind::Ephemeral,
+                };
+                CommandBody::Write(Write::Create(Create {
+                    data,
+                    kind,
+                    acl: list(i % 6),
+                    ..Create::new(path, "")
+                }))
+            }
         };
         apply(body, Some(session), Some(WriteNumber(u64::from(i) + 1)));
     }
@@ -369,7 +391,7 @@ fn no_value_is_large_enough_for_a_blob_file() {
     let data = Bytes::from(vec![7; 1 << 20]);
     for i in 1..=20 {
         let path = api::Path::new(&format!("/{i}-{}", "p".repeat(i as usize * 100))).unwrap();
-        let write = Write::Create(Create { path, data: data.clone(), mode: CreateMode::default() });
+        let write = Write::Create(Create::new(path, data.clone()));
         let body = CommandBody::Write(write);
         state.apply(z(i), 1, &Command::outside(body));
     }
@@ -408,13 +430,12 @@ fn b05_a_write_costs_the_checkpoint_what_it_changes() {
     let mut next = 1;
     let mut apply = |state: &mut State, body, session, number: u64| {
         let number = (number > 0).then_some(WriteNumber(number));
-        let stream = api::StreamId::FIRST;
         next += 1;
-        let command = Command { session, stream, number, acked: WriteNumber(0), body };
+        let command = Command { session, number, ..Command::outside(body) };
         state.apply(z(next - 1), 5, &command)
     };
-    let (token, timeout_ms) = (SessionToken([1; 16]), 1000);
-    let open_session = CommandBody::OpenSession { token, timeout_ms, sessions_max: 1 };
+    let (token_hash, timeout_ms) = (TokenHash([1; 32]), 1000);
+    let open_session = CommandBody::OpenSession { token_hash, timeout_ms, sessions_max: 1 };
     let session = Some(SessionId(apply(&mut state, open_session, None, 0).zxid.0));
     let path = api::Path::new(&format!("/{}", "x".repeat(8191))).unwrap();
     let delete = || CommandBody::Write(Write::Delete { path: path.clone(), version: None });

@@ -4,8 +4,8 @@
 use std::{collections::VecDeque, future::poll_fn, net::SocketAddr, time::Duration};
 
 use api::{
-    Create, CreateMode, ErrorCode, Fate, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome, Write,
-    WriteNumber, WriteOutcome, Zxid,
+    Create, ErrorCode, Fate, Identities, Identity, NodeKind, OpError, Path, PeerId, Read, ReadLevel,
+    ReadOutcome, Scheme, Write, WriteNumber, WriteOutcome, Zxid,
     ports::{Caller, Coordination, Items, Requests},
     session::{Item, Op, Open, Opened, Outcome, Request, Response},
 };
@@ -59,6 +59,7 @@ suite! {
     a_request_that_the_edge_could_not_read_fails_in_its_place
     a_session_is_taken_up_on_another_stream_and_a_numbered_write_is_carried_out_once
     an_unknown_session_ends_the_stream
+    a_session_is_taken_up_only_by_its_owner
     calls_need_no_session_and_make_no_ephemerals
     an_edge_ends_a_stream_with_its_own_reason
     a_stream_whose_requests_are_dropped_ends
@@ -77,7 +78,7 @@ async fn a_session_opens_first_and_is_answered_in_order<P: Packaging>() {
         .ask(vec![create("/a", "1"), get("/a"), set("/a", "2"), get("/a"), Op::Sync, Op::Ping, Op::Close])
         .await;
     let data = |answer: &Response| match &answer.result {
-        Ok(Outcome::Read(ReadOutcome::Data { data, .. })) => data.clone(),
+        Ok(Outcome::Read(ReadOutcome::Data { data: Some(data), .. })) => data.clone(),
         other => panic!("{other:?}"),
     };
     assert!(answers.windows(2).all(|w| w[0].zxid <= w[1].zxid), "zxids never go back");
@@ -105,7 +106,7 @@ async fn a_session_is_taken_up_on_another_stream_and_a_numbered_write_is_carried
     let mut first = Stream::open::<P>(&node, None).await;
     let mut sequential = create("/q-", "");
     if let Op::Write(Write::Create(create)) = &mut sequential {
-        create.mode.sequential = true;
+        create.sequential = true;
     }
     let before = first.ask_numbered(1, vec![sequential.clone()]).await;
     let mut second = Stream::open::<P>(&node, Some(&first.opened)).await;
@@ -126,6 +127,17 @@ async fn an_unknown_session_ends_the_stream<P: Packaging>() {
     node.stop().await;
 }
 
+async fn a_session_is_taken_up_only_by_its_owner<P: Packaging>() {
+    let node = Node::start().await;
+    let owner = || Identities::new([Identity::new(Scheme::Digest, "ann:hash").unwrap()]).unwrap();
+    let first = Stream::open_as::<P>(&node, None, owner()).await.map_err(|end| format!("{end:?}")).unwrap();
+    let stranger = Stream::try_open::<P>(&node, Some(&first.opened)).await.err();
+    assert_eq!(stranger, Some(Err(OpError::SessionExpired(first.opened.session))), "with the token alone");
+    let again = Stream::open_as::<P>(&node, Some(&first.opened), owner()).await;
+    assert!(again.is_ok_and(|again| again.opened.resumed));
+    node.stop().await;
+}
+
 async fn calls_need_no_session_and_make_no_ephemerals<P: Packaging>() {
     let node = Node::start().await;
     let port = P::port(&node);
@@ -138,7 +150,7 @@ async fn calls_need_no_session_and_make_no_ephemerals<P: Packaging>() {
     assert!(matches!(missing.result, Err(OpError::NoNode(_))), "an error of the tree is an answer");
     let mut ephemeral = create("/e", "");
     if let Op::Write(Write::Create(create)) = &mut ephemeral {
-        create.mode.ephemeral = true;
+        create.kind = NodeKind::Ephemeral;
     }
     assert_eq!(call(ephemeral).await.unwrap_err().code(), ErrorCode::BadArguments);
     node.stop().await;
@@ -191,7 +203,7 @@ async fn a_client_that_takes_nothing_is_not_read_for_ever<P: Packaging>() {
     let Stream { mut requests, mut items, .. } = Stream::open::<P>(&node, None).await;
     let value = Bytes::from(vec![7; 64 << 10]);
     let (mut xid, mut asked) = (0, 0);
-    let value = || Write::Set { path: Path::root(), data: value.clone(), version: None };
+    let value = || Write::Set { path: Path::root(), data: Some(value.clone()), version: None };
     let stuck = loop {
         let batch: Vec<_> = (0..16).map(|i| request(xid + i + 1, None, Op::Write(value()))).collect();
         match timeout(Duration::from_secs(1), requests.submit(WriteNumber(0), batch)).await {
@@ -323,7 +335,15 @@ impl Stream<(), ()> {
         node: &Node,
         resume: Option<&Opened>,
     ) -> Result<StreamOf<P>, Result<(), OpError>> {
-        let (mut requests, mut items) = P::port(node).stream(Caller::default());
+        Self::open_as::<P>(node, resume, Identities::default()).await
+    }
+
+    async fn open_as<P: Packaging>(
+        node: &Node,
+        resume: Option<&Opened>,
+        identities: Identities,
+    ) -> Result<StreamOf<P>, Result<(), OpError>> {
+        let (mut requests, mut items) = P::port(node).stream(Caller { identities, ..Caller::default() });
         let resume = resume.map(|opened| (opened.session, opened.token));
         requests.open(Open { resume, timeout_ms: 5000, last_zxid: Zxid::ZERO, wait_ms: None }).await.unwrap();
         let mut first = VecDeque::new();
@@ -397,13 +417,12 @@ fn request(xid: u64, number: Option<WriteNumber>, op: Op) -> Request {
 }
 
 fn create(path: &str, data: &'static str) -> Op {
-    let (path, data) = (Path::new(path).unwrap(), Bytes::from_static(data.as_bytes()));
-    Op::Write(Write::Create(Create { path, data, mode: CreateMode::default() }))
+    Op::Write(Write::Create(Create::new(Path::new(path).unwrap(), data)))
 }
 
 fn set(path: &str, data: &'static str) -> Op {
     let (path, data) = (Path::new(path).unwrap(), Bytes::from_static(data.as_bytes()));
-    Op::Write(Write::Set { path, data, version: None })
+    Op::Write(Write::Set { path, data: Some(data), version: None })
 }
 
 fn get(path: &str) -> Op {

@@ -2,7 +2,10 @@
 
 use std::fmt::{self, Write as _};
 
-use api::{Create, MultiOp, MultiOutcome, OpError, Read, ReadLevel, ReadOutcome, Stat, Write, WriteOutcome};
+use api::{
+    Create, MultiOp, MultiOutcome, NodeKind, OpError, Read, ReadLevel, ReadOutcome, Stat, Write, WriteOutcome,
+};
+use bytes::Bytes;
 use serde_json::json;
 
 use crate::{Call, History, Operation, Outcome};
@@ -134,10 +137,15 @@ fn written(outcome: &WriteOutcome) -> String {
 fn part(part: &MultiOp) -> String {
     let if_version = |version: &Option<i32>| version.map(|v| format!(" if version {v}")).unwrap_or_default();
     match part {
-        MultiOp::Create(Create { path, data, mode }) => {
-            let ephemeral = if mode.ephemeral { " ephemeral" } else { "" };
-            let sequential = if mode.sequential { " sequential" } else { "" };
-            format!("create{ephemeral}{sequential} {path} {}", Value(data))
+        MultiOp::Create(Create { path, data, kind, sequential, .. }) => {
+            let kind = match kind {
+                NodeKind::Persistent => String::new(),
+                NodeKind::Ephemeral => " ephemeral".to_owned(),
+                NodeKind::Container => " container".to_owned(),
+                NodeKind::Ttl { ms } => format!(" ttl {ms} ms"),
+            };
+            let sequential = if *sequential { " sequential" } else { "" };
+            format!("create{kind}{sequential} {path} {}", Value(data))
         }
         MultiOp::Set { path, data, version } => format!("set {path} {}{}", Value(data), if_version(version)),
         MultiOp::Delete { path, version } => format!("delete {path}{}", if_version(version)),
@@ -145,11 +153,14 @@ fn part(part: &MultiOp) -> String {
     }
 }
 
-struct Value<'a>(&'a [u8]);
+struct Value<'a>(&'a Option<Bytes>);
 
 impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", String::from_utf8_lossy(self.0))
+        match self.0 {
+            Some(value) => write!(f, "{:?}", String::from_utf8_lossy(value)),
+            None => f.write_str("null"),
+        }
     }
 }
 

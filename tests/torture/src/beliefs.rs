@@ -122,20 +122,14 @@ const SLACK_MS: i64 = 400;
 
 #[cfg(test)]
 mod tests {
-    use api::{Command, Epoch, StreamId, WriteNumber, Zxid};
+    use api::{Command, Epoch, Zxid};
 
     use super::*;
 
     fn closes(time_ms: i64, expired: Option<Epoch>) -> Committed {
         let body = CommandBody::CloseSession { session: SessionId(7), expired };
-        let command = Some(Command {
-            session: None,
-            number: None,
-            acked: WriteNumber(0),
-            stream: StreamId::default(),
-            body,
-        });
-        Committed { zxid: Zxid(1 << 32 | 9), time_ms, origin: None, command }
+        let command = Some(Command::outside(body));
+        Committed { zxid: Zxid(1 << 32 | 9), time_ms, origin: None, level: None, command }
     }
 
     fn believed(until: Option<i64>) -> Beliefs {

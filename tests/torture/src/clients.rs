@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use api::{Create, CreateMode, MultiOp, Path, PeerId, Write, chance::Chance};
+use api::{Create, MultiOp, Path, PeerId, Write, chance::Chance};
 use client_sdk::{Client, Options};
 use history::{History, Outcome};
 use tokio::{
@@ -198,11 +198,10 @@ async fn make_large(recorder: &Recorder) -> Result<()> {
         Outcome::Written { result: Ok(_), .. } => Ok(()),
         other => Err(anyhow!("cannot make a large znode: {other:?}")),
     };
-    let (path, mode) = (Path::new(LARGE)?, CreateMode::default());
-    made(Write::Create(Create { path, data: vec![b'l'; 64 << 10].into(), mode })).await?;
+    made(Write::Create(Create::new(Path::new(LARGE)?, vec![b'l'; 64 << 10]))).await?;
     for hundreds in 0..20 {
         let name = |n| format!("{LARGE}/{n:0>60}");
-        let create = |path: Path| Create { path, data: "".into(), mode: CreateMode::default() };
+        let create = |path: Path| Create::new(path, "");
         let names = (hundreds * 100..(hundreds + 1) * 100).filter_map(|n: u32| Path::new(&name(n)).ok());
         made(Write::Multi(names.map(|path| MultiOp::Create(create(path))).collect())).await?;
     }
@@ -210,7 +209,7 @@ async fn make_large(recorder: &Recorder) -> Result<()> {
 }
 
 async fn make_folder(recorder: &Recorder, path: Path) -> Outcome {
-    recorder.write(Write::Create(Create { path, data: "".into(), mode: CreateMode::default() })).await
+    recorder.write(Write::Create(Create::new(path, ""))).await
 }
 
 /// Makes a new folder whenever the present one has seen enough.

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use api::{Entry, Zxid};
+use api::{Body, Entry, Zxid};
 use history::Committed;
 use quorum_log::{FsDisk, Log, LogOptions};
 
@@ -73,14 +73,15 @@ fn read(dir: &Path) -> Result<Kept, String> {
 }
 
 fn decode(entry: Entry) -> Result<Committed, String> {
-    let Entry { zxid, time_ms, origin, payload, .. } = entry;
-    let command = if zxid.counter() == 0 {
-        None
-    } else {
-        let command = proto::store::decode_command(payload);
-        Some(command.map_err(|e| format!("the entry {zxid} makes no sense: {e}"))?)
+    let Entry { zxid, time_ms, origin, body, .. } = entry;
+    let (level, command) = match body {
+        Body::Marker(level) | Body::Level(level) => (Some(level), None),
+        Body::Store(payload) => {
+            let command = proto::store::decode_command(payload);
+            (None, Some(command.map_err(|e| format!("the entry {zxid} makes no sense: {e}"))?))
+        }
     };
-    Ok(Committed { zxid, time_ms, origin, command })
+    Ok(Committed { zxid, time_ms, origin, level, command })
 }
 
 /// Bytes read at once.
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     fn entry(zxid: u64, time_ms: i64) -> Entry {
-        Entry { zxid: Zxid(zxid), time_ms, origin: None, payload: bytes::Bytes::new(), trace: None }
+        Entry { zxid: Zxid(zxid), time_ms, origin: None, body: Body::Store(bytes::Bytes::new()), trace: None }
     }
 
     #[test]
@@ -115,7 +116,7 @@ mod tests {
         let dirs = [dir.path().to_owned()];
         assert_eq!(union(&dirs).unwrap().map(|entries| entries.len()), Some(1));
         let mut log = Log::open(Arc::new(FsDisk), dir.path(), options.clone()).unwrap();
-        log.reset(Zxid((1 << 32) + 7)).unwrap();
+        log.reset(quorum_log::Base { zxid: Zxid((1 << 32) + 7), level: Some(api::Level::FIRST) }).unwrap();
         log.append(&marker).unwrap();
         log.sync().unwrap();
         drop(log);

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 
 use api::chance::Chance;
-use api::{Create, CreateMode, MultiOp, Page, Path, PathError, Read, ReadLevel, Write, WriteOutcome};
+use api::{Create, MultiOp, NodeKind, Page, Path, PathError, Read, ReadLevel, Write, WriteOutcome};
 use history::{Call, Outcome};
 
 /// Under which all that clients do takes place.
@@ -90,8 +90,8 @@ impl Chooser {
         let value = format!("{}-{}", self.client, self.count);
         let seen = board.versions[key].load(Relaxed);
         let call = match self.chance.below(100) {
-            0..26 => Call::Write(Write::Set { path, data: value.into(), version: None }),
-            26..40 => Call::Write(Write::Set { path, data: value.into(), version: Some(seen) }),
+            0..26 => Call::Write(Write::Set { path, data: Some(value.into()), version: None }),
+            26..40 => Call::Write(Write::Set { path, data: Some(value.into()), version: Some(seen) }),
             40..52 => Call::Write(Write::Create(create(path, value, false, false))),
             52..56 => Call::Write(Write::Delete { path, version: None }),
             56..58 => Call::Write(Write::Delete { path, version: Some(seen) }),
@@ -114,10 +114,11 @@ impl Chooser {
     }
 
     fn multi(&mut self, path: Path, other: Path, value: String, seen: i32) -> Write {
-        let set = MultiOp::Set { path: other.clone(), data: format!("{value}-other").into(), version: None };
+        let set =
+            MultiOp::Set { path: other.clone(), data: Some(format!("{value}-other").into()), version: None };
         Write::Multi(match self.chance.below(3) {
             0 => vec![MultiOp::Check { path, version: Some(seen) }, set],
-            1 => vec![set, MultiOp::Set { path, data: value.into(), version: None }],
+            1 => vec![set, MultiOp::Set { path, data: Some(value.into()), version: None }],
             _ => vec![
                 MultiOp::Delete { path: path.clone(), version: None },
                 MultiOp::Create(create(path, value, false, false)),
@@ -128,7 +129,8 @@ impl Chooser {
 }
 
 fn create(path: Path, value: String, ephemeral: bool, sequential: bool) -> Create {
-    Create { path, data: value.into(), mode: CreateMode { ephemeral, sequential } }
+    let kind = if ephemeral { NodeKind::Ephemeral } else { NodeKind::Persistent };
+    Create { kind, sequential, ..Create::new(path, value) }
 }
 
 #[cfg(test)]
@@ -142,7 +144,7 @@ mod tests {
         let board = Board::default();
         let mut values = BTreeSet::new();
         let mut kinds = BTreeSet::new();
-        let mut note = |data: &bytes::Bytes| assert!(values.insert(data.clone()), "{data:?} twice");
+        let mut note = |data: &Option<bytes::Bytes>| assert!(values.insert(data.clone()), "{data:?} twice");
         for client in 1..3 {
             let mut chooser = Chooser::new(client, Chance::new(u64::from(client)));
             for call in (0..2000).flat_map(|_| chooser.next(&board).unwrap().calls) {

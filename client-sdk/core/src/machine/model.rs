@@ -154,7 +154,7 @@ impl World {
         let path = Path::root();
         let op = if write {
             let data = Bytes::copy_from_slice(&ticket.to_be_bytes());
-            Op::Write(Write::Set { path, data, version: None })
+            Op::Write(Write::Set { path, data: Some(data), version: None })
         } else {
             Op::Read(Read::Get { path }, self.level())
         };
@@ -238,6 +238,8 @@ impl World {
             resumed: resume.is_some(),
             zxid: Zxid(self.ensemble.log.len() as u64),
             last_write: WriteNumber(0),
+            level: api::Level::FIRST,
+            limits: Default::default(),
         })])
     }
 
@@ -251,7 +253,7 @@ impl World {
         match (&request.op, request.number) {
             // The node does not take it; it may be the first or a repeated one.
             _ if mood == 0 => answer(last, Err(OpError::Overloaded("full".into()))),
-            (Op::Write(Write::Set { data, .. }), Some(number)) => {
+            (Op::Write(Write::Set { data: Some(data), .. }), Some(number)) => {
                 let ticket = u64::from_be_bytes(data[..].try_into().unwrap());
                 let due = results.len() as u64 + 1;
                 if number.0 > due {
@@ -279,7 +281,7 @@ impl World {
             }
             (Op::Read(..), None) => {
                 let stat = Stat { mzxid: last, ..Stat::default() };
-                answer(last, Ok(Outcome::Read(ReadOutcome::Data { data: Bytes::new(), stat })))
+                answer(last, Ok(Outcome::Read(ReadOutcome::Data { data: None, stat })))
             }
             (Op::Ping, None) => answer(last, Ok(Outcome::Ping)),
             (Op::Close, None) => {

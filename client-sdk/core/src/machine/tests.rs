@@ -138,7 +138,7 @@ fn path() -> Path {
 
 fn set(value: u64) -> Op {
     let data = Bytes::copy_from_slice(&value.to_be_bytes());
-    Op::Write(Write::Set { path: path(), data, version: None })
+    Op::Write(Write::Set { path: path(), data: Some(data), version: None })
 }
 
 fn ok() -> Result<Outcome, OpError> {
@@ -176,6 +176,8 @@ fn opened(timeout_ms: u32) -> Opened {
         resumed: false,
         zxid: Zxid::ZERO,
         last_write: WriteNumber(0),
+        level: api::Level::FIRST,
+        limits: Default::default(),
     }
 }
 
@@ -205,7 +207,7 @@ fn a_session_opens_and_requests_flow() {
     assert_eq!(s.transmit(), None, "once");
 
     assert_eq!(s.answer(1, ok()), [done(10, Ok(ok().unwrap()))]);
-    let data = Outcome::Read(ReadOutcome::Data { data: Bytes::new(), stat: Stat::default() });
+    let data = Outcome::Read(ReadOutcome::Data { data: None, stat: Stat::default() });
     assert_eq!(s.answer(2, Ok(data.clone())), [done(11, Ok(data))]);
     let error = OpError::NoNode(path());
     assert_eq!(s.answer(3, Err(error.clone())), [done(12, Err(Failure::Refused(error)))]);
@@ -607,7 +609,8 @@ fn messages_are_bounded() {
         s.write(ticket);
     }
     assert_eq!((s.sent().len(), s.sent().len()), (1024, 476));
-    let large = || Op::Write(Write::Set { path: path(), data: vec![0; 200 << 10].into(), version: None });
+    let large =
+        || Op::Write(Write::Set { path: path(), data: Some(vec![0; 200 << 10].into()), version: None });
     for ticket in 2000..2003 {
         s.request(ticket, large(), None);
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use api::mutants::{Mutant, is_on};
 use api::peer::Damage;
-use api::{EnsembleId, Entry, Epoch, History, PeerId, Standing, Zxid, ports::Candidate};
+use api::{EnsembleId, Entry, Epoch, History, Levels, PeerId, Standing, Zxid, ports::Candidate};
 
 use super::{Leading, Phase, Stage};
 use crate::{
@@ -31,7 +31,7 @@ impl Zab {
     }
 
     /// False if the learner had to be dropped.
-    pub(super) fn note_learner_info(&mut self, conn: Conn, accepted: Epoch) -> bool {
+    pub(super) fn note_learner_info(&mut self, conn: Conn, accepted: Epoch, levels: Levels) -> bool {
         let Role::Leading(leading) = &mut self.role else { return false };
         let Some(learner) = leading.learners.get_mut(&conn) else { return false };
         if learner.stage != Stage::New {
@@ -43,12 +43,17 @@ impl Zab {
             self.drop_learner(conn, "the learner has used up the epochs");
             return false;
         }
-        learner.stage = Stage::Known { accepted };
+        let at = self.levels.last();
+        if !levels.overlaps(self.config.levels) || at.is_some_and(|level| !levels.contains(level)) {
+            self.drop_learner(conn, "the learner does not know the feature level of the ensemble");
+            return false;
+        }
+        (learner.stage, learner.levels) = (Stage::Known { accepted }, Some(levels));
         true
     }
 
-    pub(super) fn on_learner_info(&mut self, conn: Conn, accepted: Epoch) {
-        if !self.note_learner_info(conn, accepted) {
+    pub(super) fn on_learner_info(&mut self, conn: Conn, accepted: Epoch, levels: Levels) {
+        if !self.note_learner_info(conn, accepted, levels) {
             return;
         }
         let Role::Leading(leading) = &mut self.role else { return };
@@ -121,7 +126,7 @@ impl Zab {
     }
 
     fn send_leader_info(&mut self) {
-        let ensemble = self.led_ensemble();
+        let (ensemble, level) = (self.led_ensemble(), self.levels.last());
         let Role::Leading(leading) = &mut self.role else { return };
         let (Phase::Promising { epoch, .. }
         | Phase::Synchronising { epoch, .. }
@@ -134,7 +139,7 @@ impl Zab {
                 learner.stage = Stage::Asked;
                 self.out.push_back(Output::ToLearner {
                     conn,
-                    message: ToLearner::LeaderInfo { epoch, ensemble },
+                    message: ToLearner::LeaderInfo { epoch, ensemble, level },
                 });
             }
         }
@@ -266,9 +271,9 @@ impl Zab {
             leading.learners.values_mut().for_each(|l| l.doubted_until = None);
         }
         leading.phase = Phase::Synchronising { epoch, durable: false };
-        let time_ms = self.stamp();
+        let (time_ms, level) = (self.stamp(), self.first_level());
         self.ensemble = Some(self.led_ensemble());
-        self.push_entry(Entry::marker(epoch, time_ms));
+        self.push_entry(Entry::marker(epoch, level, time_ms));
         self.persist_epochs(epoch, epoch);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use api::peer::Damage;
-use api::{EnsembleId, Entry, Epoch, History, Stamp, Zxid};
+use api::{EnsembleId, Entry, Epoch, History, Level, LevelHistory, Stamp, Zxid};
 use quorum_core::{Durable, Input};
 
 /// What survives a crash.
@@ -12,6 +12,8 @@ pub(crate) struct Stored {
     pub(crate) accepted: Epoch,
     pub(crate) current: Epoch,
     pub(crate) base: Zxid,
+    /// The feature level there.
+    pub(crate) level: Option<Level>,
     pub(crate) entries: Vec<Entry>,
     pub(crate) snapshots: Vec<Zxid>,
     /// Entries that it had were lost, and it has not synchronised since.
@@ -38,6 +40,16 @@ impl Stored {
         history
     }
 
+    pub(crate) fn levels(&self) -> LevelHistory {
+        let mut levels = LevelHistory::from_base(self.level);
+        for entry in &self.entries {
+            if let Some(level) = entry.body.level() {
+                levels.append(entry.zxid, level);
+            }
+        }
+        levels
+    }
+
     /// `trust_log`: an entry of an epoch proves that the whole start of that epoch is there, so a shell may take the
     /// current epoch from the log.
     pub(crate) fn durable(&self, trust_log: bool) -> Durable {
@@ -46,6 +58,7 @@ impl Stored {
             accepted_epoch: self.accepted,
             current_epoch: self.current.max(from_log),
             history: self.history(),
+            levels: self.levels(),
             snapshot: self.snapshots.iter().max().copied(),
             snap_before: Zxid::ZERO,
             last_stamp: self.entries.last().map(Entry::stamp).unwrap_or_default().max(self.last_stamp),
@@ -68,7 +81,7 @@ pub(crate) enum Op {
         last_stamp: Stamp,
     },
     Truncate(Zxid),
-    Install(Zxid),
+    Install(Zxid, Level),
     Purge(Zxid),
 }
 
@@ -122,12 +135,12 @@ impl Disk {
                 s.entries.retain(|e| e.zxid <= to);
                 Input::Truncated
             }
-            Op::Install(zxid) => {
+            Op::Install(zxid, level) => {
                 assert!(
                     s.snapshots.contains(&zxid),
                     "2872: the log stands on a snapshot that is not durable"
                 );
-                s.base = zxid;
+                (s.base, s.level) = (zxid, Some(level));
                 s.entries.clear();
                 Input::SnapshotInstalled
             }
@@ -136,8 +149,8 @@ impl Disk {
                 // Whole segments go: here, such that end with an odd counter.
                 let base =
                     s.entries.iter().rev().map(|e| e.zxid).find(|z| *z <= upto && z.counter() % 2 == 1);
-                s.base = base.unwrap_or(s.base);
-                let base = s.base;
+                let base = base.unwrap_or(s.base);
+                (s.level, s.base) = (s.levels().at(base), base);
                 s.entries.retain(|e| e.zxid > base);
                 Input::Purged { base }
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use api::peer::{Damage, ToLeader, ToLearner};
 use api::ports::{FeedItem, Role};
-use api::{EnsembleId, Epoch, PeerId, Stamp, Zxid};
+use api::{EnsembleId, Epoch, Levels, PeerId, Stamp, Zxid};
 use quorum_core::{Conn, Input};
 
 use crate::world::{INIT_LIMIT, PING, SYNC_LIMIT, World, z};
@@ -203,7 +203,13 @@ fn a_promise_that_does_not_count_is_not_counted() {
     w.elect(3, &[3]);
     let conn = Conn(9999);
     w.input(3, Input::LearnerConnected { conn, peer: PeerId(1) });
-    w.input(3, Input::FromLearner { conn, message: ToLeader::LearnerInfo { accepted_epoch: Epoch(0) } });
+    w.input(
+        3,
+        Input::FromLearner {
+            conn,
+            message: ToLeader::LearnerInfo { accepted_epoch: Epoch(0), levels: Levels::BUILD },
+        },
+    );
     w.settle();
     let (epoch, current_epoch, history) = (Epoch(1), Epoch(0), api::History::default());
     let message = ToLeader::AckEpoch {
@@ -230,7 +236,10 @@ fn a_learner_whose_epochs_are_used_up_harms_only_itself() {
     w.input(3, Input::LearnerConnected { conn, peer: PeerId(1) });
     w.input(
         3,
-        Input::FromLearner { conn, message: ToLeader::LearnerInfo { accepted_epoch: Epoch(u32::MAX) } },
+        Input::FromLearner {
+            conn,
+            message: ToLeader::LearnerInfo { accepted_epoch: Epoch(u32::MAX), levels: Levels::BUILD },
+        },
     );
     assert!(w.serving(3));
 }
@@ -244,7 +253,7 @@ fn nobody_learns_from_itself() {
     let conn = Conn(9999);
     w.input(3, Input::LearnerConnected { conn, peer: PeerId(3) });
     let messages = [
-        ToLeader::LearnerInfo { accepted_epoch: Epoch(0) },
+        ToLeader::LearnerInfo { accepted_epoch: Epoch(0), levels: Levels::BUILD },
         ToLeader::AckEpoch {
             epoch: Epoch(1),
             current_epoch: Epoch(0),
@@ -450,7 +459,7 @@ fn an_epoch_below_the_promised_one_is_refused() {
         1,
         Input::FromLeader {
             conn,
-            message: ToLearner::LeaderInfo { epoch: Epoch(4), ensemble: EnsembleId(3) },
+            message: ToLearner::LeaderInfo { epoch: Epoch(4), ensemble: EnsembleId(3), level: None },
         },
     );
     w.settle();

@@ -2,7 +2,10 @@
 
 use api::peer::{Damage, Submission, ToLeader, ToLearner};
 use api::ports::{Refusal, Request, Room};
-use api::{EnsembleId, Entry, Epoch, EpochSpan, History, Now, Origin, PeerId, Stamp, Ticket, Time, Zxid};
+use api::{
+    Body, EnsembleId, Entry, Epoch, EpochSpan, History, Level, LevelRefusal, Levels, Now, Origin, PeerId,
+    Stamp, Ticket, Time, Zxid,
+};
 use bytes::Bytes;
 use proptest::prelude::*;
 use quorum_core::{Conn, Input, Output, Zab};
@@ -35,13 +38,30 @@ fn payload() -> impl Strategy<Value = Bytes> {
 fn entry() -> impl Strategy<Value = Entry> {
     let origin =
         prop::option::of((1..5u32, ticket()).prop_map(|(p, ticket)| Origin { peer: PeerId(p), ticket }));
-    (zxid(), any::<i64>(), origin, payload()).prop_map(|(zxid, time_ms, origin, payload)| Entry {
+    let body = prop_oneof![
+        3 => payload().prop_map(Body::Store),
+        1 => level().prop_map(Body::Marker),
+        1 => level().prop_map(Body::Level),
+    ];
+    (zxid(), any::<i64>(), origin, body).prop_map(|(zxid, time_ms, origin, body)| Entry {
         zxid,
         time_ms,
         origin,
-        payload,
+        body,
         trace: None,
     })
+}
+
+fn level() -> impl Strategy<Value = Level> {
+    (1..4u32).prop_map(Level)
+}
+
+fn levels() -> impl Strategy<Value = Levels> {
+    (level(), level()).prop_filter_map("a range", |(min, max)| Levels::new(min, max))
+}
+
+fn level_set() -> impl Strategy<Value = Result<Level, LevelRefusal>> {
+    prop_oneof![level().prop_map(Ok), Just(Err(LevelRefusal::Refused("no".into())))]
 }
 
 fn room() -> impl Strategy<Value = Room> {
@@ -56,7 +76,8 @@ fn to_leader() -> impl Strategy<Value = ToLeader> {
     let submission =
         (ticket(), payload()).prop_map(|(ticket, payload)| Submission { ticket, payload, trace: None });
     prop_oneof![
-        epoch().prop_map(|accepted_epoch| ToLeader::LearnerInfo { accepted_epoch }),
+        (epoch(), levels())
+            .prop_map(|(accepted_epoch, levels)| ToLeader::LearnerInfo { accepted_epoch, levels }),
         (epoch(), epoch(), history(), any::<(bool, u8)>(), prop::option::of(ensemble()), zxid()).prop_map(
             |(epoch, current_epoch, history, (counts, damage), ensemble, committed)| {
                 let damage = match damage {
@@ -83,15 +104,21 @@ fn to_leader() -> impl Strategy<Value = ToLeader> {
         ticket().prop_map(|ticket| ToLeader::Barrier { ticket }),
         payload().prop_map(ToLeader::Report),
         room().prop_map(ToLeader::Disk),
+        (ticket(), level(), level()).prop_map(|(ticket, expected, level)| ToLeader::SetLevel {
+            ticket,
+            expected,
+            level
+        }),
     ]
 }
 
 fn to_learner() -> impl Strategy<Value = ToLearner> {
     prop_oneof![
-        (epoch(), ensemble()).prop_map(|(epoch, ensemble)| ToLearner::LeaderInfo { epoch, ensemble }),
+        (epoch(), ensemble(), prop::option::of(level()))
+            .prop_map(|(epoch, ensemble, level)| { ToLearner::LeaderInfo { epoch, ensemble, level } }),
         zxid().prop_map(|after| ToLearner::Diff { after }),
         zxid().prop_map(|to| ToLearner::Trunc { to }),
-        zxid().prop_map(|zxid| ToLearner::Snap { zxid }),
+        (zxid(), level()).prop_map(|(zxid, level)| ToLearner::Snap { zxid, level }),
         (zxid(), prop::collection::vec(entry(), 0..3))
             .prop_map(|(prev, entries)| ToLearner::Propose { prev, entries }),
         (epoch(), zxid()).prop_map(|(epoch, target)| ToLearner::NewLeader {
@@ -106,6 +133,7 @@ fn to_learner() -> impl Strategy<Value = ToLearner> {
         payload().prop_map(ToLearner::Confirm),
         ticket().prop_map(|ticket| ToLearner::Refused { ticket, why: Refusal::Full }),
         room().prop_map(ToLearner::Room),
+        (ticket(), level_set()).prop_map(|(ticket, result)| ToLearner::LevelSet { ticket, result }),
     ]
 }
 
@@ -271,8 +299,8 @@ impl Alone {
 
     fn fit_leader(&self, message: ToLearner, last: Zxid) -> ToLearner {
         match message {
-            ToLearner::LeaderInfo { epoch, ensemble } if epoch < self.promised => {
-                ToLearner::LeaderInfo { epoch: self.promised, ensemble }
+            ToLearner::LeaderInfo { epoch, ensemble, level } if epoch < self.promised => {
+                ToLearner::LeaderInfo { epoch: self.promised, ensemble, level }
             }
             ToLearner::Diff { .. } => ToLearner::Diff { after: last },
             ToLearner::Propose { mut entries, .. } => {
@@ -284,6 +312,11 @@ impl Alone {
                         Zxid(end.0.saturating_add(1))
                     };
                     end = e.zxid;
+                    e.body = match (&e.body, e.zxid.counter()) {
+                        (_, 0) => Body::Marker(self.core.standing().level.unwrap_or_default()),
+                        (Body::Marker(_), _) => Body::Store(Bytes::new()),
+                        (body, _) => body.clone(),
+                    };
                 }
                 ToLearner::Propose { prev: last, entries }
             }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{Entry, Epoch, PeerId, Ticket, Zxid, ports::Refusal};
+use api::{Entry, Epoch, Level, PeerId, Ticket, Zxid, ports::Refusal};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Answer {
@@ -45,6 +45,12 @@ impl Ghost {
         zxid == Zxid::ZERO || self.committed.binary_search_by_key(&zxid, |e| e.zxid).is_ok()
     }
 
+    /// The feature level of the state at `zxid`.
+    pub(crate) fn level_at(&self, zxid: Zxid) -> Level {
+        let upto = self.committed.iter().take_while(|e| e.zxid <= zxid);
+        upto.filter_map(|e| e.body.level()).last().unwrap_or_default()
+    }
+
     /// An entry enters a log.
     pub(crate) fn propose(&mut self, entry: &Entry) {
         if let Some(same) = self.proposed.get(&entry.zxid) {
@@ -54,7 +60,12 @@ impl Ghost {
         if let Some(origin) = entry.origin
             && let Some(write) = self.writes.get(&(origin.peer, origin.ticket))
         {
-            assert_eq!(entry.payload, write.payload, "I1: {} is not what was submitted", entry.zxid);
+            assert_eq!(
+                entry.payload().map(|p| &p[..]),
+                Some(&write.payload[..]),
+                "I1: {} is not what was submitted",
+                entry.zxid
+            );
         }
         self.proposed.insert(entry.zxid, entry.clone());
     }

@@ -10,6 +10,7 @@ mod fuzz;
 mod ghost;
 mod identity;
 mod leave;
+mod levels;
 mod random;
 mod requests;
 mod synchronisation;

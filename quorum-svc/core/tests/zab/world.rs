@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use api::peer::Damage;
 use api::ports::{Candidate, FeedItem, QuorumStatus, Refusal, Request, Role, Sign};
-use api::{Ensemble, EnsembleId, Entry, Epoch, Member, Membership, Now, Origin, PeerId, Ticket, Time, Zxid};
+use api::{
+    Body, Ensemble, EnsembleId, Entry, Epoch, Level, LevelRefusal, Levels, Member, Membership, Now, Origin,
+    PeerId, Ticket, Time, Zxid,
+};
 use bytes::Bytes;
 use quorum_core::{Config, Conn, Input, Output, ToLeader, ToLearner, Zab};
 
@@ -39,6 +42,8 @@ pub(crate) struct Node {
     pub(crate) dials: Vec<PeerId>,
     pub(crate) told: Vec<FeedItem>,
     pub(crate) signs: Vec<Sign>,
+    /// Answers to those who asked for another feature level.
+    pub(crate) levels_set: BTreeMap<Ticket, Result<Level, LevelRefusal>>,
     pub(crate) wall_ms: i64,
 }
 
@@ -74,6 +79,8 @@ pub(crate) enum Step {
 pub(crate) struct World {
     pub(crate) config: Config,
     pub(crate) now: Time,
+    /// The feature levels that servers know, where they are not those of `config`.
+    pub(crate) builds: BTreeMap<u32, Levels>,
     pub(crate) nodes: BTreeMap<u32, Node>,
     pub(crate) links: BTreeMap<Conn, Link>,
     /// Pairs between which no new connection can be made; smaller number first.
@@ -124,11 +131,13 @@ impl World {
             park_limit: PARK_LIMIT,
             requests_max,
             request_bytes_max: 1000,
+            levels: Levels::BUILD,
             counter_max: u32::MAX,
         };
         let mut world = World {
             config,
             now: Time(1_000_000_000),
+            builds: BTreeMap::new(),
             nodes: BTreeMap::new(),
             links: BTreeMap::new(),
             blocked: BTreeSet::new(),
@@ -148,8 +157,22 @@ impl World {
 
     // ---- servers ----
 
+    /// The levels that the build of a server knows.
+    pub(crate) fn levels(&self, id: u32) -> Levels {
+        self.builds.get(&id).copied().unwrap_or(self.config.levels)
+    }
+
+    /// Asks for another feature level, on this server. What comes of it is in `levels_set`.
+    pub(crate) fn set_level(&mut self, id: u32, expected: u32, level: u32) -> Ticket {
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.input(id, Input::SetLevel { ticket, expected: Level(expected), level: Level(level) });
+        ticket
+    }
+
     pub(crate) fn start(&mut self, id: u32, stored: Stored, trust_log: bool) {
-        let config = Config { me: PeerId(id), draw: EnsembleId(id.into()), ..self.config.clone() };
+        let levels = self.levels(id);
+        let config = Config { me: PeerId(id), draw: EnsembleId(id.into()), levels, ..self.config.clone() };
         let core = Zab::new(config, stored.durable(trust_log));
         let wall_ms = self.nodes.get(&id).map_or(1_000_000, |n| n.wall_ms);
         let node = Node {
@@ -164,6 +187,7 @@ impl World {
             dials: Vec::new(),
             told: Vec::new(),
             signs: Vec::new(),
+            levels_set: BTreeMap::new(),
             wall_ms,
         };
         self.nodes.insert(id, node);
@@ -175,12 +199,13 @@ impl World {
     pub(crate) fn preload(&mut self, id: u32, base: Zxid, spans: &[(u32, u32)]) {
         let mut stored = Stored { base, ensemble: Some(EnsembleId(0)), ..Stored::default() };
         stored.snapshots.extend((base != Zxid::ZERO).then_some(base));
+        stored.level = (base != Zxid::ZERO).then_some(Level::FIRST);
         for &(epoch, last) in spans {
             for counter in 0..=last {
-                let mut entry = Entry::marker(Epoch(epoch), 0);
+                let mut entry = Entry::marker(Epoch(epoch), Level::FIRST, 0);
                 if counter > 0 {
                     entry.zxid = z(epoch, counter);
-                    entry.payload = Bytes::from(format!("{epoch}/{counter}"));
+                    entry.body = Body::Store(Bytes::from(format!("{epoch}/{counter}")));
                 }
                 self.ghost.propose(&entry);
                 if entry.zxid > base {
@@ -310,8 +335,8 @@ impl World {
 
     /// Payloads that are committed, in order.
     pub(crate) fn committed(&self) -> Vec<String> {
-        let writes = self.ghost.committed.iter().filter(|e| !e.is_marker());
-        writes.map(|e| String::from_utf8(e.payload.to_vec()).unwrap()).collect()
+        let writes = self.ghost.committed.iter().filter_map(|e| e.payload());
+        writes.map(|payload| String::from_utf8(payload.to_vec()).unwrap()).collect()
     }
 
     // ---- the store's side ----
@@ -553,7 +578,9 @@ impl World {
                         self.input(to, Input::SnapshotProgress { conn });
                         // Complete and durable; only then the core hears of it.
                         self.nodes.get_mut(&to).unwrap().disk.stored.snapshots.push(zxid);
-                        self.input(to, Input::FromLeader { conn, message: ToLearner::Snap { zxid } });
+                        let level = self.ghost.level_at(zxid);
+                        let message = ToLearner::Snap { zxid, level };
+                        self.input(to, Input::FromLeader { conn, message });
                     }
                     Some(_) => {}
                     None => {
@@ -643,6 +670,7 @@ impl World {
     }
 
     fn carry_out(&mut self, id: u32, output: Output) {
+        let members: Vec<Levels> = self.ids().into_iter().map(|id| self.levels(id)).collect();
         let node = self.nodes.get_mut(&id).unwrap();
         let stored = &node.disk.stored;
         match output {
@@ -731,6 +759,9 @@ impl World {
                     let last = node.log.last().map_or(node.base, |e| e.zxid);
                     assert!(e.zxid.follows(last), "I14: {} behind {last} on server {id}", e.zxid);
                     self.ghost.propose(e);
+                    if let Body::Level(level) = e.body {
+                        assert!(members.iter().all(|l| l.contains(level)), "I22: {level} is raised unasked");
+                    }
                     node.log.push(e.clone());
                 }
                 node.disk.queue.push_back(Op::Append(entries));
@@ -743,10 +774,10 @@ impl World {
                 node.log.retain(|e| e.zxid <= to);
                 node.disk.queue.push_back(Op::Truncate(to));
             }
-            Output::InstallSnapshot { zxid } => {
+            Output::InstallSnapshot { zxid, level } => {
                 node.log.clear();
                 node.base = zxid;
-                node.disk.queue.push_back(Op::Install(zxid));
+                node.disk.queue.push_back(Op::Install(zxid, level));
             }
             Output::Purge { upto } => node.disk.queue.push_back(Op::Purge(upto)),
             Output::Committed { upto } => self.apply(id, upto),
@@ -772,6 +803,10 @@ impl World {
                     _ => {}
                 }
                 self.nodes.get_mut(&id).unwrap().told.push(item);
+            }
+            Output::LevelSet { ticket, result } => {
+                let again = node.levels_set.insert(ticket, result);
+                assert_eq!(again, None, "{ticket:?} is answered twice");
             }
             Output::Left => node.left = true,
             Output::Fatal(why) => panic!("server {id}: {why}"),
@@ -862,7 +897,7 @@ impl World {
 
 fn up_text(message: &ToLeader) -> String {
     match message {
-        ToLeader::LearnerInfo { accepted_epoch } => format!("LEARNERINFO {accepted_epoch}"),
+        ToLeader::LearnerInfo { accepted_epoch, .. } => format!("LEARNERINFO {accepted_epoch}"),
         ToLeader::AckEpoch { epoch, history, counts, .. } => {
             format!("ACKEPOCH {epoch} {}{}", history.last(), if *counts { "" } else { " again" })
         }
@@ -872,6 +907,7 @@ fn up_text(message: &ToLeader) -> String {
         ToLeader::Barrier { .. } => "BARRIER".into(),
         ToLeader::Report(_) => "REPORT".into(),
         ToLeader::Disk(room) => format!("DISK {room:?}"),
+        ToLeader::SetLevel { expected, level, .. } => format!("LEVEL {expected} to {level}"),
     }
 }
 
@@ -882,7 +918,7 @@ fn down_text(down: &Down) -> String {
             ToLearner::LeaderInfo { epoch, .. } => format!("LEADERINFO {epoch}"),
             ToLearner::Diff { after } => format!("DIFF {after}"),
             ToLearner::Trunc { to } => format!("TRUNC {to}"),
-            ToLearner::Snap { zxid } => format!("SNAP {zxid}"),
+            ToLearner::Snap { zxid, .. } => format!("SNAP {zxid}"),
             ToLearner::Propose { entries, .. } => {
                 let zxids: Vec<String> = entries.iter().map(|e| e.zxid.to_string()).collect();
                 format!("PROPOSE {}", zxids.join(" "))
@@ -894,6 +930,7 @@ fn down_text(down: &Down) -> String {
             ToLearner::Barrier { zxid, .. } => format!("BARRIER {zxid}"),
             ToLearner::Refused { .. } => "REFUSED".into(),
             ToLearner::Room(room) => format!("ROOM {room:?}"),
+            ToLearner::LevelSet { result, .. } => format!("LEVEL {result:?}"),
             ToLearner::Confirm(_) => "CONFIRM".into(),
         },
     }

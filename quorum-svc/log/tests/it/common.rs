@@ -1,8 +1,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{Ensemble, Entry, Epoch, Origin, PeerId, Ticket, Zxid};
-use quorum_log::{Crash, Disk, Log, LogError, LogOptions, MemDisk};
+use api::{Body, Ensemble, Entry, Epoch, Level, Origin, PeerId, Ticket, Zxid};
+use quorum_log::{Base, Crash, Disk, Log, LogError, LogOptions, MemDisk};
 
 pub(crate) const DIR: &str = "/data/log";
 const SECRET: u64 = 0x0123_4567_89ab_cdef;
@@ -15,11 +15,17 @@ pub(crate) fn tiny() -> LogOptions {
         index_interval_bytes: 100,
         may_create: true,
         secret: SECRET,
+        ..LogOptions::default()
     }
 }
 
 pub(crate) fn z(epoch: u32, counter: u32) -> Zxid {
     Zxid::new(Epoch(epoch), counter)
+}
+
+/// The state at `zxid`, at the first level.
+pub(crate) fn on(zxid: Zxid) -> Base {
+    Base { zxid, level: Some(Level::FIRST) }
 }
 
 /// An entry whose payload tells it from any other one with the same zxid.
@@ -29,7 +35,7 @@ pub(crate) fn entry(zxid: Zxid, generation: u8, size: usize) -> Entry {
         zxid,
         time_ms: zxid.counter().into(),
         origin: (zxid.counter() > 0).then_some(Origin { peer: PeerId(1), ticket: Ticket(zxid.0) }),
-        payload: (0..size).map(byte).collect::<Vec<u8>>().into(),
+        body: Body::Store((0..size).map(byte).collect::<Vec<u8>>().into()),
         trace: None,
     }
 }
@@ -102,7 +108,7 @@ pub(crate) fn copy(disk: &MemDisk) -> MemDisk {
 
 /// Where the records of a segment begin, and where the last one ends.
 pub(crate) fn records(segment: &[u8]) -> Vec<usize> {
-    let mut ends = vec![32];
+    let mut ends = vec![40];
     loop {
         let at = ends[ends.len() - 1];
         let len = segment.get(at..at + 4).map_or(0, |b| u32::from_le_bytes(b.try_into().unwrap()));
@@ -141,7 +147,7 @@ pub(crate) fn assert_its_end_is_guarded(disk: &MemDisk, options: &LogOptions) {
     let opened = open(&damaged, options.clone());
     assert!(matches!(opened, Err(LogError::Damaged { .. })), "lost the last of {whole:?}, and nobody knows");
     assert_eq!(damaged.files(), before);
-    Log::salvage(&damaged, Path::new(DIR), options, Zxid::ZERO).unwrap();
+    Log::salvage(&damaged, Path::new(DIR), options, Base::EMPTY).unwrap();
     for _ in 0..2 {
         assert_eq!(contents(&open(&damaged, options.clone()).unwrap()), whole[..whole.len() - 1]);
         damaged.crash(Crash::LoseUnsynced);

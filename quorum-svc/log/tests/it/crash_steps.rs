@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api::{Entry, Epoch, PeerId, Zxid};
+use api::{Build, Entry, Epoch, Level, PeerId, Zxid};
 use quorum_log::{
     Crash, DataDir, Disk, DiskOp, EpochFile, Epochs, Fault, Log, LogError, LogOptions, MemDisk, Snapshots,
     Storage, StorageOptions,
@@ -11,7 +11,7 @@ use quorum_log::{
 use rustix::io::Errno;
 
 use crate::common::{
-    DURABLE, assert_its_end_is_guarded, contents, crashes, disk_with, entries, lose_last_record, open,
+    DURABLE, assert_its_end_is_guarded, contents, crashes, disk_with, entries, lose_last_record, on, open,
     segments, three, tiny, z,
 };
 
@@ -176,10 +176,10 @@ fn all_in_a_row() {
             log.sync()?;
             log.purge(all[5].zxid)?;
             log.truncate(all[7].zxid)?;
-            log.reset(all[3].zxid)?;
+            log.reset(on(all[3].zxid))?;
             log.append(&all[4..9])?;
             log.sync()?;
-            log.reset(newer[2].zxid)?;
+            log.reset(on(newer[2].zxid))?;
             log.truncate(newer[2].zxid)
         },
         |base, found, done| {
@@ -203,6 +203,7 @@ fn f12_an_end_that_was_lost_is_noted_whatever_happens() {
         may_heal: true,
         secret: 5,
         run: 7,
+        build: Build::this(),
     };
     let all = entries(1, 0..12);
     for lost in ["record", "segment", "all"] {
@@ -227,7 +228,7 @@ fn f12_an_end_that_was_lost_is_noted_whatever_happens() {
                     "segment" => disk.remove(&paths[paths.len() - 1]).unwrap(),
                     _ => {
                         paths[1..].iter().for_each(|path| disk.remove(path).unwrap());
-                        disk.put(&paths[0], &disk.contents(&paths[0]).unwrap()[..32]);
+                        disk.put(&paths[0], &disk.contents(&paths[0]).unwrap()[..40]);
                     }
                 }
                 disk.sync_dir(Path::new("/data/log")).unwrap();
@@ -258,7 +259,7 @@ fn f12_an_end_that_was_lost_is_noted_whatever_happens() {
 fn reset() {
     for base in [z(1, 5), z(4, 2), Zxid::ZERO] {
         crash_at_each_step(
-            |log| log.reset(base),
+            |log| log.reset(on(base)),
             |found_base, found, done| {
                 let is_new = found_base == base && found.is_empty();
                 let is_old = found_base == Zxid::ZERO && found == entries(1, 0..14);
@@ -315,7 +316,7 @@ fn epochs() {
 fn snapshot_finish() {
     let dir = Path::new("/data/snapshots");
     let write = |snapshots: &Snapshots, zxid: Zxid| {
-        let mut writer = snapshots.begin(zxid)?;
+        let mut writer = snapshots.begin(zxid, Level(1))?;
         writer.chunk(&zxid.0.to_le_bytes())?;
         writer.chunk(&[7; 1500])?;
         writer.finish()
@@ -349,10 +350,10 @@ fn snapshot_finish() {
 
 /// What a node does with a state from its leader.
 fn take_over(snapshots: &Snapshots, log: &mut Log, zxid: Zxid) -> Result<(), Box<dyn std::error::Error>> {
-    let mut writer = snapshots.begin_received(zxid)?;
+    let mut writer = snapshots.begin_received(zxid, Level(1))?;
     writer.chunk(&zxid.0.to_le_bytes())?;
     writer.finish()?;
-    log.reset(zxid)?;
+    log.reset(on(zxid))?;
     Ok(snapshots.adopt_received(zxid)?)
 }
 
@@ -363,11 +364,11 @@ fn restart(disk: &MemDisk) -> Result<(Snapshots, Log), Box<dyn std::error::Error
     let mut log = open(disk, LogOptions { may_create: false, ..tiny() })?;
     let base = log.history().base();
     match snapshots.received() {
-        Some(zxid) if base == zxid => snapshots.adopt_received(zxid)?,
+        Some(received) if base == received.zxid => snapshots.adopt_received(base)?,
         Some(_) if base == Zxid::ZERO => snapshots.discard_received()?,
-        Some(zxid) => {
-            log.reset(zxid)?;
-            snapshots.adopt_received(zxid)?;
+        Some(received) => {
+            log.reset(received)?;
+            snapshots.adopt_received(received.zxid)?;
         }
         None => {}
     }
@@ -396,13 +397,13 @@ fn disk_with_snapshots() -> MemDisk {
     let disk = disk_with(&entries(1, 0..14));
     let (snapshots, _) = Snapshots::open(Arc::new(disk.clone()), Path::new("/data/snapshots")).unwrap();
     for zxid in [z(1, 5), z(1, 10)] {
-        snapshots.begin(zxid).unwrap().finish().unwrap();
+        snapshots.begin(zxid, Level(1)).unwrap().finish().unwrap();
     }
     disk
 }
 
 fn state_of(snapshots: &Snapshots) -> (Option<Zxid>, Option<Zxid>, Option<Zxid>) {
-    (snapshots.older(), snapshots.latest(), snapshots.received())
+    (snapshots.older(), snapshots.latest(), snapshots.received().map(|received| received.zxid))
 }
 
 fn assert_taken_over(snapshots: &Snapshots, log: &Log, zxid: Zxid) {
@@ -449,10 +450,10 @@ fn a_received_snapshot_in_place_of_one_that_the_log_was_reset_to() {
             for steps in steps_until_done() {
                 let disk = disk_with_snapshots();
                 let (snapshots, mut log) = restart(&disk).unwrap();
-                let mut writer = snapshots.begin_received(first).unwrap();
+                let mut writer = snapshots.begin_received(first, Level(1)).unwrap();
                 writer.chunk(&first.0.to_le_bytes()).unwrap();
                 writer.finish().unwrap();
-                log.reset(first).unwrap();
+                log.reset(on(first)).unwrap();
                 disk.power_off_after(steps);
                 let done = take_over(&snapshots, &mut log, second).is_ok();
                 drop((snapshots, log));

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use api::Zxid;
-use quorum_log::{Crash, Log, LogError, LogOptions, MemDisk};
+use api::{Body, Zxid};
+use quorum_log::{Base, Crash, Log, LogError, LogOptions, MemDisk};
 
 use crate::common::{
-    DIR, DURABLE, assert_its_end_is_guarded, contents, copy, disk_with, entries, entry, open, segments, tiny,
-    z,
+    DIR, DURABLE, assert_its_end_is_guarded, contents, copy, disk_with, entries, entry, on, open, segments,
+    tiny, z,
 };
 
 /// A log in one segment whose entries from `unsynced` on were never synced; and where each record ends.
@@ -17,7 +17,7 @@ fn one_segment(count: u32, unsynced: u32) -> (MemDisk, Vec<usize>) {
     log.append(&entries(1, 0..unsynced)).unwrap();
     log.sync().unwrap();
     log.append(&entries(1, unsynced..count)).unwrap();
-    (disk, (0..=count as usize).map(|n| 32 + n * 96).collect())
+    (disk, (0..=count as usize).map(|n| 40 + n * 96).collect())
 }
 
 fn large() -> LogOptions {
@@ -80,8 +80,8 @@ fn f9_a_flipped_bit_in_anything_durable_is_damage_and_nothing_is_changed() {
         let bytes = disk.contents(path).unwrap();
         let written = bytes.len() - bytes.iter().rev().take_while(|&&b| b == 0).count();
         // The mark at the end is no entry: without it, the log is as sound as before.
-        let records = 32 + (written - 32) / 96 * 96;
-        for at in (0..records).filter(|at| !matches!(at, 28..32)) {
+        let records = 40 + (written - 40) / 96 * 96;
+        for at in (0..records).filter(|at| !matches!(at, 36..40)) {
             assert!(disk.flip_bit(path, at as u64, (at % 8) as u8));
             let before = disk.files();
             let error = open(&disk, tiny()).err().unwrap_or_else(|| panic!("{} byte {at}", path.display()));
@@ -104,11 +104,11 @@ fn f10_f12_zeroed_blocks_lost_writes_and_missing_segments_are_damage() {
     for (i, path) in paths.iter().enumerate() {
         let disk = disk_with(&all);
         let mut bytes = disk.contents(path).unwrap();
-        bytes[32..128].fill(0);
+        bytes[40..136].fill(0);
         disk.put(path, &bytes);
         let error = open(&disk, tiny()).err().unwrap();
         assert!(
-            matches!(&error, LogError::Damaged { segment, offset: 32, .. } if segment == path),
+            matches!(&error, LogError::Damaged { segment, offset: 40, .. } if segment == path),
             "{error}"
         );
 
@@ -150,7 +150,7 @@ fn f12_lost_last_writes_are_damage() {
             let LogError::Damaged { offset, .. } = &error else { panic!("{error}") };
             assert_eq!(*offset as usize, ends[left], "{error}");
             assert_eq!(disk.files(), before);
-            Log::salvage(&disk, Path::new(DIR), &large(), Zxid::ZERO).unwrap();
+            Log::salvage(&disk, Path::new(DIR), &large(), Base::EMPTY).unwrap();
             assert_eq!(contents(&open(&disk, large()).unwrap()), entries(1, 0..left as u32));
         }
     }
@@ -158,7 +158,7 @@ fn f12_lost_last_writes_are_damage() {
     let disk = copy(&original);
     quorum_log::Disk::remove(&disk, &path).unwrap();
     assert!(matches!(open(&disk, large()), Err(LogError::Damaged { .. })));
-    Log::salvage(&disk, Path::new(DIR), &large(), z(1, 3)).unwrap();
+    Log::salvage(&disk, Path::new(DIR), &large(), on(z(1, 3))).unwrap();
     assert_eq!(open(&disk, large()).unwrap().history().last(), z(1, 3));
 }
 
@@ -172,7 +172,7 @@ fn without_the_file_that_says_what_was_durable_an_end_is_an_end() {
         flipped[bit / 8] ^= 1 << (bit % 8);
         flipped
     });
-    for bad in flips.chain([Vec::new(), vec![0; 32], good[..31].to_vec(), b"rubbish".repeat(1000)]) {
+    for bad in flips.chain([Vec::new(), vec![0; 40], good[..39].to_vec(), b"rubbish".repeat(1000)]) {
         let disk = copy(&original);
         disk.put(Path::new(DURABLE), &bad);
         assert_eq!(contents(&open(&disk, large()).unwrap()), entries(1, 0..6), "no damage");
@@ -211,7 +211,7 @@ fn a_client_cannot_forge_the_end_of_the_log() {
     let stolen = disk.contents(&path).unwrap()[ends[2]..ends[4] + 16].to_vec();
     let mut log = open(&disk, large()).unwrap();
     let mut forged = entry(z(1, 4), 0, 0);
-    forged.payload = [stolen, vec![1; 100]].concat().into();
+    forged.body = Body::Store([stolen, vec![1; 100]].concat().into());
     log.append(&[forged]).unwrap();
     drop(log);
     let mut bytes = disk.contents(&path).unwrap();
@@ -242,7 +242,7 @@ fn a_client_cannot_forge_a_mark() {
         }
     }
     let mut forged = entry(z(1, 4), 0, 0);
-    forged.payload = payload.into();
+    forged.body = Body::Store(payload.into());
     log.append(&[forged]).unwrap();
     drop(log);
     // A power cut: the sector with the head of the record was not written.
@@ -277,7 +277,7 @@ fn another_format_is_named_as_such() {
     let disk = disk_with(&entries(1, 0..3));
     let path = segments(&disk).remove(0);
     let mut bytes = disk.contents(&path).unwrap();
-    for other in [1, 2, 4] {
+    for other in [1, 2, 3, 5] {
         bytes[8] = other;
         let crc = crc32c::crc32c(&bytes[..24]);
         bytes[24..28].copy_from_slice(&crc.to_le_bytes());
@@ -285,7 +285,7 @@ fn another_format_is_named_as_such() {
         let before = disk.files();
         let error = open(&disk, tiny()).err().unwrap();
         assert!(
-            matches!(error, LogError::Version { found, known: 3, .. } if found == other.into()),
+            matches!(error, LogError::Version { found, known: 4, .. } if found == other.into()),
             "{error}"
         );
         assert!(error.to_string().contains("start the version that wrote it"), "{error}");

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api::{Epoch, PeerId, Zxid};
+use api::{Build, Epoch, PeerId, Zxid};
 use quorum_log::{Crash, Disk, Epochs, MemDisk, Storage, StorageError, StorageOptions};
 
 use crate::common::{entries, three};
@@ -22,6 +22,7 @@ fn open(disk: &MemDisk) -> Result<Storage, StorageError> {
         may_heal: false,
         secret: 7,
         run: 8,
+        build: Build::this(),
     };
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     Storage::open(&disk, Path::new("/srv/node/data"), &options)

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use api::Level;
 use quorum_log::{
     Disk, DiskFile, DiskLock, FsDisk, Log, LogOptions, MemDisk, Snapshots, Space,
     reserve::{self, Reserve},
 };
 
-use crate::common::{contents, entries, tiny, z};
+use crate::common::{contents, entries, on, tiny, z};
 
 fn open(dir: &Path, options: LogOptions) -> Log {
     Log::open(Arc::new(FsDisk), dir, options).unwrap()
@@ -34,12 +35,12 @@ fn a_log_in_real_files() {
     drop(log);
     let mut log = open(&dir, tiny());
     assert_eq!(log.history().last(), z(1, 29));
-    log.reset(z(4, 4)).unwrap();
+    log.reset(on(z(4, 4))).unwrap();
     drop(log);
     assert_eq!(open(&dir, tiny()).history().base(), z(4, 4));
 
     let (snapshots, _) = Snapshots::open(Arc::new(FsDisk), &home.path().join("snapshots")).unwrap();
-    let mut writer = snapshots.begin(z(4, 4)).unwrap();
+    let mut writer = snapshots.begin(z(4, 4), Level(1)).unwrap();
     writer.chunk(&[5; 100_000]).unwrap();
     writer.finish().unwrap();
     let (snapshots, _) = Snapshots::open(Arc::new(FsDisk), &home.path().join("snapshots")).unwrap();

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use api::{EnsembleId, Epoch, PeerId};
+use api::{Build, EnsembleId, Epoch, Level, PeerId};
 use quorum_log::{
     Crash, Disk, Epochs, Log, LogOptions, LogPlaceError, MemDisk, Offline, Snapshots, Space, Storage,
     StorageError, StorageOptions,
@@ -32,6 +32,7 @@ fn options(id: u32) -> StorageOptions {
         may_heal: true,
         secret: 7,
         run: u64::from(id),
+        build: Build::this(),
     }
 }
 
@@ -119,16 +120,16 @@ fn b18_a_snapshot_leaves_the_space_that_the_log_needs() {
     };
     disk.set_capacity(10_000);
     // It cannot fit, and is not begun.
-    let refused = snapshots.begin(z(1, 1)).unwrap().leaving(1000, 9500).map(drop).unwrap_err();
+    let refused = snapshots.begin(z(1, 1), Level(1)).unwrap().leaving(1000, 9500).map(drop).unwrap_err();
     assert!(refused.is_full(), "{refused}");
     gone(&disk);
     // It turns out to be too large, and is given up before it has taken everything.
-    let mut writer = snapshots.begin(z(1, 1)).unwrap().leaving(1000, 5000).unwrap();
+    let mut writer = snapshots.begin(z(1, 1), Level(1)).unwrap().leaving(1000, 5000).unwrap();
     let refused = (0..100).find_map(|_| writer.chunk(&[7; 500]).err()).unwrap();
     assert!(refused.is_full() && free(&disk) >= 1000, "{} {refused}", free(&disk));
     drop(writer);
     gone(&disk);
-    let mut writer = snapshots.begin(z(1, 1)).unwrap().leaving(1000, 5000).unwrap();
+    let mut writer = snapshots.begin(z(1, 1), Level(1)).unwrap().leaving(1000, 5000).unwrap();
     writer.chunk(&[7; 5000]).unwrap();
     writer.finish().unwrap();
     assert_eq!(snapshots.latest(), Some(z(1, 1)));

@@ -19,6 +19,7 @@ mod damage;
 mod first_start;
 mod fs;
 mod full;
+mod levels;
 mod log;
 mod model;
 mod reader;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use quorum_log::{Crash, DiskOp, Fault, Log, LogError, LogOptions, MemDisk};
 use rustix::io::Errno;
 
-use crate::common::{DURABLE, assert_its_end_is_guarded, contents, entry, open, z};
+use crate::common::{DURABLE, assert_its_end_is_guarded, contents, entry, on, open, z};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -67,6 +67,7 @@ fn options() -> impl Strategy<Value = LogOptions> {
             index_interval_bytes,
             may_create: true,
             secret: segment_bytes,
+            ..LogOptions::default()
         }
     })
 }
@@ -124,7 +125,7 @@ impl Model {
             Step::Reset(epoch) => {
                 let base = z(self.last().epoch().0 + epoch, 1 + self.last().counter());
                 let empty = Allowed { base, entries: Vec::new(), at_least: 0 };
-                log.reset(base).map_err(|e| (e, vec![as_before, empty]))?;
+                log.reset(on(base)).map_err(|e| (e, vec![as_before, empty]))?;
                 (self.base, self.entries, self.synced) = (base, Vec::new(), 0);
                 Ok(())
             }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use api::Zxid;
 use quorum_log::{LogOptions, LogReader, MemDisk, ReadError};
 
-use crate::common::{entries, entry, open, tiny, z};
+use crate::common::{entries, entry, on, open, tiny, z};
 
 #[test]
 fn bounds_are_exact_in_memory_and_on_disk() {
@@ -47,7 +47,7 @@ fn what_is_not_there_is_told_from_what_is_purged() {
     assert_eq!(read(z(1, 19)).unwrap(), entries(3, 0..2));
     log.truncate(z(1, 15)).unwrap();
     assert!(matches!(read(z(1, 16)), Err(ReadError::NotThere { .. })));
-    log.reset(z(5, 5)).unwrap();
+    log.reset(on(z(5, 5))).unwrap();
     assert_eq!(read(z(5, 5)).unwrap(), []);
     assert!(matches!(read(z(1, 15)), Err(ReadError::Purged { .. })));
     log.append(&entries(6, 0..2)).unwrap();
@@ -68,8 +68,9 @@ fn readers_never_see_a_mixture_while_the_log_is_cut_and_written_anew() {
             // Whatever is read behind this one is of one generation: that of the payload of the first.
             match reader.read_after(z(1, 3), Zxid(u64::MAX), 100_000) {
                 Ok(read) => {
-                    let generation =
-                        |e: &api::Entry| e.payload[0].wrapping_sub((e.zxid.0 as u8).wrapping_mul(31));
+                    let generation = |e: &api::Entry| {
+                        e.payload().unwrap()[0].wrapping_sub((e.zxid.0 as u8).wrapping_mul(31))
+                    };
                     for (i, e) in read.iter().enumerate() {
                         assert_eq!(e.zxid, z(1, 4 + i as u32));
                         assert_eq!(generation(e), generation(&read[0]));
@@ -98,7 +99,7 @@ fn readers_never_see_a_mixture_while_the_log_is_cut_and_written_anew() {
         }
         log.append(&entries(1, 4..20)).unwrap();
         log.purge(z(1, 20)).unwrap();
-        log.reset(z(2, 0)).unwrap();
+        log.reset(on(z(2, 0))).unwrap();
         drop(stop_readers);
         for reader in readers {
             reader.join().unwrap();

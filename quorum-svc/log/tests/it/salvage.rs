@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use api::{Entry, Zxid};
-use quorum_log::{Crash, Log, LogError, LogOptions, MemDisk};
+use api::Entry;
+use quorum_log::{Base, Crash, Log, LogError, LogOptions, MemDisk};
 
-use crate::common::{DIR, contents, crashes, disk_with, entries, open, segments, tiny, z};
+use crate::common::{DIR, contents, crashes, disk_with, entries, on, open, segments, tiny, z};
 
 fn salvage(disk: &MemDisk) -> Result<Vec<PathBuf>, LogError> {
-    Log::salvage(disk, Path::new(DIR), &tiny(), Zxid::ZERO)
+    Log::salvage(disk, Path::new(DIR), &tiny(), Base::EMPTY)
 }
 
 /// Salvages the log, and checks that it is a sound beginning of `all` with at least these many entries.
@@ -33,12 +33,12 @@ fn f9_whatever_stands_before_a_flipped_bit_is_kept_and_nothing_is_thrown_away() 
     let mut before = 0;
     for path in &paths {
         let written = contents_of_segment(path, &all);
-        for at in (0..32 + written * 96).filter(|at| !matches!(at, 28..32)).step_by(5) {
+        for at in (0..40 + written * 96).filter(|at| !matches!(at, 36..40)).step_by(5) {
             let disk = disk_with(&all);
             let original = disk.files();
             assert!(disk.flip_bit(path, at as u64, (at % 8) as u8));
-            let at_least = before + at.saturating_sub(32) / 96;
-            let aside = salvaged(&disk, &all, if at < 32 { before } else { at_least });
+            let at_least = before + at.saturating_sub(40) / 96;
+            let aside = salvaged(&disk, &all, if at < 40 { before } else { at_least });
             // The damaged file is among what was put aside, byte for byte but for the flipped bit.
             let mut flipped = original[path].clone();
             flipped[at] ^= 1 << (at % 8);
@@ -60,7 +60,7 @@ fn a_crash_in_the_middle_of_it_changes_nothing() {
     let path = segments(&disk_with(&all)).remove(1);
     for step in 0.. {
         let disk = disk_with(&all);
-        assert!(disk.flip_bit(&path, 32 + 96 + 20, 3));
+        assert!(disk.flip_bit(&path, 40 + 96 + 20, 3));
         disk.power_off_after(step);
         let done = salvage(&disk).is_ok();
         disk.crash(Crash::Random(step));
@@ -107,13 +107,13 @@ fn a_log_without_a_sound_beginning_goes_on_behind_the_snapshot() {
     let disk = disk_with(&all);
     let path = segments(&disk).remove(0);
     assert!(disk.flip_bit(&path, 3, 3));
-    Log::salvage(&disk, Path::new(DIR), &tiny(), z(1, 5)).unwrap();
+    Log::salvage(&disk, Path::new(DIR), &tiny(), on(z(1, 5))).unwrap();
     let log = open(&disk, tiny()).unwrap();
     assert_eq!((log.history().base(), log.history().last()), (z(1, 5), z(1, 5)));
 
     let disk = disk_with(&all);
     disk.put(&Path::new(DIR).join("reset"), b"rubbish");
-    Log::salvage(&disk, Path::new(DIR), &tiny(), z(1, 9)).unwrap();
+    Log::salvage(&disk, Path::new(DIR), &tiny(), on(z(1, 9))).unwrap();
     assert_eq!(open(&disk, tiny()).unwrap().history().base(), z(1, 9));
     let aside = disk.files().into_keys().filter(|p| p.to_string_lossy().contains(".damaged")).count();
     assert!(aside > 3, "all segments");

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use api::peer::{Acquaintance, Damage, Incarnation};
-use api::{Ensemble, EnsembleId, Epoch, PeerId};
+use api::{Build, Ensemble, EnsembleId, Epoch, PeerId};
 use quorum_log::{
     Crash, DataDir, Disk, DiskOp, EpochError, EpochFile, Epochs, Fault, FsDisk, IdentityError,
     IncarnationError, Incarnations, MemDisk, Offline, Storage, StorageError, StorageOptions,
@@ -106,6 +106,7 @@ fn storage(disk: &MemDisk, members: Ensemble) -> Result<Storage, StorageError> {
         may_heal: true,
         secret: 5,
         run: 7,
+        build: Build::this(),
     };
     Storage::open(&(Arc::new(disk.clone()) as Arc<dyn Disk>), Path::new("/data"), &options)
 }

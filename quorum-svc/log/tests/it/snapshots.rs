@@ -3,28 +3,28 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{PeerId, Zxid};
+use api::{Build, Level, PeerId, Zxid};
 use quorum_log::{
     Disk, DiskOp, Epochs, Fault, MemDisk, SnapshotError, SnapshotReport, Snapshots, Storage, StorageError,
     StorageOptions,
 };
 use rustix::io::Errno;
 
-use crate::common::{entries, three, z};
+use crate::common::{entries, on, three, z};
 
 fn open(disk: &MemDisk) -> (Snapshots, SnapshotReport) {
     Snapshots::open(Arc::new(disk.clone()), Path::new("/data/snapshots")).unwrap()
 }
 
 fn write(snapshots: &Snapshots, zxid: Zxid) -> Result<(), SnapshotError> {
-    let mut writer = snapshots.begin(zxid)?;
+    let mut writer = snapshots.begin(zxid, Level(1))?;
     writer.chunk(b"first of ")?;
     writer.chunk(zxid.to_string().as_bytes())?;
     writer.finish()
 }
 
 fn receive(snapshots: &Snapshots, zxid: Zxid) -> Result<(), SnapshotError> {
-    let mut writer = snapshots.begin_received(zxid)?;
+    let mut writer = snapshots.begin_received(zxid, Level(1))?;
     writer.chunk(b"received ")?;
     writer.chunk(zxid.to_string().as_bytes())?;
     writer.finish()
@@ -67,7 +67,7 @@ fn the_two_newest_are_kept() {
     assert_eq!((snapshots.latest(), snapshots.older()), (Some(z(2, 3)), Some(z(1, 9))));
     assert_eq!(report, SnapshotReport::default());
     assert_eq!(read(&snapshots, z(2, 3)).unwrap(), b"first of 0x200000003");
-    assert!(matches!(snapshots.begin(z(2, 2)), Err(SnapshotError::TooOld { .. })));
+    assert!(matches!(snapshots.begin(z(2, 2), Level(1)), Err(SnapshotError::TooOld { .. })));
     write(&snapshots, z(2, 3)).unwrap();
     assert_eq!((snapshots.latest(), snapshots.older()), (Some(z(2, 3)), Some(z(1, 9))), "again");
 }
@@ -76,14 +76,14 @@ fn the_two_newest_are_kept() {
 fn an_unfinished_one_leaves_nothing_and_one_is_written_at_a_time() {
     let disk = MemDisk::new();
     let (snapshots, _) = open(&disk);
-    let writer = snapshots.begin(z(1, 1)).unwrap();
-    assert!(matches!(snapshots.begin(z(1, 2)), Err(SnapshotError::Busy)));
+    let writer = snapshots.begin(z(1, 1), Level(1)).unwrap();
+    assert!(matches!(snapshots.begin(z(1, 2), Level(1)), Err(SnapshotError::Busy)));
     drop(writer);
     assert!(disk.files().is_empty());
-    std::mem::forget(snapshots.begin(z(1, 1)).unwrap());
+    std::mem::forget(snapshots.begin(z(1, 1), Level(1)).unwrap());
     let (snapshots, report) = open(&disk);
     assert_eq!((report.removed, disk.files().len()), (1, 0));
-    snapshots.begin(z(0, 0)).unwrap().finish().unwrap();
+    snapshots.begin(z(0, 0), Level(1)).unwrap().finish().unwrap();
     assert_eq!(read(&snapshots, Zxid::ZERO).unwrap(), b"", "the empty state");
 }
 
@@ -98,7 +98,7 @@ fn every_flipped_bit_and_every_cut_is_found_and_the_older_one_taken() {
     let mut damaged: Vec<Vec<u8>> = (0..good.len()).map(|cut| good[..cut].to_vec()).collect();
     damaged.push([&good[..], b"x"].concat());
     // The last four bytes of the header are not used.
-    damaged.extend((0..good.len()).filter(|at| !(28..32).contains(at)).map(|at| {
+    damaged.extend((0..good.len()).filter(|at| !(36..40).contains(at)).map(|at| {
         let mut bytes = good.clone();
         bytes[at] ^= 1 << (at % 8);
         bytes
@@ -155,7 +155,7 @@ fn a_received_one_is_apart_until_it_is_adopted() {
         write(&snapshots, z(1, 9)).unwrap();
         let own = |s: &Snapshots| (s.latest(), s.older()) == (Some(z(1, 9)), Some(z(1, 5)));
         receive(&snapshots, zxid).unwrap();
-        assert!(own(&snapshots) && snapshots.received() == Some(zxid));
+        assert!(own(&snapshots) && snapshots.received() == Some(on(zxid)));
         assert!(disk.contents(&path_of_received(zxid)).is_some());
         assert!(matches!(snapshots.adopt_received(z(3, 3)), Err(SnapshotError::NotThere { .. })));
         if zxid != z(1, 9) {
@@ -163,7 +163,7 @@ fn a_received_one_is_apart_until_it_is_adopted() {
         }
 
         let (snapshots, report) = open(&disk);
-        assert!(own(&snapshots) && snapshots.received() == Some(zxid));
+        assert!(own(&snapshots) && snapshots.received() == Some(on(zxid)));
         assert_eq!(report, SnapshotReport::default());
         snapshots.adopt_received(zxid).unwrap();
         for snapshots in [snapshots, open(&disk).0] {
@@ -182,10 +182,10 @@ fn a_received_one_replaces_an_earlier_one_and_can_be_discarded() {
     let (snapshots, _) = open(&disk);
     for zxid in [z(2, 5), z(3, 1), z(2, 9), z(2, 9)] {
         receive(&snapshots, zxid).unwrap();
-        assert_eq!(snapshots.received(), Some(zxid));
+        assert_eq!(snapshots.received(), Some(on(zxid)));
         assert_eq!(paths(&disk), [path_of_received(zxid)]);
     }
-    drop(snapshots.begin_received(z(4, 4)).unwrap());
+    drop(snapshots.begin_received(z(4, 4), Level(1)).unwrap());
     assert_eq!(paths(&disk), [path_of_received(z(2, 9))], "an unfinished one leaves nothing");
     snapshots.discard_received().unwrap();
     assert_eq!((snapshots.received(), paths(&disk).len()), (None, 0));
@@ -211,18 +211,18 @@ fn a_damaged_received_one_is_left_out() {
 fn one_is_received_while_one_of_the_nodes_own_is_written() {
     let disk = MemDisk::new();
     let (snapshots, _) = open(&disk);
-    let own = snapshots.begin(z(1, 5)).unwrap();
-    let received = snapshots.begin_received(z(1, 5)).unwrap();
-    assert!(matches!(snapshots.begin(z(1, 6)), Err(SnapshotError::Busy)));
-    assert!(matches!(snapshots.begin_received(z(1, 6)), Err(SnapshotError::Busy)));
+    let own = snapshots.begin(z(1, 5), Level(1)).unwrap();
+    let received = snapshots.begin_received(z(1, 5), Level(1)).unwrap();
+    assert!(matches!(snapshots.begin(z(1, 6), Level(1)), Err(SnapshotError::Busy)));
+    assert!(matches!(snapshots.begin_received(z(1, 6), Level(1)), Err(SnapshotError::Busy)));
     own.finish().unwrap();
     assert_eq!((snapshots.latest(), snapshots.received()), (Some(z(1, 5)), None));
     received.finish().unwrap();
-    assert_eq!((snapshots.latest(), snapshots.received()), (Some(z(1, 5)), Some(z(1, 5))));
+    assert_eq!((snapshots.latest(), snapshots.received()), (Some(z(1, 5)), Some(on(z(1, 5)))));
 
     // Adopting makes what is being written meanwhile a state of entries that the log does not have.
-    let own = snapshots.begin(z(1, 8)).unwrap();
-    let next = snapshots.begin_received(z(1, 3)).unwrap();
+    let own = snapshots.begin(z(1, 8), Level(1)).unwrap();
+    let next = snapshots.begin_received(z(1, 3), Level(1)).unwrap();
     snapshots.adopt_received(z(1, 5)).unwrap();
     assert!(matches!(own.finish(), Err(SnapshotError::Superseded { .. })));
     assert_eq!((snapshots.latest(), snapshots.older()), (Some(z(1, 5)), None));
@@ -241,7 +241,7 @@ fn what_is_found_damaged_while_reading_no_longer_counts() {
     let disk = MemDisk::new();
     let (snapshots, _) = open(&disk);
     for zxid in [z(1, 1), z(1, 2)] {
-        let mut writer = snapshots.begin(zxid).unwrap();
+        let mut writer = snapshots.begin(zxid, Level(1)).unwrap();
         writer.chunk(&[1; 100]).unwrap();
         writer.chunk(&[2; 100]).unwrap();
         writer.finish().unwrap();
@@ -271,7 +271,7 @@ fn of_two_received_ones_that_a_crash_left_one_remains() {
     receive(&snapshots, z(2, 9)).unwrap();
     disk.put(&path_of_received(z(2, 5)), &earlier);
     let (snapshots, report) = open(&disk);
-    assert_eq!((snapshots.received(), report.skipped.len()), (Some(z(2, 9)), 0));
+    assert_eq!((snapshots.received(), report.skipped.len()), (Some(on(z(2, 9))), 0));
     assert_eq!(paths(&disk), [path_of_received(z(2, 9))]);
     snapshots.adopt_received(z(2, 9)).unwrap();
     assert_eq!(open(&disk).0.received(), None, "the earlier one does not come back");
@@ -286,7 +286,7 @@ fn standing_on(disk: &MemDisk, base: Zxid, behind: u32) -> Storage {
     storage.log.sync().unwrap();
     write(&storage.snapshots, z(1, 50)).unwrap();
     receive(&storage.snapshots, base).unwrap();
-    storage.log.reset(base).unwrap();
+    storage.log.reset(on(base)).unwrap();
     storage.snapshots.adopt_received(base).unwrap();
     storage.log.append(&entries(1, base.counter() + 1..=base.counter() + behind)).unwrap();
     storage.log.sync().unwrap();
@@ -305,6 +305,7 @@ fn storage(disk: &MemDisk) -> Result<Storage, StorageError> {
         may_heal: true,
         secret: 5,
         run: 7,
+        build: Build::this(),
     };
     let disk: Arc<dyn Disk> = Arc::new(disk.clone());
     Storage::open(&disk, Path::new("/data"), &options)

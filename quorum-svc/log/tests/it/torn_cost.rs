@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::Entry;
+use api::{Body, Entry};
 use bytes::Bytes;
 use quorum_log::{FsDisk, Log, LogOptions};
 
@@ -32,7 +32,7 @@ fn recover(dir: &Path, values: &[Bytes]) -> Duration {
             zxid: z(1, n),
             time_ms: 0,
             origin: None,
-            payload: payload.clone(),
+            body: Body::Store(payload.clone()),
             trace: None,
         })
         .collect();
@@ -41,7 +41,7 @@ fn recover(dir: &Path, values: &[Bytes]) -> Duration {
     // The power went before the sync: of the batch the first sector is missing.
     let segment = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path());
     let segment = segment.into_iter().find(|p| p.extension().is_some_and(|e| e == "log")).unwrap();
-    OpenOptions::new().write(true).open(segment).unwrap().write_all_at(&[0; 480], 32).unwrap();
+    OpenOptions::new().write(true).open(segment).unwrap().write_all_at(&[0; 480], 40).unwrap();
     let began = Instant::now();
     let log = open();
     assert!(log.recovery().cut_bytes as usize > values.len() * VALUE / 2);

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use api::peer::Damage;
-use api::{EnsembleId, Entry, Epoch, History, Stamp, Zxid};
+use api::{EnsembleId, Entry, Epoch, History, Level, LevelHistory, Stamp, Zxid};
 use quorum_core::{Durable, Input};
 
 use super::fault::Fault;
@@ -67,6 +67,15 @@ impl Stored {
         self.current.max(self.last().epoch())
     }
 
+    /// All is at the first level here, from the first marker on.
+    fn levels(&self) -> LevelHistory {
+        let mut levels = LevelHistory::from_base((self.base != Zxid::ZERO).then_some(Level::FIRST));
+        for (entry, level) in self.entries.iter().filter_map(|e| Some((e, e.body.level()?))) {
+            levels.append(entry.zxid, level);
+        }
+        levels
+    }
+
     fn history(&self) -> Result<History, String> {
         let mut history = History::from_base(self.base);
         match self.entries.iter().find(|e| !history.append(e.zxid)) {
@@ -101,6 +110,7 @@ impl Stored {
                 _ => self.recovered_epoch(),
             },
             history,
+            levels: self.levels(),
             snapshot,
             snap_before: Zxid::ZERO,
             last_stamp: Stamp::default(),

@@ -15,7 +15,7 @@ mod text;
 use std::rc::Rc;
 
 use api::ports::Role;
-use api::{Ensemble, EnsembleId, Entry, Member, Membership, Ticket, Zxid};
+use api::{Ensemble, EnsembleId, Entry, Levels, Member, Membership, Ticket, Zxid};
 use quorum_core::{Config, Conn};
 
 pub use bounds::Bounds;
@@ -188,6 +188,7 @@ impl Zab {
             requests_max: 16,
             request_bytes_max: 1024,
             counter_max: u32::MAX,
+            levels: Levels::BUILD,
         };
         Ok(Zab {
             setup,

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use api::ports::{FeedItem, Request, Role};
-use api::{Entry, Epoch, Now, PeerId, Ticket, Time, Zxid};
+use api::{Entry, Epoch, Level, Now, PeerId, Ticket, Time, Zxid};
 use bytes::Bytes;
 use quorum_core::{Config, Conn, Input, Output, ToLeader, ToLearner, Zab};
 
@@ -215,7 +215,7 @@ impl<'a> Turn<'a> {
             snapshots.push(zxid);
             snapshots.sort_unstable();
         }
-        self.input(Input::FromLeader { conn, message: ToLearner::Snap { zxid } })
+        self.input(Input::FromLeader { conn, message: ToLearner::Snap { zxid, level: Level::FIRST } })
     }
 
     fn input(&mut self, input: Input) -> Result<(), String> {
@@ -285,12 +285,12 @@ impl<'a> Turn<'a> {
                 disk.queue.push_back(Op::Epochs { accepted, current, damage, ensemble, committed })
             }
             Output::Truncate { to } => disk.queue.push_back(Op::Truncate(to)),
-            Output::InstallSnapshot { zxid } => disk.queue.push_back(Op::Install(zxid)),
+            Output::InstallSnapshot { zxid, .. } => disk.queue.push_back(Op::Install(zxid)),
             Output::Purge { upto } => disk.queue.push_back(Op::Purge(upto)),
             Output::Committed { upto } => self.apply(upto)?,
             Output::Sign(_) => {}
             Output::Tell(item) => self.tell(item),
-            Output::Left => {}
+            Output::Left | Output::LevelSet { .. } => {}
             Output::Fatal(why) => return Err(format!("the server stops: {why}")),
         }
         Ok(())

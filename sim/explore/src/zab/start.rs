@@ -1,6 +1,6 @@
 //! Where the servers stand at first.
 
-use api::{EnsembleId, Entry, Epoch, Origin, Ticket, Zxid};
+use api::{Body, EnsembleId, Entry, Epoch, Level, Origin, Ticket, Zxid};
 use bytes::Bytes;
 
 use super::disk::Stored;
@@ -17,10 +17,16 @@ impl Zab {
             return (disks, ghost);
         }
         let epoch = Epoch(1);
-        let marker = Entry::marker(epoch, 0);
+        let marker = Entry::marker(epoch, Level::FIRST, 0);
         let write = |n: u32| {
             let origin = Some(Origin { peer: peer(0), ticket: Ticket(u64::from(n)) });
-            Entry { zxid: Zxid::new(epoch, n), time_ms: 0, origin, payload: Bytes::new(), trace: None }
+            Entry {
+                zxid: Zxid::new(epoch, n),
+                time_ms: 0,
+                origin,
+                body: Body::Store(Bytes::new()),
+                trace: None,
+            }
         };
         let (writes, behind) = match self.setup.start {
             Start::Behind | Start::Purged => (2, 2),

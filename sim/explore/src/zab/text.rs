@@ -89,7 +89,7 @@ fn op(op: &Op) -> String {
 
 fn up(message: &ToLeader) -> String {
     match message {
-        ToLeader::LearnerInfo { accepted_epoch } => format!("LEARNERINFO {accepted_epoch}"),
+        ToLeader::LearnerInfo { accepted_epoch, .. } => format!("LEARNERINFO {accepted_epoch}"),
         ToLeader::AckEpoch { epoch, current_epoch, history, counts, damage, .. } => {
             let again = match (*counts, damage.is_some()) {
                 (_, true) => ", damaged",
@@ -107,6 +107,7 @@ fn up(message: &ToLeader) -> String {
         ToLeader::Barrier { .. } => "BARRIER".into(),
         ToLeader::Report(_) => "REPORT".into(),
         ToLeader::Disk(room) => format!("DISK {room:?}"),
+        ToLeader::SetLevel { expected, level, .. } => format!("LEVEL {expected} to {level}"),
     }
 }
 
@@ -117,7 +118,7 @@ fn down(down: &Down) -> String {
             ToLearner::LeaderInfo { epoch, .. } => format!("LEADERINFO {epoch}"),
             ToLearner::Diff { after } => format!("DIFF {after}"),
             ToLearner::Trunc { to } => format!("TRUNC {to}"),
-            ToLearner::Snap { zxid } => format!("SNAP {zxid}"),
+            ToLearner::Snap { zxid, .. } => format!("SNAP {zxid}"),
             ToLearner::Propose { entries, .. } => format!("PROPOSE {}", zxids(entries)),
             ToLearner::NewLeader { epoch, target, .. } => format!("NEWLEADER {epoch} up to {target}"),
             ToLearner::UpToDate { commit } => format!("UPTODATE {commit}"),
@@ -126,6 +127,7 @@ fn down(down: &Down) -> String {
             ToLearner::Barrier { zxid, .. } => format!("BARRIER {zxid}"),
             ToLearner::Refused { .. } => "REFUSED".into(),
             ToLearner::Room(room) => format!("ROOM {room:?}"),
+            ToLearner::LevelSet { result, .. } => format!("LEVEL {result:?}"),
             ToLearner::Confirm(_) => "CONFIRM".into(),
         },
     }

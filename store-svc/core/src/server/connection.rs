@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use api::{Create, Path, Read, ReadOutcome, ports::Room};
+use api::{Create, Identities, Path, Read, ReadOutcome, data_len, ports::Room};
 use bytes::Bytes;
 
 use super::*;
@@ -12,6 +12,8 @@ use outbox::Place;
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) phase: Phase,
+    /// What the edge has proven of the client.
+    pub(super) identities: Identities,
     pub(super) place: Place,
     pub(super) stream: StreamId,
     /// Whether the state has come to the entry with which the session was opened, or taken up, for this connection. Once
@@ -76,9 +78,10 @@ enum Step {
 }
 
 impl Conn {
-    pub(super) fn new(phase: Phase) -> Conn {
+    pub(super) fn new(phase: Phase, identities: Identities) -> Conn {
         Conn {
             phase,
+            identities,
             place: Place::default(),
             stream: StreamId::FIRST,
             in_charge: false,
@@ -389,7 +392,14 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
         };
         if let Some(body) = body {
             let close = matches!(body, CommandBody::CloseSession { .. });
-            let command = Command { session, stream: conn.stream, number, acked: conn.acked, body };
+            let command = Command {
+                session,
+                stream: conn.stream,
+                number,
+                acked: conn.acked,
+                identities: conn.identities.clone(),
+                body,
+            };
             let (id, slot, pending) = (means.id, place, command.clone());
             let ticket = means.tickets.next(if close {
                 Pending::Close { conn: id, slot, command: pending }
@@ -484,8 +494,10 @@ fn room_for(write: &Write, state: &State) -> Room {
         Ok(ReadOutcome::Exists { stat: Some(stat) }) => i64::from(stat.data_length),
         _ => 0,
     };
-    let created = |create: &Create| (create.path.as_str().len() + create.data.len()) as i64 + ZNODE;
-    let set = |path: &Path, data: &Bytes| data.len() as i64 - old(path);
+    let created = |create: &Create| {
+        (create.path.as_str().len() + create.data_len() + create.acl.weight()) as i64 + ZNODE
+    };
+    let set = |path: &Path, data: &Option<Bytes>| data_len(data) as i64 - old(path);
     let deleted = |path: &Path| -(path.as_str().len() as i64 + old(path) + ZNODE);
     let (growth, stores) = match write {
         Write::Create(create) => (created(create), true),
@@ -520,8 +532,8 @@ fn no_room() -> OpError {
 fn validate(write: &Write, limits: &Limits) -> Result<(), OpError> {
     let mut size = Size::default();
     match write {
-        Write::Create(create) => size.add(&create.path, create.data.len(), None)?,
-        Write::Set { path, data, version } => size.add(path, data.len(), *version)?,
+        Write::Create(create) => size.add_create(create)?,
+        Write::Set { path, data, version } => size.add(path, data_len(data), *version)?,
         Write::Delete { path, version } => size.add(path, 0, *version)?,
         Write::Multi(parts) => {
             if parts.len() > limits.multi_ops_max {
@@ -533,8 +545,8 @@ fn validate(write: &Write, limits: &Limits) -> Result<(), OpError> {
             }
             for (index, part) in parts.iter().enumerate() {
                 let added = match part {
-                    MultiOp::Create(create) => size.add(&create.path, create.data.len(), None),
-                    MultiOp::Set { path, data, version } => size.add(path, data.len(), *version),
+                    MultiOp::Create(create) => size.add_create(create),
+                    MultiOp::Set { path, data, version } => size.add(path, data_len(data), *version),
                     MultiOp::Delete { path, version } | MultiOp::Check { path, version } => {
                         size.add(path, 0, *version)
                     }
@@ -560,6 +572,13 @@ struct Size {
 }
 
 impl Size {
+    /// Adds a create, and checks its kind.
+    fn add_create(&mut self, create: &Create) -> Result<(), OpError> {
+        create.kind.check()?;
+        self.entry += create.acl.weight() as u64;
+        self.add(&create.path, create.data_len(), None)
+    }
+
     /// Adds a part, and checks the version that it asks for.
     fn add(&mut self, path: &Path, data: usize, version: Option<i32>) -> Result<(), OpError> {
         self.values += data as u64;

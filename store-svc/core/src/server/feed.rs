@@ -29,7 +29,7 @@ impl Server {
     /// Applies an entry and answers whoever waits for it, before the next one is applied: so a read that stands
     /// between two writes of its session sees the first and not the second. False if the entry does not fit.
     fn on_entry(&mut self, entry: Committed) -> bool {
-        let Committed { zxid, time_ms, origin, command } = entry;
+        let Committed { zxid, time_ms, origin, level, command } = entry;
         if !zxid.follows(self.state.applied()) {
             let applied = self.state.applied();
             self.outbox
@@ -37,7 +37,10 @@ impl Server {
             return false;
         }
         let Some(command) = command else {
-            self.state.apply_marker(zxid, time_ms);
+            match level {
+                Some(level) => self.state.apply_level(zxid, time_ms, level),
+                None => self.state.apply_marker(zxid, time_ms),
+            }
             return true;
         };
         if let CommandBody::Check { of, digest } = command.body {
@@ -115,8 +118,8 @@ impl Server {
                     let body = CommandBody::CloseSession { session, expired: None };
                     let command = Command::outside(body);
                     self.submit(Pending::Expire { session }, command);
-                } else if let CommandBody::OpenSession { token, timeout_ms, .. } = command.body {
-                    self.opened(conn, session, None, token, timeout_ms);
+                } else if let CommandBody::OpenSession { timeout_ms, .. } = command.body {
+                    self.opened(conn, session, None, timeout_ms);
                 }
             }
             // Seen in `on_entry`, whichever node asked for it.

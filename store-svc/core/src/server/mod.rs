@@ -43,8 +43,8 @@ use std::{
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Command, CommandBody, MultiOp, OpError, PeerId, ReadLevel, SessionId, SessionToken, StreamId, Ticket,
-    Time, Trace, TraceContext, Write, WriteNumber, Zxid,
+    Command, CommandBody, MultiOp, OpError, PeerId, ReadLevel, SessionId, StreamId, Ticket, Time, Trace,
+    TraceContext, Write, WriteNumber, Zxid,
     ports::{PAYLOAD_MAX, QuorumStatus, Refusal, Role, Sign},
     session::{Item, Notice, Op, Open, Opened, Outcome, Request, Response},
 };
@@ -125,9 +125,9 @@ impl Server {
         match input {
             Input::Feed(item) => self.on_feed(item),
             Input::Sign(sign) => self.on_sign(sign),
-            Input::Open { conn, open, drawn } => self.on_open(conn, open, drawn),
+            Input::Open { conn, open, drawn, identities } => self.on_open(conn, open, drawn, identities),
             Input::Requests { conn, acked, requests } => self.on_requests(conn, acked, requests),
-            Input::Unary { conn, op, trace } => self.on_unary(conn, op, trace),
+            Input::Unary { conn, op, trace, identities } => self.on_unary(conn, op, trace, identities),
             Input::Closed { conn } => self.forget(conn),
             Input::Drained { conn, bytes } => self.on_drained(conn, bytes),
             Input::Tick => self.answer_more(),

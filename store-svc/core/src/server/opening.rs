@@ -1,9 +1,10 @@
 //! How connections begin.
 
 use api::mutants::{Mutant, is_on};
-use api::ports::Room;
+use api::{Identities, ports::Room};
 
 use super::*;
+use crate::hash_of;
 
 /// A connection that is not open yet.
 #[derive(Debug)]
@@ -48,11 +49,11 @@ enum Stage {
 }
 
 impl Server {
-    pub(super) fn on_open(&mut self, id: ConnId, open: Open, drawn: Drawn) {
-        self.begin_opening(id, Wish::Session(open, drawn));
+    pub(super) fn on_open(&mut self, id: ConnId, open: Open, drawn: Drawn, identities: Identities) {
+        self.begin_opening(id, Wish::Session(open, drawn), identities);
     }
 
-    pub(super) fn on_unary(&mut self, id: ConnId, op: Op, trace: Trace) {
+    pub(super) fn on_unary(&mut self, id: ConnId, op: Op, trace: Trace, identities: Identities) {
         let is_stale = matches!(op, Op::Read(_, ReadLevel::Stale));
         if is_stale && self.state.applied() == Zxid::ZERO {
             // No entry has been applied, so that no znode is here says nothing about the ensemble.
@@ -61,9 +62,9 @@ impl Server {
         }
         if is_stale {
             // Whatever there is, is what was asked for. Answered on the spot, so neither bounds nor a leader matter.
-            self.conns.insert(id, Conn::new(Phase::Unary));
+            self.conns.insert(id, Conn::new(Phase::Unary, identities));
         } else {
-            self.begin_opening(id, Wish::Unary);
+            self.begin_opening(id, Wish::Unary, identities);
         }
         if let Some(conn) = self.conns.get_mut(&id) {
             conn.push(Request { xid: 0, number: None, op, trace });
@@ -80,13 +81,17 @@ impl Server {
         id: ConnId,
         session: SessionId,
         taken_up: Option<StreamId>,
-        token: SessionToken,
         timeout_ms: u32,
     ) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        if let Phase::Opening(opening) = std::mem::replace(&mut conn.phase, Phase::Open(session)) {
-            self.unlist(id, &opening);
-        }
+        let Phase::Opening(opening) = std::mem::replace(&mut conn.phase, Phase::Open(session)) else {
+            return self.outbox.stop(format!("connection {} was opened twice; please report this", id.0));
+        };
+        let Wish::Session(Open { resume, .. }, Drawn { token: drawn, .. }) = opening.wish else {
+            return self.outbox.stop(format!("call {} was opened as a session; please report this", id.0));
+        };
+        let token = resume.map_or(drawn, |(_, token)| token);
+        self.unlist(id, &opening);
         let Some(conn) = self.conns.get_mut(&id) else { return };
         conn.stream = taken_up.unwrap_or(StreamId::FIRST);
         conn.in_charge = taken_up.is_none();
@@ -99,6 +104,8 @@ impl Server {
             resumed: taken_up.is_some(),
             zxid: self.state.applied(),
             last_write: self.state.session(session).map_or(WriteNumber(0), |info| info.last_write),
+            level: self.state.level(),
+            limits: self.config.limits.told(),
         };
         let opened = Item::Opened(opened);
         self.outbox.send(id, &mut conn.place, opened);
@@ -168,7 +175,7 @@ impl Server {
         }
     }
 
-    fn begin_opening(&mut self, id: ConnId, wish: Wish) {
+    fn begin_opening(&mut self, id: ConnId, wish: Wish, identities: Identities) {
         let why = if self.turning_away() {
             self.unavailable()
         } else if self.conns.len() >= self.config.limits.connections_max {
@@ -180,7 +187,7 @@ impl Server {
         } else {
             let until = self.now + wish.wait(self.config.limits.park);
             let opening = Opening { wish, stage: Stage::Serving, until };
-            self.conns.insert(id, Conn::new(Phase::Opening(opening)));
+            self.conns.insert(id, Conn::new(Phase::Opening(opening), identities));
             self.opening.insert((until, id));
             return self.try_open(id);
         };
@@ -203,6 +210,8 @@ impl Server {
             return;
         }
         let stage = opening.stage;
+        let identities = self.conns.get(&id).map(|conn| conn.identities.clone()).unwrap_or_default();
+        let Some(opening) = self.opening_mut(id) else { return };
         match opening.wish.clone() {
             Wish::Unary => {
                 let until = opening.until;
@@ -217,8 +226,9 @@ impl Server {
                 opening.stage = Stage::Submitted;
                 let timeout_ms = self.clamp(timeout_ms);
                 let sessions_max = self.config.limits.sessions_max;
-                let body = CommandBody::OpenSession { token, timeout_ms, sessions_max };
-                let command = Command::outside(body);
+                let token_hash = hash_of(&token);
+                let body = CommandBody::OpenSession { token_hash, timeout_ms, sessions_max };
+                let command = Command { identities, ..Command::outside(body) };
                 self.submit(Pending::Open { conn: id, command: command.clone() }, command);
             }
             Wish::Session(Open { last_zxid, .. }, _)
@@ -235,10 +245,10 @@ impl Server {
             }
             Wish::Session(Open { resume: Some((session, token)), .. }, Drawn { stream, .. }) => {
                 match self.state.session(session) {
-                    Some(info) if same(&info.token, &token) => {
-                        self.opened(id, session, Some(stream), token, info.timeout_ms);
+                    Some(info) if info.admits(&token, &identities) => {
+                        self.opened(id, session, Some(stream), info.timeout_ms);
                     }
-                    // The same for a wrong token and an unknown session: no hint which of the two it was.
+                    // The same for a wrong token, an identity that is missing and an unknown session: no hint which it was.
                     _ if stage == Stage::Verified => self.close(id, Err(OpError::SessionExpired(session))),
                     _ => {
                         if let Some(opening) = self.opening_mut(id) {
@@ -263,11 +273,6 @@ impl Server {
         let limits = &self.config.limits;
         timeout_ms.min(ms(limits.session_timeout_max)).max(ms(limits.session_timeout_min))
     }
-}
-
-/// Takes the same time wherever the difference is.
-fn same(a: &SessionToken, b: &SessionToken) -> bool {
-    a.0.iter().zip(&b.0).fold(0, |different, (x, y)| different | (x ^ y)) == 0
 }
 
 /// So many sessions may be open while there is no room for what grows: they take little, and a client needs one to delete.

@@ -1,6 +1,6 @@
 //! Nodes on a log that is written by hand: what a quorum would do is spelled out line by line.
 
-use api::{Create, CreateMode, Epoch, Origin, Path, Read, ReadOutcome, WriteOutcome, ports::Room};
+use api::{Create, Epoch, Origin, Path, Read, ReadOutcome, SessionToken, WriteOutcome, ports::Room};
 use bytes::Bytes;
 
 use super::*;
@@ -22,11 +22,11 @@ fn path(p: &str) -> Path {
 const SILENCE: Duration = Duration::from_millis(4000 + 40);
 
 fn create(p: &str) -> Op {
-    Op::Write(Write::Create(Create { path: path(p), data: Bytes::new(), mode: CreateMode::default() }))
+    Op::Write(Write::Create(Create::new(path(p), Bytes::new())))
 }
 
 fn set(p: &str, data: &'static str) -> Op {
-    Op::Write(Write::Set { path: path(p), data: Bytes::from_static(data.as_bytes()), version: None })
+    Op::Write(Write::Set { path: path(p), data: Some(Bytes::from_static(data.as_bytes())), version: None })
 }
 
 fn get(p: &str) -> Op {
@@ -128,7 +128,7 @@ impl Node {
     fn open_with(&mut self, conn: u64, timeout_ms: u32) {
         let open = Open { resume: None, timeout_ms, last_zxid: Zxid::ZERO, wait_ms: None };
         let drawn = Drawn { token: SessionToken([conn as u8; 16]), stream: StreamId(0) };
-        self.input(Input::Open { conn: ConnId(conn), open, drawn });
+        self.input(Input::Open { conn: ConnId(conn), open, drawn, identities: api::Identities::default() });
     }
 
     fn resume(&mut self, conn: u64, session: SessionId, token: u8, last_zxid: Zxid) {
@@ -136,7 +136,7 @@ impl Node {
         let resume = Some((session, SessionToken([token; 16])));
         let open = Open { resume, timeout_ms: 0, last_zxid, wait_ms: None };
         let drawn = Drawn { token: SessionToken([0; 16]), stream };
-        self.input(Input::Open { conn: ConnId(conn), open, drawn });
+        self.input(Input::Open { conn: ConnId(conn), open, drawn, identities: api::Identities::default() });
     }
 
     /// Sends requests; the xid is the place in the list, writes are numbered from `first`.
@@ -196,7 +196,13 @@ impl Log {
                 Ask::Submit { ticket, command, .. } => {
                     let zxid = z(self.entries.len() as u32 + 1);
                     let origin = Some(Origin { peer: node.server.config.me, ticket });
-                    self.entries.push(Committed { zxid, time_ms: 0, origin, command: Some(command) });
+                    self.entries.push(Committed {
+                        zxid,
+                        time_ms: 0,
+                        origin,
+                        level: None,
+                        command: Some(command),
+                    });
                 }
                 ask => rest.push(ask),
             }
@@ -208,7 +214,7 @@ impl Log {
     fn feed(&self, node: &mut Node) {
         let applied = node.server.state().applied().counter() as usize;
         if applied == 0 {
-            let marker = Committed { zxid: z(0), time_ms: 0, origin: None, command: None };
+            let marker = Committed { zxid: z(0), time_ms: 0, origin: None, level: None, command: None };
             node.input(Input::Feed(Feed::Committed(vec![marker])));
         }
         node.input(Input::Feed(Feed::Committed(self.entries[applied..].to_vec())));
@@ -231,9 +237,13 @@ fn with_session(role: Role) -> (Node, Log, SessionId) {
     (node, log, session)
 }
 
+fn call(conn: u64, op: Op) -> Input {
+    Input::Unary { conn: ConnId(conn), op, trace: None, identities: api::Identities::default() }
+}
+
 fn data(result: &Result<Outcome, OpError>) -> &[u8] {
     match result {
-        Ok(Outcome::Read(ReadOutcome::Data { data, .. })) => data,
+        Ok(Outcome::Read(ReadOutcome::Data { data: Some(data), .. })) => data,
         other => panic!("no value but {other:?}"),
     }
 }
@@ -368,8 +378,11 @@ fn a_sync_holds_back_what_is_behind_it() {
 #[test]
 fn what_is_wrong_with_a_write_is_answered_in_its_place_and_uses_up_its_number() {
     let (mut node, mut log, _) = with_session(Role::Following);
-    let big =
-        Op::Write(Write::Set { path: path("/a"), data: Bytes::from(vec![0; (1 << 20) + 1]), version: None });
+    let big = Op::Write(Write::Set {
+        path: path("/a"),
+        data: Some(Bytes::from(vec![0; (1 << 20) + 1])),
+        version: None,
+    });
     let negative = Op::Write(Write::Delete { path: path("/a"), version: Some(-1) });
     let malformed = Op::Invalid(OpError::BadPath(api::PathError::Empty));
     node.ask(1, 1, vec![create("/a"), big, negative, malformed, set("/a", "x")]);
@@ -415,7 +428,7 @@ fn b16_paths_count_in_the_size_of_a_request() {
 fn multi_sizes_add_up() {
     let (mut node, mut log, _) = with_session(Role::Following);
     let half = Bytes::from(vec![0; 600 << 10]);
-    let part = || MultiOp::Set { path: Path::root(), data: half.clone(), version: None };
+    let part = || MultiOp::Set { path: Path::root(), data: Some(half.clone()), version: None };
     node.ask(1, 1, vec![Op::Write(Write::Multi(vec![part(), part()]))]);
     log.round(&mut node);
     assert_eq!(node.take_replies(1)[0].1, Err(OpError::TooLarge { size: 1200 << 10, limit: 1 << 20 }));
@@ -599,7 +612,7 @@ fn without_a_quorum_for_too_long_everybody_is_sent_away_until_it_is_back() {
     assert!(!node.server.ready());
     node.closed.clear();
     node.open(2);
-    node.input(Input::Unary { conn: ConnId(3), op: get("/"), trace: None });
+    node.input(call(3, get("/")));
     assert!(matches!(
         &node.closed[..],
         [(_, Err(OpError::Unavailable(_))), (_, Err(OpError::Unavailable(_)))]
@@ -625,7 +638,7 @@ fn a_node_to_which_nobody_is_connected_learns_in_time_that_it_is_not_ready() {
 fn before_a_node_serves_for_the_first_time_clients_wait() {
     let (mut node, mut log) = (Node::new(1), Log::default());
     node.open(1);
-    node.input(Input::Unary { conn: ConnId(2), op: get("/"), trace: None });
+    node.input(call(2, get("/")));
     node.ask(1, 1, vec![create("/a")]);
     assert!(node.asks.is_empty() && node.sent.is_empty());
     node.status(Role::Following, true);
@@ -639,14 +652,14 @@ fn before_a_node_serves_for_the_first_time_clients_wait() {
 #[test]
 fn unary_calls_are_answered_once_and_forgotten() {
     let (mut node, mut log) = (Node::serving(1, Role::Following), Log::default());
-    node.input(Input::Unary { conn: ConnId(1), op: create("/a"), trace: None });
-    node.input(Input::Unary { conn: ConnId(2), op: Op::Sync, trace: None });
+    node.input(call(1, create("/a")));
+    node.input(call(2, Op::Sync));
     let rest = log.round(&mut node);
     assert!(matches!(node.take_replies(1)[..], [(0, Ok(Outcome::Write(_)))]));
     let [Ask::Barrier { ticket }] = rest[..] else { panic!("no barrier but {rest:?}") };
     node.input(Input::Feed(Feed::Barrier(ticket)));
     assert_eq!(node.take_replies(2), [(0, Ok(Outcome::Sync))]);
-    node.input(Input::Unary { conn: ConnId(3), op: Op::Close, trace: None });
+    node.input(call(3, Op::Close));
     assert!(matches!(node.take_replies(3)[..], [(0, Err(OpError::BadArguments(_)))]));
     assert!(node.server.conns.is_empty());
 }
@@ -654,7 +667,7 @@ fn unary_calls_are_answered_once_and_forgotten() {
 #[test]
 fn lost_writes_are_sent_again_if_they_are_numbered() {
     let (mut node, mut log, _) = with_session(Role::Following);
-    node.input(Input::Unary { conn: ConnId(9), op: create("/u"), trace: None });
+    node.input(call(9, create("/u")));
     node.ask(1, 1, vec![create("/a"), set("/a", "1")]);
     let lost: Vec<Ticket> = std::mem::take(&mut node.asks)
         .into_iter()
@@ -742,7 +755,7 @@ fn a_write_without_a_session_that_may_still_be_carried_out_does_not_end_as_refus
     let (mut node, mut log) = (Node::serving(1, Role::Following), Log::default());
     node.status(Role::Looking, false);
     for (conn, op) in [(1, create("/a")), (2, Op::Sync)] {
-        node.input(Input::Unary { conn: ConnId(conn), op, trace: None });
+        node.input(call(conn, op));
     }
     node.pass(Duration::from_secs(11));
     // Parked for as long, a write of the same node would be refused by the quorum; this one it has not given up.
@@ -936,7 +949,8 @@ fn b13_a_close_for_silence_does_nothing_in_a_later_reign() {
     leader.asks.clear();
     leader.input(Input::Feed(Feed::Barrier(ticket)));
     // It waits for the next leader, who takes it, and has heard the session meanwhile.
-    let marker = Committed { zxid: Zxid::marker(Epoch(2)), time_ms: 0, origin: None, command: None };
+    let marker =
+        Committed { zxid: Zxid::marker(Epoch(2)), time_ms: 0, origin: None, level: None, command: None };
     leader.input(Input::Feed(Feed::Committed(vec![marker])));
     assert!(log.accept(&mut leader).is_empty());
     let mut entry = log.entries.pop().unwrap();
@@ -1051,7 +1065,7 @@ fn a_snapshot_takes_the_place_of_the_state_and_lost_writes_find_their_results() 
 #[test]
 fn a_hole_in_the_feed_stops_the_node() {
     let mut node = Node::serving(1, Role::Following);
-    let entry = |zxid| Committed { zxid, time_ms: 0, origin: None, command: None };
+    let entry = |zxid| Committed { zxid, time_ms: 0, origin: None, level: None, command: None };
     node.input(Input::Feed(Feed::Committed(vec![entry(z(0)), entry(z(2))])));
     assert_eq!(node.stopped.len(), 1);
     assert_eq!(node.server.state().applied(), z(0));
@@ -1090,7 +1104,7 @@ fn time_outs_are_clamped() {
 fn reads_wait_while_the_client_does_not_take_the_answers() {
     let (mut node, mut log, _) = with_session(Role::Following);
     let value = Bytes::from(vec![1; 1 << 20]);
-    let set = Op::Write(Write::Set { path: path("/"), data: value.clone(), version: None });
+    let set = Op::Write(Write::Set { path: path("/"), data: Some(value.clone()), version: None });
     node.ask(1, 1, vec![set]);
     log.round(&mut node);
     node.take_replies(1);
@@ -1140,7 +1154,7 @@ fn b18_without_room_what_grows_is_refused_and_deletes_reads_and_closes_go_on() {
     log.round(&mut node);
     assert_eq!(ok(node.take_replies(1)), [false, true, true, true]);
     // Without a session, too.
-    node.input(Input::Unary { conn: ConnId(7), op: create("/c"), trace: None });
+    node.input(call(7, create("/c")));
     assert_eq!(ok(node.take_replies(7)), [false]);
     // A client that comes now can delete, and a session ends.
     node.open(2);
@@ -1173,8 +1187,8 @@ fn b18_refusals_for_want_of_space_do_not_fill_the_disk() {
     assert_eq!(node.asks.len(), refusals::PER_PERIOD, "and no more in this moment");
     // Of others only what grows waits, and only for its turn.
     node.ask(2, 1, vec![delete("/b"), set("/a", "1")]);
-    node.input(Input::Unary { conn: ConnId(7), op: get("/a"), trace: None });
-    node.input(Input::Unary { conn: ConnId(8), op: create("/c"), trace: None });
+    node.input(call(7, get("/a")));
+    node.input(call(8, create("/c")));
     assert!(matches!(node.take_replies(7)[..], [(_, Ok(_))]));
     assert!(matches!(node.take_replies(8)[..], [(_, Err(OpError::DiskFull))]));
     log.round(&mut node);

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use api::{
-    Command, Epoch, OpError, Origin, PeerId, SessionToken, StreamId, Ticket, Trace, WriteNumber, Zxid,
+    Command, Epoch, Identities, Level, OpError, Origin, PeerId, SessionToken, StreamId, Ticket, Trace,
+    WriteNumber, Zxid,
     ports::{QuorumStatus, Refusal, Sign},
-    session::{Item, Op, Open, Request},
+    session::{self, Item, Op, Open, Request},
 };
 use bytes::Bytes;
 
@@ -57,6 +58,16 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// What clients are told of them.
+    pub(super) fn told(&self) -> session::Limits {
+        let number = |limit: usize| u32::try_from(limit).unwrap_or(u32::MAX);
+        session::Limits {
+            requests: number(self.requests_max),
+            data_bytes: u32::try_from(self.data_max).unwrap_or(u32::MAX),
+            multi_parts: number(self.multi_ops_max),
+        }
+    }
+
     /// How often a node tells the leader which sessions it has heard: so often that also the shortest time-out leaves most of
     /// itself to pings that are late.
     pub(super) fn report_interval(&self) -> Duration {
@@ -107,6 +118,8 @@ pub enum Input {
         open: Open,
         /// For it.
         drawn: Drawn,
+        /// What the edge has proven of the client.
+        identities: Identities,
     },
     /// A client asks. May come before the connection is open, and is carried out behind that.
     Requests {
@@ -126,6 +139,8 @@ pub enum Input {
         op: Op,
         /// As in [`Request`].
         trace: Trace,
+        /// What the edge has proven of the client.
+        identities: Identities,
     },
     /// A client has gone. Unknown connections may be named: [`Output::Close`] may have crossed it.
     Closed {
@@ -173,6 +188,8 @@ pub struct Committed {
     pub time_ms: i64,
     /// Who submitted it.
     pub origin: Option<Origin>,
+    /// The feature level from here on, if this entry says it.
+    pub level: Option<Level>,
     /// `None` for a marker.
     pub command: Option<Command>,
 }

@@ -1,5 +1,5 @@
 use api::{
-    Command, CommandBody, Create, CreateMode, Entry, Epoch, PeerId, Ticket, Write, Zxid,
+    Body, Command, CommandBody, Create, Entry, Epoch, Level, PeerId, Ticket, Write, Zxid,
     ports::{FeedItem, QuorumStatus, Role},
 };
 use bytes::{Bytes, BytesMut};
@@ -34,14 +34,12 @@ fn z(counter: u32) -> Zxid {
 }
 
 fn entry(counter: u32, body: CommandBody) -> Entry {
-    let payload = encode_command(Command::outside(body));
-    Entry { zxid: z(counter), time_ms: 1, origin: None, payload, trace: None }
+    let body = Body::Store(encode_command(Command::outside(body)));
+    Entry { zxid: z(counter), time_ms: 1, origin: None, body, trace: None }
 }
 
 fn create(counter: u32, path: &str) -> Entry {
-    let mode = CreateMode { ephemeral: false, sequential: false };
-    let create = Create { path: path.parse().unwrap(), data: Bytes::new(), mode };
-    entry(counter, CommandBody::Write(Write::Create(create)))
+    entry(counter, CommandBody::Write(Write::Create(Create::new(path.parse().unwrap(), "value"))))
 }
 
 /// A shell and its feed.
@@ -83,7 +81,7 @@ fn snapshot(state: &State) -> Vec<FeedItem> {
 #[test]
 fn what_is_said_at_once_is_taken_in_its_order_and_a_snapshot_begun_anew_takes_the_place_of_the_first() {
     let mut leader = Store::new();
-    let log = [Entry::marker(Epoch(1), 1), create(1, "/a"), create(2, "/b"), create(3, "/c")];
+    let log = [Entry::marker(Epoch(1), Level::FIRST, 1), create(1, "/a"), create(2, "/b"), create(3, "/c")];
     leader.feed(vec![FeedItem::Committed(log[..3].to_vec())]).unwrap();
 
     let mut store = Store::new();
@@ -106,8 +104,8 @@ fn what_is_said_at_once_is_taken_in_its_order_and_a_snapshot_begun_anew_takes_th
 
 #[test]
 fn what_cannot_be_read_stops_the_store() {
-    let strange = Entry { payload: Bytes::from_static(b"\xff"), ..create(1, "/a") };
-    let marker = Entry::marker(Epoch(1), 1);
+    let strange = Entry { body: Body::Store(Bytes::from_static(b"\xff")), ..create(1, "/a") };
+    let marker = Entry::marker(Epoch(1), Level::FIRST, 1);
     let Fault(why) = Store::new().feed(vec![FeedItem::Committed(vec![marker, strange])]).unwrap_err();
     assert!(why.contains("upgrade"), "{why}");
     let alone = FeedItem::SnapshotChunk(Bytes::from_static(b"piece"));
@@ -119,12 +117,14 @@ fn what_cannot_be_read_stops_the_store() {
 #[test]
 fn a_state_that_is_not_the_leaders_is_built_again_once_and_stops_the_node_if_it_differs_again() {
     let mut leader = Store::new();
-    leader.feed(vec![FeedItem::Committed(vec![Entry::marker(Epoch(1), 1), create(1, "/a")])]).unwrap();
+    leader
+        .feed(vec![FeedItem::Committed(vec![Entry::marker(Epoch(1), Level::FIRST, 1), create(1, "/a")])])
+        .unwrap();
     let digest = leader.shell.server.state().digest();
     let check = |counter, of, digest| entry(counter, CommandBody::Check { of, digest });
     let log = |path| {
         let checks = [check(2, Zxid::ZERO, 0), check(3, z(2), digest)];
-        let log = [Entry::marker(Epoch(1), 1), create(1, path)].into_iter().chain(checks);
+        let log = [Entry::marker(Epoch(1), Level::FIRST, 1), create(1, path)].into_iter().chain(checks);
         vec![FeedItem::Committed(log.collect())]
     };
     let mut store = Store::new();

@@ -3,8 +3,8 @@
 use std::fmt;
 
 use api::{
-    Create, ErrorCode, MultiOp, MultiOutcome, OpError, Path, ReadOutcome, Stat, Write, WriteOutcome,
-    WriteResult,
+    Create, ErrorCode, MultiOp, MultiOutcome, NodeKind, OpError, Path, ReadOutcome, Stat, Write,
+    WriteOutcome, WriteResult, data_len,
 };
 use bytes::Bytes;
 
@@ -14,7 +14,7 @@ pub(super) type State = Vec<Option<Node>>;
 /// A znode that exists.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Node {
-    data: Bytes,
+    data: Option<Bytes>,
     version: i32,
     /// May be gone at any time, with a session of which nobody tells.
     pub(super) ephemeral: bool,
@@ -88,7 +88,7 @@ impl Object {
     pub(super) fn reads(&self, state: &State, path: &Path, outcome: &Result<ReadOutcome, OpError>) -> bool {
         let node = self.slot(path).and_then(|slot| state[slot].as_ref());
         match outcome {
-            Ok(ReadOutcome::Data { data, stat }) => node.is_some_and(|n| n.data == data && n.has(stat)),
+            Ok(ReadOutcome::Data { data, stat }) => node.is_some_and(|n| n.data == *data && n.has(stat)),
             Ok(ReadOutcome::Exists { stat: Some(stat) }) => node.is_some_and(|n| n.has(stat)),
             Ok(ReadOutcome::Exists { stat: None }) => node.is_none(),
             Ok(ReadOutcome::Children { .. }) => false,
@@ -122,7 +122,8 @@ impl Object {
         if parent_ephemeral {
             return Err(ErrorCode::NoChildrenForEphemerals);
         }
-        let node = Node { data: create.data.clone(), version: 0, ephemeral: create.mode.ephemeral };
+        let ephemeral = create.kind == NodeKind::Ephemeral;
+        let node = Node { data: create.data.clone(), version: 0, ephemeral };
         state[slot] = Some(node.clone());
         Ok(Some(node))
     }
@@ -131,7 +132,7 @@ impl Object {
         &self,
         state: &mut State,
         path: &Path,
-        data: &Bytes,
+        data: &Option<Bytes>,
         version: Option<i32>,
     ) -> Result<Did, ErrorCode> {
         let slot = self.find(state, path, version)?;
@@ -175,7 +176,7 @@ impl fmt::Display for Node {
 impl Node {
     fn has(&self, stat: &Stat) -> bool {
         stat.version == self.version
-            && stat.data_length as usize == self.data.len()
+            && stat.data_length as usize == data_len(&self.data)
             && stat.ephemeral_owner.is_some() == self.ephemeral
     }
 }

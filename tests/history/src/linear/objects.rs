@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use api::{MultiOp, MultiOutcome, Path, Read, ReadLevel, Write, WriteOutcome};
+use api::{MultiOp, MultiOutcome, NodeKind, Path, Read, ReadLevel, Write, WriteOutcome};
 
 use super::model::{Object, Parent, Slot};
 use crate::{Call, History, Outcome};
@@ -66,9 +66,9 @@ enum Named {
 /// Puts the names that sequential creates were given in their places.
 fn full_names(write: &Write, outcome: &Outcome) -> Named {
     let mut write = write.clone();
-    let sequential = |part: &MultiOp| matches!(part, MultiOp::Create(c) if c.mode.sequential);
+    let sequential = |part: &MultiOp| matches!(part, MultiOp::Create(c) if c.sequential);
     let known = match &mut write {
-        Write::Create(create) if create.mode.sequential => match outcome {
+        Write::Create(create) if create.sequential => match outcome {
             Outcome::Written { result: Ok(WriteOutcome::Created { path, .. }), .. } => {
                 create.path = path.clone();
                 true
@@ -141,9 +141,9 @@ impl Division {
         let failed = matches!(outcome, Outcome::Written { result: Err(_), .. });
         let create = |division: &mut Division, create: &api::Create| {
             let znode = division.note(&create.path, called);
-            znode.numbered |= create.mode.sequential && succeeded;
+            znode.numbered |= create.sequential && succeeded;
             znode.creates += usize::from(!failed);
-            znode.deletable |= create.mode.ephemeral;
+            znode.deletable |= create.kind == NodeKind::Ephemeral;
             if succeeded {
                 znode.created = znode.created.or(returned);
             }

@@ -71,7 +71,10 @@ fn apply<'a>(
 ) -> Option<CarriedOut<'a>> {
     let zxid = entry.zxid;
     let Some(command) = &entry.command else {
-        state.apply_marker(zxid, entry.time_ms);
+        match entry.level {
+            Some(level) => state.apply_level(zxid, entry.time_ms, level),
+            None => state.apply_marker(zxid, entry.time_ms),
+        }
         if let Some(index) = operation {
             findings
                 .report(Rule::WriteResult, index, || format!("the entry {zxid} is the marker of an epoch"));

@@ -1,8 +1,8 @@
 //! What random histories do not reach.
 
 use api::{
-    Command, CommandBody, Create, CreateMode, Epoch, MultiOp, OpError, Path, Read, ReadLevel, ReadOutcome,
-    SessionId, SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    Command, CommandBody, Create, Epoch, MultiOp, NodeKind, OpError, Path, Read, ReadLevel, ReadOutcome,
+    SessionId, Stat, TokenHash, Write, WriteNumber, WriteOutcome, Zxid,
 };
 use history::{
     Call, Committed, History, Operation, Outcome, Rule, check_linearizable, check_order, json_lines, page,
@@ -22,28 +22,27 @@ fn path(s: &str) -> Path {
 }
 
 fn create(s: &str, ephemeral: bool) -> Write {
-    Write::Create(Create {
-        path: path(s),
-        data: s.to_owned().into(),
-        mode: CreateMode { ephemeral, sequential: false },
-    })
+    let kind = if ephemeral { NodeKind::Ephemeral } else { NodeKind::Persistent };
+    Write::Create(Create { kind, ..Create::new(path(s), s.to_owned()) })
 }
 
 fn set(s: &str, data: &str) -> Write {
-    Write::Set { path: path(s), data: data.to_owned().into(), version: None }
+    Write::Set { path: path(s), data: Some(data.to_owned().into()), version: None }
 }
 
 /// The entries of one epoch: its marker, the opening of a session, and these.
 fn log(bodies: Vec<CommandBody>) -> Vec<Committed> {
     let opening =
-        CommandBody::OpenSession { token: SessionToken([0; 16]), timeout_ms: 1000, sessions_max: u32::MAX };
+        CommandBody::OpenSession { token_hash: TokenHash([0; 32]), timeout_ms: 1000, sessions_max: u32::MAX };
     let commands = std::iter::once(opening).chain(bodies).enumerate().map(|(i, body)| {
         let number = matches!(body, CommandBody::Write(_)).then_some(WriteNumber(i as u64));
         let session = (i > 0).then_some(SESSION);
-        Some(Command { session, stream: api::StreamId::FIRST, number, acked: WriteNumber(0), body })
+        Some(Command { session, number, ..Command::outside(body) })
     });
     let entries = std::iter::once(None).chain(commands).enumerate();
-    entries.map(|(i, command)| Committed { zxid: z(i as u32), time_ms: 0, origin: None, command }).collect()
+    entries
+        .map(|(i, command)| Committed { zxid: z(i as u32), time_ms: 0, origin: None, level: None, command })
+        .collect()
 }
 
 fn writes(writes: &[Write]) -> Vec<Committed> {
@@ -169,7 +168,8 @@ fn a_read_may_be_overtaken_only_by_a_write_that_overlaps_it() {
     let mut read =
         operation(0, Call::Read(Read::Get { path: path("/a") }, ReadLevel::Local), Outcome::Unknown);
     let stat = Stat { czxid: z(2), mzxid: z(3), pzxid: z(2), version: 1, data_length: 1, ..Stat::default() };
-    read.outcome = Outcome::Read { zxid: z(3), result: Ok(ReadOutcome::Data { data: "1".into(), stat }) };
+    read.outcome =
+        Outcome::Read { zxid: z(3), result: Ok(ReadOutcome::Data { data: Some("1".into()), stat }) };
     (read.called, read.returned) = (7, Some(11));
     history.operations.insert(1, read);
     assert_eq!(check_order(&history, Some(&log)).unwrap().overtaken_reads, 1);
@@ -242,7 +242,7 @@ fn many_unknown_writes_that_all_took_effect_are_explained() {
         }
     }
     let stat = Stat { version: 3 * EACH - 2, data_length: 4, ..Stat::default() };
-    let data = format!("2-{}", EACH - 1).into();
+    let data = Some(format!("2-{}", EACH - 1).into());
     let outcome = Outcome::Read { zxid: z(3), result: Ok(ReadOutcome::Data { data, stat }) };
     operations.push(operation(
         9,
@@ -265,7 +265,7 @@ fn a_delete_that_failed_ties_the_children_to_their_parent() {
 
 #[test]
 fn what_a_multi_made_is_there_for_its_later_parts_although_it_fails() {
-    let create = |name| api::Create { path: path(name), data: "x".into(), mode: api::CreateMode::default() };
+    let create = |name| api::Create::new(path(name), "x");
     let multi = Write::Multi(vec![
         MultiOp::Create(create("/a")),
         MultiOp::Create(create("/a/b")),
@@ -296,7 +296,8 @@ fn a_search_that_is_given_up_is_undecided_and_not_passed() {
         operation(0, Call::Write(create("/a", false)), Outcome::Written { zxid: z(2), result: created }),
     );
     let stat = Stat { version: 20, data_length: 4, ..Stat::default() };
-    let outcome = Outcome::Read { zxid: z(3), result: Ok(ReadOutcome::Data { data: "none".into(), stat }) };
+    let outcome =
+        Outcome::Read { zxid: z(3), result: Ok(ReadOutcome::Data { data: Some("none".into()), stat }) };
     operations.push(operation(9, Call::Read(Read::Get { path: path("/a") }, ReadLevel::Local), outcome));
     let summary = check_linearizable(&History { operations }, 2000).unwrap();
     assert_eq!((summary.objects, summary.undecided), (1, 1));
@@ -305,8 +306,7 @@ fn a_search_that_is_given_up_is_undecided_and_not_passed() {
 
 #[test]
 fn sequential_creates_are_known_by_their_full_names() {
-    let mode = CreateMode { ephemeral: false, sequential: true };
-    let queue = Write::Create(Create { path: path("/q"), data: "x".into(), mode });
+    let queue = Write::Create(Create { sequential: true, ..Create::new(path("/q"), "x") });
     let log = writes(&[queue.clone(), queue.clone()]);
     let mut history = asked(&log);
     assert!(check_order(&history, Some(&log)).is_ok());
@@ -324,8 +324,7 @@ fn sequential_creates_are_known_by_their_full_names() {
 
 #[test]
 fn a_sequential_create_of_unknown_outcome_may_be_why_its_parent_cannot_be_deleted() {
-    let mode = CreateMode { ephemeral: false, sequential: true };
-    let child = Write::Create(Create { path: path("/a/q"), data: "x".into(), mode });
+    let child = Write::Create(Create { sequential: true, ..Create::new(path("/a/q"), "x") });
     let delete = Write::Delete { path: path("/a"), version: None };
     let log = writes(&[create("/a", false), child, delete]);
     let mut history = asked(&log);
@@ -395,13 +394,12 @@ fn a_session_in_which_nobody_was_answered_belongs_to_whoever_can_have_asked() {
     let mut history = asked(&log);
     let other = SessionId(z(5).0);
     let opening =
-        CommandBody::OpenSession { token: SessionToken([1; 16]), timeout_ms: 1000, sessions_max: u32::MAX };
+        CommandBody::OpenSession { token_hash: TokenHash([1; 32]), timeout_ms: 1000, sessions_max: u32::MAX };
     for (session, number, body) in
         [(None, None, opening), (Some(other), Some(WriteNumber(1)), CommandBody::Write(delete()))]
     {
-        let command =
-            Some(Command { session, stream: api::StreamId::FIRST, number, acked: WriteNumber(0), body });
-        log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, command });
+        let command = Some(Command { session, number, ..Command::outside(body) });
+        log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, level: None, command });
     }
     let unknown = operation(1, Call::Write(delete()), Outcome::Unknown);
     history.operations[1] = Operation { session: None, ..unknown.clone() };
@@ -420,7 +418,7 @@ fn a_session_in_which_nobody_was_answered_belongs_to_nobody_who_asked_too_late()
             None,
             None,
             CommandBody::OpenSession {
-                token: SessionToken([1; 16]),
+                token_hash: TokenHash([1; 32]),
                 timeout_ms: 1000,
                 sessions_max: u32::MAX,
             },
@@ -430,9 +428,8 @@ fn a_session_in_which_nobody_was_answered_belongs_to_nobody_who_asked_too_late()
     ];
     let mut log = writes(&[create("/a", false)]);
     for (session, number, body) in bodies {
-        let command =
-            Some(Command { session, stream: api::StreamId::FIRST, number, acked: WriteNumber(0), body });
-        log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, command });
+        let command = Some(Command { session, number, ..Command::outside(body) });
+        log.push(Committed { zxid: z(log.len() as u32), time_ms: 0, origin: None, level: None, command });
     }
     let mut history = asked(&log);
     let unknown = Operation { session: None, ..operation(1, Call::Write(delete()), Outcome::Unknown) };

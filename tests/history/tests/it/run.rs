@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use api::{
-    Command, CommandBody, Create, CreateMode, Epoch, MultiOp, OpError, Page, Path, Read, ReadLevel,
-    SessionId, SessionToken, Write, WriteNumber, WriteOutcome, Zxid,
+    Command, CommandBody, Create, Epoch, MultiOp, OpError, Page, Path, Read, ReadLevel, SessionId, TokenHash,
+    Write, WriteNumber, WriteOutcome, Zxid,
 };
 use history::{Call, Committed, History, Operation, Outcome};
 use proptest::prelude::*;
@@ -147,13 +147,14 @@ pub(crate) fn key(i: usize) -> Path {
 }
 
 fn create(path: Path, data: String) -> Create {
-    Create { path, data: data.into(), mode: CreateMode::default() }
+    Create::new(path, data)
 }
 
 fn call(step: &Step, unique: usize) -> Call {
     let path = key(step.key);
     let data = format!("v{unique}");
-    let set = |version| Call::Write(Write::Set { path: path.clone(), data: data.clone().into(), version });
+    let set =
+        |version| Call::Write(Write::Set { path: path.clone(), data: Some(data.clone().into()), version });
     match step.kind {
         Kind::Create => Call::Write(Write::Create(create(path, data))),
         Kind::Set => set(None),
@@ -162,7 +163,7 @@ fn call(step: &Step, unique: usize) -> Call {
         Kind::Multi => Call::Write(Write::Multi(vec![
             MultiOp::Set {
                 path: key((step.key + 1) % KEYS),
-                data: format!("m{unique}").into(),
+                data: Some(format!("m{unique}").into()),
                 version: None,
             },
             MultiOp::Create(create(path, data)),
@@ -192,8 +193,8 @@ impl Pretender {
         };
         pretender.marker(1);
         for client in 0..=CLIENTS {
-            let token = SessionToken([client as u8; 16]);
-            let body = CommandBody::OpenSession { token, timeout_ms: 1000, sessions_max: u32::MAX };
+            let token_hash = TokenHash([client as u8; 32]);
+            let body = CommandBody::OpenSession { token_hash, timeout_ms: 1000, sessions_max: u32::MAX };
             let zxid = pretender.append(None, None, body);
             pretender.apply_last().unwrap();
             pretender.sessions.insert(client, SessionId(zxid.0));
@@ -285,7 +286,7 @@ impl Pretender {
             else {
                 return None;
             };
-            *data = "never written".into();
+            *data = Some("never written".into());
         }
         Some(Run { history: History { operations: self.operations }, log: self.log })
     }
@@ -293,7 +294,7 @@ impl Pretender {
     fn marker(&mut self, epoch: u32) {
         let zxid = Zxid::marker(Epoch(epoch));
         self.state.apply_marker(zxid, 0);
-        self.log.push(Committed { zxid, time_ms: 0, origin: None, command: None });
+        self.log.push(Committed { zxid, time_ms: 0, origin: None, level: None, command: None });
     }
 
     fn append(&mut self, session: Option<SessionId>, number: Option<u64>, body: CommandBody) -> Zxid {
@@ -303,8 +304,8 @@ impl Pretender {
         let zxid = self.state.applied().next().unwrap();
         let time_ms = self.log.len() as i64;
         let number = number.map(WriteNumber);
-        let command = Command { session, stream: api::StreamId::FIRST, number, acked: WriteNumber(0), body };
-        self.log.push(Committed { zxid, time_ms, origin: None, command: Some(command) });
+        let command = Command { session, number, ..Command::outside(body) };
+        self.log.push(Committed { zxid, time_ms, origin: None, level: None, command: Some(command) });
         zxid
     }
 

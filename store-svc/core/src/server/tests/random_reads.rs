@@ -45,7 +45,7 @@ impl World {
     fn new(seed: u64) -> World {
         let mut nodes: Vec<Node> = (1..=NODES).map(|id| Node::serving(id as u32, Role::Following)).collect();
         let mut log = Log::default();
-        nodes[0].input(Input::Unary { conn: ConnId(99), op: create("/r"), trace: None });
+        nodes[0].input(call(99, create("/r")));
         log.round(&mut nodes[0]);
         let mut clients = BTreeMap::new();
         for (i, node) in nodes.iter_mut().enumerate() {
@@ -116,7 +116,13 @@ impl World {
             Ask::Submit { ticket, command, .. } => {
                 let origin = Some(Origin { peer: self.nodes[node].server.config.me, ticket });
                 let zxid = self.committed().next().unwrap();
-                self.log.entries.push(Committed { zxid, time_ms: 0, origin, command: Some(command) });
+                self.log.entries.push(Committed {
+                    zxid,
+                    time_ms: 0,
+                    origin,
+                    level: None,
+                    command: Some(command),
+                });
             }
             Ask::Barrier { ticket } => {
                 self.barriers_asked += 1;

@@ -50,12 +50,12 @@ fn s24_a_deposed_leader_that_does_not_know_it_answers_no_linearizable_read_from_
     let (mut old, mut log) = with_znode(Role::Leading);
     let mut new = Node::serving(2, Role::Leading);
     log.feed(&mut new);
-    new.input(Input::Unary { conn: ConnId(1), op: set("/a", "new"), trace: None });
+    new.input(call(1, set("/a", "new")));
     log.round(&mut new);
     assert!(new.take_replies(1)[0].1.is_ok(), "acknowledged to somebody");
 
     for (conn, level) in [(2, ReadLevel::Linearizable), (3, ReadLevel::Local)] {
-        old.input(Input::Unary { conn: ConnId(conn), op: read("/a", level), trace: None });
+        old.input(call(conn, read("/a", level)));
     }
     assert_eq!(data(&old.take_replies(3)[0].1), b"", "a local read may be old");
     let [ticket] = barriers(&mut old)[..] else { panic!("one barrier") };
@@ -69,7 +69,7 @@ fn s24_a_deposed_leader_that_does_not_know_it_answers_no_linearizable_read_from_
     );
 
     // It finds the new leader, which answers the barrier behind its own commit point.
-    old.input(Input::Unary { conn: ConnId(4), op: linearizable("/a"), trace: None });
+    old.input(call(4, linearizable("/a")));
     log.feed(&mut old);
     assert!(old.take_replies(4).is_empty(), "the barrier that was under way is older than this read");
     assert_eq!(barriers(&mut old).len(), 1, "to close the silent session, from before");
@@ -87,7 +87,7 @@ fn many_reads_and_syncs_share_a_barrier_and_those_that_come_later_share_the_next
     let unary = |node: &mut Node, conns: std::ops::Range<u64>| {
         for conn in conns {
             let op = if conn % 5 == 0 { Op::Sync } else { linearizable("/a") };
-            node.input(Input::Unary { conn: ConnId(conn), op, trace: None });
+            node.input(call(conn, op));
         }
     };
     let answered = |node: &mut Node, conns: std::ops::Range<u64>| {
@@ -115,7 +115,7 @@ fn those_who_come_before_the_barrier_leaves_are_served_by_it() {
     let (mut node, _log) = with_znode(Role::Following);
     let now = node.now;
     for conn in 10..20 {
-        node.server.handle(now, Input::Unary { conn: ConnId(conn), op: linearizable("/a"), trace: None });
+        node.server.handle(now, call(conn, linearizable("/a")));
     }
     node.input(Input::Tick);
     let [ticket] = barriers(&mut node)[..] else { panic!("one barrier") };
@@ -148,7 +148,7 @@ fn a_linearizable_read_sees_what_others_wrote_and_a_local_read_behind_it_no_less
     let (mut node, mut log) = with_znode(Role::Following);
     let mut other = Node::serving(2, Role::Leading);
     log.feed(&mut other);
-    other.input(Input::Unary { conn: ConnId(1), op: set("/a", "theirs"), trace: None });
+    other.input(call(1, set("/a", "theirs")));
     log.accept(&mut other);
     node.ask(1, 2, vec![get("/a"), linearizable("/a"), get("/a")]);
     let first = node.take_replies(1);
@@ -166,7 +166,7 @@ fn without_a_leader_local_reads_are_answered_and_linearizable_ones_wait_and_fail
     node.status(Role::Looking, false);
     node.pass(Duration::from_secs(5));
     node.ask(1, 2, vec![get("/a"), linearizable("/a")]);
-    node.input(Input::Unary { conn: ConnId(2), op: linearizable("/a"), trace: None });
+    node.input(call(2, linearizable("/a")));
     assert_eq!(node.take_replies(1).len(), 1);
     node.pass(Duration::from_millis(4900));
     assert!(
@@ -188,9 +188,9 @@ fn when_a_barrier_is_refused_those_who_waited_for_it_are_told_and_the_others_get
         [(Refusal::NoLeader, api::ErrorCode::Unavailable), (Refusal::Full, api::ErrorCode::Overloaded)]
     {
         let (mut node, _log) = with_znode(Role::Following);
-        node.input(Input::Unary { conn: ConnId(2), op: linearizable("/a"), trace: None });
+        node.input(call(2, linearizable("/a")));
         let [ticket] = barriers(&mut node)[..] else { panic!("one barrier") };
-        node.input(Input::Unary { conn: ConnId(3), op: linearizable("/a"), trace: None });
+        node.input(call(3, linearizable("/a")));
         node.input(Input::Feed(Feed::Refused { ticket, why }));
         assert_eq!(node.take_replies(2)[0].1.as_ref().map_err(OpError::code), Err(code));
         assert!(node.take_replies(3).is_empty());
@@ -209,7 +209,7 @@ fn whoever_goes_waits_no_more() {
     let (mut node, _log) = with_znode(Role::Following);
     for conn in 10..1000 {
         let op = if conn % 2 == 0 { linearizable("/a") } else { at_least("/a", z(99)) };
-        node.input(Input::Unary { conn: ConnId(conn), op, trace: None });
+        node.input(call(conn, op));
         node.input(Input::Closed { conn: ConnId(conn) });
     }
     let [ticket] = barriers(&mut node)[..] else { panic!("one barrier, for the first of them") };
@@ -238,7 +238,7 @@ fn a_read_at_least_of_a_zxid_waits_for_it_and_for_no_leader() {
     let (mut node, mut log) = with_znode(Role::Following);
     let mut other = Node::serving(2, Role::Leading);
     log.feed(&mut other);
-    other.input(Input::Unary { conn: ConnId(1), op: set("/a", "theirs"), trace: None });
+    other.input(call(1, set("/a", "theirs")));
     log.round(&mut other);
     let zxid = other.server.state().applied();
     node.status(Role::Looking, false);
@@ -277,7 +277,7 @@ fn a_read_at_least_of_a_zxid_that_does_not_come_fails_in_its_place() {
 #[test]
 fn outside_of_sessions_a_read_waits_for_its_zxid_for_longer() {
     let (mut node, _) = with_znode(Role::Following);
-    node.input(Input::Unary { conn: ConnId(2), op: at_least("/a", Zxid(u64::MAX)), trace: None });
+    node.input(call(2, at_least("/a", Zxid(u64::MAX))));
     node.pass(Duration::from_millis(4900));
     assert!(node.take_replies(2).is_empty());
     node.pass(Duration::from_millis(200));
@@ -293,13 +293,9 @@ fn a_snapshot_brings_what_a_read_waits_for() {
     let (mut node, mut log) = with_znode(Role::Following);
     let mut other = Node::serving(2, Role::Leading);
     log.feed(&mut other);
-    other.input(Input::Unary { conn: ConnId(1), op: set("/a", "theirs"), trace: None });
+    other.input(call(1, set("/a", "theirs")));
     log.round(&mut other);
-    node.input(Input::Unary {
-        conn: ConnId(2),
-        op: at_least("/a", other.server.state().applied()),
-        trace: None,
-    });
+    node.input(call(2, at_least("/a", other.server.state().applied())));
     assert!(node.take_replies(2).is_empty());
     node.server.replace_state(node.now, State::load(other.server.state().records()).unwrap());
     node.input(Input::Tick);
@@ -309,7 +305,7 @@ fn a_snapshot_brings_what_a_read_waits_for() {
 #[test]
 fn reads_that_wait_because_much_is_unsent_do_not_see_the_writes_behind_them() {
     let (mut node, mut log) = with_znode(Role::Following);
-    let big = Op::Write(Write::Set { path: path("/"), data: vec![1; 1 << 20].into(), version: None });
+    let big = Op::Write(Write::Set { path: path("/"), data: Some(vec![1; 1 << 20].into()), version: None });
     node.ask(1, 2, vec![big]);
     log.round(&mut node);
     node.take_replies(1);
@@ -355,7 +351,7 @@ fn b07_reads_between_writes_under_way_are_bounded_and_fail_alone() {
     node.take_replies(1);
     // What the reads cost cannot be foreseen: the value becomes large by the write before them.
     let mut ops =
-        vec![Op::Write(Write::Set { path: path("/a"), data: vec![1; 1 << 20].into(), version: None })];
+        vec![Op::Write(Write::Set { path: path("/a"), data: Some(vec![1; 1 << 20].into()), version: None })];
     for _ in 0..1000 {
         ops.extend([get("/a"), set("/", "")]);
     }
@@ -372,8 +368,7 @@ fn b07_reads_between_writes_under_way_are_bounded_and_fail_alone() {
 fn b08_a_ping_does_not_stand_behind_the_lists_of_others() {
     let (mut node, mut log) = with_znode(Role::Following);
     let create = |i| {
-        let create =
-            Create { path: path(&format!("/a/{i:05}")), data: Bytes::new(), mode: CreateMode::default() };
+        let create = Create::new(path(&format!("/a/{i:05}")), Bytes::new());
         MultiOp::Create(create)
     };
     node.ask(1, 2, vec![Op::Write(Write::Multi((0..5000).map(create).collect()))]);
@@ -400,7 +395,7 @@ fn b08_a_ping_does_not_stand_behind_the_lists_of_others() {
 fn a_stale_read_is_answered_whatever_the_quorum_does_and_says_what_it_is() {
     let stale = |node: &mut Node, conn| {
         node.sent.clear();
-        node.input(Input::Unary { conn: ConnId(conn), op: read("/a", ReadLevel::Stale), trace: None });
+        node.input(call(conn, read("/a", ReadLevel::Stale)));
         let answers = std::mem::take(&mut node.sent);
         let [(_, Item::Response(Response { zxid, result, leaderless, .. }))] = &answers[..] else {
             panic!("{answers:?}")
@@ -417,7 +412,7 @@ fn a_stale_read_is_answered_whatever_the_quorum_does_and_says_what_it_is() {
     let (zxid, result, leaderless) = stale(&mut node, 3);
     assert!(data(&result).is_empty() && leaderless);
     assert_eq!(zxid, at, "it has not gone on");
-    node.input(Input::Unary { conn: ConnId(4), op: read("/a", ReadLevel::Local), trace: None });
+    node.input(call(4, read("/a", ReadLevel::Local)));
     assert!(matches!(&node.closed[..], [(ConnId(4), Err(OpError::Unavailable(_)))]), "only who asks for it");
     assert!(node.server.conns.is_empty());
 }
@@ -427,7 +422,7 @@ fn b18_a_node_that_has_no_state_refuses_stale_reads() {
     let mut fresh = Node::new(2);
     for (conn, path) in [(1, "/a"), (2, "/")] {
         fresh.closed.clear();
-        fresh.input(Input::Unary { conn: ConnId(conn), op: read(path, ReadLevel::Stale), trace: None });
+        fresh.input(call(conn, read(path, ReadLevel::Stale)));
         let [(ConnId(closed), Err(OpError::Unavailable(why)))] = &fresh.closed[..] else {
             panic!("{:?}", fresh.closed)
         };
@@ -439,6 +434,6 @@ fn b18_a_node_that_has_no_state_refuses_stale_reads() {
     node.server.start_over(node.server.now);
     node.sent.clear();
     node.closed.clear();
-    node.input(Input::Unary { conn: ConnId(3), op: read("/a", ReadLevel::Stale), trace: None });
+    node.input(call(3, read("/a", ReadLevel::Stale)));
     assert!(matches!(node.closed.last(), Some((ConnId(3), Err(OpError::Unavailable(_))))), "{:?}", node.sent);
 }

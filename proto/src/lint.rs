@@ -1,0 +1,217 @@
+//! What holds for the schemas of the public API: buf's STANDARD rules as far as they can be told from descriptors, without
+//! SERVICE_SUFFIX, because people type method paths; and no change that breaks a client (buf's FILE).
+
+use std::collections::BTreeSet;
+
+use prost::Message as _;
+use prost_types::{
+    DescriptorProto, EnumDescriptorProto, FileDescriptorProto, FileDescriptorSet,
+    field_descriptor_proto::{Label, Type},
+};
+
+use crate::DESCRIPTORS;
+
+/// What clients were promised: a line for each field, value and method. Lines may be added.
+const PROMISED: &str = include_str!("lint/api.txt");
+
+fn public() -> Vec<FileDescriptorProto> {
+    let all = FileDescriptorSet::decode(DESCRIPTORS).unwrap();
+    all.file.into_iter().filter(|file| file.package() == "quorate.v1").collect()
+}
+
+/// `ABCDef_g` in parts that begin with a capital: `abc`, `def` ...
+fn upper_snake(pascal: &str) -> String {
+    let mut text = String::new();
+    for (i, c) in pascal.char_indices() {
+        if c.is_uppercase() && i > 0 {
+            text.push('_');
+        }
+        text.extend(c.to_uppercase());
+    }
+    text
+}
+
+fn is_pascal(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(|c| c.is_ascii_alphanumeric())
+}
+
+fn is_lower_snake(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+        && !name.contains("__")
+        && !name.ends_with('_')
+}
+
+#[test]
+fn the_public_schemas_keep_bufs_standard_rules() {
+    let files = public();
+    let mut problems = Vec::new();
+    let mut options = BTreeSet::new();
+    let mut requests_and_responses = BTreeSet::new();
+    for file in &files {
+        let base = file.name().strip_prefix("quorate/v1/").and_then(|name| name.strip_suffix(".proto"));
+        if !base.is_some_and(is_lower_snake) {
+            problems.push(format!("{}: the folder or the name", file.name()));
+        }
+        if file.syntax() != "proto3" {
+            problems.push(format!("{}: the syntax", file.name()));
+        }
+        let set = file.options.clone().unwrap_or_default();
+        options.insert((set.go_package, set.java_package, set.java_multiple_files, set.csharp_namespace));
+        file.message_type.iter().for_each(|message| lint_message(message, &mut problems));
+        file.enum_type.iter().for_each(|e| lint_enum(e, &mut problems));
+        for service in &file.service {
+            if !is_pascal(service.name()) {
+                problems.push(format!("service {}", service.name()));
+            }
+            for method in &service.method {
+                let name = format!("{}.{}", service.name(), method.name());
+                if !is_pascal(method.name()) {
+                    problems.push(format!("method {name}"));
+                }
+                for (kind, suffix) in [(method.input_type(), "Request"), (method.output_type(), "Response")] {
+                    if kind != format!(".quorate.v1.{}{suffix}", method.name()) {
+                        problems.push(format!("method {name}: {kind} is not its own {suffix}"));
+                    }
+                    if !requests_and_responses.insert(kind.to_owned()) {
+                        problems.push(format!("method {name}: {kind} belongs to another one too"));
+                    }
+                }
+            }
+        }
+    }
+    if options.len() != 1 {
+        problems.push(format!("the files have different options: {options:?}"));
+    }
+    assert!(problems.is_empty(), "{problems:#?}");
+}
+
+fn lint_message(message: &DescriptorProto, problems: &mut Vec<String>) {
+    let name = message.name();
+    if !is_pascal(name) {
+        problems.push(format!("message {name}"));
+    }
+    for field in &message.field {
+        if !is_lower_snake(field.name()) {
+            problems.push(format!("{name}.{}", field.name()));
+        }
+        // Protos of Java, C# and JSON make one word of both.
+        let plain = |name: &str| name.replace('_', "").to_lowercase();
+        let same = message.field.iter().filter(|other| plain(other.name()) == plain(field.name())).count();
+        if same > 1 {
+            problems.push(format!("{name}.{}: another field has the same name elsewhere", field.name()));
+        }
+    }
+    for oneof in &message.oneof_decl {
+        if !is_lower_snake(oneof.name().trim_start_matches('_')) {
+            problems.push(format!("{name}.{}", oneof.name()));
+        }
+    }
+    if !message.nested_type.iter().all(|nested| nested.options.as_ref().is_some_and(|o| o.map_entry())) {
+        problems.push(format!("{name}: nested messages have no names of their own in some languages"));
+    }
+}
+
+fn lint_enum(e: &EnumDescriptorProto, problems: &mut Vec<String>) {
+    let prefix = format!("{}_", upper_snake(e.name()));
+    if !is_pascal(e.name()) {
+        problems.push(format!("enum {}", e.name()));
+    }
+    let zero = e.value.first().map(|value| (value.name().to_owned(), value.number()));
+    if zero != Some((format!("{prefix}UNSPECIFIED"), 0)) {
+        problems.push(format!("enum {}: it begins with {zero:?}", e.name()));
+    }
+    for value in &e.value {
+        if !value.name().starts_with(&prefix) || value.name() != value.name().to_uppercase() {
+            problems.push(format!("enum {}: {}", e.name(), value.name()));
+        }
+    }
+}
+
+/// A line for everything that a client may rely on.
+fn api() -> BTreeSet<String> {
+    let mut lines = BTreeSet::new();
+    for file in public() {
+        let at = file.name().strip_prefix("quorate/v1/").unwrap_or_default().to_owned();
+        for message in &file.message_type {
+            for field in &message.field {
+                let kind = match field.r#type() {
+                    Type::Message | Type::Enum => field.type_name().replace(".quorate.v1.", ""),
+                    other => other.as_str_name().replace("TYPE_", "").to_lowercase(),
+                };
+                let presence = match (field.label(), field.proto3_optional(), field.oneof_index) {
+                    (Label::Repeated, ..) => "repeated ",
+                    (_, true, _) => "optional ",
+                    (_, false, Some(_)) => "oneof ",
+                    _ => "",
+                };
+                let (name, number) = (field.name(), field.number());
+                lines.insert(format!("{at}: {}.{number} {presence}{kind} {name}", message.name()));
+            }
+        }
+        for e in &file.enum_type {
+            for value in &e.value {
+                lines.insert(format!("{at}: {}.{} {}", e.name(), value.number(), value.name()));
+            }
+        }
+        for service in &file.service {
+            for method in &service.method {
+                let stream = |yes| if yes { "stream " } else { "" };
+                let idempotency = method.options.as_ref().map_or("", |o| match o.idempotency_level() {
+                    prost_types::method_options::IdempotencyLevel::IdempotencyUnknown => "",
+                    prost_types::method_options::IdempotencyLevel::NoSideEffects => ", changes nothing",
+                    prost_types::method_options::IdempotencyLevel::Idempotent => ", idempotent",
+                });
+                lines.insert(format!(
+                    "{at}: {}/{}: {}in, {}out{idempotency}",
+                    service.name(),
+                    method.name(),
+                    stream(method.client_streaming()),
+                    stream(method.server_streaming())
+                ));
+            }
+        }
+    }
+    lines
+}
+
+#[test]
+fn nothing_that_clients_rely_on_is_changed() {
+    let (promised, present): (BTreeSet<String>, _) = (PROMISED.lines().map(str::to_owned).collect(), api());
+    let gone: Vec<_> = promised.difference(&present).collect();
+    assert!(gone.is_empty(), "clients rely on this, and it is gone or has changed: {gone:#?}");
+    let new: Vec<_> = present.difference(&promised).collect();
+    assert!(new.is_empty(), "add to proto/src/lint/api.txt what is new, in its place: {new:#?}");
+}
+
+/// Where two verbs have a field of one meaning, it has one number.
+#[test]
+fn the_same_means_the_same_everywhere() {
+    let znode = public().into_iter().find(|file| file.name().ends_with("/znode.proto")).unwrap();
+    for message in znode.message_type.iter().filter(|m| m.name().ends_with("Request")) {
+        for field in &message.field {
+            let number = match field.name() {
+                "path" => 1,
+                "read" => 2,
+                "version" | "aversion" => 3,
+                "czxid" => 4,
+                _ => continue,
+            };
+            // A request of many has its parts where a path would be.
+            let many = message.name().starts_with("Multi");
+            assert!(many || field.number() == number, "{}.{}", message.name(), field.name());
+        }
+    }
+    for message in znode.message_type.iter().filter(|m| m.name().ends_with("Response")) {
+        let as_of = message.field.iter().find(|field| field.name() == "as_of");
+        assert!(as_of.is_none_or(|field| field.number() == 15), "{}", message.name());
+    }
+    let session = public().into_iter().find(|file| file.name().ends_with("/session.proto")).unwrap();
+    let of = |name: &str| {
+        let message = session.message_type.iter().find(|m| m.name() == name).unwrap();
+        let fields = message.field.iter().filter(|field| field.oneof_index.is_some());
+        fields.map(|field| (field.number(), field.name().to_owned())).collect::<BTreeSet<_>>()
+    };
+    let results = of("Response").into_iter().filter(|(_, name)| name != "error").collect::<BTreeSet<_>>();
+    assert_eq!(of("Request"), results, "the result of operation n has number n");
+}

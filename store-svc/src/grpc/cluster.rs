@@ -1,0 +1,46 @@
+//! `quorate.v1.Cluster`: the ensemble, as any node sees it.
+
+use api::PeerId;
+use api::ports::Quorum;
+use proto::{
+    cluster::{Upgrade, refusal_to_status},
+    quorum::level,
+    v1::{self, cluster_server::Cluster},
+};
+use tonic::{Request, Response, Status};
+
+/// Answers for [`proto::v1::cluster_server::ClusterServer`].
+pub struct ClusterService<Q> {
+    pub(crate) me: PeerId,
+    pub(crate) quorum: Q,
+}
+
+#[tonic::async_trait]
+impl<Q: Quorum> Cluster for ClusterService<Q> {
+    async fn get_upgrade(
+        &self,
+        _: Request<v1::GetUpgradeRequest>,
+    ) -> Result<Response<v1::GetUpgradeResponse>, Status> {
+        let known = self.quorum.surroundings().await.map_err(|e| Status::unavailable(e.0))?;
+        let mut members = vec![(self.me, known.build)];
+        members.extend(known.peers.into_iter().map(|peer| {
+            // What could be heard of it before it was lost is no news.
+            let build = peer.build.filter(|_| peer.fault.is_none());
+            (peer.id, build)
+        }));
+        members.sort_unstable_by_key(|&(id, _)| id);
+        Ok(Response::new(Upgrade { level: known.level, members }.into()))
+    }
+
+    async fn set_level(
+        &self,
+        request: Request<v1::SetLevelRequest>,
+    ) -> Result<Response<v1::SetLevelResponse>, Status> {
+        let v1::SetLevelRequest { expected_level, level: wanted } = request.into_inner();
+        let malformed = |e: proto::Malformed| Status::invalid_argument(e.0);
+        let (expected, wanted) =
+            (level(expected_level).map_err(malformed)?, level(wanted).map_err(malformed)?);
+        let level = self.quorum.set_level(expected, wanted).await.map_err(|e| refusal_to_status(&e))?;
+        Ok(Response::new(v1::SetLevelResponse { level: level.0 }))
+    }
+}
