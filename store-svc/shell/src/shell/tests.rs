@@ -34,13 +34,12 @@ fn z(counter: u32) -> Zxid {
 }
 
 fn entry(counter: u32, body: CommandBody) -> Entry {
-    let payload = encode_command(Command::outside(body));
-    Entry { zxid: z(counter), time_ms: 1, origin: None, body: Body::Store(payload), trace: None }
+    let body = Body::Store(encode_command(Command::outside(body)));
+    Entry { zxid: z(counter), time_ms: 1, origin: None, body, trace: None }
 }
 
 fn create(counter: u32, path: &str) -> Entry {
-    let create = Create::new(path.parse().unwrap(), Bytes::new());
-    entry(counter, CommandBody::Write(Write::Create(create)))
+    entry(counter, CommandBody::Write(Write::Create(Create::new(path.parse().unwrap(), "value"))))
 }
 
 /// A shell and its feed.
