@@ -253,7 +253,7 @@ mod tests {
     /// The bytes of which the hash of a znode was made before it could have a kind, a list or no value.
     fn as_before(path: &str, z: &Znode<'_>) -> u64 {
         let mut bytes = Vec::new();
-        let value = z.data.as_deref().unwrap_or_default();
+        let value = z.data.unwrap_or_default();
         let fields =
             [xxh3_64(path.as_bytes()), xxh3_64(value), value.len() as u64, z.czxid.0, z.mzxid.0, z.pzxid.0];
         let times = [z.ctime_ms as u64, z.mtime_ms as u64];

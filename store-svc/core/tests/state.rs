@@ -608,6 +608,39 @@ fn equal_states_have_equal_digests_whatever_the_path() {
 }
 
 #[test]
+fn records_below_a_missing_znode_or_below_an_ephemeral_are_refused_in_any_order() {
+    let mut log = Log::new();
+    let s = log.open();
+    for (n, path) in (1..).zip(["/a", "/a/b", "/a/b/c", "/a/b/c/d"]) {
+        log.write(s, n, n - 1, create(path, false)).result.unwrap();
+    }
+    let records: Vec<Record> = log.state.records().collect();
+    let no_parent = |path: &str| {
+        let error = LoadError::NoParent(Path::new(path).unwrap());
+        [error.clone(), error]
+    };
+    let is = |record: &Record, path: &str| matches!(record, Record::Znode(z) if z.path.as_str() == path);
+    let both_ways = |records: Vec<Record>| {
+        let backwards = State::load(records.iter().rev().cloned());
+        [State::load(records), backwards].map(Result::unwrap_err)
+    };
+    for (gone, child) in [("/", "/"), ("/a", "/a/b"), ("/a/b", "/a/b/c"), ("/a/b/c", "/a/b/c/d")] {
+        let rest = records.iter().filter(|record| !is(record, gone)).cloned().collect();
+        assert_eq!(both_ways(rest), no_parent(child), "without {gone}");
+    }
+    let mut ephemeral = records;
+    for record in &mut ephemeral {
+        match record {
+            Record::Znode(z) if z.path.as_str() == "/a/b" => {
+                (z.kind, z.ephemeral_owner) = (NodeKind::Ephemeral, Some(s));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(both_ways(ephemeral), no_parent("/a/b/c"));
+}
+
+#[test]
 fn damaged_records_are_refused() {
     let mut log = Log::new();
     let s = log.open();

@@ -307,11 +307,36 @@ mod tests {
         }
     }
 
-    fn leaves(page: &Page) -> usize {
+    fn leaves(page: &Page) -> Vec<Vec<NodeId>> {
         match page {
-            Page::Leaf(_) => 1,
-            Page::Inner(pages) => pages.iter().map(|(_, page)| leaves(page)).sum(),
+            Page::Leaf(ids) => vec![ids.clone()],
+            Page::Inner(pages) => pages.iter().flat_map(|(_, page)| leaves(page)).collect(),
         }
+    }
+
+    #[test]
+    fn no_operation_touches_more_than_two_leaves() {
+        let mut children = Children::default();
+        let names = (40 * LEAF) as u32;
+        (0..names).for_each(|n| children.insert(id(2 * n), order(2 * n)));
+        // First so that pages are cut in two, then so that they are joined.
+        let near = 500..500 + LEAF as u32;
+        let far = (0..names).step_by(97);
+        for (name, insert) in near
+            .clone()
+            .chain(far)
+            .map(|n| (2 * n + 1, true))
+            .chain(near.clone().flat_map(|n| [(2 * n, false), (2 * n + 1, false)]))
+        {
+            let before: BTreeSet<Vec<NodeId>> = leaves(&children.root).into_iter().collect();
+            match insert && !children.iter().any(|id| self::name(id) == name) {
+                true => children.insert(id(name), order(name)),
+                false => children.remove(id(name), order(name)),
+            }
+            let after = leaves(&children.root);
+            assert!(after.iter().filter(|leaf| !before.contains(*leaf)).count() <= 2);
+        }
+        check(&children.root, true);
     }
 
     #[test]
@@ -319,15 +344,16 @@ mod tests {
         let names = (3 * LEAF * INNER) as u32;
         let mut children = Children::default();
         (0..names).for_each(|n| children.insert(id(n), order(n)));
-        assert_eq!((leaves(&children.root), check(&children.root, true)), (3 * INNER, 3));
+        assert_eq!((leaves(&children.root).len(), check(&children.root, true)), (3 * INNER, 3));
         // Against the order, at the end of a page that is not the last one: no page for each.
         let mut gap = Children::default();
         (0..LEAF as u32).for_each(|n| gap.insert(id(n), order(n)));
         (1_000..3_000).rev().for_each(|n| gap.insert(id(n), order(n)));
-        assert!(leaves(&gap.root) <= 2 + 4 * 2_000 / LEAF, "{}", leaves(&gap.root));
+        assert!(leaves(&gap.root).len() <= 2 + 4 * 2_000 / LEAF, "{}", leaves(&gap.root).len());
         (0..names).filter(|n| n % 50 > 0).for_each(|n| children.remove(id(n), order(n)));
         assert!(children.iter().map(name).eq((0..names).step_by(50)));
-        assert!(leaves(&children.root) <= 2 + 4 * names as usize / 50 / LEAF, "{}", leaves(&children.root));
+        let left = leaves(&children.root).len();
+        assert!(left <= 2 + 4 * names as usize / 50 / LEAF, "{left}");
         (0..names).for_each(|n| children.remove(id(n), order(n)));
         assert!(matches!(&children.root, Page::Leaf(ids) if ids.is_empty()));
     }

@@ -38,18 +38,25 @@ impl Tree {
     pub(crate) fn load(&mut self, z: record::Znode) -> Result<(), LoadError> {
         let life = Life::new(z.kind, z.ephemeral_owner).filter(|life| life.owner() == z.ephemeral_owner);
         let Some(life) = life else { return Err(LoadError::Owner(z.path)) };
-        let id = match self.find(z.path.as_str()) {
-            Some(id) if !self.nodes[id].missing => {
-                return Err(LoadError::Twice(format!("znode {}", z.path)));
+        let hash = self.index.hash(z.path.as_str());
+        let id = match self.find_by(hash, z.path.as_str()) {
+            Some(id) => {
+                let node = &mut self.nodes[id];
+                if !node.missing {
+                    return Err(LoadError::Twice(format!("znode {}", z.path)));
+                }
+                let dir = node.dir().is_some().then(|| node.take_dir());
+                *node = Slot::of_record(&z, life, node.parent, dir);
+                self.missing -= 1;
+                id
             }
-            Some(id) => id,
-            None => self.make_missing(&z.path),
+            None => {
+                let parent = z.path.parent_str().map_or(ROOT, |parent| self.find_or_miss(parent));
+                self.insert(hash, Slot::of_record(&z, life, parent, None))
+            }
         };
-        let node = &mut self.nodes[id];
-        node.load(&z, life);
-        self.missing -= 1;
         if let Some(owner) = life.owner() {
-            if let Some(child) = node.dir().and_then(|dir| dir.children.iter().next()) {
+            if let Some(child) = self.nodes[id].dir().and_then(|dir| dir.children.iter().next()) {
                 return Err(LoadError::NoParent(self.path(child)));
             }
             self.ephemerals.entry(owner).or_default().insert(id);
@@ -95,34 +102,32 @@ impl Tree {
 
     /// A znode whose parent has no record; the root, if that has none.
     fn without_parent(&self) -> Path {
-        let is_missing = |id: NodeId| self.nodes[id].missing;
-        let orphan = |(id, node): (NodeId, &Slot)| !node.missing && is_missing(node.parent) && id != ROOT;
-        let orphan = self.nodes.iter().find(|&(id, node)| orphan((id, node)));
-        match orphan {
-            Some((id, _)) if !is_missing(ROOT) => self.path(id),
+        let orphan = |&(_, node): &(NodeId, &Slot)| !node.missing && self.nodes[node.parent].missing;
+        match self.nodes.iter().find(orphan) {
+            Some((id, _)) if !self.nodes[ROOT].missing => self.path(id),
             _ => Path::root(),
         }
     }
 
-    /// The znode of a path that is not here, without a record, below parents that may have none either.
-    fn make_missing(&mut self, path: &Path) -> NodeId {
-        let text = path.as_str();
+    /// The znode of a path; one without a record if it is not here, below parents that may have none either.
+    fn find_or_miss(&mut self, path: &str) -> NodeId {
         // The paths that are not here, by their lengths, and the one above them all that is.
-        let (mut parent, mut absent) = (ROOT, vec![text.len()]);
-        let slashes = text.bytes().enumerate().rev().filter(|&(at, byte)| byte == b'/' && at > 0);
-        for (at, _) in slashes {
-            if let Some(id) = self.find(&text[..at]) {
-                parent = id;
+        let (mut here, mut absent) = (ROOT, Vec::new());
+        let mut len = path.len();
+        while len > 0 {
+            if let Some(id) = self.find(&path[..len]) {
+                here = id;
                 break;
             }
-            absent.push(at);
+            absent.push(len);
+            len = path[..len].rfind('/').unwrap_or(0);
         }
         for len in absent.into_iter().rev() {
-            let path = &text[..len];
+            let path = &path[..len];
             let name = path.rsplit('/').next().unwrap_or_default();
-            parent = self.insert(path, Slot::missing(name, parent));
+            here = self.insert(self.index.hash(path), Slot::missing(name, here));
             self.missing += 1;
         }
-        parent
+        here
     }
 }

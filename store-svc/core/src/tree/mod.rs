@@ -244,7 +244,11 @@ impl Tree {
     // ---- finding ----
 
     fn find(&self, path: &str) -> Option<NodeId> {
-        self.index.find(self.index.hash(path), |id| self.is_path_of(path, id))
+        self.find_by(self.index.hash(path), path)
+    }
+
+    fn find_by(&self, hash: u32, path: &str) -> Option<NodeId> {
+        self.index.find(hash, |id| self.is_path_of(path, id))
     }
 
     fn node(&self, path: &Path) -> Option<&Slot> {

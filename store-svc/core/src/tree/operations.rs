@@ -56,7 +56,8 @@ impl Tree {
         } else {
             create.path.clone()
         };
-        if self.find(path.as_str()).is_some() {
+        let hash = self.index.hash(path.as_str());
+        if self.find_by(hash, path.as_str()).is_some() {
             return Err(OpError::NodeExists(path));
         }
         if parent_ephemeral {
@@ -64,7 +65,7 @@ impl Tree {
         }
         let acl = self.acls.hold(&create.acl);
         let data = create.data.as_deref();
-        let id = self.insert(path.as_str(), Slot::new(path.name(), data, at, life, acl, parent));
+        let id = self.insert(hash, Slot::new(path.name(), data, at, life, acl, parent));
         self.count_in(id, &path);
         let before = self.change_parent(parent, parent_str, |parent| {
             parent.creates = SEQUENCE_END.min(parent.creates + 1);
@@ -199,7 +200,7 @@ impl Tree {
                 let Some(above) = path.parent_str().and_then(|above| self.find(above)) else { return };
                 self.acls.hold_as(slot.acl, &acl);
                 slot.parent = above;
-                let id = self.insert(path.as_str(), *slot);
+                let id = self.insert(self.index.hash(path.as_str()), *slot);
                 self.count_in(id, &path);
                 self.restore_parent(id, &path, parent);
             }
@@ -231,11 +232,11 @@ impl Tree {
         free.ok_or_else(|| OpError::NoSequenceNumber { path: prefix.clone(), next: number })
     }
 
-    /// Puts a znode in its place, and among the children of its parent.
-    pub(super) fn insert(&mut self, path: &str, slot: Slot) -> NodeId {
+    /// Puts a znode, whose path has this hash, in its place, and among the children of its parent.
+    pub(super) fn insert(&mut self, hash: u32, slot: Slot) -> NodeId {
         let parent = slot.parent;
         let id = self.nodes.insert(slot);
-        self.index.insert(self.index.hash(path), id);
+        self.index.insert(hash, id);
         self.change_dir(parent, |nodes, dir| dir.link(nodes, id));
         id
     }

@@ -183,19 +183,18 @@ impl Slot {
         Slot { missing: true, ..slot }
     }
 
-    /// Gives it all that its record says.
-    pub(super) fn load(&mut self, z: &record::Znode, life: Life) {
-        (self.kind, self.of_kind) = life.parts();
-        self.set_data(z.data.as_deref());
-        (self.czxid, self.mzxid) = (z.czxid, z.mzxid);
-        (self.ctime_ms, self.mtime_ms) = (z.ctime_ms, z.mtime_ms);
-        (self.version, self.aversion, self.acl) = (z.version, z.aversion, z.acl);
-        self.missing = false;
-        if self.dir.is_some() || z.pzxid != z.czxid || z.cversion != 0 || z.creates != 0 {
-            let mut dir = self.take_dir();
+    /// The znode of a record. `dir` is what it has of children already.
+    pub(super) fn of_record(z: &record::Znode, life: Life, parent: NodeId, dir: Option<Box<Dir>>) -> Slot {
+        let at = At { zxid: z.czxid, time_ms: z.ctime_ms };
+        let slot = Slot::new(z.path.name(), z.data.as_deref(), at, life, z.acl, parent);
+        let (mzxid, mtime_ms) = (z.mzxid, z.mtime_ms);
+        let mut slot = Slot { mzxid, mtime_ms, version: z.version, aversion: z.aversion, dir, ..slot };
+        if slot.dir.is_some() || z.pzxid != z.czxid || z.cversion != 0 || z.creates != 0 {
+            let mut dir = slot.take_dir();
             (dir.pzxid, dir.cversion, dir.creates) = (z.pzxid, z.cversion, z.creates);
-            self.dir = Some(dir);
+            slot.dir = Some(dir);
         }
+        slot
     }
 
     /// As bytes, which sort as the text does.
@@ -259,7 +258,7 @@ impl Slot {
         self.dir.as_deref()
     }
 
-    /// To be changed while the names of its children are looked at, and [put back](Slot::put_dir) then.
+    /// Gives away what only a parent has, also if that is nothing yet. To be changed while the names of its children are looked at, and [put back](Slot::put_dir) then.
     pub(super) fn take_dir(&mut self) -> Box<Dir> {
         let new = || Dir { pzxid: self.czxid, creates: 0, cversion: 0, children: Children::default() };
         self.dir.take().unwrap_or_else(|| Box::new(new()))
