@@ -109,7 +109,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::default() };
         let mut log = Log::open(Arc::new(FsDisk), dir.path(), options.clone()).unwrap();
-        let marker = [entry(2 << 32, 3)];
+        let marker = [Entry::marker(api::Epoch(2), api::Level::FIRST, 3)];
         log.append(&marker).unwrap();
         log.sync().unwrap();
         drop(log);
