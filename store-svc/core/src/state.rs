@@ -316,10 +316,10 @@ impl Default for Loader {
 }
 
 impl Loader {
-    /// Takes one record, in any order.
+    /// Takes one record, in any order, and puts it in its place at once.
     ///
     /// # Errors
-    /// If it comes twice.
+    /// If it comes twice, or cannot belong to any state together with those before it.
     pub fn take(&mut self, record: Record) -> Result<(), LoadError> {
         match record {
             Record::Header(header) => match self.header.replace(header) {
