@@ -9,7 +9,7 @@ pub struct Config {
     pub session_timeout: Duration,
     /// Most requests kept without an answer. Default 8,192.
     pub requests_max: usize,
-    /// Most bytes kept without an answer, by [`weight`](crate::weight); the last request taken may exceed it.
+    /// Most bytes kept without an answer, by [`Op::weight`](api::session::Op::weight); the last request taken may exceed it.
     /// Default 64 MiB.
     pub bytes_max: usize,
     /// Most requests sent on a connection without an answer; the others wait at the client. A node that says it is
