@@ -47,7 +47,8 @@ pub(crate) struct Args {
     pub(crate) clients: u32,
 
     /// Only these faults, separated by commas; `none` for a quiet run. Clients that read nothing, send half a message, vanish or
-    /// flood are `rude-clients`, and come only if they are named.
+    /// flood are `rude-clients`, and come only if they are named. So does `full-disk`, which needs --small-logs, and root, to
+    /// mount small file systems in memory; what is on them is not kept.
     #[arg(long, value_delimiter = ',', value_name = "FAULT")]
     pub(crate) faults: Option<Vec<String>>,
 

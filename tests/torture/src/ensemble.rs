@@ -10,10 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use client_sdk::NodeStatus;
 use proxy::Proxy;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    fs::FallocateFlags,
+    process::{Pid, Signal, kill_process},
+};
 use tokio::process::{Child, Command};
 
 use crate::{NODE, ports::Ports};
@@ -27,6 +30,8 @@ pub(crate) struct Ensemble {
     parts: &'static [Part],
     /// Of all nodes, in their order.
     processes: Vec<Process>,
+    /// Dropped behind the processes that use them.
+    disks: Disks,
 }
 
 /// What one process of a node runs.
@@ -92,15 +97,20 @@ impl Ensemble {
         nodes: u32,
         parts: &'static [Part],
         log: &str,
+        small_disks: bool,
     ) -> Result<Ensemble> {
         let ports = Ports::reserve()?;
         let process = |id, part| Process { id, part, child: None, started: Instant::now() };
         let processes = (1..=nodes).flat_map(|id| parts.iter().map(move |&part| process(id, part))).collect();
-        let ensemble =
-            Ensemble { dir: dir.to_owned(), ports, network: Proxy::new(), nodes, parts, processes };
+        let (dir, network, disks) = (dir.to_owned(), Proxy::new(), Disks::default());
+        let mut ensemble = Ensemble { dir, ports, network, nodes, parts, processes, disks };
         for id in ensemble.ids() {
             let folder = ensemble.folder(id);
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            if small_disks {
+                let data = ensemble.data(id);
+                ensemble.disks.mount(data)?;
+            }
             let text = ensemble.configuration(id, log).await?;
             let file = ensemble.config(id);
             fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
@@ -171,9 +181,18 @@ impl Ensemble {
         self.folder(id).join("slowness")
     }
 
+    fn data(&self, id: u32) -> PathBuf {
+        self.folder(id).join("data")
+    }
+
+    /// What takes its space.
+    fn ballast(&self, id: u32) -> PathBuf {
+        self.data(id).join("ballast")
+    }
+
     /// Where it keeps its part of the log.
     pub(crate) fn log_dir(&self, id: u32) -> PathBuf {
-        self.folder(id).join("data/log")
+        self.data(id).join("log")
     }
 
     /// Of the client port.
@@ -354,6 +373,27 @@ impl Ensemble {
         let _ = fs::remove_file(self.slowness(id));
     }
 
+    /// Takes the space of the node's disk but for so many bytes.
+    pub(crate) fn fill(&self, id: u32, left: u64) -> Result<()> {
+        let path = self.ballast(id);
+        let found = rustix::fs::statvfs(&self.data(id)).context("cannot tell how much space there is")?;
+        let takes = found.f_bavail.saturating_mul(found.f_frsize).saturating_sub(left);
+        let file = fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        // The node may have taken some of it meanwhile.
+        for takes in [takes, takes.saturating_sub(SLACK)] {
+            if takes == 0 || rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, takes).is_ok() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives it back.
+    pub(crate) fn empty(&self, id: u32) {
+        // It may not be there.
+        let _ = fs::remove_file(self.ballast(id));
+    }
+
     /// What every node says of itself, in their order; `None` if it does not answer soon.
     pub(crate) async fn status(&self) -> Vec<Option<NodeStatus>> {
         let mut status = Vec::new();
@@ -361,6 +401,36 @@ impl Ensemble {
             status.push(client_sdk::node_status(&endpoint, STATUS_LIMIT).await.ok());
         }
         status
+    }
+}
+
+/// Small file systems in memory, one for each node. They go when this is dropped.
+#[derive(Default)]
+struct Disks(Vec<PathBuf>);
+
+impl Disks {
+    fn mount(&mut self, place: PathBuf) -> Result<()> {
+        fs::create_dir_all(&place).with_context(|| format!("cannot make {}", place.display()))?;
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", DISK_SIZE, "tmpfs"]).arg(&place);
+        let output = mount.output().context("cannot run mount")?;
+        if !output.status.success() {
+            bail!(
+                "full-disk needs file systems of its own, and none can be mounted: {}; be root, or leave it out",
+                String::from_utf8_lossy(&output.stderr).trim()
+            );
+        }
+        self.0.push(place);
+        Ok(())
+    }
+}
+
+impl Drop for Disks {
+    fn drop(&mut self) {
+        for place in &self.0 {
+            // Also where something still has it open.
+            let _ = std::process::Command::new("umount").arg("-l").arg(place).status();
+        }
     }
 }
 
@@ -391,6 +461,12 @@ fn caller_and_called(id: u32, called: Part) -> Option<(u32, u32)> {
 
 /// A process listens for signals long before it is so old.
 const BEGINNING: Duration = Duration::from_secs(2);
+
+/// Room for the logs, checkpoints and snapshots of a run.
+const DISK_SIZE: &str = "size=256m";
+
+/// What a node may take while its disk is filled.
+const SLACK: u64 = 4 << 20;
 
 const STATUS_LIMIT: Duration = Duration::from_millis(500);
 const LAST_LINES: usize = 15;

@@ -51,6 +51,8 @@ pub(crate) enum Fault {
     SlowLinks,
     /// Every sync of its disk is slow.
     SlowDisk,
+    /// Somebody else's file takes nearly all space of the disk on which log, checkpoint and snapshots of a node are.
+    FullDisk,
     /// kill -9 of one service of a node, and started again.
     KillService,
     /// The same to this service of all nodes at once.
@@ -114,6 +116,7 @@ impl Fault {
             Fault::BlackHole => "black-hole",
             Fault::SlowLinks => "slow-links",
             Fault::SlowDisk => "slow-disk",
+            Fault::FullDisk => "full-disk",
             Fault::KillService => "kill-service",
             Fault::KillServices => "kill-services",
             Fault::TerminateService => "terminate-service",
@@ -142,7 +145,8 @@ impl Fault {
                 continue;
             }
             let clients = Rude::ALL.map(Fault::Clients);
-            let mut all = Fault::ALL.into_iter().chain(Fault::OF_SERVICES).chain(clients);
+            let mut all =
+                Fault::ALL.into_iter().chain([Fault::FullDisk]).chain(Fault::OF_SERVICES).chain(clients);
             match all.find(|f| f.name() == name) {
                 Some(fault) if Fault::OF_SERVICES.contains(&fault) && !split => {
                     bail!("{fault} needs services that are processes of their own: add --split");
@@ -152,7 +156,7 @@ impl Fault {
                     let name_all =
                         |faults: &[Fault]| faults.iter().map(|f| f.name()).collect::<Vec<_>>().join(", ");
                     bail!(
-                        "there is no fault {name:?}; there are {}, those of clients ({RUDE}): {}, with --split also {}, and none",
+                        "there is no fault {name:?}; there are {}, full-disk, those of clients ({RUDE}): {}, with --split also {}, and none",
                         name_all(&Fault::ALL),
                         name_all(&Rude::ALL.map(Fault::Clients)),
                         name_all(&Fault::OF_SERVICES)
@@ -179,9 +183,12 @@ impl Fault {
     fn wants_leader(self, chance: &mut Chance) -> bool {
         match self {
             Fault::KillLeader | Fault::PauseLeader | Fault::IsolateLeader => true,
-            Fault::Mute | Fault::Deaf | Fault::BlackHole | Fault::SlowDisk | Fault::SlowLinks => {
-                chance.percent(60)
-            }
+            Fault::Mute
+            | Fault::Deaf
+            | Fault::BlackHole
+            | Fault::SlowDisk
+            | Fault::FullDisk
+            | Fault::SlowLinks => chance.percent(60),
             Fault::KillService
             | Fault::TerminateService
             | Fault::PauseService
@@ -199,6 +206,7 @@ impl Fault {
             Fault::Pause => chance.millis(200..6000),
             Fault::PauseLeader => chance.millis(1500..7000),
             Fault::Clients(_) => chance.millis(3000..6000),
+            Fault::FullDisk => chance.millis(1000..12_000),
             _ => chance.millis(500..6000),
         }
     }
@@ -216,7 +224,7 @@ struct Active {
     nodes: Vec<u32>,
     /// Of each of them.
     parts: Vec<Part>,
-    /// Milliseconds, where the fault is about time.
+    /// Milliseconds, where the fault is about time; KiB that are left, where it is about space.
     amount: u64,
     until: Instant,
     began: Instant,
@@ -231,8 +239,10 @@ impl fmt::Display for Active {
         if let ([part], true) = (self.parts.as_slice(), Fault::OF_SERVICES.contains(&self.fault)) {
             write!(f, " {part}")?;
         }
-        if matches!(self.fault, Fault::SlowDisk | Fault::SlowLinks) {
-            write!(f, " ({} ms)", self.amount)?;
+        match self.fault {
+            Fault::SlowDisk | Fault::SlowLinks => write!(f, " ({} ms)", self.amount)?,
+            Fault::FullDisk => write!(f, " ({} KiB left)", self.amount)?,
+            _ => {}
         }
         Ok(())
     }
@@ -345,6 +355,8 @@ impl Tormentor {
         let Some(nodes) = self.choose(ensemble, fault).await else { return Ok(()) };
         let amount = match fault {
             Fault::SlowDisk => self.chance.between(5, 1199),
+            // From nothing at all to more than what nodes keep back.
+            Fault::FullDisk => self.chance.scale(1, 96 << 10),
             _ => self.chance.between(5, 499),
         };
         let until = Instant::now() + fault.duration(&mut self.chance);
@@ -401,6 +413,7 @@ impl Tormentor {
                 }
             }
             (Fault::SlowDisk, &[id]) => ensemble.slow_down(id, amount)?,
+            (Fault::FullDisk, &[id]) => ensemble.fill(id, amount << 10)?,
             (Fault::Clients(rude), &[id]) => begun.clients = rude.begin(ensemble.client_port(id), LARGE),
             (fault, nodes) => bail!("{fault} is not for the nodes {nodes:?}"),
         }
@@ -430,6 +443,7 @@ impl Tormentor {
                     over.parts.iter().for_each(|&called| ensemble.relink(id, called));
                 }
                 Fault::SlowDisk => ensemble.speed_up(id),
+                Fault::FullDisk => ensemble.empty(id),
                 Fault::Clients(_) => self.rude.push(Window { from: over.began, to: now }),
                 _ => {
                     for other in ensemble.ids() {
@@ -497,7 +511,8 @@ mod tests {
         let named = |names: &[&str]| {
             Fault::named(Some(&names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()), false)
         };
-        let all: Vec<Fault> = Fault::ALL.into_iter().chain(Rude::ALL.map(Fault::Clients)).collect();
+        let all: Vec<Fault> =
+            Fault::ALL.into_iter().chain([Fault::FullDisk]).chain(Rude::ALL.map(Fault::Clients)).collect();
         assert_eq!(Fault::named(None, false).unwrap(), Fault::ALL);
         assert_eq!(named(&["rude-clients"]).unwrap(), Rude::ALL.map(Fault::Clients));
         assert_eq!(named(&["kill", "slow-disk"]).unwrap(), [Fault::Kill, Fault::SlowDisk]);

@@ -134,6 +134,8 @@ fn written((zxid, result): (Option<Zxid>, Result<WriteOutcome, ClientError>)) ->
     match (zxid, result) {
         (Some(zxid), Ok(outcome)) => Outcome::Written { zxid, result: Ok(outcome) },
         (Some(zxid), Err(error)) => match error.refusal() {
+            // The node has decided this, not the tree.
+            Some(full @ OpError::DiskFull) => Outcome::Refused(full.clone()),
             Some(refusal) => Outcome::Written { zxid, result: Err(refusal.clone()) },
             None => Outcome::Unknown,
         },

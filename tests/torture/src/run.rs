@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use api::chance::Chance;
 use history::{History, Outcome, Summary};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -85,7 +85,12 @@ async fn whole(
     } else {
         format!("segment_size = \"{segment_mib}MiB\"\nsnapshot_every = 20000\n")
     };
-    let mut ensemble = Ensemble::prepare(place.path(), args.nodes, Part::of_node(args.split), &log).await?;
+    let small_disks = faults.contains(&Fault::FullDisk);
+    if small_disks && !args.small_logs {
+        bail!("full-disk needs logs that fit on small disks: add --small-logs");
+    }
+    let parts = Part::of_node(args.split);
+    let mut ensemble = Ensemble::prepare(place.path(), args.nodes, parts, &log, small_disks).await?;
     ensemble.start_all()?;
     let start = Instant::now();
     let endpoints = ensemble.endpoints();
