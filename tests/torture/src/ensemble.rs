@@ -376,7 +376,7 @@ impl Ensemble {
     /// Takes the space of the node's disk but for so many bytes.
     pub(crate) fn fill(&self, id: u32, left: u64) -> Result<()> {
         let path = self.ballast(id);
-        let found = rustix::fs::statvfs(&self.data(id)).context("cannot tell how much space there is")?;
+        let found = rustix::fs::statvfs(self.data(id)).context("cannot tell how much space there is")?;
         let takes = found.f_bavail.saturating_mul(found.f_frsize).saturating_sub(left);
         let file = fs::File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
         // The node may have taken some of it meanwhile.
