@@ -24,7 +24,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// All of them. `auth` is none of them: an edge replaces it by the identities of whoever asks.
+    /// All of them. `auth` is none of them: an edge replaces it by the identities of the caller.
     pub const ALL: [Scheme; 6] =
         [Scheme::World, Scheme::Digest, Scheme::Ip, Scheme::X509, Scheme::User, Scheme::Role];
 
@@ -57,7 +57,7 @@ impl FromStr for Scheme {
     }
 }
 
-/// Whoever asks, or whom an entry of a list means.
+/// An identity of a caller, or the one that an entry of a list names.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Identity {
     scheme: Scheme,
@@ -110,7 +110,7 @@ const ANYONE: &str = "anyone";
 /// More than an identity, or an entry of a list, is encoded to besides its id.
 const ENTRY: usize = 24;
 
-/// What an edge has proven of whoever asks: a set, empty for nobody in particular. A copy costs a reference.
+/// The identities of a caller that an edge has proven: a set, empty for an anonymous caller. A copy costs a reference.
 #[derive(Clone, PartialEq, Eq, Hash, Default, Debug)]
 pub struct Identities(Option<Arc<[Identity]>>);
 

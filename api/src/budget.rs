@@ -113,7 +113,7 @@ impl Slot {
 /// How a budget stands, to find out whether it is stuck.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Standing {
-    /// Whom others keep waiting: whoever holds less than a connection may, and has no room.
+    /// Which takes wait although their connection holds less than its share.
     pub waits: Waits,
     /// How often bytes were taken. If somebody waits and this stays the same, nothing moves.
     pub taken: u64,
@@ -122,7 +122,7 @@ pub struct Standing {
 /// Who waits for a [`Budget`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Waits {
-    /// Nobody.
+    /// None.
     Nobody,
     /// Takes above [`Budget::SMALL`] alone: there is room for all others.
     Large,

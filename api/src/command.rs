@@ -57,7 +57,7 @@ pub struct Command {
     pub number: Option<WriteNumber>,
     /// The session has received the results of all its writes up to this one, so they need not be kept any longer.
     pub acked: WriteNumber,
-    /// What the node that took it has proven of whoever asks.
+    /// The identities of the caller, as the node that took the request has proven them.
     pub identities: Identities,
     /// What to do.
     pub body: CommandBody,

@@ -229,7 +229,7 @@ impl Drop for LocalRequests {
     fn drop(&mut self) {
         // First, so that a driver that learns of it before it has the stream finds it over.
         self.lane.end(Ok(()));
-        // Without a driver nobody needs to know.
+        // It fails only if the driver has ended.
         let _ = self.handle.asides.send(Aside::GivenUp { conn: self.conn });
     }
 }

@@ -34,7 +34,7 @@ pub fn level(needed: u32) -> Result<(), OpError> {
         return Ok(());
     }
     Err(OpError::Unsupported(format!(
-        "the request needs feature level {needed} and the ensemble has {LEVEL}; upgrade all nodes and raise the level, or leave \
+        "the request needs feature level {needed} and this server knows {LEVEL}; upgrade all nodes and raise the level, or leave \
          out what needs it"
     )))
 }

@@ -64,7 +64,7 @@ impl Coordination for RemoteCoordination {
             progress: progress.clone(),
         };
         let mut client = self.client.clone();
-        // Behind all requests. Without an end, whoever asked is gone.
+        // Behind all requests. Without an end, the edge has gone.
         let end = tokio_stream::once(end).then(|end| async { end.await.ok() }).filter_map(|end| end);
         let dial = async move { client.session(ReceiverStream::new(messages).chain(end)).await };
         let stream = Incoming::Dialing(Box::pin(async move { Ok(dial.await?.into_inner()) }));

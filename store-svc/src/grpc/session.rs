@@ -119,7 +119,7 @@ pub(super) struct Answers<I> {
     next: VecDeque<Item>,
     /// The item behind those of the last message.
     held: Option<Encoded>,
-    /// In the last message: answers, and their weight. Whoever asks for more has sent it.
+    /// In the last message: answers, and their weight. The transport has sent it once it asks for the next.
     taken: (usize, usize),
 }
 
