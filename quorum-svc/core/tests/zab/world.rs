@@ -296,8 +296,14 @@ impl World {
         self.nodes.get_mut(&id).unwrap().disk.stored = Stored::default();
     }
 
-    /// Whether the others, without this server, are a quorum of servers that have never lost anything.
+    /// Whether the log of this server can be damaged: the others, without it, are a quorum of servers that have never lost
+    /// anything, and its log has more than the markers of a first start. Such a log may be that of a start that came to
+    /// nothing; damaged, nothing tells it from another ensemble's, and the operator has to empty the directory.
     pub(crate) fn can_spare(&self, id: u32) -> bool {
+        let stored = &self.nodes[&id].disk.stored;
+        if stored.ensemble.is_some() && stored.history().is_blank() {
+            return false;
+        }
         let sound = |&(&other, n): &(&u32, &Node)| {
             other != id && !n.disk.stored.damage.is_some() && n.disk.stored.current > Epoch(0)
         };
