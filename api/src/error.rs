@@ -39,6 +39,8 @@ pub enum ErrorCode {
     Overloaded,
     /// The disks are nearly full: what takes room is refused.
     DiskFull,
+    /// A change of the feature level is refused.
+    Level,
     /// It may or may not have been carried out.
     Unknown,
     /// A defect of ours.
@@ -108,6 +110,7 @@ impl ErrorCode {
             ErrorCode::Unavailable => "UNAVAILABLE",
             ErrorCode::Overloaded => "OVERLOADED",
             ErrorCode::DiskFull => "DISK_FULL",
+            ErrorCode::Level => "LEVEL",
             ErrorCode::Unknown => "UNKNOWN_OUTCOME",
             ErrorCode::Internal => "INTERNAL",
             ErrorCode::Other => "OTHER",
@@ -224,6 +227,9 @@ pub enum OpError {
          on the nodes that `quorate status` names"
     )]
     DiskFull,
+    /// A change of the feature level is refused; the text says why and what to do.
+    #[error("{0}")]
+    Level(String),
     /// It may or may not have been carried out.
     #[error("{0}")]
     Unknown(String),
@@ -268,6 +274,7 @@ impl OpError {
             OpError::Unavailable(_) => ErrorCode::Unavailable,
             OpError::Overloaded(_) => ErrorCode::Overloaded,
             OpError::DiskFull => ErrorCode::DiskFull,
+            OpError::Level(_) => ErrorCode::Level,
             OpError::Unknown(_) => ErrorCode::Unknown,
             OpError::Internal(_) => ErrorCode::Internal,
             OpError::Other { code, .. } => *code,
@@ -303,6 +310,7 @@ impl OpError {
             | OpError::BadArguments(_)
             | OpError::Unsupported(_)
             | OpError::TooLarge { .. }
+            | OpError::Level(_)
             | OpError::SessionMoved(_)
             | OpError::NumberReused(_)
             | OpError::ResultForgotten(_) => Retry::Never,

@@ -1,42 +1,36 @@
 //! The ensemble, for operators: `quorate.v1.Cluster`.
 
-use std::collections::HashMap;
-
-use api::{Build, Level, LevelRefusal, PeerId};
+use api::{Build, Level, LevelRefusal, OpError, PeerId};
 use tonic::{Code, Status};
-use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{Malformed, quorum, v1};
+use crate::{
+    Malformed,
+    client::{details, to_status},
+    quorum, v1,
+};
 
-/// The status that says why the level is not set. One that may be tried again has the code UNAVAILABLE, the other
-/// FAILED_PRECONDITION.
+/// The status that says why the level is not set. What it could not find out may have happened: [`OpError::Unknown`].
 #[must_use]
 pub fn refusal_to_status(refusal: &LevelRefusal) -> Status {
-    let (code, reason) = match refusal {
-        LevelRefusal::Unavailable(_) => (Code::Unavailable, "UNAVAILABLE"),
-        LevelRefusal::Refused(_) => (Code::FailedPrecondition, "LEVEL"),
-    };
-    let mut why = refusal.to_string();
-    // A status has to fit into trailers.
-    why.truncate(why.floor_char_boundary(WHY_MAX));
-    Status::with_error_details(code, why, ErrorDetails::with_error_info(reason, "quorate", HashMap::new()))
+    to_status(&match refusal {
+        LevelRefusal::Unavailable(why) => OpError::Unknown(why.clone()),
+        LevelRefusal::Refused(why) => OpError::Level(why.clone()),
+    })
 }
 
 /// The refusal that a status stands for.
 #[must_use]
 pub fn refusal(status: &Status) -> LevelRefusal {
-    let why = status.message().to_owned();
-    match status.code() {
-        Code::FailedPrecondition | Code::InvalidArgument => LevelRefusal::Refused(why),
-        Code::Unimplemented => {
-            LevelRefusal::Refused(format!("that node runs a version without feature levels: {why}"))
-        }
-        _ => LevelRefusal::Unavailable(why),
+    match details(status) {
+        Some(OpError::Level(why) | OpError::BadArguments(why)) => LevelRefusal::Refused(why),
+        Some(error) => LevelRefusal::Unavailable(error.to_string()),
+        None if status.code() == Code::Unimplemented => LevelRefusal::Refused(format!(
+            "that node runs a version without feature levels: {}",
+            status.message()
+        )),
+        None => LevelRefusal::Unavailable(status.message().to_owned()),
     }
 }
-
-/// Bytes of a message in a status at most.
-const WHY_MAX: usize = 2048;
 
 /// What a node knows of the feature levels of its ensemble.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -100,8 +94,8 @@ mod tests {
         for refused in [LevelRefusal::Refused("no".into()), LevelRefusal::Unavailable("away".into())] {
             assert_eq!(refusal(&refusal_to_status(&refused)), refused);
         }
-        let long = LevelRefusal::Refused("ä".repeat(WHY_MAX));
-        assert!(refusal_to_status(&long).message().len() <= WHY_MAX);
+        let long = refusal_to_status(&LevelRefusal::Refused("ä".repeat(2000)));
+        assert!(long.message().len() + long.details().len() < 4096, "it has to fit into trailers");
     }
 
     #[test]

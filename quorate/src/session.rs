@@ -163,6 +163,7 @@ impl From<ClientError> for Failure {
                 | ErrorCode::ResultForgotten
                 | ErrorCode::NoSequenceNumber
                 | ErrorCode::DiskFull
+                | ErrorCode::Level
                 | ErrorCode::Internal
                 | ErrorCode::Other,
                 _,

@@ -24,6 +24,7 @@ pub fn to_status(error: &OpError) -> Status {
         | ErrorCode::NoChildrenForEphemerals
         | ErrorCode::SessionExpired
         | ErrorCode::ResultForgotten
+        | ErrorCode::Level
         | ErrorCode::NoSequenceNumber => Code::FailedPrecondition,
         ErrorCode::BadVersion | ErrorCode::OutOfOrder | ErrorCode::SessionMoved | ErrorCode::NumberReused => {
             Code::Aborted
@@ -169,6 +170,7 @@ fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
         | OpError::Unsupported(text)
         | OpError::Unavailable(text)
         | OpError::Overloaded(text)
+        | OpError::Level(text)
         | OpError::Unknown(text)
         | OpError::Internal(text) => {
             if text != message {
@@ -264,6 +266,7 @@ fn decode_cause(code: v1::ErrorCode, message: &str, metadata: &HashMap<String, S
         v1::ErrorCode::UnknownOutcome => OpError::Unknown(text()),
         v1::ErrorCode::Internal => OpError::Internal(text()),
         v1::ErrorCode::DiskFull => OpError::DiskFull,
+        v1::ErrorCode::Level => OpError::Level(text()),
         // Of parts of the API that this version does not have.
         _ => return None,
     })
@@ -343,7 +346,7 @@ const STATUS_PATH_MAX: usize = 1024;
 /// As long as the longest path.
 const DETAIL_MAX: usize = Path::MAX_BYTES;
 
-const CODES: [(ErrorCode, v1::ErrorCode); 20] = [
+const CODES: [(ErrorCode, v1::ErrorCode); 21] = [
     (ErrorCode::NoNode, v1::ErrorCode::NoNode),
     (ErrorCode::NodeExists, v1::ErrorCode::NodeExists),
     (ErrorCode::NotEmpty, v1::ErrorCode::NotEmpty),
@@ -364,4 +367,5 @@ const CODES: [(ErrorCode, v1::ErrorCode); 20] = [
     (ErrorCode::Unknown, v1::ErrorCode::UnknownOutcome),
     (ErrorCode::Internal, v1::ErrorCode::Internal),
     (ErrorCode::DiskFull, v1::ErrorCode::DiskFull),
+    (ErrorCode::Level, v1::ErrorCode::Level),
 ];

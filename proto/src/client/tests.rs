@@ -95,6 +95,7 @@ fn errors() -> Vec<OpError> {
         OpError::Unknown(text()),
         OpError::Internal(text()),
         OpError::DiskFull,
+        OpError::Level(text()),
         // At the limits of what fits into the headers of a status.
         OpError::NoNode(path(&format!("/{}", "x".repeat(Path::MAX_BYTES - 1)))),
         OpError::Unavailable("ü".repeat(4096)),
@@ -368,6 +369,7 @@ fn statuses_have_the_code_that_the_grpc_rules_ask_for() {
         (ErrorCode::Unknown, Code::Unknown),
         (ErrorCode::Internal, Code::Internal),
         (ErrorCode::DiskFull, Code::ResourceExhausted),
+        (ErrorCode::Level, Code::FailedPrecondition),
     ];
     assert_eq!(got, want.map(|(ours, grpc)| (ours.as_str(), grpc)).into());
 }

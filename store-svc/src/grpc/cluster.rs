@@ -1,8 +1,9 @@
 //! `quorate.v1.Cluster`: the ensemble, as any node sees it.
 
-use api::PeerId;
+use api::{OpError, PeerId};
 use api::ports::Quorum;
 use proto::{
+    client::to_status,
     cluster::{Upgrade, refusal_to_status},
     quorum::level,
     v1::{self, cluster_server::Cluster},
@@ -21,7 +22,7 @@ impl<Q: Quorum> Cluster for ClusterService<Q> {
         &self,
         _: Request<v1::GetUpgradeRequest>,
     ) -> Result<Response<v1::GetUpgradeResponse>, Status> {
-        let known = self.quorum.surroundings().await.map_err(|e| Status::unavailable(e.0))?;
+        let known = self.quorum.surroundings().await.map_err(|e| to_status(&OpError::Unavailable(e.0)))?;
         let mut members = vec![(self.me, known.build)];
         members.extend(known.peers.into_iter().map(|peer| {
             // What could be heard of it before it was lost is no news.
@@ -37,7 +38,7 @@ impl<Q: Quorum> Cluster for ClusterService<Q> {
         request: Request<v1::SetLevelRequest>,
     ) -> Result<Response<v1::SetLevelResponse>, Status> {
         let v1::SetLevelRequest { expected_level, level: wanted } = request.into_inner();
-        let malformed = |e: proto::Malformed| Status::invalid_argument(e.0);
+        let malformed = |e: proto::Malformed| to_status(&OpError::BadArguments(e.0));
         let (expected, wanted) =
             (level(expected_level).map_err(malformed)?, level(wanted).map_err(malformed)?);
         let level = self.quorum.set_level(expected, wanted).await.map_err(|e| refusal_to_status(&e))?;
