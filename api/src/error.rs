@@ -1,4 +1,4 @@
-use crate::{Path, PathError, SEQUENCE_END, SessionId, WriteNumber};
+use crate::{EnsembleId, Path, PathError, SEQUENCE_END, SessionId, WriteNumber};
 
 /// The kind of an [`OpError`], stable on the wire and in scripts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -41,6 +41,8 @@ pub enum ErrorCode {
     DiskFull,
     /// A change of the feature level is refused.
     Level,
+    /// The node belongs to another ensemble than the client expects.
+    WrongEnsemble,
     /// It may or may not have been carried out.
     Unknown,
     /// A defect of ours.
@@ -111,6 +113,7 @@ impl ErrorCode {
             ErrorCode::Overloaded => "OVERLOADED",
             ErrorCode::DiskFull => "DISK_FULL",
             ErrorCode::Level => "LEVEL",
+            ErrorCode::WrongEnsemble => "WRONG_ENSEMBLE",
             ErrorCode::Unknown => "UNKNOWN_OUTCOME",
             ErrorCode::Internal => "INTERNAL",
             ErrorCode::Other => "OTHER",
@@ -230,6 +233,16 @@ pub enum OpError {
     /// A change of the feature level is refused; the text says why and what to do.
     #[error("{0}")]
     Level(String),
+    /// The node belongs to another ensemble than the client expects. The session, if there is one, may be alive in the other.
+    #[error(
+        "this node belongs to the ensemble {actual}, not {expected}; correct the address, or open a new session without          `ensemble_id` if the ensemble was replaced on purpose"
+    )]
+    WrongEnsemble {
+        /// As the client says.
+        expected: EnsembleId,
+        /// Of the node.
+        actual: EnsembleId,
+    },
     /// It may or may not have been carried out.
     #[error("{0}")]
     Unknown(String),
@@ -275,6 +288,7 @@ impl OpError {
             OpError::Overloaded(_) => ErrorCode::Overloaded,
             OpError::DiskFull => ErrorCode::DiskFull,
             OpError::Level(_) => ErrorCode::Level,
+            OpError::WrongEnsemble { .. } => ErrorCode::WrongEnsemble,
             OpError::Unknown(_) => ErrorCode::Unknown,
             OpError::Internal(_) => ErrorCode::Internal,
             OpError::Other { code, .. } => *code,
@@ -311,6 +325,7 @@ impl OpError {
             | OpError::Unsupported(_)
             | OpError::TooLarge { .. }
             | OpError::Level(_)
+            | OpError::WrongEnsemble { .. }
             | OpError::SessionMoved(_)
             | OpError::NumberReused(_)
             | OpError::ResultForgotten(_) => Retry::Never,

@@ -200,6 +200,8 @@ pub struct QuorumStatus {
     pub disk: Room,
     /// What a node that serves may take from clients, as the leader says.
     pub room: Room,
+    /// Which ensemble it is; `None` before the first synchronisation.
+    pub ensemble: Option<EnsembleId>,
 }
 
 /// Another server, as a node sees it.

@@ -2,8 +2,8 @@
 //! it. Edges, the store and the client's session machine all use these words; see [`Coordination`](crate::ports::Coordination).
 
 use crate::{
-    Level, MultiOp, NodeKind, OpError, PeerId, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Trace,
-    Write, WriteNumber, WriteOutcome, Zxid, data_len,
+    EnsembleId, Identities, Level, MultiOp, NodeKind, OpError, PeerId, Read, ReadLevel, ReadOutcome,
+    SessionId, SessionToken, Trace, Write, WriteNumber, WriteOutcome, Zxid, data_len,
 };
 
 /// Opens a session, or takes one up on a new stream.
@@ -19,6 +19,8 @@ pub struct Open {
     /// How long the node may wait, for that or for a leader, before it refuses with [`OpError::Unavailable`]; at most what its own
     /// limits say, which `None` stands for.
     pub wait_ms: Option<u32>,
+    /// A node of another ensemble refuses with [`OpError::WrongEnsemble`]; `None` opens in any.
+    pub ensemble: Option<EnsembleId>,
 }
 
 /// What one request asks for.
@@ -129,6 +131,10 @@ pub struct Opened {
     pub level: Level,
     /// What the node takes.
     pub limits: Limits,
+    /// Whom the node takes the client for.
+    pub identities: Identities,
+    /// The ensemble of the node.
+    pub ensemble: Option<EnsembleId>,
 }
 
 /// What a node takes from a client.

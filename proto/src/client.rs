@@ -10,8 +10,8 @@ mod node;
 mod requests;
 
 pub use error::{details, from_status, to_status};
+pub(crate) use items::{identities_off_wire, identities_to_wire, response, response_to_wire};
 pub use items::{item_to_wire, items, read_outcome};
-pub(crate) use items::{response, response_to_wire};
 pub use node::{NodeMember, NodeStatus};
 pub use requests::{OpenSession, level, op, op_to_wire, request, request_to_wire, traceparent};
 

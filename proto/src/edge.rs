@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use api::{
-    BadAccess, Identities, Identity, SessionId, SessionToken, WriteNumber, Zxid,
+    SessionId, SessionToken, WriteNumber, Zxid,
     ports::Caller,
     session::{Op, Open, Request, Response},
 };
@@ -11,9 +11,11 @@ use bytes::Bytes;
 
 use crate::{
     Malformed, PEER_PROTOCOL,
-    client::{op, op_to_wire, response, response_to_wire, traceparent},
+    client::{
+        identities_off_wire, identities_to_wire, op, op_to_wire, response, response_to_wire, traceparent,
+    },
     internal, peer,
-    quorum::empty,
+    quorum::{empty, ensemble, ensemble_to_wire},
     v1,
 };
 
@@ -47,11 +49,7 @@ pub fn caller_to_wire(caller: &Caller) -> internal::Caller {
         Some(IpAddr::V6(address)) => Bytes::copy_from_slice(&address.octets()),
         None => Bytes::new(),
     };
-    let identities = caller.identities.as_slice().iter().map(|identity| v1::Identity {
-        scheme: identity.scheme().as_str().to_owned(),
-        id: identity.id().to_owned(),
-    });
-    internal::Caller { address, identities: identities.collect() }
+    internal::Caller { address, identities: identities_to_wire(&caller.identities) }
 }
 
 /// From the wire.
@@ -60,10 +58,7 @@ pub fn caller_to_wire(caller: &Caller) -> internal::Caller {
 /// If the address or an identity is none.
 pub fn caller(wire: Option<internal::Caller>) -> Result<Caller, Malformed> {
     let internal::Caller { address, identities } = wire.unwrap_or_default();
-    let identity = |wire: v1::Identity| Identity::new(wire.scheme.parse()?, &wire.id);
-    let identities = (identities.into_iter().map(identity).collect::<Result<Vec<_>, BadAccess>>())
-        .and_then(Identities::new)
-        .map_err(|e| Malformed(e.to_string()))?;
+    let identities = identities_off_wire(identities)?;
     let address = match (<[u8; 4]>::try_from(&address[..]), <[u8; 16]>::try_from(&address[..])) {
         (Ok(v4), _) => Some(IpAddr::from(v4)),
         (_, Ok(v6)) => Some(IpAddr::from(v6)),
@@ -80,7 +75,8 @@ pub fn open_to_wire(open: Open) -> internal::Open {
         .resume
         .map(|(id, token)| v1::SessionRef { session_id: id.0, token: Bytes::copy_from_slice(&token.0) });
     let (timeout_ms, last_zxid, wait_ms) = (open.timeout_ms, open.last_zxid.0, open.wait_ms);
-    internal::Open { resume, timeout_ms, last_zxid, wait_ms }
+    let ensemble_id = ensemble_to_wire(open.ensemble);
+    internal::Open { resume, timeout_ms, last_zxid, wait_ms, ensemble_id }
 }
 
 /// From the wire.
@@ -88,7 +84,7 @@ pub fn open_to_wire(open: Open) -> internal::Open {
 /// # Errors
 /// If a token is none.
 pub fn open(wire: internal::Open) -> Result<Open, Malformed> {
-    let internal::Open { resume, timeout_ms, last_zxid, wait_ms } = wire;
+    let internal::Open { resume, timeout_ms, last_zxid, wait_ms, ensemble_id } = wire;
     let resume = match resume {
         None => None,
         Some(v1::SessionRef { session_id, token }) => {
@@ -97,7 +93,8 @@ pub fn open(wire: internal::Open) -> Result<Open, Malformed> {
             Some((SessionId(session_id), SessionToken(token)))
         }
     };
-    Ok(Open { resume, timeout_ms, last_zxid: Zxid(last_zxid), wait_ms })
+    let ensemble = ensemble(&ensemble_id)?;
+    Ok(Open { resume, timeout_ms, last_zxid: Zxid(last_zxid), wait_ms, ensemble })
 }
 
 /// For the wire.
@@ -151,7 +148,7 @@ pub fn answer(wire: internal::EdgeAnswer) -> Result<Response, Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use api::{OpError, Path, Read, ReadLevel, Scheme, Write};
+    use api::{EnsembleId, Identities, Identity, OpError, Path, Read, ReadLevel, Scheme, Write};
     use prost::Message;
 
     use super::*;
@@ -173,7 +170,8 @@ mod tests {
         let identities = vec![v1::Identity { scheme: "of a later version".into(), id: "x".into() }];
         assert!(caller(Some(internal::Caller { identities, ..Default::default() })).is_err());
         for resume in [None, Some((SessionId(5), SessionToken([1; 16])))] {
-            let sent = Open { resume, timeout_ms: 3, last_zxid: Zxid(4), wait_ms: Some(5) };
+            let ensemble = resume.map(|_| EnsembleId(6));
+            let sent = Open { resume, timeout_ms: 3, last_zxid: Zxid(4), wait_ms: Some(5), ensemble };
             assert_eq!(open(reencode(&open_to_wire(sent.clone()))), Ok(sent));
         }
         let path = Path::new("/a").unwrap();

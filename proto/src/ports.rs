@@ -215,6 +215,7 @@ pub fn status_to_wire(status: QuorumStatus) -> internal::QuorumStatus {
         committed: status.committed.0,
         disk: room_to_wire(status.disk).into(),
         room: room_to_wire(status.room).into(),
+        ensemble_id: ensemble_to_wire(status.ensemble),
     }
 }
 
@@ -239,6 +240,7 @@ pub fn status(status: internal::QuorumStatus) -> Result<QuorumStatus, Malformed>
         committed: Zxid(status.committed),
         disk: room(status.disk)?,
         room: room(status.room)?,
+        ensemble: ensemble(&status.ensemble_id)?,
     })
 }
 
@@ -361,6 +363,7 @@ mod tests {
             committed: Zxid(4),
             disk: Room::Short,
             room: Room::Low,
+            ensemble: Some(api::EnsembleId(5)),
         };
         for told in [
             FeedItem::Committed(vec![Entry::marker(Epoch(2), Level(3), 5), entry]),

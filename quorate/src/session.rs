@@ -164,6 +164,7 @@ impl From<ClientError> for Failure {
                 | ErrorCode::NoSequenceNumber
                 | ErrorCode::DiskFull
                 | ErrorCode::Level
+                | ErrorCode::WrongEnsemble
                 | ErrorCode::Internal
                 | ErrorCode::Other,
                 _,

@@ -36,7 +36,13 @@ impl Double {
     ) {
         if self.under_way.is_none() {
             let link = cx.dial(Kind::Client, me, End::Node(node));
-            let open = Open { resume: Some(session), timeout_ms: 0, last_zxid: Zxid::ZERO, wait_ms: None };
+            let open = Open {
+                resume: Some(session),
+                timeout_ms: 0,
+                last_zxid: Zxid::ZERO,
+                wait_ms: None,
+                ensemble: None,
+            };
             let drawn = Drawn { token: session.1, stream };
             self.under_way = Some(UnderWay { link, open, drawn, number });
             cx.stats.count("sessions taken up by a double");

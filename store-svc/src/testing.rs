@@ -6,7 +6,7 @@ use std::{
 };
 
 use api::{
-    Body, Entry, Epoch, Level, LevelRefusal, Origin, PeerId, Zxid,
+    Body, EnsembleId, Entry, Epoch, Level, LevelRefusal, Origin, PeerId, Zxid,
     ports::{
         Chunks, Feed, FeedItem, PortClosed, Quorum, QuorumStatus, Request, Role, Room, Sign, Signs,
         Surroundings,
@@ -126,6 +126,7 @@ impl MemoryQuorum {
             committed: last,
             disk: Room::Ample,
             room: Room::Ample,
+            ensemble: Some(EnsembleId(1)),
         }
     }
 

@@ -1,8 +1,8 @@
 use std::{collections::VecDeque, time::Duration};
 
 use api::{
-    ErrorCode, Fate, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Trace, WriteNumber,
-    Zxid,
+    EnsembleId, ErrorCode, Fate, OpError, PeerId, ReadLevel, SessionId, SessionToken, Ticket, Time, Trace,
+    WriteNumber, Zxid,
     mutants::{Mutant, is_on},
     session::{Item, Notice, Op, Open as OpenSession, Opened, Outcome, Response},
 };
@@ -28,6 +28,8 @@ pub struct Machine {
     refusals: usize,
     /// The greatest zxid seen, over all sessions: no session of this client goes back behind another.
     last_zxid: Zxid,
+    /// Of the first session: zxids of another ensemble mean nothing to this client, and its sessions are not there.
+    ensemble: Option<EnsembleId>,
     last_connection: u64,
     /// Set by [`Input::Close`].
     closing_until: Option<Time>,
@@ -89,6 +91,7 @@ impl Machine {
             queue: Queue::default(),
             refusals: 0,
             last_zxid: Zxid::ZERO,
+            ensemble: None,
             last_connection: 0,
             closing_until: None,
             outputs: VecDeque::new(),
@@ -238,7 +241,8 @@ impl Machine {
     }
 
     fn on_opened(&mut self, now: Time, connection: Connection, endpoint: usize, since: Time, opened: Opened) {
-        let Opened { session: id, token, timeout_ms, node, leaderless, .. } = opened;
+        let Opened { session: id, token, timeout_ms, node, leaderless, ensemble, .. } = opened;
+        self.ensemble = self.ensemble.or(ensemble);
         let timeout = Duration::from_millis(timeout_ms.into()).max(TIMEOUT_MIN);
         // When a session is taken up, only the node knows of it.
         let ping_at = if self.session.is_some() { now } else { since + timeout / PING_SHARE };
@@ -357,7 +361,10 @@ impl Machine {
             Phase::Opening { endpoint, .. } => {
                 let refused = matches!(
                     error.code(),
-                    ErrorCode::BadArguments | ErrorCode::Unsupported | ErrorCode::TooLarge
+                    ErrorCode::BadArguments
+                        | ErrorCode::Unsupported
+                        | ErrorCode::TooLarge
+                        | ErrorCode::WrongEnsemble
                 );
                 self.refusals = if refused { self.refusals + 1 } else { 0 };
                 self.outputs.push_back(Output::AttemptFailed { endpoint, error: error.clone() });
@@ -392,6 +399,7 @@ impl Machine {
             timeout_ms: u32::try_from(self.config.session_timeout.as_millis()).unwrap_or(u32::MAX),
             last_zxid: self.last_zxid,
             wait_ms: None,
+            ensemble: self.ensemble,
         };
         self.outputs.push_back(Output::Connect { connection, endpoint, open });
     }

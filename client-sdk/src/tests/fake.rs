@@ -95,6 +95,8 @@ impl World {
             last_write: WriteNumber(state.sessions[&session].results.len() as u64),
             level: api::Level::FIRST,
             limits: Default::default(),
+            identities: Default::default(),
+            ensemble: None,
         })
     }
 

@@ -25,6 +25,7 @@ pub fn to_status(error: &OpError) -> Status {
         | ErrorCode::SessionExpired
         | ErrorCode::ResultForgotten
         | ErrorCode::Level
+        | ErrorCode::WrongEnsemble
         | ErrorCode::NoSequenceNumber => Code::FailedPrecondition,
         ErrorCode::BadVersion | ErrorCode::OutOfOrder | ErrorCode::SessionMoved | ErrorCode::NumberReused => {
             Code::Aborted
@@ -179,6 +180,10 @@ fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
                 put("detail", text);
             }
         }
+        OpError::WrongEnsemble { expected, actual } => {
+            put("expected", expected.to_string());
+            put("actual", actual.to_string());
+        }
         OpError::DiskFull | OpError::Other { .. } => {}
         // `part_and_cause` goes through these.
         OpError::Multi { .. } => {}
@@ -267,6 +272,10 @@ fn decode_cause(code: v1::ErrorCode, message: &str, metadata: &HashMap<String, S
         v1::ErrorCode::Internal => OpError::Internal(text()),
         v1::ErrorCode::DiskFull => OpError::DiskFull,
         v1::ErrorCode::Level => OpError::Level(text()),
+        v1::ErrorCode::WrongEnsemble => OpError::WrongEnsemble {
+            expected: number(metadata, "expected")?,
+            actual: number(metadata, "actual")?,
+        },
         // Of parts of the API that this version does not have.
         _ => return None,
     })
@@ -346,7 +355,7 @@ const STATUS_PATH_MAX: usize = 1024;
 /// As long as the longest path.
 const DETAIL_MAX: usize = Path::MAX_BYTES;
 
-const CODES: [(ErrorCode, v1::ErrorCode); 21] = [
+const CODES: [(ErrorCode, v1::ErrorCode); 22] = [
     (ErrorCode::NoNode, v1::ErrorCode::NoNode),
     (ErrorCode::NodeExists, v1::ErrorCode::NodeExists),
     (ErrorCode::NotEmpty, v1::ErrorCode::NotEmpty),
@@ -368,4 +377,5 @@ const CODES: [(ErrorCode, v1::ErrorCode); 21] = [
     (ErrorCode::Internal, v1::ErrorCode::Internal),
     (ErrorCode::DiskFull, v1::ErrorCode::DiskFull),
     (ErrorCode::Level, v1::ErrorCode::Level),
+    (ErrorCode::WrongEnsemble, v1::ErrorCode::WrongEnsemble),
 ];

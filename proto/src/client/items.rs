@@ -1,14 +1,18 @@
 //! What clients get.
 
 use api::{
-    Level, MultiOutcome, NodeKind, OpError, Path, PeerId, ReadOutcome, SessionId, SessionToken, Stat,
-    WriteNumber, WriteOutcome, Zxid,
+    BadAccess, Identities, Identity, Level, MultiOutcome, NodeKind, OpError, Path, PeerId, ReadOutcome,
+    SessionId, SessionToken, Stat, WriteNumber, WriteOutcome, Zxid,
     session::{Item, Limits, Notice, Opened, Outcome, Response},
 };
 use bytes::Bytes;
 
 use super::MESSAGE_MAX;
-use crate::{Malformed, v1};
+use crate::{
+    Malformed,
+    quorum::{ensemble, ensemble_to_wire},
+    v1,
+};
 
 // ---- onto the wire ----
 
@@ -46,8 +50,18 @@ fn opened_to_wire(opened: &Opened) -> v1::SessionOpened {
             multi_parts: opened.limits.multi_parts,
             ..v1::Limits::default()
         }),
+        identities: identities_to_wire(&opened.identities),
+        ensemble_id: ensemble_to_wire(opened.ensemble),
         ..v1::SessionOpened::default()
     }
+}
+
+pub(crate) fn identities_to_wire(identities: &Identities) -> Vec<v1::Identity> {
+    let wire = |identity: &Identity| v1::Identity {
+        scheme: identity.scheme().as_str().to_owned(),
+        id: identity.id().to_owned(),
+    };
+    identities.as_slice().iter().map(wire).collect()
 }
 
 pub(crate) fn response_to_wire(r: Response) -> v1::Response {
@@ -241,7 +255,16 @@ fn opened_off_wire(o: v1::SessionOpened) -> Result<Opened, Malformed> {
             data_bytes: limits.data_bytes,
             multi_parts: limits.multi_parts,
         },
+        identities: identities_off_wire(o.identities)?,
+        ensemble: ensemble(&o.ensemble_id)?,
     })
+}
+
+pub(crate) fn identities_off_wire(wire: Vec<v1::Identity>) -> Result<Identities, Malformed> {
+    let identity = |wire: v1::Identity| Identity::new(wire.scheme.parse()?, &wire.id);
+    (wire.into_iter().map(identity).collect::<Result<Vec<_>, BadAccess>>())
+        .and_then(Identities::new)
+        .map_err(|e| Malformed(e.to_string()))
 }
 
 pub(crate) fn response(r: v1::Response) -> Result<Response, Malformed> {

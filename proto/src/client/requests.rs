@@ -8,7 +8,10 @@ use api::{
 use bytes::Bytes;
 
 use super::LEVEL;
-use crate::v1;
+use crate::{
+    quorum::{ensemble, ensemble_to_wire},
+    v1,
+};
 
 // ---- off the wire ----
 
@@ -278,12 +281,14 @@ impl TryFrom<v1::OpenSession> for OpenSession {
         };
         supported(credentials.is_empty(), "OpenSession.credentials")?;
         supported(!allow_read_only, "OpenSession.allow_read_only")?;
-        supported(ensemble_id.is_empty(), "OpenSession.ensemble_id")?;
+        let ensemble = ensemble(&ensemble_id).map_err(|_| {
+            bad("OpenSession.ensemble_id does not have 16 bytes; send what SessionOpened.ensemble_id had")
+        })?;
         if client_name.len() > CLIENT_NAME_MAX {
             return Err(bad("OpenSession.client_name has more than 128 bytes; choose a shorter one"));
         }
         let timeout_ms = if timeout_ms == 0 { TIMEOUT_MS } else { timeout_ms };
-        let open = Open { resume, timeout_ms, last_zxid: Zxid(last_zxid), wait_ms };
+        let open = Open { resume, timeout_ms, last_zxid: Zxid(last_zxid), wait_ms, ensemble };
         Ok(OpenSession { open, client_name })
     }
 }
@@ -402,6 +407,7 @@ impl From<Open> for v1::OpenSession {
             timeout_ms: open.timeout_ms,
             last_zxid: open.last_zxid.0,
             wait_ms: open.wait_ms,
+            ensemble_id: ensemble_to_wire(open.ensemble),
             ..v1::OpenSession::default()
         }
     }

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use api::{
-    Create, Epoch, ErrorCode, Fate, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PathError, PeerId,
-    Read, ReadLevel, ReadOutcome, Retry, SessionId, SessionToken, Stat, Write, WriteNumber, WriteOutcome,
-    Zxid,
+    Create, EnsembleId, Epoch, ErrorCode, Fate, Identities, Identity, MultiOp, MultiOutcome, NodeKind,
+    OpError, Page, Path, PathError, PeerId, Read, ReadLevel, ReadOutcome, Retry, Scheme, SessionId,
+    SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid,
     ports::Role,
     session::{Item, Limits, Notice, Op, Open, Opened, Outcome, Request, Response},
 };
@@ -96,6 +96,7 @@ fn errors() -> Vec<OpError> {
         OpError::Internal(text()),
         OpError::DiskFull,
         OpError::Level(text()),
+        OpError::WrongEnsemble { expected: EnsembleId(1), actual: EnsembleId(u128::MAX) },
         // At the limits of what fits into the headers of a status.
         OpError::NoNode(path(&format!("/{}", "x".repeat(Path::MAX_BYTES - 1)))),
         OpError::Unavailable("ü".repeat(4096)),
@@ -225,7 +226,8 @@ fn sessions_open_over_the_wire() {
     let token = SessionToken(*b"0123456789abcdef");
     for resume in [None, Some((SessionId(5), token))] {
         for wait_ms in [None, Some(0), Some(7)] {
-            let open = Open { resume, timeout_ms: 4_000, last_zxid: Zxid(77), wait_ms };
+            let ensemble = wait_ms.map(|_| EnsembleId(8));
+            let open = Open { resume, timeout_ms: 4_000, last_zxid: Zxid(77), wait_ms, ensemble };
             let wire = v1::OpenSession { client_name: "a".into(), ..open.clone().into() };
             let back = OpenSession::try_from(reencode(&wire)).unwrap();
             assert_eq!(back, OpenSession { open, client_name: "a".into() });
@@ -242,6 +244,8 @@ fn sessions_open_over_the_wire() {
         last_write: WriteNumber(3),
         level: api::Level(3),
         limits: Limits { requests: 1, data_bytes: 2, multi_parts: 3 },
+        identities: Identities::new([Identity::new(Scheme::Ip, "1.2.3.4").unwrap()]).unwrap(),
+        ensemble: Some(EnsembleId(8)),
     });
     assert_eq!(over_the_wire(opened.clone()), [opened]);
 
@@ -322,10 +326,11 @@ fn options_that_are_not_there_yet_are_unsupported() {
     for wire in [
         v1::OpenSession { credentials: vec![v1::Credential::default()], ..Default::default() },
         v1::OpenSession { allow_read_only: true, ..Default::default() },
-        v1::OpenSession { ensemble_id: Bytes::from_static(&[7; 16]), ..Default::default() },
     ] {
         assert_eq!(OpenSession::try_from(wire).unwrap_err().code(), ErrorCode::Unsupported);
     }
+    let short = v1::OpenSession { ensemble_id: Bytes::from_static(&[7; 15]), ..Default::default() };
+    assert_eq!(OpenSession::try_from(short).unwrap_err().code(), ErrorCode::BadArguments);
 }
 
 #[test]
@@ -370,6 +375,7 @@ fn statuses_have_the_code_that_the_grpc_rules_ask_for() {
         (ErrorCode::Internal, Code::Internal),
         (ErrorCode::DiskFull, Code::ResourceExhausted),
         (ErrorCode::Level, Code::FailedPrecondition),
+        (ErrorCode::WrongEnsemble, Code::FailedPrecondition),
     ];
     assert_eq!(got, want.map(|(ours, grpc)| (ours.as_str(), grpc)).into());
 }

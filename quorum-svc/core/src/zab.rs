@@ -284,6 +284,7 @@ impl Zab {
             committed: self.committed,
             disk: self.disk,
             room: self.room(),
+            ensemble: self.ensemble,
         }
     }
 

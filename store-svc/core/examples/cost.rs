@@ -77,7 +77,13 @@ fn main() {
     server.handle(now, Input::Feed(Feed::Status(status)));
     let conn = ConnId(1);
     let token = SessionToken([0; 16]);
-    let open = Open { resume: Some((session, token)), timeout_ms: 0, last_zxid: Zxid::ZERO, wait_ms: None };
+    let open = Open {
+        resume: Some((session, token)),
+        timeout_ms: 0,
+        last_zxid: Zxid::ZERO,
+        wait_ms: None,
+        ensemble: None,
+    };
     let drawn = Drawn { token, stream: api::StreamId(1) };
     server.handle(now, Input::Open { conn, open, drawn, identities: Identities::default() });
     let mut batches = Vec::new();

@@ -4,8 +4,8 @@
 use std::{collections::VecDeque, future::poll_fn, net::SocketAddr, time::Duration};
 
 use api::{
-    Create, ErrorCode, Fate, Identities, Identity, NodeKind, OpError, Path, PeerId, Read, ReadLevel,
-    ReadOutcome, Scheme, Write, WriteNumber, WriteOutcome, Zxid,
+    Create, EnsembleId, ErrorCode, Fate, Identities, Identity, NodeKind, OpError, Path, PeerId, Read,
+    ReadLevel, ReadOutcome, Scheme, Write, WriteNumber, WriteOutcome, Zxid,
     ports::{Caller, Coordination, Items, Requests},
     session::{Item, Op, Open, Opened, Outcome, Request, Response},
 };
@@ -60,6 +60,7 @@ suite! {
     a_session_is_taken_up_on_another_stream_and_a_numbered_write_is_carried_out_once
     an_unknown_session_ends_the_stream
     a_session_is_taken_up_only_by_its_owner
+    a_client_of_another_ensemble_is_refused
     calls_need_no_session_and_make_no_ephemerals
     an_edge_ends_a_stream_with_its_own_reason
     a_stream_whose_requests_are_dropped_ends
@@ -133,8 +134,20 @@ async fn a_session_is_taken_up_only_by_its_owner<P: Packaging>() {
     let first = Stream::open_as::<P>(&node, None, owner()).await.map_err(|end| format!("{end:?}")).unwrap();
     let stranger = Stream::try_open::<P>(&node, Some(&first.opened)).await.err();
     assert_eq!(stranger, Some(Err(OpError::SessionExpired(first.opened.session))), "with the token alone");
+    assert_eq!(first.opened.identities, owner());
     let again = Stream::open_as::<P>(&node, Some(&first.opened), owner()).await;
     assert!(again.is_ok_and(|again| again.opened.resumed));
+    node.stop().await;
+}
+
+async fn a_client_of_another_ensemble_is_refused<P: Packaging>() {
+    let node = Node::start().await;
+    let stream = Stream::open::<P>(&node, None).await;
+    let actual = stream.opened.ensemble.unwrap();
+    let expected = EnsembleId(actual.0 + 1);
+    let strange = Opened { ensemble: Some(expected), ..stream.opened.clone() };
+    let refused = Stream::try_open::<P>(&node, Some(&strange)).await.err();
+    assert_eq!(refused, Some(Err(OpError::WrongEnsemble { expected, actual })));
     node.stop().await;
 }
 
@@ -344,8 +357,10 @@ impl Stream<(), ()> {
         identities: Identities,
     ) -> Result<StreamOf<P>, Result<(), OpError>> {
         let (mut requests, mut items) = P::port(node).stream(Caller { identities, ..Caller::default() });
+        let ensemble = resume.and_then(|opened| opened.ensemble);
         let resume = resume.map(|opened| (opened.session, opened.token));
-        requests.open(Open { resume, timeout_ms: 5000, last_zxid: Zxid::ZERO, wait_ms: None }).await.unwrap();
+        let open = Open { resume, timeout_ms: 5000, last_zxid: Zxid::ZERO, wait_ms: None, ensemble };
+        requests.open(open).await.unwrap();
         let mut first = VecDeque::new();
         if let Some(end) = soon(poll_fn(|cx| items.poll_take(cx, 1, &mut first))).await {
             return Err(end);

@@ -240,6 +240,8 @@ impl World {
             last_write: WriteNumber(0),
             level: api::Level::FIRST,
             limits: Default::default(),
+            identities: Default::default(),
+            ensemble: None,
         })])
     }
 

@@ -162,6 +162,7 @@ fn connect(connection: u64, endpoint: usize, resume: bool, last_zxid: u64) -> Ou
             timeout_ms: 9_000,
             last_zxid: Zxid(last_zxid),
             wait_ms: None,
+            ensemble: None,
         },
     }
 }
@@ -178,6 +179,8 @@ fn opened(timeout_ms: u32) -> Opened {
         last_write: WriteNumber(0),
         level: api::Level::FIRST,
         limits: Default::default(),
+        identities: Default::default(),
+        ensemble: None,
     }
 }
 
@@ -735,6 +738,27 @@ fn a_stream_that_ends_because_of_what_was_sent_is_not_repeated() {
         matches!(outputs.last(), Some(Output::Connect { open: OpenSession { resume: None, .. }, .. })),
         "{outputs:?}"
     );
+}
+
+#[test]
+fn a_node_of_another_ensemble_is_passed_by_and_the_session_goes_on_elsewhere() {
+    let mut s = Script::new();
+    s.give(Input::Tick);
+    let (own, other) = (EnsembleId(1), EnsembleId(2));
+    s.item(Item::Opened(Opened { ensemble: Some(own), ..opened(9_000) }));
+    let outputs = s.disconnect(down());
+    let asked = |outputs: &[Output]| match outputs.last() {
+        Some(Output::Connect { open: OpenSession { resume, ensemble, .. }, .. }) => {
+            Some((*resume, *ensemble))
+        }
+        _ => None,
+    };
+    let resumes = Some((Some((ID, TOKEN)), Some(own)));
+    assert_eq!(asked(&outputs), resumes, "{outputs:?}");
+    let outputs = s.disconnect(OpError::WrongEnsemble { expected: own, actual: other });
+    assert_eq!(asked(&outputs), resumes, "{outputs:?}");
+    let outputs = s.item(Item::Opened(Opened { ensemble: Some(own), ..opened(9_000) }));
+    assert!(matches!(outputs[..], [Output::Event(Event::Resumed { .. })]), "{outputs:?}");
 }
 
 #[test]

@@ -106,6 +106,8 @@ impl Server {
             last_write: self.state.session(session).map_or(WriteNumber(0), |info| info.last_write),
             level: self.state.level(),
             limits: self.config.limits.told(),
+            identities: conn.identities.clone(),
+            ensemble: self.status.ensemble,
         };
         let opened = Item::Opened(opened);
         self.outbox.send(id, &mut conn.place, opened);
@@ -203,12 +205,19 @@ impl Server {
 
     pub(super) fn try_open(&mut self, id: ConnId) {
         let (served, applied, now) = (self.served, self.state.applied(), self.now);
+        let own = self.status.ensemble;
         let full = self.status.room > Room::Ample && self.state.sessions().count() >= SESSIONS_WITHOUT_ROOM;
         let catch_up = self.config.limits.catch_up;
         let Some(opening) = self.opening_mut(id) else { return };
         if !served || matches!(opening.stage, Stage::Submitted | Stage::Verifying) {
             return;
         }
+        if let Wish::Session(Open { ensemble: Some(expected), .. }, _) = opening.wish
+            && let Some(actual) = own.filter(|&own| own != expected)
+        {
+            return self.close(id, Err(OpError::WrongEnsemble { expected, actual }));
+        }
+        let Some(opening) = self.opening_mut(id) else { return };
         let stage = opening.stage;
         let identities = self.conns.get(&id).map(|conn| conn.identities.clone()).unwrap_or_default();
         let Some(opening) = self.opening_mut(id) else { return };

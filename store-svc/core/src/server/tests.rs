@@ -5,6 +5,7 @@ use bytes::Bytes;
 
 use super::*;
 
+mod openings;
 mod random_reads;
 mod reads;
 
@@ -126,7 +127,7 @@ impl Node {
     }
 
     fn open_with(&mut self, conn: u64, timeout_ms: u32) {
-        let open = Open { resume: None, timeout_ms, last_zxid: Zxid::ZERO, wait_ms: None };
+        let open = Open { resume: None, timeout_ms, last_zxid: Zxid::ZERO, wait_ms: None, ensemble: None };
         let drawn = Drawn { token: SessionToken([conn as u8; 16]), stream: StreamId(0) };
         self.input(Input::Open { conn: ConnId(conn), open, drawn, identities: api::Identities::default() });
     }
@@ -134,7 +135,7 @@ impl Node {
     fn resume(&mut self, conn: u64, session: SessionId, token: u8, last_zxid: Zxid) {
         let stream = StreamId(u64::from(self.server.me().0) << 32 | conn);
         let resume = Some((session, SessionToken([token; 16])));
-        let open = Open { resume, timeout_ms: 0, last_zxid, wait_ms: None };
+        let open = Open { resume, timeout_ms: 0, last_zxid, wait_ms: None, ensemble: None };
         let drawn = Drawn { token: SessionToken([0; 16]), stream };
         self.input(Input::Open { conn: ConnId(conn), open, drawn, identities: api::Identities::default() });
     }
