@@ -3,9 +3,13 @@
 # spend on a write, which varies less on a busy machine.
 #
 #   bench/compare-builds.sh ROUNDS BINARY BINARY
+#
+# LOAD in the environment is another load of `quorate bench`, such as "set --sessions 16 --in-flight 64" or "get"; its
+# processor time includes what the run sets up.
 set -euo pipefail
 rounds=$1
 shift
+load=${LOAD:-write --in-flight 1024 --size 100}
 base_port=7800
 dir=$(mktemp -d)
 up=
@@ -30,7 +34,8 @@ for _ in $(seq "$rounds"); do
         until grep -qs '^ready:' "$dir/log"; do sleep 0.1; done
         export QUORATE_ENDPOINTS="127.0.0.1:$base_port,127.0.0.1:$((base_port + 20)),127.0.0.1:$((base_port + 40))"
         before=$(ticks)
-        said=$("$binary" bench write --in-flight 1024 --size 100 --seconds 10 -o json | tr '\n' ' ')
+        # shellcheck disable=SC2086  # one word each
+        said=$("$binary" bench $load --seconds 10 -o json | tr '\n' ' ')
         after=$(ticks)
         kill -INT "$up"
         wait "$up" || true
@@ -38,7 +43,7 @@ for _ in $(seq "$rounds"); do
         # The log too: the next run would be taken for ready by this one.
         rm -rf "$dir/data" "$dir/log"
         # A tenth of the writes warms up and is not counted.
-        awk -v who="$binary" -v ops="$(number ops "$said")" -v p50="$(number p50_us "$said")" -v ticks=$((after - before)) \
-            'BEGIN { printf "%s: %d writes/s, p50 %d us, %.2f us of server CPU per write\n", who, ops / 10, p50, ticks * 1e4 / (ops * 1.1) }'
+        awk -v who="$binary" -v ops="$(number ops "$said")" -v p50="$(number p50_us "$said")" -v p99="$(number p99_us "$said")" -v ticks=$((after - before)) \
+            'BEGIN { printf "%s: %d operations/s, p50 %d us, p99 %d us, %.2f us of server CPU each\n", who, ops / 10, p50, p99, ticks * 1e4 / (ops * 1.1) }'
     done
 done

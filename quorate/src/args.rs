@@ -8,6 +8,10 @@ use host::config::{Setting as _, Size, behind_scheme};
 
 use crate::exit;
 
+mod bench;
+
+pub(crate) use bench::{Bench, BenchLoad, Operation};
+
 /// A coordination service: a replicated tree of znodes that a small ensemble of nodes keeps in agreement.
 ///
 /// `quorate up` starts an ensemble on this machine to try things with; `quorate serve` runs one node of a real one. All
@@ -293,7 +297,16 @@ Examples:
     Recover(Recover),
 
     /// Measure an ensemble.
-    #[command(subcommand)]
+    ///
+    /// Sessions work on znodes under a parent made for the run, each with a fixed number of operations in flight. The load runs
+    /// for a tenth longer than --seconds (half a second at least): that warms up and is not counted. The run deletes
+    /// everything it made. The longest gap is the longest time in which no session got an answer.
+    #[command(
+        subcommand,
+        after_help = "\
+With -o json: {operation, ops, seconds, ops_per_second, lowest_second, p50_us, p99_us, p999_us, max_us, longest_gap_us,
+server_cpu_us (of all nodes on this machine, for each operation; null if there are none), sessions, in_flight, size, znodes}."
+    )]
     Bench(Bench),
 
     /// Look at the configuration of a node.
@@ -801,42 +814,6 @@ pub(crate) struct Http {
     /// How long to wait for the answer.
     #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "2s")]
     pub(crate) timeout: Duration,
-}
-
-#[derive(Subcommand, Debug)]
-pub(crate) enum Bench {
-    /// Writes per second, and how long they take.
-    ///
-    /// One client with one session replaces values of znodes under a parent made for it, with a fixed number of writes
-    /// under way at any time. It runs for a tenth longer than --seconds (half a second at least): that warms up and is not
-    /// counted. Everything made is deleted at the end.
-    #[command(after_help = "\
-Examples:
-  quorate bench write
-  quorate bench write --in-flight 1024 --size 100 --seconds 10 -o json
-
-With -o json: {ops, seconds, ops_per_second, p50_us, p99_us, p999_us, max_us, in_flight, size, znodes}.")]
-    Write(BenchWrite),
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct BenchWrite {
-    /// Writes under way at any time.
-    #[arg(long, value_name = "N", default_value = "1024", value_parser = in_flight())]
-    pub(crate) in_flight: u32,
-    /// Bytes of each value.
-    #[arg(long, value_name = "BYTES", default_value = "100B", value_parser = size)]
-    pub(crate) size: Size,
-    /// How long to measure.
-    #[arg(long, value_name = "S", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=3600))]
-    pub(crate) seconds: u32,
-    /// Over how many znodes the writes are spread.
-    #[arg(long, value_name = "K", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub(crate) znodes: u32,
-    #[command(flatten)]
-    pub(crate) connection: Connection,
-    #[command(flatten)]
-    pub(crate) output: Output,
 }
 
 #[derive(Subcommand, Debug)]

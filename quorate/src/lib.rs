@@ -26,7 +26,7 @@ use std::{ffi::OsString, process::ExitCode, sync::Arc};
 use clap::Parser as _;
 use quorum_log::Disk;
 
-use args::{Bench, Cli, Command, Config};
+use args::{Cli, Command, Config};
 use exit::{Doing as _, Failure};
 
 /// Does what the command line says, the name of the program first. A node keeps its log on `disk`, which is the file
@@ -83,7 +83,7 @@ async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> 
         Command::Health(args) => health::run(&args).await,
         Command::Loglevel(args) => health::loglevel(&args).await,
         Command::Recover(command) => recover::run(&command, disk),
-        Command::Bench(Bench::Write(args)) => bench::write(&args).await,
+        Command::Bench(command) => bench::run(&command).await,
         Command::Config(Config::Show(args)) => config_show::run(&args),
     }
 }

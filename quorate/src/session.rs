@@ -49,7 +49,7 @@ fn spans(connection: &Connection) -> Result<Option<Traces>, Failure> {
     connection.trace_to.as_ref().map(start).transpose().map_err(|e| Failure::usage(e.to_string()))
 }
 
-async fn connect(connection: &Connection) -> Result<Client, Failure> {
+pub(crate) async fn connect(connection: &Connection) -> Result<Client, Failure> {
     let defaults = Options::default();
     let options = Options {
         connect_timeout: connection.timeout,

@@ -87,6 +87,25 @@ fn the_verbs_do_what_their_help_says() {
 }
 
 #[test]
+fn each_bench_measures_what_it_names_and_leaves_nothing() {
+    let ensemble = Ensemble::start();
+    for load in [&["set"][..], &["get"], &["get", "--linearizable"], &["mix", "--reads", "50"], &["create"]] {
+        let args =
+            [&["bench"], load, &["--sessions", "3", "--in-flight", "8", "--seconds", "1", "-o", "json"]];
+        let found: serde_json::Value = serde_json::from_str(&ensemble.ok(&args.concat())).unwrap();
+        let number = |field: &str| found[field].as_f64().unwrap_or_else(|| panic!("{field} of {found}"));
+        assert_eq!(found["operation"], load[0]);
+        assert_eq!((number("sessions"), number("in_flight")), (3.0, 8.0));
+        let ops = number("ops");
+        assert!(ops > 0.0 && number("lowest_second") == ops, "one second was measured: {found}");
+        assert!(number("p50_us") <= number("p99_us") && number("p99_us") <= number("max_us"), "{found}");
+        assert!(number("longest_gap_us") > 0.0 && number("longest_gap_us") <= 1e6, "{found}");
+        assert!(number("server_cpu_us") > 0.0, "the nodes are on this machine: {found}");
+    }
+    assert_eq!(ensemble.ok(&["ls"]).trim_end(), "");
+}
+
+#[test]
 fn up_started_again_on_its_directory_goes_on_with_the_data() {
     let temp = tempfile::tempdir().unwrap();
     let ensemble = Ensemble::start_in(temp.path(), 3);
