@@ -44,6 +44,10 @@ hunt MINUTES:
     cargo run --release -p sim -- --minutes {{MINUTES}} --failures 10
     cargo run --release -p torture -- --duration {{MINUTES}}m
 
+# Licences, banned and doubled crates, their sources, and security advisories as of now; needs cargo-deny.
+deny:
+    cargo deny --locked check
+
 # Every state of small ensembles.
 explore *ARGS:
     cargo run --release -p explore -- {{ARGS}}
