@@ -29,6 +29,7 @@ use calls::Calls;
 use closed::Seldom;
 pub(crate) use closed::closed;
 pub(crate) use connection::Connection;
+use gate::Gate;
 use places::Places;
 pub(crate) use places::{Limits, Place};
 use traffic::Traffic;
@@ -243,15 +244,16 @@ async fn serve_one(
 ) -> Option<Closed> {
     let traffic = calls.traffic.clone();
     let service = service_fn(move |request| calls.answer(request));
-    let (stream_window, connection_window, frame) = match users {
-        Users::Clients => (CLIENT_WINDOW, CLIENT_WINDOW, CLIENT_FRAME),
-        Users::Members | Users::Neighbours => (PEER_WINDOW, PEER_WINDOW, PEER_FRAME),
+    let (window, frame) = match users {
+        Users::Clients => (CLIENT_WINDOW, CLIENT_FRAME),
+        Users::Members | Users::Neighbours => (PEER_WINDOW, PEER_FRAME),
     };
+    let connection = Gate::new(connection, traffic.untaken());
     let mut serving = pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .initial_stream_window_size(stream_window)
-            .initial_connection_window_size(connection_window)
+            .initial_stream_window_size(window)
+            .initial_connection_window_size(window)
             .max_frame_size(frame)
             .max_header_list_size(HEADERS)
             .max_concurrent_streams(STREAMS)
@@ -403,6 +405,7 @@ mod call_places;
 mod calls;
 mod closed;
 mod connection;
+mod gate;
 mod methods;
 mod places;
 mod ready;

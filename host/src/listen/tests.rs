@@ -1,5 +1,7 @@
 use std::{cell::RefCell, collections::VecDeque};
 
+use http_body::Body as _;
+
 use api::budget::Budget;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -62,7 +64,10 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 
 /// The beginning of a call of `Health.Check`.
 fn call(stream: u32) -> Vec<u8> {
-    let path = b"/grpc.health.v1.Health/Check";
+    call_of(stream, b"/grpc.health.v1.Health/Check")
+}
+
+fn call_of(stream: u32, path: &[u8]) -> Vec<u8> {
     let mut headers = vec![0x83, 0x86, 0x04, path.len() as u8];
     headers.extend(path);
     headers.extend(b"\x01\x01a\x00\x0ccontent-type\x10application/grpc\x00\x02te\x08trailers");
@@ -250,6 +255,65 @@ async fn b12_many_cancelled_calls_leave_the_others_of_their_connection_alone() {
     };
     tokio::time::timeout(Duration::from_secs(10), answered).await.unwrap();
     client.check(HealthCheckRequest::default()).await.unwrap();
+}
+
+/// Counts the bytes of each request, as fast as they come.
+#[derive(Clone)]
+struct Counter(tokio::sync::mpsc::UnboundedSender<usize>);
+
+impl tonic::server::NamedService for Counter {
+    // One whose requests may have many messages.
+    const NAME: &'static str = "grpc.reflection.v1.ServerReflection";
+}
+
+impl tower::Service<http::Request<tonic::body::Body>> for Counter {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        let counted = self.0.clone();
+        Box::pin(async move {
+            let mut body = request.into_body();
+            let mut bytes = 0;
+            while let Some(Ok(frame)) = poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
+                bytes += frame.data_ref().map_or(0, bytes::Bytes::len);
+            }
+            counted.send(bytes).unwrap();
+            Ok(http::Response::new(tonic::body::Body::empty()))
+        })
+    }
+}
+
+/// Most clients send each request in a frame of its own, and as many as they have.
+#[tokio::test]
+async fn b12_many_small_requests_at_once_do_not_end_the_connection() {
+    const REQUESTS: usize = 10_000;
+    let listener = Listener::bind("test", loopback()).await.unwrap();
+    let address = listener.address();
+    let (counter, mut counted) = tokio::sync::mpsc::unbounded_channel();
+    let (routes, shutdown) = (Routes::new(Counter(counter)), CancellationToken::new());
+    let _serving = tokio::spawn(serve(listener, routes, bounds(), shutdown.clone(), Duration::ZERO));
+    let (mut read, mut write) = bare(address, 1 << 20).await.into_split();
+    write.write_all(&call_of(1, b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")).await.unwrap();
+    let request = [0, 0, 0, 0, 2, 0x3a, 0];
+    let mut all = frame(0, 0, 1, &request).repeat(REQUESTS);
+    all.extend(frame(0, 1, 1, &[]));
+    let writing = tokio::spawn(async move { write.write_all(&all).await.map(|()| write) });
+    let ended = async {
+        let mut said = Vec::new();
+        let _ = read.read_to_end(&mut said).await;
+        String::from_utf8_lossy(&said).into_owned()
+    };
+    tokio::select! {
+        bytes = counted.recv() => assert_eq!(bytes, Some(REQUESTS * request.len())),
+        said = ended => panic!("the connection ended: {said:?}"),
+    }
+    let _ = writing.await;
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use telemetry::Closed;
 use tokio::time::Instant;
 use tonic::Status;
 
-use super::Users;
+use super::{Users, gate::Untaken};
 
 /// What the calls of one connection have under way.
 pub(super) struct Traffic {
@@ -36,6 +36,7 @@ pub(super) struct Traffic {
     /// Whether a service has said whose connection it is.
     known: AtomicBool,
     inner: Mutex<Inner>,
+    untaken: Arc<Untaken>,
 }
 
 #[derive(Default)]
@@ -69,11 +70,16 @@ impl Traffic {
     pub(super) fn new(share: Share, message_max: usize, users: Users) -> Arc<Traffic> {
         let (spoke, known) = (AtomicBool::new(false), AtomicBool::new(false));
         let (origin, inner) = (Instant::now(), Mutex::default());
-        Arc::new(Traffic { share, message_max, users, origin, spoke, known, inner })
+        Arc::new(Traffic { share, message_max, users, origin, spoke, known, inner, untaken: Arc::default() })
     }
 
     pub(super) fn share(&self) -> &Share {
         &self.share
+    }
+
+    /// What h2 has and no reader has taken.
+    pub(super) fn untaken(&self) -> Arc<Untaken> {
+        self.untaken.clone()
     }
 
     /// Whether a whole request has come.
@@ -184,6 +190,8 @@ pub(super) struct Inbound<B> {
     rest: Bytes,
     at: At,
     charge: Slot,
+    /// Nothing more comes of the client.
+    ended: bool,
 }
 
 enum At {
@@ -202,7 +210,7 @@ impl<B> Inbound<B> {
     pub(super) fn new(inner: B, streamed: bool, guard: &CallGuard) -> Inbound<B> {
         let (call, traffic) = (guard.call.clone(), guard.traffic.clone());
         let (at, charge) = (At::Head([0; 5], 0), Slot::default());
-        Inbound { inner, streamed, call, traffic, rest: Bytes::new(), at, charge }
+        Inbound { inner, streamed, call, traffic, rest: Bytes::new(), at, charge, ended: false }
     }
 
     /// Where the charge of the present message is.
@@ -285,9 +293,14 @@ where
                 At::Payload(_) | At::End => {}
                 At::Head(..) => this.charge.set(None),
             }
-            match ready!(Pin::new(&mut this.inner).poll_frame(cx)) {
+            let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+            this.ended = this.inner.is_end_stream();
+            match frame {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => this.rest = data,
+                    Ok(data) => {
+                        this.traffic.untaken.took(data.len());
+                        this.rest = data;
+                    }
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
                 },
                 Some(Err(e)) => return Poll::Ready(Some(Err(Status::from_error(e.into())))),
@@ -310,6 +323,9 @@ where
 
 impl<B> Drop for Inbound<B> {
     fn drop(&mut self) {
+        if !self.ended {
+            self.traffic.untaken.left();
+        }
         // Whoever answers without reading on is not waited for.
         self.call.message_due.store(u64::MAX, SeqCst);
     }

@@ -1,0 +1,226 @@
+//! Small requests of clients wait in the socket until the readers of their streams are there for them.
+//!
+//! h2 charges each DATA frame of less than 256 bytes that no reader has taken, and ends a connection with too many of them
+//! (`too_many_data_frames`, since h2 0.4.16; hyper has no setting for it). Most clients send each request in a frame of its own, and
+//! one read of the socket would hand h2 thousands of them before any reader has its turn. So frames are counted on their way to h2
+//! and when a reader takes them, and the connection is not read while too many are between the two.
+
+use std::{
+    future::Future as _,
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::{Buf as _, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Sleep, sleep},
+};
+
+/// Small frames that h2 has and no reader has taken, of one connection.
+#[derive(Default)]
+pub(super) struct Untaken {
+    frames: AtomicUsize,
+    /// Who wants to read on.
+    reader: Mutex<Option<Waker>>,
+}
+
+impl Untaken {
+    /// A reader has taken a frame with so many bytes. The last frame of a stream was not counted on its way, which cannot be
+    /// told here: then the bound is a little wider for a moment.
+    pub(super) fn took(&self, bytes: usize) {
+        if is_small(bytes) {
+            self.change(|frames| frames.saturating_sub(1));
+        }
+    }
+
+    /// A stream has ended, and left what no reader will take. How many that are is not known: the count begins anew.
+    pub(super) fn left(&self) {
+        self.change(|_| 0);
+    }
+
+    fn change(&self, to: impl Fn(usize) -> usize) {
+        let before = self.frames.fetch_update(SeqCst, SeqCst, |frames| Some(to(frames))).unwrap_or(0);
+        if before >= FRAMES {
+            let reader = self.reader.lock().unwrap_or_else(PoisonError::into_inner).take();
+            reader.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.frames.load(SeqCst) >= FRAMES
+    }
+
+    fn wait(&self, cx: &Context<'_>) -> bool {
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        // Some may have been taken before the waker was there.
+        self.is_full()
+    }
+}
+
+fn is_small(bytes: usize) -> bool {
+    (1..SMALL).contains(&bytes)
+}
+
+/// The connection of a client, as h2 reads it.
+pub(super) struct Gate<S> {
+    stream: S,
+    untaken: Arc<Untaken>,
+    /// Was read and not handed on.
+    held: BytesMut,
+    at: At,
+    /// Since no reader takes anything.
+    stuck: Option<Pin<Box<Sleep>>>,
+}
+
+/// Where the next byte is.
+enum At {
+    /// In the header of a frame, of which so many bytes are here.
+    Head([u8; 9], usize),
+    /// In something of which so many bytes are to come: a payload, or the first words of a client.
+    Within(usize),
+}
+
+impl<S> Gate<S> {
+    pub(super) fn new(stream: S, untaken: Arc<Untaken>) -> Gate<S> {
+        Gate { stream, untaken, held: BytesMut::new(), at: At::Within(PREFACE), stuck: None }
+    }
+
+    /// How many of the bytes that are held may go on, at most so many.
+    fn pass(&mut self, most: usize) -> usize {
+        let mut passed = 0;
+        while let Some(rest) =
+            self.held.get(passed..most.min(self.held.len())).filter(|rest| !rest.is_empty())
+        {
+            match &mut self.at {
+                At::Within(left) => {
+                    let count = rest.len().min(*left);
+                    *left -= count;
+                    passed += count;
+                    if *left == 0 {
+                        self.at = At::Head([0; 9], 0);
+                    }
+                }
+                At::Head(_, 0) if self.untaken.is_full() => break,
+                At::Head(head, have) => {
+                    let count = rest.len().min(9 - *have);
+                    head[*have..*have + count].copy_from_slice(&rest[..count]);
+                    *have += count;
+                    passed += count;
+                    if *have == 9 {
+                        let [a, b, c, kind, flags, ..] = *head;
+                        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+                        match kind {
+                            DATA if is_small(length) && flags & END_STREAM == 0 => {
+                                self.untaken.frames.fetch_add(1, SeqCst);
+                            }
+                            RST_STREAM => self.untaken.left(),
+                            _ => {}
+                        }
+                        self.at = if length == 0 { At::Head([0; 9], 0) } else { At::Within(length) };
+                    }
+                }
+            }
+        }
+        passed
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            let passed = this.pass(into.remaining());
+            if passed > 0 {
+                this.stuck = None;
+                into.put_slice(&this.held[..passed]);
+                this.held.advance(passed);
+                return Poll::Ready(Ok(()));
+            }
+            if matches!(this.at, At::Head(_, 0)) && this.untaken.is_full() {
+                let stuck = this.stuck.get_or_insert_with(|| Box::pin(sleep(STUCK)));
+                if stuck.as_mut().poll(cx).is_ready() {
+                    // Then h2 shall decide. What the client says behind the requests may be what their answers wait for.
+                    this.stuck = None;
+                    this.untaken.left();
+                } else if this.untaken.wait(cx) {
+                    return Poll::Pending;
+                }
+                continue;
+            }
+            if let At::Within(left) = &mut this.at
+                && *left >= into.remaining()
+            {
+                // Most of a large payload takes no detour.
+                let before = into.filled().len();
+                ready!(Pin::new(&mut this.stream).poll_read(cx, into))?;
+                *left -= into.filled().len() - before;
+                if *left == 0 {
+                    this.at = At::Head([0; 9], 0);
+                }
+                return Poll::Ready(Ok(()));
+            }
+            let mut buffer = [0; READ];
+            let mut buffer = ReadBuf::new(&mut buffer);
+            ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            // What was handed on gives its memory back, as the connection may be silent from here on.
+            this.held = BytesMut::from(buffer.filled());
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Gate<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, from)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// A frame with fewer bytes is small. As h2 has it (`DEFAULT_DATA_FRAME_OVERHEAD_THRESHOLD`).
+const SMALL: usize = 256;
+/// So many may be untaken: h2 allows half of the connection's window, where each counts as 256 bytes less what it has.
+const FRAMES: usize = 200;
+/// If no reader takes anything for so long.
+const STUCK: Duration = Duration::from_secs(5);
+/// Bytes of the socket that are read at once.
+const READ: usize = 8 << 10;
+/// Bytes of what an HTTP/2 client says first.
+const PREFACE: usize = 24;
+/// Kinds of frames, and a flag (RFC 9113, section 6).
+const DATA: u8 = 0;
+const RST_STREAM: u8 = 3;
+const END_STREAM: u8 = 1;
+
+const _: () = assert!(FRAMES * SMALL <= super::CLIENT_WINDOW as usize / 2);
