@@ -228,8 +228,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_reason_is_in_words_and_not_in_many() {
-        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let mut link = Link::new(Endpoint::from_shared(format!("http://{nobody}")).unwrap());
+        let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let mut link = Link::new(Endpoint::from_shared(format!("http://{unused}")).unwrap());
         let call = async |channel| {
             MetricsServiceClient::new(channel).export(ExportMetricsServiceRequest::default()).await
         };

@@ -1,8 +1,8 @@
-//! File descriptors: how many this process may have, and who may use them.
+//! File descriptors: the limit of this process, and its split among files and ports.
 //!
-//! Without bounds, idle connections take them all, and the log cannot open its next segment: anybody who reaches a port
-//! could stop the node. So files have their share first, and each port has its own, so that clients cannot keep the
-//! members from one another.
+//! Without bounds, idle connections take all descriptors, and the log cannot open its next segment: any
+//! client that reaches a port could stop the node. So files get their share first, and each port has its own
+//! share, so that clients cannot lock out members.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

@@ -2,11 +2,11 @@
 //!
 //! | path | answers |
 //! |---|---|
-//! | `/livez` | 200 while the process works. Says nothing about quorum or peers: to restart a node because others are gone makes it worse. |
+//! | `/livez` | 200 while the process works, independent of quorum and peers: restarting a node because others are gone makes it worse |
 //! | `/readyz` | 200 while this node serves clients, 503 otherwise |
 //! | `/startupz` | 503 until recovery is over |
-//! | `/metrics` | Prometheus text, or OpenMetrics with exemplars for whoever accepts that |
-//! | `/loglevel` | GET: which log lines are printed; PUT, from this machine only: print these from now on |
+//! | `/metrics` | Prometheus text, or OpenMetrics with exemplars if the client accepts it |
+//! | `/loglevel` | GET: the filter of the log lines; PUT, from this machine only: changes it |
 //!
 //! The first three name each check and its reason with `?verbose`, and always when one fails.
 
@@ -123,7 +123,7 @@ impl Pages {
     }
 }
 
-/// The body is the new filter. Only for whoever is on this machine already: debug lines cost time and tell much.
+/// The body is the new filter. Allowed from this machine only: debug lines cost time and reveal much.
 async fn set_filter(request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
     if !peer.ip().to_canonical().is_loopback() {
         return plain(StatusCode::FORBIDDEN, "only from 127.0.0.1 or ::1\n".into());

@@ -36,7 +36,7 @@ use traffic::Traffic;
 /// A port could not be bound. The message names the address and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Somebody else listens there.
+    /// Another process listens there.
     #[error(
         "the {what} address {address} is in use: stop the process that listens there (`ss -ltnp 'sport = :{port}'` \
          or `lsof -i :{port}` shows it), or choose another port",
@@ -128,7 +128,7 @@ pub struct Bounds {
 /// Who connects to a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Users {
-    /// Anybody.
+    /// Any client.
     Clients,
     /// Members of the ensemble. A service says whose connection it is with a [`api::PeerId`] in the extensions of its
     /// answer. Until then the connection is a stranger's, and bounded like one; afterwards it is trusted.
@@ -367,9 +367,9 @@ fn is_of_one_connection(e: &io::Error) -> bool {
     )
 }
 
-/// Bytes on the way from a client before it waits, in all streams of its connection: what the connection may make us hold besides
-/// its share of the budget, so this times [`Bounds::connections`] has to fit into memory. Enough for 100 MB/s at a distance of
-/// 1 ms.
+/// Bytes in flight from a client before it waits, in all streams of its connection. A connection can hold
+/// them besides its share of the budget, so this times [`Bounds::connections`] must fit into memory. It
+/// allows 100 MB/s at a distance of 1 ms.
 pub(crate) const CLIENT_WINDOW: u32 = 128 << 10;
 /// The same between the servers of an ensemble, which are few: several of the largest batches.
 const PEER_WINDOW: u32 = 4 << 20;
@@ -392,7 +392,8 @@ const NEIGHBOURS: usize = 64;
 const KEPT_FOR_LOCAL: usize = 8;
 /// Servers of an ensemble bound what they have with each other themselves.
 const TRUSTED: usize = usize::MAX / 4;
-/// A connection that is silent for so long is asked for a sign of life, and cut after as long again.
+/// The node sends a keep-alive to a connection that is silent for this time, and closes it after the same
+/// time again.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// How often a connection is looked at, whether it has to be closed.
 const CHECK: Duration = Duration::from_secs(1);

@@ -30,7 +30,8 @@ where
 {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    // Whoever sends it to have the configuration read anew, or closes the terminal, shall not take a leader away from the others.
+    // An operator may send SIGHUP to reload the configuration, or close the terminal. Neither may take the
+    // leader away from the other nodes.
     let mut hang_up = match starts_ignored(HANG_UP) {
         true => None,
         false => Some(signal(SignalKind::hangup())?),

@@ -1,6 +1,6 @@
-//! What a node counts and times. Every metric is defined once, in [`metrics`], as a static that the services record into;
-//! [`gather`] reads them all, and whoever exports (as Prometheus text: [`text`], or by OTLP: the crate `host`) works from
-//! that reading.
+//! The counts and times of a node. Every metric is defined once, in [`metrics`], as a static that the
+//! services record into. [`gather`] reads them all, and exporters (Prometheus text: [`text`]; OTLP: the crate
+//! `host`) work from that reading.
 //!
 //! Recording is a few relaxed atomic additions and never a lock on the path of a write; what happens often is recorded
 //! once for a batch ([`Histogram::record_n`]). The statics are the process's: who runs several nodes in one process, as tests do,

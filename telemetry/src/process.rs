@@ -9,7 +9,8 @@ use crate::metrics;
 
 static DATA_DIR: OnceLock<PathBuf> = OnceLock::new();
 
-/// Whose file system's free space is told from now on. The first one counts; it may not be there yet.
+/// Sets the directory whose file system the disk metrics report. The first call counts; the directory may not
+/// exist yet.
 pub fn set_data_dir(dir: PathBuf) {
     let _ = DATA_DIR.set(dir);
 }

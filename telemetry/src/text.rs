@@ -15,7 +15,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// What to answer to a request with this header `accept`: OpenMetrics to whoever knows it.
+    /// Chooses the format for a request with this header `accept`: OpenMetrics if the header names it.
     #[must_use]
     pub fn accepted(accept: &str) -> Format {
         if accept.contains("application/openmetrics-text") { Format::OpenMetrics } else { Format::Plain }

@@ -68,7 +68,7 @@ impl Counter {
         self.0.fetch_add(n, Relaxed);
     }
 
-    /// For a number that somebody else counts: raises it to `time`.
+    /// Raises the value to `time`, for a number that is counted elsewhere.
     pub(crate) fn raise_to(&self, time: Duration) {
         self.0.fetch_max(nanos(time), Relaxed);
     }
@@ -229,8 +229,8 @@ impl Histogram {
         self.add(number, 1);
     }
 
-    /// Says that one of the recorded values, or nearly that, was of this span, so that whoever looks at a range finds a trace
-    /// of it. Takes a lock, so it is for what is traced.
+    /// Links one of the recorded values, or nearly that value, to this span, so that a reader of a bucket
+    /// finds a trace of it. It takes a lock, so it is for traced requests only.
     pub fn exemplify(&self, time: Duration, span: &TraceContext) {
         let value = nanos(time);
         lock(&self.exemplars).insert(self.range(value), (value, SystemTime::now(), *span));
@@ -353,7 +353,7 @@ pub struct ByName {
     times: Mutex<BTreeMap<[String; 2], Arc<Histogram>>>,
 }
 
-/// Whoever invents names must not fill the memory.
+/// A client that invents names must not fill the memory.
 const NAMES_MAX: usize = 512;
 
 impl ByName {

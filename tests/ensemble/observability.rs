@@ -214,7 +214,8 @@ fn the_log_level_of_a_running_node_changes() {
     assert_eq!(text(loglevel(&[])), "quorum_svc=trace,h2=error,info");
     assert_eq!(loglevel(&["=x="]).status.code(), Some(2));
     let log = ensemble.log(1);
-    assert!(log.contains("from now on, were h2=error,info"), "{log}");
+    assert!(log.contains("log filter changed filter="), "{log}");
+    assert!(log.contains("before=h2=error,info"), "{log}");
 }
 
 /// What `quorate health` says of one process of a node: its exit code, and its reasons.

@@ -244,7 +244,7 @@ impl Layers {
         self.problems.push(problem.to_owned());
     }
 
-    /// Looks for keys that nobody asked for, and ends.
+    /// Reports keys that no setting has read, and ends.
     pub(super) fn finish(mut self) -> Result<Vec<Effective>, ConfigError> {
         let known: BTreeSet<&str> = self.asked.iter().map(|e| e.key.as_str()).collect();
         let unknown = |at: String, key: &str| unknown_key(&at, key, known.iter().copied());

@@ -338,7 +338,7 @@ fn b24_a_node_listens_where_others_dial_it() {
         ("127.0.0.1", Some("::"), "::"),
         ("a", Some("::1"), "::1"),
         ("127.0.0.1", Some("127.0.0.2"), "127.0.0.2"),
-        // An address that is translated on the way to this host.
+        // An address that a NAT translates to this host.
         ("203.0.113.1", Some("10.0.0.1"), "10.0.0.1"),
         ("10.0.0.1", Some("0.0.0.0"), "0.0.0.0"),
         ("fd00::1", Some("fd00::1"), "fd00::1"),

@@ -23,7 +23,7 @@ pub trait Setting: Sized {
 pub struct Size(pub u64);
 
 impl Size {
-    /// So many MiB.
+    /// `n` MiB.
     #[must_use]
     pub const fn mib(n: u64) -> Size {
         Size(n << 20)

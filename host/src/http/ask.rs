@@ -10,10 +10,10 @@ use tokio::{
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// Nobody there, or the connection broke.
+    /// No process listens there, or the connection broke.
     #[error("cannot reach http://{0}: {1}")]
     Io(String, io::Error),
-    /// Somebody is there who does not speak HTTP.
+    /// The peer does not speak HTTP.
     #[error("{0} gave no HTTP answer")]
     NotHttp(String),
     /// Too slow.

@@ -37,7 +37,7 @@ struct Check {
 
 /// The checks behind the probes of a process. Clones share them.
 ///
-/// A node that comes up is live, and neither started nor ready until it says so.
+/// A starting node is live, and neither started nor ready until it reports so.
 #[derive(Clone)]
 pub struct Health {
     shared: Arc<Mutex<Shared>>,
@@ -81,7 +81,7 @@ impl Health {
         self.lock().checks.push(Check { probe, name, ask: Arc::new(move || Box::pin(ask())) });
     }
 
-    /// Asks all checks of a probe: whether all is well, and the text for whoever asked.
+    /// Runs all checks of a probe. Returns the overall result, and the text of the answer.
     pub(super) async fn report(&self, probe: Probe, verbose: bool) -> (bool, String) {
         let mut results = self.own_checks(probe);
         let checks: Vec<Check> = self.lock().checks.iter().filter(|c| c.probe == probe).cloned().collect();

@@ -25,9 +25,9 @@ struct Limits {
     all: usize,
     /// From one address, but for those of this machine.
     per_address: usize,
-    /// Of all, so many are only for calls from this machine that take one message: probes and administration.
+    /// Part of the total for unary calls from this machine: probes and administration.
     kept_for_local: usize,
-    /// Of all, so many may be [watching](Method::watching); from one address a half of them.
+    /// Part of the total for [watching](Method::watching) calls; one address gets at most half of it.
     watching: usize,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct CallPlace {
 }
 
 impl CallPlaces {
-    /// Of a port for clients in a process that may have so many bytes of memory.
+    /// Bounds of a port for clients in a process with `memory` bytes.
     #[must_use]
     pub fn sharing(memory: usize) -> CallPlaces {
         CallPlaces::of_clients((memory / 16 / CALL).clamp(1, CALLS))

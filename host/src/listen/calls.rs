@@ -132,7 +132,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        // Whoever asks for what there is not may invent any name.
+        // A client may invent any name for a method that does not exist.
         let method = if self.code == Code::Unimplemented { "_OTHER" } else { &self.method };
         metrics::RPC_SERVER_CALL_DURATION.record([method, code_name(self.code)], self.began.elapsed());
     }

@@ -36,7 +36,7 @@ impl Connection {
         Ok(Connection { stream, peer, stalled: None, port })
     }
 
-    /// Who is at the other end.
+    /// Address of the peer.
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
     }

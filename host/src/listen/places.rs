@@ -1,4 +1,4 @@
-//! Who may be connected to a port.
+//! Admission of connections to a port.
 //!
 //! A connection *waits* until its first request has come whole, and over plain HTTP whenever its requests are answered. One that
 //! speaks always finds a place among those: the one that has waited longest gives way, of the address that has most of them. On a
@@ -23,7 +23,7 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// From one address, but for those of this machine; not of a port of members.
     pub(crate) per_address: usize,
-    /// Of all, so many are only for connections from this machine: probes and administration.
+    /// Part of the total for connections from this machine: probes and administration.
     pub(crate) kept_for_local: usize,
     /// Whether those who say who they are count on their own.
     pub(crate) members: bool,

@@ -54,7 +54,7 @@ pub(super) struct Call {
     progress: AtomicU64,
     /// By when the message that is on its way has to be whole; `u64::MAX` if none is.
     message_due: AtomicU64,
-    /// Who wants to give more to be sent.
+    /// The task that waits to send more.
     sender: Mutex<Option<Waker>>,
 }
 
@@ -131,7 +131,7 @@ impl Traffic {
         })
     }
 
-    /// Whether nothing has been asked for so long that the connection may go.
+    /// Whether the connection had no request for [`IDLE`], so that it may be closed.
     pub(super) fn is_idle(&self) -> bool {
         let inner = self.lock();
         self.users == Users::Clients && inner.calls.is_empty() && self.now() >= inner.ended + millis(IDLE)
@@ -187,11 +187,11 @@ pub(super) struct Inbound<B> {
 }
 
 enum At {
-    /// In a frame's first five bytes, of which so many are here.
+    /// In a frame's first five bytes, with the number of bytes read.
     Head([u8; 5], usize),
-    /// Waits until there is room for a payload of so many bytes.
+    /// Waits for room for the frame's payload.
     Room([u8; 5], usize, Take),
-    /// In a payload, of which so many bytes are to come.
+    /// In a payload, with the number of missing bytes.
     Payload(usize),
     /// Behind the only message.
     End,
@@ -310,7 +310,7 @@ where
 
 impl<B> Drop for Inbound<B> {
     fn drop(&mut self) {
-        // Whoever answers without reading on is not waited for.
+        // A server that answers without reading on ends the wait for the message.
         self.call.message_due.store(u64::MAX, SeqCst);
     }
 }
@@ -438,9 +438,9 @@ const SPEAK_WITHIN: Duration = Duration::from_secs(10);
 const TAKE_WITHIN: Duration = Duration::from_secs(10);
 /// A message is whole within this ...
 const MESSAGE_WITHIN: Duration = Duration::from_secs(10);
-/// ... and so many bytes more for each millisecond more.
+/// Further bytes for each further millisecond.
 const BYTES_PER_MILLI: usize = 64;
-/// A connection on which nothing is asked for so long is closed; clients that live make a new one when they need it.
+/// A connection without a request for this time is closed; a living client makes a new one when it needs it.
 const IDLE: Duration = Duration::from_secs(300);
 /// What a stranger may say on a port of members, until it is known which of them it is.
 const STRANGERS_MESSAGE: usize = 64 << 10;
