@@ -26,9 +26,9 @@ pub(crate) struct Dialer {
 
 /// Why there is no link.
 enum DialError {
-    /// Nobody answers, for now.
+    /// No server answers, for now.
     Unreachable(String),
-    /// Somebody answers and will have nothing to do with this server until a person changes something.
+    /// A server answers and refuses this server until an operator changes the configuration.
     Refused(String),
 }
 

@@ -22,7 +22,7 @@ impl Handle {
         Handle { commands }
     }
 
-    /// Whoever has asked so far is gone: see [`election_core::Input::Withdraw`].
+    /// All earlier callers are gone: see [`election_core::Input::Withdraw`].
     pub(crate) async fn withdraw(&self) -> Result<(), PortClosed> {
         self.send(Command::Withdraw).await
     }

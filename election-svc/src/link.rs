@@ -174,5 +174,5 @@ pub(crate) const OUTGOING: usize = 1;
 /// Each side speaks at least so often.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
-/// A peer that is silent for so long is taken for dead: four heartbeats.
+/// A peer that is silent for this time counts as dead: four heartbeats.
 const SILENCE: Duration = Duration::from_secs(2);

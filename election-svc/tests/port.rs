@@ -85,7 +85,7 @@ async fn a_newer_call_ends_an_older_one<P: Packaging>() {
     let net = Net::<P>::start(3).await;
     let port = net.ports[&1].clone();
     let mut older = Box::pin(port.elect(Some(at(5, 0))));
-    assert!(timeout(Duration::from_millis(100), &mut older).await.is_err(), "alone it finds nobody");
+    assert!(timeout(Duration::from_millis(100), &mut older).await.is_err(), "a server alone finds no leader");
     let newer = tokio::spawn({
         let port = port.clone();
         async move { port.elect(Some(at(6, 0))).await }
@@ -167,7 +167,7 @@ async fn a_newer_quorum_takes_the_place_of_an_older_one() {
     assert_eq!(soon(net.ports[&1].elect(Some(at(0, 0)))).await.unwrap(), PeerId(1));
     let newer = Remote::port(node);
     assert_eq!(soon(newer.elect(Some(at(0, 0)))).await.unwrap(), PeerId(1));
-    // It does not come back: two that took turns would elect nobody.
+    // The older quorum does not come back: two that took turns would elect no leader.
     soon(async { while net.ports[&1].settled(PeerId(1), Epoch(1)).await.is_ok() {} }).await;
 }
 
@@ -274,7 +274,7 @@ impl<P: Packaging> Net<P> {
         leaders
     }
 
-    /// Ends an election; whoever is linked to it is not.
+    /// Ends an election, but not its peers.
     async fn stop(&mut self, id: u32) {
         let node = self.nodes.get_mut(&id).unwrap();
         node.shutdown.cancel();

@@ -185,7 +185,7 @@ async fn servers_of_two_ensembles_do_not_elect_together() {
     let mut alone = net.handles([1, 2]).map(|h| Box::pin(async move { h.elect(Some(at(0, 0))).await }));
     let [one, two] = &mut alone;
     let both = async { tokio::join!(one, two) };
-    assert!(timeout(Duration::from_secs(1), both).await.is_err(), "nobody is elected");
+    assert!(timeout(Duration::from_secs(1), both).await.is_err(), "no leader is elected");
     net.stop_all().await;
 }
 
@@ -267,7 +267,7 @@ fn a_config_that_does_not_fit_is_refused() {
     for good in ["h:1", "127.0.0.1:3888", "[::1]:3888", "node-1.quorate.svc:3888"] {
         assert_eq!(new(2, good), Ok(()), "{good}");
     }
-    assert_eq!(new(1, ""), Ok(()), "nobody to dial");
+    assert_eq!(new(1, ""), Ok(()), "no peer to dial");
 }
 
 fn at(epoch: u32, zxid: u64) -> Candidate {
@@ -416,7 +416,7 @@ impl Net {
         tokio::spawn(async move { handle.elect(Some(at(0, 0))).await })
     }
 
-    /// Lets these nodes look at one time, and returns whom each was told to follow.
+    /// Starts the search of these nodes at one time, and returns the leader of each.
     async fn elect_all(&self, candidates: &[(u32, Candidate)]) -> Vec<u32> {
         let calls: Vec<_> = candidates
             .iter()

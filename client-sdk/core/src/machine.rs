@@ -70,8 +70,8 @@ struct Session {
     next_number: WriteNumber,
     /// The last write that was answered. Any answer, also a refusal, uses the number up.
     acked: WriteNumber,
-    /// The ensemble heard from us then or later: when the newest message was sent that was confirmed, or the wish to open the
-    /// session, which is carried out in its order like a write.
+    /// The ensemble heard from this client at this time or later: the time when the newest confirmed message
+    /// was sent, or the request to open the session, which is carried out in its order like a write.
     alive_at: Time,
     suspended: bool,
 }
@@ -293,8 +293,8 @@ impl Machine {
         }
         self.last_zxid = self.last_zxid.max(response.zxid);
         match response.result {
-            // Not an answer but a wish to be asked again, as when the node ends the stream for such a reason. To hand
-            // it to the caller would leave the number of a write undecided, and those behind it could not go on.
+            // The node requests a retry, as when it ends the stream for such a reason. Passing this error to
+            // the caller would leave the number of a write undecided, and later writes could not continue.
             Err(error) if asks_again(error.code()) && !self.is_too_far_ahead(&error) => {
                 self.on_disconnected(now, error);
             }
@@ -444,7 +444,7 @@ impl Machine {
         self.wait(now);
     }
 
-    /// For good. `later` is what requests get from now on, `failure` what those get that wait.
+    /// For good. Later requests get `later`, waiting requests get `failure`.
     fn finish(&mut self, later: Failure, failure: impl Fn(Fate) -> Failure) {
         self.fail_all(failure);
         self.session = None;

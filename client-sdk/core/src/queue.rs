@@ -11,7 +11,7 @@ use api::{
 #[derive(Default, Debug)]
 pub(crate) struct Queue {
     entries: VecDeque<Entry>,
-    /// So many of the first are sent on the present connection.
+    /// Number of the first requests that the present connection has carried.
     sent: usize,
     /// Of the caller's requests among them: how many, and their weight.
     held: usize,
@@ -28,7 +28,7 @@ pub(crate) struct Entry {
     pub(crate) xid: u64,
     pub(crate) op: Op,
     trace: Trace,
-    /// Who waits; nobody any more after a deadline.
+    /// The waiting caller; `None` after a deadline.
     pub(crate) ticket: Option<Ticket>,
     deadline: Option<Time>,
     /// Of a write that was sent at least once.
@@ -129,8 +129,9 @@ impl Queue {
         Some(entry)
     }
 
-    /// The connection is gone: all are to be sent again, but for what nobody misses. A write that was sent is kept
-    /// even if nobody waits for it: without its number there would be a hole in front of those behind it.
+    /// The connection is gone: all requests are to be sent again, except those without a waiting caller. A
+    /// sent write stays in the queue even without a caller: without its number there would be a gap before
+    /// later writes.
     pub(crate) fn unsend(&mut self) {
         self.sent = 0;
         self.retain(|_, entry| entry.ticket.is_some() || entry.number.is_some() || entry.op == Op::Close);

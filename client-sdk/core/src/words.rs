@@ -37,7 +37,7 @@ pub enum Input {
     /// The caller wants no more: everything before this is still awaited, then the session is closed, all within
     /// [`Config::close_timeout`](crate::Config::close_timeout).
     Close {
-        /// Ends with [`Output::Done`], if anybody waits for it.
+        /// Ends with [`Output::Done`], if a caller waits for it.
         ticket: Option<Ticket>,
     },
     /// These came from the node, in this order.
@@ -116,8 +116,9 @@ pub enum Event {
         /// Why.
         error: OpError,
     },
-    /// The session's time-out has passed since the last message was sent that the ensemble has confirmed: it may be gone soon,
-    /// with its ephemerals, but not before this. Whoever must not act without it has to stop now. [`Event::Resumed`] or [`Event::SessionLost`] follows.
+    /// The session's time-out has passed since the last confirmed message was sent. The session and its
+    /// ephemerals may end soon, but not before this event. An application that depends on the session must
+    /// stop acting now. [`Event::Resumed`] or [`Event::SessionLost`] follows.
     Suspended,
     /// The session goes on.
     Resumed {
@@ -173,7 +174,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// What became of the request. An answer settles it, unless the answer is that nobody knows.
+    /// The outcome of the request. An answer settles it, unless the answer says that the outcome is unknown.
     #[must_use]
     pub fn fate(&self) -> Fate {
         match self {

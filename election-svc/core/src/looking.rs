@@ -135,12 +135,13 @@ impl Election {
         let wait = if !self.config.ensemble.is_quorum(&supporters) {
             None
         } else if !for_me {
-            // The candidate itself decides after half of this, and says so. To go ahead without its word, as ZooKeeper
-            // does, is to follow one that may have found a better candidate meanwhile, or died. But it must be done at
-            // last: only the attempt shows that a candidate is dead that others have recommended.
+            // The candidate itself decides after half of this time, and announces it. ZooKeeper proceeds
+            // without the announcement; the server would then follow a candidate that may have found a better
+            // one meanwhile, or died. But it must proceed in the end: only the attempt shows that a candidate
+            // is dead that others have recommended.
             Some(self.config.finalize_wait * 2)
         } else if self.config.ensemble.voters().all(|voter| supporters.contains(&voter)) {
-            // Nobody is left who could come with a better vote.
+            // No other server can send a better vote.
             return self.establish(proposal, self.round);
         } else {
             Some(self.config.finalize_wait)

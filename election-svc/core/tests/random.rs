@@ -323,8 +323,8 @@ impl Sim {
         self.schedule_at(at, Event::Arrives { from, to, link, notification });
     }
 
-    /// Nobody leads without the votes of a quorum in one round, and nobody follows whom such a quorum did not vote for
-    /// or who never led.
+    /// A leader has the votes of a quorum in one round. The leader of a follower has them too, or has led in
+    /// that round.
     fn on_elected(&mut self, elected: Elected, node: PeerId) {
         let vote = self.nodes[&node].election.notification().unwrap().vote.unwrap();
         assert_eq!(vote.leader, elected.leader);

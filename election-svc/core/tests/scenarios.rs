@@ -58,7 +58,7 @@ fn an_election_that_begins_under_a_leader_takes_the_word_of_its_quorum() {
     assert_eq!(
         net.states()[2],
         (3, Role::Looking, Some(3)),
-        "who stands takes no leader but the elected one"
+        "a standing server accepts only the elected leader"
     );
 }
 
@@ -69,7 +69,7 @@ fn a_server_whose_quorum_is_gone_counts_for_nobody() {
     net.start(2, at(0, 0));
     net.run_ms(1_000);
     net.elected.clear();
-    // Server 2 has followed server 1. Then 1 looks again, and finds nobody who could follow it.
+    // Server 2 has followed server 1. Then 1 looks again, and finds no server that could follow it.
     net.input(2, Input::Withdraw);
     net.elect(1, at(0, 9));
     net.run_ms(10_000);
@@ -243,7 +243,7 @@ fn s4_only_voters_count_and_only_those_that_can_lead_are_voted_for() {
     }
     net.discard_wires();
     for (from, notification) in [
-        (3, looking(vote(3, 9, 9), 1)), // weight 0 leads nobody
+        (3, looking(vote(3, 9, 9), 1)), // a server of weight 0 cannot lead
         (3, looking(vote(4, 9, 9), 1)), // nor does an observer
         (4, looking(vote(1, 0, 0), 1)), // an observer has no vote
         (5, looking(vote(1, 0, 0), 1)),
@@ -300,7 +300,7 @@ fn s7_observers_never_count_and_learn_the_leader_from_a_quorum() {
     }
     net.run_ms(60_000);
     assert_eq!(net.elected, [], "one voter and three observers are no quorum of three voters");
-    assert_eq!(net.states()[1], (4, Role::Looking, None), "an observer proposes nobody");
+    assert_eq!(net.states()[1], (4, Role::Looking, None), "an observer has no proposal");
 
     net.start(3, at(0, 0));
     net.run_ms(200);
@@ -544,7 +544,7 @@ struct Net {
     now: Time,
     nodes: BTreeMap<u32, Election>,
     wires: BTreeMap<(u32, u32), VecDeque<Notification>>,
-    /// Who was told to follow whom, in order.
+    /// Each outcome as (server, leader), in order.
     elected: Vec<(u32, u32)>,
 }
 
@@ -609,7 +609,8 @@ impl Net {
         self.input(id, Input::Settled { leader: PeerId(leader), epoch: Epoch(epoch) });
     }
 
-    /// Gives one server something, and puts what it says on the wires. Nobody may speak to a server that is down.
+    /// Passes an input to one server, and puts its outputs on the wires. No input may go to a server that is
+    /// down.
     fn input(&mut self, id: u32, input: Input) {
         let node = self.nodes.get_mut(&id).unwrap();
         node.handle(self.now, input);

@@ -1,9 +1,9 @@
 //! The services of this node that run in other processes, as if they ran in this one.
 //!
-//! A service that is called within its process is gone when it is gone, and the process ends with it. One in another
-//! process comes back: it is restarted alone. So these clients do what a caller in the same process never has to: they
-//! dial until somebody answers, dial again when the link breaks, and say again what has to be known on the other side.
-//! Whoever calls them sees a service that takes its time.
+//! A service in the same process is lost for good, and the process ends with it. A service in another process
+//! comes back, because it restarts alone. So these clients do more than a caller in the same process: they
+//! dial until a server answers, dial again when the link breaks, and repeat the state that the other side
+//! needs. Their callers see a slow service.
 
 mod election;
 mod parked;
@@ -123,9 +123,9 @@ impl Neighbour {
 /// Why there is no link.
 #[derive(Debug)]
 enum NoLink {
-    /// Nobody answers, for now.
+    /// No process answers, for now.
     Unreachable(String),
-    /// Whoever answers will have nothing to do with this service until a person changes something.
+    /// The other side refuses this service until an operator changes the configuration.
     Refused(String),
 }
 
@@ -160,8 +160,8 @@ fn root_cause(error: &(dyn Error + 'static)) -> String {
 const DIAL_LIMIT: Duration = Duration::from_secs(1);
 /// For the connection, the stream, and both sides' first words.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
-/// A link that is silent for so long is asked for a sign of life, and taken for dead after as long again. A process that
-/// ends is noticed at once; this is for one that hangs, or a host that is gone.
+/// A keep-alive goes over a link that is silent for this time; after the same time again the link counts as
+/// dead. The end of a process is noticed at once; this is for a hanging process, or a lost host.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Pause after the first failure. Each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(20);

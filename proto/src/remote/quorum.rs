@@ -31,9 +31,10 @@ use crate::{
 
 /// The port [`Quorum`] to a quorum in another process.
 ///
-/// While there is no link to it, the store is told that there is no leader, and what it asks waits, within [`Bounds`].
-/// With a new link the feed goes on where it was. What was asked over a link that broke is told as
-/// [`FeedItem::Lost`]: it may have been logged, or may not. [`Quorum::request`] waits until a store is attached.
+/// Without a link to the quorum, the store's feed reports no leader, and its requests wait, within
+/// [`Bounds`]. With a new link the feed continues. The feed reports in-flight requests of a broken link as
+/// [`FeedItem::Lost`]: they may or may not be in the log. [`Quorum::request`] waits until a store is
+/// attached.
 #[derive(Clone, Debug)]
 pub struct RemoteQuorum {
     shared: Arc<Shared>,
@@ -266,7 +267,7 @@ impl Task {
         self.feed.send(items).await.is_ok()
     }
 
-    /// Takes what is asked while there is no link. Ends when nobody asks any more. May be dropped at any time.
+    /// Takes requests while there is no link. Ends when all callers are gone. May be dropped at any time.
     async fn wait(&mut self) {
         loop {
             // First, so that nothing that was taken is lost with this future.
@@ -551,5 +552,5 @@ const MESSAGES: usize = 4;
 const PIECES: usize = 2;
 /// Payload of one message with requests; one request may be larger.
 const BATCH_BYTES: usize = 1 << 20;
-/// Whoever asks for the status of a node does not wait long for its quorum.
+/// Limit of the wait for the quorum's part of a node's status.
 const STATUS_LIMIT: Duration = Duration::from_secs(1);

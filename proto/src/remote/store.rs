@@ -104,7 +104,7 @@ struct Progress {
     over: CancellationToken,
     /// Requests, and the opening.
     asked: AtomicU64,
-    /// Of these, the client has the answers to so many.
+    /// Number of requests whose answers the client has.
     answered: AtomicU64,
     moved: Notify,
 }
@@ -120,7 +120,7 @@ pub struct RemoteRequests {
 }
 
 impl RemoteRequests {
-    /// Sends once there is room for so many more requests. On a stream that is over, nothing happens.
+    /// Sends once there is room for `requests` more requests. After the end of the stream nothing happens.
     async fn send(&self, kind: Kind, requests: usize) {
         self.progress.at_most(REQUESTS_MAX.saturating_sub(requests as u64)).await;
         self.progress.asked.fetch_add(requests as u64, Ordering::Relaxed);
@@ -134,7 +134,7 @@ impl RemoteRequests {
 }
 
 impl Progress {
-    /// Waits until at most so many requests are unanswered, or the stream is over.
+    /// Waits until at most `unanswered` requests are unanswered, or the stream is over.
     async fn at_most(&self, unanswered: u64) {
         let few = async {
             loop {
@@ -286,7 +286,7 @@ impl Drop for RemoteItems {
 /// Messages between an edge's task and the socket.
 const MESSAGES: usize = 4;
 
-/// Requests are sent in messages of at most so many, and of about so many bytes; a single one may be larger.
+/// Maximum of requests in one message; [`BATCH_BYTES`] bounds its size. A single request may be larger.
 const BATCH_MAX: usize = 1024;
 const BATCH_BYTES: usize = 256 << 10;
 

@@ -1,6 +1,6 @@
-//! Random schedules against a small model of an ensemble: connections break at any point, nodes stop, refuse, forget
-//! nothing; sessions expire. Whatever happens, each write happens at most once, in the order in which it was asked
-//! for, and what the caller was told about it is true.
+//! Random schedules against a small model of an ensemble: connections break at any point, nodes stop, refuse,
+//! forget nothing; sessions expire. In every schedule each write happens at most once, in the order of the
+//! requests, and every result that the caller gets is true.
 
 use std::collections::BTreeMap;
 
@@ -292,7 +292,7 @@ impl World {
         }
     }
 
-    /// Everything works again and nobody asks for more; run until nothing waits.
+    /// Everything works again and the caller sends no more requests; run until nothing waits.
     fn heal(&mut self) {
         self.faults = false;
         self.down = [false; ENDPOINTS];

@@ -368,7 +368,7 @@ fn b14_a_session_that_was_taken_up_elsewhere_is_taken_up_again_and_its_writes_ar
     ));
     s.open();
     assert_eq!(s.sent(), [(3, Some(1)), (4, Some(2))]);
-    // Somebody else has used the second number: that write alone fails, and changed nothing.
+    // Another user of the session has used the second number: only that write fails, and it changed nothing.
     let reused = OpError::NumberReused(WriteNumber(2));
     s.answer(3, ok());
     let outputs = s.answer(4, Err(reused.clone()));
@@ -451,7 +451,7 @@ fn pings_after_a_third_of_silence_and_fails_over_after_two() {
     s.wait(Duration::from_millis(1));
     let batch = s.transmit().unwrap();
     assert_eq!(batch.requests, [Request { xid: 1, number: None, op: Op::Ping, trace: None }]);
-    assert_eq!(s.answer(1, Ok(Outcome::Ping)), [], "nobody waits for it");
+    assert_eq!(s.answer(1, Ok(Outcome::Ping)), [], "no caller waits for it");
     s.item_on(batch.connection, Item::Confirmed { xid: 1 });
 
     // Idle but alive for a minute: a ping each 3 s.
@@ -502,8 +502,8 @@ fn a_session_that_nobody_confirms_is_suspended_but_not_given_up() {
     assert!(matches!(outputs[..], [Output::Event(Event::Resumed { .. })]));
 }
 
-/// Nothing but the confirmation counts, and from when the request was sent: whoever else has heard from the session may be
-/// cut off from the ensemble.
+/// Only the confirmation counts, from the time when the request was sent: any other node that has heard from
+/// the session may be cut off from the ensemble.
 #[test]
 fn b13_only_what_is_confirmed_keeps_a_session_alive_and_from_when_it_was_sent() {
     let mut s = Script::opened();
@@ -651,7 +651,7 @@ fn deadlines_tell_what_became_of_the_request() {
     s.disconnect(down());
     s.open();
     assert_eq!(s.sent(), [(3, Some(1)), (4, None), (5, Some(2))]);
-    assert_eq!(s.answer(3, ok()), [], "nobody waits any more");
+    assert_eq!(s.answer(3, ok()), [], "no caller waits any more");
     assert_eq!(s.answer(4, ok()).len(), 1);
     assert_eq!(s.answer(5, ok()).len(), 1);
     assert_eq!((s.machine.queue.held(), s.machine.queue.bytes()), (0, 0));
