@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn b06_a_budget_is_waited_for_only_by_those_whom_others_keep_waiting() {
+    fn b06_a_connection_with_its_whole_share_does_not_count_as_waiting() {
         let budget = Budget::new(4 << 20);
         let mut cx = Context::from_waker(Waker::noop());
         let alone = budget.share();

@@ -116,7 +116,7 @@ async fn an_election_that_nobody_waits_for_does_not_answer_the_next_one<P: Packa
 }
 
 #[tokio::test]
-async fn an_election_that_is_restarted_is_told_of_the_reign_it_stands_in() {
+async fn a_restarted_election_learns_the_present_reign() {
     let mut net = Net::<Remote>::start(3).await;
     assert_eq!(net.elect_all(&[(1, at(0, 0)), (2, at(0, 0))]).await, [2, 2]);
     for id in [1, 2] {
@@ -129,7 +129,7 @@ async fn an_election_that_is_restarted_is_told_of_the_reign_it_stands_in() {
 }
 
 #[tokio::test]
-async fn an_election_that_is_down_is_waited_for_and_asked_again() {
+async fn a_request_to_an_election_that_is_down_waits_and_is_repeated() {
     let mut net = Net::<Remote>::start(3).await;
     net.stop(3).await;
     let port = net.ports[&3].clone();
@@ -172,7 +172,7 @@ async fn a_newer_quorum_takes_the_place_of_an_older_one() {
 }
 
 #[tokio::test]
-async fn the_quorum_of_another_node_is_told_what_to_correct() {
+async fn the_error_for_the_quorum_of_another_node_names_the_remedy() {
     use proto::internal::{ElectionCall, election_port_client::ElectionPortClient};
     let net = Net::<Remote>::start(1).await;
     let mut client = ElectionPortClient::connect(format!("http://{}", net.nodes[&1].port)).await.unwrap();

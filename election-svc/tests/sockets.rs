@@ -90,7 +90,7 @@ async fn a_newer_call_ends_an_older_one() {
 }
 
 #[tokio::test]
-async fn a_host_that_accepts_and_never_answers_delays_nobody_else() {
+async fn a_host_that_accepts_and_never_answers_delays_no_other_peer() {
     let mut net = Net::of_voters(3).await;
     // Nothing is ever accepted from the listener of 1, though the system completes its connections.
     net.start(2);

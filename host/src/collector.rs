@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn not_every_change_is_told() {
+    async fn changes_are_reported_at_a_bounded_rate() {
         let mut reached = Reached::new("x", "y");
         assert!(reached.is_news(false));
         assert!(!reached.is_news(false) && !reached.is_news(true), "just said");

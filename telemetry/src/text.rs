@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_knows_open_metrics_gets_it() {
+    fn a_client_that_accepts_open_metrics_gets_it() {
         let prometheus =
             "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
         assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);

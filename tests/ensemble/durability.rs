@@ -200,7 +200,7 @@ fn f14_two_nodes_that_have_lost_their_disks_and_began_anew_are_another_ensemble(
 
 /// The same, but that node 1 is there when they start, and is away for a while then: they are told, and begin nothing.
 #[test]
-fn f14_two_nodes_that_were_told_of_their_lost_disks_begin_no_ensemble_of_their_own() {
+fn f14_two_wiped_nodes_that_a_third_has_met_begin_no_new_ensemble() {
     let mut ensemble = down_with_all_but_node_1_wiped();
     ensemble.start_node(1);
     eventually("it looks for a leader", || {

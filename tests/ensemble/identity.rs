@@ -215,7 +215,7 @@ fn b25_the_first_warning_calls_neither_the_killed_nor_the_stopped_reached() {
 }
 
 #[test]
-fn b25_a_leader_that_is_told_to_hang_up_hands_over() {
+fn b25_a_leader_hands_over_on_sighup() {
     let mut ensemble = three();
     let leader = ensemble.leader();
     let pids = ensemble.pids(leader);

@@ -21,7 +21,7 @@ async fn count(client: Client, stop: tokio::sync::oneshot::Receiver<()>) -> (i32
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s5_a_leader_that_is_asked_to_stop_hands_over_and_its_clients_see_only_latency() {
+async fn s5_a_stopping_leader_hands_over_and_its_clients_see_only_latency() {
     let mut ensemble = Ensemble::start();
     let client = Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap();
     client.create("/count", "", CreateMode::default()).await.unwrap();
@@ -127,7 +127,7 @@ fn f9_of_two_damaged_logs_in_three_nothing_committed_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_has_lost_every_state_stops_with_a_word_and_heals_when_it_is_started_again() {
+async fn a_node_without_any_state_stops_with_an_error_and_heals_after_a_restart() {
     let settings = [
         ("QUORATE_LOG_SEGMENT_SIZE", "1MiB"),
         ("QUORATE_LOG_SNAPSHOT_EVERY", "20"),

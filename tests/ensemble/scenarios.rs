@@ -112,7 +112,7 @@ async fn s14_s17_a_node_that_was_away_for_long_gets_a_snapshot_while_writes_go_o
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s18_s21_a_node_that_stands_still_delays_nobody_and_only_it_is_dropped() {
+async fn s18_s21_a_paused_node_delays_no_other_and_only_it_is_dropped() {
     let ensemble = Ensemble::start_with(3, 0, IMPATIENT);
     let client = connect(&ensemble).await;
     client.create("/z", "", CreateMode::default()).await.unwrap();
@@ -160,7 +160,7 @@ fn s6_s18_a_leader_without_its_quorum_leaves_and_serves_no_writes() {
 }
 
 #[test]
-fn s18_a_node_that_cannot_reach_its_leader_in_time_looks_again_and_disturbs_nobody() {
+fn s18_a_node_that_cannot_reach_its_leader_in_time_looks_again_and_disturbs_no_other() {
     let mut ensemble = Ensemble::start_with(3, 0, IMPATIENT);
     let (leader, late) = (ensemble.leader(), follower(&ensemble));
     ensemble.kill9(late);

@@ -166,7 +166,7 @@ fn with_their_elections_down_a_leader_goes_on_and_the_next_one_has_to_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_its_quorum_down_a_store_says_so_and_marks_what_it_reads() {
+async fn with_its_quorum_down_a_store_marks_its_reads_as_leaderless() {
     let mut ensemble = Ensemble::start_split(&[("QUORATE_TIMING_PARK_LIMIT", "4s")]);
     let client = connect(&ensemble).await;
     client.create("/known", "value", CreateMode::default()).await.unwrap();
@@ -203,7 +203,7 @@ async fn with_its_quorum_down_a_store_says_so_and_marks_what_it_reads() {
 }
 
 #[test]
-fn with_its_quorum_down_a_store_is_not_ready_and_serves_stale_reads_to_whoever_asks_for_them() {
+fn with_its_quorum_down_a_store_is_not_ready_and_serves_only_stale_reads() {
     let mut ensemble = Ensemble::start_split(&[("QUORATE_TIMING_PARK_LIMIT", "1s")]);
     ensemble.ok(&["create", "/known", "old"]);
     ensemble.ok(&["create", "/known/child", ""]);
@@ -261,7 +261,7 @@ fn with_its_quorum_down_a_store_is_not_ready_and_serves_stale_reads_to_whoever_a
 }
 
 #[test]
-fn a_leading_quorum_that_is_asked_to_stop_hands_over() {
+fn a_leading_quorum_hands_over_when_it_stops() {
     let mut ensemble = Ensemble::start_split(&[]);
     ensemble.ok(&["create", "/a", ""]);
     // Else nobody may be able to take over yet.

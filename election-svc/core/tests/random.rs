@@ -12,7 +12,7 @@ use election_core::{Config, Election, Input, Notification, Output, Round, Vote};
 
 /// Servers start at different moments; messages take less than half of the waiting time; nothing breaks.
 #[test]
-fn on_a_timely_network_no_round_elects_two_leaders_and_nobody_is_elected_in_vain() {
+fn on_a_timely_network_every_round_elects_at_most_one_leader_and_no_decision_is_in_vain() {
     for seed in 0..1_000 {
         let mut sim = Sim::new(seed, Network { delay_max_ms: 90, loss_percent: 0 });
         for id in sim.ids() {

@@ -63,7 +63,7 @@ fn an_election_that_begins_under_a_leader_takes_the_word_of_its_quorum() {
 }
 
 #[test]
-fn a_server_whose_quorum_is_gone_counts_for_nobody() {
+fn a_server_without_its_quorum_service_does_not_count() {
     let mut net = Net::of_voters(3);
     net.start(1, at(0, 9));
     net.start(2, at(0, 0));
@@ -185,7 +185,7 @@ fn s4_epoch_before_zxid_before_id() {
 }
 
 #[test]
-fn s4_a_vote_of_an_older_round_is_ignored_and_its_sender_told() {
+fn s4_a_vote_of_an_older_round_is_ignored_and_answered() {
     let mut net = Net::of_voters(3);
     net.start(1, at(0, 0));
     for _ in 0..4 {
@@ -284,7 +284,7 @@ fn s5_a_returning_old_leader_takes_part_like_any_other() {
 }
 
 #[test]
-fn s6_the_minority_elects_nobody() {
+fn s6_the_minority_elects_no_leader() {
     let mut net = Net::of_voters(5);
     net.start(4, at(0, 0));
     net.start(5, at(0, 0));

@@ -75,7 +75,7 @@ fn a_file_is_read_and_defaults_fill_the_rest() {
 }
 
 #[test]
-fn services_of_a_node_find_each_other_on_loopback_unless_told_otherwise() {
+fn services_of_a_node_find_each_other_on_loopback_by_default() {
     let node = load_text(THREE, &[], &[]).unwrap().node;
     assert_eq!(node.services.quorum, "http://127.0.0.1:2889");
     assert_eq!(node.services.election, "http://127.0.0.1:3889");
@@ -428,7 +428,7 @@ fn a_node_can_be_the_member_whose_host_is_its_machine() {
 }
 
 #[test]
-fn missing_settings_and_broken_files_are_told() {
+fn missing_settings_and_broken_files_are_reported() {
     let empty = problems("", &[], &[]);
     assert!(empty[1].starts_with("`id` is not set; write `id = 1`"), "{empty:?}");
     assert!(empty[2].starts_with("`data_dir` is not set"), "{empty:?}");

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn b10_who_speaks_finds_a_place_among_silent_ones() {
+    fn b10_an_active_connection_finds_a_place_among_silent_ones() {
         let limits = Limits { connections: 6, per_address: 3, kept_for_local: 2, members: false };
         let places = Places::new(limits, Port::Other);
         let silent: Vec<Place> = (0..4).map(|n| places.enter(there(n)).unwrap()).collect();
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn b10_many_strangers_of_one_address_do_not_push_out_who_is_about_to_speak() {
+    fn b10_many_strangers_of_one_address_do_not_push_out_a_new_connection() {
         let limits = Limits { connections: 16, per_address: 16, kept_for_local: 0, members: true };
         let places = Places::new(limits, Port::Other);
         let shakes_hands = places.enter(there(1)).unwrap();

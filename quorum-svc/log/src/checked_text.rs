@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told_from_damage() {
+    fn another_version_is_no_damage() {
         let body = "quorate thing 4\nnew stuff\n";
         let text = format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes()));
         assert_eq!(decode("thing", ["a"], text.as_bytes()), Err(BadText::Version("4".to_owned())));

@@ -33,14 +33,14 @@ pub trait Disk: Send + Sync + 'static {
     /// Gives a file another name in the same directory, atomically replacing whatever had that name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a file. Whoever has it open can go on reading it.
+    /// Removes a file. Open handles can still read it.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
     /// How much space there is on the file system of a file or directory that exists.
     fn space(&self, path: &Path) -> io::Result<Space>;
 
-    /// Takes the exclusive advisory lock of a file, which is created if need be, without waiting: an error of kind
-    /// [`io::ErrorKind::WouldBlock`] if somebody else holds it.
+    /// Takes the exclusive advisory lock of a file without waiting, and creates the file if need be. The
+    /// error has the kind [`io::ErrorKind::WouldBlock`] if another process holds the lock.
     fn lock(&self, path: &Path) -> io::Result<DiskLock>;
 }
 
@@ -77,7 +77,8 @@ pub trait DiskFile: Send + Sync {
     /// The length of the file.
     fn len(&self) -> io::Result<u64>;
 
-    /// So many bytes of the disk it takes, as far as the file system tells: fewer than its length if it has holes.
+    /// Bytes of the disk that the file takes, as reported by the file system: fewer than its length if it has
+    /// holes.
     fn allocated(&self) -> io::Result<u64> {
         self.len()
     }

@@ -44,14 +44,15 @@ impl DurableFile {
         Ok(this)
     }
 
-    /// Says that all up to `durable` is, which is true already. After a crash it may or may not say so.
+    /// Records that all up to `durable` is durable, which is true already. After a crash the file may or may
+    /// not contain this.
     pub(crate) fn raise(&self, durable: Zxid) -> Result<(), DiskError> {
         // In its place and within one sector, so that a power cut leaves this or what was there before.
         let contents = format::encode_header(Magic::Durable, durable, Salt::NONE, None);
         self.file.write_at(&contents, 0).doing("write to", &self.path)
     }
 
-    /// From now on it says no more than `durable`, whatever happens.
+    /// Records `durable`, durably: the file never shows a later end after this.
     pub(crate) fn store(&self, durable: Zxid) -> Result<(), DiskError> {
         self.raise(durable)?;
         self.file.sync_data().doing("sync", &self.path)

@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | 0 | 8 | magic, `QRMLOG\r\n` |
 //! | 8 | 4 | format version, 4 |
-//! | 12 | 4 | salt: random, and known to nobody outside of the node |
+//! | 12 | 4 | salt: random, and secret to the node |
 //! | 16 | 8 | the zxid before the first entry |
 //! | 24 | 4 | CRC-32C of bytes 0 to 23 |
 //! | 28 | 4 | the feature level there; 0 if the log begins there and has none yet |
@@ -50,13 +50,13 @@
 //! bit. The salt does the same for a block of another file, and it keeps a client from making payloads that look like
 //! records or marks: behind a torn record they would be taken for what the node has written.
 //!
-//! **Torn or damaged?** After a power cut any sectors of what was not synced may be missing, so valid records behind a bad
-//! one prove nothing by themselves. But a record, mark or later segment header that says "z was durable when I was
-//! written" proves that a bad record at or before z is damage. Recovery cuts a tail only if nothing behind it says so.
-//! The mark makes that exact even for the last batch before an idle time. It need not be synced itself: wherever it is
-//! found, the sync before it had succeeded. A head proves as much as a whole record, so the search behind a bad record
-//! reads `RECORD_LEN` bytes at most for each byte of the tail, whatever lengths the values of clients pretend: it is
-//! linear in the tail.
+//! **Torn or damaged?** After a power cut any unsynced sectors may be missing, so valid records behind a bad
+//! one prove nothing by themselves. But a record, mark or later segment header states the zxid z that was
+//! durable when it was written. It proves that a bad record at or before z is damage. Recovery cuts a tail
+//! only if nothing behind it proves damage. The mark makes that exact even for the last batch before an idle
+//! time. It need not be synced itself: wherever it is found, the sync before it had succeeded. A head proves
+//! as much as a whole record. So the search behind a bad record reads at most `RECORD_LEN` bytes for each
+//! byte of the tail, for any lengths that clients' values pretend: it is linear in the tail.
 //!
 //! A tail of which nothing is left says nothing: neither do the records and marks in the last block, if the disk lost it
 //! although it had called it synced, nor the last segment, if it is gone. That is what the file `log/durable` is for. It is
@@ -149,8 +149,8 @@ impl Salt {
     /// Of files in which nothing is searched for.
     pub(crate) const NONE: Salt = Salt(0);
 
-    /// Of the segment for entries behind `prev`, so that two segments hardly ever have the same one. Whoever does not know
-    /// the secret can only guess it.
+    /// The salt of the segment for entries after `prev`. Two segments hardly ever have the same one. Without
+    /// the secret it can only be guessed.
     pub(crate) fn of_segment(secret: u64, prev: Zxid) -> Salt {
         Salt((mix(secret ^ prev.0.wrapping_mul(STEP)) >> 32) as u32)
     }
@@ -239,7 +239,7 @@ pub(crate) enum Item<'a> {
     Mark {
         durable: Zxid,
     },
-    /// Perhaps a record, if there were so many bytes.
+    /// The beginning of a possible record of `needs` bytes.
     Partial {
         needs: usize,
     },
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_record_of_an_unknown_kind_is_told_from_damage() {
+    fn a_sound_record_of_an_unknown_kind_is_no_damage() {
         let mut out = Vec::new();
         encode_record(&mut out, 0, SALT, &entry(), Zxid::new(Epoch(3), 7), Zxid::ZERO);
         for kind in [0u16, 3, 5, u16::MAX] {
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_and_zeros_are_told_apart() {
+    fn marks_and_zeros_are_distinguished() {
         let mark = encode_mark(7, SALT, Zxid(9));
         assert_eq!(decode(&mark, 7, SALT), Item::Mark { durable: Zxid(9) });
         assert_eq!(decode(&mark, 8, SALT), Item::Nothing);

@@ -7,7 +7,7 @@ use api::{Ensemble, PeerId};
 use crate::checked_text::{self, BadText};
 use crate::disk::{self, Disk, DiskError, DiskLock, Doing};
 
-/// A data directory that this process may use, and nobody else as long as this is not dropped.
+/// A data directory that only this process may use until this is dropped.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -150,7 +150,7 @@ impl DataDir {
         Ok(DataDir { path: dir.to_owned(), is_new, _lock: lock })
     }
 
-    /// Takes a directory of any node, for an operator who is about to change it. Also says whose it is.
+    /// Takes a directory of any node, for an operator who is about to change it. Returns its owner as well.
     ///
     /// # Errors
     /// If it is none, or if another process uses it.
@@ -165,7 +165,7 @@ impl DataDir {
         Ok((DataDir { path: dir.to_owned(), is_new: false, _lock: lock }, owner))
     }
 
-    /// From now on it is the directory of this node, durably.
+    /// Makes it the directory of this node, durably.
     ///
     /// # Errors
     /// The disk.

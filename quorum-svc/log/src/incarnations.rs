@@ -34,8 +34,8 @@ pub enum IncarnationError {
 /// The file `incarnations` of a data directory: all incarnations that it has had, and the last that the node has met of each other
 /// server. By this servers find out for each other when one stands on an older copy of its directory.
 ///
-/// Whoever loses the file begins anew. Then those who have met it take its directory for an older copy, and what it knew of
-/// others is known to them alone.
+/// A node that loses the file begins anew. Servers that have met the node then take its directory for an
+/// older copy, and its own records of other servers are lost.
 pub struct Incarnations {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -78,7 +78,8 @@ impl Incarnations {
         let none = Stored { id, runs: Vec::new(), number: 0, outlived: 0, met: BTreeMap::new() };
         let Stored { mut runs, number, outlived, met, .. } = before.unwrap_or(none);
         let own = Incarnation { number: number + 1, run };
-        // Whoever was away for longer takes this for an older copy, which costs a synchronisation and is safe.
+        // A server that was away for longer takes this directory for an older copy, which costs a
+        // synchronisation and is safe.
         runs.drain(..runs.len().saturating_sub(RUNS_MAX - 1));
         runs.push((own.number, run));
         let dir = dir.to_owned();
@@ -115,8 +116,8 @@ impl Incarnations {
         self.made_anew
     }
 
-    /// Begins the next incarnation within the same run, durably: copies of the directory as it was until now can be told from it by whoever meets it
-    /// from now on.
+    /// Begins the next incarnation within the same run, durably. Every server that meets this incarnation can
+    /// distinguish earlier copies of the directory from it.
     ///
     /// # Errors
     /// The disk.
@@ -125,8 +126,9 @@ impl Incarnations {
         self.store(own, self.outlived, None)
     }
 
-    /// Goes on behind an incarnation of this node that somebody has met and that the directory did not know, durably. To be called
-    /// when it is durable elsewhere that the directory is an older copy: nobody takes it for one any more.
+    /// Continues after an incarnation of this node that another server has met and that the directory did not
+    /// know, durably. Call it only when the note of the older copy is durable elsewhere: after the call no
+    /// server recognises the copy any more.
     ///
     /// # Errors
     /// The disk.
@@ -155,8 +157,8 @@ impl Incarnations {
         Acquaintance { own: Some(self.own()), met: self.met(peer), confirmed }
     }
 
-    /// Remembers the incarnation of a server that says this, durably, if it is known to be none that was before the last one met:
-    /// because the server says so.
+    /// Stores the present incarnation of a server, durably, unless it may be earlier than the last one met:
+    /// the server must know that one.
     ///
     /// # Errors
     /// The disk.
@@ -171,7 +173,7 @@ impl Incarnations {
         }
     }
 
-    /// What is told is durable: nothing changes here before it is on the disk.
+    /// Nothing changes here before it is on the disk, so every incarnation that leaves is durable.
     fn store(
         &mut self,
         own: Incarnation,
@@ -246,11 +248,12 @@ fn parse(contents: &[u8]) -> Result<Stored, BadText> {
 
 /// No number is as great, so that there is always a next one.
 const NUMBER_MAX: u64 = 1 << 62;
-/// Whoever outlives what was lost leaves room for incarnations of it that those who tell it have not met: they were away.
+/// [`Incarnations::outlive`] leaves room for lost incarnations that the reporting servers have not met,
+/// because they were away.
 const LEAP: u64 = 1000;
 /// Far more than a directory ever has, and far less than [`NUMBER_MAX`].
 const TRUST: u64 = 1 << 40;
-/// Incarnations are known of so many runs.
+/// The number of runs whose incarnations the file keeps.
 const RUNS_MAX: usize = 1000;
 
 pub(crate) const NAME: &str = "incarnations";

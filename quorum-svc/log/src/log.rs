@@ -20,14 +20,14 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// How much the newest entries that are kept in memory may weigh, by [`Entry::weight`].
     pub window_bytes: usize,
-    /// The place of one entry is remembered for every so many bytes of log, so reading from the middle reads at most
-    /// so much too much.
+    /// The log remembers the place of one entry for every `index_interval_bytes` bytes, which bounds the
+    /// extra bytes of a read from the middle.
     pub index_interval_bytes: u64,
     /// Whether an empty log is made if there is none. A node that has ever promised to keep entries must say no: its log
     /// was lost, and to go on with an empty one could undo what the ensemble has committed.
     pub may_create: bool,
-    /// A random number that nobody outside of the node knows: with it a client could write what passes for records of the
-    /// log. It need not be the same the next time.
+    /// A random number that is secret to the node: with it a client could write bytes that look like records
+    /// of the log. It may differ from start to start.
     pub secret: u64,
     /// Of this program. A log at a level that it does not know is not opened.
     pub build: Build,
@@ -59,7 +59,7 @@ pub struct Log {
     history: History,
     /// At most the last; what the last successful sync reached.
     durable: Zxid,
-    /// Says so on the disk.
+    /// Records `durable` on the disk.
     durable_file: DurableFile,
     recovery: Recovery,
     /// One batch, encoded; kept for its capacity.
@@ -291,7 +291,7 @@ impl Log {
     /// Writes the batch in the buffer and lets the readers see it.
     fn write_batch(&mut self, entries: &[Entry]) -> Result<(), LogError> {
         {
-            // Holding this back from nobody: readers share it, and only we write.
+            // The lock delays no reader: readers share it, and only this thread writes.
             let active = &self.shared.read().active;
             active.file.write_at(&self.buffer, active.end).doing("write to", &active.path)?;
         }

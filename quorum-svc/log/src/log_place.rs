@@ -32,7 +32,7 @@ pub enum LogPlaceError {
         found: PathBuf,
         /// Where it would be.
         inside: PathBuf,
-        /// What says so.
+        /// The file that names the place.
         note: PathBuf,
     },
     /// The directory that is named has not the log of this node.

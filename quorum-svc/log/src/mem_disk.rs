@@ -65,7 +65,7 @@ pub struct Fault {
     pub op: DiskOp,
     /// Only on paths that contain this.
     pub path: String,
-    /// So many such calls succeed before.
+    /// The number of such calls that succeed before it.
     pub skip: u32,
     /// What it fails with.
     pub errno: Errno,
@@ -100,7 +100,7 @@ impl MemDisk {
         self.state().faults.push(fault);
     }
 
-    /// From now on all files together hold no more than so many bytes; beyond that, ENOSPC.
+    /// Bounds the bytes of all files together; further writes fail with ENOSPC.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().capacity = Some(bytes);
     }
@@ -518,7 +518,7 @@ impl State {
         self.forget_unreachable();
     }
 
-    /// Forgets contents that have no name, now or after any crash, and that nobody has open.
+    /// Forgets contents without a name, now or after any crash, and without an open handle.
     fn forget_unreachable(&mut self) {
         let mut reachable: BTreeSet<u64> =
             self.names.values().chain(self.durable_names.values()).copied().collect();

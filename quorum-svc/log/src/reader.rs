@@ -51,8 +51,9 @@ impl LogReader {
         }
     }
 
-    /// A point in the log, behind which, up to `upto`, stand so many bytes of files, headers included, and at least so many entries;
-    /// hardly more than that. The beginning of the log, if it has not so much.
+    /// A point in the log with at least `bytes` bytes of files, headers included, and at least `entries`
+    /// entries between it and `upto`, and hardly more than that. The beginning of the log, if the log is
+    /// shorter.
     #[must_use]
     pub fn back_from(&self, upto: Zxid, bytes: u64, entries: u64) -> Zxid {
         let state = self.0.read();

@@ -63,7 +63,7 @@ impl Offline {
     /// # Errors
     /// The disk. What was done until then is safe: do it again.
     pub fn found(mut self, members: Ensemble, id: EnsembleId, run: u64) -> Result<(), StorageError> {
-        // First the id: with it nobody of the old ensemble talks to this node any more.
+        // First the id: with the new id no server of the old ensemble accepts this node any more.
         let before = self.epochs();
         self.epochs.store(Epochs { ensemble: Some(id), damage: Damage::None, ..before })?;
         self.renew_incarnations(self.owner.id, run)?;

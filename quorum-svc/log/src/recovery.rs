@@ -122,7 +122,8 @@ impl Base {
     pub const EMPTY: Base = Base { zxid: Zxid::ZERO, level: None };
 }
 
-/// Writes down that the log is to be emptied and to go on behind `base`. From then on this happens even if we crash.
+/// Records that the log is to be emptied and to continue after `base`. After this call it happens even if the
+/// process crashes.
 pub(crate) fn begin_reset(disk: &dyn Disk, dir: &Path, base: Base) -> Result<(), DiskError> {
     let note = format::encode_header(Magic::Reset, base.zxid, Salt::NONE, base.level);
     disk::write_atomically(disk, dir, RESET, &note)

@@ -1,5 +1,5 @@
-//! A file that holds space back, in a directory that has to take small writes also when the disk is full: promises, and the
-//! log of what makes room again. Whoever finds no space removes it and tries once more.
+//! A file that reserves space, in a directory that must take small writes also on a full disk: promises, and
+//! log entries that free space. A writer that finds no space removes the file and retries once.
 
 use std::io;
 use std::path::Path;

@@ -217,7 +217,7 @@ impl Snapshots {
             state.sound.drain(..surplus);
             state.sound.last().copied()
         };
-        // Without a sound one the others are kept: they may be of use to somebody.
+        // Without a sound snapshot the others are kept: they may still be useful.
         newest.map_or(Ok(()), |newest| self.0.remove(OWN, |other| other < newest))
     }
 
@@ -331,7 +331,7 @@ pub struct SnapshotWriter {
     encoder: Option<SnapshotEncoder>,
     /// Whether there may be a file under the temporary name.
     temporary_is_there: bool,
-    /// So many bytes it leaves free.
+    /// Bytes that it leaves free.
     leave: u64,
 }
 
@@ -363,8 +363,8 @@ impl SnapshotWriter {
         self.level
     }
 
-    /// From now on it leaves so many bytes of its file system free: a piece that takes more fails as on a full disk. So does this, if
-    /// the snapshot, which has `at_least` so many bytes, cannot fit.
+    /// Makes the writer leave `leave` bytes of its file system free: a larger piece fails as on a full disk.
+    /// This call fails in the same way if the snapshot of at least `at_least` bytes cannot fit.
     ///
     /// # Errors
     /// The disk.
@@ -465,8 +465,8 @@ enum Purpose {
 pub(crate) struct Inner {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    /// Held while final names change, and never waited for while the state is locked. Apart from the state, so that
-    /// nobody who only asks waits for the disk.
+    /// Held while final names change, and never waited for while the state is locked. It is separate from the
+    /// state, so that readers of the state never wait for the disk.
     naming: Mutex<()>,
     state: Mutex<State>,
 }

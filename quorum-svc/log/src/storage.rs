@@ -84,7 +84,7 @@ pub enum StorageError {
     /// The log is somewhere else.
     #[error(transparent)]
     Place(#[from] LogPlaceError),
-    /// The log is damaged, and there is nobody to heal it from.
+    /// The log is damaged, and no other server can heal it.
     #[error(
         "{0}; but there is no other voter here that it could heal from. Nothing was changed: restore the data directory \
          from a backup, or move it away and import the data anew"

@@ -155,7 +155,7 @@ pub fn explore<M: Model>(model: &mut M, limits: Limits) -> Report {
     report
 }
 
-/// The events from the start to a state, found anew from the states on the way.
+/// The events from the start to a state, recomputed from the states between.
 fn trace<M: Model>(model: &mut M, seen: &Seen<M::State>, to: usize) -> Vec<String> {
     let mut way = vec![to];
     let mut at = to;

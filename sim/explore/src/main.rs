@@ -35,7 +35,7 @@ struct Args {
     /// Election: no time-out fires while a message is under way
     #[arg(long)]
     timely: bool,
-    /// Election: nobody looks anew behind this round
+    /// Election: the last round in which a server looks again
     #[arg(long, default_value_t = 3)]
     rounds: u64,
     /// Election: messages under way in one direction

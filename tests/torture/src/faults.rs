@@ -507,7 +507,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_are_chosen_by_their_names_and_wrong_names_are_told_the_right_ones() {
+    fn faults_are_chosen_by_name_and_a_wrong_name_gets_the_list() {
         let named = |names: &[&str]| {
             Fault::named(Some(&names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()), false)
         };

@@ -365,7 +365,7 @@ mod tests {
 
     /// The checkers break down: what the clients saw is there all the same, and stays.
     #[tokio::test]
-    async fn what_was_recorded_outlives_checkers_that_break_down() {
+    async fn recorded_history_outlives_a_broken_checker() {
         let mut place = Place::new(None).unwrap();
         let start = Instant::now();
         let diary = [(start, "kill of node 2".to_owned())];

@@ -352,7 +352,7 @@ fn each_write_happens_once_and_in_order_on_random_schedules() {
 }
 
 #[test]
-fn while_the_session_lives_nothing_but_deadlines_leaves_a_doubt() {
+fn while_the_session_lives_only_deadlines_leave_an_outcome_unknown() {
     let mut timed_out = 0;
     for seed in 1000..1200 {
         let world = run(seed, false);

@@ -314,7 +314,7 @@ fn what_an_old_connection_says_counts_no_more() {
 }
 
 #[test]
-fn a_wish_to_be_asked_again_is_no_answer() {
+fn a_request_for_a_retry_is_no_answer() {
     for error in [down(), OpError::Overloaded("full".into()), OpError::Unknown("lost".into())] {
         let mut s = Script::opened();
         s.write(1);
@@ -477,7 +477,7 @@ fn pings_after_a_third_of_silence_and_fails_over_after_two() {
 }
 
 #[test]
-fn a_session_that_nobody_confirms_is_suspended_but_not_given_up() {
+fn an_unconfirmed_session_is_suspended_but_not_given_up() {
     let mut s = Script::opened();
     s.disconnect(down());
     let log = s.wait(Duration::from_secs(60));
@@ -618,7 +618,7 @@ fn messages_are_bounded() {
 }
 
 #[test]
-fn an_overloaded_node_is_asked_less_at_a_time() {
+fn an_overloaded_node_gets_fewer_requests_at_a_time() {
     let mut s = Script::with(Config { window_max: 10, ..Config::default() });
     s.give(Input::Tick);
     s.open();
@@ -658,7 +658,7 @@ fn deadlines_tell_what_became_of_the_request() {
 }
 
 #[test]
-fn closing_waits_for_what_was_asked_before() {
+fn closing_waits_for_earlier_requests() {
     let mut s = Script::opened();
     s.write(1);
     s.give(Input::Close { ticket: Some(Ticket(2)) });
@@ -704,7 +704,7 @@ fn closing_survives_a_fail_over_and_is_bounded() {
 }
 
 #[test]
-fn a_refusal_by_every_endpoint_is_final_and_told() {
+fn a_refusal_by_every_endpoint_is_final_and_reported() {
     let mut s = Script::new();
     s.give(Input::Tick);
     s.write(1);
@@ -738,7 +738,7 @@ fn a_stream_that_ends_because_of_what_was_sent_is_not_repeated() {
 }
 
 #[test]
-fn another_session_than_asked_for_is_not_taken() {
+fn a_session_other_than_the_requested_one_is_refused() {
     let mut s = Script::opened();
     s.disconnect(down());
     let outputs = s.item(Item::Opened(Opened { session: SessionId(5), ..opened(9_000) }));

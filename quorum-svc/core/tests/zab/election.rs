@@ -84,7 +84,7 @@ fn s7_observers_do_not_count() {
 }
 
 #[test]
-fn a_voter_that_cannot_lead_cannot_depose_who_can() {
+fn a_voter_that_cannot_lead_cannot_depose_one_that_can() {
     let mut w = World::of(&[Some(1), Some(1), Some(1), Some(0)]);
     for id in 1..=3 {
         w.preload(id, Zxid::ZERO, &[(1, 2)]);
@@ -157,7 +157,7 @@ fn a_promise_that_got_lost_costs_one_election_not_the_init_limit() {
     w.crash(1);
     w.nodes.get_mut(&2).unwrap().disk.held = true;
     w.elect_all(3);
-    // Server 2 makes its promise durable, and the connection breaks before it can say so.
+    // Server 2 makes its promise durable, and the connection breaks before the promise leaves.
     w.hold(2, 3);
     w.nodes.get_mut(&2).unwrap().disk.held = false;
     w.settle();
@@ -190,7 +190,7 @@ fn two_leaders_that_propose_one_epoch_do_not_both_get_it() {
     w.settle();
     assert!(w.serving(4) && w.serving(2) && w.serving(3));
     assert_eq!((w.status(4).epoch, w.role(5)), (Epoch(1), Role::Leading));
-    // Whoever promised epoch 1 to server 4 does not promise it to server 5 as well.
+    // A server that promised epoch 1 to server 4 does not promise it to server 5 as well.
     w.break_links(2, 4);
     w.elect(5, &[2]);
     w.settle();
@@ -245,7 +245,7 @@ fn a_learner_whose_epochs_are_used_up_harms_only_itself() {
 }
 
 #[test]
-fn nobody_learns_from_itself() {
+fn no_server_learns_from_itself() {
     // Two servers with one id by mistake: its acks must not count twice.
     let mut w = World::new(3, 0);
     w.crash(2);
@@ -468,7 +468,7 @@ fn an_epoch_below_the_promised_one_is_refused() {
 }
 
 #[test]
-fn a_leader_that_has_stepped_down_sends_away_who_takes_it_for_the_leader_still() {
+fn a_leader_that_has_stepped_down_rejects_late_learners() {
     let mut w = World::new(3, 0);
     w.elect_all(3);
     w.nodes.get_mut(&3).unwrap().disk.held = true;

@@ -163,7 +163,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// One core, a disk that does what it is told, and nobody honest around it.
+/// One core and its disk, among peers that send anything.
 struct Alone {
     core: Zab,
     disk: Vec<Input>,

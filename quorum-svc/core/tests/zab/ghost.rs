@@ -18,7 +18,7 @@ pub(crate) struct Write {
     pub(crate) payload: Vec<u8>,
     pub(crate) committed: Option<Zxid>,
     pub(crate) answer: Option<Answer>,
-    /// Whoever asked for it is gone.
+    /// The store that submitted it is gone.
     pub(crate) gone: bool,
 }
 
@@ -26,7 +26,7 @@ pub(crate) struct Write {
 pub(crate) struct Ghost {
     /// I1, I13.
     pub(crate) proposed: BTreeMap<Zxid, Entry>,
-    /// C: the committed sequence, extended by whoever knows first.
+    /// C: the committed sequence, extended by the first server that knows of a commit.
     pub(crate) committed: Vec<Entry>,
     /// I8.
     pub(crate) leaders: BTreeMap<Epoch, u32>,

@@ -406,7 +406,7 @@ fn reports_reach_the_store_of_the_leader_only() {
     w.settle();
     assert_eq!(reports(&w, 3), [3, 1, 2, 4]);
     assert!(reports(&w, 1).is_empty());
-    // Nobody leads: they go nowhere.
+    // Without a leader the reports go nowhere.
     let mut w = World::new(3, 0);
     w.elect(3, &[3]);
     w.input(3, Input::Requests(vec![Request::Report(report)]));
@@ -486,7 +486,7 @@ fn stragglers_of_an_ended_connection_are_ignored() {
 }
 
 #[test]
-fn b18_nothing_is_taken_that_would_fill_the_disks_of_so_many_that_the_rest_is_no_quorum() {
+fn b18_no_write_is_taken_that_leaves_no_quorum_with_room_on_its_disks() {
     use Room::{Ample, Low, Short};
     let mut w = established(3, 1);
     let mut say = |disks: &[(u32, Room)], expected: Room| {
@@ -523,7 +523,7 @@ fn b18_nothing_is_taken_that_would_fill_the_disks_of_so_many_that_the_rest_is_no
     w.settle();
     w.elect_all(2);
     assert_eq!([1, 2].map(|id| w.status(id).room), [Low; 2]);
-    // Who is away decides nothing.
+    // An absent server decides nothing.
     w.input(1, Input::Disk(Ample));
     w.input(2, Input::Disk(Ample));
     w.settle();

@@ -500,10 +500,10 @@ fn a_server_without_data_does_not_help_to_elect_one_that_lacks_committed_entries
     w.crash(1);
     w.elect(3, &[2, 3]);
     w.run(INIT_LIMIT * 2);
-    assert!(!w.serving(3) && !w.serving(2), "nobody knows what 1 has");
+    assert!(!w.serving(3) && !w.serving(2), "the content of server 1 is unknown");
     w.restart(1);
     w.elect_all(1);
-    // Until a round of pings has shown that nobody else leads.
+    // Wait for the round of pings that shows that no other server leads.
     w.run(PING * 2);
     assert!(w.serving(1) && w.serving(3) && w.serving(2));
     assert!(w.log(2).contains(&z(1, 9)) && w.log(3).contains(&z(1, 9)));
@@ -578,7 +578,7 @@ fn s14_a_snapshot_is_sent_where_the_entries_would_be_much_more() {
     w.elect(3, &[1]);
     w.settle();
     assert_eq!((w.nodes[&1].base, w.status(1).last), (z(1, 4), end));
-    // Whoever lacks less gets what it lacks.
+    // A learner that is less far behind gets only the missing entries.
     w.crash(2);
     let submitted = w.submit(3, "f");
     w.settle();

@@ -35,7 +35,7 @@ pub(crate) struct Node {
     pub(crate) applied: Zxid,
     /// Set while an election is on; empty if it does not stand.
     pub(crate) candidate: Option<Option<Candidate>>,
-    /// It was told that it is about to stop, and it has said that it may.
+    /// It got the request to stop, and has reported that it may.
     pub(crate) leaving: bool,
     pub(crate) left: bool,
     /// Attempts to connect; older ones may still be answered.
@@ -420,7 +420,7 @@ impl World {
         }
     }
 
-    /// Everybody who looks for a leader hears of this one; then everything that can happen does.
+    /// Every looking server elects this leader; then all possible steps happen.
     pub(crate) fn elect_all(&mut self, leader: u32) {
         self.elect(leader, &self.ids());
         self.settle();
@@ -443,7 +443,7 @@ impl World {
         }
     }
 
-    /// Who should win among these, if anybody stands.
+    /// The best candidate among these, if any stands.
     pub(crate) fn best(&self, among: &BTreeSet<PeerId>) -> Option<u32> {
         let standing = |p: &&PeerId| {
             self.config.ensemble.weight(**p) > 0 && self.nodes[&p.0].candidate.flatten().is_some()
@@ -637,7 +637,7 @@ impl World {
         self.nodes.values().filter_map(|n| n.core.as_ref()?.next_timeout()).min()
     }
 
-    /// The clock shows `at`, or what it shows already; whoever wanted to be woken is.
+    /// Sets the clock to `at`, if it is later, and wakes every server whose time-out is due.
     pub(crate) fn pass_to(&mut self, at: Time) {
         self.now = self.now.max(at);
         for id in self.ids() {
@@ -737,7 +737,8 @@ impl World {
             }
             Output::Replicate { conn, after, upto } => {
                 if after < node.base {
-                    // A purge was faster than the report of it. The shell cannot read that any more, and says so.
+                    // A purge was faster than its report. The shell cannot read that range any more, and ends
+                    // the connection.
                     if let Some(link) = self.links.get_mut(&conn) {
                         link.broken = true;
                         link.up.clear();
@@ -866,7 +867,7 @@ impl World {
         self.extend_committed(id, status.committed);
     }
 
-    /// Whoever knows of a commit first adds it to C.
+    /// The first server that knows of a commit adds it to C.
     fn extend_committed(&mut self, id: u32, committed: Zxid) {
         let known = self.ghost.last();
         if committed <= known {
@@ -876,14 +877,15 @@ impl World {
         let node = &self.nodes[&id];
         let epoch = self.ghost.leaders.keys().last().copied().unwrap_or_default();
         assert!(committed.epoch() >= epoch, "I8: {committed} is committed in the reign of epoch {epoch}");
-        assert!(known >= node.base, "server {id} has purged what nobody knew to be committed");
+        assert!(known >= node.base, "server {id} has purged entries that no server knew to be committed");
         let fresh: Vec<Entry> =
             node.log.iter().filter(|e| e.zxid > known && e.zxid <= committed).cloned().collect();
         let holders: BTreeSet<PeerId> = self
             .nodes
             .iter()
             .map(|(id, n)| (id, &n.disk.stored))
-            // With the entry, but without the epoch, it might lose an election to somebody who lacks the entry.
+            // With the entry, but without the epoch, it might lose an election to a server that lacks the
+            // entry.
             .filter(|(_, s)| s.has(committed) && s.current >= committed.epoch() && !s.damage.is_some())
             .map(|(&id, _)| PeerId(id))
             .collect();
@@ -891,7 +893,7 @@ impl World {
         for entry in fresh {
             self.ghost.commit(&entry);
         }
-        assert_eq!(self.ghost.last(), committed, "server {id} says so, its log does not");
+        assert_eq!(self.ghost.last(), committed, "server {id} reports it, its log does not have it");
     }
 
     /// How much of C a disk has.

@@ -145,7 +145,7 @@ pub(crate) fn assert_its_end_is_guarded(disk: &MemDisk, options: &LogOptions) {
     }
     let before = damaged.files();
     let opened = open(&damaged, options.clone());
-    assert!(matches!(opened, Err(LogError::Damaged { .. })), "lost the last of {whole:?}, and nobody knows");
+    assert!(matches!(opened, Err(LogError::Damaged { .. })), "lost the last of {whole:?}, unnoticed");
     assert_eq!(damaged.files(), before);
     Log::salvage(&damaged, Path::new(DIR), options, Base::EMPTY).unwrap();
     for _ in 0..2 {

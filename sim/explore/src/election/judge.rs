@@ -45,14 +45,14 @@ impl Election {
             self.judge_best(&holders, vote)?;
         } else if !backed && !world.ghost.led(round.0, place(leader)) {
             return Err(format!(
-                "server {} follows {leader} in round {round}, who was never elected",
+                "server {} follows {leader}, which was never elected in round {round}",
                 peer(i)
             ));
         }
         Ok(())
     }
 
-    /// S3: the log of a leader is at least as complete as that of everybody in the quorum that elected it.
+    /// S3: the log of a leader is at least as complete as that of every voter in the quorum that elected it.
     fn judge_best(&self, holders: &BTreeSet<PeerId>, vote: Vote) -> Result<(), String> {
         let truly = self.candidate(place(vote.leader));
         match holders.iter().find(|&&p| self.candidate(place(p)) > truly) {

@@ -51,8 +51,8 @@ pub struct Setup {
     pub observers: usize,
     /// With which zxid each voter stands, in their order; 0 where nothing is said.
     pub zxids: Vec<u64>,
-    /// Servers are linked as soon as both are up, and messages take less than half of the waiting time: nobody decides
-    /// while one is under way.
+    /// Servers are linked as soon as both are up, and messages take less than half of the waiting time: no
+    /// server decides while a message is under way.
     pub timely: bool,
     /// Crashes, each followed by a restart at any later time.
     pub crashes: u8,
@@ -241,7 +241,7 @@ impl Election {
         for said in &step.said {
             match *said {
                 Said::To(to, notification) => {
-                    // A vote that is told counts, even if its voter has thought better of it in the same step.
+                    // A sent vote counts, even if its voter has changed it in the same step.
                     self.judge_vote(world, i, &notification)?;
                     let message = Message(self.notifications.number(notification));
                     world.wires.send(i, place(to), message, self.setup.queue);
@@ -354,7 +354,7 @@ impl Model for Election {
         Ok(world.state)
     }
 
-    /// When everybody is up, linked, and has heard everything, all have one leader, which leads.
+    /// When all servers are up, linked, and have received everything, all have one leader, which leads.
     fn at_rest(&mut self, state: &State) -> Result<(), String> {
         let mut progress = Vec::new();
         self.progress(state, &mut progress);
@@ -362,7 +362,7 @@ impl Model for Election {
             return Ok(());
         }
         let says: Vec<Option<Notification>> = (0..self.count()).map(|i| self.says(state, i)).collect();
-        // Where the bound on rounds keeps somebody from looking anew, nothing is due.
+        // Where the bound on rounds keeps a server from looking again, nothing is due.
         if says.iter().flatten().any(|n| n.round.0 >= self.setup.rounds) {
             return Ok(());
         }

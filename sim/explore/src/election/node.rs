@@ -90,7 +90,7 @@ impl Turn {
 
 /// A notification in words.
 pub(crate) fn text(n: &Notification) -> String {
-    let vote = n.vote.map_or("nobody".into(), |v| format!("{} ({})", v.leader, v.candidate.zxid));
+    let vote = n.vote.map_or("none".into(), |v| format!("{} ({})", v.leader, v.candidate.zxid));
     match n.state {
         Role::Looking => format!("round {}, I vote for {vote}", n.round),
         Role::Following | Role::Observing => format!("round {}, I follow {vote}", n.round),

@@ -3,7 +3,7 @@
 /// How often each thing may happen in one run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, clap::Args)]
 pub struct Bounds {
-    /// How often anybody is told that it itself leads
+    /// Times that the election makes a server the leader
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..16))]
     pub elections: u8,
     /// Crashes, each followed by a restart
@@ -53,7 +53,7 @@ pub(crate) struct Left {
     pub(crate) of: Bounds,
     /// Servers that were wiped, damaged or put back, a bit each.
     pub(crate) wiped: u8,
-    /// Somebody was elected before.
+    /// A server was elected before.
     pub(crate) led: bool,
     /// Server 2 followed before.
     pub(crate) followed: bool,

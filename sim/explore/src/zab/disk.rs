@@ -22,7 +22,7 @@ pub(crate) struct Stored {
     /// Entries that it had were lost, and it has not synchronised since.
     pub(crate) damage: Damage,
     pub(crate) ensemble: Option<EnsembleId>,
-    /// As it was told and noted.
+    /// As received and stored.
     pub(crate) committed: Zxid,
 }
 
@@ -209,8 +209,8 @@ impl Disk {
         }
     }
 
-    /// An older copy takes the place of the disk, from when the log had `kept` entries and its server had just synchronised with
-    /// the leader of the last one. It was told so.
+    /// An older copy takes the place of the disk, of the time when the log had `kept` entries and its server
+    /// had just synchronised with the leader of the last one. The server has got the report.
     pub(crate) fn put_back(&mut self, kept: usize) {
         let stored = &mut self.stored;
         self.queue.clear();

@@ -17,7 +17,7 @@ pub enum Fault {
     EpochBeforeLog,
     /// The epoch of the leader that a server synchronised with is never stored, nor is it taken from the log.
     EpochForgotten,
-    /// The disk does not cut the log back, but says so.
+    /// The disk reports success, but does not cut the log back.
     TruncIgnored,
     /// The cores take the observer for a voter.
     ObserverCounts,

@@ -11,7 +11,7 @@ use super::server::Answer;
 
 #[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Ghost {
-    /// C, extended by whoever knows first.
+    /// C, extended by the first server that knows of a commit.
     pub(crate) committed: Vec<Entry>,
     /// Whose marker opened which epoch, ascending.
     pub(crate) opened: Vec<(Epoch, PeerId)>,
@@ -96,7 +96,7 @@ impl Ghost {
         }
         if seen.base > known {
             return Err(format!(
-                "I2: server {} stands on {}, which nobody committed",
+                "I2: server {} stands on {}, which no server committed",
                 peer(seen.who),
                 seen.base
             ));
@@ -108,7 +108,8 @@ impl Ghost {
             ));
         }
         let holders: BTreeSet<PeerId> = (0..disks.len())
-            // With the entry but without its epoch it might lose an election to somebody who lacks the entry.
+            // With the entry but without its epoch it might lose an election to a server that lacks the
+            // entry.
             .filter(|&i| disks[i].has(seen.committed) && disks[i].recovered_epoch() >= seen.committed.epoch())
             .map(peer)
             // One that was wiped may have had it when it said so.
@@ -148,7 +149,7 @@ impl Ghost {
         Ok(())
     }
 
-    /// C10: a store is told once what became of its write.
+    /// C10: a store gets the outcome of its write once.
     pub(crate) fn answer(&mut self, who: PeerId, ticket: Ticket, answer: Answer) -> Result<(), String> {
         let place = usize::try_from(ticket.0 - 1).ok();
         let Some(write) = place.and_then(|i| self.writes.get_mut(i)).filter(|w| w.asker == who) else {
@@ -177,10 +178,10 @@ impl Ghost {
         }
     }
 
-    /// C9: whoever is told of its barrier has everything that was committed anywhere before it asked.
+    /// C9: a server with an answered barrier has every entry that was committed anywhere before its request.
     pub(crate) fn barrier_told(&mut self, who: PeerId, ticket: Ticket, applied: Zxid) -> Result<(), String> {
         let Some(at) = self.barriers.iter().position(|b| (b.0, b.1) == (who, ticket)) else {
-            return Err(format!("C9: server {who} is told of a barrier that it did not ask for"));
+            return Err(format!("C9: server {who} gets a barrier that it did not request"));
         };
         let (_, _, asked) = self.barriers.remove(at);
         if applied < asked {

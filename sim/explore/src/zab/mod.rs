@@ -1,5 +1,5 @@
-//! ZAB over an abstract election: whoever looks for a leader may be told anything, and the protocol has to be safe all
-//! the same.
+//! ZAB over an abstract election: the election may give a looking server any outcome, and the protocol must
+//! be safe all the same.
 
 mod bounds;
 mod disk;
@@ -99,9 +99,9 @@ pub enum Action {
     Crash(usize, usize),
     /// A server crashes and loses its disk.
     Wipe(usize),
-    /// A server starts anew and finds its log damaged behind so many entries.
+    /// A server starts anew and finds its log damaged after this number of entries.
     Damage(usize, usize),
-    /// A server starts anew from an older copy of its disk that has so many entries.
+    /// A server starts anew from an older copy of its disk with this number of entries.
     PutBack(usize, usize),
     /// A leader is about to stop and hands over.
     Leave(usize),

@@ -31,9 +31,9 @@ impl Zab {
         }
     }
 
-    /// Who may be told by the election that it leads, or whom to follow. While nobody has led, the servers are
-    /// interchangeable if they start alike, so that it is enough to look at runs in which server 1 is the first to lead
-    /// and server 2 follows before server 3 does.
+    /// The servers that the election may make the leader, or followers of one. While no server has led,
+    /// servers that start alike are interchangeable. So it is enough to visit runs in which server 1 is the
+    /// first to lead and server 2 follows before server 3 does.
     pub(super) fn elections(&self, state: &State, left: &Left, into: &mut Vec<Action>) {
         let alike = matches!(self.setup.start, Start::Fresh | Start::Written) && self.setup.voters == 3;
         for i in (0..self.count()).filter(|&i| self.server(state, i).electing) {

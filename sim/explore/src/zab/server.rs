@@ -45,7 +45,7 @@ pub(crate) struct Messages {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Event {
     Lead,
-    /// The election says so, and the connection stands at once.
+    /// The election names this leader, and the connection is established at once.
     Follow(PeerId, Conn),
     Accept(Conn, PeerId),
     FromLearner(Conn, Message),
@@ -92,7 +92,7 @@ pub(crate) enum Effect {
     Died,
 }
 
-/// How a write ended, as its store was told.
+/// The outcome of a write, as reported to its store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Answer {
     Applied,
@@ -327,7 +327,7 @@ impl<'a> Turn<'a> {
     fn replicate(&mut self, conn: Conn, after: Zxid, upto: Zxid) -> Result<(), String> {
         let (base, view) = self.server.disk.view();
         if after < base {
-            // The shell cannot read that any more, and says so.
+            // The shell cannot read that range any more, and ends the connection.
             self.effects.push(Effect::Break(conn));
             return Ok(());
         }

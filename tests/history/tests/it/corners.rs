@@ -387,7 +387,7 @@ fn json_lines_have_one_object_for_each_operation() {
 }
 
 #[test]
-fn a_session_in_which_nobody_was_answered_belongs_to_whoever_can_have_asked() {
+fn a_session_without_answers_belongs_to_a_client_that_can_have_sent_its_calls() {
     // Two clients delete the same znode and hear nothing; the second never got an answer in its session.
     let delete = || Write::Delete { path: path("/a"), version: None };
     let mut log = writes(&[create("/a", false), delete(), create("/a", false)]);
@@ -410,7 +410,7 @@ fn a_session_in_which_nobody_was_answered_belongs_to_whoever_can_have_asked() {
 }
 
 #[test]
-fn a_session_in_which_nobody_was_answered_belongs_to_nobody_who_asked_too_late() {
+fn a_session_without_answers_does_not_belong_to_a_client_that_called_too_late() {
     // The second client deletes and hears nothing. Long after, the first, which has seen what came of it, deletes too.
     let delete = || Write::Delete { path: path("/a"), version: None };
     let bodies = [
