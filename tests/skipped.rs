@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::io::Write;
 
-/// Says so on standard error itself: what `eprintln!` writes is kept back by the test harness while a test passes, and a test
-/// that has tried nothing passes.
+/// Writes to standard error itself: the test harness suppresses the output of `eprintln!` while a test
+/// passes, and a skipped test passes.
 pub(crate) fn skipped(why: impl Display) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }

@@ -18,7 +18,7 @@ fn the_manifests_fit_the_schemas_of_kubernetes() {
     for (overlay, _) in OVERLAYS {
         let file = merged(&kustomize, overlay);
         let said = tried(validator.command().arg("--strict").arg(&file)).unwrap_or_else(|e| panic!("{e}"));
-        // Of what it has no schema for it only says so: that is the one of the Prometheus operator.
+        // The validator only reports a kind without a schema: that is the one of the Prometheus operator.
         let unchecked: Vec<&str> = said.lines().filter(|line| line.contains("find schema")).collect();
         assert!(unchecked.iter().all(|line| line.contains("ServiceMonitor")), "{said}");
         unchecked.iter().for_each(skipped);
@@ -117,7 +117,7 @@ struct Validator {
     bin: PathBuf,
 }
 
-/// Installs it at the first run; says so where that cannot be.
+/// Installs the validator at the first run; reports it where that is impossible.
 fn validator() -> Option<Validator> {
     static INSTALLED: std::sync::OnceLock<Result<PathBuf, String>> = std::sync::OnceLock::new();
     let install = || {

@@ -99,7 +99,7 @@ async fn write(
     Ok(())
 }
 
-/// A linearizable read is not older than what was acknowledged to anybody before it was asked.
+/// A linearizable read is not older than any write that was acknowledged before the read was issued.
 async fn read(
     client: Client,
     acknowledged: Arc<[AtomicU64; 4]>,

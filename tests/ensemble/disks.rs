@@ -200,7 +200,7 @@ fn b18_below_the_mark_what_grows_is_refused_and_deletes_are_taken() {
     node.ok(&["create", "/b", "x"]);
 }
 
-/// A node on a small file system that has a znode `/a` and is stopped; then somebody else takes all the space.
+/// A stopped node with a znode `/a` on a small file system; then another file takes all the space.
 fn full(temp: &Path, size: &str) -> Option<Mount> {
     let mount = Mount::at(&temp.join("data"), size)?;
     let node = Node::start(temp, &SMALL);

@@ -19,7 +19,7 @@ const WHOLE: &[&str] = &["serve"];
 /// ... and as three.
 const SPLIT: &[&str] = &["election", "quorum", "store"];
 
-/// How nodes run unless a test says so: as three processes each if `TEST_SPLIT` is set.
+/// The default processes of a node: three if `TEST_SPLIT` is set.
 fn usual_parts() -> &'static [&'static str] {
     if std::env::var_os("TEST_SPLIT").is_some() { SPLIT } else { WHOLE }
 }
@@ -63,12 +63,13 @@ impl Ensemble {
         Ensemble::start_as(dir, if split { SPLIT } else { WHOLE }, 3, 0, &[])
     }
 
-    /// So many nodes, in a directory that may have been used before.
+    /// Starts `nodes` nodes in a directory that may have been used before.
     pub(crate) fn start_in(dir: &Path, nodes: usize) -> Ensemble {
         Ensemble::start_as(dir, usual_parts(), nodes, 0, &[])
     }
 
-    /// So many nodes, of which the last ones observe, with these settings (`QUORATE_*`), in a fresh directory.
+    /// Starts `nodes` nodes, of which the last `observers` observe, with these settings (`QUORATE_*`), in a
+    /// fresh directory.
     pub(crate) fn start_with(nodes: usize, observers: usize, settings: &[(&str, &str)]) -> Ensemble {
         let temp = tempfile::tempdir().unwrap();
         let mut ensemble = Ensemble::start_as(temp.path(), usual_parts(), nodes, observers, settings);

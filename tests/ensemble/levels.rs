@@ -127,7 +127,7 @@ fn r24_r25_a_rolling_upgrade_a_way_back_before_the_level_is_raised_and_none_afte
     assert_eq!(ensemble.ok(&["get", "/kept"]).trim_end(), "without 1");
     ensemble.agree();
 
-    // The level is in the data, whoever starts first.
+    // The level is in the data, for any order of starts.
     ensemble.kill9_all();
     (1..=4).for_each(|id| ensemble.set_env(id, BUILD, NEW));
     (1..=4).for_each(|id| ensemble.start_node(id));

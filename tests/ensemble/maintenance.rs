@@ -117,7 +117,7 @@ fn f9_of_two_damaged_logs_in_three_nothing_committed_is_lost() {
     victims.iter().for_each(|&id| ensemble.start_node(id));
     std::thread::sleep(Duration::from_secs(3));
     assert!(ensemble.status().iter().all(|n| n["role"] != "leader"));
-    // Nor can the third one know that it has everything: it says so, and waits.
+    // The third node cannot know either that it has everything: it logs it, and waits.
     ensemble.start_node(leader);
     std::thread::sleep(Duration::from_secs(3));
     assert!(!ensemble.run(&["get", "/z0", "--timeout", "2s"]).status.success());
@@ -164,8 +164,8 @@ fn lose_every_state(ensemble: &mut Ensemble) {
     ensemble.agree();
 }
 
-/// Somebody puts a backup of one node in the place of its directory, while the only other one that has what was written since
-/// is away.
+/// An operator restores a backup in the place of one node's directory, while the only other node with the
+/// later writes is away.
 #[test]
 fn f15_an_older_copy_of_a_data_directory_is_found_out_and_heals_from_the_leader() {
     let mut ensemble = Ensemble::start();
@@ -188,7 +188,7 @@ fn f15_an_older_copy_of_a_data_directory_is_found_out_and_heals_from_the_leader(
     ensemble.start_node(behind);
     ensemble.start_node(victim);
     // The two of them are a majority, and neither has /b.
-    eventually("it is told", || ensemble.log(victim).contains("its data directory is an older copy"));
+    eventually("it gets the report", || ensemble.log(victim).contains("its data directory is an older copy"));
     std::thread::sleep(Duration::from_secs(2));
     assert!(!ensemble.run(&["create", "/c", "", "--timeout", "2s"]).status.success());
 
@@ -196,12 +196,12 @@ fn f15_an_older_copy_of_a_data_directory_is_found_out_and_heals_from_the_leader(
     ensemble.agree();
     assert_eq!(ensemble.ok(&["get", "/b"]).trim_end(), "after");
     assert_counts(&mut ensemble, victim);
-    // Nobody takes it for an older copy any more.
+    // No node takes it for an older copy any more.
     assert_eq!(ensemble.log(victim).matches("its data directory is an older copy").count(), 1);
 }
 
-/// All voters are put back together, as docs/operations.md says: what was written after the backup is gone, and they begin from
-/// it, whoever had met whom.
+/// All voters are restored together, as docs/operations.md describes: writes after the backup are gone, and
+/// the voters begin from it, whatever incarnations they had met.
 #[test]
 fn a_backup_is_restored_to_all_voters() {
     let mut ensemble = Ensemble::start();

@@ -181,7 +181,7 @@ fn a_node_without_a_quorum_is_live_and_not_ready() {
     ensemble.start_node(2);
     eventually("it takes clients again", || health(&[]).status.code() == Some(0));
     ensemble.kill9(1);
-    assert_eq!(health(&["--live"]).status.code(), Some(1), "nobody answers");
+    assert_eq!(health(&["--live"]).status.code(), Some(1), "no process answers");
 }
 
 #[test]

@@ -49,7 +49,8 @@ impl Collector {
         self.0.lock().unwrap().clone()
     }
 
-    /// All spans of the trace that has a span of this name and, of such traces, is `which`; once `complete` says so.
+    /// All spans of the trace that has a span of this name and, of such traces, is `which`, once `complete`
+    /// accepts them.
     async fn trace(&self, id: &str, complete: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
         let mut spans = Vec::new();
         let all = async {
@@ -344,13 +345,13 @@ fn a_collector_that_is_not_there_costs_a_line_and_no_time() {
         [("QUORATE_TELEMETRY_OTLP_ENDPOINT", "http://127.0.0.1:9"), ("QUORATE_TELEMETRY_TRACE_RATIO", "1")];
     let ensemble = Ensemble::start_with(1, 0, &settings);
     ensemble.ok(&["create", "/a", "x"]);
-    crate::harness::eventually("the log says so", || away(&ensemble.log(1)) > 0);
+    crate::harness::eventually("the log shows it", || away(&ensemble.log(1)) > 0);
     for i in 0..20 {
         ensemble.ok(&["create", &format!("/a/{i}"), "x"]);
     }
     let processes = ensemble.pids(1).len();
     let said = || away(&ensemble.log(1));
-    crate::harness::eventually("each process says so", || said() == processes);
+    crate::harness::eventually("each process reports it", || said() == processes);
     // Longer than between two pushes.
     std::thread::sleep(std::time::Duration::from_millis(2500));
     assert_eq!(said(), processes, "and once only");

@@ -89,7 +89,7 @@ pub(crate) fn outcome(operation: &Operation) -> &'static str {
     }
 }
 
-/// What the client was told; empty if nothing.
+/// The client's answer; empty if there is none.
 pub(crate) fn answer(operation: &Operation) -> String {
     match &operation.outcome {
         Outcome::Written { result: Ok(outcome), .. } => written(outcome),

@@ -39,7 +39,8 @@ pub enum Call {
     Write(Write),
     /// A question to the tree.
     Read(Read, ReadLevel),
-    /// A barrier: later reads of the session see everything that was answered to anybody before it was called.
+    /// A barrier: later reads of the session see every write that was answered to any client before it was
+    /// called.
     Sync,
 }
 
@@ -87,7 +88,7 @@ impl Outcome {
 /// What a history can break. C1 to C10 are the guarantees to clients, by their usual names in this repository.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Rule {
-    /// The history itself is well formed: outcomes fit their calls. A fault of whoever recorded it.
+    /// The history itself is well formed: outcomes fit their calls. A violation is a fault of the recorder.
     Record,
     /// The committed entries chain: no hole, no entry twice, epochs never decrease.
     Log,
@@ -104,10 +105,10 @@ pub enum Rule {
     OwnWrites,
     /// What a read returns is in the state at its zxid.
     ReadResult,
-    /// C9: a read at level linearizable, and a sync, are not older than what was answered to anybody before.
+    /// C9: a read at level linearizable, and a sync, are not older than any earlier answer to any client.
     Fresh,
-    /// C10: an operation of unknown outcome is carried out at most once, one that was refused never, and nothing is
-    /// carried out that nobody asked for.
+    /// C10: an operation of unknown outcome is carried out at most once, a refused one never, and nothing is
+    /// carried out without a call.
     AtMostOnce,
     /// A search found no order of the operations that explains all answers.
     Linearizable,

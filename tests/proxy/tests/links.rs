@@ -102,7 +102,7 @@ async fn a_stall_holds_bytes_and_ends_in_one_direction_and_loses_none() {
     say(&mut third, "new").await;
     assert_eq!(hear(&mut fourth).await, None, "new connections are made, and are as mute");
     drop(one);
-    assert_eq!(hear(&mut other).await, None, "nobody is told");
+    assert_eq!(hear(&mut other).await, None, "no error, no end");
     two.proxy.heal_all();
     assert_eq!(hear(&mut other).await.unwrap(), "held");
     assert_eq!(hear(&mut other).await.unwrap(), "");

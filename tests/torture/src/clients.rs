@@ -50,7 +50,8 @@ pub(crate) struct Seen {
 }
 
 impl Clients {
-    /// Connects so many, and one more that makes the folders and, if asked to, the large znode for rude clients; lets them loose.
+    /// Connects the clients, and one more that makes the folders and, on request, the large znode for rude
+    /// clients; starts them.
     pub(crate) async fn start(
         endpoints: &[String],
         count: u32,
@@ -125,7 +126,7 @@ impl Clients {
         let connecting = timeout(SERVES_WITHIN, Client::connect(endpoints, options(number))).await;
         let client = connecting.map_err(|_| late("no session"))?.map_err(|e| late(&e.to_string()))?;
         let recorder = self.record(number, client);
-        // It is there already, but to be told so takes a write all the same.
+        // It exists already, but the answer costs a write all the same.
         let top = Path::new(TOP).map_err(|e| e.to_string())?;
         match timeout(SERVES_WITHIN.saturating_sub(start.elapsed()), make_folder(&recorder, top)).await {
             Ok(Outcome::Written { .. }) => Ok(start.elapsed()),

@@ -90,8 +90,8 @@ pub(crate) struct Death {
 }
 
 impl Ensemble {
-    /// Writes the configurations of so many nodes, with these settings of the log, into `dir` and joins them by a network; none
-    /// runs yet. Each will be these processes.
+    /// Writes the configurations of the nodes, with these settings of the log, into `dir` and joins them by a
+    /// network; none runs yet. Each node will be these processes.
     pub(crate) async fn prepare(
         dir: &Path,
         nodes: u32,
@@ -373,7 +373,7 @@ impl Ensemble {
         let _ = fs::remove_file(self.slowness(id));
     }
 
-    /// Takes the space of the node's disk but for so many bytes.
+    /// Takes the space of the node's disk except `left` bytes.
     pub(crate) fn fill(&self, id: u32, left: u64) -> Result<()> {
         let path = self.ballast(id);
         let found = rustix::fs::statvfs(self.data(id)).context("cannot tell how much space there is")?;

@@ -45,13 +45,13 @@ pub(crate) enum Fault {
     Deaf,
     /// Nothing that it says reaches the others, mostly the leader.
     Mute,
-    /// Neither, and nobody is told.
+    /// Bytes of both directions stall, without an error.
     BlackHole,
     /// All its links are slow.
     SlowLinks,
     /// Every sync of its disk is slow.
     SlowDisk,
-    /// Somebody else's file takes nearly all space of the disk on which log, checkpoint and snapshots of a node are.
+    /// A foreign file takes nearly all space of the disk with the log, checkpoint and snapshots of a node.
     FullDisk,
     /// kill -9 of one service of a node, and started again.
     KillService,
@@ -228,7 +228,7 @@ struct Active {
     amount: u64,
     until: Instant,
     began: Instant,
-    /// Who does it, if clients do. They end with this.
+    /// The rude clients of this fault, if any. They end with it.
     clients: JoinSet<()>,
 }
 
@@ -487,7 +487,7 @@ pub(crate) async fn leader(ensemble: &Ensemble) -> Option<u32> {
 /// All of [`Rude`].
 const RUDE: &str = "rude-clients";
 
-/// Before clients are rude, for so long nothing else was wrong.
+/// Time without any fault before clients are rude.
 const CALM: Duration = Duration::from_secs(2);
 
 /// Whether that is so.

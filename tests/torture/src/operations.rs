@@ -12,7 +12,7 @@ pub(crate) const TOP: &str = "/torture";
 /// Few, so that clients get in each other's way.
 const KEYS: usize = 4;
 
-/// So many operations share a set of znodes; then comes the next set. Bounds what the search has to explain at once.
+/// Operations that share a set of znodes, before the next set. It bounds the work of the search.
 const ERA_OPERATIONS: u64 = 400;
 
 /// What clients know of each other's doings.

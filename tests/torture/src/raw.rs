@@ -86,7 +86,7 @@ pub(crate) fn call(stream: u32, method: &str) -> Vec<u8> {
 
 /// Begins a call of any method.
 pub(crate) fn call_of(stream: u32, path: &str) -> Vec<u8> {
-    // POST and http from the static table, the others as literals that nobody remembers.
+    // POST and http from the static table, the others as literals without indexing.
     let mut block = vec![0x83, 0x86, 0x04];
     literal(&mut block, path);
     block.push(0x01);

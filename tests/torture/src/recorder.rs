@@ -1,4 +1,4 @@
-//! What one client asked and was told.
+//! The calls and answers of one client.
 
 use std::{
     collections::BTreeMap,

@@ -16,7 +16,7 @@ pub(super) type State = Vec<Option<Node>>;
 pub(super) struct Node {
     data: Option<Bytes>,
     version: i32,
-    /// May be gone at any time, with a session of which nobody tells.
+    /// May vanish at any time, with the unrecorded end of a session.
     pub(super) ephemeral: bool,
 }
 

@@ -205,7 +205,7 @@ impl Division {
         for (i, (path, znode)) in self.znodes.iter().enumerate() {
             let part = parts.entry(groups.find(i)).or_default();
             let may_be_it = |blur: &Path| !znode.numbered && path.as_str().starts_with(blur.as_str());
-            // A child of which nobody knows keeps a znode from being deleted.
+            // An unrecorded child prevents the deletion of a znode.
             let may_have_it = |blur: &Path| znode.deletable && blur.parent().as_ref() == Some(path);
             part.blurred |= self.blurs.iter().any(|blur| may_be_it(blur) || may_have_it(blur));
             part.object

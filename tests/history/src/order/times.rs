@@ -14,7 +14,7 @@ type Floor = Option<(Zxid, usize)>;
 pub(super) struct Floors(Vec<Floor>);
 
 impl Floors {
-    /// Answered to anybody.
+    /// Over the answers of all clients.
     pub(super) fn of(history: &History) -> Floors {
         let all: Vec<usize> = (0..history.operations.len()).collect();
         Floors::among(history, &all)
@@ -44,7 +44,7 @@ impl Floors {
         Floors(floors)
     }
 
-    /// An answer not before `zxid` that somebody had when this was called.
+    /// An answer not before `zxid` that any client had when this was called.
     pub(super) fn above(&self, index: usize, zxid: Zxid) -> Floor {
         self.0[index].filter(|(floor, _)| zxid <= *floor)
     }

@@ -21,11 +21,11 @@ pub(crate) struct Step {
     client: u32,
     kind: Kind,
     key: usize,
-    /// The call comes so long before the effect, the answer so long after it.
+    /// Time from the call to the effect; `after`: from the effect to the answer.
     before: u64,
     after: u64,
     fate: Fate,
-    /// A local read is so many entries behind, if its client may see that.
+    /// The number of entries that a local read is behind, if its client may see that.
     lag: usize,
 }
 
