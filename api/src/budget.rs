@@ -35,11 +35,11 @@ struct Waiter {
     /// `None` from when it was woken until it has looked.
     waker: Option<Waker>,
     full: Full,
-    /// What it wants.
+    /// Bytes that it waits for.
     bytes: usize,
 }
 
-/// What has no room.
+/// The bound that a take exceeds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Full {
     /// The connection holds as much as it may.
@@ -48,7 +48,7 @@ enum Full {
     Budget,
 }
 
-/// What one connection may hold of a [`Budget`]: a quarter. Clones are the same share.
+/// The part of a [`Budget`] that one connection may hold: a quarter. Clones are the same share.
 #[derive(Clone)]
 pub struct Share {
     budget: Budget,
@@ -197,7 +197,7 @@ impl Share {
             self.used.fetch_sub(bytes, SeqCst);
             return Err(Full::Budget);
         }
-        // What needs no room says nothing about those who wait for some.
+        // A take of no bytes is no movement for waiting takes.
         if bytes > 0 {
             taken.fetch_add(1, SeqCst);
         }

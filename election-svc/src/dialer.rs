@@ -114,7 +114,7 @@ fn refused(status: Status) -> DialError {
     }
 }
 
-/// What the system said: tonic's own text is "transport error".
+/// The system's error: tonic's own text is "transport error".
 fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {

@@ -8,7 +8,7 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
 }
 
-/// What a handle asks of the driver.
+/// A request of a handle to the driver.
 #[derive(Debug)]
 pub(crate) enum Command {
     Elect { candidate: Option<Candidate>, elected: oneshot::Sender<Result<PeerId, PortClosed>> },

@@ -15,11 +15,11 @@ use tonic::{Status, Streaming};
 
 use crate::complaints::Complaints;
 
-/// What the driver, the server and the dialers have in common.
+/// The state shared by the driver, the server and the dialers.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) me: PeerId,
-    /// What this server says of itself; changes when its quorum joins an ensemble.
+    /// The greeting of this server; changes when its quorum joins an ensemble.
     pub(crate) greeting: watch::Sender<Greeting>,
     pub(crate) events: mpsc::Sender<LinkEvent>,
     pub(crate) last_link: AtomicU64,
@@ -37,7 +37,7 @@ pub(crate) struct LinkNumber(u64);
 /// The link ends when this is dropped.
 pub(crate) type Slot = watch::Sender<Option<Notification>>;
 
-/// What happens on a link to `peer`.
+/// An event of a link to `peer`.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
     Up { peer: PeerId, link: LinkNumber, slot: Slot, standing: Standing },
@@ -52,7 +52,7 @@ pub(crate) enum LinkEnd {
     Ours,
     /// The peer closed it.
     Closed,
-    /// The peer said nothing, not even that it is there.
+    /// The peer sent nothing, not even a heartbeat.
     Silent,
     /// It broke, or carried what it must not.
     Broken(Status),
@@ -137,8 +137,9 @@ impl Shared {
         }
     }
 
-    /// Sends what is new at once, and what is not again and again: so the peer notices within seconds when this server
-    /// or the way to it is dead, whichever side dialled and whatever TCP believes.
+    /// Sends new notifications at once, and repeats the last one again and again: so the peer notices within
+    /// seconds when this server or the path to it is dead, for any direction of the dialling and any state of
+    /// TCP.
     async fn write(
         &self,
         mut waiting: watch::Receiver<Option<Notification>>,

@@ -21,7 +21,7 @@ use crate::{Driver, Handle, PortServer, Server};
 pub struct Config {
     /// Name of the ensemble: servers of another one are refused.
     pub ensemble_name: String,
-    /// What else this server says to others: see [`Greeting`].
+    /// Other parts of this server's [`Greeting`].
     pub sync_limit: Duration,
     /// See [`Greeting`].
     pub tick: Duration,

@@ -1,5 +1,5 @@
-//! What holds for the port [`Election`], whether the election runs in this process or in another: one suite, run against
-//! both. And what only the remote one can show: that either side may go and come back.
+//! The guarantees of the port [`Election`], for an election in this process and in another: one suite for
+//! both. Further tests for the remote one alone: either side may go and come back.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is the report")]
 

@@ -386,7 +386,7 @@ impl Net {
         self.nodes.insert(id, node);
     }
 
-    /// Stops a node and waits for its end; its port is bound again for its next life.
+    /// Stops a node and waits for its end; its next incarnation binds the port again.
     async fn stop(&mut self, id: u32) {
         let node = self.nodes.remove(&id).unwrap();
         node.shutdown.cancel();

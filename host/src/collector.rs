@@ -36,7 +36,7 @@ impl BadCollector {
     }
 }
 
-/// Checks an address, and that the protocol that `OTEL_EXPORTER_OTLP_PROTOCOL` asks for is one that this build speaks.
+/// Checks an address, and that this build supports the protocol of `OTEL_EXPORTER_OTLP_PROTOCOL`.
 pub(crate) fn endpoint(address: &str) -> Result<Endpoint, BadCollector> {
     let bad = |why: String| BadCollector::new(address, why);
     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| bad(e.to_string()))?;
@@ -68,8 +68,8 @@ pub(crate) fn tls(address: &str) -> Result<Option<ClientTlsConfig>, BadCollector
     Ok(Some(tls.ca_certificate(Certificate::from_pem(pem))))
 }
 
-/// What this process is, for OTLP: as [`crate::otlp::resource`] has it, below what `OTEL_RESOURCE_ATTRIBUTES` and
-/// `OTEL_SERVICE_NAME` say.
+/// The resource of this process for OTLP: that of [`crate::otlp::resource`], overridden by
+/// `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`.
 pub(crate) fn resource(ours: &[(&'static str, String)]) -> Resource {
     let ours = ours.iter().map(|(name, value)| KeyValue::new(attribute_name(name, true), value.clone()));
     let builder = Resource::builder_empty().with_attributes(ours);
@@ -243,7 +243,7 @@ mod tests {
     async fn changes_are_reported_at_a_bounded_rate() {
         let mut reached = Reached::new("x", "y");
         assert!(reached.is_news(false));
-        assert!(!reached.is_news(false) && !reached.is_news(true), "just said");
+        assert!(!reached.is_news(false) && !reached.is_news(true), "just reported");
         tokio::time::advance(SAY_AGAIN).await;
         assert!(!reached.is_news(false), "nothing has changed");
         assert!(reached.is_news(true) && !reached.is_news(false));

@@ -45,8 +45,8 @@ pub fn raise_limit() -> u64 {
 const KEPT_FOR_FILES: usize = 256;
 /// And what the ports of members take at most: each member has one or a few connections, strangers share some more.
 const KEPT_FOR_PEERS: usize = 192;
-/// What a connection of the client port takes of memory at most, besides its share of the budgets: what comes before it is
-/// read, and the state of TLS, HTTP/2 and its tasks.
+/// Maximum of memory for a connection of the client port, besides its share of the budgets: bytes that arrive
+/// before they are read, and the state of TLS, HTTP/2 and its tasks.
 const PER_CONNECTION: usize = listen::CLIENT_WINDOW as usize + (32 << 10);
 
 #[cfg(test)]

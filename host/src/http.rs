@@ -34,14 +34,14 @@ use crate::{
     logging,
 };
 
-/// What a process answers.
+/// The content of a process's HTTP answers.
 #[derive(Clone)]
 pub struct Pages {
     /// Behind the probes.
     pub health: Health,
     /// Whose metrics it has.
     pub groups: Vec<Group>,
-    /// What it is, for `target_info`; see [`crate::otlp::resource`].
+    /// The identity of the process, for `target_info`; see [`crate::otlp::resource`].
     pub resource: Vec<(&'static str, String)>,
 }
 

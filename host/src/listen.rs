@@ -43,7 +43,7 @@ pub enum ListenError {
         port = address.port()
     )]
     InUse {
-        /// What was to listen.
+        /// The service of the address.
         what: &'static str,
         /// Where.
         address: SocketAddr,
@@ -53,7 +53,7 @@ pub enum ListenError {
         "the {what} address {address} is not one of this machine's; set `listen.host` to one that is, or 0.0.0.0"
     )]
     NotOurs {
-        /// What was to listen.
+        /// The service of the address.
         what: &'static str,
         /// Where.
         address: SocketAddr,
@@ -61,7 +61,7 @@ pub enum ListenError {
     /// Anything else, as a port below 1024 without the right to it.
     #[error("cannot listen on the {what} address {address}: {cause}")]
     Other {
-        /// What was to listen.
+        /// The service of the address.
         what: &'static str,
         /// Where.
         address: SocketAddr,
@@ -108,10 +108,10 @@ impl Listener {
     }
 }
 
-/// What bounds the connections of a port and their calls.
+/// The bounds of a port's connections and their calls.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// Connections that are open at a time; on a port of members: those whose member is not known yet.
+    /// Maximum of open connections; on a port of members: of those whose member is not known yet.
     pub connections: usize,
     /// Calls under way on all connections together.
     pub calls: CallPlaces,
@@ -130,8 +130,9 @@ pub struct Bounds {
 pub enum Users {
     /// Any client.
     Clients,
-    /// Members of the ensemble. A service says whose connection it is with a [`api::PeerId`] in the extensions of its
-    /// answer. Until then the connection is a stranger's, and bounded like one; afterwards it is trusted.
+    /// Members of the ensemble. A service identifies the member of a connection with a [`api::PeerId`] in the
+    /// extensions of its answer. Until then the connection is a stranger's, and bounded like one; afterwards
+    /// it is trusted.
     Members,
     /// Other services of the same node.
     Neighbours,

@@ -135,7 +135,8 @@ fn parse(text: &str) -> Result<EnvFilter, LoggingError> {
     if text.is_empty() {
         return Err(unknown(&"it is empty"));
     }
-    // A word alone is a level or, to the library, a module with all of its lines: a misspelt level would silence the process.
+    // The library takes a single name that is no level for a module with all of its lines: a misspelt level
+    // would silence the process.
     let is_word = |part: &&str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':');
     if let Some(word) =
         text.split(',').map(str::trim).filter(is_word).find(|w| w.parse::<LevelFilter>().is_err())

@@ -27,7 +27,8 @@ pub struct Collector {
     pub interval: Duration,
 }
 
-/// What a process is, by the names that Prometheus's `target_info` has for OpenTelemetry's resource attributes.
+/// The resource of a process, by the names that Prometheus's `target_info` has for OpenTelemetry's resource
+/// attributes.
 #[must_use]
 pub fn resource(service: &str, ensemble: &str, node: &str, version: &str) -> Vec<(&'static str, String)> {
     vec![

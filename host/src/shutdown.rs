@@ -1,6 +1,6 @@
-//! An orderly end: the first SIGINT, SIGTERM or SIGHUP asks for it, a second one does not wait for it. SIGTERM and SIGHUP leave
-//! time to hand over to others before; SIGINT, from a terminal, does not. SIGUSR1 and SIGUSR2 do nothing, and SIGHUP does nothing
-//! in a process that was started with it ignored, as by nohup.
+//! An orderly end. The first SIGINT, SIGTERM or SIGHUP requests it; a second one ends the process at once.
+//! SIGTERM and SIGHUP leave time for a hand-over; SIGINT, from a terminal, does not. SIGUSR1 and SIGUSR2 do
+//! nothing. SIGHUP does nothing in a process that was started with it ignored, as by nohup.
 
 use std::{future, io, time::Duration};
 

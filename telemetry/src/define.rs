@@ -21,7 +21,7 @@ impl Group {
     pub const ALL: [Group; 4] = [Group::Process, Group::Election, Group::Quorum, Group::Store];
 }
 
-/// What the numbers of a metric are. Seconds are kept as whole nanoseconds.
+/// Unit of a metric's numbers. Seconds are kept as whole nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Unit {
     /// Time.
@@ -65,7 +65,7 @@ pub enum Kind {
     Histogram,
 }
 
-/// What a metric is called and means.
+/// Name and meaning of a metric.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Definition {
     /// OpenTelemetry's name, with dots.

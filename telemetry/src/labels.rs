@@ -67,7 +67,7 @@ label! {
     Phase("phase") {
         /// From the socket to the store's turn.
         Queue = "queue",
-        /// From there to the answer: for a write, the way through the quorum.
+        /// From there to the answer: for a write, the path through the quorum.
         Serve = "serve",
     }
 }
@@ -85,7 +85,7 @@ label! {
 }
 
 label! {
-    /// What a node is.
+    /// The role of a node.
     RoleLabel("role") {
         /// Without a leader.
         Looking = "looking",

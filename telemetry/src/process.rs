@@ -1,4 +1,4 @@
-//! What the system says about this process. On other systems than Linux these numbers stay 0.
+//! Numbers of the system about this process. On other systems than Linux they stay 0.
 
 use std::path::PathBuf;
 use std::sync::{LazyLock, OnceLock};
@@ -15,7 +15,7 @@ pub fn set_data_dir(dir: PathBuf) {
     let _ = DATA_DIR.set(dir);
 }
 
-/// Reads everything anew. What cannot be read stays as it was.
+/// Reads everything anew. An unreadable number keeps its value.
 pub fn refresh() {
     static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
     metrics::PROCESS_UPTIME.set_time(STARTED.elapsed());

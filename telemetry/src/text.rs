@@ -30,7 +30,7 @@ impl Format {
         }
     }
 
-    /// What `# HELP` and `# TYPE` call a metric whose points are called `name`.
+    /// The name in `# HELP` and `# TYPE` of a metric whose points are called `name`.
     fn family(self, name: &str) -> &str {
         let suffix = if name == TARGET_INFO { "_info" } else { "_total" };
         match self {

@@ -219,7 +219,7 @@ impl Histogram {
         self.record_n(time, 1);
     }
 
-    /// `n` values that are the same: what was handled as one batch.
+    /// `n` equal values: the elements of one batch.
     pub fn record_n(&self, time: Duration, n: u64) {
         self.add(nanos(time), n);
     }

@@ -169,7 +169,7 @@ impl Machine {
         [Some(phase), suspend, self.closing_until, self.queue.earliest_deadline()].into_iter().flatten().min()
     }
 
-    /// Until when the session lives for certain; `None` without a session, and while it is suspended.
+    /// The time until which the session certainly lives; `None` without a session, and while it is suspended.
     #[must_use]
     pub fn alive_until(&self) -> Option<(SessionId, Time)> {
         self.session.as_ref().filter(|s| !s.suspended).map(|s| (s.id, s.alive_at + s.timeout))
@@ -330,13 +330,13 @@ impl Machine {
     fn on_disconnected(&mut self, now: Time, error: OpError) {
         match (&error, error.code()) {
             (_, ErrorCode::SessionExpired) if self.session.is_some() => self.on_session_expired(now),
-            // What was sent is at fault, and would be again.
+            // The request itself is at fault, and a retry would fail as well.
             (_, ErrorCode::BadArguments | ErrorCode::Unsupported | ErrorCode::TooLarge)
                 if matches!(self.phase, Phase::Open(_)) =>
             {
                 self.abandon_session(now, error);
             }
-            // The ensemble misses a write whose result it has sent: that write cannot be sent again.
+            // The ensemble lacks a write whose result it has sent: the client cannot resend that write.
             (&OpError::OutOfOrder { expected, .. }, _)
                 if self.session.as_ref().is_some_and(|s| expected <= s.acked) =>
             {
@@ -499,7 +499,7 @@ impl Machine {
                 self.lose_connection(now, OpError::Unavailable(format!("node {node} has no leader")));
             }
             Phase::Open(open) if open.ping_at <= now => {
-                // What is still to be sent is a sign of life as well.
+                // A request that is still to be sent replaces a ping.
                 if !self.queue.has_unsent() {
                     self.queue.push(Op::Ping, None, None, None);
                 }
@@ -537,7 +537,8 @@ fn asks_again(code: ErrorCode) -> bool {
 /// Pings come after this share of the time-out.
 const PING_SHARE: u32 = 3;
 
-/// Messages whose confirmation is awaited, at most; each is remembered with an error of this share of the time-out.
+/// Maximum of messages that wait for their confirmation; each is remembered with an error of this share of
+/// the time-out.
 const UNCONFIRMED_MAX: u32 = 64;
 
 /// A server that grants less means nothing sensible by it, and pings would crowd out the rest.

@@ -17,8 +17,8 @@ pub(crate) struct Queue {
     held: usize,
     bytes: usize,
     last_xid: u64,
-    /// No deadline lies before this. Looked at in full only when this has passed, so that deadlines cost nothing as
-    /// long as answers come.
+    /// No deadline is earlier. The queue is scanned only when this time has passed, so deadlines cost nothing
+    /// while answers arrive.
     earliest_deadline: Option<Time>,
 }
 
@@ -137,7 +137,7 @@ impl Queue {
         self.retain(|_, entry| entry.ticket.is_some() || entry.number.is_some() || entry.op == Op::Close);
     }
 
-    /// The requests whose callers stop waiting now. Those that were not sent are forgotten.
+    /// The requests whose callers stop waiting now. Unsent ones leave the queue.
     pub(crate) fn expire(&mut self, now: Time) -> Vec<(Ticket, Fate)> {
         let mut expired = Vec::new();
         if self.earliest_deadline.is_none_or(|t| t > now) {

@@ -39,7 +39,7 @@ impl Config {
     }
 }
 
-/// What can happen to an election.
+/// An input of an election.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Input {
     /// This server has no leader (any more): look for one, standing with this candidate, or not standing at all but
@@ -57,7 +57,7 @@ pub enum Input {
     Received {
         /// Its sender.
         from: PeerId,
-        /// What it said.
+        /// Its notification.
         notification: Notification,
     },
     /// This server serves in `epoch` under the elected leader (ZooKeeper's `updateElectionVote`). The
@@ -65,7 +65,7 @@ pub enum Input {
     /// because it began after the election or because the quorum service was away. It ignores the input
     /// otherwise.
     Settled {
-        /// Under whom.
+        /// The leader.
         leader: PeerId,
         /// In which epoch.
         epoch: Epoch,
@@ -74,14 +74,14 @@ pub enum Input {
     Timeout,
 }
 
-/// What an election wants done. To be carried out in order.
+/// An output of an election. Outputs are carried out in their order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Output {
     /// Say this to a peer that is linked. Replaces anything that waits to be sent to it.
     Send {
         /// The receiver.
         to: PeerId,
-        /// What to say.
+        /// The notification to send.
         notification: Notification,
     },
     /// The answer to the last [`Input::Elect`].
@@ -99,8 +99,8 @@ pub struct Election {
     pub(crate) config: Config,
     pub(crate) round: Round,
     pub(crate) state: State,
-    /// The peers that can be reached, each with the last that it said over its present link. What a peer said before
-    /// its link broke counts for nothing: it may be dead.
+    /// The reachable peers, each with its last notification over its present link. A notification from before
+    /// the link broke does not count: the peer may be dead.
     pub(crate) links: BTreeMap<PeerId, Option<Notification>>,
     outputs: VecDeque<Output>,
 }

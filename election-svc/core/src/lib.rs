@@ -6,8 +6,9 @@
 //! existing leader from the others and joins it. The rules are those of ZooKeeper's `FastLeaderElection`;
 //! where this crate differs, the doc of the function gives the reason.
 //!
-//! The election decides whom to *try*: it makes a good choice likely and agreement quick. That there is only one
-//! leader in an epoch is ensured later, by the promises that a leader collects from a quorum before it reigns.
+//! The election decides which leader to *try*: it makes a good choice likely and agreement quick. The
+//! promises that a leader collects from a quorum before it reigns ensure later that an epoch has only one
+//! leader.
 //!
 //! ```
 //! use api::{Ensemble, PeerId, Time, ports::Candidate};

@@ -52,7 +52,7 @@ fn after_any_faults_all_agree_soon() {
         sim.assert_agreed();
         let elections = sim.elected.len();
         sim.run_ms(10_000);
-        assert_eq!(sim.elected.len(), elections, "seed {seed}: what was agreed stays");
+        assert_eq!(sim.elected.len(), elections, "seed {seed}: agreements are final");
     }
 }
 
@@ -84,7 +84,8 @@ enum Event {
         notification: Notification,
     },
     Timeout(PeerId),
-    /// What a quorum service does: checks now and then that its reign is alive, and asks for an election if not.
+    /// The part of a quorum service: it checks now and then that its reign is alive, and requests an election
+    /// if not.
     Check {
         at: PeerId,
         start: u64,
@@ -93,7 +94,7 @@ enum Event {
 
 struct Node {
     election: Election,
-    /// To tell one life of the server from the next.
+    /// Distinguishes one incarnation of the server from the next.
     start: u64,
     /// The link to each peer as this server knows it.
     links: BTreeMap<PeerId, u64>,
@@ -121,7 +122,7 @@ struct Sim {
     /// Numbers events, links and starts.
     last_number: u64,
     nodes: BTreeMap<PeerId, Node>,
-    /// What each server would stand for election with: survives crashes.
+    /// The candidate of each server, which survives crashes.
     logs: BTreeMap<PeerId, Candidate>,
     /// The links that carry messages, by their smaller and larger end.
     links: BTreeMap<(PeerId, PeerId), u64>,

@@ -226,7 +226,7 @@ fn s4_a_vote_of_a_newer_round_resets_the_count() {
     assert_eq!(hear(3, looking(vote(2, 0, 0), 6)), (1, Role::Looking, Some(2)));
     assert_eq!(net.round(1), 7);
     net.tick(1, 60_000);
-    assert_eq!(net.elected, [], "1 and 2 are no quorum, and what was said in rounds 1 and 6 does not count");
+    assert_eq!(net.elected, [], "1 and 2 are no quorum, and notifications of rounds 1 and 6 do not count");
     net.say(3, 1, looking(vote(2, 0, 0), 7));
     net.deliver(3, 1);
     net.tick(1, 399);
@@ -387,7 +387,7 @@ fn what_was_said_of_a_leader_before_it_was_lost_does_not_count() {
     net.elect(1, at(1, 1));
     assert_eq!(net.states()[0], (1, Role::Looking, Some(1)));
     net.run_ms(0);
-    assert_eq!(net.states()[0], (1, Role::Following, Some(3)), "but when it is said again, it does");
+    assert_eq!(net.states()[0], (1, Role::Following, Some(3)), "but a repeated notification counts");
 }
 
 #[test]
@@ -400,7 +400,7 @@ fn a_candidate_counts_those_that_follow_it_already() {
     net.say(1, 2, following(vote(2, 7, 7)));
     net.deliver(1, 2);
     net.tick(2, 1_000);
-    assert_eq!(net.elected, [], "not those of an earlier life of the candidate");
+    assert_eq!(net.elected, [], "not those of an earlier incarnation of the candidate");
     net.say(1, 2, following(vote(2, 0, 0)));
     net.deliver(1, 2);
     net.tick(2, 200);
@@ -422,7 +422,7 @@ fn a_server_joins_a_reign_only_when_a_quorum_agrees_on_its_epoch_or_round() {
     assert_eq!(net.elected, [], "2 and 3 follow earlier reigns of 4");
     net.say(2, 5, says(Role::Following, 2, 9));
     net.run_ms(0);
-    assert_eq!(net.elected, [(5, 4)], "told at once, not when it asks again");
+    assert_eq!(net.elected, [(5, 4)], "notified at once, not at its next notification");
     assert_eq!(net.round(5), 3, "it takes over the round of the reign");
 }
 

@@ -53,12 +53,12 @@ pub struct Effective {
     pub value: String,
     /// Which layer won.
     pub source: Source,
-    /// What the setting means.
+    /// Meaning of the setting.
     pub meaning: &'static str,
 }
 
-/// The three layers above the defaults, and a record of what was asked of them: whatever was never asked for is a
-/// wrong key.
+/// The three layers above the defaults, and a record of the requested keys: a key that is never requested is
+/// wrong.
 pub(super) struct Layers {
     flags: BTreeMap<String, String>,
     env: BTreeMap<String, String>,

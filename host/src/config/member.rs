@@ -121,8 +121,8 @@ impl MemberConfig {
     }
 }
 
-/// What is expected of a host that is none: a name that DNS can have or an IP address at which others can reach a machine. No port,
-/// no brackets.
+/// The expected form of a host, if the text has another: a possible DNS name or an IP address at which others
+/// can reach a machine. No port, no brackets.
 pub(super) fn not_a_host(text: &str) -> Option<&'static str> {
     match text.parse::<IpAddr>().map(|address| address.to_canonical()) {
         Ok(address) if address.is_unspecified() => Some(
@@ -154,12 +154,12 @@ fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label) && !ends_in_number
 }
 
-/// What this machine, container or pod is called.
+/// The name of this machine, container or pod.
 pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// The member whose host is a machine of this name. Otherwise says what would be needed.
+/// The member whose host is a machine of this name. The error names the requirement.
 pub(super) fn called(host_name: &str, members: &[MemberConfig]) -> Result<PeerId, String> {
     let ids_of = |is: &dyn Fn(&MemberConfig) -> bool| -> Vec<PeerId> {
         members.iter().filter(|m| is(m)).map(|m| m.id).collect()

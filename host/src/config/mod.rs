@@ -288,15 +288,15 @@ impl NodeConfig {
         );
         let id = r.require(
             "id",
-            "which member this node is; \"hostname\": the one whose host is this machine",
+            "id of this node among the members; \"hostname\": the member whose host is this machine",
             NodeId::Number(0),
             "`id = 1`",
         );
-        let data_dir = r.path("data_dir", "where everything durable of this node lives");
+        let data_dir = r.path("data_dir", "directory of all durable data of this node");
         let data_dir = data_dir.unwrap_or_else(|| r.missing("data_dir", "`data_dir = \"/var/lib/quorate\"`"));
         let log_dir = r.path(
             "log_dir",
-            "where the transaction log lives, such as a disk of its own; empty for log/ in data_dir",
+            "directory of the transaction log, such as a disk of its own; empty for log/ in data_dir",
         );
         let pid_file = r.path("pid_file", "where to write the process id; empty for nowhere");
         let members = r.members();

@@ -303,7 +303,7 @@ fn b24_a_number_in_braces_needs_a_count() {
     let wrong = said(r#"[{id=2,host="q{0}"}]"#);
     assert!(wrong.contains("no `count`") && wrong.contains("leave the braces out"), "{wrong}");
     assert!(load_text(THREE, &[("QUORATE_MEMBERS", r#"[{id=2,host="q{0}",count=1}]"#)], &[]).is_ok());
-    // What the count makes of it has to be a host, too.
+    // The host after the expansion of the count must be valid, too.
     let wrong = said(r#"[{id=1,host="10.0.0.{255}",count=2}]"#);
     assert!(
         wrong.contains("member 2 has the host \"10.0.0.256\"; expected a name or an IP address"),

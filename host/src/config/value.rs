@@ -7,7 +7,7 @@ use std::{
 
 /// A type that a setting can have. The text is the same in a flag, in the environment and in the file.
 pub trait Setting: Sized {
-    /// What is expected, with an example; ends the sentence "expected ...".
+    /// The expected form, with an example; ends the sentence "expected ...".
     const EXPECTED: &'static str;
 
     /// Reads the text; `None` if it is not what is expected.

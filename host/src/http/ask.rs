@@ -1,4 +1,4 @@
-//! The other side: asks the HTTP port of a process. For health checks in images that have no tool for it.
+//! A client for the HTTP port of a process, for health checks in images without any tool for it.
 
 use std::{io, time::Duration};
 

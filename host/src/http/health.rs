@@ -45,7 +45,7 @@ pub struct Health {
 
 struct Shared {
     checks: Vec<Check>,
-    /// What the process is doing before it has come up.
+    /// The present step of the start.
     starting: Option<String>,
     stopping: bool,
 }

@@ -60,7 +60,7 @@ async fn metrics_are_text_for_prometheus_and_other_paths_are_refused() {
     let (status, text) = ask(&endpoint, "GET", "/metrics", "", LIMIT).await.unwrap();
     assert_eq!(status, 200);
     assert!(text.contains("\ntarget_info{service_name=\"test\"} 1\n"), "{text}");
-    // The connection that asks.
+    // The connection of the request itself.
     let open = "quorate_port_connections{port=\"http\"} ";
     let open = text.lines().find_map(|l| l.strip_prefix(open)).unwrap().parse::<u32>().unwrap();
     assert!(open >= 1);

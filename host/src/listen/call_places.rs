@@ -1,7 +1,7 @@
 //! Limits on the calls that are under way on a port.
 //!
-//! Each call has a task and its state, whatever it asks for. One connection has [`STREAMS`](super::STREAMS) of them at most, and
-//! these are the bounds for all connections together, so that one client cannot keep the others out.
+//! Each call of any method has a task and its state. One connection has at most [`STREAMS`](super::STREAMS)
+//! calls. The bounds here apply to all connections together, so that one client cannot keep the others out.
 
 use std::{
     collections::HashMap,

@@ -30,17 +30,17 @@ pub(super) struct Calls {
     pub(super) peer: SocketAddr,
     pub(super) place: Arc<Place>,
     pub(super) traffic: Arc<Traffic>,
-    /// What requests of the connection may hold while they are under way; passed on to services.
+    /// The share for requests of the connection while they are under way; passed on to services.
     pub(super) held: Share,
     /// For the calls of all connections of the port.
     pub(super) places: CallPlaces,
 }
 
 impl Calls {
-    /// Answers one call. Its extensions have the [`Share`] of its connection and the [`api::budget::Slot`] with the charge of the
-    /// message that is being decoded; of a method that takes one message, until the last clone of the slot is dropped. What the
-    /// service puts into the extensions of its answer lives as long as the answer is being sent; a [`PeerId`] there says whose
-    /// connection this is.
+    /// Answers one call. Its extensions have the [`Share`] of its connection and the [`api::budget::Slot`]
+    /// with the charge of the message that is being decoded; of a method that takes one message, until the
+    /// last clone of the slot is dropped. The extensions of the service's answer live while the answer is
+    /// being sent; a [`PeerId`] there identifies the member of the connection.
     pub(super) fn answer(
         &self,
         request: Request<hyper::body::Incoming>,

@@ -1,9 +1,10 @@
 //! Admission of connections to a port.
 //!
-//! A connection *waits* until its first request has come whole, and over plain HTTP whenever its requests are answered. One that
-//! speaks always finds a place among those: the one that has waited longest gives way, of the address that has most of them. On a
-//! port of members a connection is a *stranger* until its service
-//! has said whose it is; strangers share a small pool, and members have places of their own.
+//! A connection *waits* until its first request is complete, and over plain HTTP whenever its requests are
+//! answered. An active connection always finds a place among the waiting ones: the one that has waited
+//! longest gives way, of the address with the most of them. On a port of members a connection is a *stranger*
+//! until its service has identified the member; strangers share a small pool, and members have places of
+//! their own.
 
 use std::{
     cmp::Reverse,
@@ -25,7 +26,7 @@ pub(crate) struct Limits {
     pub(crate) per_address: usize,
     /// Part of the total for connections from this machine: probes and administration.
     pub(crate) kept_for_local: usize,
-    /// Whether those who say who they are count on their own.
+    /// Whether identified members count on their own.
     pub(crate) members: bool,
 }
 
@@ -221,7 +222,8 @@ impl Drop for Place {
     }
 }
 
-/// Connections of one member to one port: a stream, a call beside it, and those of a former life that are not yet given up.
+/// Connections of one member to one port: a stream, a call beside it, and those of an earlier incarnation
+/// that are not closed yet.
 const PER_MEMBER: usize = 8;
 
 #[cfg(test)]

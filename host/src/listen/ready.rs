@@ -73,7 +73,7 @@ fn look(calls: &CallPlaces) -> Result<String, String> {
     }
 }
 
-/// What clients hold moves within this.
+/// The held amount must move within this.
 const STUCK: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -113,7 +113,10 @@ mod tests {
         let gone = tokio::spawn(budget.share().take(Budget::SMALL));
         assert!(look_for_a_while(&moves).await.is_err());
         gone.abort();
-        assert!(look_for_a_while(&moves).await.is_ok(), "who waited has gone, and nothing was given back");
+        assert!(
+            look_for_a_while(&moves).await.is_ok(),
+            "the waiting take is gone, and nothing was given back"
+        );
         drop((held, got));
     }
 

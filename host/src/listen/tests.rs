@@ -284,7 +284,8 @@ async fn garbage_costs_its_own_connection_only() {
     ] {
         let mut socket = TcpStream::connect(address).await.unwrap();
         socket.write_all(garbage).await.unwrap();
-        // The server hangs up; by then it has digested what was sent. A reset is as good an end as any.
+        // The server closes the connection, and has processed the request by then. A reset is as good an end
+        // as any.
         let _ = socket.read_to_end(&mut Vec::new()).await;
     }
     good.check(HealthCheckRequest::default()).await.unwrap();

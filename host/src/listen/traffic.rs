@@ -1,4 +1,4 @@
-//! What a connection sends and takes: every byte of a request is counted from its first on, and every byte of an answer
+//! The bytes of a connection: every byte of a request counts from its first on, and every byte of an answer
 //! until the socket has taken it.
 
 use std::{
@@ -25,7 +25,7 @@ use tonic::Status;
 
 use super::Users;
 
-/// What the calls of one connection have under way.
+/// The bytes of one connection's calls that are under way.
 pub(super) struct Traffic {
     share: Share,
     /// Largest message that is taken.
@@ -33,7 +33,7 @@ pub(super) struct Traffic {
     users: Users,
     origin: Instant,
     spoke: AtomicBool,
-    /// Whether a service has said whose connection it is.
+    /// Whether a service has identified the member of the connection.
     known: AtomicBool,
     inner: Mutex<Inner>,
 }
@@ -171,10 +171,10 @@ fn due(now: u64, bytes: usize) -> u64 {
     now + millis(MESSAGE_WITHIN) + (bytes / BYTES_PER_MILLI) as u64
 }
 
-/// What comes: gRPC messages, each in its frame of five bytes and a payload. The bytes of a message are taken from the
-/// connection's share as soon as its length is known. They are given back when the decoder asks for the next one. A method that
-/// takes one message has it until the client has ended the stream, so there the bytes are taken, and the end is waited for, until
-/// the call has the request ([`Slot`]).
+/// The request body: gRPC messages, each in its frame of five bytes and a payload. The bytes of a message are
+/// taken from the connection's share as soon as its length is known. They are given back when the decoder
+/// requests the next one. A method that takes one message has it only after the client has ended the stream,
+/// so the bytes stay taken, and the end is waited for, until the call has the request ([`Slot`]).
 pub(super) struct Inbound<B> {
     inner: B,
     streamed: bool,
@@ -319,13 +319,14 @@ fn too_large(size: usize, limit: usize) -> Status {
     proto::client::to_status(&OpError::TooLarge { size: size as u64, limit: limit as u64 })
 }
 
-/// What a message may take in memory: its bytes, and what the smallest parts grow to when they are decoded. Small ones are
-/// free, so that a client can ping, open and close whatever others do: their number is bounded by that of the calls.
+/// The memory that a message may take: its bytes, and the size of its smallest parts after decoding. Small
+/// messages are free, so that a client can ping, open and close independent of others: the bound of the calls
+/// limits their number.
 fn decoded(len: usize) -> usize {
     if len <= FREE { 0 } else { len + len.saturating_mul(GROWTH).min(GROWTH_MAX) }
 }
 
-/// What goes: the body of an answer. No more than one piece of it waits for the client at a time, besides small ones.
+/// The body of an answer. No more than one piece of it waits for the client at a time, besides small ones.
 pub(super) struct Outbound<B> {
     inner: Pin<Box<B>>,
     guard: CallGuard,
@@ -442,7 +443,7 @@ const MESSAGE_WITHIN: Duration = Duration::from_secs(10);
 const BYTES_PER_MILLI: usize = 64;
 /// A connection without a request for this time is closed; a living client makes a new one when it needs it.
 const IDLE: Duration = Duration::from_secs(300);
-/// What a stranger may say on a port of members, until it is known which of them it is.
+/// Maximum size of a stranger's message on a port of members, until its member is known.
 const STRANGERS_MESSAGE: usize = 64 << 10;
 /// Messages up to this need no room: pings, and what opens a session.
 const FREE: usize = 512;

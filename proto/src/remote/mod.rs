@@ -32,7 +32,7 @@ pub struct Neighbour {
     endpoint: Endpoint,
     ensemble: String,
     me: PeerId,
-    /// What the log said last about a link that does not come about, so that it says it once.
+    /// The last logged error of a link, so that each is logged once.
     said: Mutex<Option<String>>,
 }
 
@@ -147,7 +147,7 @@ impl From<Status> for NoLink {
     }
 }
 
-/// What the system said: tonic's own text is "transport error".
+/// The system's error: tonic's own text is "transport error".
 fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
@@ -158,7 +158,7 @@ fn root_cause(error: &(dyn Error + 'static)) -> String {
 
 /// For the connection.
 const DIAL_LIMIT: Duration = Duration::from_secs(1);
-/// For the connection, the stream, and both sides' first words.
+/// For the connection, the stream, and the first messages of both sides.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
 /// A keep-alive goes over a link that is silent for this time; after the same time again the link counts as
 /// dead. The end of a process is noticed at once; this is for a hanging process, or a lost host.

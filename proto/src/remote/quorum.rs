@@ -40,14 +40,14 @@ pub struct RemoteQuorum {
     shared: Arc<Shared>,
 }
 
-/// What may wait for a link, as in a quorum for a leader.
+/// Bounds of the requests that wait for a link, as in a quorum for a leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
     /// Requests; further ones are refused.
     pub requests: usize,
     /// The same in bytes.
     pub bytes: usize,
-    /// What has waited for longer is refused.
+    /// A request that has waited for longer is refused.
     pub park: Duration,
 }
 
@@ -55,7 +55,7 @@ pub struct Bounds {
 struct Shared {
     quorum: Neighbour,
     bounds: Bounds,
-    /// What the quorum said last, or that it cannot be reached.
+    /// The last status of the quorum, or that it cannot be reached.
     status: watch::Sender<QuorumStatus>,
     /// Of the present link.
     channel: watch::Sender<Option<Channel>>,
@@ -202,7 +202,7 @@ impl Shared {
     }
 }
 
-/// What an attached store reads. Dropping it detaches.
+/// The feed of an attached store. Dropping it detaches.
 #[derive(Debug)]
 pub struct RemoteFeed {
     items: mpsc::Receiver<Vec<FeedItem>>,
@@ -215,7 +215,7 @@ impl Feed for RemoteFeed {
     }
 }
 
-/// What an attached store reads beside its feed.
+/// Events for an attached store beside its feed.
 #[derive(Debug)]
 pub struct RemoteSigns(mpsc::Receiver<Sign>);
 
@@ -334,7 +334,7 @@ struct Requests<'a> {
 }
 
 impl Requests<'_> {
-    /// May be dropped at any time: what was taken is in the tickets, or refused, before anything is awaited.
+    /// May be dropped at any time: every taken request is in the tickets, or refused, before the next await.
     async fn run(self, parked: Vec<Request>) -> End {
         let mut batch = parked;
         loop {
@@ -378,7 +378,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// May be dropped at any time: what was taken from the stream is in the feed before anything is awaited.
+    /// May be dropped at any time: every item taken from the stream is in the feed before the next await.
     async fn run(mut self) -> End {
         loop {
             let Ok(room) = self.feed.reserve().await else { return End::Over };
@@ -526,7 +526,7 @@ async fn feed_pieces(
     }
 }
 
-/// What is known of a quorum that cannot be reached.
+/// The known status of a quorum that cannot be reached.
 fn unreachable(last: QuorumStatus) -> QuorumStatus {
     QuorumStatus { role: Role::Looking, serving: false, leader: None, ..last }
 }

@@ -98,7 +98,7 @@ impl Coordination for RemoteCoordination {
     }
 }
 
-/// What both halves of a stream know.
+/// The shared state of both halves of a stream.
 #[derive(Default, Debug)]
 struct Progress {
     over: CancellationToken,
@@ -109,7 +109,7 @@ struct Progress {
     moved: Notify,
 }
 
-/// What a client asks on one stream.
+/// The requests of a client on one stream.
 #[derive(Debug)]
 pub struct RemoteRequests {
     outgoing: mpsc::Sender<internal::EdgeMessage>,
@@ -204,7 +204,7 @@ impl Requests for RemoteRequests {
     }
 }
 
-/// What leaves the store for one stream.
+/// The items from the store to one stream.
 pub struct RemoteItems {
     stream: Incoming,
     /// Come, and not taken.
@@ -293,5 +293,5 @@ const BATCH_BYTES: usize = 256 << 10;
 /// Unanswered requests of a stream. The store has a bound of its own, in bytes too.
 const REQUESTS_MAX: u64 = 4096;
 
-/// What the edge puts around a request of the greatest size.
+/// Bytes that the edge adds to a request of the greatest size.
 const FRAME: usize = 64 << 10;

@@ -7,7 +7,7 @@ use api::{
     ports::{FeedItem, Request},
 };
 
-/// What was sent over the present link and has not come back.
+/// Requests that were sent over the present link and are not answered.
 ///
 /// On the wire tickets ascend over all stores that ever attach to a quorum. A store's own tickets follow its
 /// clock, which may have gone back since the store before it; the client raises them on the way out, and

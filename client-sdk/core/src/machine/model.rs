@@ -13,7 +13,7 @@ const ENDPOINTS: usize = 3;
 
 type Answer = Result<Outcome, OpError>;
 
-/// What all nodes agree on: one register, and who wrote it.
+/// The state that all nodes agree on: one register, and its writer.
 #[derive(Default)]
 struct Ensemble {
     sessions: BTreeMap<SessionId, Vec<(Zxid, Answer)>>,

@@ -11,7 +11,7 @@ use super::*;
 const TOKEN: SessionToken = SessionToken([7; 16]);
 const ID: SessionId = SessionId(0x1_0000_0001);
 
-/// A machine with its clock, and short words for what tests do with it.
+/// A machine with its clock, and short names for the steps of a test.
 struct Script {
     machine: Machine,
     now: Time,
@@ -79,7 +79,7 @@ impl Script {
         batch
     }
 
-    /// What is transmitted now, as (xid, number).
+    /// The requests transmitted now, as (xid, number).
     fn sent(&mut self) -> Vec<(u64, Option<u64>)> {
         let batch = self.transmit().unwrap();
         batch.requests.iter().map(|r| (r.xid, r.number.map(|n| n.0))).collect()
@@ -414,7 +414,7 @@ fn an_expired_session_ends_what_waits_and_a_fresh_one_starts_from_1() {
             done(4, lost(Fate::NotDone)),
             connect(3, endpoint, false, 0x1_0000_0001),
         ],
-        "sent writes are in doubt, reads and what was never sent are not"
+        "only sent writes have an unknown outcome"
     );
     s.open();
     s.write(5);
@@ -514,7 +514,7 @@ fn b13_only_what_is_confirmed_keeps_a_session_alive_and_from_when_it_was_sent() 
         let Some(batch) = s.transmit() else { panic!("no ping") };
         sent.push((batch.requests[0].xid, s.now));
         s.answer(batch.requests[0].xid, Ok(Outcome::Ping));
-        assert_eq!(s.machine.alive_until().unwrap().1, opened, "an answer is no sign of life");
+        assert_eq!(s.machine.alive_until().unwrap().1, opened, "an answer does not extend the time-out");
     }
     s.wait(Duration::from_millis(1500));
     let connection = s.connection();
@@ -682,7 +682,7 @@ fn closing_survives_a_fail_over_and_is_bounded() {
     s.give(Input::Close { ticket: Some(Ticket(1)) });
     s.sent();
     s.disconnect(down());
-    // The answer got lost, the session is gone: that is what was wanted.
+    // The answer got lost and the session is gone, as the caller requested.
     assert!(s.disconnect(OpError::SessionExpired(ID)).contains(&done(1, Ok(Outcome::Close))));
     assert!(s.machine.is_closed());
 
