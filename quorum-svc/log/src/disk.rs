@@ -8,8 +8,8 @@ use crate::reserve;
 
 /// A disk with files and directories: the only way in which this crate reaches the outside world.
 ///
-/// What has been written is safe from a crash only after [`DiskFile::sync_data`] or [`DiskFile::sync_all`]; a name that
-/// was created, renamed or removed only after [`Disk::sync_dir`] of its directory. Without these, each part of it may
+/// Written data is safe from a crash only after [`DiskFile::sync_data`] or [`DiskFile::sync_all`]; a created,
+/// renamed or removed name only after [`Disk::sync_dir`] of its directory. Without these, each part of it may
 /// survive or not, in any order.
 pub trait Disk: Send + Sync + 'static {
     /// Creates one directory whose parent exists; no error if it exists already.
@@ -47,7 +47,7 @@ pub trait Disk: Send + Sync + 'static {
 /// Space of a file system, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Space {
-    /// What this process may still write.
+    /// Bytes that this process may still write.
     pub free: u64,
     /// The whole.
     pub total: u64,
@@ -109,11 +109,11 @@ impl std::fmt::Debug for DiskLock {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} {}: {source}; {}", path.display(), remedy(source))]
 pub struct DiskError {
-    /// What was being done, as a verb: "write to", "sync".
+    /// The failed operation, as a verb: "write to", "sync".
     pub doing: &'static str,
     /// To which file or directory.
     pub path: PathBuf,
-    /// What the system said.
+    /// The system's error.
     pub source: io::Error,
 }
 
@@ -125,7 +125,7 @@ impl DiskError {
     }
 }
 
-/// Turns an [`io::Error`] into a [`DiskError`] that says what was being done to which file.
+/// Turns an [`io::Error`] into a [`DiskError`] with the operation and the file.
 pub(crate) trait Doing<T> {
     fn doing(self, doing: &'static str, path: &Path) -> Result<T, DiskError>;
 }
@@ -193,7 +193,7 @@ pub(crate) fn read_whole(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>, Di
     Ok(contents)
 }
 
-/// What an operator can do about an error of the disk.
+/// The operator's remedy for an error of the disk.
 fn remedy(e: &io::Error) -> &'static str {
     use io::ErrorKind as K;
     match e.kind() {

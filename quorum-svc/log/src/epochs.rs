@@ -14,7 +14,7 @@ pub struct Epochs {
     pub accepted: Epoch,
     /// The epoch of the last leader that it synchronised with (ZooKeeper's currentEpoch).
     pub current: Epoch,
-    /// What it has lost, if it has not synchronised since.
+    /// The losses of this server, if it has not synchronised since.
     pub damage: Damage,
     /// The ensemble that it belongs to; `None` before its first synchronisation.
     pub ensemble: Option<EnsembleId>,
@@ -55,7 +55,7 @@ pub enum EpochError {
     Inconsistent {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// The content of the file.
         epochs: Box<Epochs>,
     },
     /// An epoch was to be taken back.

@@ -24,7 +24,7 @@ pub enum LogError {
         offset: u64,
         /// The last entry before the damage.
         zxid_before: Zxid,
-        /// What is there.
+        /// The found content.
         found: String,
     },
     /// There is no log, and none may be [created](crate::LogOptions::may_create). Nothing was changed.
@@ -60,7 +60,7 @@ pub enum LogError {
         offset: u64,
         /// Of the entry.
         zxid: Zxid,
-        /// What it is.
+        /// The unknown record.
         unknown: UnknownRecord,
     },
     /// The log is at a feature level that this build does not know. Nothing was changed.
@@ -76,7 +76,7 @@ pub enum LogError {
     NotChained {
         /// Of the entry.
         zxid: Zxid,
-        /// What it was to stand behind.
+        /// The entry before it.
         last: Zxid,
     },
     /// The log was to be truncated to an entry that it does not have.

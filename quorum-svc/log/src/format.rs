@@ -4,7 +4,8 @@
 //! the zxid before its first entry. It is a header, then records directly one behind the other, then at most one mark,
 //! then zeros.
 //!
-//! Header, 40 bytes. The first 28 are laid out alike in every version, so that an unknown version can be told from damage:
+//! Header, 40 bytes. The first 28 have the same layout in every version, so that an unknown version is
+//! distinguishable from damage:
 //!
 //! | at | bytes | |
 //! |---|---|---|
@@ -105,7 +106,7 @@ pub(crate) const PREFIX_LEN: usize = 8;
 /// The largest payload of a record: far above any limit that a node sets for its clients.
 pub(crate) const MAX_PAYLOAD: usize = 256 << 20;
 
-/// What a file is, by its first eight bytes. The line ends show a transfer in text mode.
+/// The kind of a file, by its first eight bytes. The line ends show a transfer in text mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Magic {
     Segment,
@@ -132,7 +133,7 @@ pub(crate) enum BadHeader {
     Damaged(&'static str),
 }
 
-/// What a header says.
+/// The content of a header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Header {
     pub(crate) zxid: Zxid,
@@ -141,7 +142,7 @@ pub(crate) struct Header {
     pub(crate) level: Option<Level>,
 }
 
-/// What is mixed into every checksum of a file.
+/// The salt of every checksum of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Salt(pub(crate) u32);
 
@@ -197,7 +198,7 @@ pub(crate) struct Record<'a> {
     pub(crate) zxid: Zxid,
     /// The entry before it.
     pub(crate) prev: Zxid,
-    /// What was known to be durable when it was written.
+    /// The zxid known to be durable when the record was written.
     pub(crate) durable: Zxid,
     pub(crate) time_ms: i64,
     pub(crate) origin: Option<Origin>,
@@ -232,7 +233,7 @@ impl Record<'_> {
     }
 }
 
-/// What lies at some position of a segment.
+/// The content of a segment at some position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Item<'a> {
     Record(Record<'a>),
@@ -316,8 +317,8 @@ pub(crate) fn decode(buf: &[u8], position: u64, salt: Salt) -> Item<'_> {
     }
 }
 
-/// What the head of a record or a mark at the begin of `buf` says was durable when it was written. Looks at no more than
-/// [`RECORD_LEN`] bytes.
+/// The durable zxid in the head of a record or in a mark at the beginning of `buf`, as of the time when it
+/// was written. Reads at most [`RECORD_LEN`] bytes.
 pub(crate) fn witness(buf: &[u8], position: u64, salt: Salt) -> Option<Zxid> {
     if u32_at(buf.get(..PREFIX_LEN)?, 0) == MARK {
         return decode_mark(buf.get(..MARK_LEN)?, position, salt);
@@ -416,7 +417,7 @@ mod tests {
         bytes.iter().map(|b| format!("{b:02x}")).collect()
     }
 
-    /// What is on disks must stay readable: a change here needs another version.
+    /// Files on disks must stay readable: a change here needs another version.
     #[test]
     fn the_bytes_of_records_of_each_kind_are_as_documented() {
         let z = |epoch, counter| Zxid::new(Epoch(epoch), counter);

@@ -70,7 +70,7 @@ pub enum IdentityError {
         /// The directory.
         dir: PathBuf,
     },
-    /// It holds something, but nothing says whose.
+    /// It is not empty, and has no owner.
     #[error(
         "the directory {} is not empty (it has {found:?}) and has no identity file: it is no data directory of a node. \
          Point data_dir at an empty or a new directory",
@@ -255,8 +255,9 @@ fn write(disk: &dyn Disk, dir: &Path, owner: &Owner) -> Result<(), DiskError> {
 
 pub(crate) const IDENTITY: &str = "identity";
 const LOCK: &str = "lock";
-/// What may be in a directory that counts as empty: the remains of a claim that a crash ended, what file systems put into
-/// their root, and the directory of a store that runs in a process of its own and was quicker.
+/// Names that a directory may contain and still count as empty: the remains of a claim that a crash ended,
+/// names that file systems put into their root, and the directory of a store in a process of its own that was
+/// quicker.
 const HARMLESS: [&str; 4] = [LOCK, "identity.tmp", "lost+found", "store"];
 /// Bytes in the name of an ensemble.
 const MAX_NAME: usize = 255;

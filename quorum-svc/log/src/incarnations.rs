@@ -43,8 +43,8 @@ pub struct Incarnations {
     /// The number of the first incarnation of each run that this directory has had, and the run; the present one is the last.
     runs: Vec<(u64, u64)>,
     own: Incarnation,
-    /// All incarnations up to here count as known: those of other histories of this directory, too, because it is noted that what was
-    /// promised in them is lost.
+    /// All incarnations up to here count as known, including those of other histories of this directory,
+    /// because the loss of their promises is noted.
     outlived: u64,
     met: BTreeMap<PeerId, Incarnation>,
     made_anew: Option<&'static str>,
@@ -140,8 +140,8 @@ impl Incarnations {
         self.store(Incarnation { number: outlived + 1, ..self.own }, outlived, None)
     }
 
-    /// Goes on behind whatever incarnation of this node others may have met so far, durably: an operator has decided that the
-    /// directory is not an older copy, or that it is to be the truth all the same.
+    /// Continues after every incarnation of this node that others may have met so far, durably: an operator
+    /// has decided that the directory is not an older copy, or that it is to be the truth all the same.
     ///
     /// # Errors
     /// The disk.
@@ -150,7 +150,7 @@ impl Incarnations {
         self.store(Incarnation { number: outlived + 1, ..self.own }, outlived, None)
     }
 
-    /// What to say to a server that has said this, or nothing yet.
+    /// The next message to a server that has sent `said`, or nothing yet.
     #[must_use]
     pub fn acquaintance(&self, peer: PeerId, said: Acquaintance) -> Acquaintance {
         let confirmed = said.met.filter(|&met| self.knows(met));
@@ -207,7 +207,7 @@ impl Incarnations {
     }
 }
 
-/// What the file says.
+/// The content of the file.
 struct Stored {
     id: PeerId,
     number: u64,

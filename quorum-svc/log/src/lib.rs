@@ -18,11 +18,13 @@
 //! volatile cache, crashes and faults.
 //!
 //! Three rules hold everywhere here:
-//! - *Fail-stop.* An error of the disk is final. A failed fsync is never tried again, because the kernel may have dropped
-//!   the data and call the next one a success (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
-//! - *A name means complete.* A file gets its final name by a rename after its contents are durable, so whatever is
-//!   found wrong under a final name is damage, not a crash.
-//! - *Damage is never repaired silently.* Only what was provably never reported as durable is cut.
+//! - *Fail-stop.* An error of the disk is final. A failed fsync is never retried, because the kernel may have
+//!   dropped the data and call the next one a success (Rebello et al., "Can Applications Recover from fsync
+//!   Failures?", ATC 2020).
+//! - *A name means complete.* A file gets its final name by a rename after its contents are durable, so a
+//!   fault under a final name is damage, not a crash.
+//! - *Damage is never repaired silently.* Recovery cuts only data that was provably never reported as
+//!   durable.
 
 mod checked_text;
 mod disk;

@@ -100,9 +100,10 @@ impl Log {
         })
     }
 
-    /// Makes a log usable again that [`Log::open`] found [damaged](LogError::Damaged). What is sound before the damage
-    /// stays; all else is moved aside, to files that end in `.damaged` and may be deleted: they are returned. If not even
-    /// a beginning is sound, the log goes on empty behind `base`, of which there is a snapshot.
+    /// Makes a log usable again that [`Log::open`] found [damaged](LogError::Damaged). The sound part before
+    /// the damage stays; everything else moves to files that end in `.damaged` and may be deleted: they are
+    /// returned. Without a sound beginning the log continues empty after `base`, of which there is a
+    /// snapshot.
     ///
     /// The node must have noted before, [durably](crate::Epochs::damage), that it has lost what it promised to keep.
     ///
@@ -117,8 +118,8 @@ impl Log {
         recovery::salvage(disk, dir, options, base)
     }
 
-    /// Removes the oldest files that [`Log::salvage`] has put aside, where there are more than 8 or 512 MiB of them; of the latest,
-    /// `aside`, the first stays. Returns what was removed.
+    /// Removes the oldest files that [`Log::salvage`] has put aside, if there are more than 8 or 512 MiB of
+    /// them; of the latest, `aside`, the first stays. Returns the removed files.
     ///
     /// # Errors
     /// The disk.
@@ -126,13 +127,13 @@ impl Log {
         Ok(recovery::bound_damaged(disk, dir, aside)?)
     }
 
-    /// What opening it found.
+    /// The findings of opening it.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
     }
 
-    /// What it contains, durable or not. Its base is the zxid before the first entry that is still here.
+    /// Its content, durable or not. The base is the zxid before the first entry that is still here.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history

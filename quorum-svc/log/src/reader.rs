@@ -43,8 +43,8 @@ impl LogReader {
                 (segment.records(after), upto, state.generation)
             };
             let entries = read_records(records, after, upto, max_bytes);
-            // While the log was read, its end may have been cut off and written anew: then this is worth nothing.
-            // Appends and purges do no harm, as what was read stays where it is.
+            // During the read the end of the log may have been cut off and written anew: then the result is
+            // worthless. Appends and purges do no harm, because the read data stays in its place.
             if self.0.read().generation == generation {
                 return entries;
             }
@@ -86,14 +86,14 @@ impl LogReader {
         self.0.read().levels.at(zxid)
     }
 
-    /// What the log contains now.
+    /// The present content of the log.
     #[must_use]
     pub fn history(&self) -> History {
         self.0.read().history.clone()
     }
 }
 
-/// What the writer and the readers of a log share. Only the writer changes it.
+/// The shared state of the writer and the readers of a log. Only the writer changes it.
 pub(crate) struct Shared(RwLock<State>);
 
 impl Shared {

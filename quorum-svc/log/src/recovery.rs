@@ -11,7 +11,7 @@ use crate::log::LogOptions;
 use crate::reserve;
 use crate::segment::{self, Segment};
 
-/// What opening the log found and did.
+/// The findings and actions of opening the log.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Recovery {
     /// There was no log, and an empty one was made, as [`LogOptions::may_create`] allowed.
@@ -108,7 +108,7 @@ pub(crate) fn check_level(dir: &Path, level: Option<Level>, build: &Build) -> Re
     checked.map_err(|why| LogError::Level { dir: dir.to_owned(), why })
 }
 
-/// What a log stands on.
+/// The base of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Base {
     /// The state before its first entry.
@@ -180,9 +180,9 @@ fn interrupted_reset(disk: &dyn Disk, dir: &Path) -> Result<Option<Base>, LogErr
     Ok(Some(Base { zxid: header.zxid, level: header.level }))
 }
 
-/// Makes a log usable again that [`recover`] found damaged: keeps what is sound before the damage and moves all else
-/// aside. If not even a beginning is sound, the log will go on empty behind `base`. Returns the files that were moved or
-/// copied. May be done again after a crash at any point of it.
+/// Makes a log usable again that [`recover`] found damaged: keeps the sound part before the damage and moves
+/// everything else aside. Without a sound beginning the log continues empty after `base`. Returns the moved
+/// or copied files. It may be repeated after a crash at any point.
 pub(crate) fn salvage(
     disk: &dyn Disk,
     dir: &Path,
@@ -214,7 +214,7 @@ pub(crate) fn salvage(
     // From the last one and each durably, so that a crash leaves no hole.
     for (n, name) in names.iter().enumerate().skip(count).rev() {
         if n == 0 {
-            // So that there is a log at any time: a crash right here costs at most this copy of what was damaged.
+            // A log exists at any time: a crash right here costs at most this copy of the damaged part.
             begin_reset(disk, dir, base)?;
         }
         let (from, to) = (dir.join(name), free_name(disk, dir, name)?);
@@ -245,8 +245,9 @@ pub(crate) fn salvage(
     Ok(aside)
 }
 
-/// Removes what was put aside earlier, the oldest first, and then what is farthest behind the damage, until no more than
-/// [`DAMAGED_FILES`] and [`DAMAGED_BYTES`] are left. The first of `aside` stays in any case. Returns what was removed.
+/// Removes files that were put aside earlier, the oldest first, and then the part farthest behind the damage,
+/// until no more than [`DAMAGED_FILES`] and [`DAMAGED_BYTES`] are left. The first of `aside` stays in any
+/// case. Returns the removed files.
 pub(crate) fn bound_damaged(
     disk: &dyn Disk,
     dir: &Path,
@@ -281,12 +282,12 @@ fn free_name(disk: &dyn Disk, dir: &Path, segment: &str) -> Result<PathBuf, Disk
     Ok(path)
 }
 
-/// What a segment contains.
+/// The content of a segment.
 struct Scan {
     segment: Segment,
     /// Zxid and position of each valid record of the chain.
     records: Vec<(Zxid, u64)>,
-    /// What they say of the feature level.
+    /// The feature levels in its records.
     levels: Vec<(Zxid, Level)>,
     /// The greatest zxid of which something in the chain says that it was durable.
     proven: Zxid,
@@ -455,7 +456,7 @@ fn damaged(path: &Path, offset: u64, zxid_before: Zxid, found: &str) -> LogError
     LogError::Damaged { segment: path.to_owned(), offset, zxid_before, found: found.to_owned() }
 }
 
-/// Files that were put aside because they were damaged, and their bytes: for a look at them, not for use.
+/// Files that were put aside because they were damaged, and their bytes: for inspection, not for use.
 const DAMAGED_FILES: usize = 8;
 const DAMAGED_BYTES: u64 = 512 << 20;
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::disk::{Disk, DiskError, DiskFile, Doing, Space};
 
-/// What became of a reserve that is to be [kept](keep).
+/// The state of a reserve that is to be [kept](keep).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reserve {
     /// It holds the space.

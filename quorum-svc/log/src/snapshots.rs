@@ -26,7 +26,7 @@ pub enum SnapshotError {
         path: PathBuf,
         /// Where in it.
         offset: u64,
-        /// What is there.
+        /// The found content.
         found: String,
     },
     /// A newer version of the program wrote it.
@@ -75,7 +75,7 @@ impl SnapshotError {
     }
 }
 
-/// What opening the snapshots found.
+/// The findings of opening the snapshots.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct SnapshotReport {
     /// Files that were left out; worth a warning each.
@@ -89,7 +89,7 @@ pub struct SnapshotReport {
 pub struct SkippedSnapshot {
     /// The state that it should be.
     pub zxid: Zxid,
-    /// What is wrong, for people.
+    /// The fault, for people.
     pub why: String,
 }
 
@@ -453,7 +453,7 @@ impl Drop for SnapshotWriter {
     }
 }
 
-/// What a snapshot is written for.
+/// The purpose of a snapshot.
 #[derive(Clone, Copy)]
 enum Purpose {
     /// To purge the log: it is the node's own state.

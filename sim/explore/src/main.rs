@@ -12,7 +12,7 @@ mod suite;
 /// configurations that takes some minutes and less than 4 GB.
 #[derive(Parser)]
 struct Args {
-    /// What to explore
+    /// The model
     #[arg(long, value_enum)]
     model: Option<Which>,
     /// Voters

@@ -6,7 +6,7 @@ use api::peer::Damage;
 use api::{EnsembleId, Entry, Epoch, History, Level, LevelHistory, Stamp, Zxid};
 use quorum_core::{Durable, Input};
 
-/// What survives a crash.
+/// The state that survives a crash.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Stored {
     pub(crate) accepted: Epoch,

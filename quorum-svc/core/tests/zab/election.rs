@@ -132,7 +132,8 @@ fn s10_each_reign_raises_the_epoch_by_one_and_restarts_the_counter() {
 #[test]
 fn s10_learners_that_came_before_the_election_ended_raise_the_epoch_once() {
     let mut w = World::new(5, 0);
-    // All followers know first, and have told their accepted epochs when the leader learns that it leads.
+    // All followers learn of the leader first, and have sent their accepted epochs when the leader learns
+    // that it leads.
     w.elect(5, &[1, 2, 3, 4]);
     w.settle();
     w.elect_all(5);
@@ -185,7 +186,7 @@ fn two_leaders_that_propose_one_epoch_do_not_both_get_it() {
     w.break_links(2, 5);
     w.crash(2);
     w.restart(2);
-    // Server 4 has not heard of that, nor has its quorum.
+    // Server 4 does not know that, nor does its quorum.
     w.elect(4, &[2, 3, 4]);
     w.settle();
     assert!(w.serving(4) && w.serving(2) && w.serving(3));
@@ -288,7 +289,7 @@ fn an_answer_to_an_older_attempt_to_connect_is_not_taken_for_the_new_leader() {
     w.hold(1, 2);
     w.elect(2, &[1, 2, 3]);
     w.settle();
-    // Server 3 answers at last; it is not whom server 1 follows now.
+    // Server 3 answers at last, but server 1 follows another leader now.
     w.release(1, 3);
     w.settle();
     assert_eq!(w.status(1).leader, Some(PeerId(2)));
@@ -423,7 +424,7 @@ fn b15_times_of_older_entries_do_not_move_the_logs_time() {
     w.elect_all(3);
     w.submit(3, "a");
     w.settle();
-    // What server 1 has is from before the clocks were set right.
+    // The entries of server 1 are from before the clocks were corrected.
     w.crash(1);
     shift(&mut w, -hour);
     w.run(2 * PING);
@@ -482,7 +483,7 @@ fn a_leader_that_has_stepped_down_rejects_late_learners() {
     assert_eq!(w.role(3), Role::Looking);
     assert!(
         w.nodes[&3].candidate.is_none(),
-        "its disk comes to rest first, so its election has not heard of it"
+        "its disk comes to rest first, so its election does not know it yet"
     );
     w.elect(3, &[1, 2]);
     w.settle();

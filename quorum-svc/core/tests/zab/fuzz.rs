@@ -139,7 +139,7 @@ fn to_learner() -> impl Strategy<Value = ToLearner> {
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// Any message, or one that fits what the core said last, so that it gets further than the first check.
+    /// Any message, or one that fits the core's last output, so that it passes the first check.
     Leader(ToLearner, bool),
     Learner(u32, ToLeader, bool),
     Connect(u32),

@@ -117,7 +117,8 @@ fn b02_a_server_without_the_committed_entries_does_not_lead() {
     assert!(w.log(1).contains(&z(1, 3)));
 }
 
-/// A stranger of the same name came while the ensemble had no id: it told all but one that they stand on older copies.
+/// A stranger of the same name came while the ensemble had no id: it reported older copies to all servers but
+/// one.
 #[test]
 fn b01_servers_with_false_reports_before_the_first_write_begin_when_all_are_there() {
     let mut w = World::new(3, 0);

@@ -42,7 +42,8 @@ fn a_leader_that_has_handed_over_rejects_late_learners() {
     w.leave(3);
     w.settle();
     assert_eq!((w.role(3), w.nodes[&3].left), (Role::Looking, false));
-    // Their elections asked that of server 3, which had not heard yet that its quorum has stepped down.
+    // Their elections took this from server 3, whose election did not know yet that its quorum has stepped
+    // down.
     w.elect(3, &[1, 2]);
     w.settle();
     for id in [1, 2] {

@@ -36,7 +36,7 @@ fn level(w: &World, id: u32) -> u32 {
     Level::number(w.core(id).level())
 }
 
-/// What came of the last question on a server.
+/// The answer to the last SETLEVEL of a server.
 fn answer(w: &World, id: u32) -> Result<Level, LevelRefusal> {
     w.nodes[&id].levels_set.values().last().cloned().expect("an answer")
 }
@@ -188,7 +188,7 @@ fn the_level_comes_with_a_snapshot_and_stays_through_purges_and_restarts() {
         w.save_snapshot(id);
         w.settle();
     }
-    assert!(w.core(3).history().base() > z(1, 0), "purged: the marker that said the level is gone");
+    assert!(w.core(3).history().base() > z(1, 0), "purged: the marker with the level is gone");
     assert_eq!(level(&w, 3), 2);
     w.restart(1);
     w.elect_all(3);

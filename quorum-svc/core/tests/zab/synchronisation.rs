@@ -9,7 +9,7 @@ use quorum_core::Input;
 use crate::ghost::Answer;
 use crate::world::{INIT_LIMIT, PING, SYNC_LIMIT, World, z};
 
-/// What `from` sent to `to`, without pings.
+/// The messages from `from` to `to`, without pings.
 fn sent(w: &World, from: u32, to: u32) -> Vec<&str> {
     let between = w.trace.iter().filter(|(f, t, _)| (*f, *t) == (from, to)).map(|(_, _, text)| text.as_str());
     between.filter(|text| *text != "PING" && *text != "PONG").collect()
@@ -215,7 +215,7 @@ fn a_snapshot_that_was_received_but_not_installed_is_not_offered_to_others() {
     }
     w.preload(1, Zxid::ZERO, &[(5, 3)]);
     w.crash(3);
-    // What a crash before the installation leaves behind: a snapshot from another world.
+    // The rest of a crash before the installation: a snapshot of another history.
     w.nodes.get_mut(&3).unwrap().disk.stored.snapshots.push(z(7, 5));
     w.restart(3);
     w.elect_all(3);
@@ -509,8 +509,9 @@ fn a_server_without_data_does_not_help_to_elect_one_that_lacks_committed_entries
     assert!(w.log(2).contains(&z(1, 9)) && w.log(3).contains(&z(1, 9)));
 }
 
-/// A leader that dies after it wrote its first marker must not keep a new ensemble from starting. But as far as it knows,
-/// the third server may have what was committed afterwards: all have to be there once.
+/// A leader that dies after it wrote its first marker must not keep a new ensemble from starting. But for its
+/// remaining knowledge the third server may have entries that were committed afterwards: all must be there
+/// once.
 #[test]
 fn servers_without_data_start_an_ensemble_also_after_a_first_attempt_that_failed() {
     let mut w = World::new(3, 0);

@@ -31,7 +31,7 @@ pub(crate) struct Node {
     /// The log as its readers see it, durable or not.
     pub(crate) base: Zxid,
     pub(crate) log: Vec<Entry>,
-    /// What the store has.
+    /// The last zxid that the store has.
     pub(crate) applied: Zxid,
     /// Set while an election is on; empty if it does not stand.
     pub(crate) candidate: Option<Option<Candidate>>,
@@ -42,7 +42,7 @@ pub(crate) struct Node {
     pub(crate) dials: Vec<PeerId>,
     pub(crate) told: Vec<FeedItem>,
     pub(crate) signs: Vec<Sign>,
-    /// Answers to those who asked for another feature level.
+    /// Answers to requests for another feature level.
     pub(crate) levels_set: BTreeMap<Ticket, Result<Level, LevelRefusal>>,
     pub(crate) wall_ms: i64,
 }
@@ -162,7 +162,7 @@ impl World {
         self.builds.get(&id).copied().unwrap_or(self.config.levels)
     }
 
-    /// Asks for another feature level, on this server. What comes of it is in `levels_set`.
+    /// Requests another feature level on this server. The answer is in `levels_set`.
     pub(crate) fn set_level(&mut self, id: u32, expected: u32, level: u32) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
@@ -462,7 +462,7 @@ impl World {
         self.blocked.remove(&(a.min(b), a.max(b)));
     }
 
-    /// Breaks what connects two servers; what was under way is gone.
+    /// Breaks the connections of two servers; messages under way are lost.
     pub(crate) fn break_links(&mut self, a: u32, b: u32) {
         let between: Vec<Conn> = self
             .links
@@ -710,7 +710,7 @@ impl World {
                 match &message {
                     ToLeader::AckEpoch { epoch, history, .. } => {
                         assert!(*epoch <= stored.accepted, "I9: promised before it is durable");
-                        assert_eq!(history.last(), stored.last(), "told a log that is not durable");
+                        assert_eq!(history.last(), stored.last(), "reported a log that is not durable");
                     }
                     ToLeader::Ack(zxid) => {
                         assert!(

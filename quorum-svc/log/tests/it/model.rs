@@ -208,7 +208,7 @@ proptest! {
             let (base, found) = (log.history().base(), contents(&log));
             let is_allowed = allowed.iter().any(|a| a.permits(base, &found));
             prop_assert!(is_allowed, "found {base} {found:?}\nallowed {allowed:?}");
-            // What opening it showed must stay, even if the power fails at once.
+            // The state after opening must stay, even if the power fails at once.
             drop(log);
             disk.crash(Crash::LoseUnsynced);
             log = open(&disk, options.clone()).unwrap();

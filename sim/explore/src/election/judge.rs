@@ -1,4 +1,4 @@
-//! What must hold of votes and decisions.
+//! The invariants of votes and decisions.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,8 @@ impl Election {
         Ok(())
     }
 
-    /// A leader has the votes of a quorum in its round; whom others follow has them too, or was elected.
+    /// A leader has the votes of a quorum in its round; the leader of a follower has them too, or was
+    /// elected.
     pub(super) fn judge_elected(&self, world: &mut World, i: usize, leader: PeerId) -> Result<(), String> {
         let Some(Notification { vote: Some(vote), round, .. }) = self.says(&world.state, i) else {
             return Err(format!("server {} elects {leader} without a vote for it", peer(i)));

@@ -42,14 +42,14 @@ pub enum Fault {
     AnyRoundCounts,
 }
 
-/// What to explore.
+/// The setup of an exploration.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// Voters of equal weight.
     pub voters: usize,
     /// Observers behind them; four servers in all at most.
     pub observers: usize,
-    /// With which zxid each voter stands, in their order; 0 where nothing is said.
+    /// The zxid with which each voter stands, in their order; 0 by default.
     pub zxids: Vec<u64>,
     /// Servers are linked as soon as both are up, and messages take less than half of the waiting time: no
     /// server decides while a message is under way.
@@ -168,7 +168,7 @@ impl Election {
     /// Prepares an exploration.
     ///
     /// # Errors
-    /// The setup asks for what there is no model of.
+    /// The model does not cover the setup.
     pub fn new(setup: Setup) -> Result<Election, String> {
         let count = setup.voters + setup.observers;
         if setup.voters == 0 || count > SERVERS_MAX || setup.queue == 0 {

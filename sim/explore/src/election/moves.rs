@@ -1,4 +1,4 @@
-//! What happens by itself, sooner or later.
+//! Events that happen by themselves, sooner or later.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Election {
         }
     }
 
-    /// What happens by itself, sooner or later.
+    /// Events that happen by themselves, sooner or later.
     pub(super) fn progress(&self, state: &State, into: &mut Vec<Action>) {
         let wires = self.wires.get(state[WIRES]);
         let up = |i: usize| self.node(state, i).up();

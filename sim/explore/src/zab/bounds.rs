@@ -1,4 +1,5 @@
-//! What may still happen: every kind of fault and of request has a budget, so that there are finitely many states.
+//! The remaining events: every kind of fault and of request has a budget, so that the number of states is
+//! finite.
 
 /// How often each thing may happen in one run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, clap::Args)]
@@ -47,7 +48,7 @@ impl Bounds {
     };
 }
 
-/// Budgets that are left, and three facts about the run, in one word of a state.
+/// The remaining budgets, and three facts about the run, in one word of a state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Left {
     pub(crate) of: Bounds,

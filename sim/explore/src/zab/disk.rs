@@ -9,7 +9,7 @@ use quorum_core::{Durable, Input};
 
 use super::fault::Fault;
 
-/// What survives a crash.
+/// The state that survives a crash.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Stored {
     pub(crate) accepted: Epoch,
@@ -84,7 +84,7 @@ impl Stored {
         }
     }
 
-    /// What a server finds when it comes up; the rules are those of `reconcile` in quorum-svc.
+    /// The state that a starting server finds; the rules are those of `reconcile` in quorum-log.
     pub(crate) fn recover(&self, fault: Fault) -> Result<Durable, String> {
         let history = self.history()?;
         let last = self.last().epoch();
@@ -184,7 +184,7 @@ impl Stored {
 }
 
 impl Disk {
-    /// Makes the next operation durable; what the core is to be told of it.
+    /// Makes the next operation durable. Returns the core's input for it.
     pub(crate) fn step(&mut self, fault: Fault) -> Result<Option<Input>, String> {
         let next = match fault {
             Fault::EpochBeforeLog => {

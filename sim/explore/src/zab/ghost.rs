@@ -1,5 +1,5 @@
-//! What only an onlooker knows: what was committed, who opened which epoch, what stores were told. And the invariants
-//! that need it.
+//! The observer's knowledge: the committed entries, the leaders of the epochs, the answers to stores. And the
+//! invariants that need it.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ pub(crate) struct Ghost {
     pub(crate) established: Epoch,
     /// Writes by their tickets, from 1.
     pub(crate) writes: Vec<Write>,
-    /// Open barriers: whose, and what was committed anywhere when they were asked.
+    /// Open barriers: the server, and the last zxid committed anywhere at the time of the request.
     pub(crate) barriers: Vec<(PeerId, Ticket, Zxid)>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct Seen<'a> {
     pub(crate) base: Zxid,
     /// Its log behind `base`, durable or not.
     pub(crate) view: &'a [Entry],
-    /// What it knows to be committed.
+    /// The zxid that it knows to be committed.
     pub(crate) committed: Zxid,
 }
 
@@ -89,7 +89,10 @@ impl Ghost {
         let theirs: Vec<&Entry> = theirs.collect();
         let ours: Vec<&Entry> = ours.collect();
         if theirs.len() != ours.len() || !theirs.iter().zip(&ours).all(|(a, b)| same(a, b)) {
-            return Err(format!("I2: what server {} takes for committed is not what is", peer(seen.who)));
+            return Err(format!(
+                "I2: server {} takes other entries for committed than the ensemble",
+                peer(seen.who)
+            ));
         }
         if seen.committed <= known {
             return Ok(());
@@ -112,7 +115,7 @@ impl Ghost {
             // entry.
             .filter(|&i| disks[i].has(seen.committed) && disks[i].recovered_epoch() >= seen.committed.epoch())
             .map(peer)
-            // One that was wiped may have had it when it said so.
+            // A wiped server may have had it when it acknowledged it.
             .chain(wiped.iter().copied())
             .collect();
         if !ensemble.is_quorum(&holders) {
@@ -160,7 +163,7 @@ impl Ghost {
         }
         match (write.answer, answer) {
             (None, _) => write.answer = Some(answer),
-            // "Lost" says that the fate is unknown; the entry may still come.
+            // "Lost" means that the outcome is unknown; the entry may still come.
             (Some(Answer::Lost), Answer::Applied) => return Ok(()),
             (Some(before), _) => {
                 return Err(format!("C10: ticket {} is answered {before:?} and {answer:?}", ticket.0));

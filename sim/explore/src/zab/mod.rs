@@ -55,7 +55,7 @@ pub enum Start {
     Blank,
 }
 
-/// What to explore.
+/// The setup of an exploration.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     /// Voters of equal weight, 1 to 4 together with the observers.
@@ -64,7 +64,7 @@ pub struct Setup {
     pub observers: usize,
     /// Where they stand at first.
     pub start: Start,
-    /// What may happen.
+    /// The budgets of events.
     pub bounds: Bounds,
     /// A planted bug.
     pub fault: Fault,
@@ -109,7 +109,7 @@ pub enum Action {
     GiveUp(usize),
     /// The store of a server submits a write.
     Submit(usize),
-    /// The store of a server asks for a barrier.
+    /// The store of a server requests a barrier.
     Barrier(usize),
     /// The store of a server saves a snapshot.
     SaveSnapshot(usize),
@@ -124,7 +124,7 @@ struct Step {
     broken: Option<String>,
 }
 
-/// What the checks need to know of a server again and again.
+/// Facts about a server that the checks need repeatedly.
 struct Facts {
     /// The number of what is on its disk.
     stored: u32,
@@ -167,7 +167,7 @@ impl Zab {
     /// Prepares an exploration.
     ///
     /// # Errors
-    /// The setup asks for what there is no model of.
+    /// The model does not cover the setup.
     pub fn new(setup: Setup) -> Result<Zab, String> {
         let Setup { voters, observers, .. } = setup;
         if voters == 0 || voters + observers > SERVERS_MAX {

@@ -1,4 +1,4 @@
-//! What can happen in a state.
+//! The possible events of a state.
 
 use api::ports::Role;
 
@@ -7,7 +7,7 @@ use super::net::peer;
 use super::{Action, NET, Start, State, Zab};
 
 impl Zab {
-    /// What connections and disks do by themselves.
+    /// Events of connections and disks.
     pub(super) fn deliveries(&self, state: &State, into: &mut Vec<Action>) {
         let net = self.nets.get(state[NET]);
         for link in &net.links {
@@ -86,7 +86,8 @@ impl Zab {
     pub(super) fn requests(&self, state: &State, left: &Left, into: &mut Vec<Action>) {
         for i in 0..self.count() {
             let facts = self.facts(state, i);
-            // What is submitted while the server does not serve waits there until it does: the same as submitting then.
+            // A write to a server that does not serve waits until the server serves: the same as a later
+            // submission.
             if facts.serving && left.of.writes > 0 {
                 into.push(Action::Submit(i));
             }

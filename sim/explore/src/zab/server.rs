@@ -31,7 +31,7 @@ pub(crate) struct Server {
     pub(crate) disk: Disk,
     /// The election was asked and has not answered.
     pub(crate) electing: bool,
-    /// What the store has.
+    /// The last zxid that the store has.
     pub(crate) applied: Zxid,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Messages {
     pub(crate) down: Pool<Down>,
 }
 
-/// What can happen to one server.
+/// The events of one server.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Event {
     Lead,
@@ -68,7 +68,7 @@ pub(crate) enum Event {
     SaveSnapshot,
 }
 
-/// What travels from a leader to a learner.
+/// The messages from a leader to a learner.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Down {
     Message(ToLearner),
@@ -76,7 +76,7 @@ pub(crate) enum Down {
     Snapshot(Zxid),
 }
 
-/// What a step of one server does to the world.
+/// The outputs of a step of one server.
 #[derive(Clone, Debug)]
 pub(crate) enum Effect {
     Up(Conn, Message),
