@@ -1,4 +1,4 @@
-//! What a test says when the machine lacks what it needs.
+//! The message of a test on a machine without the necessary tools.
 
 use std::fmt::Display;
 use std::io::Write;

@@ -91,7 +91,7 @@ fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     objects.iter().find(is).unwrap_or_else(|| panic!("no {kind} {name}"))
 }
 
-/// What kustomize makes of an overlay, in a file.
+/// The output of kustomize for an overlay, in a file.
 fn merged(kustomize: &[&str], overlay: &str) -> PathBuf {
     let mut command = Command::new(kustomize[0]);
     command.args(&kustomize[1..]).arg(repository().join("deploy/kubernetes").join(overlay));

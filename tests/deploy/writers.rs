@@ -65,7 +65,7 @@ impl Writers {
     }
 }
 
-/// Whether this node has exactly what was acknowledged.
+/// Checks that this node has exactly the acknowledged writes.
 pub(crate) async fn check(endpoint: &str, acknowledged: &[u64]) {
     let client = Client::connect([endpoint], Options::default()).await.unwrap();
     client.sync().await.unwrap();

@@ -12,7 +12,7 @@ use crate::harness::{Ensemble, command_at, copy_dir, eventually};
 
 pub(crate) const ZNODES: usize = 40;
 
-/// What a checker knows of each znode.
+/// The checker's knowledge of each znode.
 #[derive(Default)]
 pub(crate) struct Ledger {
     /// The greatest value that was acknowledged.
@@ -41,7 +41,8 @@ pub(crate) fn path(znode: usize) -> Path {
     Path::new(&format!("/ledger/{znode}")).unwrap()
 }
 
-/// Writes growing numbers to every znode, many at a time, and records each acknowledgement, until told to stop.
+/// Writes growing numbers to every znode, many at a time, and records each acknowledgement, until it gets the
+/// signal to stop.
 pub(crate) async fn write(
     client: Client,
     ledger: Arc<Mutex<Ledger>>,
@@ -127,7 +128,7 @@ pub(crate) async fn check(client: &Client, ledger: &Mutex<Ledger>) {
             found == acknowledged || open,
             "znode {znode} has {found}, but {acknowledged} was acknowledged"
         );
-        // What is there now is what later rounds must not fall behind.
+        // Later rounds must not fall behind the present values.
         ledger.acknowledged.insert(znode, found);
     }
 }

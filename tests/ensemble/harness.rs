@@ -206,7 +206,7 @@ impl Ensemble {
         std::fs::read_to_string(&file).unwrap().trim().parse().unwrap()
     }
 
-    /// What a node has logged so far.
+    /// The log of a node so far.
     pub(crate) fn log(&self, id: usize) -> String {
         let log = |part: &&str| std::fs::read(self.file(id, "log", part)).unwrap_or_default();
         self.parts.iter().map(|part| String::from_utf8_lossy(&log(part)).into_owned()).collect()
@@ -310,7 +310,7 @@ impl Ensemble {
         pids.iter().all(|&pid| !alive(pid))
     }
 
-    /// What `status -o json` says, one object per node.
+    /// The output of `status -o json`, one object per node.
     pub(crate) fn status(&self) -> Vec<serde_json::Value> {
         let output = self.run(&["status", "-o", "json"]);
         match serde_json::from_slice(&output.stdout) {
@@ -479,8 +479,8 @@ pub(crate) fn alive(pid: u32) -> bool {
     !dead || threads > 1
 }
 
-/// A base for `--base-port` whose ports are free, below the range from which the system picks ports. It stays ours
-/// until this process ends, also while no node runs, so that test processes can run side by side.
+/// A base for `--base-port` with free ports, below the range from which the system picks ports. The ports are
+/// reserved until this process ends, also while no node runs, so that test processes can run side by side.
 pub(crate) fn free_ports(nodes: usize) -> u16 {
     static OURS: Mutex<Vec<File>> = Mutex::new(Vec::new());
     let locks = std::env::temp_dir().join("quorate-test-ports");

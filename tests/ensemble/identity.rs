@@ -12,7 +12,7 @@ fn configure(ensemble: &Ensemble, id: usize, text: &str) {
     std::fs::write(ensemble.config(id), text).unwrap();
 }
 
-/// What stands before the list of members, and each member.
+/// The text before the list of members, and each member.
 fn members(text: &str) -> (&str, Vec<&str>) {
     let mut parts = text.split("\n[[members]]\n");
     let head = parts.next().unwrap();

@@ -17,7 +17,7 @@ fn swap(ensemble: &mut Ensemble, id: usize, build: &str) {
     ensemble.start_node(id);
 }
 
-/// What `quorate upgrade finalize` said, on either of its ways, and whether it did it.
+/// The output of `quorate upgrade finalize`, and its exit code.
 fn finalize(ensemble: &Ensemble, args: &[&str]) -> (String, Option<i32>) {
     let output = ensemble.run(&[&["upgrade", "finalize"], args].concat());
     let said = [output.stdout, output.stderr].concat();
@@ -28,7 +28,7 @@ fn upgrade(ensemble: &Ensemble) -> Value {
     serde_json::from_str(&ensemble.ok(&["upgrade", "status", "-o", "json"])).unwrap()
 }
 
-/// A node that was started by hand ends by itself, and has said so before.
+/// A node that was started by hand ends by itself after it has logged these.
 fn ends_saying(ensemble: &mut Ensemble, id: usize, words: &[&str]) {
     ensemble.start_node(id);
     ensemble.reap(id);

@@ -1,4 +1,4 @@
-//! What operators do, and what disks do to them.
+//! Acts of operators, and faults of disks.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -7,7 +7,8 @@ use client_sdk::{Client, CreateMode, Options};
 
 use crate::harness::{Ensemble, PATIENCE, alive, blocking, copy_dir, eventually};
 
-/// Writes one after the other until told to stop; returns how many, and how long the longest took.
+/// Writes one after the other until it gets the signal to stop; returns the number of writes, and the longest
+/// time.
 async fn count(client: Client, stop: tokio::sync::oneshot::Receiver<()>) -> (i32, Duration) {
     let (mut version, mut longest) = (0, Duration::ZERO);
     while stop.is_empty() {
@@ -137,7 +138,7 @@ async fn a_node_without_any_state_stops_with_an_error_and_heals_after_a_restart(
     let ensemble = Ensemble::start_with(3, 0, &settings);
     let client = Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap();
     client.create("/z", "", CreateMode::default()).await.unwrap();
-    // Several segments, whose beginning goes.
+    // Fills several segments, so that the first ones are purged.
     for _ in 0..400 {
         client.set("/z", vec![7; 10_000], None).await.unwrap();
     }

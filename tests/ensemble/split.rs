@@ -1,4 +1,4 @@
-//! Nodes whose services are processes of their own: each can be away alone.
+//! Nodes with services in processes of their own: each can be away alone.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -318,11 +318,11 @@ impl Session {
         Session { out, answers, leaderless: opened.leaderless }
     }
 
-    /// The value, and whether the node said that it had no leader.
+    /// The value, and whether the answer was marked as leaderless.
     async fn get(&mut self, path: &str) -> Result<(Vec<u8>, bool), tonic::Status> {
         let op = Op::Get(v1::GetRequest { path: path.to_owned(), ..Default::default() });
         let request = v1::Request { xid: 1, op: Some(op), ..Default::default() };
-        // Where the stream has ended, its last word says why.
+        // If the stream has ended, its status names the reason.
         let _ = self.out.send(v1::SessionRequest { requests: vec![request], ..Default::default() }).await;
         loop {
             let Some(message) = self.answers.message().await? else {

@@ -277,14 +277,14 @@ async fn a_latency_has_a_trace_as_exemplar() {
     assert!(log.metrics.ends_with("\n# EOF\n"));
 }
 
-/// What the node that was asked has logged and measured, and the trace of the read.
+/// The log lines and metrics of the receiving node, and the trace of the read.
 struct Logged {
     lines: String,
     metrics: String,
     trace: String,
 }
 
-/// Reads once from an ensemble that traces all that it is asked and logs in this format.
+/// Reads once from an ensemble that traces all requests and logs in this format.
 async fn traced_read(format: &'static str) -> Logged {
     let (collector, address) = Collector::start().await;
     let ensemble = tokio::task::spawn_blocking(move || {
@@ -321,7 +321,7 @@ async fn traced_read(format: &'static str) -> Logged {
     Logged { lines, metrics, trace }
 }
 
-/// The metrics as Prometheus asks for them.
+/// The metrics in the format that Prometheus requests.
 fn open_metrics(endpoint: &str) -> String {
     let mut stream = TcpStream::connect(endpoint).unwrap();
     let accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3";

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 
 use crate::{Call, History, Operation, Outcome, Violation, text};
 
-/// A self-contained page of HTML: a lane for each client, a bar for each operation from its call to its return, coloured
-/// by kind and outcome, with everything that is known of it under the pointer. With a violation, its explanation stands
-/// on top, and the page is scrolled to the first impossible operation, which is marked.
+/// A self-contained page of HTML: a row for each client, a bar for each operation from its call to its
+/// return, coloured by kind and outcome, with all its details under the pointer. With a violation, its
+/// explanation is at the top, and the page is scrolled to the first impossible operation, which is marked.
 ///
 /// Of a long history the page draws only the operations around the impossible one, or the last ones if there
 /// is none: a number that a browser can show. The page states this.

@@ -1,4 +1,4 @@
-//! Operations in words.
+//! Operations as text.
 
 use std::fmt::{self, Write as _};
 
@@ -164,7 +164,7 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-/// What tells one state of a znode from another.
+/// The fields that distinguish one state of a znode from another.
 struct Brief<'a>(&'a Stat);
 
 impl fmt::Display for Brief<'_> {

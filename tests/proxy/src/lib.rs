@@ -49,13 +49,13 @@ pub struct Proxy {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What happens to bytes from the one to the other, where this was ever asked.
+    /// The faults of bytes from one server to another, for pairs that ever had one.
     flows: BTreeMap<(u32, u32), watch::Sender<Flow>>,
     /// One listener for each link, with its connections.
     links: JoinSet<()>,
 }
 
-/// What happens from one server to another.
+/// The faults of one direction between two servers.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 struct Flow {
     /// Connections made in this direction break.
@@ -98,7 +98,7 @@ impl Proxy {
         self.change(from, to, |flow| flow.stalled = true);
     }
 
-    /// Lets what `from` says to `to` arrive later by this, until healed or told otherwise.
+    /// Delays bytes from `from` to `to` by this time, until the next call or until healed.
     pub fn delay(&self, from: u32, to: u32, by: Duration) {
         self.change(from, to, |flow| flow.delay = by);
     }

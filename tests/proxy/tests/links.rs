@@ -1,4 +1,4 @@
-//! What the network does to connections, seen from both ends.
+//! The network's effects on connections, as both ends see them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is the report")]
 
@@ -43,7 +43,7 @@ async fn say(stream: &mut TcpStream, text: &str) {
     stream.write_all(text.as_bytes()).await.unwrap();
 }
 
-/// What comes next, `None` if nothing does; "" is the end.
+/// The next text, `None` if nothing arrives; "" is the end.
 async fn hear(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = [0; 64];
     let count = timeout(NOTHING, stream.read(&mut bytes)).await.ok()?.unwrap_or(0);

@@ -32,17 +32,17 @@ pub(crate) struct Clients {
     tasks: JoinSet<Result<()>>,
     stop: watch::Sender<bool>,
     answered: Arc<AtomicU64>,
-    /// What they take for true of their sessions.
+    /// The clients' beliefs about their sessions.
     pub(crate) beliefs: Beliefs,
     watching: JoinSet<()>,
     /// At each node one that keeps to it, and only holds its session.
     holders: Vec<Client>,
 }
 
-/// What they have seen.
+/// The clients' records.
 pub(crate) struct Seen {
     pub(crate) history: History,
-    /// Clients whose calls had not all ended when [`PATIENCE`] was.
+    /// Clients with unfinished calls at the end of [`PATIENCE`].
     pub(crate) hanging: usize,
     /// Clients that broke down.
     pub(crate) broken: Vec<String>,
@@ -181,7 +181,7 @@ fn holder() -> Options {
     Options { session_timeout: Duration::from_secs(2), connect_timeout: PATIENCE, ..Options::default() }
 }
 
-/// Half of the writes wait for as long as it takes; the others give up and leave their outcome unknown.
+/// Half of the writes wait without a limit; the others give up and leave their outcome unknown.
 fn options(number: u32) -> Options {
     Options {
         session_timeout: Duration::from_secs(4),
@@ -193,7 +193,7 @@ fn options(number: u32) -> Options {
     }
 }
 
-/// What clients that are a fault ask for.
+/// The large znode that rude clients request.
 async fn make_large(recorder: &Recorder) -> Result<()> {
     let made = async |write| match recorder.write(write).await {
         Outcome::Written { result: Ok(_), .. } => Ok(()),

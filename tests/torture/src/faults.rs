@@ -1,4 +1,4 @@
-//! What goes wrong, when, and for how long.
+//! The faults, their times and durations.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,7 +63,7 @@ pub(crate) enum Fault {
     PauseService,
     /// The link between two services of a node breaks, and none comes about.
     UnlinkService,
-    /// Two services of a node do not hear from each other, and are not told.
+    /// Two services of a node receive nothing from each other, without an error.
     MuteService,
     /// Clients of one node, alone: nothing else is wrong meanwhile, so that others must not notice.
     Clients(Rude),
@@ -264,7 +264,7 @@ pub(crate) struct Tormentor {
     pub(crate) rude: Vec<Window>,
     /// How many there were of each kind.
     pub(crate) counts: BTreeMap<Fault, usize>,
-    /// What was done when, for people.
+    /// The times and faults of the run, for people.
     pub(crate) diary: Vec<(Instant, String)>,
     /// Processes that ended by themselves.
     pub(crate) deaths: Vec<Death>,
@@ -299,7 +299,7 @@ impl Tormentor {
         }
     }
 
-    /// What lasts at the moment.
+    /// The present faults.
     pub(crate) fn describe(&self) -> String {
         let active: Vec<String> = self.active.iter().map(Active::to_string).collect();
         if active.is_empty() { "-".to_owned() } else { active.join(", ") }
@@ -499,7 +499,7 @@ const FIRST: Duration = Duration::from_secs(1);
 /// Faults at the same time.
 const AT_ONCE: usize = 2;
 
-/// A node that is asked to end takes at most the drain time and a little.
+/// A stopping node takes at most the drain time and a little.
 const TERMINATION_LIMIT: Duration = Duration::from_secs(12);
 
 #[cfg(test)]

@@ -27,13 +27,13 @@ impl Window {
     }
 }
 
-/// What was seen of a node at one time.
+/// One probe of a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Sample {
     node: u32,
     from: Instant,
     to: Instant,
-    /// What /readyz says, and if it says no, why; `None` if it did not answer in time.
+    /// The answer of /readyz, with the reason if the node is not ready; `None` if it did not answer in time.
     ready: Option<Result<(), String>>,
     /// A fresh client was served in time.
     served: bool,
@@ -71,7 +71,8 @@ impl Lookout {
         Lookout { samples, _tasks: tasks }
     }
 
-    /// What was wrong while only clients were, as a sentence each; and how often a node was looked at in that time.
+    /// The violations while only clients were rude, as a sentence each; and the number of probes in that
+    /// time.
     pub(crate) fn judge(&self, windows: &[Window]) -> (Vec<String>, usize) {
         judge(&self.samples.lock().unwrap_or_else(PoisonError::into_inner), windows)
     }

@@ -63,13 +63,13 @@ pub(crate) const GET: u64 = 7;
 pub(crate) const CHILDREN: u64 = 9;
 pub(crate) const PING: u64 = 11;
 
-/// What a request about one path says.
+/// The content of a request about one path.
 pub(crate) fn about(path: &str) -> Message {
     Message::new().bytes(1, path)
 }
 
-/// What the client says first. `window`: bytes that the server may send on each stream before it hears of more; on the whole
-/// connection it is as much as can be.
+/// The first bytes of the client. `window`: bytes that the server may send on each stream before an update;
+/// the window of the whole connection has the maximum.
 pub(crate) fn hello(window: u32) -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     let mut settings = 4u16.to_be_bytes().to_vec();

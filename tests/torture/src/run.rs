@@ -49,7 +49,7 @@ fn keep_on_error<T>(place: &mut Place, ended: Result<T>) -> Result<T> {
     ended
 }
 
-/// What asks us to stop.
+/// The signals that end the run.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -94,7 +94,7 @@ async fn whole(
     ensemble.start_all()?;
     let start = Instant::now();
     let endpoints = ensemble.endpoints();
-    // What is in the log and was asked for by no recorded client would be a violation.
+    // An entry of the log without a recorded call would be a violation.
     let large = faults.iter().any(|fault| matches!(fault, Fault::Clients(_)));
     let starting = Clients::start(&endpoints, args.clients, large, &mut chance, start);
     let clients = tokio::select! {

@@ -54,12 +54,12 @@ pub(super) fn divide(history: &History) -> (Vec<Part>, usize) {
     (division.parts(placed), skipped)
 }
 
-/// A write whose znodes are all known by name.
+/// A write that names all its znodes.
 enum Named {
     Write(Write),
     /// It changed nothing.
     Nothing,
-    /// It may have changed anything whose name begins like this.
+    /// It may have changed any znode whose name begins like this.
     Blur,
 }
 
@@ -106,7 +106,7 @@ fn paths(write: &Write) -> Box<dyn Iterator<Item = &Path> + '_> {
     }
 }
 
-/// What the history says of one path.
+/// The history's facts about one path.
 #[derive(Default)]
 struct Znode {
     first_called: u64,

@@ -10,9 +10,9 @@ use crate::{Call, History, Operation, Outcome, Rule};
 /// Finds for every write that was carried out the operation that asked for it. Returns how many of unknown outcome were
 /// found.
 ///
-/// Within a session the writes that were carried out are a subsequence of those that were called. Answered ones are
-/// known by their zxids; of several unknown ones that look alike the earliest is taken, which leaves most room for the
-/// rest and asks least of real time.
+/// Within a session the writes that were carried out are a subsequence of the called ones. Zxids identify
+/// answered ones; of several equal ones of unknown outcome the earliest is taken, which leaves most room for
+/// the rest and is the weakest demand on real time.
 pub(super) fn check(
     history: &History,
     carried_out: &[CarriedOut<'_>],
@@ -111,7 +111,7 @@ struct Matching<'a, 'f, 'h> {
     history: &'a History,
     session: Option<SessionId>,
     calls: &'a [usize],
-    /// Into `calls`: behind what was found last.
+    /// Index into `calls`: after the last match.
     next: usize,
     used: &'a mut HashSet<usize>,
     floors: &'a Floors,

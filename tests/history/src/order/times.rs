@@ -1,4 +1,4 @@
-//! What can be said from zxids and times alone.
+//! Checks of zxids and times alone.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,7 +7,7 @@ use api::{ReadLevel, SessionId, Zxid};
 use super::Findings;
 use crate::{Call, History, Operation, Outcome, Rule};
 
-/// The greatest zxid in an answer, and whose answer it was.
+/// The greatest zxid in an answer, and its operation.
 type Floor = Option<(Zxid, usize)>;
 
 /// For every operation, what had been answered before it was called.
@@ -130,7 +130,7 @@ fn check_sessions(history: &History, findings: &mut Findings<'_>) -> usize {
     overtaken.len()
 }
 
-/// What was answered to a session so far, in the order of the calls.
+/// The answers of a session so far, in the order of the calls.
 #[derive(Default)]
 struct Session {
     seen: Floor,

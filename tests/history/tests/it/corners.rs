@@ -1,4 +1,4 @@
-//! What random histories do not reach.
+//! Cases that random histories do not reach.
 
 use api::{
     Command, CommandBody, Create, Epoch, MultiOp, NodeKind, OpError, Path, Read, ReadLevel, ReadOutcome,
