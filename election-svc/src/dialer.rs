@@ -93,12 +93,12 @@ impl Dialer {
         match error {
             DialError::Refused(why) => {
                 if self.shared.complaints.is_new(peer, &why) {
-                    tracing::warn!(%peer, address, "no election link: {why}");
+                    tracing::warn!(%peer, address, reason = why, "election link refused");
                 }
             }
             DialError::Unreachable(why) => {
                 if self.shared.complaints.is_new(peer, &format!("{peer} is unreachable")) {
-                    tracing::info!(%peer, address, "no election link yet: {why}; trying on");
+                    tracing::info!(%peer, address, reason = why, "election peer unreachable; retrying");
                 }
             }
         }

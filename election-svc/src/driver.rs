@@ -133,8 +133,8 @@ impl Driver {
                 if self.links.insert(peer, (link, slot, standing)).is_some() && self.twins.insert(peer) {
                     tracing::warn!(
                         %peer,
-                        "opened an election stream while it had one, and the newer one counts; if this server keeps \
-                         coming and going, two servers have its id: give every server an id of its own"
+                        "peer opened a second election stream; the newer one counts. If this repeats, two servers have \
+                         its id: give every server an id of its own"
                     );
                 }
                 self.publish_links();
@@ -198,7 +198,7 @@ impl Driver {
                         span.set("quorate.election.round", round.0 as i64);
                     }
                     metrics::ELECTION_DURATION.record(asked.since.elapsed());
-                    tracing::info!(%leader, %round, took = ?asked.since.elapsed(), "elected");
+                    tracing::info!(%leader, %round, took = ?asked.since.elapsed(), "leader elected");
                     // The caller may be gone.
                     let _ = asked.elected.send(Ok(leader));
                 }

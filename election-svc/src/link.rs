@@ -97,9 +97,9 @@ impl Shared {
         };
         match &end {
             LinkEnd::Stranger(why) if self.complaints.is_new(peer, why) => {
-                tracing::warn!(%peer, "election link ended: {why}");
+                tracing::warn!(%peer, reason = %why, "election link ended");
             }
-            end => tracing::debug!(%peer, "election link ended: {end}"),
+            end => tracing::debug!(%peer, reason = %end, "election link ended"),
         }
         self.tell(LinkEvent::Down { peer, link }).await;
         end

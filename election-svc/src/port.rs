@@ -53,7 +53,7 @@ impl ElectionPort for PortServer {
         let me = self.shared.me;
         let name = self.shared.greeting.borrow().name.clone();
         check_neighbour(hello, &name, me).map_err(|e| {
-            tracing::warn!("refused a quorum: {e}");
+            tracing::warn!(reason = %e, "refused a quorum service");
             Status::failed_precondition(e.0)
         })?;
         let (answers, stream) = mpsc::channel(ANSWERS);
@@ -97,7 +97,7 @@ impl QuorumLink {
             why = serve(&handle, calls, &answers) => why,
             () = replaced.cancelled() => Status::aborted("another quorum has taken this one's place"),
         };
-        tracing::info!("the link to the quorum service ended: {}", why.message());
+        tracing::info!(reason = why.message(), "link to the quorum service ended");
         // It may have gone.
         let _ = answers.try_send(Err(why));
         if !replaced.is_cancelled() {

@@ -160,7 +160,7 @@ impl Reached {
                 endpoint,
                 what,
                 reason = shortened(reason),
-                "cannot export to the collector; check its address, and that it takes OTLP/gRPC there; trying on"
+                "cannot export to the collector; check its address, and that it takes OTLP/gRPC there; retrying"
             ),
         }
     }

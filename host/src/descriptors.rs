@@ -34,7 +34,7 @@ pub fn raise_limit() -> u64 {
         Ok(()) => maximum.unwrap_or(u64::MAX),
         Err(e) => {
             let current = current.unwrap_or(u64::MAX);
-            tracing::warn!("cannot raise the limit of open files from {current}: {e}");
+            tracing::warn!(current, error = %e, "cannot raise the limit of open files");
             current
         }
     }

@@ -79,7 +79,7 @@ async fn serve_one(connection: Connection, place: Place, pages: Arc<Pages>, stop
         .serve_connection(TokioIo::new(connection), service);
     tokio::select! {
         served = serving => if let Err(e) = served {
-            tracing::debug!("an HTTP connection broke: {e}");
+            tracing::debug!(error = %e, "HTTP connection broke");
         },
         () = place.taken_away() => {}
         () = stop.cancelled() => {}

@@ -228,7 +228,7 @@ pub async fn serve(
     drop(incoming);
     connections.close();
     if drained(connections.wait(), &shutdown, drain).await.is_none() {
-        tracing::warn!(%address, connections = connections.len(), "connections did not end in time; cut off");
+        tracing::warn!(%address, connections = connections.len(), "connections did not end in time; closed");
         cut_off.cancel();
         connections.wait().await;
     }
@@ -333,14 +333,13 @@ impl<A: Accept> Incoming<A> {
                 Err(e) => e,
             };
             if is_of_one_connection(&fault) {
-                tracing::debug!("a connection ended before it began: {fault}");
+                tracing::debug!(%fault, "connection ended before it was accepted");
             } else {
                 if let Some(count) = self.faults.happened() {
                     tracing::warn!(
                         port = self.port.name(),
                         count, %fault,
-                        "cannot accept connections for the moment; if this stays, raise the limit of open files \
-                         (ulimit -n)"
+                        "cannot accept connections; if this repeats, raise the limit of open files (ulimit -n)"
                     );
                 }
                 tokio::time::sleep(PAUSE).await;

@@ -49,7 +49,7 @@ pub async fn push(
 ) {
     let endpoint = match connectable(&collector.endpoint) {
         Ok(endpoint) => endpoint,
-        Err(e) => return tracing::error!(error = %e, "metrics are not exported"),
+        Err(e) => return tracing::error!(error = %e, "cannot export metrics"),
     };
     let mut pusher = Pusher {
         link: Link::new(endpoint),

@@ -44,7 +44,7 @@ where
                 _ = user_1.recv() => "SIGUSR1",
                 _ = user_2.recv() => "SIGUSR2",
             };
-            tracing::info!(signal = name, "this signal does nothing here");
+            tracing::info!(signal = name, "signal ignored");
         }
     });
     let token = CancellationToken::new();
@@ -58,7 +58,7 @@ where
             }
         };
         let (name, number) = next().await;
-        tracing::info!("{name}: shutting down; once more to stop at once");
+        tracing::info!(signal = name, "shutting down; a second signal stops at once");
         let first = Instant::now();
         // Some supervisors send one signal twice: to the process, and to the group that it is in.
         let mut next = async || {
@@ -106,7 +106,7 @@ fn is_ignored(status: &str, number: i32) -> bool {
 }
 
 fn at_once(name: &str, number: i32) -> ! {
-    tracing::warn!("{name} again: stopped at once");
+    tracing::warn!(signal = name, "second signal; stopping at once");
     std::process::exit(128 + number)
 }
 

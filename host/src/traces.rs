@@ -68,7 +68,7 @@ impl Traces {
         {
             return;
         }
-        tracing::debug!("the last spans may not have arrived");
+        tracing::debug!("the last spans may be lost");
     }
 }
 

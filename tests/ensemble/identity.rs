@@ -226,7 +226,7 @@ fn b25_a_leader_hands_over_on_sighup() {
     assert!(pids.iter().all(|&pid| alive(pid)), "these signals do nothing");
     ensemble.signal(leader, "HUP");
     eventually("it ends", || ensemble.gone(&pids));
-    assert!(ensemble.log(leader).contains("SIGHUP: shutting down"));
+    assert!(ensemble.log(leader).contains("shutting down; a second signal stops at once signal=\"SIGHUP\""));
     assert!(!ensemble.log(leader).contains("nobody took over"), "{}", ensemble.log(leader));
     ensemble.ok(&["set", "/keep", "led by another one"]);
 }

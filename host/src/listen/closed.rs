@@ -41,8 +41,8 @@ pub(crate) fn closed(port: Port, why: Closed) {
     let (port, reason) = (port.name(), why.name());
     match why {
         // As when a client is killed.
-        Closed::Broken => tracing::debug!(port, reason, count, "connections were closed"),
-        _ => tracing::warn!(port, reason, count, "connections were closed"),
+        Closed::Broken => tracing::debug!(port, reason, count, "connections closed"),
+        _ => tracing::warn!(port, reason, count, "connections closed"),
     }
 }
 

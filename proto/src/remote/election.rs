@@ -142,7 +142,7 @@ async fn run(election: Neighbour, mut calls: mpsc::Receiver<Call>, linked: watch
         let carried = link.carry(&mut requested, &mut calls).await;
         linked.send_replace(false);
         match carried {
-            Carried::Broken(why) => tracing::warn!("the link to the election service broke: {why}"),
+            Carried::Broken(why) => tracing::warn!(reason = why, "link to the election service broke"),
             Carried::Over => return,
         }
     }
@@ -201,7 +201,7 @@ impl Link {
                     }
                     Ok(None) => return Carried::Broken("the election has stopped".into()),
                     Err(status) if status.code() == Code::Aborted => {
-                        tracing::error!("the election service ends the link: {}", status.message());
+                        tracing::error!(reason = status.message(), "the election service ended the link");
                         return Carried::Over;
                     }
                     Err(status) => return Carried::Broken(status.message().to_owned()),

@@ -91,7 +91,7 @@ impl Neighbour {
             match tokio::time::timeout(HANDSHAKE_LIMIT, open()).await.map_err(no_answer).flatten() {
                 Ok(link) => {
                     *self.said() = None;
-                    tracing::info!(address = %self.endpoint.uri(), "linked to the {} service", self.name);
+                    tracing::info!(service = self.name, address = %self.endpoint.uri(), "linked to a service of this node");
                     return link;
                 }
                 Err(why) => self.complain(&why),
@@ -106,12 +106,14 @@ impl Neighbour {
         if self.said().replace(text.clone()) == Some(text) {
             return;
         }
-        let (name, address) = (self.name, self.endpoint.uri());
+        let (service, address) = (self.name, self.endpoint.uri());
         match why {
             NoLink::Unreachable(text) => {
-                tracing::info!(%address, "the {name} service of this node cannot be reached: {text}; trying on");
+                tracing::info!(service, %address, reason = text, "cannot reach a service of this node; retrying");
             }
-            NoLink::Refused(text) => tracing::error!(%address, "no link to the {name} service: {text}"),
+            NoLink::Refused(text) => {
+                tracing::error!(service, %address, reason = text, "a service of this node refuses the link");
+            }
         }
     }
 

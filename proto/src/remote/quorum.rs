@@ -252,7 +252,7 @@ impl Task {
             // Taken back when this link ends, however it does.
             let _linked = Linked::new(&shared, link.channel.clone());
             match self.carry(link).await {
-                End::Broken(why) => tracing::warn!("the link to the quorum service broke: {why}"),
+                End::Broken(why) => tracing::warn!(reason = why, "link to the quorum service broke"),
                 End::Over => return,
             }
         }
@@ -386,7 +386,7 @@ impl Reader<'_> {
                 Ok(Some(message)) => message,
                 Ok(None) => return End::broken("the quorum has stopped"),
                 Err(status) if status.code() == Code::Aborted => {
-                    tracing::error!("the quorum service ends the link: {}", status.message());
+                    tracing::error!(reason = status.message(), "the quorum service ended the link");
                     return End::Over;
                 }
                 Err(status) => return End::broken(status.message()),
