@@ -42,7 +42,7 @@ struct Waiter {
 /// The bound that a take exceeds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Full {
-    /// The connection holds as much as it may.
+    /// The connection holds its maximum.
     Share,
     /// All together do.
     Budget,
@@ -77,7 +77,7 @@ impl Held {
     }
 }
 
-/// A [`Charge`] that waits for room. One that is dropped waits no more.
+/// A [`Charge`] that waits for room. Dropping it ends the wait.
 #[must_use]
 #[derive(Debug)]
 pub struct Take {
@@ -211,7 +211,7 @@ impl Share {
         Charge { share: self.clone(), bytes }
     }
 
-    /// Whether this connection holds as much as it may.
+    /// Whether this connection holds its maximum.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.used.load(SeqCst) >= self.budget.share_max()

@@ -22,7 +22,7 @@ pub struct Driver {
     dialers: Vec<Dialer>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Receiver<LinkEvent>,
-    /// The newest link to each peer, and what the peer says of its ensemble.
+    /// The newest link to each peer, and the peer's ensemble.
     links: BTreeMap<PeerId, (LinkNumber, Slot, Standing)>,
     /// The linked peers, for the status of this election.
     peers: watch::Sender<BTreeSet<PeerId>>,

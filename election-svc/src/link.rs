@@ -29,7 +29,7 @@ pub(crate) struct Shared {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// Tells a link from an older one to the same peer: the greater is the newer.
+/// Distinguishes a link from an older one to the same peer: the greater is the newer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct LinkNumber(u64);
 
@@ -168,8 +168,8 @@ impl Shared {
 /// How long the peer may take to introduce itself, and each step before that.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(1);
 
-/// Messages between a link and its stream. No more than one: the newest should wait in the slot, where a still newer
-/// one replaces it, and not here behind older ones.
+/// Messages between a link and its stream. Only one: the newest should wait in the slot, where a still newer
+/// one replaces it, and not here after older ones.
 pub(crate) const OUTGOING: usize = 1;
 
 /// Each side speaks at least so often.

@@ -149,7 +149,7 @@ async fn without_its_quorum_a_leader_is_no_leader_and_the_next_quorum_asks_anew(
     for id in [1, 2, 3] {
         net.ports[&id].settled(PeerId(3), Epoch(1)).await.unwrap();
     }
-    // The quorum of node 3 dies; its election goes on, and answers the others.
+    // The quorum of node 3 dies; its election continues, and answers the others.
     net.ports.remove(&3);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(net.elect_all(&[(1, at(1, 5)), (2, at(1, 4))]).await, [1, 1]);
@@ -283,7 +283,7 @@ impl<P: Packaging> Net<P> {
         }
     }
 
-    /// Starts one that was stopped, at the same addresses.
+    /// Starts a stopped election at the same addresses.
     async fn serve(&mut self, id: u32) {
         let peers = TcpListener::bind(&self.addresses[&PeerId(id)]).await.unwrap();
         let port = TcpListener::bind(self.nodes[&id].port).await.unwrap();

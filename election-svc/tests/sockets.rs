@@ -112,7 +112,7 @@ async fn garbage_on_the_port_does_no_harm() {
         let mut socket = TcpStream::connect(address).await.unwrap();
         let _ = socket.write_all(garbage).await;
         let _ = socket.shutdown().await;
-        // Whatever it answers, it hangs up.
+        // It closes the connection after any answer.
         let mut answer = vec![];
         let _ = soon(socket.read_to_end(&mut answer)).await;
     }
@@ -301,7 +301,7 @@ fn notification(state: ServerState, leader: u32) -> ElectionMessage {
     ElectionMessage { kind: Some(Kind::Notification(kind)) }
 }
 
-/// Opens a stream as a server that says `first`; `Ok` once the other side has introduced itself.
+/// Opens a stream as a server that sends `first`; `Ok` once the other side has introduced itself.
 async fn open(
     address: SocketAddr,
     first: ElectionMessage,

@@ -86,7 +86,7 @@ pub(crate) fn with_headers<T>(message: T) -> Request<T> {
     for header in env::var(HEADERS).unwrap_or_default().split(',') {
         let Some((name, value)) = header.split_once('=') else { continue };
         let decoded = percent_encoding::percent_decode_str(value.trim()).decode_utf8_lossy();
-        // As the SDK does, one that is malformed is left out.
+        // A malformed header is left out, as in the SDK.
         let name = MetadataKey::from_bytes(name.trim().as_bytes());
         if let (Ok(name), Ok(value)) = (name, MetadataValue::try_from(decoded.as_ref())) {
             request.metadata_mut().insert(name, value);
@@ -99,7 +99,8 @@ const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
 const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
 const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
 
-/// A way to a collector that may be away, or slow, or behind something that has forgotten the connection.
+/// The connection to a collector, which may be away, slow, or behind a proxy that has forgotten the
+/// connection.
 #[derive(Debug)]
 pub(crate) struct Link {
     endpoint: Endpoint,

@@ -37,7 +37,7 @@ use crate::{
 /// The content of a process's HTTP answers.
 #[derive(Clone)]
 pub struct Pages {
-    /// Behind the probes.
+    /// The checks of the probes.
     pub health: Health,
     /// Whose metrics it has.
     pub groups: Vec<Group>,

@@ -65,7 +65,7 @@ pub enum ListenError {
         what: &'static str,
         /// Where.
         address: SocketAddr,
-        /// As the system says.
+        /// The system's error.
         cause: io::Error,
     },
 }
@@ -96,7 +96,7 @@ impl Listener {
         })
     }
 
-    /// Where it listens, with the port that the system chose if 0 was asked for.
+    /// Its address, with the port that the system chose for port 0.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -179,8 +179,8 @@ impl Bounds {
 /// Serves `routes` until `shutdown` is cancelled. Then the port is closed at once, connections that have asked nothing yet
 /// end, and requests and streams under way have `drain` to end; connections that do not end in time are cut off.
 ///
-/// Whatever comes in on the port that is not HTTP/2 costs its own connection, nothing else. So does a client that sends no whole
-/// request, or reads no answers, for ten seconds.
+/// Bytes that are not HTTP/2 cost only their own connection. So does a client that sends no complete request,
+/// or reads no answers, for ten seconds.
 ///
 /// # Errors
 /// Never: faults of single connections end with them.

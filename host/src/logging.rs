@@ -1,6 +1,6 @@
-//! Log lines, on standard error: for people by default, as JSON with `QUORATE_LOG_FORMAT=json`. `QUORATE_LOG` says
-//! which: `warn`, `debug`, or by module as in `info,quorum_svc=debug`. A running process prints others after
-//! [`set_filter`]. Warnings of the HTTP/2 library are left out unless it is named.
+//! Log lines, on standard error: for people by default, as JSON with `QUORATE_LOG_FORMAT=json`. `QUORATE_LOG`
+//! sets the filter: `warn`, `debug`, or by module as in `info,quorum_svc=debug`. [`set_filter`] changes it in
+//! a running process. Warnings of the HTTP/2 library are left out unless the filter names it.
 
 use std::sync::OnceLock;
 
@@ -102,7 +102,8 @@ where
     }
 }
 
-/// Exports spans of `tracing` from INFO on, whatever the filter of log lines, once [`traces`] has a collector.
+/// Exports spans of `tracing` from INFO on, independent of the filter of log lines, once [`traces`] has a
+/// collector.
 fn spans<S>() -> impl Layer<S>
 where
     S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,

@@ -79,7 +79,7 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// Prometheus's name: underscores, the unit, and `_total` behind what only grows.
+    /// Prometheus's name: underscores, the unit, and `_total` for a counter.
     #[must_use]
     pub fn prometheus_name(&self, kind: Kind) -> String {
         let mut name = self.name.replace('.', "_") + self.unit.suffix();
@@ -111,7 +111,7 @@ impl<V> Deref for Metric<V> {
     }
 }
 
-/// A metric of whatever kind, to be read.
+/// A readable metric of any kind.
 pub(crate) trait Source: Sync {
     fn definition(&self) -> Definition;
     fn kind(&self) -> Kind;

@@ -55,7 +55,7 @@ struct Stat {
 impl Stat {
     /// proc(5): the name of the program, in brackets, may contain anything.
     fn parse(text: &str) -> Option<Stat> {
-        // The kernel's USER_HZ is 100 wherever Linux runs.
+        // The kernel's USER_HZ is 100 on every Linux.
         const TICK: Duration = Duration::from_millis(10);
         let (_, rest) = text.rsplit_once(") ")?;
         // The first of these is field 3.

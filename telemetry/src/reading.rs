@@ -3,7 +3,7 @@ use api::TraceContext;
 use crate::define::{Definition, Group, Kind};
 use crate::metrics;
 
-/// All that one metric says at a moment.
+/// The reading of one metric at a moment.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Reading {
     /// Definition of the metric.

@@ -237,7 +237,7 @@ impl Histogram {
     }
 
     fn range(&self, value: u64) -> usize {
-        // A bound belongs to the range below it, as Prometheus's `le` says.
+        // A bound belongs to the range below it, as `le` in Prometheus.
         self.bounds.partition_point(|&bound| bound < value)
     }
 
@@ -321,7 +321,7 @@ impl ByPeer {
         ByPeer(Mutex::new(BTreeMap::new()))
     }
 
-    /// Replaces the numbers of all members; those that are not named have none any more.
+    /// Replaces the numbers of all members; a member that is not named has none any more.
     pub fn set_all(&self, numbers: impl IntoIterator<Item = (u32, u64)>) {
         *lock(&self.0) = numbers.into_iter().collect();
     }
@@ -347,7 +347,7 @@ impl Read for ByPeer {
 /// connections.
 #[derive(Debug)]
 pub struct ByName {
-    /// A label that says the same of all.
+    /// A label with the same value for all.
     always: (&'static str, &'static str),
     keys: [&'static str; 2],
     times: Mutex<BTreeMap<[String; 2], Arc<Histogram>>>,

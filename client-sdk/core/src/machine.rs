@@ -26,7 +26,7 @@ pub struct Machine {
     window: usize,
     /// Endpoints in a row that refused for good.
     refusals: usize,
-    /// The greatest zxid seen, over all sessions: no session of this client goes back behind another.
+    /// The greatest zxid seen, over all sessions: no session of this client goes back before it.
     last_zxid: Zxid,
     last_connection: u64,
     /// Set by [`Input::Close`].
@@ -38,7 +38,7 @@ pub struct Machine {
 enum Phase {
     /// Between attempts.
     Waiting { until: Time },
-    /// Asked for a session.
+    /// A session was requested.
     Opening { connection: Connection, endpoint: usize, since: Time },
     /// Requests flow.
     Open(Open),
@@ -302,8 +302,8 @@ impl Machine {
         }
     }
 
-    /// Whether this is the answer to a read that waited in vain for its zxid. That is for the caller to decide: the
-    /// zxid may be of another ensemble, and would hold up everything behind it on one node after the other.
+    /// Whether this answers a read that waited in vain for its zxid. The caller decides: the zxid may be of
+    /// another ensemble, and would delay all later requests on one node after the other.
     fn is_too_far_ahead(&self, error: &OpError) -> bool {
         let read = self.queue.front_sent().map(|front| &front.op);
         error.code() == ErrorCode::Unavailable && matches!(read, Some(Op::Read(_, ReadLevel::AtLeast(_))))
@@ -521,7 +521,7 @@ impl Machine {
     }
 }
 
-/// Whether a response with this error leaves the request undone, and all behind it.
+/// Whether a response with this error leaves the request and all later ones undone.
 fn asks_again(code: ErrorCode) -> bool {
     matches!(
         code,

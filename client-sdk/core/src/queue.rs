@@ -7,7 +7,7 @@ use api::{
     session::{Op, Request},
 };
 
-/// In the order in which they came: first those that are sent on the present connection, then those that are not.
+/// The requests in their order: first those that are sent on the present connection, then the others.
 #[derive(Default, Debug)]
 pub(crate) struct Queue {
     entries: VecDeque<Entry>,
@@ -33,7 +33,7 @@ pub(crate) struct Entry {
     deadline: Option<Time>,
     /// Of a write that was sent at least once.
     pub(crate) number: Option<WriteNumber>,
-    /// When it was last sent, on whatever connection.
+    /// The time when it was last sent, on any connection.
     pub(crate) sent_at: Option<Time>,
 }
 

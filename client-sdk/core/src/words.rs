@@ -120,7 +120,7 @@ pub enum Event {
     /// ephemerals may end soon, but not before this event. An application that depends on the session must
     /// stop acting now. [`Event::Resumed`] or [`Event::SessionLost`] follows.
     Suspended,
-    /// The session goes on.
+    /// The session continues.
     Resumed {
         /// Index of the endpoint.
         endpoint: usize,

@@ -10,7 +10,7 @@ use crate::{Notification, Round, Vote};
 /// Who takes part, and how patiently.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
-    /// This server. One that is no voter of the ensemble takes part as an observer.
+    /// This server. A server that is no voter takes part as an observer.
     pub me: PeerId,
     /// All servers.
     pub ensemble: Ensemble,
@@ -42,8 +42,8 @@ impl Config {
 /// An input of an election.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Input {
-    /// This server has no leader (any more): look for one, standing with this candidate, or not standing at all but
-    /// voting for the best of the others. While it looks already, it begins anew.
+    /// This server has no leader (any more): look for one, standing with this candidate, or not standing and
+    /// voting for the best of the others. A server that already looks begins again.
     Elect(Option<Candidate>),
     /// The quorum service is gone and would neither lead nor follow, so this server must not count for any
     /// other: withdraws its notification, and sends none before the next [`Input::Elect`] or
@@ -271,7 +271,7 @@ impl Election {
         self.config.ensemble.is_voter(self.config.me)
     }
 
-    /// Says to `peer` where this server stands. Observers have nothing to say to each other.
+    /// Sends the state of this server to `peer`. Observers send nothing to each other.
     pub(crate) fn tell(&mut self, peer: PeerId) {
         if (self.votes() || self.config.ensemble.is_voter(peer))
             && let Some(notification) = self.notification()
@@ -280,7 +280,7 @@ impl Election {
         }
     }
 
-    /// Says to every linked peer where this server stands.
+    /// Sends the state of this server to every linked peer.
     pub(crate) fn tell_all(&mut self) {
         let peers: Vec<PeerId> = self.links.keys().copied().collect();
         for peer in peers {

@@ -97,7 +97,7 @@ impl Election {
         }
     }
 
-    /// Starts counting anew, in `round`.
+    /// Begins a new count, in `round`.
     fn begin_round(&mut self, now: Time, round: Round) {
         let State::Looking(looking) = &mut self.state else { return };
         self.round = round;

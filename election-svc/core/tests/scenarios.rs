@@ -39,11 +39,11 @@ fn an_election_that_begins_under_a_leader_takes_the_word_of_its_quorum() {
     net.settled(2, 2, 1);
     net.settled(1, 2, 1);
 
-    // The election of the leader is restarted alone; the quorum beside it goes on leading.
+    // The election of the leader restarts alone; its quorum continues to lead.
     net.stop(2);
     net.start_idle(2);
     net.settled(2, 2, 1);
-    // That of the follower goes on, but its quorum was away for a moment.
+    // The follower's election continues, but its quorum was away for a moment.
     net.input(1, Input::Elect(None));
     net.settled(1, 2, 1);
     net.run_ms(0);
@@ -76,7 +76,7 @@ fn a_server_without_its_quorum_service_does_not_count() {
     assert_eq!(net.elected, []);
     assert_eq!(net.nodes[&2].notification(), None);
 
-    // One that withdraws while its vote is counted.
+    // A server withdraws while its vote is counted.
     net.elect(2, at(0, 0));
     net.run_ms(0);
     net.input(2, Input::Withdraw);
@@ -198,7 +198,7 @@ fn s4_a_vote_of_an_older_round_is_ignored_and_answered() {
     net.deliver(2, 1);
     assert_eq!(net.states()[0], (1, Role::Looking, Some(1)), "best of all, but of an older round");
     assert_eq!(net.wire(1, 2), [looking(vote(1, 0, 0), 5)]);
-    // Told, 2 takes the round over, and in it its vote counts.
+    // After the answer server 2 adopts the round, and its vote counts in it.
     net.run_ms(200);
     assert_eq!((net.round(1), net.round(2)), (5, 5));
     assert_eq!(net.leaders(), [(1, 2), (2, 2)]);

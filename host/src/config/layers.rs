@@ -431,7 +431,7 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-/// Members in a flag or in the environment: an array of inline tables, as in the file behind `members =`.
+/// Members in a flag or in the environment: an array of inline tables, as in the file after `members =`.
 fn parse_members(text: &str, source: &Source) -> Result<Vec<BTreeMap<String, Given>>, String> {
     const EXPECTED: &str = "a list such as [{ id = 1, host = \"a\" }, { id = 2, host = \"b\" }]";
     let fault = |e: &dyn fmt::Display| format!("{source}: `members` is {text:?}; expected {EXPECTED}: {e}");

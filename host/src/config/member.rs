@@ -141,7 +141,7 @@ pub(super) fn not_a_host(text: &str) -> Option<&'static str> {
 }
 
 fn is_name(text: &str) -> bool {
-    // With the dot behind it a name is no other one.
+    // A trailing dot does not change a name.
     let text = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -185,8 +185,8 @@ pub(super) fn called(host_name: &str, members: &[MemberConfig]) -> Result<PeerId
     }
 }
 
-/// Ids and hosts of `count` members from those of the first: its number in the host stands in braces and counts on, so
-/// that `q-{0}.example` with 2 stands for `q-0.example` and `q-1.example`. Otherwise says what is wrong.
+/// Ids and hosts of `count` members from those of the first: its number in the host is in braces and counts
+/// up, so that `q-{0}.example` with 2 means `q-0.example` and `q-1.example`. The error names the fault.
 pub(super) fn hosts(id: PeerId, host: &str, count: u32) -> Result<Vec<(PeerId, String)>, String> {
     if !(1..=COUNT_MAX).contains(&count) {
         return Err(format!("has the count {count}; expected a number from 1 to {COUNT_MAX}"));

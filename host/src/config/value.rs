@@ -76,7 +76,7 @@ impl Setting for Size {
 pub struct OptionalPort(pub Option<u16>);
 
 impl OptionalPort {
-    /// Where the quorum has its probes and metrics, if it is another process than the one that has them on this port.
+    /// Port of the quorum's probes and metrics, if it is a process of its own beside the one with this port.
     #[must_use]
     pub fn quorum(self) -> OptionalPort {
         self.behind(1)

@@ -24,7 +24,7 @@ pub enum AskError {
 /// Sends one request to `endpoint` (host:port) and returns status and body, all within `limit`.
 ///
 /// # Errors
-/// If there is no answer; one that says no is none.
+/// If there is no answer. A negative answer is no error.
 pub async fn ask(
     endpoint: &str,
     method: &str,
@@ -59,5 +59,5 @@ fn parse(answer: &[u8]) -> Option<(u16, String)> {
     Some((status, body.to_owned()))
 }
 
-/// Of whatever answers there.
+/// Maximum size of any answer.
 const ANSWER_MAX: u64 = 16 << 20;

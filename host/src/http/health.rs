@@ -35,7 +35,7 @@ struct Check {
     ask: Arc<dyn Fn() -> Asking + Send + Sync>,
 }
 
-/// The checks behind the probes of a process. Clones share them.
+/// The checks of the probes of a process. Clones share them.
 ///
 /// A starting node is live, and neither started nor ready until it reports so.
 #[derive(Clone)]
@@ -68,12 +68,13 @@ impl Health {
         self.lock().starting = None;
     }
 
-    /// It is about to end: no longer ready, whatever the checks say.
+    /// The process is about to end: it is no longer ready, for any result of the checks.
     pub fn stopping(&self) {
         self.lock().stopping = true;
     }
 
-    /// Adds a check: `Ok` with a remark, or why not. One that does not answer within a second fails.
+    /// Adds a check: `Ok` with a remark, or the reason of the failure. A check without an answer within a
+    /// second fails.
     pub fn check<F>(&self, probe: Probe, name: &'static str, ask: impl Fn() -> F + Send + Sync + 'static)
     where
         F: Future<Output = Result<String, String>> + Send + 'static,
@@ -110,7 +111,7 @@ impl Health {
 
     fn own_checks(&self, probe: Probe) -> Vec<(&'static str, Result<String, String>)> {
         let shared = self.lock();
-        // That this runs at all is what it says.
+        // It succeeds whenever it runs.
         let process = ("process", Ok(format!("ok, pid {}", std::process::id())));
         let startup = match &shared.starting {
             None => ("startup", Ok("ok".to_owned())),

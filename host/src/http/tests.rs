@@ -93,7 +93,7 @@ async fn b10_a_port_full_of_kept_connections_answers_a_new_one() {
     for _ in 0..10 {
         assert_eq!(ask(&endpoint, "GET", "/livez", "", LIMIT).await.unwrap().0, 200);
     }
-    // Each of the ten had a place until it was answered: one that was kept longest was enough.
+    // Each of the ten had a place until its answer: closing the oldest was enough.
     let closed = kept.iter_mut().map(async |stream| stream.read(&mut [0]).await.is_ok_and(|n| n == 0));
     let mut gave_way = 0;
     for closed in closed {

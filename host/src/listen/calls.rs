@@ -98,7 +98,7 @@ impl Calls {
 
 const UNREAD: &str = "too many answers of this connection are not read; read them, and ask again";
 
-/// How long the client waits, as the header `grpc-timeout` says.
+/// The client's deadline in the header `grpc-timeout`.
 fn time_limit(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

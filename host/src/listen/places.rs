@@ -41,8 +41,8 @@ struct Inner {
     /// Each connection has a number, and each wait a turn.
     last: u64,
     open: HashMap<u64, Open>,
-    /// Of those that count in `Limits::connections`, the ones that wait (of members' ports: strangers), by the turn in which they
-    /// began to; no address without any.
+    /// Of the connections that count in `Limits::connections`, the waiting ones (on ports of members:
+    /// strangers), in the order of their waits; only addresses with any.
     waiting: HashMap<IpAddr, BTreeMap<u64, u64>>,
     counted: usize,
     addresses: HashMap<IpAddr, usize>,
@@ -72,7 +72,7 @@ impl Places {
         Arc::new(Places { limits, port, inner: Mutex::default() })
     }
 
-    /// A place for a connection from `address`, if need be that of one that waits.
+    /// A place for a connection from `address`, taken from a waiting one if need be.
     pub(crate) fn enter(self: &Arc<Places>, address: IpAddr) -> Result<Place, Closed> {
         let address = address.to_canonical();
         let local = address.is_loopback();
@@ -146,7 +146,7 @@ impl Inner {
         }
     }
 
-    /// Takes a connection out and tells it.
+    /// Removes a connection and closes it.
     fn close(&mut self, id: u64) {
         if let Some(open) = self.open.get(&id) {
             open.close.cancel();

@@ -13,8 +13,8 @@ use super::{Bounds, CallPlaces};
 use crate::http::{Health, Probe};
 
 impl Bounds {
-    /// Adds checks to `health`: the process is not ready while what clients hold does not move, or while they have as many calls
-    /// under way as they may.
+    /// Adds checks to `health`: the process is not ready while the amount that clients hold does not move, or
+    /// while they have the maximum of calls under way.
     pub fn check_ready(&self, health: &Health) {
         for (name, budget) in [("receiving", &self.budget), ("requests", &self.held)] {
             let moves = Moves::of(budget.clone());

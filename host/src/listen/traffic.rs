@@ -193,7 +193,7 @@ enum At {
     Room([u8; 5], usize, Take),
     /// In a payload, with the number of missing bytes.
     Payload(usize),
-    /// Behind the only message.
+    /// After the only message.
     End,
 }
 
@@ -258,7 +258,7 @@ where
                     return Poll::Ready(Some(Ok(Frame::data(part))));
                 }
                 At::Head(head, have) if !this.rest.is_empty() => {
-                    // Whatever came before has been decoded.
+                    // Everything before it has been decoded.
                     this.charge.set(None);
                     if *have == 0 {
                         this.call.message_due.store(due(this.traffic.now(), 0), SeqCst);

@@ -31,7 +31,7 @@ enum Call {
 }
 
 impl RemoteElection {
-    /// Begins to dial, and goes on until every clone is dropped. To be called within a tokio runtime.
+    /// Begins to dial, until every clone is dropped. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(election: Neighbour) -> RemoteElection {
         let (calls, queue) = mpsc::channel(CALLS);
@@ -183,7 +183,7 @@ impl Link {
             tokio::select! {
                 call = calls.recv() => match call {
                     Some(Call::Introduce(standing)) => {
-                        // A search that is under way goes on.
+                        // A search under way continues.
                         requested.standing = standing;
                         say.push(ElectionCall::Introduce(standing).into());
                     }

@@ -249,7 +249,7 @@ impl Task {
                 link = shared.quorum.keep_trying(|| Link::open(&shared.quorum, after)) => link,
                 () = self.wait() => return,
             };
-            // Taken back when this link ends, however it does.
+            // Revoked at the end of this link, in every case.
             let _linked = Linked::new(&shared, link.channel.clone());
             match self.carry(link).await {
                 End::Broken(why) => tracing::warn!(reason = why, "link to the quorum service broke"),
@@ -258,7 +258,7 @@ impl Task {
         }
     }
 
-    /// Tells the store what it has to know without a link. False if it is gone.
+    /// Sends the events of a missing link to the store. False if the store is gone.
     async fn tell_no_link(&mut self) -> bool {
         self.shared.status.send_modify(|status| *status = unreachable(*status));
         let status = *self.shared.status.borrow();
@@ -373,7 +373,7 @@ struct Reader<'a> {
     tickets: &'a Mutex<Tickets>,
     status: &'a watch::Sender<QuorumStatus>,
     position: &'a mut Zxid,
-    /// One that is being handed over.
+    /// The snapshot in transfer.
     snapshot: Option<Zxid>,
 }
 
@@ -427,7 +427,7 @@ async fn pass_signs(mut stream: Streaming<internal::Sign>, signs: &mpsc::Sender<
                 Ok(sign) => drop(signs.try_send(sign)),
                 Err(malformed) => return End::broken(malformed),
             },
-            // The other stream of the link says why.
+            // The other stream of the link has the reason.
             Ok(None) => return std::future::pending().await,
             Err(status) => return End::broken(status.message()),
         }
@@ -516,7 +516,7 @@ async fn feed_pieces(
     let mut next = Some(Kind::Head(internal::SnapshotHead { hello: Some(hello), zxid: zxid.0 }));
     while let Some(kind) = next.take() {
         let more = !matches!(kind, Kind::End(_));
-        // Without a receiver the call has ended, and says why.
+        // Without a receiver the call has ended with a reason.
         if pieces.send(internal::SnapshotMessage { kind: Some(kind) }).await.is_err() {
             return;
         }

@@ -64,7 +64,7 @@ impl Coordination for RemoteCoordination {
             progress: progress.clone(),
         };
         let mut client = self.client.clone();
-        // Behind all requests. Without an end, the edge has gone.
+        // After all requests. Without an end, the edge is gone.
         let end = tokio_stream::once(end).then(|end| async { end.await.ok() }).filter_map(|end| end);
         let dial = async move { client.session(ReceiverStream::new(messages).chain(end)).await };
         let stream = Incoming::Dialing(Box::pin(async move { Ok(dial.await?.into_inner()) }));
@@ -126,7 +126,7 @@ impl RemoteRequests {
         self.progress.asked.fetch_add(requests as u64, Ordering::Relaxed);
         let message = internal::EdgeMessage { kind: Some(kind) };
         tokio::select! {
-            // An error: the stream is over, and its other half says why.
+            // An error: the stream is over, and its other half has the reason.
             _ = self.outgoing.send(message) => {}
             () = self.progress.over.cancelled() => {}
         }

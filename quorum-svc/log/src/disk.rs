@@ -30,7 +30,7 @@ pub trait Disk: Send + Sync + 'static {
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Gives a file another name in the same directory, atomically replacing whatever had that name.
+    /// Gives a file another name in the same directory, atomically replacing any file of that name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file. Open handles can still read it.
@@ -55,13 +55,14 @@ pub struct Space {
 
 /// An open file. Positions and lengths are in bytes.
 pub trait DiskFile: Send + Sync {
-    /// Reads at a position into `buf` and returns how many bytes were read; fewer than asked for only at the end.
+    /// Reads at a position into `buf` and returns the number of bytes; it is smaller than the buffer only at
+    /// the end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
     /// Writes all of `data` at a position. After an error any part of it may have been written.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Makes contents durable, and as much else as reading them back needs (fdatasync).
+    /// Makes contents durable, and the metadata needed to read them (fdatasync).
     fn sync_data(&self) -> io::Result<()>;
 
     /// Makes contents and length durable (fsync).
@@ -93,7 +94,7 @@ pub trait DiskFile: Send + Sync {
 pub struct DiskLock(#[allow(dead_code, reason = "held for its drop")] Box<dyn Any + Send + Sync>);
 
 impl DiskLock {
-    /// Wraps whatever gives the lock back when it is dropped.
+    /// Wraps a guard that releases the lock when it is dropped.
     pub fn new(guard: impl Any + Send + Sync) -> DiskLock {
         DiskLock(Box::new(guard))
     }

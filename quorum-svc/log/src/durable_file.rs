@@ -8,8 +8,8 @@ use crate::format::{self, Magic, Salt};
 /// The file `durable` of a log: a zxid up to which everything was durable. It distinguishes a log with a lost
 /// end from one that never had more; see [`crate::format`].
 ///
-/// The rule: whatever of this file may be read after a crash names nothing that is not durable in the log. So it is
-/// [raised](DurableFile::raise) only after a sync of the log, and needs no sync of its own; and it is
+/// The rule: any content of this file that a crash may leave names nothing that is not durable in the log. So
+/// it is [raised](DurableFile::raise) only after a sync of the log, and needs no sync of its own; and it is
 /// [lowered](DurableFile::store), durably, before the log is cut on purpose.
 pub(crate) struct DurableFile {
     file: Box<dyn DiskFile>,

@@ -20,7 +20,8 @@ pub struct Epochs {
     pub ensemble: Option<EnsembleId>,
     /// The last entry that it knew to be committed, and had, when this was stored. It is never cut off the log.
     pub committed: Zxid,
-    /// The time of the last entry when this was stored: a log that stands on a snapshot and has no entries does not tell it.
+    /// The time of the last entry when this was stored: a log without entries after its snapshot does not
+    /// contain it.
     pub last_stamp: Stamp,
 }
 

@@ -71,7 +71,7 @@ pub enum LogError {
         /// Both levels, and what to do.
         why: String,
     },
-    /// An entry was to be appended that does not stand directly behind the last one.
+    /// The entry to append does not directly follow the last one.
     #[error("entry {zxid} does not follow {last}, the last one in the log")]
     NotChained {
         /// Of the entry.
@@ -110,10 +110,10 @@ pub enum LogError {
 /// Why entries cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The log has forgotten what stands directly behind this zxid; only a snapshot helps.
+    /// The log no longer has the entry directly after this zxid; only a snapshot helps.
     #[error("the entries behind {after} are purged: the log begins behind {base}")]
     Purged {
-        /// Behind what entries were asked for.
+        /// The zxid before the requested entries.
         after: Zxid,
         /// Where the log begins.
         base: Zxid,
@@ -121,7 +121,7 @@ pub enum ReadError {
     /// The log does not contain this zxid.
     #[error("zxid {after} is not in this log, which ends with {last}")]
     NotThere {
-        /// Behind what entries were asked for.
+        /// The zxid before the requested entries.
         after: Zxid,
         /// Where the log ends.
         last: Zxid,

@@ -1,8 +1,8 @@
 //! The format of log segments, byte by byte. All numbers are little-endian.
 //!
-//! A segment is `log/<name>.log`, where the name is the least zxid that may stand in it, in 16 hex digits: one more than
-//! the zxid before its first entry. It is a header, then records directly one behind the other, then at most one mark,
-//! then zeros.
+//! A segment is `log/<name>.log`, where the name is the least possible zxid in it, in 16 hex digits: one more
+//! than the zxid before its first entry. It consists of a header, then records without gaps, then at most one
+//! mark, then zeros.
 //!
 //! Header, 40 bytes. The first 28 have the same layout in every version, so that an unknown version is
 //! distinguishable from damage:
@@ -38,7 +38,8 @@
 //! A sound record of a kind that this version does not know, or with a payload that none of its kind has, is not damage: a later
 //! version wrote it, and the log is not opened. So it is with a log at a feature level that the build does not know.
 //!
-//! Mark, 16 bytes, written behind the last record after each successful sync, and overwritten by the next record:
+//! Mark, 16 bytes, written after the last record after each successful sync, and overwritten by the next
+//! record:
 //!
 //! | at | bytes | |
 //! |---|---|---|
@@ -46,10 +47,11 @@
 //! | 4 | 4 | checksum |
 //! | 8 | 8 | the last durable zxid |
 //!
-//! A checksum is the CRC-32C of the file's salt (4 bytes), the position in the file (8 bytes), the length field and
-//! everything behind the checksum: of a record, the rest of its head. The position makes a block that the disk put elsewhere as wrong as one with a flipped
-//! bit. The salt does the same for a block of another file, and it keeps a client from making payloads that look like
-//! records or marks: behind a torn record they would be taken for what the node has written.
+//! A checksum is the CRC-32C of the file's salt (4 bytes), the position in the file (8 bytes), the length
+//! field and everything after the checksum: of a record, the rest of its head. The position makes a block
+//! that the disk put elsewhere as wrong as one with a flipped bit. The salt does the same for a block of
+//! another file, and it keeps a client from making payloads that look like records or marks: after a torn
+//! record the node would take them for its own.
 //!
 //! **Torn or damaged?** After a power cut any unsynced sectors may be missing, so valid records behind a bad
 //! one prove nothing by themselves. But a record, mark or later segment header states the zxid z that was
@@ -212,7 +214,7 @@ impl Record<'_> {
         RECORD_LEN + self.payload.len()
     }
 
-    /// The level that it says, if it says one.
+    /// The record's level, if it has one.
     ///
     /// # Errors
     /// This version does not know such a record.
@@ -280,7 +282,7 @@ pub(crate) fn encode_record(
     out.extend_from_slice(&payload);
 }
 
-/// The mark that says that everything up to `durable` is durable, to be written at `position`.
+/// The mark that states that everything up to `durable` is durable, to be written at `position`.
 pub(crate) fn encode_mark(position: u64, salt: Salt, durable: Zxid) -> [u8; MARK_LEN] {
     let mut out = [0; MARK_LEN];
     out[..4].copy_from_slice(&MARK.to_le_bytes());
@@ -346,7 +348,7 @@ fn decode_head(head: &[u8], position: u64, salt: Salt) -> Option<Head> {
         (1, peer, ticket) => Some(Origin { peer: PeerId(peer), ticket: Ticket(ticket) }),
         _ => return None,
     };
-    // The chain first: it tells a record from random bytes at less cost than the checksum.
+    // The chain first: it distinguishes a record from random bytes at less cost than the checksum.
     if !zxid.follows(prev) || durable > prev || !is_sealed(head, position, salt) {
         return None;
     }

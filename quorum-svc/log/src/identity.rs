@@ -50,7 +50,7 @@ pub enum IdentityError {
         /// The ensemble that we are in.
         ensemble: String,
     },
-    /// The ensemble has other members than those that the node is started with.
+    /// The ensemble has other members than the node's configuration.
     #[error(
         "the data directory {} belongs to an ensemble with other members: {difference} (\"there\" is the directory, \"here\" the \
          configuration). Ids, roles, weights and groups of members cannot be changed by hand, because two quorums could act at \

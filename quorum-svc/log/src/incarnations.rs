@@ -31,8 +31,8 @@ pub enum IncarnationError {
     },
 }
 
-/// The file `incarnations` of a data directory: all incarnations that it has had, and the last that the node has met of each other
-/// server. By this servers find out for each other when one stands on an older copy of its directory.
+/// The file `incarnations` of a data directory: all its incarnations, and the last one that the node has met
+/// of each other server. With it servers recognise older copies of each other's directories.
 ///
 /// A node that loses the file begins anew. Servers that have met the node then take its directory for an
 /// older copy, and its own records of other servers are lost.
@@ -100,7 +100,7 @@ impl Incarnations {
         self.met.get(&peer).copied()
     }
 
-    /// Whether the directory has had this incarnation, or incarnations on behind it.
+    /// Whether the directory has had this incarnation, or a later one.
     #[must_use]
     pub fn knows(&self, incarnation: Incarnation) -> bool {
         let run_of = |number| self.runs.iter().rfind(|(first, _)| *first <= number).map(|(_, run)| *run);

@@ -419,7 +419,7 @@ impl State {
         if self.off { Err(Errno::IO) } else { Ok(()) }
     }
 
-    /// Permits a call that changes something, or says how it fails.
+    /// Permits a changing call, or returns its error.
     fn change(&mut self, op: Option<DiskOp>, path: &Path) -> Result<(), Errno> {
         match &mut self.power_off_after {
             Some(0) => self.off = true,

@@ -36,8 +36,8 @@ impl Offline {
         Ok(Offline { disk, dir, owner, epochs })
     }
 
-    /// Where its log is, if that is where `log_dir` says; `None`: in the data directory. Without the log, the directory has little
-    /// of what the node had.
+    /// The directory of its log, if `log_dir` names it; `None`: in the data directory. Without the log, the
+    /// directory has little of the node's data.
     ///
     /// # Errors
     /// The log is not there, or is another one.

@@ -142,7 +142,7 @@ pub(crate) fn finish_reset(
     }
     disk.sync_dir(dir).doing("sync the directory", dir)?;
     let segment = new_segment(disk, dir, base, options)?;
-    // While the note is there, it does not matter what this file says.
+    // While the note exists, the content of this file does not matter.
     DurableFile::open(disk, dir, base.zxid)?;
     let note = dir.join(RESET);
     disk.remove(&note).doing("remove", &note)?;
@@ -159,7 +159,7 @@ fn new_segment(disk: &dyn Disk, dir: &Path, base: Base, options: &LogOptions) ->
     })
 }
 
-/// Whether there is a log in the directory, or the promise to make one anew.
+/// Whether the directory has a log, or a note to make one anew.
 pub(crate) fn is_log(disk: &dyn Disk, dir: &Path) -> Result<bool, DiskError> {
     if !disk.exists(dir).doing("look for", dir)? {
         return Ok(false);
@@ -289,11 +289,11 @@ struct Scan {
     records: Vec<(Zxid, u64)>,
     /// The feature levels in its records.
     levels: Vec<(Zxid, Level)>,
-    /// The greatest zxid of which something in the chain says that it was durable.
+    /// The greatest zxid that a part of the chain proves to have been durable.
     proven: Zxid,
-    /// The greatest zxid of which something behind the end of the chain says that it was durable.
+    /// The greatest zxid that bytes after the end of the chain prove to have been durable.
     witness: Zxid,
-    /// How many bytes stand behind the chain and its mark, until only zeros follow.
+    /// Bytes after the chain and its mark, before the final zeros.
     garbage: u64,
     contents: Vec<u8>,
 }
@@ -374,7 +374,8 @@ impl Scan {
         Err(damaged(&self.segment.path, self.segment.end, last, &found))
     }
 
-    /// Tells a torn tail from damage, see [`crate::format`]. All up to `known` is known to have been durable.
+    /// Distinguishes a torn tail from damage, see [`crate::format`]. All up to `known` is known to have been
+    /// durable.
     fn check_tail(&self, known: Zxid) -> Result<(), LogError> {
         let last = self.segment.last;
         let found = if self.witness > last {
@@ -409,8 +410,8 @@ impl Scan {
     }
 }
 
-/// The greatest zxid of which any head of a record or mark in these bytes, at any position, says that it was durable. Linear in
-/// the bytes, whatever is in them.
+/// The greatest durable zxid in any head of a record or mark in these bytes, at any position. Linear in the
+/// bytes for any content.
 fn greatest_witness(bytes: &[u8], position: u64, salt: Salt) -> Zxid {
     let mut greatest = Zxid::ZERO;
     let mut at = 0;
@@ -460,11 +461,11 @@ fn damaged(path: &Path, offset: u64, zxid_before: Zxid, found: &str) -> LogError
 const DAMAGED_FILES: usize = 8;
 const DAMAGED_BYTES: u64 = 512 << 20;
 
-/// The file that says that the log is being emptied, with the new base.
+/// The note that the log is being emptied, with the new base.
 const RESET: &str = "reset";
 
 /// The largest block of the usual file systems.
 const BLOCK: u64 = 4096;
 
-/// As much as is skipped at once where there is nothing.
+/// The unit of skipped zeros.
 static ZEROS: [u8; 4096] = [0; 4096];

@@ -17,8 +17,8 @@ pub enum Reserve {
     Hollow,
 }
 
-/// Makes the reserve of `dir` so large, if it does not hold that space already. Takes nothing if there would be less than `left` free
-/// bytes behind it, or if others take the space meanwhile.
+/// Makes the reserve of `dir` of `bytes` bytes, if it does not hold that space already. Takes nothing if
+/// there would be less than `left` free bytes after it, or if others take the space meanwhile.
 ///
 /// # Errors
 /// The disk.
@@ -36,7 +36,7 @@ pub fn keep(disk: &dyn Disk, dir: &Path, bytes: u64, left: u64) -> Result<Reserv
     if free.saturating_add(held) < bytes.saturating_add(left) {
         return Ok(Reserve::NoSpace);
     }
-    // One that holds less is left of a process that was killed while it made it.
+    // A smaller one was left by a process that was killed while it made it.
     release(disk, dir)?;
     let file = disk.create(&path).doing("create", &path)?;
     match fill(file.as_ref(), bytes).doing("reserve space for", &path) {

@@ -23,11 +23,11 @@ pub struct Storage {
     pub log_place: LogPlace,
     /// All of it is durable.
     pub log: Log,
-    /// As stored; [`Storage::promises`] says what they mean together with the log.
+    /// As stored; [`Storage::promises`] combines them with the log.
     pub epochs: EpochFile,
     /// A new one has begun.
     pub incarnations: Incarnations,
-    /// The newest is part of the log, or the log stands on it.
+    /// The newest is part of the log, or its base.
     pub snapshots: Snapshots,
     /// The findings of opening the snapshots.
     pub snapshot_report: SnapshotReport,
@@ -222,7 +222,8 @@ fn newest(snapshots: &Snapshots) -> Result<Option<Base>, SnapshotError> {
     Ok(Some(Base { zxid, level: Some(level) }))
 }
 
-/// Ends what a crash may have left half done: a snapshot received from a leader, and the log begun anew behind it.
+/// Completes a step that a crash may have left half done: a received snapshot, and the log begun anew after
+/// it.
 fn settle_received(
     log: &mut Log,
     snapshots: &Snapshots,

@@ -41,8 +41,8 @@ fn a_damaged_log_heals_from_the_leader_and_its_server_counts_again() {
     assert!(w.nodes[&2].candidate.unwrap().is_some());
 }
 
-/// A leader stood still, and the others have another one. A follower of that one loses its disk, and with it the promise
-/// that kept it from the first leader: its ack must not let that one commit.
+/// A paused leader is deposed, and the others follow a new leader. A follower of the new leader loses its
+/// disk, and with it its promise: its ack must not let the deposed leader commit.
 #[test]
 fn a_server_that_lost_its_promise_is_of_no_use_to_a_deposed_leader() {
     deposed(|w, _| {
@@ -67,7 +67,7 @@ fn deposed(lose: impl FnOnce(&mut World, Stored)) {
     w.settle();
     let before = w.copy(1);
     for other in [1, 2] {
-        // Nothing gets through, and server 3 does not hear that the others have left it.
+        // No message gets through, and server 3 does not learn that the others have left it.
         w.hold(3, other);
         w.hold(other, 3);
         w.input(other, quorum_core::Input::Disconnected { conn: w.link(other, 3) });
@@ -178,7 +178,7 @@ fn a_damaged_log_that_ends_later_than_the_leaders_deposes_no_leader() {
     assert_eq!(w.log(3), w.log(2));
 }
 
-/// Servers 2 and 3 have committed something that server 1 lacks; then server 2 stands on a copy of its disk from before.
+/// Servers 2 and 3 have committed an entry that server 1 lacks; then server 2 gets an older copy of its disk.
 #[test]
 fn f15_a_server_on_an_older_copy_of_its_disk_does_not_vote_what_was_committed_away() {
     let mut w = World::new(3, 0);

@@ -20,7 +20,7 @@ fn s6_a_leader_without_its_quorum_looks() {
     let mut w = World::new(3, 0);
     w.elect_all(3);
     assert_eq!((w.role(3), w.serving(3)), (Role::Leading, true));
-    // Silence, not an end of the connection: nothing but time tells.
+    // Silence, not an end of the connection: only the time-out shows it.
     for follower in [1, 2] {
         w.hold(3, follower);
         w.hold(follower, 3);
@@ -345,7 +345,7 @@ fn the_logs_time_does_not_go_back_for_clocks_that_differ_a_little() {
     w.settle();
     w.crash(3);
     w.settle();
-    // Of these two one is nine seconds behind.
+    // One of these two clocks is nine seconds behind.
     w.elect_all(2);
     w.submit(2, "b");
     w.settle();

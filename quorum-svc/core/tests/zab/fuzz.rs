@@ -1,4 +1,4 @@
-//! Peers that say anything at all: the core drops the connection or takes it for what it says, and never panics.
+//! Peers that send anything at all: the core drops the connection or accepts the message, and never panics.
 
 use api::peer::{Damage, Submission, ToLeader, ToLearner};
 use api::ports::{Refusal, Request, Room};

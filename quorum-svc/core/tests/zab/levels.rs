@@ -125,7 +125,7 @@ fn raising_the_level_without_a_leader_asks_for_a_retry() {
     assert!(matches!(answer(&w, 1), Err(LevelRefusal::Unavailable(_))));
 }
 
-/// The binary was replaced by an older one behind the back of the ensemble.
+/// An older binary has replaced the present one, unnoticed by the ensemble.
 #[test]
 fn a_server_that_does_not_know_the_level_cannot_join_and_the_others_go_on() {
     let mut w = ensemble([2, 2, 2, 2]);

@@ -509,11 +509,11 @@ fn b18_no_write_is_taken_that_leaves_no_quorum_with_room_on_its_disks() {
     say(&[(2, Short)], Short);
     say(&[(1, Low)], Low);
     say(&[(1, Ample), (2, Ample)], Ample);
-    // The leader's own, whatever the others have.
+    // The leader's own room, independent of the others.
     say(&[(3, Low)], Low);
     say(&[(3, Short)], Short);
     say(&[(3, Ample)], Ample);
-    // Also behind an election, and over a new connection.
+    // Also after an election, and over a new connection.
     say(&[(1, Low), (2, Low)], Low);
     w.break_links(1, 3);
     w.settle();

@@ -151,7 +151,7 @@ fn s14_snap_then_increments() {
     w.restart(1);
     w.trace.clear();
     w.elect(3, &[1]);
-    // Writes go on while the state is under way.
+    // Writes continue while the state is under way.
     w.hold(3, 1);
     w.settle();
     w.release(3, 1);
@@ -614,7 +614,8 @@ fn a_leader_without_a_sound_snapshot_has_its_store_save_one() {
     assert!(w.serving(3));
 }
 
-/// Two of three are up, and the one that the leader needs lacks so much that it takes longer than the limit.
+/// Two of three are up, and the learner that the leader needs lacks so much that its synchronisation takes
+/// longer than the limit.
 #[test]
 fn s18_a_leader_waits_for_the_only_voter_that_it_has_as_long_as_that_gets_on() {
     let mut w = World::new(3, 0);

@@ -99,7 +99,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Voters 1 to `voters`, and observers behind them; all up, with empty disks.
+    /// Voters 1 to `voters`, then observers; all up, with empty disks.
     pub(crate) fn new(voters: u32, observers: u32) -> World {
         World::with_limit(voters, observers, 8)
     }
@@ -263,8 +263,8 @@ impl World {
         self.input(id, Input::Leave);
     }
 
-    /// A server that is down loses everything behind this zxid, and will know it. It goes on from its newest snapshot if
-    /// that is better.
+    /// A server that is down loses everything after this zxid, and will know it. It continues from its newest
+    /// snapshot if that is better.
     pub(crate) fn damage(&mut self, id: u32, keep: Zxid) {
         assert!(!self.up(id));
         let stored = &mut self.nodes.get_mut(&id).unwrap().disk.stored;
@@ -296,9 +296,10 @@ impl World {
         self.nodes.get_mut(&id).unwrap().disk.stored = Stored::default();
     }
 
-    /// Whether the log of this server can be damaged: the others, without it, are a quorum of servers that have never lost
-    /// anything, and its log has more than the markers of a first start. Such a log may be that of a start that came to
-    /// nothing; damaged, nothing tells it from another ensemble's, and the operator has to empty the directory.
+    /// Whether the log of this server can be damaged: the others, without it, are a quorum of servers that
+    /// have never lost anything, and its log has more than the markers of a first start. Such a log may come
+    /// from a failed first start; once damaged, it cannot be distinguished from another ensemble's, and the
+    /// operator has to empty the directory.
     pub(crate) fn can_spare(&self, id: u32) -> bool {
         let stored = &self.nodes[&id].disk.stored;
         if stored.ensemble.is_some() && stored.history().is_blank() {
@@ -334,7 +335,7 @@ impl World {
         self.status(id).role
     }
 
-    /// All zxids in the log of a server, behind its base.
+    /// All zxids in the log of a server, after its base.
     pub(crate) fn log(&self, id: u32) -> Vec<Zxid> {
         self.nodes[&id].log.iter().map(|e| e.zxid).collect()
     }
@@ -483,7 +484,7 @@ impl World {
         }
     }
 
-    /// Whatever one says to the other waits.
+    /// Holds all messages from one to the other.
     pub(crate) fn hold(&mut self, from: u32, to: u32) {
         self.held.insert((from, to));
     }
@@ -620,7 +621,7 @@ impl World {
         self.lazy = lazy;
     }
 
-    /// Time passes; whatever can happen does.
+    /// Time passes, and all possible steps happen.
     pub(crate) fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         loop {
@@ -839,7 +840,7 @@ impl World {
         let committed = self.nodes[&id].core.as_ref().unwrap().status().committed;
         self.extend_committed(id, committed);
         let node = self.nodes.get_mut(&id).unwrap();
-        // Behind a snapshot the store starts from it.
+        // After a snapshot the store starts from it.
         node.applied = node.applied.max(node.base.min(upto));
         assert!(self.ghost.has(node.applied), "I4");
         let fresh = node.log.iter().filter(|e| e.zxid > node.applied && e.zxid <= upto);

@@ -38,7 +38,7 @@ pub enum Fault {
     None,
     /// The cores take the observer for a voter.
     ObserverVotes,
-    /// Whatever a looking server says arrives as if it were of the receiver's round.
+    /// Every notification of a looking server arrives as if it were of the receiver's round.
     AnyRoundCounts,
 }
 
@@ -47,7 +47,7 @@ pub enum Fault {
 pub struct Setup {
     /// Voters of equal weight.
     pub voters: usize,
-    /// Observers behind them; four servers in all at most.
+    /// Observers after them; at most four servers in all.
     pub observers: usize,
     /// The zxid with which each voter stands, in their order; 0 by default.
     pub zxids: Vec<u64>,
@@ -58,7 +58,7 @@ pub struct Setup {
     pub crashes: u8,
     /// Links that break, each restored at any later time.
     pub cuts: u8,
-    /// Servers that have no reign in spite of their decision look anew up to this round.
+    /// Servers that have no reign in spite of their decision look again up to this round.
     pub rounds: u64,
     /// Messages under way in one direction; the newest replaces the one before it when there are more.
     pub queue: usize,
@@ -97,7 +97,7 @@ pub enum Action {
     Notice(usize, usize),
     /// The waiting time of a server is over.
     Decide(usize),
-    /// A server that follows or leads in vain looks anew.
+    /// A server that follows or leads in vain looks again.
     Relook(usize),
     /// A server crashes.
     Crash(usize),

@@ -1,5 +1,5 @@
-//! A disk and its log thread as data: operations wait in their order, each step makes one of them durable, and a crash
-//! forgets those that wait.
+//! A disk and its log thread as data: operations wait in their order, each step makes one of them durable,
+//! and a crash forgets the waiting ones.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ use super::fault::Fault;
 pub(crate) struct Stored {
     pub(crate) accepted: Epoch,
     pub(crate) current: Epoch,
-    /// The log stands on this; what is before it is in a snapshot only.
+    /// The base of the log; earlier entries are only in a snapshot.
     pub(crate) base: Zxid,
     pub(crate) entries: Vec<Entry>,
     /// Ascending.
@@ -26,7 +26,7 @@ pub(crate) struct Stored {
     pub(crate) committed: Zxid,
 }
 
-/// An operation that was asked for and is not durable.
+/// A requested operation that is not durable.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Op {
     Append(Vec<Entry>),
@@ -196,8 +196,8 @@ impl Disk {
         self.stored.carry_out(op, fault).map(Some)
     }
 
-    /// Everything behind the first `kept` entries is found damaged when the server comes up; a newer snapshot takes the
-    /// place of the log.
+    /// Everything after the first `kept` entries is found damaged when the server starts; a newer snapshot
+    /// takes the place of the log.
     pub(crate) fn damage(&mut self, kept: usize) {
         let stored = &mut self.stored;
         self.queue.clear();

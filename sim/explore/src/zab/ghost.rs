@@ -35,7 +35,7 @@ pub(crate) struct Write {
 pub(crate) struct Seen<'a> {
     pub(crate) who: usize,
     pub(crate) base: Zxid,
-    /// Its log behind `base`, durable or not.
+    /// Its log after `base`, durable or not.
     pub(crate) view: &'a [Entry],
     /// The zxid that it knows to be committed.
     pub(crate) committed: Zxid,
@@ -58,8 +58,9 @@ impl Ghost {
         }
     }
 
-    /// I7, I8, I12: a leader that serves has all that was committed in earlier epochs, and is the one that opened its
-    /// own. (It may learn that it is established when a later one is already; then it commits nothing new.)
+    /// I7, I8, I12: a leader that serves has all entries that earlier epochs committed, and is the leader
+    /// that opened its own epoch. (It may learn that it is established after a later one is; then it commits
+    /// nothing new.)
     pub(crate) fn settled(&mut self, leader: PeerId, epoch: Epoch, seen: &Seen<'_>) -> Result<(), String> {
         if !self.opened.contains(&(epoch, leader)) {
             return Err(format!("I8: server {leader} serves in epoch {epoch} without having opened it"));

@@ -47,7 +47,7 @@ pub enum Start {
     Fresh,
     /// All have the marker of epoch 1 and one write, committed.
     Written,
-    /// As `written`, but server 3 lacks a second write: behind, as after a pause.
+    /// As `written`, but server 3 lacks a second write, as after a pause.
     Behind,
     /// As `behind`, and the others have both writes in a snapshot only, so that server 3 needs it.
     Purged,
@@ -60,7 +60,7 @@ pub enum Start {
 pub struct Setup {
     /// Voters of equal weight, 1 to 4 together with the observers.
     pub voters: usize,
-    /// Observers behind them.
+    /// Observers after them.
     pub observers: usize,
     /// Where they stand at first.
     pub start: Start,
@@ -81,9 +81,9 @@ impl Setup {
 /// Something that can happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// The election tells a server that it leads.
+    /// The election makes a server the leader.
     Lead(usize),
-    /// The election tells the first to follow the second, and it connects.
+    /// The election makes the first a follower of the second, and it connects.
     Follow(usize, usize),
     /// The oldest message of this connection arrives at the leader.
     Up(Conn),
@@ -141,7 +141,7 @@ struct Facts {
 /// The model.
 pub struct Zab {
     setup: Setup,
-    /// The truth, whatever a planted bug makes the cores believe.
+    /// The true ensemble, for any belief that a planted bug gives the cores.
     ensemble: Ensemble,
     configs: Vec<Config>,
     servers: Pool<Server>,
@@ -253,7 +253,7 @@ impl Zab {
         step
     }
 
-    /// One server takes an event in; what it says goes into the connections, what it does is judged.
+    /// One server takes an event; its messages go into the connections, and its actions are checked.
     fn happen(&mut self, world: &mut World, i: usize, event: Event) -> Result<(), String> {
         let wiped = matches!(event, Event::Wipe | Event::Damage(_) | Event::PutBack(_));
         let before = world.state[i];
@@ -285,7 +285,7 @@ impl Zab {
                 world.ghost_mut().settled(*leader, *epoch, &self.seen(&facts, i))?;
             }
             Effect::Answer(ticket, answer) => {
-                // Whatever it says is committed is so by what it knows now.
+                // The server's present state decides which entries it reports as committed.
                 self.extend_committed(world, i)?;
                 world.ghost_mut().answer(me, *ticket, *answer)?;
             }

@@ -55,13 +55,13 @@ pub(crate) enum Event {
     /// With this many entries of the append under way on disk.
     Crash(usize),
     Wipe,
-    /// A crash, and behind this many entries its log is damaged.
+    /// A crash, and after this number of entries its log is damaged.
     Damage(usize),
     /// A crash, and an older copy with this many entries takes the place of its disk.
     PutBack(usize),
     /// A leader is about to stop.
     Leave,
-    /// It has waited for too long, whatever it waits for.
+    /// It has waited for too long, for anything.
     GiveUp,
     Submit(Ticket),
     Barrier(Ticket),
@@ -201,7 +201,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// The server is down and up again at once: one that is up and was not asked anything is like one that is down.
+    /// The server restarts at once: a running server without input is like a server that is down.
     fn restart(&mut self) -> Result<(), String> {
         self.effects.push(Effect::Died);
         let stored = std::mem::take(&mut self.server.disk).stored;
@@ -296,7 +296,7 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    /// I9, I10: what a server says of its disk is true.
+    /// I9, I10: a server's messages about its disk are true.
     fn check_promise(&self, message: &ToLeader) -> Result<(), String> {
         if !self.fault.checks_promises() {
             return Ok(());
