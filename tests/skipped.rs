@@ -1,10 +1,10 @@
-//! What a test says when the machine lacks what it needs.
+//! The message of a test on a machine without the necessary tools.
 
 use std::fmt::Display;
 use std::io::Write;
 
-/// Says so on standard error itself: what `eprintln!` writes is kept back by the test harness while a test passes, and a test
-/// that has tried nothing passes.
+/// Writes to standard error itself: the test harness suppresses the output of `eprintln!` while a test
+/// passes, and a skipped test passes.
 pub(crate) fn skipped(why: impl Display) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }

@@ -35,20 +35,20 @@ struct Waiter {
     /// `None` from when it was woken until it has looked.
     waker: Option<Waker>,
     full: Full,
-    /// What it wants.
+    /// Bytes that it waits for.
     bytes: usize,
 }
 
-/// What has no room.
+/// The bound that a take exceeds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Full {
-    /// The connection holds as much as it may.
+    /// The connection holds its maximum.
     Share,
     /// All together do.
     Budget,
 }
 
-/// What one connection may hold of a [`Budget`]: a quarter. Clones are the same share.
+/// The part of a [`Budget`] that one connection may hold: a quarter. Clones are the same share.
 #[derive(Clone)]
 pub struct Share {
     budget: Budget,
@@ -77,7 +77,7 @@ impl Held {
     }
 }
 
-/// A [`Charge`] that waits for room. One that is dropped waits no more.
+/// A [`Charge`] that waits for room. Dropping it ends the wait.
 #[must_use]
 #[derive(Debug)]
 pub struct Take {
@@ -87,8 +87,8 @@ pub struct Take {
     id: Option<u64>,
 }
 
-/// The [`Charge`] of the message that a decoder has at present. Whoever takes the message knows what it is in memory, and gives
-/// the rest back. Clones are the same slot.
+/// The [`Charge`] of the message that a decoder has at present. The receiver of the message knows its size in
+/// memory, and returns the rest. Clones are the same slot.
 #[derive(Clone, Default, Debug)]
 pub struct Slot {
     charge: Arc<Mutex<Option<Charge>>>,
@@ -115,18 +115,18 @@ impl Slot {
 pub struct Standing {
     /// Which takes wait although their connection holds less than its share.
     pub waits: Waits,
-    /// How often bytes were taken. If somebody waits and this stays the same, nothing moves.
+    /// Number of takes that succeeded. If a take waits and this number stays the same, nothing moves.
     pub taken: u64,
 }
 
-/// Who waits for a [`Budget`].
+/// The takes that wait for a [`Budget`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Waits {
     /// None.
-    Nobody,
+    Nothing,
     /// Takes above [`Budget::SMALL`] alone: there is room for all others.
     Large,
-    /// Also others: there is no room left.
+    /// Smaller takes as well: there is no room left.
     All,
 }
 
@@ -134,7 +134,7 @@ impl Budget {
     /// Takes above this many bytes leave the last quarter of a budget to those below.
     pub const SMALL: usize = 64 << 10;
 
-    /// Of so many bytes.
+    /// Makes a budget of `total` bytes.
     #[must_use]
     pub fn new(total: usize) -> Budget {
         let (used, taken, waiting) = (AtomicUsize::new(0), AtomicU64::new(0), Mutex::default());
@@ -157,11 +157,11 @@ impl Budget {
     #[must_use]
     pub fn standing(&self) -> Standing {
         let waits = |waiter: &Waiter| match (waiter.full, waiter.bytes > Budget::SMALL) {
-            (Full::Share, _) => Waits::Nobody,
+            (Full::Share, _) => Waits::Nothing,
             (Full::Budget, true) => Waits::Large,
             (Full::Budget, false) => Waits::All,
         };
-        let waits = self.lock().takes.values().map(waits).max().unwrap_or(Waits::Nobody);
+        let waits = self.lock().takes.values().map(waits).max().unwrap_or(Waits::Nothing);
         Standing { waits, taken: self.inner.taken.load(SeqCst) }
     }
 
@@ -197,7 +197,7 @@ impl Share {
             self.used.fetch_sub(bytes, SeqCst);
             return Err(Full::Budget);
         }
-        // What needs no room says nothing about those who wait for some.
+        // A take of no bytes is no movement for waiting takes.
         if bytes > 0 {
             taken.fetch_add(1, SeqCst);
         }
@@ -211,7 +211,7 @@ impl Share {
         Charge { share: self.clone(), bytes }
     }
 
-    /// Whether this connection holds as much as it may.
+    /// Whether this connection holds its maximum.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.used.load(SeqCst) >= self.budget.share_max()
@@ -335,7 +335,7 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         let mut waits = shares[4].take(1 << 20);
         assert!(Pin::new(&mut waits).poll(&mut cx).is_pending());
-        assert_eq!(budget.standing().waits, Waits::Large, "small ones have room");
+        assert_eq!(budget.standing().waits, Waits::Large, "small takes have room");
         let mut small: Vec<_> = (0..).map_while(|_| shares[3].try_take(Budget::SMALL)).collect();
         small.extend((0..).map_while(|_| shares[4].try_take(1000)));
         let mut little = shares[4].take(1000);
@@ -344,20 +344,20 @@ mod tests {
         drop((little, small));
         drop(whole);
         assert!(Pin::new(&mut waits).poll(&mut cx).is_ready());
-        assert_eq!(budget.standing().waits, Waits::Nobody);
+        assert_eq!(budget.standing().waits, Waits::Nothing);
         drop(large);
         assert_eq!(budget.used(), 0);
     }
 
     #[test]
-    fn b06_a_budget_is_waited_for_only_by_those_whom_others_keep_waiting() {
+    fn b06_a_connection_with_its_whole_share_does_not_count_as_waiting() {
         let budget = Budget::new(4 << 20);
         let mut cx = Context::from_waker(Waker::noop());
         let alone = budget.share();
         let whole = alone.try_take(1 << 20);
         let mut more = alone.take(1);
         assert!(Pin::new(&mut more).poll(&mut cx).is_pending());
-        assert_eq!(budget.standing().waits, Waits::Nobody, "it holds all that a connection may");
+        assert_eq!(budget.standing().waits, Waits::Nothing, "the connection holds its whole share");
         let others: Vec<Option<Charge>> = (0..2).map(|_| budget.share().try_take(1 << 20)).collect();
         let mut waits = budget.share().take(1 << 20);
         assert!(Pin::new(&mut waits).poll(&mut cx).is_pending());
@@ -366,7 +366,7 @@ mod tests {
         assert!(budget.share().try_take(0).is_some());
         assert_eq!(budget.standing(), before, "what needs no room is no movement");
         drop(waits);
-        assert_eq!(budget.standing().waits, Waits::Nobody, "it has gone");
+        assert_eq!(budget.standing().waits, Waits::Nothing, "the take was dropped");
         drop((whole, others));
         assert!(Pin::new(&mut more).poll(&mut cx).is_ready());
     }

@@ -3,7 +3,7 @@ use std::sync::{Mutex, PoisonError};
 
 use api::PeerId;
 
-/// What was complained about already, so that a fault that meets every retry is logged once.
+/// Faults that were logged already, so that a fault that meets every retry is logged once.
 #[derive(Default, Debug)]
 pub(crate) struct Complaints {
     made: Mutex<BTreeMap<String, PeerId>>,

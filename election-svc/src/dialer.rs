@@ -26,9 +26,9 @@ pub(crate) struct Dialer {
 
 /// Why there is no link.
 enum DialError {
-    /// Nobody answers, for now.
+    /// No server answers, for now.
     Unreachable(String),
-    /// Somebody answers and will have nothing to do with this server until a person changes something.
+    /// A server answers and refuses this server until an operator changes the configuration.
     Refused(String),
 }
 
@@ -93,12 +93,12 @@ impl Dialer {
         match error {
             DialError::Refused(why) => {
                 if self.shared.complaints.is_new(peer, &why) {
-                    tracing::warn!(%peer, address, "no election link: {why}");
+                    tracing::warn!(%peer, address, reason = why, "election link refused");
                 }
             }
             DialError::Unreachable(why) => {
                 if self.shared.complaints.is_new(peer, &format!("{peer} is unreachable")) {
-                    tracing::info!(%peer, address, "no election link yet: {why}; trying on");
+                    tracing::info!(%peer, address, reason = why, "election peer unreachable; retrying");
                 }
             }
         }
@@ -114,7 +114,7 @@ fn refused(status: Status) -> DialError {
     }
 }
 
-/// What the system said: tonic's own text is "transport error".
+/// The system's error: tonic's own text is "transport error".
 fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {

@@ -22,9 +22,9 @@ pub struct Driver {
     dialers: Vec<Dialer>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Receiver<LinkEvent>,
-    /// The newest link to each peer, and what the peer says of its ensemble.
+    /// The newest link to each peer, and the peer's ensemble.
     links: BTreeMap<PeerId, (LinkNumber, Slot, Standing)>,
-    /// To whom there are links, for whoever asks how this election is.
+    /// The linked peers, for the status of this election.
     peers: watch::Sender<BTreeSet<PeerId>>,
     /// Peers that opened a stream while they had one; each is mentioned once.
     twins: BTreeSet<PeerId>,
@@ -67,7 +67,7 @@ impl Driver {
         self.peers.subscribe()
     }
 
-    /// Takes part in elections until the service is told to stop and all its tasks have ended.
+    /// Takes part in elections until the service stops and all its tasks have ended.
     pub async fn run(mut self) {
         for dialer in std::mem::take(&mut self.dialers) {
             self.shared.tasks.spawn(dialer.run());
@@ -82,7 +82,7 @@ impl Driver {
                 () = at(self.origin, timeout) => self.input(Input::Timeout),
             }
         }
-        // Links notice that nobody listens, and callers that nobody answers.
+        // Links notice that their receiver is gone, and callers that their answer will not come.
         drop(self);
         shared.tasks.close();
         shared.tasks.wait().await;
@@ -108,7 +108,7 @@ impl Driver {
         }
     }
 
-    /// Whoever is a stranger from now on has no say any more.
+    /// Removes the links, and so the votes, of peers that no longer belong to this ensemble.
     fn introduce(&mut self, standing: Standing) {
         self.shared.greeting.send_modify(|greeting| greeting.standing = standing);
         let fits = |theirs: &Standing| standing.fits(theirs);
@@ -133,8 +133,8 @@ impl Driver {
                 if self.links.insert(peer, (link, slot, standing)).is_some() && self.twins.insert(peer) {
                     tracing::warn!(
                         %peer,
-                        "opened an election stream while it had one, and the newer one counts; if this server keeps \
-                         coming and going, two servers have its id: give every server an id of its own"
+                        "peer opened a second election stream; the newer one counts. If this repeats, two servers have \
+                         its id: give every server an id of its own"
                     );
                 }
                 self.publish_links();
@@ -161,7 +161,7 @@ impl Driver {
         self.peers.send_replace(self.links.keys().copied().collect());
     }
 
-    /// Notes in the span of an election that this server votes for somebody else, or in a later round.
+    /// Adds an event to the election's span when this server changes its vote or its round.
     fn note_vote(&mut self, before: Option<Notification>) {
         let Some(span) = self.asked.as_mut().and_then(|asked| asked.span.as_mut()) else { return };
         let Some(now) = self.core.notification().filter(|now| Some(*now) != before) else { return };
@@ -198,8 +198,8 @@ impl Driver {
                         span.set("quorate.election.round", round.0 as i64);
                     }
                     metrics::ELECTION_DURATION.record(asked.since.elapsed());
-                    tracing::info!(%leader, %round, took = ?asked.since.elapsed(), "elected");
-                    // Whoever asked may have gone.
+                    tracing::info!(%leader, %round, took = ?asked.since.elapsed(), "leader elected");
+                    // The caller may be gone.
                     let _ = asked.elected.send(Ok(leader));
                 }
             }

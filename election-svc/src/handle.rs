@@ -8,7 +8,7 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
 }
 
-/// What a handle asks of the driver.
+/// A request of a handle to the driver.
 #[derive(Debug)]
 pub(crate) enum Command {
     Elect { candidate: Option<Candidate>, elected: oneshot::Sender<Result<PeerId, PortClosed>> },
@@ -22,7 +22,7 @@ impl Handle {
         Handle { commands }
     }
 
-    /// Whoever has asked so far is gone: see [`election_core::Input::Withdraw`].
+    /// All earlier callers are gone: see [`election_core::Input::Withdraw`].
     pub(crate) async fn withdraw(&self) -> Result<(), PortClosed> {
         self.send(Command::Withdraw).await
     }

@@ -2,7 +2,7 @@
 //!
 //! - the driver: one loop and one `match` that owns the core;
 //! - the links: one gRPC stream for each pair of servers, dialled by the larger id (S9);
-//! - the [`Handle`]: [`api::ports::Election`] for whoever needs a leader in this process;
+//! - the [`Handle`]: [`api::ports::Election`] for the quorum in this process;
 //! - the [`PortServer`]: the same for a quorum in another process.
 //!
 //! Nothing is written to disk: an election remembers nothing from one start of a server to the next.

@@ -15,11 +15,11 @@ use tonic::{Status, Streaming};
 
 use crate::complaints::Complaints;
 
-/// What the driver, the server and the dialers have in common.
+/// The state shared by the driver, the server and the dialers.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) me: PeerId,
-    /// What this server says of itself; changes when its quorum joins an ensemble.
+    /// The greeting of this server; changes when its quorum joins an ensemble.
     pub(crate) greeting: watch::Sender<Greeting>,
     pub(crate) events: mpsc::Sender<LinkEvent>,
     pub(crate) last_link: AtomicU64,
@@ -29,7 +29,7 @@ pub(crate) struct Shared {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// Tells a link from an older one to the same peer: the greater is the newer.
+/// Distinguishes a link from an older one to the same peer: the greater is the newer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct LinkNumber(u64);
 
@@ -37,7 +37,7 @@ pub(crate) struct LinkNumber(u64);
 /// The link ends when this is dropped.
 pub(crate) type Slot = watch::Sender<Option<Notification>>;
 
-/// What happens on a link to `peer`.
+/// An event of a link to `peer`.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
     Up { peer: PeerId, link: LinkNumber, slot: Slot, standing: Standing },
@@ -52,7 +52,7 @@ pub(crate) enum LinkEnd {
     Ours,
     /// The peer closed it.
     Closed,
-    /// The peer said nothing, not even that it is there.
+    /// The peer sent nothing, not even a heartbeat.
     Silent,
     /// It broke, or carried what it must not.
     Broken(Status),
@@ -97,9 +97,9 @@ impl Shared {
         };
         match &end {
             LinkEnd::Stranger(why) if self.complaints.is_new(peer, why) => {
-                tracing::warn!(%peer, "election link ended: {why}");
+                tracing::warn!(%peer, reason = %why, "election link ended");
             }
-            end => tracing::debug!(%peer, "election link ended: {end}"),
+            end => tracing::debug!(%peer, reason = %end, "election link ended"),
         }
         self.tell(LinkEvent::Down { peer, link }).await;
         end
@@ -137,8 +137,9 @@ impl Shared {
         }
     }
 
-    /// Sends what is new at once, and what is not again and again: so the peer notices within seconds when this server
-    /// or the way to it is dead, whichever side dialled and whatever TCP believes.
+    /// Sends new notifications at once, and repeats the last one again and again: so the peer notices within
+    /// seconds when this server or the path to it is dead, for any direction of the dialling and any state of
+    /// TCP.
     async fn write(
         &self,
         mut waiting: watch::Receiver<Option<Notification>>,
@@ -167,12 +168,12 @@ impl Shared {
 /// How long the peer may take to introduce itself, and each step before that.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(1);
 
-/// Messages between a link and its stream. No more than one: the newest should wait in the slot, where a still newer
-/// one replaces it, and not here behind older ones.
+/// Messages between a link and its stream. Only one: the newest should wait in the slot, where a still newer
+/// one replaces it, and not here after older ones.
 pub(crate) const OUTGOING: usize = 1;
 
 /// Each side speaks at least so often.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 
-/// A peer that is silent for so long is taken for dead: four heartbeats.
+/// A peer that is silent for this time counts as dead: four heartbeats.
 const SILENCE: Duration = Duration::from_secs(2);

@@ -53,7 +53,7 @@ impl ElectionPort for PortServer {
         let me = self.shared.me;
         let name = self.shared.greeting.borrow().name.clone();
         check_neighbour(hello, &name, me).map_err(|e| {
-            tracing::warn!("refused a quorum: {e}");
+            tracing::warn!(reason = %e, "refused a quorum service");
             Status::failed_precondition(e.0)
         })?;
         let (answers, stream) = mpsc::channel(ANSWERS);
@@ -64,7 +64,8 @@ impl ElectionPort for PortServer {
         let mut newest = self.quorum.lock().await;
         if let Some(older) = newest.take() {
             older.replaced.cancel();
-            // Only so is its last word said before the first of this one. An error: it has panicked, and is gone.
+            // This orders its last message before the first of the new stream. An error: the task has
+            // panicked, and is gone.
             let _ = older.task.await;
         }
         let replaced = CancellationToken::new();
@@ -96,12 +97,12 @@ impl QuorumLink {
             why = serve(&handle, calls, &answers) => why,
             () = replaced.cancelled() => Status::aborted("another quorum has taken this one's place"),
         };
-        tracing::info!("the link to the quorum service ended: {}", why.message());
+        tracing::info!(reason = why.message(), "link to the quorum service ended");
         // It may have gone.
         let _ = answers.try_send(Err(why));
         if !replaced.is_cancelled() {
-            // Without its quorum this server neither leads nor follows. Were it counted all the same, others could elect a leader
-            // whom too few can follow, and who finds that out after `init_limit` only.
+            // Without its quorum this server neither leads nor follows. If it counted all the same, others
+            // could elect a leader with too few followers, which finds that out only after `init_limit`.
             let _ = handle.withdraw().await;
             present.send_replace(false);
         }

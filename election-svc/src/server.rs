@@ -37,7 +37,7 @@ impl Election for Server {
         let greeting = self.admit(introduced).inspect_err(|refusal| {
             if self.shared.complaints.is_new(self.shared.me, refusal.message()) {
                 let from = from.map(|address| address.to_string()).unwrap_or_default();
-                tracing::warn!(from, "refused an election stream: {}", refusal.message());
+                tracing::warn!(from, reason = refusal.message(), "refused an election stream");
             }
         })?;
         let (outgoing, messages) = mpsc::channel(OUTGOING);

@@ -21,7 +21,7 @@ use crate::{Driver, Handle, PortServer, Server};
 pub struct Config {
     /// Name of the ensemble: servers of another one are refused.
     pub ensemble_name: String,
-    /// What else this server says to others: see [`Greeting`].
+    /// Other parts of this server's [`Greeting`].
     pub sync_limit: Duration,
     /// See [`Greeting`].
     pub tick: Duration,
@@ -51,11 +51,11 @@ pub enum ConfigError {
 /// An election, taken apart for its owner: call the handle, serve the server, spawn the driver.
 #[derive(Debug)]
 pub struct ElectionService {
-    /// For whoever needs a leader.
+    /// The port for callers in this process.
     pub handle: Handle,
     /// For the election port. It must be served with TCP_NODELAY.
     pub server: ElectionServer<Server>,
-    /// For this node's quorum, if that runs in a process of its own; not to be reached by anybody else.
+    /// The port for this node's quorum in a process of its own; no other process may reach it.
     pub port: ElectionPortServer<PortServer>,
     /// Whether a quorum is linked to that port.
     pub quorum: watch::Receiver<bool>,
@@ -129,6 +129,6 @@ impl ElectionService {
 /// Bytes in one message: all of ours are far smaller.
 pub(crate) const MESSAGE_MAX: usize = 32 << 10;
 
-/// Commands, and events of links, that wait for the driver. When it is full, whoever asks waits, and links stop
-/// reading.
+/// Commands, and events of links, that wait for the driver. When the queue is full, callers wait, and links
+/// stop reading.
 const QUEUE: usize = 64;

@@ -1,5 +1,5 @@
-//! What holds for the port [`Election`], whether the election runs in this process or in another: one suite, run against
-//! both. And what only the remote one can show: that either side may go and come back.
+//! The guarantees of the port [`Election`], for an election in this process and in another: one suite for
+//! both. Further tests for the remote one alone: either side may go and come back.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is the report")]
 
@@ -85,7 +85,7 @@ async fn a_newer_call_ends_an_older_one<P: Packaging>() {
     let net = Net::<P>::start(3).await;
     let port = net.ports[&1].clone();
     let mut older = Box::pin(port.elect(Some(at(5, 0))));
-    assert!(timeout(Duration::from_millis(100), &mut older).await.is_err(), "alone it finds nobody");
+    assert!(timeout(Duration::from_millis(100), &mut older).await.is_err(), "a server alone finds no leader");
     let newer = tokio::spawn({
         let port = port.clone();
         async move { port.elect(Some(at(6, 0))).await }
@@ -116,7 +116,7 @@ async fn an_election_that_nobody_waits_for_does_not_answer_the_next_one<P: Packa
 }
 
 #[tokio::test]
-async fn an_election_that_is_restarted_is_told_of_the_reign_it_stands_in() {
+async fn a_restarted_election_learns_the_present_reign() {
     let mut net = Net::<Remote>::start(3).await;
     assert_eq!(net.elect_all(&[(1, at(0, 0)), (2, at(0, 0))]).await, [2, 2]);
     for id in [1, 2] {
@@ -129,7 +129,7 @@ async fn an_election_that_is_restarted_is_told_of_the_reign_it_stands_in() {
 }
 
 #[tokio::test]
-async fn an_election_that_is_down_is_waited_for_and_asked_again() {
+async fn a_request_to_an_election_that_is_down_waits_and_is_repeated() {
     let mut net = Net::<Remote>::start(3).await;
     net.stop(3).await;
     let port = net.ports[&3].clone();
@@ -149,7 +149,7 @@ async fn without_its_quorum_a_leader_is_no_leader_and_the_next_quorum_asks_anew(
     for id in [1, 2, 3] {
         net.ports[&id].settled(PeerId(3), Epoch(1)).await.unwrap();
     }
-    // The quorum of node 3 dies; its election goes on, and answers the others.
+    // The quorum of node 3 dies; its election continues, and answers the others.
     net.ports.remove(&3);
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(net.elect_all(&[(1, at(1, 5)), (2, at(1, 4))]).await, [1, 1]);
@@ -167,12 +167,12 @@ async fn a_newer_quorum_takes_the_place_of_an_older_one() {
     assert_eq!(soon(net.ports[&1].elect(Some(at(0, 0)))).await.unwrap(), PeerId(1));
     let newer = Remote::port(node);
     assert_eq!(soon(newer.elect(Some(at(0, 0)))).await.unwrap(), PeerId(1));
-    // It does not come back: two that took turns would elect nobody.
+    // The older quorum does not come back: two that took turns would elect no leader.
     soon(async { while net.ports[&1].settled(PeerId(1), Epoch(1)).await.is_ok() {} }).await;
 }
 
 #[tokio::test]
-async fn the_quorum_of_another_node_is_told_what_to_correct() {
+async fn the_error_for_the_quorum_of_another_node_names_the_remedy() {
     use proto::internal::{ElectionCall, election_port_client::ElectionPortClient};
     let net = Net::<Remote>::start(1).await;
     let mut client = ElectionPortClient::connect(format!("http://{}", net.nodes[&1].port)).await.unwrap();
@@ -274,7 +274,7 @@ impl<P: Packaging> Net<P> {
         leaders
     }
 
-    /// Ends an election; whoever is linked to it is not.
+    /// Ends an election, but not its peers.
     async fn stop(&mut self, id: u32) {
         let node = self.nodes.get_mut(&id).unwrap();
         node.shutdown.cancel();
@@ -283,7 +283,7 @@ impl<P: Packaging> Net<P> {
         }
     }
 
-    /// Starts one that was stopped, at the same addresses.
+    /// Starts a stopped election at the same addresses.
     async fn serve(&mut self, id: u32) {
         let peers = TcpListener::bind(&self.addresses[&PeerId(id)]).await.unwrap();
         let port = TcpListener::bind(self.nodes[&id].port).await.unwrap();

@@ -90,7 +90,7 @@ async fn a_newer_call_ends_an_older_one() {
 }
 
 #[tokio::test]
-async fn a_host_that_accepts_and_never_answers_delays_nobody_else() {
+async fn a_host_that_accepts_and_never_answers_delays_no_other_peer() {
     let mut net = Net::of_voters(3).await;
     // Nothing is ever accepted from the listener of 1, though the system completes its connections.
     net.start(2);
@@ -112,7 +112,7 @@ async fn garbage_on_the_port_does_no_harm() {
         let mut socket = TcpStream::connect(address).await.unwrap();
         let _ = socket.write_all(garbage).await;
         let _ = socket.shutdown().await;
-        // Whatever it answers, it hangs up.
+        // It closes the connection after any answer.
         let mut answer = vec![];
         let _ = soon(socket.read_to_end(&mut answer)).await;
     }
@@ -185,7 +185,7 @@ async fn servers_of_two_ensembles_do_not_elect_together() {
     let mut alone = net.handles([1, 2]).map(|h| Box::pin(async move { h.elect(Some(at(0, 0))).await }));
     let [one, two] = &mut alone;
     let both = async { tokio::join!(one, two) };
-    assert!(timeout(Duration::from_secs(1), both).await.is_err(), "nobody is elected");
+    assert!(timeout(Duration::from_secs(1), both).await.is_err(), "no leader is elected");
     net.stop_all().await;
 }
 
@@ -267,7 +267,7 @@ fn a_config_that_does_not_fit_is_refused() {
     for good in ["h:1", "127.0.0.1:3888", "[::1]:3888", "node-1.quorate.svc:3888"] {
         assert_eq!(new(2, good), Ok(()), "{good}");
     }
-    assert_eq!(new(1, ""), Ok(()), "nobody to dial");
+    assert_eq!(new(1, ""), Ok(()), "no peer to dial");
 }
 
 fn at(epoch: u32, zxid: u64) -> Candidate {
@@ -301,7 +301,7 @@ fn notification(state: ServerState, leader: u32) -> ElectionMessage {
     ElectionMessage { kind: Some(Kind::Notification(kind)) }
 }
 
-/// Opens a stream as a server that says `first`; `Ok` once the other side has introduced itself.
+/// Opens a stream as a server that sends `first`; `Ok` once the other side has introduced itself.
 async fn open(
     address: SocketAddr,
     first: ElectionMessage,
@@ -386,7 +386,7 @@ impl Net {
         self.nodes.insert(id, node);
     }
 
-    /// Stops a node and waits for its end; its port is bound again for its next life.
+    /// Stops a node and waits for its end; its next incarnation binds the port again.
     async fn stop(&mut self, id: u32) {
         let node = self.nodes.remove(&id).unwrap();
         node.shutdown.cancel();
@@ -416,7 +416,7 @@ impl Net {
         tokio::spawn(async move { handle.elect(Some(at(0, 0))).await })
     }
 
-    /// Lets these nodes look at one time, and returns whom each was told to follow.
+    /// Starts the search of these nodes at one time, and returns the leader of each.
     async fn elect_all(&self, candidates: &[(u32, Candidate)]) -> Vec<u32> {
         let calls: Vec<_> = candidates
             .iter()

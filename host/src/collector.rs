@@ -36,7 +36,7 @@ impl BadCollector {
     }
 }
 
-/// Checks an address, and that the protocol that `OTEL_EXPORTER_OTLP_PROTOCOL` asks for is one that this build speaks.
+/// Checks an address, and that this build supports the protocol of `OTEL_EXPORTER_OTLP_PROTOCOL`.
 pub(crate) fn endpoint(address: &str) -> Result<Endpoint, BadCollector> {
     let bad = |why: String| BadCollector::new(address, why);
     let endpoint = Endpoint::from_shared(address.to_owned()).map_err(|e| bad(e.to_string()))?;
@@ -68,8 +68,8 @@ pub(crate) fn tls(address: &str) -> Result<Option<ClientTlsConfig>, BadCollector
     Ok(Some(tls.ca_certificate(Certificate::from_pem(pem))))
 }
 
-/// What this process is, for OTLP: as [`crate::otlp::resource`] has it, below what `OTEL_RESOURCE_ATTRIBUTES` and
-/// `OTEL_SERVICE_NAME` say.
+/// The resource of this process for OTLP: that of [`crate::otlp::resource`], overridden by
+/// `OTEL_RESOURCE_ATTRIBUTES` and `OTEL_SERVICE_NAME`.
 pub(crate) fn resource(ours: &[(&'static str, String)]) -> Resource {
     let ours = ours.iter().map(|(name, value)| KeyValue::new(attribute_name(name, true), value.clone()));
     let builder = Resource::builder_empty().with_attributes(ours);
@@ -86,7 +86,7 @@ pub(crate) fn with_headers<T>(message: T) -> Request<T> {
     for header in env::var(HEADERS).unwrap_or_default().split(',') {
         let Some((name, value)) = header.split_once('=') else { continue };
         let decoded = percent_encoding::percent_decode_str(value.trim()).decode_utf8_lossy();
-        // As the SDK does, one that is malformed is left out.
+        // A malformed header is left out, as in the SDK.
         let name = MetadataKey::from_bytes(name.trim().as_bytes());
         if let (Ok(name), Ok(value)) = (name, MetadataValue::try_from(decoded.as_ref())) {
             request.metadata_mut().insert(name, value);
@@ -99,7 +99,8 @@ const PROTOCOL: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
 const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
 const HEADERS: &str = "OTEL_EXPORTER_OTLP_HEADERS";
 
-/// A way to a collector that may be away, or slow, or behind something that has forgotten the connection.
+/// The connection to a collector, which may be away, slow, or behind a proxy that has forgotten the
+/// connection.
 #[derive(Debug)]
 pub(crate) struct Link {
     endpoint: Endpoint,
@@ -160,7 +161,7 @@ impl Reached {
                 endpoint,
                 what,
                 reason = shortened(reason),
-                "cannot export to the collector; check its address, and that it takes OTLP/gRPC there; trying on"
+                "cannot export to the collector; check its address, and that it takes OTLP/gRPC there; retrying"
             ),
         }
     }
@@ -228,8 +229,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_reason_is_in_words_and_not_in_many() {
-        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let mut link = Link::new(Endpoint::from_shared(format!("http://{nobody}")).unwrap());
+        let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let mut link = Link::new(Endpoint::from_shared(format!("http://{unused}")).unwrap());
         let call = async |channel| {
             MetricsServiceClient::new(channel).export(ExportMetricsServiceRequest::default()).await
         };
@@ -240,10 +241,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn not_every_change_is_told() {
+    async fn changes_are_reported_at_a_bounded_rate() {
         let mut reached = Reached::new("x", "y");
         assert!(reached.is_news(false));
-        assert!(!reached.is_news(false) && !reached.is_news(true), "just said");
+        assert!(!reached.is_news(false) && !reached.is_news(true), "just reported");
         tokio::time::advance(SAY_AGAIN).await;
         assert!(!reached.is_news(false), "nothing has changed");
         assert!(reached.is_news(true) && !reached.is_news(false));

@@ -1,8 +1,8 @@
-//! File descriptors: how many this process may have, and who may use them.
+//! File descriptors: the limit of this process, and its split among files and ports.
 //!
-//! Without bounds, idle connections take them all, and the log cannot open its next segment: anybody who reaches a port
-//! could stop the node. So files have their share first, and each port has its own, so that clients cannot keep the
-//! members from one another.
+//! Without bounds, idle connections take all descriptors, and the log cannot open its next segment: any
+//! client that reaches a port could stop the node. So files get their share first, and each port has its own
+//! share, so that clients cannot lock out members.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -34,7 +34,7 @@ pub fn raise_limit() -> u64 {
         Ok(()) => maximum.unwrap_or(u64::MAX),
         Err(e) => {
             let current = current.unwrap_or(u64::MAX);
-            tracing::warn!("cannot raise the limit of open files from {current}: {e}");
+            tracing::warn!(current, error = %e, "cannot raise the limit of open files");
             current
         }
     }
@@ -45,8 +45,8 @@ pub fn raise_limit() -> u64 {
 const KEPT_FOR_FILES: usize = 256;
 /// And what the ports of members take at most: each member has one or a few connections, strangers share some more.
 const KEPT_FOR_PEERS: usize = 192;
-/// What a connection of the client port takes of memory at most, besides its share of the budgets: what comes before it is
-/// read, and the state of TLS, HTTP/2 and its tasks.
+/// Maximum of memory for a connection of the client port, besides its share of the budgets: bytes that arrive
+/// before they are read, and the state of TLS, HTTP/2 and its tasks.
 const PER_CONNECTION: usize = listen::CLIENT_WINDOW as usize + (32 << 10);
 
 #[cfg(test)]

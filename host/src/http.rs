@@ -2,11 +2,11 @@
 //!
 //! | path | answers |
 //! |---|---|
-//! | `/livez` | 200 while the process works. Says nothing about quorum or peers: to restart a node because others are gone makes it worse. |
+//! | `/livez` | 200 while the process works, independent of quorum and peers: restarting a node because others are gone makes it worse |
 //! | `/readyz` | 200 while this node serves clients, 503 otherwise |
 //! | `/startupz` | 503 until recovery is over |
-//! | `/metrics` | Prometheus text, or OpenMetrics with exemplars for whoever accepts that |
-//! | `/loglevel` | GET: which log lines are printed; PUT, from this machine only: print these from now on |
+//! | `/metrics` | Prometheus text, or OpenMetrics with exemplars if the client accepts it |
+//! | `/loglevel` | GET: the filter of the log lines; PUT, from this machine only: changes it |
 //!
 //! The first three name each check and its reason with `?verbose`, and always when one fails.
 
@@ -34,14 +34,14 @@ use crate::{
     logging,
 };
 
-/// What a process answers.
+/// The content of a process's HTTP answers.
 #[derive(Clone)]
 pub struct Pages {
-    /// Behind the probes.
+    /// The checks of the probes.
     pub health: Health,
     /// Whose metrics it has.
     pub groups: Vec<Group>,
-    /// What it is, for `target_info`; see [`crate::otlp::resource`].
+    /// The identity of the process, for `target_info`; see [`crate::otlp::resource`].
     pub resource: Vec<(&'static str, String)>,
 }
 
@@ -79,7 +79,7 @@ async fn serve_one(connection: Connection, place: Place, pages: Arc<Pages>, stop
         .serve_connection(TokioIo::new(connection), service);
     tokio::select! {
         served = serving => if let Err(e) = served {
-            tracing::debug!("an HTTP connection broke: {e}");
+            tracing::debug!(error = %e, "HTTP connection broke");
         },
         () = place.taken_away() => {}
         () = stop.cancelled() => {}
@@ -123,7 +123,7 @@ impl Pages {
     }
 }
 
-/// The body is the new filter. Only for whoever is on this machine already: debug lines cost time and tell much.
+/// The body is the new filter. Allowed from this machine only: debug lines cost time and reveal much.
 async fn set_filter(request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
     if !peer.ip().to_canonical().is_loopback() {
         return plain(StatusCode::FORBIDDEN, "only from 127.0.0.1 or ::1\n".into());

@@ -1,4 +1,4 @@
-//! What every `main` of Quorate shares, so that all of them behave alike:
+//! The shared parts of every `main` of Quorate, so that all of them behave alike:
 //!
 //! - [`config`]: the settings of a node from flags, environment and file, each with where it came from;
 //! - [`descriptors`]: how many files and connections the process may have open;

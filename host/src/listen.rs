@@ -37,14 +37,14 @@ use traffic::Traffic;
 /// A port could not be bound. The message names the address and the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// Somebody else listens there.
+    /// Another process listens there.
     #[error(
         "the {what} address {address} is in use: stop the process that listens there (`ss -ltnp 'sport = :{port}'` \
          or `lsof -i :{port}` shows it), or choose another port",
         port = address.port()
     )]
     InUse {
-        /// What was to listen.
+        /// The service of the address.
         what: &'static str,
         /// Where.
         address: SocketAddr,
@@ -54,7 +54,7 @@ pub enum ListenError {
         "the {what} address {address} is not one of this machine's; set `listen.host` to one that is, or 0.0.0.0"
     )]
     NotOurs {
-        /// What was to listen.
+        /// The service of the address.
         what: &'static str,
         /// Where.
         address: SocketAddr,
@@ -62,11 +62,11 @@ pub enum ListenError {
     /// Anything else, as a port below 1024 without the right to it.
     #[error("cannot listen on the {what} address {address}: {cause}")]
     Other {
-        /// What was to listen.
+        /// The service of the address.
         what: &'static str,
         /// Where.
         address: SocketAddr,
-        /// As the system says.
+        /// The system's error.
         cause: io::Error,
     },
 }
@@ -97,7 +97,7 @@ impl Listener {
         })
     }
 
-    /// Where it listens, with the port that the system chose if 0 was asked for.
+    /// Its address, with the port that the system chose for port 0.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -109,10 +109,10 @@ impl Listener {
     }
 }
 
-/// What bounds the connections of a port and their calls.
+/// The bounds of a port's connections and their calls.
 #[derive(Clone, Debug)]
 pub struct Bounds {
-    /// Connections that are open at a time; on a port of members: those whose member is not known yet.
+    /// Maximum of open connections; on a port of members: of those whose member is not known yet.
     pub connections: usize,
     /// Calls under way on all connections together.
     pub calls: CallPlaces,
@@ -129,10 +129,11 @@ pub struct Bounds {
 /// Who connects to a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Users {
-    /// Anybody.
+    /// Any client.
     Clients,
-    /// Members of the ensemble. A service says whose connection it is with a [`api::PeerId`] in the extensions of its
-    /// answer. Until then the connection is a stranger's, and bounded like one; afterwards it is trusted.
+    /// Members of the ensemble. A service identifies the member of a connection with a [`api::PeerId`] in the
+    /// extensions of its answer. Until then the connection is a stranger's, and bounded like one; afterwards
+    /// it is trusted.
     Members,
     /// Other services of the same node.
     Neighbours,
@@ -179,8 +180,8 @@ impl Bounds {
 /// Serves `routes` until `shutdown` is cancelled. Then the port is closed at once, connections that have asked nothing yet
 /// end, and requests and streams under way have `drain` to end; connections that do not end in time are cut off.
 ///
-/// Whatever comes in on the port that is not HTTP/2 costs its own connection, nothing else. So does a client that sends no whole
-/// request, or reads no answers, for ten seconds.
+/// Bytes that are not HTTP/2 cost only their own connection. So does a client that sends no complete request,
+/// or reads no answers, for ten seconds.
 ///
 /// # Errors
 /// Never: faults of single connections end with them.
@@ -228,7 +229,7 @@ pub async fn serve(
     drop(incoming);
     connections.close();
     if drained(connections.wait(), &shutdown, drain).await.is_none() {
-        tracing::warn!(%address, connections = connections.len(), "connections did not end in time; cut off");
+        tracing::warn!(%address, connections = connections.len(), "connections did not end in time; closed");
         cut_off.cancel();
         connections.wait().await;
     }
@@ -334,14 +335,13 @@ impl<A: Accept> Incoming<A> {
                 Err(e) => e,
             };
             if is_of_one_connection(&fault) {
-                tracing::debug!("a connection ended before it began: {fault}");
+                tracing::debug!(%fault, "connection ended before it was accepted");
             } else {
                 if let Some(count) = self.faults.happened() {
                     tracing::warn!(
                         port = self.port.name(),
                         count, %fault,
-                        "cannot accept connections for the moment; if this stays, raise the limit of open files \
-                         (ulimit -n)"
+                        "cannot accept connections; if this repeats, raise the limit of open files (ulimit -n)"
                     );
                 }
                 tokio::time::sleep(PAUSE).await;
@@ -369,9 +369,9 @@ fn is_of_one_connection(e: &io::Error) -> bool {
     )
 }
 
-/// Bytes on the way from a client before it waits, in all streams of its connection: what the connection may make us hold besides
-/// its share of the budget, so this times [`Bounds::connections`] has to fit into memory. Enough for 100 MB/s at a distance of
-/// 1 ms.
+/// Bytes in flight from a client before it waits, in all streams of its connection. A connection can hold
+/// them besides its share of the budget, so this times [`Bounds::connections`] must fit into memory. It
+/// allows 100 MB/s at a distance of 1 ms.
 pub(crate) const CLIENT_WINDOW: u32 = 128 << 10;
 /// The same between the servers of an ensemble, which are few: several of the largest batches.
 const PEER_WINDOW: u32 = 4 << 20;
@@ -394,7 +394,8 @@ const NEIGHBOURS: usize = 64;
 const KEPT_FOR_LOCAL: usize = 8;
 /// Servers of an ensemble bound what they have with each other themselves.
 const TRUSTED: usize = usize::MAX / 4;
-/// A connection that is silent for so long is asked for a sign of life, and cut after as long again.
+/// The node sends a keep-alive to a connection that is silent for this time, and closes it after the same
+/// time again.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// How often a connection is looked at, whether it has to be closed.
 const CHECK: Duration = Duration::from_secs(1);

@@ -1,6 +1,6 @@
-//! Log lines, on standard error: for people by default, as JSON with `QUORATE_LOG_FORMAT=json`. `QUORATE_LOG` says
-//! which: `warn`, `debug`, or by module as in `info,quorum_svc=debug`. A running process prints others after
-//! [`set_filter`]. Warnings of the HTTP/2 library are left out unless it is named.
+//! Log lines, on standard error: for people by default, as JSON with `QUORATE_LOG_FORMAT=json`. `QUORATE_LOG`
+//! sets the filter: `warn`, `debug`, or by module as in `info,quorum_svc=debug`. [`set_filter`] changes it in
+//! a running process. Warnings of the HTTP/2 library are left out unless the filter names it.
 
 use std::sync::OnceLock;
 
@@ -52,7 +52,7 @@ pub fn init(default: &str) -> Result<(), LoggingError> {
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines = match variable("QUORATE_LOG_FORMAT").as_deref() {
         None | Some("text") => {
-            // Colours only where somebody looks at them.
+            // Colours only on a terminal.
             let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
             lines.with_ansi(ansi).boxed()
         }
@@ -71,7 +71,7 @@ pub fn filter() -> String {
     FILTER.get().and_then(|handle| handle.with_current(ToString::to_string).ok()).unwrap_or_default()
 }
 
-/// Prints these lines from now on.
+/// Changes the filter of the log lines.
 ///
 /// # Errors
 /// A filter that does not parse, and nothing changes; or log lines that are not set up.
@@ -80,7 +80,7 @@ pub fn set_filter(text: &str) -> Result<(), LoggingError> {
     let handle = FILTER.get().ok_or(LoggingError::NotSetUp)?;
     let before = self::filter();
     handle.reload(filter).map_err(|_| LoggingError::NotSetUp)?;
-    tracing::warn!("log lines are {} from now on, were {before}", self::filter());
+    tracing::warn!(filter = %self::filter(), %before, "log filter changed");
     Ok(())
 }
 
@@ -102,7 +102,8 @@ where
     }
 }
 
-/// Exports spans of `tracing` from INFO on, whatever the filter of log lines, once [`traces`] has a collector.
+/// Exports spans of `tracing` from INFO on, independent of the filter of log lines, once [`traces`] has a
+/// collector.
 fn spans<S>() -> impl Layer<S>
 where
     S: Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
@@ -135,14 +136,16 @@ fn parse(text: &str) -> Result<EnvFilter, LoggingError> {
     if text.is_empty() {
         return Err(unknown(&"it is empty"));
     }
-    // A word alone is a level or, to the library, a module with all of its lines: a misspelt level would silence the process.
+    // The library takes a single name that is no level for a module with all of its lines: a misspelt level
+    // would silence the process.
     let is_word = |part: &&str| part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':');
     if let Some(word) =
         text.split(',').map(str::trim).filter(is_word).find(|w| w.parse::<LevelFilter>().is_err())
     {
         return Err(unknown(&format_args!("{word:?} is no level; for a module write {word}=trace")));
     }
-    // Any client can make h2 warn once for each connection. `listen` counts these, and says so now and then.
+    // Any client can make h2 warn once for each connection. `listen` counts these, and logs the count now and
+    // then.
     let names_h2 = text.split(',').any(|part| part.starts_with("h2"));
     let quiet = if names_h2 { "" } else { "h2=error," };
     EnvFilter::try_new(format!("{quiet}{text}")).map_err(|e| unknown(&e))

@@ -27,7 +27,8 @@ pub struct Collector {
     pub interval: Duration,
 }
 
-/// What a process is, by the names that Prometheus's `target_info` has for OpenTelemetry's resource attributes.
+/// The resource of a process, by the names that Prometheus's `target_info` has for OpenTelemetry's resource
+/// attributes.
 #[must_use]
 pub fn resource(service: &str, ensemble: &str, node: &str, version: &str) -> Vec<(&'static str, String)> {
     vec![
@@ -48,7 +49,7 @@ pub async fn push(
 ) {
     let endpoint = match connectable(&collector.endpoint) {
         Ok(endpoint) => endpoint,
-        Err(e) => return tracing::error!(error = %e, "metrics are not exported"),
+        Err(e) => return tracing::error!(error = %e, "cannot export metrics"),
     };
     let mut pusher = Pusher {
         link: Link::new(endpoint),

@@ -1,6 +1,6 @@
-//! An orderly end: the first SIGINT, SIGTERM or SIGHUP asks for it, a second one does not wait for it. SIGTERM and SIGHUP leave
-//! time to hand over to others before; SIGINT, from a terminal, does not. SIGUSR1 and SIGUSR2 do nothing, and SIGHUP does nothing
-//! in a process that was started with it ignored, as by nohup.
+//! An orderly end. The first SIGINT, SIGTERM or SIGHUP requests it; a second one ends the process at once.
+//! SIGTERM and SIGHUP leave time for a hand-over; SIGINT, from a terminal, does not. SIGUSR1 and SIGUSR2 do
+//! nothing. SIGHUP does nothing in a process that was started with it ignored, as by nohup.
 
 use std::{future, io, time::Duration};
 
@@ -30,7 +30,8 @@ where
 {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    // Whoever sends it to have the configuration read anew, or closes the terminal, shall not take a leader away from the others.
+    // An operator may send SIGHUP to reload the configuration, or close the terminal. Neither may take the
+    // leader away from the other nodes.
     let mut hang_up = match starts_ignored(HANG_UP) {
         true => None,
         false => Some(signal(SignalKind::hangup())?),
@@ -43,7 +44,7 @@ where
                 _ = user_1.recv() => "SIGUSR1",
                 _ = user_2.recv() => "SIGUSR2",
             };
-            tracing::info!(signal = name, "this signal does nothing here");
+            tracing::info!(signal = name, "signal ignored");
         }
     });
     let token = CancellationToken::new();
@@ -57,7 +58,7 @@ where
             }
         };
         let (name, number) = next().await;
-        tracing::info!("{name}: shutting down; once more to stop at once");
+        tracing::info!(signal = name, "shutting down; a second signal stops at once");
         let first = Instant::now();
         // Some supervisors send one signal twice: to the process, and to the group that it is in.
         let mut next = async || {
@@ -105,7 +106,7 @@ fn is_ignored(status: &str, number: i32) -> bool {
 }
 
 fn at_once(name: &str, number: i32) -> ! {
-    tracing::warn!("{name} again: stopped at once");
+    tracing::warn!(signal = name, "second signal; stopping at once");
     std::process::exit(128 + number)
 }
 

@@ -34,9 +34,10 @@ pub struct Traces {
 pub(crate) static LINES: OnceLock<OpenTelemetryTracingBridge<SdkLoggerProvider, SdkLogger>> = OnceLock::new();
 
 impl Traces {
-    /// Begins to export, for the whole process. `resource` says what the process is, as [`crate::otlp::resource`] makes it;
-    /// `lines`: log lines, too. While the collector at `endpoint` is away, spans and lines are dropped; the log says once
-    /// that it is away and once that it is back. Must be called within a tokio runtime.
+    /// Begins to export, for the whole process. `resource` identifies the process, as made by
+    /// [`crate::otlp::resource`]; `lines`: log lines, too. While the collector at `endpoint` is away, spans
+    /// and lines are dropped; the log reports its loss and its return once each. Must be called within a
+    /// tokio runtime.
     ///
     /// # Errors
     /// `endpoint` is not an address, or a variable of the SDK asks for what this build cannot do.
@@ -68,7 +69,7 @@ impl Traces {
         {
             return;
         }
-        tracing::debug!("the last spans may not have arrived");
+        tracing::debug!("the last spans may be lost");
     }
 }
 
@@ -154,10 +155,10 @@ impl<E: opentelemetry_sdk::logs::LogExporter> opentelemetry_sdk::logs::LogExport
     }
 }
 
-/// Spans that wait, unless `OTEL_BSP_MAX_QUEUE_SIZE` says otherwise; further ones are dropped. At 1 % of full load a node
-/// makes some 10,000 spans a second.
+/// Maximum of waiting spans, by default of `OTEL_BSP_MAX_QUEUE_SIZE`; further ones are dropped. At 1 % of
+/// full load a node makes some 10,000 spans a second.
 const QUEUE: usize = 32_768;
-/// Between two exports, unless `OTEL_BSP_SCHEDULE_DELAY` says otherwise.
+/// Time between two exports, by default of `OTEL_BSP_SCHEDULE_DELAY`.
 const DELAY: Duration = Duration::from_millis(500);
 const LAST_EXPORT_WITHIN: Duration = Duration::from_secs(1);
 

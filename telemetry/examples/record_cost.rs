@@ -1,4 +1,4 @@
-//! What recording costs: cargo run --release -p telemetry --example record_cost
+//! The cost of recording: cargo run --release -p telemetry --example record_cost
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

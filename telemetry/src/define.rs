@@ -21,7 +21,7 @@ impl Group {
     pub const ALL: [Group; 4] = [Group::Process, Group::Election, Group::Quorum, Group::Store];
 }
 
-/// What the numbers of a metric are. Seconds are kept as whole nanoseconds.
+/// Unit of a metric's numbers. Seconds are kept as whole nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Unit {
     /// Time.
@@ -65,7 +65,7 @@ pub enum Kind {
     Histogram,
 }
 
-/// What a metric is called and means.
+/// Name and meaning of a metric.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Definition {
     /// OpenTelemetry's name, with dots.
@@ -79,7 +79,7 @@ pub struct Definition {
 }
 
 impl Definition {
-    /// Prometheus's name: underscores, the unit, and `_total` behind what only grows.
+    /// Prometheus's name: underscores, the unit, and `_total` for a counter.
     #[must_use]
     pub fn prometheus_name(&self, kind: Kind) -> String {
         let mut name = self.name.replace('.', "_") + self.unit.suffix();
@@ -111,7 +111,7 @@ impl<V> Deref for Metric<V> {
     }
 }
 
-/// A metric of whatever kind, to be read.
+/// A readable metric of any kind.
 pub(crate) trait Source: Sync {
     fn definition(&self) -> Definition;
     fn kind(&self) -> Kind;

@@ -67,7 +67,7 @@ label! {
     Phase("phase") {
         /// From the socket to the store's turn.
         Queue = "queue",
-        /// From there to the answer: for a write, the way through the quorum.
+        /// From there to the answer: for a write, the path through the quorum.
         Serve = "serve",
     }
 }
@@ -85,7 +85,7 @@ label! {
 }
 
 label! {
-    /// What a node is.
+    /// The role of a node.
     RoleLabel("role") {
         /// Without a leader.
         Looking = "looking",
@@ -131,7 +131,8 @@ impl Port {
 label! {
     /// Why a node closed a connection, or took none.
     Closed("reason") {
-        /// No whole request came in time, or others needed the place of one that waited for a request.
+        /// No complete request arrived in time, or others needed the place of a connection that waited for a
+        /// request.
         Silent = "silent",
         /// A message was begun and did not become whole in time.
         Unfinished = "unfinished",
@@ -139,9 +140,9 @@ label! {
         Unread = "unread",
         /// The protocol was broken, or the network.
         Broken = "broken",
-        /// As many connections as may be are open.
+        /// The port has its maximum of connections.
         Full = "full",
-        /// As many as may be are open from one address.
+        /// The address has its maximum of connections.
         Address = "address",
     }
 }

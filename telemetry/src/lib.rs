@@ -1,10 +1,10 @@
-//! What a node counts and times. Every metric is defined once, in [`metrics`], as a static that the services record into;
-//! [`gather`] reads them all, and whoever exports (as Prometheus text: [`text`], or by OTLP: the crate `host`) works from
-//! that reading.
+//! The counts and times of a node. Every metric is defined once, in [`metrics`], as a static that the
+//! services record into. [`gather`] reads them all, and exporters (Prometheus text: [`text`]; OTLP: the crate
+//! `host`) work from that reading.
 //!
-//! Recording is a few relaxed atomic additions and never a lock on the path of a write; what happens often is recorded
-//! once for a batch ([`Histogram::record_n`]). The statics are the process's: who runs several nodes in one process, as tests do,
-//! gets the sum of them. Spans are in the crate `spans`.
+//! Recording is a few relaxed atomic additions and never a lock on the path of a write; frequent events are
+//! recorded once for a batch ([`Histogram::record_n`]). The statics belong to the process: several nodes in
+//! one process, as in tests, give the sum of them. Spans are in the crate `spans`.
 //!
 //! ```
 //! use std::time::Duration;

@@ -44,72 +44,72 @@ metrics! {
         PROCESS_FD_COUNT: UpDown = "process.unix.file_descriptor.count" [Count("{file_descriptor}")] UpDown::new(),
             "Open files and connections.";
         PROCESS_FD_LIMIT: Gauge = "quorate.process.file_descriptor.limit" [Count("{file_descriptor}")] Gauge::new(),
-            "How many files and connections may be open.";
+            "Maximum number of open files and connections.";
         PROCESS_UPTIME: Gauge = "process.uptime" [Seconds] Gauge::new(),
-            "How long this process has been running.";
+            "Time since this process started.";
         DISK_AVAILABLE: Gauge = "quorate.disk.available" [Bytes] Gauge::new(),
-            "What this process may still write to the file system of its data directory; 0 if it keeps nothing on disk.";
+            "Free space for this process on the file system of its data directory; 0 if it keeps nothing on disk.";
         DISK_CAPACITY: Gauge = "quorate.disk.capacity" [Bytes] Gauge::new(),
-            "The size of that file system; 0 if this process keeps nothing on disk.";
+            "Size of that file system; 0 if this process keeps nothing on disk.";
         PORT_CONNECTIONS: By<Port, Gauge, { Port::COUNT }> = "quorate.port.connections" [Count("{connection}")]
             By::new([const { Gauge::new() }; Port::COUNT]),
             "Open connections of a port.";
         PORT_CONNECTIONS_LIMIT: By<Port, Gauge, { Port::COUNT }> = "quorate.port.connections.limit" [Count("{connection}")]
             By::new([const { Gauge::new() }; Port::COUNT]),
-            "How many connections a port may have open; of a port of members: connections whose member is not known. Further ones \
-             are closed. 0 for a port that is not served here.";
+            "Maximum number of open connections of a port; of a port of members: connections whose member is not known. The node \
+             closes further ones. 0 for a port that this process does not serve.";
         PORT_CONNECTIONS_CLOSED: By<(Port, Closed), Counter, CLOSED_SLOTS> = "quorate.port.connections.closed" [Count("{connection}")]
             By::new([const { Counter::new() }; CLOSED_SLOTS]),
             "Connections that the node closed or refused, by reason.";
         RPC_SERVER_CALL_DURATION: ByName = "rpc.server.call.duration" [Seconds]
             ByName::new(("rpc_system_name", "grpc"), ["rpc_method", "rpc_response_status_code"]),
-            "gRPC calls from their first header to their last trailer, so a stream counts when it ends. A call that its \
-             client gave up counts as CANCELLED.";
+            "gRPC calls from their first header to their last trailer, so a stream counts when it ends. A call that the \
+             client cancelled counts as CANCELLED.";
     }
     Election {
         ELECTION_STARTED: Counter = "quorate.election.started" [Count("{election}")] Counter::new(),
             "Elections that this node has begun, because it had no leader.";
         ELECTION_DURATION: Histogram = "quorate.election.duration" [Seconds] Histogram::times(),
-            "Elections from their beginning on this node until it knew whom to follow; its count is that of the \
-             elections that ended.";
+            "Elections from their beginning on this node until it knew its leader; the count is the number of ended \
+             elections.";
         ELECTION_LINKS: Gauge = "quorate.election.links" [Count("{peer}")] Gauge::new(),
-            "Other members that the election service is connected to.";
+            "Members with a connection to this node's election service.";
     }
     Quorum {
         QUORUM_ROLE: By<RoleLabel, Gauge, { RoleLabel::COUNT }> = "quorate.quorum.role" [Count("{role}")]
             By::new([const { Gauge::new() }; RoleLabel::COUNT]),
-            "1 for the role that this node has, 0 for the others.";
+            "1 for the role of this node, 0 for the others.";
         QUORUM_SERVING: Gauge = "quorate.quorum.serving" [Count("{state}")] Gauge::new(),
             "1 while this node is synchronised with an established leader, or is one.";
         QUORUM_EPOCH: Gauge = "quorate.quorum.epoch" [Count("{epoch}")] Gauge::new(),
             "The epoch of the last leader that this node synchronised with.";
         QUORUM_UNSERVED_DURATION: Histogram = "quorate.quorum.unserved.duration" [Seconds] Histogram::times(),
-            "How long this node was without a leader that serves: election, discovery and synchronisation together.";
+            "Time that this node spent without a serving leader: election, discovery and synchronisation together.";
         QUORUM_UNCOMMITTED: Gauge = "quorate.quorum.uncommitted" [Count("{entry}")] Gauge::new(),
             "Entries at the end of this node's log that are not known to be committed.";
         QUORUM_COMMITTED: Counter = "quorate.quorum.committed" [Count("{entry}")] Counter::new(),
-            "Entries that this node came to know as committed, without those that came in a snapshot.";
+            "Entries that this node learned to be committed, without those of a received snapshot.";
         CLOCK_OFFSET: Gauge = "quorate.clock.offset" [Seconds] Gauge::new(),
-            "How far this node's wall clock is from the clocks of a quorum, ahead or behind. Above 10 s it is wrong, or those of a \
-             quorum are. 0 while there is no leader.";
+            "Difference between this node's wall clock and the clocks of a quorum, ahead or behind. Above 10 s one of the two is \
+             wrong. 0 while there is no leader.";
         QUORUM_STORES: Gauge = "quorate.quorum.stores" [Count("{store}")] Gauge::new(),
-            "1 while this node's store is attached, 0 while it is away: then nobody makes snapshots, and the log grows by all \
-             that is written.";
+            "1 while this node's store is attached, 0 while it is away: the node then makes no snapshots, and its log grows \
+             with every write.";
         PROPOSAL_DURATION: Histogram = "quorate.proposal.duration" [Seconds] Histogram::times(),
-            "Writes of this node's store from their submission until they have a place in this node's log, which on a \
-             learner is the way to the leader and back.";
+            "Writes of this node's store from their submission until they are in this node's log; on a learner this is the \
+             round trip to the leader.";
         ACK_DURATION: Histogram = "quorate.ack.duration" [Seconds] Histogram::times(),
-            "On the leader: entries from their proposal to a synchronised learner until its acknowledgement, which says \
-             that they are on its disk. Each learner counts.";
+            "On the leader: entries from their proposal to a synchronised learner until it acknowledges that they are on \
+             its disk. Each learner counts.";
         COMMIT_DURATION: Histogram = "quorate.commit.duration" [Seconds] Histogram::times(),
-            "On the leader: entries from their place in its log until a quorum, and the leader itself, have them on disk.";
+            "On the leader: entries from their append to its log until a quorum, and the leader itself, have them on disk.";
         PENDING_WRITES: Gauge = "quorate.writes.pending" [Count("{write}")] Gauge::new(),
             "Writes of this node's store that are not known to be committed.";
         PENDING_WRITES_SIZE: Gauge = "quorate.writes.pending.size" [Bytes] Gauge::new(),
-            "The same in bytes.";
+            "Size of these writes.";
         PARKED_WRITES: Gauge = "quorate.writes.parked" [Count("{write}")] Gauge::new(),
-            "All of them while this node has no leader, else 0. Those that no leader has seen are refused after \
-             `timing.park_limit`; of the others it is known only with the next leader what became of them.";
+            "Pending writes while this node has no leader, else 0. After `timing.park_limit` the node refuses those that no \
+             leader has seen; only the next leader decides the outcome of the others.";
         REFUSED_WRITES: Counter = "quorate.writes.refused" [Count("{write}")] Counter::new(),
             "Writes that the quorum refused, because too many waited or there was no leader for too long.";
         LEARNERS: Gauge = "quorate.learners" [Count("{learner}")] Gauge::new(),
@@ -117,16 +117,16 @@ metrics! {
         LEARNER_LAG: ByPeer = "quorate.learner.lag" [Count("{entry}")] ByPeer::new(),
             "On the leader: entries that a learner has not acknowledged.";
         LEARNER_LAG_DURATION: ByPeer = "quorate.learner.lag.duration" [Seconds] ByPeer::new(),
-            "On the leader: since when the oldest proposal that a learner has not acknowledged is on its way.";
+            "On the leader: age of the oldest proposal that a learner has not acknowledged.";
         LEARNER_QUEUE: ByPeer = "quorate.learner.queue" [Count("{command}")] ByPeer::new(),
-            "On the leader: commands that wait to be sent to a learner. They merge, so more than a few mean that it does \
-             not read.";
+            "On the leader: commands that wait to be sent to a learner. They merge, so more than a few mean that the \
+             learner does not read.";
         SYNC_STARTED: By<Mode, Counter, { Mode::COUNT }> = "quorate.sync.started" [Count("{synchronisation}")]
             By::new([const { Counter::new() }; Mode::COUNT]),
-            "On the leader: learners that it began to bring up to date.";
+            "On the leader: synchronisations of learners that it began.";
         SYNC_DURATION: By<Mode, Histogram, { Mode::COUNT }> = "quorate.sync.duration" [Seconds]
             By::new([const { Histogram::times() }; Mode::COUNT]),
-            "On the leader: from the beginning of a synchronisation until all of it is handed to the stream.";
+            "On the leader: from the beginning of a synchronisation until the stream has taken all of it.";
         SYNC_IO: By<Mode, Counter, { Mode::COUNT }> = "quorate.sync.io" [Bytes]
             By::new([const { Counter::new() }; Mode::COUNT]),
             "On the leader: entries, by weight, and pieces of snapshots handed to learners during synchronisations.";
@@ -143,13 +143,13 @@ metrics! {
         DISK_ROOM: Gauge = "quorate.disk.room" [Count("{level}")] Gauge::new(),
             "0 while there is room on the disks of this node, 1 below the low-water mark `log.min_free`, 2 below half of it.";
         LOG_SIZE: Gauge = "quorate.log.size" [Bytes] Gauge::new(),
-            "What is written in the files of the log.";
+            "Written bytes in the files of the log.";
         LOG_SEGMENTS: Gauge = "quorate.log.segments" [Count("{file}")] Gauge::new(),
             "Files of the log.";
         SNAPSHOT_DURATION: Histogram = "quorate.snapshot.duration" [Seconds] Histogram::times(),
-            "Making a snapshot file from what the store hands over.";
+            "Making a snapshot file from the pieces of the store.";
         SNAPSHOT_SIZE: Gauge = "quorate.snapshot.size" [Bytes] Gauge::new(),
-            "The newest snapshot that was made in this run; 0 before.";
+            "The newest snapshot of this run; 0 before the first.";
     }
     Store {
         REQUEST_DURATION: By<Verb, Histogram, { Verb::COUNT }> = "quorate.request.duration" [Seconds]
@@ -157,13 +157,12 @@ metrics! {
             "Requests of clients from the socket until their answer is handed to the stream.";
         REQUEST_PHASE_DURATION: By<(Verb, Phase), Histogram, REQUEST_SLOTS> = "quorate.request.phase.duration" [Seconds]
             By::new([const { Histogram::times() }; REQUEST_SLOTS]),
-            "The same in parts: `queue` until the store takes the request up, `serve` from there to the answer. For a \
-             write `serve` is the way through the quorum, of which quorate.proposal.duration, quorate.commit.duration \
-             and quorate.log.fsync.duration tell more.";
+            "Parts of the request duration: `queue` until the store begins with the request, `serve` from there to the \
+             answer. For a write `serve` is the path through the quorum, which quorate.proposal.duration, \
+             quorate.commit.duration and quorate.log.fsync.duration split further.";
         REQUEST_ERRORS: By<Verb, Counter, { Verb::COUNT }> = "quorate.request.errors" [Count("{request}")]
             By::new([const { Counter::new() }; Verb::COUNT]),
-            "Requests that were answered with an error, also those that are the client's business, such as a wrong \
-             version.";
+            "Requests that were answered with an error, including errors of the client such as a wrong version.";
         STORE_READY: Gauge = "quorate.store.ready" [Count("{state}")] Gauge::new(),
             "1 while this node serves clients.";
         STORE_CONNECTIONS: Gauge = "quorate.store.connections" [Count("{connection}")] Gauge::new(),
@@ -171,8 +170,7 @@ metrics! {
         STORE_APPLIED: Counter = "quorate.store.applied" [Count("{entry}")] Counter::new(),
             "Entries that were applied to the tree.";
         STORE_DIVERGED: Counter = "quorate.store.diverged" [Count("{state}")] Counter::new(),
-            "States that were thrown away because their digest was not that of the leader's state: look at memory and disk of \
-             the node.";
+            "States that the node discarded because their digest differed from the leader's: check memory and disk of the node.";
         SESSIONS: Gauge = "quorate.sessions" [Count("{session}")] Gauge::new(),
             "Open sessions of the whole ensemble, as this node knows them.";
         ZNODES: Gauge = "quorate.znodes" [Count("{znode}")] Gauge::new(),
@@ -180,9 +178,9 @@ metrics! {
         DATA_SIZE: Gauge = "quorate.data.size" [Bytes] Gauge::new(),
             "Paths and values of all znodes.";
         CHECKPOINT_DURATION: Histogram = "quorate.checkpoint.duration" [Seconds] Histogram::times(),
-            "Writing a checkpoint of the tree, and the snapshot that is made from it if one is due.";
+            "Writing a checkpoint of the tree, and the snapshot from it if one is due.";
         CHECKPOINT_FAILURES: Counter = "quorate.checkpoint.failures" [Count("{checkpoint}")] Counter::new(),
-            "Checkpoints that could not be written. The node goes on, tries again later, and does not purge its log meanwhile.";
+            "Checkpoints that could not be written. The node continues, retries later, and does not purge its log meanwhile.";
         CHECKPOINT_SIZE: Gauge = "quorate.checkpoint.size" [Bytes] Gauge::new(),
             "The directory of the checkpoint on disk.";
         CHECKPOINT_DIRTY: Gauge = "quorate.checkpoint.dirty" [Count("{record}")] Gauge::new(),

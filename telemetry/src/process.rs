@@ -1,4 +1,4 @@
-//! What the system says about this process. On other systems than Linux these numbers stay 0.
+//! Numbers of the system about this process. On other systems than Linux they stay 0.
 
 use std::path::PathBuf;
 use std::sync::{LazyLock, OnceLock};
@@ -9,12 +9,13 @@ use crate::metrics;
 
 static DATA_DIR: OnceLock<PathBuf> = OnceLock::new();
 
-/// Whose file system's free space is told from now on. The first one counts; it may not be there yet.
+/// Sets the directory whose file system the disk metrics report. The first call counts; the directory may not
+/// exist yet.
 pub fn set_data_dir(dir: PathBuf) {
     let _ = DATA_DIR.set(dir);
 }
 
-/// Reads everything anew. What cannot be read stays as it was.
+/// Reads everything anew. An unreadable number keeps its value.
 pub fn refresh() {
     static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
     metrics::PROCESS_UPTIME.set_time(STARTED.elapsed());
@@ -54,7 +55,7 @@ struct Stat {
 impl Stat {
     /// proc(5): the name of the program, in brackets, may contain anything.
     fn parse(text: &str) -> Option<Stat> {
-        // The kernel's USER_HZ is 100 wherever Linux runs.
+        // The kernel's USER_HZ is 100 on every Linux.
         const TICK: Duration = Duration::from_millis(10);
         let (_, rest) = text.rsplit_once(") ")?;
         // The first of these is field 3.

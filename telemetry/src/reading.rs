@@ -3,10 +3,10 @@ use api::TraceContext;
 use crate::define::{Definition, Group, Kind};
 use crate::metrics;
 
-/// All that one metric says at a moment.
+/// The reading of one metric at a moment.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Reading {
-    /// What it is.
+    /// Definition of the metric.
     pub definition: Definition,
     /// How it behaves.
     pub kind: Kind,
@@ -23,7 +23,7 @@ pub struct Point {
     pub value: Value,
 }
 
-/// What was measured, in the unit of the metric.
+/// The measured value, in the unit of the metric.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Value {
     /// Of a counter or a gauge.

@@ -1,4 +1,4 @@
-//! The reference of all metrics, as `docs/metrics.md` has it.
+//! Renders the reference of all metrics, `docs/metrics.md`.
 
 use std::fmt::Write as _;
 
@@ -48,20 +48,22 @@ const HEAD: &str = "\
 
 <!-- Made from telemetry/src/metrics.rs; a test compares. To make it anew: cargo run -p telemetry --example reference > docs/metrics.md -->
 
-Each process of a node serves its metrics as Prometheus text under `/metrics` on its HTTP port (`listen.http_port`, 9464; of a
-quorum and an election in processes of their own `listen.quorum_http_port`, 9465, and `listen.election_http_port`, 9466),
-and pushes the same by OTLP/gRPC if `OTEL_EXPORTER_OTLP_ENDPOINT` is set. A node in one process has all of them; a service in
-a process of its own has those of `Every process` and its own.
+Each process of a node serves its metrics as Prometheus text under `/metrics` on its HTTP port
+(`listen.http_port`, 9464). A quorum and an election in processes of their own use
+`listen.quorum_http_port`, 9465, and `listen.election_http_port`, 9466. If
+`OTEL_EXPORTER_OTLP_ENDPOINT` is set, the process also pushes them by OTLP/gRPC. A node in one
+process has all metrics; a service in a process of its own has those of `Every process` and its own.
 
-Names follow OpenTelemetry's semantic conventions where there are any. A histogram has `_bucket`, `_sum` and `_count` behind
-its Prometheus name. Times are in seconds, sizes in bytes.
+Names follow OpenTelemetry's semantic conventions where these exist. A histogram adds `_bucket`,
+`_sum` and `_count` to its Prometheus name. Times are in seconds, sizes in bytes.
 
-Whoever accepts OpenMetrics, as Prometheus does, and a collector get exemplars with `quorate_request_duration_seconds`: for each
-range the last request in it that was traced ([tracing.md](tracing.md)). Prometheus keeps them with
-`--enable-feature=exemplar-storage`, and Grafana shows them as points that lead to the trace.
+`quorate_request_duration_seconds` carries exemplars for collectors and for scrapers that accept
+OpenMetrics, as Prometheus does: for each bucket the last traced request in it
+([tracing.md](tracing.md)). Prometheus keeps them with `--enable-feature=exemplar-storage`, and
+Grafana shows them as points that lead to the trace.
 
-Besides these, `target_info` carries what the process is: `service_name`, `service_version`, `service_instance_id` (the node's
-id), `service_namespace` (the ensemble).
+`target_info` identifies the process: `service_name`, `service_version`, `service_instance_id` (the
+node's id), `service_namespace` (the ensemble).
 ";
 
 #[cfg(test)]

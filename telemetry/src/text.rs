@@ -15,7 +15,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// What to answer to a request with this header `accept`: OpenMetrics to whoever knows it.
+    /// Chooses the format for a request with this header `accept`: OpenMetrics if the header names it.
     #[must_use]
     pub fn accepted(accept: &str) -> Format {
         if accept.contains("application/openmetrics-text") { Format::OpenMetrics } else { Format::Plain }
@@ -30,7 +30,7 @@ impl Format {
         }
     }
 
-    /// What `# HELP` and `# TYPE` call a metric whose points are called `name`.
+    /// The name in `# HELP` and `# TYPE` of a metric whose points are called `name`.
     fn family(self, name: &str) -> &str {
         let suffix = if name == TARGET_INFO { "_info" } else { "_total" };
         match self {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_knows_open_metrics_gets_it() {
+    fn a_client_that_accepts_open_metrics_gets_it() {
         let prometheus =
             "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1";
         assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);

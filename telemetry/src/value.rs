@@ -68,7 +68,7 @@ impl Counter {
         self.0.fetch_add(n, Relaxed);
     }
 
-    /// For a number that somebody else counts: raises it to `time`.
+    /// Raises the value to `time`, for a number that is counted elsewhere.
     pub(crate) fn raise_to(&self, time: Duration) {
         self.0.fetch_max(nanos(time), Relaxed);
     }
@@ -219,7 +219,7 @@ impl Histogram {
         self.record_n(time, 1);
     }
 
-    /// `n` values that are the same: what was handled as one batch.
+    /// `n` equal values: the elements of one batch.
     pub fn record_n(&self, time: Duration, n: u64) {
         self.add(nanos(time), n);
     }
@@ -229,15 +229,15 @@ impl Histogram {
         self.add(number, 1);
     }
 
-    /// Says that one of the recorded values, or nearly that, was of this span, so that whoever looks at a range finds a trace
-    /// of it. Takes a lock, so it is for what is traced.
+    /// Links one of the recorded values, or nearly that value, to this span, so that a reader of a bucket
+    /// finds a trace of it. It takes a lock, so it is for traced requests only.
     pub fn exemplify(&self, time: Duration, span: &TraceContext) {
         let value = nanos(time);
         lock(&self.exemplars).insert(self.range(value), (value, SystemTime::now(), *span));
     }
 
     fn range(&self, value: u64) -> usize {
-        // A bound belongs to the range below it, as Prometheus's `le` says.
+        // A bound belongs to the range below it, as `le` in Prometheus.
         self.bounds.partition_point(|&bound| bound < value)
     }
 
@@ -321,7 +321,7 @@ impl ByPeer {
         ByPeer(Mutex::new(BTreeMap::new()))
     }
 
-    /// Replaces the numbers of all members; those that are not named have none any more.
+    /// Replaces the numbers of all members; a member that is not named has none any more.
     pub fn set_all(&self, numbers: impl IntoIterator<Item = (u32, u64)>) {
         *lock(&self.0) = numbers.into_iter().collect();
     }
@@ -347,13 +347,13 @@ impl Read for ByPeer {
 /// connections.
 #[derive(Debug)]
 pub struct ByName {
-    /// A label that says the same of all.
+    /// A label with the same value for all.
     always: (&'static str, &'static str),
     keys: [&'static str; 2],
     times: Mutex<BTreeMap<[String; 2], Arc<Histogram>>>,
 }
 
-/// Whoever invents names must not fill the memory.
+/// A client that invents names must not fill the memory.
 const NAMES_MAX: usize = 512;
 
 impl ByName {

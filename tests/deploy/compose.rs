@@ -12,7 +12,7 @@ use crate::skipped::skipped;
 use crate::writers::{self, Writers};
 use crate::{eventually, output, repository};
 
-/// What a file calls the parts of a node.
+/// The names of a node's parts in a Compose file.
 struct Layout {
     file: &'static str,
     nodes: u32,
@@ -132,7 +132,7 @@ impl<'a> Running<'a> {
         (1..=self.layout.nodes).map(|id| format!("{}:2188", address(id))).collect()
     }
 
-    /// What each node that answers says.
+    /// The status of each node that answers.
     fn status(&self) -> BTreeMap<u32, NodeStatus> {
         let endpoints = self.endpoints();
         let ask = async |endpoint: &str| node_status(endpoint, Duration::from_secs(2)).await.ok();

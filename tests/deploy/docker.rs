@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use crate::skipped::skipped;
 use crate::{output, repository, tried};
 
-/// Whether there is a Docker engine and Compose; says so if not.
+/// Whether a Docker engine and Compose are there; reports it if not.
 pub(crate) fn there() -> bool {
     let engine = tried(Command::new("docker").args(["version", "--format", "{{.Server.Version}}"]));
     match engine {

@@ -18,7 +18,7 @@ fn the_manifests_fit_the_schemas_of_kubernetes() {
     for (overlay, _) in OVERLAYS {
         let file = merged(&kustomize, overlay);
         let said = tried(validator.command().arg("--strict").arg(&file)).unwrap_or_else(|e| panic!("{e}"));
-        // Of what it has no schema for it only says so: that is the one of the Prometheus operator.
+        // The validator only reports a kind without a schema: that is the one of the Prometheus operator.
         let unchecked: Vec<&str> = said.lines().filter(|line| line.contains("find schema")).collect();
         assert!(unchecked.iter().all(|line| line.contains("ServiceMonitor")), "{said}");
         unchecked.iter().for_each(skipped);
@@ -91,7 +91,7 @@ fn object<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     objects.iter().find(is).unwrap_or_else(|| panic!("no {kind} {name}"))
 }
 
-/// What kustomize makes of an overlay, in a file.
+/// The output of kustomize for an overlay, in a file.
 fn merged(kustomize: &[&str], overlay: &str) -> PathBuf {
     let mut command = Command::new(kustomize[0]);
     command.args(&kustomize[1..]).arg(repository().join("deploy/kubernetes").join(overlay));
@@ -117,7 +117,7 @@ struct Validator {
     bin: PathBuf,
 }
 
-/// Installs it at the first run; says so where that cannot be.
+/// Installs the validator at the first run; reports it where that is impossible.
 fn validator() -> Option<Validator> {
     static INSTALLED: std::sync::OnceLock<Result<PathBuf, String>> = std::sync::OnceLock::new();
     let install = || {

@@ -1,7 +1,7 @@
-//! What `deploy/` holds, tried: the image and the Compose files on a Docker engine under faults, the Kubernetes manifests
-//! against the schemas of Kubernetes and against our own configuration.
+//! Tests of `deploy/`: the image and the Compose files on a Docker engine under faults, the Kubernetes
+//! manifests against the schemas of Kubernetes and against our own configuration.
 //!
-//! Whatever is not on the machine, or cannot be reached, is said in a line that begins with `skipped: `.
+//! A line that begins with `skipped: ` names each tool that is missing or unreachable.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is the report")]
 
@@ -23,12 +23,12 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// What a command prints; it has to succeed.
+/// The output of a command, which must succeed.
 fn output(command: &mut Command) -> String {
     tried(command).unwrap_or_else(|e| panic!("{e}"))
 }
 
-/// What a command prints, or why it failed.
+/// The output of a command, or its error.
 fn tried(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).output().map_err(|e| format!("{command:?}: {e}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();

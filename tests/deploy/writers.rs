@@ -65,7 +65,7 @@ impl Writers {
     }
 }
 
-/// Whether this node has exactly what was acknowledged.
+/// Checks that this node has exactly the acknowledged writes.
 pub(crate) async fn check(endpoint: &str, acknowledged: &[u64]) {
     let client = Client::connect([endpoint], Options::default()).await.unwrap();
     client.sync().await.unwrap();
@@ -99,7 +99,7 @@ async fn write(
     Ok(())
 }
 
-/// A linearizable read is not older than what was acknowledged to anybody before it was asked.
+/// A linearizable read is not older than any write that was acknowledged before the read was issued.
 async fn read(
     client: Client,
     acknowledged: Arc<[AtomicU64; 4]>,

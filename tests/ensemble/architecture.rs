@@ -1,4 +1,4 @@
-//! What ARCHITECTURE.md says about the shape of the code.
+//! The rules of ARCHITECTURE.md about the shape of the code.
 
 use std::process::Command;
 

@@ -71,7 +71,7 @@ impl Drop for Prometheus {
     }
 }
 
-/// What Grafana puts in the place of a variable of which everything is chosen.
+/// Grafana's value of a variable with every option selected.
 fn everything(prometheus: &Prometheus, dashboard: &Value, name: &str, job: &str) -> String {
     let variables = dashboard["templating"]["list"].as_array().unwrap();
     let variable = variables.iter().find(|v| v["name"] == name).unwrap();

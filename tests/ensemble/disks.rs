@@ -94,7 +94,7 @@ impl Node {
         eventually("it stops", || self.child.try_wait().unwrap().is_some());
     }
 
-    /// Waits until it ends by itself, and returns what it said.
+    /// Waits until the process ends by itself, and returns its output.
     fn ended(mut self) -> String {
         let mut code = None;
         eventually("it ends", || {
@@ -200,7 +200,7 @@ fn b18_below_the_mark_what_grows_is_refused_and_deletes_are_taken() {
     node.ok(&["create", "/b", "x"]);
 }
 
-/// A node on a small file system that has a znode `/a` and is stopped; then somebody else takes all the space.
+/// A stopped node with a znode `/a` on a small file system; then another file takes all the space.
 fn full(temp: &Path, size: &str) -> Option<Mount> {
     let mount = Mount::at(&temp.join("data"), size)?;
     let node = Node::start(temp, &SMALL);
@@ -258,7 +258,7 @@ fn b18_a_stale_reader_without_a_checkpoint_reads_its_newest_snapshot_and_without
         snapshots() > 1
     });
     node.stop();
-    // What a node does that looks for space.
+    // A node that looks for space removes these files.
     std::fs::remove_dir_all(data.join("table")).unwrap();
     for reserve in ["reserve", "log/reserve"] {
         // There may be none.

@@ -12,13 +12,13 @@ use crate::harness::{Ensemble, command_at, copy_dir, eventually};
 
 pub(crate) const ZNODES: usize = 40;
 
-/// What a checker knows of each znode.
+/// The checker's knowledge of each znode.
 #[derive(Default)]
 pub(crate) struct Ledger {
     /// The greatest value that was acknowledged.
     acknowledged: BTreeMap<usize, u64>,
-    /// Values that were sent and not acknowledged. A client that was told nothing goes on sending them as long as its session
-    /// lives, so they may come later than values that other clients sent after them.
+    /// Values that were sent and not acknowledged. A client without an answer continues to send them while
+    /// its session lives, so they may come after values that other clients sent later.
     open: BTreeMap<usize, BTreeSet<u64>>,
 }
 
@@ -41,7 +41,8 @@ pub(crate) fn path(znode: usize) -> Path {
     Path::new(&format!("/ledger/{znode}")).unwrap()
 }
 
-/// Writes growing numbers to every znode, many at a time, and records each acknowledgement, until told to stop.
+/// Writes growing numbers to every znode, many at a time, and records each acknowledgement, until it gets the
+/// signal to stop.
 pub(crate) async fn write(
     client: Client,
     ledger: Arc<Mutex<Ledger>>,
@@ -71,7 +72,7 @@ pub(crate) async fn write(
             waiting.join_next().await;
         }
     }
-    // Whether what is not acknowledged by now ever will be, nobody will know.
+    // The outcome of writes that are not acknowledged by now stays unknown.
     waiting.abort_all();
 }
 
@@ -127,7 +128,7 @@ pub(crate) async fn check(client: &Client, ledger: &Mutex<Ledger>) {
             found == acknowledged || open,
             "znode {znode} has {found}, but {acknowledged} was acknowledged"
         );
-        // What is there now is what later rounds must not fall behind.
+        // Later rounds must not fall behind the present values.
         ledger.acknowledged.insert(znode, found);
     }
 }
@@ -150,7 +151,7 @@ fn a_node_that_lost_its_disk_does_not_help_to_forget_what_it_had_acknowledged() 
         ensemble.status().iter().filter(|n| n["role"] != "unreachable").count() == 2
     });
     let read = ensemble.run(&["get", "/x", "--timeout", "5s"]);
-    assert!(!read.status.success(), "nobody can serve without node 1");
+    assert!(!read.status.success(), "no node can serve without node 1");
     assert!(!String::from_utf8_lossy(&read.stderr).contains("no znode"), "/x was forgotten");
     ensemble.start_node(1);
     eventually("it serves again", || ensemble.run(&["status"]).status.success());
@@ -181,8 +182,8 @@ fn started_anew_without_node_1() -> Ensemble {
     ensemble
 }
 
-/// When node 1 comes, it belongs to another ensemble than the one that they have begun. Both sides say so, and whoever decides that
-/// the older one shall go on uses its directory.
+/// The returning node 1 belongs to another ensemble than the one that the other nodes have begun. Both sides
+/// report it. The operator who wants to keep the older ensemble uses the directory of node 1.
 #[test]
 fn f14_two_nodes_that_have_lost_their_disks_and_began_anew_are_another_ensemble() {
     let mut ensemble = started_anew_without_node_1();
@@ -198,9 +199,10 @@ fn f14_two_nodes_that_have_lost_their_disks_and_began_anew_are_another_ensemble(
     is_restored_from_node_1(&mut ensemble);
 }
 
-/// The same, but that node 1 is there when they start, and is away for a while then: they are told, and begin nothing.
+/// The same, but node 1 is there when they start, and is away for a while after that: they get its report,
+/// and begin no ensemble.
 #[test]
-fn f14_two_nodes_that_were_told_of_their_lost_disks_begin_no_ensemble_of_their_own() {
+fn f14_two_wiped_nodes_that_a_third_has_met_begin_no_new_ensemble() {
     let mut ensemble = down_with_all_but_node_1_wiped();
     ensemble.start_node(1);
     eventually("it looks for a leader", || {
@@ -208,7 +210,7 @@ fn f14_two_nodes_that_were_told_of_their_lost_disks_begin_no_ensemble_of_their_o
     });
     [2, 3].into_iter().for_each(|id| ensemble.start_node(id));
     for id in [2, 3] {
-        eventually("it is told", || ensemble.log(id).contains("its data directory is new"));
+        eventually("it gets the report", || ensemble.log(id).contains("its data directory is new"));
     }
     ensemble.kill9(1);
     std::thread::sleep(Duration::from_secs(3));
@@ -232,7 +234,7 @@ fn is_restored_from_node_1(ensemble: &mut Ensemble) {
     assert_eq!(ensemble.ok(&["get", "/keep"]).trim_end(), "acknowledged");
 }
 
-/// Node 1 cannot tell them, and is told nothing: its data stays as it is.
+/// Node 1 cannot report to them, and gets no report: its data stays as it is.
 #[test]
 fn nothing_is_cut_off_when_an_ensemble_was_started_anew_without_the_node_that_has_the_data() {
     let mut ensemble = started_anew_without_node_1();

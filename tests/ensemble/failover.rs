@@ -18,7 +18,7 @@ fn s1_nodes_started_one_after_another() {
     ensemble.start_node(1);
     eventually("node 1 answers, and looks", || roles(&ensemble) == ["looking", "unreachable", "unreachable"]);
     let alone = ensemble.run(&["status"]);
-    assert!(!alone.status.success(), "without a leader the exit code says so");
+    assert!(!alone.status.success(), "the exit code reports the missing leader");
     ensemble.start_node(2);
     eventually("2 leads, by its larger id", || roles(&ensemble) == ["follower", "leader", "unreachable"]);
     ensemble.start_node(3);

@@ -19,7 +19,7 @@ const WHOLE: &[&str] = &["serve"];
 /// ... and as three.
 const SPLIT: &[&str] = &["election", "quorum", "store"];
 
-/// How nodes run unless a test says so: as three processes each if `TEST_SPLIT` is set.
+/// The default processes of a node: three if `TEST_SPLIT` is set.
 fn usual_parts() -> &'static [&'static str] {
     if std::env::var_os("TEST_SPLIT").is_some() { SPLIT } else { WHOLE }
 }
@@ -63,12 +63,13 @@ impl Ensemble {
         Ensemble::start_as(dir, if split { SPLIT } else { WHOLE }, 3, 0, &[])
     }
 
-    /// So many nodes, in a directory that may have been used before.
+    /// Starts `nodes` nodes in a directory that may have been used before.
     pub(crate) fn start_in(dir: &Path, nodes: usize) -> Ensemble {
         Ensemble::start_as(dir, usual_parts(), nodes, 0, &[])
     }
 
-    /// So many nodes, of which the last ones observe, with these settings (`QUORATE_*`), in a fresh directory.
+    /// Starts `nodes` nodes, of which the last `observers` observe, with these settings (`QUORATE_*`), in a
+    /// fresh directory.
     pub(crate) fn start_with(nodes: usize, observers: usize, settings: &[(&str, &str)]) -> Ensemble {
         let temp = tempfile::tempdir().unwrap();
         let mut ensemble = Ensemble::start_as(temp.path(), usual_parts(), nodes, observers, settings);
@@ -205,7 +206,7 @@ impl Ensemble {
         std::fs::read_to_string(&file).unwrap().trim().parse().unwrap()
     }
 
-    /// What a node has logged so far.
+    /// The log of a node so far.
     pub(crate) fn log(&self, id: usize) -> String {
         let log = |part: &&str| std::fs::read(self.file(id, "log", part)).unwrap_or_default();
         self.parts.iter().map(|part| String::from_utf8_lossy(&log(part)).into_owned()).collect()
@@ -309,7 +310,7 @@ impl Ensemble {
         pids.iter().all(|&pid| !alive(pid))
     }
 
-    /// What `status -o json` says, one object per node.
+    /// The output of `status -o json`, one object per node.
     pub(crate) fn status(&self) -> Vec<serde_json::Value> {
         let output = self.run(&["status", "-o", "json"]);
         match serde_json::from_slice(&output.stdout) {
@@ -478,8 +479,8 @@ pub(crate) fn alive(pid: u32) -> bool {
     !dead || threads > 1
 }
 
-/// A base for `--base-port` whose ports are free, below the range from which the system picks ports. It stays ours
-/// until this process ends, also while no node runs, so that test processes can run side by side.
+/// A base for `--base-port` with free ports, below the range from which the system picks ports. The ports are
+/// reserved until this process ends, also while no node runs, so that test processes can run side by side.
 pub(crate) fn free_ports(nodes: usize) -> u16 {
     static OURS: Mutex<Vec<File>> = Mutex::new(Vec::new());
     let locks = std::env::temp_dir().join("quorate-test-ports");

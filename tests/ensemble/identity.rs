@@ -12,7 +12,7 @@ fn configure(ensemble: &Ensemble, id: usize, text: &str) {
     std::fs::write(ensemble.config(id), text).unwrap();
 }
 
-/// What stands before the list of members, and each member.
+/// The text before the list of members, and each member.
 fn members(text: &str) -> (&str, Vec<&str>) {
     let mut parts = text.split("\n[[members]]\n");
     let head = parts.next().unwrap();
@@ -124,14 +124,14 @@ fn b02_servers_with_different_members_have_no_link() {
     let weighed = format!("{}weight = 5\n", config(&ensemble, 3));
     configure(&ensemble, 3, &weighed);
     (1..=3).for_each(|id| ensemble.start_node(id));
-    eventually("both sides say so", || {
+    eventually("both sides log it", || {
         let said = |id: usize, here: &str, there: &str| {
             ensemble.log(id).contains(&format!("member 3 is {there} there and {here} here"))
         };
         let five = "a voter of weight 5";
         said(3, five, "a voter") && (said(1, "a voter", five) || said(2, "a voter", five))
     });
-    eventually("status says so", || {
+    eventually("status shows it", || {
         let status = ensemble.run(&["status"]);
         status.status.code() == Some(4)
             && String::from_utf8_lossy(&status.stderr).contains("have different members")
@@ -181,7 +181,7 @@ fn b02_an_operator_begins_a_new_ensemble_from_one_directory() {
 fn b25_a_node_without_a_quorum_says_which_peer_fails_and_why() {
     let mut ensemble = Ensemble::down(3);
     ensemble.start_node(1);
-    eventually("it says so", || {
+    eventually("it logs it", || {
         let log = ensemble.log(1);
         log.contains("no quorum: this node has no leader")
             && log.contains("2 at 127.0.0.1:")
@@ -215,7 +215,7 @@ fn b25_the_first_warning_calls_neither_the_killed_nor_the_stopped_reached() {
 }
 
 #[test]
-fn b25_a_leader_that_is_told_to_hang_up_hands_over() {
+fn b25_a_leader_hands_over_on_sighup() {
     let mut ensemble = three();
     let leader = ensemble.leader();
     let pids = ensemble.pids(leader);
@@ -226,7 +226,7 @@ fn b25_a_leader_that_is_told_to_hang_up_hands_over() {
     assert!(pids.iter().all(|&pid| alive(pid)), "these signals do nothing");
     ensemble.signal(leader, "HUP");
     eventually("it ends", || ensemble.gone(&pids));
-    assert!(ensemble.log(leader).contains("SIGHUP: shutting down"));
+    assert!(ensemble.log(leader).contains("shutting down; a second signal stops at once signal=\"SIGHUP\""));
     assert!(!ensemble.log(leader).contains("nobody took over"), "{}", ensemble.log(leader));
     ensemble.ok(&["set", "/keep", "led by another one"]);
 }

@@ -17,7 +17,7 @@ fn swap(ensemble: &mut Ensemble, id: usize, build: &str) {
     ensemble.start_node(id);
 }
 
-/// What `quorate upgrade finalize` said, on either of its ways, and whether it did it.
+/// The output of `quorate upgrade finalize`, and its exit code.
 fn finalize(ensemble: &Ensemble, args: &[&str]) -> (String, Option<i32>) {
     let output = ensemble.run(&[&["upgrade", "finalize"], args].concat());
     let said = [output.stdout, output.stderr].concat();
@@ -28,7 +28,7 @@ fn upgrade(ensemble: &Ensemble) -> Value {
     serde_json::from_str(&ensemble.ok(&["upgrade", "status", "-o", "json"])).unwrap()
 }
 
-/// A node that was started by hand ends by itself, and has said so before.
+/// A node that was started by hand ends by itself after it has logged these.
 fn ends_saying(ensemble: &mut Ensemble, id: usize, words: &[&str]) {
     ensemble.start_node(id);
     ensemble.reap(id);
@@ -127,7 +127,7 @@ fn r24_r25_a_rolling_upgrade_a_way_back_before_the_level_is_raised_and_none_afte
     assert_eq!(ensemble.ok(&["get", "/kept"]).trim_end(), "without 1");
     ensemble.agree();
 
-    // The level is in the data, whoever starts first.
+    // The level is in the data, for any order of starts.
     ensemble.kill9_all();
     (1..=4).for_each(|id| ensemble.set_env(id, BUILD, NEW));
     (1..=4).for_each(|id| ensemble.start_node(id));

@@ -1,4 +1,4 @@
-//! What operators do, and what disks do to them.
+//! Acts of operators, and faults of disks.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -7,7 +7,8 @@ use client_sdk::{Client, CreateMode, Options};
 
 use crate::harness::{Ensemble, PATIENCE, alive, blocking, copy_dir, eventually};
 
-/// Writes one after the other until told to stop; returns how many, and how long the longest took.
+/// Writes one after the other until it gets the signal to stop; returns the number of writes, and the longest
+/// time.
 async fn count(client: Client, stop: tokio::sync::oneshot::Receiver<()>) -> (i32, Duration) {
     let (mut version, mut longest) = (0, Duration::ZERO);
     while stop.is_empty() {
@@ -21,7 +22,7 @@ async fn count(client: Client, stop: tokio::sync::oneshot::Receiver<()>) -> (i32
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s5_a_leader_that_is_asked_to_stop_hands_over_and_its_clients_see_only_latency() {
+async fn s5_a_stopping_leader_hands_over_and_its_clients_see_only_latency() {
     let mut ensemble = Ensemble::start();
     let client = Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap();
     client.create("/count", "", CreateMode::default()).await.unwrap();
@@ -117,7 +118,7 @@ fn f9_of_two_damaged_logs_in_three_nothing_committed_is_lost() {
     victims.iter().for_each(|&id| ensemble.start_node(id));
     std::thread::sleep(Duration::from_secs(3));
     assert!(ensemble.status().iter().all(|n| n["role"] != "leader"));
-    // Nor can the third one know that it has everything: it says so, and waits.
+    // The third node cannot know either that it has everything: it logs it, and waits.
     ensemble.start_node(leader);
     std::thread::sleep(Duration::from_secs(3));
     assert!(!ensemble.run(&["get", "/z0", "--timeout", "2s"]).status.success());
@@ -127,7 +128,7 @@ fn f9_of_two_damaged_logs_in_three_nothing_committed_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_that_has_lost_every_state_stops_with_a_word_and_heals_when_it_is_started_again() {
+async fn a_node_without_any_state_stops_with_an_error_and_heals_after_a_restart() {
     let settings = [
         ("QUORATE_LOG_SEGMENT_SIZE", "1MiB"),
         ("QUORATE_LOG_SNAPSHOT_EVERY", "20"),
@@ -137,7 +138,7 @@ async fn a_node_that_has_lost_every_state_stops_with_a_word_and_heals_when_it_is
     let ensemble = Ensemble::start_with(3, 0, &settings);
     let client = Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap();
     client.create("/z", "", CreateMode::default()).await.unwrap();
-    // Several segments, whose beginning goes.
+    // Fills several segments, so that the first ones are purged.
     for _ in 0..400 {
         client.set("/z", vec![7; 10_000], None).await.unwrap();
     }
@@ -164,8 +165,8 @@ fn lose_every_state(ensemble: &mut Ensemble) {
     ensemble.agree();
 }
 
-/// Somebody puts a backup of one node in the place of its directory, while the only other one that has what was written since
-/// is away.
+/// An operator restores a backup in the place of one node's directory, while the only other node with the
+/// later writes is away.
 #[test]
 fn f15_an_older_copy_of_a_data_directory_is_found_out_and_heals_from_the_leader() {
     let mut ensemble = Ensemble::start();
@@ -188,7 +189,7 @@ fn f15_an_older_copy_of_a_data_directory_is_found_out_and_heals_from_the_leader(
     ensemble.start_node(behind);
     ensemble.start_node(victim);
     // The two of them are a majority, and neither has /b.
-    eventually("it is told", || ensemble.log(victim).contains("its data directory is an older copy"));
+    eventually("it gets the report", || ensemble.log(victim).contains("its data directory is an older copy"));
     std::thread::sleep(Duration::from_secs(2));
     assert!(!ensemble.run(&["create", "/c", "", "--timeout", "2s"]).status.success());
 
@@ -196,12 +197,12 @@ fn f15_an_older_copy_of_a_data_directory_is_found_out_and_heals_from_the_leader(
     ensemble.agree();
     assert_eq!(ensemble.ok(&["get", "/b"]).trim_end(), "after");
     assert_counts(&mut ensemble, victim);
-    // Nobody takes it for an older copy any more.
+    // No node takes it for an older copy any more.
     assert_eq!(ensemble.log(victim).matches("its data directory is an older copy").count(), 1);
 }
 
-/// All voters are put back together, as docs/operations.md says: what was written after the backup is gone, and they begin from
-/// it, whoever had met whom.
+/// All voters are restored together, as docs/operations.md describes: writes after the backup are gone, and
+/// the voters begin from it, whatever incarnations they had met.
 #[test]
 fn a_backup_is_restored_to_all_voters() {
     let mut ensemble = Ensemble::start();

@@ -1,4 +1,4 @@
-//! What nodes show of themselves, and that dashboards, alerts and documents speak of what there is.
+//! Logs, metrics and probes of nodes, and that dashboards, alerts and documents name only what exists.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -60,7 +60,7 @@ fn every_metric_of_dashboards_alerts_and_docs_exists() {
         let file = format!("deploy/observability/dashboards/{name}.json");
         let dashboard: serde_json::Value = serde_json::from_str(&read(&file)).unwrap();
         assert!(dashboard["panels"].as_array().unwrap().len() > 5, "{file}");
-        // What can be chosen is every process, and all of them at first.
+        // Every process can be selected, and all of them are at first.
         let variables = dashboard["templating"]["list"].as_array().unwrap();
         for name in ["job", "instance"] {
             let variable = variables.iter().find(|v| v["name"] == name).unwrap();
@@ -181,13 +181,13 @@ fn a_node_without_a_quorum_is_live_and_not_ready() {
     ensemble.start_node(2);
     eventually("it takes clients again", || health(&[]).status.code() == Some(0));
     ensemble.kill9(1);
-    assert_eq!(health(&["--live"]).status.code(), Some(1), "nobody answers");
+    assert_eq!(health(&["--live"]).status.code(), Some(1), "no process answers");
 }
 
 #[test]
 fn metrics_go_to_the_collector_that_the_environment_names() {
     use std::io::Read as _;
-    // Not more than its first words: what a collector gets is tested in `host`.
+    // Only the beginning of the stream: `host` tests the content of exports.
     let collector = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", collector.local_addr().unwrap());
     let (said, heard) = std::sync::mpsc::channel();
@@ -214,10 +214,11 @@ fn the_log_level_of_a_running_node_changes() {
     assert_eq!(text(loglevel(&[])), "quorum_svc=trace,h2=error,info");
     assert_eq!(loglevel(&["=x="]).status.code(), Some(2));
     let log = ensemble.log(1);
-    assert!(log.contains("from now on, were h2=error,info"), "{log}");
+    assert!(log.contains("log filter changed filter="), "{log}");
+    assert!(log.contains("before=h2=error,info"), "{log}");
 }
 
-/// What `quorate health` says of one process of a node: its exit code, and its reasons.
+/// The exit code and the output of `quorate health` for one process of a node.
 fn health(ensemble: &Ensemble, id: usize, part: &str, probe: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(QUORATE);
     command.args(["health", "-v", "--service", part, "--config"]).arg(ensemble.config(id)).args(probe);

@@ -112,7 +112,7 @@ async fn s14_s17_a_node_that_was_away_for_long_gets_a_snapshot_while_writes_go_o
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn s18_s21_a_node_that_stands_still_delays_nobody_and_only_it_is_dropped() {
+async fn s18_s21_a_paused_node_delays_no_other_and_only_it_is_dropped() {
     let ensemble = Ensemble::start_with(3, 0, IMPATIENT);
     let client = connect(&ensemble).await;
     client.create("/z", "", CreateMode::default()).await.unwrap();
@@ -128,7 +128,7 @@ async fn s18_s21_a_node_that_stands_still_delays_nobody_and_only_it_is_dropped()
         longest = longest.max(begin.elapsed());
     }
     ensemble.signal(still, "CONT");
-    // Far below the sync limit, after which it is dropped: nobody waited for it.
+    // Far below the sync limit, after which the leader drops it: no write waited for it.
     assert!(longest < Duration::from_millis(700), "a write took {longest:?}");
     blocking(ensemble, move |e| {
         assert_eq!(e.leader(), leader, "no election");
@@ -160,11 +160,11 @@ fn s6_s18_a_leader_without_its_quorum_leaves_and_serves_no_writes() {
 }
 
 #[test]
-fn s18_a_node_that_cannot_reach_its_leader_in_time_looks_again_and_disturbs_nobody() {
+fn s18_a_node_that_cannot_reach_its_leader_in_time_looks_again_and_disturbs_no_other() {
     let mut ensemble = Ensemble::start_with(3, 0, IMPATIENT);
     let (leader, late) = (ensemble.leader(), follower(&ensemble));
     ensemble.kill9(late);
-    // Elections reach it; where the leader should be, somebody takes connections and says nothing.
+    // Elections reach it; at the leader's address a listener accepts connections and sends nothing.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let config = ensemble.dir.join(format!("node-{late}/quorate.toml"));
     let right = std::fs::read_to_string(&config).unwrap();
@@ -177,7 +177,7 @@ fn s18_a_node_that_cannot_reach_its_leader_in_time_looks_again_and_disturbs_nobo
     eventually("it gives up and looks again, twice", || {
         ensemble.log(late).matches("looking for a leader").count() >= 4
     });
-    assert_eq!(ensemble.leader(), leader, "nobody else is disturbed");
+    assert_eq!(ensemble.leader(), leader, "no other node is disturbed");
     succeed(&run_at(ensemble.endpoint(leader), &["create", "/z", ""]), &["create"]);
     ensemble.kill9(late);
     std::fs::write(&config, right).unwrap();
@@ -211,7 +211,7 @@ async fn s25_writes_wait_in_an_election_sessions_live_on_and_nothing_is_done_twi
     for write in pending {
         tokio::time::timeout(PATIENCE, write).await.expect("an answer").expect("carried out, in order");
     }
-    assert!(client.exists("/mine").await.unwrap().is_some(), "no session ends while nobody leads");
+    assert!(client.exists("/mine").await.unwrap().is_some(), "no session ends without a leader");
     assert_eq!(client.get("/count").await.unwrap().1.version, 100);
     blocking(ensemble, |e| e.agree()).await;
 }

@@ -1,4 +1,4 @@
-//! Nodes whose services are processes of their own: each can be away alone.
+//! Nodes with services in processes of their own: each can be away alone.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -30,7 +30,7 @@ fn follower(ensemble: &Ensemble) -> usize {
     (1..=3).find(|&id| id != leader).unwrap()
 }
 
-/// What a health probe is told.
+/// The result of a health probe.
 async fn serves(ensemble: &Ensemble, id: usize) -> bool {
     let endpoint = Endpoint::from_shared(format!("http://{}", ensemble.endpoint(id))).unwrap();
     let Ok(channel) = endpoint.connect().await else { return false };
@@ -142,7 +142,7 @@ fn with_their_elections_down_a_leader_goes_on_and_the_next_one_has_to_wait() {
 
     ensemble.kill9_part(leader, "quorum");
     ensemble.start_part(leader, "quorum");
-    eventually("nobody leads", || ensemble.status().iter().all(|n| n["role"] == "looking"));
+    eventually("no node leads", || ensemble.status().iter().all(|n| n["role"] == "looking"));
     assert!(!ensemble.run(&["create", "/no-leader", "", "--timeout", "1s"]).status.success());
     for id in 1..=3 {
         ensemble.start_part(id, "election");
@@ -151,7 +151,8 @@ fn with_their_elections_down_a_leader_goes_on_and_the_next_one_has_to_wait() {
     assert_ne!(ensemble.status()[0]["epoch"], epoch);
     ensemble.agree();
 
-    // All restarted under a leader: they have to learn from their quorums who it is, for whoever comes later.
+    // All restarted under a leader: they must learn the leader from their quorums, for servers that join
+    // later.
     let epoch = ensemble.status()[0]["epoch"].clone();
     for id in 1..=3 {
         ensemble.kill9_part(id, "election");
@@ -166,7 +167,7 @@ fn with_their_elections_down_a_leader_goes_on_and_the_next_one_has_to_wait() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_its_quorum_down_a_store_says_so_and_marks_what_it_reads() {
+async fn with_its_quorum_down_a_store_marks_its_reads_as_leaderless() {
     let mut ensemble = Ensemble::start_split(&[("QUORATE_TIMING_PARK_LIMIT", "4s")]);
     let client = connect(&ensemble).await;
     client.create("/known", "value", CreateMode::default()).await.unwrap();
@@ -203,7 +204,7 @@ async fn with_its_quorum_down_a_store_says_so_and_marks_what_it_reads() {
 }
 
 #[test]
-fn with_its_quorum_down_a_store_is_not_ready_and_serves_stale_reads_to_whoever_asks_for_them() {
+fn with_its_quorum_down_a_store_is_not_ready_and_serves_only_stale_reads() {
     let mut ensemble = Ensemble::start_split(&[("QUORATE_TIMING_PARK_LIMIT", "1s")]);
     ensemble.ok(&["create", "/known", "old"]);
     ensemble.ok(&["create", "/known/child", ""]);
@@ -230,7 +231,7 @@ fn with_its_quorum_down_a_store_is_not_ready_and_serves_stale_reads_to_whoever_a
 
     // After its patience it sends away all others.
     let local = ["get", "/known", "--timeout", "2s"];
-    eventually("it serves nobody else", || at(&ensemble, &local).status.code() == Some(3));
+    eventually("it serves no other reads", || at(&ensemble, &local).status.code() == Some(3));
     let marked = at(&ensemble, &stale);
     assert_eq!(succeed(&marked, &stale), "old");
     let is_note = |output: &std::process::Output| {
@@ -261,10 +262,10 @@ fn with_its_quorum_down_a_store_is_not_ready_and_serves_stale_reads_to_whoever_a
 }
 
 #[test]
-fn a_leading_quorum_that_is_asked_to_stop_hands_over() {
+fn a_leading_quorum_hands_over_when_it_stops() {
     let mut ensemble = Ensemble::start_split(&[]);
     ensemble.ok(&["create", "/a", ""]);
-    // Else nobody may be able to take over yet.
+    // Otherwise no node may be able to take over yet.
     ensemble.agree();
     let leader = ensemble.leader();
     let pid = ensemble.pid(leader, "quorum");
@@ -272,7 +273,7 @@ fn a_leading_quorum_that_is_asked_to_stop_hands_over() {
     eventually("it ends by itself", || ensemble.gone(&[pid]));
     let log = ensemble.log(leader);
     assert!(log.contains("this server is about to stop"), "it did not hand over:\n{log}");
-    assert!(!log.contains("nobody took over"), "nobody took over in time:\n{log}");
+    assert!(!log.contains("nobody took over"), "no node took over in time:\n{log}");
     assert_ne!(ensemble.leader(), leader);
     ensemble.start_part(leader, "quorum");
     ensemble.agree();
@@ -317,11 +318,11 @@ impl Session {
         Session { out, answers, leaderless: opened.leaderless }
     }
 
-    /// The value, and whether the node said that it had no leader.
+    /// The value, and whether the answer was marked as leaderless.
     async fn get(&mut self, path: &str) -> Result<(Vec<u8>, bool), tonic::Status> {
         let op = Op::Get(v1::GetRequest { path: path.to_owned(), ..Default::default() });
         let request = v1::Request { xid: 1, op: Some(op), ..Default::default() };
-        // Where the stream has ended, its last word says why.
+        // If the stream has ended, its status names the reason.
         let _ = self.out.send(v1::SessionRequest { requests: vec![request], ..Default::default() }).await;
         loop {
             let Some(message) = self.answers.message().await? else {

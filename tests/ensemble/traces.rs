@@ -49,7 +49,8 @@ impl Collector {
         self.0.lock().unwrap().clone()
     }
 
-    /// All spans of the trace that has a span of this name and, of such traces, is `which`; once `complete` says so.
+    /// All spans of the trace that has a span of this name and, of such traces, is `which`, once `complete`
+    /// accepts them.
     async fn trace(&self, id: &str, complete: impl Fn(&[Seen]) -> bool) -> Vec<Seen> {
         let mut spans = Vec::new();
         let all = async {
@@ -276,14 +277,14 @@ async fn a_latency_has_a_trace_as_exemplar() {
     assert!(log.metrics.ends_with("\n# EOF\n"));
 }
 
-/// What the node that was asked has logged and measured, and the trace of the read.
+/// The log lines and metrics of the receiving node, and the trace of the read.
 struct Logged {
     lines: String,
     metrics: String,
     trace: String,
 }
 
-/// Reads once from an ensemble that traces all that it is asked and logs in this format.
+/// Reads once from an ensemble that traces all requests and logs in this format.
 async fn traced_read(format: &'static str) -> Logged {
     let (collector, address) = Collector::start().await;
     let ensemble = tokio::task::spawn_blocking(move || {
@@ -320,7 +321,7 @@ async fn traced_read(format: &'static str) -> Logged {
     Logged { lines, metrics, trace }
 }
 
-/// The metrics as Prometheus asks for them.
+/// The metrics in the format that Prometheus requests.
 fn open_metrics(endpoint: &str) -> String {
     let mut stream = TcpStream::connect(endpoint).unwrap();
     let accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3";
@@ -344,13 +345,13 @@ fn a_collector_that_is_not_there_costs_a_line_and_no_time() {
         [("QUORATE_TELEMETRY_OTLP_ENDPOINT", "http://127.0.0.1:9"), ("QUORATE_TELEMETRY_TRACE_RATIO", "1")];
     let ensemble = Ensemble::start_with(1, 0, &settings);
     ensemble.ok(&["create", "/a", "x"]);
-    crate::harness::eventually("the log says so", || away(&ensemble.log(1)) > 0);
+    crate::harness::eventually("the log shows it", || away(&ensemble.log(1)) > 0);
     for i in 0..20 {
         ensemble.ok(&["create", &format!("/a/{i}"), "x"]);
     }
     let processes = ensemble.pids(1).len();
     let said = || away(&ensemble.log(1));
-    crate::harness::eventually("each process says so", || said() == processes);
+    crate::harness::eventually("each process reports it", || said() == processes);
     // Longer than between two pushes.
     std::thread::sleep(std::time::Duration::from_millis(2500));
     assert_eq!(said(), processes, "and once only");

@@ -59,8 +59,8 @@ impl Backoff {
         pause.mul_f64(0.5 + (self.random.draw() >> 11) as f64 / (1u64 << 54) as f64)
     }
 
-    /// A request was answered: whatever failed before is over. Only this counts, not that a connection came about,
-    /// lest a node that accepts sessions and nothing else be hammered.
+    /// A request was answered: earlier failures no longer count. A mere connection does not reset the
+    /// backoff, or the client would hammer a node that accepts sessions and nothing else.
     pub(crate) fn succeeded(&mut self) {
         self.failures = 0;
     }

@@ -12,8 +12,9 @@ pub struct Config {
     /// Most bytes kept without an answer, by [`Op::weight`](api::session::Op::weight); the last request taken may exceed it.
     /// Default 64 MiB.
     pub bytes_max: usize,
-    /// Most requests sent on a connection without an answer; the others wait at the client. A node that says it is
-    /// overloaded halves this for a while. Default 4,096, as much as a node takes from one connection by default.
+    /// Maximum of unanswered requests on a connection; further ones wait at the client. A node that reports
+    /// overload halves this for a while. Default 4,096, which equals the default limit of a node for one
+    /// connection.
     pub window_max: usize,
     /// Whether to open a fresh session for later requests when one is lost. Default yes.
     pub reopen: bool,

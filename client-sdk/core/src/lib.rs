@@ -1,10 +1,10 @@
 //! The client's side of a session, without any IO.
 //!
-//! [`Machine`] numbers the writes of a session, keeps every request until it is answered, and carries the session from
-//! one node to the next when a connection breaks: it shows the session's token, sends everything that is unanswered
-//! again in the same order and under the same numbers, and the ensemble answers what it has already carried out from
-//! its record. So a caller sees each request end once, and each write happen once, whatever the network does, for as
-//! long as the session lives.
+//! [`Machine`] numbers the writes of a session, keeps every request until its answer, and carries the session
+//! to another node when a connection breaks. It shows the session's token and resends all unanswered requests
+//! in the same order and under the same numbers. The ensemble answers those that it has carried out already
+//! from its record. So in any network a caller sees each request end once, and each write happen once, while
+//! the session lives.
 //!
 //! ```text
 //!             Connect              Opened

@@ -26,7 +26,7 @@ pub struct Machine {
     window: usize,
     /// Endpoints in a row that refused for good.
     refusals: usize,
-    /// The greatest zxid seen, over all sessions: no session of this client goes back behind another.
+    /// The greatest zxid seen, over all sessions: no session of this client goes back before it.
     last_zxid: Zxid,
     /// Of the first session: zxids of another ensemble mean nothing to this client, and its sessions are not there.
     ensemble: Option<EnsembleId>,
@@ -40,7 +40,7 @@ pub struct Machine {
 enum Phase {
     /// Between attempts.
     Waiting { until: Time },
-    /// Asked for a session.
+    /// A session was requested.
     Opening { connection: Connection, endpoint: usize, since: Time },
     /// Requests flow.
     Open(Open),
@@ -72,8 +72,8 @@ struct Session {
     next_number: WriteNumber,
     /// The last write that was answered. Any answer, also a refusal, uses the number up.
     acked: WriteNumber,
-    /// The ensemble heard from us then or later: when the newest message was sent that was confirmed, or the wish to open the
-    /// session, which is carried out in its order like a write.
+    /// The ensemble heard from this client at this time or later: the time when the newest confirmed message
+    /// was sent, or the request to open the session, which is carried out in its order like a write.
     alive_at: Time,
     suspended: bool,
 }
@@ -172,7 +172,7 @@ impl Machine {
         [Some(phase), suspend, self.closing_until, self.queue.earliest_deadline()].into_iter().flatten().min()
     }
 
-    /// Until when the session lives for certain; `None` without a session, and while it is suspended.
+    /// The time until which the session certainly lives; `None` without a session, and while it is suspended.
     #[must_use]
     pub fn alive_until(&self) -> Option<(SessionId, Time)> {
         self.session.as_ref().filter(|s| !s.suspended).map(|s| (s.id, s.alive_at + s.timeout))
@@ -297,8 +297,8 @@ impl Machine {
         }
         self.last_zxid = self.last_zxid.max(response.zxid);
         match response.result {
-            // Not an answer but a wish to be asked again, as when the node ends the stream for such a reason. To hand
-            // it to the caller would leave the number of a write undecided, and those behind it could not go on.
+            // The node requests a retry, as when it ends the stream for such a reason. Passing this error to
+            // the caller would leave the number of a write undecided, and later writes could not continue.
             Err(error) if asks_again(error.code()) && !self.is_too_far_ahead(&error) => {
                 self.on_disconnected(now, error);
             }
@@ -306,8 +306,8 @@ impl Machine {
         }
     }
 
-    /// Whether this is the answer to a read that waited in vain for its zxid. That is for the caller to decide: the
-    /// zxid may be of another ensemble, and would hold up everything behind it on one node after the other.
+    /// Whether this answers a read that waited in vain for its zxid. The caller decides: the zxid may be of
+    /// another ensemble, and would delay all later requests on one node after the other.
     fn is_too_far_ahead(&self, error: &OpError) -> bool {
         let read = self.queue.front_sent().map(|front| &front.op);
         error.code() == ErrorCode::Unavailable && matches!(read, Some(Op::Read(_, ReadLevel::AtLeast(_))))
@@ -334,13 +334,13 @@ impl Machine {
     fn on_disconnected(&mut self, now: Time, error: OpError) {
         match (&error, error.code()) {
             (_, ErrorCode::SessionExpired) if self.session.is_some() => self.on_session_expired(now),
-            // What was sent is at fault, and would be again.
+            // The request itself is at fault, and a retry would fail as well.
             (_, ErrorCode::BadArguments | ErrorCode::Unsupported | ErrorCode::TooLarge)
                 if matches!(self.phase, Phase::Open(_)) =>
             {
                 self.abandon_session(now, error);
             }
-            // The ensemble misses a write whose result it has sent: that write cannot be sent again.
+            // The ensemble lacks a write whose result it has sent: the client cannot resend that write.
             (&OpError::OutOfOrder { expected, .. }, _)
                 if self.session.as_ref().is_some_and(|s| expected <= s.acked) =>
             {
@@ -452,7 +452,7 @@ impl Machine {
         self.wait(now);
     }
 
-    /// For good. `later` is what requests get from now on, `failure` what those get that wait.
+    /// For good. Later requests get `later`, waiting requests get `failure`.
     fn finish(&mut self, later: Failure, failure: impl Fn(Fate) -> Failure) {
         self.fail_all(failure);
         self.session = None;
@@ -507,7 +507,7 @@ impl Machine {
                 self.lose_connection(now, OpError::Unavailable(format!("node {node} has no leader")));
             }
             Phase::Open(open) if open.ping_at <= now => {
-                // What is still to be sent is a sign of life as well.
+                // A request that is still to be sent replaces a ping.
                 if !self.queue.has_unsent() {
                     self.queue.push(Op::Ping, None, None, None);
                 }
@@ -529,7 +529,7 @@ impl Machine {
     }
 }
 
-/// Whether a response with this error leaves the request undone, and all behind it.
+/// Whether a response with this error leaves the request and all later ones undone.
 fn asks_again(code: ErrorCode) -> bool {
     matches!(
         code,
@@ -545,7 +545,8 @@ fn asks_again(code: ErrorCode) -> bool {
 /// Pings come after this share of the time-out.
 const PING_SHARE: u32 = 3;
 
-/// Messages whose confirmation is awaited, at most; each is remembered with an error of this share of the time-out.
+/// Maximum of messages that wait for their confirmation; each is remembered with an error of this share of
+/// the time-out.
 const UNCONFIRMED_MAX: u32 = 64;
 
 /// A server that grants less means nothing sensible by it, and pings would crowd out the rest.

@@ -7,18 +7,18 @@ use api::{
     session::{Op, Request},
 };
 
-/// In the order in which they came: first those that are sent on the present connection, then those that are not.
+/// The requests in their order: first those that are sent on the present connection, then the others.
 #[derive(Default, Debug)]
 pub(crate) struct Queue {
     entries: VecDeque<Entry>,
-    /// So many of the first are sent on the present connection.
+    /// Number of the first requests that the present connection has carried.
     sent: usize,
     /// Of the caller's requests among them: how many, and their weight.
     held: usize,
     bytes: usize,
     last_xid: u64,
-    /// No deadline lies before this. Looked at in full only when this has passed, so that deadlines cost nothing as
-    /// long as answers come.
+    /// No deadline is earlier. The queue is scanned only when this time has passed, so deadlines cost nothing
+    /// while answers arrive.
     earliest_deadline: Option<Time>,
 }
 
@@ -28,12 +28,12 @@ pub(crate) struct Entry {
     pub(crate) xid: u64,
     pub(crate) op: Op,
     trace: Trace,
-    /// Who waits; nobody any more after a deadline.
+    /// The waiting caller; `None` after a deadline.
     pub(crate) ticket: Option<Ticket>,
     deadline: Option<Time>,
     /// Of a write that was sent at least once.
     pub(crate) number: Option<WriteNumber>,
-    /// When it was last sent, on whatever connection.
+    /// The time when it was last sent, on any connection.
     pub(crate) sent_at: Option<Time>,
 }
 
@@ -129,14 +129,15 @@ impl Queue {
         Some(entry)
     }
 
-    /// The connection is gone: all are to be sent again, but for what nobody misses. A write that was sent is kept
-    /// even if nobody waits for it: without its number there would be a hole in front of those behind it.
+    /// The connection is gone: all requests are to be sent again, except those without a waiting caller. A
+    /// sent write stays in the queue even without a caller: without its number there would be a gap before
+    /// later writes.
     pub(crate) fn unsend(&mut self) {
         self.sent = 0;
         self.retain(|_, entry| entry.ticket.is_some() || entry.number.is_some() || entry.op == Op::Close);
     }
 
-    /// The requests whose callers stop waiting now. Those that were not sent are forgotten.
+    /// The requests whose callers stop waiting now. Unsent ones leave the queue.
     pub(crate) fn expire(&mut self, now: Time) -> Vec<(Ticket, Fate)> {
         let mut expired = Vec::new();
         if self.earliest_deadline.is_none_or(|t| t > now) {

@@ -1,4 +1,4 @@
-//! What goes into the machine and what comes out of it: plain data.
+//! Inputs and outputs of the machine: plain data.
 
 use api::{
     Fate, OpError, PeerId, SessionId, Ticket, Time, Trace, WriteNumber, Zxid,
@@ -20,7 +20,7 @@ pub struct Batch {
     pub acked: WriteNumber,
 }
 
-/// What happens to the machine.
+/// An input of the machine.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Input {
     /// The caller wants something. Ends with one [`Output::Done`].
@@ -37,7 +37,7 @@ pub enum Input {
     /// The caller wants no more: everything before this is still awaited, then the session is closed, all within
     /// [`Config::close_timeout`](crate::Config::close_timeout).
     Close {
-        /// Ends with [`Output::Done`], if anybody waits for it.
+        /// Ends with [`Output::Done`], if a caller waits for it.
         ticket: Option<Ticket>,
     },
     /// These came from the node, in this order.
@@ -51,15 +51,15 @@ pub enum Input {
     Disconnected {
         /// Which one.
         connection: Connection,
-        /// Why. By its code: the session's end, a refusal of what was sent, or anything else, which the next endpoint
-        /// may do better.
+        /// The reason. Its code shows the case: the end of the session, a refusal of the request, or any
+        /// other error, which the next endpoint may not have.
         error: OpError,
     },
     /// Time has passed.
     Tick,
 }
 
-/// What the machine wants to be done, in this order.
+/// An output of the machine. Outputs are carried out in their order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Output {
     /// Make a connection and ask for a session in its first message.
@@ -68,7 +68,7 @@ pub enum Output {
         connection: Connection,
         /// Index of the endpoint.
         endpoint: usize,
-        /// What to say in it.
+        /// The first message of the stream.
         open: Open,
     },
     /// Drop this connection, if it is not gone already.
@@ -97,7 +97,7 @@ pub enum Output {
     Event(Event),
 }
 
-/// What happens to a session, for those who hold locks and the like by it.
+/// An event of a session, for applications that hold locks and the like by it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
     /// A new session is open.
@@ -109,17 +109,18 @@ pub enum Event {
         /// Which node answered there.
         node: PeerId,
     },
-    /// The connection is lost. The session lives, and is being taken up elsewhere.
+    /// The connection is lost. The session lives, and the client takes it up elsewhere.
     Disconnected {
         /// Index of the endpoint.
         endpoint: usize,
         /// Why.
         error: OpError,
     },
-    /// The session's time-out has passed since the last message was sent that the ensemble has confirmed: it may be gone soon,
-    /// with its ephemerals, but not before this. Whoever must not act without it has to stop now. [`Event::Resumed`] or [`Event::SessionLost`] follows.
+    /// The session's time-out has passed since the last confirmed message was sent. The session and its
+    /// ephemerals may end soon, but not before this event. An application that depends on the session must
+    /// stop acting now. [`Event::Resumed`] or [`Event::SessionLost`] follows.
     Suspended,
-    /// The session goes on.
+    /// The session continues.
     Resumed {
         /// Index of the endpoint.
         endpoint: usize,
@@ -153,10 +154,10 @@ pub enum Failure {
         /// Of the request.
         fate: Fate,
     },
-    /// The servers refuse the connection or what was sent over it, and would again.
+    /// The servers refuse the connection or a request on it, and would again.
     #[error("{error}; {fate}")]
     Rejected {
-        /// What they said.
+        /// The servers' error.
         error: OpError,
         /// Of the request.
         fate: Fate,
@@ -173,7 +174,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// What became of the request. An answer settles it, unless the answer is that nobody knows.
+    /// The outcome of the request. An answer settles it, unless the answer says that the outcome is unknown.
     #[must_use]
     pub fn fate(&self) -> Fate {
         match self {

@@ -10,12 +10,13 @@ use crate::{Notification, Round, Vote};
 /// Who takes part, and how patiently.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
-    /// This server. One that is no voter of the ensemble takes part as an observer.
+    /// This server. A server that is no voter takes part as an observer.
     pub me: PeerId,
     /// All servers.
     pub ensemble: Ensemble,
-    /// How long a candidate waits for a better vote once a quorum holds the vote for it. While it is longer than twice
-    /// what a notification takes from any server to any other, no round elects two leaders, and nobody follows in vain.
+    /// Time that a candidate waits for a better vote once a quorum holds the vote for it. If it is longer
+    /// than twice the time of a notification between any two servers, no round elects two leaders, and no
+    /// follower waits in vain.
     pub finalize_wait: Duration,
     /// First pause before a looking server repeats itself. Each further pause is twice as long.
     pub resend_min: Duration,
@@ -38,14 +39,15 @@ impl Config {
     }
 }
 
-/// What can happen to an election.
+/// An input of an election.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Input {
-    /// This server has no leader (any more): look for one, standing with this candidate, or not standing at all but
-    /// voting for the best of the others. While it looks already, it begins anew.
+    /// This server has no leader (any more): look for one, standing with this candidate, or not standing and
+    /// voting for the best of the others. A server that already looks begins again.
     Elect(Option<Candidate>),
-    /// Who stood here is gone and would neither lead nor follow, so this server must not count for anybody either: takes back
-    /// what it said, and says nothing more before the next [`Input::Elect`] or [`Input::Settled`].
+    /// The quorum service is gone and would neither lead nor follow, so this server must not count for any
+    /// other: withdraws its notification, and sends none before the next [`Input::Elect`] or
+    /// [`Input::Settled`].
     Withdraw,
     /// There is a new link to this peer; an older one, if there was one, is gone.
     Connected(PeerId),
@@ -55,14 +57,15 @@ pub enum Input {
     Received {
         /// Its sender.
         from: PeerId,
-        /// What it said.
+        /// Its notification.
         notification: Notification,
     },
-    /// This server serves in `epoch` under the leader that was elected (ZooKeeper's `updateElectionVote`). Ignored
-    /// unless `leader` is still the elected one, or this election knows of none because it has begun after the one that
-    /// chose the leader, or because whoever stood here was away: then it takes this for the outcome.
+    /// This server serves in `epoch` under the elected leader (ZooKeeper's `updateElectionVote`). The
+    /// election takes this as its outcome if `leader` is still the elected one, or if it knows no leader
+    /// because it began after the election or because the quorum service was away. It ignores the input
+    /// otherwise.
     Settled {
-        /// Under whom.
+        /// The leader.
         leader: PeerId,
         /// In which epoch.
         epoch: Epoch,
@@ -71,14 +74,14 @@ pub enum Input {
     Timeout,
 }
 
-/// What an election wants done. To be carried out in order.
+/// An output of an election. Outputs are carried out in their order.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Output {
     /// Say this to a peer that is linked. Replaces anything that waits to be sent to it.
     Send {
         /// The receiver.
         to: PeerId,
-        /// What to say.
+        /// The notification to send.
         notification: Notification,
     },
     /// The answer to the last [`Input::Elect`].
@@ -96,15 +99,15 @@ pub struct Election {
     pub(crate) config: Config,
     pub(crate) round: Round,
     pub(crate) state: State,
-    /// The peers that can be reached, each with the last that it said over its present link. What a peer said before
-    /// its link broke counts for nothing: it may be dead.
+    /// The reachable peers, each with its last notification over its present link. A notification from before
+    /// the link broke does not count: the peer may be dead.
     pub(crate) links: BTreeMap<PeerId, Option<Notification>>,
     outputs: VecDeque<Output>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum State {
-    /// Not asked to elect anybody yet, or no more.
+    /// No search was requested yet, or the last request was withdrawn.
     Idle,
     Looking(Looking),
     /// Has a leader, or leads. `role` is never `Looking`.
@@ -115,7 +118,7 @@ pub(crate) enum State {
 }
 
 impl Election {
-    /// An election that nobody has asked for yet. It says nothing before the first [`Input::Elect`].
+    /// An election before the first request. It sends nothing before the first [`Input::Elect`].
     #[must_use]
     pub fn new(config: Config) -> Election {
         Election {
@@ -154,7 +157,8 @@ impl Election {
         }
     }
 
-    /// What this server says to whoever asks: `None` before the first [`Input::Elect`], and after [`Input::Withdraw`].
+    /// The present notification of this server: `None` before the first [`Input::Elect`], and after
+    /// [`Input::Withdraw`].
     #[must_use]
     pub fn notification(&self) -> Option<Notification> {
         let (state, vote) = match &self.state {
@@ -242,8 +246,8 @@ impl Election {
         self.tell_all();
     }
 
-    /// Ends the search. Everybody is told, not only those who ask as in ZooKeeper: whoever still looks need not wait
-    /// until it repeats itself.
+    /// Ends the search. The server notifies all others, and not only, as in ZooKeeper, as an answer: a
+    /// looking server then need not wait until it repeats itself.
     pub(crate) fn establish(&mut self, vote: Vote, round: Round) {
         let role = self.role_under(vote.leader);
         self.round = round;
@@ -267,7 +271,7 @@ impl Election {
         self.config.ensemble.is_voter(self.config.me)
     }
 
-    /// Says to `peer` where this server stands. Observers have nothing to say to each other.
+    /// Sends the state of this server to `peer`. Observers send nothing to each other.
     pub(crate) fn tell(&mut self, peer: PeerId) {
         if (self.votes() || self.config.ensemble.is_voter(peer))
             && let Some(notification) = self.notification()
@@ -276,7 +280,7 @@ impl Election {
         }
     }
 
-    /// Says to every linked peer where this server stands.
+    /// Sends the state of this server to every linked peer.
     pub(crate) fn tell_all(&mut self) {
         let peers: Vec<PeerId> = self.links.keys().copied().collect();
         for peer in peers {

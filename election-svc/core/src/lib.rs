@@ -1,13 +1,14 @@
 //! Fast leader election as a pure state machine: which member of an [`api::Ensemble`] shall lead.
 //!
-//! Every looking voter proposes the best candidate it has heard of, itself to begin with, and says so to all others
-//! whenever its proposal changes. Once a quorum holds the same vote in the same round, and no better vote turns up
-//! within a short waiting time, that candidate is elected. A server that looks while others already have a leader is
-//! told so and joins it. The rules are those of ZooKeeper's `FastLeaderElection`; where this crate goes further, the
-//! doc of the function says so and why.
+//! Every looking voter proposes the best known candidate, at first itself, and sends a notification to all
+//! others whenever its proposal changes. Once a quorum holds the same vote in the same round, and no better
+//! vote arrives within a short waiting time, that candidate is elected. A looking server learns of an
+//! existing leader from the others and joins it. The rules are those of ZooKeeper's `FastLeaderElection`;
+//! where this crate differs, the doc of the function gives the reason.
 //!
-//! The election decides whom to *try*: it makes a good choice likely and agreement quick. That there is only one
-//! leader in an epoch is ensured later, by the promises that a leader collects from a quorum before it reigns.
+//! The election decides which leader to *try*: it makes a good choice likely and agreement quick. The
+//! promises that a leader collects from a quorum before it reigns ensure later that an epoch has only one
+//! leader.
 //!
 //! ```
 //! use api::{Ensemble, PeerId, Time, ports::Candidate};

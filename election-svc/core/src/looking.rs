@@ -1,4 +1,4 @@
-//! What a server does while it has no leader.
+//! The behaviour of a server without a leader.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -38,8 +38,9 @@ impl Election {
     pub(crate) fn on_elect(&mut self, now: Time, candidate: Option<Candidate>) {
         let me = self.config.me;
         let can_lead = self.config.ensemble.weight(me) > 0;
-        // What others say of a leader was true before this server lost its own, and must be said again: else it would
-        // join a dead leader that others follow still (liveness). What they propose stands until they say otherwise.
+        // Others' notifications about a leader were true before this server lost its own leader, and they
+        // must repeat them: otherwise it would join a dead leader that others still follow (liveness). Their
+        // proposals stand until they change them.
         for heard in self.links.values_mut() {
             heard.take_if(|n| n.state != Role::Looking);
         }
@@ -55,7 +56,7 @@ impl Election {
         self.begin_round(now, if self.votes() { round.max(latest) } else { round });
     }
 
-    /// A voter said something sound; it is in the links already.
+    /// Handles a sound notification of a voter; the links contain it already.
     pub(crate) fn on_heard(&mut self, now: Time, from: PeerId, notification: Notification) {
         if notification.state == Role::Looking && self.votes() {
             if notification.round > self.round {
@@ -70,7 +71,7 @@ impl Election {
         self.evaluate(now);
     }
 
-    /// The link to `peer` is gone, and what it said with it.
+    /// The link to `peer` is gone, and its notification with it.
     pub(crate) fn on_lost(&mut self, now: Time, peer: PeerId) {
         match &self.state {
             // The best candidate is out of reach, perhaps dead: choose among the others. ZooKeeper elects the dead
@@ -96,7 +97,7 @@ impl Election {
         }
     }
 
-    /// Starts counting anew, in `round`.
+    /// Begins a new count, in `round`.
     fn begin_round(&mut self, now: Time, round: Round) {
         let State::Looking(looking) = &mut self.state else { return };
         self.round = round;
@@ -109,7 +110,7 @@ impl Election {
         self.evaluate(now);
     }
 
-    /// Takes over the best vote of this round that was heard, if it is better than this server's own. Returns whether
+    /// Adopts the best received vote of this round, if it is better than this server's own. Returns whether
     /// it was.
     fn adopt_best(&mut self) -> bool {
         let State::Looking(looking) = &mut self.state else { return false };
@@ -135,12 +136,13 @@ impl Election {
         let wait = if !self.config.ensemble.is_quorum(&supporters) {
             None
         } else if !for_me {
-            // The candidate itself decides after half of this, and says so. To go ahead without its word, as ZooKeeper
-            // does, is to follow one that may have found a better candidate meanwhile, or died. But it must be done at
-            // last: only the attempt shows that a candidate is dead that others have recommended.
+            // The candidate itself decides after half of this time, and announces it. ZooKeeper proceeds
+            // without the announcement; the server would then follow a candidate that may have found a better
+            // one meanwhile, or died. But it must proceed in the end: only the attempt shows that a candidate
+            // is dead that others have recommended.
             Some(self.config.finalize_wait * 2)
         } else if self.config.ensemble.voters().all(|voter| supporters.contains(&voter)) {
-            // Nobody is left who could come with a better vote.
+            // No other server can send a better vote.
             return self.establish(proposal, self.round);
         } else {
             Some(self.config.finalize_wait)
@@ -151,9 +153,9 @@ impl Election {
         }
     }
 
-    /// The voters that hold `proposal` in this round, this one included: those that look, and, if it is for this
-    /// server, those that follow it already because they counted faster. (For another leader the word of followers is
-    /// not enough: it must say itself that it leads.)
+    /// The voters that hold `proposal` in this round, this one included: looking voters, and, if the proposal
+    /// is this server, voters that follow it already because they counted faster. (For another leader
+    /// followers are not enough: it must announce itself that it leads.)
     fn supporters(&self, proposal: Vote) -> BTreeSet<PeerId> {
         let for_me = proposal.leader == self.config.me;
         self.heard()
@@ -164,16 +166,16 @@ impl Election {
             .collect()
     }
 
-    /// The reign of a leader that can be joined. It must say itself that it leads, over a link that stands (ZooKeeper's
-    /// `checkLeader`), and either
-    /// - a quorum of servers says that it follows or leads that reign: they name its leader, and its epoch or the round in
-    ///   which it was elected. A settled server names the epoch. A server that is still being synchronised knows
-    ///   only the round, and counts too: otherwise a leader that synchronises slowly would keep others out, though it lacks
-    ///   just them; or
-    /// - it was elected in the very round in which this voter looks. Then it has counted a quorum just now. ZooKeeper
-    ///   asks for a quorum of answers here too, and so can elect another one in the same round by the votes of those
-    ///   that have not decided yet. Should the leader prove unusable, the next round is a later one, so a server
-    ///   tries this once.
+    /// The reign of a leader that can be joined. The leader itself must announce that it leads, over an
+    /// intact link (ZooKeeper's `checkLeader`), and either
+    /// - a quorum of servers reports that it follows or leads that reign: they name its leader, and its epoch
+    ///   or the round of its election. A settled server names the epoch. A server that is still being
+    ///   synchronised knows only the round, and counts too: otherwise a leader that synchronises slowly would
+    ///   keep others out, though it lacks exactly these; or
+    /// - it was elected in the very round in which this voter looks. Then it has counted a quorum just now.
+    ///   ZooKeeper requires a quorum of answers here too, and so can elect another one in the same round by
+    ///   the votes of undecided servers. Should the leader prove unusable, the next round is a later one, so
+    ///   a server tries this once.
     fn reign_to_join(&self) -> Option<Reign> {
         let mut reigns =
             self.heard().filter(|(_, n)| n.state == Role::Leading).filter_map(|(_, n)| Reign::of(n));
@@ -187,13 +189,13 @@ impl Election {
         })
     }
 
-    /// The last word of each linked voter.
+    /// The last notification of each linked voter.
     fn heard(&self) -> impl Iterator<Item = (PeerId, &Notification)> {
         self.links.iter().filter_map(|(&peer, heard)| heard.as_ref().map(|n| (peer, n)))
     }
 }
 
-/// What a server that does not look says about its leader.
+/// A settled server's report of its leader.
 struct Reign {
     vote: Vote,
     round: Round,

@@ -12,7 +12,7 @@ use election_core::{Config, Election, Input, Notification, Output, Round, Vote};
 
 /// Servers start at different moments; messages take less than half of the waiting time; nothing breaks.
 #[test]
-fn on_a_timely_network_no_round_elects_two_leaders_and_nobody_is_elected_in_vain() {
+fn on_a_timely_network_every_round_elects_at_most_one_leader_and_no_decision_is_in_vain() {
     for seed in 0..1_000 {
         let mut sim = Sim::new(seed, Network { delay_max_ms: 90, loss_percent: 0 });
         for id in sim.ids() {
@@ -52,7 +52,7 @@ fn after_any_faults_all_agree_soon() {
         sim.assert_agreed();
         let elections = sim.elected.len();
         sim.run_ms(10_000);
-        assert_eq!(sim.elected.len(), elections, "seed {seed}: what was agreed stays");
+        assert_eq!(sim.elected.len(), elections, "seed {seed}: agreements are final");
     }
 }
 
@@ -84,7 +84,8 @@ enum Event {
         notification: Notification,
     },
     Timeout(PeerId),
-    /// What a quorum service does: checks now and then that its reign is alive, and asks for an election if not.
+    /// The part of a quorum service: it checks now and then that its reign is alive, and requests an election
+    /// if not.
     Check {
         at: PeerId,
         start: u64,
@@ -93,7 +94,7 @@ enum Event {
 
 struct Node {
     election: Election,
-    /// To tell one life of the server from the next.
+    /// Distinguishes one incarnation of the server from the next.
     start: u64,
     /// The link to each peer as this server knows it.
     links: BTreeMap<PeerId, u64>,
@@ -121,7 +122,7 @@ struct Sim {
     /// Numbers events, links and starts.
     last_number: u64,
     nodes: BTreeMap<PeerId, Node>,
-    /// What each server would stand for election with: survives crashes.
+    /// The candidate of each server, which survives crashes.
     logs: BTreeMap<PeerId, Candidate>,
     /// The links that carry messages, by their smaller and larger end.
     links: BTreeMap<(PeerId, PeerId), u64>,
@@ -323,8 +324,8 @@ impl Sim {
         self.schedule_at(at, Event::Arrives { from, to, link, notification });
     }
 
-    /// Nobody leads without the votes of a quorum in one round, and nobody follows whom such a quorum did not vote for
-    /// or who never led.
+    /// A leader has the votes of a quorum in one round. The leader of a follower has them too, or has led in
+    /// that round.
     fn on_elected(&mut self, elected: Elected, node: PeerId) {
         let vote = self.nodes[&node].election.notification().unwrap().vote.unwrap();
         assert_eq!(vote.leader, elected.leader);

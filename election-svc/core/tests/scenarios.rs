@@ -39,11 +39,11 @@ fn an_election_that_begins_under_a_leader_takes_the_word_of_its_quorum() {
     net.settled(2, 2, 1);
     net.settled(1, 2, 1);
 
-    // The election of the leader is restarted alone; the quorum beside it goes on leading.
+    // The election of the leader restarts alone; its quorum continues to lead.
     net.stop(2);
     net.start_idle(2);
     net.settled(2, 2, 1);
-    // That of the follower goes on, but its quorum was away for a moment.
+    // The follower's election continues, but its quorum was away for a moment.
     net.input(1, Input::Elect(None));
     net.settled(1, 2, 1);
     net.run_ms(0);
@@ -58,25 +58,25 @@ fn an_election_that_begins_under_a_leader_takes_the_word_of_its_quorum() {
     assert_eq!(
         net.states()[2],
         (3, Role::Looking, Some(3)),
-        "who stands takes no leader but the elected one"
+        "a standing server accepts only the elected leader"
     );
 }
 
 #[test]
-fn a_server_whose_quorum_is_gone_counts_for_nobody() {
+fn a_server_without_its_quorum_service_does_not_count() {
     let mut net = Net::of_voters(3);
     net.start(1, at(0, 9));
     net.start(2, at(0, 0));
     net.run_ms(1_000);
     net.elected.clear();
-    // Server 2 has followed server 1. Then 1 looks again, and finds nobody who could follow it.
+    // Server 2 has followed server 1. Then 1 looks again, and finds no server that could follow it.
     net.input(2, Input::Withdraw);
     net.elect(1, at(0, 9));
     net.run_ms(10_000);
     assert_eq!(net.elected, []);
     assert_eq!(net.nodes[&2].notification(), None);
 
-    // One that withdraws while its vote is counted.
+    // A server withdraws while its vote is counted.
     net.elect(2, at(0, 0));
     net.run_ms(0);
     net.input(2, Input::Withdraw);
@@ -185,7 +185,7 @@ fn s4_epoch_before_zxid_before_id() {
 }
 
 #[test]
-fn s4_a_vote_of_an_older_round_is_ignored_and_its_sender_told() {
+fn s4_a_vote_of_an_older_round_is_ignored_and_answered() {
     let mut net = Net::of_voters(3);
     net.start(1, at(0, 0));
     for _ in 0..4 {
@@ -198,7 +198,7 @@ fn s4_a_vote_of_an_older_round_is_ignored_and_its_sender_told() {
     net.deliver(2, 1);
     assert_eq!(net.states()[0], (1, Role::Looking, Some(1)), "best of all, but of an older round");
     assert_eq!(net.wire(1, 2), [looking(vote(1, 0, 0), 5)]);
-    // Told, 2 takes the round over, and in it its vote counts.
+    // After the answer server 2 adopts the round, and its vote counts in it.
     net.run_ms(200);
     assert_eq!((net.round(1), net.round(2)), (5, 5));
     assert_eq!(net.leaders(), [(1, 2), (2, 2)]);
@@ -226,7 +226,7 @@ fn s4_a_vote_of_a_newer_round_resets_the_count() {
     assert_eq!(hear(3, looking(vote(2, 0, 0), 6)), (1, Role::Looking, Some(2)));
     assert_eq!(net.round(1), 7);
     net.tick(1, 60_000);
-    assert_eq!(net.elected, [], "1 and 2 are no quorum, and what was said in rounds 1 and 6 does not count");
+    assert_eq!(net.elected, [], "1 and 2 are no quorum, and notifications of rounds 1 and 6 do not count");
     net.say(3, 1, looking(vote(2, 0, 0), 7));
     net.deliver(3, 1);
     net.tick(1, 399);
@@ -243,7 +243,7 @@ fn s4_only_voters_count_and_only_those_that_can_lead_are_voted_for() {
     }
     net.discard_wires();
     for (from, notification) in [
-        (3, looking(vote(3, 9, 9), 1)), // weight 0 leads nobody
+        (3, looking(vote(3, 9, 9), 1)), // a server of weight 0 cannot lead
         (3, looking(vote(4, 9, 9), 1)), // nor does an observer
         (4, looking(vote(1, 0, 0), 1)), // an observer has no vote
         (5, looking(vote(1, 0, 0), 1)),
@@ -284,7 +284,7 @@ fn s5_a_returning_old_leader_takes_part_like_any_other() {
 }
 
 #[test]
-fn s6_the_minority_elects_nobody() {
+fn s6_the_minority_elects_no_leader() {
     let mut net = Net::of_voters(5);
     net.start(4, at(0, 0));
     net.start(5, at(0, 0));
@@ -300,7 +300,7 @@ fn s7_observers_never_count_and_learn_the_leader_from_a_quorum() {
     }
     net.run_ms(60_000);
     assert_eq!(net.elected, [], "one voter and three observers are no quorum of three voters");
-    assert_eq!(net.states()[1], (4, Role::Looking, None), "an observer proposes nobody");
+    assert_eq!(net.states()[1], (4, Role::Looking, None), "an observer has no proposal");
 
     net.start(3, at(0, 0));
     net.run_ms(200);
@@ -387,7 +387,7 @@ fn what_was_said_of_a_leader_before_it_was_lost_does_not_count() {
     net.elect(1, at(1, 1));
     assert_eq!(net.states()[0], (1, Role::Looking, Some(1)));
     net.run_ms(0);
-    assert_eq!(net.states()[0], (1, Role::Following, Some(3)), "but when it is said again, it does");
+    assert_eq!(net.states()[0], (1, Role::Following, Some(3)), "but a repeated notification counts");
 }
 
 #[test]
@@ -400,7 +400,7 @@ fn a_candidate_counts_those_that_follow_it_already() {
     net.say(1, 2, following(vote(2, 7, 7)));
     net.deliver(1, 2);
     net.tick(2, 1_000);
-    assert_eq!(net.elected, [], "not those of an earlier life of the candidate");
+    assert_eq!(net.elected, [], "not those of an earlier incarnation of the candidate");
     net.say(1, 2, following(vote(2, 0, 0)));
     net.deliver(1, 2);
     net.tick(2, 200);
@@ -422,7 +422,7 @@ fn a_server_joins_a_reign_only_when_a_quorum_agrees_on_its_epoch_or_round() {
     assert_eq!(net.elected, [], "2 and 3 follow earlier reigns of 4");
     net.say(2, 5, says(Role::Following, 2, 9));
     net.run_ms(0);
-    assert_eq!(net.elected, [(5, 4)], "told at once, not when it asks again");
+    assert_eq!(net.elected, [(5, 4)], "notified at once, not at its next notification");
     assert_eq!(net.round(5), 3, "it takes over the round of the reign");
 }
 
@@ -544,7 +544,7 @@ struct Net {
     now: Time,
     nodes: BTreeMap<u32, Election>,
     wires: BTreeMap<(u32, u32), VecDeque<Notification>>,
-    /// Who was told to follow whom, in order.
+    /// Each outcome as (server, leader), in order.
     elected: Vec<(u32, u32)>,
 }
 
@@ -609,7 +609,8 @@ impl Net {
         self.input(id, Input::Settled { leader: PeerId(leader), epoch: Epoch(epoch) });
     }
 
-    /// Gives one server something, and puts what it says on the wires. Nobody may speak to a server that is down.
+    /// Passes an input to one server, and puts its outputs on the wires. No input may go to a server that is
+    /// down.
     fn input(&mut self, id: u32, input: Input) {
         let node = self.nodes.get_mut(&id).unwrap();
         node.handle(self.now, input);

@@ -53,12 +53,12 @@ pub struct Effective {
     pub value: String,
     /// Which layer won.
     pub source: Source,
-    /// What the setting means.
+    /// Meaning of the setting.
     pub meaning: &'static str,
 }
 
-/// The three layers above the defaults, and a record of what was asked of them: whatever was never asked for is a
-/// wrong key.
+/// The three layers above the defaults, and a record of the requested keys: a key that is never requested is
+/// wrong.
 pub(super) struct Layers {
     flags: BTreeMap<String, String>,
     env: BTreeMap<String, String>,
@@ -244,7 +244,7 @@ impl Layers {
         self.problems.push(problem.to_owned());
     }
 
-    /// Looks for keys that nobody asked for, and ends.
+    /// Reports keys that no setting has read, and ends.
     pub(super) fn finish(mut self) -> Result<Vec<Effective>, ConfigError> {
         let known: BTreeSet<&str> = self.asked.iter().map(|e| e.key.as_str()).collect();
         let unknown = |at: String, key: &str| unknown_key(&at, key, known.iter().copied());
@@ -431,7 +431,7 @@ fn scalar(value: &DeValue<'_>) -> Option<String> {
     }
 }
 
-/// Members in a flag or in the environment: an array of inline tables, as in the file behind `members =`.
+/// Members in a flag or in the environment: an array of inline tables, as in the file after `members =`.
 fn parse_members(text: &str, source: &Source) -> Result<Vec<BTreeMap<String, Given>>, String> {
     const EXPECTED: &str = "a list such as [{ id = 1, host = \"a\" }, { id = 2, host = \"b\" }]";
     let fault = |e: &dyn fmt::Display| format!("{source}: `members` is {text:?}; expected {EXPECTED}: {e}");

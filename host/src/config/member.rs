@@ -121,8 +121,8 @@ impl MemberConfig {
     }
 }
 
-/// What is expected of a host that is none: a name that DNS can have or an IP address at which others can reach a machine. No port,
-/// no brackets.
+/// The expected form of a host, if the text has another: a possible DNS name or an IP address at which others
+/// can reach a machine. No port, no brackets.
 pub(super) fn not_a_host(text: &str) -> Option<&'static str> {
     match text.parse::<IpAddr>().map(|address| address.to_canonical()) {
         Ok(address) if address.is_unspecified() => Some(
@@ -141,7 +141,7 @@ pub(super) fn not_a_host(text: &str) -> Option<&'static str> {
 }
 
 fn is_name(text: &str) -> bool {
-    // With the dot behind it a name is no other one.
+    // A trailing dot does not change a name.
     let text = text.strip_suffix('.').unwrap_or(text);
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -154,12 +154,12 @@ fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label) && !ends_in_number
 }
 
-/// What this machine, container or pod is called.
+/// The name of this machine, container or pod.
 pub(super) fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
 }
 
-/// The member whose host is a machine of this name. Otherwise says what would be needed.
+/// The member whose host is a machine of this name. The error names the requirement.
 pub(super) fn called(host_name: &str, members: &[MemberConfig]) -> Result<PeerId, String> {
     let ids_of = |is: &dyn Fn(&MemberConfig) -> bool| -> Vec<PeerId> {
         members.iter().filter(|m| is(m)).map(|m| m.id).collect()
@@ -185,8 +185,8 @@ pub(super) fn called(host_name: &str, members: &[MemberConfig]) -> Result<PeerId
     }
 }
 
-/// Ids and hosts of `count` members from those of the first: its number in the host stands in braces and counts on, so
-/// that `q-{0}.example` with 2 stands for `q-0.example` and `q-1.example`. Otherwise says what is wrong.
+/// Ids and hosts of `count` members from those of the first: its number in the host is in braces and counts
+/// up, so that `q-{0}.example` with 2 means `q-0.example` and `q-1.example`. The error names the fault.
 pub(super) fn hosts(id: PeerId, host: &str, count: u32) -> Result<Vec<(PeerId, String)>, String> {
     if !(1..=COUNT_MAX).contains(&count) {
         return Err(format!("has the count {count}; expected a number from 1 to {COUNT_MAX}"));

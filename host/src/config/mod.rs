@@ -54,18 +54,18 @@ const LOGS_EXPORTER: &str = "OTEL_LOGS_EXPORTER";
 /// [`crate::logging`].
 pub const OTHER_VARIABLES: [&str; 3] = ["QUORATE_ENDPOINTS", "QUORATE_LOG", "QUORATE_LOG_FORMAT"];
 
-/// Everything that one node needs to know, checked.
+/// The checked configuration of one node.
 #[derive(Clone, PartialEq, Debug)]
 pub struct NodeConfig {
     /// Name of the ensemble; servers of differently named ensembles refuse each other.
     pub ensemble: String,
-    /// Which member this node is.
+    /// Id of this node among the members.
     pub id: PeerId,
-    /// Where everything durable of this node lives.
+    /// Directory of all durable data of this node.
     pub data_dir: PathBuf,
-    /// Where the transaction log lives, if not in `data_dir`.
+    /// Directory of the transaction log, if it is not in `data_dir`.
     pub log_dir: Option<PathBuf>,
-    /// Where to write the process id, if anywhere.
+    /// File for the process id, if any.
     pub pid_file: Option<PathBuf>,
     /// Where to listen.
     pub listen: Listen,
@@ -75,26 +75,26 @@ pub struct NodeConfig {
     pub members: Vec<MemberConfig>,
     /// Periods and waits.
     pub timing: Timing,
-    /// Bounds of what clients may ask for as session time-out.
+    /// Bounds of session time-outs.
     pub session: SessionLimits,
     /// Bounds of requests and queues.
     pub limits: Limits,
     /// The transaction log and its snapshots.
     pub log: Log,
-    /// Where what is measured goes.
+    /// Export of metrics, spans and log lines.
     pub telemetry: Telemetry,
 }
 
-/// Where what is measured goes.
+/// Export of metrics, spans and log lines.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Telemetry {
     /// An OpenTelemetry collector that takes OTLP over gRPC, as in `http://127.0.0.1:4317`; `None` for none.
     pub otlp_endpoint: Option<String>,
-    /// Between two pushes of metrics.
+    /// Time between two pushes of metrics.
     pub metrics_interval: Duration,
-    /// Whether log lines go there as well.
+    /// Whether log lines go to the collector as well.
     pub otlp_logs: bool,
-    /// Which part of the requests that come without a trace begin one, from 0 to 1.
+    /// Share of the requests without a client's trace that begin one, from 0 to 1.
     pub trace_ratio: f64,
 }
 
@@ -107,8 +107,8 @@ pub struct Listen {
     pub quorum: SocketAddr,
     /// election-svc.
     pub election: SocketAddr,
-    /// quorum-svc for the store of this node, if each service is a process of its own. Whoever reaches it is taken for
-    /// that store.
+    /// quorum-svc for the store of this node, if each service is a process of its own. It takes every caller
+    /// for that store.
     pub internal_quorum: SocketAddr,
     /// election-svc for the quorum of this node, if each service is a process of its own.
     pub internal_election: SocketAddr,
@@ -138,7 +138,7 @@ pub struct Timing {
     pub init_limit: Duration,
     /// A peer that is silent for this long counts as lost (S18).
     pub sync_limit: Duration,
-    /// After a quorum agrees on a vote, how long a better one is waited for (S2).
+    /// Wait for a better vote after a quorum agrees on one (S2).
     pub finalize_wait: Duration,
     /// How long writes wait for a leader before they are refused (S25).
     pub park_limit: Duration,
@@ -146,12 +146,12 @@ pub struct Timing {
     pub drain: Duration,
 }
 
-/// What clients may ask for as session time-out is clamped to these.
+/// Bounds of the session time-out. A client's request is clamped to them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SessionLimits {
-    /// At least.
+    /// The shortest.
     pub timeout_min: Duration,
-    /// At most.
+    /// The longest.
     pub timeout_max: Duration,
     /// Sessions that one address may open in a second; ten times as many at once.
     pub opens_per_second: u32,
@@ -160,37 +160,37 @@ pub struct SessionLimits {
 /// Bounds of requests and queues.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// What this process may use of memory, as far as it decides: bounds of what clients may make it hold follow from it.
+    /// Memory that this process should not exceed. The bounds of clients' requests follow from it.
     pub memory: Size,
     /// Bytes of one value, and of all values of one multi.
     pub data: Size,
     /// Writes of one node that wait for their commit; beyond it clients are held back.
     pub in_flight: u32,
-    /// The same in bytes.
+    /// Bytes of these writes.
     pub in_flight_bytes: Size,
-    /// Open sessions of the whole ensemble; one more is refused. The node that is asked decides, so give all the same.
+    /// Maximum of open sessions of the whole ensemble. The receiving node decides, so set the same on all nodes.
     pub sessions: u32,
 }
 
 /// The transaction log and its snapshots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Log {
-    /// Below so many free bytes, on the file system of the data or of the log, writes that grow are refused; `None`: as fits its
-    /// size.
+    /// Mark of free bytes on the file systems of the data and of the log. Below it, writes that enlarge the
+    /// state are refused; `None`: derived from the size of the file system.
     pub min_free: Option<Size>,
     /// Bytes of one segment file.
     pub segment_size: Size,
     /// Newest entries kept in memory, for learners and the store.
     pub recent_size: Size,
-    /// What may wait for the disk before a learner stops reading from its leader.
+    /// Bytes that may wait for the disk before a learner stops reading from its leader.
     pub backlog_size: Size,
-    /// A snapshot is made after so many entries ...
+    /// Number of entries between two snapshots; the first of this and `snapshot_bytes` counts.
     pub snapshot_every: u64,
-    /// ... or after so many bytes of them.
+    /// Bytes of entries between two snapshots.
     pub snapshot_bytes: Size,
-    /// So many bytes of the log stay although snapshots cover them ...
+    /// Bytes of the newest log that stay although snapshots cover them.
     pub keep_size: Size,
-    /// ... and so many entries.
+    /// Entries of the newest log that stay although snapshots cover them.
     pub keep_entries: u64,
 }
 
@@ -205,8 +205,8 @@ pub struct Loaded {
 
 /// Reads and checks the settings of a node.
 ///
-/// `env` is what the process's environment holds (others than `QUORATE_*` and some of OpenTelemetry are ignored); `flags` are pairs of key and
-/// value as given on the command line. Relative paths in the file are relative to the folder of the file, so that a
+/// `env` is the process's environment; variables other than `QUORATE_*` and some of OpenTelemetry are ignored. `flags` are
+/// pairs of key and value from the command line. Relative paths in the file are relative to the folder of the file, so that a
 /// node's folder can be moved; elsewhere they are relative to the working directory.
 ///
 /// # Errors
@@ -242,8 +242,8 @@ pub fn process_env() -> impl Iterator<Item = (String, String)> {
         })
 }
 
-/// The share of requests that OpenTelemetry's sampler variables ask for; out of range if they ask for something unknown. The
-/// sampler of a client's trace is always followed, as with `parentbased_`.
+/// The share of requests that OpenTelemetry's sampler variables set; out of range if they set something unknown. A node always
+/// follows the sampling decision of a client's trace, as with `parentbased_`.
 fn sampled(shared: &BTreeMap<String, String>) -> Option<f64> {
     let sampler = shared.get(SAMPLER)?;
     let ratio = || match shared.get(SAMPLER_ARG) {
@@ -288,15 +288,15 @@ impl NodeConfig {
         );
         let id = r.require(
             "id",
-            "which member this node is; \"hostname\": the one whose host is this machine",
+            "id of this node among the members; \"hostname\": the member whose host is this machine",
             NodeId::Number(0),
             "`id = 1`",
         );
-        let data_dir = r.path("data_dir", "where everything durable of this node lives");
+        let data_dir = r.path("data_dir", "directory of all durable data of this node");
         let data_dir = data_dir.unwrap_or_else(|| r.missing("data_dir", "`data_dir = \"/var/lib/quorate\"`"));
         let log_dir = r.path(
             "log_dir",
-            "where the transaction log lives, such as a disk of its own; empty for log/ in data_dir",
+            "directory of the transaction log, such as a disk of its own; empty for log/ in data_dir",
         );
         let pid_file = r.path("pid_file", "where to write the process id; empty for nowhere");
         let members = r.members();
@@ -434,7 +434,7 @@ impl NodeConfig {
         const MEMORY: &str = "limits.memory";
         let memory = r.get(
             MEMORY,
-            "memory that this process should not exceed; connections and what clients may make it hold follow from it",
+            "memory that this process should not exceed; bounds of connections and of clients' requests follow from it",
             Size::mib(1024),
         );
         let share = Size((memory.0 / 16).min(64 << 20));
@@ -451,7 +451,7 @@ impl NodeConfig {
         };
         let min_free = r.get(
             "log.min_free",
-            "below so much free space writes that grow are refused; 0B: a tenth of the file system, 32MiB to 2GiB",
+            "mark of free space below which writes that enlarge the state are refused; 0B: a tenth of the file system, 32MiB to 2GiB",
             Size(0),
         );
         let log = Log {
@@ -473,14 +473,18 @@ impl NodeConfig {
                 share,
                 MEMORY,
             ),
-            snapshot_every: r.get("log.snapshot_every", "a snapshot after so many entries ...", 100_000),
-            snapshot_bytes: r.get("log.snapshot_bytes", "... or after so many bytes of them", Size::mib(64)),
+            snapshot_every: r.get("log.snapshot_every", "entries between two snapshots", 100_000),
+            snapshot_bytes: r.get(
+                "log.snapshot_bytes",
+                "bytes of entries between two snapshots",
+                Size::mib(64),
+            ),
             keep_size: r.get(
                 "log.keep_size",
-                "so many bytes of log stay behind a snapshot, for members that were away ...",
+                "bytes of log kept behind a snapshot, for members that were away",
                 Size::mib(128),
             ),
-            keep_entries: r.get("log.keep_entries", "... and so many entries", 10_000),
+            keep_entries: r.get("log.keep_entries", "entries of log kept behind a snapshot", 10_000),
         };
         let otlp_endpoint = r.get_or_shared(
             "telemetry.otlp_endpoint",
@@ -494,7 +498,7 @@ impl NodeConfig {
             otlp_endpoint: Some(otlp_endpoint).filter(|endpoint| !endpoint.is_empty()),
             metrics_interval: r.get(
                 "telemetry.metrics_interval",
-                "between two pushes of metrics",
+                "time between two pushes of metrics",
                 millis(15_000),
             ),
             otlp_logs: r.get_or_shared(
@@ -657,7 +661,7 @@ impl NodeConfig {
     }
 }
 
-/// What stands behind the scheme of a URL, in whatever case that is written.
+/// The part of a URL after the scheme, if the URL has this scheme in any case.
 #[must_use]
 pub fn behind_scheme<'a>(url: &'a str, scheme: &str) -> Option<&'a str> {
     let (head, rest) = url.split_at_checked(scheme.len())?;

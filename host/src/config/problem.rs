@@ -21,7 +21,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// The known word nearest to a misspelt one, or `None` if nothing is near enough to be meant.
+/// The known key nearest to a misspelt one, or `None` if none is near enough.
 pub(super) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let last = |s: &str| s.rsplit('.').next().unwrap_or_default().to_owned();
     known

@@ -75,7 +75,7 @@ fn a_file_is_read_and_defaults_fill_the_rest() {
 }
 
 #[test]
-fn services_of_a_node_find_each_other_on_loopback_unless_told_otherwise() {
+fn services_of_a_node_find_each_other_on_loopback_by_default() {
     let node = load_text(THREE, &[], &[]).unwrap().node;
     assert_eq!(node.services.quorum, "http://127.0.0.1:2889");
     assert_eq!(node.services.election, "http://127.0.0.1:3889");
@@ -303,7 +303,7 @@ fn b24_a_number_in_braces_needs_a_count() {
     let wrong = said(r#"[{id=2,host="q{0}"}]"#);
     assert!(wrong.contains("no `count`") && wrong.contains("leave the braces out"), "{wrong}");
     assert!(load_text(THREE, &[("QUORATE_MEMBERS", r#"[{id=2,host="q{0}",count=1}]"#)], &[]).is_ok());
-    // What the count makes of it has to be a host, too.
+    // The host after the expansion of the count must be valid, too.
     let wrong = said(r#"[{id=1,host="10.0.0.{255}",count=2}]"#);
     assert!(
         wrong.contains("member 2 has the host \"10.0.0.256\"; expected a name or an IP address"),
@@ -338,7 +338,7 @@ fn b24_a_node_listens_where_others_dial_it() {
         ("127.0.0.1", Some("::"), "::"),
         ("a", Some("::1"), "::1"),
         ("127.0.0.1", Some("127.0.0.2"), "127.0.0.2"),
-        // An address that is translated on the way to this host.
+        // An address that a NAT translates to this host.
         ("203.0.113.1", Some("10.0.0.1"), "10.0.0.1"),
         ("10.0.0.1", Some("0.0.0.0"), "0.0.0.0"),
         ("fd00::1", Some("fd00::1"), "fd00::1"),
@@ -428,7 +428,7 @@ fn a_node_can_be_the_member_whose_host_is_its_machine() {
 }
 
 #[test]
-fn missing_settings_and_broken_files_are_told() {
+fn missing_settings_and_broken_files_are_reported() {
     let empty = problems("", &[], &[]);
     assert!(empty[1].starts_with("`id` is not set; write `id = 1`"), "{empty:?}");
     assert!(empty[2].starts_with("`data_dir` is not set"), "{empty:?}");

@@ -7,7 +7,7 @@ use std::{
 
 /// A type that a setting can have. The text is the same in a flag, in the environment and in the file.
 pub trait Setting: Sized {
-    /// What is expected, with an example; ends the sentence "expected ...".
+    /// The expected form, with an example; ends the sentence "expected ...".
     const EXPECTED: &'static str;
 
     /// Reads the text; `None` if it is not what is expected.
@@ -23,7 +23,7 @@ pub trait Setting: Sized {
 pub struct Size(pub u64);
 
 impl Size {
-    /// So many MiB.
+    /// `n` MiB.
     #[must_use]
     pub const fn mib(n: u64) -> Size {
         Size(n << 20)
@@ -76,7 +76,7 @@ impl Setting for Size {
 pub struct OptionalPort(pub Option<u16>);
 
 impl OptionalPort {
-    /// Where the quorum has its probes and metrics, if it is another process than the one that has them on this port.
+    /// Port of the quorum's probes and metrics, if it is a process of its own beside the one with this port.
     #[must_use]
     pub fn quorum(self) -> OptionalPort {
         self.behind(1)

@@ -1,4 +1,4 @@
-//! The other side: asks the HTTP port of a process. For health checks in images that have no tool for it.
+//! A client for the HTTP port of a process, for health checks in images without any tool for it.
 
 use std::{io, time::Duration};
 
@@ -10,10 +10,10 @@ use tokio::{
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// Nobody there, or the connection broke.
+    /// No process listens there, or the connection broke.
     #[error("cannot reach http://{0}: {1}")]
     Io(String, io::Error),
-    /// Somebody is there who does not speak HTTP.
+    /// The peer does not speak HTTP.
     #[error("{0} gave no HTTP answer")]
     NotHttp(String),
     /// Too slow.
@@ -24,7 +24,7 @@ pub enum AskError {
 /// Sends one request to `endpoint` (host:port) and returns status and body, all within `limit`.
 ///
 /// # Errors
-/// If there is no answer; one that says no is none.
+/// If there is no answer. A negative answer is no error.
 pub async fn ask(
     endpoint: &str,
     method: &str,
@@ -59,5 +59,5 @@ fn parse(answer: &[u8]) -> Option<(u16, String)> {
     Some((status, body.to_owned()))
 }
 
-/// Of whatever answers there.
+/// Maximum size of any answer.
 const ANSWER_MAX: u64 = 16 << 20;

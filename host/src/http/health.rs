@@ -35,9 +35,9 @@ struct Check {
     ask: Arc<dyn Fn() -> Asking + Send + Sync>,
 }
 
-/// The checks behind the probes of a process. Clones share them.
+/// The checks of the probes of a process. Clones share them.
 ///
-/// A node that comes up is live, and neither started nor ready until it says so.
+/// A starting node is live, and neither started nor ready until it reports so.
 #[derive(Clone)]
 pub struct Health {
     shared: Arc<Mutex<Shared>>,
@@ -45,7 +45,7 @@ pub struct Health {
 
 struct Shared {
     checks: Vec<Check>,
-    /// What the process is doing before it has come up.
+    /// The present step of the start.
     starting: Option<String>,
     stopping: bool,
 }
@@ -68,12 +68,13 @@ impl Health {
         self.lock().starting = None;
     }
 
-    /// It is about to end: no longer ready, whatever the checks say.
+    /// The process is about to end: it is no longer ready, for any result of the checks.
     pub fn stopping(&self) {
         self.lock().stopping = true;
     }
 
-    /// Adds a check: `Ok` with a remark, or why not. One that does not answer within a second fails.
+    /// Adds a check: `Ok` with a remark, or the reason of the failure. A check without an answer within a
+    /// second fails.
     pub fn check<F>(&self, probe: Probe, name: &'static str, ask: impl Fn() -> F + Send + Sync + 'static)
     where
         F: Future<Output = Result<String, String>> + Send + 'static,
@@ -81,7 +82,7 @@ impl Health {
         self.lock().checks.push(Check { probe, name, ask: Arc::new(move || Box::pin(ask())) });
     }
 
-    /// Asks all checks of a probe: whether all is well, and the text for whoever asked.
+    /// Runs all checks of a probe. Returns the overall result, and the text of the answer.
     pub(super) async fn report(&self, probe: Probe, verbose: bool) -> (bool, String) {
         let mut results = self.own_checks(probe);
         let checks: Vec<Check> = self.lock().checks.iter().filter(|c| c.probe == probe).cloned().collect();
@@ -110,7 +111,7 @@ impl Health {
 
     fn own_checks(&self, probe: Probe) -> Vec<(&'static str, Result<String, String>)> {
         let shared = self.lock();
-        // That this runs at all is what it says.
+        // It succeeds whenever it runs.
         let process = ("process", Ok(format!("ok, pid {}", std::process::id())));
         let startup = match &shared.starting {
             None => ("startup", Ok("ok".to_owned())),

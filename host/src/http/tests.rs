@@ -60,7 +60,7 @@ async fn metrics_are_text_for_prometheus_and_other_paths_are_refused() {
     let (status, text) = ask(&endpoint, "GET", "/metrics", "", LIMIT).await.unwrap();
     assert_eq!(status, 200);
     assert!(text.contains("\ntarget_info{service_name=\"test\"} 1\n"), "{text}");
-    // The connection that asks.
+    // The connection of the request itself.
     let open = "quorate_port_connections{port=\"http\"} ";
     let open = text.lines().find_map(|l| l.strip_prefix(open)).unwrap().parse::<u32>().unwrap();
     assert!(open >= 1);
@@ -93,7 +93,7 @@ async fn b10_a_port_full_of_kept_connections_answers_a_new_one() {
     for _ in 0..10 {
         assert_eq!(ask(&endpoint, "GET", "/livez", "", LIMIT).await.unwrap().0, 200);
     }
-    // Each of the ten had a place until it was answered: one that was kept longest was enough.
+    // Each of the ten had a place until its answer: closing the oldest was enough.
     let closed = kept.iter_mut().map(async |stream| stream.read(&mut [0]).await.is_ok_and(|n| n == 0));
     let mut gave_way = 0;
     for closed in closed {

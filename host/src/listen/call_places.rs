@@ -1,7 +1,7 @@
 //! Limits on the calls that are under way on a port.
 //!
-//! Each call has a task and its state, whatever it asks for. One connection has [`STREAMS`](super::STREAMS) of them at most, and
-//! these are the bounds for all connections together, so that one client cannot keep the others out.
+//! Each call of any method has a task and its state. One connection has at most [`STREAMS`](super::STREAMS)
+//! calls. The bounds here apply to all connections together, so that one client cannot keep the others out.
 
 use std::{
     collections::HashMap,
@@ -25,9 +25,9 @@ struct Limits {
     all: usize,
     /// From one address, but for those of this machine.
     per_address: usize,
-    /// Of all, so many are only for calls from this machine that take one message: probes and administration.
+    /// Part of the total for unary calls from this machine: probes and administration.
     kept_for_local: usize,
-    /// Of all, so many may be [watching](Method::watching); from one address a half of them.
+    /// Part of the total for [watching](Method::watching) calls; one address gets at most half of it.
     watching: usize,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct CallPlace {
 }
 
 impl CallPlaces {
-    /// Of a port for clients in a process that may have so many bytes of memory.
+    /// Bounds of a port for clients in a process with `memory` bytes.
     #[must_use]
     pub fn sharing(memory: usize) -> CallPlaces {
         CallPlaces::of_clients((memory / 16 / CALL).clamp(1, CALLS))

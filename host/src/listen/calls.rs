@@ -30,17 +30,17 @@ pub(super) struct Calls {
     pub(super) peer: SocketAddr,
     pub(super) place: Arc<Place>,
     pub(super) traffic: Arc<Traffic>,
-    /// What requests of the connection may hold while they are under way; passed on to services.
+    /// The share for requests of the connection while they are under way; passed on to services.
     pub(super) held: Share,
     /// For the calls of all connections of the port.
     pub(super) places: CallPlaces,
 }
 
 impl Calls {
-    /// Answers one call. Its extensions have the [`Share`] of its connection and the [`api::budget::Slot`] with the charge of the
-    /// message that is being decoded; of a method that takes one message, until the last clone of the slot is dropped. What the
-    /// service puts into the extensions of its answer lives as long as the answer is being sent; a [`PeerId`] there says whose
-    /// connection this is.
+    /// Answers one call. Its extensions have the [`Share`] of its connection and the [`api::budget::Slot`]
+    /// with the charge of the message that is being decoded; of a method that takes one message, until the
+    /// last clone of the slot is dropped. The extensions of the service's answer live while the answer is
+    /// being sent; a [`PeerId`] there identifies the member of the connection.
     pub(super) fn answer(
         &self,
         request: Request<hyper::body::Incoming>,
@@ -98,7 +98,7 @@ impl Calls {
 
 const UNREAD: &str = "too many answers of this connection are not read; read them, and ask again";
 
-/// How long the client waits, as the header `grpc-timeout` says.
+/// The client's deadline in the header `grpc-timeout`.
 fn time_limit(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -132,7 +132,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        // Whoever asks for what there is not may invent any name.
+        // A client may invent any name for a method that does not exist.
         let method = if self.code == Code::Unimplemented { "_OTHER" } else { &self.method };
         metrics::RPC_SERVER_CALL_DURATION.record([method, code_name(self.code)], self.began.elapsed());
     }

@@ -1,4 +1,4 @@
-//! Why connections were closed: counted each time, said now and then.
+//! Reasons of closed connections: each is counted, and logged now and then.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 static SAID: Mutex<BTreeMap<(Port, Closed), Seldom>> = Mutex::new(BTreeMap::new());
 
-/// What is said once in a while, however often it happens.
+/// An event that is logged once in a while, however often it happens.
 #[derive(Default)]
 pub(super) struct Seldom {
     said: Option<Instant>,
@@ -20,7 +20,7 @@ pub(super) struct Seldom {
 }
 
 impl Seldom {
-    /// It has happened. If it is to be said: how often it has, since it was said last.
+    /// Counts the event. Returns the count since the last log line, if one is due.
     pub(super) fn happened(&mut self) -> Option<u64> {
         self.count += 1;
         if self.said.is_some_and(|said| said.elapsed() < SAID_EVERY) {
@@ -41,8 +41,8 @@ pub(crate) fn closed(port: Port, why: Closed) {
     let (port, reason) = (port.name(), why.name());
     match why {
         // As when a client is killed.
-        Closed::Broken => tracing::debug!(port, reason, count, "connections were closed"),
-        _ => tracing::warn!(port, reason, count, "connections were closed"),
+        Closed::Broken => tracing::debug!(port, reason, count, "connections closed"),
+        _ => tracing::warn!(port, reason, count, "connections closed"),
     }
 }
 

@@ -36,7 +36,7 @@ impl Connection {
         Ok(Connection { stream, peer, stalled: None, port })
     }
 
-    /// Who is at the other end.
+    /// Address of the peer.
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
     }
@@ -106,7 +106,7 @@ impl AsyncWrite for Connection {
 
 /// The other end takes something of what is written within this.
 const WRITE_WITHIN: Duration = Duration::from_secs(10);
-/// A connection on which nothing comes is asked for a sign of life by TCP after this ...
+/// TCP sends a keep-alive on a silent connection after this ...
 const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
 /// ... and again after this, until the system gives it up.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,11 +1,11 @@
-//! What a port has to know of a method before its service sees the call.
+//! Properties of a method that a port needs before the service sees the call.
 
 /// A method of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Method {
     /// It takes a stream of messages. All others take one, unknown methods included.
     pub(super) streamed: bool,
-    /// A call stays open for as long as its client likes, and no work of ours depends on it.
+    /// A call stays open until its client ends it, and no work of ours depends on it.
     pub(super) watching: bool,
 }
 

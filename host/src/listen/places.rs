@@ -1,9 +1,10 @@
-//! Who may be connected to a port.
+//! Admission of connections to a port.
 //!
-//! A connection *waits* until its first request has come whole, and over plain HTTP whenever its requests are answered. One that
-//! speaks always finds a place among those: the one that has waited longest gives way, of the address that has most of them. On a
-//! port of members a connection is a *stranger* until its service
-//! has said whose it is; strangers share a small pool, and members have places of their own.
+//! A connection *waits* until its first request is complete, and over plain HTTP whenever its requests are
+//! answered. An active connection always finds a place among the waiting ones: the one that has waited
+//! longest gives way, of the address with the most of them. On a port of members a connection is a *stranger*
+//! until its service has identified the member; strangers share a small pool, and members have places of
+//! their own.
 
 use std::{
     cmp::Reverse,
@@ -23,9 +24,9 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     /// From one address, but for those of this machine; not of a port of members.
     pub(crate) per_address: usize,
-    /// Of all, so many are only for connections from this machine: probes and administration.
+    /// Part of the total for connections from this machine: probes and administration.
     pub(crate) kept_for_local: usize,
-    /// Whether those who say who they are count on their own.
+    /// Whether identified members count on their own.
     pub(crate) members: bool,
 }
 
@@ -40,8 +41,8 @@ struct Inner {
     /// Each connection has a number, and each wait a turn.
     last: u64,
     open: HashMap<u64, Open>,
-    /// Of those that count in `Limits::connections`, the ones that wait (of members' ports: strangers), by the turn in which they
-    /// began to; no address without any.
+    /// Of the connections that count in `Limits::connections`, the waiting ones (on ports of members:
+    /// strangers), in the order of their waits; only addresses with any.
     waiting: HashMap<IpAddr, BTreeMap<u64, u64>>,
     counted: usize,
     addresses: HashMap<IpAddr, usize>,
@@ -71,7 +72,7 @@ impl Places {
         Arc::new(Places { limits, port, inner: Mutex::default() })
     }
 
-    /// A place for a connection from `address`, if need be that of one that waits.
+    /// A place for a connection from `address`, taken from a waiting one if need be.
     pub(crate) fn enter(self: &Arc<Places>, address: IpAddr) -> Result<Place, Closed> {
         let address = address.to_canonical();
         let local = address.is_loopback();
@@ -145,7 +146,7 @@ impl Inner {
         }
     }
 
-    /// Takes a connection out and tells it.
+    /// Removes a connection and closes it.
     fn close(&mut self, id: u64) {
         if let Some(open) = self.open.get(&id) {
             open.close.cancel();
@@ -221,7 +222,8 @@ impl Drop for Place {
     }
 }
 
-/// Connections of one member to one port: a stream, a call beside it, and those of a former life that are not yet given up.
+/// Connections of one member to one port: a stream, a call beside it, and those of an earlier incarnation
+/// that are not closed yet.
 const PER_MEMBER: usize = 8;
 
 #[cfg(test)]
@@ -235,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn b10_who_speaks_finds_a_place_among_silent_ones() {
+    fn b10_an_active_connection_finds_a_place_among_silent_ones() {
         let limits = Limits { connections: 6, per_address: 3, kept_for_local: 2, members: false };
         let places = Places::new(limits, Port::Other);
         let silent: Vec<Place> = (0..4).map(|n| places.enter(there(n)).unwrap()).collect();
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn b10_many_strangers_of_one_address_do_not_push_out_who_is_about_to_speak() {
+    fn b10_many_strangers_of_one_address_do_not_push_out_a_new_connection() {
         let limits = Limits { connections: 16, per_address: 16, kept_for_local: 0, members: true };
         let places = Places::new(limits, Port::Other);
         let shakes_hands = places.enter(there(1)).unwrap();

@@ -1,4 +1,4 @@
-//! Whether clients of a port hold so much that nobody else is served.
+//! Reports a port as not ready when clients hold all its room and nothing moves.
 
 use std::{
     future::ready,
@@ -13,8 +13,8 @@ use super::{Bounds, CallPlaces};
 use crate::http::{Health, Probe};
 
 impl Bounds {
-    /// Adds checks to `health`: the process is not ready while what clients hold does not move, or while they have as many calls
-    /// under way as they may.
+    /// Adds checks to `health`: the process is not ready while the amount that clients hold does not move, or
+    /// while they have the maximum of calls under way.
     pub fn check_ready(&self, health: &Health) {
         for (name, budget) in [("receiving", &self.budget), ("requests", &self.held)] {
             let moves = Moves::of(budget.clone());
@@ -25,10 +25,10 @@ impl Bounds {
     }
 }
 
-/// Looks whether anything moves in a budget that somebody waits for.
+/// Checks for progress in a budget with waiting takes.
 struct Moves {
     budget: Budget,
-    /// How often bytes had been taken when somebody began to wait for room that nobody got, and since when that is so.
+    /// The number of takes when the present wait for room began, and the time of that.
     seen: Mutex<(u64, Instant)>,
 }
 
@@ -38,8 +38,8 @@ impl Moves {
         Moves { budget, seen }
     }
 
-    /// Only if small takes wait as well: a node that serves them and says that it is not ready would let whoever sends a few large
-    /// messages without an end take all nodes away from everybody else.
+    /// Only if small takes wait as well. A node that serves them must stay ready: otherwise a client with a
+    /// few endless large messages could take all nodes away from the others.
     fn look(&self) -> Result<String, String> {
         let Standing { waits, taken } = self.budget.standing();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -67,13 +67,13 @@ fn look(calls: &CallPlaces) -> Result<String, String> {
     match under_way < most {
         true => Ok(format!("{under_way} of {most} are under way")),
         false => Err(format!(
-            "{under_way} are under way, as many as there may be: others are refused. See which clients have so many, or raise \
+            "{under_way} are under way, which is the limit; further calls are refused. Find the clients with the most calls, or raise \
              `limits.memory`"
         )),
     }
 }
 
-/// What clients hold moves within this.
+/// The held amount must move within this.
 const STUCK: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
     use crate::listen::methods::Method;
 
-    /// What nobody else can have then.
+    /// Takes all room for others.
     fn fill(budget: &Budget) -> Vec<Charge> {
         let mut held: Vec<_> = (0..3).map(|_| budget.share().try_take(1 << 20).unwrap()).collect();
         held.extend((0..16).map(|_| budget.share().try_take(Budget::SMALL).unwrap()));
@@ -109,11 +109,14 @@ mod tests {
         assert!(look_for_a_while(&moves).await.is_err());
         held.pop();
         let got = waits.await.unwrap();
-        assert!(look_for_a_while(&moves).await.is_ok(), "nobody waits");
+        assert!(look_for_a_while(&moves).await.is_ok(), "nothing waits");
         let gone = tokio::spawn(budget.share().take(Budget::SMALL));
         assert!(look_for_a_while(&moves).await.is_err());
         gone.abort();
-        assert!(look_for_a_while(&moves).await.is_ok(), "who waited has gone, and nothing was given back");
+        assert!(
+            look_for_a_while(&moves).await.is_ok(),
+            "the waiting take is gone, and nothing was given back"
+        );
         drop((held, got));
     }
 

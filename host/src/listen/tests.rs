@@ -95,7 +95,7 @@ async fn b10_every_accepted_connection_has_nodelay_and_keepalive() {
 }
 
 #[tokio::test]
-async fn b10_who_speaks_finds_a_place_on_a_port_full_of_silent_connections() {
+async fn b10_an_active_client_finds_a_place_on_a_port_full_of_silent_connections() {
     let (address, _shutdown, _serving) =
         health_server(Bounds { connections: 8, ..bounds() }, Duration::ZERO).await;
     let mut silent = Vec::new();
@@ -181,7 +181,7 @@ async fn b07_a_second_message_on_a_call_that_takes_one_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b06_answers_that_nobody_takes_end_their_connection() {
+async fn b06_unread_answers_end_their_connection() {
     let (address, _shutdown, _serving) = health_server(bounds(), Duration::ZERO).await;
     let mut socket = bare(address, 0).await;
     for stream in [1, 3, 5] {
@@ -317,7 +317,7 @@ async fn b12_many_small_requests_at_once_do_not_end_the_connection() {
 }
 
 #[tokio::test]
-async fn b10_a_drain_does_not_wait_for_who_never_spoke() {
+async fn b10_a_drain_does_not_wait_for_silent_connections() {
     let (address, shutdown, serving) = health_server(bounds(), Duration::from_secs(60)).await;
     let _silent = TcpStream::connect(address).await.unwrap();
     health_client(address).await.check(HealthCheckRequest::default()).await.unwrap();
@@ -348,7 +348,8 @@ async fn garbage_costs_its_own_connection_only() {
     ] {
         let mut socket = TcpStream::connect(address).await.unwrap();
         socket.write_all(garbage).await.unwrap();
-        // The server hangs up; by then it has digested what was sent. A reset is as good an end as any.
+        // The server closes the connection, and has processed the request by then. A reset is as good an end
+        // as any.
         let _ = socket.read_to_end(&mut Vec::new()).await;
     }
     good.check(HealthCheckRequest::default()).await.unwrap();
@@ -359,7 +360,7 @@ async fn garbage_costs_its_own_connection_only() {
 }
 
 #[tokio::test]
-async fn shutdown_closes_the_port_and_waits_only_so_long_for_open_streams() {
+async fn shutdown_closes_the_port_and_bounds_the_wait_for_open_streams() {
     let (address, shutdown, serving) = health_server(bounds(), Duration::from_millis(50)).await;
     // A watch never ends by itself.
     let mut stream =

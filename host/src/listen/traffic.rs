@@ -1,4 +1,4 @@
-//! What a connection sends and takes: every byte of a request is counted from its first on, and every byte of an answer
+//! The bytes of a connection: every byte of a request counts from its first on, and every byte of an answer
 //! until the socket has taken it.
 
 use std::{
@@ -25,7 +25,7 @@ use tonic::Status;
 
 use super::{Users, gate::Untaken};
 
-/// What the calls of one connection have under way.
+/// The bytes of one connection's calls that are under way.
 pub(super) struct Traffic {
     share: Share,
     /// Largest message that is taken.
@@ -33,7 +33,7 @@ pub(super) struct Traffic {
     users: Users,
     origin: Instant,
     spoke: AtomicBool,
-    /// Whether a service has said whose connection it is.
+    /// Whether a service has identified the member of the connection.
     known: AtomicBool,
     inner: Mutex<Inner>,
     untaken: Arc<Untaken>,
@@ -55,7 +55,7 @@ pub(super) struct Call {
     progress: AtomicU64,
     /// By when the message that is on its way has to be whole; `u64::MAX` if none is.
     message_due: AtomicU64,
-    /// Who wants to give more to be sent.
+    /// The task that waits to send more.
     sender: Mutex<Option<Waker>>,
 }
 
@@ -137,7 +137,7 @@ impl Traffic {
         })
     }
 
-    /// Whether nothing has been asked for so long that the connection may go.
+    /// Whether the connection had no request for [`IDLE`], so that it may be closed.
     pub(super) fn is_idle(&self) -> bool {
         let inner = self.lock();
         self.users == Users::Clients && inner.calls.is_empty() && self.now() >= inner.ended + millis(IDLE)
@@ -177,10 +177,10 @@ fn due(now: u64, bytes: usize) -> u64 {
     now + millis(MESSAGE_WITHIN) + (bytes / BYTES_PER_MILLI) as u64
 }
 
-/// What comes: gRPC messages, each in its frame of five bytes and a payload. The bytes of a message are taken from the
-/// connection's share as soon as its length is known. They are given back when the decoder asks for the next one. A method that
-/// takes one message has it until the client has ended the stream, so there the bytes are taken, and the end is waited for, until
-/// the call has the request ([`Slot`]).
+/// The request body: gRPC messages, each in its frame of five bytes and a payload. The bytes of a message are
+/// taken from the connection's share as soon as its length is known. They are given back when the decoder
+/// requests the next one. A method that takes one message has it only after the client has ended the stream,
+/// so the bytes stay taken, and the end is waited for, until the call has the request ([`Slot`]).
 pub(super) struct Inbound<B> {
     inner: B,
     streamed: bool,
@@ -195,13 +195,13 @@ pub(super) struct Inbound<B> {
 }
 
 enum At {
-    /// In a frame's first five bytes, of which so many are here.
+    /// In a frame's first five bytes, with the number of bytes read.
     Head([u8; 5], usize),
-    /// Waits until there is room for a payload of so many bytes.
+    /// Waits for room for the frame's payload.
     Room([u8; 5], usize, Take),
-    /// In a payload, of which so many bytes are to come.
+    /// In a payload, with the number of missing bytes.
     Payload(usize),
-    /// Behind the only message.
+    /// After the only message.
     End,
 }
 
@@ -266,7 +266,7 @@ where
                     return Poll::Ready(Some(Ok(Frame::data(part))));
                 }
                 At::Head(head, have) if !this.rest.is_empty() => {
-                    // Whatever came before has been decoded.
+                    // Everything before it has been decoded.
                     this.charge.set(None);
                     if *have == 0 {
                         this.call.message_due.store(due(this.traffic.now(), 0), SeqCst);
@@ -326,7 +326,7 @@ impl<B> Drop for Inbound<B> {
         if !self.ended {
             self.traffic.untaken.left();
         }
-        // Whoever answers without reading on is not waited for.
+        // A server that answers without reading on ends the wait for the message.
         self.call.message_due.store(u64::MAX, SeqCst);
     }
 }
@@ -335,13 +335,14 @@ fn too_large(size: usize, limit: usize) -> Status {
     proto::client::to_status(&OpError::TooLarge { size: size as u64, limit: limit as u64 })
 }
 
-/// What a message may take in memory: its bytes, and what the smallest parts grow to when they are decoded. Small ones are
-/// free, so that a client can ping, open and close whatever others do: their number is bounded by that of the calls.
+/// The memory that a message may take: its bytes, and the size of its smallest parts after decoding. Small
+/// messages are free, so that a client can ping, open and close independent of others: the bound of the calls
+/// limits their number.
 fn decoded(len: usize) -> usize {
     if len <= FREE { 0 } else { len + len.saturating_mul(GROWTH).min(GROWTH_MAX) }
 }
 
-/// What goes: the body of an answer. No more than one piece of it waits for the client at a time, besides small ones.
+/// The body of an answer. No more than one piece of it waits for the client at a time, besides small ones.
 pub(super) struct Outbound<B> {
     inner: Pin<Box<B>>,
     guard: CallGuard,
@@ -454,11 +455,11 @@ const SPEAK_WITHIN: Duration = Duration::from_secs(10);
 const TAKE_WITHIN: Duration = Duration::from_secs(10);
 /// A message is whole within this ...
 const MESSAGE_WITHIN: Duration = Duration::from_secs(10);
-/// ... and so many bytes more for each millisecond more.
+/// Further bytes for each further millisecond.
 const BYTES_PER_MILLI: usize = 64;
-/// A connection on which nothing is asked for so long is closed; clients that live make a new one when they need it.
+/// A connection without a request for this time is closed; a living client makes a new one when it needs it.
 const IDLE: Duration = Duration::from_secs(300);
-/// What a stranger may say on a port of members, until it is known which of them it is.
+/// Maximum size of a stranger's message on a port of members, until its member is known.
 const STRANGERS_MESSAGE: usize = 64 << 10;
 /// Messages up to this need no room: pings, and what opens a session.
 const FREE: usize = 512;

@@ -14,8 +14,9 @@ use crate::{
     ports::ElectionCall,
 };
 
-/// The port [`Election`] to an election in another process. While there is no link to it, an election that was asked
-/// for waits; with a new link it is asked for again. An election that was restarted is told whom this server follows.
+/// The port [`Election`] to an election in another process. Without a link a requested election waits, and a
+/// new link requests it again. After a restart of the election the client sends it this server's present
+/// leader.
 #[derive(Clone, Debug)]
 pub struct RemoteElection {
     calls: mpsc::Sender<Call>,
@@ -30,7 +31,7 @@ enum Call {
 }
 
 impl RemoteElection {
-    /// Begins to dial, and goes on until every clone is dropped. To be called within a tokio runtime.
+    /// Begins to dial, until every clone is dropped. Must be called within a tokio runtime.
     #[must_use]
     pub fn new(election: Neighbour) -> RemoteElection {
         let (calls, queue) = mpsc::channel(CALLS);
@@ -66,48 +67,48 @@ impl Election for RemoteElection {
     }
 }
 
-/// What the election has to know: what was said to it last.
+/// The last calls: the state that the election needs after each new link.
 #[derive(Default)]
-struct Wish {
+struct Requested {
     standing: Standing,
     /// Of the last search.
     number: u64,
-    kind: Option<WishKind>,
+    kind: Option<Request>,
 }
 
-enum WishKind {
+enum Request {
     Elect { candidate: Option<Candidate>, elected: oneshot::Sender<Result<PeerId, PortClosed>> },
     Settled { leader: PeerId, epoch: Epoch },
 }
 
-impl Wish {
+impl Requested {
     fn take(&mut self, call: Call) {
         let kind = match call {
             Call::Elect { candidate, elected } => {
                 self.number += 1;
-                WishKind::Elect { candidate, elected }
+                Request::Elect { candidate, elected }
             }
-            Call::Settled { leader, epoch } => WishKind::Settled { leader, epoch },
+            Call::Settled { leader, epoch } => Request::Settled { leader, epoch },
             Call::Introduce(standing) => {
                 self.standing = standing;
                 return;
             }
         };
-        if let Some(WishKind::Elect { elected, .. }) = self.kind.replace(kind) {
-            // Whoever asked may have gone.
+        if let Some(Request::Elect { elected, .. }) = self.kind.replace(kind) {
+            // The caller may be gone.
             let _ = elected.send(Err(PortClosed("a newer call replaces this election".into())));
         }
     }
 
-    /// All that the election has to know, in this order.
+    /// The messages for a new link, in their order.
     fn to_wire(&self) -> Vec<internal::ElectionCall> {
         let introduce = ElectionCall::Introduce(self.standing).into();
         let call = match &self.kind {
             None => return vec![introduce],
-            Some(WishKind::Elect { candidate, .. }) => {
+            Some(Request::Elect { candidate, .. }) => {
                 ElectionCall::Elect { number: self.number, candidate: *candidate }
             }
-            &Some(WishKind::Settled { leader, epoch }) => ElectionCall::Settled { leader, epoch },
+            &Some(Request::Settled { leader, epoch }) => ElectionCall::Settled { leader, epoch },
         };
         vec![introduce, call.into()]
     }
@@ -117,20 +118,20 @@ impl Wish {
             return;
         }
         match self.kind.take() {
-            // Whoever asked may have gone.
-            Some(WishKind::Elect { elected, .. }) => drop(elected.send(Ok(leader))),
+            // The caller may be gone.
+            Some(Request::Elect { elected, .. }) => drop(elected.send(Ok(leader))),
             other => self.kind = other,
         }
     }
 }
 
-/// Until nobody is left who could call.
+/// Runs until all callers are gone.
 async fn run(election: Neighbour, mut calls: mpsc::Receiver<Call>, linked: watch::Sender<bool>) {
-    let mut wish = Wish::default();
+    let mut requested = Requested::default();
     loop {
         let gather = async {
             while let Some(call) = calls.recv().await {
-                wish.take(call);
+                requested.take(call);
             }
         };
         let mut link = tokio::select! {
@@ -138,10 +139,10 @@ async fn run(election: Neighbour, mut calls: mpsc::Receiver<Call>, linked: watch
             () = gather => return,
         };
         linked.send_replace(true);
-        let carried = link.carry(&mut wish, &mut calls).await;
+        let carried = link.carry(&mut requested, &mut calls).await;
         linked.send_replace(false);
         match carried {
-            Carried::Broken(why) => tracing::warn!("the link to the election service broke: {why}"),
+            Carried::Broken(why) => tracing::warn!(reason = why, "link to the election service broke"),
             Carried::Over => return,
         }
     }
@@ -155,7 +156,7 @@ struct Link {
 enum Carried {
     /// There may be another one. With the reason.
     Broken(String),
-    /// Nobody calls any more, or another quorum has taken this one's place.
+    /// All callers are gone, or another quorum has taken this one's place.
     Over,
 }
 
@@ -171,8 +172,8 @@ impl Link {
         Ok(Link { to_election, answers })
     }
 
-    async fn carry(&mut self, wish: &mut Wish, calls: &mut mpsc::Receiver<Call>) -> Carried {
-        let mut say = wish.to_wire();
+    async fn carry(&mut self, requested: &mut Requested, calls: &mut mpsc::Receiver<Call>) -> Carried {
+        let mut say = requested.to_wire();
         loop {
             for call in say.drain(..) {
                 if self.to_election.send(call).await.is_err() {
@@ -182,25 +183,25 @@ impl Link {
             tokio::select! {
                 call = calls.recv() => match call {
                     Some(Call::Introduce(standing)) => {
-                        // A search that is under way goes on.
-                        wish.standing = standing;
+                        // A search under way continues.
+                        requested.standing = standing;
                         say.push(ElectionCall::Introduce(standing).into());
                     }
                     Some(call) => {
-                        wish.take(call);
-                        say = wish.to_wire();
+                        requested.take(call);
+                        say = requested.to_wire();
                     }
                     None => return Carried::Over,
                 },
                 answer = self.answers.message() => match answer {
                     Ok(Some(answer)) => {
                         if let Some(Kind::Elected(m)) = answer.kind {
-                            wish.elected(m.number, PeerId(m.leader));
+                            requested.elected(m.number, PeerId(m.leader));
                         }
                     }
                     Ok(None) => return Carried::Broken("the election has stopped".into()),
                     Err(status) if status.code() == Code::Aborted => {
-                        tracing::error!("the election service ends the link: {}", status.message());
+                        tracing::error!(reason = status.message(), "the election service ended the link");
                         return Carried::Over;
                     }
                     Err(status) => return Carried::Broken(status.message().to_owned()),
@@ -210,5 +211,5 @@ impl Link {
     }
 }
 
-/// Calls that wait for the link's task, and as many for the stream. When they are full, whoever calls waits.
+/// Calls that wait for the link's task; the stream holds the same number. When both are full, callers wait.
 const CALLS: usize = 4;

@@ -1,9 +1,9 @@
 //! The services of this node that run in other processes, as if they ran in this one.
 //!
-//! A service that is called within its process is gone when it is gone, and the process ends with it. One in another
-//! process comes back: it is restarted alone. So these clients do what a caller in the same process never has to: they
-//! dial until somebody answers, dial again when the link breaks, and say again what has to be known on the other side.
-//! Whoever calls them sees a service that takes its time.
+//! A service in the same process is lost for good, and the process ends with it. A service in another process
+//! comes back, because it restarts alone. So these clients do more than a caller in the same process: they
+//! dial until a server answers, dial again when the link breaks, and repeat the state that the other side
+//! needs. Their callers see a slow service.
 
 mod election;
 mod parked;
@@ -32,7 +32,7 @@ pub struct Neighbour {
     endpoint: Endpoint,
     ensemble: String,
     me: PeerId,
-    /// What the log said last about a link that does not come about, so that it says it once.
+    /// The last logged error of a link, so that each is logged once.
     said: Mutex<Option<String>>,
 }
 
@@ -91,7 +91,7 @@ impl Neighbour {
             match tokio::time::timeout(HANDSHAKE_LIMIT, open()).await.map_err(no_answer).flatten() {
                 Ok(link) => {
                     *self.said() = None;
-                    tracing::info!(address = %self.endpoint.uri(), "linked to the {} service", self.name);
+                    tracing::info!(service = self.name, address = %self.endpoint.uri(), "linked to a service of this node");
                     return link;
                 }
                 Err(why) => self.complain(&why),
@@ -106,12 +106,14 @@ impl Neighbour {
         if self.said().replace(text.clone()) == Some(text) {
             return;
         }
-        let (name, address) = (self.name, self.endpoint.uri());
+        let (service, address) = (self.name, self.endpoint.uri());
         match why {
             NoLink::Unreachable(text) => {
-                tracing::info!(%address, "the {name} service of this node cannot be reached: {text}; trying on");
+                tracing::info!(service, %address, reason = text, "cannot reach a service of this node; retrying");
             }
-            NoLink::Refused(text) => tracing::error!(%address, "no link to the {name} service: {text}"),
+            NoLink::Refused(text) => {
+                tracing::error!(service, %address, reason = text, "a service of this node refuses the link");
+            }
         }
     }
 
@@ -123,9 +125,9 @@ impl Neighbour {
 /// Why there is no link.
 #[derive(Debug)]
 enum NoLink {
-    /// Nobody answers, for now.
+    /// No process answers, for now.
     Unreachable(String),
-    /// Whoever answers will have nothing to do with this service until a person changes something.
+    /// The other side refuses this service until an operator changes the configuration.
     Refused(String),
 }
 
@@ -147,7 +149,7 @@ impl From<Status> for NoLink {
     }
 }
 
-/// What the system said: tonic's own text is "transport error".
+/// The system's error: tonic's own text is "transport error".
 fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
@@ -158,10 +160,10 @@ fn root_cause(error: &(dyn Error + 'static)) -> String {
 
 /// For the connection.
 const DIAL_LIMIT: Duration = Duration::from_secs(1);
-/// For the connection, the stream, and both sides' first words.
+/// For the connection, the stream, and the first messages of both sides.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(2);
-/// A link that is silent for so long is asked for a sign of life, and taken for dead after as long again. A process that
-/// ends is noticed at once; this is for one that hangs, or a host that is gone.
+/// A keep-alive goes over a link that is silent for this time; after the same time again the link counts as
+/// dead. The end of a process is noticed at once; this is for a hanging process, or a lost host.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// Pause after the first failure. Each further one is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(20);

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::Bounds;
 
-/// What the store asks while its quorum cannot be reached: kept for a while, as a quorum keeps what comes while it has no
-/// leader. Nobody has seen it, so it can be refused without a doubt.
+/// Requests of the store while its quorum cannot be reached. They are kept for a while, as a quorum keeps
+/// requests while it has no leader. No server has seen them, so they can be refused without a doubt.
 #[derive(Debug)]
 pub(super) struct Parked {
     bounds: Bounds,

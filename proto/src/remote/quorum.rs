@@ -31,22 +31,23 @@ use crate::{
 
 /// The port [`Quorum`] to a quorum in another process.
 ///
-/// While there is no link to it, the store is told that there is no leader, and what it asks waits, within [`Bounds`].
-/// With a new link the feed goes on where it was. What was asked over a link that broke is told as
-/// [`FeedItem::Lost`]: it may have been logged, or may not. [`Quorum::request`] waits until a store is attached.
+/// Without a link to the quorum, the store's feed reports no leader, and its requests wait, within
+/// [`Bounds`]. With a new link the feed continues. The feed reports in-flight requests of a broken link as
+/// [`FeedItem::Lost`]: they may or may not be in the log. [`Quorum::request`] waits until a store is
+/// attached.
 #[derive(Clone, Debug)]
 pub struct RemoteQuorum {
     shared: Arc<Shared>,
 }
 
-/// What may wait for a link, as in a quorum for a leader.
+/// Bounds of the requests that wait for a link, as in a quorum for a leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
     /// Requests; further ones are refused.
     pub requests: usize,
     /// The same in bytes.
     pub bytes: usize,
-    /// What has waited for longer is refused.
+    /// A request that has waited for longer is refused.
     pub park: Duration,
 }
 
@@ -54,7 +55,7 @@ pub struct Bounds {
 struct Shared {
     quorum: Neighbour,
     bounds: Bounds,
-    /// What the quorum said last, or that it cannot be reached.
+    /// The last status of the quorum, or that it cannot be reached.
     status: watch::Sender<QuorumStatus>,
     /// Of the present link.
     channel: watch::Sender<Option<Channel>>,
@@ -201,7 +202,7 @@ impl Shared {
     }
 }
 
-/// What an attached store reads. Dropping it detaches.
+/// The feed of an attached store. Dropping it detaches.
 #[derive(Debug)]
 pub struct RemoteFeed {
     items: mpsc::Receiver<Vec<FeedItem>>,
@@ -214,7 +215,7 @@ impl Feed for RemoteFeed {
     }
 }
 
-/// What an attached store reads beside its feed.
+/// Events for an attached store beside its feed.
 #[derive(Debug)]
 pub struct RemoteSigns(mpsc::Receiver<Sign>);
 
@@ -248,16 +249,16 @@ impl Task {
                 link = shared.quorum.keep_trying(|| Link::open(&shared.quorum, after)) => link,
                 () = self.wait() => return,
             };
-            // Taken back when this link ends, however it does.
+            // Revoked at the end of this link, in every case.
             let _linked = Linked::new(&shared, link.channel.clone());
             match self.carry(link).await {
-                End::Broken(why) => tracing::warn!("the link to the quorum service broke: {why}"),
+                End::Broken(why) => tracing::warn!(reason = why, "link to the quorum service broke"),
                 End::Over => return,
             }
         }
     }
 
-    /// Tells the store what it has to know without a link. False if it is gone.
+    /// Sends the events of a missing link to the store. False if the store is gone.
     async fn tell_no_link(&mut self) -> bool {
         self.shared.status.send_modify(|status| *status = unreachable(*status));
         let status = *self.shared.status.borrow();
@@ -266,7 +267,7 @@ impl Task {
         self.feed.send(items).await.is_ok()
     }
 
-    /// Takes what is asked while there is no link. Ends when nobody asks any more. May be dropped at any time.
+    /// Takes requests while there is no link. Ends when all callers are gone. May be dropped at any time.
     async fn wait(&mut self) {
         loop {
             // First, so that nothing that was taken is lost with this future.
@@ -333,7 +334,7 @@ struct Requests<'a> {
 }
 
 impl Requests<'_> {
-    /// May be dropped at any time: what was taken is in the tickets, or refused, before anything is awaited.
+    /// May be dropped at any time: every taken request is in the tickets, or refused, before the next await.
     async fn run(self, parked: Vec<Request>) -> End {
         let mut batch = parked;
         loop {
@@ -372,12 +373,12 @@ struct Reader<'a> {
     tickets: &'a Mutex<Tickets>,
     status: &'a watch::Sender<QuorumStatus>,
     position: &'a mut Zxid,
-    /// One that is being handed over.
+    /// The snapshot in transfer.
     snapshot: Option<Zxid>,
 }
 
 impl Reader<'_> {
-    /// May be dropped at any time: what was taken from the stream is in the feed before anything is awaited.
+    /// May be dropped at any time: every item taken from the stream is in the feed before the next await.
     async fn run(mut self) -> End {
         loop {
             let Ok(room) = self.feed.reserve().await else { return End::Over };
@@ -385,7 +386,7 @@ impl Reader<'_> {
                 Ok(Some(message)) => message,
                 Ok(None) => return End::broken("the quorum has stopped"),
                 Err(status) if status.code() == Code::Aborted => {
-                    tracing::error!("the quorum service ends the link: {}", status.message());
+                    tracing::error!(reason = status.message(), "the quorum service ended the link");
                     return End::Over;
                 }
                 Err(status) => return End::broken(status.message()),
@@ -426,7 +427,7 @@ async fn pass_signs(mut stream: Streaming<internal::Sign>, signs: &mpsc::Sender<
                 Ok(sign) => drop(signs.try_send(sign)),
                 Err(malformed) => return End::broken(malformed),
             },
-            // The other stream of the link says why.
+            // The other stream of the link has the reason.
             Ok(None) => return std::future::pending().await,
             Err(status) => return End::broken(status.message()),
         }
@@ -515,7 +516,7 @@ async fn feed_pieces(
     let mut next = Some(Kind::Head(internal::SnapshotHead { hello: Some(hello), zxid: zxid.0 }));
     while let Some(kind) = next.take() {
         let more = !matches!(kind, Kind::End(_));
-        // Without a receiver the call has ended, and says why.
+        // Without a receiver the call has ended with a reason.
         if pieces.send(internal::SnapshotMessage { kind: Some(kind) }).await.is_err() {
             return;
         }
@@ -525,7 +526,7 @@ async fn feed_pieces(
     }
 }
 
-/// What is known of a quorum that cannot be reached.
+/// The known status of a quorum that cannot be reached.
 fn unreachable(last: QuorumStatus) -> QuorumStatus {
     QuorumStatus { role: Role::Looking, serving: false, leader: None, ..last }
 }
@@ -551,5 +552,5 @@ const MESSAGES: usize = 4;
 const PIECES: usize = 2;
 /// Payload of one message with requests; one request may be larger.
 const BATCH_BYTES: usize = 1 << 20;
-/// Whoever asks for the status of a node does not wait long for its quorum.
+/// Limit of the wait for the quorum's part of a node's status.
 const STATUS_LIMIT: Duration = Duration::from_secs(1);

@@ -64,7 +64,7 @@ impl Coordination for RemoteCoordination {
             progress: progress.clone(),
         };
         let mut client = self.client.clone();
-        // Behind all requests. Without an end, the edge has gone.
+        // After all requests. Without an end, the edge is gone.
         let end = tokio_stream::once(end).then(|end| async { end.await.ok() }).filter_map(|end| end);
         let dial = async move { client.session(ReceiverStream::new(messages).chain(end)).await };
         let stream = Incoming::Dialing(Box::pin(async move { Ok(dial.await?.into_inner()) }));
@@ -98,18 +98,18 @@ impl Coordination for RemoteCoordination {
     }
 }
 
-/// What both halves of a stream know.
+/// The shared state of both halves of a stream.
 #[derive(Default, Debug)]
 struct Progress {
     over: CancellationToken,
     /// Requests, and the opening.
     asked: AtomicU64,
-    /// Of these, the client has the answers to so many.
+    /// Number of requests whose answers the client has.
     answered: AtomicU64,
     moved: Notify,
 }
 
-/// What a client asks on one stream.
+/// The requests of a client on one stream.
 #[derive(Debug)]
 pub struct RemoteRequests {
     outgoing: mpsc::Sender<internal::EdgeMessage>,
@@ -120,13 +120,13 @@ pub struct RemoteRequests {
 }
 
 impl RemoteRequests {
-    /// Sends once there is room for so many more requests. On a stream that is over, nothing happens.
+    /// Sends once there is room for `requests` more requests. After the end of the stream nothing happens.
     async fn send(&self, kind: Kind, requests: usize) {
         self.progress.at_most(REQUESTS_MAX.saturating_sub(requests as u64)).await;
         self.progress.asked.fetch_add(requests as u64, Ordering::Relaxed);
         let message = internal::EdgeMessage { kind: Some(kind) };
         tokio::select! {
-            // An error: the stream is over, and its other half says why.
+            // An error: the stream is over, and its other half has the reason.
             _ = self.outgoing.send(message) => {}
             () = self.progress.over.cancelled() => {}
         }
@@ -134,7 +134,7 @@ impl RemoteRequests {
 }
 
 impl Progress {
-    /// Waits until at most so many requests are unanswered, or the stream is over.
+    /// Waits until at most `unanswered` requests are unanswered, or the stream is over.
     async fn at_most(&self, unanswered: u64) {
         let few = async {
             loop {
@@ -204,7 +204,7 @@ impl Requests for RemoteRequests {
     }
 }
 
-/// What leaves the store for one stream.
+/// The items from the store to one stream.
 pub struct RemoteItems {
     stream: Incoming,
     /// Come, and not taken.
@@ -286,12 +286,12 @@ impl Drop for RemoteItems {
 /// Messages between an edge's task and the socket.
 const MESSAGES: usize = 4;
 
-/// Requests are sent in messages of at most so many, and of about so many bytes; a single one may be larger.
+/// Maximum of requests in one message; [`BATCH_BYTES`] bounds its size. A single request may be larger.
 const BATCH_MAX: usize = 1024;
 const BATCH_BYTES: usize = 256 << 10;
 
 /// Unanswered requests of a stream. The store has a bound of its own, in bytes too.
 const REQUESTS_MAX: u64 = 4096;
 
-/// What the edge puts around a request of the greatest size.
+/// Bytes that the edge adds to a request of the greatest size.
 const FRAME: usize = 64 << 10;

@@ -7,10 +7,11 @@ use api::{
     ports::{FeedItem, Request},
 };
 
-/// What was sent over the present link and has not come back.
+/// Requests that were sent over the present link and are not answered.
 ///
-/// On the wire tickets ascend over all stores that a quorum ever had in its life. Those of a store follow its clock, which may
-/// have gone back since the store before it; then they are raised on the way out, and lowered again on the way back.
+/// On the wire tickets ascend over all stores that ever attach to a quorum. A store's own tickets follow its
+/// clock, which may have gone back since the store before it; the client raises them on the way out, and
+/// lowers them again on the way back.
 #[derive(Debug)]
 pub(super) struct Tickets {
     me: PeerId,
@@ -47,7 +48,7 @@ impl Tickets {
                     if let Some(Origin { peer, ticket }) = entry.origin
                         && peer == self.me
                     {
-                        // What an earlier store submitted, or this one over an earlier link, nobody waits for.
+                        // No caller waits for a ticket of an earlier store, or of an earlier link.
                         let ticket = self.sent.remove(&ticket.0);
                         entry.origin = ticket.map(|ticket| Origin { peer, ticket });
                     }

@@ -1,4 +1,4 @@
-//! Small files for people and programs: a line with what it is and its version, lines of a word and a value, and a
+//! Small files for people and programs: a line with kind and version, lines of a key and a value, and a
 //! checksum.
 //!
 //! ```text
@@ -19,7 +19,7 @@ pub(crate) enum BadText {
     Damaged,
 }
 
-/// The file `kind` with these words and values, which contain no line breaks.
+/// The file `kind` with these keys and values, which contain no line breaks.
 pub(crate) fn encode(kind: &str, values: &[(&str, &str)]) -> String {
     let mut text = format!("quorate {kind} {VERSION}\n");
     for (word, value) in values {
@@ -30,7 +30,7 @@ pub(crate) fn encode(kind: &str, values: &[(&str, &str)]) -> String {
     text
 }
 
-/// The values of exactly these words in this order.
+/// The values of exactly these keys in this order.
 pub(crate) fn decode<const N: usize>(
     kind: &str,
     words: [&str; N],
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_told_from_damage() {
+    fn another_version_is_no_damage() {
         let body = "quorate thing 4\nnew stuff\n";
         let text = format!("{body}crc32c {:08x}\n", crc32c::crc32c(body.as_bytes()));
         assert_eq!(decode("thing", ["a"], text.as_bytes()), Err(BadText::Version("4".to_owned())));

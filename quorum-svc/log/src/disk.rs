@@ -8,8 +8,8 @@ use crate::reserve;
 
 /// A disk with files and directories: the only way in which this crate reaches the outside world.
 ///
-/// What has been written is safe from a crash only after [`DiskFile::sync_data`] or [`DiskFile::sync_all`]; a name that
-/// was created, renamed or removed only after [`Disk::sync_dir`] of its directory. Without these, each part of it may
+/// Written data is safe from a crash only after [`DiskFile::sync_data`] or [`DiskFile::sync_all`]; a created,
+/// renamed or removed name only after [`Disk::sync_dir`] of its directory. Without these, each part of it may
 /// survive or not, in any order.
 pub trait Disk: Send + Sync + 'static {
     /// Creates one directory whose parent exists; no error if it exists already.
@@ -30,24 +30,24 @@ pub trait Disk: Send + Sync + 'static {
     /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
 
-    /// Gives a file another name in the same directory, atomically replacing whatever had that name.
+    /// Gives a file another name in the same directory, atomically replacing any file of that name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
-    /// Removes a file. Whoever has it open can go on reading it.
+    /// Removes a file. Open handles can still read it.
     fn remove(&self, path: &Path) -> io::Result<()>;
 
     /// How much space there is on the file system of a file or directory that exists.
     fn space(&self, path: &Path) -> io::Result<Space>;
 
-    /// Takes the exclusive advisory lock of a file, which is created if need be, without waiting: an error of kind
-    /// [`io::ErrorKind::WouldBlock`] if somebody else holds it.
+    /// Takes the exclusive advisory lock of a file without waiting, and creates the file if need be. The
+    /// error has the kind [`io::ErrorKind::WouldBlock`] if another process holds the lock.
     fn lock(&self, path: &Path) -> io::Result<DiskLock>;
 }
 
 /// Space of a file system, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Space {
-    /// What this process may still write.
+    /// Bytes that this process may still write.
     pub free: u64,
     /// The whole.
     pub total: u64,
@@ -55,13 +55,14 @@ pub struct Space {
 
 /// An open file. Positions and lengths are in bytes.
 pub trait DiskFile: Send + Sync {
-    /// Reads at a position into `buf` and returns how many bytes were read; fewer than asked for only at the end.
+    /// Reads at a position into `buf` and returns the number of bytes; it is smaller than the buffer only at
+    /// the end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
     /// Writes all of `data` at a position. After an error any part of it may have been written.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Makes contents durable, and as much else as reading them back needs (fdatasync).
+    /// Makes contents durable, and the metadata needed to read them (fdatasync).
     fn sync_data(&self) -> io::Result<()>;
 
     /// Makes contents and length durable (fsync).
@@ -77,7 +78,8 @@ pub trait DiskFile: Send + Sync {
     /// The length of the file.
     fn len(&self) -> io::Result<u64>;
 
-    /// So many bytes of the disk it takes, as far as the file system tells: fewer than its length if it has holes.
+    /// Bytes of the disk that the file takes, as reported by the file system: fewer than its length if it has
+    /// holes.
     fn allocated(&self) -> io::Result<u64> {
         self.len()
     }
@@ -92,7 +94,7 @@ pub trait DiskFile: Send + Sync {
 pub struct DiskLock(#[allow(dead_code, reason = "held for its drop")] Box<dyn Any + Send + Sync>);
 
 impl DiskLock {
-    /// Wraps whatever gives the lock back when it is dropped.
+    /// Wraps a guard that releases the lock when it is dropped.
     pub fn new(guard: impl Any + Send + Sync) -> DiskLock {
         DiskLock(Box::new(guard))
     }
@@ -108,11 +110,11 @@ impl std::fmt::Debug for DiskLock {
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {doing} {}: {source}; {}", path.display(), remedy(source))]
 pub struct DiskError {
-    /// What was being done, as a verb: "write to", "sync".
+    /// The failed operation, as a verb: "write to", "sync".
     pub doing: &'static str,
     /// To which file or directory.
     pub path: PathBuf,
-    /// What the system said.
+    /// The system's error.
     pub source: io::Error,
 }
 
@@ -124,7 +126,7 @@ impl DiskError {
     }
 }
 
-/// Turns an [`io::Error`] into a [`DiskError`] that says what was being done to which file.
+/// Turns an [`io::Error`] into a [`DiskError`] with the operation and the file.
 pub(crate) trait Doing<T> {
     fn doing(self, doing: &'static str, path: &Path) -> Result<T, DiskError>;
 }
@@ -192,7 +194,7 @@ pub(crate) fn read_whole(file: &dyn DiskFile, path: &Path) -> Result<Vec<u8>, Di
     Ok(contents)
 }
 
-/// What an operator can do about an error of the disk.
+/// The operator's remedy for an error of the disk.
 fn remedy(e: &io::Error) -> &'static str {
     use io::ErrorKind as K;
     match e.kind() {

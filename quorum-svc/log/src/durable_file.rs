@@ -5,11 +5,11 @@ use api::Zxid;
 use crate::disk::{self, Disk, DiskError, DiskFile, Doing};
 use crate::format::{self, Magic, Salt};
 
-/// The file `durable` of a log: a zxid up to which everything was durable. It is what tells a log whose end was lost from
-/// one that never had more; see [`crate::format`].
+/// The file `durable` of a log: a zxid up to which everything was durable. It distinguishes a log with a lost
+/// end from one that never had more; see [`crate::format`].
 ///
-/// The rule: whatever of this file may be read after a crash names nothing that is not durable in the log. So it is
-/// [raised](DurableFile::raise) only after a sync of the log, and needs no sync of its own; and it is
+/// The rule: any content of this file that a crash may leave names nothing that is not durable in the log. So
+/// it is [raised](DurableFile::raise) only after a sync of the log, and needs no sync of its own; and it is
 /// [lowered](DurableFile::store), durably, before the log is cut on purpose.
 pub(crate) struct DurableFile {
     file: Box<dyn DiskFile>,
@@ -17,7 +17,7 @@ pub(crate) struct DurableFile {
 }
 
 impl DurableFile {
-    /// What the file says. Nothing if it is not there or not as it was written: then it proves nothing.
+    /// The zxid in the file. `None` if the file is missing or damaged: then it proves nothing.
     pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Zxid>, DiskError> {
         let path = dir.join(NAME);
         if !disk.exists(&path).doing("look for", &path)? {
@@ -44,14 +44,15 @@ impl DurableFile {
         Ok(this)
     }
 
-    /// Says that all up to `durable` is, which is true already. After a crash it may or may not say so.
+    /// Records that all up to `durable` is durable, which is true already. After a crash the file may or may
+    /// not contain this.
     pub(crate) fn raise(&self, durable: Zxid) -> Result<(), DiskError> {
-        // In its place and within one sector, so that a power cut leaves this or what was there before.
+        // In its place and within one sector, so that a power cut leaves the new or the old content.
         let contents = format::encode_header(Magic::Durable, durable, Salt::NONE, None);
         self.file.write_at(&contents, 0).doing("write to", &self.path)
     }
 
-    /// From now on it says no more than `durable`, whatever happens.
+    /// Records `durable`, durably: the file never shows a later end after this.
     pub(crate) fn store(&self, durable: Zxid) -> Result<(), DiskError> {
         self.raise(durable)?;
         self.file.sync_data().doing("sync", &self.path)

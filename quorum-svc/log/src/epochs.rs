@@ -14,13 +14,14 @@ pub struct Epochs {
     pub accepted: Epoch,
     /// The epoch of the last leader that it synchronised with (ZooKeeper's currentEpoch).
     pub current: Epoch,
-    /// What it has lost, if it has not synchronised since.
+    /// The losses of this server, if it has not synchronised since.
     pub damage: Damage,
     /// The ensemble that it belongs to; `None` before its first synchronisation.
     pub ensemble: Option<EnsembleId>,
     /// The last entry that it knew to be committed, and had, when this was stored. It is never cut off the log.
     pub committed: Zxid,
-    /// The time of the last entry when this was stored: a log that stands on a snapshot and has no entries does not tell it.
+    /// The time of the last entry when this was stored: a log without entries after its snapshot does not
+    /// contain it.
     pub last_stamp: Stamp,
 }
 
@@ -55,7 +56,7 @@ pub enum EpochError {
     Inconsistent {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// The content of the file.
         epochs: Box<Epochs>,
     },
     /// An epoch was to be taken back.

@@ -24,7 +24,7 @@ pub enum LogError {
         offset: u64,
         /// The last entry before the damage.
         zxid_before: Zxid,
-        /// What is there.
+        /// The found content.
         found: String,
     },
     /// There is no log, and none may be [created](crate::LogOptions::may_create). Nothing was changed.
@@ -60,7 +60,7 @@ pub enum LogError {
         offset: u64,
         /// Of the entry.
         zxid: Zxid,
-        /// What it is.
+        /// The unknown record.
         unknown: UnknownRecord,
     },
     /// The log is at a feature level that this build does not know. Nothing was changed.
@@ -71,12 +71,12 @@ pub enum LogError {
         /// Both levels, and what to do.
         why: String,
     },
-    /// An entry was to be appended that does not stand directly behind the last one.
+    /// The entry to append does not directly follow the last one.
     #[error("entry {zxid} does not follow {last}, the last one in the log")]
     NotChained {
         /// Of the entry.
         zxid: Zxid,
-        /// What it was to stand behind.
+        /// The entry before it.
         last: Zxid,
     },
     /// The log was to be truncated to an entry that it does not have.
@@ -110,10 +110,10 @@ pub enum LogError {
 /// Why entries cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The log has forgotten what stands directly behind this zxid; only a snapshot helps.
+    /// The log no longer has the entry directly after this zxid; only a snapshot helps.
     #[error("the entries behind {after} are purged: the log begins behind {base}")]
     Purged {
-        /// Behind what entries were asked for.
+        /// The zxid before the requested entries.
         after: Zxid,
         /// Where the log begins.
         base: Zxid,
@@ -121,7 +121,7 @@ pub enum ReadError {
     /// The log does not contain this zxid.
     #[error("zxid {after} is not in this log, which ends with {last}")]
     NotThere {
-        /// Behind what entries were asked for.
+        /// The zxid before the requested entries.
         after: Zxid,
         /// Where the log ends.
         last: Zxid,

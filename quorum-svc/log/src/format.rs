@@ -1,16 +1,17 @@
 //! The format of log segments, byte by byte. All numbers are little-endian.
 //!
-//! A segment is `log/<name>.log`, where the name is the least zxid that may stand in it, in 16 hex digits: one more than
-//! the zxid before its first entry. It is a header, then records directly one behind the other, then at most one mark,
-//! then zeros.
+//! A segment is `log/<name>.log`, where the name is the least possible zxid in it, in 16 hex digits: one more
+//! than the zxid before its first entry. It consists of a header, then records without gaps, then at most one
+//! mark, then zeros.
 //!
-//! Header, 40 bytes. The first 28 are laid out alike in every version, so that an unknown version can be told from damage:
+//! Header, 40 bytes. The first 28 have the same layout in every version, so that an unknown version is
+//! distinguishable from damage:
 //!
 //! | at | bytes | |
 //! |---|---|---|
 //! | 0 | 8 | magic, `QRMLOG\r\n` |
 //! | 8 | 4 | format version, 4 |
-//! | 12 | 4 | salt: random, and known to nobody outside of the node |
+//! | 12 | 4 | salt: random, and secret to the node |
 //! | 16 | 8 | the zxid before the first entry |
 //! | 24 | 4 | CRC-32C of bytes 0 to 23 |
 //! | 28 | 4 | the feature level there; 0 if the log begins there and has none yet |
@@ -37,7 +38,8 @@
 //! A sound record of a kind that this version does not know, or with a payload that none of its kind has, is not damage: a later
 //! version wrote it, and the log is not opened. So it is with a log at a feature level that the build does not know.
 //!
-//! Mark, 16 bytes, written behind the last record after each successful sync, and overwritten by the next record:
+//! Mark, 16 bytes, written after the last record after each successful sync, and overwritten by the next
+//! record:
 //!
 //! | at | bytes | |
 //! |---|---|---|
@@ -45,18 +47,19 @@
 //! | 4 | 4 | checksum |
 //! | 8 | 8 | the last durable zxid |
 //!
-//! A checksum is the CRC-32C of the file's salt (4 bytes), the position in the file (8 bytes), the length field and
-//! everything behind the checksum: of a record, the rest of its head. The position makes a block that the disk put elsewhere as wrong as one with a flipped
-//! bit. The salt does the same for a block of another file, and it keeps a client from making payloads that look like
-//! records or marks: behind a torn record they would be taken for what the node has written.
+//! A checksum is the CRC-32C of the file's salt (4 bytes), the position in the file (8 bytes), the length
+//! field and everything after the checksum: of a record, the rest of its head. The position makes a block
+//! that the disk put elsewhere as wrong as one with a flipped bit. The salt does the same for a block of
+//! another file, and it keeps a client from making payloads that look like records or marks: after a torn
+//! record the node would take them for its own.
 //!
-//! **Torn or damaged?** After a power cut any sectors of what was not synced may be missing, so valid records behind a bad
-//! one prove nothing by themselves. But a record, mark or later segment header that says "z was durable when I was
-//! written" proves that a bad record at or before z is damage. Recovery cuts a tail only if nothing behind it says so.
-//! The mark makes that exact even for the last batch before an idle time. It need not be synced itself: wherever it is
-//! found, the sync before it had succeeded. A head proves as much as a whole record, so the search behind a bad record
-//! reads `RECORD_LEN` bytes at most for each byte of the tail, whatever lengths the values of clients pretend: it is
-//! linear in the tail.
+//! **Torn or damaged?** After a power cut any unsynced sectors may be missing, so valid records behind a bad
+//! one prove nothing by themselves. But a record, mark or later segment header states the zxid z that was
+//! durable when it was written. It proves that a bad record at or before z is damage. Recovery cuts a tail
+//! only if nothing behind it proves damage. The mark makes that exact even for the last batch before an idle
+//! time. It need not be synced itself: wherever it is found, the sync before it had succeeded. A head proves
+//! as much as a whole record. So the search behind a bad record reads at most `RECORD_LEN` bytes for each
+//! byte of the tail, for any lengths that clients' values pretend: it is linear in the tail.
 //!
 //! A tail of which nothing is left says nothing: neither do the records and marks in the last block, if the disk lost it
 //! although it had called it synced, nor the last segment, if it is gone. That is what the file `log/durable` is for. It is
@@ -105,7 +108,7 @@ pub(crate) const PREFIX_LEN: usize = 8;
 /// The largest payload of a record: far above any limit that a node sets for its clients.
 pub(crate) const MAX_PAYLOAD: usize = 256 << 20;
 
-/// What a file is, by its first eight bytes. The line ends show a transfer in text mode.
+/// The kind of a file, by its first eight bytes. The line ends show a transfer in text mode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Magic {
     Segment,
@@ -132,7 +135,7 @@ pub(crate) enum BadHeader {
     Damaged(&'static str),
 }
 
-/// What a header says.
+/// The content of a header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Header {
     pub(crate) zxid: Zxid,
@@ -141,7 +144,7 @@ pub(crate) struct Header {
     pub(crate) level: Option<Level>,
 }
 
-/// What is mixed into every checksum of a file.
+/// The salt of every checksum of a file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Salt(pub(crate) u32);
 
@@ -149,8 +152,8 @@ impl Salt {
     /// Of files in which nothing is searched for.
     pub(crate) const NONE: Salt = Salt(0);
 
-    /// Of the segment for entries behind `prev`, so that two segments hardly ever have the same one. Whoever does not know
-    /// the secret can only guess it.
+    /// The salt of the segment for entries after `prev`. Two segments hardly ever have the same one. Without
+    /// the secret it can only be guessed.
     pub(crate) fn of_segment(secret: u64, prev: Zxid) -> Salt {
         Salt((mix(secret ^ prev.0.wrapping_mul(STEP)) >> 32) as u32)
     }
@@ -197,7 +200,7 @@ pub(crate) struct Record<'a> {
     pub(crate) zxid: Zxid,
     /// The entry before it.
     pub(crate) prev: Zxid,
-    /// What was known to be durable when it was written.
+    /// The zxid known to be durable when the record was written.
     pub(crate) durable: Zxid,
     pub(crate) time_ms: i64,
     pub(crate) origin: Option<Origin>,
@@ -211,7 +214,7 @@ impl Record<'_> {
         RECORD_LEN + self.payload.len()
     }
 
-    /// The level that it says, if it says one.
+    /// The record's level, if it has one.
     ///
     /// # Errors
     /// This version does not know such a record.
@@ -232,14 +235,14 @@ impl Record<'_> {
     }
 }
 
-/// What lies at some position of a segment.
+/// The content of a segment at some position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Item<'a> {
     Record(Record<'a>),
     Mark {
         durable: Zxid,
     },
-    /// Perhaps a record, if there were so many bytes.
+    /// The beginning of a possible record of `needs` bytes.
     Partial {
         needs: usize,
     },
@@ -279,7 +282,7 @@ pub(crate) fn encode_record(
     out.extend_from_slice(&payload);
 }
 
-/// The mark that says that everything up to `durable` is durable, to be written at `position`.
+/// The mark that states that everything up to `durable` is durable, to be written at `position`.
 pub(crate) fn encode_mark(position: u64, salt: Salt, durable: Zxid) -> [u8; MARK_LEN] {
     let mut out = [0; MARK_LEN];
     out[..4].copy_from_slice(&MARK.to_le_bytes());
@@ -316,8 +319,8 @@ pub(crate) fn decode(buf: &[u8], position: u64, salt: Salt) -> Item<'_> {
     }
 }
 
-/// What the head of a record or a mark at the begin of `buf` says was durable when it was written. Looks at no more than
-/// [`RECORD_LEN`] bytes.
+/// The durable zxid in the head of a record or in a mark at the beginning of `buf`, as of the time when it
+/// was written. Reads at most [`RECORD_LEN`] bytes.
 pub(crate) fn witness(buf: &[u8], position: u64, salt: Salt) -> Option<Zxid> {
     if u32_at(buf.get(..PREFIX_LEN)?, 0) == MARK {
         return decode_mark(buf.get(..MARK_LEN)?, position, salt);
@@ -345,7 +348,7 @@ fn decode_head(head: &[u8], position: u64, salt: Salt) -> Option<Head> {
         (1, peer, ticket) => Some(Origin { peer: PeerId(peer), ticket: Ticket(ticket) }),
         _ => return None,
     };
-    // The chain first: it tells a record from random bytes at less cost than the checksum.
+    // The chain first: it distinguishes a record from random bytes at less cost than the checksum.
     if !zxid.follows(prev) || durable > prev || !is_sealed(head, position, salt) {
         return None;
     }
@@ -416,7 +419,7 @@ mod tests {
         bytes.iter().map(|b| format!("{b:02x}")).collect()
     }
 
-    /// What is on disks must stay readable: a change here needs another version.
+    /// Files on disks must stay readable: a change here needs another version.
     #[test]
     fn the_bytes_of_records_of_each_kind_are_as_documented() {
         let z = |epoch, counter| Zxid::new(Epoch(epoch), counter);
@@ -452,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_record_of_an_unknown_kind_is_told_from_damage() {
+    fn a_sound_record_of_an_unknown_kind_is_no_damage() {
         let mut out = Vec::new();
         encode_record(&mut out, 0, SALT, &entry(), Zxid::new(Epoch(3), 7), Zxid::ZERO);
         for kind in [0u16, 3, 5, u16::MAX] {
@@ -485,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_and_zeros_are_told_apart() {
+    fn marks_and_zeros_are_distinguished() {
         let mark = encode_mark(7, SALT, Zxid(9));
         assert_eq!(decode(&mark, 7, SALT), Item::Mark { durable: Zxid(9) });
         assert_eq!(decode(&mark, 8, SALT), Item::Nothing);

@@ -7,7 +7,7 @@ use api::{Ensemble, PeerId};
 use crate::checked_text::{self, BadText};
 use crate::disk::{self, Disk, DiskError, DiskLock, Doing};
 
-/// A data directory that this process may use, and nobody else as long as this is not dropped.
+/// A data directory that only this process may use until this is dropped.
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
@@ -50,7 +50,7 @@ pub enum IdentityError {
         /// The ensemble that we are in.
         ensemble: String,
     },
-    /// The ensemble has other members than those that the node is started with.
+    /// The ensemble has other members than the node's configuration.
     #[error(
         "the data directory {} belongs to an ensemble with other members: {difference} (\"there\" is the directory, \"here\" the \
          configuration). Ids, roles, weights and groups of members cannot be changed by hand, because two quorums could act at \
@@ -70,7 +70,7 @@ pub enum IdentityError {
         /// The directory.
         dir: PathBuf,
     },
-    /// It holds something, but nothing says whose.
+    /// It is not empty, and has no owner.
     #[error(
         "the directory {} is not empty (it has {found:?}) and has no identity file: it is no data directory of a node. \
          Point data_dir at an empty or a new directory",
@@ -150,7 +150,7 @@ impl DataDir {
         Ok(DataDir { path: dir.to_owned(), is_new, _lock: lock })
     }
 
-    /// Takes a directory of any node, for an operator who is about to change it. Also says whose it is.
+    /// Takes a directory of any node, for an operator who is about to change it. Returns its owner as well.
     ///
     /// # Errors
     /// If it is none, or if another process uses it.
@@ -165,7 +165,7 @@ impl DataDir {
         Ok((DataDir { path: dir.to_owned(), is_new: false, _lock: lock }, owner))
     }
 
-    /// From now on it is the directory of this node, durably.
+    /// Makes it the directory of this node, durably.
     ///
     /// # Errors
     /// The disk.
@@ -255,8 +255,9 @@ fn write(disk: &dyn Disk, dir: &Path, owner: &Owner) -> Result<(), DiskError> {
 
 pub(crate) const IDENTITY: &str = "identity";
 const LOCK: &str = "lock";
-/// What may be in a directory that counts as empty: the remains of a claim that a crash ended, what file systems put into
-/// their root, and the directory of a store that runs in a process of its own and was quicker.
+/// Names that a directory may contain and still count as empty: the remains of a claim that a crash ended,
+/// names that file systems put into their root, and the directory of a store in a process of its own that was
+/// quicker.
 const HARMLESS: [&str; 4] = [LOCK, "identity.tmp", "lost+found", "store"];
 /// Bytes in the name of an ensemble.
 const MAX_NAME: usize = 255;

@@ -31,11 +31,11 @@ pub enum IncarnationError {
     },
 }
 
-/// The file `incarnations` of a data directory: all incarnations that it has had, and the last that the node has met of each other
-/// server. By this servers find out for each other when one stands on an older copy of its directory.
+/// The file `incarnations` of a data directory: all its incarnations, and the last one that the node has met
+/// of each other server. With it servers recognise older copies of each other's directories.
 ///
-/// Whoever loses the file begins anew. Then those who have met it take its directory for an older copy, and what it knew of
-/// others is known to them alone.
+/// A node that loses the file begins anew. Servers that have met the node then take its directory for an
+/// older copy, and its own records of other servers are lost.
 pub struct Incarnations {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -43,8 +43,8 @@ pub struct Incarnations {
     /// The number of the first incarnation of each run that this directory has had, and the run; the present one is the last.
     runs: Vec<(u64, u64)>,
     own: Incarnation,
-    /// All incarnations up to here count as known: those of other histories of this directory, too, because it is noted that what was
-    /// promised in them is lost.
+    /// All incarnations up to here count as known, including those of other histories of this directory,
+    /// because the loss of their promises is noted.
     outlived: u64,
     met: BTreeMap<PeerId, Incarnation>,
     made_anew: Option<&'static str>,
@@ -78,7 +78,8 @@ impl Incarnations {
         let none = Stored { id, runs: Vec::new(), number: 0, outlived: 0, met: BTreeMap::new() };
         let Stored { mut runs, number, outlived, met, .. } = before.unwrap_or(none);
         let own = Incarnation { number: number + 1, run };
-        // Whoever was away for longer takes this for an older copy, which costs a synchronisation and is safe.
+        // A server that was away for longer takes this directory for an older copy, which costs a
+        // synchronisation and is safe.
         runs.drain(..runs.len().saturating_sub(RUNS_MAX - 1));
         runs.push((own.number, run));
         let dir = dir.to_owned();
@@ -99,7 +100,7 @@ impl Incarnations {
         self.met.get(&peer).copied()
     }
 
-    /// Whether the directory has had this incarnation, or incarnations on behind it.
+    /// Whether the directory has had this incarnation, or a later one.
     #[must_use]
     pub fn knows(&self, incarnation: Incarnation) -> bool {
         let run_of = |number| self.runs.iter().rfind(|(first, _)| *first <= number).map(|(_, run)| *run);
@@ -115,8 +116,8 @@ impl Incarnations {
         self.made_anew
     }
 
-    /// Begins the next incarnation within the same run, durably: copies of the directory as it was until now can be told from it by whoever meets it
-    /// from now on.
+    /// Begins the next incarnation within the same run, durably. Every server that meets this incarnation can
+    /// distinguish earlier copies of the directory from it.
     ///
     /// # Errors
     /// The disk.
@@ -125,8 +126,9 @@ impl Incarnations {
         self.store(own, self.outlived, None)
     }
 
-    /// Goes on behind an incarnation of this node that somebody has met and that the directory did not know, durably. To be called
-    /// when it is durable elsewhere that the directory is an older copy: nobody takes it for one any more.
+    /// Continues after an incarnation of this node that another server has met and that the directory did not
+    /// know, durably. Call it only when the note of the older copy is durable elsewhere: after the call no
+    /// server recognises the copy any more.
     ///
     /// # Errors
     /// The disk.
@@ -138,8 +140,8 @@ impl Incarnations {
         self.store(Incarnation { number: outlived + 1, ..self.own }, outlived, None)
     }
 
-    /// Goes on behind whatever incarnation of this node others may have met so far, durably: an operator has decided that the
-    /// directory is not an older copy, or that it is to be the truth all the same.
+    /// Continues after every incarnation of this node that others may have met so far, durably: an operator
+    /// has decided that the directory is not an older copy, or that it is to be the truth all the same.
     ///
     /// # Errors
     /// The disk.
@@ -148,15 +150,15 @@ impl Incarnations {
         self.store(Incarnation { number: outlived + 1, ..self.own }, outlived, None)
     }
 
-    /// What to say to a server that has said this, or nothing yet.
+    /// The next message to a server that has sent `said`, or nothing yet.
     #[must_use]
     pub fn acquaintance(&self, peer: PeerId, said: Acquaintance) -> Acquaintance {
         let confirmed = said.met.filter(|&met| self.knows(met));
         Acquaintance { own: Some(self.own()), met: self.met(peer), confirmed }
     }
 
-    /// Remembers the incarnation of a server that says this, durably, if it is known to be none that was before the last one met:
-    /// because the server says so.
+    /// Stores the present incarnation of a server, durably, unless it may be earlier than the last one met:
+    /// the server must know that one.
     ///
     /// # Errors
     /// The disk.
@@ -171,7 +173,7 @@ impl Incarnations {
         }
     }
 
-    /// What is told is durable: nothing changes here before it is on the disk.
+    /// Nothing changes here before it is on the disk, so every incarnation that leaves is durable.
     fn store(
         &mut self,
         own: Incarnation,
@@ -205,7 +207,7 @@ impl Incarnations {
     }
 }
 
-/// What the file says.
+/// The content of the file.
 struct Stored {
     id: PeerId,
     number: u64,
@@ -246,11 +248,12 @@ fn parse(contents: &[u8]) -> Result<Stored, BadText> {
 
 /// No number is as great, so that there is always a next one.
 const NUMBER_MAX: u64 = 1 << 62;
-/// Whoever outlives what was lost leaves room for incarnations of it that those who tell it have not met: they were away.
+/// [`Incarnations::outlive`] leaves room for lost incarnations that the reporting servers have not met,
+/// because they were away.
 const LEAP: u64 = 1000;
 /// Far more than a directory ever has, and far less than [`NUMBER_MAX`].
 const TRUST: u64 = 1 << 40;
-/// Incarnations are known of so many runs.
+/// The number of runs whose incarnations the file keeps.
 const RUNS_MAX: usize = 1000;
 
 pub(crate) const NAME: &str = "incarnations";

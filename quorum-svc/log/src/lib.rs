@@ -1,28 +1,30 @@
-//! What the quorum service of a node keeps on disk.
+//! The durable data of a node's quorum service.
 //!
 //! [`Storage`] opens all of it together:
 //!
 //! | file in the data directory | type | contents |
 //! |---|---|---|
-//! | `identity`, `lock` | [`DataDir`] | whose directory this is, and that one process uses it |
-//! | `epochs` | [`EpochFile`] | accepted and current epoch, and what is known to be lost |
-//! | `incarnations` | [`Incarnations`] | the incarnations of the directory, and of each other server the last one met: older copies are told by it |
+//! | `identity`, `lock` | [`DataDir`] | the owner of the directory, and the lock of its one process |
+//! | `epochs` | [`EpochFile`] | accepted and current epoch, and the known losses |
+//! | `incarnations` | [`Incarnations`] | the incarnations of the directory, and of each other server the last one met: they reveal older copies |
 //! | `log/*.log` | [`Log`], [`LogReader`] | the replicated log, in segments |
-//! | `log/owner`, `log-dir` | | of a log that is not in the data directory: that the two belong together |
-//! | `reserve`, `log/reserve` | [`reserve`] | space for what has to be written when the disk is full |
-//! | `log/durable` | [`Log`] | how far it was durable, so that a lost end is noticed |
+//! | `log/owner`, `log-dir` | | the key that binds the data directory to a log outside of it |
+//! | `reserve`, `log/reserve` | [`reserve`] | space for necessary writes on a full disk |
+//! | `log/durable` | [`Log`] | the durable end, so that a lost end is noticed |
 //! | `snapshots/*.snap` | [`Snapshots`] | the two newest states of the store, each exactly at one zxid |
-//! | `snapshots/*.received` | [`Snapshots`] | a state that a leader sent, until the log has been emptied to go on behind it |
+//! | `snapshots/*.received` | [`Snapshots`] | a received state, until the log is emptied and continues after it |
 //!
 //! All input and output goes through the trait [`Disk`]: [`FsDisk`] is the real one, [`MemDisk`] a simulated one with a
 //! volatile cache, crashes and faults.
 //!
 //! Three rules hold everywhere here:
-//! - *Fail-stop.* An error of the disk is final. A failed fsync is never tried again, because the kernel may have dropped
-//!   the data and call the next one a success (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
-//! - *A name means complete.* A file gets its final name by a rename after its contents are durable, so whatever is
-//!   found wrong under a final name is damage, not a crash.
-//! - *Damage is never repaired silently.* Only what was provably never reported as durable is cut.
+//! - *Fail-stop.* An error of the disk is final. A failed fsync is never retried, because the kernel may have
+//!   dropped the data and call the next one a success (Rebello et al., "Can Applications Recover from fsync
+//!   Failures?", ATC 2020).
+//! - *A name means complete.* A file gets its final name by a rename after its contents are durable, so a
+//!   fault under a final name is damage, not a crash.
+//! - *Damage is never repaired silently.* Recovery cuts only data that was provably never reported as
+//!   durable.
 
 mod checked_text;
 mod disk;

@@ -16,18 +16,18 @@ use crate::segment::Segment;
 /// How a log is kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogOptions {
-    /// How much space each file reserves. One that must hold a larger entry becomes larger.
+    /// Space that each file reserves. A file for a larger entry becomes larger.
     pub segment_bytes: u64,
     /// How much the newest entries that are kept in memory may weigh, by [`Entry::weight`].
     pub window_bytes: usize,
-    /// The place of one entry is remembered for every so many bytes of log, so reading from the middle reads at most
-    /// so much too much.
+    /// The log remembers the place of one entry for every `index_interval_bytes` bytes, which bounds the
+    /// extra bytes of a read from the middle.
     pub index_interval_bytes: u64,
-    /// Whether an empty log is made if there is none. A node that has ever promised to keep entries must say no: its log
-    /// was lost, and to go on with an empty one could undo what the ensemble has committed.
+    /// Whether an empty log is made if there is none. A node that has ever promised to keep entries must set
+    /// `false`: its log was lost, and continuing with an empty one could undo commits of the ensemble.
     pub may_create: bool,
-    /// A random number that nobody outside of the node knows: with it a client could write what passes for records of the
-    /// log. It need not be the same the next time.
+    /// A random number that is secret to the node: with it a client could write bytes that look like records
+    /// of the log. It may differ from start to start.
     pub secret: u64,
     /// Of this program. A log at a level that it does not know is not opened.
     pub build: Build,
@@ -59,7 +59,7 @@ pub struct Log {
     history: History,
     /// At most the last; what the last successful sync reached.
     durable: Zxid,
-    /// Says so on the disk.
+    /// Records `durable` on the disk.
     durable_file: DurableFile,
     recovery: Recovery,
     /// One batch, encoded; kept for its capacity.
@@ -68,8 +68,9 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log in the directory `dir`, or creates an empty one behind `Zxid::ZERO` if it
-    /// [may](LogOptions::may_create). All of it is read and checked, a torn tail is cut, and what remains is durable.
+    /// Opens the log in the directory `dir`, or creates an empty one after `Zxid::ZERO` if it
+    /// [may](LogOptions::may_create). It reads and checks the whole log and cuts a torn tail; the rest is
+    /// durable.
     ///
     /// # Errors
     /// Damage, no log where there has to be one, another format version, a record or feature level that this version does not
@@ -100,9 +101,10 @@ impl Log {
         })
     }
 
-    /// Makes a log usable again that [`Log::open`] found [damaged](LogError::Damaged). What is sound before the damage
-    /// stays; all else is moved aside, to files that end in `.damaged` and may be deleted: they are returned. If not even
-    /// a beginning is sound, the log goes on empty behind `base`, of which there is a snapshot.
+    /// Makes a log usable again that [`Log::open`] found [damaged](LogError::Damaged). The sound part before
+    /// the damage stays; everything else moves to files that end in `.damaged` and may be deleted: they are
+    /// returned. Without a sound beginning the log continues empty after `base`, of which there is a
+    /// snapshot.
     ///
     /// The node must have noted before, [durably](crate::Epochs::damage), that it has lost what it promised to keep.
     ///
@@ -117,8 +119,8 @@ impl Log {
         recovery::salvage(disk, dir, options, base)
     }
 
-    /// Removes the oldest files that [`Log::salvage`] has put aside, where there are more than 8 or 512 MiB of them; of the latest,
-    /// `aside`, the first stays. Returns what was removed.
+    /// Removes the oldest files that [`Log::salvage`] has put aside, if there are more than 8 or 512 MiB of
+    /// them; of the latest, `aside`, the first stays. Returns the removed files.
     ///
     /// # Errors
     /// The disk.
@@ -126,13 +128,13 @@ impl Log {
         Ok(recovery::bound_damaged(disk, dir, aside)?)
     }
 
-    /// What opening it found.
+    /// The findings of opening it.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
         &self.recovery
     }
 
-    /// What it contains, durable or not. Its base is the zxid before the first entry that is still here.
+    /// Its content, durable or not. The base is the zxid before the first entry that is still here.
     #[must_use]
     pub fn history(&self) -> &History {
         &self.history
@@ -192,7 +194,7 @@ impl Log {
         Ok(self.durable)
     }
 
-    /// Removes all entries behind `zxid`, durably. Entries up to it are durable then, too.
+    /// Removes all entries after `zxid`, durably. Entries up to it are durable then, too.
     ///
     /// # Errors
     /// A zxid that the log does not contain, and nothing is changed. Else the disk.
@@ -206,8 +208,8 @@ impl Log {
         self.poison_on_error(truncated)
     }
 
-    /// Removes all entries; the log goes on behind `base`, which a durable snapshot contains. After a crash the log is as
-    /// before or as after this.
+    /// Removes all entries; the log continues after `base`, which a durable snapshot contains. After a crash
+    /// the log is as before or as after this.
     ///
     /// # Errors
     /// The disk.
@@ -236,7 +238,7 @@ impl Log {
         self.poison_on_error(purged)
     }
 
-    /// Writes as many entries as fit into the active segment, or makes room for the first.
+    /// Writes the entries that fit into the active segment, or makes room for the first.
     fn append_to_segment(&mut self, entries: &[Entry]) -> Result<usize, LogError> {
         let (end, len, salt) = {
             let active = &self.shared.read().active;
@@ -260,7 +262,7 @@ impl Log {
         Ok(count)
     }
 
-    /// Goes on in a new segment that has room for this entry.
+    /// Continues in a new segment that has room for this entry.
     fn make_room(&mut self, entry: &Entry) -> Result<(), LogError> {
         let needs = (HEADER_LEN + format::record_len(entry) + MARK_LEN) as u64;
         let len = Segment::len_for(self.disk.as_ref(), &self.dir, self.options.segment_bytes, needs)?;
@@ -291,7 +293,7 @@ impl Log {
     /// Writes the batch in the buffer and lets the readers see it.
     fn write_batch(&mut self, entries: &[Entry]) -> Result<(), LogError> {
         {
-            // Holding this back from nobody: readers share it, and only we write.
+            // The lock delays no reader: readers share it, and only this thread writes.
             let active = &self.shared.read().active;
             active.file.write_at(&self.buffer, active.end).doing("write to", &active.path)?;
         }
@@ -325,7 +327,7 @@ impl Log {
         Ok(())
     }
 
-    /// Cuts the log behind an entry that it contains and that is not its last.
+    /// Cuts the log after an entry that it contains and that is not its last.
     fn cut_behind(&mut self, zxid: Zxid) -> Result<(), LogError> {
         let (mut target, position) = {
             let state = self.shared.read();
@@ -337,7 +339,7 @@ impl Log {
             }
         };
         if zxid < self.durable {
-            // Else a crash behind the cut would leave a log that seems to have lost its end.
+            // Otherwise a crash after the cut would leave a log that seems to have lost its end.
             self.durable_file.store(zxid)?;
         }
         let must_cut = target.last > zxid;

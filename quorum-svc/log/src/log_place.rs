@@ -22,7 +22,7 @@ pub enum LogPlaceError {
         /// As configured.
         named: PathBuf,
     },
-    /// The log is outside of the data directory, and it is not said where.
+    /// The log is outside of the data directory, and no setting names its place.
     #[error(
         "the log of this node is in {}: set `log_dir` to it or, to move the log into the data directory, stop the node, move \
          the whole of it to {}, and remove {}", found.display(), inside.display(), note.display()
@@ -32,7 +32,7 @@ pub enum LogPlaceError {
         found: PathBuf,
         /// Where it would be.
         inside: PathBuf,
-        /// What says so.
+        /// The file that names the place.
         note: PathBuf,
     },
     /// The directory that is named has not the log of this node.
@@ -60,7 +60,7 @@ pub enum LogPlaceError {
     NoDirectory {
         /// As configured.
         named: PathBuf,
-        /// What the system said.
+        /// The system's error.
         why: io::Error,
     },
     /// It is the data directory, or another one.
@@ -124,7 +124,8 @@ impl LogPlace {
             }
             other => other.doing("lock", &lock).map_err(|e| of_named(named, e))?,
         };
-        // The note first: an owner whose data directory knows nothing of it would be a stranger to the next start.
+        // The note first: an owner without the note in its data directory would be a stranger to the next
+        // start.
         store(disk, data_dir, NOTE, &[(PATH, &named.to_string_lossy()), (KEY, &key)])?;
         store(disk, named, OWNER, &[(KEY, &key)])?;
         Ok(LogPlace { dir: named.to_owned(), _lock: Some(lock) })
@@ -176,7 +177,7 @@ fn noted_key(
     let has_log = recovery::is_log(disk, named)?;
     match (noted, owner) {
         (Some((_, noted)), Some(owner)) if noted == owner => Ok(Some(noted)),
-        // What a crash has left half done, or what was made anew by hand.
+        // A crash has left it half done, or an operator made it anew by hand.
         (Some((found, noted)), None) if found == named && (is_new || has_log) => Ok(Some(noted)),
         (Some((found, _)), _) => Err(LogPlaceError::NotThere { named: named.to_owned(), found }),
         (None, Some(_)) => Err(LogPlaceError::Foreign { named: named.to_owned() }),

@@ -20,7 +20,7 @@ use crate::disk::{Disk, DiskFile, DiskLock, Space};
 #[derive(Clone, Default)]
 pub struct MemDisk(Arc<Mutex<State>>);
 
-/// What becomes of that which was not synced when the power fails.
+/// The effect of a power cut on unsynced data.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Crash {
     /// All of it is lost.
@@ -29,13 +29,13 @@ pub enum Crash {
     ProcessOnly,
     /// Chance decides for each sector and each name; the same seed decides alike.
     Random(u64),
-    /// All of it is lost, but for files and names whose path contains this.
+    /// All of it is lost, except files and names whose path contains this.
     KeepOnly(&'static str),
-    /// Nothing of it is lost, but for files and names whose path contains this.
+    /// None of it is lost, except files and names whose path contains this.
     LoseOnly(&'static str),
 }
 
-/// What can be made to fail.
+/// The calls that can fail.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DiskOp {
     /// [`Disk::create`].
@@ -65,9 +65,9 @@ pub struct Fault {
     pub op: DiskOp,
     /// Only on paths that contain this.
     pub path: String,
-    /// So many such calls succeed before.
+    /// The number of such calls that succeed before it.
     pub skip: u32,
-    /// What it fails with.
+    /// The error of the call.
     pub errno: Errno,
 }
 
@@ -100,7 +100,7 @@ impl MemDisk {
         self.state().faults.push(fault);
     }
 
-    /// From now on all files together hold no more than so many bytes; beyond that, ENOSPC.
+    /// Bounds the bytes of all files together; further writes fail with ENOSPC.
     pub fn set_capacity(&self, bytes: u64) {
         self.state().capacity = Some(bytes);
     }
@@ -132,7 +132,7 @@ impl MemDisk {
         state.durable_names.insert(path.to_owned(), id);
     }
 
-    /// What reading a file shows now.
+    /// The content that a reader sees now.
     #[must_use]
     pub fn contents(&self, path: &Path) -> Option<Vec<u8>> {
         self.state().inode_at(path).map(|inode| inode.cache.clone())
@@ -410,7 +410,7 @@ struct State {
     capacity: Option<u64>,
     power_off_after: Option<u64>,
     off: bool,
-    /// How many crashes there were; what was opened before the last one is dead.
+    /// The number of crashes; handles from before the last one are dead.
     incarnation: u64,
 }
 
@@ -419,7 +419,7 @@ impl State {
         if self.off { Err(Errno::IO) } else { Ok(()) }
     }
 
-    /// Permits a call that changes something, or says how it fails.
+    /// Permits a changing call, or returns its error.
     fn change(&mut self, op: Option<DiskOp>, path: &Path) -> Result<(), Errno> {
         match &mut self.power_off_after {
             Some(0) => self.off = true,
@@ -518,7 +518,7 @@ impl State {
         self.forget_unreachable();
     }
 
-    /// Forgets contents that have no name, now or after any crash, and that nobody has open.
+    /// Forgets contents without a name, now or after any crash, and without an open handle.
     fn forget_unreachable(&mut self) {
         let mut reachable: BTreeSet<u64> =
             self.names.values().chain(self.durable_names.values()).copied().collect();
@@ -593,7 +593,7 @@ impl Inode {
         }
     }
 
-    /// Loses what was not synced, or, if there is a chance, what it decides.
+    /// Loses unsynced data: all of it, or the part that `chance` decides.
     fn lose_power(&mut self, chance: Option<&mut SplitMix>) {
         let pending = std::mem::take(&mut self.pending);
         if let Some(chance) = chance {
@@ -656,5 +656,5 @@ fn tear(contents: &mut Vec<u8>, offset: usize, data: &[u8], chance: &mut SplitMi
 /// The size of a disk without a capacity.
 const ENDLESS: u64 = 1 << 50;
 
-/// What a disk writes as a whole or not at all.
+/// The unit that a disk writes as a whole or not at all.
 const SECTOR: usize = 512;

@@ -6,19 +6,20 @@ use api::{Entry, History, Level, LevelHistory, Zxid};
 use crate::error::ReadError;
 use crate::segment::{Records, Segment};
 
-/// Reads a log while its writer goes on. Clones read the same log.
+/// Reads a log while its writer continues. Clones read the same log.
 #[derive(Clone)]
 pub struct LogReader(pub(crate) Arc<Shared>);
 
 impl LogReader {
-    /// The entries behind `after` up to `upto` (inclusive), in order, without a gap: as many as fit into `max_bytes` by
-    /// [`Entry::weight`], but at least one if there is one. Empty if the log ends with `after`. Fewer than fit may come.
+    /// The entries after `after` up to `upto` (inclusive), in order, without a gap: those that fit into
+    /// `max_bytes` by [`Entry::weight`], but at least one if there is one. Empty if the log ends with
+    /// `after`. It may return fewer than fit.
     ///
     /// Entries can be read as soon as they are appended, before they are durable. The newest come from memory without
     /// a copy; older ones are read from disk, which blocks the thread.
     ///
     /// # Errors
-    /// If the log does not contain `after`, or what stands behind it no longer, or cannot be read.
+    /// If the log does not contain `after`, has purged the entries after it, or cannot be read.
     pub fn read_after(&self, after: Zxid, upto: Zxid, max_bytes: usize) -> Result<Vec<Entry>, ReadError> {
         loop {
             let (records, upto, generation) = {
@@ -43,23 +44,24 @@ impl LogReader {
                 (segment.records(after), upto, state.generation)
             };
             let entries = read_records(records, after, upto, max_bytes);
-            // While the log was read, its end may have been cut off and written anew: then this is worth nothing.
-            // Appends and purges do no harm, as what was read stays where it is.
+            // During the read the end of the log may have been cut off and written anew: then the result is
+            // worthless. Appends and purges do no harm, because the read data stays in its place.
             if self.0.read().generation == generation {
                 return entries;
             }
         }
     }
 
-    /// A point in the log, behind which, up to `upto`, stand so many bytes of files, headers included, and at least so many entries;
-    /// hardly more than that. The beginning of the log, if it has not so much.
+    /// A point in the log with at least `bytes` bytes of files, headers included, and at least `entries`
+    /// entries between it and `upto`, and hardly more than that. The beginning of the log, if the log is
+    /// shorter.
     #[must_use]
     pub fn back_from(&self, upto: Zxid, bytes: u64, entries: u64) -> Zxid {
         let state = self.0.read();
         let mut begin = 0;
         let mut points = Vec::new();
         for segment in state.sealed.iter().chain([&state.active]) {
-            // The entry that stands at an offset is the first behind that point.
+            // The entry at an offset is the first after that point.
             let starts = segment.index.iter().map(|&(first, offset)| (first, begin + offset));
             points.extend(starts);
             begin += segment.end;
@@ -79,20 +81,20 @@ impl LogReader {
         (state.sealed.len() + 1, bytes)
     }
 
-    /// The feature level behind the entry `zxid`, which is in the log or is its base; `None` in an empty log.
+    /// The feature level after the entry `zxid`, which is in the log or is its base; `None` in an empty log.
     #[must_use]
     pub fn level_at(&self, zxid: Zxid) -> Option<Level> {
         self.0.read().levels.at(zxid)
     }
 
-    /// What the log contains now.
+    /// The present content of the log.
     #[must_use]
     pub fn history(&self) -> History {
         self.0.read().history.clone()
     }
 }
 
-/// What the writer and the readers of a log share. Only the writer changes it.
+/// The shared state of the writer and the readers of a log. Only the writer changes it.
 pub(crate) struct Shared(RwLock<State>);
 
 impl Shared {
@@ -115,7 +117,7 @@ pub(crate) struct State {
     pub(crate) levels: LevelHistory,
     /// The segments before the active one: ascending, without a hole, complete and durable.
     pub(crate) sealed: Vec<Segment>,
-    /// The one that is written to.
+    /// The segment that the writer writes to.
     pub(crate) active: Segment,
     pub(crate) window: Window,
     /// Raised before anything that readers may be reading is changed on disk.
@@ -148,7 +150,7 @@ impl Window {
         }
     }
 
-    /// Forgets what stands behind `last`.
+    /// Forgets entries after `last`.
     pub(crate) fn truncate(&mut self, last: Zxid) {
         let kept = self.entries.partition_point(|e| e.zxid <= last);
         self.bytes -= self.entries.drain(kept..).map(|e| e.weight()).sum::<usize>();

@@ -1,4 +1,4 @@
-//! What only an operator may decide about the data directory of a node that is down.
+//! Decisions about the data directory of a stopped node that only an operator may take.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,8 +36,8 @@ impl Offline {
         Ok(Offline { disk, dir, owner, epochs })
     }
 
-    /// Where its log is, if that is where `log_dir` says; `None`: in the data directory. Without the log, the directory has little
-    /// of what the node had.
+    /// The directory of its log, if `log_dir` names it; `None`: in the data directory. Without the log, the
+    /// directory has little of the node's data.
     ///
     /// # Errors
     /// The log is not there, or is another one.
@@ -51,7 +51,7 @@ impl Offline {
         &self.owner
     }
 
-    /// What it has promised and lost.
+    /// Its promises and losses.
     #[must_use]
     pub fn epochs(&self) -> Epochs {
         self.epochs.epochs()
@@ -63,7 +63,7 @@ impl Offline {
     /// # Errors
     /// The disk. What was done until then is safe: do it again.
     pub fn found(mut self, members: Ensemble, id: EnsembleId, run: u64) -> Result<(), StorageError> {
-        // First the id: with it nobody of the old ensemble talks to this node any more.
+        // First the id: with the new id no server of the old ensemble accepts this node any more.
         let before = self.epochs();
         self.epochs.store(Epochs { ensemble: Some(id), damage: Damage::None, ..before })?;
         self.renew_incarnations(self.owner.id, run)?;
@@ -79,8 +79,8 @@ impl Offline {
         self.assign(Owner { id, ..self.owner.clone() })
     }
 
-    /// Takes back the note that this directory is an older copy, and takes for known whatever incarnation of it others have met
-    /// so far. `run` is random.
+    /// Removes the note that this directory is an older copy, and adds every incarnation of it that others
+    /// have met to the known ones. `run` is random.
     ///
     /// # Errors
     /// The disk.
@@ -103,7 +103,8 @@ impl Offline {
         Ok(self.dir.assign(self.disk.as_ref(), &owner)?)
     }
 
-    /// It forgets whom it has met, and is not told that it is an older copy by those who have met node `id` before.
+    /// It forgets the incarnations that it has met, and servers that have met node `id` before do not report
+    /// it as an older copy.
     fn renew_incarnations(&self, id: PeerId, run: u64) -> Result<(), StorageError> {
         let path = self.dir.path().join(crate::incarnations::NAME);
         let removed = |path: &Path| -> Result<(), crate::DiskError> {

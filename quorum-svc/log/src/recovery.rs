@@ -11,7 +11,7 @@ use crate::log::LogOptions;
 use crate::reserve;
 use crate::segment::{self, Segment};
 
-/// What opening the log found and did.
+/// The findings and actions of opening the log.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Recovery {
     /// There was no log, and an empty one was made, as [`LogOptions::may_create`] allowed.
@@ -108,7 +108,7 @@ pub(crate) fn check_level(dir: &Path, level: Option<Level>, build: &Build) -> Re
     checked.map_err(|why| LogError::Level { dir: dir.to_owned(), why })
 }
 
-/// What a log stands on.
+/// The base of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Base {
     /// The state before its first entry.
@@ -122,7 +122,8 @@ impl Base {
     pub const EMPTY: Base = Base { zxid: Zxid::ZERO, level: None };
 }
 
-/// Writes down that the log is to be emptied and to go on behind `base`. From then on this happens even if we crash.
+/// Records that the log is to be emptied and to continue after `base`. After this call it happens even if the
+/// process crashes.
 pub(crate) fn begin_reset(disk: &dyn Disk, dir: &Path, base: Base) -> Result<(), DiskError> {
     let note = format::encode_header(Magic::Reset, base.zxid, Salt::NONE, base.level);
     disk::write_atomically(disk, dir, RESET, &note)
@@ -141,7 +142,7 @@ pub(crate) fn finish_reset(
     }
     disk.sync_dir(dir).doing("sync the directory", dir)?;
     let segment = new_segment(disk, dir, base, options)?;
-    // While the note is there, it does not matter what this file says.
+    // While the note exists, the content of this file does not matter.
     DurableFile::open(disk, dir, base.zxid)?;
     let note = dir.join(RESET);
     disk.remove(&note).doing("remove", &note)?;
@@ -158,7 +159,7 @@ fn new_segment(disk: &dyn Disk, dir: &Path, base: Base, options: &LogOptions) ->
     })
 }
 
-/// Whether there is a log in the directory, or the promise to make one anew.
+/// Whether the directory has a log, or a note to make one anew.
 pub(crate) fn is_log(disk: &dyn Disk, dir: &Path) -> Result<bool, DiskError> {
     if !disk.exists(dir).doing("look for", dir)? {
         return Ok(false);
@@ -179,9 +180,9 @@ fn interrupted_reset(disk: &dyn Disk, dir: &Path) -> Result<Option<Base>, LogErr
     Ok(Some(Base { zxid: header.zxid, level: header.level }))
 }
 
-/// Makes a log usable again that [`recover`] found damaged: keeps what is sound before the damage and moves all else
-/// aside. If not even a beginning is sound, the log will go on empty behind `base`. Returns the files that were moved or
-/// copied. May be done again after a crash at any point of it.
+/// Makes a log usable again that [`recover`] found damaged: keeps the sound part before the damage and moves
+/// everything else aside. Without a sound beginning the log continues empty after `base`. Returns the moved
+/// or copied files. It may be repeated after a crash at any point.
 pub(crate) fn salvage(
     disk: &dyn Disk,
     dir: &Path,
@@ -213,7 +214,7 @@ pub(crate) fn salvage(
     // From the last one and each durably, so that a crash leaves no hole.
     for (n, name) in names.iter().enumerate().skip(count).rev() {
         if n == 0 {
-            // So that there is a log at any time: a crash right here costs at most this copy of what was damaged.
+            // A log exists at any time: a crash right here costs at most this copy of the damaged part.
             begin_reset(disk, dir, base)?;
         }
         let (from, to) = (dir.join(name), free_name(disk, dir, name)?);
@@ -244,8 +245,9 @@ pub(crate) fn salvage(
     Ok(aside)
 }
 
-/// Removes what was put aside earlier, the oldest first, and then what is farthest behind the damage, until no more than
-/// [`DAMAGED_FILES`] and [`DAMAGED_BYTES`] are left. The first of `aside` stays in any case. Returns what was removed.
+/// Removes files that were put aside earlier, the oldest first, and then the part farthest behind the damage,
+/// until no more than [`DAMAGED_FILES`] and [`DAMAGED_BYTES`] are left. The first of `aside` stays in any
+/// case. Returns the removed files.
 pub(crate) fn bound_damaged(
     disk: &dyn Disk,
     dir: &Path,
@@ -280,18 +282,18 @@ fn free_name(disk: &dyn Disk, dir: &Path, segment: &str) -> Result<PathBuf, Disk
     Ok(path)
 }
 
-/// What a segment contains.
+/// The content of a segment.
 struct Scan {
     segment: Segment,
     /// Zxid and position of each valid record of the chain.
     records: Vec<(Zxid, u64)>,
-    /// What they say of the feature level.
+    /// The feature levels in its records.
     levels: Vec<(Zxid, Level)>,
-    /// The greatest zxid of which something in the chain says that it was durable.
+    /// The greatest zxid that a part of the chain proves to have been durable.
     proven: Zxid,
-    /// The greatest zxid of which something behind the end of the chain says that it was durable.
+    /// The greatest zxid that bytes after the end of the chain prove to have been durable.
     witness: Zxid,
-    /// How many bytes stand behind the chain and its mark, until only zeros follow.
+    /// Bytes after the chain and its mark, before the final zeros.
     garbage: u64,
     contents: Vec<u8>,
 }
@@ -372,7 +374,8 @@ impl Scan {
         Err(damaged(&self.segment.path, self.segment.end, last, &found))
     }
 
-    /// Tells a torn tail from damage, see [`crate::format`]. All up to `known` is known to have been durable.
+    /// Distinguishes a torn tail from damage, see [`crate::format`]. All up to `known` is known to have been
+    /// durable.
     fn check_tail(&self, known: Zxid) -> Result<(), LogError> {
         let last = self.segment.last;
         let found = if self.witness > last {
@@ -407,8 +410,8 @@ impl Scan {
     }
 }
 
-/// The greatest zxid of which any head of a record or mark in these bytes, at any position, says that it was durable. Linear in
-/// the bytes, whatever is in them.
+/// The greatest durable zxid in any head of a record or mark in these bytes, at any position. Linear in the
+/// bytes for any content.
 fn greatest_witness(bytes: &[u8], position: u64, salt: Salt) -> Zxid {
     let mut greatest = Zxid::ZERO;
     let mut at = 0;
@@ -454,15 +457,15 @@ fn damaged(path: &Path, offset: u64, zxid_before: Zxid, found: &str) -> LogError
     LogError::Damaged { segment: path.to_owned(), offset, zxid_before, found: found.to_owned() }
 }
 
-/// Files that were put aside because they were damaged, and their bytes: for a look at them, not for use.
+/// Files that were put aside because they were damaged, and their bytes: for inspection, not for use.
 const DAMAGED_FILES: usize = 8;
 const DAMAGED_BYTES: u64 = 512 << 20;
 
-/// The file that says that the log is being emptied, with the new base.
+/// The note that the log is being emptied, with the new base.
 const RESET: &str = "reset";
 
 /// The largest block of the usual file systems.
 const BLOCK: u64 = 4096;
 
-/// As much as is skipped at once where there is nothing.
+/// The unit of skipped zeros.
 static ZEROS: [u8; 4096] = [0; 4096];

@@ -1,12 +1,12 @@
-//! A file that holds space back, in a directory that has to take small writes also when the disk is full: promises, and the
-//! log of what makes room again. Whoever finds no space removes it and tries once more.
+//! A file that reserves space, in a directory that must take small writes also on a full disk: promises, and
+//! log entries that free space. A writer that finds no space removes the file and retries once.
 
 use std::io;
 use std::path::Path;
 
 use crate::disk::{Disk, DiskError, DiskFile, Doing, Space};
 
-/// What became of a reserve that is to be [kept](keep).
+/// The state of a reserve that is to be [kept](keep).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reserve {
     /// It holds the space.
@@ -17,8 +17,8 @@ pub enum Reserve {
     Hollow,
 }
 
-/// Makes the reserve of `dir` so large, if it does not hold that space already. Takes nothing if there would be less than `left` free
-/// bytes behind it, or if others take the space meanwhile.
+/// Makes the reserve of `dir` of `bytes` bytes, if it does not hold that space already. Takes nothing if
+/// there would be less than `left` free bytes after it, or if others take the space meanwhile.
 ///
 /// # Errors
 /// The disk.
@@ -36,7 +36,7 @@ pub fn keep(disk: &dyn Disk, dir: &Path, bytes: u64, left: u64) -> Result<Reserv
     if free.saturating_add(held) < bytes.saturating_add(left) {
         return Ok(Reserve::NoSpace);
     }
-    // One that holds less is left of a process that was killed while it made it.
+    // A smaller one was left by a process that was killed while it made it.
     release(disk, dir)?;
     let file = disk.create(&path).doing("create", &path)?;
     match fill(file.as_ref(), bytes).doing("reserve space for", &path) {

@@ -29,15 +29,15 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// How much space a segment takes that has to hold `needs` bytes: as much as is usual, but no more than a quarter of what is
-    /// free, so that the log leaves room for what makes its beginning superfluous.
+    /// The size of a segment that must hold `needs` bytes: the usual size, but no more than a quarter of the
+    /// free space, so that the log leaves room for the snapshots that let it be purged.
     pub(crate) fn len_for(disk: &dyn Disk, dir: &Path, usual: u64, needs: u64) -> Result<u64, DiskError> {
         let free = disk.space(dir).doing("find the free space of", dir)?.free;
         Ok(usual.min((free / 4).max(LEAST)).max(needs))
     }
 
-    /// Creates a segment for entries behind a base, durably and under a temporary name until it is complete. Its salt is made
-    /// of `secret`.
+    /// Creates a segment for entries after a base, durably and under a temporary name until it is complete.
+    /// Its salt is made of `secret`.
     pub(crate) fn create(
         disk: &dyn Disk,
         dir: &Path,
@@ -78,12 +78,12 @@ impl Segment {
         self.end = offset + record_len;
     }
 
-    /// Makes the file end behind what is noted, durably: old records behind it are gone and read as zeros.
+    /// Makes the file end after the noted end, durably: old records after it are gone and read as zeros.
     ///
-    /// The cut is one change of the length, so that a crash leaves all of the old records or none. Overwriting them
-    /// with zeros could leave the last ones behind a hole.
+    /// The cut is one change of the length, so that a crash leaves all of the old records or none.
+    /// Overwriting them with zeros could leave the last ones after a hole.
     ///
-    /// Where others have taken the space that the cut set free, the segment is full.
+    /// If others have taken the freed space, the segment is full.
     pub(crate) fn cut(&mut self) -> Result<(), DiskError> {
         self.file.set_len(self.end).doing("shorten", &self.path)?;
         match self.file.allocate(self.len).doing("reserve space for", &self.path) {
@@ -96,7 +96,7 @@ impl Segment {
         self.file.sync_all().doing("sync", &self.path)
     }
 
-    /// Notes in the file, behind the last record, that everything up to it is durable.
+    /// Notes in the file, after the last record, that everything up to it is durable.
     pub(crate) fn mark(&self, durable: Zxid) -> Result<(), DiskError> {
         if self.end + MARK_LEN as u64 > self.len {
             return Ok(());
@@ -116,7 +116,7 @@ impl Segment {
         Ok(self.end)
     }
 
-    /// Its records from one not behind the successor of `after`.
+    /// Its records from one not after the successor of `after`.
     pub(crate) fn records(&self, after: Zxid) -> Records {
         let indexed = self.index.partition_point(|&(zxid, _)| zxid <= after);
         let position = match indexed.checked_sub(1).and_then(|i| self.index.get(i)) {
@@ -185,7 +185,7 @@ impl Records {
         }
     }
 
-    /// Reads on until at least `needs` bytes behind the position are in the buffer.
+    /// Reads on until at least `needs` bytes after the position are in the buffer.
     fn fill(&mut self, needs: usize) -> Result<(), LogError> {
         self.buffer.drain(..self.at);
         self.at = 0;
@@ -205,7 +205,7 @@ impl Records {
     }
 }
 
-/// The name of the segment for entries behind `prev`.
+/// The name of the segment for entries after `prev`.
 pub(crate) fn name(prev: Zxid) -> String {
     format!("{:016x}.log", prev.0.wrapping_add(1))
 }
@@ -217,7 +217,8 @@ pub(crate) fn is_name(name: &str) -> bool {
     })
 }
 
-/// The least that a segment takes, unless less is usual: as much as a small write and a mark need, many times.
+/// The minimum size of a segment, unless the usual one is smaller: many times the size of a small write and a
+/// mark.
 const LEAST: u64 = 1 << 20;
 
 /// How much is read at once.

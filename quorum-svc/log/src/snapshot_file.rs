@@ -21,7 +21,7 @@ pub struct SnapshotReader {
     /// Of everything before the position.
     crc: u32,
     ended: bool,
-    /// Told of damage, once the file is one of theirs.
+    /// The set of snapshots that the file belongs to, if any; damage is reported to it.
     pub(crate) owner: Option<Arc<Inner>>,
 }
 
@@ -57,8 +57,8 @@ impl SnapshotReader {
     /// The next chunk, as it was written; `None` at the end.
     ///
     /// # Errors
-    /// Damage, or the disk. Nothing can be read behind it. A damaged snapshot no longer counts as one: an older one is
-    /// the [latest](crate::Snapshots::latest) then.
+    /// Damage, or the disk. Nothing after it can be read. A damaged snapshot no longer counts: an older one
+    /// is the [latest](crate::Snapshots::latest) then.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>, SnapshotError> {
         let chunk = self.check_next_chunk();
         if let (Err(SnapshotError::Damaged { .. }), Some(owner)) = (&chunk, &self.owner) {

@@ -26,7 +26,7 @@ pub enum SnapshotError {
         path: PathBuf,
         /// Where in it.
         offset: u64,
-        /// What is there.
+        /// The found content.
         found: String,
     },
     /// A newer version of the program wrote it.
@@ -41,7 +41,7 @@ pub enum SnapshotError {
     /// There is none at this zxid.
     #[error("there is no snapshot at {zxid}")]
     NotThere {
-        /// At which one was asked for.
+        /// The requested zxid.
         zxid: Zxid,
     },
     /// States only go forward.
@@ -57,7 +57,7 @@ pub enum SnapshotError {
         "the snapshot at {zxid} is of no use: the one at {by}, from the leader, has taken the place of all newer states"
     )]
     Superseded {
-        /// Of the one that was written.
+        /// The zxid of the written snapshot.
         zxid: Zxid,
         /// The newest one.
         by: Zxid,
@@ -75,7 +75,7 @@ impl SnapshotError {
     }
 }
 
-/// What opening the snapshots found.
+/// The findings of opening the snapshots.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct SnapshotReport {
     /// Files that were left out; worth a warning each.
@@ -89,18 +89,18 @@ pub struct SnapshotReport {
 pub struct SkippedSnapshot {
     /// The state that it should be.
     pub zxid: Zxid,
-    /// What is wrong, for people.
+    /// The fault, for people.
     pub why: String,
 }
 
 /// The snapshots of a node: opaque states, each exactly at one zxid. The two newest sound ones are kept. Clones are the
 /// same snapshots.
 ///
-/// A snapshot that a leader sent does not belong to the log until the log has been [reset](crate::Log::reset) to it. Until
-/// then it is apart from the node's own: [`begin_received`](Snapshots::begin_received), `finish`, reset of the log,
-/// [`adopt_received`](Snapshots::adopt_received). So after a crash one knows an interrupted synchronisation, where
-/// [`received`](Snapshots::received) tells what the log is to be reset to, from a log that has lost its end, behind which
-/// stands a snapshot of the node's own.
+/// A received snapshot does not belong to the log until the log has been [reset](crate::Log::reset) to it.
+/// Until then it is separate from the node's own: [`begin_received`](Snapshots::begin_received), `finish`,
+/// reset of the log, [`adopt_received`](Snapshots::adopt_received). So after a crash an interrupted
+/// synchronisation, where [`received`](Snapshots::received) names the new base of the log, is distinguishable
+/// from a log that has lost its end, which is older than a snapshot of the node's own.
 #[derive(Clone)]
 pub struct Snapshots(Arc<Inner>);
 
@@ -142,7 +142,8 @@ impl Snapshots {
                 Err(e @ SnapshotError::Damaged { .. }) => {
                     report.skipped.push(SkippedSnapshot { zxid, why: e.to_string() });
                 }
-                // Not left out: it could be read the next time, and be taken for new when the log is far behind it.
+                // It is not skipped: it could be readable the next time, and would then count as new when the
+                // log is far past it.
                 Err(e) => return Err(e),
             }
         }
@@ -217,7 +218,7 @@ impl Snapshots {
             state.sound.drain(..surplus);
             state.sound.last().copied()
         };
-        // Without a sound one the others are kept: they may be of use to somebody.
+        // Without a sound snapshot the others are kept: they may still be useful.
         newest.map_or(Ok(()), |newest| self.0.remove(OWN, |other| other < newest))
     }
 
@@ -253,8 +254,9 @@ impl Snapshots {
         SnapshotWriter::create(self.0.clone(), zxid, level, Purpose::Received)
     }
 
-    /// The one that was received and not adopted: durable and sound, but neither [`latest`](Snapshots::latest) nor to be
-    /// [read](Snapshots::read). After a restart, too; the log may have been reset to it or not.
+    /// The received snapshot that is not adopted: durable and sound, but neither
+    /// [`latest`](Snapshots::latest) nor to be [read](Snapshots::read). It is there after a restart, too; the
+    /// log may or may not have been reset to it.
     #[must_use]
     pub fn received(&self) -> Option<Base> {
         self.0.state().received
@@ -278,7 +280,7 @@ impl Snapshots {
             state.superseded_by = Some(zxid);
             state.sound.retain(|&other| other <= zxid);
         }
-        // Newer ones go first: behind this log they would look like those of a log that has lost its end.
+        // Newer ones go first: above this log they would look like those of a log that has lost its end.
         inner.remove(OWN, |other| other > zxid)?;
         inner.rename(&name(zxid, RECEIVED), zxid, OWN)?;
         let kept = {
@@ -289,7 +291,8 @@ impl Snapshots {
         inner.remove(OWN, |other| !kept.contains(&other))
     }
 
-    /// Removes the received one, durably, if there is one: the log was not reset to it and goes on without it.
+    /// Removes the received one, durably, if there is one: the log was not reset to it and continues without
+    /// it.
     ///
     /// # Errors
     /// The disk.
@@ -331,7 +334,7 @@ pub struct SnapshotWriter {
     encoder: Option<SnapshotEncoder>,
     /// Whether there may be a file under the temporary name.
     temporary_is_there: bool,
-    /// So many bytes it leaves free.
+    /// Bytes that it leaves free.
     leave: u64,
 }
 
@@ -363,8 +366,8 @@ impl SnapshotWriter {
         self.level
     }
 
-    /// From now on it leaves so many bytes of its file system free: a piece that takes more fails as on a full disk. So does this, if
-    /// the snapshot, which has `at_least` so many bytes, cannot fit.
+    /// Makes the writer leave `leave` bytes of its file system free: a larger piece fails as on a full disk.
+    /// This call fails in the same way if the snapshot of at least `at_least` bytes cannot fit.
     ///
     /// # Errors
     /// The disk.
@@ -395,8 +398,8 @@ impl SnapshotWriter {
         self.encoder.as_mut().map_or(Ok(()), |encoder| encoder.chunk(data))
     }
 
-    /// Makes it durable, reads it again to see whether it is sound, and drops all but the newest two. One that was
-    /// received is instead kept apart, and an earlier one that was received is dropped.
+    /// Makes it durable, reads it again to check it, and drops all but the newest two. A received one is kept
+    /// apart instead, and replaces an earlier received one.
     ///
     /// # Errors
     /// The disk; damage, if what was written is not what is read; or [`SnapshotError::Superseded`]. Older snapshots are
@@ -453,7 +456,7 @@ impl Drop for SnapshotWriter {
     }
 }
 
-/// What a snapshot is written for.
+/// The purpose of a snapshot.
 #[derive(Clone, Copy)]
 enum Purpose {
     /// To purge the log: it is the node's own state.
@@ -465,27 +468,27 @@ enum Purpose {
 pub(crate) struct Inner {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    /// Held while final names change, and never waited for while the state is locked. Apart from the state, so that
-    /// nobody who only asks waits for the disk.
+    /// Held while final names change, and never waited for while the state is locked. It is separate from the
+    /// state, so that readers of the state never wait for the disk.
     naming: Mutex<()>,
     state: Mutex<State>,
 }
 
 struct State {
-    /// Those that were read and found to be sound, ascending; at most [`KEPT`].
+    /// Snapshots that were read and found sound, ascending; at most [`KEPT`].
     sound: Vec<Zxid>,
-    /// The one that was received and not adopted; sound, too.
+    /// The received snapshot that is not adopted; sound, too.
     received: Option<Base>,
     /// Whether one of the node's own is being written.
     writing: bool,
     /// Whether one is being received.
     receiving: bool,
-    /// The one that was adopted since the node began to write its last own one.
+    /// The snapshot adopted since the node began to write its last own one.
     superseded_by: Option<Zxid>,
 }
 
 impl State {
-    /// Adds the newest one and returns those that remain.
+    /// Adds the newest one and returns the remaining ones.
     fn add_newest(&mut self, zxid: Zxid) -> Vec<Zxid> {
         self.sound.retain(|&other| other != zxid);
         self.sound.push(zxid);
@@ -540,8 +543,8 @@ fn parse_name(file: &str, kind: &str) -> Option<Zxid> {
 
 /// Two, so that damage in one of them is no loss (ZOOKEEPER-3231: only sound ones count).
 const KEPT: usize = 2;
-/// Those that belong to the log: written by this node, or received and adopted.
+/// Snapshots of the log: written by this node, or received and adopted.
 const OWN: &str = ".snap";
-/// Those that the log is to be reset to.
+/// Snapshots that the log is to be reset to.
 const RECEIVED: &str = ".received";
 const TEMPORARY: &str = ".tmp";

@@ -23,28 +23,28 @@ pub struct Storage {
     pub log_place: LogPlace,
     /// All of it is durable.
     pub log: Log,
-    /// As stored; [`Storage::promises`] says what they mean together with the log.
+    /// As stored; [`Storage::promises`] combines them with the log.
     pub epochs: EpochFile,
     /// A new one has begun.
     pub incarnations: Incarnations,
-    /// The newest is part of the log, or the log stands on it.
+    /// The newest is part of the log, or its base.
     pub snapshots: Snapshots,
-    /// What opening the snapshots found.
+    /// The findings of opening the snapshots.
     pub snapshot_report: SnapshotReport,
-    /// If damage was found in the log: what it was, and the files that were put aside.
+    /// The damage found in the log, if any, and the files that were put aside.
     pub salvaged: Option<Salvaged>,
-    /// What the node has promised, and how much of that it still has.
+    /// The promises of the node, and their losses.
     pub promises: Epochs,
 }
 
 /// A log that was damaged, and made usable again.
 #[derive(Debug)]
 pub struct Salvaged {
-    /// What was found.
+    /// The damage.
     pub found: LogError,
-    /// What is no longer part of the log; may be deleted.
+    /// Files that are no longer part of the log; they may be deleted.
     pub aside: Vec<PathBuf>,
-    /// Of what was put aside, what is removed because it is too much.
+    /// Files put aside earlier that were removed because of their number or size.
     pub removed: Vec<PathBuf>,
 }
 
@@ -65,7 +65,7 @@ pub struct StorageOptions {
     pub window_bytes: usize,
     /// As [`LogOptions::index_interval_bytes`].
     pub index_interval_bytes: u64,
-    /// Whether there are others from whom a damaged log can be healed. If not, damage is an error.
+    /// Whether other servers can heal a damaged log. If not, damage is an error.
     pub may_heal: bool,
     /// As [`LogOptions::secret`].
     pub secret: u64,
@@ -84,7 +84,7 @@ pub enum StorageError {
     /// The log is somewhere else.
     #[error(transparent)]
     Place(#[from] LogPlaceError),
-    /// The log is damaged, and there is nobody to heal it from.
+    /// The log is damaged, and no other server can heal it.
     #[error(
         "{0}; but there is no other voter here that it could heal from. Nothing was changed: restore the data directory \
          from a backup, or move it away and import the data anew"
@@ -130,9 +130,9 @@ impl Storage {
         &self.log_place.dir
     }
 
-    /// Claims the data directory, and recovers what is in it: a torn tail of the log is cut, a synchronisation that a crash
-    /// interrupted is completed or undone, and what is damaged in the log is put aside, once it is noted that this node
-    /// has lost something.
+    /// Claims the data directory, and recovers its content: it cuts a torn tail of the log, completes or
+    /// undoes a synchronisation that a crash interrupted, and puts the damaged part of a log aside after it
+    /// has noted that this node has lost something.
     ///
     /// # Errors
     /// See [`StorageError`]; nothing that was promised is changed then.
@@ -196,7 +196,7 @@ impl Storage {
     }
 }
 
-/// Members may be corrected as long as the node has taken no part in anything.
+/// Members may be corrected until the node has taken part in anything.
 fn claim(disk: &Arc<dyn Disk>, dir: &Path, options: &StorageOptions) -> Result<DataDir, StorageError> {
     let StorageOptions { ensemble, id, members, .. } = options;
     match DataDir::claim(disk.as_ref(), dir, ensemble, *id, members) {
@@ -222,7 +222,8 @@ fn newest(snapshots: &Snapshots) -> Result<Option<Base>, SnapshotError> {
     Ok(Some(Base { zxid, level: Some(level) }))
 }
 
-/// Ends what a crash may have left half done: a snapshot received from a leader, and the log begun anew behind it.
+/// Completes a step that a crash may have left half done: a received snapshot, and the log begun anew after
+/// it.
 fn settle_received(
     log: &mut Log,
     snapshots: &Snapshots,
@@ -237,11 +238,11 @@ fn settle_received(
         // The log stands without it; the leader will send one again if it must.
         snapshots.discard_received()?;
     } else if log.history().contains(zxid) {
-        // What it stood on was found damaged; this is as good.
+        // The base of the log was found damaged; this snapshot is as good.
         snapshots.adopt_received(zxid)?;
     } else {
         if last > zxid {
-            // What it stood on was found damaged, and without that the log is worth nothing.
+            // The base of the log was found damaged, and without it the log is worthless.
             note_damage(epochs)?;
         }
         log.reset(received)?;
@@ -250,7 +251,7 @@ fn settle_received(
     Ok(())
 }
 
-/// What the parts on the disk say together.
+/// The combined state of the parts on the disk.
 fn reconcile(log: &Log, epochs: &EpochFile, snapshots: &Snapshots) -> Result<Epochs, StorageError> {
     let stored = epochs.epochs();
     let history = log.history();

@@ -19,7 +19,7 @@ pub trait Model {
     /// Where everything starts.
     fn start(&mut self) -> Self::State;
 
-    /// What can happen in this state.
+    /// The possible events of this state.
     fn actions(&mut self, state: &Self::State, into: &mut Vec<Self::Action>);
 
     /// The state after that, or which invariant it breaks.
@@ -58,7 +58,7 @@ impl Default for Limits {
     }
 }
 
-/// What an exploration found.
+/// The result of an exploration.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Every state that can be reached was visited.
@@ -155,7 +155,7 @@ pub fn explore<M: Model>(model: &mut M, limits: Limits) -> Report {
     report
 }
 
-/// The events from the start to a state, found anew from the states on the way.
+/// The events from the start to a state, recomputed from the states between.
 fn trace<M: Model>(model: &mut M, seen: &Seen<M::State>, to: usize) -> Vec<String> {
     let mut way = vec![to];
     let mut at = to;

@@ -1,4 +1,5 @@
-//! A fast hash for tables that live as long as one exploration. Not against attackers, and nothing depends on its values.
+//! A fast hash for tables that live for one exploration. It does not resist attackers, and nothing depends on
+//! its values.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

@@ -1,12 +1,12 @@
 //! Visits every state that the production cores can reach in small configurations, and checks the invariants in each.
 //!
-//! Two models are explored: [`zab`], the core of the quorum with its disks and connections under an election that may
-//! say anything; and [`election`], the election alone. What is bounded, and what is left out, stands in
-//! `docs/model-checking.md`.
+//! Two models are explored: [`zab`], the core of the quorum with its disks and connections under an election
+//! with any outcome; and [`election`], the election alone. `docs/model-checking.md` lists the bounds and the
+//! omissions.
 //!
-//! A state is a few words: servers, connections and what an onlooker knows are kept once each and go by number. A step of
-//! one server depends on that server and the event only, so the core runs once for each such pair, and everything else
-//! is looked up.
+//! A state is a few words: servers, connections and the observer's knowledge are stored once each and
+//! referred to by number. A step of one server depends only on that server and the event, so the core runs
+//! once for each such pair, and tables give the rest.
 //!
 //! ```
 //! use explore::{Limits, Verdict, explore, zab};

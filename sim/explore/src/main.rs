@@ -12,7 +12,7 @@ mod suite;
 /// configurations that takes some minutes and less than 4 GB.
 #[derive(Parser)]
 struct Args {
-    /// What to explore
+    /// The model
     #[arg(long, value_enum)]
     model: Option<Which>,
     /// Voters
@@ -35,7 +35,7 @@ struct Args {
     /// Election: no time-out fires while a message is under way
     #[arg(long)]
     timely: bool,
-    /// Election: nobody looks anew behind this round
+    /// Election: the last round in which a server looks again
     #[arg(long, default_value_t = 3)]
     rounds: u64,
     /// Election: messages under way in one direction

@@ -1,4 +1,4 @@
-//! Every distinct value once, by number: what makes a state of a whole ensemble a handful of words.
+//! Every distinct value once, by number: this reduces a state of a whole ensemble to a few words.
 
 use std::hash::Hash;
 use std::rc::Rc;

@@ -1,4 +1,4 @@
-//! What is explored where nothing else is said: see the table in `docs/model-checking.md`.
+//! The default configurations: see the table in `docs/model-checking.md`.
 
 use explore::election::{self, Election};
 use explore::zab::{self, Bounds, Start, Zab};

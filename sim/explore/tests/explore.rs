@@ -42,7 +42,7 @@ fn zab_with_a_crash_and_a_write_closes() {
 }
 
 #[test]
-fn a_search_that_is_cut_says_so() {
+fn a_search_that_reaches_its_bound_reports_it() {
     let limits = Limits { states: 5_000, ..Limits::default() };
     let mut model = Zab::new(of_three(SMALL, zab::Fault::None)).unwrap();
     let report = explore(&mut model, limits);

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use api::chance::{STEP, mix};
 
-/// The share of requests that begin a trace, among those that come without one. A sampler of the SDK decides when a span
-/// is built; this decides before, so that an unsampled request builds none.
+/// The share of requests without a client's trace that begin one. A sampler of the SDK decides when a span is
+/// built; this decides before, so that an unsampled request builds none.
 #[derive(Debug)]
 pub struct Ratio {
     /// Of 2^64 equally likely numbers, those below it hit.

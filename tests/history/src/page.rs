@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 
 use crate::{Call, History, Operation, Outcome, Violation, text};
 
-/// A self-contained page of HTML: a lane for each client, a bar for each operation from its call to its return, coloured
-/// by kind and outcome, with everything that is known of it under the pointer. With a violation, its explanation stands
-/// on top, and the page is scrolled to the first impossible operation, which is marked.
+/// A self-contained page of HTML: a row for each client, a bar for each operation from its call to its
+/// return, coloured by kind and outcome, with all its details under the pointer. With a violation, its
+/// explanation is at the top, and the page is scrolled to the first impossible operation, which is marked.
 ///
-/// Of a long history only the operations around the impossible one are drawn, or the last ones if there is none: so many
-/// that a browser can still show them. The page says so.
+/// Of a long history the page draws only the operations around the impossible one, or the last ones if there
+/// is none: a number that a browser can show. The page states this.
 #[must_use]
 pub fn page(history: &History, violation: Option<&Violation>) -> String {
     let bad = violation.and_then(|v| v.operation);

@@ -1,4 +1,4 @@
-//! Operations in words.
+//! Operations as text.
 
 use std::fmt::{self, Write as _};
 
@@ -89,7 +89,7 @@ pub(crate) fn outcome(operation: &Operation) -> &'static str {
     }
 }
 
-/// What the client was told; empty if nothing.
+/// The client's answer; empty if there is none.
 pub(crate) fn answer(operation: &Operation) -> String {
     match &operation.outcome {
         Outcome::Written { result: Ok(outcome), .. } => written(outcome),
@@ -164,7 +164,7 @@ impl fmt::Display for Value<'_> {
     }
 }
 
-/// What tells one state of a znode from another.
+/// The fields that distinguish one state of a znode from another.
 struct Brief<'a>(&'a Stat);
 
 impl fmt::Display for Brief<'_> {

@@ -1,10 +1,10 @@
-//! What was seen, and what can be wrong with it.
+//! Histories, and their possible violations.
 
 use std::fmt;
 
 use api::{OpError, PeerId, Read, ReadLevel, ReadOutcome, SessionId, Write, WriteResult, Zxid};
 
-/// What clients saw.
+/// The calls and answers of all clients.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct History {
     /// Those of one client in the order in which it called them; clients may be mixed in any way.
@@ -26,38 +26,39 @@ pub struct Operation {
     pub called: u64,
     /// On the same clock, not before `called`. `None`: no answer by the end.
     pub returned: Option<u64>,
-    /// What was asked.
+    /// The request.
     pub call: Call,
-    /// What was answered.
+    /// The answer.
     pub outcome: Outcome,
 }
 
-/// What a client asks for.
+/// A request of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Call {
     /// A change of the tree.
     Write(Write),
     /// A question to the tree.
     Read(Read, ReadLevel),
-    /// A barrier: later reads of the session see everything that was answered to anybody before it was called.
+    /// A barrier: later reads of the session see every write that was answered to any client before it was
+    /// called.
     Sync,
 }
 
-/// What became of it.
+/// The outcome of an operation.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// Carried out at this place in the order (a failed precondition is a result too).
     Written {
         /// The place.
         zxid: Zxid,
-        /// What it did.
+        /// The result.
         result: WriteResult,
     },
     /// Answered from the state at this zxid.
     Read {
         /// The last entry in that state.
         zxid: Zxid,
-        /// What was read.
+        /// The answer of the read.
         result: Result<ReadOutcome, OpError>,
     },
     /// The barrier was reached.
@@ -84,10 +85,11 @@ impl Outcome {
     }
 }
 
-/// What a history can break. C1 to C10 are the guarantees to clients, by their usual names in this repository.
+/// The rules that a history can break. C1 to C10 are the guarantees to clients, by their usual names in this
+/// repository.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Rule {
-    /// The history itself is well formed: outcomes fit their calls. A fault of whoever recorded it.
+    /// The history itself is well formed: outcomes fit their calls. A violation is a fault of the recorder.
     Record,
     /// The committed entries chain: no hole, no entry twice, epochs never decrease.
     Log,
@@ -102,12 +104,12 @@ pub enum Rule {
     Monotone,
     /// C4: a client sees its own writes.
     OwnWrites,
-    /// What a read returns is in the state at its zxid.
+    /// The result of a read is in the state at its zxid.
     ReadResult,
-    /// C9: a read at level linearizable, and a sync, are not older than what was answered to anybody before.
+    /// C9: a read at level linearizable, and a sync, are not older than any earlier answer to any client.
     Fresh,
-    /// C10: an operation of unknown outcome is carried out at most once, one that was refused never, and nothing is
-    /// carried out that nobody asked for.
+    /// C10: an operation of unknown outcome is carried out at most once, a refused one never, and nothing is
+    /// carried out without a call.
     AtMostOnce,
     /// A search found no order of the operations that explains all answers.
     Linearizable,
@@ -136,12 +138,12 @@ impl Rule {
 /// Why no correct ensemble can have answered like this.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
-    /// What is broken.
+    /// The broken rule.
     pub rule: Rule,
     /// The first operation that is impossible, as index into [`History::operations`]; `None` if the fault lies in the
     /// committed entries alone.
     pub operation: Option<usize>,
-    /// A sentence or two: what was seen, and what speaks against it.
+    /// A sentence or two: the observation, and its contradiction.
     pub explanation: String,
 }
 

@@ -1,12 +1,12 @@
 //! A bad network between servers of one machine.
 //!
-//! Every server is told, instead of the address of each other server, that of a [`Proxy`] port made for this pair
-//! ([`Proxy::link`]). So all that one server says to another goes through here, and can be
+//! Every server gets, instead of the address of each other server, that of a [`Proxy`] port made for this
+//! pair ([`Proxy::link`]). So all messages between two servers go through the proxy, and can be
 //!
-//! - **cut** ([`Proxy::cut`]): the connections that one server has made to the other break, and new ones are refused, as
-//!   by a firewall that rejects. The other one may still connect in its own direction.
-//! - **stalled** ([`Proxy::stall`]): bytes in one direction stay on their way, in all connections between the two, and
-//!   nobody is told: no error, no end. They arrive, in order, when it is over, as TCP would send them again.
+//! - **cut** ([`Proxy::cut`]): the connections that one server has made to the other break, and new ones are
+//!   refused, as by a firewall that rejects. The other one may still connect in its own direction.
+//! - **stalled** ([`Proxy::stall`]): the proxy holds bytes in one direction, in all connections between the
+//!   two, without an error or an end. They arrive, in order, when it is over, as TCP would send them again.
 //! - **slowed** ([`Proxy::delay`]): bytes in one direction arrive later, as on a long line.
 //!
 //! Directions are independent of each other. Servers are known by their numbers.
@@ -49,13 +49,13 @@ pub struct Proxy {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What happens to bytes from the one to the other, where this was ever asked.
+    /// The faults of bytes from one server to another, for pairs that ever had one.
     flows: BTreeMap<(u32, u32), watch::Sender<Flow>>,
     /// One listener for each link, with its connections.
     links: JoinSet<()>,
 }
 
-/// What happens from one server to another.
+/// The faults of one direction between two servers.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 struct Flow {
     /// Connections made in this direction break.
@@ -98,7 +98,7 @@ impl Proxy {
         self.change(from, to, |flow| flow.stalled = true);
     }
 
-    /// Lets what `from` says to `to` arrive later by this, until healed or told otherwise.
+    /// Delays bytes from `from` to `to` by this time, until the next call or until healed.
     pub fn delay(&self, from: u32, to: u32, by: Duration) {
         self.change(from, to, |flow| flow.delay = by);
     }

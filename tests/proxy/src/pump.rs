@@ -24,7 +24,7 @@ pub(crate) async fn pump(
     mut to: OwnedWriteHalf,
     mut flow: watch::Receiver<Flow>,
 ) -> io::Result<()> {
-    // What is under way. When it is full, the sender's own buffers fill up, as with a real line.
+    // Bytes under way. When the queue is full, the sender's own buffers fill up, as with a real line.
     let (came, mut under_way) = mpsc::channel::<Piece>(PIECES_MAX);
     let take = async move {
         loop {

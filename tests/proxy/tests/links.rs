@@ -1,4 +1,4 @@
-//! What the network does to connections, seen from both ends.
+//! The network's effects on connections, as both ends see them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a panic is the report")]
 
@@ -43,7 +43,7 @@ async fn say(stream: &mut TcpStream, text: &str) {
     stream.write_all(text.as_bytes()).await.unwrap();
 }
 
-/// What comes next, `None` if nothing does; "" is the end.
+/// The next text, `None` if nothing arrives; "" is the end.
 async fn hear(stream: &mut TcpStream) -> Option<String> {
     let mut bytes = [0; 64];
     let count = timeout(NOTHING, stream.read(&mut bytes)).await.ok()?.unwrap_or(0);
@@ -102,7 +102,7 @@ async fn a_stall_holds_bytes_and_ends_in_one_direction_and_loses_none() {
     say(&mut third, "new").await;
     assert_eq!(hear(&mut fourth).await, None, "new connections are made, and are as mute");
     drop(one);
-    assert_eq!(hear(&mut other).await, None, "nobody is told");
+    assert_eq!(hear(&mut other).await, None, "no error, no end");
     two.proxy.heal_all();
     assert_eq!(hear(&mut other).await.unwrap(), "held");
     assert_eq!(hear(&mut other).await.unwrap(), "");

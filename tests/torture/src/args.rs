@@ -6,10 +6,11 @@ use clap::Parser;
 
 /// Torments an ensemble of real processes and checks what its clients saw.
 ///
-/// Starts nodes on this machine, joined by a network of our own that can be cut, and clients that record every call and
-/// answer. Faults come one after the other, some at the same time: kill -9, SIGSTOP, partitions, one-way silence, slow links,
-/// slow disks; with --split the end of single services, too. Then everything heals, the ensemble has to serve again and all nodes have to agree, and two checkers look at
-/// what was recorded. Exits with 1, and keeps all evidence, if anything is wrong.
+/// Starts nodes on this machine, joined by a network of our own that can be cut, and clients that record
+/// every call and answer. Faults come one after the other, some at the same time: kill -9, SIGSTOP,
+/// partitions, one-way silence, slow links, slow disks; with --split the end of single services, too. After
+/// that everything heals, the ensemble must serve again, all nodes must agree, and two checkers examine the
+/// recorded history. Exits with 1, and keeps all evidence, if anything is wrong.
 #[derive(Parser, Debug)]
 #[command(
     name = "torture",

@@ -1,5 +1,5 @@
-//! What clients believed of their sessions, held against the log: as long as a client has not been told that its session may be
-//! gone, nobody may have expired it (C11).
+//! The clients' beliefs about their sessions, compared with the log: until a client has got the report that
+//! its session may be gone, the log must not have expired it (C11).
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,7 +24,7 @@ struct Belief {
 pub(crate) struct Beliefs(Arc<Mutex<Vec<Belief>>>);
 
 impl Beliefs {
-    /// Writes down what this client is told from now on, until it ends.
+    /// Records the session events of this client until it ends.
     pub(crate) fn watch(&self, client: &Client) -> impl Future<Output = ()> + Send + use<> {
         let (beliefs, mut events) = (self.clone(), client.events());
         let mut session = client.session();
@@ -48,7 +48,7 @@ impl Beliefs {
         }
     }
 
-    /// All clients are about to go: nobody believes anything any more.
+    /// All clients are about to end: no belief counts any more.
     pub(crate) fn end_all(&self) {
         let now = now_ms();
         for belief in self.lock().iter_mut() {
@@ -116,8 +116,8 @@ fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// An entry is stamped when it is proposed, and takes effect when it is committed; and a client is told a moment late if there is
-/// no processor to be had.
+/// An entry is stamped when it is proposed, and takes effect when it is committed; and a client gets its
+/// event late on a busy processor.
 const SLACK_MS: i64 = 400;
 
 #[cfg(test)]

@@ -32,17 +32,17 @@ pub(crate) struct Clients {
     tasks: JoinSet<Result<()>>,
     stop: watch::Sender<bool>,
     answered: Arc<AtomicU64>,
-    /// What they take for true of their sessions.
+    /// The clients' beliefs about their sessions.
     pub(crate) beliefs: Beliefs,
     watching: JoinSet<()>,
     /// At each node one that keeps to it, and only holds its session.
     holders: Vec<Client>,
 }
 
-/// What they have seen.
+/// The clients' records.
 pub(crate) struct Seen {
     pub(crate) history: History,
-    /// Clients whose calls had not all ended when [`PATIENCE`] was.
+    /// Clients with unfinished calls at the end of [`PATIENCE`].
     pub(crate) hanging: usize,
     /// Clients that broke down.
     pub(crate) broken: Vec<String>,
@@ -50,7 +50,8 @@ pub(crate) struct Seen {
 }
 
 impl Clients {
-    /// Connects so many, and one more that makes the folders and, if asked to, the large znode for rude clients; lets them loose.
+    /// Connects the clients, and one more that makes the folders and, on request, the large znode for rude
+    /// clients; starts them.
     pub(crate) async fn start(
         endpoints: &[String],
         count: u32,
@@ -125,7 +126,7 @@ impl Clients {
         let connecting = timeout(SERVES_WITHIN, Client::connect(endpoints, options(number))).await;
         let client = connecting.map_err(|_| late("no session"))?.map_err(|e| late(&e.to_string()))?;
         let recorder = self.record(number, client);
-        // It is there already, but to be told so takes a write all the same.
+        // It exists already, but the answer costs a write all the same.
         let top = Path::new(TOP).map_err(|e| e.to_string())?;
         match timeout(SERVES_WITHIN.saturating_sub(start.elapsed()), make_folder(&recorder, top)).await {
             Ok(Outcome::Written { .. }) => Ok(start.elapsed()),
@@ -180,7 +181,7 @@ fn holder() -> Options {
     Options { session_timeout: Duration::from_secs(2), connect_timeout: PATIENCE, ..Options::default() }
 }
 
-/// Half of the writes wait for as long as it takes; the others give up and leave their outcome unknown.
+/// Half of the writes wait without a limit; the others give up and leave their outcome unknown.
 fn options(number: u32) -> Options {
     Options {
         session_timeout: Duration::from_secs(4),
@@ -192,7 +193,7 @@ fn options(number: u32) -> Options {
     }
 }
 
-/// What clients that are a fault ask for.
+/// The large znode that rude clients request.
 async fn make_large(recorder: &Recorder) -> Result<()> {
     let made = async |write| match recorder.write(write).await {
         Outcome::Written { result: Ok(_), .. } => Ok(()),

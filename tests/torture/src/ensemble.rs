@@ -34,7 +34,7 @@ pub(crate) struct Ensemble {
     disks: Disks,
 }
 
-/// What one process of a node runs.
+/// The services of one process of a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Part {
     Whole,
@@ -90,8 +90,8 @@ pub(crate) struct Death {
 }
 
 impl Ensemble {
-    /// Writes the configurations of so many nodes, with these settings of the log, into `dir` and joins them by a network; none
-    /// runs yet. Each will be these processes.
+    /// Writes the configurations of the nodes, with these settings of the log, into `dir` and joins them by a
+    /// network; none runs yet. Each node will be these processes.
     pub(crate) async fn prepare(
         dir: &Path,
         nodes: u32,
@@ -169,7 +169,7 @@ impl Ensemble {
         self.folder(id).join("quorate.toml")
     }
 
-    /// What a process prints.
+    /// The file with the output of a process.
     fn output(&self, id: u32, part: Part) -> PathBuf {
         self.folder(id).join(match part {
             Part::Whole => "output".to_owned(),
@@ -185,7 +185,7 @@ impl Ensemble {
         self.folder(id).join("data")
     }
 
-    /// What takes its space.
+    /// The foreign file that takes its space.
     fn ballast(&self, id: u32) -> PathBuf {
         self.data(id).join("ballast")
     }
@@ -373,7 +373,7 @@ impl Ensemble {
         let _ = fs::remove_file(self.slowness(id));
     }
 
-    /// Takes the space of the node's disk but for so many bytes.
+    /// Takes the space of the node's disk except `left` bytes.
     pub(crate) fn fill(&self, id: u32, left: u64) -> Result<()> {
         let path = self.ballast(id);
         let found = rustix::fs::statvfs(self.data(id)).context("cannot tell how much space there is")?;
@@ -394,7 +394,7 @@ impl Ensemble {
         let _ = fs::remove_file(self.ballast(id));
     }
 
-    /// What every node says of itself, in their order; `None` if it does not answer soon.
+    /// The status of every node, in their order; `None` if it does not answer soon.
     pub(crate) async fn status(&self) -> Vec<Option<NodeStatus>> {
         let mut status = Vec::new();
         for endpoint in self.endpoints() {
@@ -443,7 +443,7 @@ fn service(part: Part, id: u32) -> u32 {
     }
 }
 
-/// The most that a process has had in memory so far, in bytes.
+/// The peak memory of a process so far, in bytes.
 fn peak_memory(pid: u32) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -465,7 +465,7 @@ const BEGINNING: Duration = Duration::from_secs(2);
 /// Room for the logs, checkpoints and snapshots of a run.
 const DISK_SIZE: &str = "size=256m";
 
-/// What a node may take while its disk is filled.
+/// Bytes that a node may take while its disk is filled.
 const SLACK: u64 = 4 << 20;
 
 const STATUS_LIMIT: Duration = Duration::from_millis(500);

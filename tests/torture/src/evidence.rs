@@ -1,4 +1,4 @@
-//! What is left of a run for people to look at.
+//! The evidence of a run, for people.
 
 use std::{
     fmt::Write as _,

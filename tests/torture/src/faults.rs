@@ -1,4 +1,4 @@
-//! What goes wrong, when, and for how long.
+//! The faults, their times and durations.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,13 +45,13 @@ pub(crate) enum Fault {
     Deaf,
     /// Nothing that it says reaches the others, mostly the leader.
     Mute,
-    /// Neither, and nobody is told.
+    /// Bytes of both directions stall, without an error.
     BlackHole,
     /// All its links are slow.
     SlowLinks,
     /// Every sync of its disk is slow.
     SlowDisk,
-    /// Somebody else's file takes nearly all space of the disk on which log, checkpoint and snapshots of a node are.
+    /// A foreign file takes nearly all space of the disk with the log, checkpoint and snapshots of a node.
     FullDisk,
     /// kill -9 of one service of a node, and started again.
     KillService,
@@ -63,7 +63,7 @@ pub(crate) enum Fault {
     PauseService,
     /// The link between two services of a node breaks, and none comes about.
     UnlinkService,
-    /// Two services of a node do not hear from each other, and are not told.
+    /// Two services of a node receive nothing from each other, without an error.
     MuteService,
     /// Clients of one node, alone: nothing else is wrong meanwhile, so that others must not notice.
     Clients(Rude),
@@ -228,7 +228,7 @@ struct Active {
     amount: u64,
     until: Instant,
     began: Instant,
-    /// Who does it, if clients do. They end with this.
+    /// The rude clients of this fault, if any. They end with it.
     clients: JoinSet<()>,
 }
 
@@ -264,7 +264,7 @@ pub(crate) struct Tormentor {
     pub(crate) rude: Vec<Window>,
     /// How many there were of each kind.
     pub(crate) counts: BTreeMap<Fault, usize>,
-    /// What was done when, for people.
+    /// The times and faults of the run, for people.
     pub(crate) diary: Vec<(Instant, String)>,
     /// Processes that ended by themselves.
     pub(crate) deaths: Vec<Death>,
@@ -299,7 +299,7 @@ impl Tormentor {
         }
     }
 
-    /// What lasts at the moment.
+    /// The present faults.
     pub(crate) fn describe(&self) -> String {
         let active: Vec<String> = self.active.iter().map(Active::to_string).collect();
         if active.is_empty() { "-".to_owned() } else { active.join(", ") }
@@ -487,7 +487,7 @@ pub(crate) async fn leader(ensemble: &Ensemble) -> Option<u32> {
 /// All of [`Rude`].
 const RUDE: &str = "rude-clients";
 
-/// Before clients are rude, for so long nothing else was wrong.
+/// Time without any fault before clients are rude.
 const CALM: Duration = Duration::from_secs(2);
 
 /// Whether that is so.
@@ -499,7 +499,7 @@ const FIRST: Duration = Duration::from_secs(1);
 /// Faults at the same time.
 const AT_ONCE: usize = 2;
 
-/// A node that is asked to end takes at most the drain time and a little.
+/// A stopping node takes at most the drain time and a little.
 const TERMINATION_LIMIT: Duration = Duration::from_secs(12);
 
 #[cfg(test)]
@@ -507,7 +507,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn faults_are_chosen_by_their_names_and_wrong_names_are_told_the_right_ones() {
+    fn faults_are_chosen_by_name_and_a_wrong_name_gets_the_list() {
         let named = |names: &[&str]| {
             Fault::named(Some(&names.iter().map(|&n| n.to_owned()).collect::<Vec<_>>()), false)
         };

@@ -41,7 +41,7 @@ pub(crate) fn union(dirs: &[PathBuf]) -> Result<Option<Vec<Committed>>, String> 
     }
 }
 
-/// What a log still has.
+/// The remaining content of a log.
 struct Kept {
     /// Nothing is purged. The first entry does not tell: what is left may begin with the marker of an epoch.
     whole: bool,

@@ -27,13 +27,13 @@ impl Window {
     }
 }
 
-/// What was seen of a node at one time.
+/// One probe of a node.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Sample {
     node: u32,
     from: Instant,
     to: Instant,
-    /// What /readyz says, and if it says no, why; `None` if it did not answer in time.
+    /// The answer of /readyz, with the reason if the node is not ready; `None` if it did not answer in time.
     ready: Option<Result<(), String>>,
     /// A fresh client was served in time.
     served: bool,
@@ -71,7 +71,8 @@ impl Lookout {
         Lookout { samples, _tasks: tasks }
     }
 
-    /// What was wrong while only clients were, as a sentence each; and how often a node was looked at in that time.
+    /// The violations while only clients were rude, as a sentence each; and the number of probes in that
+    /// time.
     pub(crate) fn judge(&self, windows: &[Window]) -> (Vec<String>, usize) {
         judge(&self.samples.lock().unwrap_or_else(PoisonError::into_inner), windows)
     }
@@ -127,8 +128,9 @@ pub(crate) fn others_go_on(history: &History, start: Instant, windows: &[Window]
     (longest, problems)
 }
 
-/// The longest time from the end of all faults to the next write that is carried out, in microseconds; `None` if faults never
-/// ended for so long. `calms`: from when to when there were none, and `writes`, when each was answered, on the same clock.
+/// The longest time from the end of all faults to the next write that is carried out, in microseconds; `None`
+/// if `calms` is empty. `calms`: the times without faults, and `writes`, the times of
+/// answers, on the same clock.
 pub(crate) fn slowest_recovery(calms: &[(u64, u64)], writes: &[u64]) -> Option<u64> {
     let mut writes = writes.to_vec();
     writes.sort_unstable();
@@ -136,14 +138,15 @@ pub(crate) fn slowest_recovery(calms: &[(u64, u64)], writes: &[u64]) -> Option<u
         let next = writes.get(writes.partition_point(|&at| at < from)).copied();
         match next {
             Some(at) if at <= to => Some(at - from),
-            // The next fault came first: at least so long.
+            // The next fault came first: this is a lower bound.
             _ => Some(to - from),
         }
     };
     calms.iter().filter_map(recovery).max()
 }
 
-/// Whoever comes while others are rude is served within this, on a machine that is busy with the rude ones as well.
+/// Limit for a call of other clients while some are rude, on a machine that is busy with the rude ones as
+/// well.
 const SERVED_WITHIN: Duration = Duration::from_millis(1_500);
 
 const PAUSE: Duration = Duration::from_millis(200);
@@ -162,7 +165,7 @@ mod tests {
         let sample = |s, ready, served| Sample { node: 2, from: at(s), to: at(s + 1), ready, served };
         let found = |sample| judge(&[sample], &windows).0.len();
         assert_eq!(found(sample(12, Some(Ok(())), true)), 0);
-        assert_eq!(found(sample(12, Some(Err("why".to_owned())), false)), 0, "it says so");
+        assert_eq!(found(sample(12, Some(Err("why".to_owned())), false)), 0, "its readiness agrees");
         assert_eq!(found(sample(12, Some(Ok(())), false)), 1);
         assert_eq!(found(sample(12, Some(Err("why".to_owned())), true)), 1);
         assert_eq!(found(sample(12, None, true)), 1);

@@ -1,4 +1,4 @@
-//! What clients ask for.
+//! The operations of clients.
 
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 
@@ -12,10 +12,10 @@ pub(crate) const TOP: &str = "/torture";
 /// Few, so that clients get in each other's way.
 const KEYS: usize = 4;
 
-/// So many operations share a set of znodes; then comes the next set. Bounds what the search has to explain at once.
+/// Operations that share a set of znodes, before the next set. It bounds the work of the search.
 const ERA_OPERATIONS: u64 = 400;
 
-/// What clients know of each other's doings.
+/// The clients' shared knowledge of each other's operations.
 #[derive(Default)]
 pub(crate) struct Board {
     /// The folder in use.
@@ -44,7 +44,7 @@ impl Board {
         self.era.store(era, Relaxed);
     }
 
-    /// Takes note of what was answered.
+    /// Records an answer.
     pub(crate) fn note(&self, key: Option<usize>, outcome: &Outcome) {
         if let (Some(version), Outcome::Written { result: Ok(WriteOutcome::Set { stat }), .. }) =
             (key.and_then(|key| self.versions.get(key)), outcome)
@@ -62,7 +62,7 @@ pub(crate) struct Chooser {
     count: u64,
 }
 
-/// What to ask for, in this order.
+/// The requests to send, in this order.
 pub(crate) struct Choice {
     pub(crate) calls: Vec<Call>,
     /// The key that a set is about.

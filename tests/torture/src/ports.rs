@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Ports that are ours, below the range from which the system picks ports, for as long as this lives. Test ensembles
-/// keep to the same locks.
+/// Reserved ports, below the range from which the system picks ports, until this is dropped. Test ensembles
+/// use the same locks.
 pub(crate) struct Ports {
     first: u16,
     _lock: File,

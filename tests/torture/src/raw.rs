@@ -63,13 +63,13 @@ pub(crate) const GET: u64 = 7;
 pub(crate) const CHILDREN: u64 = 9;
 pub(crate) const PING: u64 = 11;
 
-/// What a request about one path says.
+/// The content of a request about one path.
 pub(crate) fn about(path: &str) -> Message {
     Message::new().bytes(1, path)
 }
 
-/// What the client says first. `window`: bytes that the server may send on each stream before it hears of more; on the whole
-/// connection it is as much as can be.
+/// The first bytes of the client. `window`: bytes that the server may send on each stream before an update;
+/// the window of the whole connection has the maximum.
 pub(crate) fn hello(window: u32) -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     let mut settings = 4u16.to_be_bytes().to_vec();
@@ -86,7 +86,7 @@ pub(crate) fn call(stream: u32, method: &str) -> Vec<u8> {
 
 /// Begins a call of any method.
 pub(crate) fn call_of(stream: u32, path: &str) -> Vec<u8> {
-    // POST and http from the static table, the others as literals that nobody remembers.
+    // POST and http from the static table, the others as literals without indexing.
     let mut block = vec![0x83, 0x86, 0x04];
     literal(&mut block, path);
     block.push(0x01);

@@ -1,4 +1,4 @@
-//! What one client asked and was told.
+//! The calls and answers of one client.
 
 use std::{
     collections::BTreeMap,
@@ -106,7 +106,7 @@ impl Recorder {
         self.call(Call::Write(write)).await
     }
 
-    /// Everything so far. What is still under way is of unknown outcome.
+    /// All operations so far. Unfinished ones have an unknown outcome.
     pub(crate) fn take(&self) -> Vec<Operation> {
         let mut operations = std::mem::take(&mut *self.operations());
         for operation in operations.iter_mut().filter(|o| o.returned.is_none()) {

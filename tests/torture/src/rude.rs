@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::raw::{self, CHILDREN, GET, Message, PING, about};
 
-/// What they do.
+/// The kinds of rude clients.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Rude {
     /// Asks and takes no answer from the socket.
@@ -73,7 +73,7 @@ impl Rude {
         }
     }
 
-    /// Does it to the client port `port`, to the znode `large` where one is asked for, until it is dropped.
+    /// Attacks the client port `port`, with the znode `large` where one is needed, until it is dropped.
     pub(crate) fn begin(self, port: u16, large: &str) -> JoinSet<()> {
         let mut clients = JoinSet::new();
         let count = match self {
@@ -213,7 +213,7 @@ const WATCHES: u32 = 120;
 const PINGS: u64 = 500;
 /// Of a value; two dozen of them fit in the same way.
 const WHOLE: usize = 2 << 10;
-/// Of a value whose second half never comes.
+/// Size of a value whose second half never comes.
 const HALF: usize = 1 << 20;
 /// Before the next connection.
 const GRACE: Duration = Duration::from_millis(2);

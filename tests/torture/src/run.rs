@@ -49,7 +49,7 @@ fn keep_on_error<T>(place: &mut Place, ended: Result<T>) -> Result<T> {
     ended
 }
 
-/// What asks us to stop.
+/// The signals that end the run.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -94,7 +94,7 @@ async fn whole(
     ensemble.start_all()?;
     let start = Instant::now();
     let endpoints = ensemble.endpoints();
-    // What is in the log and was asked for by no recorded client would be a violation.
+    // An entry of the log without a recorded call would be a violation.
     let large = faults.iter().any(|fault| matches!(fault, Fault::Clients(_)));
     let starting = Clients::start(&endpoints, args.clients, large, &mut chance, start);
     let clients = tokio::select! {
@@ -165,7 +165,7 @@ async fn conclude(
     let logs: Vec<_> = ensemble.ids().into_iter().map(|id| ensemble.log_dir(id)).collect();
     println!("checking {} operations ...", seen.history.operations.len());
     let checking = Instant::now();
-    // In files before anybody thinks about it: what breaks the checkers is worth a look.
+    // The files are written before the checkers run: a history that breaks the checkers is worth a look.
     let mut files = place.write_record(&seen.history, &tormentor.diary, start)?;
     let whole = !args.small_logs;
     let (slowest, slow) = lookout::others_go_on(&seen.history, start, &tormentor.rude);
@@ -274,7 +274,7 @@ async fn torment(
                 tormentor.describe()
             );
             let mut stderr = std::io::stderr().lock();
-            // Nobody has to look.
+            // A failed write of progress has no effect.
             let _ = if terminal { write!(stderr, "\r\x1b[K{line}") } else { writeln!(stderr, "{line}") };
             let _ = stderr.flush();
         }
@@ -337,22 +337,22 @@ impl Report<'_> {
 /// Between two looks at what is due.
 const TURN: Duration = Duration::from_millis(20);
 
-/// Of one kind are told.
+/// Maximum of printed violations of one kind.
 const SENTENCES: usize = 5;
 
 /// So soon after the end of all faults something is written.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(10);
 
-/// Clients go on for so long after the last fault.
+/// Time that clients continue after the last fault.
 const AFTERMATH: Duration = Duration::from_secs(2);
 
 const TERMINATION_LIMIT: Duration = Duration::from_secs(12);
 
-/// All entries shall fit into one file of the log, so that none is purged: for so long this is enough.
+/// All entries must fit into one file of the log, so that none is purged: this size is enough for that time.
 const SEGMENT_MIB: u64 = 64;
 const SEGMENT_SECONDS: u64 = 180;
 
-/// A seed that nobody has chosen: the standard library seeds its hash maps from the system's generator.
+/// A random seed: the standard library seeds its hash maps from the system's generator.
 fn fresh_seed() -> u64 {
     RandomState::new().build_hasher().finish() % 1_000_000
 }
@@ -365,7 +365,7 @@ mod tests {
 
     /// The checkers break down: what the clients saw is there all the same, and stays.
     #[tokio::test]
-    async fn what_was_recorded_outlives_checkers_that_break_down() {
+    async fn recorded_history_outlives_a_broken_checker() {
         let mut place = Place::new(None).unwrap();
         let start = Instant::now();
         let diary = [(start, "kill of node 2".to_owned())];

@@ -26,7 +26,7 @@ impl SlowDisk {
     }
 }
 
-/// What the control file says.
+/// The delay in the control file.
 fn asked(slowness: &Path) -> Duration {
     let millis = std::fs::read_to_string(slowness).ok().and_then(|text| text.trim().parse().ok());
     Duration::from_millis(millis.unwrap_or(0))

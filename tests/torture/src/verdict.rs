@@ -1,4 +1,4 @@
-//! What is right and wrong at the end.
+//! The checks at the end of a run.
 
 use std::{
     path::PathBuf,
@@ -59,7 +59,7 @@ fn brief(status: &Option<NodeStatus>) -> String {
     }
 }
 
-/// What the checkers found.
+/// The findings of the checkers.
 pub(crate) struct Checked {
     pub(crate) log: Option<Vec<Committed>>,
     pub(crate) order: Option<Summary>,
@@ -68,7 +68,8 @@ pub(crate) struct Checked {
     pub(crate) problems: Vec<String>,
 }
 
-/// Reads the logs of the nodes, which have to be stopped, and asks both checkers. `whole`: nothing of the log may be missing.
+/// Reads the logs of the nodes, which must be stopped, and runs both checkers. `whole`: the log must be
+/// complete.
 pub(crate) fn check(history: &History, log_dirs: &[PathBuf], whole: bool) -> Checked {
     let mut checked =
         Checked { log: None, order: None, search: None, violations: Vec::new(), problems: Vec::new() };

@@ -1,6 +1,6 @@
-//! Random schedules against a small model of an ensemble: connections break at any point, nodes stop, refuse, forget
-//! nothing; sessions expire. Whatever happens, each write happens at most once, in the order in which it was asked
-//! for, and what the caller was told about it is true.
+//! Random schedules against a small model of an ensemble: connections break at any point, nodes stop, refuse,
+//! forget nothing; sessions expire. In every schedule each write happens at most once, in the order of the
+//! requests, and every result that the caller gets is true.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ const ENDPOINTS: usize = 3;
 
 type Answer = Result<Outcome, OpError>;
 
-/// What all nodes agree on: one register, and who wrote it.
+/// The state that all nodes agree on: one register, and its writer.
 #[derive(Default)]
 struct Ensemble {
     sessions: BTreeMap<SessionId, Vec<(Zxid, Answer)>>,
@@ -294,7 +294,7 @@ impl World {
         }
     }
 
-    /// Everything works again and nobody asks for more; run until nothing waits.
+    /// Everything works again and the caller sends no more requests; run until nothing waits.
     fn heal(&mut self) {
         self.faults = false;
         self.down = [false; ENDPOINTS];
@@ -354,7 +354,7 @@ fn each_write_happens_once_and_in_order_on_random_schedules() {
 }
 
 #[test]
-fn while_the_session_lives_nothing_but_deadlines_leaves_a_doubt() {
+fn while_the_session_lives_only_deadlines_leave_an_outcome_unknown() {
     let mut timed_out = 0;
     for seed in 1000..1200 {
         let world = run(seed, false);

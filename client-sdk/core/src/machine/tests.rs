@@ -11,7 +11,7 @@ use super::*;
 const TOKEN: SessionToken = SessionToken([7; 16]);
 const ID: SessionId = SessionId(0x1_0000_0001);
 
-/// A machine with its clock, and short words for what tests do with it.
+/// A machine with its clock, and short names for the steps of a test.
 struct Script {
     machine: Machine,
     now: Time,
@@ -79,7 +79,7 @@ impl Script {
         batch
     }
 
-    /// What is transmitted now, as (xid, number).
+    /// The requests transmitted now, as (xid, number).
     fn sent(&mut self) -> Vec<(u64, Option<u64>)> {
         let batch = self.transmit().unwrap();
         batch.requests.iter().map(|r| (r.xid, r.number.map(|n| n.0))).collect()
@@ -317,7 +317,7 @@ fn what_an_old_connection_says_counts_no_more() {
 }
 
 #[test]
-fn a_wish_to_be_asked_again_is_no_answer() {
+fn a_request_for_a_retry_is_no_answer() {
     for error in [down(), OpError::Overloaded("full".into()), OpError::Unknown("lost".into())] {
         let mut s = Script::opened();
         s.write(1);
@@ -371,7 +371,7 @@ fn b14_a_session_that_was_taken_up_elsewhere_is_taken_up_again_and_its_writes_ar
     ));
     s.open();
     assert_eq!(s.sent(), [(3, Some(1)), (4, Some(2))]);
-    // Somebody else has used the second number: that write alone fails, and changed nothing.
+    // Another user of the session has used the second number: only that write fails, and it changed nothing.
     let reused = OpError::NumberReused(WriteNumber(2));
     s.answer(3, ok());
     let outputs = s.answer(4, Err(reused.clone()));
@@ -417,7 +417,7 @@ fn an_expired_session_ends_what_waits_and_a_fresh_one_starts_from_1() {
             done(4, lost(Fate::NotDone)),
             connect(3, endpoint, false, 0x1_0000_0001),
         ],
-        "sent writes are in doubt, reads and what was never sent are not"
+        "only sent writes have an unknown outcome"
     );
     s.open();
     s.write(5);
@@ -454,7 +454,7 @@ fn pings_after_a_third_of_silence_and_fails_over_after_two() {
     s.wait(Duration::from_millis(1));
     let batch = s.transmit().unwrap();
     assert_eq!(batch.requests, [Request { xid: 1, number: None, op: Op::Ping, trace: None }]);
-    assert_eq!(s.answer(1, Ok(Outcome::Ping)), [], "nobody waits for it");
+    assert_eq!(s.answer(1, Ok(Outcome::Ping)), [], "no caller waits for it");
     s.item_on(batch.connection, Item::Confirmed { xid: 1 });
 
     // Idle but alive for a minute: a ping each 3 s.
@@ -480,7 +480,7 @@ fn pings_after_a_third_of_silence_and_fails_over_after_two() {
 }
 
 #[test]
-fn a_session_that_nobody_confirms_is_suspended_but_not_given_up() {
+fn an_unconfirmed_session_is_suspended_but_not_given_up() {
     let mut s = Script::opened();
     s.disconnect(down());
     let log = s.wait(Duration::from_secs(60));
@@ -505,8 +505,8 @@ fn a_session_that_nobody_confirms_is_suspended_but_not_given_up() {
     assert!(matches!(outputs[..], [Output::Event(Event::Resumed { .. })]));
 }
 
-/// Nothing but the confirmation counts, and from when the request was sent: whoever else has heard from the session may be
-/// cut off from the ensemble.
+/// Only the confirmation counts, from the time when the request was sent: any other node that has heard from
+/// the session may be cut off from the ensemble.
 #[test]
 fn b13_only_what_is_confirmed_keeps_a_session_alive_and_from_when_it_was_sent() {
     let mut s = Script::opened();
@@ -517,7 +517,7 @@ fn b13_only_what_is_confirmed_keeps_a_session_alive_and_from_when_it_was_sent() 
         let Some(batch) = s.transmit() else { panic!("no ping") };
         sent.push((batch.requests[0].xid, s.now));
         s.answer(batch.requests[0].xid, Ok(Outcome::Ping));
-        assert_eq!(s.machine.alive_until().unwrap().1, opened, "an answer is no sign of life");
+        assert_eq!(s.machine.alive_until().unwrap().1, opened, "an answer does not extend the time-out");
     }
     s.wait(Duration::from_millis(1500));
     let connection = s.connection();
@@ -621,7 +621,7 @@ fn messages_are_bounded() {
 }
 
 #[test]
-fn an_overloaded_node_is_asked_less_at_a_time() {
+fn an_overloaded_node_gets_fewer_requests_at_a_time() {
     let mut s = Script::with(Config { window_max: 10, ..Config::default() });
     s.give(Input::Tick);
     s.open();
@@ -654,14 +654,14 @@ fn deadlines_tell_what_became_of_the_request() {
     s.disconnect(down());
     s.open();
     assert_eq!(s.sent(), [(3, Some(1)), (4, None), (5, Some(2))]);
-    assert_eq!(s.answer(3, ok()), [], "nobody waits any more");
+    assert_eq!(s.answer(3, ok()), [], "no caller waits any more");
     assert_eq!(s.answer(4, ok()).len(), 1);
     assert_eq!(s.answer(5, ok()).len(), 1);
     assert_eq!((s.machine.queue.held(), s.machine.queue.bytes()), (0, 0));
 }
 
 #[test]
-fn closing_waits_for_what_was_asked_before() {
+fn closing_waits_for_earlier_requests() {
     let mut s = Script::opened();
     s.write(1);
     s.give(Input::Close { ticket: Some(Ticket(2)) });
@@ -685,7 +685,7 @@ fn closing_survives_a_fail_over_and_is_bounded() {
     s.give(Input::Close { ticket: Some(Ticket(1)) });
     s.sent();
     s.disconnect(down());
-    // The answer got lost, the session is gone: that is what was wanted.
+    // The answer got lost and the session is gone, as the caller requested.
     assert!(s.disconnect(OpError::SessionExpired(ID)).contains(&done(1, Ok(Outcome::Close))));
     assert!(s.machine.is_closed());
 
@@ -707,7 +707,7 @@ fn closing_survives_a_fail_over_and_is_bounded() {
 }
 
 #[test]
-fn a_refusal_by_every_endpoint_is_final_and_told() {
+fn a_refusal_by_every_endpoint_is_final_and_reported() {
     let mut s = Script::new();
     s.give(Input::Tick);
     s.write(1);
@@ -762,7 +762,7 @@ fn a_node_of_another_ensemble_is_passed_by_and_the_session_goes_on_elsewhere() {
 }
 
 #[test]
-fn another_session_than_asked_for_is_not_taken() {
+fn a_session_other_than_the_requested_one_is_refused() {
     let mut s = Script::opened();
     s.disconnect(down());
     let outputs = s.item(Item::Opened(Opened { session: SessionId(5), ..opened(9_000) }));

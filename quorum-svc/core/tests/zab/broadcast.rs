@@ -38,7 +38,8 @@ fn s19_proposals_go_out_acks_come_in_and_commits_follow_in_order() {
 #[test]
 fn s19_what_is_ahead_commits_only_with_what_is_before_it() {
     let mut w = established(3, 0);
-    // Each follower's link is a queue, so an ack of n speaks for n-1; here the first entry has not reached anybody.
+    // Each follower's link is a queue, so an ack of n includes n-1; here the first entry has reached no
+    // follower.
     w.hold(3, 1);
     w.hold(3, 2);
     w.submit(3, "a");
@@ -99,7 +100,7 @@ fn s20_three_of_five_down_nothing_is_acknowledged_nothing_lost() {
 }
 
 #[test]
-fn s21_a_slow_learner_delays_nobody() {
+fn s21_a_slow_learner_delays_no_other_server() {
     let mut w = established(3, 1);
     // One does not read, one has a disk that hangs.
     w.hold(3, 1);
@@ -218,7 +219,7 @@ fn a_leader_whose_disk_hangs_makes_room_for_another_and_comes_back() {
 
 /// A follower's clients go to another node instead of waiting with it.
 #[test]
-fn a_follower_whose_disk_hangs_serves_no_more_and_delays_nobody() {
+fn a_follower_with_a_hanging_disk_stops_serving_and_delays_no_other_server() {
     let mut w = established(3, 0);
     w.nodes.get_mut(&1).unwrap().disk.held = true;
     w.submit(2, "x");

@@ -41,8 +41,8 @@ fn a_damaged_log_heals_from_the_leader_and_its_server_counts_again() {
     assert!(w.nodes[&2].candidate.unwrap().is_some());
 }
 
-/// A leader stood still, and the others have another one. A follower of that one loses its disk, and with it the promise
-/// that kept it from the first leader: its ack must not let that one commit.
+/// A paused leader is deposed, and the others follow a new leader. A follower of the new leader loses its
+/// disk, and with it its promise: its ack must not let the deposed leader commit.
 #[test]
 fn a_server_that_lost_its_promise_is_of_no_use_to_a_deposed_leader() {
     deposed(|w, _| {
@@ -67,7 +67,7 @@ fn deposed(lose: impl FnOnce(&mut World, Stored)) {
     w.settle();
     let before = w.copy(1);
     for other in [1, 2] {
-        // Nothing gets through, and server 3 does not hear that the others have left it.
+        // No message gets through, and server 3 does not learn that the others have left it.
         w.hold(3, other);
         w.hold(other, 3);
         w.input(other, quorum_core::Input::Disconnected { conn: w.link(other, 3) });
@@ -99,7 +99,7 @@ fn deposed(lose: impl FnOnce(&mut World, Stored)) {
     assert!(w.ids().into_iter().all(|id| w.serving(id)));
 }
 
-/// Where no quorum can be without the leader, nobody has to confirm that it leads.
+/// If every quorum contains the leader, no other server has to confirm that it leads.
 #[test]
 fn a_server_that_lost_its_disk_comes_back_to_the_only_one_that_can_lead() {
     let mut w = World::of(&[Some(0), Some(0), Some(1)]);
@@ -130,7 +130,7 @@ fn the_promise_of_a_server_with_a_hole_makes_no_quorum() {
     w.settle();
     w.run(INIT_LIMIT / 2);
     assert!(!w.serving(1) && !w.serving(2));
-    assert_eq!(w.role(1), Role::Leading, "it waits for somebody who can vouch");
+    assert_eq!(w.role(1), Role::Leading, "it waits for a server that can vouch");
     w.run(INIT_LIMIT * 2);
     assert!(!w.serving(1));
 
@@ -162,7 +162,7 @@ fn a_server_stays_damaged_over_restarts_until_it_has_synchronised() {
 }
 
 #[test]
-fn a_damaged_log_that_ends_later_than_the_leaders_makes_nobody_step_down() {
+fn a_damaged_log_that_ends_later_than_the_leaders_deposes_no_leader() {
     // Server 3 alone has a tail of an old epoch, and lost something before it: it can never lead.
     let mut w = World::new(3, 0);
     w.preload(1, z(0, 0), &[(1, 2)]);
@@ -178,7 +178,7 @@ fn a_damaged_log_that_ends_later_than_the_leaders_makes_nobody_step_down() {
     assert_eq!(w.log(3), w.log(2));
 }
 
-/// Servers 2 and 3 have committed something that server 1 lacks; then server 2 stands on a copy of its disk from before.
+/// Servers 2 and 3 have committed an entry that server 1 lacks; then server 2 gets an older copy of its disk.
 #[test]
 fn f15_a_server_on_an_older_copy_of_its_disk_does_not_vote_what_was_committed_away() {
     let mut w = World::new(3, 0);
@@ -212,9 +212,9 @@ fn f15_a_server_on_an_older_copy_of_its_disk_does_not_vote_what_was_committed_aw
     assert!(!w.nodes[&2].disk.stored.damage.is_some(), "it has everything again, and counts");
 }
 
-/// Whoever is told late leaves whatever it is.
+/// A late report makes the server leave any role.
 #[test]
-fn f15_a_leader_that_is_told_of_its_older_copy_leads_no_more() {
+fn f15_a_leader_steps_down_when_it_learns_of_its_older_copy() {
     let mut w = World::new(3, 0);
     w.elect_all(3);
     w.submit(3, "a");
@@ -246,7 +246,7 @@ fn f15_a_leader_that_is_told_of_its_older_copy_leads_no_more() {
     assert!(w.serving(2));
 }
 
-/// It knows that it has lost something, so it counts only when nobody is left who could have more.
+/// The server knows that it has lost something, so it counts only when no absent voter could have more.
 #[test]
 fn f14_an_empty_directory_that_others_have_met_counts_only_when_all_are_there() {
     let mut w = World::new(3, 0);
@@ -278,8 +278,8 @@ fn f14_an_ensemble_of_two_begins_anew_with_an_empty_directory_that_was_met() {
     assert!(w.serving(1) && w.serving(2));
 }
 
-/// Five voters. "b" is on 1, 4 and 5; 1 is put back to before it, promises to 2, and is told only then. What it promised before
-/// must not make the quorum.
+/// Five voters. "b" is on 1, 4 and 5. Server 1 is restored to an older copy without "b", promises to 2, and
+/// gets the report only then. Its earlier promise must not complete the quorum.
 #[test]
 fn f15_a_promise_that_is_taken_back_does_not_count() {
     let mut w = World::new(5, 0);
@@ -326,7 +326,7 @@ fn f15_a_promise_that_is_taken_back_does_not_count() {
 /// One of three is down; another finds its log damaged and is back while the leader still leads. It has kept its promises, so
 /// nothing is to be doubted.
 #[test]
-fn f9_a_damaged_log_heals_from_a_leader_that_has_nobody_else() {
+fn f9_a_damaged_log_heals_from_a_leader_without_other_learners() {
     let mut w = World::new(3, 0);
     w.elect_all(3);
     w.submit(3, "a");

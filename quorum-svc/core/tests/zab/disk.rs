@@ -6,7 +6,7 @@ use api::peer::Damage;
 use api::{EnsembleId, Entry, Epoch, History, Level, LevelHistory, Stamp, Zxid};
 use quorum_core::{Durable, Input};
 
-/// What survives a crash.
+/// The state that survives a crash.
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Stored {
     pub(crate) accepted: Epoch,
@@ -94,7 +94,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Carries out the next operation, and all appends behind it together if it is one.
+    /// Carries out the next operation; an append together with all appends after it.
     pub(crate) fn step(&mut self) -> Option<Input> {
         let op = self.queue.pop_front()?;
         let append = matches!(op, Op::Append(_));
@@ -157,7 +157,8 @@ impl Disk {
         }
     }
 
-    /// Power is lost after `ops` more operations reached the disk, unreported, and `entries` of the append behind them.
+    /// Power is lost after `ops` more operations and `entries` of the next append reached the disk,
+    /// unreported.
     pub(crate) fn crash(&mut self, ops: usize, entries: usize) {
         for _ in 0..ops.min(self.queue.len()) {
             let op = self.queue.pop_front().unwrap();

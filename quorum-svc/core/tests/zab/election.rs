@@ -20,7 +20,7 @@ fn s6_a_leader_without_its_quorum_looks() {
     let mut w = World::new(3, 0);
     w.elect_all(3);
     assert_eq!((w.role(3), w.serving(3)), (Role::Leading, true));
-    // Silence, not an end of the connection: nothing but time tells.
+    // Silence, not an end of the connection: only the time-out shows it.
     for follower in [1, 2] {
         w.hold(3, follower);
         w.hold(follower, 3);
@@ -84,7 +84,7 @@ fn s7_observers_do_not_count() {
 }
 
 #[test]
-fn a_voter_that_cannot_lead_cannot_depose_who_can() {
+fn a_voter_that_cannot_lead_cannot_depose_one_that_can() {
     let mut w = World::of(&[Some(1), Some(1), Some(1), Some(0)]);
     for id in 1..=3 {
         w.preload(id, Zxid::ZERO, &[(1, 2)]);
@@ -132,7 +132,8 @@ fn s10_each_reign_raises_the_epoch_by_one_and_restarts_the_counter() {
 #[test]
 fn s10_learners_that_came_before_the_election_ended_raise_the_epoch_once() {
     let mut w = World::new(5, 0);
-    // All followers know first, and have told their accepted epochs when the leader learns that it leads.
+    // All followers learn of the leader first, and have sent their accepted epochs when the leader learns
+    // that it leads.
     w.elect(5, &[1, 2, 3, 4]);
     w.settle();
     w.elect_all(5);
@@ -157,7 +158,7 @@ fn a_promise_that_got_lost_costs_one_election_not_the_init_limit() {
     w.crash(1);
     w.nodes.get_mut(&2).unwrap().disk.held = true;
     w.elect_all(3);
-    // Server 2 makes its promise durable, and the connection breaks before it can say so.
+    // Server 2 makes its promise durable, and the connection breaks before the promise leaves.
     w.hold(2, 3);
     w.nodes.get_mut(&2).unwrap().disk.held = false;
     w.settle();
@@ -185,12 +186,12 @@ fn two_leaders_that_propose_one_epoch_do_not_both_get_it() {
     w.break_links(2, 5);
     w.crash(2);
     w.restart(2);
-    // Server 4 has not heard of that, nor has its quorum.
+    // Server 4 does not know that, nor does its quorum.
     w.elect(4, &[2, 3, 4]);
     w.settle();
     assert!(w.serving(4) && w.serving(2) && w.serving(3));
     assert_eq!((w.status(4).epoch, w.role(5)), (Epoch(1), Role::Leading));
-    // Whoever promised epoch 1 to server 4 does not promise it to server 5 as well.
+    // A server that promised epoch 1 to server 4 does not promise it to server 5 as well.
     w.break_links(2, 4);
     w.elect(5, &[2]);
     w.settle();
@@ -245,7 +246,7 @@ fn a_learner_whose_epochs_are_used_up_harms_only_itself() {
 }
 
 #[test]
-fn nobody_learns_from_itself() {
+fn no_server_learns_from_itself() {
     // Two servers with one id by mistake: its acks must not count twice.
     let mut w = World::new(3, 0);
     w.crash(2);
@@ -288,7 +289,7 @@ fn an_answer_to_an_older_attempt_to_connect_is_not_taken_for_the_new_leader() {
     w.hold(1, 2);
     w.elect(2, &[1, 2, 3]);
     w.settle();
-    // Server 3 answers at last; it is not whom server 1 follows now.
+    // Server 3 answers at last, but server 1 follows another leader now.
     w.release(1, 3);
     w.settle();
     assert_eq!(w.status(1).leader, Some(PeerId(2)));
@@ -344,7 +345,7 @@ fn the_logs_time_does_not_go_back_for_clocks_that_differ_a_little() {
     w.settle();
     w.crash(3);
     w.settle();
-    // Of these two one is nine seconds behind.
+    // One of these two clocks is nine seconds behind.
     w.elect_all(2);
     w.submit(2, "b");
     w.settle();
@@ -423,7 +424,7 @@ fn b15_times_of_older_entries_do_not_move_the_logs_time() {
     w.elect_all(3);
     w.submit(3, "a");
     w.settle();
-    // What server 1 has is from before the clocks were set right.
+    // The entries of server 1 are from before the clocks were corrected.
     w.crash(1);
     shift(&mut w, -hour);
     w.run(2 * PING);
@@ -468,7 +469,7 @@ fn an_epoch_below_the_promised_one_is_refused() {
 }
 
 #[test]
-fn a_leader_that_has_stepped_down_sends_away_who_takes_it_for_the_leader_still() {
+fn a_leader_that_has_stepped_down_rejects_late_learners() {
     let mut w = World::new(3, 0);
     w.elect_all(3);
     w.nodes.get_mut(&3).unwrap().disk.held = true;
@@ -482,7 +483,7 @@ fn a_leader_that_has_stepped_down_sends_away_who_takes_it_for_the_leader_still()
     assert_eq!(w.role(3), Role::Looking);
     assert!(
         w.nodes[&3].candidate.is_none(),
-        "its disk comes to rest first, so its election has not heard of it"
+        "its disk comes to rest first, so its election does not know it yet"
     );
     w.elect(3, &[1, 2]);
     w.settle();

@@ -1,4 +1,4 @@
-//! Peers that say anything at all: the core drops the connection or takes it for what it says, and never panics.
+//! Peers that send anything at all: the core drops the connection or accepts the message, and never panics.
 
 use api::peer::{Damage, Submission, ToLeader, ToLearner};
 use api::ports::{Refusal, Request, Room};
@@ -139,7 +139,7 @@ fn to_learner() -> impl Strategy<Value = ToLearner> {
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// Any message, or one that fits what the core said last, so that it gets further than the first check.
+    /// Any message, or one that fits the core's last output, so that it passes the first check.
     Leader(ToLearner, bool),
     Learner(u32, ToLeader, bool),
     Connect(u32),
@@ -163,7 +163,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// One core, a disk that does what it is told, and nobody honest around it.
+/// One core and its disk, among peers that send anything.
 struct Alone {
     core: Zab,
     disk: Vec<Input>,

@@ -1,4 +1,5 @@
-//! What only the tester knows: everything that was ever proposed, committed, promised to a store; and the checks on it.
+//! The observer's knowledge: every entry that was proposed or committed, every promise to a store; and the
+//! checks on it.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +19,7 @@ pub(crate) struct Write {
     pub(crate) payload: Vec<u8>,
     pub(crate) committed: Option<Zxid>,
     pub(crate) answer: Option<Answer>,
-    /// Whoever asked for it is gone.
+    /// The store that submitted it is gone.
     pub(crate) gone: bool,
 }
 
@@ -26,12 +27,12 @@ pub(crate) struct Write {
 pub(crate) struct Ghost {
     /// I1, I13.
     pub(crate) proposed: BTreeMap<Zxid, Entry>,
-    /// C: the committed sequence, extended by whoever knows first.
+    /// C: the committed sequence, extended by the first server that knows of a commit.
     pub(crate) committed: Vec<Entry>,
     /// I8.
     pub(crate) leaders: BTreeMap<Epoch, u32>,
     pub(crate) writes: BTreeMap<(PeerId, Ticket), Write>,
-    /// Open barriers, and what was committed anywhere when they were asked.
+    /// Open barriers, and the last zxid committed anywhere at the time of their requests.
     pub(crate) barriers: BTreeMap<(u32, Ticket), Zxid>,
     last_of_origin: BTreeMap<PeerId, Ticket>,
 }
@@ -63,7 +64,7 @@ impl Ghost {
             assert_eq!(
                 entry.payload().map(|p| &p[..]),
                 Some(&write.payload[..]),
-                "I1: {} is not what was submitted",
+                "I1: {} differs from the submitted write",
                 entry.zxid
             );
         }
@@ -98,7 +99,7 @@ impl Ghost {
         let write = self.writes.get_mut(&(peer, ticket)).expect("a ticket that was handed out");
         match (write.answer, answer) {
             (None, _) => {}
-            // "Lost" says that the fate is unknown; the entry may still come.
+            // "Lost" means that the outcome is unknown; the entry may still come.
             (Some(Answer::Lost), Answer::Applied) => return,
             (before, now) => panic!("{peer}/{ticket:?} is answered twice: {before:?}, {now:?}"),
         }

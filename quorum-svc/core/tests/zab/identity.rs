@@ -6,7 +6,7 @@ use api::{EnsembleId, Zxid};
 use crate::ghost::Answer;
 use crate::world::{INIT_LIMIT, World, z};
 
-/// Server 3 led the first epoch, gave the ensemble an id, and died before anybody else had it.
+/// Server 3 led the first epoch, gave the ensemble an id, and died before any other server had it.
 fn half_started() -> World {
     let mut w = World::new(3, 0);
     w.preload(3, Zxid::ZERO, &[(1, 0)]);
@@ -24,7 +24,7 @@ fn ensembles(w: &World) -> Vec<Option<EnsembleId>> {
 }
 
 #[test]
-fn b01_whoever_leads_first_names_the_ensemble() {
+fn b01_the_first_leader_names_the_ensemble() {
     let mut w = World::new(3, 0);
     w.elect_all(3);
     assert_eq!(ensembles(&w), [Some(EnsembleId(3)); 3]);
@@ -47,7 +47,7 @@ fn b01_a_server_whose_first_start_came_to_nothing_takes_over_the_id_of_the_other
     assert_eq!(ensembles(&w), [Some(EnsembleId(2)); 3]);
     assert!(w.ids().into_iter().all(|id| w.serving(id)));
     assert_eq!(w.answer(2, ticket), Some(Answer::Applied));
-    // From now on it counts.
+    // Now it counts.
     w.crash(1);
     w.submit(2, "b");
     w.settle();
@@ -88,7 +88,7 @@ fn b01_a_server_with_data_never_joins_another_ensemble() {
 }
 
 #[test]
-fn b02_whoever_lacks_what_the_others_have_committed_does_not_lead_them() {
+fn b02_a_server_without_the_committed_entries_does_not_lead() {
     let mut w = World::new(3, 0);
     w.preload(1, Zxid::ZERO, &[(1, 0), (5, 0)]);
     for id in [2, 3] {
@@ -117,9 +117,10 @@ fn b02_whoever_lacks_what_the_others_have_committed_does_not_lead_them() {
     assert!(w.log(1).contains(&z(1, 3)));
 }
 
-/// A stranger of the same name came while the ensemble had no id: it told all but one that they stand on older copies.
+/// A stranger of the same name came while the ensemble had no id: it reported older copies to all servers but
+/// one.
 #[test]
-fn b01_servers_that_were_told_lies_before_the_first_write_begin_all_the_same_when_all_are_there() {
+fn b01_servers_with_false_reports_before_the_first_write_begin_when_all_are_there() {
     let mut w = World::new(3, 0);
     w.elect_all(3);
     for id in [1, 2] {

@@ -36,13 +36,14 @@ fn a_leader_that_leaves_hands_over_and_no_write_is_lost_or_refused() {
 }
 
 #[test]
-fn a_leader_that_has_handed_over_sends_away_who_takes_it_for_the_leader_still() {
+fn a_leader_that_has_handed_over_rejects_late_learners() {
     let mut w = World::new(3, 0);
     w.elect_all(3);
     w.leave(3);
     w.settle();
     assert_eq!((w.role(3), w.nodes[&3].left), (Role::Looking, false));
-    // Their elections asked that of server 3, which had not heard yet that its quorum has stepped down.
+    // Their elections took this from server 3, whose election did not know yet that its quorum has stepped
+    // down.
     w.elect(3, &[1, 2]);
     w.settle();
     for id in [1, 2] {
@@ -55,7 +56,7 @@ fn a_leader_that_has_handed_over_sends_away_who_takes_it_for_the_leader_still() 
 }
 
 #[test]
-fn a_leader_waits_until_somebody_who_can_lead_has_everything() {
+fn a_leader_waits_until_a_voter_that_can_lead_has_everything() {
     let mut w = World::new(5, 0);
     w.elect_all(5);
     for id in [1, 2, 3, 4] {
@@ -83,7 +84,7 @@ fn a_leader_waits_until_somebody_who_can_lead_has_everything() {
 }
 
 #[test]
-fn who_has_nobody_to_hand_over_to_leaves_at_once() {
+fn a_leader_without_a_possible_successor_leaves_at_once() {
     let mut alone = World::new(1, 0);
     alone.elect_all(1);
     alone.leave(1);

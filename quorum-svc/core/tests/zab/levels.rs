@@ -1,4 +1,4 @@
-//! The feature level: who may raise it, who may follow, and that it is a part of the log.
+//! The feature level: the rules for raising it, the rules for following at it, and its place in the log.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ fn level(w: &World, id: u32) -> u32 {
     Level::number(w.core(id).level())
 }
 
-/// What came of the last question on a server.
+/// The answer to the last SETLEVEL of a server.
 fn answer(w: &World, id: u32) -> Result<Level, LevelRefusal> {
     w.nodes[&id].levels_set.values().last().cloned().expect("an answer")
 }
@@ -49,7 +49,7 @@ fn refused(w: &World, id: u32) -> String {
 }
 
 #[test]
-fn a_new_ensemble_begins_at_what_its_first_leader_and_those_who_are_there_know() {
+fn a_new_ensemble_begins_at_the_greatest_level_known_to_all_present_servers() {
     for (max, begins) in [([1, 1, 1, 1], 1), ([2, 2, 2, 2], 2), ([2, 3, 3, 3], 2), ([1, 4, 4, 4], 1)] {
         let w = ensemble(max);
         assert_eq!([1, 2, 3, 4].map(|id| level(&w, id)), [begins; 4], "{max:?}");
@@ -60,7 +60,7 @@ fn a_new_ensemble_begins_at_what_its_first_leader_and_those_who_are_there_know()
 }
 
 #[test]
-fn the_level_is_raised_from_any_server_and_told_when_it_is_committed() {
+fn any_server_raises_the_level_and_answers_after_the_commit() {
     let mut w = ensemble([1, 2, 2, 2]);
     swap(&mut w, 1, 2);
     w.elect_all(3);
@@ -112,7 +112,7 @@ fn it_is_not_raised_while_a_member_is_away_or_too_old_be_it_an_observer() {
 
 /// Asked where there is no leader, or where it is lost before the answer: to be asked again.
 #[test]
-fn who_asks_without_a_leader_is_told_to_ask_again() {
+fn raising_the_level_without_a_leader_asks_for_a_retry() {
     let mut w = World::new(3, 0);
     w.set_level(1, 1, 2);
     assert!(matches!(answer(&w, 1), Err(LevelRefusal::Unavailable(_))));
@@ -125,7 +125,7 @@ fn who_asks_without_a_leader_is_told_to_ask_again() {
     assert!(matches!(answer(&w, 1), Err(LevelRefusal::Unavailable(_))));
 }
 
-/// The binary was replaced by an older one behind the back of the ensemble.
+/// An older binary has replaced the present one, unnoticed by the ensemble.
 #[test]
 fn a_server_that_does_not_know_the_level_cannot_join_and_the_others_go_on() {
     let mut w = ensemble([2, 2, 2, 2]);
@@ -188,7 +188,7 @@ fn the_level_comes_with_a_snapshot_and_stays_through_purges_and_restarts() {
         w.save_snapshot(id);
         w.settle();
     }
-    assert!(w.core(3).history().base() > z(1, 0), "purged: the marker that said the level is gone");
+    assert!(w.core(3).history().base() > z(1, 0), "purged: the marker with the level is gone");
     assert_eq!(level(&w, 3), 2);
     w.restart(1);
     w.elect_all(3);

@@ -165,7 +165,7 @@ fn step(w: &mut World, dice: &mut Dice, faults: usize) {
             }
             2 if id != other => w.block(id, other),
             3 => w.hold(id, other),
-            // Nobody hears what it says any more: if it leads, its log gets a tail of its own.
+            // Its messages reach no other server: if it leads, its log gets a tail of its own.
             4 if w.up(id) => {
                 ids.iter().for_each(|&other| w.hold(id, other));
                 w.submit(id, "unheard");
@@ -187,7 +187,7 @@ fn step(w: &mut World, dice: &mut Dice, faults: usize) {
     }
 }
 
-/// The best of some quorum wins, and some hear of it; now and then somebody else does.
+/// The best of some quorum wins, and some servers learn of it; now and then another server wins.
 fn election(w: &mut World, dice: &mut Dice) {
     let looking: Vec<u32> =
         w.ids().into_iter().filter(|&id| w.up(id) && w.nodes[&id].candidate.is_some()).collect();
@@ -201,7 +201,7 @@ fn election(w: &mut World, dice: &mut Dice) {
     } else if w.config.ensemble.is_quorum(&quorum) {
         (best, quorum.iter().map(|p| p.0).collect())
     } else {
-        // Somebody who leads is found by those who come later.
+        // Servers that start to look later find a leader.
         let leading = w
             .ids()
             .into_iter()

@@ -1,4 +1,4 @@
-//! What stores ask: S22, S24, S25; bounds; and that each request is answered once.
+//! Requests of stores: S22, S24, S25; bounds; and that each request is answered once.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ fn s24_after_a_barrier_everything_that_was_committed_is_there() {
 #[test]
 fn s24_a_deposed_leader_that_does_not_know_answers_no_barrier() {
     let mut deposed = established(3, 0);
-    // It hears nothing any more, nor is it heard; the others go on without it.
+    // It is cut off in both directions; the others continue without it.
     for id in [1, 2] {
         deposed.hold(3, id);
         deposed.hold(id, 3);
@@ -70,7 +70,8 @@ fn s24_a_deposed_leader_that_does_not_know_answers_no_barrier() {
     let barrier = deposed.barrier(3);
     deposed.settle();
     assert!(!deposed.barrier_told(3, barrier));
-    // Not even when what was under way arrives: it was said before the barrier was asked, or after they had left.
+    // Not even when messages under way arrive: they were sent before the barrier's request, or after the
+    // others had left.
     deposed.release(1, 3);
     deposed.release(2, 3);
     deposed.settle();
@@ -179,7 +180,7 @@ fn s25_a_follower_reconnects_to_the_same_leader_in_the_same_epoch() {
         if arrived {
             w.break_link(old);
         } else {
-            // Only the follower notices; what it had said is still under way to the leader.
+            // Only the follower notices; its messages are still under way to the leader.
             w.input(origin, Input::Disconnected { conn: old });
             w.release(origin, 3);
             w.nodes.get_mut(&origin).unwrap().disk.held = false;
@@ -197,7 +198,7 @@ fn s25_a_follower_reconnects_to_the_same_leader_in_the_same_epoch() {
             w.nodes.get_mut(&id).unwrap().disk.held = false;
         }
         w.settle();
-        // A disk that was busy has kept it from looking so far.
+        // A busy disk has delayed its search.
         w.elect_all(3);
         assert_eq!(w.status(origin).epoch, epoch);
         assert_eq!(w.committed(), ["a", "b", "c"], "origin {origin}, arrived {arrived}");
@@ -406,7 +407,7 @@ fn reports_reach_the_store_of_the_leader_only() {
     w.settle();
     assert_eq!(reports(&w, 3), [3, 1, 2, 4]);
     assert!(reports(&w, 1).is_empty());
-    // Nobody leads: they go nowhere.
+    // Without a leader the reports go nowhere.
     let mut w = World::new(3, 0);
     w.elect(3, &[3]);
     w.input(3, Input::Requests(vec![Request::Report(report)]));
@@ -414,7 +415,7 @@ fn reports_reach_the_store_of_the_leader_only() {
     assert!(reports(&w, 3).is_empty());
 }
 
-/// To confirm a sign of life from a reign that may be over would be to promise what the next leader does not know.
+/// A confirmation from a reign that may be over would be a promise that the next leader does not know.
 #[test]
 fn b13_reports_are_confirmed_by_a_leader_that_has_its_quorum() {
     let mut w = established(3, 1);
@@ -442,7 +443,7 @@ fn b13_reports_are_confirmed_by_a_leader_that_has_its_quorum() {
     w.input(3, confirm(4, epoch));
     w.input(3, confirm(3, epoch));
     w.settle();
-    assert_eq!((confirmed(&w, 3), confirmed(&w, 4)), (1, 1), "no quorum has said that it still leads");
+    assert_eq!((confirmed(&w, 3), confirmed(&w, 4)), (1, 1), "no quorum has confirmed that it still leads");
 }
 
 #[test]
@@ -486,7 +487,7 @@ fn stragglers_of_an_ended_connection_are_ignored() {
 }
 
 #[test]
-fn b18_nothing_is_taken_that_would_fill_the_disks_of_so_many_that_the_rest_is_no_quorum() {
+fn b18_no_write_is_taken_that_leaves_no_quorum_with_room_on_its_disks() {
     use Room::{Ample, Low, Short};
     let mut w = established(3, 1);
     let mut say = |disks: &[(u32, Room)], expected: Room| {
@@ -508,11 +509,11 @@ fn b18_nothing_is_taken_that_would_fill_the_disks_of_so_many_that_the_rest_is_no
     say(&[(2, Short)], Short);
     say(&[(1, Low)], Low);
     say(&[(1, Ample), (2, Ample)], Ample);
-    // The leader's own, whatever the others have.
+    // The leader's own room, independent of the others.
     say(&[(3, Low)], Low);
     say(&[(3, Short)], Short);
     say(&[(3, Ample)], Ample);
-    // Also behind an election, and over a new connection.
+    // Also after an election, and over a new connection.
     say(&[(1, Low), (2, Low)], Low);
     w.break_links(1, 3);
     w.settle();
@@ -523,7 +524,7 @@ fn b18_nothing_is_taken_that_would_fill_the_disks_of_so_many_that_the_rest_is_no
     w.settle();
     w.elect_all(2);
     assert_eq!([1, 2].map(|id| w.status(id).room), [Low; 2]);
-    // Who is away decides nothing.
+    // An absent server decides nothing.
     w.input(1, Input::Disk(Ample));
     w.input(2, Input::Disk(Ample));
     w.settle();

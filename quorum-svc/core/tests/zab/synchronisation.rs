@@ -9,7 +9,7 @@ use quorum_core::Input;
 use crate::ghost::Answer;
 use crate::world::{INIT_LIMIT, PING, SYNC_LIMIT, World, z};
 
-/// What `from` sent to `to`, without pings.
+/// The messages from `from` to `to`, without pings.
 fn sent(w: &World, from: u32, to: u32) -> Vec<&str> {
     let between = w.trace.iter().filter(|(f, t, _)| (*f, *t) == (from, to)).map(|(_, _, text)| text.as_str());
     between.filter(|text| *text != "PING" && *text != "PONG").collect()
@@ -151,7 +151,7 @@ fn s14_snap_then_increments() {
     w.restart(1);
     w.trace.clear();
     w.elect(3, &[1]);
-    // Writes go on while the state is under way.
+    // Writes continue while the state is under way.
     w.hold(3, 1);
     w.settle();
     w.release(3, 1);
@@ -215,7 +215,7 @@ fn a_snapshot_that_was_received_but_not_installed_is_not_offered_to_others() {
     }
     w.preload(1, Zxid::ZERO, &[(5, 3)]);
     w.crash(3);
-    // What a crash before the installation leaves behind: a snapshot from another world.
+    // The rest of a crash before the installation: a snapshot of another history.
     w.nodes.get_mut(&3).unwrap().disk.stored.snapshots.push(z(7, 5));
     w.restart(3);
     w.elect_all(3);
@@ -500,17 +500,18 @@ fn a_server_without_data_does_not_help_to_elect_one_that_lacks_committed_entries
     w.crash(1);
     w.elect(3, &[2, 3]);
     w.run(INIT_LIMIT * 2);
-    assert!(!w.serving(3) && !w.serving(2), "nobody knows what 1 has");
+    assert!(!w.serving(3) && !w.serving(2), "the content of server 1 is unknown");
     w.restart(1);
     w.elect_all(1);
-    // Until a round of pings has shown that nobody else leads.
+    // Wait for the round of pings that shows that no other server leads.
     w.run(PING * 2);
     assert!(w.serving(1) && w.serving(3) && w.serving(2));
     assert!(w.log(2).contains(&z(1, 9)) && w.log(3).contains(&z(1, 9)));
 }
 
-/// A leader that dies after it wrote its first marker must not keep a new ensemble from starting. But as far as it knows,
-/// the third server may have what was committed afterwards: all have to be there once.
+/// A leader that dies after it wrote its first marker must not keep a new ensemble from starting. But for its
+/// remaining knowledge the third server may have entries that were committed afterwards: all must be there
+/// once.
 #[test]
 fn servers_without_data_start_an_ensemble_also_after_a_first_attempt_that_failed() {
     let mut w = World::new(3, 0);
@@ -578,7 +579,7 @@ fn s14_a_snapshot_is_sent_where_the_entries_would_be_much_more() {
     w.elect(3, &[1]);
     w.settle();
     assert_eq!((w.nodes[&1].base, w.status(1).last), (z(1, 4), end));
-    // Whoever lacks less gets what it lacks.
+    // A learner that is less far behind gets only the missing entries.
     w.crash(2);
     let submitted = w.submit(3, "f");
     w.settle();
@@ -613,7 +614,8 @@ fn a_leader_without_a_sound_snapshot_has_its_store_save_one() {
     assert!(w.serving(3));
 }
 
-/// Two of three are up, and the one that the leader needs lacks so much that it takes longer than the limit.
+/// Two of three are up, and the learner that the leader needs lacks so much that its synchronisation takes
+/// longer than the limit.
 #[test]
 fn s18_a_leader_waits_for_the_only_voter_that_it_has_as_long_as_that_gets_on() {
     let mut w = World::new(3, 0);

@@ -31,18 +31,18 @@ pub(crate) struct Node {
     /// The log as its readers see it, durable or not.
     pub(crate) base: Zxid,
     pub(crate) log: Vec<Entry>,
-    /// What the store has.
+    /// The last zxid that the store has.
     pub(crate) applied: Zxid,
     /// Set while an election is on; empty if it does not stand.
     pub(crate) candidate: Option<Option<Candidate>>,
-    /// It was told that it is about to stop, and it has said that it may.
+    /// It got the request to stop, and has reported that it may.
     pub(crate) leaving: bool,
     pub(crate) left: bool,
     /// Attempts to connect; older ones may still be answered.
     pub(crate) dials: Vec<PeerId>,
     pub(crate) told: Vec<FeedItem>,
     pub(crate) signs: Vec<Sign>,
-    /// Answers to those who asked for another feature level.
+    /// Answers to requests for another feature level.
     pub(crate) levels_set: BTreeMap<Ticket, Result<Level, LevelRefusal>>,
     pub(crate) wall_ms: i64,
 }
@@ -99,7 +99,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Voters 1 to `voters`, and observers behind them; all up, with empty disks.
+    /// Voters 1 to `voters`, then observers; all up, with empty disks.
     pub(crate) fn new(voters: u32, observers: u32) -> World {
         World::with_limit(voters, observers, 8)
     }
@@ -162,7 +162,7 @@ impl World {
         self.builds.get(&id).copied().unwrap_or(self.config.levels)
     }
 
-    /// Asks for another feature level, on this server. What comes of it is in `levels_set`.
+    /// Requests another feature level on this server. The answer is in `levels_set`.
     pub(crate) fn set_level(&mut self, id: u32, expected: u32, level: u32) -> Ticket {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
@@ -263,8 +263,8 @@ impl World {
         self.input(id, Input::Leave);
     }
 
-    /// A server that is down loses everything behind this zxid, and will know it. It goes on from its newest snapshot if
-    /// that is better.
+    /// A server that is down loses everything after this zxid, and will know it. It continues from its newest
+    /// snapshot if that is better.
     pub(crate) fn damage(&mut self, id: u32, keep: Zxid) {
         assert!(!self.up(id));
         let stored = &mut self.nodes.get_mut(&id).unwrap().disk.stored;
@@ -296,9 +296,10 @@ impl World {
         self.nodes.get_mut(&id).unwrap().disk.stored = Stored::default();
     }
 
-    /// Whether the log of this server can be damaged: the others, without it, are a quorum of servers that have never lost
-    /// anything, and its log has more than the markers of a first start. Such a log may be that of a start that came to
-    /// nothing; damaged, nothing tells it from another ensemble's, and the operator has to empty the directory.
+    /// Whether the log of this server can be damaged: the others, without it, are a quorum of servers that
+    /// have never lost anything, and its log has more than the markers of a first start. Such a log may come
+    /// from a failed first start; once damaged, it cannot be distinguished from another ensemble's, and the
+    /// operator has to empty the directory.
     pub(crate) fn can_spare(&self, id: u32) -> bool {
         let stored = &self.nodes[&id].disk.stored;
         if stored.ensemble.is_some() && stored.history().is_blank() {
@@ -334,7 +335,7 @@ impl World {
         self.status(id).role
     }
 
-    /// All zxids in the log of a server, behind its base.
+    /// All zxids in the log of a server, after its base.
     pub(crate) fn log(&self, id: u32) -> Vec<Zxid> {
         self.nodes[&id].log.iter().map(|e| e.zxid).collect()
     }
@@ -420,7 +421,7 @@ impl World {
         }
     }
 
-    /// Everybody who looks for a leader hears of this one; then everything that can happen does.
+    /// Every looking server elects this leader; then all possible steps happen.
     pub(crate) fn elect_all(&mut self, leader: u32) {
         self.elect(leader, &self.ids());
         self.settle();
@@ -443,7 +444,7 @@ impl World {
         }
     }
 
-    /// Who should win among these, if anybody stands.
+    /// The best candidate among these, if any stands.
     pub(crate) fn best(&self, among: &BTreeSet<PeerId>) -> Option<u32> {
         let standing = |p: &&PeerId| {
             self.config.ensemble.weight(**p) > 0 && self.nodes[&p.0].candidate.flatten().is_some()
@@ -462,7 +463,7 @@ impl World {
         self.blocked.remove(&(a.min(b), a.max(b)));
     }
 
-    /// Breaks what connects two servers; what was under way is gone.
+    /// Breaks the connections of two servers; messages under way are lost.
     pub(crate) fn break_links(&mut self, a: u32, b: u32) {
         let between: Vec<Conn> = self
             .links
@@ -483,7 +484,7 @@ impl World {
         }
     }
 
-    /// Whatever one says to the other waits.
+    /// Holds all messages from one to the other.
     pub(crate) fn hold(&mut self, from: u32, to: u32) {
         self.held.insert((from, to));
     }
@@ -620,7 +621,7 @@ impl World {
         self.lazy = lazy;
     }
 
-    /// Time passes; whatever can happen does.
+    /// Time passes, and all possible steps happen.
     pub(crate) fn run(&mut self, duration: Duration) {
         let end = self.now + duration;
         loop {
@@ -637,7 +638,7 @@ impl World {
         self.nodes.values().filter_map(|n| n.core.as_ref()?.next_timeout()).min()
     }
 
-    /// The clock shows `at`, or what it shows already; whoever wanted to be woken is.
+    /// Sets the clock to `at`, if it is later, and wakes every server whose time-out is due.
     pub(crate) fn pass_to(&mut self, at: Time) {
         self.now = self.now.max(at);
         for id in self.ids() {
@@ -710,7 +711,7 @@ impl World {
                 match &message {
                     ToLeader::AckEpoch { epoch, history, .. } => {
                         assert!(*epoch <= stored.accepted, "I9: promised before it is durable");
-                        assert_eq!(history.last(), stored.last(), "told a log that is not durable");
+                        assert_eq!(history.last(), stored.last(), "reported a log that is not durable");
                     }
                     ToLeader::Ack(zxid) => {
                         assert!(
@@ -737,7 +738,8 @@ impl World {
             }
             Output::Replicate { conn, after, upto } => {
                 if after < node.base {
-                    // A purge was faster than the report of it. The shell cannot read that any more, and says so.
+                    // A purge was faster than its report. The shell cannot read that range any more, and ends
+                    // the connection.
                     if let Some(link) = self.links.get_mut(&conn) {
                         link.broken = true;
                         link.up.clear();
@@ -838,7 +840,7 @@ impl World {
         let committed = self.nodes[&id].core.as_ref().unwrap().status().committed;
         self.extend_committed(id, committed);
         let node = self.nodes.get_mut(&id).unwrap();
-        // Behind a snapshot the store starts from it.
+        // After a snapshot the store starts from it.
         node.applied = node.applied.max(node.base.min(upto));
         assert!(self.ghost.has(node.applied), "I4");
         let fresh = node.log.iter().filter(|e| e.zxid > node.applied && e.zxid <= upto);
@@ -866,7 +868,7 @@ impl World {
         self.extend_committed(id, status.committed);
     }
 
-    /// Whoever knows of a commit first adds it to C.
+    /// The first server that knows of a commit adds it to C.
     fn extend_committed(&mut self, id: u32, committed: Zxid) {
         let known = self.ghost.last();
         if committed <= known {
@@ -876,14 +878,15 @@ impl World {
         let node = &self.nodes[&id];
         let epoch = self.ghost.leaders.keys().last().copied().unwrap_or_default();
         assert!(committed.epoch() >= epoch, "I8: {committed} is committed in the reign of epoch {epoch}");
-        assert!(known >= node.base, "server {id} has purged what nobody knew to be committed");
+        assert!(known >= node.base, "server {id} has purged entries that no server knew to be committed");
         let fresh: Vec<Entry> =
             node.log.iter().filter(|e| e.zxid > known && e.zxid <= committed).cloned().collect();
         let holders: BTreeSet<PeerId> = self
             .nodes
             .iter()
             .map(|(id, n)| (id, &n.disk.stored))
-            // With the entry, but without the epoch, it might lose an election to somebody who lacks the entry.
+            // With the entry, but without the epoch, it might lose an election to a server that lacks the
+            // entry.
             .filter(|(_, s)| s.has(committed) && s.current >= committed.epoch() && !s.damage.is_some())
             .map(|(&id, _)| PeerId(id))
             .collect();
@@ -891,7 +894,7 @@ impl World {
         for entry in fresh {
             self.ghost.commit(&entry);
         }
-        assert_eq!(self.ghost.last(), committed, "server {id} says so, its log does not");
+        assert_eq!(self.ghost.last(), committed, "server {id} reports it, its log does not have it");
     }
 
     /// How much of C a disk has.

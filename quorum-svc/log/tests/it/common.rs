@@ -28,7 +28,7 @@ pub(crate) fn on(zxid: Zxid) -> Base {
     Base { zxid, level: Some(Level::FIRST) }
 }
 
-/// An entry whose payload tells it from any other one with the same zxid.
+/// An entry whose payload distinguishes it from any other with the same zxid.
 pub(crate) fn entry(zxid: Zxid, generation: u8, size: usize) -> Entry {
     let byte = |i: usize| (zxid.0 as u8).wrapping_mul(31).wrapping_add(generation).wrapping_add(i as u8);
     Entry {
@@ -91,7 +91,7 @@ pub(crate) fn crashes() -> impl Iterator<Item = Crash> {
         .chain((0..6).map(Crash::Random))
 }
 
-/// The file that says what was durable.
+/// The file with the durable zxid.
 pub(crate) const DURABLE: &str = "/data/log/durable";
 
 /// Another disk with the same log.
@@ -145,7 +145,7 @@ pub(crate) fn assert_its_end_is_guarded(disk: &MemDisk, options: &LogOptions) {
     }
     let before = damaged.files();
     let opened = open(&damaged, options.clone());
-    assert!(matches!(opened, Err(LogError::Damaged { .. })), "lost the last of {whole:?}, and nobody knows");
+    assert!(matches!(opened, Err(LogError::Damaged { .. })), "lost the last of {whole:?}, unnoticed");
     assert_eq!(damaged.files(), before);
     Log::salvage(&damaged, Path::new(DIR), options, Base::EMPTY).unwrap();
     for _ in 0..2 {

@@ -62,7 +62,7 @@ fn recover_with_crashes(disk: &MemDisk, crash: Crash) -> (Zxid, Vec<Entry>) {
     drop(log);
     disk.crash(Crash::LoseUnsynced);
     let mut log = open(disk, tiny()).unwrap();
-    assert_eq!((log.history().base(), contents(&log)), first, "what was recovered is durable");
+    assert_eq!((log.history().base(), contents(&log)), first, "recovered entries are durable");
     assert_its_end_is_guarded(disk, &tiny());
 
     // And it can be written to.
@@ -348,7 +348,7 @@ fn snapshot_finish() {
     }
 }
 
-/// What a node does with a state from its leader.
+/// The steps of a node with a received state.
 fn take_over(snapshots: &Snapshots, log: &mut Log, zxid: Zxid) -> Result<(), Box<dyn std::error::Error>> {
     let mut writer = snapshots.begin_received(zxid, Level(1))?;
     writer.chunk(&zxid.0.to_le_bytes())?;
@@ -357,7 +357,8 @@ fn take_over(snapshots: &Snapshots, log: &mut Log, zxid: Zxid) -> Result<(), Box
     Ok(snapshots.adopt_received(zxid)?)
 }
 
-/// What a node does when it starts: a log that stands behind no snapshot of its own is completed with the received one.
+/// The steps of a starting node: a log without a snapshot of its own as base is completed with the received
+/// one.
 fn restart(disk: &MemDisk) -> Result<(Snapshots, Log), Box<dyn std::error::Error>> {
     let (snapshots, report) = Snapshots::open(Arc::new(disk.clone()), Path::new("/data/snapshots"))?;
     assert_eq!(report.skipped, [], "what has its name is sound");

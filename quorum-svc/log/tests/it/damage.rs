@@ -135,7 +135,7 @@ fn f10_f12_zeroed_blocks_lost_writes_and_missing_segments_are_damage() {
 
 #[test]
 fn f12_lost_last_writes_are_damage() {
-    // The disk said that they were synced, and lost the last blocks: records and the mark behind them.
+    // The disk reported a sync, and lost the last blocks: records and the mark behind them.
     let (original, ends) = one_segment(6, 6);
     let path = segments(&original).remove(0);
     for left in 0..6 {

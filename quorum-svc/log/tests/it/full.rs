@@ -1,4 +1,4 @@
-//! F5: a disk that is full, and the reserve; a log on a disk of its own; what is put aside.
+//! F5: a full disk, and the reserve; a log on a disk of its own; files that are put aside.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -100,7 +100,7 @@ fn b18_b19_a_reserve_that_holds_too_little_is_made_anew() {
         assert_eq!(reserve::keep(&disk, dir, 4000, 0).unwrap(), Reserve::Kept);
         assert_eq!(disk.contents(path).unwrap().len(), 4000);
     }
-    // What it holds already need not be free.
+    // Its own content need not be free.
     let disk = with(3000);
     disk.set_capacity(6000);
     assert_eq!(reserve::keep(&disk, dir, 4000, 4000).unwrap(), Reserve::NoSpace);
@@ -235,7 +235,7 @@ fn b22_damaged_files_are_bounded() {
     for n in 1..30 {
         disk.put(Path::new(&format!("/data/log/{n:016x}.log.damaged")), &[7; 100]);
     }
-    // Not of the start, but where more is put aside.
+    // Not an error of the start, but of putting more aside.
     used_storage(&disk, 1, DATA, None);
     assert_eq!(damaged().len(), 29);
     let segment = segments(&disk).pop().unwrap();

@@ -172,7 +172,7 @@ fn a_build_that_does_not_know_the_level_of_the_log_changes_nothing() {
     assert!(open(&disk, LogOptions { build: knowing(3, 3), ..tiny() }).is_ok());
 }
 
-/// Written by a later version, wherever it stands in the log: it is no damage, so it is not cut, put aside or healed.
+/// A later version wrote it, anywhere in the log: it is no damage, so it is not cut, put aside or healed.
 #[test]
 fn a_record_of_an_unknown_kind_stops_the_node() {
     const KIND: usize = 40;

@@ -54,7 +54,7 @@ fn an_entry_larger_than_a_segment_gets_a_larger_one() {
 
 #[test]
 fn truncate_at_and_around_every_segment_border() {
-    // ZOOKEEPER-1156 cut too much at a border; ZOOKEEPER-1489 lost what was appended after it.
+    // ZOOKEEPER-1156 cut too much at a border; ZOOKEEPER-1489 lost later appends.
     let all = entries(1, 0..16);
     for keep in 0..=all.len() {
         let disk = disk_with(&all);

@@ -1,4 +1,4 @@
-//! What a node keeps on disk, attacked. A test that stands for a fault of this list begins with its number:
+//! The durable data of a node under faults. A test for a fault of this list begins with its number:
 //!
 //! | | fault |
 //! |---|---|

@@ -14,7 +14,7 @@ enum Step {
         new_epoch: bool,
     },
     Sync,
-    /// To the entry so many before the last.
+    /// To the entry this number before the last.
     Truncate(usize),
     Reset(u32),
     Purge(usize),
@@ -29,7 +29,7 @@ struct Act {
 
 #[derive(Clone, Debug)]
 enum Trouble {
-    /// The power fails after so many changes, or at the end of the step.
+    /// The power fails after this number of changes, or at the end of the step.
     Crash(u64, Crash),
     /// The next sync fails, the process ends, and then perhaps the power fails.
     FailedSync(Crash),
@@ -143,7 +143,7 @@ impl Model {
     }
 }
 
-/// A log that begins like these entries and has at least so many of them.
+/// A log that begins like `entries` and has at least the given number of them.
 #[derive(Clone, Debug)]
 struct Allowed {
     base: Zxid,
@@ -208,7 +208,7 @@ proptest! {
             let (base, found) = (log.history().base(), contents(&log));
             let is_allowed = allowed.iter().any(|a| a.permits(base, &found));
             prop_assert!(is_allowed, "found {base} {found:?}\nallowed {allowed:?}");
-            // What opening it showed must stay, even if the power fails at once.
+            // The state after opening must stay, even if the power fails at once.
             drop(log);
             disk.crash(Crash::LoseUnsynced);
             log = open(&disk, options.clone()).unwrap();

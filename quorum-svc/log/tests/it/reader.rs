@@ -30,7 +30,7 @@ fn bounds_are_exact_in_memory_and_on_disk() {
 }
 
 #[test]
-fn what_is_not_there_is_told_from_what_is_purged() {
+fn a_missing_entry_is_distinguished_from_a_purged_one() {
     let mut log = open(&MemDisk::new(), tiny()).unwrap();
     log.append(&entries(1, 0..20)).unwrap();
     log.append(&entries(3, 0..2)).unwrap();

@@ -1,4 +1,4 @@
-//! What is left of a damaged log.
+//! The rest of a damaged log.
 
 use std::path::{Path, PathBuf};
 
@@ -39,7 +39,7 @@ fn f9_whatever_stands_before_a_flipped_bit_is_kept_and_nothing_is_thrown_away() 
             assert!(disk.flip_bit(path, at as u64, (at % 8) as u8));
             let at_least = before + at.saturating_sub(40) / 96;
             let aside = salvaged(&disk, &all, if at < 40 { before } else { at_least });
-            // The damaged file is among what was put aside, byte for byte but for the flipped bit.
+            // The damaged file is among the files put aside, byte for byte but for the flipped bit.
             let mut flipped = original[path].clone();
             flipped[at] ^= 1 << (at % 8);
             assert!(aside.iter().any(|p| disk.contents(p) == Some(flipped.clone())), "{aside:?}");

@@ -165,7 +165,7 @@ fn b01_a_note_that_the_directory_is_an_older_copy_can_be_taken_back() {
     offline.trust(5).unwrap();
     let opened = storage(&disk, three()).unwrap();
     assert_eq!(opened.promises, Epochs { ensemble, ..epochs(3, 0) });
-    assert!(opened.incarnations.knows(met), "whoever has met it does not strike it again");
+    assert!(opened.incarnations.knows(met), "another report of the same incarnation has no effect");
 }
 
 #[test]
@@ -200,7 +200,8 @@ fn incarnation(number: u64, run: u64) -> Incarnation {
     Incarnation { number, run }
 }
 
-/// The other one calls as often as it takes, as `quorum-svc` does. Whether it is told of an incarnation that it does not know.
+/// The caller repeats its call as `quorum-svc` does. Returns an incarnation that its owner does not know, if
+/// one was reported.
 fn call(caller: &mut Incarnations, id: u32, called: &mut Incarnations, other: u32) -> Option<Incarnation> {
     let mut said = Acquaintance::default();
     for _ in 0..2 {
@@ -220,7 +221,7 @@ fn call(caller: &mut Incarnations, id: u32, called: &mut Incarnations, other: u3
 }
 
 #[test]
-fn a_directory_knows_all_lives_that_it_has_had() {
+fn a_directory_knows_all_its_incarnations() {
     let disk = disk_with(&[]);
     assert_eq!(begin(&disk, 1, 70).own(), incarnation(1, 70));
     disk.crash(Crash::LoseUnsynced);
@@ -242,7 +243,7 @@ fn a_directory_knows_all_lives_that_it_has_had() {
 }
 
 #[test]
-fn f15_an_older_copy_is_told_from_the_directory_by_whoever_has_met_it_since() {
+fn f15_a_server_that_has_met_the_directory_since_recognises_an_older_copy() {
     let path = Path::new("/data/incarnations");
     let (disk, other) = (disk_with(&[]), disk_with(&[]));
     let mut judge = begin(&other, 2, 5);
@@ -252,7 +253,7 @@ fn f15_an_older_copy_is_told_from_the_directory_by_whoever_has_met_it_since() {
     let copy = disk_with(&[]);
     copy.put(path, &disk.contents(path).unwrap());
     file.grow().unwrap();
-    assert_eq!(call(&mut judge, 2, &mut file, 1), None, "whoever calls");
+    assert_eq!(call(&mut judge, 2, &mut file, 1), None, "for either direction of the call");
     other.crash(Crash::LoseUnsynced);
     let mut judge = begin(&other, 2, 6);
     assert_eq!(judge.met(PeerId(1)), Some(incarnation(2, 70)), "it is remembered");
@@ -280,17 +281,17 @@ fn f15_an_older_copy_is_told_from_the_directory_by_whoever_has_met_it_since() {
     assert_eq!(call(&mut older, 1, &mut judge, 2), None);
     let own = older.own();
     older.outlive(incarnation(2, 70)).unwrap();
-    assert_eq!(older.own(), own, "told once more by somebody who was slow");
+    assert_eq!(older.own(), own, "a late report of the same loss has no effect");
     // The one that the copy was made of is the older one now.
     file.grow().unwrap();
     assert_eq!(call(&mut file, 1, &mut judge, 2), Some(own));
-    // So is an empty directory, whoever calls.
+    // An empty directory is an older copy, too, for either direction of the call.
     let mut empty = begin(&disk_with(&[]), 1, 90);
     assert_eq!(call(&mut judge, 2, &mut empty, 1), Some(own));
     empty.outlive(own).unwrap();
     assert_eq!(empty.own(), incarnation(own.number + 1001, 90));
     assert_eq!(call(&mut judge, 2, &mut empty, 1), None);
-    // Somebody who is on an older copy himself has met it earlier: that was lost as well, and is noted already.
+    // A server with an older copy itself has met an earlier incarnation: that loss is noted already.
     let mut older_judge = begin(&disk_with(&[]), 3, 7);
     older_judge
         .meet(PeerId(1), Acquaintance { own: Some(incarnation(1, 70)), ..Acquaintance::default() })
@@ -351,7 +352,7 @@ fn storing_incarnations_fails_for_good() {
 }
 
 #[test]
-fn a_life_that_could_not_be_stored_is_not_told() {
+fn an_incarnation_that_is_not_stored_does_not_leave() {
     let disk = disk_with(&[]);
     let mut file = begin(&disk, 1, 70);
     let mut judge = begin(&disk_with(&[]), 2, 5);

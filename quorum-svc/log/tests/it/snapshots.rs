@@ -230,7 +230,7 @@ fn one_is_received_while_one_of_the_nodes_own_is_written() {
     assert_eq!(
         paths(&disk),
         [path_of_received(z(1, 3)), path(z(1, 5))],
-        "what was superseded leaves nothing"
+        "a superseded snapshot leaves nothing"
     );
     write(&snapshots, z(1, 8)).unwrap();
     assert_eq!((snapshots.latest(), snapshots.older()), (Some(z(1, 8)), Some(z(1, 5))));

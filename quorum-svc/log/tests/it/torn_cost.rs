@@ -1,4 +1,4 @@
-//! What a client's values can make of the search behind a torn record.
+//! The cost of the search behind a torn record, for any values of clients.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;

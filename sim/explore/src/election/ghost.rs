@@ -1,4 +1,4 @@
-//! What only an onlooker knows: who ever held which vote, and who ever led.
+//! The observer's knowledge: the votes that each server ever held, and the servers that ever led.
 
 use election_core::Vote;
 

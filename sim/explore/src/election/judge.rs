@@ -1,4 +1,4 @@
-//! What must hold of votes and decisions.
+//! The invariants of votes and decisions.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,8 @@ impl Election {
         Ok(())
     }
 
-    /// A leader has the votes of a quorum in its round; whom others follow has them too, or was elected.
+    /// A leader has the votes of a quorum in its round; the leader of a follower has them too, or was
+    /// elected.
     pub(super) fn judge_elected(&self, world: &mut World, i: usize, leader: PeerId) -> Result<(), String> {
         let Some(Notification { vote: Some(vote), round, .. }) = self.says(&world.state, i) else {
             return Err(format!("server {} elects {leader} without a vote for it", peer(i)));
@@ -45,14 +46,14 @@ impl Election {
             self.judge_best(&holders, vote)?;
         } else if !backed && !world.ghost.led(round.0, place(leader)) {
             return Err(format!(
-                "server {} follows {leader} in round {round}, who was never elected",
+                "server {} follows {leader}, which was never elected in round {round}",
                 peer(i)
             ));
         }
         Ok(())
     }
 
-    /// S3: the log of a leader is at least as complete as that of everybody in the quorum that elected it.
+    /// S3: the log of a leader is at least as complete as that of every voter in the quorum that elected it.
     fn judge_best(&self, holders: &BTreeSet<PeerId>, vote: Vote) -> Result<(), String> {
         let truly = self.candidate(place(vote.leader));
         match holders.iter().find(|&&p| self.candidate(place(p)) > truly) {

@@ -38,27 +38,27 @@ pub enum Fault {
     None,
     /// The cores take the observer for a voter.
     ObserverVotes,
-    /// Whatever a looking server says arrives as if it were of the receiver's round.
+    /// Every notification of a looking server arrives as if it were of the receiver's round.
     AnyRoundCounts,
 }
 
-/// What to explore.
+/// The setup of an exploration.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// Voters of equal weight.
     pub voters: usize,
-    /// Observers behind them; four servers in all at most.
+    /// Observers after them; at most four servers in all.
     pub observers: usize,
-    /// With which zxid each voter stands, in their order; 0 where nothing is said.
+    /// The zxid with which each voter stands, in their order; 0 by default.
     pub zxids: Vec<u64>,
-    /// Servers are linked as soon as both are up, and messages take less than half of the waiting time: nobody decides
-    /// while one is under way.
+    /// Servers are linked as soon as both are up, and messages take less than half of the waiting time: no
+    /// server decides while a message is under way.
     pub timely: bool,
     /// Crashes, each followed by a restart at any later time.
     pub crashes: u8,
     /// Links that break, each restored at any later time.
     pub cuts: u8,
-    /// Servers that have no reign in spite of their decision look anew up to this round.
+    /// Servers that have no reign in spite of their decision look again up to this round.
     pub rounds: u64,
     /// Messages under way in one direction; the newest replaces the one before it when there are more.
     pub queue: usize,
@@ -97,7 +97,7 @@ pub enum Action {
     Notice(usize, usize),
     /// The waiting time of a server is over.
     Decide(usize),
-    /// A server that follows or leads in vain looks anew.
+    /// A server that follows or leads in vain looks again.
     Relook(usize),
     /// A server crashes.
     Crash(usize),
@@ -168,7 +168,7 @@ impl Election {
     /// Prepares an exploration.
     ///
     /// # Errors
-    /// The setup asks for what there is no model of.
+    /// The model does not cover the setup.
     pub fn new(setup: Setup) -> Result<Election, String> {
         let count = setup.voters + setup.observers;
         if setup.voters == 0 || count > SERVERS_MAX || setup.queue == 0 {
@@ -241,7 +241,7 @@ impl Election {
         for said in &step.said {
             match *said {
                 Said::To(to, notification) => {
-                    // A vote that is told counts, even if its voter has thought better of it in the same step.
+                    // A sent vote counts, even if its voter has changed it in the same step.
                     self.judge_vote(world, i, &notification)?;
                     let message = Message(self.notifications.number(notification));
                     world.wires.send(i, place(to), message, self.setup.queue);
@@ -354,7 +354,7 @@ impl Model for Election {
         Ok(world.state)
     }
 
-    /// When everybody is up, linked, and has heard everything, all have one leader, which leads.
+    /// When all servers are up, linked, and have received everything, all have one leader, which leads.
     fn at_rest(&mut self, state: &State) -> Result<(), String> {
         let mut progress = Vec::new();
         self.progress(state, &mut progress);
@@ -362,7 +362,7 @@ impl Model for Election {
             return Ok(());
         }
         let says: Vec<Option<Notification>> = (0..self.count()).map(|i| self.says(state, i)).collect();
-        // Where the bound on rounds keeps somebody from looking anew, nothing is due.
+        // Where the bound on rounds keeps a server from looking again, nothing is due.
         if says.iter().flatten().any(|n| n.round.0 >= self.setup.rounds) {
             return Ok(());
         }

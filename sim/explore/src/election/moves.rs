@@ -1,4 +1,4 @@
-//! What happens by itself, sooner or later.
+//! Events that happen by themselves, sooner or later.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ impl Election {
         }
     }
 
-    /// What happens by itself, sooner or later.
+    /// Events that happen by themselves, sooner or later.
     pub(super) fn progress(&self, state: &State, into: &mut Vec<Action>) {
         let wires = self.wires.get(state[WIRES]);
         let up = |i: usize| self.node(state, i).up();
@@ -67,7 +67,7 @@ impl Election {
         let waits: Vec<Option<Duration>> = (0..self.count()).map(|i| self.node(state, i).waits()).collect();
         let candidate_waits = waits.contains(&Some(FINALIZE_WAIT));
         for (i, &wait) in waits.iter().enumerate() {
-            // The one that would lead waits for half of the time that its followers do.
+            // The candidate waits for half of its followers' time.
             let its_turn = wait == Some(FINALIZE_WAIT) || !candidate_waits;
             if wait.is_some() && (!self.setup.timely || (quiet && its_turn)) {
                 into.push(Action::Decide(i));

@@ -27,7 +27,7 @@ pub(crate) enum Event {
     Decide,
 }
 
-/// What a step says to the world.
+/// An output of a step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Said {
     To(PeerId, Notification),
@@ -88,9 +88,9 @@ impl Turn {
     }
 }
 
-/// A notification in words.
+/// A notification as text.
 pub(crate) fn text(n: &Notification) -> String {
-    let vote = n.vote.map_or("nobody".into(), |v| format!("{} ({})", v.leader, v.candidate.zxid));
+    let vote = n.vote.map_or("none".into(), |v| format!("{} ({})", v.leader, v.candidate.zxid));
     match n.state {
         Role::Looking => format!("round {}, I vote for {vote}", n.round),
         Role::Following | Role::Observing => format!("round {}, I follow {vote}", n.round),

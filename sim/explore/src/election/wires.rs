@@ -61,7 +61,7 @@ impl Wires {
         }
     }
 
-    /// What is under way is lost.
+    /// Messages under way are lost.
     pub(crate) fn cut(&mut self, i: usize, j: usize) {
         for (from, to) in [(i, j), (j, i)] {
             let at = self.at(from, to);

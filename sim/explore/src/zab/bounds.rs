@@ -1,9 +1,10 @@
-//! What may still happen: every kind of fault and of request has a budget, so that there are finitely many states.
+//! The remaining events: every kind of fault and of request has a budget, so that the number of states is
+//! finite.
 
 /// How often each thing may happen in one run.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, clap::Args)]
 pub struct Bounds {
-    /// How often anybody is told that it itself leads
+    /// Times that the election makes a server the leader
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..16))]
     pub elections: u8,
     /// Crashes, each followed by a restart
@@ -47,13 +48,13 @@ impl Bounds {
     };
 }
 
-/// Budgets that are left, and three facts about the run, in one word of a state.
+/// The remaining budgets, and three facts about the run, in one word of a state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Left {
     pub(crate) of: Bounds,
     /// Servers that were wiped, damaged or put back, a bit each.
     pub(crate) wiped: u8,
-    /// Somebody was elected before.
+    /// A server was elected before.
     pub(crate) led: bool,
     /// Server 2 followed before.
     pub(crate) followed: bool,

@@ -1,5 +1,5 @@
-//! A disk and its log thread as data: operations wait in their order, each step makes one of them durable, and a crash
-//! forgets those that wait.
+//! A disk and its log thread as data: operations wait in their order, each step makes one of them durable,
+//! and a crash forgets the waiting ones.
 
 use std::collections::VecDeque;
 
@@ -9,12 +9,12 @@ use quorum_core::{Durable, Input};
 
 use super::fault::Fault;
 
-/// What survives a crash.
+/// The state that survives a crash.
 #[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Stored {
     pub(crate) accepted: Epoch,
     pub(crate) current: Epoch,
-    /// The log stands on this; what is before it is in a snapshot only.
+    /// The base of the log; earlier entries are only in a snapshot.
     pub(crate) base: Zxid,
     pub(crate) entries: Vec<Entry>,
     /// Ascending.
@@ -22,11 +22,11 @@ pub(crate) struct Stored {
     /// Entries that it had were lost, and it has not synchronised since.
     pub(crate) damage: Damage,
     pub(crate) ensemble: Option<EnsembleId>,
-    /// As it was told and noted.
+    /// As received and stored.
     pub(crate) committed: Zxid,
 }
 
-/// An operation that was asked for and is not durable.
+/// A requested operation that is not durable.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Op {
     Append(Vec<Entry>),
@@ -84,7 +84,7 @@ impl Stored {
         }
     }
 
-    /// What a server finds when it comes up; the rules are those of `reconcile` in quorum-svc.
+    /// The state that a starting server finds; the rules are those of `reconcile` in quorum-log.
     pub(crate) fn recover(&self, fault: Fault) -> Result<Durable, String> {
         let history = self.history()?;
         let last = self.last().epoch();
@@ -184,7 +184,7 @@ impl Stored {
 }
 
 impl Disk {
-    /// Makes the next operation durable; what the core is to be told of it.
+    /// Makes the next operation durable. Returns the core's input for it.
     pub(crate) fn step(&mut self, fault: Fault) -> Result<Option<Input>, String> {
         let next = match fault {
             Fault::EpochBeforeLog => {
@@ -196,8 +196,8 @@ impl Disk {
         self.stored.carry_out(op, fault).map(Some)
     }
 
-    /// Everything behind the first `kept` entries is found damaged when the server comes up; a newer snapshot takes the
-    /// place of the log.
+    /// Everything after the first `kept` entries is found damaged when the server starts; a newer snapshot
+    /// takes the place of the log.
     pub(crate) fn damage(&mut self, kept: usize) {
         let stored = &mut self.stored;
         self.queue.clear();
@@ -209,8 +209,8 @@ impl Disk {
         }
     }
 
-    /// An older copy takes the place of the disk, from when the log had `kept` entries and its server had just synchronised with
-    /// the leader of the last one. It was told so.
+    /// An older copy takes the place of the disk, of the time when the log had `kept` entries and its server
+    /// had just synchronised with the leader of the last one. The server has got the report.
     pub(crate) fn put_back(&mut self, kept: usize) {
         let stored = &mut self.stored;
         self.queue.clear();

@@ -1,6 +1,6 @@
 //! Planted bugs. An explorer that does not find them proves nothing when it finds none.
 
-/// What is wrong with the servers on purpose.
+/// The planted bug of the servers.
 ///
 /// With any of them the checks of single promises (I9, I10) are off, which would see most of these at their first
 /// step: found are their consequences.
@@ -17,7 +17,7 @@ pub enum Fault {
     EpochBeforeLog,
     /// The epoch of the leader that a server synchronised with is never stored, nor is it taken from the log.
     EpochForgotten,
-    /// The disk does not cut the log back, but says so.
+    /// The disk reports success, but does not cut the log back.
     TruncIgnored,
     /// The cores take the observer for a voter.
     ObserverCounts,

@@ -1,5 +1,5 @@
-//! What only an onlooker knows: what was committed, who opened which epoch, what stores were told. And the invariants
-//! that need it.
+//! The observer's knowledge: the committed entries, the leaders of the epochs, the answers to stores. And the
+//! invariants that need it.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use super::server::Answer;
 
 #[derive(Clone, Default, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Ghost {
-    /// C, extended by whoever knows first.
+    /// C, extended by the first server that knows of a commit.
     pub(crate) committed: Vec<Entry>,
     /// Whose marker opened which epoch, ascending.
     pub(crate) opened: Vec<(Epoch, PeerId)>,
@@ -19,7 +19,7 @@ pub(crate) struct Ghost {
     pub(crate) established: Epoch,
     /// Writes by their tickets, from 1.
     pub(crate) writes: Vec<Write>,
-    /// Open barriers: whose, and what was committed anywhere when they were asked.
+    /// Open barriers: the server, and the last zxid committed anywhere at the time of the request.
     pub(crate) barriers: Vec<(PeerId, Ticket, Zxid)>,
 }
 
@@ -35,9 +35,9 @@ pub(crate) struct Write {
 pub(crate) struct Seen<'a> {
     pub(crate) who: usize,
     pub(crate) base: Zxid,
-    /// Its log behind `base`, durable or not.
+    /// Its log after `base`, durable or not.
     pub(crate) view: &'a [Entry],
-    /// What it knows to be committed.
+    /// The zxid that it knows to be committed.
     pub(crate) committed: Zxid,
 }
 
@@ -58,8 +58,9 @@ impl Ghost {
         }
     }
 
-    /// I7, I8, I12: a leader that serves has all that was committed in earlier epochs, and is the one that opened its
-    /// own. (It may learn that it is established when a later one is already; then it commits nothing new.)
+    /// I7, I8, I12: a leader that serves has all entries that earlier epochs committed, and is the leader
+    /// that opened its own epoch. (It may learn that it is established after a later one is; then it commits
+    /// nothing new.)
     pub(crate) fn settled(&mut self, leader: PeerId, epoch: Epoch, seen: &Seen<'_>) -> Result<(), String> {
         if !self.opened.contains(&(epoch, leader)) {
             return Err(format!("I8: server {leader} serves in epoch {epoch} without having opened it"));
@@ -89,14 +90,17 @@ impl Ghost {
         let theirs: Vec<&Entry> = theirs.collect();
         let ours: Vec<&Entry> = ours.collect();
         if theirs.len() != ours.len() || !theirs.iter().zip(&ours).all(|(a, b)| same(a, b)) {
-            return Err(format!("I2: what server {} takes for committed is not what is", peer(seen.who)));
+            return Err(format!(
+                "I2: server {} takes other entries for committed than the ensemble",
+                peer(seen.who)
+            ));
         }
         if seen.committed <= known {
             return Ok(());
         }
         if seen.base > known {
             return Err(format!(
-                "I2: server {} stands on {}, which nobody committed",
+                "I2: server {} stands on {}, which no server committed",
                 peer(seen.who),
                 seen.base
             ));
@@ -108,10 +112,11 @@ impl Ghost {
             ));
         }
         let holders: BTreeSet<PeerId> = (0..disks.len())
-            // With the entry but without its epoch it might lose an election to somebody who lacks the entry.
+            // With the entry but without its epoch it might lose an election to a server that lacks the
+            // entry.
             .filter(|&i| disks[i].has(seen.committed) && disks[i].recovered_epoch() >= seen.committed.epoch())
             .map(peer)
-            // One that was wiped may have had it when it said so.
+            // A wiped server may have had it when it acknowledged it.
             .chain(wiped.iter().copied())
             .collect();
         if !ensemble.is_quorum(&holders) {
@@ -148,7 +153,7 @@ impl Ghost {
         Ok(())
     }
 
-    /// C10: a store is told once what became of its write.
+    /// C10: a store gets the outcome of its write once.
     pub(crate) fn answer(&mut self, who: PeerId, ticket: Ticket, answer: Answer) -> Result<(), String> {
         let place = usize::try_from(ticket.0 - 1).ok();
         let Some(write) = place.and_then(|i| self.writes.get_mut(i)).filter(|w| w.asker == who) else {
@@ -159,7 +164,7 @@ impl Ghost {
         }
         match (write.answer, answer) {
             (None, _) => write.answer = Some(answer),
-            // "Lost" says that the fate is unknown; the entry may still come.
+            // "Lost" means that the outcome is unknown; the entry may still come.
             (Some(Answer::Lost), Answer::Applied) => return Ok(()),
             (Some(before), _) => {
                 return Err(format!("C10: ticket {} is answered {before:?} and {answer:?}", ticket.0));
@@ -177,10 +182,10 @@ impl Ghost {
         }
     }
 
-    /// C9: whoever is told of its barrier has everything that was committed anywhere before it asked.
+    /// C9: a server with an answered barrier has every entry that was committed anywhere before its request.
     pub(crate) fn barrier_told(&mut self, who: PeerId, ticket: Ticket, applied: Zxid) -> Result<(), String> {
         let Some(at) = self.barriers.iter().position(|b| (b.0, b.1) == (who, ticket)) else {
-            return Err(format!("C9: server {who} is told of a barrier that it did not ask for"));
+            return Err(format!("C9: server {who} gets a barrier that it did not request"));
         };
         let (_, _, asked) = self.barriers.remove(at);
         if applied < asked {

@@ -1,5 +1,5 @@
-//! ZAB over an abstract election: whoever looks for a leader may be told anything, and the protocol has to be safe all
-//! the same.
+//! ZAB over an abstract election: the election may give a looking server any outcome, and the protocol must
+//! be safe all the same.
 
 mod bounds;
 mod disk;
@@ -47,7 +47,7 @@ pub enum Start {
     Fresh,
     /// All have the marker of epoch 1 and one write, committed.
     Written,
-    /// As `written`, but server 3 lacks a second write: behind, as after a pause.
+    /// As `written`, but server 3 lacks a second write, as after a pause.
     Behind,
     /// As `behind`, and the others have both writes in a snapshot only, so that server 3 needs it.
     Purged,
@@ -55,16 +55,16 @@ pub enum Start {
     Blank,
 }
 
-/// What to explore.
+/// The setup of an exploration.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     /// Voters of equal weight, 1 to 4 together with the observers.
     pub voters: usize,
-    /// Observers behind them.
+    /// Observers after them.
     pub observers: usize,
     /// Where they stand at first.
     pub start: Start,
-    /// What may happen.
+    /// The budgets of events.
     pub bounds: Bounds,
     /// A planted bug.
     pub fault: Fault,
@@ -81,9 +81,9 @@ impl Setup {
 /// Something that can happen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
-    /// The election tells a server that it leads.
+    /// The election makes a server the leader.
     Lead(usize),
-    /// The election tells the first to follow the second, and it connects.
+    /// The election makes the first a follower of the second, and it connects.
     Follow(usize, usize),
     /// The oldest message of this connection arrives at the leader.
     Up(Conn),
@@ -99,9 +99,9 @@ pub enum Action {
     Crash(usize, usize),
     /// A server crashes and loses its disk.
     Wipe(usize),
-    /// A server starts anew and finds its log damaged behind so many entries.
+    /// A server starts anew and finds its log damaged after this number of entries.
     Damage(usize, usize),
-    /// A server starts anew from an older copy of its disk that has so many entries.
+    /// A server starts anew from an older copy of its disk with this number of entries.
     PutBack(usize, usize),
     /// A leader is about to stop and hands over.
     Leave(usize),
@@ -109,7 +109,7 @@ pub enum Action {
     GiveUp(usize),
     /// The store of a server submits a write.
     Submit(usize),
-    /// The store of a server asks for a barrier.
+    /// The store of a server requests a barrier.
     Barrier(usize),
     /// The store of a server saves a snapshot.
     SaveSnapshot(usize),
@@ -124,7 +124,7 @@ struct Step {
     broken: Option<String>,
 }
 
-/// What the checks need to know of a server again and again.
+/// Facts about a server that the checks need repeatedly.
 struct Facts {
     /// The number of what is on its disk.
     stored: u32,
@@ -141,7 +141,7 @@ struct Facts {
 /// The model.
 pub struct Zab {
     setup: Setup,
-    /// The truth, whatever a planted bug makes the cores believe.
+    /// The true ensemble, for any belief that a planted bug gives the cores.
     ensemble: Ensemble,
     configs: Vec<Config>,
     servers: Pool<Server>,
@@ -167,7 +167,7 @@ impl Zab {
     /// Prepares an exploration.
     ///
     /// # Errors
-    /// The setup asks for what there is no model of.
+    /// The model does not cover the setup.
     pub fn new(setup: Setup) -> Result<Zab, String> {
         let Setup { voters, observers, .. } = setup;
         if voters == 0 || voters + observers > SERVERS_MAX {
@@ -253,7 +253,7 @@ impl Zab {
         step
     }
 
-    /// One server takes an event in; what it says goes into the connections, what it does is judged.
+    /// One server takes an event; its messages go into the connections, and its actions are checked.
     fn happen(&mut self, world: &mut World, i: usize, event: Event) -> Result<(), String> {
         let wiped = matches!(event, Event::Wipe | Event::Damage(_) | Event::PutBack(_));
         let before = world.state[i];
@@ -285,7 +285,7 @@ impl Zab {
                 world.ghost_mut().settled(*leader, *epoch, &self.seen(&facts, i))?;
             }
             Effect::Answer(ticket, answer) => {
-                // Whatever it says is committed is so by what it knows now.
+                // The server's present state decides which entries it reports as committed.
                 self.extend_committed(world, i)?;
                 world.ghost_mut().answer(me, *ticket, *answer)?;
             }

@@ -1,4 +1,4 @@
-//! What can happen in a state.
+//! The possible events of a state.
 
 use api::ports::Role;
 
@@ -7,7 +7,7 @@ use super::net::peer;
 use super::{Action, NET, Start, State, Zab};
 
 impl Zab {
-    /// What connections and disks do by themselves.
+    /// Events of connections and disks.
     pub(super) fn deliveries(&self, state: &State, into: &mut Vec<Action>) {
         let net = self.nets.get(state[NET]);
         for link in &net.links {
@@ -31,9 +31,9 @@ impl Zab {
         }
     }
 
-    /// Who may be told by the election that it leads, or whom to follow. While nobody has led, the servers are
-    /// interchangeable if they start alike, so that it is enough to look at runs in which server 1 is the first to lead
-    /// and server 2 follows before server 3 does.
+    /// The servers that the election may make the leader, or followers of one. While no server has led,
+    /// servers that start alike are interchangeable. So it is enough to visit runs in which server 1 is the
+    /// first to lead and server 2 follows before server 3 does.
     pub(super) fn elections(&self, state: &State, left: &Left, into: &mut Vec<Action>) {
         let alike = matches!(self.setup.start, Start::Fresh | Start::Written) && self.setup.voters == 3;
         for i in (0..self.count()).filter(|&i| self.server(state, i).electing) {
@@ -86,7 +86,8 @@ impl Zab {
     pub(super) fn requests(&self, state: &State, left: &Left, into: &mut Vec<Action>) {
         for i in 0..self.count() {
             let facts = self.facts(state, i);
-            // What is submitted while the server does not serve waits there until it does: the same as submitting then.
+            // A write to a server that does not serve waits until the server serves: the same as a later
+            // submission.
             if facts.serving && left.of.writes > 0 {
                 into.push(Action::Submit(i));
             }

@@ -13,14 +13,14 @@ pub(crate) struct Link {
     pub(crate) conn: Conn,
     pub(crate) learner: usize,
     pub(crate) leader: usize,
-    /// What is under way, the oldest first.
+    /// Messages under way, the oldest first.
     pub(crate) up: Vec<Message>,
     pub(crate) down: Vec<Message>,
     /// This end still listens.
     pub(crate) learner_open: bool,
     pub(crate) leader_open: bool,
-    /// Nothing more will be said in this direction, and the receiver may hear of it at any time: a connection that
-    /// breaks loses any part of what is under way, from some point on.
+    /// This direction carries no more messages, and the receiver may notice at any time: a connection that
+    /// breaks loses any part of the messages under way, from some point on.
     pub(crate) up_ended: bool,
     pub(crate) down_ended: bool,
 }

@@ -31,7 +31,7 @@ pub(crate) struct Server {
     pub(crate) disk: Disk,
     /// The election was asked and has not answered.
     pub(crate) electing: bool,
-    /// What the store has.
+    /// The last zxid that the store has.
     pub(crate) applied: Zxid,
 }
 
@@ -41,11 +41,11 @@ pub(crate) struct Messages {
     pub(crate) down: Pool<Down>,
 }
 
-/// What can happen to one server.
+/// The events of one server.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Event {
     Lead,
-    /// The election says so, and the connection stands at once.
+    /// The election names this leader, and the connection is established at once.
     Follow(PeerId, Conn),
     Accept(Conn, PeerId),
     FromLearner(Conn, Message),
@@ -55,20 +55,20 @@ pub(crate) enum Event {
     /// With this many entries of the append under way on disk.
     Crash(usize),
     Wipe,
-    /// A crash, and behind this many entries its log is damaged.
+    /// A crash, and after this number of entries its log is damaged.
     Damage(usize),
     /// A crash, and an older copy with this many entries takes the place of its disk.
     PutBack(usize),
     /// A leader is about to stop.
     Leave,
-    /// It has waited for too long, whatever it waits for.
+    /// It has waited for too long, for anything.
     GiveUp,
     Submit(Ticket),
     Barrier(Ticket),
     SaveSnapshot,
 }
 
-/// What travels from a leader to a learner.
+/// The messages from a leader to a learner.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Down {
     Message(ToLearner),
@@ -76,7 +76,7 @@ pub(crate) enum Down {
     Snapshot(Zxid),
 }
 
-/// What a step of one server does to the world.
+/// The outputs of a step of one server.
 #[derive(Clone, Debug)]
 pub(crate) enum Effect {
     Up(Conn, Message),
@@ -92,7 +92,7 @@ pub(crate) enum Effect {
     Died,
 }
 
-/// How a write ended, as its store was told.
+/// The outcome of a write, as reported to its store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Answer {
     Applied,
@@ -201,7 +201,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// The server is down and up again at once: one that is up and was not asked anything is like one that is down.
+    /// The server restarts at once: a running server without input is like a server that is down.
     fn restart(&mut self) -> Result<(), String> {
         self.effects.push(Effect::Died);
         let stored = std::mem::take(&mut self.server.disk).stored;
@@ -296,7 +296,7 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    /// I9, I10: what a server says of its disk is true.
+    /// I9, I10: a server's messages about its disk are true.
     fn check_promise(&self, message: &ToLeader) -> Result<(), String> {
         if !self.fault.checks_promises() {
             return Ok(());
@@ -327,7 +327,7 @@ impl<'a> Turn<'a> {
     fn replicate(&mut self, conn: Conn, after: Zxid, upto: Zxid) -> Result<(), String> {
         let (base, view) = self.server.disk.view();
         if after < base {
-            // The shell cannot read that any more, and says so.
+            // The shell cannot read that range any more, and ends the connection.
             self.effects.push(Effect::Break(conn));
             return Ok(());
         }

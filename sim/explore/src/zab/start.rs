@@ -9,7 +9,7 @@ use super::net::peer;
 use super::{Start, Zab};
 
 impl Zab {
-    /// What each server finds at first, and what of it is committed.
+    /// The first state of each disk, and the committed part of it.
     pub(super) fn first_disks(&self) -> (Vec<Stored>, Ghost) {
         let mut ghost = Ghost::default();
         let mut disks = vec![Stored::default(); self.count()];

@@ -1,4 +1,4 @@
-//! Events in words, for traces.
+//! Events as text, for traces.
 
 use std::rc::Rc;
 

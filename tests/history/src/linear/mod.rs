@@ -20,10 +20,10 @@ const LARGE: u64 = 32;
 /// - other reads are answered from a state that there was before they returned, and not from an older one than earlier
 ///   operations of the same client: they are sequentially consistent.
 ///
-/// The tree has to be empty when the history begins. Versions, values and existence are compared; zxids, times and counts
-/// of children are not. Syncs and lists of children are left to [`check_order`](crate::check_order), and so is what a
-/// sequential create did whose outcome is unknown. An ephemeral may vanish at any time, for nobody tells when its session
-/// ends.
+/// The tree must be empty when the history begins. Versions, values and existence are compared; zxids, times
+/// and counts of children are not. [`check_order`](crate::check_order) checks syncs, lists of children, and
+/// sequential creates of unknown outcome. An ephemeral may vanish at any time, because the history does not
+/// contain the end of its session.
 ///
 /// `steps_max` bounds the search of each group, in steps; 1,000,000 take seconds. A group of more than 32 znodes gets fewer
 /// in proportion. A group whose search is given up counts as [`Summary::undecided`].

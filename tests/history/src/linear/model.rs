@@ -16,11 +16,11 @@ pub(super) type State = Vec<Option<Node>>;
 pub(super) struct Node {
     data: Option<Bytes>,
     version: i32,
-    /// May be gone at any time, with a session of which nobody tells.
+    /// May vanish at any time, with the unrecorded end of a session.
     pub(super) ephemeral: bool,
 }
 
-/// What a [`Slot`] knows of the znode above it.
+/// A [`Slot`]'s knowledge of its parent znode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Parent {
     /// Nothing that can happen to it matters: it is there all the time, or never.
@@ -46,7 +46,7 @@ pub(super) struct Object {
 /// Part of an outcome: an error of this kind, at this part of a multi.
 type Failed = (usize, ErrorCode);
 
-/// What one part did: the node as it is now, `None` if it is gone or was only looked at.
+/// The effect of one part: the new state of the node, `None` if it is gone or was only read.
 type Did = Option<Node>;
 
 impl Object {

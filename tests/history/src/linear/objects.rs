@@ -54,12 +54,12 @@ pub(super) fn divide(history: &History) -> (Vec<Part>, usize) {
     (division.parts(placed), skipped)
 }
 
-/// A write whose znodes are all known by name.
+/// A write that names all its znodes.
 enum Named {
     Write(Write),
     /// It changed nothing.
     Nothing,
-    /// It may have changed anything whose name begins like this.
+    /// It may have changed any znode whose name begins like this.
     Blur,
 }
 
@@ -106,7 +106,7 @@ fn paths(write: &Write) -> Box<dyn Iterator<Item = &Path> + '_> {
     }
 }
 
-/// What the history says of one path.
+/// The history's facts about one path.
 #[derive(Default)]
 struct Znode {
     first_called: u64,
@@ -205,7 +205,7 @@ impl Division {
         for (i, (path, znode)) in self.znodes.iter().enumerate() {
             let part = parts.entry(groups.find(i)).or_default();
             let may_be_it = |blur: &Path| !znode.numbered && path.as_str().starts_with(blur.as_str());
-            // A child of which nobody knows keeps a znode from being deleted.
+            // An unrecorded child prevents the deletion of a znode.
             let may_have_it = |blur: &Path| znode.deletable && blur.parent().as_ref() == Some(path);
             part.blurred |= self.blurs.iter().any(|blur| may_be_it(blur) || may_have_it(blur));
             part.object

@@ -9,7 +9,7 @@ use super::{
     model::{Object, State},
 };
 
-/// What a search came to.
+/// The result of a search.
 pub(super) struct Searched {
     pub(super) verdict: Verdict,
     pub(super) steps: u64,
@@ -35,7 +35,8 @@ pub(super) enum Verdict {
 #[derive(Clone, Copy)]
 struct Restriction {
     unknown_in_a_row: usize,
-    /// Nothing of unknown outcome takes effect without what was of unknown outcome before it in its session.
+    /// An operation of unknown outcome takes effect only after all earlier ones of unknown outcome in its
+    /// session.
     without_gaps: bool,
 }
 
@@ -255,7 +256,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// What can come next and changes the state, or rules something out: what is known first, then what is not.
+    /// The next operations that change the state, or exclude something: known ones first.
     fn choices(&mut self, unknown: usize) -> Vec<Choice> {
         let candidates = self.candidates();
         self.note_stuck(&candidates);

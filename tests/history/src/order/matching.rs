@@ -10,9 +10,9 @@ use crate::{Call, History, Operation, Outcome, Rule};
 /// Finds for every write that was carried out the operation that asked for it. Returns how many of unknown outcome were
 /// found.
 ///
-/// Within a session the writes that were carried out are a subsequence of those that were called. Answered ones are
-/// known by their zxids; of several unknown ones that look alike the earliest is taken, which leaves most room for the
-/// rest and asks least of real time.
+/// Within a session the writes that were carried out are a subsequence of the called ones. Zxids identify
+/// answered ones; of several equal ones of unknown outcome the earliest is taken, which leaves most room for
+/// the rest and is the weakest demand on real time.
 pub(super) fn check(
     history: &History,
     carried_out: &[CarriedOut<'_>],
@@ -47,12 +47,12 @@ pub(super) fn check(
         (owners.get(&session).copied())
             .or_else(|| entries.iter().find_map(|e| Some(history.operations[e.operation?].client)))
     };
-    // Whoever got an answer in a session owns it. Sessions in which nobody got one are left for the end, when it is clear
+    // A client that got an answer in a session owns it. Sessions without answers come last, when it is clear
     // which calls are left.
     let (owned, orphaned): (Vec<_>, Vec<_>) =
         sessions.into_iter().partition(|(session, entries)| known(*session, entries).is_some());
     for (session, entries) in owned.into_iter().chain(orphaned) {
-        // Not somebody whose calls came too late, if they can be another's. If there is nobody else, the walk says so.
+        // Prefers a client whose calls came in time. If there is none, the walk reports it.
         let whose = |floors: Option<&Floors>| {
             let fits = |calls: &Vec<usize>| fits(history, Some(session), &entries, calls, &used, floors);
             clients.iter().find(|(_, calls)| fits(calls)).map(|(&client, _)| client)
@@ -68,7 +68,7 @@ pub(super) fn check(
     used.len()
 }
 
-/// Who is known to have used which session.
+/// The known owners of the sessions.
 fn owners(history: &History) -> HashMap<SessionId, u32> {
     history.operations.iter().filter_map(|o| Some((o.session?, o.client))).collect()
 }
@@ -111,7 +111,7 @@ struct Matching<'a, 'f, 'h> {
     history: &'a History,
     session: Option<SessionId>,
     calls: &'a [usize],
-    /// Into `calls`: behind what was found last.
+    /// Index into `calls`: after the last match.
     next: usize,
     used: &'a mut HashSet<usize>,
     floors: &'a Floors,
@@ -157,10 +157,7 @@ impl Matching<'_, '_, '_> {
             let index =
                 everybody.rev().find(|&i| same(&self.history.operations[i], None, entry)).unwrap_or(0);
             return self.findings.report(Rule::AtMostOnce, index, || {
-                format!(
-                    "the entry {zxid}, {:?} of session {:?}, was asked for by nobody",
-                    entry.write, self.session
-                )
+                format!("the entry {zxid}, {:?} of session {:?}, has no call", entry.write, self.session)
             });
         };
         let why = match &self.history.operations[index].outcome {

@@ -9,7 +9,7 @@ use store_core::server::Committed;
 
 use crate::{Call, History, Outcome, Rule, Violation};
 
-/// What was checked. That something was checked at all is worth a look, too.
+/// The number of checked operations. A check of none is suspicious, too.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Summary {
     /// In the history.

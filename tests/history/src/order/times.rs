@@ -1,4 +1,4 @@
-//! What can be said from zxids and times alone.
+//! Checks of zxids and times alone.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,14 +7,14 @@ use api::{ReadLevel, SessionId, Zxid};
 use super::Findings;
 use crate::{Call, History, Operation, Outcome, Rule};
 
-/// The greatest zxid in an answer, and whose answer it was.
+/// The greatest zxid in an answer, and its operation.
 type Floor = Option<(Zxid, usize)>;
 
 /// For every operation, what had been answered before it was called.
 pub(super) struct Floors(Vec<Floor>);
 
 impl Floors {
-    /// Answered to anybody.
+    /// Over the answers of all clients.
     pub(super) fn of(history: &History) -> Floors {
         let all: Vec<usize> = (0..history.operations.len()).collect();
         Floors::among(history, &all)
@@ -44,7 +44,7 @@ impl Floors {
         Floors(floors)
     }
 
-    /// An answer not before `zxid` that somebody had when this was called.
+    /// An answer not before `zxid` that any client had when this was called.
     pub(super) fn above(&self, index: usize, zxid: Zxid) -> Floor {
         self.0[index].filter(|(floor, _)| zxid <= *floor)
     }
@@ -130,7 +130,7 @@ fn check_sessions(history: &History, findings: &mut Findings<'_>) -> usize {
     overtaken.len()
 }
 
-/// What was answered to a session so far, in the order of the calls.
+/// The answers of a session so far, in the order of the calls.
 #[derive(Default)]
 struct Session {
     seen: Floor,

@@ -1,4 +1,4 @@
-//! What random histories do not reach.
+//! Cases that random histories do not reach.
 
 use api::{
     Command, CommandBody, Create, Epoch, MultiOp, NodeKind, OpError, Path, Read, ReadLevel, ReadOutcome,
@@ -110,7 +110,7 @@ fn an_unknown_write_is_carried_out_once_or_never_but_not_twice() {
     history.operations.pop();
     assert_eq!(rule(check_order(&history, Some(&log))), Some(Rule::AtMostOnce));
     history.operations.pop();
-    assert_eq!(rule(check_order(&history, Some(&log))), Some(Rule::AtMostOnce), "nobody asked for it");
+    assert_eq!(rule(check_order(&history, Some(&log))), Some(Rule::AtMostOnce), "it has no call");
 }
 
 #[test]
@@ -225,7 +225,8 @@ fn parents_and_multis_tie_znodes_together() {
     assert_eq!(rule(check_linearizable(&wrong, STEPS_MAX)), Some(Rule::Linearizable), "/a was there");
 }
 
-/// As after a fail-over: nobody was told, and everything was carried out, session by session in order.
+/// As after a fail-over: no client got an answer, and everything was carried out, session by session in
+/// order.
 #[test]
 fn many_unknown_writes_that_all_took_effect_are_explained() {
     const EACH: i32 = 12;
@@ -281,7 +282,7 @@ fn what_a_multi_made_is_there_for_its_later_parts_although_it_fails() {
 
 #[test]
 fn a_search_that_is_given_up_is_undecided_and_not_passed() {
-    // Nobody can say which of these came before which, nor that none did.
+    // The order of these is unknown, and none of them may have happened.
     let mut operations: Vec<Operation> = (0..30)
         .map(|i| {
             let mut unknown = operation(1, Call::Write(set("/a", &i.to_string())), Outcome::Unknown);
@@ -351,7 +352,7 @@ fn calls_outside_of_sessions_have_no_order_but_that_of_time() {
         unary: true,
         ..operation(at, Call::Write(write.clone()), Outcome::Unknown)
     };
-    // Called in another order than carried out, and nobody was told.
+    // Called in another order than carried out, and without answers.
     let mut history = History {
         operations: vec![alone(3, 1, &bodies[2]), alone(2, 2, &bodies[1]), alone(1, 3, &bodies[0])],
     };
@@ -387,7 +388,7 @@ fn json_lines_have_one_object_for_each_operation() {
 }
 
 #[test]
-fn a_session_in_which_nobody_was_answered_belongs_to_whoever_can_have_asked() {
+fn a_session_without_answers_belongs_to_a_client_that_can_have_sent_its_calls() {
     // Two clients delete the same znode and hear nothing; the second never got an answer in its session.
     let delete = || Write::Delete { path: path("/a"), version: None };
     let mut log = writes(&[create("/a", false), delete(), create("/a", false)]);
@@ -410,7 +411,7 @@ fn a_session_in_which_nobody_was_answered_belongs_to_whoever_can_have_asked() {
 }
 
 #[test]
-fn a_session_in_which_nobody_was_answered_belongs_to_nobody_who_asked_too_late() {
+fn a_session_without_answers_does_not_belong_to_a_client_that_called_too_late() {
     // The second client deletes and hears nothing. Long after, the first, which has seen what came of it, deletes too.
     let delete = || Write::Delete { path: path("/a"), version: None };
     let bodies = [
@@ -437,5 +438,9 @@ fn a_session_in_which_nobody_was_answered_belongs_to_nobody_who_asked_too_late()
     history.operations.push(Operation { called: 40, ..unknown });
     assert_eq!(check_order(&history, Some(&log)).unwrap().unknown_found, 1);
     history.operations.remove(1);
-    assert_eq!(rule(check_order(&history, Some(&log))), Some(Rule::WriteOrder), "nobody else can have asked");
+    assert_eq!(
+        rule(check_order(&history, Some(&log))),
+        Some(Rule::WriteOrder),
+        "no other client can have called"
+    );
 }

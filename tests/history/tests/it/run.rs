@@ -1,5 +1,5 @@
-//! A pretended ensemble: it carries operations out one after another and gives them times that overlap. It can be told
-//! to do one thing wrong.
+//! A pretended ensemble: it carries operations out one after another and gives them times that overlap. It
+//! can do one thing wrong on purpose.
 
 use std::collections::BTreeMap;
 
@@ -15,17 +15,17 @@ pub(crate) const CLIENTS: u32 = 4;
 const KEYS: usize = 3;
 const STEP: u64 = 100;
 
-/// What one client does at one time.
+/// One operation of a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
     client: u32,
     kind: Kind,
     key: usize,
-    /// The call comes so long before the effect, the answer so long after it.
+    /// Time from the call to the effect; `after`: from the effect to the answer.
     before: u64,
     after: u64,
     fate: Fate,
-    /// A local read is so many entries behind, if its client may see that.
+    /// The number of entries that a local read is behind, if its client may see that.
     lag: usize,
 }
 
@@ -75,8 +75,8 @@ pub(crate) fn anything() -> impl Strategy<Value = Vec<Step>> {
     steps(kind.boxed(), fate.boxed())
 }
 
-/// Only what leaves no doubt about the order: sets and reads of one znode each, all answered. What is wrong with such a
-/// history is wrong for a checker that knows no zxids as well.
+/// Only operations with a certain order: sets and reads of one znode each, all answered. An error in such a
+/// history is an error for a checker without zxids as well.
 pub(crate) fn plain() -> impl Strategy<Value = Vec<Step>> {
     let kind = prop_oneof![4 => Just(Kind::Set), 2 => Just(Kind::Local), 2 => Just(Kind::Linearizable), 1 => Just(Kind::Sync)];
     steps(kind.boxed(), Just(Fate::Answered).boxed())
@@ -114,7 +114,7 @@ pub(crate) enum Anomaly {
     WrongOrder,
 }
 
-/// What came of it.
+/// The outcome of a step.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) history: History,
