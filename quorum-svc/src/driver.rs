@@ -344,7 +344,9 @@ impl<E: Election> Driver<E> {
                 self.shell.handle(now, Input::SetLevel { ticket, expected, level });
             }
             Event::SnapshotWanted => self.shell.want_snapshot(),
-            Event::RolledBack { by, met } => drop(self.shell.rolled_back(now, by, met)?),
+            Event::RolledBack { by, met } => {
+                self.shell.rolled_back(now, by, met)?;
+            }
             Event::Heard { peer, damage, suspicion } => {
                 self.shell.heard(now, peer, damage, suspicion);
             }
@@ -367,9 +369,9 @@ impl<E: Election> Driver<E> {
             let observe = |core: &Zab, output: &mut Output| observe(core, output, measure, traces);
             let Some(effect) = self.shell.poll_effect(observe)? else { return Ok(()) };
             match effect {
-                Effect::Say(said) => drop(self.acquaintances.own.send_modify(|own| {
+                Effect::Say(said) => self.acquaintances.own.send_modify(|own| {
                     (own.greeting.standing, own.said) = (said.standing, said);
-                })),
+                }),
                 // The task ends with the service.
                 Effect::Introduce(standing) => drop(asks.send(Ask::Introduce(standing))),
                 Effect::Elect(candidate) => drop(asks.send(Ask::Elect(candidate))),

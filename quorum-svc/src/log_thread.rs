@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use api::Entry;
 use quorum_core::Input;
-use quorum_shell::{Begun, Done, Failure, LogWorker, Task};
+use quorum_shell::{Done, Failure, LogWorker, Task};
 use spans::Span;
 use telemetry::metrics;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -73,7 +73,9 @@ fn run(
         while worker.begin()? {
             let (written, wall) = (Instant::now(), SystemTime::now());
             let batch = match worker.begun() {
-                Some(&Begun::Written { entries, bytes }) => Some((entries, bytes)),
+                Some(Task::Append(entries)) => {
+                    Some((entries.len(), entries.iter().map(Entry::weight).sum::<usize>()))
+                }
                 _ => None,
             };
             let finished = worker.finish()?;

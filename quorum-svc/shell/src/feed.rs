@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use api::Zxid;
+use api::mutants::{Mutant, is_on};
 use api::ports::FeedItem;
 use quorum_log::{ReadError, SnapshotError, SnapshotReader, Snapshots};
 
@@ -108,6 +109,10 @@ impl Feed {
             Got::Entries { upto, entries: Ok(entries), .. } => {
                 self.position = entries.last().ok_or(Failure::Short { upto })?.zxid;
                 Ok(Step::Give(vec![FeedItem::Committed(entries)]))
+            }
+            Got::Entries { entries: Err(ReadError::Purged { base, .. }), .. } if is_on(Mutant::StoreSkipsPurged) => {
+                self.position = base;
+                Ok(self.next(view, snapshots))
             }
             Got::Entries { entries: Err(ReadError::Log(error)), .. } => Err(error.into()),
             Got::Opened(zxid, Ok(reader)) => {

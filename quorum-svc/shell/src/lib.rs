@@ -24,4 +24,7 @@ pub use read::{Got, Read};
 pub use saving::{Keep, Unsaved, saved, snap_before, unsaved};
 pub use shell::{Effect, Said, Shell};
 pub use view::LogView;
-pub use worker::{Begun, Done, LogWorker, Task};
+pub use worker::{Done, LogWorker, Task};
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use api::mutants::{Mutant, is_on};
 use api::peer::{Damage, Incarnation, ToLeader};
 use api::ports::{Candidate, FeedItem, Sign};
 use api::{Ensemble, Epoch, Level, LevelRefusal, Now, PeerId, Standing, Ticket, Zxid};
@@ -282,7 +283,9 @@ impl Shell {
                 Effect::Disk(Task::Epochs(epochs))
             }
             Output::Truncate { to } => {
-                self.view.cut(to);
+                if !is_on(Mutant::CutLogStillRead) {
+                    self.view.cut(to);
+                }
                 Effect::Disk(Task::Truncate(to))
             }
             Output::InstallSnapshot { zxid, level } => {

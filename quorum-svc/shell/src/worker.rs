@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use api::mutants::{Mutant, is_on};
 use api::peer::{Damage, Incarnation};
 use api::{Entry, Zxid};
 use quorum_core::Input;
@@ -33,20 +34,6 @@ pub enum Task {
     },
 }
 
-/// What is under way.
-#[derive(Debug)]
-pub enum Begun {
-    /// Entries are written, and not synced.
-    Written {
-        /// So many.
-        entries: usize,
-        /// What they weigh.
-        bytes: usize,
-    },
-    /// Nothing of it is done yet.
-    Other(Task),
-}
-
 /// What is durable now.
 #[derive(Debug)]
 pub enum Done {
@@ -63,7 +50,8 @@ pub struct LogWorker {
     snapshots: Snapshots,
     met: Met,
     tasks: VecDeque<Task>,
-    begun: Option<Begun>,
+    /// Entries of an append are written, and not synced; of all else nothing is done yet.
+    begun: Option<Task>,
 }
 
 impl LogWorker {
@@ -91,9 +79,9 @@ impl LogWorker {
         self.begun.is_none() && self.tasks.is_empty()
     }
 
-    /// What is under way.
+    /// What is under way: all entries that share an fsync, or one other task.
     #[must_use]
-    pub fn begun(&self) -> Option<&Begun> {
+    pub fn begun(&self) -> Option<&Task> {
         self.begun.as_ref()
     }
 
@@ -111,6 +99,12 @@ impl LogWorker {
         if self.begun.is_some() {
             return Ok(false);
         }
+        if is_on(Mutant::EpochsBeforeEntries)
+            && let Some(at) = self.tasks.iter().position(|task| matches!(task, Task::Epochs(_)))
+            && let Some(epochs) = self.tasks.remove(at)
+        {
+            self.tasks.push_front(epochs);
+        }
         let Some(first) = self.tasks.pop_front() else { return Ok(false) };
         self.begun = Some(match first {
             Task::Append(mut batch) => {
@@ -120,9 +114,9 @@ impl LogWorker {
                     batch.extend(more);
                 }
                 self.log.append(&batch)?;
-                Begun::Written { entries: batch.len(), bytes: batch.iter().map(Entry::weight).sum() }
+                Task::Append(batch)
             }
-            task => Begun::Other(task),
+            task => task,
         });
         Ok(true)
     }
@@ -134,20 +128,16 @@ impl LogWorker {
     pub fn finish(&mut self) -> Result<Option<Done>, Failure> {
         let done = match self.begun.take() {
             None => return Ok(None),
-            Some(Begun::Written { .. }) => Input::Persisted { upto: self.log.sync()? },
-            Some(Begun::Other(Task::Append(batch))) => {
-                self.log.append(&batch)?;
-                Input::Persisted { upto: self.log.sync()? }
-            }
-            Some(Begun::Other(Task::Epochs(epochs))) => {
+            Some(Task::Append(_)) => Input::Persisted { upto: self.log.sync()? },
+            Some(Task::Epochs(epochs)) => {
                 self.epochs.store(epochs)?;
                 Input::EpochsPersisted
             }
-            Some(Begun::Other(Task::Truncate(to))) => {
+            Some(Task::Truncate(to)) => {
                 self.log.truncate(to)?;
                 Input::Truncated
             }
-            Some(Begun::Other(Task::Reset(base))) => {
+            Some(Task::Reset(base)) => {
                 self.log.reset(base)?;
                 match self.snapshots.adopt_received(base.zxid) {
                     // A newer one has come meanwhile, and its reset follows.
@@ -156,22 +146,22 @@ impl LogWorker {
                 }
                 Input::SnapshotInstalled
             }
-            Some(Begun::Other(Task::Purge(upto))) => {
+            Some(Task::Purge(upto)) => {
                 self.log.purge(upto)?;
                 Input::Purged { base: self.log.history().base() }
             }
-            Some(Begun::Other(Task::Outlive(met))) => {
+            Some(Task::Outlive(met)) => {
                 self.met.outlive(met)?;
                 return Ok(Some(Done::Outlived));
             }
-            Some(Begun::Other(Task::Forsake { may_heal: true })) => {
+            Some(Task::Forsake { may_heal: true }) => {
                 let before = self.epochs.epochs();
                 self.epochs.store(Epochs { damage: before.damage.max(Damage::Log), ..before })?;
                 return Err(Failure::Forsaken(
                     "check the disk, and start the node again: it heals from its leader",
                 ));
             }
-            Some(Begun::Other(Task::Forsake { may_heal: false })) => {
+            Some(Task::Forsake { may_heal: false }) => {
                 return Err(Failure::Forsaken(
                     "there is no other voter to heal from: restore the data directory from a backup",
                 ));

@@ -1,6 +1,6 @@
 //! The log thread: what the core wants done on the disk, one thing after the other, each in its time.
 
-use quorum_shell::{Begun, Done, Task};
+use quorum_shell::{Done, Task};
 
 use super::{Node, Stop};
 use crate::context::{Context, NodeEvent};
@@ -33,13 +33,13 @@ impl Node {
         let Some(process) = &mut self.up else { return Ok(()) };
         let worker = &mut process.log;
         match worker.begun() {
-            Some(Begun::Other(Task::Truncate(to))) => {
+            Some(Task::Truncate(to)) => {
                 cx.ghost.truncates(index, *to, worker.log().history());
                 // From here on, what is behind may be gone.
                 let _ = cx.ghost.disks[index].history.truncate(*to);
             }
-            Some(Begun::Other(Task::Reset(_))) => cx.ghost.disks[index].reset(),
-            Some(Begun::Other(Task::Forsake { may_heal: true })) if !cx.ghost.disks[index].impaired => {
+            Some(Task::Reset(_)) => cx.ghost.disks[index].reset(),
+            Some(Task::Forsake { may_heal: true }) if !cx.ghost.disks[index].impaired => {
                 cx.ghost.disks[index].impair();
             }
             _ => {}
