@@ -65,7 +65,7 @@ mutants! {
     DiffForTrunc,
     /// The log is cut, and its readers still see what was cut off.
     CutLogStillRead,
-    /// The log thread writes epochs before the entries that were to be written before them (ZOOKEEPER-4646 is of this kind).
+    /// The log thread writes epochs before the entries that were to be written before them (ZOOKEEPER-4643 is of this kind).
     EpochsBeforeEntries,
     /// A store that lacks entries which are purged goes on behind them, without a snapshot.
     StoreSkipsPurged,

@@ -68,7 +68,7 @@ impl LogFeed {
 
 impl Feed for LogFeed {
     async fn next(&mut self) -> Result<Vec<FeedItem>, PortClosed> {
-        let mut step = self.feed.next(&self.view, &self.snapshots);
+        let mut step = self.feed.poll(&self.view, &self.snapshots);
         loop {
             step = match step {
                 Step::Give(items) => return Ok(items),
@@ -81,7 +81,7 @@ impl Feed for LogFeed {
                         PortClosed("the quorum service has stopped, or another store has attached".into())
                     })?;
                     tells.into_iter().for_each(|tell| self.feed.told(tell));
-                    self.feed.next(&self.view, &self.snapshots)
+                    self.feed.poll(&self.view, &self.snapshots)
                 }
                 Step::Forsake => {
                     self.links.send(Event::Forsaken).await;

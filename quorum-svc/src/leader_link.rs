@@ -331,7 +331,7 @@ impl Sender {
     /// Until the stream ends.
     async fn send_all(&mut self, peer: PeerId) -> Result<(), Ended> {
         loop {
-            match self.outgoing.next() {
+            match self.outgoing.poll() {
                 ToSend::Frame(frame) => self.send_frame(peer, frame).await?,
                 ToSend::Read(what) => {
                     let got = read(what, &self.view, &self.snapshots, PROPOSE_BYTES).await;

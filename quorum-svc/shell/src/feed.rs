@@ -76,7 +76,7 @@ impl Feed {
     }
 
     /// What comes next.
-    pub fn next(&mut self, view: &LogView, snapshots: &Snapshots) -> Step {
+    pub fn poll(&mut self, view: &LogView, snapshots: &Snapshots) -> Step {
         if let Some(reader) = self.snapshot.take() {
             return Step::Read(Read::Piece(reader));
         }
@@ -112,7 +112,7 @@ impl Feed {
             }
             Got::Entries { entries: Err(ReadError::Purged { base, .. }), .. } if is_on(Mutant::StoreSkipsPurged) => {
                 self.position = base;
-                Ok(self.next(view, snapshots))
+                Ok(self.poll(view, snapshots))
             }
             Got::Entries { entries: Err(ReadError::Log(error)), .. } => Err(error.into()),
             Got::Opened(zxid, Ok(reader)) => {

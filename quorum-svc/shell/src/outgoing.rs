@@ -91,7 +91,7 @@ impl Outgoing {
     }
 
     /// What comes next.
-    pub fn next(&mut self) -> ToSend {
+    pub fn poll(&mut self) -> ToSend {
         if let Some(reader) = self.snapshot.take() {
             return ToSend::Read(Read::Piece(reader));
         }

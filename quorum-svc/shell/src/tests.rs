@@ -94,17 +94,17 @@ fn a_store_that_has_what_the_log_does_not_starts_over_from_what_there_is() {
     let view = LogView::new(view.reader, last(&entries(0..3)), 0);
 
     let mut feed = Feed::new(Zxid(Zxid::marker(Epoch(1)).0 + 7));
-    assert!(matches!(feed.next(&view, &snapshots), Step::Wait));
+    assert!(matches!(feed.poll(&view, &snapshots), Step::Wait));
     feed.told(Tell::Committed { upto: Zxid::marker(Epoch(1)) });
     feed.told(Tell::Committed { upto: last(&entries(0..3)) });
     let mut given = Vec::new();
-    let mut step = feed.next(&view, &snapshots);
+    let mut step = feed.poll(&view, &snapshots);
     loop {
         step = match step {
             Step::Wait => break,
             Step::Give(items) => {
                 given.extend(items);
-                feed.next(&view, &snapshots)
+                feed.poll(&view, &snapshots)
             }
             Step::Read(what) => {
                 let got = what.carry_out(&view, &snapshots, usize::MAX);

@@ -47,7 +47,7 @@ impl Node {
                 self.schedule(cx, at, NodeEvent::Send { link });
                 return Ok(());
             }
-            let frame = match learner.outgoing.next() {
+            let frame = match learner.outgoing.poll() {
                 ToSend::Wait => return Ok(()),
                 ToSend::Frame(frame) => Ok(frame),
                 ToSend::Read(what) => {

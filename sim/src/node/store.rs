@@ -143,7 +143,7 @@ impl Node {
     fn next_of_feed(&mut self, cx: &mut Context) -> Result<Option<Vec<FeedItem>>, Stop> {
         let Some(process) = &mut self.up else { return Ok(None) };
         let (feed, view) = (&mut process.store.feed, process.quorum.shell.view());
-        let mut step = feed.next(view, &process.snapshots);
+        let mut step = feed.poll(view, &process.snapshots);
         loop {
             step = match step {
                 Step::Wait => return Ok(None),
