@@ -63,6 +63,12 @@ mutants! {
     TruncSkipped,
     /// A leader sends a learner that has more than itself no TRUNC but a DIFF.
     DiffForTrunc,
+    /// The log is cut, and its readers still see what was cut off.
+    CutLogStillRead,
+    /// The log thread writes epochs before the entries that were to be written before them (ZOOKEEPER-4643 is of this kind).
+    EpochsBeforeEntries,
+    /// A store that lacks entries which are purged goes on behind them, without a snapshot.
+    StoreSkipsPurged,
     /// Observers count towards a quorum.
     ObserverCounted,
     /// A store gets what is durable here but not committed.

@@ -6,12 +6,12 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use api::peer::{Acquaintance, Damage, Incarnation};
+use api::peer::Acquaintance;
 use api::ports::PeerReport;
-use api::{Build, Greeting, Level, PeerId};
+use api::{Build, Greeting, PeerId};
 use proto::peer::{self as wire, quorum_client::QuorumClient};
 use proto::quorum::Hello;
-use quorum_log::{IncarnationError, Incarnations};
+use quorum_shell::{Met, Said};
 use tokio::sync::{Notify, mpsc, watch};
 use tonic::transport::{Channel, Endpoint};
 
@@ -36,16 +36,7 @@ const SILENT: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(30)];
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Own {
     pub(crate) greeting: Greeting,
-    /// As in `quorum_core::Zab::damage`.
-    pub(crate) damage: Damage,
-    /// Whether it has a leader with a quorum.
-    pub(crate) serving: bool,
-    /// Whom it follows, synchronised or not yet.
-    pub(crate) leader: Option<PeerId>,
-    /// As in `quorum_core::Zab::level`.
-    pub(crate) level: Option<Level>,
-    /// Raised when others say that this server has lost something.
-    pub(crate) suspicion: u64,
+    pub(crate) said: Said,
 }
 
 /// What is known of each other server.
@@ -120,8 +111,8 @@ pub(crate) struct Acquaintances {
     pub(crate) board: Arc<Board>,
     pub(crate) addresses: Arc<BTreeMap<PeerId, String>>,
     pub(crate) links: Links,
-    /// Held while the file is written, so never locked in a task.
-    pub(crate) incarnations: Arc<Mutex<Incarnations>>,
+    /// Never used in a task: it is locked while the file is written.
+    pub(crate) met: Met,
     /// See [`Config::incarnation_every`](crate::Config::incarnation_every).
     pub(crate) every: Duration,
     /// Of each other server: told when it has to be met again at once.
@@ -129,22 +120,10 @@ pub(crate) struct Acquaintances {
 }
 
 impl Acquaintances {
-    /// Blocks on the disk.
-    fn with<T>(&self, f: impl FnOnce(&mut Incarnations) -> T) -> T {
-        f(&mut self.incarnations.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// Within this both streams between a learner and its leader are open. That takes some six round trips and a write to each
     /// disk, so it follows the setting that says how far apart members are.
     pub(crate) fn open_limit(&self) -> Duration {
         self.own.borrow().greeting.sync_limit.max(CONNECT_LIMIT)
-    }
-
-    /// See [`Incarnations::outlive`]. Blocks on the disk.
-    pub(crate) fn outlive(&self, met: Incarnation) -> Result<(), IncarnationError> {
-        self.with(|incarnations| incarnations.outlive(met))?;
-        self.meet_again();
-        Ok(())
     }
 
     /// All others are to be met again at once.
@@ -191,10 +170,10 @@ impl Acquaintances {
 
     /// The first message to `peer`, which has said this, or nothing yet.
     pub(crate) async fn hello(&self, peer: PeerId, said: Acquaintance) -> wire::Hello {
-        let this = self.clone();
-        let said = blocking(move || this.with(|incarnations| incarnations.acquaintance(peer, said))).await;
+        let met = self.met.clone();
+        let said = blocking(move || met.acquaintance(peer, said)).await;
         let own = self.own.borrow();
-        Hello::to_quorum(&own.greeting, said, own.damage)
+        Hello::to_quorum(&own.greeting, said, own.said.damage)
     }
 
     /// Checks the first message of another server, before anything else in it is believed. `dialled`: whom this one dialled.
@@ -227,16 +206,14 @@ impl Acquaintances {
     /// The disk, which ends the node.
     pub(crate) async fn greeted(&self, peer: PeerId, hello: &wire::Hello) -> Result<Acquaintance, String> {
         let said = Hello::acquaintance(hello);
-        let this = self.clone();
-        let (remembered, unknown) =
-            blocking(move || this.with(|i| (i.meet(peer, said), said.met.filter(|&met| !i.knows(met)))))
-                .await;
-        if let Err(error) = remembered {
-            self.links.fail(error.to_string());
-            return Err(error.to_string());
-        }
-        if let Some(met) = unknown {
-            self.links.send(Event::RolledBack { by: peer, met }).await;
+        let met = self.met.clone();
+        match blocking(move || met.take_in(peer, said)).await {
+            Ok(Some(met)) => drop(self.links.send(Event::RolledBack { by: peer, met }).await),
+            Ok(None) => {}
+            Err(error) => {
+                self.links.fail(error.to_string());
+                return Err(error.to_string());
+            }
         }
         Ok(said)
     }
@@ -255,8 +232,8 @@ impl Acquaintances {
     async fn grow(self) {
         loop {
             tokio::time::sleep(self.every).await;
-            let this = self.clone();
-            if let Err(error) = blocking(move || this.with(Incarnations::grow)).await {
+            let met = self.met.clone();
+            if let Err(error) = blocking(move || met.grow()).await {
                 return self.links.fail(error.to_string());
             }
             self.meet_again();
@@ -267,11 +244,11 @@ impl Acquaintances {
     async fn complain(self) {
         let mut own = self.own.subscribe();
         loop {
-            if own.wait_for(|own| !own.serving).await.is_err() {
+            if own.wait_for(|own| !own.said.serving).await.is_err() {
                 return;
             }
             let mut pause = SILENT[0];
-            while tokio::time::timeout(pause, own.wait_for(|own| own.serving)).await.is_err() {
+            while tokio::time::timeout(pause, own.wait_for(|own| own.said.serving)).await.is_err() {
                 pause = SILENT[1];
                 let mut faults = String::new();
                 for peer in self.peers() {
@@ -281,7 +258,7 @@ impl Acquaintances {
                     let _ = write!(faults, "{id} at {address}: {fault} ({} s); ", since.as_secs());
                 }
                 let peers = faults.trim_end_matches("; ");
-                let why = unserved(self.me, own.borrow().leader);
+                let why = unserved(self.me, own.borrow().said.leader);
                 tracing::warn!(peers, "{why}");
             }
         }
@@ -293,14 +270,14 @@ impl Acquaintances {
         let [least, most] = RETRY;
         let mut pause = least;
         loop {
-            let suspicion = self.own.borrow().suspicion;
+            let suspicion = self.own.borrow().said.suspicion;
             let met = tokio::time::timeout(2 * CONNECT_LIMIT, self.meet(peer, &address)).await;
             drop(tried.take());
             match met.unwrap_or_else(|_| Err("no answer".to_owned())) {
                 Ok(()) => {
                     pause = least;
                     let [while_serving, otherwise] = AGAIN;
-                    let limit = if self.own.borrow().serving { while_serving } else { otherwise };
+                    let limit = if self.own.borrow().said.serving { while_serving } else { otherwise };
                     // Either is a reason to meet it again.
                     let _ = tokio::time::timeout(limit, again.notified()).await;
                 }
@@ -341,7 +318,7 @@ impl Acquaintances {
         let mut build = None;
         // The second time it can be confirmed what the other one has met.
         for _ in 0..2 {
-            let suspicion = self.own.borrow().suspicion;
+            let suspicion = self.own.borrow().said.suspicion;
             let hello = self.hello(peer, said).await;
             let theirs = client.meet(hello).await.map_err(|status| {
                 if status.code() == tonic::Code::FailedPrecondition {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room, Surroundings};
 use api::{Level, LevelRefusal, Zxid};
-use quorum_core::Input;
-use quorum_log::{LogReader, SnapshotError, SnapshotWriter, Snapshots};
+use quorum_log::{SnapshotError, SnapshotWriter, Snapshots};
+use quorum_shell::{self as shell, LogView, Unsaved, saved, unsaved};
 use telemetry::metrics;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
@@ -17,7 +17,6 @@ use crate::feed::{FEED_LIMIT, LogFeed, SIGNS_LIMIT, SignQueue};
 use crate::leader_link::blocking;
 use crate::outbox::Outbox;
 use crate::room::RoomView;
-use crate::view::LogView;
 
 /// The port [`Quorum`] to the quorum service of this process. Cheap to clone.
 #[derive(Clone)]
@@ -65,13 +64,8 @@ pub struct LogHealth {
     pub mark: u64,
 }
 
-/// The point of the log before which a learner had better get the snapshot at `zxid`: from there to the snapshot it would
-/// be more than twice as much, and more than what any network carries in a moment.
-pub(crate) fn snap_before(log: &LogReader, snapshots: &Snapshots, zxid: Zxid) -> Zxid {
-    const NOTHING: u64 = 16 << 20;
-    // One that cannot be opened is found out when it is sent.
-    snapshots.size(zxid).map_or(Zxid::ZERO, |size| log.back_from(zxid, 2 * size + NOTHING, 0))
-}
+/// A learner gets the log rather than a snapshot up to so many bytes: any network carries them in a moment.
+pub(crate) const SLACK: u64 = 16 << 20;
 
 fn stopped() -> PortClosed {
     PortClosed("the quorum service of this node has stopped".into())
@@ -117,38 +111,33 @@ impl Quorum for Handle {
                 if let Ok(bytes) = self.snapshots.size(zxid) {
                     metrics::SNAPSHOT_SIZE.set(bytes);
                 }
-                let purge_to = match low {
-                    // Room matters more now than a second state, and than what members that were away may need.
-                    true => self.drop_older().await.map(|()| Some(zxid))?,
-                    false => self.snapshots.older().map(|older| older.min(self.kept_from(zxid))),
-                };
-                let snap_before = snap_before(&self.view.reader, &self.snapshots, zxid);
-                let held = if low { 0 } else { HELD.max(4 * self.keep.bytes) };
-                let hold_from = self.view.reader.back_from(zxid, held, 0);
-                let saved = Input::SnapshotSaved { zxid, purge_to, hold_from, snap_before };
+                if low {
+                    self.drop_older().await?;
+                }
+                let Keep { bytes, entries } = self.keep;
+                let keep = shell::Keep { bytes, entries, held: HELD.max(4 * bytes), slack: SLACK };
+                let saved = saved(&self.view.reader, &self.snapshots, zxid, keep, low);
                 self.links.send(Event::Core(saved)).await;
                 Ok(())
             }
-            // The leader's snapshot is on its way, or has come: as good.
-            Err(SnapshotError::Busy | SnapshotError::TooOld { .. } | SnapshotError::Superseded { .. }) => {
-                Ok(())
-            }
-            // The log stays as it is, and the next snapshot may be smaller, or find more room.
-            Err(error) if error.is_full() => {
-                tracing::warn!(%zxid, "there is no space for a snapshot, so the log is not purged: {error}");
-                Err(PortClosed(error.to_string()))
-            }
-            Err(error) => {
-                self.links.fail(error.to_string());
-                Err(PortClosed(error.to_string()))
-            }
+            Err(error) => match unsaved(&error) {
+                Unsaved::Needless => Ok(()),
+                Unsaved::NoSpace => {
+                    tracing::warn!(%zxid, "there is no space for a snapshot, so the log is not purged: {error}");
+                    Err(PortClosed(error.to_string()))
+                }
+                Unsaved::Stop => {
+                    self.links.fail(error.to_string());
+                    Err(PortClosed(error.to_string()))
+                }
+            },
         }
     }
 
     async fn surroundings(&self) -> Result<Surroundings, PortClosed> {
         let (ensemble, level, build) = {
             let own = self.acquaintances.own.borrow();
-            (own.greeting.standing.ensemble, own.level, Some(own.greeting.build.clone()))
+            (own.greeting.standing.ensemble, own.said.level, Some(own.greeting.build.clone()))
         };
         let clock_offset_ms = *self.clock.borrow();
         let peers = self.acquaintances.peers();
@@ -204,11 +193,6 @@ impl Handle {
             self.links.fail(error.to_string());
             PortClosed(error.to_string())
         })
-    }
-
-    /// The log has to stay from here.
-    fn kept_from(&self, zxid: Zxid) -> Zxid {
-        self.view.reader.back_from(zxid, self.keep.bytes, self.keep.entries)
     }
 
     async fn write(&self, zxid: Zxid, leave: u64, mut chunks: impl Chunks) -> Result<(), SnapshotError> {

@@ -13,7 +13,8 @@ use proto::peer::{self as wire, quorum_server};
 use proto::pieces::{Assembly, pieces};
 use proto::quorum::{LeaderFrame, LearnerFrame};
 use quorum_core::{Conn, Input};
-use quorum_log::{ReadError, SnapshotError, Snapshots};
+use quorum_log::Snapshots;
+use quorum_shell::{Command, Ended, Frame, Got, LogView, Outgoing, Read, Sent, ToSend};
 use spans::{KeyValue, Lines, Scope, Span, lines};
 use telemetry::{Mode, metrics};
 use tokio::sync::{mpsc, oneshot};
@@ -23,10 +24,9 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::acquaintances::Acquaintances;
 use crate::driver::{Event, Links};
 use crate::outbox::{Item, Lanes, Outbox};
-use crate::view::LogView;
 
 /// Messages as they are sent.
-type Messages = Pin<Box<dyn Stream<Item = Result<wire::LeaderMessage, Status>> + std::marker::Send>>;
+type Messages = Pin<Box<dyn Stream<Item = Result<wire::LeaderMessage, Status>> + Send>>;
 
 /// With nothing to say for so long, a stream with data says that it is there.
 pub(crate) const IDLE: Duration = Duration::from_secs(1);
@@ -37,24 +37,9 @@ const SEND_QUEUE: usize = 8;
 /// Commands for one learner. They merge, so only a learner that does not read at all gets here.
 pub(crate) const OUTBOX_LIMIT: usize = 64 << 10;
 
-/// What the leader's driver wants sent to one learner. A slow learner costs a few of these, whatever the load: entries
-/// stay in the log until the stream has room.
-#[derive(Clone, PartialEq, Debug)]
-pub(crate) enum Send {
-    Message(ToLearner),
-    Entries { after: Zxid, upto: Zxid },
-    Snapshot(Zxid),
-}
-
-impl Item for Send {
-    fn merge(queue: &mut VecDeque<Send>, new: Send) -> Option<Send> {
-        match (new, queue.back_mut()) {
-            (Send::Entries { after, upto }, Some(Send::Entries { upto: end, .. })) if *end == after => {
-                *end = upto;
-                None
-            }
-            (new, _) => Some(new),
-        }
+impl Item for Command {
+    fn merge(queue: &mut VecDeque<Command>, new: Command) -> Option<Command> {
+        Command::merge(queue, new)
     }
 }
 
@@ -76,7 +61,7 @@ impl Item for ToLearner {
 }
 
 /// What the driver has for one learner.
-pub(crate) type ToOneLearner = Lanes<Send, ToLearner>;
+pub(crate) type ToOneLearner = Lanes<Command, ToLearner>;
 
 /// Links whose second stream is awaited, by the number that was told on the first.
 pub(crate) type Halves = Arc<Mutex<BTreeMap<u64, (PeerId, oneshot::Sender<Control>)>>>;
@@ -213,7 +198,15 @@ impl Half {
             return;
         }
         let outbox = lanes.data.clone();
-        let sender = Sender { links: links.clone(), view, snapshots, to_learner, outbox, sync: None };
+        let sender = Sender {
+            links: links.clone(),
+            view,
+            snapshots,
+            to_learner,
+            outbox,
+            sync: None,
+            outgoing: Outgoing::default(),
+        };
         links.spawn(sender.run(peer));
         let commands = lanes.control.clone();
         links.spawn(async move {
@@ -287,7 +280,8 @@ struct Sender {
     view: LogView,
     snapshots: Snapshots,
     to_learner: mpsc::Sender<Result<wire::LeaderMessage, Status>>,
-    outbox: Outbox<Send>,
+    outbox: Outbox<Command>,
+    outgoing: Outgoing,
     /// How the learner is brought up to date at present.
     sync: Option<Sync>,
 }
@@ -326,48 +320,75 @@ impl Sync {
     }
 }
 
-/// The stream is over; no more to say than that.
-struct Ended;
-
 impl Sender {
     async fn run(mut self, peer: PeerId) {
-        loop {
-            let commands = tokio::select! {
-                commands = self.outbox.take() => commands,
-                // The learner went away: nothing can be sent any more.
-                () = self.to_learner.closed() => None,
-                () = tokio::time::sleep(IDLE) => match self.send(LeaderFrame::Idle).await {
-                    Ok(()) => continue,
-                    Err(Ended) => None,
-                },
-            };
-            let Some(commands) = commands else { break };
-            for command in commands {
-                if self.carry_out(peer, command).await.is_err() {
-                    self.outbox.close();
-                    return;
-                }
-            }
+        if let Err(Ended(Some(failure))) = self.send_all(peer).await {
+            self.links.fail(failure.to_string());
         }
         self.outbox.close();
     }
 
+    /// Until the stream ends.
+    async fn send_all(&mut self, peer: PeerId) -> Result<(), Ended> {
+        loop {
+            match self.outgoing.poll() {
+                ToSend::Frame(frame) => self.send_frame(peer, frame).await?,
+                ToSend::Read(what) => {
+                    let got = read(what, &self.view, &self.snapshots, PROPOSE_BYTES).await;
+                    let Sent { frame, tell } = self.outgoing.got(got, &self.snapshots);
+                    if let Some(input) = tell {
+                        self.links.send(Event::Core(input)).await;
+                    }
+                    self.send_frame(peer, frame?).await?;
+                }
+                ToSend::Wait => tokio::select! {
+                    commands = self.outbox.take() => {
+                        let commands = commands.ok_or(Ended(None))?;
+                        commands.into_iter().for_each(|command| self.outgoing.push(command));
+                    }
+                    // The learner went away: nothing can be sent any more.
+                    () = self.to_learner.closed() => return Ok(()),
+                    () = tokio::time::sleep(IDLE) => self.send(LeaderFrame::Idle).await?,
+                },
+            }
+        }
+    }
+
+    async fn send_frame(&mut self, peer: PeerId, frame: Frame) -> Result<(), Ended> {
+        self.observe(peer, &frame);
+        self.send(match frame {
+            Frame::Message(message) => LeaderFrame::Message(message),
+            Frame::SnapStart(zxid, level) => LeaderFrame::SnapStart(zxid, level),
+            Frame::SnapChunk(chunk) => LeaderFrame::SnapChunk(chunk),
+            Frame::SnapEnd => LeaderFrame::SnapEnd,
+        })
+        .await
+    }
+
     /// Counts and times synchronisations.
-    fn observe(&mut self, peer: PeerId, command: &Send) {
-        let (mode, from) = match command {
-            Send::Message(ToLearner::Diff { after }) => (Mode::Diff, *after),
-            Send::Message(ToLearner::Trunc { to }) => (Mode::Trunc, *to),
-            Send::Snapshot(zxid) => (Mode::Snap, *zxid),
-            Send::Message(ToLearner::NewLeader { epoch, target, .. }) => {
+    fn observe(&mut self, peer: PeerId, frame: &Frame) {
+        let (mode, from) = match frame {
+            Frame::Message(ToLearner::Diff { after }) => (Mode::Diff, *after),
+            Frame::Message(ToLearner::Trunc { to }) => (Mode::Trunc, *to),
+            Frame::SnapStart(zxid, _) => (Mode::Snap, *zxid),
+            Frame::Message(ToLearner::NewLeader { epoch, target, .. }) => {
                 if let Some(sync) = self.sync.take() {
                     sync.end(*epoch, *target);
                 }
                 return;
             }
-            Send::Message(_) | Send::Entries { .. } => return,
+            Frame::Message(ToLearner::Propose { entries, .. }) if self.sync.is_some() => {
+                return self.count_sync(entries.iter().map(api::Entry::weight).sum());
+            }
+            Frame::SnapChunk(chunk) => return self.count_sync(chunk.len()),
+            Frame::SnapEnd => return self.lines().in_scope(|| tracing::info!(%peer, "snapshot sent")),
+            Frame::Message(_) => return,
         };
         metrics::SYNC_STARTED.at(mode).add(1);
         self.sync = Some(Sync::begin(peer, mode, from));
+        if let Frame::SnapStart(zxid, _) = frame {
+            self.lines().in_scope(|| tracing::info!(%peer, %zxid, "sending a snapshot"));
+        }
     }
 
     fn count_sync(&mut self, bytes: usize) {
@@ -377,94 +398,36 @@ impl Sender {
         }
     }
 
-    async fn carry_out(&mut self, peer: PeerId, command: Send) -> Result<(), Ended> {
-        self.observe(peer, &command);
-        match command {
-            Send::Message(message) => self.send(LeaderFrame::Message(message)).await,
-            Send::Entries { mut after, upto } => {
-                while after < upto {
-                    let entries =
-                        self.view.read_after(after, upto, PROPOSE_BYTES).await.map_err(|error| {
-                            // If a purge overtook this learner it will come back and get a snapshot. Damage would keep it
-                            // coming back for ever: this node stops, and heals when it is started again.
-                            tracing::warn!(%peer, %error, "cannot read the log for a learner; dropped it");
-                            if let ReadError::Log(error) = error {
-                                self.links.fail(error.to_string());
-                            }
-                            Ended
-                        })?;
-                    let Some(last) = entries.last() else { return Err(Ended) };
-                    let prev = std::mem::replace(&mut after, last.zxid);
-                    if self.sync.is_some() {
-                        self.count_sync(entries.iter().map(api::Entry::weight).sum());
-                    }
-                    self.send(LeaderFrame::Message(ToLearner::Propose { prev, entries })).await?;
-                }
-                Ok(())
-            }
-            Send::Snapshot(zxid) => {
-                let sent = self.send_snapshot(peer, zxid).await;
-                // A damaged one no longer counts; the next attempt is made with what is left.
-                if self.snapshots.latest() != Some(zxid) {
-                    let left = self.snapshots.latest();
-                    self.links.send(Event::Core(Input::SnapshotsLeft { newest: left })).await;
-                }
-                sent
-            }
-        }
-    }
-
     /// A span for lines about the synchronisation.
     fn lines(&self) -> Lines {
         lines(self.sync.as_ref().and_then(|sync| sync.span.as_ref()))
     }
 
-    async fn send_snapshot(&mut self, peer: PeerId, zxid: Zxid) -> Result<(), Ended> {
-        let links = self.links.clone();
-        let failed = |error: SnapshotError| {
-            tracing::warn!(%peer, %zxid, %error, "cannot read the snapshot for a learner; dropped it");
-            if let SnapshotError::Disk(_) = error {
-                links.fail(error.to_string());
-            }
-            Ended
-        };
-        self.lines().in_scope(|| tracing::info!(%peer, %zxid, "sending a snapshot"));
-        let snapshots = self.snapshots.clone();
-        let mut reader = blocking(move || snapshots.read(zxid)).await.map_err(&failed)?;
-        self.send(LeaderFrame::SnapStart(zxid, reader.level())).await?;
-        let mut bytes = 0;
-        loop {
-            let (back, chunk) = blocking(move || {
-                let chunk = reader.next_chunk();
-                (reader, chunk)
-            })
-            .await;
-            reader = back;
-            let Some(chunk) = chunk.map_err(&failed)? else { break };
-            bytes += chunk.len();
-            self.count_sync(chunk.len());
-            self.send(LeaderFrame::SnapChunk(chunk)).await?;
-        }
-        self.lines().in_scope(|| tracing::info!(%peer, %zxid, bytes, "snapshot sent"));
-        self.send(LeaderFrame::SnapEnd).await
-    }
-
     async fn send(&self, frame: LeaderFrame) -> Result<(), Ended> {
         for message in pieces(wire::LeaderMessage::from(frame)) {
             tokio::select! {
-                sent = self.to_learner.send(Ok(message)) => sent.map_err(|_| Ended)?,
+                sent = self.to_learner.send(Ok(message)) => sent.map_err(|_| Ended(None))?,
                 // The driver has dropped this learner, which may be why it does not read.
-                () = self.outbox.closed() => return Err(Ended),
+                () = self.outbox.closed() => return Err(Ended(None)),
             }
         }
         Ok(())
     }
 }
 
+/// Reads off the tasks what is not in memory.
+pub(crate) async fn read(what: Read, view: &LogView, snapshots: &Snapshots, max_bytes: usize) -> Got {
+    match what.from_memory(view, max_bytes) {
+        Ok(got) => got,
+        Err(what) => {
+            let (view, snapshots) = (view.clone(), snapshots.clone());
+            blocking(move || what.carry_out(&view, &snapshots, max_bytes)).await
+        }
+    }
+}
+
 /// Runs disk work off the tasks; a panic there goes on here.
-pub(crate) async fn blocking<T: std::marker::Send + 'static>(
-    f: impl FnOnce() -> T + std::marker::Send + 'static,
-) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(f).await {
         Ok(value) => value,
         Err(error) => match error.try_into_panic() {
@@ -483,25 +446,10 @@ mod tests {
     fn however_much_is_proposed_a_slow_learner_costs_three_commands() {
         let lanes = ToOneLearner::new(10);
         for i in 0..1000 {
-            assert!(lanes.data.push(Send::Entries { after: Zxid(i), upto: Zxid(i + 1) }));
+            assert!(lanes.data.push(Command::Entries { after: Zxid(i), upto: Zxid(i + 1) }));
             assert!(lanes.control.push(ToLearner::Commit(Zxid(i))));
             assert!(lanes.control.push(ToLearner::Ping { round: i, quorum_ms: 0 }));
         }
         assert_eq!((lanes.data.len(), lanes.control.len()), (1, 2));
-    }
-
-    #[test]
-    fn other_messages_keep_their_place() {
-        let mut queue = VecDeque::new();
-        for item in [
-            Send::Entries { after: Zxid(0), upto: Zxid(1) },
-            Send::Message(ToLearner::UpToDate { commit: Zxid(1) }),
-            Send::Entries { after: Zxid(1), upto: Zxid(2) },
-            Send::Entries { after: Zxid(5), upto: Zxid(6) },
-        ] {
-            let left = Send::merge(&mut queue, item);
-            queue.extend(left);
-        }
-        assert_eq!(queue.len(), 4);
     }
 }

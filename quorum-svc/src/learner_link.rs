@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use api::PeerId;
-use api::peer::{Acquaintance, ToLeader, ToLearner};
+use api::peer::{Acquaintance, ToLeader};
 use proto::peer::{self as wire, quorum_client::QuorumClient};
 use proto::pieces::{Assembly, pieces};
 use proto::quorum::{LeaderFrame, LearnerFrame};
 use quorum_core::{Conn, Input};
-use quorum_log::{SnapshotError, SnapshotWriter, Snapshots};
+use quorum_log::Snapshots;
+use quorum_shell::{Incoming, Part};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -179,7 +180,7 @@ impl LearnerSide {
             self.acquaintances.refused(leader, &e.0);
             e.to_string()
         };
-        let mut snapshot: Option<SnapshotWriter> = None;
+        let mut snapshot = Incoming::default();
         let mut assembly = Assembly::default();
         loop {
             // A slow disk here holds back the leader's stream to this learner, and nothing else.
@@ -193,41 +194,12 @@ impl LearnerSide {
                     LeaderFrame::Idle => continue,
                     LeaderFrame::Message(message) => Input::FromLeader { conn, message },
                     LeaderFrame::SnapStart(zxid, level) => {
-                        tracing::info!(%zxid, "receiving a snapshot");
-                        let snapshots = self.snapshots.clone();
-                        let begun = blocking(move || snapshots.begin_received(zxid, level)).await;
-                        snapshot = Some(begun.map_err(|e| self.fatal(&e))?);
-                        Input::SnapshotProgress { conn }
+                        self.take(conn, &mut snapshot, Part::Start(zxid, level)).await?
                     }
                     LeaderFrame::SnapChunk(chunk) => {
-                        let mut writer = snapshot.take().ok_or("a piece of a snapshot that did not begin")?;
-                        let (writer, result) = blocking(move || {
-                            let result = writer.chunk(&chunk);
-                            (writer, result)
-                        })
-                        .await;
-                        result.map_err(|e| self.fatal(&e))?;
-                        snapshot = Some(writer);
-                        Input::SnapshotProgress { conn }
+                        self.take(conn, &mut snapshot, Part::Chunk(chunk)).await?
                     }
-                    LeaderFrame::SnapEnd => {
-                        let writer = snapshot.take().ok_or("the end of a snapshot that did not begin")?;
-                        let (zxid, level) = (writer.zxid(), writer.level());
-                        let finish = blocking(move || writer.finish());
-                        tokio::pin!(finish);
-                        // It is written out and read again, which takes its time for a large one.
-                        let finished = loop {
-                            tokio::select! {
-                                finished = &mut finish => break finished,
-                                () = tokio::time::sleep(PROGRESS) => {
-                                    self.links.send(Event::Core(Input::SnapshotProgress { conn })).await;
-                                }
-                            }
-                        };
-                        finished.map_err(|e| self.fatal(&e))?;
-                        tracing::info!(%zxid, "snapshot received");
-                        Input::FromLeader { conn, message: ToLearner::Snap { zxid, level } }
-                    }
+                    LeaderFrame::SnapEnd => self.take(conn, &mut snapshot, Part::End).await?,
                 },
             };
             if !self.links.send(Event::Core(input)).await {
@@ -236,16 +208,33 @@ impl LearnerSide {
         }
     }
 
-    /// If it is the disk that failed, the node stops.
-    fn fatal(&self, error: &SnapshotError) -> String {
-        if error.is_full() {
-            tracing::error!(
-                "there is no space for the state that the leader sends; it is tried again: {error}"
-            );
-        } else if let SnapshotError::Disk(_) | SnapshotError::Damaged { .. } = error {
-            self.links.fail(error.to_string());
+    async fn take(&self, conn: Conn, snapshot: &mut Incoming, part: Part) -> Result<Input, String> {
+        let (mut incoming, snapshots) = (std::mem::take(snapshot), self.snapshots.clone());
+        let taking = blocking(move || {
+            let taken = incoming.take(&snapshots, part);
+            (incoming, taken)
+        });
+        tokio::pin!(taking);
+        // In the end it is written out and read again, which takes its time for a large one.
+        let (incoming, taken) = loop {
+            tokio::select! {
+                taken = &mut taking => break taken,
+                () = tokio::time::sleep(PROGRESS) => {
+                    self.links.send(Event::Core(Input::SnapshotProgress { conn })).await;
+                }
+            }
+        };
+        *snapshot = incoming;
+        match taken {
+            Ok(Some(message)) => Ok(Input::FromLeader { conn, message }),
+            Ok(None) => Ok(Input::SnapshotProgress { conn }),
+            Err(broken) => {
+                if let Some(failure) = broken.failure {
+                    self.links.fail(failure.to_string());
+                }
+                Err(broken.why)
+            }
         }
-        error.to_string()
     }
 }
 

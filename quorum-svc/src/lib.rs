@@ -27,7 +27,6 @@ mod port;
 mod room;
 mod service;
 mod trace;
-mod view;
 
 pub use acquaintances::INCARNATION_EVERY;
 pub use feed::LogFeed;

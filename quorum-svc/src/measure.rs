@@ -8,7 +8,7 @@ use api::{Entry, History, PeerId, Ticket, Zxid};
 use quorum_core::{Conn, Zab};
 use telemetry::{RoleLabel, metrics};
 
-use crate::view::LogView;
+use quorum_shell::LogView;
 
 /// Points in time that are kept for each purpose. When there are more, the oldest are forgotten, or stand for those that
 /// come: numbers become coarser, and memory stays.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::ports::Election;
-use api::{Build, Greeting, PeerId, Standing, Zxid};
+use api::{Build, Greeting, PeerId, Zxid};
 use proto::internal::quorum_port_server::QuorumPortServer;
 use proto::peer::quorum_server::QuorumServer;
 use quorum_core::{Durable, Zab};
@@ -14,6 +14,7 @@ use quorum_log::{
     DataDir, Disk, DiskError, FsDisk, LogError, LogOptions, LogPlace, Salvaged, Storage, StorageError,
     StorageOptions, reserve,
 };
+use quorum_shell::{Failure, LogView, LogWorker, Met, Shell, snap_before};
 use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::acquaintances::{Acquaintances, Own};
 use crate::backlog::Backlog;
 use crate::driver::{self, Driver, Links, State};
-use crate::handle::{Handle, Keep, snap_before};
+use crate::handle::{Handle, Keep, SLACK};
 use crate::leader_link::{Halves, LearnService};
 use crate::learner_link::LearnerSide;
 use crate::log_thread;
@@ -29,7 +30,6 @@ use crate::measure::Measure;
 use crate::port::PortService;
 use crate::room::{LEAST_FREE, RoomView, RoomWatch};
 use crate::trace::Traces;
-use crate::view::LogView;
 
 /// What the service is made with.
 #[derive(Clone, Debug)]
@@ -106,6 +106,15 @@ pub enum StopReason {
     /// Something that cannot be true is.
     #[error("{0}")]
     Invariant(String),
+}
+
+impl From<Failure> for StopReason {
+    fn from(failure: Failure) -> StopReason {
+        match failure {
+            Failure::Invariant(why) => StopReason::Invariant(why),
+            failure => StopReason::Disk(failure.to_string()),
+        }
+    }
 }
 
 /// The quorum service of a node, opened and ready to run.
@@ -199,7 +208,7 @@ impl<E: Election> QuorumService<E> {
             snapshot: snapshots.latest(),
             snap_before: snapshots
                 .latest()
-                .map_or(Zxid::ZERO, |zxid| snap_before(&log.reader(), &snapshots, zxid)),
+                .map_or(Zxid::ZERO, |zxid| snap_before(&log.reader(), &snapshots, zxid, SLACK)),
             last_stamp: promises.last_stamp,
             damage: promises.damage,
             ensemble: promises.ensemble,
@@ -220,25 +229,16 @@ impl<E: Election> QuorumService<E> {
         let view = LogView::new(log.reader(), log.history().last(), config.recent_bytes);
         let backlog = Backlog::new(config.backlog_bytes);
         let ensemble: Arc<str> = config.ensemble.into();
-        let incarnations = Arc::new(std::sync::Mutex::new(incarnations));
-        let greeting = Greeting {
-            name: ensemble.to_string(),
-            id: me,
-            members: config.core.ensemble.clone(),
-            standing: Standing::default(),
-            build,
-            sync_limit: config.core.sync_limit,
-            tick: config.core.ping_interval,
-        };
+        let met = Met::new(incarnations);
+        let members = config.core.ensemble.clone();
+        let sync_limit = config.core.sync_limit;
+        let tick = config.core.ping_interval;
         let core = Zab::new(config.core, durable.clone());
-        let own = Own {
-            greeting: Greeting { standing: core.standing(), ..greeting },
-            damage: core.damage(),
-            serving: false,
-            leader: None,
-            level: core.level(),
-            suspicion: 0,
-        };
+        let shell = Shell::new(core, view.clone(), me, members.clone(), base);
+        let said = shell.said();
+        let name = ensemble.to_string();
+        let greeting = Greeting { name, id: me, members, standing: said.standing, build, sync_limit, tick };
+        let own = Own { greeting, said };
         let others = config.addresses.keys().filter(|&&peer| peer != me);
         let acquaintances = Acquaintances {
             me,
@@ -246,7 +246,7 @@ impl<E: Election> QuorumService<E> {
             board: Arc::default(),
             addresses: Arc::new(config.addresses.clone()),
             links: links.clone(),
-            incarnations,
+            met: met.clone(),
             every: config.incarnation_every,
             again: Arc::new(others.map(|&peer| (peer, Notify::new())).collect()),
         };
@@ -260,7 +260,8 @@ impl<E: Election> QuorumService<E> {
             view: room.clone(),
             hollow: std::sync::Mutex::default(),
         };
-        let disk = log_thread::spawn(log, epochs, snapshots.clone(), acquaintances.clone(), backlog.clone())?;
+        let worker = LogWorker::new(log, epochs, snapshots.clone(), met);
+        let disk = log_thread::spawn(worker, acquaintances.clone(), backlog.clone())?;
         let (clock_in, clock) = watch::channel(None);
         let handle = Handle {
             links: links.clone(),
@@ -282,21 +283,19 @@ impl<E: Election> QuorumService<E> {
         };
         let measure = Measure::new(me, &durable.history);
         let driver = Driver {
-            core,
+            shell,
             inbox,
             links: links.clone(),
             disk,
             backlog,
             room,
-            view,
             clock: clock_in,
             election,
             learner_side,
             acquaintances,
             addresses: config.addresses,
             shutdown,
-            may_heal: options.may_heal,
-            state: State::standing_on(base),
+            state: State::default(),
             measure,
             traces: Traces::new(me),
         };

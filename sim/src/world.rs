@@ -210,7 +210,7 @@ impl World {
             return;
         }
         let went = target.on(&mut self.cx, event);
-        let leaves = target.up.as_ref().is_some_and(|p| p.leaving.is_some() && p.quorum.left);
+        let leaves = target.up.as_ref().is_some_and(|p| p.leaving.is_some() && p.quorum.has_left());
         match went {
             _ if target.disk.is_off() => self.lose_power(node),
             Ok(()) if leaves => self.finish_leaving(node),
@@ -307,7 +307,8 @@ impl World {
             .map(|n| match &n.up {
                 None => format!("{} is down", n.name()),
                 Some(p) => {
-                    let (status, applied) = (p.quorum.core.status(), p.store.shell.server.state().applied());
+                    let (status, applied) =
+                        (p.quorum.shell.core().status(), p.store.shell.server.state().applied());
                     format!("{} has applied {applied} of {last}: {status:?}", n.name())
                 }
             })

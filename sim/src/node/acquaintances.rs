@@ -1,16 +1,16 @@
-//! Who the other nodes are, and which incarnation of its directory each of them is: what `quorum-svc` does in `acquaintances.rs` and its
-//! driver.
+//! Who the other nodes are: connections are greeted and others met, as `quorum-svc` does in `acquaintances.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use api::peer::{Acquaintance, Damage, Incarnation};
+use api::peer::{Acquaintance, Damage};
 use api::{Greeting, PeerId};
 use quorum_core::{Conn, Input};
-use quorum_log::Incarnations;
+use quorum_shell::{Incoming, Met};
 
-use super::sender::Outgoing;
+use super::quorum::Happened;
+use super::sender::Learner;
 use super::{ByLink, Node, Stop};
 use crate::context::{Context, NodeEvent};
 use crate::net::{CONNECT_LIMIT, End, Hello, Kind, LinkId, Packet};
@@ -22,58 +22,37 @@ const FIRST: u64 = 200_000;
 const RETRY: [u64; 2] = [500_000, 30_000_000];
 
 pub(crate) struct Acquaintances {
-    pub(super) incarnations: Incarnations,
+    met: Met,
     /// Whoever was dialled and has not said enough yet, how often it was spoken to, and how often this node was suspected by then.
     greeting: ByLink<(PeerId, u32, u64)>,
     /// How long to wait before a peer that could not be met is dialled again.
     pauses: BTreeMap<usize, u64>,
     /// Who has to be tried before the quorum goes round for the first time.
     pub(super) first: Vec<usize>,
-    /// As in the driver of `quorum-svc`.
-    told: BTreeSet<Incarnation>,
-    unknown: Vec<Incarnation>,
-    pub(super) to_outlive: Vec<Incarnation>,
-    suspicion: u64,
-    heard: BTreeMap<PeerId, bool>,
 }
 
 impl Acquaintances {
     /// `waits`: the quorum begins when everybody was tried.
-    pub(super) fn new(
-        incarnations: Incarnations,
-        peers: impl Iterator<Item = usize>,
-        waits: bool,
-    ) -> Acquaintances {
+    pub(super) fn new(met: Met, peers: impl Iterator<Item = usize>, waits: bool) -> Acquaintances {
         let first = if waits { peers.collect() } else { Vec::new() };
-        let (greeting, pauses) = (ByLink::new(), BTreeMap::new());
-        Acquaintances {
-            incarnations,
-            greeting,
-            pauses,
-            first,
-            told: BTreeSet::new(),
-            unknown: Vec::new(),
-            to_outlive: Vec::new(),
-            suspicion: 0,
-            heard: BTreeMap::new(),
-        }
-    }
-
-    /// A leader has sent what was lost before that was noted.
-    pub(super) fn healed(&mut self) {
-        self.to_outlive.extend(std::mem::take(&mut self.unknown));
+        Acquaintances { met, greeting: ByLink::new(), pauses: BTreeMap::new(), first }
     }
 }
 
 impl Node {
     pub(super) fn begin_meetings(&mut self, cx: &mut Context) {
-        for peer in (0..cx.plan.members.len()).filter(|&p| p != self.index) {
-            cx.dial(Kind::Meeting, self.end(), End::Node(peer));
-        }
+        self.meet_all(cx);
         let at = cx.now + FIRST;
         self.schedule(cx, at, NodeEvent::FirstMeetings);
         let at = cx.now + INCARNATION_EVERY;
         self.schedule(cx, at, NodeEvent::NewIncarnation);
+    }
+
+    /// All others are met at once.
+    pub(super) fn meet_all(&mut self, cx: &mut Context) {
+        for peer in (0..cx.plan.members.len()).filter(|&p| p != self.index) {
+            cx.dial(Kind::Meeting, self.end(), End::Node(peer));
+        }
     }
 
     /// The quorum waits no longer.
@@ -97,10 +76,8 @@ impl Node {
 
     pub(super) fn new_incarnation(&mut self, cx: &mut Context) -> Result<(), Stop> {
         let Some(process) = &mut self.up else { return Ok(()) };
-        process.acquaintances.incarnations.grow()?;
-        for peer in (0..cx.plan.members.len()).filter(|&p| p != self.index) {
-            cx.dial(Kind::Meeting, self.end(), End::Node(peer));
-        }
+        process.acquaintances.met.grow()?;
+        self.meet_all(cx);
         let at = cx.now + INCARNATION_EVERY;
         self.schedule(cx, at, NodeEvent::NewIncarnation);
         Ok(())
@@ -113,7 +90,7 @@ impl Node {
             name: "sim".to_owned(),
             id: self.id,
             members: process.members.clone(),
-            standing: process.quorum.core.standing(),
+            standing: process.quorum.shell.said().standing,
             build: self.build(),
             sync_limit: Duration::from_millis(cx.plan.timing.sync_limit),
             tick: Duration::from_millis(cx.plan.timing.ping),
@@ -144,7 +121,7 @@ impl Node {
     pub(super) fn greet(&mut self, cx: &mut Context, link: LinkId) {
         let Some(peer) = self.peer(cx, link).map(|i| PeerId(i as u32 + 1)) else { return };
         let Some(process) = &mut self.up else { return };
-        let suspicion = process.acquaintances.suspicion;
+        let suspicion = process.quorum.shell.said().suspicion;
         process.acquaintances.greeting.insert(link, (peer, 1, suspicion));
         self.say_hello(cx, link, peer, Acquaintance::default());
         let at = cx.now + CONNECT_LIMIT;
@@ -154,10 +131,8 @@ impl Node {
     fn say_hello(&mut self, cx: &mut Context, link: LinkId, peer: PeerId, said: Acquaintance) {
         let Some(greeting) = self.greeting(cx) else { return };
         let Some(process) = &self.up else { return };
-        let known = &process.acquaintances;
-        // What was told to the core a moment ago counts at once.
-        let damage = if known.unknown.is_empty() { process.quorum.core.damage() } else { Damage::Directory };
-        let said = known.incarnations.acquaintance(peer, said);
+        let damage = process.quorum.shell.said().damage;
+        let said = process.acquaintances.met.acquaintance(peer, said);
         cx.send(link, self.end(), Packet::Hello(Hello { greeting, said, damage }));
     }
 
@@ -177,12 +152,13 @@ impl Node {
     pub(super) fn not_met(&mut self, cx: &mut Context, peer: usize) {
         self.tried(cx, peer);
         let Some(process) = &mut self.up else { return };
-        let suspicion = process.acquaintances.suspicion;
+        let suspicion = process.quorum.shell.said().suspicion;
         let pause = process.acquaintances.pauses.entry(peer).or_insert(RETRY[0]);
         let at = cx.now + *pause;
         *pause = (2 * *pause).min(RETRY[1]);
         self.schedule(cx, at, NodeEvent::Meet { peer });
-        self.heard(cx, PeerId(peer as u32 + 1), false, suspicion);
+        let peer = PeerId(peer as u32 + 1);
+        self.happened(cx, Happened::Heard { peer, damage: None, suspicion });
     }
 
     pub(super) fn on_hello(&mut self, cx: &mut Context, link: LinkId, hello: &Hello) -> Result<(), Stop> {
@@ -200,16 +176,20 @@ impl Node {
             return Ok(());
         }
         if let Some((_, _, suspicion)) = dialled {
-            self.heard(cx, peer, hello.damage.is_some(), suspicion);
+            let damage: Option<Damage> = Some(hello.damage);
+            self.happened(cx, Happened::Heard { peer, damage, suspicion });
         }
         let said = hello.said;
-        self.greeted(cx, peer, said)?;
+        let Some(process) = &mut self.up else { return Ok(()) };
+        if let Some(met) = process.acquaintances.met.take_in(peer, said)? {
+            self.happened(cx, Happened::RolledBack { by: peer, met });
+        }
         let Some(process) = &mut self.up else { return Ok(()) };
         let conn = Conn(link);
         match (kind, dialled) {
             (Kind::Meeting, Some((_, 1, _))) => {
                 // Now it can be confirmed what the other one has met.
-                let suspicion = process.acquaintances.suspicion;
+                let suspicion = process.quorum.shell.said().suspicion;
                 process.acquaintances.greeting.insert(link, (peer, 2, suspicion));
                 self.say_hello(cx, link, peer, said);
             }
@@ -220,57 +200,15 @@ impl Node {
             }
             (Kind::Meeting, None) => self.say_hello(cx, link, peer, said),
             (_, Some(_)) => {
-                process.quorum.leaders.insert(link, None);
+                process.quorum.leaders.insert(link, Incoming::default());
                 self.tell_quorum(cx, Input::LeaderConnected { conn, leader: peer });
             }
             (_, None) => {
-                process.quorum.learners.insert(link, Outgoing::default());
+                process.quorum.learners.insert(link, Learner::default());
                 self.say_hello(cx, link, peer, said);
                 self.tell_quorum(cx, Input::LearnerConnected { conn, peer });
             }
         }
         Ok(())
-    }
-
-    /// Takes in what a peer says of incarnations. If this node turns out to stand on an older copy, its core is told first.
-    fn greeted(&mut self, cx: &mut Context, peer: PeerId, said: Acquaintance) -> Result<(), Stop> {
-        let (name, me) = (self.name(), self.end());
-        let Some(process) = &mut self.up else { return Ok(()) };
-        let known = &mut process.acquaintances;
-        known.incarnations.meet(peer, said)?;
-        let Some(met) = said.met.filter(|&met| !known.incarnations.knows(met)) else { return Ok(()) };
-        if known.told.insert(met) {
-            known.unknown.push(met);
-            cx.stats.count("told of older copies");
-            cx.note(name, || format!("is told that it stands on an older copy, by node {peer}"));
-            known.suspicion += 1;
-            known.heard.clear();
-            self.tell_quorum(cx, Input::RolledBack { note: false });
-            for other in (0..cx.plan.members.len()).filter(|&p| p != self.index) {
-                cx.dial(Kind::Meeting, me, End::Node(other));
-            }
-        }
-        Ok(())
-    }
-
-    /// As in the driver of `quorum-svc`.
-    fn heard(&mut self, cx: &mut Context, peer: PeerId, damaged: bool, suspicion: u64) {
-        let me = self.id;
-        let Some(process) = &mut self.up else { return };
-        let known = &mut process.acquaintances;
-        if known.unknown.is_empty() || suspicion != known.suspicion {
-            return;
-        }
-        known.heard.insert(peer, damaged);
-        let others = || process.members.voters().filter(|&voter| voter != me);
-        if others().any(|voter| !known.heard.contains_key(&voter)) {
-            return;
-        }
-        let sound = others().filter(|voter| known.heard.get(voter) == Some(&false)).collect();
-        if process.members.is_quorum(&sound) {
-            known.to_outlive.extend(std::mem::take(&mut known.unknown));
-            cx.stats.count("older copies noted");
-            self.tell_quorum(cx, Input::RolledBack { note: true });
-        }
     }
 }

@@ -7,7 +7,6 @@ mod quorum;
 mod sender;
 mod store;
 mod table;
-mod view;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,15 +16,15 @@ use std::time::Duration;
 use api::{Build, Ensemble, EnsembleId, Epoch, Levels, Now, PeerId, Ticket, Time, Zxid};
 use quorum_core::{Durable, Zab};
 use quorum_log::{Crash, Disk, MemDisk, SnapshotError, Snapshots, Storage, StorageError, StorageOptions};
+use quorum_shell::{Failure, LogView, LogWorker, Met, Shell, snap_before};
 use store_core::{Server, State, server};
 
 use crate::context::{Context, Event, NodeEvent};
 use crate::net::{End, Kind, LinkId};
 use crate::plan::Plan;
 use acquaintances::Acquaintances;
-use disk::LogThread;
 use election::ElectionShell;
-use quorum::QuorumShell;
+use quorum::{Happened, QuorumShell};
 use store::StoreShell;
 use table::Table;
 
@@ -78,6 +77,19 @@ impl From<SnapshotError> for Stop {
     }
 }
 
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Stop {
+        match failure {
+            Failure::Log(e) => e.into(),
+            Failure::Epochs(e) => e.into(),
+            Failure::Snapshots(e) => e.into(),
+            Failure::Incarnations(e) => e.into(),
+            Failure::Forsaken(_) | Failure::OlderCopy(_) => Stop::Disk(failure.to_string()),
+            Failure::Short { .. } | Failure::Invariant(_) => Stop::Invariant(failure.to_string()),
+        }
+    }
+}
+
 /// A node, up or down, with what survives its process.
 pub(crate) struct Node {
     pub(crate) index: usize,
@@ -114,7 +126,7 @@ pub(crate) struct Process {
     ahead: u64,
     pub(crate) election: ElectionShell,
     pub(crate) quorum: QuorumShell,
-    pub(crate) log: LogThread,
+    pub(crate) log: LogWorker,
     acquaintances: Acquaintances,
     /// The members in its configuration.
     members: Ensemble,
@@ -248,9 +260,8 @@ impl Node {
             history,
             levels: log.levels(),
             snapshot,
-            snap_before: snapshot.map_or(Zxid::ZERO, |zxid| {
-                quorum::snap_before(&log.reader(), &snapshots, zxid, sizes.snap_slack)
-            }),
+            snap_before: snapshot
+                .map_or(Zxid::ZERO, |zxid| snap_before(&log.reader(), &snapshots, zxid, sizes.snap_slack)),
             last_stamp: promises.last_stamp,
             damage: promises.damage,
             ensemble: promises.ensemble,
@@ -280,17 +291,20 @@ impl Node {
         };
         let config = server::Config { me: self.id, first_ticket, limits };
         let applied = state.applied();
-        let view = view::View::new(log.reader(), log.history().last(), sizes.recent);
+        let view = LogView::new(log.reader(), log.history().last(), sizes.recent);
         self.life += 1;
         let peers = (0..cx.plan.members.len()).filter(|&p| p != self.index);
-        let acquaintances = Acquaintances::new(incarnations, peers, promises.current > Epoch(0));
+        let met = Met::new(incarnations);
+        let acquaintances = Acquaintances::new(met.clone(), peers, promises.current > Epoch(0));
         let finalize_wait = Duration::from_millis(timing.finalize_wait);
+        let base = durable.history.base();
+        let shell = Shell::new(Zab::new(core, durable), view, self.id, ensemble.clone(), base);
         self.up = Some(Box::new(Process {
             started: cx.now,
             ahead: 0,
             election: ElectionShell::new(self.id, ensemble.clone(), finalize_wait),
-            quorum: QuorumShell::new(Zab::new(core, durable), view),
-            log: LogThread::new(log, epochs),
+            quorum: QuorumShell::new(shell),
+            log: LogWorker::new(log, epochs, snapshots.clone(), met),
             acquaintances,
             members: ensemble,
             snapshots,
@@ -301,7 +315,7 @@ impl Node {
         self.refusals = 0;
         self.begin_elections(cx);
         self.begin_meetings(cx);
-        self.tell_quorum(cx, quorum_core::Input::StoreAttached { applied });
+        self.happened(cx, Happened::Attach { applied });
         self.wake_store(cx);
         let at = cx.now + KEEP_EVERY;
         self.schedule(cx, at, NodeEvent::Keep);
@@ -377,7 +391,7 @@ impl Node {
                 if let Some(process) = &mut self.up
                     && process.leaving.is_some()
                 {
-                    process.quorum.left = true;
+                    process.quorum.gave_up = true;
                 }
             }
         }
@@ -405,7 +419,7 @@ impl Node {
     /// Whether it serves, and everything committed has reached its store.
     pub(crate) fn at_rest(&self, committed: Zxid) -> bool {
         self.up.as_ref().is_some_and(|p| {
-            p.quorum.core.status().serving
+            p.quorum.shell.core().status().serving
                 && p.store.shell.server.state().applied() == committed
                 && p.log.is_idle()
         })
@@ -413,7 +427,7 @@ impl Node {
 
     pub(crate) fn leads(&self) -> bool {
         self.up.as_ref().is_some_and(|p| {
-            let status = p.quorum.core.status();
+            let status = p.quorum.shell.core().status();
             status.serving && status.role == api::ports::Role::Leading
         })
     }

@@ -3,35 +3,34 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use api::peer::{ToLeader, ToLearner};
-use api::ports::{FeedItem, QuorumStatus, Request, Role, Sign};
-use api::{Entry, PeerId, Time, Zxid};
+use api::peer::{Damage, Incarnation, ToLeader, ToLearner};
+use api::ports::{FeedItem, Request, Role, Sign};
+use api::{PeerId, Time, Zxid};
 use quorum_core::{Conn, Input, Output, Zab};
-use quorum_log::{Base, Epochs, LogReader, SnapshotError, SnapshotWriter, Snapshots};
+use quorum_shell::{Effect, Incoming, LogView, Part, Shell};
 
-use super::disk::Task;
-use super::sender::{Command, Outgoing};
-use super::view::View;
+use super::sender::Learner;
 use super::{Armed, ByLink, Node, Process, Stop};
 use crate::context::{Context, NodeEvent};
 use crate::net::{End, Kind, LinkId, Packet};
 
-/// What the driver tells the store. Entries are read from the log.
-pub(crate) enum Tell {
-    Committed(Zxid),
-    Item(FeedItem),
+/// What waits for the quorum's turn.
+pub(crate) enum Happened {
+    Core(Input),
+    Attach { applied: Zxid },
+    RolledBack { by: PeerId, met: Incarnation },
+    Heard { peer: PeerId, damage: Option<Damage>, suspicion: u64 },
+    Forsaken,
 }
 
 pub(crate) struct QuorumShell {
-    pub(crate) core: Zab,
-    pub(super) view: View,
-    inbox: Vec<Input>,
+    pub(crate) shell: Shell,
+    inbox: Vec<Happened>,
     turn: bool,
     pub(super) armed: Armed,
-    pub(super) learners: ByLink<Outgoing>,
+    pub(super) learners: ByLink<Learner>,
     /// Links to leaders: one, apart from attempts that came too late.
-    pub(super) leaders: ByLink<Option<SnapshotWriter>>,
-    dials: u32,
+    pub(super) leaders: ByLink<Incoming>,
     /// It was elected and has not proposed an epoch since.
     elected: bool,
     /// For S6: who is at the other end of a learner's connection, when each was heard last, since when this node leads, and when
@@ -40,70 +39,48 @@ pub(crate) struct QuorumShell {
     heard: BTreeMap<PeerId, Time>,
     reigns_since: Option<Time>,
     look_at: Time,
-    pub(super) tells: VecDeque<Tell>,
-    /// The store may read up to here.
-    committed: Zxid,
+    /// There is a store that is told everything.
+    pub(super) attached: bool,
     /// For the store, beside all else that it is told.
     pub(super) signs: VecDeque<Sign>,
-    /// As the store was told.
-    status: QuorumStatus,
-    /// [`Input::Leave`] is done.
-    pub(crate) left: bool,
+    /// It stops, whoever depends on it.
+    pub(super) gave_up: bool,
 }
 
 impl QuorumShell {
-    pub(super) fn new(core: Zab, view: View) -> QuorumShell {
-        let committed = core.status().committed;
-        let tells = VecDeque::from([
-            Tell::Item(FeedItem::Status(QuorumStatus::default())),
-            Tell::Committed(committed),
-        ]);
+    pub(super) fn new(shell: Shell) -> QuorumShell {
         QuorumShell {
-            core,
-            view,
-            inbox: vec![Input::Timeout],
+            shell,
+            inbox: vec![Happened::Core(Input::Timeout)],
             turn: false,
             armed: Armed::default(),
             learners: ByLink::new(),
             leaders: ByLink::new(),
-            dials: 0,
             elected: false,
             peers: ByLink::new(),
             heard: BTreeMap::new(),
             reigns_since: None,
             look_at: Time(0),
-            tells,
-            committed,
+            attached: false,
             signs: VecDeque::new(),
-            status: QuorumStatus::default(),
-            left: false,
+            gave_up: false,
         }
     }
 
-    /// For a feed that begins anew, as the driver of `quorum-svc` begins one.
-    pub(super) fn attach(&mut self) {
-        self.signs.clear();
-        let status = self.core.status();
-        self.tells = VecDeque::from([Tell::Committed(self.committed), Tell::Item(FeedItem::Status(status))]);
+    /// It was to leave, and may.
+    pub(crate) fn has_left(&self) -> bool {
+        self.gave_up || self.shell.left()
     }
-
-    fn tell(&mut self, tell: Tell) {
-        match (&tell, self.tells.back_mut()) {
-            (Tell::Committed(upto), Some(Tell::Committed(last))) => *last = *upto,
-            _ => self.tells.push_back(tell),
-        }
-    }
-}
-
-/// As in `quorum-svc`, but that the allowance is drawn.
-pub(super) fn snap_before(log: &LogReader, snapshots: &Snapshots, zxid: Zxid, slack: u64) -> Zxid {
-    snapshots.size(zxid).map_or(Zxid::ZERO, |size| log.back_from(zxid, 2 * size + slack, 0))
 }
 
 impl Node {
     pub(crate) fn tell_quorum(&mut self, cx: &mut Context, input: Input) {
+        self.happened(cx, Happened::Core(input));
+    }
+
+    pub(super) fn happened(&mut self, cx: &mut Context, what: Happened) {
         if let Some(process) = &mut self.up {
-            process.quorum.inbox.push(input);
+            process.quorum.inbox.push(what);
             self.wake_quorum(cx);
         }
     }
@@ -124,7 +101,7 @@ impl Node {
         if !process.quorum.armed.fired(cx.now) {
             return;
         }
-        if process.quorum.core.next_timeout().is_some_and(|at| at <= now) {
+        if process.quorum.shell.core().next_timeout().is_some_and(|at| at <= now) {
             self.tell_quorum(cx, Input::Timeout);
         } else {
             self.arm_quorum(cx);
@@ -132,7 +109,9 @@ impl Node {
     }
 
     fn arm_quorum(&mut self, cx: &mut Context) {
-        let Some(timeout) = self.up.as_ref().and_then(|p| p.quorum.core.next_timeout()) else { return };
+        let Some(timeout) = self.up.as_ref().and_then(|p| p.quorum.shell.core().next_timeout()) else {
+            return;
+        };
         let at = self.when(timeout);
         if self.up.as_mut().is_some_and(|p| p.quorum.armed.arm(at)) {
             self.schedule(cx, at, NodeEvent::QuorumTimer);
@@ -142,51 +121,40 @@ impl Node {
     pub(super) fn quorum_turn(&mut self, cx: &mut Context) -> Result<(), Stop> {
         let now = self.now(cx);
         let Some(process) = &mut self.up else { return Ok(()) };
-        let shell = &mut process.quorum;
-        shell.turn = false;
-        for input in std::mem::take(&mut shell.inbox) {
-            match &input {
-                Input::Requests(requests) => {
-                    for request in requests {
-                        if let Request::Barrier { ticket } = request {
-                            cx.ghost.barrier_asked(self.id, *ticket);
-                        }
+        process.quorum.turn = false;
+        for what in std::mem::take(&mut process.quorum.inbox) {
+            let quorum = &mut process.quorum;
+            match what {
+                Happened::Core(input) => {
+                    quorum.note(cx, self.id, now.mono, &input);
+                    quorum.shell.handle(now, input);
+                }
+                Happened::Attach { applied } => {
+                    let tells = quorum.shell.attach(now, applied);
+                    quorum.attached = true;
+                    tells.into_iter().for_each(|tell| process.store.feed.told(tell));
+                }
+                Happened::RolledBack { by, met } => {
+                    if quorum.shell.rolled_back(now, by, met)? {
+                        cx.stats.count("told of older copies");
+                        cx.note(format!("node {}", self.id), || {
+                            format!("is told that it stands on an older copy, by node {by}")
+                        });
                     }
                 }
-                Input::Elected { leader } => shell.elected = *leader == self.id,
-                Input::LearnerConnected { conn, peer } => drop(shell.peers.insert(conn.0, *peer)),
-                Input::Disconnected { conn } => drop(shell.peers.remove(&conn.0)),
-                Input::FromLearner { conn, .. } => {
-                    if let Some(peer) = shell.peers.get(&conn.0) {
-                        shell.heard.insert(*peer, now.mono);
+                Happened::Heard { peer, damage, suspicion } => {
+                    if quorum.shell.heard(now, peer, damage, suspicion) {
+                        cx.stats.count("older copies noted");
                     }
                 }
-                _ => {}
+                Happened::Forsaken => quorum.shell.forsake(),
             }
-            shell.core.handle(now, input);
         }
-        while let Some(output) = self.up.as_mut().and_then(|p| p.quorum.core.poll_output()) {
-            self.carry_out(cx, output)?;
-        }
-        if let Some(process) = &mut self.up
-            && !process.quorum.core.damage().is_some()
-        {
-            process.acquaintances.healed();
-        }
-        // Behind the epochs, so that it is noted first what it means.
-        for met in
-            self.up.as_mut().map(|p| std::mem::take(&mut p.acquaintances.to_outlive)).unwrap_or_default()
-        {
-            self.ask_disk(cx, Task::Outlive(met))?;
-        }
+        self.carry_out_quorum(cx)?;
         if let Some(process) = &self.up {
-            let status = process.quorum.core.status();
-            cx.ghost.knows_committed(self.id, status.committed, process.quorum.core.history());
-            self.check_reign(cx, now.mono);
-        }
-        if let Some(process) = &self.up {
-            let status = process.quorum.core.status();
-            let last = process.quorum.view.last();
+            let core = process.quorum.shell.core();
+            let (status, last) = (core.status(), process.quorum.shell.view().last());
+            cx.ghost.knows_committed(self.id, status.committed, core.history());
             if last != status.last {
                 let text = format!(
                     "node {}: the core's log ends with {}, the shell's with {last}",
@@ -195,6 +163,7 @@ impl Node {
                 cx.ghost.fail("I14 core and log", text);
             }
         }
+        self.check_reign(cx, now.mono);
         self.arm_quorum(cx);
         self.wake_store(cx);
         Ok(())
@@ -206,7 +175,7 @@ impl Node {
         let timing = cx.plan.timing;
         let Some(process) = &mut self.up else { return };
         let shell = &mut process.quorum;
-        let status = shell.core.status();
+        let status = shell.shell.core().status();
         if !(status.serving && status.role == Role::Leading) {
             shell.reigns_since = None;
             return;
@@ -225,144 +194,62 @@ impl Node {
         }
     }
 
-    fn carry_out(&mut self, cx: &mut Context, output: Output) -> Result<(), Stop> {
-        let (me, index, name) = (self.end(), self.index, self.name());
-        let Some(process) = &mut self.up else { return Ok(()) };
-        let shell = &mut process.quorum;
-        match output {
-            Output::Elect(candidate) => {
-                cx.note(&name, || format!("looks for a leader, with {candidate:?}"));
-                if let Some(candidate) = candidate {
-                    cx.ghost.stands(index, candidate.epoch, candidate.zxid);
+    fn carry_out_quorum(&mut self, cx: &mut Context) -> Result<(), Stop> {
+        let (me, name) = (self.end(), self.name());
+        while let Some(process) = &mut self.up {
+            let QuorumShell { shell, elected, .. } = &mut process.quorum;
+            let view = shell.view().clone();
+            let mut observer = Observer { node: self.index, id: self.id, name: &name, view: &view, elected };
+            let Some(effect) = shell.poll_effect(|core, output| observer.see(cx, core, output))? else {
+                return Ok(());
+            };
+            let quorum = &mut process.quorum;
+            match effect {
+                // It is said whenever this node says anything, and each word of an election is checked against it.
+                Effect::Say(_) | Effect::Introduce(_) => {}
+                Effect::Elect(candidate) => {
+                    process.election.asked = true;
+                    self.elect(cx, election_core::Input::Elect(candidate));
                 }
-                process.election.asked = true;
-                self.elect(cx, election_core::Input::Elect(candidate));
-            }
-            Output::Settled { leader, epoch } => {
-                if leader == self.id {
-                    let status = shell.core.status();
-                    cx.stats.reigns += 1;
-                    cx.ghost.established(self.id, epoch, shell.core.history(), status.committed);
+                Effect::Settled { leader, epoch } => {
+                    self.elect(cx, election_core::Input::Settled { leader, epoch });
                 }
-                cx.note(&name, || format!("settles under {leader} in epoch {epoch}"));
-                self.elect(cx, election_core::Input::Settled { leader, epoch });
-            }
-            Output::Connect { leader } => {
-                let delay = if shell.dials == 0 { 0 } else { 25_000 << shell.dials.min(5) };
-                shell.dials += 1;
-                let at = cx.now + delay;
-                self.schedule(cx, at, NodeEvent::DialLeader { leader: leader.0 as usize - 1 });
-            }
-            Output::Disconnect { conn, why } => {
-                cx.note(&name, || format!("ends connection {}: {why}", conn.0));
-                shell.learners.remove(&conn.0);
-                shell.leaders.remove(&conn.0);
-                cx.linger(conn.0, me);
-                cx.close(conn.0, me, None);
-            }
-            Output::ToLeader { conn, message } => {
-                if !shell.leaders.contains_key(&conn.0) {
-                    return Ok(());
+                Effect::Dial { leader, delay } => {
+                    let at = cx.now + delay.as_micros() as u64;
+                    self.schedule(cx, at, NodeEvent::DialLeader { leader: leader.0 as usize - 1 });
                 }
-                match &message {
-                    ToLeader::Ack(zxid) => cx.ghost.acks(index, *zxid),
-                    ToLeader::AckEpoch { epoch, .. } => cx.ghost.promises(index, *epoch),
-                    _ => {}
+                Effect::Disconnect { conn } => {
+                    quorum.learners.remove(&conn.0);
+                    quorum.leaders.remove(&conn.0);
+                    cx.linger(conn.0, me);
+                    cx.close(conn.0, me, None);
                 }
-                cx.note(&name, || format!("to leader: {}", crate::text::to_leader(&message)));
-                cx.send(conn.0, me, Packet::ToLeader(message));
-            }
-            Output::ToLearner { conn, message } => {
-                if let ToLearner::Diff { after: from } | ToLearner::Trunc { to: from } = message {
-                    cx.ghost.synchronises(self.id, from, shell.core.history());
+                Effect::ToLeader { conn, message } => {
+                    if quorum.leaders.contains_key(&conn.0) {
+                        match &message {
+                            ToLeader::Ack(zxid) => cx.ghost.acks(self.index, *zxid),
+                            ToLeader::AckEpoch { epoch, .. } => cx.ghost.promises(self.index, *epoch),
+                            _ => {}
+                        }
+                        cx.note(&name, || format!("to leader: {}", crate::text::to_leader(&message)));
+                        cx.send(conn.0, me, Packet::ToLeader(message));
+                    }
                 }
-                self.tell_learner(cx, conn.0, Command::Message(message));
-            }
-            Output::Replicate { conn, after, upto } => {
-                self.tell_learner(cx, conn.0, Command::Entries { after, upto });
-            }
-            Output::SendSnapshot { conn, zxid } => self.tell_learner(cx, conn.0, Command::Snapshot(zxid)),
-            Output::Append(entries) => self.append(cx, entries)?,
-            Output::PersistEpochs { accepted, current, damage, ensemble, committed, last_stamp } => {
-                if shell.core.status().role == Role::Leading && std::mem::take(&mut shell.elected) {
-                    cx.ghost.proposes(index, accepted);
+                Effect::ToLearner { conn, command } => self.tell_learner(cx, conn.0, command),
+                Effect::Disk(task) => self.ask_disk(cx, task)?,
+                Effect::Tell(tell) => {
+                    if quorum.attached {
+                        process.store.feed.told(tell);
+                    }
                 }
-                if current > cx.ghost.disks[index].current && shell.view.last().epoch() < current {
-                    cx.ghost
-                        .fail("I9 log before epoch", format!("{name}: epoch {current} without its marker"));
-                }
-                let epochs = Epochs { accepted, current, damage, ensemble, committed, last_stamp };
-                self.ask_disk(cx, Task::Epochs(epochs))?;
+                Effect::Sign(sign) => quorum.signs.push_back(sign),
+                Effect::LevelSet { .. } | Effect::Left => {}
+                Effect::MeetAgain => self.meet_all(cx),
+                // Who can be reached is told to people only.
+                Effect::LostQuorum => {}
             }
-            Output::Truncate { to } => {
-                cx.stats.count("TRUNC");
-                cx.note(&name, || format!("truncates its log to {to}"));
-                shell.view.cut(to);
-                self.ask_disk(cx, Task::Truncate(to))?;
-            }
-            Output::InstallSnapshot { zxid, level } => {
-                cx.stats.count("SNAP");
-                cx.note(&name, || format!("begins its log anew behind {zxid}"));
-                shell.view.reset(zxid);
-                self.ask_disk(cx, Task::Reset(Base { zxid, level: Some(level) }))?;
-            }
-            Output::Purge { upto } => {
-                cx.stats.count("purges");
-                self.ask_disk(cx, Task::Purge(upto))?;
-            }
-            Output::Committed { upto } => {
-                shell.committed = upto;
-                shell.tell(Tell::Committed(upto));
-            }
-            Output::Tell(item) => self.tell(cx, item),
-            Output::Sign(sign) => shell.signs.push_back(sign),
-            Output::LevelSet { result, .. } => {
-                cx.note(&name, || format!("is told of the feature level: {result:?}"));
-                cx.stats.count(match result {
-                    Ok(_) => "feature levels raised",
-                    Err(_) => "feature levels refused",
-                });
-            }
-            Output::Left => shell.left = true,
-            Output::Fatal(why) => return Err(Stop::Invariant(why)),
         }
         Ok(())
-    }
-
-    fn append(&mut self, cx: &mut Context, entries: Vec<Entry>) -> Result<(), Stop> {
-        let name = self.name();
-        let Some(process) = &mut self.up else { return Ok(()) };
-        let prev = process.quorum.view.last();
-        cx.ghost.appended(self.id, prev, &entries, process.quorum.core.history());
-        cx.note(name, || format!("appends {}", crate::text::zxids(&entries)));
-        process.quorum.view.push(&entries);
-        self.ask_disk(cx, Task::Append(entries))
-    }
-
-    fn tell(&mut self, cx: &mut Context, item: FeedItem) {
-        let (id, name) = (self.id, self.name());
-        let Some(process) = &mut self.up else { return };
-        let shell = &mut process.quorum;
-        match &item {
-            FeedItem::Status(status) => {
-                cx.note(&name, || {
-                    format!("{:?}, serving: {}, epoch {}", status.role, status.serving, status.epoch)
-                });
-                shell.status = *status;
-                if status.serving {
-                    shell.dials = 0;
-                    let disk = &mut cx.ghost.disks[self.index];
-                    // A leader has given it everything again.
-                    disk.impaired &= status.role == Role::Looking || disk.latent;
-                }
-            }
-            FeedItem::Refused { ticket, .. } => {
-                cx.stats.count("refused by the quorum");
-                cx.ghost.refused(id, *ticket);
-            }
-            _ => {}
-        }
-        shell.tell(Tell::Item(item));
     }
 
     pub(super) fn dial_leader(&mut self, cx: &mut Context, leader: usize) {
@@ -468,25 +355,122 @@ impl Node {
     /// `None` if the connection cannot go on.
     fn receive_snapshot(&mut self, link: LinkId, packet: Packet) -> Result<Option<Input>, Stop> {
         let conn = Conn(link);
+        let part = match packet {
+            Packet::SnapStart(zxid, level) => Part::Start(zxid, level),
+            Packet::SnapChunk(chunk) => Part::Chunk(chunk),
+            _ => Part::End,
+        };
         let Some(process) = &mut self.up else { return Ok(None) };
-        let Some(slot) = process.quorum.leaders.get_mut(&link) else { return Ok(None) };
-        match packet {
-            Packet::SnapStart(zxid, level) => match process.snapshots.begin_received(zxid, level) {
-                Ok(writer) => *slot = Some(writer),
-                Err(SnapshotError::Busy) => return Ok(None),
-                Err(e) => return Err(e.into()),
-            },
-            Packet::SnapChunk(chunk) => match slot {
-                Some(writer) => writer.chunk(&chunk)?,
-                None => return Ok(None),
-            },
-            _ => {
-                let Some(writer) = slot.take() else { return Ok(None) };
-                let message = ToLearner::Snap { zxid: writer.zxid(), level: writer.level() };
-                writer.finish()?;
-                return Ok(Some(Input::FromLeader { conn, message }));
-            }
+        let Some(incoming) = process.quorum.leaders.get_mut(&link) else { return Ok(None) };
+        match incoming.take(&process.snapshots, part) {
+            Ok(Some(message)) => Ok(Some(Input::FromLeader { conn, message })),
+            Ok(None) => Ok(Some(Input::SnapshotProgress { conn })),
+            Err(broken) => broken.failure.map_or(Ok(None), |failure| Err(failure.into())),
         }
-        Ok(Some(Input::SnapshotProgress { conn }))
+    }
+}
+
+impl QuorumShell {
+    /// For the checks: what the core is about to be told.
+    fn note(&mut self, cx: &mut Context, id: PeerId, now: Time, input: &Input) {
+        match input {
+            Input::Requests(requests) => {
+                for request in requests {
+                    if let Request::Barrier { ticket } = request {
+                        cx.ghost.barrier_asked(id, *ticket);
+                    }
+                }
+            }
+            Input::Elected { leader } => self.elected = *leader == id,
+            Input::LearnerConnected { conn, peer } => drop(self.peers.insert(conn.0, *peer)),
+            Input::Disconnected { conn } => drop(self.peers.remove(&conn.0)),
+            Input::FromLearner { conn, .. } => {
+                if let Some(peer) = self.peers.get(&conn.0) {
+                    self.heard.insert(*peer, now);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// For the checks, statistics and traces: what the core wants, before it is carried out.
+struct Observer<'a> {
+    node: usize,
+    id: PeerId,
+    name: &'a str,
+    view: &'a LogView,
+    elected: &'a mut bool,
+}
+
+impl Observer<'_> {
+    fn see(&mut self, cx: &mut Context, core: &Zab, output: &Output) {
+        let Observer { node, id, name, view, .. } = *self;
+        match output {
+            Output::Elect(candidate) => {
+                cx.note(name, || format!("looks for a leader, with {candidate:?}"));
+                if let Some(candidate) = candidate {
+                    cx.ghost.stands(node, candidate.epoch, candidate.zxid);
+                }
+            }
+            Output::Settled { leader, epoch } => {
+                if *leader == id {
+                    cx.stats.reigns += 1;
+                    cx.ghost.established(id, *epoch, core.history(), core.status().committed);
+                }
+                cx.note(name, || format!("settles under {leader} in epoch {epoch}"));
+            }
+            Output::Disconnect { conn, why } => {
+                cx.note(name, || format!("ends connection {}: {why}", conn.0));
+            }
+            Output::ToLearner {
+                message: ToLearner::Diff { after: from } | ToLearner::Trunc { to: from },
+                ..
+            } => cx.ghost.synchronises(id, *from, core.history()),
+            Output::Append(entries) => {
+                cx.ghost.appended(id, view.last(), entries, core.history());
+                cx.note(name, || format!("appends {}", crate::text::zxids(entries)));
+            }
+            Output::PersistEpochs { accepted, current, .. } => {
+                if core.status().role == Role::Leading && std::mem::take(self.elected) {
+                    cx.ghost.proposes(node, *accepted);
+                }
+                if *current > cx.ghost.disks[node].current && view.last().epoch() < *current {
+                    cx.ghost
+                        .fail("I9 log before epoch", format!("{name}: epoch {current} without its marker"));
+                }
+            }
+            Output::Truncate { to } => {
+                cx.stats.count("TRUNC");
+                cx.note(name, || format!("truncates its log to {to}"));
+            }
+            Output::InstallSnapshot { zxid, .. } => {
+                cx.stats.count("SNAP");
+                cx.note(name, || format!("begins its log anew behind {zxid}"));
+            }
+            Output::Purge { .. } => cx.stats.count("purges"),
+            Output::Tell(FeedItem::Status(status)) => {
+                cx.note(name, || {
+                    format!("{:?}, serving: {}, epoch {}", status.role, status.serving, status.epoch)
+                });
+                if status.serving {
+                    let disk = &mut cx.ghost.disks[node];
+                    // A leader has given it everything again.
+                    disk.impaired &= status.role == Role::Looking || disk.latent;
+                }
+            }
+            Output::Tell(FeedItem::Refused { ticket, .. }) => {
+                cx.stats.count("refused by the quorum");
+                cx.ghost.refused(id, *ticket);
+            }
+            Output::LevelSet { result, .. } => {
+                cx.note(name, || format!("is told of the feature level: {result:?}"));
+                cx.stats.count(match result {
+                    Ok(_) => "feature levels raised",
+                    Err(_) => "feature levels refused",
+                });
+            }
+            _ => {}
+        }
     }
 }

@@ -8,13 +8,13 @@ use api::session::{self, Item, Open};
 use api::{CommandBody, Identities, PeerId, SessionId, Time, WriteNumber, Zxid};
 use bytes::Bytes;
 use quorum_core::Input as QuorumInput;
-use quorum_log::{ReadError, SnapshotError, SnapshotReader, SnapshotWriter};
+use quorum_log::SnapshotWriter;
+use quorum_shell::{Feed as QuorumFeed, Keep, Step, Unsaved, saved, unsaved};
 use store_core::server::{Ask, ConnId, Drawn, Feed, Input};
 use store_core::{Changes, LoadError, Server, State};
 use store_shell::{Decoder, Effect, Fault, FromQuorum, Shell, encode};
 
-use super::disk::Task;
-use super::quorum::{Tell, snap_before};
+use super::quorum::Happened;
 use super::table::Table;
 use super::{Armed, ByLink, Node, Stop};
 use crate::context::{Context, NodeEvent};
@@ -37,10 +37,8 @@ pub(crate) struct StoreShell {
     decoder: Decoder,
     turn: bool,
     pub(super) armed: Armed,
-    /// Everything up to here was handed over.
-    position: Zxid,
-    /// A snapshot that is being handed over.
-    snapshot: Option<SnapshotReader>,
+    /// Of the quorum.
+    pub(super) feed: QuorumFeed,
     /// Which session a connection speaks for.
     sessions: ByLink<SessionId>,
     /// For C8: when this node heard a session last, and since when it leads.
@@ -61,8 +59,7 @@ impl StoreShell {
             decoder: Decoder::default(),
             turn: false,
             armed: Armed::default(),
-            position,
-            snapshot: None,
+            feed: QuorumFeed::new(position),
             sessions: ByLink::new(),
             heard: BTreeMap::new(),
             leads_since: None,
@@ -94,7 +91,7 @@ impl StoreShell {
                 }
                 self.epoch = status.epoch;
             }
-            Feed::Barrier(ticket) => cx.ghost.barrier_answered(me, *ticket, self.position),
+            Feed::Barrier(ticket) => cx.ghost.barrier_answered(me, *ticket, self.feed.position()),
             Feed::Refused { .. } | Feed::Lost(_) => {}
         }
     }
@@ -142,43 +139,32 @@ impl Node {
         Ok(())
     }
 
-    /// What the quorum hands over next, as the feed of `quorum-svc` does; `None` if there is nothing.
+    /// What the quorum hands over next; `None` if there is nothing.
     fn next_of_feed(&mut self, cx: &mut Context) -> Result<Option<Vec<FeedItem>>, Stop> {
+        let Some(process) = &mut self.up else { return Ok(None) };
+        let (feed, view) = (&mut process.store.feed, process.quorum.shell.view());
+        let mut step = feed.poll(view, &process.snapshots);
         loop {
-            let Some(process) = &mut self.up else { return Ok(None) };
-            let store = &mut process.store;
-            if store.snapshot.is_some() {
-                return self.snapshot_piece(cx);
+            step = match step {
+                Step::Wait => return Ok(None),
+                Step::Give(items) => {
+                    if let Some(FeedItem::SnapshotStart { .. }) = items.first() {
+                        cx.stats.count("stores started over");
+                    }
+                    return Ok(Some(items));
+                }
+                Step::Read(what) => {
+                    let got = what.carry_out(view, &process.snapshots, cx.plan.sizes.batch);
+                    feed.got(got, view, &process.snapshots)?
+                }
+                Step::Forsake => {
+                    cx.stats.count("no snapshot left");
+                    process.quorum.attached = false;
+                    *feed = QuorumFeed::new(feed.position());
+                    self.happened(cx, Happened::Forsaken);
+                    return Ok(None);
+                }
             }
-            let upto = match process.quorum.tells.front() {
-                None => return Ok(None),
-                Some(Tell::Committed(upto)) => *upto,
-                Some(Tell::Item(_)) => {
-                    let Some(Tell::Item(item)) = process.quorum.tells.pop_front() else { return Ok(None) };
-                    return Ok(Some(vec![item]));
-                }
-            };
-            let view = &process.quorum.view;
-            if store.position >= upto {
-                if view.contains(store.position) || store.position == upto {
-                    process.quorum.tells.pop_front();
-                    continue;
-                }
-                return self.start_over(cx);
-            }
-            return match view.read_after(store.position, upto, cx.plan.sizes.batch) {
-                Ok(entries) => {
-                    let Some(last) = entries.last().map(|e| e.zxid) else {
-                        return Err(Stop::Invariant(format!(
-                            "the log ends before {upto}, which is committed"
-                        )));
-                    };
-                    store.position = last;
-                    Ok(Some(vec![FeedItem::Committed(entries)]))
-                }
-                Err(ReadError::Purged { .. } | ReadError::NotThere { .. }) => self.start_over(cx),
-                Err(ReadError::Log(error)) => Err(error.into()),
-            };
         }
     }
 
@@ -209,51 +195,9 @@ impl Node {
 
     /// Whether log and snapshots have the whole state, so that the table may be lost.
     pub(crate) fn can_restore(&self) -> bool {
-        self.up.as_ref().is_some_and(|p| p.snapshots.latest().is_some() || p.quorum.view.contains(Zxid::ZERO))
-    }
-
-    /// The store's state does not connect to the log: it gets a whole one.
-    fn start_over(&mut self, cx: &mut Context) -> Result<Option<Vec<FeedItem>>, Stop> {
-        loop {
-            let Some(process) = &mut self.up else { return Ok(None) };
-            let zxid = process.snapshots.latest().unwrap_or(Zxid::ZERO);
-            cx.stats.count("stores started over");
-            if zxid == Zxid::ZERO && !process.quorum.view.contains(zxid) {
-                cx.stats.count("no snapshot left");
-                process.quorum.tells.clear();
-                return self.ask_disk(cx, Task::Forsake).map(|()| None);
-            }
-            if zxid == Zxid::ZERO {
-                process.store.position = zxid;
-                return Ok(Some(vec![FeedItem::SnapshotStart { zxid }, FeedItem::SnapshotEnd]));
-            }
-            match process.snapshots.read(zxid) {
-                Ok(reader) => {
-                    process.store.position = zxid;
-                    process.store.snapshot = Some(reader);
-                    return Ok(Some(vec![FeedItem::SnapshotStart { zxid }]));
-                }
-                Err(SnapshotError::Damaged { .. } | SnapshotError::NotThere { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    fn snapshot_piece(&mut self, cx: &mut Context) -> Result<Option<Vec<FeedItem>>, Stop> {
-        let Some(process) = &mut self.up else { return Ok(None) };
-        let Some(reader) = &mut process.store.snapshot else { return Ok(None) };
-        match reader.next_chunk() {
-            Ok(Some(chunk)) => Ok(Some(vec![FeedItem::SnapshotChunk(chunk)])),
-            Ok(None) => {
-                process.store.snapshot = None;
-                Ok(Some(vec![FeedItem::SnapshotEnd]))
-            }
-            Err(SnapshotError::Damaged { .. }) => {
-                process.store.snapshot = None;
-                self.start_over(cx)
-            }
-            Err(error) => Err(error.into()),
-        }
+        self.up
+            .as_ref()
+            .is_some_and(|p| p.snapshots.latest().is_some() || p.quorum.shell.view().contains(Zxid::ZERO))
     }
 
     fn carry_out_store(&mut self, cx: &mut Context) -> Result<(), Stop> {
@@ -304,12 +248,13 @@ impl Node {
         let Some(process) = &mut self.up else { return };
         let store = &mut process.store;
         store.decoder = Decoder::default();
-        (store.position, store.snapshot, store.saving) = (Zxid::ZERO, None, None);
+        (store.feed, store.saving) = (QuorumFeed::new(Zxid::ZERO), None);
         if let Some(job) = &mut store.job {
             job.export = false;
         }
-        process.quorum.attach();
-        self.tell_quorum(cx, QuorumInput::StoreAttached { applied: Zxid::ZERO });
+        process.quorum.signs.clear();
+        process.quorum.attached = false;
+        self.happened(cx, Happened::Attach { applied: Zxid::ZERO });
         cx.stats.count("states built again");
     }
 
@@ -450,13 +395,14 @@ impl Node {
 
     fn begin_snapshot(&mut self, cx: &mut Context, zxid: Zxid, pieces: &[Bytes]) -> Result<(), Stop> {
         let Some(process) = &mut self.up else { return Ok(()) };
-        if !process.quorum.view.contains(zxid) {
+        let view = process.quorum.shell.view();
+        if !view.contains(zxid) {
             return Ok(());
         }
-        let level = process.quorum.view.reader.level_at(zxid).unwrap_or_default();
+        let level = view.reader.level_at(zxid).unwrap_or_default();
         let mut writer = match process.snapshots.begin(zxid, level) {
             Ok(writer) => writer,
-            Err(SnapshotError::Busy | SnapshotError::TooOld { .. }) => return Ok(()),
+            Err(error) if unsaved(&error) != Unsaved::Stop => return Ok(()),
             Err(error) => return Err(error.into()),
         };
         for piece in pieces {
@@ -475,16 +421,13 @@ impl Node {
         let zxid = writer.zxid();
         match writer.finish() {
             Ok(()) => {}
-            Err(SnapshotError::Superseded { .. }) => return Ok(()),
+            Err(error) if unsaved(&error) != Unsaved::Stop => return Ok(()),
             Err(error) => return Err(error.into()),
         }
         cx.stats.count("snapshots");
-        let reader = &process.quorum.view.reader;
-        let kept = reader.back_from(zxid, 0, sizes.keep_entries);
-        let purge_to = process.snapshots.older().map(|older| older.min(kept));
-        let snap_before = snap_before(reader, &process.snapshots, zxid, sizes.snap_slack);
-        let hold_from = reader.back_from(zxid, 16 * sizes.segment, 0);
-        let saved = QuorumInput::SnapshotSaved { zxid, purge_to, hold_from, snap_before };
+        let keep =
+            Keep { bytes: 0, entries: sizes.keep_entries, held: 16 * sizes.segment, slack: sizes.snap_slack };
+        let saved = saved(&process.quorum.shell.view().reader, &process.snapshots, zxid, keep, false);
         self.tell_quorum(cx, saved);
         Ok(())
     }

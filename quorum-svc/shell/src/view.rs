@@ -4,17 +4,18 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::{Entry, Zxid};
-use quorum_log::{LogReader, ReadError};
+use quorum_log::LogReader;
 
-/// The log as its readers see it: the newest entries from memory, from the moment the driver has handed them to the log
-/// thread, and older ones from disk. So a proposal does not wait for the leader's own disk.
+/// The log as its readers see it: the newest entries from memory, from the moment they are handed to the log thread, and older ones
+/// from disk. So a proposal does not wait for the leader's own disk. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct LogView {
+pub struct LogView {
     recent: Arc<Mutex<Recent>>,
     /// What is on disk.
-    pub(crate) reader: LogReader,
+    pub reader: LogReader,
 }
 
+#[derive(Debug)]
 struct Recent {
     entries: VecDeque<Entry>,
     /// The zxid before the first of them.
@@ -27,9 +28,17 @@ struct Recent {
 
 impl LogView {
     /// Of a log of which everything is durable and ends with `last`; keeps at least `max_bytes` of what is newest.
-    pub(crate) fn new(reader: LogReader, last: Zxid, max_bytes: usize) -> LogView {
+    #[must_use]
+    pub fn new(reader: LogReader, last: Zxid, max_bytes: usize) -> LogView {
         let recent = Recent { entries: VecDeque::new(), prev: last, bytes: 0, max_bytes, durable: last };
         LogView { recent: Arc::new(Mutex::new(recent)), reader }
+    }
+
+    /// The last entry.
+    #[must_use]
+    pub fn last(&self) -> Zxid {
+        let recent = self.recent();
+        recent.entries.back().map_or(recent.prev, |e| e.zxid)
     }
 
     pub(crate) fn push(&self, entries: &[Entry]) {
@@ -45,7 +54,7 @@ impl LogView {
         recent.shrink();
     }
 
-    /// The log was cut, or starts anew, behind `last`.
+    /// The log was cut behind `last`.
     pub(crate) fn cut(&self, last: Zxid) {
         let mut recent = self.recent();
         recent.durable = recent.durable.min(last);
@@ -64,26 +73,30 @@ impl LogView {
         (recent.bytes, recent.prev, recent.durable) = (0, base, base);
     }
 
-    /// The entries with `after < zxid <= upto`, in order and without a gap: as many as fit into `max_bytes`, at least one
-    /// if there is one.
-    pub(crate) async fn read_after(
-        &self,
-        after: Zxid,
-        upto: Zxid,
-        max_bytes: usize,
-    ) -> Result<Vec<Entry>, ReadError> {
-        if let Some(entries) = self.recent().read_after(after, upto, max_bytes) {
-            return Ok(entries);
+    /// The entries with `after < zxid <= upto`, in order and without a gap: as many as fit into `max_bytes`, at least one if there is
+    /// one. `None` if they are not in memory.
+    pub(crate) fn recent_after(&self, after: Zxid, upto: Zxid, max_bytes: usize) -> Option<Vec<Entry>> {
+        let recent = self.recent();
+        let from = match recent.entries.binary_search_by_key(&after, |e| e.zxid) {
+            Ok(i) => i + 1,
+            Err(_) if after == recent.prev => 0,
+            Err(_) => return None,
+        };
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for entry in recent.entries.range(from..).take_while(|e| e.zxid <= upto) {
+            bytes += entry.weight();
+            if bytes > max_bytes && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry.clone());
         }
-        let reader = self.reader.clone();
-        match tokio::task::spawn_blocking(move || reader.read_after(after, upto, max_bytes)).await {
-            Ok(result) => result,
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
+        Some(entries)
     }
 
     /// Whether the log contains this entry or stands on a snapshot of it.
-    pub(crate) fn contains(&self, zxid: Zxid) -> bool {
+    #[must_use]
+    pub fn contains(&self, zxid: Zxid) -> bool {
         let recent = self.recent();
         if zxid > recent.prev {
             return recent.entries.binary_search_by_key(&zxid, |e| e.zxid).is_ok();
@@ -105,24 +118,5 @@ impl Recent {
             self.bytes -= oldest.weight();
             self.prev = oldest.zxid;
         }
-    }
-
-    /// `None` if it begins too late, or if it does not contain `after`.
-    fn read_after(&self, after: Zxid, upto: Zxid, max_bytes: usize) -> Option<Vec<Entry>> {
-        let from = match self.entries.binary_search_by_key(&after, |e| e.zxid) {
-            Ok(i) => i + 1,
-            Err(_) if after == self.prev => 0,
-            Err(_) => return None,
-        };
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        for entry in self.entries.range(from..).take_while(|e| e.zxid <= upto) {
-            bytes += entry.weight();
-            if bytes > max_bytes && !entries.is_empty() {
-                break;
-            }
-            entries.push(entry.clone());
-        }
-        Some(entries)
     }
 }
