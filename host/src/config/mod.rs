@@ -473,7 +473,7 @@ impl NodeConfig {
                 share,
                 MEMORY,
             ),
-            snapshot_every: r.get("log.snapshot_every", "a snapshot after so many entries ...", 100_000),
+            snapshot_every: r.get("log.snapshot_every", "a snapshot after so many entries ...", 500_000),
             snapshot_bytes: r.get("log.snapshot_bytes", "... or after so many bytes of them", Size::mib(64)),
             keep_size: r.get(
                 "log.keep_size",

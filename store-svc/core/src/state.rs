@@ -280,6 +280,12 @@ impl State {
         self.sessions.forget_checkpoint();
     }
 
+    /// Whether the next [`State::take_dirty`] returns everything.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.whole
+    }
+
     /// About how many records [`State::take_dirty`] would return.
     #[must_use]
     pub fn dirty_len(&self) -> usize {
