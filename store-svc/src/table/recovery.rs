@@ -63,9 +63,16 @@ pub(crate) fn slower_than(data_dir: &Path, zxid: Zxid) -> bool {
         // There is none, or it was not finished.
         return true;
     };
-    // Of how many entries the epochs in between had, nothing is known; snapshots are made so often that it is not much.
-    let since = if applied.epoch() == zxid.epoch() { zxid.counter() } else { 0 };
-    znodes > FEW && u64::from(applied.counter().saturating_sub(since)) < znodes / 2
+    // Of how many entries the epochs in between had, nothing is known.
+    let between = |early: Zxid, late: Zxid| match late.epoch() == early.epoch() {
+        true => u64::from(late.counter().saturating_sub(early.counter())),
+        false => u64::from(late.counter()),
+    };
+    if applied < zxid {
+        // A large state is in the table only after a while.
+        return znodes > FEW || zxid.epoch() > applied.epoch() || between(applied, zxid) > FEW;
+    }
+    znodes > FEW && between(zxid, applied) < znodes / 2
 }
 
 /// Makes a new table in place of what is there, which was of no use.

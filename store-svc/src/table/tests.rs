@@ -346,6 +346,10 @@ fn a_start_reads_the_snapshot_of_a_large_state_unless_the_table_is_far_ahead() {
         (z(600_000), 1_000_000, z(200_000), true),
         (z(600_000), 1_000_000, z(700_000), true),
         (z(10), 1000, z(9), false),
+        (z(10), 1000, z(100), false),
+        // The table has had no turn yet.
+        (z(0), 1, z(600_000), true),
+        (z(10), 1000, Zxid::new(Epoch(2), 0), true),
         (Zxid::new(Epoch(2), 5), 1_000_000, z(700_000), true),
     ] {
         note(applied, znodes);
