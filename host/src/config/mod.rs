@@ -464,7 +464,7 @@ impl NodeConfig {
             recent_size: r.get_following(
                 "log.recent_size",
                 "bytes of the newest entries kept in memory; with what they pin it is up to twice as much",
-                Size(share.0.min(16 << 20)),
+                Size(share.0.min(8 << 20)),
                 MEMORY,
             ),
             backlog_size: r.get_following(
