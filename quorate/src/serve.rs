@@ -107,7 +107,12 @@ async fn serve(
     // The data directory is ours from here on; before, the file could be that of the process that has it.
     let _pid_file = node.pid_file.clone().map(PidFile::write).transpose()?;
     observed.health.doing("reading the checkpoint");
-    let mut store = StoreService::open(store_config(node), late.clone(), shutdown.clone())
+    let snapshot = match Snapshots::newest_in(disk.as_ref(), &node.data_dir.join(SNAPSHOTS)) {
+        Ok(found) => found.map(|snapshot| (snapshot.zxid(), snapshot)),
+        // The quorum says what is wrong, if it cannot do without.
+        Err(_) => None,
+    };
+    let mut store = StoreService::open_or_read(store_config(node), late.clone(), shutdown.clone(), snapshot)
         .map_err(|e| Failure::refused(e.to_string()))?;
     if quorum.is_none() && !store.has_state() {
         begin_with_snapshot(&mut store, disk.as_ref(), &node.data_dir);

@@ -8,9 +8,9 @@ use std::{
 };
 
 use api::{
-    Identities, OpError, Time, Trace, Zxid,
-    ports::{Quorum, Sign},
-    record,
+    Identities, OpError, PeerId, Time, Trace, Zxid,
+    ports::{Quorum, Role, Sign},
+    record::{self, Record},
     session::{Item, Op, Open, Request, Response},
 };
 use store_core::server::{Ask, ConnId, Drawn, Input, Output};
@@ -27,7 +27,7 @@ use crate::{
     lane::Lane,
     measure::{self, Timings},
     quorum_io::{self, Pieces, Said},
-    table::{self, Checkpointer, Job, TableError},
+    table::{self, Checkpointer, Job, Part, TableError},
     trace::{Open as Spans, Traced},
 };
 
@@ -136,10 +136,11 @@ impl<Q: Quorum> Driver<Q> {
         let writer = self.quorum.clone();
         tasks.spawn(async move { quorum_io::write_asks(writer, asks).await.map(|()| Ended::Link) });
         let now = Instant::now();
-        let schedule =
-            Schedule { checkpoint: now, last_entry: now, failed: None, saving: None, no_space: None };
+        let schedule = Schedule::new(now, self.shell.server.me());
         let (sinks, asks) = (HashMap::new(), Vec::new());
-        Running { driver: self, sinks, attached, to_quorum, asks, tasks, schedule }.run().await
+        Running { driver: self, sinks, attached, to_quorum, asks, tasks, schedule, exporting: None }
+            .run()
+            .await
     }
 }
 
@@ -153,6 +154,31 @@ struct Running<Q> {
     asks: Vec<Ask>,
     tasks: JoinSet<Result<Ended, StopReason>>,
     schedule: Schedule,
+    exporting: Option<Exporting>,
+}
+
+/// A state on its way to the checkpoint thread.
+struct Exporting {
+    /// Lets few parts wait, so a slow thread holds the export back and nothing else.
+    parts: mpsc::Sender<Part>,
+    /// Whether it becomes the checkpoint.
+    checkpoint: bool,
+    /// Those that come first.
+    records: Vec<Record>,
+    /// When the next part is to be made.
+    next: Instant,
+}
+
+impl Exporting {
+    /// Waits until it is time for the next part and there is room for it; for ever without an export.
+    async fn turn(exporting: Option<&Exporting>) {
+        let Some(Exporting { parts, next, .. }) = exporting else { return std::future::pending().await };
+        if *next > Instant::now() {
+            tokio::time::sleep_until((*next).into()).await;
+        }
+        // If the thread wants no more, that shows with the next part.
+        drop(parts.reserve().await);
+    }
 }
 
 /// What comes from the quorum.
@@ -189,6 +215,10 @@ enum Ended {
 
 /// When the next checkpoint and the next snapshot are due.
 struct Schedule {
+    /// When the last snapshot began.
+    snapshot: Instant,
+    /// How much of what is usual has to be logged before the next snapshot, in percent.
+    percent: u64,
     /// When the last checkpoint began.
     checkpoint: Instant,
     /// When the last entry was applied.
@@ -199,6 +229,23 @@ struct Schedule {
     saving: Option<AbortHandle>,
     /// There was no space for a checkpoint: when to look again.
     no_space: Option<Instant>,
+}
+
+impl Schedule {
+    fn new(now: Instant, me: PeerId) -> Schedule {
+        // Nodes count the same entries: only the first time they count differently far, and stay apart from then on. Multiples of
+        // the golden ratio are far from each other, however many nodes there are.
+        let percent = 40 + u64::from(me.0) * 618 % 1000 * 60 / 1000;
+        Schedule {
+            snapshot: now,
+            percent,
+            checkpoint: now,
+            last_entry: now,
+            failed: None,
+            saving: None,
+            no_space: None,
+        }
+    }
 }
 
 impl<Q: Quorum> Running<Q> {
@@ -228,8 +275,6 @@ impl<Q: Quorum> Running<Q> {
             self.carry_out()?;
             self.keep();
             let wake = self.wake_at();
-            let held_back =
-                self.driver.shell.server.state().dirty_len() >= DIRTY_MAX && self.driver.checkpointer.busy();
             let asking = !self.asks.is_empty();
             tokio::select! {
                 biased;
@@ -243,16 +288,17 @@ impl<Q: Quorum> Running<Q> {
                         }
                     }
                     Ok(Err(reason)) => return Err(reason),
-                    // A snapshot of a checkpoint that failed, or a feed that was replaced.
+                    // A snapshot that was given up, or a feed that was replaced.
                     Err(e) if e.is_cancelled() => {}
                     Err(e) => return Err(StopReason::Invariant(format!("a task of the store has died: {e}"))),
                 },
                 done = self.driver.checkpointer.done() => self.on_checkpoint(done),
                 Some(sign) = self.attached.signs.recv() => self.handle(Input::Sign(sign)),
-                Some(said) = self.attached.feed.recv(), if !held_back => {
+                Some(said) = self.attached.feed.recv() => {
                     self.on_quorum(said);
                     // Where the quorum has more to say than can be applied, its turn never ends: clients would wait
                     // until then, and sessions expire whose pings are here.
+                    self.export_if_time();
                     self.on_asides_waiting();
                     if !asking {
                         self.on_clients_waiting();
@@ -269,6 +315,7 @@ impl<Q: Quorum> Running<Q> {
                     input.into_iter().for_each(|input| self.on_client(input));
                     self.on_clients_waiting();
                 }
+                () = Exporting::turn(self.exporting.as_ref()) => self.export(),
                 () = tokio::time::sleep_until(wake.into()) => self.handle(Input::Tick),
             }
         }
@@ -302,16 +349,26 @@ impl<Q: Quorum> Running<Q> {
     }
 
     async fn last_checkpoint(mut self) {
-        // A snapshot under way is given up, so that the thread is free.
+        // What is under way is given up, so that the thread is free.
         self.tasks.shutdown().await;
+        self.give_up_export();
         if self.driver.checkpointer.busy() {
             let done = self.driver.checkpointer.done().await;
             self.on_checkpoint(done);
         }
-        let changes = self.driver.shell.server.take_dirty();
-        self.driver.checkpointer.begin(Job { changes, export: None });
-        let done = self.driver.checkpointer.done().await;
-        self.on_checkpoint(done);
+        let state = self.driver.shell.server.state();
+        if state.is_whole() && state.dirty_len() > DIRTY_MANY {
+            tracing::info!(
+                znodes = state.tree().len(),
+                entries = self.driver.shell.since_snapshot.entries,
+                "no last checkpoint of a large state: the next start reads the last snapshot and the entries behind it"
+            );
+        } else {
+            let changes = self.driver.shell.server.take_dirty();
+            self.driver.checkpointer.begin(Job::Changes(changes));
+            let done = self.driver.checkpointer.done().await;
+            self.on_checkpoint(done);
+        }
         self.driver.checkpointer.stop().await;
     }
 
@@ -322,15 +379,55 @@ impl<Q: Quorum> Running<Q> {
         if let Err(error) = done {
             tracing::error!(
                 %error, retry_in = ?pause,
-                "the checkpoint cannot be written; the node goes on and does not purge its log"
+                "the checkpoint cannot be written; the node goes on without"
             );
             self.schedule.failed = Some((Instant::now() + pause, pause));
             self.driver.shell.server.forget_checkpoint();
+        }
+        // A thread that is done wants no more parts.
+        self.give_up_export();
+    }
+
+    /// Ends the export before its last part. What was to become of it comes to nothing.
+    fn give_up_export(&mut self) {
+        let Some(exporting) = self.exporting.take() else { return };
+        if exporting.checkpoint {
+            self.driver.shell.server.forget_checkpoint();
+        } else if let Some(snapshot) = self.schedule.saving.take() {
             // Its end would never come.
-            if let Some(snapshot) = self.schedule.saving.take() {
-                snapshot.abort();
-                self.driver.shell.since_snapshot.wanted = true;
-            }
+            snapshot.abort();
+        }
+    }
+
+    /// The same as the turn of the export in the loop, which may not come to it.
+    fn export_if_time(&mut self) {
+        let due = |exporting: &Exporting| exporting.next <= Instant::now() && exporting.parts.capacity() > 0;
+        if self.exporting.as_ref().is_some_and(due) {
+            self.export();
+        }
+    }
+
+    /// Makes the next part of the export. There is room for it.
+    fn export(&mut self) {
+        let began = Instant::now();
+        let Some(exporting) = &mut self.exporting else { return };
+        let Some((znodes, more)) = self.driver.shell.server.export(PART, PART_BYTES) else {
+            return self.give_up_export();
+        };
+        let mut records = std::mem::take(&mut exporting.records);
+        records.extend(znodes.into_iter().map(Record::Znode));
+        // So much of the time is left to others; when there is nothing else to do, all of it is for this.
+        let busy = began.duration_since(self.schedule.last_entry) < QUIET;
+        exporting.next = if busy {
+            began + PACE * u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX)
+        } else {
+            began
+        };
+        let sent = exporting.parts.try_send(Part { records, last: !more });
+        if sent.is_err() {
+            self.give_up_export();
+        } else if !more {
+            self.exporting = None;
         }
     }
 
@@ -473,42 +570,86 @@ impl<Q: Quorum> Running<Q> {
     /// Begins a checkpoint or snapshot if one is due.
     fn keep(&mut self) {
         let now = Instant::now();
+        if self.driver.shell.server.state().dirty_len() > DIRTY_MANY {
+            // To write all of it then costs less than to remember what changes.
+            self.driver.shell.server.forget_checkpoint();
+        }
+        if self.driver.checkpointer.busy() {
+            return;
+        }
+        let quiet = || self.snapshot_due_at().is_some_and(|at| now >= at);
+        if self.schedule.saving.is_none() && (self.snapshot_due() || quiet()) {
+            return self.begin_snapshot();
+        }
         let failed = self.schedule.failed.map(|(at, _)| at);
-        let waits = [failed, self.schedule.no_space].into_iter().flatten().any(|at| now < at);
-        if self.driver.checkpointer.busy() || waits {
+        if [failed, self.schedule.no_space].into_iter().flatten().any(|at| now < at) {
             return;
         }
-        let state = self.driver.shell.server.state();
-        let (entries, bytes) = (self.driver.snapshot_entries, self.driver.snapshot_bytes);
-        let snapshot = self.schedule.saving.is_none()
-            && self.driver.shell.since_snapshot.is_due(state.tree().len() as u64, entries, bytes);
-        let due = self.checkpoint_due().is_some_and(|at| Instant::now() >= at);
-        if !snapshot && !due {
+        if !self.checkpoint_due().is_some_and(|at| now >= at) {
             return;
         }
-        self.schedule.checkpoint = Instant::now();
+        self.schedule.checkpoint = now;
         if !self.has_space() {
             return;
         }
+        let server = &mut self.driver.shell.server;
+        let job = match server.state().is_whole() && server.state().dirty_len() > DIRTY_MANY {
+            false => Job::Changes(server.take_dirty()),
+            true => Job::Whole(self.begin_export(true)),
+        };
+        self.driver.checkpointer.begin(job);
+    }
+
+    fn begin_snapshot(&mut self) {
+        self.driver.shell.since_snapshot.begin();
+        (self.schedule.snapshot, self.schedule.percent) = (Instant::now(), 100);
+        let state = self.driver.shell.server.state();
         // In a snapshot all paths and values are as they are.
-        let at_least = self.driver.shell.server.state().tree().bytes() as u64;
-        let changes = self.driver.shell.server.take_dirty();
-        let export = snapshot.then(|| {
-            self.driver.shell.since_snapshot.begin();
-            let (pieces, rest) = mpsc::channel(PIECES_AHEAD);
-            let (quorum, zxid) = (self.driver.quorum.clone(), changes.header.applied);
-            let task = self.tasks.spawn(async move {
-                let (pieces, mut whole) = Pieces::new(rest, at_least);
-                if let Err(e) = quorum.save_snapshot(zxid, pieces).await {
-                    // Whether the quorum is gone for good, the feed says. If not, there will be another snapshot.
-                    tracing::warn!(%zxid, "the quorum has not taken the snapshot: {e}");
-                }
-                Ok(Ended::Snapshot { bytes: whole.try_recv().ok() })
-            });
-            self.schedule.saving = Some(task);
-            pieces
+        let (zxid, at_least) = (state.applied(), state.tree().bytes() as u64);
+        let parts = self.begin_export(false);
+        let (pieces, rest) = mpsc::channel(PIECES_AHEAD);
+        let quorum = self.driver.quorum.clone();
+        let task = self.tasks.spawn(async move {
+            let (pieces, mut whole) = Pieces::new(rest, at_least);
+            if let Err(e) = quorum.save_snapshot(zxid, pieces).await {
+                // Whether the quorum is gone for good, the feed says. If not, there will be another snapshot.
+                tracing::warn!(%zxid, "the quorum has not taken the snapshot: {e}");
+            }
+            Ok(Ended::Snapshot { bytes: whole.try_recv().ok() })
         });
-        self.driver.checkpointer.begin(Job { changes, export });
+        self.schedule.saving = Some(task);
+        self.driver.checkpointer.begin(Job::Snapshot { parts, pieces });
+    }
+
+    fn begin_export(&mut self, checkpoint: bool) -> mpsc::Receiver<Part> {
+        let (parts, to_thread) = mpsc::channel(PARTS_AHEAD);
+        let records = self.driver.shell.server.begin_export(checkpoint);
+        self.exporting = Some(Exporting { parts, checkpoint, records, next: Instant::now() });
+        to_thread
+    }
+
+    /// Whether so much has been logged that a snapshot is due. The leader has more to do than others, and waits longer.
+    fn snapshot_due(&self) -> bool {
+        let Driver { shell, snapshot_entries, snapshot_bytes, .. } = &self.driver;
+        let znodes = shell.server.state().tree().len() as u64;
+        let more = if self.leads() { LEADER_MORE } else { 0 };
+        shell.since_snapshot.is_due(znodes, *snapshot_entries, *snapshot_bytes, self.schedule.percent + more)
+    }
+
+    fn leads(&self) -> bool {
+        self.driver.shell.server.status().role == Role::Leading
+    }
+
+    /// When a snapshot is due, as far as that is a matter of time: when it is quiet, because it disturbs nothing then and the next
+    /// start is quick, and in the end of any time.
+    fn snapshot_due_at(&self) -> Option<Instant> {
+        let since = &self.driver.shell.since_snapshot;
+        let entries = SPARED_MIN.min(self.driver.snapshot_entries);
+        if self.schedule.saving.is_some() || since.entries < entries {
+            return None;
+        }
+        let quiet = if self.leads() { 2 * QUIET_LONG } else { QUIET_LONG };
+        Some((self.schedule.last_entry + quiet).min(self.schedule.snapshot + SNAPSHOT_MAX))
     }
 
     /// Whether the next checkpoint fits on the disk. Else it waits, so that it does not take what the log needs.
@@ -567,7 +708,8 @@ impl<Q: Quorum> Running<Q> {
         free >= needs
     }
 
-    /// When the next checkpoint is due, if there is anything to write: soon when it is quiet, rarely under load.
+    /// When the next checkpoint is due, if there is anything to write: soon when it is quiet, rarely under load, and more rarely if it
+    /// is all of a large state, of which there are snapshots.
     fn checkpoint_due(&self) -> Option<Instant> {
         let dirty = self.driver.shell.server.state().dirty_len();
         if dirty == 0 {
@@ -579,10 +721,11 @@ impl<Q: Quorum> Running<Q> {
         }
         let (checkpoint, last_entry) = (*checkpoint, *last_entry);
         let soonest = checkpoint + CHECKPOINT_MIN;
-        if dirty >= DIRTY_MANY {
-            return Some(soonest);
-        }
-        Some((last_entry + QUIET).max(soonest).min(checkpoint + CHECKPOINT_MAX))
+        let (quiet, latest) = match dirty > DIRTY_MANY {
+            true => (WHOLE_QUIET, WHOLE_MAX),
+            false => (QUIET, CHECKPOINT_MAX),
+        };
+        Some((last_entry + quiet).max(soonest).min(checkpoint + latest))
     }
 
     fn wake_at(&self) -> Instant {
@@ -592,9 +735,11 @@ impl<Q: Quorum> Running<Q> {
             .server
             .next_timeout()
             .map(|at| self.driver.origin + Duration::from_micros(at.0));
-        let checkpoint = self.checkpoint_due().filter(|_| !self.driver.checkpointer.busy());
+        let busy = self.driver.checkpointer.busy();
+        let [checkpoint, snapshot] =
+            [self.checkpoint_due(), self.snapshot_due_at()].map(|due| due.filter(|_| !busy));
         let never = Instant::now() + Duration::from_secs(3600);
-        [core, checkpoint].into_iter().flatten().fold(never, Instant::min)
+        [core, checkpoint, snapshot].into_iter().flatten().fold(never, Instant::min)
     }
 
     fn now(&self) -> Time {
@@ -611,13 +756,31 @@ const INPUTS_AT_ONCE: usize = 256;
 /// At most one checkpoint in this time.
 const CHECKPOINT_MIN: Duration = Duration::from_secs(1);
 /// Under load, at least one checkpoint in this time: so much of the log is replayed after a crash.
-const CHECKPOINT_MAX: Duration = Duration::from_secs(10);
+const CHECKPOINT_MAX: Duration = Duration::from_secs(30);
 /// No entry for so long means that it is quiet.
 const QUIET: Duration = Duration::from_millis(200);
-/// So many changed records are written as soon as possible.
+/// No more changed records than these are remembered and copied at once for the checkpoint. Behind more, all of a larger state is
+/// written anew, in parts.
 const DIRTY_MANY: usize = 65_536;
-/// If so many changed records wait for the checkpoint thread, no more entries are applied until it is free.
-const DIRTY_MAX: usize = 1 << 20;
+/// When a large state is written anew: after so long without an entry, or after so long in any case. It takes sled minutes of its
+/// thread for each ten million znodes.
+const WHOLE_QUIET: Duration = Duration::from_secs(30);
+const WHOLE_MAX: Duration = Duration::from_secs(600);
+/// After so long without an entry a snapshot is made, if it spares the next start as many entries as [`SPARED_MIN`]; the leader waits
+/// twice as long.
+const QUIET_LONG: Duration = Duration::from_secs(1);
+const SPARED_MIN: u64 = 50_000;
+/// And after so long in any case.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
+/// By how many percent more has to be logged before a leader makes a snapshot.
+const LEADER_MORE: u64 = 25;
+/// A part of an export: so many znodes, or so many bytes of values. It takes about 0.2 ms.
+const PART: usize = 512;
+const PART_BYTES: usize = 1 << 20;
+/// Parts between the driver and the checkpoint thread.
+const PARTS_AHEAD: usize = 2;
+/// For each microsecond that a part takes there is none for so long, while there are entries.
+const PACE: Duration = Duration::from_micros(5);
 /// After a checkpoint that could not be written, the next is tried; the pause doubles with each failure up to the second.
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);

@@ -63,7 +63,7 @@ impl Config {
             data_dir,
             limits: server::Limits::default(),
             bounds: Bounds::default(),
-            snapshot_entries: 100_000,
+            snapshot_entries: 500_000,
             snapshot_bytes: 64 << 20,
             trace_ratio: 0.0,
         }
@@ -133,6 +133,8 @@ pub struct StoreService<Q> {
     config: Config,
     quorum: Q,
     state: State,
+    /// Of the snapshot that it came from, if it came from one.
+    snapshot_bytes: u64,
     checkpointer: Checkpointer,
     shutdown: CancellationToken,
     started: Instant,
@@ -149,19 +151,50 @@ impl<Q: Quorum> StoreService<Q> {
     ///
     /// # Errors
     /// If another process uses the directory.
-    #[tracing::instrument(name = "store.open", skip_all)]
     pub fn open(
-        mut config: Config,
+        config: Config,
         quorum: Q,
         shutdown: CancellationToken,
     ) -> Result<StoreService<Q>, OpenError> {
+        StoreService::open_or_read(
+            config,
+            quorum,
+            shutdown,
+            None::<(Zxid, std::iter::Empty<Result<_, PortClosed>>)>,
+        )
+    }
+
+    /// The same, or reads this snapshot, in pieces as the quorum was given it, if that takes less time. Then the checkpoint stays
+    /// unread, until a new one takes its place.
+    ///
+    /// # Errors
+    /// As of [`StoreService::open`].
+    #[tracing::instrument(name = "store.open", skip_all)]
+    pub fn open_or_read<E: std::fmt::Display>(
+        mut config: Config,
+        quorum: Q,
+        shutdown: CancellationToken,
+        snapshot: Option<(Zxid, impl Iterator<Item = Result<Bytes, E>>)>,
+    ) -> Result<StoreService<Q>, OpenError> {
         config.bounds.stream_requests = config.bounds.stream_requests.min(config.limits.requests_max).max(1);
         let failed = |source| OpenError::Table { dir: config.data_dir.clone(), source };
-        let Opened { table, state } = table::open(&config.data_dir).map_err(failed)?;
+        let read = snapshot.filter(|&(zxid, _)| table::slower_than(&config.data_dir, zxid)).and_then(
+            |(zxid, pieces)| match read_snapshot(zxid, pieces) {
+                Ok(read) => Some(read),
+                Err(why) => {
+                    tracing::warn!(%zxid, "the snapshot is of no use for the start: {why}");
+                    None
+                }
+            },
+        );
+        let (Opened { table, state }, snapshot_bytes) = match read {
+            Some((state, bytes)) => (Opened { table: None, state }, bytes),
+            None => (table::open(&config.data_dir).map_err(failed)?, 0),
+        };
         let header = state.header();
         tracing::info!(
             node = %config.me, applied = %header.applied, znodes = header.znodes, sessions = header.sessions,
-            "checkpoint read"
+            "{} read", if snapshot_bytes > 0 { "snapshot" } else { "checkpoint" }
         );
         let dir = config.data_dir.clone();
         let checkpointer = Checkpointer::start(table, Box::new(move || table::anew(&dir)))?;
@@ -175,6 +208,7 @@ impl<Q: Quorum> StoreService<Q> {
             config,
             quorum,
             state,
+            snapshot_bytes,
             checkpointer,
             shutdown,
             started,
@@ -202,11 +236,7 @@ impl<Q: Quorum> StoreService<Q> {
         zxid: Zxid,
         pieces: impl Iterator<Item = Result<Bytes, E>>,
     ) -> Result<(), StopReason> {
-        let mut snapshot = Incoming::new(zxid);
-        for piece in pieces {
-            snapshot.piece(&piece.map_err(|e| StopReason::Invariant(e.to_string()))?)?;
-        }
-        (self.state, _) = snapshot.finish()?;
+        (self.state, self.snapshot_bytes) = read_snapshot(zxid, pieces)?;
         Ok(())
     }
 
@@ -266,8 +296,10 @@ impl<Q: Quorum> StoreService<Q> {
     pub async fn run(self) -> Result<(), StopReason> {
         let core =
             server::Config { me: self.config.me, first_ticket: first_ticket(), limits: self.config.limits };
+        let mut shell = Shell::new(Server::new(Time(0), core, self.state));
+        shell.since_snapshot.snapshot_bytes = self.snapshot_bytes;
         let driver = Driver {
-            shell: Shell::new(Server::new(Time(0), core, self.state)),
+            shell,
             origin: Instant::now(),
             quorum: self.quorum,
             inputs: self.inputs,
@@ -286,6 +318,18 @@ impl<Q: Quorum> StoreService<Q> {
         self.tasks.wait().await;
         result
     }
+}
+
+/// The state of a snapshot at `zxid`, and its size.
+fn read_snapshot<E: std::fmt::Display>(
+    zxid: Zxid,
+    pieces: impl Iterator<Item = Result<Bytes, E>>,
+) -> Result<(State, u64), StopReason> {
+    let mut snapshot = Incoming::new(zxid);
+    for piece in pieces {
+        snapshot.piece(&piece.map_err(|e| StopReason::Invariant(e.to_string()))?)?;
+    }
+    Ok(snapshot.finish()?)
 }
 
 /// Tickets must not be those of an earlier run, which may stand in the log. Two to the 22 for each millisecond since 1970 leave room

@@ -178,12 +178,12 @@ metrics! {
         DATA_SIZE: Gauge = "quorate.data.size" [Bytes] Gauge::new(),
             "Paths and values of all znodes.";
         CHECKPOINT_DURATION: Histogram = "quorate.checkpoint.duration" [Seconds] Histogram::times(),
-            "Writing a checkpoint of the tree, and the snapshot from it if one is due.";
+            "Writing a checkpoint of the tree.";
         CHECKPOINT_FAILURES: Counter = "quorate.checkpoint.failures" [Count("{checkpoint}")] Counter::new(),
-            "Checkpoints that could not be written. The node continues, retries later, and does not purge its log meanwhile.";
+            "Checkpoints that could not be written. The node continues and retries later.";
         CHECKPOINT_SIZE: Gauge = "quorate.checkpoint.size" [Bytes] Gauge::new(),
             "The directory of the checkpoint on disk.";
         CHECKPOINT_DIRTY: Gauge = "quorate.checkpoint.dirty" [Count("{record}")] Gauge::new(),
-            "Changed records that wait for the next checkpoint.";
+            "Changed records that wait for the next checkpoint; all records while a whole state does.";
     }
 }

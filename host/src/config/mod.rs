@@ -463,8 +463,8 @@ impl NodeConfig {
             ),
             recent_size: r.get_following(
                 "log.recent_size",
-                "bytes of the newest entries kept in memory",
-                share,
+                "bytes of the newest entries kept in memory; with what they pin it is up to twice as much",
+                Size(share.0.min(8 << 20)),
                 MEMORY,
             ),
             backlog_size: r.get_following(
@@ -473,7 +473,7 @@ impl NodeConfig {
                 share,
                 MEMORY,
             ),
-            snapshot_every: r.get("log.snapshot_every", "entries between two snapshots", 100_000),
+            snapshot_every: r.get("log.snapshot_every", "entries between two snapshots", 500_000),
             snapshot_bytes: r.get(
                 "log.snapshot_bytes",
                 "bytes of entries between two snapshots",

@@ -360,7 +360,7 @@ impl Node {
             return;
         }
         // As often as the plan says, however large the state is.
-        let export = store.shell.since_snapshot.is_due(0, cx.plan.sizes.snapshot_entries, u64::MAX);
+        let export = store.shell.since_snapshot.is_due(0, cx.plan.sizes.snapshot_entries, u64::MAX, 100);
         if !export && store.shell.server.state().dirty_len() == 0 {
             return;
         }

@@ -252,12 +252,38 @@ impl State {
         Changes { whole, header: self.header(), znodes, acls, sessions, results }
     }
 
+    /// Begins an export of the complete state as it is now, to be handed out in pieces while the state goes on. Returns its
+    /// records but those of znodes, the header first. One that was under way ends. With `checkpoint` it becomes the next checkpoint:
+    /// changes are those since now.
+    pub fn begin_export(&mut self, checkpoint: bool) -> Vec<Record> {
+        if checkpoint {
+            self.whole = false;
+            self.tree.forget_changes();
+            self.sessions.take_dirty();
+        }
+        self.tree.begin_export();
+        let header = std::iter::once(Record::Header(self.header()));
+        header.chain(self.tree.acls().map(Record::Acl)).chain(self.sessions.records()).collect()
+    }
+
+    /// The next znodes of the export, in any order, and whether more are to come; `None` if none is under way, as after a new state
+    /// has taken the place of this one. Looks at no more than `most` znodes, and goes no further when their values have `bytes`.
+    pub fn export(&mut self, most: usize, bytes: usize) -> Option<(Vec<record::Znode>, bool)> {
+        self.tree.export(most, bytes)
+    }
+
     /// There is no checkpoint of this state, or one that is of no use: the next [`State::take_dirty`] returns everything.
     /// Until then it costs nothing to remember what changes.
     pub fn forget_checkpoint(&mut self) {
         self.whole = true;
         self.tree.forget_checkpoint();
         self.sessions.forget_checkpoint();
+    }
+
+    /// Whether the next [`State::take_dirty`] returns everything.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// About how many records [`State::take_dirty`] would return.

@@ -809,6 +809,23 @@ impl Checkpoint {
         }
     }
 
+    /// A whole state.
+    fn write_records(&mut self, records: Vec<Record>) {
+        for record in records {
+            let key = match &record {
+                Record::Header(header) => {
+                    self.header = *header;
+                    continue;
+                }
+                Record::Znode(z) => z.path.to_string(),
+                Record::Acl(list) => format!("{:?}", list.id),
+                Record::Session(session) => session.id.to_string(),
+                Record::Result(result) => format!("{} {}", result.session, result.number.0),
+            };
+            self.records.insert(key, record);
+        }
+    }
+
     fn records(&self) -> Vec<Record> {
         std::iter::once(Record::Header(self.header)).chain(self.records.values().cloned()).collect()
     }
@@ -862,6 +879,61 @@ proptest! {
         prop_assert_eq!(loaded.records().collect::<Vec<_>>(), records.clone());
         let recovered = State::load(checkpoint.records()).unwrap();
         prop_assert_eq!(recovered.records().collect::<Vec<_>>(), records);
+    }
+}
+
+proptest! {
+    /// However the state goes on meanwhile, what is handed out is the state as it was; and what changed since is counted from there.
+    #[test]
+    fn an_export_is_exact_while_the_state_goes_on(
+        steps in prop::collection::vec(step(), 20..120), begin in 0..60usize, most in 1..9usize, every in 1..5usize, given_up in any::<bool>()
+    ) {
+        let commands = commands(&steps);
+        let mut log = Log::new();
+        let mut checkpoint = Checkpoint::default();
+        let mut exported: Vec<Record> = Vec::new();
+        let mut expected: Vec<Record> = Vec::new();
+        let mut more = false;
+        let begin = begin.min(commands.len() - 1);
+        for (n, command) in commands.iter().enumerate() {
+            if given_up && n == begin / 2 {
+                // One that is never finished.
+                log.state.begin_export(false);
+                let _ = log.state.export(most, usize::MAX);
+            }
+            if n == begin {
+                expected = log.state.records().collect();
+                exported = log.state.begin_export(true);
+                more = true;
+            }
+            if more && n % every == 0 {
+                let (znodes, rest) = log.state.export(most, usize::MAX).unwrap();
+                exported.extend(znodes.into_iter().map(Record::Znode));
+                more = rest;
+            }
+            log.apply(command);
+        }
+        while more {
+            let (znodes, rest) = log.state.export(most, 1).unwrap();
+            prop_assert!(znodes.len() <= most);
+            exported.extend(znodes.into_iter().map(Record::Znode));
+            more = rest;
+        }
+        prop_assert_eq!(log.state.export(most, 1), None);
+        let loaded = State::load(exported.clone()).unwrap();
+        prop_assert_eq!(loaded.records().collect::<Vec<_>>(), expected);
+        checkpoint.write_records(exported);
+        let changes = log.state.take_dirty();
+        prop_assert!(!changes.whole);
+        checkpoint.write(changes);
+        let recovered = State::load(checkpoint.records()).unwrap();
+        prop_assert_eq!(recovered.records().collect::<Vec<_>>(), log.state.records().collect::<Vec<_>>());
+        // The next one begins anew.
+        let mut again = log.state.begin_export(false);
+        while let Some((znodes, _)) = log.state.export(most, usize::MAX) {
+            again.extend(znodes.into_iter().map(Record::Znode));
+        }
+        prop_assert_eq!(State::load(again).unwrap().digest(), log.state.digest());
     }
 }
 

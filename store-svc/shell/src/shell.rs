@@ -127,13 +127,15 @@ pub struct SinceSnapshot {
 
 impl SinceSnapshot {
     /// Whether enough has been logged for a snapshot of a state with so many `znodes`: as many entries as it has
-    /// znodes, or as many bytes as the last snapshot had, but not less than the least. So writing snapshots costs at
-    /// most about as much as writing the log, however large the state is.
+    /// znodes, or as many bytes as the last snapshot had, but not less than the least; and of that so many `percent`, so that nodes
+    /// that count the same entries do not all begin at the same one. So writing snapshots costs at most about as much as writing
+    /// the log, however large the state is.
     #[must_use]
-    pub fn is_due(&self, znodes: u64, least_entries: u64, least_bytes: u64) -> bool {
+    pub fn is_due(&self, znodes: u64, least_entries: u64, least_bytes: u64, percent: u64) -> bool {
+        let part = |of: u64| (u128::from(of) * u128::from(percent) / 100) as u64;
         self.wanted
-            || self.entries >= least_entries.max(znodes)
-            || self.log_bytes >= least_bytes.max(self.snapshot_bytes)
+            || self.entries >= part(least_entries.max(znodes)).max(1)
+            || self.log_bytes >= part(least_bytes.max(self.snapshot_bytes)).max(1)
     }
 
     /// A snapshot begins.

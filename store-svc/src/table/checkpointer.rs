@@ -8,8 +8,9 @@ use std::{
     time::Instant,
 };
 
+use api::record::Record;
 use bytes::{Bytes, BytesMut};
-use proto::store::append_record;
+use proto::store::{append_record, encode_record};
 use store_core::Changes;
 use telemetry::metrics;
 use tokio::sync::mpsc;
@@ -19,13 +20,48 @@ use super::{Table, TableError};
 /// Size of the pieces in which a snapshot is handed over; [`api::ports::Chunks`] allows no larger ones.
 const PIECE: usize = 1 << 20;
 
-/// Something for the thread to do: write these changes; then, if somebody wants it, hand over the whole table as the snapshot
-/// that it is now.
-pub(crate) struct Job {
-    /// What changed since the last job; everything, if that failed.
-    pub(crate) changes: Changes,
-    /// Where the pieces go, and `None` behind the last. Dropping the other end calls the rest off.
-    pub(crate) export: Option<mpsc::Sender<Option<Bytes>>>,
+/// How much the thread gives way to others, as `nice` does: by a tenth of what one of them gets it still comes forward on a busy machine.
+const NICE: i32 = 10;
+
+/// Something for the thread to do.
+pub(crate) enum Job {
+    /// Write what changed since the last checkpoint; everything, if that failed.
+    Changes(Changes),
+    /// Write this state in place of all that is there.
+    Whole(mpsc::Receiver<Part>),
+    /// Encode this state as a snapshot. The table has no part in it.
+    Snapshot {
+        /// The state.
+        parts: mpsc::Receiver<Part>,
+        /// Where the pieces go, and `None` behind the last. Dropping the other end calls the rest off.
+        pieces: mpsc::Sender<Option<Bytes>>,
+    },
+}
+
+/// A part of a state, the header in the first one. Parts that end before the last one are those of an export that was given up.
+pub(crate) struct Part {
+    pub(crate) records: Vec<Record>,
+    pub(crate) last: bool,
+}
+
+/// The parts of a state until the last, for the thread that waits for them.
+pub(crate) struct Parts<'a> {
+    parts: &'a mut mpsc::Receiver<Part>,
+    /// Whether the last one has come.
+    pub(crate) whole: bool,
+}
+
+impl Iterator for Parts<'_> {
+    type Item = Vec<Record>;
+
+    fn next(&mut self) -> Option<Vec<Record>> {
+        if self.whole {
+            return None;
+        }
+        let Part { records, last } = self.parts.blocking_recv()?;
+        self.whole = last;
+        Some(records)
+    }
 }
 
 /// The driver's end. Takes one job at a time.
@@ -95,16 +131,21 @@ fn run(
     jobs: &Receiver<Job>,
     report: &mpsc::UnboundedSender<Result<(), TableError>>,
 ) {
+    // Where that is refused it takes its share like any other. sled's threads begin here, and do the same.
+    let _ = rustix::process::nice(NICE);
     metrics::CHECKPOINT_SIZE.set(table.as_ref().map_or(0, |table| table.size()));
     while let Ok(job) = jobs.recv() {
         let began = Instant::now();
-        let _span = match job.export {
-            None => tracing::info_span!("store.checkpoint"),
-            Some(_) => tracing::info_span!("store.snapshot"),
+        let snapshot = matches!(job, Job::Snapshot { .. });
+        let _span = match snapshot {
+            false => tracing::info_span!("store.checkpoint"),
+            true => tracing::info_span!("store.snapshot"),
         }
         .entered();
         let result = carry_out(&mut table, &mut anew, job);
-        metrics::CHECKPOINT_DURATION.record(began.elapsed());
+        if !snapshot {
+            metrics::CHECKPOINT_DURATION.record(began.elapsed());
+        }
         if result.is_err() {
             metrics::CHECKPOINT_FAILURES.add(1);
             // sled is done for after an error; what it does when it is closed must not matter.
@@ -118,33 +159,50 @@ fn run(
 }
 
 fn carry_out(table: &mut Option<Box<dyn Table>>, anew: &mut Anew, job: Job) -> Result<(), TableError> {
-    let table = match table {
-        Some(table) => table,
-        None if job.changes.whole => table.insert(anew()?),
-        None => return Err(TableError::Damaged("there is none to write a part of the state to".into())),
-    };
-    table.write(job.changes)?;
-    match job.export {
-        Some(pieces) => export(table.as_mut(), &pieces),
-        None => Ok(()),
+    match job {
+        Job::Changes(changes) => place(table, anew, changes.whole)?.write(changes),
+        Job::Whole(mut parts) => {
+            place(table, anew, true)?.write_whole(&mut Parts { parts: &mut parts, whole: false })
+        }
+        Job::Snapshot { mut parts, pieces } => {
+            encode(Parts { parts: &mut parts, whole: false }, &pieces);
+            Ok(())
+        }
     }
 }
 
-/// Hands over the table, exact at the entry of its header: nothing is written meanwhile.
-fn export(table: &mut dyn Table, pieces: &mpsc::Sender<Option<Bytes>>) -> Result<(), TableError> {
-    let mut stream = BytesMut::new();
-    let mut wanted = true;
-    table.scan(&mut |record| {
-        append_record(&mut stream, &record);
-        while wanted && stream.len() >= PIECE {
-            wanted = pieces.blocking_send(Some(stream.split_to(PIECE).freeze())).is_ok();
+/// The table, or a new one for a whole state.
+fn place<'a>(
+    table: &'a mut Option<Box<dyn Table>>,
+    anew: &mut Anew,
+    whole: bool,
+) -> Result<&'a mut dyn Table, TableError> {
+    match table {
+        Some(table) => Ok(table.as_mut()),
+        None if whole => Ok(table.insert(anew()?).as_mut()),
+        None => Err(TableError::Damaged("there is none to write a part of the state to".into())),
+    }
+}
+
+/// Hands over a state as the stream of its records, as long as somebody takes it.
+fn encode(mut parts: Parts<'_>, pieces: &mpsc::Sender<Option<Bytes>>) {
+    let mut stream = BytesMut::with_capacity(PIECE);
+    for record in parts.by_ref().flatten() {
+        append_record(&mut stream, &encode_record(record));
+        while stream.len() >= PIECE {
+            let piece = stream.split_to(PIECE).freeze();
+            stream.reserve(PIECE);
+            if pieces.blocking_send(Some(piece)).is_err() {
+                return;
+            }
         }
-        Ok(wanted)
-    })?;
+    }
+    if !parts.whole {
+        return;
+    }
     let last = Some(stream.freeze()).filter(|last| !last.is_empty());
     for piece in last.map(Some).into_iter().chain([None]) {
-        // Nobody to take it is no fault of the table.
+        // Whoever asked may have gone.
         let _ = pieces.blocking_send(piece);
     }
-    Ok(())
 }

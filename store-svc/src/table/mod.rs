@@ -1,9 +1,9 @@
 //! The checkpoint: the state as of one entry, on disk, written behind.
 //!
-//! It saves replaying the log from a snapshot at every start, and is what snapshots are made from. No promise rests on
-//! it: whatever is wrong with it is found by its digest, and then it is moved aside and the state comes from the
-//! quorum again. If it cannot be written, the node goes on without one and tries again later, from the whole state; meanwhile
-//! there are no new snapshots, so the log is not purged.
+//! It saves replaying the log from a snapshot at every start, unless the snapshot of a large state gets there sooner. No promise
+//! rests on it: whatever is wrong with it is found by its digest, and then it is moved aside and the state comes from the
+//! quorum again. If it cannot be written, the node goes on without one and tries again later, from the whole state. Snapshots do
+//! not need it.
 
 mod checkpointer;
 mod recovery;
@@ -13,11 +13,12 @@ mod sled_table;
 use std::io::ErrorKind;
 
 use bytes::Bytes;
+use checkpointer::Parts;
 use proto::store::decode_record;
 use store_core::{Changes, LoadError, Loader, State};
 
-pub(crate) use checkpointer::{Checkpointer, Job};
-pub(crate) use recovery::{Opened, anew, give_up, open, size};
+pub(crate) use checkpointer::{Checkpointer, Job, Part};
+pub(crate) use recovery::{Opened, anew, give_up, open, size, slower_than};
 
 /// What went wrong with a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -53,12 +54,11 @@ impl From<std::io::Error> for TableError {
 
 /// A place that keeps records. One header makes them a state; without it there is none.
 pub(crate) trait Table: Send {
-    /// Calls `each` with every record, encoded, the header first, until it says false. Calls it never if nothing was
-    /// ever written.
+    /// Calls `each` with every record, encoded, the header first. Calls it never if nothing was ever written.
     ///
     /// # Errors
-    /// What the disk says; also if records are not whole.
-    fn scan(&mut self, each: &mut dyn FnMut(Bytes) -> Result<bool, TableError>) -> Result<(), TableError>;
+    /// What the disk says, and what `each` says; also if records are not whole.
+    fn scan(&mut self, each: &mut dyn FnMut(Bytes) -> Result<(), TableError>) -> Result<(), TableError>;
 
     /// Lays changes over what is there, all or nothing, and makes them durable. A whole state takes the place of everything;
     /// interrupted, it leaves nothing.
@@ -66,6 +66,13 @@ pub(crate) trait Table: Send {
     /// # Errors
     /// What the disk says. Then the table is of no use any more.
     fn write(&mut self, changes: Changes) -> Result<(), TableError>;
+
+    /// Writes a state, which comes in parts, in place of everything. Interrupted, or if the parts end before the last, it leaves
+    /// nothing, and a whole state has to come next.
+    ///
+    /// # Errors
+    /// As of [`Table::write`].
+    fn write_whole(&mut self, parts: &mut Parts<'_>) -> Result<(), TableError>;
 
     /// Bytes that it takes on disk, or 0 if that cannot be known.
     fn size(&self) -> u64;
@@ -77,8 +84,7 @@ fn load(table: &mut dyn Table) -> Result<Option<State>, TableError> {
     table.scan(&mut |bytes| {
         empty = false;
         let record = decode_record(bytes).map_err(|e| TableError::Damaged(e.to_string()))?;
-        loader.take(record)?;
-        Ok(true)
+        Ok(loader.take(record)?)
     })?;
     if empty { Ok(None) } else { Ok(Some(loader.finish()?)) }
 }

@@ -20,7 +20,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{AclId, SessionId, WriteNumber, record::Record};
+use api::{
+    AclId, SessionId, WriteNumber, Zxid,
+    record::{Header, Record},
+};
 use bytes::Bytes;
 use proto::store::encode_record;
 use sled::{Batch, Db};
@@ -29,6 +32,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::{
     Table, TableError,
+    checkpointer::Parts,
     redo::{self, Change, SMALL},
 };
 
@@ -130,30 +134,43 @@ impl SledTable {
         Ok(Noted::Many)
     }
 
-    /// Forgets everything and takes these records instead.
-    fn write_whole(&mut self, state: Changes) -> Result<(), TableError> {
+    /// Forgets everything and takes these records instead, if `whole` says so behind the last.
+    fn replace<P>(
+        &mut self,
+        parts: &mut P,
+        mut next: impl FnMut(&mut P) -> Option<Vec<(Vec<u8>, Option<Record>)>>,
+        whole: impl Fn(&P) -> bool,
+    ) -> Result<(), TableError> {
         // Without its header a table is none, so neither the removal nor the rest has to be done at once.
         let mut batch = Vec::new();
+        note(&self.dir, None);
         self.remove(&mut batch, HEADER_KEY.to_vec());
         self.apply(&mut batch)?;
         self.sync()?;
         tracing::debug!(dir = %self.dir.display(), "the checkpoint is written anew");
         guarded(|| self.db.clear().map_err(io_error))?;
         self.chunks.clear();
-        for (key, record) in by_key(state) {
-            if key == HEADER_KEY {
-                self.apply(&mut batch)?;
-                self.sync()?;
-            }
-            if let Some(record) = record {
-                self.put(&mut batch, key, &encode_record(record))?;
-            }
-            if batch.len() >= SMALL {
-                self.apply(&mut batch)?;
+        let mut header = None;
+        while let Some(records) = next(parts) {
+            for (key, record) in records {
+                match record {
+                    Some(Record::Header(found)) => header = Some(found),
+                    Some(record) => self.put(&mut batch, key, &encode_record(record))?,
+                    None => {}
+                }
+                if batch.len() >= SMALL {
+                    self.apply(&mut batch)?;
+                }
             }
         }
+        let Some(header) = header.filter(|_| whole(parts)) else { return Ok(()) };
         self.apply(&mut batch)?;
-        self.sync()
+        self.sync()?;
+        self.put(&mut batch, HEADER_KEY.to_vec(), &encode_record(Record::Header(header)))?;
+        self.apply(&mut batch)?;
+        self.sync()?;
+        note(&self.dir, Some(header));
+        Ok(())
     }
 
     /// Makes these changes, all or none.
@@ -195,7 +212,7 @@ impl Table for SledTable {
         guarded(|| self.db.size_on_disk().map_err(io_error)).unwrap_or(0)
     }
 
-    fn scan(&mut self, each: &mut dyn FnMut(Bytes) -> Result<bool, TableError>) -> Result<(), TableError> {
+    fn scan(&mut self, each: &mut dyn FnMut(Bytes) -> Result<(), TableError>) -> Result<(), TableError> {
         let mut items = self.db.iter();
         let mut next = || match guarded(|| items.next().transpose().map_err(io_error))? {
             None => Ok(None),
@@ -219,25 +236,67 @@ impl Table for SledTable {
             if count > 1 {
                 self.chunks.insert(key, count);
             }
-            if !each(record.into())? {
-                break;
-            }
+            each(record.into())?;
         }
         Ok(())
     }
 
     fn write(&mut self, changes: Changes) -> Result<(), TableError> {
         if changes.whole {
-            return self.write_whole(changes);
+            let mut state = Some(by_key(changes).collect());
+            return self.replace(&mut state, Option::take, |_| true);
         }
+        let header = changes.header;
         match self.note_down(changes)? {
             Noted::Few(mut batch) => {
                 self.apply(&mut batch)?;
-                self.sync()
+                self.sync()?;
             }
-            Noted::Many => self.redo(),
+            Noted::Many => self.redo()?,
         }
+        note(&self.dir, Some(header));
+        Ok(())
     }
+
+    fn write_whole(&mut self, parts: &mut Parts<'_>) -> Result<(), TableError> {
+        self.replace(parts, |parts| parts.next().map(sorted), |parts| parts.whole)
+    }
+}
+
+/// Records with their keys, in their order: they come in nearly that of the tree, and a page is written once for all its records.
+fn sorted(records: Vec<Record>) -> Vec<(Vec<u8>, Option<Record>)> {
+    let mut records: Vec<_> = records.into_iter().map(|record| (key_of(&record), Some(record))).collect();
+    records.sort_by(|(one, _), (other, _)| one.cmp(other));
+    records
+}
+
+fn key_of(record: &Record) -> Vec<u8> {
+    match record {
+        Record::Header(_) => HEADER_KEY.to_vec(),
+        Record::Znode(znode) => znode_key(znode.path.as_str()),
+        Record::Acl(list) => acl_key(list.id),
+        Record::Session(session) => session_key(session.id),
+        Record::Result(result) => result_key(result.session, result.number),
+    }
+}
+
+/// Where the header is told, for a start that wants to know how far a large table is before it opens it.
+const NOTE: &str = "at";
+
+/// Notes what the table has; nothing, while that changes. A note that is missing or too old costs a slower start.
+fn note(dir: &Path, header: Option<Header>) {
+    let file = dir.join(NOTE);
+    let _ = match header {
+        Some(header) => fs::write(file, format!("{} {}\n", header.applied.0, header.znodes)),
+        None => fs::remove_file(file),
+    };
+}
+
+/// The last entry that the table in `dir` has, and its number of znodes, as far as is noted.
+pub(super) fn noted(dir: &Path) -> Option<(Zxid, u64)> {
+    let text = fs::read_to_string(dir.join(NOTE)).ok()?;
+    let (applied, znodes) = text.trim_end().split_once(' ')?;
+    Some((Zxid(applied.parse().ok()?), znodes.parse().ok()?))
 }
 
 /// Sorts before all others.

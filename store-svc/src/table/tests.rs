@@ -82,7 +82,7 @@ fn checkpointer(dir: &Path) -> Checkpointer {
 
 /// What the checkpoint thread is told, for the whole state or what changed.
 fn job(state: &mut State) -> Job {
-    Job { changes: state.take_dirty(), export: None }
+    Job::Changes(state.take_dirty())
 }
 
 fn records(state: &State) -> Vec<Record> {
@@ -224,8 +224,9 @@ fn a_snapshot_is_exact_and_what_was_loaded_from_it_takes_the_place_of_everything
     grow(&mut state, 300);
     let mut from = checkpointer(one.path());
     let (pieces, mut rest) = tokio::sync::mpsc::channel(1);
+    let parts = parts(&mut state, false, usize::MAX);
     let got = runtime().block_on(async {
-        from.begin(Job { export: Some(pieces), ..job(&mut state) });
+        from.begin(Job::Snapshot { parts, pieces });
         let mut got = Vec::new();
         while let Some(Some(piece)) = rest.recv().await {
             assert!(piece.len() <= 1 << 20);
@@ -269,12 +270,93 @@ fn an_export_that_nobody_wants_is_called_off() {
     runtime().block_on(async {
         let (pieces, rest) = tokio::sync::mpsc::channel(1);
         drop(rest);
-        checkpointer.begin(Job { export: Some(pieces), ..job(&mut state) });
+        checkpointer.begin(Job::Snapshot { parts: parts(&mut state, false, usize::MAX), pieces });
         checkpointer.done().await.unwrap();
         assert!(!checkpointer.busy());
+        // And one that comes to no end has none.
+        let (pieces, mut rest) = tokio::sync::mpsc::channel(8);
+        checkpointer.begin(Job::Snapshot { parts: parts(&mut state, false, 2), pieces });
+        checkpointer.done().await.unwrap();
+        while let Some(piece) = rest.recv().await {
+            assert!(piece.is_some());
+        }
+        checkpointer.begin(job(&mut state));
+        checkpointer.done().await.unwrap();
         checkpointer.stop().await;
     });
     assert_eq!(records(&open(dir.path()).unwrap().1), records(&state));
+}
+
+/// A state in parts, as the driver gives it; at most so many of them.
+fn parts(state: &mut State, checkpoint: bool, most: usize) -> tokio::sync::mpsc::Receiver<Part> {
+    let (sender, parts) = tokio::sync::mpsc::channel(10_000);
+    let mut records = state.begin_export(checkpoint);
+    for _ in 0..most {
+        let Some((znodes, more)) = state.export(16, usize::MAX) else { break };
+        records.extend(znodes.into_iter().map(Record::Znode));
+        sender.try_send(Part { records: std::mem::take(&mut records), last: !more }).ok().unwrap();
+    }
+    parts
+}
+
+#[test]
+fn a_whole_checkpoint_in_parts_takes_the_place_of_everything_or_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut before = State::default();
+    grow(&mut before, 300);
+    open(dir.path()).unwrap().0.write(before.take_dirty()).unwrap();
+    let mut state = State::default();
+    grow(&mut state, 1000);
+    let mut thread = checkpointer(dir.path());
+    assert!(!slower_than(dir.path(), state.applied()), "few znodes");
+    runtime().block_on(async {
+        thread.begin(Job::Whole(parts(&mut state, true, usize::MAX)));
+        thread.done().await.unwrap();
+        // What changed since is laid over it.
+        grow(&mut state, 20);
+        let changes = state.take_dirty();
+        assert!(!changes.whole);
+        thread.begin(Job::Changes(changes));
+        thread.done().await.unwrap();
+        thread.stop().await;
+    });
+    assert_eq!(records(&open(dir.path()).unwrap().1), records(&state));
+
+    let mut thread = checkpointer(dir.path());
+    runtime().block_on(async {
+        thread.begin(Job::Whole(parts(&mut state, true, 3)));
+        thread.done().await.unwrap();
+        thread.stop().await;
+    });
+    assert!(slower_than(dir.path(), Zxid::ZERO), "there is no table");
+    assert_eq!(open(dir.path()).unwrap().1.applied(), Zxid::ZERO);
+}
+
+#[test]
+fn a_start_reads_the_snapshot_of_a_large_state_unless_the_table_is_far_ahead() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(slower_than(dir.path(), z(7)), "there is no table");
+    fs::create_dir(dir.path().join("table")).unwrap();
+    let note = |applied: Zxid, znodes| {
+        fs::write(dir.path().join("table/at"), format!("{} {znodes}\n", applied.0)).unwrap();
+    };
+    for (applied, znodes, at, slower) in [
+        (z(400_000), 1_000_000, z(1), true),
+        (z(600_000), 1_000_000, z(1), false),
+        (z(600_000), 1_000_000, z(200_000), true),
+        (z(600_000), 1_000_000, z(700_000), true),
+        (z(10), 1000, z(9), false),
+        (z(10), 1000, z(100), false),
+        // The table has had no turn yet.
+        (z(0), 1, z(600_000), true),
+        (z(10), 1000, Zxid::new(Epoch(2), 0), true),
+        (Zxid::new(Epoch(2), 5), 1_000_000, z(700_000), true),
+    ] {
+        note(applied, znodes);
+        assert_eq!(slower_than(dir.path(), at), slower, "{znodes} at {applied}, snapshot at {at}");
+    }
+    fs::write(dir.path().join("table/at"), "no number").unwrap();
+    assert!(slower_than(dir.path(), z(7)));
 }
 
 #[test]

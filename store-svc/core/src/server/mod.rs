@@ -226,6 +226,16 @@ impl Server {
         self.state.take_dirty()
     }
 
+    /// See [`State::begin_export`].
+    pub fn begin_export(&mut self, checkpoint: bool) -> Vec<api::record::Record> {
+        self.state.begin_export(checkpoint)
+    }
+
+    /// See [`State::export`].
+    pub fn export(&mut self, most: usize, bytes: usize) -> Option<(Vec<api::record::Znode>, bool)> {
+        self.state.export(most, bytes)
+    }
+
     /// The last checkpoint is of no use: the next changes are the whole state.
     pub fn forget_checkpoint(&mut self) {
         self.state.forget_checkpoint();

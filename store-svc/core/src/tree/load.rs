@@ -23,6 +23,8 @@ impl Tree {
             digest: 0,
             bytes: 0,
             dirty: Dirty::default(),
+            export: None,
+            exported: false,
             skipped: 0,
             missing: 1,
         };

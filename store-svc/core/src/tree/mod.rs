@@ -6,6 +6,7 @@
 
 mod children;
 mod dirty;
+mod export;
 mod index;
 mod load;
 mod operations;
@@ -21,6 +22,7 @@ use api::{
 
 use crate::{acls::Acls, digest, state::RECORD};
 use dirty::Dirty;
+use export::Export;
 use index::Index;
 use slab::{NodeId, ROOT, Slab};
 #[cfg(test)]
@@ -50,6 +52,10 @@ pub struct Tree {
     /// Of all paths and values.
     bytes: usize,
     dirty: Dirty,
+    /// Of all znodes, while one is under way.
+    export: Option<Box<Export>>,
+    /// The mark of a znode that no export has to come to.
+    exported: bool,
     /// Names that sequential creates have skipped. Of this tree object, not of the state.
     skipped: u64,
     /// Znodes without a record of their own; 0 but while a state is loaded.
@@ -171,7 +177,7 @@ impl Tree {
     /// The same as [`Tree::digest`], computed from the values themselves.
     #[must_use]
     pub fn recompute_digest(&self) -> u64 {
-        self.walk().fold(self.acls.recompute_digest(), |sum, (path, node)| {
+        self.walk().fold(self.acls.recompute_digest(), |sum, (_, path, node)| {
             let z = node.view();
             debug_assert_eq!(z.data_hash(), digest::data(z.data.unwrap_or_default()));
             sum.wrapping_add(digest::znode(path.as_str(), &z))
@@ -180,7 +186,7 @@ impl Tree {
 
     /// All znodes as records, parents before children, children in order.
     pub fn records(&self) -> impl Iterator<Item = record::Znode> + '_ {
-        self.walk().map(|(path, node)| node.record(path))
+        self.walk().map(|(_, path, node)| node.record(path))
     }
 
     /// All access lists as records, in order.
@@ -199,12 +205,18 @@ impl Tree {
         let (untracked, ids, mut removed) = self.dirty.take(&mut self.nodes);
         let change = |path: Path, node: &Slot| (path.clone(), Some(node.record(path)));
         if untracked {
-            return self.walk().map(|(path, node)| change(path, node)).collect();
+            return self.walk().map(|(_, path, node)| change(path, node)).collect();
         }
         // What is there again is among the ids.
         removed.retain(|path| self.find(path.as_str()).is_none());
         let changed = ids.into_iter().map(|id| change(self.path(id), &self.nodes[id]));
         changed.chain(removed.into_iter().map(|path| (path, None))).collect()
+    }
+
+    /// As if all of it were in a checkpoint.
+    pub(crate) fn forget_changes(&mut self) {
+        self.dirty.take(&mut self.nodes);
+        self.acls.take_dirty();
     }
 
     /// As if nothing of it were in a checkpoint.
@@ -322,30 +334,46 @@ impl Tree {
     }
 
     /// All znodes, parents before children, children in order.
-    fn walk(&self) -> impl Iterator<Item = (Path, &Slot)> + '_ {
-        let mut next = Some(ROOT);
+    fn walk(&self) -> impl Iterator<Item = (NodeId, Path, &Slot)> + '_ {
+        self.walk_after(None)
+    }
+
+    /// The same behind a path, which may be gone, and so may those above it; from the root on without one.
+    fn walk_after(&self, after: Option<&Path>) -> impl Iterator<Item = (NodeId, Path, &Slot)> + '_ {
         let mut text = String::new();
         // For each level above, the remaining siblings and how long the path of their parent is.
         let mut above: Vec<(children::Iter<'_>, usize)> = Vec::new();
-        std::iter::from_fn(move || {
-            let node = &self.nodes[next.take()?];
-            if !above.is_empty() {
-                text.push('/');
-                text.push_str(&String::from_utf8_lossy(node.name()));
+        let mut at = after.map(|_| ROOT);
+        let mut names =
+            after.into_iter().flat_map(|path| path.as_str().split('/').filter(|name| !name.is_empty()));
+        while let Some(node) = at.map(|id| &self.nodes[id]) {
+            let name = names.next().unwrap_or_default();
+            if let Some(dir) = node.dir() {
+                above.push((dir.children.after(|id| self.nodes[id].name().cmp(name.as_bytes())), text.len()));
             }
-            let path = path_of(&text);
+            text.push('/');
+            text.push_str(name);
+            at = (!name.is_empty()).then(|| self.find(&text)).flatten();
+        }
+        let mut begin = after.is_none().then_some(ROOT);
+        std::iter::from_fn(move || {
+            let next = begin.take().or_else(|| {
+                while let Some((siblings, len)) = above.last_mut() {
+                    if let Some(next) = siblings.next() {
+                        text.truncate(*len);
+                        text.push('/');
+                        text.push_str(&String::from_utf8_lossy(self.nodes[next].name()));
+                        return Some(next);
+                    }
+                    above.pop();
+                }
+                None
+            })?;
+            let node = &self.nodes[next];
             if let Some(dir) = node.dir() {
                 above.push((dir.children.iter(), text.len()));
             }
-            while let Some((siblings, len)) = above.last_mut() {
-                text.truncate(*len);
-                next = siblings.next();
-                if next.is_some() {
-                    break;
-                }
-                above.pop();
-            }
-            Some((path, node))
+            Some((next, path_of(&text), node))
         })
     }
 }

@@ -94,6 +94,8 @@ impl Tree {
             undo.push(Undo::Set { path: path.clone(), data: node.data(), mzxid, mtime_ms, version });
         }
         self.bytes = self.bytes - node.data_len() + data_len(data);
+        self.before_change(id, path.as_str());
+        let node = &mut self.nodes[id];
         node.set_data(data.as_deref());
         node.mzxid = at.zxid;
         node.mtime_ms = at.time_ms;
@@ -182,6 +184,8 @@ impl Tree {
                 let Some(id) = self.find(path.as_str()) else { return };
                 let node = &mut self.nodes[id];
                 self.bytes = self.bytes - node.data_len() + data_len(&data);
+                self.before_change(id, path.as_str());
+                let node = &mut self.nodes[id];
                 node.set_data(data.as_deref());
                 node.mzxid = mzxid;
                 node.mtime_ms = mtime_ms;
@@ -244,7 +248,7 @@ impl Tree {
     /// Takes a znode that was inserted into all that is counted, as a new one.
     fn count_in(&mut self, id: NodeId, path: &Path) {
         let node = &mut self.nodes[id];
-        (node.hash, node.dirty) = (0, false);
+        (node.hash, node.dirty, node.exported) = (0, false, self.exported);
         if let Some(owner) = node.owner() {
             self.ephemerals.entry(owner).or_default().insert(id);
         }
@@ -255,6 +259,7 @@ impl Tree {
 
     /// Takes a znode out of its place and all that is counted, but for the ephemerals and the access lists.
     pub(super) fn remove(&mut self, id: NodeId, path: &Path) -> Slot {
+        self.before_change(id, path.as_str());
         let parent = self.nodes[id].parent;
         self.change_dir(parent, |nodes, dir| dir.unlink(nodes, id));
         self.index.remove(self.index.hash(path.as_str()), id);
@@ -297,6 +302,7 @@ impl Tree {
 
     /// Changes the counters of a parent and returns what they were.
     fn change_parent(&mut self, id: NodeId, path: &str, change: impl FnOnce(&mut Dir)) -> ParentBefore {
+        self.before_change(id, path);
         let before = self.change_dir(id, |_, dir| {
             let (pzxid, cversion, creates) = (dir.pzxid, dir.cversion, dir.creates);
             change(dir);
@@ -324,6 +330,7 @@ impl Tree {
     }
 
     pub(super) fn mark(&mut self, id: NodeId) {
+        debug_assert!(self.nodes[id].exported == self.exported, "a change without a call of `before_change`");
         self.dirty.mark(id, &mut self.nodes[id]);
     }
 }

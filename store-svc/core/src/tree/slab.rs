@@ -111,6 +111,14 @@ impl Slab {
         slot
     }
 
+    /// All slots, to be changed.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> + '_ {
+        self.chunks.iter_mut().flat_map(|chunk| &mut chunk.slots).filter_map(|place| match place {
+            Place::Used(slot) => Some(slot),
+            Place::Free(_) => None,
+        })
+    }
+
     /// All slots, in no order that matters.
     pub(super) fn iter(&self) -> impl Iterator<Item = (NodeId, &Slot)> + '_ {
         self.chunks.iter().enumerate().flat_map(|(n, chunk)| {

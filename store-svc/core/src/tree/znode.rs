@@ -37,6 +37,8 @@ pub(crate) struct Slot {
     null: bool,
     /// Whether it is in the list of [what changed](super::dirty::Dirty).
     pub(super) dirty: bool,
+    /// See [`super::export`].
+    pub(super) exported: bool,
     /// Only while a state is loaded: its own record is still to come, but not those of its children.
     pub(super) missing: bool,
 }
@@ -172,6 +174,7 @@ impl Slot {
             kind,
             null: data.is_none(),
             dirty: false,
+            exported: false,
             missing: false,
         }
     }

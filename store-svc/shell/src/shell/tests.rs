@@ -15,18 +15,22 @@ use crate::Decoder;
 #[test]
 fn a_snapshot_is_due_when_the_log_has_grown_as_much_as_the_state() {
     let mut since = SinceSnapshot { entries: 100, ..SinceSnapshot::default() };
-    assert!(since.is_due(100, 10, 1000));
-    assert!(!since.is_due(101, 10, 1000), "fewer entries than znodes");
+    assert!(since.is_due(100, 10, 1000, 100));
+    assert!(!since.is_due(101, 10, 1000, 100), "fewer entries than znodes");
     (since.entries, since.log_bytes) = (0, 1000);
-    assert!(since.is_due(0, 10, 1000));
+    assert!(since.is_due(0, 10, 1000, 100));
     since.snapshot_bytes = 5000;
-    assert!(!since.is_due(0, 10, 1000), "fewer bytes than the last snapshot had");
+    assert!(!since.is_due(0, 10, 1000, 100), "fewer bytes than the last snapshot had");
     since.log_bytes = 5000;
-    assert!(since.is_due(0, 10, 1000));
+    assert!(since.is_due(0, 10, 1000, 100));
     since.begin();
-    assert!(!since.is_due(0, 10, 1000));
+    assert!(!since.is_due(0, 10, 1000, 100));
     since.wanted = true;
-    assert!(since.is_due(0, 10, 1000));
+    assert!(since.is_due(0, 10, 1000, 100));
+    // Nodes do not begin at the same entry.
+    let since = SinceSnapshot { entries: 100, ..SinceSnapshot::default() };
+    assert!(since.is_due(0, 160, 1000, 60) && !since.is_due(0, 100, 1000, 125));
+    assert!(!SinceSnapshot::default().is_due(0, 1, 1, 40), "nothing to spare");
 }
 
 fn z(counter: u32) -> Zxid {
