@@ -188,4 +188,12 @@ metrics! {
         CHECKPOINT_DIRTY: Gauge = "quorate.checkpoint.dirty" [Count("{record}")] Gauge::new(),
             "Changed records that wait for the next checkpoint.";
     }
+    Gateway {
+        GATEWAY_REQUESTS: Counter = "quorate.gateway.requests" [Count("{request}")] Counter::new(),
+            "Requests of ZooKeeper's clients, with handshakes and pings.";
+        GATEWAY_REQUEST_DURATION: Histogram = "quorate.gateway.request.duration" [Seconds] Histogram::times(),
+            "The same from their last byte until the reply is encoded. A ping waits until the leader has counted it.";
+        GATEWAY_WORDS: Counter = "quorate.gateway.words" [Count("{word}")] Counter::new(),
+            "Four letter words that were answered or refused.";
+    }
 }
