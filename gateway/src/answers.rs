@@ -12,7 +12,9 @@ use crate::ledger::{Fixed, Wants};
 pub(crate) fn reply(wants: Wants, response: Response) -> Result<(i64, Code, Body), OpError> {
     let zxid = response.zxid.0.cast_signed();
     let (code, body) = match (wants, response.result) {
-        (Wants::Fixed(Fixed { code, body, zxid: own, .. }), _) => return Ok((own.unwrap_or(zxid), code, body)),
+        (Wants::Fixed(Fixed { code, body, zxid: own, .. }), _) => {
+            return Ok((own.unwrap_or(zxid), code, body));
+        }
         (Wants::Multi(codes), Err(OpError::Multi { index, cause })) => {
             (Code::OK, failed_multi(codes.len(), index, code_of(&cause)?))
         }

@@ -73,8 +73,12 @@ where
     let arrived = Instant::now();
     listed.received(1);
     let ledger = Ledger::default();
-    let caller =
-        Caller { address: Some(guest.address.ip()), share: Some(guest.held.clone()), message: Slot::default(), ..Caller::default() };
+    let caller = Caller {
+        address: Some(guest.address.ip()),
+        share: Some(guest.held.clone()),
+        message: Slot::default(),
+        ..Caller::default()
+    };
     let (mut requests, mut items) = gateway.store.stream(caller);
     let opened = match open(&mut requests, &mut items, &request, &ledger, arrived).await {
         Ok(opened) => opened,
@@ -200,7 +204,8 @@ fn resume(request: &ConnectRequest) -> Result<Option<(SessionId, SessionToken)>,
     if session.0 == 0 {
         return Ok(None);
     }
-    let password: Option<[u8; 16]> = request.password.as_ref().and_then(|p: &Bytes| p.as_ref().try_into().ok());
+    let password: Option<[u8; 16]> =
+        request.password.as_ref().and_then(|p: &Bytes| p.as_ref().try_into().ok());
     match password {
         Some(password) => Ok(Some((session, SessionToken(password)))),
         None => Err(OpError::SessionExpired(session)),

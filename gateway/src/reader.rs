@@ -77,8 +77,8 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                 };
                 next = match plan {
                     Plan::Ask(op, wants) => {
-                        let last = matches!(op, Op::Close)
-                            || matches!(&wants, Wants::Fixed(fixed) if fixed.close);
+                        let last =
+                            matches!(op, Op::Close) || matches!(&wants, Wants::Fixed(fixed) if fixed.close);
                         batch.push(self.ask(header, op, wants, at));
                         if last { Next::Last } else { Next::Batch }
                     }

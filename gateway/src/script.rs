@@ -46,9 +46,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
             Script::Children { path, stat } => {
                 let Listed { zxid, result } = self.list(path).await?;
                 match result {
-                    Ok((names, of)) if stat => {
-                        (zxid, Code::OK, Body::ChildrenStat(names, stat_to_wire(&of)))
-                    }
+                    Ok((names, of)) if stat => (zxid, Code::OK, Body::ChildrenStat(names, stat_to_wire(&of))),
                     Ok((names, _)) => (zxid, Code::OK, Body::Children(names)),
                     Err(code) => (zxid, code, Body::Nothing),
                 }

@@ -1,9 +1,6 @@
 //! ZooKeeper's requests in the words of the store, and where its checks come in another order than the store's.
 
-use api::{
-    Create, MultiOp, NodeKind, Path, Read, ReadLevel, Write,
-    session::Op,
-};
+use api::{Create, MultiOp, NodeKind, Path, Read, ReadLevel, Write, session::Op};
 use zk_jute::{Bad, Code, OpCode, Request};
 
 use crate::{
@@ -68,9 +65,7 @@ pub(crate) fn plan(request: Request) -> Plan {
         Request::MultiRead(parts) => Plan::Script(Script::MultiRead(parts)),
         Request::CloseSession => Plan::Ask(Op::Close, Wants::Close),
         // Only within a multi.
-        Request::Check { .. } => {
-            Plan::fixed(Fixed { zxid: Some(-1), ..Fixed::last(Code::UNIMPLEMENTED) })
-        }
+        Request::Check { .. } => Plan::fixed(Fixed { zxid: Some(-1), ..Fixed::last(Code::UNIMPLEMENTED) }),
         Request::Reconfig { .. } => Plan::error(Code::RECONFIG_DISABLED),
         // No scheme is known that proves anything here. ZooKeeper says so and hangs up.
         Request::Sasl { .. } => Plan::fixed(Fixed::last(Code::AUTH_FAILED)),
@@ -107,7 +102,9 @@ fn plan_create(request: Request) -> Plan {
 enum BadCreate {
     Code(Code),
     /// The path has what no path may have; `None` if that is above the last slash, so that there is no such parent.
-    Name { parent: Option<Path> },
+    Name {
+        parent: Option<Path>,
+    },
 }
 
 impl BadCreate {

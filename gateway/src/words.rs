@@ -253,9 +253,8 @@ fn lines(lines: impl IntoIterator<Item = String>) -> String {
 /// Monitors look for a version of ZooKeeper's whose words these are.
 const VERSION: &str = concat!("3.9.5-quorate-", env!("CARGO_PKG_VERSION"), ", built on 01/01/2026 00:00 UTC");
 
-const ALL: [&str; 12] = [
-    "conf", "cons", "crst", "dirs", "dump", "envi", "isro", "mntr", "ruok", "srst", "srvr", "stat",
-];
+const ALL: [&str; 12] =
+    ["conf", "cons", "crst", "dirs", "dump", "envi", "isro", "mntr", "ruok", "srst", "srvr", "stat"];
 
 #[cfg(test)]
 mod tests {

@@ -28,10 +28,11 @@ pub use call_places::CallPlaces;
 use calls::Calls;
 use closed::Seldom;
 pub(crate) use closed::closed;
-pub(crate) use connection::Connection;
+pub use connection::Connection;
 use places::Places;
 pub(crate) use places::{Limits, Place};
 use traffic::Traffic;
+pub use visitors::{Visitor, serve_visitors};
 
 /// A port could not be bound. The message names the address and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -407,6 +408,7 @@ mod methods;
 mod places;
 mod ready;
 mod traffic;
+mod visitors;
 
 #[cfg(test)]
 mod tests;

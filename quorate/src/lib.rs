@@ -20,6 +20,7 @@ mod tree;
 mod up;
 mod upgrade;
 mod verbs;
+mod zookeeper;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
 

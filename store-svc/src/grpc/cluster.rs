@@ -1,7 +1,7 @@
 //! `quorate.v1.Cluster`: the ensemble, as any node sees it.
 
-use api::{OpError, PeerId};
 use api::ports::Quorum;
+use api::{OpError, PeerId};
 use proto::{
     client::to_status,
     cluster::{Upgrade, refusal_to_status},
