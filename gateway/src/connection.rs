@@ -25,6 +25,7 @@ use crate::{
     ledger::Ledger,
     reader::{Reader, Received, receive},
     stats::Listed,
+    translate::Who,
     words,
     writer::Writer,
 };
@@ -251,6 +252,7 @@ where
         ledger,
         stats,
         share: guest.traffic,
+        who: Who { address: guest.address.ip().to_canonical(), users: Vec::new() },
         written: opened.last_write,
         xid: FIRST_PING,
     };

@@ -25,7 +25,7 @@ use crate::{
     connection::End,
     ledger::{Ledger, Pending, Reply, Wants},
     stats::Listed,
-    translate::{self, Plan},
+    translate::{self, Plan, Who},
 };
 
 /// The half of a connection that reads.
@@ -37,6 +37,7 @@ pub(crate) struct Reader<'a, S, R> {
     pub(crate) stats: &'a Listed<'a>,
     /// Bytes that are being received.
     pub(crate) share: Share,
+    pub(crate) who: Who,
     /// The session's last write.
     pub(crate) written: WriteNumber,
     /// The last request on this stream, in the store's numbers.
@@ -72,7 +73,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                 };
                 self.stats.received(1);
                 let plan = match zk_jute::Request::decode(header, from) {
-                    Ok(request) => translate::plan(request),
+                    Ok(request) => translate::plan(request, &mut self.who),
                     Err(e) => translate::bad(e),
                 };
                 next = match plan {

@@ -1,7 +1,9 @@
 //! ZooKeeper's requests in the words of the store, and where its checks come in another order than the store's.
 
-use api::{Create, MultiOp, NodeKind, Path, Read, ReadLevel, Write, session::Op};
-use zk_jute::{Bad, Code, OpCode, Request};
+use std::net::IpAddr;
+
+use api::{Create, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Write, session::Op};
+use zk_jute::{Bad, Body, ClientInfo, Code, OpCode, Request};
 
 use crate::{
     acl,
@@ -39,7 +41,36 @@ pub(crate) fn bad(bad: Bad) -> Plan {
     }
 }
 
-pub(crate) fn plan(request: Request) -> Plan {
+/// Who is at the other end of a connection.
+pub(crate) struct Who {
+    pub(crate) address: IpAddr,
+    /// Names from digests. They prove nothing.
+    pub(crate) users: Vec<String>,
+}
+
+impl Who {
+    fn infos(&self) -> Vec<ClientInfo> {
+        let ip = ClientInfo { scheme: "ip".into(), user: self.address.to_string() };
+        let digest = |user: &String| ClientInfo { scheme: "digest".into(), user: user.clone() };
+        [ip].into_iter().chain(self.users.iter().map(digest)).collect()
+    }
+
+    /// As ZooKeeper answers: a digest always succeeds, and any other scheme ends the connection.
+    fn prove(&mut self, scheme: Option<&str>, secret: Option<&[u8]>) -> Fixed {
+        if scheme != Some("digest") || self.users.len() >= Identities::MAX {
+            return Fixed { zxid: Some(0), ..Fixed::last(Code::AUTH_FAILED) };
+        }
+        let secret = String::from_utf8_lossy(secret.unwrap_or_default());
+        let user = secret.split(':').next().unwrap_or_default();
+        let user: String = user.chars().take(Identity::ID_MAX / 4).collect();
+        if !self.users.contains(&user) {
+            self.users.push(user);
+        }
+        Fixed { zxid: Some(0), ..Fixed::error(Code::OK) }
+    }
+}
+
+pub(crate) fn plan(request: Request, who: &mut Who) -> Plan {
     match request {
         Request::Create { .. }
         | Request::Create2 { .. }
@@ -69,13 +100,9 @@ pub(crate) fn plan(request: Request) -> Plan {
         Request::Reconfig { .. } => Plan::error(Code::RECONFIG_DISABLED),
         // No scheme is known that proves anything here. ZooKeeper says so and hangs up.
         Request::Sasl { .. } => Plan::fixed(Fixed::last(Code::AUTH_FAILED)),
-        Request::Auth { scheme, .. } => match scheme.as_deref() {
-            // It proves nothing; it will match access lists.
-            Some("digest") => Plan::fixed(Fixed { zxid: Some(0), ..Fixed::error(Code::OK) }),
-            _ => Plan::fixed(Fixed { zxid: Some(0), ..Fixed::last(Code::AUTH_FAILED) }),
-        },
-        Request::WhoAmI
-        | Request::GetAcl { .. }
+        Request::Auth { scheme, auth, .. } => Plan::fixed(who.prove(scheme.as_deref(), auth.as_deref())),
+        Request::WhoAmI => Plan::fixed(Fixed { body: Body::Infos(who.infos()), ..Fixed::error(Code::OK) }),
+        Request::GetAcl { .. }
         | Request::SetAcl { .. }
         | Request::CheckWatches { .. }
         | Request::RemoveWatches { .. }
