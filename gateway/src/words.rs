@@ -44,7 +44,7 @@ pub struct WordsError(String);
 impl Default for Words {
     /// Those that tell nothing of clients or files.
     fn default() -> Words {
-        Words(vec!["isro", "ruok", "srvr"])
+        Words(vec!["envi", "isro", "ruok", "srvr"])
     }
 }
 

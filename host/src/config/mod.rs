@@ -423,7 +423,7 @@ impl NodeConfig {
             words: r.get(
                 "zookeeper.words",
                 "four letter words that are answered on listen.zookeeper_port, with commas between them; *: all",
-                "isro,ruok,srvr".to_owned(),
+                "envi,isro,ruok,srvr".to_owned(),
             ),
         };
 
