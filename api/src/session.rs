@@ -263,7 +263,9 @@ impl Op {
     /// [`OpError::BadArguments`] if it makes an ephemeral, or adds watches.
     pub fn sessionless(self) -> Result<Op, OpError> {
         if matches!(self, Op::AddWatches(_) | Op::CancelWatches(_)) {
-            return Err(OpError::BadArguments("a unary call has no watches; use the Session stream".to_owned()));
+            return Err(OpError::BadArguments(
+                "a unary call has no watches; use the Session stream".to_owned(),
+            ));
         }
         let ephemeral = match &self {
             Op::Write(Write::Create(create)) => create.kind == NodeKind::Ephemeral,

@@ -122,7 +122,9 @@ impl ChangeKinds {
     /// All that it has.
     pub fn iter(self) -> impl Iterator<Item = ChangeKind> {
         use ChangeKind::{AclChanged, Created, DataChanged, Deleted, Hidden, Touched};
-        [Touched, Created, Deleted, DataChanged, AclChanged, Hidden].into_iter().filter(move |k| self.contains(*k))
+        [Touched, Created, Deleted, DataChanged, AclChanged, Hidden]
+            .into_iter()
+            .filter(move |k| self.contains(*k))
     }
 }
 

@@ -45,9 +45,10 @@ fn numbered(op: Op, number: Option<WriteNumber>) -> Result<Op, OpError> {
         (Op::Write(_), None) => Err(bad(
             "Request.write_number is missing; number the writes of a session 1, 2, 3 ... without a gap",
         )),
-        (Op::Read(..) | Op::Sync | Op::AddWatches(_) | Op::CancelWatches(_) | Op::Ping | Op::Close, Some(_)) => {
-            Err(bad("Request.write_number is set, but this is no write; number writes only"))
-        }
+        (
+            Op::Read(..) | Op::Sync | Op::AddWatches(_) | Op::CancelWatches(_) | Op::Ping | Op::Close,
+            Some(_),
+        ) => Err(bad("Request.write_number is set, but this is no write; number writes only")),
         _ => Ok(op),
     }
 }

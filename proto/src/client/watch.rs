@@ -6,8 +6,8 @@ use api::{
     OpError, Path, Stat, Zxid,
     session::{Item, Op},
     watch::{
-        AddWatches, Change, ChangeKind, ChangeKinds, StateRule, WatchEnded, WatchEvent, WatchGroup, WatchMark,
-        WatchRefused, WatchScope, WatchSpec, WatchState, WatchedZnode,
+        AddWatches, Change, ChangeKind, ChangeKinds, StateRule, WatchEnded, WatchEvent, WatchGroup,
+        WatchMark, WatchRefused, WatchScope, WatchSpec, WatchState, WatchedZnode,
     },
 };
 
@@ -50,7 +50,9 @@ fn spec(wire: v1::WatchSpec, from_all: Option<u64>) -> Result<WatchSpec, OpError
         Ok(v1::ChangeKind::DataChanged) => Ok(ChangeKind::DataChanged),
         Ok(v1::ChangeKind::AclChanged) => Ok(ChangeKind::AclChanged),
         // Told unasked, where it is told.
-        Ok(v1::ChangeKind::Hidden | v1::ChangeKind::Unspecified) | Err(_) => Err(unknown("WatchSpec.changes")),
+        Ok(v1::ChangeKind::Hidden | v1::ChangeKind::Unspecified) | Err(_) => {
+            Err(unknown("WatchSpec.changes"))
+        }
     };
     let kinds = changes.into_iter().map(kind).collect::<Result<ChangeKinds, _>>()?;
     let from = from_zxid.or(from_all.filter(|_| state != StateRule::Always)).map(Zxid);
@@ -216,18 +218,30 @@ mod tests {
             for state in [StateRule::Never, StateRule::Always, StateRule::IfGone] {
                 let from = (state != StateRule::Always).then_some(Zxid(9));
                 let id = specs.len() as u32 + 1;
-                specs.push(WatchSpec { state, from, kinds, with_data: true, ..WatchSpec::new(id, path("/a"), scope) });
+                specs.push(WatchSpec {
+                    state,
+                    from,
+                    kinds,
+                    with_data: true,
+                    ..WatchSpec::new(id, path("/a"), scope)
+                });
                 specs.push(WatchSpec { once: true, ..WatchSpec::new(id + 1, path("/"), scope) });
             }
         }
-        for sent in [Op::AddWatches(AddWatches { specs, refused: Vec::new() }), Op::CancelWatches(vec![1, 7])] {
+        for sent in [Op::AddWatches(AddWatches { specs, refused: Vec::new() }), Op::CancelWatches(vec![1, 7])]
+        {
             assert_eq!(op(op_to_wire(sent.clone()).unwrap()).unwrap(), sent);
         }
     }
 
     #[test]
     fn v25_what_this_version_does_not_know_of_a_watch_is_refused_and_the_others_stand() {
-        let good = v1::WatchSpec { id: 1, path: "/a".into(), scope: v1::WatchScope::Tree.into(), ..Default::default() };
+        let good = v1::WatchSpec {
+            id: 1,
+            path: "/a".into(),
+            scope: v1::WatchScope::Tree.into(),
+            ..Default::default()
+        };
         let watches = vec![
             v1::WatchSpec { id: 2, changes: vec![99], ..good.clone() },
             good.clone(),
@@ -236,9 +250,15 @@ mod tests {
             v1::WatchSpec { id: 5, path: "a".into(), ..good.clone() },
             v1::WatchSpec { id: 6, state: v1::StateRule::Always.into(), ..good },
         ];
-        let Op::AddWatches(add) = add(v1::AddWatchesRequest { watches, from_zxid: Some(7) }) else { unreachable!() };
+        let Op::AddWatches(add) = add(v1::AddWatchesRequest { watches, from_zxid: Some(7) }) else {
+            unreachable!()
+        };
         let from: Vec<_> = add.specs.iter().map(|spec| (spec.id, spec.from)).collect();
-        assert_eq!(from, [(1, Some(Zxid(7))), (6, None)], "one zxid for all that name none, and want no new state");
+        assert_eq!(
+            from,
+            [(1, Some(Zxid(7))), (6, None)],
+            "one zxid for all that name none, and want no new state"
+        );
         let codes: Vec<_> = add.refused.iter().map(|r| (r.id, r.error.code())).collect();
         use api::ErrorCode::{BadPath, Unsupported};
         assert_eq!(codes, [(2, Unsupported), (3, Unsupported), (4, Unsupported), (5, BadPath)]);
@@ -276,7 +296,14 @@ mod tests {
     #[test]
     fn a_value_leaves_only_for_those_who_want_it_and_no_item_outweighs_what_is_counted() {
         let data = Some(bytes::Bytes::from(vec![1; 1000]));
-        let stat = Stat { mtime_ms: -1, ctime_ms: -1, pzxid: Zxid(u64::MAX), version: -1, cversion: -1, ..Stat::default() };
+        let stat = Stat {
+            mtime_ms: -1,
+            ctime_ms: -1,
+            pzxid: Zxid(u64::MAX),
+            version: -1,
+            cversion: -1,
+            ..Stat::default()
+        };
         let change = Arc::new(Change { kind: ChangeKind::Created, path: path("/a"), stat, data });
         for with_data in [true, false] {
             let event = WatchEvent { ids: vec![u32::MAX; 50], change: change.clone(), with_data };

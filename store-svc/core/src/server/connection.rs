@@ -358,10 +358,11 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             // Answered when they are first.
             Op::Read(_, ReadLevel::Stale | ReadLevel::Local) | Op::Ping => None,
             Op::Read(_, ReadLevel::AtLeast(zxid)) if *zxid <= means.applied => None,
-            Op::CancelWatches(_) => None,
-            Op::AddWatches(add) if add.awaits().is_none_or(|zxid| zxid <= means.applied) => {
-                // A state that has to wait for room does not show writes that come behind it.
-                if !slot.holds && watching::wants_state(add) {
+            Op::CancelWatches(_) | Op::AddWatches(_)
+                if op.awaits().is_none_or(|zxid| zxid <= means.applied) =>
+            {
+                // What has to wait, for room or for events, does not wait for writes that come behind it.
+                if !slot.holds && watching::may_wait(op) {
                     slot.holds = true;
                     conn.holding += 1;
                 }
@@ -371,7 +372,7 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             Op::Write(_) | Op::Invalid(_) if hold => return,
             // A write before it may be refused, and sent again by its session.
             Op::Close if conn.begun > 0 => return,
-            Op::Read(..) | Op::Sync | Op::AddWatches(_) => {
+            Op::Read(..) | Op::Sync | Op::AddWatches(_) | Op::CancelWatches(_) => {
                 let op = op.clone();
                 let wait = match op.awaits() {
                     Some(_) => waits::catch_up(means.limits, means.state, session),
@@ -484,7 +485,9 @@ fn answer(
                     slot.step = Step::Done { zxid: state.applied(), result: Err(no_room()) };
                 }
             }
-            Step::Todo(Op::AddWatches(add)) if conn.asked == 0 && watching::wants_state(add) => {
+            // What was answered before promises that all watches were told of everything up to there.
+            Step::Todo(Op::CancelWatches(_)) if conn.cursor.is_some() => break,
+            Step::Todo(op @ Op::AddWatches(_)) if conn.asked == 0 && watching::may_wait(op) => {
                 let weight = Tree::STATE_BYTES.min(state.tree().bytes());
                 if conn.unsent >= limits.unsent_max || !turn.answers.allows(limits, conn.unsent, weight) {
                     turn.answers.wait(id);
@@ -503,7 +506,8 @@ fn answer(
             Step::Todo(Op::Invalid(error)) => (state.applied(), Err(error)),
             Step::Todo(Op::Sync) => (state.applied(), Ok(Outcome::Sync)),
             Step::Todo(Op::AddWatches(_) | Op::CancelWatches(_)) if unary => {
-                let error = OpError::BadArguments("a call without a session has no watches; open a session".into());
+                let error =
+                    OpError::BadArguments("a call without a session has no watches; open a session".into());
                 (state.applied(), Err(error))
             }
             Step::Todo(Op::AddWatches(add)) => {

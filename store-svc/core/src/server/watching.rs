@@ -7,7 +7,9 @@
 
 use api::{
     mutants::{Mutant, is_on},
-    watch::{AddWatches, StateRule, WatchEnded, WatchGroup, WatchMark, WatchRefused, WatchState, WatchedZnode},
+    watch::{
+        AddWatches, StateRule, WatchEnded, WatchGroup, WatchMark, WatchRefused, WatchState, WatchedZnode,
+    },
 };
 
 use super::{connection::Conn, *};
@@ -33,10 +35,10 @@ pub(super) struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// Whether a connection has room for events of this weight.
-    fn has_room(&self, conn: &Conn, weight: usize) -> bool {
+    /// Whether a connection has room for events of this weight, behind others that are about to be sent.
+    fn has_room(&self, conn: &Conn, coming: usize, weight: usize) -> bool {
         let allowed = self.answers.allowance(self.limits).min(self.limits.events_max).max(EVENTS_LEAST);
-        let unsent = conn.unsent().saturating_sub(conn.behind_weight);
+        let unsent = conn.unsent().saturating_sub(conn.behind_weight) + coming;
         unsent == 0 || unsent + weight <= allowed
     }
 
@@ -99,12 +101,10 @@ pub(super) fn catch_up(
         let mut sent = Vec::new();
         // Counted as they are found: `room` must see what was sent before.
         let mut coming = 0;
-        let room = |weight| match sender.has_room(conn, coming + weight) {
-            true => {
-                coming += weight;
-                true
-            }
-            false => false,
+        let room = |weight| {
+            let fits = sender.has_room(conn, coming, weight);
+            coming += if fits { weight } else { 0 };
+            fits
         };
         let reached = watches.catch_up(id, &mut cursor, (bound, state.tree()), room, |item| sent.push(item));
         sent.into_iter().for_each(|item| sender.send_parts(id, conn, item));
@@ -166,11 +166,15 @@ pub(super) fn add(
     }
     watches.count_refused(refused.len(), ended.values().map(Vec::len).sum());
     let oldest = watches.floor();
-    items.extend(ended.into_iter().map(|(last, ids)| {
-        Item::Ended(WatchEnded { ids, error: OpError::Gone { oldest }, last, oldest })
-    }));
+    items.extend(
+        ended.into_iter().map(|(last, ids)| {
+            Item::Ended(WatchEnded { ids, error: OpError::Gone { oldest }, last, oldest })
+        }),
+    );
     if !fired.is_empty() {
-        items.extend(parts(WatchGroup { zxid: applied, events: fired, more: false }).into_iter().map(Item::Events));
+        items.extend(
+            parts(WatchGroup { zxid: applied, events: fired, more: false }).into_iter().map(Item::Events),
+        );
     }
     for item in items {
         sender.answers.sent_to_shell(item.weight());
@@ -179,9 +183,12 @@ pub(super) fn add(
     refused
 }
 
-/// Whether something of a state is to be told.
-pub(super) fn wants_state(add: &AddWatches) -> bool {
-    add.specs.iter().any(|spec| spec.state != StateRule::Never)
+/// Whether a request of watches may have to wait when it is first: for room for a state, or until a connection is not behind.
+pub(super) fn may_wait(op: &Op) -> bool {
+    match op {
+        Op::AddWatches(add) => add.specs.iter().any(|spec| spec.state != StateRule::Never),
+        op => matches!(op, Op::CancelWatches(_)),
+    }
 }
 
 impl Server {
@@ -199,7 +206,7 @@ impl Server {
         let send = |id, group: WatchGroup| {
             let mut conns = conns.borrow_mut();
             let Some(conn) = conns.get_mut(&id) else { return true };
-            if sender.has_room(conn, group.weight()) {
+            if sender.has_room(conn, 0, group.weight()) {
                 sender.send_parts(id, conn, Item::Events(group));
                 return true;
             }
@@ -218,7 +225,9 @@ impl Server {
     pub(super) fn sweep_marks(&mut self) {
         if self.marks_at.is_some_and(|at| self.now >= at) {
             let now = self.now;
-            self.send_marks(|id, told_at| now.since(told_at) >= MARK_AFTER + MARK_AFTER / 2 * (id.0 % 16) as u32 / 16);
+            self.send_marks(|id, told_at| {
+                now.since(told_at) >= MARK_AFTER + MARK_AFTER / 2 * (id.0 % 16) as u32 / 16
+            });
             self.marks_at = None;
         }
         if self.marks_at.is_none() && self.watches.has_streams() {
@@ -232,7 +241,10 @@ impl Server {
         let mut sender = Sender { outbox, answers, limits: &config.limits, now: *now };
         for id in watches.conns() {
             let Some(conn) = conns.get_mut(&id) else { continue };
-            if conn.cursor.is_none() && due(id, conn.told.1) && sender.has_room(conn, Item::Mark(mark).weight()) {
+            if conn.cursor.is_none()
+                && due(id, conn.told.1)
+                && sender.has_room(conn, 0, Item::Mark(mark).weight())
+            {
                 conn.told = (mark.zxid, *now);
                 sender.send(id, conn, Item::Mark(mark));
             }

@@ -7,11 +7,7 @@ use api::{
     watch::{Change, ChangeKind, WatchScope, WatchedZnode},
 };
 
-use super::{
-    Tree,
-    slab::NodeId,
-    znode::Slot,
-};
+use super::{Tree, slab::NodeId, znode::Slot};
 
 /// Most znodes in the states that the watches of one request begin with: they are put together in one step, in which nobody else is
 /// served.
@@ -31,7 +27,12 @@ impl Tree {
     /// Notes that a znode is gone.
     pub(super) fn note_deleted(&mut self, slot: &Slot, path: &Path) {
         let stat = Stat { czxid: slot.czxid, ..Stat::default() };
-        self.changes.push(Arc::new(Change { kind: ChangeKind::Deleted, path: path.clone(), stat, data: None }));
+        self.changes.push(Arc::new(Change {
+            kind: ChangeKind::Deleted,
+            path: path.clone(),
+            stat,
+            data: None,
+        }));
     }
 
     /// Forgets what the last entry did.
@@ -68,7 +69,8 @@ impl Tree {
             WatchScope::Children | WatchScope::Tree => vec![(top, 0)],
         };
         while let Some((parent, place)) = todo.pop() {
-            let (children, above) = (self.nodes[parent].dir().map(|dir| &dir.children), found[place].path.clone());
+            let (children, above) =
+                (self.nodes[parent].dir().map(|dir| &dir.children), found[place].path.clone());
             for id in children.into_iter().flat_map(|children| children.iter()) {
                 let child = &self.nodes[id];
                 if found.len() >= *room || bytes > Tree::STATE_BYTES {
@@ -92,6 +94,8 @@ fn too_much(path: &Path) -> OpError {
         what: format!("or more znodes, or bytes of them, to tell of {path} before the first event"),
         limit: STATE_ZNODES as u64,
         actual: STATE_ZNODES as u64,
-        remedy: "watch smaller parts, or read the znodes page by page and watch from the zxid of the first page".to_owned(),
+        remedy:
+            "watch smaller parts, or read the znodes page by page and watch from the zxid of the first page"
+                .to_owned(),
     }
 }

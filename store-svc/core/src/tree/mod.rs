@@ -20,8 +20,7 @@ use std::{
 
 use api::{
     Acl, AclId, OpError, Page, Path, Read, ReadOutcome, SessionId, Write, WriteOutcome, WriteResult, Zxid,
-    record,
-    watch::Change,
+    record, watch::Change,
 };
 
 use crate::{acls::Acls, digest, state::RECORD};

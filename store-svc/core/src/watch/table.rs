@@ -102,7 +102,8 @@ impl Table {
         let Table { by_conn, streams, .. } = self;
         let stream =
             *by_conn.entry(conn).or_insert_with(|| streams.insert(Stream { conn, watches: Vec::new() }));
-        let Some(place) = self.streams.get(stream).map(|s| self.place(s, spec.id).unwrap_or_else(|at| at)) else {
+        let Some(place) = self.streams.get(stream).map(|s| self.place(s, spec.id).unwrap_or_else(|at| at))
+        else {
             return;
         };
         let known = self.by_path.get(&spec.path).copied();
@@ -155,7 +156,9 @@ impl Table {
 
     /// Takes out all that a connection has.
     pub(super) fn close(&mut self, conn: ConnId) {
-        let Some(stream) = self.by_conn.remove(&conn).and_then(|stream| self.streams.remove(stream)) else { return };
+        let Some(stream) = self.by_conn.remove(&conn).and_then(|stream| self.streams.remove(stream)) else {
+            return;
+        };
         stream.watches.into_iter().for_each(|number| self.drop_watch(number));
     }
 
@@ -174,7 +177,9 @@ impl Table {
 
     /// The watches of a connection were told of everything up to `floor`.
     pub(super) fn raise(&mut self, conn: ConnId, floor: Zxid) {
-        let Some(stream) = self.by_conn.get(&conn).and_then(|&stream| self.streams.get(stream)) else { return };
+        let Some(stream) = self.by_conn.get(&conn).and_then(|&stream| self.streams.get(stream)) else {
+            return;
+        };
         for &number in &stream.watches {
             if let Some(watch) = self.watches.get_mut(number) {
                 watch.floor = watch.floor.max(floor);
@@ -213,7 +218,9 @@ impl Table {
             };
             let watches = list.iter().filter_map(|&number| Some((number, self.watches.get(number)?)));
             let sees = |watch: &Watch| watch.kinds.contains(change.kind) && zxid > watch.floor && sees(watch);
-            found.extend(watches.filter(|(_, watch)| sees(watch)).map(|(number, watch)| (watch.stream, number)));
+            found.extend(
+                watches.filter(|(_, watch)| sees(watch)).map(|(number, watch)| (watch.stream, number)),
+            );
         };
         let path = change.path.as_str();
         look(path, &|watch| match watch.scope {
@@ -236,7 +243,9 @@ impl Table {
         found.sort_unstable();
         let (mut hits, mut last): (Vec<Hit>, _) = (Vec::new(), None);
         for (stream, number) in found {
-            let (Some(watch), Some(Stream { conn, .. })) = (self.watches.get(number), self.streams.get(stream)) else {
+            let (Some(watch), Some(Stream { conn, .. })) =
+                (self.watches.get(number), self.streams.get(stream))
+            else {
                 continue;
             };
             if last.replace(stream) != Some(stream) {

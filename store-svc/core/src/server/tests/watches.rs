@@ -1,7 +1,8 @@
 //! Watches on one node, by the scenarios V1 to V25 of their design where one node can show them.
 
 use api::watch::{
-    AddWatches, ChangeKind, StateRule, WatchEnded, WatchGroup, WatchRefused, WatchScope, WatchSpec, WatchState,
+    AddWatches, ChangeKind, StateRule, WatchEnded, WatchGroup, WatchRefused, WatchScope, WatchSpec,
+    WatchState,
 };
 
 use super::*;
@@ -110,11 +111,12 @@ fn v01_an_event_comes_before_the_answer_of_its_own_write_and_before_a_read_that_
         let items = node.take(conn);
         let place = |what: fn(&Item) -> bool| items.iter().position(what).expect("sent");
         let event = place(|item| matches!(item, Item::Events(_)));
-        let read = place(|item| matches!(item, Item::Response(Response { result: Ok(Outcome::Read(_)), .. })));
+        let read =
+            place(|item| matches!(item, Item::Response(Response { result: Ok(Outcome::Read(_)), .. })));
         assert!(event < read, "{items:?}");
-        let write = items.iter().position(|item| {
-            matches!(item, Item::Response(Response { result: Ok(Outcome::Write(_)), .. }))
-        });
+        let write = items
+            .iter()
+            .position(|item| matches!(item, Item::Response(Response { result: Ok(Outcome::Write(_)), .. })));
         assert!(write.is_none_or(|write| event < write), "{items:?}");
     }
 }
@@ -208,8 +210,10 @@ fn v06_a_large_multi_is_one_group_in_parts() {
     let part = |i: usize| MultiOp::Create(Create::new(path(&format!("/{i}")), vec![0; 2000]));
     node.write(&mut log, [Op::Write(Write::Multi((0..1000).map(part).collect()))]);
     let items = node.take_all(1);
-    let groups: Vec<&WatchGroup> =
-        items.iter().filter_map(|item| if let Item::Events(group) = item { Some(group) } else { None }).collect();
+    let groups: Vec<&WatchGroup> = items
+        .iter()
+        .filter_map(|item| if let Item::Events(group) = item { Some(group) } else { None })
+        .collect();
     assert!(groups.len() > 5 && groups.iter().all(|group| group.weight() <= 256 << 10), "{}", groups.len());
     let (last, before) = groups.split_last().unwrap();
     assert!(!last.more && before.iter().all(|group| group.more && group.zxid == last.zxid));
@@ -220,11 +224,16 @@ fn v06_a_large_multi_is_one_group_in_parts() {
 fn v07_a_watch_may_begin_where_the_history_does_and_not_before() {
     let (mut node, mut log) = limited(4, Limits { history_entries: 4, ..Limits::default() });
     // The last entry before the history is a delete, of which nothing must be lost at the boundary.
-    node.write(&mut log, [create("/a"), delete("/a"), create("/a"), set("/a", "1"), delete("/a"), create("/a")]);
+    node.write(
+        &mut log,
+        [create("/a"), delete("/a"), create("/a"), set("/a", "1"), delete("/a"), create("/a")],
+    );
     let floor = node.server.watch_figures().history_floor;
     let last = node.server.state().applied();
     assert_eq!(last.counter() - floor.counter(), 4);
-    for (conn, begin, expected) in [(1, floor.counter(), 4), (2, floor.counter() + 1, 3), (3, last.counter(), 0)] {
+    for (conn, begin, expected) in
+        [(1, floor.counter(), 4), (2, floor.counter() + 1, 3), (3, last.counter(), 0)]
+    {
         node.watch(conn, []);
         node.ask(conn, 1, vec![add([from(z(begin), watch(1, "/a", WatchScope::Node))])]);
         let items = node.take(conn);
@@ -286,7 +295,9 @@ fn v10_a_snapshot_ends_streams_that_watch_and_no_others() {
 }
 
 fn values(count: usize) -> impl Iterator<Item = Op> {
-    (0..count).map(|i| Op::Write(Write::Set { path: path("/a"), data: Some(vec![i as u8; 4000].into()), version: None }))
+    (0..count).map(|i| {
+        Op::Write(Write::Set { path: path("/a"), data: Some(vec![i as u8; 4000].into()), version: None })
+    })
 }
 
 fn small() -> Limits {
@@ -310,7 +321,8 @@ fn v12_a_slow_reader_goes_on_from_the_history_and_holds_up_nobody() {
     node.ask(1, 1, vec![get("/a"), set("/a", "own")]);
     node.ask(1, 2, vec![get("/a")]);
     log.round(&mut node);
-    let unsent: usize = node.sent.iter().filter(|(c, _)| *c == ConnId(1)).map(|(_, item)| item.weight()).sum();
+    let unsent: usize =
+        node.sent.iter().filter(|(c, _)| *c == ConnId(1)).map(|(_, item)| item.weight()).sum();
     assert!(unsent <= 70 << 10, "{unsent} bytes wait for it");
     slow.extend(node.take_all(1));
     fast.extend(node.take_all(2));
@@ -339,7 +351,8 @@ fn v13_a_slow_reader_that_the_history_leaves_behind_is_told_where() {
     let items = node.take_all(1);
     let groups = told(&items);
     let [gone] = ended(&items)[..] else { panic!("{:?}", ended(&items)) };
-    let sent: Vec<u32> = groups.iter().map(|group| group.0).filter(|&zxid| zxid <= gone.last.counter()).collect();
+    let sent: Vec<u32> =
+        groups.iter().map(|group| group.0).filter(|&zxid| zxid <= gone.last.counter()).collect();
     assert!(!sent.is_empty() && sent.windows(2).all(|w| w[0] + 1 == w[1]), "a whole piece: {sent:?}");
     assert_eq!(Some(&gone.last.counter()), sent.last());
     assert_eq!((&gone.ids[..], gone.oldest), (&[1][..], node.server.watch_figures().history_floor));
@@ -419,7 +432,10 @@ fn v17_a_hundred_thousand_watches_fire_each_once() {
     const COUNT: u32 = 100_000;
     let (mut node, mut log) = limited(1, Limits { requests_max: 1 << 20, ..Limits::default() });
     for first in (0..COUNT).step_by(5_000) {
-        node.watch(1, (first..first + 5_000).map(|i| once(watch(i + 1, &format!("/{i:06}"), WatchScope::Node))));
+        node.watch(
+            1,
+            (first..first + 5_000).map(|i| once(watch(i + 1, &format!("/{i:06}"), WatchScope::Node))),
+        );
     }
     assert_eq!(node.server.watch_figures().paths, COUNT as usize);
     node.ask(1, 1, vec![add([watch(COUNT + 1, "/x", WatchScope::Node)])]);
@@ -459,7 +475,10 @@ fn v19_what_has_ended_leaves_nothing_behind() {
 fn v22_ephemerals_of_a_session_go_in_the_order_of_their_paths() {
     let (mut node, mut log) = limited(2, Limits::default());
     let ephemeral = |p: &str| {
-        Op::Write(Write::Create(Create { kind: api::NodeKind::Ephemeral, ..Create::new(path(p), Bytes::new()) }))
+        Op::Write(Write::Create(Create {
+            kind: api::NodeKind::Ephemeral,
+            ..Create::new(path(p), Bytes::new())
+        }))
     };
     node.ask(1, 1, vec![ephemeral("/c"), ephemeral("/a"), ephemeral("/b")]);
     log.round(&mut node);
@@ -487,7 +506,9 @@ fn v23_watches_of_the_root_and_of_what_is_not_there() {
     let ids: Vec<Vec<u32>> = node
         .take(1)
         .into_iter()
-        .filter_map(|item| if let Item::Events(group) = item { Some(group.events[0].ids.clone()) } else { None })
+        .filter_map(
+            |item| if let Item::Events(group) = item { Some(group.events[0].ids.clone()) } else { None },
+        )
         .collect();
     // Its parent's end is an end for a watch of children, too.
     assert_eq!(ids, [vec![1], vec![1, 3], vec![1, 2], vec![1, 4], vec![1, 2], vec![1, 3], vec![1, 3]]);
@@ -526,7 +547,9 @@ fn the_state_and_what_comes_behind_it_meet_without_a_gap() {
     log.round(&mut node);
     log.round(&mut node);
     let items = node.take(1);
-    let Some(Item::State(state)) = items.iter().find(|item| matches!(item, Item::State(_))) else { panic!("{items:?}") };
+    let Some(Item::State(state)) = items.iter().find(|item| matches!(item, Item::State(_))) else {
+        panic!("{items:?}")
+    };
     let paths: Vec<&str> = state.znodes.iter().map(|znode| znode.path.as_str()).collect();
     assert_eq!(paths, ["/t", "/t/a", "/t/c", "/t/a/b"], "parents before children");
     assert_eq!(state.znodes[1].data.as_deref(), Some(&b"1"[..]));
@@ -561,7 +584,10 @@ fn a_session_that_is_closed_while_it_is_behind_is_answered() {
     log.round(&mut node);
     let items = node.take(1);
     assert_eq!(ended(&items).len(), 1);
-    assert!(matches!(items.last(), Some(Item::Response(Response { result: Ok(Outcome::Close), .. }))), "{items:?}");
+    assert!(
+        matches!(items.last(), Some(Item::Response(Response { result: Ok(Outcome::Close), .. }))),
+        "{items:?}"
+    );
 }
 
 #[test]
