@@ -21,6 +21,9 @@ pub(crate) fn reply(wants: Wants, response: Response) -> Result<(i64, Code, Body
         (Wants::Exists, Ok(Outcome::Read(ReadOutcome::Exists { stat: None }))) => {
             (Code::NO_NODE, Body::Nothing)
         }
+        (Wants::SetAgain | Wants::Added, Ok(Outcome::Watching(refused))) if !refused.is_empty() => {
+            (code_of(&refused[0].error)?, Body::Nothing)
+        }
         (wants, Ok(outcome)) => match body(wants, outcome) {
             Some(body) => (Code::OK, body),
             None => return Err(OpError::Internal("an answer does not fit its request".into())),
@@ -52,8 +55,18 @@ fn body(wants: Wants, outcome: Outcome) -> Option<Body> {
         }
         (Wants::Sync(path), Outcome::Sync) => Body::Path(path),
         (Wants::Ping, Outcome::Ping) | (Wants::Close, Outcome::Close) => Body::Nothing,
+        (Wants::SetAgain, Outcome::Watching(_)) => Body::Nothing,
+        (Wants::Added, Outcome::Watching(_)) => Body::Number(0),
         _ => return None,
     })
+}
+
+/// The watches that the store has not taken, and why.
+pub(crate) fn refused(response: &Response) -> Vec<(u32, OpError)> {
+    match &response.result {
+        Ok(Outcome::Watching(refused)) => refused.iter().map(|r| (r.id, r.error.clone())).collect(),
+        _ => Vec::new(),
+    }
 }
 
 fn multi_result(code: OpCode, outcome: MultiOutcome) -> MultiResult {
@@ -91,7 +104,9 @@ pub(crate) fn code_of(e: &OpError) -> Result<Code, OpError> {
         ErrorCode::NotEmpty => Code::NOT_EMPTY,
         ErrorCode::BadVersion => Code::BAD_VERSION,
         ErrorCode::NoChildrenForEphemerals => Code::NO_CHILDREN_FOR_EPHEMERALS,
-        ErrorCode::BadPath | ErrorCode::BadArguments | ErrorCode::Level => Code::BAD_ARGUMENTS,
+        ErrorCode::BadPath | ErrorCode::BadArguments | ErrorCode::Level | ErrorCode::LimitExceeded => {
+            Code::BAD_ARGUMENTS
+        }
         ErrorCode::Unsupported => Code::UNIMPLEMENTED,
         ErrorCode::Overloaded => Code::THROTTLED_OP,
         ErrorCode::DiskFull => Code::QUOTA_EXCEEDED,
@@ -103,6 +118,7 @@ pub(crate) fn code_of(e: &OpError) -> Result<Code, OpError> {
         | ErrorCode::NumberReused
         | ErrorCode::ResultForgotten
         | ErrorCode::Unavailable
+        | ErrorCode::Gone
         | ErrorCode::Unknown
         | ErrorCode::Internal
         | ErrorCode::Other => return Err(e.clone()),

@@ -189,7 +189,7 @@ async fn open<R: Requests, I: Items>(
                 }
                 Item::Response(_) => items.taken(1, 0),
                 Item::Confirmed { xid } => ledger.counted(xid),
-                Item::Notice(_) => {}
+                Item::Notice(_) | Item::Events(_) | Item::State(_) | Item::Ended(_) | Item::Mark(_) => {}
             }
         }
         if ledger.last_counted().is_some()

@@ -10,10 +10,13 @@ use api::{WriteNumber, session::Response};
 use tokio::sync::Notify;
 use zk_jute::{Body, Code, OpCode};
 
+use crate::watches::Watches;
+
 /// Of one connection.
 #[derive(Default)]
 pub(crate) struct Ledger {
     inner: Mutex<Inner>,
+    pub(crate) watches: Watches,
     /// There is something for the reader.
     pub(crate) for_reader: Notify,
     /// There is something for the writer.
@@ -48,6 +51,8 @@ pub(crate) struct Pending {
     pub(crate) since: Instant,
     /// Of a write.
     pub(crate) number: Option<WriteNumber>,
+    /// Of a read that leaves a watch.
+    pub(crate) watch: Option<u32>,
 }
 
 /// What a reply is made of.
@@ -73,6 +78,12 @@ pub(crate) enum Wants {
     Close,
     /// This, whatever the store says.
     Fixed(Fixed),
+    /// The watches of a setWatches.
+    SetAgain,
+    /// The watches of an addWatch.
+    Added,
+    /// Nothing: watches that a read behind it leaves, or the end of some.
+    Quiet,
     /// Not a reply by itself: the reader goes on with the answer.
     Step,
 }
@@ -108,6 +119,8 @@ pub(crate) struct Reply {
     pub(crate) code: Code,
     pub(crate) body: Body,
     pub(crate) since: Instant,
+    /// Of a read that leaves a watch.
+    pub(crate) watch: Option<u32>,
 }
 
 /// Arrivals this close together are one.

@@ -25,6 +25,7 @@ mod reader;
 mod script;
 mod stats;
 mod translate;
+mod watches;
 mod words;
 mod writer;
 

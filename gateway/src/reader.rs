@@ -73,7 +73,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                 };
                 self.stats.received(1);
                 let plan = match zk_jute::Request::decode(header, from) {
-                    Ok(request) => translate::plan(request, &mut self.who),
+                    Ok(request) => translate::plan(request, &mut self.who, &self.ledger.watches),
                     Err(e) => translate::bad(e),
                 };
                 next = match plan {
@@ -82,6 +82,11 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                             matches!(op, Op::Close) || matches!(&wants, Wants::Fixed(fixed) if fixed.close);
                         batch.push(self.ask(header, op, wants, at));
                         if last { Next::Last } else { Next::Batch }
+                    }
+                    Plan::Watched(add, id, op, wants) => {
+                        batch.push(self.quiet(Op::AddWatches(add)));
+                        batch.push(self.ask_watched(header, op, wants, at, Some(id)));
+                        Next::Batch
                     }
                     plan @ Plan::Script(_) => Next::Script(header, plan),
                 };
@@ -95,9 +100,9 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                     return std::future::pending().await;
                 }
                 Next::Script(header, Plan::Script(script)) => {
-                    let (zxid, code, body) = self.play(script).await?;
+                    let (zxid, code, body, watch) = self.play(script).await?;
                     let (xid, op) = (header.xid, OpCode(header.kind));
-                    self.ledger.give_reply(Reply { xid, op, zxid, code, body, since: at });
+                    self.ledger.give_reply(Reply { xid, op, zxid, code, body, since: at, watch });
                 }
                 Next::Script(..) | Next::Batch if more => {}
                 Next::Script(..) | Next::Batch => match self.receive().await {
@@ -121,21 +126,41 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
         &self.share
     }
 
-    /// A request, of which the writer knows from now on.
+    /// A request without a reply.
+    fn quiet(&mut self, op: Op) -> Request {
+        self.ask(RequestHeader { xid: 0, kind: 0 }, op, Wants::Quiet, Instant::now())
+    }
+
     fn ask(&mut self, header: RequestHeader, op: Op, wants: Wants, since: Instant) -> Request {
+        self.ask_watched(header, op, wants, since, None)
+    }
+
+    /// A request, of which the writer knows from now on.
+    fn ask_watched(
+        &mut self,
+        header: RequestHeader,
+        op: Op,
+        wants: Wants,
+        since: Instant,
+        watch: Option<u32>,
+    ) -> Request {
         self.xid += 1;
         let number = matches!(op, Op::Write(_)).then(|| {
             self.written = WriteNumber(self.written.0 + 1);
             self.written
         });
         self.ledger.arrived(self.xid, since);
-        self.ledger.push(Pending { xid: header.xid, op: OpCode(header.kind), wants, since, number });
+        self.ledger.push(Pending { xid: header.xid, op: OpCode(header.kind), wants, since, number, watch });
         Request { xid: self.xid, number, op, trace: None }
     }
 
-    async fn submit(&mut self, batch: Vec<Request>) -> Result<(), OpError> {
+    async fn submit(&mut self, mut batch: Vec<Request>) -> Result<(), OpError> {
         if batch.is_empty() {
             return Ok(());
+        }
+        let cancels = self.ledger.watches.take_cancels();
+        if !cancels.is_empty() {
+            batch.push(self.quiet(Op::CancelWatches(cancels)));
         }
         self.requests.submit(self.ledger.acked(), batch).await
     }

@@ -9,9 +9,10 @@ use tokio::io::AsyncRead;
 use zk_jute::{Body, Code, MultiResult, Request};
 
 use crate::{
-    answers::{code_of, stat_to_wire},
+    answers::{code_of, refused, stat_to_wire},
     reader::Reader,
     translate::read_path,
+    watches::Kind,
 };
 
 /// What the steps are.
@@ -23,6 +24,8 @@ pub(crate) enum Script {
         path: Path,
         /// Whether the reply has the Stat.
         stat: bool,
+        /// Whether it leaves a watch.
+        watch: bool,
     },
     /// Reads, each with its own result.
     MultiRead(Vec<Request>),
@@ -30,6 +33,15 @@ pub(crate) enum Script {
     BadCreate {
         /// It is looked for.
         parent: Path,
+    },
+    /// Whether the client has such watches, behind all reads that may leave some.
+    Watches {
+        /// On which znode.
+        path: Path,
+        /// One of these.
+        kinds: &'static [Kind],
+        /// They are taken away.
+        remove: bool,
     },
 }
 
@@ -40,10 +52,21 @@ struct Listed {
 }
 
 impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
-    /// Goes through the steps. The reply's zxid, code and body.
-    pub(crate) async fn play(&mut self, script: Script) -> Result<(i64, Code, Body), OpError> {
+    /// Goes through the steps. The reply's zxid, code and body, and the watch that it leaves.
+    pub(crate) async fn play(
+        &mut self,
+        script: Script,
+    ) -> Result<(i64, Code, Body, Option<u32>), OpError> {
+        let mut watch = None;
         let (zxid, code, body) = match script {
-            Script::Children { path, stat } => {
+            Script::Children { path, stat, watch: watched } => {
+                if watched {
+                    let (id, add) = self.ledger.watches.begin(Kind::Child, path.clone());
+                    watch = Some(id);
+                    let response = self.step(Op::AddWatches(add)).await?;
+                    let ids: Vec<u32> = refused(&response).into_iter().map(|(id, _)| id).collect();
+                    self.ledger.watches.refused(ids, Code::BAD_ARGUMENTS);
+                }
                 let Listed { zxid, result } = self.list(path).await?;
                 match result {
                     Ok((names, of)) if stat => (zxid, Code::OK, Body::ChildrenStat(names, stat_to_wire(&of))),
@@ -70,8 +93,17 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                 };
                 (response.zxid, code, Body::Nothing)
             }
+            Script::Watches { path, kinds, remove } => {
+                let response = self.step(Op::Ping).await?;
+                let has = self.ledger.watches.has(kinds, &path);
+                if remove && has {
+                    let ids = self.ledger.watches.remove(kinds, &path);
+                    self.step(Op::CancelWatches(ids)).await?;
+                }
+                (response.zxid, if has { Code::OK } else { Code::NO_WATCHER }, Body::Nothing)
+            }
         };
-        Ok((zxid.0.cast_signed(), code, body))
+        Ok((zxid.0.cast_signed(), code, body, watch))
     }
 
     async fn read_part(&mut self, part: Request) -> Result<(Zxid, MultiResult), OpError> {

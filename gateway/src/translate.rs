@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use api::{Create, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Write, session::Op};
+use api::{Create, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Write, session::Op, watch::AddWatches};
 use zk_jute::{Bad, Body, ClientInfo, Code, OpCode, Request};
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     answers::failed_multi,
     ledger::{Fixed, Wants},
     script::Script,
+    watches::{Kind, Watches},
 };
 
 /// What to do about a request.
@@ -17,6 +18,8 @@ use crate::{
 pub(crate) enum Plan {
     /// Ask the store one thing.
     Ask(Op, Wants),
+    /// A read, and before it the watch with this number.
+    Watched(AddWatches, u32, Op, Wants),
     /// Ask it several things, one after the other.
     Script(Script),
 }
@@ -70,7 +73,7 @@ impl Who {
     }
 }
 
-pub(crate) fn plan(request: Request, who: &mut Who) -> Plan {
+pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches) -> Plan {
     match request {
         Request::Create { .. }
         | Request::Create2 { .. }
@@ -86,10 +89,24 @@ pub(crate) fn plan(request: Request, who: &mut Who) -> Plan {
             }
             Err(_) => Plan::error(Code::BAD_ARGUMENTS),
         },
-        Request::Exists { path, .. } => read(&path, |path| Read::Exists { path }, Wants::Exists),
-        Request::GetData { path, .. } => read(&path, |path| Read::Get { path }, Wants::Data),
-        Request::GetChildren { path, .. } => listing(&path, false),
-        Request::GetChildren2 { path, .. } => listing(&path, true),
+        Request::Exists { path, watch } => {
+            read(&path, |path| Read::Exists { path }, Wants::Exists, watches, watch)
+        }
+        Request::GetData { path, watch } => {
+            read(&path, |path| Read::Get { path }, Wants::Data, watches, watch)
+        }
+        Request::GetChildren { path, watch } => listing(&path, false, watch),
+        Request::GetChildren2 { path, watch } => listing(&path, true, watch),
+        Request::SetWatches { watches: sets } => {
+            Plan::Ask(Op::AddWatches(watches.set_again(&sets, &[], &[])), Wants::SetAgain)
+        }
+        Request::SetWatches2 { watches: sets, persistent, recursive } => {
+            let again = watches.set_again(&sets, &persistent, &recursive);
+            Plan::Ask(Op::AddWatches(again), Wants::SetAgain)
+        }
+        Request::AddWatch { path, mode } => add_watch(&path, mode, watches),
+        Request::CheckWatches { path, kind } => watches_of(&path, kind, false),
+        Request::RemoveWatches { path, kind } => watches_of(&path, kind, true),
         Request::Sync { path } => Plan::Ask(Op::Sync, Wants::Sync(path)),
         Request::Ping => Plan::Ask(Op::Ping, Wants::Ping),
         Request::Multi(parts) => multi(parts),
@@ -104,11 +121,6 @@ pub(crate) fn plan(request: Request, who: &mut Who) -> Plan {
         Request::WhoAmI => Plan::fixed(Fixed { body: Body::Infos(who.infos()), ..Fixed::error(Code::OK) }),
         Request::GetAcl { .. }
         | Request::SetAcl { .. }
-        | Request::CheckWatches { .. }
-        | Request::RemoveWatches { .. }
-        | Request::AddWatch { .. }
-        | Request::SetWatches { .. }
-        | Request::SetWatches2 { .. }
         | Request::GetEphemerals { .. }
         | Request::GetAllChildrenNumber { .. } => Plan::error(Code::UNIMPLEMENTED),
     }
@@ -207,17 +219,44 @@ pub(crate) fn read_path(path: &str) -> Option<Path> {
     if path.is_empty() { Some(Path::root()) } else { Path::new(path).ok() }
 }
 
-fn read(path: &str, read: impl FnOnce(Path) -> Read, wants: Wants) -> Plan {
+fn read(
+    path: &str,
+    read: impl FnOnce(Path) -> Read,
+    wants: Wants,
+    watches: &Watches,
+    watch: bool,
+) -> Plan {
+    let Some(path) = read_path(path) else { return Plan::error(Code::NO_NODE) };
+    if watch {
+        let (id, add) = watches.begin(Kind::Data, path.clone());
+        return Plan::Watched(add, id, Op::Read(read(path), ReadLevel::Local), wants);
+    }
+    Plan::Ask(Op::Read(read(path), ReadLevel::Local), wants)
+}
+
+fn listing(path: &str, stat: bool, watch: bool) -> Plan {
     match read_path(path) {
-        Some(path) => Plan::Ask(Op::Read(read(path), ReadLevel::Local), wants),
+        Some(path) => Plan::Script(Script::Children { path, stat, watch }),
         None => Plan::error(Code::NO_NODE),
     }
 }
 
-fn listing(path: &str, stat: bool) -> Plan {
-    match read_path(path) {
-        Some(path) => Plan::Script(Script::Children { path, stat }),
-        None => Plan::error(Code::NO_NODE),
+fn add_watch(path: &str, mode: i32, watches: &Watches) -> Plan {
+    let (Some(kinds), Ok(path)) = (Kind::named(mode.saturating_add(4)), Path::new(path)) else {
+        return Plan::error(Code::BAD_ARGUMENTS);
+    };
+    if !(0..=1).contains(&mode) {
+        return Plan::error(Code::BAD_ARGUMENTS);
+    }
+    let specs = watches.add(kinds, &path, None);
+    Plan::Ask(Op::AddWatches(AddWatches { specs, refused: Vec::new() }), Wants::Added)
+}
+
+fn watches_of(path: &str, kind: i32, remove: bool) -> Plan {
+    let Some(kinds) = Kind::named(kind) else { return Plan::error(Code::MARSHALLING_ERROR) };
+    match Path::new(path) {
+        Ok(path) => Plan::Script(Script::Watches { path, kinds, remove }),
+        Err(_) => Plan::error(Code::NO_WATCHER),
     }
 }
 

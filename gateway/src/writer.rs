@@ -16,7 +16,7 @@ use api::{
 };
 use bytes::BytesMut;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use zk_jute::{Body, Code, OpCode, ReplyHeader, xid};
+use zk_jute::{Body, Code, Event, OpCode, ReplyHeader, xid};
 
 use crate::{
     answers,
@@ -58,8 +58,7 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
     pub(crate) async fn run(&mut self) -> Result<End, OpError> {
         loop {
             for reply in self.ledger.take_replies() {
-                let Reply { xid, op, zxid, code, body, since } = reply;
-                self.reply(xid, op, zxid, code, &body, since);
+                self.reply(reply);
             }
             while let Some(item) = self.next.pop_front() {
                 self.item(item).await?;
@@ -105,9 +104,28 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
             Item::Confirmed { xid } => self.counted(xid),
             Item::Opened(_) => return Err(OpError::Internal("the session was opened twice".into())),
             // ZooKeeper has no words for it: the client hears nothing, and looks for another server in time.
-            Item::Notice(_) => {}
+            Item::Notice(_) | Item::State(_) => {}
+            Item::Events(group) => {
+                let events = self.ledger.watches.tell(&group);
+                self.events(events);
+                self.taken.1 += weight;
+            }
+            Item::Mark(mark) => {
+                self.zxid = self.zxid.max(mark.zxid.0.cast_signed());
+                self.taken.1 += weight;
+            }
+            // It sets its watches again on another connection, and is told what it has missed.
+            Item::Ended(ended) => return Err(ended.error),
         }
         Ok(())
+    }
+
+    fn events(&mut self, events: Vec<Event>) {
+        self.stats.told(events.len() as u64);
+        for event in events {
+            self.zxid = self.zxid.max(event.zxid);
+            event.encode(&mut self.out);
+        }
     }
 
     fn response(&mut self, response: Response, weight: usize) -> Result<(), OpError> {
@@ -116,7 +134,7 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
             self.items.taken(1, 0);
             return Ok(());
         }
-        let Some(Pending { xid, op, wants, since, .. }) = self.ledger.pop() else {
+        let Some(Pending { xid, op, wants, since, watch, .. }) = self.ledger.pop() else {
             return Err(OpError::Internal("the store has answered what it was not asked".into()));
         };
         match wants {
@@ -130,21 +148,42 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
                 self.pings.push_back((response.xid, since));
                 return Ok(());
             }
+            Wants::Quiet | Wants::SetAgain | Wants::Added => {
+                for (id, error) in answers::refused(&response) {
+                    self.ledger.watches.refused([id], answers::code_of(&error)?);
+                }
+                if matches!(wants, Wants::Quiet) {
+                    self.taken.0 += 1;
+                    self.taken.1 += weight;
+                    return response.result.map(|_| ());
+                }
+            }
             Wants::Close => (self.closed, self.last) = (true, true),
             Wants::Fixed(ref fixed) if fixed.close => self.last = true,
             _ => {}
         }
         let (zxid, code, body) = answers::reply(wants, response)?;
-        self.reply(xid, op, zxid, code, &body, since);
+        self.reply(Reply { xid, op, zxid, code, body, since, watch });
         self.taken.0 += 1;
         self.taken.1 += weight;
         Ok(())
     }
 
-    fn reply(&mut self, xid: i32, op: OpCode, zxid: i64, code: Code, body: &Body, since: Instant) {
+    fn reply(&mut self, reply: Reply) {
+        let Reply { xid, op, zxid, mut code, mut body, since, watch } = reply;
+        let mut seen = Vec::new();
+        if let Some(id) = watch {
+            // A znode that is not there can be watched by exists alone.
+            let keep = code == Code::OK || code == Code::NO_NODE && op == OpCode::EXISTS;
+            match self.ledger.watches.settle(id, keep) {
+                Ok(events) => seen = events,
+                Err(refused) => (code, body) = (refused, Body::Nothing),
+            }
+        }
         self.zxid = self.zxid.max(zxid);
-        ReplyHeader { xid, zxid, err: code.0 }.encode(body, &mut self.out);
+        ReplyHeader { xid, zxid, err: code.0 }.encode(&body, &mut self.out);
         self.stats.answered(xid, zxid, op.0, since);
+        self.events(seen);
     }
 
     /// The leader has counted requests up to this one.
@@ -154,7 +193,8 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
             && ping <= last
         {
             self.pings.pop_front();
-            self.reply(xid::PING, OpCode::PING, self.zxid, Code::OK, &Body::Nothing, since);
+            let (xid, op, zxid) = (xid::PING, OpCode::PING, self.zxid);
+            self.reply(Reply { xid, op, zxid, code: Code::OK, body: Body::Nothing, since, watch: None });
             self.taken.0 += 1;
         }
     }
@@ -179,7 +219,7 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
             return Ok(self.last = true);
         }
         let (answers, weight) = std::mem::take(&mut self.taken);
-        if answers > 0 {
+        if (answers, weight) != (0, 0) {
             self.items.taken(answers, weight);
         }
         self.charges.clear();

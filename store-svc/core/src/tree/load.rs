@@ -23,6 +23,7 @@ impl Tree {
             digest: 0,
             bytes: 0,
             dirty: Dirty::default(),
+            changes: Vec::new(),
             skipped: 0,
             missing: 1,
         };
