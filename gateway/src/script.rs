@@ -53,10 +53,7 @@ struct Listed {
 
 impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
     /// Goes through the steps. The reply's zxid, code and body, and the watch that it leaves.
-    pub(crate) async fn play(
-        &mut self,
-        script: Script,
-    ) -> Result<(i64, Code, Body, Option<u32>), OpError> {
+    pub(crate) async fn play(&mut self, script: Script) -> Result<(i64, Code, Body, Option<u32>), OpError> {
         let mut watch = None;
         let (zxid, code, body) = match script {
             Script::Children { path, stat, watch: watched } => {

@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 
-use api::{Create, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Write, session::Op, watch::AddWatches};
+use api::{
+    Create, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Write, session::Op,
+    watch::AddWatches,
+};
 use zk_jute::{Bad, Body, ClientInfo, Code, OpCode, Request};
 
 use crate::{
@@ -219,13 +222,7 @@ pub(crate) fn read_path(path: &str) -> Option<Path> {
     if path.is_empty() { Some(Path::root()) } else { Path::new(path).ok() }
 }
 
-fn read(
-    path: &str,
-    read: impl FnOnce(Path) -> Read,
-    wants: Wants,
-    watches: &Watches,
-    watch: bool,
-) -> Plan {
+fn read(path: &str, read: impl FnOnce(Path) -> Read, wants: Wants, watches: &Watches, watch: bool) -> Plan {
     let Some(path) = read_path(path) else { return Plan::error(Code::NO_NODE) };
     if watch {
         let (id, add) = watches.begin(Kind::Data, path.clone());

@@ -132,7 +132,12 @@ impl Watches {
     }
 
     /// Watches that the client had on an earlier connection; it wants to be told what they have missed.
-    pub(crate) fn set_again(&self, sets: &SetWatches, persistent: &[String], recursive: &[String]) -> AddWatches {
+    pub(crate) fn set_again(
+        &self,
+        sets: &SetWatches,
+        persistent: &[String],
+        recursive: &[String],
+    ) -> AddWatches {
         let from = Some(Zxid(u64::try_from(sets.relative_zxid).unwrap_or(0)));
         let mut all = AddWatches::default();
         for (paths, kinds, from) in [
@@ -363,7 +368,12 @@ mod tests {
     fn watches_are_set_again_behind_what_the_client_has_seen() {
         let watches = Watches::default();
         let list = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
-        let sets = SetWatches { relative_zxid: 7, data: list(&["/a", "/a/"]), exist: list(&["/b"]), child: list(&["/a"]) };
+        let sets = SetWatches {
+            relative_zxid: 7,
+            data: list(&["/a", "/a/"]),
+            exist: list(&["/b"]),
+            child: list(&["/a"]),
+        };
         let add = watches.set_again(&sets, &list(&["/p"]), &list(&["/r"]));
         let specs: Vec<_> = add.specs.iter().map(|s| (s.path.as_str(), s.scope, s.once, s.from)).collect();
         use WatchScope::{Children, Node, Tree};

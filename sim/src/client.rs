@@ -296,6 +296,7 @@ impl Client {
                 }
                 Output::AttemptFailed { .. } => {}
                 Output::Done { ticket, result, .. } => self.done(cx, operations, ticket, result, zxid),
+                Output::Watch { .. } => {}
                 Output::Event(event) => self.on_event(cx, &event),
             }
         }

@@ -173,6 +173,27 @@ metrics! {
         STORE_DIVERGED: Counter = "quorate.store.diverged" [Count("{state}")] Counter::new(),
             "States that were thrown away because their digest was not that of the leader's state: look at memory and disk of \
              the node.";
+        WATCHES: Gauge = "quorate.watches" [Count("{watch}")] Gauge::new(),
+            "Watches of the clients of this node.";
+        WATCH_PATHS: Gauge = "quorate.watch.paths" [Count("{path}")] Gauge::new(),
+            "Paths that they watch.";
+        WATCH_STREAMS: Gauge = "quorate.watch.streams" [Count("{stream}")] Gauge::new(),
+            "Session streams that have watches.";
+        WATCH_EVENTS: Counter = "quorate.watch.events" [Count("{event}")] Counter::new(),
+            "Events that were sent: one for each change and stream.";
+        WATCH_LAGS: Counter = "quorate.watch.lags" [Count("{stream}")] Counter::new(),
+            "How often a stream did not take its events as fast as they came, and was sent the rest from the history later.";
+        WATCH_GONE: Counter = "quorate.watch.gone" [Count("{watch}")] Counter::new(),
+            "Watches that ended because the history did not reach back to where they were: their clients read the state again.";
+        WATCH_REFUSED: Counter = "quorate.watch.refused" [Count("{watch}")] Counter::new(),
+            "Watches that were refused, by a limit or for a fault of the request.";
+        WATCH_HISTORY: Gauge = "quorate.watch.history.changes" [Count("{change}")] Gauge::new(),
+            "Changes in the history from which watches are resumed.";
+        WATCH_HISTORY_SIZE: Gauge = "quorate.watch.history.size" [Bytes] Gauge::new(),
+            "About what they take in memory.";
+        WATCH_HISTORY_AGE: Gauge = "quorate.watch.history.age" [Seconds] Gauge::new(),
+            "How far back the history reaches from the last entry, by the leader's clock. A client that comes back later than this \
+             has to read the state again.";
         SESSIONS: Gauge = "quorate.sessions" [Count("{session}")] Gauge::new(),
             "Open sessions of the whole ensemble, as this node knows them.";
         ZNODES: Gauge = "quorate.znodes" [Count("{znode}")] Gauge::new(),

@@ -16,7 +16,8 @@ fn kazoo_works_unchanged() {
     let Some(python) = kazoo() else { return };
     let ensemble = Ensemble::start();
     let output = Command::new(python).args([OsStr::new(TOUR), hosts(&ensemble).as_ref()]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{said}");
     ensemble.agree();
     ensemble.stop();
@@ -66,7 +67,8 @@ fn zookeepers_command_line_works_unchanged() {
         .unwrap();
     cli.stdin.take().unwrap().write_all(COMMANDS.as_bytes()).unwrap();
     let output = cli.wait_with_output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     for line in [
         "Created /cli",
         "hello",

@@ -10,7 +10,8 @@ use api::{
     mutants::{Mutant, is_on},
     session::Op,
     watch::{
-        AddWatches, Change, StateRule, WatchEnded, WatchGroup, WatchRefused, WatchSpec, WatchState, WatchedZnode,
+        AddWatches, Change, StateRule, WatchEnded, WatchGroup, WatchRefused, WatchSpec, WatchState,
+        WatchedZnode,
     },
 };
 
@@ -150,7 +151,9 @@ impl Watching {
         let WatchGroup { zxid, events, more } = group;
         for event in events {
             for id in &event.ids {
-                let Some(watch) = self.watches.get_mut(id).filter(|w| !w.parked && w.cancels == 0) else { continue };
+                let Some(watch) = self.watches.get_mut(id).filter(|w| !w.parked && w.cancels == 0) else {
+                    continue;
+                };
                 if watch.known.is_none_or(|known| zxid > known) {
                     watch.part.push(event.change.clone());
                     self.touched.insert(*id);
@@ -165,7 +168,9 @@ impl Watching {
         }
         self.on_passed(zxid);
         for id in std::mem::take(&mut self.touched) {
-            let Some(watch) = self.watches.get_mut(&id).filter(|watch| !watch.part.is_empty()) else { continue };
+            let Some(watch) = self.watches.get_mut(&id).filter(|watch| !watch.part.is_empty()) else {
+                continue;
+            };
             let changes = std::mem::take(&mut watch.part);
             watch.known = Some(zxid);
             outputs.extend([Output::Watch { id, news: WatchNews::Group { zxid, changes } }]);
@@ -192,7 +197,9 @@ impl Watching {
         let gone = matches!(ended.error, OpError::Gone { .. });
         let mut again = Vec::new();
         for id in ended.ids {
-            let Some(watch) = self.watches.get_mut(&id).filter(|w| !w.parked && w.cancels == 0) else { continue };
+            let Some(watch) = self.watches.get_mut(&id).filter(|w| !w.parked && w.cancels == 0) else {
+                continue;
+            };
             watch.part.clear();
             if gone && watch.spec.state != StateRule::Never {
                 watch.settle(ended.last);
@@ -216,7 +223,9 @@ impl Watching {
     ) {
         let refused = match refused {
             Ok(refused) => refused,
-            Err(error) => specs.iter().map(|spec| WatchRefused { id: spec.id, error: error.clone() }).collect(),
+            Err(error) => {
+                specs.iter().map(|spec| WatchRefused { id: spec.id, error: error.clone() }).collect()
+            }
         };
         let errors: BTreeMap<u32, OpError> = refused.into_iter().map(|r| (r.id, r.error)).collect();
         for spec in specs {

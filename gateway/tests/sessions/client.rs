@@ -13,7 +13,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use zk_jute::{
-    Acl, Body, Code, ConnectRequest, ConnectResponse, Create, Frames, Id, OpCode, ReplyHeader, Request, Shape,
+    Acl, Body, Code, ConnectRequest, ConnectResponse, Create, EventType, Frames, Id, OpCode, ReplyHeader,
+    Request, Shape, WatcherEvent,
 };
 
 pub(crate) struct Node {
@@ -145,6 +146,16 @@ impl Client {
         let (_, op) = self.asked.remove(place);
         assert!(place == 0 || header.xid == zk_jute::xid::PING, "replies come in order");
         (header, header.body(Shape::of(op), from).unwrap())
+    }
+
+    /// The next frame, which is an event: its type and path, and the zxid.
+    pub(crate) async fn event(&mut self) -> (EventType, String, i64) {
+        let frame = self.frame().await.expect("an event");
+        let (header, mut from) = ReplyHeader::decode(frame).unwrap();
+        assert_eq!((header.xid, header.err), (zk_jute::xid::EVENT, 0), "an event");
+        let event: WatcherEvent = from.take().unwrap();
+        assert_eq!(event.state, 3);
+        (EventType(event.kind), event.path, header.zxid)
     }
 
     pub(crate) async fn ask(&mut self, request: Request) -> Result<Body, Code> {

@@ -3,11 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod client;
+mod watches;
 
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use client::{Node, children, create, delete, exists, fresh, get, node, open_acl, resume, set};
+use client::{Node, children, create, delete, exists, fresh, get, node, resume, set};
 use gateway::{Config, End};
 use zk_jute::{Body, Code, ConnectRequest, ConnectResponse, MultiResult, Request};
 
@@ -426,5 +427,4 @@ async fn a_client_that_reads_nothing_is_not_read_for_ever() {
     assert!(stuck.await.is_err(), "{asked} reads are under way");
     client.hang_up().await;
     node.stop().await;
-    let _ = open_acl();
 }

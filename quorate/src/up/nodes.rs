@@ -208,6 +208,7 @@ mod tests {
     fn a_pid_file_is_believed_only_about_a_node_of_that_folder() {
         let dir = tempfile::tempdir().unwrap();
         let ports = super::super::plan::Ports {
+            zookeeper: None,
             client: 1,
             quorum: 2,
             election: 3,

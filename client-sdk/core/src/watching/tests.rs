@@ -12,7 +12,8 @@ fn spec(id: u32) -> WatchSpec {
 }
 
 fn group(zxid: u64, ids: &[u32], more: bool) -> WatchGroup {
-    let change = Change { kind: ChangeKind::DataChanged, path: Path::root(), stat: Stat::default(), data: None };
+    let change =
+        Change { kind: ChangeKind::DataChanged, path: Path::root(), stat: Stat::default(), data: None };
     let event = WatchEvent { ids: ids.to_vec(), change: Arc::new(change), with_data: false };
     WatchGroup { zxid: Zxid(zxid), events: vec![event], more }
 }
@@ -54,7 +55,9 @@ impl Script {
 
     fn news(&mut self) -> Vec<(u32, String)> {
         let word = |output| match output {
-            Output::Watch { id, news: WatchNews::Group { zxid, changes } } => (id, format!("{}x{}", zxid.0, changes.len())),
+            Output::Watch { id, news: WatchNews::Group { zxid, changes } } => {
+                (id, format!("{}x{}", zxid.0, changes.len()))
+            }
             Output::Watch { id, news: WatchNews::State { zxid, .. } } => (id, format!("state {}", zxid.0)),
             Output::Watch { id, news: WatchNews::Stands { zxid } } => (id, format!("stands {}", zxid.0)),
             Output::Watch { id, news: WatchNews::Ended(None) } => (id, "over".to_owned()),
@@ -185,10 +188,8 @@ fn v21_many_watches_are_added_in_several_requests() {
         s.watching.add(spec(id), false);
     }
     let ops = s.watching.on_opened();
-    let counts: Vec<usize> = ops
-        .iter()
-        .map(|op| if let Op::AddWatches(add) = op { add.specs.len() } else { 0 })
-        .collect();
+    let counts: Vec<usize> =
+        ops.iter().map(|op| if let Op::AddWatches(add) = op { add.specs.len() } else { 0 }).collect();
     assert_eq!(counts, [2_000, 2_000, 1_000]);
 }
 
