@@ -8,6 +8,7 @@ import traceback
 from kazoo.client import KazooClient, KazooState
 from kazoo.exceptions import (
     BadVersionError,
+    LockTimeout,
     NoChildrenForEphemeralsError,
     NodeExistsError,
     NoNodeError,
@@ -15,6 +16,7 @@ from kazoo.exceptions import (
     RolledBackError,
     RuntimeInconsistency,
 )
+from kazoo.recipe.cache import TreeCache
 
 HOSTS = sys.argv[1]
 PATIENCE = 30
@@ -120,6 +122,197 @@ def sessions():
     other.stop()
 
 
+def watches():
+    zk, other = client(), client()
+    events = []
+
+    def saw(event):
+        events.append((event.type, event.path))
+
+    assert zk.exists("/w", watch=saw) is None
+    other.create("/w", b"1")
+    eventually("it is told of the creation", lambda: events == [("CREATED", "/w")])
+    zk.get("/w", watch=saw)
+    other.set("/w", b"2")
+    eventually("it is told of the value", lambda: events[1:] == [("CHANGED", "/w")])
+    zk.get_children("/w", watch=saw)
+    other.create("/w/a")
+    eventually("it is told of the child", lambda: events[2:] == [("CHILD", "/w")])
+    values, lists = [], []
+    zk.DataWatch("/w", lambda value, stat: values.append(value))
+    zk.ChildrenWatch("/w", lambda children: lists.append(sorted(children)))
+    for n in range(20):
+        other.set("/w", b"%d" % n)
+        if n == 10:
+            # kazoo watches again when it is connected again.
+            zk._connection._socket.shutdown(2)
+    other.create("/w/b")
+    eventually("the last value comes", lambda: values[-1] == b"19")
+    eventually("the last children come", lambda: lists[-1] == ["a", "b"])
+    other.delete("/w", recursive=True)
+    eventually("it is gone", lambda: values[-1] is None)
+    zk.stop()
+    other.stop()
+
+
+def side_by_side(count, work):
+    """Runs work(zk, n) with a client each, all at once."""
+    faults = []
+
+    def run(n):
+        zk = client()
+        try:
+            work(zk, n)
+        except BaseException:
+            faults.append(traceback.format_exc())
+        finally:
+            zk.stop()
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE * 2)
+        assert not thread.is_alive(), "it hangs"
+    assert not faults, faults[0]
+
+
+def locks():
+    holders, most = [], []
+
+    def hold(n, limit):
+        holders.append(n)
+        most.append(len(holders))
+        time.sleep(0.01)
+        holders.remove(n)
+        assert max(most) <= limit, f"{max(most)} holders"
+
+    def lock(zk, n):
+        for _ in range(5):
+            with zk.Lock("/lock", str(n)):
+                hold(n, 1)
+
+    side_by_side(4, lock)
+
+    def semaphore(zk, n):
+        for _ in range(3):
+            with zk.Semaphore("/semaphore", max_leases=2):
+                hold(n, 2)
+
+    side_by_side(4, semaphore)
+
+    def read_lock(zk, n):
+        with zk.ReadLock("/readers"):
+            hold(n, 3)
+        with zk.WriteLock("/readers"):
+            most.clear()
+            hold(n, 1)
+
+    side_by_side(3, read_lock)
+    # The session of a holder ends, and the next one has the lock.
+    zk, other = client(), client()
+    held = zk.Lock("/lock", "first")
+    assert held.acquire(timeout=PATIENCE)
+    waits = other.Lock("/lock", "second")
+    raises(LockTimeout, waits.acquire, timeout=0.5)
+    zk.stop()
+    assert waits.acquire(timeout=PATIENCE)
+    other.stop()
+
+
+def election():
+    led = []
+
+    def run(zk, n):
+        zk.Election("/election", str(n)).run(lambda: (led.append(n), time.sleep(0.05)))
+
+    side_by_side(4, run)
+    assert sorted(led) == [0, 1, 2, 3]
+
+
+def barriers():
+    zk = client()
+    barrier = zk.Barrier("/barrier")
+    barrier.create()
+    assert not barrier.wait(timeout=0.3)
+    threading.Timer(0.3, barrier.remove).start()
+    assert barrier.wait(timeout=PATIENCE)
+    zk.stop()
+    inside = []
+
+    def both(zk, n):
+        double = zk.DoubleBarrier("/double", 3)
+        double.enter()
+        inside.append(n)
+        eventually("all are inside", lambda: len(inside) == 3)
+        double.leave()
+
+    side_by_side(3, both)
+
+
+def queues():
+    zk = client()
+    queue = zk.Queue("/queue")
+    for n in range(20):
+        queue.put(b"%02d" % n, priority=100 - n)
+    got = []
+
+    def take(zk, n):
+        queue = zk.Queue("/queue")
+        while (entry := queue.get()) is not None:
+            got.append(entry)
+
+    side_by_side(3, take)
+    assert sorted(got) == [b"%02d" % n for n in range(20)], "each entry once"
+    locking = zk.LockingQueue("/locking")
+    locking.put_all([b"a", b"b"])
+    assert locking.get(timeout=PATIENCE) == b"a"
+    assert locking.holds_lock() and locking.consume()
+    assert locking.get(timeout=PATIENCE) == b"b" and locking.consume()
+    assert locking.get(timeout=0.2) is None
+    zk.stop()
+
+
+def counters():
+    def count(zk, n):
+        counter = zk.Counter("/counter")
+        for _ in range(10):
+            counter += 1
+
+    side_by_side(3, count)
+    zk = client()
+    assert zk.Counter("/counter").value == 30
+    zk.stop()
+
+
+def parties():
+    zk, other = client(), client()
+    party = zk.Party("/party", "one")
+    party.join()
+    other.Party("/party", "two").join()
+    assert len(party) == 2
+    other.stop()
+    eventually("the other has left", lambda: len(party) == 1 and list(party) == ["one"])
+    zk.stop()
+
+
+def caches():
+    zk, other = client(), client()
+    other.create("/tree/a/b", b"1", makepath=True)
+    cache = TreeCache(zk, "/tree")
+    cache.start()
+    eventually("the cache is filled", lambda: (cache.get_data("/tree/a/b") or [None])[0] is not None)
+    other.set("/tree/a/b", b"2")
+    other.create("/tree/a/c")
+    eventually("the cache follows", lambda: cache.get_data("/tree/a/b").data == b"2")
+    eventually("the cache has the child", lambda: cache.get_children("/tree/a") == {"b", "c"})
+    other.delete("/tree/a", recursive=True)
+    eventually("the cache is empty", lambda: cache.get_children("/tree") == set())
+    cache.close()
+    zk.stop()
+    other.stop()
+
+
 def failover():
     """A server is killed each time that this says so; a line comes when it is gone."""
     zk = client(timeout=15.0)
@@ -140,7 +333,20 @@ def failover():
     zk.stop()
 
 
-PARTS = [basics, transactions, words, sessions]
+PARTS = [
+    basics,
+    transactions,
+    words,
+    sessions,
+    watches,
+    locks,
+    election,
+    barriers,
+    queues,
+    counters,
+    parties,
+    caches,
+]
 
 for part in [globals()[sys.argv[2]]] if len(sys.argv) > 2 else PARTS:
     try:
