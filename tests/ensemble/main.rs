@@ -22,3 +22,4 @@ mod scenarios;
 mod skipped;
 mod split;
 mod traces;
+mod watches;
