@@ -121,14 +121,10 @@ mutants! {
     LagForgotten,
     /// A watch may begin one entry before the history does.
     BoundaryForgotten,
-    /// The history forgets what a client does not know that it has passed.
-    NoMarkBeforeDrop,
     /// A write is answered before its event is sent.
     ReplyBeforeEvent,
     /// A watch with the state begins to be told of entries one too late.
     StateThenGap,
-    /// A client goes on behind the last entry that it has seen any part of, and not behind the last whole one.
-    PartialGroupCounted,
 }
 
 #[cfg(not(feature = "mutants"))]

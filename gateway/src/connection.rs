@@ -253,7 +253,7 @@ where
         stats,
         share: guest.traffic,
         who: Who { address: guest.address.ip().to_canonical(), users: Vec::new() },
-        written: opened.last_write,
+        written: (!opened.resumed).then_some(opened.last_write),
         xid: FIRST_PING,
     };
     tokio::select! {

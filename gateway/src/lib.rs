@@ -13,9 +13,10 @@
 //! ([`Item::Confirmed`](api::session::Item::Confirmed)), and nothing at all is said later than a third of the time-out behind the
 //! request that was counted last: what a client believes ends before the leader may expire its session.
 //!
-//! **Writes.** A client of ZooKeeper cannot send a write again. The gateway numbers the writes of a session, goes on behind the last
-//! one when a session is taken up, and acknowledges each result when it has it. A connection that is lost leaves the client with
-//! the doubt that it has with ZooKeeper.
+//! **Writes.** A client of ZooKeeper cannot send a write again. The gateway numbers the writes of a session, so that the store may
+//! send them again by itself, and acknowledges each result when it has it. On a connection that takes a session up they have no
+//! numbers, because the last one is not known; then one that the store loses sight of ends the connection. A connection that is lost
+//! leaves the client with the doubt that it has with ZooKeeper.
 
 mod acl;
 mod answers;

@@ -24,6 +24,7 @@ use zk_jute::{Frames, OpCode, RequestHeader};
 use crate::{
     connection::End,
     ledger::{Ledger, Pending, Reply, Wants},
+    script::Script,
     stats::Listed,
     translate::{self, Plan, Who},
 };
@@ -38,8 +39,9 @@ pub(crate) struct Reader<'a, S, R> {
     /// Bytes that are being received.
     pub(crate) share: Share,
     pub(crate) who: Who,
-    /// The session's last write.
-    pub(crate) written: WriteNumber,
+    /// The session's last write; `None` if it is not known, because the session was taken up: what came on an older connection may
+    /// still be on its way. Then writes have no numbers.
+    pub(crate) written: Option<WriteNumber>,
     /// The last request on this stream, in the store's numbers.
     pub(crate) xid: u64,
 }
@@ -49,7 +51,7 @@ enum Next {
     /// To requests of the batch.
     Batch,
     /// To steps, behind the batch.
-    Script(RequestHeader, translate::Plan),
+    Script(RequestHeader, Script),
     /// The client says nothing more that counts.
     Last,
 }
@@ -88,7 +90,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                         batch.push(self.ask_watched(header, op, wants, at, Some(id)));
                         Next::Batch
                     }
-                    plan @ Plan::Script(_) => Next::Script(header, plan),
+                    Plan::Script(script) => Next::Script(header, script),
                 };
             }
             let more = !batch.is_empty();
@@ -99,13 +101,13 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                     self.requests.over().await;
                     return std::future::pending().await;
                 }
-                Next::Script(header, Plan::Script(script)) => {
+                Next::Script(header, script) => {
                     let (zxid, code, body, watch) = self.play(script).await?;
                     let (xid, op) = (header.xid, OpCode(header.kind));
                     self.ledger.give_reply(Reply { xid, op, zxid, code, body, since: at, watch });
                 }
-                Next::Script(..) | Next::Batch if more => {}
-                Next::Script(..) | Next::Batch => match self.receive().await {
+                Next::Batch if more => {}
+                Next::Batch => match self.receive().await {
                     Received::More => {}
                     Received::End(end) => return Ok(end),
                 },
@@ -145,10 +147,8 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
         watch: Option<u32>,
     ) -> Request {
         self.xid += 1;
-        let number = matches!(op, Op::Write(_)).then(|| {
-            self.written = WriteNumber(self.written.0 + 1);
-            self.written
-        });
+        let number = self.written.filter(|_| matches!(op, Op::Write(_))).map(|last| WriteNumber(last.0 + 1));
+        self.written = number.or(self.written);
         self.ledger.arrived(self.xid, since);
         self.ledger.push(Pending { xid: header.xid, op: OpCode(header.kind), wants, since, number, watch });
         Request { xid: self.xid, number, op, trace: None }

@@ -216,7 +216,8 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
         }
         if self.stream.write_all(&self.out).await.is_err() || self.stream.flush().await.is_err() {
             // The client is gone, or takes nothing.
-            return Ok(self.last = true);
+            self.last = true;
+            return Ok(());
         }
         let (answers, weight) = std::mem::take(&mut self.taken);
         if (answers, weight) != (0, 0) {

@@ -45,8 +45,8 @@ pub(crate) enum Command {
     /// all of them. DIR/node-N/ holds the configuration (quorate.toml), the process id (pid), the log lines (log) and the
     /// data of node N. Started again on the same DIR, the ensemble goes on with its data.
     ///
-    /// Node N listens on 127.0.0.1, on port N*10000 + 2188 (clients), 2888 (quorum), 3888 (election) and 9464 (HTTP: probes
-    /// and metrics). With --split its services find each other on N*10000 + 2889 and 3889, the probes and metrics of quorum and
+    /// Node N listens on 127.0.0.1, on port N*10000 + 2188 (clients), 2181 (clients of ZooKeeper), 2888 (quorum), 3888 (election)
+    /// and 9464 (HTTP: probes and metrics). With --split its services find each other on N*10000 + 2889 and 3889, the probes and metrics of quorum and
     /// election are on N*10000 + 9465 and 9466, and pid and log are one file for each service: pid.store ...
     #[command(after_help = "\
 Examples:

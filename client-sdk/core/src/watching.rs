@@ -7,7 +7,6 @@ use std::{
 
 use api::{
     OpError, Zxid,
-    mutants::{Mutant, is_on},
     session::Op,
     watch::{
         AddWatches, Change, StateRule, WatchEnded, WatchGroup, WatchRefused, WatchSpec, WatchState,
@@ -159,9 +158,6 @@ impl Watching {
                     self.touched.insert(*id);
                 }
             }
-        }
-        if is_on(Mutant::PartialGroupCounted) {
-            self.on_passed(zxid);
         }
         if more {
             return;

@@ -46,6 +46,28 @@ async fn a_session_is_opened_taken_up_and_closed() {
     node.stop().await;
 }
 
+/// The node that takes the session up may not have applied yet what came on the older connection, so it does not know its number.
+#[tokio::test]
+async fn writes_of_an_older_connection_that_were_under_way_are_not_in_the_way_of_new_ones() {
+    let node = Node::start().await;
+    let (mut first, opened) = node.client().await;
+    node.quorum.set_serving(false);
+    first.submit(&[create("/under-way", 0)]).await;
+    assert!(first.is_silent(Duration::from_millis(200)).await);
+    first.hang_up().await;
+    let mut second = node.connect();
+    let mut request = BytesMut::new();
+    resume(&opened).encode(&mut request);
+    second.send(&request).await;
+    assert!(second.is_silent(Duration::from_millis(200)).await);
+    node.quorum.set_serving(true);
+    assert_eq!(ConnectResponse::decode(second.frame().await.unwrap()).unwrap(), opened);
+    assert_eq!(second.ask(create("/new", 0)).await, Ok(Body::Path("/new".into())));
+    assert!(second.ask(exists("/under-way")).await.is_ok());
+    second.hang_up().await;
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn a_wrong_password_is_answered_like_a_session_that_has_expired() {
     let node = Node::start().await;

@@ -178,7 +178,7 @@ impl Watches {
         if turned {
             self.marked = zxid;
         }
-        turned && !is_on(Mutant::NoMarkBeforeDrop)
+        turned
     }
 
     /// Tells a connection what it has not been sent behind `cursor`, up to `bound`. `room` says whether there is room for so many
