@@ -1,4 +1,4 @@
-use crate::{EnsembleId, Path, PathError, SEQUENCE_END, SessionId, WriteNumber};
+use crate::{EnsembleId, Path, PathError, SEQUENCE_END, SessionId, WriteNumber, Zxid};
 
 /// The kind of an [`OpError`], stable on the wire and in scripts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -43,6 +43,10 @@ pub enum ErrorCode {
     Level,
     /// The node belongs to another ensemble than the client expects.
     WrongEnsemble,
+    /// More of something than is allowed: watches of a session or node, znodes of one state.
+    LimitExceeded,
+    /// The history does not reach back so far.
+    Gone,
     /// It may or may not have been carried out.
     Unknown,
     /// A defect of ours.
@@ -114,6 +118,8 @@ impl ErrorCode {
             ErrorCode::DiskFull => "DISK_FULL",
             ErrorCode::Level => "LEVEL",
             ErrorCode::WrongEnsemble => "WRONG_ENSEMBLE",
+            ErrorCode::LimitExceeded => "LIMIT_EXCEEDED",
+            ErrorCode::Gone => "GONE",
             ErrorCode::Unknown => "UNKNOWN_OUTCOME",
             ErrorCode::Internal => "INTERNAL",
             ErrorCode::Other => "OTHER",
@@ -243,6 +249,26 @@ pub enum OpError {
         /// Of the node.
         actual: EnsembleId,
     },
+    /// More of something than is allowed.
+    #[error("there are {actual} {what}, and the limit is {limit}; {remedy}")]
+    LimitExceeded {
+        /// Of what, as a word of the text.
+        what: String,
+        /// How many may be.
+        limit: u64,
+        /// How many there would be.
+        actual: u64,
+        /// What to do.
+        remedy: String,
+    },
+    /// What is asked for happened before the history of the node begins.
+    #[error(
+        "the history of the node reaches back to zxid {oldest} and no further; read the present state, and watch from the zxid that          comes with it, or ask for the state together with the watch"
+    )]
+    Gone {
+        /// What happened behind this entry can be told.
+        oldest: Zxid,
+    },
     /// It may or may not have been carried out.
     #[error("{0}")]
     Unknown(String),
@@ -289,6 +315,8 @@ impl OpError {
             OpError::DiskFull => ErrorCode::DiskFull,
             OpError::Level(_) => ErrorCode::Level,
             OpError::WrongEnsemble { .. } => ErrorCode::WrongEnsemble,
+            OpError::LimitExceeded { .. } => ErrorCode::LimitExceeded,
+            OpError::Gone { .. } => ErrorCode::Gone,
             OpError::Unknown(_) => ErrorCode::Unknown,
             OpError::Internal(_) => ErrorCode::Internal,
             OpError::Other { code, .. } => *code,
@@ -319,6 +347,7 @@ impl OpError {
             | OpError::NotEmpty { .. }
             | OpError::BadVersion { .. }
             | OpError::NoChildrenForEphemerals(_)
+            | OpError::Gone { .. }
             | OpError::Unknown(_) => Retry::AfterRead,
             OpError::BadPath(_)
             | OpError::BadArguments(_)
@@ -328,6 +357,7 @@ impl OpError {
             | OpError::WrongEnsemble { .. }
             | OpError::SessionMoved(_)
             | OpError::NumberReused(_)
+            | OpError::LimitExceeded { .. }
             | OpError::ResultForgotten(_) => Retry::Never,
             OpError::SessionExpired(_) => Retry::NewSession,
             OpError::NoSequenceNumber { next, .. } if *next >= SEQUENCE_END => Retry::Never,

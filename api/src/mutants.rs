@@ -119,6 +119,18 @@ mutants! {
     RaisedUnasked,
     /// A checkpoint leaves out that a session has acknowledged results.
     CheckpointIncomplete,
+    /// A watch is told again of what it was told before (W3 and W7 of the design of watches).
+    NoFloor,
+    /// The history goes on over a snapshot, as if nothing had happened between the two.
+    HistoryOverSnapshot,
+    /// A client that did not take its events goes on where the history begins, and is not told what it has missed.
+    LagForgotten,
+    /// A watch may begin one entry before the history does.
+    BoundaryForgotten,
+    /// A write is answered before its event is sent.
+    ReplyBeforeEvent,
+    /// A watch with the state begins to be told of entries one too late.
+    StateThenGap,
 }
 
 #[cfg(not(feature = "mutants"))]

@@ -4,6 +4,7 @@
 use crate::{
     EnsembleId, Identities, Level, MultiOp, NodeKind, OpError, PeerId, Read, ReadLevel, ReadOutcome,
     SessionId, SessionToken, Trace, Write, WriteNumber, WriteOutcome, Zxid, data_len,
+    watch::{AddWatches, WatchEnded, WatchGroup, WatchMark, WatchRefused, WatchState},
 };
 
 /// Opens a session, or takes one up on a new stream.
@@ -32,6 +33,10 @@ pub enum Op {
     Read(Read, ReadLevel),
     /// A barrier: later reads see everything that was committed anywhere before it.
     Sync,
+    /// Watches, from this place in the order on.
+    AddWatches(AddWatches),
+    /// The end of the watches with these ids.
+    CancelWatches(Vec<u32>),
     /// A sign of life.
     Ping,
     /// The end of the session.
@@ -59,6 +64,10 @@ pub enum Verb {
     Children,
     /// [`Op::Sync`].
     Sync,
+    /// [`Op::AddWatches`].
+    AddWatches,
+    /// [`Op::CancelWatches`].
+    CancelWatches,
     /// [`Op::Ping`].
     Ping,
     /// [`Op::Close`].
@@ -89,6 +98,10 @@ pub enum Outcome {
     Read(ReadOutcome),
     /// Of [`Op::Sync`].
     Sync,
+    /// Of [`Op::AddWatches`]: all but these stand, from the zxid of the response on.
+    Watching(Vec<WatchRefused>),
+    /// Of [`Op::CancelWatches`]: no item behind it names the ids. These named no watch.
+    Cancelled(Vec<u32>),
     /// Of [`Op::Ping`].
     Ping,
     /// Of [`Op::Close`].
@@ -146,6 +159,8 @@ pub struct Limits {
     pub data_bytes: u32,
     /// Parts of a multi.
     pub multi_parts: u32,
+    /// Watches of a stream.
+    pub watches: u32,
 }
 
 /// What the node says by itself.
@@ -172,6 +187,14 @@ pub enum Item {
         /// Of the last of them.
         xid: u64,
     },
+    /// What an entry changed. It comes before the response to that entry, and before anything with a greater zxid.
+    Events(WatchGroup),
+    /// A part of the state that a watch begins with.
+    State(WatchState),
+    /// Watches have ended.
+    Ended(WatchEnded),
+    /// Nothing else has happened so far.
+    Mark(WatchMark),
     /// The node says something by itself.
     Notice(Notice),
 }
@@ -189,6 +212,8 @@ impl Op {
             Op::Read(Read::Exists { .. }, _) => Verb::Exists,
             Op::Read(Read::Children { .. }, _) => Verb::Children,
             Op::Sync => Verb::Sync,
+            Op::AddWatches(_) => Verb::AddWatches,
+            Op::CancelWatches(_) => Verb::CancelWatches,
             Op::Ping => Verb::Ping,
             Op::Close => Verb::Close,
             Op::Invalid(_) => Verb::Invalid,
@@ -205,6 +230,8 @@ impl Op {
             Op::Write(Write::Multi(parts)) => parts.iter().map(part_bytes).sum(),
             Op::Read(Read::Children { path, page }, _) => path.as_str().len() + page.after.len(),
             Op::Read(read, _) => read.path().as_str().len(),
+            Op::AddWatches(watches) => watches.bytes(),
+            Op::CancelWatches(ids) => std::mem::size_of_val(&ids[..]),
             Op::Sync | Op::Ping | Op::Close | Op::Invalid(_) => 0,
         }
     }
@@ -214,9 +241,20 @@ impl Op {
     pub fn weight(&self) -> usize {
         let parts = match self {
             Op::Write(Write::Multi(parts)) => parts.len(),
+            Op::AddWatches(watches) => watches.specs.len() + watches.refused.len(),
             _ => 0,
         };
         self.bytes() + (1 + parts) * Request::WEIGHT
+    }
+
+    /// The entry that a node must have applied before it answers.
+    #[must_use]
+    pub fn awaits(&self) -> Option<Zxid> {
+        match self {
+            Op::Read(_, ReadLevel::AtLeast(zxid)) => Some(*zxid),
+            Op::AddWatches(watches) => watches.awaits(),
+            _ => None,
+        }
     }
 
     /// Whether it keeps or ends a session and nothing else. A few of these are served whatever room there is.
@@ -228,8 +266,13 @@ impl Op {
     /// Refuses what only a session can ask for, as calls without one must.
     ///
     /// # Errors
-    /// [`OpError::BadArguments`] if it makes an ephemeral.
+    /// [`OpError::BadArguments`] if it makes an ephemeral, or adds watches.
     pub fn sessionless(self) -> Result<Op, OpError> {
+        if matches!(self, Op::AddWatches(_) | Op::CancelWatches(_)) {
+            return Err(OpError::BadArguments(
+                "a unary call has no watches; use the Session stream".to_owned(),
+            ));
+        }
         let ephemeral = match &self {
             Op::Write(Write::Create(create)) => create.kind == NodeKind::Ephemeral,
             Op::Write(Write::Multi(parts)) => {
@@ -263,7 +306,7 @@ impl Request {
 
 impl Verb {
     /// All of them, each at the index of its number.
-    pub const ALL: [Verb; 11] = [
+    pub const ALL: [Verb; 13] = [
         Verb::Create,
         Verb::Set,
         Verb::Delete,
@@ -272,6 +315,8 @@ impl Verb {
         Verb::Exists,
         Verb::Children,
         Verb::Sync,
+        Verb::AddWatches,
+        Verb::CancelWatches,
         Verb::Ping,
         Verb::Close,
         Verb::Invalid,
@@ -289,6 +334,8 @@ impl Verb {
             Verb::Exists => "exists",
             Verb::Children => "children",
             Verb::Sync => "sync",
+            Verb::AddWatches => "add_watches",
+            Verb::CancelWatches => "cancel_watches",
             Verb::Ping => "ping",
             Verb::Close => "close",
             Verb::Invalid => "invalid",
@@ -314,11 +361,15 @@ impl Item {
     /// What an item takes in memory besides what it carries, in bytes.
     pub const SIZE: usize = 176;
 
-    /// Bytes that it carries; see [`Outcome::weight`].
+    /// Bytes that it carries; see [`Outcome::weight`]. Of what no request bounds, its place is among them.
     #[must_use]
     pub fn weight(&self) -> usize {
         match self {
             Item::Response(Response { result: Ok(outcome), .. }) => outcome.weight(),
+            Item::Events(group) => Item::SIZE + group.weight(),
+            Item::State(state) => Item::SIZE + state.weight(),
+            Item::Ended(ended) => Item::SIZE + std::mem::size_of_val(&ended.ids[..]),
+            Item::Mark(_) => Item::SIZE,
             _ => 0,
         }
     }

@@ -2,7 +2,10 @@ use std::{
     future::{self, Future},
     hash::{BuildHasher as _, Hasher as _, RandomState},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -23,7 +26,7 @@ use tokio::{
 use tonic::transport::Endpoint;
 
 use crate::{
-    ClientError, Options, Tried,
+    ClientError, Options, Tried, WatchBuilder,
     clock::Clock,
     driver::{Command, Driver, Progress},
     transport,
@@ -43,6 +46,8 @@ pub struct Client {
     op_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
     ratio: Arc<Ratio>,
+    /// The last id of a watch.
+    watches: Arc<AtomicU32>,
 }
 
 /// What kind of znode [`Client::create`] makes.
@@ -121,6 +126,7 @@ impl Client {
         let driver = Driver {
             machine: Machine::new(options.core(endpoints.len()), seed()),
             waiters: Waiters::new(Arc::clone(&room)),
+            listeners: Default::default(),
             endpoints: Arc::clone(&endpoints),
             commands: from_clients,
             events: events.clone(),
@@ -137,6 +143,7 @@ impl Client {
             op_timeout: options.op_timeout,
             write_timeout: options.write_timeout,
             ratio: Arc::new(Ratio::new(options.trace_ratio)),
+            watches: Arc::default(),
         };
         client.opened(options.connect_timeout).await?;
         Ok(client)
@@ -337,6 +344,25 @@ impl Client {
         self.enqueue(Op::Read(read, level), self.op_timeout, outcome).await
     }
 
+    /// Watches a znode from this place in the order of the requests on: awaited, it gives a [`Watch`], which is told of each change
+    /// once, in the order of the log. The znode need not exist.
+    ///
+    /// # Errors
+    /// [`OpError::LimitExceeded`] if the session or the node has too many watches, or a state that is asked for is too
+    /// large; [`OpError::Gone`] if what happened behind [`WatchBuilder::from`] is not known any more and no state is asked for.
+    pub fn watch(&self, path: &str) -> WatchBuilder<'_> {
+        WatchBuilder::new(self, path)
+    }
+
+    pub(crate) fn watch_id(&self) -> u32 {
+        self.watches.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// The way to the task, and how long a watch may take to stand.
+    pub(crate) fn watching(&self) -> (mpsc::UnboundedSender<Command>, Option<Duration>) {
+        (self.commands.clone(), self.op_timeout)
+    }
+
     /// The session, if one is open; it may be without a connection at the moment.
     #[must_use]
     pub fn session(&self) -> Option<SessionId> {
@@ -471,6 +497,7 @@ fn span_name(verb: Verb) -> &'static str {
         Verb::Exists => "client.exists",
         Verb::Children => "client.children",
         Verb::Sync => "client.sync",
+        Verb::AddWatches | Verb::CancelWatches => "client.watch",
         Verb::Ping | Verb::Close | Verb::Invalid => "client.session",
     }
 }

@@ -5,6 +5,7 @@ use std::{future, pin::Pin, sync::Arc, time::Duration};
 use api::{
     OpError, SessionId, Time, Trace,
     session::{Op, Request},
+    watch::WatchSpec,
 };
 use client_core::{Connection, Event, Input, Machine, Output};
 use proto::{client as wire, v1};
@@ -20,6 +21,7 @@ use crate::{
     clock::Clock,
     transport::{self, Opened},
     waiters::{End, Space, Waiters},
+    watch::{Listener, Listeners},
 };
 
 /// What a [`Client`](crate::Client) asks of its task. Bounded by the room that each request takes before.
@@ -33,6 +35,17 @@ pub(crate) enum Command {
         end: oneshot::Sender<End>,
         /// Ends with the request.
         span: Option<Span>,
+    },
+    Watch {
+        spec: WatchSpec,
+        listener: Listener,
+    },
+    Unwatch {
+        id: u32,
+    },
+    /// See [`Input::Unpark`].
+    Unpark {
+        id: u32,
     },
     Close {
         end: oneshot::Sender<End>,
@@ -55,6 +68,7 @@ pub(crate) struct Progress {
 pub(crate) struct Driver {
     pub(crate) machine: Machine,
     pub(crate) waiters: Waiters,
+    pub(crate) listeners: Listeners,
     pub(crate) endpoints: Arc<[(String, Endpoint)]>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) events: broadcast::Sender<SessionEvent>,
@@ -157,6 +171,15 @@ impl Driver {
                     trace,
                 });
             }
+            Command::Watch { spec, listener } => {
+                self.listeners.add(spec.id, listener);
+                self.give(Input::Watch { spec });
+            }
+            Command::Unwatch { id } => {
+                self.listeners.remove(id);
+                self.give(Input::Unwatch { id });
+            }
+            Command::Unpark { id } => self.give(Input::Unpark { id }),
             Command::Close { end } => {
                 let ticket = self.waiters.add(end, None, None);
                 self.give(Input::Close { ticket: Some(ticket) });
@@ -199,6 +222,11 @@ impl Driver {
                     });
                 }
                 Output::Done { ticket, zxid, result } => self.waiters.end(ticket, End { zxid, result }),
+                Output::Watch { id, news } => {
+                    if self.listeners.tell(id, news) {
+                        self.give(Input::Park { id });
+                    }
+                }
                 Output::Event(event) => self.on_event(event),
             }
         }

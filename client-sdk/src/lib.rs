@@ -19,6 +19,24 @@
 //! The verbs wait for their answers one by one. To have many requests under way, [`Client::submit`] and
 //! [`Client::read`] enqueue and return a [`Pending`] each, to be awaited later; the order of enqueueing is the order
 //! of effect.
+//!
+//! A [`Watch`] is told what happens to znodes, each change once and in the order of the log, over all changes of nodes and
+//! sessions:
+//!
+//! ```no_run
+//! # async fn example(client: client_sdk::Client) -> Result<(), client_sdk::ClientError> {
+//! use client_sdk::WatchEvent;
+//!
+//! let mut watch = client.watch("/workers").tree().with_state().values().await?;
+//! while let Some(event) = watch.next().await {
+//!     match event? {
+//!         WatchEvent::State { znodes, .. } => println!("{} znodes", znodes.len()),
+//!         WatchEvent::Changes { zxid, changes } => println!("{zxid}: {changes:?}"),
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 mod client;
 mod clock;
@@ -30,10 +48,12 @@ mod options;
 mod stale;
 mod transport;
 mod waiters;
+mod watch;
 
 #[cfg(test)]
 mod tests;
 
+pub use api::watch::{Change, ChangeKind, WatchScope, WatchedZnode};
 pub use api::{
     Create, ErrorCode, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel,
     ReadOutcome, SessionId, Stat, Write, WriteOutcome, Zxid,
@@ -49,3 +69,4 @@ pub use options::Options;
 pub use proto::client::{NodeMember, NodeStatus};
 pub use proto::cluster::Upgrade;
 pub use stale::{Found, read_stale};
+pub use watch::{Watch, WatchBuilder, WatchEvent};

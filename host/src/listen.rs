@@ -28,11 +28,12 @@ pub use call_places::CallPlaces;
 use calls::Calls;
 use closed::Seldom;
 pub(crate) use closed::closed;
-pub(crate) use connection::Connection;
+pub use connection::Connection;
 use gate::Gate;
 use places::Places;
 pub(crate) use places::{Limits, Place};
 use traffic::Traffic;
+pub use visitors::{Visitor, serve_visitors};
 
 /// A port could not be bound. The message names the address and the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -411,6 +412,7 @@ mod methods;
 mod places;
 mod ready;
 mod traffic;
+mod visitors;
 
 #[cfg(test)]
 mod tests;

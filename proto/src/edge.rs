@@ -12,7 +12,8 @@ use bytes::Bytes;
 use crate::{
     Malformed, PEER_PROTOCOL,
     client::{
-        identities_off_wire, identities_to_wire, op, op_to_wire, response, response_to_wire, traceparent,
+        identities_off_wire, identities_to_wire, op, op_to_wire, refused, refused_to_wire, response,
+        response_to_wire, traceparent,
     },
     internal, peer,
     quorum::{empty, ensemble, ensemble_to_wire},
@@ -108,10 +109,16 @@ pub fn request_to_wire(request: Request) -> internal::EdgeRequest {
         ..v1::Request::default()
     };
     match op {
-        Op::Invalid(error) => internal::EdgeRequest { request: Some(wire), invalid: Some(error.into()) },
-        op => {
+        Op::Invalid(error) => {
+            internal::EdgeRequest { request: Some(wire), invalid: Some(error.into()), refused: Vec::new() }
+        }
+        mut op => {
+            let refused = match &mut op {
+                Op::AddWatches(add) => refused_to_wire(std::mem::take(&mut add.refused)),
+                _ => Vec::new(),
+            };
             wire.op = op_to_wire(op);
-            internal::EdgeRequest { request: Some(wire), invalid: None }
+            internal::EdgeRequest { request: Some(wire), invalid: None, refused }
         }
     }
 }
@@ -123,11 +130,14 @@ pub fn request_to_wire(request: Request) -> internal::EdgeRequest {
 pub fn request(wire: internal::EdgeRequest) -> Result<Request, Malformed> {
     let v1::Request { xid, write_number, op: wire_op, traceparent: text, .. } =
         wire.request.ok_or_else(|| empty("EdgeRequest"))?;
-    let op = match (wire.invalid, wire_op) {
+    let mut op = match (wire.invalid, wire_op) {
         (Some(error), _) => Op::Invalid(error.into()),
         (None, Some(wire)) => op(wire).map_err(|e| Malformed(e.to_string()))?,
         (None, None) => return Err(empty("EdgeRequest")),
     };
+    if let Op::AddWatches(add) = &mut op {
+        add.refused.extend(refused(wire.refused)?);
+    }
     let number = (write_number != 0).then_some(WriteNumber(write_number));
     Ok(Request { xid, number, op, trace: traceparent(&text) })
 }
@@ -148,7 +158,10 @@ pub fn answer(wire: internal::EdgeAnswer) -> Result<Response, Malformed> {
 
 #[cfg(test)]
 mod tests {
-    use api::{EnsembleId, Identities, Identity, OpError, Path, Read, ReadLevel, Scheme, Write};
+    use api::{
+        EnsembleId, Identities, Identity, OpError, Path, Read, ReadLevel, Scheme, Write,
+        watch::{AddWatches, WatchRefused, WatchScope, WatchSpec},
+    };
     use prost::Message;
 
     use super::*;
@@ -179,9 +192,13 @@ mod tests {
             Op::Write(Write::Delete { path: path.clone(), version: None }),
             Op::Read(Read::Get { path }, ReadLevel::Linearizable),
             Op::Ping,
+            Op::AddWatches(AddWatches {
+                specs: vec![WatchSpec::new(1, Path::root(), WatchScope::Tree)],
+                refused: vec![WatchRefused { id: 2, error: OpError::BadArguments("no".into()) }],
+            }),
             Op::Invalid(OpError::BadArguments("no".into())),
         ];
-        for (op, number) in ops.into_iter().zip([None, None, None, Some(WriteNumber(3))]) {
+        for (op, number) in ops.into_iter().zip([None, None, None, None, Some(WriteNumber(3))]) {
             let sent = Request { xid: 9, number, op, trace: None };
             assert_eq!(request(reencode(&request_to_wire(sent.clone()))), Ok(sent));
         }

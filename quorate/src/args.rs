@@ -49,8 +49,8 @@ pub(crate) enum Command {
     /// all of them. DIR/node-N/ holds the configuration (quorate.toml), the process id (pid), the log lines (log) and the
     /// data of node N. Started again on the same DIR, the ensemble goes on with its data.
     ///
-    /// Node N listens on 127.0.0.1, on port N*10000 + 2188 (clients), 2888 (quorum), 3888 (election) and 9464 (HTTP: probes
-    /// and metrics). With --split its services find each other on N*10000 + 2889 and 3889, the probes and metrics of quorum and
+    /// Node N listens on 127.0.0.1, on port N*10000 + 2188 (clients), 2181 (clients of ZooKeeper), 2888 (quorum), 3888 (election)
+    /// and 9464 (HTTP: probes and metrics). With --split its services find each other on N*10000 + 2889 and 3889, the probes and metrics of quorum and
     /// election are on N*10000 + 9465 and 9466, and pid and log are one file for each service: pid.store ...
     #[command(after_help = "\
 Examples:
@@ -196,6 +196,20 @@ Examples:
   quorate ls /app --level linearizable
   quorate ls /app -o json    an array of names; of objects with -l")]
     Ls(Ls),
+
+    /// Print what happens to a znode, one line for each change.
+    ///
+    /// Each change comes once and in the order of the log, also if nodes go and come meanwhile. A line has the zxid, what
+    /// happened (created, changed, deleted) and the path; with -o json it is an object of its own. Ctrl-C ends the command. If
+    /// it was away for too long for the nodes to know what it has missed, it fails, or prints the state again with --initial.
+    #[command(after_help = "\
+Examples:
+  quorate watch /app/config --values
+  quorate watch /workers --children
+  quorate watch /app -R --initial -o json    the state, then all changes
+  quorate watch /app -R --from 0x100000007   what happened behind that zxid, too
+  quorate watch /jobs/7 --once && echo done")]
+    Watch(WatchArgs),
 
     /// Wait until the node that is asked has caught up.
     ///
@@ -620,6 +634,37 @@ pub(crate) struct Ls {
     pub(crate) recursive: bool,
     #[command(flatten)]
     pub(crate) freshness: Freshness,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct WatchArgs {
+    /// Which znode; it need not exist.
+    pub(crate) path: String,
+    /// All below it as well.
+    #[arg(long, short = 'R')]
+    pub(crate) recursive: bool,
+    /// Its children, and not its own value.
+    #[arg(long, conflicts_with = "recursive")]
+    pub(crate) children: bool,
+    /// End with the first change.
+    #[arg(long, conflicts_with = "initial")]
+    pub(crate) once: bool,
+    /// First a line for each znode that is there, of at most 10,000.
+    #[arg(long)]
+    pub(crate) initial: bool,
+    /// Values as well.
+    #[arg(long)]
+    pub(crate) values: bool,
+    /// Begin behind this zxid, as an earlier line or `quorate stat` prints it.
+    #[arg(long, value_name = "ZXID", value_parser = zxid)]
+    pub(crate) from: Option<Zxid>,
+    /// Do not say on standard error where it begins.
+    #[arg(long, short)]
+    pub(crate) quiet: bool,
     #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(flatten)]

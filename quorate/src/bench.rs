@@ -163,7 +163,7 @@ async fn load(
 async fn connect_all(args: &BenchLoad) -> Result<Vec<Client>, Failure> {
     let mut clients = Vec::new();
     for _ in 0..args.sessions {
-        clients.push(session::connect(&args.connection).await?);
+        clients.push(session::connect(&args.connection, false).await?);
     }
     Ok(clients)
 }

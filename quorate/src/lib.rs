@@ -20,6 +20,8 @@ mod tree;
 mod up;
 mod upgrade;
 mod verbs;
+mod watch;
+mod zookeeper;
 
 use std::{ffi::OsString, process::ExitCode, sync::Arc};
 
@@ -75,6 +77,7 @@ async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> 
         Command::Delete(args) => verbs::delete(&args).await,
         Command::Stat(args) => verbs::stat(&args).await,
         Command::Ls(args) => verbs::ls(&args).await,
+        Command::Watch(args) => watch::run(&args).await,
         Command::Sync(args) => verbs::sync(&args).await,
         Command::Import(args) => tree::import::run(&args).await,
         Command::Export(args) => tree::export::run(&args).await,

@@ -9,8 +9,9 @@ use api::{
 };
 use client_sdk::NodeMember;
 use election_svc::ElectionService;
+use gateway::Gateway;
 use host::{
-    config::{self, MemberConfig, NodeConfig},
+    config::{self, MemberConfig, NodeConfig, ZOOKEEPER_KEY},
     descriptors::{self, Connections},
     http::Health,
     listen::{self, Bounds, CallPlaces, Listener},
@@ -34,6 +35,7 @@ use crate::{
     exit::{Doing as _, Failure},
     observe::Observed,
     services::{PidFile, Services},
+    zookeeper,
 };
 
 /// Runs until a signal comes, or until a service stops by itself.
@@ -123,6 +125,9 @@ async fn serve(
     let client_routes = client_routes(&store, store.readiness()).await?;
     let drain = node.timing.drain;
     let clients = client_bounds(node, &observed.health);
+    let gateway =
+        Gateway::new(store.handle(), zookeeper::config(node)?, Some(zookeeper::about(store.about())));
+    let gateway = zookeeper::serve(ports.zookeeper, gateway, clients.zookeeper, shutdown.clone(), drain);
     let port = |listener, routes, bounds| listen::serve(listener, routes, bounds, shutdown.clone(), drain);
     let mut services = Services::new(shutdown.clone());
     let driver = election.driver;
@@ -146,7 +151,8 @@ async fn serve(
     services.spawn("the store", store.run());
     services
         .spawn("the election port", port(ports.election, Routes::new(election.server), Bounds::members()));
-    services.spawn("the client port", port(ports.client, client_routes, clients));
+    services.spawn("the client port", port(ports.client, client_routes, clients.client));
+    services.spawn("the ZooKeeper port", gateway);
     observed.health.started();
     services.all_ended(drain).await
 }
@@ -307,18 +313,25 @@ pub(crate) fn random_id() -> Result<EnsembleId, Failure> {
     Ok(EnsembleId(half()? << 64 | half()?))
 }
 
+/// Of the ports that clients connect to. They share their budgets.
+pub(crate) struct ClientBounds {
+    pub(crate) client: Bounds,
+    pub(crate) zookeeper: Bounds,
+}
+
 /// What clients may make this process hold. It is not ready while they hold all of it.
-pub(crate) fn client_bounds(node: &NodeConfig, health: &Health) -> Bounds {
+pub(crate) fn client_bounds(node: &NodeConfig, health: &Health) -> ClientBounds {
     let memory = node.limits.memory.bytes();
-    let connections = Connections::sharing(descriptors::raise_limit(), memory).client;
-    let bounds = Bounds::clients(
-        connections,
+    let connections =
+        Connections::sharing(descriptors::raise_limit(), memory, node.listen.zookeeper.is_some());
+    let client = Bounds::clients(
+        connections.client,
         CallPlaces::sharing(memory),
         Budget::new(memory / 16),
         Budget::new(memory / 16),
     );
-    bounds.check_ready(health);
-    bounds
+    client.check_ready(health);
+    ClientBounds { zookeeper: Bounds { connections: connections.zookeeper, ..client.clone() }, client }
 }
 
 pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
@@ -392,6 +405,8 @@ struct Ports {
     client: Listener,
     quorum: Listener,
     election: Listener,
+    /// ZooKeeper's clients, if they are served.
+    zookeeper: Option<Listener>,
     /// Probes and metrics, if they are not switched off.
     http: Option<Listener>,
 }
@@ -405,15 +420,26 @@ impl Ports {
             client: bind("client", node.listen.client).await?,
             quorum: bind("quorum", node.listen.quorum).await?,
             election: bind("election", node.listen.election).await?,
+            zookeeper: bind_zookeeper(node).await?,
             http: Observed::bind(node.listen.http).await?,
         };
         tracing::info!(
             client = %ports.client.address(), quorum = %ports.quorum.address(), election = %ports.election.address(),
+            zookeeper = ports.zookeeper.as_ref().map(|port| port.address().to_string()),
             http = ports.http.as_ref().map(|http| http.address().to_string()),
             "node {} of ensemble {:?} listens", node.id, node.ensemble
         );
         Ok(ports)
     }
+}
+
+/// The port for ZooKeeper's clients. Most often it is a ZooKeeper that has it already.
+pub(crate) async fn bind_zookeeper(node: &NodeConfig) -> Result<Option<Listener>, Failure> {
+    let Some(address) = node.listen.zookeeper else { return Ok(None) };
+    let bound = Listener::bind("ZooKeeper", address).await;
+    bound
+        .map(Some)
+        .map_err(|e| Failure::usage(format!("{e}; `{ZOOKEEPER_KEY}` names another one, or \"off\" for none")))
 }
 
 fn addresses(node: &NodeConfig, of: fn(&MemberConfig) -> String) -> BTreeMap<PeerId, String> {

@@ -16,8 +16,24 @@ pub(crate) async fn with<T>(
     connection: &Connection,
     work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
+    traced(connection, false, work).await
+}
+
+/// The same for what needs no particular session: where one is lost, another is opened.
+pub(crate) async fn lasting<T>(
+    connection: &Connection,
+    work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    traced(connection, true, work).await
+}
+
+async fn traced<T>(
+    connection: &Connection,
+    reopen: bool,
+    work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let spans = spans(connection)?;
-    let done = with_client(connection, work).await;
+    let done = with_client(connection, reopen, work).await;
     if let Some(spans) = spans {
         spans.end().await;
     }
@@ -26,9 +42,10 @@ pub(crate) async fn with<T>(
 
 async fn with_client<T>(
     connection: &Connection,
+    reopen: bool,
     work: impl AsyncFnOnce(&Client) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    let client = connect(connection).await?;
+    let client = connect(connection, reopen).await?;
     let done = work(&client).await;
     // Where nobody answers, closing would only be more waiting.
     let lost = matches!(&done, Err(Failure { exit: Exit::Unavailable | Exit::Unknown, .. }));
@@ -49,7 +66,7 @@ fn spans(connection: &Connection) -> Result<Option<Traces>, Failure> {
     connection.trace_to.as_ref().map(start).transpose().map_err(|e| Failure::usage(e.to_string()))
 }
 
-pub(crate) async fn connect(connection: &Connection) -> Result<Client, Failure> {
+pub(crate) async fn connect(connection: &Connection, reopen: bool) -> Result<Client, Failure> {
     let defaults = Options::default();
     let options = Options {
         connect_timeout: connection.timeout,
@@ -57,8 +74,8 @@ pub(crate) async fn connect(connection: &Connection) -> Result<Client, Failure> 
         op_timeout: Some(connection.timeout),
         write_timeout: Some(connection.timeout),
         close_timeout: connection.timeout.min(defaults.close_timeout),
-        // A fresh session would not have the ephemerals of the old one, nor know the fate of its writes.
-        reopen: false,
+        // Mostly not: a fresh session would not have the ephemerals of the old one, nor know the fate of its writes.
+        reopen,
         trace_ratio: if connection.trace_to.is_some() { connection.trace_ratio } else { 0.0 },
         ..defaults
     };
@@ -165,6 +182,8 @@ impl From<ClientError> for Failure {
                 | ErrorCode::DiskFull
                 | ErrorCode::Level
                 | ErrorCode::WrongEnsemble
+                | ErrorCode::LimitExceeded
+                | ErrorCode::Gone
                 | ErrorCode::Internal
                 | ErrorCode::Other,
                 _,

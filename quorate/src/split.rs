@@ -5,6 +5,7 @@
 use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use election_svc::ElectionService;
+use gateway::Gateway;
 use host::{
     config::NodeConfig,
     descriptors,
@@ -25,10 +26,11 @@ use crate::{
     exit::{Doing as _, Failure},
     observe::Observed,
     serve::{
-        begin, client_bounds, client_routes, election_config, ensemble, first_attempt, hand_over,
-        next_attempts, quorum_config, store_config,
+        begin, bind_zookeeper, client_bounds, client_routes, election_config, ensemble, first_attempt,
+        hand_over, next_attempts, quorum_config, store_config,
     },
     services::{PidFile, Services},
+    zookeeper,
 };
 
 /// The election of a node.
@@ -142,8 +144,9 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let node = begin(args)?;
     let shutdown = shutdown::on_signals().doing("listen for signals")?;
     let clients = bind("client", node.listen.client).await?;
+    let zookeepers = bind_zookeeper(&node).await?;
     let http = Observed::bind(node.listen.http).await?;
-    let groups = [Group::Process, Group::Store];
+    let groups = [Group::Process, Group::Store, Group::Gateway];
     let health = Health::starting("reading the checkpoint");
     let observed = Observed::start(&node, health, http, "quorate-store", &groups, shutdown.clone())?;
     let bounds = Bounds {
@@ -167,9 +170,13 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let ready = with_quorum(store.readiness(), quorum.clone());
     observed.ready_with_store(ready.clone(), quorum);
     let routes = client_routes(&store, ready).await?;
+    let gateway =
+        Gateway::new(store.handle(), zookeeper::config(&node)?, Some(zookeeper::about(store.about())));
+    let gateway = zookeeper::serve(zookeepers, gateway, clients_hold.zookeeper, shutdown.clone(), drain);
     let mut services = Services::new(shutdown.clone());
     services.spawn("the store", store.run());
-    services.spawn("the client port", listen::serve(clients, routes, clients_hold, shutdown, drain));
+    services.spawn("the client port", listen::serve(clients, routes, clients_hold.client, shutdown, drain));
+    services.spawn("the ZooKeeper port", gateway);
     observed.health.started();
     let ended = services.all_ended(drain).await;
     observed.end().await;

@@ -6,12 +6,13 @@ use std::time::Duration;
 use api::chance::Chance;
 use api::mutants::{Mutant, is_on};
 use api::session::{Item, Op, Open, Outcome, Response};
+use api::watch::{StateRule, WatchGroup, WatchScope, WatchSpec};
 use api::{
     Acl, AclEntry, Create, Fate, Identity, MultiOp, NodeKind, OpError, Page, Path, Permissions, Read,
     ReadLevel, Scheme, SessionId, SessionToken, StreamId, Ticket, Time, Write, WriteNumber, Zxid,
 };
 use bytes::Bytes;
-use client_core::{Config, Connection, Event as SessionEvent, Failure, Input, Machine, Output};
+use client_core::{Config, Connection, Event as SessionEvent, Failure, Input, Machine, Output, WatchNews};
 use history::{Call, Operation};
 use store_core::server::Drawn;
 
@@ -64,13 +65,20 @@ pub(crate) struct Client {
     uncounted: u64,
     rng: Chance,
     values: u64,
+    /// Of watches alone, so that seeds mean what they meant before.
+    watch_rng: Chance,
+    next_watch: u32,
+    /// On the present connection: up to where each watch was told, and whether that group goes on.
+    told: BTreeMap<u32, (Zxid, bool)>,
+    /// The greatest zxid of an answer.
+    seen: Zxid,
 }
 
 impl Client {
     pub(crate) fn new(index: usize, cx: &mut Context) -> Client {
         let mut rng = Chance::stream(cx.plan.seed, 100 + index as u64);
         let mute = rng.per_mille(cx.plan.workload.mute);
-        let client = Client {
+        let mut client = Client {
             index,
             number: index as u32,
             machine: machine(cx, &mut rng),
@@ -91,7 +99,12 @@ impl Client {
             uncounted: 0,
             rng,
             values: 0,
+            watch_rng: Chance::stream(cx.plan.seed, 50_000 + index as u64),
+            next_watch: 1,
+            told: BTreeMap::new(),
+            seen: Zxid::ZERO,
         };
+        client.watch_some(cx);
         client.schedule(cx, 1, ClientEvent::Timer);
         client.schedule(cx, 2, ClientEvent::Think);
         client
@@ -252,6 +265,7 @@ impl Client {
                     self.number_used = WriteNumber(0);
                 }
                 Item::Response(Response { zxid, .. }) => seen = *zxid,
+                Item::Events(group) => self.look_at(cx, group),
                 _ => {}
             }
             let input = Input::Items { connection, items: vec![item] };
@@ -287,6 +301,7 @@ impl Client {
                         None => drawn.token = SessionToken(std::array::from_fn(|_| self.rng.draw() as u8)),
                     }
                     let link = cx.dial(Kind::Client, self.end(), End::Node(endpoint));
+                    self.told.clear();
                     self.wire = Some(Wire { link, connection, open, drawn });
                 }
                 Output::Disconnect { .. } => {
@@ -295,7 +310,25 @@ impl Client {
                     }
                 }
                 Output::AttemptFailed { .. } => {}
-                Output::Done { ticket, result, .. } => self.done(cx, operations, ticket, result, zxid),
+                Output::Done { ticket, result, zxid: answered } => {
+                    if let (Ok(_), Some(answered)) = (&result, answered) {
+                        self.seen = self.seen.max(answered);
+                        let said = cx.ghost.watchers.answered(self.number, answered);
+                        cx.ghost.watched(said);
+                    }
+                    self.done(cx, operations, ticket, result, zxid);
+                }
+                Output::Watch { id, news } => {
+                    cx.stats.count(match &news {
+                        WatchNews::Stands { .. } => "watches that stand",
+                        WatchNews::State { .. } => "states of watches",
+                        WatchNews::Group { .. } => "events of watches",
+                        WatchNews::Ended(Some(_)) => "watches that are gone",
+                        WatchNews::Ended(None) => "watches that are over",
+                    });
+                    let said = cx.ghost.watchers.told(self.number, id, &news);
+                    cx.ghost.watched(said);
+                }
                 Output::Event(event) => self.on_event(cx, &event),
             }
         }
@@ -384,12 +417,17 @@ impl Client {
                 self.number += cx.plan.clients;
                 self.machine = machine(cx, &mut self.rng);
                 (self.closing, self.session) = (false, None);
+                self.seen = Zxid::ZERO;
+                self.watch_some(cx);
                 self.machine.handle(self.time(cx), Input::Tick);
             }
             return;
         }
         if cx.healed || self.closing || self.open.len() >= workload.depth {
             return;
+        }
+        if self.watch_rng.per_mille(20) && cx.ghost.watchers.count(self.number) < 6 {
+            self.watch(cx);
         }
         if workload.doubles > 0
             && self.rng.per_mille(workload.doubles)
@@ -432,6 +470,56 @@ impl Client {
         let patience = Duration::from_millis(workload.deadline);
         let deadline = (workload.deadline > 0).then(|| self.time(cx) + patience);
         self.machine.handle(self.time(cx), Input::Request { ticket, op, deadline, trace: None });
+    }
+
+    /// A new process watches a few things from its beginning on.
+    fn watch_some(&mut self, cx: &mut Context) {
+        (0..self.watch_rng.below(4)).for_each(|_| self.watch(cx));
+    }
+
+    fn watch(&mut self, cx: &mut Context) {
+        let rng = &mut self.watch_rng;
+        let scope = [WatchScope::Node, WatchScope::Children, WatchScope::Tree][rng.index(3)];
+        let path = if rng.below(3) == 0 {
+            "/".to_owned()
+        } else {
+            format!("/n{}", rng.below(cx.plan.workload.znodes))
+        };
+        let mut spec =
+            WatchSpec::new(self.next_watch, Path::new(&path).unwrap_or_else(|_| Path::root()), scope);
+        self.next_watch += 1;
+        let older = cx.ghost.committed().partition_point(|c| c.zxid <= self.seen);
+        match rng.below(4) {
+            0 => spec.once = true,
+            1 => spec.state = StateRule::Always,
+            2 if older > 0 => {
+                let at = older - 1 - (rng.below(30) as usize).min(older - 1);
+                spec.from = cx.ghost.committed().get(at).map(|c| c.zxid);
+            }
+            _ => {}
+        }
+        cx.stats.count("watches");
+        cx.ghost.watchers.begins(self.number, spec.clone());
+        let now = self.time(cx);
+        self.machine.handle(now, Input::Watch { spec });
+    }
+
+    /// No node tells a watch twice on one connection.
+    fn look_at(&mut self, cx: &mut Context, group: &WatchGroup) {
+        for id in group.events.iter().flat_map(|event| &event.ids) {
+            let before = self.told.get(id).copied();
+            let again = before.is_some_and(|(zxid, more)| group.zxid < zxid || (group.zxid == zxid && !more));
+            if again {
+                let what = format!(
+                    "client {}: the node tells watch {id} of {} behind {before:?}",
+                    self.number, group.zxid
+                );
+                cx.ghost.watched(Err(what));
+            }
+        }
+        for id in group.events.iter().flat_map(|event| &event.ids) {
+            self.told.insert(*id, (group.zxid, group.more));
+        }
     }
 
     /// Asks outside of the session.

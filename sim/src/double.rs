@@ -82,7 +82,7 @@ impl Double {
                     cx.ghost.bound_to_its_request(number, own, &result);
                     return self.end(cx, me);
                 }
-                Item::Notice(_) | Item::Confirmed { .. } => {}
+                _ => {}
             }
         }
     }

@@ -13,6 +13,7 @@ use store_core::server::Committed;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::plan::Plan;
+use crate::watchers::Watchers;
 
 /// So many commits between two times that the whole state is encoded and loaded.
 const ENCODED_EVERY: usize = 64;
@@ -153,6 +154,8 @@ pub(crate) struct Ghost {
     clocks: (u64, u64),
     /// The streams on which sessions were taken up last.
     streams: BTreeMap<SessionId, StreamId>,
+    /// What clients watch.
+    pub(crate) watchers: Watchers,
     /// The first thing that was wrong.
     pub(crate) violation: Option<(String, String)>,
 }
@@ -184,6 +187,7 @@ impl Ghost {
             origins: BTreeMap::new(),
             refused: BTreeSet::new(),
             barriers: BTreeMap::new(),
+            watchers: Watchers::default(),
             violation: None,
         }
     }
@@ -191,6 +195,13 @@ impl Ghost {
     /// Notes that something is wrong, if it is the first.
     pub(crate) fn fail(&mut self, invariant: &str, what: String) {
         self.violation.get_or_insert((invariant.to_owned(), what));
+    }
+
+    /// What is wrong with what a watch was told, or was not told, if anything is (W1).
+    pub(crate) fn watched(&mut self, said: Result<(), String>) {
+        if let Err(what) = said {
+            self.fail("W1 watches", what);
+        }
     }
 
     fn check(&mut self, holds: bool, invariant: &str, what: impl FnOnce() -> String) {
@@ -429,6 +440,7 @@ impl Ghost {
                 }
             }
         }
+        self.watchers.happened(zxid, self.state.take_changes());
         self.digests.push(self.state.digest());
         let Entry { time_ms, origin, .. } = entry;
         self.committed.push(Committed { zxid, time_ms, origin, level, command });

@@ -18,6 +18,7 @@ mod report;
 pub mod shrink;
 mod swarm;
 mod text;
+mod watchers;
 mod world;
 
 pub use context::TraceSink;

@@ -22,6 +22,9 @@ use crate::{Bounds, driver::Aside};
 /// `Limits::unsent_max`.
 const DRAINED_STEP: usize = 256 << 10;
 
+/// When nothing is left to send it is told sooner: what it does not know counts for all streams together.
+const DRAINED_LAST: usize = 8 << 10;
+
 /// Pings and closes of a stream that need no room: more than a client has under way that waits for answers.
 const FREE: usize = 8;
 
@@ -36,7 +39,7 @@ pub(crate) struct Lane {
     over: CancellationToken,
     /// Bytes of requests that all streams of the connection may have under way.
     share: Share,
-    /// Tells the driver. Unbounded, but there is one message for each [`DRAINED_STEP`] that was sent.
+    /// Tells the driver. Unbounded, but there is one message for each [`DRAINED_LAST`] bytes that were sent at least.
     asides: mpsc::UnboundedSender<Aside>,
 }
 
@@ -232,7 +235,8 @@ impl Lane {
             freed.extend(inner.groups.pop_front());
         }
         inner.drained += weight;
-        if inner.drained >= DRAINED_STEP {
+        let step = if inner.out.is_empty() { DRAINED_LAST } else { DRAINED_STEP };
+        if inner.drained >= step {
             // Without a driver nobody needs to know.
             let bytes = std::mem::take(&mut inner.drained);
             let _ = self.asides.send(Aside::Drained { conn: self.conn, bytes });
@@ -304,6 +308,21 @@ mod tests {
         let pong =
             Item::Response(Response { xid: 1, zxid: Zxid(1), result: Ok(Outcome::Ping), leaderless: false });
         vec![pong; count]
+    }
+
+    /// A thousand streams whose clients had taken all but a little less than a step kept a whole node's room for answers.
+    #[test]
+    fn what_a_client_has_taken_whole_is_told_soon() {
+        let (held, (asides, mut told)) = (Budget::new(8 << 20), mpsc::unbounded_channel());
+        let lane = Lane::new(ConnId(1), Bounds::default(), held.share(), asides);
+        lane.send(pongs(2));
+        let mut taken = VecDeque::new();
+        assert!(lane.poll_take(&mut Context::from_waker(Waker::noop()), 1, &mut taken).is_ready());
+        lane.took(1, 100 << 10);
+        assert!(told.try_recv().is_err(), "more is to be sent");
+        assert!(lane.poll_take(&mut Context::from_waker(Waker::noop()), 100, &mut taken).is_ready());
+        lane.took(1, 1 << 10);
+        assert!(matches!(told.try_recv(), Ok(Aside::Drained { bytes, .. }) if bytes == 101 << 10));
     }
 
     #[test]

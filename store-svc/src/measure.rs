@@ -1,6 +1,9 @@
 //! What the driver counts and times, beside the core and without a say in anything.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use api::session::{Item, Op, Response, Verb};
 use store_core::Server;
@@ -81,6 +84,18 @@ pub(crate) fn publish(server: &Server, connections: usize) {
     metrics::CHECKPOINT_DIRTY.set(server.state().dirty_len() as u64);
     metrics::STORE_CONNECTIONS.set(connections as u64);
     metrics::STORE_READY.set(u64::from(server.ready()));
+    let watches = server.watch_figures();
+    metrics::WATCHES.set(watches.watches as u64);
+    metrics::WATCH_PATHS.set(watches.paths as u64);
+    metrics::WATCH_STREAMS.set(watches.streams as u64);
+    metrics::WATCH_HISTORY.set(watches.history.0 as u64);
+    metrics::WATCH_HISTORY_SIZE.set(watches.history.1 as u64);
+    let age = watches.history_since_ms.map_or(0, |since| server.state().time_ms().saturating_sub(since));
+    metrics::WATCH_HISTORY_AGE.set_time(Duration::from_millis(u64::try_from(age).unwrap_or(0)));
+    metrics::WATCH_EVENTS.raise(watches.counted.events);
+    metrics::WATCH_LAGS.raise(watches.counted.lags);
+    metrics::WATCH_GONE.raise(watches.counted.gone);
+    metrics::WATCH_REFUSED.raise(watches.counted.refused);
 }
 
 #[cfg(test)]

@@ -267,13 +267,19 @@ impl<Q: Quorum> StoreService<Q> {
     /// The API for operators, to be served on the client port.
     #[must_use]
     pub fn node(&self) -> NodeServer<NodeService<Q>> {
-        NodeServer::new(NodeService {
+        NodeServer::new(self.about())
+    }
+
+    /// How this node is: what [`StoreService::node`] answers from.
+    #[must_use]
+    pub fn about(&self) -> NodeService<Q> {
+        NodeService {
             handle: self.handle.clone(),
             quorum: self.quorum.clone(),
             ensemble: self.config.ensemble.clone(),
             members: self.config.members.clone(),
             started: self.started,
-        })
+        }
     }
 
     /// What operators do with the ensemble, to be served on the client port.

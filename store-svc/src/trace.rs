@@ -30,6 +30,8 @@ pub(crate) fn begin(op: &Op, trace: &mut Trace, received: Instant, ratio: &Ratio
         Verb::Exists => "store.exists",
         Verb::Children => "store.children",
         Verb::Sync => "store.sync",
+        Verb::AddWatches => "store.add_watches",
+        Verb::CancelWatches => "store.cancel_watches",
         Verb::Ping | Verb::Close | Verb::Invalid => return None,
     };
     let mut span = Span::of_server(asked.as_deref(), Scope::Store, name, ratio)?;

@@ -14,11 +14,14 @@ pub enum Group {
     Quorum,
     /// The store service.
     Store,
+    /// The gateway for ZooKeeper's clients.
+    Gateway,
 }
 
 impl Group {
     /// All of them: a node in one process.
-    pub const ALL: [Group; 4] = [Group::Process, Group::Election, Group::Quorum, Group::Store];
+    pub const ALL: [Group; 5] =
+        [Group::Process, Group::Election, Group::Quorum, Group::Store, Group::Gateway];
 }
 
 /// Unit of a metric's numbers. Seconds are kept as whole nanoseconds.

@@ -109,6 +109,8 @@ label! {
         Election = "election",
         /// Probes and metrics.
         Http = "http",
+        /// ZooKeeper's clients.
+        ZooKeeper = "zookeeper",
         /// Any other.
         Other = "other",
     }
@@ -123,6 +125,7 @@ impl Port {
             "quorum" => Port::Quorum,
             "election" => Port::Election,
             "HTTP" => Port::Http,
+            "ZooKeeper" => Port::ZooKeeper,
             _ => Port::Other,
         }
     }

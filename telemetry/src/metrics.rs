@@ -171,6 +171,27 @@ metrics! {
             "Entries that were applied to the tree.";
         STORE_DIVERGED: Counter = "quorate.store.diverged" [Count("{state}")] Counter::new(),
             "States that the node discarded because their digest differed from the leader's: check memory and disk of the node.";
+        WATCHES: Gauge = "quorate.watches" [Count("{watch}")] Gauge::new(),
+            "Watches of the clients of this node.";
+        WATCH_PATHS: Gauge = "quorate.watch.paths" [Count("{path}")] Gauge::new(),
+            "Paths that they watch.";
+        WATCH_STREAMS: Gauge = "quorate.watch.streams" [Count("{stream}")] Gauge::new(),
+            "Session streams that have watches.";
+        WATCH_EVENTS: Counter = "quorate.watch.events" [Count("{event}")] Counter::new(),
+            "Events that were sent: one for each change and stream.";
+        WATCH_LAGS: Counter = "quorate.watch.lags" [Count("{stream}")] Counter::new(),
+            "How often a stream did not take its events as fast as they came, and was sent the rest from the history later.";
+        WATCH_GONE: Counter = "quorate.watch.gone" [Count("{watch}")] Counter::new(),
+            "Watches that ended because the history did not reach back to where they were: their clients read the state again.";
+        WATCH_REFUSED: Counter = "quorate.watch.refused" [Count("{watch}")] Counter::new(),
+            "Watches that were refused, by a limit or for a fault of the request.";
+        WATCH_HISTORY: Gauge = "quorate.watch.history.changes" [Count("{change}")] Gauge::new(),
+            "Changes in the history from which watches are resumed.";
+        WATCH_HISTORY_SIZE: Gauge = "quorate.watch.history.size" [Bytes] Gauge::new(),
+            "About what they take in memory.";
+        WATCH_HISTORY_AGE: Gauge = "quorate.watch.history.age" [Seconds] Gauge::new(),
+            "How far back the history reaches from the last entry, by the leader's clock. A client that comes back later than this \
+             has to read the state again.";
         SESSIONS: Gauge = "quorate.sessions" [Count("{session}")] Gauge::new(),
             "Open sessions of the whole ensemble, as this node knows them.";
         ZNODES: Gauge = "quorate.znodes" [Count("{znode}")] Gauge::new(),
@@ -185,5 +206,13 @@ metrics! {
             "The directory of the checkpoint on disk.";
         CHECKPOINT_DIRTY: Gauge = "quorate.checkpoint.dirty" [Count("{record}")] Gauge::new(),
             "Changed records that wait for the next checkpoint; all records while a whole state does.";
+    }
+    Gateway {
+        GATEWAY_REQUESTS: Counter = "quorate.gateway.requests" [Count("{request}")] Counter::new(),
+            "Requests of ZooKeeper's clients, with handshakes and pings.";
+        GATEWAY_REQUEST_DURATION: Histogram = "quorate.gateway.request.duration" [Seconds] Histogram::times(),
+            "The same from their last byte until the reply is encoded. A ping waits until the leader has counted it.";
+        GATEWAY_WORDS: Counter = "quorate.gateway.words" [Count("{word}")] Counter::new(),
+            "Four letter words that were answered or refused.";
     }
 }

@@ -14,6 +14,7 @@ pub fn page() -> String {
         (Group::Election, "Election"),
         (Group::Quorum, "Quorum"),
         (Group::Store, "Store"),
+        (Group::Gateway, "Gateway"),
     ] {
         // Writing to a string does not fail.
         let _ = write!(

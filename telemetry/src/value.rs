@@ -68,7 +68,12 @@ impl Counter {
         self.0.fetch_add(n, Relaxed);
     }
 
-    /// Raises the value to `time`, for a number that is counted elsewhere.
+    /// For a number that somebody else counts: raises it to `n`.
+    pub fn raise(&self, n: u64) {
+        self.0.fetch_max(n, Relaxed);
+    }
+
+    /// The same for a time.
     pub(crate) fn raise_to(&self, time: Duration) {
         self.0.fetch_max(nanos(time), Relaxed);
     }

@@ -22,3 +22,5 @@ mod scenarios;
 mod skipped;
 mod split;
 mod traces;
+mod watches;
+mod zookeeper;

@@ -15,6 +15,9 @@
 //!   closed: by `Close`, by a refusal of every endpoint, or by the end of the session without `reopen`
 //! ```
 //!
+//! Watches are carried along: on each new connection the machine asks for what happened behind the last whole group that it has
+//! given out, so their owner is told of each change once.
+//!
 //! Drive it like this: after every [`Machine::handle`], carry out [`Machine::poll_output`] until there is none; send
 //! [`Machine::poll_transmit`] whenever the connection takes a message; give [`Input::Tick`] at
 //! [`Machine::next_timeout`].
@@ -23,8 +26,9 @@ mod backoff;
 mod config;
 mod machine;
 mod queue;
+mod watching;
 mod words;
 
 pub use config::Config;
 pub use machine::Machine;
-pub use words::{Batch, Connection, Event, Failure, Input, Output};
+pub use words::{Batch, Connection, Event, Failure, Input, Output, WatchNews};

@@ -8,9 +8,10 @@ use api::{
 };
 
 use crate::{
-    Batch, Config, Connection, Event, Failure, Input, Output,
+    Batch, Config, Connection, Event, Failure, Input, Output, WatchNews,
     backoff::Backoff,
     queue::{Entry, Queue},
+    watching::Watching,
 };
 
 /// The client's side of one session after another; see the crate's description.
@@ -21,6 +22,7 @@ pub struct Machine {
     /// From the first `Opened` to the session's end.
     session: Option<Session>,
     queue: Queue,
+    watching: Watching,
     backoff: Backoff,
     /// Most requests to be sent without an answer now: halved by every `Overloaded`, one more with every answer.
     window: usize,
@@ -89,6 +91,7 @@ impl Machine {
             phase: Phase::Waiting { until: Time(0) },
             session: None,
             queue: Queue::default(),
+            watching: Watching::default(),
             refusals: 0,
             last_zxid: Zxid::ZERO,
             ensemble: None,
@@ -114,6 +117,13 @@ impl Machine {
     pub fn handle(&mut self, now: Time, input: Input) {
         match input {
             Input::Request { ticket, op, deadline, trace } => self.on_request(ticket, op, deadline, trace),
+            Input::Watch { spec } if self.is_closed() => {
+                self.outputs.push_back(Output::Watch { id: spec.id, news: WatchNews::Ended(None) });
+            }
+            Input::Watch { spec } => self.on_watching(|watching, open| watching.add(spec, open)),
+            Input::Unwatch { id } => self.on_watching(|watching, open| watching.remove(id, open)),
+            Input::Park { id } => self.on_watching(|watching, open| watching.park(id, open)),
+            Input::Unpark { id } => self.on_watching(|watching, open| watching.unpark(id, open)),
             Input::Close { ticket } => self.on_close(now, ticket),
             Input::Items { connection, items } => self.on_items(now, connection, items),
             Input::Disconnected { connection, error } => {
@@ -206,6 +216,13 @@ impl Machine {
         self.queue.push(Op::Close, ticket, None, None);
     }
 
+    fn on_watching(&mut self, change: impl FnOnce(&mut Watching, bool) -> Option<Op>) {
+        let open = matches!(self.phase, Phase::Open(_));
+        if let Some(op) = change(&mut self.watching, open) {
+            self.queue.push(op, None, None, None);
+        }
+    }
+
     // ---- the connection ----
 
     fn on_items(&mut self, now: Time, connection: Connection, items: Vec<Item>) {
@@ -224,6 +241,27 @@ impl Machine {
                     self.on_response(now, response);
                 }
                 (Phase::Open(_), Item::Confirmed { xid }) => self.on_confirmed(now, xid),
+                (Phase::Open(open), Item::Events(group)) => {
+                    open.heard_at = now;
+                    if !group.more {
+                        self.last_zxid = self.last_zxid.max(group.zxid);
+                    }
+                    self.watching.on_events(group, &mut self.outputs);
+                }
+                (Phase::Open(open), Item::State(state)) => {
+                    open.heard_at = now;
+                    self.watching.on_state(state, &mut self.outputs);
+                }
+                (Phase::Open(_), Item::Ended(ended)) => {
+                    for op in self.watching.on_ended(ended, &mut self.outputs) {
+                        self.queue.push(op, None, None, None);
+                    }
+                }
+                (Phase::Open(open), Item::Mark(mark)) => {
+                    open.heard_at = now;
+                    self.last_zxid = self.last_zxid.max(mark.zxid);
+                    self.watching.on_passed(mark.zxid);
+                }
                 (Phase::Open(open), Item::Notice(Notice::Leader { lost })) => {
                     open.leaderless = lost.then(|| open.leaderless.unwrap_or(now));
                 }
@@ -275,6 +313,9 @@ impl Machine {
             ping_at,
             unconfirmed: VecDeque::new(),
         });
+        // Before everything else, so that what was missed comes before answers that show it.
+        let ops = self.watching.on_opened();
+        self.queue.push_first(ops);
     }
 
     fn on_confirmed(&mut self, now: Time, xid: u64) {
@@ -316,6 +357,17 @@ impl Machine {
     fn on_answered(&mut self, zxid: Zxid, result: Result<Outcome, OpError>) {
         let Some(entry) = self.queue.pop_sent() else { return };
         self.backoff.succeeded();
+        match (&entry.op, &result) {
+            (Op::AddWatches(add), Ok(Outcome::Watching(refused))) => {
+                self.watching.on_added(&add.specs, zxid, Ok(refused.clone()), &mut self.outputs);
+            }
+            (Op::AddWatches(add), Err(error)) => {
+                self.watching.on_added(&add.specs, zxid, Err(error.clone()), &mut self.outputs);
+            }
+            (Op::CancelWatches(ids), _) => self.watching.on_cancelled(ids),
+            _ => {}
+        }
+        self.watching.on_passed(zxid);
         self.window = (self.window + 1).min(self.config.window_max);
         self.refusals = 0;
         if let (Some(session), Some(number)) = (&mut self.session, entry.number) {
@@ -357,6 +409,7 @@ impl Machine {
         }
         self.disconnect();
         self.queue.unsend();
+        self.watching.on_lost();
         match self.phase {
             Phase::Opening { endpoint, .. } => {
                 let refused = matches!(
@@ -445,6 +498,7 @@ impl Machine {
             return self.finish(failure(Fate::NotDone), failure);
         }
         self.fail_all(failure);
+        self.watching.on_lost();
         // The node did nothing wrong, it had to tell.
         if let Some(endpoint) = endpoint {
             self.backoff.prefer(endpoint);
@@ -455,6 +509,7 @@ impl Machine {
     /// For good. Later requests get `later`, waiting requests get `failure`.
     fn finish(&mut self, later: Failure, failure: impl Fn(Fate) -> Failure) {
         self.fail_all(failure);
+        self.watching.finish(&mut self.outputs);
         self.session = None;
         self.closing_until = None;
         self.phase = Phase::Closed(later);

@@ -46,7 +46,7 @@ impl Entry {
     }
 
     fn is_callers(&self) -> bool {
-        !self.op.is_light()
+        !self.op.is_light() && !matches!(self.op, Op::AddWatches(_) | Op::CancelWatches(_))
     }
 }
 
@@ -84,6 +84,15 @@ impl Queue {
         }
         self.earliest_deadline = earlier(self.earliest_deadline, deadline);
         self.entries.push_back(entry);
+    }
+
+    /// Takes in requests that go out before all others. Nothing is sent yet on the present connection.
+    pub(crate) fn push_first(&mut self, ops: Vec<Op>) {
+        for op in ops.into_iter().rev() {
+            let entry =
+                Entry { xid: 0, op, trace: None, ticket: None, deadline: None, number: None, sent_at: None };
+            self.entries.push_front(entry);
+        }
     }
 
     /// The next requests to send, at most `max`, none if all are sent. Writes that go out for the first time get their

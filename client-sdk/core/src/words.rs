@@ -1,8 +1,11 @@
 //! Inputs and outputs of the machine: plain data.
 
+use std::sync::Arc;
+
 use api::{
     Fate, OpError, PeerId, SessionId, Ticket, Time, Trace, WriteNumber, Zxid,
     session::{Item, Op, Open, Outcome, Request},
+    watch::{Change, WatchSpec, WatchedZnode},
 };
 
 /// One connection to one endpoint, from the attempt to its end. Never used twice by a machine.
@@ -33,6 +36,27 @@ pub enum Input {
         deadline: Option<Time>,
         /// The span that it is part of; goes along whenever it is sent.
         trace: Trace,
+    },
+    /// The caller wants to be told of changes, from this place in the order of its requests on. Ends with one
+    /// [`WatchNews::Ended`].
+    Watch {
+        /// What it wants. The id is the caller's name for the watch, and never used twice.
+        spec: WatchSpec,
+    },
+    /// The caller wants no more of a watch. Nothing else comes of it.
+    Unwatch {
+        /// Which one.
+        id: u32,
+    },
+    /// The caller takes no more news of a watch for a while. Nothing is kept of it, and nothing lost: the node tells it again.
+    Park {
+        /// Which one.
+        id: u32,
+    },
+    /// The caller takes news again.
+    Unpark {
+        /// Of which watch.
+        id: u32,
     },
     /// The caller wants no more: everything before this is still awaited, then the session is closed, all within
     /// [`Config::close_timeout`](crate::Config::close_timeout).
@@ -93,11 +117,44 @@ pub enum Output {
         /// How.
         result: Result<Outcome, Failure>,
     },
+    /// There is news of a watch.
+    Watch {
+        /// Which one.
+        id: u32,
+        /// What.
+        news: WatchNews,
+    },
     /// Something happened to the session.
     Event(Event),
 }
 
-/// An event of a session, for applications that hold locks and the like by it.
+/// What a watch is told, in the order of the log and each entry once, whatever happens to connections and sessions.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum WatchNews {
+    /// It stands: it is told of everything behind this entry, or behind the one that it named.
+    Stands {
+        /// The entry.
+        zxid: Zxid,
+    },
+    /// The state that it begins with, or begins anew with because what happened in between is not known any more.
+    State {
+        /// Behind which entry.
+        zxid: Zxid,
+        /// Parents before their children.
+        znodes: Vec<WatchedZnode>,
+    },
+    /// All that one entry did which the watch sees.
+    Group {
+        /// The entry.
+        zxid: Zxid,
+        /// In their order.
+        changes: Vec<Arc<Change>>,
+    },
+    /// It is over: it has fired once, the client is closed, or for this reason.
+    Ended(Option<OpError>),
+}
+
+/// What happens to a session, for those who hold locks and the like by it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
     /// A new session is open.

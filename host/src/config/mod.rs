@@ -39,6 +39,11 @@ pub const QUORUM_HTTP_KEY: &str = "listen.quorum_http_port";
 /// The same of an election in a process of its own.
 pub const ELECTION_HTTP_KEY: &str = "listen.election_http_port";
 
+/// Default port for ZooKeeper's clients, which is ZooKeeper's own.
+pub const ZOOKEEPER_PORT: u16 = 2181;
+/// Key of that port.
+pub const ZOOKEEPER_KEY: &str = "listen.zookeeper_port";
+
 /// Default port of quorum-svc for its own node's store, where that is another process.
 pub const INTERNAL_QUORUM_PORT: u16 = 2889;
 /// Default port of election-svc for its own node's quorum, where that is another process.
@@ -73,6 +78,8 @@ pub struct NodeConfig {
     pub services: Services,
     /// All members in the order of their ids, this node among them.
     pub members: Vec<MemberConfig>,
+    /// What ZooKeeper's clients may ask besides their protocol.
+    pub zookeeper: ZooKeeper,
     /// Periods and waits.
     pub timing: Timing,
     /// Bounds of session time-outs.
@@ -112,6 +119,8 @@ pub struct Listen {
     pub internal_quorum: SocketAddr,
     /// election-svc for the quorum of this node, if each service is a process of its own.
     pub internal_election: SocketAddr,
+    /// ZooKeeper's clients; `None` for off.
+    pub zookeeper: Option<SocketAddr>,
     /// Probes and metrics of a node in one process, or of its store; `None` for off.
     pub http: Option<SocketAddr>,
     /// Those of quorum-svc, if each service is a process of its own.
@@ -127,6 +136,13 @@ pub struct Services {
     pub election: String,
     /// The store dials this.
     pub quorum: String,
+}
+
+/// What ZooKeeper's clients may ask besides their protocol.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ZooKeeper {
+    /// Four letter words that are answered, with commas between them; `*` for all.
+    pub words: String,
 }
 
 /// Periods and waits of the protocols between servers.
@@ -350,6 +366,11 @@ impl NodeConfig {
             "port of election-svc for the quorum of its node",
             INTERNAL_ELECTION_PORT,
         );
+        let zookeeper = r.get(
+            ZOOKEEPER_KEY,
+            "port for ZooKeeper's clients; 0: any, off: none",
+            OptionalPort(Some(ZOOKEEPER_PORT)),
+        );
         let http = r.get(
             HTTP_KEY,
             "port of probes and metrics, of the whole node or of its store; 0: any, off: none",
@@ -374,6 +395,7 @@ impl NodeConfig {
             election: SocketAddr::new(host, election),
             internal_quorum: SocketAddr::new(internal_host, internal_quorum),
             internal_election: SocketAddr::new(internal_host, internal_election),
+            zookeeper: optional(zookeeper),
             http: optional(http),
             quorum_http: optional(quorum_http),
             election_http: optional(election_http),
@@ -394,6 +416,14 @@ impl NodeConfig {
                 "where the store finds the quorum of its node, if that is another process; left out: at listen.internal_host",
                 format!("http://{}", SocketAddr::new(internal, internal_quorum)),
                 "listen.internal_quorum_port",
+            ),
+        };
+
+        let zookeeper = ZooKeeper {
+            words: r.get(
+                "zookeeper.words",
+                "four letter words that are answered on listen.zookeeper_port, with commas between them; *: all",
+                "envi,isro,ruok,srvr".to_owned(),
             ),
         };
 
@@ -525,6 +555,7 @@ impl NodeConfig {
             listen,
             services,
             members,
+            zookeeper,
             timing,
             session,
             limits,

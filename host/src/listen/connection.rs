@@ -17,7 +17,7 @@ use tokio::{
 };
 
 /// A stream that breaks when its other end takes nothing of what is written, and that is counted while it is open.
-pub(crate) struct Connection {
+pub struct Connection {
     stream: TcpStream,
     peer: SocketAddr,
     /// Since the other end takes nothing.
@@ -37,7 +37,8 @@ impl Connection {
     }
 
     /// Address of the peer.
-    pub(crate) fn peer(&self) -> SocketAddr {
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 

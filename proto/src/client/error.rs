@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use api::{ErrorCode, Fate, OpError, Path, PathError, Retry, SessionId, WriteNumber};
+use api::{ErrorCode, Fate, OpError, Path, PathError, Retry, SessionId, WriteNumber, Zxid};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -32,7 +32,8 @@ pub fn to_status(error: &OpError) -> Status {
         }
         ErrorCode::BadPath | ErrorCode::BadArguments | ErrorCode::TooLarge => Code::InvalidArgument,
         ErrorCode::Unsupported => Code::Unimplemented,
-        ErrorCode::Overloaded | ErrorCode::DiskFull => Code::ResourceExhausted,
+        ErrorCode::Overloaded | ErrorCode::DiskFull | ErrorCode::LimitExceeded => Code::ResourceExhausted,
+        ErrorCode::Gone => Code::OutOfRange,
         ErrorCode::Unavailable => Code::Unavailable,
         ErrorCode::Unknown | ErrorCode::Other => Code::Unknown,
         ErrorCode::Internal => Code::Internal,
@@ -184,6 +185,13 @@ fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
             put("expected", expected.to_string());
             put("actual", actual.to_string());
         }
+        OpError::LimitExceeded { what, limit, actual, remedy } => {
+            put("limitName", what.clone());
+            put("limit", limit.to_string());
+            put("actual", actual.to_string());
+            put("remedy", remedy.clone());
+        }
+        OpError::Gone { oldest } => put("oldestZxid", oldest.0.to_string()),
         OpError::DiskFull | OpError::Other { .. } => {}
         // `part_and_cause` goes through these.
         OpError::Multi { .. } => {}
@@ -276,6 +284,13 @@ fn decode_cause(code: v1::ErrorCode, message: &str, metadata: &HashMap<String, S
             expected: number(metadata, "expected")?,
             actual: number(metadata, "actual")?,
         },
+        v1::ErrorCode::LimitExceeded => OpError::LimitExceeded {
+            what: metadata.get("limitName")?.clone(),
+            limit: number(metadata, "limit")?,
+            actual: number(metadata, "actual")?,
+            remedy: metadata.get("remedy")?.clone(),
+        },
+        v1::ErrorCode::Gone => OpError::Gone { oldest: Zxid(number(metadata, "oldestZxid")?) },
         // Of parts of the API that this version does not have.
         _ => return None,
     })
@@ -355,7 +370,7 @@ const STATUS_PATH_MAX: usize = 1024;
 /// As long as the longest path.
 const DETAIL_MAX: usize = Path::MAX_BYTES;
 
-const CODES: [(ErrorCode, v1::ErrorCode); 22] = [
+const CODES: [(ErrorCode, v1::ErrorCode); 24] = [
     (ErrorCode::NoNode, v1::ErrorCode::NoNode),
     (ErrorCode::NodeExists, v1::ErrorCode::NodeExists),
     (ErrorCode::NotEmpty, v1::ErrorCode::NotEmpty),
@@ -378,4 +393,6 @@ const CODES: [(ErrorCode, v1::ErrorCode); 22] = [
     (ErrorCode::DiskFull, v1::ErrorCode::DiskFull),
     (ErrorCode::Level, v1::ErrorCode::Level),
     (ErrorCode::WrongEnsemble, v1::ErrorCode::WrongEnsemble),
+    (ErrorCode::LimitExceeded, v1::ErrorCode::LimitExceeded),
+    (ErrorCode::Gone, v1::ErrorCode::Gone),
 ];

@@ -7,7 +7,7 @@ use api::{
 };
 use bytes::Bytes;
 
-use super::MESSAGE_MAX;
+use super::{MESSAGE_MAX, watch};
 use crate::{
     Malformed,
     quorum::{ensemble, ensemble_to_wire},
@@ -27,6 +27,10 @@ pub fn item_to_wire(item: Item) -> Option<v1::Item> {
             let leader = v1::LeaderNotice { lost, ..v1::LeaderNotice::default() };
             Wire::Notice(v1::Notice { notice: Some(v1::notice::Notice::Leader(leader)) })
         }
+        Item::Events(group) => Wire::Events(watch::group_to_wire(group)),
+        Item::State(state) => Wire::State(watch::state_to_wire(state)),
+        Item::Ended(ended) => Wire::Ended(watch::ended_to_wire(ended)),
+        Item::Mark(mark) => Wire::Mark(watch::mark_to_wire(mark)),
         Item::Confirmed { .. } => return None,
     };
     Some(v1::Item { item: Some(item) })
@@ -48,6 +52,7 @@ fn opened_to_wire(opened: &Opened) -> v1::SessionOpened {
             message_bytes: MESSAGE_MAX as u32,
             data_bytes: opened.limits.data_bytes,
             multi_parts: opened.limits.multi_parts,
+            watches: opened.limits.watches,
             ..v1::Limits::default()
         }),
         identities: identities_to_wire(&opened.identities),
@@ -65,7 +70,10 @@ pub(crate) fn identities_to_wire(identities: &Identities) -> Vec<v1::Identity> {
 }
 
 pub(crate) fn response_to_wire(r: Response) -> v1::Response {
-    let result = r.result.map_or_else(|error| v1::response::Result::Error(error.into()), Into::into);
+    let mut result = r.result.map_or_else(|error| v1::response::Result::Error(error.into()), Into::into);
+    if let v1::response::Result::AddWatches(added) = &mut result {
+        added.zxid = r.zxid.0;
+    }
     v1::Response { xid: r.xid, zxid: r.zxid.0, result: Some(result), leaderless: r.leaderless }
 }
 
@@ -100,6 +108,11 @@ impl From<Outcome> for v1::response::Result {
                 })
             }
             Outcome::Sync => Wire::Sync(v1::SyncResponse { as_of: None }),
+            Outcome::Watching(refused) => {
+                // The zxid is that of the response, which has it.
+                Wire::AddWatches(v1::AddWatchesResponse { zxid: 0, refused: watch::refused_to_wire(refused) })
+            }
+            Outcome::Cancelled(unknown) => Wire::CancelWatches(v1::CancelWatchesResponse { unknown }),
             Outcome::Ping => Wire::Ping(v1::PingResponse {}),
             Outcome::Close | Outcome::Write(WriteOutcome::SessionClosed { .. }) => {
                 Wire::Close(v1::CloseSessionResponse {})
@@ -227,6 +240,10 @@ fn item(wire: v1::Item) -> Result<Option<Item>, Malformed> {
     Ok(match wire.item {
         Some(Wire::Opened(opened)) => Some(Item::Opened(opened_off_wire(opened)?)),
         Some(Wire::Response(response)) => Some(Item::Response(self::response(response)?)),
+        Some(Wire::Events(events)) => Some(watch::group(events)?),
+        Some(Wire::State(state)) => Some(watch::state(state)?),
+        Some(Wire::Ended(ended)) => Some(watch::ended(ended)?),
+        Some(Wire::Mark(mark)) => Some(watch::mark(mark)),
         Some(Wire::Notice(v1::Notice { notice: Some(v1::notice::Notice::Leader(leader)) })) => {
             Some(Item::Notice(Notice::Leader { lost: leader.lost }))
         }
@@ -254,6 +271,7 @@ fn opened_off_wire(o: v1::SessionOpened) -> Result<Opened, Malformed> {
             requests: limits.requests,
             data_bytes: limits.data_bytes,
             multi_parts: limits.multi_parts,
+            watches: limits.watches,
         },
         identities: identities_off_wire(o.identities)?,
         ensemble: ensemble(&o.ensemble_id)?,
@@ -297,6 +315,8 @@ fn outcome(result: v1::response::Result) -> Result<Outcome, Malformed> {
             Outcome::Read(ReadOutcome::Children { names, next, stat: stat(c.stat)? })
         }
         Wire::Sync(_) => Outcome::Sync,
+        Wire::AddWatches(added) => Outcome::Watching(watch::refused(added.refused)?),
+        Wire::CancelWatches(cancelled) => Outcome::Cancelled(cancelled.unknown),
         Wire::Ping(_) => Outcome::Ping,
         Wire::Close(_) => Outcome::Close,
         other => return Err(Malformed(format!("an answer that nobody asked for: {other:?}"))),

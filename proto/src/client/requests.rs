@@ -7,7 +7,7 @@ use api::{
 };
 use bytes::Bytes;
 
-use super::LEVEL;
+use super::{LEVEL, watch};
 use crate::{
     quorum::{ensemble, ensemble_to_wire},
     v1,
@@ -48,9 +48,10 @@ fn numbered(op: Op, number: Option<WriteNumber>) -> Result<Op, OpError> {
         (Op::Write(_), None) => Err(bad(
             "Request.write_number is missing; number the writes of a session 1, 2, 3 ... without a gap",
         )),
-        (Op::Read(..) | Op::Sync | Op::Ping | Op::Close, Some(_)) => {
-            Err(bad("Request.write_number is set, but this is no write; number writes only"))
-        }
+        (
+            Op::Read(..) | Op::Sync | Op::AddWatches(_) | Op::CancelWatches(_) | Op::Ping | Op::Close,
+            Some(_),
+        ) => Err(bad("Request.write_number is set, but this is no write; number writes only")),
         _ => Ok(op),
     }
 }
@@ -90,8 +91,8 @@ pub fn op(wire: impl Into<v1::request::Op>) -> Result<Op, OpError> {
         Wire::CountTree(_) => return Err(not_yet("CountTree")),
         Wire::MultiRead(_) => return Err(not_yet("MultiRead")),
         Wire::ListEphemerals(_) => return Err(not_yet("ListEphemerals")),
-        Wire::AddWatches(_) => return Err(not_yet("AddWatches")),
-        Wire::CancelWatches(_) => return Err(not_yet("CancelWatches")),
+        Wire::AddWatches(r) => watch::add(r),
+        Wire::CancelWatches(r) => Op::CancelWatches(r.ids),
         Wire::Authenticate(_) => return Err(not_yet("Authenticate")),
         Wire::WhoAmI(_) => return Err(not_yet("WhoAmI")),
     })
@@ -224,7 +225,7 @@ fn bad(what: &str) -> OpError {
 }
 
 /// Of an operation or value that is missing, or of a later version.
-fn unknown(field: &str) -> OpError {
+pub(super) fn unknown(field: &str) -> OpError {
     OpError::Unsupported(format!(
         "{field} is missing, or has a value that this server does not have; set one that the API of feature level {LEVEL} has, or \
          upgrade the server"
@@ -326,6 +327,8 @@ pub fn op_to_wire(op: Op) -> Option<v1::request::Op> {
         }
         Op::Read(read, level) => read_to_wire(read, level),
         Op::Sync => Wire::Sync(v1::SyncRequest {}),
+        Op::AddWatches(add) => Wire::AddWatches(watch::add_to_wire(add)),
+        Op::CancelWatches(ids) => Wire::CancelWatches(v1::CancelWatchesRequest { ids }),
         Op::Ping => Wire::Ping(v1::PingRequest {}),
         Op::Close => Wire::Close(v1::CloseSessionRequest {}),
         Op::Invalid(_) => return None,

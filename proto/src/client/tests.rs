@@ -72,6 +72,8 @@ fn errors() -> Vec<OpError> {
         OpError::NotEmpty { path: path("/a"), children: 3 },
         OpError::BadVersion { path: path("/a"), expected: 0, actual: -7 },
         OpError::NoChildrenForEphemerals(path("/a")),
+        OpError::Gone { oldest: Zxid(77) },
+        OpError::LimitExceeded { what: "watches".into(), limit: 5, actual: 6, remedy: "cancel some".into() },
         OpError::BadPath(PathError::Empty),
         OpError::BadPath(PathError::NotAbsolute),
         OpError::BadPath(PathError::TrailingSlash),
@@ -214,8 +216,9 @@ fn items_keep_their_order_and_strange_ones_are_left_out() {
         |xid| Item::Response(Response { xid, zxid: Zxid(1), result: Ok(Outcome::Ping), leaderless: false });
     let notice = Item::Notice(Notice::Leader { lost: true });
     let wire = |item: &Item| item_to_wire(item.clone()).unwrap();
-    let mark = v1::Item { item: Some(v1::item::Item::Mark(v1::Mark::default())) };
-    let items = vec![wire(&pong(1)), mark, v1::Item { item: None }, wire(&notice), wire(&pong(2))];
+    let strange = v1::Notice { notice: Some(v1::notice::Notice::Drain(v1::DrainNotice::default())) };
+    let strange = v1::Item { item: Some(v1::item::Item::Notice(strange)) };
+    let items = vec![wire(&pong(1)), strange, v1::Item { item: None }, wire(&notice), wire(&pong(2))];
     let message = v1::SessionResponse { items, confirmed_xid: 9 };
     let got = super::items(reencode(&message)).unwrap();
     assert_eq!(got, [pong(1), notice, pong(2), Item::Confirmed { xid: 9 }]);
@@ -243,7 +246,7 @@ fn sessions_open_over_the_wire() {
         zxid: Zxid(9),
         last_write: WriteNumber(3),
         level: api::Level(3),
-        limits: Limits { requests: 1, data_bytes: 2, multi_parts: 3 },
+        limits: Limits { requests: 1, data_bytes: 2, multi_parts: 3, watches: 4 },
         identities: Identities::new([Identity::new(Scheme::Ip, "1.2.3.4").unwrap()]).unwrap(),
         ensemble: Some(EnsembleId(8)),
     });
@@ -307,8 +310,6 @@ fn options_that_are_not_there_yet_are_unsupported() {
         Wire::CountTree(v1::CountTreeRequest::default()),
         Wire::MultiRead(v1::MultiReadRequest::default()),
         Wire::ListEphemerals(v1::ListEphemeralsRequest::default()),
-        Wire::AddWatches(v1::AddWatchesRequest::default()),
-        Wire::CancelWatches(v1::CancelWatchesRequest::default()),
         Wire::Authenticate(v1::AuthenticateRequest::default()),
         Wire::WhoAmI(v1::WhoAmIRequest::default()),
     ];
@@ -376,6 +377,8 @@ fn statuses_have_the_code_that_the_grpc_rules_ask_for() {
         (ErrorCode::DiskFull, Code::ResourceExhausted),
         (ErrorCode::Level, Code::FailedPrecondition),
         (ErrorCode::WrongEnsemble, Code::FailedPrecondition),
+        (ErrorCode::LimitExceeded, Code::ResourceExhausted),
+        (ErrorCode::Gone, Code::OutOfRange),
     ];
     assert_eq!(got, want.map(|(ours, grpc)| (ours.as_str(), grpc)).into());
 }

@@ -65,6 +65,7 @@ impl Nodes {
             "listen.client_port",
             "listen.quorum_port",
             "listen.election_port",
+            config::ZOOKEEPER_KEY,
             "listen.internal_host",
             "listen.internal_quorum_port",
             "listen.internal_election_port",
@@ -75,6 +76,9 @@ impl Nodes {
             config::ELECTION_HTTP_KEY,
         ]) {
             command.env_remove(config::variable(key));
+        }
+        if node.ports.zookeeper.is_none() {
+            command.env(config::variable(config::ZOOKEEPER_KEY), "off");
         }
         let mut child =
             command.spawn().doing(format_args!("start {} of node {}", part.command(), node.id))?;
@@ -204,6 +208,7 @@ mod tests {
     fn a_pid_file_is_believed_only_about_a_node_of_that_folder() {
         let dir = tempfile::tempdir().unwrap();
         let ports = super::super::plan::Ports {
+            zookeeper: None,
             client: 1,
             quorum: 2,
             election: 3,

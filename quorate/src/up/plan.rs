@@ -50,6 +50,8 @@ pub(super) struct Ports {
     pub(super) internal_quorum: u16,
     /// Of the election for the quorum of the node.
     pub(super) internal_election: u16,
+    /// ZooKeeper's clients; `None` if it is off.
+    pub(super) zookeeper: Option<u16>,
     /// Plain HTTP, for metrics and probes; `None` if it is off.
     pub(super) http: Option<u16>,
     /// The same of the quorum, if it is a process of its own.
@@ -69,6 +71,7 @@ impl Ports {
             ("internal election", self.internal_election),
         ];
         let http = [
+            ("ZooKeeper", self.zookeeper),
             ("HTTP", self.http),
             ("quorum's HTTP", self.quorum_http),
             ("election's HTTP", self.election_http),
@@ -203,8 +206,13 @@ impl Plan {
             if !file.exists() {
                 break;
             }
-            let config::NodeConfig { ensemble, listen, members, .. } =
-                config::load(Some(&file), [], &[])?.node;
+            let loaded = config::load(Some(&file), [], &[])?;
+            let config::NodeConfig { ensemble, listen, members, .. } = loaded.node;
+            // All nodes would have the same, in folders of a time before there was this setting.
+            let default = |setting: &config::Effective| {
+                setting.key == config::ZOOKEEPER_KEY && setting.source == config::Source::Default
+            };
+            let zookeeper = listen.zookeeper.filter(|_| !loaded.effective.iter().any(default));
             name = ensemble;
             let member = members.iter().find(|m| m.id.0 == u32::from(id));
             let role = member.map_or(MemberRole::Voter, |m| m.role);
@@ -214,6 +222,7 @@ impl Plan {
                 election: listen.election.port(),
                 internal_quorum: listen.internal_quorum.port(),
                 internal_election: listen.internal_election.port(),
+                zookeeper: zookeeper.map(|port| port.port()),
                 http: listen.http.map(|http| http.port()),
                 quorum_http: listen.quorum_http.map(|http| http.port()),
                 election_http: listen.election_http.map(|http| http.port()),
@@ -265,6 +274,7 @@ impl Plan {
              pid_file = \"pid\"\n\n\
              [listen]\n\
              host = {}\n\
+             zookeeper_port = {}\n\
              http_port = {}\n\
              quorum_http_port = {}\n\
              election_http_port = {}\n\
@@ -274,6 +284,7 @@ impl Plan {
             self.name.to_toml(),
             node.id,
             std::net::IpAddr::from([127, 0, 0, 1]).to_toml(),
+            config::OptionalPort(node.ports.zookeeper).to_toml(),
             config::OptionalPort(node.ports.http).to_toml(),
             config::OptionalPort(node.ports.quorum_http).to_toml(),
             config::OptionalPort(node.ports.election_http).to_toml(),
@@ -304,7 +315,7 @@ fn ports(id: u8, base: Option<u16>) -> Result<Ports, Failure> {
         Some(base) => {
             let first = u32::from(base) + PORTS_PER_NODE * (id - 1);
             // In the order in which they came to be.
-            [first, first + 1, first + 2, first + 4, first + 5, first + 3, first + 6, first + 7]
+            [first, first + 1, first + 2, first + 4, first + 5, first + 3, first + 6, first + 7, first + 8]
         }
         None => {
             let usual = [
@@ -316,6 +327,7 @@ fn ports(id: u8, base: Option<u16>) -> Result<Ports, Failure> {
                 config::HTTP_PORT,
                 config::HTTP_PORT + 1,
                 config::HTTP_PORT + 2,
+                config::ZOOKEEPER_PORT,
             ];
             usual.map(|port| 10_000 * id + u32::from(port))
         }
@@ -330,12 +342,14 @@ fn ports(id: u8, base: Option<u16>) -> Result<Ports, Failure> {
             Ok(http),
             Ok(quorum_http),
             Ok(election_http),
+            Ok(zookeeper),
         ] if client > 0 => Ok(Ports {
             client,
             quorum,
             election,
             internal_quorum,
             internal_election,
+            zookeeper: Some(zookeeper),
             http: Some(http),
             quorum_http: Some(quorum_http),
             election_http: Some(election_http),
@@ -370,6 +384,7 @@ mod tests {
             election: 23_888,
             internal_quorum: 22_889,
             internal_election: 23_889,
+            zookeeper: Some(22_181),
             http: Some(29_464),
             quorum_http: Some(29_465),
             election_http: Some(29_466),
@@ -381,6 +396,7 @@ mod tests {
             election: 7042,
             internal_quorum: 7044,
             internal_election: 7045,
+            zookeeper: Some(7048),
             http: Some(7043),
             quorum_http: Some(7046),
             election_http: Some(7047),
@@ -432,6 +448,7 @@ mod tests {
         let loaded = config::load(Some(&new.nodes[1].config()), [], &[]).unwrap().node;
         assert_eq!((loaded.id.0, loaded.members.len()), (2, 2));
         assert_eq!(loaded.listen.client.to_string(), format!("127.0.0.1:{}", base + 20));
+        assert_eq!(loaded.listen.zookeeper.map(|port| port.port()), Some(base + 28));
         assert_eq!(loaded.listen.http.map(|http| http.port()), Some(base + 23));
         assert_eq!(loaded.listen.quorum_http.map(|http| http.port()), Some(base + 26));
         assert_eq!(loaded.listen.election_http.map(|http| http.port()), Some(base + 27));
@@ -448,6 +465,21 @@ mod tests {
         assert!(other.contains("an ensemble of 2 nodes, not 3"), "{other}");
         let other = Plan::prepare(dir.path(), wanted(None, Some(base + 1))).unwrap_err().to_string();
         assert!(other.contains(&format!("on ports from {base}, not {}", base + 1)), "{other}");
+    }
+
+    #[test]
+    fn nodes_of_a_folder_without_the_zookeeper_port_do_not_all_take_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let new = Plan::prepare(dir.path(), wanted(Some(2), Some(free_base()))).unwrap();
+        for node in &new.nodes {
+            let text = std::fs::read_to_string(node.config()).unwrap();
+            let older: String =
+                text.lines().filter(|l| !l.starts_with("zookeeper_port")).map(|l| format!("{l}\n")).collect();
+            assert_ne!(older, text);
+            std::fs::write(node.config(), older).unwrap();
+        }
+        let again = Plan::prepare(dir.path(), Wanted::default()).unwrap();
+        assert!(again.nodes.iter().all(|node| node.ports.zookeeper.is_none()));
     }
 
     #[test]

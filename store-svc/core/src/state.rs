@@ -1,10 +1,13 @@
 //! The replicated state: a function of the log and of nothing else.
 
+use std::sync::Arc;
+
 use api::mutants::{Mutant, is_on};
 use api::{
     AclId, Command, CommandBody, Level, OpError, Path, Read, ReadOutcome, SessionId, WriteNumber,
     WriteOutcome, WriteResult, Zxid,
     record::{self, Record},
+    watch::Change,
 };
 
 use crate::{
@@ -156,6 +159,18 @@ impl State {
         debug_assert!(zxid > self.applied, "{zxid} is not behind {}", self.applied);
         self.applied = zxid;
         self.time_ms = time_ms;
+        self.tree.forget_changes();
+    }
+
+    /// What the entry that was applied last did to znodes, in the order in which it did it. Not part of the state.
+    pub fn take_changes(&mut self) -> Vec<Arc<Change>> {
+        self.tree.take_changes()
+    }
+
+    /// Leader's time of the last entry, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn time_ms(&self) -> i64 {
+        self.time_ms
     }
 
     /// Notes an entry that says the feature level from here on.
@@ -258,7 +273,7 @@ impl State {
     pub fn begin_export(&mut self, checkpoint: bool) -> Vec<Record> {
         if checkpoint {
             self.whole = false;
-            self.tree.forget_changes();
+            self.tree.forget_dirty();
             self.sessions.take_dirty();
         }
         self.tree.begin_export();

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use api::ports::Quorum;
+use api::{OpError, ports::Quorum};
 use proto::{
     client::{NodeMember, NodeStatus, to_status},
     v1::{self, node_server::Node},
@@ -11,7 +11,8 @@ use tonic::{Request, Response, Status};
 
 use crate::{driver::Facts, handle::Handle};
 
-/// Answers for [`proto::v1::node_server::NodeServer`].
+/// How a node is. Answers for [`proto::v1::node_server::NodeServer`].
+#[derive(Clone)]
 pub struct NodeService<Q> {
     pub(crate) handle: Handle,
     pub(crate) quorum: Q,
@@ -20,15 +21,18 @@ pub struct NodeService<Q> {
     pub(crate) started: Instant,
 }
 
-#[tonic::async_trait]
-impl<Q: Quorum> Node for NodeService<Q> {
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        let stopping = || to_status(&self.handle.stopping());
-        let Facts { state, ready } = self.handle.facts().await.map_err(|e| to_status(&e))?;
+impl<Q: Quorum> NodeService<Q> {
+    /// How it is now.
+    ///
+    /// # Errors
+    /// If the node is stopping.
+    pub async fn look(&self) -> Result<NodeStatus, OpError> {
+        let stopping = || self.handle.stopping();
+        let Facts { state, ready } = self.handle.facts().await?;
         // Asked second, so that what is applied is never ahead of what is committed.
         let quorum = self.quorum.status().await.map_err(|_| stopping())?;
         let known = self.quorum.surroundings().await.map_err(|_| stopping())?;
-        let status = NodeStatus {
+        Ok(NodeStatus {
             id: self.handle.me(),
             ensemble: self.ensemble.clone(),
             role: quorum.role,
@@ -50,7 +54,14 @@ impl<Q: Quorum> Node for NodeService<Q> {
             ensemble_id: known.ensemble,
             peers: known.peers,
             clock_offset_ms: known.clock_offset_ms,
-        };
+        })
+    }
+}
+
+#[tonic::async_trait]
+impl<Q: Quorum> Node for NodeService<Q> {
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let status = self.look().await.map_err(|e| to_status(&e))?;
         Ok(Response::new(status.into()))
     }
 }

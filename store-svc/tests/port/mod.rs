@@ -47,6 +47,9 @@ fn remote(address: SocketAddr, ensemble: &str) -> RemoteCoordination {
     )
 }
 
+mod watches;
+use watches::*;
+
 macro_rules! suite {
     ($($test:ident)*) => {
         mod local { $(#[tokio::test] async fn $test() { super::$test::<super::Local>().await; })* }
@@ -67,6 +70,10 @@ suite! {
     a_stream_whose_items_are_dropped_is_over
     settled_waits_until_the_client_has_all_answers
     a_client_that_takes_nothing_is_not_read_for_ever
+    events_come_before_the_answers_that_show_them
+    a_watch_goes_on_behind_a_zxid_on_another_stream
+    a_client_that_takes_no_events_is_told_them_later_and_holds_up_nobody
+    a_watch_that_cannot_be_read_is_refused_alone
     a_store_that_stops_says_so
 }
 

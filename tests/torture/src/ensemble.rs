@@ -124,7 +124,7 @@ impl Ensemble {
         let election = self.link(id, service(Part::Election, id), internal_election).await?;
         let quorum = self.link(service(Part::Store, id), id, internal_quorum).await?;
         let mut text = format!(
-            "ensemble = \"torture\"\nid = {id}\ndata_dir = \"data\"\n\n[listen]\nhost = \"127.0.0.1\"\nhttp_port = {http}\n\
+            "ensemble = \"torture\"\nid = {id}\ndata_dir = \"data\"\n\n[listen]\nhost = \"127.0.0.1\"\nzookeeper_port = \"off\"\nhttp_port = {http}\n\
              internal_quorum_port = {internal_quorum}\ninternal_election_port = {internal_election}\n\n\
              [services]\nelection = \"http://127.0.0.1:{election}\"\nquorum = \"http://127.0.0.1:{quorum}\"\n\n\
              [log]\n{log}"

@@ -6,8 +6,9 @@ use api::{Create, Identities, Path, Read, ReadOutcome, data_len, ports::Room};
 use bytes::Bytes;
 
 use super::*;
-use crate::digest;
+use crate::{Tree, digest};
 use outbox::Place;
+use watching::Sender;
 
 #[derive(Debug)]
 pub(super) struct Conn {
@@ -35,6 +36,15 @@ pub(super) struct Conn {
     asked: usize,
     /// Bytes of answers to reads that the shell has not sent yet.
     unsent: usize,
+    /// `None`: the connection is told of each entry when it is applied. Else it is told from the history behind this one, see
+    /// [`watching`].
+    pub(super) cursor: Option<Zxid>,
+    /// What waits meanwhile, with the entry that it stands behind; bounded by the requests, whose answers these are.
+    pub(super) behind: VecDeque<(Zxid, Item)>,
+    /// The weights of these.
+    pub(super) behind_weight: usize,
+    /// The client knows of everything up to this entry, and since when.
+    pub(super) told: (Zxid, Time),
     /// Bytes of answers that reads in the queue which were begun will have, as far as can be told.
     expected: usize,
     /// Whether it is among the [`Refusals`], with the first request that has not begun.
@@ -94,6 +104,10 @@ impl Conn {
             holding: 0,
             asked: 0,
             unsent: 0,
+            cursor: None,
+            behind: VecDeque::new(),
+            behind_weight: 0,
+            told: (Zxid::ZERO, Time(0)),
             expected: 0,
             waits_for_refusal: false,
         }
@@ -108,6 +122,11 @@ impl Conn {
     /// What the shell has of it; of a call the shell itself counts that.
     pub(super) fn unsent(&self) -> usize {
         if matches!(self.phase, Phase::Unary) { 0 } else { self.unsent }
+    }
+
+    /// More is on its way to the shell.
+    pub(super) fn count_unsent(&mut self, weight: usize) {
+        self.unsent += weight;
     }
 
     pub(super) fn has_requests(&self) -> bool {
@@ -158,7 +177,7 @@ impl Conn {
     pub(super) fn waits_for_entry(&self, slot: u64) -> Option<Zxid> {
         let slot = self.queue.get(usize::try_from(slot.checked_sub(self.first)?).ok()?)?;
         match slot.step {
-            Step::Waiting { op: Op::Read(_, ReadLevel::AtLeast(zxid)), .. } => Some(zxid),
+            Step::Waiting { ref op, .. } => op.awaits(),
             _ => None,
         }
     }
@@ -196,7 +215,7 @@ impl Server {
             let held = conn.unsent >= max;
             self.answers.taken(bytes.min(conn.unsent));
             conn.unsent = conn.unsent.saturating_sub(bytes);
-            if held && conn.unsent < max {
+            if (held && conn.unsent < max) || conn.cursor.is_some() {
                 self.run(id);
             }
         }
@@ -249,7 +268,7 @@ impl Server {
 
     /// Takes a connection as far as it goes: begins what may begin, answers what is first in its queue.
     pub(super) fn run(&mut self, id: ConnId) {
-        let Server { conns, tickets, asks, waits, outbox, state, config, now, status, .. } = self;
+        let Server { conns, tickets, asks, waits, watches, outbox, state, config, now, status, .. } = self;
         let (answers, refusals) = (&mut self.answers, &mut self.refusals);
         let room = status.room;
         let Some(conn) = conns.get_mut(&id) else { return };
@@ -271,10 +290,14 @@ impl Server {
             refusals,
             refused: false,
         };
-        let mut turn = Turn { answers, listed: 0 };
+        let mut turn = Turn { answers, watches, listed: 0 };
         loop {
             begin(conn, &mut means);
-            if !answer(conn, id, state, limits, leaderless, outbox, &mut turn) {
+            if conn.cursor.is_some() {
+                let mut sender = Sender { outbox, answers: turn.answers, limits, now };
+                watching::catch_up(conn, id, turn.watches, state, &mut sender);
+            }
+            if !answer(conn, id, state, (limits, now), leaderless, outbox, &mut turn) {
                 break;
             }
         }
@@ -314,6 +337,7 @@ impl Means<'_> {
 /// One connection's turn to be answered.
 struct Turn<'a> {
     answers: &'a mut Answers,
+    watches: &'a mut Watches,
     /// Names listed in this turn.
     listed: usize,
 }
@@ -334,15 +358,25 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             // Answered when they are first.
             Op::Read(_, ReadLevel::Stale | ReadLevel::Local) | Op::Ping => None,
             Op::Read(_, ReadLevel::AtLeast(zxid)) if *zxid <= means.applied => None,
+            Op::CancelWatches(_) | Op::AddWatches(_)
+                if op.awaits().is_none_or(|zxid| zxid <= means.applied) =>
+            {
+                // What has to wait, for room or for events, does not wait for writes that come behind it.
+                if !slot.holds && watching::may_wait(op) {
+                    slot.holds = true;
+                    conn.holding += 1;
+                }
+                None
+            }
             Op::Invalid(_) if number.is_none() => None,
             Op::Write(_) | Op::Invalid(_) if hold => return,
             // A write before it may be refused, and sent again by its session.
             Op::Close if conn.begun > 0 => return,
-            Op::Read(..) | Op::Sync => {
+            Op::Read(..) | Op::Sync | Op::AddWatches(_) | Op::CancelWatches(_) => {
                 let op = op.clone();
-                let wait = match op {
-                    Op::Read(_, ReadLevel::AtLeast(_)) => waits::catch_up(means.limits, means.state, session),
-                    _ => means.limits.park,
+                let wait = match op.awaits() {
+                    Some(_) => waits::catch_up(means.limits, means.state, session),
+                    None => means.limits.park,
                 };
                 let until = means.now + wait;
                 means.waits.for_request((means.id, place), &op, until);
@@ -425,7 +459,7 @@ fn answer(
     conn: &mut Conn,
     id: ConnId,
     state: &State,
-    limits: &Limits,
+    (limits, now): (&Limits, Time),
     leaderless: bool,
     outbox: &mut Outbox,
     turn: &mut Turn<'_>,
@@ -451,18 +485,42 @@ fn answer(
                     slot.step = Step::Done { zxid: state.applied(), result: Err(no_room()) };
                 }
             }
+            // What was answered before promises that all watches were told of everything up to there.
+            Step::Todo(Op::CancelWatches(_)) if conn.cursor.is_some() => break,
+            Step::Todo(op @ Op::AddWatches(_)) if conn.asked == 0 && watching::may_wait(op) => {
+                let weight = Tree::STATE_BYTES.min(state.tree().bytes());
+                if conn.unsent >= limits.unsent_max || !turn.answers.allows(limits, conn.unsent, weight) {
+                    turn.answers.wait(id);
+                    break;
+                }
+            }
             _ => {}
         }
         conn.holding -= usize::from(slot.holds);
         conn.expected -= slot.expected;
-        let (zxid, result) = match std::mem::replace(&mut slot.step, Step::Asked) {
+        let xid = slot.xid;
+        let step = std::mem::replace(&mut slot.step, Step::Asked);
+        let (zxid, result) = match step {
             Step::Done { zxid, result } => (zxid, result),
             Step::Todo(Op::Read(read, _)) => (state.applied(), state.read(&read).map(Outcome::Read)),
             Step::Todo(Op::Invalid(error)) => (state.applied(), Err(error)),
             Step::Todo(Op::Sync) => (state.applied(), Ok(Outcome::Sync)),
+            Step::Todo(Op::AddWatches(_) | Op::CancelWatches(_)) if unary => {
+                let error =
+                    OpError::BadArguments("a call without a session has no watches; open a session".into());
+                (state.applied(), Err(error))
+            }
+            Step::Todo(Op::AddWatches(add)) => {
+                let mut sender = Sender { outbox, answers: turn.answers, limits, now };
+                let refused = watching::add(conn, id, turn.watches, state, &mut sender, add);
+                (state.applied(), Ok(Outcome::Watching(refused)))
+            }
+            Step::Todo(Op::CancelWatches(mut ids)) => {
+                ids.retain(|&watch| !turn.watches.cancel(id, watch));
+                (state.applied(), Ok(Outcome::Cancelled(ids)))
+            }
             Step::Todo(_) | Step::Asked | Step::Waiting { .. } => (state.applied(), Ok(Outcome::Ping)),
         };
-        let xid = slot.xid;
         conn.queue.pop_front();
         conn.first += 1;
         conn.begun -= 1;
@@ -470,12 +528,10 @@ fn answer(
             turn.listed += names.len();
         }
         let reply = Item::Response(Response { xid, zxid, result, leaderless });
-        let weight = reply.weight();
-        conn.unsent += weight;
         if !unary {
-            turn.answers.sent_to_shell(weight);
+            turn.answers.sent_to_shell(reply.weight());
         }
-        outbox.send(id, &mut conn.place, reply);
+        conn.answer(id, outbox, state.applied(), now, reply);
         any = true;
     }
     any

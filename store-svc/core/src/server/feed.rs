@@ -50,7 +50,12 @@ impl Server {
             return self.on_check(zxid, of, digest);
         }
         self.checks.entry();
+        let before = self.state.applied();
         let applied = self.state.apply(zxid, time_ms, &command);
+        if !is_on(Mutant::ReplyBeforeEvent) {
+            // Before anything that shows the entry, the answer to its own write above all.
+            self.tell_watchers(before);
+        }
         let done = applied.result.is_ok();
         if let CommandBody::OpenSession { timeout_ms, .. } = command.body
             && done
@@ -60,6 +65,9 @@ impl Server {
         let waiting = origin.filter(|o| o.peer == self.config.me).and_then(|o| self.tickets.take(o.ticket));
         if let Some(pending) = waiting {
             self.on_applied(pending, applied);
+        }
+        if is_on(Mutant::ReplyBeforeEvent) {
+            self.tell_watchers(before);
         }
         if let CommandBody::ResumeSession { session, stream } = command.body
             && done

@@ -34,6 +34,7 @@ mod refusals;
 mod signs;
 mod tickets;
 mod waits;
+mod watching;
 mod words;
 
 use std::{
@@ -49,7 +50,7 @@ use api::{
     session::{Item, Notice, Op, Open, Opened, Outcome, Request, Response},
 };
 
-use crate::State;
+use crate::{State, watch::Watches};
 use answers::Answers;
 use checks::Checks;
 use connection::{Conn, Phase};
@@ -79,6 +80,9 @@ pub struct Server {
     /// Connections that are not open yet, by when they are given up.
     opening: BTreeSet<(Time, ConnId)>,
     waits: Waits,
+    watches: Watches,
+    /// When it is looked next who needs a mark.
+    marks_at: Option<Time>,
     tickets: Tickets,
     signs: Signs,
     expiry: Expiry,
@@ -102,6 +106,8 @@ impl Server {
             checks: Checks::default(),
             keeps_time_from: None,
             signs: Signs::default(),
+            watches: Watches::new(state.applied(), &config.limits),
+            marks_at: None,
             config,
             state,
             now,
@@ -157,7 +163,7 @@ impl Server {
         let expiry = self.expiry.next_timeout(self.now);
         let check = self.checks.next_timeout().filter(|_| self.expiry.active());
         let (waits, refusals) = (self.waits.next_timeout(), self.refusals.next_timeout());
-        [park, opening, waits, report, expiry, refusals, check].into_iter().flatten().min()
+        [park, opening, waits, report, expiry, refusals, check, self.marks_at].into_iter().flatten().min()
     }
 
     /// Replaces the state by that of a snapshot which the quorum has sent, because the entries in between are no
@@ -178,9 +184,18 @@ impl Server {
                     self.close(conn, Err(OpError::Unavailable(why)));
                 }
                 None => self.close(conn, Err(OpError::SessionExpired(session))),
+                // What happened in between is told nowhere here; elsewhere it may be.
+                _ if self.watches.watches(conn) => {
+                    let why = format!(
+                        "node {} has taken its state from a snapshot, and cannot tell what your watches have missed; connect to another node",
+                        self.config.me
+                    );
+                    self.close(conn, Err(OpError::Unavailable(why)));
+                }
                 Some(info) => self.on_newest_stream(session, info.stream),
             }
         }
+        self.watches.reset(self.state.applied());
         if self.expiry.active() {
             self.expiry.reload(now, self.state.sessions());
         }
@@ -288,6 +303,7 @@ impl Server {
         self.give_up_openings();
         self.give_up_waits();
         self.refuse_more();
+        self.sweep_marks();
         let Server { signs, tickets, config, .. } = self;
         if self.status.serving
             && let Some(report) = signs.report(self.now, config.limits.report_interval(), || tickets.number())
@@ -352,6 +368,9 @@ impl Server {
     fn close(&mut self, id: ConnId, why: Result<(), OpError>) {
         if let Some(conn) = self.conns.get(&id) {
             let why = conn.fate(why);
+            if why.is_ok() {
+                self.end_watching(id);
+            }
             self.forget(id);
             self.outbox.close(id, why);
         }
@@ -359,6 +378,7 @@ impl Server {
 
     fn forget(&mut self, id: ConnId) {
         let Some(conn) = self.conns.remove(&id) else { return };
+        self.watches.close(id);
         self.answers.forget(id);
         self.answers.taken(conn.unsent());
         if conn.waits_for_refusal {

@@ -8,6 +8,8 @@ use super::*;
 mod openings;
 mod random_reads;
 mod reads;
+mod watch_oracle;
+mod watches;
 
 const SECOND: u64 = 1_000_000;
 

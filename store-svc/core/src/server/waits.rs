@@ -3,8 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use api::ReadLevel;
-
 use super::*;
 
 /// Who waits.
@@ -44,9 +42,9 @@ impl Waits {
     /// A request waits for what it needs, and is given up at `until`.
     pub(super) fn for_request(&mut self, at: (ConnId, u64), op: &Op, until: Time) {
         let waiter = Waiter::Request(at.0, at.1);
-        match op {
-            Op::Read(_, ReadLevel::AtLeast(zxid)) => self.for_entry(*zxid, waiter),
-            _ => self.for_barrier(waiter),
+        match op.awaits() {
+            Some(zxid) => self.for_entry(zxid, waiter),
+            None => self.for_barrier(waiter),
         }
         self.until.insert((until, at.0, at.1));
     }
@@ -54,9 +52,9 @@ impl Waits {
     /// A request waits no more.
     pub(super) fn end_request(&mut self, at: (ConnId, u64), op: &Op, until: Time) {
         let waiter = Waiter::Request(at.0, at.1);
-        match op {
-            Op::Read(_, ReadLevel::AtLeast(zxid)) => self.end_entry(*zxid, waiter),
-            _ => self.end_barrier(waiter),
+        match op.awaits() {
+            Some(zxid) => self.end_entry(zxid, waiter),
+            None => self.end_barrier(waiter),
         }
         self.until.remove(&(until, at.0, at.1));
     }

@@ -55,6 +55,16 @@ pub struct Limits {
     pub unsent_max: usize,
     /// The same for all sessions together. A connection may have a sixteenth of what is free.
     pub unsent_total_max: usize,
+    /// Most watches of a connection.
+    pub watches_session: usize,
+    /// Most watches of this node.
+    pub watches_node: usize,
+    /// Once so many bytes of events wait to be sent on a connection, it is told the rest from the history, when it has taken these.
+    pub events_max: usize,
+    /// Most changes in the history.
+    pub history_entries: usize,
+    /// Most bytes of them.
+    pub history_bytes: usize,
 }
 
 impl Limits {
@@ -65,6 +75,7 @@ impl Limits {
             requests: number(self.requests_max),
             data_bytes: u32::try_from(self.data_max).unwrap_or(u32::MAX),
             multi_parts: number(self.multi_ops_max),
+            watches: number(self.watches_session),
         }
     }
 
@@ -90,6 +101,11 @@ impl Default for Limits {
             connections_max: 10_000,
             unsent_max: 4 << 20,
             unsent_total_max: 128 << 20,
+            watches_session: 100_000,
+            watches_node: 1_000_000,
+            events_max: 1 << 20,
+            history_entries: 1 << 20,
+            history_bytes: 64 << 20,
         }
     }
 }

@@ -25,6 +25,7 @@ impl Tree {
             dirty: Dirty::default(),
             export: None,
             exported: false,
+            changes: Vec::new(),
             skipped: 0,
             missing: 1,
         };

@@ -4,6 +4,7 @@
 //! [children] in order; an [index] finds a znode by its path. All three grow and shrink in small steps: no write waits until something
 //! large has moved. A path is nowhere as a whole: it is put together from the names up to the root.
 
+mod changes;
 mod children;
 mod dirty;
 mod export;
@@ -13,14 +14,18 @@ mod operations;
 mod slab;
 mod znode;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
 use api::{
     Acl, AclId, OpError, Page, Path, Read, ReadOutcome, SessionId, Write, WriteOutcome, WriteResult, Zxid,
-    record,
+    record, watch::Change,
 };
 
 use crate::{acls::Acls, digest, state::RECORD};
+pub(crate) use changes::STATE_ZNODES;
 use dirty::Dirty;
 use export::Export;
 use index::Index;
@@ -56,6 +61,8 @@ pub struct Tree {
     export: Option<Box<Export>>,
     /// The mark of a znode that no export has to come to.
     exported: bool,
+    /// What the entry that was applied last did to znodes.
+    changes: Vec<Arc<Change>>,
     /// Names that sequential creates have skipped. Of this tree object, not of the state.
     skipped: u64,
     /// Znodes without a record of their own; 0 but while a state is loaded.
@@ -82,6 +89,7 @@ impl Tree {
     /// # Errors
     /// The first rule that it breaks; for a multi with the index of the part.
     pub fn write(&mut self, at: At, session: Option<SessionId>, write: &Write) -> WriteResult {
+        self.forget_changes();
         match write {
             Write::Create(create) => self
                 .create(at, session, create, None)
@@ -133,6 +141,7 @@ impl Tree {
             // Ephemerals have no children, so each one can go.
             self.count_delete(at, id, &path);
             let slot = self.remove(id, &path);
+            self.note_deleted(&slot, &path);
             self.acls.release(slot.acl);
         }
         ids.len() as u32
@@ -214,7 +223,7 @@ impl Tree {
     }
 
     /// As if all of it were in a checkpoint.
-    pub(crate) fn forget_changes(&mut self) {
+    pub(crate) fn forget_dirty(&mut self) {
         self.dirty.take(&mut self.nodes);
         self.acls.take_dirty();
     }

@@ -1,6 +1,9 @@
 //! What writes do, and how a multi takes them back.
 
-use api::{Acl, Create, MultiOp, MultiOutcome, OpError, Path, SEQUENCE_END, SessionId, Stat, Zxid, data_len};
+use api::{
+    Acl, Create, MultiOp, MultiOutcome, OpError, Path, SEQUENCE_END, SessionId, Stat, Zxid, data_len,
+    watch::ChangeKind,
+};
 use bytes::Bytes;
 
 use super::{
@@ -72,6 +75,7 @@ impl Tree {
             parent.cversion = next(parent.cversion);
             parent.pzxid = at.zxid;
         });
+        self.note(ChangeKind::Created, id, &path);
         if let Some(undo) = undo {
             undo.push(Undo::Create { path: path.clone(), parent: before });
         }
@@ -103,6 +107,7 @@ impl Tree {
         let stat = node.stat();
         self.rehash(id, path.as_str());
         self.mark(id);
+        self.note(ChangeKind::DataChanged, id, path);
         Ok(stat)
     }
 
@@ -124,6 +129,7 @@ impl Tree {
         }
         let before = self.count_delete(at, id, path);
         let slot = self.remove(id, path);
+        self.note_deleted(&slot, path);
         self.disown(&slot, id);
         let acl = self.acls.get(slot.acl);
         self.acls.release(slot.acl);
@@ -145,6 +151,7 @@ impl Tree {
         parts: &[MultiOp],
     ) -> Result<Vec<MultiOutcome>, OpError> {
         let (digest_before, skipped_before) = (self.digest(), self.skipped);
+        let noted_before = self.changes.len();
         let mut outcomes = Vec::with_capacity(parts.len());
         let mut undo = Vec::with_capacity(parts.len());
         for (index, part) in parts.iter().enumerate() {
@@ -168,6 +175,7 @@ impl Tree {
                     while let Some(step) = undo.pop() {
                         self.take_back(step);
                     }
+                    self.changes.truncate(noted_before);
                     let left = self.digest() != digest_before && self.skipped == skipped_before;
                     assert!(!left, "a failed multi has left something behind");
                     let index = u32::try_from(index).unwrap_or(u32::MAX);

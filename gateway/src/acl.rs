@@ -1,0 +1,28 @@
+//! Access lists on the wire.
+
+use api::Acl;
+use zk_jute::Code;
+
+/// The list of a create.
+pub(crate) fn read(entries: Option<&[zk_jute::Acl]>) -> Result<Acl, Code> {
+    let Some(entries @ [_, ..]) = entries else { return Err(Code::INVALID_ACL) };
+    for zk_jute::Acl { id, .. } in entries {
+        let known = match id.scheme.as_str() {
+            "world" => id.id == "anyone",
+            "digest" => id.id.split(':').count() == 2,
+            "auth" | "ip" | "x509" => true,
+            _ => false,
+        };
+        if !known {
+            return Err(Code::INVALID_ACL);
+        }
+    }
+    let open = entries.iter().any(|entry| entry.perms & ALL == ALL && entry.id.scheme == "world");
+    if open {
+        return Ok(Acl::default());
+    }
+    // A list that is kept and not enforced would let its client believe in it.
+    Err(Code::UNIMPLEMENTED)
+}
+
+const ALL: i32 = 31;

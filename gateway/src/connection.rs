@@ -1,0 +1,280 @@
+//! One connection: its first bytes, its session, and then its two halves.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
+
+use api::{
+    ErrorCode, OpError, SessionId, SessionToken, WriteNumber, Zxid,
+    budget::Slot,
+    ports::{Caller, Coordination, Items, Requests},
+    session::{Item, Op, Open, Opened, Request},
+};
+use bytes::{Bytes, BytesMut};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    time::timeout,
+};
+use zk_jute::{ConnectRequest, ConnectResponse, Frames};
+
+use crate::{
+    Gateway, Guest,
+    ledger::Ledger,
+    reader::{Reader, Received, receive},
+    stats::Listed,
+    translate::Who,
+    words,
+    writer::Writer,
+};
+
+/// How a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// In order: by the client, with its session, or because the node wanted it.
+    Closed,
+    /// The client has hung up.
+    Gone,
+    /// Nothing came in time that opens a session.
+    Silent,
+    /// A frame was begun and did not become whole in time.
+    Unfinished,
+    /// The protocol was broken, or the network.
+    Broken,
+}
+
+pub(crate) async fn serve<C, S>(
+    gateway: &Gateway<C>,
+    mut stream: S,
+    guest: Guest,
+    spoke: impl FnOnce() + Send,
+) -> End
+where
+    C: Coordination,
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let shared = &gateway.shared;
+    let listed = shared.stats.enter(guest.address);
+    // Work before a session is bounded: no more than this is received.
+    let mut frames = Frames::new(HANDSHAKE_MAX);
+    let first = timeout(SPEAK_WITHIN, first_frame(&mut stream, &mut frames, &guest)).await;
+    let request = match first {
+        Err(_) => return End::Silent,
+        Ok(Ok(First::Connect(request))) => request,
+        Ok(Ok(First::Word(word))) => {
+            let text = words::answer(gateway, &word).await;
+            let _ = stream.write_all(text.as_bytes()).await;
+            let _ = stream.shutdown().await;
+            return End::Closed;
+        }
+        Ok(Err(end)) => return end,
+    };
+    let arrived = Instant::now();
+    listed.received(1);
+    let ledger = Ledger::default();
+    let caller = Caller {
+        address: Some(guest.address.ip()),
+        share: Some(guest.held.clone()),
+        message: Slot::default(),
+        ..Caller::default()
+    };
+    let (mut requests, mut items) = gateway.store.stream(caller);
+    let opened = match open(&mut requests, &mut items, &request, &ledger, arrived).await {
+        Ok(opened) => opened,
+        Err(e) => {
+            tracing::debug!(client = %guest.address, "no session: {e}");
+            // One that has expired is told so; any other fault sends the client to another server.
+            if e.code() == ErrorCode::SessionExpired {
+                let mut out = BytesMut::new();
+                ConnectResponse::expired(request.read_only).encode(&mut out);
+                let _ = stream.write_all(&out).await;
+                let _ = stream.shutdown().await;
+            }
+            return End::Closed;
+        }
+    };
+    spoke();
+    let timeout_ms = opened.timeout_ms;
+    let mut out = BytesMut::new();
+    ConnectResponse {
+        protocol_version: 0,
+        timeout_ms: i32::try_from(timeout_ms).unwrap_or(i32::MAX),
+        session_id: opened.session.0.cast_signed(),
+        password: opened.token.0,
+        read_only: request.read_only.map(|_| false),
+    }
+    .encode(&mut out);
+    listed.connection.session.store(opened.session.0.cast_signed(), Relaxed);
+    listed.connection.timeout_ms.store(timeout_ms.into(), Relaxed);
+    listed.answered(0, 0, -10, arrived);
+    if stream.write_all(&out).await.is_err() {
+        return End::Broken;
+    }
+    frames.set_limit(shared.config.frame_max.max(opened.limits.data_bytes as usize + FRAME_OVERHEAD));
+    let end = both(stream, frames, (requests, items), &opened, &ledger, &listed, guest).await;
+    end.unwrap_or_else(|e| {
+        tracing::debug!(session = %opened.session, "the connection ends: {e}");
+        End::Closed
+    })
+}
+
+/// What a connection begins with.
+enum First {
+    Connect(ConnectRequest),
+    Word(String),
+}
+
+async fn first_frame<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    frames: &mut Frames,
+    guest: &Guest,
+) -> Result<First, End> {
+    loop {
+        // A word has no length before it.
+        if let Some(word) = frames.rest().first_chunk::<4>().filter(|word| words::is_word(**word)) {
+            return Ok(First::Word(String::from_utf8_lossy(word).into_owned()));
+        }
+        if let Some(frame) = frames.next_frame().map_err(|_| End::Broken)? {
+            return ConnectRequest::decode(frame).map(First::Connect).map_err(|_| End::Broken);
+        }
+        match receive(stream, frames, &guest.traffic, &mut None).await {
+            Received::More => {}
+            Received::End(end) => return Err(end),
+        }
+    }
+}
+
+/// The session that the client wants, opened or taken up. One that is taken up is open once the leader has counted that as a sign of
+/// life: its client believes in it from the answer on.
+async fn open<R: Requests, I: Items>(
+    requests: &mut R,
+    items: &mut I,
+    request: &ConnectRequest,
+    ledger: &Ledger,
+    arrived: Instant,
+) -> Result<Opened, OpError> {
+    let resume = resume(request)?;
+    let last_zxid = Zxid(u64::try_from(request.last_zxid_seen).unwrap_or(0));
+    let timeout_ms = u32::try_from(request.timeout_ms).unwrap_or(0);
+    let wait_ms = (timeout_ms / 4).clamp(WAIT_MIN_MS, WAIT_MAX_MS);
+    let resumes = resume.is_some();
+    requests.open(Open { resume, timeout_ms, last_zxid, wait_ms: Some(wait_ms), ensemble: None }).await?;
+    if resumes {
+        let ping = Request { xid: FIRST_PING, number: None, op: Op::Ping, trace: None };
+        ledger.arrived(FIRST_PING, arrived);
+        requests.submit(WriteNumber(0), vec![ping]).await?;
+    } else {
+        ledger.opened(arrived);
+    }
+    let (mut next, mut opened) = (VecDeque::new(), None);
+    loop {
+        if let Some(end) = poll_fn(|cx| items.poll_take(cx, 1, &mut next)).await {
+            end?;
+            return Err(OpError::Unavailable("the stream ended before it began".into()));
+        }
+        for item in next.drain(..) {
+            match item {
+                Item::Opened(about) => {
+                    items.taken(1, 0);
+                    // ZooKeeper turns such a client away, too: it must not see less than it saw.
+                    if about.zxid < last_zxid {
+                        return Err(OpError::Unavailable(format!(
+                            "the client has seen {last_zxid}, and this node is at {}",
+                            about.zxid
+                        )));
+                    }
+                    opened = Some(about);
+                }
+                Item::Response(_) => items.taken(1, 0),
+                Item::Confirmed { xid } => ledger.counted(xid),
+                Item::Notice(_) | Item::Events(_) | Item::State(_) | Item::Ended(_) | Item::Mark(_) => {}
+            }
+        }
+        if ledger.last_counted().is_some()
+            && let Some(opened) = opened.take()
+        {
+            return Ok(opened);
+        }
+    }
+}
+
+fn resume(request: &ConnectRequest) -> Result<Option<(SessionId, SessionToken)>, OpError> {
+    let session = SessionId(request.session_id.cast_unsigned());
+    if session.0 == 0 {
+        return Ok(None);
+    }
+    let password: Option<[u8; 16]> =
+        request.password.as_ref().and_then(|p: &Bytes| p.as_ref().try_into().ok());
+    match password {
+        Some(password) => Ok(Some((session, SessionToken(password)))),
+        None => Err(OpError::SessionExpired(session)),
+    }
+}
+
+/// Reads and writes until one of the two ends.
+async fn both<S, R: Requests, I: Items>(
+    stream: S,
+    frames: Frames,
+    (requests, items): (R, I),
+    opened: &Opened,
+    ledger: &Ledger,
+    stats: &Listed<'_>,
+    guest: Guest,
+) -> Result<End, OpError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    // Nobody can ask for the results of writes that came on an earlier connection.
+    ledger.acknowledge(opened.last_write);
+    let (read, write) = tokio::io::split(stream);
+    let mut writer = Writer {
+        stream: write,
+        items,
+        ledger,
+        stats,
+        share: guest.traffic.clone(),
+        third: Duration::from_millis(opened.timeout_ms.into()) / 3,
+        next: VecDeque::new(),
+        out: BytesMut::new(),
+        taken: (0, 0),
+        pings: VecDeque::new(),
+        zxid: opened.zxid.0.cast_signed(),
+        charges: Vec::new(),
+        closed: false,
+        last: false,
+    };
+    let mut reader = Reader {
+        stream: read,
+        frames,
+        requests,
+        ledger,
+        stats,
+        share: guest.traffic,
+        who: Who { address: guest.address.ip().to_canonical(), users: Vec::new() },
+        written: (!opened.resumed).then_some(opened.last_write),
+        xid: FIRST_PING,
+    };
+    tokio::select! {
+        end = reader.run() => end,
+        end = writer.run() => end,
+    }
+}
+
+/// The first frame comes within this.
+const SPEAK_WITHIN: Duration = Duration::from_secs(10);
+
+/// Bytes of the first frame, of which a client needs 45.
+const HANDSHAKE_MAX: usize = 1 << 10;
+
+/// What a frame has besides the values of its request: paths, access lists, and the parts of a multi.
+const FRAME_OVERHEAD: usize = 256 << 10;
+
+/// A node that is behind its client, or has no leader, has so long to do better before the client goes elsewhere: a quarter of the
+/// time-out within these bounds, in milliseconds. Clients wait no longer than their time-out divided by the number of servers.
+const WAIT_MIN_MS: u32 = 500;
+const WAIT_MAX_MS: u32 = 5_000;
+
+/// The store's xid of the ping with which a session is taken up.
+pub(crate) const FIRST_PING: u64 = 1;

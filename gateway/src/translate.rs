@@ -1,0 +1,287 @@
+//! ZooKeeper's requests in the words of the store, and where its checks come in another order than the store's.
+
+use std::net::IpAddr;
+
+use api::{
+    Create, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Write, session::Op,
+    watch::AddWatches,
+};
+use zk_jute::{Bad, Body, ClientInfo, Code, OpCode, Request};
+
+use crate::{
+    acl,
+    answers::failed_multi,
+    ledger::{Fixed, Wants},
+    script::Script,
+    watches::{Kind, Watches},
+};
+
+/// What to do about a request.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    /// Ask the store one thing.
+    Ask(Op, Wants),
+    /// A read, and before it the watch with this number.
+    Watched(AddWatches, u32, Op, Wants),
+    /// Ask it several things, one after the other.
+    Script(Script),
+}
+
+impl Plan {
+    /// A reply that the store has no part in.
+    fn fixed(fixed: Fixed) -> Plan {
+        Plan::Ask(Op::Ping, Wants::Fixed(fixed))
+    }
+
+    fn error(code: Code) -> Plan {
+        Plan::fixed(Fixed::error(code))
+    }
+}
+
+/// What to do about something that is no request.
+pub(crate) fn bad(bad: Bad) -> Plan {
+    match bad {
+        // As ZooKeeper 3.9 does.
+        Bad::Unknown(_) => Plan::fixed(Fixed { zxid: Some(-1), ..Fixed::last(Code::UNIMPLEMENTED) }),
+        Bad::Malformed(..) => Plan::error(Code::MARSHALLING_ERROR),
+    }
+}
+
+/// Who is at the other end of a connection.
+pub(crate) struct Who {
+    pub(crate) address: IpAddr,
+    /// Names from digests. They prove nothing.
+    pub(crate) users: Vec<String>,
+}
+
+impl Who {
+    fn infos(&self) -> Vec<ClientInfo> {
+        let ip = ClientInfo { scheme: "ip".into(), user: self.address.to_string() };
+        let digest = |user: &String| ClientInfo { scheme: "digest".into(), user: user.clone() };
+        [ip].into_iter().chain(self.users.iter().map(digest)).collect()
+    }
+
+    /// As ZooKeeper answers: a digest always succeeds, and any other scheme ends the connection.
+    fn prove(&mut self, scheme: Option<&str>, secret: Option<&[u8]>) -> Fixed {
+        if scheme != Some("digest") || self.users.len() >= Identities::MAX {
+            return Fixed { zxid: Some(0), ..Fixed::last(Code::AUTH_FAILED) };
+        }
+        let secret = String::from_utf8_lossy(secret.unwrap_or_default());
+        let user = secret.split(':').next().unwrap_or_default();
+        let user: String = user.chars().take(Identity::ID_MAX / 4).collect();
+        if !self.users.contains(&user) {
+            self.users.push(user);
+        }
+        Fixed { zxid: Some(0), ..Fixed::error(Code::OK) }
+    }
+}
+
+pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches) -> Plan {
+    match request {
+        Request::Create { .. }
+        | Request::Create2 { .. }
+        | Request::CreateContainer { .. }
+        | Request::CreateTtl { .. } => plan_create(request),
+        Request::Delete { path, version } => match delete(&path, version) {
+            Ok((path, version)) => Plan::Ask(Op::Write(Write::Delete { path, version }), Wants::Deleted),
+            Err(code) => Plan::error(code),
+        },
+        Request::SetData { path, data, version } => match Path::new(&path) {
+            Ok(path) => {
+                Plan::Ask(Op::Write(Write::Set { path, data, version: expected(version) }), Wants::Set)
+            }
+            Err(_) => Plan::error(Code::BAD_ARGUMENTS),
+        },
+        Request::Exists { path, watch } => {
+            read(&path, |path| Read::Exists { path }, Wants::Exists, watches, watch)
+        }
+        Request::GetData { path, watch } => {
+            read(&path, |path| Read::Get { path }, Wants::Data, watches, watch)
+        }
+        Request::GetChildren { path, watch } => listing(&path, false, watch),
+        Request::GetChildren2 { path, watch } => listing(&path, true, watch),
+        Request::SetWatches { watches: sets } => {
+            Plan::Ask(Op::AddWatches(watches.set_again(&sets, &[], &[])), Wants::SetAgain)
+        }
+        Request::SetWatches2 { watches: sets, persistent, recursive } => {
+            let again = watches.set_again(&sets, &persistent, &recursive);
+            Plan::Ask(Op::AddWatches(again), Wants::SetAgain)
+        }
+        Request::AddWatch { path, mode } => add_watch(&path, mode, watches),
+        Request::CheckWatches { path, kind } => watches_of(&path, kind, false),
+        Request::RemoveWatches { path, kind } => watches_of(&path, kind, true),
+        Request::Sync { path } => Plan::Ask(Op::Sync, Wants::Sync(path)),
+        Request::Ping => Plan::Ask(Op::Ping, Wants::Ping),
+        Request::Multi(parts) => multi(parts),
+        Request::MultiRead(parts) => Plan::Script(Script::MultiRead(parts)),
+        Request::CloseSession => Plan::Ask(Op::Close, Wants::Close),
+        // Only within a multi.
+        Request::Check { .. } => Plan::fixed(Fixed { zxid: Some(-1), ..Fixed::last(Code::UNIMPLEMENTED) }),
+        Request::Reconfig { .. } => Plan::error(Code::RECONFIG_DISABLED),
+        // No scheme is known that proves anything here. ZooKeeper says so and hangs up.
+        Request::Sasl { .. } => Plan::fixed(Fixed::last(Code::AUTH_FAILED)),
+        Request::Auth { scheme, auth, .. } => Plan::fixed(who.prove(scheme.as_deref(), auth.as_deref())),
+        Request::WhoAmI => Plan::fixed(Fixed { body: Body::Infos(who.infos()), ..Fixed::error(Code::OK) }),
+        Request::GetAcl { .. }
+        | Request::SetAcl { .. }
+        | Request::GetEphemerals { .. }
+        | Request::GetAllChildrenNumber { .. } => Plan::error(Code::UNIMPLEMENTED),
+    }
+}
+
+fn plan_create(request: Request) -> Plan {
+    let stat = request.code() != OpCode::CREATE;
+    match create(request) {
+        Ok(create) => Plan::Ask(Op::Write(Write::Create(create)), Wants::Created { stat }),
+        Err(BadCreate::Code(code)) => Plan::error(code),
+        // ZooKeeper looks for the parent first.
+        Err(BadCreate::Name { parent: Some(parent) }) => Plan::Script(Script::BadCreate { parent }),
+        Err(BadCreate::Name { parent: None }) => Plan::error(Code::NO_NODE),
+    }
+}
+
+/// Why a create is none.
+enum BadCreate {
+    Code(Code),
+    /// The path has what no path may have; `None` if that is above the last slash, so that there is no such parent.
+    Name {
+        parent: Option<Path>,
+    },
+}
+
+impl BadCreate {
+    fn code(&self) -> Code {
+        match self {
+            BadCreate::Code(code) => *code,
+            BadCreate::Name { parent: Some(_) } => Code::BAD_ARGUMENTS,
+            BadCreate::Name { parent: None } => Code::NO_NODE,
+        }
+    }
+}
+
+/// In the order of ZooKeeper's checks: flags and TTL, a slash and no NUL, the access list, and behind the parent the rest of the path.
+fn create(request: Request) -> Result<Create, BadCreate> {
+    let op = request.code();
+    let (create, ttl) = match request {
+        Request::Create { create } | Request::Create2 { create } | Request::CreateContainer { create } => {
+            (create, 0)
+        }
+        Request::CreateTtl { create, ttl } => (create, ttl),
+        _ => return Err(BadCreate::Code(Code::UNIMPLEMENTED)),
+    };
+    let zk_jute::Create { path, data, acl, flags } = create;
+    let bad = BadCreate::Code(Code::BAD_ARGUMENTS);
+    let ttl_kind = || match u64::try_from(ttl) {
+        Ok(ms) => Ok(NodeKind::Ttl { ms }),
+        Err(_) => Err(BadCreate::Code(Code::BAD_ARGUMENTS)),
+    };
+    let (kind, sequential) = match flags {
+        0 => (NodeKind::Persistent, false),
+        1 => (NodeKind::Ephemeral, false),
+        2 => (NodeKind::Persistent, true),
+        3 => (NodeKind::Ephemeral, true),
+        // The operation decides, so by this flag alone it is a plain one.
+        4 => (NodeKind::Persistent, false),
+        5 => (ttl_kind()?, false),
+        6 => (ttl_kind()?, true),
+        _ => return Err(bad),
+    };
+    let kind = if op == OpCode::CREATE_CONTAINER { NodeKind::Container } else { kind };
+    if kind.check().is_err() {
+        return Err(bad);
+    }
+    let Some((parent, _)) = path.rsplit_once('/').filter(|_| !path.contains('\0')) else { return Err(bad) };
+    let acl = acl::read(acl.as_deref()).map_err(BadCreate::Code)?;
+    let parsed = if sequential { Path::prefix(&path) } else { Path::new(&path) };
+    let path = parsed.map_err(|_| match parent {
+        "" => BadCreate::Code(Code::BAD_ARGUMENTS),
+        parent => BadCreate::Name { parent: Path::new(parent).ok() },
+    })?;
+    Ok(Create { path, data, kind, sequential, acl })
+}
+
+/// ZooKeeper only looks whether a path can be split; anything else that is wrong is a znode that does not exist.
+fn delete(path: &str, version: i32) -> Result<(Path, Option<i32>), Code> {
+    if path == "/" || !path.contains('/') || path.contains('\0') {
+        return Err(Code::BAD_ARGUMENTS);
+    }
+    Ok((Path::new(path).map_err(|_| Code::NO_NODE)?, expected(version)))
+}
+
+/// -1 stands for any version, and other negative numbers for none that there is.
+fn expected(version: i32) -> Option<i32> {
+    match version {
+        -1 => None,
+        0.. => Some(version),
+        _ => Some(i32::MAX),
+    }
+}
+
+/// Of a read. ZooKeeper checks no syntax there: what cannot exist does not, and the empty path is the root.
+pub(crate) fn read_path(path: &str) -> Option<Path> {
+    if path.is_empty() { Some(Path::root()) } else { Path::new(path).ok() }
+}
+
+fn read(path: &str, read: impl FnOnce(Path) -> Read, wants: Wants, watches: &Watches, watch: bool) -> Plan {
+    let Some(path) = read_path(path) else { return Plan::error(Code::NO_NODE) };
+    if watch {
+        let (id, add) = watches.begin(Kind::Data, path.clone());
+        return Plan::Watched(add, id, Op::Read(read(path), ReadLevel::Local), wants);
+    }
+    Plan::Ask(Op::Read(read(path), ReadLevel::Local), wants)
+}
+
+fn listing(path: &str, stat: bool, watch: bool) -> Plan {
+    match read_path(path) {
+        Some(path) => Plan::Script(Script::Children { path, stat, watch }),
+        None => Plan::error(Code::NO_NODE),
+    }
+}
+
+fn add_watch(path: &str, mode: i32, watches: &Watches) -> Plan {
+    let (Some(kinds), Ok(path)) = (Kind::named(mode.saturating_add(4)), Path::new(path)) else {
+        return Plan::error(Code::BAD_ARGUMENTS);
+    };
+    if !(0..=1).contains(&mode) {
+        return Plan::error(Code::BAD_ARGUMENTS);
+    }
+    let specs = watches.add(kinds, &path, None);
+    Plan::Ask(Op::AddWatches(AddWatches { specs, refused: Vec::new() }), Wants::Added)
+}
+
+fn watches_of(path: &str, kind: i32, remove: bool) -> Plan {
+    let Some(kinds) = Kind::named(kind) else { return Plan::error(Code::MARSHALLING_ERROR) };
+    match Path::new(path) {
+        Ok(path) => Plan::Script(Script::Watches { path, kinds, remove }),
+        Err(_) => Plan::error(Code::NO_WATCHER),
+    }
+}
+
+fn multi(parts: Vec<Request>) -> Plan {
+    let codes: Vec<OpCode> = parts.iter().map(Request::code).collect();
+    let ops = (0..).zip(parts).map(|(index, part)| multi_op(part).map_err(|code| (index, code)));
+    match ops.collect::<Result<Vec<MultiOp>, (u32, Code)>>() {
+        Ok(ops) => Plan::Ask(Op::Write(Write::Multi(ops)), Wants::Multi(codes)),
+        Err((index, code)) => {
+            let body = failed_multi(codes.len(), index, code);
+            Plan::fixed(Fixed { body, ..Fixed::error(Code::OK) })
+        }
+    }
+}
+
+fn multi_op(part: Request) -> Result<MultiOp, Code> {
+    let checked = |path: &str| Path::new(path).map_err(|_| Code::BAD_ARGUMENTS);
+    Ok(match part {
+        Request::Delete { path, version } => {
+            let (path, version) = delete(&path, version)?;
+            MultiOp::Delete { path, version }
+        }
+        Request::SetData { path, data, version } => {
+            MultiOp::Set { path: checked(&path)?, data, version: expected(version) }
+        }
+        Request::Check { path, version } => {
+            MultiOp::Check { path: checked(&path)?, version: expected(version) }
+        }
+        other => MultiOp::Create(create(other).map_err(|e| e.code())?),
+    })
+}

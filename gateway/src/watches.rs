@@ -1,0 +1,393 @@
+//! Watches of one connection: ZooKeeper's, which have a path and a kind, over the store's, which have a number.
+//!
+//! A read that leaves a watch is two requests of the store, the watch and then the read. What the watch sees between the two is told
+//! behind the reply: its client knows the watch only then.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use api::{
+    Path, Zxid,
+    watch::{AddWatches, ChangeKind, WatchGroup, WatchScope, WatchSpec},
+};
+use zk_jute::{Code, Event, EventType, KeeperState, SetWatches, WatcherEvent};
+
+use crate::translate::read_path;
+
+/// What a watch of ZooKeeper's sees, and whether it stays.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum Kind {
+    /// Of getData and exists: one change of the znode.
+    Data,
+    /// Of getChildren: one change of its children.
+    Child,
+    /// Of addWatch: changes of the znode ...
+    Persistent,
+    /// ... and of its children.
+    PersistentChild,
+    /// Of addWatch: changes of the znode and of all below.
+    Recursive,
+}
+
+impl Kind {
+    fn once(self) -> bool {
+        matches!(self, Kind::Data | Kind::Child)
+    }
+
+    fn scope(self) -> WatchScope {
+        match self {
+            Kind::Data | Kind::Persistent => WatchScope::Node,
+            Kind::Child | Kind::PersistentChild => WatchScope::Children,
+            Kind::Recursive => WatchScope::Tree,
+        }
+    }
+
+    /// Those that a client means by a number, when it asks for a watch or takes one away.
+    pub(crate) fn named(number: i32) -> Option<&'static [Kind]> {
+        Some(match number {
+            1 => &[Kind::Child],
+            2 => &[Kind::Data],
+            3 => &[Kind::Child, Kind::Data, Kind::Persistent, Kind::PersistentChild, Kind::Recursive],
+            4 => &[Kind::Persistent, Kind::PersistentChild],
+            5 => &[Kind::Recursive],
+            _ => return None,
+        })
+    }
+}
+
+/// Those of one connection.
+#[derive(Default)]
+pub(crate) struct Watches {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    last: u32,
+    watches: HashMap<u32, Watch>,
+    /// Those that the client knows.
+    armed: HashMap<(Kind, Path), u32>,
+    /// Those that the store has and nobody wants any more; told with the next request.
+    cancels: Vec<u32>,
+}
+
+struct Watch {
+    kind: Kind,
+    path: Path,
+    state: State,
+}
+
+enum State {
+    /// Its read is not answered. What it has seen meanwhile.
+    Begun(Vec<Event>),
+    Armed,
+    /// The store has not taken it.
+    Refused(Code),
+}
+
+impl Watches {
+    /// A watch of a read that is about to be asked.
+    pub(crate) fn begin(&self, kind: Kind, path: Path) -> (u32, AddWatches) {
+        let mut inner = self.lock();
+        let id = inner.insert(kind, path, State::Begun(Vec::new()));
+        (id, AddWatches { specs: inner.spec(id, None).into_iter().collect(), refused: Vec::new() })
+    }
+
+    /// Its read is answered, with success or not, so that the client knows it now, or never will. What it has seen meanwhile.
+    ///
+    /// # Errors
+    /// The store has not taken the watch.
+    pub(crate) fn settle(&self, id: u32, keep: bool) -> Result<Vec<Event>, Code> {
+        let mut inner = self.lock();
+        let Some(Watch { kind, path, state }) = inner.watches.remove(&id) else { return Ok(Vec::new()) };
+        match state {
+            State::Refused(code) => Err(code),
+            _ if !keep => {
+                inner.cancels.push(id);
+                Ok(Vec::new())
+            }
+            // It has fired.
+            State::Begun(seen) if kind.once() && !seen.is_empty() => Ok(seen),
+            state => {
+                let seen = if let State::Begun(seen) = state { seen } else { Vec::new() };
+                inner.watches.insert(id, Watch { kind, path, state: State::Armed });
+                inner.arm(id);
+                Ok(seen)
+            }
+        }
+    }
+
+    /// The store has not taken these. Whether one of them is the client's already.
+    pub(crate) fn refused(&self, ids: impl IntoIterator<Item = u32>, code: Code) {
+        let mut inner = self.lock();
+        for id in ids {
+            let begun = |watch: &&mut Watch| matches!(watch.state, State::Begun(_));
+            match inner.watches.get_mut(&id).filter(begun) {
+                Some(watch) => watch.state = State::Refused(code),
+                None => inner.forget(id),
+            }
+        }
+    }
+
+    /// Watches that the client had on an earlier connection; it wants to be told what they have missed.
+    pub(crate) fn set_again(
+        &self,
+        sets: &SetWatches,
+        persistent: &[String],
+        recursive: &[String],
+    ) -> AddWatches {
+        let from = Some(Zxid(u64::try_from(sets.relative_zxid).unwrap_or(0)));
+        let mut all = AddWatches::default();
+        for (paths, kinds, from) in [
+            (&sets.data[..], &[Kind::Data][..], from),
+            (&sets.exist, &[Kind::Data], from),
+            (&sets.child, &[Kind::Child], from),
+            (persistent, &[Kind::Persistent, Kind::PersistentChild], None),
+            (recursive, &[Kind::Recursive], None),
+        ] {
+            // A path that cannot be has nothing to tell.
+            for path in paths.iter().filter_map(|path| read_path(path)) {
+                all.specs.extend(self.add(kinds, &path, from));
+            }
+        }
+        all
+    }
+
+    /// Watches that the client knows from now on; those that it has already stay as they are, if they see all that these would.
+    pub(crate) fn add(&self, kinds: &[Kind], path: &Path, from: Option<Zxid>) -> Vec<WatchSpec> {
+        let mut inner = self.lock();
+        let mut specs = Vec::new();
+        for &kind in kinds {
+            if from.is_none() && inner.armed.contains_key(&(kind, path.clone())) {
+                continue;
+            }
+            let id = inner.insert(kind, path.clone(), State::Armed);
+            inner.arm(id);
+            specs.extend(inner.spec(id, from));
+        }
+        specs
+    }
+
+    /// Whether the client has one of these.
+    pub(crate) fn has(&self, kinds: &[Kind], path: &Path) -> bool {
+        let inner = self.lock();
+        kinds.iter().any(|&kind| inner.armed.contains_key(&(kind, path.clone())))
+    }
+
+    /// Takes these away; the store is to be told.
+    pub(crate) fn remove(&self, kinds: &[Kind], path: &Path) -> Vec<u32> {
+        let mut inner = self.lock();
+        let ids: Vec<u32> =
+            kinds.iter().filter_map(|&kind| inner.armed.get(&(kind, path.clone())).copied()).collect();
+        ids.iter().for_each(|id| inner.forget(*id));
+        ids
+    }
+
+    /// Those that the store may forget.
+    pub(crate) fn take_cancels(&self) -> Vec<u32> {
+        std::mem::take(&mut self.lock().cancels)
+    }
+
+    /// How many the client has.
+    #[cfg(test)]
+    pub(crate) fn count(&self) -> usize {
+        self.lock().watches.len()
+    }
+
+    /// What the client is to be told of this now. Watches that a change concerns in the same way are told once.
+    pub(crate) fn tell(&self, group: &WatchGroup) -> Vec<Event> {
+        let mut inner = self.lock();
+        let mut all = Vec::new();
+        for event in &group.events {
+            let first = all.len();
+            for id in &event.ids {
+                let Some(watch) = inner.watches.get_mut(id) else { continue };
+                let Some((kind, path)) = seen(watch, event.change.kind, &event.change.path) else { continue };
+                let event = Event {
+                    zxid: group.zxid.0.cast_signed(),
+                    event: WatcherEvent {
+                        kind: kind.0,
+                        state: KeeperState::SYNC_CONNECTED.0,
+                        path: path.as_str().to_owned(),
+                    },
+                };
+                match &mut watch.state {
+                    State::Begun(seen) => seen.push(event),
+                    State::Armed => {
+                        let once = watch.kind.once();
+                        if !all.iter().skip(first).any(|told| *told == event) {
+                            all.push(event);
+                        }
+                        if once {
+                            inner.forget(*id);
+                        }
+                    }
+                    State::Refused(_) => {}
+                }
+            }
+        }
+        all
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing in here panics half way.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn insert(&mut self, kind: Kind, path: Path, state: State) -> u32 {
+        loop {
+            self.last = self.last.wrapping_add(1);
+            if self.last != 0 && !self.watches.contains_key(&self.last) {
+                self.watches.insert(self.last, Watch { kind, path, state });
+                return self.last;
+            }
+        }
+    }
+
+    /// The client knows it. An older one on the same znode is of no more use.
+    fn arm(&mut self, id: u32) {
+        let Some(watch) = self.watches.get(&id) else { return };
+        if let Some(older) = self.armed.insert((watch.kind, watch.path.clone()), id) {
+            self.watches.remove(&older);
+            self.cancels.push(older);
+        }
+    }
+
+    fn forget(&mut self, id: u32) {
+        let Some(watch) = self.watches.remove(&id) else { return };
+        let key = (watch.kind, watch.path);
+        if self.armed.get(&key) == Some(&id) {
+            self.armed.remove(&key);
+        }
+    }
+
+    fn spec(&self, id: u32, from: Option<Zxid>) -> Option<WatchSpec> {
+        let watch = self.watches.get(&id)?;
+        let spec = WatchSpec::new(id, watch.path.clone(), watch.kind.scope());
+        Some(WatchSpec { once: watch.kind.once(), from, ..spec })
+    }
+}
+
+/// What a change is for a watch, and on which path: of children, the parent's.
+fn seen<'a>(watch: &'a Watch, change: ChangeKind, path: &'a Path) -> Option<(EventType, &'a Path)> {
+    let own = *path == watch.path;
+    match watch.kind {
+        Kind::Child | Kind::PersistentChild => match change {
+            ChangeKind::Deleted if own => Some((EventType::NODE_DELETED, path)),
+            ChangeKind::Touched => Some((EventType::NODE_CHILDREN_CHANGED, &watch.path)),
+            ChangeKind::Created | ChangeKind::Deleted if !own => {
+                Some((EventType::NODE_CHILDREN_CHANGED, &watch.path))
+            }
+            _ => None,
+        },
+        Kind::Data | Kind::Persistent | Kind::Recursive => match change {
+            ChangeKind::Created => Some((EventType::NODE_CREATED, path)),
+            ChangeKind::Deleted => Some((EventType::NODE_DELETED, path)),
+            ChangeKind::DataChanged | ChangeKind::Touched => Some((EventType::NODE_DATA_CHANGED, path)),
+            _ => None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use api::{
+        Stat,
+        watch::{Change, WatchEvent},
+    };
+
+    use super::*;
+
+    fn path(text: &str) -> Path {
+        Path::new(text).unwrap()
+    }
+
+    fn group(ids: &[u32], kind: ChangeKind, of: &str) -> WatchGroup {
+        let change = Arc::new(Change { kind, path: path(of), stat: Stat::default(), data: None });
+        let event = WatchEvent { ids: ids.to_vec(), change, with_data: false };
+        WatchGroup { zxid: Zxid(9), events: vec![event], more: false }
+    }
+
+    fn told(events: Vec<Event>) -> Vec<(EventType, String)> {
+        events.into_iter().map(|e| (EventType(e.event.kind), e.event.path)).collect()
+    }
+
+    #[test]
+    fn what_is_seen_before_the_reply_is_told_behind_it() {
+        let watches = Watches::default();
+        let (id, add) = watches.begin(Kind::Data, path("/a"));
+        assert_eq!((add.specs[0].id, add.specs[0].once), (id, true));
+        assert!(watches.tell(&group(&[id], ChangeKind::DataChanged, "/a")).is_empty());
+        assert_eq!(told(watches.settle(id, true).unwrap()), [(EventType::NODE_DATA_CHANGED, "/a".into())]);
+        assert_eq!(watches.count(), 0, "it has fired");
+        let (id, _) = watches.begin(Kind::Data, path("/a"));
+        assert!(watches.settle(id, false).unwrap().is_empty());
+        assert_eq!((watches.take_cancels(), watches.count()), (vec![id], 0), "the read has failed");
+        let (id, _) = watches.begin(Kind::Data, path("/a"));
+        watches.refused([id], Code::BAD_ARGUMENTS);
+        assert_eq!(watches.settle(id, true), Err(Code::BAD_ARGUMENTS));
+    }
+
+    #[test]
+    fn a_change_is_told_once_and_a_second_watch_takes_the_place_of_the_first() {
+        let watches = Watches::default();
+        let armed = |kind| {
+            let (id, _) = watches.begin(kind, path("/a"));
+            watches.settle(id, true).unwrap();
+            id
+        };
+        let (first, second, child) = (armed(Kind::Data), armed(Kind::Data), armed(Kind::Child));
+        assert_eq!(watches.take_cancels(), [first]);
+        let gone = watches.tell(&group(&[first, second, child], ChangeKind::Deleted, "/a"));
+        assert_eq!(told(gone), [(EventType::NODE_DELETED, "/a".into())]);
+        assert_eq!(watches.count(), 0);
+    }
+
+    #[test]
+    fn children_are_told_by_their_parent_and_trees_by_what_changed() {
+        let watches = Watches::default();
+        let ids: Vec<u32> =
+            watches.add(Kind::named(3).unwrap(), &path("/a"), None).iter().map(|spec| spec.id).collect();
+        let created = told(watches.tell(&group(&ids, ChangeKind::Created, "/a/b")));
+        // The store names only those that it concerns; the others would see a znode of their own.
+        assert!(created.contains(&(EventType::NODE_CHILDREN_CHANGED, "/a".into())));
+        assert!(created.contains(&(EventType::NODE_CREATED, "/a/b".into())));
+        assert!(watches.add(&[Kind::Recursive], &path("/a"), None).is_empty(), "it is there already");
+        assert!(watches.has(&[Kind::Recursive], &path("/a")));
+        assert_eq!(watches.remove(&[Kind::Recursive], &path("/a")).len(), 1);
+        assert!(!watches.has(&[Kind::Recursive], &path("/a")));
+    }
+
+    #[test]
+    fn watches_are_set_again_behind_what_the_client_has_seen() {
+        let watches = Watches::default();
+        let list = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect::<Vec<_>>();
+        let sets = SetWatches {
+            relative_zxid: 7,
+            data: list(&["/a", "/a/"]),
+            exist: list(&["/b"]),
+            child: list(&["/a"]),
+        };
+        let add = watches.set_again(&sets, &list(&["/p"]), &list(&["/r"]));
+        let specs: Vec<_> = add.specs.iter().map(|s| (s.path.as_str(), s.scope, s.once, s.from)).collect();
+        use WatchScope::{Children, Node, Tree};
+        let from = Some(Zxid(7));
+        assert_eq!(
+            specs,
+            [
+                ("/a", Node, true, from),
+                ("/b", Node, true, from),
+                ("/a", Children, true, from),
+                ("/p", Node, false, None),
+                ("/p", Children, false, None),
+                ("/r", Tree, false, None),
+            ]
+        );
+    }
+}

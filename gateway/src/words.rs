@@ -1,0 +1,271 @@
+//! ZooKeeper's four letter words: a client that sends one instead of a first frame gets a text and is hung up on. Names of fields are
+//! ZooKeeper's, so that what reads them goes on.
+
+use std::{fmt::Write as _, str::FromStr, sync::atomic::Ordering::Relaxed, time::Duration};
+
+use api::{
+    Path, Read, ReadLevel,
+    ports::{Caller, Coordination},
+    session::Op,
+};
+
+use telemetry::metrics;
+
+use crate::{Gateway, stats::Connection};
+
+/// What a node knows and the port does not tell. Fields that are `None` are left out.
+#[derive(Clone, Default, PartialEq, Debug)]
+pub struct Facts {
+    /// `leader`, `follower`, `observer` or `standalone`.
+    pub mode: Option<&'static str>,
+    /// Whether it serves clients.
+    pub serving: bool,
+    /// How far it has applied.
+    pub zxid: u64,
+    /// Znodes.
+    pub znodes: Option<u64>,
+    /// Open sessions of the ensemble.
+    pub sessions: Option<u64>,
+    /// Bytes of the state on disk, and of the log.
+    pub on_disk: Option<(u64, u64)>,
+    /// More names and values for `mntr`.
+    pub more: Vec<(String, String)>,
+}
+
+/// The words that are answered; others are refused by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Words(Vec<&'static str>);
+
+/// A list of words that has something else.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0:?} is no four letter word that is known; give some of {known}, with commas between them, or *", known = ALL.join(", "))]
+pub struct WordsError(String);
+
+impl Default for Words {
+    /// Those that tell nothing of clients or files.
+    fn default() -> Words {
+        Words(vec!["envi", "isro", "ruok", "srvr"])
+    }
+}
+
+impl FromStr for Words {
+    type Err = WordsError;
+
+    /// With commas between them; `*` for all.
+    fn from_str(text: &str) -> Result<Words, WordsError> {
+        if text.trim() == "*" {
+            return Ok(Words(ALL.to_vec()));
+        }
+        let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+        let known = |word: &str| {
+            ALL.into_iter().find(|known| *known == word).ok_or_else(|| WordsError(word.to_owned()))
+        };
+        words.map(known).collect::<Result<_, _>>().map(Words)
+    }
+}
+
+impl std::fmt::Display for Words {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
+}
+
+/// Whether a connection that begins so asks for a text.
+pub(crate) fn is_word(first: [u8; 4]) -> bool {
+    ALL.iter().any(|word| word.as_bytes() == first)
+}
+
+pub(crate) async fn answer<C: Coordination>(gateway: &Gateway<C>, word: &str) -> String {
+    metrics::GATEWAY_WORDS.add(1);
+    let shared = &gateway.shared;
+    if !shared.config.words.0.contains(&word) {
+        return format!("{word} is not executed because it is not in the whitelist.\n");
+    }
+    let stats = &shared.stats;
+    match word {
+        "ruok" => "imok".to_owned(),
+        "crst" => {
+            stats.connections().iter().for_each(|connection| connection.traffic.reset());
+            "Connection stats reset.\n".to_owned()
+        }
+        "srst" => {
+            stats.all.reset();
+            "Server stats reset.\n".to_owned()
+        }
+        "conf" => lines(shared.config.settings.iter().map(|(name, value)| format!("{name}={value}"))),
+        "envi" => environment(),
+        "cons" => lines(stats.connections().iter().map(|connection| long(connection))) + "\n",
+        _ => match facts(gateway).await {
+            Some(facts) => of_facts(gateway, word, &facts),
+            None if word == "isro" => "null".to_owned(),
+            None => "This ZooKeeper instance is not currently serving requests\n".to_owned(),
+        },
+    }
+}
+
+/// `None` while clients are not served.
+async fn facts<C: Coordination>(gateway: &Gateway<C>) -> Option<Facts> {
+    if let Some(about) = &gateway.shared.about {
+        return Some(about().await).filter(|facts| facts.serving);
+    }
+    let read = Op::Read(Read::Exists { path: Path::root() }, ReadLevel::Stale);
+    let (response, _held) = gateway.store.call(Caller::default(), read, None).await.ok()?;
+    let serving = !response.leaderless;
+    Some(Facts { serving, zxid: response.zxid.0, ..Facts::default() }).filter(|facts| facts.serving)
+}
+
+fn of_facts<C>(gateway: &Gateway<C>, word: &str, facts: &Facts) -> String {
+    let stats = &gateway.shared.stats;
+    match word {
+        "isro" => "rw".to_owned(),
+        "srvr" => format!("Zookeeper version: {VERSION}\n") + &server(gateway, facts),
+        "stat" => {
+            let clients = lines(stats.connections().iter().map(|connection| short(connection)));
+            format!("Zookeeper version: {VERSION}\nClients:\n{clients}\n") + &server(gateway, facts)
+        }
+        "mntr" => monitor(gateway, facts),
+        "dirs" => {
+            let (data, log) = facts.on_disk.unwrap_or_default();
+            format!("datadir_size: {data}\nlogdir_size: {log}\n")
+        }
+        _ => dump(&stats.connections()),
+    }
+}
+
+fn server<C>(gateway: &Gateway<C>, facts: &Facts) -> String {
+    let stats = &gateway.shared.stats;
+    let latency = stats.all.latency();
+    let (alive, outstanding) = stats.alive();
+    let mut text = format!(
+        "Latency min/avg/max: {}/{:.4}/{}\nReceived: {}\nSent: {}\nConnections: {alive}\nOutstanding: {outstanding}\nZxid: 0x{:x}\n",
+        latency.min,
+        latency.average,
+        latency.max,
+        stats.all.received.load(Relaxed),
+        stats.all.sent.load(Relaxed),
+        facts.zxid
+    );
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "Mode: {}", facts.mode.unwrap_or("follower"));
+    if let Some(znodes) = facts.znodes {
+        let _ = writeln!(text, "Node count: {znodes}");
+    }
+    text
+}
+
+fn monitor<C>(gateway: &Gateway<C>, facts: &Facts) -> String {
+    let stats = &gateway.shared.stats;
+    let latency = stats.all.latency();
+    let (alive, outstanding) = stats.alive();
+    let number = |name: &str, value: Option<u64>| value.map(|value| (name.to_owned(), value.to_string()));
+    let always = [
+        ("version", VERSION.to_owned()),
+        ("server_state", facts.mode.unwrap_or("follower").to_owned()),
+        ("avg_latency", format!("{:.4}", latency.average)),
+        ("min_latency", latency.min.to_string()),
+        ("max_latency", latency.max.to_string()),
+        ("packets_received", stats.all.received.load(Relaxed).to_string()),
+        ("packets_sent", stats.all.sent.load(Relaxed).to_string()),
+        ("num_alive_connections", alive.to_string()),
+        ("outstanding_requests", outstanding.to_string()),
+        ("uptime", stats.started.elapsed().as_millis().to_string()),
+    ];
+    let always = always.map(|(name, value)| (name.to_owned(), value));
+    let known = [number("znode_count", facts.znodes), number("global_sessions", facts.sessions)];
+    let all = always.into_iter().chain(known.into_iter().flatten()).chain(facts.more.iter().cloned());
+    lines(all.map(|(name, value)| format!("zk_{name}\t{value}")))
+}
+
+fn dump(connections: &[std::sync::Arc<Connection>]) -> String {
+    let sessions = connections.iter().filter(|connection| connection.session.load(Relaxed) != 0);
+    let sessions = lines(sessions.map(|connection| {
+        let timeout = Duration::from_millis(connection.timeout_ms.load(Relaxed));
+        format!("0x{:x}\t{}ms", connection.session.load(Relaxed), timeout.as_millis())
+    }));
+    let all = lines(connections.iter().map(|connection| short(connection)));
+    format!("Sessions of this server's connections:\n{sessions}Connections dump:\n{all}")
+}
+
+fn environment() -> String {
+    lines([
+        "Environment:".to_owned(),
+        format!("zookeeper.version={VERSION}"),
+        format!("os.name={}", std::env::consts::OS),
+        format!("os.arch={}", std::env::consts::ARCH),
+    ])
+}
+
+fn short(connection: &Connection) -> String {
+    let Connection { address, traffic, queued, .. } = connection;
+    let [queued, received, sent] = [queued, &traffic.received, &traffic.sent].map(|n| n.load(Relaxed));
+    format!(" /{address}[1](queued={queued},recved={received},sent={sent})")
+}
+
+fn long(connection: &Connection) -> String {
+    let session = connection.session.load(Relaxed);
+    let text = short(connection);
+    if session == 0 {
+        return text;
+    }
+    let latency = connection.traffic.latency();
+    format!(
+        "{},sid=0x{session:x},lop={},est={},to={},lcxid=0x{:x},lzxid=0x{:x},lresp={},llat={},minlat={},avglat={:.0},maxlat={})",
+        text.trim_end_matches(')'),
+        name(connection.last_op.load(Relaxed)),
+        connection.established_ms,
+        connection.timeout_ms.load(Relaxed),
+        connection.last_xid.load(Relaxed),
+        connection.last_zxid.load(Relaxed),
+        connection.last_answer_ms.load(Relaxed),
+        connection.last_latency_ms.load(Relaxed),
+        latency.min,
+        latency.average,
+        latency.max
+    )
+}
+
+/// Of an operation, as `cons` has it.
+fn name(op: i64) -> &'static str {
+    match op {
+        1 | 15 | 19 | 21 => "CREA",
+        2 => "DELE",
+        3 => "EXIS",
+        4 => "GETD",
+        5 => "SETD",
+        6 => "GETA",
+        7 => "SETA",
+        8 => "GETC",
+        9 => "SYNC",
+        11 => "PING",
+        12 => "GETC",
+        14 | 22 => "MULT",
+        101 | 105 => "SETW",
+        -10 => "SESS",
+        -11 => "CLOS",
+        _ => "NA",
+    }
+}
+
+fn lines(lines: impl IntoIterator<Item = String>) -> String {
+    lines.into_iter().fold(String::new(), |text, line| text + &line + "\n")
+}
+
+/// Monitors look for a version of ZooKeeper's whose words these are.
+const VERSION: &str = concat!("3.9.5-quorate-", env!("CARGO_PKG_VERSION"), ", built on 01/01/2026 00:00 UTC");
+
+const ALL: [&str; 12] =
+    ["conf", "cons", "crst", "dirs", "dump", "envi", "isro", "mntr", "ruok", "srst", "srvr", "stat"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_and_others_are_refused_by_name() {
+        assert_eq!("ruok, srvr".parse::<Words>().map(|w| w.to_string()), Ok("ruok,srvr".to_owned()));
+        assert_eq!("".parse(), Ok(Words(vec![])));
+        assert_eq!("*".parse(), Ok(Words(ALL.to_vec())));
+        let e = "ruok,kill".parse::<Words>().unwrap_err().to_string();
+        assert!(e.contains("\"kill\" is no") && e.contains("mntr"), "{e}");
+    }
+}

@@ -1,0 +1,250 @@
+//! What a client gets.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    pin::pin,
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
+};
+
+use api::{
+    OpError,
+    budget::{Charge, Share},
+    ports::Items,
+    session::{Item, Response},
+};
+use bytes::BytesMut;
+use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use zk_jute::{Body, Code, Event, OpCode, ReplyHeader, xid};
+
+use crate::{
+    answers,
+    connection::{End, FIRST_PING},
+    ledger::{Ledger, Pending, Reply, Wants},
+    stats::Listed,
+};
+
+/// The half of a connection that writes.
+pub(crate) struct Writer<'a, S, I> {
+    pub(crate) stream: S,
+    pub(crate) items: I,
+    pub(crate) ledger: &'a Ledger,
+    pub(crate) stats: &'a Listed<'a>,
+    /// Bytes that are being sent.
+    pub(crate) share: Share,
+    /// A third of the session's time-out: nothing is said later than this behind the last request that was counted.
+    pub(crate) third: Duration,
+    /// Taken from the store and not looked at.
+    pub(crate) next: VecDeque<Item>,
+    /// Encoded, and not sent.
+    pub(crate) out: BytesMut,
+    /// Answers in there, and their weight.
+    pub(crate) taken: (usize, usize),
+    /// Pings that wait until they are counted: the store's xid, and when they came.
+    pub(crate) pings: VecDeque<(u64, Instant)>,
+    /// The greatest zxid that the client was told.
+    pub(crate) zxid: i64,
+    /// For what is large in `out`.
+    pub(crate) charges: Vec<Charge>,
+    /// The session is closed, so that signs of life do not matter.
+    pub(crate) closed: bool,
+    /// The connection ends behind what is in `out`.
+    pub(crate) last: bool,
+}
+
+impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
+    /// Writes until the connection ends.
+    pub(crate) async fn run(&mut self) -> Result<End, OpError> {
+        loop {
+            for reply in self.ledger.take_replies() {
+                self.reply(reply);
+            }
+            while let Some(item) = self.next.pop_front() {
+                self.item(item).await?;
+                if self.out.len() >= MESSAGE || self.last {
+                    break;
+                }
+            }
+            if !self.out.is_empty() || self.taken != (0, 0) {
+                self.flush().await?;
+            }
+            if self.last {
+                // The other end may not have read all of it.
+                let _ = self.stream.shutdown().await;
+                return Ok(End::Closed);
+            }
+            if self.next.is_empty()
+                && let Some(end) = self.more().await
+            {
+                return end.map(|()| End::Closed);
+            }
+        }
+    }
+
+    /// Waits for items, or for the reader; `Some` at the end of the stream.
+    async fn more(&mut self) -> Option<Result<(), OpError>> {
+        let Writer { items, next, ledger, .. } = self;
+        let mut told = pin!(ledger.for_writer.notified());
+        tokio::select! {
+            end = poll_fn(|cx| items.poll_take(cx, AT_ONCE, next)) => end,
+            () = told.as_mut() => None,
+        }
+    }
+
+    async fn item(&mut self, item: Item) -> Result<(), OpError> {
+        let weight = item.weight();
+        match item {
+            Item::Response(response) => {
+                if weight > LARGE {
+                    self.charges.push(self.share.take(weight).await);
+                }
+                self.response(response, weight)?;
+            }
+            Item::Confirmed { xid } => self.counted(xid),
+            Item::Opened(_) => return Err(OpError::Internal("the session was opened twice".into())),
+            // ZooKeeper has no words for it: the client hears nothing, and looks for another server in time.
+            Item::Notice(_) | Item::State(_) => {}
+            Item::Events(group) => {
+                let events = self.ledger.watches.tell(&group);
+                self.events(events);
+                self.taken.1 += weight;
+            }
+            Item::Mark(mark) => {
+                self.zxid = self.zxid.max(mark.zxid.0.cast_signed());
+                self.taken.1 += weight;
+            }
+            // It sets its watches again on another connection, and is told what it has missed.
+            Item::Ended(ended) => return Err(ended.error),
+        }
+        Ok(())
+    }
+
+    fn events(&mut self, events: Vec<Event>) {
+        self.stats.told(events.len() as u64);
+        for event in events {
+            self.zxid = self.zxid.max(event.zxid);
+            event.encode(&mut self.out);
+        }
+    }
+
+    fn response(&mut self, response: Response, weight: usize) -> Result<(), OpError> {
+        if response.xid <= FIRST_PING {
+            // With it the session was taken up.
+            self.items.taken(1, 0);
+            return Ok(());
+        }
+        let Some(Pending { xid, op, wants, since, watch, .. }) = self.ledger.pop() else {
+            return Err(OpError::Internal("the store has answered what it was not asked".into()));
+        };
+        match wants {
+            Wants::Step => {
+                self.items.taken(1, weight);
+                self.ledger.give_step(response);
+                return Ok(());
+            }
+            Wants::Ping if response.result.is_ok() => {
+                self.zxid = self.zxid.max(response.zxid.0.cast_signed());
+                self.pings.push_back((response.xid, since));
+                return Ok(());
+            }
+            Wants::Quiet | Wants::SetAgain | Wants::Added => {
+                for (id, error) in answers::refused(&response) {
+                    self.ledger.watches.refused([id], answers::code_of(&error)?);
+                }
+                if matches!(wants, Wants::Quiet) {
+                    self.taken.0 += 1;
+                    self.taken.1 += weight;
+                    return response.result.map(|_| ());
+                }
+            }
+            Wants::Close => (self.closed, self.last) = (true, true),
+            Wants::Fixed(ref fixed) if fixed.close => self.last = true,
+            _ => {}
+        }
+        let (zxid, code, body) = answers::reply(wants, response)?;
+        self.reply(Reply { xid, op, zxid, code, body, since, watch });
+        self.taken.0 += 1;
+        self.taken.1 += weight;
+        Ok(())
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        let Reply { xid, op, zxid, mut code, mut body, since, watch } = reply;
+        let mut seen = Vec::new();
+        if let Some(id) = watch {
+            // A znode that is not there can be watched by exists alone.
+            let keep = code == Code::OK || code == Code::NO_NODE && op == OpCode::EXISTS;
+            match self.ledger.watches.settle(id, keep) {
+                Ok(events) => seen = events,
+                Err(refused) => (code, body) = (refused, Body::Nothing),
+            }
+        }
+        self.zxid = self.zxid.max(zxid);
+        ReplyHeader { xid, zxid, err: code.0 }.encode(&body, &mut self.out);
+        self.stats.answered(xid, zxid, op.0, since);
+        self.events(seen);
+    }
+
+    /// The leader has counted requests up to this one.
+    fn counted(&mut self, last: u64) {
+        self.ledger.counted(last);
+        while let Some(&(ping, since)) = self.pings.front()
+            && ping <= last
+        {
+            self.pings.pop_front();
+            let (xid, op, zxid) = (xid::PING, OpCode::PING, self.zxid);
+            self.reply(Reply { xid, op, zxid, code: Code::OK, body: Body::Nothing, since, watch: None });
+            self.taken.0 += 1;
+        }
+    }
+
+    /// Sends what is encoded, once it may be said.
+    async fn flush(&mut self) -> Result<(), OpError> {
+        let mut later = VecDeque::new();
+        while !self.out.is_empty() && !self.may_speak() {
+            let Writer { items, .. } = self;
+            if let Some(end) = poll_fn(|cx| items.poll_take(cx, AT_ONCE, &mut later)).await {
+                return end;
+            }
+            for item in later.drain(..) {
+                match item {
+                    Item::Confirmed { xid } => self.counted(xid),
+                    item => self.next.push_back(item),
+                }
+            }
+        }
+        if self.stream.write_all(&self.out).await.is_err() || self.stream.flush().await.is_err() {
+            // The client is gone, or takes nothing.
+            self.last = true;
+            return Ok(());
+        }
+        let (answers, weight) = std::mem::take(&mut self.taken);
+        if (answers, weight) != (0, 0) {
+            self.items.taken(answers, weight);
+        }
+        self.charges.clear();
+        // An idle connection holds no buffer.
+        self.out = BytesMut::new();
+        Ok(())
+    }
+
+    fn may_speak(&self) -> bool {
+        self.closed || self.ledger.last_counted().is_some_and(|at| at.elapsed() <= self.third)
+    }
+}
+
+impl<S, I> Drop for Writer<'_, S, I> {
+    fn drop(&mut self) {
+        self.stats.connection.queued.store(0, Relaxed);
+    }
+}
+
+/// Items taken in one go.
+const AT_ONCE: usize = 512;
+
+/// What is encoded is sent when it has about so many bytes; a single reply may be larger.
+const MESSAGE: usize = 256 << 10;
+
+/// Answers above this many bytes are charged while they are sent.
+const LARGE: usize = 16 << 10;

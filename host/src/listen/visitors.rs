@@ -1,0 +1,91 @@
+//! A port whose protocol is none of this crate's. Its connections have places and budgets like those of others.
+
+use std::{
+    convert::Infallible,
+    future::{Future, pending},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use api::budget::Share;
+use telemetry::{Closed, Port};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Bounds, Connection, Listener, closed, places::Place};
+use crate::shutdown::drained;
+
+/// What a connection of [`serve_visitors`] may have.
+pub struct Visitor {
+    /// Bytes of its requests under way.
+    pub held: Share,
+    /// Bytes that are being received and sent.
+    pub traffic: Share,
+    place: Arc<Place>,
+    spoke: Arc<AtomicBool>,
+}
+
+impl Visitor {
+    /// It has said what it wants. Until then it gives way to others, and to the end of the process.
+    pub fn spoke(&self) {
+        self.spoke.store(true, SeqCst);
+        self.place.spoke();
+    }
+}
+
+/// Serves each connection by `serve`, which says why it closed one if that is to be counted, until `shutdown` is cancelled. Then the
+/// port is closed at once, and connections have `drain` to end.
+///
+/// # Errors
+/// Never: faults of single connections end with them.
+pub async fn serve_visitors<F>(
+    listener: Listener,
+    bounds: Bounds,
+    shutdown: CancellationToken,
+    drain: Duration,
+    serve: impl Fn(Connection, Visitor) -> F,
+) -> Result<(), Infallible>
+where
+    F: Future<Output = Option<Closed>> + Send + 'static,
+{
+    let (address, port) = (listener.address, Port::named(listener.what));
+    let mut incoming = listener.incoming(bounds.places());
+    let (connections, cut_off) = (TaskTracker::new(), CancellationToken::new());
+    loop {
+        let (connection, place) = tokio::select! {
+            accepted = incoming.next() => accepted,
+            () = shutdown.cancelled() => break,
+        };
+        let (place, spoke) = (Arc::new(place), Arc::new(AtomicBool::new(false)));
+        let (held, traffic) = (bounds.held.share(), bounds.budget.share());
+        let one = serve(connection, Visitor { held, traffic, place: place.clone(), spoke: spoke.clone() });
+        let (shutdown, cut_off) = (shutdown.clone(), cut_off.clone());
+        connections.spawn(async move {
+            let never_spoke = async {
+                shutdown.cancelled().await;
+                if spoke.load(SeqCst) {
+                    pending::<()>().await;
+                }
+            };
+            let why = tokio::select! {
+                why = one => why,
+                () = place.taken_away() => None,
+                () = never_spoke => None,
+                () = cut_off.cancelled() => None,
+            };
+            if let Some(why) = why {
+                closed(port, why);
+            }
+        });
+    }
+    drop(incoming);
+    connections.close();
+    if drained(connections.wait(), &shutdown, drain).await.is_none() {
+        tracing::warn!(%address, connections = connections.len(), "connections did not end in time; cut off");
+        cut_off.cancel();
+        connections.wait().await;
+    }
+    Ok(())
+}

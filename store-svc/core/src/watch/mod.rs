@@ -1,0 +1,377 @@
+//! Watches: who is told of what. Pure: the server tells it of entries, and sends what it says.
+//!
+//! - [`table`]: who watches what. Watches live with their connection, and are no part of the replicated state.
+//! - [`history`]: the last changes, from which a watch is told what happened behind a zxid, and a slow client what it has not
+//!   been sent.
+//! - [`compare`]: what a one-shot watch can be told where the history does not reach back.
+//!
+//! What a connection is told is in the order of the log, each entry is one group, and no watch is told of an entry twice: each has a
+//! floor, and what lies at or below it is dropped at the last step.
+
+mod compare;
+mod history;
+mod table;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use api::{
+    OpError, Zxid,
+    mutants::{Mutant, is_on},
+    session::Item,
+    watch::{Change, StateRule, WatchEnded, WatchEvent, WatchGroup, WatchSpec},
+};
+
+use crate::{
+    Tree,
+    server::{ConnId, Limits},
+};
+use history::History;
+use table::{Hit, Table};
+
+/// Entries of the history that one connection is told from in one turn: what takes about a millisecond.
+const TURN: usize = 1_000;
+
+/// All watches of a node, and the history.
+#[derive(Debug)]
+pub(crate) struct Watches {
+    table: Table,
+    history: History,
+    counted: Counted,
+    /// Everybody knows that nothing else happened up to here.
+    marked: Zxid,
+}
+
+/// How watches are, for metrics.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct WatchFigures {
+    /// Watches now.
+    pub watches: usize,
+    /// Paths that are watched now.
+    pub paths: usize,
+    /// Connections that have watches now.
+    pub streams: usize,
+    /// Changes in the history, and their bytes.
+    pub history: (usize, usize),
+    /// When the first of them happened, in milliseconds by the leader's clock.
+    pub history_since_ms: Option<i64>,
+    /// Everything behind this entry is in the history.
+    pub history_floor: Zxid,
+    /// What was counted since the start.
+    pub counted: Counted,
+}
+
+/// What is counted of watches.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Counted {
+    /// Events that were sent, one for each change and connection.
+    pub events: u64,
+    /// How often a connection did not take its events, and went on from the history later.
+    pub lags: u64,
+    /// Watches that ended because the history did not reach back to where they were.
+    pub gone: u64,
+    /// Watches that were refused.
+    pub refused: u64,
+}
+
+/// How far a connection has come that is behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reached {
+    /// To where it was to come.
+    Bound,
+    /// To where it has no room for more.
+    Room,
+    /// To the end of its turn.
+    Turn,
+}
+
+/// What becomes of a watch that is added.
+pub(crate) enum Added {
+    /// It is told of what comes behind this entry.
+    Behind(Zxid),
+    /// It fires at once, and is over.
+    Fires(Change),
+    /// It begins with the state.
+    State,
+    /// What it wants is not in the history.
+    Gone,
+}
+
+impl Watches {
+    /// With a history of what comes behind `applied`.
+    pub(crate) fn new(applied: Zxid, limits: &Limits) -> Watches {
+        Watches {
+            table: Table::default(),
+            history: History::new(applied, limits.history_entries, limits.history_bytes),
+            counted: Counted::default(),
+            marked: applied,
+        }
+    }
+
+    pub(crate) fn figures(&self) -> WatchFigures {
+        WatchFigures {
+            watches: self.table.len(),
+            paths: self.table.paths(),
+            streams: self.table.streams(),
+            history: (self.history.len(), self.history.bytes()),
+            history_since_ms: self.history.since_ms(),
+            history_floor: self.history.floor(),
+            counted: self.counted,
+        }
+    }
+
+    /// Everything behind this entry can be told.
+    pub(crate) fn floor(&self) -> Zxid {
+        self.history.floor()
+    }
+
+    /// Another state is here, and what happened between the two is not known. Nobody has watches.
+    pub(crate) fn reset(&mut self, applied: Zxid) {
+        if !is_on(Mutant::HistoryOverSnapshot) {
+            self.history.reset(applied);
+        }
+        self.marked = applied;
+    }
+
+    pub(crate) fn has_streams(&self) -> bool {
+        self.table.streams() > 0
+    }
+
+    /// The connections that have watches, in order.
+    pub(crate) fn conns(&self) -> impl Iterator<Item = ConnId> + '_ {
+        self.table.conns()
+    }
+
+    pub(crate) fn watches(&self, conn: ConnId) -> bool {
+        self.table.count(conn) > 0
+    }
+
+    /// An entry was applied. `live` says whether a connection has been sent all before it; `send` sends a group to it, and says
+    /// whether that was possible. True if everybody is to be sent a mark, because the history will soon forget what
+    /// some may not know that they have passed.
+    pub(crate) fn applied(
+        &mut self,
+        zxid: Zxid,
+        time_ms: i64,
+        changes: &[Arc<Change>],
+        mut live: impl FnMut(ConnId) -> bool,
+        mut send: impl FnMut(ConnId, WatchGroup) -> bool,
+    ) -> bool {
+        self.history.push(zxid, time_ms, changes);
+        let mut groups = BTreeMap::new();
+        for change in changes {
+            for hit in self.table.hits(zxid, change, None) {
+                if live(hit.conn) {
+                    enter(groups.entry(hit.conn).or_default(), change, hit);
+                }
+            }
+        }
+        for (conn, Told { events, over }) in groups {
+            let count = events.len() as u64;
+            if send(conn, WatchGroup { zxid, events, more: false }) {
+                self.counted.events += count;
+                self.end_all(conn, &over);
+            } else {
+                self.counted.lags += 1;
+            }
+        }
+        let turned = self.history.floor() > self.marked;
+        if turned {
+            self.marked = zxid;
+        }
+        turned
+    }
+
+    /// Tells a connection what it has not been sent behind `cursor`, up to `bound`. `room` says whether there is room for so many
+    /// bytes.
+    pub(crate) fn catch_up(
+        &mut self,
+        conn: ConnId,
+        cursor: &mut Zxid,
+        (bound, tree): (Zxid, &Tree),
+        mut room: impl FnMut(usize) -> bool,
+        mut send: impl FnMut(Item),
+    ) -> Reached {
+        if *cursor < bound && *cursor < self.history.floor() {
+            self.give_up(conn, *cursor, bound, tree, &mut send);
+            *cursor = self.history.floor().min(bound);
+        }
+        let mut budget = TURN;
+        while *cursor < bound && self.table.count(conn) > 0 {
+            if budget == 0 {
+                return Reached::Turn;
+            }
+            let Watches { history, table, .. } = &*self;
+            let next = history.next_after(*cursor).filter(|(zxid, _)| *zxid <= bound);
+            let Some((zxid, told)) = next.map(|(zxid, changes)| {
+                let mut told = Told::default();
+                for change in changes {
+                    budget = budget.saturating_sub(1);
+                    for hit in table.hits(zxid, change, Some(conn)) {
+                        enter(&mut told, change, hit);
+                    }
+                }
+                (zxid, told)
+            }) else {
+                break;
+            };
+            let Told { events, over } = told;
+            if !events.is_empty() {
+                let count = events.len() as u64;
+                let group = WatchGroup { zxid, events, more: false };
+                if !room(group.weight()) {
+                    return Reached::Room;
+                }
+                send(Item::Events(group));
+                self.counted.events += count;
+                self.end_all(conn, &over);
+            }
+            *cursor = zxid;
+        }
+        *cursor = bound.max(*cursor);
+        Reached::Bound
+    }
+
+    /// Whether a watch may be added.
+    pub(crate) fn check(&self, conn: ConnId, spec: &WatchSpec, limits: &Limits) -> Result<(), OpError> {
+        let bad = |what: &str| Err(OpError::BadArguments(format!("WatchSpec.{what}")));
+        let (of_conn, of_node) = (self.table.count(conn), self.table.len());
+        let limit = |of: &str, limit: usize, actual: usize| OpError::LimitExceeded {
+            what: format!("watches of this {of}"),
+            limit: limit as u64,
+            actual: actual as u64,
+            remedy:
+                "cancel watches that nobody needs, or watch a subtree with one watch instead of each znode"
+                    .to_owned(),
+        };
+        match spec {
+            WatchSpec { id: 0, .. } => bad("id is 0; give each watch of a stream another number from 1 on"),
+            WatchSpec { state: StateRule::Always, from: Some(_), .. } => bad(
+                "from_zxid says where to go on, and STATE_RULE_ALWAYS says to begin anew; leave one of them out",
+            ),
+            WatchSpec { state: StateRule::Always | StateRule::IfGone, once: true, .. } => bad(
+                "state: a watch that fires once is told of the next change only; read the znode before it, or leave `once` out",
+            ),
+            WatchSpec { id, .. } if self.table.has(conn, *id) => bad(&format!(
+                "id: the stream has a watch {id} already; cancel it first, or take another number"
+            )),
+            _ if of_conn >= limits.watches_session => {
+                Err(limit("session", limits.watches_session, of_conn + 1))
+            }
+            _ if of_node >= limits.watches_node => Err(limit("node", limits.watches_node, of_node + 1)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What becomes of a watch that may be added, where the state is behind `applied`.
+    pub(crate) fn judge(&self, spec: &WatchSpec, applied: Zxid, tree: &Tree) -> Added {
+        let Some(from) = spec.from else {
+            return if spec.state == StateRule::Never { Added::Behind(applied) } else { Added::State };
+        };
+        let floor = match is_on(Mutant::BoundaryForgotten) {
+            true => Zxid(self.history.floor().0.saturating_sub(1)),
+            false => self.history.floor(),
+        };
+        match spec {
+            _ if from >= floor => Added::Behind(from.min(applied)),
+            WatchSpec { once: true, .. } => match compare::since(tree, spec, from) {
+                Some(change) => Added::Fires(change),
+                None => Added::Behind(applied),
+            },
+            WatchSpec { state: StateRule::IfGone, .. } => Added::State,
+            _ => Added::Gone,
+        }
+    }
+
+    /// Adds a watch that was [checked](Watches::check).
+    pub(crate) fn add(&mut self, conn: ConnId, spec: &WatchSpec, floor: Zxid) {
+        self.table.insert(conn, spec, if is_on(Mutant::NoFloor) { Zxid::ZERO } else { floor });
+    }
+
+    /// All watches that a connection has were told of everything up to here.
+    pub(crate) fn raise(&mut self, conn: ConnId, floor: Zxid) {
+        if !is_on(Mutant::NoFloor) {
+            self.table.raise(conn, floor);
+        }
+    }
+
+    /// False if there is none.
+    pub(crate) fn cancel(&mut self, conn: ConnId, id: u32) -> bool {
+        self.table.remove(conn, id)
+    }
+
+    /// A connection has ended.
+    pub(crate) fn close(&mut self, conn: ConnId) {
+        self.table.close(conn);
+    }
+
+    /// The ids of all watches of a connection.
+    pub(crate) fn ids(&self, conn: ConnId) -> Vec<u32> {
+        self.table.of(conn).map(|watch| watch.id).collect()
+    }
+
+    pub(crate) fn count_refused(&mut self, refused: usize, gone: usize) {
+        self.counted.refused += refused as u64;
+        self.counted.gone += gone as u64;
+    }
+
+    /// The history has forgotten what a connection was to be told next.
+    fn give_up(&mut self, conn: ConnId, cursor: Zxid, bound: Zxid, tree: &Tree, send: &mut impl FnMut(Item)) {
+        let oldest = self.history.floor();
+        if is_on(Mutant::LagForgotten) {
+            return;
+        }
+        let (mut ended, mut events, mut seen) = (Vec::new(), Vec::new(), Vec::new());
+        for watch in self.table.of(conn).filter(|watch| watch.floor.max(cursor) < oldest) {
+            if !watch.once {
+                ended.push(watch.id);
+            } else if let Some(spec) = self.table.spec(watch) {
+                match compare::since(tree, &spec, watch.floor.max(cursor)) {
+                    Some(change) => events.push(event(watch.id, change)),
+                    None => seen.push(watch.id),
+                }
+            }
+        }
+        // It was compared with the state behind `bound`.
+        seen.iter().for_each(|&id| self.table.raise_one(conn, id, bound));
+        self.end_all(conn, &ended);
+        self.counted.gone += ended.len() as u64;
+        if !ended.is_empty() {
+            let error = OpError::Gone { oldest };
+            send(Item::Ended(WatchEnded { ids: ended, error, last: cursor, oldest }));
+        }
+        let fired: Vec<u32> = events.iter().flat_map(|event: &WatchEvent| event.ids.clone()).collect();
+        self.end_all(conn, &fired);
+        if !events.is_empty() {
+            self.counted.events += events.len() as u64;
+            send(Item::Events(WatchGroup { zxid: oldest, events, more: false }));
+        }
+    }
+
+    fn end_all(&mut self, conn: ConnId, ids: &[u32]) {
+        for &id in ids {
+            self.table.remove(conn, id);
+        }
+    }
+}
+
+/// What a connection is told of an entry.
+#[derive(Default)]
+struct Told {
+    events: Vec<WatchEvent>,
+    /// Watches that are over with it.
+    over: Vec<u32>,
+}
+
+fn enter(told: &mut Told, change: &Arc<Change>, hit: Hit) {
+    told.over.extend(hit.over);
+    told.events.push(WatchEvent { ids: hit.ids, change: change.clone(), with_data: hit.with_data });
+}
+
+/// A change that only this watch is told of.
+pub(crate) fn event(id: u32, change: Change) -> WatchEvent {
+    let with_data = change.data.is_some();
+    WatchEvent { ids: vec![id], change: Arc::new(change), with_data }
+}
+
+#[cfg(test)]
+mod tests;
