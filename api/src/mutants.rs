@@ -113,6 +113,10 @@ mutants! {
     RaisedUnasked,
     /// A checkpoint leaves out that a session has acknowledged results.
     CheckpointIncomplete,
+    /// A znode whose TTL had passed is removed although its value was changed before the entry that removes it.
+    ReapedYoung,
+    /// A leader does not notice that the last child of a container is gone.
+    EmptiedUnnoticed,
 }
 
 #[cfg(not(feature = "mutants"))]

@@ -18,9 +18,10 @@ pub enum NodeKind {
     Persistent,
     /// Also with the session that created it. It has no children.
     Ephemeral,
-    /// Also some time after its last child is gone. One that never had a child stays.
+    /// Also some time after its last child is gone. One that never had a child stays, unless `timing.container_unused` says how
+    /// long.
     Container,
-    /// Also when it has no children and its value has not changed for so long.
+    /// Also some time after it has had no children and its value has not changed for longer than this.
     Ttl {
         /// In milliseconds: 1 to [`NodeKind::TTL_MAX_MS`].
         ms: u64,

@@ -46,12 +46,44 @@ pub struct Client {
 }
 
 /// What kind of znode [`Client::create`] makes.
+///
+/// ```
+/// use std::time::Duration;
+/// use client_sdk::CreateMode;
+///
+/// let member = CreateMode::EPHEMERAL.sequential();
+/// let queue = CreateMode::CONTAINER;
+/// let cached = CreateMode::ttl(Duration::from_secs(60));
+/// # assert!(member.sequential && !queue.sequential && cached != queue);
+/// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub struct CreateMode {
-    /// Removed with the session that created it; has no children.
-    pub ephemeral: bool,
+    /// How it comes to its end; see [`NodeKind`]. The default is a persistent one, which stays until it is deleted.
+    pub kind: NodeKind,
     /// The parent's counter of creates is put behind the name, ten digits wide.
     pub sequential: bool,
+}
+
+impl CreateMode {
+    /// Removed with the session that created it; has no children.
+    pub const EPHEMERAL: CreateMode = CreateMode { kind: NodeKind::Ephemeral, sequential: false };
+
+    /// Removed some time after its last child. One that never had a child stays.
+    pub const CONTAINER: CreateMode = CreateMode { kind: NodeKind::Container, sequential: false };
+
+    /// Removed some time after it has had no children and its value has not changed for longer than this, in whole milliseconds.
+    /// Servers refuse less than one, and more than [`NodeKind::TTL_MAX_MS`].
+    #[must_use]
+    pub fn ttl(ttl: Duration) -> CreateMode {
+        let ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        CreateMode { kind: NodeKind::Ttl { ms }, sequential: false }
+    }
+
+    /// The same with a number behind its name.
+    #[must_use]
+    pub fn sequential(self) -> CreateMode {
+        CreateMode { sequential: true, ..self }
+    }
 }
 
 /// What happens to the session of a client, for those who hold locks and the like by it.
@@ -156,8 +188,7 @@ impl Client {
         mode: CreateMode,
     ) -> Result<(Path, Stat), ClientError> {
         let path = if mode.sequential { Path::prefix(path)? } else { Path::new(path)? };
-        let kind = if mode.ephemeral { NodeKind::Ephemeral } else { NodeKind::Persistent };
-        let create = Create { kind, sequential: mode.sequential, ..Create::new(path, data) };
+        let create = Create { kind: mode.kind, sequential: mode.sequential, ..Create::new(path, data) };
         match self.submit(Write::Create(create)).await.await? {
             WriteOutcome::Created { path, stat } => Ok((path, stat)),
             other => Err(mismatch(&other)),

@@ -159,6 +159,9 @@ impl From<Command> for wire::Command {
                 Wire::CloseSession(wire::CloseSessionCommand { session: session.0, expired_in_epoch })
             }
             CommandBody::Check { of, digest } => Wire::Check(wire::DigestCheck { of: of.0, digest }),
+            CommandBody::Reap { path, czxid, unused_ms } => {
+                Wire::Reap(wire::ReapCommand { path: text(&path), czxid: czxid.0, unused_ms })
+            }
         };
         wire::Command {
             session: c.session.map_or(0, |s| s.0),
@@ -205,6 +208,9 @@ impl TryFrom<wire::Command> for Command {
                 CommandBody::CloseSession { session: SessionId(c.session), expired }
             }
             Some(Wire::Check(c)) => CommandBody::Check { of: Zxid(c.of), digest: c.digest },
+            Some(Wire::Reap(wire::ReapCommand { path: p, czxid, unused_ms })) => {
+                CommandBody::Reap { path: path(&p)?, czxid: Zxid(czxid), unused_ms }
+            }
             None => return Err(unknown()),
         };
         Ok(Command {
@@ -626,6 +632,7 @@ mod tests {
             CommandBody::CloseSession { session: SessionId(77), expired: Some(Epoch(3)) },
             CommandBody::CloseSession { session: SessionId(78), expired: None },
             CommandBody::Check { of: Zxid(5), digest: u64::MAX },
+            CommandBody::Reap { path: path("/c"), czxid: Zxid(5), unused_ms: 7 },
         ];
         let faults = [
             PathError::Empty,
@@ -797,7 +804,7 @@ mod tests {
 
     #[test]
     fn what_a_later_version_has_added_is_refused_and_not_left_out() {
-        let bodies: Vec<Vec<u32>> = (4..=11).chain([13, 14]).map(|tag| vec![tag]).collect();
+        let bodies: Vec<Vec<u32>> = (4..=11).chain([13, 14, 15]).map(|tag| vec![tag]).collect();
         let parts =
             (1..=4).map(|tag| vec![7, 1, tag]).chain([vec![10, 1], vec![10, 1, 4], vec![10, 1, 4, 2]]);
         let acls = [vec![4, 8], vec![4, 8, 1]];

@@ -131,7 +131,9 @@ Examples:
   date | quorate create /app/date -
   quorate create --sequential /queue/task-          prints /queue/task-0000000000, then ...1
   quorate create --sequential /queue/               prints /queue/0000000002: the digits alone are the name
-  quorate create --ephemeral /members/me            there until Ctrl-C")]
+  quorate create --ephemeral /members/me            there until Ctrl-C
+  quorate create --container /locks/job             goes by itself after its last child
+  quorate create --ttl 10m /cache/answer 42         goes when nobody has set it for ten minutes")]
     Create(Create),
 
     /// Print the value of a znode.
@@ -519,6 +521,12 @@ pub(crate) struct Create {
     /// Remove it when this command ends: it waits for Ctrl-C.
     #[arg(long, short)]
     pub(crate) ephemeral: bool,
+    /// Let the ensemble remove it some time after its last child is gone. One that never had a child stays.
+    #[arg(long, conflicts_with = "ephemeral")]
+    pub(crate) container: bool,
+    /// Let the ensemble remove it some time after it has had no children and its value has not changed for longer than this.
+    #[arg(long, value_name = "DURATION", value_parser = limit, conflicts_with_all = ["ephemeral", "container"])]
+    pub(crate) ttl: Option<Duration>,
     /// Put the next number of the parent behind the name, ten digits wide.
     #[arg(long, short)]
     pub(crate) sequential: bool,

@@ -126,12 +126,14 @@ fn create(r: v1::CreateRequest) -> Result<Create, OpError> {
     let kind = match v1::NodeKind::try_from(kind) {
         Ok(v1::NodeKind::Unspecified | v1::NodeKind::Persistent) => NodeKind::Persistent,
         Ok(v1::NodeKind::Ephemeral) => NodeKind::Ephemeral,
-        // Nobody removes them yet.
-        Ok(v1::NodeKind::Container | v1::NodeKind::Ttl) | Err(_) => {
-            return Err(unknown("CreateRequest.kind"));
-        }
+        Ok(v1::NodeKind::Container) => NodeKind::Container,
+        Ok(v1::NodeKind::Ttl) => NodeKind::Ttl { ms: ttl_ms },
+        Err(_) => return Err(unknown("CreateRequest.kind")),
     };
-    supported(ttl_ms == 0, "CreateRequest.ttl_ms")?;
+    kind.check()?;
+    if ttl_ms != 0 && !matches!(kind, NodeKind::Ttl { .. }) {
+        return Err(bad("CreateRequest.ttl_ms is set, but the kind is another; use NODE_KIND_TTL with it"));
+    }
     supported(acl.is_none(), "CreateRequest.acl")?;
     supported(parents == 0, "CreateRequest.parents")?;
     supported(!keep_existing, "CreateRequest.keep_existing")?;

@@ -283,10 +283,7 @@ fn options_that_are_not_there_yet_are_unsupported() {
         Wire::Multi(v1::MultiRequest { ops: vec![op] })
     };
     let ops = [
-        create(|r| r.kind = v1::NodeKind::Container.into()),
-        create(|r| r.kind = v1::NodeKind::Ttl.into()),
         create(|r| r.kind = 99),
-        create(|r| r.ttl_ms = 1),
         create(|r| r.acl = Some(v1::Acl::default())),
         create(|r| r.parents = v1::Parents::Persistent.into()),
         create(|r| r.keep_existing = true),
@@ -418,6 +415,10 @@ fn malformed_requests_are_refused_with_a_remedy() {
     let set = |path: &str, version| v1::SetRequest { path: path.into(), version, ..Default::default() };
     let get = |path: &str| Wire::Get(v1::GetRequest { path: path.into(), ..Default::default() });
     let delete = v1::DeleteRequest { path: "/a".into(), version: Some(-2), ..Default::default() };
+    let of_kind = |kind: v1::NodeKind, ttl_ms| {
+        let (path, kind) = ("/a".into(), kind.into());
+        Wire::Create(v1::CreateRequest { path, kind, ttl_ms, ..Default::default() })
+    };
 
     for (result, code, words) in [
         (request(0, None), ErrorCode::Unsupported, "Request.op is missing"),
@@ -425,6 +426,8 @@ fn malformed_requests_are_refused_with_a_remedy() {
         (request(1, Some(Wire::Ping(v1::PingRequest {}))), ErrorCode::BadArguments, "number writes only"),
         (request(1, Some(Wire::Set(set("/a", Some(-1))))), ErrorCode::BadArguments, "leave it out"),
         (request(1, Some(Wire::Delete(delete))), ErrorCode::BadArguments, "negative"),
+        (request(1, Some(of_kind(v1::NodeKind::Ttl, 0))), ErrorCode::BadArguments, "a TTL of 0 ms"),
+        (request(1, Some(of_kind(v1::NodeKind::Container, 1))), ErrorCode::BadArguments, "use NODE_KIND_TTL"),
     ] {
         let error = result.unwrap_err();
         assert!(error.code() == code && error.to_string().contains(words), "{error}");

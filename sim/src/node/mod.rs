@@ -276,6 +276,8 @@ impl Node {
             session_timeout_min: Duration::from_millis(500),
             park: Duration::from_millis(timing.park),
             catch_up: Duration::from_millis(timing.park / 2),
+            reap_interval: Duration::from_millis(200),
+            container_unused: Duration::from_millis(cx.plan.container_unused_ms()),
             ..server::Limits::default()
         };
         let config = server::Config { me: self.id, first_ticket, limits };

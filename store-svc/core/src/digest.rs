@@ -124,7 +124,8 @@ pub(crate) fn request(body: &CommandBody) -> RequestHash {
         CommandBody::OpenSession { .. }
         | CommandBody::ResumeSession { .. }
         | CommandBody::CloseSession { .. }
-        | CommandBody::Check { .. } => RequestHash::default(),
+        | CommandBody::Check { .. }
+        | CommandBody::Reap { .. } => RequestHash::default(),
     }
 }
 

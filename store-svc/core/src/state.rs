@@ -132,6 +132,9 @@ impl State {
                 }
             }
             (CommandBody::Check { .. }, _) => Ok(WriteOutcome::Checked),
+            (CommandBody::Reap { path, czxid, unused_ms }, _) => {
+                self.tree.reap(at, path, *czxid, *unused_ms).map(|()| WriteOutcome::Deleted)
+            }
             (body, None) => self.write(at, None, body),
             (body, Some(session)) => match self.sessions.moved(session, command.stream) {
                 Some(error) => Err(error),
@@ -176,6 +179,12 @@ impl State {
     #[must_use]
     pub fn applied(&self) -> Zxid {
         self.applied
+    }
+
+    /// The leader's time of that entry, in milliseconds since the Unix epoch.
+    #[must_use]
+    pub fn time_ms(&self) -> i64 {
+        self.time_ms
     }
 
     /// The feature level that the log has reached here.
@@ -398,7 +407,8 @@ impl State {
             CommandBody::OpenSession { .. }
             | CommandBody::ResumeSession { .. }
             | CommandBody::CloseSession { .. }
-            | CommandBody::Check { .. } => Err(OpError::Internal("a session command is no write".into())),
+            | CommandBody::Check { .. }
+            | CommandBody::Reap { .. } => Err(OpError::Internal("a command of a store is no write".into())),
         }
     }
 }

@@ -7,6 +7,7 @@ use super::*;
 
 mod random_reads;
 mod reads;
+mod reaping;
 
 const SECOND: u64 = 1_000_000;
 
@@ -185,6 +186,8 @@ impl Node {
 #[derive(Default)]
 struct Log {
     entries: Vec<Committed>,
+    /// The leader stamps entries with this.
+    time_ms: i64,
 }
 
 impl Log {
@@ -198,7 +201,7 @@ impl Log {
                     let origin = Some(Origin { peer: node.server.config.me, ticket });
                     self.entries.push(Committed {
                         zxid,
-                        time_ms: 0,
+                        time_ms: self.time_ms,
                         origin,
                         level: None,
                         command: Some(command),

@@ -9,6 +9,7 @@ mod dirty;
 mod index;
 mod load;
 mod operations;
+mod reap;
 mod slab;
 mod znode;
 
@@ -22,6 +23,7 @@ use api::{
 use crate::{acls::Acls, digest, state::RECORD};
 use dirty::Dirty;
 use index::Index;
+use reap::Reapable;
 use slab::{NodeId, ROOT, Slab};
 #[cfg(test)]
 pub(crate) use znode::Life;
@@ -45,6 +47,8 @@ pub struct Tree {
     index: Index,
     ephemerals: BTreeMap<SessionId, BTreeSet<NodeId>>,
     acls: Acls,
+    /// Znodes that go by themselves.
+    reapable: Reapable,
     /// Of all znodes.
     digest: u64,
     /// Of all paths and values.

@@ -1,5 +1,6 @@
 //! What writes do, and how a multi takes them back.
 
+use api::mutants::{Mutant, is_on};
 use api::{Acl, Create, MultiOp, MultiOutcome, OpError, Path, SEQUENCE_END, SessionId, Stat, Zxid, data_len};
 use bytes::Bytes;
 
@@ -94,10 +95,12 @@ impl Tree {
             undo.push(Undo::Set { path: path.clone(), data: node.data(), mzxid, mtime_ms, version });
         }
         self.bytes = self.bytes - node.data_len() + data_len(data);
+        self.reapable.forget(id, node);
         node.set_data(data.as_deref());
         node.mzxid = at.zxid;
         node.mtime_ms = at.time_ms;
         node.version = next(node.version);
+        self.reapable.note(id, node);
         let stat = node.stat();
         self.rehash(id, path.as_str());
         self.mark(id);
@@ -120,6 +123,12 @@ impl Tree {
         if node.num_children() > 0 {
             return Err(OpError::NotEmpty { path: path.clone(), children: node.num_children() });
         }
+        self.delete_leaf(at, id, path, undo);
+        Ok(())
+    }
+
+    /// Deletes a znode without children.
+    pub(super) fn delete_leaf(&mut self, at: At, id: NodeId, path: &Path, undo: Option<&mut Vec<Undo>>) {
         let before = self.count_delete(at, id, path);
         let slot = self.remove(id, path);
         self.disown(&slot, id);
@@ -128,7 +137,6 @@ impl Tree {
         if let Some(undo) = undo {
             undo.push(Undo::Delete { path: path.clone(), slot: Box::new(slot), acl, parent: before });
         }
-        Ok(())
     }
 
     pub(super) fn check(&self, path: &Path, version: Option<i32>) -> Result<(), OpError> {
@@ -182,10 +190,12 @@ impl Tree {
                 let Some(id) = self.find(path.as_str()) else { return };
                 let node = &mut self.nodes[id];
                 self.bytes = self.bytes - node.data_len() + data_len(&data);
+                self.reapable.forget(id, node);
                 node.set_data(data.as_deref());
                 node.mzxid = mzxid;
                 node.mtime_ms = mtime_ms;
                 node.version = version;
+                self.reapable.note(id, node);
                 self.rehash(id, path.as_str());
             }
             Undo::Create { path, parent } => {
@@ -237,6 +247,7 @@ impl Tree {
         let parent = slot.parent;
         let id = self.nodes.insert(slot);
         self.index.insert(hash, id);
+        self.reapable.note(id, &self.nodes[id]);
         self.change_dir(parent, |nodes, dir| dir.link(nodes, id));
         id
     }
@@ -258,6 +269,7 @@ impl Tree {
         let parent = self.nodes[id].parent;
         self.change_dir(parent, |nodes, dir| dir.unlink(nodes, id));
         self.index.remove(self.index.hash(path.as_str()), id);
+        self.reapable.forget(id, &self.nodes[id]);
         let mut slot = self.nodes.remove(id);
         self.bytes -= path.as_str().len() + slot.data_len();
         self.digest = self.digest.wrapping_sub(slot.hash);
@@ -309,9 +321,13 @@ impl Tree {
 
     /// Changes what only a parent has, with a look at all other znodes.
     fn change_dir<R>(&mut self, id: NodeId, change: impl FnOnce(&Slab, &mut Dir) -> R) -> R {
+        self.reapable.forget(id, &self.nodes[id]);
         let mut dir = self.nodes[id].take_dir();
         let result = change(&self.nodes, &mut dir);
         self.nodes[id].put_dir(dir);
+        if !is_on(Mutant::EmptiedUnnoticed) {
+            self.reapable.note(id, &self.nodes[id]);
+        }
         result
     }
 

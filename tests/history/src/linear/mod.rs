@@ -22,8 +22,8 @@ const LARGE: u64 = 32;
 ///
 /// The tree has to be empty when the history begins. Versions, values and existence are compared; zxids, times and counts
 /// of children are not. Syncs and lists of children are left to [`check_order`](crate::check_order), and so is what a
-/// sequential create did whose outcome is unknown. An ephemeral may vanish at any time, for nobody tells when its session
-/// ends.
+/// sequential create did whose outcome is unknown. A znode that goes by itself may do so at any time when it has no children:
+/// nobody tells when the session of an ephemeral ends, nor when a container or a znode with a TTL is reaped.
 ///
 /// `steps_max` bounds the search of each group, in steps; 1,000,000 take seconds. A group of more than 32 znodes gets fewer
 /// in proportion. A group whose search is given up counts as [`Summary::undecided`].

@@ -18,6 +18,8 @@ pub(super) struct Node {
     version: i32,
     /// May be gone at any time, with a session of which nobody tells.
     pub(super) ephemeral: bool,
+    /// It may go by itself, at a time that nobody tells.
+    pub(super) fleeting: bool,
 }
 
 /// What a [`Slot`] knows of the znode above it.
@@ -122,8 +124,8 @@ impl Object {
         if parent_ephemeral {
             return Err(ErrorCode::NoChildrenForEphemerals);
         }
-        let ephemeral = create.kind == NodeKind::Ephemeral;
-        let node = Node { data: create.data.clone(), version: 0, ephemeral };
+        let (ephemeral, fleeting) = (create.kind == NodeKind::Ephemeral, create.kind != NodeKind::Persistent);
+        let node = Node { data: create.data.clone(), version: 0, ephemeral, fleeting };
         state[slot] = Some(node.clone());
         Ok(Some(node))
     }
@@ -144,16 +146,22 @@ impl Object {
 
     fn delete(&self, state: &mut State, path: &Path, version: Option<i32>) -> Result<Did, ErrorCode> {
         let slot = self.find(state, path, version)?;
-        let has_children = self
-            .slots
-            .iter()
-            .zip(state.iter())
-            .any(|(s, node)| s.parent == Parent::Slot(slot) && node.is_some());
-        if has_children {
+        if self.has_children(state, slot) {
             return Err(ErrorCode::NotEmpty);
         }
         state[slot] = None;
         Ok(None)
+    }
+
+    fn has_children(&self, state: &State, slot: usize) -> bool {
+        let mut slots = self.slots.iter().zip(state.iter());
+        slots.any(|(s, node)| s.parent == Parent::Slot(slot) && node.is_some())
+    }
+
+    /// The znodes that may go by themselves now.
+    pub(super) fn vanishing<'a>(&'a self, state: &'a State) -> impl Iterator<Item = usize> + 'a {
+        let fleeting = |&slot: &usize| state[slot].as_ref().is_some_and(|node| node.fleeting);
+        (0..state.len()).filter(fleeting).filter(|&slot| !self.has_children(state, slot))
     }
 
     fn find(&self, state: &State, path: &Path, version: Option<i32>) -> Result<usize, ErrorCode> {

@@ -143,7 +143,7 @@ impl Division {
             let znode = division.note(&create.path, called);
             znode.numbered |= create.sequential && succeeded;
             znode.creates += usize::from(!failed);
-            znode.deletable |= create.kind == NodeKind::Ephemeral;
+            znode.deletable |= create.kind != NodeKind::Persistent;
             if succeeded {
                 znode.created = znode.created.or(returned);
             }
