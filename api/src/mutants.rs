@@ -115,6 +115,8 @@ mutants! {
     CheckpointIncomplete,
     /// A znode whose TTL had passed is removed although its value was changed before the entry that removes it.
     ReapedYoung,
+    /// A read is answered whatever the access list of the znode says.
+    ReadWithoutRight,
     /// A leader does not notice that the last child of a container is gone.
     EmptiedUnnoticed,
 }

@@ -8,8 +8,8 @@ use std::{
 };
 
 use api::{
-    Create, Fate, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel, ReadOutcome,
-    SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    Acl, Create, Fate, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel,
+    ReadOutcome, SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
     session::{Op, Outcome, Request, Verb},
 };
 use bytes::Bytes;
@@ -243,6 +243,30 @@ impl Client {
     pub async fn delete(&self, path: &str, version: Option<i32>) -> Result<(), ClientError> {
         match self.submit(Write::Delete { path: Path::new(path)?, version }).await.await? {
             WriteOutcome::Deleted => Ok(()),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// The access list of a znode, and its Stat, as the node that is asked has them. Without ADMIN the hashes of digests are left
+    /// out.
+    ///
+    /// # Errors
+    /// `NoNode`, `NoAuth` without READ and ADMIN; else as [`Client::create`].
+    pub async fn acl(&self, path: &str) -> Result<(Acl, Stat), ClientError> {
+        match self.read(Read::Acl { path: Path::new(path)? }).await.await? {
+            ReadOutcome::Acl { acl, stat } => Ok((acl, stat)),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// Replaces the access list of a znode, if `aversion` is none or the `aversion` that it has.
+    ///
+    /// # Errors
+    /// `NoNode`, `NoAuth` without ADMIN, `BadVersion`; else as [`Client::create`].
+    pub async fn set_acl(&self, path: &str, acl: Acl, aversion: Option<i32>) -> Result<Stat, ClientError> {
+        let write = Write::SetAcl { path: Path::new(path)?, acl, aversion };
+        match self.submit(write).await.await? {
+            WriteOutcome::AclSet { stat } => Ok(stat),
             other => Err(mismatch(&other)),
         }
     }
@@ -497,6 +521,8 @@ fn span_name(verb: Verb) -> &'static str {
         Verb::Create => "client.create",
         Verb::Set => "client.set",
         Verb::Delete => "client.delete",
+        Verb::SetAcl => "client.set_acl",
+        Verb::GetAcl => "client.get_acl",
         Verb::Multi => "client.multi",
         Verb::Get => "client.get",
         Verb::Exists => "client.exists",

@@ -34,6 +34,7 @@ mod waiters;
 #[cfg(test)]
 mod tests;
 
+pub use api::{Acl, AclEntry, BadAccess, Identity, Permissions, Scheme};
 pub use api::{
     Create, ErrorCode, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel,
     ReadOutcome, SessionId, Stat, Write, WriteOutcome, Zxid,

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use api::{ReadLevel, Zxid};
+use api::{AclEntry, ReadLevel, Zxid};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use host::config::{Setting as _, Size, behind_scheme};
 
@@ -194,6 +194,10 @@ Examples:
   quorate ls /app --level linearizable
   quorate ls /app -o json    an array of names; of objects with -l")]
     Ls(Ls),
+
+    /// Look at the access list of a znode, and replace it.
+    #[command(subcommand)]
+    Acl(Acl),
 
     /// Wait until the node that is asked has caught up.
     ///
@@ -615,6 +619,55 @@ pub(crate) struct Ls {
     pub(crate) recursive: bool,
     #[command(flatten)]
     pub(crate) freshness: Freshness,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Acl {
+    /// Print the access list of a znode, an entry in a line.
+    ///
+    /// Hashes of digests are left out, unless you may change the list.
+    #[command(after_help = "\
+Examples:
+  quorate acl get /app/config
+  quorate acl get /app/config -o json      {acl: [{scheme, id, permissions}], aversion}")]
+    Get(AclGet),
+
+    /// Replace the access list of a znode.
+    ///
+    /// Each ENTRY is SCHEME:ID:PERMISSIONS. Schemes are world (the id is anyone), digest (user:hash), ip (an address or a network),
+    /// x509, user and role; permissions are letters of rwcda: read, write, create children, delete children, admin. A list that
+    /// gives admin to nobody cannot be changed any more, unless by a superuser.
+    #[command(after_help = "\
+Examples:
+  quorate acl set /app/config world:anyone:r ip:10.0.0.0/8:rwcda
+  quorate acl set /app/config world:anyone:rwcda --version 3")]
+    Set(AclSet),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AclGet {
+    /// Which znode.
+    pub(crate) path: String,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AclSet {
+    /// Which znode.
+    pub(crate) path: String,
+    /// The new list.
+    #[arg(required = true, value_name = "ENTRY", value_parser = crate::acl::entry)]
+    pub(crate) entries: Vec<AclEntry>,
+    /// Only if the list was changed so many times (`aversion` in `quorate stat -o json`).
+    #[arg(long, value_name = "N")]
+    pub(crate) version: Option<i32>,
     #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(flatten)]

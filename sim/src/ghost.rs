@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
     Body, Command, CommandBody, Ensemble, Entry, Epoch, History, Levels, Membership, NodeKind, OpError,
-    Origin, Path, PeerId, Read, ReadOutcome, SessionId, Stat, StreamId, Ticket, WriteNumber, WriteResult,
-    Zxid, record,
+    Origin, Path, PeerId, SessionId, Stat, StreamId, Ticket, WriteNumber, WriteResult, Zxid, record,
 };
 use proto::store::{decode_command, decode_record, encode_record};
 use quorum_core::CLOCK_BOUND_MS;
@@ -455,10 +454,7 @@ impl Ghost {
     }
 
     fn znode(&self, path: &Path) -> Option<Stat> {
-        match self.state.read(&Read::Exists { path: path.clone() }) {
-            Ok(ReadOutcome::Exists { stat }) => stat,
-            _ => None,
-        }
+        self.state.tree().stat(path)
     }
 
     /// What goes by itself has no children, and its time is over (C14).

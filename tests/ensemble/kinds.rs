@@ -1,4 +1,4 @@
-//! Znodes that go by themselves, with real processes.
+//! Znodes that go by themselves, and access lists, with real processes.
 
 use serde_json::Value;
 
@@ -37,5 +37,34 @@ fn containers_and_znodes_with_a_ttl_go_by_themselves_also_under_the_next_leader(
     ensemble.agree();
     let refused = ensemble.run(&["create", "--container", "--ttl", "1s", "/both"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    ensemble.stop();
+}
+
+#[test]
+fn access_lists_are_kept_and_enforced_on_every_node() {
+    let ensemble = Ensemble::start();
+    ensemble.all_serve();
+    ensemble.ok(&["create", "/a", "value"]);
+    assert_eq!(ensemble.ok(&["acl", "get", "/a"]).trim(), "world:anyone:rwcda");
+    ensemble.ok(&["acl", "set", "/a", "world:anyone:ra", "user:ada:rwcda", "--version", "0"]);
+    let list: Value = serde_json::from_str(&ensemble.ok(&["acl", "get", "/a", "-o", "json"])).unwrap();
+    assert_eq!(list["aversion"], 1, "{list}");
+    assert_eq!(list["acl"][1]["id"], "ada", "{list}");
+    let refused = |args: &[&str], words: &str| {
+        let output = ensemble.run(args);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(1) && said.contains(words), "{args:?}: {said}");
+    };
+    refused(&["set", "/a", "other"], "does not give you WRITE");
+    refused(&["create", "/a/b"], "does not give you CREATE");
+    refused(&["acl", "set", "/a", "world:anyone:r", "--version", "0"], "has version 1, not 0");
+    assert_eq!(ensemble.ok(&["get", "/a"]), "value");
+    ensemble.ok(&["acl", "set", "/a", "world:anyone:a"]);
+    refused(&["get", "/a"], "does not give you READ");
+    refused(&["get", "/a", "--level", "stale"], "does not give you READ");
+    refused(&["ls", "/a"], "does not give you READ");
+    ensemble.agree();
+    ensemble.ok(&["acl", "set", "/a", "world:anyone:rwcda"]);
+    ensemble.ok(&["set", "/a", "other"]);
     ensemble.stop();
 }

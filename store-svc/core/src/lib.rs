@@ -14,4 +14,4 @@ mod tree;
 pub use server::Server;
 pub use sessions::{KEPT_BYTES_MAX, KEPT_POOL, KEPT_RESERVE, SessionInfo, hash_of};
 pub use state::{Applied, Changes, LoadError, Loader, State};
-pub use tree::{At, Tree};
+pub use tree::{At, By, Tree};

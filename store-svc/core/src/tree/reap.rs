@@ -103,6 +103,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::By;
 
     const AT: At = At { zxid: Zxid(1), time_ms: 0 };
 
@@ -115,7 +116,7 @@ mod tests {
     }
 
     fn write(tree: &mut Tree, zxid: u64, time_ms: i64, write: Write) -> Result<(), OpError> {
-        tree.write(At { zxid: Zxid(zxid), time_ms }, Some(SessionId(1)), &write).map(drop)
+        tree.write(At { zxid: Zxid(zxid), time_ms }, By::anonymous(Some(SessionId(1))), &write).map(drop)
     }
 
     fn delete(text: &str) -> Write {
@@ -244,7 +245,7 @@ mod tests {
                             prop_assert_eq!(tree.reap(at, &path, czxid, 5), Ok(()));
                         }
                     }
-                    _ => drop(tree.write(at, Some(SessionId(1)), &Write::Multi(parts))),
+                    _ => drop(tree.write(at, By::anonymous(Some(SessionId(1))), &Write::Multi(parts))),
                 }
                 prop_assert!(is_exact(&tree));
             }
