@@ -1,7 +1,8 @@
-//! Who asks, and who may do what: identities and access lists. Nothing enforces lists yet.
+//! Who asks, and who may do what: identities and access lists.
 
 use std::{
     fmt,
+    net::IpAddr,
     str::FromStr,
     sync::{Arc, LazyLock},
 };
@@ -98,6 +99,38 @@ impl Identity {
         self.scheme
     }
 
+    /// Who may do everything, whatever the lists say: an identity like any other, so that no rule is local to a node.
+    #[must_use]
+    pub fn superuser() -> Identity {
+        Identity { scheme: Scheme::Role, id: SUPERUSER.into() }
+    }
+
+    /// Whether it, in an entry of a list, means this caller. All match by equality, but for the world, which is everybody, and
+    /// addresses, of which an entry may name a network, as in `10.0.0.0/8`.
+    fn means(&self, caller: &Identity) -> bool {
+        match self.scheme {
+            Scheme::World => true,
+            Scheme::Ip if caller.scheme == Scheme::Ip => match (network(&self.id), network(&caller.id)) {
+                (Some((net, bits)), Some((address, _))) => same_network(net, address, bits),
+                _ => false,
+            },
+            _ => self == caller,
+        }
+    }
+
+    /// Whether it can stand in a list: of the schemes with a form, in that form.
+    fn check_entry(&self) -> Result<(), BadAccess> {
+        let well_formed = match self.scheme {
+            Scheme::Ip => network(&self.id).is_some(),
+            Scheme::Digest => {
+                let parts: Vec<&str> = self.id.split(':').collect();
+                parts.len() == 2 && parts.iter().all(|part| !part.is_empty())
+            }
+            Scheme::World | Scheme::X509 | Scheme::User | Scheme::Role => true,
+        };
+        if well_formed { Ok(()) } else { Err(BadAccess::Form(self.scheme)) }
+    }
+
     /// Its name within the scheme: 1 to [`Identity::ID_MAX`] bytes.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -106,6 +139,27 @@ impl Identity {
 }
 
 const ANYONE: &str = "anyone";
+const SUPERUSER: &str = "super";
+
+/// An address and how many of its bits count; all of them where that is not said. An IPv4 address that is written as one of IPv6
+/// is the IPv4 address.
+fn network(text: &str) -> Option<(IpAddr, u32)> {
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address, Some(bits.parse().ok()?)),
+        None => (text, None),
+    };
+    let address = address.parse::<IpAddr>().ok()?.to_canonical();
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    Some((address, bits.unwrap_or(most))).filter(|(_, bits)| *bits <= most)
+}
+
+fn same_network(a: IpAddr, b: IpAddr, bits: u32) -> bool {
+    match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros() >= bits,
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits()).leading_zeros() >= bits,
+        _ => false,
+    }
+}
 
 /// More than an identity, or an entry of a list, is encoded to besides its id.
 const ENTRY: usize = 24;
@@ -115,6 +169,9 @@ const ENTRY: usize = 24;
 pub struct Identities(Option<Arc<[Identity]>>);
 
 impl Identities {
+    /// Of an anonymous caller.
+    pub const NONE: Identities = Identities(None);
+
     /// Most of them. Every write carries them, and an entry of the log has room for so many of [`Identity::ID_MAX`].
     pub const MAX: usize = 32;
 
@@ -169,6 +226,27 @@ impl Permissions {
     /// All of these.
     pub const ALL: Permissions = Permissions(31);
 
+    /// The five of them with their names.
+    pub const NAMES: [(Permissions, &str); 5] = [
+        (Permissions::READ, "READ"),
+        (Permissions::WRITE, "WRITE"),
+        (Permissions::CREATE, "CREATE"),
+        (Permissions::DELETE, "DELETE"),
+        (Permissions::ADMIN, "ADMIN"),
+    ];
+
+    /// Whether any of `others` is among them.
+    #[must_use]
+    pub fn intersect(self, others: Permissions) -> bool {
+        self.0 & others.0 != 0
+    }
+
+    /// These and `others`.
+    #[must_use]
+    pub const fn or(self, others: Permissions) -> Permissions {
+        Permissions(self.0 | others.0)
+    }
+
     /// Of ZooKeeper's number; `None` if a bit is unknown.
     #[must_use]
     pub fn from_bits(bits: u32) -> Option<Permissions> {
@@ -179,6 +257,27 @@ impl Permissions {
     #[must_use]
     pub fn bits(self) -> u32 {
         self.0.into()
+    }
+}
+
+impl fmt::Display for Permissions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = Permissions::NAMES.into_iter().filter(|(bit, _)| self.intersect(*bit));
+        f.write_str(&names.map(|(_, name)| name).collect::<Vec<_>>().join("|"))
+    }
+}
+
+impl FromStr for Permissions {
+    type Err = BadAccess;
+
+    /// As [`Permissions`] are displayed.
+    fn from_str(text: &str) -> Result<Permissions, BadAccess> {
+        text.split('|').try_fold(Permissions(0), |all, name| {
+            let known = Permissions::NAMES.into_iter().find(|(_, known)| *known == name);
+            let (bit, _) =
+                known.ok_or_else(|| BadAccess::UnknownPermission(name.chars().take(32).collect()))?;
+            Ok(all.or(bit))
+        })
     }
 }
 
@@ -204,13 +303,41 @@ impl Acl {
     pub const ENTRIES_MAX: usize = 64;
 
     /// # Errors
-    /// If there is no entry, or more than [`Acl::ENTRIES_MAX`].
+    /// If there is no entry, or more than [`Acl::ENTRIES_MAX`], or one has not the form of its scheme: `user:hash` for digest, an
+    /// address or a network for ip.
     pub fn new(entries: Vec<AclEntry>) -> Result<Acl, BadAccess> {
+        entries.iter().try_for_each(|entry| entry.identity.check_entry())?;
         match entries.len() {
             1 if entries == *OPEN => Ok(Acl::default()),
             1..=Acl::ENTRIES_MAX => Ok(Acl(Some(entries.into()))),
             entries => Err(BadAccess::Entries(entries)),
         }
+    }
+
+    /// Whether it gives a caller any of these permissions. ZooKeeper's rule: entries only give, the order does not matter.
+    #[must_use]
+    pub fn gives(&self, any_of: Permissions, caller: &Identities) -> bool {
+        let Some(entries) = &self.0 else { return true };
+        let means = |entry: &AclEntry| {
+            let world = entry.identity.scheme == Scheme::World;
+            world || caller.as_slice().iter().any(|identity| entry.identity.means(identity))
+        };
+        let given = entries.iter().any(|entry| entry.permissions.intersect(any_of) && means(entry));
+        given || caller.as_slice().contains(&Identity::superuser())
+    }
+
+    /// As it is told to those who may read the znode and not change the list: the hashes of digests are left out.
+    #[must_use]
+    pub fn masked(&self) -> Acl {
+        let Some(entries) = &self.0 else { return self.clone() };
+        let masked = |entry: &AclEntry| match (entry.identity.scheme, entry.identity.id.split_once(':')) {
+            (Scheme::Digest, Some((user, _))) => {
+                let id = format!("{user}:x").into();
+                AclEntry { identity: Identity { scheme: Scheme::Digest, id }, ..entry.clone() }
+            }
+            _ => entry.clone(),
+        };
+        Acl(Some(entries.iter().map(masked).collect()))
     }
 
     /// Whether it is the open list.
@@ -270,6 +397,14 @@ pub enum BadAccess {
     /// Too many identities at once.
     #[error("more than the {} identities allowed on one connection; prove fewer", Identities::MAX)]
     ManyIdentities,
+    /// An entry that is not as its scheme wants it.
+    #[error(
+        "an entry of the scheme {0} has another form; give digest as user:hash, ip as an address or a network such as 10.0.0.0/8"
+    )]
+    Form(Scheme),
+    /// A word that is no permission.
+    #[error("the permission {0:?} is unknown; give READ, WRITE, CREATE, DELETE or ADMIN")]
+    UnknownPermission(String),
     /// A list without entries, or with too many.
     #[error("an access list of {0} entries; give it 1 to {max}", max = Acl::ENTRIES_MAX)]
     Entries(usize),
@@ -326,6 +461,74 @@ mod tests {
         assert_eq!(Permissions::from_bits(0).map(Permissions::bits), Some(0));
         assert_eq!(Permissions::from_bits(32), None);
         assert_eq!(Permissions::from_bits(256 + 1), None);
+    }
+
+    fn list(entries: &[(Scheme, &str, u32)]) -> Acl {
+        let entry = |&(scheme, id, bits): &(Scheme, &str, u32)| AclEntry {
+            identity: Identity::new(scheme, id).unwrap(),
+            permissions: Permissions::from_bits(bits).unwrap(),
+        };
+        Acl::new(entries.iter().map(entry).collect()).unwrap()
+    }
+
+    #[test]
+    fn entries_only_give_and_only_to_those_whom_they_mean() {
+        use Permissions as P;
+        let of = |scheme, id| Identities::new([Identity::new(scheme, id).unwrap()]).unwrap();
+        let nobody = Identities::default();
+        let acl = list(&[(Scheme::World, "anyone", 1), (Scheme::User, "ada", 2), (Scheme::Digest, "a:h", 4)]);
+        assert!(acl.gives(P::READ, &nobody) && !acl.gives(P::WRITE, &nobody));
+        assert!(
+            acl.gives(P::WRITE, &of(Scheme::User, "ada")) && !acl.gives(P::WRITE, &of(Scheme::Role, "ada"))
+        );
+        assert!(acl.gives(P::READ.or(P::ADMIN), &nobody), "any of them");
+        assert!(
+            acl.gives(P::CREATE, &of(Scheme::Digest, "a:h"))
+                && !acl.gives(P::CREATE, &of(Scheme::Digest, "a:g"))
+        );
+        assert!(Acl::default().gives(P::ADMIN, &nobody));
+        let superuser = Identities::new([Identity::superuser()]).unwrap();
+        assert!(acl.gives(P::ADMIN, &superuser));
+        assert_eq!(acl.masked().entries()[2].identity.id(), "a:x");
+        assert_eq!(acl.masked().entries()[..2], acl.entries()[..2]);
+    }
+
+    #[test]
+    fn an_address_is_in_its_network() {
+        let ip = |id: &str| Identities::new([Identity::new(Scheme::Ip, id).unwrap()]).unwrap();
+        for (network, inside, outside) in [
+            ("10.0.0.0/8", "10.200.1.2", "11.0.0.1"),
+            ("10.0.0.1", "10.0.0.1", "10.0.0.2"),
+            ("10.0.0.1", "::ffff:10.0.0.1", "::1"),
+            ("0.0.0.0/0", "1.2.3.4", "::1"),
+            ("fd00::/16", "fd00:1::2", "fd01::"),
+            ("192.168.1.130/25", "192.168.1.200", "192.168.1.100"),
+        ] {
+            let acl = list(&[(Scheme::Ip, network, 31)]);
+            assert!(acl.gives(Permissions::READ, &ip(inside)), "{network} {inside}");
+            assert!(!acl.gives(Permissions::READ, &ip(outside)), "{network} {outside}");
+        }
+        for wrong in ["10.0.0.0/33", "10.0.0", "::/129", "10.0.0.0/x", "10.0.0.0/-1", "host"] {
+            let identity = Identity::new(Scheme::Ip, wrong).unwrap();
+            let entry = AclEntry { identity, permissions: Permissions::READ };
+            assert_eq!(Acl::new(vec![entry]), Err(BadAccess::Form(Scheme::Ip)), "{wrong}");
+        }
+        let digest = |id: &str| AclEntry {
+            identity: Identity::new(Scheme::Digest, id).unwrap(),
+            permissions: Permissions::READ,
+        };
+        for wrong in ["user", "user:", ":hash", "a:b:c"] {
+            assert_eq!(Acl::new(vec![digest(wrong)]), Err(BadAccess::Form(Scheme::Digest)), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn permissions_are_read_as_they_are_written() {
+        for bits in 1..=31 {
+            let permissions = Permissions::from_bits(bits).unwrap();
+            assert_eq!(permissions.to_string().parse(), Ok(permissions));
+        }
+        assert!("READ|EAT".parse::<Permissions>().unwrap_err().to_string().contains("\"EAT\" is unknown"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{Epoch, Identities, OpError, Write, Zxid};
+use crate::{Epoch, Identities, OpError, Path, Write, Zxid};
 
 /// A client's session. Its number is the zxid of the entry that opened it, so it is never used twice. 0 is no session.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -124,5 +124,16 @@ pub enum CommandBody {
         of: Zxid,
         /// Of the state behind that entry.
         digest: u64,
+    },
+    /// Removes a znode whose kind says that its time is over. The leader's store asks for it; every store looks again, where the
+    /// entry stands, whether that is still so, and changes nothing if it is not.
+    Reap {
+        /// Which znode.
+        path: Path,
+        /// Only this creation of it.
+        czxid: Zxid,
+        /// So many milliseconds after its creation a container goes that has never had a child; 0: never. As configured on the
+        /// node that leads. It is part of the command, so that all stores decide alike.
+        unused_ms: u64,
     },
 }

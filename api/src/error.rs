@@ -1,4 +1,6 @@
-use crate::{EnsembleId, Path, PathError, SEQUENCE_END, SessionId, WriteNumber, Zxid};
+use crate::{
+    BadAccess, EnsembleId, Path, PathError, Permissions, SEQUENCE_END, SessionId, WriteNumber, Zxid,
+};
 
 /// The kind of an [`OpError`], stable on the wire and in scripts.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -15,6 +17,10 @@ pub enum ErrorCode {
     NoChildrenForEphemerals,
     /// The text is no path.
     BadPath,
+    /// The caller has not the right to do it.
+    NoAuth,
+    /// What was given is no access list.
+    BadAcl,
     /// The request itself is wrong; sending it again will not help.
     BadArguments,
     /// The server has no such operation, option or value, or not at the present feature level.
@@ -104,6 +110,8 @@ impl ErrorCode {
             ErrorCode::BadVersion => "BAD_VERSION",
             ErrorCode::NoChildrenForEphemerals => "NO_CHILDREN_FOR_EPHEMERALS",
             ErrorCode::BadPath => "BAD_PATH",
+            ErrorCode::NoAuth => "NO_AUTH",
+            ErrorCode::BadAcl => "BAD_ACL",
             ErrorCode::BadArguments => "BAD_ARGUMENTS",
             ErrorCode::Unsupported => "UNSUPPORTED",
             ErrorCode::TooLarge => "TOO_LARGE",
@@ -160,6 +168,20 @@ pub enum OpError {
     /// The string is no path.
     #[error("{0}")]
     BadPath(#[from] PathError),
+    /// The access list of the znode does not give the caller this permission; for a create or a delete, the parent's.
+    #[error(
+        "the access list of {path} does not give you {permission}; connect with an identity that has it, or have somebody with ADMIN \
+         change the list"
+    )]
+    NoAuth {
+        /// Whose list.
+        path: Path,
+        /// What it would take, or any of these.
+        permission: Permissions,
+    },
+    /// What was given is no access list; the text says why.
+    #[error("{0}")]
+    BadAcl(String),
     /// The server has no such operation, option or value; the text says which and what to do.
     #[error("{0}")]
     Unsupported(String),
@@ -289,6 +311,12 @@ pub enum OpError {
     },
 }
 
+impl From<BadAccess> for OpError {
+    fn from(why: BadAccess) -> OpError {
+        OpError::BadAcl(why.to_string())
+    }
+}
+
 impl OpError {
     /// Its kind; that of the cause for a multi.
     #[must_use]
@@ -300,6 +328,8 @@ impl OpError {
             OpError::BadVersion { .. } => ErrorCode::BadVersion,
             OpError::NoChildrenForEphemerals(_) => ErrorCode::NoChildrenForEphemerals,
             OpError::BadPath(_) => ErrorCode::BadPath,
+            OpError::NoAuth { .. } => ErrorCode::NoAuth,
+            OpError::BadAcl(_) => ErrorCode::BadAcl,
             OpError::BadArguments(_) => ErrorCode::BadArguments,
             OpError::Unsupported(_) => ErrorCode::Unsupported,
             OpError::TooLarge { .. } => ErrorCode::TooLarge,
@@ -350,6 +380,8 @@ impl OpError {
             | OpError::Gone { .. }
             | OpError::Unknown(_) => Retry::AfterRead,
             OpError::BadPath(_)
+            | OpError::NoAuth { .. }
+            | OpError::BadAcl(_)
             | OpError::BadArguments(_)
             | OpError::Unsupported(_)
             | OpError::TooLarge { .. }

@@ -131,6 +131,12 @@ mutants! {
     ReplyBeforeEvent,
     /// A watch with the state begins to be told of entries one too late.
     StateThenGap,
+    /// A znode whose TTL had passed is removed although its value was changed before the entry that removes it.
+    ReapedYoung,
+    /// A read is answered whatever the access list of the znode says.
+    ReadWithoutRight,
+    /// A leader does not notice that the last child of a container is gone.
+    EmptiedUnnoticed,
 }
 
 #[cfg(not(feature = "mutants"))]

@@ -18,9 +18,10 @@ pub enum NodeKind {
     Persistent,
     /// Also with the session that created it. It has no children.
     Ephemeral,
-    /// Also some time after its last child is gone. One that never had a child stays.
+    /// Also some time after its last child is gone. One that never had a child stays, unless `timing.container_unused` says how
+    /// long.
     Container,
-    /// Also when it has no children and its value has not changed for so long.
+    /// Also some time after it has had no children and its value has not changed for longer than this.
     Ttl {
         /// In milliseconds: 1 to [`NodeKind::TTL_MAX_MS`].
         ms: u64,
@@ -105,6 +106,15 @@ pub enum Write {
         /// Only if the znode's `version` is this; at least 0.
         version: Option<i32>,
     },
+    /// Replaces the access list.
+    SetAcl {
+        /// Which znode.
+        path: Path,
+        /// The new list.
+        acl: Acl,
+        /// Only if the znode's `aversion` is this; at least 0.
+        aversion: Option<i32>,
+    },
     /// All of these in order, or none of them.
     Multi(Vec<MultiOp>),
 }
@@ -129,6 +139,15 @@ pub enum MultiOp {
         path: Path,
         /// As in [`Write::Set`].
         version: Option<i32>,
+    },
+    /// As [`Write::SetAcl`].
+    SetAcl {
+        /// Which znode.
+        path: Path,
+        /// The new list.
+        acl: Acl,
+        /// As in [`Write::SetAcl`].
+        aversion: Option<i32>,
     },
     /// Changes nothing; fails the multi unless the znode exists with this version.
     Check {
@@ -156,6 +175,11 @@ pub enum WriteOutcome {
     },
     /// The znode is gone.
     Deleted,
+    /// The access list is replaced.
+    AclSet {
+        /// After the change.
+        stat: Stat,
+    },
     /// One outcome for each part.
     Multi(Vec<MultiOutcome>),
     /// A session is open; its id is the zxid of this entry.
@@ -188,6 +212,11 @@ pub enum MultiOutcome {
     },
     /// As [`WriteOutcome::Deleted`].
     Deleted,
+    /// As [`WriteOutcome::AclSet`].
+    AclSet {
+        /// After the change.
+        stat: Stat,
+    },
     /// The check held.
     Checked,
 }
@@ -221,6 +250,11 @@ pub enum Read {
     /// Stat, or that there is none.
     Exists {
         /// Which znode.
+        path: Path,
+    },
+    /// The access list and Stat.
+    Acl {
+        /// Of which znode.
         path: Path,
     },
     /// One page of the names of the children, in order.
@@ -262,7 +296,9 @@ impl Read {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Read::Get { path } | Read::Exists { path } | Read::Children { path, .. } => path,
+            Read::Get { path } | Read::Exists { path } | Read::Acl { path } | Read::Children { path, .. } => {
+                path
+            }
         }
     }
 }
@@ -281,6 +317,13 @@ pub enum ReadOutcome {
     Exists {
         /// Of the znode, `None` where there is none.
         stat: Option<Stat>,
+    },
+    /// To [`Read::Acl`].
+    Acl {
+        /// The list; without the hashes of digests for a caller who may not change it.
+        acl: Acl,
+        /// Of the znode.
+        stat: Stat,
     },
     /// To [`Read::Children`].
     Children {

@@ -2,7 +2,7 @@
 //! it. Edges, the store and the client's session machine all use these words; see [`Coordination`](crate::ports::Coordination).
 
 use crate::{
-    EnsembleId, Identities, Level, MultiOp, NodeKind, OpError, PeerId, Read, ReadLevel, ReadOutcome,
+    Create, EnsembleId, Identities, Level, MultiOp, NodeKind, OpError, PeerId, Read, ReadLevel, ReadOutcome,
     SessionId, SessionToken, Trace, Write, WriteNumber, WriteOutcome, Zxid, data_len,
     watch::{AddWatches, WatchEnded, WatchGroup, WatchMark, WatchRefused, WatchState},
 };
@@ -54,12 +54,16 @@ pub enum Verb {
     Set,
     /// [`Write::Delete`].
     Delete,
+    /// [`Write::SetAcl`].
+    SetAcl,
     /// [`Write::Multi`].
     Multi,
     /// [`Read::Get`].
     Get,
     /// [`Read::Exists`].
     Exists,
+    /// [`Read::Acl`].
+    GetAcl,
     /// [`Read::Children`].
     Children,
     /// [`Op::Sync`].
@@ -207,9 +211,11 @@ impl Op {
             Op::Write(Write::Create(_)) => Verb::Create,
             Op::Write(Write::Set { .. }) => Verb::Set,
             Op::Write(Write::Delete { .. }) => Verb::Delete,
+            Op::Write(Write::SetAcl { .. }) => Verb::SetAcl,
             Op::Write(Write::Multi(_)) => Verb::Multi,
             Op::Read(Read::Get { .. }, _) => Verb::Get,
             Op::Read(Read::Exists { .. }, _) => Verb::Exists,
+            Op::Read(Read::Acl { .. }, _) => Verb::GetAcl,
             Op::Read(Read::Children { .. }, _) => Verb::Children,
             Op::Sync => Verb::Sync,
             Op::AddWatches(_) => Verb::AddWatches,
@@ -224,9 +230,10 @@ impl Op {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match self {
-            Op::Write(Write::Create(create)) => create.path.as_str().len() + create.data_len(),
+            Op::Write(Write::Create(create)) => create_bytes(create),
             Op::Write(Write::Set { path, data, .. }) => path.as_str().len() + data_len(data),
             Op::Write(Write::Delete { path, .. }) => path.as_str().len(),
+            Op::Write(Write::SetAcl { path, acl, .. }) => path.as_str().len() + acl.weight(),
             Op::Write(Write::Multi(parts)) => parts.iter().map(part_bytes).sum(),
             Op::Read(Read::Children { path, page }, _) => path.as_str().len() + page.after.len(),
             Op::Read(read, _) => read.path().as_str().len(),
@@ -290,10 +297,15 @@ impl Op {
     }
 }
 
+fn create_bytes(create: &Create) -> usize {
+    create.path.as_str().len() + create.data_len() + create.acl.weight()
+}
+
 fn part_bytes(part: &MultiOp) -> usize {
     match part {
-        MultiOp::Create(create) => create.path.as_str().len() + create.data_len(),
+        MultiOp::Create(create) => create_bytes(create),
         MultiOp::Set { path, data, .. } => path.as_str().len() + data_len(data),
+        MultiOp::SetAcl { path, acl, .. } => path.as_str().len() + acl.weight(),
         MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => path.as_str().len(),
     }
 }
@@ -306,13 +318,15 @@ impl Request {
 
 impl Verb {
     /// All of them, each at the index of its number.
-    pub const ALL: [Verb; 13] = [
+    pub const ALL: [Verb; 15] = [
         Verb::Create,
         Verb::Set,
         Verb::Delete,
+        Verb::SetAcl,
         Verb::Multi,
         Verb::Get,
         Verb::Exists,
+        Verb::GetAcl,
         Verb::Children,
         Verb::Sync,
         Verb::AddWatches,
@@ -329,9 +343,11 @@ impl Verb {
             Verb::Create => "create",
             Verb::Set => "set",
             Verb::Delete => "delete",
+            Verb::SetAcl => "set_acl",
             Verb::Multi => "multi",
             Verb::Get => "get",
             Verb::Exists => "exists",
+            Verb::GetAcl => "get_acl",
             Verb::Children => "children",
             Verb::Sync => "sync",
             Verb::AddWatches => "add_watches",
@@ -349,6 +365,7 @@ impl Outcome {
     pub fn weight(&self) -> usize {
         match self {
             Outcome::Read(ReadOutcome::Data { data, .. }) => data_len(data),
+            Outcome::Read(ReadOutcome::Acl { acl, .. }) => acl.weight(),
             Outcome::Read(ReadOutcome::Children { names, .. }) => {
                 names.iter().map(|name| name.len() + std::mem::size_of::<String>()).sum()
             }

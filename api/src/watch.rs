@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{OpError, Path, Stat, Zxid, data_len};
+use crate::{Acl, Identities, OpError, Path, Permissions, Stat, Zxid, data_len};
 
 /// One watch, as a client asks for it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -145,6 +145,16 @@ pub struct Change {
     pub stat: Stat,
     /// Its value after the change.
     pub data: Option<Bytes>,
+    /// Its access list: after the change, or before it went. Only streams that may read the znode by it are told.
+    pub acl: Acl,
+}
+
+impl Change {
+    /// Whether this client is told of it.
+    #[must_use]
+    pub fn is_for(&self, caller: &Identities) -> bool {
+        self.acl.gives(Permissions::READ, caller)
+    }
 }
 
 /// A change as one stream is told of it.

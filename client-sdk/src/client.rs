@@ -11,8 +11,8 @@ use std::{
 };
 
 use api::{
-    Create, Fate, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel, ReadOutcome,
-    SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    Acl, Create, Fate, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel,
+    ReadOutcome, SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
     session::{Op, Outcome, Request, Verb},
 };
 use bytes::Bytes;
@@ -51,12 +51,44 @@ pub struct Client {
 }
 
 /// What kind of znode [`Client::create`] makes.
+///
+/// ```
+/// use std::time::Duration;
+/// use client_sdk::CreateMode;
+///
+/// let member = CreateMode::EPHEMERAL.sequential();
+/// let queue = CreateMode::CONTAINER;
+/// let cached = CreateMode::ttl(Duration::from_secs(60));
+/// # assert!(member.sequential && !queue.sequential && cached != queue);
+/// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash, Debug)]
 pub struct CreateMode {
-    /// Removed with the session that created it; has no children.
-    pub ephemeral: bool,
+    /// How it comes to its end; see [`NodeKind`]. The default is a persistent one, which stays until it is deleted.
+    pub kind: NodeKind,
     /// The parent's counter of creates is put behind the name, ten digits wide.
     pub sequential: bool,
+}
+
+impl CreateMode {
+    /// Removed with the session that created it; has no children.
+    pub const EPHEMERAL: CreateMode = CreateMode { kind: NodeKind::Ephemeral, sequential: false };
+
+    /// Removed some time after its last child. One that never had a child stays.
+    pub const CONTAINER: CreateMode = CreateMode { kind: NodeKind::Container, sequential: false };
+
+    /// Removed some time after it has had no children and its value has not changed for longer than this, in whole milliseconds.
+    /// Servers refuse less than one, and more than [`NodeKind::TTL_MAX_MS`].
+    #[must_use]
+    pub fn ttl(ttl: Duration) -> CreateMode {
+        let ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+        CreateMode { kind: NodeKind::Ttl { ms }, sequential: false }
+    }
+
+    /// The same with a number behind its name.
+    #[must_use]
+    pub fn sequential(self) -> CreateMode {
+        CreateMode { sequential: true, ..self }
+    }
 }
 
 /// What happens to the session of a client, for those who hold locks and the like by it.
@@ -163,8 +195,7 @@ impl Client {
         mode: CreateMode,
     ) -> Result<(Path, Stat), ClientError> {
         let path = if mode.sequential { Path::prefix(path)? } else { Path::new(path)? };
-        let kind = if mode.ephemeral { NodeKind::Ephemeral } else { NodeKind::Persistent };
-        let create = Create { kind, sequential: mode.sequential, ..Create::new(path, data) };
+        let create = Create { kind: mode.kind, sequential: mode.sequential, ..Create::new(path, data) };
         match self.submit(Write::Create(create)).await.await? {
             WriteOutcome::Created { path, stat } => Ok((path, stat)),
             other => Err(mismatch(&other)),
@@ -219,6 +250,30 @@ impl Client {
     pub async fn delete(&self, path: &str, version: Option<i32>) -> Result<(), ClientError> {
         match self.submit(Write::Delete { path: Path::new(path)?, version }).await.await? {
             WriteOutcome::Deleted => Ok(()),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// The access list of a znode, and its Stat, as the node that is asked has them. Without ADMIN the hashes of digests are left
+    /// out.
+    ///
+    /// # Errors
+    /// `NoNode`, `NoAuth` without READ and ADMIN; else as [`Client::create`].
+    pub async fn acl(&self, path: &str) -> Result<(Acl, Stat), ClientError> {
+        match self.read(Read::Acl { path: Path::new(path)? }).await.await? {
+            ReadOutcome::Acl { acl, stat } => Ok((acl, stat)),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// Replaces the access list of a znode, if `aversion` is none or the `aversion` that it has.
+    ///
+    /// # Errors
+    /// `NoNode`, `NoAuth` without ADMIN, `BadVersion`; else as [`Client::create`].
+    pub async fn set_acl(&self, path: &str, acl: Acl, aversion: Option<i32>) -> Result<Stat, ClientError> {
+        let write = Write::SetAcl { path: Path::new(path)?, acl, aversion };
+        match self.submit(write).await.await? {
+            WriteOutcome::AclSet { stat } => Ok(stat),
             other => Err(mismatch(&other)),
         }
     }
@@ -492,6 +547,8 @@ fn span_name(verb: Verb) -> &'static str {
         Verb::Create => "client.create",
         Verb::Set => "client.set",
         Verb::Delete => "client.delete",
+        Verb::SetAcl => "client.set_acl",
+        Verb::GetAcl => "client.get_acl",
         Verb::Multi => "client.multi",
         Verb::Get => "client.get",
         Verb::Exists => "client.exists",

@@ -32,7 +32,7 @@ fn set(value: u32) -> Write {
 }
 
 fn mode(sequential: bool) -> CreateMode {
-    CreateMode { ephemeral: false, sequential }
+    CreateMode { sequential, ..CreateMode::default() }
 }
 
 #[tokio::test]

@@ -25,4 +25,23 @@ pub(crate) fn read(entries: Option<&[zk_jute::Acl]>) -> Result<Acl, Code> {
     Err(Code::UNIMPLEMENTED)
 }
 
+/// For the wire.
+pub(crate) fn to_wire(acl: &Acl) -> Vec<zk_jute::Acl> {
+    let entry = |perms, scheme: &str, id: &str| zk_jute::Acl {
+        perms,
+        id: zk_jute::Id { scheme: scheme.to_owned(), id: id.to_owned() },
+    };
+    if acl.is_open() {
+        return vec![entry(ALL, "world", "anyone")];
+    }
+    let entries = acl.entries().iter();
+    entries
+        .map(|e| {
+            let perms = i32::try_from(e.permissions.bits()).unwrap_or(0);
+            entry(perms, e.identity.scheme().as_str(), e.identity.id())
+        })
+        .collect()
+}
+
+/// READ, WRITE, CREATE, DELETE and ADMIN.
 const ALL: i32 = 31;

@@ -6,7 +6,10 @@ use api::{
 };
 use zk_jute::{Body, Code, MultiResult, OpCode, Stat};
 
-use crate::ledger::{Fixed, Wants};
+use crate::{
+    acl,
+    ledger::{Fixed, Wants},
+};
 
 /// A reply, or that the connection ends without one.
 pub(crate) fn reply(wants: Wants, response: Response) -> Result<(i64, Code, Body), OpError> {
@@ -53,6 +56,10 @@ fn body(wants: Wants, outcome: Outcome) -> Option<Body> {
         (Wants::Data, Outcome::Read(ReadOutcome::Data { data, stat })) => {
             Body::Data(data, stat_to_wire(&stat))
         }
+        (Wants::Acl, Outcome::Read(ReadOutcome::Acl { acl, stat })) => {
+            Body::Acl(acl::to_wire(&acl), stat_to_wire(&stat))
+        }
+        (Wants::AclSet, Outcome::Write(WriteOutcome::AclSet { stat })) => Body::Stat(stat_to_wire(&stat)),
         (Wants::Sync(path), Outcome::Sync) => Body::Path(path),
         (Wants::Ping, Outcome::Ping) | (Wants::Close, Outcome::Close) => Body::Nothing,
         (Wants::SetAgain, Outcome::Watching(_)) => Body::Nothing,
@@ -77,7 +84,9 @@ fn multi_result(code: OpCode, outcome: MultiOutcome) -> MultiResult {
         MultiOutcome::Created { path, stat } => {
             MultiResult::Create2(path.as_str().to_owned(), stat_to_wire(&stat))
         }
-        MultiOutcome::Set { stat } => MultiResult::SetData(stat_to_wire(&stat)),
+        MultiOutcome::Set { stat } | MultiOutcome::AclSet { stat } => {
+            MultiResult::SetData(stat_to_wire(&stat))
+        }
         MultiOutcome::Deleted => MultiResult::Delete,
         MultiOutcome::Checked => MultiResult::Check,
     }
@@ -107,6 +116,8 @@ pub(crate) fn code_of(e: &OpError) -> Result<Code, OpError> {
         ErrorCode::BadPath | ErrorCode::BadArguments | ErrorCode::Level | ErrorCode::LimitExceeded => {
             Code::BAD_ARGUMENTS
         }
+        ErrorCode::NoAuth => Code::NO_AUTH,
+        ErrorCode::BadAcl => Code::INVALID_ACL,
         ErrorCode::Unsupported => Code::UNIMPLEMENTED,
         ErrorCode::Overloaded => Code::THROTTLED_OP,
         ErrorCode::DiskFull => Code::QUOTA_EXCEEDED,

@@ -70,6 +70,10 @@ pub(crate) enum Wants {
     Exists,
     /// A value.
     Data,
+    /// An access list.
+    Acl,
+    /// A replacement of an access list.
+    AclSet,
     /// A sync of this path.
     Sync(String),
     /// A sign of life.

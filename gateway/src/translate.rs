@@ -122,10 +122,17 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches) -> Plan {
         Request::Sasl { .. } => Plan::fixed(Fixed::last(Code::AUTH_FAILED)),
         Request::Auth { scheme, auth, .. } => Plan::fixed(who.prove(scheme.as_deref(), auth.as_deref())),
         Request::WhoAmI => Plan::fixed(Fixed { body: Body::Infos(who.infos()), ..Fixed::error(Code::OK) }),
-        Request::GetAcl { .. }
-        | Request::SetAcl { .. }
-        | Request::GetEphemerals { .. }
-        | Request::GetAllChildrenNumber { .. } => Plan::error(Code::UNIMPLEMENTED),
+        Request::GetAcl { path } => read(&path, |path| Read::Acl { path }, Wants::Acl, watches, false),
+        Request::SetAcl { path, acl, version } => match (Path::new(&path), acl::read(acl.as_deref())) {
+            (Ok(path), Ok(acl)) => {
+                Plan::Ask(Op::Write(Write::SetAcl { path, acl, aversion: expected(version) }), Wants::AclSet)
+            }
+            (Err(_), _) => Plan::error(Code::BAD_ARGUMENTS),
+            (_, Err(code)) => Plan::error(code),
+        },
+        Request::GetEphemerals { .. } | Request::GetAllChildrenNumber { .. } => {
+            Plan::error(Code::UNIMPLEMENTED)
+        }
     }
 }
 

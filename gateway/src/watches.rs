@@ -309,7 +309,13 @@ mod tests {
     }
 
     fn group(ids: &[u32], kind: ChangeKind, of: &str) -> WatchGroup {
-        let change = Arc::new(Change { kind, path: path(of), stat: Stat::default(), data: None });
+        let change = Arc::new(Change {
+            kind,
+            path: path(of),
+            stat: Stat::default(),
+            data: None,
+            acl: Default::default(),
+        });
         let event = WatchEvent { ids: ids.to_vec(), change, with_data: false };
         WatchGroup { zxid: Zxid(9), events: vec![event], more: false }
     }

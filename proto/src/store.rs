@@ -141,6 +141,9 @@ impl From<Command> for wire::Command {
             CommandBody::Write(Write::Delete { path, version }) => {
                 Wire::Delete(wire::Delete { path: text(&path), version })
             }
+            CommandBody::Write(Write::SetAcl { path, acl, aversion }) => {
+                Wire::SetAcl(to_set_acl(&path, &acl, aversion))
+            }
             CommandBody::Write(Write::Multi(parts)) => {
                 Wire::Multi(wire::Multi { parts: parts.into_iter().map(Into::into).collect() })
             }
@@ -159,6 +162,9 @@ impl From<Command> for wire::Command {
                 Wire::CloseSession(wire::CloseSessionCommand { session: session.0, expired_in_epoch })
             }
             CommandBody::Check { of, digest } => Wire::Check(wire::DigestCheck { of: of.0, digest }),
+            CommandBody::Reap { path, czxid, unused_ms } => {
+                Wire::Reap(wire::ReapCommand { path: text(&path), czxid: czxid.0, unused_ms })
+            }
         };
         wire::Command {
             session: c.session.map_or(0, |s| s.0),
@@ -184,6 +190,9 @@ impl TryFrom<wire::Command> for Command {
             Some(Wire::Delete(wire::Delete { path: p, version })) => {
                 CommandBody::Write(Write::Delete { path: path(&p)?, version })
             }
+            Some(Wire::SetAcl(wire::SetAcl { path: p, acl, aversion })) => {
+                CommandBody::Write(Write::SetAcl { path: path(&p)?, acl: acl_or_open(acl)?, aversion })
+            }
             Some(Wire::Multi(m)) => {
                 let parts = m.parts.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
                 CommandBody::Write(Write::Multi(parts))
@@ -205,6 +214,9 @@ impl TryFrom<wire::Command> for Command {
                 CommandBody::CloseSession { session: SessionId(c.session), expired }
             }
             Some(Wire::Check(c)) => CommandBody::Check { of: Zxid(c.of), digest: c.digest },
+            Some(Wire::Reap(wire::ReapCommand { path: p, czxid, unused_ms })) => {
+                CommandBody::Reap { path: path(&p)?, czxid: Zxid(czxid), unused_ms }
+            }
             None => return Err(unknown()),
         };
         Ok(Command {
@@ -221,7 +233,7 @@ impl TryFrom<wire::Command> for Command {
 impl From<Create> for wire::Create {
     fn from(Create { path, data, kind, sequential, acl }: Create) -> wire::Create {
         let (kind, ttl_ms) = to_kind(kind);
-        let acl = if acl.is_open() { Vec::new() } else { to_entries(&acl) };
+        let acl = to_entries_unless_open(&acl);
         wire::Create { path: text(&path), data, kind, ttl_ms, sequential, acl }
     }
 }
@@ -235,7 +247,7 @@ impl TryFrom<wire::Create> for Create {
         } else {
             path(&c.path)?
         };
-        let acl = if c.acl.is_empty() { Acl::default() } else { acl(c.acl)? };
+        let acl = acl_or_open(c.acl)?;
         Ok(Create { path, data: c.data, kind: kind(c.kind, c.ttl_ms)?, sequential: c.sequential, acl })
     }
 }
@@ -247,6 +259,7 @@ impl From<MultiOp> for wire::Part {
             MultiOp::Create(create) => Kind::Create(create.into()),
             MultiOp::Set { path, data, version } => Kind::Set(wire::Set { path: text(&path), data, version }),
             MultiOp::Delete { path, version } => Kind::Delete(wire::Delete { path: text(&path), version }),
+            MultiOp::SetAcl { path, acl, aversion } => Kind::SetAcl(to_set_acl(&path, &acl, aversion)),
             MultiOp::Check { path, version } => Kind::Check(wire::Check { path: text(&path), version }),
         };
         wire::Part { kind: Some(kind) }
@@ -262,6 +275,9 @@ impl TryFrom<wire::Part> for MultiOp {
             Some(Kind::Create(c)) => MultiOp::Create(c.try_into()?),
             Some(Kind::Set(s)) => MultiOp::Set { path: path(&s.path)?, data: s.data, version: s.version },
             Some(Kind::Delete(d)) => MultiOp::Delete { path: path(&d.path)?, version: d.version },
+            Some(Kind::SetAcl(s)) => {
+                MultiOp::SetAcl { path: path(&s.path)?, acl: acl_or_open(s.acl)?, aversion: s.aversion }
+            }
             Some(Kind::Check(c)) => MultiOp::Check { path: path(&c.path)?, version: c.version },
             None => return Err(unknown()),
         })
@@ -279,6 +295,7 @@ impl From<OpError> for wire::Fault {
             }
             OpError::Unsupported(text) => Kind::Unsupported(text),
             OpError::BadPath(fault) => Kind::BadPath(fault.into()),
+            OpError::BadAcl(text) => Kind::BadAcl(text),
             other => Kind::BadArguments(other.to_string()),
         };
         wire::Fault { kind: Some(kind) }
@@ -300,6 +317,7 @@ impl TryFrom<wire::Fault> for OpError {
             Kind::BadArguments(text) => OpError::BadArguments(text),
             Kind::Unsupported(text) => OpError::Unsupported(text),
             Kind::BadPath(fault) => OpError::BadPath(fault.try_into()?),
+            Kind::BadAcl(text) => OpError::BadAcl(text),
         })
     }
 }
@@ -377,6 +395,18 @@ fn kind(kind: i32, ttl_ms: u64) -> Result<NodeKind, Malformed> {
         (wire::NodeKind::Ttl, ms) => NodeKind::Ttl { ms },
         (_, ms) => return Err(Malformed(format!("a TTL of {ms} ms of a znode of another kind"))),
     })
+}
+
+fn to_set_acl(path: &Path, acl: &Acl, aversion: Option<i32>) -> wire::SetAcl {
+    wire::SetAcl { path: text(path), acl: to_entries_unless_open(acl), aversion }
+}
+
+fn to_entries_unless_open(acl: &Acl) -> Vec<wire::AclEntry> {
+    if acl.is_open() { Vec::new() } else { to_entries(acl) }
+}
+
+fn acl_or_open(entries: Vec<wire::AclEntry>) -> Result<Acl, Malformed> {
+    if entries.is_empty() { Ok(Acl::default()) } else { acl(entries) }
 }
 
 fn to_entries(acl: &Acl) -> Vec<wire::AclEntry> {
@@ -613,7 +643,11 @@ mod tests {
                 MultiOp::Set { path: path("/s"), data: Some(Bytes::from_static(b"x")), version: None },
                 MultiOp::Delete { path: path("/d"), version: Some(3) },
                 MultiOp::Check { path: path("/c"), version: Some(0) },
+                MultiOp::SetAcl { path: path("/l"), acl: a_list(), aversion: Some(1) },
             ])),
+            CommandBody::Write(Write::SetAcl { path: path("/l"), acl: a_list(), aversion: None }),
+            CommandBody::Write(Write::SetAcl { path: path("/l"), acl: Acl::default(), aversion: Some(2) }),
+            CommandBody::Refuse { error: OpError::BadAcl("no".into()), request: RequestHash(0) },
             CommandBody::Refuse {
                 error: OpError::Multi { index: 3, cause: Box::new(OpError::BadArguments("no".into())) },
                 request: RequestHash(1 << 63),
@@ -626,6 +660,7 @@ mod tests {
             CommandBody::CloseSession { session: SessionId(77), expired: Some(Epoch(3)) },
             CommandBody::CloseSession { session: SessionId(78), expired: None },
             CommandBody::Check { of: Zxid(5), digest: u64::MAX },
+            CommandBody::Reap { path: path("/c"), czxid: Zxid(5), unused_ms: 7 },
         ];
         let faults = [
             PathError::Empty,
@@ -797,10 +832,10 @@ mod tests {
 
     #[test]
     fn what_a_later_version_has_added_is_refused_and_not_left_out() {
-        let bodies: Vec<Vec<u32>> = (4..=11).chain([13, 14]).map(|tag| vec![tag]).collect();
+        let bodies: Vec<Vec<u32>> = (4..=11).chain([13, 14, 15, 16]).map(|tag| vec![tag]).collect();
         let parts =
-            (1..=4).map(|tag| vec![7, 1, tag]).chain([vec![10, 1], vec![10, 1, 4], vec![10, 1, 4, 2]]);
-        let acls = [vec![4, 8], vec![4, 8, 1]];
+            (1..=5).map(|tag| vec![7, 1, tag]).chain([vec![10, 1], vec![10, 1, 4], vec![10, 1, 4, 2]]);
+        let acls = [vec![4, 8], vec![4, 8, 1], vec![16, 2], vec![16, 2, 1], vec![7, 1, 5, 2]];
         for path in bodies.into_iter().chain(parts).chain(acls).chain([vec![], vec![7, 1]]) {
             let all = commands().into_iter().filter_map(|c| extended(&encode_command(c), &path));
             let refused: Vec<_> = all.map(|bytes| decode_command(bytes.into()).unwrap_err()).collect();

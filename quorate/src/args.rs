@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use api::{ReadLevel, Zxid};
+use api::{AclEntry, ReadLevel, Zxid};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use host::config::{Setting as _, Size, behind_scheme};
 
@@ -135,7 +135,9 @@ Examples:
   date | quorate create /app/date -
   quorate create --sequential /queue/task-          prints /queue/task-0000000000, then ...1
   quorate create --sequential /queue/               prints /queue/0000000002: the digits alone are the name
-  quorate create --ephemeral /members/me            there until Ctrl-C")]
+  quorate create --ephemeral /members/me            there until Ctrl-C
+  quorate create --container /locks/job             goes by itself after its last child
+  quorate create --ttl 10m /cache/answer 42         goes when nobody has set it for ten minutes")]
     Create(Create),
 
     /// Print the value of a znode.
@@ -210,6 +212,9 @@ Examples:
   quorate watch /app -R --from 0x100000007   what happened behind that zxid, too
   quorate watch /jobs/7 --once && echo done")]
     Watch(WatchArgs),
+    /// Look at the access list of a znode, and replace it.
+    #[command(subcommand)]
+    Acl(Acl),
 
     /// Wait until the node that is asked has caught up.
     ///
@@ -546,6 +551,12 @@ pub(crate) struct Create {
     /// Remove it when this command ends: it waits for Ctrl-C.
     #[arg(long, short)]
     pub(crate) ephemeral: bool,
+    /// Let the ensemble remove it some time after its last child is gone. One that never had a child stays.
+    #[arg(long, conflicts_with = "ephemeral")]
+    pub(crate) container: bool,
+    /// Let the ensemble remove it some time after it has had no children and its value has not changed for longer than this.
+    #[arg(long, value_name = "DURATION", value_parser = limit, conflicts_with_all = ["ephemeral", "container"])]
+    pub(crate) ttl: Option<Duration>,
     /// Put the next number of the parent behind the name, ten digits wide.
     #[arg(long, short)]
     pub(crate) sequential: bool,
@@ -634,6 +645,55 @@ pub(crate) struct Ls {
     pub(crate) recursive: bool,
     #[command(flatten)]
     pub(crate) freshness: Freshness,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Acl {
+    /// Print the access list of a znode, an entry in a line.
+    ///
+    /// Hashes of digests are left out, unless you may change the list.
+    #[command(after_help = "\
+Examples:
+  quorate acl get /app/config
+  quorate acl get /app/config -o json      {acl: [{scheme, id, permissions}], aversion}")]
+    Get(AclGet),
+
+    /// Replace the access list of a znode.
+    ///
+    /// Each ENTRY is SCHEME:ID:PERMISSIONS. Schemes are world (the id is anyone), digest (user:hash), ip (an address or a network),
+    /// x509, user and role; permissions are letters of rwcda: read, write, create children, delete children, admin. A list that
+    /// gives admin to nobody cannot be changed any more, unless by a superuser.
+    #[command(after_help = "\
+Examples:
+  quorate acl set /app/config world:anyone:r ip:10.0.0.0/8:rwcda
+  quorate acl set /app/config world:anyone:rwcda --version 3")]
+    Set(AclSet),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AclGet {
+    /// Which znode.
+    pub(crate) path: String,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AclSet {
+    /// Which znode.
+    pub(crate) path: String,
+    /// The new list.
+    #[arg(required = true, value_name = "ENTRY", value_parser = crate::acl::entry)]
+    pub(crate) entries: Vec<AclEntry>,
+    /// Only if the list was changed so many times (`aversion` in `quorate stat -o json`).
+    #[arg(long, value_name = "N")]
+    pub(crate) version: Option<i32>,
     #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(flatten)]

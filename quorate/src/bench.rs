@@ -75,7 +75,7 @@ impl Measured {
 }
 
 async fn make_parent(client: &Client) -> Result<Path, Failure> {
-    let mode = CreateMode { sequential: true, ephemeral: false };
+    let mode = CreateMode::default().sequential();
     let (path, _) = client.create("/quorate-bench-", Bytes::new(), mode).await?;
     Ok(path)
 }

@@ -2,6 +2,7 @@
 //!
 //! `main` does nothing but call [`run`]. So a test can be a node itself, over a disk of its own choice.
 
+mod acl;
 mod args;
 mod bench;
 mod config_show;
@@ -78,6 +79,7 @@ async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> 
         Command::Stat(args) => verbs::stat(&args).await,
         Command::Ls(args) => verbs::ls(&args).await,
         Command::Watch(args) => watch::run(&args).await,
+        Command::Acl(command) => acl::run(&command).await,
         Command::Sync(args) => verbs::sync(&args).await,
         Command::Import(args) => tree::import::run(&args).await,
         Command::Export(args) => tree::export::run(&args).await,

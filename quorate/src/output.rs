@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use api::Stat;
+use api::{NodeKind, Stat};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
@@ -71,6 +71,8 @@ pub(crate) fn stat_json(stat: &Stat) -> Value {
         "version": stat.version,
         "cversion": stat.cversion,
         "aversion": stat.aversion,
+        "kind": kind_name(stat.kind),
+        "ttl_ms": if let NodeKind::Ttl { ms } = stat.kind { Some(ms) } else { None },
         "ephemeral_owner": stat.ephemeral_owner.map(|s| s.to_string()),
         "data_length": stat.data_length,
         "num_children": stat.num_children,
@@ -89,10 +91,28 @@ pub(crate) fn stat_text(stat: &Stat) -> String {
         ("children", stat.num_children.to_string()),
         ("children changed by", stat.pzxid.to_string()),
         ("children version", stat.cversion.to_string()),
+        ("kind", kind(stat.kind)),
         ("ephemeral of", stat.ephemeral_owner.map_or_else(|| "-".to_owned(), |s| s.to_string())),
     ];
     let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<21}{value}")).collect();
     lines.join("\n")
+}
+
+fn kind_name(kind: NodeKind) -> &'static str {
+    match kind {
+        NodeKind::Persistent => "persistent",
+        NodeKind::Ephemeral => "ephemeral",
+        NodeKind::Container => "container",
+        NodeKind::Ttl { .. } => "ttl",
+    }
+}
+
+/// A kind for people, with the TTL if it has one.
+pub(crate) fn kind(kind: NodeKind) -> String {
+    match kind {
+        NodeKind::Ttl { ms } => format!("ttl {}", humantime::format_duration(Duration::from_millis(ms))),
+        other => kind_name(other).to_owned(),
+    }
 }
 
 /// A value: `value` if it is a text, else `value_base64`.

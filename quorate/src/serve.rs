@@ -349,6 +349,8 @@ pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
             session_timeout_min: node.session.timeout_min,
             session_timeout_max: node.session.timeout_max,
             park: node.timing.park_limit,
+            reap_interval: node.timing.reap_interval,
+            container_unused: node.timing.container_unused,
             unsent_total_max: node.limits.memory.bytes() / 16,
             ..store_svc::Limits::default()
         },

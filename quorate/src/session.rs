@@ -159,7 +159,11 @@ impl From<ClientError> for Failure {
         let exit = match (e.code(), e.fate()) {
             (_, Fate::Unknown) | (ErrorCode::Unknown, _) => Exit::Unknown,
             (
-                ErrorCode::BadPath | ErrorCode::BadArguments | ErrorCode::Unsupported | ErrorCode::TooLarge,
+                ErrorCode::BadPath
+                | ErrorCode::BadArguments
+                | ErrorCode::BadAcl
+                | ErrorCode::Unsupported
+                | ErrorCode::TooLarge,
                 _,
             ) => Exit::Usage,
             (
@@ -175,6 +179,7 @@ impl From<ClientError> for Failure {
                 | ErrorCode::NotEmpty
                 | ErrorCode::BadVersion
                 | ErrorCode::NoChildrenForEphemerals
+                | ErrorCode::NoAuth
                 | ErrorCode::OutOfOrder
                 | ErrorCode::NumberReused
                 | ErrorCode::ResultForgotten

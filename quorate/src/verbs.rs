@@ -6,7 +6,7 @@ use std::{
     path::Path as FilePath,
 };
 
-use api::{DATA_MAX, ErrorCode, OpError, Page, Path, Read, ReadLevel, ReadOutcome, Stat, Write};
+use api::{DATA_MAX, ErrorCode, NodeKind, OpError, Page, Path, Read, ReadLevel, ReadOutcome, Stat, Write};
 use bytes::Bytes;
 use client_sdk::{Client, ClientError, CreateMode, Found, SessionEvent};
 use serde_json::json;
@@ -27,7 +27,13 @@ pub(crate) async fn create(args: &Create) -> Result<(), Failure> {
         false => parse(&args.path)?,
     };
     let data = value(&args.value)?.unwrap_or_default();
-    let mode = CreateMode { ephemeral: args.ephemeral, sequential: args.sequential };
+    let mode = match (args.ephemeral, args.container, args.ttl) {
+        (true, ..) => CreateMode::EPHEMERAL,
+        (_, true, _) => CreateMode::CONTAINER,
+        (.., Some(ttl)) => CreateMode::ttl(ttl),
+        (.., None) => CreateMode::default(),
+    };
+    let mode = CreateMode { sequential: args.sequential, ..mode };
     session::with(&args.connection, async |client| {
         let events = client.events();
         if args.parents {
@@ -275,7 +281,7 @@ fn print_list(found: &[(String, Option<Stat>)], long: bool, format: Format) -> R
         Format::Table if long => {
             let rows = found.iter().filter_map(|(name, stat)| {
                 let stat = stat.as_ref()?;
-                let kind = if stat.ephemeral_owner.is_some() { "ephemeral" } else { "-" };
+                let kind = output::kind(stat.kind);
                 let numbers =
                     [stat.version.to_string(), stat.data_length.to_string(), stat.num_children.to_string()];
                 let [version, bytes, children] = numbers;
@@ -284,7 +290,7 @@ fn print_list(found: &[(String, Option<Stat>)], long: bool, format: Format) -> R
                     bytes,
                     children,
                     output::time(stat.mtime_ms),
-                    kind.to_owned(),
+                    if stat.kind == NodeKind::Persistent { "-".to_owned() } else { kind },
                     name.clone(),
                 ])
             });

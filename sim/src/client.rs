@@ -384,9 +384,10 @@ impl Client {
             (Err(Failure::Refused(error)), Call::Write(_)) if answered => {
                 history::Outcome::Written { zxid, result: Err(error) }
             }
-            (Err(Failure::Refused(error @ OpError::NoNode(_))), Call::Read(..)) if answered => {
-                history::Outcome::Read { zxid, result: Err(error) }
-            }
+            (
+                Err(Failure::Refused(error @ (OpError::NoNode(_) | OpError::NoAuth { .. }))),
+                Call::Read(..),
+            ) if answered => history::Outcome::Read { zxid, result: Err(error) },
             (Err(failure), Call::Write(_)) if failure.fate() == Fate::Unknown => history::Outcome::Unknown,
             (Err(failure), _) => history::Outcome::Refused(OpError::Unavailable(failure.to_string())),
         };
@@ -581,6 +582,9 @@ impl Client {
         match self.rng.below(10) {
             0..=2 => Write::Create(self.create(path, workload)),
             3..=6 => Write::Set { path, data: Some(self.value(workload)), version },
+            7 if self.values.is_multiple_of(5) => {
+                Write::SetAcl { path, acl: list(self.values % 3), aversion: version }
+            }
             7 | 8 => Write::Delete { path, version },
             _ => {
                 let parts = (0..self.rng.between(1, 4)).map(|_| self.part(workload)).collect();
@@ -642,11 +646,18 @@ impl Client {
     }
 }
 
-/// One of a few access lists.
+/// One of a few access lists. Clients are anonymous, so the world's entry says what they may do: nearly everything, or all but one.
 fn list(n: u64) -> Acl {
-    let identity = Identity::new(Scheme::User, &n.to_string());
-    let entry = identity.map(|identity| AclEntry { identity, permissions: Permissions::ALL });
-    entry.and_then(|entry| Acl::new(vec![entry])).unwrap_or_default()
+    let named = Identity::new(Scheme::User, &n.to_string());
+    let entry = |identity, permissions| AclEntry { identity, permissions };
+    let world = match n {
+        0 => Permissions::from_bits(Permissions::ALL.bits() & !Permissions::WRITE.bits()),
+        1 => Permissions::from_bits(Permissions::ALL.bits() & !Permissions::READ.bits()),
+        _ => Some(Permissions::ALL),
+    };
+    let world = world.map(|permissions| entry(Identity::anyone(), permissions));
+    let named = named.ok().map(|named| entry(named, Permissions::ALL));
+    Acl::new(named.into_iter().chain(world).collect()).unwrap_or_default()
 }
 
 /// Without what only a session can have.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::{
-    Body, Command, CommandBody, Ensemble, Entry, Epoch, History, Levels, Membership, OpError, Origin, PeerId,
-    SessionId, StreamId, Ticket, WriteNumber, WriteResult, Zxid,
+    Body, Command, CommandBody, Ensemble, Entry, Epoch, History, Levels, Membership, NodeKind, OpError,
+    Origin, Path, PeerId, SessionId, Stat, StreamId, Ticket, WriteNumber, WriteResult, Zxid, record,
 };
 use proto::store::{decode_command, decode_record, encode_record};
 use quorum_core::CLOCK_BOUND_MS;
@@ -125,6 +125,12 @@ pub(crate) struct Ghost {
     pub(crate) proposed_bytes: u64,
     /// C, the committed sequence: extended by whoever knows first.
     committed: Vec<Committed>,
+    /// When the last of them was committed.
+    committed_at: u64,
+    /// How long a container may be there that never had a child; 0: for ever.
+    container_unused_ms: u64,
+    /// Znodes that went by themselves.
+    pub(crate) reaped: u64,
     /// The state after each of them, as a digest.
     digests: Vec<u64>,
     /// Whose store has a bit in its memory that was flipped, and has not noticed it yet.
@@ -179,6 +185,9 @@ impl Ghost {
             proposed: BTreeMap::new(),
             proposed_bytes: 0,
             committed: Vec::new(),
+            committed_at: 0,
+            container_unused_ms: plan.container_unused_ms(),
+            reaped: 0,
             digests: Vec::new(),
             flipped: BTreeSet::new(),
             state: State::default(),
@@ -424,7 +433,16 @@ impl Ghost {
                     CommandBody::CloseSession { session, expired: Some(_) } => self.state.session(session),
                     _ => None,
                 };
+                let reaped = match &command.body {
+                    CommandBody::Reap { path, .. } => self.znode(path).map(|stat| (path, stat)),
+                    _ => None,
+                };
                 let applied = self.state.apply(zxid, entry.time_ms, command);
+                if let Some((path, stat)) = reaped
+                    && self.znode(path).is_none()
+                {
+                    self.check_reaped(zxid, entry.time_ms, path, &stat);
+                }
                 self.check_stream(zxid, command, &applied.result);
                 if self.committed.len().is_multiple_of(ENCODED_EVERY) {
                     self.check_encoding();
@@ -443,7 +461,44 @@ impl Ghost {
         self.watchers.happened(zxid, self.state.take_changes());
         self.digests.push(self.state.digest());
         let Entry { time_ms, origin, .. } = entry;
+        self.committed_at = self.now;
         self.committed.push(Committed { zxid, time_ms, origin, level, command });
+    }
+
+    fn znode(&self, path: &Path) -> Option<Stat> {
+        self.state.tree().stat(path)
+    }
+
+    /// What goes by itself has no children, and its time is over (C14).
+    fn check_reaped(&mut self, zxid: Zxid, time_ms: i64, path: &Path, stat: &Stat) {
+        let unused_ms = self.container_unused_ms;
+        let over = stat.num_children == 0
+            && match stat.kind {
+                NodeKind::Ttl { ms } => time_ms - stat.mtime_ms > ms as i64,
+                // Children count twice: when they come and when they go.
+                NodeKind::Container if stat.cversion > 1 => true,
+                NodeKind::Container => unused_ms > 0 && time_ms - stat.ctime_ms > unused_ms as i64,
+                NodeKind::Persistent | NodeKind::Ephemeral => false,
+            };
+        self.reaped += 1;
+        self.check(over, "C14 reaped in time", || format!("{zxid} at {time_ms} ms removes {path}: {stat:?}"));
+    }
+
+    /// A znode that should be gone by itself, if there is one (C14).
+    pub(crate) fn overdue(&self) -> Option<Path> {
+        let last = self.committed.last()?;
+        // The time of the log goes on between two entries, and faster clocks do not matter.
+        let time_ms = last.time_ms + (self.now.saturating_sub(self.committed_at) / 1_000) as i64;
+        let znodes: Vec<_> = self.state.tree().records().collect();
+        let parents: BTreeSet<_> = znodes.iter().filter_map(|znode| znode.path.parent()).collect();
+        let unused_ms = self.container_unused_ms as i64;
+        let overdue = |znode: &record::Znode| match znode.kind {
+            NodeKind::Ttl { ms } => time_ms - znode.mtime_ms > ms as i64,
+            NodeKind::Container if znode.creates > 0 => true,
+            NodeKind::Container => unused_ms > 0 && time_ms - znode.ctime_ms > unused_ms,
+            NodeKind::Persistent | NodeKind::Ephemeral => false,
+        };
+        znodes.into_iter().filter(overdue).map(|znode| znode.path).find(|path| !parents.contains(path))
     }
 
     /// Behind the entry with which a session was taken up, nothing of its other streams is carried out (C12).

@@ -286,6 +286,12 @@ impl Plan {
         }))
     }
 
+    /// How long a container may be there that never had a child, in milliseconds; 0: for ever.
+    #[must_use]
+    pub fn container_unused_ms(&self) -> u64 {
+        (self.seed & 1) * 500
+    }
+
     /// Three nodes without faults, with the time limits of production and one idle client: for measuring.
     #[must_use]
     pub fn quiet(seed: u64, active_us: u64) -> Plan {

@@ -64,6 +64,11 @@ impl Stats {
         *self.counts.entry(what).or_default() += 1;
     }
 
+    /// So many more.
+    pub(crate) fn count_more(&mut self, what: &'static str, times: u64) {
+        *self.counts.entry(what).or_default() += times;
+    }
+
     /// Adds another run, or another sum.
     pub fn add(&mut self, other: &Stats) {
         self.runs += other.runs;

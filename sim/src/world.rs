@@ -103,6 +103,7 @@ impl World {
             }
         }
         self.cx.ghost.run_over();
+        self.cx.stats.count_more("znodes reaped", self.cx.ghost.reaped);
         self.cx.stats.runs = 1;
         self.cx.stats.simulated_us = self.cx.now;
         self.cx.stats.commits = self.cx.ghost.committed().len() as u64;
@@ -317,6 +318,7 @@ impl World {
                     .filter(|(_, c)| !c.at_rest())
                     .map(|(i, c)| format!("client {i} waits for {} answers", c.unanswered())),
             )
+            .chain(self.cx.ghost.overdue().map(|path| format!("{path} is not reaped")))
             .collect();
         if busy.is_empty() {
             self.over = true;

@@ -25,6 +25,8 @@ pub(crate) fn begin(op: &Op, trace: &mut Trace, received: Instant, ratio: &Ratio
         Verb::Create => "store.create",
         Verb::Set => "store.set",
         Verb::Delete => "store.delete",
+        Verb::SetAcl => "store.set_acl",
+        Verb::GetAcl => "store.get_acl",
         Verb::Multi => "store.multi",
         Verb::Get => "store.get",
         Verb::Exists => "store.exists",

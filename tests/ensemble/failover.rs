@@ -132,7 +132,7 @@ async fn ephemerals_go_with_their_session_also_when_client_and_leader_die_togeth
     let options = Options { session_timeout: Duration::from_secs(2), ..Options::default() };
     let dying = Client::connect(ensemble.endpoints.clone(), options).await.unwrap();
     let watcher = Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap();
-    let ephemeral = CreateMode { ephemeral: true, sequential: false };
+    let ephemeral = CreateMode::EPHEMERAL;
     dying.create("/here", "", ephemeral).await.unwrap();
     // On another node, which may not have come that far.
     watcher.sync().await.unwrap();

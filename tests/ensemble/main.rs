@@ -14,6 +14,7 @@ mod durability;
 mod failover;
 mod harness;
 mod identity;
+mod kinds;
 mod levels;
 mod maintenance;
 mod observability;

@@ -193,7 +193,7 @@ async fn s25_writes_wait_in_an_election_sessions_live_on_and_nothing_is_done_twi
     let survivor = follower(&ensemble);
     let at = vec![ensemble.endpoint(survivor).to_owned()];
     let client = Client::connect(at, options).await.unwrap();
-    let ephemeral = CreateMode { ephemeral: true, sequential: false };
+    let ephemeral = CreateMode::EPHEMERAL;
     client.create("/mine", "", ephemeral).await.unwrap();
     client.create("/count", "", CreateMode::default()).await.unwrap();
     let others: Vec<usize> = (1..=3).filter(|&id| id != survivor).collect();

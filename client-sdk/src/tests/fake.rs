@@ -184,6 +184,7 @@ impl State {
             Write::Delete { path, .. } => {
                 self.tree.remove(&path).map(|_| WriteOutcome::Deleted).ok_or(OpError::NoNode(path))
             }
+            Write::SetAcl { .. } => panic!("{write:?} is beyond this fake"),
             Write::Multi(ops) => {
                 let part = |(index, op)| match op {
                     MultiOp::Check { path, .. } => match self.stat(&path) {
@@ -204,6 +205,7 @@ impl State {
             Read::Get { .. } => {
                 ReadOutcome::Data { stat: self.stat(path)?, data: Some(self.tree[path].clone()) }
             }
+            Read::Acl { .. } => panic!("{read:?} is beyond this fake"),
             Read::Children { page, .. } => {
                 let children = self.tree.keys().filter(|child| child.parent().as_ref() == Some(path));
                 let names = children.map(|child| child.name().to_owned());

@@ -158,6 +158,10 @@ pub struct Timing {
     pub finalize_wait: Duration,
     /// How long writes wait for a leader before they are refused (S25).
     pub park_limit: Duration,
+    /// How often the leader looks for containers without children, and for znodes whose TTL has passed.
+    pub reap_interval: Duration,
+    /// How long after its creation a container goes that has never had a child; zero: it stays.
+    pub container_unused: Duration,
     /// How long connections and streams may take to end on shutdown.
     pub drain: Duration,
 }
@@ -442,6 +446,16 @@ impl NodeConfig {
                 millis(200),
             ),
             park_limit: r.get("timing.park_limit", "how long writes wait for a leader", millis(10_000)),
+            reap_interval: r.get(
+                "timing.reap_interval",
+                "how often the leader removes empty containers and znodes whose TTL has passed",
+                millis(10_000),
+            ),
+            container_unused: r.get(
+                "timing.container_unused",
+                "how long a container may be there that never had a child; 0ms: for ever",
+                millis(0),
+            ),
             drain: r.get("timing.drain", "how long connections may take to end on shutdown", millis(5_000)),
         };
         let session = SessionLimits {
@@ -577,6 +591,7 @@ impl NodeConfig {
             ("timing.tick", t.tick),
             ("timing.init_limit", t.init_limit),
             ("timing.sync_limit", t.sync_limit),
+            ("timing.reap_interval", t.reap_interval),
             ("session.timeout_min", self.session.timeout_min),
         ] {
             if value < Duration::from_millis(1) {

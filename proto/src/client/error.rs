@@ -30,7 +30,10 @@ pub fn to_status(error: &OpError) -> Status {
         ErrorCode::BadVersion | ErrorCode::OutOfOrder | ErrorCode::SessionMoved | ErrorCode::NumberReused => {
             Code::Aborted
         }
-        ErrorCode::BadPath | ErrorCode::BadArguments | ErrorCode::TooLarge => Code::InvalidArgument,
+        ErrorCode::BadPath | ErrorCode::BadArguments | ErrorCode::BadAcl | ErrorCode::TooLarge => {
+            Code::InvalidArgument
+        }
+        ErrorCode::NoAuth => Code::PermissionDenied,
         ErrorCode::Unsupported => Code::Unimplemented,
         ErrorCode::Overloaded | ErrorCode::DiskFull | ErrorCode::LimitExceeded => Code::ResourceExhausted,
         ErrorCode::Gone => Code::OutOfRange,
@@ -149,6 +152,10 @@ fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
                 PathError::TooLong(size) => put("size", size.to_string()),
             }
         }
+        OpError::NoAuth { path, permission } => {
+            put("path", path.to_string());
+            put("permission", permission.to_string());
+        }
         OpError::TooLarge { size, limit } => {
             put("size", size.to_string());
             put("limit", limit.to_string());
@@ -169,6 +176,7 @@ fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
         }
         // Free text; the message says it all unless something stands around it or it is clipped.
         OpError::BadArguments(text)
+        | OpError::BadAcl(text)
         | OpError::Unsupported(text)
         | OpError::Unavailable(text)
         | OpError::Overloaded(text)
@@ -257,6 +265,10 @@ fn decode_cause(code: v1::ErrorCode, message: &str, metadata: &HashMap<String, S
         },
         v1::ErrorCode::NoChildrenForEphemerals => OpError::NoChildrenForEphemerals(path()?),
         v1::ErrorCode::BadPath => OpError::BadPath(path_fault(metadata)?),
+        v1::ErrorCode::NoAuth => {
+            OpError::NoAuth { path: path()?, permission: metadata.get("permission")?.parse().ok()? }
+        }
+        v1::ErrorCode::BadAcl => OpError::BadAcl(text()),
         v1::ErrorCode::BadArguments => OpError::BadArguments(text()),
         v1::ErrorCode::Unsupported => OpError::Unsupported(text()),
         v1::ErrorCode::TooLarge => {
@@ -370,13 +382,15 @@ const STATUS_PATH_MAX: usize = 1024;
 /// As long as the longest path.
 const DETAIL_MAX: usize = Path::MAX_BYTES;
 
-const CODES: [(ErrorCode, v1::ErrorCode); 24] = [
+const CODES: [(ErrorCode, v1::ErrorCode); 26] = [
     (ErrorCode::NoNode, v1::ErrorCode::NoNode),
     (ErrorCode::NodeExists, v1::ErrorCode::NodeExists),
     (ErrorCode::NotEmpty, v1::ErrorCode::NotEmpty),
     (ErrorCode::BadVersion, v1::ErrorCode::BadVersion),
     (ErrorCode::NoChildrenForEphemerals, v1::ErrorCode::NoChildrenForEphemerals),
     (ErrorCode::BadPath, v1::ErrorCode::BadPath),
+    (ErrorCode::NoAuth, v1::ErrorCode::NoAuth),
+    (ErrorCode::BadAcl, v1::ErrorCode::BadAcl),
     (ErrorCode::BadArguments, v1::ErrorCode::BadArguments),
     (ErrorCode::Unsupported, v1::ErrorCode::Unsupported),
     (ErrorCode::TooLarge, v1::ErrorCode::TooLarge),

@@ -7,7 +7,7 @@ use api::{
 };
 use bytes::Bytes;
 
-use super::{MESSAGE_MAX, watch};
+use super::{MESSAGE_MAX, requests, watch};
 use crate::{
     Malformed,
     quorum::{ensemble, ensemble_to_wire},
@@ -83,6 +83,7 @@ impl From<Outcome> for v1::response::Result {
         match outcome {
             Outcome::Write(WriteOutcome::Created { path, stat }) => Wire::Create(created(&path, stat)),
             Outcome::Write(WriteOutcome::Set { stat }) => Wire::Set(set(stat)),
+            Outcome::Write(WriteOutcome::AclSet { stat }) => Wire::SetAcl(acl_set(stat)),
             Outcome::Write(WriteOutcome::Deleted) => Wire::Delete(v1::DeleteResponse::default()),
             Outcome::Write(WriteOutcome::Multi(outcomes)) => Wire::Multi(v1::MultiResponse {
                 results: outcomes.into_iter().map(part_to_wire).collect(),
@@ -97,6 +98,10 @@ impl From<Outcome> for v1::response::Result {
             }
             Outcome::Read(ReadOutcome::Exists { stat }) => {
                 Wire::Exists(v1::ExistsResponse { stat: stat.map(v1::Stat::from), as_of: None })
+            }
+            Outcome::Read(ReadOutcome::Acl { acl, stat }) => {
+                let acl = Some(requests::acl_to_wire(&acl));
+                Wire::GetAcl(v1::GetAclResponse { acl, stat: Some(stat.into()), as_of: None })
             }
             Outcome::Read(ReadOutcome::Children { names, next, stat }) => {
                 let child = |name| v1::Child { name, stat: None, data: None };
@@ -159,11 +164,16 @@ fn set(stat: Stat) -> v1::SetResponse {
     v1::SetResponse { stat: Some(stat.into()), as_of: None }
 }
 
+fn acl_set(stat: Stat) -> v1::SetAclResponse {
+    v1::SetAclResponse { stat: Some(stat.into()), as_of: None }
+}
+
 fn part_to_wire(outcome: MultiOutcome) -> v1::MultiResult {
     use v1::multi_result::Result as Wire;
     let result = match outcome {
         MultiOutcome::Created { path, stat } => Wire::Create(created(&path, stat)),
         MultiOutcome::Set { stat } => Wire::Set(set(stat)),
+        MultiOutcome::AclSet { stat } => Wire::SetAcl(acl_set(stat)),
         MultiOutcome::Deleted => Wire::Delete(v1::DeleteResponse::default()),
         MultiOutcome::Checked => Wire::Check(v1::CheckResponse {}),
     };
@@ -303,6 +313,12 @@ fn outcome(result: v1::response::Result) -> Result<Outcome, Malformed> {
         }
         Wire::Set(s) => Outcome::Write(WriteOutcome::Set { stat: stat(s.stat)? }),
         Wire::Delete(_) => Outcome::Write(WriteOutcome::Deleted),
+        Wire::SetAcl(s) => Outcome::Write(WriteOutcome::AclSet { stat: stat(s.stat)? }),
+        Wire::GetAcl(g) => {
+            let missing = || Malformed("GetAclResponse.acl is missing".to_owned());
+            let acl = requests::acl(g.acl.ok_or_else(missing)?).map_err(|e| Malformed(e.to_string()))?;
+            Outcome::Read(ReadOutcome::Acl { acl, stat: stat(g.stat)? })
+        }
         Wire::Multi(m) => {
             let outcomes = m.results.into_iter().map(part).collect::<Result<_, _>>()?;
             Outcome::Write(WriteOutcome::Multi(outcomes))
@@ -337,7 +353,8 @@ fn part(r: v1::MultiResult) -> Result<MultiOutcome, Malformed> {
         Some(Wire::Set(s)) => MultiOutcome::Set { stat: stat(s.stat)? },
         Some(Wire::Delete(_)) => MultiOutcome::Deleted,
         Some(Wire::Check(_)) => MultiOutcome::Checked,
-        Some(Wire::SetAcl(_)) | None => {
+        Some(Wire::SetAcl(s)) => MultiOutcome::AclSet { stat: stat(s.stat)? },
+        None => {
             return Err(Malformed("MultiResult.result is missing, or newer than this client".to_owned()));
         }
     })

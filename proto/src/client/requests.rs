@@ -1,8 +1,8 @@
 //! What clients ask.
 
 use api::{
-    Acl, AclEntry, Create, MultiOp, NodeKind, OpError, Page, Path, Read, ReadLevel, SessionId, SessionToken,
-    Trace, Write, WriteNumber, Zxid,
+    Acl, AclEntry, Create, Identity, MultiOp, NodeKind, OpError, Page, Path, Permissions, Read, ReadLevel,
+    SessionId, SessionToken, Trace, Write, WriteNumber, Zxid,
     session::{Op, Open, Request},
 };
 use bytes::Bytes;
@@ -86,8 +86,11 @@ pub fn op(wire: impl Into<v1::request::Op>) -> Result<Op, OpError> {
         Wire::Ping(_) => Op::Ping,
         Wire::Close(_) => Op::Close,
         Wire::DeleteTree(_) => return Err(not_yet("DeleteTree")),
-        Wire::SetAcl(_) => return Err(not_yet("SetAcl")),
-        Wire::GetAcl(_) => return Err(not_yet("GetAcl")),
+        Wire::SetAcl(r) => {
+            let (path, acl, aversion) = set_acl(r)?;
+            Op::Write(Write::SetAcl { path, acl, aversion })
+        }
+        Wire::GetAcl(r) => Op::Read(Read::Acl { path: Path::new(&r.path)? }, read_level(r.read)?),
         Wire::CountTree(_) => return Err(not_yet("CountTree")),
         Wire::MultiRead(_) => return Err(not_yet("MultiRead")),
         Wire::ListEphemerals(_) => return Err(not_yet("ListEphemerals")),
@@ -130,17 +133,19 @@ fn create(r: v1::CreateRequest) -> Result<Create, OpError> {
     let kind = match v1::NodeKind::try_from(kind) {
         Ok(v1::NodeKind::Unspecified | v1::NodeKind::Persistent) => NodeKind::Persistent,
         Ok(v1::NodeKind::Ephemeral) => NodeKind::Ephemeral,
-        // Nobody removes them yet.
-        Ok(v1::NodeKind::Container | v1::NodeKind::Ttl) | Err(_) => {
-            return Err(unknown("CreateRequest.kind"));
-        }
+        Ok(v1::NodeKind::Container) => NodeKind::Container,
+        Ok(v1::NodeKind::Ttl) => NodeKind::Ttl { ms: ttl_ms },
+        Err(_) => return Err(unknown("CreateRequest.kind")),
     };
-    supported(ttl_ms == 0, "CreateRequest.ttl_ms")?;
-    supported(acl.is_none(), "CreateRequest.acl")?;
+    kind.check()?;
+    if ttl_ms != 0 && !matches!(kind, NodeKind::Ttl { .. }) {
+        return Err(bad("CreateRequest.ttl_ms is set, but the kind is another; use NODE_KIND_TTL with it"));
+    }
+    let acl = acl.map(self::acl).transpose()?.unwrap_or_default();
     supported(parents == 0, "CreateRequest.parents")?;
     supported(!keep_existing, "CreateRequest.keep_existing")?;
     let path = if sequential { Path::prefix(&path)? } else { Path::new(&path)? };
-    Ok(Create { path, data, kind, sequential, acl: Acl::default() })
+    Ok(Create { path, data, kind, sequential, acl })
 }
 
 fn set(r: v1::SetRequest) -> Result<(Path, Option<Bytes>, Option<i32>), OpError> {
@@ -151,6 +156,39 @@ fn set(r: v1::SetRequest) -> Result<(Path, Option<Bytes>, Option<i32>), OpError>
 fn delete(r: v1::DeleteRequest) -> Result<(Path, Option<i32>), OpError> {
     supported(r.czxid.is_none(), "DeleteRequest.czxid")?;
     Ok((Path::new(&r.path)?, version(r.version)?))
+}
+
+fn set_acl(r: v1::SetAclRequest) -> Result<(Path, Acl, Option<i32>), OpError> {
+    supported(r.czxid.is_none(), "SetAclRequest.czxid")?;
+    let missing = || OpError::BadAcl("SetAclRequest.acl is missing; give it 1 to 64 entries".to_owned());
+    Ok((Path::new(&r.path)?, acl(r.acl.ok_or_else(missing)?)?, version(r.aversion)?))
+}
+
+/// An access list off the wire.
+///
+/// # Errors
+/// [`OpError::BadAcl`]. The scheme `auth` stands for what was proven of the caller, and no edge proves anything that has its own
+/// name yet, so it means nothing.
+pub(super) fn acl(wire: v1::Acl) -> Result<Acl, OpError> {
+    let entry = |e: v1::AclEntry| {
+        let v1::Identity { scheme, id } = e.identity.unwrap_or_default();
+        if scheme == "auth" {
+            return Err(OpError::BadAcl(
+                "the scheme auth stands for your identities, and you have proven none; name an identity"
+                    .to_owned(),
+            ));
+        }
+        let bit = |&wire: &i32| {
+            let known = v1::Permission::try_from(wire).ok().filter(|p| *p != v1::Permission::Unspecified);
+            known
+                .map(|permission| 1 << (permission as u32 - 1))
+                .ok_or_else(|| unknown("AclEntry.permissions"))
+        };
+        let bits = e.permissions.iter().map(bit).try_fold(0, |all, bit| Ok::<u32, OpError>(all | bit?))?;
+        let permissions = Permissions::from_bits(bits).ok_or_else(|| unknown("AclEntry.permissions"))?;
+        Ok(AclEntry { identity: Identity::new(scheme.parse()?, &id)?, permissions })
+    };
+    Ok(Acl::new(wire.entries.into_iter().map(entry).collect::<Result<_, OpError>>()?)?)
 }
 
 /// A fault of one part is [`OpError::Multi`] with its index.
@@ -181,7 +219,10 @@ fn multi_op(op: v1::MultiOp) -> Result<MultiOp, OpError> {
             supported(!r.absent, "CheckRequest.absent")?;
             MultiOp::Check { path: Path::new(&r.path)?, version: version(r.version)? }
         }
-        Wire::SetAcl(_) => return Err(not_yet("SetAcl")),
+        Wire::SetAcl(r) => {
+            let (path, acl, aversion) = set_acl(r)?;
+            MultiOp::SetAcl { path, acl, aversion }
+        }
     })
 }
 
@@ -322,6 +363,9 @@ pub fn op_to_wire(op: Op) -> Option<v1::request::Op> {
         Op::Write(Write::Create(create)) => Wire::Create(create_to_wire(create)),
         Op::Write(Write::Set { path, data, version }) => Wire::Set(set_to_wire(&path, data, version)),
         Op::Write(Write::Delete { path, version }) => Wire::Delete(delete_to_wire(&path, version)),
+        Op::Write(Write::SetAcl { path, acl, aversion }) => {
+            Wire::SetAcl(set_acl_to_wire(&path, &acl, aversion))
+        }
         Op::Write(Write::Multi(ops)) => {
             Wire::Multi(v1::MultiRequest { ops: ops.into_iter().map(multi_op_to_wire).collect() })
         }
@@ -362,12 +406,17 @@ fn delete_to_wire(path: &Path, version: Option<i32>) -> v1::DeleteRequest {
     v1::DeleteRequest { path: text(path), version, czxid: None }
 }
 
+fn set_acl_to_wire(path: &Path, acl: &Acl, aversion: Option<i32>) -> v1::SetAclRequest {
+    v1::SetAclRequest { path: text(path), acl: Some(acl_to_wire(acl)), aversion, czxid: None }
+}
+
 fn multi_op_to_wire(op: MultiOp) -> v1::MultiOp {
     use v1::multi_op::Op as Wire;
     let op = match op {
         MultiOp::Create(create) => Wire::Create(create_to_wire(create)),
         MultiOp::Set { path, data, version } => Wire::Set(set_to_wire(&path, data, version)),
         MultiOp::Delete { path, version } => Wire::Delete(delete_to_wire(&path, version)),
+        MultiOp::SetAcl { path, acl, aversion } => Wire::SetAcl(set_acl_to_wire(&path, &acl, aversion)),
         MultiOp::Check { path, version } => {
             Wire::Check(v1::CheckRequest { path: text(&path), version, ..v1::CheckRequest::default() })
         }
@@ -390,6 +439,7 @@ fn read_to_wire(read: Read, level: ReadLevel) -> v1::request::Op {
     match read {
         Read::Get { .. } => Wire::Get(v1::GetRequest { path, read: options }),
         Read::Exists { .. } => Wire::Exists(v1::ExistsRequest { path, read: options }),
+        Read::Acl { .. } => Wire::GetAcl(v1::GetAclRequest { path, read: options }),
         Read::Children { page, .. } => Wire::Children(v1::ChildrenRequest {
             path,
             read: options,
@@ -416,7 +466,7 @@ impl From<Open> for v1::OpenSession {
     }
 }
 
-fn acl_to_wire(acl: &Acl) -> v1::Acl {
+pub(super) fn acl_to_wire(acl: &Acl) -> v1::Acl {
     let bits = |entry: &AclEntry| {
         (0..5).filter(|bit| entry.permissions.bits() & (1 << bit) != 0).collect::<Vec<i32>>()
     };

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use api::{
-    Create, EnsembleId, Epoch, ErrorCode, Fate, Identities, Identity, MultiOp, MultiOutcome, NodeKind,
-    OpError, Page, Path, PathError, PeerId, Read, ReadLevel, ReadOutcome, Retry, Scheme, SessionId,
-    SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    Acl, AclEntry, Create, EnsembleId, Epoch, ErrorCode, Fate, Identities, Identity, MultiOp, MultiOutcome,
+    NodeKind, OpError, Page, Path, PathError, PeerId, Permissions, Read, ReadLevel, ReadOutcome, Retry,
+    Scheme, SessionId, SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid,
     ports::Role,
     session::{Item, Limits, Notice, Op, Open, Opened, Outcome, Request, Response},
 };
@@ -60,8 +60,30 @@ fn writes() -> Vec<Write> {
             MultiOp::Delete { path: path("/a/c"), version: None },
             MultiOp::Check { path: path("/x"), version: None },
             MultiOp::Check { path: path("/x"), version: Some(0) },
+            MultiOp::SetAcl { path: path("/x"), acl: an_acl(), aversion: Some(0) },
         ]),
+        Write::Create(Create { acl: an_acl(), ..Create::new(path("/l"), "") }),
+        Write::SetAcl { path: path("/l"), acl: an_acl(), aversion: None },
+        Write::SetAcl { path: path("/l"), acl: Acl::default(), aversion: Some(3) },
     ]
+}
+
+/// With an entry of each scheme, and each permission.
+fn an_acl() -> Acl {
+    let entry = |(bit, (scheme, id))| AclEntry {
+        identity: Identity::new(scheme, id).unwrap(),
+        permissions: Permissions::from_bits(1u32 << bit).unwrap(),
+    };
+    let all = [
+        (Scheme::World, "anyone"),
+        (Scheme::Digest, "ada:hash"),
+        (Scheme::Ip, "10.0.0.0/8"),
+        (Scheme::X509, "CN=ada,O=x"),
+        (Scheme::User, "ada"),
+    ];
+    let role =
+        AclEntry { identity: Identity::new(Scheme::Role, "ops").unwrap(), permissions: Permissions::ALL };
+    Acl::new((0..).zip(all).map(entry).chain([role]).collect()).unwrap()
 }
 
 fn errors() -> Vec<OpError> {
@@ -82,6 +104,8 @@ fn errors() -> Vec<OpError> {
         OpError::BadPath(PathError::BadCharacter { ch: '\0', at: 2 }),
         OpError::BadPath(PathError::BadCharacter { ch: '\u{1f600}', at: 2 }),
         OpError::BadPath(PathError::TooLong(9000)),
+        OpError::NoAuth { path: path("/a"), permission: Permissions::READ.or(Permissions::ADMIN) },
+        OpError::BadAcl(text()),
         OpError::BadArguments(text()),
         OpError::BadArguments(String::new()),
         OpError::TooLarge { size: u64::MAX, limit: 1 << 20 },
@@ -119,6 +143,7 @@ fn requests_survive_the_wire() {
     let reads = [
         Read::Get { path: path("/a") },
         Read::Exists { path: path("/") },
+        Read::Acl { path: path("/a") },
         Read::Children { path: path("/b"), page: Page::default() },
         Read::Children { path: path("/b"), page: Page { after: "a".into(), size: 7 } },
     ];
@@ -181,8 +206,12 @@ fn responses_survive_the_wire() {
         MultiOutcome::Set { stat: a_stat() },
         MultiOutcome::Deleted,
         MultiOutcome::Checked,
+        MultiOutcome::AclSet { stat: a_stat() },
     ];
     let outcomes = [
+        Outcome::Write(WriteOutcome::AclSet { stat: a_stat() }),
+        Outcome::Read(ReadOutcome::Acl { acl: an_acl(), stat: a_stat() }),
+        Outcome::Read(ReadOutcome::Acl { acl: Acl::default(), stat: a_stat() }),
         Outcome::Write(WriteOutcome::Created { path: path("/a"), stat: a_stat() }),
         Outcome::Write(WriteOutcome::Set { stat: a_stat() }),
         Outcome::Write(WriteOutcome::Deleted),
@@ -291,11 +320,7 @@ fn options_that_are_not_there_yet_are_unsupported() {
         Wire::Multi(v1::MultiRequest { ops: vec![op] })
     };
     let ops = [
-        create(|r| r.kind = v1::NodeKind::Container.into()),
-        create(|r| r.kind = v1::NodeKind::Ttl.into()),
         create(|r| r.kind = 99),
-        create(|r| r.ttl_ms = 1),
-        create(|r| r.acl = Some(v1::Acl::default())),
         create(|r| r.parents = v1::Parents::Persistent.into()),
         create(|r| r.keep_existing = true),
         Wire::Set(v1::SetRequest { path: "/a".into(), czxid: Some(0), ..Default::default() }),
@@ -305,8 +330,7 @@ fn options_that_are_not_there_yet_are_unsupported() {
         check(|r| r.czxid = Some(1)),
         check(|r| r.absent = true),
         Wire::DeleteTree(v1::DeleteTreeRequest::default()),
-        Wire::SetAcl(v1::SetAclRequest::default()),
-        Wire::GetAcl(v1::GetAclRequest::default()),
+        Wire::SetAcl(v1::SetAclRequest { path: "/a".into(), czxid: Some(1), ..Default::default() }),
         Wire::CountTree(v1::CountTreeRequest::default()),
         Wire::MultiRead(v1::MultiReadRequest::default()),
         Wire::ListEphemerals(v1::ListEphemeralsRequest::default()),
@@ -315,7 +339,10 @@ fn options_that_are_not_there_yet_are_unsupported() {
     ];
     let unsupported = |op: Op| matches!(op, Op::Invalid(error) if error.code() == ErrorCode::Unsupported);
     for wire in ops {
-        let write = matches!(wire, Wire::Create(_) | Wire::Set(_) | Wire::Delete(_) | Wire::Multi(_));
+        let write = matches!(
+            wire,
+            Wire::Create(_) | Wire::Set(_) | Wire::Delete(_) | Wire::Multi(_) | Wire::SetAcl(_)
+        );
         let wire =
             v1::Request { xid: 1, write_number: u64::from(write), op: Some(wire), ..Default::default() };
         assert!(unsupported(request(wire.clone()).op), "{wire:?}");
@@ -361,6 +388,8 @@ fn statuses_have_the_code_that_the_grpc_rules_ask_for() {
         (ErrorCode::BadVersion, Code::Aborted),
         (ErrorCode::NoChildrenForEphemerals, Code::FailedPrecondition),
         (ErrorCode::BadPath, Code::InvalidArgument),
+        (ErrorCode::NoAuth, Code::PermissionDenied),
+        (ErrorCode::BadAcl, Code::InvalidArgument),
         (ErrorCode::BadArguments, Code::InvalidArgument),
         (ErrorCode::Unsupported, Code::Unimplemented),
         (ErrorCode::TooLarge, Code::InvalidArgument),
@@ -429,6 +458,19 @@ fn malformed_requests_are_refused_with_a_remedy() {
     let set = |path: &str, version| v1::SetRequest { path: path.into(), version, ..Default::default() };
     let get = |path: &str| Wire::Get(v1::GetRequest { path: path.into(), ..Default::default() });
     let delete = v1::DeleteRequest { path: "/a".into(), version: Some(-2), ..Default::default() };
+    let listed = |scheme: &str, id: &str, permission| v1::AclEntry {
+        identity: Some(v1::Identity { scheme: scheme.into(), id: id.into() }),
+        permissions: vec![permission],
+    };
+    let list = |entries| {
+        let (path, acl) = ("/a".into(), Some(v1::Acl { entries }));
+        Wire::SetAcl(v1::SetAclRequest { path, acl, ..Default::default() })
+    };
+    let no_list = v1::SetAclRequest { path: "/a".into(), ..Default::default() };
+    let of_kind = |kind: v1::NodeKind, ttl_ms| {
+        let (path, kind) = ("/a".into(), kind.into());
+        Wire::Create(v1::CreateRequest { path, kind, ttl_ms, ..Default::default() })
+    };
 
     for (result, code, words) in [
         (request(0, None), ErrorCode::Unsupported, "Request.op is missing"),
@@ -436,6 +478,27 @@ fn malformed_requests_are_refused_with_a_remedy() {
         (request(1, Some(Wire::Ping(v1::PingRequest {}))), ErrorCode::BadArguments, "number writes only"),
         (request(1, Some(Wire::Set(set("/a", Some(-1))))), ErrorCode::BadArguments, "leave it out"),
         (request(1, Some(Wire::Delete(delete))), ErrorCode::BadArguments, "negative"),
+        (request(1, Some(list(vec![]))), ErrorCode::BadAcl, "0 entries"),
+        (
+            request(1, Some(list(vec![listed("auth", "", 1)]))),
+            ErrorCode::BadAcl,
+            "stands for your identities",
+        ),
+        (request(1, Some(list(vec![listed("what", "x", 1)]))), ErrorCode::BadAcl, "\"what\" is unknown"),
+        (request(1, Some(list(vec![listed("ip", "host", 1)]))), ErrorCode::BadAcl, "an address or a network"),
+        (
+            request(1, Some(list(vec![listed("user", "x", 0)]))),
+            ErrorCode::Unsupported,
+            "AclEntry.permissions",
+        ),
+        (
+            request(1, Some(list(vec![listed("user", "x", 6)]))),
+            ErrorCode::Unsupported,
+            "AclEntry.permissions",
+        ),
+        (request(1, Some(Wire::SetAcl(no_list))), ErrorCode::BadAcl, "SetAclRequest.acl is missing"),
+        (request(1, Some(of_kind(v1::NodeKind::Ttl, 0))), ErrorCode::BadArguments, "a TTL of 0 ms"),
+        (request(1, Some(of_kind(v1::NodeKind::Container, 1))), ErrorCode::BadArguments, "use NODE_KIND_TTL"),
     ] {
         let error = result.unwrap_err();
         assert!(error.code() == code && error.to_string().contains(words), "{error}");

@@ -153,7 +153,13 @@ pub(super) fn group(wire: v1::WatchEvents) -> Result<Item, Malformed> {
         };
         let path = Path::new(&path).map_err(|e| Malformed(format!("Change.path: {e}")))?;
         let with_data = data.is_some();
-        let change = Arc::new(Change { kind, path, stat: stat.map(Stat::from).unwrap_or_default(), data });
+        let change = Arc::new(Change {
+            kind,
+            path,
+            stat: stat.map(Stat::from).unwrap_or_default(),
+            data,
+            acl: Default::default(),
+        });
         Ok(WatchEvent { ids, change, with_data })
     };
     let events = wire.events.into_iter().map(event).collect::<Result<_, Malformed>>()?;
@@ -271,7 +277,13 @@ mod tests {
         use ChangeKind::{AclChanged, Created, DataChanged, Deleted, Hidden, Touched};
         let event = |kind| {
             let with_data = matches!(kind, Created | DataChanged);
-            let change = Change { kind, path: path("/a"), stat, data: data().filter(|_| with_data) };
+            let change = Change {
+                kind,
+                path: path("/a"),
+                stat,
+                data: data().filter(|_| with_data),
+                acl: Default::default(),
+            };
             WatchEvent { ids: vec![1, 2], change: Arc::new(change), with_data }
         };
         let events = [Touched, Created, Deleted, DataChanged, AclChanged, Hidden].map(event).into();
@@ -304,7 +316,13 @@ mod tests {
             cversion: -1,
             ..Stat::default()
         };
-        let change = Arc::new(Change { kind: ChangeKind::Created, path: path("/a"), stat, data });
+        let change = Arc::new(Change {
+            kind: ChangeKind::Created,
+            path: path("/a"),
+            stat,
+            data,
+            acl: Default::default(),
+        });
         for with_data in [true, false] {
             let event = WatchEvent { ids: vec![u32::MAX; 50], change: change.clone(), with_data };
             let group = WatchGroup { zxid: Zxid(u64::MAX), events: vec![event], more: true };

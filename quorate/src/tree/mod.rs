@@ -22,7 +22,7 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
 
-    use store_core::At;
+    use store_core::{At, By};
 
     use super::{archive, creates, export, import, name, scan, value};
 
@@ -118,7 +118,7 @@ mod tests {
             let parent = path(bytes);
             let at = At { zxid: Zxid(1), time_ms: 1 };
             let mut tree = store_core::Tree::default();
-            let mut write = |write: &Write| tree.write(at, None, write);
+            let mut write = |write: &Write| tree.write(at, By::anonymous(None), write);
             let create = |path: &str, sequential| {
                 Write::Create(Create { sequential, ..Create::new(Path::new(path).unwrap(), "") })
             };
@@ -144,7 +144,7 @@ mod tests {
                 write(&Write::Multi(parts)).unwrap();
             }
             let ReadOutcome::Exists { stat: Some(stat) } =
-                tree.read(&Read::Exists { path: parent.clone() }).unwrap()
+                tree.read(&Read::Exists { path: parent.clone() }, &api::Identities::NONE).unwrap()
             else {
                 panic!("it is gone");
             };

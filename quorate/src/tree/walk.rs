@@ -58,6 +58,8 @@ pub(crate) async fn walk(
             return Ok(());
         };
         let (data, stat) = match answer.await {
+            // Nothing here asks for it.
+            Ok(ReadOutcome::Acl { .. }) => continue,
             Ok(ReadOutcome::Data { data, stat }) => (data.unwrap_or_default(), stat),
             Ok(ReadOutcome::Exists { stat: Some(stat) }) => (Bytes::new(), stat),
             Ok(ReadOutcome::Children { names, next, .. }) => {

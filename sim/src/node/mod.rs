@@ -289,6 +289,8 @@ impl Node {
             catch_up: Duration::from_millis(timing.park / 2),
             // In some runs, clients that come back find that it does not reach back to where they were.
             history_entries: if cx.plan.seed.is_multiple_of(3) { 48 } else { 1 << 20 },
+            reap_interval: Duration::from_millis(200),
+            container_unused: Duration::from_millis(cx.plan.container_unused_ms()),
             ..server::Limits::default()
         };
         let config = server::Config { me: self.id, first_ticket, limits };

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use api::{Acl, AclId, record};
+use api::{Acl, AclId, Identities, Permissions, record};
 
 use crate::{digest, state::RECORD};
 
@@ -77,6 +77,11 @@ impl Acls {
     /// The list of this id; the open one if there is none.
     pub(crate) fn get(&self, id: AclId) -> Acl {
         self.lists.get(&id).map(|shared| shared.acl.clone()).unwrap_or_default()
+    }
+
+    /// Whether the list of this id gives a caller any of these permissions.
+    pub(crate) fn gives(&self, id: AclId, any_of: Permissions, caller: &Identities) -> bool {
+        self.lists.get(&id).is_none_or(|shared| shared.acl.gives(any_of, caller))
     }
 
     pub(crate) fn digest(&self) -> u64 {

@@ -124,7 +124,8 @@ pub(crate) fn request(body: &CommandBody) -> RequestHash {
         CommandBody::OpenSession { .. }
         | CommandBody::ResumeSession { .. }
         | CommandBody::CloseSession { .. }
-        | CommandBody::Check { .. } => RequestHash::default(),
+        | CommandBody::Check { .. }
+        | CommandBody::Reap { .. } => RequestHash::default(),
     }
 }
 
@@ -135,6 +136,7 @@ pub(crate) fn request_of(write: &Write) -> RequestHash {
         Write::Create(create) => put_create(&mut bytes, create),
         Write::Set { path, data, version } => put_set(&mut bytes, path, data, *version),
         Write::Delete { path, version } => put_other(&mut bytes, TAG_DELETE, path, *version),
+        Write::SetAcl { path, acl, aversion } => put_set_acl(&mut bytes, path, acl, *aversion),
         Write::Multi(parts) => {
             bytes.push(TAG_MULTI);
             put(&mut bytes, parts.len() as u64);
@@ -143,6 +145,9 @@ pub(crate) fn request_of(write: &Write) -> RequestHash {
                     MultiOp::Create(create) => put_create(&mut bytes, create),
                     MultiOp::Set { path, data, version } => put_set(&mut bytes, path, data, *version),
                     MultiOp::Delete { path, version } => put_other(&mut bytes, TAG_DELETE, path, *version),
+                    MultiOp::SetAcl { path, acl, aversion } => {
+                        put_set_acl(&mut bytes, path, acl, *aversion);
+                    }
                     MultiOp::Check { path, version } => put_other(&mut bytes, TAG_CHECK, path, *version),
                 }
             }
@@ -180,6 +185,11 @@ fn put_set(out: &mut Vec<u8>, path: &Path, value: &Option<Bytes>, version: Optio
         }
         None => put_other(out, TAG_SET_NULL, path, version),
     }
+}
+
+fn put_set_acl(out: &mut Vec<u8>, path: &Path, acl: &Acl, aversion: Option<i32>) {
+    put_other(out, TAG_SET_ACL, path, aversion);
+    put_acl(out, acl);
 }
 
 fn put_acl(out: &mut Vec<u8>, acl: &Acl) {
@@ -242,6 +252,7 @@ const TAG_DELETE: u8 = 3;
 const TAG_MULTI: u8 = 4;
 const TAG_CHECK: u8 = 5;
 const TAG_SET_NULL: u8 = 6;
+const TAG_SET_ACL: u8 = 7;
 
 #[cfg(test)]
 mod tests {

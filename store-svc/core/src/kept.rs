@@ -8,8 +8,8 @@
 //! (signed ones zigzag). A multi has one outcome for each part.
 
 use api::{
-    CommandBody, Create, MultiOp, MultiOutcome, NodeKind, OpError, Path, PathError, SessionId, Stat, Write,
-    WriteOutcome, WriteResult, Zxid, data_len,
+    CommandBody, Create, MultiOp, MultiOutcome, NodeKind, OpError, Path, PathError, Permissions, SessionId,
+    Stat, Write, WriteOutcome, WriteResult, Zxid, data_len,
 };
 use bytes::Bytes;
 
@@ -21,12 +21,12 @@ pub(crate) const COST: usize = 64;
 
 /// Most bytes that a kept result of this request can cost.
 pub(crate) fn cost_max(body: &CommandBody) -> usize {
-    /// Of the outcome of one operation: ten numbers of up to ten bytes and a tag.
-    const ONE: usize = 101;
+    /// Of the outcome of one operation: twelve numbers of up to ten bytes and a tag.
+    const ONE: usize = 121;
     match body {
         CommandBody::Write(Write::Multi(parts)) => {
             let part = |part: &MultiOp| match part {
-                MultiOp::Set { .. } => ONE,
+                MultiOp::Set { .. } | MultiOp::SetAcl { .. } => ONE,
                 // A time and a number of ten digits.
                 MultiOp::Create(_) => 16,
                 MultiOp::Delete { .. } | MultiOp::Check { .. } => 1,
@@ -53,6 +53,7 @@ pub(crate) fn encode(body: &CommandBody, result: &WriteResult) -> Bytes {
         }
         (_, Ok(WriteOutcome::Created { path, stat })) => put_created(&mut out, path, stat),
         (_, Ok(WriteOutcome::Set { stat })) => put_set(&mut out, stat),
+        (_, Ok(WriteOutcome::AclSet { stat })) => put_acl_set(&mut out, stat),
         (_, Ok(_)) => out.push(DONE),
         (_, Err(error)) => put_error(&mut out, error),
     }
@@ -76,6 +77,7 @@ fn put_part(out: &mut Vec<u8>, outcome: &MultiOutcome) {
     match outcome {
         MultiOutcome::Created { path, stat } => put_created(out, path, stat),
         MultiOutcome::Set { stat } => put_set(out, stat),
+        MultiOutcome::AclSet { stat } => put_acl_set(out, stat),
         MultiOutcome::Deleted | MultiOutcome::Checked => out.push(DONE),
     }
 }
@@ -104,6 +106,24 @@ fn put_set(out: &mut Vec<u8>, s: &Stat) {
     put_all(out, SET, numbers);
 }
 
+fn put_acl_set(out: &mut Vec<u8>, s: &Stat) {
+    let numbers = [
+        s.czxid.0,
+        s.mzxid.0,
+        s.pzxid.0,
+        zigzag(s.ctime_ms),
+        zigzag(s.mtime_ms),
+        zigzag(s.version.into()),
+        zigzag(s.cversion.into()),
+        zigzag(s.aversion.into()),
+        s.ephemeral_owner.map_or(0, |s| s.0),
+        s.num_children.into(),
+        kind_code(s.kind),
+        s.data_length.into(),
+    ];
+    put_all(out, ACL_SET, numbers);
+}
+
 fn put_error(out: &mut Vec<u8>, error: &OpError) {
     match error {
         OpError::NoNode(_) => out.push(NO_NODE),
@@ -113,6 +133,7 @@ fn put_error(out: &mut Vec<u8>, error: &OpError) {
         OpError::BadVersion { expected, actual, .. } => {
             put_all(out, BAD_VERSION, [zigzag((*expected).into()), zigzag((*actual).into())]);
         }
+        OpError::NoAuth { permission, .. } => put_all(out, NO_AUTH, [permission.bits().into()]),
         OpError::BadPath(PathError::TooLong(size)) => put_all(out, TOO_LONG, [*size as u64]),
         OpError::NoSequenceNumber { next, .. } => put_all(out, NO_SEQUENCE_NUMBER, [*next]),
         OpError::Multi { index, cause } => {
@@ -135,8 +156,9 @@ struct Input<'a> {
 enum Asked<'a> {
     Create(&'a Create),
     Set(&'a Path, u32),
-    /// Of a delete or a check.
-    Other(&'a Path),
+    SetAcl(&'a Path),
+    Delete(&'a Path),
+    Check(&'a Path),
 }
 
 impl Input<'_> {
@@ -169,12 +191,14 @@ impl Input<'_> {
         let asked = match write {
             Write::Create(create) => Asked::Create(create),
             Write::Set { path, data, .. } => Asked::Set(path, data_len(data) as u32),
-            Write::Delete { path, .. } => Asked::Other(path),
+            Write::SetAcl { path, .. } => Asked::SetAcl(path),
+            Write::Delete { path, .. } => Asked::Delete(path),
             Write::Multi(_) => return Err(damaged()),
         };
         match self.outcome(asked) {
             Some(MultiOutcome::Created { path, stat }) => Ok(WriteOutcome::Created { path, stat }),
             Some(MultiOutcome::Set { stat }) => Ok(WriteOutcome::Set { stat }),
+            Some(MultiOutcome::AclSet { stat }) => Ok(WriteOutcome::AclSet { stat }),
             Some(MultiOutcome::Deleted | MultiOutcome::Checked) => Ok(WriteOutcome::Deleted),
             None => Err(self.error(asked).unwrap_or_else(damaged)),
         }
@@ -229,7 +253,38 @@ impl Input<'_> {
                 };
                 Some(MultiOutcome::Set { stat })
             }
-            (DONE, Asked::Other(_)) => {
+            (ACL_SET, Asked::SetAcl(_)) => {
+                let [
+                    czxid,
+                    mzxid,
+                    pzxid,
+                    ctime,
+                    mtime,
+                    version,
+                    cversion,
+                    aversion,
+                    owner,
+                    children,
+                    kind,
+                    length,
+                ] = self.numbers()?;
+                let stat = Stat {
+                    czxid: Zxid(czxid),
+                    mzxid: Zxid(mzxid),
+                    pzxid: Zxid(pzxid),
+                    ctime_ms: signed(ctime),
+                    mtime_ms: signed(mtime),
+                    version: signed(version) as i32,
+                    cversion: signed(cversion) as i32,
+                    aversion: signed(aversion) as i32,
+                    kind: kind_of(kind),
+                    ephemeral_owner: (owner != 0).then_some(SessionId(owner)),
+                    data_length: length as u32,
+                    num_children: children as u32,
+                };
+                Some(MultiOutcome::AclSet { stat })
+            }
+            (DONE, Asked::Delete(_) | Asked::Check(_)) => {
                 self.rest = &self.rest[1..];
                 Some(MultiOutcome::Deleted)
             }
@@ -240,7 +295,9 @@ impl Input<'_> {
     fn error(&mut self, asked: Asked<'_>) -> Option<OpError> {
         let path = match asked {
             Asked::Create(create) => create.path.clone(),
-            Asked::Set(path, _) | Asked::Other(path) => path.clone(),
+            Asked::Set(path, _) | Asked::SetAcl(path) | Asked::Delete(path) | Asked::Check(path) => {
+                path.clone()
+            }
         };
         // A create fails for its parent's sake where others fail for their own.
         let or_parent = || match asked {
@@ -249,6 +306,16 @@ impl Input<'_> {
         };
         let tag = *self.rest.first()?;
         Some(match tag {
+            NO_AUTH => {
+                let [bits] = self.numbers()?;
+                let permission = u32::try_from(bits).ok().and_then(Permissions::from_bits)?;
+                // Creates and deletes take a right on the parent.
+                let path = match asked {
+                    Asked::Create(_) | Asked::Delete(_) => path.parent().unwrap_or_else(Path::root),
+                    _ => path,
+                };
+                OpError::NoAuth { path, permission }
+            }
             NO_NODE => OpError::NoNode(or_parent()),
             NO_CHILDREN => OpError::NoChildrenForEphemerals(or_parent()),
             NODE_EXISTS => OpError::NodeExists(path),
@@ -268,7 +335,7 @@ impl Input<'_> {
                 let [next] = self.numbers()?;
                 OpError::NoSequenceNumber { path, next }
             }
-            REFUSED if matches!(asked, Asked::Other(path) if path.is_root()) => root_stays(),
+            REFUSED if matches!(asked, Asked::Delete(path) if path.is_root()) => root_stays(),
             REFUSED => refused(),
             _ => return None,
         })
@@ -297,7 +364,9 @@ fn asked(part: &MultiOp) -> Asked<'_> {
     match part {
         MultiOp::Create(create) => Asked::Create(create),
         MultiOp::Set { path, data, .. } => Asked::Set(path, data_len(data) as u32),
-        MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => Asked::Other(path),
+        MultiOp::SetAcl { path, .. } => Asked::SetAcl(path),
+        MultiOp::Delete { path, .. } => Asked::Delete(path),
+        MultiOp::Check { path, .. } => Asked::Check(path),
     }
 }
 
@@ -361,3 +430,5 @@ const TOO_LARGE: u8 = 12;
 const REFUSED: u8 = 13;
 const MULTI: u8 = 14;
 const DISK_FULL: u8 = 15;
+const NO_AUTH: u8 = 16;
+const ACL_SET: u8 = 17;

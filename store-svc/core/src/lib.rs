@@ -16,5 +16,5 @@ mod watch;
 pub use server::Server;
 pub use sessions::{KEPT_BYTES_MAX, KEPT_POOL, KEPT_RESERVE, SessionInfo, hash_of};
 pub use state::{Applied, Changes, LoadError, Loader, State};
-pub use tree::{At, Tree};
+pub use tree::{At, By, Tree};
 pub use watch::{Counted, WatchFigures};

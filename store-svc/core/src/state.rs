@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    AclId, Command, CommandBody, Level, OpError, Path, Read, ReadOutcome, SessionId, WriteNumber,
+    AclId, Command, CommandBody, Identities, Level, OpError, Path, Read, ReadOutcome, SessionId, WriteNumber,
     WriteOutcome, WriteResult, Zxid,
     record::{self, Record},
     watch::Change,
@@ -13,7 +13,7 @@ use api::{
 use crate::{
     digest,
     sessions::{Admission, SessionInfo, Sessions},
-    tree::{At, Tree},
+    tree::{At, By, Tree},
 };
 
 /// Tree and sessions as they are after one entry of the log.
@@ -135,12 +135,15 @@ impl State {
                 }
             }
             (CommandBody::Check { .. }, _) => Ok(WriteOutcome::Checked),
-            (body, None) => self.write(at, None, body),
+            (CommandBody::Reap { path, czxid, unused_ms }, _) => {
+                self.tree.reap(at, path, *czxid, *unused_ms).map(|()| WriteOutcome::Deleted)
+            }
+            (body, None) => self.write(at, command, body),
             (body, Some(session)) => match self.sessions.moved(session, command.stream) {
                 Some(error) => Err(error),
                 None => match self.sessions.admit(session, command.acked, command.number, body) {
                     Admission::Due => {
-                        let result = self.write(at, Some(session), body);
+                        let result = self.write(at, command, body);
                         if command.number.is_some() {
                             self.sessions.keep(session, zxid, body, &result);
                         }
@@ -179,12 +182,20 @@ impl State {
         self.level = level;
     }
 
-    /// Answers a question.
+    /// Answers a question of an anonymous caller.
     ///
     /// # Errors
-    /// [`OpError::NoNode`], but for [`Read::Exists`].
+    /// As [`State::read_as`].
     pub fn read(&self, read: &Read) -> Result<ReadOutcome, OpError> {
-        self.tree.read(read)
+        self.read_as(read, &Identities::NONE)
+    }
+
+    /// Answers a question of this caller.
+    ///
+    /// # Errors
+    /// [`OpError::NoNode`], but for [`Read::Exists`], and [`OpError::NoAuth`].
+    pub fn read_as(&self, read: &Read, identities: &Identities) -> Result<ReadOutcome, OpError> {
+        self.tree.read(read, identities)
     }
 
     /// The last entry that was carried out.
@@ -431,15 +442,17 @@ impl Loader {
 }
 
 impl State {
-    fn write(&mut self, at: At, session: Option<SessionId>, body: &CommandBody) -> WriteResult {
+    fn write(&mut self, at: At, command: &Command, body: &CommandBody) -> WriteResult {
+        let by = By { session: command.session, identities: &command.identities };
         match body {
-            CommandBody::Write(write) => self.tree.write(at, session, write),
+            CommandBody::Write(write) => self.tree.write(at, by, write),
             CommandBody::Refuse { error, .. } => Err(error.clone()),
             // They are taken care of before sessions and numbers are looked at.
             CommandBody::OpenSession { .. }
             | CommandBody::ResumeSession { .. }
             | CommandBody::CloseSession { .. }
-            | CommandBody::Check { .. } => Err(OpError::Internal("a session command is no write".into())),
+            | CommandBody::Check { .. }
+            | CommandBody::Reap { .. } => Err(OpError::Internal("a command of a store is no write".into())),
         }
     }
 }

@@ -47,6 +47,7 @@ impl Log {
             stream: StreamId::FIRST,
             number: Some(WriteNumber(number)),
             acked: WriteNumber(acked),
+            identities: someone(&["ada", "bob", "gone"]),
             ..Command::outside(CommandBody::Write(write))
         })
     }
@@ -443,10 +444,31 @@ fn a_result_sent_again_has_the_kind_and_the_length_of_the_first() {
         let create = Create { data: None, kind, acl: list("ada"), ..Create::new(path(p), "") };
         let set = |data| MultiOp::Set { path: path(p), data, version: None };
         let multi = Write::Multi(vec![set(Some(Bytes::from_static(b"xy"))), set(None)]);
-        for write in [Write::Create(create), Write::Set { path: path(p), data: None, version: None }, multi] {
+        let set = |data| Write::Set { path: path(p), data, version: None };
+        let lock = |aversion| Write::SetAcl { path: path(p), acl: list("other"), aversion };
+        let both = Write::Multi(vec![
+            MultiOp::SetAcl { path: path(p), acl: list("bob"), aversion: Some(0) },
+            MultiOp::Check { path: path(p), version: None },
+        ]);
+        let child = Write::Create(Create::new(path(&format!("{p}/c")), ""));
+        let child_gone = Write::Delete { path: path(&format!("{p}/c")), version: None };
+        let no = |permission| Some(OpError::NoAuth { path: path(p), permission });
+        let version = OpError::BadVersion { path: path(p), expected: 0, actual: 1 };
+        for (write, error) in [
+            (Write::Create(create), None),
+            (set(None), None),
+            (multi, None),
+            (both, None),
+            (lock(Some(0)), Some(version)),
+            (lock(Some(1)), None),
+            (lock(None), no(Permissions::ADMIN)),
+            (set(None), no(Permissions::WRITE)),
+            (child, no(Permissions::CREATE)),
+            (child_gone, no(Permissions::DELETE)),
+        ] {
             number += 1;
             let first = log.write(s, number, 0, write.clone());
-            assert!(first.result.is_ok(), "{first:?}");
+            assert_eq!(first.result.clone().err(), error, "{write:?}");
             assert_eq!(log.write(s, number, 0, write), first);
         }
     }

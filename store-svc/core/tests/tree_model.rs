@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use api::{
-    Acl, AclEntry, Create, Identity, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, Permissions, Read,
-    ReadOutcome, Scheme, SessionId, Stat, Write, WriteOutcome, Zxid,
+    Acl, AclEntry, Create, Identities, Identity, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path,
+    Permissions, Read, ReadOutcome, Scheme, SessionId, Stat, Write, WriteOutcome, Zxid,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
-use store_core::{At, Tree};
+use store_core::{At, By, Tree};
 
 #[derive(Clone, Default)]
 struct Model(BTreeMap<String, Node>);
@@ -24,7 +24,30 @@ struct Node {
     skipped: u64,
 }
 
+/// Who asks the model.
+#[derive(Clone, Copy)]
+struct Who {
+    session: Option<SessionId>,
+    /// A user; `None` for an anonymous caller.
+    user: Option<&'static str>,
+    /// No list counts: what the store itself does.
+    store: bool,
+}
+
 impl Model {
+    /// Whether a list gives somebody something is decided anew here.
+    fn permit(&self, path: &Path, who: Who, permission: Permissions) -> Result<(), OpError> {
+        let Some(node) = self.0.get(path.as_str()).filter(|_| !who.store) else { return Ok(()) };
+        let given = node.acl.entries().iter().any(|entry| {
+            let meant = match entry.identity.scheme() {
+                Scheme::World => true,
+                _ => who.user == Some(entry.identity.id()),
+            };
+            meant && entry.permissions.bits() & permission.bits() != 0
+        });
+        if given { Ok(()) } else { Err(OpError::NoAuth { path: path.clone(), permission }) }
+    }
+
     fn new() -> Model {
         Model(BTreeMap::from([("/".to_owned(), Node { data: Some(Bytes::new()), ..Node::default() })]))
     }
@@ -56,11 +79,12 @@ impl Model {
         }
     }
 
-    fn one(&mut self, at: At, session: Option<SessionId>, op: &MultiOp) -> Result<MultiOutcome, OpError> {
+    fn one(&mut self, at: At, who: Who, op: &MultiOp) -> Result<MultiOutcome, OpError> {
         match op {
             MultiOp::Create(c) => {
                 let Some(parent) = c.path.parent() else { return Err(OpError::NodeExists(c.path.clone())) };
                 let Some(p) = self.0.get(parent.as_str()) else { return Err(OpError::NoNode(parent)) };
+                self.permit(&parent, who, Permissions::CREATE)?;
                 let ephemeral_parent = p.stat.ephemeral_owner.is_some();
                 let mut path = c.path.clone();
                 if c.sequential && !ephemeral_parent {
@@ -89,7 +113,7 @@ impl Model {
                     ctime_ms: at.time_ms,
                     mtime_ms: at.time_ms,
                     kind: c.kind,
-                    ephemeral_owner: session.filter(|_| c.kind == NodeKind::Ephemeral),
+                    ephemeral_owner: who.session.filter(|_| c.kind == NodeKind::Ephemeral),
                     ..Stat::default()
                 };
                 self.0.insert(
@@ -99,6 +123,7 @@ impl Model {
                 Ok(MultiOutcome::Created { stat: self.stat(path.as_str()).unwrap(), path })
             }
             MultiOp::Set { path, data, version } => {
+                self.permit(path, who, Permissions::WRITE)?;
                 self.version(path, *version)?;
                 let node = self.0.get_mut(path.as_str()).unwrap();
                 node.data = data.clone();
@@ -108,6 +133,7 @@ impl Model {
                 Ok(MultiOutcome::Set { stat: self.stat(path.as_str()).unwrap() })
             }
             MultiOp::Delete { path, version } => {
+                self.permit(&path.parent().unwrap(), who, Permissions::DELETE)?;
                 self.version(path, *version)?;
                 let children = self.children(path.as_str()).len() as u32;
                 if children > 0 {
@@ -119,20 +145,30 @@ impl Model {
                 p.stat.pzxid = at.zxid;
                 Ok(MultiOutcome::Deleted)
             }
-            MultiOp::Check { path, version } => self.version(path, *version).map(|()| MultiOutcome::Checked),
+            MultiOp::SetAcl { path, acl, aversion } => {
+                self.version(path, None)?;
+                self.permit(path, who, Permissions::ADMIN)?;
+                let node = self.0.get_mut(path.as_str()).unwrap();
+                let actual = node.stat.aversion;
+                if let Some(expected) = aversion.filter(|expected| *expected != actual) {
+                    return Err(OpError::BadVersion { path: path.clone(), expected, actual });
+                }
+                node.acl = acl.clone();
+                node.stat.aversion += 1;
+                Ok(MultiOutcome::AclSet { stat: self.stat(path.as_str()).unwrap() })
+            }
+            MultiOp::Check { path, version } => {
+                self.permit(path, who, Permissions::READ)?;
+                self.version(path, *version).map(|()| MultiOutcome::Checked)
+            }
         }
     }
 
-    fn multi(
-        &mut self,
-        at: At,
-        session: Option<SessionId>,
-        ops: &[MultiOp],
-    ) -> Result<Vec<MultiOutcome>, OpError> {
+    fn multi(&mut self, at: At, who: Who, ops: &[MultiOp]) -> Result<Vec<MultiOutcome>, OpError> {
         let before = self.clone();
         let mut outcomes = Vec::new();
         for (index, op) in ops.iter().enumerate() {
-            match self.one(at, session, op) {
+            match self.one(at, who, op) {
                 Ok(outcome) => outcomes.push(outcome),
                 Err(cause) => {
                     let after = std::mem::replace(self, before);
@@ -169,10 +205,18 @@ fn op() -> impl Strategy<Value = MultiOp> {
     };
     let version = || prop::option::weighted(0.3, 0..3i32);
     let acl = || {
-        prop::option::weighted(0.3, prop::sample::select(vec!["a", "b", "c"])).prop_map(|name| {
-            name.map_or_else(Acl::default, |name| {
-                let identity = Identity::new(Scheme::User, name).unwrap();
-                Acl::new(vec![AclEntry { identity, permissions: Permissions::READ }]).unwrap()
+        let rights = || prop_oneof![2 => Just(31), 3 => 0..32u32];
+        let named = (prop::sample::select(vec!["a", "b", "c"]), rights());
+        let list = (named, prop::option::weighted(0.5, rights()));
+        prop::option::weighted(0.4, list).prop_map(|list| {
+            list.map_or_else(Acl::default, |((name, bits), world)| {
+                let entry = |identity, bits| AclEntry {
+                    identity,
+                    permissions: Permissions::from_bits(bits).unwrap(),
+                };
+                let named = entry(Identity::new(Scheme::User, name).unwrap(), bits);
+                let world = world.map(|bits| entry(Identity::anyone(), bits));
+                Acl::new([named].into_iter().chain(world).collect()).unwrap()
             })
         })
     };
@@ -185,6 +229,7 @@ fn op() -> impl Strategy<Value = MultiOp> {
         3 => (path(), data(), version()).prop_map(|(path, data, version)| MultiOp::Set { path, data, version }),
         3 => (path(), version()).prop_map(|(path, version)| MultiOp::Delete { path, version }),
         1 => (path(), version()).prop_map(|(path, version)| MultiOp::Check { path, version }),
+        2 => (path(), acl(), version()).prop_map(|(path, acl, aversion)| MultiOp::SetAcl { path, acl, aversion }),
     ]
 }
 
@@ -194,6 +239,7 @@ fn single(op: &MultiOp) -> Option<Write> {
         MultiOp::Create(c) => Write::Create(c),
         MultiOp::Set { path, data, version } => Write::Set { path, data, version },
         MultiOp::Delete { path, version } => Write::Delete { path, version },
+        MultiOp::SetAcl { path, acl, aversion } => Write::SetAcl { path, acl, aversion },
         MultiOp::Check { .. } => return None,
     })
 }
@@ -208,26 +254,32 @@ proptest! {
             let at = At { zxid: Zxid(n as u64 + 1), time_ms: n as i64 * 10 };
             let owner = SessionId(*session);
             let session = Some(owner);
+            let user = [None, Some("a"), Some("b")][n % 3];
+            let identity = user.map(|user| Identity::new(Scheme::User, user).unwrap());
+            let identities = &Identities::new(identity).unwrap();
+            let (who, by) = (Who { session, user, store: false }, By { session, identities });
             match (ops.len(), single(&ops[0])) {
                 (1, Some(write)) => {
-                    let expected = model.one(at, session, &ops[0]).map(|outcome| match outcome {
+                    let expected = model.one(at, who, &ops[0]).map(|outcome| match outcome {
                         MultiOutcome::Created { path, stat } => WriteOutcome::Created { path, stat },
                         MultiOutcome::Set { stat } => WriteOutcome::Set { stat },
+                        MultiOutcome::AclSet { stat } => WriteOutcome::AclSet { stat },
                         MultiOutcome::Deleted | MultiOutcome::Checked => WriteOutcome::Deleted,
                     });
-                    prop_assert_eq!(tree.write(at, session, &write), expected);
+                    prop_assert_eq!(tree.write(at, by, &write), expected);
                 }
                 _ => {
-                    let expected = model.multi(at, session, ops).map(WriteOutcome::Multi);
-                    prop_assert_eq!(tree.write(at, session, &Write::Multi(ops.clone())), expected);
+                    let expected = model.multi(at, who, ops).map(WriteOutcome::Multi);
+                    prop_assert_eq!(tree.write(at, by, &Write::Multi(ops.clone())), expected);
                 }
             }
             if *close && n % 5 == 0 {
                 let owned: Vec<String> = model.0.iter()
                     .filter(|(_, n)| n.stat.ephemeral_owner == session).map(|(p, _)| p.clone()).collect();
                 prop_assert_eq!(tree.remove_ephemerals(at, owner), owned.len() as u32);
+                let store = Who { session: None, user: None, store: true };
                 for path in owned {
-                    model.one(at, None, &MultiOp::Delete { path: Path::new(&path).unwrap(), version: None }).unwrap();
+                    model.one(at, store, &MultiOp::Delete { path: Path::new(&path).unwrap(), version: None }).unwrap();
                 }
             }
             prop_assert_eq!(tree.digest(), tree.recompute_digest());
@@ -236,17 +288,20 @@ proptest! {
         for (name, node) in &model.0 {
             let path = Path::new(name).unwrap();
             let stat = model.stat(name).unwrap();
-            prop_assert_eq!(
-                tree.read(&Read::Get { path: path.clone() }),
-                Ok(ReadOutcome::Data { data: node.data.clone(), stat })
-            );
+            let superuser = &Identities::new([Identity::superuser()]).unwrap();
+            let get = Read::Get { path: path.clone() };
+            let found = Ok(ReadOutcome::Data { data: node.data.clone(), stat });
+            prop_assert_eq!(tree.read(&get, superuser), found.clone());
+            let anonymous = Who { session: None, user: None, store: false };
+            let expected = model.permit(&path, anonymous, Permissions::READ).and(found);
+            prop_assert_eq!(tree.read(&get, &Identities::NONE), expected);
             prop_assert_eq!(tree.acl(&path), Some(node.acl.clone()));
             let names = model.children(name);
             // Pages of three are the whole, in order.
             let (mut listed, mut page) = (Vec::new(), Page { after: String::new(), size: 3 });
             loop {
                 let read = Read::Children { path: path.clone(), page: page.clone() };
-                let Ok(ReadOutcome::Children { names, next, stat: found }) = tree.read(&read) else { panic!("{read:?}") };
+                let Ok(ReadOutcome::Children { names, next, stat: found }) = tree.read(&read, superuser) else { panic!("{read:?}") };
                 prop_assert_eq!(found, stat);
                 prop_assert!(names.len() <= 3);
                 listed.extend(names);
@@ -285,7 +340,7 @@ fn no_value_is_another_than_an_empty_one() {
     let path = Path::new("/n").unwrap();
     t.write(&Write::Create(Create { data: None, ..Create::new(path.clone(), "") })).unwrap();
     let mut digests = vec![t.tree.digest()];
-    let data = |tree: &Tree| match tree.read(&Read::Get { path: path.clone() }) {
+    let data = |tree: &Tree| match tree.read(&Read::Get { path: path.clone() }, &Identities::NONE) {
         Ok(ReadOutcome::Data { data, stat }) => (data, stat.data_length),
         other => panic!("{other:?}"),
     };
@@ -307,15 +362,15 @@ fn the_root_stays() {
     let at = At { zxid: Zxid(1), time_ms: 1 };
     let root = Path::root();
     let create = |sequential| Write::Create(Create { sequential, ..Create::new(Path::root(), "") });
-    assert_eq!(tree.write(at, None, &create(false)), Err(OpError::NodeExists(root.clone())));
+    assert_eq!(tree.write(at, By::anonymous(None), &create(false)), Err(OpError::NodeExists(root.clone())));
     assert!(matches!(
-        tree.write(at, None, &Write::Delete { path: root.clone(), version: None }),
+        tree.write(at, By::anonymous(None), &Write::Delete { path: root.clone(), version: None }),
         Err(OpError::BadArguments(_))
     ));
     let set = Write::Set { path: root, data: Some(Bytes::from_static(b"x")), version: Some(0) };
-    assert!(tree.write(at, None, &set).is_ok());
+    assert!(tree.write(at, By::anonymous(None), &set).is_ok());
     // The empty name with a number behind it, as ZooKeeper has it.
-    let Ok(WriteOutcome::Created { path, .. }) = tree.write(at, None, &create(true)) else {
+    let Ok(WriteOutcome::Created { path, .. }) = tree.write(at, By::anonymous(None), &create(true)) else {
         panic!("not created")
     };
     assert_eq!(path.as_str(), "/0000000000");
@@ -327,7 +382,7 @@ fn sequence_numbers_count_every_create_under_the_parent() {
     let mut zxid = 0;
     let mut write = |w: Write| {
         zxid += 1;
-        tree.write(At { zxid: Zxid(zxid), time_ms: 0 }, None, &w)
+        tree.write(At { zxid: Zxid(zxid), time_ms: 0 }, By::anonymous(None), &w)
     };
     let create = |path: &str, sequential| {
         Write::Create(Create { sequential, ..Create::new(Path::new(path).unwrap(), "") })
@@ -337,7 +392,9 @@ fn sequence_numbers_count_every_create_under_the_parent() {
     write(Write::Delete { path: Path::new("/a").unwrap(), version: None }).unwrap();
     let Ok(WriteOutcome::Created { path, .. }) = write(create("/s-", true)) else { panic!("not created") };
     assert_eq!(path.as_str(), "/s-0000000002");
-    let Ok(ReadOutcome::Exists { stat: Some(stat) }) = tree.read(&Read::Exists { path: Path::root() }) else {
+    let Ok(ReadOutcome::Exists { stat: Some(stat) }) =
+        tree.read(&Read::Exists { path: Path::root() }, &Identities::NONE)
+    else {
         panic!("no root")
     };
     assert_eq!((stat.cversion, stat.num_children, stat.pzxid), (4, 2, Zxid(4)), "three creates and a delete");
@@ -347,7 +404,7 @@ fn sequence_numbers_count_every_create_under_the_parent() {
 fn an_ephemeral_needs_a_session() {
     let create = Create::new(Path::new("/e").unwrap(), "");
     let create = Write::Create(Create { kind: NodeKind::Ephemeral, ..create });
-    let result = Tree::default().write(At { zxid: Zxid(1), time_ms: 0 }, None, &create);
+    let result = Tree::default().write(At { zxid: Zxid(1), time_ms: 0 }, By::anonymous(None), &create);
     assert!(matches!(result, Err(OpError::BadArguments(_))), "{result:?}");
 }
 
@@ -361,7 +418,7 @@ struct Writes {
 impl Writes {
     fn write(&mut self, write: &Write) -> Result<WriteOutcome, OpError> {
         self.zxid += 1;
-        self.tree.write(At { zxid: Zxid(self.zxid), time_ms: 0 }, None, write)
+        self.tree.write(At { zxid: Zxid(self.zxid), time_ms: 0 }, By::anonymous(None), write)
     }
 
     fn create(&mut self, path: &str) {

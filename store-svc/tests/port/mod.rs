@@ -65,6 +65,7 @@ suite! {
     a_session_is_taken_up_only_by_its_owner
     a_client_of_another_ensemble_is_refused
     calls_need_no_session_and_make_no_ephemerals
+    znodes_go_by_themselves_when_their_time_is_over
     an_edge_ends_a_stream_with_its_own_reason
     a_stream_whose_requests_are_dropped_ends
     a_stream_whose_items_are_dropped_is_over
@@ -173,6 +174,47 @@ async fn calls_need_no_session_and_make_no_ephemerals<P: Packaging>() {
         create.kind = NodeKind::Ephemeral;
     }
     assert_eq!(call(ephemeral).await.unwrap_err().code(), ErrorCode::BadArguments);
+    node.stop().await;
+}
+
+async fn znodes_go_by_themselves_when_their_time_is_over<P: Packaging>() {
+    let node = Node::start().await;
+    let mut stream = Stream::open::<P>(&node, None).await;
+    let of_kind = |path, kind| match create(path, "") {
+        Op::Write(Write::Create(create)) => Op::Write(Write::Create(Create { kind, ..create })),
+        other => other,
+    };
+    let delete = |path| Op::Write(Write::Delete { path: Path::new(path).unwrap(), version: None });
+    let ttl = |ms| NodeKind::Ttl { ms };
+    let made = stream
+        .ask(vec![
+            of_kind("/unused", NodeKind::Container),
+            of_kind("/container", NodeKind::Container),
+            of_kind("/container/member", NodeKind::Ephemeral),
+            delete("/container/member"),
+            of_kind("/short", ttl(1)),
+            of_kind("/long", ttl(NodeKind::TTL_MAX_MS)),
+            of_kind("/parent", ttl(1)),
+            create("/parent/child", ""),
+        ])
+        .await;
+    assert!(made.iter().all(|answer| answer.result.is_ok()), "{made:?}");
+    let Ok(Outcome::Write(WriteOutcome::Created { stat, .. })) = &made[4].result else {
+        panic!("{:?}", made[4])
+    };
+    assert_eq!(stat.kind, ttl(1));
+    let gone = async {
+        loop {
+            let answers = stream.ask(vec![get("/container"), get("/short")]).await;
+            if answers.iter().all(|answer| matches!(answer.result, Err(OpError::NoNode(_)))) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    soon(gone).await;
+    let left = stream.ask(vec![get("/unused"), get("/long"), get("/parent/child")]).await;
+    assert!(left.iter().all(|answer| answer.result.is_ok()), "{left:?}");
     node.stop().await;
 }
 
@@ -302,7 +344,8 @@ impl Node {
     }
 
     async fn start_at(address: SocketAddr, dir: tempfile::TempDir, quorum: MemoryQuorum) -> Node {
-        let config = Config::new(PeerId(1), dir.path().to_owned());
+        let mut config = Config::new(PeerId(1), dir.path().to_owned());
+        config.limits.reap_interval = Duration::from_millis(20);
         let shutdown = CancellationToken::new();
         let store = StoreService::open(config, quorum.clone(), shutdown.clone()).unwrap();
         let listener = Listener::bind("test", address).await.unwrap();

@@ -3,7 +3,8 @@
 use std::fmt::{self, Write as _};
 
 use api::{
-    Create, MultiOp, MultiOutcome, NodeKind, OpError, Read, ReadLevel, ReadOutcome, Stat, Write, WriteOutcome,
+    Acl, Create, MultiOp, MultiOutcome, NodeKind, OpError, Read, ReadLevel, ReadOutcome, Stat, Write,
+    WriteOutcome,
 };
 use bytes::Bytes;
 use serde_json::json;
@@ -60,10 +61,14 @@ pub(crate) fn call(operation: &Operation) -> String {
         Call::Write(Write::Delete { path, version }) => {
             part(&MultiOp::Delete { path: path.clone(), version: *version })
         }
+        Call::Write(Write::SetAcl { path, acl, aversion }) => {
+            part(&MultiOp::SetAcl { path: path.clone(), acl: acl.clone(), aversion: *aversion })
+        }
         Call::Read(read, level) => {
             let verb = match read {
                 Read::Get { .. } => "get",
                 Read::Exists { .. } => "exists",
+                Read::Acl { .. } => "acl",
                 Read::Children { .. } => "children",
             };
             match level {
@@ -97,6 +102,7 @@ pub(crate) fn answer(operation: &Operation) -> String {
             ReadOutcome::Data { data, stat } => format!("{data:?} {}", Brief(stat)),
             ReadOutcome::Exists { stat: Some(stat) } => format!("there, {}", Brief(stat)),
             ReadOutcome::Exists { stat: None } => "not there".to_owned(),
+            ReadOutcome::Acl { acl, stat } => format!("{} {}", List(acl), Brief(stat)),
             ReadOutcome::Children { names, .. } => format!("[{}]", names.join(" ")),
         },
         Outcome::Written { result: Err(error), .. }
@@ -113,13 +119,13 @@ fn error_text(error: &OpError) -> String {
 fn written(outcome: &WriteOutcome) -> String {
     match outcome {
         WriteOutcome::Created { path, stat } => format!("{path} {}", Brief(stat)),
-        WriteOutcome::Set { stat } => Brief(stat).to_string(),
+        WriteOutcome::Set { stat } | WriteOutcome::AclSet { stat } => Brief(stat).to_string(),
         WriteOutcome::Multi(outcomes) => {
             let each: Vec<String> = outcomes
                 .iter()
                 .map(|outcome| match outcome {
                     MultiOutcome::Created { path, stat } => format!("{path} {}", Brief(stat)),
-                    MultiOutcome::Set { stat } => Brief(stat).to_string(),
+                    MultiOutcome::Set { stat } | MultiOutcome::AclSet { stat } => Brief(stat).to_string(),
                     MultiOutcome::Deleted => "deleted".to_owned(),
                     MultiOutcome::Checked => "checked".to_owned(),
                 })
@@ -149,7 +155,23 @@ fn part(part: &MultiOp) -> String {
         }
         MultiOp::Set { path, data, version } => format!("set {path} {}{}", Value(data), if_version(version)),
         MultiOp::Delete { path, version } => format!("delete {path}{}", if_version(version)),
+        MultiOp::SetAcl { path, acl, aversion } => {
+            format!("set acl {path} {}{}", List(acl), if_version(aversion))
+        }
         MultiOp::Check { path, version } => format!("check {path}{}", if_version(version)),
+    }
+}
+
+struct List<'a>(&'a Acl);
+
+impl fmt::Display for List<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = self.0.entries().iter();
+        f.debug_list()
+            .entries(
+                entries.map(|e| format!("{}:{} {}", e.identity.scheme(), e.identity.id(), e.permissions)),
+            )
+            .finish()
     }
 }
 

@@ -156,7 +156,7 @@ mod tests {
                     Call::Write(Write::Multi(parts)) => parts.iter().for_each(|part| match part {
                         MultiOp::Set { data, .. } => note(data),
                         MultiOp::Create(create) => note(&create.data),
-                        MultiOp::Delete { .. } | MultiOp::Check { .. } => {}
+                        MultiOp::SetAcl { .. } | MultiOp::Delete { .. } | MultiOp::Check { .. } => {}
                     }),
                     _ => {}
                 }

@@ -12,8 +12,13 @@ fn spec(id: u32) -> WatchSpec {
 }
 
 fn group(zxid: u64, ids: &[u32], more: bool) -> WatchGroup {
-    let change =
-        Change { kind: ChangeKind::DataChanged, path: Path::root(), stat: Stat::default(), data: None };
+    let change = Change {
+        kind: ChangeKind::DataChanged,
+        path: Path::root(),
+        stat: Stat::default(),
+        data: None,
+        acl: Default::default(),
+    };
     let event = WatchEvent { ids: ids.to_vec(), change: Arc::new(change), with_data: false };
     WatchGroup { zxid: Zxid(zxid), events: vec![event], more }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use api::{Create, Identities, Path, Read, ReadOutcome, data_len, ports::Room};
+use api::{Acl, Create, Identities, Path, ReadOutcome, data_len, ports::Room};
 use bytes::Bytes;
 
 use super::*;
@@ -502,7 +502,9 @@ fn answer(
         let step = std::mem::replace(&mut slot.step, Step::Asked);
         let (zxid, result) = match step {
             Step::Done { zxid, result } => (zxid, result),
-            Step::Todo(Op::Read(read, _)) => (state.applied(), state.read(&read).map(Outcome::Read)),
+            Step::Todo(Op::Read(read, _)) => {
+                (state.applied(), state.read_as(&read, &conn.identities).map(Outcome::Read))
+            }
             Step::Todo(Op::Invalid(error)) => (state.applied(), Err(error)),
             Step::Todo(Op::Sync) => (state.applied(), Ok(Outcome::Sync)),
             Step::Todo(Op::AddWatches(_) | Op::CancelWatches(_)) if unary => {
@@ -546,10 +548,7 @@ fn admit(write: &Write, means: &Means<'_>) -> Result<(), OpError> {
 /// The least room with which a write is taken. How large the tree is now decides: others may change it first, so this is no
 /// promise, but what slips through is bounded by the writes that are under way.
 fn room_for(write: &Write, state: &State) -> Room {
-    let old = |path: &Path| match state.read(&Read::Exists { path: path.clone() }) {
-        Ok(ReadOutcome::Exists { stat: Some(stat) }) => i64::from(stat.data_length),
-        _ => 0,
-    };
+    let old = |path: &Path| state.tree().stat(path).map_or(0, |stat| i64::from(stat.data_length));
     let created = |create: &Create| {
         (create.path.as_str().len() + create.data_len() + create.acl.weight()) as i64 + ZNODE
     };
@@ -559,10 +558,12 @@ fn room_for(write: &Write, state: &State) -> Room {
         Write::Create(create) => (created(create), true),
         Write::Set { path, data, .. } => (set(path, data), true),
         Write::Delete { .. } => return Room::Short,
+        Write::SetAcl { acl, .. } => (acl.weight() as i64, true),
         Write::Multi(parts) => parts.iter().fold((0, false), |(growth, stores), part| match part {
             MultiOp::Create(create) => (growth + created(create), true),
             MultiOp::Set { path, data, .. } => (growth + set(path, data), true),
             MultiOp::Delete { path, .. } => (growth + deleted(path), stores),
+            MultiOp::SetAcl { acl, .. } => (growth + acl.weight() as i64, true),
             MultiOp::Check { .. } => (growth, stores),
         }),
     };
@@ -591,6 +592,7 @@ fn validate(write: &Write, limits: &Limits) -> Result<(), OpError> {
         Write::Create(create) => size.add_create(create)?,
         Write::Set { path, data, version } => size.add(path, data_len(data), *version)?,
         Write::Delete { path, version } => size.add(path, 0, *version)?,
+        Write::SetAcl { path, acl, aversion } => size.add_acl(path, acl, *aversion)?,
         Write::Multi(parts) => {
             if parts.len() > limits.multi_ops_max {
                 return Err(OpError::BadArguments(format!(
@@ -603,6 +605,7 @@ fn validate(write: &Write, limits: &Limits) -> Result<(), OpError> {
                 let added = match part {
                     MultiOp::Create(create) => size.add_create(create),
                     MultiOp::Set { path, data, version } => size.add(path, data_len(data), *version),
+                    MultiOp::SetAcl { path, acl, aversion } => size.add_acl(path, acl, *aversion),
                     MultiOp::Delete { path, version } | MultiOp::Check { path, version } => {
                         size.add(path, 0, *version)
                     }
@@ -633,6 +636,12 @@ impl Size {
         create.kind.check()?;
         self.entry += create.acl.weight() as u64;
         self.add(&create.path, create.data_len(), None)
+    }
+
+    /// Adds a change of an access list.
+    fn add_acl(&mut self, path: &Path, acl: &Acl, aversion: Option<i32>) -> Result<(), OpError> {
+        self.entry += acl.weight() as u64;
+        self.add(path, 0, aversion)
     }
 
     /// Adds a part, and checks the version that it asks for.

@@ -36,6 +36,7 @@ impl Server {
                 .stop(format!("the feed has a hole: entry {zxid} came behind {applied}; please report this"));
             return false;
         }
+        self.applied_at = self.now;
         let Some(command) = command else {
             match level {
                 Some(level) => self.state.apply_level(zxid, time_ms, level),
@@ -134,6 +135,7 @@ impl Server {
             (Pending::Resume { .. }, _) => {}
             // The close itself, on whichever node it was asked, is seen in `on_entry`.
             (Pending::Expire { .. }, _) => {}
+            (Pending::Reap, _) => self.reaper.settled(),
             // Barriers do not come as entries.
             (Pending::Round | Pending::ConfirmSilence | Pending::Check, _) => {
                 self.outbox.stop("a barrier came back as an entry; please report this".into());
@@ -234,6 +236,7 @@ impl Server {
             Some(Pending::ConfirmSilence) => self.expiry.unconfirmed(ticket, self.now),
             Some(Pending::Expire { session, .. }) => self.expiry.retry(session, self.now),
             Some(Pending::Check) => self.checks.retry(),
+            Some(Pending::Reap) => self.reaper.settled(),
             None => {}
         }
     }
@@ -269,6 +272,7 @@ impl Server {
                 self.barrier(Pending::Round);
             }
             Some(Pending::Check) => self.checks.retry(),
+            Some(Pending::Reap) => self.reaper.settled(),
             Some(Pending::Resume { .. }) | None => {}
         }
     }

@@ -30,6 +30,7 @@ mod expiry;
 mod feed;
 mod opening;
 mod outbox;
+mod reaper;
 mod refusals;
 mod signs;
 mod tickets;
@@ -56,6 +57,7 @@ use checks::Checks;
 use connection::{Conn, Phase};
 use expiry::Expiry;
 use outbox::Outbox;
+use reaper::Reaper;
 use refusals::Refusals;
 use signs::Signs;
 use tickets::{Pending, Tickets};
@@ -87,6 +89,9 @@ pub struct Server {
     signs: Signs,
     expiry: Expiry,
     checks: Checks,
+    reaper: Reaper,
+    /// When the last entry was applied.
+    applied_at: Time,
     /// This node leads, but its state is behind the log of the quorum: it keeps the time of sessions from this entry on. Before,
     /// it does not know which closes are under way, decided by an earlier process of this store.
     keeps_time_from: Option<Zxid>,
@@ -104,6 +109,8 @@ impl Server {
             tickets: Tickets::new(config.first_ticket),
             expiry: Expiry::default(),
             checks: Checks::default(),
+            reaper: Reaper::default(),
+            applied_at: now,
             keeps_time_from: None,
             signs: Signs::default(),
             watches: Watches::new(state.applied(), &config.limits),
@@ -162,8 +169,13 @@ impl Server {
         let park = self.park_deadline().filter(|&at| at > self.now);
         let expiry = self.expiry.next_timeout(self.now);
         let check = self.checks.next_timeout().filter(|_| self.expiry.active());
+        let reaps = self.expiry.active() && self.state.tree().may_reap();
+        let reap = self.reaper.next_timeout().filter(|_| reaps);
         let (waits, refusals) = (self.waits.next_timeout(), self.refusals.next_timeout());
-        [park, opening, waits, report, expiry, refusals, check, self.marks_at].into_iter().flatten().min()
+        [park, opening, waits, report, expiry, refusals, check, reap, self.marks_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Replaces the state by that of a snapshot which the quorum has sent, because the entries in between are no
@@ -172,6 +184,7 @@ impl Server {
         self.advance_time(now);
         let back = state.applied() < self.state.applied();
         self.state = state;
+        self.applied_at = self.now;
         let connected: Vec<(SessionId, ConnId)> = self.sessions.iter().map(|(&s, &c)| (s, c)).collect();
         for (session, conn) in connected {
             match self.state.session(session) {
@@ -215,6 +228,7 @@ impl Server {
         self.expiry.stop();
         self.keeps_time_from = None;
         self.checks = Checks::default();
+        self.reaper = Reaper::default();
     }
 
     /// The last entry behind which this state was compared with the leader's and was equal, since it [started
@@ -321,6 +335,22 @@ impl Server {
             && let Some((of, digest)) = self.checks.take_due(self.now)
         {
             self.submit(Pending::Check, Command::outside(CommandBody::Check { of, digest }));
+        }
+        if self.expiry.active() && self.reaper.is_due(self.now) {
+            self.reap();
+        }
+    }
+
+    /// Asks for an end of znodes whose time is over, by the time that the log has reached by now.
+    fn reap(&mut self) {
+        let since = i64::try_from(self.now.since(self.applied_at).as_millis()).unwrap_or(i64::MAX);
+        let time_ms = self.state.time_ms().saturating_add(since);
+        let unused = self.config.limits.container_unused.as_millis();
+        let unused_ms = u64::try_from(unused).unwrap_or(u64::MAX);
+        let overdue = self.state.tree().overdue(time_ms, unused_ms, self.reaper.at_once());
+        self.reaper.asked(self.now, overdue.len(), self.config.limits.reap_interval);
+        for (path, czxid) in overdue {
+            self.submit(Pending::Reap, Command::outside(CommandBody::Reap { path, czxid, unused_ms }));
         }
     }
 

@@ -8,6 +8,7 @@ use super::*;
 mod openings;
 mod random_reads;
 mod reads;
+mod reaping;
 mod watch_oracle;
 mod watches;
 
@@ -188,6 +189,8 @@ impl Node {
 #[derive(Default)]
 struct Log {
     entries: Vec<Committed>,
+    /// The leader stamps entries with this.
+    time_ms: i64,
 }
 
 impl Log {
@@ -201,7 +204,7 @@ impl Log {
                     let origin = Some(Origin { peer: node.server.config.me, ticket });
                     self.entries.push(Committed {
                         zxid,
-                        time_ms: 0,
+                        time_ms: self.time_ms,
                         origin,
                         level: None,
                         command: Some(command),

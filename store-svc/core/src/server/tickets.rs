@@ -25,6 +25,8 @@ pub(super) enum Pending {
     Expire { session: SessionId },
     /// States are compared.
     Check,
+    /// A znode whose time is over is removed.
+    Reap,
 }
 
 /// Tickets ascend by one, so a ring finds each in one step.

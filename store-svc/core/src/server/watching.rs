@@ -8,7 +8,8 @@
 use api::{
     mutants::{Mutant, is_on},
     watch::{
-        AddWatches, StateRule, WatchEnded, WatchGroup, WatchMark, WatchRefused, WatchState, WatchedZnode,
+        AddWatches, Change, StateRule, WatchEnded, WatchGroup, WatchMark, WatchRefused, WatchState,
+        WatchedZnode,
     },
 };
 
@@ -106,7 +107,10 @@ pub(super) fn catch_up(
             coming += if fits { weight } else { 0 };
             fits
         };
-        let reached = watches.catch_up(id, &mut cursor, (bound, state.tree()), room, |item| sent.push(item));
+        let reached =
+            watches.catch_up(id, &mut cursor, (bound, state.tree(), &conn.identities), room, |item| {
+                sent.push(item)
+            });
         sent.into_iter().for_each(|item| sender.send_parts(id, conn, item));
         conn.cursor = Some(cursor);
         match reached {
@@ -133,7 +137,8 @@ pub(super) fn add(
 ) -> Vec<WatchRefused> {
     let AddWatches { specs, mut refused } = add;
     let (applied, tree) = (state.applied(), state.tree());
-    let judged: Vec<_> = specs.into_iter().map(|spec| (watches.judge(&spec, applied, tree), spec)).collect();
+    let judged: Vec<_> =
+        specs.into_iter().map(|spec| (watches.judge(&spec, applied, tree, &conn.identities), spec)).collect();
     let position = conn.cursor.unwrap_or(applied);
     let from = judged.iter().filter_map(|(added, _)| match added {
         Added::Behind(from) => Some(*from),
@@ -154,14 +159,16 @@ pub(super) fn add(
             Added::Behind(floor) => watches.add(id, &spec, floor),
             Added::Fires(change) => fired.push(event(spec.id, change)),
             Added::Gone => ended.entry(spec.from.unwrap_or_default()).or_default().push(spec.id),
-            Added::State => match tree.watched(&spec.path, spec.scope, spec.with_data, &mut room) {
-                Ok(znodes) => {
-                    items.extend(state_parts(spec.id, applied, znodes).into_iter().map(Item::State));
-                    let late = is_on(Mutant::StateThenGap);
-                    watches.add(id, &spec, if late { Zxid(applied.0 + 1) } else { applied });
+            Added::State => {
+                match tree.watched(&spec.path, spec.scope, spec.with_data, &conn.identities, &mut room) {
+                    Ok(znodes) => {
+                        items.extend(state_parts(spec.id, applied, znodes).into_iter().map(Item::State));
+                        let late = is_on(Mutant::StateThenGap);
+                        watches.add(id, &spec, if late { Zxid(applied.0 + 1) } else { applied });
+                    }
+                    Err(error) => refused.push(WatchRefused { id: spec.id, error }),
                 }
-                Err(error) => refused.push(WatchRefused { id: spec.id, error }),
-            },
+            }
         }
     }
     watches.count_refused(refused.len(), ended.values().map(Vec::len).sum());
@@ -202,7 +209,12 @@ impl Server {
         let mut sender = Sender { outbox, answers, limits: &config.limits, now: *now };
         let mut behind = Vec::new();
         let conns = std::cell::RefCell::new(conns);
-        let live = |id| conns.borrow().get(&id).is_some_and(|conn| conn.cursor.is_none());
+        let live = |id, change: &Change| {
+            conns
+                .borrow()
+                .get(&id)
+                .is_some_and(|conn| conn.cursor.is_none() && change.is_for(&conn.identities))
+        };
         let send = |id, group: WatchGroup| {
             let mut conns = conns.borrow_mut();
             let Some(conn) = conns.get_mut(&id) else { return true };

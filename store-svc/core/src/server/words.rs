@@ -46,6 +46,10 @@ pub struct Limits {
     /// A read of a session waits for a quarter of the session's time-out at most: answers keep the order of requests, so
     /// the client hears nothing meanwhile, and would go on to the next node, where the read would wait again.
     pub catch_up: Duration,
+    /// So often the leader looks for znodes whose time is over.
+    pub reap_interval: Duration,
+    /// So long after its creation a container goes that has never had a child; zero: never.
+    pub container_unused: Duration,
     /// Most unanswered requests of a connection. The shell stops reading before; a connection that has more is closed.
     pub requests_max: usize,
     /// Most connections, unary calls among them. More are refused.
@@ -97,6 +101,8 @@ impl Default for Limits {
             sessions_max: 20_000,
             park: Duration::from_secs(10),
             catch_up: Duration::from_secs(5),
+            reap_interval: Duration::from_secs(10),
+            container_unused: Duration::ZERO,
             requests_max: 4096,
             connections_max: 10_000,
             unsent_max: 4 << 20,

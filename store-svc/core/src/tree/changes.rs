@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::{
-    OpError, Path, Stat,
+    Identities, OpError, Path, Permissions, Stat,
     watch::{Change, ChangeKind, WatchScope, WatchedZnode},
 };
 
@@ -20,7 +20,13 @@ impl Tree {
     /// Notes what happened to a znode that is still there.
     pub(super) fn note(&mut self, kind: ChangeKind, id: NodeId, path: &Path) {
         let node = &self.nodes[id];
-        let change = Change { kind, path: path.clone(), stat: node.stat(), data: node.data() };
+        let change = Change {
+            kind,
+            path: path.clone(),
+            stat: node.stat(),
+            data: node.data(),
+            acl: self.acls.get(node.acl),
+        };
         self.changes.push(Arc::new(change));
     }
 
@@ -32,6 +38,7 @@ impl Tree {
             path: path.clone(),
             stat,
             data: None,
+            acl: self.acls.get(slot.acl),
         }));
     }
 
@@ -46,7 +53,7 @@ impl Tree {
     }
 
     /// What a watch of this scope begins with: the znode, and its children or all below it, parents before their children.
-    /// Nothing if there is no such znode.
+    /// Nothing if there is no such znode. What the caller may not read is left out, with all below.
     ///
     /// # Errors
     /// [`OpError::LimitExceeded`] if it is more than `room` znodes, which it takes what it needs of.
@@ -55,9 +62,11 @@ impl Tree {
         path: &Path,
         scope: WatchScope,
         with_data: bool,
+        caller: &Identities,
         room: &mut usize,
     ) -> Result<Vec<WatchedZnode>, OpError> {
-        let Some(top) = self.find(path.as_str()) else { return Ok(Vec::new()) };
+        let may = |id: NodeId| self.acls.gives(self.nodes[id].acl, Permissions::READ, caller);
+        let Some(top) = self.find(path.as_str()).filter(|&top| may(top)) else { return Ok(Vec::new()) };
         let znode = |id: NodeId, path: Path, with_data: bool| {
             let node = &self.nodes[id];
             WatchedZnode { path, stat: node.stat(), data: with_data.then(|| node.data()).flatten() }
@@ -71,7 +80,7 @@ impl Tree {
         while let Some((parent, place)) = todo.pop() {
             let (children, above) =
                 (self.nodes[parent].dir().map(|dir| &dir.children), found[place].path.clone());
-            for id in children.into_iter().flat_map(|children| children.iter()) {
+            for id in children.into_iter().flat_map(|children| children.iter()).filter(|&id| may(id)) {
                 let child = &self.nodes[id];
                 if found.len() >= *room || bytes > Tree::STATE_BYTES {
                     return Err(too_much(path));

@@ -6,6 +6,7 @@ use super::{
     Tree,
     dirty::Dirty,
     index::Index,
+    reap::Reapable,
     slab::{NodeId, ROOT, Slab},
     znode::{Life, Slot},
 };
@@ -20,6 +21,7 @@ impl Tree {
             index: Index::default(),
             ephemerals: Default::default(),
             acls: Acls::default(),
+            reapable: Reapable::default(),
             digest: 0,
             bytes: 0,
             dirty: Dirty::default(),
@@ -50,6 +52,7 @@ impl Tree {
                 }
                 let dir = node.dir().is_some().then(|| node.take_dir());
                 *node = Slot::of_record(&z, life, node.parent, dir);
+                self.reapable.note(id, node);
                 self.missing -= 1;
                 id
             }

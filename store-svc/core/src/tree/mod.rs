@@ -11,6 +11,7 @@ mod export;
 mod index;
 mod load;
 mod operations;
+mod reap;
 mod slab;
 mod znode;
 
@@ -19,9 +20,10 @@ use std::{
     sync::Arc,
 };
 
+use api::mutants::{Mutant, is_on};
 use api::{
-    Acl, AclId, OpError, Page, Path, Read, ReadOutcome, SessionId, Write, WriteOutcome, WriteResult, Zxid,
-    record, watch::Change,
+    Acl, AclId, Identities, OpError, Page, Path, Permissions, Read, ReadOutcome, SessionId, Stat, Write,
+    WriteOutcome, WriteResult, Zxid, record, watch::Change,
 };
 
 use crate::{acls::Acls, digest, state::RECORD};
@@ -29,6 +31,7 @@ pub(crate) use changes::STATE_ZNODES;
 use dirty::Dirty;
 use export::Export;
 use index::Index;
+use reap::Reapable;
 use slab::{NodeId, ROOT, Slab};
 #[cfg(test)]
 pub(crate) use znode::Life;
@@ -44,6 +47,24 @@ pub struct At {
     pub time_ms: i64,
 }
 
+/// Who asks.
+#[derive(Clone, Copy, Debug)]
+pub struct By<'a> {
+    /// Owns the ephemerals that it makes.
+    pub session: Option<SessionId>,
+    /// What was proven of the caller.
+    pub identities: &'a Identities,
+}
+
+impl By<'static> {
+    /// An anonymous caller.
+    #[must_use]
+    pub fn anonymous(session: Option<SessionId>) -> By<'static> {
+        static NOBODY: Identities = Identities::NONE;
+        By { session, identities: &NOBODY }
+    }
+}
+
 /// All znodes. The root exists from the start and for ever.
 #[derive(Debug)]
 pub struct Tree {
@@ -52,6 +73,8 @@ pub struct Tree {
     index: Index,
     ephemerals: BTreeMap<SessionId, BTreeSet<NodeId>>,
     acls: Acls,
+    /// Znodes that go by themselves.
+    reapable: Reapable,
     /// Of all znodes.
     digest: u64,
     /// Of all paths and values.
@@ -84,38 +107,53 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// Carries out a write, or changes nothing. `session` owns the ephemerals that it makes.
+    /// Carries out a write, or changes nothing.
     ///
     /// # Errors
     /// The first rule that it breaks; for a multi with the index of the part.
-    pub fn write(&mut self, at: At, session: Option<SessionId>, write: &Write) -> WriteResult {
+    pub fn write(&mut self, at: At, by: By<'_>, write: &Write) -> WriteResult {
         self.forget_changes();
         match write {
-            Write::Create(create) => self
-                .create(at, session, create, None)
-                .map(|(path, stat)| WriteOutcome::Created { path, stat }),
+            Write::Create(create) => {
+                self.create(at, by, create, None).map(|(path, stat)| WriteOutcome::Created { path, stat })
+            }
             Write::Set { path, data, version } => {
-                self.set(at, path, data, *version, None).map(|stat| WriteOutcome::Set { stat })
+                self.set(at, by, path, data, *version, None).map(|stat| WriteOutcome::Set { stat })
             }
             Write::Delete { path, version } => {
-                self.delete(at, path, *version, None).map(|()| WriteOutcome::Deleted)
+                self.delete(at, by, path, *version, None).map(|()| WriteOutcome::Deleted)
             }
-            Write::Multi(parts) => self.multi(at, session, parts).map(WriteOutcome::Multi),
+            Write::SetAcl { path, acl, aversion } => {
+                self.set_acl(by, path, acl, *aversion, None).map(|stat| WriteOutcome::AclSet { stat })
+            }
+            Write::Multi(parts) => self.multi(at, by, parts).map(WriteOutcome::Multi),
         }
     }
 
-    /// Answers a question.
+    /// Answers a question of this caller.
     ///
     /// # Errors
-    /// [`OpError::NoNode`], but for [`Read::Exists`].
-    pub fn read(&self, read: &Read) -> Result<ReadOutcome, OpError> {
+    /// [`OpError::NoNode`], but for [`Read::Exists`], and [`OpError::NoAuth`].
+    pub fn read(&self, read: &Read, identities: &Identities) -> Result<ReadOutcome, OpError> {
         let node = self.node(read.path());
-        if matches!(read, Read::Exists { .. }) {
-            return Ok(ReadOutcome::Exists { stat: node.map(Slot::stat) });
+        if matches!(read, Read::Exists { .. }) && node.is_none() {
+            return Ok(ReadOutcome::Exists { stat: None });
         }
         let node = node.ok_or_else(|| OpError::NoNode(read.path().clone()))?;
+        let right = match read {
+            Read::Acl { .. } => Permissions::READ.or(Permissions::ADMIN),
+            _ => Permissions::READ,
+        };
+        if !is_on(Mutant::ReadWithoutRight) {
+            self.permit(node, read.path(), right, identities)?;
+        }
         Ok(match read {
             Read::Get { .. } => ReadOutcome::Data { data: node.data(), stat: node.stat() },
+            Read::Acl { .. } => {
+                let acl = self.acls.get(node.acl);
+                let owner = acl.gives(Permissions::ADMIN, identities);
+                ReadOutcome::Acl { acl: if owner { acl } else { acl.masked() }, stat: node.stat() }
+            }
             Read::Exists { .. } => ReadOutcome::Exists { stat: Some(node.stat()) },
             Read::Children { page, .. } => self.page(node, page),
         })
@@ -127,6 +165,7 @@ impl Tree {
         match read {
             Read::Get { .. } => node.data_len(),
             Read::Exists { .. } => 0,
+            Read::Acl { .. } => self.acls.get(node.acl).weight(),
             Read::Children { page, .. } => {
                 const NAME: usize = 64;
                 (page.names_max().min(node.num_children() as usize) * NAME).min(Page::BYTES_MAX)
@@ -169,6 +208,18 @@ impl Tree {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// What is known of a znode, whoever asks; `None` if there is no such znode.
+    #[must_use]
+    pub fn stat(&self, path: &Path) -> Option<Stat> {
+        self.node(path).map(Slot::stat)
+    }
+
+    /// Whether this caller has any of these permissions on a znode. False if there is no such znode.
+    #[must_use]
+    pub fn may(&self, path: &Path, any_of: Permissions, identities: &Identities) -> bool {
+        self.node(path).is_some_and(|node| self.permit(node, path, any_of, identities).is_ok())
     }
 
     /// The access list of a znode, `None` if there is no such znode.
@@ -274,6 +325,20 @@ impl Tree {
 
     fn node(&self, path: &Path) -> Option<&Slot> {
         self.find(path.as_str()).map(|id| &self.nodes[id])
+    }
+
+    /// The one check of rights, for everything that a caller does.
+    fn permit(
+        &self,
+        node: &Slot,
+        path: &Path,
+        any_of: Permissions,
+        identities: &Identities,
+    ) -> Result<(), OpError> {
+        if node.acl == AclId::OPEN || self.acls.gives(node.acl, any_of, identities) {
+            return Ok(());
+        }
+        Err(OpError::NoAuth { path: path.clone(), permission: any_of })
     }
 
     fn is_path_of(&self, path: &str, mut id: NodeId) -> bool {

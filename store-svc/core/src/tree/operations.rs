@@ -1,13 +1,14 @@
 //! What writes do, and how a multi takes them back.
 
+use api::mutants::{Mutant, is_on};
 use api::{
-    Acl, Create, MultiOp, MultiOutcome, OpError, Path, SEQUENCE_END, SessionId, Stat, Zxid, data_len,
-    watch::ChangeKind,
+    Acl, AclId, Create, MultiOp, MultiOutcome, OpError, Path, Permissions, SEQUENCE_END, Stat, Zxid,
+    data_len, watch::ChangeKind,
 };
 use bytes::Bytes;
 
 use super::{
-    At, Tree,
+    At, By, Tree,
     slab::{NodeId, Slab},
     znode::{Dir, Life, Slot},
 };
@@ -21,6 +22,7 @@ pub(super) enum Undo {
     Create { path: Path, parent: ParentBefore },
     Set { path: Path, data: Option<Bytes>, mzxid: Zxid, mtime_ms: i64, version: i32 },
     Delete { path: Path, slot: Box<Slot>, acl: Acl, parent: ParentBefore },
+    SetAcl { path: Path, id: AclId, acl: Acl, aversion: i32 },
 }
 
 #[derive(Clone, Copy)]
@@ -36,24 +38,28 @@ impl Tree {
     pub(super) fn create(
         &mut self,
         at: At,
-        session: Option<SessionId>,
+        by: By<'_>,
         create: &Create,
         undo: Option<&mut Vec<Undo>>,
     ) -> Result<(Path, Stat), OpError> {
         create.kind.check()?;
-        let life = Life::new(create.kind, session).ok_or_else(|| {
+        let life = Life::new(create.kind, by.session).ok_or_else(|| {
             OpError::BadArguments(
                 "an ephemeral lives with a session, and this request has none; open a session first".into(),
             )
         })?;
-        // The checks in ZooKeeper's order: parent, full name, existence, kind of the parent.
+        // The checks in ZooKeeper's order: parent, right to it, full name, existence, kind of the parent.
         let parent_str = match create.path.parent_str() {
             Some(parent) => parent,
             None if create.sequential => "/",
             None => return Err(OpError::NodeExists(create.path.clone())),
         };
         let Some(parent) = self.find(parent_str) else { return Err(OpError::NoNode(Path::new(parent_str)?)) };
-        let parent_ephemeral = self.nodes[parent].owner().is_some();
+        let above = &self.nodes[parent];
+        let parent_ephemeral = above.owner().is_some();
+        if above.acl != AclId::OPEN {
+            self.permit(above, &Path::new(parent_str)?, Permissions::CREATE, by.identities)?;
+        }
         let path = if create.sequential && !parent_ephemeral {
             self.next_sequential(&create.path, parent, parent_str)?
         } else {
@@ -85,12 +91,14 @@ impl Tree {
     pub(super) fn set(
         &mut self,
         at: At,
+        by: By<'_>,
         path: &Path,
         data: &Option<Bytes>,
         version: Option<i32>,
         undo: Option<&mut Vec<Undo>>,
     ) -> Result<Stat, OpError> {
         let Some(id) = self.find(path.as_str()) else { return Err(OpError::NoNode(path.clone())) };
+        self.permit(&self.nodes[id], path, Permissions::WRITE, by.identities)?;
         let node = &mut self.nodes[id];
         node.check_version(path, version)?;
         if let Some(undo) = undo {
@@ -100,10 +108,12 @@ impl Tree {
         self.bytes = self.bytes - node.data_len() + data_len(data);
         self.before_change(id, path.as_str());
         let node = &mut self.nodes[id];
+        self.reapable.forget(id, node);
         node.set_data(data.as_deref());
         node.mzxid = at.zxid;
         node.mtime_ms = at.time_ms;
         node.version = next(node.version);
+        self.reapable.note(id, node);
         let stat = node.stat();
         self.rehash(id, path.as_str());
         self.mark(id);
@@ -114,12 +124,14 @@ impl Tree {
     pub(super) fn delete(
         &mut self,
         at: At,
+        by: By<'_>,
         path: &Path,
         version: Option<i32>,
         undo: Option<&mut Vec<Undo>>,
     ) -> Result<(), OpError> {
-        if path.is_root() {
-            return Err(kept::root_stays());
+        let Some(parent) = path.parent() else { return Err(kept::root_stays()) };
+        if let Some(above) = self.node(&parent) {
+            self.permit(above, &parent, Permissions::DELETE, by.identities)?;
         }
         let Some(id) = self.find(path.as_str()) else { return Err(OpError::NoNode(path.clone())) };
         let node = &self.nodes[id];
@@ -127,6 +139,12 @@ impl Tree {
         if node.num_children() > 0 {
             return Err(OpError::NotEmpty { path: path.clone(), children: node.num_children() });
         }
+        self.delete_leaf(at, id, path, undo);
+        Ok(())
+    }
+
+    /// Deletes a znode without children.
+    pub(super) fn delete_leaf(&mut self, at: At, id: NodeId, path: &Path, undo: Option<&mut Vec<Undo>>) {
         let before = self.count_delete(at, id, path);
         let slot = self.remove(id, path);
         self.note_deleted(&slot, path);
@@ -136,18 +154,59 @@ impl Tree {
         if let Some(undo) = undo {
             undo.push(Undo::Delete { path: path.clone(), slot: Box::new(slot), acl, parent: before });
         }
-        Ok(())
     }
 
-    pub(super) fn check(&self, path: &Path, version: Option<i32>) -> Result<(), OpError> {
+    pub(super) fn set_acl(
+        &mut self,
+        by: By<'_>,
+        path: &Path,
+        acl: &Acl,
+        aversion: Option<i32>,
+        undo: Option<&mut Vec<Undo>>,
+    ) -> Result<Stat, OpError> {
+        let Some(id) = self.find(path.as_str()) else { return Err(OpError::NoNode(path.clone())) };
+        let node = &self.nodes[id];
+        self.permit(node, path, Permissions::ADMIN, by.identities)?;
+        let before = node.aversion;
+        if let Some(expected) = aversion.filter(|expected| *expected != before) {
+            return Err(OpError::BadVersion { path: path.clone(), expected, actual: before });
+        }
+        let new = self.acls.hold(acl);
+        let old = self.put_acl(id, path, new, next(before));
+        if let Some(undo) = undo {
+            undo.push(Undo::SetAcl {
+                path: path.clone(),
+                id: old,
+                acl: self.acls.get(old),
+                aversion: before,
+            });
+        }
+        self.acls.release(old);
+        self.note(ChangeKind::AclChanged, id, path);
+        Ok(self.nodes[id].stat())
+    }
+
+    /// Gives a znode another access list, which counts it already. Returns the id of the list before.
+    fn put_acl(&mut self, id: NodeId, path: &Path, acl: AclId, aversion: i32) -> AclId {
+        self.before_change(id, path.as_str());
+        let node = &mut self.nodes[id];
+        let old = std::mem::replace(&mut node.acl, acl);
+        node.aversion = aversion;
+        self.rehash(id, path.as_str());
+        self.mark(id);
+        old
+    }
+
+    fn check(&self, by: By<'_>, path: &Path, version: Option<i32>) -> Result<(), OpError> {
         let Some(node) = self.node(path) else { return Err(OpError::NoNode(path.clone())) };
+        self.permit(node, path, Permissions::READ, by.identities)?;
         node.check_version(path, version)
     }
 
     pub(super) fn multi(
         &mut self,
         at: At,
-        session: Option<SessionId>,
+        by: By<'_>,
         parts: &[MultiOp],
     ) -> Result<Vec<MultiOutcome>, OpError> {
         let (digest_before, skipped_before) = (self.digest(), self.skipped);
@@ -157,16 +216,19 @@ impl Tree {
         for (index, part) in parts.iter().enumerate() {
             let outcome = match part {
                 MultiOp::Create(create) => self
-                    .create(at, session, create, Some(&mut undo))
+                    .create(at, by, create, Some(&mut undo))
                     .map(|(path, stat)| MultiOutcome::Created { path, stat }),
-                MultiOp::Set { path, data, version } => {
-                    self.set(at, path, data, *version, Some(&mut undo)).map(|stat| MultiOutcome::Set { stat })
-                }
+                MultiOp::Set { path, data, version } => self
+                    .set(at, by, path, data, *version, Some(&mut undo))
+                    .map(|stat| MultiOutcome::Set { stat }),
                 MultiOp::Delete { path, version } => {
-                    self.delete(at, path, *version, Some(&mut undo)).map(|()| MultiOutcome::Deleted)
+                    self.delete(at, by, path, *version, Some(&mut undo)).map(|()| MultiOutcome::Deleted)
                 }
+                MultiOp::SetAcl { path, acl, aversion } => self
+                    .set_acl(by, path, acl, *aversion, Some(&mut undo))
+                    .map(|stat| MultiOutcome::AclSet { stat }),
                 MultiOp::Check { path, version } => {
-                    self.check(path, *version).map(|()| MultiOutcome::Checked)
+                    self.check(by, path, *version).map(|()| MultiOutcome::Checked)
                 }
             };
             match outcome {
@@ -194,11 +256,20 @@ impl Tree {
                 self.bytes = self.bytes - node.data_len() + data_len(&data);
                 self.before_change(id, path.as_str());
                 let node = &mut self.nodes[id];
+                self.reapable.forget(id, node);
                 node.set_data(data.as_deref());
                 node.mzxid = mzxid;
                 node.mtime_ms = mtime_ms;
                 node.version = version;
+                self.reapable.note(id, node);
                 self.rehash(id, path.as_str());
+            }
+            Undo::SetAcl { path, id: before, acl, aversion } => {
+                let Some(id) = self.find(path.as_str()) else { return };
+                // A list that came back later may have the id that was free since.
+                self.acls.hold_as(before, &acl);
+                let new = self.put_acl(id, &path, before, aversion);
+                self.acls.release(new);
             }
             Undo::Create { path, parent } => {
                 let Some(id) = self.find(path.as_str()) else { return };
@@ -249,6 +320,7 @@ impl Tree {
         let parent = slot.parent;
         let id = self.nodes.insert(slot);
         self.index.insert(hash, id);
+        self.reapable.note(id, &self.nodes[id]);
         self.change_dir(parent, |nodes, dir| dir.link(nodes, id));
         id
     }
@@ -271,6 +343,7 @@ impl Tree {
         let parent = self.nodes[id].parent;
         self.change_dir(parent, |nodes, dir| dir.unlink(nodes, id));
         self.index.remove(self.index.hash(path.as_str()), id);
+        self.reapable.forget(id, &self.nodes[id]);
         let mut slot = self.nodes.remove(id);
         self.bytes -= path.as_str().len() + slot.data_len();
         self.digest = self.digest.wrapping_sub(slot.hash);
@@ -323,9 +396,13 @@ impl Tree {
 
     /// Changes what only a parent has, with a look at all other znodes.
     fn change_dir<R>(&mut self, id: NodeId, change: impl FnOnce(&Slab, &mut Dir) -> R) -> R {
+        self.reapable.forget(id, &self.nodes[id]);
         let mut dir = self.nodes[id].take_dir();
         let result = change(&self.nodes, &mut dir);
         self.nodes[id].put_dir(dir);
+        if !is_on(Mutant::EmptiedUnnoticed) {
+            self.reapable.note(id, &self.nodes[id]);
+        }
         result
     }
 

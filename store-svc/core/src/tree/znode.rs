@@ -6,6 +6,7 @@ use bytes::Bytes;
 use super::{
     At,
     children::Children,
+    reap::Fate,
     slab::{NodeId, Slab},
 };
 use crate::digest;
@@ -255,6 +256,18 @@ impl Slot {
 
     pub(super) fn owner(&self) -> Option<SessionId> {
         self.life().owner()
+    }
+
+    /// What it waits for to be reaped, and since when or from when on by the log's time; `None` if it is of another kind or has
+    /// children.
+    pub(super) fn fate(&self) -> Option<(Fate, i64)> {
+        match self.kind {
+            Kind::Persistent | Kind::Ephemeral => None,
+            _ if self.num_children() > 0 => None,
+            Kind::Container if self.creates() > 0 => Some((Fate::Emptied, 0)),
+            Kind::Container => Some((Fate::Unused, self.ctime_ms)),
+            Kind::Ttl => Some((Fate::Aging, self.mtime_ms.saturating_add_unsigned(self.of_kind))),
+        }
     }
 
     pub(super) fn dir(&self) -> Option<&Dir> {

@@ -3,22 +3,28 @@
 //! No change is missed, but some that cannot be told apart fire as well: the client reads and finds what it knew.
 
 use api::{
-    Path, Read, ReadOutcome, Stat, Zxid,
+    Acl, Identities, Path, Permissions, Read, ReadOutcome, Stat, Zxid,
     watch::{Change, ChangeKind, WatchScope, WatchSpec},
 };
 
 use crate::Tree;
 
 /// What happened behind `from`, as far as it can be told; `None` if nothing did that the watch wants to know.
-pub(super) fn since(tree: &Tree, spec: &WatchSpec, from: Zxid) -> Option<Change> {
+///
+/// Nothing of a znode that the caller may not read.
+pub(super) fn since(tree: &Tree, caller: &Identities, spec: &WatchSpec, from: Zxid) -> Option<Change> {
     let kinds = spec.effective_kinds();
-    let change = |kind, stat, data| Some(Change { kind, path: spec.path.clone(), stat, data });
+    let change =
+        |kind, stat, data| Some(Change { kind, path: spec.path.clone(), stat, data, acl: Acl::default() });
     let touched = |stat| change(ChangeKind::Touched, stat, None);
-    let Some(stat) = stat(tree, &spec.path) else {
+    let Some(stat) = tree.stat(&spec.path) else {
         let could_be = kinds.contains(ChangeKind::Deleted) && changed_above(tree, &spec.path, from);
         return could_be.then(|| change(ChangeKind::Deleted, Stat::default(), None)).flatten();
     };
-    let data = || match tree.read(&Read::Get { path: spec.path.clone() }) {
+    if !tree.may(&spec.path, Permissions::READ, caller) {
+        return None;
+    }
+    let data = || match tree.read(&Read::Get { path: spec.path.clone() }, caller) {
         Ok(ReadOutcome::Data { data, .. }) if spec.with_data => data,
         _ => None,
     };
@@ -47,17 +53,10 @@ pub(super) fn since(tree: &Tree, spec: &WatchSpec, from: Zxid) -> Option<Change>
 fn changed_above(tree: &Tree, path: &Path, from: Zxid) -> bool {
     let mut above = path.parent();
     while let Some(path) = above {
-        if let Some(stat) = stat(tree, &path) {
+        if let Some(stat) = tree.stat(&path) {
             return stat.pzxid > from;
         }
         above = path.parent();
     }
     true
-}
-
-fn stat(tree: &Tree, path: &Path) -> Option<Stat> {
-    match tree.read(&Read::Exists { path: path.clone() }) {
-        Ok(ReadOutcome::Exists { stat }) => stat,
-        _ => None,
-    }
 }

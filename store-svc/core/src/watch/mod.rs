@@ -15,7 +15,7 @@ mod table;
 use std::{collections::BTreeMap, sync::Arc};
 
 use api::{
-    OpError, Zxid,
+    Identities, OpError, Zxid,
     mutants::{Mutant, is_on},
     session::Item,
     watch::{Change, StateRule, WatchEnded, WatchEvent, WatchGroup, WatchSpec},
@@ -145,7 +145,7 @@ impl Watches {
         self.table.count(conn) > 0
     }
 
-    /// An entry was applied. `live` says whether a connection has been sent all before it; `send` sends a group to it, and says
+    /// An entry was applied. `live` says whether a connection has been sent all before it and may see a change; `send` sends a group to it, and says
     /// whether that was possible. True if everybody is to be sent a mark, because the history will soon forget what
     /// some may not know that they have passed.
     pub(crate) fn applied(
@@ -153,14 +153,14 @@ impl Watches {
         zxid: Zxid,
         time_ms: i64,
         changes: &[Arc<Change>],
-        mut live: impl FnMut(ConnId) -> bool,
+        mut live: impl FnMut(ConnId, &Change) -> bool,
         mut send: impl FnMut(ConnId, WatchGroup) -> bool,
     ) -> bool {
         self.history.push(zxid, time_ms, changes);
         let mut groups = BTreeMap::new();
         for change in changes {
             for hit in self.table.hits(zxid, change, None) {
-                if live(hit.conn) {
+                if live(hit.conn, change) {
                     enter(groups.entry(hit.conn).or_default(), change, hit);
                 }
             }
@@ -187,12 +187,12 @@ impl Watches {
         &mut self,
         conn: ConnId,
         cursor: &mut Zxid,
-        (bound, tree): (Zxid, &Tree),
+        (bound, tree, caller): (Zxid, &Tree, &Identities),
         mut room: impl FnMut(usize) -> bool,
         mut send: impl FnMut(Item),
     ) -> Reached {
         if *cursor < bound && *cursor < self.history.floor() {
-            self.give_up(conn, *cursor, bound, tree, &mut send);
+            self.give_up(conn, *cursor, bound, (tree, caller), &mut send);
             *cursor = self.history.floor().min(bound);
         }
         let mut budget = TURN;
@@ -204,7 +204,7 @@ impl Watches {
             let next = history.next_after(*cursor).filter(|(zxid, _)| *zxid <= bound);
             let Some((zxid, told)) = next.map(|(zxid, changes)| {
                 let mut told = Told::default();
-                for change in changes {
+                for change in changes.filter(|change| change.is_for(caller)) {
                     budget = budget.saturating_sub(1);
                     for hit in table.hits(zxid, change, Some(conn)) {
                         enter(&mut told, change, hit);
@@ -263,7 +263,7 @@ impl Watches {
     }
 
     /// What becomes of a watch that may be added, where the state is behind `applied`.
-    pub(crate) fn judge(&self, spec: &WatchSpec, applied: Zxid, tree: &Tree) -> Added {
+    pub(crate) fn judge(&self, spec: &WatchSpec, applied: Zxid, tree: &Tree, caller: &Identities) -> Added {
         let Some(from) = spec.from else {
             return if spec.state == StateRule::Never { Added::Behind(applied) } else { Added::State };
         };
@@ -273,7 +273,7 @@ impl Watches {
         };
         match spec {
             _ if from >= floor => Added::Behind(from.min(applied)),
-            WatchSpec { once: true, .. } => match compare::since(tree, spec, from) {
+            WatchSpec { once: true, .. } => match compare::since(tree, caller, spec, from) {
                 Some(change) => Added::Fires(change),
                 None => Added::Behind(applied),
             },
@@ -315,7 +315,14 @@ impl Watches {
     }
 
     /// The history has forgotten what a connection was to be told next.
-    fn give_up(&mut self, conn: ConnId, cursor: Zxid, bound: Zxid, tree: &Tree, send: &mut impl FnMut(Item)) {
+    fn give_up(
+        &mut self,
+        conn: ConnId,
+        cursor: Zxid,
+        bound: Zxid,
+        (tree, caller): (&Tree, &Identities),
+        send: &mut impl FnMut(Item),
+    ) {
         let oldest = self.history.floor();
         if is_on(Mutant::LagForgotten) {
             return;
@@ -325,7 +332,7 @@ impl Watches {
             if !watch.once {
                 ended.push(watch.id);
             } else if let Some(spec) = self.table.spec(watch) {
-                match compare::since(tree, &spec, watch.floor.max(cursor)) {
+                match compare::since(tree, caller, &spec, watch.floor.max(cursor)) {
                     Some(change) => events.push(event(watch.id, change)),
                     None => seen.push(watch.id),
                 }

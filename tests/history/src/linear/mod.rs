@@ -22,8 +22,8 @@ const LARGE: u64 = 32;
 ///
 /// The tree must be empty when the history begins. Versions, values and existence are compared; zxids, times
 /// and counts of children are not. [`check_order`](crate::check_order) checks syncs, lists of children, and
-/// sequential creates of unknown outcome. An ephemeral may vanish at any time, because the history does not
-/// contain the end of its session.
+/// sequential creates of unknown outcome. A znode that goes by itself may vanish at any time when it has no children:
+/// the history contains neither the end of an ephemeral's session nor the reaping of a container or a znode with a TTL.
 ///
 /// `steps_max` bounds the search of each group, in steps; 1,000,000 take seconds. A group of more than 32 znodes gets fewer
 /// in proportion. A group whose search is given up counts as [`Summary::undecided`].

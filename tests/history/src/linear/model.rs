@@ -16,8 +16,11 @@ pub(super) type State = Vec<Option<Node>>;
 pub(super) struct Node {
     data: Option<Bytes>,
     version: i32,
-    /// May vanish at any time, with the unrecorded end of a session.
+    /// May be gone at any time, with a session of which nobody tells.
+    aversion: i32,
     pub(super) ephemeral: bool,
+    /// It may go by itself, at a time that nobody tells.
+    pub(super) fleeting: bool,
 }
 
 /// A [`Slot`]'s knowledge of its parent znode.
@@ -70,6 +73,9 @@ impl Object {
             Write::Delete { path, version } => {
                 self.delete(&mut after, path, *version).map(|d| vec![d]).map_err(|e| (0, e))
             }
+            Write::SetAcl { path, aversion, .. } => {
+                self.set_acl(&mut after, path, *aversion).map(|d| vec![d]).map_err(|e| (0, e))
+            }
             Write::Multi(parts) => self.multi(&mut after, parts),
         };
         if did.is_err() {
@@ -91,6 +97,7 @@ impl Object {
             Ok(ReadOutcome::Data { data, stat }) => node.is_some_and(|n| n.data == *data && n.has(stat)),
             Ok(ReadOutcome::Exists { stat: Some(stat) }) => node.is_some_and(|n| n.has(stat)),
             Ok(ReadOutcome::Exists { stat: None }) => node.is_none(),
+            Ok(ReadOutcome::Acl { stat, .. }) => node.is_some_and(|n| n.has(stat)),
             Ok(ReadOutcome::Children { .. }) => false,
             Err(error) => error.code() != ErrorCode::NoNode || node.is_none(),
         }
@@ -102,6 +109,7 @@ impl Object {
                 MultiOp::Create(create) => self.create(state, create),
                 MultiOp::Set { path, data, version } => self.set(state, path, data, *version),
                 MultiOp::Delete { path, version } => self.delete(state, path, *version),
+                MultiOp::SetAcl { path, aversion, .. } => self.set_acl(state, path, *aversion),
                 MultiOp::Check { path, version } => self.find(state, path, *version).map(|_| None),
             };
             did.map_err(|code| (index, code))
@@ -122,8 +130,8 @@ impl Object {
         if parent_ephemeral {
             return Err(ErrorCode::NoChildrenForEphemerals);
         }
-        let ephemeral = create.kind == NodeKind::Ephemeral;
-        let node = Node { data: create.data.clone(), version: 0, ephemeral };
+        let (ephemeral, fleeting) = (create.kind == NodeKind::Ephemeral, create.kind != NodeKind::Persistent);
+        let node = Node { data: create.data.clone(), version: 0, aversion: 0, ephemeral, fleeting };
         state[slot] = Some(node.clone());
         Ok(Some(node))
     }
@@ -142,18 +150,35 @@ impl Object {
         Ok(Some(node.clone()))
     }
 
+    /// Who may do what is no part of the model: NO_AUTH may come at any time.
+    fn set_acl(&self, state: &mut State, path: &Path, aversion: Option<i32>) -> Result<Did, ErrorCode> {
+        let slot = self.find(state, path, None)?;
+        let node = state[slot].as_mut().ok_or(ErrorCode::NoNode)?;
+        if aversion.is_some_and(|aversion| aversion != node.aversion) {
+            return Err(ErrorCode::BadVersion);
+        }
+        node.aversion = node.aversion.checked_add(1).unwrap_or(0);
+        Ok(Some(node.clone()))
+    }
+
     fn delete(&self, state: &mut State, path: &Path, version: Option<i32>) -> Result<Did, ErrorCode> {
         let slot = self.find(state, path, version)?;
-        let has_children = self
-            .slots
-            .iter()
-            .zip(state.iter())
-            .any(|(s, node)| s.parent == Parent::Slot(slot) && node.is_some());
-        if has_children {
+        if self.has_children(state, slot) {
             return Err(ErrorCode::NotEmpty);
         }
         state[slot] = None;
         Ok(None)
+    }
+
+    fn has_children(&self, state: &State, slot: usize) -> bool {
+        let mut slots = self.slots.iter().zip(state.iter());
+        slots.any(|(s, node)| s.parent == Parent::Slot(slot) && node.is_some())
+    }
+
+    /// The znodes that may go by themselves now.
+    pub(super) fn vanishing<'a>(&'a self, state: &'a State) -> impl Iterator<Item = usize> + 'a {
+        let fleeting = |&slot: &usize| state[slot].as_ref().is_some_and(|node| node.fleeting);
+        (0..state.len()).filter(fleeting).filter(|&slot| !self.has_children(state, slot))
     }
 
     fn find(&self, state: &State, path: &Path, version: Option<i32>) -> Result<usize, ErrorCode> {
@@ -176,6 +201,7 @@ impl fmt::Display for Node {
 impl Node {
     fn has(&self, stat: &Stat) -> bool {
         stat.version == self.version
+            && stat.aversion == self.aversion
             && stat.data_length as usize == data_len(&self.data)
             && stat.ephemeral_owner.is_some() == self.ephemeral
     }
@@ -197,12 +223,16 @@ fn fits(outcome: &WriteOutcome, did: &[Did]) -> bool {
     let now =
         |did: Option<&Did>, stat: &Stat| did.is_some_and(|d| d.as_ref().is_some_and(|node| node.has(stat)));
     match outcome {
-        WriteOutcome::Created { stat, .. } | WriteOutcome::Set { stat } => now(did.first(), stat),
+        WriteOutcome::Created { stat, .. } | WriteOutcome::Set { stat } | WriteOutcome::AclSet { stat } => {
+            now(did.first(), stat)
+        }
         WriteOutcome::Deleted => did == [None],
         WriteOutcome::Multi(outcomes) => {
             outcomes.len() == did.len()
                 && outcomes.iter().zip(did).all(|(outcome, did)| match outcome {
-                    MultiOutcome::Created { stat, .. } | MultiOutcome::Set { stat } => now(Some(did), stat),
+                    MultiOutcome::Created { stat, .. }
+                    | MultiOutcome::Set { stat }
+                    | MultiOutcome::AclSet { stat } => now(Some(did), stat),
                     MultiOutcome::Deleted | MultiOutcome::Checked => did.is_none(),
                 })
         }

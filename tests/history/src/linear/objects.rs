@@ -98,10 +98,15 @@ fn full_names(write: &Write, outcome: &Outcome) -> Named {
 fn paths(write: &Write) -> Box<dyn Iterator<Item = &Path> + '_> {
     match write {
         Write::Create(create) => Box::new(std::iter::once(&create.path)),
-        Write::Set { path, .. } | Write::Delete { path, .. } => Box::new(std::iter::once(path)),
+        Write::Set { path, .. } | Write::Delete { path, .. } | Write::SetAcl { path, .. } => {
+            Box::new(std::iter::once(path))
+        }
         Write::Multi(parts) => Box::new(parts.iter().map(|part| match part {
             MultiOp::Create(create) => &create.path,
-            MultiOp::Set { path, .. } | MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => path,
+            MultiOp::Set { path, .. }
+            | MultiOp::Delete { path, .. }
+            | MultiOp::SetAcl { path, .. }
+            | MultiOp::Check { path, .. } => path,
         })),
     }
 }
@@ -143,7 +148,7 @@ impl Division {
             let znode = division.note(&create.path, called);
             znode.numbered |= create.sequential && succeeded;
             znode.creates += usize::from(!failed);
-            znode.deletable |= create.kind == NodeKind::Ephemeral;
+            znode.deletable |= create.kind != NodeKind::Persistent;
             if succeeded {
                 znode.created = znode.created.or(returned);
             }
@@ -152,7 +157,7 @@ impl Division {
         let delete = |division: &mut Division, path: &Path| division.note(path, called).deletable = true;
         match write {
             Write::Create(c) => create(self, c),
-            Write::Set { path, .. } => {
+            Write::Set { path, .. } | Write::SetAcl { path, .. } => {
                 self.note(path, called);
             }
             Write::Delete { path, .. } => delete(self, path),
@@ -165,7 +170,9 @@ impl Division {
                             self.note(&c.path, called).creates += usize::from(failed);
                         }
                         MultiOp::Delete { path, .. } => delete(self, path),
-                        MultiOp::Set { path, .. } | MultiOp::Check { path, .. } => {
+                        MultiOp::Set { path, .. }
+                        | MultiOp::SetAcl { path, .. }
+                        | MultiOp::Check { path, .. } => {
                             self.note(path, called);
                         }
                     }

@@ -114,7 +114,7 @@ struct Fork {
 }
 
 struct Choice {
-    /// `None` for an ephemeral that vanishes.
+    /// `None` for a znode that goes by itself.
     call: Option<usize>,
     state: State,
 }
@@ -278,9 +278,7 @@ impl<'a> Search<'a> {
         } else {
             self.left_something_out |= !maybe.is_empty();
         }
-        let vanishing =
-            (0..self.state.len()).filter(|&slot| self.state[slot].as_ref().is_some_and(|n| n.ephemeral));
-        definite.extend(vanishing.map(|slot| {
+        definite.extend(self.object.vanishing(&self.state).map(|slot| {
             let mut state = self.state.clone();
             state[slot] = None;
             Choice { call: None, state }

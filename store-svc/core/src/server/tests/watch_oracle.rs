@@ -164,6 +164,7 @@ impl World {
                             Some((ChangeKind::DataChanged, path.clone(), data.clone()))
                         }
                         MultiOp::Delete { path, .. } => Some((ChangeKind::Deleted, path.clone(), None)),
+                        MultiOp::SetAcl { path, .. } => Some((ChangeKind::AclChanged, path.clone(), None)),
                         MultiOp::Check { .. } => None,
                     }));
                 }
