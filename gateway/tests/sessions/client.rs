@@ -55,6 +55,17 @@ impl Node {
         Client { stream: ours, frames: Frames::new(16 << 20), serving, xid: 0, asked: Vec::new() }
     }
 
+    /// Bytes of the task of a connection.
+    pub(crate) fn task_size(&self) -> usize {
+        let (_, theirs) = tokio::io::duplex(1);
+        let guest = Guest {
+            address: SocketAddr::from(([192, 0, 2, 1], 4000)),
+            held: self.budget.share(),
+            traffic: self.budget.share(),
+        };
+        size_of_val(&self.gateway.serve(theirs, guest, || {}))
+    }
+
     /// With a session of its own.
     pub(crate) async fn client(&self) -> (Client, ConnectResponse) {
         let mut client = self.connect();

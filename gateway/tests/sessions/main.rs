@@ -431,6 +431,15 @@ async fn four_letter_words_are_answered_if_they_are_on_the_list() {
     node.stop().await;
 }
 
+/// Ten thousand of them have 8 KiB each at most, with buffers that exist only while something is on its way.
+#[tokio::test]
+async fn the_task_of_a_connection_is_small() {
+    let node = Node::start().await;
+    let size = node.task_size();
+    assert!(size < 6 << 10, "{size} bytes");
+    node.stop().await;
+}
+
 /// It waits for room where the client reads nothing, and holds nothing when it has gone.
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_not_read_for_ever() {
