@@ -131,7 +131,7 @@ pub enum Output {
 /// What a watch is told, in the order of the log and each entry once, whatever happens to connections and sessions.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum WatchNews {
-    /// It stands: it is told of everything behind this entry, or behind the one that it named.
+    /// It stands: it is told of everything behind this entry, or behind the one that it named. Left out if other news came before.
     Stands {
         /// The entry.
         zxid: Zxid,

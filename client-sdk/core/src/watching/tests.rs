@@ -174,7 +174,7 @@ fn the_state_comes_whole_and_takes_the_place_of_what_is_not_known_any_more() {
     s.watching.on_state(state(1, 12, true), &mut s.outputs);
     s.added(again, 12);
     s.group(13, &[1]);
-    assert_eq!(s.news(), words(&[(1, "state 12"), (1, "stands 12"), (1, "13x1")]));
+    assert_eq!(s.news(), words(&[(1, "state 12"), (1, "13x1")]));
     let gone = OpError::Gone { oldest: Zxid(50) };
     let again = s.watching.on_ended(ended(1, gone.clone(), 13), &mut s.outputs);
     let [Op::AddWatches(add)] = &again[..] else { panic!("{again:?}") };
