@@ -585,7 +585,7 @@ impl<Q: Quorum> Running<Q> {
         if [failed, self.schedule.no_space].into_iter().flatten().any(|at| now < at) {
             return;
         }
-        if !self.checkpoint_due().is_some_and(|at| now >= at) {
+        if self.checkpoint_due().is_none_or(|at| now < at) {
             return;
         }
         self.schedule.checkpoint = now;

@@ -13,7 +13,8 @@ use super::{Tree, slab::NodeId};
 pub(super) struct Export {
     /// The walk has come to this path.
     at: Option<Path>,
-    /// Znodes that changed before the walk came to them, as they were.
+    /// Znodes that changed before the walk came to them, as they were: each at most once, and as many as change between two calls of
+    /// [`Tree::export`] and those that it has not yet taken.
     aside: Vec<record::Znode>,
 }
 
@@ -30,8 +31,7 @@ impl Tree {
     }
 
     /// The next znodes of the export, and whether more are to come; `None` if none is under way. Looks at no more than `most`
-    /// znodes, and goes no further when their values have `bytes`. Those that were set aside come first: how many there are is
-    /// bounded by how fast the caller comes back.
+    /// znodes, and goes no further when their values have `bytes`. Those that were set aside come first.
     pub(crate) fn export(&mut self, most: usize, bytes: usize) -> Option<(Vec<record::Znode>, bool)> {
         let mut export = self.export.take()?;
         let mut records = export.aside.split_off(export.aside.len().saturating_sub(most));
