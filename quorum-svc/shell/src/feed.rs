@@ -52,7 +52,7 @@ pub enum Step {
     Give(Vec<FeedItem>),
     /// Read this, and say [what came of it](Feed::got).
     Read(Read),
-    /// Not even an empty state connects to the log: [forsake](crate::Shell::forsake) it. The store gets nothing more.
+    /// No sound snapshot, and not even an empty state, connects to the log: [forsake](crate::Shell::forsake) it. The store gets nothing more.
     Forsake,
 }
 
@@ -135,12 +135,15 @@ impl Feed {
     /// The store's state does not connect to the log: it gets a whole one.
     fn start_over(&mut self, view: &LogView, snapshots: &Snapshots) -> Step {
         let zxid = snapshots.latest().unwrap_or(Zxid::ZERO);
+        if !view.contains(zxid) {
+            // One that the log stands on by now is about to count. Else nothing connects to the log, not even an empty state: an older
+            // snapshot would be handed over again and again.
+            let awaited = snapshots.received().is_some_and(|received| view.contains(received.zxid));
+            return if awaited { Step::Wait } else { Step::Forsake };
+        }
         tracing::info!(store = %self.position, snapshot = %zxid, "the store starts over from a snapshot");
         if zxid != Zxid::ZERO {
             return Step::Read(Read::Open(zxid));
-        }
-        if !view.contains(zxid) {
-            return Step::Forsake;
         }
         self.position = zxid;
         Step::Give(vec![FeedItem::SnapshotStart { zxid }, FeedItem::SnapshotEnd])

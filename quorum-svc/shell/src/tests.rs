@@ -6,7 +6,7 @@ use api::ports::FeedItem;
 use api::{Body, Build, Ensemble, Entry, Epoch, Level, PeerId, Zxid};
 use bytes::Bytes;
 use quorum_core::Input;
-use quorum_log::{MemDisk, Storage, StorageOptions};
+use quorum_log::{Base, MemDisk, Storage, StorageOptions};
 
 use crate::suspicion::Suspicion;
 use crate::{Done, Feed, LogView, LogWorker, Met, Step, Task, Tell};
@@ -116,6 +116,29 @@ fn a_store_that_has_what_the_log_does_not_starts_over_from_what_there_is() {
     let start = FeedItem::SnapshotStart { zxid: Zxid::ZERO };
     assert_eq!(given, [start, FeedItem::SnapshotEnd, FeedItem::Committed(entries(0..3))]);
     assert_eq!(feed.position(), last(&entries(0..3)));
+}
+
+/// The newest snapshot was found damaged, and the log stands on it. The older one was handed over for ever.
+#[test]
+fn a_store_does_not_get_a_snapshot_that_does_not_reach_the_log() {
+    let Storage { log, epochs, incarnations, snapshots, .. } = storage();
+    let mut worker = LogWorker::new(log, epochs, snapshots.clone(), Met::new(incarnations));
+    let (older, base) = (last(&entries(0..3)), last(&entries(0..6)));
+    append(&mut worker, entries(0..6));
+    let mut writer = snapshots.begin(older, Level::FIRST).unwrap();
+    writer.chunk(b"a state").unwrap();
+    writer.finish().unwrap();
+    worker.push(Task::Reset(Base { zxid: base, level: Some(Level::FIRST) }));
+    assert!(worker.begin().unwrap());
+    worker.finish().unwrap();
+    let view = LogView::new(worker.log().reader(), base, 0);
+
+    let mut feed = Feed::new(last(&entries(0..5)));
+    feed.told(Tell::Committed { upto: base });
+    let Step::Read(what) = feed.poll(&view, &snapshots) else { panic!("there is something to read") };
+    let got = what.carry_out(&view, &snapshots, usize::MAX);
+    let step = feed.got(got, &view, &snapshots).unwrap();
+    assert!(matches!(step, Step::Forsake));
 }
 
 #[test]
