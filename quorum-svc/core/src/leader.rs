@@ -316,7 +316,7 @@ impl Zab {
                 for s in submissions {
                     let Role::Leading(leading) = &mut self.role else { return };
                     if leading.outstanding.len() >= self.config.requests_max * 2
-                        || leading.outstanding_bytes + s.payload.len() > self.config.request_bytes_max * 2
+                        || leading.outstanding_bytes >= self.config.request_bytes_max * 2
                     {
                         let message = ToLearner::Refused { ticket: s.ticket, why: Refusal::Full };
                         self.out.push_back(Output::ToLearner { conn, message });

@@ -31,7 +31,7 @@ pub struct Config {
     /// Requests of this server's store that may be under way; the store is refused what is beyond. On a leader, writes of
     /// learners are refused while twice as many, its own included, wait for their commit.
     pub requests_max: usize,
-    /// The same in bytes of payload. No payload may be larger.
+    /// The same in bytes of payload, of what waits already: one more payload may come on top. No payload may be larger.
     pub request_bytes_max: usize,
     /// The feature levels that this build knows.
     pub levels: Levels,

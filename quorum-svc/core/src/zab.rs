@@ -668,8 +668,9 @@ impl Zab {
                     self.refuse(ticket, Refusal::TooLarge);
                     return;
                 }
+                // By what waits already: a write that fits alone is not kept out by small ones, however often it comes again.
                 if self.pending.len() >= self.config.requests_max
-                    || self.pending.bytes() + payload.len() > self.config.request_bytes_max
+                    || self.pending.bytes() >= self.config.request_bytes_max
                 {
                     self.refuse(ticket, Refusal::Full);
                     return;

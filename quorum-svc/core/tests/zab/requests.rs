@@ -296,6 +296,22 @@ fn beyond_the_bound_requests_are_refused() {
     assert_eq!(w.refused(2, barriers[max - 1]), None);
 }
 
+/// A session that is taken up puts a small entry in front of its first write. On each server that the client tried, the write
+/// found that entry in its way.
+#[test]
+fn a_write_that_fits_alone_is_taken_while_a_small_one_waits() {
+    let mut w = World::new(3, 0);
+    w.settle();
+    w.fair_election();
+    w.settle();
+    let large = "x".repeat(w.config.request_bytes_max);
+    let follower = w.ids().into_iter().find(|&id| w.role(id) == Role::Following).unwrap();
+    let tickets = w.submit_all(follower, &["small", &large, "late"]);
+    assert_eq!(w.refused(follower, tickets[2]), Some(Refusal::Full));
+    w.settle();
+    assert_eq!([0, 1].map(|i| w.answer(follower, tickets[i])), [DONE, DONE]);
+}
+
 #[test]
 fn barriers_that_wait_for_the_disk_count_towards_the_bound() {
     let mut w = established(3, 0);
