@@ -26,7 +26,7 @@ pub struct Found {
 /// there is an answer where [`Client`](crate::Client) has none; it can be older than what this or another client has seen.
 ///
 /// # Errors
-/// [`ClientError::refusal`] if the node answers that there is no such znode; an endpoint that is no address; no answer
+/// [`ClientError::refusal`] if the node answers that there is no such znode, or that its access list does not allow it; an endpoint that is no address; no answer
 /// within `limit`, or none that makes sense.
 pub async fn read_stale(endpoint: &str, read: Read, limit: Duration) -> Result<Found, ClientError> {
     let checked = transport::endpoint(endpoint, limit)?;
@@ -38,7 +38,7 @@ pub async fn read_stale(endpoint: &str, read: Read, limit: Duration) -> Result<F
             Ok((result, as_of)) => found(result, as_of).map(Ok),
             // What the node itself says of the znode; all else is about the node.
             Err(status) => match transport::lost(&status) {
-                refused @ OpError::NoNode(_) => Ok(Err(refused)),
+                refused @ (OpError::NoNode(_) | OpError::NoAuth { .. }) => Ok(Err(refused)),
                 lost => Err(lost),
             },
         }

@@ -1,9 +1,9 @@
 //! Access lists on the wire.
 
-use api::Acl;
+use api::{Acl, AclEntry, Identity, Permissions};
 use zk_jute::Code;
 
-/// The list of a create.
+/// A list that a client sets.
 pub(crate) fn read(entries: Option<&[zk_jute::Acl]>) -> Result<Acl, Code> {
     let Some(entries @ [_, ..]) = entries else { return Err(Code::INVALID_ACL) };
     for zk_jute::Acl { id, .. } in entries {
@@ -21,8 +21,16 @@ pub(crate) fn read(entries: Option<&[zk_jute::Acl]>) -> Result<Acl, Code> {
     if open {
         return Ok(Acl::default());
     }
-    // A list that is kept and not enforced would let its client believe in it.
-    Err(Code::UNIMPLEMENTED)
+    // No client proves an identity here: a list that means one would shut out the client that sets it as well.
+    if entries.iter().any(|entry| entry.id.scheme != "world") {
+        return Err(Code::UNIMPLEMENTED);
+    }
+    let world = |entry: &zk_jute::Acl| {
+        let bits = u32::try_from(entry.perms).ok().and_then(Permissions::from_bits);
+        bits.map(|permissions| AclEntry { identity: Identity::anyone(), permissions })
+    };
+    let entries = entries.iter().map(world).collect::<Option<Vec<_>>>().ok_or(Code::INVALID_ACL)?;
+    Acl::new(entries).map_err(|_| Code::INVALID_ACL)
 }
 
 /// For the wire.

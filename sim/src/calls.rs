@@ -127,6 +127,7 @@ fn outcome(zxid: Zxid, result: Result<Answered, OpError>, write: bool) -> histor
             | OpError::NotEmpty { .. }
             | OpError::BadVersion { .. }
             | OpError::NoChildrenForEphemerals(_)
+            | OpError::NoAuth { .. }
             | OpError::Multi { .. }),
         ) if write => history::Outcome::Written { zxid, result: Err(error) },
         Err(error) => history::Outcome::Refused(error),

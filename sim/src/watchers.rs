@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use api::watch::{Change, ChangeKind, StateRule, WatchScope, WatchSpec};
-use api::{Path, Zxid};
+use api::{Identities, Path, Zxid};
 use client_core::WatchNews;
 
 /// All watches of all clients, and what has happened.
@@ -58,14 +58,24 @@ impl Watchers {
         match news {
             WatchNews::Stands { zxid } => watched.known = watched.known.max(Some(*zxid)),
             WatchNews::State { zxid, znodes } => {
-                let mut there: BTreeMap<&Path, ()> = BTreeMap::new();
+                // And whether clients, which are anonymous here, may read it.
+                let mut there: BTreeMap<&Path, bool> = BTreeMap::new();
                 for change in happened.range(..=*zxid).flat_map(|(_, changes)| changes) {
                     match change.kind {
                         ChangeKind::Deleted => drop(there.remove(&change.path)),
-                        _ => drop(there.insert(&change.path, ())),
+                        _ => drop(there.insert(&change.path, change.is_for(&Identities::NONE))),
                     }
                 }
-                let want: Vec<&Path> = there.into_keys().filter(|path| begins_with(spec, path)).collect();
+                let readable = |path: &Path| there.get(path).copied().unwrap_or(true);
+                // What is below a znode that they may not read is left out with it.
+                let in_sight = |path: &Path| {
+                    let up = std::iter::successors(Some(path.clone()), |path| {
+                        path.parent().filter(|_| *path != spec.path)
+                    });
+                    up.into_iter().all(|path| readable(&path))
+                };
+                let begins = there.keys().filter(|path| begins_with(spec, path) && in_sight(path));
+                let want: Vec<&Path> = begins.copied().collect();
                 let mut got: Vec<&Path> =
                     znodes.iter().map(|z| &z.path).filter(|path| !path.is_root()).collect();
                 got.sort_unstable();
@@ -133,6 +143,9 @@ fn missed(happened: &BTreeMap<Zxid, Vec<Arc<Change>>>, watched: &Watched, to: Zx
 }
 
 fn sees(spec: &WatchSpec, change: &Change) -> bool {
+    if change.kind == ChangeKind::AclChanged || !change.is_for(&Identities::NONE) {
+        return false;
+    }
     let own = change.path == spec.path;
     match spec.scope {
         WatchScope::Node => own,

@@ -68,6 +68,7 @@ fn each_pod_is_the_member_that_the_manifests_make_it() {
 
         let ports = [
             ("client", node.listen.client.port()),
+            ("zookeeper", node.listen.zookeeper.unwrap().port()),
             ("quorum", node.listen.quorum.port()),
             ("election", node.listen.election.port()),
             ("http", node.listen.http.unwrap().port()),

@@ -34,7 +34,7 @@ impl Node {
         let file = File::create(&log).unwrap();
         let mut command = configured(dir);
         command.arg("serve").env("QUORATE_LISTEN_HOST", "127.0.0.1").env("QUORATE_LOG", "info");
-        for port in ["CLIENT", "QUORUM", "ELECTION", "HTTP"] {
+        for port in ["CLIENT", "ZOOKEEPER", "QUORUM", "ELECTION", "HTTP"] {
             command.env(format!("QUORATE_LISTEN_{port}_PORT"), "0");
         }
         let child = command

@@ -97,6 +97,30 @@ async fn a_client_that_has_seen_more_is_closed_without_an_answer() {
 }
 
 #[tokio::test]
+async fn access_lists_of_the_world_are_kept_told_and_enforced() {
+    let node = Node::start().await;
+    let (mut client, _) = node.client().await;
+    let world =
+        |perms| zk_jute::Acl { perms, id: zk_jute::Id { scheme: "world".into(), id: "anyone".into() } };
+    let get_acl = || Request::GetAcl { path: "/a".into() };
+    let set_acl =
+        |perms, version| Request::SetAcl { path: "/a".into(), acl: Some(vec![world(perms)]), version };
+    assert!(client.ask(create("/a", 0)).await.is_ok());
+    assert!(matches!(client.ask(get_acl()).await, Ok(Body::Acl(acl, _)) if acl == [world(31)]));
+    assert_eq!(client.ask(set_acl(17, 7)).await, Err(Code::BAD_VERSION));
+    // READ and ADMIN.
+    assert!(matches!(client.ask(set_acl(17, 0)).await, Ok(Body::Stat(stat)) if stat.aversion == 1));
+    assert!(
+        matches!(client.ask(get_acl()).await, Ok(Body::Acl(acl, stat)) if acl == [world(17)] && stat.aversion == 1)
+    );
+    assert_eq!(client.ask(create("/a/b", 0)).await, Err(Code::NO_AUTH));
+    assert!(client.ask(set_acl(31, 1)).await.is_ok());
+    assert!(client.ask(create("/a/b", 0)).await.is_ok());
+    client.hang_up().await;
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn errors_are_found_in_the_order_of_zookeepers_checks() {
     let node = Node::start().await;
     let (mut client, _) = node.client().await;
