@@ -399,7 +399,7 @@ impl Client {
         self.enqueue(Op::Read(read, level), self.op_timeout, outcome).await
     }
 
-    /// Watches a znode from this place in the order of the requests on: awaited, it gives a [`Watch`], which is told of each change
+    /// Watches a znode from this place in the order of the requests on: awaited, it gives a [`Watch`](crate::Watch), which is told of each change
     /// once, in the order of the log. The znode need not exist.
     ///
     /// # Errors
