@@ -145,15 +145,30 @@ pub struct Change {
     pub stat: Stat,
     /// Its value after the change.
     pub data: Option<Bytes>,
-    /// Its access list: after the change, or before it went. Only streams that may read the znode by it are told.
+    /// Its access list: after the change, or before it went. Stat and value are for clients that may read the znode by it.
     pub acl: Acl,
+    /// The access list of its parent: it decides on the names of children.
+    pub above: Acl,
 }
 
 impl Change {
-    /// Whether this client is told of it.
+    /// Whether a client may see what the znode has.
     #[must_use]
-    pub fn is_for(&self, caller: &Identities) -> bool {
+    pub fn shows(&self, caller: &Identities) -> bool {
         self.acl.gives(Permissions::READ, caller)
+    }
+
+    /// Whether a client may see that the parent has, or had, this child.
+    #[must_use]
+    pub fn names(&self, caller: &Identities) -> bool {
+        self.above.gives(Permissions::READ, caller)
+    }
+
+    /// The same with no more than the name.
+    #[must_use]
+    pub fn without_content(&self) -> Change {
+        let Change { kind, path, acl, above, .. } = self.clone();
+        Change { kind, path, stat: Stat::default(), data: None, acl, above }
     }
 }
 
@@ -267,7 +282,7 @@ impl Change {
     /// About the bytes that it holds in memory.
     #[must_use]
     pub fn weight(&self) -> usize {
-        EVENT + self.path.as_str().len() + data_len(&self.data)
+        EVENT + self.path.as_str().len() + data_len(&self.data) + self.acl.weight() + self.above.weight()
     }
 }
 

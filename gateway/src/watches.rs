@@ -315,6 +315,7 @@ mod tests {
             stat: Stat::default(),
             data: None,
             acl: Default::default(),
+            above: Default::default(),
         });
         let event = WatchEvent { ids: ids.to_vec(), change, with_data: false };
         WatchGroup { zxid: Zxid(9), events: vec![event], more: false }

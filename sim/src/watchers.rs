@@ -63,16 +63,14 @@ impl Watchers {
                 for change in happened.range(..=*zxid).flat_map(|(_, changes)| changes) {
                     match change.kind {
                         ChangeKind::Deleted => drop(there.remove(&change.path)),
-                        _ => drop(there.insert(&change.path, change.is_for(&Identities::NONE))),
+                        _ => drop(there.insert(&change.path, change.shows(&Identities::NONE))),
                     }
                 }
                 let readable = |path: &Path| there.get(path).copied().unwrap_or(true);
-                // What is below a znode that they may not read is left out with it.
-                let in_sight = |path: &Path| {
-                    let up = std::iter::successors(Some(path.clone()), |path| {
-                        path.parent().filter(|_| *path != spec.path)
-                    });
-                    up.into_iter().all(|path| readable(&path))
+                let in_sight = |path: &Path| match spec.scope {
+                    // The names of children are for clients that may read their parent.
+                    WatchScope::Children if *path != spec.path => readable(&spec.path),
+                    _ => readable(path),
                 };
                 let begins = there.keys().filter(|path| begins_with(spec, path) && in_sight(path));
                 let want: Vec<&Path> = begins.copied().collect();
@@ -143,10 +141,12 @@ fn missed(happened: &BTreeMap<Zxid, Vec<Arc<Change>>>, watched: &Watched, to: Zx
 }
 
 fn sees(spec: &WatchSpec, change: &Change) -> bool {
-    if change.kind == ChangeKind::AclChanged || !change.is_for(&Identities::NONE) {
+    let own = change.path == spec.path;
+    let of_parent = spec.scope == WatchScope::Children && !own;
+    let may = if of_parent { change.names(&Identities::NONE) } else { change.shows(&Identities::NONE) };
+    if change.kind == ChangeKind::AclChanged || !may {
         return false;
     }
-    let own = change.path == spec.path;
     match spec.scope {
         WatchScope::Node => own,
         WatchScope::Tree => {

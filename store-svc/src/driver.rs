@@ -229,6 +229,8 @@ struct Schedule {
     saving: Option<AbortHandle>,
     /// There was no space for a checkpoint: when to look again.
     no_space: Option<Instant>,
+    /// What the thread has to do is a snapshot, which says nothing of the table.
+    is_snapshot: bool,
 }
 
 impl Schedule {
@@ -244,6 +246,7 @@ impl Schedule {
             failed: None,
             saving: None,
             no_space: None,
+            is_snapshot: false,
         }
     }
 }
@@ -374,6 +377,9 @@ impl<Q: Quorum> Running<Q> {
 
     /// A checkpoint is written, or could not be: then the node goes on, and tries later to write the whole state.
     fn on_checkpoint(&mut self, done: Result<(), TableError>) {
+        if std::mem::take(&mut self.schedule.is_snapshot) && done.is_ok() {
+            return self.give_up_export();
+        }
         let pause = self.schedule.failed.map_or(RETRY_MIN, |(_, pause)| RETRY_MAX.min(2 * pause));
         self.schedule.failed = None;
         if let Err(error) = done {
@@ -391,6 +397,7 @@ impl<Q: Quorum> Running<Q> {
     /// Ends the export before its last part. What was to become of it comes to nothing.
     fn give_up_export(&mut self) {
         let Some(exporting) = self.exporting.take() else { return };
+        self.driver.shell.server.end_export();
         if exporting.checkpoint {
             self.driver.shell.server.forget_checkpoint();
         } else if let Some(snapshot) = self.schedule.saving.take() {
@@ -570,7 +577,8 @@ impl<Q: Quorum> Running<Q> {
     /// Begins a checkpoint or snapshot if one is due.
     fn keep(&mut self) {
         let now = Instant::now();
-        if self.driver.shell.server.state().dirty_len() > DIRTY_MANY {
+        let state = self.driver.shell.server.state();
+        if !state.is_whole() && state.dirty_len() > DIRTY_MANY {
             // To write all of it then costs less than to remember what changes.
             self.driver.shell.server.forget_checkpoint();
         }
@@ -617,7 +625,7 @@ impl<Q: Quorum> Running<Q> {
             }
             Ok(Ended::Snapshot { bytes: whole.try_recv().ok() })
         });
-        self.schedule.saving = Some(task);
+        (self.schedule.saving, self.schedule.is_snapshot) = (Some(task), true);
         self.driver.checkpointer.begin(Job::Snapshot { parts, pieces });
     }
 

@@ -159,6 +159,7 @@ pub(super) fn group(wire: v1::WatchEvents) -> Result<Item, Malformed> {
             stat: stat.map(Stat::from).unwrap_or_default(),
             data,
             acl: Default::default(),
+            above: Default::default(),
         });
         Ok(WatchEvent { ids, change, with_data })
     };
@@ -283,6 +284,7 @@ mod tests {
                 stat,
                 data: data().filter(|_| with_data),
                 acl: Default::default(),
+                above: Default::default(),
             };
             WatchEvent { ids: vec![1, 2], change: Arc::new(change), with_data }
         };
@@ -322,6 +324,7 @@ mod tests {
             stat,
             data,
             acl: Default::default(),
+            above: Default::default(),
         });
         for with_data in [true, false] {
             let event = WatchEvent { ids: vec![u32::MAX; 50], change: change.clone(), with_data };

@@ -298,6 +298,11 @@ impl State {
         self.tree.export(most, bytes)
     }
 
+    /// Nobody takes the rest of an export: it collects nothing any more.
+    pub fn end_export(&mut self) {
+        self.tree.end_export();
+    }
+
     /// There is no checkpoint of this state, or one that is of no use: the next [`State::take_dirty`] returns everything.
     /// Until then it costs nothing to remember what changes.
     pub fn forget_checkpoint(&mut self) {

@@ -18,6 +18,7 @@ fn group(zxid: u64, ids: &[u32], more: bool) -> WatchGroup {
         stat: Stat::default(),
         data: None,
         acl: Default::default(),
+        above: Default::default(),
     };
     let event = WatchEvent { ids: ids.to_vec(), change: Arc::new(change), with_data: false };
     WatchGroup { zxid: Zxid(zxid), events: vec![event], more }

@@ -265,6 +265,11 @@ impl Server {
         self.state.export(most, bytes)
     }
 
+    /// See [`State::end_export`].
+    pub fn end_export(&mut self) {
+        self.state.end_export();
+    }
+
     /// The last checkpoint is of no use: the next changes are the whole state.
     pub fn forget_checkpoint(&mut self) {
         self.state.forget_checkpoint();

@@ -8,8 +8,7 @@
 use api::{
     mutants::{Mutant, is_on},
     watch::{
-        AddWatches, Change, StateRule, WatchEnded, WatchGroup, WatchMark, WatchRefused, WatchState,
-        WatchedZnode,
+        AddWatches, StateRule, WatchEnded, WatchGroup, WatchMark, WatchRefused, WatchState, WatchedZnode,
     },
 };
 
@@ -149,7 +148,8 @@ pub(super) fn add(
         conn.cursor = Some(from);
     }
     let (mut ended, mut fired, mut items) = (BTreeMap::<Zxid, Vec<u32>>::new(), Vec::new(), Vec::new());
-    let mut room = crate::tree::STATE_ZNODES;
+    // Of all watches of the request together.
+    let mut room = (crate::tree::STATE_ZNODES, crate::Tree::STATE_BYTES);
     for (added, spec) in judged {
         if let Err(error) = watches.check(id, &spec, sender.limits) {
             refused.push(WatchRefused { id: spec.id, error });
@@ -209,11 +209,9 @@ impl Server {
         let mut sender = Sender { outbox, answers, limits: &config.limits, now: *now };
         let mut behind = Vec::new();
         let conns = std::cell::RefCell::new(conns);
-        let live = |id, change: &Change| {
-            conns
-                .borrow()
-                .get(&id)
-                .is_some_and(|conn| conn.cursor.is_none() && change.is_for(&conn.identities))
+        let live = |id| {
+            let conns = conns.borrow();
+            conns.get(&id).filter(|conn| conn.cursor.is_none()).map(|conn| conn.identities.clone())
         };
         let send = |id, group: WatchGroup| {
             let mut conns = conns.borrow_mut();

@@ -26,6 +26,7 @@ impl Tree {
             stat: node.stat(),
             data: node.data(),
             acl: self.acls.get(node.acl),
+            above: self.acls.get(self.nodes[node.parent].acl),
         };
         self.changes.push(Arc::new(change));
     }
@@ -39,6 +40,7 @@ impl Tree {
             stat,
             data: None,
             acl: self.acls.get(slot.acl),
+            above: self.acls.get(self.nodes[slot.parent].acl),
         }));
     }
 
@@ -53,47 +55,59 @@ impl Tree {
     }
 
     /// What a watch of this scope begins with: the znode, and its children or all below it, parents before their children.
-    /// Nothing if there is no such znode. What the caller may not read is left out, with all below.
+    /// Nothing if there is no such znode. What the caller may not read is left out; of a child of a znode that it may read, the
+    /// name is there.
     ///
     /// # Errors
-    /// [`OpError::LimitExceeded`] if it is more than `room` znodes, which it takes what it needs of.
+    /// [`OpError::LimitExceeded`] if it is more than `room`, in znodes and bytes, which it takes what it needs of.
     pub(crate) fn watched(
         &self,
         path: &Path,
         scope: WatchScope,
         with_data: bool,
         caller: &Identities,
-        room: &mut usize,
+        room: &mut (usize, usize),
     ) -> Result<Vec<WatchedZnode>, OpError> {
         let may = |id: NodeId| self.acls.gives(self.nodes[id].acl, Permissions::READ, caller);
-        let Some(top) = self.find(path.as_str()).filter(|&top| may(top)) else { return Ok(Vec::new()) };
-        let znode = |id: NodeId, path: Path, with_data: bool| {
-            let node = &self.nodes[id];
-            WatchedZnode { path, stat: node.stat(), data: with_data.then(|| node.data()).flatten() }
+        let Some(top) = self.find(path.as_str()) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        let mut enter = |id: NodeId, path: &Path, with_data: bool| {
+            let (node, shown) = (&self.nodes[id], may(id));
+            let stat = if shown { node.stat() } else { Stat::default() };
+            let data = (with_data && shown).then(|| node.data()).flatten();
+            let entry = WatchedZnode { path: path.clone(), stat, data };
+            let left = room.0.checked_sub(1).zip(room.1.checked_sub(entry.weight()));
+            *room = left.ok_or_else(|| too_much(path))?;
+            found.push(entry);
+            Ok::<(), OpError>(())
         };
-        let first = znode(top, path.clone(), with_data && scope != WatchScope::Children);
-        let (mut found, mut bytes) = (vec![first], 0);
+        if may(top) {
+            enter(top, path, with_data && scope != WatchScope::Children)?;
+        }
         let mut todo = match scope {
             WatchScope::Node => Vec::new(),
-            WatchScope::Children | WatchScope::Tree => vec![(top, 0)],
+            WatchScope::Children if !may(top) => Vec::new(),
+            WatchScope::Children | WatchScope::Tree => vec![(top, path.clone())],
         };
-        while let Some((parent, place)) = todo.pop() {
-            let (children, above) =
-                (self.nodes[parent].dir().map(|dir| &dir.children), found[place].path.clone());
-            for id in children.into_iter().flat_map(|children| children.iter()).filter(|&id| may(id)) {
+        let mut looked_at = 0;
+        while let Some((parent, above)) = todo.pop() {
+            let children = self.nodes[parent].dir().map(|dir| &dir.children);
+            for id in children.into_iter().flat_map(|children| children.iter()) {
                 let child = &self.nodes[id];
-                if found.len() >= *room || bytes > Tree::STATE_BYTES {
-                    return Err(too_much(path));
+                let path = above.child(&child.name_text())?;
+                // Also of what is left out no more than that.
+                looked_at += 1;
+                if looked_at > STATE_ZNODES {
+                    return Err(too_much(&path));
+                }
+                if scope == WatchScope::Children || may(id) {
+                    enter(id, &path, with_data)?;
                 }
                 if scope == WatchScope::Tree && child.num_children() > 0 {
-                    todo.push((id, found.len()));
+                    todo.push((id, path));
                 }
-                let entry = znode(id, above.child(&child.name_text())?, with_data);
-                bytes += entry.weight();
-                found.push(entry);
             }
         }
-        *room = room.saturating_sub(found.len());
         Ok(found)
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Export {
     /// Znodes that changed before the walk came to them, as they were: each at most once, and as many as change between two calls of
     /// [`Tree::export`] and those that it has not yet taken.
     aside: Vec<record::Znode>,
+    /// Nobody takes the rest. The marks stay as they are until the next one begins.
+    given_up: bool,
 }
 
 impl Tree {
@@ -30,10 +32,17 @@ impl Tree {
         self.export = Some(Box::default());
     }
 
+    /// Nobody takes the rest of the export: what changes is not set aside any more.
+    pub(crate) fn end_export(&mut self) {
+        if let Some(export) = &mut self.export {
+            (export.aside, export.given_up) = (Vec::new(), true);
+        }
+    }
+
     /// The next znodes of the export, and whether more are to come; `None` if none is under way. Looks at no more than `most`
     /// znodes, and goes no further when their values have `bytes`. Those that were set aside come first.
     pub(crate) fn export(&mut self, most: usize, bytes: usize) -> Option<(Vec<record::Znode>, bool)> {
-        let mut export = self.export.take()?;
+        let mut export = self.export.take_if(|export| !export.given_up)?;
         let mut records = export.aside.split_off(export.aside.len().saturating_sub(most));
         let (mut done, mut looked_at, mut size) = (Vec::new(), records.len(), 0);
         let mut more = false;
@@ -66,7 +75,7 @@ impl Tree {
         if slot.exported == self.exported {
             return;
         }
-        if let Some(export) = &mut self.export {
+        if let Some(export) = self.export.as_mut().filter(|export| !export.given_up) {
             export.aside.push(slot.record(super::path_of(path)));
         }
         self.nodes[id].exported = self.exported;

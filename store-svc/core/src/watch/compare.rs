@@ -14,11 +14,12 @@ use crate::Tree;
 /// Nothing of a znode that the caller may not read.
 pub(super) fn since(tree: &Tree, caller: &Identities, spec: &WatchSpec, from: Zxid) -> Option<Change> {
     let kinds = spec.effective_kinds();
-    let change =
-        |kind, stat, data| Some(Change { kind, path: spec.path.clone(), stat, data, acl: Acl::default() });
+    let change = |kind, stat, data| {
+        Some(Change { kind, path: spec.path.clone(), stat, data, acl: Acl::default(), above: Acl::default() })
+    };
     let touched = |stat| change(ChangeKind::Touched, stat, None);
     let Some(stat) = tree.stat(&spec.path) else {
-        let could_be = kinds.contains(ChangeKind::Deleted) && changed_above(tree, &spec.path, from);
+        let could_be = kinds.contains(ChangeKind::Deleted) && changed_above(tree, caller, &spec.path, from);
         return could_be.then(|| change(ChangeKind::Deleted, Stat::default(), None)).flatten();
     };
     if !tree.may(&spec.path, Permissions::READ, caller) {
@@ -51,10 +52,14 @@ pub(super) fn since(tree: &Tree, caller: &Identities, spec: &WatchSpec, from: Zx
 }
 
 /// Whether a znode that is not there may have gone behind `from`: then a child of the nearest znode above has.
-fn changed_above(tree: &Tree, path: &Path, from: Zxid) -> bool {
+fn changed_above(tree: &Tree, caller: &Identities, path: &Path, from: Zxid) -> bool {
     let mut above = path.parent();
     while let Some(path) = above {
         if let Some(stat) = tree.stat(&path) {
+            // Of one that may not be read nothing is told: it could be.
+            if !tree.may(&path, Permissions::READ, caller) {
+                return true;
+            }
             return stat.pzxid > from;
         }
         above = path.parent();

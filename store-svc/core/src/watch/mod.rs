@@ -145,7 +145,7 @@ impl Watches {
         self.table.count(conn) > 0
     }
 
-    /// An entry was applied. `live` says whether a connection has been sent all before it and may see a change; `send` sends a group to it, and says
+    /// An entry was applied. `live` says who has a connection that was sent all before it; `send` sends a group to it, and says
     /// whether that was possible. True if everybody is to be sent a mark, because the history will soon forget what
     /// some may not know that they have passed.
     pub(crate) fn applied(
@@ -153,16 +153,14 @@ impl Watches {
         zxid: Zxid,
         time_ms: i64,
         changes: &[Arc<Change>],
-        mut live: impl FnMut(ConnId, &Change) -> bool,
+        live: impl Fn(ConnId) -> Option<Identities>,
         mut send: impl FnMut(ConnId, WatchGroup) -> bool,
     ) -> bool {
         self.history.push(zxid, time_ms, changes);
         let mut groups = BTreeMap::new();
         for change in changes {
-            for hit in self.table.hits(zxid, change, None) {
-                if live(hit.conn, change) {
-                    enter(groups.entry(hit.conn).or_default(), change, hit);
-                }
+            for hit in self.table.hits(zxid, change, None, &live) {
+                enter(groups.entry(hit.conn).or_default(), change, hit);
             }
         }
         for (conn, Told { events, over }) in groups {
@@ -204,9 +202,9 @@ impl Watches {
             let next = history.next_after(*cursor).filter(|(zxid, _)| *zxid <= bound);
             let Some((zxid, told)) = next.map(|(zxid, changes)| {
                 let mut told = Told::default();
-                for change in changes.filter(|change| change.is_for(caller)) {
+                for change in changes {
                     budget = budget.saturating_sub(1);
-                    for hit in table.hits(zxid, change, Some(conn)) {
+                    for hit in table.hits(zxid, change, Some(conn), &|_| Some(caller.clone())) {
                         enter(&mut told, change, hit);
                     }
                 }
@@ -371,7 +369,8 @@ struct Told {
 
 fn enter(told: &mut Told, change: &Arc<Change>, hit: Hit) {
     told.over.extend(hit.over);
-    told.events.push(WatchEvent { ids: hit.ids, change: change.clone(), with_data: hit.with_data });
+    let change = if hit.shown { change.clone() } else { Arc::new(change.without_content()) };
+    told.events.push(WatchEvent { ids: hit.ids, with_data: hit.with_data && hit.shown, change });
 }
 
 /// A change that only this watch is told of.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use api::{
-    Path, Zxid,
+    Identities, Path, Zxid,
     watch::{Change, ChangeKind, ChangeKinds, WatchScope, WatchSpec},
 };
 
@@ -67,6 +67,8 @@ pub(super) struct Hit {
     pub(super) conn: ConnId,
     pub(super) ids: Vec<u32>,
     pub(super) with_data: bool,
+    /// Whether the client may see more than the name.
+    pub(super) shown: bool,
     pub(super) over: Vec<u32>,
 }
 
@@ -194,8 +196,16 @@ impl Table {
         }
     }
 
-    /// What a change means to all streams, or to that of `only` this connection.
-    pub(super) fn hits(&self, zxid: Zxid, change: &Change, only: Option<ConnId>) -> Vec<Hit> {
+    /// What a change means to all streams, or to that of `only` this connection. `caller` says who has a connection; `None` leaves
+    /// it out. A watch of a znode, or of all below it, sees what its client may read; a watch of children their names, if its client may read
+    /// the parent (as ZooKeeper's NodeChildrenChanged).
+    pub(super) fn hits(
+        &self,
+        zxid: Zxid,
+        change: &Change,
+        only: Option<ConnId>,
+        caller: &dyn Fn(ConnId) -> Option<Identities>,
+    ) -> Vec<Hit> {
         if self.by_path.is_empty() {
             return Vec::new();
         }
@@ -241,7 +251,7 @@ impl Table {
             (above, is_parent) = (parent(path), false);
         }
         found.sort_unstable();
-        let (mut hits, mut last): (Vec<Hit>, _) = (Vec::new(), None);
+        let (mut hits, mut last, mut rights): (Vec<Hit>, _, _) = (Vec::new(), None, (false, false));
         for (stream, number) in found {
             let (Some(watch), Some(Stream { conn, .. })) =
                 (self.watches.get(number), self.streams.get(stream))
@@ -249,7 +259,16 @@ impl Table {
                 continue;
             };
             if last.replace(stream) != Some(stream) {
-                hits.push(Hit { conn: *conn, ids: Vec::new(), with_data: false, over: Vec::new() });
+                rights = caller(*conn).map_or((false, false), |c| (change.shows(&c), change.names(&c)));
+            }
+            let (shown, named) = rights;
+            let of_parent = watch.scope == WatchScope::Children
+                && self.paths.get(watch.path).is_some_and(|watched| watched.path != change.path);
+            if !(if of_parent { named } else { shown }) {
+                continue;
+            }
+            if hits.last().is_none_or(|hit| hit.conn != *conn) {
+                hits.push(Hit { conn: *conn, ids: Vec::new(), with_data: false, shown, over: Vec::new() });
             }
             if let Some(hit) = hits.last_mut() {
                 hit.ids.push(watch.id);
