@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{WriteNumber, session::Response};
+use api::{WriteNumber, budget::Charge, session::Response};
 use tokio::sync::Notify;
 use zk_jute::{Body, Code, OpCode};
 
@@ -125,6 +125,8 @@ pub(crate) struct Reply {
     pub(crate) since: Instant,
     /// Of a read that leaves a watch.
     pub(crate) watch: Option<u32>,
+    /// For the body, until it is sent.
+    pub(crate) room: Vec<Charge>,
 }
 
 /// Arrivals this close together are one.

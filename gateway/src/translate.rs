@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use api::{
-    Create, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Write, session::Op,
+    Create, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Write,
+    session::{Limits, Op},
     watch::AddWatches,
 };
 use zk_jute::{Bad, Body, ClientInfo, Code, OpCode, Request};
@@ -76,7 +77,7 @@ impl Who {
     }
 }
 
-pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches) -> Plan {
+pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches, limits: Limits) -> Plan {
     match request {
         Request::Create { .. }
         | Request::Create2 { .. }
@@ -113,6 +114,10 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches) -> Plan {
         Request::Sync { path } => Plan::Ask(Op::Sync, Wants::Sync(path)),
         Request::Ping => Plan::Ask(Op::Ping, Wants::Ping),
         Request::Multi(parts) => multi(parts),
+        // As a multi.
+        Request::MultiRead(parts) if parts.len() > limits.multi_parts as usize => {
+            Plan::error(Code::BAD_ARGUMENTS)
+        }
         Request::MultiRead(parts) => Plan::Script(Script::MultiRead(parts)),
         Request::CloseSession => Plan::Ask(Op::Close, Wants::Close),
         // Only within a multi.

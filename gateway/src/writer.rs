@@ -163,14 +163,15 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
             _ => {}
         }
         let (zxid, code, body) = answers::reply(wants, response)?;
-        self.reply(Reply { xid, op, zxid, code, body, since, watch });
+        self.reply(Reply { xid, op, zxid, code, body, since, watch, room: Vec::new() });
         self.taken.0 += 1;
         self.taken.1 += weight;
         Ok(())
     }
 
     fn reply(&mut self, reply: Reply) {
-        let Reply { xid, op, zxid, mut code, mut body, since, watch } = reply;
+        let Reply { xid, op, zxid, mut code, mut body, since, watch, room } = reply;
+        self.charges.extend(room);
         let mut seen = Vec::new();
         if let Some(id) = watch {
             // A znode that is not there can be watched by exists alone.
@@ -194,7 +195,8 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
         {
             self.pings.pop_front();
             let (xid, op, zxid) = (xid::PING, OpCode::PING, self.zxid);
-            self.reply(Reply { xid, op, zxid, code: Code::OK, body: Body::Nothing, since, watch: None });
+            let (body, room) = (Body::Nothing, Vec::new());
+            self.reply(Reply { xid, op, zxid, code: Code::OK, body, since, watch: None, room });
             self.taken.0 += 1;
         }
     }

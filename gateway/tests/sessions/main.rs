@@ -393,6 +393,20 @@ async fn large_values_pass_and_too_large_ones_end_the_connection() {
 }
 
 #[tokio::test]
+async fn a_multi_read_has_a_bound_of_parts_and_of_bytes() {
+    let node = Node::start().await;
+    let (mut client, _) = node.client().await;
+    let value = zk_jute::Create { data: Some(Bytes::from(vec![7; 1 << 20])), ..self::node("/big", "", 0) };
+    assert!(client.ask(Request::Create { create: value }).await.is_ok());
+    let parts = |count: usize, path| Request::MultiRead((0..count).map(|_| get(path)).collect());
+    assert_eq!(client.ask(parts(10_001, "/none")).await, Err(Code::BAD_ARGUMENTS));
+    assert!(matches!(client.ask(parts(1, "/big")).await, Ok(Body::Multi(results)) if results.len() == 1));
+    client.submit(&[parts(2_000, "/big")]).await;
+    assert_eq!(client.ended().await, End::Closed);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn digests_are_taken_other_schemes_are_not_and_a_client_can_ask_who_it_is() {
     let node = Node::start().await;
     let auth = |scheme: &str| {
