@@ -253,6 +253,7 @@ where
         ledger,
         stats,
         share: guest.traffic,
+        charge: None,
         limits: opened.limits,
         reply_max: frame_max,
         who: Who { address: guest.address.ip().to_canonical(), users: Vec::new() },

@@ -38,6 +38,8 @@ pub(crate) struct Reader<'a, S, R> {
     pub(crate) stats: &'a Listed<'a>,
     /// Bytes that are being received.
     pub(crate) share: Share,
+    /// For the last large frame, until the store has what is in it.
+    pub(crate) charge: Option<Charge>,
     /// What the node takes.
     pub(crate) limits: Limits,
     /// Bytes of a reply to several reads at once.
@@ -101,6 +103,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
             self.submit(batch).await?;
             match next {
                 Next::Last => {
+                    self.charge = None;
                     // The writer ends the connection.
                     self.requests.over().await;
                     return std::future::pending().await;
@@ -166,8 +169,10 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
     }
 
     async fn receive(&mut self) -> Received {
+        // All that has come is passed on.
+        self.charge = None;
         self.frames.release();
-        receive(&mut self.stream, &mut self.frames, &self.share, &mut None).await
+        receive(&mut self.stream, &mut self.frames, &self.share, &mut self.charge).await
     }
 }
 
