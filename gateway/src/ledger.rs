@@ -147,6 +147,11 @@ impl Ledger {
         pending
     }
 
+    /// Whether the request that is answered next is a step.
+    pub(crate) fn is_step_next(&self) -> bool {
+        self.lock().pending.front().is_some_and(|pending| matches!(pending.wants, Wants::Step))
+    }
+
     pub(crate) fn acked(&self) -> WriteNumber {
         self.lock().acked
     }

@@ -229,7 +229,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
 const ATTEMPTS: u32 = 32;
 
 /// A reply of several parts gets room for the next one within this, or it is an error.
-const ROOM_WITHIN: Duration = Duration::from_secs(1);
+const ROOM_WITHIN: Duration = Duration::from_millis(300);
 
 /// Bytes of a result in a reply, or a few more.
 fn size_of_result(result: &MultiResult) -> usize {

@@ -15,7 +15,10 @@ use api::{
     session::{Item, Response},
 };
 use bytes::BytesMut;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt as _},
+    time::timeout,
+};
 use zk_jute::{Body, Code, Event, OpCode, ReplyHeader, xid};
 
 use crate::{
@@ -96,8 +99,9 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
         let weight = item.weight();
         match item {
             Item::Response(response) => {
-                if weight > LARGE {
-                    self.charges.push(self.share.take(weight).await);
+                // The answer to a step is the reader's, which finds room for it.
+                if weight > LARGE && !self.ledger.is_step_next() {
+                    self.make_room(weight).await?;
                 }
                 self.response(response, weight)?;
             }
@@ -117,6 +121,24 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
             // It sets its watches again on another connection, and is told what it has missed.
             Item::Ended(ended) => return Err(ended.error),
         }
+        Ok(())
+    }
+
+    /// Room for an answer. Whoever waits for it holds nothing that could be sent, and does not wait for ever: what the reader holds
+    /// may have to wait for this.
+    async fn make_room(&mut self, bytes: usize) -> Result<(), OpError> {
+        let charge = match self.share.try_take(bytes) {
+            Some(charge) => charge,
+            None => {
+                self.flush().await?;
+                if self.last {
+                    return Ok(());
+                }
+                let none = || OpError::Overloaded("there is no room for an answer".into());
+                timeout(ROOM_WITHIN, self.share.take(bytes)).await.map_err(|_| none())?
+            }
+        };
+        self.charges.push(charge);
         Ok(())
     }
 
@@ -247,6 +269,9 @@ const AT_ONCE: usize = 512;
 
 /// What is encoded is sent when it has about so many bytes; a single reply may be larger.
 const MESSAGE: usize = 256 << 10;
+
+/// An answer that gets no room within this ends the connection.
+const ROOM_WITHIN: Duration = Duration::from_secs(10);
 
 /// Answers above this many bytes are charged while they are sent.
 const LARGE: usize = 16 << 10;

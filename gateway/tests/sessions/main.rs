@@ -7,6 +7,7 @@ mod watches;
 
 use std::time::Duration;
 
+use api::budget::Budget;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use client::{Node, children, create, delete, exists, fresh, get, node, resume, set};
 use gateway::{Config, End};
@@ -403,6 +404,41 @@ async fn a_multi_read_has_a_bound_of_parts_and_of_bytes() {
     assert!(matches!(client.ask(parts(1, "/big")).await, Ok(Body::Multi(results)) if results.len() == 1));
     client.submit(&[parts(2_000, "/big")]).await;
     assert_eq!(client.ended().await, End::Closed);
+    node.stop().await;
+}
+
+/// What a connection may hold is a quarter of the budget, and less than this listing.
+#[tokio::test]
+async fn a_listing_beyond_the_share_of_its_connection_is_an_error_and_others_go_on() {
+    let mut node = Node::start().await;
+    let (mut fills, _) = node.client().await;
+    let long = "x".repeat(100);
+    let creates: Vec<Request> = (0..4000).map(|n| create(&format!("/{long}{n:05}"), 0)).collect();
+    fills.submit(&creates).await;
+    for _ in 0..creates.len() {
+        assert_eq!(fills.reply().await.0.err, 0);
+    }
+    let value = zk_jute::Create { data: Some(Bytes::from(vec![7; 200 << 10])), ..self::node("/v", "", 0) };
+    assert!(fills.ask(Request::Create { create: value }).await.is_ok());
+    let enough = std::mem::replace(&mut node.budget, Budget::new(1 << 20));
+    let (mut client, _) = node.client().await;
+    for _ in 0..2 {
+        assert_eq!(client.ask(children("/")).await, Err(Code::THROTTLED_OP));
+        let reads = Request::MultiRead(vec![get("/v"), get("/v")]);
+        assert_eq!(client.ask(reads).await, Err(Code::THROTTLED_OP));
+        // Each of them takes most of the share.
+        client.submit(&[get("/v"), get("/v"), get("/v")]).await;
+        for _ in 0..3 {
+            assert_eq!(client.reply().await.0.err, 0);
+        }
+    }
+    client.hang_up().await;
+    assert_eq!(node.budget.used(), 0);
+    node.budget = enough;
+    let (mut other, _) = node.client().await;
+    assert!(matches!(other.ask(children("/")).await, Ok(Body::Children(names)) if names.len() == 4001));
+    other.hang_up().await;
+    fills.hang_up().await;
     node.stop().await;
 }
 
