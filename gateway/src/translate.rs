@@ -102,11 +102,10 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches, limits: L
         Request::GetChildren { path, watch } => listing(&path, false, watch),
         Request::GetChildren2 { path, watch } => listing(&path, true, watch),
         Request::SetWatches { watches: sets } => {
-            Plan::Ask(Op::AddWatches(watches.set_again(&sets, &[], &[])), Wants::SetAgain)
+            set_again(watches.set_again(&sets, &[], &[], limits.watches as usize))
         }
         Request::SetWatches2 { watches: sets, persistent, recursive } => {
-            let again = watches.set_again(&sets, &persistent, &recursive);
-            Plan::Ask(Op::AddWatches(again), Wants::SetAgain)
+            set_again(watches.set_again(&sets, &persistent, &recursive, limits.watches as usize))
         }
         Request::AddWatch { path, mode } => add_watch(&path, mode, watches),
         Request::CheckWatches { path, kind } => watches_of(&path, kind, false),
@@ -247,6 +246,13 @@ fn listing(path: &str, stat: bool, watch: bool) -> Plan {
     match read_path(path) {
         Some(path) => Plan::Script(Script::Children { path, stat, watch }),
         None => Plan::error(Code::NO_NODE),
+    }
+}
+
+fn set_again(again: Option<AddWatches>) -> Plan {
+    match again {
+        Some(again) => Plan::Ask(Op::AddWatches(again), Wants::SetAgain),
+        None => Plan::error(Code::BAD_ARGUMENTS),
     }
 }
 
