@@ -97,6 +97,12 @@ where
     };
     spoke();
     let timeout_ms = opened.timeout_ms;
+    // The answer is a sign of life like any other, and comes no later than one; see `Writer::may_speak`.
+    let third = Duration::from_millis(timeout_ms.into()) / 3;
+    if ledger.last_counted().is_none_or(|at| at.elapsed() > third) {
+        tracing::debug!(session = %opened.session, "opened too late for its time-out");
+        return End::Closed;
+    }
     let mut out = BytesMut::new();
     ConnectResponse {
         protocol_version: 0,

@@ -47,6 +47,27 @@ async fn a_session_is_opened_taken_up_and_closed() {
     node.stop().await;
 }
 
+/// Its client would believe in the answer for two thirds of the time-out, behind a sign of life that is as old.
+#[tokio::test]
+async fn a_session_that_is_taken_up_too_late_is_closed_without_an_answer() {
+    let node = Node::start().await;
+    let (first, opened) = node.client().await;
+    first.hang_up().await;
+    node.quorum.set_serving(false);
+    let mut second = node.connect();
+    let mut request = BytesMut::new();
+    // It waits for a leader longer than a third of the session's time-out.
+    ConnectRequest { timeout_ms: 20_000, ..resume(&opened) }.encode(&mut request);
+    second.send(&request).await;
+    assert!(second.is_silent(Duration::from_millis(1300)).await);
+    node.quorum.set_serving(true);
+    assert_eq!(second.ended().await, End::Closed);
+    let mut third = node.connect();
+    assert_eq!(third.open(&resume(&opened)).await, Some(opened), "it is alive");
+    third.hang_up().await;
+    node.stop().await;
+}
+
 /// The node that takes the session up may not have applied yet what came on the older connection, so it does not know its number.
 #[tokio::test]
 async fn writes_of_an_older_connection_that_were_under_way_are_not_in_the_way_of_new_ones() {
