@@ -156,9 +156,13 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
             self.items.taken(1, 0);
             return Ok(());
         }
-        let Some(Pending { xid, op, wants, since, watch, .. }) = self.ledger.pop() else {
+        let Some(Pending { xid, op, wants, since, watch, number }) = self.ledger.pop() else {
             return Err(OpError::Internal("the store has answered what it was not asked".into()));
         };
+        // Its number is not used up, so the store would take no write behind it.
+        if number.is_some() && matches!(response.result, Err(OpError::Overloaded(_))) {
+            return response.result.map(|_| ());
+        }
         match wants {
             Wants::Step => {
                 self.items.taken(1, weight);
@@ -275,3 +279,61 @@ const ROOM_WITHIN: Duration = Duration::from_secs(10);
 
 /// Answers above this many bytes are charged while they are sent.
 const LARGE: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::SocketAddr,
+        task::{Context, Poll},
+    };
+
+    use api::{WriteNumber, Zxid, budget::Budget};
+
+    use super::*;
+    use crate::stats::Stats;
+
+    struct Never;
+
+    impl Items for Never {
+        fn poll_take(
+            &mut self,
+            _: &mut Context<'_>,
+            _: usize,
+            _: &mut VecDeque<Item>,
+        ) -> Poll<Option<Result<(), OpError>>> {
+            Poll::Pending
+        }
+
+        fn taken(&mut self, _: usize, _: usize) {}
+    }
+
+    #[test]
+    fn a_numbered_write_for_which_there_is_no_room_ends_the_connection() {
+        let (stats, ledger) = (Stats::new(), Ledger::default());
+        let listed = stats.enter(SocketAddr::from(([192, 0, 2, 1], 4000)));
+        let mut writer = Writer {
+            stream: tokio::io::sink(),
+            items: Never,
+            ledger: &ledger,
+            stats: &listed,
+            share: Budget::new(1 << 20).share(),
+            third: Duration::from_secs(1),
+            next: VecDeque::new(),
+            out: BytesMut::new(),
+            taken: (0, 0),
+            pings: VecDeque::new(),
+            zxid: 0,
+            charges: Vec::new(),
+            closed: false,
+            last: false,
+        };
+        for number in [None, Some(WriteNumber(1))] {
+            let (op, since) = (OpCode::SET_DATA, Instant::now());
+            ledger.push(Pending { xid: 1, op, wants: Wants::Set, since, number, watch: None });
+            let result = Err(OpError::Overloaded("full".into()));
+            let response = Response { xid: FIRST_PING + 1, zxid: Zxid(1), result, leaderless: false };
+            // Without a number, others may follow.
+            assert_eq!(writer.response(response, 0).is_err(), number.is_some());
+        }
+    }
+}
