@@ -97,6 +97,12 @@ where
     };
     spoke();
     let timeout_ms = opened.timeout_ms;
+    // The answer is a sign of life like any other, and comes no later than one; see `Writer::may_speak`.
+    let third = Duration::from_millis(timeout_ms.into()) / 3;
+    if ledger.last_counted().is_none_or(|at| at.elapsed() > third) {
+        tracing::debug!(session = %opened.session, "opened too late for its time-out");
+        return End::Closed;
+    }
     let mut out = BytesMut::new();
     ConnectResponse {
         protocol_version: 0,
@@ -112,8 +118,9 @@ where
     if stream.write_all(&out).await.is_err() {
         return End::Broken;
     }
-    frames.set_limit(shared.config.frame_max.max(opened.limits.data_bytes as usize + FRAME_OVERHEAD));
-    let end = both(stream, frames, (requests, items), &opened, &ledger, &listed, guest).await;
+    let frame_max = shared.config.frame_max.max(opened.limits.data_bytes as usize + FRAME_OVERHEAD);
+    frames.set_limit(frame_max);
+    let end = both(stream, (frames, frame_max), (requests, items), &opened, &ledger, &listed, guest).await;
     end.unwrap_or_else(|e| {
         tracing::debug!(session = %opened.session, "the connection ends: {e}");
         End::Closed
@@ -216,7 +223,7 @@ fn resume(request: &ConnectRequest) -> Result<Option<(SessionId, SessionToken)>,
 /// Reads and writes until one of the two ends.
 async fn both<S, R: Requests, I: Items>(
     stream: S,
-    frames: Frames,
+    (frames, frame_max): (Frames, usize),
     (requests, items): (R, I),
     opened: &Opened,
     ledger: &Ledger,
@@ -252,6 +259,9 @@ where
         ledger,
         stats,
         share: guest.traffic,
+        charge: None,
+        limits: opened.limits,
+        reply_max: frame_max,
         who: Who { address: guest.address.ip().to_canonical(), users: Vec::new() },
         written: (!opened.resumed).then_some(opened.last_write),
         xid: FIRST_PING,

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{WriteNumber, session::Response};
+use api::{WriteNumber, budget::Charge, session::Response};
 use tokio::sync::Notify;
 use zk_jute::{Body, Code, OpCode};
 
@@ -125,6 +125,8 @@ pub(crate) struct Reply {
     pub(crate) since: Instant,
     /// Of a read that leaves a watch.
     pub(crate) watch: Option<u32>,
+    /// For the body, until it is sent.
+    pub(crate) room: Vec<Charge>,
 }
 
 /// Arrivals this close together are one.
@@ -143,6 +145,11 @@ impl Ledger {
             inner.acked = number;
         }
         pending
+    }
+
+    /// Whether the request that is answered next is a step.
+    pub(crate) fn is_step_next(&self) -> bool {
+        self.lock().pending.front().is_some_and(|pending| matches!(pending.wants, Wants::Step))
     }
 
     pub(crate) fn acked(&self) -> WriteNumber {

@@ -12,7 +12,7 @@ use api::{
     OpError, WriteNumber,
     budget::{Charge, Share},
     ports::Requests,
-    session::{Op, Request, Response},
+    session::{Limits, Op, Request, Response},
 };
 use bytes::BytesMut;
 use tokio::{
@@ -24,7 +24,7 @@ use zk_jute::{Frames, OpCode, RequestHeader};
 use crate::{
     connection::End,
     ledger::{Ledger, Pending, Reply, Wants},
-    script::Script,
+    script::{Played, Script},
     stats::Listed,
     translate::{self, Plan, Who},
 };
@@ -38,6 +38,12 @@ pub(crate) struct Reader<'a, S, R> {
     pub(crate) stats: &'a Listed<'a>,
     /// Bytes that are being received.
     pub(crate) share: Share,
+    /// For the last large frame, until the store has what is in it.
+    pub(crate) charge: Option<Charge>,
+    /// What the node takes.
+    pub(crate) limits: Limits,
+    /// Bytes of a reply to several reads at once.
+    pub(crate) reply_max: usize,
     pub(crate) who: Who,
     /// The session's last write; `None` if it is not known, because the session was taken up: what came on an older connection may
     /// still be on its way. Then writes have no numbers.
@@ -75,7 +81,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                 };
                 self.stats.received(1);
                 let plan = match zk_jute::Request::decode(header, from) {
-                    Ok(request) => translate::plan(request, &mut self.who, &self.ledger.watches),
+                    Ok(request) => translate::plan(request, &mut self.who, &self.ledger.watches, self.limits),
                     Err(e) => translate::bad(e),
                 };
                 next = match plan {
@@ -97,15 +103,16 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
             self.submit(batch).await?;
             match next {
                 Next::Last => {
+                    self.charge = None;
                     // The writer ends the connection.
                     self.requests.over().await;
                     return std::future::pending().await;
                 }
                 Next::Script(header, script) => {
                     // Apart, so that connections without one are small.
-                    let (zxid, code, body, watch) = Box::pin(self.play(script)).await?;
+                    let Played { zxid, code, body, watch, room } = Box::pin(self.play(script)).await?;
                     let (xid, op) = (header.xid, OpCode(header.kind));
-                    self.ledger.give_reply(Reply { xid, op, zxid, code, body, since: at, watch });
+                    self.ledger.give_reply(Reply { xid, op, zxid, code, body, since: at, watch, room });
                 }
                 Next::Batch if more => {}
                 Next::Batch => match self.receive().await {
@@ -122,11 +129,6 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
         let request = self.ask(header, op, Wants::Step, Instant::now());
         self.submit(vec![request]).await?;
         Ok(self.ledger.step().await)
-    }
-
-    /// What this connection may hold of messages.
-    pub(crate) fn traffic(&self) -> &Share {
-        &self.share
     }
 
     /// A request without a reply.
@@ -167,8 +169,10 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
     }
 
     async fn receive(&mut self) -> Received {
+        // All that has come is passed on.
+        self.charge = None;
         self.frames.release();
-        receive(&mut self.stream, &mut self.frames, &self.share, &mut None).await
+        receive(&mut self.stream, &mut self.frames, &self.share, &mut self.charge).await
     }
 }
 

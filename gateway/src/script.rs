@@ -1,11 +1,15 @@
 //! Requests that take the store several steps. What comes behind one waits, so that all steps have its place in the order.
 
+use std::time::Duration;
+
 use api::{
     OpError, Page, Path, Read, ReadLevel, ReadOutcome, Stat, Zxid,
+    budget::Charge,
     ports::Requests,
     session::{Op, Outcome, Response},
 };
-use tokio::io::AsyncRead;
+use bytes::Bytes;
+use tokio::{io::AsyncRead, time::timeout};
 use zk_jute::{Body, Code, MultiResult, Request};
 
 use crate::{
@@ -49,12 +53,31 @@ pub(crate) enum Script {
 struct Listed {
     zxid: Zxid,
     result: Result<(Vec<String>, Stat), Code>,
+    /// For the names.
+    room: Vec<Charge>,
+}
+
+impl Listed {
+    fn failed(zxid: Zxid, code: Code) -> Listed {
+        Listed { zxid, result: Err(code), room: Vec::new() }
+    }
+}
+
+/// What came of a script.
+pub(crate) struct Played {
+    pub(crate) zxid: i64,
+    pub(crate) code: Code,
+    pub(crate) body: Body,
+    /// The watch that it leaves.
+    pub(crate) watch: Option<u32>,
+    /// For the body, until it is sent.
+    pub(crate) room: Vec<Charge>,
 }
 
 impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
-    /// Goes through the steps. The reply's zxid, code and body, and the watch that it leaves.
-    pub(crate) async fn play(&mut self, script: Script) -> Result<(i64, Code, Body, Option<u32>), OpError> {
-        let mut watch = None;
+    /// Goes through the steps.
+    pub(crate) async fn play(&mut self, script: Script) -> Result<Played, OpError> {
+        let (mut watch, mut room) = (None, Vec::new());
         let (zxid, code, body) = match script {
             Script::Children { path, stat, watch: watched } => {
                 if watched {
@@ -64,7 +87,8 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                     let ids: Vec<u32> = refused(&response).into_iter().map(|(id, _)| id).collect();
                     self.ledger.watches.refused(ids, Code::BAD_ARGUMENTS);
                 }
-                let Listed { zxid, result } = self.list(path).await?;
+                let Listed { zxid, result, room: held } = self.list(path).await?;
+                room = held;
                 match result {
                     Ok((names, of)) if stat => (zxid, Code::OK, Body::ChildrenStat(names, stat_to_wire(&of))),
                     Ok((names, _)) => (zxid, Code::OK, Body::Children(names)),
@@ -73,13 +97,29 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
             }
             Script::MultiRead(parts) => {
                 let mut results = Vec::with_capacity(parts.len());
-                let mut zxid = Zxid::ZERO;
+                let (mut zxid, mut code, mut bytes) = (Zxid::ZERO, Code::OK, 0);
                 for part in parts {
-                    let (at, result) = self.read_part(part).await?;
+                    let (at, result) = self.read_part(part, &mut room).await?;
                     zxid = zxid.max(at);
+                    bytes += size_of_result(&result);
+                    if bytes > self.reply_max {
+                        let limit = self.reply_max;
+                        tracing::warn!(
+                            "a multiRead is answered with more than {limit} bytes: the connection ends"
+                        );
+                        return Err(OpError::TooLarge { size: bytes as u64, limit: limit as u64 });
+                    }
+                    if result == MultiResult::Error(Code::THROTTLED_OP) {
+                        // There is no room for the rest either.
+                        code = Code::THROTTLED_OP;
+                        break;
+                    }
                     results.push(result);
                 }
-                (zxid, Code::OK, Body::Multi(results))
+                if code != Code::OK {
+                    room.clear();
+                }
+                (zxid, code, if code == Code::OK { Body::Multi(results) } else { Body::Nothing })
             }
             Script::BadCreate { parent } => {
                 let response = self.read(Read::Exists { path: parent }).await?;
@@ -100,17 +140,27 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                 (response.zxid, if has { Code::OK } else { Code::NO_WATCHER }, Body::Nothing)
             }
         };
-        Ok((zxid.0.cast_signed(), code, body, watch))
+        Ok(Played { zxid: zxid.0.cast_signed(), code, body, watch, room })
     }
 
-    async fn read_part(&mut self, part: Request) -> Result<(Zxid, MultiResult), OpError> {
+    async fn read_part(
+        &mut self,
+        part: Request,
+        room: &mut Vec<Charge>,
+    ) -> Result<(Zxid, MultiResult), OpError> {
         let (zxid, result) = match part {
             Request::GetData { path, .. } => match read_path(&path) {
                 Some(path) => {
                     let response = self.read(Read::Get { path }).await?;
                     let result = match response.result {
                         Ok(Outcome::Read(ReadOutcome::Data { data, stat })) => {
-                            Ok(MultiResult::GetData(data, stat_to_wire(&stat)))
+                            match self.room(data.as_ref().map_or(0, Bytes::len)).await {
+                                Ok(charge) => {
+                                    room.push(charge);
+                                    Ok(MultiResult::GetData(data, stat_to_wire(&stat)))
+                                }
+                                Err(code) => Err(code),
+                            }
                         }
                         Ok(_) => Err(Code::SYSTEM_ERROR),
                         Err(e) => Err(code_of(&e)?),
@@ -121,7 +171,8 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
             },
             Request::GetChildren { path, .. } => match read_path(&path) {
                 Some(path) => {
-                    let Listed { zxid, result } = self.list(path).await?;
+                    let Listed { zxid, result, room: held } = self.list(path).await?;
+                    room.extend(held);
                     (zxid, result.map(|(names, _)| MultiResult::GetChildren(names)))
                 }
                 None => (Zxid::ZERO, Err(Code::NO_NODE)),
@@ -144,24 +195,29 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                 let zxid = response.zxid;
                 let (names, next, stat) = match response.result {
                     Ok(Outcome::Read(ReadOutcome::Children { names, next, stat })) => (names, next, stat),
-                    Ok(_) => return Ok(Listed { zxid, result: Err(Code::SYSTEM_ERROR) }),
-                    Err(e) => return Ok(Listed { zxid, result: Err(code_of(&e)?) }),
+                    Ok(_) => return Ok(Listed::failed(zxid, Code::SYSTEM_ERROR)),
+                    Err(e) => return Ok(Listed::failed(zxid, code_of(&e)?)),
                 };
                 let began: &Stat = first.get_or_insert(stat);
                 if began.pzxid != stat.pzxid && attempts < ATTEMPTS {
                     continue 'again;
                 }
-                if !next.is_empty() {
-                    let bytes = names.iter().map(|name| name.len() + NAME).sum();
-                    room.push(self.traffic().take(bytes).await);
+                match self.room(names.iter().map(|name| name.len() + NAME).sum()).await {
+                    Ok(charge) => room.push(charge),
+                    Err(code) => return Ok(Listed::failed(zxid, code)),
                 }
                 all.extend(names);
                 if next.is_empty() {
-                    return Ok(Listed { zxid, result: Ok((all, stat)) });
+                    return Ok(Listed { zxid, result: Ok((all, stat)), room });
                 }
                 page.after = next;
             }
         }
+    }
+
+    /// Room for a part of a reply. What the reply has already is held meanwhile, so this waits for a short time only.
+    async fn room(&self, bytes: usize) -> Result<Charge, Code> {
+        timeout(ROOM_WITHIN, self.share.take(bytes)).await.map_err(|_| Code::THROTTLED_OP)
     }
 
     async fn read(&mut self, read: Read) -> Result<Response, OpError> {
@@ -171,6 +227,22 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
 
 /// A listing of many pages that changes so often is answered with names of several times: better than never.
 const ATTEMPTS: u32 = 32;
+
+/// A reply of several parts gets room for the next one within this, or it is an error.
+const ROOM_WITHIN: Duration = Duration::from_millis(300);
+
+/// Bytes of a result in a reply, or a few more.
+fn size_of_result(result: &MultiResult) -> usize {
+    RESULT
+        + match result {
+            MultiResult::GetData(data, _) => data.as_ref().map_or(0, Bytes::len),
+            MultiResult::GetChildren(names) => names.iter().map(|name| name.len() + 4).sum(),
+            _ => 0,
+        }
+}
+
+/// What stands before a result, and a Stat.
+const RESULT: usize = 96;
 
 /// What a name takes besides its text.
 const NAME: usize = std::mem::size_of::<String>();

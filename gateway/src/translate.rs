@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 
 use api::{
-    Create, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Write, session::Op,
+    Create, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Write,
+    session::{Limits, Op},
     watch::AddWatches,
 };
 use zk_jute::{Bad, Body, ClientInfo, Code, OpCode, Request};
@@ -76,7 +77,7 @@ impl Who {
     }
 }
 
-pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches) -> Plan {
+pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches, limits: Limits) -> Plan {
     match request {
         Request::Create { .. }
         | Request::Create2 { .. }
@@ -101,11 +102,10 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches) -> Plan {
         Request::GetChildren { path, watch } => listing(&path, false, watch),
         Request::GetChildren2 { path, watch } => listing(&path, true, watch),
         Request::SetWatches { watches: sets } => {
-            Plan::Ask(Op::AddWatches(watches.set_again(&sets, &[], &[])), Wants::SetAgain)
+            set_again(watches.set_again(&sets, &[], &[], limits.watches as usize))
         }
         Request::SetWatches2 { watches: sets, persistent, recursive } => {
-            let again = watches.set_again(&sets, &persistent, &recursive);
-            Plan::Ask(Op::AddWatches(again), Wants::SetAgain)
+            set_again(watches.set_again(&sets, &persistent, &recursive, limits.watches as usize))
         }
         Request::AddWatch { path, mode } => add_watch(&path, mode, watches),
         Request::CheckWatches { path, kind } => watches_of(&path, kind, false),
@@ -113,6 +113,10 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches) -> Plan {
         Request::Sync { path } => Plan::Ask(Op::Sync, Wants::Sync(path)),
         Request::Ping => Plan::Ask(Op::Ping, Wants::Ping),
         Request::Multi(parts) => multi(parts),
+        // As a multi.
+        Request::MultiRead(parts) if parts.len() > limits.multi_parts as usize => {
+            Plan::error(Code::BAD_ARGUMENTS)
+        }
         Request::MultiRead(parts) => Plan::Script(Script::MultiRead(parts)),
         Request::CloseSession => Plan::Ask(Op::Close, Wants::Close),
         // Only within a multi.
@@ -242,6 +246,13 @@ fn listing(path: &str, stat: bool, watch: bool) -> Plan {
     match read_path(path) {
         Some(path) => Plan::Script(Script::Children { path, stat, watch }),
         None => Plan::error(Code::NO_NODE),
+    }
+}
+
+fn set_again(again: Option<AddWatches>) -> Plan {
+    match again {
+        Some(again) => Plan::Ask(Op::AddWatches(again), Wants::SetAgain),
+        None => Plan::error(Code::BAD_ARGUMENTS),
     }
 }
 

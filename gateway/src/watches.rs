@@ -4,7 +4,7 @@
 //! behind the reply: its client knows the watch only then.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -131,13 +131,21 @@ impl Watches {
         }
     }
 
-    /// Watches that the client had on an earlier connection; it wants to be told what they have missed.
+    /// Watches that the client had on an earlier connection; it wants to be told what they have missed. `None` if it would have more
+    /// than `most`.
     pub(crate) fn set_again(
         &self,
         sets: &SetWatches,
         persistent: &[String],
         recursive: &[String],
-    ) -> AddWatches {
+        most: usize,
+    ) -> Option<AddWatches> {
+        // Before anything is made of them.
+        let once = sets.data.len() + sets.exist.len() + sets.child.len();
+        if self.count() + once + 2 * persistent.len() + recursive.len() > most {
+            return None;
+        }
+        let mut done = HashSet::new();
         let from = Some(Zxid(u64::try_from(sets.relative_zxid).unwrap_or(0)));
         let mut all = AddWatches::default();
         for (paths, kinds, from) in [
@@ -149,10 +157,12 @@ impl Watches {
         ] {
             // A path that cannot be has nothing to tell.
             for path in paths.iter().filter_map(|path| read_path(path)) {
-                all.specs.extend(self.add(kinds, &path, from));
+                if done.insert((kinds, path.clone())) {
+                    all.specs.extend(self.add(kinds, &path, from));
+                }
             }
         }
-        all
+        Some(all)
     }
 
     /// Watches that the client knows from now on; those that it has already stay as they are, if they see all that these would.
@@ -191,7 +201,6 @@ impl Watches {
     }
 
     /// How many the client has.
-    #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.lock().watches.len()
     }
@@ -378,10 +387,10 @@ mod tests {
         let sets = SetWatches {
             relative_zxid: 7,
             data: list(&["/a", "/a/"]),
-            exist: list(&["/b"]),
+            exist: list(&["/b", "/a"]),
             child: list(&["/a"]),
         };
-        let add = watches.set_again(&sets, &list(&["/p"]), &list(&["/r"]));
+        let add = watches.set_again(&sets, &list(&["/p"]), &list(&["/r"]), 9).unwrap();
         let specs: Vec<_> = add.specs.iter().map(|s| (s.path.as_str(), s.scope, s.once, s.from)).collect();
         use WatchScope::{Children, Node, Tree};
         let from = Some(Zxid(7));
@@ -394,7 +403,10 @@ mod tests {
                 ("/p", Node, false, None),
                 ("/p", Children, false, None),
                 ("/r", Tree, false, None),
-            ]
+            ],
+            "each once"
         );
+        assert!(watches.set_again(&sets, &[], &[], 10).is_none(), "6 there are, and 5 more");
+        assert_eq!(watches.count(), 6);
     }
 }

@@ -15,7 +15,10 @@ use api::{
     session::{Item, Response},
 };
 use bytes::BytesMut;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncWrite, AsyncWriteExt as _},
+    time::timeout,
+};
 use zk_jute::{Body, Code, Event, OpCode, ReplyHeader, xid};
 
 use crate::{
@@ -96,8 +99,9 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
         let weight = item.weight();
         match item {
             Item::Response(response) => {
-                if weight > LARGE {
-                    self.charges.push(self.share.take(weight).await);
+                // The answer to a step is the reader's, which finds room for it.
+                if weight > LARGE && !self.ledger.is_step_next() {
+                    self.make_room(weight).await?;
                 }
                 self.response(response, weight)?;
             }
@@ -120,6 +124,24 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
         Ok(())
     }
 
+    /// Room for an answer. Whoever waits for it holds nothing that could be sent, and does not wait for ever: what the reader holds
+    /// may have to wait for this.
+    async fn make_room(&mut self, bytes: usize) -> Result<(), OpError> {
+        let charge = match self.share.try_take(bytes) {
+            Some(charge) => charge,
+            None => {
+                self.flush().await?;
+                if self.last {
+                    return Ok(());
+                }
+                let none = || OpError::Overloaded("there is no room for an answer".into());
+                timeout(ROOM_WITHIN, self.share.take(bytes)).await.map_err(|_| none())?
+            }
+        };
+        self.charges.push(charge);
+        Ok(())
+    }
+
     fn events(&mut self, events: Vec<Event>) {
         self.stats.told(events.len() as u64);
         for event in events {
@@ -134,9 +156,13 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
             self.items.taken(1, 0);
             return Ok(());
         }
-        let Some(Pending { xid, op, wants, since, watch, .. }) = self.ledger.pop() else {
+        let Some(Pending { xid, op, wants, since, watch, number }) = self.ledger.pop() else {
             return Err(OpError::Internal("the store has answered what it was not asked".into()));
         };
+        // Its number is not used up, so the store would take no write behind it.
+        if number.is_some() && matches!(response.result, Err(OpError::Overloaded(_))) {
+            return response.result.map(|_| ());
+        }
         match wants {
             Wants::Step => {
                 self.items.taken(1, weight);
@@ -163,14 +189,15 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
             _ => {}
         }
         let (zxid, code, body) = answers::reply(wants, response)?;
-        self.reply(Reply { xid, op, zxid, code, body, since, watch });
+        self.reply(Reply { xid, op, zxid, code, body, since, watch, room: Vec::new() });
         self.taken.0 += 1;
         self.taken.1 += weight;
         Ok(())
     }
 
     fn reply(&mut self, reply: Reply) {
-        let Reply { xid, op, zxid, mut code, mut body, since, watch } = reply;
+        let Reply { xid, op, zxid, mut code, mut body, since, watch, room } = reply;
+        self.charges.extend(room);
         let mut seen = Vec::new();
         if let Some(id) = watch {
             // A znode that is not there can be watched by exists alone.
@@ -194,7 +221,8 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
         {
             self.pings.pop_front();
             let (xid, op, zxid) = (xid::PING, OpCode::PING, self.zxid);
-            self.reply(Reply { xid, op, zxid, code: Code::OK, body: Body::Nothing, since, watch: None });
+            let (body, room) = (Body::Nothing, Vec::new());
+            self.reply(Reply { xid, op, zxid, code: Code::OK, body, since, watch: None, room });
             self.taken.0 += 1;
         }
     }
@@ -246,5 +274,66 @@ const AT_ONCE: usize = 512;
 /// What is encoded is sent when it has about so many bytes; a single reply may be larger.
 const MESSAGE: usize = 256 << 10;
 
+/// An answer that gets no room within this ends the connection.
+const ROOM_WITHIN: Duration = Duration::from_secs(10);
+
 /// Answers above this many bytes are charged while they are sent.
 const LARGE: usize = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::SocketAddr,
+        task::{Context, Poll},
+    };
+
+    use api::{WriteNumber, Zxid, budget::Budget};
+
+    use super::*;
+    use crate::stats::Stats;
+
+    struct Never;
+
+    impl Items for Never {
+        fn poll_take(
+            &mut self,
+            _: &mut Context<'_>,
+            _: usize,
+            _: &mut VecDeque<Item>,
+        ) -> Poll<Option<Result<(), OpError>>> {
+            Poll::Pending
+        }
+
+        fn taken(&mut self, _: usize, _: usize) {}
+    }
+
+    #[test]
+    fn a_numbered_write_for_which_there_is_no_room_ends_the_connection() {
+        let (stats, ledger) = (Stats::new(), Ledger::default());
+        let listed = stats.enter(SocketAddr::from(([192, 0, 2, 1], 4000)));
+        let mut writer = Writer {
+            stream: tokio::io::sink(),
+            items: Never,
+            ledger: &ledger,
+            stats: &listed,
+            share: Budget::new(1 << 20).share(),
+            third: Duration::from_secs(1),
+            next: VecDeque::new(),
+            out: BytesMut::new(),
+            taken: (0, 0),
+            pings: VecDeque::new(),
+            zxid: 0,
+            charges: Vec::new(),
+            closed: false,
+            last: false,
+        };
+        for number in [None, Some(WriteNumber(1))] {
+            let (op, since) = (OpCode::SET_DATA, Instant::now());
+            ledger.push(Pending { xid: 1, op, wants: Wants::Set, since, number, watch: None });
+            let result = Err(OpError::Overloaded("full".into()));
+            let response = Response { xid: FIRST_PING + 1, zxid: Zxid(1), result, leaderless: false };
+            // Without a number, others may follow.
+            assert_eq!(writer.response(response, 0).is_err(), number.is_some());
+        }
+    }
+}

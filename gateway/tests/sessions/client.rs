@@ -20,7 +20,7 @@ use zk_jute::{
 pub(crate) struct Node {
     pub(crate) gateway: Gateway<Handle>,
     pub(crate) quorum: MemoryQuorum,
-    budget: Budget,
+    pub(crate) budget: Budget,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
     _dir: tempfile::TempDir,

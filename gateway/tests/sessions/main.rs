@@ -7,6 +7,7 @@ mod watches;
 
 use std::time::Duration;
 
+use api::budget::Budget;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use client::{Node, children, create, delete, exists, fresh, get, node, resume, set};
 use gateway::{Config, End};
@@ -43,6 +44,27 @@ async fn a_session_is_opened_taken_up_and_closed() {
     let (mut other, _) = node.client().await;
     assert_eq!(other.ask(exists("/e")).await, Err(Code::NO_NODE));
     other.hang_up().await;
+    node.stop().await;
+}
+
+/// Its client would believe in the answer for two thirds of the time-out, behind a sign of life that is as old.
+#[tokio::test]
+async fn a_session_that_is_taken_up_too_late_is_closed_without_an_answer() {
+    let node = Node::start().await;
+    let (first, opened) = node.client().await;
+    first.hang_up().await;
+    node.quorum.set_serving(false);
+    let mut second = node.connect();
+    let mut request = BytesMut::new();
+    // It waits for a leader longer than a third of the session's time-out.
+    ConnectRequest { timeout_ms: 20_000, ..resume(&opened) }.encode(&mut request);
+    second.send(&request).await;
+    assert!(second.is_silent(Duration::from_millis(1300)).await);
+    node.quorum.set_serving(true);
+    assert_eq!(second.ended().await, End::Closed);
+    let mut third = node.connect();
+    assert_eq!(third.open(&resume(&opened)).await, Some(opened), "it is alive");
+    third.hang_up().await;
     node.stop().await;
 }
 
@@ -389,6 +411,55 @@ async fn large_values_pass_and_too_large_ones_end_the_connection() {
     assert!(data.len() == 1 << 20 && data.iter().all(|byte| *byte == 7));
     client.submit(&[Request::Create { create: of((1 << 20) + 1) }]).await;
     client.ended().await;
+    node.stop().await;
+}
+
+#[tokio::test]
+async fn a_multi_read_has_a_bound_of_parts_and_of_bytes() {
+    let node = Node::start().await;
+    let (mut client, _) = node.client().await;
+    let value = zk_jute::Create { data: Some(Bytes::from(vec![7; 1 << 20])), ..self::node("/big", "", 0) };
+    assert!(client.ask(Request::Create { create: value }).await.is_ok());
+    let parts = |count: usize, path| Request::MultiRead((0..count).map(|_| get(path)).collect());
+    assert_eq!(client.ask(parts(10_001, "/none")).await, Err(Code::BAD_ARGUMENTS));
+    assert!(matches!(client.ask(parts(1, "/big")).await, Ok(Body::Multi(results)) if results.len() == 1));
+    client.submit(&[parts(2_000, "/big")]).await;
+    assert_eq!(client.ended().await, End::Closed);
+    node.stop().await;
+}
+
+/// What a connection may hold is a quarter of the budget, and less than this listing.
+#[tokio::test]
+async fn a_listing_beyond_the_share_of_its_connection_is_an_error_and_others_go_on() {
+    let mut node = Node::start().await;
+    let (mut fills, _) = node.client().await;
+    let long = "x".repeat(100);
+    let creates: Vec<Request> = (0..4000).map(|n| create(&format!("/{long}{n:05}"), 0)).collect();
+    fills.submit(&creates).await;
+    for _ in 0..creates.len() {
+        assert_eq!(fills.reply().await.0.err, 0);
+    }
+    let value = zk_jute::Create { data: Some(Bytes::from(vec![7; 200 << 10])), ..self::node("/v", "", 0) };
+    assert!(fills.ask(Request::Create { create: value }).await.is_ok());
+    let enough = std::mem::replace(&mut node.budget, Budget::new(1 << 20));
+    let (mut client, _) = node.client().await;
+    for _ in 0..2 {
+        assert_eq!(client.ask(children("/")).await, Err(Code::THROTTLED_OP));
+        let reads = Request::MultiRead(vec![get("/v"), get("/v")]);
+        assert_eq!(client.ask(reads).await, Err(Code::THROTTLED_OP));
+        // Each of them takes most of the share.
+        client.submit(&[get("/v"), get("/v"), get("/v")]).await;
+        for _ in 0..3 {
+            assert_eq!(client.reply().await.0.err, 0);
+        }
+    }
+    client.hang_up().await;
+    assert_eq!(node.budget.used(), 0);
+    node.budget = enough;
+    let (mut other, _) = node.client().await;
+    assert!(matches!(other.ask(children("/")).await, Ok(Body::Children(names)) if names.len() == 4001));
+    other.hang_up().await;
+    fills.hang_up().await;
     node.stop().await;
 }
 
