@@ -356,7 +356,12 @@ impl Machine {
 
     fn on_answered(&mut self, zxid: Zxid, result: Result<Outcome, OpError>) {
         let Some(entry) = self.queue.pop_sent() else { return };
-        self.backoff.succeeded();
+        // A node answers these to each client that comes, and may refuse what comes behind them: then the pauses have to grow.
+        let formal = matches!(entry.op, Op::AddWatches(_) | Op::CancelWatches(_) | Op::Ping);
+        if !formal || self.queue.is_empty() {
+            self.backoff.succeeded();
+            self.window = (self.window + 1).min(self.config.window_max);
+        }
         match (&entry.op, &result) {
             (Op::AddWatches(add), Ok(Outcome::Watching(refused))) => {
                 self.watching.on_added(&add.specs, zxid, Ok(refused.clone()), &mut self.outputs);
@@ -368,7 +373,6 @@ impl Machine {
             _ => {}
         }
         self.watching.on_passed(zxid);
-        self.window = (self.window + 1).min(self.config.window_max);
         self.refusals = 0;
         if let (Some(session), Some(number)) = (&mut self.session, entry.number) {
             session.acked = number;

@@ -761,6 +761,28 @@ fn a_node_of_another_ensemble_is_passed_by_and_the_session_goes_on_elsewhere() {
     assert!(matches!(outputs[..], [Output::Event(Event::Resumed { .. })]), "{outputs:?}");
 }
 
+/// Each node takes the watches up again and then has no room for the write.
+#[test]
+fn pauses_grow_although_nodes_answer_the_watches_of_a_client() {
+    let mut s = Script::opened();
+    let spec = api::watch::WatchSpec::new(1, path(), api::watch::WatchScope::Node);
+    s.give(Input::Watch { spec });
+    s.write(1);
+    for round in 0..10 {
+        let batch = s.transmit().unwrap();
+        let first = &batch.requests[0];
+        assert!(matches!(first.op, Op::AddWatches(_)), "round {round}: {first:?}");
+        s.answer(first.xid, Ok(Outcome::Watching(Vec::new())));
+        let outputs = s.disconnect(OpError::Overloaded("too many wait".into()));
+        if !outputs.iter().any(|output| matches!(output, Output::Connect { .. })) {
+            // Three nodes at once, and then not before a pause.
+            return assert!(round >= 2 && s.machine.next_timeout() > Some(s.now));
+        }
+        s.open();
+    }
+    panic!("a client hammers nodes without a pause");
+}
+
 #[test]
 fn a_session_other_than_the_requested_one_is_refused() {
     let mut s = Script::opened();
