@@ -216,7 +216,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
     }
 
     /// Room for a part of a reply. What the reply has already is held meanwhile, so this waits for a short time only.
-    async fn room(&self, bytes: usize) -> Result<Charge, Code> {
+    async fn room(&mut self, bytes: usize) -> Result<Charge, Code> {
         timeout(ROOM_WITHIN, self.share.take(bytes)).await.map_err(|_| Code::THROTTLED_OP)
     }
 
