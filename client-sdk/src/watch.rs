@@ -21,7 +21,7 @@ use tokio_stream::Stream;
 
 use crate::{Client, ClientError, driver::Command};
 
-/// So many bytes of news wait for their reader at most, and one more. The node keeps the rest, as far as its history reaches.
+/// Bytes of news that wait for their reader; one more item may come on top. The node keeps the rest, as far as its history reaches.
 const HELD_MAX: usize = 4 << 20;
 
 /// What a [`Watch`] is told.
@@ -139,6 +139,7 @@ impl<'a> WatchBuilder<'a> {
             state,
             ..WatchSpec::new(id, Path::new(&self.path)?, self.scope)
         };
+        // Bounded by [`HELD_MAX`]: with more than that the watch is parked, and the node keeps the rest.
         let (sender, news) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::default());
         let (commands, limit) = self.client.watching();
@@ -178,7 +179,7 @@ impl<'a> IntoFuture for WatchBuilder<'a> {
 /// What happens to znodes, in the order of the log and each change once, whatever happens to connections, nodes and sessions. It is
 /// made by [`Client::watch`], and ends when it is dropped.
 ///
-/// A reader that is slow costs nobody anything: a few megabytes wait here, and the rest with the nodes, as far as their history reaches.
+/// A slow reader costs other clients nothing: a few megabytes wait here, and the rest with the nodes, as far as their history reaches.
 /// If it does not reach back, a watch with [state](WatchBuilder::with_state) gets a new state, and any other one ends with
 /// [`OpError::Gone`](crate::OpError).
 ///

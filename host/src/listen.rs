@@ -228,13 +228,24 @@ pub async fn serve(
         });
     }
     drop(incoming);
+    end_connections(address, &connections, &shutdown, &cut_off, drain).await;
+    Ok(())
+}
+
+/// Waits for the connections of a port that takes no more, and closes those that do not end within `drain`.
+async fn end_connections(
+    address: SocketAddr,
+    connections: &TaskTracker,
+    shutdown: &CancellationToken,
+    cut_off: &CancellationToken,
+    drain: Duration,
+) {
     connections.close();
-    if drained(connections.wait(), &shutdown, drain).await.is_none() {
+    if drained(connections.wait(), shutdown, drain).await.is_none() {
         tracing::warn!(%address, connections = connections.len(), "connections did not end in time; closed");
         cut_off.cancel();
         connections.wait().await;
     }
-    Ok(())
 }
 
 /// Until the connection ends; `None` if that is nothing to count.

@@ -137,7 +137,7 @@ Examples:
   quorate create --sequential /queue/               prints /queue/0000000002: the digits alone are the name
   quorate create --ephemeral /members/me            there until Ctrl-C
   quorate create --container /locks/job             goes by itself after its last child
-  quorate create --ttl 10m /cache/answer 42         goes when nobody has set it for ten minutes")]
+  quorate create --ttl 10m /cache/answer 42         removed after ten minutes without a set")]
     Create(Create),
 
     /// Print the value of a znode.
@@ -665,8 +665,8 @@ Examples:
     /// Replace the access list of a znode.
     ///
     /// Each ENTRY is SCHEME:ID:PERMISSIONS. Schemes are world (the id is anyone), digest (user:hash), ip (an address or a network),
-    /// x509, user and role; permissions are letters of rwcda: read, write, create children, delete children, admin. A list that
-    /// gives admin to nobody cannot be changed any more, unless by a superuser.
+    /// x509, user and role; permissions are letters of rwcda: read, write, create children, delete children, admin. Only a
+    /// superuser can change a list without an entry that gives admin.
     #[command(after_help = "\
 Examples:
   quorate acl set /app/config world:anyone:r ip:10.0.0.0/8:rwcda

@@ -14,8 +14,7 @@ use api::budget::Share;
 use telemetry::{Closed, Port};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Bounds, Connection, Listener, closed, places::Place};
-use crate::shutdown::drained;
+use super::{Bounds, Connection, Listener, closed, end_connections, places::Place};
 
 /// What a connection of [`serve_visitors`] may have.
 pub struct Visitor {
@@ -81,11 +80,6 @@ where
         });
     }
     drop(incoming);
-    connections.close();
-    if drained(connections.wait(), &shutdown, drain).await.is_none() {
-        tracing::warn!(%address, connections = connections.len(), "connections did not end in time; cut off");
-        cut_off.cancel();
-        connections.wait().await;
-    }
+    end_connections(address, &connections, &shutdown, &cut_off, drain).await;
     Ok(())
 }

@@ -95,7 +95,7 @@ impl World {
                     let slot = &mut self.asked[ticket.0 as usize].1;
                     assert_eq!(slot.replace(result), None, "an end only once");
                 }
-                Output::Watch { .. } => unreachable!("nobody watches"),
+                Output::Watch { .. } => unreachable!("the model has no watches"),
                 Output::Event(Event::SessionLost { .. }) => self.lost += 1,
                 Output::AttemptFailed { .. } | Output::Event(_) => {}
             }
