@@ -32,16 +32,16 @@ pub(super) struct Untaken {
 }
 
 impl Untaken {
-    /// A reader has taken a frame with so many bytes. The last frame of a stream was not counted on its way, which cannot be
-    /// told here: then the bound is a little wider for a moment.
-    pub(super) fn took(&self, bytes: usize) {
-        if is_small(bytes) {
+    /// A reader has taken a frame with so many bytes, or has given it up. `last`: it was the last one of its stream, which neither
+    /// h2 nor the gate counts.
+    pub(super) fn took(&self, bytes: usize, last: bool) {
+        if is_small(bytes) && !last {
             self.change(|frames| frames.saturating_sub(1));
         }
     }
 
-    /// A stream has ended, and left what no reader will take. How many that are is not known: the count begins anew.
-    pub(super) fn left(&self) {
+    /// Lets h2 decide about the frames that come next.
+    fn forget(&self) {
         self.change(|_| 0);
     }
 
@@ -116,12 +116,8 @@ impl<S> Gate<S> {
                     if *have == 9 {
                         let [a, b, c, kind, flags, ..] = *head;
                         let length = u32::from_be_bytes([0, a, b, c]) as usize;
-                        match kind {
-                            DATA if is_small(length) && flags & END_STREAM == 0 => {
-                                self.untaken.frames.fetch_add(1, SeqCst);
-                            }
-                            RST_STREAM => self.untaken.left(),
-                            _ => {}
+                        if kind == DATA && is_small(length) && flags & END_STREAM == 0 {
+                            self.untaken.frames.fetch_add(1, SeqCst);
                         }
                         self.at = if length == 0 { At::Head([0; 9], 0) } else { At::Within(length) };
                     }
@@ -154,9 +150,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gate<S> {
             if !this.held.is_empty() {
                 let stuck = this.stuck.get_or_insert_with(|| Box::pin(sleep(STUCK)));
                 if stuck.as_mut().poll(cx).is_ready() {
-                    // Then h2 shall decide. What the client says behind the requests may be what their answers wait for.
+                    // The frames behind these may be what the readers wait for. Some of those that are counted may have come for calls
+                    // that had ended: no reader takes them, and h2 never forgets them either.
                     this.stuck = None;
-                    this.untaken.left();
+                    this.untaken.forget();
                 } else if this.untaken.wait(cx) {
                     return Poll::Pending;
                 }
@@ -222,9 +219,8 @@ const STUCK: Duration = Duration::from_secs(5);
 const READ: usize = 8 << 10;
 /// Bytes of what an HTTP/2 client says first.
 const PREFACE: usize = 24;
-/// Kinds of frames, and a flag (RFC 9113, section 6).
+/// A kind of frame, and a flag (RFC 9113, section 6).
 const DATA: u8 = 0;
-const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 1;
 
 const _: () = assert!(FRAMES * SMALL <= super::CLIENT_WINDOW as usize / 2);
@@ -260,7 +256,7 @@ mod tests {
         let taker = untaken.clone();
         let taking = tokio::spawn(async move {
             loop {
-                (0..7).for_each(|_| taker.took(1));
+                (0..7).for_each(|_| taker.took(1, false));
                 tokio::task::yield_now().await;
             }
         });

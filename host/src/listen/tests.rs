@@ -257,9 +257,12 @@ async fn b12_many_cancelled_calls_leave_the_others_of_their_connection_alone() {
     client.check(HealthCheckRequest::default()).await.unwrap();
 }
 
-/// Counts the bytes of each request, as fast as they come.
+/// Counts the bytes of each request, as soon as it may.
 #[derive(Clone)]
-struct Counter(tokio::sync::mpsc::UnboundedSender<usize>);
+struct Counter {
+    counted: tokio::sync::mpsc::UnboundedSender<usize>,
+    may: Arc<tokio::sync::Semaphore>,
+}
 
 impl tonic::server::NamedService for Counter {
     // One whose requests may have many messages.
@@ -276,8 +279,9 @@ impl tower::Service<http::Request<tonic::body::Body>> for Counter {
     }
 
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        let counted = self.0.clone();
+        let Counter { counted, may } = self.clone();
         Box::pin(async move {
+            let _may = may.acquire().await.unwrap();
             let mut body = request.into_body();
             let mut bytes = 0;
             while let Some(Ok(frame)) = poll_fn(|cx| std::pin::Pin::new(&mut body).poll_frame(cx)).await {
@@ -289,14 +293,71 @@ impl tower::Service<http::Request<tonic::body::Body>> for Counter {
     }
 }
 
+fn counter(permits: usize) -> (Counter, tokio::sync::mpsc::UnboundedReceiver<usize>) {
+    let (counted, receiver) = tokio::sync::mpsc::unbounded_channel();
+    (Counter { counted, may: Arc::new(tokio::sync::Semaphore::new(permits)) }, receiver)
+}
+
+/// Other calls of the connection end meanwhile: some whole, some cancelled, some with requests that nobody reads.
+#[tokio::test]
+async fn b12_calls_that_end_leave_the_count_of_waiting_requests_alone() {
+    const CALLS: u32 = 100;
+    let listener = Listener::bind("test", loopback()).await.unwrap();
+    let address = listener.address();
+    let (counter, mut counted) = counter(0);
+    let may = counter.may.clone();
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_service_status("", tonic_health::ServingStatus::Serving).await;
+    let routes = Routes::new(counter).add_service(health);
+    let shutdown = CancellationToken::new();
+    let _serving = tokio::spawn(serve(listener, routes, bounds(), shutdown.clone(), Duration::ZERO));
+    let (mut read, mut write) = bare(address, 1 << 20).await.into_split();
+    let request = frame(0, 0, 1, &[0, 0, 0, 0, 2, 0x3a, 0]);
+    let mut all = call_of(1, b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo");
+    all.extend(request.repeat(150));
+    for call_number in 0..CALLS {
+        let stream = 3 + 6 * call_number;
+        all.extend([call(stream), frame(0, 1, stream, &[0, 0, 0, 0, 0])].concat());
+        all.extend([call(stream + 2), frame(3, 0, stream + 2, &8u32.to_be_bytes())].concat());
+        let unread = frame(0, 0, stream + 4, &[0, 0, 0]);
+        all.extend([call(stream + 4), unread, frame(3, 0, stream + 4, &8u32.to_be_bytes())].concat());
+    }
+    all.extend(request.repeat(300));
+    all.extend(frame(0, 1, 1, &[]));
+    let writing = tokio::spawn(async move { write.write_all(&all).await.map(|()| write) });
+    let (mut said, mut buffer) = (Vec::new(), vec![0; 4096]);
+    let answered = |said: &[u8]| {
+        let is_answer = |w: &&[u8]| w[..5] == [0, 0, 7, 0, 0];
+        said.windows(9).filter(is_answer).count() >= CALLS as usize
+    };
+    let all_answered = async {
+        while !answered(&said) {
+            let count = read.read(&mut buffer).await.unwrap();
+            assert!(count > 0, "the connection ended: {:?}", String::from_utf8_lossy(&said));
+            said.extend(&buffer[..count]);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), all_answered).await.unwrap();
+    may.add_permits(1);
+    let ended = async {
+        let _ = read.read_to_end(&mut said).await;
+        String::from_utf8_lossy(&said).into_owned()
+    };
+    tokio::select! {
+        bytes = counted.recv() => assert_eq!(bytes, Some(450 * 7)),
+        said = ended => panic!("the connection ended: {said:?}"),
+    }
+    let _ = writing.await;
+}
+
 /// Most clients send each request in a frame of its own, and as many as they have.
 #[tokio::test]
 async fn b12_many_small_requests_at_once_do_not_end_the_connection() {
     const REQUESTS: usize = 10_000;
     let listener = Listener::bind("test", loopback()).await.unwrap();
     let address = listener.address();
-    let (counter, mut counted) = tokio::sync::mpsc::unbounded_channel();
-    let (routes, shutdown) = (Routes::new(Counter(counter)), CancellationToken::new());
+    let (counter, mut counted) = counter(1);
+    let (routes, shutdown) = (Routes::new(counter), CancellationToken::new());
     let _serving = tokio::spawn(serve(listener, routes, bounds(), shutdown.clone(), Duration::ZERO));
     let (mut read, mut write) = bare(address, 1 << 20).await.into_split();
     write.write_all(&call_of(1, b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")).await.unwrap();

@@ -181,7 +181,7 @@ fn due(now: u64, bytes: usize) -> u64 {
 /// taken from the connection's share as soon as its length is known. They are given back when the decoder
 /// requests the next one. A method that takes one message has it only after the client has ended the stream,
 /// so the bytes stay taken, and the end is waited for, until the call has the request ([`Slot`]).
-pub(super) struct Inbound<B> {
+pub(super) struct Inbound<B: Body<Data = Bytes> + Unpin> {
     inner: B,
     streamed: bool,
     call: Arc<Call>,
@@ -190,8 +190,6 @@ pub(super) struct Inbound<B> {
     rest: Bytes,
     at: At,
     charge: Slot,
-    /// Nothing more comes of the client.
-    ended: bool,
 }
 
 enum At {
@@ -205,12 +203,12 @@ enum At {
     End,
 }
 
-impl<B> Inbound<B> {
+impl<B: Body<Data = Bytes> + Unpin> Inbound<B> {
     /// `streamed`: whether more than one message may come.
     pub(super) fn new(inner: B, streamed: bool, guard: &CallGuard) -> Inbound<B> {
         let (call, traffic) = (guard.call.clone(), guard.traffic.clone());
         let (at, charge) = (At::Head([0; 5], 0), Slot::default());
-        Inbound { inner, streamed, call, traffic, rest: Bytes::new(), at, charge, ended: false }
+        Inbound { inner, streamed, call, traffic, rest: Bytes::new(), at, charge }
     }
 
     /// Where the charge of the present message is.
@@ -294,11 +292,10 @@ where
                 At::Head(..) => this.charge.set(None),
             }
             let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
-            this.ended = this.inner.is_end_stream();
             match frame {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
-                        this.traffic.untaken.took(data.len());
+                        this.traffic.untaken.took(data.len(), this.inner.is_end_stream());
                         this.rest = data;
                     }
                     Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
@@ -321,10 +318,18 @@ where
     }
 }
 
-impl<B> Drop for Inbound<B> {
+impl<B: Body<Data = Bytes> + Unpin> Drop for Inbound<B> {
     fn drop(&mut self) {
-        if !self.ended {
-            self.traffic.untaken.left();
+        // h2 forgets the frames that the body still has; count them as taken. A client that goes on to send gets no more turns here.
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..UNREAD_FRAMES {
+            match Pin::new(&mut self.inner).poll_frame(&mut cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let bytes = frame.data_ref().map_or(0, Bytes::len);
+                    self.traffic.untaken.took(bytes, self.inner.is_end_stream());
+                }
+                _ => break,
+            }
         }
         // A server that answers without reading on ends the wait for the message.
         self.call.message_due.store(u64::MAX, SeqCst);
@@ -463,6 +468,8 @@ const IDLE: Duration = Duration::from_secs(300);
 const STRANGERS_MESSAGE: usize = 64 << 10;
 /// Messages up to this need no room: pings, and what opens a session.
 const FREE: usize = 512;
+/// Frames of a body that its reader has given up, at most: all that a window has, unless most of them are small, which the gate bounds.
+const UNREAD_FRAMES: usize = super::CLIENT_WINDOW as usize / 256;
 /// How many times larger than on the wire the smallest requests are in memory ...
 const GROWTH: usize = 32;
 /// ... and how much all parts of a message are at most, because their number is bounded.
