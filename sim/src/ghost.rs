@@ -484,11 +484,13 @@ impl Ghost {
         self.check(over, "C14 reaped in time", || format!("{zxid} at {time_ms} ms removes {path}: {stat:?}"));
     }
 
-    /// A znode that should be gone by itself, if there is one (C14).
-    pub(crate) fn overdue(&self) -> Option<Path> {
+    /// A znode that should be gone by itself, if there is one (C14). `wall_ms`: what the slowest clock of a node shows.
+    pub(crate) fn overdue(&self, wall_ms: i64) -> Option<Path> {
         let last = self.committed.last()?;
-        // The time of the log goes on between two entries, and faster clocks do not matter.
-        let time_ms = last.time_ms + (self.now.saturating_sub(self.committed_at) / 1_000) as i64;
+        // The time of the log goes on between two entries, and faster clocks do not matter. It stands still while the leader's clock
+        // is behind it, as after a jump back.
+        let between = last.time_ms + (self.now.saturating_sub(self.committed_at) / 1_000) as i64;
+        let time_ms = between.min(wall_ms).max(last.time_ms);
         let znodes: Vec<_> = self.state.tree().records().collect();
         let parents: BTreeSet<_> = znodes.iter().filter_map(|znode| znode.path.parent()).collect();
         let unused_ms = self.container_unused_ms as i64;

@@ -303,6 +303,8 @@ impl World {
     fn probe(&mut self) {
         let since = self.cx.now - self.healed_at.unwrap_or_default();
         let last = self.cx.ghost.last();
+        let wall_ms =
+            self.nodes.iter().map(|n| n.wall_ms).min().unwrap_or_default() + (self.cx.now / 1_000) as i64;
         let busy: Vec<String> = (self.nodes.iter())
             .filter(|n| !n.at_rest(last))
             .map(|n| match &n.up {
@@ -318,7 +320,7 @@ impl World {
                     .filter(|(_, c)| !c.at_rest())
                     .map(|(i, c)| format!("client {i} waits for {} answers", c.unanswered())),
             )
-            .chain(self.cx.ghost.overdue().map(|path| format!("{path} is not reaped")))
+            .chain(self.cx.ghost.overdue(wall_ms).map(|path| format!("{path} is not reaped")))
             .collect();
         if busy.is_empty() {
             self.over = true;
