@@ -143,7 +143,8 @@ impl Client {
             .into_iter()
             .map(|name| {
                 let name = name.into();
-                transport::endpoint(&name, options.attempt_timeout).map(|endpoint| (name, endpoint))
+                transport::endpoint(&name, options.attempt_timeout, options.tls.as_ref())
+                    .map(|endpoint| (name, endpoint))
             })
             .collect::<Result<_, _>>()?;
         if endpoints.is_empty() {

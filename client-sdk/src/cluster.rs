@@ -7,14 +7,18 @@ use proto::{
 };
 use tokio::time::timeout;
 
-use crate::{ClientError, Tried, transport};
+use crate::{ClientError, Tls, Tried, transport};
 
 /// Asks one node, at `host:port` or `http://host:port`, at which feature level its ensemble is, and which its members know.
 ///
 /// # Errors
 /// An endpoint that is no address; no answer within `limit`, or none that makes sense.
-pub async fn upgrade_status(endpoint: &str, limit: Duration) -> Result<Upgrade, ClientError> {
-    let checked = transport::endpoint(endpoint, limit)?;
+pub async fn upgrade_status(
+    endpoint: &str,
+    limit: Duration,
+    tls: Option<&Tls>,
+) -> Result<Upgrade, ClientError> {
+    let checked = transport::endpoint(endpoint, limit, tls)?;
     let ask = async {
         let channel = transport::connect(&checked).await?;
         let upgrade = ClusterClient::new(channel).get_upgrade(GetUpgradeRequest {}).await;
@@ -32,11 +36,12 @@ pub async fn upgrade_status(endpoint: &str, limit: Duration) -> Result<Upgrade, 
 pub async fn set_level(
     endpoint: &str,
     limit: Duration,
+    tls: Option<&Tls>,
     expected: Level,
     level: Level,
 ) -> Result<Level, LevelRefusal> {
     let unavailable = |why: String| LevelRefusal::Unavailable(format!("{endpoint}: {why}"));
-    let checked = transport::endpoint(endpoint, limit).map_err(|e| unavailable(e.to_string()))?;
+    let checked = transport::endpoint(endpoint, limit, tls).map_err(|e| unavailable(e.to_string()))?;
     let ask = async {
         let channel = transport::connect(&checked).await.map_err(|e| unavailable(e.to_string()))?;
         let request = SetLevelRequest { expected_level: expected.0, level: level.0 };

@@ -7,14 +7,18 @@ use proto::{
 };
 use tokio::time::timeout;
 
-use crate::{ClientError, Tried, transport};
+use crate::{ClientError, Tls, Tried, transport};
 
 /// Asks one node, at `host:port` or `http://host:port`, about itself. Needs no session and no quorum.
 ///
 /// # Errors
 /// An endpoint that is no address; no answer within `limit`, or none that makes sense.
-pub async fn node_status(endpoint: &str, limit: Duration) -> Result<NodeStatus, ClientError> {
-    let checked = transport::endpoint(endpoint, limit)?;
+pub async fn node_status(
+    endpoint: &str,
+    limit: Duration,
+    tls: Option<&Tls>,
+) -> Result<NodeStatus, ClientError> {
+    let checked = transport::endpoint(endpoint, limit, tls)?;
     let ask = async {
         let channel = transport::connect(&checked).await?;
         let status = NodeClient::new(channel).status(StatusRequest {}).await;

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::Tls;
+
 /// How a [`Client`](crate::Client) behaves. The defaults suit most programs.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Options {
@@ -29,6 +31,8 @@ pub struct Options {
     /// How long [`Client::close`](crate::Client::close) waits for what is unanswered and for the end of the session.
     /// Default 5 s.
     pub close_timeout: Duration,
+    /// TLS to the nodes; `None`, the default, for plaintext.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Options {
@@ -45,6 +49,7 @@ impl Default for Options {
             reopen: core.reopen,
             trace_ratio: 0.0,
             close_timeout: core.close_timeout,
+            tls: None,
         }
     }
 }

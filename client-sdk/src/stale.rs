@@ -9,7 +9,7 @@ use proto::{
 use tokio::time::timeout;
 use tonic::Status;
 
-use crate::{ClientError, Tried, transport};
+use crate::{ClientError, Tls, Tried, transport};
 
 /// What one node has, however old.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,8 +28,13 @@ pub struct Found {
 /// # Errors
 /// [`ClientError::refusal`] if the node answers that there is no such znode, or that its access list does not allow it; an endpoint that is no address; no answer
 /// within `limit`, or none that makes sense.
-pub async fn read_stale(endpoint: &str, read: Read, limit: Duration) -> Result<Found, ClientError> {
-    let checked = transport::endpoint(endpoint, limit)?;
+pub async fn read_stale(
+    endpoint: &str,
+    read: Read,
+    limit: Duration,
+    tls: Option<&Tls>,
+) -> Result<Found, ClientError> {
+    let checked = transport::endpoint(endpoint, limit, tls)?;
     let failed = |why| ClientError::Node(Tried { endpoint: endpoint.to_owned(), why: Some(why) });
     let ask = async {
         let channel = transport::connect(&checked).await?;

@@ -294,9 +294,9 @@ async fn a_server_of_another_kind_is_recognised_at_once() {
 async fn a_node_tells_about_itself() {
     let (_world, servers) = one();
     let limit = Duration::from_secs(10);
-    assert_eq!(node_status(&servers[0].endpoint(), limit).await, Ok(fake::node_status(PeerId(1))));
+    assert_eq!(node_status(&servers[0].endpoint(), limit, None).await, Ok(fake::node_status(PeerId(1))));
     let mute = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let error = node_status(&mute, limit).await.unwrap_err();
+    let error = node_status(&mute, limit, None).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::Unavailable);
     assert!(error.to_string().starts_with(&mute), "{error}");
 }

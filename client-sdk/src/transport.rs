@@ -14,15 +14,26 @@ use tonic::{
     transport::{Channel, Endpoint, Error},
 };
 
-use crate::ClientError;
+use crate::{ClientError, Tls};
 
-/// Checks the address of an endpoint, `host:port` or `http://host:port`.
-pub(crate) fn endpoint(address: &str, connect_timeout: Duration) -> Result<Endpoint, ClientError> {
+/// Checks the address of an endpoint, `host:port`, `http://host:port` or `https://host:port`. The last one is TLS also without `tls`.
+pub(crate) fn endpoint(
+    address: &str,
+    connect_timeout: Duration,
+    tls: Option<&Tls>,
+) -> Result<Endpoint, ClientError> {
     let bad = |why: &str| ClientError::BadEndpoint { endpoint: address.to_owned(), why: why.to_owned() };
-    let uri = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    let endpoint = Endpoint::from_shared(uri).map_err(|e| bad(&chain(&e)))?;
-    if endpoint.uri().scheme_str() != Some("http") {
-        return Err(bad("only http:// is spoken"));
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let uri = if address.contains("://") { address.to_owned() } else { format!("{scheme}://{address}") };
+    let mut endpoint = Endpoint::from_shared(uri).map_err(|e| bad(&chain(&e)))?;
+    match (endpoint.uri().scheme_str(), tls) {
+        (Some("http"), None) => {}
+        (Some("http"), Some(_)) => return Err(bad("it is http://, and TLS is on")),
+        (Some("https"), tls) => {
+            let config = tls.cloned().unwrap_or_default().config();
+            endpoint = endpoint.tls_config(config).map_err(|e| bad(&format!("TLS: {}", chain(&e))))?;
+        }
+        _ => return Err(bad("only http:// and https:// are spoken")),
     }
     if endpoint.uri().authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err(bad("it names a user, and there is none"));
@@ -114,12 +125,14 @@ mod tests {
 
     #[test]
     fn b24_an_address_has_a_scheme_in_any_case_and_no_user() {
-        let checked = |address: &str| endpoint(address, Duration::from_secs(1)).map(drop);
-        for good in ["a:1", "http://a:1", "HTTP://a:1", "[::1]:1"] {
+        let checked = |address: &str| endpoint(address, Duration::from_secs(1), None).map(drop);
+        for good in ["a:1", "http://a:1", "HTTP://a:1", "[::1]:1", "https://a:1"] {
             assert!(checked(good).is_ok(), "{good}");
         }
-        for bad in ["user@a:1", "http://user:word@a:1", "https://a:1", "a"] {
+        for bad in ["user@a:1", "http://user:word@a:1", "ftp://a:1", "a"] {
             assert!(matches!(checked(bad), Err(ClientError::BadEndpoint { .. })), "{bad}");
         }
+        let plain = endpoint("http://a:1", Duration::from_secs(1), Some(&Tls::new())).map(drop);
+        assert!(matches!(plain, Err(ClientError::BadEndpoint { .. })), "{plain:?}");
     }
 }

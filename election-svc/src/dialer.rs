@@ -64,7 +64,7 @@ impl Dialer {
         let no_answer =
             |what| move |_| DialError::Unreachable(format!("no answer to {what} within {HANDSHAKE:?}"));
         let endpoint = self.endpoint.clone().tcp_nodelay(true);
-        let channel = timeout(HANDSHAKE, endpoint.connect())
+        let channel = timeout(HANDSHAKE, self.shared.dialer.connect(&endpoint, self.peer))
             .await
             .map_err(no_answer("a connection"))?
             .map_err(|e| DialError::Unreachable(root_cause(&e)))?;

@@ -24,6 +24,7 @@ pub(crate) struct Shared {
     pub(crate) events: mpsc::Sender<LinkEvent>,
     pub(crate) last_link: AtomicU64,
     pub(crate) complaints: Complaints,
+    pub(crate) dialer: tls::Dialer,
     /// All tasks of the service but the driver.
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,

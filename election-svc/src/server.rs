@@ -1,10 +1,11 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use api::Greeting;
+use api::{Greeting, PeerId};
 use proto::election::ElectionFrame;
 use proto::peer::{ElectionMessage, election_server::Election};
 use proto::quorum::Hello;
+use tls::Caller;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
@@ -27,6 +28,7 @@ impl Election for Server {
         request: Request<Streaming<ElectionMessage>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let from = request.remote_addr();
+        let caller = request.extensions().get().cloned().unwrap_or_default();
         let mut incoming = request.into_inner();
         if self.shared.shutdown.is_cancelled() {
             return Err(Status::unavailable("this server is stopping"));
@@ -34,7 +36,7 @@ impl Election for Server {
         let introduced = timeout(HANDSHAKE, incoming.message()).await.map_err(|_| {
             Status::deadline_exceeded("a stream between servers begins with a Hello; none came")
         })??;
-        let greeting = self.admit(introduced).inspect_err(|refusal| {
+        let greeting = self.admit(introduced, &caller).inspect_err(|refusal| {
             if self.shared.complaints.is_new(self.shared.me, refusal.message()) {
                 let from = from.map(|address| address.to_string()).unwrap_or_default();
                 tracing::warn!(from, reason = refusal.message(), "refused an election stream");
@@ -55,13 +57,14 @@ impl Election for Server {
 }
 
 impl Server {
-    /// Who opened the stream, or why it may not.
-    fn admit(&self, introduced: Option<ElectionMessage>) -> Result<Greeting, Status> {
+    /// The greeting of the server that opened the stream, or why it may not. Its certificate has to name it.
+    fn admit(&self, introduced: Option<ElectionMessage>, caller: &Caller) -> Result<Greeting, Status> {
         let Shared { me, greeting, .. } = &*self.shared;
         let hello = match introduced.map(ElectionFrame::try_from) {
             Some(Ok(ElectionFrame::Hello(hello))) => hello,
             _ => return Err(Status::invalid_argument("a stream between servers begins with a Hello")),
         };
+        caller.check_member(PeerId(hello.id)).map_err(Status::failed_precondition)?;
         let theirs = Hello::check(hello, &greeting.borrow(), None);
         let theirs = theirs.map_err(|e| Status::failed_precondition(e.0))?;
         let peer = theirs.id;

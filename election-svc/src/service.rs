@@ -32,6 +32,8 @@ pub struct Config {
     /// `host:port` of each other member's election port; names are resolved at each dial. Only smaller ids are
     /// dialled.
     pub addresses: BTreeMap<PeerId, String>,
+    /// Connects to the other members.
+    pub dialer: tls::Dialer,
 }
 
 /// Why a [`Config`] cannot be worked with.
@@ -93,6 +95,7 @@ impl ElectionService {
             events,
             last_link: AtomicU64::new(0),
             complaints: Complaints::default(),
+            dialer: config.dialer,
             tasks: TaskTracker::new(),
             shutdown,
         });

@@ -199,6 +199,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 /// Elections that run, and the ports to them.
 struct Net<P: Packaging> {
     addresses: BTreeMap<PeerId, String>,
+    dialer: tls::Dialer::plain(),
     nodes: BTreeMap<u32, Node>,
     ports: BTreeMap<u32, P::Port>,
 }
@@ -239,6 +240,7 @@ impl<P: Packaging> Net<P> {
             build: Build::this(),
             core: election_core::Config::new(PeerId(id), ensemble),
             addresses: self.addresses.clone(),
+            dialer: tls::Dialer::plain(),
         };
         let shutdown = CancellationToken::new();
         let service = ElectionService::new(config, shutdown.clone()).unwrap();

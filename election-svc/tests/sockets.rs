@@ -256,6 +256,7 @@ fn a_config_that_does_not_fit_is_refused() {
             build: Build::this(),
             core,
             addresses: addresses.into_iter().collect(),
+            dialer: tls::Dialer::plain(),
         };
         ElectionService::new(config, CancellationToken::new()).map(|_| ())
     };
@@ -334,6 +335,7 @@ struct Net {
     ensemble_name: String,
     ensemble: Ensemble,
     addresses: BTreeMap<u32, SocketAddr>,
+    dialer: tls::Dialer::plain(),
     /// Bound, but not served yet.
     listeners: BTreeMap<u32, TcpListener>,
     nodes: BTreeMap<u32, Node>,
@@ -369,6 +371,7 @@ impl Net {
             build: Build::this(),
             core: election_core::Config::new(PeerId(id), self.ensemble.clone()),
             addresses: self.addresses.iter().map(|(&id, a)| (PeerId(id), a.to_string())).collect(),
+            dialer: tls::Dialer::plain(),
         };
         let shutdown = CancellationToken::new();
         let service = ElectionService::new(config, shutdown.clone()).unwrap();

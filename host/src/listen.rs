@@ -19,6 +19,7 @@ use api::budget::Budget;
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use telemetry::{Closed, Port};
+use tls::{Acceptor, HandshakeError};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::service::Routes;
@@ -78,6 +79,7 @@ pub struct Listener {
     what: &'static str,
     inner: TcpListener,
     address: SocketAddr,
+    tls: Option<Acceptor>,
 }
 
 impl Listener {
@@ -89,7 +91,7 @@ impl Listener {
         let bound = async {
             let inner = TcpListener::bind(address).await?;
             let address = inner.local_addr()?;
-            Ok(Listener { what, inner, address })
+            Ok(Listener { what, inner, address, tls: None })
         };
         bound.await.map_err(|cause: io::Error| match cause.kind() {
             io::ErrorKind::AddrInUse => ListenError::InUse { what, address },
@@ -104,9 +106,15 @@ impl Listener {
         self.address
     }
 
+    /// The same with TLS.
+    #[must_use]
+    pub fn secured(self, tls: Option<Acceptor>) -> Listener {
+        Listener { tls, ..self }
+    }
+
     /// Its connections as they come, as far as `limits` have places for them.
     pub(crate) fn incoming(self, limits: Limits) -> Incoming<TcpListener> {
-        Incoming::new(self.inner, limits, Port::named(self.what))
+        Incoming { tls: self.tls, ..Incoming::new(self.inner, limits, Port::named(self.what)) }
     }
 }
 
@@ -205,16 +213,24 @@ pub async fn serve(
             () = shutdown.cancelled() => break,
         };
         let place = Arc::new(place);
-        let traffic = Traffic::new(bounds.budget.share(), bounds.message, bounds.users);
-        let calls = Arc::new(Calls {
+        let mut calls = Calls {
             routes: routes.clone(),
             peer: connection.peer(),
+            caller: connection.caller().clone(),
             place: place.clone(),
-            traffic: traffic.clone(),
+            traffic: Traffic::new(bounds.budget.share(), bounds.message, bounds.users),
             held: bounds.held.share(),
             places: bounds.calls.clone(),
-        });
-        let one = serve_one(connection, calls, bounds.users, shutdown.clone());
+        };
+        let (users, shutdown) = (bounds.users, shutdown.clone());
+        let one = async move {
+            let connection = match connection.secured().await {
+                Ok(connection) => connection,
+                Err(why) => return Some(handshake_failed(port, calls.peer, &why)),
+            };
+            calls.caller = connection.caller().clone();
+            serve_one(connection, Arc::new(calls), users, shutdown).await
+        };
         let cut_off = cut_off.clone();
         connections.spawn(async move {
             let why = tokio::select! {
@@ -230,6 +246,12 @@ pub async fn serve(
     drop(incoming);
     end_connections(address, &connections, &shutdown, &cut_off, drain).await;
     Ok(())
+}
+
+/// The other end knows why it failed, if it is honest; here it is what strangers do.
+fn handshake_failed(port: Port, peer: SocketAddr, why: &HandshakeError) -> Closed {
+    tracing::debug!(port = port.name(), %peer, reason = %why, "TLS handshake failed");
+    Closed::Handshake
 }
 
 /// Waits for the connections of a port that takes no more, and closes those that do not end within `drain`.
@@ -261,6 +283,7 @@ async fn serve_one(
         Users::Clients => (CLIENT_WINDOW, CLIENT_FRAME),
         Users::Members | Users::Neighbours => (PEER_WINDOW, PEER_FRAME),
     };
+    let mut trust = connection.trust();
     let connection = Gate::new(connection, traffic.untaken());
     let mut serving = pin!(
         http2::Builder::new(TokioExecutor::new())
@@ -294,6 +317,9 @@ async fn serve_one(
                 if let Some(fault) = traffic.fault() {
                     return Some(fault);
                 }
+                if trust.as_mut().is_some_and(|trust| !trust.holds()) {
+                    return Some(Closed::Untrusted);
+                }
                 if !leaving && traffic.is_idle() {
                     leaving = true;
                     serving.as_mut().graceful_shutdown();
@@ -319,6 +345,7 @@ impl Accept for TcpListener {
 /// free it.
 pub(crate) struct Incoming<A> {
     acceptor: A,
+    tls: Option<Acceptor>,
     places: Arc<Places>,
     port: Port,
     /// Faults of this process or machine.
@@ -327,7 +354,7 @@ pub(crate) struct Incoming<A> {
 
 impl<A: Accept> Incoming<A> {
     fn new(acceptor: A, limits: Limits, port: Port) -> Incoming<A> {
-        Incoming { acceptor, places: Places::new(limits, port), port, faults: Seldom::default() }
+        Incoming { acceptor, tls: None, places: Places::new(limits, port), port, faults: Seldom::default() }
     }
 
     /// The next connection and its place. One for which there is none is closed at once: its client can go elsewhere.
@@ -335,7 +362,7 @@ impl<A: Accept> Incoming<A> {
         loop {
             let fault = match poll_fn(|cx| self.acceptor.poll_accept(cx)).await {
                 Ok((stream, peer)) => match self.places.enter(peer.ip()) {
-                    Ok(place) => match Connection::new(stream, peer, self.port) {
+                    Ok(place) => match Connection::new(stream, peer, self.port, self.tls.clone()) {
                         Ok(connection) => return (connection, place),
                         Err(e) => e,
                     },

@@ -9,8 +9,10 @@ use host::config::{Setting as _, Size, behind_scheme};
 use crate::exit;
 
 mod bench;
+mod tls;
 
 pub(crate) use bench::{Bench, BenchLoad, Operation};
+pub(crate) use tls::{Certs, CertsInit, TlsFiles};
 
 /// A coordination service: a replicated tree of znodes that a small ensemble of nodes keeps in agreement.
 ///
@@ -33,6 +35,8 @@ Try it:
 
 Environment:
   QUORATE_ENDPOINTS     nodes to talk to, as in --endpoints
+  QUORATE_TLS_CA, QUORATE_TLS_CERT, QUORATE_TLS_KEY
+                        certificates, as in --tls-ca, --tls-cert and --tls-key
   QUORATE_LOG           which log lines to print: warn, info, info,quorum_svc=debug ...
   QUORATE_LOG_FORMAT    text or json
   OTEL_EXPORTER_OTLP_ENDPOINT  collector for metrics and spans of a node, unless
@@ -297,6 +301,10 @@ Examples:
   quorate health -v                   each check with its reason")]
     Health(Health),
 
+    /// Make certificates for TLS.
+    #[command(subcommand)]
+    Certs(Certs),
+
     /// Show or change which log lines a running node prints.
     ///
     /// Until it is changed again or the node ends. Only from the machine that the node runs on.
@@ -367,6 +375,9 @@ pub(crate) struct Connection {
     /// Which part of the requests to trace, from 0 to 1.
     #[arg(long, value_name = "RATIO", value_parser = ratio, default_value = "1", requires = "trace_to", help_heading = "Tracing")]
     pub(crate) trace_ratio: f64,
+
+    #[command(flatten)]
+    pub(crate) tls: TlsFiles,
 }
 
 /// How fresh the answer has to be.
@@ -796,6 +807,8 @@ pub(crate) struct Status {
     #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "2s")]
     pub(crate) timeout: Duration,
     #[command(flatten)]
+    pub(crate) tls: TlsFiles,
+    #[command(flatten)]
     pub(crate) output: Output,
 }
 
@@ -841,6 +854,8 @@ pub(crate) struct UpgradeStatus {
     #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "2s")]
     pub(crate) timeout: Duration,
     #[command(flatten)]
+    pub(crate) tls: TlsFiles,
+    #[command(flatten)]
     pub(crate) output: Output,
 }
 
@@ -862,6 +877,8 @@ pub(crate) struct UpgradeFinalize {
     /// A node that has not answered after this counts as unreachable.
     #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "10s")]
     pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) tls: TlsFiles,
 }
 
 #[derive(Args, Debug)]
@@ -948,14 +965,15 @@ fn endpoints(text: &str) -> Result<Endpoints, String> {
     if endpoints.0.is_empty() { Err(EXPECTED_ENDPOINT.to_owned()) } else { Ok(endpoints) }
 }
 
-/// With or without `http://`.
+/// With or without `http://` or `https://`; the second one stays.
 fn endpoint(text: &str) -> Result<String, String> {
-    let text = behind_scheme(text, "http://").unwrap_or(text);
+    let secured = behind_scheme(text, "https://");
+    let text = secured.or_else(|| behind_scheme(text, "http://")).unwrap_or(text);
     let text = text.strip_suffix('/').unwrap_or(text);
     let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     match parts {
         Some((host, port)) if port != 0 && !host.is_empty() && !host.contains(['/', '@']) => {
-            Ok(text.to_owned())
+            Ok(if secured.is_some() { format!("https://{text}") } else { text.to_owned() })
         }
         _ => Err(EXPECTED_ENDPOINT.to_owned()),
     }

@@ -5,12 +5,14 @@
 mod acl;
 mod args;
 mod bench;
+mod certs;
 mod config_show;
 mod exit;
 mod health;
 mod observe;
 mod output;
 mod recover;
+mod secure;
 mod serve;
 mod services;
 mod session;
@@ -86,6 +88,7 @@ async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> 
         Command::Status(args) => status::run(&args).await,
         Command::Upgrade(command) => upgrade::run(&command).await,
         Command::Health(args) => health::run(&args).await,
+        Command::Certs(command) => certs::run(&command),
         Command::Loglevel(args) => health::loglevel(&args).await,
         Command::Recover(command) => recover::run(&command, disk),
         Command::Bench(command) => bench::run(&command).await,

@@ -22,6 +22,7 @@ use quorum_svc::{Late, OpenError, Opening, QuorumService};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use store_svc::StoreService;
 use telemetry::Group;
+use tls::Dialer;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -34,6 +35,7 @@ use crate::{
     args::Serve,
     exit::{Doing as _, Failure},
     observe::Observed,
+    secure::Secure,
     services::{PidFile, Services},
     zookeeper,
 };
@@ -51,10 +53,11 @@ pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure
     };
     let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
     // Ports before data: who finds the port taken has touched nothing.
-    let mut ports = Ports::bind(&node).await?;
+    let secure = Secure::load(&node, &shutdown)?;
+    let mut ports = Ports::bind(&node).await?.secured(&secure);
     let http = ports.http.take();
     let observed = Observed::start(&node, health, http, "quorate", &Group::ALL, shutdown.clone())?;
-    let ran = serve(&node, disk, ports, quorum, &observed, shutdown).await;
+    let ran = serve(&node, disk, (ports, secure.dialer()), quorum, &observed, shutdown).await;
     observed.end().await;
     if ran.is_ok() {
         tracing::info!("node {} has stopped", node.id);
@@ -87,14 +90,14 @@ pub(crate) async fn hand_over(mut quorum: oneshot::Receiver<quorum_svc::Handle>)
 async fn serve(
     node: &NodeConfig,
     disk: Arc<dyn Disk>,
-    ports: Ports,
+    (ports, dialer): (Ports, Dialer),
     opened: oneshot::Sender<quorum_svc::Handle>,
     observed: &Observed,
     shutdown: CancellationToken,
 ) -> Result<(), Failure> {
-    let election = ElectionService::new(election_config(node)?, shutdown.clone())
+    let election = ElectionService::new(election_config(node, dialer.clone())?, shutdown.clone())
         .map_err(|e| Failure::usage(e.to_string()))?;
-    let (config, handle, stop) = (quorum_config(node)?, election.handle.clone(), shutdown.clone());
+    let (config, handle, stop) = (quorum_config(node, dialer)?, election.handle.clone(), shutdown.clone());
     let quorums_disk = disk.clone();
     let open =
         move || QuorumService::open_on(quorums_disk.clone(), config.clone(), handle.clone(), stop.clone());
@@ -240,7 +243,7 @@ pub(crate) async fn client_routes<Q: Quorum>(
     Ok(routes.routes())
 }
 
-pub(crate) fn election_config(node: &NodeConfig) -> Result<election_svc::Config, Failure> {
+pub(crate) fn election_config(node: &NodeConfig, dialer: Dialer) -> Result<election_svc::Config, Failure> {
     let mut core = election_core::Config::new(node.id, ensemble(node)?);
     core.finalize_wait = node.timing.finalize_wait;
     Ok(election_svc::Config {
@@ -250,10 +253,11 @@ pub(crate) fn election_config(node: &NodeConfig) -> Result<election_svc::Config,
         build: build()?,
         core,
         addresses: addresses(node, MemberConfig::election_address),
+        dialer,
     })
 }
 
-pub(crate) fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Failure> {
+pub(crate) fn quorum_config(node: &NodeConfig, dialer: Dialer) -> Result<quorum_svc::Config, Failure> {
     let Build { version, levels } = build()?;
     let core = quorum_core::Config {
         levels,
@@ -273,6 +277,7 @@ pub(crate) fn quorum_config(node: &NodeConfig) -> Result<quorum_svc::Config, Fai
         version,
         core,
         addresses: addresses(node, MemberConfig::quorum_address),
+        dialer,
         data_dir: node.data_dir.clone(),
         log_dir: node.log_dir.clone(),
         min_free: node.log.min_free.map(|size| size.0),
@@ -432,6 +437,16 @@ impl Ports {
             "node {} of ensemble {:?} listens", node.id, node.ensemble
         );
         Ok(ports)
+    }
+
+    fn secured(self, secure: &Secure) -> Ports {
+        Ports {
+            client: secure.client_port(self.client),
+            quorum: secure.member_port(self.quorum),
+            election: secure.member_port(self.election),
+            zookeeper: secure.zookeeper_port(self.zookeeper),
+            http: self.http,
+        }
     }
 }
 

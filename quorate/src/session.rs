@@ -77,6 +77,7 @@ pub(crate) async fn connect(connection: &Connection, reopen: bool) -> Result<Cli
         // Mostly not: a fresh session would not have the ephemerals of the old one, nor know the fate of its writes.
         reopen,
         trace_ratio: if connection.trace_to.is_some() { connection.trace_ratio } else { 0.0 },
+        tls: connection.tls.read()?,
         ..defaults
     };
     Ok(Client::connect(addresses(&connection.endpoints), options).await?)

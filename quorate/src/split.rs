@@ -25,6 +25,7 @@ use crate::{
     args::Serve,
     exit::{Doing as _, Failure},
     observe::Observed,
+    secure::Secure,
     serve::{
         begin, bind_zookeeper, client_bounds, client_routes, election_config, ensemble, first_attempt,
         hand_over, next_attempts, quorum_config, store_config,
@@ -44,13 +45,14 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
         quorum_gone(quorum)
     };
     let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
-    let peers = bind("election", node.listen.election).await?;
+    let secure = Secure::load(&node, &shutdown)?;
+    let peers = secure.member_port(bind("election", node.listen.election).await?);
     let port = bind("internal election", node.listen.internal_election).await?;
     let http = Observed::bind(node.listen.election_http).await?;
     let groups = [Group::Process, Group::Election];
     let observed = Observed::start(&node, health, http, "quorate-election", &groups, shutdown.clone())?;
     let _pid_file = pid_file(&node, "election")?;
-    let election = ElectionService::new(election_config(&node)?, shutdown.clone())
+    let election = ElectionService::new(election_config(&node, secure.dialer())?, shutdown.clone())
         .map_err(|e| Failure::usage(e.to_string()))?;
     // Nobody wants it any more if a signal came meanwhile.
     let _ = opened.send(election.quorum.clone());
@@ -98,13 +100,14 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
         hand_over(handle)
     };
     let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
-    let peers = bind("quorum", node.listen.quorum).await?;
+    let secure = Secure::load(&node, &shutdown)?;
+    let peers = secure.member_port(bind("quorum", node.listen.quorum).await?);
     let port = bind("internal quorum", node.listen.internal_quorum).await?;
     let http = Observed::bind(node.listen.quorum_http).await?;
     let groups = [Group::Process, Group::Quorum];
     let observed = Observed::start(&node, health, http, "quorate-quorum", &groups, shutdown.clone())?;
     let election = RemoteElection::new(neighbour(&node, "election", &node.services.election)?);
-    let (config, handle, stop) = (quorum_config(&node)?, election.clone(), shutdown.clone());
+    let (config, handle, stop) = (quorum_config(&node, secure.dialer())?, election.clone(), shutdown.clone());
     let open = move || QuorumService::open_on(disk.clone(), config.clone(), handle.clone(), stop.clone());
     let (opening, late) = Late::new();
     let first = first_attempt(open(), &opening)?;
@@ -143,8 +146,9 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
 pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let node = begin(args)?;
     let shutdown = shutdown::on_signals().doing("listen for signals")?;
-    let clients = bind("client", node.listen.client).await?;
-    let zookeepers = bind_zookeeper(&node).await?;
+    let secure = Secure::load(&node, &shutdown)?;
+    let clients = secure.client_port(bind("client", node.listen.client).await?);
+    let zookeepers = secure.zookeeper_port(bind_zookeeper(&node).await?);
     let http = Observed::bind(node.listen.http).await?;
     let groups = [Group::Process, Group::Store, Group::Gateway];
     let health = Health::starting("reading the checkpoint");

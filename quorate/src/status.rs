@@ -9,7 +9,7 @@ use api::{
     Ensemble, EnsembleId, Member, PeerId, Zxid,
     ports::{Role, Room},
 };
-use client_sdk::{NodeMember, NodeStatus, node_status};
+use client_sdk::{NodeMember, NodeStatus, Tls, node_status};
 use quorum_core::CLOCK_BOUND_MS;
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -22,7 +22,8 @@ use crate::{
 
 pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
     let mut answers = Answers::default();
-    answers.add(ask_all(&addresses(&args.endpoints), args.timeout).await);
+    let tls = args.tls.read()?;
+    answers.add(ask_all(&addresses(&args.endpoints), args.timeout, tls.as_ref()).await);
     if answers.0.is_empty() {
         return none_answers(args);
     }
@@ -42,7 +43,7 @@ pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
     let members: Vec<NodeMember> = members.into_values().collect();
     let missing: Vec<String> =
         members.iter().filter(|m| answers.of(m.id).is_empty()).map(|m| m.client_address.clone()).collect();
-    answers.add(ask_all(&missing, args.timeout).await);
+    answers.add(ask_all(&missing, args.timeout, tls.as_ref()).await);
 
     let leader = answers.all().find(|s| leads(s)).map(|s| s.zxid);
     let row = |m: &NodeMember| match answers.of(m.id)[..] {
@@ -176,11 +177,16 @@ fn contradictions(answers: &[&NodeStatus]) -> Vec<String> {
     found
 }
 
-async fn ask_all(endpoints: &[String], timeout: Duration) -> BTreeMap<String, Option<NodeStatus>> {
+async fn ask_all(
+    endpoints: &[String],
+    timeout: Duration,
+    tls: Option<&Tls>,
+) -> BTreeMap<String, Option<NodeStatus>> {
     let mut asking = JoinSet::new();
     for endpoint in endpoints.iter().cloned() {
+        let tls = tls.cloned();
         asking.spawn(async move {
-            let answer = node_status(&endpoint, timeout).await;
+            let answer = node_status(&endpoint, timeout, tls.as_ref()).await;
             if let Err(e) = &answer {
                 tracing::info!("{e}");
             }

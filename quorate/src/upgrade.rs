@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::{Build, Level, LevelRefusal, PeerId};
-use client_sdk::{Upgrade, set_level, upgrade_status};
+use client_sdk::{Tls, Upgrade, set_level, upgrade_status};
 use serde_json::{Value, json};
 
 use crate::{
@@ -20,7 +20,7 @@ pub(crate) async fn run(command: &args::Upgrade) -> Result<(), Failure> {
 }
 
 async fn status(args: &UpgradeStatus) -> Result<(), Failure> {
-    let upgrade = ask(&addresses(&args.endpoints), args.timeout).await?;
+    let upgrade = ask(&addresses(&args.endpoints), args.timeout, args.tls.read()?.as_ref()).await?;
     match args.output.output {
         Format::Json => output::print_json(&as_json(&upgrade)),
         Format::Table => {
@@ -33,7 +33,8 @@ async fn status(args: &UpgradeStatus) -> Result<(), Failure> {
 
 async fn finalize(args: &UpgradeFinalize) -> Result<(), Failure> {
     let endpoints = addresses(&args.endpoints);
-    let upgrade = ask(&endpoints, args.timeout).await?;
+    let tls = args.tls.read()?;
+    let upgrade = ask(&endpoints, args.timeout, tls.as_ref()).await?;
     let Some(now) = upgrade.level else {
         return Err(Failure::new(
             Exit::Unavailable,
@@ -52,7 +53,7 @@ async fn finalize(args: &UpgradeFinalize) -> Result<(), Failure> {
     }
     let mut last = None;
     for endpoint in &endpoints {
-        match set_level(endpoint, args.timeout, now, level).await {
+        match set_level(endpoint, args.timeout, tls.as_ref(), now, level).await {
             Ok(level) => return output::print(&format!("the ensemble is at feature level {level}")),
             Err(LevelRefusal::Refused(why)) => return Err(Failure::refused(why)),
             Err(LevelRefusal::Unavailable(why)) => last = Some(why),
@@ -66,10 +67,10 @@ async fn finalize(args: &UpgradeFinalize) -> Result<(), Failure> {
 }
 
 /// The first answer.
-async fn ask(endpoints: &[String], timeout: Duration) -> Result<Upgrade, Failure> {
+async fn ask(endpoints: &[String], timeout: Duration, tls: Option<&Tls>) -> Result<Upgrade, Failure> {
     let mut last = String::new();
     for endpoint in endpoints {
-        match upgrade_status(endpoint, timeout).await {
+        match upgrade_status(endpoint, timeout, tls).await {
             Ok(upgrade) => return Ok(upgrade),
             Err(e) => last = e.to_string(),
         }

@@ -12,6 +12,7 @@ use api::{Build, Greeting, PeerId};
 use proto::peer::{self as wire, quorum_client::QuorumClient};
 use proto::quorum::Hello;
 use quorum_shell::{Met, Said};
+use tls::Dialer;
 use tokio::sync::{Notify, mpsc, watch};
 use tonic::transport::{Channel, Endpoint};
 
@@ -110,6 +111,7 @@ pub(crate) struct Acquaintances {
     pub(crate) own: Arc<watch::Sender<Own>>,
     pub(crate) board: Arc<Board>,
     pub(crate) addresses: Arc<BTreeMap<PeerId, String>>,
+    pub(crate) dialer: Dialer,
     pub(crate) links: Links,
     /// Never used in a task: it is locked while the file is written.
     pub(crate) met: Met,
@@ -298,13 +300,11 @@ impl Acquaintances {
     }
 
     async fn meet(&self, peer: PeerId, address: &str) -> Result<(), String> {
-        let channel = Endpoint::from_shared(format!("http://{address}"))
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|e| e.to_string())?
             .tcp_nodelay(true)
-            .connect_timeout(CONNECT_LIMIT)
-            .connect()
-            .await
-            .map_err(|e| chain(&e))?;
+            .connect_timeout(CONNECT_LIMIT);
+        let channel = self.dialer.connect(&endpoint, peer).await.map_err(|e| chain(&e))?;
         self.meet_over(peer, channel).await
     }
 

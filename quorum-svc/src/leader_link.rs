@@ -17,6 +17,7 @@ use quorum_log::Snapshots;
 use quorum_shell::{Command, Ended, Frame, Got, LogView, Outgoing, Read, Sent, ToSend};
 use spans::{KeyValue, Lines, Scope, Span, lines};
 use telemetry::{Mode, metrics};
+use tls::Caller;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -95,13 +96,14 @@ impl quorum_server::Quorum for LearnService {
         &self,
         request: Request<Streaming<wire::LearnerMessage>>,
     ) -> Result<Response<Messages>, Status> {
+        let caller = caller(&request);
         let mut from_learner = request.into_inner();
         let first =
             from_learner.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
         let Ok(LearnerFrame::Hello(hello)) = LearnerFrame::try_from(first) else {
             return Err(Status::invalid_argument("the first message must be a Hello"));
         };
-        let (peer, said) = self.greet(hello).await?;
+        let (peer, said) = self.greet(hello, &caller).await?;
         let (to_learner, stream) = mpsc::channel(SEND_QUEUE);
         let hello = LeaderFrame::Hello(self.acquaintances.hello(peer, said).await);
         // The queue is empty, so this cannot wait.
@@ -136,6 +138,7 @@ impl quorum_server::Quorum for LearnService {
         let half = number.and_then(|number: u64| halves(&self.halves).remove(&number));
         let (peer, half) =
             half.ok_or_else(|| Status::failed_precondition("there is no such link; call Learn first"))?;
+        caller(&request).check_member(peer).map_err(Status::failed_precondition)?;
         let (to_learner, stream) = mpsc::channel(SEND_QUEUE);
         let control = Control { from_learner: request.into_inner(), to_learner };
         half.send(control).map_err(|_| Status::failed_precondition("the link is gone"))?;
@@ -146,7 +149,8 @@ impl quorum_server::Quorum for LearnService {
     }
 
     async fn meet(&self, request: Request<wire::Hello>) -> Result<Response<wire::Hello>, Status> {
-        let (peer, said) = self.greet(request.into_inner()).await?;
+        let caller = caller(&request);
+        let (peer, said) = self.greet(request.into_inner(), &caller).await?;
         let mut response = Response::new(self.acquaintances.hello(peer, said).await);
         response.extensions_mut().insert(peer);
         Ok(response)
@@ -154,14 +158,23 @@ impl quorum_server::Quorum for LearnService {
 }
 
 impl LearnService {
-    /// Takes in the first message of somebody who dialled: who it is, and what it says of incarnations.
-    async fn greet(&self, hello: wire::Hello) -> Result<(PeerId, Acquaintance), Status> {
+    /// Takes in the first message of a server that dialled: its id, which its certificate has to name, and its incarnations.
+    async fn greet(&self, hello: wire::Hello, caller: &Caller) -> Result<(PeerId, Acquaintance), Status> {
+        if let Err(why) = caller.check_member(PeerId(hello.id)) {
+            self.acquaintances.refused(PeerId(hello.id), &why);
+            return Err(Status::failed_precondition(why));
+        }
         let told = hello.clone();
         let peer = self.acquaintances.check(hello, None).map_err(Status::failed_precondition)?;
         let said = self.acquaintances.greeted(peer, &told).await.map_err(Status::unavailable)?;
         self.acquaintances.heard(peer);
         Ok((peer, said))
     }
+}
+
+/// What the listener knows of the other end.
+fn caller<T>(request: &Request<T>) -> Caller {
+    request.extensions().get().cloned().unwrap_or_default()
 }
 
 fn halves(halves: &Halves) -> MutexGuard<'_, BTreeMap<u64, (PeerId, oneshot::Sender<Control>)>> {

@@ -97,7 +97,7 @@ impl LearnerSide {
     }
 
     async fn open(&self, leader: PeerId, address: &str) -> Result<Link, String> {
-        let channel = dial(address).await?;
+        let channel = self.dial(leader, address).await?;
         // Who acknowledges something in this incarnation has been met in it.
         self.acquaintances.meet_over(leader, channel.clone()).await?;
         let (to_leader, requests) = mpsc::channel(8);
@@ -126,8 +126,19 @@ impl LearnerSide {
         let (to_control, requests) = mpsc::channel(8);
         let mut request = tonic::Request::new(ReceiverStream::new(requests));
         request.metadata_mut().insert(LINK, number);
-        let control = client(dial(address).await?).control(request).await.map_err(|s| s.to_string())?;
+        let control =
+            client(self.dial(leader, address).await?).control(request).await.map_err(|s| s.to_string())?;
         Ok(Link { to_leader, from_leader, to_control, control: control.into_inner() })
+    }
+
+    async fn dial(&self, leader: PeerId, address: &str) -> Result<Channel, String> {
+        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(|e| format!("{address} is no host:port: {e}"))?
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_LIMIT)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW);
+        self.acquaintances.dialer.connect(&endpoint, leader).await.map_err(|e| chain(&e))
     }
 
     async fn run(self, leader: PeerId, link: Link) {
@@ -236,18 +247,6 @@ impl LearnerSide {
             }
         }
     }
-}
-
-async fn dial(address: &str) -> Result<Channel, String> {
-    Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|e| format!("{address} is no host:port: {e}"))?
-        .tcp_nodelay(true)
-        .connect_timeout(CONNECT_LIMIT)
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .connect()
-        .await
-        .map_err(|e| chain(&e))
 }
 
 fn client(channel: Channel) -> QuorumClient<Channel> {

@@ -42,6 +42,8 @@ pub struct Config {
     pub core: quorum_core::Config,
     /// `host:port` of each member's quorum service.
     pub addresses: BTreeMap<PeerId, String>,
+    /// Connects to the other members.
+    pub dialer: tls::Dialer,
     /// The node's own directory.
     pub data_dir: PathBuf,
     /// Where the log is, if not in the data directory.
@@ -245,6 +247,7 @@ impl<E: Election> QuorumService<E> {
             own: Arc::new(watch::Sender::new(own)),
             board: Arc::default(),
             addresses: Arc::new(config.addresses.clone()),
+            dialer: config.dialer,
             links: links.clone(),
             met: met.clone(),
             every: config.incarnation_every,

@@ -71,6 +71,7 @@ fn config(id: u32, dir: &Path, addresses: &BTreeMap<PeerId, String>) -> Config {
         version: "test".into(),
         core,
         addresses: addresses.clone(),
+        dialer: tls::Dialer::plain(),
         data_dir: dir.join(id.to_string()),
         log_dir: None,
         min_free: Some(0),
@@ -88,6 +89,7 @@ impl Node {
         dir: &Path,
         listener: TcpListener,
         addresses: &BTreeMap<PeerId, String>,
+        dialer: tls::Dialer::plain(),
         election: Named,
     ) -> Node {
         Node::start_with(config(id, dir, addresses), listener, election)
@@ -120,6 +122,7 @@ impl Node {
 struct Ensemble3 {
     dir: tempfile::TempDir,
     addresses: BTreeMap<PeerId, String>,
+    dialer: tls::Dialer::plain(),
     leader: watch::Sender<Option<PeerId>>,
     nodes: BTreeMap<u32, Node>,
 }

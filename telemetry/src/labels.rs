@@ -99,6 +99,16 @@ label! {
 }
 
 label! {
+    /// Which ports a certificate secures.
+    TlsUse("use") {
+        /// Those between members.
+        Members = "members",
+        /// Those for clients.
+        Clients = "clients",
+    }
+}
+
+label! {
     /// A port of a node.
     Port("port") {
         /// The client API.
@@ -147,6 +157,10 @@ label! {
         Full = "full",
         /// The address has its maximum of connections.
         Address = "address",
+        /// No TLS, or no certificate that this port takes.
+        Handshake = "handshake",
+        /// The certificate expired or was revoked since the connection began.
+        Untrusted = "untrusted",
     }
 }
 

@@ -26,7 +26,7 @@ pub mod reference;
 pub mod text;
 
 pub use define::{Definition, Group, Kind, Metric, Unit};
-pub use labels::{Closed, CpuMode, Label, Mode, Phase, Port, RoleLabel};
+pub use labels::{Closed, CpuMode, Label, Mode, Phase, Port, RoleLabel, TlsUse};
 pub use process::{refresh as refresh_process, set_data_dir};
 pub use reading::{Distribution, Exemplar, Point, Reading, Value, gather};
 pub use value::{By, ByName, ByPeer, Counter, Gauge, Histogram, UpDown};

@@ -3,7 +3,7 @@
 use crate::define::{Definition, Group, Metric, Source, Unit};
 use api::session::Verb;
 
-use crate::labels::{Closed, CpuMode, Label as _, Mode, Phase, Port, RoleLabel};
+use crate::labels::{Closed, CpuMode, Label as _, Mode, Phase, Port, RoleLabel, TlsUse};
 use crate::value::{By, ByName, ByPeer, Counter, Gauge, Histogram, UpDown};
 
 /// Makes each metric a static of its own, and the list of all.
@@ -61,6 +61,9 @@ metrics! {
         PORT_CONNECTIONS_CLOSED: By<(Port, Closed), Counter, CLOSED_SLOTS> = "quorate.port.connections.closed" [Count("{connection}")]
             By::new([const { Counter::new() }; CLOSED_SLOTS]),
             "Connections that the node closed or refused, by reason.";
+        TLS_CERTIFICATE_EXPIRES: By<TlsUse, Gauge, { TlsUse::COUNT }> = "quorate.tls.certificate.expires" [Seconds]
+            By::new([const { Gauge::new() }; TlsUse::COUNT]),
+            "When the certificate of these ports expires, as the time since 1970; 0 without TLS.";
         RPC_SERVER_CALL_DURATION: ByName = "rpc.server.call.duration" [Seconds]
             ByName::new(("rpc_system_name", "grpc"), ["rpc_method", "rpc_response_status_code"]),
             "gRPC calls from their first header to their last trailer, so a stream counts when it ends. A call that the \

@@ -135,7 +135,7 @@ impl<'a> Running<'a> {
     /// The status of each node that answers.
     fn status(&self) -> BTreeMap<u32, NodeStatus> {
         let endpoints = self.endpoints();
-        let ask = async |endpoint: &str| node_status(endpoint, Duration::from_secs(2)).await.ok();
+        let ask = async |endpoint: &str| node_status(endpoint, Duration::from_secs(2), None).await.ok();
         let mut nodes = BTreeMap::new();
         for (id, endpoint) in (1..).zip(&endpoints) {
             nodes.extend(self.runtime.block_on(ask(endpoint)).map(|status| (id, status)));

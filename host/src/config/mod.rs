@@ -7,6 +7,7 @@
 mod layers;
 mod member;
 mod problem;
+mod tls;
 mod value;
 
 use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
@@ -17,6 +18,7 @@ use layers::Layers;
 pub use layers::{Effective, Source};
 pub use member::{MemberConfig, MemberRole};
 pub use problem::ConfigError;
+pub use tls::{Secured, Tls};
 use value::NodeId;
 pub use value::{OptionalPort, Setting, Size};
 
@@ -57,7 +59,14 @@ const LOGS_EXPORTER: &str = "OTEL_LOGS_EXPORTER";
 
 /// Variables that begin with `QUORATE_` and are not settings of a node: those of the command line tools and of
 /// [`crate::logging`].
-pub const OTHER_VARIABLES: [&str; 3] = ["QUORATE_ENDPOINTS", "QUORATE_LOG", "QUORATE_LOG_FORMAT"];
+pub const OTHER_VARIABLES: [&str; 6] = [
+    "QUORATE_ENDPOINTS",
+    "QUORATE_LOG",
+    "QUORATE_LOG_FORMAT",
+    "QUORATE_TLS_CA",
+    "QUORATE_TLS_CERT",
+    "QUORATE_TLS_KEY",
+];
 
 /// The checked configuration of one node.
 #[derive(Clone, PartialEq, Debug)]
@@ -90,6 +99,8 @@ pub struct NodeConfig {
     pub log: Log,
     /// Export of metrics, spans and log lines.
     pub telemetry: Telemetry,
+    /// Certificates.
+    pub tls: Tls,
 }
 
 /// Export of metrics, spans and log lines.
@@ -575,6 +586,7 @@ impl NodeConfig {
             limits,
             log,
             telemetry,
+            tls: Tls::read(r),
         };
         config.check(r);
         config

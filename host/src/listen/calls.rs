@@ -14,6 +14,7 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use std::task::{Context, Poll, ready};
 use telemetry::metrics;
+use tls::Caller;
 use tonic::{Code, Status, service::Routes, transport::server::TcpConnectInfo};
 use tower::Service as _;
 
@@ -28,6 +29,7 @@ use super::{
 pub(super) struct Calls {
     pub(super) routes: Routes,
     pub(super) peer: SocketAddr,
+    pub(super) caller: Caller,
     pub(super) place: Arc<Place>,
     pub(super) traffic: Arc<Traffic>,
     /// The share for requests of the connection while they are under way; passed on to services.
@@ -39,7 +41,7 @@ pub(super) struct Calls {
 impl Calls {
     /// Answers one call. Its extensions have the [`Share`] of its connection and the [`api::budget::Slot`]
     /// with the charge of the message that is being decoded; of a method that takes one message, until the
-    /// last clone of the slot is dropped. The extensions of the service's answer live while the answer is
+    /// last clone of the slot is dropped, and the [`Caller`]. The extensions of the service's answer live while the answer is
     /// being sent; a [`PeerId`] there identifies the member of the connection.
     pub(super) fn answer(
         &self,
@@ -58,6 +60,7 @@ impl Calls {
         let info = TcpConnectInfo { local_addr: None, remote_addr: Some(self.peer) };
         let charge = request.body().charge();
         request.extensions_mut().insert(info);
+        request.extensions_mut().insert(self.caller.clone());
         request.extensions_mut().insert(charge);
         request.extensions_mut().insert(self.held.clone());
         let (mut routes, place) = (self.routes.clone(), self.place.clone());

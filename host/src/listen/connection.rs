@@ -10,6 +10,7 @@ use std::{
 
 use socket2::{SockRef, TcpKeepalive};
 use telemetry::{Port, metrics};
+use tls::{Accepted, Acceptor, Caller, HandshakeError, Trust};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -18,22 +19,58 @@ use tokio::{
 
 /// A stream that breaks when its other end takes nothing of what is written, and that is counted while it is open.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Accepted,
     peer: SocketAddr,
+    caller: Caller,
+    /// What secures it, or has.
+    tls: Option<Acceptor>,
     /// Since the other end takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
-    port: Port,
+    counted: Counted,
 }
+
+/// In the number of open connections.
+struct Counted(Port);
 
 impl Connection {
     /// # Errors
     /// If the system refuses an option of the socket: the connection is gone.
-    pub(super) fn new(stream: TcpStream, peer: SocketAddr, port: Port) -> io::Result<Connection> {
+    pub(super) fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        port: Port,
+        tls: Option<Acceptor>,
+    ) -> io::Result<Connection> {
         stream.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         metrics::PORT_CONNECTIONS.at(port).inc();
-        Ok(Connection { stream, peer, stalled: None, port })
+        let (stream, caller, counted) = (Accepted::Plain(stream), Caller::default(), Counted(port));
+        Ok(Connection { stream, peer, caller, tls, stalled: None, counted })
+    }
+
+    /// The same after its TLS handshake, if its port has TLS. To be called before anything is read.
+    ///
+    /// # Errors
+    /// The handshake failed.
+    pub(super) async fn secured(self) -> Result<Connection, HandshakeError> {
+        let Connection { stream, peer, caller, tls, stalled, counted } = self;
+        let (stream, caller) = match (stream, &tls) {
+            (Accepted::Plain(stream), Some(tls)) => tls.accept(stream).await?,
+            (stream, _) => (stream, caller),
+        };
+        Ok(Connection { stream, peer, caller, tls, stalled, counted })
+    }
+
+    /// Who is at its other end, as far as a certificate says.
+    #[must_use]
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// Whether its certificate is good; `None` on a port without TLS.
+    pub(super) fn trust(&self) -> Option<Trust> {
+        self.tls.as_ref().map(|tls| tls.trust(&self.caller))
     }
 
     /// Address of the peer.
@@ -44,7 +81,10 @@ impl Connection {
 
     #[cfg(test)]
     pub(super) fn stream(&self) -> &TcpStream {
-        &self.stream
+        match &self.stream {
+            Accepted::Plain(stream) => stream,
+            Accepted::Tls(stream) => stream.get_ref().0,
+        }
     }
 
     /// Passes on what a write has led to, or that it has led to nothing for too long.
@@ -61,9 +101,9 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
+impl Drop for Counted {
     fn drop(&mut self) {
-        metrics::PORT_CONNECTIONS.at(self.port).dec();
+        metrics::PORT_CONNECTIONS.at(self.0).dec();
     }
 }
 

@@ -12,9 +12,10 @@ use std::{
 
 use api::budget::Share;
 use telemetry::{Closed, Port};
+use tls::Trust;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Bounds, Connection, Listener, closed, end_connections, places::Place};
+use super::{Bounds, CHECK, Connection, Listener, closed, end_connections, handshake_failed, places::Place};
 
 /// What a connection of [`serve_visitors`] may have.
 pub struct Visitor {
@@ -44,7 +45,7 @@ pub async fn serve_visitors<F>(
     bounds: Bounds,
     shutdown: CancellationToken,
     drain: Duration,
-    serve: impl Fn(Connection, Visitor) -> F,
+    serve: impl Fn(Connection, Visitor) -> F + Clone + Send + Sync + 'static,
 ) -> Result<(), Infallible>
 where
     F: Future<Output = Option<Closed>> + Send + 'static,
@@ -59,9 +60,21 @@ where
         };
         let (place, spoke) = (Arc::new(place), Arc::new(AtomicBool::new(false)));
         let (held, traffic) = (bounds.held.share(), bounds.budget.share());
-        let one = serve(connection, Visitor { held, traffic, place: place.clone(), spoke: spoke.clone() });
-        let (shutdown, cut_off) = (shutdown.clone(), cut_off.clone());
+        let visitor = Visitor { held, traffic, place: place.clone(), spoke: spoke.clone() };
+        let (shutdown, cut_off, serve) = (shutdown.clone(), cut_off.clone(), serve.clone());
         connections.spawn(async move {
+            let one = async {
+                let peer = connection.peer();
+                let connection = match connection.secured().await {
+                    Ok(connection) => connection,
+                    Err(why) => return Some(handshake_failed(port, peer, &why)),
+                };
+                let trust = connection.trust();
+                tokio::select! {
+                    why = serve(connection, visitor) => why,
+                    () = distrusted(trust) => Some(Closed::Untrusted),
+                }
+            };
             let never_spoke = async {
                 shutdown.cancelled().await;
                 if spoke.load(SeqCst) {
@@ -82,4 +95,13 @@ where
     drop(incoming);
     end_connections(address, &connections, &shutdown, &cut_off, drain).await;
     Ok(())
+}
+
+/// Until the certificate of the other end is good no more.
+async fn distrusted(trust: Option<Trust>) {
+    let Some(mut trust) = trust else { return pending().await };
+    let mut check = tokio::time::interval(CHECK);
+    while trust.holds() {
+        check.tick().await;
+    }
 }

@@ -98,7 +98,7 @@ async fn all_serve(plan: &Plan, parts: &[Part]) -> Vec<Role> {
     for node in &plan.nodes {
         let mut said = Instant::now();
         roles.push(loop {
-            match node_status(&node.endpoint(), Duration::from_secs(1)).await {
+            match node_status(&node.endpoint(), Duration::from_secs(1), None).await {
                 Ok(status) if status::serves(&status) => break status.role,
                 _ if said.elapsed() > Duration::from_secs(5) => {
                     said = Instant::now();

@@ -77,6 +77,7 @@ impl Node {
             version: "test".into(),
             core,
             addresses: BTreeMap::from([(PeerId(1), "127.0.0.1:1".to_owned())]),
+            dialer: tls::Dialer::plain(),
             data_dir: dir.path().to_owned(),
             log_dir: None,
             min_free: Some(0),

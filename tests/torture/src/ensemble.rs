@@ -398,7 +398,7 @@ impl Ensemble {
     pub(crate) async fn status(&self) -> Vec<Option<NodeStatus>> {
         let mut status = Vec::new();
         for endpoint in self.endpoints() {
-            status.push(client_sdk::node_status(&endpoint, STATUS_LIMIT).await.ok());
+            status.push(client_sdk::node_status(&endpoint, STATUS_LIMIT, None).await.ok());
         }
         status
     }

@@ -1,0 +1,135 @@
+//! The settings of TLS.
+
+use std::path::PathBuf;
+
+use ::tls::{Files, Mode};
+
+use super::{Layers, Setting};
+
+/// TLS of the ports between members and of those for clients.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Tls {
+    /// The ports of quorum-svc and election-svc, and connections to those of others.
+    pub members: Secured,
+    /// The client API and ZooKeeper's port.
+    pub clients: Secured,
+    /// Whether a client without a certificate is refused.
+    pub client_certificates: bool,
+}
+
+/// One set of ports.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Secured {
+    /// Plaintext, TLS, or both.
+    pub mode: Mode,
+    /// `None` if the mode is off.
+    pub files: Option<Files>,
+}
+
+impl Setting for Mode {
+    const EXPECTED: &'static str = "\"off\", \"accept\", \"prefer\" or \"require\"";
+
+    fn parse(text: &str) -> Option<Mode> {
+        [Mode::Off, Mode::Accept, Mode::Prefer, Mode::Require].into_iter().find(|mode| name(*mode) == text)
+    }
+
+    fn to_toml(&self) -> String {
+        format!("\"{}\"", name(*self))
+    }
+}
+
+fn name(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Off => "off",
+        Mode::Accept => "accept",
+        Mode::Prefer => "prefer",
+        Mode::Require => "require",
+    }
+}
+
+/// The keys of one set of ports.
+struct Keys {
+    mode: &'static str,
+    certificate: &'static str,
+    key: &'static str,
+    authorities: &'static str,
+    revoked: &'static str,
+}
+
+const MEMBERS: Keys = Keys {
+    mode: "tls.members.mode",
+    certificate: "tls.members.certificate",
+    key: "tls.members.key",
+    authorities: "tls.members.authorities",
+    revoked: "tls.members.revoked",
+};
+
+const CLIENTS: Keys = Keys {
+    mode: "tls.clients.mode",
+    certificate: "tls.clients.certificate",
+    key: "tls.clients.key",
+    authorities: "tls.clients.authorities",
+    revoked: "tls.clients.revoked",
+};
+
+/// Key of the setting that demands certificates of clients.
+const CLIENT_CERTIFICATES: &str = "tls.clients.require_certificates";
+
+impl Tls {
+    pub(super) fn read(r: &mut Layers) -> Tls {
+        let members = secured(
+            r,
+            &MEMBERS,
+            [
+                "TLS between members: off, accept (TLS and plaintext), prefer (the same, and dials by TLS), require; restart all \
+                 members with one after the other to change without downtime",
+                "PEM file of this member's certificate; its DNS name is member-ID.ENSEMBLE.quorate",
+                "PEM file of its private key",
+                "PEM file of the authorities of all members' certificates",
+                "PEM file of the authorities' revocation lists; empty for none",
+            ],
+        );
+        let clients = secured(
+            r,
+            &CLIENTS,
+            [
+                "TLS of the client API and of ZooKeeper's port: off, accept (TLS and plaintext), require",
+                "PEM file of the certificate that clients see, with those between it and its authority",
+                "PEM file of its private key",
+                "PEM file of the authorities of clients' certificates; empty: clients need none",
+                "PEM file of these authorities' revocation lists; empty for none",
+            ],
+        );
+        let client_certificates =
+            r.get(CLIENT_CERTIFICATES, "whether clients without a certificate are refused", false);
+        if clients.mode == Mode::Prefer {
+            r.refuse(CLIENTS.mode, "\"off\", \"accept\" or \"require\": nothing dials clients");
+        }
+        if let Some(files) = &clients.files
+            && client_certificates
+            && files.authorities.is_none()
+        {
+            r.missing::<()>(CLIENTS.authorities, "the file with the authorities of clients' certificates");
+        }
+        if members.mode != Mode::Off && members.files.as_ref().is_some_and(|f| f.authorities.is_none()) {
+            r.missing::<()>(MEMBERS.authorities, "the file with the authorities of members' certificates");
+        }
+        Tls { members, clients, client_certificates }
+    }
+}
+
+fn secured(r: &mut Layers, keys: &Keys, meanings: [&'static str; 5]) -> Secured {
+    let [mode, certificate, key, authorities, revoked] = meanings;
+    let mode = r.get(keys.mode, mode, Mode::Off);
+    let certificate = r.path(keys.certificate, certificate);
+    let key = r.path(keys.key, key);
+    let (authorities, revoked) = (r.path(keys.authorities, authorities), r.path(keys.revoked, revoked));
+    if mode == Mode::Off {
+        return Secured::default();
+    }
+    let mut required = |key, file: Option<PathBuf>| {
+        file.unwrap_or_else(|| r.missing(key, "the path of a PEM file (`quorate certs` makes some)"))
+    };
+    let (certificate, key) = (required(keys.certificate, certificate), required(keys.key, key));
+    Secured { mode, files: Some(Files { certificate, key, authorities, revoked }) }
+}

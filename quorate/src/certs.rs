@@ -1,0 +1,92 @@
+//! `quorate certs`: certificates for a trial, or for an ensemble without an authority of its own.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::Path,
+};
+
+use api::PeerId;
+use tls::{Authority, IssueError, Issued};
+
+use crate::{
+    args::{Certs, CertsInit},
+    exit::{Doing as _, Failure},
+    output,
+};
+
+pub(crate) fn run(certs: &Certs) -> Result<(), Failure> {
+    match certs {
+        Certs::Init(args) => init(args),
+        Certs::Renew(args) => {
+            let read = |name: &str| {
+                let file = args.dir.join(name);
+                fs::read_to_string(&file).doing(format_args!("read {}", file.display()))
+            };
+            let authority = Authority::read(&read(CA)?, &read(CA_KEY)?).map_err(refused)?;
+            issue_all(args, &authority)
+        }
+    }
+}
+
+fn init(args: &CertsInit) -> Result<(), Failure> {
+    fs::create_dir_all(&args.dir).doing(format_args!("make {}", args.dir.display()))?;
+    let ca = args.dir.join(CA);
+    if ca.exists() {
+        return Err(Failure::usage(format!(
+            "{} is there already: `quorate certs renew` issues new certificates by that authority, --dir names another directory",
+            ca.display()
+        )));
+    }
+    let name = format!("Quorate {}", args.ensemble);
+    let authority = Authority::new(&name, args.life * 10).map_err(refused)?;
+    write(&args.dir.join(CA_KEY), authority.key(), SECRET)?;
+    write(&ca, authority.certificate(), OPEN)?;
+    issue_all(args, &authority)
+}
+
+fn issue_all(args: &CertsInit, authority: &Authority) -> Result<(), Failure> {
+    let CertsInit { dir, ensemble, members, host, client, life } = args;
+    for id in 1..=*members {
+        let issued = authority.issue_member(ensemble, PeerId(id), &[], *life).map_err(refused)?;
+        put(dir, &format!("member-{id}"), &issued)?;
+    }
+    put(dir, "server", &authority.issue_server(ensemble, host, *life).map_err(refused)?)?;
+    put(dir, "client", &authority.issue_client(client, *life).map_err(refused)?)?;
+    output::print(&format!(
+        "{dir} has an authority (ca.pem), certificates of members 1 to {members}, of the client ports (server.pem) for {hosts}, and of \
+         a client, good for {life}",
+        dir = dir.display(),
+        hosts = host.join(", "),
+        life = humantime::format_duration(*life),
+    ))
+}
+
+fn put(dir: &Path, name: &str, issued: &Issued) -> Result<(), Failure> {
+    write(&dir.join(format!("{name}.key")), &issued.key, SECRET)?;
+    write(&dir.join(format!("{name}.pem")), &issued.certificate, OPEN)
+}
+
+/// A node that reads the file meanwhile sees the old one or the new one.
+fn write(file: &Path, text: &str, mode: u32) -> Result<(), Failure> {
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(".new");
+    let written = (|| {
+        let mut new = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
+        new.write_all(text.as_bytes())?;
+        new.sync_all()?;
+        fs::rename(&beside, file)
+    })();
+    written.doing(format_args!("write {}", file.display()))
+}
+
+fn refused(e: IssueError) -> Failure {
+    Failure::usage(e.to_string())
+}
+
+const CA: &str = "ca.pem";
+const CA_KEY: &str = "ca.key";
+/// Private keys are for their owner.
+const SECRET: u32 = 0o600;
+const OPEN: u32 = 0o644;

@@ -1,0 +1,168 @@
+//! What is read from disk.
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    RootCertStore,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+
+/// The files of one set of ports, all PEM.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Files {
+    /// The certificate, and behind it those between it and its authority.
+    pub certificate: PathBuf,
+    /// Its private key. Nobody but its owner and group may read it.
+    pub key: PathBuf,
+    /// The authorities that issue the certificates of the other side; several during a change from one to the next. `None`: the other
+    /// side needs no certificate.
+    pub authorities: Option<PathBuf>,
+    /// Revocation lists, one of each authority that has revoked something. A certificate of an authority without one is then refused.
+    pub revoked: Option<PathBuf>,
+}
+
+/// Why files cannot be used. The message names the file and the remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// Not there, or unreadable.
+    #[error("cannot read {file}: {cause}")]
+    Read {
+        /// Which.
+        file: PathBuf,
+        /// The system's error.
+        cause: io::Error,
+    },
+    /// Others may read the key.
+    #[error("{file} holds a private key and others may read it: run `chmod o-rwx {file}`")]
+    Open {
+        /// Which.
+        file: PathBuf,
+    },
+    /// Not PEM, or not what belongs there.
+    #[error("{file} has no {what}: {why}")]
+    Malformed {
+        /// Which.
+        file: PathBuf,
+        /// What is expected.
+        what: &'static str,
+        /// The parser's words.
+        why: String,
+    },
+    /// Key and certificate are of different pairs, or rustls cannot use them.
+    #[error("the certificate {certificate} and the key {key} do not work together: {why}")]
+    Pair {
+        /// The certificate.
+        certificate: PathBuf,
+        /// The key.
+        key: PathBuf,
+        /// In rustls' words.
+        why: String,
+    },
+    /// The certificate does not name this member.
+    #[error(
+        "the certificate {certificate} does not name this member: its alternative names need the DNS name {name}; `quorate certs` \
+         issues such certificates"
+    )]
+    Name {
+        /// The certificate.
+        certificate: PathBuf,
+        /// What it should say.
+        name: String,
+    },
+    /// A certificate cannot name a member of such an ensemble.
+    #[error(
+        "no certificate can name a member of the ensemble {0:?}: use letters, digits and hyphens in its name"
+    )]
+    Ensemble(String),
+    /// The lists of authorities or of what they revoked make no sense.
+    #[error("the authorities of {file} cannot be used: {why}")]
+    Authorities {
+        /// Which.
+        file: PathBuf,
+        /// In rustls' words.
+        why: String,
+    },
+}
+
+/// What the files hold at one moment.
+pub(crate) struct Loaded {
+    pub(crate) key: Arc<CertifiedKey>,
+    pub(crate) authorities: Option<Arc<RootCertStore>>,
+    pub(crate) revoked: Vec<CertificateRevocationListDer<'static>>,
+    /// The bytes of all files, to notice a change.
+    pub(crate) bytes: Vec<Vec<u8>>,
+}
+
+impl Files {
+    pub(crate) fn load(&self, provider: &CryptoProvider) -> Result<Loaded, TlsError> {
+        let bytes = self.bytes()?;
+        let [certificate, key, ..] = &bytes[..] else { unreachable!("two files are always read") };
+        let chain: Vec<CertificateDer<'static>> = all(&self.certificate, "certificate", certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| TlsError::Malformed {
+            file: self.key.clone(),
+            what: "private key",
+            why: e.to_string(),
+        })?;
+        let key = CertifiedKey::from_der(chain, key, provider).map_err(|e| TlsError::Pair {
+            certificate: self.certificate.clone(),
+            key: self.key.clone(),
+            why: e.to_string(),
+        })?;
+        let mut more = bytes.iter().skip(2);
+        let authorities = match (&self.authorities, more.next()) {
+            (Some(file), Some(bytes)) => Some(Arc::new(roots(file, bytes)?)),
+            _ => None,
+        };
+        let revoked = match (&self.revoked, bytes.last()) {
+            (Some(file), Some(bytes)) => all(file, "revocation list", bytes)?,
+            _ => Vec::new(),
+        };
+        Ok(Loaded { key: Arc::new(key), authorities, revoked, bytes })
+    }
+
+    /// What is in the files now, in the order of the fields.
+    pub(crate) fn bytes(&self) -> Result<Vec<Vec<u8>>, TlsError> {
+        let private = fs::metadata(&self.key).map_err(|cause| unreadable(&self.key, cause))?;
+        if private.permissions().mode() & 0o007 != 0 {
+            return Err(TlsError::Open { file: self.key.clone() });
+        }
+        let files =
+            [Some(&self.certificate), Some(&self.key), self.authorities.as_ref(), self.revoked.as_ref()];
+        files
+            .into_iter()
+            .flatten()
+            .map(|file| fs::read(file).map_err(|cause| unreadable(file, cause)))
+            .collect()
+    }
+}
+
+fn roots(file: &Path, bytes: &[u8]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for authority in all::<CertificateDer<'static>>(file, "certificate", bytes)? {
+        roots
+            .add(authority)
+            .map_err(|e| TlsError::Authorities { file: file.to_owned(), why: e.to_string() })?;
+    }
+    Ok(roots)
+}
+
+fn all<T: PemObject>(file: &Path, what: &'static str, bytes: &[u8]) -> Result<Vec<T>, TlsError> {
+    let malformed = |why: String| TlsError::Malformed { file: file.to_owned(), what, why };
+    let found =
+        T::pem_slice_iter(bytes).collect::<Result<Vec<T>, _>>().map_err(|e| malformed(e.to_string()))?;
+    match found.is_empty() {
+        true => Err(malformed(format!("it has no PEM section of a {what}"))),
+        false => Ok(found),
+    }
+}
+
+fn unreadable(file: &Path, cause: io::Error) -> TlsError {
+    TlsError::Read { file: file.to_owned(), cause }
+}

@@ -1,0 +1,46 @@
+//! TLS of Quorate's ports: one place that reads certificates, checks those of others, and makes every configuration of rustls.
+//!
+//! A [`Keeper`] holds the files of one set of ports and reads them again when they change, so that certificates are renewed without a
+//! restart. An [`Acceptor`] secures accepted connections, a [`Dialer`] those to other members. Members prove who they are by a name
+//! in their certificate ([`member_name`]); a certificate without such a name opens no port of members.
+#![forbid(unsafe_code)]
+
+mod accept;
+mod dial;
+mod files;
+mod issue;
+mod keeper;
+mod names;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used)]
+mod tests;
+
+pub use accept::{Accepted, Acceptor, Caller, HandshakeError, Trust};
+pub use dial::Dialer;
+pub use files::{Files, TlsError};
+pub use issue::{Authority, IssueError, Issued};
+pub use keeper::{Certificates, Keeper};
+pub use names::member_name;
+
+/// How a set of ports speaks. Plaintext turns into TLS without downtime by restarting the members one by one with each of the modes,
+/// in this order.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Plaintext only.
+    #[default]
+    Off,
+    /// Takes TLS and plaintext, dials in plaintext.
+    Accept,
+    /// Takes TLS and plaintext, dials by TLS.
+    Prefer,
+    /// TLS only.
+    Require,
+}
+
+impl Mode {
+    /// Whether connections to others are TLS.
+    #[must_use]
+    pub fn dials(self) -> bool {
+        matches!(self, Mode::Prefer | Mode::Require)
+    }
+}
