@@ -19,7 +19,8 @@ pub enum ClientError {
     },
     /// No session could be opened.
     #[error(
-        "no session after {waited:?}: {}; check that the ensemble runs and has a quorum, and that these are its client ports",
+        "no session after {waited:?}: {}; check that the ensemble runs and has a quorum, that these are its client ports, and that TLS \
+         is on here if it is on there (Options::tls, --tls-ca)",
         listed(tried)
     )]
     NotConnected {

@@ -22,6 +22,7 @@ mod scenarios;
 #[path = "../skipped.rs"]
 mod skipped;
 mod split;
+mod tls;
 mod traces;
 mod watches;
 mod zookeeper;

@@ -1,0 +1,116 @@
+//! TLS on the ports of whole ensembles.
+
+use std::path::Path;
+
+use crate::harness::{Ensemble, eventually, run_at, succeed};
+
+/// Certificates of the ensemble's members, of its client ports and of a client.
+fn certificates(ensemble: &Ensemble) -> std::path::PathBuf {
+    let dir = ensemble.dir.join("certs");
+    let name = name(ensemble);
+    let args = ["certs", "init", "--dir", dir.to_str().unwrap(), "--ensemble", &name, "--members", "3"];
+    succeed(&run_at("127.0.0.1:1", &args), &args);
+    dir
+}
+
+fn name(ensemble: &Ensemble) -> String {
+    let config = std::fs::read_to_string(ensemble.config(1)).unwrap();
+    let line = config.lines().find_map(|line| line.strip_prefix("ensemble = ")).unwrap();
+    line.trim_matches('"').to_owned()
+}
+
+/// The environment of a node with these modes.
+fn set(ensemble: &mut Ensemble, dir: &Path, id: usize, members: &str, clients: &str) {
+    let file = |name: String| dir.join(name).to_str().unwrap().to_owned();
+    for (key, value) in [
+        ("QUORATE_TLS_MEMBERS_MODE", members.to_owned()),
+        ("QUORATE_TLS_MEMBERS_CERTIFICATE", file(format!("member-{id}.pem"))),
+        ("QUORATE_TLS_MEMBERS_KEY", file(format!("member-{id}.key"))),
+        ("QUORATE_TLS_MEMBERS_AUTHORITIES", file("ca.pem".into())),
+        ("QUORATE_TLS_CLIENTS_MODE", clients.to_owned()),
+        ("QUORATE_TLS_CLIENTS_CERTIFICATE", file("server.pem".into())),
+        ("QUORATE_TLS_CLIENTS_KEY", file("server.key".into())),
+        ("QUORATE_TLS_CLIENTS_AUTHORITIES", file("ca.pem".into())),
+    ] {
+        ensemble.set_env(id, key, &value);
+    }
+}
+
+/// A command with the certificates of the client.
+fn secured(ensemble: &Ensemble, dir: &Path, args: &[&str]) -> std::process::Output {
+    let [ca, certificate, key] = ["ca.pem", "client.pem", "client.key"].map(|name| dir.join(name));
+    let tls = ["--tls-ca", ca.to_str().unwrap(), "--tls-cert", certificate.to_str().unwrap(), "--tls-key"];
+    ensemble.run(&[args, &tls, &[key.to_str().unwrap()]].concat())
+}
+
+fn serving(output: &std::process::Output) -> usize {
+    let nodes: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    nodes
+        .iter()
+        .filter(|node| ["leader", "follower"].contains(&node["role"].as_str().unwrap_or_default()))
+        .count()
+}
+
+/// S18: at each step the nodes that are restarted already and those that are not yet form one ensemble.
+#[test]
+fn s18_plaintext_turns_into_tls_by_restarting_one_node_after_the_other() {
+    let mut ensemble = Ensemble::down(3);
+    let dir = certificates(&ensemble);
+    for id in 1..=3 {
+        ensemble.start_node(id);
+    }
+    eventually("all nodes serve", || serving(&ensemble.run(&["status", "-o", "json"])) == 3);
+    ensemble.ok(&["create", "/steps", "0"]);
+    let mut written = 0;
+    for (members, clients) in [("accept", "accept"), ("prefer", "accept"), ("require", "require")] {
+        for id in 1..=3 {
+            ensemble.kill9(id);
+            set(&mut ensemble, &dir, id, members, clients);
+            ensemble.start_node(id);
+            let everywhere = (members, clients) != ("require", "require");
+            eventually("all nodes serve again", || {
+                let plain = serving(&ensemble.run(&["status", "-o", "json"]));
+                let tls = serving(&secured(&ensemble, &dir, &["status", "-o", "json"]));
+                // Before the first round is over some take plaintext only, and in the last one some take TLS only.
+                if everywhere { plain == 3 } else { plain + tls >= 3 && tls >= id }
+            });
+            written += 1;
+            let text = written.to_string();
+            // A client goes to a node that speaks as it does.
+            match everywhere {
+                true => drop(ensemble.ok(&["set", "/steps", &text, "--timeout", "30s"])),
+                false => {
+                    let args = ["set", "/steps", &text, "--timeout", "30s"];
+                    succeed(&secured(&ensemble, &dir, &args), &args);
+                }
+            }
+        }
+    }
+    let args = ["get", "/steps", "--level", "linearizable"];
+    assert_eq!(succeed(&secured(&ensemble, &dir, &args), &args).trim(), written.to_string());
+    // Plaintext is over, and the error says so.
+    let refused = ensemble.run(&["get", "/steps", "--timeout", "2s"]);
+    assert!(!refused.status.success());
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("--tls-ca"), "{text}");
+    // So is trust in an authority that is not the ensemble's.
+    let other = ensemble.dir.join("others");
+    let args = ["certs", "init", "--dir", other.to_str().unwrap(), "--ensemble", "x"];
+    succeed(&run_at("127.0.0.1:1", &args), &args);
+    let refused = secured(&ensemble, &other, &["get", "/steps", "--timeout", "2s"]);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && text.contains("UnknownIssuer"), "{text}");
+
+    // S5: a node with the certificate of another member does not start, and says why.
+    ensemble.kill9(3);
+    for (key, value) in [("CERTIFICATE", "member-2.pem"), ("KEY", "member-2.key")] {
+        ensemble.set_env(3, &format!("QUORATE_TLS_MEMBERS_{key}"), dir.join(value).to_str().unwrap());
+    }
+    ensemble.start_node(3);
+    ensemble.reap(3);
+    assert!(
+        ensemble.log(3).contains(&format!("member-3.{}.quorate", name(&ensemble))),
+        "{}",
+        ensemble.log(3)
+    );
+}
