@@ -199,7 +199,6 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 /// Elections that run, and the ports to them.
 struct Net<P: Packaging> {
     addresses: BTreeMap<PeerId, String>,
-    dialer: tls::Dialer::plain(),
     nodes: BTreeMap<u32, Node>,
     ports: BTreeMap<u32, P::Port>,
 }

@@ -335,7 +335,6 @@ struct Net {
     ensemble_name: String,
     ensemble: Ensemble,
     addresses: BTreeMap<u32, SocketAddr>,
-    dialer: tls::Dialer::plain(),
     /// Bound, but not served yet.
     listeners: BTreeMap<u32, TcpListener>,
     nodes: BTreeMap<u32, Node>,

@@ -89,7 +89,6 @@ impl Node {
         dir: &Path,
         listener: TcpListener,
         addresses: &BTreeMap<PeerId, String>,
-        dialer: tls::Dialer::plain(),
         election: Named,
     ) -> Node {
         Node::start_with(config(id, dir, addresses), listener, election)
@@ -122,7 +121,6 @@ impl Node {
 struct Ensemble3 {
     dir: tempfile::TempDir,
     addresses: BTreeMap<PeerId, String>,
-    dialer: tls::Dialer::plain(),
     leader: watch::Sender<Option<PeerId>>,
     nodes: BTreeMap<u32, Node>,
 }
