@@ -61,6 +61,7 @@ Examples:
   quorate up                                      three nodes, data removed at the end
   quorate up --nodes 5 --data ./ensemble          five nodes, data kept
   quorate up --split                              each service a process of its own: three times three
+  quorate up --tls                                with TLS; prints what clients need
   quorate up --base-port 7000                     on ports from 7000, 7020 and 7040")]
     Up(Up),
 
@@ -453,6 +454,10 @@ pub(crate) struct Up {
     /// (between its services); node 2 at N+20 ..., so that several ensembles fit side by side.
     #[arg(long, value_name = "N")]
     pub(crate) base_port: Option<u16>,
+
+    /// Secure all ports of members and clients by TLS, with certificates that are made in DIR/certs. A DIR keeps what it began with.
+    #[arg(long)]
+    pub(crate) tls: bool,
 }
 
 #[derive(Args, Debug)]

@@ -18,19 +18,24 @@ use crate::{
 
 pub(crate) fn run(certs: &Certs) -> Result<(), Failure> {
     match certs {
-        Certs::Init(args) => init(args),
+        Certs::Init(args) => {
+            init(args)?;
+            tell(args)
+        }
         Certs::Renew(args) => {
             let read = |name: &str| {
                 let file = args.dir.join(name);
                 fs::read_to_string(&file).doing(format_args!("read {}", file.display()))
             };
             let authority = Authority::read(&read(CA)?, &read(CA_KEY)?).map_err(refused)?;
-            issue_all(args, &authority)
+            issue_all(args, &authority)?;
+            tell(args)
         }
     }
 }
 
-fn init(args: &CertsInit) -> Result<(), Failure> {
+/// An authority and certificates by it, in a directory that has none.
+pub(crate) fn init(args: &CertsInit) -> Result<(), Failure> {
     fs::create_dir_all(&args.dir).doing(format_args!("make {}", args.dir.display()))?;
     let ca = args.dir.join(CA);
     if ca.exists() {
@@ -53,7 +58,11 @@ fn issue_all(args: &CertsInit, authority: &Authority) -> Result<(), Failure> {
         put(dir, &format!("member-{id}"), &issued)?;
     }
     put(dir, "server", &authority.issue_server(ensemble, host, *life).map_err(refused)?)?;
-    put(dir, "client", &authority.issue_client(client, *life).map_err(refused)?)?;
+    put(dir, "client", &authority.issue_client(client, *life).map_err(refused)?)
+}
+
+fn tell(args: &CertsInit) -> Result<(), Failure> {
+    let CertsInit { dir, members, host, life, .. } = args;
     output::print(&format!(
         "{dir} has an authority (ca.pem), certificates of members 1 to {members}, of the client ports (server.pem) for {hosts}, and of \
          a client, good for {life}",

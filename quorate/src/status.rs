@@ -316,8 +316,8 @@ fn none_answers(args: &Status) -> Result<(), Failure> {
     Err(Failure::new(
         Exit::Unavailable,
         format!(
-            "no node answers at {}; is the ensemble running (`quorate up` starts one here), and are these its client \
-             addresses? QUORATE_LOG=info says more",
+            "no node answers at {}; is the ensemble running (`quorate up` starts one here), are these its client \
+             addresses, and do they need TLS (--tls-ca)? QUORATE_LOG=info says more",
             endpoints.join(", ")
         ),
     ))

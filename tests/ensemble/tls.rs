@@ -1,8 +1,12 @@
 //! TLS on the ports of whole ensembles.
 
-use std::path::Path;
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::Stdio,
+};
 
-use crate::harness::{Ensemble, eventually, run_at, succeed};
+use crate::harness::{Ensemble, command_at, eventually, free_ports, run_at, signal, succeed};
 
 /// Certificates of the ensemble's members, of its client ports and of a client.
 fn certificates(ensemble: &Ensemble) -> std::path::PathBuf {
@@ -113,4 +117,25 @@ fn s18_plaintext_turns_into_tls_by_restarting_one_node_after_the_other() {
         "{}",
         ensemble.log(3)
     );
+}
+
+#[test]
+fn up_makes_certificates_and_says_what_clients_need() {
+    let temp = tempfile::tempdir().unwrap();
+    let base = free_ports(1).to_string();
+    let data = temp.path().join("ensemble");
+    let args = ["up", "--tls", "--nodes", "1", "--base-port", &base, "--data", data.to_str().unwrap()];
+    let mut up = command_at("", &args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(up.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut said = |begin: &str| lines.find_map(|l| l.trim().strip_prefix(begin).map(str::to_owned)).unwrap();
+    let endpoints = said("export QUORATE_ENDPOINTS=");
+    let authority = said("export QUORATE_TLS_CA=");
+    std::thread::spawn(move || lines.for_each(drop));
+    for (command, wanted) in [(&["create", "/a", "1"][..], "/a"), (&["get", "/a"], "1")] {
+        let output = command_at(&endpoints, command).env("QUORATE_TLS_CA", &authority).output().unwrap();
+        assert_eq!(succeed(&output, command).trim(), wanted);
+    }
+    assert!(!run_at(&endpoints, &["get", "/a", "--timeout", "2s"]).status.success());
+    signal(up.id(), "TERM");
+    assert!(up.wait().unwrap().success());
 }

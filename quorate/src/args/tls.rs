@@ -86,3 +86,17 @@ pub(crate) struct CertsInit {
     #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "30days")]
     pub(crate) life: Duration,
 }
+
+impl CertsInit {
+    /// For the members of an ensemble on this machine. Nobody is there to renew them.
+    pub(crate) fn local(dir: PathBuf, ensemble: &str, members: usize) -> CertsInit {
+        CertsInit {
+            dir,
+            ensemble: ensemble.to_owned(),
+            members: u32::try_from(members).unwrap_or(u32::MAX),
+            host: ["localhost", "127.0.0.1", "::1"].map(str::to_owned).into(),
+            client: "client".to_owned(),
+            life: Duration::from_secs(10 * 365 * 86_400),
+        }
+    }
+}

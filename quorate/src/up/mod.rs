@@ -10,7 +10,7 @@ use std::{
 };
 
 use api::ports::Role;
-use client_sdk::node_status;
+use client_sdk::{Tls, node_status};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +34,8 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
         Some(dir) => Folder { path: dir.clone(), temporary: false },
         None => Folder::temporary()?,
     };
-    let wanted = Wanted { nodes: args.nodes, observers: args.observers, base_port: args.base_port };
+    let wanted =
+        Wanted { nodes: args.nodes, observers: args.observers, base_port: args.base_port, tls: args.tls };
     let plan = Plan::prepare(&folder.path, wanted)?;
     // Once more for one that is continued; for a new one this was done before anything was written.
     plan.ports_must_be_free()?;
@@ -95,10 +96,11 @@ async fn live(
 /// Waits until every node serves clients, and returns their roles in order. Says whom it waits for now and then.
 async fn all_serve(plan: &Plan, parts: &[Part]) -> Vec<Role> {
     let mut roles = Vec::new();
+    let tls = plan.certificates.as_deref().and_then(trusting);
     for node in &plan.nodes {
         let mut said = Instant::now();
         roles.push(loop {
-            match node_status(&node.endpoint(), Duration::from_secs(1), None).await {
+            match node_status(&node.endpoint(), Duration::from_secs(1), tls.as_ref()).await {
                 Ok(status) if status::serves(&status) => break status.role,
                 _ if said.elapsed() > Duration::from_secs(5) => {
                     said = Instant::now();
@@ -116,6 +118,11 @@ async fn all_serve(plan: &Plan, parts: &[Part]) -> Vec<Role> {
         });
     }
     roles
+}
+
+/// TLS to the nodes of an ensemble with these certificates. `None` if there is no such file: then no node will answer.
+fn trusting(certificates: &Path) -> Option<Tls> {
+    Tls::read(Some(certificates.join("ca.pem")), None).ok()
 }
 
 fn announce(plan: &Plan, folder: &Folder) -> Result<(), Failure> {
@@ -145,6 +152,9 @@ fn welcome(plan: &Plan, parts: &[Part], roles: &[Role], pids: &[Vec<u32>]) -> Re
     let endpoints: Vec<String> = plan.nodes.iter().map(Planned::endpoint).collect();
     let endpoints = endpoints.join(",");
     let me = program();
+    let trust = plan.certificates.as_ref().map_or(String::new(), |certificates| {
+        format!("  export QUORATE_TLS_CA={}\n", certificates.join("ca.pem").display())
+    });
     // It is the quorum that leads.
     let leads = parts.iter().position(|&part| part == Part::Quorum).unwrap_or(0);
     let others = roles.iter().filter(|&&r| r == Role::Following).count() > 0;
@@ -157,7 +167,8 @@ fn welcome(plan: &Plan, parts: &[Part], roles: &[Role], pids: &[Vec<u32>]) -> Re
         "\n{table}\n\n\
          ready: {endpoints}\n\n\
          Try, in another terminal:\n  \
-           export QUORATE_ENDPOINTS={endpoints}\n  \
+           export QUORATE_ENDPOINTS={endpoints}\n\
+         {trust}  \
            {me} create /hello world\n  \
            {me} get /hello\n  \
            {me} status\n\

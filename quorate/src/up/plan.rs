@@ -7,7 +7,11 @@ use std::{
 
 use host::config::{self, MemberRole, Setting as _};
 
-use crate::exit::{Doing as _, Failure};
+use crate::{
+    args::CertsInit,
+    certs,
+    exit::{Doing as _, Failure},
+};
 
 /// A local ensemble that is on disk, whether new or from an earlier run.
 #[derive(Debug)]
@@ -18,6 +22,8 @@ pub(super) struct Plan {
     pub(super) nodes: Vec<Planned>,
     /// Whether it was there already.
     pub(super) continued: bool,
+    /// The folder of its certificates, if it has TLS.
+    pub(super) certificates: Option<PathBuf>,
 }
 
 /// One node of it.
@@ -38,6 +44,8 @@ pub(super) struct Wanted {
     /// The last ones among them.
     pub(super) observers: Option<u8>,
     pub(super) base_port: Option<u16>,
+    /// TLS between members and to clients, with new certificates.
+    pub(super) tls: bool,
 }
 
 /// Where a node listens, on 127.0.0.1.
@@ -166,8 +174,12 @@ impl Plan {
         };
         let nodes = (1..=nodes).map(planned).collect::<Result<_, Failure>>()?;
         let name = format!("local-{:012x}", crate::serve::random_id()?.0 >> 80);
-        let plan = Plan { name, nodes, continued: false };
+        let certificates = wanted.tls.then(|| dir.join(CERTIFICATES));
+        let plan = Plan { name, nodes, continued: false, certificates };
         plan.ports_must_be_free()?;
+        if let Some(dir) = plan.certificates.clone() {
+            certs::init(&CertsInit::local(dir, &plan.name, plan.nodes.len()))?;
+        }
         // The first node's configuration comes last: only with it is there an ensemble to continue.
         for node in plan.nodes.iter().rev() {
             std::fs::create_dir_all(&node.folder).doing(format_args!("make {}", node.folder.display()))?;
@@ -199,7 +211,7 @@ impl Plan {
 
     fn found(dir: &Path) -> Result<Plan, Failure> {
         let mut nodes = Vec::new();
-        let mut name = String::new();
+        let (mut name, mut secured) = (String::new(), false);
         for id in 1..=MAX_NODES {
             let folder = folder(dir, id);
             let file = folder.join("quorate.toml");
@@ -207,13 +219,13 @@ impl Plan {
                 break;
             }
             let loaded = config::load(Some(&file), [], &[])?;
-            let config::NodeConfig { ensemble, listen, members, .. } = loaded.node;
+            let config::NodeConfig { ensemble, listen, members, tls, .. } = loaded.node;
             // All nodes would have the same, in folders of a time before there was this setting.
             let default = |setting: &config::Effective| {
                 setting.key == config::ZOOKEEPER_KEY && setting.source == config::Source::Default
             };
             let zookeeper = listen.zookeeper.filter(|_| !loaded.effective.iter().any(default));
-            name = ensemble;
+            (name, secured) = (ensemble, tls.clients.files.is_some());
             let member = members.iter().find(|m| m.id.0 == u32::from(id));
             let role = member.map_or(MemberRole::Voter, |m| m.role);
             let ports = Ports {
@@ -229,7 +241,8 @@ impl Plan {
             };
             nodes.push(Planned { id, folder, ports, role });
         }
-        Ok(Plan { name, nodes, continued: true })
+        let certificates = secured.then(|| dir.join(CERTIFICATES));
+        Ok(Plan { name, nodes, continued: true, certificates })
     }
 
     fn must_match(&self, dir: &Path, wanted: Wanted) -> Result<(), Failure> {
@@ -250,6 +263,12 @@ impl Plan {
             return Err(Failure::usage(format!(
                 "{dir} has an ensemble of {have} nodes, not {n}; leave --nodes out to go on with it, or name another \
                  directory with --data"
+            )));
+        }
+        if wanted.tls && self.certificates.is_none() {
+            return Err(Failure::usage(format!(
+                "{dir} has an ensemble without TLS; leave --tls out to go on with it (docs/security.md says how to change its \
+                 configurations), or name another directory with --data"
             )));
         }
         if let (Some(base), Some(first)) = (wanted.base_port, self.nodes.first())
@@ -298,6 +317,18 @@ impl Plan {
             );
             if *role == MemberRole::Observer {
                 text += &format!("role = {}\n", role.to_toml());
+            }
+        }
+        if let Some(certificates) = &self.certificates {
+            let file = |name: String| certificates.join(name).to_toml();
+            for (ports, own) in [("members", format!("member-{}", node.id)), ("clients", "server".to_owned())]
+            {
+                text += &format!(
+                    "\n[tls.{ports}]\nmode = \"require\"\ncertificate = {}\nkey = {}\nauthorities = {}\n",
+                    file(format!("{own}.pem")),
+                    file(format!("{own}.key")),
+                    file("ca.pem".to_owned()),
+                );
             }
         }
         text
@@ -368,6 +399,8 @@ fn ports(id: u8, base: Option<u16>) -> Result<Ports, Failure> {
     }
 }
 
+/// The folder of the certificates.
+const CERTIFICATES: &str = "certs";
 const DEFAULT_NODES: u8 = 3;
 const MAX_NODES: u8 = 9;
 const PORTS_PER_NODE: u32 = 20;
@@ -409,13 +442,14 @@ mod tests {
     }
 
     fn wanted(nodes: Option<u8>, base_port: Option<u16>) -> Wanted {
-        Wanted { nodes, base_port, observers: None }
+        Wanted { nodes, base_port, ..Wanted::default() }
     }
 
     #[test]
     fn the_last_nodes_observe() {
         let dir = tempfile::tempdir().unwrap();
-        let observers = |n| Wanted { nodes: Some(3), observers: Some(n), base_port: Some(free_base()) };
+        let observers =
+            |n| Wanted { nodes: Some(3), observers: Some(n), base_port: Some(free_base()), tls: false };
         let none_votes = Plan::prepare(dir.path(), observers(3)).unwrap_err().to_string();
         assert!(none_votes.contains("leaves nobody to vote"), "{none_votes}");
         let plan = Plan::prepare(dir.path(), observers(1)).unwrap();
