@@ -24,7 +24,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use crate::{
     Certificates, Keeper, Mode,
     keeper::HTTP2,
-    names::{member_name, members_named},
+    names::{member_name, members_named, subject},
 };
 
 /// Secures the connections of one port.
@@ -51,6 +51,7 @@ pub struct Caller {
     /// On a port of members: those for which the certificate speaks. `None`: plaintext.
     members: Option<BTreeSet<PeerId>>,
     ensemble: String,
+    subject: Option<String>,
 }
 
 /// Why there is no connection.
@@ -105,7 +106,8 @@ impl Acceptor {
         let chain: Option<Arc<[_]>> = connection
             .peer_certificates()
             .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect());
-        let mut caller = Caller { chain, ..Caller::default() };
+        let subject = chain.as_ref().and_then(|chain| chain.first()).and_then(subject);
+        let mut caller = Caller { chain, subject, ..Caller::default() };
         if let Certificates::Members { ensemble, .. } = self.keeper.certificates() {
             let leaf = caller.chain.as_ref().and_then(|chain| chain.first());
             let members = leaf.map(|leaf| members_named(leaf, ensemble)).unwrap_or_default();
@@ -158,10 +160,10 @@ impl Caller {
         }
     }
 
-    /// Whether the connection is secured by a certificate of the other side.
+    /// The subject of its certificate, as RFC 2253 writes it.
     #[must_use]
-    pub fn is_certified(&self) -> bool {
-        self.chain.is_some()
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
     }
 }
 

@@ -27,6 +27,50 @@ pub(crate) fn members_named(certificate: &CertificateDer<'_>, ensemble: &str) ->
     names.value.general_names.iter().filter_map(member).collect()
 }
 
+/// The subject of a certificate as RFC 2253 writes it, the last part first: `CN=billing,O=Example`. ZooKeeper's lists name clients
+/// so. `None` for an empty one, or one that is no text.
+pub(crate) fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let mut parts: Vec<String> = Vec::new();
+    for set in parsed.subject().iter_rdn() {
+        let mut attributes = Vec::new();
+        for attribute in set.iter() {
+            let oid = attribute.attr_type();
+            let name = KEYWORDS.iter().find(|(id, _)| *id == oid.to_id_string()).map(|(_, name)| *name);
+            let name = name.map_or_else(|| oid.to_id_string(), str::to_owned);
+            attributes.push(format!("{name}={}", escaped(attribute.as_str().ok()?)));
+        }
+        parts.push(attributes.join("+"));
+    }
+    parts.reverse();
+    Some(parts.join(",")).filter(|subject| !subject.is_empty())
+}
+
+/// RFC 2253, section 2.4.
+fn escaped(value: &str) -> String {
+    let last = value.chars().count().saturating_sub(1);
+    let special = |(i, c): (usize, char)| {
+        let escape = matches!(c, ',' | '+' | '"' | '\\' | '<' | '>' | ';')
+            || (i == 0 && matches!(c, '#' | ' '))
+            || (i == last && c == ' ');
+        [escape.then_some('\\'), Some(c)].into_iter().flatten()
+    };
+    value.chars().enumerate().flat_map(special).collect()
+}
+
+/// RFC 2253, section 2.3.
+const KEYWORDS: [(&str, &str); 9] = [
+    ("2.5.4.3", "CN"),
+    ("2.5.4.7", "L"),
+    ("2.5.4.8", "ST"),
+    ("2.5.4.10", "O"),
+    ("2.5.4.11", "OU"),
+    ("2.5.4.6", "C"),
+    ("2.5.4.9", "STREET"),
+    ("0.9.2342.19200300.100.1.25", "DC"),
+    ("0.9.2342.19200300.100.1.1", "UID"),
+];
+
 /// From when until when a certificate is good, in seconds since 1970.
 #[derive(Clone, Copy)]
 pub(crate) struct Validity {

@@ -267,6 +267,24 @@ fn revocations(authority: &Authority, revoked: Option<&str>) -> String {
 }
 
 #[test]
+fn a_subject_is_written_as_rfc_2253_has_it() {
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+    let subject = |parts: &[(DnType, &str)]| {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        for (kind, value) in parts {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        names::subject(params.self_signed(&KeyPair::generate().unwrap()).unwrap().der())
+    };
+    let plain = [(DnType::CountryName, "DE"), (DnType::OrganizationName, "Ex"), (DnType::CommonName, "a")];
+    assert_eq!(subject(&plain).as_deref(), Some("CN=a,O=Ex,C=DE"));
+    let odd = [(DnType::OrganizationName, "A, B"), (DnType::CommonName, "#x;y ")];
+    assert_eq!(subject(&odd).as_deref(), Some("CN=\\#x\\;y\\ ,O=A\\, B"));
+    assert_eq!(subject(&[]), None);
+}
+
+#[test]
 fn files_that_cannot_be_used_are_named_with_the_remedy() {
     let authority = authority();
     let dir = member(&authority, 1);
