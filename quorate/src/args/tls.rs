@@ -58,7 +58,7 @@ Examples:
   quorate certs init --ensemble orders --members 3 --host q1.example.net,q2.example.net,q3.example.net
   quorate status --endpoints q1.example.net:2188 --tls-ca certs/ca.pem")]
     Init(CertsInit),
-    /// Issue all certificates of a directory again, with new keys, by the same authority. Nodes use them within a minute.
+    /// Issue all certificates of a directory again, with new keys, by the same authority. Nodes load them within 30 seconds.
     #[command(after_help = "\
 Examples:
   quorate certs renew --dir certs --ensemble orders --members 3 --host q1.example.net,q2.example.net,q3.example.net")]
