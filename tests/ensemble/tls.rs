@@ -12,7 +12,7 @@ use crate::harness::{Ensemble, command_at, eventually, free_ports, run_at, signa
 fn certificates(ensemble: &Ensemble) -> std::path::PathBuf {
     let dir = ensemble.dir.join("certs");
     let name = name(ensemble);
-    let args = ["certs", "init", "--dir", dir.to_str().unwrap(), "--ensemble", &name, "--members", "3"];
+    let args = ["certs", "init", "--dir", dir.to_str().unwrap(), "--ensemble", &name, "--host", "127.0.0.1"];
     succeed(&run_at("127.0.0.1:1", &args), &args);
     dir
 }
@@ -99,7 +99,7 @@ fn s18_plaintext_turns_into_tls_by_restarting_one_node_after_the_other() {
     assert!(text.contains("--tls-ca"), "{text}");
     // So is trust in an authority that is not the ensemble's.
     let other = ensemble.dir.join("others");
-    let args = ["certs", "init", "--dir", other.to_str().unwrap(), "--ensemble", "x"];
+    let args = ["certs", "init", "--dir", other.to_str().unwrap(), "--ensemble", "x", "--host", "y"];
     succeed(&run_at("127.0.0.1:1", &args), &args);
     let refused = secured(&ensemble, &other, &["get", "/steps", "--timeout", "2s"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();

@@ -77,7 +77,7 @@ pub(crate) struct CertsInit {
     #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) members: u32,
     /// Names and addresses under which clients reach the nodes.
-    #[arg(long, value_name = "HOST,...", value_delimiter = ',', default_value = "localhost,127.0.0.1,::1")]
+    #[arg(long, value_name = "HOST,...", value_delimiter = ',', required = true)]
     pub(crate) host: Vec<String>,
     /// Name in the client's certificate.
     #[arg(long, value_name = "NAME", default_value = "client")]
