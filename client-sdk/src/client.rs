@@ -26,7 +26,7 @@ use tokio::{
 use tonic::transport::Endpoint;
 
 use crate::{
-    ClientError, Options, Tried, WatchBuilder,
+    ClientError, Options, Tls, Tried, WatchBuilder,
     clock::Clock,
     driver::{Command, Driver, Progress},
     transport,
@@ -139,10 +139,13 @@ impl Client {
         endpoints: impl IntoIterator<Item = impl Into<String>>,
         options: Options,
     ) -> Result<Client, ClientError> {
+        let endpoints: Vec<String> = endpoints.into_iter().map(Into::into).collect();
+        // The token of a session never goes over plaintext once it went over TLS.
+        let secured = endpoints.iter().any(|name| transport::is_secured(name));
+        let options = Options { tls: options.tls.or(secured.then(Tls::new)), ..options };
         let endpoints: Arc<[(String, Endpoint)]> = endpoints
             .into_iter()
             .map(|name| {
-                let name = name.into();
                 transport::endpoint(&name, options.attempt_timeout, options.tls.as_ref())
                     .map(|endpoint| (name, endpoint))
             })

@@ -12,13 +12,13 @@ pub struct Tls {
     identity: Option<(String, String)>,
 }
 
-/// A file could not be read.
+/// A file cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read {}: {cause}", file.display())]
+#[error("cannot use {}: {cause}", file.display())]
 pub struct TlsFileError {
     /// Which.
     pub file: PathBuf,
-    /// The system's error.
+    /// The system's error, or that it is not PEM.
     pub cause: io::Error,
 }
 
@@ -49,7 +49,11 @@ impl Tls {
         authorities: Option<PathBuf>,
         identity: Option<(PathBuf, PathBuf)>,
     ) -> Result<Tls, TlsFileError> {
-        let read = |file: PathBuf| fs::read_to_string(&file).map_err(|cause| TlsFileError { file, cause });
+        let read = |file: PathBuf| match fs::read_to_string(&file) {
+            Ok(text) if text.contains("-----BEGIN ") => Ok(text),
+            Ok(_) => Err(TlsFileError { file, cause: io::Error::other("it is not PEM") }),
+            Err(cause) => Err(TlsFileError { file, cause }),
+        };
         let identity = match identity {
             Some((certificate, key)) => Some((read(certificate)?, read(key)?)),
             None => None,

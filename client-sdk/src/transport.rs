@@ -16,6 +16,11 @@ use tonic::{
 
 use crate::{ClientError, Tls};
 
+/// Whether an endpoint asks for TLS.
+pub(crate) fn is_secured(address: &str) -> bool {
+    address.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
+}
+
 /// Checks the address of an endpoint, `host:port`, `http://host:port` or `https://host:port`. The last one is TLS also without `tls`.
 pub(crate) fn endpoint(
     address: &str,

@@ -28,7 +28,7 @@ impl Election for Server {
         request: Request<Streaming<ElectionMessage>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let from = request.remote_addr();
-        let caller = request.extensions().get().cloned().unwrap_or_default();
+        let caller = Caller::of(&request)?;
         let mut incoming = request.into_inner();
         if self.shared.shutdown.is_cancelled() {
             return Err(Status::unavailable("this server is stopping"));

@@ -247,6 +247,7 @@ impl<P: Packaging> Net<P> {
         let serve = |listener, routes| {
             let stop = shutdown.clone();
             let serving = Server::builder()
+                .layer(tonic::service::InterceptorLayer::new(tls::Caller::on_plaintext))
                 .add_routes(routes)
                 .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
             // Connections end with it, as those of a process do.

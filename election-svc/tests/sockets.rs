@@ -377,6 +377,7 @@ impl Net {
         let listener = self.listeners.remove(&id).unwrap();
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         let serving = Server::builder()
+            .layer(tonic::service::InterceptorLayer::new(tls::Caller::on_plaintext))
             .add_service(service.server)
             .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
         let node = Node {

@@ -213,23 +213,33 @@ pub async fn serve(
             () = shutdown.cancelled() => break,
         };
         let place = Arc::new(place);
-        let mut calls = Calls {
-            routes: routes.clone(),
-            peer: connection.peer(),
-            caller: connection.caller().clone(),
-            place: place.clone(),
-            traffic: Traffic::new(bounds.budget.share(), bounds.message, bounds.users),
-            held: bounds.held.share(),
-            places: bounds.calls.clone(),
-        };
-        let (users, shutdown) = (bounds.users, shutdown.clone());
+        let (routes, bounds, shutdown, its_place) =
+            (routes.clone(), bounds.clone(), shutdown.clone(), place.clone());
         let one = async move {
-            let connection = match connection.secured().await {
-                Ok(connection) => connection,
-                Err(why) => return Some(handshake_failed(port, calls.peer, &why)),
+            let peer = connection.peer();
+            let secured = tokio::select! {
+                secured = connection.secured() => secured,
+                () = shutdown.cancelled() => return None,
             };
-            calls.caller = connection.caller().clone();
-            serve_one(connection, Arc::new(calls), users, shutdown).await
+            let connection = match secured {
+                Ok(connection) => connection,
+                Err(why) => return Some(handshake_failed(port, peer, &why)),
+            };
+            let caller = connection.caller().clone();
+            if let Some(member) = caller.member() {
+                // Strangers do not come so far, so they cannot push it out.
+                its_place.is_of(member);
+            }
+            let calls = Calls {
+                routes,
+                peer,
+                caller,
+                place: its_place,
+                traffic: Traffic::new(bounds.budget.share(), bounds.message, bounds.users),
+                held: bounds.held.share(),
+                places: bounds.calls.clone(),
+            };
+            serve_one(connection, Arc::new(calls), bounds.users, shutdown).await
         };
         let cut_off = cut_off.clone();
         connections.spawn(async move {
@@ -248,9 +258,14 @@ pub async fn serve(
     Ok(())
 }
 
-/// The other end knows why it failed, if it is honest; here it is what strangers do.
+/// Mostly what strangers do, or a client without TLS. On a port of members somebody has to change a certificate.
 fn handshake_failed(port: Port, peer: SocketAddr, why: &HandshakeError) -> Closed {
-    tracing::debug!(port = port.name(), %peer, reason = %why, "TLS handshake failed");
+    let members = matches!(port, Port::Quorum | Port::Election);
+    if members && !matches!(why, HandshakeError::Slow) && closed::is_due(port, Closed::Handshake) {
+        tracing::warn!(port = port.name(), %peer, reason = %why, "TLS handshake failed");
+    } else {
+        tracing::debug!(port = port.name(), %peer, reason = %why, "TLS handshake failed");
+    }
     Closed::Handshake
 }
 

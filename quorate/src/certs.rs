@@ -1,9 +1,9 @@
 //! `quorate certs`: certificates for a trial, or for an ensemble without an authority of its own.
 
 use std::{
-    fs::{self, OpenOptions},
+    fs::{self, DirBuilder, OpenOptions},
     io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -36,15 +36,17 @@ pub(crate) fn run(certs: &Certs) -> Result<(), Failure> {
 
 /// An authority and certificates by it, in a directory that has none.
 pub(crate) fn init(args: &CertsInit) -> Result<(), Failure> {
-    fs::create_dir_all(&args.dir).doing(format_args!("make {}", args.dir.display()))?;
-    let ca = args.dir.join(CA);
-    if ca.exists() {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(&args.dir);
+    made.doing(format_args!("make {}", args.dir.display()))?;
+    if let Some(ca) = [CA, CA_KEY].map(|name| args.dir.join(name)).into_iter().find(|file| file.exists()) {
         return Err(Failure::usage(format!(
             "{} is there already: `quorate certs renew` issues new certificates by that authority, --dir names another directory",
             ca.display()
         )));
     }
-    let name = format!("Quorate {}", args.ensemble);
+    let ca = args.dir.join(CA);
+    // Authorities of one name could not be told apart in revocation lists.
+    let name = format!("Quorate {} {:08x}", args.ensemble, crate::serve::random_id()?.0 >> 96);
     let authority = Authority::new(&name, args.life * 10).map_err(refused)?;
     write(&args.dir.join(CA_KEY), authority.key(), SECRET)?;
     write(&ca, authority.certificate(), OPEN)?;
@@ -82,7 +84,9 @@ fn write(file: &Path, text: &str, mode: u32) -> Result<(), Failure> {
     let mut beside = file.as_os_str().to_owned();
     beside.push(".new");
     let written = (|| {
-        let mut new = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&beside)?;
+        // One that is there is left over, or somebody else's.
+        let _ = fs::remove_file(&beside);
+        let mut new = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
         new.write_all(text.as_bytes())?;
         new.sync_all()?;
         fs::rename(&beside, file)

@@ -11,6 +11,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::Failure;
 
+/// Which ports a process has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ports {
+    /// Those of a whole node.
+    All,
+    /// For other members.
+    Members,
+    /// For clients.
+    Clients,
+}
+
 /// The certificates of a process.
 pub(crate) struct Secure {
     members: (Mode, Option<Arc<Keeper>>),
@@ -18,11 +29,24 @@ pub(crate) struct Secure {
 }
 
 impl Secure {
-    /// Reads the certificates, and keeps looking at their files until `shutdown`.
-    pub(crate) fn load(node: &NodeConfig, shutdown: &CancellationToken) -> Result<Secure, Failure> {
+    /// Reads the certificates of these ports, and keeps looking at their files until `shutdown`. A process reads no keys but its own.
+    pub(crate) fn load(
+        node: &NodeConfig,
+        ports: Ports,
+        shutdown: &CancellationToken,
+    ) -> Result<Secure, Failure> {
         let members = Certificates::Members { ensemble: node.ensemble.clone(), me: node.id };
         let clients = Certificates::Clients { required: node.tls.client_certificates };
-        let kept = |set: &Secured, certificates| -> Result<_, Failure> {
+        let kept = |set: &Secured, certificates, has: bool, ports: &str| -> Result<_, Failure> {
+            if !has {
+                return Ok((Mode::Off, None));
+            }
+            if matches!(set.mode, Mode::Accept | Mode::Prefer) {
+                tracing::warn!(
+                    ports,
+                    "ports take plaintext beside TLS, so nobody is kept out; go on to the mode \"require\""
+                );
+            }
             let keeper = set.files.clone().map(|files| Keeper::load(files, certificates)).transpose();
             let keeper = keeper.map_err(|e| Failure::usage(e.to_string()))?;
             if let Some(keeper) = &keeper {
@@ -30,7 +54,12 @@ impl Secure {
             }
             Ok((set.mode, keeper))
         };
-        Ok(Secure { members: kept(&node.tls.members, members)?, clients: kept(&node.tls.clients, clients)? })
+        let has_members = matches!(ports, Ports::All | Ports::Members);
+        let has_clients = matches!(ports, Ports::All | Ports::Clients);
+        Ok(Secure {
+            members: kept(&node.tls.members, members, has_members, "members")?,
+            clients: kept(&node.tls.clients, clients, has_clients, "clients")?,
+        })
     }
 
     /// How this process connects to other members.

@@ -35,7 +35,7 @@ use crate::{
     args::Serve,
     exit::{Doing as _, Failure},
     observe::Observed,
-    secure::Secure,
+    secure::{self, Secure},
     services::{PidFile, Services},
     zookeeper,
 };
@@ -53,7 +53,7 @@ pub(crate) async fn run(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Failure
     };
     let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
     // Ports before data: who finds the port taken has touched nothing.
-    let secure = Secure::load(&node, &shutdown)?;
+    let secure = Secure::load(&node, secure::Ports::All, &shutdown)?;
     let mut ports = Ports::bind(&node).await?.secured(&secure);
     let http = ports.http.take();
     let observed = Observed::start(&node, health, http, "quorate", &Group::ALL, shutdown.clone())?;

@@ -25,7 +25,7 @@ use crate::{
     args::Serve,
     exit::{Doing as _, Failure},
     observe::Observed,
-    secure::Secure,
+    secure::{Ports, Secure},
     serve::{
         begin, bind_zookeeper, client_bounds, client_routes, election_config, ensemble, first_attempt,
         hand_over, next_attempts, quorum_config, store_config,
@@ -45,7 +45,7 @@ pub(crate) async fn election(args: &Serve) -> Result<(), Failure> {
         quorum_gone(quorum)
     };
     let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
-    let secure = Secure::load(&node, &shutdown)?;
+    let secure = Secure::load(&node, Ports::Members, &shutdown)?;
     let peers = secure.member_port(bind("election", node.listen.election).await?);
     let port = bind("internal election", node.listen.internal_election).await?;
     let http = Observed::bind(node.listen.election_http).await?;
@@ -100,7 +100,7 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
         hand_over(handle)
     };
     let shutdown = shutdown::on_signals_after(leave).doing("listen for signals")?;
-    let secure = Secure::load(&node, &shutdown)?;
+    let secure = Secure::load(&node, Ports::Members, &shutdown)?;
     let peers = secure.member_port(bind("quorum", node.listen.quorum).await?);
     let port = bind("internal quorum", node.listen.internal_quorum).await?;
     let http = Observed::bind(node.listen.quorum_http).await?;
@@ -146,7 +146,7 @@ pub(crate) async fn quorum(args: &Serve, disk: Arc<dyn Disk>) -> Result<(), Fail
 pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let node = begin(args)?;
     let shutdown = shutdown::on_signals().doing("listen for signals")?;
-    let secure = Secure::load(&node, &shutdown)?;
+    let secure = Secure::load(&node, Ports::Clients, &shutdown)?;
     let clients = secure.client_port(bind("client", node.listen.client).await?);
     let zookeepers = secure.zookeeper_port(bind_zookeeper(&node).await?);
     let http = Observed::bind(node.listen.http).await?;

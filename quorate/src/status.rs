@@ -22,8 +22,10 @@ use crate::{
 
 pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
     let mut answers = Answers::default();
-    let tls = args.tls.read()?;
-    answers.add(ask_all(&addresses(&args.endpoints), args.timeout, tls.as_ref()).await);
+    let endpoints = addresses(&args.endpoints);
+    let secured = endpoints.iter().any(|endpoint| endpoint.starts_with("https://"));
+    let tls = args.tls.read()?.or(secured.then(Tls::new));
+    answers.add(ask_all(&endpoints, args.timeout, tls.as_ref()).await);
     if answers.0.is_empty() {
         return none_answers(args);
     }

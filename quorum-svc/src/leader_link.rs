@@ -96,7 +96,7 @@ impl quorum_server::Quorum for LearnService {
         &self,
         request: Request<Streaming<wire::LearnerMessage>>,
     ) -> Result<Response<Messages>, Status> {
-        let caller = caller(&request);
+        let caller = Caller::of(&request)?;
         let mut from_learner = request.into_inner();
         let first =
             from_learner.message().await?.ok_or_else(|| Status::invalid_argument("an empty stream"))?;
@@ -138,7 +138,7 @@ impl quorum_server::Quorum for LearnService {
         let half = number.and_then(|number: u64| halves(&self.halves).remove(&number));
         let (peer, half) =
             half.ok_or_else(|| Status::failed_precondition("there is no such link; call Learn first"))?;
-        caller(&request).check_member(peer).map_err(Status::failed_precondition)?;
+        Caller::of(&request)?.check_member(peer).map_err(Status::failed_precondition)?;
         let (to_learner, stream) = mpsc::channel(SEND_QUEUE);
         let control = Control { from_learner: request.into_inner(), to_learner };
         half.send(control).map_err(|_| Status::failed_precondition("the link is gone"))?;
@@ -149,7 +149,7 @@ impl quorum_server::Quorum for LearnService {
     }
 
     async fn meet(&self, request: Request<wire::Hello>) -> Result<Response<wire::Hello>, Status> {
-        let caller = caller(&request);
+        let caller = Caller::of(&request)?;
         let (peer, said) = self.greet(request.into_inner(), &caller).await?;
         let mut response = Response::new(self.acquaintances.hello(peer, said).await);
         response.extensions_mut().insert(peer);
@@ -170,11 +170,6 @@ impl LearnService {
         self.acquaintances.heard(peer);
         Ok((peer, said))
     }
-}
-
-/// What the listener knows of the other end.
-fn caller<T>(request: &Request<T>) -> Caller {
-    request.extensions().get().cloned().unwrap_or_default()
 }
 
 fn halves(halves: &Halves) -> MutexGuard<'_, BTreeMap<u64, (PeerId, oneshot::Sender<Control>)>> {

@@ -102,6 +102,7 @@ impl Node {
         let quit = stop.clone();
         let server = tokio::spawn(async move {
             tonic::transport::Server::builder()
+                .layer(tonic::service::InterceptorLayer::new(tls::Caller::on_plaintext))
                 .add_service(learn)
                 .serve_with_incoming_shutdown(TcpListenerStream::new(listener), quit.cancelled_owned())
                 .await

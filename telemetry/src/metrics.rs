@@ -63,7 +63,9 @@ metrics! {
             "Connections that the node closed or refused, by reason.";
         TLS_CERTIFICATE_EXPIRES: By<TlsUse, Gauge, { TlsUse::COUNT }> = "quorate.tls.certificate.expires" [Seconds]
             By::new([const { Gauge::new() }; TlsUse::COUNT]),
-            "When the certificate of these ports expires, as the time since 1970; 0 without TLS.";
+            "When the certificate of these ports expires, or the first of their revocation lists, as the time since 1970; 0 without TLS.";
+        TLS_RELOAD_FAILURES: Counter = "quorate.tls.reload.failures" [Count("{attempt}")] Counter::new(),
+            "Attempts to use certificates, keys, authorities or revocation lists that have changed, and cannot be used.";
         RPC_SERVER_CALL_DURATION: ByName = "rpc.server.call.duration" [Seconds]
             ByName::new(("rpc_system_name", "grpc"), ["rpc_method", "rpc_response_status_code"]),
             "gRPC calls from their first header to their last trailer, so a stream counts when it ends. A call that the \

@@ -12,7 +12,18 @@ use crate::harness::{Ensemble, command_at, eventually, free_ports, run_at, signa
 fn certificates(ensemble: &Ensemble) -> std::path::PathBuf {
     let dir = ensemble.dir.join("certs");
     let name = name(ensemble);
-    let args = ["certs", "init", "--dir", dir.to_str().unwrap(), "--ensemble", &name, "--host", "127.0.0.1"];
+    let args = [
+        "certs",
+        "init",
+        "--dir",
+        dir.to_str().unwrap(),
+        "--ensemble",
+        &name,
+        "--members",
+        "3",
+        "--host",
+        "127.0.0.1",
+    ];
     succeed(&run_at("127.0.0.1:1", &args), &args);
     dir
 }
@@ -99,11 +110,24 @@ fn s18_plaintext_turns_into_tls_by_restarting_one_node_after_the_other() {
     assert!(text.contains("--tls-ca"), "{text}");
     // So is trust in an authority that is not the ensemble's.
     let other = ensemble.dir.join("others");
-    let args = ["certs", "init", "--dir", other.to_str().unwrap(), "--ensemble", "x", "--host", "y"];
+    let args = [
+        "certs",
+        "init",
+        "--dir",
+        other.to_str().unwrap(),
+        "--ensemble",
+        "x",
+        "--members",
+        "1",
+        "--host",
+        "y",
+    ];
     succeed(&run_at("127.0.0.1:1", &args), &args);
     let refused = secured(&ensemble, &other, &["get", "/steps", "--timeout", "2s"]);
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && text.contains("UnknownIssuer"), "{text}");
+
+    strangers(&ensemble, &dir);
 
     // S5: a node with the certificate of another member does not start, and says why.
     ensemble.kill9(3);
@@ -117,6 +141,41 @@ fn s18_plaintext_turns_into_tls_by_restarting_one_node_after_the_other() {
         "{}",
         ensemble.log(3)
     );
+}
+
+/// S5: a member of this ensemble that says it is another one is refused at its first message, on each method of the ports of members.
+fn strangers(ensemble: &Ensemble, dir: &Path) {
+    use proto::peer::{election_client::ElectionClient, quorum_client::QuorumClient};
+    let file = |name: &str| dir.join(name);
+    let files = tls::Files {
+        certificate: file("member-2.pem"),
+        key: file("member-2.key"),
+        authorities: Some(file("ca.pem")),
+        revoked: None,
+    };
+    let ensemble_name = name(ensemble);
+    let two = tls::Certificates::Members { ensemble: ensemble_name.clone(), me: api::PeerId(2) };
+    let dialer = tls::Dialer::new(&tls::Keeper::load(files, two).unwrap(), tls::Mode::Require);
+    let config = host::config::load(Some(&ensemble.config(1)), [], &[]).unwrap().node;
+    let (quorum, election) = (config.listen.quorum, config.listen.election);
+    let three = proto::quorum::Hello::to_wire(&ensemble_name, api::PeerId(3));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let refused = |status: tonic::Status| {
+        assert!(status.message().contains("its certificate names member 2"), "{status}");
+    };
+    runtime.block_on(async {
+        let connect = async |address: std::net::SocketAddr| {
+            let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
+            dialer.connect(&endpoint, api::PeerId(1)).await.unwrap()
+        };
+        let mut client = QuorumClient::new(connect(quorum).await);
+        refused(client.meet(three.clone()).await.unwrap_err());
+        let hello = proto::quorum::LearnerFrame::Hello(three.clone()).into();
+        refused(client.learn(tokio_stream::iter([hello])).await.unwrap_err());
+        let hello = proto::election::ElectionFrame::Hello(three.clone()).into();
+        let mut client = ElectionClient::new(connect(election).await);
+        refused(client.exchange(tokio_stream::iter([hello])).await.unwrap_err());
+    });
 }
 
 #[test]

@@ -1,16 +1,14 @@
 //! Securing accepted connections.
 
-//!
-//! The number of handshakes under way needs no bound of its own: a connection that has not spoken gives way to newer ones (see the
-//! places of `host::listen`).
-
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
+    fmt,
     io::{self, IoSlice},
-    pin::Pin,
-    sync::Arc,
+    net::IpAddr,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use api::PeerId;
@@ -18,13 +16,16 @@ use rustls::pki_types::CertificateDer;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::Notify,
 };
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tonic::{Request, Status};
 
 use crate::{
     Certificates, Keeper, Mode,
     keeper::HTTP2,
     names::{member_name, members_named, subject},
+    trust::{Side, Trust},
 };
 
 /// Secures the connections of one port.
@@ -33,25 +34,40 @@ pub struct Acceptor {
     keeper: Arc<Keeper>,
     mode: Mode,
     http2: bool,
+    handshakes: Arc<Handshakes>,
 }
 
-/// A connection after its handshake, or without one.
+/// A connection after its handshake, or without one. `S` is the socket.
 #[derive(Debug)]
-pub enum Accepted {
+pub enum Accepted<S> {
     /// Plaintext, as the mode allows.
-    Plain(TcpStream),
+    Plain(S),
     /// Secured.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<S>>),
+}
+
+/// What a connection stands on.
+pub trait Socket: AsyncRead + AsyncWrite + Unpin {
+    /// To look at the first byte.
+    fn tcp(&self) -> &TcpStream;
+}
+
+impl Socket for TcpStream {
+    fn tcp(&self) -> &TcpStream {
+        self
+    }
 }
 
 /// Who is at the other end of a connection, as far as its certificate says.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Caller {
     chain: Option<Arc<[CertificateDer<'static>]>>,
-    /// On a port of members: those for which the certificate speaks. `None`: plaintext.
+    /// On a port of members with TLS: those for which the certificate speaks.
     members: Option<BTreeSet<PeerId>>,
     ensemble: String,
     subject: Option<String>,
+    /// Of our certificates, by which it was accepted.
+    generation: u64,
 }
 
 /// Why there is no connection.
@@ -72,14 +88,18 @@ impl Acceptor {
     /// For a port in this mode; `None` if it is off. `http2`: whether the other side has to say that it speaks HTTP/2.
     #[must_use]
     pub fn new(keeper: &Arc<Keeper>, mode: Mode, http2: bool) -> Option<Acceptor> {
-        (mode != Mode::Off).then(|| Acceptor { keeper: keeper.clone(), mode, http2 })
+        let handshakes = Arc::default();
+        (mode != Mode::Off).then(|| Acceptor { keeper: keeper.clone(), mode, http2, handshakes })
     }
 
     /// Waits for the first byte, and for the handshake if it begins one.
     ///
     /// # Errors
     /// The connection is not to be used.
-    pub async fn accept(&self, stream: TcpStream) -> Result<(Accepted, Caller), HandshakeError> {
+    pub async fn accept<S>(&self, stream: S) -> Result<(Accepted<S>, Caller), HandshakeError>
+    where
+        S: Socket,
+    {
         let accepted = tokio::time::timeout(HANDSHAKE_WITHIN, self.handshake(stream)).await;
         accepted.map_err(|_| HandshakeError::Slow)?
     }
@@ -87,16 +107,26 @@ impl Acceptor {
     /// Whether the other side would be taken now, and later.
     #[must_use]
     pub fn trust(&self, caller: &Caller) -> Trust {
-        let checked = (self.keeper.generation(), Instant::now());
-        Trust { of: caller.chain.clone().map(|chain| (self.keeper.clone(), chain)), checked }
+        Trust::new(&self.keeper, caller.chain.clone(), Side::Client, caller.generation)
     }
 
-    async fn handshake(&self, stream: TcpStream) -> Result<(Accepted, Caller), HandshakeError> {
-        if self.mode != Mode::Require && !begins_handshake(&stream).await? {
-            return Ok((Accepted::Plain(stream), Caller::default()));
+    async fn handshake<S>(&self, stream: S) -> Result<(Accepted<S>, Caller), HandshakeError>
+    where
+        S: Socket,
+    {
+        if self.mode != Mode::Require && !begins_handshake(stream.tcp()).await? {
+            return Ok((Accepted::Plain(stream), Caller::plaintext()));
         }
-        let acceptor = TlsAcceptor::from(self.keeper.current().server.clone());
-        let stream = acceptor.accept(stream).await.map_err(failed)?;
+        let address = stream.tcp().peer_addr().map_err(failed)?.ip().to_canonical();
+        // A client that is slow with its first message costs no more than its place on the port.
+        let begun =
+            LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await.map_err(failed)?;
+        let _place = self.handshakes.enter(address).await;
+        // Before the certificates are read: a change meanwhile is looked at again.
+        let (generation, current) = (self.keeper.generation(), self.keeper.current());
+        let config = if self.http2 { &current.http2 } else { &current.any };
+        let bound = |connection: &mut rustls::ServerConnection| connection.set_buffer_limit(Some(UNSENT));
+        let stream = begun.into_stream_with(config.clone(), bound).await.map_err(failed)?;
         let connection = stream.get_ref().1;
         if self.http2 && connection.alpn_protocol() != Some(HTTP2) {
             return Err(HandshakeError::Failed(
@@ -106,41 +136,51 @@ impl Acceptor {
         let chain: Option<Arc<[_]>> = connection
             .peer_certificates()
             .map(|chain| chain.iter().map(|c| c.clone().into_owned()).collect());
-        let subject = chain.as_ref().and_then(|chain| chain.first()).and_then(subject);
-        let mut caller = Caller { chain, subject, ..Caller::default() };
+        let leaf = chain.as_ref().and_then(|chain| chain.first());
+        let mut caller = Caller { subject: leaf.and_then(subject), generation, ..Caller::plaintext() };
         if let Certificates::Members { ensemble, .. } = self.keeper.certificates() {
-            let leaf = caller.chain.as_ref().and_then(|chain| chain.first());
             let members = leaf.map(|leaf| members_named(leaf, ensemble)).unwrap_or_default();
             if members.is_empty() {
                 return Err(HandshakeError::NoMember(ensemble.clone()));
             }
             (caller.members, caller.ensemble) = (Some(members), ensemble.clone());
         }
+        caller.chain = chain;
         Ok((Accepted::Tls(Box::new(stream)), caller))
     }
 }
 
-/// Whether a connection's certificate is still good: it may have expired or been revoked, or its authority may have been replaced.
-pub struct Trust {
-    of: Option<(Arc<Keeper>, Arc<[CertificateDer<'static>]>)>,
-    /// With which certificates of ours it was checked, and when.
-    checked: (u64, Instant),
-}
-
-impl Trust {
-    /// Looks closely if our files have changed, and otherwise once a minute.
-    pub fn holds(&mut self) -> bool {
-        let Some((keeper, chain)) = &self.of else { return true };
-        let (generation, now) = (keeper.generation(), Instant::now());
-        if generation == self.checked.0 && now.duration_since(self.checked.1) < LOOK_AGAIN {
-            return true;
-        }
-        self.checked = (generation, now);
-        keeper.trusts(chain)
-    }
-}
-
 impl Caller {
+    /// The other end of a connection without TLS.
+    #[must_use]
+    pub fn plaintext() -> Caller {
+        Caller { chain: None, members: None, ensemble: String::new(), subject: None, generation: 0 }
+    }
+
+    /// An interceptor that says this, for a server without a listener of ours.
+    ///
+    /// # Errors
+    /// None.
+    pub fn on_plaintext(mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.extensions_mut().insert(Caller::plaintext());
+        Ok(request)
+    }
+
+    /// What the listener has found out of the caller of `request`.
+    ///
+    /// # Errors
+    /// A listener that has not: a defect of ours, and nobody is let in by it.
+    pub fn of<T>(request: &Request<T>) -> Result<Caller, Status> {
+        let known = request.extensions().get::<Caller>().cloned();
+        known.ok_or_else(|| Status::internal("the listener does not say who is calling"))
+    }
+
+    /// On a port of members with TLS, the member that the certificate names first.
+    #[must_use]
+    pub fn member(&self) -> Option<PeerId> {
+        self.members.as_ref().and_then(|members| members.first().copied())
+    }
+
     /// Whether the certificate, if there has to be one, speaks for this member.
     ///
     /// # Errors
@@ -177,7 +217,7 @@ macro_rules! either {
     };
 }
 
-impl AsyncRead for Accepted {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Accepted<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -187,7 +227,7 @@ impl AsyncRead for Accepted {
     }
 }
 
-impl AsyncWrite for Accepted {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Accepted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         either!(self, stream => Pin::new(stream).poll_write(cx, from))
     }
@@ -223,13 +263,72 @@ async fn begins_handshake(stream: &TcpStream) -> Result<bool, HandshakeError> {
     Ok(count == 1 && first[0] == HANDSHAKE)
 }
 
+/// Handshakes under way on one port, by address.
+#[derive(Default)]
+pub(crate) struct Handshakes {
+    under_way: Mutex<HashMap<IpAddr, usize>>,
+    left: Notify,
+}
+
+impl Handshakes {
+    /// Waits for a place. The time limit of the handshake bounds the wait.
+    pub(crate) async fn enter(&self, address: IpAddr) -> UnderWay<'_> {
+        loop {
+            let mut left = pin!(self.left.notified());
+            left.as_mut().enable();
+            if self.try_enter(address) {
+                return UnderWay { handshakes: self, address };
+            }
+            left.await;
+        }
+    }
+
+    fn try_enter(&self, address: IpAddr) -> bool {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = under_way.values().sum();
+        let own = under_way.get(&address).copied().unwrap_or_default();
+        let free = all < HANDSHAKES && own < HANDSHAKES_PER_ADDRESS;
+        if free {
+            under_way.insert(address, own + 1);
+        }
+        free
+    }
+}
+
+impl fmt::Debug for Handshakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handshakes").finish_non_exhaustive()
+    }
+}
+
+/// A place of [`Handshakes`].
+pub(crate) struct UnderWay<'a> {
+    handshakes: &'a Handshakes,
+    address: IpAddr,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        let mut under_way = self.handshakes.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        match under_way.get_mut(&self.address) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => drop(under_way.remove(&self.address)),
+        }
+        drop(under_way);
+        self.handshakes.left.notify_waiters();
+    }
+}
+
 fn failed(e: io::Error) -> HandshakeError {
     HandshakeError::Failed(e.to_string())
 }
 
 /// From accepting a connection to the end of its handshake.
 const HANDSHAKE_WITHIN: Duration = Duration::from_secs(5);
-/// Between two checks whether a certificate has expired.
-const LOOK_AGAIN: Duration = Duration::from_secs(60);
+/// Handshakes under way on one port, and of one address: the work of strangers is bounded before they have proven anything.
+const HANDSHAKES: usize = 64;
+const HANDSHAKES_PER_ADDRESS: usize = 16;
+/// Bytes of a connection that wait for its socket, encrypted; those that wait before are counted as without TLS.
+const UNSENT: usize = 16 << 10;
 /// Type of a TLS record (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 22;

@@ -1,15 +1,25 @@
 //! Connections to other members.
 
-use std::{io, sync::Arc};
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use api::PeerId;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use rustls::pki_types::{CertificateDer, ServerName};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Error, Uri};
+use tower::Service as _;
 
-use crate::{Certificates, Keeper, Mode, member_name};
+use crate::{Certificates, Keeper, Mode, Trust, member_name, names::members_named, trust::Side};
 
 /// Connects to other members, by TLS if this node does.
 #[derive(Clone, Default, Debug)]
@@ -28,15 +38,16 @@ impl Dialer {
         Dialer(mode.dials().then(|| keeper.clone()))
     }
 
-    /// Connects. The certificate of the other side has to name the member `to`, whatever the address is.
+    /// Connects. The certificate of the other side has to name the member `to`, whatever the address is. The connection breaks when
+    /// that certificate is good no more.
     ///
     /// # Errors
     /// As [`Endpoint::connect`]; a refused certificate is the innermost cause.
     pub async fn connect(&self, endpoint: &Endpoint, to: PeerId) -> Result<Channel, Error> {
         let Some(keeper) = &self.0 else { return endpoint.connect().await };
-        let keeper = keeper.clone();
+        let (keeper, limit) = (keeper.clone(), endpoint.get_connect_timeout());
         // Reconnecting uses the certificates of that time.
-        let connect = tower::service_fn(move |address: Uri| secured(keeper.clone(), address, to));
+        let connect = tower::service_fn(move |address: Uri| secured(keeper.clone(), address, to, limit));
         endpoint.connect_with_connector(connect).await
     }
 }
@@ -45,15 +56,80 @@ async fn secured(
     keeper: Arc<Keeper>,
     address: Uri,
     to: PeerId,
-) -> io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
-    let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
+    limit: Option<Duration>,
+) -> io::Result<TokioIo<Dialled>> {
+    let bad = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
     let Certificates::Members { ensemble, .. } = keeper.certificates() else {
-        return Err(bad("these certificates are for clients"));
+        return Err(bad("these certificates are for clients".into()));
     };
-    let config = keeper.current().client.clone().ok_or_else(|| bad("these certificates are for clients"))?;
-    let name = ServerName::try_from(member_name(ensemble, to)).map_err(io::Error::other)?;
-    let authority = address.authority().ok_or_else(|| bad("an address without a host"))?;
-    let stream = TcpStream::connect(authority.as_str()).await?;
-    stream.set_nodelay(true)?;
-    Ok(TokioIo::new(TlsConnector::from(config).connect(name, stream).await?))
+    let name = member_name(ensemble, to);
+    let server = ServerName::try_from(name.clone()).map_err(io::Error::other)?;
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(limit);
+    let stream = connector.call(address).await.map_err(io::Error::other)?.into_inner();
+    let (generation, current) = (keeper.generation(), keeper.current());
+    let config = current.client.clone().ok_or_else(|| bad("these certificates are for clients".into()))?;
+    let stream = TlsConnector::from(config).connect(server.clone(), stream).await?;
+    let chain: Arc<[CertificateDer<'static>]> = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .into_iter()
+        .flatten()
+        .map(|c| c.clone().into_owned())
+        .collect();
+    // As on the accepting side: the whole name, not a wildcard.
+    if !chain.first().is_some_and(|leaf| members_named(leaf, ensemble).contains(&to)) {
+        return Err(bad(format!("the certificate of the other server does not name {name}")));
+    }
+    let trust = Trust::new(&keeper, Some(chain), Side::Server(server), generation);
+    Ok(TokioIo::new(Dialled { stream, trust }))
+}
+
+/// Breaks when the certificate of the other side is good no more. Members say something several times a second, so that is noticed.
+struct Dialled {
+    stream: TlsStream<TcpStream>,
+    trust: Trust,
+}
+
+impl AsyncRead for Dialled {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.trust.holds() {
+            let why = "the certificate of the other server is good no more";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::PermissionDenied, why)));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Dialled {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, from)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }

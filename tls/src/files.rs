@@ -1,6 +1,7 @@
 //! What is read from disk.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
@@ -13,6 +14,7 @@ use rustls::{
     pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject},
     sign::CertifiedKey,
 };
+use x509_parser::{prelude::FromDer as _, revocation_list::CertificateRevocationList};
 
 /// The files of one set of ports, all PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,7 +42,9 @@ pub enum TlsError {
         cause: io::Error,
     },
     /// Others may read the key.
-    #[error("{file} holds a private key and others may read it: run `chmod o-rwx {file}`")]
+    #[error(
+        "{file} holds a private key and others may read it: run `chmod o-rwx {file}` (in Kubernetes: defaultMode 0440)"
+    )]
     Open {
         /// Which.
         file: PathBuf,
@@ -76,9 +80,20 @@ pub enum TlsError {
         /// What it should say.
         name: String,
     },
+    /// The authorities do not vouch for this member's own certificate.
+    #[error(
+        "other members would refuse the certificate {certificate}: {why}. It needs an authority of `authorities`, with the \
+         certificates between the two, and the extended key usages of servers and of clients"
+    )]
+    Useless {
+        /// The certificate.
+        certificate: PathBuf,
+        /// In rustls' words.
+        why: String,
+    },
     /// A certificate cannot name a member of such an ensemble.
     #[error(
-        "no certificate can name a member of the ensemble {0:?}: use letters, digits and hyphens in its name"
+        "no certificate can name a member of the ensemble {0:?}: use lower-case letters, digits and hyphens in its name"
     )]
     Ensemble(String),
     /// The lists of authorities or of what they revoked make no sense.
@@ -96,6 +111,8 @@ pub(crate) struct Loaded {
     pub(crate) key: Arc<CertifiedKey>,
     pub(crate) authorities: Option<Arc<RootCertStore>>,
     pub(crate) revoked: Vec<CertificateRevocationListDer<'static>>,
+    /// When the first of them has to be replaced, in seconds since 1970.
+    pub(crate) revoked_until: Option<i64>,
     /// The bytes of all files, to notice a change.
     pub(crate) bytes: Vec<Vec<u8>>,
 }
@@ -124,7 +141,29 @@ impl Files {
             (Some(file), Some(bytes)) => all(file, "revocation list", bytes)?,
             _ => Vec::new(),
         };
-        Ok(Loaded { key: Arc::new(key), authorities, revoked, bytes })
+        let revoked_until = self.check_revoked(&revoked)?;
+        Ok(Loaded { key: Arc::new(key), authorities, revoked, revoked_until, bytes })
+    }
+
+    /// When the first of these lists has to be replaced. Of two lists of one authority the first would count, and might be the older.
+    fn check_revoked(&self, lists: &[CertificateRevocationListDer<'_>]) -> Result<Option<i64>, TlsError> {
+        let file = || self.revoked.clone().unwrap_or_default();
+        let (mut issuers, mut until) = (BTreeSet::new(), None);
+        for list in lists {
+            let (_, parsed) = CertificateRevocationList::from_der(list).map_err(|e| TlsError::Malformed {
+                file: file(),
+                what: "revocation list",
+                why: e.to_string(),
+            })?;
+            let issuer = parsed.issuer().to_string();
+            if !issuers.insert(issuer.clone()) {
+                let why = format!("there are two revocation lists of {issuer:?}; keep the newest");
+                return Err(TlsError::Authorities { file: file(), why });
+            }
+            let next = parsed.next_update().map(|time| time.timestamp());
+            until = until.into_iter().chain(next).min();
+        }
+        Ok(until)
     }
 
     /// What is in the files now, in the order of the fields.

@@ -6,13 +6,13 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering::SeqCst},
     },
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use api::PeerId;
 use rustls::{
     ClientConfig, ServerConfig,
-    client::WebPkiServerVerifier,
+    client::{WebPkiServerVerifier, danger::ServerCertVerifier as _},
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
@@ -26,6 +26,7 @@ use crate::{
     Files, TlsError,
     files::Loaded,
     names::{Validity, member_name, members_named, validity},
+    trust::Side,
 };
 
 /// Whose certificates the other side has.
@@ -58,11 +59,17 @@ pub struct Keeper {
 /// Everything that follows from the files. A reload makes all of it anew, so that nothing old is resumed.
 pub(crate) struct Current {
     bytes: Vec<Vec<u8>>,
-    pub(crate) server: Arc<ServerConfig>,
+    /// For ports whose clients have to say that they speak HTTP/2, ...
+    pub(crate) http2: Arc<ServerConfig>,
+    /// ... and for those whose clients say nothing of the kind.
+    pub(crate) any: Arc<ServerConfig>,
     /// For those who dial other members.
     pub(crate) client: Option<Arc<ClientConfig>>,
-    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    of_clients: Option<Arc<dyn ClientCertVerifier>>,
+    of_servers: Option<Arc<WebPkiServerVerifier>>,
     validity: Validity,
+    /// When the certificate, or the first of the revocation lists, is good no more, in seconds since 1970.
+    until: i64,
 }
 
 impl fmt::Debug for Keeper {
@@ -91,20 +98,21 @@ impl Keeper {
     /// Looks at the files now and then, until `shutdown` is cancelled. A change that cannot be used is reported and the certificates
     /// before it stay.
     pub async fn keep(self: Arc<Keeper>, shutdown: CancellationToken) {
-        let mut complaint = String::new();
+        let (mut complaint, mut warned) = (String::new(), None);
         let look = async {
             loop {
                 tokio::time::sleep(LOOK_EVERY).await;
                 let this = self.clone();
                 let read = tokio::task::spawn_blocking(move || this.reload()).await;
                 match read.unwrap_or_else(|e| Err(self.unreadable(e))) {
-                    Ok(false) => {}
+                    Ok(false) => complaint.clear(),
                     Ok(true) => {
                         complaint.clear();
                         tracing::info!(certificate = %self.files.certificate.display(), "certificates changed; in use now");
                     }
                     Err(why) => {
                         let why = why.to_string();
+                        metrics::TLS_RELOAD_FAILURES.add(1);
                         if why != complaint {
                             tracing::warn!(
                                 reason = why,
@@ -115,6 +123,9 @@ impl Keeper {
                     }
                 }
                 self.report();
+                if warned.is_none_or(|at: Instant| at.elapsed() > WARN_EVERY) && self.warn() {
+                    warned = Some(Instant::now());
+                }
             }
         };
         shutdown.run_until_cancelled(look).await;
@@ -125,7 +136,13 @@ impl Keeper {
     /// # Errors
     /// A file that cannot be used: the certificates before it stay.
     pub fn reload(&self) -> Result<bool, TlsError> {
-        if self.files.bytes()? == self.current().bytes {
+        let bytes = self.files.bytes()?;
+        if bytes == self.current().bytes {
+            return Ok(false);
+        }
+        // A file that is being written may look whole between two writes.
+        std::thread::sleep(SETTLED);
+        if self.files.bytes()? != bytes {
             return Ok(false);
         }
         let loaded = self.files.load(&self.provider)?;
@@ -145,10 +162,13 @@ impl Keeper {
         let now = self.current();
         let current = Current {
             bytes: now.bytes.clone(),
-            server: now.server.clone(),
+            http2: now.http2.clone(),
+            any: now.any.clone(),
             client: Some(Arc::new(client)),
-            verifier: now.verifier.clone(),
+            of_clients: now.of_clients.clone(),
+            of_servers: now.of_servers.clone(),
             validity: now.validity,
+            until: now.until,
         };
         Arc::new(Keeper {
             files: self.files.clone(),
@@ -168,28 +188,39 @@ impl Keeper {
     }
 
     /// Whether a chain that was good when its connection began is good now: not expired, not revoked, of a present authority.
-    pub(crate) fn trusts(&self, chain: &[CertificateDer<'static>]) -> bool {
+    pub(crate) fn trusts(&self, chain: &[CertificateDer<'static>], side: &Side) -> bool {
         let current = self.current();
-        match (&current.verifier, chain.split_first()) {
-            (Some(verifier), Some((leaf, between))) => {
-                verifier.verify_client_cert(leaf, between, UnixTime::now()).is_ok()
+        let Some((leaf, between)) = chain.split_first() else { return false };
+        let now = UnixTime::now();
+        match (side, &current.of_clients, &current.of_servers) {
+            (Side::Client, Some(verifier), _) => verifier.verify_client_cert(leaf, between, now).is_ok(),
+            (Side::Server(name), _, Some(verifier)) => {
+                verifier.verify_server_cert(leaf, between, name, &[], now).is_ok()
             }
-            _ => true,
+            // The authorities were taken away: clients need no certificate any more.
+            (Side::Client, None, _) => true,
+            (Side::Server(_), _, None) => false,
         }
     }
 
-    /// Tells metrics, and the log in time, when the certificate expires.
+    /// Tells metrics when the certificate expires.
     fn report(&self) {
-        let (Validity { from, until }, ports) = (self.current().validity, self.ports());
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-        let left = until - now;
+        let until = self.current().until;
         let expires = Duration::from_secs(until.try_into().unwrap_or(0));
-        metrics::TLS_CERTIFICATE_EXPIRES.at(ports).set_time(expires);
-        let life = (until - from).max(1);
-        if left * 3 < life {
-            let (file, hours) = (self.files.certificate.display(), left / 3600);
-            tracing::warn!(certificate = %file, hours_left = hours, "certificate expires; renew it (`quorate certs renew`)");
+        metrics::TLS_CERTIFICATE_EXPIRES.at(self.ports()).set_time(expires);
+    }
+
+    /// Warns in the last third of the certificate's life, or of the day before a revocation list is to be replaced.
+    fn warn(&self) -> bool {
+        let current = self.current();
+        let Validity { from, until } = current.validity;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
+        let due = (until - now) * 3 < (until - from).max(1) || current.until - now < DAY;
+        if due {
+            let (file, hours) = (self.files.certificate.display(), (current.until - now) / 3600);
+            tracing::warn!(certificate = %file, hours_left = hours, "certificate or revocation list expires; renew it");
         }
+        due
     }
 
     fn ports(&self) -> TlsUse {
@@ -204,13 +235,14 @@ impl Keeper {
     }
 }
 
+/// Everything that follows from what the files hold.
 fn make(
     files: &Files,
     certificates: &Certificates,
     provider: &Arc<CryptoProvider>,
     loaded: Loaded,
 ) -> Result<Current, TlsError> {
-    let Loaded { key, authorities, revoked, bytes } = loaded;
+    let Loaded { key, authorities, revoked, revoked_until, bytes } = loaded;
     let pair = |e: rustls::Error| TlsError::Pair {
         certificate: files.certificate.clone(),
         key: files.key.clone(),
@@ -220,76 +252,107 @@ fn make(
         file: files.authorities.clone().unwrap_or_else(|| files.certificate.clone()),
         why,
     };
-    let leaf = key.cert.first().ok_or_else(|| pair(rustls::Error::NoCertificatesPresented))?;
+    let chain = key.cert.clone();
+    let leaf = chain.first().ok_or_else(|| pair(rustls::Error::NoCertificatesPresented))?;
     let validity = validity(leaf);
-    let (versions, required, dials) = match certificates {
+    let (versions, required, name) = match certificates {
         Certificates::Members { ensemble, me } => {
-            let name = member_name(ensemble, *me);
-            if ServerName::try_from(name.as_str()).is_err() {
-                return Err(TlsError::Ensemble(ensemble.clone()));
-            }
-            if !members_named(leaf, ensemble).contains(me) {
-                return Err(TlsError::Name { certificate: files.certificate.clone(), name });
-            }
             if authorities.is_none() {
                 return Err(authority("members need the authority that issues their certificates".into()));
             }
-            (&[&TLS13][..], true, true)
+            (&[&TLS13][..], true, Some(own_name(files, ensemble, *me, leaf)?))
         }
         Certificates::Clients { required } => {
             if *required && authorities.is_none() {
                 return Err(authority("certificates of clients are required and no authority is set".into()));
             }
-            (&[&TLS13, &TLS12][..], *required, false)
+            (&[&TLS13, &TLS12][..], *required, None)
         }
     };
-    let verifier = match &authorities {
-        None => None,
-        Some(roots) => {
-            let mut verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
-                .with_crls(revoked.clone())
-                .enforce_revocation_expiration();
-            if !required {
-                verifier = verifier.allow_unauthenticated();
-            }
-            Some(verifier.build().map_err(|e| authority(e.to_string()))?)
+    let of_clients = |revoked, required: bool| {
+        let Some(roots) = &authorities else { return Ok(None) };
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .with_crls(revoked)
+            .enforce_revocation_expiration();
+        if !required {
+            verifier = verifier.allow_unauthenticated();
         }
+        verifier.build().map(Some).map_err(|e| authority(e.to_string()))
     };
+    let of_servers = |revoked| {
+        let Some(roots) = authorities.as_ref().filter(|_| name.is_some()) else { return Ok(None) };
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider.clone())
+            .with_crls(revoked)
+            .enforce_revocation_expiration();
+        verifier.build().map(Some).map_err(|e| authority(e.to_string()))
+    };
+    if let (Some(name), Some((leaf, between))) = (&name, chain.split_first()) {
+        // Others would refuse it. Whether it was revoked is left out: a list that says so has to come into effect all the same.
+        let now = UnixTime::now();
+        let client =
+            of_clients(Vec::new(), true)?.map(|v| v.verify_client_cert(leaf, between, now).map(drop));
+        let server =
+            of_servers(Vec::new())?.map(|v| v.verify_server_cert(leaf, between, name, &[], now).map(drop));
+        if let Some(Err(e)) = client.into_iter().chain(server).find(Result::is_err) {
+            return Err(TlsError::Useless { certificate: files.certificate.clone(), why: e.to_string() });
+        }
+    }
+    let (of_clients, of_servers) = (of_clients(revoked.clone(), required)?, of_servers(revoked)?);
     let own = Arc::new(SingleCertAndKey::from(key));
     let server = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(versions)
         .map_err(pair)?;
-    let server = match &verifier {
+    let server = match &of_clients {
         Some(verifier) => server.with_client_cert_verifier(verifier.clone()),
         None => server.with_no_client_auth(),
     };
-    let mut server = server.with_cert_resolver(own.clone());
+    let mut any = server.with_cert_resolver(own.clone());
     // A resumed connection skips the check of its certificate.
-    server.session_storage = Arc::new(NoServerSessionStorage {});
-    server.send_tls13_tickets = 0;
-    server.alpn_protocols = vec![HTTP2.to_vec()];
-    let client = match (dials, authorities) {
-        (true, Some(roots)) => {
-            let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone())
-                .with_crls(revoked)
-                .enforce_revocation_expiration()
-                .build()
-                .map_err(|e| authority(e.to_string()))?;
+    any.session_storage = Arc::new(NoServerSessionStorage {});
+    any.send_tls13_tickets = 0;
+    let mut http2 = any.clone();
+    http2.alpn_protocols = vec![HTTP2.to_vec()];
+    let client = match &of_servers {
+        Some(verifier) => {
             let mut client = ClientConfig::builder_with_provider(provider.clone())
                 .with_protocol_versions(versions)
                 .map_err(pair)?
-                .with_webpki_verifier(verifier)
+                .with_webpki_verifier(verifier.clone())
                 .with_client_cert_resolver(own);
             client.resumption = rustls::client::Resumption::disabled();
             client.alpn_protocols = vec![HTTP2.to_vec()];
             Some(Arc::new(client))
         }
-        _ => None,
+        None => None,
     };
-    Ok(Current { bytes, server: Arc::new(server), client, verifier, validity })
+    let until = revoked_until.map_or(validity.until, |revoked| revoked.min(validity.until));
+    let (http2, any) = (Arc::new(http2), Arc::new(any));
+    Ok(Current { bytes, http2, any, client, of_clients, of_servers, validity, until })
+}
+
+/// The name of this member, which its certificate has to carry.
+fn own_name(
+    files: &Files,
+    ensemble: &str,
+    me: PeerId,
+    leaf: &CertificateDer<'_>,
+) -> Result<ServerName<'static>, TlsError> {
+    let name = member_name(ensemble, me);
+    // Names of hosts know no upper case: two ensembles could not be told apart.
+    let server = ServerName::try_from(name.clone()).ok().filter(|_| !ensemble.contains(char::is_uppercase));
+    let server = server.ok_or_else(|| TlsError::Ensemble(ensemble.to_owned()))?;
+    if !members_named(leaf, ensemble).contains(&me) {
+        return Err(TlsError::Name { certificate: files.certificate.clone(), name });
+    }
+    Ok(server)
 }
 
 /// What gRPC says in the handshake that it speaks (RFC 7301, RFC 9113).
 pub(crate) const HTTP2: &[u8] = b"h2";
 /// How often the files are looked at. Kubernetes swaps a link when a secret changes, which no watch of a file sees.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// For so long a file does not change once it is written.
+const SETTLED: Duration = Duration::from_secs(1);
+/// Between two warnings that a certificate expires.
+const WARN_EVERY: Duration = Duration::from_secs(DAY as u64);
+const DAY: i64 = 86_400;

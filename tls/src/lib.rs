@@ -14,13 +14,15 @@ mod names;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used)]
 mod tests;
+mod trust;
 
-pub use accept::{Accepted, Acceptor, Caller, HandshakeError, Trust};
+pub use accept::{Accepted, Acceptor, Caller, HandshakeError, Socket};
 pub use dial::Dialer;
 pub use files::{Files, TlsError};
 pub use issue::{Authority, IssueError, Issued};
 pub use keeper::{Certificates, Keeper};
 pub use names::member_name;
+pub use trust::Trust;
 
 /// How a set of ports speaks. Plaintext turns into TLS without downtime by restarting the members one by one with each of the modes,
 /// in this order.

@@ -71,7 +71,7 @@ async fn meet(
     server: &Acceptor,
     client: &Arc<Keeper>,
     to: u32,
-) -> (Result<(Accepted, Caller), HandshakeError>, Result<(), String>) {
+) -> (Result<(Accepted<TcpStream>, Caller), HandshakeError>, Result<(), String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let config = client.current().client.clone().unwrap();
@@ -92,6 +92,16 @@ async fn meet(
         Ok((stream, caller))
     };
     tokio::join!(accepted, dialled)
+}
+
+/// A server that trusts this authority and shows a certificate with which it would not start.
+fn shows(authority: &Authority, certificate: &Dir) -> Arc<Keeper> {
+    let good = member(authority, 2);
+    let client = keeper(&good, 2);
+    let own = certificate.files().load(&rustls::crypto::ring::default_provider()).unwrap().key;
+    let mut config = (*client.current().client.clone().unwrap()).clone();
+    config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(own));
+    client.with_client(config)
 }
 
 fn require(keeper: &Arc<Keeper>) -> Acceptor {
@@ -120,9 +130,7 @@ async fn s5_strangers_open_no_port_of_members() {
     let server = member(&ours, 1);
     let server = keeper(&server, 1);
     // The certificate of a member that another authority has issued.
-    let foreign = member(&theirs, 2);
-    foreign.write("ca.pem", ours.certificate(), 0o644);
-    let (accepted, dialled) = meet(&require(&server), &keeper(&foreign, 2), 1).await;
+    let (accepted, dialled) = meet(&require(&server), &shows(&ours, &member(&theirs, 2)), 1).await;
     assert!(matches!(accepted, Err(HandshakeError::Failed(_))), "{accepted:?}");
     assert!(dialled.is_err());
     // One of our authority that names a member of another ensemble, or none.
@@ -132,13 +140,7 @@ async fn s5_strangers_open_no_port_of_members() {
         let refused = Keeper::load(dir.files(), members(2)).unwrap_err();
         assert!(matches!(&refused, TlsError::Name { .. }), "{refused}");
         // Such a server does not start; one that does all the same is refused.
-        let good = member(&ours, 2);
-        let client = keeper(&good, 2);
-        let own = files::Files::load(&dir.files(), &rustls::crypto::ring::default_provider()).unwrap().key;
-        let mut config = (*client.current().client.clone().unwrap()).clone();
-        config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(own));
-        let client = client.with_client(config);
-        let (accepted, dialled) = meet(&require(&server), &client, 1).await;
+        let (accepted, dialled) = meet(&require(&server), &shows(&ours, &dir), 1).await;
         assert!(matches!(accepted, Err(HandshakeError::NoMember(_))), "{accepted:?}");
         assert!(dialled.is_err());
     }
@@ -213,6 +215,16 @@ async fn s3_a_broken_certificate_leaves_the_one_before_in_use() {
     // A certificate of another key.
     one.write("own.pem", &authority.issue_member(ENSEMBLE, PeerId(1), &[], DAY).unwrap().certificate, 0o644);
     assert!(matches!(server.reload(), Err(TlsError::Pair { .. })));
+    // Certificates that others would refuse: of an unknown authority, and one that is not for clients.
+    let name = [member_name(ENSEMBLE, PeerId(1))];
+    let life = DAY;
+    for useless in [
+        self::authority().issue_member(ENSEMBLE, PeerId(1), &[], life).unwrap(),
+        authority.issue_server("x", &name, life).unwrap(),
+    ] {
+        one.put(&authority, &useless);
+        assert!(matches!(server.reload(), Err(TlsError::Useless { .. })));
+    }
     let (_, dialled) = meet(&require(&server), &client, 1).await;
     assert_eq!(dialled, Ok(()));
 }
@@ -235,6 +247,44 @@ async fn s4_a_revoked_certificate_is_refused_and_its_connection_trusted_no_more(
     let (accepted, _) = meet(&acceptor, &client, 1).await;
     assert!(matches!(accepted, Err(HandshakeError::Failed(_))), "{accepted:?}");
     assert!(!trust.holds());
+}
+
+#[tokio::test]
+async fn s4_a_member_that_was_dialled_is_trusted_no_more_once_it_is_revoked() {
+    let authority = authority();
+    let (one, two) = (member(&authority, 1), member(&authority, 2));
+    two.write("revoked.pem", &revocations(&authority, None), 0o644);
+    let files = Files { revoked: Some(two.0.path().join("revoked.pem")), ..two.files() };
+    let client = Keeper::load(files, members(2)).unwrap();
+    let provider = rustls::crypto::ring::default_provider();
+    let chain = one.files().load(&provider).unwrap().key.cert.clone().into();
+    let name = ServerName::try_from(member_name(ENSEMBLE, PeerId(1))).unwrap();
+    let generation = client.generation();
+    let mut trust = Trust::new(&client, Some(chain), trust::Side::Server(name), generation);
+    assert!(trust.holds());
+    let certificate = fs::read_to_string(one.files().certificate).unwrap();
+    two.write("revoked.pem", &revocations(&authority, Some(&certificate)), 0o644);
+    assert!(client.reload().unwrap());
+    assert!(!trust.holds());
+    // Two lists of one authority: the older one may come first.
+    let twice = [revocations(&authority, None), revocations(&authority, Some(&certificate))].concat();
+    two.write("revoked.pem", &twice, 0o644);
+    assert!(matches!(client.reload(), Err(TlsError::Authorities { .. })));
+}
+
+#[tokio::test]
+async fn s1_handshakes_of_one_address_wait_for_each_other_and_leave_places_for_others() {
+    let handshakes = Arc::new(crate::accept::Handshakes::default());
+    let [one, two] = ["192.0.2.1", "192.0.2.2"].map(|a| a.parse::<std::net::IpAddr>().unwrap());
+    let mut places = Vec::new();
+    for _ in 0..16 {
+        places.push(handshakes.enter(one).await);
+    }
+    let mut waiting = Box::pin(handshakes.enter(one));
+    assert!(tokio::time::timeout(Duration::from_millis(20), &mut waiting).await.is_err());
+    let _other = handshakes.enter(two).await;
+    places.pop();
+    let _entered = waiting.await;
 }
 
 /// The list of an authority, with this certificate on it.
@@ -298,6 +348,9 @@ fn files_that_cannot_be_used_are_named_with_the_remedy() {
     let odd = Certificates::Members { ensemble: "no name at all".into(), me: PeerId(1) };
     let odd = Keeper::load(dir.files(), odd).unwrap_err().to_string();
     assert!(odd.contains("letters"), "{odd}");
+    // Names of hosts know no upper case, so this ensemble could not be told from another one.
+    let upper = Certificates::Members { ensemble: "Orders".into(), me: PeerId(1) };
+    assert!(matches!(Keeper::load(dir.files(), upper), Err(TlsError::Ensemble(_))));
     dir.write("own.key", &fs::read_to_string(dir.files().key).unwrap(), 0o644);
     let open = refused(dir.files());
     assert!(open.contains("chmod o-rwx"), "{open}");

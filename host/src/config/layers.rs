@@ -124,6 +124,11 @@ impl Layers {
         value
     }
 
+    /// Whether a setting has another source than its default.
+    pub(super) fn is_given(&self, key: &str) -> bool {
+        self.given(key).is_some()
+    }
+
     /// As [`Layers::get`], for a setting whose default depends on the setting `of`.
     pub(super) fn get_following<T: Setting>(
         &mut self,

@@ -102,6 +102,12 @@ impl Tls {
         );
         let client_certificates =
             r.get(CLIENT_CERTIFICATES, "whether clients without a certificate are refused", false);
+        if client_certificates && clients.mode != Mode::Require {
+            r.refuse(
+                CLIENT_CERTIFICATES,
+                "false while tls.clients.mode is not \"require\": plaintext has no certificates",
+            );
+        }
         if clients.mode == Mode::Prefer {
             r.refuse(CLIENTS.mode, "\"off\", \"accept\" or \"require\": nothing dials clients");
         }
@@ -124,7 +130,14 @@ fn secured(r: &mut Layers, keys: &Keys, meanings: [&'static str; 5]) -> Secured 
     let certificate = r.path(keys.certificate, certificate);
     let key = r.path(keys.key, key);
     let (authorities, revoked) = (r.path(keys.authorities, authorities), r.path(keys.revoked, revoked));
+    if revoked.is_some() && authorities.is_none() {
+        r.missing::<()>(keys.authorities, "the file with the authorities whose lists these are");
+    }
     if mode == Mode::Off {
+        let files = [&certificate, &key, &authorities, &revoked];
+        if !r.is_given(keys.mode) && files.into_iter().any(Option::is_some) {
+            r.missing::<()>(keys.mode, "`require`, or `off` to leave the certificates unused,");
+        }
         return Secured::default();
     }
     let mut required = |key, file: Option<PathBuf>| {

@@ -23,11 +23,15 @@ impl Seldom {
     /// Counts the event. Returns the count since the last log line, if one is due.
     pub(super) fn happened(&mut self) -> Option<u64> {
         self.count += 1;
-        if self.said.is_some_and(|said| said.elapsed() < SAID_EVERY) {
+        if !self.is_due() {
             return None;
         }
         self.said = Some(Instant::now());
         Some(std::mem::take(&mut self.count))
+    }
+
+    fn is_due(&self) -> bool {
+        self.said.is_none_or(|said| said.elapsed() >= SAID_EVERY)
     }
 }
 
@@ -44,6 +48,12 @@ pub(crate) fn closed(port: Port, why: Closed) {
         Closed::Broken => tracing::debug!(port, reason, count, "connections closed"),
         _ => tracing::warn!(port, reason, count, "connections closed"),
     }
+}
+
+/// Whether the next one of these is logged.
+pub(super) fn is_due(port: Port, why: Closed) -> bool {
+    let said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    said.get(&(port, why)).is_none_or(Seldom::is_due)
 }
 
 /// Strangers must not fill the log.

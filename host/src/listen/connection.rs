@@ -17,16 +17,22 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// A stream that breaks when its other end takes nothing of what is written, and that is counted while it is open.
+/// A stream that is counted while it is open, with or without TLS.
 pub struct Connection {
-    stream: Accepted,
+    stream: Accepted<Socket>,
     peer: SocketAddr,
     caller: Caller,
     /// What secures it, or has.
     tls: Option<Acceptor>,
+    counted: Counted,
+}
+
+/// Breaks when the other end takes nothing of what is written. Below TLS, which takes more than the other end does.
+#[derive(Debug)]
+struct Socket {
+    stream: TcpStream,
     /// Since the other end takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
-    counted: Counted,
 }
 
 /// In the number of open connections.
@@ -45,8 +51,8 @@ impl Connection {
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_TIME).with_interval(KEEPALIVE_INTERVAL);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         metrics::PORT_CONNECTIONS.at(port).inc();
-        let (stream, caller, counted) = (Accepted::Plain(stream), Caller::default(), Counted(port));
-        Ok(Connection { stream, peer, caller, tls, stalled: None, counted })
+        let stream = Accepted::Plain(Socket { stream, stalled: None });
+        Ok(Connection { stream, peer, caller: Caller::plaintext(), tls, counted: Counted(port) })
     }
 
     /// The same after its TLS handshake, if its port has TLS. To be called before anything is read.
@@ -54,12 +60,12 @@ impl Connection {
     /// # Errors
     /// The handshake failed.
     pub(super) async fn secured(self) -> Result<Connection, HandshakeError> {
-        let Connection { stream, peer, caller, tls, stalled, counted } = self;
+        let Connection { stream, peer, caller, tls, counted } = self;
         let (stream, caller) = match (stream, &tls) {
             (Accepted::Plain(stream), Some(tls)) => tls.accept(stream).await?,
             (stream, _) => (stream, caller),
         };
-        Ok(Connection { stream, peer, caller, tls, stalled, counted })
+        Ok(Connection { stream, peer, caller, tls, counted })
     }
 
     /// Who is at its other end, as far as a certificate says.
@@ -82,11 +88,13 @@ impl Connection {
     #[cfg(test)]
     pub(super) fn stream(&self) -> &TcpStream {
         match &self.stream {
-            Accepted::Plain(stream) => stream,
-            Accepted::Tls(stream) => stream.get_ref().0,
+            Accepted::Plain(socket) => &socket.stream,
+            Accepted::Tls(stream) => &stream.get_ref().0.stream,
         }
     }
+}
 
+impl Socket {
     /// Passes on what a write has led to, or that it has led to nothing for too long.
     fn watched(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
@@ -119,6 +127,42 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, from)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        from: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, from)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, from);
         self.watched(cx, written)
     }
@@ -142,6 +186,12 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl tls::Socket for Socket {
+    fn tcp(&self) -> &TcpStream {
+        &self.stream
     }
 }
 

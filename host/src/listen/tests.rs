@@ -377,6 +377,72 @@ async fn b12_many_small_requests_at_once_do_not_end_the_connection() {
     let _ = writing.await;
 }
 
+/// A port of clients with certificates of `authority`, in `dir`.
+fn secured(dir: &std::path::Path, authority: &tls::Authority) -> Arc<tls::Keeper> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let day = Duration::from_secs(86_400);
+    let issued = authority.issue_server("localhost", &["localhost".into()], day).unwrap();
+    let files = tls::Files {
+        certificate: dir.join("own.pem"),
+        key: dir.join("own.key"),
+        authorities: Some(dir.join("ca.pem")),
+        revoked: None,
+    };
+    std::fs::write(&files.certificate, issued.certificate).unwrap();
+    std::fs::write(&files.key, issued.key).unwrap();
+    std::fs::set_permissions(&files.key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::write(dir.join("ca.pem"), authority.certificate()).unwrap();
+    tls::Keeper::load(files, tls::Certificates::Clients { required: true }).unwrap()
+}
+
+fn authority() -> tls::Authority {
+    tls::Authority::new("test", Duration::from_secs(86_400)).unwrap()
+}
+
+#[tokio::test]
+async fn s4_an_open_connection_ends_when_its_authority_is_trusted_no_more() {
+    use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+    let (dir, ours) = (tempfile::tempdir().unwrap(), authority());
+    let keeper = secured(dir.path(), &ours);
+    let acceptor = tls::Acceptor::new(&keeper, tls::Mode::Require, true);
+    let listener = Listener::bind("test", loopback()).await.unwrap().secured(acceptor);
+    let (address, shutdown) = (listener.address(), CancellationToken::new());
+    let (_, health) = tonic_health::server::health_reporter();
+    let _serving = tokio::spawn(serve(listener, Routes::new(health), bounds(), shutdown, Duration::ZERO));
+    let own = ours.issue_client("somebody", Duration::from_secs(86_400)).unwrap();
+    let config = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(ours.certificate()))
+        .identity(Identity::from_pem(own.certificate, own.key))
+        .domain_name("localhost");
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("https://{address}")).unwrap();
+    let channel = endpoint.tls_config(config).unwrap().connect().await.unwrap();
+    let mut client = HealthClient::new(channel);
+    let mut stream = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
+    // The files are those of another authority now.
+    secured(dir.path(), &authority());
+    let reload = tokio::task::spawn_blocking(move || keeper.reload());
+    assert!(reload.await.unwrap().unwrap());
+    let ended = tokio::time::timeout(Duration::from_secs(10), stream.message()).await;
+    assert!(ended.unwrap().is_err());
+    assert!(client.check(HealthCheckRequest::default()).await.is_err());
+}
+
+#[tokio::test]
+async fn b10_a_drain_does_not_wait_for_handshakes() {
+    let dir = tempfile::tempdir().unwrap();
+    let acceptor = tls::Acceptor::new(&secured(dir.path(), &authority()), tls::Mode::Require, true);
+    let listener = Listener::bind("test", loopback()).await.unwrap().secured(acceptor);
+    let (address, shutdown) = (listener.address(), CancellationToken::new());
+    let (_, health) = tonic_health::server::health_reporter();
+    let drain = Duration::from_secs(60);
+    let serving = tokio::spawn(serve(listener, Routes::new(health), bounds(), shutdown.clone(), drain));
+    let _silent = TcpStream::connect(address).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(3), serving).await.unwrap().unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn b10_a_drain_does_not_wait_for_silent_connections() {
     let (address, shutdown, serving) = health_server(bounds(), Duration::from_secs(60)).await;

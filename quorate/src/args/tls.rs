@@ -74,7 +74,7 @@ pub(crate) struct CertsInit {
     #[arg(long, value_name = "NAME")]
     pub(crate) ensemble: String,
     /// For the members 1 to N.
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) members: u32,
     /// Names and addresses under which clients reach the nodes.
     #[arg(long, value_name = "HOST,...", value_delimiter = ',', required = true)]
@@ -83,7 +83,7 @@ pub(crate) struct CertsInit {
     #[arg(long, value_name = "NAME", default_value = "client")]
     pub(crate) client: String,
     /// How long the certificates are good; the authority is for ten times as long.
-    #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "30days")]
+    #[arg(long, value_name = "DURATION", value_parser = life, default_value = "30days")]
     pub(crate) life: Duration,
 }
 
@@ -99,4 +99,11 @@ impl CertsInit {
             life: Duration::from_secs(10 * 365 * 86_400),
         }
     }
+}
+
+/// The authority is for ten times as long, and a certificate says the year in four digits.
+fn life(text: &str) -> Result<Duration, String> {
+    const MAX: Duration = Duration::from_secs(100 * 365 * 86_400);
+    let life = limit(text)?;
+    if life > MAX { Err("expected at most 100 years".to_owned()) } else { Ok(life) }
 }

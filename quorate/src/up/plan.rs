@@ -178,6 +178,8 @@ impl Plan {
         let plan = Plan { name, nodes, continued: false, certificates };
         plan.ports_must_be_free()?;
         if let Some(dir) = plan.certificates.clone() {
+            // Without a configuration beside them they are of an attempt that was interrupted.
+            let _ = std::fs::remove_dir_all(&dir);
             certs::init(&CertsInit::local(dir, &plan.name, plan.nodes.len()))?;
         }
         // The first node's configuration comes last: only with it is there an ensemble to continue.
