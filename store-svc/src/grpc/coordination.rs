@@ -104,6 +104,8 @@ calls! {
     delete_tree: DeleteTreeRequest => DeleteTreeResponse,
     multi: MultiRequest => MultiResponse,
     set_acl: SetAclRequest => SetAclResponse,
+    set_quota: SetQuotaRequest => SetQuotaResponse,
+    list_quotas: ListQuotasRequest => ListQuotasResponse,
     get: GetRequest => GetResponse,
     exists: ExistsRequest => ExistsResponse,
     children: ChildrenRequest => ChildrenResponse,

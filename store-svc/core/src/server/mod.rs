@@ -30,6 +30,7 @@ mod expiry;
 mod feed;
 mod opening;
 mod outbox;
+mod reading;
 mod reaper;
 mod refusals;
 mod signs;
