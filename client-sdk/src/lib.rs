@@ -47,6 +47,7 @@ mod node;
 mod options;
 mod stale;
 mod transport;
+mod trees;
 mod waiters;
 mod watch;
 
@@ -56,8 +57,9 @@ mod tests;
 pub use api::watch::{Change, ChangeKind, WatchScope, WatchedZnode};
 pub use api::{Acl, AclEntry, BadAccess, Identity, Permissions, Scheme};
 pub use api::{
-    Create, ErrorCode, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel,
-    ReadOutcome, SessionId, Stat, Write, WriteOutcome, Zxid,
+    Child, Create, DeleteTree, ErrorCode, Expected, Look, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path,
+    PeerId, Quota, QuotaAt, Read, ReadLevel, ReadOutcome, SessionId, Stat, Usage, Write, WriteOutcome, Zxid,
+    quota::Bounds,
 };
 pub use api::{EnsembleId, Membership, ports::PeerReport};
 pub use api::{Fate, Retry};
@@ -70,4 +72,5 @@ pub use options::Options;
 pub use proto::client::{NodeMember, NodeStatus};
 pub use proto::cluster::Upgrade;
 pub use stale::{Found, read_stale};
+pub use trees::DeleteTreeBuilder;
 pub use watch::{Watch, WatchBuilder, WatchEvent};

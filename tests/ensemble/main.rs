@@ -23,5 +23,6 @@ mod scenarios;
 mod skipped;
 mod split;
 mod traces;
+mod trees;
 mod watches;
 mod zookeeper;

@@ -59,7 +59,12 @@ pub(crate) async fn walk(
         };
         let (data, stat) = match answer.await {
             // Nothing here asks for it.
-            Ok(ReadOutcome::Acl { .. }) => continue,
+            Ok(
+                ReadOutcome::Acl { .. }
+                | ReadOutcome::Listed(_)
+                | ReadOutcome::Counted(_)
+                | ReadOutcome::Quotas { .. },
+            ) => continue,
             Ok(ReadOutcome::Data { data, stat }) => (data.unwrap_or_default(), stat),
             Ok(ReadOutcome::Exists { stat: Some(stat) }) => (Bytes::new(), stat),
             Ok(ReadOutcome::Children { names, next, .. }) => {

@@ -501,7 +501,7 @@ fn the_results_of_conditions_quotas_and_trees_are_kept_as_well() {
     let cases = [
         (create("/a", Acl::default()), None),
         (create("/a/b", Acl::default()), None),
-        (create("/a/b/c", list("ada")), None),
+        (create("/a/b/c", list("bob")), None),
         (Write::Set { path: path("/a"), data: None, version: Some(other.into()) }, Some(bad_czxid())),
         (
             Write::Set { path: path("/a"), data: None, version },
@@ -704,9 +704,9 @@ fn b17_versions_begin_again_with_zero_and_sequence_numbers_end() {
         }
     }
     let set = |version| outside(Write::Set { path: path("/p"), data: Some(Bytes::new()), version });
-    log.apply(&set(Some(i32::MAX))).result.unwrap();
+    log.apply(&set(Some(i32::MAX.into()))).result.unwrap();
     assert_eq!(stat(&log, "/p").version, 0);
-    log.apply(&set(Some(0))).result.unwrap();
+    log.apply(&set(Some(0.into()))).result.unwrap();
     let sequential = |log: &mut Log| match log.apply(&outside(Write::Create(make("/p/s-", true)))).result {
         Ok(WriteOutcome::Created { path, .. }) => Ok(path.to_string()),
         other => Err(other.unwrap_err()),

@@ -9,6 +9,7 @@ mod openings;
 mod random_reads;
 mod reads;
 mod reaping;
+mod trees;
 mod watch_oracle;
 mod watches;
 
