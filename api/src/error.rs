@@ -1,6 +1,6 @@
 use crate::{
-    quota::Counted,
     BadAccess, EnsembleId, Path, PathError, Permissions, SEQUENCE_END, SessionId, WriteNumber, Zxid,
+    quota::Counted,
 };
 
 /// The kind of an [`OpError`], stable on the wire and in scripts.
@@ -182,7 +182,9 @@ pub enum OpError {
         actual: i32,
     },
     /// Another creation of the znode than expected.
-    #[error("the znode {path} was created by {actual}, not by {expected}, so it is another one; read it and decide anew")]
+    #[error(
+        "the znode {path} was created by {actual}, not by {expected}, so it is another one; read it and decide anew"
+    )]
     BadCzxid {
         /// Which znode.
         path: Path,
@@ -336,7 +338,9 @@ pub enum OpError {
         actual: u64,
     },
     /// The answer would be larger than a message may be.
-    #[error("the answer has {size} bytes, more than the {limit} that fit into one message; ask for less at once")]
+    #[error(
+        "the answer has {size} bytes, more than the {limit} that fit into one message; ask for less at once"
+    )]
     AnswerTooLarge {
         /// Of the answer, as far as it was made.
         size: u64,
@@ -348,7 +352,9 @@ pub enum OpError {
     #[error("the {0} ms of the request passed before it was begun; give it more time, or ask another node")]
     TimedOut(u32),
     /// The session only reads, because the node has no quorum.
-    #[error("the session is read-only, because its node has lost the quorum; write on another node, or when there is a quorum again")]
+    #[error(
+        "the session is read-only, because its node has lost the quorum; write on another node, or when there is a quorum again"
+    )]
     ReadOnly,
     /// What is asked for happened before the history of the node begins.
     #[error(

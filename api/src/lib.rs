@@ -28,6 +28,7 @@ pub mod session;
 mod time;
 mod trace;
 pub mod vote;
+pub mod walk;
 pub mod watch;
 mod zxid;
 
@@ -43,8 +44,8 @@ pub use expected::Expected;
 pub use identity::{BadEnsembleId, EnsembleId, Greeting, Standing};
 pub use level::{Build, Level, LevelHistory, LevelRefusal, Levels};
 pub use op::{
-    Child, Create, DATA_MAX, DeleteTree, Listing, Look, MultiOp, MultiOutcome, NodeKind, Page, Read, ReadLevel, ReadOutcome, SEQUENCE_END,
-    Stat, Write, WriteOutcome, WriteResult, data_len,
+    Child, Create, DATA_MAX, DeleteTree, Listing, Look, MultiOp, MultiOutcome, NodeKind, Page, Read,
+    ReadLevel, ReadOutcome, SEQUENCE_END, Stat, Write, WriteOutcome, WriteResult, data_len,
 };
 pub use path::{Path, PathError};
 pub use quota::{Quota, QuotaAt, Usage};

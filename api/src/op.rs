@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use crate::{Acl, Expected, OpError, Path, SessionId, Usage, Zxid, QuotaAt, quota::Quota};
+use crate::{Acl, Expected, OpError, Path, QuotaAt, SessionId, Usage, Zxid, quota::Quota};
 
 /// The most bytes that any ensemble takes as one value, or as all values of one multi: `limits.data` can be set to no more,
 /// because every write passes every node's memory.

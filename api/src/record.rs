@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::{
-    Acl, AclId, Identities, Level, NodeKind, Path, Quota, RequestHash, SessionId, StreamId, TokenHash, WriteNumber,
-    Zxid,
+    Acl, AclId, Identities, Level, NodeKind, Path, Quota, RequestHash, SessionId, StreamId, TokenHash,
+    WriteNumber, Zxid,
 };
 
 /// One record. A complete state is one header and all znodes (the root among them), access lists, sessions and kept results, each

@@ -2,8 +2,10 @@
 //! it. Edges, the store and the client's session machine all use these words; see [`Coordination`](crate::ports::Coordination).
 
 use crate::{
-    Child, Create, DeleteTree, EnsembleId, Identities, Level, MultiOp, NodeKind, OpError, PeerId, QuotaAt, Read, ReadLevel, ReadOutcome,
-    SessionId, SessionToken, Trace, Write, WriteNumber, WriteOutcome, Zxid, data_len,
+    Child, Create, DeleteTree, EnsembleId, Identities, Level, MultiOp, NodeKind, OpError, PeerId, QuotaAt,
+    Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Trace, Write, WriteNumber, WriteOutcome, Zxid,
+    data_len,
+    walk::{WalkAsk, WalkPart},
     watch::{AddWatches, WatchEnded, WatchGroup, WatchMark, WatchRefused, WatchState},
 };
 
@@ -33,6 +35,8 @@ pub enum Op {
     Read(Read, ReadLevel),
     /// Several questions at one zxid, and how fresh the answers have to be: [`Read::Get`], [`Read::Exists`], [`Read::Children`].
     MultiRead(Vec<Read>, ReadLevel),
+    /// A step of a walk through a subtree.
+    Walk(WalkAsk),
     /// A barrier: later reads see everything that was committed anywhere before it.
     Sync,
     /// Watches, from this place in the order on.
@@ -78,6 +82,8 @@ pub enum Verb {
     ListQuotas,
     /// [`Op::MultiRead`].
     MultiRead,
+    /// [`Op::Walk`].
+    Walk,
     /// [`Op::Sync`].
     Sync,
     /// [`Op::AddWatches`].
@@ -114,6 +120,8 @@ pub enum Outcome {
     Read(ReadOutcome),
     /// Of [`Op::MultiRead`], in the order of the questions.
     MultiRead(Vec<Result<ReadOutcome, OpError>>),
+    /// Of [`Op::Walk`].
+    Walked(Box<WalkPart>),
     /// Of [`Op::Sync`].
     Sync,
     /// Of [`Op::AddWatches`]: all but these stand, from the zxid of the response on.
@@ -236,6 +244,7 @@ impl Op {
             Op::Read(Read::Count { .. }, _) => Verb::CountTree,
             Op::Read(Read::Quotas { .. }, _) => Verb::ListQuotas,
             Op::MultiRead(..) => Verb::MultiRead,
+            Op::Walk(_) => Verb::Walk,
             Op::Sync => Verb::Sync,
             Op::AddWatches(_) => Verb::AddWatches,
             Op::CancelWatches(_) => Verb::CancelWatches,
@@ -259,6 +268,8 @@ impl Op {
             Op::Write(Write::Multi(parts)) => parts.iter().map(part_bytes).sum(),
             Op::Read(read, _) => read_bytes(read),
             Op::MultiRead(reads, _) => reads.iter().map(read_bytes).sum(),
+            Op::Walk(WalkAsk::Begin(walk, _)) => walk.path.as_str().len(),
+            Op::Walk(WalkAsk::Next(_)) => 0,
             Op::AddWatches(watches) => watches.bytes(),
             Op::CancelWatches(ids) => std::mem::size_of_val(&ids[..]),
             Op::Sync | Op::Ping | Op::Close | Op::Invalid(_) => 0,
@@ -281,10 +292,22 @@ impl Op {
     #[must_use]
     pub fn awaits(&self) -> Option<Zxid> {
         match self {
-            Op::Read(_, ReadLevel::AtLeast(zxid)) | Op::MultiRead(_, ReadLevel::AtLeast(zxid)) => Some(*zxid),
+            Op::Read(_, ReadLevel::AtLeast(zxid)) | Op::MultiRead(_, ReadLevel::AtLeast(zxid))
+            | Op::Walk(WalkAsk::Begin(_, ReadLevel::AtLeast(zxid))) => Some(*zxid),
             Op::AddWatches(watches) => watches.awaits(),
             _ => None,
         }
+    }
+
+    /// Whether any state will do, however old: see [`ReadLevel::Stale`].
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        matches!(
+            self,
+            Op::Read(_, ReadLevel::Stale)
+                | Op::MultiRead(_, ReadLevel::Stale)
+                | Op::Walk(WalkAsk::Begin(_, ReadLevel::Stale) | WalkAsk::Next(_))
+        )
     }
 
     /// Whether it keeps or ends a session and nothing else. A few of these are served whatever room there is.
@@ -351,7 +374,7 @@ impl Request {
 
 impl Verb {
     /// All of them, each at the index of its number.
-    pub const ALL: [Verb; 20] = [
+    pub const ALL: [Verb; 21] = [
         Verb::Create,
         Verb::Set,
         Verb::Delete,
@@ -366,6 +389,7 @@ impl Verb {
         Verb::CountTree,
         Verb::ListQuotas,
         Verb::MultiRead,
+        Verb::Walk,
         Verb::Sync,
         Verb::AddWatches,
         Verb::CancelWatches,
@@ -392,6 +416,7 @@ impl Verb {
             Verb::CountTree => "count_tree",
             Verb::ListQuotas => "list_quotas",
             Verb::MultiRead => "multi_read",
+            Verb::Walk => "walk",
             Verb::Sync => "sync",
             Verb::AddWatches => "add_watches",
             Verb::CancelWatches => "cancel_watches",
@@ -408,9 +433,11 @@ impl Outcome {
     pub fn weight(&self) -> usize {
         match self {
             Outcome::Read(read) => read.weight(),
-            Outcome::MultiRead(reads) => {
-                reads.iter().map(|read| Request::WEIGHT / 2 + read.as_ref().map_or(0, ReadOutcome::weight)).sum()
-            }
+            Outcome::MultiRead(reads) => reads
+                .iter()
+                .map(|read| Request::WEIGHT / 2 + read.as_ref().map_or(0, ReadOutcome::weight))
+                .sum(),
+            Outcome::Walked(part) => part.weight(),
             _ => 0,
         }
     }

@@ -382,6 +382,13 @@ impl Client {
         WatchBuilder::new(self, path)
     }
 
+    /// All endpoints, that of the session first.
+    pub(crate) fn endpoints_from_here(&self) -> Vec<Endpoint> {
+        let first = self.progress.borrow().endpoint.unwrap_or_default();
+        let (before, from) = self.endpoints.split_at(first.min(self.endpoints.len()));
+        from.iter().chain(before).map(|(_, endpoint)| endpoint.clone()).collect()
+    }
+
     pub(crate) fn watch_id(&self) -> u32 {
         self.watches.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -531,6 +538,7 @@ fn span_name(verb: Verb) -> &'static str {
         Verb::CountTree => "client.count_tree",
         Verb::ListQuotas => "client.list_quotas",
         Verb::MultiRead => "client.multi_read",
+        Verb::Walk => "client.walk",
         Verb::Sync => "client.sync",
         Verb::AddWatches | Verb::CancelWatches => "client.watch",
         Verb::Ping | Verb::Close | Verb::Invalid => "client.session",

@@ -49,6 +49,7 @@ mod stale;
 mod transport;
 mod trees;
 mod waiters;
+mod walk;
 mod watch;
 
 #[cfg(test)]
@@ -57,9 +58,9 @@ mod tests;
 pub use api::watch::{Change, ChangeKind, WatchScope, WatchedZnode};
 pub use api::{Acl, AclEntry, BadAccess, Identity, Permissions, Scheme};
 pub use api::{
-    Child, Create, DeleteTree, ErrorCode, Expected, Look, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path,
-    PeerId, Quota, QuotaAt, Read, ReadLevel, ReadOutcome, SessionId, Stat, Usage, Write, WriteOutcome, Zxid,
-    quota::Bounds,
+    Child, Create, DeleteTree, ErrorCode, Expected, Look, MultiOp, MultiOutcome, NodeKind, OpError, Page,
+    Path, PeerId, Quota, QuotaAt, Read, ReadLevel, ReadOutcome, SessionId, Stat, Usage, Write, WriteOutcome,
+    Zxid, quota::Bounds,
 };
 pub use api::{EnsembleId, Membership, ports::PeerReport};
 pub use api::{Fate, Retry};
@@ -72,5 +73,7 @@ pub use options::Options;
 pub use proto::client::{NodeMember, NodeStatus};
 pub use proto::cluster::Upgrade;
 pub use stale::{Found, read_stale};
+pub use api::walk::WalkEnd;
 pub use trees::DeleteTreeBuilder;
+pub use walk::{WalkBuilder, Walked};
 pub use watch::{Watch, WatchBuilder, WatchEvent};

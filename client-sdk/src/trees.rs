@@ -89,12 +89,8 @@ impl Client {
     /// # }
     /// ```
     pub fn delete_tree(&self, path: &str) -> DeleteTreeBuilder<'_> {
-        let tree = Path::new(path).map(|path| DeleteTree {
-            path,
-            version: None,
-            keep_root: false,
-            max_znodes: 0,
-        });
+        let tree =
+            Path::new(path).map(|path| DeleteTree { path, version: None, keep_root: false, max_znodes: 0 });
         DeleteTreeBuilder { client: self, tree: tree.map_err(OpError::from), version: None, czxid: None }
     }
 
@@ -120,11 +116,11 @@ impl Client {
         reads: Vec<Read>,
         level: ReadLevel,
     ) -> Result<Vec<Result<ReadOutcome, OpError>>, ClientError> {
-        let one = |read: &Read| {
-            matches!(read, Read::Get { .. } | Read::Exists { .. } | Read::Children { .. })
-        };
+        let one =
+            |read: &Read| matches!(read, Read::Get { .. } | Read::Exists { .. } | Read::Children { .. });
         if !reads.iter().all(one) {
-            let why = "a read of several has parts Get, Exists and Children only; ask for the others one by one";
+            let why =
+                "a read of several has parts Get, Exists and Children only; ask for the others one by one";
             return Err(OpError::BadArguments(why.to_owned()).into());
         }
         self.enqueue_reads(reads, level).await.await

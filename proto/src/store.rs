@@ -5,8 +5,8 @@
 
 use api::{
     Acl, AclEntry, AclId, Command, CommandBody, Create, DeleteTree, Epoch, Expected, Identities, Identity,
-    MultiOp, NodeKind, OpError, Path, PathError, Permissions, Quota, RequestHash, Scheme, SessionId, StreamId, TokenHash, Write,
-    WriteNumber, Zxid,
+    MultiOp, NodeKind, OpError, Path, PathError, Permissions, Quota, RequestHash, Scheme, SessionId,
+    StreamId, TokenHash, Write, WriteNumber, Zxid,
     quota::Bounds,
     record::{self, Record},
 };
@@ -140,7 +140,13 @@ impl From<Command> for wire::Command {
             CommandBody::Write(Write::Delete { path, version }) => Wire::Delete(to_delete(&path, version)),
             CommandBody::Write(Write::DeleteTree(DeleteTree { path, version, keep_root, max_znodes })) => {
                 let (version, czxid) = to_expected(version);
-                Wire::DeleteTree(wire::DeleteTree { path: text(&path), version, czxid, keep_root, max_znodes })
+                Wire::DeleteTree(wire::DeleteTree {
+                    path: text(&path),
+                    version,
+                    czxid,
+                    keep_root,
+                    max_znodes,
+                })
             }
             CommandBody::Write(Write::SetQuota { path, quota }) => {
                 Wire::SetQuota(wire::SetQuota { path: text(&path), quota: to_quota(&quota) })
@@ -706,7 +712,11 @@ mod tests {
             CommandBody::Write(Write::Create(Create { acl: a_list(), ..other(ttl, Some(Bytes::new())) })),
             CommandBody::Write(Write::Set { path: path("/null"), data: None, version: None }),
             CommandBody::Write(Write::Create(create.clone())),
-            CommandBody::Write(Write::Set { path: Path::root(), data: Some(Bytes::new()), version: Some(0.into()) }),
+            CommandBody::Write(Write::Set {
+                path: Path::root(),
+                data: Some(Bytes::new()),
+                version: Some(0.into()),
+            }),
             CommandBody::Write(Write::Delete { path: path("/ä"), version: None }),
             CommandBody::Write(Write::Multi(vec![
                 MultiOp::Create(create),
@@ -714,11 +724,18 @@ mod tests {
                 MultiOp::Delete { path: path("/d"), version: Some(3.into()) },
                 MultiOp::Delete { path: path("/d"), version: Some(Zxid(4).into()) },
                 MultiOp::CheckAbsent { path: path("/n") },
-                MultiOp::Check { path: path("/c"), version: Some(Expected::Both { version: 0, czxid: Zxid(0) }) },
+                MultiOp::Check {
+                    path: path("/c"),
+                    version: Some(Expected::Both { version: 0, czxid: Zxid(0) }),
+                },
                 MultiOp::SetAcl { path: path("/l"), acl: a_list(), aversion: Some(1.into()) },
             ])),
             CommandBody::Write(Write::SetAcl { path: path("/l"), acl: a_list(), aversion: None }),
-            CommandBody::Write(Write::SetAcl { path: path("/l"), acl: Acl::default(), aversion: Some(2.into()) }),
+            CommandBody::Write(Write::SetAcl {
+                path: path("/l"),
+                acl: Acl::default(),
+                aversion: Some(2.into()),
+            }),
             CommandBody::Write(Write::DeleteTree(DeleteTree {
                 path: path("/t"),
                 version: Some(Expected::Both { version: 1, czxid: Zxid(2) }),

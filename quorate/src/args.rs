@@ -12,7 +12,7 @@ mod bench;
 mod trees;
 
 pub(crate) use bench::{Bench, BenchLoad, Operation};
-pub(crate) use trees::{Condition, CountArgs, Delete, Quota, QuotaGet, QuotaSet};
+pub(crate) use trees::{Condition, CountArgs, Delete, Quota, QuotaGet, QuotaSet, TreeArgs};
 
 /// A coordination service: a replicated tree of znodes that a small ensemble of nodes keeps in agreement.
 ///
@@ -184,6 +184,15 @@ Examples:
   quorate delete -r /app --keep-root           all below /app
   quorate delete -r /large --in-parts")]
     Delete(Delete),
+
+    /// Draw a znode and what is below it.
+    ///
+    /// It is a walk through one state, as `ls -R` is: all of it is of one zxid, however long it takes.
+    #[command(after_help = "\
+Examples:
+  quorate tree /app
+  quorate tree / --depth 2")]
+    Tree(TreeArgs),
 
     /// Count the znodes below a znode, and the bytes of their values.
     ///
@@ -642,7 +651,7 @@ pub(crate) struct Ls {
     #[arg(default_value = "/")]
     pub(crate) path: String,
     /// More about each child.
-    #[arg(long, short)]
+    #[arg(long, short, visible_alias = "stat")]
     pub(crate) long: bool,
     /// Everything below, not only the children.
     #[arg(long, short = 'R')]

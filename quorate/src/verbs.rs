@@ -11,17 +11,17 @@ use api::{
     Write, WriteOutcome,
 };
 use bytes::Bytes;
-use client_sdk::{Client, ClientError, CreateMode, Found, SessionEvent};
+use client_sdk::{Client, ClientError, CreateMode, Found, SessionEvent, Walked};
 use serde_json::json;
 use tokio::sync::broadcast;
 
 use crate::{
-    args::{Create, Delete, Format, Get, Ls, Set, StatArgs, SyncArgs, Value},
+    args::{Create, Delete, Format, Get, Ls, Set, StatArgs, SyncArgs, TreeArgs, Value},
     exit::{Doing as _, Exit, Failure},
     output,
     session::{self, Pipeline},
     stale, tree,
-    tree::walk::{Depth, walk},
+    tree::walk::walk,
 };
 
 pub(crate) async fn create(args: &Create) -> Result<(), Failure> {
@@ -130,7 +130,9 @@ pub(crate) async fn delete(args: &Delete) -> Result<(), Failure> {
             let tree = DeleteTree { path: path.clone(), version, keep_root: args.keep_root, max_znodes: 0 };
             match client.submit(Write::DeleteTree(tree)).await.await? {
                 WriteOutcome::TreeDeleted { znodes } => output::print(&format!("deleted {znodes} znodes"))?,
-                other => return Err(Failure::refused(format!("the node answered something else: {other:?}"))),
+                other => {
+                    return Err(Failure::refused(format!("the node answered something else: {other:?}")));
+                }
             }
         } else {
             client.delete(path.as_str(), args.only_if.expected()).await.map_err(|e| match e.refusal() {
@@ -190,14 +192,13 @@ pub(crate) async fn ls(args: &Ls) -> Result<(), Failure> {
         let level = args.freshness.read_level();
         let mut found: Vec<(String, Option<Stat>)> = Vec::new();
         if args.recursive {
-            walk(client, &path, level, tree::walk::Look::Stat, Depth::All, IN_FLIGHT, |at, _, stat| {
-                if *at != path {
-                    found.push((at.as_str().to_owned(), Some(stat)));
+            let mut walked = client.walk(path.as_str()).level(level).await?;
+            while let Some(znode) = walked.next().await? {
+                if znode.path != path {
+                    found.push((znode.path.to_string(), Some(znode.stat)));
                 }
-                Ok(())
-            })
-            .await?;
-            found.sort_by(|a, b| a.0.cmp(&b.0));
+            }
+            note_hidden(&walked);
         } else {
             let look = if args.long { Look::Stat } else { Look::Name };
             let (children, _) = client.list(path.as_str(), look, level).await?;
@@ -208,6 +209,34 @@ pub(crate) async fn ls(args: &Ls) -> Result<(), Failure> {
     })
     .await
     .map_err(stale::remedy)
+}
+
+pub(crate) async fn tree(args: &TreeArgs) -> Result<(), Failure> {
+    let path = parse(&args.path)?;
+    let level = args.freshness.read_level();
+    session::with(&args.connection, async |client| {
+        let mut walked = client.walk(path.as_str()).max_depth(args.depth).level(level).await?;
+        let depth = |path: &Path| std::iter::successors(path.parent(), Path::parent).count();
+        while let Some(znode) = walked.next().await? {
+            let (below, name) = match depth(&znode.path) - depth(&path) {
+                0 => (0, path.as_str()),
+                below => (below, znode.path.name()),
+            };
+            output::print(&format!("{:indent$}{name}", "", indent = 2 * below))?;
+        }
+        note_hidden(&walked);
+        Ok(())
+    })
+    .await
+    .map_err(stale::remedy)
+}
+
+/// Says that a walk is not of everything, if it is not.
+fn note_hidden(walked: &Walked) {
+    let hidden = walked.end().map_or(0, |end| end.hidden);
+    if hidden > 0 {
+        output::say(format_args!("quorate: {hidden} subtrees are left out, because you may not read them"));
+    }
 }
 
 pub(crate) async fn sync(args: &SyncArgs) -> Result<(), Failure> {
@@ -239,7 +268,7 @@ pub(crate) async fn create_parents(client: &Client, path: &Path) -> Result<(), F
 /// Deletes `root` and everything below it, and says how many znodes that were.
 pub(crate) async fn delete_tree(client: &Client, root: &Path) -> Result<usize, Failure> {
     let mut paths = Vec::new();
-    walk(client, root, ReadLevel::Local, tree::walk::Look::Stat, Depth::All, IN_FLIGHT, |path, _, _| {
+    walk(client, root, ReadLevel::Local, tree::walk::Look::Stat, IN_FLIGHT, |path, _, _| {
         paths.push(path.clone());
         Ok(())
     })

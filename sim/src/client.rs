@@ -8,8 +8,8 @@ use api::mutants::{Mutant, is_on};
 use api::session::{Item, Op, Open, Outcome, Response};
 use api::watch::{StateRule, WatchGroup, WatchScope, WatchSpec};
 use api::{
-    Acl, AclEntry, Create, Expected, Fate, Identity, MultiOp, NodeKind, OpError, Page, Path, Permissions, Read,
-    ReadLevel, Scheme, SessionId, SessionToken, StreamId, Ticket, Time, Write, WriteNumber, Zxid,
+    Acl, AclEntry, Create, Expected, Fate, Identity, MultiOp, NodeKind, OpError, Page, Path, Permissions,
+    Read, ReadLevel, Scheme, SessionId, SessionToken, StreamId, Ticket, Time, Write, WriteNumber, Zxid,
 };
 use bytes::Bytes;
 use client_core::{Config, Connection, Event as SessionEvent, Failure, Input, Machine, Output, WatchNews};

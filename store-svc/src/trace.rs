@@ -32,6 +32,7 @@ pub(crate) fn begin(op: &Op, trace: &mut Trace, received: Instant, ratio: &Ratio
         Verb::CountTree => "store.count_tree",
         Verb::ListQuotas => "store.list_quotas",
         Verb::MultiRead => "store.multi_read",
+        Verb::Walk => "store.walk",
         Verb::Multi => "store.multi",
         Verb::Get => "store.get",
         Verb::Exists => "store.exists",

@@ -56,7 +56,10 @@ fn quotas_are_enforced_on_every_node_and_survive_restarts() {
     let check = |ensemble: &Ensemble, znodes: u64, bytes: u64| {
         let quotas = json(ensemble, &["quota", "get", "/q/a/b", "--level", "linearizable"]);
         assert_eq!(quotas[0]["path"], "/q", "{quotas}");
-        assert_eq!((&quotas[0]["used"]["znodes"], &quotas[0]["used"]["bytes"]), (&znodes.into(), &bytes.into()));
+        assert_eq!(
+            (&quotas[0]["used"]["znodes"], &quotas[0]["used"]["bytes"]),
+            (&znodes.into(), &bytes.into())
+        );
         assert_eq!(quotas[0]["soft_exceeded"], true, "{quotas}");
     };
     check(&ensemble, 1, 4);
@@ -89,27 +92,31 @@ async fn any_client_can_use_these_verbs_as_calls() {
         let create = v1::CreateRequest { path: path(name), data: Some("four".into()), ..Default::default() };
         client.create(create).await.unwrap();
     }
-    let count = client.count_tree(v1::CountTreeRequest { path: path("/t"), read: None }).await.unwrap().into_inner();
+    let count =
+        client.count_tree(v1::CountTreeRequest { path: path("/t"), read: None }).await.unwrap().into_inner();
     assert_eq!((count.znodes, count.bytes), (2, 8));
     assert!(count.as_of.is_some());
-    let listing = v1::ChildrenRequest { path: path("/t"), with_stat: true, with_data: true, ..Default::default() };
+    let listing =
+        v1::ChildrenRequest { path: path("/t"), with_stat: true, with_data: true, ..Default::default() };
     let listed = client.children(listing.clone()).await.unwrap().into_inner();
     assert_eq!(listed.children[1].data(), b"four");
     let get = v1::read_op::Op::Get(v1::GetRequest { path: path("/none"), read: None });
-    let ops = vec![
-        v1::ReadOp { op: Some(get) },
-        v1::ReadOp { op: Some(v1::read_op::Op::Children(listing)) },
-    ];
+    let ops = vec![v1::ReadOp { op: Some(get) }, v1::ReadOp { op: Some(v1::read_op::Op::Children(listing)) }];
     let read = client.multi_read(v1::MultiReadRequest { ops, read: None }).await.unwrap().into_inner();
-    assert!(matches!(&read.results[0].result, Some(v1::read_result::Result::Error(e)) if e.code() == v1::ErrorCode::NoNode));
-    assert!(matches!(&read.results[1].result, Some(v1::read_result::Result::Children(c)) if c.children.len() == 2));
+    assert!(
+        matches!(&read.results[0].result, Some(v1::read_result::Result::Error(e)) if e.code() == v1::ErrorCode::NoNode)
+    );
+    assert!(
+        matches!(&read.results[1].result, Some(v1::read_result::Result::Children(c)) if c.children.len() == 2)
+    );
     let quota = v1::Quota { path: path("/t"), hard_znodes: Some(2), ..Default::default() };
     let set = client.set_quota(v1::SetQuotaRequest { quota: Some(quota) }).await.unwrap().into_inner();
     assert_eq!(set.quota.unwrap().used_bytes, 8);
     let create = v1::CreateRequest { path: path("/t/c"), ..Default::default() };
     let full = client.create(create).await.unwrap_err();
     assert_eq!(full.code(), tonic::Code::ResourceExhausted);
-    let listed = client.list_quotas(v1::ListQuotasRequest { path: path("/"), ..Default::default() }).await.unwrap();
+    let listed =
+        client.list_quotas(v1::ListQuotasRequest { path: path("/"), ..Default::default() }).await.unwrap();
     assert_eq!(listed.into_inner().quotas.len(), 1);
     let wrong = v1::DeleteTreeRequest { path: path("/t"), czxid: Some(1), ..Default::default() };
     assert_eq!(client.delete_tree(wrong).await.unwrap_err().code(), tonic::Code::Aborted);

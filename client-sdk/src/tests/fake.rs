@@ -9,8 +9,8 @@ use std::{
 };
 
 use api::{
-    ErrorCode, Expected, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome, SessionId,
-    SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    ErrorCode, Expected, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome,
+    SessionId, SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid,
     ports::Role,
     session::{self, Item, Op, Opened, Outcome},
 };
@@ -120,6 +120,7 @@ impl World {
             Op::MultiRead(reads, _) => {
                 answer(Ok(Outcome::MultiRead(reads.iter().map(|read| state.read(read)).collect())))
             }
+            Op::Walk(_) => panic!("walks are calls"),
             Op::Sync => answer(Ok(Outcome::Sync)),
             Op::AddWatches(_) => answer(Ok(Outcome::Watching(Vec::new()))),
             Op::CancelWatches(_) => answer(Ok(Outcome::Cancelled(Vec::new()))),
@@ -210,7 +211,9 @@ impl State {
             Read::Get { .. } => {
                 ReadOutcome::Data { stat: self.stat(path)?, data: Some(self.tree[path].clone()) }
             }
-            Read::Acl { .. } | Read::Count { .. } | Read::Quotas { .. } => panic!("{read:?} is beyond this fake"),
+            Read::Acl { .. } | Read::Count { .. } | Read::Quotas { .. } => {
+                panic!("{read:?} is beyond this fake")
+            }
             Read::Children { page, .. } => {
                 let children = self.tree.keys().filter(|child| child.parent().as_ref() == Some(path));
                 let names = children.map(|child| child.name().to_owned());

@@ -39,10 +39,9 @@ pub fn to_status(error: &OpError) -> Status {
         }
         ErrorCode::NoAuth => Code::PermissionDenied,
         ErrorCode::Unsupported => Code::Unimplemented,
-        ErrorCode::Overloaded
-        | ErrorCode::DiskFull
-        | ErrorCode::LimitExceeded
-        | ErrorCode::QuotaExceeded => Code::ResourceExhausted,
+        ErrorCode::Overloaded | ErrorCode::DiskFull | ErrorCode::LimitExceeded | ErrorCode::QuotaExceeded => {
+            Code::ResourceExhausted
+        }
         ErrorCode::Gone | ErrorCode::AnswerTooLarge => Code::OutOfRange,
         ErrorCode::TimedOut => Code::DeadlineExceeded,
         ErrorCode::Unavailable => Code::Unavailable,

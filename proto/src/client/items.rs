@@ -1,8 +1,9 @@
 //! What clients get.
 
 use api::{
-    BadAccess, Child, DeleteTree, Identities, Identity, Level, Listing, MultiOutcome, NodeKind, OpError, Path, PeerId, QuotaAt,
-    ReadOutcome, SessionId, SessionToken, Stat, Usage, WriteNumber, WriteOutcome, Zxid,
+    BadAccess, Child, DeleteTree, Identities, Identity, Level, Listing, MultiOutcome, NodeKind, OpError,
+    Path, PeerId, QuotaAt, ReadOutcome, SessionId, SessionToken, Stat, Usage, WriteNumber, WriteOutcome,
+    Zxid,
     session::{Item, Limits, Notice, Opened, Outcome, Response},
 };
 use bytes::Bytes;
@@ -106,6 +107,7 @@ impl From<Outcome> for v1::response::Result {
                 results: results.into_iter().map(read_result_to_wire).collect(),
                 as_of: None,
             }),
+            Outcome::Walked(_) => Wire::Error(OpError::Internal("a walk is no request of a session".to_owned()).into()),
             Outcome::Sync => Wire::Sync(v1::SyncResponse { as_of: None }),
             Outcome::Watching(refused) => {
                 // The zxid is that of the response, which has it.
@@ -376,9 +378,7 @@ fn outcome(result: v1::response::Result) -> Result<Outcome, Malformed> {
             let missing = || Malformed("SetQuotaResponse.quota is missing".to_owned());
             Outcome::Write(WriteOutcome::QuotaSet(quota_off_wire(s.quota.ok_or_else(missing)?)?))
         }
-        Wire::CountTree(c) => {
-            Outcome::Read(ReadOutcome::Counted(Usage { znodes: c.znodes, bytes: c.bytes }))
-        }
+        Wire::CountTree(c) => Outcome::Read(ReadOutcome::Counted(Usage { znodes: c.znodes, bytes: c.bytes })),
         Wire::ListQuotas(l) => {
             let quotas = l.quotas.into_iter().map(quota_off_wire).collect::<Result<_, _>>()?;
             Outcome::Read(ReadOutcome::Quotas { quotas, next: l.next_page_token })

@@ -52,6 +52,7 @@ fn numbered(op: Op, number: Option<WriteNumber>) -> Result<Op, OpError> {
         (
             Op::Read(..)
             | Op::MultiRead(..)
+            | Op::Walk(_)
             | Op::Sync
             | Op::AddWatches(_)
             | Op::CancelWatches(_)
@@ -294,7 +295,7 @@ fn page(size: i32, after: String, look: Look) -> Result<Page, OpError> {
 }
 
 /// A level that this version does not know is refused: to answer with less than was asked for would be worse.
-fn read_level(read: Option<v1::ReadOptions>) -> Result<ReadLevel, OpError> {
+pub(super) fn read_level(read: Option<v1::ReadOptions>) -> Result<ReadLevel, OpError> {
     use v1::ReadLevel as Wire;
     let v1::ReadOptions { level, min_zxid } = read.unwrap_or_default();
     match (Wire::try_from(level), min_zxid) {
@@ -449,7 +450,8 @@ pub fn op_to_wire(op: Op) -> Option<v1::request::Op> {
         Op::CancelWatches(ids) => Wire::CancelWatches(v1::CancelWatchesRequest { ids }),
         Op::Ping => Wire::Ping(v1::PingRequest {}),
         Op::Close => Wire::Close(v1::CloseSessionRequest {}),
-        Op::Invalid(_) => return None,
+        // Walks are calls of their own.
+        Op::Invalid(_) | Op::Walk(_) => return None,
     })
 }
 
@@ -506,7 +508,7 @@ fn multi_op_to_wire(op: MultiOp) -> v1::MultiOp {
     v1::MultiOp { op: Some(op) }
 }
 
-fn options(level: ReadLevel) -> Option<v1::ReadOptions> {
+pub(super) fn options(level: ReadLevel) -> Option<v1::ReadOptions> {
     let (level, min_zxid) = match level {
         // What is not there takes no room; and everything is behind zero.
         ReadLevel::Local | ReadLevel::AtLeast(Zxid::ZERO) => return None,

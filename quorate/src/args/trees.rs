@@ -43,6 +43,20 @@ pub(crate) struct Delete {
 }
 
 #[derive(Args, Debug)]
+pub(crate) struct TreeArgs {
+    /// Which znode.
+    #[arg(default_value = "/")]
+    pub(crate) path: String,
+    /// No further down than this.
+    #[arg(long, value_name = "N", default_value = "0", hide_default_value = true)]
+    pub(crate) depth: u32,
+    #[command(flatten)]
+    pub(crate) freshness: Freshness,
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+}
+
+#[derive(Args, Debug)]
 pub(crate) struct CountArgs {
     /// Below which znode.
     #[arg(default_value = "/")]

@@ -420,7 +420,9 @@ impl Input<'_> {
                 let [next] = self.numbers()?;
                 OpError::NoSequenceNumber { path, next }
             }
-            REFUSED if matches!(asked, Asked::Delete(path) | Asked::DeleteTree(path) if path.is_root()) => root_stays(),
+            REFUSED if matches!(asked, Asked::Delete(path) | Asked::DeleteTree(path) if path.is_root()) => {
+                root_stays()
+            }
             REFUSED => refused(),
             _ => return None,
         })

@@ -2,9 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use api::{
-    Acl, AclEntry, AclId, Command, CommandBody, Create, DeleteTree, Epoch, Expected, Identities, Identity, Level, MultiOp,
-    NodeKind, OpError, Page, Path, Permissions, Quota, QuotaAt, Read, ReadOutcome, RequestHash, SEQUENCE_END, Scheme, SessionId,
-    SessionToken, Stat, StreamId, TokenHash, Usage, Write, WriteNumber, WriteOutcome, Zxid,
+    Acl, AclEntry, AclId, Command, CommandBody, Create, DeleteTree, Epoch, Expected, Identities, Identity,
+    Level, MultiOp, NodeKind, OpError, Page, Path, Permissions, Quota, QuotaAt, Read, ReadOutcome,
+    RequestHash, SEQUENCE_END, Scheme, SessionId, SessionToken, Stat, StreamId, TokenHash, Usage, Write,
+    WriteNumber, WriteOutcome, Zxid,
     quota::{Bounds, Counted},
     record::{self, Record},
 };
@@ -491,17 +492,20 @@ fn the_results_of_conditions_quotas_and_trees_are_kept_as_well() {
     let first = z(2);
     let (other, version) = (Zxid(7), Some(Expected::Both { version: 3, czxid: first }));
     let bad_czxid = || OpError::BadCzxid { path: path("/a"), expected: other, actual: first };
-    let limit = |limit, actual| OpError::LimitExceeded {
+    let limit = |limit, actual| {
+        OpError::LimitExceeded {
         what: "znodes to delete in one entry of the log".to_owned(),
         limit,
         actual,
         remedy: "nothing was deleted; delete smaller parts of it one after another (`quorate delete -r --in-parts`)".to_owned(),
+    }
     };
-    let full = |counted, limit, actual| Some(OpError::QuotaExceeded { path: path("/a"), counted, limit, actual });
+    let full =
+        |counted, limit, actual| Some(OpError::QuotaExceeded { path: path("/a"), counted, limit, actual });
     let cases = [
         (create("/a", Acl::default()), None),
         (create("/a/b", Acl::default()), None),
-        (create("/a/b/c", list("bob")), None),
+        (create("/a/b/c", list("nobody")), None),
         (Write::Set { path: path("/a"), data: None, version: Some(other.into()) }, Some(bad_czxid())),
         (
             Write::Set { path: path("/a"), data: None, version },
@@ -515,10 +519,10 @@ fn the_results_of_conditions_quotas_and_trees_are_kept_as_well() {
         (part(MultiOp::CheckAbsent { path: path("/none") }), None),
         (quota("/a", hard(Some(2), Some(1))), None),
         (quota("/none", hard(Some(2), None)), Some(OpError::NoNode(path("/none")))),
-        (quota("/a/b/c", hard(Some(2), None)), Some(OpError::NoAuth {
-            path: path("/a/b/c"),
-            permission: Permissions::ADMIN,
-        })),
+        (
+            quota("/a/b/c", hard(Some(2), None)),
+            Some(OpError::NoAuth { path: path("/a/b/c"), permission: Permissions::ADMIN }),
+        ),
         (create("/a/b/d", Acl::default()), full(Counted::Znodes, 2, 3)),
         (
             Write::Set { path: path("/a/b"), data: Some(Bytes::from_static(b"xy")), version: None },
@@ -526,11 +530,14 @@ fn the_results_of_conditions_quotas_and_trees_are_kept_as_well() {
         ),
         (quota("/a", Bounds::default()), None),
         (tree("/a", false, 2), Some(limit(2, 3))),
-        (tree("/", false, 0), Some(OpError::BadArguments("the root / always exists and cannot be deleted".into()))),
-        (create("/a/b/c/d", Acl::default()), Some(OpError::NoAuth {
-            path: path("/a/b/c"),
-            permission: Permissions::CREATE,
-        })),
+        (
+            tree("/", false, 0),
+            Some(OpError::BadArguments("the root / always exists and cannot be deleted".into())),
+        ),
+        (
+            create("/a/b/c/d", Acl::default()),
+            Some(OpError::NoAuth { path: path("/a/b/c"), permission: Permissions::CREATE }),
+        ),
         (tree("/none", true, 0), Some(OpError::NoNode(path("/none")))),
         (tree("/a", true, 0), None),
         (tree("/a", false, 0), None),
@@ -565,7 +572,8 @@ fn a_tree_that_may_not_be_deleted_as_a_whole_stays_as_a_whole_and_the_list_in_th
         log.write(s, number, 0, write).result.unwrap();
     }
     let digest = log.state.tree().digest();
-    let tree = Write::DeleteTree(DeleteTree { path: path("/t"), version: None, keep_root: false, max_znodes: 0 });
+    let tree =
+        Write::DeleteTree(DeleteTree { path: path("/t"), version: None, keep_root: false, max_znodes: 0 });
     let refused = log.write(s, 6, 0, tree.clone());
     let why = OpError::NoAuth { path: path("/t/kept"), permission: Permissions::DELETE };
     assert_eq!(refused.result, Err(why));
@@ -573,7 +581,8 @@ fn a_tree_that_may_not_be_deleted_as_a_whole_stays_as_a_whole_and_the_list_in_th
     assert_eq!(log.state.tree().digest(), digest);
     // A list of a leaf does not matter: deleting takes a right on the parent.
     log.write(s, 7, 0, Write::Delete { path: path("/t/kept/x"), version: None }).result.unwrap_err();
-    let below = Write::DeleteTree(DeleteTree { path: path("/t/z"), version: None, keep_root: false, max_znodes: 0 });
+    let below =
+        Write::DeleteTree(DeleteTree { path: path("/t/z"), version: None, keep_root: false, max_znodes: 0 });
     assert_eq!(log.write(s, 8, 0, below).result, Ok(WriteOutcome::TreeDeleted { znodes: 1 }));
 }
 
@@ -610,7 +619,8 @@ fn a_quota_is_a_part_of_the_state_and_survives_checkpoint_and_snapshot() {
     let snapshot: Vec<Record> = log.state.records().map(encoded).collect();
     for records in [snapshot, checkpoint.records()] {
         let mut loaded = State::load(records).unwrap();
-        let at = |state: &State| state.read(&Read::Quotas { path: Path::root(), page: Page::default() }).unwrap();
+        let at =
+            |state: &State| state.read(&Read::Quotas { path: Path::root(), page: Page::default() }).unwrap();
         assert_eq!(at(&loaded), at(&log.state));
         let used = Usage { znodes: 1, bytes: 4 };
         let expected = QuotaAt { path: path("/q"), quota: quotas[4], used };
@@ -620,12 +630,14 @@ fn a_quota_is_a_part_of_the_state_and_survives_checkpoint_and_snapshot() {
         let create = |p: &str| Command::outside(CommandBody::Write(create(p)));
         assert!(loaded.apply(z(50), 0, &create("/q/b")).result.is_ok());
         let full = loaded.apply(z(51), 0, &create("/q/b/c")).result.unwrap_err();
-        let expected = OpError::QuotaExceeded { path: path("/q"), counted: Counted::Znodes, limit: 2, actual: 3 };
+        let expected =
+            OpError::QuotaExceeded { path: path("/q"), counted: Counted::Znodes, limit: 2, actual: 3 };
         assert_eq!(full, expected);
         assert!(loaded.apply(z(52), 0, &create("/other/c")).result.is_ok());
     }
     // It goes with its znode.
-    let tree = Write::DeleteTree(DeleteTree { path: path("/q"), version: None, keep_root: false, max_znodes: 0 });
+    let tree =
+        Write::DeleteTree(DeleteTree { path: path("/q"), version: None, keep_root: false, max_znodes: 0 });
     run(&mut log, tree).unwrap();
     run(&mut log, create("/q")).unwrap();
     let read = Read::Quotas { path: Path::root(), page: Page::default() };
@@ -924,9 +936,8 @@ fn step() -> impl Strategy<Value = Step> {
         (path(), any::<bool>(), 0..3u32).prop_map(|(path, keep_root, max_znodes)| {
             Write::DeleteTree(DeleteTree { path, version: None, keep_root, max_znodes })
         }),
-        (prop::option::of(path()), quota()).prop_map(|(path, quota)| {
-            Write::SetQuota { path: path.unwrap_or_else(Path::root), quota }
-        }),
+        (prop::option::of(path()), quota())
+            .prop_map(|(path, quota)| { Write::SetQuota { path: path.unwrap_or_else(Path::root), quota } }),
     ];
     prop_oneof![
         1 => Just(Step::Open),

@@ -416,11 +416,15 @@ fn plain(result: Result<WriteOutcome, OpError>) -> Result<WriteOutcome, OpError>
 fn listing(tree: &Tree, path: &Path, look: Look, who: &Identities) -> (Vec<Child>, Stat) {
     let (mut listed, mut page) = (Vec::new(), Page { after: String::new(), size: 3, look });
     loop {
-        let (children, next, stat) = match tree.read(&Read::Children { path: path.clone(), page: page.clone() }, who) {
+        let (children, next, stat) = match tree
+            .read(&Read::Children { path: path.clone(), page: page.clone() }, who)
+        {
             Ok(ReadOutcome::Children { names, next, stat }) if look == Look::Name => {
                 (names.into_iter().map(|name| Child { name, stat: None, data: None }).collect(), next, stat)
             }
-            Ok(ReadOutcome::Listed(listing)) if look != Look::Name => (listing.children, listing.next, listing.stat),
+            Ok(ReadOutcome::Listed(listing)) if look != Look::Name => {
+                (listing.children, listing.next, listing.stat)
+            }
             other => panic!("{other:?}"),
         };
         assert!(children.len() <= 3);

@@ -1,6 +1,9 @@
 //! Conditions, subtrees, several reads and quotas through the port.
 
-use api::{Child, DeleteTree, Expected, Look, MultiOp, Page, Quota, QuotaAt, Usage, quota::{Bounds, Counted}};
+use api::{
+    Child, DeleteTree, Expected, Look, MultiOp, Page, Quota, QuotaAt, Usage,
+    quota::{Bounds, Counted},
+};
 
 use super::*;
 
@@ -25,9 +28,8 @@ pub(super) async fn conditions_name_a_creation<P: Packaging>() {
     let mut stream = Stream::open::<P>(&node, None).await;
     let made = stream.ask(vec![create("/a", "1"), create("/b", "")]).await;
     let (a, b) = (made[0].zxid, made[1].zxid);
-    let set = |expected: Expected| {
-        write(Write::Set { path: path("/a"), data: None, version: Some(expected) })
-    };
+    let set =
+        |expected: Expected| write(Write::Set { path: path("/a"), data: None, version: Some(expected) });
     let part = |part| write(Write::Multi(vec![part]));
     let answers = stream
         .ask(vec![
@@ -75,7 +77,9 @@ pub(super) async fn trees_are_counted_listed_and_deleted_in_one_step<P: Packagin
         .await;
     let counted = |znodes, bytes| Ok(Outcome::Read(ReadOutcome::Counted(Usage { znodes, bytes })));
     assert_eq!(answers[0].result, counted(3, 5));
-    let Ok(Outcome::Read(ReadOutcome::Listed(listing))) = &answers[1].result else { panic!("{:?}", answers[1]) };
+    let Ok(Outcome::Read(ReadOutcome::Listed(listing))) = &answers[1].result else {
+        panic!("{:?}", answers[1])
+    };
     let found = |child: &Child| (child.name.clone(), child.stat.unwrap().num_children, child.data.clone());
     let expected = [("a".to_owned(), 1, Some("12".into())), ("b".to_owned(), 0, Some(Bytes::new()))];
     assert_eq!(listing.children.iter().map(found).collect::<Vec<_>>(), expected);

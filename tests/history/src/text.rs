@@ -3,8 +3,8 @@
 use std::fmt::{self, Write as _};
 
 use api::{
-    Acl, Create, Expected, MultiOp, MultiOutcome, NodeKind, OpError, Read, ReadLevel, ReadOutcome, Stat, Write,
-    WriteOutcome,
+    Acl, Create, Expected, MultiOp, MultiOutcome, NodeKind, OpError, Read, ReadLevel, ReadOutcome, Stat,
+    Write, WriteOutcome,
 };
 use bytes::Bytes;
 use serde_json::json;

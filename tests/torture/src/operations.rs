@@ -156,7 +156,10 @@ mod tests {
                     Call::Write(Write::Multi(parts)) => parts.iter().for_each(|part| match part {
                         MultiOp::Set { data, .. } => note(data),
                         MultiOp::Create(create) => note(&create.data),
-                        MultiOp::SetAcl { .. } | MultiOp::Delete { .. } | MultiOp::Check { .. } | MultiOp::CheckAbsent { .. } => {}
+                        MultiOp::SetAcl { .. }
+                        | MultiOp::Delete { .. }
+                        | MultiOp::Check { .. }
+                        | MultiOp::CheckAbsent { .. } => {}
                     }),
                     _ => {}
                 }

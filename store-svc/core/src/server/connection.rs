@@ -2,9 +2,7 @@
 
 use std::collections::VecDeque;
 
-use api::{
-    Acl, Create, Expected, Identities, Path, data_len, ports::Room,
-};
+use api::{Acl, Create, Expected, Identities, Path, data_len, ports::Room, walk::WalkAsk};
 use bytes::Bytes;
 
 use super::*;
@@ -146,6 +144,21 @@ impl Conn {
     /// The span that the request in this place is part of.
     pub(super) fn trace(&self, slot: u64) -> Option<&TraceContext> {
         self.queue.get(usize::try_from(slot.checked_sub(self.first)?).ok()?)?.trace.as_deref()
+    }
+
+    /// The step of a walk that is to be answered next. It counts as asked until it is [complete](Server::complete).
+    fn take_walk(&mut self) -> Option<WalkAsk> {
+        let front = self.queue.front_mut().filter(|_| self.begun > 0)?;
+        match std::mem::replace(&mut front.step, Step::Asked) {
+            Step::Todo(Op::Walk(ask)) => {
+                self.asked += 1;
+                Some(ask)
+            }
+            other => {
+                front.step = other;
+                None
+            }
+        }
     }
 
     fn slot_mut(&mut self, slot: u64) -> Option<&mut Slot> {
@@ -304,8 +317,14 @@ impl Server {
                 break;
             }
         }
+        let step = conn.take_walk().map(|ask| (conn.first, ask, conn.identities.clone()));
         if matches!(conn.phase, Phase::Unary) && conn.queue.is_empty() {
             conns.remove(&id);
+        }
+        // It changes what the tree keeps for walks, so it has a turn of its own.
+        if let Some((slot, ask, caller)) = step {
+            let (zxid, result) = self.walk(ask, &caller);
+            self.complete(id, slot, zxid, result);
         }
     }
 }
@@ -367,7 +386,9 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
                 slot.step = Step::Done { zxid: means.applied, result: Err(OpError::BadArguments(why)) };
                 None
             }
-            Op::MultiRead(_, ReadLevel::Stale | ReadLevel::Local) => None,
+            Op::MultiRead(_, ReadLevel::Stale | ReadLevel::Local)
+            | Op::Walk(WalkAsk::Next(_) | WalkAsk::Begin(_, ReadLevel::Stale | ReadLevel::Local)) => None,
+            Op::Walk(WalkAsk::Begin(_, ReadLevel::AtLeast(zxid))) if *zxid <= means.applied => None,
             Op::MultiRead(_, ReadLevel::AtLeast(zxid)) if *zxid <= means.applied => None,
             Op::CancelWatches(_) | Op::AddWatches(_)
                 if op.awaits().is_none_or(|zxid| zxid <= means.applied) =>
@@ -383,7 +404,7 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             Op::Write(_) | Op::Invalid(_) if hold => return,
             // A write before it may be refused, and sent again by its session.
             Op::Close if conn.begun > 0 => return,
-            Op::Read(..) | Op::MultiRead(..) | Op::Sync | Op::AddWatches(_) | Op::CancelWatches(_) => {
+            Op::Read(..) | Op::MultiRead(..) | Op::Walk(_) | Op::Sync | Op::AddWatches(_) | Op::CancelWatches(_) => {
                 let op = op.clone();
                 let wait = match op.awaits() {
                     Some(_) => waits::catch_up(means.limits, means.state, session),
@@ -480,7 +501,7 @@ fn answer(
     while conn.begun > 0 {
         let Some(slot) = conn.queue.front_mut() else { break };
         match &slot.step {
-            Step::Asked | Step::Waiting { .. } => break,
+            Step::Asked | Step::Waiting { .. } | Step::Todo(Op::Walk(_)) => break,
             Step::Todo(Op::Read(..) | Op::MultiRead(..))
                 if conn.asked == 0 && conn.unsent >= limits.unsent_max =>
             {

@@ -27,6 +27,7 @@ impl Tree {
             bytes: 0,
             dirty: Dirty::default(),
             export: None,
+            walks: Default::default(),
             exported: false,
             changes: Vec::new(),
             skipped: 0,

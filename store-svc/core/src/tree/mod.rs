@@ -14,6 +14,7 @@ mod operations;
 mod reap;
 mod slab;
 mod subtree;
+mod walks;
 mod znode;
 
 use std::{
@@ -23,8 +24,8 @@ use std::{
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Acl, AclId, Child, Identities, Listing, Look, OpError, Page, Path, Permissions, Read, ReadOutcome, SessionId, Stat, Write,
-    WriteOutcome, WriteResult, Zxid, record, watch::Change,
+    Acl, AclId, Child, Identities, Listing, Look, OpError, Page, Path, Permissions, Read, ReadOutcome,
+    SessionId, Stat, Write, WriteOutcome, WriteResult, Zxid, record, watch::Change,
 };
 
 use crate::{acls::Acls, digest, state::RECORD};
@@ -86,6 +87,8 @@ pub struct Tree {
     dirty: Dirty,
     /// Of all znodes, while one is under way.
     export: Option<Box<Export>>,
+    /// Through parts of it.
+    walks: walks::Walks,
     /// The mark of a znode that no export has to come to.
     exported: bool,
     /// What the entry that was applied last did to znodes.
@@ -133,9 +136,7 @@ impl Tree {
             Write::DeleteTree(tree) => {
                 self.delete_tree(at, by, tree).map(|znodes| WriteOutcome::TreeDeleted { znodes })
             }
-            Write::SetQuota { path, quota } => {
-                self.set_quota(by, path, *quota).map(WriteOutcome::QuotaSet)
-            }
+            Write::SetQuota { path, quota } => self.set_quota(by, path, *quota).map(WriteOutcome::QuotaSet),
             Write::Multi(parts) => self.multi(at, by, parts).map(WriteOutcome::Multi),
         }
     }
@@ -188,10 +189,14 @@ impl Tree {
                 let all = page.names_max().min(node.num_children() as usize) * each;
                 // The first one comes however large it is.
                 let first = match page.look {
-                    Look::Data => self.after(node, page).next().map_or(0, |child| self.nodes[child].data_len()),
+                    Look::Data => {
+                        self.after(node, page).next().map_or(0, |child| self.nodes[child].data_len())
+                    }
                     Look::Name | Look::Stat => 0,
                 };
-                (all + if page.look == Look::Data { Page::BYTES_MAX } else { 0 }).min(Page::BYTES_MAX).max(first)
+                (all + if page.look == Look::Data { Page::BYTES_MAX } else { 0 })
+                    .min(Page::BYTES_MAX)
+                    .max(first)
             }
             Read::Count { .. } => 0,
             Read::Quotas { .. } => (self.quotas.len() * 128).min(Page::BYTES_MAX),
@@ -434,9 +439,11 @@ impl Tree {
         };
         let stat = node.stat();
         match page.look {
-            Look::Name => {
-                ReadOutcome::Children { names: children.into_iter().map(|child| child.name).collect(), next, stat }
-            }
+            Look::Name => ReadOutcome::Children {
+                names: children.into_iter().map(|child| child.name).collect(),
+                next,
+                stat,
+            },
             Look::Stat | Look::Data => ReadOutcome::Listed(Box::new(Listing { children, next, stat })),
         }
     }

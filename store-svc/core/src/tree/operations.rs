@@ -2,8 +2,8 @@
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Acl, AclId, Create, Expected, MultiOp, MultiOutcome, OpError, Path, Permissions, SEQUENCE_END, Stat, Zxid,
-    data_len, watch::ChangeKind,
+    Acl, AclId, Create, Expected, MultiOp, MultiOutcome, OpError, Path, Permissions, SEQUENCE_END, Stat,
+    Zxid, data_len, watch::ChangeKind,
 };
 use bytes::Bytes;
 
@@ -73,6 +73,8 @@ impl Tree {
             return Err(OpError::NoChildrenForEphemerals(Path::new(parent_str)?));
         }
         self.admit(parent, 1, create.data_len())?;
+        // Before it has one child more.
+        self.before_change(parent, parent_str);
         let acl = self.acls.hold(&create.acl);
         let data = create.data.as_deref();
         let id = self.insert(hash, Slot::new(path.name(), data, at, life, acl, parent));
@@ -242,9 +244,7 @@ impl Tree {
                 MultiOp::Check { path, version } => {
                     self.check(by, path, *version).map(|()| MultiOutcome::Checked)
                 }
-                MultiOp::CheckAbsent { path } => {
-                    self.check_absent(by, path).map(|()| MultiOutcome::Checked)
-                }
+                MultiOp::CheckAbsent { path } => self.check_absent(by, path).map(|()| MultiOutcome::Checked),
             };
             match outcome {
                 Ok(outcome) => outcomes.push(outcome),

@@ -3,9 +3,7 @@
 //! Every parent counts what is below it, so a count is read and not made, and a quota is checked on the way from the parent of a
 //! znode to the root. The counts are no part of the state: they follow from the znodes, also when a state is loaded.
 
-use api::{
-    DeleteTree, OpError, Page, Path, Permissions, Quota, QuotaAt, ReadOutcome, Usage, quota::Bounds,
-};
+use api::{DeleteTree, OpError, Page, Path, Permissions, Quota, QuotaAt, ReadOutcome, Usage, quota::Bounds};
 
 use super::{
     At, By, Tree,

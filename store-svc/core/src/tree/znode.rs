@@ -198,7 +198,8 @@ impl Slot {
         let slot = Slot::new(z.path.name(), z.data.as_deref(), at, life, z.acl, parent);
         let (mzxid, mtime_ms) = (z.mzxid, z.mtime_ms);
         let mut slot = Slot { mzxid, mtime_ms, version: z.version, aversion: z.aversion, dir, ..slot };
-        if slot.dir.is_some() || z.pzxid != z.czxid || z.cversion != 0 || z.creates != 0 || !z.quota.is_none() {
+        if slot.dir.is_some() || z.pzxid != z.czxid || z.cversion != 0 || z.creates != 0 || !z.quota.is_none()
+        {
             let mut dir = slot.take_dir();
             (dir.pzxid, dir.cversion, dir.creates) = (z.pzxid, z.cversion, z.creates);
             slot.dir = Some(dir);

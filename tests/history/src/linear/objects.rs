@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use api::{DeleteTree, Expected, MultiOp, MultiOutcome, NodeKind, Path, Read, ReadLevel, Write, WriteOutcome};
+use api::{
+    DeleteTree, Expected, MultiOp, MultiOutcome, NodeKind, Path, Read, ReadLevel, Write, WriteOutcome,
+};
 
 use super::model::{Object, Parent, Slot};
 use crate::{Call, History, Outcome};
@@ -26,7 +28,9 @@ pub(super) fn divide(history: &History) -> (Vec<Part>, usize) {
         match (&operation.call, &operation.outcome) {
             // Neither changes anything, nor says anything of one znode.
             (Call::Sync, _) | (_, Outcome::Refused(_)) | (Call::Read(..), Outcome::Unknown) => {}
-            (Call::Read(Read::Children { .. } | Read::Count { .. } | Read::Quotas { .. }, _), _) => skipped += 1,
+            (Call::Read(Read::Children { .. } | Read::Count { .. } | Read::Quotas { .. }, _), _) => {
+                skipped += 1
+            }
             // From any state that ever was: to place it says nothing and makes the search longer.
             (Call::Read(_, ReadLevel::Stale | ReadLevel::Local | ReadLevel::AtLeast(_)), _)
                 if operation.unary =>

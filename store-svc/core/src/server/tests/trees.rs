@@ -1,6 +1,10 @@
 //! Reads of several znodes, and writes that concern a whole subtree.
 
-use api::{DeleteTree, Look, Page, Quota, quota::Bounds, watch::{AddWatches, ChangeKind, WatchScope, WatchSpec}};
+use api::{
+    DeleteTree, Look, Page, Quota,
+    quota::Bounds,
+    watch::{AddWatches, ChangeKind, WatchScope, WatchSpec},
+};
 
 use super::*;
 
@@ -50,7 +54,10 @@ fn several_reads_are_of_one_moment_and_each_fails_alone() {
     // A call without a session does the same.
     node.sent.clear();
     node.input(call(9, reads(vec![get("/a")])));
-    assert!(matches!(&node.sent[..], [(ConnId(9), Item::Response(Response { result: Ok(Outcome::MultiRead(_)), .. }))]));
+    assert!(matches!(
+        &node.sent[..],
+        [(ConnId(9), Item::Response(Response { result: Ok(Outcome::MultiRead(_)), .. }))]
+    ));
 }
 
 #[test]
@@ -118,11 +125,19 @@ fn trees_go_and_quotas_are_set_according_to_the_room_on_the_disks() {
     node.ask(1, 1, vec![create("/a"), create("/a/b")]);
     log.round(&mut node);
     node.take_replies(1);
-    let room = |room| QuorumStatus { role: Role::Leading, serving: true, epoch: Epoch(1), room, ..QuorumStatus::default() };
-    let quota = || Op::Write(Write::SetQuota {
-        path: path("/a"),
-        quota: Quota { hard: Bounds { znodes: Some(1), bytes: None }, ..Quota::default() },
-    });
+    let room = |room| QuorumStatus {
+        role: Role::Leading,
+        serving: true,
+        epoch: Epoch(1),
+        room,
+        ..QuorumStatus::default()
+    };
+    let quota = || {
+        Op::Write(Write::SetQuota {
+            path: path("/a"),
+            quota: Quota { hard: Bounds { znodes: Some(1), bytes: None }, ..Quota::default() },
+        })
+    };
     node.input(Input::Feed(Feed::Status(room(Room::Short))));
     node.ask(1, 3, vec![quota(), tree("/a/b")]);
     node.pass(Duration::from_secs(1));
