@@ -292,7 +292,8 @@ impl Op {
     #[must_use]
     pub fn awaits(&self) -> Option<Zxid> {
         match self {
-            Op::Read(_, ReadLevel::AtLeast(zxid)) | Op::MultiRead(_, ReadLevel::AtLeast(zxid))
+            Op::Read(_, ReadLevel::AtLeast(zxid))
+            | Op::MultiRead(_, ReadLevel::AtLeast(zxid))
             | Op::Walk(WalkAsk::Begin(_, ReadLevel::AtLeast(zxid))) => Some(*zxid),
             Op::AddWatches(watches) => watches.awaits(),
             _ => None,

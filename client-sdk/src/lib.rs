@@ -55,6 +55,7 @@ mod watch;
 #[cfg(test)]
 mod tests;
 
+pub use api::walk::WalkEnd;
 pub use api::watch::{Change, ChangeKind, WatchScope, WatchedZnode};
 pub use api::{Acl, AclEntry, BadAccess, Identity, Permissions, Scheme};
 pub use api::{
@@ -73,7 +74,6 @@ pub use options::Options;
 pub use proto::client::{NodeMember, NodeStatus};
 pub use proto::cluster::Upgrade;
 pub use stale::{Found, read_stale};
-pub use api::walk::WalkEnd;
 pub use trees::DeleteTreeBuilder;
 pub use walk::{WalkBuilder, Walked};
 pub use watch::{Watch, WatchBuilder, WatchEvent};

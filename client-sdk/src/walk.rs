@@ -78,14 +78,21 @@ impl WalkBuilder<'_> {
                 let channel = transport::connect(&endpoint).await?;
                 let mut client = CoordinationClient::new(channel).max_decoding_message_size(MESSAGE_MAX);
                 let stream = client.walk(request.clone()).await.map_err(|status| transport::lost(&status))?;
-                let mut walked =
-                    Walked { stream: stream.into_inner(), next: VecDeque::new(), zxid: Zxid::ZERO, end: None };
+                let mut walked = Walked {
+                    stream: stream.into_inner(),
+                    next: VecDeque::new(),
+                    zxid: Zxid::ZERO,
+                    end: None,
+                };
                 walked.part().await.map(|()| walked)
             };
             match begun.await {
                 Ok(walked) => return Ok(walked),
                 // Another node may do.
-                Err(error @ (OpError::Unavailable(_) | OpError::Overloaded(_) | OpError::LimitExceeded { .. })) => {
+                Err(
+                    error
+                    @ (OpError::Unavailable(_) | OpError::Overloaded(_) | OpError::LimitExceeded { .. }),
+                ) => {
                     lost = Some(error);
                 }
                 Err(error) => return Err(Failure::Refused(error).into()),

@@ -41,7 +41,16 @@ fn writes_can_ask_for_a_creation_and_trees_go_in_one_step() {
     assert_eq!(ensemble.ok(&["delete", "-r", "--keep-root", "/a"]).trim(), "deleted 3 znodes");
     assert_eq!(ensemble.ok(&["delete", "-r", "/a"]).trim(), "deleted 1 znodes");
     ensemble.ok(&["create", "--parents", "/p/q/r"]);
-    assert_eq!(ensemble.ok(&["delete", "-r", "--in-parts", "/p"]).trim(), "deleted 3 znodes");
+    ensemble.ok(&["create", "/p/s"]);
+    assert_eq!(ensemble.ok(&["tree", "/p"]), "/p\n  q\n    r\n  s\n");
+    assert_eq!(ensemble.ok(&["tree", "/p", "--depth", "1"]), "/p\n  q\n  s\n");
+    assert_eq!(ensemble.ok(&["ls", "-R", "/p"]), "/p/q\n/p/q/r\n/p/s\n");
+    assert!(ensemble.ok(&["ls", "-R", "--stat", "/p"]).contains("CHILDREN"));
+    refused(&ensemble, &["tree", "/none"], "no znode /none");
+    ensemble.ok(&["acl", "set", "/p/q", "world:anyone:cdwa"]);
+    assert_eq!(ensemble.ok(&["tree", "/p"]), "/p\n  s\n");
+    ensemble.ok(&["acl", "set", "/p/q", "world:anyone:rwcda"]);
+    assert_eq!(ensemble.ok(&["delete", "-r", "--in-parts", "/p"]).trim(), "deleted 4 znodes");
     ensemble.agree();
     ensemble.stop();
 }
@@ -120,6 +129,12 @@ async fn any_client_can_use_these_verbs_as_calls() {
     assert_eq!(listed.into_inner().quotas.len(), 1);
     let wrong = v1::DeleteTreeRequest { path: path("/t"), czxid: Some(1), ..Default::default() };
     assert_eq!(client.delete_tree(wrong).await.unwrap_err().code(), tonic::Code::Aborted);
+    let walk = v1::WalkRequest { path: path("/t"), with_data: true, ..Default::default() };
+    let mut parts = client.walk(walk).await.unwrap().into_inner();
+    let part = parts.message().await.unwrap().unwrap();
+    assert_eq!(part.znodes.iter().map(|z| z.path.as_str()).collect::<Vec<_>>(), ["/t", "/t/a", "/t/b"]);
+    assert_eq!((part.end, part.znodes[2].data()), (Some(v1::WalkEnd { znodes: 3, hidden: 0 }), &b"four"[..]));
+    assert!(parts.message().await.unwrap().is_none());
     let tree = v1::DeleteTreeRequest { path: path("/t"), ..Default::default() };
     assert_eq!(client.delete_tree(tree).await.unwrap().into_inner().deleted, 3);
     ensemble.stop();

@@ -107,7 +107,9 @@ impl From<Outcome> for v1::response::Result {
                 results: results.into_iter().map(read_result_to_wire).collect(),
                 as_of: None,
             }),
-            Outcome::Walked(_) => Wire::Error(OpError::Internal("a walk is no request of a session".to_owned()).into()),
+            Outcome::Walked(_) => {
+                Wire::Error(OpError::Internal("a walk is no request of a session".to_owned()).into())
+            }
             Outcome::Sync => Wire::Sync(v1::SyncResponse { as_of: None }),
             Outcome::Watching(refused) => {
                 // The zxid is that of the response, which has it.

@@ -77,7 +77,12 @@ impl<C: Coordination> CoordinationService<C> {
         Ok(ReceiverStream::new(stream))
     }
 
-    async fn walk_step(&self, caller: Caller, ask: WalkAsk, trace: Trace) -> Result<(WalkPart, Held), OpError> {
+    async fn walk_step(
+        &self,
+        caller: Caller,
+        ask: WalkAsk,
+        trace: Trace,
+    ) -> Result<(WalkPart, Held), OpError> {
         let (response, held) = self.store.call(caller, Op::Walk(ask), trace).await?;
         match response.result? {
             Outcome::Walked(part) => Ok((*part, held)),

@@ -80,6 +80,7 @@ suite! {
     conditions_name_a_creation
     trees_are_counted_listed_and_deleted_in_one_step
     quotas_are_set_listed_and_kept
+    a_walk_goes_on_in_parts_through_one_state
     a_store_that_stops_says_so
 }
 

@@ -3,6 +3,7 @@
 use api::{
     Child, DeleteTree, Expected, Look, MultiOp, Page, Quota, QuotaAt, Usage,
     quota::{Bounds, Counted},
+    walk::{Walk, WalkAsk, WalkEnd, WalkPart},
 };
 
 use super::*;
@@ -119,5 +120,43 @@ pub(super) async fn quotas_are_set_listed_and_kept<P: Packaging>() {
     assert!(call(set_quota(Quota::default())).await.result.is_ok());
     assert_eq!(call(list("/")).await.result, Ok(Outcome::Read(none)));
     assert!(call(create("/q/b", "any length")).await.result.is_ok());
+    node.stop().await;
+}
+
+fn part_of(answer: Response) -> WalkPart {
+    match answer.result {
+        Ok(Outcome::Walked(part)) => *part,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(super) async fn a_walk_goes_on_in_parts_through_one_state<P: Packaging>() {
+    let node = Node::start().await;
+    let mut stream = Stream::open::<P>(&node, None).await;
+    let many = (0..2500).map(|n| MultiOp::Create(Create::new(path(&format!("/w/{n:04}")), "v")));
+    let root = MultiOp::Create(Create::new(path("/w"), "root"));
+    stream.ask(vec![write(Write::Multi(std::iter::once(root).chain(many).collect()))]).await;
+    let port = P::port(&node);
+    let call = async |ask| port.call(Caller::default(), Op::Walk(ask), None).await.unwrap().0;
+    let walk = |path| Walk { path, max_depth: 0, with_data: true };
+    let mut part = part_of(call(WalkAsk::Begin(walk(path("/w")), ReadLevel::Linearizable)).await);
+    let (id, zxid, mut told) = (part.id, part.zxid, part.znodes);
+    // Of what happens from here on it tells nothing.
+    let tree = DeleteTree { path: path("/w"), version: None, keep_root: false, max_znodes: 0 };
+    stream.ask(vec![write(Write::DeleteTree(tree)), create("/w", "another")]).await;
+    while part.end.is_none() {
+        part = part_of(call(WalkAsk::Next(id)).await);
+        assert_eq!((part.id, part.zxid), (id, zxid));
+        told.append(&mut part.znodes);
+    }
+    assert_eq!(part.end, Some(WalkEnd { znodes: 2501, hidden: 0 }));
+    assert_eq!((told.len(), told[0].path.as_str(), told[2500].path.as_str()), (2501, "/w", "/w/2499"));
+    assert!(
+        told[0].data.as_deref() == Some(b"root") && told[1..].iter().all(|z| z.data.as_deref() == Some(b"v"))
+    );
+    let over = call(WalkAsk::Next(id)).await.result.unwrap_err();
+    assert!(over.code() == ErrorCode::Unavailable && over.to_string().contains("begin it again"), "{over}");
+    let missing = call(WalkAsk::Begin(walk(path("/none")), ReadLevel::Local)).await;
+    assert_eq!(error(&missing), OpError::NoNode(path("/none")));
     node.stop().await;
 }

@@ -404,7 +404,12 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             Op::Write(_) | Op::Invalid(_) if hold => return,
             // A write before it may be refused, and sent again by its session.
             Op::Close if conn.begun > 0 => return,
-            Op::Read(..) | Op::MultiRead(..) | Op::Walk(_) | Op::Sync | Op::AddWatches(_) | Op::CancelWatches(_) => {
+            Op::Read(..)
+            | Op::MultiRead(..)
+            | Op::Walk(_)
+            | Op::Sync
+            | Op::AddWatches(_)
+            | Op::CancelWatches(_) => {
                 let op = op.clone();
                 let wait = match op.awaits() {
                     Some(_) => waits::catch_up(means.limits, means.state, session),

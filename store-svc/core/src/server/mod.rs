@@ -176,10 +176,21 @@ impl Server {
         let reaps = self.expiry.active() && self.state.tree().may_reap();
         let reap = self.reaper.next_timeout().filter(|_| reaps);
         let (waits, refusals) = (self.waits.next_timeout(), self.refusals.next_timeout());
-        [park, opening, waits, report, expiry, refusals, check, reap, self.marks_at, self.walks.next_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            park,
+            opening,
+            waits,
+            report,
+            expiry,
+            refusals,
+            check,
+            reap,
+            self.marks_at,
+            self.walks.next_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Replaces the state by that of a snapshot which the quorum has sent, because the entries in between are no

@@ -76,7 +76,8 @@ impl Server {
     /// Ends walks that nobody goes on with.
     pub(super) fn end_idle_walks(&mut self) {
         let idle = |last: &Time| self.now >= *last + IDLE;
-        let ids: Vec<WalkId> = self.walks.last.iter().filter(|(_, last)| idle(last)).map(|(id, _)| *id).collect();
+        let ids: Vec<WalkId> =
+            self.walks.last.iter().filter(|(_, last)| idle(last)).map(|(id, _)| *id).collect();
         for id in ids {
             self.walks.last.remove(&id);
             self.state.end_walk(id);

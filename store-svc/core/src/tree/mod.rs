@@ -468,7 +468,10 @@ impl Tree {
     }
 
     /// The same behind a path, which may be gone, and so may those above it; from the root on without one.
-    fn walk_after(&self, after: Option<&Path>) -> impl Iterator<Item = (NodeId, Path, &Slot)> + '_ {
+    fn walk_after<'a>(
+        &'a self,
+        after: Option<&Path>,
+    ) -> impl Iterator<Item = (NodeId, Path, &'a Slot)> + use<'a> {
         let mut text = String::new();
         // For each level above, the remaining siblings and how long the path of their parent is.
         let mut above: Vec<(children::Iter<'_>, usize)> = Vec::new();

@@ -12,11 +12,7 @@ use api::{
     watch::WatchedZnode,
 };
 
-use super::{
-    Tree,
-    slab::{NodeId, ROOT},
-    znode::Slot,
-};
+use super::{Tree, slab::NodeId, znode::Slot};
 
 /// Most bytes that a walk sets aside.
 const ASIDE_MAX: usize = 8 << 20;
@@ -160,14 +156,15 @@ impl Tree {
     }
 
     /// What is there now of a subtree, from where the walk has come to.
-    fn live(&self, walking: &Walking) -> impl Iterator<Item = (NodeId, Path, &Slot)> + '_ {
+    fn live<'a>(&'a self, walking: &Walking) -> impl Iterator<Item = (NodeId, Path, &'a Slot)> + use<'a> {
         let top = walking.walk.path.clone();
         let first = match walking.at {
             None => self.find(top.as_str()).map(|id| (id, top.clone(), &self.nodes[id])),
             Some(_) => None,
         };
         let behind = self.walk_after(Some(walking.at.as_ref().unwrap_or(&top)));
-        first.into_iter().chain(behind.take_while(move |(id, path, _)| *id != ROOT && path.is_within(&top)))
+        let within = move |(_, path, _): &(NodeId, Path, &Slot)| path.is_within(&top);
+        first.into_iter().chain(behind.take_while(within))
     }
 
     /// To be called before a znode changes or goes, while walks are under way.
@@ -265,8 +262,11 @@ mod tests {
             let kind = if kind == 1 { NodeKind::Ephemeral } else { NodeKind::Persistent };
             MultiOp::Create(Create { acl, kind, ..Create::new(path, "new") })
         });
-        let set = (some_path(), any::<u8>())
-            .prop_map(|(path, n)| MultiOp::Set { path, data: Some(Bytes::from(vec![n])), version: None });
+        let set = (some_path(), any::<u8>()).prop_map(|(path, n)| MultiOp::Set {
+            path,
+            data: Some(Bytes::from(vec![n])),
+            version: None,
+        });
         let lock = (some_path(), any::<bool>()).prop_map(|(path, locked)| {
             let acl = if locked { private() } else { Acl::default() };
             MultiOp::SetAcl { path, acl, aversion: None }

@@ -3,6 +3,7 @@
 use api::{
     DeleteTree, Look, Page, Quota,
     quota::Bounds,
+    walk::{Walk, WalkAsk, WalkEnd, WalkPart},
     watch::{AddWatches, ChangeKind, WatchScope, WatchSpec},
 };
 
@@ -148,4 +149,67 @@ fn trees_go_and_quotas_are_set_according_to_the_room_on_the_disks() {
     node.ask(1, 5, vec![quota()]);
     log.round(&mut node);
     assert!(one(&mut node).is_ok());
+}
+
+fn begin(p: &str) -> Op {
+    let walk = Walk { path: path(p), max_depth: 0, with_data: false };
+    Op::Walk(WalkAsk::Begin(walk, ReadLevel::Local))
+}
+
+/// What a call was answered.
+fn called(node: &mut Node, conn: u64, op: Op) -> Result<Outcome, OpError> {
+    node.sent.clear();
+    node.input(call(conn, op));
+    match node.sent.pop() {
+        Some((ConnId(to), Item::Response(Response { result, .. }))) if to == conn => result,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn part(result: Result<Outcome, OpError>) -> WalkPart {
+    match result {
+        Ok(Outcome::Walked(part)) => *part,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn walks_are_bounded_in_number_and_end_when_nobody_goes_on_with_them() {
+    let (mut node, mut log, _) = with_session(Role::Leading);
+    let many = (0..1500).map(|n| MultiOp::Create(Create::new(path(&format!("/{n:04}")), Bytes::new())));
+    node.ask(1, 1, vec![Op::Write(Write::Multi(many.collect()))]);
+    log.round(&mut node);
+    let first = part(called(&mut node, 10, begin("/")));
+    assert!(first.end.is_none() && first.znodes.len() == 1000);
+    for conn in 11..26 {
+        assert!(part(called(&mut node, conn, begin("/"))).end.is_none());
+    }
+    let why = called(&mut node, 30, begin("/")).unwrap_err();
+    assert!(matches!(why, OpError::LimitExceeded { limit: 16, .. }), "{why}");
+    // Small ones count as well, while they last.
+    node.pass(Duration::from_secs(6));
+    node.ask(1, 2, vec![Op::Ping]);
+    let next = part(called(&mut node, 31, Op::Walk(WalkAsk::Next(first.id))));
+    assert_eq!(next.end, Some(WalkEnd { znodes: 1501, hidden: 0 }));
+    assert!(part(called(&mut node, 32, begin("/"))).end.is_none(), "there is room for one");
+    node.pass(Duration::from_secs(5));
+    // The last one is still there; fifteen are gone.
+    for conn in 40..55 {
+        assert!(part(called(&mut node, conn, begin("/"))).end.is_none());
+    }
+    assert!(called(&mut node, 56, begin("/")).is_err());
+    assert!(node.server.conns.len() == 1, "calls leave nothing behind");
+}
+
+#[test]
+fn a_walk_is_over_when_the_node_takes_another_state() {
+    let (mut node, mut log, _) = with_session(Role::Leading);
+    let many = (0..1500).map(|n| MultiOp::Create(Create::new(path(&format!("/{n:04}")), Bytes::new())));
+    node.ask(1, 1, vec![Op::Write(Write::Multi(many.collect()))]);
+    log.round(&mut node);
+    let first = part(called(&mut node, 10, begin("/")));
+    let state = State::load(node.server.state().records()).unwrap();
+    node.server.replace_state(node.now, state);
+    let why = called(&mut node, 11, Op::Walk(WalkAsk::Next(first.id))).unwrap_err();
+    assert!(why.code() == api::ErrorCode::Unavailable && why.to_string().contains("begin it again"), "{why}");
 }
