@@ -317,7 +317,7 @@ mod tests {
             let caller = Identities::new(ada.then(|| Identity::new(Scheme::User, "ada").unwrap())).unwrap();
             let walk = Walk { path: top.unwrap_or_else(Path::root), max_depth, with_data };
             let (mut want, mut told, mut end) = (None, Vec::new(), None);
-            let mut go_on = |tree: &mut Tree, told: &mut Vec<WatchedZnode>| {
+            let go_on = |tree: &mut Tree, told: &mut Vec<WatchedZnode>| {
                 let part = tree.walk_on(ID, &caller, (most, 1 << 20)).unwrap().unwrap();
                 assert!(part.znodes.len() <= most);
                 told.extend(part.znodes);
