@@ -9,7 +9,7 @@ use prost_types::{
     field_descriptor_proto::{Label, Type},
 };
 
-const FILES: [&str; 15] = [
+const FILES: [&str; 16] = [
     "quorate/internal/v1/ports.proto",
     "quorate/internal/v1/store.proto",
     "quorate/peer/v1/hello.proto",
@@ -22,6 +22,7 @@ const FILES: [&str; 15] = [
     "quorate/v1/error.proto",
     "quorate/v1/node.proto",
     "quorate/v1/notice.proto",
+    "quorate/v1/quota.proto",
     "quorate/v1/session.proto",
     "quorate/v1/watch.proto",
     "quorate/v1/znode.proto",

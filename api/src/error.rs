@@ -1,5 +1,6 @@
 use crate::{
     BadAccess, EnsembleId, Path, PathError, Permissions, SEQUENCE_END, SessionId, WriteNumber, Zxid,
+    quota::Counted,
 };
 
 /// The kind of an [`OpError`], stable on the wire and in scripts.
@@ -13,6 +14,10 @@ pub enum ErrorCode {
     NotEmpty,
     /// Another version than expected.
     BadVersion,
+    /// Another creation of the znode than expected.
+    BadCzxid,
+    /// A znode where none was expected.
+    Present,
     /// An ephemeral cannot have children.
     NoChildrenForEphemerals,
     /// The text is no path.
@@ -51,6 +56,14 @@ pub enum ErrorCode {
     WrongEnsemble,
     /// More of something than is allowed: watches of a session or node, znodes of one state.
     LimitExceeded,
+    /// A hard bound of a quota would be exceeded.
+    QuotaExceeded,
+    /// The answer would be larger than a message may be.
+    AnswerTooLarge,
+    /// The time of the request passed before it was begun.
+    TimedOut,
+    /// The session only reads.
+    ReadOnly,
     /// The history does not reach back so far.
     Gone,
     /// It may or may not have been carried out.
@@ -108,6 +121,12 @@ impl ErrorCode {
             ErrorCode::NodeExists => "NODE_EXISTS",
             ErrorCode::NotEmpty => "NOT_EMPTY",
             ErrorCode::BadVersion => "BAD_VERSION",
+            ErrorCode::BadCzxid => "BAD_CZXID",
+            ErrorCode::Present => "PRESENT",
+            ErrorCode::QuotaExceeded => "QUOTA_EXCEEDED",
+            ErrorCode::AnswerTooLarge => "ANSWER_TOO_LARGE",
+            ErrorCode::TimedOut => "TIMED_OUT",
+            ErrorCode::ReadOnly => "READ_ONLY",
             ErrorCode::NoChildrenForEphemerals => "NO_CHILDREN_FOR_EPHEMERALS",
             ErrorCode::BadPath => "BAD_PATH",
             ErrorCode::NoAuth => "NO_AUTH",
@@ -161,6 +180,26 @@ pub enum OpError {
         expected: i32,
         /// What it is.
         actual: i32,
+    },
+    /// Another creation of the znode than expected.
+    #[error(
+        "the znode {path} was created by {actual}, not by {expected}, so it is another one; read it and decide anew"
+    )]
+    BadCzxid {
+        /// Which znode.
+        path: Path,
+        /// What the request expected.
+        expected: Zxid,
+        /// What it is.
+        actual: Zxid,
+    },
+    /// There is a znode, and the request expected none.
+    #[error("there is a znode {path}, created by {actual}; read it and decide anew")]
+    Present {
+        /// Which znode.
+        path: Path,
+        /// Its creation.
+        actual: Zxid,
     },
     /// An ephemeral cannot have children.
     #[error("the znode {0} is ephemeral and cannot have children; create under a persistent one")]
@@ -283,6 +322,40 @@ pub enum OpError {
         /// What to do.
         remedy: String,
     },
+    /// A hard bound of a quota would be exceeded.
+    #[error(
+        "the quota of {path} allows {limit} {counted} below it, and this would make it {actual}; delete what is not needed there, or \
+         have somebody with ADMIN raise it (`quorate quota set`)"
+    )]
+    QuotaExceeded {
+        /// Whose quota.
+        path: Path,
+        /// What it bounds.
+        counted: Counted,
+        /// The bound.
+        limit: u64,
+        /// What there would be.
+        actual: u64,
+    },
+    /// The answer would be larger than a message may be.
+    #[error(
+        "the answer has {size} bytes, more than the {limit} that fit into one message; ask for less at once"
+    )]
+    AnswerTooLarge {
+        /// Of the answer, as far as it was made.
+        size: u64,
+        /// What fits.
+        limit: u64,
+    },
+    /// The time that the request gives passed before the quorum had the write, or before the read was answered. A write changed
+    /// nothing, and never will.
+    #[error("the {0} ms of the request passed before it was begun; give it more time, or ask another node")]
+    TimedOut(u32),
+    /// The session only reads, because the node has no quorum.
+    #[error(
+        "the session is read-only, because its node has lost the quorum; write on another node, or when there is a quorum again"
+    )]
+    ReadOnly,
     /// What is asked for happened before the history of the node begins.
     #[error(
         "the history of the node reaches back to zxid {oldest} and no further; read the present state, and watch from the zxid that          comes with it, or ask for the state together with the watch"
@@ -326,6 +399,12 @@ impl OpError {
             OpError::NodeExists(_) => ErrorCode::NodeExists,
             OpError::NotEmpty { .. } => ErrorCode::NotEmpty,
             OpError::BadVersion { .. } => ErrorCode::BadVersion,
+            OpError::BadCzxid { .. } => ErrorCode::BadCzxid,
+            OpError::Present { .. } => ErrorCode::Present,
+            OpError::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
+            OpError::AnswerTooLarge { .. } => ErrorCode::AnswerTooLarge,
+            OpError::TimedOut(_) => ErrorCode::TimedOut,
+            OpError::ReadOnly => ErrorCode::ReadOnly,
             OpError::NoChildrenForEphemerals(_) => ErrorCode::NoChildrenForEphemerals,
             OpError::BadPath(_) => ErrorCode::BadPath,
             OpError::NoAuth { .. } => ErrorCode::NoAuth,
@@ -376,6 +455,8 @@ impl OpError {
             | OpError::NodeExists(_)
             | OpError::NotEmpty { .. }
             | OpError::BadVersion { .. }
+            | OpError::BadCzxid { .. }
+            | OpError::Present { .. }
             | OpError::NoChildrenForEphemerals(_)
             | OpError::Gone { .. }
             | OpError::Unknown(_) => Retry::AfterRead,
@@ -390,6 +471,8 @@ impl OpError {
             | OpError::SessionMoved(_)
             | OpError::NumberReused(_)
             | OpError::LimitExceeded { .. }
+            | OpError::QuotaExceeded { .. }
+            | OpError::AnswerTooLarge { .. }
             | OpError::ResultForgotten(_) => Retry::Never,
             OpError::SessionExpired(_) => Retry::NewSession,
             OpError::NoSequenceNumber { next, .. } if *next >= SEQUENCE_END => Retry::Never,
@@ -397,7 +480,9 @@ impl OpError {
             | OpError::OutOfOrder { .. }
             | OpError::Overloaded(_)
             | OpError::DiskFull => Retry::SameNode,
-            OpError::Unavailable(_) | OpError::Internal(_) => Retry::OtherNode,
+            OpError::Unavailable(_) | OpError::Internal(_) | OpError::TimedOut(_) | OpError::ReadOnly => {
+                Retry::OtherNode
+            }
             OpError::Multi { cause, .. } => cause.retry(),
             OpError::Other { retry, .. } => *retry,
         }

@@ -14,6 +14,7 @@ mod command;
 mod ensemble;
 mod entry;
 mod error;
+mod expected;
 mod identity;
 mod level;
 pub mod mutants;
@@ -21,11 +22,13 @@ mod op;
 mod path;
 pub mod peer;
 pub mod ports;
+pub mod quota;
 pub mod record;
 pub mod session;
 mod time;
 mod trace;
 pub mod vote;
+pub mod walk;
 pub mod watch;
 mod zxid;
 
@@ -37,13 +40,15 @@ pub use command::{
 pub use ensemble::{BadMembers, Ensemble, EnsembleError, Member, Membership};
 pub use entry::{Entry, EpochSpan, History, Origin, Stamp, Ticket};
 pub use error::{ErrorCode, Fate, OpError, Retry};
+pub use expected::Expected;
 pub use identity::{BadEnsembleId, EnsembleId, Greeting, Standing};
 pub use level::{Build, Level, LevelHistory, LevelRefusal, Levels};
 pub use op::{
-    Create, DATA_MAX, MultiOp, MultiOutcome, NodeKind, Page, Read, ReadLevel, ReadOutcome, SEQUENCE_END,
-    Stat, Write, WriteOutcome, WriteResult, data_len,
+    Child, Create, DATA_MAX, DeleteTree, Listing, Look, MultiOp, MultiOutcome, NodeKind, Page, Read,
+    ReadLevel, ReadOutcome, SEQUENCE_END, Stat, Write, WriteOutcome, WriteResult, data_len,
 };
 pub use path::{Path, PathError};
+pub use quota::{Quota, QuotaAt, Usage};
 pub use time::{Now, Time};
 pub use trace::{BadTraceparent, Trace, TraceContext};
 pub use zxid::{Epoch, PeerId, Zxid};

@@ -1,6 +1,6 @@
 use bytes::Bytes;
 
-use crate::{Acl, OpError, Path, SessionId, Zxid};
+use crate::{Acl, Expected, OpError, Path, QuotaAt, SessionId, Usage, Zxid, quota::Quota};
 
 /// The most bytes that any ensemble takes as one value, or as all values of one multi: `limits.data` can be set to no more,
 /// because every write passes every node's memory.
@@ -96,15 +96,15 @@ pub enum Write {
         path: Path,
         /// The new value, or none.
         data: Option<Bytes>,
-        /// Only if the znode's `version` is this; at least 0.
-        version: Option<i32>,
+        /// Only if the znode is this one, with this `version`.
+        version: Option<Expected>,
     },
     /// Removes a znode without children.
     Delete {
         /// Which znode.
         path: Path,
-        /// Only if the znode's `version` is this; at least 0.
-        version: Option<i32>,
+        /// Only if the znode is this one, with this `version`.
+        version: Option<Expected>,
     },
     /// Replaces the access list.
     SetAcl {
@@ -112,8 +112,17 @@ pub enum Write {
         path: Path,
         /// The new list.
         acl: Acl,
-        /// Only if the znode's `aversion` is this; at least 0.
-        aversion: Option<i32>,
+        /// Only if the znode is this one, with this `aversion`.
+        aversion: Option<Expected>,
+    },
+    /// Removes a znode and all below it.
+    DeleteTree(DeleteTree),
+    /// Replaces the quota of a znode; see [`Quota`].
+    SetQuota {
+        /// Which znode.
+        path: Path,
+        /// The new one.
+        quota: Quota,
     },
     /// All of these in order, or none of them.
     Multi(Vec<MultiOp>),
@@ -131,14 +140,14 @@ pub enum MultiOp {
         /// The new value, or none.
         data: Option<Bytes>,
         /// As in [`Write::Set`].
-        version: Option<i32>,
+        version: Option<Expected>,
     },
     /// As [`Write::Delete`].
     Delete {
         /// Which znode.
         path: Path,
         /// As in [`Write::Set`].
-        version: Option<i32>,
+        version: Option<Expected>,
     },
     /// As [`Write::SetAcl`].
     SetAcl {
@@ -147,15 +156,47 @@ pub enum MultiOp {
         /// The new list.
         acl: Acl,
         /// As in [`Write::SetAcl`].
-        aversion: Option<i32>,
+        aversion: Option<Expected>,
     },
     /// Changes nothing; fails the multi unless the znode exists with this version.
     Check {
         /// Which znode.
         path: Path,
         /// As in [`Write::Set`]; `None` checks that it exists.
-        version: Option<i32>,
+        version: Option<Expected>,
     },
+    /// Changes nothing; fails the multi if the znode exists.
+    CheckAbsent {
+        /// Which znode.
+        path: Path,
+    },
+}
+
+/// Removes a znode and all below it, ephemerals of any session too: in one entry of the log, or not at all.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct DeleteTree {
+    /// The root of the subtree.
+    pub path: Path,
+    /// Only if the root is this one, with this `version`.
+    pub version: Option<Expected>,
+    /// The root stays.
+    pub keep_root: bool,
+    /// Fails if there are more znodes to remove; 0 stands for [`DeleteTree::ZNODES_MAX`], and so does any number above.
+    pub max_znodes: u32,
+}
+
+impl DeleteTree {
+    /// Most znodes of one entry: so that no entry takes longer than some milliseconds to apply.
+    pub const ZNODES_MAX: u32 = 10_000;
+
+    /// How many znodes it removes at most.
+    #[must_use]
+    pub fn znodes_max(&self) -> u32 {
+        match self.max_znodes {
+            0 => DeleteTree::ZNODES_MAX,
+            max => max.min(DeleteTree::ZNODES_MAX),
+        }
+    }
 }
 
 /// What a write did.
@@ -180,6 +221,13 @@ pub enum WriteOutcome {
         /// After the change.
         stat: Stat,
     },
+    /// The znode and all below it are gone.
+    TreeDeleted {
+        /// How many znodes were removed.
+        znodes: u64,
+    },
+    /// The quota is replaced. This is the new one, and what it counts at present.
+    QuotaSet(QuotaAt),
     /// One outcome for each part.
     Multi(Vec<MultiOutcome>),
     /// A session is open; its id is the zxid of this entry.
@@ -257,11 +305,23 @@ pub enum Read {
         /// Of which znode.
         path: Path,
     },
-    /// One page of the names of the children, in order.
+    /// One page of the children, in order of their names.
     Children {
         /// Of which znode.
         path: Path,
         /// Which page.
+        page: Page,
+    },
+    /// How many znodes are below a znode, and how many bytes they have.
+    Count {
+        /// Below which znode.
+        path: Path,
+    },
+    /// The quotas at, above and below a znode, in order of their paths.
+    Quotas {
+        /// Which znode; it need not exist.
+        path: Path,
+        /// Which page: [`Page::after`] is a path.
         page: Page,
     },
 }
@@ -273,12 +333,26 @@ pub struct Page {
     pub after: String,
     /// At most this many names. 0, and any number above [`Page::NAMES_MAX`], mean [`Page::NAMES_MAX`].
     pub size: u32,
+    /// What of each child, besides its name.
+    pub look: Look,
+}
+
+/// What a listing tells of each child, besides its name.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Look {
+    /// Nothing.
+    #[default]
+    Name,
+    /// Its Stat.
+    Stat,
+    /// Its Stat and its value.
+    Data,
 }
 
 impl Page {
     /// Most names in a page.
     pub const NAMES_MAX: u32 = 1_000;
-    /// A page ends before its names exceed this many bytes. A single name is never longer.
+    /// A page ends before its names, Stats and values exceed this many bytes; a single child may have more.
     pub const BYTES_MAX: usize = 256 << 10;
 
     /// How many names fit at most.
@@ -296,9 +370,12 @@ impl Read {
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
-            Read::Get { path } | Read::Exists { path } | Read::Acl { path } | Read::Children { path, .. } => {
-                path
-            }
+            Read::Get { path }
+            | Read::Exists { path }
+            | Read::Acl { path }
+            | Read::Children { path, .. }
+            | Read::Count { path }
+            | Read::Quotas { path, .. } => path,
         }
     }
 }
@@ -334,6 +411,50 @@ pub enum ReadOutcome {
         /// Of the parent, at the zxid of this page.
         stat: Stat,
     },
+    /// To [`Read::Children`] with another [`Look`] than at names.
+    Listed(Box<Listing>),
+    /// To [`Read::Count`].
+    Counted(Usage),
+    /// To [`Read::Quotas`].
+    Quotas {
+        /// Sorted by path.
+        quotas: Vec<QuotaAt>,
+        /// As in [`ReadOutcome::Children`].
+        next: String,
+    },
+}
+
+/// A page of children with more than their names.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Listing {
+    /// Sorted by name.
+    pub children: Vec<Child>,
+    /// As in [`ReadOutcome::Children`].
+    pub next: String,
+    /// As in [`ReadOutcome::Children`].
+    pub stat: Stat,
+}
+
+/// A child in a listing.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Child {
+    /// Its name.
+    pub name: String,
+    /// Its Stat; `None` if the caller may not read it.
+    pub stat: Option<Stat>,
+    /// Its value, if that was asked for, there is one, and the caller may read it.
+    pub data: Option<Bytes>,
+}
+
+impl Child {
+    /// What it takes in an answer besides its name and its value, about, in bytes.
+    pub const SIZE: usize = std::mem::size_of::<Child>();
+
+    /// What it takes in an answer.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        Child::SIZE + self.name.len() + data_len(&self.data)
+    }
 }
 
 /// What is known of a znode besides its value; fields and meaning as in ZooKeeper's `Stat`.

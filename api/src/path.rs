@@ -102,6 +102,13 @@ impl Path {
         }
     }
 
+    /// Whether this is that path, or one below it.
+    #[must_use]
+    pub fn is_within(&self, top: &Path) -> bool {
+        top.is_root()
+            || self.0.strip_prefix(&*top.0).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// The last element; empty for the root.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 
 use crate::{
-    Acl, AclId, Identities, Level, NodeKind, Path, RequestHash, SessionId, StreamId, TokenHash, WriteNumber,
-    Zxid,
+    Acl, AclId, Identities, Level, NodeKind, Path, Quota, RequestHash, SessionId, StreamId, TokenHash,
+    WriteNumber, Zxid,
 };
 
 /// One record. A complete state is one header and all znodes (the root among them), access lists, sessions and kept results, each
@@ -73,6 +73,8 @@ pub struct Znode {
     /// Creates of children so far, and names skipped on the way: the number of the next sequential one; at most
     /// [`crate::SEQUENCE_END`].
     pub creates: u64,
+    /// Its quota; the default is none.
+    pub quota: Quota,
 }
 
 /// An access list that znodes have.

@@ -2,8 +2,10 @@
 //! it. Edges, the store and the client's session machine all use these words; see [`Coordination`](crate::ports::Coordination).
 
 use crate::{
-    Create, EnsembleId, Identities, Level, MultiOp, NodeKind, OpError, PeerId, Read, ReadLevel, ReadOutcome,
-    SessionId, SessionToken, Trace, Write, WriteNumber, WriteOutcome, Zxid, data_len,
+    Child, Create, DeleteTree, EnsembleId, Identities, Level, MultiOp, NodeKind, OpError, PeerId, QuotaAt,
+    Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Trace, Write, WriteNumber, WriteOutcome, Zxid,
+    data_len,
+    walk::{WalkAsk, WalkPart},
     watch::{AddWatches, WatchEnded, WatchGroup, WatchMark, WatchRefused, WatchState},
 };
 
@@ -31,6 +33,10 @@ pub enum Op {
     Write(Write),
     /// A question to the tree of this node, and how fresh the answer has to be.
     Read(Read, ReadLevel),
+    /// Several questions at one zxid, and how fresh the answers have to be: [`Read::Get`], [`Read::Exists`], [`Read::Children`].
+    MultiRead(Vec<Read>, ReadLevel),
+    /// A step of a walk through a subtree.
+    Walk(WalkAsk),
     /// A barrier: later reads see everything that was committed anywhere before it.
     Sync,
     /// Watches, from this place in the order on.
@@ -56,6 +62,10 @@ pub enum Verb {
     Delete,
     /// [`Write::SetAcl`].
     SetAcl,
+    /// [`Write::DeleteTree`].
+    DeleteTree,
+    /// [`Write::SetQuota`].
+    SetQuota,
     /// [`Write::Multi`].
     Multi,
     /// [`Read::Get`].
@@ -66,6 +76,14 @@ pub enum Verb {
     GetAcl,
     /// [`Read::Children`].
     Children,
+    /// [`Read::Count`].
+    CountTree,
+    /// [`Read::Quotas`].
+    ListQuotas,
+    /// [`Op::MultiRead`].
+    MultiRead,
+    /// [`Op::Walk`].
+    Walk,
     /// [`Op::Sync`].
     Sync,
     /// [`Op::AddWatches`].
@@ -100,6 +118,10 @@ pub enum Outcome {
     Write(WriteOutcome),
     /// Of [`Op::Read`].
     Read(ReadOutcome),
+    /// Of [`Op::MultiRead`], in the order of the questions.
+    MultiRead(Vec<Result<ReadOutcome, OpError>>),
+    /// Of [`Op::Walk`].
+    Walked(Box<WalkPart>),
     /// Of [`Op::Sync`].
     Sync,
     /// Of [`Op::AddWatches`]: all but these stand, from the zxid of the response on.
@@ -212,11 +234,17 @@ impl Op {
             Op::Write(Write::Set { .. }) => Verb::Set,
             Op::Write(Write::Delete { .. }) => Verb::Delete,
             Op::Write(Write::SetAcl { .. }) => Verb::SetAcl,
+            Op::Write(Write::DeleteTree(_)) => Verb::DeleteTree,
+            Op::Write(Write::SetQuota { .. }) => Verb::SetQuota,
             Op::Write(Write::Multi(_)) => Verb::Multi,
             Op::Read(Read::Get { .. }, _) => Verb::Get,
             Op::Read(Read::Exists { .. }, _) => Verb::Exists,
             Op::Read(Read::Acl { .. }, _) => Verb::GetAcl,
             Op::Read(Read::Children { .. }, _) => Verb::Children,
+            Op::Read(Read::Count { .. }, _) => Verb::CountTree,
+            Op::Read(Read::Quotas { .. }, _) => Verb::ListQuotas,
+            Op::MultiRead(..) => Verb::MultiRead,
+            Op::Walk(_) => Verb::Walk,
             Op::Sync => Verb::Sync,
             Op::AddWatches(_) => Verb::AddWatches,
             Op::CancelWatches(_) => Verb::CancelWatches,
@@ -234,9 +262,14 @@ impl Op {
             Op::Write(Write::Set { path, data, .. }) => path.as_str().len() + data_len(data),
             Op::Write(Write::Delete { path, .. }) => path.as_str().len(),
             Op::Write(Write::SetAcl { path, acl, .. }) => path.as_str().len() + acl.weight(),
+            Op::Write(Write::DeleteTree(DeleteTree { path, .. }) | Write::SetQuota { path, .. }) => {
+                path.as_str().len()
+            }
             Op::Write(Write::Multi(parts)) => parts.iter().map(part_bytes).sum(),
-            Op::Read(Read::Children { path, page }, _) => path.as_str().len() + page.after.len(),
-            Op::Read(read, _) => read.path().as_str().len(),
+            Op::Read(read, _) => read_bytes(read),
+            Op::MultiRead(reads, _) => reads.iter().map(read_bytes).sum(),
+            Op::Walk(WalkAsk::Begin(walk, _)) => walk.path.as_str().len(),
+            Op::Walk(WalkAsk::Next(_)) => 0,
             Op::AddWatches(watches) => watches.bytes(),
             Op::CancelWatches(ids) => std::mem::size_of_val(&ids[..]),
             Op::Sync | Op::Ping | Op::Close | Op::Invalid(_) => 0,
@@ -248,6 +281,7 @@ impl Op {
     pub fn weight(&self) -> usize {
         let parts = match self {
             Op::Write(Write::Multi(parts)) => parts.len(),
+            Op::MultiRead(reads, _) => reads.len(),
             Op::AddWatches(watches) => watches.specs.len() + watches.refused.len(),
             _ => 0,
         };
@@ -258,10 +292,23 @@ impl Op {
     #[must_use]
     pub fn awaits(&self) -> Option<Zxid> {
         match self {
-            Op::Read(_, ReadLevel::AtLeast(zxid)) => Some(*zxid),
+            Op::Read(_, ReadLevel::AtLeast(zxid))
+            | Op::MultiRead(_, ReadLevel::AtLeast(zxid))
+            | Op::Walk(WalkAsk::Begin(_, ReadLevel::AtLeast(zxid))) => Some(*zxid),
             Op::AddWatches(watches) => watches.awaits(),
             _ => None,
         }
+    }
+
+    /// Whether any state will do, however old: see [`ReadLevel::Stale`].
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        matches!(
+            self,
+            Op::Read(_, ReadLevel::Stale)
+                | Op::MultiRead(_, ReadLevel::Stale)
+                | Op::Walk(WalkAsk::Begin(_, ReadLevel::Stale) | WalkAsk::Next(_))
+        )
     }
 
     /// Whether it keeps or ends a session and nothing else. A few of these are served whatever room there is.
@@ -301,12 +348,22 @@ fn create_bytes(create: &Create) -> usize {
     create.path.as_str().len() + create.data_len() + create.acl.weight()
 }
 
+fn read_bytes(read: &Read) -> usize {
+    let token = match read {
+        Read::Children { page, .. } | Read::Quotas { page, .. } => page.after.len(),
+        _ => 0,
+    };
+    read.path().as_str().len() + token
+}
+
 fn part_bytes(part: &MultiOp) -> usize {
     match part {
         MultiOp::Create(create) => create_bytes(create),
         MultiOp::Set { path, data, .. } => path.as_str().len() + data_len(data),
         MultiOp::SetAcl { path, acl, .. } => path.as_str().len() + acl.weight(),
-        MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } => path.as_str().len(),
+        MultiOp::Delete { path, .. } | MultiOp::Check { path, .. } | MultiOp::CheckAbsent { path } => {
+            path.as_str().len()
+        }
     }
 }
 
@@ -318,16 +375,22 @@ impl Request {
 
 impl Verb {
     /// All of them, each at the index of its number.
-    pub const ALL: [Verb; 15] = [
+    pub const ALL: [Verb; 21] = [
         Verb::Create,
         Verb::Set,
         Verb::Delete,
         Verb::SetAcl,
+        Verb::DeleteTree,
+        Verb::SetQuota,
         Verb::Multi,
         Verb::Get,
         Verb::Exists,
         Verb::GetAcl,
         Verb::Children,
+        Verb::CountTree,
+        Verb::ListQuotas,
+        Verb::MultiRead,
+        Verb::Walk,
         Verb::Sync,
         Verb::AddWatches,
         Verb::CancelWatches,
@@ -344,11 +407,17 @@ impl Verb {
             Verb::Set => "set",
             Verb::Delete => "delete",
             Verb::SetAcl => "set_acl",
+            Verb::DeleteTree => "delete_tree",
+            Verb::SetQuota => "set_quota",
             Verb::Multi => "multi",
             Verb::Get => "get",
             Verb::Exists => "exists",
             Verb::GetAcl => "get_acl",
             Verb::Children => "children",
+            Verb::CountTree => "count_tree",
+            Verb::ListQuotas => "list_quotas",
+            Verb::MultiRead => "multi_read",
+            Verb::Walk => "walk",
             Verb::Sync => "sync",
             Verb::AddWatches => "add_watches",
             Verb::CancelWatches => "cancel_watches",
@@ -364,12 +433,32 @@ impl Outcome {
     #[must_use]
     pub fn weight(&self) -> usize {
         match self {
-            Outcome::Read(ReadOutcome::Data { data, .. }) => data_len(data),
-            Outcome::Read(ReadOutcome::Acl { acl, .. }) => acl.weight(),
-            Outcome::Read(ReadOutcome::Children { names, .. }) => {
+            Outcome::Read(read) => read.weight(),
+            Outcome::MultiRead(reads) => reads
+                .iter()
+                .map(|read| Request::WEIGHT / 2 + read.as_ref().map_or(0, ReadOutcome::weight))
+                .sum(),
+            Outcome::Walked(part) => part.weight(),
+            _ => 0,
+        }
+    }
+}
+
+impl ReadOutcome {
+    /// Bytes that it carries.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        match self {
+            ReadOutcome::Data { data, .. } => data_len(data),
+            ReadOutcome::Acl { acl, .. } => acl.weight(),
+            ReadOutcome::Children { names, .. } => {
                 names.iter().map(|name| name.len() + std::mem::size_of::<String>()).sum()
             }
-            _ => 0,
+            ReadOutcome::Listed(listing) => listing.children.iter().map(Child::weight).sum(),
+            ReadOutcome::Quotas { quotas, .. } => {
+                quotas.iter().map(|at| at.path.as_str().len() + std::mem::size_of::<QuotaAt>()).sum()
+            }
+            ReadOutcome::Exists { .. } | ReadOutcome::Counted(_) => 0,
         }
     }
 }

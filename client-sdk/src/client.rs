@@ -11,7 +11,7 @@ use std::{
 };
 
 use api::{
-    Acl, Create, Fate, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel,
+    Acl, Create, Expected, Fate, MultiOp, MultiOutcome, NodeKind, OpError, Path, PeerId, Read, ReadLevel,
     ReadOutcome, SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
     session::{Op, Outcome, Request, Verb},
 };
@@ -227,15 +227,15 @@ impl Client {
         }
     }
 
-    /// Replaces the value, if `version` is none or the version that the znode has.
+    /// Replaces the value, if `version` is none or what the znode is: a version, a creation or both, see [`Expected`].
     ///
     /// # Errors
-    /// `NoNode`, `BadVersion`, `TooLarge`; else as [`Client::create`].
+    /// `NoNode`, `BadVersion`, `BadCzxid`, `TooLarge`, `QuotaExceeded`; else as [`Client::create`].
     pub async fn set(
         &self,
         path: &str,
         data: impl Into<Bytes>,
-        version: Option<i32>,
+        version: Option<Expected>,
     ) -> Result<Stat, ClientError> {
         match self
             .submit(Write::Set { path: Path::new(path)?, data: Some(data.into()), version })
@@ -247,11 +247,12 @@ impl Client {
         }
     }
 
-    /// Removes a znode without children, if `version` is none or the version that it has.
+    /// Removes a znode without children, if `version` is none or what it is, as in [`Client::set`]. One with children is removed
+    /// by [`Client::delete_tree`].
     ///
     /// # Errors
-    /// `NoNode`, `BadVersion`, `NotEmpty`; else as [`Client::create`].
-    pub async fn delete(&self, path: &str, version: Option<i32>) -> Result<(), ClientError> {
+    /// `NoNode`, `BadVersion`, `BadCzxid`, `NotEmpty`; else as [`Client::create`].
+    pub async fn delete(&self, path: &str, version: Option<Expected>) -> Result<(), ClientError> {
         match self.submit(Write::Delete { path: Path::new(path)?, version }).await.await? {
             WriteOutcome::Deleted => Ok(()),
             other => Err(mismatch(&other)),
@@ -270,11 +271,16 @@ impl Client {
         }
     }
 
-    /// Replaces the access list of a znode, if `aversion` is none or the `aversion` that it has.
+    /// Replaces the access list of a znode, if `aversion` is none or what it is; its version is that of the list.
     ///
     /// # Errors
-    /// `NoNode`, `NoAuth` without ADMIN, `BadVersion`; else as [`Client::create`].
-    pub async fn set_acl(&self, path: &str, acl: Acl, aversion: Option<i32>) -> Result<Stat, ClientError> {
+    /// `NoNode`, `NoAuth` without ADMIN, `BadVersion`, `BadCzxid`; else as [`Client::create`].
+    pub async fn set_acl(
+        &self,
+        path: &str,
+        acl: Acl,
+        aversion: Option<Expected>,
+    ) -> Result<Stat, ClientError> {
         let write = Write::SetAcl { path: Path::new(path)?, acl, aversion };
         match self.submit(write).await.await? {
             WriteOutcome::AclSet { stat } => Ok(stat),
@@ -298,52 +304,6 @@ impl Client {
         match self.read_with(Read::Exists { path: Path::new(path)? }, level).await.await? {
             ReadOutcome::Exists { stat } => Ok(stat),
             other => Err(mismatch(&other)),
-        }
-    }
-
-    /// The names of all children, sorted, and the Stat of their parent, as the node that is asked has them.
-    ///
-    /// Up to [`Page::NAMES_MAX`] children come in one answer, which is the state of one moment. More come page by page. If
-    /// children are created or deleted between the pages, the client lists again, three times at most; the last listing is
-    /// returned as it is, and can then contain names from several moments. The Stat is that of the last page.
-    ///
-    /// # Errors
-    /// `NoNode`; else as [`Client::create`].
-    pub async fn children(&self, path: &str) -> Result<(Vec<String>, Stat), ClientError> {
-        self.children_with(path, ReadLevel::Local).await
-    }
-
-    /// As [`Client::children`], as fresh as `level` says.
-    ///
-    /// # Errors
-    /// As [`Client::get_with`].
-    pub async fn children_with(
-        &self,
-        path: &str,
-        level: ReadLevel,
-    ) -> Result<(Vec<String>, Stat), ClientError> {
-        let path = Path::new(path)?;
-        let mut attempt = 1;
-        let (mut listed, mut page, mut began) = (Vec::new(), Page::default(), None);
-        loop {
-            // A session never goes back, so the first page settles how fresh the others are.
-            let level = if began.is_none() { level } else { ReadLevel::Local };
-            let read = Read::Children { path: path.clone(), page: page.clone() };
-            let (names, next, stat) = match self.read_with(read, level).await.await? {
-                ReadOutcome::Children { names, next, stat } => (names, next, stat),
-                other => return Err(mismatch(&other)),
-            };
-            let moment = (stat.czxid, stat.pzxid);
-            if *began.get_or_insert(moment) != moment && attempt < LISTINGS_MAX {
-                attempt += 1;
-                (listed, page, began) = (Vec::new(), Page::default(), None);
-                continue;
-            }
-            listed.extend(names);
-            if next.is_empty() {
-                return Ok((listed, stat));
-            }
-            page.after = next;
         }
     }
 
@@ -403,6 +363,19 @@ impl Client {
         self.enqueue(Op::Read(read, level), self.op_timeout, outcome).await
     }
 
+    /// Enqueues several reads that are answered at one zxid, as [`Client::read_with`] does one.
+    pub(crate) async fn enqueue_reads(
+        &self,
+        reads: Vec<Read>,
+        level: ReadLevel,
+    ) -> Pending<Vec<Result<ReadOutcome, OpError>>> {
+        let outcome = |outcome| match outcome {
+            Outcome::MultiRead(results) => Ok(results),
+            other => Err(Box::new(other)),
+        };
+        self.enqueue(Op::MultiRead(reads, level), self.op_timeout, outcome).await
+    }
+
     /// Watches a znode from this place in the order of the requests on: awaited, it gives a [`Watch`](crate::Watch), which is told of each change
     /// once, in the order of the log. The znode need not exist.
     ///
@@ -411,6 +384,13 @@ impl Client {
     /// large; [`OpError::Gone`] if what happened behind [`WatchBuilder::from`] is not known any more and no state is asked for.
     pub fn watch(&self, path: &str) -> WatchBuilder<'_> {
         WatchBuilder::new(self, path)
+    }
+
+    /// All endpoints, that of the session first.
+    pub(crate) fn endpoints_from_here(&self) -> Vec<Endpoint> {
+        let first = self.progress.borrow().endpoint.unwrap_or_default();
+        let (before, from) = self.endpoints.split_at(first.min(self.endpoints.len()));
+        from.iter().chain(before).map(|(_, endpoint)| endpoint.clone()).collect()
     }
 
     pub(crate) fn watch_id(&self) -> u32 {
@@ -552,11 +532,17 @@ fn span_name(verb: Verb) -> &'static str {
         Verb::Set => "client.set",
         Verb::Delete => "client.delete",
         Verb::SetAcl => "client.set_acl",
+        Verb::DeleteTree => "client.delete_tree",
+        Verb::SetQuota => "client.set_quota",
         Verb::GetAcl => "client.get_acl",
         Verb::Multi => "client.multi",
         Verb::Get => "client.get",
         Verb::Exists => "client.exists",
         Verb::Children => "client.children",
+        Verb::CountTree => "client.count_tree",
+        Verb::ListQuotas => "client.list_quotas",
+        Verb::MultiRead => "client.multi_read",
+        Verb::Walk => "client.walk",
         Verb::Sync => "client.sync",
         Verb::AddWatches | Verb::CancelWatches => "client.watch",
         Verb::Ping | Verb::Close | Verb::Invalid => "client.session",
@@ -578,7 +564,7 @@ fn fits(op: &Op, weight: usize) -> Result<(), OpError> {
 }
 
 /// The node answered something else than it was asked.
-fn mismatch(outcome: &impl std::fmt::Debug) -> ClientError {
+pub(crate) fn mismatch(outcome: &impl std::fmt::Debug) -> ClientError {
     OpError::Internal(format!("the answer does not fit the request: {outcome:?}")).into()
 }
 
@@ -589,9 +575,6 @@ fn seed() -> u64 {
 
 /// What a message has besides its one large request: its own frame, and a trace.
 const FRAME: usize = 256;
-
-/// So often a listing of several pages begins, while its pages differ.
-const LISTINGS_MAX: u32 = 3;
 
 /// Session events are rare; nobody who listens at all falls behind by so many.
 const EVENTS_MAX: usize = 64;

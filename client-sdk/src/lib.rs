@@ -48,17 +48,21 @@ mod options;
 mod stale;
 mod tls;
 mod transport;
+mod trees;
 mod waiters;
+mod walk;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
+pub use api::walk::WalkEnd;
 pub use api::watch::{Change, ChangeKind, WatchScope, WatchedZnode};
 pub use api::{Acl, AclEntry, BadAccess, Identity, Permissions, Scheme};
 pub use api::{
-    Create, ErrorCode, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel,
-    ReadOutcome, SessionId, Stat, Write, WriteOutcome, Zxid,
+    Child, Create, DeleteTree, ErrorCode, Expected, Look, MultiOp, MultiOutcome, NodeKind, OpError, Page,
+    Path, PeerId, Quota, QuotaAt, Read, ReadLevel, ReadOutcome, SessionId, Stat, Usage, Write, WriteOutcome,
+    Zxid, quota::Bounds,
 };
 pub use api::{EnsembleId, Membership, ports::PeerReport};
 pub use api::{Fate, Retry};
@@ -72,4 +76,6 @@ pub use proto::client::{NodeMember, NodeStatus};
 pub use proto::cluster::Upgrade;
 pub use stale::{Found, read_stale};
 pub use tls::{Tls, TlsFileError};
+pub use trees::DeleteTreeBuilder;
+pub use walk::{WalkBuilder, Walked};
 pub use watch::{Watch, WatchBuilder, WatchEvent};

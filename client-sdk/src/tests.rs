@@ -99,7 +99,7 @@ async fn every_verb_works() {
     assert_eq!(refusal(client.get("/b").await.unwrap_err()), OpError::NoNode(path("/b")));
     let exists = client.create("/a", "", mode(false)).await.unwrap_err();
     assert_eq!((exists.code(), exists.fate()), (ErrorCode::NodeExists, Fate::NotDone));
-    let version = client.set("/a", "", Some(3)).await.unwrap_err();
+    let version = client.set("/a", "", Some(3.into())).await.unwrap_err();
     assert_eq!(refusal(version), OpError::BadVersion { path: path("/a"), expected: 3, actual: 0 });
     let multi = refusal(client.multi(vec![check("/a"), check("/b")]).await.unwrap_err());
     assert_eq!(multi, OpError::Multi { index: 1, cause: Box::new(OpError::NoNode(path("/b"))) });

@@ -111,16 +111,20 @@ pub(crate) fn code_of(e: &OpError) -> Result<Code, OpError> {
         ErrorCode::NoNode => Code::NO_NODE,
         ErrorCode::NodeExists => Code::NODE_EXISTS,
         ErrorCode::NotEmpty => Code::NOT_EMPTY,
-        ErrorCode::BadVersion => Code::BAD_VERSION,
+        ErrorCode::BadVersion | ErrorCode::BadCzxid | ErrorCode::Present => Code::BAD_VERSION,
         ErrorCode::NoChildrenForEphemerals => Code::NO_CHILDREN_FOR_EPHEMERALS,
-        ErrorCode::BadPath | ErrorCode::BadArguments | ErrorCode::Level | ErrorCode::LimitExceeded => {
-            Code::BAD_ARGUMENTS
-        }
+        ErrorCode::BadPath
+        | ErrorCode::BadArguments
+        | ErrorCode::Level
+        | ErrorCode::LimitExceeded
+        | ErrorCode::AnswerTooLarge => Code::BAD_ARGUMENTS,
+        ErrorCode::TimedOut => Code::REQUEST_TIMEOUT,
+        ErrorCode::ReadOnly => Code::NOT_READ_ONLY,
         ErrorCode::NoAuth => Code::NO_AUTH,
         ErrorCode::BadAcl => Code::INVALID_ACL,
         ErrorCode::Unsupported => Code::UNIMPLEMENTED,
         ErrorCode::Overloaded => Code::THROTTLED_OP,
-        ErrorCode::DiskFull => Code::QUOTA_EXCEEDED,
+        ErrorCode::DiskFull | ErrorCode::QuotaExceeded => Code::QUOTA_EXCEEDED,
         ErrorCode::NoSequenceNumber => Code::SYSTEM_ERROR,
         ErrorCode::TooLarge
         | ErrorCode::SessionExpired

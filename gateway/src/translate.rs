@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use api::{
-    Create, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Write,
+    Create, Expected, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Write,
     session::{Limits, Op},
     watch::AddWatches,
 };
@@ -212,7 +212,7 @@ fn create(request: Request) -> Result<Create, BadCreate> {
 }
 
 /// ZooKeeper only looks whether a path can be split; anything else that is wrong is a znode that does not exist.
-fn delete(path: &str, version: i32) -> Result<(Path, Option<i32>), Code> {
+fn delete(path: &str, version: i32) -> Result<(Path, Option<Expected>), Code> {
     if path == "/" || !path.contains('/') || path.contains('\0') {
         return Err(Code::BAD_ARGUMENTS);
     }
@@ -220,11 +220,11 @@ fn delete(path: &str, version: i32) -> Result<(Path, Option<i32>), Code> {
 }
 
 /// -1 stands for any version, and other negative numbers for none that there is.
-fn expected(version: i32) -> Option<i32> {
+fn expected(version: i32) -> Option<Expected> {
     match version {
         -1 => None,
-        0.. => Some(version),
-        _ => Some(i32::MAX),
+        0.. => Some(version.into()),
+        _ => Some(i32::MAX.into()),
     }
 }
 

@@ -8,6 +8,7 @@ mod error;
 mod items;
 mod node;
 mod requests;
+mod walk;
 mod watch;
 
 pub use error::{details, from_status, to_status};
@@ -15,6 +16,7 @@ pub(crate) use items::{identities_off_wire, identities_to_wire, response, respon
 pub use items::{item_to_wire, items, read_outcome};
 pub use node::{NodeMember, NodeStatus};
 pub use requests::{OpenSession, level, op, op_to_wire, request, request_to_wire, traceparent};
+pub use walk::{walk, walk_part, walk_part_to_wire, walk_to_wire};
 pub(crate) use watch::{refused, refused_to_wire};
 
 /// Largest gRPC message between a client and a node, either way: what the libraries of other languages take by default.

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use api::{
     SessionId, SessionToken, WriteNumber, Zxid,
     ports::Caller,
-    session::{Op, Open, Request, Response},
+    session::{Op, Open, Outcome, Request, Response},
+    walk::{WalkAsk, WalkId},
 };
 use bytes::Bytes;
 
@@ -13,7 +14,7 @@ use crate::{
     Malformed, PEER_PROTOCOL,
     client::{
         identities_off_wire, identities_to_wire, op, op_to_wire, refused, refused_to_wire, response,
-        response_to_wire, traceparent,
+        response_to_wire, traceparent, walk, walk_part, walk_part_to_wire, walk_to_wire,
     },
     internal, peer,
     quorum::{empty, ensemble, ensemble_to_wire},
@@ -110,7 +111,17 @@ pub fn request_to_wire(request: Request) -> internal::EdgeRequest {
     };
     match op {
         Op::Invalid(error) => {
-            internal::EdgeRequest { request: Some(wire), invalid: Some(error.into()), refused: Vec::new() }
+            let invalid = Some(error.into());
+            internal::EdgeRequest { request: Some(wire), invalid, ..internal::EdgeRequest::default() }
+        }
+        Op::Walk(ask) => {
+            use internal::walk_step::Step;
+            let step = match ask {
+                WalkAsk::Begin(walk, level) => Step::Begin(walk_to_wire(&walk, level)),
+                WalkAsk::Next(id) => Step::Next(id.0),
+            };
+            let walk = Some(internal::WalkStep { step: Some(step) });
+            internal::EdgeRequest { request: Some(wire), walk, ..internal::EdgeRequest::default() }
         }
         mut op => {
             let refused = match &mut op {
@@ -118,7 +129,7 @@ pub fn request_to_wire(request: Request) -> internal::EdgeRequest {
                 _ => Vec::new(),
             };
             wire.op = op_to_wire(op);
-            internal::EdgeRequest { request: Some(wire), invalid: None, refused }
+            internal::EdgeRequest { request: Some(wire), refused, ..internal::EdgeRequest::default() }
         }
     }
 }
@@ -132,6 +143,16 @@ pub fn request(wire: internal::EdgeRequest) -> Result<Request, Malformed> {
         wire.request.ok_or_else(|| empty("EdgeRequest"))?;
     let mut op = match (wire.invalid, wire_op) {
         (Some(error), _) => Op::Invalid(error.into()),
+        (None, None) if wire.walk.is_some() => {
+            use internal::walk_step::Step;
+            match wire.walk.and_then(|walk| walk.step).ok_or_else(|| empty("WalkStep"))? {
+                Step::Begin(asked) => {
+                    let (walk, level) = walk(asked).map_err(|e| Malformed(e.to_string()))?;
+                    Op::Walk(WalkAsk::Begin(walk, level))
+                }
+                Step::Next(id) => Op::Walk(WalkAsk::Next(WalkId(id))),
+            }
+        }
         (None, Some(wire)) => op(wire).map_err(|e| Malformed(e.to_string()))?,
         (None, None) => return Err(empty("EdgeRequest")),
     };
@@ -145,7 +166,12 @@ pub fn request(wire: internal::EdgeRequest) -> Result<Request, Malformed> {
 /// For the wire.
 #[must_use]
 pub fn answer_to_wire(answer: Response) -> internal::EdgeAnswer {
-    internal::EdgeAnswer { response: Some(response_to_wire(answer)) }
+    let Response { xid, zxid, result: Ok(Outcome::Walked(part)), leaderless } = answer else {
+        return internal::EdgeAnswer { response: Some(response_to_wire(answer)), walk: None };
+    };
+    let response = v1::Response { xid, zxid: zxid.0, result: None, leaderless };
+    let walk = internal::WalkPart { id: part.id.0, part: Some(walk_part_to_wire(*part)) };
+    internal::EdgeAnswer { response: Some(response), walk: Some(walk) }
 }
 
 /// From the wire.
@@ -153,14 +179,20 @@ pub fn answer_to_wire(answer: Response) -> internal::EdgeAnswer {
 /// # Errors
 /// If it lacks what its kind needs.
 pub fn answer(wire: internal::EdgeAnswer) -> Result<Response, Malformed> {
-    response(wire.response.ok_or_else(|| empty("EdgeAnswer"))?)
+    let answered = wire.response.ok_or_else(|| empty("EdgeAnswer"))?;
+    let Some(walk) = wire.walk else { return response(answered) };
+    let part = walk_part(WalkId(walk.id), walk.part.ok_or_else(|| empty("WalkPart"))?)?;
+    let v1::Response { xid, zxid, leaderless, .. } = answered;
+    let result = Ok(Outcome::Walked(Box::new(part)));
+    Ok(Response { xid, zxid: Zxid(zxid), result, leaderless })
 }
 
 #[cfg(test)]
 mod tests {
     use api::{
-        EnsembleId, Identities, Identity, OpError, Path, Read, ReadLevel, Scheme, Write,
-        watch::{AddWatches, WatchRefused, WatchScope, WatchSpec},
+        EnsembleId, Identities, Identity, OpError, Path, Read, ReadLevel, Scheme, Stat, Write,
+        walk::{Walk, WalkEnd, WalkPart},
+        watch::{AddWatches, WatchRefused, WatchScope, WatchSpec, WatchedZnode},
     };
     use prost::Message;
 
@@ -196,13 +228,25 @@ mod tests {
                 specs: vec![WatchSpec::new(1, Path::root(), WatchScope::Tree)],
                 refused: vec![WatchRefused { id: 2, error: OpError::BadArguments("no".into()) }],
             }),
+            Op::Walk(WalkAsk::Begin(
+                Walk { path: Path::root(), max_depth: 2, with_data: true },
+                ReadLevel::AtLeast(Zxid(3)),
+            )),
+            Op::Walk(WalkAsk::Next(WalkId(u64::MAX))),
             Op::Invalid(OpError::BadArguments("no".into())),
         ];
-        for (op, number) in ops.into_iter().zip([None, None, None, None, Some(WriteNumber(3))]) {
+        for (op, number) in ops.into_iter().zip([None, None, None, None, None, None, Some(WriteNumber(3))]) {
             let sent = Request { xid: 9, number, op, trace: None };
             assert_eq!(request(reencode(&request_to_wire(sent.clone()))), Ok(sent));
         }
         assert!(request(internal::EdgeRequest::default()).is_err());
+        let znode = WatchedZnode { path: Path::root(), stat: Stat::default(), data: Some(Bytes::new()) };
+        for end in [None, Some(WalkEnd { znodes: 1, hidden: 2 })] {
+            let part = WalkPart { id: WalkId(7), zxid: Zxid(8), znodes: vec![znode.clone()], end };
+            let result = Ok(Outcome::Walked(Box::new(part)));
+            let sent = Response { xid: 0, zxid: Zxid(8), result, leaderless: true };
+            assert_eq!(answer(reencode(&answer_to_wire(sent.clone()))), Ok(sent));
+        }
     }
 
     #[test]

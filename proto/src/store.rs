@@ -4,9 +4,10 @@
 //! have changed a byte.
 
 use api::{
-    Acl, AclEntry, AclId, Command, CommandBody, Create, Epoch, Identities, Identity, MultiOp, NodeKind,
-    OpError, Path, PathError, Permissions, RequestHash, Scheme, SessionId, StreamId, TokenHash, Write,
-    WriteNumber, Zxid,
+    Acl, AclEntry, AclId, Command, CommandBody, Create, DeleteTree, Epoch, Expected, Identities, Identity,
+    MultiOp, NodeKind, OpError, Path, PathError, Permissions, Quota, RequestHash, Scheme, SessionId,
+    StreamId, TokenHash, Write, WriteNumber, Zxid,
+    quota::Bounds,
     record::{self, Record},
 };
 use bytes::{Bytes, BytesMut};
@@ -105,7 +106,7 @@ fn length(mut bytes: &[u8]) -> Result<Option<(usize, usize)>, Malformed> {
 const RECORD_MAX: usize = 256 << 20;
 
 /// Of the records. Raised whenever a state that one version has written means something else to another.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// Decodes a message in which this version knows everything. What `prost` does not know it leaves out: then the message that it
 /// gives is shorter than what it was given.
@@ -135,11 +136,20 @@ impl From<Command> for wire::Command {
         use wire::command::Body as Wire;
         let body = match c.body {
             CommandBody::Write(Write::Create(create)) => Wire::Create(create.into()),
-            CommandBody::Write(Write::Set { path, data, version }) => {
-                Wire::Set(wire::Set { path: text(&path), data, version })
+            CommandBody::Write(Write::Set { path, data, version }) => Wire::Set(to_set(&path, data, version)),
+            CommandBody::Write(Write::Delete { path, version }) => Wire::Delete(to_delete(&path, version)),
+            CommandBody::Write(Write::DeleteTree(DeleteTree { path, version, keep_root, max_znodes })) => {
+                let (version, czxid) = to_expected(version);
+                Wire::DeleteTree(wire::DeleteTree {
+                    path: text(&path),
+                    version,
+                    czxid,
+                    keep_root,
+                    max_znodes,
+                })
             }
-            CommandBody::Write(Write::Delete { path, version }) => {
-                Wire::Delete(wire::Delete { path: text(&path), version })
+            CommandBody::Write(Write::SetQuota { path, quota }) => {
+                Wire::SetQuota(wire::SetQuota { path: text(&path), quota: to_quota(&quota) })
             }
             CommandBody::Write(Write::SetAcl { path, acl, aversion }) => {
                 Wire::SetAcl(to_set_acl(&path, &acl, aversion))
@@ -184,13 +194,23 @@ impl TryFrom<wire::Command> for Command {
         use wire::command::Body as Wire;
         let body = match c.body {
             Some(Wire::Create(c)) => CommandBody::Write(Write::Create(c.try_into()?)),
-            Some(Wire::Set(wire::Set { path: p, data, version })) => {
-                CommandBody::Write(Write::Set { path: path(&p)?, data, version })
+            Some(Wire::Set(wire::Set { path: p, data, version, czxid })) => {
+                CommandBody::Write(Write::Set { path: path(&p)?, data, version: expected(version, czxid) })
             }
-            Some(Wire::Delete(wire::Delete { path: p, version })) => {
-                CommandBody::Write(Write::Delete { path: path(&p)?, version })
+            Some(Wire::Delete(wire::Delete { path: p, version, czxid })) => {
+                CommandBody::Write(Write::Delete { path: path(&p)?, version: expected(version, czxid) })
             }
-            Some(Wire::SetAcl(wire::SetAcl { path: p, acl, aversion })) => {
+            Some(Wire::DeleteTree(t)) => CommandBody::Write(Write::DeleteTree(DeleteTree {
+                path: path(&t.path)?,
+                version: expected(t.version, t.czxid),
+                keep_root: t.keep_root,
+                max_znodes: t.max_znodes,
+            })),
+            Some(Wire::SetQuota(q)) => {
+                CommandBody::Write(Write::SetQuota { path: path(&q.path)?, quota: quota(q.quota)? })
+            }
+            Some(Wire::SetAcl(wire::SetAcl { path: p, acl, aversion, czxid })) => {
+                let aversion = expected(aversion, czxid);
                 CommandBody::Write(Write::SetAcl { path: path(&p)?, acl: acl_or_open(acl)?, aversion })
             }
             Some(Wire::Multi(m)) => {
@@ -257,10 +277,14 @@ impl From<MultiOp> for wire::Part {
         use wire::part::Kind;
         let kind = match part {
             MultiOp::Create(create) => Kind::Create(create.into()),
-            MultiOp::Set { path, data, version } => Kind::Set(wire::Set { path: text(&path), data, version }),
-            MultiOp::Delete { path, version } => Kind::Delete(wire::Delete { path: text(&path), version }),
+            MultiOp::Set { path, data, version } => Kind::Set(to_set(&path, data, version)),
+            MultiOp::Delete { path, version } => Kind::Delete(to_delete(&path, version)),
             MultiOp::SetAcl { path, acl, aversion } => Kind::SetAcl(to_set_acl(&path, &acl, aversion)),
-            MultiOp::Check { path, version } => Kind::Check(wire::Check { path: text(&path), version }),
+            MultiOp::Check { path, version } => {
+                let (version, czxid) = to_expected(version);
+                Kind::Check(wire::Check { path: text(&path), version, czxid })
+            }
+            MultiOp::CheckAbsent { path } => Kind::CheckAbsent(wire::CheckAbsent { path: text(&path) }),
         };
         wire::Part { kind: Some(kind) }
     }
@@ -273,12 +297,20 @@ impl TryFrom<wire::Part> for MultiOp {
         use wire::part::Kind;
         Ok(match part.kind {
             Some(Kind::Create(c)) => MultiOp::Create(c.try_into()?),
-            Some(Kind::Set(s)) => MultiOp::Set { path: path(&s.path)?, data: s.data, version: s.version },
-            Some(Kind::Delete(d)) => MultiOp::Delete { path: path(&d.path)?, version: d.version },
-            Some(Kind::SetAcl(s)) => {
-                MultiOp::SetAcl { path: path(&s.path)?, acl: acl_or_open(s.acl)?, aversion: s.aversion }
+            Some(Kind::Set(s)) => {
+                MultiOp::Set { path: path(&s.path)?, data: s.data, version: expected(s.version, s.czxid) }
             }
-            Some(Kind::Check(c)) => MultiOp::Check { path: path(&c.path)?, version: c.version },
+            Some(Kind::Delete(d)) => {
+                MultiOp::Delete { path: path(&d.path)?, version: expected(d.version, d.czxid) }
+            }
+            Some(Kind::SetAcl(s)) => {
+                let aversion = expected(s.aversion, s.czxid);
+                MultiOp::SetAcl { path: path(&s.path)?, acl: acl_or_open(s.acl)?, aversion }
+            }
+            Some(Kind::Check(c)) => {
+                MultiOp::Check { path: path(&c.path)?, version: expected(c.version, c.czxid) }
+            }
+            Some(Kind::CheckAbsent(c)) => MultiOp::CheckAbsent { path: path(&c.path)? },
             None => return Err(unknown()),
         })
     }
@@ -397,8 +429,45 @@ fn kind(kind: i32, ttl_ms: u64) -> Result<NodeKind, Malformed> {
     })
 }
 
-fn to_set_acl(path: &Path, acl: &Acl, aversion: Option<i32>) -> wire::SetAcl {
-    wire::SetAcl { path: text(path), acl: to_entries_unless_open(acl), aversion }
+fn to_set(path: &Path, data: Option<Bytes>, expected: Option<Expected>) -> wire::Set {
+    let (version, czxid) = to_expected(expected);
+    wire::Set { path: text(path), data, version, czxid }
+}
+
+fn to_delete(path: &Path, expected: Option<Expected>) -> wire::Delete {
+    let (version, czxid) = to_expected(expected);
+    wire::Delete { path: text(path), version, czxid }
+}
+
+fn to_set_acl(path: &Path, acl: &Acl, expected: Option<Expected>) -> wire::SetAcl {
+    let (aversion, czxid) = to_expected(expected);
+    wire::SetAcl { path: text(path), acl: to_entries_unless_open(acl), aversion, czxid }
+}
+
+fn to_expected(expected: Option<Expected>) -> (Option<i32>, Option<u64>) {
+    (expected.and_then(Expected::version), expected.and_then(Expected::czxid).map(|czxid| czxid.0))
+}
+
+fn expected(version: Option<i32>, czxid: Option<u64>) -> Option<Expected> {
+    Expected::new(version, czxid.map(Zxid))
+}
+
+/// `None` for none.
+fn to_quota(quota: &Quota) -> Option<wire::Quota> {
+    let Quota { soft, hard } = quota;
+    (!quota.is_none()).then_some(wire::Quota {
+        soft_znodes: soft.znodes,
+        soft_bytes: soft.bytes,
+        hard_znodes: hard.znodes,
+        hard_bytes: hard.bytes,
+    })
+}
+
+fn quota(wire: Option<wire::Quota>) -> Result<Quota, Malformed> {
+    let Some(q) = wire else { return Ok(Quota::default()) };
+    let soft = Bounds { znodes: q.soft_znodes, bytes: q.soft_bytes };
+    let quota = Quota { soft, hard: Bounds { znodes: q.hard_znodes, bytes: q.hard_bytes } };
+    if quota.is_none() { Err(Malformed("a quota without a bound".into())) } else { Ok(quota) }
 }
 
 fn to_entries_unless_open(acl: &Acl) -> Vec<wire::AclEntry> {
@@ -504,6 +573,7 @@ impl From<Record> for wire::Record {
                     kind,
                     ttl_ms,
                     acl: z.acl.0,
+                    quota: to_quota(&z.quota),
                 }
             }),
             Record::Acl(list) => {
@@ -565,6 +635,7 @@ impl TryFrom<wire::Record> for Record {
                 creates: z.creates,
                 kind: kind(z.kind, z.ttl_ms)?,
                 acl: AclId(z.acl),
+                quota: quota(z.quota)?,
             }),
             Some(Kind::Acl(list)) => {
                 Record::Acl(record::AccessList { id: AclId(list.id), acl: acl(list.entries)? })
@@ -618,6 +689,11 @@ mod tests {
         .unwrap()
     }
 
+    fn a_quota() -> Quota {
+        let hard = Bounds { znodes: Some(u64::MAX), bytes: None };
+        Quota { soft: Bounds { znodes: Some(0), bytes: Some(7) }, hard }
+    }
+
     fn someone() -> Identities {
         Identities::new([who(Scheme::User, "ada"), who(Scheme::Ip, "10.0.0.1")]).unwrap()
     }
@@ -636,17 +712,38 @@ mod tests {
             CommandBody::Write(Write::Create(Create { acl: a_list(), ..other(ttl, Some(Bytes::new())) })),
             CommandBody::Write(Write::Set { path: path("/null"), data: None, version: None }),
             CommandBody::Write(Write::Create(create.clone())),
-            CommandBody::Write(Write::Set { path: Path::root(), data: Some(Bytes::new()), version: Some(0) }),
+            CommandBody::Write(Write::Set {
+                path: Path::root(),
+                data: Some(Bytes::new()),
+                version: Some(0.into()),
+            }),
             CommandBody::Write(Write::Delete { path: path("/ä"), version: None }),
             CommandBody::Write(Write::Multi(vec![
                 MultiOp::Create(create),
                 MultiOp::Set { path: path("/s"), data: Some(Bytes::from_static(b"x")), version: None },
-                MultiOp::Delete { path: path("/d"), version: Some(3) },
-                MultiOp::Check { path: path("/c"), version: Some(0) },
-                MultiOp::SetAcl { path: path("/l"), acl: a_list(), aversion: Some(1) },
+                MultiOp::Delete { path: path("/d"), version: Some(3.into()) },
+                MultiOp::Delete { path: path("/d"), version: Some(Zxid(4).into()) },
+                MultiOp::CheckAbsent { path: path("/n") },
+                MultiOp::Check {
+                    path: path("/c"),
+                    version: Some(Expected::Both { version: 0, czxid: Zxid(0) }),
+                },
+                MultiOp::SetAcl { path: path("/l"), acl: a_list(), aversion: Some(1.into()) },
             ])),
             CommandBody::Write(Write::SetAcl { path: path("/l"), acl: a_list(), aversion: None }),
-            CommandBody::Write(Write::SetAcl { path: path("/l"), acl: Acl::default(), aversion: Some(2) }),
+            CommandBody::Write(Write::SetAcl {
+                path: path("/l"),
+                acl: Acl::default(),
+                aversion: Some(2.into()),
+            }),
+            CommandBody::Write(Write::DeleteTree(DeleteTree {
+                path: path("/t"),
+                version: Some(Expected::Both { version: 1, czxid: Zxid(2) }),
+                keep_root: true,
+                max_znodes: 3,
+            })),
+            CommandBody::Write(Write::SetQuota { path: path("/q"), quota: Quota::default() }),
+            CommandBody::Write(Write::SetQuota { path: path("/q"), quota: a_quota() }),
             CommandBody::Refuse { error: OpError::BadAcl("no".into()), request: RequestHash(0) },
             CommandBody::Refuse {
                 error: OpError::Multi { index: 3, cause: Box::new(OpError::BadArguments("no".into())) },
@@ -701,6 +798,7 @@ mod tests {
             ephemeral_owner: Some(SessionId(9)),
             acl: AclId::OPEN,
             creates: 10,
+            quota: Quota::default(),
         };
         let other = record::Znode { ephemeral_owner: None, data: Some(Bytes::new()), ..znode.clone() };
         let session = record::Session {
@@ -722,7 +820,7 @@ mod tests {
                 level: Level(2),
             }),
             Record::Znode(znode.clone()),
-            Record::Znode(record::Znode { kind: NodeKind::Container, ..other.clone() }),
+            Record::Znode(record::Znode { kind: NodeKind::Container, quota: a_quota(), ..other.clone() }),
             Record::Znode(record::Znode {
                 kind: NodeKind::Ttl { ms: NodeKind::TTL_MAX_MS },
                 data: None,

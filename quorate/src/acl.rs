@@ -43,7 +43,7 @@ async fn set(args: &AclSet) -> Result<(), Failure> {
     let path = parse(&args.path)?;
     let acl = Acl::new(args.entries.clone()).map_err(|e| Failure::usage(e.to_string()))?;
     session::with(&args.connection, async |client| {
-        let stat = client.set_acl(path.as_str(), acl, args.version).await?;
+        let stat = client.set_acl(path.as_str(), acl, args.version.map(Into::into)).await?;
         match args.output.output {
             Format::Table => output::print(&format!("aversion {}", stat.aversion)),
             Format::Json => output::print_json(&output::stat_json(&stat)),

@@ -10,9 +10,11 @@ use crate::exit;
 
 mod bench;
 mod tls;
+mod trees;
 
 pub(crate) use bench::{Bench, BenchLoad, Operation};
 pub(crate) use tls::{Certs, CertsInit, TlsFiles};
+pub(crate) use trees::{Condition, CountArgs, Delete, Quota, QuotaGet, QuotaSet, TreeArgs};
 
 /// A coordination service: a replicated tree of znodes that a small ensemble of nodes keeps in agreement.
 ///
@@ -175,14 +177,40 @@ Examples:
 
     /// Delete a znode.
     ///
-    /// One that has children is refused, unless --recursive is given. Recursive deletion is many deletions, not one:
-    /// others may see some of them, and children created meanwhile make it fail.
+    /// One that has children is refused, unless --recursive is given: then it goes with all below it in one step, or not at all. No
+    /// more than 10,000 znodes go in one step. More of them go one by one with --in-parts: others may see some of that, and a child
+    /// created meanwhile makes it fail.
     #[command(after_help = "\
 Examples:
   quorate delete /app/config
   quorate delete /app/config --version 3
-  quorate delete -r /app")]
+  quorate delete /lock --czxid 0x100000007     only the one that was created there
+  quorate delete -r /app
+  quorate delete -r /app --keep-root           all below /app
+  quorate delete -r /large --in-parts")]
     Delete(Delete),
+
+    /// Draw a znode and what is below it.
+    ///
+    /// It is a walk through one state, as `ls -R` is: all of it is of one zxid, however long it takes.
+    #[command(after_help = "\
+Examples:
+  quorate tree /app
+  quorate tree / --depth 2")]
+    Tree(TreeArgs),
+
+    /// Count the znodes below a znode, and the bytes of their values.
+    ///
+    /// The znode itself is not counted. It takes no longer for many.
+    #[command(after_help = "\
+Examples:
+  quorate count /
+  quorate count /app -o json                   {znodes, bytes}")]
+    Count(CountArgs),
+
+    /// Bound what may be below a znode, and see how much there is.
+    #[command(subcommand)]
+    Quota(Quota),
 
     /// Show everything about a znode but its value.
     ///
@@ -613,27 +641,12 @@ pub(crate) struct Set {
     pub(crate) path: String,
     #[command(flatten)]
     pub(crate) value: Value,
-    /// Only if the znode has this version.
-    #[arg(long, value_parser = version())]
-    pub(crate) version: Option<i32>,
+    #[command(flatten)]
+    pub(crate) only_if: Condition,
     #[command(flatten)]
     pub(crate) connection: Connection,
     #[command(flatten)]
     pub(crate) output: Output,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Delete {
-    /// Which znode.
-    pub(crate) path: String,
-    /// Only if the znode has this version.
-    #[arg(long, value_parser = version(), conflicts_with = "recursive")]
-    pub(crate) version: Option<i32>,
-    /// With everything below it.
-    #[arg(long, short)]
-    pub(crate) recursive: bool,
-    #[command(flatten)]
-    pub(crate) connection: Connection,
 }
 
 #[derive(Args, Debug)]
@@ -654,7 +667,7 @@ pub(crate) struct Ls {
     #[arg(default_value = "/")]
     pub(crate) path: String,
     /// More about each child.
-    #[arg(long, short)]
+    #[arg(long, short, visible_alias = "stat")]
     pub(crate) long: bool,
     /// Everything below, not only the children.
     #[arg(long, short = 'R')]

@@ -11,6 +11,7 @@ mod exit;
 mod health;
 mod observe;
 mod output;
+mod quota;
 mod recover;
 mod secure;
 mod serve;
@@ -82,6 +83,9 @@ async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> 
         Command::Ls(args) => verbs::ls(&args).await,
         Command::Watch(args) => watch::run(&args).await,
         Command::Acl(command) => acl::run(&command).await,
+        Command::Tree(args) => verbs::tree(&args).await,
+        Command::Count(args) => quota::count(&args).await,
+        Command::Quota(command) => quota::run(&command).await,
         Command::Sync(args) => verbs::sync(&args).await,
         Command::Import(args) => tree::import::run(&args).await,
         Command::Export(args) => tree::export::run(&args).await,

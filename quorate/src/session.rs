@@ -171,6 +171,7 @@ impl From<ClientError> for Failure {
                 ErrorCode::Unavailable
                 | ErrorCode::Overloaded
                 | ErrorCode::SessionExpired
+                | ErrorCode::TimedOut
                 | ErrorCode::SessionMoved,
                 _,
             ) => Exit::Unavailable,
@@ -179,6 +180,11 @@ impl From<ClientError> for Failure {
                 | ErrorCode::NodeExists
                 | ErrorCode::NotEmpty
                 | ErrorCode::BadVersion
+                | ErrorCode::BadCzxid
+                | ErrorCode::Present
+                | ErrorCode::QuotaExceeded
+                | ErrorCode::AnswerTooLarge
+                | ErrorCode::ReadOnly
                 | ErrorCode::NoChildrenForEphemerals
                 | ErrorCode::NoAuth
                 | ErrorCode::OutOfOrder

@@ -6,19 +6,22 @@ use std::{
     path::Path as FilePath,
 };
 
-use api::{DATA_MAX, ErrorCode, NodeKind, OpError, Page, Path, Read, ReadLevel, ReadOutcome, Stat, Write};
+use api::{
+    DATA_MAX, DeleteTree, ErrorCode, Look, NodeKind, OpError, Page, Path, Read, ReadLevel, ReadOutcome, Stat,
+    Write, WriteOutcome,
+};
 use bytes::Bytes;
-use client_sdk::{Client, ClientError, CreateMode, Found, SessionEvent};
+use client_sdk::{Client, ClientError, CreateMode, Found, SessionEvent, Walked};
 use serde_json::json;
 use tokio::sync::broadcast;
 
 use crate::{
-    args::{Create, Delete, Format, Get, Ls, Set, StatArgs, SyncArgs, Value},
+    args::{Create, Delete, Format, Get, Ls, Set, StatArgs, SyncArgs, TreeArgs, Value},
     exit::{Doing as _, Exit, Failure},
     output,
     session::{self, Pipeline},
-    stale,
-    tree::walk::{Depth, Look, walk},
+    stale, tree,
+    tree::walk::walk,
 };
 
 pub(crate) async fn create(args: &Create) -> Result<(), Failure> {
@@ -106,7 +109,7 @@ pub(crate) async fn set(args: &Set) -> Result<(), Failure> {
         Failure::usage("no value: write it behind the path, name a --file, or write - to read standard input")
     })?;
     session::with(&args.connection, async |client| {
-        let stat = client.set(path.as_str(), data, args.version).await?;
+        let stat = client.set(path.as_str(), data, args.only_if.expected()).await?;
         match args.output.output {
             Format::Table => output::print(&format!("version {}", stat.version))?,
             Format::Json => output::print_json(&output::stat_json(&stat))?,
@@ -119,11 +122,20 @@ pub(crate) async fn set(args: &Set) -> Result<(), Failure> {
 pub(crate) async fn delete(args: &Delete) -> Result<(), Failure> {
     let path = parse(&args.path)?;
     session::with(&args.connection, async |client| {
-        if args.recursive {
+        if args.in_parts {
             let deleted = delete_tree(client, &path).await?;
             output::print(&format!("deleted {deleted} znodes"))?;
+        } else if args.recursive {
+            let version = args.only_if.expected();
+            let tree = DeleteTree { path: path.clone(), version, keep_root: args.keep_root, max_znodes: 0 };
+            match client.submit(Write::DeleteTree(tree)).await.await? {
+                WriteOutcome::TreeDeleted { znodes } => output::print(&format!("deleted {znodes} znodes"))?,
+                other => {
+                    return Err(Failure::refused(format!("the node answered something else: {other:?}")));
+                }
+            }
         } else {
-            client.delete(path.as_str(), args.version).await.map_err(|e| match e.refusal() {
+            client.delete(path.as_str(), args.only_if.expected()).await.map_err(|e| match e.refusal() {
                 Some(OpError::NotEmpty { .. }) => {
                     Failure::refused(format!("{e}, or use `quorate delete -r {path}`"))
                 }
@@ -179,26 +191,52 @@ pub(crate) async fn ls(args: &Ls) -> Result<(), Failure> {
     session::with(&args.connection, async |client| {
         let level = args.freshness.read_level();
         let mut found: Vec<(String, Option<Stat>)> = Vec::new();
-        if args.recursive || args.long {
-            let depth = if args.recursive { Depth::All } else { Depth::Children };
-            walk(client, &path, level, Look::Stat, depth, IN_FLIGHT, |at, _, stat| {
-                if *at != path {
-                    let name = if args.recursive { at.as_str() } else { at.name() };
-                    found.push((name.to_owned(), Some(stat)));
+        if args.recursive {
+            let mut walked = client.walk(path.as_str()).level(level).await?;
+            while let Some(znode) = walked.next().await? {
+                if znode.path != path {
+                    found.push((znode.path.to_string(), Some(znode.stat)));
                 }
-                Ok(())
-            })
-            .await?;
-            found.sort_by(|a, b| a.0.cmp(&b.0));
+            }
+            note_hidden(&walked);
         } else {
-            let (names, _) = client.children_with(path.as_str(), level).await?;
-            found.extend(names.into_iter().map(|name| (name, None)));
+            let look = if args.long { Look::Stat } else { Look::Name };
+            let (children, _) = client.list(path.as_str(), look, level).await?;
+            found.extend(children.into_iter().map(|child| (child.name, child.stat)));
         }
         print_list(&found, args.long, args.output.output)?;
         Ok(())
     })
     .await
     .map_err(stale::remedy)
+}
+
+pub(crate) async fn tree(args: &TreeArgs) -> Result<(), Failure> {
+    let path = parse(&args.path)?;
+    let level = args.freshness.read_level();
+    session::with(&args.connection, async |client| {
+        let mut walked = client.walk(path.as_str()).max_depth(args.depth).level(level).await?;
+        let depth = |path: &Path| std::iter::successors(path.parent(), Path::parent).count();
+        while let Some(znode) = walked.next().await? {
+            let (below, name) = match depth(&znode.path) - depth(&path) {
+                0 => (0, path.as_str()),
+                below => (below, znode.path.name()),
+            };
+            output::print(&format!("{:indent$}{name}", "", indent = 2 * below))?;
+        }
+        note_hidden(&walked);
+        Ok(())
+    })
+    .await
+    .map_err(stale::remedy)
+}
+
+/// Says that a walk is not of everything, if it is not.
+fn note_hidden(walked: &Walked) {
+    let hidden = walked.end().map_or(0, |end| end.hidden);
+    if hidden > 0 {
+        output::say(format_args!("quorate: {hidden} subtrees are left out, because you may not read them"));
+    }
 }
 
 pub(crate) async fn sync(args: &SyncArgs) -> Result<(), Failure> {
@@ -230,7 +268,7 @@ pub(crate) async fn create_parents(client: &Client, path: &Path) -> Result<(), F
 /// Deletes `root` and everything below it, and says how many znodes that were.
 pub(crate) async fn delete_tree(client: &Client, root: &Path) -> Result<usize, Failure> {
     let mut paths = Vec::new();
-    walk(client, root, ReadLevel::Local, Look::Stat, Depth::All, IN_FLIGHT, |path, _, _| {
+    walk(client, root, ReadLevel::Local, tree::walk::Look::Stat, IN_FLIGHT, |path, _, _| {
         paths.push(path.clone());
         Ok(())
     })

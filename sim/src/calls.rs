@@ -126,6 +126,9 @@ fn outcome(zxid: Zxid, result: Result<Answered, OpError>, write: bool) -> histor
             | OpError::NodeExists(_)
             | OpError::NotEmpty { .. }
             | OpError::BadVersion { .. }
+            | OpError::BadCzxid { .. }
+            | OpError::Present { .. }
+            | OpError::QuotaExceeded { .. }
             | OpError::NoChildrenForEphemerals(_)
             | OpError::NoAuth { .. }
             | OpError::Multi { .. }),

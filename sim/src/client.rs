@@ -8,8 +8,8 @@ use api::mutants::{Mutant, is_on};
 use api::session::{Item, Op, Open, Outcome, Response};
 use api::watch::{StateRule, WatchGroup, WatchScope, WatchSpec};
 use api::{
-    Acl, AclEntry, Create, Fate, Identity, MultiOp, NodeKind, OpError, Page, Path, Permissions, Read,
-    ReadLevel, Scheme, SessionId, SessionToken, StreamId, Ticket, Time, Write, WriteNumber, Zxid,
+    Acl, AclEntry, Create, Expected, Fate, Identity, MultiOp, NodeKind, OpError, Page, Path, Permissions,
+    Read, ReadLevel, Scheme, SessionId, SessionToken, StreamId, Ticket, Time, Write, WriteNumber, Zxid,
 };
 use bytes::Bytes;
 use client_core::{Config, Connection, Event as SessionEvent, Failure, Input, Machine, Output, WatchNews};
@@ -578,7 +578,7 @@ impl Client {
 
     fn invent_write(&mut self, workload: Workload) -> Write {
         let path = self.path(workload);
-        let version = self.rng.per_mille(300).then(|| self.rng.below(4) as i32);
+        let version = self.rng.per_mille(300).then(|| Expected::Version(self.rng.below(4) as i32));
         match self.rng.below(10) {
             0..=2 => Write::Create(self.create(path, workload)),
             3..=6 => Write::Set { path, data: Some(self.value(workload)), version },
@@ -595,7 +595,7 @@ impl Client {
 
     fn part(&mut self, workload: Workload) -> MultiOp {
         let path = self.path(workload);
-        let version = self.rng.per_mille(200).then(|| self.rng.below(4) as i32);
+        let version = self.rng.per_mille(200).then(|| Expected::Version(self.rng.below(4) as i32));
         match self.rng.below(4) {
             0 => MultiOp::Create(self.create(path, workload)),
             1 => MultiOp::Set { path, data: Some(self.value(workload)), version },

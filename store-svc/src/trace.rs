@@ -27,6 +27,12 @@ pub(crate) fn begin(op: &Op, trace: &mut Trace, received: Instant, ratio: &Ratio
         Verb::Delete => "store.delete",
         Verb::SetAcl => "store.set_acl",
         Verb::GetAcl => "store.get_acl",
+        Verb::DeleteTree => "store.delete_tree",
+        Verb::SetQuota => "store.set_quota",
+        Verb::CountTree => "store.count_tree",
+        Verb::ListQuotas => "store.list_quotas",
+        Verb::MultiRead => "store.multi_read",
+        Verb::Walk => "store.walk",
         Verb::Multi => "store.multi",
         Verb::Get => "store.get",
         Verb::Exists => "store.exists",
@@ -37,7 +43,7 @@ pub(crate) fn begin(op: &Op, trace: &mut Trace, received: Instant, ratio: &Ratio
         Verb::Ping | Verb::Close | Verb::Invalid => return None,
     };
     let mut span = Span::of_server(asked.as_deref(), Scope::Store, name, ratio)?;
-    if let Op::Read(_, level) = op {
+    if let Op::Read(_, level) | Op::MultiRead(_, level) = op {
         span.set("quorate.read.level", level_name(level));
     }
     *trace = span.trace();

@@ -40,7 +40,7 @@ async fn s3_s5_the_leader_dies_and_its_clients_see_only_latency() {
         async move {
             // Each expects the version that the one before left: a write that is lost or carried out twice is an error.
             for version in 0..600 {
-                client.set("/count", version.to_string(), Some(version)).await.unwrap();
+                client.set("/count", version.to_string(), Some(version.into())).await.unwrap();
                 written.fetch_add(1, Ordering::Relaxed);
             }
         }

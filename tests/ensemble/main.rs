@@ -24,5 +24,6 @@ mod skipped;
 mod split;
 mod tls;
 mod traces;
+mod trees;
 mod watches;
 mod zookeeper;

@@ -14,7 +14,7 @@ async fn count(client: Client, stop: tokio::sync::oneshot::Receiver<()>) -> (i32
     while stop.is_empty() {
         let begin = Instant::now();
         // Each expects the version that the one before left: a write that is lost or carried out twice is an error.
-        client.set("/count", version.to_string(), Some(version)).await.unwrap();
+        client.set("/count", version.to_string(), Some(version.into())).await.unwrap();
         longest = longest.max(begin.elapsed());
         version += 1;
     }

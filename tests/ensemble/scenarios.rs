@@ -203,7 +203,7 @@ async fn s25_writes_wait_in_an_election_sessions_live_on_and_nothing_is_done_twi
     for version in 0..100 {
         let (path, data) = (client_sdk::Path::new("/count").unwrap(), version.to_string().into());
         // Each expects the one before: out of order, twice or lost would be an error.
-        let write = client_sdk::Write::Set { path, data: Some(data), version: Some(version) };
+        let write = client_sdk::Write::Set { path, data: Some(data), version: Some(version.into()) };
         pending.push(client.submit(write).await);
     }
     tokio::time::sleep(Duration::from_secs(4)).await;

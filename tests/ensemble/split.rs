@@ -52,7 +52,7 @@ async fn until_serves(ensemble: &Ensemble, id: usize, wanted: bool) {
 async fn count(client: Client, acknowledged: Arc<AtomicI32>, stop: Arc<AtomicBool>) {
     while !stop.load(Ordering::Relaxed) {
         let version = acknowledged.load(Ordering::Relaxed);
-        client.set("/count", version.to_string(), Some(version)).await.unwrap();
+        client.set("/count", version.to_string(), Some(version.into())).await.unwrap();
         acknowledged.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use api::{
-    ErrorCode, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome, SessionId,
-    SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    ErrorCode, Expected, MultiOp, MultiOutcome, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome,
+    SessionId, SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid,
     ports::Role,
     session::{self, Item, Op, Opened, Outcome},
 };
@@ -117,6 +117,10 @@ impl World {
                 state.levels.push(level);
                 answer(state.read(&read).map(Outcome::Read))
             }
+            Op::MultiRead(reads, _) => {
+                answer(Ok(Outcome::MultiRead(reads.iter().map(|read| state.read(read)).collect())))
+            }
+            Op::Walk(_) => panic!("walks are calls"),
             Op::Sync => answer(Ok(Outcome::Sync)),
             Op::AddWatches(_) => answer(Ok(Outcome::Watching(Vec::new()))),
             Op::CancelWatches(_) => answer(Ok(Outcome::Cancelled(Vec::new()))),
@@ -172,7 +176,7 @@ impl State {
                 Ok(WriteOutcome::Created { path, stat })
             }
             Write::Set { path, data, version } => {
-                if let Some(expected) = version {
+                if let Some(expected) = version.and_then(Expected::version) {
                     return Err(OpError::BadVersion { path, expected, actual: 0 });
                 }
                 self.stat(&path)?;
@@ -184,7 +188,9 @@ impl State {
             Write::Delete { path, .. } => {
                 self.tree.remove(&path).map(|_| WriteOutcome::Deleted).ok_or(OpError::NoNode(path))
             }
-            Write::SetAcl { .. } => panic!("{write:?} is beyond this fake"),
+            Write::SetAcl { .. } | Write::DeleteTree(_) | Write::SetQuota { .. } => {
+                panic!("{write:?} is beyond this fake")
+            }
             Write::Multi(ops) => {
                 let part = |(index, op)| match op {
                     MultiOp::Check { path, .. } => match self.stat(&path) {
@@ -205,7 +211,9 @@ impl State {
             Read::Get { .. } => {
                 ReadOutcome::Data { stat: self.stat(path)?, data: Some(self.tree[path].clone()) }
             }
-            Read::Acl { .. } => panic!("{read:?} is beyond this fake"),
+            Read::Acl { .. } | Read::Count { .. } | Read::Quotas { .. } => {
+                panic!("{read:?} is beyond this fake")
+            }
             Read::Children { page, .. } => {
                 let children = self.tree.keys().filter(|child| child.parent().as_ref() == Some(path));
                 let names = children.map(|child| child.name().to_owned());
@@ -357,6 +365,8 @@ unused! {
     delete_tree: DeleteTreeRequest => DeleteTreeResponse,
     multi: MultiRequest => MultiResponse,
     set_acl: SetAclRequest => SetAclResponse,
+    set_quota: SetQuotaRequest => SetQuotaResponse,
+    list_quotas: ListQuotasRequest => ListQuotasResponse,
     get: GetRequest => GetResponse,
     exists: ExistsRequest => ExistsResponse,
     children: ChildrenRequest => ChildrenResponse,

@@ -26,17 +26,24 @@ pub fn to_status(error: &OpError) -> Status {
         | ErrorCode::ResultForgotten
         | ErrorCode::Level
         | ErrorCode::WrongEnsemble
+        | ErrorCode::ReadOnly
         | ErrorCode::NoSequenceNumber => Code::FailedPrecondition,
-        ErrorCode::BadVersion | ErrorCode::OutOfOrder | ErrorCode::SessionMoved | ErrorCode::NumberReused => {
-            Code::Aborted
-        }
+        ErrorCode::BadVersion
+        | ErrorCode::BadCzxid
+        | ErrorCode::Present
+        | ErrorCode::OutOfOrder
+        | ErrorCode::SessionMoved
+        | ErrorCode::NumberReused => Code::Aborted,
         ErrorCode::BadPath | ErrorCode::BadArguments | ErrorCode::BadAcl | ErrorCode::TooLarge => {
             Code::InvalidArgument
         }
         ErrorCode::NoAuth => Code::PermissionDenied,
         ErrorCode::Unsupported => Code::Unimplemented,
-        ErrorCode::Overloaded | ErrorCode::DiskFull | ErrorCode::LimitExceeded => Code::ResourceExhausted,
-        ErrorCode::Gone => Code::OutOfRange,
+        ErrorCode::Overloaded | ErrorCode::DiskFull | ErrorCode::LimitExceeded | ErrorCode::QuotaExceeded => {
+            Code::ResourceExhausted
+        }
+        ErrorCode::Gone | ErrorCode::AnswerTooLarge => Code::OutOfRange,
+        ErrorCode::TimedOut => Code::DeadlineExceeded,
         ErrorCode::Unavailable => Code::Unavailable,
         ErrorCode::Unknown | ErrorCode::Other => Code::Unknown,
         ErrorCode::Internal => Code::Internal,
@@ -140,6 +147,22 @@ fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
             put("expected", expected.to_string());
             put("actual", actual.to_string());
         }
+        OpError::BadCzxid { path, expected, actual } => {
+            put("path", path.to_string());
+            put("expected", expected.0.to_string());
+            put("actual", actual.0.to_string());
+        }
+        OpError::Present { path, actual } => {
+            put("path", path.to_string());
+            put("actual", actual.0.to_string());
+        }
+        OpError::QuotaExceeded { path, counted, limit, actual } => {
+            put("path", path.to_string());
+            put("limitName", counted.to_string());
+            put("limit", limit.to_string());
+            put("actual", actual.to_string());
+        }
+        OpError::TimedOut(ms) => put("timeoutMs", ms.to_string()),
         OpError::BadPath(fault) => {
             put("rule", rule(*fault).to_owned());
             match *fault {
@@ -156,7 +179,7 @@ fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
             put("path", path.to_string());
             put("permission", permission.to_string());
         }
-        OpError::TooLarge { size, limit } => {
+        OpError::TooLarge { size, limit } | OpError::AnswerTooLarge { size, limit } => {
             put("size", size.to_string());
             put("limit", limit.to_string());
         }
@@ -200,7 +223,7 @@ fn metadata(error: &OpError, message: &str) -> HashMap<String, String> {
             put("remedy", remedy.clone());
         }
         OpError::Gone { oldest } => put("oldestZxid", oldest.0.to_string()),
-        OpError::DiskFull | OpError::Other { .. } => {}
+        OpError::DiskFull | OpError::ReadOnly | OpError::Other { .. } => {}
         // `part_and_cause` goes through these.
         OpError::Multi { .. } => {}
     }
@@ -263,6 +286,25 @@ fn decode_cause(code: v1::ErrorCode, message: &str, metadata: &HashMap<String, S
             expected: number(metadata, "expected")?,
             actual: number(metadata, "actual")?,
         },
+        v1::ErrorCode::BadCzxid => OpError::BadCzxid {
+            path: path()?,
+            expected: Zxid(number(metadata, "expected")?),
+            actual: Zxid(number(metadata, "actual")?),
+        },
+        v1::ErrorCode::Present => {
+            OpError::Present { path: path()?, actual: Zxid(number(metadata, "actual")?) }
+        }
+        v1::ErrorCode::QuotaExceeded => OpError::QuotaExceeded {
+            path: path()?,
+            counted: metadata.get("limitName")?.parse().ok()?,
+            limit: number(metadata, "limit")?,
+            actual: number(metadata, "actual")?,
+        },
+        v1::ErrorCode::AnswerTooLarge => {
+            OpError::AnswerTooLarge { size: number(metadata, "size")?, limit: number(metadata, "limit")? }
+        }
+        v1::ErrorCode::TimedOut => OpError::TimedOut(number(metadata, "timeoutMs")?),
+        v1::ErrorCode::ReadOnly => OpError::ReadOnly,
         v1::ErrorCode::NoChildrenForEphemerals => OpError::NoChildrenForEphemerals(path()?),
         v1::ErrorCode::BadPath => OpError::BadPath(path_fault(metadata)?),
         v1::ErrorCode::NoAuth => {
@@ -382,7 +424,7 @@ const STATUS_PATH_MAX: usize = 1024;
 /// As long as the longest path.
 const DETAIL_MAX: usize = Path::MAX_BYTES;
 
-const CODES: [(ErrorCode, v1::ErrorCode); 26] = [
+const CODES: [(ErrorCode, v1::ErrorCode); 32] = [
     (ErrorCode::NoNode, v1::ErrorCode::NoNode),
     (ErrorCode::NodeExists, v1::ErrorCode::NodeExists),
     (ErrorCode::NotEmpty, v1::ErrorCode::NotEmpty),
@@ -409,4 +451,10 @@ const CODES: [(ErrorCode, v1::ErrorCode); 26] = [
     (ErrorCode::WrongEnsemble, v1::ErrorCode::WrongEnsemble),
     (ErrorCode::LimitExceeded, v1::ErrorCode::LimitExceeded),
     (ErrorCode::Gone, v1::ErrorCode::Gone),
+    (ErrorCode::BadCzxid, v1::ErrorCode::BadCzxid),
+    (ErrorCode::Present, v1::ErrorCode::Present),
+    (ErrorCode::QuotaExceeded, v1::ErrorCode::QuotaExceeded),
+    (ErrorCode::AnswerTooLarge, v1::ErrorCode::AnswerTooLarge),
+    (ErrorCode::TimedOut, v1::ErrorCode::TimedOut),
+    (ErrorCode::ReadOnly, v1::ErrorCode::ReadOnly),
 ];

@@ -1,8 +1,9 @@
 //! What clients get.
 
 use api::{
-    BadAccess, Identities, Identity, Level, MultiOutcome, NodeKind, OpError, Path, PeerId, ReadOutcome,
-    SessionId, SessionToken, Stat, WriteNumber, WriteOutcome, Zxid,
+    BadAccess, Child, DeleteTree, Identities, Identity, Level, Listing, MultiOutcome, NodeKind, OpError,
+    Path, PeerId, QuotaAt, ReadOutcome, SessionId, SessionToken, Stat, Usage, WriteNumber, WriteOutcome,
+    Zxid,
     session::{Item, Limits, Notice, Opened, Outcome, Response},
 };
 use bytes::Bytes;
@@ -53,6 +54,7 @@ fn opened_to_wire(opened: &Opened) -> v1::SessionOpened {
             data_bytes: opened.limits.data_bytes,
             multi_parts: opened.limits.multi_parts,
             watches: opened.limits.watches,
+            tree_znodes: DeleteTree::ZNODES_MAX,
             ..v1::Limits::default()
         }),
         identities: identities_to_wire(&opened.identities),
@@ -84,6 +86,13 @@ impl From<Outcome> for v1::response::Result {
             Outcome::Write(WriteOutcome::Created { path, stat }) => Wire::Create(created(&path, stat)),
             Outcome::Write(WriteOutcome::Set { stat }) => Wire::Set(set(stat)),
             Outcome::Write(WriteOutcome::AclSet { stat }) => Wire::SetAcl(acl_set(stat)),
+            Outcome::Write(WriteOutcome::TreeDeleted { znodes }) => {
+                Wire::DeleteTree(v1::DeleteTreeResponse { deleted: znodes, as_of: None })
+            }
+            Outcome::Write(WriteOutcome::QuotaSet(at)) => {
+                let quota = Some(requests::quota_to_wire(&at.path, &at.quota, at.used));
+                Wire::SetQuota(v1::SetQuotaResponse { quota, as_of: None })
+            }
             Outcome::Write(WriteOutcome::Deleted) => Wire::Delete(v1::DeleteResponse::default()),
             Outcome::Write(WriteOutcome::Multi(outcomes)) => Wire::Multi(v1::MultiResponse {
                 results: outcomes.into_iter().map(part_to_wire).collect(),
@@ -93,24 +102,13 @@ impl From<Outcome> for v1::response::Result {
             Outcome::Write(
                 WriteOutcome::SessionOpened | WriteOutcome::SessionResumed | WriteOutcome::Checked,
             ) => Wire::Error(OpError::Internal("an outcome that answers no request".to_owned()).into()),
-            Outcome::Read(ReadOutcome::Data { data, stat }) => {
-                Wire::Get(v1::GetResponse { data, stat: Some(stat.into()), as_of: None })
-            }
-            Outcome::Read(ReadOutcome::Exists { stat }) => {
-                Wire::Exists(v1::ExistsResponse { stat: stat.map(v1::Stat::from), as_of: None })
-            }
-            Outcome::Read(ReadOutcome::Acl { acl, stat }) => {
-                let acl = Some(requests::acl_to_wire(&acl));
-                Wire::GetAcl(v1::GetAclResponse { acl, stat: Some(stat.into()), as_of: None })
-            }
-            Outcome::Read(ReadOutcome::Children { names, next, stat }) => {
-                let child = |name| v1::Child { name, stat: None, data: None };
-                Wire::Children(v1::ChildrenResponse {
-                    children: names.into_iter().map(child).collect(),
-                    next_page_token: next,
-                    stat: Some(stat.into()),
-                    as_of: None,
-                })
+            Outcome::Read(read) => read_to_wire(read),
+            Outcome::MultiRead(results) => Wire::MultiRead(v1::MultiReadResponse {
+                results: results.into_iter().map(read_result_to_wire).collect(),
+                as_of: None,
+            }),
+            Outcome::Walked(_) => {
+                Wire::Error(OpError::Internal("a walk is no request of a session".to_owned()).into())
             }
             Outcome::Sync => Wire::Sync(v1::SyncResponse { as_of: None }),
             Outcome::Watching(refused) => {
@@ -124,6 +122,55 @@ impl From<Outcome> for v1::response::Result {
             }
         }
     }
+}
+
+fn read_to_wire(read: ReadOutcome) -> v1::response::Result {
+    use v1::response::Result as Wire;
+    match read {
+        ReadOutcome::Data { data, stat } => {
+            Wire::Get(v1::GetResponse { data, stat: Some(stat.into()), as_of: None })
+        }
+        ReadOutcome::Exists { stat } => {
+            Wire::Exists(v1::ExistsResponse { stat: stat.map(v1::Stat::from), as_of: None })
+        }
+        ReadOutcome::Acl { acl, stat } => {
+            let acl = Some(requests::acl_to_wire(&acl));
+            Wire::GetAcl(v1::GetAclResponse { acl, stat: Some(stat.into()), as_of: None })
+        }
+        ReadOutcome::Children { names, next, stat } => {
+            let child = |name| v1::Child { name, stat: None, data: None };
+            Wire::Children(children(names.into_iter().map(child).collect(), next, stat))
+        }
+        ReadOutcome::Listed(listing) => {
+            let Listing { children: listed, next, stat } = *listing;
+            let child = |Child { name, stat, data }| v1::Child { name, stat: stat.map(v1::Stat::from), data };
+            Wire::Children(children(listed.into_iter().map(child).collect(), next, stat))
+        }
+        ReadOutcome::Counted(Usage { znodes, bytes }) => {
+            Wire::CountTree(v1::CountTreeResponse { znodes, bytes, as_of: None })
+        }
+        ReadOutcome::Quotas { quotas, next } => {
+            let quota = |at: QuotaAt| requests::quota_to_wire(&at.path, &at.quota, at.used);
+            let quotas = quotas.into_iter().map(quota).collect();
+            Wire::ListQuotas(v1::ListQuotasResponse { quotas, next_page_token: next, as_of: None })
+        }
+    }
+}
+
+fn children(children: Vec<v1::Child>, next_page_token: String, stat: Stat) -> v1::ChildrenResponse {
+    v1::ChildrenResponse { children, next_page_token, stat: Some(stat.into()), as_of: None }
+}
+
+fn read_result_to_wire(result: Result<ReadOutcome, OpError>) -> v1::ReadResult {
+    use v1::{read_result::Result as Wire, response::Result as Of};
+    let result = match result.map(read_to_wire) {
+        Ok(Of::Get(get)) => Wire::Get(get),
+        Ok(Of::Exists(exists)) => Wire::Exists(exists),
+        Ok(Of::Children(children)) => Wire::Children(children),
+        Ok(_) => Wire::Error(OpError::Internal("an answer that fits no part of a read".to_owned()).into()),
+        Err(error) => Wire::Error(error.into()),
+    };
+    v1::ReadResult { result: Some(result) }
 }
 
 impl From<Stat> for v1::Stat {
@@ -213,6 +260,8 @@ call_responses! {
     GetAclResponse => GetAcl,
     CountTreeResponse => CountTree,
     MultiReadResponse => MultiRead,
+    SetQuotaResponse => SetQuota,
+    ListQuotasResponse => ListQuotas,
 }
 
 // ---- off the wire ----
@@ -325,10 +374,19 @@ fn outcome(result: v1::response::Result) -> Result<Outcome, Malformed> {
         }
         Wire::Get(g) => get(g)?,
         Wire::Exists(e) => Outcome::Read(ReadOutcome::Exists { stat: e.stat.map(Stat::from) }),
-        Wire::Children(c) => {
-            let names = c.children.into_iter().map(|child| child.name).collect();
-            let next = c.next_page_token;
-            Outcome::Read(ReadOutcome::Children { names, next, stat: stat(c.stat)? })
+        Wire::Children(c) => Outcome::Read(children_off_wire(c)?),
+        Wire::DeleteTree(d) => Outcome::Write(WriteOutcome::TreeDeleted { znodes: d.deleted }),
+        Wire::SetQuota(s) => {
+            let missing = || Malformed("SetQuotaResponse.quota is missing".to_owned());
+            Outcome::Write(WriteOutcome::QuotaSet(quota_off_wire(s.quota.ok_or_else(missing)?)?))
+        }
+        Wire::CountTree(c) => Outcome::Read(ReadOutcome::Counted(Usage { znodes: c.znodes, bytes: c.bytes })),
+        Wire::ListQuotas(l) => {
+            let quotas = l.quotas.into_iter().map(quota_off_wire).collect::<Result<_, _>>()?;
+            Outcome::Read(ReadOutcome::Quotas { quotas, next: l.next_page_token })
+        }
+        Wire::MultiRead(m) => {
+            Outcome::MultiRead(m.results.into_iter().map(read_result).collect::<Result<_, _>>()?)
         }
         Wire::Sync(_) => Outcome::Sync,
         Wire::AddWatches(added) => Outcome::Watching(watch::refused(added.refused)?),
@@ -337,6 +395,36 @@ fn outcome(result: v1::response::Result) -> Result<Outcome, Malformed> {
         Wire::Close(_) => Outcome::Close,
         other => return Err(Malformed(format!("an answer that nobody asked for: {other:?}"))),
     })
+}
+
+/// A listing in which no child has a Stat is one of names: whoever asked for more may read none of them.
+fn children_off_wire(c: v1::ChildrenResponse) -> Result<ReadOutcome, Malformed> {
+    let (next, parent) = (c.next_page_token, stat(c.stat)?);
+    if c.children.iter().all(|child| child.stat.is_none()) {
+        let names = c.children.into_iter().map(|child| child.name).collect();
+        return Ok(ReadOutcome::Children { names, next, stat: parent });
+    }
+    let child = |v1::Child { name, stat, data }| Child { name, stat: stat.map(Stat::from), data };
+    let children = c.children.into_iter().map(child).collect();
+    Ok(ReadOutcome::Listed(Box::new(Listing { children, next, stat: parent })))
+}
+
+fn quota_off_wire(wire: v1::Quota) -> Result<QuotaAt, Malformed> {
+    let path = Path::new(&wire.path).map_err(|e| Malformed(format!("Quota.path: {e}")))?;
+    let used = Usage { znodes: wire.used_znodes, bytes: wire.used_bytes };
+    Ok(QuotaAt { path, quota: requests::quota(&wire), used })
+}
+
+fn read_result(wire: v1::ReadResult) -> Result<Result<ReadOutcome, OpError>, Malformed> {
+    use v1::{read_result::Result as Wire, response::Result as Of};
+    let of = match wire.result {
+        Some(Wire::Error(error)) => return Ok(Err(error.into())),
+        Some(Wire::Get(get)) => Of::Get(get),
+        Some(Wire::Exists(exists)) => Of::Exists(exists),
+        Some(Wire::Children(children)) => Of::Children(children),
+        None => return Err(Malformed("ReadResult.result is missing, or newer than this client".to_owned())),
+    };
+    read_outcome(of).map(Ok)
 }
 
 fn get(response: v1::GetResponse) -> Result<Outcome, Malformed> {

@@ -1,8 +1,9 @@
 //! What clients ask.
 
 use api::{
-    Acl, AclEntry, Create, Identity, MultiOp, NodeKind, OpError, Page, Path, Permissions, Read, ReadLevel,
-    SessionId, SessionToken, Trace, Write, WriteNumber, Zxid,
+    Acl, AclEntry, Create, DeleteTree, Expected, Identity, Look, MultiOp, NodeKind, OpError, Page, Path,
+    Permissions, Quota, Read, ReadLevel, SessionId, SessionToken, Trace, Usage, Write, WriteNumber, Zxid,
+    quota::Bounds,
     session::{Op, Open, Request},
 };
 use bytes::Bytes;
@@ -49,7 +50,14 @@ fn numbered(op: Op, number: Option<WriteNumber>) -> Result<Op, OpError> {
             "Request.write_number is missing; number the writes of a session 1, 2, 3 ... without a gap",
         )),
         (
-            Op::Read(..) | Op::Sync | Op::AddWatches(_) | Op::CancelWatches(_) | Op::Ping | Op::Close,
+            Op::Read(..)
+            | Op::MultiRead(..)
+            | Op::Walk(_)
+            | Op::Sync
+            | Op::AddWatches(_)
+            | Op::CancelWatches(_)
+            | Op::Ping
+            | Op::Close,
             Some(_),
         ) => Err(bad("Request.write_number is set, but this is no write; number writes only")),
         _ => Ok(op),
@@ -81,18 +89,32 @@ pub fn op(wire: impl Into<v1::request::Op>) -> Result<Op, OpError> {
         Wire::Multi(r) => Op::Write(multi(r)?),
         Wire::Get(r) => Op::Read(Read::Get { path: Path::new(&r.path)? }, read_level(r.read)?),
         Wire::Exists(r) => Op::Read(Read::Exists { path: Path::new(&r.path)? }, read_level(r.read)?),
-        Wire::Children(r) => children(r)?,
+        Wire::Children(r) => {
+            let level = read_level(r.read)?;
+            Op::Read(children(r)?, level)
+        }
         Wire::Sync(_) => Op::Sync,
         Wire::Ping(_) => Op::Ping,
         Wire::Close(_) => Op::Close,
-        Wire::DeleteTree(_) => return Err(not_yet("DeleteTree")),
+        Wire::DeleteTree(v1::DeleteTreeRequest { path, version: v, czxid, keep_root, max_znodes }) => {
+            let (path, version) = (Path::new(&path)?, expected(v, czxid)?);
+            Op::Write(Write::DeleteTree(DeleteTree { path, version, keep_root, max_znodes }))
+        }
+        Wire::SetQuota(r) => Op::Write(set_quota(r)?),
         Wire::SetAcl(r) => {
             let (path, acl, aversion) = set_acl(r)?;
             Op::Write(Write::SetAcl { path, acl, aversion })
         }
         Wire::GetAcl(r) => Op::Read(Read::Acl { path: Path::new(&r.path)? }, read_level(r.read)?),
-        Wire::CountTree(_) => return Err(not_yet("CountTree")),
-        Wire::MultiRead(_) => return Err(not_yet("MultiRead")),
+        Wire::CountTree(r) => Op::Read(Read::Count { path: Path::new(&r.path)? }, read_level(r.read)?),
+        Wire::ListQuotas(r) => {
+            let page = page(r.page_size, r.page_token, Look::Name)?;
+            Op::Read(Read::Quotas { path: Path::new(&r.path)?, page }, read_level(r.read)?)
+        }
+        Wire::MultiRead(r) => {
+            let reads = r.ops.into_iter().map(read_op).collect::<Result<_, OpError>>()?;
+            Op::MultiRead(reads, read_level(r.read)?)
+        }
         Wire::ListEphemerals(_) => return Err(not_yet("ListEphemerals")),
         Wire::AddWatches(r) => watch::add(r),
         Wire::CancelWatches(r) => Op::CancelWatches(r.ids),
@@ -125,6 +147,8 @@ ops! {
     GetAclRequest => GetAcl,
     CountTreeRequest => CountTree,
     MultiReadRequest => MultiRead,
+    SetQuotaRequest => SetQuota,
+    ListQuotasRequest => ListQuotas,
     WhoAmIRequest => WhoAmI,
 }
 
@@ -148,20 +172,45 @@ fn create(r: v1::CreateRequest) -> Result<Create, OpError> {
     Ok(Create { path, data, kind, sequential, acl })
 }
 
-fn set(r: v1::SetRequest) -> Result<(Path, Option<Bytes>, Option<i32>), OpError> {
-    supported(r.czxid.is_none(), "SetRequest.czxid")?;
-    Ok((Path::new(&r.path)?, r.data, version(r.version)?))
+fn set(r: v1::SetRequest) -> Result<(Path, Option<Bytes>, Option<Expected>), OpError> {
+    Ok((Path::new(&r.path)?, r.data, expected(r.version, r.czxid)?))
 }
 
-fn delete(r: v1::DeleteRequest) -> Result<(Path, Option<i32>), OpError> {
-    supported(r.czxid.is_none(), "DeleteRequest.czxid")?;
-    Ok((Path::new(&r.path)?, version(r.version)?))
+fn delete(r: v1::DeleteRequest) -> Result<(Path, Option<Expected>), OpError> {
+    Ok((Path::new(&r.path)?, expected(r.version, r.czxid)?))
 }
 
-fn set_acl(r: v1::SetAclRequest) -> Result<(Path, Acl, Option<i32>), OpError> {
-    supported(r.czxid.is_none(), "SetAclRequest.czxid")?;
+fn set_acl(r: v1::SetAclRequest) -> Result<(Path, Acl, Option<Expected>), OpError> {
     let missing = || OpError::BadAcl("SetAclRequest.acl is missing; give it 1 to 64 entries".to_owned());
-    Ok((Path::new(&r.path)?, acl(r.acl.ok_or_else(missing)?)?, version(r.aversion)?))
+    Ok((Path::new(&r.path)?, acl(r.acl.ok_or_else(missing)?)?, expected(r.aversion, r.czxid)?))
+}
+
+fn set_quota(r: v1::SetQuotaRequest) -> Result<Write, OpError> {
+    let missing = || bad("SetQuotaRequest.quota is missing; give it a path, and the bounds that shall hold");
+    let quota = r.quota.ok_or_else(missing)?;
+    Ok(Write::SetQuota { path: Path::new(&quota.path)?, quota: self::quota(&quota) })
+}
+
+pub(super) fn quota(wire: &v1::Quota) -> Quota {
+    let soft = Bounds { znodes: wire.soft_znodes, bytes: wire.soft_bytes };
+    Quota { soft, hard: Bounds { znodes: wire.hard_znodes, bytes: wire.hard_bytes } }
+}
+
+/// One part of a read of several.
+fn read_op(op: v1::ReadOp) -> Result<Read, OpError> {
+    use v1::read_op::Op as Wire;
+    let (read, level) = match op.op.ok_or_else(|| unknown("ReadOp.op"))? {
+        Wire::Get(r) => (Read::Get { path: Path::new(&r.path)? }, r.read),
+        Wire::Exists(r) => (Read::Exists { path: Path::new(&r.path)? }, r.read),
+        Wire::Children(r) => {
+            let level = r.read;
+            (children(r)?, level)
+        }
+    };
+    match level {
+        None => Ok(read),
+        Some(_) => Err(bad("`read` is set in a part of a MultiReadRequest; set it in the request itself")),
+    }
 }
 
 /// An access list off the wire.
@@ -214,10 +263,14 @@ fn multi_op(op: v1::MultiOp) -> Result<MultiOp, OpError> {
             let (path, version) = delete(r)?;
             MultiOp::Delete { path, version }
         }
+        Wire::Check(v1::CheckRequest { path, version: None, czxid: None, absent: true }) => {
+            MultiOp::CheckAbsent { path: Path::new(&path)? }
+        }
+        Wire::Check(r) if r.absent => {
+            return Err(bad("CheckRequest.absent is set together with version or czxid; leave those out"));
+        }
         Wire::Check(r) => {
-            supported(r.czxid.is_none(), "CheckRequest.czxid")?;
-            supported(!r.absent, "CheckRequest.absent")?;
-            MultiOp::Check { path: Path::new(&r.path)?, version: version(r.version)? }
+            MultiOp::Check { path: Path::new(&r.path)?, version: expected(r.version, r.czxid)? }
         }
         Wire::SetAcl(r) => {
             let (path, acl, aversion) = set_acl(r)?;
@@ -226,17 +279,23 @@ fn multi_op(op: v1::MultiOp) -> Result<MultiOp, OpError> {
     })
 }
 
-fn children(r: v1::ChildrenRequest) -> Result<Op, OpError> {
-    supported(!r.with_stat, "ChildrenRequest.with_stat")?;
-    supported(!r.with_data, "ChildrenRequest.with_data")?;
-    let size = u32::try_from(r.page_size)
+fn children(r: v1::ChildrenRequest) -> Result<Read, OpError> {
+    let look = match (r.with_stat, r.with_data) {
+        (_, true) => Look::Data,
+        (true, false) => Look::Stat,
+        (false, false) => Look::Name,
+    };
+    Ok(Read::Children { path: Path::new(&r.path)?, page: page(r.page_size, r.page_token, look)? })
+}
+
+fn page(size: i32, after: String, look: Look) -> Result<Page, OpError> {
+    let size = u32::try_from(size)
         .map_err(|_| bad("page_size is negative; set 0, or the number of names that you want"))?;
-    let page = Page { after: r.page_token, size };
-    Ok(Op::Read(Read::Children { path: Path::new(&r.path)?, page }, read_level(r.read)?))
+    Ok(Page { after, size, look })
 }
 
 /// A level that this version does not know is refused: to answer with less than was asked for would be worse.
-fn read_level(read: Option<v1::ReadOptions>) -> Result<ReadLevel, OpError> {
+pub(super) fn read_level(read: Option<v1::ReadOptions>) -> Result<ReadLevel, OpError> {
     use v1::ReadLevel as Wire;
     let v1::ReadOptions { level, min_zxid } = read.unwrap_or_default();
     match (Wire::try_from(level), min_zxid) {
@@ -252,13 +311,17 @@ fn read_level(read: Option<v1::ReadOptions>) -> Result<ReadLevel, OpError> {
     }
 }
 
-fn version(version: Option<i32>) -> Result<Option<i32>, OpError> {
+fn expected(version: Option<i32>, czxid: Option<u64>) -> Result<Option<Expected>, OpError> {
     match version {
         Some(v) if v < 0 => Err(OpError::BadArguments(format!(
             "the version {v} is negative; leave it out to match any version"
         ))),
-        v => Ok(v),
+        v => Ok(Expected::new(v, czxid.map(Zxid))),
     }
+}
+
+fn expected_to_wire(expected: Option<Expected>) -> (Option<i32>, Option<u64>) {
+    (expected.and_then(Expected::version), expected.and_then(Expected::czxid).map(|czxid| czxid.0))
 }
 
 fn bad(what: &str) -> OpError {
@@ -355,7 +418,7 @@ pub fn request_to_wire(r: Request) -> Option<v1::Request> {
     })
 }
 
-/// `None` for [`Op::Invalid`], which no client has.
+/// `None` for [`Op::Invalid`], which no client has, and for [`Op::MultiRead`] with parts that the wire does not have.
 #[must_use]
 pub fn op_to_wire(op: Op) -> Option<v1::request::Op> {
     use v1::request::Op as Wire;
@@ -366,16 +429,29 @@ pub fn op_to_wire(op: Op) -> Option<v1::request::Op> {
         Op::Write(Write::SetAcl { path, acl, aversion }) => {
             Wire::SetAcl(set_acl_to_wire(&path, &acl, aversion))
         }
+        Op::Write(Write::DeleteTree(DeleteTree { path, version, keep_root, max_znodes })) => {
+            let ((version, czxid), path) = (expected_to_wire(version), text(&path));
+            Wire::DeleteTree(v1::DeleteTreeRequest { path, version, czxid, keep_root, max_znodes })
+        }
+        Op::Write(Write::SetQuota { path, quota }) => {
+            let quota = Some(quota_to_wire(&path, &quota, Usage::default()));
+            Wire::SetQuota(v1::SetQuotaRequest { quota })
+        }
         Op::Write(Write::Multi(ops)) => {
             Wire::Multi(v1::MultiRequest { ops: ops.into_iter().map(multi_op_to_wire).collect() })
         }
         Op::Read(read, level) => read_to_wire(read, level),
+        Op::MultiRead(reads, level) => Wire::MultiRead(v1::MultiReadRequest {
+            ops: reads.into_iter().map(read_op_to_wire).collect::<Option<_>>()?,
+            read: options(level),
+        }),
         Op::Sync => Wire::Sync(v1::SyncRequest {}),
         Op::AddWatches(add) => Wire::AddWatches(watch::add_to_wire(add)),
         Op::CancelWatches(ids) => Wire::CancelWatches(v1::CancelWatchesRequest { ids }),
         Op::Ping => Wire::Ping(v1::PingRequest {}),
         Op::Close => Wire::Close(v1::CloseSessionRequest {}),
-        Op::Invalid(_) => return None,
+        // Walks are calls of their own.
+        Op::Invalid(_) | Op::Walk(_) => return None,
     })
 }
 
@@ -398,16 +474,19 @@ fn create_to_wire(create: Create) -> v1::CreateRequest {
     }
 }
 
-fn set_to_wire(path: &Path, data: Option<Bytes>, version: Option<i32>) -> v1::SetRequest {
-    v1::SetRequest { path: text(path), data, version, czxid: None }
+fn set_to_wire(path: &Path, data: Option<Bytes>, expected: Option<Expected>) -> v1::SetRequest {
+    let (version, czxid) = expected_to_wire(expected);
+    v1::SetRequest { path: text(path), data, version, czxid }
 }
 
-fn delete_to_wire(path: &Path, version: Option<i32>) -> v1::DeleteRequest {
-    v1::DeleteRequest { path: text(path), version, czxid: None }
+fn delete_to_wire(path: &Path, expected: Option<Expected>) -> v1::DeleteRequest {
+    let (version, czxid) = expected_to_wire(expected);
+    v1::DeleteRequest { path: text(path), version, czxid }
 }
 
-fn set_acl_to_wire(path: &Path, acl: &Acl, aversion: Option<i32>) -> v1::SetAclRequest {
-    v1::SetAclRequest { path: text(path), acl: Some(acl_to_wire(acl)), aversion, czxid: None }
+fn set_acl_to_wire(path: &Path, acl: &Acl, expected: Option<Expected>) -> v1::SetAclRequest {
+    let (aversion, czxid) = expected_to_wire(expected);
+    v1::SetAclRequest { path: text(path), acl: Some(acl_to_wire(acl)), aversion, czxid }
 }
 
 fn multi_op_to_wire(op: MultiOp) -> v1::MultiOp {
@@ -418,35 +497,80 @@ fn multi_op_to_wire(op: MultiOp) -> v1::MultiOp {
         MultiOp::Delete { path, version } => Wire::Delete(delete_to_wire(&path, version)),
         MultiOp::SetAcl { path, acl, aversion } => Wire::SetAcl(set_acl_to_wire(&path, &acl, aversion)),
         MultiOp::Check { path, version } => {
-            Wire::Check(v1::CheckRequest { path: text(&path), version, ..v1::CheckRequest::default() })
+            let (version, czxid) = expected_to_wire(version);
+            Wire::Check(v1::CheckRequest { path: text(&path), version, czxid, absent: false })
+        }
+        MultiOp::CheckAbsent { path } => {
+            let path = text(&path);
+            Wire::Check(v1::CheckRequest { path, absent: true, ..v1::CheckRequest::default() })
         }
     };
     v1::MultiOp { op: Some(op) }
 }
 
-fn read_to_wire(read: Read, level: ReadLevel) -> v1::request::Op {
-    use v1::request::Op as Wire;
+pub(super) fn options(level: ReadLevel) -> Option<v1::ReadOptions> {
     let (level, min_zxid) = match level {
         // What is not there takes no room; and everything is behind zero.
-        ReadLevel::Local | ReadLevel::AtLeast(Zxid::ZERO) => (v1::ReadLevel::Unspecified, 0),
+        ReadLevel::Local | ReadLevel::AtLeast(Zxid::ZERO) => return None,
         ReadLevel::AtLeast(zxid) => (v1::ReadLevel::AtLeast, zxid.0),
         ReadLevel::Linearizable => (v1::ReadLevel::Linearizable, 0),
         ReadLevel::Stale => (v1::ReadLevel::Stale, 0),
     };
-    let path = text(read.path());
-    let options = v1::ReadOptions { level: level.into(), min_zxid };
-    let options = (options != v1::ReadOptions::default()).then_some(options);
+    Some(v1::ReadOptions { level: level.into(), min_zxid })
+}
+
+fn read_to_wire(read: Read, level: ReadLevel) -> v1::request::Op {
+    use v1::request::Op as Wire;
+    let (path, read_options) = (text(read.path()), options(level));
     match read {
-        Read::Get { .. } => Wire::Get(v1::GetRequest { path, read: options }),
-        Read::Exists { .. } => Wire::Exists(v1::ExistsRequest { path, read: options }),
-        Read::Acl { .. } => Wire::GetAcl(v1::GetAclRequest { path, read: options }),
-        Read::Children { page, .. } => Wire::Children(v1::ChildrenRequest {
+        Read::Get { .. } => Wire::Get(v1::GetRequest { path, read: read_options }),
+        Read::Exists { .. } => Wire::Exists(v1::ExistsRequest { path, read: read_options }),
+        Read::Acl { .. } => Wire::GetAcl(v1::GetAclRequest { path, read: read_options }),
+        Read::Children { page, .. } => Wire::Children(children_to_wire(path, page, read_options)),
+        Read::Count { .. } => Wire::CountTree(v1::CountTreeRequest { path, read: read_options }),
+        Read::Quotas { page, .. } => Wire::ListQuotas(v1::ListQuotasRequest {
             path,
-            read: options,
+            read: read_options,
             page_size: i32::try_from(page.size).unwrap_or(i32::MAX),
             page_token: page.after,
-            ..v1::ChildrenRequest::default()
         }),
+    }
+}
+
+fn children_to_wire(path: String, page: Page, read: Option<v1::ReadOptions>) -> v1::ChildrenRequest {
+    v1::ChildrenRequest {
+        path,
+        read,
+        page_size: i32::try_from(page.size).unwrap_or(i32::MAX),
+        page_token: page.after,
+        with_stat: page.look == Look::Stat,
+        with_data: page.look == Look::Data,
+    }
+}
+
+/// `None` for what no part of a read of several can be.
+fn read_op_to_wire(read: Read) -> Option<v1::ReadOp> {
+    use v1::read_op::Op as Wire;
+    let path = text(read.path());
+    let op = match read {
+        Read::Get { .. } => Wire::Get(v1::GetRequest { path, read: None }),
+        Read::Exists { .. } => Wire::Exists(v1::ExistsRequest { path, read: None }),
+        Read::Children { page, .. } => Wire::Children(children_to_wire(path, page, None)),
+        Read::Acl { .. } | Read::Count { .. } | Read::Quotas { .. } => return None,
+    };
+    Some(v1::ReadOp { op: Some(op) })
+}
+
+pub(super) fn quota_to_wire(path: &Path, quota: &Quota, used: Usage) -> v1::Quota {
+    let Quota { soft, hard } = quota;
+    v1::Quota {
+        path: text(path),
+        soft_znodes: soft.znodes,
+        soft_bytes: soft.bytes,
+        hard_znodes: hard.znodes,
+        hard_bytes: hard.bytes,
+        used_znodes: used.znodes,
+        used_bytes: used.bytes,
     }
 }
 

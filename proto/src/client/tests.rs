@@ -1,10 +1,12 @@
 use std::time::Duration;
 
 use api::{
-    Acl, AclEntry, Create, EnsembleId, Epoch, ErrorCode, Fate, Identities, Identity, MultiOp, MultiOutcome,
-    NodeKind, OpError, Page, Path, PathError, PeerId, Permissions, Read, ReadLevel, ReadOutcome, Retry,
-    Scheme, SessionId, SessionToken, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    Acl, AclEntry, Child, Create, DeleteTree, EnsembleId, Epoch, ErrorCode, Expected, Fate, Identities,
+    Identity, Listing, Look, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PathError, PeerId,
+    Permissions, Quota, QuotaAt, Read, ReadLevel, ReadOutcome, Retry, Scheme, SessionId, SessionToken, Stat,
+    Usage, Write, WriteNumber, WriteOutcome, Zxid,
     ports::Role,
+    quota::{Bounds, Counted},
     session::{Item, Limits, Notice, Op, Open, Opened, Outcome, Request, Response},
 };
 use bytes::Bytes;
@@ -48,24 +50,40 @@ fn writes() -> Vec<Write> {
         Write::Create(create(true, false)),
         Write::Create(create(false, true)),
         Write::Set { path: path("/a"), data: Some(data.clone()), version: None },
-        Write::Set { path: path("/a"), data: Some(Bytes::new()), version: Some(0) },
+        Write::Set { path: path("/a"), data: Some(Bytes::new()), version: Some(0.into()) },
         Write::Set { path: path("/a"), data: None, version: None },
         Write::Create(Create { data: None, ..create(false, false) }),
         Write::Delete { path: path("/"), version: None },
-        Write::Delete { path: path("/a"), version: Some(i32::MAX) },
+        Write::Delete { path: path("/a"), version: Some(i32::MAX.into()) },
         Write::Multi(vec![]),
         Write::Multi(vec![
             MultiOp::Create(create(true, true)),
-            MultiOp::Set { path: path("/a"), data: Some(data.clone()), version: Some(3) },
+            MultiOp::Set { path: path("/a"), data: Some(data.clone()), version: Some(Zxid(3).into()) },
             MultiOp::Delete { path: path("/a/c"), version: None },
             MultiOp::Check { path: path("/x"), version: None },
-            MultiOp::Check { path: path("/x"), version: Some(0) },
-            MultiOp::SetAcl { path: path("/x"), acl: an_acl(), aversion: Some(0) },
+            MultiOp::Check { path: path("/x"), version: Some(0.into()) },
+            MultiOp::Check { path: path("/x"), version: Some(Expected::Both { version: 1, czxid: Zxid(2) }) },
+            MultiOp::CheckAbsent { path: path("/x") },
+            MultiOp::SetAcl { path: path("/x"), acl: an_acl(), aversion: Some(0.into()) },
         ]),
         Write::Create(Create { acl: an_acl(), ..Create::new(path("/l"), "") }),
         Write::SetAcl { path: path("/l"), acl: an_acl(), aversion: None },
-        Write::SetAcl { path: path("/l"), acl: Acl::default(), aversion: Some(3) },
+        Write::SetAcl { path: path("/l"), acl: Acl::default(), aversion: Some(3.into()) },
+        Write::DeleteTree(DeleteTree {
+            path: path("/t"),
+            version: Some(Zxid(9).into()),
+            keep_root: true,
+            max_znodes: 7,
+        }),
+        Write::SetQuota { path: path("/q"), quota: a_quota().quota },
+        Write::SetQuota { path: path("/q"), quota: Quota::default() },
     ]
+}
+
+fn a_quota() -> QuotaAt {
+    let hard = Bounds { znodes: Some(3), bytes: None };
+    let quota = Quota { soft: Bounds { znodes: None, bytes: Some(0) }, hard };
+    QuotaAt { path: path("/q"), quota, used: Usage { znodes: 1, bytes: 2 } }
 }
 
 /// With an entry of each scheme, and each permission.
@@ -93,6 +111,13 @@ fn errors() -> Vec<OpError> {
         OpError::NodeExists(path("/a b/ä")),
         OpError::NotEmpty { path: path("/a"), children: 3 },
         OpError::BadVersion { path: path("/a"), expected: 0, actual: -7 },
+        OpError::BadCzxid { path: path("/a"), expected: Zxid(0), actual: Zxid(7) },
+        OpError::Present { path: path("/a"), actual: Zxid(7) },
+        OpError::QuotaExceeded { path: path("/"), counted: Counted::Znodes, limit: 0, actual: 1 },
+        OpError::QuotaExceeded { path: path("/a"), counted: Counted::Bytes, limit: 4, actual: 5 },
+        OpError::AnswerTooLarge { size: 9, limit: 8 },
+        OpError::TimedOut(250),
+        OpError::ReadOnly,
         OpError::NoChildrenForEphemerals(path("/a")),
         OpError::Gone { oldest: Zxid(77) },
         OpError::LimitExceeded { what: "watches".into(), limit: 5, actual: 6, remedy: "cancel some".into() },
@@ -145,11 +170,15 @@ fn requests_survive_the_wire() {
         Read::Exists { path: path("/") },
         Read::Acl { path: path("/a") },
         Read::Children { path: path("/b"), page: Page::default() },
-        Read::Children { path: path("/b"), page: Page { after: "a".into(), size: 7 } },
+        Read::Children { path: path("/b"), page: Page { after: "a".into(), size: 7, look: Look::Data } },
+        Read::Children { path: path("/b"), page: Page { look: Look::Stat, ..Page::default() } },
+        Read::Count { path: path("/a") },
+        Read::Quotas { path: path("/"), page: Page { after: "/a".into(), size: 3, ..Page::default() } },
     ];
     let levels = [ReadLevel::Local, ReadLevel::AtLeast(Zxid(u64::MAX)), ReadLevel::Linearizable];
     let ops = (writes().into_iter().map(Op::Write))
         .chain(reads.into_iter().flat_map(|read| levels.map(|level| Op::Read(read.clone(), level))))
+        .chain(levels.map(|level| Op::MultiRead(reads_of_several(), level)))
         .chain([Op::Sync, Op::Ping, Op::Close]);
     for op in ops {
         let number = matches!(op, Op::Write(_)).then_some(WriteNumber(7));
@@ -157,6 +186,42 @@ fn requests_survive_the_wire() {
         assert_eq!(request(reencode(&request_to_wire(sent.clone()).unwrap())), sent);
     }
     assert_eq!(op_to_wire(Op::Invalid(OpError::DiskFull)), None, "of servers alone");
+    let count = vec![Read::Count { path: path("/a") }];
+    assert_eq!(op_to_wire(Op::MultiRead(count, ReadLevel::Local)), None, "the wire has no such part");
+}
+
+fn reads_of_several() -> Vec<Read> {
+    let page = Page { after: "a".into(), size: 7, look: Look::Stat };
+    vec![
+        Read::Get { path: path("/a") },
+        Read::Exists { path: path("/b") },
+        Read::Children { path: path("/"), page },
+    ]
+}
+
+#[test]
+fn conditions_that_contradict_each_other_and_levels_of_parts_are_refused() {
+    use v1::request::Op as Wire;
+    let check = |r: v1::CheckRequest| {
+        let op = v1::MultiOp { op: Some(v1::multi_op::Op::Check(r)) };
+        op_of(Wire::Multi(v1::MultiRequest { ops: vec![op] }))
+    };
+    for (version, czxid) in [(Some(0), None), (None, Some(0)), (Some(1), Some(2))] {
+        let why = check(v1::CheckRequest { path: "/a".into(), version, czxid, absent: true }).unwrap_err();
+        assert!(why.code() == ErrorCode::BadArguments && why.to_string().contains("absent"), "{why}");
+    }
+    let read = Some(v1::ReadOptions::default());
+    let get = v1::ReadOp { op: Some(v1::read_op::Op::Get(v1::GetRequest { path: "/a".into(), read })) };
+    let why = op_of(Wire::MultiRead(v1::MultiReadRequest { ops: vec![get], read: None })).unwrap_err();
+    assert!(why.to_string().contains("set it in the request itself"), "{why}");
+    let nothing = v1::MultiReadRequest { ops: vec![v1::ReadOp { op: None }], read: None };
+    assert_eq!(op_of(Wire::MultiRead(nothing)).unwrap_err().code(), ErrorCode::Unsupported);
+    let why = op_of(Wire::SetQuota(v1::SetQuotaRequest { quota: None })).unwrap_err();
+    assert!(why.to_string().contains("quota is missing"), "{why}");
+}
+
+fn op_of(wire: v1::request::Op) -> Result<Op, OpError> {
+    op(wire)
 }
 
 #[test]
@@ -228,6 +293,17 @@ fn responses_survive_the_wire() {
             next: "b".into(),
             stat: a_stat(),
         }),
+        Outcome::Read(listed(Some(a_stat()))),
+        Outcome::Read(ReadOutcome::Counted(Usage { znodes: 3, bytes: 4 })),
+        Outcome::Read(ReadOutcome::Quotas { quotas: vec![a_quota(), a_quota()], next: "/q".into() }),
+        Outcome::Write(WriteOutcome::TreeDeleted { znodes: 5 }),
+        Outcome::Write(WriteOutcome::QuotaSet(a_quota())),
+        Outcome::MultiRead(vec![
+            Err(OpError::NoNode(path("/a"))),
+            Ok(ReadOutcome::Exists { stat: None }),
+            Ok(ReadOutcome::Data { data: None, stat: a_stat() }),
+            Ok(listed(Some(a_stat()))),
+        ]),
         Outcome::Sync,
         Outcome::Ping,
         Outcome::Close,
@@ -237,6 +313,13 @@ fn responses_survive_the_wire() {
             Item::Response(Response { xid: 3, zxid: Zxid(0x2_0000_0005), result, leaderless: true });
         assert_eq!(over_the_wire(response.clone()), [response]);
     }
+}
+
+fn listed(stat: Option<Stat>) -> ReadOutcome {
+    let child = |name: &str, stat, data| Child { name: name.into(), stat, data };
+    let children =
+        vec![child("a", None, None), child("b", stat, Some(Bytes::new())), child("c", Some(a_stat()), None)];
+    ReadOutcome::Listed(Box::new(Listing { children, next: "c".into(), stat: a_stat() }))
 }
 
 #[test]
@@ -308,41 +391,17 @@ fn options_that_are_not_there_yet_are_unsupported() {
         f(&mut request);
         Wire::Create(request)
     };
-    let children = |f: fn(&mut v1::ChildrenRequest)| {
-        let mut request = v1::ChildrenRequest { path: "/a".into(), ..Default::default() };
-        f(&mut request);
-        Wire::Children(request)
-    };
-    let check = |f: fn(&mut v1::CheckRequest)| {
-        let mut request = v1::CheckRequest { path: "/a".into(), ..Default::default() };
-        f(&mut request);
-        let op = v1::MultiOp { op: Some(v1::multi_op::Op::Check(request)) };
-        Wire::Multi(v1::MultiRequest { ops: vec![op] })
-    };
     let ops = [
         create(|r| r.kind = 99),
         create(|r| r.parents = v1::Parents::Persistent.into()),
         create(|r| r.keep_existing = true),
-        Wire::Set(v1::SetRequest { path: "/a".into(), czxid: Some(0), ..Default::default() }),
-        Wire::Delete(v1::DeleteRequest { path: "/a".into(), czxid: Some(0), ..Default::default() }),
-        children(|r| r.with_stat = true),
-        children(|r| r.with_data = true),
-        check(|r| r.czxid = Some(1)),
-        check(|r| r.absent = true),
-        Wire::DeleteTree(v1::DeleteTreeRequest::default()),
-        Wire::SetAcl(v1::SetAclRequest { path: "/a".into(), czxid: Some(1), ..Default::default() }),
-        Wire::CountTree(v1::CountTreeRequest::default()),
-        Wire::MultiRead(v1::MultiReadRequest::default()),
         Wire::ListEphemerals(v1::ListEphemeralsRequest::default()),
         Wire::Authenticate(v1::AuthenticateRequest::default()),
         Wire::WhoAmI(v1::WhoAmIRequest::default()),
     ];
     let unsupported = |op: Op| matches!(op, Op::Invalid(error) if error.code() == ErrorCode::Unsupported);
     for wire in ops {
-        let write = matches!(
-            wire,
-            Wire::Create(_) | Wire::Set(_) | Wire::Delete(_) | Wire::Multi(_) | Wire::SetAcl(_)
-        );
+        let write = matches!(wire, Wire::Create(_));
         let wire =
             v1::Request { xid: 1, write_number: u64::from(write), op: Some(wire), ..Default::default() };
         assert!(unsupported(request(wire.clone()).op), "{wire:?}");
@@ -408,6 +467,12 @@ fn statuses_have_the_code_that_the_grpc_rules_ask_for() {
         (ErrorCode::WrongEnsemble, Code::FailedPrecondition),
         (ErrorCode::LimitExceeded, Code::ResourceExhausted),
         (ErrorCode::Gone, Code::OutOfRange),
+        (ErrorCode::BadCzxid, Code::Aborted),
+        (ErrorCode::Present, Code::Aborted),
+        (ErrorCode::QuotaExceeded, Code::ResourceExhausted),
+        (ErrorCode::AnswerTooLarge, Code::OutOfRange),
+        (ErrorCode::TimedOut, Code::DeadlineExceeded),
+        (ErrorCode::ReadOnly, Code::FailedPrecondition),
     ];
     assert_eq!(got, want.map(|(ours, grpc)| (ours.as_str(), grpc)).into());
 }
@@ -530,7 +595,7 @@ fn malformed_responses_are_refused() {
         Some(Wire::Create(created("/a", None))),
         Some(Wire::Create(created("a", stat))),
         Some(Wire::Multi(v1::MultiResponse { results: vec![v1::MultiResult { result: None }], as_of: None })),
-        Some(Wire::DeleteTree(v1::DeleteTreeResponse::default())),
+        Some(Wire::SetQuota(v1::SetQuotaResponse::default())),
     ] {
         let response = v1::Response { xid: 1, zxid: 1, result, leaderless: false };
         let items = vec![v1::Item { item: Some(v1::item::Item::Response(response)) }];

@@ -16,7 +16,7 @@ use super::{
     creates,
     import::style,
     name, value,
-    walk::{Depth, Look, walk},
+    walk::{Look, walk},
 };
 use crate::{
     args::Export,
@@ -37,7 +37,7 @@ pub(crate) async fn run(args: &Export) -> Result<(), Failure> {
     let mut ephemerals = 0;
     let walked = session::with(&args.connection, async |client| {
         client.sync().await?;
-        walk(client, &root, ReadLevel::Local, Look::Value, Depth::All, args.in_flight, |path, data, stat| {
+        walk(client, &root, ReadLevel::Local, Look::Value, args.in_flight, |path, data, stat| {
             bar.inc(1);
             if stat.ephemeral_owner.is_some() {
                 ephemerals += 1;

@@ -17,15 +17,6 @@ pub(crate) enum Look {
     Value,
 }
 
-/// How far down.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Depth {
-    /// `root` and its children.
-    Children,
-    /// Everything.
-    All,
-}
-
 /// Calls `visit` for `root` and for what is below it, parents before children, each read as fresh as `level` says. Others
 /// may write meanwhile: a znode that vanishes between being listed and being looked at is left out.
 pub(crate) async fn walk(
@@ -33,7 +24,6 @@ pub(crate) async fn walk(
     root: &Path,
     level: ReadLevel,
     look: Look,
-    depth: Depth,
     in_flight: u32,
     mut visit: impl FnMut(&Path, Bytes, Stat) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
@@ -59,7 +49,12 @@ pub(crate) async fn walk(
         };
         let (data, stat) = match answer.await {
             // Nothing here asks for it.
-            Ok(ReadOutcome::Acl { .. }) => continue,
+            Ok(
+                ReadOutcome::Acl { .. }
+                | ReadOutcome::Listed(_)
+                | ReadOutcome::Counted(_)
+                | ReadOutcome::Quotas { .. },
+            ) => continue,
             Ok(ReadOutcome::Data { data, stat }) => (data.unwrap_or_default(), stat),
             Ok(ReadOutcome::Exists { stat: Some(stat) }) => (Bytes::new(), stat),
             Ok(ReadOutcome::Children { names, next, .. }) => {
@@ -80,7 +75,7 @@ pub(crate) async fn walk(
             Err(e) => return Err(e.into()),
         };
         visit(&path, data, stat)?;
-        if stat.num_children > 0 && (depth == Depth::All || path == *root) {
+        if stat.num_children > 0 {
             asked.push_back(list(path, String::new()).await);
         }
     }

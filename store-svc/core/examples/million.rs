@@ -88,7 +88,7 @@ fn grow(znodes: u32, shape: &str, file: &std::path::Path) {
     let (began, mut listed) = (now(), 0);
     for group in 0..groups {
         let parent = Path::new(&format!("/bench/group-{group:07}")).unwrap();
-        let mut page = Page { after: String::new(), size: 0 };
+        let mut page = Page::default();
         loop {
             let read = Read::Children { path: parent.clone(), page: page.clone() };
             let Ok(ReadOutcome::Children { names, next, .. }) = log.state.read(&read) else { panic!() };

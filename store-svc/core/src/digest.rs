@@ -9,8 +9,8 @@
 //! tag: so the state of an ensemble that does not use it has the digest that it always had.
 
 use api::{
-    Acl, AclId, CommandBody, Create, Identities, Identity, Level, MultiOp, NodeKind, OpError, Path,
-    RequestHash, Scheme, Write, record,
+    Acl, AclId, CommandBody, Create, DeleteTree, Expected, Identities, Identity, Level, MultiOp, NodeKind,
+    OpError, Path, RequestHash, Scheme, Write, record,
 };
 use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
@@ -47,9 +47,15 @@ pub(crate) fn znode(path: &str, z: &Znode<'_>) -> u64 {
     let acl = (z.acl != AclId::OPEN).then_some((PART_ACL, z.acl.0.into()));
     let null = z.data.is_none().then_some((PART_NULL, 1));
     let parts = [kind, acl, null].into_iter().flatten().flat_map(|(tag, value)| [tag, value]);
-    let mut bytes = [0u8; 8 * (12 + 2 * 3)];
+    let quota = z.quota.map(|quota| {
+        let bounds = [quota.soft.znodes, quota.soft.bytes, quota.hard.znodes, quota.hard.bytes];
+        let present: u64 = (0..).zip(bounds).map(|(bit, bound)| u64::from(bound.is_some()) << bit).sum();
+        [PART_QUOTA, present].into_iter().chain(bounds.map(Option::unwrap_or_default))
+    });
+    let mut bytes = [0u8; 8 * (12 + 2 * 3 + 6)];
     let mut length = 0;
-    for (chunk, field) in bytes.chunks_exact_mut(8).zip(fields.into_iter().chain(parts)) {
+    let all = fields.into_iter().chain(parts).chain(quota.into_iter().flatten());
+    for (chunk, field) in bytes.chunks_exact_mut(8).zip(all) {
         chunk.copy_from_slice(&field.to_le_bytes());
         length += 8;
     }
@@ -137,6 +143,18 @@ pub(crate) fn request_of(write: &Write) -> RequestHash {
         Write::Set { path, data, version } => put_set(&mut bytes, path, data, *version),
         Write::Delete { path, version } => put_other(&mut bytes, TAG_DELETE, path, *version),
         Write::SetAcl { path, acl, aversion } => put_set_acl(&mut bytes, path, acl, *aversion),
+        Write::DeleteTree(DeleteTree { path, version, keep_root, max_znodes }) => {
+            put_other(&mut bytes, TAG_DELETE_TREE, path, *version);
+            put(&mut bytes, (*keep_root).into());
+            put(&mut bytes, (*max_znodes).into());
+        }
+        Write::SetQuota { path, quota } => {
+            put_other(&mut bytes, TAG_SET_QUOTA, path, None);
+            for bound in [quota.soft.znodes, quota.soft.bytes, quota.hard.znodes, quota.hard.bytes] {
+                put(&mut bytes, bound.is_some().into());
+                put(&mut bytes, bound.unwrap_or_default());
+            }
+        }
         Write::Multi(parts) => {
             bytes.push(TAG_MULTI);
             put(&mut bytes, parts.len() as u64);
@@ -149,6 +167,7 @@ pub(crate) fn request_of(write: &Write) -> RequestHash {
                         put_set_acl(&mut bytes, path, acl, *aversion);
                     }
                     MultiOp::Check { path, version } => put_other(&mut bytes, TAG_CHECK, path, *version),
+                    MultiOp::CheckAbsent { path } => put_other(&mut bytes, TAG_CHECK_ABSENT, path, None),
                 }
             }
         }
@@ -177,7 +196,7 @@ fn put_create(out: &mut Vec<u8>, create: &Create) {
     }
 }
 
-fn put_set(out: &mut Vec<u8>, path: &Path, value: &Option<Bytes>, version: Option<i32>) {
+fn put_set(out: &mut Vec<u8>, path: &Path, value: &Option<Bytes>, version: Option<Expected>) {
     match value {
         Some(value) => {
             put_other(out, TAG_SET, path, version);
@@ -187,7 +206,7 @@ fn put_set(out: &mut Vec<u8>, path: &Path, value: &Option<Bytes>, version: Optio
     }
 }
 
-fn put_set_acl(out: &mut Vec<u8>, path: &Path, acl: &Acl, aversion: Option<i32>) {
+fn put_set_acl(out: &mut Vec<u8>, path: &Path, acl: &Acl, aversion: Option<Expected>) {
     put_other(out, TAG_SET_ACL, path, aversion);
     put_acl(out, acl);
 }
@@ -212,9 +231,14 @@ fn put_identity(out: &mut Vec<u8>, identity: &Identity) {
     put_text(out, identity.id());
 }
 
-fn put_other(out: &mut Vec<u8>, tag: u8, path: &Path, version: Option<i32>) {
+fn put_other(out: &mut Vec<u8>, tag: u8, path: &Path, expected: Option<Expected>) {
+    if let Some(czxid) = expected.and_then(Expected::czxid) {
+        out.push(TAG_CZXID);
+        put(out, czxid.0);
+    }
     out.push(tag);
     put_text(out, path.as_str());
+    let version = expected.and_then(Expected::version);
     put(out, version.map_or(u64::MAX, |version| u64::from(version as u32)));
 }
 
@@ -244,6 +268,7 @@ const SEED_LEVEL: u64 = 7;
 const PART_KIND: u64 = 1;
 const PART_ACL: u64 = 2;
 const PART_NULL: u64 = 3;
+const PART_QUOTA: u64 = 4;
 const PART_OWNER: u64 = 1;
 
 const TAG_CREATE: u8 = 1;
@@ -253,6 +278,11 @@ const TAG_MULTI: u8 = 4;
 const TAG_CHECK: u8 = 5;
 const TAG_SET_NULL: u8 = 6;
 const TAG_SET_ACL: u8 = 7;
+/// Before the tag of an operation.
+const TAG_CZXID: u8 = 8;
+const TAG_CHECK_ABSENT: u8 = 9;
+const TAG_DELETE_TREE: u8 = 10;
+const TAG_SET_QUOTA: u8 = 11;
 
 #[cfg(test)]
 mod tests {

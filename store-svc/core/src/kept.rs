@@ -8,12 +8,15 @@
 //! (signed ones zigzag). A multi has one outcome for each part.
 
 use api::{
-    CommandBody, Create, MultiOp, MultiOutcome, NodeKind, OpError, Path, PathError, Permissions, SessionId,
-    Stat, Write, WriteOutcome, WriteResult, Zxid, data_len,
+    CommandBody, Create, MultiOp, MultiOutcome, NodeKind, OpError, Path, PathError, Permissions, QuotaAt,
+    SessionId, Stat, Usage, Write, WriteOutcome, WriteResult, Zxid, data_len, quota::Counted,
 };
 use bytes::Bytes;
 
-use crate::digest::{kind_code, kind_of};
+use crate::{
+    digest::{kind_code, kind_of},
+    tree::QUOTAS_MAX,
+};
 
 /// What a kept result costs besides its outcome, in the bounds of [`crate::KEPT_BYTES_MAX`] and others: more than its key, its
 /// other fields and their frames take up where it is encoded, and about what they take up in memory.
@@ -29,11 +32,13 @@ pub(crate) fn cost_max(body: &CommandBody) -> usize {
                 MultiOp::Set { .. } | MultiOp::SetAcl { .. } => ONE,
                 // A time and a number of ten digits.
                 MultiOp::Create(_) => 16,
-                MultiOp::Delete { .. } | MultiOp::Check { .. } => 1,
+                MultiOp::Delete { .. } | MultiOp::Check { .. } | MultiOp::CheckAbsent { .. } => 1,
             };
             // A multi that failed has an index, and what failed.
             COST + ONE + parts.iter().map(part).sum::<usize>()
         }
+        // A znode below whose children the caller may not delete.
+        CommandBody::Write(Write::DeleteTree(_)) => COST + ONE + Path::MAX_BYTES,
         _ => COST + ONE,
     }
 }
@@ -54,7 +59,16 @@ pub(crate) fn encode(body: &CommandBody, result: &WriteResult) -> Bytes {
         (_, Ok(WriteOutcome::Created { path, stat })) => put_created(&mut out, path, stat),
         (_, Ok(WriteOutcome::Set { stat })) => put_set(&mut out, stat),
         (_, Ok(WriteOutcome::AclSet { stat })) => put_acl_set(&mut out, stat),
+        (_, Ok(WriteOutcome::TreeDeleted { znodes })) => put_all(&mut out, TREE_DELETED, [*znodes]),
+        (_, Ok(WriteOutcome::QuotaSet(QuotaAt { used, .. }))) => {
+            put_all(&mut out, QUOTA_SET, [used.znodes, used.bytes]);
+        }
         (_, Ok(_)) => out.push(DONE),
+        (CommandBody::Write(Write::DeleteTree(_)), Err(OpError::NoAuth { path, permission })) => {
+            let path = path.as_str();
+            put_all(&mut out, NO_AUTH_BELOW, [permission.bits().into(), path.len() as u64]);
+            out.extend_from_slice(path.as_bytes());
+        }
         (_, Err(error)) => put_error(&mut out, error),
     }
     out.into()
@@ -133,6 +147,13 @@ fn put_error(out: &mut Vec<u8>, error: &OpError) {
         OpError::BadVersion { expected, actual, .. } => {
             put_all(out, BAD_VERSION, [zigzag((*expected).into()), zigzag((*actual).into())]);
         }
+        OpError::BadCzxid { expected, actual, .. } => put_all(out, BAD_CZXID, [expected.0, actual.0]),
+        OpError::Present { actual, .. } => put_all(out, PRESENT, [actual.0]),
+        OpError::QuotaExceeded { path, counted, limit, actual } => {
+            // It is above what was asked for.
+            put_all(out, QUOTA_EXCEEDED, [path.as_str().len() as u64, *counted as u64, *limit, *actual]);
+        }
+        OpError::LimitExceeded { limit, actual, .. } => put_all(out, LIMIT_EXCEEDED, [*limit, *actual]),
         OpError::NoAuth { permission, .. } => put_all(out, NO_AUTH, [permission.bits().into()]),
         OpError::BadPath(PathError::TooLong(size)) => put_all(out, TOO_LONG, [*size as u64]),
         OpError::NoSequenceNumber { next, .. } => put_all(out, NO_SEQUENCE_NUMBER, [*next]),
@@ -159,6 +180,8 @@ enum Asked<'a> {
     SetAcl(&'a Path),
     Delete(&'a Path),
     Check(&'a Path),
+    DeleteTree(&'a Path),
+    SetQuota(&'a Path),
 }
 
 impl Input<'_> {
@@ -193,6 +216,18 @@ impl Input<'_> {
             Write::Set { path, data, .. } => Asked::Set(path, data_len(data) as u32),
             Write::SetAcl { path, .. } => Asked::SetAcl(path),
             Write::Delete { path, .. } => Asked::Delete(path),
+            Write::DeleteTree(tree) => {
+                if let Some(outcome) = self.of_tree() {
+                    return outcome;
+                }
+                Asked::DeleteTree(&tree.path)
+            }
+            Write::SetQuota { path, quota } => {
+                if let Some(used) = self.quota_use() {
+                    return Ok(WriteOutcome::QuotaSet(QuotaAt { path: path.clone(), quota: *quota, used }));
+                }
+                Asked::SetQuota(path)
+            }
             Write::Multi(_) => return Err(damaged()),
         };
         match self.outcome(asked) {
@@ -204,9 +239,35 @@ impl Input<'_> {
         }
     }
 
+    /// What only a removal of a subtree comes to; `None` if it is something else.
+    fn of_tree(&mut self) -> Option<WriteResult> {
+        match *self.rest.first()? {
+            TREE_DELETED => {
+                let [znodes] = self.numbers()?;
+                Some(Ok(WriteOutcome::TreeDeleted { znodes }))
+            }
+            NO_AUTH_BELOW => {
+                let [bits, len] = self.numbers()?;
+                let permission = u32::try_from(bits).ok().and_then(Permissions::from_bits)?;
+                let path = std::str::from_utf8(self.rest.get(..usize::try_from(len).ok()?)?).ok()?;
+                Some(Err(OpError::NoAuth { path: Path::new(path).ok()?, permission }))
+            }
+            _ => None,
+        }
+    }
+
+    /// What a quota counted when it was set; `None` if it was not.
+    fn quota_use(&mut self) -> Option<Usage> {
+        if *self.rest.first()? != QUOTA_SET {
+            return None;
+        }
+        let [znodes, bytes] = self.numbers()?;
+        Some(Usage { znodes, bytes })
+    }
+
     fn part(&mut self, part: &MultiOp) -> Option<MultiOutcome> {
         match (part, self.outcome(asked(part))?) {
-            (MultiOp::Check { .. }, _) => Some(MultiOutcome::Checked),
+            (MultiOp::Check { .. } | MultiOp::CheckAbsent { .. }, _) => Some(MultiOutcome::Checked),
             (_, outcome) => Some(outcome),
         }
     }
@@ -295,9 +356,12 @@ impl Input<'_> {
     fn error(&mut self, asked: Asked<'_>) -> Option<OpError> {
         let path = match asked {
             Asked::Create(create) => create.path.clone(),
-            Asked::Set(path, _) | Asked::SetAcl(path) | Asked::Delete(path) | Asked::Check(path) => {
-                path.clone()
-            }
+            Asked::Set(path, _)
+            | Asked::SetAcl(path)
+            | Asked::Delete(path)
+            | Asked::Check(path)
+            | Asked::DeleteTree(path)
+            | Asked::SetQuota(path) => path.clone(),
         };
         // A create fails for its parent's sake where others fail for their own.
         let or_parent = || match asked {
@@ -327,6 +391,27 @@ impl Input<'_> {
                 let [expected, actual] = self.numbers()?;
                 OpError::BadVersion { path, expected: signed(expected) as i32, actual: signed(actual) as i32 }
             }
+            BAD_CZXID => {
+                let [expected, actual] = self.numbers()?;
+                OpError::BadCzxid { path, expected: Zxid(expected), actual: Zxid(actual) }
+            }
+            PRESENT => {
+                let [actual] = self.numbers()?;
+                OpError::Present { path, actual: Zxid(actual) }
+            }
+            QUOTA_EXCEEDED => {
+                let [len, counted, limit, actual] = self.numbers()?;
+                let path = Path::new(path.as_str().get(..usize::try_from(len).ok()?)?).ok()?;
+                let counted = if counted == 0 { Counted::Znodes } else { Counted::Bytes };
+                OpError::QuotaExceeded { path, counted, limit, actual }
+            }
+            LIMIT_EXCEEDED => {
+                let [limit, actual] = self.numbers()?;
+                match asked {
+                    Asked::DeleteTree(_) => tree_too_large(limit, actual),
+                    _ => too_many_quotas(),
+                }
+            }
             TOO_LONG => {
                 let [size] = self.numbers()?;
                 OpError::BadPath(PathError::TooLong(size as usize))
@@ -335,7 +420,9 @@ impl Input<'_> {
                 let [next] = self.numbers()?;
                 OpError::NoSequenceNumber { path, next }
             }
-            REFUSED if matches!(asked, Asked::Delete(path) if path.is_root()) => root_stays(),
+            REFUSED if matches!(asked, Asked::Delete(path) | Asked::DeleteTree(path) if path.is_root()) => {
+                root_stays()
+            }
             REFUSED => refused(),
             _ => return None,
         })
@@ -366,7 +453,7 @@ fn asked(part: &MultiOp) -> Asked<'_> {
         MultiOp::Set { path, data, .. } => Asked::Set(path, data_len(data) as u32),
         MultiOp::SetAcl { path, .. } => Asked::SetAcl(path),
         MultiOp::Delete { path, .. } => Asked::Delete(path),
-        MultiOp::Check { path, .. } => Asked::Check(path),
+        MultiOp::Check { path, .. } | MultiOp::CheckAbsent { path } => Asked::Check(path),
     }
 }
 
@@ -378,6 +465,26 @@ pub(crate) fn sequential(prefix: &Path, number: u64) -> Result<Path, PathError> 
 /// For a delete of the root.
 pub(crate) fn root_stays() -> OpError {
     OpError::BadArguments("the root / always exists and cannot be deleted".into())
+}
+
+/// For a removal of more znodes than one entry may remove, or than the request allows.
+pub(crate) fn tree_too_large(limit: u64, actual: u64) -> OpError {
+    OpError::LimitExceeded {
+        what: "znodes to delete in one entry of the log".to_owned(),
+        limit,
+        actual,
+        remedy: "nothing was deleted; delete smaller parts of it one after another (`quorate delete -r --in-parts`)".to_owned(),
+    }
+}
+
+/// For one more quota than an ensemble may have.
+pub(crate) fn too_many_quotas() -> OpError {
+    OpError::LimitExceeded {
+        what: "quotas".to_owned(),
+        limit: QUOTAS_MAX as u64,
+        actual: QUOTAS_MAX as u64,
+        remedy: "remove quotas that nobody needs, or set one further up".to_owned(),
+    }
 }
 
 /// For a write that another node has refused. It alone knew why.
@@ -432,3 +539,11 @@ const MULTI: u8 = 14;
 const DISK_FULL: u8 = 15;
 const NO_AUTH: u8 = 16;
 const ACL_SET: u8 = 17;
+const BAD_CZXID: u8 = 18;
+const PRESENT: u8 = 19;
+const QUOTA_EXCEEDED: u8 = 20;
+const LIMIT_EXCEEDED: u8 = 21;
+const TREE_DELETED: u8 = 22;
+const QUOTA_SET: u8 = 23;
+/// With a path: below a subtree that the request names.
+const NO_AUTH_BELOW: u8 = 24;

@@ -7,6 +7,7 @@ use api::{
     AclId, Command, CommandBody, Identities, Level, OpError, Path, Read, ReadOutcome, SessionId, WriteNumber,
     WriteOutcome, WriteResult, Zxid,
     record::{self, Record},
+    walk::{Walk, WalkId, WalkPart},
     watch::Change,
 };
 
@@ -301,6 +302,29 @@ impl State {
     /// Nobody takes the rest of an export: it collects nothing any more.
     pub fn end_export(&mut self) {
         self.tree.end_export();
+    }
+
+    /// See [`Tree`]'s walks: begins one through the state as it is now.
+    ///
+    /// # Errors
+    /// [`OpError::NoNode`], [`OpError::NoAuth`].
+    pub(crate) fn begin_walk(&mut self, id: WalkId, walk: Walk, caller: &Identities) -> Result<(), OpError> {
+        self.tree.begin_walk(id, self.applied, walk, caller)
+    }
+
+    /// The next part of a walk, `None` if the caller has none of this name.
+    pub(crate) fn walk_on(
+        &mut self,
+        id: WalkId,
+        caller: &Identities,
+        bounds: (usize, usize),
+    ) -> Option<Result<WalkPart, OpError>> {
+        self.tree.walk_on(id, caller, bounds)
+    }
+
+    /// Nobody goes on with this walk.
+    pub(crate) fn end_walk(&mut self, id: WalkId) {
+        self.tree.end_walk(id);
     }
 
     /// There is no checkpoint of this state, or one that is of no use: the next [`State::take_dirty`] returns everything.

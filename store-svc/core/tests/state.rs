@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use api::{
-    Acl, AclEntry, AclId, Command, CommandBody, Create, Epoch, Identities, Identity, Level, MultiOp,
-    NodeKind, OpError, Path, Permissions, Read, ReadOutcome, RequestHash, SEQUENCE_END, Scheme, SessionId,
-    SessionToken, Stat, StreamId, TokenHash, Write, WriteNumber, WriteOutcome, Zxid,
+    Acl, AclEntry, AclId, Command, CommandBody, Create, DeleteTree, Epoch, Expected, Identities, Identity,
+    Level, MultiOp, NodeKind, OpError, Page, Path, Permissions, Quota, QuotaAt, Read, ReadOutcome,
+    RequestHash, SEQUENCE_END, Scheme, SessionId, SessionToken, Stat, StreamId, TokenHash, Usage, Write,
+    WriteNumber, WriteOutcome, Zxid,
+    quota::{Bounds, Counted},
     record::{self, Record},
 };
 use bytes::Bytes;
@@ -447,7 +449,7 @@ fn a_result_sent_again_has_the_kind_and_the_length_of_the_first() {
         let set = |data| Write::Set { path: path(p), data, version: None };
         let lock = |aversion| Write::SetAcl { path: path(p), acl: list("other"), aversion };
         let both = Write::Multi(vec![
-            MultiOp::SetAcl { path: path(p), acl: list("bob"), aversion: Some(0) },
+            MultiOp::SetAcl { path: path(p), acl: list("bob"), aversion: Some(0.into()) },
             MultiOp::Check { path: path(p), version: None },
         ]);
         let child = Write::Create(Create::new(path(&format!("{p}/c")), ""));
@@ -459,8 +461,8 @@ fn a_result_sent_again_has_the_kind_and_the_length_of_the_first() {
             (set(None), None),
             (multi, None),
             (both, None),
-            (lock(Some(0)), Some(version)),
-            (lock(Some(1)), None),
+            (lock(Some(0.into())), Some(version)),
+            (lock(Some(1.into())), None),
             (lock(None), no(Permissions::ADMIN)),
             (set(None), no(Permissions::WRITE)),
             (child, no(Permissions::CREATE)),
@@ -472,6 +474,174 @@ fn a_result_sent_again_has_the_kind_and_the_length_of_the_first() {
             assert_eq!(log.write(s, number, 0, write), first);
         }
     }
+}
+
+#[test]
+fn the_results_of_conditions_quotas_and_trees_are_kept_as_well() {
+    let mut log = Log::new();
+    let s = log.open();
+    let path = |p: &str| Path::new(p).unwrap();
+    let create = |p: &str, acl| Write::Create(Create { acl, ..Create::new(path(p), "") });
+    let tree = |p: &str, keep_root, max_znodes| {
+        Write::DeleteTree(DeleteTree { path: path(p), version: None, keep_root, max_znodes })
+    };
+    let hard = |znodes, bytes| Bounds { znodes, bytes };
+    let quota = |p: &str, hard| Write::SetQuota { path: path(p), quota: Quota { hard, ..Quota::default() } };
+    let part = |part| Write::Multi(vec![part]);
+    let in_part = |cause| Some(OpError::Multi { index: 0, cause: Box::new(cause) });
+    let first = z(2);
+    let (other, version) = (Zxid(7), Some(Expected::Both { version: 3, czxid: first }));
+    let bad_czxid = || OpError::BadCzxid { path: path("/a"), expected: other, actual: first };
+    let limit = |limit, actual| {
+        OpError::LimitExceeded {
+        what: "znodes to delete in one entry of the log".to_owned(),
+        limit,
+        actual,
+        remedy: "nothing was deleted; delete smaller parts of it one after another (`quorate delete -r --in-parts`)".to_owned(),
+    }
+    };
+    let full =
+        |counted, limit, actual| Some(OpError::QuotaExceeded { path: path("/a"), counted, limit, actual });
+    let cases = [
+        (create("/a", Acl::default()), None),
+        (create("/a/b", Acl::default()), None),
+        (create("/a/b/c", list("nobody")), None),
+        (Write::Set { path: path("/a"), data: None, version: Some(other.into()) }, Some(bad_czxid())),
+        (
+            Write::Set { path: path("/a"), data: None, version },
+            Some(OpError::BadVersion { path: path("/a"), expected: 3, actual: 0 }),
+        ),
+        (part(MultiOp::Check { path: path("/a"), version: Some(other.into()) }), in_part(bad_czxid())),
+        (
+            part(MultiOp::CheckAbsent { path: path("/a") }),
+            in_part(OpError::Present { path: path("/a"), actual: first }),
+        ),
+        (part(MultiOp::CheckAbsent { path: path("/none") }), None),
+        (quota("/a", hard(Some(2), Some(1))), None),
+        (quota("/none", hard(Some(2), None)), Some(OpError::NoNode(path("/none")))),
+        (
+            quota("/a/b/c", hard(Some(2), None)),
+            Some(OpError::NoAuth { path: path("/a/b/c"), permission: Permissions::ADMIN }),
+        ),
+        (create("/a/b/d", Acl::default()), full(Counted::Znodes, 2, 3)),
+        (
+            Write::Set { path: path("/a/b"), data: Some(Bytes::from_static(b"xy")), version: None },
+            full(Counted::Bytes, 1, 2),
+        ),
+        (quota("/a", Bounds::default()), None),
+        (tree("/a", false, 2), Some(limit(2, 3))),
+        (
+            tree("/", false, 0),
+            Some(OpError::BadArguments("the root / always exists and cannot be deleted".into())),
+        ),
+        (
+            create("/a/b/c/d", Acl::default()),
+            Some(OpError::NoAuth { path: path("/a/b/c"), permission: Permissions::CREATE }),
+        ),
+        (tree("/none", true, 0), Some(OpError::NoNode(path("/none")))),
+        (tree("/a", true, 0), None),
+        (tree("/a", false, 0), None),
+    ];
+    for (number, (write, error)) in (1..).zip(cases) {
+        let first = log.write(s, number, 0, write.clone());
+        assert_eq!(first.result.clone().err(), error, "{write:?}");
+        assert_eq!(log.write(s, number, 0, write), first);
+    }
+    assert_eq!((log.state.tree().len(), log.state.tree().counts_are_exact()), (1, true));
+}
+
+#[test]
+fn a_tree_that_may_not_be_deleted_as_a_whole_stays_as_a_whole_and_the_list_in_the_way_is_named() {
+    let mut log = Log::new();
+    let s = log.open();
+    let path = |p: &str| Path::new(p).unwrap();
+    let create = |p: &str, acl| Write::Create(Create { acl, ..Create::new(path(p), "") });
+    let open_to_all_but_delete = {
+        let identity = Identity::anyone();
+        let permissions = Permissions::from_bits(31 - 8).unwrap();
+        Acl::new(vec![AclEntry { identity, permissions }]).unwrap()
+    };
+    let creates = [
+        create("/t", Acl::default()),
+        create("/t/a", Acl::default()),
+        create("/t/kept", open_to_all_but_delete),
+        create("/t/kept/x", Acl::default()),
+        create("/t/z", list("nobody who asks")),
+    ];
+    for (number, write) in (1..).zip(creates) {
+        log.write(s, number, 0, write).result.unwrap();
+    }
+    let digest = log.state.tree().digest();
+    let tree =
+        Write::DeleteTree(DeleteTree { path: path("/t"), version: None, keep_root: false, max_znodes: 0 });
+    let refused = log.write(s, 6, 0, tree.clone());
+    let why = OpError::NoAuth { path: path("/t/kept"), permission: Permissions::DELETE };
+    assert_eq!(refused.result, Err(why));
+    assert_eq!(log.write(s, 6, 0, tree.clone()), refused, "with the same path when it is sent again");
+    assert_eq!(log.state.tree().digest(), digest);
+    // A list of a leaf does not matter: deleting takes a right on the parent.
+    log.write(s, 7, 0, Write::Delete { path: path("/t/kept/x"), version: None }).result.unwrap_err();
+    let below =
+        Write::DeleteTree(DeleteTree { path: path("/t/z"), version: None, keep_root: false, max_znodes: 0 });
+    assert_eq!(log.write(s, 8, 0, below).result, Ok(WriteOutcome::TreeDeleted { znodes: 1 }));
+}
+
+#[test]
+fn a_quota_is_a_part_of_the_state_and_survives_checkpoint_and_snapshot() {
+    let mut log = Log::new();
+    let mut checkpoint = Checkpoint::default();
+    checkpoint.write(log.state.take_dirty());
+    let path = |p: &str| Path::new(p).unwrap();
+    let run = |log: &mut Log, write| log.apply(&Command::outside(CommandBody::Write(write))).result;
+    let create = |p: &str| Write::Create(Create::new(path(p), "four"));
+    let bounds = |znodes, bytes| Bounds { znodes, bytes };
+    for p in ["/q", "/q/a", "/other"] {
+        run(&mut log, create(p)).unwrap();
+    }
+    let mut digests = vec![log.state.digest()];
+    let quotas = [
+        Quota { soft: bounds(Some(1), None), hard: bounds(Some(2), Some(9)) },
+        Quota { soft: bounds(None, Some(1)), hard: bounds(Some(2), Some(9)) },
+        Quota { soft: bounds(None, None), hard: bounds(Some(0), None) },
+        Quota { soft: bounds(Some(0), None), hard: bounds(None, None) },
+        Quota { soft: bounds(Some(1), None), hard: bounds(Some(2), Some(u64::MAX)) },
+    ];
+    for quota in quotas {
+        run(&mut log, Write::SetQuota { path: path("/q"), quota }).unwrap();
+        assert_eq!(log.state.digest(), log.state.recompute_digest());
+        digests.push(log.state.digest());
+    }
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!(digests.len(), 6, "each quota counts in the digest");
+    checkpoint.write(log.state.take_dirty());
+    let encoded = |r: Record| proto::store::decode_record(proto::store::encode_record(r).into()).unwrap();
+    let snapshot: Vec<Record> = log.state.records().map(encoded).collect();
+    for records in [snapshot, checkpoint.records()] {
+        let mut loaded = State::load(records).unwrap();
+        let at =
+            |state: &State| state.read(&Read::Quotas { path: Path::root(), page: Page::default() }).unwrap();
+        assert_eq!(at(&loaded), at(&log.state));
+        let used = Usage { znodes: 1, bytes: 4 };
+        let expected = QuotaAt { path: path("/q"), quota: quotas[4], used };
+        assert_eq!(at(&loaded), ReadOutcome::Quotas { quotas: vec![expected], next: String::new() });
+        assert_eq!(loaded.read(&Read::Count { path: path("/q") }), Ok(ReadOutcome::Counted(used)));
+        // It goes on to count, and to refuse.
+        let create = |p: &str| Command::outside(CommandBody::Write(create(p)));
+        assert!(loaded.apply(z(50), 0, &create("/q/b")).result.is_ok());
+        let full = loaded.apply(z(51), 0, &create("/q/b/c")).result.unwrap_err();
+        let expected =
+            OpError::QuotaExceeded { path: path("/q"), counted: Counted::Znodes, limit: 2, actual: 3 };
+        assert_eq!(full, expected);
+        assert!(loaded.apply(z(52), 0, &create("/other/c")).result.is_ok());
+    }
+    // It goes with its znode.
+    let tree =
+        Write::DeleteTree(DeleteTree { path: path("/q"), version: None, keep_root: false, max_znodes: 0 });
+    run(&mut log, tree).unwrap();
+    run(&mut log, create("/q")).unwrap();
+    let read = Read::Quotas { path: Path::root(), page: Page::default() };
+    assert_eq!(log.state.read(&read), Ok(ReadOutcome::Quotas { quotas: vec![], next: String::new() }));
 }
 
 #[test]
@@ -546,9 +716,9 @@ fn b17_versions_begin_again_with_zero_and_sequence_numbers_end() {
         }
     }
     let set = |version| outside(Write::Set { path: path("/p"), data: Some(Bytes::new()), version });
-    log.apply(&set(Some(i32::MAX))).result.unwrap();
+    log.apply(&set(Some(i32::MAX.into()))).result.unwrap();
     assert_eq!(stat(&log, "/p").version, 0);
-    log.apply(&set(Some(0))).result.unwrap();
+    log.apply(&set(Some(0.into()))).result.unwrap();
     let sequential = |log: &mut Log| match log.apply(&outside(Write::Create(make("/p/s-", true)))).result {
         Ok(WriteOutcome::Created { path, .. }) => Ok(path.to_string()),
         other => Err(other.unwrap_err()),
@@ -719,6 +889,12 @@ fn damaged_records_are_refused() {
     assert!(matches!(State::load(changed), Err(LoadError::Mismatch { what: "the digest", .. })));
 }
 
+fn quota() -> impl Strategy<Value = Quota> {
+    let bound = || prop::option::weighted(0.3, 0..5u64);
+    let bounds = move || (bound(), bound()).prop_map(|(znodes, bytes)| Bounds { znodes, bytes });
+    (bounds(), bounds()).prop_map(|(soft, hard)| Quota { soft, hard })
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Open,
@@ -757,6 +933,11 @@ fn step() -> impl Strategy<Value = Step> {
         (path(), data()).prop_map(|(path, data)| Write::Set { path, data, version: None }),
         path().prop_map(|path| Write::Delete { path, version: None }),
         prop::collection::vec(part(), 0..4).prop_map(Write::Multi),
+        (path(), any::<bool>(), 0..3u32).prop_map(|(path, keep_root, max_znodes)| {
+            Write::DeleteTree(DeleteTree { path, version: None, keep_root, max_znodes })
+        }),
+        (prop::option::of(path()), quota())
+            .prop_map(|(path, quota)| { Write::SetQuota { path: path.unwrap_or_else(Path::root), quota } }),
     ];
     prop_oneof![
         1 => Just(Step::Open),
@@ -878,6 +1059,7 @@ proptest! {
         for (n, command) in commands.iter().enumerate() {
             prop_assert_eq!(one.apply(command), two.apply(command), "the same entry does the same everywhere");
             prop_assert_eq!(one.state.digest(), one.state.recompute_digest());
+            prop_assert!(one.state.tree().counts_are_exact(), "behind {:?}", command);
             if n == commands.len() - 1 || n == cut || n % 7 == 3 {
                 if n % 3 == 1 {
                     one.state.forget_checkpoint();
@@ -901,6 +1083,9 @@ proptest! {
         prop_assert_eq!(loaded.records().collect::<Vec<_>>(), records.clone());
         let recovered = State::load(checkpoint.records()).unwrap();
         prop_assert_eq!(recovered.records().collect::<Vec<_>>(), records);
+        for state in [&loaded, &recovered, &two.state] {
+            prop_assert!(state.tree().counts_are_exact());
+        }
     }
 }
 

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use api::{
-    Acl, AclEntry, Create, Identities, Identity, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path,
-    Permissions, Read, ReadOutcome, Scheme, SessionId, Stat, Write, WriteOutcome, Zxid,
+    Acl, AclEntry, Child, Create, DeleteTree, Expected, Identities, Identity, Look, MultiOp, MultiOutcome,
+    NodeKind, OpError, Page, Path, Permissions, Quota, QuotaAt, Read, ReadOutcome, Scheme, SessionId, Stat,
+    Usage, Write, WriteOutcome, Zxid, quota::Bounds,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -22,6 +23,7 @@ struct Node {
     creates: u64,
     /// How many of those were no creates but names in the way.
     skipped: u64,
+    quota: Quota,
 }
 
 /// Who asks the model.
@@ -69,14 +71,96 @@ impl Model {
         Some(Stat { data_length, num_children, ..node.stat })
     }
 
-    fn version(&self, path: &Path, version: Option<i32>) -> Result<(), OpError> {
+    fn version(&self, path: &Path, expected: Option<Expected>) -> Result<(), OpError> {
         let node = self.0.get(path.as_str()).ok_or(OpError::NoNode(path.clone()))?;
-        match version {
-            Some(expected) if expected != node.stat.version => {
-                Err(OpError::BadVersion { path: path.clone(), expected, actual: node.stat.version })
+        Model::expect(path, expected, node.stat.version, node.stat.czxid)
+    }
+
+    fn expect(path: &Path, expected: Option<Expected>, version: i32, czxid: Zxid) -> Result<(), OpError> {
+        let path = path.clone();
+        match expected {
+            Some(Expected::Czxid(expected) | Expected::Both { czxid: expected, .. }) if expected != czxid => {
+                Err(OpError::BadCzxid { path, expected, actual: czxid })
+            }
+            Some(Expected::Version(expected) | Expected::Both { version: expected, .. })
+                if expected != version =>
+            {
+                Err(OpError::BadVersion { path, expected, actual: version })
             }
             _ => Ok(()),
         }
+    }
+
+    /// Everything below a path.
+    fn below<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = (&'a String, &'a Node)> {
+        let prefix = if path.is_root() { "/".to_owned() } else { format!("{path}/") };
+        self.0.iter().filter(move |(p, _)| p.len() > prefix.len() && p.starts_with(&prefix))
+    }
+
+    fn usage(&self, path: &Path) -> Usage {
+        let bytes = |node: &Node| node.data.as_ref().map_or(0, Bytes::len) as u64;
+        Usage {
+            znodes: self.below(path).count() as u64,
+            bytes: self.below(path).map(|(_, node)| bytes(node)).sum(),
+        }
+    }
+
+    /// Whether all quotas from here up have room for so much more.
+    fn room(&self, parent: &Path, znodes: u64, bytes: u64) -> Result<(), OpError> {
+        for path in std::iter::successors(Some(parent.clone()), Path::parent) {
+            let (hard, used) = (self.0[path.as_str()].quota.hard, self.usage(&path));
+            let of = |counted, bound: Option<u64>, used: u64, more: u64| match bound {
+                Some(limit) if more > 0 && used + more > limit => {
+                    Err(OpError::QuotaExceeded { path: path.clone(), counted, limit, actual: used + more })
+                }
+                _ => Ok(()),
+            };
+            of(api::quota::Counted::Znodes, hard.znodes, used.znodes, znodes)?;
+            of(api::quota::Counted::Bytes, hard.bytes, used.bytes, bytes)?;
+        }
+        Ok(())
+    }
+
+    /// The first znode in the way, the last children first.
+    fn may_empty(&self, path: &Path, who: Who) -> Result<(), OpError> {
+        let children = self.children(path.as_str());
+        if !children.is_empty() {
+            self.permit(path, who, Permissions::DELETE)?;
+        }
+        children.iter().rev().try_for_each(|name| self.may_empty(&path.child(name).unwrap(), who))
+    }
+
+    fn delete_tree(&mut self, at: At, who: Who, tree: &DeleteTree) -> Result<u64, OpError> {
+        let path = &tree.path;
+        let parent = path.parent().unwrap();
+        if !tree.keep_root {
+            self.permit(&parent, who, Permissions::DELETE)?;
+        }
+        self.version(path, tree.version)?;
+        let actual = self.usage(path).znodes + u64::from(!tree.keep_root);
+        let limit = if tree.max_znodes == 0 { 10_000 } else { u64::from(tree.max_znodes) };
+        if actual > limit {
+            return Err(OpError::LimitExceeded { what: String::new(), limit, actual, remedy: String::new() });
+        }
+        self.may_empty(path, who)?;
+        let gone = self.children(path.as_str()).len() as i32;
+        let below: Vec<String> = self.below(path).map(|(path, _)| path.clone()).collect();
+        below.iter().for_each(|path| drop(self.0.remove(path)));
+        let (counts, times) = if tree.keep_root { (path, gone) } else { (&parent, 1) };
+        if !tree.keep_root {
+            self.0.remove(path.as_str());
+        }
+        let counts = &mut self.0.get_mut(counts.as_str()).unwrap().stat;
+        counts.cversion += times;
+        counts.pzxid = if times > 0 { at.zxid } else { counts.pzxid };
+        Ok(actual)
+    }
+
+    fn set_quota(&mut self, who: Who, path: &Path, quota: Quota) -> Result<QuotaAt, OpError> {
+        self.version(path, None)?;
+        self.permit(path, who, Permissions::ADMIN)?;
+        self.0.get_mut(path.as_str()).unwrap().quota = quota;
+        Ok(QuotaAt { path: path.clone(), quota, used: self.usage(path) })
     }
 
     fn one(&mut self, at: At, who: Who, op: &MultiOp) -> Result<MultiOutcome, OpError> {
@@ -102,6 +186,7 @@ impl Model {
                 if p.stat.ephemeral_owner.is_some() {
                     return Err(OpError::NoChildrenForEphemerals(parent));
                 }
+                self.room(&parent, 1, c.data_len() as u64)?;
                 let p = self.0.get_mut(parent.as_str()).unwrap();
                 p.creates += 1;
                 p.stat.cversion += 1;
@@ -125,6 +210,9 @@ impl Model {
             MultiOp::Set { path, data, version } => {
                 self.permit(path, who, Permissions::WRITE)?;
                 self.version(path, *version)?;
+                let before = self.0[path.as_str()].data.as_ref().map_or(0, Bytes::len);
+                let grows = data.as_ref().map_or(0, Bytes::len).saturating_sub(before) as u64;
+                self.room(&path.parent().unwrap(), 0, grows)?;
                 let node = self.0.get_mut(path.as_str()).unwrap();
                 node.data = data.clone();
                 node.stat.version += 1;
@@ -149,10 +237,7 @@ impl Model {
                 self.version(path, None)?;
                 self.permit(path, who, Permissions::ADMIN)?;
                 let node = self.0.get_mut(path.as_str()).unwrap();
-                let actual = node.stat.aversion;
-                if let Some(expected) = aversion.filter(|expected| *expected != actual) {
-                    return Err(OpError::BadVersion { path: path.clone(), expected, actual });
-                }
+                Model::expect(path, *aversion, node.stat.aversion, node.stat.czxid)?;
                 node.acl = acl.clone();
                 node.stat.aversion += 1;
                 Ok(MultiOutcome::AclSet { stat: self.stat(path.as_str()).unwrap() })
@@ -160,6 +245,13 @@ impl Model {
             MultiOp::Check { path, version } => {
                 self.permit(path, who, Permissions::READ)?;
                 self.version(path, *version).map(|()| MultiOutcome::Checked)
+            }
+            MultiOp::CheckAbsent { path } => {
+                self.permit(path, who, Permissions::READ)?;
+                match self.0.get(path.as_str()) {
+                    Some(node) => Err(OpError::Present { path: path.clone(), actual: node.stat.czxid }),
+                    None => Ok(MultiOutcome::Checked),
+                }
             }
         }
     }
@@ -203,7 +295,7 @@ fn op() -> impl Strategy<Value = MultiOp> {
             1 => (1..=NodeKind::TTL_MAX_MS).prop_map(|ms| NodeKind::Ttl { ms }),
         ]
     };
-    let version = || prop::option::weighted(0.3, 0..3i32);
+    let version = expected;
     let acl = || {
         let rights = || prop_oneof![2 => Just(31), 3 => 0..32u32];
         let named = (prop::sample::select(vec!["a", "b", "c"]), rights());
@@ -229,6 +321,7 @@ fn op() -> impl Strategy<Value = MultiOp> {
         3 => (path(), data(), version()).prop_map(|(path, data, version)| MultiOp::Set { path, data, version }),
         3 => (path(), version()).prop_map(|(path, version)| MultiOp::Delete { path, version }),
         1 => (path(), version()).prop_map(|(path, version)| MultiOp::Check { path, version }),
+        1 => path().prop_map(|path| MultiOp::CheckAbsent { path }),
         2 => (path(), acl(), version()).prop_map(|(path, acl, aversion)| MultiOp::SetAcl { path, acl, aversion }),
     ]
 }
@@ -240,17 +333,116 @@ fn single(op: &MultiOp) -> Option<Write> {
         MultiOp::Set { path, data, version } => Write::Set { path, data, version },
         MultiOp::Delete { path, version } => Write::Delete { path, version },
         MultiOp::SetAcl { path, acl, aversion } => Write::SetAcl { path, acl, aversion },
-        MultiOp::Check { .. } => return None,
+        MultiOp::Check { .. } | MultiOp::CheckAbsent { .. } => return None,
     })
+}
+
+/// A creation is [filled in](meant) later.
+fn expected() -> impl Strategy<Value = Option<Expected>> {
+    let version = || 0..3i32;
+    let czxid = || prop_oneof![5 => Just(MEANT), 1 => Just(Zxid(7))];
+    prop::option::weighted(
+        0.4,
+        prop_oneof![
+            2 => version().prop_map(Expected::Version),
+            2 => czxid().prop_map(Expected::Czxid),
+            1 => (version(), czxid()).prop_map(|(version, czxid)| Expected::Both { version, czxid }),
+        ],
+    )
+}
+
+/// Stands for the creation that there is.
+const MEANT: Zxid = Zxid(u64::MAX);
+
+fn meant(model: &Model, path: &Path, expected: &mut Option<Expected>) {
+    let Some(node) = model.0.get(path.as_str()) else { return };
+    if let Some(Expected::Czxid(czxid) | Expected::Both { czxid, .. }) = expected
+        && *czxid == MEANT
+    {
+        *czxid = node.stat.czxid;
+    }
+}
+
+/// What one entry does.
+#[derive(Clone, Debug)]
+enum Act {
+    Ops(Vec<MultiOp>),
+    Tree(DeleteTree),
+    Quota(Path, Quota),
+}
+
+impl Act {
+    fn mean(&mut self, model: &Model) {
+        match self {
+            Act::Ops(ops) => ops.iter_mut().for_each(|op| match op {
+                MultiOp::Set { path, version, .. }
+                | MultiOp::Delete { path, version }
+                | MultiOp::SetAcl { path, aversion: version, .. }
+                | MultiOp::Check { path, version } => meant(model, path, version),
+                MultiOp::Create(_) | MultiOp::CheckAbsent { .. } => {}
+            }),
+            Act::Tree(tree) => meant(model, &tree.path, &mut tree.version),
+            Act::Quota(..) => {}
+        }
+    }
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let tree = (path(), expected(), any::<bool>(), prop_oneof![3 => Just(0), 1 => 1..4u32]);
+    let bound = || prop::option::weighted(0.3, 0..6u64);
+    let bounds = move || (bound(), bound()).prop_map(|(znodes, bytes)| Bounds { znodes, bytes });
+    let quota = (bounds(), bounds()).prop_map(|(soft, hard)| Quota { soft, hard });
+    let at = prop::option::weighted(0.7, path()).prop_map(|path| path.unwrap_or_else(Path::root));
+    prop_oneof![
+        10 => prop::collection::vec(op(), 1..5).prop_map(Act::Ops),
+        1 => tree.prop_map(|(path, version, keep_root, max_znodes)| {
+            Act::Tree(DeleteTree { path, version, keep_root, max_znodes })
+        }),
+        1 => (at, quota).prop_map(|(path, quota)| Act::Quota(path, quota)),
+    ]
+}
+
+/// Without the words of limits.
+fn plain(result: Result<WriteOutcome, OpError>) -> Result<WriteOutcome, OpError> {
+    result.map_err(|error| match error {
+        OpError::LimitExceeded { limit, actual, .. } => {
+            OpError::LimitExceeded { what: String::new(), limit, actual, remedy: String::new() }
+        }
+        other => other,
+    })
+}
+
+/// All children of a znode, in pages of three.
+fn listing(tree: &Tree, path: &Path, look: Look, who: &Identities) -> (Vec<Child>, Stat) {
+    let (mut listed, mut page) = (Vec::new(), Page { after: String::new(), size: 3, look });
+    loop {
+        let (children, next, stat) = match tree
+            .read(&Read::Children { path: path.clone(), page: page.clone() }, who)
+        {
+            Ok(ReadOutcome::Children { names, next, stat }) if look == Look::Name => {
+                (names.into_iter().map(|name| Child { name, stat: None, data: None }).collect(), next, stat)
+            }
+            Ok(ReadOutcome::Listed(listing)) if look != Look::Name => {
+                (listing.children, listing.next, listing.stat)
+            }
+            other => panic!("{other:?}"),
+        };
+        assert!(children.len() <= 3);
+        listed.extend(children);
+        if next.is_empty() {
+            return (listed, stat);
+        }
+        page.after = next;
+    }
 }
 
 proptest! {
     #[test]
     fn the_tree_does_what_the_model_does(
-        steps in prop::collection::vec((prop::collection::vec(op(), 1..5), 1..3u64, any::<bool>()), 1..60),
+        steps in prop::collection::vec((act(), 1..3u64, any::<bool>()), 1..60),
     ) {
         let (mut tree, mut model) = (Tree::default(), Model::new());
-        for (n, (ops, session, close)) in steps.iter().enumerate() {
+        for (n, (act, session, close)) in steps.iter().enumerate() {
             let at = At { zxid: Zxid(n as u64 + 1), time_ms: n as i64 * 10 };
             let owner = SessionId(*session);
             let session = Some(owner);
@@ -258,8 +450,20 @@ proptest! {
             let identity = user.map(|user| Identity::new(Scheme::User, user).unwrap());
             let identities = &Identities::new(identity).unwrap();
             let (who, by) = (Who { session, user, store: false }, By { session, identities });
-            match (ops.len(), single(&ops[0])) {
-                (1, Some(write)) => {
+            let mut act = act.clone();
+            act.mean(&model);
+            match (&act, if let Act::Ops(ops) = &act { ops.first().and_then(single) } else { None }) {
+                (Act::Tree(delete), _) => {
+                    let expected = model.delete_tree(at, who, delete);
+                    let expected = expected.map(|znodes| WriteOutcome::TreeDeleted { znodes });
+                    prop_assert_eq!(plain(tree.write(at, by, &Write::DeleteTree(delete.clone()))), expected);
+                }
+                (Act::Quota(path, quota), _) => {
+                    let expected = model.set_quota(who, path, *quota).map(WriteOutcome::QuotaSet);
+                    let write = Write::SetQuota { path: path.clone(), quota: *quota };
+                    prop_assert_eq!(tree.write(at, by, &write), expected);
+                }
+                (Act::Ops(ops), Some(write)) if ops.len() == 1 => {
                     let expected = model.one(at, who, &ops[0]).map(|outcome| match outcome {
                         MultiOutcome::Created { path, stat } => WriteOutcome::Created { path, stat },
                         MultiOutcome::Set { stat } => WriteOutcome::Set { stat },
@@ -268,7 +472,7 @@ proptest! {
                     });
                     prop_assert_eq!(tree.write(at, by, &write), expected);
                 }
-                _ => {
+                (Act::Ops(ops), _) => {
                     let expected = model.multi(at, who, ops).map(WriteOutcome::Multi);
                     prop_assert_eq!(tree.write(at, by, &Write::Multi(ops.clone())), expected);
                 }
@@ -283,6 +487,7 @@ proptest! {
                 }
             }
             prop_assert_eq!(tree.digest(), tree.recompute_digest());
+            prop_assert!(tree.counts_are_exact());
         }
         prop_assert_eq!(tree.len(), model.0.len());
         for (name, node) in &model.0 {
@@ -296,21 +501,43 @@ proptest! {
             let expected = model.permit(&path, anonymous, Permissions::READ).and(found);
             prop_assert_eq!(tree.read(&get, &Identities::NONE), expected);
             prop_assert_eq!(tree.acl(&path), Some(node.acl.clone()));
-            let names = model.children(name);
+            let children = model.children(name);
+            let all = |node: &Node, child: &Path, look: Look, who: Option<Who>| {
+                let shown = who.is_none_or(|who| model.permit(child, who, Permissions::READ).is_ok());
+                let data = node.data.clone().filter(|_| shown && look == Look::Data);
+                let stat = model.stat(child.as_str()).filter(|_| shown && look != Look::Name);
+                Child { name: child.name().to_owned(), stat, data }
+            };
+            let expected = |look, who| -> Vec<Child> {
+                let children = children.iter().map(|name| path.child(name).unwrap());
+                children.map(|child| all(&model.0[child.as_str()], &child, look, who)).collect()
+            };
             // Pages of three are the whole, in order.
-            let (mut listed, mut page) = (Vec::new(), Page { after: String::new(), size: 3 });
+            for look in [Look::Name, Look::Stat, Look::Data] {
+                prop_assert_eq!(listing(&tree, &path, look, superuser), (expected(look, None), stat));
+                if model.permit(&path, anonymous, Permissions::READ).is_ok() {
+                    let shown = listing(&tree, &path, look, &Identities::NONE);
+                    prop_assert_eq!(shown, (expected(look, Some(anonymous)), stat));
+                }
+            }
+            let counted = tree.read(&Read::Count { path: path.clone() }, superuser);
+            prop_assert_eq!(counted, Ok(ReadOutcome::Counted(model.usage(&path))));
+            let (mut quotas, mut page) = (Vec::new(), Page { size: 2, ..Page::default() });
             loop {
-                let read = Read::Children { path: path.clone(), page: page.clone() };
-                let Ok(ReadOutcome::Children { names, next, stat: found }) = tree.read(&read, superuser) else { panic!("{read:?}") };
-                prop_assert_eq!(found, stat);
-                prop_assert!(names.len() <= 3);
-                listed.extend(names);
+                let read = Read::Quotas { path: path.clone(), page: page.clone() };
+                let Ok(ReadOutcome::Quotas { quotas: some, next }) = tree.read(&read, superuser) else { panic!("{read:?}") };
+                quotas.extend(some);
                 if next.is_empty() {
                     break;
                 }
                 page.after = next;
             }
-            prop_assert_eq!(listed, names);
+            let expected: Vec<QuotaAt> = (model.0.iter())
+                .map(|(name, node)| (Path::new(name).unwrap(), node.quota))
+                .filter(|(at, quota)| !quota.is_none() && (at.is_within(&path) || path.is_within(at)))
+                .map(|(at, quota)| QuotaAt { used: model.usage(&at), path: at, quota })
+                .collect();
+            prop_assert_eq!(quotas, expected);
         }
     }
 }
@@ -367,7 +594,7 @@ fn the_root_stays() {
         tree.write(at, By::anonymous(None), &Write::Delete { path: root.clone(), version: None }),
         Err(OpError::BadArguments(_))
     ));
-    let set = Write::Set { path: root, data: Some(Bytes::from_static(b"x")), version: Some(0) };
+    let set = Write::Set { path: root, data: Some(Bytes::from_static(b"x")), version: Some(0.into()) };
     assert!(tree.write(at, By::anonymous(None), &set).is_ok());
     // The empty name with a number behind it, as ZooKeeper has it.
     let Ok(WriteOutcome::Created { path, .. }) = tree.write(at, By::anonymous(None), &create(true)) else {

@@ -4,21 +4,24 @@ use std::pin::Pin;
 
 use api::{
     OpError, PeerId, Trace,
-    budget::Held,
-    ports::Coordination,
+    budget::{Held, Slot},
+    ports::{Caller, Coordination},
     session::{Op, Outcome},
+    walk::{WalkAsk, WalkPart},
 };
 use proto::{
-    client::{level, op, to_status, traceparent},
+    client::{level, op, to_status, traceparent, walk, walk_part_to_wire},
     v1::{self, coordination_server},
 };
-use tokio_stream::Stream;
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{caller, session};
 
 /// Answers for [`proto::v1::coordination_server::CoordinationServer`], from the store behind `C`.
+#[derive(Clone)]
 pub struct CoordinationService<C> {
     store: C,
     node: PeerId,
@@ -44,6 +47,49 @@ impl<C: Coordination> CoordinationService<C> {
         Ok(response)
     }
 
+    /// A walk: its first part is here before the answer begins, each other one is asked for when the client has taken the last.
+    async fn walk_through(
+        &self,
+        request: Request<v1::WalkRequest>,
+    ) -> Result<ReceiverStream<Result<v1::WalkResponse, Status>>, OpError> {
+        let (trace, caller) = (trace(&request), caller(&request));
+        level(min_level(&request)?)?;
+        let (asked, level) = walk(request.into_inner())?;
+        let first = self.walk_step(caller.clone(), WalkAsk::Begin(asked, level), trace).await?;
+        let (parts, stream) = mpsc::channel(1);
+        let (service, caller) = (self.clone(), Caller { message: Slot::default(), ..caller });
+        self.tasks.spawn(async move {
+            let mut part = Ok(first);
+            loop {
+                let (next, answer) = match part {
+                    Ok((part, held)) => {
+                        let next = part.end.is_none().then_some(part.id);
+                        (next.map(|id| (id, held)), Ok(walk_part_to_wire(part)))
+                    }
+                    Err(error) => (None, Err(to_status(&error))),
+                };
+                // The client has gone, or that was the end.
+                let (Ok(()), Some((id, held))) = (parts.send(answer).await, next) else { return };
+                part = service.walk_step(caller.clone(), WalkAsk::Next(id), None).await;
+                drop(held);
+            }
+        });
+        Ok(ReceiverStream::new(stream))
+    }
+
+    async fn walk_step(
+        &self,
+        caller: Caller,
+        ask: WalkAsk,
+        trace: Trace,
+    ) -> Result<(WalkPart, Held), OpError> {
+        let (response, held) = self.store.call(caller, Op::Walk(ask), trace).await?;
+        match response.result? {
+            Outcome::Walked(part) => Ok((*part, held)),
+            other => Err(OpError::Internal(format!("an answer of another kind: {other:?}"))),
+        }
+    }
+
     async fn answer<R, W>(&self, request: Request<R>) -> Result<(W, Held), OpError>
     where
         R: Into<v1::request::Op>,
@@ -65,7 +111,7 @@ macro_rules! calls {
         impl<C: Coordination> coordination_server::Coordination for CoordinationService<C> {
             type SessionStream = Pin<Box<dyn Stream<Item = Result<v1::SessionResponse, Status>> + Send>>;
             type WatchStream = tokio_stream::Empty<Result<v1::WatchResponse, Status>>;
-            type WalkStream = tokio_stream::Empty<Result<v1::WalkResponse, Status>>;
+            type WalkStream = ReceiverStream<Result<v1::WalkResponse, Status>>;
 
             async fn session(
                 &self,
@@ -79,8 +125,8 @@ macro_rules! calls {
                 Err(not_yet("Watch"))
             }
 
-            async fn walk(&self, _: Request<v1::WalkRequest>) -> Result<Response<Self::WalkStream>, Status> {
-                Err(not_yet("Walk"))
+            async fn walk(&self, r: Request<v1::WalkRequest>) -> Result<Response<Self::WalkStream>, Status> {
+                self.walk_through(r).await.map(Response::new).map_err(|e| to_status(&e))
             }
 
             async fn who_am_i(
@@ -104,6 +150,8 @@ calls! {
     delete_tree: DeleteTreeRequest => DeleteTreeResponse,
     multi: MultiRequest => MultiResponse,
     set_acl: SetAclRequest => SetAclResponse,
+    set_quota: SetQuotaRequest => SetQuotaResponse,
+    list_quotas: ListQuotasRequest => ListQuotasResponse,
     get: GetRequest => GetResponse,
     exists: ExistsRequest => ExistsResponse,
     children: ChildrenRequest => ChildrenResponse,

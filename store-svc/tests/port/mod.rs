@@ -47,7 +47,9 @@ fn remote(address: SocketAddr, ensemble: &str) -> RemoteCoordination {
     )
 }
 
+mod trees;
 mod watches;
+use trees::*;
 use watches::*;
 
 macro_rules! suite {
@@ -75,6 +77,10 @@ suite! {
     a_watch_goes_on_behind_a_zxid_on_another_stream
     a_client_that_takes_no_events_is_told_them_later_and_holds_up_nobody
     a_watch_that_cannot_be_read_is_refused_alone
+    conditions_name_a_creation
+    trees_are_counted_listed_and_deleted_in_one_step
+    quotas_are_set_listed_and_kept
+    a_walk_goes_on_in_parts_through_one_state
     a_store_that_stops_says_so
 }
 

@@ -3,8 +3,8 @@
 use std::fmt::{self, Write as _};
 
 use api::{
-    Acl, Create, MultiOp, MultiOutcome, NodeKind, OpError, Read, ReadLevel, ReadOutcome, Stat, Write,
-    WriteOutcome,
+    Acl, Create, Expected, MultiOp, MultiOutcome, NodeKind, OpError, Read, ReadLevel, ReadOutcome, Stat,
+    Write, WriteOutcome,
 };
 use bytes::Bytes;
 use serde_json::json;
@@ -64,12 +64,19 @@ pub(crate) fn call(operation: &Operation) -> String {
         Call::Write(Write::SetAcl { path, acl, aversion }) => {
             part(&MultiOp::SetAcl { path: path.clone(), acl: acl.clone(), aversion: *aversion })
         }
+        Call::Write(Write::DeleteTree(tree)) => {
+            let keep = if tree.keep_root { " but the root" } else { "" };
+            format!("delete tree {}{keep}{}", tree.path, conditions(&tree.version))
+        }
+        Call::Write(Write::SetQuota { path, quota }) => format!("set quota {path} {quota:?}"),
         Call::Read(read, level) => {
             let verb = match read {
                 Read::Get { .. } => "get",
                 Read::Exists { .. } => "exists",
                 Read::Acl { .. } => "acl",
                 Read::Children { .. } => "children",
+                Read::Count { .. } => "count",
+                Read::Quotas { .. } => "quotas",
             };
             match level {
                 ReadLevel::Stale => format!("{verb} {} stale", read.path()),
@@ -104,6 +111,12 @@ pub(crate) fn answer(operation: &Operation) -> String {
             ReadOutcome::Exists { stat: None } => "not there".to_owned(),
             ReadOutcome::Acl { acl, stat } => format!("{} {}", List(acl), Brief(stat)),
             ReadOutcome::Children { names, .. } => format!("[{}]", names.join(" ")),
+            ReadOutcome::Listed(listing) => {
+                let names: Vec<&str> = listing.children.iter().map(|child| child.name.as_str()).collect();
+                format!("[{}]", names.join(" "))
+            }
+            ReadOutcome::Counted(used) => format!("{} znodes, {} bytes", used.znodes, used.bytes),
+            ReadOutcome::Quotas { quotas, .. } => format!("{quotas:?}"),
         },
         Outcome::Written { result: Err(error), .. }
         | Outcome::Read { result: Err(error), .. }
@@ -133,6 +146,8 @@ fn written(outcome: &WriteOutcome) -> String {
             format!("[{}]", each.join(", "))
         }
         WriteOutcome::Deleted => "deleted".to_owned(),
+        WriteOutcome::TreeDeleted { znodes } => format!("{znodes} deleted"),
+        WriteOutcome::QuotaSet(at) => format!("{:?}", at.quota),
         WriteOutcome::SessionOpened => "session opened".to_owned(),
         WriteOutcome::SessionResumed => "session taken up".to_owned(),
         WriteOutcome::Checked => "states compared".to_owned(),
@@ -140,8 +155,13 @@ fn written(outcome: &WriteOutcome) -> String {
     }
 }
 
+fn conditions(expected: &Option<Expected>) -> String {
+    let version = expected.and_then(Expected::version).map(|v| format!(" if version {v}"));
+    let czxid = expected.and_then(Expected::czxid).map(|z| format!(" if created by {z}"));
+    version.into_iter().chain(czxid).collect()
+}
+
 fn part(part: &MultiOp) -> String {
-    let if_version = |version: &Option<i32>| version.map(|v| format!(" if version {v}")).unwrap_or_default();
     match part {
         MultiOp::Create(Create { path, data, kind, sequential, .. }) => {
             let kind = match kind {
@@ -153,12 +173,13 @@ fn part(part: &MultiOp) -> String {
             let sequential = if *sequential { " sequential" } else { "" };
             format!("create{kind}{sequential} {path} {}", Value(data))
         }
-        MultiOp::Set { path, data, version } => format!("set {path} {}{}", Value(data), if_version(version)),
-        MultiOp::Delete { path, version } => format!("delete {path}{}", if_version(version)),
+        MultiOp::Set { path, data, version } => format!("set {path} {}{}", Value(data), conditions(version)),
+        MultiOp::Delete { path, version } => format!("delete {path}{}", conditions(version)),
         MultiOp::SetAcl { path, acl, aversion } => {
-            format!("set acl {path} {}{}", List(acl), if_version(aversion))
+            format!("set acl {path} {}{}", List(acl), conditions(aversion))
         }
-        MultiOp::Check { path, version } => format!("check {path}{}", if_version(version)),
+        MultiOp::CheckAbsent { path } => format!("check that there is no {path}"),
+        MultiOp::Check { path, version } => format!("check {path}{}", conditions(version)),
     }
 }
 

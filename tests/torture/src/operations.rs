@@ -91,10 +91,10 @@ impl Chooser {
         let seen = board.versions[key].load(Relaxed);
         let call = match self.chance.below(100) {
             0..26 => Call::Write(Write::Set { path, data: Some(value.into()), version: None }),
-            26..40 => Call::Write(Write::Set { path, data: Some(value.into()), version: Some(seen) }),
+            26..40 => Call::Write(Write::Set { path, data: Some(value.into()), version: Some(seen.into()) }),
             40..52 => Call::Write(Write::Create(create(path, value, false, false))),
             52..56 => Call::Write(Write::Delete { path, version: None }),
-            56..58 => Call::Write(Write::Delete { path, version: Some(seen) }),
+            56..58 => Call::Write(Write::Delete { path, version: Some(seen.into()) }),
             58..65 => Call::Write(self.multi(path, other, value, seen)),
             65..67 => {
                 let ephemeral = self.chance.percent(50);
@@ -117,7 +117,7 @@ impl Chooser {
         let set =
             MultiOp::Set { path: other.clone(), data: Some(format!("{value}-other").into()), version: None };
         Write::Multi(match self.chance.below(3) {
-            0 => vec![MultiOp::Check { path, version: Some(seen) }, set],
+            0 => vec![MultiOp::Check { path, version: Some(seen.into()) }, set],
             1 => vec![set, MultiOp::Set { path, data: Some(value.into()), version: None }],
             _ => vec![
                 MultiOp::Delete { path: path.clone(), version: None },
@@ -156,7 +156,10 @@ mod tests {
                     Call::Write(Write::Multi(parts)) => parts.iter().for_each(|part| match part {
                         MultiOp::Set { data, .. } => note(data),
                         MultiOp::Create(create) => note(&create.data),
-                        MultiOp::SetAcl { .. } | MultiOp::Delete { .. } | MultiOp::Check { .. } => {}
+                        MultiOp::SetAcl { .. }
+                        | MultiOp::Delete { .. }
+                        | MultiOp::Check { .. }
+                        | MultiOp::CheckAbsent { .. } => {}
                     }),
                     _ => {}
                 }

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 
-use api::{Acl, Create, Identities, Path, ReadOutcome, data_len, ports::Room};
+use api::{Acl, Create, Expected, Identities, Path, data_len, ports::Room, walk::WalkAsk};
 use bytes::Bytes;
 
 use super::*;
 use crate::{Tree, digest};
 use outbox::Place;
+use reading::{expected, listed, read_all};
 use watching::Sender;
 
 #[derive(Debug)]
@@ -143,6 +144,21 @@ impl Conn {
     /// The span that the request in this place is part of.
     pub(super) fn trace(&self, slot: u64) -> Option<&TraceContext> {
         self.queue.get(usize::try_from(slot.checked_sub(self.first)?).ok()?)?.trace.as_deref()
+    }
+
+    /// The step of a walk that is to be answered next. It counts as asked until it is [complete](Server::complete).
+    fn take_walk(&mut self) -> Option<WalkAsk> {
+        let front = self.queue.front_mut().filter(|_| self.begun > 0)?;
+        match std::mem::replace(&mut front.step, Step::Asked) {
+            Step::Todo(Op::Walk(ask)) => {
+                self.asked += 1;
+                Some(ask)
+            }
+            other => {
+                front.step = other;
+                None
+            }
+        }
     }
 
     fn slot_mut(&mut self, slot: u64) -> Option<&mut Slot> {
@@ -301,8 +317,14 @@ impl Server {
                 break;
             }
         }
+        let step = conn.take_walk().map(|ask| (conn.first, ask, conn.identities.clone()));
         if matches!(conn.phase, Phase::Unary) && conn.queue.is_empty() {
             conns.remove(&id);
+        }
+        // It changes what the tree keeps for walks, so it has a turn of its own.
+        if let Some((slot, ask, caller)) = step {
+            let (zxid, result) = self.walk(ask, &caller);
+            self.complete(id, slot, zxid, result);
         }
     }
 }
@@ -358,6 +380,16 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             // Answered when they are first.
             Op::Read(_, ReadLevel::Stale | ReadLevel::Local) | Op::Ping => None,
             Op::Read(_, ReadLevel::AtLeast(zxid)) if *zxid <= means.applied => None,
+            Op::MultiRead(reads, _) if reads.len() > means.limits.multi_ops_max => {
+                let (most, parts) = (means.limits.multi_ops_max, reads.len());
+                let why = format!("a read of {parts} parts, more than the {most} allowed; split it");
+                slot.step = Step::Done { zxid: means.applied, result: Err(OpError::BadArguments(why)) };
+                None
+            }
+            Op::MultiRead(_, ReadLevel::Stale | ReadLevel::Local)
+            | Op::Walk(WalkAsk::Next(_) | WalkAsk::Begin(_, ReadLevel::Stale | ReadLevel::Local)) => None,
+            Op::Walk(WalkAsk::Begin(_, ReadLevel::AtLeast(zxid))) if *zxid <= means.applied => None,
+            Op::MultiRead(_, ReadLevel::AtLeast(zxid)) if *zxid <= means.applied => None,
             Op::CancelWatches(_) | Op::AddWatches(_)
                 if op.awaits().is_none_or(|zxid| zxid <= means.applied) =>
             {
@@ -372,7 +404,12 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             Op::Write(_) | Op::Invalid(_) if hold => return,
             // A write before it may be refused, and sent again by its session.
             Op::Close if conn.begun > 0 => return,
-            Op::Read(..) | Op::Sync | Op::AddWatches(_) | Op::CancelWatches(_) => {
+            Op::Read(..)
+            | Op::MultiRead(..)
+            | Op::Walk(_)
+            | Op::Sync
+            | Op::AddWatches(_)
+            | Op::CancelWatches(_) => {
                 let op = op.clone();
                 let wait = match op.awaits() {
                     Some(_) => waits::catch_up(means.limits, means.state, session),
@@ -444,9 +481,9 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             conn.asked += 1;
         }
         if let Some(slot) = conn.queue.get_mut(conn.begun)
-            && let Step::Todo(Op::Read(read, _)) | Step::Waiting { op: Op::Read(read, _), .. } = &slot.step
+            && let Step::Todo(op) | Step::Waiting { op, .. } = &slot.step
         {
-            slot.expected = means.state.tree().weight_of(read);
+            slot.expected = expected(op, means.state);
             conn.expected += slot.expected;
         }
         conn.begun += 1;
@@ -469,10 +506,14 @@ fn answer(
     while conn.begun > 0 {
         let Some(slot) = conn.queue.front_mut() else { break };
         match &slot.step {
-            Step::Asked | Step::Waiting { .. } => break,
-            Step::Todo(Op::Read(..)) if conn.asked == 0 && conn.unsent >= limits.unsent_max => break,
-            Step::Todo(Op::Read(read, _)) if !unary => {
-                let fits = turn.answers.allows(limits, conn.unsent, state.tree().weight_of(read));
+            Step::Asked | Step::Waiting { .. } | Step::Todo(Op::Walk(_)) => break,
+            Step::Todo(Op::Read(..) | Op::MultiRead(..))
+                if conn.asked == 0 && conn.unsent >= limits.unsent_max =>
+            {
+                break;
+            }
+            Step::Todo(op @ (Op::Read(..) | Op::MultiRead(..))) if !unary => {
+                let fits = turn.answers.allows(limits, conn.unsent, expected(op, state));
                 if !fits && conn.asked == 0 {
                     turn.answers.wait(id);
                     break;
@@ -505,6 +546,9 @@ fn answer(
             Step::Todo(Op::Read(read, _)) => {
                 (state.applied(), state.read_as(&read, &conn.identities).map(Outcome::Read))
             }
+            Step::Todo(Op::MultiRead(reads, _)) => {
+                (state.applied(), Ok(Outcome::MultiRead(read_all(&reads, state, &conn.identities))))
+            }
             Step::Todo(Op::Invalid(error)) => (state.applied(), Err(error)),
             Step::Todo(Op::Sync) => (state.applied(), Ok(Outcome::Sync)),
             Step::Todo(Op::AddWatches(_) | Op::CancelWatches(_)) if unary => {
@@ -526,9 +570,7 @@ fn answer(
         conn.queue.pop_front();
         conn.first += 1;
         conn.begun -= 1;
-        if let Ok(Outcome::Read(ReadOutcome::Children { names, .. })) = &result {
-            turn.listed += names.len();
-        }
+        turn.listed += result.as_ref().map_or(0, listed);
         let reply = Item::Response(Response { xid, zxid, result, leaderless });
         if !unary {
             turn.answers.sent_to_shell(reply.weight());
@@ -557,14 +599,15 @@ fn room_for(write: &Write, state: &State) -> Room {
     let (growth, stores) = match write {
         Write::Create(create) => (created(create), true),
         Write::Set { path, data, .. } => (set(path, data), true),
-        Write::Delete { .. } => return Room::Short,
+        Write::Delete { .. } | Write::DeleteTree(_) => return Room::Short,
+        Write::SetQuota { .. } => return Room::Low,
         Write::SetAcl { acl, .. } => (acl.weight() as i64, true),
         Write::Multi(parts) => parts.iter().fold((0, false), |(growth, stores), part| match part {
             MultiOp::Create(create) => (growth + created(create), true),
             MultiOp::Set { path, data, .. } => (growth + set(path, data), true),
             MultiOp::Delete { path, .. } => (growth + deleted(path), stores),
             MultiOp::SetAcl { acl, .. } => (growth + acl.weight() as i64, true),
-            MultiOp::Check { .. } => (growth, stores),
+            MultiOp::Check { .. } | MultiOp::CheckAbsent { .. } => (growth, stores),
         }),
     };
     match (growth > 0, stores) {
@@ -592,6 +635,8 @@ fn validate(write: &Write, limits: &Limits) -> Result<(), OpError> {
         Write::Create(create) => size.add_create(create)?,
         Write::Set { path, data, version } => size.add(path, data_len(data), *version)?,
         Write::Delete { path, version } => size.add(path, 0, *version)?,
+        Write::DeleteTree(tree) => size.add(&tree.path, 0, tree.version)?,
+        Write::SetQuota { path, .. } => size.add(path, 0, None)?,
         Write::SetAcl { path, acl, aversion } => size.add_acl(path, acl, *aversion)?,
         Write::Multi(parts) => {
             if parts.len() > limits.multi_ops_max {
@@ -609,6 +654,7 @@ fn validate(write: &Write, limits: &Limits) -> Result<(), OpError> {
                     MultiOp::Delete { path, version } | MultiOp::Check { path, version } => {
                         size.add(path, 0, *version)
                     }
+                    MultiOp::CheckAbsent { path } => size.add(path, 0, None),
                 };
                 added.map_err(|cause| OpError::Multi { index: index as u32, cause: Box::new(cause) })?;
             }
@@ -639,16 +685,16 @@ impl Size {
     }
 
     /// Adds a change of an access list.
-    fn add_acl(&mut self, path: &Path, acl: &Acl, aversion: Option<i32>) -> Result<(), OpError> {
+    fn add_acl(&mut self, path: &Path, acl: &Acl, aversion: Option<Expected>) -> Result<(), OpError> {
         self.entry += acl.weight() as u64;
         self.add(path, 0, aversion)
     }
 
     /// Adds a part, and checks the version that it asks for.
-    fn add(&mut self, path: &Path, data: usize, version: Option<i32>) -> Result<(), OpError> {
+    fn add(&mut self, path: &Path, data: usize, expected: Option<Expected>) -> Result<(), OpError> {
         self.values += data as u64;
         self.entry += (path.as_str().len() + data + PART) as u64;
-        match version {
+        match expected.and_then(Expected::version) {
             Some(v) if v < 0 => Err(OpError::BadArguments(format!(
                 "the version {v} is negative; give the version that the znode must have, or none"
             ))),

@@ -30,11 +30,13 @@ mod expiry;
 mod feed;
 mod opening;
 mod outbox;
+mod reading;
 mod reaper;
 mod refusals;
 mod signs;
 mod tickets;
 mod waits;
+mod walking;
 mod watching;
 mod words;
 
@@ -82,6 +84,7 @@ pub struct Server {
     /// Connections that are not open yet, by when they are given up.
     opening: BTreeSet<(Time, ConnId)>,
     waits: Waits,
+    walks: walking::Walks,
     watches: Watches,
     /// When it is looked next who needs a mark.
     marks_at: Option<Time>,
@@ -125,6 +128,7 @@ impl Server {
             sessions: BTreeMap::new(),
             opening: BTreeSet::new(),
             waits: Waits::default(),
+            walks: walking::Walks::default(),
             asks: Vec::new(),
             outbox: Outbox::default(),
             answers: Answers::default(),
@@ -172,10 +176,21 @@ impl Server {
         let reaps = self.expiry.active() && self.state.tree().may_reap();
         let reap = self.reaper.next_timeout().filter(|_| reaps);
         let (waits, refusals) = (self.waits.next_timeout(), self.refusals.next_timeout());
-        [park, opening, waits, report, expiry, refusals, check, reap, self.marks_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            park,
+            opening,
+            waits,
+            report,
+            expiry,
+            refusals,
+            check,
+            reap,
+            self.marks_at,
+            self.walks.next_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// Replaces the state by that of a snapshot which the quorum has sent, because the entries in between are no
@@ -209,6 +224,7 @@ impl Server {
             }
         }
         self.watches.reset(self.state.applied());
+        self.walks.forget();
         if self.expiry.active() {
             self.expiry.reload(now, self.state.sessions());
         }
@@ -322,6 +338,7 @@ impl Server {
         self.give_up_openings();
         self.give_up_waits();
         self.refuse_more();
+        self.end_idle_walks();
         self.sweep_marks();
         let Server { signs, tickets, config, .. } = self;
         if self.status.serving

@@ -54,7 +54,7 @@ impl Server {
     }
 
     pub(super) fn on_unary(&mut self, id: ConnId, op: Op, trace: Trace, identities: Identities) {
-        let is_stale = matches!(op, Op::Read(_, ReadLevel::Stale));
+        let is_stale = op.is_stale();
         if is_stale && self.state.applied() == Zxid::ZERO {
             // No entry has been applied, so that no znode is here says nothing about the ensemble.
             self.outbox.close(id, Err(self.stateless()));

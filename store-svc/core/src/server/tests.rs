@@ -9,6 +9,7 @@ mod openings;
 mod random_reads;
 mod reads;
 mod reaping;
+mod trees;
 mod watch_oracle;
 mod watches;
 
@@ -389,7 +390,7 @@ fn what_is_wrong_with_a_write_is_answered_in_its_place_and_uses_up_its_number() 
         data: Some(Bytes::from(vec![0; (1 << 20) + 1])),
         version: None,
     });
-    let negative = Op::Write(Write::Delete { path: path("/a"), version: Some(-1) });
+    let negative = Op::Write(Write::Delete { path: path("/a"), version: Some((-1).into()) });
     let malformed = Op::Invalid(OpError::BadPath(api::PathError::Empty));
     node.ask(1, 1, vec![create("/a"), big, negative, malformed, set("/a", "x")]);
     log.round(&mut node);

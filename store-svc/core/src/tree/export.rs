@@ -71,6 +71,9 @@ impl Tree {
 
     /// To be called before a znode changes or goes.
     pub(super) fn before_change(&mut self, id: NodeId, path: &str) {
+        if !self.walks.is_empty() {
+            self.set_aside(id, path);
+        }
         let slot = &self.nodes[id];
         if slot.exported == self.exported {
             return;

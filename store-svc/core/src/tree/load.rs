@@ -21,11 +21,13 @@ impl Tree {
             index: Index::default(),
             ephemerals: Default::default(),
             acls: Acls::default(),
+            quotas: Default::default(),
             reapable: Reapable::default(),
             digest: 0,
             bytes: 0,
             dirty: Dirty::default(),
             export: None,
+            walks: Default::default(),
             exported: false,
             changes: Vec::new(),
             skipped: 0,
@@ -71,7 +73,14 @@ impl Tree {
         if !parent.missing && parent.owner().is_some() {
             return Err(LoadError::NoParent(z.path));
         }
-        self.bytes += z.path.as_str().len() + self.nodes[id].data_len();
+        let (above, len) = (self.nodes[id].parent, self.nodes[id].data_len());
+        self.bytes += z.path.as_str().len() + len;
+        if id != ROOT {
+            self.count_below(above, (0, 1), (0, len));
+        }
+        if !z.quota.is_none() {
+            self.quotas.insert(id);
+        }
         self.rehash(id, z.path.as_str());
         Ok(())
     }

@@ -13,6 +13,8 @@ mod load;
 mod operations;
 mod reap;
 mod slab;
+mod subtree;
+mod walks;
 mod znode;
 
 use std::{
@@ -22,8 +24,8 @@ use std::{
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Acl, AclId, Identities, OpError, Page, Path, Permissions, Read, ReadOutcome, SessionId, Stat, Write,
-    WriteOutcome, WriteResult, Zxid, record, watch::Change,
+    Acl, AclId, Child, Identities, Listing, Look, OpError, Page, Path, Permissions, Read, ReadOutcome,
+    SessionId, Stat, Write, WriteOutcome, WriteResult, Zxid, record, watch::Change,
 };
 
 use crate::{acls::Acls, digest, state::RECORD};
@@ -33,6 +35,7 @@ use export::Export;
 use index::Index;
 use reap::Reapable;
 use slab::{NodeId, ROOT, Slab};
+pub(crate) use subtree::QUOTAS_MAX;
 #[cfg(test)]
 pub(crate) use znode::Life;
 use znode::Slot;
@@ -73,6 +76,8 @@ pub struct Tree {
     index: Index,
     ephemerals: BTreeMap<SessionId, BTreeSet<NodeId>>,
     acls: Acls,
+    /// Znodes with a quota.
+    quotas: BTreeSet<NodeId>,
     /// Znodes that go by themselves.
     reapable: Reapable,
     /// Of all znodes.
@@ -82,6 +87,8 @@ pub struct Tree {
     dirty: Dirty,
     /// Of all znodes, while one is under way.
     export: Option<Box<Export>>,
+    /// Through parts of it.
+    walks: walks::Walks,
     /// The mark of a znode that no export has to come to.
     exported: bool,
     /// What the entry that was applied last did to znodes.
@@ -126,6 +133,10 @@ impl Tree {
             Write::SetAcl { path, acl, aversion } => {
                 self.set_acl(by, path, acl, *aversion, None).map(|stat| WriteOutcome::AclSet { stat })
             }
+            Write::DeleteTree(tree) => {
+                self.delete_tree(at, by, tree).map(|znodes| WriteOutcome::TreeDeleted { znodes })
+            }
+            Write::SetQuota { path, quota } => self.set_quota(by, path, *quota).map(WriteOutcome::QuotaSet),
             Write::Multi(parts) => self.multi(at, by, parts).map(WriteOutcome::Multi),
         }
     }
@@ -135,6 +146,9 @@ impl Tree {
     /// # Errors
     /// [`OpError::NoNode`], but for [`Read::Exists`], and [`OpError::NoAuth`].
     pub fn read(&self, read: &Read, identities: &Identities) -> Result<ReadOutcome, OpError> {
+        if let Read::Quotas { path, page } = read {
+            return Ok(self.quotas_at(path, page, By { session: None, identities }));
+        }
         let node = self.node(read.path());
         if matches!(read, Read::Exists { .. }) && node.is_none() {
             return Ok(ReadOutcome::Exists { stat: None });
@@ -155,7 +169,10 @@ impl Tree {
                 ReadOutcome::Acl { acl: if owner { acl } else { acl.masked() }, stat: node.stat() }
             }
             Read::Exists { .. } => ReadOutcome::Exists { stat: Some(node.stat()) },
-            Read::Children { page, .. } => self.page(node, page),
+            Read::Children { page, .. } => self.page(node, page, identities),
+            Read::Count { .. } => ReadOutcome::Counted(node.below()),
+            // Answered above, because its znode need not exist.
+            Read::Quotas { .. } => ReadOutcome::Quotas { quotas: Vec::new(), next: String::new() },
         })
     }
 
@@ -168,8 +185,21 @@ impl Tree {
             Read::Acl { .. } => self.acls.get(node.acl).weight(),
             Read::Children { page, .. } => {
                 const NAME: usize = 64;
-                (page.names_max().min(node.num_children() as usize) * NAME).min(Page::BYTES_MAX)
+                let each = if page.look == Look::Name { NAME } else { NAME + Child::SIZE };
+                let all = page.names_max().min(node.num_children() as usize) * each;
+                // The first one comes however large it is.
+                let first = match page.look {
+                    Look::Data => {
+                        self.after(node, page).next().map_or(0, |child| self.nodes[child].data_len())
+                    }
+                    Look::Name | Look::Stat => 0,
+                };
+                (all + if page.look == Look::Data { Page::BYTES_MAX } else { 0 })
+                    .min(Page::BYTES_MAX)
+                    .max(first)
             }
+            Read::Count { .. } => 0,
+            Read::Quotas { .. } => (self.quotas.len() * 128).min(Page::BYTES_MAX),
         }
     }
 
@@ -389,22 +419,47 @@ impl Tree {
     }
 
     /// Costs what the page costs, however many children there are.
-    fn page(&self, node: &Slot, page: &Page) -> ReadOutcome {
-        let after = page.after.as_bytes();
-        let behind = node.dir().map(|dir| dir.children.after(|id| self.nodes[id].name().cmp(after)));
-        let mut rest = behind.into_iter().flatten().map(|id| &self.nodes[id]).peekable();
-        let (mut names, mut bytes) = (Vec::new(), 0);
-        while names.len() < page.names_max()
-            && let Some(child) = rest.next_if(|child| bytes + child.name().len() <= Page::BYTES_MAX)
+    fn page(&self, node: &Slot, page: &Page, identities: &Identities) -> ReadOutcome {
+        let mut rest = self.after(node, page).map(|id| &self.nodes[id]).peekable();
+        let (mut children, mut bytes) = (Vec::new(), 0);
+        while children.len() < page.names_max()
+            && let Some(child) = rest.peek()
         {
-            bytes += child.name().len();
-            names.push(child.name_text());
+            let child = self.listed(child, page.look, identities);
+            bytes += if page.look == Look::Name { child.name.len() } else { child.weight() };
+            if bytes > Page::BYTES_MAX && !children.is_empty() {
+                break;
+            }
+            children.push(child);
+            rest.next();
         }
-        let next = match (rest.peek(), names.last()) {
-            (Some(_), Some(last)) => last.clone(),
+        let next = match (rest.peek(), children.last()) {
+            (Some(_), Some(last)) => last.name.clone(),
             _ => String::new(),
         };
-        ReadOutcome::Children { names, next, stat: node.stat() }
+        let stat = node.stat();
+        match page.look {
+            Look::Name => ReadOutcome::Children {
+                names: children.into_iter().map(|child| child.name).collect(),
+                next,
+                stat,
+            },
+            Look::Stat | Look::Data => ReadOutcome::Listed(Box::new(Listing { children, next, stat })),
+        }
+    }
+
+    /// The children of a page and those behind it.
+    fn after(&self, node: &Slot, page: &Page) -> impl Iterator<Item = NodeId> {
+        let after = page.after.as_bytes();
+        let behind = node.dir().map(|dir| dir.children.after(|id| self.nodes[id].name().cmp(after)));
+        behind.into_iter().flatten()
+    }
+
+    /// A child as a listing tells it. Its name is the parent's, the rest its own.
+    fn listed(&self, child: &Slot, look: Look, identities: &Identities) -> Child {
+        let shown = look != Look::Name && self.acls.gives(child.acl, Permissions::READ, identities);
+        let data = (shown && look == Look::Data).then(|| child.data()).flatten();
+        Child { name: child.name_text(), stat: shown.then(|| child.stat()), data }
     }
 
     /// All znodes, parents before children, children in order.
@@ -413,7 +468,10 @@ impl Tree {
     }
 
     /// The same behind a path, which may be gone, and so may those above it; from the root on without one.
-    fn walk_after(&self, after: Option<&Path>) -> impl Iterator<Item = (NodeId, Path, &Slot)> + '_ {
+    fn walk_after<'a>(
+        &'a self,
+        after: Option<&Path>,
+    ) -> impl Iterator<Item = (NodeId, Path, &'a Slot)> + use<'a> {
         let mut text = String::new();
         // For each level above, the remaining siblings and how long the path of their parent is.
         let mut above: Vec<(children::Iter<'_>, usize)> = Vec::new();

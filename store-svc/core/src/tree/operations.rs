@@ -2,14 +2,14 @@
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Acl, AclId, Create, MultiOp, MultiOutcome, OpError, Path, Permissions, SEQUENCE_END, Stat, Zxid,
-    data_len, watch::ChangeKind,
+    Acl, AclId, Create, Expected, MultiOp, MultiOutcome, OpError, Path, Permissions, SEQUENCE_END, Stat,
+    Zxid, data_len, watch::ChangeKind,
 };
 use bytes::Bytes;
 
 use super::{
     At, By, Tree,
-    slab::{NodeId, Slab},
+    slab::{NodeId, ROOT, Slab},
     znode::{Dir, Life, Slot},
 };
 use crate::{digest, kept};
@@ -72,6 +72,9 @@ impl Tree {
         if parent_ephemeral {
             return Err(OpError::NoChildrenForEphemerals(Path::new(parent_str)?));
         }
+        self.admit(parent, 1, create.data_len())?;
+        // Before it has one child more.
+        self.before_change(parent, parent_str);
         let acl = self.acls.hold(&create.acl);
         let data = create.data.as_deref();
         let id = self.insert(hash, Slot::new(path.name(), data, at, life, acl, parent));
@@ -94,13 +97,20 @@ impl Tree {
         by: By<'_>,
         path: &Path,
         data: &Option<Bytes>,
-        version: Option<i32>,
+        version: Option<Expected>,
         undo: Option<&mut Vec<Undo>>,
     ) -> Result<Stat, OpError> {
         let Some(id) = self.find(path.as_str()) else { return Err(OpError::NoNode(path.clone())) };
         self.permit(&self.nodes[id], path, Permissions::WRITE, by.identities)?;
         let node = &mut self.nodes[id];
         node.check_version(path, version)?;
+        let grows = data_len(data).saturating_sub(node.data_len());
+        let (parent, before) = (node.parent, node.data_len());
+        if id != ROOT {
+            self.admit(parent, 0, grows)?;
+            self.count_below(parent, (0, 0), (before, data_len(data)));
+        }
+        let node = &mut self.nodes[id];
         if let Some(undo) = undo {
             let (mzxid, mtime_ms, version) = (node.mzxid, node.mtime_ms, node.version);
             undo.push(Undo::Set { path: path.clone(), data: node.data(), mzxid, mtime_ms, version });
@@ -126,7 +136,7 @@ impl Tree {
         at: At,
         by: By<'_>,
         path: &Path,
-        version: Option<i32>,
+        version: Option<Expected>,
         undo: Option<&mut Vec<Undo>>,
     ) -> Result<(), OpError> {
         let Some(parent) = path.parent() else { return Err(kept::root_stays()) };
@@ -161,16 +171,14 @@ impl Tree {
         by: By<'_>,
         path: &Path,
         acl: &Acl,
-        aversion: Option<i32>,
+        aversion: Option<Expected>,
         undo: Option<&mut Vec<Undo>>,
     ) -> Result<Stat, OpError> {
         let Some(id) = self.find(path.as_str()) else { return Err(OpError::NoNode(path.clone())) };
         let node = &self.nodes[id];
         self.permit(node, path, Permissions::ADMIN, by.identities)?;
         let before = node.aversion;
-        if let Some(expected) = aversion.filter(|expected| *expected != before) {
-            return Err(OpError::BadVersion { path: path.clone(), expected, actual: before });
-        }
+        aversion.map_or(Ok(()), |expected| expected.check(path, before, node.czxid))?;
         let new = self.acls.hold(acl);
         let old = self.put_acl(id, path, new, next(before));
         if let Some(undo) = undo {
@@ -197,10 +205,16 @@ impl Tree {
         old
     }
 
-    fn check(&self, by: By<'_>, path: &Path, version: Option<i32>) -> Result<(), OpError> {
+    fn check(&self, by: By<'_>, path: &Path, version: Option<Expected>) -> Result<(), OpError> {
         let Some(node) = self.node(path) else { return Err(OpError::NoNode(path.clone())) };
         self.permit(node, path, Permissions::READ, by.identities)?;
         node.check_version(path, version)
+    }
+
+    fn check_absent(&self, by: By<'_>, path: &Path) -> Result<(), OpError> {
+        let Some(node) = self.node(path) else { return Ok(()) };
+        self.permit(node, path, Permissions::READ, by.identities)?;
+        Err(OpError::Present { path: path.clone(), actual: node.czxid })
     }
 
     pub(super) fn multi(
@@ -230,6 +244,7 @@ impl Tree {
                 MultiOp::Check { path, version } => {
                     self.check(by, path, *version).map(|()| MultiOutcome::Checked)
                 }
+                MultiOp::CheckAbsent { path } => self.check_absent(by, path).map(|()| MultiOutcome::Checked),
             };
             match outcome {
                 Ok(outcome) => outcomes.push(outcome),
@@ -252,8 +267,12 @@ impl Tree {
         match step {
             Undo::Set { path, data, mzxid, mtime_ms, version } => {
                 let Some(id) = self.find(path.as_str()) else { return };
-                let node = &mut self.nodes[id];
-                self.bytes = self.bytes - node.data_len() + data_len(&data);
+                let node = &self.nodes[id];
+                let (parent, now) = (node.parent, node.data_len());
+                self.bytes = self.bytes - now + data_len(&data);
+                if id != ROOT {
+                    self.count_below(parent, (0, 0), (now, data_len(&data)));
+                }
                 self.before_change(id, path.as_str());
                 let node = &mut self.nodes[id];
                 self.reapable.forget(id, node);
@@ -332,7 +351,12 @@ impl Tree {
         if let Some(owner) = node.owner() {
             self.ephemerals.entry(owner).or_default().insert(id);
         }
-        self.bytes += path.as_str().len() + node.data_len();
+        let (parent, len) = (node.parent, node.data_len());
+        if node.quota().is_some() {
+            self.quotas.insert(id);
+        }
+        self.bytes += path.as_str().len() + len;
+        self.count_below(parent, (0, 1), (0, len));
         self.rehash(id, path.as_str());
         self.mark(id);
     }
@@ -346,6 +370,10 @@ impl Tree {
         self.reapable.forget(id, &self.nodes[id]);
         let mut slot = self.nodes.remove(id);
         self.bytes -= path.as_str().len() + slot.data_len();
+        self.count_below(parent, (1, 0), (slot.data_len(), 0));
+        if slot.quota().is_some() {
+            self.quotas.remove(&id);
+        }
         self.digest = self.digest.wrapping_sub(slot.hash);
         self.dirty.remove(path, &mut slot);
         slot

@@ -1,6 +1,6 @@
 //! What the tree keeps of a znode.
 
-use api::{AclId, NodeKind, OpError, Path, SessionId, Stat, Zxid, record};
+use api::{AclId, Expected, NodeKind, OpError, Path, Quota, SessionId, Stat, Usage, Zxid, record};
 use bytes::Bytes;
 
 use super::{
@@ -77,6 +77,10 @@ pub(super) struct Dir {
     pub(super) creates: u64,
     pub(super) cversion: i32,
     pub(super) children: Children,
+    /// What is below: it follows from the znodes there.
+    pub(super) below: Usage,
+    /// Few znodes have one.
+    quota: Option<Box<Quota>>,
 }
 
 /// A kind, and what comes with it.
@@ -107,6 +111,7 @@ pub(crate) struct Znode<'a> {
     pub(crate) creates: u64,
     pub(crate) life: Life,
     pub(crate) acl: AclId,
+    pub(crate) quota: Option<&'a Quota>,
     num_children: u32,
 }
 
@@ -193,10 +198,12 @@ impl Slot {
         let slot = Slot::new(z.path.name(), z.data.as_deref(), at, life, z.acl, parent);
         let (mzxid, mtime_ms) = (z.mzxid, z.mtime_ms);
         let mut slot = Slot { mzxid, mtime_ms, version: z.version, aversion: z.aversion, dir, ..slot };
-        if slot.dir.is_some() || z.pzxid != z.czxid || z.cversion != 0 || z.creates != 0 {
+        if slot.dir.is_some() || z.pzxid != z.czxid || z.cversion != 0 || z.creates != 0 || !z.quota.is_none()
+        {
             let mut dir = slot.take_dir();
             (dir.pzxid, dir.cversion, dir.creates) = (z.pzxid, z.cversion, z.creates);
             slot.dir = Some(dir);
+            slot.set_quota(z.quota);
         }
         slot
     }
@@ -276,8 +283,28 @@ impl Slot {
 
     /// Gives away what only a parent has, also if that is nothing yet. To be changed while the names of its children are looked at, and [put back](Slot::put_dir) then.
     pub(super) fn take_dir(&mut self) -> Box<Dir> {
-        let new = || Dir { pzxid: self.czxid, creates: 0, cversion: 0, children: Children::default() };
-        self.dir.take().unwrap_or_else(|| Box::new(new()))
+        self.dir.take().unwrap_or_else(|| Box::new(Dir::new(self.czxid)))
+    }
+
+    /// The same in place.
+    pub(super) fn dir_mut(&mut self) -> &mut Dir {
+        let czxid = self.czxid;
+        self.dir.get_or_insert_with(|| Box::new(Dir::new(czxid)))
+    }
+
+    /// What is below it.
+    pub(super) fn below(&self) -> Usage {
+        self.dir().map_or_else(Usage::default, |dir| dir.below)
+    }
+
+    pub(super) fn quota(&self) -> Option<Quota> {
+        self.dir().and_then(|dir| dir.quota.as_deref().copied())
+    }
+
+    pub(super) fn set_quota(&mut self, quota: Quota) {
+        if !quota.is_none() || self.quota().is_some() {
+            self.dir_mut().quota = (!quota.is_none()).then(|| Box::new(quota));
+        }
     }
 
     pub(super) fn put_dir(&mut self, dir: Box<Dir>) {
@@ -312,6 +339,7 @@ impl Slot {
             creates: self.creates(),
             life: self.life(),
             acl: self.acl,
+            quota: self.dir().and_then(|dir| dir.quota.as_deref()),
             num_children: self.num_children(),
         }
     }
@@ -351,16 +379,12 @@ impl Slot {
             ephemeral_owner: z.life.owner(),
             acl: z.acl,
             creates: z.creates,
+            quota: z.quota.copied().unwrap_or_default(),
         }
     }
 
-    pub(super) fn check_version(&self, path: &Path, expected: Option<i32>) -> Result<(), OpError> {
-        match expected {
-            Some(expected) if expected != self.version => {
-                Err(OpError::BadVersion { path: path.clone(), expected, actual: self.version })
-            }
-            _ => Ok(()),
-        }
+    pub(super) fn check_version(&self, path: &Path, expected: Option<Expected>) -> Result<(), OpError> {
+        expected.map_or(Ok(()), |expected| expected.check(path, self.version, self.czxid))
     }
 }
 
@@ -379,6 +403,11 @@ impl Body {
 }
 
 impl Dir {
+    fn new(pzxid: Zxid) -> Dir {
+        let (children, below) = (Children::default(), Usage::default());
+        Dir { pzxid, creates: 0, cversion: 0, children, below, quota: None }
+    }
+
     /// Takes in a child.
     pub(super) fn link(&mut self, nodes: &Slab, id: NodeId) {
         let name = nodes[id].name();
@@ -410,6 +439,7 @@ impl<'a> Znode<'a> {
             creates: 0,
             life,
             acl,
+            quota: None,
             num_children: 0,
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use api::{
-    Create, ErrorCode, MultiOp, MultiOutcome, NodeKind, OpError, Path, ReadOutcome, Stat, Write,
+    Create, ErrorCode, Expected, MultiOp, MultiOutcome, NodeKind, OpError, Path, ReadOutcome, Stat, Write,
     WriteOutcome, WriteResult, data_len,
 };
 use bytes::Bytes;
@@ -77,6 +77,8 @@ impl Object {
                 self.set_acl(&mut after, path, *aversion).map(|d| vec![d]).map_err(|e| (0, e))
             }
             Write::Multi(parts) => self.multi(&mut after, parts),
+            // They are divided among no objects.
+            Write::DeleteTree(_) | Write::SetQuota { .. } => return None,
         };
         if did.is_err() {
             after.clone_from(state);
@@ -98,7 +100,12 @@ impl Object {
             Ok(ReadOutcome::Exists { stat: Some(stat) }) => node.is_some_and(|n| n.has(stat)),
             Ok(ReadOutcome::Exists { stat: None }) => node.is_none(),
             Ok(ReadOutcome::Acl { stat, .. }) => node.is_some_and(|n| n.has(stat)),
-            Ok(ReadOutcome::Children { .. }) => false,
+            Ok(
+                ReadOutcome::Children { .. }
+                | ReadOutcome::Listed(_)
+                | ReadOutcome::Counted(_)
+                | ReadOutcome::Quotas { .. },
+            ) => false,
             Err(error) => error.code() != ErrorCode::NoNode || node.is_none(),
         }
     }
@@ -111,6 +118,10 @@ impl Object {
                 MultiOp::Delete { path, version } => self.delete(state, path, *version),
                 MultiOp::SetAcl { path, aversion, .. } => self.set_acl(state, path, *aversion),
                 MultiOp::Check { path, version } => self.find(state, path, *version).map(|_| None),
+                MultiOp::CheckAbsent { path } => match self.find(state, path, None) {
+                    Ok(_) => Err(ErrorCode::Present),
+                    Err(_) => Ok(None),
+                },
             };
             did.map_err(|code| (index, code))
         };
@@ -141,9 +152,9 @@ impl Object {
         state: &mut State,
         path: &Path,
         data: &Option<Bytes>,
-        version: Option<i32>,
+        expected: Option<Expected>,
     ) -> Result<Did, ErrorCode> {
-        let slot = self.find(state, path, version)?;
+        let slot = self.find(state, path, expected)?;
         let node = state[slot].as_mut().ok_or(ErrorCode::NoNode)?;
         node.data = data.clone();
         node.version = node.version.checked_add(1).unwrap_or(0);
@@ -151,18 +162,18 @@ impl Object {
     }
 
     /// Who may do what is no part of the model: NO_AUTH may come at any time.
-    fn set_acl(&self, state: &mut State, path: &Path, aversion: Option<i32>) -> Result<Did, ErrorCode> {
+    fn set_acl(&self, state: &mut State, path: &Path, aversion: Option<Expected>) -> Result<Did, ErrorCode> {
         let slot = self.find(state, path, None)?;
         let node = state[slot].as_mut().ok_or(ErrorCode::NoNode)?;
-        if aversion.is_some_and(|aversion| aversion != node.aversion) {
+        if aversion.and_then(Expected::version).is_some_and(|aversion| aversion != node.aversion) {
             return Err(ErrorCode::BadVersion);
         }
         node.aversion = node.aversion.checked_add(1).unwrap_or(0);
         Ok(Some(node.clone()))
     }
 
-    fn delete(&self, state: &mut State, path: &Path, version: Option<i32>) -> Result<Did, ErrorCode> {
-        let slot = self.find(state, path, version)?;
+    fn delete(&self, state: &mut State, path: &Path, expected: Option<Expected>) -> Result<Did, ErrorCode> {
+        let slot = self.find(state, path, expected)?;
         if self.has_children(state, slot) {
             return Err(ErrorCode::NotEmpty);
         }
@@ -181,10 +192,11 @@ impl Object {
         (0..state.len()).filter(fleeting).filter(|&slot| !self.has_children(state, slot))
     }
 
-    fn find(&self, state: &State, path: &Path, version: Option<i32>) -> Result<usize, ErrorCode> {
+    fn find(&self, state: &State, path: &Path, expected: Option<Expected>) -> Result<usize, ErrorCode> {
         let slot = self.slot(path).ok_or(ErrorCode::NoNode)?;
         let node = state[slot].as_ref().ok_or(ErrorCode::NoNode)?;
-        if version.is_some_and(|version| version != node.version) {
+        // What asks for a creation is divided among no objects.
+        if expected.and_then(Expected::version).is_some_and(|version| version != node.version) {
             Err(ErrorCode::BadVersion)
         } else {
             Ok(slot)
@@ -215,6 +227,7 @@ pub(super) fn modelled(code: ErrorCode) -> bool {
             | ErrorCode::NodeExists
             | ErrorCode::NotEmpty
             | ErrorCode::BadVersion
+            | ErrorCode::Present
             | ErrorCode::NoChildrenForEphemerals
     )
 }
@@ -236,7 +249,9 @@ fn fits(outcome: &WriteOutcome, did: &[Did]) -> bool {
                     MultiOutcome::Deleted | MultiOutcome::Checked => did.is_none(),
                 })
         }
-        WriteOutcome::SessionOpened
+        WriteOutcome::TreeDeleted { .. }
+        | WriteOutcome::QuotaSet(_)
+        | WriteOutcome::SessionOpened
         | WriteOutcome::SessionResumed
         | WriteOutcome::SessionClosed { .. }
         | WriteOutcome::Checked => false,

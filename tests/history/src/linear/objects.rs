@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use api::{MultiOp, MultiOutcome, NodeKind, Path, Read, ReadLevel, Write, WriteOutcome};
+use api::{
+    DeleteTree, Expected, MultiOp, MultiOutcome, NodeKind, Path, Read, ReadLevel, Write, WriteOutcome,
+};
 
 use super::model::{Object, Parent, Slot};
 use crate::{Call, History, Outcome};
@@ -26,7 +28,9 @@ pub(super) fn divide(history: &History) -> (Vec<Part>, usize) {
         match (&operation.call, &operation.outcome) {
             // Neither changes anything, nor says anything of one znode.
             (Call::Sync, _) | (_, Outcome::Refused(_)) | (Call::Read(..), Outcome::Unknown) => {}
-            (Call::Read(Read::Children { .. }, _), _) => skipped += 1,
+            (Call::Read(Read::Children { .. } | Read::Count { .. } | Read::Quotas { .. }, _), _) => {
+                skipped += 1
+            }
             // From any state that ever was: to place it says nothing and makes the search longer.
             (Call::Read(_, ReadLevel::Stale | ReadLevel::Local | ReadLevel::AtLeast(_)), _)
                 if operation.unary =>
@@ -65,6 +69,17 @@ enum Named {
 
 /// Puts the names that sequential creates were given in their places.
 fn full_names(write: &Write, outcome: &Outcome) -> Named {
+    let blurred = match write {
+        // No znode has one.
+        Write::SetQuota { .. } => return Named::Nothing,
+        // What is below is not known; and objects have no creations.
+        Write::DeleteTree(_) => true,
+        write => names_a_creation(write),
+    };
+    if blurred {
+        let failed = matches!(outcome, Outcome::Written { result: Err(_), .. });
+        return if failed { Named::Nothing } else { Named::Blur };
+    }
     let mut write = write.clone();
     let sequential = |part: &MultiOp| matches!(part, MultiOp::Create(c) if c.sequential);
     let known = match &mut write {
@@ -95,18 +110,38 @@ fn full_names(write: &Write, outcome: &Outcome) -> Named {
     }
 }
 
+fn names_a_creation(write: &Write) -> bool {
+    let by = |expected: &Option<Expected>| expected.is_some_and(|expected| expected.czxid().is_some());
+    let part = |part: &MultiOp| match part {
+        MultiOp::Set { version, .. } | MultiOp::Delete { version, .. } | MultiOp::Check { version, .. } => {
+            by(version)
+        }
+        MultiOp::SetAcl { aversion, .. } => by(aversion),
+        MultiOp::Create(_) | MultiOp::CheckAbsent { .. } => false,
+    };
+    match write {
+        Write::Set { version, .. } | Write::Delete { version, .. } => by(version),
+        Write::SetAcl { aversion, .. } => by(aversion),
+        Write::Multi(parts) => parts.iter().any(part),
+        Write::Create(_) | Write::DeleteTree(_) | Write::SetQuota { .. } => false,
+    }
+}
+
 fn paths(write: &Write) -> Box<dyn Iterator<Item = &Path> + '_> {
     match write {
         Write::Create(create) => Box::new(std::iter::once(&create.path)),
-        Write::Set { path, .. } | Write::Delete { path, .. } | Write::SetAcl { path, .. } => {
-            Box::new(std::iter::once(path))
-        }
+        Write::Set { path, .. }
+        | Write::Delete { path, .. }
+        | Write::SetAcl { path, .. }
+        | Write::DeleteTree(DeleteTree { path, .. })
+        | Write::SetQuota { path, .. } => Box::new(std::iter::once(path)),
         Write::Multi(parts) => Box::new(parts.iter().map(|part| match part {
             MultiOp::Create(create) => &create.path,
             MultiOp::Set { path, .. }
             | MultiOp::Delete { path, .. }
             | MultiOp::SetAcl { path, .. }
-            | MultiOp::Check { path, .. } => path,
+            | MultiOp::Check { path, .. }
+            | MultiOp::CheckAbsent { path } => path,
         })),
     }
 }
@@ -161,6 +196,8 @@ impl Division {
                 self.note(path, called);
             }
             Write::Delete { path, .. } => delete(self, path),
+            // Not placed.
+            Write::DeleteTree(_) | Write::SetQuota { .. } => {}
             Write::Multi(parts) => {
                 for part in parts {
                     match part {
@@ -172,7 +209,8 @@ impl Division {
                         MultiOp::Delete { path, .. } => delete(self, path),
                         MultiOp::Set { path, .. }
                         | MultiOp::SetAcl { path, .. }
-                        | MultiOp::Check { path, .. } => {
+                        | MultiOp::Check { path, .. }
+                        | MultiOp::CheckAbsent { path } => {
                             self.note(path, called);
                         }
                     }

@@ -204,7 +204,7 @@ fn an_ephemeral_may_vanish_and_a_persistent_znode_may_not() {
 #[test]
 fn parents_and_multis_tie_znodes_together() {
     let multi = Write::Multi(vec![
-        MultiOp::Check { path: path("/a"), version: Some(0) },
+        MultiOp::Check { path: path("/a"), version: Some(0.into()) },
         MultiOp::Delete { path: path("/a/b"), version: None },
         MultiOp::Delete { path: path("/a"), version: None },
     ]);

@@ -158,7 +158,7 @@ fn call(step: &Step, unique: usize) -> Call {
     match step.kind {
         Kind::Create => Call::Write(Write::Create(create(path, data))),
         Kind::Set => set(None),
-        Kind::SetVersion(version) => set(Some(version)),
+        Kind::SetVersion(version) => set(Some(version.into())),
         Kind::Delete => Call::Write(Write::Delete { path, version: None }),
         Kind::Multi => Call::Write(Write::Multi(vec![
             MultiOp::Set {

@@ -375,7 +375,7 @@ fn b08_a_ping_does_not_stand_behind_the_lists_of_others() {
     log.round(&mut node);
     node.take_replies(1);
     let list = |after: usize| {
-        let page = api::Page { after: format!("{after:05}"), size: 0 };
+        let page = api::Page { after: format!("{after:05}"), ..api::Page::default() };
         Op::Read(Read::Children { path: path("/a"), page }, ReadLevel::Local)
     };
     node.ask(1, 3, (0..100).map(list).collect());

@@ -165,7 +165,7 @@ impl World {
                         }
                         MultiOp::Delete { path, .. } => Some((ChangeKind::Deleted, path.clone(), None)),
                         MultiOp::SetAcl { path, .. } => Some((ChangeKind::AclChanged, path.clone(), None)),
-                        MultiOp::Check { .. } => None,
+                        MultiOp::Check { .. } | MultiOp::CheckAbsent { .. } => None,
                     }));
                 }
                 (CommandBody::Write(Write::Create(c)), Ok(_)) => {

@@ -1,0 +1,92 @@
+//! Walks through subtrees, a part for each request.
+
+use api::{
+    Identities,
+    walk::{WalkAsk, WalkId},
+};
+
+use super::*;
+
+/// Most walks under way on a node: each may set aside some megabytes.
+const WALKS_MAX: usize = 16;
+/// A walk that nobody goes on with for so long is over.
+const IDLE: Duration = Duration::from_secs(10);
+/// Most znodes that one part looks at, and about how many bytes it has: others wait meanwhile.
+const PART: (usize, usize) = (1_000, 256 << 10);
+
+/// Walks under way, by when somebody went on with them last.
+#[derive(Default, Debug)]
+pub(super) struct Walks {
+    last: BTreeMap<WalkId, Time>,
+    /// Of the last one.
+    number: u64,
+}
+
+impl Walks {
+    pub(super) fn next_timeout(&self) -> Option<Time> {
+        self.last.values().min().map(|last| *last + IDLE)
+    }
+
+    /// The state that they walk through is another one.
+    pub(super) fn forget(&mut self) {
+        self.last.clear();
+    }
+}
+
+impl Server {
+    /// One step of a walk. Returns of which state it is.
+    pub(super) fn walk(&mut self, ask: WalkAsk, caller: &Identities) -> (Zxid, Result<Outcome, OpError>) {
+        let applied = self.state.applied();
+        let id = match ask {
+            WalkAsk::Next(id) => id,
+            WalkAsk::Begin(..) if self.walks.last.len() >= WALKS_MAX => {
+                let error = OpError::LimitExceeded {
+                    what: "walks of this node".to_owned(),
+                    limit: WALKS_MAX as u64,
+                    actual: WALKS_MAX as u64,
+                    remedy: "walk at another node, or when others have come to their end".to_owned(),
+                };
+                return (applied, Err(error));
+            }
+            WalkAsk::Begin(walk, _) => {
+                self.walks.number += 1;
+                let id = WalkId(self.config.first_ticket.0.wrapping_add(self.walks.number));
+                if let Err(error) = self.state.begin_walk(id, walk, caller) {
+                    return (applied, Err(error));
+                }
+                id
+            }
+        };
+        match self.state.walk_on(id, caller, PART) {
+            Some(Ok(part)) => {
+                match part.end {
+                    Some(_) => self.walks.last.remove(&id),
+                    None => self.walks.last.insert(id, self.now),
+                };
+                (part.zxid, Ok(Outcome::Walked(Box::new(part))))
+            }
+            Some(Err(error)) => {
+                self.walks.last.remove(&id);
+                (applied, Err(error))
+            }
+            None => (applied, Err(over())),
+        }
+    }
+
+    /// Ends walks that nobody goes on with.
+    pub(super) fn end_idle_walks(&mut self) {
+        let idle = |last: &Time| self.now >= *last + IDLE;
+        let ids: Vec<WalkId> =
+            self.walks.last.iter().filter(|(_, last)| idle(last)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.walks.last.remove(&id);
+            self.state.end_walk(id);
+        }
+    }
+}
+
+fn over() -> OpError {
+    OpError::Unavailable(
+        "the walk is over: nobody went on with it for some seconds, or the node has taken another state; begin it again".to_owned(),
+    )
+}
