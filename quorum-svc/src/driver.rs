@@ -463,7 +463,9 @@ fn observe(core: &Zab, output: &mut Output, measure: &mut Measure, traces: &mut 
         }
         Output::ToLeader { message, .. } => traces.sent_to_leader(message),
         Output::ToLearner { conn, message: ToLearner::UpToDate { .. } } => measure.learner_synced(*conn),
-        Output::Replicate { conn, after, upto } => measure.replicated(*conn, *after, *upto, core.history()),
+        Output::Replicate { conn, after, upto, .. } => {
+            measure.replicated(*conn, *after, *upto, core.history())
+        }
         Output::Append(entries) => {
             let leading = core.status().role == Role::Leading;
             measure.appended(entries, leading);

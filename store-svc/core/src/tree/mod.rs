@@ -31,6 +31,7 @@ pub(crate) use changes::STATE_ZNODES;
 use dirty::Dirty;
 use export::Export;
 use index::Index;
+pub(crate) use load::Loading;
 use reap::Reapable;
 use slab::{NodeId, ROOT, Slab};
 #[cfg(test)]
