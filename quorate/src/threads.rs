@@ -18,7 +18,7 @@ pub(crate) fn runtime(runs_a_node: bool) -> Result<Runtime, Failure> {
     builder.enable_all().build().doing("start the runtime")
 }
 
-/// The front threads. They end with this.
+/// The front threads, which end with this; without any, the engine.
 pub(crate) struct Front(Option<Runtime>);
 
 impl Front {
@@ -47,10 +47,7 @@ impl Drop for Front {
     }
 }
 
-/// With few cores, front threads take from the engine what they give, and add hand-overs (docs/performance.md).
+/// On two cores one did best (docs/performance.md); with more of them it is not measured.
 fn suitable() -> usize {
-    match available_parallelism().map_or(1, usize::from) {
-        0..4 => 0,
-        cores => (cores / 2).min(8),
-    }
+    (available_parallelism().map_or(1, usize::from) / 2).clamp(1, 8)
 }

@@ -541,8 +541,8 @@ impl NodeConfig {
         };
         let Count(front) = r.get(
             "threads.front",
-            "threads for connections of clients, besides the one that runs the services; auto: half the cores from four on, \
-             8 at most; none on fewer",
+            "threads for connections of clients, besides the one that runs the services; auto: half as many as there are \
+             cores, 1 to 8",
             Count(None),
         );
         let threads = Threads { front };
