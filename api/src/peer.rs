@@ -177,6 +177,9 @@ pub enum ToLearner {
         prev: Zxid,
         /// In order, without a gap.
         entries: Vec<Entry>,
+        /// Everything up to here is committed, as in [`ToLearner::Commit`], which then does not come. Only behind the end of the
+        /// synchronisation.
+        commit: Option<Zxid>,
     },
     /// Synchronisation ends with `target`: say so once it is durable.
     NewLeader {
@@ -205,7 +208,7 @@ pub enum ToLearner {
     Barrier {
         /// From the question.
         ticket: Ticket,
-        /// What was committed then.
+        /// What was committed then. Says the same as [`ToLearner::Commit`], too.
         zxid: Zxid,
     },
     /// Answer of the leader's store to [`ToLeader::Report`].

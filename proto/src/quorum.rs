@@ -320,9 +320,10 @@ impl From<LeaderFrame> for peer::LeaderMessage {
                 ToLearner::Diff { after } => Kind::Diff(after.0),
                 ToLearner::Trunc { to } => Kind::Trunc(to.0),
                 ToLearner::Snap { zxid, level } => Kind::Snap(peer::Snap { zxid: zxid.0, level: level.0 }),
-                ToLearner::Propose { prev, entries } => Kind::Propose(peer::Propose {
+                ToLearner::Propose { prev, entries, commit } => Kind::Propose(peer::Propose {
                     prev: prev.0,
                     entries: entries.into_iter().map(entry_to_wire).collect(),
+                    commit: commit.map_or(0, |zxid| zxid.0),
                 }),
                 ToLearner::NewLeader { epoch, target, last_stamp } => Kind::NewLeader(peer::NewLeader {
                     epoch: epoch.0,
@@ -365,7 +366,8 @@ impl TryFrom<peer::LeaderMessage> for LeaderFrame {
             Kind::Trunc(to) => ToLearner::Trunc { to: Zxid(to) },
             Kind::Propose(m) => {
                 let entries: Result<_, _> = m.entries.into_iter().map(entry).collect();
-                ToLearner::Propose { prev: Zxid(m.prev), entries: entries? }
+                let commit = (m.commit != 0).then_some(Zxid(m.commit));
+                ToLearner::Propose { prev: Zxid(m.prev), entries: entries?, commit }
             }
             Kind::NewLeader(m) => ToLearner::NewLeader {
                 epoch: Epoch(m.epoch),
@@ -602,7 +604,8 @@ mod tests {
             ToLearner::LeaderInfo { epoch: Epoch(3), ensemble: EnsembleId(5), level: Some(Level(2)) },
             ToLearner::Diff { after: Zxid(1) },
             ToLearner::Trunc { to: Zxid(1) },
-            ToLearner::Propose { prev: Zxid(1), entries },
+            ToLearner::Propose { prev: Zxid(1), entries: entries.clone(), commit: None },
+            ToLearner::Propose { prev: Zxid(1), entries, commit: Some(Zxid(1)) },
             ToLearner::NewLeader {
                 epoch: Epoch(1),
                 target: Zxid(2),
@@ -646,7 +649,8 @@ mod tests {
             assert_eq!(super::entry(wire.clone()), Ok(one.clone()));
             for kind in [0, 3, 5, 1 << 16 | 1, u32::MAX] {
                 let entries = vec![entry_to_wire(one.clone()), peer::Entry { kind, ..wire.clone() }];
-                let propose = peer::leader_message::Kind::Propose(peer::Propose { prev: 1, entries });
+                let propose =
+                    peer::leader_message::Kind::Propose(peer::Propose { prev: 1, entries, commit: 0 });
                 let refused = LeaderFrame::try_from(peer::LeaderMessage { kind: Some(propose) }).unwrap_err();
                 let named = if kind > 5 { "kind 65535".into() } else { format!("kind {kind}") };
                 assert!(refused.0.contains(&named) && refused.0.contains("run the version"), "{refused}");

@@ -20,6 +20,7 @@ mod session;
 mod split;
 mod stale;
 mod status;
+mod threads;
 mod tree;
 mod up;
 mod upgrade;
@@ -33,7 +34,7 @@ use clap::Parser as _;
 use quorum_log::Disk;
 
 use args::{Cli, Command, Config};
-use exit::{Doing as _, Failure};
+use exit::Failure;
 
 /// Does what the command line says, the name of the program first. A node keeps its log on `disk`, which is the file
 /// system everywhere but in tests. Returns what the process shall end with.
@@ -53,10 +54,10 @@ pub fn run(args: impl IntoIterator<Item = OsString>, disk: Arc<dyn Disk>) -> Exi
 
 fn carry_out(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> {
     // Log lines are for people who run a node; whoever runs a client wants its result.
-    let verbosity = if runs_a_node(&command) { "info" } else { "warn" };
+    let is_node = runs_a_node(&command);
+    let verbosity = if is_node { "info" } else { "warn" };
     host::logging::init(verbosity).map_err(|e| Failure::usage(e.to_string()))?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().doing("start the runtime")?;
+    let runtime = threads::runtime(is_node)?;
     // On this thread and not in a task: the nodes of `up` end with the thread that started them.
     let result = runtime.block_on(dispatch(command, disk));
     // Does not wait for a thread that still reads a file or standard input.

@@ -37,6 +37,7 @@ use crate::{
     observe::Observed,
     secure::{self, Secure},
     services::{PidFile, Services},
+    threads::Front,
     zookeeper,
 };
 
@@ -112,11 +113,12 @@ async fn serve(
     // The data directory is ours from here on; before, the file could be that of the process that has it.
     let _pid_file = node.pid_file.clone().map(PidFile::write).transpose()?;
     observed.health.doing("reading the checkpoint");
-    let snapshot = match Snapshots::newest_in(disk.as_ref(), &node.data_dir.join(SNAPSHOTS)) {
-        Ok(found) => found.map(|snapshot| (snapshot.zxid(), snapshot)),
-        // The quorum says what is wrong, if it cannot do without.
-        Err(_) => None,
+    let snapshot = match &quorum {
+        Some(quorum) => quorum.newest_snapshot(),
+        // What is wrong with them, the quorum says when it opens.
+        None => Snapshots::newest_in(disk.as_ref(), &node.data_dir.join(SNAPSHOTS)).ok().flatten(),
     };
+    let snapshot = snapshot.map(|snapshot| (snapshot.zxid(), snapshot));
     let mut store = StoreService::open_or_read(store_config(node), late.clone(), shutdown.clone(), snapshot)
         .map_err(|e| Failure::refused(e.to_string()))?;
     if quorum.is_none() && !store.has_state() {
@@ -132,6 +134,7 @@ async fn serve(
         Gateway::new(store.handle(), zookeeper::config(node)?, Some(zookeeper::about(store.about())));
     let gateway = zookeeper::serve(ports.zookeeper, gateway, clients.zookeeper, shutdown.clone(), drain);
     let port = |listener, routes, bounds| listen::serve(listener, routes, bounds, shutdown.clone(), drain);
+    let front = Front::start(node.threads.front)?;
     let mut services = Services::new(shutdown.clone());
     let driver = election.driver;
     services.spawn("the election", async move {
@@ -154,8 +157,9 @@ async fn serve(
     services.spawn("the store", store.run());
     services
         .spawn("the election port", port(ports.election, Routes::new(election.server), Bounds::members()));
-    services.spawn("the client port", port(ports.client, client_routes, clients.client));
-    services.spawn("the ZooKeeper port", gateway);
+    let threads = front.handle();
+    services.spawn_on(&threads, "the client port", port(ports.client, client_routes, clients.client));
+    services.spawn_on(&threads, "the ZooKeeper port", gateway);
     observed.health.started();
     services.all_ended(drain).await
 }
@@ -266,6 +270,7 @@ pub(crate) fn quorum_config(node: &NodeConfig, dialer: Dialer) -> Result<quorum_
         init_limit: node.timing.init_limit,
         sync_limit: node.timing.sync_limit,
         ping_interval: node.timing.tick,
+        commit_delay: quorum_core::COMMIT_DELAY,
         park_limit: node.timing.park_limit,
         requests_max: node.limits.in_flight as usize,
         request_bytes_max: node.limits.in_flight_bytes.bytes(),

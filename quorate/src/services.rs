@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Display, fs, path::PathBuf, time::Duration};
 
 use host::shutdown::drained;
-use tokio::task::JoinSet;
+use tokio::{runtime::Handle, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Doing as _, Failure};
@@ -27,8 +27,18 @@ impl Services {
         name: &'static str,
         work: impl Future<Output = Result<(), E>> + Send + 'static,
     ) {
+        self.spawn_on(&Handle::current(), name, work);
+    }
+
+    /// The same on the threads of another runtime.
+    pub(crate) fn spawn_on<E: Display>(
+        &mut self,
+        runtime: &Handle,
+        name: &'static str,
+        work: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
         let (level, shutdown) = (self.running.len(), self.shutdown.clone());
-        self.running.spawn(async move {
+        let work = async move {
             let failure = match work.await {
                 // Also after the shutdown: what was to be written at the end may be lost.
                 Err(e) => format!("{name} failed: {e}"),
@@ -38,7 +48,8 @@ impl Services {
             tracing::error!("{failure}");
             shutdown.cancel();
             (level, Err(Failure::refused(failure)))
-        });
+        };
+        self.running.spawn_on(work, runtime);
     }
 
     /// Waits for all, after `shutdown` not much longer than `drain`. Returns the reason if any has failed.

@@ -31,6 +31,7 @@ use crate::{
         hand_over, next_attempts, quorum_config, store_config,
     },
     services::{PidFile, Services},
+    threads::Front,
     zookeeper,
 };
 
@@ -177,10 +178,13 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let gateway =
         Gateway::new(store.handle(), zookeeper::config(&node)?, Some(zookeeper::about(store.about())));
     let gateway = zookeeper::serve(zookeepers, gateway, clients_hold.zookeeper, shutdown.clone(), drain);
+    let front = Front::start(node.threads.front)?;
+    let threads = front.handle();
     let mut services = Services::new(shutdown.clone());
     services.spawn("the store", store.run());
-    services.spawn("the client port", listen::serve(clients, routes, clients_hold.client, shutdown, drain));
-    services.spawn("the ZooKeeper port", gateway);
+    let clients = listen::serve(clients, routes, clients_hold.client, shutdown, drain);
+    services.spawn_on(&threads, "the client port", clients);
+    services.spawn_on(&threads, "the ZooKeeper port", gateway);
     observed.health.started();
     let ended = services.all_ended(drain).await;
     observed.end().await;

@@ -1,21 +1,21 @@
 //! The one loop around the core: inputs in, outputs carried out. It waits for nothing but its inputs, so whatever it
 //! hands out goes into a queue that merges or is bounded elsewhere; each queue says where.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+mod election;
+mod events;
+mod observe;
+
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use api::peer::{Damage, Incarnation, ToLeader, ToLearner};
-use api::ports::{Candidate, Election, FeedItem, QuorumStatus, Request, Role, Sign};
-use api::{Epoch, Level, LevelRefusal, Now, PeerId, Standing, Ticket, Time, Zxid};
+use api::peer::ToLeader;
+use api::ports::{Election, Role, Sign};
+use api::{Epoch, Level, LevelRefusal, Now, PeerId, Ticket, Time};
 use quorum_core::{CLOCK_BOUND_MS, Conn, Input, Output, Zab};
 use quorum_shell::{Command, Effect, Failure, Shell, Task};
-use spans::lines;
 use telemetry::metrics;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::acquaintances::{Acquaintances, FIRST};
 use crate::backlog::Backlog;
@@ -29,123 +29,14 @@ use crate::room::RoomView;
 use crate::service::StopReason;
 use crate::trace::{Traces, appends};
 
+use election::{Ask, ask_election};
+pub(crate) use events::{Event, Inbox, Links, channels};
+use observe::observe;
+
 /// Between two complaints about the clock.
 const CLOCK_SAID: Duration = Duration::from_secs(60);
 /// Events that are handled in one turn at most, so that their outputs leave in one batch.
 const TURN: usize = 512;
-
-/// What the driver is told by links, handle and tasks.
-pub(crate) enum Event {
-    Core(Input),
-    /// Of this node's store, and when it asked.
-    Requests {
-        batch: Vec<Request>,
-        at: Instant,
-    },
-    LearnerLink {
-        conn: Conn,
-        peer: PeerId,
-        lanes: ToOneLearner,
-    },
-    LeaderLink {
-        conn: Conn,
-        leader: PeerId,
-        lanes: ToItsLeader,
-    },
-    /// Of a store, and what it has applied.
-    Attach {
-        feed: FeedQueue,
-        signs: mpsc::Sender<Sign>,
-        after: Zxid,
-    },
-    Status(oneshot::Sender<QuorumStatus>),
-    /// See [`Input::SetLevel`].
-    SetLevel {
-        expected: Level,
-        level: Level,
-        reply: oneshot::Sender<Result<Level, LevelRefusal>>,
-    },
-    /// There is little room: a snapshot would make the log shorter.
-    SnapshotWanted,
-    /// See [`Task::Forsake`].
-    Forsaken,
-    /// See [`Input::RolledBack`].
-    RolledBack {
-        by: PeerId,
-        met: Incarnation,
-    },
-    /// Another server says what it has lost, or does not answer, asked when this one was suspected for so many times.
-    Heard {
-        peer: PeerId,
-        damage: Option<Damage>,
-        suspicion: u64,
-    },
-    /// See [`Input::Leave`]; answered when it is done.
-    Leave(oneshot::Sender<()>),
-}
-
-/// What links need of the driver. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Links {
-    events: mpsc::Sender<Event>,
-    conns: Arc<AtomicU64>,
-    peers: Arc<BTreeSet<PeerId>>,
-    tasks: TaskTracker,
-    shutdown: CancellationToken,
-    failures: mpsc::Sender<String>,
-}
-
-impl Links {
-    /// False when the driver is gone.
-    pub(crate) async fn send(&self, event: Event) -> bool {
-        self.events.send(event).await.is_ok()
-    }
-
-    /// A number that no connection of this process had before.
-    pub(crate) fn next_conn(&self) -> Conn {
-        Conn(self.conns.fetch_add(1, Ordering::Relaxed))
-    }
-
-    pub(crate) fn is_member(&self, peer: PeerId) -> bool {
-        self.peers.contains(&peer)
-    }
-
-    /// Runs a task until it ends or the service does.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let shutdown = self.shutdown.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = task => {}
-                () = shutdown.cancelled() => {}
-            }
-        });
-    }
-
-    /// Stops the node.
-    pub(crate) fn fail(&self, why: String) {
-        // One reason is enough.
-        let _ = self.failures.try_send(why);
-    }
-}
-
-/// Ends of the channels that only the driver reads.
-pub(crate) struct Inbox {
-    events: mpsc::Receiver<Event>,
-    failures: mpsc::Receiver<String>,
-}
-
-pub(crate) fn channels(
-    peers: BTreeSet<PeerId>,
-    tasks: TaskTracker,
-    shutdown: CancellationToken,
-) -> (Links, Inbox) {
-    let (events_in, events) = mpsc::channel(1024);
-    let (failures_in, failures) = mpsc::channel(1);
-    let conns = Arc::new(AtomicU64::new(1));
-    let links =
-        Links { events: events_in, conns, peers: Arc::new(peers), tasks, shutdown, failures: failures_in };
-    (links, Inbox { events, failures })
-}
 
 pub(crate) struct Driver<E> {
     pub(crate) shell: Shell,
@@ -190,13 +81,6 @@ impl State {
         self.leader.iter().for_each(|(_, lanes)| lanes.close());
         self.feed.iter().for_each(Outbox::close);
     }
-}
-
-/// What the task that talks to the election is asked.
-enum Ask {
-    Elect(Option<Candidate>),
-    Settled { leader: PeerId, epoch: Epoch },
-    Introduce(Standing),
 }
 
 impl<E: Election> Driver<E> {
@@ -443,99 +327,6 @@ impl<E: Election> Driver<E> {
         }
         // If the thread is gone, its reason is in `done`.
         let _ = self.disk.tasks.send((task, spans));
-    }
-}
-
-/// Measures, traces and logs what the core wants.
-fn observe(core: &Zab, output: &mut Output, measure: &mut Measure, traces: &mut Traces) {
-    if let Output::Elect(_) = output {
-        traces.looking();
-    }
-    let recovery = lines(traces.recovery());
-    let lines = recovery.entered();
-    match output {
-        Output::Elect(Some(c)) => tracing::info!(epoch = %c.epoch, zxid = %c.zxid, "looking for a leader"),
-        Output::Elect(None) => tracing::info!("looking for a leader without standing for election"),
-        Output::Settled { leader, epoch } => tracing::info!(%leader, %epoch, "settled"),
-        Output::Disconnect { conn, why } => {
-            tracing::info!(conn = conn.0, why, "disconnect");
-            measure.learner_down(*conn);
-        }
-        Output::ToLeader { message, .. } => traces.sent_to_leader(message),
-        Output::ToLearner { conn, message: ToLearner::UpToDate { .. } } => measure.learner_synced(*conn),
-        Output::Replicate { conn, after, upto } => measure.replicated(*conn, *after, *upto, core.history()),
-        Output::Append(entries) => {
-            let leading = core.status().role == Role::Leading;
-            measure.appended(entries, leading);
-            traces.appended(entries, leading);
-        }
-        Output::Truncate { to } => {
-            tracing::info!(%to, "truncating the log");
-            traces.truncated(*to);
-        }
-        Output::InstallSnapshot { zxid, .. } => {
-            tracing::info!(%zxid, "the log starts anew behind the leader's snapshot");
-        }
-        Output::Committed { upto } => measure.committed(*upto, core.history()),
-        Output::Tell(item) => {
-            if let FeedItem::Status(status) = &item {
-                tracing::info!(role = ?status.role, serving = status.serving, leader = ?status.leader.map(|l| l.0),
-                    epoch = %status.epoch, room = ?status.room, "status");
-                measure.status(status);
-            }
-            if let FeedItem::Refused { .. } = &item {
-                metrics::REFUSED_WRITES.add(1);
-            }
-            drop(lines);
-            traces.told(item);
-        }
-        Output::LevelSet { result: Ok(level), .. } => {
-            tracing::info!(%level, "the feature level that was asked for is committed");
-        }
-        Output::LevelSet { result: Err(why), .. } => {
-            tracing::warn!(%why, "the feature level stays as it is");
-        }
-        _ => {}
-    }
-}
-
-/// Asks the election one thing at a time; a newer question takes the place of an unanswered one.
-async fn ask_election<E: Election>(election: E, mut asks: mpsc::UnboundedReceiver<Ask>, links: Links) {
-    let mut next = asks.recv().await;
-    while let Some(ask) = next.take() {
-        match ask {
-            Ask::Elect(candidate) => {
-                let mut answer = std::pin::pin!(election.elect(candidate));
-                loop {
-                    tokio::select! {
-                        answer = &mut answer => {
-                            if let Ok(leader) = answer {
-                                links.send(Event::Core(Input::Elected { leader })).await;
-                            }
-                            next = asks.recv().await;
-                            break;
-                        }
-                        newer = asks.recv() => match newer {
-                            // The search goes on.
-                            Some(Ask::Introduce(standing)) => drop(election.introduce(standing).await),
-                            newer => {
-                                next = newer;
-                                break;
-                            }
-                        },
-                    }
-                }
-            }
-            // Errors mean that the election service is shutting down, and so is this one.
-            Ask::Settled { leader, epoch } => {
-                let _ = election.settled(leader, epoch).await;
-                next = asks.recv().await;
-            }
-            Ask::Introduce(standing) => {
-                let _ = election.introduce(standing).await;
-                next = asks.recv().await;
-            }
-        }
     }
 }
 

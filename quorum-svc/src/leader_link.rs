@@ -18,23 +18,23 @@ use quorum_shell::{Command, Ended, Frame, Got, LogView, Outgoing, Read, Sent, To
 use spans::{KeyValue, Lines, Scope, Span, lines};
 use telemetry::{Mode, metrics};
 use tls::Caller;
-use tokio::sync::{mpsc, oneshot};
-use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tokio::sync::oneshot;
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::acquaintances::Acquaintances;
 use crate::driver::{Event, Links};
-use crate::outbox::{Item, Lanes, Outbox};
+use crate::outbox::{Item, Lanes, Open, Outbox};
+use crate::polled::{Polled, Source};
 
-/// Messages as they are sent.
-type Messages = Pin<Box<dyn Stream<Item = Result<wire::LeaderMessage, Status>> + Send>>;
+/// One as it is sent.
+type Message = Result<wire::LeaderMessage, Status>;
+type Messages = Pin<Box<dyn Stream<Item = Message> + Send>>;
 
 /// With nothing to say for so long, a stream with data says that it is there.
 pub(crate) const IDLE: Duration = Duration::from_secs(1);
 /// Entries of one message, by weight: large enough to amortise the message. A single entry may be larger.
 const PROPOSE_BYTES: usize = 256 << 10;
-/// Messages between the sender task and the socket.
-const SEND_QUEUE: usize = 8;
 /// Commands for one learner. They merge, so only a learner that does not read at all gets here.
 pub(crate) const OUTBOX_LIMIT: usize = 64 << 10;
 
@@ -73,7 +73,8 @@ pub(crate) const LINK: &str = "quorate-link";
 /// The second stream of a link.
 pub(crate) struct Control {
     from_learner: Streaming<wire::LearnerMessage>,
-    to_learner: mpsc::Sender<Result<wire::LeaderMessage, Status>>,
+    /// For what goes the other way.
+    commands: oneshot::Sender<Commands>,
 }
 
 /// The gRPC service `quorate.peer.v1.Quorum`: learners dial it.
@@ -104,10 +105,8 @@ impl quorum_server::Quorum for LearnService {
             return Err(Status::invalid_argument("the first message must be a Hello"));
         };
         let (peer, said) = self.greet(hello, &caller).await?;
-        let (to_learner, stream) = mpsc::channel(SEND_QUEUE);
         let hello = LeaderFrame::Hello(self.acquaintances.hello(peer, said).await);
-        // The queue is empty, so this cannot wait.
-        let _ = to_learner.send(Ok(hello.into())).await;
+        let (to_learner, stream) = After::new(Some(hello.into()));
         let number = getrandom::u64().map_err(|e| Status::internal(format!("no random numbers: {e}")))?;
         let half = Half {
             conn: self.links.next_conn(),
@@ -123,7 +122,7 @@ impl quorum_server::Quorum for LearnService {
         let (tell, control) = oneshot::channel();
         halves(&self.halves).insert(number, (peer, tell));
         self.links.spawn(half.run(self.halves.clone(), control));
-        let mut response: Response<Messages> = Response::new(Box::pin(ReceiverStream::new(stream)));
+        let mut response: Response<Messages> = Response::new(Box::pin(Polled::new(stream)));
         response.metadata_mut().insert(LINK, number.into());
         // So that the listener keeps a place for it.
         response.extensions_mut().insert(peer);
@@ -139,10 +138,10 @@ impl quorum_server::Quorum for LearnService {
         let (peer, half) =
             half.ok_or_else(|| Status::failed_precondition("there is no such link; call Learn first"))?;
         Caller::of(&request)?.check_member(peer).map_err(Status::failed_precondition)?;
-        let (to_learner, stream) = mpsc::channel(SEND_QUEUE);
-        let control = Control { from_learner: request.into_inner(), to_learner };
+        let (commands, stream) = After::new(None);
+        let control = Control { from_learner: request.into_inner(), commands };
         half.send(control).map_err(|_| Status::failed_precondition("the link is gone"))?;
-        let mut response: Response<Messages> = Response::new(Box::pin(ReceiverStream::new(stream)));
+        let mut response: Response<Messages> = Response::new(Box::pin(Polled::new(stream)));
         // It is on a connection of its own, which has a place as well.
         response.extensions_mut().insert(peer);
         Ok(response)
@@ -183,7 +182,7 @@ struct Half {
     peer: PeerId,
     number: u64,
     from_learner: Streaming<wire::LearnerMessage>,
-    to_learner: mpsc::Sender<Result<wire::LeaderMessage, Status>>,
+    to_learner: oneshot::Sender<Sender>,
     acquaintances: Acquaintances,
     view: LogView,
     snapshots: Snapshots,
@@ -198,40 +197,32 @@ impl Half {
             conn, peer, mut from_learner, to_learner, acquaintances, view, snapshots, silence, ..
         } = self;
         let links = acquaintances.links.clone();
-        let Ok(Ok(Control { from_learner: mut control, to_learner: to_control })) = control else {
+        let Ok(Ok(Control { from_learner: mut control, commands })) = control else {
             return tracing::debug!(%peer, "a learner did not call `Control`");
         };
-        let lanes = Lanes::new(OUTBOX_LIMIT);
-        if !links.send(Event::LearnerLink { conn, peer, lanes: lanes.clone() }).await {
+        let lanes = Open(Lanes::new(OUTBOX_LIMIT));
+        if !links.send(Event::LearnerLink { conn, peer, lanes: lanes.0.clone() }).await {
             return;
         }
-        let outbox = lanes.data.clone();
         let sender = Sender {
+            peer,
             links: links.clone(),
             view,
             snapshots,
-            to_learner,
-            outbox,
+            outbox: lanes.0.data.clone(),
             sync: None,
             outgoing: Outgoing::default(),
+            ready: VecDeque::new(),
         };
-        links.spawn(sender.run(peer));
-        let commands = lanes.control.clone();
-        links.spawn(async move {
-            while let Some(messages) = commands.take().await {
-                for message in messages {
-                    if to_control.send(Ok(LeaderFrame::Message(message).into())).await.is_err() {
-                        return commands.close();
-                    }
-                }
-            }
-        });
+        // A stream that has ended meanwhile closes its outbox.
+        drop(to_learner.send(sender));
+        drop(commands.send(Commands { outbox: lanes.0.control.clone(), ready: VecDeque::new() }));
         tokio::select! {
             () = receive(&links, conn, peer, &mut from_learner, Some(silence)) => {}
             () = receive(&links, conn, peer, &mut control, None) => {}
-            () = lanes.closed() => {}
+            () = lanes.0.closed() => {}
         }
-        lanes.close();
+        drop(lanes);
         acquaintances.lost(peer);
         links.send(Event::Core(Input::Disconnected { conn })).await;
     }
@@ -282,16 +273,72 @@ pub(crate) async fn within<T>(limit: Option<Duration>, what: impl Future<Output 
     }
 }
 
+/// The messages of a stream to a learner: one that comes first, and then those of a source that is there once the link is.
+struct After<S> {
+    first: Option<wire::LeaderMessage>,
+    awaited: Option<oneshot::Receiver<S>>,
+    source: Option<S>,
+}
+
+impl<S> After<S> {
+    /// And where to put the source. Dropped without one, the stream ends.
+    fn new(first: Option<wire::LeaderMessage>) -> (oneshot::Sender<S>, After<S>) {
+        let (source, awaited) = oneshot::channel();
+        (source, After { first, awaited: Some(awaited), source: None })
+    }
+}
+
+impl<S: Source<Message = wire::LeaderMessage>> Source for After<S> {
+    type Message = Message;
+
+    async fn next(&mut self) -> Option<Message> {
+        if let Some(first) = self.first.take() {
+            return Some(Ok(first));
+        }
+        if let Some(awaited) = self.awaited.take() {
+            self.source = awaited.await.ok();
+        }
+        self.source.as_mut()?.next().await.map(Ok)
+    }
+}
+
+/// What does not wait behind data.
+struct Commands {
+    outbox: Outbox<ToLearner>,
+    ready: VecDeque<ToLearner>,
+}
+
+impl Source for Commands {
+    type Message = wire::LeaderMessage;
+
+    async fn next(&mut self) -> Option<wire::LeaderMessage> {
+        loop {
+            if let Some(message) = self.ready.pop_front() {
+                return Some(LeaderFrame::Message(message).into());
+            }
+            self.ready = self.outbox.take().await?;
+        }
+    }
+}
+
+impl Drop for Commands {
+    fn drop(&mut self) {
+        self.outbox.close();
+    }
+}
+
 /// Turns commands into messages as fast as the stream takes them.
 struct Sender {
+    peer: PeerId,
     links: Links,
     view: LogView,
     snapshots: Snapshots,
-    to_learner: mpsc::Sender<Result<wire::LeaderMessage, Status>>,
     outbox: Outbox<Command>,
     outgoing: Outgoing,
     /// How the learner is brought up to date at present.
     sync: Option<Sync>,
+    /// Pieces of what was sent last.
+    ready: VecDeque<wire::LeaderMessage>,
 }
 
 /// A synchronisation that is under way.
@@ -328,53 +375,69 @@ impl Sync {
     }
 }
 
-impl Sender {
-    async fn run(mut self, peer: PeerId) {
-        if let Err(Ended(Some(failure))) = self.send_all(peer).await {
-            self.links.fail(failure.to_string());
+impl Source for Sender {
+    type Message = wire::LeaderMessage;
+
+    async fn next(&mut self) -> Option<wire::LeaderMessage> {
+        while self.ready.is_empty() {
+            match self.next_frame().await {
+                Ok(frame) => self.ready.extend(pieces(wire::LeaderMessage::from(frame))),
+                Err(Ended(failure)) => {
+                    if let Some(failure) = failure {
+                        self.links.fail(failure.to_string());
+                    }
+                    return None;
+                }
+            }
         }
+        // The driver may have dropped this learner in the midst of a large message.
+        self.ready.pop_front().filter(|_| !self.outbox.is_closed())
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
         self.outbox.close();
     }
+}
 
-    /// Until the stream ends.
-    async fn send_all(&mut self, peer: PeerId) -> Result<(), Ended> {
+impl Sender {
+    async fn next_frame(&mut self) -> Result<LeaderFrame, Ended> {
         loop {
             match self.outgoing.poll() {
-                ToSend::Frame(frame) => self.send_frame(peer, frame).await?,
+                ToSend::Frame(frame) => return Ok(self.frame(frame)),
                 ToSend::Read(what) => {
                     let got = read(what, &self.view, &self.snapshots, PROPOSE_BYTES).await;
                     let Sent { frame, tell } = self.outgoing.got(got, &self.snapshots);
                     if let Some(input) = tell {
                         self.links.send(Event::Core(input)).await;
                     }
-                    self.send_frame(peer, frame?).await?;
+                    return Ok(self.frame(frame?));
                 }
-                ToSend::Wait => tokio::select! {
-                    commands = self.outbox.take() => {
+                ToSend::Wait => match within(Some(IDLE), self.outbox.take()).await {
+                    Some(commands) => {
                         let commands = commands.ok_or(Ended(None))?;
                         commands.into_iter().for_each(|command| self.outgoing.push(command));
                     }
-                    // The learner went away: nothing can be sent any more.
-                    () = self.to_learner.closed() => return Ok(()),
-                    () = tokio::time::sleep(IDLE) => self.send(LeaderFrame::Idle).await?,
+                    None => return Ok(LeaderFrame::Idle),
                 },
             }
         }
     }
 
-    async fn send_frame(&mut self, peer: PeerId, frame: Frame) -> Result<(), Ended> {
-        self.observe(peer, &frame);
-        self.send(match frame {
+    fn frame(&mut self, frame: Frame) -> LeaderFrame {
+        self.observe(&frame);
+        match frame {
             Frame::Message(message) => LeaderFrame::Message(message),
             Frame::SnapStart(zxid, level) => LeaderFrame::SnapStart(zxid, level),
             Frame::SnapChunk(chunk) => LeaderFrame::SnapChunk(chunk),
             Frame::SnapEnd => LeaderFrame::SnapEnd,
-        })
-        .await
+        }
     }
 
     /// Counts and times synchronisations.
-    fn observe(&mut self, peer: PeerId, frame: &Frame) {
+    fn observe(&mut self, frame: &Frame) {
+        let peer = self.peer;
         let (mode, from) = match frame {
             Frame::Message(ToLearner::Diff { after }) => (Mode::Diff, *after),
             Frame::Message(ToLearner::Trunc { to }) => (Mode::Trunc, *to),
@@ -410,17 +473,6 @@ impl Sender {
     fn lines(&self) -> Lines {
         lines(self.sync.as_ref().and_then(|sync| sync.span.as_ref()))
     }
-
-    async fn send(&self, frame: LeaderFrame) -> Result<(), Ended> {
-        for message in pieces(wire::LeaderMessage::from(frame)) {
-            tokio::select! {
-                sent = self.to_learner.send(Ok(message)) => sent.map_err(|_| Ended(None))?,
-                // The driver has dropped this learner, which may be why it does not read.
-                () = self.outbox.closed() => return Err(Ended(None)),
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Reads off the tasks what is not in memory.
@@ -454,7 +506,7 @@ mod tests {
     fn however_much_is_proposed_a_slow_learner_costs_three_commands() {
         let lanes = ToOneLearner::new(10);
         for i in 0..1000 {
-            assert!(lanes.data.push(Command::Entries { after: Zxid(i), upto: Zxid(i + 1) }));
+            assert!(lanes.data.push(Command::Entries { after: Zxid(i), upto: Zxid(i + 1), commit: None }));
             assert!(lanes.control.push(ToLearner::Commit(Zxid(i))));
             assert!(lanes.control.push(ToLearner::Ping { round: i, quorum_ms: 0 }));
         }

@@ -11,8 +11,6 @@ use proto::quorum::{LeaderFrame, LearnerFrame};
 use quorum_core::{Conn, Input};
 use quorum_log::Snapshots;
 use quorum_shell::{Incoming, Part};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Streaming,
     transport::{Channel, Endpoint},
@@ -22,7 +20,8 @@ use crate::acquaintances::Acquaintances;
 use crate::backlog::Backlog;
 use crate::driver::{Event, Links};
 use crate::leader_link::{IDLE, LINK, OUTBOX_LIMIT, blocking, within};
-use crate::outbox::{Item, Lanes, Outbox};
+use crate::outbox::{Item, Lanes, Open, Outbox};
+use crate::polled::{Polled, Source};
 
 /// A connection is there within this, or is tried again.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -66,9 +65,9 @@ pub(crate) type ToItsLeader = Lanes<ToLeader, ToLeader>;
 
 /// Both streams to a leader.
 struct Link {
-    to_leader: mpsc::Sender<wire::LearnerMessage>,
+    /// What goes the other way.
+    lanes: Open<ToLeader, ToLeader>,
     from_leader: Streaming<wire::LeaderMessage>,
-    to_control: mpsc::Sender<wire::LearnerMessage>,
     control: Streaming<wire::LeaderMessage>,
 }
 
@@ -100,11 +99,11 @@ impl LearnerSide {
         let channel = self.dial(leader, address).await?;
         // Who acknowledges something in this incarnation has been met in it.
         self.acquaintances.meet_over(leader, channel.clone()).await?;
-        let (to_leader, requests) = mpsc::channel(8);
-        // The queue is empty, so this cannot wait.
+        let lanes = Open(ToItsLeader::new(OUTBOX_LIMIT));
         let hello = LearnerFrame::Hello(self.acquaintances.hello(leader, Acquaintance::default()).await);
-        let _ = to_leader.send(hello.into()).await;
-        let response = client(channel).learn(ReceiverStream::new(requests)).await.map_err(|status| {
+        let ready = VecDeque::from([hello.into()]);
+        let data = ToLeaderSource { outbox: lanes.0.data.clone(), idle: Some(IDLE), ready };
+        let response = client(channel).learn(Polled::new(data)).await.map_err(|status| {
             if status.code() == tonic::Code::FailedPrecondition {
                 self.acquaintances.refused(leader, status.message());
             }
@@ -123,12 +122,12 @@ impl LearnerSide {
             _ => return Err("the first message was no Hello".into()),
         }
         // On another connection: what waits in the buffers of this one would hold it up.
-        let (to_control, requests) = mpsc::channel(8);
-        let mut request = tonic::Request::new(ReceiverStream::new(requests));
+        let urgent = ToLeaderSource { outbox: lanes.0.control.clone(), idle: None, ready: VecDeque::new() };
+        let mut request = tonic::Request::new(Polled::new(urgent));
         request.metadata_mut().insert(LINK, number);
         let control =
             client(self.dial(leader, address).await?).control(request).await.map_err(|s| s.to_string())?;
-        Ok(Link { to_leader, from_leader, to_control, control: control.into_inner() })
+        Ok(Link { lanes, from_leader, control: control.into_inner() })
     }
 
     async fn dial(&self, leader: PeerId, address: &str) -> Result<Channel, String> {
@@ -143,22 +142,19 @@ impl LearnerSide {
 
     async fn run(self, leader: PeerId, link: Link) {
         let conn = self.links.next_conn();
-        let Link { to_leader, mut from_leader, to_control, mut control } = link;
-        let lanes = ToItsLeader::new(OUTBOX_LIMIT);
-        if !self.links.send(Event::LeaderLink { conn, leader, lanes: lanes.clone() }).await {
+        let Link { lanes, mut from_leader, mut control } = link;
+        if !self.links.send(Event::LeaderLink { conn, leader, lanes: lanes.0.clone() }).await {
             return;
         }
-        self.links.spawn(send(lanes.data.clone(), to_leader, Some(IDLE)));
-        self.links.spawn(send(lanes.control.clone(), to_control, None));
         let ended = tokio::select! {
             ended = self.receive(conn, leader, &mut from_leader) => ended,
             ended = self.receive_control(conn, &mut control) => ended,
-            () = lanes.closed() => Ok(()),
+            () = lanes.0.closed() => Ok(()),
         };
         if let Err(error) = ended {
             tracing::info!(%leader, error, "the stream from the leader ended");
         }
-        lanes.close();
+        drop(lanes);
         self.acquaintances.lost(leader);
         self.links.send(Event::Core(Input::Disconnected { conn })).await;
     }
@@ -255,25 +251,35 @@ fn client(channel: Channel) -> QuorumClient<Channel> {
         .max_encoding_message_size(proto::PEER_MESSAGE_MAX)
 }
 
-/// Sends what the driver has, until either side ends. `idle`: with nothing to say for so long, that it is there.
-async fn send(outbox: Outbox<ToLeader>, stream: mpsc::Sender<wire::LearnerMessage>, idle: Option<Duration>) {
-    loop {
-        let frames: Vec<LearnerFrame> = match within(idle, outbox.take()).await {
-            Some(None) => return,
-            Some(Some(messages)) => {
-                messages.into_iter().flat_map(batches).map(LearnerFrame::Message).collect()
-            }
-            None => vec![LearnerFrame::Idle],
-        };
-        for message in frames.into_iter().flat_map(|frame| pieces(wire::LearnerMessage::from(frame))) {
-            let sent = tokio::select! {
-                sent = stream.send(message) => sent.is_ok(),
-                () = outbox.closed() => false,
+/// The messages of one stream: what the driver has, until either side ends.
+struct ToLeaderSource {
+    outbox: Outbox<ToLeader>,
+    /// With nothing to say for so long, it says that it is there.
+    idle: Option<Duration>,
+    ready: VecDeque<wire::LearnerMessage>,
+}
+
+impl Source for ToLeaderSource {
+    type Message = wire::LearnerMessage;
+
+    async fn next(&mut self) -> Option<wire::LearnerMessage> {
+        while self.ready.is_empty() {
+            let frames: Vec<LearnerFrame> = match within(self.idle, self.outbox.take()).await {
+                Some(messages) => {
+                    messages?.into_iter().flat_map(batches).map(LearnerFrame::Message).collect()
+                }
+                None => vec![LearnerFrame::Idle],
             };
-            if !sent {
-                return outbox.close();
-            }
+            self.ready.extend(frames.into_iter().flat_map(|frame| pieces(wire::LearnerMessage::from(frame))));
         }
+        // The driver may have given this leader up in the midst of a large message.
+        self.ready.pop_front().filter(|_| !self.outbox.is_closed())
+    }
+}
+
+impl Drop for ToLeaderSource {
+    fn drop(&mut self) {
+        self.outbox.close();
     }
 }
 

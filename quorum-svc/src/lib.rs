@@ -23,6 +23,7 @@ mod learner_link;
 mod log_thread;
 mod measure;
 mod outbox;
+mod polled;
 mod port;
 mod room;
 mod service;

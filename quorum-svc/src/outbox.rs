@@ -94,6 +94,11 @@ impl<T: Item> Outbox<T> {
         self.0.closed.cancelled().await;
     }
 
+    /// Whether it has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.state().closed
+    }
+
     /// Items that wait to be taken.
     pub(crate) fn len(&self) -> usize {
         self.state().queue.len()
@@ -101,6 +106,15 @@ impl<T: Item> Outbox<T> {
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lanes that close when this is dropped, and with them the streams that take from them.
+pub(crate) struct Open<D: Item, C: Item>(pub(crate) Lanes<D, C>);
+
+impl<D: Item, C: Item> Drop for Open<D, C> {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

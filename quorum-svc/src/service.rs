@@ -11,8 +11,8 @@ use proto::internal::quorum_port_server::QuorumPortServer;
 use proto::peer::quorum_server::QuorumServer;
 use quorum_core::{Durable, Zab};
 use quorum_log::{
-    DataDir, Disk, DiskError, FsDisk, LogError, LogOptions, LogPlace, Salvaged, Storage, StorageError,
-    StorageOptions, reserve,
+    DataDir, Disk, DiskError, FsDisk, LogError, LogOptions, LogPlace, Salvaged, SnapshotReader, Storage,
+    StorageError, StorageOptions, reserve,
 };
 use quorum_shell::{Failure, LogView, LogWorker, Met, Shell, snap_before};
 use tokio::sync::{Mutex, Notify, watch};
@@ -320,6 +320,13 @@ impl<E: Election> QuorumService<E> {
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
+    }
+
+    /// The newest snapshot, which was found to be sound, for a store that begins with it.
+    #[must_use]
+    pub fn newest_snapshot(&self) -> Option<SnapshotReader> {
+        // What can no longer be read is of no use; the start goes on without.
+        self.handle.snapshots.read(self.handle.snapshots.latest()?).ok()
     }
 
     /// To be served on the quorum port.

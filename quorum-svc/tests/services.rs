@@ -59,6 +59,7 @@ fn config(id: u32, dir: &Path, addresses: &BTreeMap<PeerId, String>) -> Config {
         // No test waits for it: whoever is dropped is dropped for another reason.
         sync_limit: SYNC_LIMIT,
         ping_interval: Duration::from_millis(100),
+        commit_delay: quorum_core::COMMIT_DELAY,
         park_limit: Duration::from_secs(60),
         requests_max: 10_000,
         request_bytes_max: 64 << 20,

@@ -36,7 +36,10 @@ pub(crate) fn to_learner(message: &ToLearner) -> String {
         ToLearner::Diff { after } => format!("DIFF {after}"),
         ToLearner::Trunc { to } => format!("TRUNC {to}"),
         ToLearner::Snap { zxid, .. } => format!("SNAP {zxid}"),
-        ToLearner::Propose { entries, .. } => format!("PROPOSE {}", zxids(entries)),
+        ToLearner::Propose { entries, commit: None, .. } => format!("PROPOSE {}", zxids(entries)),
+        ToLearner::Propose { entries, commit: Some(zxid), .. } => {
+            format!("PROPOSE {}, COMMIT {zxid}", zxids(entries))
+        }
         ToLearner::NewLeader { target, .. } => format!("NEWLEADER {target}"),
         ToLearner::UpToDate { commit } => format!("UPTODATE {commit}"),
         ToLearner::Commit(zxid) => format!("COMMIT {zxid}"),

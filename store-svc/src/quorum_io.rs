@@ -1,8 +1,12 @@
-//! Between the driver and the quorum: what is said is decoded, encoded and waited for in tasks of their own.
+//! Between the driver and the quorum: no task stands there, the driver polls what it waits for.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use api::{
     Entry, Zxid,
-    ports::{Chunks, Feed as _, FeedItem, Quorum, Sign, Signs as _},
+    ports::{Chunks, Feed, FeedItem, PortClosed, Quorum, Sign, Signs as _},
 };
 use bytes::Bytes;
 use spans::{Kind, Scope, Span};
@@ -12,56 +16,123 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::StopReason;
 
-/// Messages between the feed and the driver. Each is what the quorum gave at once; a slow driver holds the feed back.
-pub(crate) const FEED_QUEUE: usize = 8;
 /// Signs of life between the quorum and the driver.
-pub(crate) const SIGN_QUEUE: usize = 64;
-/// Batches between the driver and the quorum. When they are full, the driver reads no more from clients.
-pub(crate) const ASK_QUEUE: usize = 4;
+const SIGN_QUEUE: usize = 64;
+/// So many entries take about 0.2 ms to apply.
+const MANY: usize = 64;
 
 /// What the quorum says, and the spans of the traced entries in it, which end when all of it is applied.
 pub(crate) type Said = (FromQuorum, Vec<Span>);
 
-/// Attaches behind `after` and passes on what comes, decoded, until the driver is gone.
-pub(crate) async fn read_feed<Q: Quorum>(
-    quorum: Q,
-    after: Zxid,
-    driver: mpsc::Sender<Said>,
-    signs_to_driver: mpsc::Sender<Sign>,
-) -> Result<(), StopReason> {
-    let (mut feed, mut signs) = quorum.attach(after).await?;
-    // By itself, because this task may have a large snapshot to read. Ends with the feed.
-    tokio::spawn(async move {
-        while let Some(sign) = signs.next().await {
-            if signs_to_driver.send(sign).await.is_err() {
-                return;
+type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What the quorum gives a store. It gives more when the driver asks, so a slow driver holds it back.
+pub(crate) struct Attached<F> {
+    feed: Boxed<Result<Given<F>, StopReason>>,
+    /// Of what was given at once.
+    ready: VecDeque<Said>,
+}
+
+/// What one look at the feed has given.
+struct Given<F> {
+    feed: F,
+    decoder: Decoder,
+    said: Vec<FromQuorum>,
+    spans: Vec<Span>,
+    many: bool,
+}
+
+impl<F: Feed> Attached<F> {
+    /// Behind this entry; and the signs of life, of which as many wait as [`SIGN_QUEUE`] says.
+    pub(crate) fn new<Q: Quorum<Feed = F>>(quorum: Q, after: Zxid) -> (Attached<F>, mpsc::Receiver<Sign>) {
+        let (signs_to_driver, signs_in) = mpsc::channel(SIGN_QUEUE);
+        let feed = Box::pin(async move {
+            let (feed, mut signs) = quorum.attach(after).await?;
+            // By itself, because the driver may have a large snapshot to take. Ends with the feed.
+            tokio::spawn(async move {
+                while let Some(sign) = signs.next().await {
+                    if signs_to_driver.send(sign).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            look(feed, Decoder::default(), false).await
+        });
+        (Attached { feed, ready: VecDeque::new() }, signs_in)
+    }
+
+    /// What comes next, decoded. May be dropped and called again, but not behind an error.
+    pub(crate) async fn next(&mut self) -> Result<Said, StopReason> {
+        loop {
+            if let Some(said) = self.ready.pop_front() {
+                return Ok(said);
+            }
+            let Given { feed, decoder, said, spans, many } = self.feed.as_mut().await?;
+            self.feed = Box::pin(look(feed, decoder, many));
+            self.ready.extend(said.into_iter().map(|said| (said, Vec::new())));
+            if let Some((_, of_last)) = self.ready.back_mut() {
+                *of_last = spans;
             }
         }
-    });
-    let mut decoder = Decoder::default();
-    loop {
-        let items = feed.next().await?;
-        let mut spans: Vec<Span> = items.iter().flat_map(applying).collect();
-        let said = decoder.decode(items)?;
-        let last = said.len().saturating_sub(1);
-        for (i, said) in said.into_iter().enumerate() {
-            let spans = if i == last { std::mem::take(&mut spans) } else { Vec::new() };
-            if driver.send((said, spans)).await.is_err() {
-                return Ok(());
-            }
-        }
+    }
+
+    /// One whose feed gives this, and then nothing.
+    #[cfg(test)]
+    pub(crate) fn giving(said: impl IntoIterator<Item = FromQuorum>) -> Attached<F> {
+        let ready = said.into_iter().map(|said| (said, Vec::new())).collect();
+        Attached { feed: Box::pin(std::future::pending()), ready }
     }
 }
 
-/// Passes on what the driver asks, encoded, until the driver is gone.
-pub(crate) async fn write_asks<Q: Quorum>(
-    quorum: Q,
-    mut driver: mpsc::Receiver<Vec<Ask>>,
-) -> Result<(), StopReason> {
-    while let Some(asks) = driver.recv().await {
-        quorum.request(encode(asks)).await?;
+/// `many`: the last look gave so much that others shall have their turn first, the quorum itself among them.
+async fn look<F: Feed>(mut feed: F, mut decoder: Decoder, many: bool) -> Result<Given<F>, StopReason> {
+    match many {
+        true => tokio::task::yield_now().await,
+        false => tokio::task::consume_budget().await,
     }
-    Ok(())
+    let items = feed.next().await?;
+    let many = items.iter().any(|item| match item {
+        FeedItem::Committed(entries) => entries.len() >= MANY,
+        FeedItem::SnapshotChunk(_) => true,
+        _ => false,
+    });
+    let spans = items.iter().flat_map(applying).collect();
+    let said = decoder.decode(items)?;
+    Ok(Given { feed, decoder, said, spans, many })
+}
+
+/// A batch on its way to the quorum, if it does not take it at once.
+pub(crate) struct Asking(Option<Boxed<Result<(), PortClosed>>>);
+
+impl Asking {
+    pub(crate) fn nothing() -> Asking {
+        Asking(None)
+    }
+
+    /// Whether the quorum has still to take what was asked last.
+    pub(crate) fn waits(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Asks, when [nothing waits](Asking::waits).
+    pub(crate) fn begin<Q: Quorum>(&mut self, quorum: &Q, asks: Vec<Ask>) {
+        let (quorum, batch) = (quorum.clone(), encode(asks));
+        let mut asking: Boxed<_> = Box::pin(async move { quorum.request(batch).await });
+        // Most often it has room.
+        match asking.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(error) => self.0 = Some(Box::pin(std::future::ready(error))),
+            Poll::Pending => self.0 = Some(asking),
+        }
+    }
+
+    /// Resolves when the quorum has taken what waits; never if nothing does. May be dropped and called again.
+    pub(crate) async fn taken(&mut self) -> Result<(), PortClosed> {
+        let Some(asking) = &mut self.0 else { return std::future::pending().await };
+        let taken = asking.await;
+        self.0 = None;
+        taken
+    }
 }
 
 /// The pieces of a snapshot as they come from the checkpoint thread.

@@ -19,7 +19,7 @@ pub use layers::{Effective, Source};
 pub use member::{MemberConfig, MemberRole};
 pub use problem::ConfigError;
 pub use tls::{Secured, Tls};
-use value::NodeId;
+use value::{Count, NodeId};
 pub use value::{OptionalPort, Setting, Size};
 
 /// Default port of the client API.
@@ -97,6 +97,8 @@ pub struct NodeConfig {
     pub limits: Limits,
     /// The transaction log and its snapshots.
     pub log: Log,
+    /// Threads of a node.
+    pub threads: Threads,
     /// Export of metrics, spans and log lines.
     pub telemetry: Telemetry,
     /// Certificates.
@@ -223,6 +225,13 @@ pub struct Log {
     pub keep_size: Size,
     /// Entries of the newest log that stay although snapshots cover them.
     pub keep_entries: u64,
+}
+
+/// Threads of a node. One runs its services, one the log, one checkpoints and snapshots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Threads {
+    /// For connections of clients; 0: the one of the services; `None`: as suits the machine.
+    pub front: Option<u32>,
 }
 
 /// A configuration, and for each setting where it came from.
@@ -541,6 +550,13 @@ impl NodeConfig {
             ),
             keep_entries: r.get("log.keep_entries", "entries of log kept behind a snapshot", 10_000),
         };
+        let Count(front) = r.get(
+            "threads.front",
+            "threads for connections of clients, besides the one that runs the services; auto: half as many as there are \
+             cores, 1 to 8",
+            Count(None),
+        );
+        let threads = Threads { front };
         let otlp_endpoint = r.get_or_shared(
             "telemetry.otlp_endpoint",
             "OpenTelemetry collector to push metrics and spans to, by OTLP/gRPC; empty for none, whatever \
@@ -585,6 +601,7 @@ impl NodeConfig {
             session,
             limits,
             log,
+            threads,
             telemetry,
             tls: Tls::read(r),
         };

@@ -113,6 +113,25 @@ impl Setting for OptionalPort {
     }
 }
 
+/// A number of threads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Count(pub(super) Option<u32>);
+
+impl Setting for Count {
+    const EXPECTED: &'static str = "a number from 0 to 256, or \"auto\"";
+
+    fn parse(text: &str) -> Option<Count> {
+        match text {
+            "auto" => Some(Count(None)),
+            _ => text.parse().ok().filter(|&threads| threads <= 256).map(|threads| Count(Some(threads))),
+        }
+    }
+
+    fn to_toml(&self) -> String {
+        self.0.map_or("\"auto\"".to_owned(), |threads| threads.to_string())
+    }
+}
+
 /// Which member a node is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NodeId {

@@ -1,6 +1,10 @@
-//! LEADING: [discovery], synchronisation of a quorum, then broadcast.
+//! LEADING: [discovery], [synchronisation] of a quorum, then [broadcast].
 
+mod broadcast;
 mod discovery;
+mod level;
+mod proof;
+mod synchronisation;
 
 use std::{
     cmp::Reverse,
@@ -9,8 +13,8 @@ use std::{
 
 use api::mutants::{Mutant, is_on};
 use api::{
-    Body, Ensemble, Entry, Epoch, History, Level, LevelRefusal, Levels, Origin, PeerId, Ticket, Time, Zxid,
-    ports::{Candidate, FeedItem, Refusal, Room, Sign},
+    Ensemble, Epoch, History, Level, Levels, Origin, PeerId, Ticket, Time, Zxid,
+    ports::{Candidate, Refusal, Room, Sign},
 };
 use bytes::Bytes;
 
@@ -47,13 +51,20 @@ pub(crate) struct Leading {
     round_wanted: bool,
     /// What waits for a round, in the order of their rounds.
     proofs: VecDeque<Proof>,
-    /// What learners were last told about the commit point.
-    commit_told: Zxid,
-    /// Entries that are not committed yet, with their sizes: the bound of what learners may have under way.
-    outstanding: VecDeque<(Zxid, usize)>,
+    /// Writes that are not committed yet: the bound of what learners may have under way.
+    outstanding: VecDeque<Outstanding>,
     outstanding_bytes: usize,
     /// The change of the feature level that is not committed yet.
     raise: Option<Raise>,
+}
+
+/// A write that is not committed, or not durable here.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Outstanding {
+    zxid: Zxid,
+    bytes: usize,
+    /// The server whose store submitted it.
+    from: PeerId,
 }
 
 /// A new feature level, which has a place in the log.
@@ -90,6 +101,10 @@ struct Learner {
     sent: Zxid,
     /// The last entry that is durable there.
     acked: Zxid,
+    /// What it was last told about the commit point.
+    commit_told: Zxid,
+    /// When it has to be told more, unless a proposal takes it along before.
+    commit_due: Option<Time>,
     /// The last round that it answered.
     round: u64,
     /// Its barriers that wait for a round.
@@ -158,7 +173,6 @@ impl Leading {
             next_ping: now,
             round_wanted: false,
             proofs: VecDeque::new(),
-            commit_told: Zxid::ZERO,
             outstanding: VecDeque::new(),
             outstanding_bytes: 0,
             raise: None,
@@ -187,13 +201,15 @@ impl Leading {
 
     pub(crate) fn next_timeout(&self, config: &Config) -> Time {
         match self.phase {
-            Phase::Established { .. } => self.next_ping,
+            Phase::Established { .. } => {
+                self.learners.values().filter_map(|l| l.commit_due).fold(self.next_ping, Time::min)
+            }
             _ => self.next_ping.min(self.since + config.init_limit),
         }
     }
 
-    pub(crate) fn note_outstanding(&mut self, zxid: Zxid, bytes: usize) {
-        self.outstanding.push_back((zxid, bytes));
+    pub(crate) fn note_outstanding(&mut self, zxid: Zxid, from: PeerId, bytes: usize) {
+        self.outstanding.push_back(Outstanding { zxid, bytes, from });
         self.outstanding_bytes += bytes;
     }
 
@@ -204,7 +220,7 @@ impl Leading {
     }
 
     fn settle_outstanding(&mut self, committed: Zxid) {
-        while let Some(&(zxid, bytes)) = self.outstanding.front()
+        while let Some(&Outstanding { zxid, bytes, .. }) = self.outstanding.front()
             && zxid <= committed
         {
             self.outstanding.pop_front();
@@ -261,6 +277,8 @@ impl Zab {
                 heard: now,
                 sent,
                 acked,
+                commit_told: Zxid::ZERO,
+                commit_due: None,
                 round: 0,
                 barriers: 0,
                 disk: Room::Ample,
@@ -363,191 +381,10 @@ impl Zab {
         }
     }
 
-    // ---- synchronisation ----
-
-    /// Tells a learner where its log parts from ours, and sends what is behind that point; nothing if it is too early.
-    fn begin_sync(&mut self, conn: Conn) {
-        let Role::Leading(leading) = &mut self.role else { return };
-        let established = leading.established();
-        let (Phase::Synchronising { epoch, .. } | Phase::Established { epoch }) = leading.phase else {
-            return;
-        };
-        let Some(learner) = leading.learners.get_mut(&conn) else { return };
-        // An observer gets only what is committed, and nothing is before the epoch is established.
-        let target = if learner.voter { self.history.last() } else { self.committed };
-        let Stage::Promised { history, log_end } = &learner.stage else { return };
-        if learner.doubted_until.is_some() && !is_on(Mutant::WipedDiskTrusted) {
-            return;
-        }
-        // At the end of its synchronisation a learner sends again what it does not find in its log. So an observer's
-        // does not end before what it forwarded earlier is committed.
-        if !learner.voter && (!established || self.committed < *log_end) {
-            return;
-        }
-        let common = self.history.common_with(history).filter(|&c| c <= target);
-        let snapshot = self.snapshot.filter(|&s| self.history.contains(s) && s <= target);
-        let (sent, how) = match (common, snapshot) {
-            // By cost: the entries would be much more than the state that they lead to.
-            (Some(common), Some(zxid)) if common < self.snap_before && common < zxid => {
-                (zxid, Output::SendSnapshot { conn, zxid })
-            }
-            (Some(after), _) if after == history.last() => {
-                (after, Output::ToLearner { conn, message: ToLearner::Diff { after } })
-            }
-            (Some(_), _) if is_on(Mutant::DiffForTrunc) => {
-                let after = history.last();
-                (after, Output::ToLearner { conn, message: ToLearner::Diff { after } })
-            }
-            (Some(to), _) => (to, Output::ToLearner { conn, message: ToLearner::Trunc { to } }),
-            (None, Some(zxid)) => (zxid, Output::SendSnapshot { conn, zxid }),
-            (None, None) => {
-                self.out.push_back(Output::Tell(FeedItem::SnapshotWanted));
-                self.drop_learner(conn, "the learner's snapshot is not part of the leader's log");
-                return;
-            }
-        };
-        learner.stage = Stage::Syncing { from: sent, target };
-        learner.sent = sent;
-        self.out.push_back(how);
-        self.replicate(conn);
-        let message = ToLearner::NewLeader { epoch, target, last_stamp: self.last_stamp };
-        self.out.push_back(Output::ToLearner { conn, message });
-    }
-
-    /// Sends what a learner has not got yet.
-    fn replicate(&mut self, conn: Conn) {
-        let Role::Leading(leading) = &mut self.role else { return };
-        let Some(learner) = leading.learners.get_mut(&conn) else { return };
-        let upto = if learner.voter { self.history.last() } else { self.committed };
-        if matches!(learner.stage, Stage::Syncing { .. } | Stage::Synced) && learner.sent < upto {
-            self.out.push_back(Output::Replicate { conn, after: learner.sent, upto });
-            learner.sent = upto;
-        }
-    }
-
-    fn on_ack(&mut self, conn: Conn, zxid: Zxid) {
-        let Role::Leading(leading) = &mut self.role else { return };
-        let established = leading.established();
-        let Some(learner) = leading.learners.get_mut(&conn) else { return };
-        if zxid > learner.sent {
-            self.drop_learner(conn, "an ack for what was never sent");
-            return;
-        }
-        learner.acked = learner.acked.max(zxid);
-        match learner.stage {
-            Stage::Syncing { target, .. } if zxid >= target => {
-                learner.stage = Stage::Synced;
-                if established {
-                    let commit = self.committed;
-                    self.out.push_back(Output::ToLearner { conn, message: ToLearner::UpToDate { commit } });
-                    self.advance_commit();
-                } else {
-                    self.try_establish();
-                }
-            }
-            Stage::Synced => self.advance_commit(),
-            Stage::Syncing { .. } => {}
-            Stage::New | Stage::Known { .. } | Stage::Asked | Stage::Promised { .. } => {
-                self.drop_learner(conn, "an ack before synchronisation");
-            }
-        }
-    }
-
-    /// Whoever has lost its data may have promised a newer epoch before, to a leader that a quorum with it follows: then
-    /// its ack would commit something in two reigns. Once so many others have answered a ping that was sent after it came
-    /// back that no quorum is left without one of them, there is no such reign, and it may be synchronised.
-    fn end_doubts(&mut self) {
-        let Role::Leading(leading) = &mut self.role else { return };
-        let Some(since) = leading.learners.values().filter_map(|l| l.doubted_until).max() else { return };
-        let follows =
-            |l: &Learner| matches!(l.stage, Stage::Syncing { .. } | Stage::Synced) && l.round >= since;
-        let ours = leading.peers(self.config.me, follows);
-        let others = self.config.ensemble.voters().filter(|v| !ours.contains(v)).collect();
-        if self.config.ensemble.is_quorum(&others) {
-            return;
-        }
-        leading.learners.values_mut().for_each(|l| l.doubted_until = None);
-    }
-
-    /// With the marker durable on a quorum, this one included, everything up to it is committed: serve (S16).
-    fn try_establish(&mut self) {
-        let me = self.config.me;
-        let Role::Leading(leading) = &mut self.role else { return };
-        let Phase::Synchronising { epoch, durable: true } = leading.phase else { return };
-        let synced = leading.peers(me, |l| l.stage == Stage::Synced);
-        let quorum = self.config.ensemble.is_quorum(&synced) || is_on(Mutant::UpToDateBeforeQuorum);
-        if self.durable < Zxid::marker(epoch) || !quorum {
-            return;
-        }
-        leading.phase = Phase::Established { epoch };
-        leading.commit_told = Zxid::marker(epoch);
-        let conns: Vec<Conn> = leading.conns().collect();
-        self.committed = Zxid::marker(epoch);
-        self.out.push_back(Output::Settled { leader: me, epoch });
-        for conn in conns {
-            let Role::Leading(leading) = &mut self.role else { return };
-            if leading.learners.get(&conn).is_some_and(|l| l.stage == Stage::Synced) {
-                let message = ToLearner::UpToDate { commit: self.committed };
-                self.out.push_back(Output::ToLearner { conn, message });
-            }
-        }
-        self.resume_requests();
-    }
-
-    // ---- broadcast ----
-
-    pub(crate) fn leader_on_durable(&mut self) {
-        let Role::Leading(leading) = &self.role else { return };
-        if leading.established() {
-            self.advance_commit();
-        } else {
-            self.try_establish();
-        }
-    }
-
-    /// What a quorum has on disk is committed, and with it everything before (S19, S20). Only entries of this epoch are
-    /// counted: those of older ones are committed with the marker.
-    fn advance_commit(&mut self) {
-        let Role::Leading(leading) = &mut self.role else { return };
-        let Phase::Established { .. } = leading.phase else { return };
-        let acks = leading.learners.values().filter(|l| l.stage == Stage::Synced).map(|l| (l.peer, l.acked));
-        let mine = if is_on(Mutant::LeaderCountsUnsynced) { self.history.last() } else { self.durable };
-        let reached = self.config.ensemble.quorum_value(acks.chain([(self.config.me, mine)]));
-        if let Some(zxid) = reached.filter(|&z| z > self.committed) {
-            assert!(zxid <= self.history.last(), "committed what is not in the log");
-            self.committed = zxid;
-        }
-        self.tell_raised();
-        let Role::Leading(leading) = &mut self.role else { return };
-        // What is committed by others and waits for the disk here still takes memory here.
-        leading.settle_outstanding(self.committed.min(self.durable));
-    }
-
-    /// What may be ordered: nothing that would fill the disk of this server, or the disks of so many that those with room
-    /// are no quorum.
-    pub(crate) fn leader_room(&self) -> Room {
-        let me = self.config.me;
-        let Role::Leading(leading) = &self.role else { return Room::Ample };
-        let quorum_with = |least: Room| {
-            let able = |l: &Learner| l.stage == Stage::Synced && l.disk <= least;
-            self.config.ensemble.is_quorum(&leading.peers(me, able))
-        };
-        // Who is away decides nothing: without a quorum nothing is ordered anyway.
-        let of_quorum = match quorum_with(Room::Short) {
-            true if !quorum_with(Room::Low) => Room::Short,
-            true if !quorum_with(Room::Ample) => Room::Low,
-            _ => Room::Ample,
-        };
-        of_quorum.max(self.disk)
-    }
-
     pub(crate) fn leader_flush(&mut self) {
         let room = self.leader_room();
         let Role::Leading(leading) = &mut self.role else { return };
         let conns: Vec<Conn> = leading.conns().collect();
-        let commit =
-            (self.committed > leading.commit_told && leading.established()).then_some(self.committed);
-        leading.commit_told = commit.unwrap_or(leading.commit_told);
         let ping = std::mem::take(&mut leading.round_wanted);
         if ping {
             leading.round += 1;
@@ -570,10 +407,9 @@ impl Zab {
                 learner.room_told = room;
                 self.out.push_back(Output::ToLearner { conn, message: ToLearner::Room(room) });
             }
-            if let (Some(commit), true) = (commit, synced) {
-                self.out.push_back(Output::ToLearner { conn, message: ToLearner::Commit(commit) });
-            }
-            if ping && matches!(learner.stage, Stage::Syncing { .. } | Stage::Synced) {
+            let syncing = matches!(learner.stage, Stage::Syncing { .. });
+            self.tell_commit(conn, ping);
+            if ping && (syncing || synced) {
                 self.out.push_back(Output::ToLearner { conn, message: ToLearner::Ping { round, quorum_ms } });
             }
         }
@@ -636,180 +472,6 @@ impl Zab {
         let passed =
             self.config.ensemble.quorum_value(clocks.iter().map(|&(peer, ms)| (peer, Reverse(ms))))?;
         Some((reached.min(passed.0), passed.0.max(reached)))
-    }
-
-    // ---- the feature level ----
-
-    /// Raises the feature level, if every member is here and knows it: one that is away may run anything.
-    pub(crate) fn leader_set_level(
-        &mut self,
-        conn: Option<Conn>,
-        ticket: Ticket,
-        expected: Level,
-        level: Level,
-    ) {
-        let result = match self.refuse_level(expected, level) {
-            Err(refusal) => Err(refusal),
-            // As it was asked for before.
-            Ok(()) if self.levels.last() == Some(level) => Ok(level),
-            Ok(()) => {
-                let Some(zxid) = self.next_place() else { return };
-                let time_ms = self.stamp();
-                let Role::Leading(leading) = &mut self.role else { return };
-                leading.raise = Some(Raise { zxid, level, conn, ticket });
-                let body = Body::Level(level);
-                return self.push_entry(Entry { zxid, time_ms, origin: None, body, trace: None });
-            }
-        };
-        self.tell_level(conn, ticket, result);
-    }
-
-    fn refuse_level(&self, expected: Level, level: Level) -> Result<(), LevelRefusal> {
-        let Role::Leading(leading) = &self.role else { return Ok(()) };
-        let refuse = |why: String| Err(LevelRefusal::Refused(why));
-        if leading.raise.is_some() || !self.orders() {
-            let why = "a change of the feature level, or of the leader, is under way; ask again";
-            return Err(LevelRefusal::Unavailable(why.into()));
-        }
-        let now = self.levels.last();
-        if now == Some(level) {
-            return Ok(());
-        }
-        if now != Some(expected) {
-            let now = Level::number(now);
-            return refuse(format!(
-                "the ensemble is at feature level {now}, not {expected}: look at it again"
-            ));
-        }
-        if level < expected {
-            return refuse(format!("the feature level cannot go back from {expected} to {level}"));
-        }
-        let known = |peer: PeerId| match peer == self.config.me {
-            true => Some(self.config.levels),
-            false => {
-                let here = |l: &&Learner| l.peer == peer && l.stage == Stage::Synced;
-                leading.learners.values().find(here).and_then(|l| l.levels)
-            }
-        };
-        let unable = |(peer, _)| match known(peer) {
-            Some(levels) if levels.contains(level) => None,
-            Some(levels) => Some(format!("member {peer} knows level {levels}")),
-            None => Some(format!("member {peer} is not here, and may run anything")),
-        };
-        let unable: Vec<String> = self.config.ensemble.members().filter_map(unable).collect();
-        if unable.is_empty() || is_on(Mutant::RaisedUnasked) {
-            return Ok(());
-        }
-        refuse(format!(
-            "not every member is known to be able to do feature level {level}: {}. Start a version that knows it on each, and \
-             ask again",
-            unable.join("; ")
-        ))
-    }
-
-    /// Answers whoever has asked for the level that is committed now.
-    fn tell_raised(&mut self) {
-        let committed = self.committed;
-        let Role::Leading(leading) = &mut self.role else { return };
-        if let Some(Raise { level, conn, ticket, .. }) =
-            leading.raise.take_if(|raise| raise.zxid <= committed)
-        {
-            self.tell_level(conn, ticket, Ok(level));
-        }
-    }
-
-    fn tell_level(&mut self, conn: Option<Conn>, ticket: Ticket, result: Result<Level, LevelRefusal>) {
-        let Role::Leading(leading) = &self.role else { return };
-        match conn {
-            None => self.level_set(ticket, result),
-            Some(conn) if leading.learners.contains_key(&conn) => {
-                let message = ToLearner::LevelSet { ticket, result };
-                self.out.push_back(Output::ToLearner { conn, message });
-            }
-            // It has told its asker that it lost its leader.
-            Some(_) => {}
-        }
-    }
-
-    /// The level of the epoch that begins: that of the log. A new ensemble begins at the greatest that this server knows and those
-    /// who are here.
-    fn first_level(&self) -> Level {
-        let Role::Leading(leading) = &self.role else { return self.config.levels.max() };
-        let known = leading.learners.values().filter_map(|l| l.levels);
-        let greatest = known.fold(self.config.levels.max(), |least, levels| least.min(levels.max()));
-        self.levels.last().unwrap_or(greatest)
-    }
-
-    // ---- barriers ----
-
-    /// Notes a barrier: what is committed now is told to the asker once a quorum has confirmed, in a round of pings that
-    /// starts after this moment, that this is still the leader (ZooKeeper's `sync` lacks that round, and so can be
-    /// answered by a deposed leader: ZOOKEEPER-1675, -2136).
-    pub(crate) fn leader_barrier(&mut self, conn: Option<Conn>, ticket: Ticket) {
-        let zxid = self.committed;
-        let Role::Leading(leading) = &mut self.role else { return };
-        if !leading.established() {
-            return;
-        }
-        let round = if is_on(Mutant::BarrierWithoutRound) { 0 } else { leading.round + 1 };
-        leading.round_wanted = true;
-        leading.proofs.push_back(Proof { round, of: Claim::Barrier { conn, ticket, zxid } });
-    }
-
-    /// Passes the answer of this server's store to a report on, once a quorum has confirmed that this is still the leader:
-    /// the next one gives every session its full time-out from later on, but from an older one it would be a false promise.
-    pub(crate) fn leader_confirm(&mut self, to: PeerId, report: Bytes) {
-        let max = 2 * self.config.requests_max;
-        let Role::Leading(leading) = &mut self.role else { return };
-        // A report that is not confirmed is sent again.
-        if !leading.established() || leading.proofs.len() >= max {
-            return;
-        }
-        leading.round_wanted = true;
-        let (round, of) = (leading.round + 1, Claim::Confirm { to, report });
-        if is_on(Mutant::ConfirmedWithoutRound) {
-            self.tell_claim(of);
-        } else {
-            leading.proofs.push_back(Proof { round, of });
-        }
-    }
-
-    fn tell_proven(&mut self) {
-        let me = self.config.me;
-        loop {
-            let Role::Leading(leading) = &mut self.role else { return };
-            let Some(proof) = leading.proofs.front() else { return };
-            let answered = leading.peers(me, |l| l.stage == Stage::Synced && l.round >= proof.round);
-            if leading.round < proof.round || !self.config.ensemble.is_quorum(&answered) {
-                return;
-            }
-            let Some(Proof { of, .. }) = leading.proofs.pop_front() else { return };
-            self.tell_claim(of);
-        }
-    }
-
-    fn tell_claim(&mut self, claim: Claim) {
-        let me = self.config.me;
-        let Role::Leading(leading) = &mut self.role else { return };
-        match claim {
-            Claim::Barrier { conn: None, ticket, zxid } => self.answer_barrier(ticket, zxid),
-            Claim::Barrier { conn: Some(conn), ticket, zxid } => {
-                if let Some(learner) = leading.learners.get_mut(&conn) {
-                    learner.barriers -= 1;
-                    let message = ToLearner::Barrier { ticket, zxid };
-                    self.out.push_back(Output::ToLearner { conn, message });
-                }
-            }
-            Claim::Confirm { to, report } if to == me => {
-                self.out.push_back(Output::Sign(Sign::Confirmed(report)));
-            }
-            Claim::Confirm { to, report } => {
-                let serves = |(_, l): &(&Conn, &Learner)| l.peer == to && l.stage == Stage::Synced;
-                if let Some((&conn, _)) = leading.learners.iter().find(serves) {
-                    self.out.push_back(Output::ToLearner { conn, message: ToLearner::Confirm(report) });
-                }
-            }
-        }
     }
 }
 

@@ -266,10 +266,13 @@ impl Zab {
                 self.lose_pending();
             }
             (
-                ToLearner::Propose { prev, entries },
+                ToLearner::Propose { prev, entries, commit },
                 Phase::Syncing { .. } | Phase::Settling { .. } | Phase::Synced { .. } | Phase::Serving { .. },
             ) => {
-                self.on_propose(prev, entries)?;
+                if commit.is_some() && !f.may_ack() {
+                    return Err("a commit before the end of the synchronisation");
+                }
+                self.on_propose(prev, entries, commit)?;
             }
             (ToLearner::NewLeader { epoch, target, last_stamp }, Phase::Syncing { epoch: promised, .. }) => {
                 if epoch != promised || target != self.history.last() || target < Zxid::marker(epoch) {
@@ -300,7 +303,10 @@ impl Zab {
                 self.clock_offset_ms = (quorum_ms != 0).then(|| wall_ms.saturating_sub(quorum_ms));
                 self.out.push_back(Output::ToLeader { conn, message: ToLeader::Pong { round, wall_ms } });
             }
-            (ToLearner::Barrier { ticket, zxid }, Phase::Serving { .. }) => self.answer_barrier(ticket, zxid),
+            (ToLearner::Barrier { ticket, zxid }, Phase::Serving { .. }) => {
+                self.on_commit(zxid);
+                self.answer_barrier(ticket, zxid);
+            }
             (ToLearner::Confirm(report), Phase::Serving { .. }) => {
                 self.out.push_back(Output::Sign(Sign::Confirmed(report)));
             }
@@ -333,7 +339,12 @@ impl Zab {
         Ok(())
     }
 
-    fn on_propose(&mut self, prev: Zxid, entries: Vec<Entry>) -> Result<(), &'static str> {
+    fn on_propose(
+        &mut self,
+        prev: Zxid,
+        entries: Vec<Entry>,
+        commit: Option<Zxid>,
+    ) -> Result<(), &'static str> {
         if prev != self.history.last() {
             return Err("a proposal does not stand behind the end of the log");
         }
@@ -350,7 +361,7 @@ impl Zab {
             self.push_entry(entry);
         }
         let Role::Following(f) = &self.role else { return Ok(()) };
-        self.on_commit(f.leader_commit);
+        self.on_commit(commit.unwrap_or(f.leader_commit));
         Ok(())
     }
 

@@ -24,5 +24,5 @@ mod message;
 mod pending;
 mod zab;
 
-pub use message::{Config, Conn, Durable, Input, Output, Submission, ToLeader, ToLearner};
+pub use message::{COMMIT_DELAY, Config, Conn, Durable, Input, Output, Submission, ToLeader, ToLearner};
 pub use zab::{CLOCK_BOUND_MS, Zab};

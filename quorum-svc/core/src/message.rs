@@ -10,6 +10,9 @@ use api::{
     ports::{Candidate, FeedItem, Request, Room, Sign},
 };
 
+/// For [`Config::commit_delay`]: clients of other servers, which did not write this, see it no more than so much later.
+pub const COMMIT_DELAY: Duration = Duration::from_millis(1);
+
 /// What a core is made with.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
@@ -26,6 +29,9 @@ pub struct Config {
     pub sync_limit: Duration,
     /// How often the leader asks its learners for a sign of life; a small part of `sync_limit`.
     pub ping_interval: Duration,
+    /// How long a commit may wait for a proposal that takes it along to a learner, unless a write of that learner is in what is
+    /// committed. Zero: it does not wait.
+    pub commit_delay: Duration,
     /// How long a request waits for a leader before it is refused.
     pub park_limit: Duration,
     /// Requests of this server's store that may be under way; the store is refused what is beyond. On a leader, writes of
@@ -233,6 +239,8 @@ pub enum Output {
         after: Zxid,
         /// Up to this one.
         upto: Zxid,
+        /// To be said with the first of the messages.
+        commit: Option<Zxid>,
     },
     /// Send [`ToLearner::Snap`] and this state to a learner.
     SendSnapshot {

@@ -793,7 +793,7 @@ impl Zab {
         let Some(zxid) = self.next_place() else { return };
         let time_ms = self.stamp();
         let Role::Leading(leading) = &mut self.role else { return };
-        leading.note_outstanding(zxid, payload.len());
+        leading.note_outstanding(zxid, origin.peer, payload.len());
         if origin.peer == self.config.me {
             self.pending.logged(origin.ticket, zxid);
         }
@@ -855,6 +855,7 @@ mod tests {
             init_limit: second,
             sync_limit: second,
             ping_interval: second,
+            commit_delay: Duration::ZERO,
             park_limit: second,
             requests_max: 100,
             request_bytes_max: 100,

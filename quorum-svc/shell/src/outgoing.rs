@@ -22,6 +22,8 @@ pub enum Command {
         after: Zxid,
         /// Up to this one.
         upto: Zxid,
+        /// To be said with the first of them.
+        commit: Option<Zxid>,
     },
     /// The snapshot at this zxid.
     Snapshot(Zxid),
@@ -31,8 +33,12 @@ impl Command {
     /// As [`Tell::merge`](crate::Tell::merge).
     pub fn merge(queue: &mut VecDeque<Command>, new: Command) -> Option<Command> {
         match (new, queue.back_mut()) {
-            (Command::Entries { after, upto }, Some(Command::Entries { upto: end, .. })) if *end == after => {
+            (
+                Command::Entries { after, upto, commit },
+                Some(Command::Entries { upto: end, commit: told, .. }),
+            ) if *end == after => {
                 *end = upto;
+                *told = commit.or(*told);
                 None
             }
             (new, _) => Some(new),
@@ -81,6 +87,8 @@ pub struct Ended(pub Option<Failure>);
 pub struct Outgoing {
     commands: VecDeque<Command>,
     snapshot: Option<SnapshotReader>,
+    /// To be said with the entries that are being read.
+    commit: Option<Zxid>,
 }
 
 impl Outgoing {
@@ -98,7 +106,10 @@ impl Outgoing {
         match self.commands.pop_front() {
             None => ToSend::Wait,
             Some(Command::Message(message)) => ToSend::Frame(Frame::Message(message)),
-            Some(Command::Entries { after, upto }) => ToSend::Read(Read::Entries { after, upto }),
+            Some(Command::Entries { after, upto, commit }) => {
+                self.commit = commit;
+                ToSend::Read(Read::Entries { after, upto })
+            }
             Some(Command::Snapshot(zxid)) => ToSend::Read(Read::Open(zxid)),
         }
     }
@@ -152,9 +163,9 @@ impl Outgoing {
         })?;
         let last = entries.last().ok_or(Ended(None))?.zxid;
         if last < upto {
-            self.commands.push_front(Command::Entries { after: last, upto });
+            self.commands.push_front(Command::Entries { after: last, upto, commit: None });
         }
-        Ok(Frame::Message(ToLearner::Propose { prev: after, entries }))
+        Ok(Frame::Message(ToLearner::Propose { prev: after, entries, commit: self.commit.take() }))
     }
 }
 
@@ -166,11 +177,11 @@ mod tests {
     fn other_messages_keep_their_place() {
         let mut outgoing = Outgoing::default();
         for command in [
-            Command::Entries { after: Zxid(0), upto: Zxid(1) },
-            Command::Entries { after: Zxid(1), upto: Zxid(2) },
+            Command::Entries { after: Zxid(0), upto: Zxid(1), commit: None },
+            Command::Entries { after: Zxid(1), upto: Zxid(2), commit: None },
             Command::Message(ToLearner::UpToDate { commit: Zxid(1) }),
-            Command::Entries { after: Zxid(2), upto: Zxid(3) },
-            Command::Entries { after: Zxid(5), upto: Zxid(6) },
+            Command::Entries { after: Zxid(2), upto: Zxid(3), commit: None },
+            Command::Entries { after: Zxid(5), upto: Zxid(6), commit: None },
         ] {
             outgoing.push(command);
         }

@@ -268,8 +268,8 @@ impl Shell {
             Output::ToLearner { conn, message } => {
                 Effect::ToLearner { conn, command: Command::Message(message) }
             }
-            Output::Replicate { conn, after, upto } => {
-                Effect::ToLearner { conn, command: Command::Entries { after, upto } }
+            Output::Replicate { conn, after, upto, commit } => {
+                Effect::ToLearner { conn, command: Command::Entries { after, upto, commit } }
             }
             Output::SendSnapshot { conn, zxid } => {
                 Effect::ToLearner { conn, command: Command::Snapshot(zxid) }

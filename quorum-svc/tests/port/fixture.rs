@@ -65,6 +65,7 @@ impl Node {
             init_limit: Duration::from_secs(20),
             sync_limit: Duration::from_secs(10),
             ping_interval: Duration::from_millis(100),
+            commit_delay: quorum_core::COMMIT_DELAY,
             park_limit: PARK,
             requests_max: REQUESTS_MAX,
             request_bytes_max: 64 << 20,

@@ -275,6 +275,7 @@ impl Node {
             init_limit: Duration::from_millis(timing.init_limit),
             sync_limit: Duration::from_millis(timing.sync_limit),
             ping_interval: Duration::from_millis(timing.ping),
+            commit_delay: quorum_core::COMMIT_DELAY,
             park_limit: Duration::from_millis(timing.park),
             requests_max: sizes.requests,
             request_bytes_max: sizes.request_bytes,

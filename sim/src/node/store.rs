@@ -12,7 +12,7 @@ use quorum_log::SnapshotWriter;
 use quorum_shell::{Feed as QuorumFeed, Keep, Step, Unsaved, saved, unsaved};
 use store_core::server::{Ask, ConnId, Drawn, Feed, Input};
 use store_core::{Changes, LoadError, Server, State};
-use store_shell::{Decoder, Effect, Fault, FromQuorum, Shell, encode};
+use store_shell::{Decoder, Effect, Export, Fault, FromQuorum, PieceEncoder, Shell, encode};
 
 use super::quorum::Happened;
 use super::table::Table;
@@ -27,9 +27,15 @@ impl From<Fault> for Stop {
 }
 
 /// A job of the checkpoint thread.
-struct Job {
-    changes: Changes,
-    export: bool,
+enum Job {
+    Checkpoint(Changes),
+    /// A snapshot of the state at this zxid, which goes on meanwhile.
+    Snapshot {
+        zxid: Zxid,
+        export: Export,
+        encoder: PieceEncoder,
+        pieces: Vec<Bytes>,
+    },
 }
 
 pub(crate) struct StoreShell {
@@ -259,9 +265,7 @@ impl Node {
         let store = &mut process.store;
         store.decoder = Decoder::default();
         (store.feed, store.saving) = (QuorumFeed::new(Zxid::ZERO), None);
-        if let Some(job) = &mut store.job {
-            job.export = false;
-        }
+        store.job.take_if(|job| matches!(job, Job::Snapshot { .. }));
         process.quorum.signs.clear();
         process.quorum.attached = false;
         self.happened(cx, Happened::Attach { applied: Zxid::ZERO });
@@ -379,32 +383,59 @@ impl Node {
             return;
         }
         if export {
+            let server = &mut store.shell.server;
+            let zxid = server.state().applied();
+            let (export, encoder) = (Export::begin(server, false), PieceEncoder::new(cx.plan.sizes.piece));
             store.shell.since_snapshot.begin();
-        }
-        // Now and then the disk does not take it, and the next one has to bring everything.
-        if restorable && cx.rng.per_mille(20) {
+            store.job = Some(Job::Snapshot { zxid, export, encoder, pieces: Vec::new() });
+        } else if restorable && cx.rng.per_mille(20) {
+            // Now and then the disk does not take it, and the next one has to bring everything.
             drop(store.shell.server.take_dirty());
             store.shell.server.forget_checkpoint();
             self.table = None;
             cx.stats.count("checkpoints lost");
             return;
+        } else {
+            store.job = Some(Job::Checkpoint(store.shell.server.take_dirty()));
         }
-        store.job = Some(Job { changes: store.shell.server.take_dirty(), export });
         let at = cx.now + cx.rng.between(100, 50_000);
         self.schedule(cx, at, NodeEvent::Checkpointed);
     }
 
+    /// The checkpoint is written, or it is time for the next part of the snapshot.
     pub(super) fn on_checkpointed(&mut self, cx: &mut Context) -> Result<(), Stop> {
-        let piece = cx.plan.sizes.piece;
         let Some(process) = &mut self.up else { return Ok(()) };
-        let Some(Job { changes, export }) = process.store.job.take() else { return Ok(()) };
-        let table = self.table.get_or_insert_with(Table::new);
-        table.write(changes);
-        if export {
-            let (zxid, pieces) = (table.header.applied, table.pieces(piece));
-            return self.begin_snapshot(cx, zxid, &pieces);
+        let store = &mut process.store;
+        match store.job.take() {
+            None => Ok(()),
+            Some(Job::Checkpoint(changes)) => {
+                self.table.get_or_insert_with(Table::new).write(changes);
+                Ok(())
+            }
+            Some(Job::Snapshot { zxid, mut export, mut encoder, mut pieces }) => {
+                // As a node that stops writing it: what comes next must not miss anything.
+                if cx.rng.per_mille(2) {
+                    store.shell.server.end_export();
+                    cx.stats.count("snapshots given up");
+                    return Ok(());
+                }
+                let most = cx.rng.between(1, PART) as usize;
+                let Some((records, last)) = export.part(&mut store.shell.server, most, usize::MAX) else {
+                    cx.stats.count("snapshots given up");
+                    return Ok(());
+                };
+                records.into_iter().for_each(|record| encoder.push(record));
+                pieces.extend(std::iter::from_fn(|| encoder.piece()));
+                if last {
+                    pieces.extend(encoder.rest());
+                    return self.begin_snapshot(cx, zxid, &pieces);
+                }
+                store.job = Some(Job::Snapshot { zxid, export, encoder, pieces });
+                let at = cx.now + cx.rng.between(20, 2_000);
+                self.schedule(cx, at, NodeEvent::Checkpointed);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
     fn begin_snapshot(&mut self, cx: &mut Context, zxid: Zxid, pieces: &[Bytes]) -> Result<(), Stop> {
@@ -447,5 +478,7 @@ impl Node {
     }
 }
 
+/// A part of a snapshot has at most so many znodes.
+const PART: u64 = 8;
 /// A client that is slow takes at least so much at once, in bytes.
 const SLOW: usize = 24 << 10;

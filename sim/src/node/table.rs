@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 
 use api::record::{AccessList, Header, KeptResult, Record, Session, Znode};
 use api::{AclId, Path, SessionId, WriteNumber};
-use bytes::{Bytes, BytesMut};
-use proto::store::{append_record, encode_record};
 use store_core::{Changes, LoadError, State};
 
 #[derive(Clone, Debug)]
@@ -75,18 +73,5 @@ impl Table {
 
     pub(crate) fn load(&self) -> Result<State, LoadError> {
         State::load(self.records())
-    }
-
-    /// As the pieces of a snapshot.
-    pub(crate) fn pieces(&self, size: usize) -> Vec<Bytes> {
-        let mut stream = BytesMut::new();
-        for record in self.records() {
-            append_record(&mut stream, &encode_record(record));
-        }
-        let mut pieces = Vec::new();
-        while !stream.is_empty() {
-            pieces.push(stream.split_to(size.max(1).min(stream.len())).freeze());
-        }
-        pieces
     }
 }

@@ -14,7 +14,7 @@ use api::{
 use crate::{
     digest,
     sessions::{Admission, SessionInfo, Sessions},
-    tree::{At, By, Tree},
+    tree::{At, By, Loading, Tree},
 };
 
 /// Tree and sessions as they are after one entry of the log.
@@ -380,6 +380,7 @@ pub(crate) const RECORD: usize = 128;
 pub struct Loader {
     header: Option<record::Header>,
     tree: Tree,
+    loading: Loading,
     sessions: Sessions,
     /// Until all sessions are there.
     results: Vec<record::KeptResult>,
@@ -390,6 +391,7 @@ impl Default for Loader {
         Loader {
             header: None,
             tree: Tree::without_root(),
+            loading: Loading::default(),
             sessions: Sessions::default(),
             results: Vec::new(),
         }
@@ -403,11 +405,14 @@ impl Loader {
     /// If it comes twice, or cannot belong to any state together with those before it.
     pub fn take(&mut self, record: Record) -> Result<(), LoadError> {
         match record {
-            Record::Header(header) => match self.header.replace(header) {
-                None => Ok(()),
-                Some(_) => Err(LoadError::Twice("the header".into())),
-            },
-            Record::Znode(znode) => self.tree.load(znode),
+            Record::Header(header) => {
+                self.tree.expect(header.znodes);
+                match self.header.replace(header) {
+                    None => Ok(()),
+                    Some(_) => Err(LoadError::Twice("the header".into())),
+                }
+            }
+            Record::Znode(znode) => self.tree.load(&mut self.loading, znode),
             Record::Acl(list) => self.tree.load_acl(list),
             Record::Session(session) => {
                 let id = session.id;

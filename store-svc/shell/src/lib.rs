@@ -4,10 +4,12 @@
 //! The driver of `store-svc` and the simulator run this same code. Tasks, channels and the checkpoint are theirs.
 
 mod codec;
+mod export;
 mod shell;
 mod snapshot;
 
 pub use codec::{Decoder, FromQuorum, decode, encode};
+pub use export::{Export, PieceEncoder};
 pub use shell::{Effect, Shell, SinceSnapshot};
 pub use snapshot::Incoming;
 

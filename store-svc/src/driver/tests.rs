@@ -5,16 +5,21 @@ use store_core::{
     server::{Committed, Config, Feed, Limits},
 };
 
-use super::*;
-use crate::{table, testing::MemoryQuorum};
+use super::{
+    schedule::{RETRY_MAX, RETRY_MIN},
+    *,
+};
+use crate::{
+    table::{self, TableError},
+    testing::MemoryQuorum,
+};
 
 /// A driver whose feed and inputs are filled by the test.
 struct Harness {
     running: Running<MemoryQuorum>,
-    feed: mpsc::Sender<Said>,
     inputs: mpsc::Sender<FromClient>,
     /// What else the driver must find open.
-    _ends: (mpsc::UnboundedSender<Aside>, mpsc::Receiver<Vec<Ask>>, tempfile::TempDir),
+    _ends: (mpsc::UnboundedSender<Aside>, mpsc::Sender<Sign>, tempfile::TempDir),
 }
 
 impl Harness {
@@ -26,9 +31,7 @@ impl Harness {
         let core = Config { me, first_ticket: Ticket(1), limits: Limits::default() };
         let (to_driver, inputs) = mpsc::channel(8);
         let (to_driver_aside, asides) = mpsc::unbounded_channel();
-        let (feed_in, feed) = mpsc::channel(quorum_io::FEED_QUEUE);
-        let (_, signs) = mpsc::channel(quorum_io::SIGN_QUEUE);
-        let (to_quorum, asks) = mpsc::channel(quorum_io::ASK_QUEUE);
+        let (signs_in, signs) = mpsc::channel(1);
         let now = Instant::now();
         let driver = Driver {
             shell: Shell::new(Server::new(Time(0), core, state)),
@@ -43,39 +46,30 @@ impl Harness {
             ready: watch::channel(false).0,
             shutdown: CancellationToken::new(),
         };
-        let mut tasks = JoinSet::new();
         let running = Running {
             driver,
             sinks: HashMap::new(),
-            attached: Attached { feed, signs, reader: tasks.spawn(std::future::pending()) },
-            to_quorum,
+            feed: Attached::giving([]),
+            signs,
             asks: Vec::new(),
-            tasks,
+            asking: Asking::nothing(),
+            tasks: JoinSet::new(),
             schedule: Schedule::new(now, me),
             exporting: None,
         };
-        Harness { running, feed: feed_in, inputs: to_driver, _ends: (to_driver_aside, asks, dir) }
+        Harness { running, inputs: to_driver, _ends: (to_driver_aside, signs_in, dir) }
     }
 }
 
 #[tokio::test]
 async fn clients_have_their_turn_while_the_feed_has_more() {
     let mut harness = Harness::new();
-    for epoch in 1..=4 {
-        let marker = Committed {
-            zxid: Zxid::marker(Epoch(epoch)),
-            time_ms: 1,
-            origin: None,
-            level: None,
-            command: None,
-        };
-        let items = vec![Feed::Committed(vec![marker])];
-        harness
-            .feed
-            .try_send((FromQuorum::Feed { items, entries: 1, log_bytes: 1 }, Vec::new()))
-            .ok()
-            .unwrap();
-    }
+    let said = (1..=4).map(|epoch| {
+        let zxid = Zxid::marker(Epoch(epoch));
+        let marker = Committed { zxid, time_ms: 1, origin: None, level: None, command: None };
+        FromQuorum::Feed { items: vec![Feed::Committed(vec![marker])], entries: 1, log_bytes: 1 }
+    });
+    harness.running.feed = Attached::giving(said);
     let (reply, facts) = oneshot::channel();
     harness.inputs.try_send(FromClient::Facts(reply)).ok().unwrap();
     let facts = tokio::select! {

@@ -9,9 +9,9 @@ use std::{
 };
 
 use api::record::Record;
-use bytes::{Bytes, BytesMut};
-use proto::store::{append_record, encode_record};
+use bytes::Bytes;
 use store_core::Changes;
+use store_shell::PieceEncoder;
 use telemetry::metrics;
 use tokio::sync::mpsc;
 
@@ -186,12 +186,10 @@ fn place<'a>(
 
 /// Hands over a state as the stream of its records, as long as somebody takes it.
 fn encode(mut parts: Parts<'_>, pieces: &mpsc::Sender<Option<Bytes>>) {
-    let mut stream = BytesMut::with_capacity(PIECE);
+    let mut encoder = PieceEncoder::new(PIECE);
     for record in parts.by_ref().flatten() {
-        append_record(&mut stream, &encode_record(record));
-        while stream.len() >= PIECE {
-            let piece = stream.split_to(PIECE).freeze();
-            stream.reserve(PIECE);
+        encoder.push(record);
+        while let Some(piece) = encoder.piece() {
             if pieces.blocking_send(Some(piece)).is_err() {
                 return;
             }
@@ -200,8 +198,7 @@ fn encode(mut parts: Parts<'_>, pieces: &mpsc::Sender<Option<Bytes>>) {
     if !parts.whole {
         return;
     }
-    let last = Some(stream.freeze()).filter(|last| !last.is_empty());
-    for piece in last.map(Some).into_iter().chain([None]) {
+    for piece in encoder.rest().map(Some).into_iter().chain([None]) {
         // Whoever asked may have gone.
         let _ = pieces.blocking_send(piece);
     }

@@ -119,8 +119,8 @@ fn to_learner() -> impl Strategy<Value = ToLearner> {
         zxid().prop_map(|after| ToLearner::Diff { after }),
         zxid().prop_map(|to| ToLearner::Trunc { to }),
         (zxid(), level()).prop_map(|(zxid, level)| ToLearner::Snap { zxid, level }),
-        (zxid(), prop::collection::vec(entry(), 0..3))
-            .prop_map(|(prev, entries)| ToLearner::Propose { prev, entries }),
+        (zxid(), prop::collection::vec(entry(), 0..3), prop::option::weighted(0.2, zxid()))
+            .prop_map(|(prev, entries, commit)| ToLearner::Propose { prev, entries, commit }),
         (epoch(), zxid()).prop_map(|(epoch, target)| ToLearner::NewLeader {
             epoch,
             target,
@@ -303,7 +303,7 @@ impl Alone {
                 ToLearner::LeaderInfo { epoch: self.promised, ensemble, level }
             }
             ToLearner::Diff { .. } => ToLearner::Diff { after: last },
-            ToLearner::Propose { mut entries, .. } => {
+            ToLearner::Propose { mut entries, commit, .. } => {
                 let mut end = last;
                 for e in &mut entries {
                     e.zxid = if end.epoch() < self.promised {
@@ -318,7 +318,7 @@ impl Alone {
                         (body, _) => body.clone(),
                     };
                 }
-                ToLearner::Propose { prev: last, entries }
+                ToLearner::Propose { prev: last, entries, commit }
             }
             ToLearner::NewLeader { last_stamp, .. } => {
                 ToLearner::NewLeader { epoch: self.promised, target: last, last_stamp }

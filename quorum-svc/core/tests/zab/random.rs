@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use api::PeerId;
 use api::chance::SplitMix;
+use quorum_core::COMMIT_DELAY;
 
 use crate::ghost::Answer;
-use crate::world::World;
+use crate::world::{PING, World};
 
 const STEPS: usize = 1000;
 
@@ -96,6 +97,8 @@ fn run(seed: u64) -> Seen {
     let observers = u32::try_from(dice.below(3)).unwrap();
     let requests_max = [4, 100][dice.below(2)];
     let mut w = World::with_limit(voters, observers, requests_max);
+    // In some runs longer than pings are apart.
+    w.delay_commits([Duration::ZERO, COMMIT_DELAY, 2 * PING][seed as usize % 3]);
     w.batch = 1 + dice.below(4);
     let skewed = dice.percent(50);
     // Few faults in some runs, many in others.

@@ -114,6 +114,15 @@ impl World {
         World::build(weights, 8)
     }
 
+    /// From now on commits may wait for proposals for so long. Starts all servers anew.
+    pub(crate) fn delay_commits(&mut self, delay: Duration) {
+        self.config.commit_delay = delay;
+        for id in self.ids() {
+            self.crash(id);
+            self.restart(id);
+        }
+    }
+
     fn build(weights: &[Option<u32>], requests_max: usize) -> World {
         let ids = 1..=u32::try_from(weights.len()).unwrap();
         let members = ids.clone().zip(weights).map(|(id, weight)| {
@@ -128,6 +137,7 @@ impl World {
             init_limit: INIT_LIMIT,
             sync_limit: SYNC_LIMIT,
             ping_interval: PING,
+            commit_delay: Duration::ZERO,
             park_limit: PARK_LIMIT,
             requests_max,
             request_bytes_max: 1000,
@@ -736,7 +746,7 @@ impl World {
                 }
                 self.send_down(id, conn, Down::Message(message));
             }
-            Output::Replicate { conn, after, upto } => {
+            Output::Replicate { conn, after, upto, mut commit } => {
                 if after < node.base {
                     // A purge was faster than its report. The shell cannot read that range any more, and ends
                     // the connection.
@@ -752,7 +762,7 @@ impl World {
                 assert_eq!(range.last().map(|e| e.zxid), Some(upto), "replicates what is not there");
                 let mut prev = after;
                 for chunk in range.chunks(self.batch) {
-                    let message = ToLearner::Propose { prev, entries: chunk.to_vec() };
+                    let message = ToLearner::Propose { prev, entries: chunk.to_vec(), commit: commit.take() };
                     prev = chunk.last().unwrap().zxid;
                     self.send_down(id, conn, Down::Message(message));
                 }
@@ -928,9 +938,10 @@ fn down_text(down: &Down) -> String {
             ToLearner::Diff { after } => format!("DIFF {after}"),
             ToLearner::Trunc { to } => format!("TRUNC {to}"),
             ToLearner::Snap { zxid, .. } => format!("SNAP {zxid}"),
-            ToLearner::Propose { entries, .. } => {
+            ToLearner::Propose { entries, commit, .. } => {
                 let zxids: Vec<String> = entries.iter().map(|e| e.zxid.to_string()).collect();
-                format!("PROPOSE {}", zxids.join(" "))
+                let commit = commit.map(|zxid| format!(", COMMIT {zxid}")).unwrap_or_default();
+                format!("PROPOSE {}{commit}", zxids.join(" "))
             }
             ToLearner::NewLeader { target, .. } => format!("NEWLEADER {target}"),
             ToLearner::UpToDate { commit } => format!("UPTODATE {commit}"),

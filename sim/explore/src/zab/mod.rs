@@ -13,6 +13,7 @@ mod start;
 mod text;
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use api::ports::Role;
 use api::{Ensemble, EnsembleId, Entry, Levels, Member, Membership, Ticket, Zxid};
@@ -184,6 +185,7 @@ impl Zab {
             init_limit: LIMIT,
             sync_limit: LIMIT,
             ping_interval: LIMIT,
+            commit_delay: Duration::ZERO,
             park_limit: PATIENCE,
             requests_max: 16,
             request_bytes_max: 1024,

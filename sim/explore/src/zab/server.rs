@@ -273,7 +273,7 @@ impl<'a> Turn<'a> {
                 }
                 self.send_down(conn, Down::Message(message));
             }
-            Output::Replicate { conn, after, upto } => self.replicate(conn, after, upto)?,
+            Output::Replicate { conn, after, upto, commit } => self.replicate(conn, after, upto, commit)?,
             Output::SendSnapshot { conn, zxid } => {
                 if !disk.stored.snapshots.contains(&zxid) {
                     return Err(format!("I15: sends a snapshot of {zxid}, which is not there"));
@@ -324,7 +324,7 @@ impl<'a> Turn<'a> {
         Ok(())
     }
 
-    fn replicate(&mut self, conn: Conn, after: Zxid, upto: Zxid) -> Result<(), String> {
+    fn replicate(&mut self, conn: Conn, after: Zxid, upto: Zxid, commit: Option<Zxid>) -> Result<(), String> {
         let (base, view) = self.server.disk.view();
         if after < base {
             // The shell cannot read that range any more, and ends the connection.
@@ -335,7 +335,7 @@ impl<'a> Turn<'a> {
         if entries.last().map(|e| e.zxid) != Some(upto) {
             return Err(format!("I14: sends {upto}, which is not in the log"));
         }
-        let message = ToLearner::Propose { prev: after, entries };
+        let message = ToLearner::Propose { prev: after, entries, commit };
         self.send_down(conn, Down::Message(message));
         Ok(())
     }

@@ -119,7 +119,10 @@ fn down(down: &Down) -> String {
             ToLearner::Diff { after } => format!("DIFF {after}"),
             ToLearner::Trunc { to } => format!("TRUNC {to}"),
             ToLearner::Snap { zxid, .. } => format!("SNAP {zxid}"),
-            ToLearner::Propose { entries, .. } => format!("PROPOSE {}", zxids(entries)),
+            ToLearner::Propose { entries, commit: None, .. } => format!("PROPOSE {}", zxids(entries)),
+            ToLearner::Propose { entries, commit: Some(zxid), .. } => {
+                format!("PROPOSE {}, COMMIT {zxid}", zxids(entries))
+            }
             ToLearner::NewLeader { epoch, target, .. } => format!("NEWLEADER {epoch} up to {target}"),
             ToLearner::UpToDate { commit } => format!("UPTODATE {commit}"),
             ToLearner::Commit(zxid) => format!("COMMIT {zxid}"),

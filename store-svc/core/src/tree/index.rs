@@ -13,7 +13,8 @@ const FILL: usize = 12;
 const SPARSE: usize = 6;
 /// Buckets in a chunk: the table of chunks is as small as that of pages in a kernel.
 const CHUNK: usize = 1024;
-/// By how many entries a bucket grows.
+/// Room for entries in a bucket at first, and by how many it grows.
+const FIRST: usize = 8;
 const STEP: usize = 4;
 
 /// A hash in the high half, a node id in the low one.
@@ -65,6 +66,13 @@ impl Index {
         put(self.bucket_mut(place), u64::from(hash) << 32 | u64::from(id.number()));
         self.len += 1;
         if self.len > self.buckets * FILL {
+            self.split();
+        }
+    }
+
+    /// Makes the table as large as it is with so many entries, which are about to come.
+    pub(super) fn expect(&mut self, entries: usize) {
+        while entries > self.buckets * FILL {
             self.split();
         }
     }
@@ -149,7 +157,7 @@ impl Index {
 
 fn put(bucket: &mut Bucket, entry: u64) {
     if bucket.len() == bucket.capacity() {
-        bucket.reserve_exact(STEP);
+        bucket.reserve_exact(if bucket.is_empty() { FIRST } else { STEP });
     }
     bucket.push(entry);
 }

@@ -12,6 +12,16 @@ use super::{
 };
 use crate::{acls::Acls, state::LoadError};
 
+/// What the loading of a tree remembers from one record to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Loading {
+    /// The parent of the last znode: most siblings come together.
+    parent: Option<(String, NodeId)>,
+}
+
+/// Whatever a header says, the index is made for no more znodes at once: some 30 MiB. Behind these it grows as ever.
+const EXPECTED_MAX: u64 = 1 << 24;
+
 impl Tree {
     /// A tree that breaks the rule about the root, to be filled by [`Tree::load`] and finished by
     /// [`Tree::finish_load`].
@@ -38,11 +48,16 @@ impl Tree {
         tree
     }
 
+    /// So many records are to come, as a header says.
+    pub(crate) fn expect(&mut self, znodes: u64) {
+        self.index.expect(znodes.min(EXPECTED_MAX) as usize);
+    }
+
     /// Takes in one record of a complete state.
     ///
     /// # Errors
     /// If there is a znode of this name already, its parent is an ephemeral, or its kind and its owner do not fit together.
-    pub(crate) fn load(&mut self, z: record::Znode) -> Result<(), LoadError> {
+    pub(crate) fn load(&mut self, loading: &mut Loading, z: record::Znode) -> Result<(), LoadError> {
         let life = Life::new(z.kind, z.ephemeral_owner).filter(|life| life.owner() == z.ephemeral_owner);
         let Some(life) = life else { return Err(LoadError::Owner(z.path)) };
         let hash = self.index.hash(z.path.as_str());
@@ -59,7 +74,7 @@ impl Tree {
                 id
             }
             None => {
-                let parent = z.path.parent_str().map_or(ROOT, |parent| self.find_or_miss(parent));
+                let parent = z.path.parent_str().map_or(ROOT, |parent| self.parent_of(loading, parent));
                 self.insert(hash, Slot::of_record(&z, life, parent, None))
             }
         };
@@ -121,6 +136,17 @@ impl Tree {
         match self.nodes.iter().find(orphan) {
             Some((id, _)) if !self.nodes[ROOT].missing => self.path(id),
             _ => Path::root(),
+        }
+    }
+
+    fn parent_of(&mut self, loading: &mut Loading, path: &str) -> NodeId {
+        match &mut loading.parent {
+            Some((known, id)) if known == path => *id,
+            _ => {
+                let id = self.find_or_miss(path);
+                loading.parent = Some((path.to_owned(), id));
+                id
+            }
         }
     }
 

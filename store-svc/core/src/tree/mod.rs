@@ -33,6 +33,7 @@ pub(crate) use changes::STATE_ZNODES;
 use dirty::Dirty;
 use export::Export;
 use index::Index;
+pub(crate) use load::Loading;
 use reap::Reapable;
 use slab::{NodeId, ROOT, Slab};
 pub(crate) use subtree::QUOTAS_MAX;

@@ -103,7 +103,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::By;
+    use crate::{By, tree::Loading};
 
     const AT: At = At { zxid: Zxid(1), time_ms: 0 };
 
@@ -249,9 +249,9 @@ mod tests {
                 }
                 prop_assert!(is_exact(&tree));
             }
-            let mut loaded = Tree::without_root();
+            let (mut loaded, mut loading) = (Tree::without_root(), Loading::default());
             for znode in tree.records().collect::<Vec<_>>().into_iter().rev() {
-                loaded.load(znode).unwrap();
+                loaded.load(&mut loading, znode).unwrap();
             }
             prop_assert!(is_exact(&loaded));
             let sorted = |tree: &Tree| overdue(tree, 1_000, 1).into_iter().collect::<BTreeSet<_>>();

@@ -1,0 +1,132 @@
+//! Synchronisation: each learner gets the log of the leader, until a quorum has it with the marker of the new epoch.
+
+use api::Zxid;
+use api::mutants::{Mutant, is_on};
+use api::ports::FeedItem;
+
+use super::{Learner, Phase, Stage};
+use crate::{
+    Conn, Output, ToLearner,
+    zab::{Role, Zab},
+};
+
+impl Zab {
+    /// Tells a learner where its log parts from ours, and sends what is behind that point; nothing if it is too early.
+    pub(super) fn begin_sync(&mut self, conn: Conn) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let established = leading.established();
+        let (Phase::Synchronising { epoch, .. } | Phase::Established { epoch }) = leading.phase else {
+            return;
+        };
+        let Some(learner) = leading.learners.get_mut(&conn) else { return };
+        // An observer gets only what is committed, and nothing is before the epoch is established.
+        let target = if learner.voter { self.history.last() } else { self.committed };
+        let Stage::Promised { history, log_end } = &learner.stage else { return };
+        if learner.doubted_until.is_some() && !is_on(Mutant::WipedDiskTrusted) {
+            return;
+        }
+        // At the end of its synchronisation a learner sends again what it does not find in its log. So an observer's
+        // does not end before what it forwarded earlier is committed.
+        if !learner.voter && (!established || self.committed < *log_end) {
+            return;
+        }
+        let common = self.history.common_with(history).filter(|&c| c <= target);
+        let snapshot = self.snapshot.filter(|&s| self.history.contains(s) && s <= target);
+        let (sent, how) = match (common, snapshot) {
+            // By cost: the entries would be much more than the state that they lead to.
+            (Some(common), Some(zxid)) if common < self.snap_before && common < zxid => {
+                (zxid, Output::SendSnapshot { conn, zxid })
+            }
+            (Some(after), _) if after == history.last() => {
+                (after, Output::ToLearner { conn, message: ToLearner::Diff { after } })
+            }
+            (Some(_), _) if is_on(Mutant::DiffForTrunc) => {
+                let after = history.last();
+                (after, Output::ToLearner { conn, message: ToLearner::Diff { after } })
+            }
+            (Some(to), _) => (to, Output::ToLearner { conn, message: ToLearner::Trunc { to } }),
+            (None, Some(zxid)) => (zxid, Output::SendSnapshot { conn, zxid }),
+            (None, None) => {
+                self.out.push_back(Output::Tell(FeedItem::SnapshotWanted));
+                self.drop_learner(conn, "the learner's snapshot is not part of the leader's log");
+                return;
+            }
+        };
+        learner.stage = Stage::Syncing { from: sent, target };
+        learner.sent = sent;
+        self.out.push_back(how);
+        self.replicate(conn);
+        let message = ToLearner::NewLeader { epoch, target, last_stamp: self.last_stamp };
+        self.out.push_back(Output::ToLearner { conn, message });
+    }
+
+    pub(super) fn on_ack(&mut self, conn: Conn, zxid: Zxid) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let established = leading.established();
+        let Some(learner) = leading.learners.get_mut(&conn) else { return };
+        if zxid > learner.sent {
+            self.drop_learner(conn, "an ack for what was never sent");
+            return;
+        }
+        learner.acked = learner.acked.max(zxid);
+        match learner.stage {
+            Stage::Syncing { target, .. } if zxid >= target => {
+                learner.stage = Stage::Synced;
+                if established {
+                    let commit = self.committed;
+                    learner.commit_told = commit;
+                    self.out.push_back(Output::ToLearner { conn, message: ToLearner::UpToDate { commit } });
+                    self.advance_commit();
+                } else {
+                    self.try_establish();
+                }
+            }
+            Stage::Synced => self.advance_commit(),
+            Stage::Syncing { .. } => {}
+            Stage::New | Stage::Known { .. } | Stage::Asked | Stage::Promised { .. } => {
+                self.drop_learner(conn, "an ack before synchronisation");
+            }
+        }
+    }
+
+    /// Whoever has lost its data may have promised a newer epoch before, to a leader that a quorum with it follows: then
+    /// its ack would commit something in two reigns. Once so many others have answered a ping that was sent after it came
+    /// back that no quorum is left without one of them, there is no such reign, and it may be synchronised.
+    pub(super) fn end_doubts(&mut self) {
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Some(since) = leading.learners.values().filter_map(|l| l.doubted_until).max() else { return };
+        let follows =
+            |l: &Learner| matches!(l.stage, Stage::Syncing { .. } | Stage::Synced) && l.round >= since;
+        let ours = leading.peers(self.config.me, follows);
+        let others = self.config.ensemble.voters().filter(|v| !ours.contains(v)).collect();
+        if self.config.ensemble.is_quorum(&others) {
+            return;
+        }
+        leading.learners.values_mut().for_each(|l| l.doubted_until = None);
+    }
+
+    /// With the marker durable on a quorum, this one included, everything up to it is committed: serve (S16).
+    pub(super) fn try_establish(&mut self) {
+        let me = self.config.me;
+        let Role::Leading(leading) = &mut self.role else { return };
+        let Phase::Synchronising { epoch, durable: true } = leading.phase else { return };
+        let synced = leading.peers(me, |l| l.stage == Stage::Synced);
+        let quorum = self.config.ensemble.is_quorum(&synced) || is_on(Mutant::UpToDateBeforeQuorum);
+        if self.durable < Zxid::marker(epoch) || !quorum {
+            return;
+        }
+        leading.phase = Phase::Established { epoch };
+        let conns: Vec<Conn> = leading.conns().collect();
+        self.committed = Zxid::marker(epoch);
+        self.out.push_back(Output::Settled { leader: me, epoch });
+        for conn in conns {
+            let Role::Leading(leading) = &mut self.role else { return };
+            if let Some(learner) = leading.learners.get_mut(&conn).filter(|l| l.stage == Stage::Synced) {
+                learner.commit_told = self.committed;
+                let message = ToLearner::UpToDate { commit: self.committed };
+                self.out.push_back(Output::ToLearner { conn, message });
+            }
+        }
+        self.resume_requests();
+    }
+}
