@@ -21,6 +21,7 @@ mod op;
 mod path;
 pub mod peer;
 pub mod ports;
+pub mod proof;
 pub mod record;
 pub mod session;
 mod time;

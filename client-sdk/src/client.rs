@@ -11,7 +11,7 @@ use std::{
 };
 
 use api::{
-    Acl, Create, Fate, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel,
+    Acl, Create, Fate, Identities, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel,
     ReadOutcome, SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
     session::{Op, Outcome, Request, Verb},
 };
@@ -160,6 +160,7 @@ impl Client {
             waiters: Waiters::new(Arc::clone(&room)),
             listeners: Default::default(),
             endpoints: Arc::clone(&endpoints),
+            credentials: options.credentials.iter().map(wire::credential_to_wire).collect(),
             commands: from_clients,
             events: events.clone(),
             progress,
@@ -276,6 +277,19 @@ impl Client {
             WriteOutcome::AclSet { stat } => Ok(stat),
             other => Err(mismatch(&other)),
         }
+    }
+
+    /// Who the node that has the session takes this client for: its address, and what its
+    /// [credentials](Options::credentials) prove.
+    ///
+    /// # Errors
+    /// As [`Client::create`].
+    pub async fn who_am_i(&self) -> Result<Identities, ClientError> {
+        let identities = |outcome| match outcome {
+            Outcome::WhoAmI(identities) => Ok(identities),
+            other => Err(Box::new(other)),
+        };
+        self.enqueue(Op::WhoAmI, self.op_timeout, identities).await.await
     }
 
     /// The Stat of a znode, `None` where there is none, as the node that is asked has it.
@@ -554,8 +568,9 @@ fn span_name(verb: Verb) -> &'static str {
         Verb::Exists => "client.exists",
         Verb::Children => "client.children",
         Verb::Sync => "client.sync",
+        Verb::Ephemerals => "client.ephemerals",
         Verb::AddWatches | Verb::CancelWatches => "client.watch",
-        Verb::Ping | Verb::Close | Verb::Invalid => "client.session",
+        Verb::Authenticate | Verb::WhoAmI | Verb::Ping | Verb::Close | Verb::Invalid => "client.session",
     }
 }
 

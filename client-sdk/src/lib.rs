@@ -54,7 +54,7 @@ mod watch;
 mod tests;
 
 pub use api::watch::{Change, ChangeKind, WatchScope, WatchedZnode};
-pub use api::{Acl, AclEntry, BadAccess, Identity, Permissions, Scheme};
+pub use api::{Acl, AclEntry, BadAccess, Identities, Identity, Permissions, Scheme, proof::Credential};
 pub use api::{
     Create, ErrorCode, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel,
     ReadOutcome, SessionId, Stat, Write, WriteOutcome, Zxid,

@@ -32,7 +32,7 @@ mod writer;
 
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
-use api::{budget::Share, ports::Coordination};
+use api::{budget::Share, ports::Coordination, proof::Prover};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use connection::End;
@@ -46,13 +46,20 @@ pub struct Config {
     pub words: Words,
     /// Bytes of a frame before its session is open; then as the node says in [`Limits`](api::session::Limits).
     pub frame_max: usize,
+    /// What clients prove their identities with.
+    pub prover: Prover,
     /// What `conf` says besides: names and values, in this order.
     pub settings: Vec<(String, String)>,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { words: Words::default(), frame_max: zk_jute::FRAME_MAX, settings: Vec::new() }
+        Config {
+            words: Words::default(),
+            frame_max: zk_jute::FRAME_MAX,
+            prover: Prover::default(),
+            settings: Vec::new(),
+        }
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use api::{AclEntry, ReadLevel, Zxid};
+use api::{ReadLevel, Zxid};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use host::config::{Setting as _, Size, behind_scheme};
 
 use crate::exit;
 
+mod auth;
 mod bench;
 
+pub(crate) use auth::Auth;
 pub(crate) use bench::{Bench, BenchLoad, Operation};
 
 /// A coordination service: a replicated tree of znodes that a small ensemble of nodes keeps in agreement.
@@ -360,6 +362,9 @@ pub(crate) struct Connection {
     #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "10s")]
     pub(crate) timeout: Duration,
 
+    #[command(flatten)]
+    pub(crate) auth: Auth,
+
     /// Record what becomes of the requests, and push the spans to this OpenTelemetry collector (OTLP over gRPC).
     #[arg(long, value_name = "URL", help_heading = "Tracing")]
     pub(crate) trace_to: Option<String>,
@@ -665,13 +670,25 @@ Examples:
     /// Replace the access list of a znode.
     ///
     /// Each ENTRY is SCHEME:ID:PERMISSIONS. Schemes are world (the id is anyone), digest (user:hash), ip (an address or a network),
-    /// x509, user and role; permissions are letters of rwcda: read, write, create children, delete children, admin. Only a
+    /// x509, user and role; `auth::PERMISSIONS` stands for the identities that --auth proves. Permissions are letters of rwcda: read, write, create children, delete children, admin. Only a
     /// superuser can change a list without an entry that gives admin.
     #[command(after_help = "\
 Examples:
   quorate acl set /app/config world:anyone:r ip:10.0.0.0/8:rwcda
+  quorate acl set /app/config auth::rwcda --auth-file ~/.quorate-auth      you, and nobody else
   quorate acl set /app/config world:anyone:rwcda --version 3")]
     Set(AclSet),
+
+    /// Print who the ensemble takes you for: your address, and the identities that --auth proves.
+    Whoami(AclWhoAmI),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AclWhoAmI {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Args, Debug)]
@@ -690,7 +707,7 @@ pub(crate) struct AclSet {
     pub(crate) path: String,
     /// The new list.
     #[arg(required = true, value_name = "ENTRY", value_parser = crate::acl::entry)]
-    pub(crate) entries: Vec<AclEntry>,
+    pub(crate) entries: Vec<crate::acl::Entry>,
     /// Only if the list was changed so many times (`aversion` in `quorate stat -o json`).
     #[arg(long, value_name = "N")]
     pub(crate) version: Option<i32>,

@@ -361,6 +361,7 @@ pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
         snapshot_entries: node.log.snapshot_every,
         snapshot_bytes: node.log.snapshot_bytes.0,
         trace_ratio: node.telemetry.trace_ratio,
+        prover: node.prover.clone(),
         ..store_svc::Config::new(node.id, node.data_dir.clone())
     }
 }

@@ -14,9 +14,10 @@ use crate::{
 /// in question.
 pub(crate) async fn ask(connection: &Connection, read: Read) -> Result<Found, Failure> {
     let limit = connection.timeout.min(Options::default().attempt_timeout);
+    let credentials = connection.auth.credentials()?;
     let mut silent = Vec::new();
     for endpoint in &addresses(&connection.endpoints) {
-        match read_stale(endpoint, read.clone(), limit).await {
+        match read_stale(endpoint, read.clone(), &credentials, limit).await {
             Ok(found) => {
                 note(endpoint, &found);
                 return Ok(found);
@@ -25,7 +26,7 @@ pub(crate) async fn ask(connection: &Connection, read: Read) -> Result<Found, Fa
             Err(e) => {
                 // A refusal does not say of which state it is; whether there is such a znode, is said with it.
                 if let Some(OpError::NoNode(path)) = e.refusal()
-                    && let Ok(found) = read_stale(endpoint, Read::Exists { path: path.clone() }, limit).await
+                    && let Ok(found) = read_stale(endpoint, Read::Exists { path: path.clone() }, &credentials, limit).await
                 {
                     note(endpoint, &found);
                 }

@@ -30,7 +30,7 @@ pub(crate) fn config(node: &NodeConfig) -> Result<Config, Failure> {
     if let Some(address) = node.listen.zookeeper {
         settings.insert(0, ("clientPort".to_owned(), address.port().to_string()));
     }
-    Ok(Config { words, settings, ..Config::default() })
+    Ok(Config { words, settings, prover: node.prover.clone(), ..Config::default() })
 }
 
 /// What the node knows of itself.

@@ -11,13 +11,13 @@ mod value;
 
 use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
-use api::{DATA_MAX, Ensemble, EnsembleError, PeerId};
+use api::{DATA_MAX, Ensemble, EnsembleError, PeerId, proof::Prover};
 
 use layers::Layers;
 pub use layers::{Effective, Source};
 pub use member::{MemberConfig, MemberRole};
 pub use problem::ConfigError;
-use value::NodeId;
+use value::{Hidden, NodeId};
 pub use value::{OptionalPort, Setting, Size};
 
 /// Default port of the client API.
@@ -57,7 +57,7 @@ const LOGS_EXPORTER: &str = "OTEL_LOGS_EXPORTER";
 
 /// Variables that begin with `QUORATE_` and are not settings of a node: those of the command line tools and of
 /// [`crate::logging`].
-pub const OTHER_VARIABLES: [&str; 3] = ["QUORATE_ENDPOINTS", "QUORATE_LOG", "QUORATE_LOG_FORMAT"];
+pub const OTHER_VARIABLES: [&str; 4] = ["QUORATE_AUTH", "QUORATE_ENDPOINTS", "QUORATE_LOG", "QUORATE_LOG_FORMAT"];
 
 /// The checked configuration of one node.
 #[derive(Clone, PartialEq, Debug)]
@@ -80,6 +80,8 @@ pub struct NodeConfig {
     pub members: Vec<MemberConfig>,
     /// What ZooKeeper's clients may ask besides their protocol.
     pub zookeeper: ZooKeeper,
+    /// What clients prove their identities with.
+    pub prover: Prover,
     /// Periods and waits.
     pub timing: Timing,
     /// Bounds of session time-outs.
@@ -431,6 +433,18 @@ impl NodeConfig {
             ),
         };
 
+        const SUPER_DIGEST: &str = "access.super_digest";
+        let super_digest = r.get(
+            SUPER_DIGEST,
+            "who proves this digest may do everything: user:base64(sha1(user:password)), as in ZooKeeper; empty: nobody",
+            Hidden(String::new()),
+        );
+        let super_digest = Some(super_digest.0).filter(|digest| !digest.is_empty());
+        let prover = Prover::new(super_digest.as_deref()).unwrap_or_else(|_| {
+            r.refuse(SUPER_DIGEST, "user:base64(sha1(user:password)), as in \"super:D/InIHSb7yEEbrWz8b9l71RjZJU=\"");
+            Prover::default()
+        });
+
         let millis = Duration::from_millis;
         let timing = Timing {
             tick: r.get("timing.tick", "pings between leader and learners", millis(200)),
@@ -570,6 +584,7 @@ impl NodeConfig {
             services,
             members,
             zookeeper,
+            prover,
             timing,
             session,
             limits,

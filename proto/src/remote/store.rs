@@ -11,7 +11,7 @@ use std::{
 };
 
 use api::{
-    OpError, Trace, WriteNumber,
+    Identities, OpError, Trace, WriteNumber,
     budget::Held,
     ports::{Caller, Coordination, Items, Requests},
     session::{Item, Op, Open, Request, Response},
@@ -23,7 +23,7 @@ use tonic::{Status, Streaming, transport::Channel};
 
 use super::Neighbour;
 use crate::{
-    client::{MESSAGE_MAX, from_status, items},
+    client::{MESSAGE_MAX, from_status, identities_to_wire, items},
     edge::{answer, caller_to_wire, open_to_wire, request_to_wire},
     internal::{self, edge_message::Kind, store_port_client::StorePortClient},
     peer, v1,
@@ -162,6 +162,10 @@ impl Requests for RemoteRequests {
         };
         self.send(Kind::Begin(begin), 1).await;
         Ok(())
+    }
+
+    fn identify(&mut self, identities: Identities) {
+        self.caller.identities = identities_to_wire(&identities);
     }
 
     async fn submit(&mut self, acked: WriteNumber, requests: Vec<Request>) -> Result<(), OpError> {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use api::{Acl, Create, Identities, Path, ReadOutcome, data_len, ports::Room};
+use api::{Acl, Create, Identities, Page, Path, ReadOutcome, data_len, ports::Room};
 use bytes::Bytes;
 
 use super::*;
@@ -356,7 +356,15 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
         let (number, place) = (slot.number, conn.first + conn.begun as u64);
         let body = match op {
             // Answered when they are first.
-            Op::Read(_, ReadLevel::Stale | ReadLevel::Local) | Op::Ping => None,
+            Op::Read(_, ReadLevel::Stale | ReadLevel::Local) | Op::Ephemerals { .. } | Op::WhoAmI | Op::Ping => None,
+            // What is behind it is asked with these identities, and what is before it without them.
+            Op::Authenticate(_) => {
+                if !slot.holds {
+                    slot.holds = true;
+                    conn.holding += 1;
+                }
+                None
+            }
             Op::Read(_, ReadLevel::AtLeast(zxid)) if *zxid <= means.applied => None,
             Op::CancelWatches(_) | Op::AddWatches(_)
                 if op.awaits().is_none_or(|zxid| zxid <= means.applied) =>
@@ -444,9 +452,9 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             conn.asked += 1;
         }
         if let Some(slot) = conn.queue.get_mut(conn.begun)
-            && let Step::Todo(Op::Read(read, _)) | Step::Waiting { op: Op::Read(read, _), .. } = &slot.step
+            && let Step::Todo(op) | Step::Waiting { op, .. } = &slot.step
         {
-            slot.expected = means.state.tree().weight_of(read);
+            slot.expected = weight_of(op, means.state);
             conn.expected += slot.expected;
         }
         conn.begun += 1;
@@ -470,9 +478,13 @@ fn answer(
         let Some(slot) = conn.queue.front_mut() else { break };
         match &slot.step {
             Step::Asked | Step::Waiting { .. } => break,
-            Step::Todo(Op::Read(..)) if conn.asked == 0 && conn.unsent >= limits.unsent_max => break,
-            Step::Todo(Op::Read(read, _)) if !unary => {
-                let fits = turn.answers.allows(limits, conn.unsent, state.tree().weight_of(read));
+            Step::Todo(Op::Read(..) | Op::Ephemerals { .. })
+                if conn.asked == 0 && conn.unsent >= limits.unsent_max =>
+            {
+                break;
+            }
+            Step::Todo(op @ (Op::Read(..) | Op::Ephemerals { .. })) if !unary => {
+                let fits = turn.answers.allows(limits, conn.unsent, weight_of(op, state));
                 if !fits && conn.asked == 0 {
                     turn.answers.wait(id);
                     break;
@@ -506,6 +518,10 @@ fn answer(
                 (state.applied(), state.read_as(&read, &conn.identities).map(Outcome::Read))
             }
             Step::Todo(Op::Invalid(error)) => (state.applied(), Err(error)),
+            Step::Todo(Op::Ephemerals { prefix, after, size }) => {
+                let session = conn.session();
+                (state.applied(), Ok(ephemerals(state, session, (&prefix, &after), size)))
+            }
             Step::Todo(Op::Sync) => (state.applied(), Ok(Outcome::Sync)),
             Step::Todo(Op::AddWatches(_) | Op::CancelWatches(_)) if unary => {
                 let error =
@@ -521,13 +537,24 @@ fn answer(
                 ids.retain(|&watch| !turn.watches.cancel(id, watch));
                 (state.applied(), Ok(Outcome::Cancelled(ids)))
             }
+            Step::Todo(Op::Authenticate(more)) => {
+                let all = conn.identities.with(&more);
+                if let Ok(all) = &all {
+                    conn.identities = all.clone();
+                }
+                (state.applied(), all.map(Outcome::Authenticated).map_err(|e| OpError::BadArguments(e.to_string())))
+            }
+            Step::Todo(Op::WhoAmI) => (state.applied(), Ok(Outcome::WhoAmI(conn.identities.clone()))),
             Step::Todo(_) | Step::Asked | Step::Waiting { .. } => (state.applied(), Ok(Outcome::Ping)),
         };
         conn.queue.pop_front();
         conn.first += 1;
         conn.begun -= 1;
-        if let Ok(Outcome::Read(ReadOutcome::Children { names, .. })) = &result {
-            turn.listed += names.len();
+        match &result {
+            Ok(Outcome::Read(ReadOutcome::Children { names, .. })) => turn.listed += names.len(),
+            // All of the session were looked at.
+            Ok(Outcome::Ephemerals { .. }) => turn.listed += LISTED_AT_ONCE,
+            _ => {}
         }
         let reply = Item::Response(Response { xid, zxid, result, leaderless });
         if !unary {
@@ -537,6 +564,35 @@ fn answer(
         any = true;
     }
     any
+}
+
+/// Bytes of the answer, or somewhat more.
+fn weight_of(op: &Op, state: &State) -> usize {
+    match op {
+        Op::Read(read, _) => state.tree().weight_of(read),
+        Op::Ephemerals { .. } => Page::BYTES_MAX,
+        _ => 0,
+    }
+}
+
+/// A page of the ephemerals of a session.
+fn ephemerals(
+    state: &State,
+    session: Option<SessionId>,
+    (prefix, after): (&str, &str),
+    size: u32,
+) -> Outcome {
+    let names_max = Page { size, ..Page::default() }.names_max();
+    let all = session.into_iter().flat_map(|session| state.tree().ephemerals(session));
+    let mut rest = all.filter(|path| path.as_str().starts_with(prefix) && path.as_str() > after).peekable();
+    let (mut paths, mut bytes) = (Vec::new(), 0);
+    while paths.len() < names_max
+        && let Some(path) = rest.next_if(|next| paths.is_empty() || bytes + next.as_str().len() <= Page::BYTES_MAX)
+    {
+        bytes += path.as_str().len();
+        paths.push(path);
+    }
+    Outcome::Ephemerals { paths, more: rest.peek().is_some() }
 }
 
 /// Whether a write may be asked for: it keeps the limits, and there is room for it.
