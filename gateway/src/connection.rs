@@ -74,7 +74,7 @@ where
     };
     let arrived = Instant::now();
     listed.received(1);
-    let ledger = Ledger::default();
+    let ledger = Ledger::new(listed.connection.watches.clone());
     let place = Identities::new([proof::address(guest.address.ip())]).unwrap_or_default();
     let who = Who { prover: shared.config.prover.clone(), identities: place.clone() };
     let caller = Caller {

@@ -20,6 +20,7 @@
 
 mod acl;
 mod answers;
+mod commands;
 mod connection;
 mod ledger;
 mod reader;
@@ -35,6 +36,7 @@ use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 use api::{budget::Share, ports::Coordination, proof::Prover};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use commands::Answer;
 pub use connection::End;
 use stats::Stats;
 pub use words::{Facts, Words, WordsError};

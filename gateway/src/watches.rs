@@ -4,8 +4,8 @@
 //! behind the reply: its client knows the watch only then.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use api::{
@@ -57,10 +57,10 @@ impl Kind {
     }
 }
 
-/// Those of one connection.
-#[derive(Default)]
+/// Those of one connection. Clones are the same.
+#[derive(Clone, Default)]
 pub(crate) struct Watches {
-    inner: Mutex<Inner>,
+    inner: Arc<Mutex<Inner>>,
 }
 
 #[derive(Default)]
@@ -200,6 +200,15 @@ impl Watches {
         std::mem::take(&mut self.lock().cancels)
     }
 
+    /// The paths of those that the client knows, and how many these are. An addWatch counts once.
+    pub(crate) fn paths(&self) -> (BTreeSet<String>, usize) {
+        let inner = self.lock();
+        let known = inner.armed.keys().filter(|(kind, _)| *kind != Kind::PersistentChild);
+        let paths: Vec<String> = known.map(|(_, path)| path.as_str().to_owned()).collect();
+        let count = paths.len();
+        (paths.into_iter().collect(), count)
+    }
+
     /// How many the client has.
     pub(crate) fn count(&self) -> usize {
         self.lock().watches.len()
@@ -304,8 +313,6 @@ fn seen<'a>(watch: &'a Watch, change: ChangeKind, path: &'a Path) -> Option<(Eve
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use api::{
         Stat,
         watch::{Change, WatchEvent},

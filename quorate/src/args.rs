@@ -10,8 +10,10 @@ use crate::exit;
 
 mod auth;
 mod bench;
+mod gateway;
 
 pub(crate) use auth::Auth;
+pub(crate) use gateway::GatewayArgs;
 pub(crate) use bench::{Bench, BenchLoad, Operation};
 
 /// A coordination service: a replicated tree of znodes that a small ensemble of nodes keeps in agreement.
@@ -125,6 +127,26 @@ Examples:
   quorate store --config /etc/quorate/quorate.toml
   quorate store --config quorate.toml --set services.quorum=http://quorum-1:2889")]
     Store(Serve),
+
+    /// Serve ZooKeeper's clients in a process of its own, in front of any nodes of an ensemble.
+    ///
+    /// Stateless: a client whose gateway or node dies comes back, to this gateway or another, and has its session. Each node serves
+    /// ZooKeeper's clients by itself (`listen.zookeeper_port`); a gateway is for where they cannot reach the nodes, or should not.
+    ///
+    /// The nodes have to listen for it (`listen.internal_store_port`, at `listen.internal_host`). Whoever reaches that port can speak
+    /// for any client, so let only gateways in. Probes, metrics and /commands are on `listen.http_port` (9467).
+    #[command(after_help = "\
+Examples:
+  quorate gateway --config /etc/quorate/gateway.toml
+  quorate gateway --stores http://q1:2189,http://q2:2189,http://q3:2189 --set ensemble=orders
+
+A configuration:
+  ensemble = \"orders\"
+  [gateway]
+  stores = \"http://q1:2189,http://q2:2189,http://q3:2189\"
+  [listen]
+  zookeeper_port = 2181")]
+    Gateway(GatewayArgs),
 
     /// Create a znode.
     ///

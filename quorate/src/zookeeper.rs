@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use api::ports::{Coordination, Quorum, Role};
-use gateway::{About, Config, End, Facts, Gateway, Guest};
+use ::gateway::{About, Answer, Config, End, Facts, Gateway, Guest};
 use host::{
     config::NodeConfig,
+    http::Commands,
     listen::{self, Bounds, Listener},
 };
 use store_svc::NodeService;
@@ -54,10 +55,27 @@ pub(crate) fn about<Q: Quorum>(node: NodeService<Q>) -> About {
                 znodes: Some(status.znodes),
                 sessions: Some(status.sessions),
                 on_disk: None,
+                digest: Some(status.digest),
+                leader: status.leader.map(|leader| {
+                    let address = status.members.iter().find(|member| member.id == leader);
+                    (leader.0, address.map(|member| member.client_address.clone()).unwrap_or_default())
+                }),
                 more: Vec::new(),
             }
         })
     })
+}
+
+/// Answers `/commands/NAME` from it.
+pub(crate) fn answer_commands<C: Coordination>(commands: &Commands, gateway: &Gateway<C>) {
+    let gateway = gateway.clone();
+    commands.answer_with(move |name| {
+        let gateway = gateway.clone();
+        async move {
+            let Answer { status, text } = gateway.command(&name).await;
+            (status, text)
+        }
+    });
 }
 
 /// Serves them until `shutdown`; without a listener, just waits for that.

@@ -4,6 +4,7 @@
 //! environment variable, the list of known keys, the hints for misspelt ones and `quorate config show` follow from
 //! that. All faults are reported together, each with the key, where it stands and what would be right.
 
+mod gateway;
 mod layers;
 mod member;
 mod problem;
@@ -13,6 +14,7 @@ use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::Path, path:
 
 use api::{DATA_MAX, Ensemble, EnsembleError, PeerId, proof::Prover};
 
+pub use gateway::{GatewayConfig, load_gateway};
 use layers::Layers;
 pub use layers::{Effective, Source};
 pub use member::{MemberConfig, MemberRole};
@@ -121,6 +123,8 @@ pub struct Listen {
     pub internal_quorum: SocketAddr,
     /// election-svc for the quorum of this node, if each service is a process of its own.
     pub internal_election: SocketAddr,
+    /// The store for gateways in processes of their own, which speak for any client; `None` for off.
+    pub internal_store: Option<SocketAddr>,
     /// ZooKeeper's clients; `None` for off.
     pub zookeeper: Option<SocketAddr>,
     /// Probes and metrics of a node in one process, or of its store; `None` for off.
@@ -254,6 +258,32 @@ fn load_on(
     Ok(Loaded { node, effective })
 }
 
+/// What ZooKeeper's clients may ask besides their protocol.
+fn words(r: &mut Layers) -> ZooKeeper {
+    ZooKeeper {
+        words: r.get(
+            "zookeeper.words",
+            "four letter words, and commands over HTTP, that are answered, with commas between them; *: all",
+            "envi,isro,ruok,srvr".to_owned(),
+        ),
+    }
+}
+
+/// What clients prove their identities with.
+fn prover(r: &mut Layers) -> Prover {
+    const SUPER_DIGEST: &str = "access.super_digest";
+    let super_digest = r.get(
+        SUPER_DIGEST,
+        "who proves this digest may do everything: user:base64(sha1(user:password)), as in ZooKeeper; empty: nobody",
+        Hidden(String::new()),
+    );
+    let super_digest = Some(super_digest.0).filter(|digest| !digest.is_empty());
+    Prover::new(super_digest.as_deref()).unwrap_or_else(|_| {
+        r.refuse(SUPER_DIGEST, "user:base64(sha1(user:password)), as in \"super:D/InIHSb7yEEbrWz8b9l71RjZJU=\"");
+        Prover::default()
+    })
+}
+
 /// The environment of this process, for [`load`].
 pub fn process_env() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
@@ -372,6 +402,11 @@ impl NodeConfig {
             "port of election-svc for the quorum of its node",
             INTERNAL_ELECTION_PORT,
         );
+        let internal_store = r.get(
+            "listen.internal_store_port",
+            "port of the store at listen.internal_host for `quorate gateway`; 0: any, off: none",
+            OptionalPort(None),
+        );
         let zookeeper = r.get(
             ZOOKEEPER_KEY,
             "port for ZooKeeper's clients; 0: any, off: none",
@@ -401,6 +436,7 @@ impl NodeConfig {
             election: SocketAddr::new(host, election),
             internal_quorum: SocketAddr::new(internal_host, internal_quorum),
             internal_election: SocketAddr::new(internal_host, internal_election),
+            internal_store: internal_store.0.map(|port| SocketAddr::new(internal_host, port)),
             zookeeper: optional(zookeeper),
             http: optional(http),
             quorum_http: optional(quorum_http),
@@ -425,25 +461,8 @@ impl NodeConfig {
             ),
         };
 
-        let zookeeper = ZooKeeper {
-            words: r.get(
-                "zookeeper.words",
-                "four letter words that are answered on listen.zookeeper_port, with commas between them; *: all",
-                "envi,isro,ruok,srvr".to_owned(),
-            ),
-        };
-
-        const SUPER_DIGEST: &str = "access.super_digest";
-        let super_digest = r.get(
-            SUPER_DIGEST,
-            "who proves this digest may do everything: user:base64(sha1(user:password)), as in ZooKeeper; empty: nobody",
-            Hidden(String::new()),
-        );
-        let super_digest = Some(super_digest.0).filter(|digest| !digest.is_empty());
-        let prover = Prover::new(super_digest.as_deref()).unwrap_or_else(|_| {
-            r.refuse(SUPER_DIGEST, "user:base64(sha1(user:password)), as in \"super:D/InIHSb7yEEbrWz8b9l71RjZJU=\"");
-            Prover::default()
-        });
+        let zookeeper = words(r);
+        let prover = prover(r);
 
         let millis = Duration::from_millis;
         let timing = Timing {
