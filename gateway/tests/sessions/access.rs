@@ -112,6 +112,26 @@ async fn a_list_for_a_digest_lets_in_who_proves_it_and_nobody_else() {
 }
 
 #[tokio::test]
+async fn an_entry_for_auth_may_have_no_id() {
+    let node = Node::start().await;
+    let (mut client, _) = node.client().await;
+    assert!(client.ask(create("/a", 0)).await.is_ok());
+    prove(&mut client, "digest", "ann:secret", 0).await;
+    let mut out = BytesMut::new();
+    set_acl("/a", &[entry(31, "auth", "")]).encode(1, &mut out);
+    // The last fields are the length of the id and the version: kazoo writes null for an empty text.
+    let place = out.len() - 8;
+    assert_eq!(out[place..place + 4], 0i32.to_be_bytes());
+    out[place..place + 4].copy_from_slice(&(-1i32).to_be_bytes());
+    client.send(&out).await;
+    let (header, _) = zk_jute::ReplyHeader::decode(client.frame().await.unwrap()).unwrap();
+    assert_eq!((header.xid, header.err), (1, 0));
+    assert_eq!(acl_of(client.ask(get_acl("/a")).await), [ann(31)]);
+    client.hang_up().await;
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn an_identity_counts_for_what_comes_behind_it_on_the_wire() {
     let server = Node::start().await;
     let (mut client, _) = server.client().await;

@@ -1,4 +1,4 @@
-"""What an application does with kazoo, against the hosts of the first argument: the part of the second one, or all but failover."""
+"""What an application does with kazoo, against the hosts of the first argument: the part of the second one, or all but failover and lost."""
 
 import sys
 import threading
@@ -8,7 +8,9 @@ import traceback
 from kazoo.client import KazooClient, KazooState
 from kazoo.exceptions import (
     BadVersionError,
+    InvalidACLError,
     LockTimeout,
+    NoAuthError,
     NoChildrenForEphemeralsError,
     NodeExistsError,
     NoNodeError,
@@ -17,6 +19,7 @@ from kazoo.exceptions import (
     RuntimeInconsistency,
 )
 from kazoo.recipe.cache import TreeCache
+from kazoo.security import make_acl, make_digest_acl
 
 HOSTS = sys.argv[1]
 PATIENCE = 30
@@ -314,6 +317,60 @@ def caches():
     other.stop()
 
 
+def access():
+    owner, other = client(), client()
+    owner.add_auth("digest", "ann:secret")
+    everything = [make_digest_acl("ann", "secret", all=True)]
+    owner.create("/acl", b"mine", acl=everything)
+    assert owner.get_acls("/acl")[0] == everything
+    for call, args in [(other.get, ()), (other.set, (b"",)), (other.get_acls, ())]:
+        raises(NoAuthError, call, "/acl", *args)
+    raises(NoAuthError, other.create, "/acl/a")
+    owner.set_acls("/acl", [*everything, make_acl("world", "anyone", read=True)])
+    assert other.get("/acl")[0] == b"mine"
+    assert [acl.id.id for acl in other.get_acls("/acl")[0]] == ["ann:x", "anyone"]
+    owner.set_acls("/acl", [make_acl("auth", "", all=True)])
+    assert owner.get_acls("/acl")[0] == everything
+    raises(InvalidACLError, other.create, "/none", acl=[make_acl("auth", "", all=True)])
+    owner.set_acls("/acl", [make_acl("ip", "127.0.0.0/8", all=True)])
+    assert other.set("/acl", b"ours").version == 1
+    other.set_acls("/acl", [make_acl("ip", "10.0.0.0/8", all=True)])
+    raises(NoAuthError, owner.get, "/acl")
+    # kazoo proves its identities again when it is connected again.
+    owner.create("/acl2", b"", acl=everything)
+    states = []
+    owner.add_listener(states.append)
+    owner._connection._socket.shutdown(2)
+    eventually("it is connected again", lambda: KazooState.CONNECTED in states)
+    owner.retry(owner.set, "/acl2", b"again")
+    raises(NoAuthError, other.get, "/acl2")
+    wrong = client(auth_data=[("digest", "ann:wrong")])
+    raises(NoAuthError, wrong.get, "/acl2")
+    wrong.stop()
+    owner.stop()
+    other.stop()
+
+
+def lost():
+    """The leader is killed while another client closes the session; a line comes when it is gone."""
+    zk, thief = client(timeout=15.0), None
+    states = []
+    zk.add_listener(states.append)
+    zk.create("/lost", ephemeral=True)
+    session, port = zk.client_id, zk._connection._socket.getpeername()[1]
+    print("kill", "leader", port, flush=True)
+    thief = KazooClient(hosts=HOSTS, timeout=15.0, client_id=session)
+    thief.start(PATIENCE)
+    thief.stop()
+    sys.stdin.readline()
+    eventually("the session is lost", lambda: KazooState.LOST in states)
+    eventually("another one is open", lambda: zk.connected and zk.client_id[0] != session[0])
+    assert zk.retry(zk.exists, "/lost") is None, "its ephemeral is gone"
+    zk.retry(zk.create, "/lost", ephemeral=True)
+    assert zk.exists("/lost").ephemeralOwner == zk.client_id[0]
+    zk.stop()
+
+
 def failover():
     """A server is killed each time that this says so; a line comes when it is gone."""
     zk = client(timeout=15.0)
@@ -347,6 +404,7 @@ PARTS = [
     counters,
     parties,
     caches,
+    access,
 ]
 
 for part in [globals()[sys.argv[2]]] if len(sys.argv) > 2 else PARTS:
