@@ -102,7 +102,9 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
             }
             Script::MultiRead(parts) => {
                 let mut results = Vec::with_capacity(parts.len());
-                let (mut zxid, mut code, mut bytes) = (Zxid::ZERO, Code::OK, 0);
+                // Takes its place in the order, also if no part asks the store anything.
+                let mut zxid = self.step(Op::Ping).await?.zxid;
+                let (mut code, mut bytes) = (Code::OK, 0);
                 for part in parts {
                     let (at, result) = self.read_part(part, &mut room).await?;
                     zxid = zxid.max(at);

@@ -107,6 +107,8 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches, limits: L
             }
             Err(_) => Plan::error(Code::BAD_ARGUMENTS),
         },
+        // Of the reads, ZooKeeper asks only this one for it.
+        Request::Exists { path, .. } if path.contains('\0') => Plan::error(Code::BAD_ARGUMENTS),
         Request::Exists { path, watch } => {
             read(&path, |path| Read::Exists { path }, Wants::Exists, watches, watch)
         }
@@ -274,12 +276,13 @@ fn set_again(again: Option<AddWatches>) -> Plan {
 }
 
 fn add_watch(path: &str, mode: i32, watches: &Watches) -> Plan {
-    let (Some(kinds), Ok(path)) = (Kind::named(mode.saturating_add(4)), Path::new(path)) else {
-        return Plan::error(Code::BAD_ARGUMENTS);
+    let (Some(kinds), true) = (Kind::named(mode.saturating_add(4)), (0..=1).contains(&mode)) else {
+        return Plan::error(Code::MARSHALLING_ERROR);
     };
-    if !(0..=1).contains(&mode) {
-        return Plan::error(Code::BAD_ARGUMENTS);
-    }
+    let Some(path) = read_path(path) else {
+        // As in ZooKeeper: there will be nothing to tell.
+        return Plan::fixed(Fixed { body: Body::Number(0), ..Fixed::error(Code::OK) });
+    };
     let specs = watches.add(kinds, &path, None);
     Plan::Ask(Op::AddWatches(AddWatches { specs, refused: Vec::new() }), Wants::Added)
 }
@@ -297,6 +300,8 @@ fn multi(parts: Vec<Request>, own: &Identities) -> Plan {
     let ops = (0..).zip(parts).map(|(index, part)| multi_op(part, own).map_err(|code| (index, code)));
     match ops.collect::<Result<Vec<MultiOp>, (u32, Code)>>() {
         Ok(ops) => Plan::Ask(Op::Write(Write::Multi(ops)), Wants::Multi(codes)),
+        // Of a part that ZooKeeper cannot read.
+        Err((_, Code::MARSHALLING_ERROR)) => Plan::error(Code::MARSHALLING_ERROR),
         Err((index, code)) => {
             let body = failed_multi(codes.len(), index, code);
             Plan::fixed(Fixed { body, ..Fixed::error(Code::OK) })
@@ -316,6 +321,10 @@ fn multi_op(part: Request, own: &Identities) -> Result<MultiOp, Code> {
         }
         Request::Check { path, version } => {
             MultiOp::Check { path: checked(&path)?, version: expected(version) }
+        }
+        // A time to live has an operation of its own.
+        Request::Create { create } | Request::Create2 { create } if matches!(create.flags, 5 | 6) => {
+            return Err(Code::MARSHALLING_ERROR);
         }
         other => MultiOp::Create(create(other, own).map_err(|e| e.code())?),
     })

@@ -75,6 +75,8 @@ struct Inner {
 
 struct Watch {
     kind: Kind,
+    /// Set again for a znode that the client knows: one that was made anew since has changed for it, as ZooKeeper says.
+    known: bool,
     path: Path,
     state: State,
 }
@@ -101,7 +103,7 @@ impl Watches {
     /// The store has not taken the watch.
     pub(crate) fn settle(&self, id: u32, keep: bool) -> Result<Vec<Event>, Code> {
         let mut inner = self.lock();
-        let Some(Watch { kind, path, state }) = inner.watches.remove(&id) else { return Ok(Vec::new()) };
+        let Some(Watch { kind, path, state, .. }) = inner.watches.remove(&id) else { return Ok(Vec::new()) };
         match state {
             State::Refused(code) => Err(code),
             _ if !keep => {
@@ -112,7 +114,7 @@ impl Watches {
             State::Begun(seen) if kind.once() && !seen.is_empty() => Ok(seen),
             state => {
                 let seen = if let State::Begun(seen) = state { seen } else { Vec::new() };
-                inner.watches.insert(id, Watch { kind, path, state: State::Armed });
+                inner.watches.insert(id, Watch { kind, known: false, path, state: State::Armed });
                 inner.arm(id);
                 Ok(seen)
             }
@@ -148,17 +150,17 @@ impl Watches {
         let mut done = HashSet::new();
         let from = Some(Zxid(u64::try_from(sets.relative_zxid).unwrap_or(0)));
         let mut all = AddWatches::default();
-        for (paths, kinds, from) in [
-            (&sets.data[..], &[Kind::Data][..], from),
-            (&sets.exist, &[Kind::Data], from),
-            (&sets.child, &[Kind::Child], from),
-            (persistent, &[Kind::Persistent, Kind::PersistentChild], None),
-            (recursive, &[Kind::Recursive], None),
+        for (paths, (kinds, known), from) in [
+            (&sets.data[..], (&[Kind::Data][..], true), from),
+            (&sets.exist, (&[Kind::Data], false), from),
+            (&sets.child, (&[Kind::Child], false), from),
+            (persistent, (&[Kind::Persistent, Kind::PersistentChild], false), None),
+            (recursive, (&[Kind::Recursive], false), None),
         ] {
             // A path that cannot be has nothing to tell.
             for path in paths.iter().filter_map(|path| read_path(path)) {
                 if done.insert((kinds, path.clone())) {
-                    all.specs.extend(self.add(kinds, &path, from));
+                    all.specs.extend(self.add_known(kinds, &path, from, known));
                 }
             }
         }
@@ -167,6 +169,10 @@ impl Watches {
 
     /// Watches that the client knows from now on; those that it has already stay as they are, if they see all that these would.
     pub(crate) fn add(&self, kinds: &[Kind], path: &Path, from: Option<Zxid>) -> Vec<WatchSpec> {
+        self.add_known(kinds, path, from, false)
+    }
+
+    fn add_known(&self, kinds: &[Kind], path: &Path, from: Option<Zxid>, known: bool) -> Vec<WatchSpec> {
         let mut inner = self.lock();
         let mut specs = Vec::new();
         for &kind in kinds {
@@ -174,6 +180,9 @@ impl Watches {
                 continue;
             }
             let id = inner.insert(kind, path.clone(), State::Armed);
+            if let Some(watch) = inner.watches.get_mut(&id) {
+                watch.known = known;
+            }
             inner.arm(id);
             specs.extend(inner.spec(id, from));
         }
@@ -260,7 +269,7 @@ impl Inner {
         loop {
             self.last = self.last.wrapping_add(1);
             if self.last != 0 && !self.watches.contains_key(&self.last) {
-                self.watches.insert(self.last, Watch { kind, path, state });
+                self.watches.insert(self.last, Watch { kind, known: false, path, state });
                 return self.last;
             }
         }
@@ -303,6 +312,7 @@ fn seen<'a>(watch: &'a Watch, change: ChangeKind, path: &'a Path) -> Option<(Eve
             _ => None,
         },
         Kind::Data | Kind::Persistent | Kind::Recursive => match change {
+            ChangeKind::Created if watch.known => Some((EventType::NODE_DATA_CHANGED, path)),
             ChangeKind::Created => Some((EventType::NODE_CREATED, path)),
             ChangeKind::Deleted => Some((EventType::NODE_DELETED, path)),
             ChangeKind::DataChanged | ChangeKind::Touched => Some((EventType::NODE_DATA_CHANGED, path)),
