@@ -3,7 +3,7 @@
 use crate::{frames::Frame, wire::Seen};
 
 /// Why this difference is as it should be.
-/// `stays`: one of the sessions may have a watch that stays.
+/// `stays`: one of the sessions may have a watch that stays, or that was set again.
 pub(crate) fn reason(
     burst: &[Frame],
     stays: bool,
@@ -31,12 +31,20 @@ pub(crate) fn reason(
         (_, Some(Seen::Event { .. }), _) | (_, _, Some(Seen::Event { .. })) if has("SetWatches") => {
             "setWatches is answered with the first change that was missed, in the order of the log, and not with a comparison"
         }
-        ("CheckWatches" | "RemoveWatches", ..) if stays && err(theirs) == Some(0) => "checkWatches finds recursive watches from above before ZooKeeper 3.9",
+        ("CheckWatches" | "RemoveWatches", ..) if stays && err(theirs) == Some(0) => {
+            "checkWatches finds recursive watches from above before ZooKeeper 3.9; a path in two lists of a setWatches counts once"
+        }
         (_, Some(Seen::Event { .. }), _) | (_, _, Some(Seen::Event { .. })) if stays => {
             "a path has one kind of watch before ZooKeeper 3.9: a later one takes the place of one that stays"
         }
         ("Exists" | "damaged Exists", ..) if err(theirs) == Some(0) && err(ours) == Some(-102) => {
             "exists asks for READ since ZooKeeper 3.9"
+        }
+        ("Delete" | "damaged Delete", ..) if err(theirs) == Some(-102) && err(ours) == Some(-101) => {
+            "delete of what is not there is told so, also to a client without DELETE on the parent"
+        }
+        _ if has("SetAcl") && matches!((err(theirs), err(ours)), (Some(0), Some(-102)) | (Some(-102), Some(0))) => {
+            "a list counts for all that comes behind it; ZooKeeper checks pipelined writes before it is applied"
         }
         ("kind -10" | "kind 20", ..) => "createSession and deleteContainer are refused since ZooKeeper 3.9",
         ("Multi" | "damaged Multi", ..) if err(theirs) == Some(0) && err(ours) == Some(-5) => {
