@@ -215,9 +215,8 @@ impl Identities {
 
     /// Those that an entry of the scheme `auth` stands for: what the caller has proven, and not where it is or what follows from that.
     pub fn proven(&self) -> impl Iterator<Item = &Identity> {
-        let proven = |identity: &&Identity| {
-            matches!(identity.scheme, Scheme::Digest | Scheme::X509 | Scheme::User)
-        };
+        let proven =
+            |identity: &&Identity| matches!(identity.scheme, Scheme::Digest | Scheme::X509 | Scheme::User);
         self.as_slice().iter().filter(proven)
     }
 

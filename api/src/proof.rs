@@ -98,7 +98,11 @@ mod tests {
     fn a_digest_is_that_of_zookeeper() {
         // As `DigestAuthenticationProvider` prints them.
         assert_eq!(digest("super:test").unwrap().id(), "super:D/InIHSb7yEEbrWz8b9l71RjZJU=");
-        assert_eq!(digest("a:b:c").unwrap().id().split(':').next(), Some("a"), "the password may have colons");
+        assert_eq!(
+            digest("a:b:c").unwrap().id().split(':').next(),
+            Some("a"),
+            "the password may have colons"
+        );
         assert!(digest("alone").unwrap().id().starts_with("alone:"));
         assert!(digest(":word").unwrap().id().starts_with(':'));
     }
@@ -124,7 +128,8 @@ mod tests {
         let prover = Prover::new(Some("super:D/InIHSb7yEEbrWz8b9l71RjZJU=")).unwrap();
         let long = prover.prove(&Credential::Digest("hidden".repeat(1000))).unwrap_err();
         let control = prover.prove(&Credential::Digest("hidden\u{1}:x".into())).unwrap_err();
-        for text in [format!("{credential:?}"), format!("{prover:?}"), long.to_string(), control.to_string()] {
+        for text in [format!("{credential:?}"), format!("{prover:?}"), long.to_string(), control.to_string()]
+        {
             assert!(!text.contains("hidden") && !text.contains("D/In"), "{text}");
         }
     }

@@ -2,8 +2,8 @@
 //! it. Edges, the store and the client's session machine all use these words; see [`Coordination`](crate::ports::Coordination).
 
 use crate::{
-    Create, EnsembleId, Identities, Level, MultiOp, NodeKind, OpError, Path, PeerId, Read, ReadLevel, ReadOutcome,
-    SessionId, SessionToken, Trace, Write, WriteNumber, WriteOutcome, Zxid, data_len,
+    Create, EnsembleId, Identities, Level, MultiOp, NodeKind, OpError, Path, PeerId, Read, ReadLevel,
+    ReadOutcome, SessionId, SessionToken, Trace, Write, WriteNumber, WriteOutcome, Zxid, data_len,
     watch::{AddWatches, WatchEnded, WatchGroup, WatchMark, WatchRefused, WatchState},
 };
 

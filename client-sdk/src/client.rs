@@ -11,8 +11,8 @@ use std::{
 };
 
 use api::{
-    Acl, Create, Fate, Identities, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read, ReadLevel,
-    ReadOutcome, SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    Acl, Create, Fate, Identities, MultiOp, MultiOutcome, NodeKind, OpError, Page, Path, PeerId, Read,
+    ReadLevel, ReadOutcome, SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
     session::{Op, Outcome, Request, Verb},
 };
 use bytes::Bytes;

@@ -59,7 +59,9 @@ fn headers(credentials: &[Credential]) -> Result<MetadataMap, ClientError> {
     let mut headers = MetadataMap::new();
     for Credential::Digest(secret) in credentials {
         let value = format!("digest {secret}").parse().map_err(|_| {
-            OpError::BadArguments("a user or password has other characters than those of ASCII: read with a session".into())
+            OpError::BadArguments(
+                "a user or password has other characters than those of ASCII: read with a session".into(),
+            )
         })?;
         headers.append("authorization", value);
     }

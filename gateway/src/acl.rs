@@ -72,7 +72,10 @@ mod tests {
         let place = (Scheme::Ip, "127.0.0.1");
         assert_eq!(read(&[entry(31, "auth", "")], &own(&[place])), Err(Code::INVALID_ACL));
         let proven = own(&[place, (Scheme::Digest, "ada:hash"), (Scheme::Role, "super")]);
-        assert_eq!(read(&[entry(31, "auth", "whatever")], &proven), Ok(vec![entry(31, "digest", "ada:hash")]));
+        assert_eq!(
+            read(&[entry(31, "auth", "whatever")], &proven),
+            Ok(vec![entry(31, "digest", "ada:hash")])
+        );
     }
 
     #[test]
@@ -87,7 +90,11 @@ mod tests {
             ("sasl", "ada"),
             ("", ""),
         ] {
-            assert_eq!(read(&[entry(1, scheme, id)], &Identities::NONE), Err(Code::INVALID_ACL), "{scheme}:{id}");
+            assert_eq!(
+                read(&[entry(1, scheme, id)], &Identities::NONE),
+                Err(Code::INVALID_ACL),
+                "{scheme}:{id}"
+            );
         }
         assert_eq!(super::read(None, &Identities::NONE), Err(Code::INVALID_ACL));
         assert_eq!(read(&[], &Identities::NONE), Err(Code::INVALID_ACL));

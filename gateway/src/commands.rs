@@ -45,12 +45,18 @@ impl<C: Coordination> Gateway<C> {
     /// Answers a command by its name; the list of all for the empty name. A command is answered if its word is.
     pub async fn command(&self, name: &str) -> Answer {
         if name.is_empty() {
-            let link = |(name, ..): (&str, &str, &str)| format!("<a href=\"/commands/{name}\">{name}</a>\n<br/>\n");
+            let link =
+                |(name, ..): (&str, &str, &str)| format!("<a href=\"/commands/{name}\">{name}</a>\n<br/>\n");
             return Answer { status: 200, text: all().map(link).collect() };
         }
         let Some((name, _, word)) = all().find(|(long, short, _)| *long == name || *short == name) else {
             // A client's own text is not repeated.
-            return json_of(404, "unknown", Map::new(), Some("Unknown command; /commands lists them".to_owned()));
+            return json_of(
+                404,
+                "unknown",
+                Map::new(),
+                Some("Unknown command; /commands lists them".to_owned()),
+            );
         };
         if !self.shared.config.words.has(word) {
             let why = format!("not allowed; add {word} to `zookeeper.words`");
@@ -81,8 +87,12 @@ impl<C: Coordination> Gateway<C> {
                 stats.connections().iter().for_each(|connection| connection.traffic.reset());
                 json!({})
             }
-            "configuration" => self.shared.config.settings.iter().map(|(name, value)| setting(name, value)).collect(),
-            "environment" => environment().into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect(),
+            "configuration" => {
+                self.shared.config.settings.iter().map(|(name, value)| setting(name, value)).collect()
+            }
+            "environment" => {
+                environment().into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect()
+            }
             "connections" => self.connections(),
             "watch_summary" => {
                 let (watched, count) = stats.watched();
@@ -90,10 +100,13 @@ impl<C: Coordination> Gateway<C> {
                 json!({"num_connections": watched.len(), "num_paths": paths.len(), "num_total_watches": count})
             }
             "watches" => json!({"session_id_to_watched_paths": stats.watched().0}),
-            "watches_by_path" => json!({"path_to_session_ids": by_path(stats.watched().0, |session| session)}),
+            "watches_by_path" => {
+                json!({"path_to_session_ids": by_path(stats.watched().0, |session| session)})
+            }
             "dump" => {
                 let all = stats.connections();
-                let sessions: Vec<i64> = all.iter().map(|c| c.session.load(Relaxed)).filter(|id| *id != 0).collect();
+                let sessions: Vec<i64> =
+                    all.iter().map(|c| c.session.load(Relaxed)).filter(|id| *id != 0).collect();
                 json!({"sessions_of_connections": sessions})
             }
             "is_read_only" => json!({"read_only": facts.is_none()}),
@@ -155,7 +168,8 @@ impl<C: Coordination> Gateway<C> {
     }
 
     fn connections(&self) -> Value {
-        let all: Vec<Value> = self.shared.stats.connections().iter().map(|connection| described(connection)).collect();
+        let all: Vec<Value> =
+            self.shared.stats.connections().iter().map(|connection| described(connection)).collect();
         json!({"connections": all, "secure_connections": []})
     }
 }
@@ -195,7 +209,9 @@ fn described(connection: &Connection) -> Value {
         "packets_sent": traffic.sent.load(Relaxed),
     });
     let session = connection.session.load(Relaxed);
-    if session != 0 && let Value::Object(fields) = &mut fields {
+    if session != 0
+        && let Value::Object(fields) = &mut fields
+    {
         let more = [
             ("session_id", json!(session)),
             ("last_operation", json!(words::name(connection.last_op.load(Relaxed)))),

@@ -123,7 +123,8 @@ where
     }
     let frame_max = shared.config.frame_max.max(opened.limits.data_bytes as usize + FRAME_OVERHEAD);
     frames.set_limit(frame_max);
-    let end = both(stream, (frames, frame_max), (requests, items), &opened, &ledger, &listed, (guest, who)).await;
+    let end =
+        both(stream, (frames, frame_max), (requests, items), &opened, &ledger, &listed, (guest, who)).await;
     end.unwrap_or_else(|e| {
         tracing::debug!(session = %opened.session, "the connection ends: {e}");
         End::Closed

@@ -84,10 +84,7 @@ impl Who {
             return Plan::fixed(Fixed { zxid: Some(0), ..Fixed::last(Code::AUTH_FAILED) });
         };
         self.identities = all;
-        Plan::Ask(
-            Op::Authenticate(proven),
-            Wants::Fixed(Fixed { zxid: Some(0), ..Fixed::error(Code::OK) }),
-        )
+        Plan::Ask(Op::Authenticate(proven), Wants::Fixed(Fixed { zxid: Some(0), ..Fixed::error(Code::OK) }))
     }
 }
 
@@ -143,13 +140,16 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches, limits: L
         Request::Auth { scheme, auth, .. } => who.prove(scheme.as_deref(), auth.as_deref()),
         Request::WhoAmI => Plan::fixed(Fixed { body: Body::Infos(who.infos()), ..Fixed::error(Code::OK) }),
         Request::GetAcl { path } => read(&path, |path| Read::Acl { path }, Wants::Acl, watches, false),
-        Request::SetAcl { path, acl, version } => match (Path::new(&path), acl::read(acl.as_deref(), &who.identities)) {
-            (Ok(path), Ok(acl)) => {
-                Plan::Ask(Op::Write(Write::SetAcl { path, acl, aversion: expected(version) }), Wants::AclSet)
+        Request::SetAcl { path, acl, version } => {
+            match (Path::new(&path), acl::read(acl.as_deref(), &who.identities)) {
+                (Ok(path), Ok(acl)) => Plan::Ask(
+                    Op::Write(Write::SetAcl { path, acl, aversion: expected(version) }),
+                    Wants::AclSet,
+                ),
+                (Err(_), _) => Plan::error(Code::BAD_ARGUMENTS),
+                (_, Err(code)) => Plan::error(code),
             }
-            (Err(_), _) => Plan::error(Code::BAD_ARGUMENTS),
-            (_, Err(code)) => Plan::error(code),
-        },
+        }
         Request::GetEphemerals { prefix } => {
             // As ZooKeeper does, by the letters of the path.
             let prefix = prefix.filter(|prefix| !matches!(prefix.trim(), "" | "/")).unwrap_or_default();

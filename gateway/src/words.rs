@@ -119,7 +119,9 @@ pub(crate) async fn answer<C: Coordination>(gateway: &Gateway<C>, word: &str) ->
             let (sessions, paths) = (watched.len(), paths.len());
             format!("{sessions} connections watching {paths} paths\nTotal watches:{count}\n")
         }
-        "wchc" => grouped(stats.watched().0.into_iter().map(|(session, paths)| (format!("0x{session:x}"), paths))),
+        "wchc" => {
+            grouped(stats.watched().0.into_iter().map(|(session, paths)| (format!("0x{session:x}"), paths)))
+        }
         "wchp" => grouped(by_path(stats.watched().0, |session| format!("0x{session:x}"))),
         "cons" => lines(stats.connections().iter().map(|connection| long(connection))) + "\n",
         _ => match facts(gateway).await {
@@ -301,11 +303,12 @@ fn lines(lines: impl IntoIterator<Item = String>) -> String {
 }
 
 /// Monitors look for a version of ZooKeeper's whose words these are.
-pub(crate) const VERSION: &str = concat!("3.9.5-quorate-", env!("CARGO_PKG_VERSION"), ", built on 01/01/2026 00:00 UTC");
+pub(crate) const VERSION: &str =
+    concat!("3.9.5-quorate-", env!("CARGO_PKG_VERSION"), ", built on 01/01/2026 00:00 UTC");
 
 const ALL: [&str; 16] = [
-    "conf", "cons", "crst", "dirs", "dump", "envi", "hash", "isro", "mntr", "ruok", "srst", "srvr", "stat", "wchc", "wchp",
-    "wchs",
+    "conf", "cons", "crst", "dirs", "dump", "envi", "hash", "isro", "mntr", "ruok", "srst", "srvr", "stat",
+    "wchc", "wchp", "wchs",
 ];
 
 #[cfg(test)]

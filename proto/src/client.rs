@@ -16,8 +16,8 @@ pub(crate) use items::{identities_off_wire, identities_to_wire, response, respon
 pub use items::{item_to_wire, items, read_outcome};
 pub use node::{NodeMember, NodeStatus};
 pub use requests::{OpenSession, level, op, op_to_wire, request, request_to_wire, traceparent};
-pub use who::{Who, credential_to_wire};
 pub(crate) use watch::{refused, refused_to_wire};
+pub use who::{Who, credential_to_wire};
 
 /// Largest gRPC message between a client and a node, either way: what the libraries of other languages take by default.
 pub const MESSAGE_MAX: usize = 4 << 20;

@@ -64,9 +64,9 @@ async fn who_am_i(args: &AclWhoAmI) -> Result<(), Failure> {
         let all = client.who_am_i().await?;
         let all = all.as_slice().iter();
         match args.output.output {
-            Format::Table => {
-                output::print(&all.map(|i| format!("{}:{}", i.scheme(), i.id())).collect::<Vec<_>>().join("\n"))
-            }
+            Format::Table => output::print(
+                &all.map(|i| format!("{}:{}", i.scheme(), i.id())).collect::<Vec<_>>().join("\n"),
+            ),
             Format::Json => {
                 let one = |i: &Identity| json!({"scheme": i.scheme().as_str(), "id": i.id()});
                 output::print_json(&json!({"identities": all.map(one).collect::<Vec<_>>()}))
@@ -91,10 +91,13 @@ fn list(entries: &[Entry], own: &Identities) -> Result<Acl, Failure> {
         match entry {
             Entry::Of(entry) => all.push(entry.clone()),
             Entry::Own(_) if own.proven().next().is_none() => {
-                return Err(Failure::usage("auth stands for the identities that you prove, and you prove none: give --auth"));
+                return Err(Failure::usage(
+                    "auth stands for the identities that you prove, and you prove none: give --auth",
+                ));
             }
             Entry::Own(permissions) => all.extend(
-                own.proven().map(|identity| AclEntry { identity: identity.clone(), permissions: *permissions }),
+                own.proven()
+                    .map(|identity| AclEntry { identity: identity.clone(), permissions: *permissions }),
             ),
         }
     }
@@ -113,7 +116,8 @@ pub(crate) fn entry(text: &str) -> Result<Entry, String> {
     if scheme == "auth" {
         return match id {
             "" => Ok(Entry::Own(permissions)),
-            _ => Err("auth has no id, as in auth::rwcda: it stands for the identities that --auth proves".to_owned()),
+            _ => Err("auth has no id, as in auth::rwcda: it stands for the identities that --auth proves"
+                .to_owned()),
         };
     }
     let scheme = scheme.parse().map_err(|e: api::BadAccess| e.to_string())?;

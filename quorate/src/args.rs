@@ -13,8 +13,8 @@ mod bench;
 mod gateway;
 
 pub(crate) use auth::Auth;
-pub(crate) use gateway::GatewayArgs;
 pub(crate) use bench::{Bench, BenchLoad, Operation};
+pub(crate) use gateway::GatewayArgs;
 
 /// A coordination service: a replicated tree of znodes that a small ensemble of nodes keeps in agreement.
 ///

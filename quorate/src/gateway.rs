@@ -42,9 +42,8 @@ pub(crate) async fn run(args: &GatewayArgs) -> Result<(), Failure> {
     }
     let (config, _) = config::load_gateway(args.config.as_deref(), config::process_env(), &args.flags())?;
     let shutdown = shutdown::on_signals().doing("listen for signals")?;
-    let bind = async |what, address| {
-        Listener::bind(what, address).await.map_err(|e| Failure::usage(e.to_string()))
-    };
+    let bind =
+        async |what, address| Listener::bind(what, address).await.map_err(|e| Failure::usage(e.to_string()));
     let clients = bind("ZooKeeper", config.zookeeper).await?;
     let http = match config.http {
         Some(address) => Some(bind("HTTP", address).await?),

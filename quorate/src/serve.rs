@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, convert::Infallible, path::Path, sync::Arc, time::Duration};
 
+use ::gateway::Gateway;
 use api::{
     Build, Ensemble, EnsembleId, Level, Levels, PeerId,
     budget::Budget,
@@ -9,7 +10,6 @@ use api::{
 };
 use client_sdk::NodeMember;
 use election_svc::ElectionService;
-use ::gateway::Gateway;
 use host::{
     config::{self, MemberConfig, NodeConfig, ZOOKEEPER_KEY},
     descriptors::{self, Connections},
@@ -125,7 +125,8 @@ async fn serve(
     let client_routes = client_routes(&store, store.readiness()).await?;
     let store_port = Routes::new(store.port());
     let drain = node.timing.drain;
-    let clients = client_bounds(node.limits.memory.bytes(), node.listen.zookeeper.is_some(), &observed.health);
+    let clients =
+        client_bounds(node.limits.memory.bytes(), node.listen.zookeeper.is_some(), &observed.health);
     let gateway =
         Gateway::new(store.handle(), zookeeper::config(node)?, Some(zookeeper::about(store.about())));
     zookeeper::answer_commands(&observed.commands, &gateway);

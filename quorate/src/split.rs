@@ -26,8 +26,8 @@ use crate::{
     exit::{Doing as _, Failure},
     observe::Observed,
     serve::{
-        begin, bind_store, bind_zookeeper, client_bounds, client_routes, election_config, ensemble, first_attempt,
-        hand_over, next_attempts, quorum_config, store_config,
+        begin, bind_store, bind_zookeeper, client_bounds, client_routes, election_config, ensemble,
+        first_attempt, hand_over, next_attempts, quorum_config, store_config,
     },
     services::{PidFile, Services},
     zookeeper,
@@ -167,7 +167,8 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     said(&node, "store", &[&clients]);
 
     let drain = node.timing.drain;
-    let clients_hold = client_bounds(node.limits.memory.bytes(), node.listen.zookeeper.is_some(), &observed.health);
+    let clients_hold =
+        client_bounds(node.limits.memory.bytes(), node.listen.zookeeper.is_some(), &observed.health);
     let ready = with_quorum(store.readiness(), quorum.clone());
     observed.ready_with_store(ready.clone(), quorum);
     let routes = client_routes(&store, ready).await?;

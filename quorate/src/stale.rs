@@ -26,7 +26,8 @@ pub(crate) async fn ask(connection: &Connection, read: Read) -> Result<Found, Fa
             Err(e) => {
                 // A refusal does not say of which state it is; whether there is such a znode, is said with it.
                 if let Some(OpError::NoNode(path)) = e.refusal()
-                    && let Ok(found) = read_stale(endpoint, Read::Exists { path: path.clone() }, &credentials, limit).await
+                    && let Ok(found) =
+                        read_stale(endpoint, Read::Exists { path: path.clone() }, &credentials, limit).await
                 {
                     note(endpoint, &found);
                 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use api::ports::{Coordination, Quorum, Role};
 use ::gateway::{About, Answer, Config, End, Facts, Gateway, Guest};
+use api::ports::{Coordination, Quorum, Role};
 use host::{
     config::NodeConfig,
     http::Commands,

@@ -549,7 +549,8 @@ fn for_its_owner(path: &str) -> Op {
 async fn clients_prove_who_they_are_as_they_open_while_they_live_and_with_a_call() {
     let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
     let node = Node::start(dir.path(), &quorum).await;
-    let open = v1::OpenSession { credentials: vec![digest("ann:secret")], timeout_ms: 5000, ..Default::default() };
+    let open =
+        v1::OpenSession { credentials: vec![digest("ann:secret")], timeout_ms: 5000, ..Default::default() };
     let mut ann = Session::with(&node, open.clone()).await.unwrap();
     let ids = |identities: &[v1::Identity]| {
         identities.iter().map(|i| format!("{}:{}", i.scheme, i.id)).collect::<Vec<_>>()
@@ -566,9 +567,16 @@ async fn clients_prove_who_they_are_as_they_open_while_they_live_and_with_a_call
     assert!(Session::with(&node, with_secret).await.is_ok());
 
     let mut session = Session::open(&node).await;
-    let prove = |secret: &str| Op::Authenticate(v1::AuthenticateRequest { credentials: vec![digest(secret)] });
+    let prove =
+        |secret: &str| Op::Authenticate(v1::AuthenticateRequest { credentials: vec![digest(secret)] });
     let answers = session
-        .ask(vec![for_its_owner("/none"), get("/ann"), prove("ann:secret"), get("/ann"), Op::WhoAmI(v1::WhoAmIRequest {})])
+        .ask(vec![
+            for_its_owner("/none"),
+            get("/ann"),
+            prove("ann:secret"),
+            get("/ann"),
+            Op::WhoAmI(v1::WhoAmIRequest {}),
+        ])
         .await;
     assert_eq!((error(&answers[0]), error(&answers[1])), (ErrorCode::BadAcl, ErrorCode::NoAuth));
     assert!(is_ok(&answers[3]));

@@ -37,7 +37,12 @@ impl Maker {
 
     /// The znode below which all happens.
     pub(crate) fn first(&mut self) -> Frame {
-        let create = Create { path: self.base.clone(), data: None, acl: Some(vec![acl(31, "world", "anyone")]), flags: 0 };
+        let create = Create {
+            path: self.base.clone(),
+            data: None,
+            acl: Some(vec![acl(31, "world", "anyone")]),
+            flags: 0,
+        };
         self.frame(Request::Create { create })
     }
 
@@ -123,7 +128,19 @@ impl Maker {
     fn path(&self, chance: &mut Chance) -> String {
         let base = &self.base;
         let usual = ["", "/a", "/b", "/a/x", "/a/y", "/a/x/p", "/b/x", "/c", "/e"];
-        let odd = ["/", "//a", "/a/", "/../a", "/a/.", "/\u{1}", "/a/\u{fffe}", "/a\u{0}", "/é", "/a/\u{1f600}", "/\u{e000}"];
+        let odd = [
+            "/",
+            "//a",
+            "/a/",
+            "/../a",
+            "/a/.",
+            "/\u{1}",
+            "/a/\u{fffe}",
+            "/a\u{0}",
+            "/é",
+            "/a/\u{1f600}",
+            "/\u{e000}",
+        ];
         match chance.below(20) {
             0 => format!("{base}{}", odd[chance.index(odd.len())]),
             1 => ["", "/", "none", "/none", "/none/a", "//"][chance.index(6)].to_owned(),
@@ -181,9 +198,17 @@ impl Maker {
             16..=21 => Request::Delete { path: self.path(chance), version: Self::version(chance) },
             22..=25 => Request::Exists { path: self.path(chance), watch },
             26..=30 => Request::GetData { path: self.path(chance), watch },
-            31..=36 => Request::SetData { path: self.path(chance), data: Self::data(chance), version: Self::version(chance) },
+            31..=36 => Request::SetData {
+                path: self.path(chance),
+                data: Self::data(chance),
+                version: Self::version(chance),
+            },
             37..=38 => Request::GetAcl { path: self.path(chance) },
-            39..=41 => Request::SetAcl { path: self.path(chance), acl: Self::acl(chance), version: Self::version(chance) },
+            39..=41 => Request::SetAcl {
+                path: self.path(chance),
+                acl: Self::acl(chance),
+                version: Self::version(chance),
+            },
             42..=43 => Request::GetChildren { path: self.listed(chance), watch },
             44..=45 => Request::GetChildren2 { path: self.listed(chance), watch },
             46 => Request::Sync { path: self.path(chance) },
@@ -197,7 +222,9 @@ impl Maker {
                 Request::MultiRead((0..chance.below(4)).map(|_| read(chance)).collect())
             }
             54 => Request::GetEphemerals { prefix: Some(self.path(chance)) },
-            55..=57 => Request::AddWatch { path: self.path(chance), mode: [0, 1, 0, 1, 2, -1][chance.index(6)] },
+            55..=57 => {
+                Request::AddWatch { path: self.path(chance), mode: [0, 1, 0, 1, 2, -1][chance.index(6)] }
+            }
             58 => Request::CheckWatches { path: self.path(chance), kind: chance.below(7) as i32 },
             59 => Request::RemoveWatches { path: self.path(chance), kind: 1 + chance.below(5) as i32 },
             60 => Request::WhoAmI,
@@ -211,12 +238,17 @@ impl Maker {
                 };
                 match chance.below(2) {
                     0 => Request::SetWatches { watches },
-                    _ => Request::SetWatches2 { watches, persistent: vec![self.path(chance)], recursive: vec![self.path(chance)] },
+                    _ => Request::SetWatches2 {
+                        watches,
+                        persistent: vec![self.path(chance)],
+                        recursive: vec![self.path(chance)],
+                    },
                 }
             }
             62 if chance.below(4) == 0 => Request::CloseSession,
             62 => {
-                let reconfig = Reconfig { joining: None, leaving: Some("9".into()), members: None, version: -1 };
+                let reconfig =
+                    Reconfig { joining: None, leaving: Some("9".into()), members: None, version: -1 };
                 Request::Reconfig { reconfig }
             }
             _ => Request::Check { path: self.path(chance), version: Self::version(chance) },
@@ -238,7 +270,11 @@ impl Maker {
             0..=2 => Request::Create { create: self.create(chance) },
             3 => Request::Create2 { create: self.create(chance) },
             4 => Request::Delete { path: self.path(chance), version: Self::version(chance) },
-            5..=6 => Request::SetData { path: self.path(chance), data: Self::data(chance), version: Self::version(chance) },
+            5..=6 => Request::SetData {
+                path: self.path(chance),
+                data: Self::data(chance),
+                version: Self::version(chance),
+            },
             _ => Request::Check { path: self.path(chance), version: Self::version(chance) },
         }
     }

@@ -22,7 +22,9 @@ pub(crate) fn reason(
     };
     Some(match (name, theirs, ours) {
         // Debian has ZooKeeper 3.8.
-        ("Check" | "damaged Check" | "kind 13", ..) => "a check outside a multi is refused since ZooKeeper 3.9, and ends the connection",
+        ("Check" | "damaged Check" | "kind 13", ..) => {
+            "a check outside a multi is refused since ZooKeeper 3.9, and ends the connection"
+        }
         ("CheckWatches" | "RemoveWatches" | "damaged CheckWatches" | "damaged RemoveWatches", ..)
             if err(theirs) == Some(-5) && matches!(err(ours), Some(0 | -121)) =>
         {
@@ -43,14 +45,18 @@ pub(crate) fn reason(
         ("Delete" | "damaged Delete", ..) if err(theirs) == Some(-102) && err(ours) == Some(-101) => {
             "delete of what is not there is told so, also to a client without DELETE on the parent"
         }
-        _ if has("SetAcl") && matches!((err(theirs), err(ours)), (Some(0), Some(-102)) | (Some(-102), Some(0))) => {
+        _ if has("SetAcl")
+            && matches!((err(theirs), err(ours)), (Some(0), Some(-102)) | (Some(-102), Some(0))) =>
+        {
             "a list counts for all that comes behind it; ZooKeeper checks pipelined writes before it is applied"
         }
         ("kind -10" | "kind 20", ..) => "createSession and deleteContainer are refused since ZooKeeper 3.9",
         ("Multi" | "damaged Multi", ..) if err(theirs) == Some(0) && err(ours) == Some(-5) => {
             "a multi with a create that lacks its time to live fails as a whole, also behind a part that the tree refuses"
         }
-        ("Multi" | "damaged Multi", ..) if err(theirs) == err(ours) => "a part of a multi that cannot be right fails before parts that the tree refuses",
+        ("Multi" | "damaged Multi", ..) if err(theirs) == err(ours) => {
+            "a part of a multi that cannot be right fails before parts that the tree refuses"
+        }
         _ => return None,
     })
 }

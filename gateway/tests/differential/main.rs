@@ -25,13 +25,18 @@ use wire::{Connection, Seen};
 #[test]
 fn the_gateway_answers_as_zookeeper_does() {
     let number = |name: &str, default: u64| {
-        std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+        std::env::var(name)
+            .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
     };
     let (frames, seed) = (number("DIFFERENTIAL_FRAMES", 2_000), number("DIFFERENTIAL_SEED", 1));
     let show = std::env::var_os("DIFFERENTIAL_SHOW").is_some();
     let theirs = match ZooKeeper::start() {
         Ok(zookeeper) => zookeeper,
-        Err(why) => return skipped(format!("no ZooKeeper ({why}); install Debian's packages zookeeper and default-jre-headless")),
+        Err(why) => {
+            return skipped(format!(
+                "no ZooKeeper ({why}); install Debian's packages zookeeper and default-jre-headless"
+            ));
+        }
     };
     let ours = Ours::start();
     let mut tally = Tally::default();
@@ -43,7 +48,11 @@ fn the_gateway_answers_as_zookeeper_does() {
     for (reason, count) in &tally.known {
         println!("{count:>7} known: {reason}");
     }
-    println!("{} frames in {round} rounds of seed {seed}, {} unknown differences", tally.frames, tally.unknown.len());
+    println!(
+        "{} frames in {round} rounds of seed {seed}, {} unknown differences",
+        tally.frames,
+        tally.unknown.len()
+    );
     for (what, (count, example)) in &tally.unknown {
         println!("{count:>7} UNKNOWN {what}\n{example}");
     }
@@ -90,7 +99,8 @@ fn play(mut chance: Chance, round: u64, ports: [u16; 2], tally: &mut Tally) {
         past.push(format!("  session {who}: {burst:?}"));
         let [theirs, ours] = &seen;
         if theirs != ours {
-            let place = theirs.iter().zip(ours).position(|(a, b)| a != b).unwrap_or(theirs.len().min(ours.len()));
+            let place =
+                theirs.iter().zip(ours).position(|(a, b)| a != b).unwrap_or(theirs.len().min(ours.len()));
             let (a, b) = (theirs.get(place), ours.get(place));
             match known::reason(&burst, stays, a, b) {
                 Some(reason) => *tally.known.entry(reason).or_default() += 1,

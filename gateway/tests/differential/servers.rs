@@ -33,7 +33,10 @@ impl ZooKeeper {
             return Err(format!("{} is missing", jar.display()));
         }
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let port = TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).map_err(|e| e.to_string())?.port();
+        let port = TcpListener::bind(("127.0.0.1", 0))
+            .and_then(|l| l.local_addr())
+            .map_err(|e| e.to_string())?
+            .port();
         let settings = format!(
             "dataDir={}\nclientPort={port}\nclientPortAddress=127.0.0.1\ntickTime=2000\nmaxClientCnxns=0\nadmin.enableServer=false\n",
             dir.path().display()
@@ -45,7 +48,11 @@ impl ZooKeeper {
         let child = Command::new("java")
             .args(["-Xmx256m", "-Dzookeeper.extendedTypesEnabled=true", "-Dzookeeper.forceSync=no"])
             .arg(format!("-Dzookeeper.DigestAuthenticationProvider.superDigest={SUPER}"))
-            .args(["-cp", &format!("{}:{also}", jar.display()), "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
+            .args([
+                "-cp",
+                &format!("{}:{also}", jar.display()),
+                "org.apache.zookeeper.server.quorum.QuorumPeerMain",
+            ])
             .arg(&file)
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -7,15 +7,27 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use zk_jute::{Body, Code, ConnectRequest, ConnectResponse, Frames, MultiResult, ReplyHeader, Shape, Stat, WatcherEvent, xid};
+use zk_jute::{
+    Body, Code, ConnectRequest, ConnectResponse, Frames, MultiResult, ReplyHeader, Shape, Stat, WatcherEvent,
+    xid,
+};
 
 use crate::frames::Frame;
 
 /// What came, without what has to differ.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Seen {
-    Reply { xid: i32, zxid: i64, err: i32, body: String },
-    Event { kind: i32, state: i32, path: String },
+    Reply {
+        xid: i32,
+        zxid: i64,
+        err: i32,
+        body: String,
+    },
+    Event {
+        kind: i32,
+        state: i32,
+        path: String,
+    },
     Closed,
     /// Nothing within some seconds.
     Silent,
@@ -77,8 +89,14 @@ impl Connection {
                     }
                     let place = open.iter().position(|frame| frame.xid == header.xid);
                     let shape = place.map_or(Shape::Nothing, |place| open.remove(place).shape);
-                    let body = header.body(shape, from).map_or_else(|e| format!("{e:?}"), |b| alike(b, sessions));
-                    all.push(Seen::Reply { xid: header.xid, zxid: header.zxid.signum(), err: header.err, body });
+                    let body =
+                        header.body(shape, from).map_or_else(|e| format!("{e:?}"), |b| alike(b, sessions));
+                    all.push(Seen::Reply {
+                        xid: header.xid,
+                        zxid: header.zxid.signum(),
+                        err: header.err,
+                        body,
+                    });
                     // ZooKeeper may answer some more before it hangs up.
                     if (header.zxid, header.err) == (-1, Code::UNIMPLEMENTED.0) {
                         all.push(loop {
@@ -106,7 +124,9 @@ impl Connection {
             let mut bytes = [0; 16 << 10];
             match self.stream.read(&mut bytes) {
                 Ok(n @ 1..) => self.frames.buffer().extend_from_slice(&bytes[..n]),
-                Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {
+                Err(e)
+                    if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+                {
                     self.closed = true;
                     return Err(Seen::Silent);
                 }
@@ -158,7 +178,7 @@ fn alike(body: Body, sessions: [i64; 2]) -> String {
         Body::Stat(s) => stat(&s, sessions),
         Body::Path(path) => unnumbered(&path),
         Body::PathStat(path, s) => format!("{} {}", unnumbered(&path), stat(&s, sessions)),
-        Body::Data(data, s) if s.czxid == 0 => format!("root {}", text(&data).len().min(0)),
+        Body::Data(_, s) if s.czxid == 0 => "root".to_owned(),
         Body::Data(data, s) => format!("{} {}", text(&data), stat(&s, sessions)),
         Body::Children(names) if names.iter().any(|name| name == "r1") => "root".to_owned(),
         Body::Children(names) => sorted(names),
@@ -169,7 +189,9 @@ fn alike(body: Body, sessions: [i64; 2]) -> String {
             acl.sort_by_key(|acl| format!("{acl:?}"));
             format!("{acl:?} {}", stat(&s, sessions))
         }
-        Body::Infos(infos) => sorted(infos.iter().map(|info| format!("{}:{}", info.scheme, info.user)).collect()),
+        Body::Infos(infos) => {
+            sorted(infos.iter().map(|info| format!("{}:{}", info.scheme, info.user)).collect())
+        }
         Body::Multi(results) => {
             let result = |result: &MultiResult| match result {
                 MultiResult::Create(path) => unnumbered(path),

@@ -52,7 +52,8 @@ async fn access_lists_of_the_world_are_kept_told_and_enforced() {
     let node = Node::start().await;
     let (mut client, _) = node.client().await;
     let world = |perms| entry(perms, "world", "anyone");
-    let set_acl = |perms, version| Request::SetAcl { path: "/a".into(), acl: Some(vec![world(perms)]), version };
+    let set_acl =
+        |perms, version| Request::SetAcl { path: "/a".into(), acl: Some(vec![world(perms)]), version };
     assert!(client.ask(create("/a", 0)).await.is_ok());
     assert_eq!(acl_of(client.ask(get_acl("/a")).await), [world(31)]);
     assert_eq!(client.ask(set_acl(17, 7)).await, Err(Code::BAD_VERSION));
@@ -86,12 +87,17 @@ async fn a_list_for_a_digest_lets_in_who_proves_it_and_nobody_else() {
     let (mut owner, opened) = node.client().await;
     let (mut other, _) = node.client().await;
     assert!(owner.ask(create("/a", 0)).await.is_ok());
-    assert_eq!(owner.ask(set_acl("/a", &[entry(31, "auth", "")])).await, Err(Code::INVALID_ACL), "nothing is proven");
+    assert_eq!(
+        owner.ask(set_acl("/a", &[entry(31, "auth", "")])).await,
+        Err(Code::INVALID_ACL),
+        "nothing is proven"
+    );
     prove(&mut owner, "digest", "ann:secret", 0).await;
     assert!(owner.ask(set_acl("/a", &[entry(31, "auth", "")])).await.is_ok());
     assert_eq!(acl_of(owner.ask(get_acl("/a")).await), [ann(31)]);
     assert!(owner.ask(set("/a", "mine", -1)).await.is_ok());
-    for request in [get("/a"), set("/a", "", -1), create("/a/b", 0), get_acl("/a"), set_acl("/a", &[ann(31)])] {
+    for request in [get("/a"), set("/a", "", -1), create("/a/b", 0), get_acl("/a"), set_acl("/a", &[ann(31)])]
+    {
         assert_eq!(other.ask(request.clone()).await, Err(Code::NO_AUTH), "{request:?}");
     }
     prove(&mut other, "digest", "ann:wrong", 0).await;
@@ -135,7 +141,8 @@ async fn an_entry_for_auth_may_have_no_id() {
 async fn an_identity_counts_for_what_comes_behind_it_on_the_wire() {
     let server = Node::start().await;
     let (mut client, _) = server.client().await;
-    let create = Request::Create { create: zk_jute::Create { acl: Some(vec![ann(31)]), ..node("/a", "0", 0) } };
+    let create =
+        Request::Create { create: zk_jute::Create { acl: Some(vec![ann(31)]), ..node("/a", "0", 0) } };
     assert!(client.ask(create).await.is_ok());
     for round in 0..20 {
         let mut out = BytesMut::new();
@@ -153,8 +160,7 @@ async fn an_identity_counts_for_what_comes_behind_it_on_the_wire() {
             let (header, _) = zk_jute::ReplyHeader::decode(client.frame().await.unwrap()).unwrap();
             codes.push((header.xid, Code(header.err)));
         }
-        let expected =
-            [(1, Code::NO_AUTH), (2, Code::NO_AUTH), (-4, Code::OK), (3, Code::OK), (4, Code::OK)];
+        let expected = [(1, Code::NO_AUTH), (2, Code::NO_AUTH), (-4, Code::OK), (3, Code::OK), (4, Code::OK)];
         assert_eq!(codes, expected, "round {round}");
         client.hang_up().await;
     }
@@ -166,7 +172,9 @@ async fn an_identity_counts_for_what_comes_behind_it_on_the_wire() {
 async fn lists_of_addresses_and_networks_match_the_address_of_the_connection() {
     let node = Node::start().await;
     let (mut client, _) = node.client().await;
-    for (id, may) in [("192.0.2.1", true), ("192.0.2.0/24", true), ("192.0.3.0/24", false), ("0.0.0.0/0", true)] {
+    for (id, may) in
+        [("192.0.2.1", true), ("192.0.2.0/24", true), ("192.0.3.0/24", false), ("0.0.0.0/0", true)]
+    {
         let path = format!("/{}", id.replace('/', "-"));
         assert!(client.ask(create(&path, 0)).await.is_ok());
         assert!(client.ask(set_acl(&path, &[entry(31, "ip", id)])).await.is_ok());
@@ -192,7 +200,11 @@ async fn the_superuser_may_everything() {
     assert!(client.ask(set("/a", "", -1)).await.is_ok());
     assert!(client.ask(set_acl("/a", &[entry(31, "auth", "")])).await.is_ok());
     let own = api::proof::digest("super:test").unwrap();
-    assert_eq!(acl_of(client.ask(get_acl("/a")).await), [entry(31, "digest", own.id())], "the digest, and no role");
+    assert_eq!(
+        acl_of(client.ask(get_acl("/a")).await),
+        [entry(31, "digest", own.id())],
+        "the digest, and no role"
+    );
     client.hang_up().await;
     node.stop().await;
 }

@@ -97,12 +97,19 @@ mod tests {
 
     #[test]
     fn a_gateway_needs_an_ensemble_and_stores() {
-        let set = [("ensemble", "orders"), ("gateway.stores", "http://a:1, http://b:2"), ("listen.http_port", "off")];
+        let set = [
+            ("ensemble", "orders"),
+            ("gateway.stores", "http://a:1, http://b:2"),
+            ("listen.http_port", "off"),
+        ];
         let (config, _) = load_gateway(None, [], &flags(&set)).unwrap();
         assert_eq!(config.stores, ["http://a:1", "http://b:2"]);
         assert_eq!((config.zookeeper.port(), config.http), (2181, None));
         let missing = load_gateway(None, [], &[]).unwrap_err().to_string();
-        assert!(missing.contains("`ensemble` is not set") && missing.contains("`gateway.stores` is not set"), "{missing}");
+        assert!(
+            missing.contains("`ensemble` is not set") && missing.contains("`gateway.stores` is not set"),
+            "{missing}"
+        );
     }
 
     #[test]

@@ -59,7 +59,8 @@ const LOGS_EXPORTER: &str = "OTEL_LOGS_EXPORTER";
 
 /// Variables that begin with `QUORATE_` and are not settings of a node: those of the command line tools and of
 /// [`crate::logging`].
-pub const OTHER_VARIABLES: [&str; 4] = ["QUORATE_AUTH", "QUORATE_ENDPOINTS", "QUORATE_LOG", "QUORATE_LOG_FORMAT"];
+pub const OTHER_VARIABLES: [&str; 4] =
+    ["QUORATE_AUTH", "QUORATE_ENDPOINTS", "QUORATE_LOG", "QUORATE_LOG_FORMAT"];
 
 /// The checked configuration of one node.
 #[derive(Clone, PartialEq, Debug)]
@@ -279,7 +280,10 @@ fn prover(r: &mut Layers) -> Prover {
     );
     let super_digest = Some(super_digest.0).filter(|digest| !digest.is_empty());
     Prover::new(super_digest.as_deref()).unwrap_or_else(|_| {
-        r.refuse(SUPER_DIGEST, "user:base64(sha1(user:password)), as in \"super:D/InIHSb7yEEbrWz8b9l71RjZJU=\"");
+        r.refuse(
+            SUPER_DIGEST,
+            "user:base64(sha1(user:password)), as in \"super:D/InIHSb7yEEbrWz8b9l71RjZJU=\"",
+        );
         Prover::default()
     })
 }

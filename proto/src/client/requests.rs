@@ -1,8 +1,8 @@
 //! What clients ask.
 
 use api::{
-    Acl, AclEntry, Create, Identities, Identity, MultiOp, NodeKind, OpError, Page, Path, Permissions, Read, ReadLevel,
-    SessionId, SessionToken, Trace, Write, WriteNumber, Zxid,
+    Acl, AclEntry, Create, Identities, Identity, MultiOp, NodeKind, OpError, Page, Path, Permissions, Read,
+    ReadLevel, SessionId, SessionToken, Trace, Write, WriteNumber, Zxid,
     session::{Op, Open, Request},
 };
 use bytes::Bytes;
@@ -49,7 +49,15 @@ fn numbered(op: Op, number: Option<WriteNumber>) -> Result<Op, OpError> {
             "Request.write_number is missing; number the writes of a session 1, 2, 3 ... without a gap",
         )),
         (
-            Op::Read(..) | Op::Sync | Op::AddWatches(_) | Op::CancelWatches(_) | Op::Ephemerals { .. } | Op::Authenticate(_) | Op::WhoAmI | Op::Ping | Op::Close,
+            Op::Read(..)
+            | Op::Sync
+            | Op::AddWatches(_)
+            | Op::CancelWatches(_)
+            | Op::Ephemerals { .. }
+            | Op::Authenticate(_)
+            | Op::WhoAmI
+            | Op::Ping
+            | Op::Close,
             Some(_),
         ) => Err(bad("Request.write_number is set, but this is no write; number writes only")),
         _ => Ok(op),

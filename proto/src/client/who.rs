@@ -181,11 +181,16 @@ mod tests {
     fn auth_stands_for_what_is_proven_at_this_place_in_the_order() {
         let address = api::proof::address([127, 0, 0, 1].into());
         let mut who = Who::new(Prover::default(), Identities::new([address]).unwrap());
-        let mut ask = |op: v1::request::Op| who.request(v1::Request { xid: 1, op: Some(op), ..Default::default() }).op;
+        let mut ask =
+            |op: v1::request::Op| who.request(v1::Request { xid: 1, op: Some(op), ..Default::default() }).op;
         let own = || v1::request::Op::SetAcl(set_acl(&[("auth", ""), ("world", "anyone")]));
         let numbered = |op| v1::Request { write_number: 1, op: Some(op), ..Default::default() };
-        assert!(matches!(ask(own()), Op::Invalid(OpError::BadAcl(_) | OpError::BadArguments(_))), "an address is not proven");
-        let proven = ask(v1::AuthenticateRequest { credentials: vec![digest("ada:x"), digest("bob:y")] }.into());
+        assert!(
+            matches!(ask(own()), Op::Invalid(OpError::BadAcl(_) | OpError::BadArguments(_))),
+            "an address is not proven"
+        );
+        let proven =
+            ask(v1::AuthenticateRequest { credentials: vec![digest("ada:x"), digest("bob:y")] }.into());
         assert!(matches!(proven, Op::Authenticate(proven) if proven.as_slice().len() == 2));
         let list = acl(who.request(numbered(own())).op);
         let schemes: Vec<_> = list.entries().iter().map(|e| (e.identity.scheme(), e.permissions)).collect();

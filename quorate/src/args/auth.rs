@@ -43,7 +43,9 @@ impl Auth {
         let at = path.display();
         let cannot = |e: std::io::Error| Failure::usage(format!("cannot read {at}: {e}"));
         if std::fs::metadata(path).map_err(cannot)?.permissions().mode() & 0o077 != 0 {
-            return Err(Failure::usage(format!("{at} has passwords, and others may read it: chmod 600 {at}")));
+            return Err(Failure::usage(format!(
+                "{at} has passwords, and others may read it: chmod 600 {at}"
+            )));
         }
         let text = std::fs::read_to_string(path).map_err(cannot)?;
         for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
@@ -76,7 +78,10 @@ mod tests {
         assert!(auth.credentials().unwrap_err().to_string().contains("chmod 600"));
         set(0o600);
         let digest = |text: &str| Credential::Digest(text.into());
-        assert_eq!(auth.credentials().ok(), Some(vec![digest("eve:x"), digest("ada:secret"), digest("bob:a:b")]));
+        assert_eq!(
+            auth.credentials().ok(),
+            Some(vec![digest("eve:x"), digest("ada:secret"), digest("bob:a:b")])
+        );
         std::fs::write(&path, "ada:secret\nhidden\n").unwrap();
         let fault = auth.credentials().unwrap_err().to_string();
         assert!(fault.contains(":2: expected USER:PASSWORD") && !fault.contains("hidden"), "{fault}");

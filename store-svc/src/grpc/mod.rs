@@ -43,7 +43,9 @@ fn caller<R>(request: &tonic::Request<R>, prover: &Prover) -> Result<(Caller, Wh
 }
 
 fn credential(header: Option<&str>) -> Result<v1::Credential, OpError> {
-    let digest = header.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("digest"));
+    let digest = header
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("digest"));
     let (_, secret) = digest.ok_or_else(|| {
         OpError::Unsupported(
             "the header `authorization` has another form; send `digest USER:PASSWORD` in ASCII, or leave it out".to_owned(),

@@ -51,7 +51,8 @@ pub(super) async fn an_identity_counts_for_what_comes_behind_it<P: Packaging>() 
 pub(super) async fn an_address_is_no_owner_and_what_is_proven_at_the_opening_is<P: Packaging>() {
     let node = Node::start().await;
     let place = |address: [u8; 4]| Identities::new([proof::address(address.into())]).unwrap();
-    let first = Stream::open_as::<P>(&node, None, place([10, 0, 0, 1])).await.map_err(|e| format!("{e:?}")).unwrap();
+    let first =
+        Stream::open_as::<P>(&node, None, place([10, 0, 0, 1])).await.map_err(|e| format!("{e:?}")).unwrap();
     let elsewhere = Stream::open_as::<P>(&node, Some(&first.opened), place([10, 0, 0, 2])).await;
     assert!(elsewhere.is_ok_and(|stream| stream.opened.resumed), "clients move");
     // Proven by the message that opens, and not by the connection.
@@ -86,7 +87,8 @@ pub(super) async fn ephemerals_are_those_of_the_session_page_by_page<P: Packagin
         let create = Create::new(Path::new(path).unwrap(), "");
         Op::Write(Write::Create(Create { kind: NodeKind::Ephemeral, ..create }))
     };
-    let list = |prefix: &str, after: &str, size| Op::Ephemerals { prefix: prefix.into(), after: after.into(), size };
+    let list =
+        |prefix: &str, after: &str, size| Op::Ephemerals { prefix: prefix.into(), after: after.into(), size };
     let mut stream = Stream::open::<P>(&node, None).await;
     let mut other = Stream::open::<P>(&node, None).await;
     other.ask(vec![create("/d", ""), ephemeral("/d/other")]).await;

@@ -356,7 +356,10 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
         let (number, place) = (slot.number, conn.first + conn.begun as u64);
         let body = match op {
             // Answered when they are first.
-            Op::Read(_, ReadLevel::Stale | ReadLevel::Local) | Op::Ephemerals { .. } | Op::WhoAmI | Op::Ping => None,
+            Op::Read(_, ReadLevel::Stale | ReadLevel::Local)
+            | Op::Ephemerals { .. }
+            | Op::WhoAmI
+            | Op::Ping => None,
             // What is behind it is asked with these identities, and what is before it without them.
             Op::Authenticate(_) => {
                 if !slot.holds {
@@ -542,7 +545,10 @@ fn answer(
                 if let Ok(all) = &all {
                     conn.identities = all.clone();
                 }
-                (state.applied(), all.map(Outcome::Authenticated).map_err(|e| OpError::BadArguments(e.to_string())))
+                (
+                    state.applied(),
+                    all.map(Outcome::Authenticated).map_err(|e| OpError::BadArguments(e.to_string())),
+                )
             }
             Step::Todo(Op::WhoAmI) => (state.applied(), Ok(Outcome::WhoAmI(conn.identities.clone()))),
             Step::Todo(_) | Step::Asked | Step::Waiting { .. } => (state.applied(), Ok(Outcome::Ping)),
@@ -587,7 +593,8 @@ fn ephemerals(
     let mut rest = all.filter(|path| path.as_str().starts_with(prefix) && path.as_str() > after).peekable();
     let (mut paths, mut bytes) = (Vec::new(), 0);
     while paths.len() < names_max
-        && let Some(path) = rest.next_if(|next| paths.is_empty() || bytes + next.as_str().len() <= Page::BYTES_MAX)
+        && let Some(path) =
+            rest.next_if(|next| paths.is_empty() || bytes + next.as_str().len() <= Page::BYTES_MAX)
     {
         bytes += path.as_str().len();
         paths.push(path);
