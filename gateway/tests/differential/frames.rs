@@ -143,7 +143,12 @@ impl Maker {
         ];
         match chance.below(20) {
             0 => format!("{base}{}", odd[chance.index(odd.len())]),
-            1 => ["", "/", "none", "/none", "/none/a", "//"][chance.index(6)].to_owned(),
+            // Of this round alone, as what is made there stays.
+            1 => match chance.below(6) {
+                0 => format!("{base}none"),
+                1 => format!("{base}none/a"),
+                other => ["", "/", "none", "//"][other as usize - 2].to_owned(),
+            },
             _ => format!("{base}{}", usual[chance.index(usual.len())]),
         }
     }

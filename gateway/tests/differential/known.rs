@@ -50,6 +50,9 @@ pub(crate) fn reason(
         {
             "a list counts for all that comes behind it; ZooKeeper checks pipelined writes before it is applied"
         }
+        (damaged, ..) if damaged.starts_with("damaged") && err(ours) == Some(-114) => {
+            "a list with unknown permissions is refused"
+        }
         ("kind -10" | "kind 20", ..) => "createSession and deleteContainer are refused since ZooKeeper 3.9",
         ("Multi" | "damaged Multi", ..) if err(theirs) == Some(0) && err(ours) == Some(-5) => {
             "a multi with a create that lacks its time to live fails as a whole, also behind a part that the tree refuses"
