@@ -254,6 +254,10 @@ impl Watches {
                     State::Refused(_) => {}
                 }
             }
+            // ZooKeeper tells of the znode first, and then of its parent's children.
+            if let Some(told) = all.get_mut(first..) {
+                told.sort_by_key(|told: &Event| told.event.kind == EventType::NODE_CHILDREN_CHANGED.0);
+            }
         }
         all
     }
@@ -395,6 +399,19 @@ mod tests {
         assert!(watches.has(&[Kind::Recursive], &path("/a")));
         assert_eq!(watches.remove(&[Kind::Recursive], &path("/a")).len(), 1);
         assert!(!watches.has(&[Kind::Recursive], &path("/a")));
+    }
+
+    #[test]
+    fn a_change_is_told_of_the_znode_before_its_parent() {
+        let watches = Watches::default();
+        let ids: Vec<u32> = [("/a", Kind::Child), ("/a/b", Kind::Data)]
+            .into_iter()
+            .flat_map(|(of, kind)| watches.add(&[kind], &path(of), None))
+            .map(|spec| spec.id)
+            .collect();
+        let told = watches.tell(&group(&ids, ChangeKind::Deleted, "/a/b"));
+        let kinds: Vec<_> = told.iter().map(|told| EventType(told.event.kind)).collect();
+        assert_eq!(kinds, [EventType::NODE_DELETED, EventType::NODE_CHILDREN_CHANGED]);
     }
 
     #[test]
