@@ -257,3 +257,23 @@ async fn ephemerals_of_the_session_are_listed_by_the_letters_of_their_paths() {
     }
     server.stop().await;
 }
+
+#[tokio::test]
+async fn reads_that_ask_the_store_nothing_keep_their_place() {
+    let server = Node::start().await;
+    let (mut client, _) = server.client().await;
+    for _ in 0..20 {
+        let nothing = Request::MultiRead(vec![get("nonsense")]);
+        client.submit(&[create("/none/a", 0), nothing, Request::MultiRead(vec![])]).await;
+        // `reply` asserts the order.
+        for code in [Code::NO_NODE, Code::OK, Code::OK] {
+            let (header, _) = client.reply().await;
+            assert!(header.err == code.0 && header.zxid > 0, "{header:?}");
+        }
+    }
+    let nul = Request::Exists { path: "/a\0".into(), watch: false };
+    assert_eq!(client.ask(nul).await, Err(Code::BAD_ARGUMENTS));
+    assert_eq!(client.ask(create("/.", 2)).await, Ok(Body::Path("/.0000000000".into())));
+    client.hang_up().await;
+    server.stop().await;
+}
