@@ -53,6 +53,13 @@ pub(crate) fn reason(
         (damaged, ..) if damaged.starts_with("damaged") && err(ours) == Some(-114) => {
             "a list with unknown permissions is refused"
         }
+        (create, ..)
+            if create.contains("Create")
+                && err(theirs) == Some(-102)
+                && matches!(err(ours), Some(-110 | -8)) =>
+        {
+            "a name that cannot be created is told so, also to a client without CREATE on the parent"
+        }
         ("kind -10" | "kind 20", ..) => "createSession and deleteContainer are refused since ZooKeeper 3.9",
         ("Multi" | "damaged Multi", ..) if err(theirs) == Some(0) && err(ours) == Some(-5) => {
             "a multi with a create that lacks its time to live fails as a whole, also behind a part that the tree refuses"
