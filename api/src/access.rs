@@ -1,6 +1,7 @@
 //! Who asks, and who may do what: identities and access lists.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     net::IpAddr,
     str::FromStr,
@@ -93,6 +94,11 @@ impl Identity {
         Identity { scheme: Scheme::World, id: ANYONE.into() }
     }
 
+    /// Of a client at this address.
+    pub(crate) fn of_address(address: IpAddr) -> Identity {
+        Identity { scheme: Scheme::Ip, id: address.to_string().into() }
+    }
+
     /// How it is proven, or matched.
     #[must_use]
     pub fn scheme(&self) -> Scheme {
@@ -124,7 +130,8 @@ impl Identity {
             Scheme::Ip => network(&self.id).is_some(),
             Scheme::Digest => {
                 let parts: Vec<&str> = self.id.split(':').collect();
-                parts.len() == 2 && parts.iter().all(|part| !part.is_empty())
+                // ZooKeeper takes one without a user.
+                parts.len() == 2 && !parts[1].is_empty()
             }
             Scheme::World | Scheme::X509 | Scheme::User | Scheme::Role => true,
         };
@@ -195,6 +202,32 @@ impl Identities {
         self.0.as_deref().unwrap_or_default()
     }
 
+    /// These and `others`.
+    ///
+    /// # Errors
+    /// If there are more than [`Identities::MAX`].
+    pub fn with(&self, others: &Identities) -> Result<Identities, BadAccess> {
+        if self.include(others) {
+            return Ok(self.clone());
+        }
+        Identities::new(self.as_slice().iter().chain(others.as_slice()).cloned().collect::<BTreeSet<_>>())
+    }
+
+    /// Those that an entry of the scheme `auth` stands for: what the caller has proven, and not where it is or what follows from that.
+    pub fn proven(&self) -> impl Iterator<Item = &Identity> {
+        let proven =
+            |identity: &&Identity| matches!(identity.scheme, Scheme::Digest | Scheme::X509 | Scheme::User);
+        self.as_slice().iter().filter(proven)
+    }
+
+    /// Those without which nobody else takes the caller's session up: all but its address, which may change.
+    #[must_use]
+    pub fn owner(&self) -> Identities {
+        let stays = |identity: &&Identity| identity.scheme != Scheme::Ip;
+        let all: Arc<[Identity]> = self.as_slice().iter().filter(stays).cloned().collect();
+        Identities((!all.is_empty()).then_some(all))
+    }
+
     /// About how many bytes they take, in memory or where they are encoded.
     #[must_use]
     pub fn weight(&self) -> usize {
@@ -205,6 +238,15 @@ impl Identities {
     #[must_use]
     pub fn include(&self, others: &Identities) -> bool {
         others.as_slice().iter().all(|other| self.as_slice().binary_search(other).is_ok())
+    }
+}
+
+impl<'a> IntoIterator for &'a Identities {
+    type Item = &'a Identity;
+    type IntoIter = std::slice::Iter<'a, Identity>;
+
+    fn into_iter(self) -> std::slice::Iter<'a, Identity> {
+        self.as_slice().iter()
     }
 }
 
@@ -394,6 +436,9 @@ pub enum BadAccess {
     /// An identity of the world with another name.
     #[error("the only id of the scheme world is \"anyone\"")]
     OtherWorld,
+    /// What a client shows is too long.
+    #[error("a credential of {0} bytes, more than the {max} allowed; show a shorter one", max = crate::proof::Credential::MAX)]
+    LongCredential(usize),
     /// Too many identities at once.
     #[error("more than the {} identities allowed on one connection; prove fewer", Identities::MAX)]
     ManyIdentities,
@@ -517,7 +562,7 @@ mod tests {
             identity: Identity::new(Scheme::Digest, id).unwrap(),
             permissions: Permissions::READ,
         };
-        for wrong in ["user", "user:", ":hash", "a:b:c"] {
+        for wrong in ["user", "user:", "a:b:c"] {
             assert_eq!(Acl::new(vec![digest(wrong)]), Err(BadAccess::Form(Scheme::Digest)), "{wrong}");
         }
     }

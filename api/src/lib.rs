@@ -22,6 +22,7 @@ mod op;
 mod path;
 pub mod peer;
 pub mod ports;
+pub mod proof;
 pub mod quota;
 pub mod record;
 pub mod session;

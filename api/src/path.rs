@@ -59,6 +59,10 @@ impl Path {
     /// The first rule that it breaks.
     pub fn prefix(s: &str) -> Result<Path, PathError> {
         match s.strip_suffix('/') {
+            // Names like others, once there is a number behind them.
+            None if s.ends_with("/.") || s.ends_with("/..") => {
+                check(&format!("{s}0")).map(|()| Path(Arc::from(s)))
+            }
             None | Some("") => Path::new(s),
             Some("/") => Err(PathError::EmptyElement(1)),
             Some(_) if s.len() > Path::MAX_BYTES => Err(PathError::TooLong(s.len())),

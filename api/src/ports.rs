@@ -343,6 +343,10 @@ pub trait Requests: Send + 'static {
     /// It was not asked for; end the stream with this.
     fn open(&mut self, open: Open) -> impl Future<Output = Result<(), OpError>> + Send;
 
+    /// All that the edge has proven of the client, instead of what its [`Caller`] said. Only before [`Requests::open`]; behind it,
+    /// [`Op::Authenticate`] adds to them.
+    fn identify(&mut self, identities: Identities);
+
     /// Asks, in this order, behind everything before. Waits while too much is under way for the stream, its connection or the
     /// node, so that the client's own flow control holds it back. `acked`: the client has received the results of all writes up to
     /// this one. On a stream that has ended, nothing happens.

@@ -2,9 +2,9 @@
 //! it. Edges, the store and the client's session machine all use these words; see [`Coordination`](crate::ports::Coordination).
 
 use crate::{
-    Child, Create, DeleteTree, EnsembleId, Identities, Level, MultiOp, NodeKind, OpError, PeerId, QuotaAt,
-    Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Trace, Write, WriteNumber, WriteOutcome, Zxid,
-    data_len,
+    Child, Create, DeleteTree, EnsembleId, Identities, Level, MultiOp, NodeKind, OpError, Path, PeerId,
+    QuotaAt, Read, ReadLevel, ReadOutcome, SessionId, SessionToken, Trace, Write, WriteNumber, WriteOutcome,
+    Zxid, data_len,
     walk::{WalkAsk, WalkPart},
     watch::{AddWatches, WatchEnded, WatchGroup, WatchMark, WatchRefused, WatchState},
 };
@@ -39,10 +39,23 @@ pub enum Op {
     Walk(WalkAsk),
     /// A barrier: later reads see everything that was committed anywhere before it.
     Sync,
+    /// A page of the ephemerals of the session, in order of their paths, as this node has them.
+    Ephemerals {
+        /// Those whose path begins with this.
+        prefix: String,
+        /// Those behind this path.
+        after: String,
+        /// At most so many; 0, and any number above [`Page::NAMES_MAX`](crate::Page::NAMES_MAX), mean that.
+        size: u32,
+    },
     /// Watches, from this place in the order on.
     AddWatches(AddWatches),
     /// The end of the watches with these ids.
     CancelWatches(Vec<u32>),
+    /// Identities that the edge has proven: the client has them from this place in the order on.
+    Authenticate(Identities),
+    /// Asks for the identities of the client.
+    WhoAmI,
     /// A sign of life.
     Ping,
     /// The end of the session.
@@ -86,10 +99,16 @@ pub enum Verb {
     Walk,
     /// [`Op::Sync`].
     Sync,
+    /// [`Op::Ephemerals`].
+    Ephemerals,
     /// [`Op::AddWatches`].
     AddWatches,
     /// [`Op::CancelWatches`].
     CancelWatches,
+    /// [`Op::Authenticate`].
+    Authenticate,
+    /// [`Op::WhoAmI`].
+    WhoAmI,
     /// [`Op::Ping`].
     Ping,
     /// [`Op::Close`].
@@ -124,10 +143,21 @@ pub enum Outcome {
     Walked(Box<WalkPart>),
     /// Of [`Op::Sync`].
     Sync,
+    /// Of [`Op::Ephemerals`].
+    Ephemerals {
+        /// Sorted.
+        paths: Vec<Path>,
+        /// There are more behind the last of them.
+        more: bool,
+    },
     /// Of [`Op::AddWatches`]: all but these stand, from the zxid of the response on.
     Watching(Vec<WatchRefused>),
     /// Of [`Op::CancelWatches`]: no item behind it names the ids. These named no watch.
     Cancelled(Vec<u32>),
+    /// Of [`Op::Authenticate`]: all identities of the client.
+    Authenticated(Identities),
+    /// Of [`Op::WhoAmI`].
+    WhoAmI(Identities),
     /// Of [`Op::Ping`].
     Ping,
     /// Of [`Op::Close`].
@@ -246,8 +276,11 @@ impl Op {
             Op::MultiRead(..) => Verb::MultiRead,
             Op::Walk(_) => Verb::Walk,
             Op::Sync => Verb::Sync,
+            Op::Ephemerals { .. } => Verb::Ephemerals,
             Op::AddWatches(_) => Verb::AddWatches,
             Op::CancelWatches(_) => Verb::CancelWatches,
+            Op::Authenticate(_) => Verb::Authenticate,
+            Op::WhoAmI => Verb::WhoAmI,
             Op::Ping => Verb::Ping,
             Op::Close => Verb::Close,
             Op::Invalid(_) => Verb::Invalid,
@@ -272,7 +305,9 @@ impl Op {
             Op::Walk(WalkAsk::Next(_)) => 0,
             Op::AddWatches(watches) => watches.bytes(),
             Op::CancelWatches(ids) => std::mem::size_of_val(&ids[..]),
-            Op::Sync | Op::Ping | Op::Close | Op::Invalid(_) => 0,
+            Op::Ephemerals { prefix, after, .. } => prefix.len() + after.len(),
+            Op::Authenticate(identities) => identities.weight(),
+            Op::Sync | Op::WhoAmI | Op::Ping | Op::Close | Op::Invalid(_) => 0,
         }
     }
 
@@ -320,11 +355,21 @@ impl Op {
     /// Refuses what only a session can ask for, as calls without one must.
     ///
     /// # Errors
-    /// [`OpError::BadArguments`] if it makes an ephemeral, or adds watches.
+    /// [`OpError::BadArguments`] if it makes or lists ephemerals, or adds watches or identities.
     pub fn sessionless(self) -> Result<Op, OpError> {
         if matches!(self, Op::AddWatches(_) | Op::CancelWatches(_)) {
             return Err(OpError::BadArguments(
                 "a unary call has no watches; use the Session stream".to_owned(),
+            ));
+        }
+        if matches!(self, Op::Ephemerals { .. }) {
+            return Err(OpError::BadArguments(
+                "a unary call has no ephemerals; use the Session stream".to_owned(),
+            ));
+        }
+        if matches!(self, Op::Authenticate(_)) {
+            return Err(OpError::BadArguments(
+                "a unary call has no identities to add to; send `authorization` with it, or use the Session stream".to_owned(),
             ));
         }
         let ephemeral = match &self {
@@ -375,7 +420,7 @@ impl Request {
 
 impl Verb {
     /// All of them, each at the index of its number.
-    pub const ALL: [Verb; 21] = [
+    pub const ALL: [Verb; 24] = [
         Verb::Create,
         Verb::Set,
         Verb::Delete,
@@ -392,8 +437,11 @@ impl Verb {
         Verb::MultiRead,
         Verb::Walk,
         Verb::Sync,
+        Verb::Ephemerals,
         Verb::AddWatches,
         Verb::CancelWatches,
+        Verb::Authenticate,
+        Verb::WhoAmI,
         Verb::Ping,
         Verb::Close,
         Verb::Invalid,
@@ -419,8 +467,11 @@ impl Verb {
             Verb::MultiRead => "multi_read",
             Verb::Walk => "walk",
             Verb::Sync => "sync",
+            Verb::Ephemerals => "ephemerals",
             Verb::AddWatches => "add_watches",
             Verb::CancelWatches => "cancel_watches",
+            Verb::Authenticate => "authenticate",
+            Verb::WhoAmI => "who_am_i",
             Verb::Ping => "ping",
             Verb::Close => "close",
             Verb::Invalid => "invalid",
@@ -439,6 +490,10 @@ impl Outcome {
                 .map(|read| Request::WEIGHT / 2 + read.as_ref().map_or(0, ReadOutcome::weight))
                 .sum(),
             Outcome::Walked(part) => part.weight(),
+            Outcome::Ephemerals { paths, .. } => {
+                paths.iter().map(|path| path.as_str().len() + std::mem::size_of::<Path>()).sum()
+            }
+            Outcome::Authenticated(identities) | Outcome::WhoAmI(identities) => identities.weight(),
             _ => 0,
         }
     }

@@ -11,8 +11,8 @@ use std::{
 };
 
 use api::{
-    Acl, Create, Expected, Fate, MultiOp, MultiOutcome, NodeKind, OpError, Path, PeerId, Read, ReadLevel,
-    ReadOutcome, SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
+    Acl, Create, Expected, Fate, Identities, MultiOp, MultiOutcome, NodeKind, OpError, Path, PeerId, Read,
+    ReadLevel, ReadOutcome, SessionId, Stat, Write, WriteNumber, WriteOutcome, Zxid,
     session::{Op, Outcome, Request, Verb},
 };
 use bytes::Bytes;
@@ -164,6 +164,7 @@ impl Client {
             waiters: Waiters::new(Arc::clone(&room)),
             listeners: Default::default(),
             endpoints: Arc::clone(&endpoints),
+            credentials: options.credentials.iter().map(wire::credential_to_wire).collect(),
             commands: from_clients,
             events: events.clone(),
             progress,
@@ -286,6 +287,19 @@ impl Client {
             WriteOutcome::AclSet { stat } => Ok(stat),
             other => Err(mismatch(&other)),
         }
+    }
+
+    /// Who the node that has the session takes this client for: its address, and what its
+    /// [credentials](Options::credentials) prove.
+    ///
+    /// # Errors
+    /// As [`Client::create`].
+    pub async fn who_am_i(&self) -> Result<Identities, ClientError> {
+        let identities = |outcome| match outcome {
+            Outcome::WhoAmI(identities) => Ok(identities),
+            other => Err(Box::new(other)),
+        };
+        self.enqueue(Op::WhoAmI, self.op_timeout, identities).await.await
     }
 
     /// The Stat of a znode, `None` where there is none, as the node that is asked has it.
@@ -544,8 +558,9 @@ fn span_name(verb: Verb) -> &'static str {
         Verb::MultiRead => "client.multi_read",
         Verb::Walk => "client.walk",
         Verb::Sync => "client.sync",
+        Verb::Ephemerals => "client.ephemerals",
         Verb::AddWatches | Verb::CancelWatches => "client.watch",
-        Verb::Ping | Verb::Close | Verb::Invalid => "client.session",
+        Verb::Authenticate | Verb::WhoAmI | Verb::Ping | Verb::Close | Verb::Invalid => "client.session",
     }
 }
 

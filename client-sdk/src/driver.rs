@@ -70,6 +70,8 @@ pub(crate) struct Driver {
     pub(crate) waiters: Waiters,
     pub(crate) listeners: Listeners,
     pub(crate) endpoints: Arc<[(String, Endpoint)]>,
+    /// Of each opening.
+    pub(crate) credentials: Vec<v1::Credential>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) events: broadcast::Sender<SessionEvent>,
     pub(crate) progress: watch::Sender<Progress>,
@@ -204,7 +206,8 @@ impl Driver {
                 Output::Connect { connection, endpoint, open } => {
                     let Some((name, endpoint)) = self.endpoints.get(endpoint) else { continue };
                     tracing::debug!(endpoint = %name, resume = open.resume.is_some(), "connecting");
-                    let dial = transport::open(endpoint.clone(), open.into());
+                    let open = v1::OpenSession { credentials: self.credentials.clone(), ..open.into() };
+                    let dial = transport::open(endpoint.clone(), open);
                     *outgoing = None;
                     *link = Link::Dialing(connection, Box::pin(dial));
                 }

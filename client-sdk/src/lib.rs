@@ -58,7 +58,7 @@ mod tests;
 
 pub use api::walk::WalkEnd;
 pub use api::watch::{Change, ChangeKind, WatchScope, WatchedZnode};
-pub use api::{Acl, AclEntry, BadAccess, Identity, Permissions, Scheme};
+pub use api::{Acl, AclEntry, BadAccess, Identities, Identity, Permissions, Scheme, proof::Credential};
 pub use api::{
     Child, Create, DeleteTree, ErrorCode, Expected, Look, MultiOp, MultiOutcome, NodeKind, OpError, Page,
     Path, PeerId, Quota, QuotaAt, Read, ReadLevel, ReadOutcome, SessionId, Stat, Usage, Write, WriteOutcome,

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use api::proof::Credential;
+
 use crate::Tls;
 
 /// How a [`Client`](crate::Client) behaves. The defaults suit most programs.
@@ -28,6 +30,9 @@ pub struct Options {
     /// application belong to its trace, sampled or not, whatever this says. Spans go to the tracer provider that the
     /// application has installed with the crate `opentelemetry`; without one there are none.
     pub trace_ratio: f64,
+    /// Who the client is: shown to each node on which the session is opened or taken up, in plain text while ports have no TLS. A
+    /// session that was opened with one is taken up with it only. Default none.
+    pub credentials: Vec<Credential>,
     /// How long [`Client::close`](crate::Client::close) waits for what is unanswered and for the end of the session.
     /// Default 5 s.
     pub close_timeout: Duration,
@@ -48,6 +53,7 @@ impl Default for Options {
             bytes_max: core.bytes_max,
             reopen: core.reopen,
             trace_ratio: 0.0,
+            credentials: Vec::new(),
             close_timeout: core.close_timeout,
             tls: None,
         }

@@ -8,9 +8,10 @@ use std::{
 };
 
 use api::{
-    ErrorCode, OpError, SessionId, SessionToken, WriteNumber, Zxid,
+    ErrorCode, Identities, OpError, SessionId, SessionToken, WriteNumber, Zxid,
     budget::Slot,
     ports::{Caller, Coordination, Items, Requests},
+    proof,
     session::{Item, Op, Open, Opened, Request},
 };
 use bytes::{Bytes, BytesMut};
@@ -73,12 +74,15 @@ where
     };
     let arrived = Instant::now();
     listed.received(1);
-    let ledger = Ledger::default();
+    let ledger = Ledger::new(listed.connection.watches.clone());
+    let place = Identities::new([proof::address(guest.address.ip())]).unwrap_or_default();
+    let place = place.with(&guest.identities).unwrap_or(place);
+    let who = Who { prover: shared.config.prover.clone(), identities: place.clone() };
     let caller = Caller {
+        identities: place,
         address: Some(guest.address.ip()),
         share: Some(guest.held.clone()),
         message: Slot::default(),
-        ..Caller::default()
     };
     let (mut requests, mut items) = gateway.store.stream(caller);
     let opened = match open(&mut requests, &mut items, &request, &ledger, arrived).await {
@@ -120,7 +124,8 @@ where
     }
     let frame_max = shared.config.frame_max.max(opened.limits.data_bytes as usize + FRAME_OVERHEAD);
     frames.set_limit(frame_max);
-    let end = both(stream, (frames, frame_max), (requests, items), &opened, &ledger, &listed, guest).await;
+    let end =
+        both(stream, (frames, frame_max), (requests, items), &opened, &ledger, &listed, (guest, who)).await;
     end.unwrap_or_else(|e| {
         tracing::debug!(session = %opened.session, "the connection ends: {e}");
         End::Closed
@@ -228,7 +233,7 @@ async fn both<S, R: Requests, I: Items>(
     opened: &Opened,
     ledger: &Ledger,
     stats: &Listed<'_>,
-    guest: Guest,
+    (guest, who): (Guest, Who),
 ) -> Result<End, OpError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
@@ -262,7 +267,7 @@ where
         charge: None,
         limits: opened.limits,
         reply_max: frame_max,
-        who: Who { address: guest.address.ip().to_canonical(), users: Vec::new() },
+        who,
         written: (!opened.resumed).then_some(opened.last_write),
         xid: FIRST_PING,
     };

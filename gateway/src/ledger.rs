@@ -133,6 +133,11 @@ pub(crate) struct Reply {
 const TOGETHER: Duration = Duration::from_millis(20);
 
 impl Ledger {
+    /// Of a connection with these watches.
+    pub(crate) fn new(watches: Watches) -> Ledger {
+        Ledger { watches, ..Ledger::default() }
+    }
+
     pub(crate) fn push(&self, pending: Pending) {
         self.lock().pending.push_back(pending);
     }

@@ -20,6 +20,7 @@
 
 mod acl;
 mod answers;
+mod commands;
 mod connection;
 mod ledger;
 mod reader;
@@ -32,9 +33,10 @@ mod writer;
 
 use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc};
 
-use api::{budget::Share, ports::Coordination};
+use api::{Identities, budget::Share, ports::Coordination, proof::Prover};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use commands::Answer;
 pub use connection::End;
 use stats::Stats;
 pub use words::{Facts, Words, WordsError};
@@ -46,13 +48,20 @@ pub struct Config {
     pub words: Words,
     /// Bytes of a frame before its session is open; then as the node says in [`Limits`](api::session::Limits).
     pub frame_max: usize,
+    /// What clients prove their identities with.
+    pub prover: Prover,
     /// What `conf` says besides: names and values, in this order.
     pub settings: Vec<(String, String)>,
 }
 
 impl Default for Config {
     fn default() -> Config {
-        Config { words: Words::default(), frame_max: zk_jute::FRAME_MAX, settings: Vec::new() }
+        Config {
+            words: Words::default(),
+            frame_max: zk_jute::FRAME_MAX,
+            prover: Prover::default(),
+            settings: Vec::new(),
+        }
     }
 }
 
@@ -77,6 +86,8 @@ struct Shared {
 pub struct Guest {
     /// Where it is.
     pub address: SocketAddr,
+    /// What its connection proves besides its address, as the subject of a certificate.
+    pub identities: Identities,
     /// Bytes of its requests under way.
     pub held: Share,
     /// Bytes that are being received and sent.

@@ -38,6 +38,11 @@ pub(crate) enum Script {
         /// It is looked for.
         parent: Path,
     },
+    /// The ephemerals of the session, page by page.
+    Ephemerals {
+        /// Those whose path begins so.
+        prefix: String,
+    },
     /// Whether the client has such watches, behind all reads that may leave some.
     Watches {
         /// On which znode.
@@ -97,7 +102,9 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
             }
             Script::MultiRead(parts) => {
                 let mut results = Vec::with_capacity(parts.len());
-                let (mut zxid, mut code, mut bytes) = (Zxid::ZERO, Code::OK, 0);
+                // Takes its place in the order, also if no part asks the store anything.
+                let mut zxid = self.step(Op::Ping).await?.zxid;
+                let (mut code, mut bytes) = (Code::OK, 0);
                 for part in parts {
                     let (at, result) = self.read_part(part, &mut room).await?;
                     zxid = zxid.max(at);
@@ -130,6 +137,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                 };
                 (response.zxid, code, Body::Nothing)
             }
+            Script::Ephemerals { prefix } => self.ephemerals(prefix, &mut room).await?,
             Script::Watches { path, kinds, remove } => {
                 let response = self.step(Op::Ping).await?;
                 let has = self.ledger.watches.has(kinds, &path);
@@ -141,6 +149,32 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
             }
         };
         Ok(Played { zxid: zxid.0.cast_signed(), code, body, watch, room })
+    }
+
+    async fn ephemerals(
+        &mut self,
+        prefix: String,
+        room: &mut Vec<Charge>,
+    ) -> Result<(Zxid, Code, Body), OpError> {
+        let (mut all, mut after) = (Vec::new(), String::new());
+        loop {
+            let op = Op::Ephemerals { prefix: prefix.clone(), after, size: 0 };
+            let Response { zxid, result, .. } = self.step(op).await?;
+            let (paths, more) = match result {
+                Ok(Outcome::Ephemerals { paths, more }) => (paths, more),
+                Ok(_) => return Ok((zxid, Code::SYSTEM_ERROR, Body::Nothing)),
+                Err(e) => return Ok((zxid, code_of(&e)?, Body::Nothing)),
+            };
+            match self.room(paths.iter().map(|path| path.as_str().len() + NAME).sum()).await {
+                Ok(charge) => room.push(charge),
+                Err(code) => return Ok((zxid, code, Body::Nothing)),
+            }
+            all.extend(paths.into_iter().map(|path| path.as_str().to_owned()));
+            match all.last() {
+                Some(last) if more => after = last.clone(),
+                _ => return Ok((zxid, Code::OK, Body::Ephemerals(all))),
+            }
+        }
     }
 
     async fn read_part(

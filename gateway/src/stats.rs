@@ -1,7 +1,7 @@
 //! What the four letter words tell of connections and requests.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -11,6 +11,8 @@ use std::{
 };
 
 use telemetry::metrics;
+
+use crate::watches::Watches;
 
 /// Of the whole gateway.
 pub(crate) struct Stats {
@@ -33,7 +35,6 @@ pub(crate) struct Traffic {
 }
 
 /// Of one connection.
-#[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) address: SocketAddr,
     pub(crate) traffic: Traffic,
@@ -46,6 +47,7 @@ pub(crate) struct Connection {
     pub(crate) last_op: AtomicI64,
     pub(crate) last_answer_ms: AtomicU64,
     pub(crate) last_latency_ms: AtomicU64,
+    pub(crate) watches: Watches,
 }
 
 /// The place of a connection in the list, until it is dropped.
@@ -87,6 +89,7 @@ impl Stats {
             last_op: AtomicI64::new(0),
             last_answer_ms: AtomicU64::new(0),
             last_latency_ms: AtomicU64::new(0),
+            watches: Watches::default(),
         });
         self.lock().insert(id, connection.clone());
         Listed { stats: self, id, connection }
@@ -95,6 +98,19 @@ impl Stats {
     /// As they came.
     pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
         self.lock().values().cloned().collect()
+    }
+
+    /// The paths that the sessions of this gateway watch, of those that watch any, and how many watches there are.
+    pub(crate) fn watched(&self) -> (BTreeMap<i64, BTreeSet<String>>, usize) {
+        let (mut all, mut count) = (BTreeMap::new(), 0);
+        for connection in self.connections() {
+            let (paths, watches) = connection.watches.paths();
+            count += watches;
+            if watches > 0 {
+                all.insert(connection.session.load(Relaxed), paths);
+            }
+        }
+        (all, count)
     }
 
     /// How many there are, and their requests that are not answered.

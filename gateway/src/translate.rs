@@ -1,9 +1,8 @@
 //! ZooKeeper's requests in the words of the store, and where its checks come in another order than the store's.
 
-use std::net::IpAddr;
-
 use api::{
-    Create, Expected, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Write,
+    Create, Expected, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Scheme, Write,
+    proof::{Credential, Prover},
     session::{Limits, Op},
     watch::AddWatches,
 };
@@ -50,30 +49,42 @@ pub(crate) fn bad(bad: Bad) -> Plan {
 
 /// Who is at the other end of a connection.
 pub(crate) struct Who {
-    pub(crate) address: IpAddr,
-    /// Names from digests. They prove nothing.
-    pub(crate) users: Vec<String>,
+    pub(crate) prover: Prover,
+    /// What is proven, its address among it.
+    pub(crate) identities: Identities,
 }
 
 impl Who {
     fn infos(&self) -> Vec<ClientInfo> {
-        let ip = ClientInfo { scheme: "ip".into(), user: self.address.to_string() };
-        let digest = |user: &String| ClientInfo { scheme: "digest".into(), user: user.clone() };
-        [ip].into_iter().chain(self.users.iter().map(digest)).collect()
+        let info = |identity: &Identity| {
+            let (scheme, id) = (identity.scheme().as_str(), identity.id());
+            let (scheme, user) = match identity.scheme() {
+                // As ZooKeeper names it.
+                Scheme::Role => (id, ""),
+                Scheme::Digest => (scheme, id.split(':').next().unwrap_or_default()),
+                _ => (scheme, id),
+            };
+            ClientInfo { scheme: scheme.to_owned(), user: user.to_owned() }
+        };
+        self.identities.as_slice().iter().map(info).collect()
     }
 
-    /// As ZooKeeper answers: a digest always succeeds, and any other scheme ends the connection.
-    fn prove(&mut self, scheme: Option<&str>, secret: Option<&[u8]>) -> Fixed {
-        if scheme != Some("digest") || self.users.len() >= Identities::MAX {
-            return Fixed { zxid: Some(0), ..Fixed::last(Code::AUTH_FAILED) };
-        }
-        let secret = String::from_utf8_lossy(secret.unwrap_or_default());
-        let user = secret.split(':').next().unwrap_or_default();
-        let user: String = user.chars().take(Identity::ID_MAX / 4).collect();
-        if !self.users.contains(&user) {
-            self.users.push(user);
-        }
-        Fixed { zxid: Some(0), ..Fixed::error(Code::OK) }
+    /// As ZooKeeper answers: a digest always succeeds, an address is proven already, and any other scheme ends the connection.
+    fn prove(&mut self, scheme: Option<&str>, secret: Option<&[u8]>) -> Plan {
+        let proven = match (scheme, secret) {
+            (Some("digest"), Some(secret)) => {
+                let secret = Credential::Digest(String::from_utf8_lossy(secret).into_owned());
+                self.prover.prove(&secret).ok()
+            }
+            (Some("ip"), _) => Some(Identities::NONE),
+            _ => None,
+        };
+        let all = proven.and_then(|proven| Some((self.identities.with(&proven).ok()?, proven)));
+        let Some((all, proven)) = all else {
+            return Plan::fixed(Fixed { zxid: Some(0), ..Fixed::last(Code::AUTH_FAILED) });
+        };
+        self.identities = all;
+        Plan::Ask(Op::Authenticate(proven), Wants::Fixed(Fixed { zxid: Some(0), ..Fixed::error(Code::OK) }))
     }
 }
 
@@ -82,7 +93,7 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches, limits: L
         Request::Create { .. }
         | Request::Create2 { .. }
         | Request::CreateContainer { .. }
-        | Request::CreateTtl { .. } => plan_create(request),
+        | Request::CreateTtl { .. } => plan_create(request, &who.identities),
         Request::Delete { path, version } => match delete(&path, version) {
             Ok((path, version)) => Plan::Ask(Op::Write(Write::Delete { path, version }), Wants::Deleted),
             Err(code) => Plan::error(code),
@@ -93,6 +104,8 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches, limits: L
             }
             Err(_) => Plan::error(Code::BAD_ARGUMENTS),
         },
+        // Of the reads, ZooKeeper asks only this one for it.
+        Request::Exists { path, .. } if path.contains('\0') => Plan::error(Code::BAD_ARGUMENTS),
         Request::Exists { path, watch } => {
             read(&path, |path| Read::Exists { path }, Wants::Exists, watches, watch)
         }
@@ -112,7 +125,7 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches, limits: L
         Request::RemoveWatches { path, kind } => watches_of(&path, kind, true),
         Request::Sync { path } => Plan::Ask(Op::Sync, Wants::Sync(path)),
         Request::Ping => Plan::Ask(Op::Ping, Wants::Ping),
-        Request::Multi(parts) => multi(parts),
+        Request::Multi(parts) => multi(parts, &who.identities),
         // As a multi.
         Request::MultiRead(parts) if parts.len() > limits.multi_parts as usize => {
             Plan::error(Code::BAD_ARGUMENTS)
@@ -124,25 +137,31 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches, limits: L
         Request::Reconfig { .. } => Plan::error(Code::RECONFIG_DISABLED),
         // No scheme is known that proves anything here. ZooKeeper says so and hangs up.
         Request::Sasl { .. } => Plan::fixed(Fixed::last(Code::AUTH_FAILED)),
-        Request::Auth { scheme, auth, .. } => Plan::fixed(who.prove(scheme.as_deref(), auth.as_deref())),
+        Request::Auth { scheme, auth, .. } => who.prove(scheme.as_deref(), auth.as_deref()),
         Request::WhoAmI => Plan::fixed(Fixed { body: Body::Infos(who.infos()), ..Fixed::error(Code::OK) }),
         Request::GetAcl { path } => read(&path, |path| Read::Acl { path }, Wants::Acl, watches, false),
-        Request::SetAcl { path, acl, version } => match (Path::new(&path), acl::read(acl.as_deref())) {
-            (Ok(path), Ok(acl)) => {
-                Plan::Ask(Op::Write(Write::SetAcl { path, acl, aversion: expected(version) }), Wants::AclSet)
+        Request::SetAcl { path, acl, version } => {
+            match (Path::new(&path), acl::read(acl.as_deref(), &who.identities)) {
+                (Ok(path), Ok(acl)) => Plan::Ask(
+                    Op::Write(Write::SetAcl { path, acl, aversion: expected(version) }),
+                    Wants::AclSet,
+                ),
+                (Err(_), _) => Plan::error(Code::BAD_ARGUMENTS),
+                (_, Err(code)) => Plan::error(code),
             }
-            (Err(_), _) => Plan::error(Code::BAD_ARGUMENTS),
-            (_, Err(code)) => Plan::error(code),
-        },
-        Request::GetEphemerals { .. } | Request::GetAllChildrenNumber { .. } => {
-            Plan::error(Code::UNIMPLEMENTED)
         }
+        Request::GetEphemerals { prefix } => {
+            // As ZooKeeper does, by the letters of the path.
+            let prefix = prefix.filter(|prefix| !matches!(prefix.trim(), "" | "/")).unwrap_or_default();
+            Plan::Script(Script::Ephemerals { prefix })
+        }
+        Request::GetAllChildrenNumber { .. } => Plan::error(Code::UNIMPLEMENTED),
     }
 }
 
-fn plan_create(request: Request) -> Plan {
+fn plan_create(request: Request, own: &Identities) -> Plan {
     let stat = request.code() != OpCode::CREATE;
-    match create(request) {
+    match create(request, own) {
         Ok(create) => Plan::Ask(Op::Write(Write::Create(create)), Wants::Created { stat }),
         Err(BadCreate::Code(code)) => Plan::error(code),
         // ZooKeeper looks for the parent first.
@@ -171,7 +190,7 @@ impl BadCreate {
 }
 
 /// In the order of ZooKeeper's checks: flags and TTL, a slash and no NUL, the access list, and behind the parent the rest of the path.
-fn create(request: Request) -> Result<Create, BadCreate> {
+fn create(request: Request, own: &Identities) -> Result<Create, BadCreate> {
     let op = request.code();
     let (create, ttl) = match request {
         Request::Create { create } | Request::Create2 { create } | Request::CreateContainer { create } => {
@@ -202,7 +221,7 @@ fn create(request: Request) -> Result<Create, BadCreate> {
         return Err(bad);
     }
     let Some((parent, _)) = path.rsplit_once('/').filter(|_| !path.contains('\0')) else { return Err(bad) };
-    let acl = acl::read(acl.as_deref()).map_err(BadCreate::Code)?;
+    let acl = acl::read(acl.as_deref(), own).map_err(BadCreate::Code)?;
     let parsed = if sequential { Path::prefix(&path) } else { Path::new(&path) };
     let path = parsed.map_err(|_| match parent {
         "" => BadCreate::Code(Code::BAD_ARGUMENTS),
@@ -257,12 +276,13 @@ fn set_again(again: Option<AddWatches>) -> Plan {
 }
 
 fn add_watch(path: &str, mode: i32, watches: &Watches) -> Plan {
-    let (Some(kinds), Ok(path)) = (Kind::named(mode.saturating_add(4)), Path::new(path)) else {
-        return Plan::error(Code::BAD_ARGUMENTS);
+    let (Some(kinds), true) = (Kind::named(mode.saturating_add(4)), (0..=1).contains(&mode)) else {
+        return Plan::error(Code::MARSHALLING_ERROR);
     };
-    if !(0..=1).contains(&mode) {
-        return Plan::error(Code::BAD_ARGUMENTS);
-    }
+    let Some(path) = read_path(path) else {
+        // As in ZooKeeper: there will be nothing to tell.
+        return Plan::fixed(Fixed { body: Body::Number(0), ..Fixed::error(Code::OK) });
+    };
     let specs = watches.add(kinds, &path, None);
     Plan::Ask(Op::AddWatches(AddWatches { specs, refused: Vec::new() }), Wants::Added)
 }
@@ -275,11 +295,13 @@ fn watches_of(path: &str, kind: i32, remove: bool) -> Plan {
     }
 }
 
-fn multi(parts: Vec<Request>) -> Plan {
+fn multi(parts: Vec<Request>, own: &Identities) -> Plan {
     let codes: Vec<OpCode> = parts.iter().map(Request::code).collect();
-    let ops = (0..).zip(parts).map(|(index, part)| multi_op(part).map_err(|code| (index, code)));
+    let ops = (0..).zip(parts).map(|(index, part)| multi_op(part, own).map_err(|code| (index, code)));
     match ops.collect::<Result<Vec<MultiOp>, (u32, Code)>>() {
         Ok(ops) => Plan::Ask(Op::Write(Write::Multi(ops)), Wants::Multi(codes)),
+        // Of a part that ZooKeeper cannot read.
+        Err((_, Code::MARSHALLING_ERROR)) => Plan::error(Code::MARSHALLING_ERROR),
         Err((index, code)) => {
             let body = failed_multi(codes.len(), index, code);
             Plan::fixed(Fixed { body, ..Fixed::error(Code::OK) })
@@ -287,7 +309,7 @@ fn multi(parts: Vec<Request>) -> Plan {
     }
 }
 
-fn multi_op(part: Request) -> Result<MultiOp, Code> {
+fn multi_op(part: Request, own: &Identities) -> Result<MultiOp, Code> {
     let checked = |path: &str| Path::new(path).map_err(|_| Code::BAD_ARGUMENTS);
     Ok(match part {
         Request::Delete { path, version } => {
@@ -300,6 +322,10 @@ fn multi_op(part: Request) -> Result<MultiOp, Code> {
         Request::Check { path, version } => {
             MultiOp::Check { path: checked(&path)?, version: expected(version) }
         }
-        other => MultiOp::Create(create(other).map_err(|e| e.code())?),
+        // A time to live has an operation of its own.
+        Request::Create { create } | Request::Create2 { create } if matches!(create.flags, 5 | 6) => {
+            return Err(Code::MARSHALLING_ERROR);
+        }
+        other => MultiOp::Create(create(other, own).map_err(|e| e.code())?),
     })
 }

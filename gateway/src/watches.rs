@@ -4,8 +4,8 @@
 //! behind the reply: its client knows the watch only then.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use api::{
@@ -57,10 +57,10 @@ impl Kind {
     }
 }
 
-/// Those of one connection.
-#[derive(Default)]
+/// Those of one connection. Clones are the same.
+#[derive(Clone, Default)]
 pub(crate) struct Watches {
-    inner: Mutex<Inner>,
+    inner: Arc<Mutex<Inner>>,
 }
 
 #[derive(Default)]
@@ -75,6 +75,8 @@ struct Inner {
 
 struct Watch {
     kind: Kind,
+    /// Set again for a znode that the client knows: one that was made anew since has changed for it, as ZooKeeper says.
+    known: bool,
     path: Path,
     state: State,
 }
@@ -101,7 +103,7 @@ impl Watches {
     /// The store has not taken the watch.
     pub(crate) fn settle(&self, id: u32, keep: bool) -> Result<Vec<Event>, Code> {
         let mut inner = self.lock();
-        let Some(Watch { kind, path, state }) = inner.watches.remove(&id) else { return Ok(Vec::new()) };
+        let Some(Watch { kind, path, state, .. }) = inner.watches.remove(&id) else { return Ok(Vec::new()) };
         match state {
             State::Refused(code) => Err(code),
             _ if !keep => {
@@ -112,7 +114,7 @@ impl Watches {
             State::Begun(seen) if kind.once() && !seen.is_empty() => Ok(seen),
             state => {
                 let seen = if let State::Begun(seen) = state { seen } else { Vec::new() };
-                inner.watches.insert(id, Watch { kind, path, state: State::Armed });
+                inner.watches.insert(id, Watch { kind, known: false, path, state: State::Armed });
                 inner.arm(id);
                 Ok(seen)
             }
@@ -148,17 +150,17 @@ impl Watches {
         let mut done = HashSet::new();
         let from = Some(Zxid(u64::try_from(sets.relative_zxid).unwrap_or(0)));
         let mut all = AddWatches::default();
-        for (paths, kinds, from) in [
-            (&sets.data[..], &[Kind::Data][..], from),
-            (&sets.exist, &[Kind::Data], from),
-            (&sets.child, &[Kind::Child], from),
-            (persistent, &[Kind::Persistent, Kind::PersistentChild], None),
-            (recursive, &[Kind::Recursive], None),
+        for (paths, (kinds, known), from) in [
+            (&sets.data[..], (&[Kind::Data][..], true), from),
+            (&sets.exist, (&[Kind::Data], false), from),
+            (&sets.child, (&[Kind::Child], false), from),
+            (persistent, (&[Kind::Persistent, Kind::PersistentChild], false), None),
+            (recursive, (&[Kind::Recursive], false), None),
         ] {
             // A path that cannot be has nothing to tell.
             for path in paths.iter().filter_map(|path| read_path(path)) {
                 if done.insert((kinds, path.clone())) {
-                    all.specs.extend(self.add(kinds, &path, from));
+                    all.specs.extend(self.add_known(kinds, &path, from, known));
                 }
             }
         }
@@ -167,6 +169,10 @@ impl Watches {
 
     /// Watches that the client knows from now on; those that it has already stay as they are, if they see all that these would.
     pub(crate) fn add(&self, kinds: &[Kind], path: &Path, from: Option<Zxid>) -> Vec<WatchSpec> {
+        self.add_known(kinds, path, from, false)
+    }
+
+    fn add_known(&self, kinds: &[Kind], path: &Path, from: Option<Zxid>, known: bool) -> Vec<WatchSpec> {
         let mut inner = self.lock();
         let mut specs = Vec::new();
         for &kind in kinds {
@@ -174,6 +180,9 @@ impl Watches {
                 continue;
             }
             let id = inner.insert(kind, path.clone(), State::Armed);
+            if let Some(watch) = inner.watches.get_mut(&id) {
+                watch.known = known;
+            }
             inner.arm(id);
             specs.extend(inner.spec(id, from));
         }
@@ -198,6 +207,15 @@ impl Watches {
     /// Those that the store may forget.
     pub(crate) fn take_cancels(&self) -> Vec<u32> {
         std::mem::take(&mut self.lock().cancels)
+    }
+
+    /// The paths of those that the client knows, and how many these are. An addWatch counts once.
+    pub(crate) fn paths(&self) -> (BTreeSet<String>, usize) {
+        let inner = self.lock();
+        let known = inner.armed.keys().filter(|(kind, _)| *kind != Kind::PersistentChild);
+        let paths: Vec<String> = known.map(|(_, path)| path.as_str().to_owned()).collect();
+        let count = paths.len();
+        (paths.into_iter().collect(), count)
     }
 
     /// How many the client has.
@@ -236,6 +254,10 @@ impl Watches {
                     State::Refused(_) => {}
                 }
             }
+            // ZooKeeper tells of the znode first, and then of its parent's children.
+            if let Some(told) = all.get_mut(first..) {
+                told.sort_by_key(|told: &Event| told.event.kind == EventType::NODE_CHILDREN_CHANGED.0);
+            }
         }
         all
     }
@@ -251,7 +273,7 @@ impl Inner {
         loop {
             self.last = self.last.wrapping_add(1);
             if self.last != 0 && !self.watches.contains_key(&self.last) {
-                self.watches.insert(self.last, Watch { kind, path, state });
+                self.watches.insert(self.last, Watch { kind, known: false, path, state });
                 return self.last;
             }
         }
@@ -294,6 +316,7 @@ fn seen<'a>(watch: &'a Watch, change: ChangeKind, path: &'a Path) -> Option<(Eve
             _ => None,
         },
         Kind::Data | Kind::Persistent | Kind::Recursive => match change {
+            ChangeKind::Created if watch.known => Some((EventType::NODE_DATA_CHANGED, path)),
             ChangeKind::Created => Some((EventType::NODE_CREATED, path)),
             ChangeKind::Deleted => Some((EventType::NODE_DELETED, path)),
             ChangeKind::DataChanged | ChangeKind::Touched => Some((EventType::NODE_DATA_CHANGED, path)),
@@ -304,8 +327,6 @@ fn seen<'a>(watch: &'a Watch, change: ChangeKind, path: &'a Path) -> Option<(Eve
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use api::{
         Stat,
         watch::{Change, WatchEvent},
@@ -378,6 +399,19 @@ mod tests {
         assert!(watches.has(&[Kind::Recursive], &path("/a")));
         assert_eq!(watches.remove(&[Kind::Recursive], &path("/a")).len(), 1);
         assert!(!watches.has(&[Kind::Recursive], &path("/a")));
+    }
+
+    #[test]
+    fn a_change_is_told_of_the_znode_before_its_parent() {
+        let watches = Watches::default();
+        let ids: Vec<u32> = [("/a", Kind::Child), ("/a/b", Kind::Data)]
+            .into_iter()
+            .flat_map(|(of, kind)| watches.add(&[kind], &path(of), None))
+            .map(|spec| spec.id)
+            .collect();
+        let told = watches.tell(&group(&ids, ChangeKind::Deleted, "/a/b"));
+        let kinds: Vec<_> = told.iter().map(|told| EventType(told.event.kind)).collect();
+        assert_eq!(kinds, [EventType::NODE_DELETED, EventType::NODE_CHILDREN_CHANGED]);
     }
 
     #[test]

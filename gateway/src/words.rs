@@ -1,14 +1,20 @@
 //! ZooKeeper's four letter words: a client that sends one instead of a first frame gets a text and is hung up on. Names of fields are
 //! ZooKeeper's, so that what reads them goes on.
 
-use std::{fmt::Write as _, str::FromStr, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    str::FromStr,
+    sync::atomic::Ordering::Relaxed,
+    time::Duration,
+};
 
 use api::{
     Path, Read, ReadLevel,
     ports::{Caller, Coordination},
     session::Op,
 };
-
+use serde_json::{Value, json};
 use telemetry::metrics;
 
 use crate::{Gateway, stats::Connection};
@@ -28,6 +34,10 @@ pub struct Facts {
     pub sessions: Option<u64>,
     /// Bytes of the state on disk, and of the log.
     pub on_disk: Option<(u64, u64)>,
+    /// The hash of the state.
+    pub digest: Option<u64>,
+    /// The member that leads, and where it serves clients.
+    pub leader: Option<(u32, String)>,
     /// More names and values for `mntr`.
     pub more: Vec<(String, String)>,
 }
@@ -64,6 +74,13 @@ impl FromStr for Words {
     }
 }
 
+impl Words {
+    /// Whether it is one of them.
+    pub(crate) fn has(&self, word: &str) -> bool {
+        self.0.contains(&word)
+    }
+}
+
 impl std::fmt::Display for Words {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.0.join(","))
@@ -78,7 +95,7 @@ pub(crate) fn is_word(first: [u8; 4]) -> bool {
 pub(crate) async fn answer<C: Coordination>(gateway: &Gateway<C>, word: &str) -> String {
     metrics::GATEWAY_WORDS.add(1);
     let shared = &gateway.shared;
-    if !shared.config.words.0.contains(&word) {
+    if !shared.config.words.has(word) {
         return format!("{word} is not executed because it is not in the whitelist.\n");
     }
     let stats = &shared.stats;
@@ -93,7 +110,19 @@ pub(crate) async fn answer<C: Coordination>(gateway: &Gateway<C>, word: &str) ->
             "Server stats reset.\n".to_owned()
         }
         "conf" => lines(shared.config.settings.iter().map(|(name, value)| format!("{name}={value}"))),
-        "envi" => environment(),
+        "envi" => {
+            "Environment:\n".to_owned() + &lines(environment().map(|(name, value)| format!("{name}={value}")))
+        }
+        "wchs" => {
+            let (watched, count) = stats.watched();
+            let paths: BTreeSet<&String> = watched.values().flatten().collect();
+            let (sessions, paths) = (watched.len(), paths.len());
+            format!("{sessions} connections watching {paths} paths\nTotal watches:{count}\n")
+        }
+        "wchc" => {
+            grouped(stats.watched().0.into_iter().map(|(session, paths)| (format!("0x{session:x}"), paths)))
+        }
+        "wchp" => grouped(by_path(stats.watched().0, |session| format!("0x{session:x}"))),
         "cons" => lines(stats.connections().iter().map(|connection| long(connection))) + "\n",
         _ => match facts(gateway).await {
             Some(facts) => of_facts(gateway, word, &facts),
@@ -104,7 +133,7 @@ pub(crate) async fn answer<C: Coordination>(gateway: &Gateway<C>, word: &str) ->
 }
 
 /// `None` while clients are not served.
-async fn facts<C: Coordination>(gateway: &Gateway<C>) -> Option<Facts> {
+pub(crate) async fn facts<C: Coordination>(gateway: &Gateway<C>) -> Option<Facts> {
     if let Some(about) = &gateway.shared.about {
         return Some(about().await).filter(|facts| facts.serving);
     }
@@ -123,7 +152,13 @@ fn of_facts<C>(gateway: &Gateway<C>, word: &str, facts: &Facts) -> String {
             let clients = lines(stats.connections().iter().map(|connection| short(connection)));
             format!("Zookeeper version: {VERSION}\nClients:\n{clients}\n") + &server(gateway, facts)
         }
-        "mntr" => monitor(gateway, facts),
+        "mntr" => {
+            lines(monitored(gateway, facts).into_iter().map(|(name, value)| format!("zk_{name}\t{value}")))
+        }
+        "hash" => match facts.digest {
+            Some(digest) => format!("zxid: 0x{:x}, digest: {digest}\n", facts.zxid),
+            None => String::new(),
+        },
         "dirs" => {
             let (data, log) = facts.on_disk.unwrap_or_default();
             format!("datadir_size: {data}\nlogdir_size: {log}\n")
@@ -153,27 +188,48 @@ fn server<C>(gateway: &Gateway<C>, facts: &Facts) -> String {
     text
 }
 
-fn monitor<C>(gateway: &Gateway<C>, facts: &Facts) -> String {
+/// Names and values of `mntr`.
+pub(crate) fn monitored<C>(gateway: &Gateway<C>, facts: &Facts) -> Vec<(String, Value)> {
     let stats = &gateway.shared.stats;
     let latency = stats.all.latency();
     let (alive, outstanding) = stats.alive();
-    let number = |name: &str, value: Option<u64>| value.map(|value| (name.to_owned(), value.to_string()));
+    let uptime = u64::try_from(stats.started.elapsed().as_millis()).unwrap_or(u64::MAX);
     let always = [
-        ("version", VERSION.to_owned()),
-        ("server_state", facts.mode.unwrap_or("follower").to_owned()),
-        ("avg_latency", format!("{:.4}", latency.average)),
-        ("min_latency", latency.min.to_string()),
-        ("max_latency", latency.max.to_string()),
-        ("packets_received", stats.all.received.load(Relaxed).to_string()),
-        ("packets_sent", stats.all.sent.load(Relaxed).to_string()),
-        ("num_alive_connections", alive.to_string()),
-        ("outstanding_requests", outstanding.to_string()),
-        ("uptime", stats.started.elapsed().as_millis().to_string()),
+        ("version", json!(VERSION)),
+        ("server_state", json!(facts.mode.unwrap_or("follower"))),
+        ("avg_latency", json!((latency.average * 1e4).round() / 1e4)),
+        ("min_latency", json!(latency.min)),
+        ("max_latency", json!(latency.max)),
+        ("packets_received", json!(stats.all.received.load(Relaxed))),
+        ("packets_sent", json!(stats.all.sent.load(Relaxed))),
+        ("num_alive_connections", json!(alive)),
+        ("outstanding_requests", json!(outstanding)),
+        ("watch_count", json!(stats.watched().1)),
+        ("uptime", json!(uptime)),
     ];
-    let always = always.map(|(name, value)| (name.to_owned(), value));
-    let known = [number("znode_count", facts.znodes), number("global_sessions", facts.sessions)];
-    let all = always.into_iter().chain(known.into_iter().flatten()).chain(facts.more.iter().cloned());
-    lines(all.map(|(name, value)| format!("zk_{name}\t{value}")))
+    let known = [("znode_count", facts.znodes), ("global_sessions", facts.sessions)];
+    let known = known.into_iter().filter_map(|(name, value)| Some((name, json!(value?))));
+    let all = always.into_iter().chain(known).map(|(name, value)| (name.to_owned(), value));
+    all.chain(facts.more.iter().map(|(name, value)| (name.clone(), json!(value)))).collect()
+}
+
+/// Who watches each path.
+pub(crate) fn by_path<T>(
+    watched: BTreeMap<i64, BTreeSet<String>>,
+    session: impl Fn(i64) -> T,
+) -> BTreeMap<String, Vec<T>> {
+    let mut all: BTreeMap<String, Vec<T>> = BTreeMap::new();
+    for (id, paths) in watched {
+        paths.into_iter().for_each(|path| all.entry(path).or_default().push(session(id)));
+    }
+    all
+}
+
+fn grouped<I: IntoIterator<Item = String>>(groups: impl IntoIterator<Item = (String, I)>) -> String {
+    let text = |(head, items): (String, I)| {
+        items.into_iter().fold(head + "\n", |text, item| text + "\t" + &item + "\n")
+    };
+    groups.into_iter().map(text).collect()
 }
 
 fn dump(connections: &[std::sync::Arc<Connection>]) -> String {
@@ -186,13 +242,9 @@ fn dump(connections: &[std::sync::Arc<Connection>]) -> String {
     format!("Sessions of this server's connections:\n{sessions}Connections dump:\n{all}")
 }
 
-fn environment() -> String {
-    lines([
-        "Environment:".to_owned(),
-        format!("zookeeper.version={VERSION}"),
-        format!("os.name={}", std::env::consts::OS),
-        format!("os.arch={}", std::env::consts::ARCH),
-    ])
+/// Names and values of `envi`.
+pub(crate) fn environment() -> [(&'static str, &'static str); 3] {
+    [("zookeeper.version", VERSION), ("os.name", std::env::consts::OS), ("os.arch", std::env::consts::ARCH)]
 }
 
 fn short(connection: &Connection) -> String {
@@ -225,7 +277,7 @@ fn long(connection: &Connection) -> String {
 }
 
 /// Of an operation, as `cons` has it.
-fn name(op: i64) -> &'static str {
+pub(crate) fn name(op: i64) -> &'static str {
     match op {
         1 | 15 | 19 | 21 => "CREA",
         2 => "DELE",
@@ -251,10 +303,13 @@ fn lines(lines: impl IntoIterator<Item = String>) -> String {
 }
 
 /// Monitors look for a version of ZooKeeper's whose words these are.
-const VERSION: &str = concat!("3.9.5-quorate-", env!("CARGO_PKG_VERSION"), ", built on 01/01/2026 00:00 UTC");
+pub(crate) const VERSION: &str =
+    concat!("3.9.5-quorate-", env!("CARGO_PKG_VERSION"), ", built on 01/01/2026 00:00 UTC");
 
-const ALL: [&str; 12] =
-    ["conf", "cons", "crst", "dirs", "dump", "envi", "isro", "mntr", "ruok", "srst", "srvr", "stat"];
+const ALL: [&str; 16] = [
+    "conf", "cons", "crst", "dirs", "dump", "envi", "hash", "isro", "mntr", "ruok", "srst", "srvr", "stat",
+    "wchc", "wchp", "wchs",
+];
 
 #[cfg(test)]
 mod tests {

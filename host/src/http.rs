@@ -8,12 +8,20 @@
 //! | `/metrics` | Prometheus text, or OpenMetrics with exemplars if the client accepts it |
 //! | `/loglevel` | GET: the filter of the log lines; PUT, from this machine only: changes it |
 //!
+//! | `/commands/NAME` | what ZooKeeper's AdminServer answers, where the process speaks ZooKeeper's protocol |
+//!
 //! The first three name each check and its reason with `?verbose`, and always when one fails.
 
 mod ask;
 mod health;
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -41,8 +49,28 @@ pub struct Pages {
     pub health: Health,
     /// Whose metrics it has.
     pub groups: Vec<Group>,
+    /// Of ZooKeeper's AdminServer.
+    pub commands: Commands,
     /// The identity of the process, for `target_info`; see [`crate::otlp::resource`].
     pub resource: Vec<(&'static str, String)>,
+}
+
+/// What answers `/commands/NAME`; nothing until it is set. Clones share it.
+#[derive(Clone, Default)]
+pub struct Commands(Arc<OnceLock<Answering>>);
+
+/// From the name of a command, empty for the list of all, to the status and the body of the answer.
+type Answering = Box<dyn Fn(String) -> Pin<Box<dyn Future<Output = (u16, String)> + Send>> + Send + Sync>;
+
+impl Commands {
+    /// From now on this answers. Only the first counts.
+    pub fn answer_with<F>(&self, answer: impl Fn(String) -> F + Send + Sync + 'static)
+    where
+        F: Future<Output = (u16, String)> + Send + 'static,
+    {
+        // An error: it is set already.
+        let _ = self.0.set(Box::new(move |name| Box::pin(answer(name))));
+    }
 }
 
 /// Serves `pages` until `stop` is cancelled. To be started before recovery and stopped last, so that probes get an answer
@@ -96,6 +124,10 @@ impl Pages {
             _ => None,
         };
         let reading = matches!(*request.method(), Method::GET | Method::HEAD);
+        let command = under_commands(request.uri().path());
+        if let (true, Some(name), Some(answering)) = (reading, command, self.commands.0.get()) {
+            return self::command(name, answering).await;
+        }
         match (request.uri().path(), probe) {
             (_, Some(probe)) if reading => {
                 let (well, text) = self.health.report(probe, verbose).await;
@@ -108,7 +140,7 @@ impl Pages {
             ("/metrics", _) | (_, Some(_)) => not_allowed("GET, HEAD"),
             _ => plain(
                 StatusCode::NOT_FOUND,
-                "not here; try /livez, /readyz, /startupz (each with ?verbose), /metrics, /loglevel\n".into(),
+                "not here; try /livez, /readyz, /startupz (each with ?verbose), /metrics, /loglevel, /commands\n".into(),
             ),
         }
     }
@@ -121,6 +153,20 @@ impl Pages {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
         response
     }
+}
+
+async fn command(name: &str, answering: &Answering) -> Response<Full<Bytes>> {
+    let (status, text) = answering(name.to_owned()).await;
+    let mut response = plain(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), text);
+    let kind = if name.is_empty() { "text/html; charset=utf-8" } else { "application/json" };
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+/// The name of a command; empty for the list of all.
+fn under_commands(path: &str) -> Option<&str> {
+    let rest = path.strip_prefix("/commands")?;
+    if rest.is_empty() { Some("") } else { rest.strip_prefix('/') }
 }
 
 /// The body is the new filter. Allowed from this machine only: debug lines cost time and reveal much.

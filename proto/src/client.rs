@@ -10,6 +10,7 @@ mod node;
 mod requests;
 mod walk;
 mod watch;
+mod who;
 
 pub use error::{details, from_status, to_status};
 pub(crate) use items::{identities_off_wire, identities_to_wire, response, response_to_wire};
@@ -18,6 +19,7 @@ pub use node::{NodeMember, NodeStatus};
 pub use requests::{OpenSession, level, op, op_to_wire, request, request_to_wire, traceparent};
 pub use walk::{walk, walk_part, walk_part_to_wire, walk_to_wire};
 pub(crate) use watch::{refused, refused_to_wire};
+pub use who::{Who, credential_to_wire};
 
 /// Largest gRPC message between a client and a node, either way: what the libraries of other languages take by default.
 pub const MESSAGE_MAX: usize = 4 << 20;

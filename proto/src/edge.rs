@@ -111,8 +111,8 @@ pub fn request_to_wire(request: Request) -> internal::EdgeRequest {
     };
     match op {
         Op::Invalid(error) => {
-            let invalid = Some(error.into());
-            internal::EdgeRequest { request: Some(wire), invalid, ..internal::EdgeRequest::default() }
+            let (request, invalid) = (Some(wire), Some(error.into()));
+            internal::EdgeRequest { request, invalid, ..internal::EdgeRequest::default() }
         }
         Op::Walk(ask) => {
             use internal::walk_step::Step;
@@ -124,12 +124,19 @@ pub fn request_to_wire(request: Request) -> internal::EdgeRequest {
             internal::EdgeRequest { request: Some(wire), walk, ..internal::EdgeRequest::default() }
         }
         mut op => {
-            let refused = match &mut op {
-                Op::AddWatches(add) => refused_to_wire(std::mem::take(&mut add.refused)),
-                _ => Vec::new(),
-            };
+            let (mut refused, mut identities) = (Vec::new(), Vec::new());
+            match &mut op {
+                Op::AddWatches(add) => refused = refused_to_wire(std::mem::take(&mut add.refused)),
+                Op::Authenticate(proven) => identities = identities_to_wire(&*proven),
+                _ => {}
+            }
             wire.op = op_to_wire(op);
-            internal::EdgeRequest { request: Some(wire), refused, ..internal::EdgeRequest::default() }
+            internal::EdgeRequest {
+                request: Some(wire),
+                refused,
+                identities,
+                ..internal::EdgeRequest::default()
+            }
         }
     }
 }
@@ -156,8 +163,10 @@ pub fn request(wire: internal::EdgeRequest) -> Result<Request, Malformed> {
         (None, Some(wire)) => op(wire).map_err(|e| Malformed(e.to_string()))?,
         (None, None) => return Err(empty("EdgeRequest")),
     };
-    if let Op::AddWatches(add) = &mut op {
-        add.refused.extend(refused(wire.refused)?);
+    match &mut op {
+        Op::AddWatches(add) => add.refused.extend(refused(wire.refused)?),
+        Op::Authenticate(proven) => *proven = identities_off_wire(wire.identities)?,
+        _ => {}
     }
     let number = (write_number != 0).then_some(WriteNumber(write_number));
     Ok(Request { xid, number, op, trace: traceparent(&text) })
@@ -224,6 +233,8 @@ mod tests {
             Op::Write(Write::Delete { path: path.clone(), version: None }),
             Op::Read(Read::Get { path }, ReadLevel::Linearizable),
             Op::Ping,
+            Op::WhoAmI,
+            Op::Authenticate(Identities::new([Identity::superuser()]).unwrap()),
             Op::AddWatches(AddWatches {
                 specs: vec![WatchSpec::new(1, Path::root(), WatchScope::Tree)],
                 refused: vec![WatchRefused { id: 2, error: OpError::BadArguments("no".into()) }],

@@ -1,10 +1,12 @@
 //! `quorate acl`: access lists.
 
-use api::{Acl, AclEntry, Identity, Permissions};
+#[cfg(test)]
+use api::Scheme;
+use api::{Acl, AclEntry, Identities, Identity, Permissions};
 use serde_json::json;
 
 use crate::{
-    args::{self, AclGet, AclSet, Format},
+    args::{self, AclGet, AclSet, AclWhoAmI, Format},
     exit::Failure,
     output, session,
     verbs::parse,
@@ -14,6 +16,7 @@ pub(crate) async fn run(command: &args::Acl) -> Result<(), Failure> {
     match command {
         args::Acl::Get(args) => get(args).await,
         args::Acl::Set(args) => set(args).await,
+        args::Acl::Whoami(args) => who_am_i(args).await,
     }
 }
 
@@ -41,8 +44,12 @@ async fn get(args: &AclGet) -> Result<(), Failure> {
 
 async fn set(args: &AclSet) -> Result<(), Failure> {
     let path = parse(&args.path)?;
-    let acl = Acl::new(args.entries.clone()).map_err(|e| Failure::usage(e.to_string()))?;
     session::with(&args.connection, async |client| {
+        let own = match args.entries.iter().any(|entry| matches!(entry, Entry::Own(_))) {
+            true => client.who_am_i().await?,
+            false => Identities::NONE,
+        };
+        let acl = list(&args.entries, &own)?;
         let stat = client.set_acl(path.as_str(), acl, args.version.map(Into::into)).await?;
         match args.output.output {
             Format::Table => output::print(&format!("aversion {}", stat.aversion)),
@@ -52,18 +59,70 @@ async fn set(args: &AclSet) -> Result<(), Failure> {
     .await
 }
 
+async fn who_am_i(args: &AclWhoAmI) -> Result<(), Failure> {
+    session::with(&args.connection, async |client| {
+        let all = client.who_am_i().await?;
+        let all = all.as_slice().iter();
+        match args.output.output {
+            Format::Table => output::print(
+                &all.map(|i| format!("{}:{}", i.scheme(), i.id())).collect::<Vec<_>>().join("\n"),
+            ),
+            Format::Json => {
+                let one = |i: &Identity| json!({"scheme": i.scheme().as_str(), "id": i.id()});
+                output::print_json(&json!({"identities": all.map(one).collect::<Vec<_>>()}))
+            }
+        }
+    })
+    .await
+}
+
+/// What the command line says of one entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Entry {
+    /// An entry.
+    Of(AclEntry),
+    /// One for each identity that the client proves.
+    Own(Permissions),
+}
+
+fn list(entries: &[Entry], own: &Identities) -> Result<Acl, Failure> {
+    let mut all = Vec::new();
+    for entry in entries {
+        match entry {
+            Entry::Of(entry) => all.push(entry.clone()),
+            Entry::Own(_) if own.proven().next().is_none() => {
+                return Err(Failure::usage(
+                    "auth stands for the identities that you prove, and you prove none: give --auth",
+                ));
+            }
+            Entry::Own(permissions) => all.extend(
+                own.proven()
+                    .map(|identity| AclEntry { identity: identity.clone(), permissions: *permissions }),
+            ),
+        }
+    }
+    Acl::new(all).map_err(|e| Failure::usage(e.to_string()))
+}
+
 /// An entry from the command line: SCHEME:ID:PERMISSIONS. The id may have colons.
-pub(crate) fn entry(text: &str) -> Result<AclEntry, String> {
+pub(crate) fn entry(text: &str) -> Result<Entry, String> {
     let parts = text.split_once(':').and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once(':')?)));
     let (scheme, (id, letters)) =
         parts.ok_or("expected SCHEME:ID:PERMISSIONS, as in world:anyone:r or user:ada:rwcda")?;
-    let scheme = scheme.parse().map_err(|e: api::BadAccess| e.to_string())?;
-    let identity = Identity::new(scheme, id).map_err(|e| e.to_string())?;
     let bit = |letter| LETTERS.find(letter).map(|bit| 1 << bit);
     let bits = letters.chars().try_fold(0, |all, letter| Some(all | bit(letter)?));
     let permissions = bits.filter(|bits| *bits != 0).and_then(Permissions::from_bits);
     let permissions = permissions.ok_or("expected letters of rwcda as permissions, as in world:anyone:r")?;
-    Ok(AclEntry { identity, permissions })
+    if scheme == "auth" {
+        return match id {
+            "" => Ok(Entry::Own(permissions)),
+            _ => Err("auth has no id, as in auth::rwcda: it stands for the identities that --auth proves"
+                .to_owned()),
+        };
+    }
+    let scheme = scheme.parse().map_err(|e: api::BadAccess| e.to_string())?;
+    let identity = Identity::new(scheme, id).map_err(|e| e.to_string())?;
+    Ok(Entry::Of(AclEntry { identity, permissions }))
 }
 
 fn text(entry: &AclEntry) -> String {
@@ -83,15 +142,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn auth_stands_for_what_is_proven_and_for_nothing_else() {
+        let address = Identity::new(Scheme::Ip, "127.0.0.1").unwrap();
+        let digest = Identity::new(Scheme::Digest, "ada:hash").unwrap();
+        let own = Identities::new([address.clone(), digest]).unwrap();
+        let entries = [entry("auth::rw").unwrap(), entry("world:anyone:r").unwrap()];
+        let acl = list(&entries, &own).unwrap();
+        let texts: Vec<_> = acl.entries().iter().map(text).collect();
+        assert_eq!(texts, ["digest:ada:hash:rw", "world:anyone:r"]);
+        let refused = list(&entries, &Identities::new([address]).unwrap()).unwrap_err().to_string();
+        assert!(refused.contains("--auth"), "{refused}");
+    }
+
+    #[test]
     fn entries_are_read_as_they_are_written() {
         for given in ["world:anyone:r", "digest:ada:hash=:rwcda", "ip:fd00::/16:cd", "x509:CN=a,O=b:a"] {
-            assert_eq!(text(&entry(given).unwrap()), given);
+            let Entry::Of(read) = entry(given).unwrap() else { panic!("{given}") };
+            assert_eq!(text(&read), given);
         }
+        assert_eq!(entry("auth::r"), Ok(Entry::Own(Permissions::READ)));
         for (given, words) in [
             ("world:anyone", "SCHEME:ID:PERMISSIONS"),
             ("world:anyone:", "letters of rwcda"),
             ("world:anyone:rx", "letters of rwcda"),
-            ("auth::r", "is unknown"),
+            ("auth:ada:r", "has no id"),
+            ("sasl:ada:r", "is unknown"),
             ("world:some:r", "the only id"),
         ] {
             let refused = entry(given).unwrap_err();

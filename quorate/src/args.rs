@@ -2,17 +2,21 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use api::{AclEntry, ReadLevel, Zxid};
+use api::{ReadLevel, Zxid};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use host::config::{Setting as _, Size, behind_scheme};
 
 use crate::exit;
 
+mod auth;
 mod bench;
+mod gateway;
 mod tls;
 mod trees;
 
+pub(crate) use auth::Auth;
 pub(crate) use bench::{Bench, BenchLoad, Operation};
+pub(crate) use gateway::GatewayArgs;
 pub(crate) use tls::{Certs, CertsInit, TlsFiles};
 pub(crate) use trees::{Condition, CountArgs, Delete, Quota, QuotaGet, QuotaSet, TreeArgs};
 
@@ -130,6 +134,26 @@ Examples:
   quorate store --config /etc/quorate/quorate.toml
   quorate store --config quorate.toml --set services.quorum=http://quorum-1:2889")]
     Store(Serve),
+
+    /// Serve ZooKeeper's clients in a process of its own, in front of any nodes of an ensemble.
+    ///
+    /// Stateless: a client whose gateway or node dies comes back, to this gateway or another, and has its session. Each node serves
+    /// ZooKeeper's clients by itself (`listen.zookeeper_port`); a gateway is for where they cannot reach the nodes, or should not.
+    ///
+    /// The nodes have to listen for it (`listen.internal_store_port`, at `listen.internal_host`). Whoever reaches that port can speak
+    /// for any client, so let only gateways in. Probes, metrics and /commands are on `listen.http_port` (9467).
+    #[command(after_help = "\
+Examples:
+  quorate gateway --config /etc/quorate/gateway.toml
+  quorate gateway --stores http://q1:2189,http://q2:2189,http://q3:2189 --set ensemble=orders
+
+A configuration:
+  ensemble = \"orders\"
+  [gateway]
+  stores = \"http://q1:2189,http://q2:2189,http://q3:2189\"
+  [listen]
+  zookeeper_port = 2181")]
+    Gateway(GatewayArgs),
 
     /// Create a znode.
     ///
@@ -396,6 +420,9 @@ pub(crate) struct Connection {
     /// Give up after so long without an answer.
     #[arg(long, value_name = "DURATION", value_parser = limit, default_value = "10s")]
     pub(crate) timeout: Duration,
+
+    #[command(flatten)]
+    pub(crate) auth: Auth,
 
     /// Record what becomes of the requests, and push the spans to this OpenTelemetry collector (OTLP over gRPC).
     #[arg(long, value_name = "URL", help_heading = "Tracing")]
@@ -694,13 +721,25 @@ Examples:
     /// Replace the access list of a znode.
     ///
     /// Each ENTRY is SCHEME:ID:PERMISSIONS. Schemes are world (the id is anyone), digest (user:hash), ip (an address or a network),
-    /// x509, user and role; permissions are letters of rwcda: read, write, create children, delete children, admin. Only a
+    /// x509, user and role; `auth::PERMISSIONS` stands for the identities that --auth proves. Permissions are letters of rwcda: read, write, create children, delete children, admin. Only a
     /// superuser can change a list without an entry that gives admin.
     #[command(after_help = "\
 Examples:
   quorate acl set /app/config world:anyone:r ip:10.0.0.0/8:rwcda
+  quorate acl set /app/config auth::rwcda --auth-file ~/.quorate-auth      you, and nobody else
   quorate acl set /app/config world:anyone:rwcda --version 3")]
     Set(AclSet),
+
+    /// Print who the ensemble takes you for: your address, and the identities that --auth proves.
+    Whoami(AclWhoAmI),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct AclWhoAmI {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Args, Debug)]
@@ -719,7 +758,7 @@ pub(crate) struct AclSet {
     pub(crate) path: String,
     /// The new list.
     #[arg(required = true, value_name = "ENTRY", value_parser = crate::acl::entry)]
-    pub(crate) entries: Vec<AclEntry>,
+    pub(crate) entries: Vec<crate::acl::Entry>,
     /// Only if the list was changed so many times (`aversion` in `quorate stat -o json`).
     #[arg(long, value_name = "N")]
     pub(crate) version: Option<i32>,

@@ -8,6 +8,7 @@ mod bench;
 mod certs;
 mod config_show;
 mod exit;
+mod gateway;
 mod health;
 mod observe;
 mod output;
@@ -66,7 +67,8 @@ fn carry_out(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> {
 }
 
 fn runs_a_node(command: &Command) -> bool {
-    matches!(command, Command::Serve(_) | Command::Election(_) | Command::Quorum(_) | Command::Store(_))
+    use Command::{Election, Gateway, Quorum, Serve, Store};
+    matches!(command, Serve(_) | Election(_) | Quorum(_) | Store(_) | Gateway(_))
 }
 
 async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> {
@@ -76,6 +78,7 @@ async fn dispatch(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> 
         Command::Election(args) => split::election(&args).await,
         Command::Quorum(args) => split::quorum(&args, disk).await,
         Command::Store(args) => split::store(&args).await,
+        Command::Gateway(args) => crate::gateway::run(&args).await,
         Command::Create(args) => verbs::create(&args).await,
         Command::Get(args) => verbs::get(&args).await,
         Command::Set(args) => verbs::set(&args).await,

@@ -8,7 +8,7 @@ use api::{
 };
 use host::{
     config::NodeConfig,
-    http::{self, Health, Pages, Probe},
+    http::{self, Commands, Health, Pages, Probe},
     listen::Listener,
     otlp::{self, Collector},
     traces::Traces,
@@ -24,6 +24,7 @@ use crate::exit::Failure;
 /// Runs from before recovery until the last service has ended.
 pub(crate) struct Observed {
     pub(crate) health: Health,
+    pub(crate) commands: Commands,
     stop: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
     /// If there is a collector.
@@ -64,9 +65,11 @@ impl Observed {
             .as_deref()
             .map(|endpoint| Traces::start(endpoint, &resource, node.telemetry.otlp_logs))
             .transpose();
+        let commands = Commands::default();
         let traces = traces.map_err(|e| Failure::usage(e.to_string()))?;
         if let Some(listener) = listener {
-            let pages = Pages { health: health.clone(), groups: groups.to_vec(), resource: resource.clone() };
+            let (groups, resource) = (groups.to_vec(), resource.clone());
+            let pages = Pages { health: health.clone(), groups, commands: commands.clone(), resource };
             tasks.push(tokio::spawn(http::serve(listener, pages, stop.clone())));
         }
         if let Some(endpoint) = collector {
@@ -80,7 +83,7 @@ impl Observed {
                 () = stopped.cancelled() => {}
             }
         }));
-        Ok(Observed { health, stop, tasks, traces })
+        Ok(Observed { health, commands, stop, tasks, traces })
     }
 
     /// Makes readiness that of the store: whether it serves clients.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, convert::Infallible, path::Path, sync::Arc, time::Duration};
 
+use ::gateway::Gateway;
 use api::{
     Build, Ensemble, EnsembleId, Level, Levels, PeerId,
     budget::Budget,
@@ -9,7 +10,6 @@ use api::{
 };
 use client_sdk::NodeMember;
 use election_svc::ElectionService;
-use gateway::Gateway;
 use host::{
     config::{self, MemberConfig, NodeConfig, ZOOKEEPER_KEY},
     descriptors::{self, Connections},
@@ -128,10 +128,13 @@ async fn serve(
     observed.ready_with_store(store.readiness(), late.clone());
     observed.ready_with_room(late);
     let client_routes = client_routes(&store, store.readiness()).await?;
+    let store_port = Routes::new(store.port());
     let drain = node.timing.drain;
-    let clients = client_bounds(node, &observed.health);
+    let clients =
+        client_bounds(node.limits.memory.bytes(), node.listen.zookeeper.is_some(), &observed.health);
     let gateway =
         Gateway::new(store.handle(), zookeeper::config(node)?, Some(zookeeper::about(store.about())));
+    zookeeper::answer_commands(&observed.commands, &gateway);
     let gateway = zookeeper::serve(ports.zookeeper, gateway, clients.zookeeper, shutdown.clone(), drain);
     let port = |listener, routes, bounds| listen::serve(listener, routes, bounds, shutdown.clone(), drain);
     let front = Front::start(node.threads.front)?;
@@ -159,6 +162,10 @@ async fn serve(
         .spawn("the election port", port(ports.election, Routes::new(election.server), Bounds::members()));
     let threads = front.handle();
     services.spawn_on(&threads, "the client port", port(ports.client, client_routes, clients.client));
+    if let Some(listener) = ports.store {
+        let store = port(listener, store_port, Bounds::neighbours());
+        services.spawn_on(&threads, "the internal store port", store);
+    }
     services.spawn_on(&threads, "the ZooKeeper port", gateway);
     observed.health.started();
     services.all_ended(drain).await
@@ -330,10 +337,8 @@ pub(crate) struct ClientBounds {
 }
 
 /// What clients may make this process hold. It is not ready while they hold all of it.
-pub(crate) fn client_bounds(node: &NodeConfig, health: &Health) -> ClientBounds {
-    let memory = node.limits.memory.bytes();
-    let connections =
-        Connections::sharing(descriptors::raise_limit(), memory, node.listen.zookeeper.is_some());
+pub(crate) fn client_bounds(memory: usize, zookeeper: bool, health: &Health) -> ClientBounds {
+    let connections = Connections::sharing(descriptors::raise_limit(), memory, zookeeper);
     let client = Bounds::clients(
         connections.client,
         CallPlaces::sharing(memory),
@@ -371,6 +376,7 @@ pub(crate) fn store_config(node: &NodeConfig) -> store_svc::Config {
         snapshot_entries: node.log.snapshot_every,
         snapshot_bytes: node.log.snapshot_bytes.0,
         trace_ratio: node.telemetry.trace_ratio,
+        prover: node.prover.clone(),
         ..store_svc::Config::new(node.id, node.data_dir.clone())
     }
 }
@@ -417,6 +423,8 @@ struct Ports {
     client: Listener,
     quorum: Listener,
     election: Listener,
+    /// Gateways in other processes, if they are served.
+    store: Option<Listener>,
     /// ZooKeeper's clients, if they are served.
     zookeeper: Option<Listener>,
     /// Probes and metrics, if they are not switched off.
@@ -432,6 +440,7 @@ impl Ports {
             client: bind("client", node.listen.client).await?,
             quorum: bind("quorum", node.listen.quorum).await?,
             election: bind("election", node.listen.election).await?,
+            store: bind_store(node).await?,
             zookeeper: bind_zookeeper(node).await?,
             http: Observed::bind(node.listen.http).await?,
         };
@@ -451,8 +460,17 @@ impl Ports {
             election: secure.member_port(self.election),
             zookeeper: secure.zookeeper_port(self.zookeeper),
             http: self.http,
+            store: self.store,
         }
     }
+}
+
+/// The port of the store for gateways in other processes.
+pub(crate) async fn bind_store(node: &NodeConfig) -> Result<Option<Listener>, Failure> {
+    let Some(address) = node.listen.internal_store else { return Ok(None) };
+    let bound = Listener::bind("internal store", address).await.map_err(|e| Failure::usage(e.to_string()))?;
+    tracing::info!(address = %bound.address(), "the store listens for gateways, which speak for any client");
+    Ok(Some(bound))
 }
 
 /// The port for ZooKeeper's clients. Most often it is a ZooKeeper that has it already.
@@ -469,7 +487,7 @@ fn addresses(node: &NodeConfig, of: fn(&MemberConfig) -> String) -> BTreeMap<Pee
 }
 
 /// Lets the kernel kill this process when its parent ends, however that happens.
-fn end_with(parent: u32) -> Result<(), Failure> {
+pub(crate) fn end_with(parent: u32) -> Result<(), Failure> {
     set_parent_process_death_signal(Some(Signal::KILL)).doing("bind this process to its parent")?;
     // The parent may have ended before that.
     if std::os::unix::process::parent_id() != parent {

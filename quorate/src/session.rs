@@ -76,6 +76,7 @@ pub(crate) async fn connect(connection: &Connection, reopen: bool) -> Result<Cli
         close_timeout: connection.timeout.min(defaults.close_timeout),
         // Mostly not: a fresh session would not have the ephemerals of the old one, nor know the fate of its writes.
         reopen,
+        credentials: connection.auth.credentials()?,
         trace_ratio: if connection.trace_to.is_some() { connection.trace_ratio } else { 0.0 },
         tls: connection.tls.read()?,
         ..defaults

@@ -27,8 +27,8 @@ use crate::{
     observe::Observed,
     secure::{Ports, Secure},
     serve::{
-        begin, bind_zookeeper, client_bounds, client_routes, election_config, ensemble, first_attempt,
-        hand_over, next_attempts, quorum_config, store_config,
+        begin, bind_store, bind_zookeeper, client_bounds, client_routes, election_config, ensemble,
+        first_attempt, hand_over, next_attempts, quorum_config, store_config,
     },
     services::{PidFile, Services},
     threads::Front,
@@ -150,6 +150,7 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     let secure = Secure::load(&node, Ports::Clients, &shutdown)?;
     let clients = secure.client_port(bind("client", node.listen.client).await?);
     let zookeepers = secure.zookeeper_port(bind_zookeeper(&node).await?);
+    let internal = bind_store(&node).await?;
     let http = Observed::bind(node.listen.http).await?;
     let groups = [Group::Process, Group::Store, Group::Gateway];
     let health = Health::starting("reading the checkpoint");
@@ -171,17 +172,24 @@ pub(crate) async fn store(args: &Serve) -> Result<(), Failure> {
     said(&node, "store", &[&clients]);
 
     let drain = node.timing.drain;
-    let clients_hold = client_bounds(&node, &observed.health);
+    let clients_hold =
+        client_bounds(node.limits.memory.bytes(), node.listen.zookeeper.is_some(), &observed.health);
     let ready = with_quorum(store.readiness(), quorum.clone());
     observed.ready_with_store(ready.clone(), quorum);
     let routes = client_routes(&store, ready).await?;
+    let store_port = Routes::new(store.port());
     let gateway =
         Gateway::new(store.handle(), zookeeper::config(&node)?, Some(zookeeper::about(store.about())));
+    zookeeper::answer_commands(&observed.commands, &gateway);
     let gateway = zookeeper::serve(zookeepers, gateway, clients_hold.zookeeper, shutdown.clone(), drain);
     let front = Front::start(node.threads.front)?;
     let threads = front.handle();
     let mut services = Services::new(shutdown.clone());
     services.spawn("the store", store.run());
+    if let Some(internal) = internal {
+        let serve = listen::serve(internal, store_port, ListenBounds::neighbours(), shutdown.clone(), drain);
+        services.spawn_on(&threads, "the internal store port", serve);
+    }
     let clients = listen::serve(clients, routes, clients_hold.client, shutdown, drain);
     services.spawn_on(&threads, "the client port", clients);
     services.spawn_on(&threads, "the ZooKeeper port", gateway);

@@ -15,9 +15,10 @@ use crate::{
 pub(crate) async fn ask(connection: &Connection, read: Read) -> Result<Found, Failure> {
     let limit = connection.timeout.min(Options::default().attempt_timeout);
     let tls = connection.tls.read()?;
+    let credentials = connection.auth.credentials()?;
     let mut silent = Vec::new();
     for endpoint in &addresses(&connection.endpoints) {
-        match read_stale(endpoint, read.clone(), limit, tls.as_ref()).await {
+        match read_stale(endpoint, read.clone(), &credentials, limit, tls.as_ref()).await {
             Ok(found) => {
                 note(endpoint, &found);
                 return Ok(found);
@@ -26,8 +27,14 @@ pub(crate) async fn ask(connection: &Connection, read: Read) -> Result<Found, Fa
             Err(e) => {
                 // A refusal does not say of which state it is; whether there is such a znode, is said with it.
                 if let Some(OpError::NoNode(path)) = e.refusal()
-                    && let Ok(found) =
-                        read_stale(endpoint, Read::Exists { path: path.clone() }, limit, tls.as_ref()).await
+                    && let Ok(found) = read_stale(
+                        endpoint,
+                        Read::Exists { path: path.clone() },
+                        &credentials,
+                        limit,
+                        tls.as_ref(),
+                    )
+                    .await
                 {
                     note(endpoint, &found);
                 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use ::gateway::{About, Answer, Config, End, Facts, Gateway, Guest};
 use api::ports::{Coordination, Quorum, Role};
-use gateway::{About, Config, End, Facts, Gateway, Guest};
 use host::{
     config::NodeConfig,
+    http::Commands,
     listen::{self, Bounds, Listener},
 };
 use store_svc::NodeService;
@@ -30,7 +31,7 @@ pub(crate) fn config(node: &NodeConfig) -> Result<Config, Failure> {
     if let Some(address) = node.listen.zookeeper {
         settings.insert(0, ("clientPort".to_owned(), address.port().to_string()));
     }
-    Ok(Config { words, settings, ..Config::default() })
+    Ok(Config { words, settings, prover: node.prover.clone(), ..Config::default() })
 }
 
 /// What the node knows of itself.
@@ -54,10 +55,27 @@ pub(crate) fn about<Q: Quorum>(node: NodeService<Q>) -> About {
                 znodes: Some(status.znodes),
                 sessions: Some(status.sessions),
                 on_disk: None,
+                digest: Some(status.digest),
+                leader: status.leader.map(|leader| {
+                    let address = status.members.iter().find(|member| member.id == leader);
+                    (leader.0, address.map(|member| member.client_address.clone()).unwrap_or_default())
+                }),
                 more: Vec::new(),
             }
         })
     })
+}
+
+/// Answers `/commands/NAME` from it.
+pub(crate) fn answer_commands<C: Coordination>(commands: &Commands, gateway: &Gateway<C>) {
+    let gateway = gateway.clone();
+    commands.answer_with(move |name| {
+        let gateway = gateway.clone();
+        async move {
+            let Answer { status, text } = gateway.command(&name).await;
+            (status, text)
+        }
+    });
 }
 
 /// Serves them until `shutdown`; without a listener, just waits for that.
@@ -76,7 +94,7 @@ pub(crate) async fn serve<C: Coordination>(
         let gateway = gateway.clone();
         async move {
             let (address, held, traffic) = (connection.peer(), visitor.held.clone(), visitor.traffic.clone());
-            let guest = Guest { address, held, traffic };
+            let guest = Guest { address, identities: connection.proven(), held, traffic };
             match gateway.serve(connection, guest, || visitor.spoke()).await {
                 End::Closed | End::Gone => None,
                 End::Silent => Some(Closed::Silent),

@@ -180,6 +180,10 @@ impl Requests for LocalRequests {
         self.handle.tell(FromClient::Open { conn: self.conn, open, drawn, identities, lane }).await
     }
 
+    fn identify(&mut self, identities: Identities) {
+        self.identities = identities;
+    }
+
     async fn submit(&mut self, acked: WriteNumber, requests: Vec<Request>) -> Result<(), OpError> {
         let received = Instant::now();
         let at_once = AT_ONCE.min(self.handle.bounds.stream_requests);

@@ -8,6 +8,7 @@ use std::{
 use api::{
     PeerId, Ticket, Time, Zxid,
     ports::{PortClosed, Quorum},
+    proof::Prover,
 };
 use bytes::Bytes;
 use proto::{
@@ -50,6 +51,8 @@ pub struct Config {
     pub snapshot_bytes: u64,
     /// Which part of the requests that come without a trace begin one, from 0 to 1.
     pub trace_ratio: f64,
+    /// What its edges prove identities with.
+    pub prover: Prover,
 }
 
 impl Config {
@@ -66,6 +69,7 @@ impl Config {
             snapshot_entries: 500_000,
             snapshot_bytes: 64 << 20,
             trace_ratio: 0.0,
+            prover: Prover::default(),
         }
     }
 }
@@ -249,7 +253,8 @@ impl<Q: Quorum> StoreService<Q> {
     /// The API for applications, to be served on the client port.
     #[must_use]
     pub fn coordination(&self) -> CoordinationServer<CoordinationService<Handle>> {
-        let service = CoordinationService::new(self.handle.clone(), self.config.me, self.tasks.clone());
+        let (prover, tasks) = (self.config.prover.clone(), self.tasks.clone());
+        let service = CoordinationService::new(self.handle.clone(), self.config.me, prover, tasks);
         CoordinationServer::new(service)
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX)

@@ -38,9 +38,10 @@ pub(crate) fn begin(op: &Op, trace: &mut Trace, received: Instant, ratio: &Ratio
         Verb::Exists => "store.exists",
         Verb::Children => "store.children",
         Verb::Sync => "store.sync",
+        Verb::Ephemerals => "store.ephemerals",
         Verb::AddWatches => "store.add_watches",
         Verb::CancelWatches => "store.cancel_watches",
-        Verb::Ping | Verb::Close | Verb::Invalid => return None,
+        Verb::Authenticate | Verb::WhoAmI | Verb::Ping | Verb::Close | Verb::Invalid => return None,
     };
     let mut span = Span::of_server(asked.as_deref(), Scope::Store, name, ratio)?;
     if let Op::Read(_, level) | Op::MultiRead(_, level) = op {

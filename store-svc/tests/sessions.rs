@@ -531,3 +531,71 @@ async fn garbage_on_the_port_harms_nobody() {
     assert!(is_ok(&session.ask(vec![create("/a", "")]).await[0]));
     node.stop().await;
 }
+
+fn digest(secret: &str) -> v1::Credential {
+    v1::Credential { credential: Some(v1::credential::Credential::Digest(secret.into())) }
+}
+
+fn for_its_owner(path: &str) -> Op {
+    let entry = v1::AclEntry {
+        identity: Some(v1::Identity { scheme: "auth".into(), id: String::new() }),
+        permissions: (1..=5).collect(),
+    };
+    let acl = Some(v1::Acl { entries: vec![entry] });
+    Op::Create(v1::CreateRequest { path: path.into(), acl, ..Default::default() })
+}
+
+#[tokio::test]
+async fn clients_prove_who_they_are_as_they_open_while_they_live_and_with_a_call() {
+    let (dir, quorum) = (tempfile::tempdir().unwrap(), MemoryQuorum::new(PeerId(1)));
+    let node = Node::start(dir.path(), &quorum).await;
+    let open =
+        v1::OpenSession { credentials: vec![digest("ann:secret")], timeout_ms: 5000, ..Default::default() };
+    let mut ann = Session::with(&node, open.clone()).await.unwrap();
+    let ids = |identities: &[v1::Identity]| {
+        identities.iter().map(|i| format!("{}:{}", i.scheme, i.id)).collect::<Vec<_>>()
+    };
+    let hash = api::proof::digest("ann:secret").unwrap().id().to_owned();
+    let own = vec![format!("digest:{hash}"), "ip:127.0.0.1".to_owned()];
+    assert_eq!(ids(&ann.opened.identities), own);
+    assert!(is_ok(&ann.ask(vec![for_its_owner("/ann")]).await[0]));
+    // The session is hers: its token alone opens it to nobody.
+    let taken = v1::OpenSession { resume: ann.opened.session.clone(), ..Default::default() };
+    let refused = Session::with(&node, taken.clone()).await.map(|_| ()).unwrap_err();
+    assert_eq!(from_status(&refused).code(), api::ErrorCode::SessionExpired);
+    let with_secret = v1::OpenSession { credentials: open.credentials, ..taken };
+    assert!(Session::with(&node, with_secret).await.is_ok());
+
+    let mut session = Session::open(&node).await;
+    let prove =
+        |secret: &str| Op::Authenticate(v1::AuthenticateRequest { credentials: vec![digest(secret)] });
+    let answers = session
+        .ask(vec![
+            for_its_owner("/none"),
+            get("/ann"),
+            prove("ann:secret"),
+            get("/ann"),
+            Op::WhoAmI(v1::WhoAmIRequest {}),
+        ])
+        .await;
+    assert_eq!((error(&answers[0]), error(&answers[1])), (ErrorCode::BadAcl, ErrorCode::NoAuth));
+    assert!(is_ok(&answers[3]));
+    let Some(Answer::WhoAmI(who)) = &answers[4].result else { panic!("{:?}", answers[4]) };
+    assert_eq!((ids(&who.identities), who.address.as_str()), (own.clone(), "127.0.0.1"));
+
+    let mut client = node.client().await;
+    let read = || v1::GetRequest { path: "/ann".into(), ..Default::default() };
+    assert_eq!(from_status(&client.get(read()).await.unwrap_err()).code(), api::ErrorCode::NoAuth);
+    let mut call = tonic::Request::new(read());
+    call.metadata_mut().insert("authorization", "Digest ann:secret".parse().unwrap());
+    assert!(client.get(call).await.is_ok());
+    let mut call = tonic::Request::new(v1::WhoAmIRequest {});
+    call.metadata_mut().insert("authorization", "digest ann:secret".parse().unwrap());
+    assert_eq!(ids(&client.who_am_i(call).await.unwrap().into_inner().identities), own);
+    let mut call = tonic::Request::new(read());
+    call.metadata_mut().insert("authorization", "Bearer hidden".parse().unwrap());
+    let refused = client.get(call).await.unwrap_err();
+    assert_eq!(from_status(&refused).code(), api::ErrorCode::Unsupported);
+    assert!(!format!("{refused:?}").contains("hidden"), "{refused:?}");
+    node.stop().await;
+}

@@ -15,7 +15,10 @@ fn cores_depend_on_nothing_that_does_io() {
         "syn",
         "unicode-ident",
         "xxhash-rust",
-        // SHA-256, and what RustCrypto makes it of.
+        // The form of ZooKeeper's digests.
+        "base64",
+        // SHA-1 and SHA-256, and what RustCrypto makes them of.
+        "sha1",
         "sha2",
         "digest",
         "block-buffer",

@@ -1,8 +1,32 @@
 //! Records that others are made of.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
-use crate::field::records;
+use crate::{Field, Malformed, Reader, field::records};
+
+/// Somebody, as a scheme knows them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Id {
+    /// `world`, `digest`, `ip` ...
+    pub scheme: String,
+    /// Within the scheme.
+    pub id: String,
+}
+
+/// Null counts as the empty text: some libraries write no other, as for the scheme `auth`, whose id says nothing.
+impl Field for Id {
+    const LEAST: usize = 2 * <Option<String> as Field>::LEAST;
+
+    fn read(from: &mut Reader) -> Result<Id, Malformed> {
+        let mut text = || Ok(from.take::<Option<String>>()?.unwrap_or_default());
+        Ok(Id { scheme: text()?, id: text()? })
+    }
+
+    fn write(&self, to: &mut BytesMut) {
+        self.scheme.write(to);
+        self.id.write(to);
+    }
+}
 
 records! {
     /// What is known of a znode besides its value.
@@ -30,15 +54,6 @@ records! {
         num_children: i32,
         /// The transaction that last created or deleted a child.
         pzxid: i64,
-    }
-
-    /// Somebody, as a scheme knows them.
-    #[derive(Clone, PartialEq, Eq, Debug)]
-    pub Id {
-        /// `world`, `digest`, `ip` ...
-        scheme: String,
-        /// Within the scheme.
-        id: String,
     }
 
     /// An entry of an access list.

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use api::{PeerId, budget::Budget};
+use api::{Identities, PeerId, budget::Budget};
 use bytes::{Bytes, BytesMut};
 use gateway::{Config, End, Gateway, Guest};
 use store_svc::{Handle, StoreService, testing::MemoryQuorum};
@@ -46,6 +46,7 @@ impl Node {
     pub(crate) fn connect(&self) -> Client {
         let (ours, theirs) = tokio::io::duplex(64 << 10);
         let guest = Guest {
+            identities: Identities::NONE,
             address: SocketAddr::from(([192, 0, 2, 1], 4000)),
             held: self.budget.share(),
             traffic: self.budget.share(),
@@ -59,6 +60,7 @@ impl Node {
     pub(crate) fn task_size(&self) -> usize {
         let (_, theirs) = tokio::io::duplex(1);
         let guest = Guest {
+            identities: Identities::NONE,
             address: SocketAddr::from(([192, 0, 2, 1], 4000)),
             held: self.budget.share(),
             traffic: self.budget.share(),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod access;
 mod client;
 mod watches;
 
@@ -119,30 +120,6 @@ async fn a_client_that_has_seen_more_is_closed_without_an_answer() {
 }
 
 #[tokio::test]
-async fn access_lists_of_the_world_are_kept_told_and_enforced() {
-    let node = Node::start().await;
-    let (mut client, _) = node.client().await;
-    let world =
-        |perms| zk_jute::Acl { perms, id: zk_jute::Id { scheme: "world".into(), id: "anyone".into() } };
-    let get_acl = || Request::GetAcl { path: "/a".into() };
-    let set_acl =
-        |perms, version| Request::SetAcl { path: "/a".into(), acl: Some(vec![world(perms)]), version };
-    assert!(client.ask(create("/a", 0)).await.is_ok());
-    assert!(matches!(client.ask(get_acl()).await, Ok(Body::Acl(acl, _)) if acl == [world(31)]));
-    assert_eq!(client.ask(set_acl(17, 7)).await, Err(Code::BAD_VERSION));
-    // READ and ADMIN.
-    assert!(matches!(client.ask(set_acl(17, 0)).await, Ok(Body::Stat(stat)) if stat.aversion == 1));
-    assert!(
-        matches!(client.ask(get_acl()).await, Ok(Body::Acl(acl, stat)) if acl == [world(17)] && stat.aversion == 1)
-    );
-    assert_eq!(client.ask(create("/a/b", 0)).await, Err(Code::NO_AUTH));
-    assert!(client.ask(set_acl(31, 1)).await.is_ok());
-    assert!(client.ask(create("/a/b", 0)).await.is_ok());
-    client.hang_up().await;
-    node.stop().await;
-}
-
-#[tokio::test]
 async fn errors_are_found_in_the_order_of_zookeepers_checks() {
     let node = Node::start().await;
     let (mut client, _) = node.client().await;
@@ -150,7 +127,7 @@ async fn errors_are_found_in_the_order_of_zookeepers_checks() {
         create: zk_jute::Create { acl, ..self::node(path, "", flags) },
     };
     let unknown = zk_jute::Acl { perms: 31, id: zk_jute::Id { scheme: "nobody".into(), id: "x".into() } };
-    let digest = zk_jute::Acl { perms: 31, id: zk_jute::Id { scheme: "digest".into(), id: "a:b".into() } };
+    let auth = zk_jute::Acl { perms: 31, id: zk_jute::Id { scheme: "auth".into(), id: "".into() } };
     assert!(client.ask(create("/a", 0)).await.is_ok());
     assert!(client.ask(create("/e", 1)).await.is_ok());
     let ttl = |ttl| Request::CreateTtl { create: self::node("/ttl", "", 5), ttl };
@@ -164,8 +141,7 @@ async fn errors_are_found_in_the_order_of_zookeepers_checks() {
         (with("/none/a", 0, None), Code::INVALID_ACL),
         (with("/none/a", 0, Some(vec![])), Code::INVALID_ACL),
         (with("/none/a", 0, Some(vec![unknown])), Code::INVALID_ACL),
-        // Not kept, so not taken.
-        (with("/b", 0, Some(vec![digest])), Code::UNIMPLEMENTED),
+        (with("/none/a", 0, Some(vec![auth])), Code::INVALID_ACL),
         (create("/none/", 0), Code::NO_NODE),
         (create("/none/a", 0), Code::NO_NODE),
         (create("/a/", 0), Code::BAD_ARGUMENTS),
@@ -460,28 +436,6 @@ async fn a_listing_beyond_the_share_of_its_connection_is_an_error_and_others_go_
     assert!(matches!(other.ask(children("/")).await, Ok(Body::Children(names)) if names.len() == 4001));
     other.hang_up().await;
     fills.hang_up().await;
-    node.stop().await;
-}
-
-#[tokio::test]
-async fn digests_are_taken_other_schemes_are_not_and_a_client_can_ask_who_it_is() {
-    let node = Node::start().await;
-    let auth = |scheme: &str| {
-        let mut out = BytesMut::new();
-        let auth = Some(Bytes::from_static(b"ann:secret"));
-        Request::Auth { kind: 0, scheme: Some(scheme.into()), auth }.encode(zk_jute::xid::AUTH, &mut out);
-        out
-    };
-    let answer = |code: i32| [&(-4i32).to_be_bytes()[..], &0i64.to_be_bytes(), &code.to_be_bytes()].concat();
-    let (mut client, _) = node.client().await;
-    client.send(&auth("digest")).await;
-    assert_eq!(client.frame().await.unwrap(), answer(0));
-    let info = |scheme: &str, user: &str| zk_jute::ClientInfo { scheme: scheme.into(), user: user.into() };
-    let infos = vec![info("ip", "192.0.2.1"), info("digest", "ann")];
-    assert_eq!(client.ask(Request::WhoAmI).await, Ok(Body::Infos(infos)));
-    client.send(&auth("kerberos")).await;
-    assert_eq!(client.frame().await.unwrap(), answer(-115));
-    assert_eq!(client.ended().await, End::Closed);
     node.stop().await;
 }
 

@@ -191,7 +191,7 @@ async fn watches_that_stay_are_added_and_taken_away_one_kind_at_a_time() {
     let add = |path: &str, mode| Request::AddWatch { path: path.into(), mode };
     let check = |path: &str, kind| Request::CheckWatches { path: path.into(), kind };
     let remove = |path: &str, kind| Request::RemoveWatches { path: path.into(), kind };
-    assert_eq!(client.ask(add("/p", 2)).await, Err(Code::BAD_ARGUMENTS));
+    assert_eq!(client.ask(add("/p", 2)).await, Err(Code::MARSHALLING_ERROR));
     assert_eq!(client.ask(add("/p", 0)).await, Ok(Body::Number(0)));
     assert_eq!(client.ask(add("/r", 1)).await, Ok(Body::Number(0)));
     let requests = [

@@ -4,6 +4,7 @@
 //! environment variable, the list of known keys, the hints for misspelt ones and `quorate config show` follow from
 //! that. All faults are reported together, each with the key, where it stands and what would be right.
 
+mod gateway;
 mod layers;
 mod member;
 mod problem;
@@ -12,14 +13,15 @@ mod value;
 
 use std::{collections::BTreeMap, net::IpAddr, net::SocketAddr, path::Path, path::PathBuf, time::Duration};
 
-use api::{DATA_MAX, Ensemble, EnsembleError, PeerId};
+use api::{DATA_MAX, Ensemble, EnsembleError, PeerId, proof::Prover};
 
+pub use gateway::{GatewayConfig, load_gateway};
 use layers::Layers;
 pub use layers::{Effective, Source};
 pub use member::{MemberConfig, MemberRole};
 pub use problem::ConfigError;
 pub use tls::{Secured, Tls};
-use value::{Count, NodeId};
+use value::{Count, Hidden, NodeId};
 pub use value::{OptionalPort, Setting, Size};
 
 /// Default port of the client API.
@@ -59,7 +61,8 @@ const LOGS_EXPORTER: &str = "OTEL_LOGS_EXPORTER";
 
 /// Variables that begin with `QUORATE_` and are not settings of a node: those of the command line tools and of
 /// [`crate::logging`].
-pub const OTHER_VARIABLES: [&str; 6] = [
+pub const OTHER_VARIABLES: [&str; 7] = [
+    "QUORATE_AUTH",
     "QUORATE_ENDPOINTS",
     "QUORATE_LOG",
     "QUORATE_LOG_FORMAT",
@@ -89,6 +92,8 @@ pub struct NodeConfig {
     pub members: Vec<MemberConfig>,
     /// What ZooKeeper's clients may ask besides their protocol.
     pub zookeeper: ZooKeeper,
+    /// What clients prove their identities with.
+    pub prover: Prover,
     /// Periods and waits.
     pub timing: Timing,
     /// Bounds of session time-outs.
@@ -132,6 +137,8 @@ pub struct Listen {
     pub internal_quorum: SocketAddr,
     /// election-svc for the quorum of this node, if each service is a process of its own.
     pub internal_election: SocketAddr,
+    /// The store for gateways in processes of their own, which speak for any client; `None` for off.
+    pub internal_store: Option<SocketAddr>,
     /// ZooKeeper's clients; `None` for off.
     pub zookeeper: Option<SocketAddr>,
     /// Probes and metrics of a node in one process, or of its store; `None` for off.
@@ -272,6 +279,35 @@ fn load_on(
     Ok(Loaded { node, effective })
 }
 
+/// What ZooKeeper's clients may ask besides their protocol.
+fn words(r: &mut Layers) -> ZooKeeper {
+    ZooKeeper {
+        words: r.get(
+            "zookeeper.words",
+            "four letter words, and commands over HTTP, that are answered, with commas between them; *: all",
+            "envi,isro,ruok,srvr".to_owned(),
+        ),
+    }
+}
+
+/// What clients prove their identities with.
+fn prover(r: &mut Layers) -> Prover {
+    const SUPER_DIGEST: &str = "access.super_digest";
+    let super_digest = r.get(
+        SUPER_DIGEST,
+        "who proves this digest may do everything: user:base64(sha1(user:password)), as in ZooKeeper; empty: nobody",
+        Hidden(String::new()),
+    );
+    let super_digest = Some(super_digest.0).filter(|digest| !digest.is_empty());
+    Prover::new(super_digest.as_deref()).unwrap_or_else(|_| {
+        r.refuse(
+            SUPER_DIGEST,
+            "user:base64(sha1(user:password)), as in \"super:D/InIHSb7yEEbrWz8b9l71RjZJU=\"",
+        );
+        Prover::default()
+    })
+}
+
 /// The environment of this process, for [`load`].
 pub fn process_env() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os()
@@ -390,6 +426,11 @@ impl NodeConfig {
             "port of election-svc for the quorum of its node",
             INTERNAL_ELECTION_PORT,
         );
+        let internal_store = r.get(
+            "listen.internal_store_port",
+            "port of the store at listen.internal_host for `quorate gateway`; 0: any, off: none",
+            OptionalPort(None),
+        );
         let zookeeper = r.get(
             ZOOKEEPER_KEY,
             "port for ZooKeeper's clients; 0: any, off: none",
@@ -419,6 +460,7 @@ impl NodeConfig {
             election: SocketAddr::new(host, election),
             internal_quorum: SocketAddr::new(internal_host, internal_quorum),
             internal_election: SocketAddr::new(internal_host, internal_election),
+            internal_store: internal_store.0.map(|port| SocketAddr::new(internal_host, port)),
             zookeeper: optional(zookeeper),
             http: optional(http),
             quorum_http: optional(quorum_http),
@@ -443,13 +485,8 @@ impl NodeConfig {
             ),
         };
 
-        let zookeeper = ZooKeeper {
-            words: r.get(
-                "zookeeper.words",
-                "four letter words that are answered on listen.zookeeper_port, with commas between them; *: all",
-                "envi,isro,ruok,srvr".to_owned(),
-            ),
-        };
+        let zookeeper = words(r);
+        let prover = prover(r);
 
         let millis = Duration::from_millis;
         let timing = Timing {
@@ -597,6 +634,7 @@ impl NodeConfig {
             services,
             members,
             zookeeper,
+            prover,
             timing,
             session,
             limits,

@@ -71,6 +71,22 @@ impl Setting for Size {
     }
 }
 
+/// A text that nothing shows.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Hidden(pub(super) String);
+
+impl Setting for Hidden {
+    const EXPECTED: &'static str = "a text";
+
+    fn parse(text: &str) -> Option<Hidden> {
+        Some(Hidden(text.to_owned()))
+    }
+
+    fn to_toml(&self) -> String {
+        if self.0.is_empty() { "\"\"" } else { "\"(hidden)\"" }.to_owned()
+    }
+}
+
 /// A port, or `off`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OptionalPort(pub Option<u16>);

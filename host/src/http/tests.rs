@@ -7,11 +7,15 @@ use tokio::{
 const LIMIT: Duration = Duration::from_secs(10);
 
 async fn start(health: &Health) -> (String, CancellationToken) {
+    start_with(health, Commands::default()).await
+}
+
+async fn start_with(health: &Health, commands: Commands) -> (String, CancellationToken) {
     let listener = Listener::bind("HTTP", SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
     let endpoint = listener.address().to_string();
     let stop = CancellationToken::new();
     let resource = vec![("service_name", "test".to_owned())];
-    let pages = Pages { health: health.clone(), groups: Group::ALL.to_vec(), resource };
+    let pages = Pages { health: health.clone(), groups: Group::ALL.to_vec(), commands, resource };
     tokio::spawn(serve(listener, pages, stop.clone()));
     (endpoint, stop)
 }
@@ -118,4 +122,17 @@ async fn a_filter_that_does_not_parse_is_refused() {
     let (status, text) = ask(&endpoint, "PUT", "/loglevel", "a=b=c", LIMIT).await.unwrap();
     assert_eq!(status, 400, "{text}");
     assert!(text.contains("expected a level"), "{text}");
+}
+
+#[tokio::test]
+async fn commands_are_answered_once_there_is_somebody_to_answer() {
+    let commands = Commands::default();
+    let (endpoint, _stop) = start_with(&Health::starting(""), commands.clone()).await;
+    let get = async |path: &str| ask(&endpoint, "GET", path, "", LIMIT).await.unwrap();
+    assert_eq!(get("/commands/ruok").await.0, 404);
+    commands.answer_with(async |name| (200 + u16::from(name.is_empty()), format!("<{name}>")));
+    assert_eq!(get("/commands/ruok?x=y").await, (200, "<ruok>".to_owned()));
+    assert_eq!(get("/commands").await, (201, "<>".to_owned()));
+    assert_eq!(get("/commandsx").await.0, 404);
+    assert_eq!(ask(&endpoint, "POST", "/commands/ruok", "", LIMIT).await.unwrap().0, 404);
 }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use api::{OpError, PeerId, budget::Share};
+use api::{Identities, OpError, PeerId, budget::Share, proof};
 use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use std::task::{Context, Poll, ready};
@@ -41,7 +41,7 @@ pub(super) struct Calls {
 impl Calls {
     /// Answers one call. Its extensions have the [`Share`] of its connection and the [`api::budget::Slot`]
     /// with the charge of the message that is being decoded; of a method that takes one message, until the
-    /// last clone of the slot is dropped, and the [`Caller`]. The extensions of the service's answer live while the answer is
+    /// last clone of the slot is dropped, the [`Caller`], and the [`Identities`] that its certificate proves. The extensions of the service's answer live while the answer is
     /// being sent; a [`PeerId`] there identifies the member of the connection.
     pub(super) fn answer(
         &self,
@@ -61,6 +61,7 @@ impl Calls {
         let charge = request.body().charge();
         request.extensions_mut().insert(info);
         request.extensions_mut().insert(self.caller.clone());
+        request.extensions_mut().insert(proven(&self.caller));
         request.extensions_mut().insert(charge);
         request.extensions_mut().insert(self.held.clone());
         let (mut routes, place) = (self.routes.clone(), self.place.clone());
@@ -97,6 +98,12 @@ impl Calls {
             Ok(Response::from_parts(parts, Answer { inner, call, _held: held, _place: entered }))
         }
     }
+}
+
+/// What the transport proves of a caller: the subject of its certificate. One that can be no identity proves nothing.
+pub(crate) fn proven(caller: &Caller) -> Identities {
+    let subject = caller.subject().and_then(|subject| proof::certificate(subject).ok());
+    Identities::new(subject).unwrap_or_default()
 }
 
 const UNREAD: &str = "too many answers of this connection are not read; read them, and ask again";

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use api::Identities;
 use socket2::{SockRef, TcpKeepalive};
 use telemetry::{Port, metrics};
 use tls::{Accepted, Acceptor, Caller, HandshakeError, Trust};
@@ -66,6 +67,12 @@ impl Connection {
             (stream, _) => (stream, caller),
         };
         Ok(Connection { stream, peer, caller, tls, counted })
+    }
+
+    /// What a certificate proves of its other end.
+    #[must_use]
+    pub fn proven(&self) -> Identities {
+        super::calls::proven(&self.caller)
     }
 
     /// Who is at its other end, as far as a certificate says.

@@ -2,8 +2,8 @@
 
 use api::{
     BadAccess, Child, DeleteTree, Identities, Identity, Level, Listing, MultiOutcome, NodeKind, OpError,
-    Path, PeerId, QuotaAt, ReadOutcome, SessionId, SessionToken, Stat, Usage, WriteNumber, WriteOutcome,
-    Zxid,
+    Path, PeerId, QuotaAt, ReadOutcome, Scheme, SessionId, SessionToken, Stat, Usage, WriteNumber,
+    WriteOutcome, Zxid,
     session::{Item, Limits, Notice, Opened, Outcome, Response},
 };
 use bytes::Bytes;
@@ -63,12 +63,20 @@ fn opened_to_wire(opened: &Opened) -> v1::SessionOpened {
     }
 }
 
-pub(crate) fn identities_to_wire(identities: &Identities) -> Vec<v1::Identity> {
+pub(crate) fn identities_to_wire<'a>(
+    identities: impl IntoIterator<Item = &'a Identity>,
+) -> Vec<v1::Identity> {
     let wire = |identity: &Identity| v1::Identity {
         scheme: identity.scheme().as_str().to_owned(),
         id: identity.id().to_owned(),
     };
-    identities.as_slice().iter().map(wire).collect()
+    identities.into_iter().map(wire).collect()
+}
+
+fn who_am_i(all: &Identities) -> v1::WhoAmIResponse {
+    let address = all.as_slice().iter().find(|identity| identity.scheme() == Scheme::Ip);
+    let address = address.map(|identity| identity.id().to_owned()).unwrap_or_default();
+    v1::WhoAmIResponse { identities: identities_to_wire(all), address }
 }
 
 pub(crate) fn response_to_wire(r: Response) -> v1::Response {
@@ -110,12 +118,21 @@ impl From<Outcome> for v1::response::Result {
             Outcome::Walked(_) => {
                 Wire::Error(OpError::Internal("a walk is no request of a session".to_owned()).into())
             }
+            Outcome::Ephemerals { paths, more } => {
+                let paths: Vec<String> = paths.into_iter().map(|path| path.as_str().to_owned()).collect();
+                let next_page_token = paths.last().filter(|_| more).cloned().unwrap_or_default();
+                Wire::ListEphemerals(v1::ListEphemeralsResponse { paths, next_page_token })
+            }
             Outcome::Sync => Wire::Sync(v1::SyncResponse { as_of: None }),
             Outcome::Watching(refused) => {
                 // The zxid is that of the response, which has it.
                 Wire::AddWatches(v1::AddWatchesResponse { zxid: 0, refused: watch::refused_to_wire(refused) })
             }
             Outcome::Cancelled(unknown) => Wire::CancelWatches(v1::CancelWatchesResponse { unknown }),
+            Outcome::Authenticated(all) => {
+                Wire::Authenticate(v1::AuthenticateResponse { identities: identities_to_wire(&all) })
+            }
+            Outcome::WhoAmI(all) => Wire::WhoAmI(who_am_i(&all)),
             Outcome::Ping => Wire::Ping(v1::PingResponse {}),
             Outcome::Close | Outcome::Write(WriteOutcome::SessionClosed { .. }) => {
                 Wire::Close(v1::CloseSessionResponse {})
@@ -225,6 +242,17 @@ fn part_to_wire(outcome: MultiOutcome) -> v1::MultiResult {
         MultiOutcome::Checked => Wire::Check(v1::CheckResponse {}),
     };
     v1::MultiResult { result: Some(result) }
+}
+
+impl TryFrom<(Outcome, v1::AsOf)> for v1::WhoAmIResponse {
+    type Error = OpError;
+
+    fn try_from((outcome, _): (Outcome, v1::AsOf)) -> Result<v1::WhoAmIResponse, OpError> {
+        match outcome {
+            Outcome::WhoAmI(all) => Ok(who_am_i(&all)),
+            other => Err(OpError::Internal(format!("an answer of another kind: {other:?}"))),
+        }
+    }
 }
 
 /// The answer to a call without a session: the one message that fits the call, with the state that it is of.
@@ -388,9 +416,19 @@ fn outcome(result: v1::response::Result) -> Result<Outcome, Malformed> {
         Wire::MultiRead(m) => {
             Outcome::MultiRead(m.results.into_iter().map(read_result).collect::<Result<_, _>>()?)
         }
+        Wire::ListEphemerals(l) => {
+            let path = |path: String| {
+                Path::new(&path).map_err(|e| Malformed(format!("ListEphemeralsResponse.paths: {e}")))
+            };
+            let more = !l.next_page_token.is_empty();
+            let paths = l.paths.into_iter().map(path).collect::<Result<_, _>>()?;
+            Outcome::Ephemerals { paths, more }
+        }
         Wire::Sync(_) => Outcome::Sync,
         Wire::AddWatches(added) => Outcome::Watching(watch::refused(added.refused)?),
         Wire::CancelWatches(cancelled) => Outcome::Cancelled(cancelled.unknown),
+        Wire::Authenticate(a) => Outcome::Authenticated(identities_off_wire(a.identities)?),
+        Wire::WhoAmI(w) => Outcome::WhoAmI(identities_off_wire(w.identities)?),
         Wire::Ping(_) => Outcome::Ping,
         Wire::Close(_) => Outcome::Close,
         other => return Err(Malformed(format!("an answer that nobody asked for: {other:?}"))),

@@ -1,8 +1,9 @@
 //! What clients ask.
 
 use api::{
-    Acl, AclEntry, Create, DeleteTree, Expected, Identity, Look, MultiOp, NodeKind, OpError, Page, Path,
-    Permissions, Quota, Read, ReadLevel, SessionId, SessionToken, Trace, Usage, Write, WriteNumber, Zxid,
+    Acl, AclEntry, Create, DeleteTree, Expected, Identities, Identity, Look, MultiOp, NodeKind, OpError,
+    Page, Path, Permissions, Quota, Read, ReadLevel, SessionId, SessionToken, Trace, Usage, Write,
+    WriteNumber, Zxid,
     quota::Bounds,
     session::{Op, Open, Request},
 };
@@ -56,6 +57,9 @@ fn numbered(op: Op, number: Option<WriteNumber>) -> Result<Op, OpError> {
             | Op::Sync
             | Op::AddWatches(_)
             | Op::CancelWatches(_)
+            | Op::Ephemerals { .. }
+            | Op::Authenticate(_)
+            | Op::WhoAmI
             | Op::Ping
             | Op::Close,
             Some(_),
@@ -115,11 +119,12 @@ pub fn op(wire: impl Into<v1::request::Op>) -> Result<Op, OpError> {
             let reads = r.ops.into_iter().map(read_op).collect::<Result<_, OpError>>()?;
             Op::MultiRead(reads, read_level(r.read)?)
         }
-        Wire::ListEphemerals(_) => return Err(not_yet("ListEphemerals")),
+        Wire::ListEphemerals(r) => ephemerals(r)?,
         Wire::AddWatches(r) => watch::add(r),
         Wire::CancelWatches(r) => Op::CancelWatches(r.ids),
-        Wire::Authenticate(_) => return Err(not_yet("Authenticate")),
-        Wire::WhoAmI(_) => return Err(not_yet("WhoAmI")),
+        // An edge proves the credentials first, see `Who`.
+        Wire::Authenticate(_) => Op::Authenticate(Identities::NONE),
+        Wire::WhoAmI(_) => Op::WhoAmI,
     })
 }
 
@@ -134,6 +139,7 @@ macro_rules! ops {
 }
 
 ops! {
+    AuthenticateRequest => Authenticate,
     CreateRequest => Create,
     SetRequest => Set,
     DeleteRequest => Delete,
@@ -216,14 +222,14 @@ fn read_op(op: v1::ReadOp) -> Result<Read, OpError> {
 /// An access list off the wire.
 ///
 /// # Errors
-/// [`OpError::BadAcl`]. The scheme `auth` stands for what was proven of the caller, and no edge proves anything that has its own
-/// name yet, so it means nothing.
+/// [`OpError::BadAcl`]. Where the caller has proven something, its edge has put that in for the scheme `auth`, see
+/// [`Who`](super::Who).
 pub(super) fn acl(wire: v1::Acl) -> Result<Acl, OpError> {
     let entry = |e: v1::AclEntry| {
         let v1::Identity { scheme, id } = e.identity.unwrap_or_default();
         if scheme == "auth" {
             return Err(OpError::BadAcl(
-                "the scheme auth stands for your identities, and you have proven none; name an identity"
+                "the scheme auth stands for your identities, and you have proven none; prove one, or name an identity"
                     .to_owned(),
             ));
         }
@@ -294,6 +300,15 @@ fn page(size: i32, after: String, look: Look) -> Result<Page, OpError> {
     Ok(Page { after, size, look })
 }
 
+fn ephemerals(r: v1::ListEphemeralsRequest) -> Result<Op, OpError> {
+    supported(read_level(r.read)? == ReadLevel::Local, "ListEphemeralsRequest.read")?;
+    let size = u32::try_from(r.page_size)
+        .map_err(|_| bad("page_size is negative; set 0, or the number of paths that you want"))?;
+    let below = if r.path.is_empty() { Path::root() } else { Path::new(&r.path)? };
+    let prefix = if below == Path::root() { "/".to_owned() } else { format!("{below}/") };
+    Ok(Op::Ephemerals { prefix, after: r.page_token, size })
+}
+
 /// A level that this version does not know is refused: to answer with less than was asked for would be worse.
 pub(super) fn read_level(read: Option<v1::ReadOptions>) -> Result<ReadLevel, OpError> {
     use v1::ReadLevel as Wire;
@@ -336,10 +351,6 @@ pub(super) fn unknown(field: &str) -> OpError {
     ))
 }
 
-fn not_yet(verb: &str) -> OpError {
-    OpError::Unsupported(format!("this server does not have {verb} yet; upgrade it"))
-}
-
 fn supported(unset: bool, option: &str) -> Result<(), OpError> {
     if unset {
         return Ok(());
@@ -350,10 +361,12 @@ fn supported(unset: bool, option: &str) -> Result<(), OpError> {
 }
 
 /// The wish to open a session, off the wire.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct OpenSession {
     /// What is asked of the store.
     pub open: Open,
+    /// For its edge to prove.
+    pub credentials: Vec<v1::Credential>,
     /// How the client calls itself.
     pub client_name: String,
 }
@@ -384,7 +397,6 @@ impl TryFrom<v1::OpenSession> for OpenSession {
                 Some((SessionId(session_id), SessionToken(token)))
             }
         };
-        supported(credentials.is_empty(), "OpenSession.credentials")?;
         supported(!allow_read_only, "OpenSession.allow_read_only")?;
         let ensemble = ensemble(&ensemble_id).map_err(|_| {
             bad("OpenSession.ensemble_id does not have 16 bytes; send what SessionOpened.ensemble_id had")
@@ -394,7 +406,7 @@ impl TryFrom<v1::OpenSession> for OpenSession {
         }
         let timeout_ms = if timeout_ms == 0 { TIMEOUT_MS } else { timeout_ms };
         let open = Open { resume, timeout_ms, last_zxid: Zxid(last_zxid), wait_ms, ensemble };
-        Ok(OpenSession { open, client_name })
+        Ok(OpenSession { open, credentials, client_name })
     }
 }
 
@@ -446,8 +458,17 @@ pub fn op_to_wire(op: Op) -> Option<v1::request::Op> {
             read: options(level),
         }),
         Op::Sync => Wire::Sync(v1::SyncRequest {}),
+        Op::Ephemerals { prefix, after, size } => Wire::ListEphemerals(v1::ListEphemeralsRequest {
+            path: prefix.strip_suffix('/').unwrap_or(&prefix).to_owned(),
+            read: None,
+            page_size: i32::try_from(size).unwrap_or(i32::MAX),
+            page_token: after,
+        }),
         Op::AddWatches(add) => Wire::AddWatches(watch::add_to_wire(add)),
         Op::CancelWatches(ids) => Wire::CancelWatches(v1::CancelWatchesRequest { ids }),
+        // Only an edge has one, and says apart what it has proven.
+        Op::Authenticate(_) => Wire::Authenticate(v1::AuthenticateRequest::default()),
+        Op::WhoAmI => Wire::WhoAmI(v1::WhoAmIRequest {}),
         Op::Ping => Wire::Ping(v1::PingRequest {}),
         Op::Close => Wire::Close(v1::CloseSessionRequest {}),
         // Walks are calls of their own.

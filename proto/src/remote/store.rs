@@ -11,7 +11,7 @@ use std::{
 };
 
 use api::{
-    OpError, Trace, WriteNumber,
+    Identities, OpError, Trace, WriteNumber,
     budget::Held,
     ports::{Caller, Coordination, Items, Requests},
     session::{Item, Op, Open, Request, Response},
@@ -23,7 +23,7 @@ use tonic::{Status, Streaming, transport::Channel};
 
 use super::Neighbour;
 use crate::{
-    client::{MESSAGE_MAX, from_status, items},
+    client::{MESSAGE_MAX, from_status, identities_to_wire, items},
     edge::{answer, caller_to_wire, open_to_wire, request_to_wire},
     internal::{self, edge_message::Kind, store_port_client::StorePortClient},
     peer, v1,
@@ -38,10 +38,18 @@ pub struct RemoteCoordination {
 }
 
 impl RemoteCoordination {
+    /// So many streams share a connection without waiting: neither does the store take more at a time, nor do clients that read
+    /// nothing use up the window of the others.
+    pub const STREAMS: u32 = 128;
+
     /// The store of this neighbour. To be called within a tokio runtime.
     #[must_use]
     pub fn new(store: &Neighbour) -> RemoteCoordination {
-        let client = StorePortClient::new(store.endpoint.connect_lazy())
+        let endpoint = store.endpoint.clone();
+        let endpoint = endpoint
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAM_WINDOW * RemoteCoordination::STREAMS);
+        let client = StorePortClient::new(endpoint.connect_lazy())
             .max_decoding_message_size(MESSAGE_MAX)
             .max_encoding_message_size(MESSAGE_MAX + FRAME);
         RemoteCoordination { client, hello: store.hello() }
@@ -164,6 +172,10 @@ impl Requests for RemoteRequests {
         Ok(())
     }
 
+    fn identify(&mut self, identities: Identities) {
+        self.caller.identities = identities_to_wire(&identities);
+    }
+
     async fn submit(&mut self, acked: WriteNumber, requests: Vec<Request>) -> Result<(), OpError> {
         let (mut batch, mut bytes, mut rest) = (Vec::new(), 0, requests.into_iter().peekable());
         loop {
@@ -282,6 +294,9 @@ impl Drop for RemoteItems {
         self.progress.over.cancel();
     }
 }
+
+/// Bytes of a stream that are on their way and not taken.
+const STREAM_WINDOW: u32 = 128 << 10;
 
 /// Messages between an edge's task and the socket.
 const MESSAGES: usize = 4;

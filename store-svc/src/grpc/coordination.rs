@@ -6,11 +6,12 @@ use api::{
     OpError, PeerId, Trace,
     budget::{Held, Slot},
     ports::{Caller, Coordination},
+    proof::Prover,
     session::{Op, Outcome},
     walk::{WalkAsk, WalkPart},
 };
 use proto::{
-    client::{level, op, to_status, traceparent, walk, walk_part_to_wire},
+    client::{level, to_status, traceparent, walk, walk_part_to_wire},
     v1::{self, coordination_server},
 };
 use tokio::sync::mpsc;
@@ -25,14 +26,15 @@ use super::{caller, session};
 pub struct CoordinationService<C> {
     store: C,
     node: PeerId,
+    prover: Prover,
     /// Reads the streams.
     tasks: TaskTracker,
 }
 
 impl<C: Coordination> CoordinationService<C> {
     /// In front of the store of this node. A task of `tasks` reads each stream.
-    pub fn new(store: C, node: PeerId, tasks: TaskTracker) -> CoordinationService<C> {
-        CoordinationService { store, node, tasks }
+    pub fn new(store: C, node: PeerId, prover: Prover, tasks: TaskTracker) -> CoordinationService<C> {
+        CoordinationService { store, node, prover, tasks }
     }
 
     /// A call without a session.
@@ -52,7 +54,8 @@ impl<C: Coordination> CoordinationService<C> {
         &self,
         request: Request<v1::WalkRequest>,
     ) -> Result<ReceiverStream<Result<v1::WalkResponse, Status>>, OpError> {
-        let (trace, caller) = (trace(&request), caller(&request));
+        let trace = trace(&request);
+        let (caller, _) = caller(&request, &self.prover)?;
         level(min_level(&request)?)?;
         let (asked, level) = walk(request.into_inner())?;
         let first = self.walk_step(caller.clone(), WalkAsk::Begin(asked, level), trace).await?;
@@ -95,9 +98,10 @@ impl<C: Coordination> CoordinationService<C> {
         R: Into<v1::request::Op>,
         W: TryFrom<(Outcome, v1::AsOf), Error = OpError>,
     {
-        let (trace, caller) = (trace(&request), caller(&request));
+        let trace = trace(&request);
+        let (caller, who) = caller(&request, &self.prover)?;
         level(min_level(&request)?)?;
-        let op: Op = op(request.into_inner())?;
+        let op: Op = who.op(request.into_inner())?;
         let (response, held) = self.store.call(caller, op, trace).await?;
         let as_of = v1::AsOf { zxid: response.zxid.0, leaderless: response.leaderless, node_id: self.node.0 };
         Ok(((response.result?, as_of).try_into()?, held))
@@ -117,7 +121,8 @@ macro_rules! calls {
                 &self,
                 request: Request<Streaming<v1::SessionRequest>>,
             ) -> Result<Response<Self::SessionStream>, Status> {
-                let answers = session::start(&self.store, &self.tasks, request);
+                let answers = session::start(&self.store, &self.tasks, &self.prover, request);
+                let answers = answers.map_err(|e| to_status(&e))?;
                 Ok(Response::new(Box::pin(answers)))
             }
 
@@ -127,13 +132,6 @@ macro_rules! calls {
 
             async fn walk(&self, r: Request<v1::WalkRequest>) -> Result<Response<Self::WalkStream>, Status> {
                 self.walk_through(r).await.map(Response::new).map_err(|e| to_status(&e))
-            }
-
-            async fn who_am_i(
-                &self,
-                _: Request<v1::WhoAmIRequest>,
-            ) -> Result<Response<v1::WhoAmIResponse>, Status> {
-                Err(not_yet("WhoAmI"))
             }
 
             $(async fn $verb(&self, r: Request<v1::$request>) -> Result<Response<v1::$response>, Status> {
@@ -159,6 +157,7 @@ calls! {
     multi_read: MultiReadRequest => MultiReadResponse,
     get_acl: GetAclRequest => GetAclResponse,
     sync: SyncRequest => SyncResponse,
+    who_am_i: WhoAmIRequest => WhoAmIResponse,
 }
 
 /// As the metadata of a call say it.

@@ -11,11 +11,12 @@ use api::{
     OpError, WriteNumber,
     budget::Slot,
     ports::{Coordination, Items, Requests},
+    proof::Prover,
     session::Item,
 };
 use prost::Message as _;
 use proto::{
-    client::{self, OpenSession, to_status},
+    client::{self, OpenSession, Who, to_status},
     v1,
 };
 use tokio::time::timeout;
@@ -29,18 +30,20 @@ use super::caller;
 pub(super) fn start<C: Coordination>(
     store: &C,
     tasks: &TaskTracker,
+    prover: &Prover,
     request: tonic::Request<Streaming<v1::SessionRequest>>,
-) -> Answers<C::Items> {
-    let caller = caller(&request);
+) -> Result<Answers<C::Items>, OpError> {
+    let (caller, who) = caller(&request, prover)?;
     let decoded = caller.message.clone();
     let (requests, items) = store.stream(caller);
-    let reader = Reader { requests, decoded, inbound: request.into_inner() };
+    let reader = Reader { requests, who, decoded, inbound: request.into_inner() };
     tasks.spawn(reader.run());
-    Answers::new(items)
+    Ok(Answers::new(items))
 }
 
 struct Reader<R> {
     requests: R,
+    who: Who,
     /// What the message that was read last holds of the connection's share.
     decoded: Slot,
     inbound: Streaming<v1::SessionRequest>,
@@ -61,7 +64,11 @@ impl<R: Requests> Reader<R> {
                     .into(),
             ));
         };
-        let OpenSession { open, client_name } = open.try_into()?;
+        let OpenSession { open, credentials, client_name } = open.try_into()?;
+        if !credentials.is_empty() {
+            self.who.prove(credentials)?;
+            self.requests.identify(self.who.identities().clone());
+        }
         tracing::debug!(client = client_name, resumes = open.resume.is_some(), "a client opens a session");
         self.requests.open(open).await?;
         self.submit(first).await?;
@@ -107,7 +114,7 @@ impl<R: Requests> Reader<R> {
         let v1::SessionRequest { requests, acked_write, .. } = message;
         let bytes = requests.iter().map(prost::Message::encoded_len).sum::<usize>();
         self.decoded.shrink_to(bytes + requests.len() * REQUEST);
-        let requests = requests.into_iter().map(client::request).collect();
+        let requests = requests.into_iter().map(|wire| self.who.request(wire)).collect();
         self.requests.submit(WriteNumber(acked_write), requests).await
     }
 }

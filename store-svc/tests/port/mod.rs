@@ -47,8 +47,10 @@ fn remote(address: SocketAddr, ensemble: &str) -> RemoteCoordination {
     )
 }
 
+mod identities;
 mod trees;
 mod watches;
+use identities::*;
 use trees::*;
 use watches::*;
 
@@ -65,6 +67,9 @@ suite! {
     a_session_is_taken_up_on_another_stream_and_a_numbered_write_is_carried_out_once
     an_unknown_session_ends_the_stream
     a_session_is_taken_up_only_by_its_owner
+    an_identity_counts_for_what_comes_behind_it
+    an_address_is_no_owner_and_what_is_proven_at_the_opening_is
+    ephemerals_are_those_of_the_session_page_by_page
     a_client_of_another_ensemble_is_refused
     calls_need_no_session_and_make_no_ephemerals
     znodes_go_by_themselves_when_their_time_is_over

@@ -1,5 +1,7 @@
-"""What an application does with kazoo, against the hosts of the first argument: the part of the second one, or all but failover."""
+"""What an application does with kazoo, against the hosts of the first argument: the part of the second one, or all but failover and lost."""
 
+import socket
+import struct
 import sys
 import threading
 import time
@@ -8,7 +10,9 @@ import traceback
 from kazoo.client import KazooClient, KazooState
 from kazoo.exceptions import (
     BadVersionError,
+    InvalidACLError,
     LockTimeout,
+    NoAuthError,
     NoChildrenForEphemeralsError,
     NodeExistsError,
     NoNodeError,
@@ -17,6 +21,7 @@ from kazoo.exceptions import (
     RuntimeInconsistency,
 )
 from kazoo.recipe.cache import TreeCache
+from kazoo.security import make_acl, make_digest_acl
 
 HOSTS = sys.argv[1]
 PATIENCE = 30
@@ -314,6 +319,76 @@ def caches():
     other.stop()
 
 
+def access():
+    owner, other = client(), client()
+    owner.add_auth("digest", "ann:secret")
+    everything = [make_digest_acl("ann", "secret", all=True)]
+    owner.create("/acl", b"mine", acl=everything)
+    assert owner.get_acls("/acl")[0] == everything
+    for call, args in [(other.get, ()), (other.set, (b"",)), (other.get_acls, ())]:
+        raises(NoAuthError, call, "/acl", *args)
+    raises(NoAuthError, other.create, "/acl/a")
+    owner.set_acls("/acl", [*everything, make_acl("world", "anyone", read=True)])
+    assert other.get("/acl")[0] == b"mine"
+    assert [acl.id.id for acl in other.get_acls("/acl")[0]] == ["ann:x", "anyone"]
+    owner.set_acls("/acl", [make_acl("auth", "", all=True)])
+    assert owner.get_acls("/acl")[0] == everything
+    raises(InvalidACLError, other.create, "/none", acl=[make_acl("auth", "", all=True)])
+    owner.set_acls("/acl", [make_acl("ip", "127.0.0.0/8", all=True)])
+    assert other.set("/acl", b"ours").version == 1
+    other.set_acls("/acl", [make_acl("ip", "10.0.0.0/8", all=True)])
+    raises(NoAuthError, owner.get, "/acl")
+    # kazoo proves its identities again when it is connected again.
+    owner.create("/acl2", b"", acl=everything)
+    states = []
+    owner.add_listener(states.append)
+    owner._connection._socket.shutdown(2)
+    eventually("it is connected again", lambda: KazooState.CONNECTED in states)
+    owner.retry(owner.set, "/acl2", b"again")
+    raises(NoAuthError, other.get, "/acl2")
+    wrong = client(auth_data=[("digest", "ann:wrong")])
+    raises(NoAuthError, wrong.get, "/acl2")
+    wrong.stop()
+    owner.stop()
+    other.stop()
+
+
+def close_elsewhere(session, password):
+    """Takes a session up and closes it, in one go, so that its client cannot take it back in between."""
+    host, port = HOSTS.split(",")[0].split(":")
+    hello = struct.pack(">iqiqi16s?", 0, 0, 15000, session, 16, password, False)
+    close = struct.pack(">ii", 1, -11)
+    with socket.create_connection((host, int(port)), PATIENCE) as stream:
+        stream.sendall(b"".join(struct.pack(">i", len(frame)) + frame for frame in (hello, close)))
+        while stream.recv(4096):
+            pass
+
+
+def lost():
+    """The leader is killed while the session is closed from elsewhere; a line comes when it is gone."""
+    zk = client(timeout=15.0)
+    states = []
+    zk.add_listener(states.append)
+    zk.create("/lost", ephemeral=True)
+    session, port = zk.client_id, zk._connection._socket.getpeername()[1]
+    print("kill", "leader", port, flush=True)
+    end = time.monotonic() + PATIENCE
+    while KazooState.LOST not in states:
+        assert time.monotonic() < end, "the session is lost"
+        try:
+            close_elsewhere(*session)
+        except OSError:
+            # Its server is the one that is killed.
+            pass
+        time.sleep(0.2)
+    sys.stdin.readline()
+    eventually("another one is open", lambda: zk.connected and zk.client_id[0] != session[0])
+    eventually("its ephemeral is gone", lambda: zk.retry(zk.exists, "/lost") is None)
+    zk.retry(zk.create, "/lost", ephemeral=True)
+    assert zk.exists("/lost").ephemeralOwner == zk.client_id[0]
+    zk.stop()
+
+
 def failover():
     """A server is killed each time that this says so; a line comes when it is gone."""
     zk = client(timeout=15.0)
@@ -347,6 +422,7 @@ PARTS = [
     counters,
     parties,
     caches,
+    access,
 ]
 
 for part in [globals()[sys.argv[2]]] if len(sys.argv) > 2 else PARTS:

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use api::{Acl, Create, Expected, Identities, Path, data_len, ports::Room, walk::WalkAsk};
+use api::{Acl, Create, Expected, Identities, Page, Path, data_len, ports::Room, walk::WalkAsk};
 use bytes::Bytes;
 
 use super::*;
@@ -378,7 +378,18 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
         let (number, place) = (slot.number, conn.first + conn.begun as u64);
         let body = match op {
             // Answered when they are first.
-            Op::Read(_, ReadLevel::Stale | ReadLevel::Local) | Op::Ping => None,
+            Op::Read(_, ReadLevel::Stale | ReadLevel::Local)
+            | Op::Ephemerals { .. }
+            | Op::WhoAmI
+            | Op::Ping => None,
+            // What is behind it is asked with these identities, and what is before it without them.
+            Op::Authenticate(_) => {
+                if !slot.holds {
+                    slot.holds = true;
+                    conn.holding += 1;
+                }
+                None
+            }
             Op::Read(_, ReadLevel::AtLeast(zxid)) if *zxid <= means.applied => None,
             Op::MultiRead(reads, _) if reads.len() > means.limits.multi_ops_max => {
                 let (most, parts) = (means.limits.multi_ops_max, reads.len());
@@ -507,12 +518,12 @@ fn answer(
         let Some(slot) = conn.queue.front_mut() else { break };
         match &slot.step {
             Step::Asked | Step::Waiting { .. } | Step::Todo(Op::Walk(_)) => break,
-            Step::Todo(Op::Read(..) | Op::MultiRead(..))
+            Step::Todo(Op::Read(..) | Op::MultiRead(..) | Op::Ephemerals { .. })
                 if conn.asked == 0 && conn.unsent >= limits.unsent_max =>
             {
                 break;
             }
-            Step::Todo(op @ (Op::Read(..) | Op::MultiRead(..))) if !unary => {
+            Step::Todo(op @ (Op::Read(..) | Op::MultiRead(..) | Op::Ephemerals { .. })) if !unary => {
                 let fits = turn.answers.allows(limits, conn.unsent, expected(op, state));
                 if !fits && conn.asked == 0 {
                     turn.answers.wait(id);
@@ -550,6 +561,10 @@ fn answer(
                 (state.applied(), Ok(Outcome::MultiRead(read_all(&reads, state, &conn.identities))))
             }
             Step::Todo(Op::Invalid(error)) => (state.applied(), Err(error)),
+            Step::Todo(Op::Ephemerals { prefix, after, size }) => {
+                let session = conn.session();
+                (state.applied(), Ok(ephemerals(state, session, (&prefix, &after), size)))
+            }
             Step::Todo(Op::Sync) => (state.applied(), Ok(Outcome::Sync)),
             Step::Todo(Op::AddWatches(_) | Op::CancelWatches(_)) if unary => {
                 let error =
@@ -565,6 +580,17 @@ fn answer(
                 ids.retain(|&watch| !turn.watches.cancel(id, watch));
                 (state.applied(), Ok(Outcome::Cancelled(ids)))
             }
+            Step::Todo(Op::Authenticate(more)) => {
+                let all = conn.identities.with(&more);
+                if let Ok(all) = &all {
+                    conn.identities = all.clone();
+                }
+                (
+                    state.applied(),
+                    all.map(Outcome::Authenticated).map_err(|e| OpError::BadArguments(e.to_string())),
+                )
+            }
+            Step::Todo(Op::WhoAmI) => (state.applied(), Ok(Outcome::WhoAmI(conn.identities.clone()))),
             Step::Todo(_) | Step::Asked | Step::Waiting { .. } => (state.applied(), Ok(Outcome::Ping)),
         };
         conn.queue.pop_front();
@@ -579,6 +605,27 @@ fn answer(
         any = true;
     }
     any
+}
+
+/// A page of the ephemerals of a session.
+fn ephemerals(
+    state: &State,
+    session: Option<SessionId>,
+    (prefix, after): (&str, &str),
+    size: u32,
+) -> Outcome {
+    let names_max = Page { size, ..Page::default() }.names_max();
+    let all = session.into_iter().flat_map(|session| state.tree().ephemerals(session));
+    let mut rest = all.filter(|path| path.as_str().starts_with(prefix) && path.as_str() > after).peekable();
+    let (mut paths, mut bytes) = (Vec::new(), 0);
+    while paths.len() < names_max
+        && let Some(path) =
+            rest.next_if(|next| paths.is_empty() || bytes + next.as_str().len() <= Page::BYTES_MAX)
+    {
+        bytes += path.as_str().len();
+        paths.push(path);
+    }
+    Outcome::Ephemerals { paths, more: rest.peek().is_some() }
 }
 
 /// Whether a write may be asked for: it keeps the limits, and there is room for it.
@@ -713,6 +760,6 @@ const PART: usize = 192;
 const ENTRY_MAX: u64 = (PAYLOAD_MAX - (64 << 10)) as u64;
 
 /// Names that a connection lists before others have their turn: one page, or a few small ones.
-const LISTED_AT_ONCE: usize = 1_000;
+pub(super) const LISTED_AT_ONCE: usize = 1_000;
 /// Connections that go on in one turn: no more pages than take about a millisecond.
 const CONNECTIONS_AT_ONCE: usize = 16;

@@ -237,7 +237,7 @@ impl Server {
                 let sessions_max = self.config.limits.sessions_max;
                 let token_hash = hash_of(&token);
                 let body = CommandBody::OpenSession { token_hash, timeout_ms, sessions_max };
-                let command = Command { identities, ..Command::outside(body) };
+                let command = Command { identities: identities.owner(), ..Command::outside(body) };
                 self.submit(Pending::Open { conn: id, command: command.clone() }, command);
             }
             Wish::Session(Open { last_zxid, .. }, _)

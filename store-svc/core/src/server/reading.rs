@@ -1,5 +1,6 @@
 //! Answers to reads: how large they will be, and several in one.
 
+use super::connection::LISTED_AT_ONCE;
 use api::{DATA_MAX, Identities, Page, Read, ReadOutcome};
 
 use super::*;
@@ -18,6 +19,7 @@ pub(super) fn expected(op: &Op, state: &State) -> usize {
             let each = |read| Request::WEIGHT / 2 + state.tree().weight_of(read);
             reads.iter().map(each).sum::<usize>().min(ANSWER_MAX)
         }
+        Op::Ephemerals { .. } => Page::BYTES_MAX,
         _ => 0,
     }
 }
@@ -56,6 +58,8 @@ pub(super) fn listed(outcome: &Outcome) -> usize {
     match outcome {
         Outcome::Read(read) => names_of(read),
         Outcome::MultiRead(reads) => reads.iter().flatten().map(|read| 1 + names_of(read)).sum(),
+        // All of the session were looked at.
+        Outcome::Ephemerals { .. } => LISTED_AT_ONCE,
         _ => 0,
     }
 }
