@@ -10,7 +10,7 @@ use store_core::server::Ask;
 use store_shell::{Decoder, FromQuorum, encode};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::StopReason;
+use crate::{StopReason, hash_seed};
 
 /// Messages between the feed and the driver. Each is what the quorum gave at once; a slow driver holds the feed back.
 pub(crate) const FEED_QUEUE: usize = 8;
@@ -38,7 +38,7 @@ pub(crate) async fn read_feed<Q: Quorum>(
             }
         }
     });
-    let mut decoder = Decoder::default();
+    let mut decoder = Decoder::new(hash_seed());
     loop {
         let items = feed.next().await?;
         let mut spans: Vec<Span> = items.iter().flat_map(applying).collect();

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::chance::mix;
 use api::{Build, Ensemble, EnsembleId, Epoch, Levels, Now, PeerId, Ticket, Time, Zxid};
 use quorum_core::{Durable, Zab};
 use quorum_log::{Crash, Disk, MemDisk, SnapshotError, Snapshots, Storage, StorageError, StorageOptions};
@@ -327,12 +328,14 @@ impl Node {
     }
 
     fn open_table(&mut self, cx: &mut Context) -> State {
-        match self.table.get_or_insert_with(Table::new).load() {
+        // Other hashes on each node and in each life: nothing that is compared may depend on them.
+        let seed = mix(cx.plan.seed ^ u64::from(self.id.0) << 32 ^ self.life);
+        match self.table.get_or_insert_with(Table::new).load(seed) {
             Ok(state) => state,
             Err(e) => {
                 cx.ghost
                     .fail("I15 checkpoint", format!("the checkpoint of node {} is no state: {e}", self.id));
-                State::default()
+                State::seeded(seed)
             }
         }
     }

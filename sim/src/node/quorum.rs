@@ -205,12 +205,10 @@ impl Node {
             };
             let quorum = &mut process.quorum;
             match effect {
-                // It is said whenever this node says anything, and each word of an election is checked against it.
-                Effect::Say(_) | Effect::Introduce(_) => {}
-                Effect::Elect(candidate) => {
-                    process.election.asked = true;
-                    self.elect(cx, election_core::Input::Elect(candidate));
-                }
+                // It is said whenever this node says anything.
+                Effect::Say(_) => {}
+                Effect::Introduce(standing) => self.introduce(cx, standing),
+                Effect::Elect(candidate) => self.elect(cx, election_core::Input::Elect(candidate)),
                 Effect::Settled { leader, epoch } => {
                     self.elect(cx, election_core::Input::Settled { leader, epoch });
                 }

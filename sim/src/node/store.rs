@@ -57,8 +57,8 @@ pub(crate) struct StoreShell {
 impl StoreShell {
     pub(super) fn new(server: Server, position: Zxid) -> StoreShell {
         StoreShell {
+            decoder: Decoder::new(server.state().seed()),
             shell: Shell::new(server),
-            decoder: Decoder::default(),
             turn: false,
             armed: Armed::default(),
             feed: QuorumFeed::new(position),
@@ -257,7 +257,7 @@ impl Node {
     fn attach_anew(&mut self, cx: &mut Context) {
         let Some(process) = &mut self.up else { return };
         let store = &mut process.store;
-        store.decoder = Decoder::default();
+        store.decoder = Decoder::new(store.shell.server.state().seed());
         (store.feed, store.saving) = (QuorumFeed::new(Zxid::ZERO), None);
         if let Some(job) = &mut store.job {
             job.export = false;

@@ -220,7 +220,7 @@ impl Server {
     /// Forgets the state, which is not that of the leader, and stops serving until a new feed has given
     /// another one. Connections end.
     pub fn start_over(&mut self, now: Time) {
-        let mut state = State::default();
+        let mut state = State::seeded(self.state.seed());
         state.forget_checkpoint();
         self.replace_state(now, state);
         (self.served, self.status) = (false, QuorumStatus::default());
