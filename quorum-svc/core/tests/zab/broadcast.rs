@@ -3,7 +3,7 @@
 use api::ports::Role;
 use api::{Entry, Zxid};
 
-use crate::ghost::Answer;
+use invariants::Answer;
 use crate::world::{PING, SYNC_LIMIT, Step, World, z};
 
 fn established(voters: u32, observers: u32) -> World {

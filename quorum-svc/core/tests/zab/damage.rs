@@ -3,7 +3,7 @@
 use api::ports::Role;
 
 use crate::disk::Stored;
-use crate::ghost::Answer;
+use invariants::Answer;
 use crate::world::{INIT_LIMIT, World, z};
 
 /// Servers 2 and 3 have committed something that server 1 lacks; then server 2 loses it.

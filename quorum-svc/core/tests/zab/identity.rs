@@ -3,7 +3,7 @@
 use api::ports::Role;
 use api::{EnsembleId, Zxid};
 
-use crate::ghost::Answer;
+use invariants::Answer;
 use crate::world::{INIT_LIMIT, World, z};
 
 /// Server 3 led the first epoch, gave the ensemble an id, and died before any other server had it.

@@ -3,7 +3,7 @@
 use api::Zxid;
 use api::ports::Role;
 
-use crate::ghost::Answer;
+use invariants::Answer;
 use crate::world::{World, z};
 
 #[test]

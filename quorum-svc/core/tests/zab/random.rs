@@ -1,5 +1,5 @@
 //! Ensembles under chance: messages wait, links break, servers crash and lose what is not durable, disks hang, elections
-//! go wrong. The invariants are checked at every step (in `world` and `ghost`); at the end the faults stop, and then
+//! go wrong. The invariants are checked at every step (in `world`, by the crate `invariants`); at the end the faults stop, and then
 //! everything has to come to rest with one log everywhere and every request answered.
 //!
 //! `ZAB_SEEDS=50000 cargo test --release -p quorum-core --test zab random` tries more; `ZAB_SEED=77` one of them.
@@ -10,7 +10,7 @@ use std::time::Duration;
 use api::PeerId;
 use api::chance::SplitMix;
 
-use crate::ghost::Answer;
+use invariants::Answer;
 use crate::world::World;
 
 const STEPS: usize = 1000;
@@ -55,11 +55,11 @@ impl Seen {
         let sent = |word: &str| w.trace.iter().filter(|(_, _, text)| text.starts_with(word)).count();
         Seen {
             commits: w.committed().len(),
-            reigns: w.ghost.leaders.len(),
+            reigns: w.ghost.reigns(),
             truncs: sent("TRUNC"),
             snaps: sent("SNAP"),
             barriers: sent("BARRIER 0x"),
-            refused: w.ghost.writes.values().filter(|w| matches!(w.answer, Some(Answer::Refused(_)))).count(),
+            refused: w.ghost.answers().filter(|&answer| answer == Answer::Refused).count(),
         }
     }
 
@@ -241,7 +241,7 @@ fn recover(w: &mut World) {
         assert_eq!(w.answer(id, write), Some(Answer::Applied), "the write of server {id}");
         assert!(w.barrier_told(id, barrier), "the barrier of server {id}");
     }
-    let first = w.ghost.committed.len();
+    let first = w.ghost.entries().len();
     assert!(first > 0);
 }
 
@@ -257,7 +257,7 @@ fn come_to_rest(w: &mut World) {
             let s = w.status(id);
             w.serving(id) && (s.last, s.committed, w.nodes[&id].applied) == (last, last, last)
         });
-        if one_log && w.ghost.unanswered().is_empty() && w.ghost.barriers.is_empty() {
+        if one_log && w.ghost.unanswered().is_empty() && w.ghost.open_barriers() == 0 {
             return;
         }
     }
@@ -266,6 +266,6 @@ fn come_to_rest(w: &mut World) {
         "no rest after 5 s: {states:#?}\nC ends with {}, unanswered {:?}, barriers {:?}",
         w.ghost.last(),
         w.ghost.unanswered(),
-        w.ghost.barriers
+        w.ghost.open_barriers()
     );
 }

@@ -6,7 +6,7 @@ use api::ports::{FeedItem, Role};
 use api::{Epoch, Zxid};
 use quorum_core::Input;
 
-use crate::ghost::Answer;
+use invariants::Answer;
 use crate::world::{INIT_LIMIT, PING, SYNC_LIMIT, World, z};
 
 /// The messages from `from` to `to`, without pings.
