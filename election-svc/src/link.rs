@@ -94,12 +94,7 @@ impl Shared {
         end
     }
 
-    async fn read(
-        &self,
-        peer: PeerId,
-        number: u64,
-        incoming: &mut Streaming<ElectionMessage>,
-    ) -> LinkEnd {
+    async fn read(&self, peer: PeerId, number: u64, incoming: &mut Streaming<ElectionMessage>) -> LinkEnd {
         loop {
             let message = match timeout(SILENCE, incoming.message()).await {
                 Err(_) => return LinkEnd::Silent,

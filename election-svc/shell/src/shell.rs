@@ -143,7 +143,9 @@ impl<L> Shell<L> {
     /// Takes in an event of a link. Events of a link that a newer one has replaced change nothing.
     pub fn on_link(&mut self, now: Time, event: LinkEvent<L>) {
         match event {
-            LinkEvent::Up { peer, number, link, standing } => self.up(now, peer, Linked { number, link, standing }),
+            LinkEvent::Up { peer, number, link, standing } => {
+                self.up(now, peer, Linked { number, link, standing })
+            }
             LinkEvent::Heard { peer, number, notification, standing } => {
                 if let Some(linked) = self.links.get_mut(&peer).filter(|l| l.number == number) {
                     linked.standing = standing;

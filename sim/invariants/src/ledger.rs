@@ -343,7 +343,9 @@ impl Ledger {
     pub fn barrier_told(&mut self, store: PeerId, ticket: Ticket, applied: Zxid) -> Verdict {
         let asked = self.barriers.remove(&(store, ticket));
         check(asked.is_some_and(|asked| applied >= asked), "C9 barrier", || {
-            format!("a barrier of server {store} is told at {applied}; the end of C at its request was {asked:?}")
+            format!(
+                "a barrier of server {store} is told at {applied}; the end of C at its request was {asked:?}"
+            )
         })
     }
 
@@ -360,7 +362,10 @@ impl Ledger {
 
     /// A store is gone: it takes no answer any more.
     pub fn died(&mut self, store: PeerId) {
-        self.submissions.iter_mut().filter(|(origin, _)| origin.peer == store).for_each(|(_, s)| s.gone = true);
+        self.submissions
+            .iter_mut()
+            .filter(|(origin, _)| origin.peer == store)
+            .for_each(|(_, s)| s.gone = true);
         self.barriers.retain(|(peer, _), _| *peer != store);
     }
 }

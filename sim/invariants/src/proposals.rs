@@ -42,7 +42,9 @@ impl Proposals {
     /// I13: another entry has this zxid, or the same entry stands behind another one. I14: the log has a hole.
     pub fn appends(&mut self, server: PeerId, prev: Zxid, entry: &Entry) -> Result<bool, Broken> {
         let zxid = entry.zxid;
-        check(zxid.follows(prev), "I14 no holes", || format!("server {server} appends {zxid} behind {prev}"))?;
+        check(zxid.follows(prev), "I14 no holes", || {
+            format!("server {server} appends {zxid} behind {prev}")
+        })?;
         let Some((before, known)) = self.entries.get(&zxid) else {
             self.bytes += entry.weight() as u64;
             self.entries.insert(zxid, (prev, entry.clone()));

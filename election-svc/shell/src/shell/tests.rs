@@ -67,7 +67,10 @@ fn a_notification_of_a_replaced_link_does_not_count() {
     let notification = Notification { vote, round: Round(1), state: api::ports::Role::Looking };
     let own = shell.notification();
     let mut hear = |number| {
-        shell.on_link(Time(0), LinkEvent::Heard { peer: PEER, number, notification, standing: Standing::default() });
+        shell.on_link(
+            Time(0),
+            LinkEvent::Heard { peer: PEER, number, notification, standing: Standing::default() },
+        );
         shell.notification()
     };
     assert_eq!(hear(1), own);

@@ -3,8 +3,8 @@
 use api::ports::Role;
 use api::{EnsembleId, Zxid};
 
-use invariants::Answer;
 use crate::world::{INIT_LIMIT, World, z};
+use invariants::Answer;
 
 /// Server 3 led the first epoch, gave the ensemble an id, and died before any other server had it.
 fn half_started() -> World {

@@ -8,8 +8,8 @@ use api::{PeerId, Ticket, Zxid};
 use bytes::Bytes;
 use quorum_core::Input;
 
-use invariants::Answer;
 use crate::world::{PARK_LIMIT, PING, SYNC_LIMIT, Step, World, z};
+use invariants::Answer;
 
 const DONE: Option<Answer> = Some(Answer::Applied);
 

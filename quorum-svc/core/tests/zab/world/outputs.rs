@@ -102,7 +102,10 @@ impl World {
         hold(self.ghost.serves_under(leader, epoch));
         if leader == PeerId(id) {
             let history = self.core(id).history().clone();
-            hold(self.ghost.established(leader, epoch, |e| history.contains(e.zxid) || e.zxid <= history.base()));
+            hold(
+                self.ghost
+                    .established(leader, epoch, |e| history.contains(e.zxid) || e.zxid <= history.base()),
+            );
         }
     }
 
