@@ -18,7 +18,7 @@ use store_core::server::Drawn;
 
 use crate::calls::{Calls, Over};
 use crate::context::{ClientEvent, Context, Event};
-use crate::double::Double;
+use crate::double::{Double, identities};
 use crate::net::{End, Kind, LinkId, Packet};
 use crate::plan::Workload;
 
@@ -234,7 +234,10 @@ impl Client {
     fn on_dialed(&mut self, cx: &mut Context, link: LinkId, connected: bool) {
         match self.wire.as_ref().filter(|w| w.link == link) {
             None => cx.close(link, self.end(), None),
-            Some(wire) if connected => cx.send(link, self.end(), Packet::Open(wire.open.clone(), wire.drawn)),
+            Some(wire) if connected => {
+                let packet = Packet::Open(wire.open.clone(), wire.drawn, identities(self.index));
+                cx.send(link, self.end(), packet);
+            }
             Some(_) => self.on_over(cx, link, Some(OpError::Unavailable("nobody answers".into()))),
         }
     }
@@ -438,7 +441,7 @@ impl Client {
             let node = self.rng.index(cx.plan.members.len());
             let number = WriteNumber(self.number_used.0 - self.rng.below(self.number_used.0.min(4)));
             let stream = StreamId(self.rng.draw());
-            self.double.begin(cx, self.end(), node, session, stream, number);
+            self.double.begin(cx, self.index, node, session, stream, number);
         }
         if self.rng.per_mille(workload.closes) {
             self.closing = true;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use api::peer::{Acquaintance, Damage};
 use api::session::{Item, Op, Open, Request};
-use api::{Entry, Greeting, Level, OpError, WriteNumber, Zxid};
+use api::{Entry, Greeting, Identities, Level, OpError, WriteNumber, Zxid};
 use bytes::Bytes;
 use election_core::Notification;
 use quorum_core::{ToLeader, ToLearner};
@@ -55,7 +55,7 @@ pub(crate) enum Packet {
     SnapEnd,
     /// So many bytes of the message behind it.
     Piece(u64),
-    Open(Open, Drawn),
+    Open(Open, Drawn, Identities),
     Requests {
         acked: WriteNumber,
         requests: Vec<Request>,

@@ -205,8 +205,7 @@ pub enum Fault {
     BitFlip { node: Target, file: u64, place: u64, down: u64 },
     /// One bit of a file of the log, or of a snapshot, flips under a process that goes on and does not know.
     BitFlipRunning { node: Target, file: u64, place: u64 },
-    /// A bit flips in the memory of a store: in a session of its state, where no client sees it. No seed draws it, because the stores
-    /// compare their states too rarely for most runs.
+    /// A bit flips in the memory of a store that does not lead: in a session of its state.
     StateFlip { node: Target },
     /// A node loses its data directory.
     Wipe { node: Target, down: u64 },
@@ -290,6 +289,14 @@ impl Plan {
     #[must_use]
     pub fn container_unused_ms(&self) -> u64 {
         (self.seed & 1) * 500
+    }
+
+    /// Time between two checks of the stores' states, in microseconds: as in production, or so short that they compare what has
+    /// flipped before the run ends.
+    #[must_use]
+    pub fn check_interval_us(&self) -> u64 {
+        let flips = self.faults.iter().any(|timed| matches!(timed.fault, Fault::StateFlip { .. }));
+        if flips { 1_500_000 } else { 10_000_000 }
     }
 
     /// Three nodes without faults, with the time limits of production and one idle client: for measuring.

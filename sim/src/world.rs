@@ -293,7 +293,7 @@ impl World {
         let t = self.cx.plan.timing;
         let n = self.cx.plan.network;
         // Over thin links everything may have to be sent to everybody again.
-        let all = 2 * self.cx.ghost.proposed_bytes * self.nodes.len() as u64 * 1_000_000;
+        let all = 2 * self.cx.ghost.proposed_bytes() * self.nodes.len() as u64 * 1_000_000;
         20_000_000
             + all.checked_div(n.bandwidth).unwrap_or_default()
             + (2 * t.init_limit + 2 * t.sync_limit + t.park + 2 * t.session) * 1_000

@@ -290,6 +290,7 @@ impl Node {
             catch_up: Duration::from_millis(timing.park / 2),
             // In some runs, clients that come back find that it does not reach back to where they were.
             history_entries: if cx.plan.seed.is_multiple_of(3) { 48 } else { 1 << 20 },
+            check_interval: Duration::from_micros(cx.plan.check_interval_us()),
             reap_interval: Duration::from_millis(200),
             container_unused: Duration::from_millis(cx.plan.container_unused_ms()),
             ..server::Limits::default()
@@ -348,6 +349,7 @@ impl Node {
     /// The process is gone. `silent`: nobody is told, as when the power fails.
     pub(crate) fn stop(&mut self, cx: &mut Context, silent: bool, crash: Crash) {
         self.up = None;
+        cx.ghost.died(self.id);
         self.life += 1;
         self.held.clear();
         self.paused_until = 0;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use api::peer::{Damage, Incarnation, ToLeader, ToLearner};
-use api::ports::{FeedItem, Request, Role, Sign};
+use api::ports::{FeedItem, Role, Sign};
 use api::{PeerId, Time, Zxid};
 use quorum_core::{Conn, Input, Output, Zab};
 use quorum_shell::{Effect, Incoming, LogView, Part, Shell};
@@ -209,6 +209,11 @@ impl Node {
                 Effect::Say(_) => {}
                 Effect::Introduce(standing) => self.introduce(cx, standing),
                 Effect::Elect(candidate) => self.elect(cx, election_core::Input::Elect(candidate)),
+                Effect::Settled { leader, .. } if leader == self.id && cx.ghost.is_flipped(leader) => {
+                    return Err(Stop::Disk(
+                        "the state of a leader, which is taken for the truth, is not that of C".into(),
+                    ));
+                }
                 Effect::Settled { leader, epoch } => {
                     self.elect(cx, election_core::Input::Settled { leader, epoch });
                 }
@@ -328,8 +333,8 @@ impl Node {
                     }
                 }
             }
-            Packet::Open(open, drawn) => {
-                self.client_opens(cx, link, open, drawn);
+            Packet::Open(open, drawn, identities) => {
+                self.client_opens(cx, link, open, drawn, identities);
                 return Ok(());
             }
             Packet::Requests { acked, requests } => {
@@ -372,13 +377,7 @@ impl QuorumShell {
     /// For the checks: what the core is about to be told.
     fn note(&mut self, cx: &mut Context, id: PeerId, now: Time, input: &Input) {
         match input {
-            Input::Requests(requests) => {
-                for request in requests {
-                    if let Request::Barrier { ticket } = request {
-                        cx.ghost.barrier_asked(id, *ticket);
-                    }
-                }
-            }
+            Input::Requests(requests) => cx.ghost.requested(id, requests),
             Input::Elected { leader } => self.elected = *leader == id,
             Input::LearnerConnected { conn, peer } => drop(self.peers.insert(conn.0, *peer)),
             Input::Disconnected { conn } => drop(self.peers.remove(&conn.0)),
@@ -461,6 +460,7 @@ impl Observer<'_> {
                 cx.stats.count("refused by the quorum");
                 cx.ghost.refused(id, *ticket);
             }
+            Output::Tell(FeedItem::Lost { ticket }) => cx.ghost.lost(id, *ticket),
             Output::LevelSet { result, .. } => {
                 cx.note(name, || format!("is told of the feature level: {result:?}"));
                 cx.stats.count(match result {

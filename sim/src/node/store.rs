@@ -94,7 +94,7 @@ impl StoreShell {
                 }
                 self.epoch = status.epoch;
             }
-            Feed::Barrier(ticket) => cx.ghost.barrier_answered(me, *ticket, self.feed.position()),
+            Feed::Barrier(ticket) => cx.ghost.barrier_told(me, *ticket, self.feed.position()),
             Feed::Refused { .. } | Feed::Lost(_) => {}
         }
     }
@@ -268,18 +268,22 @@ impl Node {
         cx.stats.count("states built again");
     }
 
-    /// A bit of the state flips, in its first session, and with it the digest.
+    /// A bit of the state flips, in the time-out of a session, and with it the digest. Not in the state of a leader, which is taken for
+    /// the truth, nor in one that may be flipped already. The time-out becomes shorter: no client may rely on a longer one.
     pub(crate) fn flip_state(&mut self, cx: &mut Context) {
         let now = self.time(cx);
+        if self.leads() || !cx.ghost.may_flip(self.id) {
+            return;
+        }
         let Some(process) = &mut self.up else { return };
         let server = &mut process.store.shell.server;
         let mut records: Vec<Record> = server.state().records().collect();
         let session = records.iter_mut().find_map(|record| match record {
-            Record::Session(session) => Some(session),
+            Record::Session(session) if session.timeout_ms.count_ones() > 1 => Some(session),
             _ => None,
         });
         let Some(session) = session else { return };
-        session.timeout_ms ^= 1 << 20;
+        session.timeout_ms &= session.timeout_ms - 1;
         let mut load = |digest: Option<u64>| {
             for record in &mut records {
                 if let (Record::Header(header), Some(digest)) = (record, digest) {
@@ -293,7 +297,7 @@ impl Node {
         let Ok(mut state) = load(Some(actual)) else { return };
         state.forget_checkpoint();
         server.replace_state(now, state);
-        cx.ghost.flipped.insert(self.id);
+        cx.ghost.flipped(self.id, server.state().applied());
         cx.stats.count("states flipped");
         self.wake_store(cx);
     }
@@ -318,11 +322,15 @@ impl Node {
 
     // ---- clients ----
 
-    pub(super) fn client_opens(&mut self, cx: &mut Context, link: LinkId, open: Open, drawn: Drawn) {
-        self.tell_store(
-            cx,
-            Input::Open { conn: ConnId(link), open, drawn, identities: Identities::default() },
-        );
+    pub(super) fn client_opens(
+        &mut self,
+        cx: &mut Context,
+        link: LinkId,
+        open: Open,
+        drawn: Drawn,
+        identities: Identities,
+    ) {
+        self.tell_store(cx, Input::Open { conn: ConnId(link), open, drawn, identities });
     }
 
     pub(super) fn client_asks(
@@ -370,7 +378,8 @@ impl Node {
         let restorable = self.can_restore();
         let Some(process) = &mut self.up else { return };
         let store = &mut process.store;
-        if store.job.is_some() || store.saving.is_some() {
+        // What is kept of a wrong state cannot heal it: that takes an operator.
+        if store.job.is_some() || store.saving.is_some() || cx.ghost.is_flipped(self.id) {
             return;
         }
         // As often as the plan says, however large the state is.
