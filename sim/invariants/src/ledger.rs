@@ -20,6 +20,7 @@ pub enum Answer {
 struct Submission {
     payload: Bytes,
     answer: Option<Answer>,
+    committed: bool,
     /// The store that submitted it is gone, and takes no answer.
     gone: bool,
 }
@@ -34,7 +35,7 @@ pub struct Ledger {
     /// The greatest epoch with an established leader.
     established: Epoch,
     submissions: BTreeMap<Origin, Submission>,
-    /// The last submission of each store in C.
+    /// The last submission in C of each store that is there.
     last_of: BTreeMap<PeerId, Ticket>,
     /// Open barriers, with the end of C at the time of the request.
     barriers: BTreeMap<(PeerId, Ticket), Zxid>,
@@ -197,31 +198,32 @@ impl Ledger {
             format!("{zxid} is stamped {} behind {time}", entry.time_ms)
         })?;
         if let Some(origin) = entry.origin {
-            self.check_submission(&entry, origin)?;
-            self.last_of.insert(origin.peer, origin.ticket);
+            self.submission_commits(&entry, origin)?;
         }
         self.entries.push(entry);
         Ok(())
     }
 
-    fn check_submission(&self, entry: &Entry, origin: Origin) -> Verdict {
+    fn submission_commits(&mut self, entry: &Entry, origin: Origin) -> Verdict {
         let zxid = entry.zxid;
-        let last = self.last_of.get(&origin.peer).copied();
-        let before = || self.entries.iter().find(|e| e.origin == Some(origin)).map(|e| e.zxid);
-        if last >= Some(origin.ticket) {
-            let before = before();
-            check(before.is_none(), "C10 at most once", || {
-                format!("one submission is committed at {before:?} and again at {zxid}")
+        let submission = self.submissions.get_mut(&origin).filter(|s| entry.payload() == Some(&s.payload));
+        let Some(submission) = submission else {
+            return check(false, "I1 integrity", || format!("{zxid} was never submitted"));
+        };
+        check(!submission.committed, "C10 at most once", || {
+            format!("the submission {origin:?} is committed twice, again at {zxid}")
+        })?;
+        let refused = submission.answer == Some(Answer::Refused);
+        check(!refused, "C10 refused means never", || format!("{zxid} was refused before"))?;
+        submission.committed = true;
+        // A store that comes back after its clock went back begins with smaller tickets.
+        if !submission.gone {
+            let last = self.last_of.insert(origin.peer, origin.ticket);
+            check(last < Some(origin.ticket), "C2 order of a store", || {
+                format!("{zxid} is the submission {origin:?}, committed behind {last:?}")
             })?;
-            return check(false, "C2 order of a store", || {
-                format!("{zxid} is submission {:?} of server {}, behind {last:?}", origin.ticket, origin.peer)
-            });
         }
-        let submission = self.submissions.get(&origin);
-        let submitted = submission.is_some_and(|s| entry.payload() == Some(&s.payload));
-        check(submitted, "I1 integrity", || format!("{zxid} was never submitted"))?;
-        let refused = submission.is_some_and(|s| s.answer == Some(Answer::Refused));
-        check(!refused, "C10 refused means never", || format!("{zxid} was refused before"))
+        Ok(())
     }
 
     /// The entries that a server holds for committed, those behind `base` up to `upto`, are those of C.
@@ -266,7 +268,7 @@ impl Ledger {
 
     /// A store submits this.
     pub fn submits(&mut self, store: PeerId, ticket: Ticket, payload: Bytes) {
-        let submission = Submission { payload, answer: None, gone: false };
+        let submission = Submission { payload, answer: None, committed: false, gone: false };
         self.submissions.insert(Origin { peer: store, ticket }, submission);
     }
 
@@ -300,13 +302,13 @@ impl Ledger {
     /// C10: it did not submit it, has an answer already, or the answer is wrong.
     pub fn answers_to(&mut self, store: PeerId, ticket: Ticket, answer: Answer) -> Verdict {
         let origin = Origin { peer: store, ticket };
-        let committed = self.entries.iter().rev().any(|e| e.origin == Some(origin));
         let Some(submission) = self.submissions.get_mut(&origin) else {
             return check(false, "C10 one answer", || format!("{origin:?} was never submitted"));
         };
         if submission.gone {
             return Ok(());
         }
+        let committed = submission.committed;
         match (submission.answer, answer) {
             (None, _) => submission.answer = Some(answer),
             // The outcome was unknown; the entry may still come.
@@ -362,6 +364,7 @@ impl Ledger {
 
     /// A store is gone: it takes no answer any more.
     pub fn died(&mut self, store: PeerId) {
+        self.last_of.remove(&store);
         self.submissions
             .iter_mut()
             .filter(|(origin, _)| origin.peer == store)
