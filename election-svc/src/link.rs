@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::{Greeting, PeerId, Standing};
+use api::{Greeting, PeerId};
 use election_core::Notification;
 use election_shell::{HEARTBEAT, LinkEvent, SILENCE};
 use proto::election::ElectionFrame;

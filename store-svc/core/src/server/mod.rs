@@ -168,7 +168,8 @@ impl Server {
         // Also when nobody is connected: probes ask whether this node is ready.
         let park = self.park_deadline().filter(|&at| at > self.now);
         let expiry = self.expiry.next_timeout(self.now);
-        let check = self.checks.next_timeout(self.config.limits.check_interval).filter(|_| self.expiry.active());
+        let check =
+            self.checks.next_timeout(self.config.limits.check_interval).filter(|_| self.expiry.active());
         let reaps = self.expiry.active() && self.state.tree().may_reap();
         let reap = self.reaper.next_timeout().filter(|_| reaps);
         let (waits, refusals) = (self.waits.next_timeout(), self.refusals.next_timeout());

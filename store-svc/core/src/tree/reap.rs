@@ -249,7 +249,7 @@ mod tests {
                 }
                 prop_assert!(is_exact(&tree));
             }
-            let mut loaded = Tree::without_root();
+            let mut loaded = Tree::without_root(1);
             for znode in tree.records().collect::<Vec<_>>().into_iter().rev() {
                 loaded.load(znode).unwrap();
             }
