@@ -55,7 +55,7 @@ impl Election for Server {
 }
 
 impl Server {
-    /// Who opened the stream, or why it may not.
+    /// The server that opened the stream, or why it may not.
     fn admit(&self, introduced: Option<ElectionMessage>) -> Result<Greeting, Status> {
         let Shared { me, greeting, .. } = &*self.shared;
         let hello = match introduced.map(ElectionFrame::try_from) {

@@ -114,7 +114,7 @@ impl Double {
         }
     }
 
-    /// It goes, whatever it was waiting for.
+    /// It goes, even if it waits for an answer.
     pub(crate) fn end(&mut self, cx: &mut Context, me: End) {
         if let Some(under_way) = self.under_way.take() {
             cx.close(under_way.link, me, None);

@@ -5,6 +5,7 @@ use api::{
 };
 use prost::Message as _;
 
+use super::parts::{to_entries, to_identities};
 use super::*;
 use crate::state as wire;
 

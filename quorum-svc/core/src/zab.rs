@@ -45,7 +45,7 @@ pub struct Zab {
     pub(crate) history: History,
     /// The feature levels along it.
     pub(crate) levels: LevelHistory,
-    /// Who has asked for another level and has no answer; at most [`LEVEL_ASKS`].
+    /// Requests for another level without an answer; at most [`LEVEL_ASKS`].
     pub(crate) level_asks: Vec<Ticket>,
     /// Last durable entry; what is behind it must not be acknowledged.
     pub(crate) durable: Zxid,
@@ -69,7 +69,7 @@ pub struct Zab {
     pub(crate) pending: Pending,
     barriers: Barriers,
     pub(crate) role: Role,
-    /// Learners that connected before this server knew that it leads: who, and the accepted epoch if it came already.
+    /// Learners that connected before this server knew that it leads, and their accepted epochs if these came already.
     pub(crate) early: BTreeMap<Conn, Early>,
     /// Appended in this turn; leaves as one output.
     pub(crate) append: Vec<Entry>,
@@ -349,7 +349,7 @@ impl Zab {
         }
     }
 
-    /// Leaves whatever role for LOOKING.
+    /// Leaves any role for LOOKING.
     pub(crate) fn look(&mut self, why: &'static str) {
         match std::mem::replace(&mut self.role, Role::Looking { asked: false }) {
             Role::Looking { asked } => self.role = Role::Looking { asked },
@@ -370,7 +370,7 @@ impl Zab {
             return;
         }
         if leader == self.config.me && self.damage().is_some() {
-            // It did not stand. Whoever asks again gets another answer.
+            // It did not stand. The next election gives another answer.
             self.role = Role::Looking { asked: false };
         } else if leader == self.config.me {
             self.become_leader();
@@ -400,7 +400,7 @@ impl Zab {
         }
     }
 
-    /// Whatever this server promised or counted for so far is worth nothing.
+    /// The promises and acks of this server so far are worth nothing.
     pub(crate) fn act_as_damaged(&mut self, why: &'static str) {
         self.look(why);
         // Also if it looks already: it stands no more.

@@ -56,7 +56,7 @@ impl Ghost {
         2 * drift_ppm * (timeout_us + cut_off_us) / 1_000_000
     }
 
-    /// The end of the run: who has not been told by now is not told any more (C11).
+    /// The end of the run: clients that do not know by now will not know any more (C11).
     pub(crate) fn run_over(&mut self) {
         for session in std::mem::take(&mut self.mourned).into_keys() {
             self.knows_late(format!("session {session} is expired, and its client never knows"));

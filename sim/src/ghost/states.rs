@@ -3,8 +3,7 @@
 use std::collections::BTreeSet;
 
 use api::{
-    Command, CommandBody, NodeKind, OpError, Path, PeerId, Stat, WriteNumber, WriteResult, Zxid,
-    record,
+    Command, CommandBody, NodeKind, OpError, Path, PeerId, Stat, WriteNumber, WriteResult, Zxid, record,
 };
 use proto::store::{decode_record, encode_record};
 use store_core::State;
@@ -119,7 +118,7 @@ impl Ghost {
         });
     }
 
-    /// Whatever state there is can be kept, sent, and loaded again (I17).
+    /// Every state can be kept, sent, and loaded again (I17).
     fn check_encoding(&mut self) {
         let records = self.state.records().map(|record| decode_record(encode_record(record).into()));
         let loaded = records.collect::<Result<Vec<_>, _>>().map_err(|e| e.to_string());

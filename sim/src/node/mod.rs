@@ -221,7 +221,7 @@ impl Node {
             may_heal: members.voters().any(|voter| voter != self.id),
             // Any number will do: no client of the simulator looks at the disk.
             secret: self.life << 32 | u64::from(self.id.0),
-            // No life is counted twice, whatever is done to the disk.
+            // No life is counted twice, under any faults of the disk.
             run: self.life,
             build: self.build(),
         };
@@ -346,7 +346,7 @@ impl Node {
         format!("node {}", self.id)
     }
 
-    /// The process is gone. `silent`: nobody is told, as when the power fails.
+    /// The process is gone. `silent`: its connections do not end in good order, as when the power fails.
     pub(crate) fn stop(&mut self, cx: &mut Context, silent: bool, crash: Crash) {
         self.up = None;
         cx.ghost.died(self.id);

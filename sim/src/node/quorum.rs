@@ -33,7 +33,7 @@ pub(crate) struct QuorumShell {
     pub(super) leaders: ByLink<Incoming>,
     /// It was elected and has not proposed an epoch since.
     elected: bool,
-    /// For S6: who is at the other end of a learner's connection, when each was heard last, since when this node leads, and when
+    /// For S6: the server at the other end of a learner's connection, when each was heard last, since when this node leads, and when
     /// to look next.
     peers: ByLink<PeerId>,
     heard: BTreeMap<PeerId, Time>,
@@ -43,7 +43,7 @@ pub(crate) struct QuorumShell {
     pub(super) attached: bool,
     /// For the store, beside all else that it is told.
     pub(super) signs: VecDeque<Sign>,
-    /// It stops, whoever depends on it.
+    /// It stops, even if others depend on it.
     pub(super) gave_up: bool,
 }
 
@@ -248,7 +248,7 @@ impl Node {
                 Effect::Sign(sign) => quorum.signs.push_back(sign),
                 Effect::LevelSet { .. } | Effect::Left => {}
                 Effect::MeetAgain => self.meet_all(cx),
-                // Who can be reached is told to people only.
+                // Operators alone see which servers can be reached.
                 Effect::LostQuorum => {}
             }
         }
@@ -286,7 +286,7 @@ impl Node {
     pub(super) fn on_accepted(&mut self, cx: &mut Context, link: LinkId) {
         match self.kind(cx, link) {
             Some(Kind::Election) => self.election_link(cx, link, true),
-            // Whoever dialled speaks first.
+            // The end that dialled speaks first.
             Some(Kind::Quorum | Kind::Meeting | Kind::Client) | None => {}
         }
     }

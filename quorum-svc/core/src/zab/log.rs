@@ -97,7 +97,7 @@ impl Zab {
         !self.damage().is_some() && self.leaving == Leaving::No
     }
 
-    /// Ends a turn: whatever was gathered from several inputs leaves in as few outputs as possible.
+    /// Ends a turn: the results of several inputs leave in as few outputs as possible.
     pub(super) fn flush(&mut self) {
         self.flush_append();
         self.leave();

@@ -29,7 +29,7 @@ impl Zab {
         }
     }
 
-    /// Answers whoever has asked on this server; once.
+    /// Answers a request for another level on this server, once.
     pub(crate) fn level_set(&mut self, ticket: Ticket, result: Result<Level, LevelRefusal>) {
         if let Some(i) = self.level_asks.iter().position(|&asked| asked == ticket) {
             self.level_asks.swap_remove(i);

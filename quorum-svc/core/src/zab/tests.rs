@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::*;
 
-/// Carries out what a single server wants done: its disk is perfect, and it elects itself.
+/// Carries out the outputs of a single server: its disk is perfect, and it elects itself.
 fn turn(core: &mut Zab) -> Vec<Output> {
     let mut all = Vec::new();
     while let Some(output) = core.poll_output() {
@@ -85,7 +85,7 @@ fn b02_what_the_store_has_or_was_told_is_not_cut_off_the_log_for_an_ensemble_tha
 }
 
 #[test]
-fn what_could_not_be_sent_to_others_is_refused_whatever_the_limits_say() {
+fn a_payload_that_does_not_fit_into_a_message_is_refused_under_any_limits() {
     let mut core = Zab::new(Config { request_bytes_max: usize::MAX, ..config([1]) }, Durable::default());
     let _ = turn(&mut core);
     for (ticket, size, refused) in [(1, PAYLOAD_MAX, false), (2, PAYLOAD_MAX + 1, true)] {

@@ -1,4 +1,4 @@
-//! Who belongs together, and what is never cut back.
+//! Servers that belong together, and entries that are never cut back.
 
 use api::ports::Role;
 use api::{EnsembleId, Zxid};

@@ -147,7 +147,7 @@ impl Facts {
 /// The model.
 pub struct Zab {
     setup: Setup,
-    /// Those of the true ensemble, whatever a planted bug makes the cores believe.
+    /// Those of the true ensemble; a planted bug may make the cores believe in others.
     quorums: Quorums,
     configs: Vec<Config>,
     servers: Pool<Server>,

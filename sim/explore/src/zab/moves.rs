@@ -3,7 +3,6 @@
 use api::ports::Role;
 
 use super::bounds::Left;
-use super::net::peer;
 use super::{Action, NET, Start, State, Zab};
 
 impl Zab {

@@ -15,7 +15,7 @@ impl World {
         }
     }
 
-    /// Carries out what a server wants done.
+    /// Carries out the outputs of a server.
     pub(crate) fn poll(&mut self, id: u32) {
         if !self.up(id) {
             return;
