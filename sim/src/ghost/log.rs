@@ -85,7 +85,9 @@ impl Ghost {
         };
         let verdict = self.ledger.commits(node, zxid, log, || durable, CLOCK_BOUND_MS);
         self.hold(verdict);
-        for entry in self.ledger.entries()[self.committed.len()..].to_vec() {
+        while let Some(entry) = self.ledger.entries().get(self.committed.len()).cloned()
+            && self.violation.is_none()
+        {
             self.commit(entry);
         }
     }
