@@ -152,6 +152,8 @@ impl Ghost {
     /// The process of a node is gone, and its store with it.
     pub(crate) fn died(&mut self, node: PeerId) {
         self.ledger.died(node);
+        // Nothing was saved of a flipped state, so the next process has another one.
+        self.flips.remove(&node);
     }
 }
 

@@ -209,7 +209,8 @@ impl Node {
                 Effect::Say(_) => {}
                 Effect::Introduce(standing) => self.introduce(cx, standing),
                 Effect::Elect(candidate) => self.elect(cx, election_core::Input::Elect(candidate)),
-                Effect::Settled { leader, .. } if leader == self.id && cx.ghost.is_flipped(leader) => {
+                Effect::Settled { leader, .. } if leader == self.id && !cx.ghost.may_flip(leader) => {
+                    // Also if the state is right again: the digest that it noted may be of before.
                     return Err(Stop::Disk(
                         "the state of a leader, which is taken for the truth, is not that of C".into(),
                     ));
