@@ -49,8 +49,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // `bytes` everywhere: values are shared from socket to log to tree, not copied.
     tonic_prost_build::configure()
         .bytes(".")
-        // `client/who.rs` has the form that does not show a secret.
-        .skip_debug([".quorate.v1.Credential", ".quorate.v1.UserPassword"])
+        // `client/who.rs` has the form that does not show a secret, `client/items.rs` that of a token.
+        .skip_debug([".quorate.v1.Credential", ".quorate.v1.UserPassword", ".quorate.v1.SessionRef"])
         .codec_path("crate::codec::Codec")
         .compile_fds(descriptors)?;
     Ok(())

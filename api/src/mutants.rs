@@ -117,6 +117,12 @@ mutants! {
     ReusedNumberAnswered,
     /// A leader raises the feature level without asking whether every member knows it.
     RaisedUnasked,
+    /// A store does not compare its digest with the leader's.
+    DigestUnchecked,
+    /// A session is taken up with any token.
+    TokenUnchecked,
+    /// A session is taken up by a caller without the identities that opened it.
+    OwnerUnchecked,
     /// A checkpoint leaves out that a session has acknowledged results.
     CheckpointIncomplete,
     /// A watch is told again of what it was told before (W3 and W7 of the design of watches).

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Greeting, PeerId};
+use election_shell::Redial;
 use proto::election::ElectionFrame;
 use proto::peer::ElectionMessage;
 use proto::peer::election_client::ElectionClient;
@@ -40,20 +41,16 @@ impl Dialer {
     }
 
     async fn keep_linked(&self) {
-        let mut pause = PAUSE_MIN;
+        let mut redial = Redial::default();
         loop {
             let began = Instant::now();
             match self.dial().await {
                 Ok((greeting, incoming, outgoing)) => {
                     self.shared.carry(greeting, incoming, outgoing).await;
-                    if began.elapsed() > PAUSE_MAX {
-                        pause = PAUSE_MIN;
-                    }
                 }
                 Err(error) => self.complain(error),
             }
-            sleep(pause + jitter(pause / 2)).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            sleep(redial.pause(began.elapsed(), jitter)).await;
         }
     }
 
@@ -129,12 +126,6 @@ fn jitter(most: Duration) -> Duration {
     let random = RandomState::new().hash_one(()) % 1_000;
     most * u32::try_from(random).unwrap_or(0) / 1_000
 }
-
-/// Pause after the first failure. Each further one is twice as long.
-const PAUSE_MIN: Duration = Duration::from_millis(50);
-
-/// The longest pause. A link that lasted longer than this starts from the shortest again.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -1,10 +1,11 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::ports::PortClosed;
-use api::{PeerId, Standing, Time};
-use election_core::{Election, Input, Notification, Output};
+use api::{PeerId, Time};
+use election_core::{Input, Notification};
+use election_shell::{Effect, LinkEvent, Shell};
 use spans::{KeyValue, Scope, Span, lines};
 use telemetry::metrics;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,22 +13,18 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::dialer::Dialer;
 use crate::handle::Command;
-use crate::link::{LinkEvent, LinkNumber, Shared, Slot};
+use crate::link::{Shared, Slot};
 
-/// Owns the core: one loop that gives it everything that happens, and does all it wants.
+/// Owns the core in its shell: one loop that passes every event to it, and carries out its effects.
 #[derive(Debug)]
 pub struct Driver {
-    core: Election,
+    shell: Shell<Slot>,
     shared: Arc<Shared>,
     dialers: Vec<Dialer>,
     commands: mpsc::Receiver<Command>,
-    events: mpsc::Receiver<LinkEvent>,
-    /// The newest link to each peer, and the peer's ensemble.
-    links: BTreeMap<PeerId, (LinkNumber, Slot, Standing)>,
+    events: mpsc::Receiver<LinkEvent<Slot>>,
     /// The linked peers, for the status of this election.
     peers: watch::Sender<BTreeSet<PeerId>>,
-    /// Peers that opened a stream while they had one; each is mentioned once.
-    twins: BTreeSet<PeerId>,
     asked: Option<Asked>,
     /// The core's time 0.
     origin: Instant,
@@ -47,17 +44,15 @@ impl Driver {
         shared: Arc<Shared>,
         dialers: Vec<Dialer>,
         commands: mpsc::Receiver<Command>,
-        events: mpsc::Receiver<LinkEvent>,
+        events: mpsc::Receiver<LinkEvent<Slot>>,
     ) -> Driver {
         Driver {
-            core: Election::new(core),
+            shell: Shell::new(core),
             shared,
             dialers,
             commands,
             events,
-            links: BTreeMap::new(),
             peers: watch::Sender::default(),
-            twins: BTreeSet::new(),
             asked: None,
             origin: Instant::now(),
         }
@@ -74,11 +69,11 @@ impl Driver {
         }
         let shared = self.shared.clone();
         loop {
-            let timeout = self.core.next_timeout();
+            let timeout = self.shell.next_timeout();
             tokio::select! {
                 () = shared.shutdown.cancelled() => break,
                 Some(command) = self.commands.recv() => self.on_command(command),
-                Some(event) = self.events.recv() => self.on_link(event),
+                Some(event) = self.events.recv() => self.turn(|shell, now| shell.on_link(now, event)),
                 () = at(self.origin, timeout) => self.input(Input::Timeout),
             }
         }
@@ -100,7 +95,10 @@ impl Driver {
                 self.input(Input::Elect(candidate));
             }
             Command::Settled { leader, epoch } => self.input(Input::Settled { leader, epoch }),
-            Command::Introduce(standing) => self.introduce(standing),
+            Command::Introduce(standing) => {
+                self.shared.greeting.send_modify(|greeting| greeting.standing = standing);
+                self.turn(|shell, now| shell.introduce(now, standing));
+            }
             Command::Withdraw => {
                 self.asked = None;
                 self.input(Input::Withdraw);
@@ -108,63 +106,16 @@ impl Driver {
         }
     }
 
-    /// Removes the links, and so the votes, of peers that no longer belong to this ensemble.
-    fn introduce(&mut self, standing: Standing) {
-        self.shared.greeting.send_modify(|greeting| greeting.standing = standing);
-        let fits = |theirs: &Standing| standing.fits(theirs);
-        let strangers: Vec<PeerId> =
-            self.links.iter().filter(|(_, (_, _, theirs))| !fits(theirs)).map(|(&peer, _)| peer).collect();
-        for peer in strangers {
-            // The link ends with its slot.
-            self.links.remove(&peer);
-            self.input(Input::Disconnected(peer));
-        }
-        self.publish_links();
-    }
-
-    fn on_link(&mut self, event: LinkEvent) {
-        let is_newest = |peer, link| self.links.get(&peer).is_some_and(|(newest, ..)| *newest == link);
-        match event {
-            LinkEvent::Up { peer, link, slot, standing } => {
-                let fits = self.shared.greeting.borrow().standing.fits(&standing);
-                if !fits || self.links.get(&peer).is_some_and(|(newest, ..)| *newest > link) {
-                    return;
-                }
-                if self.links.insert(peer, (link, slot, standing)).is_some() && self.twins.insert(peer) {
-                    tracing::warn!(
-                        %peer,
-                        "peer opened a second election stream; the newer one counts. If this repeats, two servers have \
-                         its id: give every server an id of its own"
-                    );
-                }
-                self.publish_links();
-                self.input(Input::Connected(peer));
-            }
-            LinkEvent::Heard { peer, link, notification, standing } if is_newest(peer, link) => {
-                if let Some((_, _, theirs)) = self.links.get_mut(&peer) {
-                    *theirs = standing;
-                }
-                self.input(Input::Received { from: peer, notification });
-            }
-            LinkEvent::Down { peer, link } if is_newest(peer, link) => {
-                self.links.remove(&peer);
-                self.publish_links();
-                self.input(Input::Disconnected(peer));
-            }
-            // Of a link that a newer one has replaced.
-            LinkEvent::Heard { .. } | LinkEvent::Down { .. } => {}
-        }
-    }
-
     fn publish_links(&self) {
-        metrics::ELECTION_LINKS.set(self.links.len() as u64);
-        self.peers.send_replace(self.links.keys().copied().collect());
+        let peers: BTreeSet<PeerId> = self.shell.links().map(|(peer, _)| peer).collect();
+        metrics::ELECTION_LINKS.set(peers.len() as u64);
+        self.peers.send_replace(peers);
     }
 
     /// Adds an event to the election's span when this server changes its vote or its round.
     fn note_vote(&mut self, before: Option<Notification>) {
         let Some(span) = self.asked.as_mut().and_then(|asked| asked.span.as_mut()) else { return };
-        let Some(now) = self.core.notification().filter(|now| Some(*now) != before) else { return };
+        let Some(now) = self.shell.notification().filter(|now| Some(*now) != before) else { return };
         let Some(vote) = now.vote else { return };
         span.event(
             "vote",
@@ -177,21 +128,28 @@ impl Driver {
         );
     }
 
-    /// Gives the core one input and does what it wants.
     fn input(&mut self, input: Input) {
+        self.turn(|shell, now| shell.handle(now, input));
+    }
+
+    /// Passes one event to the shell and carries out its effects.
+    fn turn(&mut self, event: impl FnOnce(&mut Shell<Slot>, Time)) {
         let now = Time(u64::try_from(self.origin.elapsed().as_micros()).unwrap_or(u64::MAX));
-        let before = self.core.notification();
-        self.core.handle(now, input);
+        let before = self.shell.notification();
+        event(&mut self.shell, now);
         self.note_vote(before);
         let _lines = lines(self.asked.as_ref().and_then(|asked| asked.span.as_ref())).entered();
-        while let Some(output) = self.core.poll_output() {
-            match output {
-                Output::Send { to, notification } => {
-                    if let Some((_, slot, _)) = self.links.get(&to) {
+        while let Some(effect) = self.shell.poll_effect() {
+            match effect {
+                Effect::Links => self.publish_links(),
+                // The link ends with its slot.
+                Effect::Close(_, slot) => drop(slot),
+                Effect::Send(to, notification) => {
+                    if let Some(slot) = self.shell.link_mut(to) {
                         slot.send_replace(Some(notification));
                     }
                 }
-                Output::Elected { leader, round } => {
+                Effect::Elected { leader, round } => {
                     let Some(mut asked) = self.asked.take() else { continue };
                     if let Some(span) = &mut asked.span {
                         span.set("quorate.leader", i64::from(leader.0));

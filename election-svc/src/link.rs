@@ -2,8 +2,9 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::{Greeting, PeerId, Standing};
+use api::{Greeting, PeerId};
 use election_core::Notification;
+use election_shell::{HEARTBEAT, LinkEvent, SILENCE};
 use proto::election::ElectionFrame;
 use proto::peer::ElectionMessage;
 use proto::quorum::Hello;
@@ -21,7 +22,7 @@ pub(crate) struct Shared {
     pub(crate) me: PeerId,
     /// The greeting of this server; changes when its quorum joins an ensemble.
     pub(crate) greeting: watch::Sender<Greeting>,
-    pub(crate) events: mpsc::Sender<LinkEvent>,
+    pub(crate) events: mpsc::Sender<LinkEvent<Slot>>,
     pub(crate) last_link: AtomicU64,
     pub(crate) complaints: Complaints,
     pub(crate) dialer: tls::Dialer,
@@ -30,21 +31,9 @@ pub(crate) struct Shared {
     pub(crate) shutdown: CancellationToken,
 }
 
-/// Distinguishes a link from an older one to the same peer: the greater is the newer.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) struct LinkNumber(u64);
-
 /// The one message that waits to be sent over a link: a newer one replaces it (as in ZooKeeper's `QuorumCnxManager`).
 /// The link ends when this is dropped.
 pub(crate) type Slot = watch::Sender<Option<Notification>>;
-
-/// An event of a link to `peer`.
-#[derive(Debug)]
-pub(crate) enum LinkEvent {
-    Up { peer: PeerId, link: LinkNumber, slot: Slot, standing: Standing },
-    Heard { peer: PeerId, link: LinkNumber, notification: Notification, standing: Standing },
-    Down { peer: PeerId, link: LinkNumber },
-}
 
 /// Why a link ended.
 #[derive(Debug)]
@@ -87,12 +76,12 @@ impl Shared {
         mut incoming: Streaming<ElectionMessage>,
         outgoing: mpsc::Sender<ElectionMessage>,
     ) -> LinkEnd {
-        let link = LinkNumber(self.last_link.fetch_add(1, Ordering::Relaxed));
-        let (slot, waiting) = watch::channel(None);
+        let number = self.last_link.fetch_add(1, Ordering::Relaxed);
+        let (link, waiting) = watch::channel(None);
         self.complaints.settle(peer);
-        self.tell(LinkEvent::Up { peer, link, slot, standing }).await;
+        self.tell(LinkEvent::Up { peer, number, link, standing }).await;
         let end = tokio::select! {
-            end = self.read(peer, link, &mut incoming) => end,
+            end = self.read(peer, number, &mut incoming) => end,
             end = self.write(waiting, outgoing) => end,
             () = self.shutdown.cancelled() => LinkEnd::Ours,
         };
@@ -102,16 +91,11 @@ impl Shared {
             }
             end => tracing::debug!(%peer, reason = %end, "election link ended"),
         }
-        self.tell(LinkEvent::Down { peer, link }).await;
+        self.tell(LinkEvent::Down { peer, number }).await;
         end
     }
 
-    async fn read(
-        &self,
-        peer: PeerId,
-        link: LinkNumber,
-        incoming: &mut Streaming<ElectionMessage>,
-    ) -> LinkEnd {
+    async fn read(&self, peer: PeerId, number: u64, incoming: &mut Streaming<ElectionMessage>) -> LinkEnd {
         loop {
             let message = match timeout(SILENCE, incoming.message()).await {
                 Err(_) => return LinkEnd::Silent,
@@ -125,7 +109,7 @@ impl Shared {
                     if let Err(why) = checked {
                         return LinkEnd::Stranger(why);
                     }
-                    self.tell(LinkEvent::Heard { peer, link, notification, standing }).await;
+                    self.tell(LinkEvent::Heard { peer, number, notification, standing }).await;
                 }
                 Ok(ElectionFrame::Hello(hello)) => {
                     let checked = Hello::check(hello, &self.greeting.borrow(), Some(peer));
@@ -160,7 +144,7 @@ impl Shared {
         }
     }
 
-    async fn tell(&self, event: LinkEvent) {
+    async fn tell(&self, event: LinkEvent<Slot>) {
         // The driver is gone only when the service is stopping.
         let _ = self.events.send(event).await;
     }
@@ -172,9 +156,3 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(1);
 /// Messages between a link and its stream. Only one: the newest should wait in the slot, where a still newer
 /// one replaces it, and not here after older ones.
 pub(crate) const OUTGOING: usize = 1;
-
-/// Each side speaks at least so often.
-const HEARTBEAT: Duration = Duration::from_millis(500);
-
-/// A peer that is silent for this time counts as dead: four heartbeats.
-const SILENCE: Duration = Duration::from_secs(2);

@@ -16,7 +16,7 @@ use crate::dialer::Dialer;
 use crate::link::Shared;
 use crate::{Driver, Handle, PortServer, Server};
 
-/// Who this server is, and where the others are.
+/// This server, and the addresses of the others.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Name of the ensemble: servers of another one are refused.

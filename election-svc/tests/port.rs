@@ -59,8 +59,8 @@ suite! {
     all_find_the_same_leader
     a_server_without_a_candidate_does_not_lead
     a_newer_call_ends_an_older_one
-    whoever_comes_late_joins_the_leader_that_has_settled
-    an_election_that_nobody_waits_for_does_not_answer_the_next_one
+    a_late_server_joins_the_leader_that_has_settled
+    an_election_without_a_caller_does_not_answer_the_next_one
 }
 
 async fn all_find_the_same_leader<P: Packaging>() {
@@ -95,7 +95,7 @@ async fn a_newer_call_ends_an_older_one<P: Packaging>() {
     assert_eq!(soon(newer).await.unwrap().unwrap(), PeerId(1));
 }
 
-async fn whoever_comes_late_joins_the_leader_that_has_settled<P: Packaging>() {
+async fn a_late_server_joins_the_leader_that_has_settled<P: Packaging>() {
     let net = Net::<P>::start(3).await;
     assert_eq!(net.elect_all(&[(1, at(0, 0)), (2, at(0, 0))]).await, [2, 2]);
     for id in [1, 2] {
@@ -104,7 +104,7 @@ async fn whoever_comes_late_joins_the_leader_that_has_settled<P: Packaging>() {
     assert_eq!(net.elect_all(&[(3, at(9, 9))]).await, [2], "though it has the better candidate");
 }
 
-async fn an_election_that_nobody_waits_for_does_not_answer_the_next_one<P: Packaging>() {
+async fn an_election_without_a_caller_does_not_answer_the_next_one<P: Packaging>() {
     let net = Net::<P>::start(3).await;
     let port = net.ports[&3].clone();
     for _ in 0..20 {

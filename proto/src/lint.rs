@@ -184,6 +184,27 @@ fn nothing_that_clients_rely_on_is_changed() {
     assert!(new.is_empty(), "add to proto/src/lint/api.txt what is new, in its place: {new:#?}");
 }
 
+/// A client, or a proxy between, may send a call again by itself only if its method says so.
+#[test]
+fn each_method_says_whether_it_may_be_sent_again() {
+    let levels = public().into_iter().flat_map(|file| file.service).flat_map(|service| {
+        service.method.into_iter().map(|method| {
+            let level = method.options.as_ref().map(|o| o.idempotency_level()).unwrap_or_default();
+            (level.as_str_name(), method.name().to_owned())
+        })
+    });
+    let mut methods = std::collections::BTreeMap::<_, BTreeSet<String>>::new();
+    for (level, method) in levels {
+        methods.entry(level).or_default().insert(method);
+    }
+    let of = |names: &str| names.split(' ').map(str::to_owned).collect::<BTreeSet<_>>();
+    // A session's writes have numbers instead; unary writes may be carried out twice.
+    let unknown = of("Create Delete DeleteTree Multi Session Set SetAcl");
+    assert_eq!(methods.remove("IDEMPOTENCY_UNKNOWN"), Some(unknown));
+    assert_eq!(methods.remove("IDEMPOTENT"), Some(of("SetLevel")));
+    assert_eq!(methods.keys().collect::<Vec<_>>(), [&"NO_SIDE_EFFECTS"]);
+}
+
 /// Where two verbs have a field of one meaning, it has one number.
 #[test]
 fn the_same_means_the_same_everywhere() {

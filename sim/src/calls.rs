@@ -1,4 +1,4 @@
-//! Calls of their own, outside of any session: one request, one answer, and nobody who asks again.
+//! Calls of their own, outside of any session: one request, one answer, and no second attempt.
 
 use std::collections::BTreeMap;
 
@@ -75,7 +75,7 @@ impl Calls {
             _ => {
                 cx.ended(link, me);
                 let waiting = self.waiting.remove(&link)?;
-                let outcome = history::Outcome::Refused(OpError::Unavailable("nobody answers".into()));
+                let outcome = history::Outcome::Refused(OpError::Unavailable("no answer".into()));
                 Some(Over { place: waiting.place, outcome })
             }
         }
@@ -101,7 +101,7 @@ impl Calls {
         Some(Over { place, outcome: outcome(zxid, result, write) })
     }
 
-    /// There will be no answer, because the connection is broken or nobody waits any longer.
+    /// There will be no answer, because the connection is broken or the caller waits no longer.
     pub(crate) fn lose(&mut self, cx: &mut Context, me: End, link: LinkId) -> Option<Over> {
         let Waiting { place, op, write } = self.waiting.remove(&link)?;
         cx.close(link, me, None);

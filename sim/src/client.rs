@@ -18,7 +18,7 @@ use store_core::server::Drawn;
 
 use crate::calls::{Calls, Over};
 use crate::context::{ClientEvent, Context, Event};
-use crate::double::Double;
+use crate::double::{Double, identities};
 use crate::net::{End, Kind, LinkId, Packet};
 use crate::plan::Workload;
 
@@ -123,7 +123,7 @@ impl Client {
         format!("client {}", self.number)
     }
 
-    /// Nobody waits for anything.
+    /// No caller waits for an answer.
     pub(crate) fn at_rest(&self) -> bool {
         self.unanswered() == 0
     }
@@ -139,7 +139,7 @@ impl Client {
             self.uncounted += until.saturating_sub(self.paused_until.max(cx.now));
         }
         self.paused_until = self.paused_until.max(until);
-        // Nobody can say anything while it stands still, nor do anything.
+        // A client that stands still neither says nor does anything.
         self.session.into_iter().for_each(|session| cx.ghost.doubts(session));
         cx.schedule(until, Event::ResumeClient { client: self.index });
     }
@@ -234,8 +234,11 @@ impl Client {
     fn on_dialed(&mut self, cx: &mut Context, link: LinkId, connected: bool) {
         match self.wire.as_ref().filter(|w| w.link == link) {
             None => cx.close(link, self.end(), None),
-            Some(wire) if connected => cx.send(link, self.end(), Packet::Open(wire.open.clone(), wire.drawn)),
-            Some(_) => self.on_over(cx, link, Some(OpError::Unavailable("nobody answers".into()))),
+            Some(wire) if connected => {
+                let packet = Packet::Open(wire.open.clone(), wire.drawn, identities(self.index));
+                cx.send(link, self.end(), packet);
+            }
+            Some(_) => self.on_over(cx, link, Some(OpError::Unavailable("no answer".into()))),
         }
     }
 
@@ -380,7 +383,7 @@ impl Client {
                 Err(Failure::Refused(error @ (OpError::NumberReused(_) | OpError::ResultForgotten(_)))),
                 Call::Write(_),
             ) => history::Outcome::Refused(error),
-            // Any other answer to a write, whatever it says, stands in the log.
+            // Any other answer to a write stands in the log.
             (Err(Failure::Refused(error)), Call::Write(_)) if answered => {
                 history::Outcome::Written { zxid, result: Err(error) }
             }
@@ -438,7 +441,7 @@ impl Client {
             let node = self.rng.index(cx.plan.members.len());
             let number = WriteNumber(self.number_used.0 - self.rng.below(self.number_used.0.min(4)));
             let stream = StreamId(self.rng.draw());
-            self.double.begin(cx, self.end(), node, session, stream, number);
+            self.double.begin(cx, self.index, node, session, stream, number);
         }
         if self.rng.per_mille(workload.closes) {
             self.closing = true;
@@ -560,7 +563,7 @@ impl Client {
         let level = match self.rng.per_mille(workload.fresh).then(|| self.rng.below(10)) {
             None => ReadLevel::Local,
             Some(0..=2) => return Call::Sync,
-            // What another has seen; now and then what nobody has seen yet.
+            // What another client has seen; now and then what no client has seen yet.
             Some(3..=5) => {
                 let ahead = if self.rng.per_mille(100) { self.rng.below(30) } else { 0 };
                 ReadLevel::AtLeast(Zxid(cx.seen.0.saturating_add(ahead)))

@@ -27,7 +27,7 @@ pub(crate) enum Event {
     Dialed { link: LinkId, connected: bool },
     /// Packets arrive that were sent by end `side`.
     Arrival { link: LinkId, side: usize },
-    /// Nobody takes in anything from this connection any more.
+    /// No end takes in anything from this connection any more.
     Forget { link: LinkId },
     /// End `side` notices that the connection is broken.
     Broken { link: LinkId, side: usize },
@@ -97,7 +97,7 @@ pub(crate) enum NodeEvent {
     DialLeader {
         leader: usize,
     },
-    /// Nobody waits any longer for the first message of whoever was dialled.
+    /// The wait for the first message of a peer that was dialled is over.
     GreetLimit {
         link: LinkId,
     },
@@ -105,7 +105,7 @@ pub(crate) enum NodeEvent {
     Meet {
         peer: usize,
     },
-    /// Whoever was not met by now is not waited for.
+    /// The wait for peers that were not met by now is over.
     FirstMeetings,
     /// Time for a new incarnation of the directory.
     NewIncarnation,

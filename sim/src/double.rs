@@ -1,14 +1,15 @@
-//! A second user of a client's session: a copy of its process, say, that went on from what both knew. It takes the session up
-//! on some node, asks for something else under a number that the client has used, and goes.
+//! A second user of a client's session. A double is a copy of the client's process, say, that went on from what both knew: it takes the
+//! session up on some node, asks for something else under a number that the client has used, and goes. An impostor lacks the token,
+//! or the identities of the client, and must not get the session.
 
 use api::session::{Item, Op, Open, Request, Response};
-use api::{OpError, SessionId, SessionToken, StreamId, WriteNumber, Zxid};
+use api::{Identities, Identity, OpError, Scheme, SessionId, SessionToken, StreamId, WriteNumber, Zxid};
 use store_core::server::Drawn;
 
 use crate::context::Context;
 use crate::net::{End, Kind, LinkId, Packet};
 
-/// One double at a time.
+/// One second user at a time.
 #[derive(Default)]
 pub(crate) struct Double {
     under_way: Option<UnderWay>,
@@ -18,35 +19,58 @@ struct UnderWay {
     link: LinkId,
     open: Open,
     drawn: Drawn,
+    identities: Identities,
     number: WriteNumber,
+    /// What an impostor lacks.
+    lacks: Option<&'static str>,
 }
 
 /// What it asks for: nothing that changes the tree, so that the history of the clients stays complete.
 const ASKED: &str = "the request of a double";
 
+/// What is proven of a client: of every other one that it is itself.
+pub(crate) fn identities(client: usize) -> Identities {
+    let own = (client % 2 == 1).then(|| Identity::new(Scheme::User, &format!("client-{client}")));
+    own.and_then(Result::ok).and_then(|own| Identities::new([own]).ok()).unwrap_or_default()
+}
+
 impl Double {
     pub(crate) fn begin(
         &mut self,
         cx: &mut Context,
-        me: End,
+        client: usize,
         node: usize,
-        session: (SessionId, SessionToken),
+        (session, mut token): (SessionId, SessionToken),
         stream: StreamId,
         number: WriteNumber,
     ) {
-        if self.under_way.is_none() {
-            let link = cx.dial(Kind::Client, me, End::Node(node));
-            let open = Open {
-                resume: Some(session),
-                timeout_ms: 0,
-                last_zxid: Zxid::ZERO,
-                wait_ms: None,
-                ensemble: None,
-            };
-            let drawn = Drawn { token: session.1, stream };
-            self.under_way = Some(UnderWay { link, open, drawn, number });
-            cx.stats.count("sessions taken up by a double");
+        if self.under_way.is_some() {
+            return;
         }
+        let link = cx.dial(Kind::Client, End::Client(client), End::Node(node));
+        let (mut identities, mut lacks) = (identities(client), None);
+        // From what was drawn already, so that seeds mean what they meant before.
+        match stream.0 % 4 {
+            0 => {
+                token.0[0] ^= 1;
+                lacks = Some("without its token");
+            }
+            1 if identities != Identities::NONE => {
+                identities = Identities::NONE;
+                lacks = Some("without the identities of its client");
+            }
+            _ => {}
+        }
+        cx.stats.count(if lacks.is_some() { "impostors" } else { "sessions taken up by a double" });
+        let open = Open {
+            resume: Some((session, token)),
+            timeout_ms: 0,
+            last_zxid: Zxid::ZERO,
+            wait_ms: None,
+            ensemble: None,
+        };
+        let drawn = Drawn { token, stream };
+        self.under_way = Some(UnderWay { link, open, drawn, identities, number, lacks });
     }
 
     /// Whether this connection is its own.
@@ -56,19 +80,22 @@ impl Double {
 
     pub(crate) fn on_dialed(&mut self, cx: &mut Context, me: End, link: LinkId, connected: bool) {
         match &self.under_way {
-            Some(under_way) if connected => {
-                cx.send(link, me, Packet::Open(under_way.open.clone(), under_way.drawn))
+            Some(u) if connected => {
+                cx.send(link, me, Packet::Open(u.open.clone(), u.drawn, u.identities.clone()))
             }
             _ => self.end(cx, me),
         }
     }
 
     pub(crate) fn on_packet(&mut self, cx: &mut Context, me: End, packet: Packet) {
-        let Some(UnderWay { link, number, .. }) = self.under_way else { return };
+        let Some(UnderWay { link, number, lacks, .. }) = self.under_way else { return };
         let Packet::Items(items) = packet else { return self.end(cx, me) };
         for item in items {
             match item {
-                Item::Opened(_) => {
+                Item::Opened(opened) => {
+                    if let Some(lacks) = lacks {
+                        cx.ghost.taken_over(opened.session, lacks);
+                    }
                     let op = Op::Invalid(OpError::BadArguments(ASKED.into()));
                     let requests = vec![Request { xid: 1, number: Some(number), op, trace: None }];
                     cx.send(link, me, Packet::Requests { acked: WriteNumber(0), requests });
@@ -87,7 +114,7 @@ impl Double {
         }
     }
 
-    /// It goes, whatever it was waiting for.
+    /// It goes, even if it waits for an answer.
     pub(crate) fn end(&mut self, cx: &mut Context, me: End) {
         if let Some(under_way) = self.under_way.take() {
             cx.close(under_way.link, me, None);

@@ -384,7 +384,7 @@ impl World {
             met.is_some_and(|life| !copied.knows(life))
         });
         if !known && !self.cx.plan.reckless {
-            self.cx.stats.count("older copies that nobody could tell");
+            self.cx.stats.count("older copies that no node could tell");
             return;
         }
         self.cx.stats.count("older copies put back");

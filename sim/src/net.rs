@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use api::peer::{Acquaintance, Damage};
 use api::session::{Item, Op, Open, Request};
-use api::{Entry, Greeting, Level, OpError, WriteNumber, Zxid};
+use api::{Entry, Greeting, Identities, Level, OpError, WriteNumber, Zxid};
 use bytes::Bytes;
 use election_core::Notification;
 use quorum_core::{ToLeader, ToLearner};
@@ -13,7 +13,7 @@ use store_core::server::Drawn;
 
 use crate::context::{Context, Event};
 
-/// Who is at an end of a connection: an index.
+/// A process at an end of a connection: an index.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum End {
     Node(usize),
@@ -55,7 +55,7 @@ pub(crate) enum Packet {
     SnapEnd,
     /// So many bytes of the message behind it.
     Piece(u64),
-    Open(Open, Drawn),
+    Open(Open, Drawn, Identities),
     Requests {
         acked: WriteNumber,
         requests: Vec<Request>,
@@ -206,7 +206,7 @@ impl Net {
         self.links.iter().filter(|(_, l)| between(l)).map(|(&id, _)| id).collect()
     }
 
-    /// What a connection between two nodes is for, who dialled it, and whom; `None` if one of them no longer has it.
+    /// What a connection between two nodes is for, and its ends, the one that dialled first; `None` if one of them no longer has it.
     pub(crate) fn dialled(&self, link: LinkId) -> Option<(Kind, End, End)> {
         let link = self.links.get(&link).filter(|l| l.open == [true, true] && l.kind != Kind::Client)?;
         Some((link.kind, link.ends[0], link.ends[1]))
@@ -222,7 +222,7 @@ impl Net {
         self.side(link, end).is_some_and(|side| self.links[&link].open[side])
     }
 
-    /// Nobody is left at this end who could take in what arrives late.
+    /// No process is left at this end that could take in what arrives late.
     pub(crate) fn end_lingers(&mut self, link: LinkId, end: End) {
         if let Some(side) = self.side(link, end)
             && let Some(link) = self.links.get_mut(&link)
@@ -274,13 +274,13 @@ impl Context {
         self.net
             .links
             .insert(link, Link { kind, ends, open: [true, false], lingers: [0; 2], began, directions });
-        // Whoever dials gives up in time, however slow the way is.
+        // The end that dials gives up in time, however slow the way is.
         let arrives = self.now + self.latency(from, to).min(CONNECT_LIMIT);
         self.schedule(arrives, Event::Dialing { link });
         link
     }
 
-    /// The other end of `link` answers, or nobody does: `listening` says whether there is a process (`None`: one that
+    /// The other end of `link` answers, or there is no answer: `listening` says whether there is a process (`None`: one that
     /// does not react).
     pub(crate) fn on_dialing(&mut self, link: LinkId, listening: Option<bool>) -> bool {
         let Some(&Link { ends: [from, to], began, .. }) = self.net.links.get(&link) else { return false };
@@ -429,7 +429,7 @@ impl Context {
     }
 
     /// A connection breaks. Each end hears of it within `within`; some of what is under way may still arrive, before or after:
-    /// then nobody takes it any more. Now and then it is late, so that there may be a newer connection by then.
+    /// then no end takes it any more. Now and then it is late, so that there may be a newer connection by then.
     pub(crate) fn break_link(&mut self, id: LinkId, within: u64) {
         let Some(link) = self.net.links.get_mut(&id) else { return };
         let open = link.open;

@@ -149,10 +149,10 @@ pub struct TimedFault {
     pub fault: Fault,
 }
 
-/// A node by its id; 0 is whoever leads at that moment, or node 1.
+/// A node by its id; 0 is the leader at that moment, or node 1.
 pub type Target = u32;
 
-/// What goes wrong. `node`, `a` and `b` say to whom, `down` how long a process is away, `lasts` how long something stays
+/// What goes wrong. `node`, `a` and `b` say where, `down` how long a process is away, `lasts` how long something stays
 /// as it is, both in microseconds.
 #[allow(missing_docs, reason = "the fields are described above, and where they mean more at their variant")]
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -185,7 +185,7 @@ pub enum Fault {
     IsolateAtClose { lasts: u64 },
     /// All connections between two nodes break; each end notices at its own time.
     Break { a: Target, b: Target },
-    /// Whoever has dialled the other, of these two, dials once more, though the connection is whole.
+    /// The one of these two that has dialled the other dials once more, though the connection is whole.
     DialAgain { a: Target, b: Target },
     /// What is said from now on over the present connections from `a` to `b` vanishes.
     BlackHole { a: Target, b: Target },
@@ -205,8 +205,7 @@ pub enum Fault {
     BitFlip { node: Target, file: u64, place: u64, down: u64 },
     /// One bit of a file of the log, or of a snapshot, flips under a process that goes on and does not know.
     BitFlipRunning { node: Target, file: u64, place: u64 },
-    /// A bit flips in the memory of a store: in a session of its state, where no client sees it. No seed draws it, because the stores
-    /// compare their states too rarely for most runs.
+    /// A bit flips in the memory of a store that does not lead: in a session of its state.
     StateFlip { node: Target },
     /// A node loses its data directory.
     Wipe { node: Target, down: u64 },
@@ -275,7 +274,7 @@ impl Plan {
     /// The members as all nodes know them.
     ///
     /// # Errors
-    /// If nobody could lead.
+    /// If no member could lead.
     pub fn ensemble(&self) -> Result<Ensemble, EnsembleError> {
         Ensemble::new((1..).zip(&self.members).map(|(id, m)| Member {
             id: PeerId(id),
@@ -290,6 +289,14 @@ impl Plan {
     #[must_use]
     pub fn container_unused_ms(&self) -> u64 {
         (self.seed & 1) * 500
+    }
+
+    /// Time between two checks of the stores' states, in microseconds: as in production, or so short that they compare what has
+    /// flipped before the run ends.
+    #[must_use]
+    pub fn check_interval_us(&self) -> u64 {
+        let flips = self.faults.iter().any(|timed| matches!(timed.fault, Fault::StateFlip { .. }));
+        if flips { 1_500_000 } else { 10_000_000 }
     }
 
     /// Three nodes without faults, with the time limits of production and one idle client: for measuring.

@@ -50,6 +50,7 @@ pub fn draw(seed: u64) -> Plan {
     }
     // From a sequence of its own, so that what a seed meant before it means still.
     upgrades(&mut Chance::stream(seed, 7), &mut plan);
+    state_flips(&mut Chance::stream(seed, 8), &mut plan);
     plan
 }
 
@@ -73,6 +74,19 @@ fn upgrades(rng: &mut Chance, plan: &mut Plan) {
         more.push(TimedFault { at: at(rng, 100), fault: Fault::Raise { node } });
     }
     plan.faults.extend(more);
+    plan.faults.sort_by_key(|fault| fault.at);
+}
+
+/// In some runs bits flip in the states of stores, early enough to be found.
+fn state_flips(rng: &mut Chance, plan: &mut Plan) {
+    if plan.faults.is_empty() || !rng.per_mille(250) {
+        return;
+    }
+    for _ in 0..rng.between(1, 4) {
+        let node = rng.between(1, plan.members.len() as u64) as u32;
+        let at = rng.below(plan.active_us * 8 / 10);
+        plan.faults.push(TimedFault { at, fault: Fault::StateFlip { node } });
+    }
     plan.faults.sort_by_key(|fault| fault.at);
 }
 

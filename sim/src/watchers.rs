@@ -112,7 +112,7 @@ impl Watchers {
         Ok(())
     }
 
-    /// A client's application gets an answer of this zxid: whatever it can see in it, its watches have told before.
+    /// A client's application gets an answer of this zxid: all that it can see in it, its watches have told before.
     ///
     /// # Errors
     /// What was not told.

@@ -174,7 +174,7 @@ impl World {
         }
     }
 
-    /// Who is at an end of a connection, if it still has it.
+    /// The process at an end of a connection, if it still has it.
     fn end(&self, link: LinkId, side: usize) -> Option<End> {
         self.cx.net.links.get(&link).filter(|l| l.open[side]).map(|l| l.ends[side])
     }
@@ -292,8 +292,8 @@ impl World {
     fn rest_limit(&self) -> u64 {
         let t = self.cx.plan.timing;
         let n = self.cx.plan.network;
-        // Over thin links everything may have to be sent to everybody again.
-        let all = 2 * self.cx.ghost.proposed_bytes * self.nodes.len() as u64 * 1_000_000;
+        // Over thin links everything may have to be sent to all nodes again.
+        let all = 2 * self.cx.ghost.proposed_bytes() * self.nodes.len() as u64 * 1_000_000;
         20_000_000
             + all.checked_div(n.bandwidth).unwrap_or_default()
             + (2 * t.init_limit + 2 * t.sync_limit + t.park + 2 * t.session) * 1_000
@@ -357,7 +357,7 @@ impl World {
     }
 }
 
-/// Something that happens at an end, whoever is there.
+/// Something that happens at an end, node or client.
 enum What {
     Dialed { link: LinkId, connected: bool },
     Packet { link: LinkId, packet: Packet },

@@ -119,7 +119,7 @@ fn sum_of(counts: &[Stats], name: &str) -> u64 {
     counts.iter().filter_map(|stats| stats.counts.get(name)).sum()
 }
 
-/// Seed, who is behind, and where a bit flips. So many, because whether the damaged place is read hangs on small things.
+/// Seed, the node that is behind, and where a bit flips. So many, because whether the damaged place is read hangs on small things.
 fn cases() -> impl Iterator<Item = (u64, u32, u64)> {
     (5..9).flat_map(|seed| (1..=3).flat_map(move |behind| (3..=5).map(move |n| (seed, behind, n))))
 }
@@ -148,7 +148,7 @@ fn a_leader_that_finds_a_snapshot_damaged_goes_on_without_it() {
 }
 
 /// The stores compare their states through the log. One that is not the leader's is thrown away and built again, from a snapshot
-/// where the log does not reach back to the start. Nobody else notices: the checks of the run hold.
+/// where the log does not reach back to the start. No other node notices: the checks of the run hold.
 #[test]
 fn a_state_that_is_not_the_leaders_is_found_and_built_again() {
     let run = |seed, flipped, snapshot_entries| {

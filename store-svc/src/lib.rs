@@ -28,6 +28,12 @@ pub use handle::{Handle, LocalItems, LocalRequests};
 pub use service::{Bounds, Config, OpenError, StopReason, StoreService};
 pub use store_core::server::Limits;
 
+/// A [seed](store_core::State::seeded) for the hashes of paths, from the operating system, which keys the standard library's hashes.
+fn hash_seed() -> u64 {
+    use std::hash::BuildHasher as _;
+    std::hash::RandomState::new().hash_one(())
+}
+
 /// Removes the checkpoint in a node's directory, which nobody has open, if its space is worth it: to be called where the node cannot
 /// start without space. Nothing is lost by it. Returns whether it was removed.
 #[must_use]

@@ -14,7 +14,7 @@ use store_core::server::Ask;
 use store_shell::{Decoder, FromQuorum, encode};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::StopReason;
+use crate::{StopReason, hash_seed};
 
 /// Signs of life between the quorum and the driver.
 const SIGN_QUEUE: usize = 64;
@@ -56,7 +56,7 @@ impl<F: Feed> Attached<F> {
                     }
                 }
             });
-            look(feed, Decoder::default(), false).await
+            look(feed, Decoder::new(hash_seed()), false).await
         });
         (Attached { feed, ready: VecDeque::new() }, signs_in)
     }

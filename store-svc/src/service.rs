@@ -26,6 +26,7 @@ use crate::{
     driver::{Aside, Driver, FromClient},
     grpc::{ClusterService, CoordinationService, NodeService, PortService},
     handle::Handle,
+    hash_seed,
     table::{self, Checkpointer, Opened, TableError},
 };
 
@@ -336,7 +337,7 @@ fn read_snapshot<E: std::fmt::Display>(
     zxid: Zxid,
     pieces: impl Iterator<Item = Result<Bytes, E>>,
 ) -> Result<(State, u64), StopReason> {
-    let mut snapshot = Incoming::new(zxid);
+    let mut snapshot = Incoming::new(zxid, hash_seed());
     for piece in pieces {
         snapshot.piece(&piece.map_err(|e| StopReason::Invariant(e.to_string()))?)?;
     }

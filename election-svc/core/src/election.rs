@@ -7,7 +7,7 @@ use api::{Ensemble, Epoch, PeerId, Time, Zxid};
 use crate::looking::Looking;
 use crate::{Notification, Round, Vote};
 
-/// Who takes part, and how patiently.
+/// The servers that take part, and how long they wait.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
     /// This server. A server that is no voter takes part as an observer.
@@ -86,7 +86,7 @@ pub enum Output {
     },
     /// The answer to the last [`Input::Elect`].
     Elected {
-        /// Whom to follow; this server itself, if it is to lead.
+        /// The leader to follow; this server itself, if it is to lead.
         leader: PeerId,
         /// The round that elected it.
         round: Round,

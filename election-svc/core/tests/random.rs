@@ -9,6 +9,7 @@ use api::chance::Chance;
 use api::ports::{Candidate, Role};
 use api::{Ensemble, Epoch, Member, Membership, PeerId, Time, Zxid};
 use election_core::{Config, Election, Input, Notification, Output, Round, Vote};
+use invariants::{Quorums, Votes};
 
 /// Servers start at different moments; messages take less than half of the waiting time; nothing breaks.
 #[test]
@@ -130,10 +131,7 @@ struct Sim {
     /// The latest arrival on each link and direction: messages do not overtake each other.
     arrivals: BTreeMap<(u64, PeerId), Time>,
     elected: Vec<Elected>,
-    /// Who ever held which vote in which round.
-    held: BTreeMap<(Round, Vote), BTreeSet<PeerId>>,
-    /// Who ever led, by the round that elected it.
-    led: BTreeSet<(Round, PeerId)>,
+    votes: Votes<Vote>,
 }
 
 impl Sim {
@@ -168,8 +166,7 @@ impl Sim {
             cut: BTreeSet::new(),
             arrivals: BTreeMap::new(),
             elected: vec![],
-            held: BTreeMap::new(),
-            led: BTreeSet::new(),
+            votes: Votes::default(),
         }
     }
 
@@ -299,7 +296,7 @@ impl Sim {
         if let Some(Notification { vote: Some(vote), round, .. }) = node.election.notification()
             && self.ensemble.is_voter(id)
         {
-            self.held.entry((round, vote)).or_default().insert(id);
+            self.votes.holds(round.0, vote, id);
         }
         for output in outputs {
             match output {
@@ -330,14 +327,9 @@ impl Sim {
         let vote = self.nodes[&node].election.notification().unwrap().vote.unwrap();
         assert_eq!(vote.leader, elected.leader);
         assert!(self.ensemble.weight(elected.leader) > 0);
-        let backed = self.held.get(&(elected.round, vote)).is_some_and(|held| self.ensemble.is_quorum(held));
-        if elected.leader == node {
-            assert!(backed, "seed {}: {elected:?}", self.seed);
-            self.led.insert((elected.round, node));
-        } else {
-            let led = self.led.contains(&(elected.round, elected.leader));
-            assert!(backed || led, "seed {}: {elected:?}", self.seed);
-        }
+        let quorums = Quorums::of(&self.ensemble);
+        let verdict = self.votes.elected(node, elected.leader, elected.round.0, vote, &quorums);
+        assert_eq!(verdict, Ok(()), "seed {}", self.seed);
         self.elected.push(elected);
     }
 

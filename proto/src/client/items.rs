@@ -87,6 +87,13 @@ pub(crate) fn response_to_wire(r: Response) -> v1::Response {
     v1::Response { xid: r.xid, zxid: r.zxid.0, result: Some(result), leaderless: r.leaderless }
 }
 
+/// `tracing` and panics print messages, and the token is a secret.
+impl std::fmt::Debug for v1::SessionRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionRef").field("session_id", &self.session_id).finish_non_exhaustive()
+    }
+}
+
 impl From<Outcome> for v1::response::Result {
     fn from(outcome: Outcome) -> v1::response::Result {
         use v1::response::Result as Wire;

@@ -670,3 +670,13 @@ fn a_node_status_survives_the_wire() {
         assert_eq!(NodeStatus::from(reencode(&v1::StatusResponse::from(status.clone()))), status);
     }
 }
+
+#[test]
+fn the_token_of_a_session_is_in_no_log_line() {
+    let token = Bytes::from_static(&[0xab; 16]);
+    let resume = v1::SessionRef { session_id: 7, token: token.clone() };
+    let open = v1::OpenSession { resume: Some(resume), ..Default::default() };
+    let text = format!("{:?}", v1::SessionRequest { open: Some(open), ..Default::default() });
+    assert!(text.contains("session_id: 7") && !text.contains(&format!("{token:?}")), "{text}");
+    assert!(!text.contains("token") && !text.contains("\\xab"), "{text}");
+}

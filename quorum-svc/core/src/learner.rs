@@ -280,7 +280,7 @@ impl Zab {
                 }
                 f.phase = Phase::Settling { conn, epoch };
                 self.last_stamp = self.last_stamp.max(last_stamp);
-                // The log has again whatever it may have lost.
+                // The log has everything again that it may have lost.
                 self.damage = Damage::None;
                 self.suspected = false;
                 // The log first, then the epoch, then the ack: ZOOKEEPER-4643, -4646.
@@ -454,7 +454,7 @@ impl Zab {
         }
     }
 
-    /// Asks the leader for another feature level. Whoever asked is told if the leader is lost meanwhile.
+    /// Asks the leader for another feature level. The caller gets an error if the leader is lost meanwhile.
     pub(crate) fn learner_set_level(&mut self, ticket: Ticket, expected: Level, level: Level) {
         if let Role::Following(f) = &self.role
             && let Phase::Serving { conn } = f.phase

@@ -95,12 +95,12 @@ pub enum Input {
     LeaderConnected {
         /// The new connection.
         conn: Conn,
-        /// To whom: the answer to an attempt that is no longer wanted is told apart by it.
+        /// The server at its other end: it tells the answer to an earlier attempt apart.
         leader: PeerId,
     },
     /// [`Output::Connect`] failed.
     ConnectFailed {
-        /// To whom: as with `LeaderConnected`.
+        /// The server that was dialled, as in `LeaderConnected`.
         leader: PeerId,
     },
     /// A connection ended, at whichever side.
@@ -177,9 +177,9 @@ pub enum Input {
     },
     /// How much room there is on the disks of this server. Until it is told, enough.
     Disk(Room),
-    /// This server is about to stop: whoever it leads shall have another leader first. Answered by [`Output::Left`].
+    /// This server is about to stop: the servers that it leads shall have another leader first. Answered by [`Output::Left`].
     Leave,
-    /// Somebody asks for another feature level. Answered by [`Output::LevelSet`].
+    /// An operator asks for another feature level. Answered by [`Output::LevelSet`].
     SetLevel {
         /// The asker's number; never used twice while the server runs.
         ticket: Ticket,
@@ -199,14 +199,14 @@ pub enum Output {
     Elect(Option<Candidate>),
     /// Tell the election that this server has settled.
     Settled {
-        /// Whom it follows, or itself.
+        /// The leader that it follows, or itself.
         leader: PeerId,
         /// In which epoch.
         epoch: Epoch,
     },
     /// Connect to the leader; answered by `LeaderConnected` or `ConnectFailed`.
     Connect {
-        /// Whom.
+        /// The server to dial.
         leader: PeerId,
     },
     /// End a connection. No `Disconnected` is awaited.
@@ -299,7 +299,7 @@ pub enum Output {
         /// The level, once that is committed.
         result: Result<Level, LevelRefusal>,
     },
-    /// [`Input::Leave`] is done: nobody depends on this server any more, or nobody could take over from it.
+    /// [`Input::Leave`] is done: no server depends on this one any more, or none could take over from it.
     Left,
     /// An invariant of ours or of the ensemble is broken: stop the node with this message.
     Fatal(String),

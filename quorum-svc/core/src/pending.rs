@@ -24,7 +24,7 @@ struct Item {
     payload: Bytes,
     trace: Trace,
     since: Time,
-    /// Whether any leader may have seen it. What nobody saw can be refused.
+    /// Whether any leader may have seen it. A write that no leader saw can be refused.
     sent: bool,
     /// Where it stands in this server's log.
     logged: Option<Zxid>,
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_nobody_saw_can_be_refused() {
+    fn only_a_write_that_no_leader_saw_can_be_refused() {
         let mut p = Pending::default();
         assert!(p.push(write(1, Bytes::new()), Time(1)));
         let _ = p.unlogged();

@@ -10,7 +10,7 @@ use quorum_log::{ReadError, SnapshotError, SnapshotReader, Snapshots};
 
 use crate::{Failure, Got, Read};
 
-/// What the leader wants sent to one learner. A slow learner costs a few of these, whatever the load: entries stay in the log until
+/// What the leader sends to one learner. A slow learner costs a few of these under any load: entries stay in the log until
 /// its stream has room.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {

@@ -1,4 +1,4 @@
-//! The core, what it is told, and what it wants done.
+//! The core, its inputs, and the effects of its outputs.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,7 +22,7 @@ pub struct Said {
     pub damage: Damage,
     /// Whether it has a leader with a quorum.
     pub serving: bool,
-    /// Whom it follows, synchronised or not yet.
+    /// The leader that it follows, synchronised or not yet.
     pub leader: Option<PeerId>,
     /// As in `Zab::level`.
     pub level: Option<Level>,
@@ -39,7 +39,7 @@ pub enum Effect {
     Introduce(Standing),
     /// Ask the election; a newer question takes the place of an unanswered one.
     Elect(Option<Candidate>),
-    /// Tell the election whom this node follows, or that it leads.
+    /// Tell the election which leader this node follows, or that it leads.
     Settled {
         /// Whom.
         leader: PeerId,
@@ -138,7 +138,7 @@ impl Shell {
         self.said
     }
 
-    /// Whether there are others from whom this node can heal.
+    /// Whether there are other voters from which this node can heal.
     #[must_use]
     pub fn may_heal(&self) -> bool {
         self.members.voters().any(|voter| voter != self.me)
@@ -211,7 +211,7 @@ impl Shell {
             );
         }
         self.core.handle(now, Input::RolledBack { note: false });
-        // In this order: who is asked from now on may count on what this node says of itself.
+        // In this order: a server that is asked from now on may count on what this node says of itself.
         self.say();
         self.effects.push_back(Effect::MeetAgain);
         Ok(true)
@@ -253,7 +253,7 @@ impl Shell {
     fn carry_out(&mut self, output: Output) -> Result<(), Failure> {
         let effect = match output {
             Output::Elect(candidate) => {
-                // The election has to know first who is a stranger.
+                // The election has to know first which servers are strangers.
                 self.say();
                 Effect::Elect(candidate)
             }

@@ -1,4 +1,4 @@
-//! Whether the data directory is an older copy of itself, as others say who have met this node since the copy was made
+//! Whether the data directory is an older copy of itself, as other servers say that have met this node since the copy was made
 //! (`docs/protocol.md`).
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,4 +1,4 @@
-//! What the core wants done on the disk, one thing after the other.
+//! The tasks of the core for the disk, one after the other.
 
 use std::collections::VecDeque;
 
@@ -25,7 +25,7 @@ pub enum Task {
     Purge(Zxid),
     /// Behind the epochs, which say by now that the directory is an older copy. Has no answer.
     Outlive(Incarnation),
-    /// The beginning of the log is purged and no sound snapshot is left, so nobody can tell the store what the state is.
+    /// The beginning of the log is purged and no sound snapshot is left, so the store cannot get a state from this node.
     /// Notes that this node has lost what it promised to keep, so that it heals from its leader when it is started again,
     /// if there are others; then stops.
     Forsake {

@@ -1,4 +1,4 @@
-//! Who the other nodes are: connections are greeted and others met, as `quorum-svc` does in `acquaintances.rs`.
+//! The identity of other nodes: connections are greeted and others met, as `quorum-svc` does in `acquaintances.rs`.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -23,16 +23,16 @@ const RETRY: [u64; 2] = [500_000, 30_000_000];
 
 pub(crate) struct Acquaintances {
     met: Met,
-    /// Whoever was dialled and has not said enough yet, how often it was spoken to, and how often this node was suspected by then.
+    /// Peers that were dialled and have not said enough yet: how often this node spoke, and how often it was suspected by then.
     greeting: ByLink<(PeerId, u32, u64)>,
     /// How long to wait before a peer that could not be met is dialled again.
     pauses: BTreeMap<usize, u64>,
-    /// Who has to be tried before the quorum goes round for the first time.
+    /// The peers to try before the first turn of the quorum.
     pub(super) first: Vec<usize>,
 }
 
 impl Acquaintances {
-    /// `waits`: the quorum begins when everybody was tried.
+    /// `waits`: the quorum begins when all peers were tried.
     pub(super) fn new(met: Met, peers: impl Iterator<Item = usize>, waits: bool) -> Acquaintances {
         let first = if waits { peers.collect() } else { Vec::new() };
         Acquaintances { met, greeting: ByLink::new(), pauses: BTreeMap::new(), first }
@@ -97,7 +97,7 @@ impl Node {
         }))
     }
 
-    /// Whether there may be a connection with whoever says this.
+    /// Whether there may be a connection with a peer that says this.
     pub(super) fn lets_in(&self, cx: &mut Context, peer: usize, theirs: &Greeting) -> bool {
         let Some(own) = self.greeting(cx) else { return false };
         if let Err(why) = own.check(theirs, Some(PeerId(peer as u32 + 1))) {
@@ -117,7 +117,7 @@ impl Node {
         true
     }
 
-    /// A connection for a quorum or a meeting is there: this end says who it is.
+    /// A connection for a quorum or a meeting is there: this end introduces itself.
     pub(super) fn greet(&mut self, cx: &mut Context, link: LinkId) {
         let Some(peer) = self.peer(cx, link).map(|i| PeerId(i as u32 + 1)) else { return };
         let Some(process) = &mut self.up else { return };
@@ -136,7 +136,7 @@ impl Node {
         cx.send(link, self.end(), Packet::Hello(Hello { greeting, said, damage }));
     }
 
-    /// Nothing came back from whoever was dialled. False if nothing was awaited.
+    /// Nothing came back from a peer that was dialled. False if nothing was awaited.
     pub(super) fn not_greeted(&mut self, cx: &mut Context, link: LinkId, kind: Option<Kind>) -> bool {
         let Some(process) = &mut self.up else { return false };
         let Some((peer, _, _)) = process.acquaintances.greeting.remove(&link) else { return false };

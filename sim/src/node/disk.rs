@@ -1,4 +1,4 @@
-//! The log thread: what the core wants done on the disk, one thing after the other, each in its time.
+//! The log thread: the tasks of the core for the disk, one after the other, each in its time.
 
 use quorum_shell::{Done, Task};
 

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::chance::mix;
 use api::{Build, Ensemble, EnsembleId, Epoch, Levels, Now, PeerId, Ticket, Time, Zxid};
 use quorum_core::{Durable, Zab};
 use quorum_log::{Crash, Disk, MemDisk, SnapshotError, Snapshots, Storage, StorageError, StorageOptions};
@@ -220,7 +221,7 @@ impl Node {
             may_heal: members.voters().any(|voter| voter != self.id),
             // Any number will do: no client of the simulator looks at the disk.
             secret: self.life << 32 | u64::from(self.id.0),
-            // No life is counted twice, whatever is done to the disk.
+            // No life is counted twice, under any faults of the disk.
             run: self.life,
             build: self.build(),
         };
@@ -290,6 +291,7 @@ impl Node {
             catch_up: Duration::from_millis(timing.park / 2),
             // In some runs, clients that come back find that it does not reach back to where they were.
             history_entries: if cx.plan.seed.is_multiple_of(3) { 48 } else { 1 << 20 },
+            check_interval: Duration::from_micros(cx.plan.check_interval_us()),
             reap_interval: Duration::from_millis(200),
             container_unused: Duration::from_millis(cx.plan.container_unused_ms()),
             ..server::Limits::default()
@@ -328,12 +330,14 @@ impl Node {
     }
 
     fn open_table(&mut self, cx: &mut Context) -> State {
-        match self.table.get_or_insert_with(Table::new).load() {
+        // Other hashes on each node and in each life: nothing that is compared may depend on them.
+        let seed = mix(cx.plan.seed ^ u64::from(self.id.0) << 32 ^ self.life);
+        match self.table.get_or_insert_with(Table::new).load(seed) {
             Ok(state) => state,
             Err(e) => {
                 cx.ghost
                     .fail("I15 checkpoint", format!("the checkpoint of node {} is no state: {e}", self.id));
-                State::default()
+                State::seeded(seed)
             }
         }
     }
@@ -343,9 +347,10 @@ impl Node {
         format!("node {}", self.id)
     }
 
-    /// The process is gone. `silent`: nobody is told, as when the power fails.
+    /// The process is gone. `silent`: its connections do not end in good order, as when the power fails.
     pub(crate) fn stop(&mut self, cx: &mut Context, silent: bool, crash: Crash) {
         self.up = None;
+        cx.ghost.died(self.id);
         self.life += 1;
         self.held.clear();
         self.paused_until = 0;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use api::peer::{Damage, Incarnation, ToLeader, ToLearner};
-use api::ports::{FeedItem, Request, Role, Sign};
+use api::ports::{FeedItem, Role, Sign};
 use api::{PeerId, Time, Zxid};
 use quorum_core::{Conn, Input, Output, Zab};
 use quorum_shell::{Effect, Incoming, LogView, Part, Shell};
@@ -33,7 +33,7 @@ pub(crate) struct QuorumShell {
     pub(super) leaders: ByLink<Incoming>,
     /// It was elected and has not proposed an epoch since.
     elected: bool,
-    /// For S6: who is at the other end of a learner's connection, when each was heard last, since when this node leads, and when
+    /// For S6: the server at the other end of a learner's connection, when each was heard last, since when this node leads, and when
     /// to look next.
     peers: ByLink<PeerId>,
     heard: BTreeMap<PeerId, Time>,
@@ -43,7 +43,7 @@ pub(crate) struct QuorumShell {
     pub(super) attached: bool,
     /// For the store, beside all else that it is told.
     pub(super) signs: VecDeque<Sign>,
-    /// It stops, whoever depends on it.
+    /// It stops, even if others depend on it.
     pub(super) gave_up: bool,
 }
 
@@ -205,11 +205,15 @@ impl Node {
             };
             let quorum = &mut process.quorum;
             match effect {
-                // It is said whenever this node says anything, and each word of an election is checked against it.
-                Effect::Say(_) | Effect::Introduce(_) => {}
-                Effect::Elect(candidate) => {
-                    process.election.asked = true;
-                    self.elect(cx, election_core::Input::Elect(candidate));
+                // It is said whenever this node says anything.
+                Effect::Say(_) => {}
+                Effect::Introduce(standing) => self.introduce(cx, standing),
+                Effect::Elect(candidate) => self.elect(cx, election_core::Input::Elect(candidate)),
+                Effect::Settled { leader, .. } if leader == self.id && !cx.ghost.may_flip(leader) => {
+                    // Also if the state is right again: the digest that it noted may be of before.
+                    return Err(Stop::Disk(
+                        "the state of a leader, which is taken for the truth, is not that of C".into(),
+                    ));
                 }
                 Effect::Settled { leader, epoch } => {
                     self.elect(cx, election_core::Input::Settled { leader, epoch });
@@ -245,7 +249,7 @@ impl Node {
                 Effect::Sign(sign) => quorum.signs.push_back(sign),
                 Effect::LevelSet { .. } | Effect::Left => {}
                 Effect::MeetAgain => self.meet_all(cx),
-                // Who can be reached is told to people only.
+                // Operators alone see which servers can be reached.
                 Effect::LostQuorum => {}
             }
         }
@@ -283,7 +287,7 @@ impl Node {
     pub(super) fn on_accepted(&mut self, cx: &mut Context, link: LinkId) {
         match self.kind(cx, link) {
             Some(Kind::Election) => self.election_link(cx, link, true),
-            // Whoever dialled speaks first.
+            // The end that dialled speaks first.
             Some(Kind::Quorum | Kind::Meeting | Kind::Client) | None => {}
         }
     }
@@ -330,8 +334,8 @@ impl Node {
                     }
                 }
             }
-            Packet::Open(open, drawn) => {
-                self.client_opens(cx, link, open, drawn);
+            Packet::Open(open, drawn, identities) => {
+                self.client_opens(cx, link, open, drawn, identities);
                 return Ok(());
             }
             Packet::Requests { acked, requests } => {
@@ -374,13 +378,7 @@ impl QuorumShell {
     /// For the checks: what the core is about to be told.
     fn note(&mut self, cx: &mut Context, id: PeerId, now: Time, input: &Input) {
         match input {
-            Input::Requests(requests) => {
-                for request in requests {
-                    if let Request::Barrier { ticket } = request {
-                        cx.ghost.barrier_asked(id, *ticket);
-                    }
-                }
-            }
+            Input::Requests(requests) => cx.ghost.requested(id, requests),
             Input::Elected { leader } => self.elected = *leader == id,
             Input::LearnerConnected { conn, peer } => drop(self.peers.insert(conn.0, *peer)),
             Input::Disconnected { conn } => drop(self.peers.remove(&conn.0)),
@@ -463,6 +461,7 @@ impl Observer<'_> {
                 cx.stats.count("refused by the quorum");
                 cx.ghost.refused(id, *ticket);
             }
+            Output::Tell(FeedItem::Lost { ticket }) => cx.ghost.lost(id, *ticket),
             Output::LevelSet { result, .. } => {
                 cx.note(name, || format!("is told of the feature level: {result:?}"));
                 cx.stats.count(match result {

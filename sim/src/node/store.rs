@@ -63,8 +63,8 @@ pub(crate) struct StoreShell {
 impl StoreShell {
     pub(super) fn new(server: Server, position: Zxid) -> StoreShell {
         StoreShell {
+            decoder: Decoder::new(server.state().seed()),
             shell: Shell::new(server),
-            decoder: Decoder::default(),
             turn: false,
             armed: Armed::default(),
             feed: QuorumFeed::new(position),
@@ -100,7 +100,7 @@ impl StoreShell {
                 }
                 self.epoch = status.epoch;
             }
-            Feed::Barrier(ticket) => cx.ghost.barrier_answered(me, *ticket, self.feed.position()),
+            Feed::Barrier(ticket) => cx.ghost.barrier_told(me, *ticket, self.feed.position()),
             Feed::Refused { .. } | Feed::Lost(_) => {}
         }
     }
@@ -263,7 +263,7 @@ impl Node {
     fn attach_anew(&mut self, cx: &mut Context) {
         let Some(process) = &mut self.up else { return };
         let store = &mut process.store;
-        store.decoder = Decoder::default();
+        store.decoder = Decoder::new(store.shell.server.state().seed());
         (store.feed, store.saving) = (QuorumFeed::new(Zxid::ZERO), None);
         store.job.take_if(|job| matches!(job, Job::Snapshot { .. }));
         process.quorum.signs.clear();
@@ -272,18 +272,22 @@ impl Node {
         cx.stats.count("states built again");
     }
 
-    /// A bit of the state flips, in its first session, and with it the digest.
+    /// A bit of the state flips, in the time-out of a session, and with it the digest. Not in the state of a leader, which is taken for
+    /// the truth, nor in one that may be flipped already. The time-out becomes shorter: no client may rely on a longer one.
     pub(crate) fn flip_state(&mut self, cx: &mut Context) {
         let now = self.time(cx);
+        if self.leads() || !cx.ghost.may_flip(self.id) {
+            return;
+        }
         let Some(process) = &mut self.up else { return };
         let server = &mut process.store.shell.server;
         let mut records: Vec<Record> = server.state().records().collect();
         let session = records.iter_mut().find_map(|record| match record {
-            Record::Session(session) => Some(session),
+            Record::Session(session) if session.timeout_ms.count_ones() > 1 => Some(session),
             _ => None,
         });
         let Some(session) = session else { return };
-        session.timeout_ms ^= 1 << 20;
+        session.timeout_ms &= session.timeout_ms - 1;
         let mut load = |digest: Option<u64>| {
             for record in &mut records {
                 if let (Record::Header(header), Some(digest)) = (record, digest) {
@@ -297,7 +301,7 @@ impl Node {
         let Ok(mut state) = load(Some(actual)) else { return };
         state.forget_checkpoint();
         server.replace_state(now, state);
-        cx.ghost.flipped.insert(self.id);
+        cx.ghost.flipped(self.id, server.state().applied());
         cx.stats.count("states flipped");
         self.wake_store(cx);
     }
@@ -322,11 +326,15 @@ impl Node {
 
     // ---- clients ----
 
-    pub(super) fn client_opens(&mut self, cx: &mut Context, link: LinkId, open: Open, drawn: Drawn) {
-        self.tell_store(
-            cx,
-            Input::Open { conn: ConnId(link), open, drawn, identities: Identities::default() },
-        );
+    pub(super) fn client_opens(
+        &mut self,
+        cx: &mut Context,
+        link: LinkId,
+        open: Open,
+        drawn: Drawn,
+        identities: Identities,
+    ) {
+        self.tell_store(cx, Input::Open { conn: ConnId(link), open, drawn, identities });
     }
 
     pub(super) fn client_asks(
@@ -374,7 +382,8 @@ impl Node {
         let restorable = self.can_restore();
         let Some(process) = &mut self.up else { return };
         let store = &mut process.store;
-        if store.job.is_some() || store.saving.is_some() {
+        // What is kept of a wrong state cannot heal it: that takes an operator.
+        if store.job.is_some() || store.saving.is_some() || cx.ghost.is_flipped(self.id) {
             return;
         }
         // As often as the plan says, however large the state is.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::record::{AccessList, Header, KeptResult, Record, Session, Znode};
 use api::{AclId, Path, SessionId, WriteNumber};
-use store_core::{Changes, LoadError, State};
+use store_core::{Changes, LoadError, Loader, State};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Table {
@@ -71,7 +71,10 @@ impl Table {
             .chain(self.results.values().cloned().map(Record::Result))
     }
 
-    pub(crate) fn load(&self) -> Result<State, LoadError> {
-        State::load(self.records())
+    /// The state, with this seed.
+    pub(crate) fn load(&self, seed: u64) -> Result<State, LoadError> {
+        let mut loader = Loader::seeded(seed);
+        self.records().try_for_each(|record| loader.take(record))?;
+        loader.finish()
     }
 }

@@ -132,7 +132,8 @@ impl SessionInfo {
     /// with, but more may have been proven since.
     #[must_use]
     pub fn admits(&self, token: &SessionToken, identities: &Identities) -> bool {
-        same(&self.token_hash, &hash_of(token)) && identities.include(&self.owner)
+        (same(&self.token_hash, &hash_of(token)) || is_on(Mutant::TokenUnchecked))
+            && (identities.include(&self.owner) || is_on(Mutant::OwnerUnchecked))
     }
 }
 

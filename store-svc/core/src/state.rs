@@ -94,6 +94,19 @@ pub enum LoadError {
 }
 
 impl State {
+    /// The empty state, whose hashes of paths depend on `seed`. The seed decides how long operations take, and nothing else. A server
+    /// draws it at random, so that no client can choose paths with equal hashes.
+    #[must_use]
+    pub fn seeded(seed: u64) -> State {
+        State { tree: Tree::seeded(seed), ..State::default() }
+    }
+
+    /// See [`State::seeded`].
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.tree.seed()
+    }
+
     /// Carries out the command of entry `zxid`, which lies behind [`State::applied`]. A failure is a result like any
     /// other and takes up its zxid too, as in ZooKeeper.
     pub fn apply(&mut self, zxid: Zxid, time_ms: i64, command: &Command) -> Applied {
@@ -388,17 +401,23 @@ pub struct Loader {
 
 impl Default for Loader {
     fn default() -> Loader {
+        Loader::seeded(0)
+    }
+}
+
+impl Loader {
+    /// Of a state with this [seed](State::seeded).
+    #[must_use]
+    pub fn seeded(seed: u64) -> Loader {
         Loader {
             header: None,
-            tree: Tree::without_root(),
+            tree: Tree::without_root(seed),
             loading: Loading::default(),
             sessions: Sessions::default(),
             results: Vec::new(),
         }
     }
-}
 
-impl Loader {
     /// Takes one record, in any order, and puts it in its place at once.
     ///
     /// # Errors

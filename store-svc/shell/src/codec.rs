@@ -36,13 +36,20 @@ pub enum FromQuorum {
 }
 
 /// Decodes one feed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
+    seed: u64,
     /// On its way.
     snapshot: Option<Incoming>,
 }
 
 impl Decoder {
+    /// The states that come as snapshots get this [seed](State::seeded).
+    #[must_use]
+    pub fn new(seed: u64) -> Decoder {
+        Decoder { seed, snapshot: None }
+    }
+
     /// Decodes what the feed has given at once: usually into one message.
     ///
     /// # Errors
@@ -77,7 +84,7 @@ impl Decoder {
                 }
                 // One that was not whole is of no use any more.
                 FeedItem::SnapshotStart { zxid } => {
-                    self.snapshot = Some(Incoming::new(zxid));
+                    self.snapshot = Some(Incoming::new(zxid, self.seed));
                     continue;
                 }
                 FeedItem::SnapshotChunk(piece) => {

@@ -10,17 +10,18 @@ use crate::Fault;
 #[derive(Debug)]
 pub struct Incoming {
     zxid: Zxid,
+    seed: u64,
     decoder: RecordDecoder,
     loader: Loader,
     bytes: u64,
 }
 
 impl Incoming {
-    /// Of the state at `zxid`.
+    /// Of the state at `zxid`, which gets this [seed](State::seeded).
     #[must_use]
-    pub fn new(zxid: Zxid) -> Incoming {
+    pub fn new(zxid: Zxid, seed: u64) -> Incoming {
         tracing::info!(%zxid, "the state comes as a snapshot");
-        Incoming { zxid, decoder: RecordDecoder::default(), loader: Loader::default(), bytes: 0 }
+        Incoming { zxid, seed, decoder: RecordDecoder::default(), loader: Loader::seeded(seed), bytes: 0 }
     }
 
     /// The next piece of it.
@@ -42,8 +43,8 @@ impl Incoming {
     /// # Errors
     /// It is not the whole state at that zxid.
     pub fn finish(self) -> Result<(State, u64), Fault> {
-        let Incoming { zxid, decoder, loader, bytes } = self;
-        let mut state = State::default();
+        let Incoming { zxid, seed, decoder, loader, bytes } = self;
+        let mut state = State::seeded(seed);
         if zxid != Zxid::ZERO || bytes > 0 {
             decoder.finish().map_err(|e| damaged(zxid, &e))?;
             state = loader.finish().map_err(|e| damaged(zxid, &e))?;

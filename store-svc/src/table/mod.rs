@@ -17,6 +17,7 @@ use checkpointer::Parts;
 use proto::store::decode_record;
 use store_core::{Changes, LoadError, Loader, State};
 
+use crate::hash_seed;
 pub(crate) use checkpointer::{Checkpointer, Job, Part};
 pub(crate) use recovery::{Opened, anew, give_up, open, size, slower_than};
 
@@ -80,7 +81,7 @@ pub(crate) trait Table: Send {
 
 /// The state in a table, checked by its digest; `None` if nothing was ever written.
 fn load(table: &mut dyn Table) -> Result<Option<State>, TableError> {
-    let (mut loader, mut empty) = (Loader::default(), true);
+    let (mut loader, mut empty) = (Loader::seeded(hash_seed()), true);
     table.scan(&mut |bytes| {
         empty = false;
         let record = decode_record(bytes).map_err(|e| TableError::Damaged(e.to_string()))?;

@@ -12,6 +12,7 @@ use super::{
     Table, TableError, load,
     sled_table::{self, SledTable},
 };
+use crate::hash_seed;
 
 /// Name of the table's directory in that of the node.
 const NAME: &str = "table";
@@ -33,7 +34,7 @@ pub(crate) fn open(data_dir: &Path) -> Result<Opened, TableError> {
     let dir = data_dir.join(NAME);
     let found = match dir.exists() {
         true => try_open(&dir),
-        false => create(&dir).map(|table| (table, State::default())),
+        false => create(&dir).map(|table| (table, empty())),
     };
     let failed = match found {
         Ok((table, state)) => return Ok(Opened { table: Some(table), state }),
@@ -43,12 +44,12 @@ pub(crate) fn open(data_dir: &Path) -> Result<Opened, TableError> {
             tracing::warn!("{damage}; moved to {}, the state comes from log and snapshot", aside.display());
             create(&dir)
         }) {
-            Ok(table) => return Ok(Opened { table: Some(table), state: State::default() }),
+            Ok(table) => return Ok(Opened { table: Some(table), state: empty() }),
             Err(e) => e,
         },
     };
     tracing::error!(error = %failed, "the node starts without a checkpoint: its state comes from snapshot and log, once its quorum has opened them");
-    let mut state = State::default();
+    let mut state = empty();
     state.forget_checkpoint();
     Ok(Opened { table: None, state })
 }
@@ -110,6 +111,10 @@ pub(crate) fn give_up(data_dir: &Path) -> bool {
             false
         }
     }
+}
+
+fn empty() -> State {
+    State::seeded(hash_seed())
 }
 
 /// Makes a table with the empty state in it, so that none at all is always a fault.

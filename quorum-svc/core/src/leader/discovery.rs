@@ -74,7 +74,7 @@ impl Zab {
             | Phase::Established { epoch }
                 if accepted > epoch =>
             {
-                // It promised this epoch's successor to somebody who never got to lead, so it can never join this one.
+                // It promised this epoch's successor to a server that never led, so it can never join this one.
                 // ZooKeeper keeps it out until some later election; one short election now is better.
                 self.look("a learner has promised a greater epoch");
             }
@@ -206,7 +206,7 @@ impl Zab {
             return true;
         }
         if promising {
-            // Whoever has more must lead: what it has may be committed (waitForEpochAck, "Follower is ahead"). One that
+            // A server that has more must lead: its entries may be committed (waitForEpochAck, "Follower is ahead"). One that
             // can never lead has no say in this.
             if self.config.ensemble.weight(peer) > 0
                 && !damage.is_some()
@@ -221,7 +221,7 @@ impl Zab {
         true
     }
 
-    /// Whether no quorum is left without those who have committed what is not in this server's log: then it is this server
+    /// Whether no quorum is left without the servers that have committed what is not in this server's log: then it is this server
     /// that is not as the others are.
     fn is_odd(&self) -> bool {
         let Role::Leading(leading) = &self.role else { return false };
@@ -230,7 +230,7 @@ impl Zab {
         !leading.contradicting.is_empty() && !ensemble.is_quorum(&others)
     }
 
-    /// Whether those who have promised the epoch prove that whatever is committed is in this server's log: a quorum of
+    /// Whether the servers that have promised the epoch prove that all that is committed is in this server's log: a quorum of
     /// servers that still have what they ever acknowledged.
     fn is_proven(&self, leading: &Leading) -> bool {
         let proven = leading.promised.iter().copied().chain([self.config.me]).collect();
@@ -240,7 +240,7 @@ impl Zab {
     /// Whether there is nothing to lose. A server that never synchronised has an empty log, or lost one together with what
     /// it had promised to keep. Its promise counts if this server has nothing but markers either, and
     /// - never synchronised itself: the first start of an ensemble; or
-    /// - every voter has promised, so that nobody is left who could have more. Only here it is of no account that somebody is
+    /// - every voter has promised, so that no server is left that could have more. Only here it is of no account that one is
     ///   known to have lost something.
     fn needs_no_proof(&self, leading: &Leading) -> bool {
         let ensemble = &self.config.ensemble;
@@ -267,7 +267,7 @@ impl Zab {
         }
         let Role::Leading(leading) = &mut self.role else { return };
         if !proven {
-            // Nobody is left to whom they could have promised more.
+            // No server is left to which they could have promised more.
             leading.learners.values_mut().for_each(|l| l.doubted_until = None);
         }
         leading.phase = Phase::Synchronising { epoch, durable: false };

@@ -3,8 +3,8 @@
 use api::ports::Role;
 use api::{Entry, Zxid};
 
-use crate::ghost::Answer;
 use crate::world::{PING, SYNC_LIMIT, Step, World, z};
+use invariants::Answer;
 
 fn established(voters: u32, observers: u32) -> World {
     let mut w = World::new(voters, observers);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use quorum_core::COMMIT_DELAY;
 
-use crate::ghost::Answer;
 use crate::world::{World, z};
+use invariants::Answer;
 
 fn established(voters: u32, observers: u32) -> World {
     let mut w = World::new(voters, observers);

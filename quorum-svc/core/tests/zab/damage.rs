@@ -3,8 +3,8 @@
 use api::ports::Role;
 
 use crate::disk::Stored;
-use crate::ghost::Answer;
 use crate::world::{INIT_LIMIT, World, z};
+use invariants::Answer;
 
 /// Servers 2 and 3 have committed something that server 1 lacks; then server 2 loses it.
 fn damaged() -> World {

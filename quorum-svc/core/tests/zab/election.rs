@@ -331,7 +331,7 @@ fn the_store_hears_of_every_change_of_role_once() {
 }
 
 fn times(w: &World) -> Vec<i64> {
-    w.ghost.committed.iter().map(|e| e.time_ms).collect()
+    w.ghost.entries().iter().map(|e| e.time_ms).collect()
 }
 
 #[test]
@@ -349,7 +349,7 @@ fn the_logs_time_does_not_go_back_for_clocks_that_differ_a_little() {
     w.elect_all(2);
     w.submit(2, "b");
     w.settle();
-    assert!(times(&w).is_sorted() && w.ghost.committed.len() == 4, "{:?}", times(&w));
+    assert!(times(&w).is_sorted() && w.ghost.entries().len() == 4, "{:?}", times(&w));
     // Also across a restart.
     for id in [1, 2] {
         w.crash(id);
@@ -357,7 +357,7 @@ fn the_logs_time_does_not_go_back_for_clocks_that_differ_a_little() {
     }
     w.elect_all(1);
     assert!(times(&w).is_sorted());
-    assert_eq!(w.ghost.committed.len(), 5);
+    assert_eq!(w.ghost.entries().len(), 5);
 }
 
 #[test]
@@ -370,7 +370,7 @@ fn b15_a_clock_that_is_wrong_alone_does_not_move_the_logs_time() {
         w.run(2 * PING);
         w.submit(3, "a");
         w.settle();
-        assert_eq!(w.ghost.committed.len(), 2);
+        assert_eq!(w.ghost.entries().len(), 2);
         // When the marker is stamped the leader knows two clocks, and not which of the two is right.
         let [marker, entry] = times(&w)[..] else { panic!("{:?}", times(&w)) };
         assert!(marker <= entry && (1_000_000..1_010_000).contains(&entry), "{wrong}: {marker}, {entry}");

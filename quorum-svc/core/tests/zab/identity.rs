@@ -1,10 +1,10 @@
-//! Who belongs together, and what is never cut back.
+//! Servers that belong together, and entries that are never cut back.
 
 use api::ports::Role;
 use api::{EnsembleId, Zxid};
 
-use crate::ghost::Answer;
 use crate::world::{INIT_LIMIT, World, z};
+use invariants::Answer;
 
 /// Server 3 led the first epoch, gave the ensemble an id, and died before any other server had it.
 fn half_started() -> World {

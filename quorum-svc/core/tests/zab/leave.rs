@@ -3,8 +3,8 @@
 use api::Zxid;
 use api::ports::Role;
 
-use crate::ghost::Answer;
 use crate::world::{World, z};
+use invariants::Answer;
 
 #[test]
 fn a_leader_that_leaves_hands_over_and_no_write_is_lost_or_refused() {

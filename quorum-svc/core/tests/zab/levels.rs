@@ -72,7 +72,7 @@ fn any_server_raises_the_level_and_answers_after_the_commit() {
         assert_eq!(answer(&w, id), Ok(Level(2)), "asked on {id}: to ask again is an answer like any other");
         assert_eq!([1, 2, 3, 4].map(|id| level(&w, id)), [2; 4]);
     }
-    let raised = w.ghost.committed.iter().filter(|e| e.body == Body::Level(Level(2))).count();
+    let raised = w.ghost.entries().iter().filter(|e| e.body == Body::Level(Level(2))).count();
     assert_eq!(raised, 1);
     w.set_level(2, 1, 3);
     w.settle();

@@ -8,7 +8,6 @@ mod damage;
 mod disk;
 mod election;
 mod fuzz;
-mod ghost;
 mod identity;
 mod leave;
 mod levels;

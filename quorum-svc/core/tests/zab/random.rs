@@ -1,5 +1,5 @@
 //! Ensembles under chance: messages wait, links break, servers crash and lose what is not durable, disks hang, elections
-//! go wrong. The invariants are checked at every step (in `world` and `ghost`); at the end the faults stop, and then
+//! go wrong. The invariants are checked at every step (in `world`, by the crate `invariants`); at the end the faults stop, and then
 //! everything has to come to rest with one log everywhere and every request answered.
 //!
 //! `ZAB_SEEDS=50000 cargo test --release -p quorum-core --test zab random` tries more; `ZAB_SEED=77` one of them.
@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use api::PeerId;
-use api::chance::SplitMix;
+use api::chance::Chance;
+use invariants::Answer;
 use quorum_core::COMMIT_DELAY;
 
-use crate::ghost::Answer;
 use crate::world::{PING, World};
 
 const STEPS: usize = 1000;
@@ -56,11 +56,11 @@ impl Seen {
         let sent = |word: &str| w.trace.iter().filter(|(_, _, text)| text.starts_with(word)).count();
         Seen {
             commits: w.committed().len(),
-            reigns: w.ghost.leaders.len(),
+            reigns: w.ghost.reigns(),
             truncs: sent("TRUNC"),
             snaps: sent("SNAP"),
             barriers: sent("BARRIER 0x"),
-            refused: w.ghost.writes.values().filter(|w| matches!(w.answer, Some(Answer::Refused(_)))).count(),
+            refused: w.ghost.answers().filter(|&answer| answer == Answer::Refused).count(),
         }
     }
 
@@ -74,38 +74,21 @@ impl Seen {
     }
 }
 
-/// The draws of a run. They stay as they are, so that seeds keep their meaning.
-struct Dice(SplitMix);
-
-impl Dice {
-    fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.0.draw() % n.max(1) as u64).unwrap()
-    }
-
-    fn percent(&mut self, n: usize) -> bool {
-        self.below(100) < n
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
-        (!from.is_empty()).then(|| from[self.below(from.len())])
-    }
-}
-
 fn run(seed: u64) -> Seen {
-    let mut dice = Dice(SplitMix(seed));
-    let voters = 1 + u32::try_from(dice.below(5)).unwrap();
-    let observers = u32::try_from(dice.below(3)).unwrap();
-    let requests_max = [4, 100][dice.below(2)];
+    let mut dice = Chance::new(seed);
+    let voters = 1 + u32::try_from(dice.index(5)).unwrap();
+    let observers = u32::try_from(dice.index(3)).unwrap();
+    let requests_max = [4, 100][dice.index(2)];
     let mut w = World::with_limit(voters, observers, requests_max);
     // In some runs longer than pings are apart.
     w.delay_commits([Duration::ZERO, COMMIT_DELAY, 2 * PING][seed as usize % 3]);
-    w.batch = 1 + dice.below(4);
+    w.batch = 1 + dice.index(4);
     let skewed = dice.percent(50);
     // Few faults in some runs, many in others.
-    let faults = [1, 4, 9][dice.below(3)];
+    let faults = [1, 4, 9][dice.index(3)];
     for id in w.ids() {
         if skewed {
-            w.nodes.get_mut(&id).unwrap().wall_ms += i64::try_from(dice.below(100_000)).unwrap();
+            w.nodes.get_mut(&id).unwrap().wall_ms += i64::try_from(dice.index(100_000)).unwrap();
         }
     }
     for _ in 0..STEPS {
@@ -115,7 +98,7 @@ fn run(seed: u64) -> Seen {
     Seen::of(&w)
 }
 
-fn step(w: &mut World, dice: &mut Dice, faults: usize) {
+fn step(w: &mut World, dice: &mut Chance, faults: u64) {
     let ids = w.ids();
     let id = dice.pick(&ids).unwrap();
     let other = dice.pick(&ids).unwrap();
@@ -126,9 +109,9 @@ fn step(w: &mut World, dice: &mut Dice, faults: usize) {
     if w.up(id) && dice.percent(30) {
         w.poll(id);
     }
-    match dice.below(100) {
+    match dice.index(100) {
         0..4 if w.up(id) => {
-            let payloads: Vec<String> = (0..=dice.below(3)).map(|i| format!("{id}-{i}")).collect();
+            let payloads: Vec<String> = (0..=dice.index(3)).map(|i| format!("{id}-{i}")).collect();
             let payloads: Vec<&str> = payloads.iter().map(String::as_str).collect();
             w.submit_all(id, &payloads);
         }
@@ -137,10 +120,10 @@ fn step(w: &mut World, dice: &mut Dice, faults: usize) {
         }
         6..20 => election(w, dice),
         20..28 => {
-            w.nodes.get_mut(&id).unwrap().wall_ms += i64::try_from(dice.below(50)).unwrap() - 10;
+            w.nodes.get_mut(&id).unwrap().wall_ms += i64::try_from(dice.index(50)).unwrap() - 10;
             let at = match dice.percent(70) {
                 true => w.next_timeout().unwrap_or(w.now),
-                false => w.now + Duration::from_millis(dice.0.draw() % 700),
+                false => w.now + Duration::from_millis(dice.below(700)),
             };
             w.pass_to(at);
         }
@@ -155,9 +138,9 @@ fn step(w: &mut World, dice: &mut Dice, faults: usize) {
         }
         40..45 if dice.percent(20) => w.unblock(id, other),
         40..45 => w.release(id, other),
-        45..55 if dice.percent(faults * 6) => match dice.below(10) {
+        45..55 if dice.percent(faults * 6) => match dice.index(10) {
             0 | 1 if w.up(id) => {
-                let (ops, entries) = (dice.below(4), dice.below(3));
+                let (ops, entries) = (dice.index(4), dice.index(3));
                 w.crash_with(id, ops, entries);
             }
             8 if w.up(id) => w.leave(id),
@@ -181,7 +164,7 @@ fn step(w: &mut World, dice: &mut Dice, faults: usize) {
             }
         },
         _ => {
-            for _ in 0..=dice.below(20) {
+            for _ in 0..=dice.index(20) {
                 if let Some(step) = dice.pick(&w.steps()) {
                     w.take(step);
                 }
@@ -191,7 +174,7 @@ fn step(w: &mut World, dice: &mut Dice, faults: usize) {
 }
 
 /// The best of some quorum wins, and some servers learn of it; now and then another server wins.
-fn election(w: &mut World, dice: &mut Dice) {
+fn election(w: &mut World, dice: &mut Chance) {
     let looking: Vec<u32> =
         w.ids().into_iter().filter(|&id| w.up(id) && w.nodes[&id].candidate.is_some()).collect();
     let mut quorum = BTreeSet::new();
@@ -244,7 +227,7 @@ fn recover(w: &mut World) {
         assert_eq!(w.answer(id, write), Some(Answer::Applied), "the write of server {id}");
         assert!(w.barrier_told(id, barrier), "the barrier of server {id}");
     }
-    let first = w.ghost.committed.len();
+    let first = w.ghost.entries().len();
     assert!(first > 0);
 }
 
@@ -260,7 +243,7 @@ fn come_to_rest(w: &mut World) {
             let s = w.status(id);
             w.serving(id) && (s.last, s.committed, w.nodes[&id].applied) == (last, last, last)
         });
-        if one_log && w.ghost.unanswered().is_empty() && w.ghost.barriers.is_empty() {
+        if one_log && w.ghost.unanswered().is_empty() && w.ghost.open_barriers() == 0 {
             return;
         }
     }
@@ -269,6 +252,6 @@ fn come_to_rest(w: &mut World) {
         "no rest after 5 s: {states:#?}\nC ends with {}, unanswered {:?}, barriers {:?}",
         w.ghost.last(),
         w.ghost.unanswered(),
-        w.ghost.barriers
+        w.ghost.open_barriers()
     );
 }

@@ -6,8 +6,8 @@ use api::ports::{FeedItem, Role};
 use api::{Epoch, Zxid};
 use quorum_core::Input;
 
-use crate::ghost::Answer;
 use crate::world::{INIT_LIMIT, PING, SYNC_LIMIT, World, z};
+use invariants::Answer;
 
 /// The messages from `from` to `to`, without pings.
 fn sent(w: &World, from: u32, to: u32) -> Vec<&str> {

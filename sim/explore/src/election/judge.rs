@@ -1,7 +1,5 @@
 //! The invariants of votes and decisions.
 
-use std::collections::BTreeSet;
-
 use api::PeerId;
 use api::ports::Role;
 use election_core::{Notification, Vote};
@@ -19,7 +17,7 @@ impl Election {
         if state == Role::Looking && vote < own {
             return Err(format!("S4: server {} votes for {vote:?}, which is less than itself", peer(i)));
         }
-        world.ghost.holds(round.0, vote, i);
+        world.ghost.holds(round.0, vote, peer(i));
         Ok(())
     }
 
@@ -32,31 +30,21 @@ impl Election {
         if vote.leader != leader || !self.ensemble.is_voter(leader) {
             return Err(format!("S7: server {} elects {leader}, its vote is {vote:?}", peer(i)));
         }
-        let holders: BTreeSet<PeerId> = world.ghost.holders(round.0, vote).map(peer).collect();
-        let backed = self.ensemble.is_quorum(&holders);
+        world.ghost.elected(peer(i), leader, round.0, vote, &self.quorums)?;
         if leader == peer(i) {
-            if !backed {
-                return Err(format!("S7: {leader} leads in round {round}, elected by {holders:?} only"));
-            }
-            let other = world.ghost.leads(round.0, i);
             let calm = self.setup.timely && self.setup.crashes == 0 && self.setup.cuts == 0;
-            if let Some(other) = other.filter(|_| calm) {
-                return Err(format!("round {round} has two leaders, {} and {leader}", peer(other)));
+            if let Some(other) = world.ghost.other_leader(round.0, leader).filter(|_| calm) {
+                return Err(format!("round {round} has two leaders, {other} and {leader}"));
             }
-            self.judge_best(&holders, vote)?;
-        } else if !backed && !world.ghost.led(round.0, place(leader)) {
-            return Err(format!(
-                "server {} follows {leader}, which was never elected in round {round}",
-                peer(i)
-            ));
+            self.judge_best(world.ghost.holders(round.0, vote), vote)?;
         }
         Ok(())
     }
 
     /// S3: the log of a leader is at least as complete as that of every voter in the quorum that elected it.
-    fn judge_best(&self, holders: &BTreeSet<PeerId>, vote: Vote) -> Result<(), String> {
+    fn judge_best(&self, mut holders: impl Iterator<Item = PeerId>, vote: Vote) -> Result<(), String> {
         let truly = self.candidate(place(vote.leader));
-        match holders.iter().find(|&&p| self.candidate(place(p)) > truly) {
+        match holders.find(|&p| self.candidate(place(p)) > truly) {
             Some(better) => Err(format!("S3: {} was elected by {better}, which has more", vote.leader)),
             None => Ok(()),
         }

@@ -1,6 +1,5 @@
 //! The election alone: servers start, say what the production core has them say, decide, crash, lose their links.
 
-mod ghost;
 mod judge;
 mod moves;
 mod node;
@@ -12,9 +11,9 @@ use std::time::Duration;
 
 use api::ports::{Candidate, Role};
 use api::{Ensemble, Epoch, Member, Membership, PeerId, Zxid};
-use election_core::{Config, Notification};
+use election_core::{Config, Notification, Vote};
+use invariants::{Quorums, Votes};
 
-use self::ghost::Ghost;
 use self::node::{Event, FINALIZE_WAIT, Node, Said, Turn};
 use self::wires::{Message, Wires};
 use crate::engine::Model;
@@ -115,11 +114,12 @@ struct Step {
 pub struct Election {
     setup: Setup,
     ensemble: Ensemble,
+    quorums: Quorums,
     configs: Vec<Config>,
     nodes: Pool<Node>,
     notifications: Pool<Notification>,
     wires: Pool<Wires>,
-    ghosts: Pool<Ghost>,
+    ghosts: Pool<Votes<Vote>>,
     steps: FastMap<(u8, u32, Event), Rc<Step>>,
 }
 
@@ -144,7 +144,7 @@ fn ensemble(voters: usize, observers: usize) -> Result<Ensemble, String> {
 struct World {
     state: State,
     wires: Wires,
-    ghost: Ghost,
+    ghost: Votes<Vote>,
     left: Left,
 }
 
@@ -187,8 +187,10 @@ impl Election {
             resend_max: Duration::from_secs(3600),
             ..Config::new(peer(i), believed.clone())
         };
+        let ensemble = ensemble(setup.voters, setup.observers)?;
         Ok(Election {
-            ensemble: ensemble(setup.voters, setup.observers)?,
+            quorums: Quorums::of(&ensemble),
+            ensemble,
             configs: (0..count).map(config).collect(),
             setup,
             nodes: Pool::new(),
@@ -322,7 +324,7 @@ impl Model for Election {
             *number = self.nodes.number(Node::down(config));
         }
         state[WIRES] = self.wires.number(Wires::new(self.count()));
-        state[GHOST] = self.ghosts.number(Ghost::default());
+        state[GHOST] = self.ghosts.number(Votes::default());
         state[LEFT] = Left { crashes: self.setup.crashes, cuts: self.setup.cuts }.pack();
         state
     }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use api::peer::Damage;
 use api::{EnsembleId, Entry, Epoch, History, Level, LevelHistory, Stamp, Zxid};
+use invariants::same;
 use quorum_core::{Durable, Input};
 
 use super::fault::Fault;
@@ -40,12 +41,6 @@ pub(crate) enum Op {
 pub(crate) struct Disk {
     pub(crate) stored: Stored,
     pub(crate) queue: VecDeque<Op>,
-}
-
-/// Whether two entries are the same. Time and payload are the same for all here, so that it is enough to compare the
-/// rest.
-pub(crate) fn same(a: &Entry, b: &Entry) -> bool {
-    a.zxid == b.zxid && a.origin == b.origin
 }
 
 impl Stored {

@@ -4,7 +4,6 @@
 mod bounds;
 mod disk;
 mod fault;
-mod ghost;
 mod judge;
 mod moves;
 mod net;
@@ -17,6 +16,8 @@ use std::time::Duration;
 
 use api::ports::Role;
 use api::{Ensemble, EnsembleId, Entry, Levels, Member, Membership, Ticket, Zxid};
+use bytes::Bytes;
+use invariants::{Ledger, Quorums, same};
 use quorum_core::{Config, Conn};
 
 pub use bounds::Bounds;
@@ -24,7 +25,6 @@ pub use fault::Fault;
 
 use self::bounds::Left;
 use self::disk::Stored;
-use self::ghost::{Ghost, Seen, Write};
 use self::net::{Net, peer};
 use self::server::{Effect, Event, LIMIT, Messages, PATIENCE, Server, Turn};
 use crate::engine::Model;
@@ -139,11 +139,17 @@ struct Facts {
     torn: usize,
 }
 
+impl Facts {
+    fn has(&self, entry: &Entry) -> bool {
+        entry.zxid <= self.base || self.view.iter().any(|e| same(e, entry))
+    }
+}
+
 /// The model.
 pub struct Zab {
     setup: Setup,
-    /// The true ensemble, for any belief that a planted bug gives the cores.
-    ensemble: Ensemble,
+    /// Those of the true ensemble; a planted bug may make the cores believe in others.
+    quorums: Quorums,
     configs: Vec<Config>,
     servers: Pool<Server>,
     facts: Vec<Rc<Facts>>,
@@ -152,7 +158,7 @@ pub struct Zab {
     logs: Pool<(Zxid, Vec<Entry>)>,
     messages: Messages,
     nets: Pool<Net>,
-    ghosts: Pool<Ghost>,
+    ghosts: Pool<Ledger>,
     steps: FastMap<(u8, u32, Event), Rc<Step>>,
 }
 
@@ -194,7 +200,7 @@ impl Zab {
         };
         Ok(Zab {
             setup,
-            ensemble: ensemble(voters, observers)?,
+            quorums: Quorums::of(&ensemble(voters, observers)?),
             configs: (0..voters + observers).map(config).collect(),
             servers: Pool::new(),
             facts: Vec::new(),
@@ -270,10 +276,6 @@ impl Zab {
         self.judge(world, i, before, wiped)
     }
 
-    fn seen<'a>(&self, facts: &'a Facts, i: usize) -> Seen<'a> {
-        Seen { who: i, base: facts.base, view: &facts.view, committed: facts.committed }
-    }
-
     fn apply(&mut self, world: &mut World, i: usize, effect: &Effect) -> Result<(), String> {
         let me = peer(i);
         match effect {
@@ -281,15 +283,18 @@ impl Zab {
             Effect::Down(conn, down) => world.net.send_down(*conn, *down),
             Effect::Close(conn) => world.net.close(*conn, i),
             Effect::Break(conn) => world.net.cut(*conn),
-            Effect::Opened(epoch) => world.ghost_mut().opened(*epoch, me)?,
+            Effect::Opened(epoch) => world.ghost_mut().opens(*epoch, me)?,
             Effect::Settled(leader, epoch) => {
-                let facts = self.facts(&world.state, i).clone();
-                world.ghost_mut().settled(*leader, *epoch, &self.seen(&facts, i))?;
+                world.ghost.serves_under(*leader, *epoch)?;
+                if *leader == me {
+                    let facts = self.facts(&world.state, i).clone();
+                    world.ghost_mut().established(me, *epoch, |e| facts.has(e))?;
+                }
             }
             Effect::Answer(ticket, answer) => {
                 // The server's present state decides which entries it reports as committed.
                 self.extend_committed(world, i)?;
-                world.ghost_mut().answer(me, *ticket, *answer)?;
+                world.ghost_mut().answers_to(me, *ticket, *answer)?;
             }
             Effect::BarrierTold(ticket, applied) => world.ghost_mut().barrier_told(me, *ticket, *applied)?,
             Effect::Died => {
@@ -357,16 +362,15 @@ impl Zab {
             }
             Action::Submit(i) => {
                 world.left.of.writes -= 1;
-                world.ghost_mut().writes.push(Write { asker: peer(i), answer: None, gone: false });
-                let ticket = Ticket(world.ghost.writes.len() as u64);
+                let ticket = Ticket(world.ghost.submissions() as u64 + 1);
+                world.ghost_mut().submits(peer(i), ticket, Bytes::new());
                 self.happen(world, i, Event::Submit(ticket))
             }
             Action::Barrier(i) => {
                 // Barriers have numbers of their own here: writes count from 1.
                 let ticket = Ticket(1000 + u64::from(world.left.of.barriers));
                 world.left.of.barriers -= 1;
-                let asked = world.ghost.last();
-                world.ghost_mut().barriers.push((peer(i), ticket, asked));
+                world.ghost_mut().asks_barrier(peer(i), ticket);
                 self.happen(world, i, Event::Barrier(ticket))
             }
             Action::SaveSnapshot(i) => {
@@ -398,12 +402,12 @@ struct World {
     state: State,
     net: Net,
     /// Copied when it changes, which is seldom.
-    ghost: Rc<Ghost>,
+    ghost: Rc<Ledger>,
     left: Left,
 }
 
 impl World {
-    fn ghost_mut(&mut self) -> &mut Ghost {
+    fn ghost_mut(&mut self) -> &mut Ledger {
         Rc::make_mut(&mut self.ghost)
     }
 }

@@ -3,7 +3,6 @@
 use api::ports::Role;
 
 use super::bounds::Left;
-use super::net::peer;
 use super::{Action, NET, Start, State, Zab};
 
 impl Zab {
@@ -37,14 +36,14 @@ impl Zab {
     pub(super) fn elections(&self, state: &State, left: &Left, into: &mut Vec<Action>) {
         let alike = matches!(self.setup.start, Start::Fresh | Start::Written) && self.setup.voters == 3;
         for i in (0..self.count()).filter(|&i| self.server(state, i).electing) {
-            let voter = self.ensemble.is_voter(peer(i));
+            let voter = i < self.setup.voters;
             if voter && left.of.elections > 0 && (left.led || i == 0 || !alike) {
                 into.push(Action::Lead(i));
             }
             if alike && i == 2 && !left.followed {
                 continue;
             }
-            for l in (0..self.count()).filter(|&l| l != i && self.ensemble.is_voter(peer(l))) {
+            for l in (0..self.count()).filter(|&l| l != i && l < self.setup.voters) {
                 // It leads, or may be about to.
                 if self.facts(state, l).role == Role::Leading
                     || (self.server(state, l).electing && left.of.elections > 0)

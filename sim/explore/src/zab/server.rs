@@ -7,6 +7,7 @@ use std::time::Duration;
 use api::ports::{FeedItem, Request, Role};
 use api::{Entry, Epoch, Level, Now, PeerId, Ticket, Time, Zxid};
 use bytes::Bytes;
+use invariants::Answer;
 use quorum_core::{Config, Conn, Input, Output, ToLeader, ToLearner, Zab};
 
 use super::disk::{Disk, Op, Stored};
@@ -90,14 +91,6 @@ pub(crate) enum Effect {
     Answer(Ticket, Answer),
     BarrierTold(Ticket, Zxid),
     Died,
-}
-
-/// The outcome of a write, as reported to its store.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) enum Answer {
-    Applied,
-    Refused,
-    Lost,
 }
 
 impl Server {

@@ -2,19 +2,18 @@
 
 use api::{Body, EnsembleId, Entry, Epoch, Level, Origin, Ticket, Zxid};
 use bytes::Bytes;
+use invariants::{Broken, Ledger};
 
 use super::disk::Stored;
-use super::ghost::{Ghost, Write};
 use super::net::peer;
 use super::{Start, Zab};
 
 impl Zab {
     /// The first state of each disk, and the committed part of it.
-    pub(super) fn first_disks(&self) -> (Vec<Stored>, Ghost) {
-        let mut ghost = Ghost::default();
+    pub(super) fn first_disks(&self) -> (Vec<Stored>, Ledger) {
         let mut disks = vec![Stored::default(); self.count()];
         if self.setup.start == Start::Fresh {
-            return (disks, ghost);
+            return (disks, Ledger::default());
         }
         let epoch = Epoch(1);
         let marker = Entry::marker(epoch, Level::FIRST, 0);
@@ -34,9 +33,6 @@ impl Zab {
             Start::Written | Start::Fresh => (1, 2),
         };
         let log: Vec<Entry> = [marker].into_iter().chain((1..=writes).map(write)).collect();
-        ghost.opened.push((epoch, peer(0)));
-        ghost.established = epoch;
-        ghost.writes = vec![Write { asker: peer(0), answer: None, gone: true }; writes as usize];
         for (i, disk) in disks.iter_mut().enumerate() {
             (disk.accepted, disk.current) = (epoch, epoch);
             disk.entries = log.clone();
@@ -49,7 +45,24 @@ impl Zab {
                 disk.entries.clear();
             }
         }
-        ghost.committed = log;
-        (disks, ghost)
+        match first_ledger(epoch, log) {
+            Ok(ledger) => (disks, ledger),
+            Err(why) => panic!("the first state is no state: {why}"),
+        }
     }
+}
+
+/// Server 1 has led in this epoch, and this log is committed. The store that submitted it is gone.
+fn first_ledger(epoch: Epoch, log: Vec<Entry>) -> Result<Ledger, Broken> {
+    let mut ledger = Ledger::default();
+    ledger.opens(epoch, peer(0))?;
+    for entry in log {
+        if let Some(Origin { peer, ticket }) = entry.origin {
+            ledger.submits(peer, ticket, Bytes::new());
+        }
+        ledger.append(entry, 0)?;
+    }
+    ledger.established(peer(0), epoch, |_| true)?;
+    ledger.died(peer(0));
+    Ok(ledger)
 }

@@ -172,7 +172,8 @@ impl Server {
         // Also when nobody is connected: probes ask whether this node is ready.
         let park = self.park_deadline().filter(|&at| at > self.now);
         let expiry = self.expiry.next_timeout(self.now);
-        let check = self.checks.next_timeout().filter(|_| self.expiry.active());
+        let check =
+            self.checks.next_timeout(self.config.limits.check_interval).filter(|_| self.expiry.active());
         let reaps = self.expiry.active() && self.state.tree().may_reap();
         let reap = self.reaper.next_timeout().filter(|_| reaps);
         let (waits, refusals) = (self.waits.next_timeout(), self.refusals.next_timeout());
@@ -236,7 +237,7 @@ impl Server {
     /// Forgets the state, which is not that of the leader, and stops serving until a new feed has given
     /// another one. Connections end.
     pub fn start_over(&mut self, now: Time) {
-        let mut state = State::default();
+        let mut state = State::seeded(self.state.seed());
         state.forget_checkpoint();
         self.replace_state(now, state);
         (self.served, self.status) = (false, QuorumStatus::default());
@@ -354,7 +355,7 @@ impl Server {
             self.expiry.asked(ticket);
         }
         if self.expiry.active()
-            && let Some((of, digest)) = self.checks.take_due(self.now)
+            && let Some((of, digest)) = self.checks.take_due(self.now, self.config.limits.check_interval)
         {
             self.submit(Pending::Check, Command::outside(CommandBody::Check { of, digest }));
         }

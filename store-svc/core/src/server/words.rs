@@ -46,6 +46,8 @@ pub struct Limits {
     /// A read of a session waits for a quarter of the session's time-out at most: answers keep the order of requests, so
     /// the client hears nothing meanwhile, and would go on to the next node, where the read would wait again.
     pub catch_up: Duration,
+    /// Time between two checks whether all stores have the same state, if there is anything to compare.
+    pub check_interval: Duration,
     /// So often the leader looks for znodes whose time is over.
     pub reap_interval: Duration,
     /// So long after its creation a container goes that has never had a child; zero: never.
@@ -101,6 +103,7 @@ impl Default for Limits {
             sessions_max: 20_000,
             park: Duration::from_secs(10),
             catch_up: Duration::from_secs(5),
+            check_interval: Duration::from_secs(10),
             reap_interval: Duration::from_secs(10),
             container_unused: Duration::ZERO,
             requests_max: 4096,

@@ -25,10 +25,10 @@ const EXPECTED_MAX: u64 = 1 << 24;
 impl Tree {
     /// A tree that breaks the rule about the root, to be filled by [`Tree::load`] and finished by
     /// [`Tree::finish_load`].
-    pub(crate) fn without_root() -> Tree {
+    pub(crate) fn without_root(seed: u64) -> Tree {
         let mut tree = Tree {
             nodes: Slab::default(),
-            index: Index::default(),
+            index: Index::new(seed),
             ephemerals: Default::default(),
             acls: Acls::default(),
             quotas: Default::default(),

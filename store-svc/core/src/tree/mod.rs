@@ -102,7 +102,15 @@ pub struct Tree {
 
 impl Default for Tree {
     fn default() -> Tree {
-        let mut tree = Tree::without_root();
+        Tree::seeded(0)
+    }
+}
+
+impl Tree {
+    /// The empty tree. A server draws `seed` anew: see [`State::seeded`](crate::State::seeded).
+    #[must_use]
+    pub fn seeded(seed: u64) -> Tree {
+        let mut tree = Tree::without_root(seed);
         let root = &mut tree.nodes[ROOT];
         root.set_data(Some(&[]));
         root.missing = false;
@@ -112,9 +120,11 @@ impl Default for Tree {
         tree.mark(ROOT);
         tree
     }
-}
 
-impl Tree {
+    pub(crate) fn seed(&self) -> u64 {
+        self.index.seed()
+    }
+
     /// Carries out a write, or changes nothing.
     ///
     /// # Errors

@@ -249,7 +249,7 @@ mod tests {
                 }
                 prop_assert!(is_exact(&tree));
             }
-            let (mut loaded, mut loading) = (Tree::without_root(), Loading::default());
+            let (mut loaded, mut loading) = (Tree::without_root(1), Loading::default());
             for znode in tree.records().collect::<Vec<_>>().into_iter().rev() {
                 loaded.load(&mut loading, znode).unwrap();
             }

@@ -56,7 +56,7 @@ impl Store {
     fn new() -> Store {
         let config = Config { me: PeerId(1), first_ticket: Ticket(1), limits: Limits::default() };
         let shell = Shell::new(Server::new(Time(0), config, State::default()));
-        Store { shell, decoder: Decoder::default() }
+        Store { shell, decoder: Decoder::new(0) }
     }
 
     fn feed(&mut self, items: Vec<FeedItem>) -> Result<Vec<Effect>, Fault> {

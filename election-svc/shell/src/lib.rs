@@ -1,0 +1,18 @@
+//! What an election service does between its core and its links: the newest link to a peer counts, servers of other ensembles have no
+//! vote, and an outcome goes to the caller that waits for one.
+//!
+//! The driver of `election-svc` and the simulator run this same code. Streams, tasks and clocks are theirs.
+
+mod redial;
+mod shell;
+
+pub use redial::Redial;
+pub use shell::{Effect, LinkEvent, Shell};
+
+use std::time::Duration;
+
+/// Each end of a link sends something within this time: its last notification again if there is no other.
+pub const HEARTBEAT: Duration = Duration::from_millis(500);
+
+/// A peer that is silent for this time counts as dead: four heartbeats.
+pub const SILENCE: Duration = Duration::from_secs(2);
