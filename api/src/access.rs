@@ -220,11 +220,11 @@ impl Identities {
         self.as_slice().iter().filter(proven)
     }
 
-    /// Those without which nobody else takes the caller's session up: all but its address, which may change.
+    /// Those without which nobody else takes the caller's session up: what it has proven. Its address may change, and a role follows
+    /// from a setting, which may differ between nodes.
     #[must_use]
     pub fn owner(&self) -> Identities {
-        let stays = |identity: &&Identity| identity.scheme != Scheme::Ip;
-        let all: Arc<[Identity]> = self.as_slice().iter().filter(stays).cloned().collect();
+        let all: Arc<[Identity]> = self.proven().cloned().collect();
         Identities((!all.is_empty()).then_some(all))
     }
 

@@ -568,7 +568,7 @@ fn span_name(verb: Verb) -> &'static str {
 fn fits(op: &Op, weight: usize) -> Result<(), OpError> {
     let limit = MESSAGE_MAX - FRAME;
     // The weight is more than the size on the wire, which takes longer to tell.
-    if weight <= limit || !matches!(op, Op::Write(_)) {
+    if weight <= limit || !matches!(op, Op::Write(_) | Op::MultiRead(..)) {
         return Ok(());
     }
     let request = Request { xid: u64::MAX, number: Some(WriteNumber(u64::MAX)), op: op.clone(), trace: None };

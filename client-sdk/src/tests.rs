@@ -266,7 +266,7 @@ async fn a_failure_to_connect_names_every_endpoint_and_the_reason() {
     for (endpoint, why) in [
         ("", "no address"),
         ("localhost", "port is missing"),
-        ("https://localhost:1", "only http://"),
+        ("ftp://localhost:1", "only http:// and https://"),
         ("a b:1", "no address"),
     ] {
         let error = Client::connect([endpoint], options.clone()).await.unwrap_err();

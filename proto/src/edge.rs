@@ -124,8 +124,9 @@ pub fn request_to_wire(request: Request) -> internal::EdgeRequest {
             internal::EdgeRequest { request: Some(wire), walk, ..internal::EdgeRequest::default() }
         }
         mut op => {
-            let (mut refused, mut identities) = (Vec::new(), Vec::new());
+            let (mut refused, mut identities, mut starts) = (Vec::new(), Vec::new(), None);
             match &mut op {
+                Op::Ephemerals { prefix, .. } => starts = Some(std::mem::take(prefix)),
                 Op::AddWatches(add) => refused = refused_to_wire(std::mem::take(&mut add.refused)),
                 Op::Authenticate(proven) => identities = identities_to_wire(&*proven),
                 _ => {}
@@ -135,6 +136,7 @@ pub fn request_to_wire(request: Request) -> internal::EdgeRequest {
                 request: Some(wire),
                 refused,
                 identities,
+                prefix: starts,
                 ..internal::EdgeRequest::default()
             }
         }
@@ -166,6 +168,7 @@ pub fn request(wire: internal::EdgeRequest) -> Result<Request, Malformed> {
     match &mut op {
         Op::AddWatches(add) => add.refused.extend(refused(wire.refused)?),
         Op::Authenticate(proven) => *proven = identities_off_wire(wire.identities)?,
+        Op::Ephemerals { prefix, .. } => *prefix = wire.prefix.unwrap_or_default(),
         _ => {}
     }
     let number = (write_number != 0).then_some(WriteNumber(write_number));
@@ -234,6 +237,7 @@ mod tests {
             Op::Read(Read::Get { path }, ReadLevel::Linearizable),
             Op::Ping,
             Op::WhoAmI,
+            Op::Ephemerals { prefix: "no//path".into(), after: "/b".into(), size: 3 },
             Op::Authenticate(Identities::new([Identity::superuser()]).unwrap()),
             Op::AddWatches(AddWatches {
                 specs: vec![WatchSpec::new(1, Path::root(), WatchScope::Tree)],
@@ -246,7 +250,8 @@ mod tests {
             Op::Walk(WalkAsk::Next(WalkId(u64::MAX))),
             Op::Invalid(OpError::BadArguments("no".into())),
         ];
-        for (op, number) in ops.into_iter().zip([None, None, None, None, None, None, Some(WriteNumber(3))]) {
+        for op in ops {
+            let number = matches!(op, Op::Invalid(_)).then_some(WriteNumber(3));
             let sent = Request { xid: 9, number, op, trace: None };
             assert_eq!(request(reencode(&request_to_wire(sent.clone()))), Ok(sent));
         }

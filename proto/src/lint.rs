@@ -201,7 +201,7 @@ fn each_method_says_whether_it_may_be_sent_again() {
     // A session's writes have numbers instead; unary writes may be carried out twice.
     let unknown = of("Create Delete DeleteTree Multi Session Set SetAcl");
     assert_eq!(methods.remove("IDEMPOTENCY_UNKNOWN"), Some(unknown));
-    assert_eq!(methods.remove("IDEMPOTENT"), Some(of("SetLevel")));
+    assert_eq!(methods.remove("IDEMPOTENT"), Some(of("SetLevel SetQuota")));
     assert_eq!(methods.keys().collect::<Vec<_>>(), [&"NO_SIDE_EFFECTS"]);
 }
 

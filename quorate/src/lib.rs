@@ -58,7 +58,7 @@ fn carry_out(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> {
     let is_node = runs_a_node(&command);
     let verbosity = if is_node { "info" } else { "warn" };
     host::logging::init(verbosity).map_err(|e| Failure::usage(e.to_string()))?;
-    let runtime = threads::runtime(is_node)?;
+    let runtime = threads::runtime(is_node && !matches!(command, Command::Gateway(_)))?;
     // On this thread and not in a task: the nodes of `up` end with the thread that started them.
     let result = runtime.block_on(dispatch(command, disk));
     // Does not wait for a thread that still reads a file or standard input.

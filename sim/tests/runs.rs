@@ -98,8 +98,10 @@ fn a_run_that_is_another_one_the_second_time_is_a_violation() {
     assert_eq!(report.violation.unwrap().invariant, SAME_TRACE);
 }
 
-/// A learner is away for some seconds, and what its leader would read for it is damaged a moment before it is back.
-fn reads_damage(seed: u64, behind: u32, change: fn(&mut Plan), file: u64, place: u64) -> Stats {
+/// A learner is away for some seconds, and what its leader would read for it is damaged a moment before it is back: `n` is 3 to 5, and
+/// the greater the later. It finds the others within two seconds, by pauses of its election's links.
+fn reads_damage(seed: u64, behind: u32, change: fn(&mut Plan), file: u64, n: u64) -> Stats {
+    let (place, at) = (u64::MAX / 7 * n, 8_950_000 + (n - 3) * 800_000);
     let mut plan = Plan::quiet(seed, 12_000_000);
     (plan.workload.think, plan.workload.writes, plan.workload.deadline) = (20_000, 1_000, 1_000);
     // Nothing of the log is in memory.
@@ -108,7 +110,7 @@ fn reads_damage(seed: u64, behind: u32, change: fn(&mut Plan), file: u64, place:
     let blocked = (1..=3).filter(|&n| n != behind).flat_map(|n| [(behind, n), (n, behind)]).collect();
     plan.faults = vec![
         TimedFault { at: 3_000_000, fault: Fault::Partition { blocked, lasts: 6_000_000 } },
-        TimedFault { at: 8_950_000, fault: Fault::BitFlipRunning { node: 0, file, place } },
+        TimedFault { at, fault: Fault::BitFlipRunning { node: 0, file, place } },
     ];
     let report = run(&plan, None);
     assert_eq!(report.violation, None, "seed {seed}, behind {behind}, {place}");
@@ -130,7 +132,7 @@ fn cases() -> impl Iterator<Item = (u64, u32, u64)> {
 fn a_leader_that_finds_its_own_log_damaged_stops_and_heals() {
     // No snapshot takes the place of the log. The newest file.
     let no_snapshots: fn(&mut Plan) = |plan| plan.sizes.snapshot_entries = 1_000_000;
-    let run = |(seed, behind, n)| reads_damage(seed, behind, no_snapshots, u64::MAX, u64::MAX / 7 * n);
+    let run = |(seed, behind, n)| reads_damage(seed, behind, no_snapshots, u64::MAX, n);
     let counts: Vec<Stats> = cases().map(run).collect();
     assert!(sum_of(&counts, "stopped by damage") >= 3, "{counts:?}");
 }
@@ -141,7 +143,7 @@ fn a_leader_that_finds_a_snapshot_damaged_goes_on_without_it() {
     let purged: fn(&mut Plan) = |plan| {
         (plan.sizes.segment, plan.sizes.snapshot_entries, plan.sizes.keep_entries) = (1_000, 200, 0);
     };
-    let run = |(seed, behind, n)| reads_damage(seed, behind, purged, n, u64::MAX / 7 * n);
+    let run = |(seed, behind, n)| reads_damage(seed, behind, purged, n, n);
     let counts: Vec<Stats> = cases().map(run).collect();
     assert!(sum_of(&counts, "snapshots unreadable for a learner") >= 2, "{counts:?}");
     assert_eq!(sum_of(&counts, "stopped by damage"), 0, "{counts:?}");

@@ -19,6 +19,8 @@ async fn no_event_is_missed_or_told_twice_when_the_watchers_node_and_the_leader_
     let watcher = Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap();
     let writer = Client::connect(ensemble.endpoints.clone(), Options::default()).await.unwrap();
     writer.create("/count", "0", CreateMode::default()).await.unwrap();
+    // Its node may not have applied that yet.
+    watcher.sync().await.unwrap();
     let mut watch = watcher.watch("/count").values().with_state().await.unwrap();
     let mut events = watcher.events();
 

@@ -653,6 +653,14 @@ impl NodeConfig {
             r.refuse("ensemble", "a name of 1 to 64 bytes");
         }
         self.check_members(r);
+        if self.tls.members.mode != ::tls::Mode::Off
+            && self.listen.internal_store.is_some_and(|address| !address.ip().is_loopback())
+        {
+            r.refuse(
+                "listen.internal_store_port",
+                "off, or with `listen.internal_host` on loopback: this port has no TLS, and whoever reaches it can claim any identity",
+            );
+        }
         let t = &self.timing;
         for (key, value) in [
             ("timing.tick", t.tick),

@@ -136,6 +136,9 @@ impl Model {
         if !tree.keep_root {
             self.permit(&parent, who, Permissions::DELETE)?;
         }
+        if tree.keep_root && self.0.contains_key(path.as_str()) {
+            self.permit(path, who, Permissions::DELETE)?;
+        }
         self.version(path, tree.version)?;
         let actual = self.usage(path).znodes + u64::from(!tree.keep_root);
         let limit = if tree.max_znodes == 0 { 10_000 } else { u64::from(tree.max_znodes) };

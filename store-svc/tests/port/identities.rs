@@ -94,7 +94,15 @@ pub(super) async fn ephemerals_are_those_of_the_session_page_by_page<P: Packagin
     other.ask(vec![create("/d", ""), ephemeral("/d/other")]).await;
     stream.ask(["/d/c", "/d/a", "/d/b", "/da"].map(ephemeral).to_vec()).await;
     let answers = stream
-        .ask(vec![list("", "", 0), list("/d/", "", 2), list("/d/", "/d/b", 2), list("/x", "", 0)])
+        .ask(vec![
+            list("", "", 0),
+            list("/d/", "", 2),
+            list("/d/", "/d/b", 2),
+            list("/x", "", 0),
+            list("/da", "", 0),
+            list("/d", "", 0),
+            list("foo//", "", 0),
+        ])
         .await;
     let page = |paths: &[&str], more| {
         let paths = paths.iter().map(|path| Path::new(path).unwrap()).collect();
@@ -104,6 +112,10 @@ pub(super) async fn ephemerals_are_those_of_the_session_page_by_page<P: Packagin
     assert_eq!(answers[1].result, page(&["/d/a", "/d/b"], true));
     assert_eq!(answers[2].result, page(&["/d/c"], false));
     assert_eq!(answers[3].result, page(&[], false));
+    // ZooKeeper's prefixes are letters, not paths.
+    assert_eq!(answers[4].result, page(&["/da"], false));
+    assert_eq!(answers[5].result, page(&["/d/a", "/d/b", "/d/c", "/da"], false));
+    assert_eq!(answers[6].result, page(&[], false));
     let call = P::port(&node).call(Caller::default(), list("", "", 0), None).await;
     assert_eq!(call.map(|_| ()).map_err(|e| e.code()), Err(ErrorCode::BadArguments));
     node.stop().await;

@@ -83,6 +83,7 @@ suite! {
     a_client_that_takes_no_events_is_told_them_later_and_holds_up_nobody
     a_watch_that_cannot_be_read_is_refused_alone
     conditions_name_a_creation
+    the_errors_of_many_reads_fit_into_a_message
     trees_are_counted_listed_and_deleted_in_one_step
     quotas_are_set_listed_and_kept
     a_walk_goes_on_in_parts_through_one_state

@@ -160,3 +160,25 @@ pub(super) async fn a_walk_goes_on_in_parts_through_one_state<P: Packaging>() {
     assert_eq!(error(&missing), OpError::NoNode(path("/none")));
     node.stop().await;
 }
+
+/// Each part is told why it fails, and names its path; all of it has to fit into a message, or the stream would end.
+pub(super) async fn the_errors_of_many_reads_fit_into_a_message<P: Packaging>() {
+    let node = Node::start().await;
+    let mut stream = Stream::open::<P>(&node, None).await;
+    stream.ask(vec![create("/v", "")]).await;
+    let value = Some(bytes::Bytes::from(vec![b'x'; 64 << 10]));
+    stream.ask(vec![write(Write::Set { path: path("/v"), data: value, version: None })]).await;
+    let missing = |i: usize| Read::Get { path: path(&format!("/{i:0>159}")) };
+    let large = |_| Read::Get { path: path("/v") };
+    for reads in [(0..10_000).map(missing).collect::<Vec<_>>(), (0..10_000).map(large).collect()] {
+        let answers = stream.ask(vec![Op::MultiRead(reads, ReadLevel::Local)]).await;
+        let Ok(Outcome::MultiRead(parts)) = &answers[0].result else {
+            panic!("{:?}", answers[0].result.as_ref().err())
+        };
+        assert_eq!(parts.len(), 10_000);
+        let wire = proto::client::item_to_wire(Item::Response(answers[0].clone())).unwrap();
+        let size = prost::Message::encoded_len(&wire);
+        assert!(size < proto::client::MESSAGE_MAX - 1024, "{size}");
+    }
+    node.stop().await;
+}

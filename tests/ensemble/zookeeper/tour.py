@@ -324,19 +324,24 @@ def access():
     owner.add_auth("digest", "ann:secret")
     everything = [make_digest_acl("ann", "secret", all=True)]
     owner.create("/acl", b"mine", acl=everything)
+    # The two may be at different servers.
+    other.sync("/acl")
     assert owner.get_acls("/acl")[0] == everything
     for call, args in [(other.get, ()), (other.set, (b"",)), (other.get_acls, ())]:
         raises(NoAuthError, call, "/acl", *args)
     raises(NoAuthError, other.create, "/acl/a")
     owner.set_acls("/acl", [*everything, make_acl("world", "anyone", read=True)])
+    other.sync("/acl")
     assert other.get("/acl")[0] == b"mine"
     assert [acl.id.id for acl in other.get_acls("/acl")[0]] == ["ann:x", "anyone"]
     owner.set_acls("/acl", [make_acl("auth", "", all=True)])
     assert owner.get_acls("/acl")[0] == everything
     raises(InvalidACLError, other.create, "/none", acl=[make_acl("auth", "", all=True)])
     owner.set_acls("/acl", [make_acl("ip", "127.0.0.0/8", all=True)])
+    other.sync("/acl")
     assert other.set("/acl", b"ours").version == 1
     other.set_acls("/acl", [make_acl("ip", "10.0.0.0/8", all=True)])
+    owner.sync("/acl")
     raises(NoAuthError, owner.get, "/acl")
     # kazoo proves its identities again when it is connected again.
     owner.create("/acl2", b"", acl=everything)
@@ -345,8 +350,10 @@ def access():
     owner._connection._socket.shutdown(2)
     eventually("it is connected again", lambda: KazooState.CONNECTED in states)
     owner.retry(owner.set, "/acl2", b"again")
+    other.sync("/acl2")
     raises(NoAuthError, other.get, "/acl2")
     wrong = client(auth_data=[("digest", "ann:wrong")])
+    wrong.sync("/acl2")
     raises(NoAuthError, wrong.get, "/acl2")
     wrong.stop()
     owner.stop()

@@ -524,7 +524,10 @@ fn answer(
                 break;
             }
             Step::Todo(op @ (Op::Read(..) | Op::MultiRead(..) | Op::Ephemerals { .. })) if !unary => {
-                let fits = turn.answers.allows(limits, conn.unsent, expected(op, state));
+                // Of many parts it is looked at once: others' answers come and go all the time.
+                let weight =
+                    if matches!(op, Op::MultiRead(..)) { slot.expected } else { expected(op, state) };
+                let fits = turn.answers.allows(limits, conn.unsent, weight);
                 if !fits && conn.asked == 0 {
                     turn.answers.wait(id);
                     break;

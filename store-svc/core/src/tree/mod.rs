@@ -189,6 +189,10 @@ impl Tree {
 
     /// About how many bytes the answer to a question has, without making it.
     pub(crate) fn weight_of(&self, read: &Read) -> usize {
+        if let Read::Quotas { .. } = read {
+            // Also of a znode that is not there, or above which there are some.
+            return (self.quotas.len() * 128).min(Page::BYTES_MAX);
+        }
         let Some(node) = self.node(read.path()) else { return 0 };
         match read {
             Read::Get { .. } => node.data_len(),
@@ -210,7 +214,8 @@ impl Tree {
                     .max(first)
             }
             Read::Count { .. } => 0,
-            Read::Quotas { .. } => (self.quotas.len() * 128).min(Page::BYTES_MAX),
+            // Told above.
+            Read::Quotas { .. } => 0,
         }
     }
 

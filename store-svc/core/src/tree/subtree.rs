@@ -116,6 +116,10 @@ impl Tree {
             self.permit(&self.nodes[parent], &above, Permissions::DELETE, by.identities)?;
         }
         let Some(root) = self.find(path.as_str()) else { return Err(OpError::NoNode(path.clone())) };
+        if *keep_root {
+            // Before the errors that tell of the znode.
+            self.permit(&self.nodes[root], path, Permissions::DELETE, by.identities)?;
+        }
         self.nodes[root].check_version(path, *version)?;
         let znodes = self.nodes[root].below().znodes + u64::from(!keep_root);
         let limit = u64::from(tree.znodes_max());
