@@ -1,5 +1,5 @@
-//! Who the other servers are, whether they can be reached, and which incarnation of its data directory each of them is. So a server
-//! that stands on an older copy of its directory is told, by whoever has met it since the copy was made (`docs/protocol.md`).
+//! The other servers: whether they are reachable, and the incarnation of each data directory. A server on an older copy
+//! of its data directory learns this from any server that it has met since the copy was made (`docs/protocol.md`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,27 +20,27 @@ use crate::driver::{Event, Links};
 use crate::leader_link::blocking;
 use crate::learner_link::{CONNECT_LIMIT, chain};
 
-/// What [`Config::incarnation_every`](crate::Config::incarnation_every) usually is: a file is written so often, here and at each
-/// other member.
+/// Default of [`Config::incarnation_every`](crate::Config::incarnation_every): the interval at which this server and
+/// each other member write a file.
 pub const INCARNATION_EVERY: Duration = Duration::from_secs(600);
-/// Before a server first looks for a leader it waits so long at most until it has met the others.
+/// Maximum time that a server waits to meet the others before it first looks for a leader.
 pub(crate) const FIRST: Duration = Duration::from_millis(200);
-/// Between attempts to meet somebody, at first and at most.
+/// Interval between attempts to meet a peer, at first and at most.
 const RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
-/// A peer that was met is met again after this, so that it is known who can be reached: while this node serves, and while it does
-/// not, when somebody may be looking for the reason.
+/// Interval at which a reachable peer is met again to keep its reachability current: while this node serves, and while
+/// it does not, when an operator may be looking for the reason.
 const AGAIN: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(2)];
-/// A node without a quorum says so in its log after this, and then once in each of these.
+/// A node without a quorum logs the reason after the first interval, and then at the second.
 const SILENT: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(30)];
 
-/// What this server says of itself, as of now.
+/// The current identity and state of this server for its peers.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Own {
     pub(crate) greeting: Greeting,
     pub(crate) said: Said,
 }
 
-/// What is known of each other server.
+/// The known state of each other server.
 #[derive(Default)]
 pub(crate) struct Board {
     peers: Mutex<BTreeMap<PeerId, Noted>>,
@@ -49,18 +49,18 @@ pub(crate) struct Board {
 /// See [`PeerReport`].
 struct Noted {
     fault: Option<String>,
-    /// Without a fault.
+    /// Only without a fault.
     build: Option<Build>,
     refused: bool,
     since: Instant,
-    /// When this was found last.
+    /// When this was last confirmed.
     found: Instant,
-    /// Without a fault: since when there is a reason to ask again.
+    /// Only without a fault: since when the peer has to be checked again.
     doubted: Option<Instant>,
 }
 
 impl Noted {
-    /// The fault, and since when it is so. A peer about which there is a doubt does not count as reached before it answers.
+    /// The fault and its age. A peer in doubt counts as unreachable until it answers.
     fn fault(&self) -> (Option<String>, Duration) {
         match (&self.fault, self.doubted) {
             (None, Some(doubted)) => {
@@ -77,7 +77,7 @@ impl Board {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// `build`: what a peer without a fault runs. Whether the fault, or that there is none, is new.
+    /// `build`: the build of a peer without a fault. Returns whether the fault, or its absence, is new.
     fn note(&self, peer: PeerId, fault: Option<String>, refused: bool, build: Option<Build>) -> bool {
         let (mut peers, now) = (self.lock(), Instant::now());
         match peers.get_mut(&peer).filter(|before| before.fault == fault) {
@@ -92,7 +92,7 @@ impl Board {
         }
     }
 
-    /// Something says that this peer may be gone.
+    /// This peer may be gone.
     fn doubt(&self, peer: PeerId) {
         if let Some(noted) = self.lock().get_mut(&peer) {
             noted.doubted.get_or_insert_with(Instant::now);
@@ -104,7 +104,7 @@ impl Board {
     }
 }
 
-/// What a server knows of others, and says of itself. Cheap to clone.
+/// The knowledge of a server about the others, and its own identity. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Acquaintances {
     pub(crate) me: PeerId,
@@ -117,28 +117,28 @@ pub(crate) struct Acquaintances {
     pub(crate) met: Met,
     /// See [`Config::incarnation_every`](crate::Config::incarnation_every).
     pub(crate) every: Duration,
-    /// Of each other server: told when it has to be met again at once.
+    /// For each other server: notified when it has to be met again at once.
     pub(crate) again: Arc<BTreeMap<PeerId, Notify>>,
 }
 
 impl Acquaintances {
-    /// Within this both streams between a learner and its leader are open. That takes some six round trips and a write to each
-    /// disk, so it follows the setting that says how far apart members are.
+    /// Time limit to open both streams between a learner and its leader. That takes some six round trips and a write to
+    /// each disk, so it follows the setting for the distance between members.
     pub(crate) fn open_limit(&self) -> Duration {
         self.own.borrow().greeting.sync_limit.max(CONNECT_LIMIT)
     }
 
-    /// All others are to be met again at once.
+    /// Meets all others again at once.
     pub(crate) fn meet_again(&self) {
         self.again.values().for_each(Notify::notify_one);
     }
 
-    /// This node has lost its leader or its quorum: nobody counts as reached before it answers.
+    /// This node has lost its leader or its quorum: peers count as unreachable until they answer.
     pub(crate) fn lost_quorum(&self) {
         self.again.keys().for_each(|&peer| self.lost(peer));
     }
 
-    /// A link with `peer` broke, or did not come about: it does not count as reached before it answers.
+    /// A link with `peer` broke or failed to open: the peer counts as unreachable until it answers.
     pub(crate) fn lost(&self, peer: PeerId) {
         self.board.doubt(peer);
         if let Some(again) = self.again.get(&peer) {
@@ -146,8 +146,8 @@ impl Acquaintances {
         }
     }
 
-    /// `peer` has dialled this node. If it could not be reached so far, it is tried at once; only then, so that two servers do not
-    /// go on waking each other.
+    /// `peer` has dialled this node. If the peer counts as unreachable, this node dials it at once. Otherwise it does
+    /// not, so that two servers do not wake each other for ever.
     pub(crate) fn heard(&self, peer: PeerId) {
         if !self.board.is_reached(peer)
             && let Some(again) = self.again.get(&peer)
@@ -170,7 +170,7 @@ impl Acquaintances {
         others.map(peer).collect()
     }
 
-    /// The first message to `peer`, which has said this, or nothing yet.
+    /// The first message to `peer`. `said` is what the peer has sent so far, or the default.
     pub(crate) async fn hello(&self, peer: PeerId, said: Acquaintance) -> wire::Hello {
         let met = self.met.clone();
         let said = blocking(move || met.acquaintance(peer, said)).await;
@@ -178,10 +178,11 @@ impl Acquaintances {
         Hello::to_quorum(&own.greeting, said, own.said.damage)
     }
 
-    /// Checks the first message of another server, before anything else in it is believed. `dialled`: whom this one dialled.
+    /// Validates the first message of another server before any of its content is used. `dialled`: the peer that this
+    /// server dialled, if any.
     ///
     /// # Errors
-    /// Why the two have nothing to do with each other, which is logged once.
+    /// Why the two servers must not talk to each other; logged once.
     pub(crate) fn check(&self, hello: wire::Hello, dialled: Option<PeerId>) -> Result<PeerId, String> {
         let peer = PeerId(hello.id);
         let checked = Hello::check(hello, &self.own.borrow().greeting, dialled);
@@ -191,7 +192,7 @@ impl Acquaintances {
         })
     }
 
-    /// This server and `peer` have nothing to do with each other until a person changes something.
+    /// This server and `peer` must not talk to each other until an operator changes something.
     pub(crate) fn refused(&self, peer: PeerId, why: &str) {
         if self.links.is_member(peer)
             && peer != self.me
@@ -201,11 +202,11 @@ impl Acquaintances {
         }
     }
 
-    /// Takes in the first message of `peer`, which was checked. If this server turns out to stand on an older copy of its
-    /// directory, the driver is told before anything else that comes over the connection.
+    /// Processes the validated first message of `peer`. If it shows that this server runs on an older copy of its data
+    /// directory, the driver receives this before any other message of the connection.
     ///
     /// # Errors
-    /// The disk, which ends the node.
+    /// A failure of the disk, which ends the node.
     pub(crate) async fn greeted(&self, peer: PeerId, hello: &wire::Hello) -> Result<Acquaintance, String> {
         let said = Hello::acquaintance(hello);
         let met = self.met.clone();
@@ -220,7 +221,7 @@ impl Acquaintances {
         Ok(said)
     }
 
-    /// Meets the others for as long as the service runs. What is returned ends when each has been tried once.
+    /// Meets the others while the service runs. The returned channel closes when each peer has been tried once.
     pub(crate) fn begin(self) -> mpsc::Receiver<()> {
         let (tried, first) = mpsc::channel(1);
         for (&peer, address) in self.addresses.iter().filter(|(peer, _)| **peer != self.me) {
@@ -242,7 +243,7 @@ impl Acquaintances {
         }
     }
 
-    /// Says in the log why this node does not serve, as long as it does not.
+    /// Logs why this node does not serve, while it does not.
     async fn complain(self) {
         let mut own = self.own.subscribe();
         loop {
@@ -280,7 +281,7 @@ impl Acquaintances {
                     pause = least;
                     let [while_serving, otherwise] = AGAIN;
                     let limit = if self.own.borrow().said.serving { while_serving } else { otherwise };
-                    // Either is a reason to meet it again.
+                    // A timeout and a notification are both a reason to meet it again.
                     let _ = tokio::time::timeout(limit, again.notified()).await;
                 }
                 Err(why) => {
@@ -288,7 +289,7 @@ impl Acquaintances {
                     if self.board.note(peer, Some(why.clone()), false, None) {
                         tracing::debug!(%peer, address, why, "cannot meet");
                     }
-                    // However often it is to be met again, not more often than this.
+                    // Notifications do not lead to more attempts than this.
                     tokio::time::sleep(least).await;
                     pause = match tokio::time::timeout(pause - least, again.notified()).await {
                         Ok(()) => least,
@@ -308,15 +309,15 @@ impl Acquaintances {
         self.meet_over(peer, channel).await
     }
 
-    /// Behind this the other server has met this one in its present incarnation, durably.
+    /// On success, the other server has recorded the present incarnation of this one durably.
     ///
     /// # Errors
-    /// As [`Acquaintances::greeted`], or the road to the other server.
+    /// As [`Acquaintances::greeted`], or the failure of the connection.
     pub(crate) async fn meet_over(&self, peer: PeerId, channel: Channel) -> Result<(), String> {
         let mut client = QuorumClient::new(channel);
         let mut said = Acquaintance::default();
         let mut build = None;
-        // The second time it can be confirmed what the other one has met.
+        // The second round confirms the incarnation that the other server has sent.
         for _ in 0..2 {
             let suspicion = self.own.borrow().said.suspicion;
             let hello = self.hello(peer, said).await;
@@ -339,7 +340,7 @@ impl Acquaintances {
     }
 }
 
-/// Why a node does not serve, by the leader that it follows.
+/// Why a node does not serve, by its leader.
 fn unserved(me: PeerId, leader: Option<PeerId>) -> String {
     match leader {
         None => "no quorum: this node has no leader".to_owned(),

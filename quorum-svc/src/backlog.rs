@@ -1,4 +1,4 @@
-//! How much waits for the disk.
+//! The amount of data that waits for the disk.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use telemetry::metrics;
 use tokio::sync::Notify;
 
-/// Bytes handed to the log thread and not durable yet. A learner stops reading from its leader while there are too
-/// many, so that a slow disk holds back the stream instead of filling the memory.
+/// Bytes handed to the log thread that are not durable yet. Above the limit, a learner stops reading from its leader,
+/// so a slow disk throttles the stream instead of filling the memory.
 #[derive(Clone)]
 pub(crate) struct Backlog(Arc<Inner>);
 
@@ -16,7 +16,7 @@ struct Inner {
     bytes: AtomicUsize,
     limit: usize,
     drained: Notify,
-    /// When the disk last had nothing to do, or did something.
+    /// Last time that the disk was idle or finished a write.
     moved: Mutex<Instant>,
 }
 
@@ -27,7 +27,7 @@ impl Backlog {
     }
 
     pub(crate) fn add(&self, bytes: usize) {
-        // Before they count: else who asks in between takes the time without work for a stuck disk.
+        // Set before the bytes count; otherwise a concurrent reader takes the idle time for a stuck disk.
         if self.0.bytes.load(Ordering::Relaxed) == 0 {
             self.note();
         }
@@ -44,7 +44,7 @@ impl Backlog {
         }
     }
 
-    /// For how long entries have waited without the disk finishing anything; zero while none wait.
+    /// Time since entries wait without any progress of the disk; zero while none wait.
     pub(crate) fn stuck(&self) -> Duration {
         match self.0.bytes.load(Ordering::Relaxed) {
             0 => Duration::ZERO,
@@ -56,7 +56,7 @@ impl Backlog {
         *self.0.moved.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    /// Waits until there is room.
+    /// Waits until the backlog is below its limit.
     pub(crate) async fn room(&self) {
         loop {
             let drained = self.0.drained.notified();

@@ -1,5 +1,5 @@
-//! The one loop around the core: inputs in, outputs carried out. It waits for nothing but its inputs, so whatever it
-//! hands out goes into a queue that merges or is bounded elsewhere; each queue says where.
+//! The loop around the core: it feeds inputs to the core and carries out its outputs. It waits only for inputs, so
+//! every output goes into a queue that merges items or is bounded elsewhere; the comment of each queue says where.
 
 mod election;
 mod events;
@@ -33,9 +33,9 @@ use election::{Ask, ask_election};
 pub(crate) use events::{Event, Inbox, Links, channels};
 use observe::observe;
 
-/// Between two complaints about the clock.
+/// Minimum interval between two log lines about the clock.
 const CLOCK_SAID: Duration = Duration::from_secs(60);
-/// Events that are handled in one turn at most, so that their outputs leave in one batch.
+/// Maximum number of events in one turn. Their outputs leave in one batch.
 const TURN: usize = 512;
 
 pub(crate) struct Driver<E> {
@@ -45,7 +45,7 @@ pub(crate) struct Driver<E> {
     pub(crate) disk: LogThread,
     pub(crate) backlog: Backlog,
     pub(crate) room: RoomView,
-    /// How far this node's wall clock is ahead of those of a quorum, in milliseconds, for whoever asks.
+    /// Offset of this node's wall clock to the clocks of a quorum, in milliseconds; positive if it is ahead.
     pub(crate) clock: watch::Sender<Option<i64>>,
     pub(crate) election: E,
     pub(crate) learner_side: LearnerSide,
@@ -57,21 +57,21 @@ pub(crate) struct Driver<E> {
     pub(crate) traces: Traces,
 }
 
-/// The other ends of what the core talks about by number.
+/// The channels for everything that the core names by number.
 #[derive(Default)]
 pub(crate) struct State {
     learners: BTreeMap<Conn, ToOneLearner>,
-    /// One, apart from attempts that came too late and are about to be closed.
+    /// Normally one; attempts that succeeded too late may add more until the core closes them.
     leader: Vec<(Conn, ToItsLeader)>,
     feed: Option<FeedQueue>,
-    /// Of the same store.
+    /// Signs of life for the store that reads `feed`.
     signs: Option<mpsc::Sender<Sign>>,
-    /// Who has asked for another feature level, by the number that the core was given; it bounds them.
+    /// Pending requests for another feature level, by the ticket given to the core. The core bounds their number.
     level_asks: BTreeMap<Ticket, oneshot::Sender<Result<Level, LevelRefusal>>>,
     last_level_ask: Ticket,
-    /// Who waits until this node may stop.
+    /// Callers that wait until this node may stop.
     leaving: Vec<oneshot::Sender<()>>,
-    /// When it was last said that the clock is wrong.
+    /// Time of the last log line about a wrong clock.
     clock_said: Option<Instant>,
 }
 
@@ -84,12 +84,13 @@ impl State {
 }
 
 impl<E: Election> Driver<E> {
-    /// Runs until shutdown or failure. However it ends, neighbours are told at once and not by a time-out.
+    /// Runs until shutdown or failure. In both cases it closes all streams, so neighbours notice at once and not by a
+    /// timeout.
     pub(crate) async fn run(mut self) -> Result<(), StopReason> {
         let result = self.turns().await;
         self.state.close();
         drop(self.disk.tasks);
-        // What was appended still becomes durable.
+        // Entries that were appended still become durable.
         let thread = self.disk.thread;
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
         if !matches!(joined, Ok(Ok(()))) {
@@ -100,13 +101,14 @@ impl<E: Election> Driver<E> {
 
     async fn turns(&mut self) -> Result<(), StopReason> {
         let origin = Instant::now();
-        // Bounded by the elections that happen while one answer is awaited; the task drops stale ones.
+        // Bounded by the number of elections during one pending answer; the task drops stale requests.
         let (asks, ask_queue) = mpsc::unbounded_channel();
         self.links.spawn(ask_election(self.election.clone(), ask_queue, self.links.clone()));
         self.carry_out(&asks)?;
         let mut first = self.acquaintances.clone().begin();
         if self.shell.core().status().epoch > Epoch(0) {
-            // Whoever can tell this node that it stands on an older copy of its directory shall do so before it votes.
+            // Other servers may report that this data directory is an older copy; this must happen before the node
+            // votes.
             let _ = tokio::time::timeout(FIRST, first.recv()).await;
             while let Ok(event) = self.inbox.events.try_recv() {
                 self.on_event(now(origin), event)?;
@@ -134,7 +136,7 @@ impl<E: Election> Driver<E> {
                 },
                 () = tokio::time::sleep(timeout) => self.shell.handle(now(origin), Input::Timeout),
             }
-            // What else has come meanwhile joins this turn, so that batches grow with the load.
+            // All other pending events join this turn, so batches grow with the load.
             while done.len() < TURN
                 && let Ok(result) = self.disk.done.try_recv()
             {
@@ -155,9 +157,9 @@ impl<E: Election> Driver<E> {
         }
     }
 
-    /// Times of entries come from the clocks of a quorum. Whose clock is wrong can hardly find out by itself.
+    /// Entries are stamped by the clocks of a quorum. A node with a wrong clock can hardly detect this by itself.
     fn watch_clock(&mut self) {
-        // What an old leader said is not known any more.
+        // The offset that an old leader sent is no longer valid.
         let core = self.shell.core();
         let offset = core.clock_offset_ms().filter(|_| core.status().leader.is_some());
         self.clock.send_if_modified(|was| std::mem::replace(was, offset) != offset);
@@ -203,14 +205,14 @@ impl<E: Election> Driver<E> {
                 self.shell.handle(now, Input::LearnerConnected { conn, peer });
             }
             Event::LeaderLink { conn, leader, lanes } => {
-                // An attempt that is no longer wanted may succeed late; the core then disconnects it by its number.
+                // A cancelled attempt may still succeed late; the core then disconnects it by its number.
                 self.state.leader.push((conn, lanes));
                 self.shell.handle(now, Input::LeaderConnected { conn, leader });
             }
             Event::Attach { feed, signs, after } => {
                 self.state.signs = Some(signs);
                 self.shell.attach(now, after).into_iter().for_each(|tell| {
-                    // A new one has room.
+                    // A new feed has room.
                     let _ = feed.push(tell);
                 });
                 if let Some(older) = self.state.feed.replace(feed) {
@@ -218,7 +220,7 @@ impl<E: Election> Driver<E> {
                 }
             }
             Event::Status(reply) => {
-                // The asker may have gone.
+                // The caller may be gone.
                 let _ = reply.send(self.shell.core().status());
             }
             Event::SetLevel { expected, level, reply } => {
@@ -246,7 +248,7 @@ impl<E: Election> Driver<E> {
         Ok(())
     }
 
-    /// Does all that the core wants at present.
+    /// Carries out all pending effects of the core.
     fn carry_out(&mut self, asks: &mpsc::UnboundedSender<Ask>) -> Result<(), Failure> {
         loop {
             let (measure, traces) = (&mut self.measure, &mut self.traces);
@@ -290,13 +292,13 @@ impl<E: Election> Driver<E> {
                 Effect::Sign(sign) => drop(self.state.signs.as_ref().map(|signs| signs.try_send(sign))),
                 Effect::LevelSet { ticket, result } => {
                     if let Some(reply) = self.state.level_asks.remove(&ticket) {
-                        // The asker may have gone.
+                        // The caller may be gone.
                         let _ = reply.send(result);
                     }
                 }
                 Effect::Left => {
                     for reply in self.state.leaving.drain(..) {
-                        // The asker may have lost patience.
+                        // The caller may have timed out.
                         let _ = reply.send(());
                     }
                 }
@@ -325,7 +327,7 @@ impl<E: Election> Driver<E> {
             self.room.wrote(bytes);
             spans = appends(entries, self.shell.core().status().role == Role::Leading);
         }
-        // If the thread is gone, its reason is in `done`.
+        // If the thread has ended, `done` has the reason.
         let _ = self.disk.tasks.send((task, spans));
     }
 }

@@ -1,4 +1,4 @@
-//! What an attached store reads.
+//! The feed that an attached store reads.
 
 use std::collections::VecDeque;
 
@@ -13,9 +13,10 @@ use crate::driver::{Event, Links};
 use crate::leader_link::read;
 use crate::outbox::{Item, Outbox};
 
-/// Entries handed over at once, by weight.
+/// Maximum weight of the entries in one batch.
 const BATCH_BYTES: usize = 1 << 20;
-/// Things told besides commits; a store that lets so many lie has stopped, and has to attach again.
+/// Maximum number of queued items besides commits. A store that leaves so many unread has stopped, and has to attach
+/// again.
 pub(crate) const FEED_LIMIT: usize = 1 << 20;
 
 pub(crate) type FeedQueue = Outbox<Tell>;
@@ -26,7 +27,8 @@ impl Item for Tell {
     }
 }
 
-/// Signs that the store has not read. What comes when they are full is lost, and told again by whoever misses the answer.
+/// Maximum number of signs of life that the store has not read. Further ones are dropped; the sender repeats them when
+/// it gets no answer.
 pub(crate) const SIGNS_LIMIT: usize = 1024;
 
 /// The signs of life for one store; see [`api::ports::Quorum::attach`].
@@ -85,7 +87,8 @@ impl Feed for LogFeed {
                 }
                 Step::Forsake => {
                     self.links.send(Event::Forsaken).await;
-                    // It stops when it has noted that; a store that went first would end the node before.
+                    // The service stops after it has recorded this. A store that ends first would stop the node
+                    // before the record is written.
                     while self.queue.take().await.is_some() {}
                     return Err(PortClosed("no snapshot is left from which the log could go on".into()));
                 }

@@ -1,4 +1,4 @@
-//! The quorum of this process, as its store sees it.
+//! The quorum of this process as a port for its store.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,7 +24,7 @@ pub struct Handle {
     pub(crate) links: Links,
     pub(crate) view: LogView,
     pub(crate) snapshots: Snapshots,
-    /// One snapshot is written at a time.
+    /// Only one snapshot is written at a time.
     pub(crate) saving: Arc<Mutex<()>>,
     pub(crate) keep: Keep,
     pub(crate) backlog: Backlog,
@@ -34,37 +34,38 @@ pub struct Handle {
     pub(crate) clock: watch::Receiver<Option<i64>>,
 }
 
-/// So much of the log stays although a snapshot covers it, so that a learner that was away needs no snapshot.
+/// The part of the log that a purge keeps although a snapshot covers it. A learner that returns after a short absence
+/// then needs no snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keep {
-    /// At least so many bytes of files ...
+    /// Minimum number of bytes of files ...
     pub bytes: u64,
-    /// ... and at least so many entries.
+    /// ... and minimum number of entries.
     pub entries: u64,
 }
 
-/// So many bytes of the log, or four times what stays anyway if that is more, a learner that is being synchronised holds back
-/// from the purge.
+/// Maximum number of log bytes that a learner in synchronisation protects from the purge; or four times [`Keep`], if
+/// that is more.
 const HELD: u64 = 1 << 30;
 
-/// The log of a node as its disk has it. A disk that fails ends the process, so what there is to tell is whether it is slow.
+/// The state of the log on disk. A disk that fails ends the process, so this reports only whether the disk is slow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogHealth {
-    /// Files.
+    /// Number of files.
     pub files: usize,
-    /// What is written in them.
+    /// Bytes written to them.
     pub bytes: u64,
-    /// For how long entries have waited without the disk finishing anything; zero while none wait.
+    /// Time since entries wait without any progress of the disk; zero while none wait.
     pub stuck: Duration,
-    /// How much room there is.
+    /// State of the disk space.
     pub room: Room,
-    /// Free bytes on the file system with the least room.
+    /// Free bytes on the file system with the least space.
     pub free: u64,
-    /// Below so many there is little room there.
+    /// The threshold of low space on that file system.
     pub mark: u64,
 }
 
-/// A learner gets the log rather than a snapshot up to so many bytes: any network carries them in a moment.
+/// Up to this many bytes, a learner gets the log instead of a snapshot: any network transfers them in a moment.
 pub(crate) const SLACK: u64 = 16 << 20;
 
 fn stopped() -> PortClosed {
@@ -95,7 +96,7 @@ impl Quorum for Handle {
     async fn save_snapshot(&self, zxid: Zxid, chunks: impl Chunks + 'static) -> Result<(), PortClosed> {
         let _one_at_a_time = self.saving.lock().await;
         if !self.view.contains(zxid) {
-            // A leader's snapshot has taken the place of what the store had.
+            // A leader's snapshot has replaced the state of the store.
             return Ok(());
         }
         let began = Instant::now();
@@ -163,8 +164,9 @@ impl Quorum for Handle {
 }
 
 impl Handle {
-    /// Prepares this node to stop: if it leads, another server takes over first, which has everything and whom all others
-    /// agree on. Returns when nobody depends on this node any more, or nobody can take over. It goes on as a follower.
+    /// Prepares this node to stop. If it leads, it hands over to another server that has all entries and that all
+    /// others accept. Returns when no server depends on this node any more, or none can take over. The node continues
+    /// as a follower.
     ///
     /// # Errors
     /// The service has stopped already.
@@ -176,7 +178,7 @@ impl Handle {
         answer.await.map_err(|_| stopped())
     }
 
-    /// What is on this node's disk, and whether it keeps up.
+    /// The state of this node's log, and whether its disk keeps up.
     #[must_use]
     pub fn log_health(&self) -> LogHealth {
         let (files, bytes) = self.view.reader.size();
@@ -186,7 +188,7 @@ impl Handle {
         }
     }
 
-    /// Leaves only the newest snapshot.
+    /// Removes all snapshots except the newest.
     async fn drop_older(&self) -> Result<(), PortClosed> {
         let snapshots = self.snapshots.clone();
         blocking(move || snapshots.drop_older()).await.map_err(|error| {
@@ -197,7 +199,7 @@ impl Handle {
 
     async fn write(&self, zxid: Zxid, leave: u64, mut chunks: impl Chunks) -> Result<(), SnapshotError> {
         let (snapshots, at_least) = (self.snapshots.clone(), chunks.at_least());
-        // There is a level wherever there is a state.
+        // Every state has a level.
         let level = self.view.reader.level_at(zxid).unwrap_or(Level::FIRST);
         let mut writer: SnapshotWriter =
             blocking(move || snapshots.begin(zxid, level)?.leaving(leave, at_least)).await?;

@@ -1,4 +1,4 @@
-//! The quorum of a node that may have to wait for space on its disk before it can be opened.
+//! The quorum of a node that may have to wait for disk space before it can be opened.
 
 use api::ports::{Chunks, PortClosed, Quorum, QuorumStatus, Request, Room, Surroundings};
 use api::{Level, LevelRefusal, Zxid};
@@ -8,17 +8,17 @@ use tokio::sync::watch;
 use crate::feed::{LogFeed, SignQueue};
 use crate::handle::{Handle, LogHealth};
 
-/// The port [`Quorum`] to a quorum service that need not be open yet: until it is, whoever asks waits, and its status is that of a
-/// node without a leader. So the store runs meanwhile and answers stale reads. Cheap to clone.
+/// The port [`Quorum`] to a quorum service that may not be open yet. Until it is open, calls wait, and the status is
+/// that of a node without a leader. So the store runs in the meantime and answers stale reads. Cheap to clone.
 #[derive(Clone)]
 pub struct Late(watch::Receiver<State>);
 
-/// The other end of [`Late`]. Dropped before the service is open, it ends whoever waits.
+/// The other end of [`Late`]. If it is dropped before the service is open, waiting calls fail.
 pub struct Opening(watch::Sender<State>);
 
 enum State {
     Opening,
-    /// For space, as this says.
+    /// Waits for space; this text is the reason.
     Waiting(String),
     Open(Box<Handle>),
 }
@@ -64,12 +64,12 @@ impl Late {
 }
 
 impl Opening {
-    /// The service is open.
+    /// Reports that the service is open.
     pub fn opened(&self, handle: Handle) {
         self.0.send_replace(State::Open(Box::new(handle)));
     }
 
-    /// It waits for space.
+    /// Reports that the service waits for space.
     pub fn waits(&self, why: String) {
         self.0.send_replace(State::Waiting(why));
     }

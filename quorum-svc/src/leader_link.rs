@@ -27,15 +27,16 @@ use crate::driver::{Event, Links};
 use crate::outbox::{Item, Lanes, Open, Outbox};
 use crate::polled::{Polled, Source};
 
-/// One as it is sent.
+/// A message as it is sent.
 type Message = Result<wire::LeaderMessage, Status>;
 type Messages = Pin<Box<dyn Stream<Item = Message> + Send>>;
 
-/// With nothing to say for so long, a stream with data says that it is there.
+/// Interval of keep-alive messages on an idle data stream.
 pub(crate) const IDLE: Duration = Duration::from_secs(1);
-/// Entries of one message, by weight: large enough to amortise the message. A single entry may be larger.
+/// Maximum weight of the entries of one message: large enough to amortise the message. A single entry may be larger.
 const PROPOSE_BYTES: usize = 256 << 10;
-/// Commands for one learner. They merge, so only a learner that does not read at all gets here.
+/// Maximum number of queued commands for one learner. They merge, so only a learner that does not read at all reaches
+/// it.
 pub(crate) const OUTBOX_LIMIT: usize = 64 << 10;
 
 impl Item for Command {
@@ -45,7 +46,7 @@ impl Item for Command {
 }
 
 impl Item for ToLearner {
-    /// A later commit, or ping, says what an earlier one does and more.
+    /// A later commit or ping covers an earlier one.
     fn merge(queue: &mut VecDeque<ToLearner>, new: ToLearner) -> Option<ToLearner> {
         use ToLearner::{Commit, Ping};
         let same = |item: &&mut ToLearner| {
@@ -61,19 +62,19 @@ impl Item for ToLearner {
     }
 }
 
-/// What the driver has for one learner.
+/// The driver's queues for one learner.
 pub(crate) type ToOneLearner = Lanes<Command, ToLearner>;
 
-/// Links whose second stream is awaited, by the number that was told on the first.
+/// Links that wait for their second stream, by the link number that the first stream announced.
 pub(crate) type Halves = Arc<Mutex<BTreeMap<u64, (PeerId, oneshot::Sender<Control>)>>>;
 
-/// The header that says which link a stream belongs to.
+/// The header that assigns a stream to a link.
 pub(crate) const LINK: &str = "quorate-link";
 
 /// The second stream of a link.
 pub(crate) struct Control {
     from_learner: Streaming<wire::LearnerMessage>,
-    /// For what goes the other way.
+    /// Receives the source of the opposite direction.
     commands: oneshot::Sender<Commands>,
 }
 
@@ -84,7 +85,7 @@ pub struct LearnService {
     pub(crate) view: LogView,
     pub(crate) snapshots: Snapshots,
     pub(crate) halves: Halves,
-    /// A learner that sends nothing for so long on its first stream is gone.
+    /// Timeout for silence of a learner on its first stream.
     pub(crate) silence: Duration,
 }
 
@@ -124,7 +125,7 @@ impl quorum_server::Quorum for LearnService {
         self.links.spawn(half.run(self.halves.clone(), control));
         let mut response: Response<Messages> = Response::new(Box::pin(Polled::new(stream)));
         response.metadata_mut().insert(LINK, number.into());
-        // So that the listener keeps a place for it.
+        // The listener reserves a connection slot for this peer.
         response.extensions_mut().insert(peer);
         Ok(response)
     }
@@ -142,7 +143,7 @@ impl quorum_server::Quorum for LearnService {
         let control = Control { from_learner: request.into_inner(), commands };
         half.send(control).map_err(|_| Status::failed_precondition("the link is gone"))?;
         let mut response: Response<Messages> = Response::new(Box::pin(Polled::new(stream)));
-        // It is on a connection of its own, which has a place as well.
+        // This stream has a connection of its own, which needs a slot as well.
         response.extensions_mut().insert(peer);
         Ok(response)
     }
@@ -157,7 +158,8 @@ impl quorum_server::Quorum for LearnService {
 }
 
 impl LearnService {
-    /// Takes in the first message of a server that dialled: its id, which its certificate has to name, and its incarnations.
+    /// Processes the first message of a server that dialled: its id, which its certificate must name, and its
+    /// incarnations.
     async fn greet(&self, hello: wire::Hello, caller: &Caller) -> Result<(PeerId, Acquaintance), Status> {
         if let Err(why) = caller.check_member(PeerId(hello.id)) {
             self.acquaintances.refused(PeerId(hello.id), &why);
@@ -172,11 +174,11 @@ impl LearnService {
 }
 
 fn halves(halves: &Halves) -> MutexGuard<'_, BTreeMap<u64, (PeerId, oneshot::Sender<Control>)>> {
-    // Nothing in there panics half way.
+    // No code under this lock panics half way.
     halves.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A learner that has called `Learn`, and is to call `Control`.
+/// A learner that has called `Learn` and has not yet called `Control`.
 struct Half {
     conn: Conn,
     peer: PeerId,
@@ -214,7 +216,7 @@ impl Half {
             outgoing: Outgoing::default(),
             ready: VecDeque::new(),
         };
-        // A stream that has ended meanwhile closes its outbox.
+        // If a stream has ended in the meantime, its outbox is closed.
         drop(to_learner.send(sender));
         drop(commands.send(Commands { outbox: lanes.0.control.clone(), ready: VecDeque::new() }));
         tokio::select! {
@@ -228,7 +230,7 @@ impl Half {
     }
 }
 
-/// Hands the learner's messages to the driver, until the stream ends, or is silent for longer than the limit.
+/// Passes the learner's messages to the driver until the stream ends, or is silent for longer than the limit.
 async fn receive(
     links: &Links,
     conn: Conn,
@@ -265,7 +267,7 @@ async fn receive(
     }
 }
 
-/// `None` if it takes longer than the limit.
+/// Returns `None` on a timeout.
 pub(crate) async fn within<T>(limit: Option<Duration>, what: impl Future<Output = T>) -> Option<T> {
     match limit {
         Some(limit) => tokio::time::timeout(limit, what).await.ok(),
@@ -273,7 +275,8 @@ pub(crate) async fn within<T>(limit: Option<Duration>, what: impl Future<Output 
     }
 }
 
-/// The messages of a stream to a learner: one that comes first, and then those of a source that is there once the link is.
+/// The messages of a stream to a learner: first an optional message, then those of a source that exists once the link
+/// is complete.
 struct After<S> {
     first: Option<wire::LeaderMessage>,
     awaited: Option<oneshot::Receiver<S>>,
@@ -281,7 +284,7 @@ struct After<S> {
 }
 
 impl<S> After<S> {
-    /// And where to put the source. Dropped without one, the stream ends.
+    /// Also returns the sender for the source. If it is dropped unused, the stream ends.
     fn new(first: Option<wire::LeaderMessage>) -> (oneshot::Sender<S>, After<S>) {
         let (source, awaited) = oneshot::channel();
         (source, After { first, awaited: Some(awaited), source: None })
@@ -302,7 +305,7 @@ impl<S: Source<Message = wire::LeaderMessage>> Source for After<S> {
     }
 }
 
-/// What does not wait behind data.
+/// Commands that must not wait behind data.
 struct Commands {
     outbox: Outbox<ToLearner>,
     ready: VecDeque<ToLearner>,
@@ -327,7 +330,7 @@ impl Drop for Commands {
     }
 }
 
-/// Turns commands into messages as fast as the stream takes them.
+/// Turns commands into messages as fast as the stream accepts them.
 struct Sender {
     peer: PeerId,
     links: Links,
@@ -335,13 +338,13 @@ struct Sender {
     snapshots: Snapshots,
     outbox: Outbox<Command>,
     outgoing: Outgoing,
-    /// How the learner is brought up to date at present.
+    /// The current synchronisation of the learner.
     sync: Option<Sync>,
-    /// Pieces of what was sent last.
+    /// Remaining pieces of the last item.
     ready: VecDeque<wire::LeaderMessage>,
 }
 
-/// A synchronisation that is under way.
+/// A synchronisation in progress.
 struct Sync {
     mode: Mode,
     since: Instant,
@@ -364,7 +367,7 @@ impl Sync {
         Sync { mode, since: Instant::now(), bytes: 0, span }
     }
 
-    /// The learner has been sent all that it lacks, up to `target`.
+    /// All entries that the learner lacked, up to `target`, are sent.
     fn end(mut self, epoch: Epoch, target: Zxid) {
         metrics::SYNC_DURATION.at(self.mode).record(self.since.elapsed());
         if let Some(span) = &mut self.span {
@@ -390,7 +393,7 @@ impl Source for Sender {
                 }
             }
         }
-        // The driver may have dropped this learner in the midst of a large message.
+        // The driver may have dropped this learner in the middle of a large message.
         self.ready.pop_front().filter(|_| !self.outbox.is_closed())
     }
 }
@@ -469,13 +472,13 @@ impl Sender {
         }
     }
 
-    /// A span for lines about the synchronisation.
+    /// A span for log lines about the synchronisation.
     fn lines(&self) -> Lines {
         lines(self.sync.as_ref().and_then(|sync| sync.span.as_ref()))
     }
 }
 
-/// Reads off the tasks what is not in memory.
+/// Reads entries that are not in memory, outside of the tasks.
 pub(crate) async fn read(what: Read, view: &LogView, snapshots: &Snapshots, max_bytes: usize) -> Got {
     match what.from_memory(view, max_bytes) {
         Ok(got) => got,
@@ -486,7 +489,7 @@ pub(crate) async fn read(what: Read, view: &LogView, snapshots: &Snapshots, max_
     }
 }
 
-/// Runs disk work off the tasks; a panic there goes on here.
+/// Runs disk work outside of the tasks; a panic in it continues in the caller.
 pub(crate) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(f).await {
         Ok(value) => value,

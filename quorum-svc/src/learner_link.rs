@@ -23,14 +23,14 @@ use crate::leader_link::{IDLE, LINK, OUTBOX_LIMIT, blocking, within};
 use crate::outbox::{Item, Lanes, Open, Outbox};
 use crate::polled::{Polled, Source};
 
-/// A connection is there within this, or is tried again.
+/// Time limit for a connection attempt, after which it is retried.
 pub(crate) const CONNECT_LIMIT: Duration = Duration::from_secs(1);
-/// How often the leader hears that work on its snapshot goes on.
+/// Interval of progress messages to the leader while a snapshot is processed.
 const PROGRESS: Duration = Duration::from_millis(500);
-/// HTTP/2 windows: a batch of entries in flight and one being read.
+/// HTTP/2 windows: one batch of entries in flight and one being read.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
-/// Payload of one message with writes for the leader; one write may be larger.
+/// Payload limit of one message with writes for the leader; a single write may be larger.
 const FORWARD_BYTES: usize = 256 << 10;
 
 impl Item for ToLeader {
@@ -49,30 +49,30 @@ impl Item for ToLeader {
     }
 }
 
-/// Everything a link to a leader needs besides its address.
+/// Everything that a link to a leader needs besides its address.
 #[derive(Clone)]
 pub(crate) struct LearnerSide {
     pub(crate) acquaintances: Acquaintances,
     pub(crate) links: Links,
     pub(crate) snapshots: Snapshots,
     pub(crate) backlog: Backlog,
-    /// A leader that sends nothing for so long on its first stream is gone.
+    /// Timeout for silence of the leader on the first stream.
     pub(crate) silence: Duration,
 }
 
-/// What the driver has for the leader.
+/// The driver's queues for the leader.
 pub(crate) type ToItsLeader = Lanes<ToLeader, ToLeader>;
 
 /// Both streams to a leader.
 struct Link {
-    /// What goes the other way.
+    /// The opposite direction.
     lanes: Open<ToLeader, ToLeader>,
     from_leader: Streaming<wire::LeaderMessage>,
     control: Streaming<wire::LeaderMessage>,
 }
 
 impl LearnerSide {
-    /// One attempt, after a delay; the driver hears of a link or of a failure.
+    /// One attempt, after a delay; the driver receives a link or a failure.
     pub(crate) async fn connect(self, leader: PeerId, address: String, delay: Duration) {
         tokio::time::sleep(delay).await;
         let attempt =
@@ -97,7 +97,7 @@ impl LearnerSide {
 
     async fn open(&self, leader: PeerId, address: &str) -> Result<Link, String> {
         let channel = self.dial(leader, address).await?;
-        // Who acknowledges something in this incarnation has been met in it.
+        // The leader must know this incarnation before this server acknowledges anything in it.
         self.acquaintances.meet_over(leader, channel.clone()).await?;
         let lanes = Open(ToItsLeader::new(OUTBOX_LIMIT));
         let hello = LearnerFrame::Hello(self.acquaintances.hello(leader, Acquaintance::default()).await);
@@ -121,7 +121,7 @@ impl LearnerSide {
             }
             _ => return Err("the first message was no Hello".into()),
         }
-        // On another connection: what waits in the buffers of this one would hold it up.
+        // On a separate connection, because data in the buffers of the first one would delay it.
         let urgent = ToLeaderSource { outbox: lanes.0.control.clone(), idle: None, ready: VecDeque::new() };
         let mut request = tonic::Request::new(Polled::new(urgent));
         request.metadata_mut().insert(LINK, number);
@@ -182,7 +182,7 @@ impl LearnerSide {
         leader: PeerId,
         stream: &mut Streaming<wire::LeaderMessage>,
     ) -> Result<(), String> {
-        // As of an entry that this version does not know: it is not left out, and does not become known by itself.
+        // As for an entry of an unknown version: it must not be skipped, and a retry does not help.
         let refused = |e: proto::Malformed| {
             self.acquaintances.refused(leader, &e.0);
             e.to_string()
@@ -190,7 +190,7 @@ impl LearnerSide {
         let mut snapshot = Incoming::default();
         let mut assembly = Assembly::default();
         loop {
-            // A slow disk here holds back the leader's stream to this learner, and nothing else.
+            // Only the stream from the leader to this learner waits for a slow disk here.
             self.backlog.room().await;
             let message = within(Some(self.silence), stream.message()).await.ok_or("no byte for too long")?;
             let message = message.map_err(|s| s.to_string())?.ok_or("closed by the leader")?;
@@ -222,7 +222,7 @@ impl LearnerSide {
             (incoming, taken)
         });
         tokio::pin!(taking);
-        // In the end it is written out and read again, which takes its time for a large one.
+        // The snapshot is finally written and read again, which takes time if it is large.
         let (incoming, taken) = loop {
             tokio::select! {
                 taken = &mut taking => break taken,
@@ -251,10 +251,10 @@ fn client(channel: Channel) -> QuorumClient<Channel> {
         .max_encoding_message_size(proto::PEER_MESSAGE_MAX)
 }
 
-/// The messages of one stream: what the driver has, until either side ends.
+/// The messages of one stream: everything that the driver queues, until either side ends.
 struct ToLeaderSource {
     outbox: Outbox<ToLeader>,
-    /// With nothing to say for so long, it says that it is there.
+    /// Interval of keep-alive messages on an idle stream.
     idle: Option<Duration>,
     ready: VecDeque<wire::LearnerMessage>,
 }
@@ -272,7 +272,7 @@ impl Source for ToLeaderSource {
             };
             self.ready.extend(frames.into_iter().flat_map(|frame| pieces(wire::LearnerMessage::from(frame))));
         }
-        // The driver may have given this leader up in the midst of a large message.
+        // The driver may have abandoned this leader in the middle of a large message.
         self.ready.pop_front().filter(|_| !self.outbox.is_closed())
     }
 }
@@ -283,13 +283,13 @@ impl Drop for ToLeaderSource {
     }
 }
 
-/// Writes that waited for this leader may be too many for one message.
+/// Writes that waited for this leader may exceed one message.
 fn batches(message: ToLeader) -> Vec<ToLeader> {
     let ToLeader::Forward(submissions) = message else { return vec![message] };
     let mut pieces = Vec::new();
     let (mut piece, mut bytes) = (Vec::new(), 0);
     for submission in submissions {
-        // A large one goes alone: it may fill a message.
+        // A large write has its own message: it may fill it.
         if bytes + submission.payload.len() > FORWARD_BYTES && !piece.is_empty() {
             pieces.push(ToLeader::Forward(std::mem::take(&mut piece)));
             bytes = 0;

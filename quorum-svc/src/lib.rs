@@ -1,15 +1,15 @@
 //! The quorum service of a node: ZAB over gRPC streams, with the transaction log on disk.
 //!
-//! Everything that decides is in [`quorum_core`]; everything on disk in [`quorum_log`]. This crate carries out what
-//! the core says:
+//! [`quorum_core`] makes all decisions, and [`quorum_log`] owns everything on disk. This crate carries out the outputs
+//! of the core:
 //!
-//! - `driver`: one task, one loop, one `match` over the core's outputs. It never waits for anything but its inputs.
-//! - `log_thread`: the one thread that writes to the disk, in order, with group commit.
-//! - `view`: reading the log, from memory where possible.
+//! - `driver`: one task, one loop, one `match` over the core's outputs. It waits only for its inputs.
+//! - `log_thread`: the only thread that writes to the disk, in order, with group commit.
+//! - `view`: reads of the log, from memory where possible.
 //! - `learner_link`, `leader_link`: the two ends of the stream between a learner and its leader.
-//! - `acquaintances`: which incarnation of its data directory each server is in, so that one on an older copy is told.
-//! - `room`: how much space the disks have, and the reserve on them.
-//! - `feed`, `handle`: what the store sees, the port [`api::ports::Quorum`];
+//! - `acquaintances`: the known incarnation of each server's data directory, to detect a server on an older copy.
+//! - `room`: the free space on the disks, and the reserve.
+//! - `feed`, `handle`: the store's view of the quorum, the port [`api::ports::Quorum`];
 //! - `port`: the same for a store in another process.
 
 mod acquaintances;

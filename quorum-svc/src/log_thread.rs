@@ -1,4 +1,4 @@
-//! The one thread that writes to the disk.
+//! The only thread that writes to the disk.
 
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime};
@@ -14,21 +14,22 @@ use crate::acquaintances::Acquaintances;
 use crate::backlog::Backlog;
 use crate::trace::synced;
 
-/// What one fsync makes durable at most, by weight: on a slow disk a larger batch would keep acks waiting for longer
-/// than the leader is patient.
+/// Maximum weight of the entries of one fsync. On a slow disk, a larger batch would delay acks beyond the leader's
+/// timeout.
 const BATCH_BYTES: usize = 4 << 20;
 
-/// The driver's end. Dropping `tasks` ends the thread, once it has done what it was given.
+/// The driver's end. If `tasks` is dropped, the thread finishes its queue and ends.
 pub(crate) struct LogThread {
-    /// Unbounded, because the driver must not wait. What a leader sends is bounded by the [`Backlog`], and what this
-    /// node orders as a leader by the core's limits of requests, which count until an entry is durable here too.
+    /// Unbounded, because the driver must not wait. The [`Backlog`] bounds the entries from a leader. The core's limits
+    /// of requests bound the entries that this node proposes as a leader; they count until an entry is durable here
+    /// too.
     pub(crate) tasks: UnboundedSender<Asked>,
-    /// One for each task, or fewer for appends.
+    /// One completion per task; consecutive appends may share one.
     pub(crate) done: UnboundedReceiver<Result<Input, Failure>>,
     pub(crate) thread: JoinHandle<()>,
 }
 
-/// A task, and spans of those of its entries that are traced; they end when the entries are durable.
+/// A task, and the spans of its traced entries, which end when the entries are durable.
 pub(crate) type Asked = (Task, Vec<Span>);
 
 pub(crate) fn spawn(
@@ -40,7 +41,7 @@ pub(crate) fn spawn(
     let (done_queue, done) = unbounded_channel();
     let thread = std::thread::Builder::new().name("log".into()).spawn(move || {
         if let Err(failure) = run(&mut worker, &acquaintances, &backlog, task_queue, &done_queue) {
-            // Nobody listens any more if the driver is gone already.
+            // The driver may have ended already.
             let _ = done_queue.send(Err(failure));
         }
     })?;
@@ -55,7 +56,7 @@ fn run(
     done: &UnboundedSender<Result<Input, Failure>>,
 ) -> Result<(), Failure> {
     while let Some(first) = tasks.blocking_recv() {
-        // What has come while the last fsync ran is made durable by the next one together.
+        // The next fsync makes all tasks durable that arrived during the last one.
         let (mut next, mut bytes, mut spans) = (Some(first), 0, Vec::new());
         while let Some((task, more)) = next {
             let appends = match &task {

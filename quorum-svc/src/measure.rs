@@ -1,4 +1,4 @@
-//! What the driver counts and times, beside the core and without a say in anything.
+//! Counters and timings of the driver. They do not influence the core.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -10,16 +10,16 @@ use telemetry::{RoleLabel, metrics};
 
 use quorum_shell::LogView;
 
-/// Points in time that are kept for each purpose. When there are more, the oldest are forgotten, or stand for those that
-/// come: numbers become coarser, and memory stays.
+/// Maximum number of points in time for each purpose. Beyond it, the oldest ones are dropped or merged with new ones:
+/// figures become coarser, and memory stays bounded.
 const KEPT: usize = 4096;
-/// What takes a lock is published this often at most.
+/// Minimum interval for metrics that need a lock.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 
 /// See the [module](self).
 pub(crate) struct Measure {
     me: PeerId,
-    /// Writes of this node's store that have no place in the log yet: last ticket of each batch.
+    /// Writes of this node's store that are not in the log yet: last ticket of each batch.
     submitted: VecDeque<(Ticket, Instant)>,
     /// As a leader: batches that are not committed.
     appended: VecDeque<Batch>,
@@ -29,7 +29,7 @@ pub(crate) struct Measure {
     published: Instant,
 }
 
-/// Entries that were handled in one turn.
+/// Entries of one turn.
 struct Batch {
     last: Zxid,
     count: u64,
@@ -38,10 +38,10 @@ struct Batch {
 
 struct Learner {
     peer: PeerId,
-    /// On their way or not acknowledged.
+    /// Batches in transit or not acknowledged.
     sent: VecDeque<Batch>,
     acked: Zxid,
-    /// What was sent before is synchronisation, and no measure of how long an ack takes.
+    /// When synchronisation ended. Earlier batches do not measure the latency of an ack.
     synced: Option<Instant>,
 }
 
@@ -60,7 +60,7 @@ impl Measure {
         }
     }
 
-    /// The store has asked at `at`.
+    /// The store submitted requests at `at`.
     pub(crate) fn requests(&mut self, at: Instant, batch: &[Request]) {
         let last = batch.iter().rev().find_map(|request| match request {
             Request::Submit { ticket, .. } => Some(*ticket),
@@ -74,13 +74,13 @@ impl Measure {
         }
     }
 
-    /// Entries have a place in this node's log.
+    /// Entries are in this node's log.
     pub(crate) fn appended(&mut self, entries: &[Entry], leading: bool) {
         let now = Instant::now();
         let own = entries.iter().filter_map(|e| e.origin.filter(|o| o.peer == self.me));
         let mut count = 0;
         for ticket in own.map(|origin| origin.ticket) {
-            // Of batches before, the rest was refused.
+            // The rest of earlier batches was rejected.
             while self.submitted.front().is_some_and(|(last, _)| *last < ticket) {
                 self.proposed(now, std::mem::take(&mut count));
                 self.submitted.pop_front();
@@ -93,7 +93,7 @@ impl Measure {
         }
     }
 
-    /// So many of the batch in front.
+    /// Records the first `count` writes of the oldest batch.
     fn proposed(&self, now: Instant, count: u64) {
         if let Some((_, since)) = self.submitted.front() {
             metrics::PROPOSAL_DURATION.record_n(now.saturating_duration_since(*since), count);
@@ -118,7 +118,7 @@ impl Measure {
         self.learners.remove(&conn);
     }
 
-    /// The learner serves from now on.
+    /// The learner starts to serve.
     pub(crate) fn learner_synced(&mut self, conn: Conn) {
         if let Some(learner) = self.learners.get_mut(&conn) {
             learner.synced = Some(Instant::now());
@@ -143,7 +143,7 @@ impl Measure {
         }
     }
 
-    /// The role of this node has changed, or whether it serves.
+    /// The role of this node, or whether it serves, has changed.
     pub(crate) fn status(&mut self, status: &QuorumStatus) {
         metrics::QUORUM_ROLE.all().for_each(|gauge| gauge.set(0));
         metrics::QUORUM_ROLE.at(role(status.role)).set(1);
@@ -162,7 +162,7 @@ impl Measure {
         }
     }
 
-    /// At the end of each turn. `queue` says how much waits to be sent to a learner.
+    /// At the end of each turn. `queue` returns the length of a learner's send queue.
     pub(crate) fn publish(&mut self, core: &Zab, view: &LogView, queue: impl Fn(Conn) -> usize) {
         let status = core.status();
         let (writes, bytes) = core.pending_writes();
@@ -171,7 +171,7 @@ impl Measure {
         metrics::PARKED_WRITES.set(if status.serving { 0 } else { writes as u64 });
         metrics::QUORUM_UNCOMMITTED.set(core.history().count_between(status.committed, status.last));
         if self.published.elapsed() < PUBLISH_EVERY {
-            // While there are learners their pings see to it that another turn follows.
+            // While there are learners, their pings trigger another turn.
             return;
         }
         self.published = Instant::now();
@@ -195,7 +195,7 @@ impl Measure {
     }
 }
 
-/// Adds a batch; when there are too many, the last one takes it in.
+/// Adds a batch; if the queue is full, merges it into the last one.
 fn push(batches: &mut VecDeque<Batch>, new: Batch) {
     let full = batches.len() >= KEPT;
     match batches.back_mut() {

@@ -1,4 +1,4 @@
-//! A queue that its writer never waits for, because what it holds is small and merges.
+//! A queue with a writer that never waits: its items are small and merge.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 /// An item of an [`Outbox`].
 pub(crate) trait Item: Sized {
-    /// Lets the end of the queue take `new` in, so that the queue does not grow; gives it back if it cannot.
+    /// Merges `new` into the end of the queue, so that the queue does not grow; returns it if that is impossible.
     fn merge(queue: &mut VecDeque<Self>, new: Self) -> Option<Self>;
 }
 
-/// One writer, one reader. At `limit` items the queue closes: the reader is too slow and has to start over.
+/// A queue with one writer and one reader. At `limit` items the queue closes: the reader is too slow and has to start
+/// again.
 pub(crate) struct Outbox<T>(Arc<Inner<T>>);
 
 struct Inner<T> {
@@ -46,7 +47,7 @@ impl<T: Item> Outbox<T> {
         Outbox(Arc::new(Inner { state, wake: Notify::new(), closed: CancellationToken::new(), limit }))
     }
 
-    /// Puts an item in. False if the queue is closed, or just closed because it is full.
+    /// Appends an item. Returns false if the queue is closed, or closes now because it is full.
     pub(crate) fn push(&self, item: T) -> bool {
         let mut state = self.state();
         if state.closed {
@@ -66,7 +67,7 @@ impl<T: Item> Outbox<T> {
         open
     }
 
-    /// Takes everything out, at least one item; waits for it. `None` once the queue is closed.
+    /// Takes all items, at least one; waits for the first. Returns `None` once the queue is closed.
     pub(crate) async fn take(&self) -> Option<VecDeque<T>> {
         loop {
             {
@@ -82,24 +83,24 @@ impl<T: Item> Outbox<T> {
         }
     }
 
-    /// Ends it for both sides; what is still in it is dropped.
+    /// Closes both ends and drops the remaining items.
     pub(crate) fn close(&self) {
         self.state().close();
         self.0.closed.cancel();
         self.0.wake.notify_one();
     }
 
-    /// Resolves when it is closed.
+    /// Resolves when the queue is closed.
     pub(crate) async fn closed(&self) {
         self.0.closed.cancelled().await;
     }
 
-    /// Whether it has ended.
+    /// Whether the queue is closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.state().closed
     }
 
-    /// Items that wait to be taken.
+    /// Number of items in the queue.
     pub(crate) fn len(&self) -> usize {
         self.state().queue.len()
     }
@@ -109,7 +110,7 @@ impl<T: Item> Outbox<T> {
     }
 }
 
-/// Lanes that close when this is dropped, and with them the streams that take from them.
+/// Lanes that close when this value is dropped, and with them the streams that read from them.
 pub(crate) struct Open<D: Item, C: Item>(pub(crate) Lanes<D, C>);
 
 impl<D: Item, C: Item> Drop for Open<D, C> {
@@ -118,7 +119,8 @@ impl<D: Item, C: Item> Drop for Open<D, C> {
     }
 }
 
-/// The two ways to one peer: what may be large, and what must not wait behind it. They end together.
+/// Two queues to one peer: one for large messages, one for urgent messages that must not wait for them. They close
+/// together.
 #[derive(Clone)]
 pub(crate) struct Lanes<D: Item, C: Item> {
     pub(crate) data: Outbox<D>,
@@ -135,7 +137,7 @@ impl<D: Item, C: Item> Lanes<D, C> {
         self.control.close();
     }
 
-    /// Resolves when either is closed.
+    /// Resolves when either queue is closed.
     pub(crate) async fn closed(&self) {
         tokio::select! {
             () = self.data.closed() => {}

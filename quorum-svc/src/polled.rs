@@ -1,27 +1,27 @@
-//! Streams that are polled where their messages are sent: no task and no queue stands between an outbox and its connection.
+//! Streams that the transport polls directly: no task and no queue between an outbox and its connection.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio_stream::Stream;
 
-/// What makes the messages of a stream. It is dropped with the stream, when the connection is gone.
+/// Produces the messages of a stream. It is dropped with the stream when the connection ends.
 pub(crate) trait Source: Send + Unpin + 'static {
-    /// Of which the stream consists.
+    /// The items of the stream.
     type Message: Send;
 
-    /// The next one; `None` behind the last.
+    /// The next item; `None` at the end.
     fn next(&mut self) -> impl Future<Output = Option<Self::Message>> + Send;
 }
 
 /// The stream of a source.
 pub(crate) struct Polled<S: Source> {
-    /// Between two messages.
+    /// The source, between two messages.
     idle: Option<S>,
     turn: Option<Turn<S>>,
 }
 
-/// Has the source until the message is there.
+/// Owns the source until its message is ready.
 type Turn<S> = Pin<Box<dyn Future<Output = (S, Option<<S as Source>::Message>)> + Send>>;
 
 impl<S: Source> Polled<S> {
@@ -37,7 +37,7 @@ impl<S: Source> Stream for Polled<S> {
         let this = self.get_mut();
         if let Some(mut source) = this.idle.take() {
             this.turn = Some(Box::pin(async move {
-                // A source that always has more lets others have their turn.
+                // A source that is always ready yields to other tasks.
                 tokio::task::consume_budget().await;
                 let message = source.next().await;
                 (source, message)

@@ -21,14 +21,15 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::feed::{LogFeed, SignQueue};
 use crate::handle::Handle;
 
-/// How long a store may take to introduce itself.
+/// Timeout for the first message of a store.
 const HANDSHAKE: Duration = Duration::from_secs(1);
-/// Messages between the link's task and the socket, each about 1 MiB at most; a single entry may be larger.
+/// Queue length between the link's task and the socket, in messages of about 1 MiB at most; a single entry may be
+/// larger.
 const SEND_QUEUE: usize = 4;
-/// Items of one message besides entries.
+/// Maximum number of items in one message besides entries.
 const ITEMS: usize = 4096;
 
-/// The gRPC service `quorate.internal.v1.QuorumPort`, for the store of this node and nobody else.
+/// The gRPC service `quorate.internal.v1.QuorumPort`, for the store of this node only.
 pub struct PortService {
     pub(crate) ensemble: Arc<str>,
     pub(crate) me: PeerId,
@@ -37,13 +38,13 @@ pub struct PortService {
     pub(crate) store: Mutex<Attached>,
 }
 
-/// The stream of one store, if one has attached.
+/// The stream of the attached store, if there is one.
 #[derive(Default)]
 pub(crate) struct Attached {
-    /// Until the store asks for them.
+    /// Present until the store requests them.
     signs: Option<SignQueue>,
     link: Option<(CancellationToken, oneshot::Receiver<u64>)>,
-    /// The greatest ticket of all stores before it.
+    /// The greatest ticket of all earlier stores.
     last_ticket: u64,
 }
 
@@ -68,7 +69,8 @@ impl QuorumPort for PortService {
         let mut store = self.store.lock().await;
         if let Some((replaced, ended)) = store.link.take() {
             replaced.cancel();
-            // Only so do the requests of this store come behind all of that one. An error: the service is stopping.
+            // This guarantees that the requests of the new store follow all requests of the old one. An error means
+            // that the service is stopping.
             store.last_ticket = ended.await.unwrap_or(store.last_ticket);
         }
         let last_ticket = store.last_ticket;
@@ -117,7 +119,7 @@ impl QuorumPort for PortService {
                 Ok(()) => Ok(Response::new(internal::SnapshotSaved {})),
                 Err(e) => Err(Status::unavailable(e.0)),
             },
-            // What has come so far is thrown away with the other branch.
+            // The other branch discards the pieces received so far.
             Ok(why) = broken => Err(why),
         }
     }
@@ -155,7 +157,7 @@ impl PortService {
     }
 }
 
-/// A store that has attached.
+/// An attached store.
 struct StoreLink {
     handle: Handle,
     requests: Streaming<internal::StoreMessage>,
@@ -179,12 +181,12 @@ impl StoreLink {
             () = replaced.cancelled() => Status::aborted("another store has taken this one's place"),
         };
         tracing::info!("the link to the store ended: {}", why.message());
-        // Nobody may want to know either.
+        // Both receivers may be gone.
         let _ = messages.try_send(Err(why));
         let _ = ended.send(self.last_ticket);
     }
 
-    /// Until the stream ends; returns why.
+    /// Runs until the stream ends; returns the reason.
     async fn pass_requests(&mut self) -> Status {
         loop {
             let message = match self.requests.message().await {
@@ -215,7 +217,7 @@ impl StoreLink {
     }
 }
 
-/// Until the feed ends, or nobody reads it; returns why.
+/// Runs until the feed ends, or its reader is gone; returns the reason.
 async fn pass_feed(mut feed: LogFeed, messages: &Messages) -> Status {
     loop {
         let mut items = match feed.next().await {
@@ -237,8 +239,8 @@ fn message(kind: feed_message::Kind) -> internal::FeedMessage {
     internal::FeedMessage { kind: Some(kind) }
 }
 
-/// The pieces of a snapshot from a stream. One that breaks has no end: then whoever holds `broken` is told, and the next
-/// piece never comes.
+/// The pieces of a snapshot from a stream. A stream that breaks yields no end: `broken` receives the reason, and the
+/// next piece never comes.
 struct Pieces {
     stream: Streaming<internal::SnapshotMessage>,
     broken: Option<oneshot::Sender<Status>>,

@@ -1,4 +1,4 @@
-//! How much room there is on the disks of this node, and the reserve that is kept on them.
+//! Free space on the disks of this node, and the reserve kept there.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -18,38 +18,39 @@ use tokio::sync::Notify;
 use crate::driver::{Event, Links};
 use crate::leader_link::blocking;
 
-/// Between two looks, unless much is written meanwhile.
+/// Interval between two checks, unless much is written in between.
 const PERIOD: Duration = Duration::from_millis(500);
-/// While there is little room the store is asked this often for a snapshot, behind which the log can be purged.
+/// While space is low, the store is asked for a snapshot at this interval. A snapshot allows the log to be purged.
 const SNAPSHOT_PERIOD: Duration = Duration::from_secs(5);
-/// As long as so little is free, a node is not opened: the first write could be its last.
+/// A node with less free space is not opened: the first write could be its last.
 pub(crate) const LEAST_FREE: u64 = 2 << 20;
 
-/// What the rest of the service knows of it. Cheap to clone.
+/// The current state of the disk space for the rest of the service. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct RoomView(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     room: AtomicU8,
-    /// On the tightest of the file systems.
+    /// On the file system with the least space.
     free: AtomicU64,
-    /// Below which there is little room there.
+    /// The threshold of low space on that file system.
     mark: AtomicU64,
     /// See [`RoomView::spare`].
     spare: AtomicU64,
-    /// Bytes that were written since the last look.
+    /// Bytes written since the last check.
     written: AtomicU64,
     much_written: Notify,
 }
 
 impl RoomView {
-    /// Free bytes, and the mark below which writes that grow are refused, of the file system that has the least room.
+    /// Free bytes, and the threshold below which growing writes are rejected, of the file system with the least space.
     pub(crate) fn space(&self) -> (u64, u64) {
         (self.0.free.load(Ordering::Relaxed), self.0.mark.load(Ordering::Relaxed))
     }
 
-    /// With fewer free bytes in the data directory its reserve is given free. A snapshot leaves so many.
+    /// The threshold of free bytes in the data directory below which its reserve is released. A snapshot leaves this
+    /// many bytes free.
     pub(crate) fn spare(&self) -> u64 {
         self.0.spare.load(Ordering::Relaxed)
     }
@@ -58,7 +59,7 @@ impl RoomView {
         ROOMS[usize::from(self.0.room.load(Ordering::Relaxed)).min(ROOMS.len() - 1)]
     }
 
-    /// The log has grown. After a part of the mark the watch looks at once.
+    /// The log has grown. After a fraction of the threshold, the watch checks at once.
     pub(crate) fn wrote(&self, bytes: usize) {
         let written = self.0.written.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         if written > self.0.mark.load(Ordering::Relaxed) / 16 {
@@ -70,25 +71,25 @@ impl RoomView {
 
 const ROOMS: [Room; 3] = [Room::Ample, Room::Low, Room::Short];
 
-/// Looks at the disks, tells the core, and keeps the reserve.
+/// Checks the disks, notifies the core, and maintains the reserve.
 pub(crate) struct RoomWatch {
     pub(crate) disk: Arc<dyn Disk>,
-    /// The data directory, and that of the log.
+    /// The data directory and the log directory.
     pub(crate) dirs: [PathBuf; 2],
     pub(crate) min_free: Option<u64>,
     pub(crate) snapshots: Snapshots,
     pub(crate) links: Links,
     pub(crate) view: RoomView,
-    /// Directories whose file system holds no space back, so that it is not tried again and again.
+    /// Directories on file systems that cannot reserve space, so that the node does not retry again and again.
     pub(crate) hollow: Mutex<BTreeSet<PathBuf>>,
 }
 
-/// What was seen in one directory.
+/// The result of a check of one directory.
 struct Look {
     dir: PathBuf,
     free: u64,
     mark: u64,
-    /// Below so many free bytes the reserve is given free.
+    /// The threshold of free bytes below which the reserve is released.
     spare: u64,
 }
 
@@ -143,7 +144,7 @@ impl RoomWatch {
         }
     }
 
-    /// The tightest of the directories. Keeps the reserve, or gives it free where it is needed.
+    /// The directory with the least space. Maintains the reserve, or releases it if needed.
     fn look(&self, before: Room) -> Result<Look, DiskError> {
         let snapshot = self.snapshots.latest().and_then(|zxid| self.snapshots.size(zxid).ok());
         let [data, log] = &self.dirs;
@@ -151,7 +152,7 @@ impl RoomWatch {
         let data = self.look_at(data, snapshot.unwrap_or(0), before)?;
         self.view.0.spare.store(data.spare, Ordering::Relaxed);
         let log = self.look_at(log, 0, before)?;
-        // By what is left of the mark.
+        // Compared by free space relative to the threshold.
         let left = |look: &Look| u128::from(look.free) * 1000 / u128::from(look.mark.max(1));
         Ok(if left(&log) < left(&data) { log } else { data })
     }
@@ -193,12 +194,12 @@ impl RoomWatch {
     }
 }
 
-/// Less is little, on a file system so large.
+/// The threshold of low space on a file system of this size.
 fn mark(total: u64) -> u64 {
     (total / 10).clamp(MARK_MIN.min(total / 4), MARK_MAX)
 }
 
-/// There has to be a quarter more than the mark before there is room again, so that it does not change all the time.
+/// Space counts as ample again only a quarter above the threshold, so that the state does not flap.
 fn room_of(before: Room, free: u64, mark: u64) -> Room {
     let short = mark / 2;
     let above = |mark: u64, below: bool| free >= if below { mark + mark / 4 } else { mark };

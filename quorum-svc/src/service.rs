@@ -31,41 +31,42 @@ use crate::port::PortService;
 use crate::room::{LEAST_FREE, RoomView, RoomWatch};
 use crate::trace::Traces;
 
-/// What the service is made with.
+/// The configuration of the service.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Name of the ensemble; servers of another name are refused.
+    /// Name of the ensemble; servers with another name are refused.
     pub ensemble: String,
-    /// The version of this program: for people. The feature levels that it knows are in `core`.
+    /// The version of this program, for display. `core` holds the feature levels that it knows.
     pub version: String,
-    /// This server, all servers, time limits and bounds.
+    /// This server, all servers, timeouts and bounds.
     pub core: quorum_core::Config,
     /// `host:port` of each member's quorum service.
     pub addresses: BTreeMap<PeerId, String>,
     /// Connects to the other members.
     pub dialer: tls::Dialer,
-    /// The node's own directory.
+    /// The data directory of the node.
     pub data_dir: PathBuf,
-    /// Where the log is, if not in the data directory.
+    /// The log directory, if it is not in the data directory.
     pub log_dir: Option<PathBuf>,
-    /// Below so many free bytes writes that grow are refused; `None` for what fits the size of the disk.
+    /// Threshold of free bytes below which growing writes are rejected; `None` derives it from the size of the disk.
     pub min_free: Option<u64>,
-    /// Of one log segment file, in bytes.
+    /// Size of one log segment file, in bytes.
     pub segment_bytes: u64,
-    /// How much of the log stays behind what snapshots cover.
+    /// The part of the log that a purge keeps although snapshots cover it.
     pub keep: Keep,
-    /// Newest entries kept in memory for learners and the store, in bytes.
+    /// Size of the newest entries kept in memory for learners and the store, in bytes.
     pub recent_bytes: usize,
     /// Bytes that may wait for the disk before this node stops reading from its leader.
     pub backlog_bytes: usize,
-    /// How often a new incarnation of the data directory begins while the node runs: older copies can be told from it.
+    /// Interval at which a running node begins a new incarnation of its data directory. It allows other servers to
+    /// detect older copies.
     pub incarnation_every: Duration,
 }
 
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// What is on the disk cannot be used.
+    /// The files on the disk are unusable.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// There is too little space to begin.
@@ -76,19 +77,19 @@ pub enum OpenError {
     NoSpace {
         /// On the file system of this directory.
         dir: PathBuf,
-        /// So many bytes are free.
+        /// The free bytes there.
         free: u64,
     },
-    /// No secret for the log.
+    /// No random secret for the log.
     #[error("the system has no random numbers: {0}")]
     Random(getrandom::Error),
-    /// No thread.
+    /// The system cannot create a thread.
     #[error("cannot start the log thread: {0}; raise the limit of threads")]
     Thread(#[from] std::io::Error),
 }
 
 impl OpenError {
-    /// All that was wrong is that there was no space: the same may work once there is.
+    /// Whether a lack of space is the only problem: the same call may succeed later.
     #[must_use]
     pub fn is_full(&self) -> bool {
         match self {
@@ -99,13 +100,13 @@ impl OpenError {
     }
 }
 
-/// Why the service stopped by itself. The node exits with it.
+/// Why the service stopped by itself. The node exits with this reason.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum StopReason {
-    /// The disk failed; what was asked of it last may or may not be there.
+    /// The disk failed; the outcome of its last operations is unknown.
     #[error("{0}")]
     Disk(String),
-    /// Something that cannot be true is.
+    /// A broken invariant.
     #[error("{0}")]
     Invariant(String),
 }
@@ -138,7 +139,8 @@ impl<E: Election> QuorumService<E> {
     /// Claims the data directory, recovers log, epochs and snapshots, and prepares to run. Blocks on the disk.
     ///
     /// # Errors
-    /// See [`OpenError`]; nothing is changed on the disk then, apart from an unfinished tail that was never promised.
+    /// See [`OpenError`]. The disk is then unchanged, except for the removal of an unfinished tail that was never
+    /// acknowledged.
     pub fn open(
         config: Config,
         election: E,
@@ -147,7 +149,7 @@ impl<E: Election> QuorumService<E> {
         QuorumService::open_on(Arc::new(FsDisk), config, election, shutdown)
     }
 
-    /// As [`QuorumService::open`], over another disk than the file system.
+    /// As [`QuorumService::open`], on another disk than the file system.
     ///
     /// # Errors
     /// As [`QuorumService::open`].
@@ -166,7 +168,7 @@ impl<E: Election> QuorumService<E> {
             log_dir: config.log_dir.clone(),
             members: config.core.ensemble.clone(),
             segment_bytes: config.segment_bytes,
-            // The newest entries are kept by the view, from before they are written.
+            // The view holds the newest entries from before they are written.
             window_bytes: 0,
             index_interval_bytes: LogOptions::default().index_interval_bytes,
             may_heal: config.core.ensemble.voters().any(|voter| voter != me),
@@ -316,20 +318,20 @@ impl<E: Election> QuorumService<E> {
         })
     }
 
-    /// For the store of this process.
+    /// The port for the store of this process.
     #[must_use]
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
 
-    /// The newest snapshot, which was found to be sound, for a store that begins with it.
+    /// The newest valid snapshot, for a store that starts from it.
     #[must_use]
     pub fn newest_snapshot(&self) -> Option<SnapshotReader> {
-        // What can no longer be read is of no use; the start goes on without.
+        // An unreadable snapshot is useless; the start continues without it.
         self.handle.snapshots.read(self.handle.snapshots.latest()?).ok()
     }
 
-    /// To be served on the quorum port.
+    /// The gRPC service for the quorum port.
     #[must_use]
     pub fn learn_service(&self) -> QuorumServer<LearnService> {
         let service = LearnService {
@@ -345,8 +347,8 @@ impl<E: Election> QuorumService<E> {
             .max_encoding_message_size(proto::PEER_MESSAGE_MAX)
     }
 
-    /// For this node's store, if that runs in a process of its own; not to be reached by anybody else. One store at a
-    /// time, so to be served once.
+    /// The gRPC service for this node's store in a separate process. No other process may reach it. It supports one
+    /// store at a time, so serve it once.
     #[must_use]
     pub fn port_service(&self) -> QuorumPortServer<PortService> {
         let service = PortService {
@@ -360,7 +362,7 @@ impl<E: Election> QuorumService<E> {
             .max_encoding_message_size(proto::PEER_MESSAGE_MAX)
     }
 
-    /// Runs until the shutdown that `open` was given, or until something makes it stop.
+    /// Runs until the shutdown passed to `open`, or until a failure.
     ///
     /// # Errors
     /// Why it stopped by itself.
@@ -370,7 +372,7 @@ impl<E: Election> QuorumService<E> {
         if let Err(reason) = &result {
             tracing::error!("the quorum service stops: {reason}");
         }
-        // Links that wait for their peers need not be waited for.
+        // Links that wait for their peers do not delay the shutdown.
         self.stop_links.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -378,7 +380,7 @@ impl<E: Election> QuorumService<E> {
     }
 }
 
-/// Gives the reserve of a directory free if there is too little space to run.
+/// Releases the reserve of a directory if there is too little space to run.
 fn room_to_begin(disk: &dyn Disk, dir: &Path) -> Result<(), OpenError> {
     let full = |source| {
         StorageError::from(LogError::from(DiskError {

@@ -1,5 +1,5 @@
-//! The spans of traced writes on their way through the quorum, and of the time without a leader. The core passes contexts
-//! on; here, beside it, spans begin and end with what goes in and comes out.
+//! Spans of traced writes in the quorum, and of the time without a leader. The core forwards trace contexts; this
+//! module begins and ends spans as inputs and outputs pass.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::SystemTime;
@@ -9,24 +9,24 @@ use api::ports::{FeedItem, QuorumStatus, Request, Role};
 use api::{Entry, PeerId, Ticket, Zxid};
 use spans::{KeyValue, Kind, Scope, Span};
 
-/// Spans that are open at the same time, of each kind. Further ones are not made; the write goes on.
+/// Maximum number of open spans of each kind. Above it, a write continues without a span.
 const OPEN: usize = 1024;
 
 /// See the [module](self).
 pub(crate) struct Traces {
     me: PeerId,
-    /// Of this node's store.
+    /// Writes of this node's store.
     submits: BTreeMap<Ticket, Submit>,
-    /// As a leader, in the order of the log.
+    /// Proposals of this node as a leader, in log order.
     proposals: VecDeque<(Zxid, Span)>,
-    /// While this node does not serve.
+    /// The recovery span, while this node does not serve.
     recovery: Option<Span>,
 }
 
-/// A write of this node's store, from its submission until it is known to be committed.
+/// A write of this node's store, from its submission until its commit is known.
 struct Submit {
     span: Span,
-    /// On its way to the leader and back into the log.
+    /// Open while the write travels to the leader and back into the log.
     forward: Option<Span>,
     logged: Option<Zxid>,
 }
@@ -36,7 +36,7 @@ impl Traces {
         Traces { me, submits: BTreeMap::new(), proposals: VecDeque::new(), recovery: None }
     }
 
-    /// The store asks.
+    /// The store submits requests.
     pub(crate) fn requests(&mut self, batch: &mut [Request]) {
         for request in batch {
             let Request::Submit { ticket, trace, .. } = request else { continue };
@@ -47,7 +47,7 @@ impl Traces {
         }
     }
 
-    /// This is on its way to the leader.
+    /// This message is about to be sent to the leader.
     pub(crate) fn sent_to_leader(&mut self, message: &mut ToLeader) {
         let ToLeader::Forward(submissions) = message else { return };
         for s in submissions {
@@ -60,7 +60,7 @@ impl Traces {
         }
     }
 
-    /// Entries have a place in this node's log. A leader's are proposals from now on.
+    /// Entries are in this node's log. On a leader, they become proposals.
     pub(crate) fn appended(&mut self, entries: &mut [Entry], leading: bool) {
         for entry in entries {
             let Some(parent) = entry.trace.as_deref() else { continue };
@@ -79,14 +79,14 @@ impl Traces {
         }
     }
 
-    /// The log was cut behind `to`: writes behind it have no place any more.
+    /// The log was truncated after `to`: later writes are no longer in it.
     pub(crate) fn truncated(&mut self, to: Zxid) {
         for submit in self.submits.values_mut() {
             submit.logged.take_if(|zxid| *zxid > to);
         }
     }
 
-    /// What is committed, by the core, at the end of a turn.
+    /// Ends the spans of all committed entries, at the end of a turn.
     pub(crate) fn committed(&mut self, upto: Zxid) {
         while self.proposals.pop_front_if(|(zxid, _)| *zxid <= upto).is_some() {}
         if !self.submits.is_empty() {
@@ -94,7 +94,7 @@ impl Traces {
         }
     }
 
-    /// The store is told something: perhaps that one of its writes is not carried out.
+    /// A message for the store, which may reject one of its writes.
     pub(crate) fn told(&mut self, item: &FeedItem) {
         let (ticket, why) = match item {
             FeedItem::Refused { ticket, why } => (ticket, format!("refused: {why:?}")),
@@ -107,7 +107,7 @@ impl Traces {
         }
     }
 
-    /// This node looks for a leader.
+    /// This node starts to look for a leader.
     pub(crate) fn looking(&mut self) {
         let span = self.recovery.take().or_else(|| Span::root(Scope::Quorum, "quorum.recovery"));
         self.recovery = span;
@@ -116,7 +116,7 @@ impl Traces {
         }
     }
 
-    /// Of the time without a leader, if this is such a time.
+    /// The span of the time without a leader, if one is open.
     pub(crate) fn recovery(&self) -> Option<&Span> {
         self.recovery.as_ref()
     }
@@ -143,8 +143,7 @@ impl Traces {
     }
 }
 
-/// Spans for these entries on their way to the disk, on a learner where a message brought them. The thread that writes them
-/// ends them.
+/// Spans for traced entries that a learner writes to its disk. The log thread ends them.
 pub(crate) fn appends(entries: &[Entry], leading: bool) -> Vec<Span> {
     let kind = if leading { Kind::Internal } else { Kind::Consumer };
     let traced = entries.iter().filter_map(|entry| Some((entry.zxid, entry.trace.as_deref()?)));
@@ -156,7 +155,7 @@ pub(crate) fn appends(entries: &[Entry], leading: bool) -> Vec<Span> {
     traced.map(span).collect()
 }
 
-/// The entries of these spans, and others with them, were made durable together by one fsync that began then.
+/// One fsync that began at that time made the entries of these spans, and others, durable.
 pub(crate) fn synced(appends: &mut Vec<Span>, began: SystemTime, entries: usize) {
     if appends.is_empty() {
         return;

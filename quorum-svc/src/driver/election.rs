@@ -1,4 +1,4 @@
-//! What the driver wants of the election, in a task of its own.
+//! The requests of the driver to the election, in a separate task.
 
 use api::ports::{Candidate, Election};
 use api::{Epoch, PeerId, Standing};
@@ -7,14 +7,14 @@ use tokio::sync::mpsc;
 
 use super::{Event, Links};
 
-/// What the task that talks to the election is asked.
+/// A request to the task that talks to the election.
 pub(super) enum Ask {
     Elect(Option<Candidate>),
     Settled { leader: PeerId, epoch: Epoch },
     Introduce(Standing),
 }
 
-/// Asks the election one thing at a time; a newer question takes the place of an unanswered one.
+/// Sends one request at a time to the election; a newer request replaces an unanswered one.
 pub(super) async fn ask_election<E: Election>(
     election: E,
     mut asks: mpsc::UnboundedReceiver<Ask>,
@@ -35,7 +35,7 @@ pub(super) async fn ask_election<E: Election>(
                             break;
                         }
                         newer = asks.recv() => match newer {
-                            // The search goes on.
+                            // The search continues.
                             Some(Ask::Introduce(standing)) => drop(election.introduce(standing).await),
                             newer => {
                                 next = newer;
@@ -45,7 +45,7 @@ pub(super) async fn ask_election<E: Election>(
                     }
                 }
             }
-            // Errors mean that the election service is shutting down, and so is this one.
+            // An error means that the election service is shutting down, and so is this one.
             Ask::Settled { leader, epoch } => {
                 let _ = election.settled(leader, epoch).await;
                 next = asks.recv().await;

@@ -1,4 +1,4 @@
-//! What the driver is told, and by whom.
+//! The events of the driver, and the channels that carry them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::feed::FeedQueue;
 use crate::leader_link::ToOneLearner;
 use crate::learner_link::ToItsLeader;
 
-/// What the driver is told by links, handle and tasks.
+/// An event for the driver from links, the handle and tasks.
 pub(crate) enum Event {
     Core(Input),
-    /// Of this node's store, and when it asked.
+    /// Requests of this node's store, and their arrival time.
     Requests {
         batch: Vec<Request>,
         at: Instant,
@@ -35,7 +35,7 @@ pub(crate) enum Event {
         leader: PeerId,
         lanes: ToItsLeader,
     },
-    /// Of a store, and what it has applied.
+    /// A store attaches; `after` is the last entry that it has applied.
     Attach {
         feed: FeedQueue,
         signs: mpsc::Sender<Sign>,
@@ -48,7 +48,7 @@ pub(crate) enum Event {
         level: Level,
         reply: oneshot::Sender<Result<Level, LevelRefusal>>,
     },
-    /// There is little room: a snapshot would make the log shorter.
+    /// Disk space is low: a snapshot allows the log to be purged.
     SnapshotWanted,
     /// See [`Task::Forsake`].
     Forsaken,
@@ -57,17 +57,18 @@ pub(crate) enum Event {
         by: PeerId,
         met: Incarnation,
     },
-    /// Another server says what it has lost, or does not answer, asked when this one was suspected for so many times.
+    /// The answer of another server to the question whether it lost data, or that it did not answer. `suspicion` counts
+    /// the suspicions against this server at the time of the question.
     Heard {
         peer: PeerId,
         damage: Option<Damage>,
         suspicion: u64,
     },
-    /// See [`Input::Leave`]; answered when it is done.
+    /// See [`Input::Leave`]; the driver answers when it is done.
     Leave(oneshot::Sender<()>),
 }
 
-/// What links need of the driver. Cheap to clone.
+/// What links need from the driver. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Links {
     events: mpsc::Sender<Event>,
@@ -79,12 +80,12 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    /// False when the driver is gone.
+    /// Returns false if the driver has ended.
     pub(crate) async fn send(&self, event: Event) -> bool {
         self.events.send(event).await.is_ok()
     }
 
-    /// A number that no connection of this process had before.
+    /// A connection number that this process has not used before.
     pub(crate) fn next_conn(&self) -> Conn {
         Conn(self.conns.fetch_add(1, Ordering::Relaxed))
     }
@@ -93,7 +94,7 @@ impl Links {
         self.peers.contains(&peer)
     }
 
-    /// Runs a task until it ends or the service does.
+    /// Runs a task until it or the service ends.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let shutdown = self.shutdown.clone();
         self.tasks.spawn(async move {
@@ -106,12 +107,12 @@ impl Links {
 
     /// Stops the node.
     pub(crate) fn fail(&self, why: String) {
-        // One reason is enough.
+        // The first reason is enough.
         let _ = self.failures.try_send(why);
     }
 }
 
-/// Ends of the channels that only the driver reads.
+/// The channel ends that only the driver reads.
 pub(crate) struct Inbox {
     pub(super) events: mpsc::Receiver<Event>,
     pub(super) failures: mpsc::Receiver<String>,

@@ -1,4 +1,4 @@
-//! What the core wants, as metrics, spans and lines show it.
+//! Metrics, spans and log lines for the outputs of the core.
 
 use api::peer::ToLearner;
 use api::ports::{FeedItem, Role};
@@ -9,7 +9,7 @@ use telemetry::metrics;
 use crate::measure::Measure;
 use crate::trace::Traces;
 
-/// Measures, traces and logs what the core wants.
+/// Measures, traces and logs an output of the core.
 pub(super) fn observe(core: &Zab, output: &mut Output, measure: &mut Measure, traces: &mut Traces) {
     if let Output::Elect(_) = output {
         traces.looking();
