@@ -1,4 +1,4 @@
-//! The one task that touches the core.
+//! The only task that touches the core.
 
 mod export;
 mod schedule;
@@ -37,78 +37,78 @@ use crate::{
 use export::Exporting;
 use schedule::{DIRTY_MANY, Schedule};
 
-/// What a client, or the task that speaks for it, wants.
+/// An input from a client, or from the task that represents it.
 pub(crate) enum FromClient {
-    /// A stream begins.
+    /// A new stream.
     Open {
-        /// Its number.
+        /// Number of the stream.
         conn: ConnId,
-        /// With what.
+        /// Parameters of the session.
         open: Open,
-        /// For it.
+        /// Random values for the session.
         drawn: Drawn,
         /// See [`Input::Open`].
         identities: Identities,
-        /// Where answers go.
+        /// Receives the answers.
         lane: Arc<Lane>,
     },
-    /// More of a stream.
+    /// More requests of a stream.
     Requests {
-        /// Which one.
+        /// Number of the stream.
         conn: ConnId,
         /// See [`Input::Requests`].
         acked: api::WriteNumber,
-        /// In order.
+        /// Requests in order.
         requests: Vec<Request>,
-        /// Of those that are traced, by their index.
+        /// Spans of the traced requests, with their index in `requests`.
         spans: Vec<(usize, Traced)>,
-        /// When they came in.
+        /// Arrival time.
         received: Instant,
     },
-    /// One call.
+    /// A unary call.
     Unary {
-        /// Its number.
+        /// Number of the call.
         conn: ConnId,
-        /// What is asked.
+        /// The operation.
         op: Op,
-        /// The span that it is part of.
+        /// The parent span.
         trace: Trace,
         /// See [`Input::Unary`].
         identities: Identities,
-        /// Where the answer goes.
+        /// Receives the answer.
         reply: oneshot::Sender<Result<Response, OpError>>,
-        /// When the call came in.
+        /// Arrival time of the call.
         received: Instant,
     },
-    /// How the store is now.
+    /// Asks for the current state of the store.
     Facts(oneshot::Sender<Facts>),
 }
 
-/// What comes outside of [`FromClient`], because whoever says it cannot wait.
+/// An input outside of [`FromClient`], because its sender cannot wait.
 pub(crate) enum Aside {
     /// See [`Input::Drained`].
     Drained {
-        /// Who.
+        /// The connection.
         conn: ConnId,
-        /// How much.
+        /// Bytes sent.
         bytes: usize,
     },
-    /// The client of a stream or of a call has gone. May come before the stream or call does.
+    /// The client of a stream or of a call is gone. May arrive before the stream or call does.
     GivenUp {
-        /// Which one.
+        /// Number of the stream or call.
         conn: ConnId,
     },
 }
 
-/// How the store is.
+/// The current state of the store.
 pub(crate) struct Facts {
-    /// Of the state.
+    /// Header of the state.
     pub(crate) state: record::Header,
     /// See [`store_core::Server::ready`].
     pub(crate) ready: bool,
 }
 
-/// Where answers for a connection go.
+/// Receiver of the answers for a connection.
 enum Sink {
     Stream(Arc<Lane>, Timings, Spans),
     Unary { timings: Timings, reply: oneshot::Sender<Result<Response, OpError>> },
@@ -117,13 +117,13 @@ enum Sink {
 /// See the [module](self).
 pub(crate) struct Driver<Q> {
     pub(crate) shell: Shell,
-    /// When the core's time began.
+    /// Zero point of the core's time.
     pub(crate) origin: Instant,
     pub(crate) quorum: Q,
     pub(crate) inputs: mpsc::Receiver<FromClient>,
     pub(crate) asides: mpsc::UnboundedReceiver<Aside>,
     pub(crate) checkpointer: Checkpointer,
-    /// Where the checkpoint is.
+    /// Directory of the checkpoint.
     pub(crate) data_dir: PathBuf,
     /// See [`crate::Config`].
     pub(crate) snapshot_entries: u64,
@@ -149,15 +149,16 @@ impl<Q: Quorum> Driver<Q> {
 
 struct Running<Q: Quorum> {
     driver: Driver<Q>,
-    /// Looked up only.
+    /// Only looked up, never iterated.
     sinks: HashMap<ConnId, Sink>,
     feed: Attached<Q::Feed>,
-    /// Signs of life are taken before all else: other nodes' clients wait for them.
+    /// Signs of life have priority: clients of other nodes wait for them.
     signs: mpsc::Receiver<Sign>,
-    /// Behind what the quorum has still to take. While there are any, nothing is read from clients.
+    /// Requests queued after the batch that the quorum has not accepted yet. While there are any, the driver reads
+    /// nothing from clients.
     asks: Vec<Ask>,
     asking: Asking,
-    /// Of snapshots. Each tells how large it was; `None` if the quorum did not want all of it.
+    /// Tasks that save snapshots. Each returns the size of its snapshot; `None` if the quorum did not need all of it.
     tasks: JoinSet<Option<u64>>,
     schedule: Schedule,
     exporting: Option<Exporting>,
@@ -177,10 +178,10 @@ impl<Q: Quorum> Running<Q> {
         Ok(())
     }
 
-    /// Until the shutdown, or a fault.
+    /// Runs until the shutdown, or a failure.
     async fn serve(&mut self) -> Result<(), StopReason> {
         let shutdown = self.driver.shutdown.clone();
-        // Until every service that could let clients in is dropped.
+        // False once every service that can accept clients is dropped.
         let mut clients = true;
         loop {
             if self.driver.shell.server.has_more() {
@@ -201,7 +202,7 @@ impl<Q: Quorum> Running<Q> {
                             self.driver.shell.since_snapshot.snapshot_bytes = bytes;
                         }
                     }
-                    // A snapshot that was given up.
+                    // A cancelled snapshot.
                     Err(e) if e.is_cancelled() => {}
                     Err(e) => return Err(StopReason::Invariant(format!("a task of the store has died: {e}"))),
                 },
@@ -209,8 +210,8 @@ impl<Q: Quorum> Running<Q> {
                 Some(sign) = self.signs.recv() => self.handle(Input::Sign(sign)),
                 said = self.feed.next() => {
                     self.on_quorum(said?);
-                    // Where the quorum has more to say than can be applied, its turn never ends: clients would wait
-                    // until then, and sessions expire whose pings are here.
+                    // If the quorum delivers entries faster than they can be applied, this branch always wins. Clients
+                    // would then wait for its end, and sessions would expire although their pings are queued here.
                     self.export_if_time();
                     self.on_asides_waiting();
                     if !asking {
@@ -233,7 +234,7 @@ impl<Q: Quorum> Running<Q> {
     async fn send_all_away(&mut self, why: OpError) {
         self.driver.ready.send_replace(false);
         self.driver.shell.server.close_all(&why);
-        // It knows which calls have left a doubt. What it would ask of the quorum comes too late.
+        // The core knows which calls have an unknown outcome. Its requests to the quorum come too late.
         while let Some(output) = self.driver.shell.server.poll_output() {
             match output {
                 Output::Send { conn, items } => self.send(conn, items),
@@ -244,11 +245,11 @@ impl<Q: Quorum> Running<Q> {
         for (_, sink) in self.sinks.drain() {
             match sink {
                 Sink::Stream(lane, ..) => lane.end(Err(why.clone())),
-                // Whoever asked may have gone.
+                // The caller may be gone.
                 Sink::Unary { reply, .. } => drop(reply.send(Err(why.clone()))),
             }
         }
-        // Whoever comes now finds the door closed. For unary calls, the end of their channel says the same.
+        // New clients find the channel closed. For unary calls, the end of their channel reports the same.
         self.driver.inputs.close();
         while let Some(input) = self.driver.inputs.recv().await {
             if let FromClient::Open { lane, .. } = input {
@@ -258,7 +259,7 @@ impl<Q: Quorum> Running<Q> {
     }
 
     async fn last_checkpoint(mut self) {
-        // What is under way is given up, so that the thread is free.
+        // Cancels running jobs, so that the thread is free.
         self.tasks.shutdown().await;
         self.give_up_export();
         if self.driver.checkpointer.busy() {
@@ -298,7 +299,7 @@ impl<Q: Quorum> Running<Q> {
 
     fn on_client(&mut self, input: FromClient) {
         match input {
-            // Given up on the way here.
+            // Cancelled in the queue.
             FromClient::Open { lane, .. } if lane.is_over() => {}
             FromClient::Open { conn, open, drawn, identities, lane } => {
                 self.sinks.insert(conn, Sink::Stream(lane, Timings::default(), Spans::default()));
@@ -311,7 +312,7 @@ impl<Q: Quorum> Running<Q> {
                 }
                 self.handle(Input::Requests { conn, acked, requests });
             }
-            // Given up on the way here.
+            // Cancelled in the queue.
             FromClient::Unary { reply, .. } if reply.is_closed() => {}
             FromClient::Unary { conn, op, trace, identities, reply, received } => {
                 let mut timings = Timings::default();
@@ -321,7 +322,7 @@ impl<Q: Quorum> Running<Q> {
             }
             FromClient::Facts(reply) => {
                 let server = &self.driver.shell.server;
-                // Whoever asked may have gone.
+                // The caller may be gone.
                 drop(reply.send(Facts { state: server.state().header(), ready: server.ready() }));
             }
         }
@@ -339,7 +340,7 @@ impl<Q: Quorum> Running<Q> {
         self.handle(Input::Closed { conn });
     }
 
-    /// Takes what clients have sent already, up to a bound.
+    /// Processes inputs that clients have already sent, up to a bound.
     fn on_clients_waiting(&mut self) {
         for _ in 0..INPUTS_AT_ONCE {
             let Ok(input) = self.driver.inputs.try_recv() else { return };
@@ -347,7 +348,7 @@ impl<Q: Quorum> Running<Q> {
         }
     }
 
-    /// The same for asides.
+    /// The same for the inputs that cannot wait.
     fn on_asides_waiting(&mut self) {
         for _ in 0..INPUTS_AT_ONCE {
             let Ok(aside) = self.driver.asides.try_recv() else { return };
@@ -355,7 +356,7 @@ impl<Q: Quorum> Running<Q> {
         }
     }
 
-    /// Does what the core says.
+    /// Carries out the effects of the core.
     fn carry_out(&mut self) -> Result<(), StopReason> {
         let now = self.now();
         while let Some(effect) = self.driver.shell.poll_effect(now)? {
@@ -376,7 +377,7 @@ impl<Q: Quorum> Running<Q> {
         Ok(())
     }
 
-    /// The state was thrown away: the quorum gives another one.
+    /// The core discarded the state: the quorum provides another one.
     fn attach_anew(&mut self) {
         metrics::STORE_DIVERGED.add(1);
         if let Some(snapshot) = self.schedule.saving.take() {
@@ -388,7 +389,7 @@ impl<Q: Quorum> Running<Q> {
     fn end(&mut self, conn: ConnId, why: Result<(), OpError>) {
         match self.sinks.remove(&conn) {
             Some(Sink::Stream(lane, ..)) => lane.end(why),
-            // Whoever asked may have gone.
+            // The caller may be gone.
             Some(Sink::Unary { reply, .. }) => drop(reply.send(why.and(Err(no_answer())))),
             None => {}
         }
@@ -406,7 +407,7 @@ impl<Q: Quorum> Running<Q> {
                 if let (Some(Sink::Unary { reply, .. }), Some(Item::Response(response))) =
                     (self.sinks.remove(&conn), items.pop())
                 {
-                    // Whoever asked may have gone.
+                    // The caller may be gone.
                     drop(reply.send(Ok(response)));
                 }
             }
@@ -437,7 +438,8 @@ fn no_answer() -> OpError {
     OpError::Internal("the call ended without an answer".into())
 }
 
-/// Messages from clients that are handled before their outputs are carried out, in one batch to the quorum.
+/// Maximum number of client messages that are processed before their outputs are carried out, in one batch to the
+/// quorum.
 const INPUTS_AT_ONCE: usize = 256;
 #[cfg(test)]
 mod tests;

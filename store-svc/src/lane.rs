@@ -1,5 +1,5 @@
-//! What a client's stream shares between its reader, its writer and the driver: answers on their way, and how much
-//! is under way in all.
+//! The state that a client's stream shares between its reader, its writer and the driver: pending answers, and the
+//! amount of data in flight.
 
 use std::{
     collections::VecDeque,
@@ -18,52 +18,53 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Bounds, driver::Aside};
 
-/// The driver is told in steps of so many bytes how far a client has taken its answers; less than any useful
-/// `Limits::unsent_max`.
+/// The lane reports to the driver in steps of this many bytes how far a client has taken its answers. It is less than
+/// any useful `Limits::unsent_max`.
 const DRAINED_STEP: usize = 256 << 10;
 
-/// When nothing is left to send it is told sooner: what it does not know counts for all streams together.
+/// With an empty queue it reports earlier: unreported bytes count against the total of all streams.
 const DRAINED_LAST: usize = 8 << 10;
 
-/// Pings and closes of a stream that need no room: more than a client has under way that waits for answers.
+/// Number of pings and closes of a stream that need no capacity: more than a client has in flight while it waits for
+/// answers.
 const FREE: usize = 8;
 
-/// One stream.
+/// A stream.
 pub(crate) struct Lane {
     conn: ConnId,
     bounds: Bounds,
     inner: Mutex<Inner>,
-    /// Answers were taken, so there may be room for requests.
+    /// Notified when answers were taken, so that there may be capacity for requests.
     room: Notify,
-    /// The client, or the driver, has ended the stream.
+    /// Cancelled when the client or the driver has ended the stream.
     over: CancellationToken,
-    /// Bytes of requests that all streams of the connection may have under way.
+    /// Bytes of requests that all streams of the connection may have in flight.
     share: Share,
-    /// Tells the driver. Unbounded, but there is one message for each [`DRAINED_LAST`] bytes that were sent at least.
+    /// Reports to the driver. Unbounded, but each message stands for at least [`DRAINED_LAST`] sent bytes.
     asides: mpsc::UnboundedSender<Aside>,
 }
 
 struct Inner {
     out: VecDeque<Item>,
-    /// What comes behind `out`.
+    /// The end of the stream, after `out`.
     end: Option<Result<(), OpError>>,
     writer: Option<Waker>,
     /// Requests that were admitted together and are not all answered.
     groups: VecDeque<Group>,
     requests: usize,
-    /// Of `requests`: see [`Load::light`].
+    /// The light ones of `requests`: see [`Load::light`].
     light: usize,
     bytes: usize,
-    /// What the answers take that the writer has taken last.
+    /// Weight of the answers that the writer took last.
     taken: usize,
-    /// Taken by the writer, and not yet told to the driver.
+    /// Taken by the writer, and not yet reported to the driver.
     drained: usize,
-    /// For answers that wait although the driver has ended the stream, and knows no more of them.
+    /// Charge for queued answers after the driver has ended the stream and no longer accounts for them.
     left_over: Option<Charge>,
 }
 
 struct Group {
-    /// How many are not answered.
+    /// Number of unanswered requests.
     left: usize,
     light: usize,
     bytes: usize,
@@ -74,9 +75,9 @@ struct Group {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Load {
     pub(crate) requests: usize,
-    /// Of these: pings and closes. [`FREE`] of them need no room, each other one [`Request::WEIGHT`].
+    /// Number of pings and closes. [`FREE`] of them need no capacity, each further one [`Request::WEIGHT`].
     pub(crate) light: usize,
-    /// Of the others.
+    /// Bytes of the other requests.
     pub(crate) bytes: usize,
 }
 
@@ -118,14 +119,15 @@ impl Lane {
 
     // ---- for the driver ----
 
-    /// Sends to the client.
+    /// Queues items for the client.
     pub(crate) fn send(&self, items: Vec<Item>) {
         let mut inner = self.lock();
         inner.out.extend(items);
         wake(inner);
     }
 
-    /// Ends the stream behind what was sent. The first end counts. What is not answered will not be, and holds nothing.
+    /// Ends the stream after the queued items. Only the first call counts. Unanswered requests will not be answered,
+    /// and hold nothing.
     pub(crate) fn end(&self, why: Result<(), OpError>) {
         let mut inner = self.lock();
         if inner.end.is_none() {
@@ -141,7 +143,8 @@ impl Lane {
 
     // ---- for the reader ----
 
-    /// Admits more requests, if the stream and the connection have room for them. They leave when their answers are taken.
+    /// Admits more requests, if the stream and the connection have capacity for them. They release it when their
+    /// answers are taken.
     pub(crate) fn try_admit(&self, load: Load) -> bool {
         let Some(bytes) = self.room_for(load) else { return false };
         match self.share.try_take(bytes) {
@@ -153,7 +156,7 @@ impl Lane {
         }
     }
 
-    /// As [`Lane::try_admit`], but waits for room. Nothing is admitted if it is dropped before it ends.
+    /// As [`Lane::try_admit`], but waits for capacity. If the future is dropped early, nothing is admitted.
     pub(crate) async fn admit(&self, load: Load) {
         let bytes = loop {
             let room = self.room.notified();
@@ -162,12 +165,12 @@ impl Lane {
             }
             room.await;
         };
-        // There is one reader, so the room stays.
+        // There is one reader, so the capacity remains.
         let charge = self.share.take(bytes).await;
         self.enter(load, bytes, charge);
     }
 
-    /// Waits until everything that was admitted is answered.
+    /// Waits until all admitted requests are answered.
     pub(crate) async fn settled(&self) {
         loop {
             let room = self.room.notified();
@@ -178,19 +181,19 @@ impl Lane {
         }
     }
 
-    /// Waits until the stream has an end.
+    /// Waits until the stream has ended.
     pub(crate) async fn over(&self) {
         self.over.cancelled().await;
     }
 
-    /// Whether the stream has an end.
+    /// Whether the stream has ended.
     pub(crate) fn is_over(&self) -> bool {
         self.over.is_cancelled()
     }
 
     // ---- for the writer ----
 
-    /// The next answers, at most `max`; `None` behind the last, with how the stream ends.
+    /// The next answers, at most `max`; `None` after the last, with the reason of the end.
     pub(crate) fn poll_take(
         &self,
         cx: &mut Context<'_>,
@@ -217,7 +220,7 @@ impl Lane {
         }
     }
 
-    /// The transport has taken so many answers of this [weight](Item::weight).
+    /// The transport has taken this many answers of this [weight](Item::weight).
     pub(crate) fn took(&self, mut replies: usize, weight: usize) {
         let mut inner = self.lock();
         inner.requests = inner.requests.saturating_sub(replies);
@@ -237,18 +240,18 @@ impl Lane {
         inner.drained += weight;
         let step = if inner.out.is_empty() { DRAINED_LAST } else { DRAINED_STEP };
         if inner.drained >= step {
-            // Without a driver nobody needs to know.
+            // Without a driver, the report is not needed.
             let bytes = std::mem::take(&mut inner.drained);
             let _ = self.asides.send(Aside::Drained { conn: self.conn, bytes });
         }
         drop(inner);
         drop(freed);
-        // There is one reader; it may be about to wait, so the notice is kept for it.
+        // There is one reader; it may be about to wait, so the notification is stored for it.
         self.room.notify_one();
     }
 
-    /// If the stream has room: the bytes to be taken from the share. A request larger than the bound waits for all others to
-    /// leave.
+    /// The bytes to take from the share, if the stream has capacity. A request larger than the bound waits until all
+    /// others have left.
     fn room_for(&self, load: Load) -> Option<usize> {
         let Load { requests, light, bytes } = load;
         let inner = self.lock();
@@ -262,7 +265,7 @@ impl Lane {
     fn enter(&self, load: Load, bytes: usize, charge: Charge) {
         let Load { requests, light, .. } = load;
         let mut inner = self.lock();
-        // Nobody answers on a stream that has ended.
+        // A stream that has ended gets no answers.
         if requests > 0 && inner.end.is_none() {
             inner.requests += requests;
             inner.light += light;
@@ -272,12 +275,12 @@ impl Lane {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing in here panics half way.
+        // No code under this lock panics half way.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What these answers take.
+/// Weight of these answers.
 fn cost(answers: &VecDeque<Item>) -> usize {
     answers.iter().map(|answer| Item::SIZE + answer.weight()).sum()
 }
@@ -329,7 +332,7 @@ mod tests {
     fn b07_answers_to_pings_are_counted_but_for_a_few() {
         let (held, (asides, _told)) = (Budget::new(8 << 20), mpsc::unbounded_channel());
         let lane = Lane::new(ConnId(1), Bounds::default(), held.share(), asides);
-        // What nobody else can have is the last quarter, in small parts.
+        // Others cannot have the last quarter, in small parts.
         let mut all: Vec<_> = (0..3).filter_map(|_| held.share().try_take(2 << 20)).collect();
         all.extend((0..32).filter_map({
             let share = held.share();

@@ -1,4 +1,4 @@
-//! What the driver counts and times, beside the core and without a say in anything.
+//! Counters and timings of the driver. They do not influence the core.
 
 use std::{
     collections::VecDeque,
@@ -9,24 +9,24 @@ use api::session::{Item, Op, Response, Verb};
 use store_core::Server;
 use telemetry::{Phase, metrics};
 
-/// Requests of one connection that are not answered. They are answered in the order in which they came, so what came
-/// together is kept, and recorded, together.
+/// Unanswered requests of one connection. They are answered in arrival order, so requests that arrived together are
+/// stored and recorded together.
 #[derive(Default)]
 pub(crate) struct Timings {
     runs: VecDeque<Run>,
 }
 
-/// Requests of one kind that came in one message.
+/// Requests of one kind from one message.
 struct Run {
     verb: Verb,
     count: u64,
     received: Instant,
-    /// When the driver took them up.
+    /// When the driver accepted them.
     taken: Instant,
 }
 
 impl Timings {
-    /// The driver takes up requests that came in at `received`.
+    /// The driver accepts requests that arrived at `received`.
     pub(crate) fn take_up<'a>(&mut self, received: Instant, ops: impl IntoIterator<Item = &'a Op>) {
         let taken = Instant::now();
         let before = self.runs.len();
@@ -44,13 +44,13 @@ impl Timings {
         }
     }
 
-    /// These answers are on their way.
+    /// These answers leave.
     pub(crate) fn answered(&mut self, items: &[Item]) {
         let now = Instant::now();
         let mut count = 0;
         for item in items {
             let Item::Response(Response { result, .. }) = item else { continue };
-            // An answer that nobody asked for would be a defect elsewhere; it is not measured.
+            // An answer without a request would be a bug elsewhere; it is not measured.
             let Some(run) = self.runs.front() else { return };
             count += 1;
             if result.is_err() {
@@ -63,7 +63,7 @@ impl Timings {
         self.record(now, count);
     }
 
-    /// So many of the first run.
+    /// Records `n` answers of the first group.
     fn record(&mut self, now: Instant, count: u64) {
         let Some(run) = self.runs.front_mut().filter(|_| count > 0) else { return };
         metrics::REQUEST_DURATION.at(run.verb).record_n(now.saturating_duration_since(run.received), count);
@@ -75,7 +75,7 @@ impl Timings {
     }
 }
 
-/// How the store is, after each turn of the driver.
+/// The state of the store, after each turn of the driver.
 pub(crate) fn publish(server: &Server, connections: usize) {
     let header = server.state().header();
     metrics::SESSIONS.set(header.sessions);

@@ -1,4 +1,4 @@
-//! Between the driver and the quorum: no task stands there, the driver polls what it waits for.
+//! The connection between the driver and the quorum: no task in between, the driver polls it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,24 +16,24 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::{StopReason, hash_seed};
 
-/// Signs of life between the quorum and the driver.
+/// Queue length for signs of life between the quorum and the driver.
 const SIGN_QUEUE: usize = 64;
-/// So many entries take about 0.2 ms to apply.
+/// Number of entries that take about 0.2 ms to apply.
 const MANY: usize = 64;
 
-/// What the quorum says, and the spans of the traced entries in it, which end when all of it is applied.
+/// A message from the quorum, and the spans of its traced entries, which end when all of it is applied.
 pub(crate) type Said = (FromQuorum, Vec<Span>);
 
 type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// What the quorum gives a store. It gives more when the driver asks, so a slow driver holds it back.
+/// The feed of the quorum. It delivers on demand of the driver, so a slow driver throttles it.
 pub(crate) struct Attached<F> {
     feed: Boxed<Result<Given<F>, StopReason>>,
-    /// Of what was given at once.
+    /// Remaining messages of the last batch.
     ready: VecDeque<Said>,
 }
 
-/// What one look at the feed has given.
+/// The result of one read of the feed.
 struct Given<F> {
     feed: F,
     decoder: Decoder,
@@ -43,12 +43,12 @@ struct Given<F> {
 }
 
 impl<F: Feed> Attached<F> {
-    /// Behind this entry; and the signs of life, of which as many wait as [`SIGN_QUEUE`] says.
+    /// Attaches after this entry. Also returns the signs of life; their queue holds [`SIGN_QUEUE`].
     pub(crate) fn new<Q: Quorum<Feed = F>>(quorum: Q, after: Zxid) -> (Attached<F>, mpsc::Receiver<Sign>) {
         let (signs_to_driver, signs_in) = mpsc::channel(SIGN_QUEUE);
         let feed = Box::pin(async move {
             let (feed, mut signs) = quorum.attach(after).await?;
-            // By itself, because the driver may have a large snapshot to take. Ends with the feed.
+            // A separate task, because the driver may be busy with a large snapshot. It ends with the feed.
             tokio::spawn(async move {
                 while let Some(sign) = signs.next().await {
                     if signs_to_driver.send(sign).await.is_err() {
@@ -61,7 +61,7 @@ impl<F: Feed> Attached<F> {
         (Attached { feed, ready: VecDeque::new() }, signs_in)
     }
 
-    /// What comes next, decoded. May be dropped and called again, but not behind an error.
+    /// The next message, decoded. The future may be dropped and called again, but not after an error.
     pub(crate) async fn next(&mut self) -> Result<Said, StopReason> {
         loop {
             if let Some(said) = self.ready.pop_front() {
@@ -76,7 +76,7 @@ impl<F: Feed> Attached<F> {
         }
     }
 
-    /// One whose feed gives this, and then nothing.
+    /// A feed that delivers these messages and then nothing.
     #[cfg(test)]
     pub(crate) fn giving(said: impl IntoIterator<Item = FromQuorum>) -> Attached<F> {
         let ready = said.into_iter().map(|said| (said, Vec::new())).collect();
@@ -84,7 +84,7 @@ impl<F: Feed> Attached<F> {
     }
 }
 
-/// `many`: the last look gave so much that others shall have their turn first, the quorum itself among them.
+/// `many`: the last read returned so much that other tasks, including the quorum itself, have their turn first.
 async fn look<F: Feed>(mut feed: F, mut decoder: Decoder, many: bool) -> Result<Given<F>, StopReason> {
     match many {
         true => tokio::task::yield_now().await,
@@ -101,7 +101,7 @@ async fn look<F: Feed>(mut feed: F, mut decoder: Decoder, many: bool) -> Result<
     Ok(Given { feed, decoder, said, spans, many })
 }
 
-/// A batch on its way to the quorum, if it does not take it at once.
+/// A batch that the quorum has not accepted yet.
 pub(crate) struct Asking(Option<Boxed<Result<(), PortClosed>>>);
 
 impl Asking {
@@ -109,16 +109,16 @@ impl Asking {
         Asking(None)
     }
 
-    /// Whether the quorum has still to take what was asked last.
+    /// Whether the last batch is still pending.
     pub(crate) fn waits(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Asks, when [nothing waits](Asking::waits).
+    /// Sends a batch, when [nothing waits](Asking::waits).
     pub(crate) fn begin<Q: Quorum>(&mut self, quorum: &Q, asks: Vec<Ask>) {
         let (quorum, batch) = (quorum.clone(), encode(asks));
         let mut asking: Boxed<_> = Box::pin(async move { quorum.request(batch).await });
-        // Most often it has room.
+        // The quorum usually has room.
         match asking.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(error) => self.0 = Some(Box::pin(std::future::ready(error))),
@@ -126,7 +126,7 @@ impl Asking {
         }
     }
 
-    /// Resolves when the quorum has taken what waits; never if nothing does. May be dropped and called again.
+    /// Resolves when the quorum has accepted the pending batch; never without one. May be dropped and called again.
     pub(crate) async fn taken(&mut self) -> Result<(), PortClosed> {
         let Some(asking) = &mut self.0 else { return std::future::pending().await };
         let taken = asking.await;
@@ -135,19 +135,19 @@ impl Asking {
     }
 }
 
-/// The pieces of a snapshot as they come from the checkpoint thread.
+/// The pieces of a snapshot from the checkpoint thread.
 pub(crate) struct Pieces {
-    /// `None` behind the last.
+    /// `None` after the last piece.
     rest: mpsc::Receiver<Option<Bytes>>,
-    /// Of those that were taken.
+    /// Bytes taken so far.
     bytes: u64,
-    /// For whoever wants to know the size of the whole.
+    /// Receives the size of the whole snapshot.
     whole: Option<oneshot::Sender<u64>>,
     at_least: u64,
 }
 
 impl Pieces {
-    /// Also says how large the snapshot was, once all pieces are taken.
+    /// Also returns a receiver for the size of the snapshot, which is known once all pieces are taken.
     pub(crate) fn new(
         rest: mpsc::Receiver<Option<Bytes>>,
         at_least: u64,
@@ -159,11 +159,11 @@ impl Pieces {
 
 impl Chunks for Pieces {
     async fn next(&mut self) -> Option<Bytes> {
-        // Without an end it is no snapshot, and must not be taken for one: the driver ends the task.
+        // A stream without an end is not a valid snapshot and must not become one: the driver ends the task.
         let Some(piece) = self.rest.recv().await else { return std::future::pending().await };
         match (&piece, self.whole.take_if(|_| piece.is_none())) {
             (Some(piece), _) => self.bytes += piece.len() as u64,
-            // Whoever asked may have gone.
+            // The receiver may be gone.
             (None, Some(whole)) => drop(whole.send(self.bytes)),
             (None, None) => {}
         }
@@ -175,7 +175,7 @@ impl Chunks for Pieces {
     }
 }
 
-/// The spans of traced entries, from when they came until they are applied.
+/// The spans of traced entries, from their arrival until they are applied.
 fn applying(item: &FeedItem) -> Vec<Span> {
     let FeedItem::Committed(entries) = item else { return Vec::new() };
     let span = |entry: &Entry| {

@@ -1,4 +1,4 @@
-//! A quorum of one in memory, so that tests of stores need no other service.
+//! A quorum of one server in memory, so that tests of stores need no other service.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +15,7 @@ use api::{
 use bytes::Bytes;
 use tokio::sync::{Notify, mpsc};
 
-/// Commits what it is asked to at once. Survives the store, as a real one does.
+/// Commits requests at once. Survives the store, like a real quorum.
 #[derive(Clone)]
 pub struct MemoryQuorum {
     me: PeerId,
@@ -25,22 +25,22 @@ pub struct MemoryQuorum {
 
 struct Inner {
     log: Vec<Entry>,
-    /// So many entries are no longer to be had.
+    /// Entries up to this one are no longer available.
     purged: usize,
     snapshot: Option<(Zxid, Vec<Bytes>)>,
-    /// To be said once so many entries are.
+    /// Item to deliver once this entry is reached.
     told: VecDeque<(usize, FeedItem)>,
-    /// Came while there was no leader.
+    /// Requests that arrived without a leader.
     parked: Vec<Request>,
     serving: bool,
-    /// Which feed is the current one.
+    /// Number of the current feed.
     attached: u64,
-    /// Signs of life for the store that is attached.
+    /// Signs of life for the attached store.
     signs: Option<mpsc::UnboundedSender<Sign>>,
 }
 
 impl MemoryQuorum {
-    /// A quorum that leads, with nothing but the marker of its epoch.
+    /// A quorum that leads; its log contains only the marker of its epoch.
     #[must_use]
     pub fn new(me: PeerId) -> MemoryQuorum {
         let inner = Inner {
@@ -56,7 +56,7 @@ impl MemoryQuorum {
         MemoryQuorum { me, inner: Arc::new(Mutex::new(inner)), changed: Arc::new(Notify::new()) }
     }
 
-    /// Whether there is a leader. Without one, requests are parked.
+    /// Sets whether there is a leader. Without one, requests are parked.
     pub fn set_serving(&self, serving: bool) {
         let mut inner = self.lock();
         inner.serving = serving;
@@ -68,7 +68,7 @@ impl MemoryQuorum {
         self.changed.notify_waiters();
     }
 
-    /// Forgets the log below the snapshot. False if there is none.
+    /// Purges the log below the snapshot. Returns false if there is none.
     #[must_use]
     pub fn purge(&self) -> bool {
         let mut inner = self.lock();
@@ -83,7 +83,7 @@ impl MemoryQuorum {
         self.lock().snapshot.as_ref().map(|(zxid, _)| *zxid)
     }
 
-    /// How many requests wait for a leader.
+    /// Number of requests that wait for a leader.
     #[must_use]
     pub fn parked(&self) -> usize {
         self.lock().parked.len()
@@ -151,7 +151,7 @@ impl Inner {
 
     fn sign(&self, sign: Sign) {
         if let Some(signs) = &self.signs {
-            // The store may have gone.
+            // The store may be gone.
             let _ = signs.send(sign);
         }
     }
@@ -258,7 +258,7 @@ impl Feed for MemoryFeed {
             let changed = self.quorum.changed.clone();
             let changed = changed.notified();
             let mut changed = std::pin::pin!(changed);
-            // From now on no notice is missed.
+            // From here on, no notification is missed.
             changed.as_mut().enable();
             let items = self.ready()?;
             if !items.is_empty() {

@@ -1,4 +1,4 @@
-//! The spans of requests: from when they came in until they are answered.
+//! The spans of requests, from their arrival to their answer.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -9,15 +9,15 @@ use api::{
 use spans::{Ratio, Scope, Span};
 use telemetry::metrics;
 
-/// The span of a request that is traced.
+/// The span of a traced request.
 pub(crate) struct Traced {
     span: Span,
     verb: Verb,
-    /// When the request came in.
+    /// Arrival time of the request.
     received: Instant,
 }
 
-/// Begins the span of a request that came in at `received`, if it is traced; from then on the request belongs to that.
+/// Begins the span of a traced request that arrived at `received`, and makes it the parent of the request.
 pub(crate) fn begin(op: &Op, trace: &mut Trace, received: Instant, ratio: &Ratio) -> Option<Traced> {
     let asked = trace.take();
     let verb = op.verb();
@@ -54,7 +54,7 @@ pub(crate) fn begin(op: &Op, trace: &mut Trace, received: Instant, ratio: &Ratio
 /// Ends the span of a request that was answered.
 pub(crate) fn end(traced: Traced, zxid: Option<Zxid>, error: Option<&OpError>) {
     let Traced { mut span, verb, received } = traced;
-    // Only of what the driver has answered, and so timed.
+    // Only requests that the driver has answered, and therefore timed.
     if let Some(trace) = span.trace().filter(|_| zxid.is_some()) {
         metrics::REQUEST_DURATION.at(verb).exemplify(received.elapsed(), &trace);
     }
@@ -78,25 +78,25 @@ fn level_name(level: &ReadLevel) -> &'static str {
     }
 }
 
-/// The open spans of one stream. Its requests are answered in their order, so a count finds them; and their number bounds
-/// that of the spans.
+/// The open spans of one stream. Requests are answered in order, so a count finds their spans. The number of requests
+/// bounds the number of spans.
 #[derive(Default)]
 pub(crate) struct Open {
     taken: u64,
     answered: u64,
-    /// By the place of the request among all of the stream.
+    /// By the position of the request in the stream.
     spans: VecDeque<(u64, Traced)>,
 }
 
 impl Open {
-    /// The driver takes up requests, of which some have spans, by their index among these.
+    /// The driver accepts requests; `spans` belong to some of them, by their index.
     pub(crate) fn take_up(&mut self, requests: &[Request], spans: Vec<(usize, Traced)>) {
         let taken = self.taken;
         self.spans.extend(spans.into_iter().map(|(index, traced)| (taken + index as u64, traced)));
         self.taken += requests.len() as u64;
     }
 
-    /// These answers are on their way.
+    /// These answers leave.
     pub(crate) fn answered(&mut self, items: &[Item]) {
         for item in items {
             let Item::Response(Response { zxid, result, .. }) = item else { continue };
@@ -109,7 +109,7 @@ impl Open {
     }
 }
 
-/// What the stream ends without an answer for: its client sends it again elsewhere.
+/// Requests without an answer at the end of the stream: their client sends them again elsewhere.
 impl Drop for Open {
     fn drop(&mut self) {
         for (_, traced) in &mut self.spans {

@@ -1,4 +1,4 @@
-//! A state on its way to the checkpoint thread, part by part, so that nobody waits for it.
+//! Exports of the state to the checkpoint thread, part by part, so that no request waits for them.
 
 use std::time::{Duration, Instant};
 
@@ -12,43 +12,43 @@ use crate::{
     table::{Job, Part},
 };
 
-/// A state on its way to the checkpoint thread.
+/// A running export of the state to the checkpoint thread.
 pub(super) struct Exporting {
-    /// Lets few parts wait, so a slow thread holds the export back and nothing else.
+    /// A short queue, so that a slow thread delays only the export.
     parts: mpsc::Sender<Part>,
-    /// Whether it becomes the checkpoint.
+    /// Whether the export becomes the checkpoint.
     checkpoint: bool,
     export: Export,
-    /// When the next part is to be made.
+    /// Time of the next part.
     next: Instant,
 }
 
 impl Exporting {
-    /// Waits until it is time for the next part and there is room for it; for ever without an export.
+    /// Waits until the next part is due and the queue has room for it; never resolves without an export.
     pub(super) async fn turn(exporting: Option<&Exporting>) {
         let Some(Exporting { parts, next, .. }) = exporting else { return std::future::pending().await };
         if *next > Instant::now() {
             tokio::time::sleep_until((*next).into()).await;
         }
-        // If the thread wants no more, that shows with the next part.
+        // If the thread wants no more parts, the next send fails.
         drop(parts.reserve().await);
     }
 }
 
 impl<Q: Quorum> Running<Q> {
-    /// Ends the export before its last part. What was to become of it comes to nothing.
+    /// Cancels the export before its last part. Its checkpoint or snapshot is discarded.
     pub(super) fn give_up_export(&mut self) {
         let Some(exporting) = self.exporting.take() else { return };
         self.driver.shell.server.end_export();
         if exporting.checkpoint {
             self.driver.shell.server.forget_checkpoint();
         } else if let Some(snapshot) = self.schedule.saving.take() {
-            // Its end would never come.
+            // Its end would never arrive.
             snapshot.abort();
         }
     }
 
-    /// The same as the turn of the export in the loop, which may not come to it.
+    /// Makes a part like the export branch of the loop, which may not get its turn.
     pub(super) fn export_if_time(&mut self) {
         let due = |exporting: &Exporting| exporting.next <= Instant::now() && exporting.parts.capacity() > 0;
         if self.exporting.as_ref().is_some_and(due) {
@@ -56,7 +56,7 @@ impl<Q: Quorum> Running<Q> {
         }
     }
 
-    /// Makes the next part of the export. There is room for it.
+    /// Makes the next part of the export. The queue must have room for it.
     pub(super) fn export(&mut self) {
         let began = Instant::now();
         let Some(exporting) = &mut self.exporting else { return };
@@ -64,7 +64,7 @@ impl<Q: Quorum> Running<Q> {
         let Some((records, last)) = exporting.export.part(server, PART, PART_BYTES) else {
             return self.give_up_export();
         };
-        // So much of the time is left to others; when there is nothing else to do, all of it is for this.
+        // Leaves the rest of the time to other work; an idle node uses all its time for the export.
         let busy = began.duration_since(self.schedule.last_entry) < QUIET;
         exporting.next = if busy {
             began + PACE * u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX)
@@ -83,7 +83,7 @@ impl<Q: Quorum> Running<Q> {
         self.driver.shell.since_snapshot.begin();
         (self.schedule.snapshot, self.schedule.percent) = (Instant::now(), 100);
         let state = self.driver.shell.server.state();
-        // In a snapshot all paths and values are as they are.
+        // A snapshot contains all paths and values unchanged, so their size is a lower bound.
         let (zxid, at_least) = (state.applied(), state.tree().bytes() as u64);
         let parts = self.begin_export(false);
         let (pieces, rest) = mpsc::channel(PIECES_AHEAD);
@@ -91,7 +91,7 @@ impl<Q: Quorum> Running<Q> {
         let task = self.tasks.spawn(async move {
             let (pieces, mut whole) = Pieces::new(rest, at_least);
             if let Err(e) = quorum.save_snapshot(zxid, pieces).await {
-                // Whether the quorum is gone for good, the feed says. If not, there will be another snapshot.
+                // The feed reports if the quorum is gone for good. Otherwise, there will be another snapshot.
                 tracing::warn!(%zxid, "the quorum has not taken the snapshot: {e}");
             }
             whole.try_recv().ok()
@@ -108,12 +108,12 @@ impl<Q: Quorum> Running<Q> {
     }
 }
 
-/// A part of an export: so many znodes, or so many bytes of values. It takes about 0.2 ms.
+/// Limits of one part of an export, in znodes and in bytes of values. A part takes about 0.2 ms.
 const PART: usize = 512;
 const PART_BYTES: usize = 1 << 20;
-/// Parts between the driver and the checkpoint thread.
+/// Parts queued between the driver and the checkpoint thread.
 const PARTS_AHEAD: usize = 2;
-/// For each microsecond that a part takes there is none for so long, while there are entries.
+/// Interval between two parts for each microsecond that a part takes, while entries arrive.
 const PACE: Duration = Duration::from_micros(5);
-/// Pieces of a snapshot between the checkpoint thread and the quorum.
+/// Pieces of a snapshot queued between the checkpoint thread and the quorum.
 const PIECES_AHEAD: usize = 4;

@@ -1,4 +1,4 @@
-//! When checkpoints and snapshots are made.
+//! The schedule of checkpoints and snapshots.
 
 use std::time::{Duration, Instant};
 
@@ -13,28 +13,28 @@ use crate::table::{self, Job, TableError};
 
 /// When the next checkpoint and the next snapshot are due.
 pub(super) struct Schedule {
-    /// When the last snapshot began.
+    /// Start of the last snapshot.
     pub(super) snapshot: Instant,
-    /// How much of what is usual has to be logged before the next snapshot, in percent.
+    /// Amount of log before the next snapshot, in percent of the usual amount.
     pub(super) percent: u64,
-    /// When the last checkpoint began.
+    /// Start of the last checkpoint.
     pub(super) checkpoint: Instant,
-    /// When the last entry was applied.
+    /// Time of the last applied entry.
     pub(super) last_entry: Instant,
-    /// The last checkpoint could not be written: when it is tried again, and how long that is after the failure.
+    /// Set if the last checkpoint failed: time of the retry, and its distance from the failure.
     pub(super) failed: Option<(Instant, Duration)>,
-    /// The task of a snapshot that is on its way.
+    /// The task that saves the current snapshot.
     pub(super) saving: Option<AbortHandle>,
-    /// There was no space for a checkpoint: when to look again.
+    /// Set if a checkpoint lacked space: time of the next check.
     pub(super) no_space: Option<Instant>,
-    /// What the thread has to do is a snapshot, which says nothing of the table.
+    /// Whether the job of the thread is a snapshot, which says nothing about the table.
     pub(super) is_snapshot: bool,
 }
 
 impl Schedule {
     pub(super) fn new(now: Instant, me: PeerId) -> Schedule {
-        // Nodes count the same entries: only the first time they count differently far, and stay apart from then on. Multiples of
-        // the golden ratio are far from each other, however many nodes there are.
+        // All nodes count the same entries. A different first threshold keeps their snapshots apart from then on.
+        // Multiples of the golden ratio are far from each other for any number of nodes.
         let percent = 40 + u64::from(me.0) * 618 % 1000 * 60 / 1000;
         Schedule {
             snapshot: now,
@@ -50,7 +50,8 @@ impl Schedule {
 }
 
 impl<Q: Quorum> Running<Q> {
-    /// A checkpoint is written, or could not be: then the node goes on, and tries later to write the whole state.
+    /// A checkpoint is complete or has failed. After a failure the node continues, and later tries to write the whole
+    /// state.
     pub(super) fn on_checkpoint(&mut self, done: Result<(), TableError>) {
         if std::mem::take(&mut self.schedule.is_snapshot) && done.is_ok() {
             return self.give_up_export();
@@ -65,7 +66,7 @@ impl<Q: Quorum> Running<Q> {
             self.schedule.failed = Some((Instant::now() + pause, pause));
             self.driver.shell.server.forget_checkpoint();
         }
-        // A thread that is done wants no more parts.
+        // A finished thread wants no more parts.
         self.give_up_export();
     }
 
@@ -74,7 +75,7 @@ impl<Q: Quorum> Running<Q> {
         let now = Instant::now();
         let state = self.driver.shell.server.state();
         if !state.is_whole() && state.dirty_len() > DIRTY_MANY {
-            // To write all of it then costs less than to remember what changes.
+            // Writing the whole state then costs less than tracking the changes.
             self.driver.shell.server.forget_checkpoint();
         }
         if self.driver.checkpointer.busy() {
@@ -103,7 +104,8 @@ impl<Q: Quorum> Running<Q> {
         self.driver.checkpointer.begin(job);
     }
 
-    /// Whether so much has been logged that a snapshot is due. The leader has more to do than others, and waits longer.
+    /// Whether the log has grown enough for a snapshot. The leader has more to do than others, so its threshold is
+    /// higher.
     pub(super) fn snapshot_due(&self) -> bool {
         let Driver { shell, snapshot_entries, snapshot_bytes, .. } = &self.driver;
         let znodes = shell.server.state().tree().len() as u64;
@@ -115,8 +117,8 @@ impl<Q: Quorum> Running<Q> {
         self.driver.shell.server.status().role == Role::Leading
     }
 
-    /// When a snapshot is due, as far as that is a matter of time: when it is quiet, because it disturbs nothing then and the next
-    /// start is quick, and in the end of any time.
+    /// When a snapshot is due by time: in a quiet moment, because it then disturbs nothing and speeds up the next
+    /// start; at the latest after a maximum time.
     pub(super) fn snapshot_due_at(&self) -> Option<Instant> {
         let since = &self.driver.shell.since_snapshot;
         let entries = SPARED_MIN.min(self.driver.snapshot_entries);
@@ -127,14 +129,15 @@ impl<Q: Quorum> Running<Q> {
         Some((self.schedule.last_entry + quiet).min(self.schedule.snapshot + SNAPSHOT_MAX))
     }
 
-    /// Whether the next checkpoint fits on the disk. Else it waits, so that it does not take what the log needs.
+    /// Whether the next checkpoint fits on the disk. Otherwise it waits, so that it does not take space that the log
+    /// needs.
     pub(super) fn has_space(&mut self) -> bool {
         let found = rustix::fs::statvfs(&self.driver.data_dir);
-        // Where that cannot be told, the checkpoint finds out.
+        // If the free space is unknown, the checkpoint fails in case of a lack.
         let (free, total) = found.map_or((u64::MAX, 0), |found| {
             (found.f_bavail.saturating_mul(found.f_frsize), found.f_blocks.saturating_mul(found.f_frsize))
         });
-        // One that failed has left a table that goes first.
+        // A failed checkpoint leaves a table that is removed first.
         let free = match self.schedule.failed {
             Some(_) => free.saturating_add(table::size(&self.driver.data_dir)),
             None => free,
@@ -142,26 +145,26 @@ impl<Q: Quorum> Running<Q> {
         self.fits(free, total)
     }
 
-    /// The same on a disk of `total` bytes of which so many are free.
+    /// The same for a disk of `total` bytes with `free` bytes free.
     pub(super) fn fits(&mut self, free: u64, total: u64) -> bool {
         let needed_for = |bytes: usize| {
-            // It is written to free space first, whatever it replaces.
+            // The checkpoint is written to free space before it replaces anything.
             let needs = 2 * bytes as u64;
-            // A small one is always tried: it may be what makes room.
+            // A small checkpoint is always tried: it may be what frees space.
             needs + (total / 8).clamp(SPARE_MIN, SPARE_MAX).min(needs)
         };
         let server = &mut self.driver.shell.server;
         let (state, removal) = (server.state(), api::Path::MAX_BYTES + RECORD);
         let whole = state.record_bytes();
-        // The changes need no more than the whole state and a removal for each; most disks have that much. To count them looks
-        // at each of up to a million, and nothing is applied meanwhile.
+        // The changes need at most the whole state and a removal for each change; most disks have that much space. An
+        // exact count visits up to a million changes, and no entry is applied in the meantime.
         let mut needs = needed_for(whole + state.dirty_len() * removal);
         if free < needs {
             needs = needed_for(state.dirty_bytes());
         }
         let whole = needed_for(whole);
         if free < needs && whole < needs {
-            // More changes than state: the state takes less space on the disk, and the list of changes takes memory.
+            // The changes exceed the state: the state needs less disk space, and the list of changes needs memory.
             server.forget_checkpoint();
             needs = whole;
         }
@@ -183,8 +186,8 @@ impl<Q: Quorum> Running<Q> {
         free >= needs
     }
 
-    /// When the next checkpoint is due, if there is anything to write: soon when it is quiet, rarely under load, and more rarely if it
-    /// is all of a large state, of which there are snapshots.
+    /// When the next checkpoint is due, if there is anything to write: soon in quiet periods, rarely under load.
+    /// Checkpoints of a whole large state are rarer, because there are also snapshots of it.
     pub(super) fn checkpoint_due(&self) -> Option<Instant> {
         let dirty = self.driver.shell.server.state().dirty_len();
         if dirty == 0 {
@@ -204,32 +207,32 @@ impl<Q: Quorum> Running<Q> {
     }
 }
 
-/// At most one checkpoint in this time.
+/// Minimum interval between checkpoints.
 const CHECKPOINT_MIN: Duration = Duration::from_secs(1);
-/// Under load, at least one checkpoint in this time: so much of the log is replayed after a crash.
+/// Maximum interval between checkpoints under load: a crash replays this much of the log.
 const CHECKPOINT_MAX: Duration = Duration::from_secs(30);
-/// No entry for so long means that it is quiet.
+/// Time without an entry after which the node counts as quiet.
 pub(super) const QUIET: Duration = Duration::from_millis(200);
-/// No more changed records than these are remembered and copied at once for the checkpoint. Behind more, all of a larger state is
-/// written anew, in parts.
+/// Maximum number of changed records that are tracked and copied at once for the checkpoint. Beyond it, the whole of a
+/// larger state is written again, in parts.
 pub(super) const DIRTY_MANY: usize = 65_536;
-/// When a large state is written anew: after so long without an entry, or after so long in any case. It takes sled minutes of its
-/// thread for each ten million znodes.
+/// When a large state is written again: after the first time without an entry, or after the second in any case. sled's
+/// thread needs minutes for each ten million znodes.
 const WHOLE_QUIET: Duration = Duration::from_secs(30);
 const WHOLE_MAX: Duration = Duration::from_secs(600);
-/// After so long without an entry a snapshot is made, if it spares the next start as many entries as [`SPARED_MIN`]; the leader waits
-/// twice as long.
+/// Time without an entry after which a snapshot is made, if it saves the next start at least [`SPARED_MIN`] entries;
+/// the leader waits twice as long.
 const QUIET_LONG: Duration = Duration::from_secs(1);
 const SPARED_MIN: u64 = 50_000;
-/// And after so long in any case.
+/// Maximum interval between such snapshots.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(600);
-/// By how many percent more has to be logged before a leader makes a snapshot.
+/// Additional percentage of log before a leader makes a snapshot.
 const LEADER_MORE: u64 = 25;
-/// After a checkpoint that could not be written, the next is tried; the pause doubles with each failure up to the second.
+/// Pause after a failed checkpoint; it doubles with each failure up to the second value.
 pub(super) const RETRY_MIN: Duration = Duration::from_secs(5);
 pub(super) const RETRY_MAX: Duration = Duration::from_secs(300);
-/// What a record takes besides its path and value, about, in bytes.
+/// Approximate overhead of a record besides its path and value, in bytes.
 const RECORD: usize = 128;
-/// A checkpoint leaves an eighth of the disk to the log, which grows meanwhile; not less and not more than these.
+/// A checkpoint leaves an eighth of the disk to the log, which grows in the meantime, within these bounds.
 const SPARE_MIN: u64 = 8 << 20;
 const SPARE_MAX: u64 = 256 << 20;

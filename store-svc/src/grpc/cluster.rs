@@ -1,4 +1,4 @@
-//! `quorate.v1.Cluster`: the ensemble, as any node sees it.
+//! `quorate.v1.Cluster`: the ensemble, as seen by any node.
 
 use api::ports::Quorum;
 use api::{OpError, PeerId};
@@ -25,7 +25,7 @@ impl<Q: Quorum> Cluster for ClusterService<Q> {
         let known = self.quorum.surroundings().await.map_err(|e| to_status(&OpError::Unavailable(e.0)))?;
         let mut members = vec![(self.me, known.build)];
         members.extend(known.peers.into_iter().map(|peer| {
-            // What could be heard of it before it was lost is no news.
+            // Information from before this node lost the peer is outdated.
             let build = peer.build.filter(|_| peer.fault.is_none());
             (peer.id, build)
         }));

@@ -1,4 +1,4 @@
-//! `quorate.v1.Coordination`: the unary calls, and where session streams come in.
+//! `quorate.v1.Coordination`: the unary calls and the entry point of session streams.
 
 use std::pin::Pin;
 
@@ -21,7 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{caller, session};
 
-/// Answers for [`proto::v1::coordination_server::CoordinationServer`], from the store behind `C`.
+/// Implements [`proto::v1::coordination_server::CoordinationServer`] on the store behind `C`.
 #[derive(Clone)]
 pub struct CoordinationService<C> {
     store: C,
@@ -32,7 +32,7 @@ pub struct CoordinationService<C> {
 }
 
 impl<C: Coordination> CoordinationService<C> {
-    /// In front of the store of this node. A task of `tasks` reads each stream.
+    /// Serves the store of this node. A task of `tasks` reads each stream.
     pub fn new(store: C, node: PeerId, prover: Prover, tasks: TaskTracker) -> CoordinationService<C> {
         CoordinationService { store, node, prover, tasks }
     }
@@ -49,7 +49,8 @@ impl<C: Coordination> CoordinationService<C> {
         Ok(response)
     }
 
-    /// A walk: its first part is here before the answer begins, each other one is asked for when the client has taken the last.
+    /// A walk. Its first part is ready before the response begins; each further part is requested when the client has
+    /// taken the last one.
     async fn walk_through(
         &self,
         request: Request<v1::WalkRequest>,
@@ -71,7 +72,7 @@ impl<C: Coordination> CoordinationService<C> {
                     }
                     Err(error) => (None, Err(to_status(&error))),
                 };
-                // The client has gone, or that was the end.
+                // The client is gone, or the walk has ended.
                 let (Ok(()), Some((id, held))) = (parts.send(answer).await, next) else { return };
                 part = service.walk_step(caller.clone(), WalkAsk::Next(id), None).await;
                 drop(held);
@@ -108,7 +109,7 @@ impl<C: Coordination> CoordinationService<C> {
     }
 }
 
-/// A verb whose requests are operations, answered by one message.
+/// A unary call that maps to one operation and one response message.
 macro_rules! calls {
     ($($verb:ident: $request:ident => $response:ident,)+) => {
         #[tonic::async_trait]
@@ -160,12 +161,12 @@ calls! {
     who_am_i: WhoAmIRequest => WhoAmIResponse,
 }
 
-/// As the metadata of a call say it.
+/// From the metadata of a call.
 fn trace<R>(request: &Request<R>) -> Trace {
     traceparent(request.metadata().get("traceparent")?.to_str().ok()?)
 }
 
-/// As the metadata of a call say it.
+/// From the metadata of a call.
 fn min_level<R>(request: &Request<R>) -> Result<u32, OpError> {
     let Some(text) = request.metadata().get("quorate-min-level") else { return Ok(0) };
     text.to_str().ok().and_then(|text| text.parse().ok()).ok_or_else(|| {

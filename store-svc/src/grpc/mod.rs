@@ -1,4 +1,4 @@
-//! The edge for gRPC: `quorate.v1`, in front of any [`Coordination`](api::ports::Coordination).
+//! The edge for gRPC: serves `quorate.v1` on any [`Coordination`](api::ports::Coordination).
 
 mod cluster;
 mod coordination;
@@ -21,11 +21,11 @@ pub use coordination::CoordinationService;
 pub use node::NodeService;
 pub use port::PortService;
 
-/// What is known of the client that sent this. The listener puts the bounds of its connection into the extensions, and the header
+/// The caller of this request. The listener puts the bounds of its connection into the extensions, and the header
 /// `authorization` proves identities: `digest user:password`.
 ///
 /// # Errors
-/// If the header proves nothing. The error has no part of it.
+/// The header is not valid. The error does not contain any part of it.
 fn caller<R>(request: &tonic::Request<R>, prover: &Prover) -> Result<(Caller, Who), OpError> {
     let extensions = request.extensions();
     let address = request.remote_addr().map(|address| address.ip());

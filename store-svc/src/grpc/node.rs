@@ -1,4 +1,4 @@
-//! `quorate.v1.Node`: one node about itself.
+//! `quorate.v1.Node`: the state of one node.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{driver::Facts, handle::Handle};
 
-/// How a node is. Answers for [`proto::v1::node_server::NodeServer`].
+/// The state of a node. Implements [`proto::v1::node_server::NodeServer`].
 #[derive(Clone)]
 pub struct NodeService<Q> {
     pub(crate) handle: Handle,
@@ -22,22 +22,22 @@ pub struct NodeService<Q> {
 }
 
 impl<Q: Quorum> NodeService<Q> {
-    /// How it is now.
+    /// The current state.
     ///
     /// # Errors
-    /// If the node is stopping.
+    /// The node is stopping.
     pub async fn look(&self) -> Result<NodeStatus, OpError> {
         let stopping = || self.handle.stopping();
         let Facts { state, ready } = self.handle.facts().await?;
-        // Asked second, so that what is applied is never ahead of what is committed.
+        // Read second, so that the applied zxid is never ahead of the committed one.
         let quorum = self.quorum.status().await.map_err(|_| stopping())?;
         let known = self.quorum.surroundings().await.map_err(|_| stopping())?;
         Ok(NodeStatus {
             id: self.handle.me(),
             ensemble: self.ensemble.clone(),
             role: quorum.role,
-            // A new leader's marker is behind everything that older leaders have committed. Until this node has applied
-            // it, its tree may be an old one.
+            // The marker of a new leader follows everything that older leaders have committed. Until this node has
+            // applied it, its tree may be outdated.
             serving: quorum.serving && ready && state.applied.epoch() == quorum.epoch,
             leader: quorum.leader,
             epoch: quorum.epoch,

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::session::Answers;
 
-/// Answers for [`proto::internal::store_port_server::StorePortServer`], from the store behind `C`.
+/// Implements [`proto::internal::store_port_server::StorePortServer`] on the store behind `C`.
 pub struct PortService<C> {
     store: C,
     ensemble: Arc<str>,
@@ -75,7 +75,7 @@ impl<C: Coordination> StorePort for PortService<C> {
     }
 }
 
-/// Reads what an edge asks until the stream is over.
+/// Reads the requests of an edge until the stream ends.
 async fn read<R: Requests>(
     mut requests: R,
     open: api::session::Open,
@@ -96,7 +96,7 @@ async fn pass_on<R: Requests>(
             message = inbound.message() => message,
             () = requests.over() => return Ok(()),
         };
-        // The edge has gone, and its client with it.
+        // The edge is gone, and its client with it.
         let Ok(Some(internal::EdgeMessage { kind: Some(kind) })) = message else { return Ok(()) };
         match kind {
             Kind::Requests(batch) => {
@@ -115,5 +115,5 @@ fn refused(Malformed(why): Malformed) -> Status {
     Status::failed_precondition(why)
 }
 
-/// An edge has so long to introduce itself.
+/// Timeout for the first message of an edge.
 const BEGIN_WITHIN: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
-//! One session stream: a task that reads it, and the stream of messages that the transport polls.
+//! A session stream: a task that reads it, and the stream of messages that the transport polls.
 
 use std::{
     collections::VecDeque,
@@ -26,7 +26,7 @@ use tonic::{Status, Streaming};
 
 use super::caller;
 
-/// Begins to read the stream of a client and returns that of its answers.
+/// Starts to read the stream of a client and returns the stream of its answers.
 pub(super) fn start<C: Coordination>(
     store: &C,
     tasks: &TaskTracker,
@@ -44,13 +44,13 @@ pub(super) fn start<C: Coordination>(
 struct Reader<R> {
     requests: R,
     who: Who,
-    /// What the message that was read last holds of the connection's share.
+    /// The part of the connection's share that the last message holds.
     decoded: Slot,
     inbound: Streaming<v1::SessionRequest>,
 }
 
 impl<R: Requests> Reader<R> {
-    /// Reads until the stream is over, and says how it ends if nobody else has.
+    /// Reads until the stream ends, and sets the reason unless it is already set.
     async fn run(mut self) {
         let end = self.read().await;
         self.requests.end(end);
@@ -84,18 +84,18 @@ impl<R: Requests> Reader<R> {
                         "a second `open` on a session stream; open another stream for it".into(),
                     ));
                 }
-                // The client has said all; it still gets its answers.
+                // The client has ended its half; it still gets its answers.
                 Ok(None) => {
                     self.requests.settled().await;
                     return Ok(());
                 }
-                // Too large, no protobuf, or the connection is gone.
+                // The message is too large or malformed, or the connection is gone.
                 Err(status) => return Err(client::from_status(&status)),
             }
         }
     }
 
-    /// `None` if the client went away, or the stream is over.
+    /// Returns `None` if the client is gone, or the stream has ended.
     async fn first(&mut self) -> Result<Option<v1::SessionRequest>, OpError> {
         let message = tokio::select! {
             message = timeout(OPEN_WITHIN, self.inbound.message()) => message,
@@ -109,7 +109,7 @@ impl<R: Requests> Reader<R> {
         Ok(message.map_err(late)?.unwrap_or(None))
     }
 
-    /// Passes requests on, as there is room for them.
+    /// Submits requests as capacity allows.
     async fn submit(&mut self, message: v1::SessionRequest) -> Result<(), OpError> {
         let v1::SessionRequest { requests, acked_write, .. } = message;
         let bytes = requests.iter().map(prost::Message::encoded_len).sum::<usize>();
@@ -119,21 +119,21 @@ impl<R: Requests> Reader<R> {
     }
 }
 
-/// What leaves for a client, as messages.
+/// Encodes outgoing items as messages.
 pub(super) struct Answers<I> {
     items: I,
-    /// Taken from there and not sent.
+    /// Items taken from the lane and not sent.
     next: VecDeque<Item>,
-    /// The item behind those of the last message.
+    /// The first item that did not fit into the last message.
     held: Option<Encoded>,
-    /// In the last message: answers, and their weight. The transport has sent it once it asks for the next.
+    /// Answers in the last message, and their weight. The transport has sent it once it polls for the next message.
     taken: (usize, usize),
 }
 
-/// An item for the wire.
+/// An item in wire format.
 struct Encoded {
     item: v1::Item,
-    /// Answers that it is: one, or none.
+    /// Number of answers in this item: one or none.
     answers: usize,
     weight: usize,
 }
@@ -161,7 +161,7 @@ impl<I: Items> Stream for Answers<I> {
         }
         let (mut message, mut size) = (v1::SessionResponse::default(), 0);
         loop {
-            // What was too much for the last message is the first of this one.
+            // The item that did not fit into the last message is the first of this one.
             let encoded = match this.held.take() {
                 Some(held) => held,
                 None => match this.next.pop_front() {
@@ -176,7 +176,7 @@ impl<I: Items> Stream for Answers<I> {
                     None => break,
                 },
             };
-            // Not an estimate: a message that is too large ends the stream.
+            // This has to be exact, not an estimate: a message that is too large ends the stream.
             size += encoded.item.encoded_len() + FRAME;
             if size > MESSAGE_SIZE && !message.items.is_empty() {
                 this.held = Some(encoded);
@@ -190,25 +190,25 @@ impl<I: Items> Stream for Answers<I> {
     }
 }
 
-/// `None` for what is no item of a message.
+/// Returns `None` for an item that has no place in a message.
 fn encode(item: Item) -> Option<Encoded> {
-    // A notice answers nothing.
+    // A notice answers no request.
     let answers = usize::from(matches!(item, Item::Opened(_) | Item::Response(_)));
     let weight = item.weight();
     Some(Encoded { item: client::item_to_wire(item)?, answers, weight })
 }
 
-/// A client has so long to say what it wants.
+/// Timeout for the first message of a client.
 const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
-/// Items taken in one go.
+/// Maximum number of items taken at once.
 const AT_ONCE: usize = 512;
 
-/// A message is ended when it has about so many bytes; a single item may be larger.
+/// A message ends at about this many bytes; a single item may be larger.
 const MESSAGE_SIZE: usize = 256 << 10;
 
-/// What an item takes in its message besides itself, at most.
+/// Maximum overhead of an item in its message.
 const FRAME: usize = 8;
 
-/// Bytes that a request has in memory besides its texts and values.
+/// Memory of a request besides its texts and values, in bytes.
 const REQUEST: usize = 128;
