@@ -32,20 +32,20 @@ use crate::{
     trace::{self, Traced},
 };
 
-/// The way to the driver. Cheap to clone.
+/// The channels to the driver. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     me: PeerId,
     inputs: mpsc::Sender<FromClient>,
-    /// Unbounded, because its senders are drops and polls, which cannot wait. At most two for each stream or call and one for
-    /// each message of answers, and what clients may have unanswered bounds these.
+    /// Unbounded, because its senders are drops and polls, which cannot wait. There are at most two messages for each
+    /// stream or call and one for each message of answers, and the limits of unanswered requests bound these.
     asides: mpsc::UnboundedSender<Aside>,
     next_conn: Arc<AtomicU64>,
     /// For callers without a share of their own.
     held: Budget,
     opens: Arc<OpenRate>,
     bounds: Bounds,
-    /// For requests that come without a trace.
+    /// Samples requests that arrive without a trace.
     ratio: Arc<Ratio>,
 }
 
@@ -69,12 +69,12 @@ impl Handle {
         }
     }
 
-    /// The node that answers.
+    /// Id of the node that answers.
     pub(crate) fn me(&self) -> PeerId {
         self.me
     }
 
-    /// How the store is now.
+    /// The current state of the store.
     pub(crate) async fn facts(&self) -> Result<Facts, OpError> {
         let (reply, facts) = oneshot::channel();
         self.tell(FromClient::Facts(reply)).await?;
@@ -102,7 +102,7 @@ impl Handle {
     ) -> Result<(Response, Held), OpError> {
         let share = caller.share.unwrap_or_else(|| self.held.share());
         let bytes = op.weight();
-        // Until there is room for it, it counts as a message.
+        // Until its capacity is admitted, it counts as a message.
         caller.message.shrink_to(bytes);
         let taken = timeout(ROOM_WITHIN, share.take(bytes)).await;
         let request = taken.map_err(|_| no_room("request"))?;
@@ -113,7 +113,8 @@ impl Handle {
         let identities = caller.identities;
         self.tell(FromClient::Unary { conn, op, trace, identities, reply, received }).await?;
         let response = (&mut call.answer).await.unwrap_or_else(|_| Err(self.stopping()))?;
-        // The answer is made already, and shared with the tree; it must not be encoded before there is room.
+        // The answer exists already and is shared with the tree; it must not be encoded before there is capacity for
+        // it.
         let weight = response.result.as_ref().map_or(0, |outcome| outcome.weight());
         let answer = share.try_take(weight).ok_or_else(|| no_room("answer"))?;
         Ok((response, Held::new(vec![request, answer])))
@@ -149,7 +150,7 @@ impl Coordination for Handle {
     }
 }
 
-/// What a client asks on one stream.
+/// The requests of a client on one stream.
 pub struct LocalRequests {
     handle: Handle,
     conn: ConnId,
@@ -159,7 +160,7 @@ pub struct LocalRequests {
 }
 
 impl LocalRequests {
-    /// The spans of those requests that are traced, by their index.
+    /// The spans of the traced requests, with their index.
     fn begin_spans(&self, requests: &mut [Request], received: Instant) -> Vec<(usize, Traced)> {
         let begin = |r: &mut Request| trace::begin(&r.op, &mut r.trace, received, &self.handle.ratio);
         requests.iter_mut().enumerate().filter_map(|(i, r)| Some((i, begin(r)?))).collect()
@@ -174,7 +175,7 @@ impl Requests for LocalRequests {
         }
         let stream = StreamId(u64::from_le_bytes(random()?));
         let drawn = Drawn { token: SessionToken(random()?), stream };
-        // Counts like a request: a client that asks no more still learns whether the session is open.
+        // Counts like a request: a client without further requests still learns whether the session is open.
         self.lane.admit(Load { requests: 1, ..Load::default() }).await;
         let (lane, identities) = (self.lane.clone(), self.identities.clone());
         self.handle.tell(FromClient::Open { conn: self.conn, open, drawn, identities, lane }).await
@@ -231,14 +232,14 @@ impl Requests for LocalRequests {
 
 impl Drop for LocalRequests {
     fn drop(&mut self) {
-        // First, so that a driver that learns of it before it has the stream finds it over.
+        // Before the notification, so that a driver that receives it before it has the stream finds the stream closed.
         self.lane.end(Ok(()));
-        // It fails only if the driver has ended.
+        // This fails only if the driver has ended.
         let _ = self.handle.asides.send(Aside::GivenUp { conn: self.conn });
     }
 }
 
-/// What leaves the store for one stream.
+/// The answers of one stream.
 pub struct LocalItems {
     lane: Arc<Lane>,
 }
@@ -260,12 +261,12 @@ impl Items for LocalItems {
 
 impl Drop for LocalItems {
     fn drop(&mut self) {
-        // The client is gone, whatever its reader thinks.
+        // The client is gone, whatever its reader believes.
         self.lane.end(Ok(()));
     }
 }
 
-/// A call that waits for its answer. If it is dropped before, because the client has hung up, the driver is told.
+/// A call that waits for its answer. If the client cancels it, the drop notifies the driver.
 struct Call<'a> {
     conn: ConnId,
     answer: oneshot::Receiver<Result<Response, OpError>>,
@@ -277,9 +278,9 @@ impl Drop for Call<'_> {
         if self.answer.is_terminated() {
             return;
         }
-        // First, so that a driver that learns of it before it has the call finds nobody waiting for that.
+        // Before the notification, so that a driver that receives it before it has the call finds no receiver.
         self.answer.close();
-        // Without a driver nobody needs to know.
+        // Without a driver, the notification is not needed.
         let _ = self.asides.send(Aside::GivenUp { conn: self.conn });
     }
 }
@@ -298,8 +299,8 @@ fn no_room(for_what: &str) -> OpError {
     ))
 }
 
-/// A call waits for room for so long.
+/// Timeout of a call that waits for capacity.
 const ROOM_WITHIN: Duration = Duration::from_secs(5);
 
-/// Requests passed on in one go.
+/// Maximum number of requests submitted at once.
 const AT_ONCE: usize = 512;

@@ -63,7 +63,7 @@ impl Timings {
         self.record(now, count);
     }
 
-    /// Records `n` answers of the first group.
+    /// Records `count` answers of the first group.
     fn record(&mut self, now: Instant, count: u64) {
         let Some(run) = self.runs.front_mut().filter(|_| count > 0) else { return };
         metrics::REQUEST_DURATION.at(run.verb).record_n(now.saturating_duration_since(run.received), count);

@@ -1,4 +1,5 @@
-//! How fast one address may open sessions. Each costs the whole ensemble an entry of the log and a record until it expires.
+//! Limits how fast one address may open sessions. Each session costs the whole ensemble an entry of the log, and a
+//! record until it expires.
 
 use std::{
     collections::HashMap,
@@ -11,13 +12,13 @@ use api::OpError;
 
 /// A token bucket for each address.
 pub(crate) struct OpenRate {
-    /// Sessions a second.
+    /// Sessions per second.
     rate: u32,
     buckets: Mutex<HashMap<IpAddr, Bucket>>,
 }
 
 struct Bucket {
-    /// Sessions that may be opened at once.
+    /// Maximum burst of new sessions.
     left: f64,
     at: Instant,
 }
@@ -27,10 +28,10 @@ impl OpenRate {
         OpenRate { rate: rate.max(1), buckets: Mutex::default() }
     }
 
-    /// Takes one from the bucket of `address`.
+    /// Takes one token from the bucket of `address`.
     ///
     /// # Errors
-    /// If it is empty.
+    /// The bucket is empty.
     pub(crate) fn take(&self, address: IpAddr, now: Instant) -> Result<(), OpError> {
         let most = f64::from(self.rate) * BURST;
         let filled = |bucket: &Bucket| {
@@ -41,7 +42,7 @@ impl OpenRate {
         if buckets.len() >= ADDRESSES {
             buckets.retain(|_, bucket| filled(bucket) < most);
         }
-        // Whoever comes from too many addresses at a time has one bucket for all of them.
+        // Beyond the limit of addresses, all further addresses share one bucket.
         let address = if buckets.len() >= ADDRESSES { IpAddr::from([0, 0, 0, 0]) } else { network(address) };
         let bucket = buckets.entry(address).or_insert(Bucket { left: most, at: now });
         *bucket = Bucket { left: filled(bucket), at: now };
@@ -60,7 +61,7 @@ impl OpenRate {
     }
 }
 
-/// An address of IPv6 stands for its network of 64 bits, which one machine can use whole.
+/// An IPv6 address counts as its 64-bit network, because one machine can use all of it.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -71,9 +72,9 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// So many seconds' worth may be opened at once, as after a fail-over.
+/// Burst size in seconds of the rate, for example after a fail-over.
 const BURST: f64 = 10.0;
-/// Addresses that are told apart.
+/// Maximum number of distinct addresses.
 const ADDRESSES: usize = 10_000;
 
 #[cfg(test)]

@@ -30,29 +30,29 @@ use crate::{
     table::{self, Checkpointer, Opened, TableError},
 };
 
-/// What the store of a node is made with.
+/// The configuration of the store of a node.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This node.
+    /// Id of this node.
     pub me: PeerId,
-    /// The name of the ensemble, for the status.
+    /// Name of the ensemble, for the status.
     pub ensemble: String,
-    /// All members, for clients that ask.
+    /// All members, for clients that ask for them.
     pub members: Vec<NodeMember>,
-    /// The node's own directory; the store keeps `table/` in it.
+    /// The directory of the node; the store keeps `table/` in it.
     pub data_dir: PathBuf,
-    /// What clients may do.
+    /// Limits for clients.
     pub limits: server::Limits,
-    /// What may be under way.
+    /// Bounds on data in flight.
     pub bounds: Bounds,
-    /// A snapshot is made after so many entries, or as many as there are znodes if that is more, so that its cost per
-    /// entry stays the same however large the tree is.
+    /// A snapshot is made after this many entries, or as many as there are znodes if that is more. So its cost per
+    /// entry does not depend on the size of the tree.
     pub snapshot_entries: u64,
-    /// Or after so many bytes of log, or as many as the last snapshot had if that is more.
+    /// A snapshot is also made after this many bytes of log, or the size of the last snapshot if that is more.
     pub snapshot_bytes: u64,
-    /// Which part of the requests that come without a trace begin one, from 0 to 1.
+    /// Fraction of the requests without a trace that begin one, from 0 to 1.
     pub trace_ratio: f64,
-    /// What its edges prove identities with.
+    /// Settings with which its edges prove identities.
     pub prover: Prover,
 }
 
@@ -75,17 +75,17 @@ impl Config {
     }
 }
 
-/// What may be under way between clients and the store. When one is reached, the node stops reading from the client
-/// until answers have left, so that the client's own flow control holds it back.
+/// Bounds on data in flight between clients and the store. When one is reached, the node stops reading from the client
+/// until answers have left. The client's own flow control then slows the client down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
-    /// Unanswered requests of one stream. Lowered to `Limits::requests_max`.
+    /// Unanswered requests of one stream. `Limits::requests_max` caps it.
     pub stream_requests: usize,
     /// Bytes of unanswered requests of one stream.
     pub stream_bytes: usize,
-    /// Bytes of unanswered requests of all clients, where the listener does not say what their connections may hold.
+    /// Bytes of unanswered requests of all clients, if the listener does not set bounds for their connections.
     pub total_bytes: usize,
-    /// Sessions that one address may open in a second; ten times as many at once.
+    /// Sessions that one address may open per second; the burst is ten times as many.
     pub opens_per_second: u32,
 }
 
@@ -106,23 +106,23 @@ pub enum OpenError {
     /// Another process has the checkpoint open.
     #[error("{source}; look at {dir}", dir = dir.display())]
     Table {
-        /// In this directory.
+        /// Directory of the checkpoint.
         dir: PathBuf,
-        /// Why.
+        /// The cause.
         source: TableError,
     },
-    /// No thread.
+    /// The system cannot create a thread.
     #[error("cannot start the checkpoint thread: {0}; raise the limit of threads")]
     Thread(#[from] std::io::Error),
 }
 
-/// Why the store stopped by itself. The node exits with it.
+/// Why the store stopped by itself. The node exits with this reason.
 #[derive(Debug, thiserror::Error)]
 pub enum StopReason {
     /// The quorum of this node is gone.
     #[error("the store has lost its quorum: {0}")]
     Quorum(#[from] PortClosed),
-    /// Something that cannot be true is.
+    /// A broken invariant.
     #[error("{0}")]
     Invariant(String),
 }
@@ -138,7 +138,7 @@ pub struct StoreService<Q> {
     config: Config,
     quorum: Q,
     state: State,
-    /// Of the snapshot that it came from, if it came from one.
+    /// Size of the snapshot that it started from, if any.
     snapshot_bytes: u64,
     checkpointer: Checkpointer,
     shutdown: CancellationToken,
@@ -151,11 +151,11 @@ pub struct StoreService<Q> {
 }
 
 impl<Q: Quorum> StoreService<Q> {
-    /// Reads the checkpoint and prepares to run. A damaged one is moved aside; if there can be none for now, the node starts
-    /// without. Blocks on the disk.
+    /// Reads the checkpoint and prepares to run. A damaged checkpoint is moved away; if a new one cannot be made now,
+    /// the node starts without one. Blocks on the disk.
     ///
     /// # Errors
-    /// If another process uses the directory.
+    /// Another process uses the directory.
     pub fn open(
         config: Config,
         quorum: Q,
@@ -169,11 +169,11 @@ impl<Q: Quorum> StoreService<Q> {
         )
     }
 
-    /// The same, or reads this snapshot, in pieces as the quorum was given it, if that takes less time. Then the checkpoint stays
-    /// unread, until a new one takes its place.
+    /// As [`StoreService::open`], but reads this snapshot, in the pieces passed to the quorum, if that is faster. The
+    /// checkpoint is then not read, and a new one replaces it later.
     ///
     /// # Errors
-    /// As of [`StoreService::open`].
+    /// As [`StoreService::open`].
     #[tracing::instrument(name = "store.open", skip_all)]
     pub fn open_or_read<E: std::fmt::Display>(
         mut config: Config,
@@ -225,17 +225,17 @@ impl<Q: Quorum> StoreService<Q> {
         })
     }
 
-    /// Whether there was anything in the checkpoint.
+    /// Whether the checkpoint had any content.
     #[must_use]
     pub fn has_state(&self) -> bool {
         self.state.applied() > Zxid::ZERO
     }
 
-    /// Begins with the state of a snapshot at `zxid`, in pieces as the quorum was given it: where the checkpoint has none, and the
-    /// quorum, from which it would come, is not open.
+    /// Loads the state of a snapshot at `zxid`, in the pieces passed to the quorum. For a start without a usable
+    /// checkpoint while the quorum, which would provide the state, is not open.
     ///
     /// # Errors
-    /// It cannot be read. The state stays as it was.
+    /// The snapshot is unreadable. The state is unchanged.
     pub fn begin_with<E: std::fmt::Display>(
         &mut self,
         zxid: Zxid,
@@ -251,7 +251,7 @@ impl<Q: Quorum> StoreService<Q> {
         self.handle.clone()
     }
 
-    /// The API for applications, to be served on the client port.
+    /// The API for applications, for the client port.
     #[must_use]
     pub fn coordination(&self) -> CoordinationServer<CoordinationService<Handle>> {
         let (prover, tasks) = (self.config.prover.clone(), self.tasks.clone());
@@ -261,7 +261,7 @@ impl<Q: Quorum> StoreService<Q> {
             .max_encoding_message_size(MESSAGE_MAX)
     }
 
-    /// The port of the store, for edges in other processes, to be served where nobody else can reach it.
+    /// The port of the store, for edges in other processes. Serve it where only those can reach it.
     #[must_use]
     pub fn port(&self) -> StorePortServer<PortService<Handle>> {
         let service = PortService::new(self.handle.clone(), &self.config.ensemble, self.tasks.clone());
@@ -270,13 +270,13 @@ impl<Q: Quorum> StoreService<Q> {
             .max_encoding_message_size(MESSAGE_MAX)
     }
 
-    /// The API for operators, to be served on the client port.
+    /// The API for operators about this node, for the client port.
     #[must_use]
     pub fn node(&self) -> NodeServer<NodeService<Q>> {
         NodeServer::new(self.about())
     }
 
-    /// How this node is: what [`StoreService::node`] answers from.
+    /// The state of this node, as [`StoreService::node`] reports it.
     #[must_use]
     pub fn about(&self) -> NodeService<Q> {
         NodeService {
@@ -288,20 +288,20 @@ impl<Q: Quorum> StoreService<Q> {
         }
     }
 
-    /// What operators do with the ensemble, to be served on the client port.
+    /// The API for operators about the ensemble, for the client port.
     #[must_use]
     pub fn cluster(&self) -> ClusterServer<ClusterService<Q>> {
         ClusterServer::new(ClusterService { me: self.config.me, quorum: self.quorum.clone() })
     }
 
-    /// Whether clients are served, as it changes: for health and readiness probes.
+    /// Whether the store serves clients, as it changes: for health and readiness probes.
     #[must_use]
     pub fn readiness(&self) -> watch::Receiver<bool> {
         self.ready.subscribe()
     }
 
-    /// Runs until the shutdown that `open` was given: then clients are sent to other nodes and a last checkpoint is
-    /// written. Serve the client API until this returns, so that they are told.
+    /// Runs until the shutdown passed to `open`. It then redirects clients to other nodes and writes a last checkpoint.
+    /// Serve the client API until this returns, so that clients receive the redirect.
     ///
     /// # Errors
     /// Why it stopped by itself.
@@ -323,7 +323,7 @@ impl<Q: Quorum> StoreService<Q> {
             ready: self.ready,
             shutdown: self.shutdown,
         };
-        // The streams' tasks end by themselves when their inputs are closed.
+        // The tasks of the streams end by themselves when their inputs are closed.
         drop(self.handle);
         let result = driver.run().await;
         self.tasks.close();
@@ -344,17 +344,17 @@ fn read_snapshot<E: std::fmt::Display>(
     Ok(snapshot.finish()?)
 }
 
-/// Tickets must not be those of an earlier run, which may stand in the log. Two to the 22 for each millisecond since 1970 leave room
-/// for four billion submissions a second until the year 2109; where in that room is left to chance, for clocks that begin with
-/// the same time whenever the machine does.
+/// The first ticket. It must differ from the tickets of earlier runs, which may be in the log. 2^22 tickets for each
+/// millisecond since 1970 suffice for four billion submissions a second until the year 2109. The offset within that
+/// range is random, for machines with a clock that starts at the same time at each boot.
 fn first_ticket() -> Ticket {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut chance = [0; 4];
-    // Without it the time alone has to do, as it nearly always does.
+    // Without random numbers, the time alone is nearly always sufficient.
     let _ = getrandom::fill(&mut chance);
     let within = u64::from(u32::from_be_bytes(chance)) & ((1 << 22) - 1);
     Ticket((u64::try_from(since.as_millis()).unwrap_or(0) << 22) + within)
 }
 
-/// Messages from clients to the driver; each client's own bounds keep them small.
+/// Queue length of messages from clients to the driver; each client's own bounds keep them small.
 const INPUT_QUEUE: usize = 1024;

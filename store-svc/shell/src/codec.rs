@@ -1,4 +1,4 @@
-//! The port of the quorum on one side, the inputs and outputs of the core on the other.
+//! Translates between the port of the quorum and the inputs and outputs of the core.
 
 use api::{
     Body, Entry,
@@ -12,23 +12,23 @@ use store_core::{
 
 use crate::{Fault, Incoming};
 
-/// What the quorum says, decoded.
+/// A decoded message of the quorum.
 #[derive(Debug)]
 pub enum FromQuorum {
-    /// In this order.
+    /// Inputs for the core, in this order.
     Feed {
-        /// What it says.
+        /// The inputs.
         items: Vec<Feed>,
-        /// So many entries are among them.
+        /// Number of entries among them.
         entries: u64,
-        /// How much these weigh in the log, in bytes.
+        /// Size of these entries in the log, in bytes.
         log_bytes: u64,
     },
-    /// A snapshot is to be saved now.
+    /// Save a snapshot now.
     SnapshotWanted,
-    /// A snapshot that takes the place of the state.
+    /// A snapshot that replaces the state.
     State {
-        /// Checked against its digest. The checkpoint knows nothing of it.
+        /// The state, verified by its digest. It is not in the checkpoint yet.
         state: Box<State>,
         /// The size of the snapshot.
         bytes: u64,
@@ -39,21 +39,21 @@ pub enum FromQuorum {
 #[derive(Debug)]
 pub struct Decoder {
     seed: u64,
-    /// On its way.
+    /// The snapshot that is being received.
     snapshot: Option<Incoming>,
 }
 
 impl Decoder {
-    /// The states that come as snapshots get this [seed](State::seeded).
+    /// States that arrive as snapshots get this [seed](State::seeded).
     #[must_use]
     pub fn new(seed: u64) -> Decoder {
         Decoder { seed, snapshot: None }
     }
 
-    /// Decodes what the feed has given at once: usually into one message.
+    /// Decodes one batch of the feed, usually into one message.
     ///
     /// # Errors
-    /// It cannot be read. To leave it out would be to have another state than nodes that can read it.
+    /// An item is unreadable. Skipping it would lead to another state than on nodes that can read it.
     pub fn decode(&mut self, said: Vec<FeedItem>) -> Result<Vec<FromQuorum>, Fault> {
         let mut out = Vec::new();
         let (mut items, mut entries, mut log_bytes) = (Vec::new(), 0, 0);
@@ -82,7 +82,7 @@ impl Decoder {
                     items.push(Feed::Lost(ticket));
                     continue;
                 }
-                // One that was not whole is of no use any more.
+                // An incomplete snapshot is useless.
                 FeedItem::SnapshotStart { zxid } => {
                     self.snapshot = Some(Incoming::new(zxid, self.seed));
                     continue;
@@ -114,7 +114,7 @@ impl Decoder {
 /// Decodes an entry of the log.
 ///
 /// # Errors
-/// It cannot be read.
+/// The entry is unreadable.
 pub fn decode(entry: Entry) -> Result<Committed, Fault> {
     let Entry { zxid, time_ms, origin, body, .. } = entry;
     let (level, command) = match body {
@@ -131,7 +131,7 @@ pub fn decode(entry: Entry) -> Result<Committed, Fault> {
     Ok(Committed { zxid, time_ms, origin, level, command })
 }
 
-/// Encodes what the core asks of the quorum, in the same order.
+/// Encodes the requests of the core to the quorum, in the same order.
 #[must_use]
 pub fn encode(asks: Vec<Ask>) -> Vec<Request> {
     let encode = |ask| match ask {

@@ -1,14 +1,14 @@
-//! A state becomes a snapshot, part by part, while it goes on.
+//! Turns a state into a snapshot, part by part, while the state changes.
 
 use api::record::Record;
 use bytes::{Bytes, BytesMut};
 use proto::store::{append_record, encode_record};
 use store_core::Server;
 
-/// A state on its way out, as it was when this began. Parts that end before the last one are those of an export that was given up.
+/// An export of a state as of its start. If the parts end before the last one, the export was cancelled.
 #[derive(Debug)]
 pub struct Export {
-    /// Those that come first.
+    /// The records of the first part.
     first: Vec<Record>,
 }
 
@@ -18,8 +18,8 @@ impl Export {
         Export { first: server.begin_export(checkpoint) }
     }
 
-    /// The next part, and whether it is the last; `None` if there is none, because another state has taken the place of this one. Takes
-    /// no more than `most` znodes, and goes no further when their values have `bytes`; the first part has all else besides.
+    /// The next part, and whether it is the last; `None` if another state has replaced this one. The part has at most
+    /// `most` znodes, and ends when their values reach `bytes`; the first part also has all other records.
     pub fn part(&mut self, server: &mut Server, most: usize, bytes: usize) -> Option<(Vec<Record>, bool)> {
         let (znodes, more) = server.export(most, bytes)?;
         let mut records = std::mem::take(&mut self.first);
@@ -36,19 +36,19 @@ pub struct PieceEncoder {
 }
 
 impl PieceEncoder {
-    /// Of pieces of so many bytes.
+    /// With pieces of this size.
     #[must_use]
     pub fn new(size: usize) -> PieceEncoder {
         let size = size.max(1);
         PieceEncoder { stream: BytesMut::with_capacity(size), size }
     }
 
-    /// Behind all before.
+    /// Appends to the records so far.
     pub fn push(&mut self, record: Record) {
         append_record(&mut self.stream, &encode_record(record));
     }
 
-    /// A whole piece, if there is one.
+    /// A full piece, if there is one.
     pub fn piece(&mut self) -> Option<Bytes> {
         if self.stream.len() < self.size {
             return None;
@@ -58,7 +58,7 @@ impl PieceEncoder {
         Some(piece)
     }
 
-    /// What is left behind the whole pieces, if there is something.
+    /// The rest after the full pieces, if any.
     #[must_use]
     pub fn rest(self) -> Option<Bytes> {
         Some(self.stream.freeze()).filter(|rest| !rest.is_empty())

@@ -1,7 +1,7 @@
-//! What a store does between its core and its quorum: payloads are decoded and encoded, snapshots become states, and a state that
-//! is not the leader's is built again.
+//! The part of a store between its core and its quorum: it decodes and encodes payloads, turns snapshots into states,
+//! and rebuilds a state that differs from the leader's.
 //!
-//! The driver of `store-svc` and the simulator run this same code. Tasks, channels and the checkpoint are theirs.
+//! The driver of `store-svc` and the simulator run this same code. They provide tasks, channels and the checkpoint.
 
 mod codec;
 mod export;
@@ -13,7 +13,7 @@ pub use export::{Export, PieceEncoder};
 pub use shell::{Effect, Shell, SinceSnapshot};
 pub use snapshot::Incoming;
 
-/// Something that cannot be true is, or what the quorum says cannot be read. Going on could spread wrong data: stop the node.
+/// A broken invariant, or unreadable data from the quorum. Continuing could spread wrong data: stop the node.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Fault(pub String);

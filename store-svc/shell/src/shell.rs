@@ -1,4 +1,4 @@
-//! The core, what it is told by the quorum, and what it wants done.
+//! The core with its inputs from the quorum and its effects.
 
 use api::{OpError, Time, Zxid, session::Item};
 use store_core::{
@@ -8,56 +8,56 @@ use store_core::{
 
 use crate::{Fault, FromQuorum};
 
-/// A core at work.
+/// A running core.
 #[derive(Debug)]
 pub struct Shell {
     /// The core.
     pub server: Server,
-    /// What a snapshot that was made now would spare.
+    /// The log that a snapshot made now would cover.
     pub since_snapshot: SinceSnapshot,
-    /// Behind this entry the state was not that of the leader, and was thrown away.
+    /// The state was discarded because it differed from the leader's after this entry.
     diverged: Option<Zxid>,
 }
 
-/// Something to do.
+/// An effect to carry out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Effect {
-    /// Ask the quorum, in this order and behind all that was asked before. See [`encode`](crate::encode).
+    /// Send to the quorum, in this order and after all earlier requests. See [`encode`](crate::encode).
     Ask(Vec<Ask>),
     /// Send to a client, in this order.
     Send {
-        /// Whom.
+        /// The connection.
         conn: ConnId,
-        /// What.
+        /// The items.
         items: Vec<Item>,
     },
-    /// End a connection. Nothing else comes for it.
+    /// End a connection. Nothing else follows for it.
     Close {
-        /// Which one.
+        /// The connection.
         conn: ConnId,
         /// `Ok` if the client closed its session.
         why: Result<(), OpError>,
     },
-    /// The state was not the leader's and was thrown away. Give up what is read from the feed and a snapshot that is under way, and
-    /// attach to the quorum behind nothing: it gives its snapshot, and the log behind that.
+    /// The state differed from the leader's and was discarded. Stop reading the feed, cancel a running snapshot, and
+    /// attach to the quorum from the beginning: it provides its snapshot, and the log after that.
     Attach {
-        /// Behind this entry the states were different.
+        /// The entry after which the states were different.
         at: Zxid,
         /// The digest of this node's state there.
         own: u64,
-        /// That of the leader's.
+        /// The digest of the leader's state there.
         leaders: u64,
     },
 }
 
 impl Shell {
-    /// Around this core.
+    /// A shell around this core.
     #[must_use]
     pub fn new(server: Server) -> Shell {
         Shell { server, since_snapshot: SinceSnapshot::default(), diverged: None }
     }
 
-    /// Takes in what the quorum says.
+    /// Processes a message from the quorum.
     pub fn on_quorum(&mut self, now: Time, said: FromQuorum) {
         match said {
             FromQuorum::Feed { items, entries, log_bytes } => {
@@ -74,7 +74,7 @@ impl Shell {
         }
     }
 
-    /// What is to be done next, in this order; `None` for nothing at present.
+    /// The next effect, in this order; `None` if there is none now.
     ///
     /// # Errors
     /// The node has to stop.
@@ -92,8 +92,8 @@ impl Shell {
         }))
     }
 
-    /// Throws the state away. A state that differs again before it has agreed with the leader's does not come from a flipped bit, so
-    /// the node stops.
+    /// Discards the state. If a state differs again before it has agreed with the leader's, a flipped bit is not the
+    /// cause, so the node stops.
     fn start_over(&mut self, now: Time, at: Zxid, own: u64, leaders: u64) -> Result<(), Fault> {
         if self.diverged.is_some_and(|before| self.server.agreed() <= before) {
             return Err(Fault(format!(
@@ -112,24 +112,24 @@ impl Shell {
     }
 }
 
-/// What has come since the last snapshot began.
+/// The log since the start of the last snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct SinceSnapshot {
-    /// So many entries.
+    /// Number of entries.
     pub entries: u64,
-    /// The same in bytes of the log.
+    /// Size of these entries in the log, in bytes.
     pub log_bytes: u64,
     /// The size of the last snapshot; 0 if there was none in this run.
     pub snapshot_bytes: u64,
-    /// Whether the quorum needs one.
+    /// Whether the quorum needs a snapshot.
     pub wanted: bool,
 }
 
 impl SinceSnapshot {
-    /// Whether enough has been logged for a snapshot of a state with so many `znodes`: as many entries as it has
-    /// znodes, or as many bytes as the last snapshot had, but not less than the least; and of that so many `percent`, so that nodes
-    /// that count the same entries do not all begin at the same one. So writing snapshots costs at most about as much as writing
-    /// the log, however large the state is.
+    /// Whether the log has grown enough for a snapshot of a state with `znodes`: by as many entries as there are
+    /// znodes, or as many bytes as the last snapshot had, but at least by the given minimum. `percent` scales the
+    /// threshold, so that nodes that count the same entries do not all begin at the same one. So snapshots cost at most
+    /// about as much as writing the log, for any size of the state.
     #[must_use]
     pub fn is_due(&self, znodes: u64, least_entries: u64, least_bytes: u64, percent: u64) -> bool {
         let part = |of: u64| (u128::from(of) * u128::from(percent) / 100) as u64;

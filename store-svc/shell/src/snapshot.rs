@@ -1,4 +1,4 @@
-//! A snapshot becomes a state.
+//! Builds a state from a snapshot.
 
 use api::Zxid;
 use proto::store::RecordDecoder;
@@ -6,7 +6,7 @@ use store_core::{Loader, State};
 
 use crate::Fault;
 
-/// A snapshot on its way in.
+/// A snapshot that is being received.
 #[derive(Debug)]
 pub struct Incoming {
     zxid: Zxid,
@@ -17,17 +17,17 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Of the state at `zxid`, which gets this [seed](State::seeded).
+    /// For the state at `zxid`, which gets this [seed](State::seeded).
     #[must_use]
     pub fn new(zxid: Zxid, seed: u64) -> Incoming {
         tracing::info!(%zxid, "the state comes as a snapshot");
         Incoming { zxid, seed, decoder: RecordDecoder::default(), loader: Loader::seeded(seed), bytes: 0 }
     }
 
-    /// The next piece of it.
+    /// Adds the next piece.
     ///
     /// # Errors
-    /// It is no part of a state.
+    /// The piece is not part of a state.
     pub fn piece(&mut self, piece: &[u8]) -> Result<(), Fault> {
         self.decoder.push(piece);
         self.bytes += piece.len() as u64;
@@ -37,11 +37,11 @@ impl Incoming {
         Ok(())
     }
 
-    /// All pieces have come: the state, of which the checkpoint knows nothing, and the size of the snapshot in bytes. Nothing at all
-    /// is the empty state before the first entry.
+    /// Completes the snapshot: returns the state, which is not in the checkpoint yet, and the size of the snapshot in
+    /// bytes. No pieces at all make the empty state before the first entry.
     ///
     /// # Errors
-    /// It is not the whole state at that zxid.
+    /// The state is incomplete, or is not at that zxid.
     pub fn finish(self) -> Result<(State, u64), Fault> {
         let Incoming { zxid, seed, decoder, loader, bytes } = self;
         let mut state = State::seeded(seed);

@@ -1,4 +1,4 @@
-//! The thread that owns the table: the driver never waits for it.
+//! The thread that owns the table, so that the driver never waits for it.
 
 use std::{
     io,
@@ -17,37 +17,38 @@ use tokio::sync::mpsc;
 
 use super::{Table, TableError};
 
-/// Size of the pieces in which a snapshot is handed over; [`api::ports::Chunks`] allows no larger ones.
+/// Size of the pieces of a snapshot; [`api::ports::Chunks`] allows no larger ones.
 const PIECE: usize = 1 << 20;
 
-/// How much the thread gives way to others, as `nice` does: by a tenth of what one of them gets it still comes forward on a busy machine.
+/// The `nice` value of the thread. It gets a tenth of the share of a normal thread, so it still makes progress on a
+/// busy machine.
 const NICE: i32 = 10;
 
-/// Something for the thread to do.
+/// A job of the thread.
 pub(crate) enum Job {
-    /// Write what changed since the last checkpoint; everything, if that failed.
+    /// Write the changes since the last checkpoint; the whole state, if that checkpoint failed.
     Changes(Changes),
-    /// Write this state in place of all that is there.
+    /// Replace the content of the table with this state.
     Whole(mpsc::Receiver<Part>),
-    /// Encode this state as a snapshot. The table has no part in it.
+    /// Encode this state as a snapshot. The table is not involved.
     Snapshot {
         /// The state.
         parts: mpsc::Receiver<Part>,
-        /// Where the pieces go, and `None` behind the last. Dropping the other end calls the rest off.
+        /// Receives the pieces, and `None` after the last. If the receiver is dropped, the job is cancelled.
         pieces: mpsc::Sender<Option<Bytes>>,
     },
 }
 
-/// A part of a state, the header in the first one. Parts that end before the last one are those of an export that was given up.
+/// A part of a state; the first one holds the header. If the parts end before the last one, the export was cancelled.
 pub(crate) struct Part {
     pub(crate) records: Vec<Record>,
     pub(crate) last: bool,
 }
 
-/// The parts of a state until the last, for the thread that waits for them.
+/// An iterator over the parts of a state until the last; it blocks the thread.
 pub(crate) struct Parts<'a> {
     parts: &'a mut mpsc::Receiver<Part>,
-    /// Whether the last one has come.
+    /// Whether the last part has arrived.
     pub(crate) whole: bool,
 }
 
@@ -64,7 +65,7 @@ impl Iterator for Parts<'_> {
     }
 }
 
-/// The driver's end. Takes one job at a time.
+/// The driver's end. Accepts one job at a time.
 pub(crate) struct Checkpointer {
     jobs: SyncSender<Job>,
     done: mpsc::UnboundedReceiver<Result<(), TableError>>,
@@ -72,17 +73,17 @@ pub(crate) struct Checkpointer {
     thread: JoinHandle<()>,
 }
 
-/// Makes a new table, because there is none or the one before was of no use.
+/// Makes a new table, because there is none or the old one is unusable.
 pub(crate) type Anew = Box<dyn FnMut() -> Result<Box<dyn Table>, TableError> + Send>;
 
 impl Checkpointer {
-    /// Starts the thread. A table that fails is given up, and the next job begins with a new one.
+    /// Starts the thread. A failed table is discarded, and the next job begins with a new one.
     ///
     /// # Errors
-    /// If the system has none left.
+    /// The system cannot create a thread.
     pub(crate) fn start(table: Option<Box<dyn Table>>, anew: Anew) -> io::Result<Checkpointer> {
         let (jobs, inbox) = sync_channel(1);
-        // One message for each job, so it is as bounded as those are.
+        // One message for each job, and only one job runs at a time.
         let (report, done) = mpsc::unbounded_channel();
         let thread = thread::Builder::new()
             .name("checkpoint".into())
@@ -90,13 +91,13 @@ impl Checkpointer {
         Ok(Checkpointer { jobs, done, busy: false, thread })
     }
 
-    /// Whether a job is under way.
+    /// Whether a job is running.
     pub(crate) fn busy(&self) -> bool {
         self.busy
     }
 
-    /// Begins a job. To be called only when not [busy](Checkpointer::busy); a job that comes at another time, or after
-    /// the thread has ended, is dropped, which [`Checkpointer::done`] reports.
+    /// Starts a job. Call it only when not [busy](Checkpointer::busy). A job that is started at another time, or after
+    /// the thread has ended, is dropped, and [`Checkpointer::done`] reports this.
     pub(crate) fn begin(&mut self, job: Job) {
         match self.jobs.try_send(job) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => self.busy = true,
@@ -104,10 +105,10 @@ impl Checkpointer {
         }
     }
 
-    /// Waits for the end of the job that is under way; for ever if there is none. May be dropped and called again.
+    /// Waits for the end of the running job; never resolves without one. The future may be dropped and called again.
     ///
     /// # Errors
-    /// If it failed. Then nothing of it may be in the table, nor anything else: the next job has to bring a whole state.
+    /// The job failed. The table may then be empty or incomplete: the next job has to write a whole state.
     pub(crate) async fn done(&mut self) -> Result<(), TableError> {
         if !self.busy {
             return std::future::pending().await;
@@ -117,10 +118,10 @@ impl Checkpointer {
         event.unwrap_or_else(|| Err(TableError::Panic("the checkpoint thread has ended".into())))
     }
 
-    /// Ends the thread, and closes the table with it.
+    /// Ends the thread and closes the table.
     pub(crate) async fn stop(self) {
         drop(self.jobs);
-        // Only joins; a panic of the thread was reported by `done`.
+        // Only joins; `done` has reported a panic of the thread.
         let _ = tokio::task::spawn_blocking(move || self.thread.join()).await;
     }
 }
@@ -131,7 +132,8 @@ fn run(
     jobs: &Receiver<Job>,
     report: &mpsc::UnboundedSender<Result<(), TableError>>,
 ) {
-    // Where that is refused it takes its share like any other. sled's threads begin here, and do the same.
+    // If the system rejects this, the thread runs at normal priority. sled starts its threads here, and they inherit
+    // the priority.
     let _ = rustix::process::nice(NICE);
     metrics::CHECKPOINT_SIZE.set(table.as_ref().map_or(0, |table| table.size()));
     while let Ok(job) = jobs.recv() {
@@ -148,7 +150,7 @@ fn run(
         }
         if result.is_err() {
             metrics::CHECKPOINT_FAILURES.add(1);
-            // sled is done for after an error; what it does when it is closed must not matter.
+            // sled is unusable after an error, so errors during its shutdown must not matter.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(table.take())));
         }
         metrics::CHECKPOINT_SIZE.set(table.as_ref().map_or(0, |table| table.size()));
@@ -184,7 +186,7 @@ fn place<'a>(
     }
 }
 
-/// Hands over a state as the stream of its records, as long as somebody takes it.
+/// Sends a state as the stream of its records while a receiver exists.
 fn encode(mut parts: Parts<'_>, pieces: &mpsc::Sender<Option<Bytes>>) {
     let mut encoder = PieceEncoder::new(PIECE);
     for record in parts.by_ref().flatten() {
@@ -199,7 +201,7 @@ fn encode(mut parts: Parts<'_>, pieces: &mpsc::Sender<Option<Bytes>>) {
         return;
     }
     for piece in encoder.rest().map(Some).into_iter().chain([None]) {
-        // Whoever asked may have gone.
+        // The receiver may be gone.
         let _ = pieces.blocking_send(piece);
     }
 }

@@ -1,9 +1,9 @@
-//! The checkpoint: the state as of one entry, on disk, written behind.
+//! The checkpoint: the state as of one entry on disk, written in the background.
 //!
-//! It saves replaying the log from a snapshot at every start, unless the snapshot of a large state gets there sooner. No promise
-//! rests on it: whatever is wrong with it is found by its digest, and then it is moved aside and the state comes from the
-//! quorum again. If it cannot be written, the node goes on without one and tries again later, from the whole state. Snapshots do
-//! not need it.
+//! It saves each start the replay of the log from a snapshot, unless the snapshot of a large state is faster.
+//! Correctness does not depend on it: its digest detects any damage, the node moves a damaged checkpoint away, and the
+//! quorum provides the state again. If it cannot be written, the node continues without one and tries again later, with
+//! the whole state. Snapshots do not need it.
 
 mod checkpointer;
 mod recovery;
@@ -21,25 +21,25 @@ use crate::hash_seed;
 pub(crate) use checkpointer::{Checkpointer, Job, Part};
 pub(crate) use recovery::{Opened, anew, give_up, open, size, slower_than};
 
-/// What went wrong with a checkpoint.
+/// An error of a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum TableError {
-    /// Somebody has it open. That is no damage.
+    /// Another process has it open. The table is not damaged.
     #[error("{0} is in use by another process: stop that one")]
     InUse(String),
-    /// There is no room. That is no damage either.
+    /// The disk is full. The table is not damaged.
     #[error("no room for the checkpoint: {0}; free space, or raise the quota")]
     Full(std::io::Error),
-    /// The disk, or sled about it.
+    /// An error of the disk, or of sled on the disk.
     #[error("the checkpoint cannot be read or written: {0}")]
     Io(std::io::Error),
-    /// sled panicked, which it does where it finds what it did not expect.
+    /// sled panicked, as it does on unexpected content.
     #[error("the checkpoint is damaged: {0}")]
     Panic(String),
-    /// What is there is not what was written.
+    /// The content is not what was written.
     #[error("the checkpoint is damaged: {0}")]
     Damaged(String),
-    /// Nor does it add up.
+    /// The content does not match its digest.
     #[error("the checkpoint is damaged: {0}")]
     Load(#[from] LoadError),
 }
@@ -53,33 +53,33 @@ impl From<std::io::Error> for TableError {
     }
 }
 
-/// A place that keeps records. One header makes them a state; without it there is none.
+/// A store for records. The header makes them a state; without it there is no state.
 pub(crate) trait Table: Send {
-    /// Calls `each` with every record, encoded, the header first. Calls it never if nothing was ever written.
+    /// Calls `each` with every encoded record, the header first. Does not call it if nothing was ever written.
     ///
     /// # Errors
-    /// What the disk says, and what `each` says; also if records are not whole.
+    /// Errors of the disk and of `each`; also incomplete records.
     fn scan(&mut self, each: &mut dyn FnMut(Bytes) -> Result<(), TableError>) -> Result<(), TableError>;
 
-    /// Lays changes over what is there, all or nothing, and makes them durable. A whole state takes the place of everything;
-    /// interrupted, it leaves nothing.
+    /// Applies changes to the content, all or nothing, and makes them durable. A whole state replaces everything; an
+    /// interrupted write leaves nothing.
     ///
     /// # Errors
-    /// What the disk says. Then the table is of no use any more.
+    /// Errors of the disk. The table is then unusable.
     fn write(&mut self, changes: Changes) -> Result<(), TableError>;
 
-    /// Writes a state, which comes in parts, in place of everything. Interrupted, or if the parts end before the last, it leaves
-    /// nothing, and a whole state has to come next.
+    /// Replaces everything with a state that arrives in parts. If the write is interrupted, or the parts end before the
+    /// last, the table is empty, and the next write has to be a whole state.
     ///
     /// # Errors
-    /// As of [`Table::write`].
+    /// As [`Table::write`].
     fn write_whole(&mut self, parts: &mut Parts<'_>) -> Result<(), TableError>;
 
-    /// Bytes that it takes on disk, or 0 if that cannot be known.
+    /// Size on disk in bytes, or 0 if it is unknown.
     fn size(&self) -> u64;
 }
 
-/// The state in a table, checked by its digest; `None` if nothing was ever written.
+/// The state in a table, verified by its digest; `None` if nothing was ever written.
 fn load(table: &mut dyn Table) -> Result<Option<State>, TableError> {
     let (mut loader, mut empty) = (Loader::seeded(hash_seed()), true);
     table.scan(&mut |bytes| {

@@ -1,4 +1,4 @@
-//! Opening the checkpoint, whatever is left of it.
+//! Opens the checkpoint in any condition.
 
 use std::{
     fs, io,
@@ -14,22 +14,22 @@ use super::{
 };
 use crate::hash_seed;
 
-/// Name of the table's directory in that of the node.
+/// Directory of the table in the node's directory.
 const NAME: &str = "table";
 
-/// A checkpoint as it was found.
+/// The result of opening a checkpoint.
 pub(crate) struct Opened {
-    /// `None` if there is no table for now, because the disk is full or worse. It can be made [anew](anew) later.
+    /// `None` if there is no table for now, for example because the disk is full. It can be made [anew](anew) later.
     pub(crate) table: Option<Box<dyn Table>>,
-    /// What the table has.
+    /// The state in the table.
     pub(crate) state: State,
 }
 
-/// Opens the checkpoint in the node's directory and reads the state. A damaged one is moved to `table.damaged-<n>`,
-/// where one is kept for whoever wants to know. Without a table, and with a new one, the state is empty: the quorum has it.
+/// Opens the checkpoint in the node's directory and reads the state. A damaged one is moved to `table.damaged-<n>`; one
+/// of them is kept for analysis. Without a table, and with a new one, the state is empty: the quorum has it.
 ///
 /// # Errors
-/// If another process has it open.
+/// Another process has it open.
 pub(crate) fn open(data_dir: &Path) -> Result<Opened, TableError> {
     let dir = data_dir.join(NAME);
     let found = match dir.exists() {
@@ -54,29 +54,29 @@ pub(crate) fn open(data_dir: &Path) -> Result<Opened, TableError> {
     Ok(Opened { table: None, state })
 }
 
-/// Whether a snapshot at `zxid`, and the log behind it, are read sooner than the table and the log behind that. A znode takes sled some
-/// 5 us and a snapshot 2; an entry of the log takes 6.
+/// Whether reading a snapshot at `zxid` and the log after it is faster than reading the table and the log after that.
+/// Cost estimates: sled needs some 5 us for a znode, a snapshot 2 us, the log 6 us for an entry.
 pub(crate) fn slower_than(data_dir: &Path, zxid: Zxid) -> bool {
-    /// So many take no time worth a decision, and a new table.
+    /// This many znodes or entries take too little time for a decision and a new table.
     const FEW: u64 = 50_000;
     let dir = data_dir.join(NAME);
     let Some((applied, znodes)) = sled_table::noted(&dir) else {
-        // There is none, or it was not finished.
+        // There is no table, or it is incomplete.
         return true;
     };
-    // Of how many entries the epochs in between had, nothing is known.
+    // The number of entries in the epochs in between is unknown.
     let between = |early: Zxid, late: Zxid| match late.epoch() == early.epoch() {
         true => u64::from(late.counter().saturating_sub(early.counter())),
         false => u64::from(late.counter()),
     };
     if applied < zxid {
-        // A large state is in the table only after a while.
+        // A large state reaches the table only after a while.
         return znodes > FEW || zxid.epoch() > applied.epoch() || between(applied, zxid) > FEW;
     }
     znodes > FEW && between(zxid, applied) < znodes / 2
 }
 
-/// Makes a new table in place of what is there, which was of no use.
+/// Replaces an unusable table with a new one.
 pub(crate) fn anew(data_dir: &Path) -> Result<Box<dyn Table>, TableError> {
     let dir = data_dir.join(NAME);
     match fs::remove_dir_all(&dir) {
@@ -85,13 +85,13 @@ pub(crate) fn anew(data_dir: &Path) -> Result<Box<dyn Table>, TableError> {
     }
 }
 
-/// Bytes of the files of the table.
+/// Size of the files of the table, in bytes.
 pub(crate) fn size(data_dir: &Path) -> u64 {
     let Ok(files) = fs::read_dir(data_dir.join(NAME)) else { return 0 };
     files.flatten().filter_map(|file| file.metadata().ok()).map(|data| data.len()).sum()
 }
 
-/// Removes the table if that makes much room; it must not be open. The state comes from snapshot and log then.
+/// Removes the table if that frees much space; it must not be open. The state then comes from snapshot and log.
 pub(crate) fn give_up(data_dir: &Path) -> bool {
     const MUCH: u64 = 8 << 20;
     let bytes = size(data_dir);
@@ -117,7 +117,7 @@ fn empty() -> State {
     State::seeded(hash_seed())
 }
 
-/// Makes a table with the empty state in it, so that none at all is always a fault.
+/// Makes a table with the empty state, so that a missing header always indicates damage.
 fn create(dir: &Path) -> Result<Box<dyn Table>, TableError> {
     fs::create_dir_all(dir)?;
     let mut table: Box<dyn Table> = Box::new(SledTable::open(dir)?);

@@ -1,11 +1,11 @@
-//! The changes of a large checkpoint, durable before sled gets them in small batches.
+//! The changes of a large checkpoint, made durable before sled receives them in small batches.
 //!
-//! sled keeps a copy of a page for each change to it until the batch of the change is over: 400,000 new znodes in one batch
-//! take 2.6 GB, in batches of [`SMALL`] next to nothing. But a crash between two of them would leave neither the state before
-//! nor the one after. So what is to be done is written down first, and done again by whoever finds it.
+//! sled keeps a copy of a page for each change until the end of the batch: 400,000 new znodes in one batch use 2.6 GB,
+//! in batches of [`SMALL`] next to nothing. But a crash between two batches would leave neither the old state nor the
+//! new one. So a redo file records the changes first, and recovery applies the file again.
 //!
-//! The file: [`MAGIC`], then changes, each `key length u16, value length u16, key, value`, lengths big-endian and
-//! [`REMOVED`] for a key that goes, and the XXH3-128 of all that at the end.
+//! Format: [`MAGIC`], then changes, each `key length u16, value length u16, key, value`, with big-endian lengths and
+//! [`REMOVED`] for a removed key; the XXH3-128 of all that at the end.
 
 use std::{
     fs::{self, File},
@@ -17,20 +17,20 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::TableError;
 
-/// Most changes of one batch.
+/// Maximum number of changes in one batch.
 pub(super) const SMALL: usize = 256;
 
-/// A key, and the value that it gets; or that it goes.
+/// A key and its new value; `None` removes it.
 pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
 
 const NAME: &str = "redo";
 const UNFINISHED: &str = "redo.tmp";
 const MAGIC: &[u8; 8] = b"qr-redo1";
-/// In place of the length of a value.
+/// Replaces the length of a value.
 const REMOVED: u16 = u16::MAX;
 const DIGEST_LEN: u64 = 16;
 
-/// The file while it is written. It counts for nothing before [`Writer::finish`].
+/// The file while it is written. It has no effect before [`Writer::finish`].
 pub(super) struct Writer {
     file: BufWriter<File>,
     digest: Xxh3Default,
@@ -44,7 +44,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Takes all of `changes`.
+    /// Appends all of `changes`.
     pub(super) fn append(&mut self, changes: &mut Vec<Change>) -> Result<(), TableError> {
         for (key, value) in changes.drain(..) {
             let len = |bytes: &[u8]| {
@@ -61,7 +61,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes it durable. From then on the changes are made, now or after a crash.
+    /// Makes the file durable. From then on, the changes will be made, now or after a crash.
     pub(super) fn finish(mut self, dir: &Path) -> io::Result<()> {
         let digest = self.digest.digest128().to_be_bytes();
         self.file.write_all(&digest)?;
@@ -76,22 +76,22 @@ impl Writer {
     }
 }
 
-/// A file that was finished.
+/// A complete file.
 pub(super) struct Reader {
     file: BufReader<File>,
-    /// Bytes of changes that are still to come.
+    /// Bytes of the remaining changes.
     left: u64,
 }
 
 impl Reader {
-    /// The file in the table's directory, checked, if there is one. If there is none, there will be none after a crash.
+    /// The verified file in the table's directory, if there is one. If there is none, none will appear after a crash.
     ///
     /// # Errors
-    /// If it is damaged: then a part of it may be in the table, and the table is none.
+    /// The file is damaged: a part of it may be in the table, which is then unusable.
     pub(super) fn open(dir: &Path) -> Result<Option<Reader>, TableError> {
         let mut file = match File::open(dir.join(NAME)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                // One that was removed just before the end of the process before this one must not come back.
+                // A file that the last process removed just before its end must not reappear.
                 sync_dir(dir)?;
                 return Ok(None);
             }
@@ -147,7 +147,7 @@ impl Reader {
     }
 }
 
-/// Removes what a crash, or a full disk, left of a file that was never finished.
+/// Removes an unfinished file that a crash or a full disk has left.
 pub(super) fn remove_unfinished(dir: &Path) -> io::Result<()> {
     match fs::remove_file(dir.join(UNFINISHED)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -155,10 +155,10 @@ pub(super) fn remove_unfinished(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Forgets the file: what it says was done, durably.
+/// Removes the file after its changes are durable.
 pub(super) fn remove(dir: &Path) -> io::Result<()> {
     fs::remove_file(dir.join(NAME))?;
-    // Or it might come back after a crash, and undo a later checkpoint.
+    // Otherwise it might reappear after a crash, and undo a later checkpoint.
     sync_dir(dir)
 }
 

@@ -1,14 +1,14 @@
-//! The table in sled 0.34.7, with guards against what that version is known to do:
+//! The table in sled 0.34.7, with protection against known bugs of that version:
 //!
-//! - `flush` is `sync_file_range` on Linux, no fsync (spacejam/sled 1351, 1452): [`SledTable::sync`] adds one.
+//! - `flush` is `sync_file_range` on Linux, not fsync (spacejam/sled 1351, 1452): [`SledTable::sync`] adds one.
 //! - Pages larger than a quarter of a segment go to files that are never synced: values are cut to [`CHUNK`] bytes and
 //!   keys are at most [`KEY_MAX`] long, so no page gets that large; files there from elsewhere are taken for damage.
-//! - A crash while it writes a snapshot leaves `snap.*.generating`, which it later takes for a snapshot and then never
-//!   opens again (1527, 1533): such files are removed first.
-//! - Its file stays locked until its threads have ended, which is after the drop of the table: [`wait_for_lock`].
+//! - A crash while sled writes a snapshot leaves `snap.*.generating`. sled later takes it for a snapshot and never
+//! opens again (1527, 1533), so such files are removed first.
+//! - Its file stays locked until its threads have ended, which is after the table is dropped: [`wait_for_lock`].
 //! - It panics where it should fail (1387, 1410): every call is made under `catch_unwind`.
-//! - It takes gigabytes for a large batch: large checkpoints go by way of a [`redo`] file, in small ones.
-//! - It may lose acknowledged writes to a flipped bit without a word: the digest of the state tells.
+//! - It needs gigabytes for a large batch: a large checkpoint goes through a [`redo`] file, in small batches.
+//! - A flipped bit may make it lose acknowledged writes silently: the digest of the state detects this.
 
 use std::{
     collections::BTreeMap,
@@ -36,30 +36,30 @@ use super::{
     redo::{self, Change, SMALL},
 };
 
-/// Most bytes of a value.
+/// Maximum size of a value, in bytes.
 const CHUNK: usize = 4096;
-/// Longer paths are replaced by a hash in the key. Should two ever collide, the digest tells.
+/// A hash replaces longer paths in the key. The digest detects a collision.
 const KEY_MAX: usize = 256;
-/// So long a table that is closed already may stay locked.
+/// Time for which a closed table may stay locked.
 const CLOSING: Duration = Duration::from_secs(5);
-/// sled's page cache, in bytes. Records are read only at the start and for snapshots.
+/// sled's page cache, in bytes. Records are only read at the start and for snapshots.
 const CACHE: u64 = 16 << 20;
 
 /// See the [module](self).
 pub(super) struct SledTable {
     dir: PathBuf,
     db: Db,
-    /// sled's only data file, for an fsync of our own.
+    /// sled's only data file, for our own fsync.
     file: File,
-    /// How many chunks those records have that have more than one.
+    /// Number of chunks of each record that has more than one.
     chunks: BTreeMap<Vec<u8>, u32>,
 }
 
 /// See [`SledTable::note_down`].
 pub(super) enum Noted {
-    /// To be done at once.
+    /// To be applied at once.
     Few(Vec<Change>),
-    /// Written down in the [`redo`] file.
+    /// Recorded in the [`redo`] file.
     Many,
 }
 
@@ -91,7 +91,7 @@ impl SledTable {
             let at = n as usize * CHUNK;
             let piece = &value[at..(at + CHUNK).min(value.len())];
             if n == 0 {
-                // How many there are stands before the first.
+                // The first chunk starts with the number of chunks.
                 batch.push((chunk_key(&key, 0), Some([&count.to_be_bytes()[..], piece].concat())));
             } else {
                 batch.push((chunk_key(&key, n), Some(piece.to_vec())));
@@ -114,7 +114,8 @@ impl SledTable {
         self.chunks.get(key).copied().unwrap_or(1)
     }
 
-    /// What is to be done for `changes`. If it is more than fits into one batch, it will be done from now on, whatever happens.
+    /// Plans the application of `changes`. If they exceed one batch, they are recorded and will be applied even after a
+    /// crash.
     pub(super) fn note_down(&mut self, changes: Changes) -> Result<Noted, TableError> {
         let (mut batch, mut redo) = (Vec::new(), None);
         for (key, record) in by_key(changes) {
@@ -134,14 +135,14 @@ impl SledTable {
         Ok(Noted::Many)
     }
 
-    /// Forgets everything and takes these records instead, if `whole` says so behind the last.
+    /// Removes everything and writes these records instead, if `whole` is true after the last.
     fn replace<P>(
         &mut self,
         parts: &mut P,
         mut next: impl FnMut(&mut P) -> Option<Vec<(Vec<u8>, Option<Record>)>>,
         whole: impl Fn(&P) -> bool,
     ) -> Result<(), TableError> {
-        // Without its header a table is none, so neither the removal nor the rest has to be done at once.
+        // A table without a header is empty, so neither the removal nor the rest has to be atomic.
         let mut batch = Vec::new();
         note(&self.dir, None);
         self.remove(&mut batch, HEADER_KEY.to_vec());
@@ -173,7 +174,7 @@ impl SledTable {
         Ok(())
     }
 
-    /// Makes these changes, all or none.
+    /// Applies these changes, all or none.
     pub(super) fn apply(&self, changes: &mut Vec<Change>) -> Result<(), TableError> {
         let mut batch = Batch::default();
         for (key, value) in changes.drain(..) {
@@ -185,7 +186,7 @@ impl SledTable {
         guarded(|| self.db.apply_batch(batch).map_err(io_error))
     }
 
-    /// Does what was written down, if there is anything. It does not matter how much of it was done before.
+    /// Applies the recorded changes, if there are any. Applying some of them twice is harmless.
     fn redo(&self) -> Result<(), TableError> {
         let Some(mut reader) = redo::Reader::open(&self.dir)? else { return Ok(()) };
         loop {
@@ -199,7 +200,7 @@ impl SledTable {
         Ok(redo::remove(&self.dir)?)
     }
 
-    /// Makes what was applied durable.
+    /// Makes applied changes durable.
     fn sync(&self) -> Result<(), TableError> {
         guarded(|| self.db.flush().map_err(io_error))?;
         self.file.sync_all()?;
@@ -263,7 +264,8 @@ impl Table for SledTable {
     }
 }
 
-/// Records with their keys, in their order: they come in nearly that of the tree, and a page is written once for all its records.
+/// Records with their keys, sorted. They arrive nearly in tree order; sorted, each page is written once for all its
+/// records.
 fn sorted(records: Vec<Record>) -> Vec<(Vec<u8>, Option<Record>)> {
     let mut records: Vec<_> = records.into_iter().map(|record| (key_of(&record), Some(record))).collect();
     records.sort_by(|(one, _), (other, _)| one.cmp(other));
@@ -280,10 +282,11 @@ fn key_of(record: &Record) -> Vec<u8> {
     }
 }
 
-/// Where the header is told, for a start that wants to know how far a large table is before it opens it.
+/// A file with the header, so that a start can learn the position of a large table before it opens it.
 const NOTE: &str = "at";
 
-/// Notes what the table has; nothing, while that changes. A note that is missing or too old costs a slower start.
+/// Records the position of the table, or removes it while the table changes. A missing or old note costs a slower
+/// start.
 fn note(dir: &Path, header: Option<Header>) {
     let file = dir.join(NOTE);
     let _ = match header {
@@ -292,19 +295,19 @@ fn note(dir: &Path, header: Option<Header>) {
     };
 }
 
-/// The last entry that the table in `dir` has, and its number of znodes, as far as is noted.
+/// The last entry of the table in `dir` and its number of znodes, as far as known.
 pub(super) fn noted(dir: &Path) -> Option<(Zxid, u64)> {
     let text = fs::read_to_string(dir.join(NOTE)).ok()?;
     let (applied, znodes) = text.trim_end().split_once(' ')?;
     Some((Zxid(applied.parse().ok()?), znodes.parse().ok()?))
 }
 
-/// Sorts before all others.
+/// Sorts before all other keys.
 const HEADER_KEY: &[u8] = b"h";
 
 /// Changes by their keys, the header last.
 fn by_key(mut changes: Changes) -> impl Iterator<Item = (Vec<u8>, Option<Record>)> {
-    // A page is read and written once for all its records, not once for each.
+    // Sorted, so that a page is read and written once for all its records.
     changes.znodes.sort_by(|(one, _), (other, _)| one.cmp(other));
     let znodes = changes.znodes.into_iter();
     let znodes = znodes.map(|(path, znode)| (znode_key(path.as_str()), znode.map(Record::Znode)));
@@ -332,7 +335,7 @@ fn result_key(id: SessionId, number: WriteNumber) -> Vec<u8> {
 
 fn znode_key(path: &str) -> Vec<u8> {
     if path.len() < KEY_MAX {
-        // The NUL, which no path has, keeps the chunks of one znode together.
+        // The NUL, which no path contains, keeps the chunks of one znode together.
         [b"z", path.as_bytes(), b"\0"].concat()
     } else {
         [b"y", &xxh3_128(path.as_bytes()).to_be_bytes()[..]].concat()
@@ -343,7 +346,7 @@ fn chunk_key(key: &[u8], n: u32) -> Vec<u8> {
     [key, &n.to_be_bytes()].concat()
 }
 
-/// Waits while whoever had the table before lets go of its file, as sled does in the background.
+/// Waits until the previous owner of the table releases its file, as sled does in the background.
 pub(super) fn wait_for_lock(path: &Path) -> Result<(), TableError> {
     let file = match File::open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -352,7 +355,7 @@ pub(super) fn wait_for_lock(path: &Path) -> Result<(), TableError> {
     let start = Instant::now();
     loop {
         match file.try_lock() {
-            // sled takes it itself.
+            // sled takes the lock itself.
             Ok(()) => return Ok(file.unlock()?),
             Err(fs::TryLockError::Error(e)) => return Err(e.into()),
             Err(fs::TryLockError::WouldBlock) if start.elapsed() > CLOSING => {
@@ -387,7 +390,7 @@ pub(super) fn io_error(e: sled::Error) -> TableError {
     }
 }
 
-/// Makes an error of a panic.
+/// Turns a panic into an error.
 fn guarded<T>(call: impl FnOnce() -> Result<T, TableError>) -> Result<T, TableError> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
         let what = panic.downcast_ref::<String>().map(String::as_str);
