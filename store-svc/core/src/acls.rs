@@ -1,7 +1,7 @@
-//! The table of access lists: each list once, however many znodes have it.
+//! The table of access lists: it stores each list once for all znodes that have it.
 //!
-//! A list gets the least id that is free, so ids are a function of the log, as all else. It leaves the table with the last znode
-//! that has it.
+//! A new list gets the least free id, so ids are a function of the log, like the rest of the state. A list is removed
+//! with the last znode that has it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,28 +12,28 @@ use crate::{digest, state::RECORD};
 #[derive(Default, Debug)]
 pub(crate) struct Acls {
     lists: BTreeMap<AclId, Shared>,
-    /// The same by what they say.
+    /// Ids by the content of the list.
     ids: HashMap<Acl, AclId>,
-    /// Ids below the greatest one that are not in use.
+    /// Unused ids below the greatest used one.
     free: BTreeSet<AclId>,
     digest: u64,
-    /// Weights of all lists.
+    /// Total weight of all lists.
     bytes: usize,
-    /// Came or went since the last checkpoint.
+    /// Lists added or removed since the last checkpoint.
     dirty: BTreeSet<AclId>,
-    /// Everything counts as changed, and `dirty` stays empty.
+    /// Every list counts as changed, and `dirty` stays empty.
     untracked: bool,
 }
 
 #[derive(Debug)]
 struct Shared {
     acl: Acl,
-    /// How many znodes have it.
+    /// Number of znodes with this list.
     znodes: usize,
 }
 
 impl Acls {
-    /// One more znode has this list.
+    /// Adds a znode with this list.
     pub(crate) fn hold(&mut self, acl: &Acl) -> AclId {
         if acl.is_open() {
             return AclId::OPEN;
@@ -44,7 +44,7 @@ impl Acls {
         id
     }
 
-    /// The same with the id that the list had before.
+    /// Adds a znode with this list under the id that the list had before.
     pub(crate) fn hold_as(&mut self, id: AclId, acl: &Acl) {
         if acl.is_open() {
             return;
@@ -58,7 +58,7 @@ impl Acls {
         }
     }
 
-    /// One znode less has this list.
+    /// Removes a znode with this list.
     pub(crate) fn release(&mut self, id: AclId) {
         let Some(shared) = self.lists.get_mut(&id) else { return };
         shared.znodes -= 1;
@@ -74,12 +74,12 @@ impl Acls {
         }
     }
 
-    /// The list of this id; the open one if there is none.
+    /// The list with this id; the open list if there is none.
     pub(crate) fn get(&self, id: AclId) -> Acl {
         self.lists.get(&id).map(|shared| shared.acl.clone()).unwrap_or_default()
     }
 
-    /// Whether the list of this id gives a caller any of these permissions.
+    /// Whether the list with this id grants a caller any of these permissions.
     pub(crate) fn gives(&self, id: AclId, any_of: Permissions, caller: &Identities) -> bool {
         self.lists.get(&id).is_none_or(|shared| shared.acl.gives(any_of, caller))
     }
@@ -96,7 +96,7 @@ impl Acls {
         self.lists.iter().map(|(&id, shared)| record::AccessList { id, acl: shared.acl.clone() })
     }
 
-    /// Lists that came or went since the last call, `None` for those that are gone.
+    /// Lists added or removed since the last call, `None` for removed ones.
     pub(crate) fn take_dirty(&mut self) -> Vec<(AclId, Option<record::AccessList>)> {
         if std::mem::take(&mut self.untracked) {
             return self.records().map(|list| (list.id, Some(list))).collect();
@@ -106,7 +106,7 @@ impl Acls {
         std::mem::take(&mut self.dirty).into_iter().map(|id| (id, record(id))).collect()
     }
 
-    /// As if nothing of it were in a checkpoint.
+    /// Marks all lists as missing from the checkpoint.
     pub(crate) fn forget_checkpoint(&mut self) {
         self.untracked = true;
         self.dirty.clear();
@@ -128,7 +128,8 @@ impl Acls {
         self.lists.len() * RECORD + self.bytes
     }
 
-    /// Takes in one record of a complete state. False if its id or its list is here already, or is that of the open list.
+    /// Adds one record of a complete state. Returns false if its id or its list exists already, or is that of the open
+    /// list.
     pub(crate) fn load(&mut self, record: record::AccessList) -> bool {
         let record::AccessList { id, acl } = record;
         let new = id != AclId::OPEN
@@ -141,7 +142,7 @@ impl Acls {
         new
     }
 
-    /// One more znode that was loaded has this list. False if it is not here.
+    /// Adds a loaded znode with this list. Returns false if the list does not exist.
     pub(crate) fn count(&mut self, id: AclId) -> bool {
         let shared = self.lists.get_mut(&id);
         let known = shared.is_some() || id == AclId::OPEN;
@@ -151,7 +152,7 @@ impl Acls {
         known
     }
 
-    /// Ends the loading, when all znodes are counted.
+    /// Ends the loading, after all znodes are counted.
     ///
     /// # Errors
     /// A list that no znode has.
@@ -163,8 +164,8 @@ impl Acls {
         }
     }
 
-    /// Finds the free ids of what was loaded. Only once the digest is known to be right: a damaged id could be anything, but of a
-    /// state there are no more free ids than there were lists once.
+    /// Computes the free ids after a load. Call it only after the digest is verified: a damaged id could have any
+    /// value, but a valid state has no more free ids than it once had lists.
     pub(crate) fn find_free(&mut self) {
         let last = self.lists.last_key_value().map_or(0, |(id, _)| id.0);
         self.free = (1..last).map(AclId).filter(|id| !self.lists.contains_key(id)).collect();

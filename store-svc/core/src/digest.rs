@@ -1,12 +1,12 @@
-//! What a record adds to the digest of the state.
+//! The contribution of each record to the digest of the state.
 //!
-//! The digest is the wrapping sum of one 64-bit XXH3 hash for each znode, access list, session and kept result. A sum can be kept
-//! up to date by subtracting the old and adding the new hash of what changed, and does not depend on the path that
-//! led to a state. It finds faults, not forgers: whoever can choose znodes at will can make two states collide.
+//! The digest is the wrapping sum of one 64-bit XXH3 hash for each znode, access list, session and kept result. A
+//! change updates the sum: subtract the old hash and add the new one. The sum does not depend on the history of a
+//! state. It detects faults, not attacks: a client that chooses znodes freely can make two states collide.
 //!
-//! The layout below is part of the format of checkpoints and snapshots, which carry the digest and the hashes of requests:
-//! it never changes. What was, or will be, added to a znode or a session later counts only where it is not the default, and has a
-//! tag: so the state of an ensemble that does not use it has the digest that it always had.
+//! The layout below never changes: it is part of the format of checkpoints and snapshots, which contain the digest and
+//! the hashes of requests. A field that was added to a znode or a session later counts only if it differs from its
+//! default, and has a tag. So the digest of an ensemble that does not use the field stays the same.
 
 use api::{
     Acl, AclId, CommandBody, Create, DeleteTree, Expected, Identities, Identity, Level, MultiOp, NodeKind,
@@ -17,13 +17,14 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::tree::Znode;
 
-/// Hash of a value; kept beside a large one, so that a change of a parent's counters does not read its value again.
+/// Hash of a value. It is stored beside a large value, so that a change of a parent's counters does not read the value
+/// again.
 pub(crate) fn data(data: &[u8]) -> u64 {
     xxh3_64(data)
 }
 
-/// Hash of a znode: its path, its value and everything that its Stat shows, but for the number of children, which
-/// their own records tell.
+/// Hash of a znode: its path, its value and all fields of its Stat except the number of children, which their own
+/// records determine.
 pub(crate) fn znode(path: &str, z: &Znode<'_>) -> u64 {
     let fields: [u64; 12] = [
         xxh3_64(path.as_bytes()),
@@ -39,7 +40,7 @@ pub(crate) fn znode(path: &str, z: &Znode<'_>) -> u64 {
         z.creates,
         z.life.owner().map_or(0, |s| s.0),
     ];
-    // An ephemeral is known by its owner.
+    // The owner identifies an ephemeral.
     let kind = match z.life.kind() {
         NodeKind::Persistent | NodeKind::Ephemeral => None,
         kind => Some((PART_KIND, kind_code(kind))),
@@ -62,7 +63,7 @@ pub(crate) fn znode(path: &str, z: &Znode<'_>) -> u64 {
     xxh3_64_with_seed(&bytes[..length], SEED_ZNODE)
 }
 
-/// A kind as a number: less than 2^40 + 3.
+/// A kind as a number, less than 2^40 + 3.
 pub(crate) fn kind_code(kind: NodeKind) -> u64 {
     match kind {
         NodeKind::Persistent => 0,
@@ -73,7 +74,7 @@ pub(crate) fn kind_code(kind: NodeKind) -> u64 {
     }
 }
 
-/// The kind of a [code](kind_code).
+/// The kind for a [code](kind_code).
 pub(crate) fn kind_of(code: u64) -> NodeKind {
     match code {
         0 => NodeKind::Persistent,
@@ -106,7 +107,7 @@ pub(crate) fn session(s: &record::Session) -> u64 {
     xxh3_64_with_seed(&bytes, SEED_SESSION)
 }
 
-/// What the feature level adds: nothing at the first one.
+/// The contribution of the feature level: nothing for the first one.
 pub(crate) fn level(level: Level) -> u64 {
     if level == Level::FIRST { 0 } else { xxh3_64_with_seed(&level.0.to_le_bytes(), SEED_LEVEL) }
 }
@@ -121,12 +122,12 @@ pub(crate) fn result(kept: &record::KeptResult) -> u64 {
     xxh3_64_with_seed(&bytes, SEED_RESULT)
 }
 
-/// What binds a write number to its request.
+/// Hash of a request. It binds a write number to its request.
 pub(crate) fn request(body: &CommandBody) -> RequestHash {
     match body {
         CommandBody::Refuse { request, .. } => *request,
         CommandBody::Write(write) => request_of(write),
-        // They have no numbers.
+        // These requests have no numbers.
         CommandBody::OpenSession { .. }
         | CommandBody::ResumeSession { .. }
         | CommandBody::CloseSession { .. }
@@ -135,7 +136,7 @@ pub(crate) fn request(body: &CommandBody) -> RequestHash {
     }
 }
 
-/// Of a write.
+/// Hash of a write.
 pub(crate) fn request_of(write: &Write) -> RequestHash {
     let mut bytes = Vec::with_capacity(128);
     match write {
@@ -175,7 +176,7 @@ pub(crate) fn request_of(write: &Write) -> RequestHash {
     RequestHash(xxh3_64_with_seed(&bytes, SEED_REQUEST))
 }
 
-/// Of a request that its node cannot make out: all of them that are malformed in the same way are the same.
+/// Hash of a malformed request: all requests that are malformed in the same way have the same hash.
 pub(crate) fn request_malformed(error: &OpError) -> RequestHash {
     RequestHash(xxh3_64_with_seed(error.to_string().as_bytes(), SEED_MALFORMED))
 }
@@ -251,7 +252,7 @@ fn put(out: &mut Vec<u8>, n: u64) {
     out.extend_from_slice(&n.to_le_bytes());
 }
 
-/// Two numbers of 32 bits in one of 64.
+/// Combines two numbers of 32 bits into one of 64.
 fn pair(high: i32, low: i32) -> u64 {
     u64::from(high as u32) << 32 | u64::from(low as u32)
 }
@@ -264,7 +265,7 @@ const SEED_MALFORMED: u64 = 5;
 const SEED_ACL: u64 = 6;
 const SEED_LEVEL: u64 = 7;
 
-/// Tags of what counts only where it is not the default.
+/// Tags of fields that count only if they differ from their default.
 const PART_KIND: u64 = 1;
 const PART_ACL: u64 = 2;
 const PART_NULL: u64 = 3;
@@ -278,7 +279,7 @@ const TAG_MULTI: u8 = 4;
 const TAG_CHECK: u8 = 5;
 const TAG_SET_NULL: u8 = 6;
 const TAG_SET_ACL: u8 = 7;
-/// Before the tag of an operation.
+/// Precedes the tag of an operation.
 const TAG_CZXID: u8 = 8;
 const TAG_CHECK_ABSENT: u8 = 9;
 const TAG_DELETE_TREE: u8 = 10;

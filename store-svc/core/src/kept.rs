@@ -1,11 +1,12 @@
-//! What a kept result is made of: codes and numbers.
+//! The encoding of kept results: codes and numbers.
 //!
-//! A write that is sent again carries its request, and its number is bound to that. So nothing is kept that the request says,
-//! above all no path and no text: the results of failed writes with long paths cost a few bytes each, and the size of every
-//! result has a bound that is known before the write is carried out ([`cost_max`]).
+//! A client that repeats a write sends its request again, and the write number is bound to that request. So a kept
+//! result omits everything that the request contains, above all paths and texts. The results of failed writes with long
+//! paths then need a few bytes each, and the size of every result has a bound that is known before the write is applied
+//! ([`cost_max`]).
 //!
-//! The layout is part of the format of checkpoints and snapshots: a tag for each outcome or error, and numbers as LEB128
-//! (signed ones zigzag). A multi has one outcome for each part.
+//! The layout is part of the format of checkpoints and snapshots: a tag for each outcome or error, and numbers as
+//! LEB128 (signed ones zigzag). A multi has one outcome for each part.
 
 use api::{
     CommandBody, Create, MultiOp, MultiOutcome, NodeKind, OpError, Path, PathError, Permissions, QuotaAt,
@@ -18,13 +19,13 @@ use crate::{
     tree::QUOTAS_MAX,
 };
 
-/// What a kept result costs besides its outcome, in the bounds of [`crate::KEPT_BYTES_MAX`] and others: more than its key, its
-/// other fields and their frames take up where it is encoded, and about what they take up in memory.
+/// Cost of a kept result besides its outcome, for the bound [`crate::KEPT_BYTES_MAX`] and others. It exceeds the
+/// encoded size of the key, the other fields and their frames, and is about their size in memory.
 pub(crate) const COST: usize = 64;
 
-/// Most bytes that a kept result of this request can cost.
+/// Maximum cost of a kept result of this request, in bytes.
 pub(crate) fn cost_max(body: &CommandBody) -> usize {
-    /// Of the outcome of one operation: twelve numbers of up to ten bytes and a tag.
+    /// For the outcome of one operation: twelve numbers of up to ten bytes and a tag.
     const ONE: usize = 121;
     match body {
         CommandBody::Write(Write::Multi(parts)) => {
@@ -34,16 +35,16 @@ pub(crate) fn cost_max(body: &CommandBody) -> usize {
                 MultiOp::Create(_) => 16,
                 MultiOp::Delete { .. } | MultiOp::Check { .. } | MultiOp::CheckAbsent { .. } => 1,
             };
-            // A multi that failed has an index, and what failed.
+            // A failed multi has an index and the error of that part.
             COST + ONE + parts.iter().map(part).sum::<usize>()
         }
-        // A znode below whose children the caller may not delete.
+        // A znode whose children the caller must not delete.
         CommandBody::Write(Write::DeleteTree(_)) => COST + ONE + Path::MAX_BYTES,
         _ => COST + ONE,
     }
 }
 
-/// What a write came to.
+/// Encodes the result of a write.
 pub(crate) fn encode(body: &CommandBody, result: &WriteResult) -> Bytes {
     let mut out = Vec::new();
     match (body, result) {
@@ -74,12 +75,12 @@ pub(crate) fn encode(body: &CommandBody, result: &WriteResult) -> Bytes {
     out.into()
 }
 
-/// The result of the write that `body` asks for once more.
+/// Decodes the result of the write that `body` repeats.
 pub(crate) fn decode(session: SessionId, zxid: Zxid, body: &CommandBody, outcome: &[u8]) -> WriteResult {
     let mut input = Input { rest: outcome, session, zxid };
     input.result(body).unwrap_or_else(|| {
-        // Only of a request that its node refused, although another node has carried it out: their limits differ, and the
-        // node has not come as far as the write.
+        // This happens only if the node of the client rejects a request that another node has accepted: their limits
+        // differ, and the node has not applied the write yet.
         Err(OpError::Unknown(format!(
             "the write was carried out at {zxid}, but this node did not know that and refused it, so it cannot tell its \
              result; read it, or send the write again"
@@ -96,7 +97,7 @@ fn put_part(out: &mut Vec<u8>, outcome: &MultiOutcome) {
     }
 }
 
-/// The number is kept also of a plain create, where nobody asks for it: only the request knows which it is.
+/// A plain create keeps the number as well, although it has no use: only the request distinguishes the two.
 fn put_created(out: &mut Vec<u8>, path: &Path, stat: &Stat) {
     let name = path.name();
     let digits = name.len().checked_sub(DIGITS).and_then(|at| name.get(at..));
@@ -150,7 +151,7 @@ fn put_error(out: &mut Vec<u8>, error: &OpError) {
         OpError::BadCzxid { expected, actual, .. } => put_all(out, BAD_CZXID, [expected.0, actual.0]),
         OpError::Present { actual, .. } => put_all(out, PRESENT, [actual.0]),
         OpError::QuotaExceeded { path, counted, limit, actual } => {
-            // It is above what was asked for.
+            // The actual value is above the requested limit.
             put_all(out, QUOTA_EXCEEDED, [path.as_str().len() as u64, *counted as u64, *limit, *actual]);
         }
         OpError::LimitExceeded { limit, actual, .. } => put_all(out, LIMIT_EXCEEDED, [*limit, *actual]),
@@ -161,7 +162,7 @@ fn put_error(out: &mut Vec<u8>, error: &OpError) {
             put_all(out, MULTI_FAILED, [u64::from(*index)]);
             put_error(out, cause);
         }
-        // No other error comes from the tree.
+        // The tree returns no other error.
         _ => out.push(REFUSED),
     }
 }
@@ -239,7 +240,7 @@ impl Input<'_> {
         }
     }
 
-    /// What only a removal of a subtree comes to; `None` if it is something else.
+    /// The result of a subtree removal; `None` for other results.
     fn of_tree(&mut self) -> Option<WriteResult> {
         match *self.rest.first()? {
             TREE_DELETED => {
@@ -256,7 +257,7 @@ impl Input<'_> {
         }
     }
 
-    /// What a quota counted when it was set; `None` if it was not.
+    /// The counts of a quota when it was set; `None` for other outcomes.
     fn quota_use(&mut self) -> Option<Usage> {
         if *self.rest.first()? != QUOTA_SET {
             return None;
@@ -272,7 +273,7 @@ impl Input<'_> {
         }
     }
 
-    /// `None` if what stands next is an error.
+    /// Returns `None` if an error follows.
     fn outcome(&mut self, asked: Asked<'_>) -> Option<MultiOutcome> {
         let zxid = self.zxid;
         match (*self.rest.first()?, asked) {
@@ -363,7 +364,7 @@ impl Input<'_> {
             | Asked::DeleteTree(path)
             | Asked::SetQuota(path) => path.clone(),
         };
-        // A create fails for its parent's sake where others fail for their own.
+        // A create fails because of its parent where other operations fail because of their own znode.
         let or_parent = || match asked {
             Asked::Create(create) => create.path.parent().unwrap_or_else(Path::root),
             _ => path.clone(),
@@ -373,7 +374,7 @@ impl Input<'_> {
             NO_AUTH => {
                 let [bits] = self.numbers()?;
                 let permission = u32::try_from(bits).ok().and_then(Permissions::from_bits)?;
-                // Creates and deletes take a right on the parent.
+                // Creates and deletes require a permission on the parent.
                 let path = match asked {
                     Asked::Create(_) | Asked::Delete(_) => path.parent().unwrap_or_else(Path::root),
                     _ => path,
@@ -428,7 +429,7 @@ impl Input<'_> {
         })
     }
 
-    /// The numbers behind a tag.
+    /// The numbers after a tag.
     fn numbers<const N: usize>(&mut self) -> Option<[u64; N]> {
         let mut rest = self.rest.get(1..)?;
         let mut numbers = [0; N];
@@ -462,12 +463,12 @@ pub(crate) fn sequential(prefix: &Path, number: u64) -> Result<Path, PathError> 
     prefix.with_suffix(&format!("{number:0DIGITS$}"))
 }
 
-/// For a delete of the root.
+/// The error for a delete of the root.
 pub(crate) fn root_stays() -> OpError {
     OpError::BadArguments("the root / always exists and cannot be deleted".into())
 }
 
-/// For a removal of more znodes than one entry may remove, or than the request allows.
+/// The error for a removal of more znodes than one entry, or the request, allows.
 pub(crate) fn tree_too_large(limit: u64, actual: u64) -> OpError {
     OpError::LimitExceeded {
         what: "znodes to delete in one entry of the log".to_owned(),
@@ -477,7 +478,7 @@ pub(crate) fn tree_too_large(limit: u64, actual: u64) -> OpError {
     }
 }
 
-/// For one more quota than an ensemble may have.
+/// The error for a quota beyond the limit of the ensemble.
 pub(crate) fn too_many_quotas() -> OpError {
     OpError::LimitExceeded {
         what: "quotas".to_owned(),
@@ -487,7 +488,7 @@ pub(crate) fn too_many_quotas() -> OpError {
     }
 }
 
-/// For a write that another node has refused. It alone knew why.
+/// The error for a write that another node has rejected. Only that node knew the reason.
 fn refused() -> OpError {
     OpError::BadArguments(
         "the node that took this write first refused it as malformed; correct it, and send it under the next number"
@@ -533,7 +534,7 @@ const TOO_LONG: u8 = 9;
 const NO_SEQUENCE_NUMBER: u8 = 10;
 const MULTI_FAILED: u8 = 11;
 const TOO_LARGE: u8 = 12;
-/// By the node, or because it can never be carried out. The text is not kept.
+/// Rejected by the node, or impossible to apply. The text is not kept.
 const REFUSED: u8 = 13;
 const MULTI: u8 = 14;
 const DISK_FULL: u8 = 15;
@@ -545,5 +546,5 @@ const QUOTA_EXCEEDED: u8 = 20;
 const LIMIT_EXCEEDED: u8 = 21;
 const TREE_DELETED: u8 = 22;
 const QUOTA_SET: u8 = 23;
-/// With a path: below a subtree that the request names.
+/// With a path below a subtree that the request names.
 const NO_AUTH_BELOW: u8 = 24;

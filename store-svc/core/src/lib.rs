@@ -1,8 +1,9 @@
-//! The heart of store-svc, pure: no task, socket, disk, clock or random number in here.
+//! The core of store-svc. It is pure: no task, socket, disk, clock or random number.
 //!
-//! - [`State`]: the znode tree and the sessions, a function of the log. Same entries, same state, same digest.
-//! - `watch`: who is told of what, and the last changes, for those who come back.
-//! - [`Server`]: a node's front: connections, the order of requests, and who waits for which entry of the log.
+//! - [`State`]: the znode tree and the sessions, a function of the log. The same entries give the same state and
+//! digest.
+//! - `watch`: the watches, and a history of the last changes for clients that resume.
+//! - [`Server`]: the front of a node: connections, the order of requests, and the requests that wait for log entries.
 
 mod acls;
 mod digest;

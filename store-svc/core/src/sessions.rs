@@ -1,4 +1,4 @@
-//! The replicated part of sessions: who is open, and the results that make a write that is sent again harmless.
+//! The replicated part of sessions: the open sessions, and the results that make repeated writes idempotent.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,43 +12,43 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{digest, kept, state::RECORD};
 
-/// Most bytes that the kept results of one session may cost. A client that does not acknowledge what it received cannot
-/// write on. A result costs a fixed share of 64 bytes, and what it is encoded.
+/// Maximum total cost of the kept results of one session, in bytes. A client that does not acknowledge its results
+/// cannot write further. A result costs a fixed 64 bytes plus its encoded size.
 pub const KEPT_BYTES_MAX: usize = 4 << 20;
 
-/// So many bytes of kept results each session has for itself. What it keeps beyond comes out of [`KEPT_POOL`].
+/// Each session may keep results up to this many bytes on its own. Further results use [`KEPT_POOL`].
 pub const KEPT_RESERVE: usize = 1 << 10;
 
-/// Most bytes that all sessions together may keep beyond their [`KEPT_RESERVE`]. So clients that acknowledge nothing can slow
-/// others down to the writes that fit into the reserve, and stop nobody.
+/// Maximum total size that all sessions may keep beyond their [`KEPT_RESERVE`]. So clients that acknowledge nothing can
+/// slow others down to the writes that fit into the reserve, but cannot stop them.
 pub const KEPT_POOL: usize = 32 << 20;
 
 /// All open sessions of the ensemble.
 #[derive(Default, Debug)]
 pub(crate) struct Sessions {
     map: BTreeMap<SessionId, Session>,
-    /// Of [`KEPT_POOL`].
+    /// Used part of [`KEPT_POOL`].
     pool_used: usize,
     digest: u64,
     dirty: Dirty,
 }
 
-/// What changed since the last checkpoint.
+/// The changes since the last checkpoint.
 #[derive(Default, Debug)]
 struct Dirty {
-    /// Everything counts as changed, and the lists stay empty: all sessions say that they are in them.
+    /// Everything counts as changed, and the lists stay empty: all sessions are marked as listed.
     untracked: bool,
-    /// A session may be here twice after it was closed.
+    /// A session may occur twice after it was closed.
     sessions: Vec<SessionId>,
-    /// Results in the checkpoint of sessions that are gone.
+    /// Results in the checkpoint that belong to closed sessions.
     gone: Vec<(SessionId, Stored)>,
-    /// How many results are to be written or removed.
+    /// Number of results to be written or removed.
     results: usize,
 }
 
 impl Dirty {
-    /// Results of a session up to `last` are kept no more. Those that the checkpoint has are to be removed, the others need not be
-    /// written any more.
+    /// The results of a session up to `last` are dropped. Those in the checkpoint have to be removed; the others need
+    /// not be written any more.
     fn forget(&mut self, session: &Session, last: WriteNumber) {
         let (acked, last) = (session.acked.0, last.0);
         let stored = session.stored.to.clamp(acked, last);
@@ -64,18 +64,18 @@ struct Session {
     timeout_ms: u32,
     stream: StreamId,
     acked: WriteNumber,
-    /// Of the writes `acked + 1 ..`, in order.
+    /// Results of the writes `acked + 1 ..`, in order.
     kept: VecDeque<Kept>,
-    /// What they cost.
+    /// Their total cost.
     bytes: usize,
-    /// What the session adds to the digest, without its kept results.
+    /// The session's contribution to the digest, without its kept results.
     hash: u64,
     /// Whether it is in `Dirty::sessions`.
     dirty: bool,
     stored: Stored,
 }
 
-/// Numbers of the results that the last checkpoint has: behind `after`, up to `to`.
+/// Numbers of the results in the last checkpoint: greater than `after`, up to `to`.
 #[derive(Clone, Copy, Default, Debug)]
 struct Stored {
     after: u64,
@@ -101,35 +101,35 @@ impl Kept {
     }
 }
 
-/// Whether a write of a session may be carried out.
+/// The decision whether a write of a session may be applied.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) enum Admission {
-    /// It is due. If it was numbered, its result must be [kept](Sessions::keep).
+    /// It is the next write. If it is numbered, its result must be [kept](Sessions::keep).
     Due,
-    /// It was carried out before, with this result.
+    /// It was applied before, with this result.
     Again { zxid: Zxid, result: WriteResult },
-    /// It must not be.
+    /// It must not be applied.
     Refused(OpError),
 }
 
-/// What a node needs to know of a session to let a client take it up again.
+/// The information that a node needs to let a client resume a session.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SessionInfo {
-    /// Of its secret.
+    /// Hash of the session's secret.
     pub token_hash: TokenHash,
-    /// Who has opened it.
+    /// Identities that opened the session.
     pub owner: Identities,
-    /// After so much silence the leader closes it.
+    /// Timeout after which the leader closes a silent session.
     pub timeout_ms: u32,
-    /// The stream on which it was taken up last.
+    /// The stream that resumed it last.
     pub stream: StreamId,
-    /// Its last write that was carried out.
+    /// Its last applied write.
     pub last_write: WriteNumber,
 }
 
 impl SessionInfo {
-    /// Whether somebody with this secret and these identities may take the session up: both must be those that it was opened
-    /// with, but more may have been proven since.
+    /// Whether a client with this secret and these identities may resume the session. The secret must be the same, and
+    /// the identities must include those that opened it; the client may have proven more since.
     #[must_use]
     pub fn admits(&self, token: &SessionToken, identities: &Identities) -> bool {
         (same(&self.token_hash, &hash_of(token)) || is_on(Mutant::TokenUnchecked))
@@ -137,18 +137,18 @@ impl SessionInfo {
     }
 }
 
-/// What is kept of a secret.
+/// The stored hash of a secret.
 #[must_use]
 pub fn hash_of(token: &SessionToken) -> TokenHash {
     TokenHash(Sha256::digest(token.0).into())
 }
 
-/// Takes the same time wherever the difference is.
+/// Constant time: independent of the position of the difference.
 fn same(a: &TokenHash, b: &TokenHash) -> bool {
     a.0.iter().zip(&b.0).fold(0, |different, (x, y)| different | (x ^ y)) == 0
 }
 
-/// Changes of sessions and of kept results, `None` for what is gone.
+/// Changes of sessions and of kept results, `None` for removed ones.
 pub(crate) type Changed =
     (Vec<(SessionId, Option<record::Session>)>, Vec<((SessionId, WriteNumber), Option<record::KeptResult>)>);
 
@@ -158,7 +158,7 @@ impl Sessions {
         self.insert(record::Session { id, token_hash, owner, timeout_ms, stream, acked });
     }
 
-    /// False if there is no such session.
+    /// Returns false if the session does not exist.
     pub(crate) fn resume(&mut self, id: SessionId, stream: StreamId) -> bool {
         let Some(session) = self.map.get_mut(&id) else { return false };
         session.stream = stream;
@@ -167,7 +167,7 @@ impl Sessions {
         true
     }
 
-    /// False if there is no such session.
+    /// Returns false if the session does not exist.
     pub(crate) fn close(&mut self, id: SessionId) -> bool {
         let Some(session) = self.map.remove(&id) else { return false };
         let kept = session.kept.iter().fold(0u64, |sum, k| sum.wrapping_add(k.hash));
@@ -196,18 +196,18 @@ impl Sessions {
         self.map.iter().map(|(&id, s)| (id, s.info()))
     }
 
-    /// Whether the write of this number was carried out.
+    /// Whether the write with this number was applied.
     pub(crate) fn has_written(&self, id: SessionId, number: WriteNumber) -> bool {
         self.map.get(&id).is_some_and(|session| number <= session.last())
     }
 
-    /// The error for what comes on this stream, if it is not the newest of its session.
+    /// The error for requests on this stream, if it is not the newest of its session.
     pub(crate) fn moved(&self, id: SessionId, stream: StreamId) -> Option<OpError> {
         let moved = self.map.get(&id).is_some_and(|session| session.stream != stream);
         (moved && !is_on(Mutant::MovedWriteApplied)).then_some(OpError::SessionMoved(id))
     }
 
-    /// Forgets what the client has `acked`, then decides about the write with this `number`.
+    /// Drops the results that the client has `acked`, then decides about the write with this `number`.
     pub(crate) fn admit(
         &mut self,
         id: SessionId,
@@ -323,7 +323,7 @@ impl Sessions {
         changes
     }
 
-    /// As if nothing of it were in a checkpoint.
+    /// Marks everything as missing from the checkpoint.
     pub(crate) fn forget_checkpoint(&mut self) {
         let results = self.map.values().map(|session| session.kept.len()).sum();
         self.dirty = Dirty { untracked: true, results, ..Dirty::default() };
@@ -338,8 +338,8 @@ impl Sessions {
         sessions + self.dirty.results
     }
 
-    /// About how many bytes the records have that [`Sessions::take_dirty`] would return: at most, for of a session that has
-    /// changed all results are counted.
+    /// Approximate size of the records that [`Sessions::take_dirty`] would return. It is an upper bound: all results of
+    /// a changed session count.
     pub(crate) fn dirty_bytes(&self) -> usize {
         if self.dirty.untracked {
             return self.record_bytes();
@@ -354,12 +354,12 @@ impl Sessions {
         gone + sessions.map(|id| RECORD + self.map.get(id).map_or(0, changed)).sum::<usize>()
     }
 
-    /// The same of all records.
+    /// The same for all records.
     pub(crate) fn record_bytes(&self) -> usize {
         self.map.values().map(|session| RECORD + session.owner.weight() + session.bytes).sum()
     }
 
-    /// Takes in one record of a complete state. False if there is a session of this id already.
+    /// Adds one record of a complete state. Returns false if a session with this id exists already.
     pub(crate) fn load(&mut self, record: record::Session) -> bool {
         let new = !self.map.contains_key(&record.id);
         if new {
@@ -368,18 +368,18 @@ impl Sessions {
         new
     }
 
-    /// Takes in the next kept result of a session that is there. False if it is not the next.
+    /// Adds the next kept result of an existing session. Returns false if it is not the next.
     pub(crate) fn load_result(&mut self, record: record::KeptResult) -> bool {
         let record::KeptResult { session, number, zxid, request, outcome } = record;
         let next = self.map.get(&session).is_some_and(|s| s.last().0 + 1 == number.0);
         if next {
-            // Copied, because it may be a piece of a much larger buffer.
+            // Copied, because it may be a slice of a much larger buffer.
             self.push(session, zxid, request, Bytes::copy_from_slice(&outcome));
         }
         next
     }
 
-    /// What was loaded is what the checkpoint has.
+    /// Marks the loaded content as the content of the checkpoint.
     pub(crate) fn finish_load(&mut self) {
         self.dirty = Dirty::default();
         for session in self.map.values_mut() {
@@ -423,7 +423,7 @@ impl Sessions {
 }
 
 impl Session {
-    /// The last write that was carried out.
+    /// The last applied write.
     fn last(&self) -> WriteNumber {
         WriteNumber(self.acked.0 + self.kept.len() as u64)
     }

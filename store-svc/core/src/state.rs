@@ -1,4 +1,4 @@
-//! The replicated state: a function of the log and of nothing else.
+//! The replicated state: a function of the log only.
 
 use std::sync::Arc;
 
@@ -17,53 +17,53 @@ use crate::{
     tree::{At, By, Loading, Tree},
 };
 
-/// Tree and sessions as they are after one entry of the log.
+/// Tree and sessions after one entry of the log.
 #[derive(Default, Debug)]
 pub struct State {
     tree: Tree,
     sessions: Sessions,
     applied: Zxid,
     time_ms: i64,
-    /// As the log says: what an entry means may depend on it.
+    /// The feature level in the log: the meaning of an entry may depend on it.
     level: Level,
-    /// Nothing of it is in a checkpoint, or not reliably: the next one has to be whole.
+    /// The checkpoint does not contain the state reliably: the next one has to be whole.
     whole: bool,
 }
 
-/// What became of a command.
+/// The result of a command.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Applied {
-    /// The entry that carried it out: an earlier one if the command had been sent before.
+    /// The entry that applied it: an earlier one if the command was sent before.
     pub zxid: Zxid,
-    /// What it did.
+    /// The outcome.
     pub result: WriteResult,
 }
 
-/// What changed since the last checkpoint, as the records are now; `None` for what is gone. Written on top of that
-/// checkpoint it gives the state that `header` tells of.
+/// The changes since the last checkpoint, with the current records; `None` for removed ones. Applied to that checkpoint
+/// they give the state of `header`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Changes {
-    /// These are all records of the state: whatever else the checkpoint has is gone.
+    /// The changes are all records of the state: the rest of the checkpoint is obsolete.
     pub whole: bool,
-    /// Of the state now.
+    /// The header of the current state.
     pub header: record::Header,
-    /// A path that is gone may come more than once.
+    /// A removed path may occur more than once.
     pub znodes: Vec<(Path, Option<record::Znode>)>,
-    /// One that is gone may not have been there.
+    /// A removed list may never have been in the checkpoint.
     pub acls: Vec<(AclId, Option<record::AccessList>)>,
-    /// A session that is gone may come more than once.
+    /// A removed session may occur more than once.
     pub sessions: Vec<(SessionId, Option<record::Session>)>,
-    /// Of sessions that are still there, or are gone as well.
+    /// Of sessions that still exist, or are removed as well.
     pub results: Vec<((SessionId, WriteNumber), Option<record::KeptResult>)>,
 }
 
-/// Why records are no state.
+/// Why records do not form a state.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LoadError {
-    /// Nothing to check the records against.
+    /// There is no header to verify the records.
     #[error("the header is missing")]
     NoHeader,
-    /// Two records for the same thing.
+    /// Two records for the same item.
     #[error("the record of {0} comes twice")]
     Twice(String),
     /// A znode without its parent.
@@ -72,30 +72,30 @@ pub enum LoadError {
     /// An ephemeral without an owner, or an owner of a znode of another kind.
     #[error("the kind of the znode {0} and its owner do not fit together")]
     Owner(Path),
-    /// A znode without its access list, or an access list that no znode has.
+    /// A znode without its access list, or an access list without a znode.
     #[error("the access list {} is missing, or no znode has it", .0.0)]
     Acl(AclId),
-    /// A kept result without its session, or not all of its session's.
+    /// A kept result without its session, or a session without all of its results.
     #[error("a result of the session {0} is missing, or the session itself")]
     Results(SessionId),
     /// An ephemeral without its session.
     #[error("the session {0} is missing, but has ephemerals")]
     NoOwner(SessionId),
-    /// The records do not add up to what the header says.
+    /// The records do not match a total in the header.
     #[error("the records are not those of the header: {what} is {actual:#x}, not {expected:#x}")]
     Mismatch {
-        /// What was counted.
+        /// The name of the total.
         what: &'static str,
-        /// As the header says.
+        /// The value in the header.
         expected: u64,
-        /// As counted.
+        /// The counted value.
         actual: u64,
     },
 }
 
 impl State {
-    /// The empty state, whose hashes of paths depend on `seed`. The seed decides how long operations take, and nothing else. A server
-    /// draws it at random, so that no client can choose paths with equal hashes.
+    /// The empty state. The hashes of paths depend on `seed`, which influences only the duration of operations. A
+    /// server draws it at random, so that no client can choose paths with equal hashes.
     #[must_use]
     pub fn seeded(seed: u64) -> State {
         State { tree: Tree::seeded(seed), ..State::default() }
@@ -107,8 +107,8 @@ impl State {
         self.tree.seed()
     }
 
-    /// Carries out the command of entry `zxid`, which lies behind [`State::applied`]. A failure is a result like any
-    /// other and takes up its zxid too, as in ZooKeeper.
+    /// Applies the command of entry `zxid`, which follows [`State::applied`]. A failure is a result like any other and
+    /// consumes its zxid too, as in ZooKeeper.
     pub fn apply(&mut self, zxid: Zxid, time_ms: i64, command: &Command) -> Applied {
         self.apply_marker(zxid, time_ms);
         let at = At { zxid, time_ms };
@@ -171,7 +171,7 @@ impl State {
         Applied { zxid, result }
     }
 
-    /// Notes an entry that changes nothing: the marker of an epoch.
+    /// Applies an entry without changes: the marker of an epoch.
     pub fn apply_marker(&mut self, zxid: Zxid, time_ms: i64) {
         debug_assert!(zxid > self.applied, "{zxid} is not behind {}", self.applied);
         self.applied = zxid;
@@ -179,7 +179,7 @@ impl State {
         self.tree.forget_changes();
     }
 
-    /// What the entry that was applied last did to znodes, in the order in which it did it. Not part of the state.
+    /// The changes of the last entry to znodes, in order. They are not part of the state.
     pub fn take_changes(&mut self) -> Vec<Arc<Change>> {
         self.tree.take_changes()
     }
@@ -190,13 +190,13 @@ impl State {
         self.time_ms
     }
 
-    /// Notes an entry that says the feature level from here on.
+    /// Applies an entry that sets the feature level.
     pub fn apply_level(&mut self, zxid: Zxid, time_ms: i64, level: Level) {
         self.apply_marker(zxid, time_ms);
         self.level = level;
     }
 
-    /// Answers a question of an anonymous caller.
+    /// Reads as an anonymous caller.
     ///
     /// # Errors
     /// As [`State::read_as`].
@@ -204,28 +204,28 @@ impl State {
         self.read_as(read, &Identities::NONE)
     }
 
-    /// Answers a question of this caller.
+    /// Reads as this caller.
     ///
     /// # Errors
-    /// [`OpError::NoNode`], but for [`Read::Exists`], and [`OpError::NoAuth`].
+    /// [`OpError::NoNode`], except for [`Read::Exists`], and [`OpError::NoAuth`].
     pub fn read_as(&self, read: &Read, identities: &Identities) -> Result<ReadOutcome, OpError> {
         self.tree.read(read, identities)
     }
 
-    /// The last entry that was carried out.
+    /// The last applied entry.
     #[must_use]
     pub fn applied(&self) -> Zxid {
         self.applied
     }
 
-    /// The feature level that the log has reached here.
+    /// The current feature level of the log.
     #[must_use]
     pub fn level(&self) -> Level {
         self.level
     }
 
-    /// The sum of the hashes of all znodes, access lists, sessions and kept results, and of the feature level: equal for equal
-    /// states, whatever the path.
+    /// The sum of the hashes of all znodes, access lists, sessions and kept results, and of the feature level. Equal
+    /// states have equal digests, independent of their history.
     #[must_use]
     pub fn digest(&self) -> u64 {
         self.tree.digest().wrapping_add(self.sessions.digest()).wrapping_add(digest::level(self.level))
@@ -238,7 +238,7 @@ impl State {
         records.wrapping_add(digest::level(self.level))
     }
 
-    /// What a checkpoint of this state says of itself.
+    /// The header of a checkpoint of this state.
     #[must_use]
     pub fn header(&self) -> record::Header {
         record::Header {
@@ -263,7 +263,7 @@ impl State {
         self.sessions.get(id)
     }
 
-    /// Whether the write of this number of a session was carried out.
+    /// Whether the write of a session with this number was applied.
     #[must_use]
     pub fn has_written(&self, session: SessionId, number: WriteNumber) -> bool {
         self.sessions.has_written(session, number)
@@ -274,8 +274,8 @@ impl State {
         self.sessions.iter()
     }
 
-    /// The complete state: the header first, access lists before znodes, parents before their children, sessions before their
-    /// results.
+    /// The complete state: the header first, access lists before znodes, parents before their children, sessions before
+    /// their results.
     pub fn records(&self) -> impl Iterator<Item = Record> + '_ {
         std::iter::once(Record::Header(self.header()))
             .chain(self.tree.acls().map(Record::Acl))
@@ -283,7 +283,7 @@ impl State {
             .chain(self.sessions.records())
     }
 
-    /// What changed since the last call, or since the state was made or loaded; everything, if the checkpoint was
+    /// Changes since the last call, or since the state was made or loaded; everything, if the checkpoint was
     /// [forgotten](State::forget_checkpoint).
     pub fn take_dirty(&mut self) -> Changes {
         let (sessions, results) = self.sessions.take_dirty();
@@ -292,9 +292,9 @@ impl State {
         Changes { whole, header: self.header(), znodes, acls, sessions, results }
     }
 
-    /// Begins an export of the complete state as it is now, to be handed out in pieces while the state goes on. Returns its
-    /// records but those of znodes, the header first. One that was under way ends. With `checkpoint` it becomes the next checkpoint:
-    /// changes are those since now.
+    /// Begins an export of the complete state as of now, in parts, while the state changes. Returns all records except
+    /// those of znodes, the header first. Ends a running export. With `checkpoint` the export becomes the next
+    /// checkpoint, and changes are tracked from now on.
     pub fn begin_export(&mut self, checkpoint: bool) -> Vec<Record> {
         if checkpoint {
             self.whole = false;
@@ -306,18 +306,19 @@ impl State {
         header.chain(self.tree.acls().map(Record::Acl)).chain(self.sessions.records()).collect()
     }
 
-    /// The next znodes of the export, in any order, and whether more are to come; `None` if none is under way, as after a new state
-    /// has taken the place of this one. Looks at no more than `most` znodes, and goes no further when their values have `bytes`.
+    /// The next znodes of the export, in any order, and whether more follow; `None` if no export is running, for
+    /// example because a new state has replaced this one. Visits at most `most` znodes, and stops when their values
+    /// reach `bytes`.
     pub fn export(&mut self, most: usize, bytes: usize) -> Option<(Vec<record::Znode>, bool)> {
         self.tree.export(most, bytes)
     }
 
-    /// Nobody takes the rest of an export: it collects nothing any more.
+    /// Cancels the export: it saves no old versions any more.
     pub fn end_export(&mut self) {
         self.tree.end_export();
     }
 
-    /// See [`Tree`]'s walks: begins one through the state as it is now.
+    /// Begins a walk through the state as of now; see [`Tree`]'s walks.
     ///
     /// # Errors
     /// [`OpError::NoNode`], [`OpError::NoAuth`].
@@ -325,7 +326,7 @@ impl State {
         self.tree.begin_walk(id, self.applied, walk, caller)
     }
 
-    /// The next part of a walk, `None` if the caller has none of this name.
+    /// The next part of a walk, `None` if the caller has no walk of this name.
     pub(crate) fn walk_on(
         &mut self,
         id: WalkId,
@@ -335,13 +336,13 @@ impl State {
         self.tree.walk_on(id, caller, bounds)
     }
 
-    /// Nobody goes on with this walk.
+    /// Ends this walk.
     pub(crate) fn end_walk(&mut self, id: WalkId) {
         self.tree.end_walk(id);
     }
 
-    /// There is no checkpoint of this state, or one that is of no use: the next [`State::take_dirty`] returns everything.
-    /// Until then it costs nothing to remember what changes.
+    /// Marks the checkpoint as missing or unusable: the next [`State::take_dirty`] returns everything. Until then,
+    /// tracking changes costs nothing.
     pub fn forget_checkpoint(&mut self) {
         self.whole = true;
         self.tree.forget_checkpoint();
@@ -354,28 +355,28 @@ impl State {
         self.whole
     }
 
-    /// About how many records [`State::take_dirty`] would return.
+    /// Approximate number of records that [`State::take_dirty`] would return.
     #[must_use]
     pub fn dirty_len(&self) -> usize {
         self.tree.dirty_len() + self.sessions.dirty_len()
     }
 
-    /// About how many bytes these records have. Counting them takes about as long as [`State::take_dirty`].
+    /// Approximate size of these records. Computing it takes about as long as [`State::take_dirty`].
     #[must_use]
     pub fn dirty_bytes(&self) -> usize {
         self.tree.dirty_bytes() + self.sessions.dirty_bytes()
     }
 
-    /// About how many bytes the records of the complete state have.
+    /// Approximate size of the records of the complete state.
     #[must_use]
     pub fn record_bytes(&self) -> usize {
         self.tree.record_bytes() + self.sessions.record_bytes()
     }
 
-    /// Rebuilds a state from its records, which may come in any order.
+    /// Rebuilds a state from its records, in any order.
     ///
     /// # Errors
-    /// If the records do not fit together or are not those that the header tells of.
+    /// The records do not fit together or do not match the header.
     pub fn load(records: impl IntoIterator<Item = Record>) -> Result<State, LoadError> {
         let mut loader = Loader::default();
         for record in records {
@@ -385,17 +386,17 @@ impl State {
     }
 }
 
-/// What a record takes besides path and value, about, in bytes; and what takes a record away.
+/// Approximate size of a record besides path and value, and of a removal, in bytes.
 pub(crate) const RECORD: usize = 128;
 
-/// Rebuilds a state from records that come piece by piece.
+/// Rebuilds a state from records that arrive in pieces.
 #[derive(Debug)]
 pub struct Loader {
     header: Option<record::Header>,
     tree: Tree,
     loading: Loading,
     sessions: Sessions,
-    /// Until all sessions are there.
+    /// Held until all sessions are loaded.
     results: Vec<record::KeptResult>,
 }
 
@@ -406,7 +407,7 @@ impl Default for Loader {
 }
 
 impl Loader {
-    /// Of a state with this [seed](State::seeded).
+    /// For a state with this [seed](State::seeded).
     #[must_use]
     pub fn seeded(seed: u64) -> Loader {
         Loader {
@@ -418,10 +419,10 @@ impl Loader {
         }
     }
 
-    /// Takes one record, in any order, and puts it in its place at once.
+    /// Adds one record, in any order, at its final place.
     ///
     /// # Errors
-    /// If it comes twice, or cannot belong to any state together with those before it.
+    /// The record is a duplicate, or contradicts earlier records.
     pub fn take(&mut self, record: Record) -> Result<(), LoadError> {
         match record {
             Record::Header(header) => {
@@ -448,10 +449,10 @@ impl Loader {
         }
     }
 
-    /// Checks that everything is there.
+    /// Verifies that the state is complete.
     ///
     /// # Errors
-    /// If the records do not fit together or are not those that the header tells of.
+    /// The records do not fit together or do not match the header.
     pub fn finish(mut self) -> Result<State, LoadError> {
         let header = self.header.ok_or(LoadError::NoHeader)?;
         self.tree.finish_load()?;
@@ -500,7 +501,7 @@ impl State {
         match body {
             CommandBody::Write(write) => self.tree.write(at, by, write),
             CommandBody::Refuse { error, .. } => Err(error.clone()),
-            // They are taken care of before sessions and numbers are looked at.
+            // The match handles these before sessions and numbers.
             CommandBody::OpenSession { .. }
             | CommandBody::ResumeSession { .. }
             | CommandBody::CloseSession { .. }

@@ -1,4 +1,4 @@
-//! What an entry did to znodes, for those who watch them, and the state that a watch begins with.
+//! The changes of an entry to znodes, for watches, and the initial state of a watch.
 
 use std::sync::Arc;
 
@@ -9,15 +9,15 @@ use api::{
 
 use super::{Tree, slab::NodeId, znode::Slot};
 
-/// Most znodes in the states that the watches of one request begin with: they are put together in one step, in which nobody else is
-/// served.
+/// Maximum number of znodes in the initial states of the watches of one request. The states are collected in one step,
+/// which blocks all other requests.
 pub(crate) const STATE_ZNODES: usize = 10_000;
 
 impl Tree {
     /// As [`STATE_ZNODES`], in bytes.
     pub(crate) const STATE_BYTES: usize = 8 << 20;
 
-    /// Notes what happened to a znode that is still there.
+    /// Records a change of a znode that still exists.
     pub(super) fn note(&mut self, kind: ChangeKind, id: NodeId, path: &Path) {
         let node = &self.nodes[id];
         let change = Change {
@@ -31,7 +31,7 @@ impl Tree {
         self.changes.push(Arc::new(change));
     }
 
-    /// Notes that a znode is gone.
+    /// Records the removal of a znode.
     pub(super) fn note_deleted(&mut self, slot: &Slot, path: &Path) {
         let stat = Stat { czxid: slot.czxid, ..Stat::default() };
         self.changes.push(Arc::new(Change {
@@ -44,21 +44,23 @@ impl Tree {
         }));
     }
 
-    /// Forgets what the last entry did.
+    /// Clears the changes of the last entry.
     pub(crate) fn forget_changes(&mut self) {
         self.changes.clear();
     }
 
-    /// What the last entry did to znodes, in the order in which it did it; nothing if it failed.
+    /// The changes of the last entry to znodes, in order; none if the entry failed.
     pub(crate) fn take_changes(&mut self) -> Vec<Arc<Change>> {
         std::mem::take(&mut self.changes)
     }
 
-    /// What a watch of this scope begins with: the znode, and its children or all below it, parents before their children.
-    /// Nothing if there is no such znode. What the caller may not read is left out; of a child of a znode that it may read, the
+    /// The initial state of a watch of this scope: the znode, and its children or descendants, parents before their
+    /// children. Empty if the znode does not exist. Znodes that the caller must not read are omitted, but a child of a
+    /// readable znode is listed with its name.
     /// name is there.
     ///
-    /// # Errors
+    /// [`OpError::LimitExceeded`] if the state exceeds `room`, in znodes and bytes. The state's size is subtracted from
+    /// `room`.
     /// [`OpError::LimitExceeded`] if it is more than `room`, in znodes and bytes, which it takes what it needs of.
     pub(crate) fn watched(
         &self,
@@ -95,7 +97,7 @@ impl Tree {
             for id in children.into_iter().flat_map(|children| children.iter()) {
                 let child = &self.nodes[id];
                 let path = above.child(&child.name_text())?;
-                // Also of what is left out no more than that.
+                // Znodes that are left out count against this limit as well.
                 looked_at += 1;
                 if looked_at > STATE_ZNODES {
                     return Err(too_much(&path));

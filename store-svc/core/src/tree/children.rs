@@ -1,17 +1,19 @@
-//! The children of a znode in the order of their names: a B+ tree of node ids, which asks for the names where they are.
+//! The children of a znode in the order of their names: a B+ tree of node ids, which looks the names up in their
+//! znodes.
 
 use std::{cmp::Ordering, slice};
 
 use super::slab::NodeId;
 
-/// Most ids in a leaf.
+/// Maximum number of ids in a leaf.
 const LEAF: usize = 256;
-/// Most pages in an inner page.
+/// Maximum number of pages in an inner page.
 const INNER: usize = 64;
-/// By how many ids a leaf grows, beyond an eighth of what it has.
+/// Capacity increment of a leaf, beyond an eighth of its content.
 const STEP: usize = 4;
 
-/// Ids of children, in order. Calls that look for a name are told how the name of any child compares with it.
+/// Ids of children, in order. Calls that search for a name receive a function that compares it with the name of any
+/// child.
 #[derive(Debug)]
 pub(super) struct Children {
     root: Page,
@@ -21,7 +23,7 @@ pub(super) struct Children {
 #[derive(Debug)]
 enum Page {
     Leaf(Vec<NodeId>),
-    /// Each with its first id. None is empty.
+    /// Each with its first id. No page is empty.
     Inner(Vec<(NodeId, Page)>),
 }
 
@@ -36,7 +38,7 @@ impl Children {
         self.len
     }
 
-    /// Takes in a child that is not there yet.
+    /// Inserts a child that is not present.
     pub(super) fn insert(&mut self, id: NodeId, order: impl Fn(NodeId) -> Ordering) {
         if let Some(right) = self.root.insert(id, &order, true) {
             let left = std::mem::replace(&mut self.root, Page::Inner(Vec::new()));
@@ -45,7 +47,7 @@ impl Children {
         self.len += 1;
     }
 
-    /// Forgets a child, if it is there. Its name, and those of all others, must still be.
+    /// Removes a child, if it is present. Its name, and those of all others, must still exist.
     pub(super) fn remove(&mut self, id: NodeId, order: impl Fn(NodeId) -> Ordering) {
         if !self.root.remove(id, &order) {
             return;
@@ -58,12 +60,12 @@ impl Children {
         }
     }
 
-    /// All, in order.
+    /// All children, in order.
     pub(super) fn iter(&self) -> Iter<'_> {
         self.after(|_| Ordering::Greater)
     }
 
-    /// All behind a name, in order.
+    /// All children after a name, in order.
     pub(super) fn after(&self, order: impl Fn(NodeId) -> Ordering) -> Iter<'_> {
         let (mut above, mut page) = (Vec::new(), &self.root);
         loop {
@@ -84,7 +86,7 @@ impl Children {
 
 /// See [`Children::iter`].
 pub(super) struct Iter<'a> {
-    /// What is left of each level above.
+    /// The remaining pages of each level above.
     above: Vec<slice::Iter<'a, (NodeId, Page)>>,
     ids: slice::Iter<'a, NodeId>,
 }
@@ -107,11 +109,11 @@ impl Iterator for Iter<'_> {
 }
 
 impl Page {
-    /// Returns the right half, if that is a page of its own from now on. `last`: no page of this level is behind this one.
+    /// Returns the right half, if that becomes a separate page. `last`: this page is the last one of its level.
     fn insert(&mut self, id: NodeId, order: &impl Fn(NodeId) -> Ordering, last: bool) -> Option<Page> {
         match self {
             Page::Leaf(ids) => {
-                // Most names come in order.
+                // Most names arrive in order.
                 let at = match ids.last() {
                     Some(&end) if order(end) == Ordering::Greater => {
                         ids.partition_point(|&other| order(other) == Ordering::Less)
@@ -150,7 +152,7 @@ impl Page {
         }
     }
 
-    /// Whether it was there.
+    /// Returns whether the child was present.
     fn remove(&mut self, id: NodeId, order: &impl Fn(NodeId) -> Ordering) -> bool {
         match self {
             Page::Leaf(ids) => {
@@ -174,7 +176,7 @@ impl Page {
                     None => drop(pages.remove(at)),
                     Some(now) => {
                         *first = now;
-                        // With the one behind it, or with the one before.
+                        // Merges with the next page, or with the previous one.
                         if !join(pages, at) && at > 0 {
                             join(pages, at - 1);
                         }
@@ -185,7 +187,7 @@ impl Page {
         }
     }
 
-    /// Takes over what the page behind this one has, if both together are small.
+    /// Absorbs the next page, if both together are small.
     fn join(&mut self, next: &mut Page) -> bool {
         match (self, next) {
             (Page::Leaf(ids), Page::Leaf(more)) if ids.len() + more.len() <= LEAF / 2 => {
@@ -208,18 +210,18 @@ impl Page {
         }
     }
 
-    /// As it stands in an inner page; `None` if it is empty.
+    /// As an entry of an inner page; `None` if it is empty.
     fn keyed(self) -> Option<(NodeId, Page)> {
         Some((self.first()?, self))
     }
 }
 
-/// Which page has the name, or would have it.
+/// The page that contains the name, or would contain it.
 fn page_of(pages: &[(NodeId, Page)], order: &impl Fn(NodeId) -> Ordering) -> usize {
     pages.partition_point(|&(first, _)| order(first) != Ordering::Greater).saturating_sub(1)
 }
 
-/// Joins a page and the next one, if there is one, and if both together are small.
+/// Merges a page with the next one, if there is one, and both together are small.
 fn join(pages: &mut Vec<(NodeId, Page)>, at: usize) -> bool {
     let joined = match pages.get_mut(at..at + 2) {
         Some([(_, page), (_, next)]) => page.join(next),

@@ -1,4 +1,4 @@
-//! What changed since the last checkpoint.
+//! The changes since the last checkpoint.
 
 use api::Path;
 
@@ -9,18 +9,19 @@ use super::{
 
 #[derive(Default, Debug)]
 pub(super) struct Dirty {
-    /// Znodes that were marked. Some may be gone, and their slots may be others' by now: then those are marked, too, or not meant.
+    /// Marked znodes. Some may be removed, and other znodes may have their slots: those are either marked as well, or
+    /// not meant.
     ids: Vec<NodeId>,
-    /// How many of them are there and marked.
+    /// Number of existing marked znodes.
     marked: usize,
-    /// Paths of znodes that went. Some may be there again, or be here twice.
+    /// Paths of removed znodes. Some may exist again, or occur twice.
     removed: Vec<Path>,
     /// Everything counts as changed, and nothing is marked.
     untracked: bool,
 }
 
 impl Dirty {
-    /// Notes that a znode is new, or is not what it was.
+    /// Records that a znode is new or changed.
     pub(super) fn mark(&mut self, id: NodeId, slot: &mut Slot) {
         if !self.untracked && !slot.dirty {
             slot.dirty = true;
@@ -29,7 +30,7 @@ impl Dirty {
         }
     }
 
-    /// Notes that a znode went, which is no longer in its slot.
+    /// Records that a znode was removed and is no longer in its slot.
     pub(super) fn remove(&mut self, path: &Path, slot: &mut Slot) {
         if std::mem::take(&mut slot.dirty) {
             self.marked -= 1;
@@ -45,7 +46,8 @@ impl Dirty {
         self.untracked = true;
     }
 
-    /// Begins anew. Whether everything counted as changed; if not, the znodes that did, each once, and the paths that went.
+    /// Starts again. Returns whether everything counted as changed; if not, the changed znodes, each once, and the
+    /// removed paths.
     pub(super) fn take(&mut self, nodes: &mut Slab) -> (bool, Vec<NodeId>, Vec<Path>) {
         let Dirty { mut ids, removed, untracked, .. } = std::mem::take(self);
         ids.retain(|&id| nodes.get_mut(id).is_some_and(|slot| std::mem::take(&mut slot.dirty)));
@@ -56,12 +58,12 @@ impl Dirty {
         self.untracked
     }
 
-    /// How many znodes are marked, and how many went.
+    /// Number of marked znodes, and of removed ones.
     pub(super) fn len(&self) -> usize {
         self.marked + self.removed.len()
     }
 
-    /// Those that are marked; one may come twice.
+    /// The marked znodes; one may occur twice.
     pub(super) fn marked(&self, nodes: &Slab) -> impl Iterator<Item = NodeId> {
         self.ids.iter().copied().filter(|&id| nodes.get(id).is_some_and(|slot| slot.dirty))
     }

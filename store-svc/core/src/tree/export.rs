@@ -1,30 +1,31 @@
-//! All znodes as they were at one moment, handed out in pieces while the tree goes on, without a second tree.
+//! An export of all znodes as of one moment, in parts while the tree changes, without a second tree.
 //!
-//! A walk goes through the tree in order. A znode that changes, or goes, before the walk has come to it is set aside first, as it
-//! was; one that is new since is not part of it. Which ones are still to come, each slot says: its mark is not that of the tree.
-//! Outside of an export all marks are that of the tree, so an export begins by turning that, whatever the size of the tree.
+//! The export visits the tree in order. Before a znode that it has not visited changes or is removed, the export saves
+//! its old version. New znodes are not part of the export. The mark of a slot tells whether the export still has to
+//! visit it: then it differs from the mark of the tree. Without an export all marks equal that of the tree, so an
+//! export begins by flipping the mark of the tree, in constant time.
 
 use api::{Path, record};
 
 use super::{Tree, slab::NodeId};
 
-/// An export under way.
+/// A running export.
 #[derive(Default, Debug)]
 pub(super) struct Export {
-    /// The walk has come to this path.
+    /// The export has reached this path.
     at: Option<Path>,
-    /// Znodes that changed before the walk came to them, as they were: each at most once, and as many as change between two calls of
-    /// [`Tree::export`] and those that it has not yet taken.
+    /// Old versions of znodes that changed before the export visited them: each at most once. Bounded by the changes
+    /// between two calls of [`Tree::export`], plus the ones not yet taken.
     aside: Vec<record::Znode>,
-    /// Nobody takes the rest. The marks stay as they are until the next one begins.
+    /// The export was cancelled. The marks stay until the next one begins.
     given_up: bool,
 }
 
 impl Tree {
-    /// Begins an export of all znodes as they are now. One that was under way ends.
+    /// Begins an export of all znodes as of now. Ends a running export.
     pub(crate) fn begin_export(&mut self) {
         if self.export.take().is_some() {
-            // It has not come to all of them, and never will.
+            // The old export has not visited all znodes, and never will.
             let mark = self.exported;
             self.nodes.iter_mut().for_each(|slot| slot.exported = mark);
         }
@@ -32,15 +33,15 @@ impl Tree {
         self.export = Some(Box::default());
     }
 
-    /// Nobody takes the rest of the export: what changes is not set aside any more.
+    /// Cancels the export: changes no longer save old versions.
     pub(crate) fn end_export(&mut self) {
         if let Some(export) = &mut self.export {
             (export.aside, export.given_up) = (Vec::new(), true);
         }
     }
 
-    /// The next znodes of the export, and whether more are to come; `None` if none is under way. Looks at no more than `most`
-    /// znodes, and goes no further when their values have `bytes`. Those that were set aside come first.
+    /// The next znodes of the export, and whether more follow; `None` if no export is running. Visits at most `most`
+    /// znodes, and stops when their values reach `bytes`. Saved versions come first.
     pub(crate) fn export(&mut self, most: usize, bytes: usize) -> Option<(Vec<record::Znode>, bool)> {
         let mut export = self.export.take_if(|export| !export.given_up)?;
         let mut records = export.aside.split_off(export.aside.len().saturating_sub(most));
@@ -69,7 +70,7 @@ impl Tree {
         Some((records, more))
     }
 
-    /// To be called before a znode changes or goes.
+    /// Must be called before a znode changes or is removed.
     pub(super) fn before_change(&mut self, id: NodeId, path: &str) {
         if !self.walks.is_empty() {
             self.set_aside(id, path);

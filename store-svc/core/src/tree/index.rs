@@ -1,40 +1,42 @@
-//! Znodes by their paths: a hash table that grows and shrinks by one bucket at a time (linear hashing), so that no write waits until
-//! a large table has moved.
+//! An index of znodes by path: a hash table that grows and shrinks by one bucket at a time (linear hashing), so that no
+//! write waits for the move of a large table.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::slab::NodeId;
 
-/// Entries for each bucket, on average, when another bucket is added. Buckets have up to twice as many, and some more by chance.
+/// Average number of entries per bucket at which a bucket is added. Buckets have up to twice as many, and some more by
+/// chance.
 const FILL: usize = 12;
-/// Entries for each bucket, on average, when one is taken away. Far from [`FILL`], so that the two do not take turns.
+/// Average number of entries per bucket at which a bucket is removed. Far from [`FILL`], so that the two do not
+/// alternate.
 const SPARSE: usize = 6;
-/// Buckets in a chunk: the table of chunks is as small as that of pages in a kernel.
+/// Buckets per chunk: the table of chunks is as small as a kernel's page table.
 const CHUNK: usize = 1024;
-/// Room for entries in a bucket at first, and by how many it grows.
+/// Initial capacity of a bucket, and its increment.
 const FIRST: usize = 8;
 const STEP: usize = 4;
 
-/// A hash in the high half, a node id in the low one.
+/// A hash in the high half, a node id in the low half.
 type Bucket = Vec<u64>;
 
-/// Ids by hashes of paths. It does not know the paths: the caller tells which id is the right one.
+/// Ids by hashes of paths. The index does not know the paths: the caller identifies the right id.
 #[derive(Debug)]
 pub(super) struct Index {
     /// Never empty.
     chunks: Vec<Vec<Bucket>>,
     buckets: usize,
     len: usize,
-    /// Of the hashes. It decides how long things take, and nothing else; a secret one keeps clients from choosing paths that share
-    /// a bucket.
+    /// Seed of the hashes. It influences only the duration of operations. A secret seed prevents clients from choosing
+    /// paths that share a bucket.
     seed: u64,
-    /// Entries that went from one bucket to another.
+    /// Number of entries that moved from one bucket to another.
     #[cfg(test)]
     moved: usize,
 }
 
 impl Index {
-    /// An empty one.
+    /// An empty index.
     pub(super) fn new(seed: u64) -> Index {
         let mut index = Index {
             chunks: Vec::new(),
@@ -52,18 +54,18 @@ impl Index {
         self.seed
     }
 
-    /// What the other calls want to know of a path.
+    /// The hash of a path, for the other calls.
     pub(super) fn hash(&self, path: &str) -> u32 {
         xxh3_64_with_seed(path.as_bytes(), self.seed) as u32
     }
 
-    /// The id of this hash that `is_it`.
+    /// The id with this hash for which `is_it` returns true.
     pub(super) fn find(&self, hash: u32, mut is_it: impl FnMut(NodeId) -> bool) -> Option<NodeId> {
         let entries = self.bucket(self.place(hash)).iter();
         entries.filter(|&&entry| hash_of(entry) == hash).map(|&entry| id_of(entry)).find(|&id| is_it(id))
     }
 
-    /// Takes in an id that is not there yet.
+    /// Inserts an id that is not present.
     pub(super) fn insert(&mut self, hash: u32, id: NodeId) {
         let place = self.place(hash);
         put(self.bucket_mut(place), u64::from(hash) << 32 | u64::from(id.number()));
@@ -73,14 +75,14 @@ impl Index {
         }
     }
 
-    /// Makes the table as large as it is with so many entries, which are about to come.
+    /// Grows the table for this many entries, which will follow.
     pub(super) fn expect(&mut self, entries: usize) {
         while entries > self.buckets * FILL {
             self.split();
         }
     }
 
-    /// Forgets an id, if it is there.
+    /// Removes an id, if it is present.
     pub(super) fn remove(&mut self, hash: u32, id: NodeId) {
         let place = self.place(hash);
         let bucket = self.bucket_mut(place);
@@ -93,7 +95,7 @@ impl Index {
         }
     }
 
-    /// The entries of one bucket are divided between it and a new one.
+    /// Splits the entries of one bucket between it and a new one.
     fn split(&mut self) {
         let source = Index::source(self.buckets);
         self.push(Bucket::new());
@@ -105,7 +107,7 @@ impl Index {
         }
     }
 
-    /// The entries of the last bucket go back to where they came from.
+    /// Returns the entries of the last bucket to the bucket that it was split from.
     fn merge(&mut self) {
         let last = self.chunks.last_mut().and_then(Vec::pop).unwrap_or_default();
         if self.chunks.len() > 1 && self.chunks.last().is_some_and(Vec::is_empty) {
@@ -119,12 +121,13 @@ impl Index {
         target.extend(last);
     }
 
-    /// From which bucket the one of this number splits off.
+    /// The bucket that the bucket with this number splits off.
     fn source(number: usize) -> usize {
         number & !(1 << number.ilog2())
     }
 
-    /// The bucket of a hash: as many of its low bits as the number of buckets has, or one less where that bucket is still to come.
+    /// The bucket of a hash: the low bits of the hash, as many as the number of buckets has; one bit less if that
+    /// bucket does not exist yet.
     fn place(&self, hash: u32) -> usize {
         let mask = self.buckets.next_power_of_two() - 1;
         let place = hash as usize & mask;

@@ -1,4 +1,4 @@
-//! A tree from its records, which may come in any order. Each is put in its place at once, below parents that may still be missing.
+//! Loads a tree from its records, in any order. Each record is placed at once, below parents that may still be missing.
 
 use api::{Path, record};
 
@@ -12,19 +12,19 @@ use super::{
 };
 use crate::{acls::Acls, state::LoadError};
 
-/// What the loading of a tree remembers from one record to the next.
+/// The state of a load between records.
 #[derive(Debug, Default)]
 pub(crate) struct Loading {
-    /// The parent of the last znode: most siblings come together.
+    /// The parent of the last znode: most siblings arrive together.
     parent: Option<(String, NodeId)>,
 }
 
-/// Whatever a header says, the index is made for no more znodes at once: some 30 MiB. Behind these it grows as ever.
+/// Maximum number of znodes for which the index is allocated in advance, whatever the header says: some 30 MiB. Beyond
+/// it, the index grows as usual.
 const EXPECTED_MAX: u64 = 1 << 24;
 
 impl Tree {
-    /// A tree that breaks the rule about the root, to be filled by [`Tree::load`] and finished by
-    /// [`Tree::finish_load`].
+    /// A tree without a valid root, to be filled by [`Tree::load`] and finished by [`Tree::finish_load`].
     pub(crate) fn without_root(seed: u64) -> Tree {
         let mut tree = Tree {
             nodes: Slab::default(),
@@ -48,15 +48,15 @@ impl Tree {
         tree
     }
 
-    /// So many records are to come, as a header says.
+    /// Announces the number of records from a header.
     pub(crate) fn expect(&mut self, znodes: u64) {
         self.index.expect(znodes.min(EXPECTED_MAX) as usize);
     }
 
-    /// Takes in one record of a complete state.
+    /// Adds one record of a complete state.
     ///
     /// # Errors
-    /// If there is a znode of this name already, its parent is an ephemeral, or its kind and its owner do not fit together.
+    /// A znode of this name exists already, its parent is an ephemeral, or its kind and its owner do not fit together.
     pub(crate) fn load(&mut self, loading: &mut Loading, z: record::Znode) -> Result<(), LoadError> {
         let life = Life::new(z.kind, z.ephemeral_owner).filter(|life| life.owner() == z.ephemeral_owner);
         let Some(life) = life else { return Err(LoadError::Owner(z.path)) };
@@ -103,16 +103,16 @@ impl Tree {
     /// The same for an access list.
     ///
     /// # Errors
-    /// If its id or its content is here already.
+    /// Its id or its content exists already.
     pub(crate) fn load_acl(&mut self, list: record::AccessList) -> Result<(), LoadError> {
         let id = list.id;
         if self.acls.load(list) { Ok(()) } else { Err(LoadError::Twice(format!("access list {}", id.0))) }
     }
 
-    /// Joins znodes and access lists, after all records are in.
+    /// Connects znodes and access lists, after all records are added.
     ///
     /// # Errors
-    /// If the parent of a znode is missing, if there is no root, or if znodes and access lists do not fit together.
+    /// The parent of a znode or the root is missing, or znodes and access lists do not fit together.
     pub(crate) fn finish_load(&mut self) -> Result<(), LoadError> {
         if self.missing > 0 {
             return Err(LoadError::NoParent(self.without_parent()));
@@ -125,12 +125,12 @@ impl Tree {
         self.acls.finish_load().map_err(LoadError::Acl)
     }
 
-    /// Ends the loading, when the digest of what was loaded is known to be right.
+    /// Ends the load, after the digest is verified.
     pub(crate) fn trust(&mut self) {
         self.acls.find_free();
     }
 
-    /// A znode whose parent has no record; the root, if that has none.
+    /// A znode whose parent has no record; the root, if it has no record.
     fn without_parent(&self) -> Path {
         let orphan = |&(_, node): &(NodeId, &Slot)| !node.missing && self.nodes[node.parent].missing;
         match self.nodes.iter().find(orphan) {
@@ -150,9 +150,9 @@ impl Tree {
         }
     }
 
-    /// The znode of a path; one without a record if it is not here, below parents that may have none either.
+    /// The znode of a path. If it is missing, creates one without a record, below parents that may have none either.
     fn find_or_miss(&mut self, path: &str) -> NodeId {
-        // The paths that are not here, by their lengths, and the one above them all that is.
+        // The lengths of the missing paths, and the existing ancestor above them.
         let (mut here, mut absent) = (ROOT, Vec::new());
         let mut len = path.len();
         while len > 0 {

@@ -1,8 +1,9 @@
 //! The tree of znodes, with ZooKeeper's rules for Stat, versions, sequence numbers and ephemerals.
 //!
-//! Each znode is a [slot](znode::Slot) in a [slab], named by a number of 32 bits, and knows its parent; parents know their
-//! [children] in order; an [index] finds a znode by its path. All three grow and shrink in small steps: no write waits until something
-//! large has moved. A path is nowhere as a whole: it is put together from the names up to the root.
+//! Each znode is a [slot](znode::Slot) in a [slab], named by a number of 32 bits, and refers to its parent. Parents
+//! list their [children] in order; an [index] finds a znode by its path. All three grow and shrink in small steps, so
+//! no write waits for the move of a large structure. No path is stored as a whole: it is composed from the names up to
+//! the root.
 
 mod changes;
 mod children;
@@ -42,7 +43,7 @@ pub(crate) use znode::Life;
 use znode::Slot;
 pub(crate) use znode::Znode;
 
-/// Where in the log, and when by the leader's clock, a change takes place.
+/// The position of a change in the log, and its time by the leader's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct At {
     /// The entry.
@@ -51,12 +52,12 @@ pub struct At {
     pub time_ms: i64,
 }
 
-/// Who asks.
+/// The caller of an operation.
 #[derive(Clone, Copy, Debug)]
 pub struct By<'a> {
-    /// Owns the ephemerals that it makes.
+    /// Owner of the ephemerals that it creates.
     pub session: Option<SessionId>,
-    /// What was proven of the caller.
+    /// The proven identities of the caller.
     pub identities: &'a Identities,
 }
 
@@ -69,34 +70,34 @@ impl By<'static> {
     }
 }
 
-/// All znodes. The root exists from the start and for ever.
+/// All znodes. The root always exists.
 #[derive(Debug)]
 pub struct Tree {
     nodes: Slab,
-    /// Of the paths of all znodes.
+    /// Over the paths of all znodes.
     index: Index,
     ephemerals: BTreeMap<SessionId, BTreeSet<NodeId>>,
     acls: Acls,
     /// Znodes with a quota.
     quotas: BTreeSet<NodeId>,
-    /// Znodes that go by themselves.
+    /// Znodes that are removed automatically.
     reapable: Reapable,
-    /// Of all znodes.
+    /// The digest of all znodes.
     digest: u64,
-    /// Of all paths and values.
+    /// Total bytes of all paths and values.
     bytes: usize,
     dirty: Dirty,
-    /// Of all znodes, while one is under way.
+    /// The running export of all znodes.
     export: Option<Box<Export>>,
-    /// Through parts of it.
+    /// Walks through parts of the tree.
     walks: walks::Walks,
-    /// The mark of a znode that no export has to come to.
+    /// The mark of znodes that no export has to visit.
     exported: bool,
-    /// What the entry that was applied last did to znodes.
+    /// The changes of the last entry to znodes.
     changes: Vec<Arc<Change>>,
-    /// Names that sequential creates have skipped. Of this tree object, not of the state.
+    /// Number of names that sequential creates have skipped. Belongs to this tree object, not to the state.
     skipped: u64,
-    /// Znodes without a record of their own; 0 but while a state is loaded.
+    /// Number of znodes without a record of their own; 0 except during a load.
     missing: usize,
 }
 
@@ -107,7 +108,7 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// The empty tree. A server draws `seed` anew: see [`State::seeded`](crate::State::seeded).
+    /// The empty tree. A server draws a new `seed`: see [`State::seeded`](crate::State::seeded).
     #[must_use]
     pub fn seeded(seed: u64) -> Tree {
         let mut tree = Tree::without_root(seed);
@@ -125,10 +126,10 @@ impl Tree {
         self.index.seed()
     }
 
-    /// Carries out a write, or changes nothing.
+    /// Applies a write, or changes nothing.
     ///
     /// # Errors
-    /// The first rule that it breaks; for a multi with the index of the part.
+    /// The first rule that the write violates; for a multi with the index of the part.
     pub fn write(&mut self, at: At, by: By<'_>, write: &Write) -> WriteResult {
         self.forget_changes();
         match write {
@@ -152,10 +153,10 @@ impl Tree {
         }
     }
 
-    /// Answers a question of this caller.
+    /// Answers a read of this caller.
     ///
     /// # Errors
-    /// [`OpError::NoNode`], but for [`Read::Exists`], and [`OpError::NoAuth`].
+    /// [`OpError::NoNode`], except for [`Read::Exists`], and [`OpError::NoAuth`].
     pub fn read(&self, read: &Read, identities: &Identities) -> Result<ReadOutcome, OpError> {
         if let Read::Quotas { path, page } = read {
             return Ok(self.quotas_at(path, page, By { session: None, identities }));
@@ -182,15 +183,15 @@ impl Tree {
             Read::Exists { .. } => ReadOutcome::Exists { stat: Some(node.stat()) },
             Read::Children { page, .. } => self.page(node, page, identities),
             Read::Count { .. } => ReadOutcome::Counted(node.below()),
-            // Answered above, because its znode need not exist.
+            // Answered above, because the znode need not exist.
             Read::Quotas { .. } => ReadOutcome::Quotas { quotas: Vec::new(), next: String::new() },
         })
     }
 
-    /// About how many bytes the answer to a question has, without making it.
+    /// Approximate size of the answer to a read in bytes, without making the answer.
     pub(crate) fn weight_of(&self, read: &Read) -> usize {
         if let Read::Quotas { .. } = read {
-            // Also of a znode that is not there, or above which there are some.
+            // Also if the znode does not exist, or if quotas exist above it.
             return (self.quotas.len() * 128).min(Page::BYTES_MAX);
         }
         let Some(node) = self.node(read.path()) else { return 0 };
@@ -202,7 +203,7 @@ impl Tree {
                 const NAME: usize = 64;
                 let each = if page.look == Look::Name { NAME } else { NAME + Child::SIZE };
                 let all = page.names_max().min(node.num_children() as usize) * each;
-                // The first one comes however large it is.
+                // The first one is included at any size.
                 let first = match page.look {
                     Look::Data => {
                         self.after(node, page).next().map_or(0, |child| self.nodes[child].data_len())
@@ -214,16 +215,16 @@ impl Tree {
                     .max(first)
             }
             Read::Count { .. } => 0,
-            // Told above.
+            // Handled above.
             Read::Quotas { .. } => 0,
         }
     }
 
-    /// Removes all ephemerals of a session that ends, and returns how many there were.
+    /// Removes all ephemerals of a session that ends, and returns their number.
     pub fn remove_ephemerals(&mut self, at: At, session: SessionId) -> u32 {
         let ids = self.ephemerals.remove(&session).unwrap_or_default();
         for (path, id) in self.by_path(&ids) {
-            // Ephemerals have no children, so each one can go.
+            // Ephemerals have no children, so each can be removed.
             self.count_delete(at, id, &path);
             let slot = self.remove(id, &path);
             self.note_deleted(&slot, &path);
@@ -238,37 +239,37 @@ impl Tree {
         ids.map(|ids| self.by_path(ids)).unwrap_or_default().into_iter().map(|(path, _)| path)
     }
 
-    /// How many znodes there are, the root among them.
+    /// Number of znodes, including the root.
     #[must_use]
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Never: the root is always there.
+    /// Always false: the root always exists.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.nodes.len() == 0
     }
 
-    /// Bytes of all paths and values together.
+    /// Total bytes of all paths and values.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// What is known of a znode, whoever asks; `None` if there is no such znode.
+    /// The Stat of a znode, without a permission check; `None` if the znode does not exist.
     #[must_use]
     pub fn stat(&self, path: &Path) -> Option<Stat> {
         self.node(path).map(Slot::stat)
     }
 
-    /// Whether this caller has any of these permissions on a znode. False if there is no such znode.
+    /// Whether this caller has any of these permissions on a znode. False if the znode does not exist.
     #[must_use]
     pub fn may(&self, path: &Path, any_of: Permissions, identities: &Identities) -> bool {
         self.node(path).is_some_and(|node| self.permit(node, path, any_of, identities).is_ok())
     }
 
-    /// The access list of a znode, `None` if there is no such znode.
+    /// The access list of a znode, `None` if the znode does not exist.
     #[must_use]
     pub fn acl(&self, path: &Path) -> Option<Acl> {
         self.node(path).map(|node| self.acls.get(node.acl))
@@ -300,44 +301,43 @@ impl Tree {
         self.acls.records()
     }
 
-    /// Access lists that came or went since the last call, `None` for those that are gone.
+    /// Access lists added or removed since the last call, `None` for removed ones.
     pub(crate) fn take_dirty_acls(&mut self) -> Vec<(AclId, Option<record::AccessList>)> {
         self.acls.take_dirty()
     }
 
-    /// Znodes changed since the last call, `None` where there is none any more. A path may come more than once with
-    /// `None`.
+    /// Znodes changed since the last call, `None` for removed ones. A removed path may occur more than once.
     pub(crate) fn take_dirty(&mut self) -> Vec<(Path, Option<record::Znode>)> {
         let (untracked, ids, mut removed) = self.dirty.take(&mut self.nodes);
         let change = |path: Path, node: &Slot| (path.clone(), Some(node.record(path)));
         if untracked {
             return self.walk().map(|(_, path, node)| change(path, node)).collect();
         }
-        // What is there again is among the ids.
+        // A znode that exists again is among the ids.
         removed.retain(|path| self.find(path.as_str()).is_none());
         let changed = ids.into_iter().map(|id| change(self.path(id), &self.nodes[id]));
         changed.chain(removed.into_iter().map(|path| (path, None))).collect()
     }
 
-    /// As if all of it were in a checkpoint.
+    /// Marks all of it as present in the checkpoint.
     pub(crate) fn forget_dirty(&mut self) {
         self.dirty.take(&mut self.nodes);
         self.acls.take_dirty();
     }
 
-    /// As if nothing of it were in a checkpoint.
+    /// Marks all of it as missing from the checkpoint.
     pub(crate) fn forget_checkpoint(&mut self) {
         self.dirty.forget_checkpoint(&mut self.nodes);
         self.acls.forget_checkpoint();
     }
 
-    /// How many paths and access lists the next checkpoint would look at.
+    /// Number of paths and access lists that the next checkpoint visits.
     pub(crate) fn dirty_len(&self) -> usize {
         self.acls.dirty_len() + if self.dirty.untracked() { self.nodes.len() } else { self.dirty.len() }
     }
 
-    /// About how many bytes the records have that [`Tree::take_dirty`] and [`Tree::take_dirty_acls`] would return. Counting them
-    /// takes about as long as that does.
+    /// Approximate size of the records that [`Tree::take_dirty`] and [`Tree::take_dirty_acls`] would return. Computing
+    /// it takes about as long as those calls.
     pub(crate) fn dirty_bytes(&self) -> usize {
         if self.dirty.untracked() {
             return self.record_bytes();
@@ -349,7 +349,7 @@ impl Tree {
         self.acls.dirty_bytes() + changed.chain(removed).sum::<usize>()
     }
 
-    /// The same of all records.
+    /// The same for all records.
     pub(crate) fn record_bytes(&self) -> usize {
         self.bytes + self.nodes.len() * RECORD + self.acls.record_bytes()
     }
@@ -373,7 +373,7 @@ impl Tree {
         self.find(path.as_str()).map(|id| &self.nodes[id])
     }
 
-    /// The one check of rights, for everything that a caller does.
+    /// The only permission check, for all operations of a caller.
     fn permit(
         &self,
         node: &Slot,
@@ -427,14 +427,14 @@ impl Tree {
         len.max("/".len())
     }
 
-    /// With their paths, and in the order of these.
+    /// With their paths, sorted by them.
     fn by_path(&self, ids: &BTreeSet<NodeId>) -> Vec<(Path, NodeId)> {
         let mut paths: Vec<(Path, NodeId)> = ids.iter().map(|&id| (self.path(id), id)).collect();
         paths.sort_unstable();
         paths
     }
 
-    /// Costs what the page costs, however many children there are.
+    /// The cost depends on the page, not on the number of children.
     fn page(&self, node: &Slot, page: &Page, identities: &Identities) -> ReadOutcome {
         let mut rest = self.after(node, page).map(|id| &self.nodes[id]).peekable();
         let (mut children, mut bytes) = (Vec::new(), 0);
@@ -464,14 +464,14 @@ impl Tree {
         }
     }
 
-    /// The children of a page and those behind it.
+    /// The children of a page and all after them.
     fn after(&self, node: &Slot, page: &Page) -> impl Iterator<Item = NodeId> {
         let after = page.after.as_bytes();
         let behind = node.dir().map(|dir| dir.children.after(|id| self.nodes[id].name().cmp(after)));
         behind.into_iter().flatten()
     }
 
-    /// A child as a listing tells it. Its name is the parent's, the rest its own.
+    /// A child in a listing. READ on the parent reveals its name, READ on the child the rest.
     fn listed(&self, child: &Slot, look: Look, identities: &Identities) -> Child {
         let shown = look != Look::Name && self.acls.gives(child.acl, Permissions::READ, identities);
         let data = (shown && look == Look::Data).then(|| child.data()).flatten();
@@ -483,13 +483,13 @@ impl Tree {
         self.walk_after(None)
     }
 
-    /// The same behind a path, which may be gone, and so may those above it; from the root on without one.
+    /// The same after a path, which may be gone, as may its ancestors; from the root without one.
     fn walk_after<'a>(
         &'a self,
         after: Option<&Path>,
     ) -> impl Iterator<Item = (NodeId, Path, &'a Slot)> + use<'a> {
         let mut text = String::new();
-        // For each level above, the remaining siblings and how long the path of their parent is.
+        // For each level above, the remaining siblings and the length of their parent's path.
         let mut above: Vec<(children::Iter<'_>, usize)> = Vec::new();
         let mut at = after.map(|_| ROOT);
         let mut names =
@@ -526,7 +526,7 @@ impl Tree {
     }
 }
 
-/// The path with this text, put together from names of znodes: once it was checked as a whole.
+/// The path with this text, which is composed from names of znodes: it was validated as a whole before.
 fn path_of(text: &str) -> Path {
     match Path::new(if text.is_empty() { "/" } else { text }) {
         Ok(path) => path,

@@ -1,4 +1,4 @@
-//! What writes do, and how a multi takes them back.
+//! The effects of writes, and the undo of a multi.
 
 use api::mutants::{Mutant, is_on};
 use api::{
@@ -14,10 +14,10 @@ use super::{
 };
 use crate::{digest, kept};
 
-/// Most names that one sequential create skips.
+/// Maximum number of names that one sequential create skips.
 const SKIPPED_MAX: u64 = 10_000;
 
-/// How to take one part of a multi back.
+/// The undo record of one part of a multi.
 pub(super) enum Undo {
     Create { path: Path, parent: ParentBefore },
     Set { path: Path, data: Option<Bytes>, mzxid: Zxid, mtime_ms: i64, version: i32 },
@@ -29,11 +29,11 @@ pub(super) enum Undo {
 pub(super) struct ParentBefore {
     pzxid: Zxid,
     cversion: i32,
-    /// By how much the number for sequential znodes has gone on.
+    /// Increment of the number for sequential znodes.
     counted: u64,
 }
 
-/// The operations. `undo`, where given, receives what a multi needs to take them back.
+/// The operations. `undo`, if present, receives the undo records of a multi.
 impl Tree {
     pub(super) fn create(
         &mut self,
@@ -48,7 +48,7 @@ impl Tree {
                 "an ephemeral lives with a session, and this request has none; open a session first".into(),
             )
         })?;
-        // The checks in ZooKeeper's order: parent, right to it, full name, existence, kind of the parent.
+        // ZooKeeper's order of checks: parent, permission on it, full name, existence, kind of the parent.
         let parent_str = match create.path.parent_str() {
             Some(parent) => parent,
             None if create.sequential => "/",
@@ -73,7 +73,7 @@ impl Tree {
             return Err(OpError::NoChildrenForEphemerals(Path::new(parent_str)?));
         }
         self.admit(parent, 1, create.data_len())?;
-        // Before it has one child more.
+        // Before the parent gets another child.
         self.before_change(parent, parent_str);
         let acl = self.acls.hold(&create.acl);
         let data = create.data.as_deref();
@@ -194,7 +194,7 @@ impl Tree {
         Ok(self.nodes[id].stat())
     }
 
-    /// Gives a znode another access list, which counts it already. Returns the id of the list before.
+    /// Sets another access list, which already counts this znode. Returns the id of the previous list.
     fn put_acl(&mut self, id: NodeId, path: &Path, acl: AclId, aversion: i32) -> AclId {
         self.before_change(id, path.as_str());
         let node = &mut self.nodes[id];
@@ -285,7 +285,7 @@ impl Tree {
             }
             Undo::SetAcl { path, id: before, acl, aversion } => {
                 let Some(id) = self.find(path.as_str()) else { return };
-                // A list that came back later may have the id that was free since.
+                // If the list was added again later, its id has been free since then.
                 self.acls.hold_as(before, &acl);
                 let new = self.put_acl(id, &path, before, aversion);
                 self.acls.release(new);
@@ -298,7 +298,7 @@ impl Tree {
                 self.acls.release(slot.acl);
             }
             Undo::Delete { path, mut slot, acl, parent } => {
-                // The parent may have come back into another slot.
+                // The parent may have returned in another slot.
                 let Some(above) = path.parent_str().and_then(|above| self.find(above)) else { return };
                 self.acls.hold_as(slot.acl, &acl);
                 slot.parent = above;
@@ -311,11 +311,11 @@ impl Tree {
 
     // ---- the parts they are made of ----
 
-    /// The name for a sequential znode: the first that is free from its parent's counter on. Names in the way are skipped for
-    /// good, also if the create, or the multi that it is part of, fails: so all creates together look at each name once,
-    /// however many somebody has put in their way.
+    /// The name for a sequential znode: the first free one from its parent's counter on. Occupied names are skipped for
+    /// good, also if the create, or its multi, fails. So all creates together visit each name once, however many names
+    /// a client occupies.
     fn next_sequential(&mut self, prefix: &Path, parent: NodeId, parent_str: &str) -> Result<Path, OpError> {
-        // Names that are too long are refused whether there are numbers left or not.
+        // Names that are too long are rejected, whether numbers are left or not.
         kept::sequential(prefix, 0)?;
         let first = self.nodes[parent].creates();
         let last = SEQUENCE_END.min(first + SKIPPED_MAX);
@@ -334,7 +334,7 @@ impl Tree {
         free.ok_or_else(|| OpError::NoSequenceNumber { path: prefix.clone(), next: number })
     }
 
-    /// Puts a znode, whose path has this hash, in its place, and among the children of its parent.
+    /// Inserts a znode, whose path has this hash, into the slab, the index and its parent's children.
     pub(super) fn insert(&mut self, hash: u32, slot: Slot) -> NodeId {
         let parent = slot.parent;
         let id = self.nodes.insert(slot);
@@ -344,7 +344,7 @@ impl Tree {
         id
     }
 
-    /// Takes a znode that was inserted into all that is counted, as a new one.
+    /// Adds an inserted znode to all counts, as a new one.
     fn count_in(&mut self, id: NodeId, path: &Path) {
         let node = &mut self.nodes[id];
         (node.hash, node.dirty, node.exported) = (0, false, self.exported);
@@ -361,7 +361,7 @@ impl Tree {
         self.mark(id);
     }
 
-    /// Takes a znode out of its place and all that is counted, but for the ephemerals and the access lists.
+    /// Removes a znode from its place and all counts, except for the ephemerals and the access lists.
     pub(super) fn remove(&mut self, id: NodeId, path: &Path) -> Slot {
         self.before_change(id, path.as_str());
         let parent = self.nodes[id].parent;
@@ -379,7 +379,7 @@ impl Tree {
         slot
     }
 
-    /// Forgets that a znode, which was removed, is an ephemeral of a session.
+    /// Removes a deleted znode from the ephemerals of its session.
     fn disown(&mut self, slot: &Slot, id: NodeId) {
         let Some(owner) = slot.owner() else { return };
         if let Some(ids) = self.ephemerals.get_mut(&owner) {
@@ -390,7 +390,7 @@ impl Tree {
         }
     }
 
-    /// Counts a delete of a znode, which is still there, in its parent.
+    /// Counts the delete of a znode, which still exists, in its parent.
     pub(super) fn count_delete(&mut self, at: At, id: NodeId, path: &Path) -> ParentBefore {
         let parent = self.nodes[id].parent;
         self.change_parent(parent, path.parent_str().unwrap_or_default(), |parent| {
@@ -404,12 +404,12 @@ impl Tree {
         self.change_parent(parent, path.parent_str().unwrap_or_default(), |parent| {
             parent.pzxid = before.pzxid;
             parent.cversion = before.cversion;
-            // Not back to what it was: names that were skipped meanwhile stay skipped.
+            // Not restored to the old value: names that were skipped in between stay skipped.
             parent.creates -= before.counted;
         });
     }
 
-    /// Changes the counters of a parent and returns what they were.
+    /// Changes the counters of a parent and returns the old ones.
     fn change_parent(&mut self, id: NodeId, path: &str, change: impl FnOnce(&mut Dir)) -> ParentBefore {
         self.before_change(id, path);
         let before = self.change_dir(id, |_, dir| {
@@ -422,7 +422,7 @@ impl Tree {
         before
     }
 
-    /// Changes what only a parent has, with a look at all other znodes.
+    /// Changes the data of a parent, with access to all other znodes.
     fn change_dir<R>(&mut self, id: NodeId, change: impl FnOnce(&Slab, &mut Dir) -> R) -> R {
         self.reapable.forget(id, &self.nodes[id]);
         let mut dir = self.nodes[id].take_dir();
@@ -434,7 +434,7 @@ impl Tree {
         result
     }
 
-    /// Brings the digest up to date with a znode.
+    /// Updates the digest for a znode.
     pub(super) fn rehash(&mut self, id: NodeId, path: &str) {
         let node = &mut self.nodes[id];
         let hash = digest::znode(path, &node.view());
@@ -448,8 +448,8 @@ impl Tree {
     }
 }
 
-/// The value of a counter behind this one. Behind the greatest it begins anew, so that it is never negative: clients name
-/// versions, and a negative one means any.
+/// The next value of a counter. It wraps to 0 after the maximum, so that it is never negative: clients name versions,
+/// and a negative version matches any.
 fn next(counter: i32) -> i32 {
     counter.checked_add(1).unwrap_or(0)
 }

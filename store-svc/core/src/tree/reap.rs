@@ -1,7 +1,7 @@
-//! Which znodes go by themselves: containers whose children are gone, and znodes whose TTL has passed.
+//! Znodes that are removed automatically: containers without children, and znodes with an expired TTL.
 //!
-//! The rules are ZooKeeper's (`ContainerManager`). The set is kept with every change, so that nothing has to be searched for; only
-//! a znode of one of these kinds costs anything.
+//! The rules are ZooKeeper's (`ContainerManager`). Every change updates the set, so no search is needed; only znodes of
+//! these kinds have a cost.
 
 use std::collections::BTreeSet;
 
@@ -19,13 +19,13 @@ use super::{
 pub(super) enum Fate {
     /// Nothing: a container that had children.
     Emptied,
-    /// A container that never had a child. With the time of its creation.
+    /// A first child: a container that never had one. With the time of its creation.
     Unused,
-    /// The end of its TTL. With that time.
+    /// The end of its TTL, with that time.
     Aging,
 }
 
-/// Znodes without children that go by themselves.
+/// The candidates: znodes without children that are removed automatically.
 #[derive(Default, Debug)]
 pub(super) struct Reapable(BTreeSet<(Fate, i64, NodeId)>);
 
@@ -37,27 +37,27 @@ impl Reapable {
         }
     }
 
-    /// The znode is about to change, or to go.
+    /// The znode is about to change or to be removed.
     pub(super) fn forget(&mut self, id: NodeId, slot: &Slot) {
         if let Some((fate, time)) = slot.fate() {
             self.0.remove(&(fate, time, id));
         }
     }
 
-    /// Those of one fate whose time is before this one, the oldest first.
+    /// Candidates of one kind with a time before this one, the oldest first.
     fn before(&self, fate: Fate, time_ms: i64) -> impl Iterator<Item = NodeId> + '_ {
         self.0.range((fate, i64::MIN, ROOT)..(fate, time_ms, ROOT)).map(|&(_, _, id)| id)
     }
 }
 
 impl Tree {
-    /// Whether there is anything that goes by itself, now or later.
+    /// Whether there are any candidates, now or later.
     pub(crate) fn may_reap(&self) -> bool {
         !self.reapable.0.is_empty()
     }
 
-    /// Znodes whose time is over by this time of the log: at most `max` that are empty, and as many that are too old. A container
-    /// that never had a child is too old `unused_ms` after its creation; with 0 it never is.
+    /// Znodes that have expired by this time of the log: at most `max` empty containers, and as many that are too old.
+    /// A container that never had a child is too old `unused_ms` after its creation; with 0 it never is.
     pub(crate) fn overdue(&self, time_ms: i64, unused_ms: u64, max: usize) -> Vec<(Path, Zxid)> {
         let emptied = self.reapable.before(Fate::Emptied, i64::MAX);
         let unused_before = match unused_ms {
@@ -70,10 +70,10 @@ impl Tree {
         ids.map(|id| (self.path(id), self.nodes[id].czxid)).collect()
     }
 
-    /// Removes a znode whose time is over.
+    /// Removes an expired znode.
     ///
     /// # Errors
-    /// If it is gone, or is another one, or its time is not over any more or not yet. Nothing is changed then.
+    /// It is gone, or is another znode, or is not expired (any more). Nothing is changed then.
     pub(crate) fn reap(&mut self, at: At, path: &Path, czxid: Zxid, unused_ms: u64) -> Result<(), OpError> {
         let gone = || OpError::NoNode(path.clone());
         let id = self.find(path.as_str()).filter(|&id| self.nodes[id].czxid == czxid).ok_or_else(gone)?;

@@ -1,4 +1,4 @@
-//! Where the znodes are: slots in chunks, named by numbers of 32 bits.
+//! The storage of znodes: slots in chunks, named by numbers of 32 bits.
 
 use std::{
     collections::BTreeSet,
@@ -7,18 +7,18 @@ use std::{
 
 use super::znode::Slot;
 
-/// Which slot. It stays the same as long as the znode is there, and may be another's afterwards. It depends on more than the log:
-/// nothing that can be seen may depend on it.
+/// Number of a slot. It is stable while the znode exists; another znode may reuse it later. It does not depend on the
+/// log alone, so nothing visible may depend on it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct NodeId(u32);
 
 /// The slot of the root: the first one, which is never freed.
 pub(super) const ROOT: NodeId = NodeId(0);
 
-/// Slots in a chunk. A chunk is what the slab grows by, and what it gives back.
+/// Slots per chunk. The slab grows and shrinks by chunks.
 const CHUNK: u32 = 1024;
 
-/// Slots. None ever moves.
+/// All slots. A slot never moves.
 #[derive(Default, Debug)]
 pub(super) struct Slab {
     chunks: Vec<Chunk>,
@@ -30,7 +30,7 @@ pub(super) struct Slab {
 #[derive(Default, Debug)]
 struct Chunk {
     slots: Vec<Place>,
-    /// The first of the free places.
+    /// The first free place.
     free: Option<u16>,
     used: u16,
 }
@@ -38,7 +38,7 @@ struct Chunk {
 #[derive(Debug)]
 enum Place {
     Used(Slot),
-    /// With the next one.
+    /// With the next free place.
     Free(Option<u16>),
 }
 
@@ -67,7 +67,7 @@ impl Slab {
     pub(super) fn insert(&mut self, slot: Slot) -> NodeId {
         let n = self.roomy.first().copied().unwrap_or_else(|| {
             let n = self.chunks.len() as u32;
-            // 400 GiB of slots alone.
+            // At this size the slots alone use 400 GiB.
             assert!(n < u32::MAX / CHUNK, "no more znodes can be numbered");
             self.chunks.push(Chunk::default());
             self.roomy.insert(n);
@@ -81,7 +81,7 @@ impl Slab {
                 place
             }
             None => {
-                // All at once: the memory is touched only slot by slot.
+                // Allocated at once: the system provides the memory only slot by slot.
                 chunk.slots.reserve_exact(CHUNK as usize - chunk.slots.len());
                 chunk.slots.push(Place::Used(slot));
                 chunk.slots.len() as u16 - 1
@@ -95,7 +95,7 @@ impl Slab {
         NodeId(n * CHUNK + u32::from(place))
     }
 
-    /// Frees the slot of a znode that is there. A chunk goes with its last slot.
+    /// Frees the slot of an existing znode. A chunk is freed with its last slot.
     pub(super) fn remove(&mut self, id: NodeId) -> Slot {
         let (n, place) = split(id);
         let chunk = &mut self.chunks[n];
@@ -111,7 +111,7 @@ impl Slab {
         slot
     }
 
-    /// All slots, to be changed.
+    /// All slots, mutable.
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> + '_ {
         self.chunks.iter_mut().flat_map(|chunk| &mut chunk.slots).filter_map(|place| match place {
             Place::Used(slot) => Some(slot),
@@ -119,7 +119,7 @@ impl Slab {
         })
     }
 
-    /// All slots, in no order that matters.
+    /// All slots, in an unspecified order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (NodeId, &Slot)> + '_ {
         self.chunks.iter().enumerate().flat_map(|(n, chunk)| {
             chunk.slots.iter().enumerate().filter_map(move |(place, slot)| match slot {
@@ -130,7 +130,7 @@ impl Slab {
     }
 }
 
-/// For ids of znodes that are there.
+/// Access by ids of existing znodes.
 impl Index<NodeId> for Slab {
     type Output = Slot;
 
@@ -152,12 +152,12 @@ fn split(id: NodeId) -> (usize, usize) {
 }
 
 impl NodeId {
-    /// As the [index](super::index) keeps it.
+    /// The id in the form of the [index](super::index).
     pub(super) fn number(self) -> u32 {
         self.0
     }
 
-    /// The other way.
+    /// The inverse.
     pub(super) fn of_number(number: u32) -> NodeId {
         NodeId(number)
     }

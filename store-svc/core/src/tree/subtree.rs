@@ -1,7 +1,8 @@
-//! What concerns a znode and all below it: how much that is, the quotas that bound it, and its removal in one entry.
+//! Operations on a znode with all its descendants: the counts, the quotas, and the removal in one entry.
 //!
-//! Every parent counts what is below it, so a count is read and not made, and a quota is checked on the way from the parent of a
-//! znode to the root. The counts are no part of the state: they follow from the znodes, also when a state is loaded.
+//! Every parent counts its descendants, so a read of a count is constant time, and a quota check visits only the path
+//! from the parent of a znode to the root. The counts are not part of the state: they follow from the znodes, also when
+//! a state is loaded.
 
 use api::{DeleteTree, OpError, Page, Path, Permissions, Quota, QuotaAt, ReadOutcome, Usage, quota::Bounds};
 
@@ -11,11 +12,11 @@ use super::{
 };
 use crate::kept;
 
-/// Most quotas of an ensemble: a listing looks at all of them.
+/// Maximum number of quotas of an ensemble: a listing visits all of them.
 pub(crate) const QUOTAS_MAX: usize = 10_000;
 
 impl Tree {
-    /// Takes so many znodes and bytes out of what is below a znode and all above it, and puts so many in.
+    /// Subtracts and adds znodes and bytes in the counts of a znode and all its ancestors.
     pub(super) fn count_below(&mut self, parent: NodeId, znodes: (u64, u64), bytes: (usize, usize)) {
         let mut at = parent;
         loop {
@@ -30,10 +31,10 @@ impl Tree {
         }
     }
 
-    /// Checks the hard bounds of all quotas that count the children of a znode, if there will be so much more of them.
+    /// Checks the hard limits of all quotas that count the children of a znode, for this much growth.
     ///
     /// # Errors
-    /// [`OpError::QuotaExceeded`] for the nearest one.
+    /// [`OpError::QuotaExceeded`] for the nearest quota.
     pub(super) fn admit(&self, parent: NodeId, znodes: u64, bytes: usize) -> Result<(), OpError> {
         if self.quotas.is_empty() || (znodes, bytes) == (0, 0) {
             return Ok(());
@@ -44,7 +45,7 @@ impl Tree {
             if let Some(quota) = slot.quota() {
                 let used = slot.below();
                 let used = Usage { znodes: used.znodes + znodes, bytes: used.bytes + bytes as u64 };
-                // What grows in one way is not held against what is beyond its bound in the other.
+                // Growth in one dimension does not fail because of an exceeded limit of the other.
                 let hard = Bounds {
                     znodes: quota.hard.znodes.filter(|_| znodes > 0),
                     bytes: quota.hard.bytes.filter(|_| bytes > 0),
@@ -60,7 +61,7 @@ impl Tree {
         }
     }
 
-    /// Replaces the quota of a znode, which takes ADMIN. Nobody is told: its Stat stays what it was.
+    /// Replaces the quota of a znode; requires ADMIN. No watch fires: the Stat does not change.
     pub(super) fn set_quota(&mut self, by: By<'_>, path: &Path, quota: Quota) -> Result<QuotaAt, OpError> {
         let Some(id) = self.find(path.as_str()) else { return Err(OpError::NoNode(path.clone())) };
         self.permit(&self.nodes[id], path, Permissions::ADMIN, by.identities)?;
@@ -105,7 +106,8 @@ impl Tree {
         ReadOutcome::Quotas { quotas: found, next }
     }
 
-    /// Removes a znode and all below it, or all below it alone. Children go before their parents, siblings in order.
+    /// Removes a znode and its descendants, or only the descendants. Children go before their parents, siblings in
+    /// order.
     pub(super) fn delete_tree(&mut self, at: At, by: By<'_>, tree: &DeleteTree) -> Result<u64, OpError> {
         let DeleteTree { path, version, keep_root, .. } = tree;
         let above = path.parent().filter(|_| !keep_root);
@@ -117,7 +119,7 @@ impl Tree {
         }
         let Some(root) = self.find(path.as_str()) else { return Err(OpError::NoNode(path.clone())) };
         if *keep_root {
-            // Before the errors that tell of the znode.
+            // Checked before the errors that reveal the znode.
             self.permit(&self.nodes[root], path, Permissions::DELETE, by.identities)?;
         }
         self.nodes[root].check_version(path, *version)?;
@@ -149,12 +151,12 @@ impl Tree {
             }
             order.push((id, path));
         }
-        // A parent stands before its children here, and the last child before the first.
+        // A parent precedes its children here, and the last child precedes the first.
         order.reverse();
         Ok(order)
     }
 
-    /// Whether what every parent counts is what is below it. It looks at every znode.
+    /// Whether the counts of all parents are correct. Visits every znode.
     #[must_use]
     pub fn counts_are_exact(&self) -> bool {
         let mut below = std::collections::BTreeMap::<NodeId, Usage>::new();

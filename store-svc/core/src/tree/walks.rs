@@ -1,8 +1,8 @@
-//! Subtrees as they were at one moment, told in parts and in order while the tree goes on.
+//! Walks: subtrees as of one moment, in parts and in order while the tree changes.
 //!
-//! A walk goes through its subtree in order. A znode that changes, or goes, before the walk has come to it is set aside first, as it
-//! was; one that is new since is not part of it. What a walk sets aside is bounded: one whose reader is too slow for the writes in
-//! its subtree is over, and begins again.
+//! A walk visits its subtree in order. Before a znode that it has not visited changes or is removed, the walk saves its
+//! old version. New znodes are not part of the walk. The saved versions are bounded: if a reader is too slow for the
+//! writes in its subtree, the walk ends, and the client has to start again.
 
 use std::collections::BTreeMap;
 
@@ -14,39 +14,39 @@ use api::{
 
 use super::{Tree, slab::NodeId, znode::Slot};
 
-/// Most bytes that a walk sets aside.
+/// Maximum size of the saved versions of a walk, in bytes.
 const ASIDE_MAX: usize = 8 << 20;
 
-/// Those under way.
+/// The running walks.
 #[derive(Default, Debug)]
 pub(super) struct Walks(BTreeMap<WalkId, Walking>);
 
 #[derive(Debug)]
 struct Walking {
     walk: Walk,
-    /// Of this state.
+    /// Zxid of the state.
     zxid: Zxid,
     identities: Identities,
-    /// It has come to this path.
+    /// The walk has reached this path.
     at: Option<Path>,
     aside: BTreeMap<Place, Found>,
-    /// Of these.
+    /// Identities of the caller.
     bytes: usize,
-    /// It has set aside too much.
+    /// The saved versions exceed the limit.
     lost: bool,
-    /// The caller may not read this znode.
+    /// The caller must not read this znode.
     hidden: Option<Path>,
     end: WalkEnd,
 }
 
-/// A znode as it was.
+/// The old version of a znode.
 #[derive(Debug)]
 struct Found {
     znode: WatchedZnode,
     acl: Acl,
 }
 
-/// A path, so that places are in the order of a walk: a slash before all other characters, which are greater than 0.
+/// A path that sorts in the order of a walk: the slash sorts before all other characters, which are greater than 0.
 type Place = Vec<u8>;
 
 fn place(path: &Path) -> Place {
@@ -63,7 +63,7 @@ impl Walks {
 }
 
 impl Tree {
-    /// Begins a walk through a subtree as it is now, behind the entry `zxid`.
+    /// Begins a walk through a subtree as of now, after the entry `zxid`.
     ///
     /// # Errors
     /// [`OpError::NoNode`], [`OpError::NoAuth`].
@@ -91,16 +91,16 @@ impl Tree {
         Ok(())
     }
 
-    /// Nobody goes on with this walk.
+    /// Ends this walk.
     pub(crate) fn end_walk(&mut self, id: WalkId) {
         self.walks.0.remove(&id);
     }
 
-    /// The next znodes of a walk; `None` if the caller has none of this name. Looks at no more than `most` znodes, and goes no
-    /// further when it has found `bytes`.
+    /// The next znodes of a walk; `None` if the caller has no walk of this name. Visits at most `most` znodes, and
+    /// stops when it has found `bytes`.
     ///
     /// # Errors
-    /// [`OpError::Gone`] if it had to set aside too much; it is over then.
+    /// [`OpError::Gone`] if the saved versions exceed the limit; the walk has then ended.
     pub(crate) fn walk_on(
         &mut self,
         id: WalkId,
@@ -155,7 +155,7 @@ impl Tree {
         Some(Ok(WalkPart { id, zxid, znodes, end }))
     }
 
-    /// What is there now of a subtree, from where the walk has come to.
+    /// The current znodes of a subtree, from the position of the walk on.
     fn live<'a>(&'a self, walking: &Walking) -> impl Iterator<Item = (NodeId, Path, &'a Slot)> + use<'a> {
         let top = walking.walk.path.clone();
         let first = match walking.at {
@@ -167,7 +167,7 @@ impl Tree {
         first.into_iter().chain(behind.take_while(within))
     }
 
-    /// To be called before a znode changes or goes, while walks are under way.
+    /// Must be called before a znode changes or is removed, while walks are running.
     pub(super) fn set_aside(&mut self, id: NodeId, path: &str) {
         let path = super::path_of(path);
         let Tree { nodes, acls, walks, .. } = self;
@@ -207,7 +207,7 @@ impl Walking {
         }
     }
 
-    /// `None` of what the caller may not read, and of all below that.
+    /// `None` for a znode that the caller must not read, and for its descendants.
     fn shown(&mut self, Found { znode, acl }: Found) -> Option<WatchedZnode> {
         if self.hidden.as_ref().is_some_and(|hidden| znode.path.is_within(hidden)) {
             return None;

@@ -1,4 +1,4 @@
-//! What the tree keeps of a znode.
+//! The stored form of a znode.
 
 use api::{AclId, Expected, NodeKind, OpError, Path, Quota, SessionId, Stat, Usage, Zxid, record};
 use bytes::Bytes;
@@ -11,22 +11,22 @@ use super::{
 };
 use crate::digest;
 
-/// Larger values have an allocation of their own, which reads share. Smaller ones are copied for each reader.
+/// Larger values have a separate allocation, which reads share. Smaller values are copied for each reader.
 const SMALL: usize = 1024;
 
-/// A znode as the tree keeps it. There may be millions: its size decides what a node needs.
+/// A znode as stored in the tree. There may be millions, so its size determines the memory of a node.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    /// What it adds to the digest at present.
+    /// Its current contribution to the digest.
     pub(super) hash: u64,
     pub(super) czxid: Zxid,
     pub(super) mzxid: Zxid,
     pub(super) ctime_ms: i64,
     pub(super) mtime_ms: i64,
     body: Body,
-    /// Only of a znode that has or had a child, or whose counters were loaded as if it had.
+    /// Present only if the znode has or had a child, or if its loaded counters say so.
     dir: Option<Box<Dir>>,
-    /// The owner of an ephemeral, or the time of a TTL.
+    /// The owner of an ephemeral, or the TTL.
     of_kind: u64,
     pub(super) parent: NodeId,
     pub(super) acl: AclId,
@@ -36,18 +36,18 @@ pub(crate) struct Slot {
     name_len: u16,
     kind: Kind,
     null: bool,
-    /// Whether it is in the list of [what changed](super::dirty::Dirty).
+    /// Whether it is in the list of [changes](super::dirty::Dirty).
     pub(super) dirty: bool,
     /// See [`super::export`].
     pub(super) exported: bool,
-    /// Only while a state is loaded: its own record is still to come, but not those of its children.
+    /// Only during a load: its own record is still missing, but not those of its children.
     pub(super) missing: bool,
 }
 
 /// Name and value.
 #[derive(Debug)]
 enum Body {
-    /// The one behind the other.
+    /// The name, followed by the value.
     Small(Box<[u8]>),
     Large(Box<Large>),
 }
@@ -56,7 +56,7 @@ enum Body {
 struct Large {
     name: Box<[u8]>,
     data: Bytes,
-    /// So that a change of a counter does not read the value again.
+    /// Cached, so that a change of a counter does not read the value again.
     hash: u64,
 }
 
@@ -68,22 +68,22 @@ enum Kind {
     Ttl,
 }
 
-/// What only a parent has.
+/// Data of a parent only.
 #[derive(Debug)]
 pub(super) struct Dir {
     pub(super) pzxid: Zxid,
-    /// Creates of children, and names that were skipped: the number of the next sequential one, and [`api::SEQUENCE_END`] if there
-    /// are no more. ZooKeeper's internal cversion, which becomes negative instead.
+    /// Number of created children, plus skipped names: the number of the next sequential child, and
+    /// [`api::SEQUENCE_END`] if none is left. This is ZooKeeper's internal cversion, which becomes negative instead.
     pub(super) creates: u64,
     pub(super) cversion: i32,
     pub(super) children: Children,
-    /// What is below: it follows from the znodes there.
+    /// Counts of the descendants, derived from the znodes.
     pub(super) below: Usage,
-    /// Few znodes have one.
+    /// Boxed, because few znodes have one.
     quota: Option<Box<Quota>>,
 }
 
-/// A kind, and what comes with it.
+/// A kind with its data.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Life {
     Persistent,
@@ -93,11 +93,11 @@ pub(crate) enum Life {
     Ttl(u64),
 }
 
-/// All that a znode says of itself but its path.
+/// All properties of a znode except its path.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Znode<'a> {
     pub(crate) data: Option<&'a [u8]>,
-    /// Of a large value.
+    /// For a large value.
     data_hash: Option<u64>,
     pub(crate) czxid: Zxid,
     pub(crate) mzxid: Zxid,
@@ -185,14 +185,14 @@ impl Slot {
         }
     }
 
-    /// A znode that is known only by its children so far.
+    /// A placeholder for a znode of which only children are known so far.
     pub(super) fn missing(name: &str, parent: NodeId) -> Slot {
         let at = At { zxid: Zxid::ZERO, time_ms: 0 };
         let slot = Slot::new(name, None, at, Life::Persistent, AclId::OPEN, parent);
         Slot { missing: true, ..slot }
     }
 
-    /// The znode of a record. `dir` is what it has of children already.
+    /// The znode of a record. `dir` holds the data of its children that are already loaded.
     pub(super) fn of_record(z: &record::Znode, life: Life, parent: NodeId, dir: Option<Box<Dir>>) -> Slot {
         let at = At { zxid: z.czxid, time_ms: z.ctime_ms };
         let slot = Slot::new(z.path.name(), z.data.as_deref(), at, life, z.acl, parent);
@@ -208,7 +208,7 @@ impl Slot {
         slot
     }
 
-    /// As bytes, which sort as the text does.
+    /// As bytes, which sort in the same order as the text.
     pub(super) fn name(&self) -> &[u8] {
         match &self.body {
             Body::Small(both) => &both[..usize::from(self.name_len)],
@@ -220,7 +220,7 @@ impl Slot {
         String::from_utf8_lossy(self.name()).into_owned()
     }
 
-    /// The bytes of the value; none if there is none.
+    /// The bytes of the value; empty if there is none.
     fn value(&self) -> &[u8] {
         match &self.body {
             Body::Small(both) => &both[usize::from(self.name_len)..],
@@ -232,7 +232,7 @@ impl Slot {
         self.value().len()
     }
 
-    /// The value, for whoever outlives the znode. Only a large one is shared with it.
+    /// The value, for use beyond the lifetime of the znode. Only a large value is shared.
     pub(super) fn data(&self) -> Option<Bytes> {
         let data = || match &self.body {
             Body::Small(_) => Bytes::copy_from_slice(self.value()),
@@ -265,8 +265,8 @@ impl Slot {
         self.life().owner()
     }
 
-    /// What it waits for to be reaped, and since when or from when on by the log's time; `None` if it is of another kind or has
-    /// children.
+    /// What the znode waits for until it is reaped, with the start or end in log time; `None` if it is of another kind
+    /// or has children.
     pub(super) fn fate(&self) -> Option<(Fate, i64)> {
         match self.kind {
             Kind::Persistent | Kind::Ephemeral => None,
@@ -281,7 +281,8 @@ impl Slot {
         self.dir.as_deref()
     }
 
-    /// Gives away what only a parent has, also if that is nothing yet. To be changed while the names of its children are looked at, and [put back](Slot::put_dir) then.
+    /// Takes out the data of a parent, even if it is empty. For changes that look at the names of the children; [put it
+    /// back](Slot::put_dir) afterwards.
     pub(super) fn take_dir(&mut self) -> Box<Dir> {
         self.dir.take().unwrap_or_else(|| Box::new(Dir::new(self.czxid)))
     }
@@ -292,7 +293,7 @@ impl Slot {
         self.dir.get_or_insert_with(|| Box::new(Dir::new(czxid)))
     }
 
-    /// What is below it.
+    /// Counts of the descendants.
     pub(super) fn below(&self) -> Usage {
         self.dir().map_or_else(Usage::default, |dir| dir.below)
     }
@@ -392,7 +393,7 @@ impl Body {
     fn new(name: &[u8], data: &[u8]) -> Body {
         match data.len() {
             ..=SMALL => Body::Small([name, data].concat().into()),
-            // A copy, because the value may be a piece of a much larger buffer.
+            // A copy, because the value may be a slice of a much larger buffer.
             _ => Body::Large(Box::new(Large {
                 name: name.into(),
                 data: Bytes::copy_from_slice(data),
@@ -408,13 +409,13 @@ impl Dir {
         Dir { pzxid, creates: 0, cversion: 0, children, below, quota: None }
     }
 
-    /// Takes in a child.
+    /// Adds a child.
     pub(super) fn link(&mut self, nodes: &Slab, id: NodeId) {
         let name = nodes[id].name();
         self.children.insert(id, |other| nodes[other].name().cmp(name));
     }
 
-    /// Lets a child go, which is still there.
+    /// Removes a child, which still exists.
     pub(super) fn unlink(&mut self, nodes: &Slab, id: NodeId) {
         let name = nodes[id].name();
         self.children.remove(id, |other| nodes[other].name().cmp(name));
@@ -422,7 +423,7 @@ impl Dir {
 }
 
 impl<'a> Znode<'a> {
-    /// One that has just been created.
+    /// A znode that was just created.
     #[cfg(test)]
     pub(crate) fn new(data: Option<&'a [u8]>, at: At, life: Life, acl: AclId) -> Znode<'a> {
         Znode {
