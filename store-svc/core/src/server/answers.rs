@@ -1,8 +1,8 @@
-//! How many bytes of answers to reads may wait to be sent, and which connection is answered next.
+//! Limits on the unsent answers to reads, and the order in which connections continue.
 //!
-//! All sessions share [`Limits::unsent_total_max`]. A connection gets a sixteenth of what is free at the moment (dynamic
-//! thresholds, as switches share their buffers): many connections that read nothing leave enough for those that do. A single
-//! large answer may use more, down to the last quarter.
+//! All sessions share [`Limits::unsent_total_max`]. A connection may use a sixteenth of the free part (dynamic
+//! thresholds, as in shared switch buffers). So many connections that read nothing leave enough for those that do. A
+//! single large answer may use more, down to the last quarter.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -14,21 +14,21 @@ pub(super) struct Answers {
     unsent: usize,
     /// Connections whose first read waits until others have taken their answers.
     waiting: BTreeSet<ConnId>,
-    /// Connections with more to answer, after others have had their turn. A connection is here once.
+    /// Connections with further answers, which wait for their turn. A connection occurs once.
     later: VecDeque<ConnId>,
     queued: BTreeSet<ConnId>,
 }
 
 impl Answers {
-    /// How much a connection may have unsent at the moment.
+    /// The current limit of a connection's unsent bytes.
     pub(super) fn allowance(&self, limits: &Limits) -> usize {
         (self.free(limits) / 16).min(limits.unsent_max)
     }
 
-    /// Whether a connection with so much unsent may be sent an answer of this weight.
+    /// Whether a connection with this many unsent bytes may get an answer of this weight.
     pub(super) fn allows(&self, limits: &Limits, unsent: usize, weight: usize) -> bool {
         weight == 0
-            // Whatever it is: otherwise it would wait for ever.
+            // Allowed at any size: otherwise it would wait for ever.
             || self.unsent == 0
             || unsent + weight <= self.allowance(limits)
             || (unsent == 0 && weight + limits.unsent_total_max / 4 <= self.free(limits))
@@ -38,7 +38,7 @@ impl Answers {
         self.unsent += weight;
     }
 
-    /// The shell has sent so much, or has dropped it: whoever waits may try again.
+    /// The shell has sent or dropped this many bytes: waiting connections may try again.
     pub(super) fn taken(&mut self, weight: usize) {
         self.unsent = self.unsent.saturating_sub(weight);
         if weight > 0 {

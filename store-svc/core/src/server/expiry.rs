@@ -1,9 +1,9 @@
-//! Which sessions have been silent for too long: kept on the node that leads, and only while it serves.
+//! Detection of silent sessions, on the leading node only and only while it serves.
 //!
-//! A session is closed in three steps: its time-out passes without a sign of life; a barrier confirms that this node
-//! still leads, so that what it has not heard was not said either; then the close is submitted, once. From then on no sign of
-//! life of it is counted, so that none is confirmed. The entry closes the session in this epoch only: the next leader counts,
-//! and confirms, anew.
+//! A session is closed in three steps. Its timeout passes without a sign of life. A barrier confirms that this node
+//! still leads, so no other leader counted one in the meantime. Then the close is submitted, once. From then on the
+//! node counts no sign of life of the session, so none is confirmed. The entry closes the session in this epoch only:
+//! the next leader counts and confirms from the start.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,14 +15,14 @@ use api::{SessionId, Ticket, Time};
 
 use crate::SessionInfo;
 
-/// While this node keeps the time of sessions it looks at the clock twice as often. A longer step of the clock means
-/// that the node stood still.
+/// The node reads the clock at half this interval while it tracks sessions. A longer step of the clock means that the
+/// node was suspended.
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
 
-/// After a close that did not get through.
+/// Pause after a failed close.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// The leader's clock may run faster than a client's by one part in this.
+/// The leader's clock may run faster than a client's by one part in this number.
 const DRIFT: u32 = 100;
 
 #[derive(Default, Debug)]
@@ -33,25 +33,25 @@ pub(super) struct Expiry {
 #[derive(Default, Debug)]
 struct Leading {
     sessions: BTreeMap<SessionId, Tracked>,
-    /// When to look at a session again. May be too early, never too late: signs of life do not move it.
+    /// When to check a session again. May be too early, never too late: signs of life do not move it.
     due: BTreeSet<(Time, SessionId)>,
-    /// Silent, but the barrier is not behind us.
+    /// Silent sessions whose barrier is not complete.
     suspects: Vec<SessionId>,
-    /// The barrier that is under way.
+    /// The pending barrier.
     asked: Option<Ticket>,
 }
 
 #[derive(Debug)]
 struct Tracked {
-    /// With the drift.
+    /// Includes the drift.
     timeout: Duration,
     heard: Time,
-    /// It was found silent, and its close is under way.
+    /// It was found silent, and its close is in progress.
     closing: bool,
 }
 
 impl Expiry {
-    /// Begins anew: every session was heard just now.
+    /// Starts again: every session counts as heard just now.
     pub(super) fn start(&mut self, now: Time, sessions: impl Iterator<Item = (SessionId, SessionInfo)>) {
         self.leading = Some(Leading::default());
         for (session, info) in sessions {
@@ -59,7 +59,7 @@ impl Expiry {
         }
     }
 
-    /// The state was replaced by a later one. Closes that are under way still are.
+    /// A later state replaces the current one. Pending closes remain pending.
     pub(super) fn reload(&mut self, now: Time, sessions: impl Iterator<Item = (SessionId, SessionInfo)>) {
         let before = self.leading.take().map(|l| l.sessions).unwrap_or_default();
         self.start(now, sessions);
@@ -92,7 +92,7 @@ impl Expiry {
         }
     }
 
-    /// Counts a sign of life. False if it does not count: the session is unknown here, or is being closed.
+    /// Counts a sign of life. Returns false if it does not count: the session is unknown here, or is being closed.
     pub(super) fn heard(&mut self, session: SessionId, now: Time) -> bool {
         let Some(tracked) = self.leading.as_mut().and_then(|l| l.sessions.get_mut(&session)) else {
             return false;
@@ -103,14 +103,14 @@ impl Expiry {
         !tracked.closing || is_on(Mutant::ConfirmedThoughClosing)
     }
 
-    /// This node could hear nobody for so long.
+    /// This node was unable to receive anything for this time.
     pub(super) fn stood_still(&mut self, gap: Duration) {
         for tracked in self.leading.iter_mut().flat_map(|l| l.sessions.values_mut()) {
             tracked.heard = tracked.heard + gap;
         }
     }
 
-    /// Looks for silent sessions. True if a barrier is to be [asked](Expiry::asked) for, after which they are
+    /// Checks for silent sessions. Returns true if a barrier has to be [asked](Expiry::asked) for, after which they are
     /// [confirmed](Expiry::confirmed).
     pub(super) fn suspects(&mut self, now: Time) -> bool {
         let Some(leading) = &mut self.leading else { return false };
@@ -127,16 +127,16 @@ impl Expiry {
         !leading.suspects.is_empty() && leading.asked.is_none()
     }
 
-    /// This barrier is under way.
+    /// This barrier is pending.
     pub(super) fn asked(&mut self, ticket: Ticket) {
         if let Some(leading) = &mut self.leading {
             leading.asked = Some(ticket);
         }
     }
 
-    /// The barrier is behind us: these sessions are still silent and are to be closed.
+    /// The barrier is complete: the returned sessions are still silent and have to be closed.
     pub(super) fn confirmed(&mut self, barrier: Ticket, now: Time) -> Vec<SessionId> {
-        // A barrier from an earlier reign says nothing about this one.
+        // A barrier from an earlier term of leadership proves nothing about this one.
         let Some(leading) = self.leading.as_mut().filter(|l| l.asked == Some(barrier)) else {
             return Vec::new();
         };
@@ -155,7 +155,7 @@ impl Expiry {
         silent
     }
 
-    /// The barrier was refused or lost.
+    /// The barrier was rejected or lost.
     pub(super) fn unconfirmed(&mut self, barrier: Ticket, now: Time) {
         if let Some(leading) = self.leading.as_mut().filter(|l| l.asked == Some(barrier)) {
             leading.asked = None;
@@ -165,7 +165,7 @@ impl Expiry {
         }
     }
 
-    /// The close of this session did not get through, or may not have. It is still to come.
+    /// The close of this session failed, or may have failed. It has to be repeated.
     pub(super) fn retry(&mut self, session: SessionId, now: Time) {
         if let Some(leading) = &mut self.leading {
             leading.due.insert((now + RETRY, session));

@@ -1,4 +1,4 @@
-//! What the quorum says, and who has waited for it.
+//! The messages of the quorum, and the requests that wait for them.
 
 use super::*;
 use crate::digest;
@@ -26,8 +26,8 @@ impl Server {
         }
     }
 
-    /// Applies an entry and answers whoever waits for it, before the next one is applied: so a read that stands
-    /// between two writes of its session sees the first and not the second. False if the entry does not fit.
+    /// Applies an entry and answers the requests that wait for it, before the next entry is applied. So a read between
+    /// two writes of its session sees the first and not the second. Returns false if the entry does not fit.
     fn on_entry(&mut self, entry: Committed) -> bool {
         let Committed { zxid, time_ms, origin, level, command } = entry;
         if !zxid.follows(self.state.applied()) {
@@ -46,7 +46,7 @@ impl Server {
         };
         if let CommandBody::Check { of, digest } = command.body {
             self.state.apply_marker(zxid, time_ms);
-            // Its ticket has done its work.
+            // Its ticket is no longer needed.
             let _ = origin.filter(|o| o.peer == self.config.me).and_then(|o| self.tickets.take(o.ticket));
             return self.on_check(zxid, of, digest);
         }
@@ -54,7 +54,7 @@ impl Server {
         let before = self.state.applied();
         let applied = self.state.apply(zxid, time_ms, &command);
         if !is_on(Mutant::ReplyBeforeEvent) {
-            // Before anything that shows the entry, the answer to its own write above all.
+            // Before any answer that reflects the entry, above all the answer to its own write.
             self.tell_watchers(before);
         }
         let done = applied.result.is_ok();
@@ -87,7 +87,7 @@ impl Server {
         true
     }
 
-    /// False if this node has to start over.
+    /// Returns false if this node has to start over.
     fn on_check(&mut self, zxid: Zxid, of: Zxid, digest: u64) -> bool {
         let noted = self.checks.noted();
         let same = self.checks.check(self.now, zxid, self.state.digest(), of, digest);
@@ -99,7 +99,7 @@ impl Server {
 
     fn on_applied(&mut self, pending: Pending, applied: crate::Applied) {
         match (pending, applied.result) {
-            // Its number is not used up, so everything behind it would fail as well; the client starts over.
+            // Its number is not consumed, so all later writes would fail as well; the client starts over.
             (
                 Pending::Write { conn, command, .. },
                 Err(
@@ -123,7 +123,7 @@ impl Server {
             (Pending::Open { conn, command }, Ok(_)) => {
                 let session = SessionId(applied.zxid.0);
                 if !self.conns.contains_key(&conn) {
-                    // It has gone to another node meanwhile, and nobody will ever take up this session.
+                    // The client has moved to another node, and will never resume this session.
                     let body = CommandBody::CloseSession { session, expired: None };
                     let command = Command::outside(body);
                     self.submit(Pending::Expire { session }, command);
@@ -131,12 +131,12 @@ impl Server {
                     self.opened(conn, session, None, timeout_ms);
                 }
             }
-            // Seen in `on_entry`, whichever node asked for it.
+            // Handled in `on_entry`, for requests of any node.
             (Pending::Resume { .. }, _) => {}
-            // The close itself, on whichever node it was asked, is seen in `on_entry`.
+            // The close itself, requested by any node, is handled in `on_entry`.
             (Pending::Expire { .. }, _) => {}
             (Pending::Reap, _) => self.reaper.settled(),
-            // Barriers do not come as entries.
+            // Barriers do not arrive as entries.
             (Pending::Round | Pending::ConfirmSilence | Pending::Check, _) => {
                 self.outbox.stop("a barrier came back as an entry; please report this".into());
             }
@@ -176,8 +176,8 @@ impl Server {
         } else {
             self.down_since.get_or_insert(self.now);
         }
-        // Sessions are closed by the leader's store only. Whoever begins to lead has heard nobody yet, so every
-        // session gets its full time-out.
+        // Only the leader's store closes sessions. A new leader has not heard any session yet, so every session gets
+        // its full timeout.
         let leads = status.serving && status.role == Role::Leading;
         let knows = self.expiry.active() || self.keeps_time_from.is_some();
         if !leads {
@@ -190,7 +190,8 @@ impl Server {
         }
     }
 
-    /// Begins to keep the time of sessions, if this node leads and has applied what its quorum had when that was said.
+    /// Starts to track sessions, if this node leads and has applied everything that its quorum had when it began to
+    /// lead.
     pub(super) fn keep_time(&mut self) {
         if self.keeps_time_from.take_if(|from| *from <= self.state.applied()).is_some() {
             self.expiry.start(self.now, self.state.sessions());
@@ -219,7 +220,7 @@ impl Server {
         match self.tickets.take(ticket) {
             Some(Pending::Write { conn, slot, mut command }) if command.number.is_some() => {
                 if !self.conns.contains_key(&conn) {
-                    // Nobody waits for it any more.
+                    // No request waits for it any more.
                 } else if why == Refusal::TooLarge {
                     command.body = CommandBody::Refuse { error, request: digest::request(&command.body) };
                     self.submit_again(conn, slot, command);
@@ -243,7 +244,7 @@ impl Server {
 
     fn on_lost(&mut self, ticket: Ticket) {
         match self.tickets.take(ticket) {
-            // Exactly-once by its number, wherever the first one went.
+            // The write number makes it exactly-once, whatever happened to the first attempt.
             Some(Pending::Write { conn, slot, command })
                 if command.number.is_some() && self.conns.contains_key(&conn) =>
             {
@@ -257,11 +258,11 @@ impl Server {
             Some(Pending::Close { conn, slot, command }) => {
                 self.submit(Pending::Close { conn, slot, command: command.clone() }, command);
             }
-            // If the first one went through, it has opened a session that nobody knows and that expires.
+            // If the first attempt succeeded, it opened a session that nobody knows and that expires.
             Some(Pending::Open { conn, command }) => {
                 self.submit(Pending::Open { conn, command: command.clone() }, command);
             }
-            // To take the session up once more could take it from a connection that has done so since.
+            // Resuming the session again could take it from a connection that has resumed it since.
             Some(Pending::Resume { conn }) if self.conns.get(&conn).is_some_and(|conn| !conn.in_charge) => {
                 let why = "the node fell behind while the session was taken up on it; take it up again";
                 self.close(conn, Err(OpError::Unavailable(why.into())));

@@ -1,27 +1,26 @@
-//! A node's front, pure: connections, the order of a session's requests, who waits for which entry of the log, and
-//! which sessions have been silent for too long.
+//! The front of a node, pure: connections, the order of a session's requests, the requests that wait for log entries,
+//! and the detection of silent sessions.
 //!
-//! The shell feeds [`Input`]s and carries out [`Output`]s in their order. Rules that hold here:
+//! The shell feeds [`Input`]s and carries out [`Output`]s in their order. Rules:
 //!
-//! - Requests of one session take effect and are answered in the order in which they came. A read waits for earlier
-//!   writes and barriers of its own session and for nobody else's; if nothing is before it, it is answered at once,
-//!   also while there is no leader.
-//! - Writes are pipelined: they go to the quorum as they come. Only a write behind an unanswered sync, or behind a read
-//!   that waits for more than this node has or for room, is held, so that the read cannot see it. A close waits until
-//!   everything before it is answered.
-//! - A sync and a linearizable read are answered behind a barrier that was asked for after they came. One barrier is
-//!   under way at a time and serves all who came before it left; whoever comes later waits for the next.
-//! - One connection of the ensemble speaks for a session. One that takes it up again puts an entry into the log before anything
-//!   else: what stands behind it from another connection changes nothing, and a connection that learns of it ends.
-//! - One connection lists so many names in a row and then waits until the others had their turn, so that a ping of another
-//!   session never stands behind more than a few pages. Reads between writes that are under way are the exception: they are
-//!   answered when their turn comes. So few of them may be under way that they fit into the connection's share of what may
-//!   be unsent; one that does not fit all the same is refused, alone.
-//! - A bounded number of numbered writes in a second is refused for want of disk space, because each refusal is an entry.
-//!   Requests behind one that waits for its refusal wait as well, on the same connection.
-//! - A numbered write that did not make it into the log in its place (refused, or out of order) ends its connection:
-//!   the client sends everything that is unanswered again, in order, on a new one. Nothing is carried out twice,
-//!   because the state keeps the results by number.
+//! - Requests of one session take effect and are answered in arrival order. A read waits only for earlier writes and
+//! barriers of its own session. If there are none, it is answered at once, also without a leader.
+//! - Writes are pipelined: they go to the quorum as they arrive. A write waits only behind an unanswered sync, or
+//! behind a read that waits for a later state or for room, so that the read cannot see it. A close waits until all
+//! earlier requests are answered.
+//! - A sync and a linearizable read are answered after a barrier that was requested after their arrival. One barrier is
+//! pending at a time and serves all requests that arrived before it was sent; later requests wait for the next.
+//! - One connection of the ensemble acts for a session. A connection that resumes the session first writes an entry
+//! into the log. Later entries of another connection have no effect, and such a connection ends when it learns of it.
+//! - One connection lists a bounded number of names in a row and then waits for the turns of others. So a ping of
+//! another session never waits for more than a few pages. Reads between pending writes are the exception: they are
+//! answered when their turn comes. The limit of pending reads makes their answers fit into the connection's share of
+//! unsent bytes; a read that still does not fit is rejected on its own.
+//! - The number of numbered writes that are rejected per second for lack of disk space is bounded, because each
+//! rejection is an entry. On the same connection, requests after a write that waits for its rejection wait as well.
+//! - If a numbered write does not get its place in the log (rejected, or out of order), its connection ends: the client
+//! sends all unanswered requests again, in order, on a new one. No write is applied twice, because the state keeps the
+//! results by number.
 
 mod answers;
 mod checks;
@@ -67,7 +66,7 @@ use waits::{Waiter, Waits};
 
 pub use words::{Ask, Committed, Config, ConnId, Drawn, Feed, Input, Limits, Output};
 
-/// The front of one node, and the state behind it.
+/// The front of one node, and its state.
 #[derive(Debug)]
 pub struct Server {
     config: Config,
@@ -76,27 +75,27 @@ pub struct Server {
     status: QuorumStatus,
     /// Since when the quorum does not serve.
     down_since: Option<Time>,
-    /// Whether the quorum has ever served in this run; before, the state may be an old one.
+    /// Whether the quorum has served in this run; before that, the state may be outdated.
     served: bool,
     conns: BTreeMap<ConnId, Conn>,
-    /// Which connection speaks for a session.
+    /// The connection that acts for each session.
     sessions: BTreeMap<SessionId, ConnId>,
-    /// Connections that are not open yet, by when they are given up.
+    /// Connections that are not open yet, by their deadline.
     opening: BTreeSet<(Time, ConnId)>,
     waits: Waits,
     walks: walking::Walks,
     watches: Watches,
-    /// When it is looked next who needs a mark.
+    /// Time of the next check for connections that need a mark.
     marks_at: Option<Time>,
     tickets: Tickets,
     signs: Signs,
     expiry: Expiry,
     checks: Checks,
     reaper: Reaper,
-    /// When the last entry was applied.
+    /// Time of the last applied entry.
     applied_at: Time,
-    /// This node leads, but its state is behind the log of the quorum: it keeps the time of sessions from this entry on. Before,
-    /// it does not know which closes are under way, decided by an earlier process of this store.
+    /// Set while this node leads but its state is behind the log of the quorum: it tracks sessions from this entry on.
+    /// Before that, it does not know the pending closes that an earlier process of this store decided.
     keeps_time_from: Option<Zxid>,
     asks: Vec<Ask>,
     outbox: Outbox,
@@ -105,7 +104,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// A node that has this state from its checkpoint and has heard nothing of its quorum yet.
+    /// A node with this state from its checkpoint, before any message of its quorum.
     #[must_use]
     pub fn new(now: Time, config: Config, state: State) -> Server {
         Server {
@@ -136,7 +135,7 @@ impl Server {
         }
     }
 
-    /// Takes in what happened. `now` never decreases.
+    /// Processes an input. `now` never decreases.
     pub fn handle(&mut self, now: Time, input: Input) {
         self.advance_time(now);
         match input {
@@ -152,7 +151,7 @@ impl Server {
         self.on_time();
     }
 
-    /// What is to be done next, in this order; `None` for nothing at present.
+    /// The next output, in this order; `None` if there is none now.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.begin_round();
         if !self.asks.is_empty() {
@@ -161,7 +160,7 @@ impl Server {
         self.outbox.pop()
     }
 
-    /// When [`Input::Tick`] is due, if nothing happens before.
+    /// When [`Input::Tick`] is due without other inputs.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Time> {
         if self.answers.has_more() {
@@ -169,7 +168,7 @@ impl Server {
         }
         let opening = self.opening.first().map(|(at, _)| *at);
         let report = self.signs.next_timeout().filter(|_| self.status.serving);
-        // Also when nobody is connected: probes ask whether this node is ready.
+        // Also without connections: probes ask whether this node is ready.
         let park = self.park_deadline().filter(|&at| at > self.now);
         let expiry = self.expiry.next_timeout(self.now);
         let check =
@@ -194,8 +193,7 @@ impl Server {
         .min()
     }
 
-    /// Replaces the state by that of a snapshot which the quorum has sent, because the entries in between are no
-    /// longer to be had.
+    /// Replaces the state by a snapshot from the quorum, because the entries in between are no longer available.
     pub fn replace_state(&mut self, now: Time, state: State) {
         self.advance_time(now);
         let back = state.applied() < self.state.applied();
@@ -204,7 +202,8 @@ impl Server {
         let connected: Vec<(SessionId, ConnId)> = self.sessions.iter().map(|(&s, &c)| (s, c)).collect();
         for (session, conn) in connected {
             match self.state.session(session) {
-                // Its client may have seen more than this node has now; it finds another, or waits on a new connection.
+                // Its client may have seen more than this node has now; it moves to another node, or waits on a new
+                // connection.
                 _ if back => {
                     let why = format!(
                         "node {} starts again from an older state; connect to another node",
@@ -213,7 +212,7 @@ impl Server {
                     self.close(conn, Err(OpError::Unavailable(why)));
                 }
                 None => self.close(conn, Err(OpError::SessionExpired(session))),
-                // What happened in between is told nowhere here; elsewhere it may be.
+                // This node cannot send the events in between; another node may.
                 _ if self.watches.watches(conn) => {
                     let why = format!(
                         "node {} has taken its state from a snapshot, and cannot tell what your watches have missed; connect to another node",
@@ -234,8 +233,8 @@ impl Server {
         self.on_time();
     }
 
-    /// Forgets the state, which is not that of the leader, and stops serving until a new feed has given
-    /// another one. Connections end.
+    /// Discards the state, which differs from the leader's, and stops serving until a new feed has provided another
+    /// one. Ends all connections.
     pub fn start_over(&mut self, now: Time) {
         let mut state = State::seeded(self.state.seed());
         state.forget_checkpoint();
@@ -248,14 +247,14 @@ impl Server {
         self.reaper = Reaper::default();
     }
 
-    /// The last entry behind which this state was compared with the leader's and was equal, since it [started
+    /// The last entry after which this state was compared with the leader's and equal, since the server [started
     /// over](Server::start_over); zero if there is none.
     #[must_use]
     pub fn agreed(&self) -> Zxid {
         self.checks.agreed()
     }
 
-    /// This node.
+    /// Id of this node.
     #[must_use]
     pub fn me(&self) -> PeerId {
         self.config.me
@@ -287,30 +286,30 @@ impl Server {
         self.state.end_export();
     }
 
-    /// The last checkpoint is of no use: the next changes are the whole state.
+    /// The last checkpoint is unusable: the next changes are the whole state.
     pub fn forget_checkpoint(&mut self) {
         self.state.forget_checkpoint();
     }
 
-    /// What the quorum said last.
+    /// The last status of the quorum.
     #[must_use]
     pub fn status(&self) -> QuorumStatus {
         self.status
     }
 
-    /// Whether clients are served here: the quorum serves, or has not been away for too long.
+    /// Whether this node serves clients: the quorum serves, or its outage is short enough.
     #[must_use]
     pub fn ready(&self) -> bool {
         self.served && !self.turning_away()
     }
 
-    /// Whether connections have more to be answered after others have had their turn: an [`Input::Tick`] goes on.
+    /// Whether connections wait for another turn: an [`Input::Tick`] continues with them.
     #[must_use]
     pub fn has_more(&self) -> bool {
         self.answers.has_more()
     }
 
-    /// Ends all connections, as before the node stops.
+    /// Ends all connections, before the node stops.
     pub fn close_all(&mut self, why: &OpError) {
         let all: Vec<ConnId> = self.conns.keys().copied().collect();
         for conn in all {
@@ -323,7 +322,8 @@ impl Server {
 
 impl Server {
     fn advance_time(&mut self, now: Time) {
-        // A node that was stopped (by a debugger, a hypervisor, SIGSTOP) has heard nobody, which is not their silence.
+        // A node that was suspended (by a debugger, a hypervisor, SIGSTOP) received nothing, so the sessions were not
+        // necessarily silent.
         let gap = now.since(self.now);
         if gap > expiry::PAUSE {
             self.expiry.stood_still(gap);
@@ -364,7 +364,7 @@ impl Server {
         }
     }
 
-    /// Asks for an end of znodes whose time is over, by the time that the log has reached by now.
+    /// Requests the removal of expired znodes, by the current time of the log.
     fn reap(&mut self) {
         let since = i64::try_from(self.now.since(self.applied_at).as_millis()).unwrap_or(i64::MAX);
         let time_ms = self.state.time_ms().saturating_add(since);
@@ -405,7 +405,7 @@ impl Server {
         self.asks.push(Ask::Submit { ticket, command, trace: None });
     }
 
-    /// Submits a write of a connection once more.
+    /// Submits a write of a connection again.
     fn submit_again(&mut self, conn: ConnId, slot: u64, command: Command) {
         let trace = self.conns.get(&conn).and_then(|conn| conn.trace(slot)).cloned();
         let ticket = self.tickets.next(Pending::Write { conn, slot, command: command.clone() });
@@ -449,7 +449,7 @@ impl Server {
         }
     }
 
-    /// A session was heard, up to the last request that has come on its connection.
+    /// A sign of life of a session, up to the last request of its connection.
     fn touch(&mut self, session: SessionId, id: ConnId) {
         if let Some(conn) = self.conns.get(&id) {
             self.signs.heard(session, id, conn.last_xid);
@@ -464,7 +464,7 @@ impl Server {
                 let report = signs::encode(ticket, refused);
                 self.asks.push(Ask::Confirm { to: from, epoch: self.status.epoch, report });
             }
-            // This node does not know yet that it leads. It will be told again.
+            // This node does not know yet that it leads. The report will be repeated.
             Sign::Report { .. } => {}
             Sign::Confirmed(report) => {
                 let Some((ticket, refused)) = signs::decode(&report) else { return };

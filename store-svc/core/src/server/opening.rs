@@ -1,4 +1,4 @@
-//! How connections begin.
+//! The opening of connections.
 
 use api::mutants::{Mutant, is_on};
 use api::{Identities, ports::Room};
@@ -11,7 +11,7 @@ use crate::hash_of;
 pub(super) struct Opening {
     wish: Wish,
     stage: Stage,
-    /// When it is given up.
+    /// Its deadline.
     until: Time,
 }
 
@@ -22,7 +22,7 @@ enum Wish {
 }
 
 impl Wish {
-    /// How long it waits, at most `limit`.
+    /// Its waiting time, at most `limit`.
     fn wait(&self, limit: Duration) -> Duration {
         match self {
             Wish::Session(Open { wait_ms: Some(wait), .. }, _) => {
@@ -33,18 +33,18 @@ impl Wish {
     }
 }
 
-/// What an [`Opening`] waits for.
+/// The event that an [`Opening`] waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
-    /// That this node serves for the first time: until then its state may be an old one.
+    /// This node serves for the first time: until then its state may be outdated.
     Serving,
-    /// That this node has what the client has seen elsewhere.
+    /// This node has applied everything that the client has seen elsewhere.
     CatchUp,
-    /// For a barrier: only then is a session that is not here known to be nowhere.
+    /// A barrier: only after it, a session that is unknown here is certain not to exist.
     Verifying,
-    /// For nothing: the barrier is behind us.
+    /// Nothing: the barrier is complete.
     Verified,
-    /// For the entry that opens the session.
+    /// The entry that opens the session.
     Submitted,
 }
 
@@ -56,12 +56,12 @@ impl Server {
     pub(super) fn on_unary(&mut self, id: ConnId, op: Op, trace: Trace, identities: Identities) {
         let is_stale = op.is_stale();
         if is_stale && self.state.applied() == Zxid::ZERO {
-            // No entry has been applied, so that no znode is here says nothing about the ensemble.
+            // No entry has been applied, so a missing znode proves nothing about the ensemble.
             self.outbox.close(id, Err(self.stateless()));
             return;
         }
         if is_stale {
-            // Whatever there is, is what was asked for. Answered on the spot, so neither bounds nor a leader matter.
+            // A stale read accepts any state. It is answered at once, so neither bounds nor a leader matter.
             self.conns.insert(id, Conn::new(Phase::Unary, identities));
         } else {
             self.begin_opening(id, Wish::Unary, identities);
@@ -74,8 +74,8 @@ impl Server {
         }
     }
 
-    /// The session of `id` is there, opened by the connection itself or taken up on the given stream: the connection speaks for
-    /// it from now on, and no other one does.
+    /// The session `id` exists, opened by the connection itself or resumed on the given stream. From now on this
+    /// connection alone acts for it.
     pub(super) fn opened(
         &mut self,
         id: ConnId,
@@ -115,7 +115,7 @@ impl Server {
             self.close(older, Err(OpError::SessionMoved(session)));
         }
         if let Some(stream) = taken_up {
-            // Nobody waits for it: what the connection asks stands behind it.
+            // No request waits for it: the requests of the connection follow it.
             let command = Command::outside(CommandBody::ResumeSession { session, stream });
             self.submit(Pending::Resume { conn: id }, command);
         }
@@ -123,7 +123,7 @@ impl Server {
         self.run(id);
     }
 
-    /// The state has come to an entry with which this session was taken up.
+    /// The state has reached an entry that resumed this session.
     pub(super) fn on_newest_stream(&mut self, session: SessionId, newest: StreamId) {
         let Some(&id) = self.sessions.get(&session) else { return };
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -132,7 +132,7 @@ impl Server {
         } else if conn.in_charge {
             self.close(id, Err(OpError::SessionMoved(session)));
         }
-        // Else its own entry is still to come, and stands behind this one.
+        // Otherwise its own entry is still to come, after this one.
     }
 
     pub(super) fn on_verified(&mut self, id: ConnId) {
@@ -165,7 +165,7 @@ impl Server {
         }
     }
 
-    /// Takes a connection that is open, or gone, from the lists of those that wait.
+    /// Removes a connection that is open or gone from the waiting lists.
     pub(super) fn unlist(&mut self, id: ConnId, opening: &Opening) {
         self.opening.remove(&(opening.until, id));
         match (opening.stage, &opening.wish) {
@@ -257,7 +257,8 @@ impl Server {
                     Some(info) if info.admits(&token, &identities) => {
                         self.opened(id, session, Some(stream), info.timeout_ms);
                     }
-                    // The same for a wrong token, an identity that is missing and an unknown session: no hint which it was.
+                    // The same error for a wrong token, a missing identity and an unknown session: it does not reveal
+                    // the cause.
                     _ if stage == Stage::Verified => self.close(id, Err(OpError::SessionExpired(session))),
                     _ => {
                         if let Some(opening) = self.opening_mut(id) {
@@ -270,7 +271,7 @@ impl Server {
         }
     }
 
-    /// A unary call is in the queue only after `on_unary` has put it there.
+    /// `on_unary` queues a unary call before this point.
     fn run_if_asked(&mut self, id: ConnId) {
         if self.conns.get(&id).is_some_and(Conn::has_requests) {
             self.run(id);
@@ -284,5 +285,6 @@ impl Server {
     }
 }
 
-/// So many sessions may be open while there is no room for what grows: they take little, and a client needs one to delete.
+/// Maximum number of open sessions while growing writes are rejected: sessions need little space, and a client needs
+/// one to delete.
 const SESSIONS_WITHOUT_ROOM: usize = 1000;

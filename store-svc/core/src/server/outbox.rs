@@ -1,4 +1,4 @@
-//! Outputs on their way to the shell; what goes to one connection in a row leaves as one.
+//! The queue of outputs for the shell; consecutive items for one connection leave together.
 
 use std::collections::VecDeque;
 
@@ -9,11 +9,11 @@ use super::{ConnId, Output};
 #[derive(Default, Debug)]
 pub(super) struct Outbox {
     queue: VecDeque<Output>,
-    /// How many outputs have left, so that a place in the queue has a number that stays.
+    /// Number of outputs that have left, so that each position in the queue has a stable number.
     left: u64,
 }
 
-/// Where the last output for a connection stands.
+/// Position of the last output for a connection.
 #[derive(Clone, Copy, Default, Debug)]
 pub(super) struct Place(Option<u64>);
 
@@ -24,7 +24,7 @@ impl Outbox {
         Some(output)
     }
 
-    /// Sends; `place` is where the connection's last output stands, if it is still here.
+    /// Sends items; `place` is the position of the connection's last output, if it is still queued.
     pub(super) fn send(&mut self, conn: ConnId, place: &mut Place, item: Item) {
         let open = place
             .0

@@ -1,20 +1,22 @@
-//! Answers to reads: how large they will be, and several in one.
+//! Answers to reads: their expected size, and multi-part reads.
 
 use super::connection::LISTED_AT_ONCE;
 use api::{DATA_MAX, Identities, Page, Read, ReadOutcome};
 
 use super::*;
 
-/// Most bytes of the answer to a read of several parts: the largest value fits, and all of it into a message.
+/// Maximum size of the answer to a read of several parts, in bytes: the largest value fits, and the answer fits into a
+/// message.
 const ANSWER_MAX: usize = DATA_MAX as usize + (256 << 10);
 
-/// A part that is too large takes no more than this: every part has so much room.
+/// Maximum size of the error for a part that is too large: every part has this much room.
 const REFUSED: usize = 160;
 
-/// Most names that the parts of one read list together, but for one name of each part: others wait meanwhile.
+/// Maximum number of names that the parts of one read list together, plus one name for each part: other requests wait
+/// in the meantime.
 const NAMES_MAX: usize = 2 * Page::NAMES_MAX as usize;
 
-/// About how many bytes the answer to a read will have.
+/// Approximate size of the answer to a read, in bytes.
 pub(super) fn expected(op: &Op, state: &State) -> usize {
     match op {
         Op::Read(read, _) => state.tree().weight_of(read),
@@ -27,7 +29,8 @@ pub(super) fn expected(op: &Op, state: &State) -> usize {
     }
 }
 
-/// Answers several questions at once. Those whose answers do not fit any more fail, each on its own; pages become shorter before.
+/// Answers several reads at once. A part whose answer does not fit any more fails on its own; before that, pages become
+/// shorter.
 pub(super) fn read_all(
     reads: &[Read],
     state: &State,
@@ -51,7 +54,7 @@ pub(super) fn read_all(
             return too_large(bytes + weight);
         }
         let answer = state.read_as(read, identities);
-        // An error names the path twice: to people and to programs.
+        // An error contains the path twice: in the text and in the field.
         let weight = match &answer {
             Ok(answer) => Request::WEIGHT / 2 + answer.weight(),
             Err(_) => 2 * REFUSED + 2 * read.path().as_str().len(),
@@ -71,14 +74,14 @@ fn too_large(size: usize) -> Result<ReadOutcome, OpError> {
     Err(OpError::AnswerTooLarge { size: size as u64, limit: ANSWER_MAX as u64 })
 }
 
-/// Names and znodes that an answer lists.
+/// Names and znodes in an answer.
 pub(super) fn listed(outcome: &Outcome) -> usize {
     match outcome {
-        // All of the ensemble were looked at.
+        // The server visited all quotas of the ensemble.
         Outcome::Read(ReadOutcome::Quotas { .. }) => LISTED_AT_ONCE,
         Outcome::Read(read) => names_of(read),
         Outcome::MultiRead(reads) => reads.iter().flatten().map(|read| 1 + names_of(read)).sum(),
-        // All of the session were looked at.
+        // The server visited all ephemerals of the session.
         Outcome::Ephemerals { .. } => LISTED_AT_ONCE,
         _ => 0,
     }

@@ -1,9 +1,9 @@
-//! How many refusals for want of disk space a node logs in a second.
+//! Limits the rejections for lack of disk space that a node logs per second.
 //!
-//! The refusal of a numbered write is an entry, because only the log can use its number up: so the later writes of its session go
-//! on, and nothing is carried out twice. But a client that sends thousands of writes again and again would fill the rest of the
-//! disks with its refusals. So they come no faster than this, and the later requests of a connection wait with the write that
-//! waits for its refusal. Requests of all other connections go on.
+//! The rejection of a numbered write is an entry, because only the log can consume its number. So the later writes of
+//! its session continue, and none is applied twice. But a client that repeats thousands of writes would fill the rest
+//! of the disks with rejections. So this module limits their rate, and the later requests of a connection wait with the
+//! write that waits for its rejection. Requests of all other connections continue.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -13,16 +13,16 @@ use super::ConnId;
 
 #[derive(Default, Debug)]
 pub(super) struct Refusals {
-    /// So many more may be logged ...
+    /// Number of further rejections ...
     left: usize,
-    /// ... before this.
+    /// ... before this time.
     until: Time,
-    /// Connections whose next write waits for its refusal, in turn. A connection is here once.
+    /// Connections whose next write waits for its rejection, in order of their turns. A connection occurs once.
     waiting: VecDeque<ConnId>,
 }
 
 impl Refusals {
-    /// Whether a connection may log one now. With one `more` in its turn it lets others go first.
+    /// Whether a connection may log a rejection now. If it has one `more` in its turn, others go first.
     pub(super) fn take(&mut self, now: Time, more: bool) -> bool {
         if now >= self.until {
             (self.left, self.until) = (PER_PERIOD, now + PERIOD);
@@ -36,7 +36,7 @@ impl Refusals {
         self.waiting.push_back(id);
     }
 
-    /// Whose turn it is now.
+    /// The connection whose turn it is now.
     pub(super) fn next(&mut self, now: Time) -> Option<ConnId> {
         let due = self.left > 0 || now >= self.until;
         self.waiting.pop_front_if(|_| due)
@@ -51,6 +51,6 @@ impl Refusals {
     }
 }
 
-/// An entry takes some 130 bytes on each node.
+/// An entry needs some 130 bytes on each node.
 pub(super) const PER_PERIOD: usize = 50;
 pub(super) const PERIOD: Duration = Duration::from_millis(100);

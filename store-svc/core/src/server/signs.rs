@@ -1,8 +1,8 @@
-//! Signs of life on their way: from the node that heard a session to the leader's store, and their confirmation back.
+//! Signs of life: from the node that received them to the leader's store, and the confirmations back.
 //!
-//! A client counts its time-out from the moment when it sent the last request that was confirmed to it. So a request is
-//! confirmed only after the leader's store has counted it, and a quorum has confirmed behind that that the store's node
-//! leads. What the leader counts is then never before what the client counts.
+//! A client measures its timeout from the time when it sent the last confirmed request. So a request is confirmed only
+//! after the leader's store has counted it, and a quorum has then confirmed that the store's node leads. So the
+//! leader's count never starts before the client's.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,13 +14,13 @@ use bytes::Bytes;
 
 use super::ConnId;
 
-/// A report that is not confirmed within this is sent once more; the answer to the first still counts.
+/// A report that is not confirmed within this time is sent again; the answer to the first one still counts.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Reports whose answers still count.
+/// Maximum number of reports whose answers still count.
 const UNDER_WAY: usize = 4;
 
-/// Up to which request a session was heard, and on which connection.
+/// The last request that a session has sent, and its connection.
 type Heard = BTreeMap<SessionId, (ConnId, u64)>;
 
 #[derive(Default, Debug)]
@@ -37,7 +37,7 @@ pub(super) struct Signs {
 struct Report {
     ticket: Ticket,
     heard: Heard,
-    /// When it is sent again; `None` if it was.
+    /// When it is sent again; `None` if that has happened.
     again_at: Option<Time>,
 }
 
@@ -50,14 +50,14 @@ impl Signs {
         self.heard.remove(&session);
     }
 
-    /// When there is something to report, while there is a leader.
+    /// When a report is due, while there is a leader.
     pub(super) fn next_timeout(&self) -> Option<Time> {
         let again = self.sent.iter().filter_map(|r| r.again_at).min();
         let first = (!self.heard.is_empty() && again.is_none()).then_some(self.next_at);
         first.into_iter().chain(again).min()
     }
 
-    /// The next report, if one is due: one that is not answered yet is waited for. `ticket` numbers it.
+    /// The next report, if one is due. It waits for the answer to the last one. `ticket` numbers it.
     pub(super) fn report(
         &mut self,
         now: Time,
@@ -84,8 +84,8 @@ impl Signs {
         Some(bytes)
     }
 
-    /// The answer of the leader's store: who has been counted, on which connection and up to which request. Of those `refused`,
-    /// the ones that are still `open` here are reported again: the leader may not have the entry yet that opens them.
+    /// The answer of the leader's store: the counted sessions, each with its connection and request. Those of `refused`
+    /// that are still `open` here are reported again: the leader may not have applied the entry that opens them.
     pub(super) fn confirmed(
         &mut self,
         ticket: Ticket,
@@ -101,7 +101,7 @@ impl Signs {
         report.heard.into_values().collect()
     }
 
-    /// There is another leader, or the same one again: what was not confirmed is reported anew.
+    /// A new leader, or the same one again: everything unconfirmed is reported again.
     pub(super) fn restart(&mut self, now: Time) {
         for report in std::mem::take(&mut self.sent).into_iter().rev() {
             merge(&mut self.heard, report.heard);
@@ -109,13 +109,13 @@ impl Signs {
         self.next_at = now;
     }
 
-    /// Whom the report under way names: for a mutant.
+    /// The sessions of the pending report, for a mutant.
     pub(super) fn reported(&self) -> Vec<(ConnId, u64)> {
         self.sent.back().map(|r| r.heard.values().copied().collect()).unwrap_or_default()
     }
 }
 
-/// What was heard later stays.
+/// Later signs of life remain.
 fn merge(heard: &mut Heard, older: impl IntoIterator<Item = (SessionId, (ConnId, u64))>) {
     for (session, at) in older {
         heard.entry(session).or_insert(at);
@@ -127,7 +127,7 @@ pub(super) fn encode(ticket: Ticket, sessions: impl Iterator<Item = SessionId>) 
     std::iter::once(ticket.0).chain(sessions.map(|s| s.0)).flat_map(u64::to_be_bytes).collect()
 }
 
-/// Bytes behind the last whole number are ignored. `None` without a ticket.
+/// Ignores bytes after the last whole number. `None` without a ticket.
 pub(super) fn decode(bytes: &[u8]) -> Option<(Ticket, impl Iterator<Item = SessionId>)> {
     let (ticket, sessions) = bytes.as_chunks::<8>().0.split_first()?;
     let sessions = sessions.iter().map(|id| SessionId(u64::from_be_bytes(*id)));

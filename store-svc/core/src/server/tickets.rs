@@ -1,4 +1,4 @@
-//! Who waits for what from the quorum.
+//! Pending requests to the quorum.
 
 use std::collections::VecDeque;
 
@@ -6,33 +6,33 @@ use api::{Command, SessionId, Ticket};
 
 use super::ConnId;
 
-/// What a ticket stands for. Commands are kept, because a lost one may have to be submitted again.
+/// The purpose of a ticket. Commands are kept, because a lost one may have to be submitted again.
 #[derive(Debug)]
 pub(super) enum Pending {
     /// A write of a connection.
     Write { conn: ConnId, slot: u64, command: Command },
-    /// A client ends its session.
+    /// A client closes its session.
     Close { conn: ConnId, slot: u64, command: Command },
     /// A connection opens a session.
     Open { conn: ConnId, command: Command },
-    /// A connection takes a session up.
+    /// A connection resumes a session.
     Resume { conn: ConnId },
-    /// A barrier for all who wait for one.
+    /// A barrier for all requests that wait for one.
     Round,
     /// A barrier before silent sessions are closed.
     ConfirmSilence,
     /// A silent session is closed.
     Expire { session: SessionId },
-    /// States are compared.
+    /// A comparison of states.
     Check,
-    /// A znode whose time is over is removed.
+    /// A removal of an expired znode.
     Reap,
 }
 
-/// Tickets ascend by one, so a ring finds each in one step.
+/// Tickets ascend by one, so a ring finds each in constant time.
 #[derive(Debug)]
 pub(super) struct Tickets {
-    /// The ticket of the first place in the ring.
+    /// The ticket of the first position in the ring.
     first: u64,
     ring: VecDeque<Option<Pending>>,
 }
@@ -48,7 +48,7 @@ impl Tickets {
         ticket
     }
 
-    /// A number that no request has, in this run or another.
+    /// A number that no request uses, in this run or another.
     pub(super) fn number(&mut self) -> Ticket {
         let ticket = Ticket(self.first + self.ring.len() as u64);
         self.ring.push_back(None);
@@ -56,7 +56,7 @@ impl Tickets {
         ticket
     }
 
-    /// `None` for tickets that are not of this run, or were taken already.
+    /// `None` for tickets of other runs, and for tickets that were already taken.
     pub(super) fn take(&mut self, ticket: Ticket) -> Option<Pending> {
         let place = usize::try_from(ticket.0.checked_sub(self.first)?).ok()?;
         let pending = self.ring.get_mut(place)?.take();

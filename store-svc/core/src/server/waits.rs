@@ -1,35 +1,34 @@
-//! Requests that wait until this node knows enough: for a barrier, which many of them share, or until it has applied
-//! an entry.
+//! Requests that wait for knowledge of this node: for a barrier, which many of them share, or for an applied entry.
 
 use std::collections::BTreeSet;
 
 use super::*;
 
-/// Who waits.
+/// A waiting connection or request.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Waiter {
-    /// A connection that takes a session up.
+    /// A connection that resumes a session.
     Opening(ConnId),
-    /// A request, by its place on its connection.
+    /// A request, by its position on its connection.
     Request(ConnId, u64),
 }
 
-/// Everybody who waits. Bounded by the requests that connections may have, because whoever goes is taken out.
+/// All waiters. Bounded by the requests that connections may have, because a waiter that leaves is removed.
 #[derive(Default, Debug)]
 pub(super) struct Waits {
-    /// Those for whom the barrier that is under way was asked. `None` if none is.
+    /// Waiters of the pending barrier. `None` if none is pending.
     round: Option<BTreeSet<Waiter>>,
-    /// Those who came after it had left. It says nothing about what was committed between its asking and theirs, so
-    /// they wait for the one behind it.
+    /// Waiters that arrived after the pending barrier was sent. It proves nothing about commits between its start and
+    /// their arrival, so they wait for the next one.
     next: BTreeSet<Waiter>,
-    /// Those who wait until this node has applied an entry.
+    /// Waiters for an applied entry.
     behind: BTreeSet<(Zxid, Waiter)>,
-    /// When requests are given up.
+    /// Deadlines of requests.
     until: BTreeSet<(Time, ConnId, u64)>,
 }
 
 impl Waits {
-    /// Waits for a barrier that leaves after this moment.
+    /// Waits for a barrier that is sent after this moment.
     pub(super) fn for_barrier(&mut self, waiter: Waiter) {
         self.next.insert(waiter);
     }
@@ -39,7 +38,7 @@ impl Waits {
         self.behind.insert((zxid, waiter));
     }
 
-    /// A request waits for what it needs, and is given up at `until`.
+    /// A request waits for its condition, and fails at `until`.
     pub(super) fn for_request(&mut self, at: (ConnId, u64), op: &Op, until: Time) {
         let waiter = Waiter::Request(at.0, at.1);
         match op.awaits() {
@@ -49,7 +48,7 @@ impl Waits {
         self.until.insert((until, at.0, at.1));
     }
 
-    /// A request waits no more.
+    /// Removes a waiting request.
     pub(super) fn end_request(&mut self, at: (ConnId, u64), op: &Op, until: Time) {
         let waiter = Waiter::Request(at.0, at.1);
         match op.awaits() {
@@ -76,8 +75,8 @@ impl Waits {
 }
 
 impl Server {
-    /// Asks for a barrier if somebody waits for one and none is under way. To be called when the asks leave: whoever
-    /// has come by then is served by it.
+    /// Requests a barrier if there are waiters and none is pending. Call it when the requests leave: it serves all
+    /// waiters that have arrived by then.
     pub(super) fn begin_round(&mut self) {
         if self.waits.round.is_none() && !self.waits.next.is_empty() {
             self.waits.round = Some(std::mem::take(&mut self.waits.next));
@@ -85,7 +84,7 @@ impl Server {
         }
     }
 
-    /// The barrier that was under way is behind us, or there will be none.
+    /// The pending barrier is complete, or has failed.
     pub(super) fn end_round(&mut self, result: &Result<(), OpError>) {
         for waiter in self.waits.round.take().unwrap_or_default() {
             match (waiter, result) {
@@ -96,7 +95,7 @@ impl Server {
         }
     }
 
-    /// More was applied.
+    /// The state has advanced.
     pub(super) fn retry_behind(&mut self) {
         let applied = self.state.applied();
         while let Some((zxid, waiter)) = self.waits.behind.first().copied().filter(|(z, _)| *z <= applied) {
@@ -128,7 +127,7 @@ impl Server {
         }
     }
 
-    /// What to tell those who wait for a barrier that does not come.
+    /// The error for waiters of a barrier that fails.
     pub(super) fn unconfirmed(&self) -> OpError {
         OpError::Unavailable(format!(
             "no quorum has confirmed to node {} within {:?} that its state is the newest; ask another node, look at \

@@ -1,4 +1,4 @@
-//! Walks through subtrees, a part for each request.
+//! Walks through subtrees, one part for each request.
 
 use api::{
     Identities,
@@ -7,18 +7,19 @@ use api::{
 
 use super::*;
 
-/// Most walks under way on a node: each may set aside some megabytes.
+/// Maximum number of running walks on a node: each may save some megabytes of old versions.
 const WALKS_MAX: usize = 16;
-/// A walk that nobody goes on with for so long is over.
+/// A walk ends after this time without a request.
 const IDLE: Duration = Duration::from_secs(10);
-/// Most znodes that one part looks at, and about how many bytes it has: others wait meanwhile.
+/// Maximum number of znodes that one part visits, and its approximate size in bytes: other requests wait in the
+/// meantime.
 const PART: (usize, usize) = (1_000, 256 << 10);
 
-/// Walks under way, by when somebody went on with them last.
+/// Running walks, by the time of their last request.
 #[derive(Default, Debug)]
 pub(super) struct Walks {
     last: BTreeMap<WalkId, Time>,
-    /// Of the last one.
+    /// Name of the last walk.
     number: u64,
 }
 
@@ -27,14 +28,14 @@ impl Walks {
         self.last.values().min().map(|last| *last + IDLE)
     }
 
-    /// The state that they walk through is another one.
+    /// Another state has replaced the state of the walks.
     pub(super) fn forget(&mut self) {
         self.last.clear();
     }
 }
 
 impl Server {
-    /// One step of a walk. Returns of which state it is.
+    /// One step of a walk. Returns the zxid of its state.
     pub(super) fn walk(&mut self, ask: WalkAsk, caller: &Identities) -> (Zxid, Result<Outcome, OpError>) {
         let applied = self.state.applied();
         let id = match ask {
@@ -73,7 +74,7 @@ impl Server {
         }
     }
 
-    /// Ends walks that nobody goes on with.
+    /// Ends idle walks.
     pub(super) fn end_idle_walks(&mut self) {
         let idle = |last: &Time| self.now >= *last + IDLE;
         let ids: Vec<WalkId> =

@@ -1,9 +1,10 @@
-//! How watches and the order of a connection fit together: what leaves behind which entry.
+//! Watches and the order of a connection: the position of each item relative to the log entries.
 //!
-//! A connection is *live* while it is sent the events of each entry when that is applied, before any answer that shows the entry. One
-//! that has no room for them, or that adds a watch in the past, is *behind*: it has a cursor into the history, and what leaves for
-//! it meanwhile (answers, states) waits with the entry that it stands behind. So a slow client costs a cursor and what it has asked,
-//! and gets everything in the same order as if it were fast, or is told where it was cut.
+//! A connection is *live* while it receives the events of each entry when the entry is applied, before any answer that
+//! reflects the entry. A connection without room for events, or with a new watch in the past, is *behind*: it has a
+//! cursor into the history. Answers and states for it wait in the meantime, each with the entry that it follows. So a
+//! slow client costs a cursor and its pending requests. It receives everything in the same order as a fast client, or
+//! an error with the position where its events end.
 
 use api::{
     mutants::{Mutant, is_on},
@@ -15,18 +16,19 @@ use api::{
 use super::{connection::Conn, *};
 use crate::watch::{Added, Reached, Watches, event};
 
-/// Groups and states are cut into parts of about so many bytes, or of one event or znode.
+/// Approximate maximum size of a group or state, in bytes; larger ones are split. A part has at least one event or
+/// znode.
 const PART_BYTES: usize = 256 << 10;
 
-/// A connection that is told nothing gets a mark after so long, and up to half as much more, so that not all get one at once.
+/// A connection without events gets a mark after this time, plus up to half of it, so that not all get one at once.
 const MARK_AFTER: Duration = Duration::from_secs(4);
-/// How often it is looked who needs one.
+/// Interval of the checks for marks.
 const MARK_SWEEP: Duration = Duration::from_millis(500);
 
-/// Whatever others have unsent, a connection may have so many bytes of events on their way.
+/// Bytes of events that a connection may have in transit, independent of the load of others.
 const EVENTS_LEAST: usize = 16 << 10;
 
-/// What it takes to send to watchers.
+/// The parts of the server that are needed to send to watchers.
 pub(super) struct Sender<'a> {
     pub(super) outbox: &'a mut Outbox,
     pub(super) answers: &'a mut Answers,
@@ -35,14 +37,14 @@ pub(super) struct Sender<'a> {
 }
 
 impl Sender<'_> {
-    /// Whether a connection has room for events of this weight, behind others that are about to be sent.
+    /// Whether a connection has room for events of this weight, in addition to others that will be sent first.
     fn has_room(&self, conn: &Conn, coming: usize, weight: usize) -> bool {
         let allowed = self.answers.allowance(self.limits).min(self.limits.events_max).max(EVENTS_LEAST);
         let unsent = conn.unsent().saturating_sub(conn.behind_weight) + coming;
         unsent == 0 || unsent + weight <= allowed
     }
 
-    /// Sends what was not counted before.
+    /// Sends an item that was not counted before.
     fn send(&mut self, id: ConnId, conn: &mut Conn, item: Item) {
         let weight = item.weight();
         conn.count_unsent(weight);
@@ -50,7 +52,7 @@ impl Sender<'_> {
         self.outbox.send(id, &mut conn.place, item);
     }
 
-    /// Sends a group, or an item of another kind, in parts.
+    /// Sends a group, or another item, in parts.
     fn send_parts(&mut self, id: ConnId, conn: &mut Conn, item: Item) {
         match item {
             Item::Events(group) => {
@@ -61,7 +63,7 @@ impl Sender<'_> {
         }
     }
 
-    /// Sends what waits for `reached` or an entry before it.
+    /// Sends the items that wait for `reached` or an earlier entry.
     fn send_behind(&mut self, id: ConnId, conn: &mut Conn, reached: Zxid) {
         while let Some((_, item)) = conn.behind.pop_front_if(|(after, _)| *after <= reached) {
             conn.behind_weight -= item.weight();
@@ -74,7 +76,7 @@ impl Sender<'_> {
 }
 
 impl Conn {
-    /// Sends an answer, or what belongs to one, behind all events up to `applied`.
+    /// Sends an answer, or a part of one, after all events up to `applied`.
     pub(super) fn answer(&mut self, id: ConnId, outbox: &mut Outbox, applied: Zxid, now: Time, item: Item) {
         let weight = item.weight();
         self.count_unsent(weight);
@@ -88,7 +90,7 @@ impl Conn {
     }
 }
 
-/// Brings a connection that is behind as far as there is room, and sends what stands behind what it was told.
+/// Advances a connection that is behind as far as there is room, and sends the items that follow its events.
 pub(super) fn catch_up(
     conn: &mut Conn,
     id: ConnId,
@@ -99,7 +101,7 @@ pub(super) fn catch_up(
     while let Some(mut cursor) = conn.cursor {
         let bound = conn.behind.front().map_or(state.applied(), |(after, _)| *after);
         let mut sent = Vec::new();
-        // Counted as they are found: `room` must see what was sent before.
+        // Counted immediately: `room` must include earlier items.
         let mut coming = 0;
         let room = |weight| {
             let fits = sender.has_room(conn, coming, weight);
@@ -125,7 +127,7 @@ pub(super) fn catch_up(
     }
 }
 
-/// Adds watches, and sends what comes before the answer, which this returns.
+/// Adds watches, sends the items before the answer, and returns the answer.
 pub(super) fn add(
     conn: &mut Conn,
     id: ConnId,
@@ -148,7 +150,7 @@ pub(super) fn add(
         conn.cursor = Some(from);
     }
     let (mut ended, mut fired, mut items) = (BTreeMap::<Zxid, Vec<u32>>::new(), Vec::new(), Vec::new());
-    // Of all watches of the request together.
+    // For all watches of the request together.
     let mut room = (crate::tree::STATE_ZNODES, crate::Tree::STATE_BYTES);
     for (added, spec) in judged {
         if let Err(error) = watches.check(id, &spec, sender.limits) {
@@ -190,7 +192,7 @@ pub(super) fn add(
     refused
 }
 
-/// Whether a request of watches may have to wait when it is first: for room for a state, or until a connection is not behind.
+/// Whether a request with watches may have to wait at first: for room for a state, or until its connection is live.
 pub(super) fn may_wait(op: &Op) -> bool {
     match op {
         Op::AddWatches(add) => add.specs.iter().any(|spec| spec.state != StateRule::Never),
@@ -199,7 +201,7 @@ pub(super) fn may_wait(op: &Op) -> bool {
 }
 
 impl Server {
-    /// Tells all who watch what the entry did that was applied last, behind `before`.
+    /// Sends the events of the last applied entry, which follows `before`.
     pub(super) fn tell_watchers(&mut self, before: Zxid) {
         let changes = self.state.take_changes();
         if changes.is_empty() {
@@ -231,7 +233,7 @@ impl Server {
         }
     }
 
-    /// Sends a mark to those who have not been told anything for long.
+    /// Sends a mark to connections that have received nothing for long.
     pub(super) fn sweep_marks(&mut self) {
         if self.marks_at.is_some_and(|at| self.now >= at) {
             let now = self.now;
@@ -261,8 +263,8 @@ impl Server {
         }
     }
 
-    /// A connection whose client has closed its session: what it has asked is answered, but what it has not been told of its
-    /// watches is too much.
+    /// Handles a connection whose client has closed its session: pending requests are answered, and unsent events are
+    /// dropped.
     pub(super) fn end_watching(&mut self, id: ConnId) {
         let Server { watches, conns, outbox, answers, config, now, .. } = self;
         let Some(conn) = conns.get_mut(&id) else { return };
@@ -277,14 +279,14 @@ impl Server {
         sender.send_behind(id, conn, Zxid(u64::MAX));
     }
 
-    /// How watches are.
+    /// Figures about watches.
     #[must_use]
     pub fn watch_figures(&self) -> crate::watch::WatchFigures {
         self.watches.figures()
     }
 }
 
-/// Cuts a group.
+/// Splits a group.
 fn parts(group: WatchGroup) -> Vec<WatchGroup> {
     let zxid = group.zxid;
     if group.events.len() <= 1 || group.weight() <= PART_BYTES {

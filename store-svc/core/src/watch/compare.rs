@@ -1,6 +1,7 @@
-//! What a watch that fires once can be told where the history does not reach back: as ZooKeeper's setWatches, from the Stats.
+//! The missed event of a one-shot watch older than the history, derived from Stats as ZooKeeper's setWatches does.
 //!
-//! No change is missed, but some that cannot be told apart fire as well: the client reads and finds what it knew.
+//! No change is missed, but some indistinguishable cases fire as well: the client then reads the znode and finds it
+//! unchanged.
 
 use api::{
     Acl, Identities, Path, Permissions, Read, ReadOutcome, Stat, Zxid,
@@ -9,9 +10,9 @@ use api::{
 
 use crate::Tree;
 
-/// What happened behind `from`, as far as it can be told; `None` if nothing did that the watch wants to know.
+/// The change after `from`, as far as it can be determined; `None` if there is none that the watch covers.
 ///
-/// Nothing of a znode that the caller may not read.
+/// Reveals nothing about a znode that the caller must not read.
 pub(super) fn since(tree: &Tree, caller: &Identities, spec: &WatchSpec, from: Zxid) -> Option<Change> {
     let kinds = spec.effective_kinds();
     let change = |kind, stat, data| {
@@ -23,14 +24,14 @@ pub(super) fn since(tree: &Tree, caller: &Identities, spec: &WatchSpec, from: Zx
         return could_be.then(|| change(ChangeKind::Deleted, Stat::default(), None)).flatten();
     };
     if !tree.may(&spec.path, Permissions::READ, caller) {
-        // Whatever happened, so that it tells nothing. The client reads, and finds that it may not.
+        // Fires in any case, so that it reveals nothing. The client reads, and gets an error of permission.
         return touched(Stat::default());
     }
     let data = || match tree.read(&Read::Get { path: spec.path.clone() }, caller) {
         Ok(ReadOutcome::Data { data, .. }) if spec.with_data => data,
         _ => None,
     };
-    // No Stat tells when an access list was set.
+    // A Stat has no time of the last access list change.
     if kinds.contains(ChangeKind::AclChanged) {
         return touched(stat);
     }
@@ -41,22 +42,22 @@ pub(super) fn since(tree: &Tree, caller: &Identities, spec: &WatchSpec, from: Zx
         WatchScope::Node if stat.mzxid > from && kinds.contains(ChangeKind::DataChanged) => {
             change(ChangeKind::DataChanged, stat, data())
         }
-        // Perhaps it was there before, and went and came.
+        // The znode may have existed before, and may have been deleted and created again.
         WatchScope::Node if stat.czxid > from && kinds.contains(ChangeKind::Deleted) => touched(stat),
         WatchScope::Node => None,
-        // Which child it was, only the history knows; and what became of the children's values.
+        // Only the history knows which child it was, and the changes to values of children.
         WatchScope::Children if stat.pzxid > from || kinds.contains(ChangeKind::DataChanged) => touched(stat),
         WatchScope::Children => None,
         WatchScope::Tree => touched(stat),
     }
 }
 
-/// Whether a znode that is not there may have gone behind `from`: then a child of the nearest znode above has.
+/// Whether a missing znode may have been deleted after `from`: then a child of its nearest existing ancestor was.
 fn changed_above(tree: &Tree, caller: &Identities, path: &Path, from: Zxid) -> bool {
     let mut above = path.parent();
     while let Some(path) = above {
         if let Some(stat) = tree.stat(&path) {
-            // Of one that may not be read nothing is told: it could be.
+            // A znode that must not be read reveals nothing, so it counts as possibly deleted.
             if !tree.may(&path, Permissions::READ, caller) {
                 return true;
             }

@@ -1,17 +1,17 @@
-//! What happened last, for watches that begin in the past and for streams that are behind.
+//! The last changes, for watches that begin in the past and for streams that lag.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use api::{Zxid, watch::Change};
 
-/// The last changes, in a bounded part of the memory.
+/// The last changes, within bounded memory.
 #[derive(Debug)]
 pub(super) struct History {
     entries: VecDeque<Entry>,
-    /// Everything behind this is here.
+    /// The history contains all changes after this entry.
     floor: Zxid,
     bytes: usize,
-    /// Most entries and bytes.
+    /// Maximum number of entries and bytes.
     max: (usize, usize),
 }
 
@@ -23,12 +23,12 @@ struct Entry {
 }
 
 impl History {
-    /// Of what comes behind `floor`.
+    /// Starts empty, for changes after `floor`.
     pub(super) fn new(floor: Zxid, entries_max: usize, bytes_max: usize) -> History {
         History { entries: VecDeque::new(), floor, bytes: 0, max: (entries_max, bytes_max) }
     }
 
-    /// Everything behind this is here.
+    /// The history contains all changes after this entry.
     pub(super) fn floor(&self) -> Zxid {
         self.floor
     }
@@ -41,17 +41,17 @@ impl History {
         self.bytes
     }
 
-    /// When the first of them happened, by the leader's clock.
+    /// Time of the first change, by the leader's clock.
     pub(super) fn since_ms(&self) -> Option<i64> {
         self.entries.front().map(|entry| entry.time_ms)
     }
 
-    /// Starts anew behind this entry.
+    /// Starts again after this entry.
     pub(super) fn reset(&mut self, floor: Zxid) {
         *self = History::new(floor, self.max.0, self.max.1);
     }
 
-    /// Takes in what an entry did. Whole entries leave in exchange.
+    /// Adds the changes of an entry. Removes whole old entries to make room.
     pub(super) fn push(&mut self, zxid: Zxid, time_ms: i64, changes: &[Arc<Change>]) {
         for change in changes {
             self.bytes += change.weight();
@@ -66,7 +66,7 @@ impl History {
         }
     }
 
-    /// The first entry behind this one, and all that it did.
+    /// The first entry after this one, with all its changes.
     pub(super) fn next_after(&self, zxid: Zxid) -> Option<(Zxid, impl Iterator<Item = &Arc<Change>>)> {
         let begin = self.entries.partition_point(|entry| entry.zxid <= zxid);
         let at = self.entries.get(begin)?.zxid;

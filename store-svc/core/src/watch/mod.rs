@@ -1,12 +1,12 @@
-//! Watches: who is told of what. Pure: the server tells it of entries, and sends what it says.
+//! Watches: the events for each client. Pure: the server passes entries in and sends the resulting events.
 //!
-//! - [`table`]: who watches what. Watches live with their connection, and are no part of the replicated state.
-//! - [`history`]: the last changes, from which a watch is told what happened behind a zxid, and a slow client what it has not
-//!   been sent.
-//! - [`compare`]: what a one-shot watch can be told where the history does not reach back.
+//! - [`table`]: the registered watches. They belong to their connection and are not part of the replicated state.
+//! - [`history`]: the last changes. It provides the events after a zxid for a new watch, and the unsent events for a
+//! slow client.
+//! - [`compare`]: the event of a one-shot watch that is older than the history.
 //!
-//! What a connection is told is in the order of the log, each entry is one group, and no watch is told of an entry twice: each has a
-//! floor, and what lies at or below it is dropped at the last step.
+//! A connection receives events in log order, each entry as one group, and no watch receives an entry twice: each watch
+//! has a floor, and the last step drops events at or below it.
 
 mod compare;
 mod history;
@@ -28,7 +28,7 @@ use crate::{
 use history::History;
 use table::{Hit, Table};
 
-/// Entries of the history that one connection is told from in one turn: what takes about a millisecond.
+/// Maximum number of history entries sent to one connection in one turn: about a millisecond of work.
 const TURN: usize = 1_000;
 
 /// All watches of a node, and the history.
@@ -37,67 +37,67 @@ pub(crate) struct Watches {
     table: Table,
     history: History,
     counted: Counted,
-    /// Everybody knows that nothing else happened up to here.
+    /// All connections know that there are no further events up to this entry.
     marked: Zxid,
 }
 
-/// How watches are, for metrics.
+/// Figures about watches, for metrics.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct WatchFigures {
-    /// Watches now.
+    /// Number of watches.
     pub watches: usize,
-    /// Paths that are watched now.
+    /// Number of watched paths.
     pub paths: usize,
-    /// Connections that have watches now.
+    /// Number of connections with watches.
     pub streams: usize,
-    /// Changes in the history, and their bytes.
+    /// Number of changes in the history, and their bytes.
     pub history: (usize, usize),
-    /// When the first of them happened, in milliseconds by the leader's clock.
+    /// Time of the first of them, in milliseconds by the leader's clock.
     pub history_since_ms: Option<i64>,
-    /// Everything behind this entry is in the history.
+    /// The history contains all changes after this entry.
     pub history_floor: Zxid,
-    /// What was counted since the start.
+    /// Counters since the start.
     pub counted: Counted,
 }
 
-/// What is counted of watches.
+/// Counters of watches.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Counted {
-    /// Events that were sent, one for each change and connection.
+    /// Events sent, one for each change and connection.
     pub events: u64,
-    /// How often a connection did not take its events, and went on from the history later.
+    /// Number of times that a connection lagged and resumed from the history later.
     pub lags: u64,
-    /// Watches that ended because the history did not reach back to where they were.
+    /// Watches that ended because the history no longer contained their position.
     pub gone: u64,
-    /// Watches that were refused.
+    /// Rejected watches.
     pub refused: u64,
 }
 
-/// How far a connection has come that is behind.
+/// Why a lagging connection stopped at its position.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reached {
-    /// To where it was to come.
+    /// It reached its target.
     Bound,
-    /// To where it has no room for more.
+    /// It has no more room.
     Room,
-    /// To the end of its turn.
+    /// Its turn ended.
     Turn,
 }
 
-/// What becomes of a watch that is added.
+/// The result of adding a watch.
 pub(crate) enum Added {
-    /// It is told of what comes behind this entry.
+    /// It receives events after this entry.
     Behind(Zxid),
-    /// It fires at once, and is over.
+    /// It fires at once, and is removed.
     Fires(Change),
-    /// It begins with the state.
+    /// It begins with the current state.
     State,
-    /// What it wants is not in the history.
+    /// The history does not contain its start.
     Gone,
 }
 
 impl Watches {
-    /// With a history of what comes behind `applied`.
+    /// With an empty history that starts after `applied`.
     pub(crate) fn new(applied: Zxid, limits: &Limits) -> Watches {
         Watches {
             table: Table::default(),
@@ -119,12 +119,12 @@ impl Watches {
         }
     }
 
-    /// Everything behind this entry can be told.
+    /// Events after this entry are available.
     pub(crate) fn floor(&self) -> Zxid {
         self.history.floor()
     }
 
-    /// Another state is here, and what happened between the two is not known. Nobody has watches.
+    /// Another state replaces this one, and the changes in between are unknown. There must be no watches.
     pub(crate) fn reset(&mut self, applied: Zxid) {
         if !is_on(Mutant::HistoryOverSnapshot) {
             self.history.reset(applied);
@@ -136,7 +136,7 @@ impl Watches {
         self.table.streams() > 0
     }
 
-    /// The connections that have watches, in order.
+    /// The connections with watches, in order.
     pub(crate) fn conns(&self) -> impl Iterator<Item = ConnId> + '_ {
         self.table.conns()
     }
@@ -145,9 +145,9 @@ impl Watches {
         self.table.count(conn) > 0
     }
 
-    /// An entry was applied. `live` says who has a connection that was sent all before it; `send` sends a group to it, and says
-    /// whether that was possible. True if everybody is to be sent a mark, because the history will soon forget what
-    /// some may not know that they have passed.
+    /// Handles an applied entry. `live` returns the callers of connections that have received all events before it;
+    /// `send` sends a group to a connection, and returns whether that was possible. Returns true if all connections
+    /// need a mark, because the history will soon drop entries that some do not know to have passed.
     pub(crate) fn applied(
         &mut self,
         zxid: Zxid,
@@ -179,8 +179,8 @@ impl Watches {
         turned
     }
 
-    /// Tells a connection what it has not been sent behind `cursor`, up to `bound`. `room` says whether there is room for so many
-    /// bytes.
+    /// Sends a connection the missing events after `cursor`, up to `bound`. `room` returns whether there is room for
+    /// this many bytes.
     pub(crate) fn catch_up(
         &mut self,
         conn: ConnId,
@@ -260,7 +260,7 @@ impl Watches {
         }
     }
 
-    /// What becomes of a watch that may be added, where the state is behind `applied`.
+    /// The result of adding a valid watch when the state is at `applied`.
     pub(crate) fn judge(&self, spec: &WatchSpec, applied: Zxid, tree: &Tree, caller: &Identities) -> Added {
         let Some(from) = spec.from else {
             return if spec.state == StateRule::Never { Added::Behind(applied) } else { Added::State };
@@ -285,14 +285,14 @@ impl Watches {
         self.table.insert(conn, spec, if is_on(Mutant::NoFloor) { Zxid::ZERO } else { floor });
     }
 
-    /// All watches that a connection has were told of everything up to here.
+    /// All watches of a connection have received their events up to this entry.
     pub(crate) fn raise(&mut self, conn: ConnId, floor: Zxid) {
         if !is_on(Mutant::NoFloor) {
             self.table.raise(conn, floor);
         }
     }
 
-    /// False if there is none.
+    /// Returns false if there is none.
     pub(crate) fn cancel(&mut self, conn: ConnId, id: u32) -> bool {
         self.table.remove(conn, id)
     }
@@ -312,7 +312,7 @@ impl Watches {
         self.counted.gone += gone as u64;
     }
 
-    /// The history has forgotten what a connection was to be told next.
+    /// The history has dropped the next events of a connection.
     fn give_up(
         &mut self,
         conn: ConnId,
@@ -336,7 +336,7 @@ impl Watches {
                 }
             }
         }
-        // It was compared with the state behind `bound`.
+        // The comparison used the state after `bound`.
         seen.iter().for_each(|&id| self.table.raise_one(conn, id, bound));
         self.end_all(conn, &ended);
         self.counted.gone += ended.len() as u64;
@@ -359,11 +359,11 @@ impl Watches {
     }
 }
 
-/// What a connection is told of an entry.
+/// The events of an entry for one connection.
 #[derive(Default)]
 struct Told {
     events: Vec<WatchEvent>,
-    /// Watches that are over with it.
+    /// Watches that end with this entry.
     over: Vec<u32>,
 }
 
@@ -373,7 +373,7 @@ fn enter(told: &mut Told, change: &Arc<Change>, hit: Hit) {
     told.events.push(WatchEvent { ids: hit.ids, with_data: hit.with_data && hit.shown, change });
 }
 
-/// A change that only this watch is told of.
+/// A change for this watch only.
 pub(crate) fn event(id: u32, change: Change) -> WatchEvent {
     let with_data = change.data.is_some();
     WatchEvent { ids: vec![id], change: Arc::new(change), with_data }

@@ -1,8 +1,8 @@
-//! Who watches what. A change costs one look for its znode, one for the parent and one for each ancestor at whose depth there is
-//! a watch of a whole subtree; how many other watches there are does not matter.
+//! The registered watches. A change costs one lookup for its znode, one for the parent, and one for each ancestor at a
+//! depth where a subtree watch exists; the number of other watches does not matter.
 //!
-//! A watch takes 24 bytes here, 4 in the list of its path and 4 in that of its stream. A path takes some 150 bytes, however many
-//! watch it.
+//! A watch uses 24 bytes here, 4 in the list of its path and 4 in that of its stream. A path uses some 150 bytes,
+//! independent of its number of watches.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,11 +21,11 @@ pub(super) struct Table {
     by_path: HashMap<Path, u32>,
     streams: Slots<Stream>,
     by_conn: BTreeMap<ConnId, u32>,
-    /// How many watches of subtrees there are of paths with so many elements.
+    /// Number of subtree watches by the number of path elements.
     trees: Vec<u32>,
 }
 
-/// One watch.
+/// A watch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watch {
     path: u32,
@@ -35,11 +35,11 @@ pub(super) struct Watch {
     scope: WatchScope,
     pub(super) once: bool,
     with_data: bool,
-    /// It was told of everything up to here, and is told nothing of it again.
+    /// It has received all events up to this entry, and receives none of them again.
     pub(super) floor: Zxid,
 }
 
-/// A path that is watched.
+/// A watched path.
 #[derive(Debug)]
 struct Watched {
     path: Path,
@@ -53,15 +53,15 @@ enum List {
     Many(Vec<u32>),
 }
 
-/// The stream of one client that has watches.
+/// A client's stream with watches.
 #[derive(Debug)]
 struct Stream {
     conn: ConnId,
-    /// By their ids.
+    /// Sorted by id.
     watches: Vec<u32>,
 }
 
-/// A change as it concerns one stream: the ids, whether a watch wants the value, and those that are over with it.
+/// The part of a change for one stream: the watch ids, whether a watch wants the value, and the ids that end with it.
 #[derive(Clone, Debug)]
 pub(super) struct Hit {
     pub(super) conn: ConnId,
@@ -85,12 +85,12 @@ impl Table {
         self.by_path.len()
     }
 
-    /// The connections that have watches, in order.
+    /// The connections with watches, in order.
     pub(super) fn conns(&self) -> impl Iterator<Item = ConnId> + '_ {
         self.by_conn.keys().copied()
     }
 
-    /// How many watches a connection has.
+    /// Number of watches of a connection.
     pub(super) fn count(&self, conn: ConnId) -> usize {
         self.stream(conn).map_or(0, |(_, stream)| stream.watches.len())
     }
@@ -99,7 +99,7 @@ impl Table {
         self.find(conn, id).is_some()
     }
 
-    /// Takes in a watch whose id the connection does not have. It is told of nothing up to `floor`.
+    /// Adds a watch with an id that is new for the connection. It receives nothing up to `floor`.
     pub(super) fn insert(&mut self, conn: ConnId, spec: &WatchSpec, floor: Zxid) {
         let Table { by_conn, streams, .. } = self;
         let stream =
@@ -141,13 +141,13 @@ impl Table {
         }
     }
 
-    /// Takes a watch out. False if there is none of this id.
+    /// Removes a watch. Returns false if this id does not exist.
     pub(super) fn remove(&mut self, conn: ConnId, id: u32) -> bool {
         let Some((number, stream)) = self.stream(conn) else { return false };
         let Ok(place) = self.place(stream, id) else { return false };
         let Some(stream) = self.streams.get_mut(number) else { return false };
         let watch = stream.watches.remove(place);
-        // A stream that watches nothing is none of ours.
+        // A stream without watches is not stored.
         if stream.watches.is_empty() {
             self.streams.remove(number);
             self.by_conn.remove(&conn);
@@ -156,7 +156,7 @@ impl Table {
         true
     }
 
-    /// Takes out all that a connection has.
+    /// Removes all watches of a connection.
     pub(super) fn close(&mut self, conn: ConnId) {
         let Some(stream) = self.by_conn.remove(&conn).and_then(|stream| self.streams.remove(stream)) else {
             return;
@@ -164,20 +164,20 @@ impl Table {
         stream.watches.into_iter().for_each(|number| self.drop_watch(number));
     }
 
-    /// The watches of a connection, by their ids.
+    /// The watches of a connection, by id.
     pub(super) fn of(&self, conn: ConnId) -> impl Iterator<Item = &Watch> + '_ {
         let numbers = self.stream(conn).map(|(_, stream)| &stream.watches[..]).unwrap_or_default();
         numbers.iter().filter_map(|&number| self.watches.get(number))
     }
 
-    /// The watch as it was asked for.
+    /// The watch as the client requested it.
     pub(super) fn spec(&self, watch: &Watch) -> Option<WatchSpec> {
         let path = self.paths.get(watch.path)?.path.clone();
         let Watch { id, kinds, scope, once, with_data, .. } = *watch;
         Some(WatchSpec { kinds, once, with_data, ..WatchSpec::new(id, path, scope) })
     }
 
-    /// The watches of a connection were told of everything up to `floor`.
+    /// The watches of a connection have received everything up to `floor`.
     pub(super) fn raise(&mut self, conn: ConnId, floor: Zxid) {
         let Some(stream) = self.by_conn.get(&conn).and_then(|&stream| self.streams.get(stream)) else {
             return;
@@ -196,9 +196,9 @@ impl Table {
         }
     }
 
-    /// What a change means to all streams, or to that of `only` this connection. `caller` says who has a connection; `None` leaves
-    /// it out. A watch of a znode, or of all below it, sees what its client may read; a watch of children their names, if its client may read
-    /// the parent (as ZooKeeper's NodeChildrenChanged).
+    /// The events of a change for all streams, or `only` for this connection. `caller` returns the identities of a
+    /// connection; `None` skips it. A watch of a znode or its subtree sees what its client may read. A watch of
+    /// children sees their names, if its client may read the parent (as with ZooKeeper's NodeChildrenChanged).
     pub(super) fn hits(
         &self,
         zxid: Zxid,
@@ -291,10 +291,10 @@ impl Table {
         stream.watches.get(self.place(stream, id).ok()?).copied()
     }
 
-    /// Where the watch of this id is, or would be, in the list of its stream.
+    /// The position of the watch with this id in the list of its stream, or its insertion point.
     fn place(&self, stream: &Stream, id: u32) -> Result<usize, usize> {
         let id_of = |&number: &u32| self.watches.get(number).map_or(0, |watch| watch.id);
-        // Most clients count upwards.
+        // Most clients assign ascending ids.
         match stream.watches.last() {
             Some(last) if id_of(last) < id => Err(stream.watches.len()),
             _ => stream.watches.binary_search_by_key(&id, id_of),
@@ -335,7 +335,7 @@ fn parent(path: &str) -> Option<&str> {
     }
 }
 
-/// How many elements a path has.
+/// Number of path elements.
 fn depth(path: &str) -> usize {
     if path == "/" { 0 } else { path.bytes().filter(|&b| b == b'/').count() }
 }
@@ -382,7 +382,7 @@ impl List {
     }
 }
 
-/// Values by numbers, which are used again.
+/// Values by numbers; free numbers are reused.
 #[derive(Debug)]
 struct Slots<T> {
     slots: Vec<Option<T>>,
@@ -406,7 +406,7 @@ impl<T> Slots<T> {
             }
             None => {
                 self.slots.push(Some(value));
-                // Each one has taken memory: there are never so many.
+                // Each value uses memory, so the number cannot overflow.
                 u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
             }
         }
