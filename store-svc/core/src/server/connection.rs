@@ -14,41 +14,42 @@ use watching::Sender;
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) phase: Phase,
-    /// What the edge has proven of the client.
+    /// The client's identities, proven by the edge.
     pub(super) identities: Identities,
     pub(super) place: Place,
     pub(super) stream: StreamId,
-    /// Whether the state has come to the entry with which the session was opened, or taken up, for this connection. Once
-    /// another one has taken it up behind that, this one is over.
+    /// Whether the state has reached the entry that opened or resumed the session for this connection. If a later entry
+    /// resumes the session on another connection, this one ends.
     pub(super) in_charge: bool,
     acked: WriteNumber,
-    /// Of the requests that have come, the last one; 0 if none has.
+    /// The xid of the last request that has arrived; 0 if there is none.
     pub(super) last_xid: u64,
     /// The last request that was confirmed to the client as a sign of life.
     pub(super) confirmed: u64,
     /// The number of the first slot in the queue.
     first: u64,
     queue: VecDeque<Slot>,
-    /// How many slots at the front of the queue have gone as far as they can without an answer from the quorum.
+    /// Number of slots at the front of the queue that can progress no further without an answer from the quorum.
     begun: usize,
-    /// Requests in the queue that were begun and that [hold](Slot::holds) what is behind them.
+    /// Started requests in the queue that [hold](Slot::holds) later ones.
     holding: usize,
-    /// Requests in the queue that the quorum has.
+    /// Requests in the queue that were sent to the quorum.
     asked: usize,
     /// Bytes of answers to reads that the shell has not sent yet.
     unsent: usize,
-    /// `None`: the connection is told of each entry when it is applied. Else it is told from the history behind this one, see
-    /// [`watching`].
+    /// `None`: the connection receives the events of each entry when it is applied. Otherwise it receives events from
+    /// the history after this entry, see [`watching`].
     pub(super) cursor: Option<Zxid>,
-    /// What waits meanwhile, with the entry that it stands behind; bounded by the requests, whose answers these are.
+    /// Items that wait while the connection is behind, each with the entry that it follows. Bounded by the requests,
+    /// whose answers these are.
     pub(super) behind: VecDeque<(Zxid, Item)>,
-    /// The weights of these.
+    /// Their total weight.
     pub(super) behind_weight: usize,
-    /// The client knows of everything up to this entry, and since when.
+    /// The client knows all events up to this entry, and since when.
     pub(super) told: (Zxid, Time),
-    /// Bytes of answers that reads in the queue which were begun will have, as far as can be told.
+    /// Expected bytes of answers to started reads in the queue.
     expected: usize,
-    /// Whether it is among the [`Refusals`], with the first request that has not begun.
+    /// Whether it is among the [`Refusals`], with its first request that has not started.
     pub(super) waits_for_refusal: bool,
 }
 
@@ -56,21 +57,21 @@ pub(super) struct Conn {
 pub(super) enum Phase {
     /// Waits for its session, or for the node to serve.
     Opening(opening::Opening),
-    /// Speaks for a session.
+    /// Acts for a session.
     Open(SessionId),
     /// One request without a session.
     Unary,
 }
 
-/// The place of one unanswered request.
+/// One unanswered request in the queue.
 #[derive(Debug)]
 pub(super) struct Slot {
     xid: u64,
     number: Option<WriteNumber>,
-    /// Writes behind it do not begin before it is answered: they could be applied before it has waited long enough,
-    /// and must not be seen by it.
+    /// Later writes do not start before this request is answered: they could be applied while it waits, and it must not
+    /// see them.
     holds: bool,
-    /// Of a read that was begun: its part of `Conn::expected`.
+    /// Of a started read: its part of `Conn::expected`.
     expected: usize,
     step: Step,
     trace: Trace,
@@ -78,9 +79,9 @@ pub(super) struct Slot {
 
 #[derive(Debug)]
 enum Step {
-    /// Not begun, or to be answered as soon as it is the first.
+    /// Not started, or answered as soon as it is the first.
     Todo(Op),
-    /// The quorum has it.
+    /// Sent to the quorum.
     Asked,
     /// Among the [`Waits`], until this time at most.
     Waiting { op: Op, until: Time },
@@ -120,12 +121,12 @@ impl Conn {
         self.queue.push_back(Slot { xid, number, holds: false, expected: 0, step: Step::Todo(op), trace });
     }
 
-    /// What the shell has of it; of a call the shell itself counts that.
+    /// The connection's unsent bytes in the shell; for a unary call, the shell itself counts them.
     pub(super) fn unsent(&self) -> usize {
         if matches!(self.phase, Phase::Unary) { 0 } else { self.unsent }
     }
 
-    /// More is on its way to the shell.
+    /// More bytes are passed to the shell.
     pub(super) fn count_unsent(&mut self, weight: usize) {
         self.unsent += weight;
     }
@@ -141,12 +142,12 @@ impl Conn {
         }
     }
 
-    /// The span that the request in this place is part of.
+    /// The trace context of the request in this slot.
     pub(super) fn trace(&self, slot: u64) -> Option<&TraceContext> {
         self.queue.get(usize::try_from(slot.checked_sub(self.first)?).ok()?)?.trace.as_deref()
     }
 
-    /// The step of a walk that is to be answered next. It counts as asked until it is [complete](Server::complete).
+    /// The step of a walk that has to be answered next. It counts as sent until it is [complete](Server::complete).
     fn take_walk(&mut self) -> Option<WalkAsk> {
         let front = self.queue.front_mut().filter(|_| self.begun > 0)?;
         match std::mem::replace(&mut front.step, Step::Asked) {
@@ -165,8 +166,8 @@ impl Conn {
         self.queue.get_mut(usize::try_from(slot.checked_sub(self.first)?).ok()?)
     }
 
-    /// What to tell the client when the connection ends. A session finds out what became of its writes when it is taken
-    /// up again; without one, a write that is under way may still be carried out.
+    /// The error for the client when the connection ends. A session learns the outcome of its writes when it is
+    /// resumed; without a session, a pending write may still be applied.
     pub(super) fn fate(&self, why: Result<(), OpError>) -> Result<(), OpError> {
         match why {
             Err(why) if matches!(self.phase, Phase::Unary) && self.asked > 0 => {
@@ -179,9 +180,9 @@ impl Conn {
         }
     }
 
-    /// Whether the next write may not begin yet, so that no read before it sees it. Reads between writes that are under
-    /// way are answered at once when their turn comes, however much is unsent; so writes do not go ahead of reads that
-    /// can be answered first, nor while too much is unsent or about to be.
+    /// Whether the next write must wait, so that no earlier read sees it. Reads between pending writes are answered at
+    /// once when their turn comes, however many bytes are unsent. So writes do not overtake reads that can be answered
+    /// first, and do not start while too many bytes are unsent or expected.
     fn holds_writes(&self, allowance: usize) -> bool {
         match self.asked {
             0 => self.begun > 0,
@@ -189,7 +190,7 @@ impl Conn {
         }
     }
 
-    /// Which entry the request in this place waits for, if it does.
+    /// The entry that the request in this slot waits for, if any.
     pub(super) fn waits_for_entry(&self, slot: u64) -> Option<Zxid> {
         let slot = self.queue.get(usize::try_from(slot.checked_sub(self.first)?).ok()?)?;
         match slot.step {
@@ -198,7 +199,7 @@ impl Conn {
         }
     }
 
-    /// The requests that wait, and until when.
+    /// The waiting requests, and their deadlines.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (u64, &Op, Time)> {
         let begun = if self.holding == 0 { 0 } else { self.begun };
         (self.first..).zip(&self.queue).take(begun).filter_map(|(place, slot)| match &slot.step {
@@ -237,7 +238,7 @@ impl Server {
         }
     }
 
-    /// Goes on with connections that had more to be answered, a few at a time.
+    /// Continues with connections that have more answers, a few at a time.
     pub(super) fn answer_more(&mut self) {
         for _ in 0..CONNECTIONS_AT_ONCE {
             let Some(id) = self.answers.next() else { return };
@@ -245,7 +246,7 @@ impl Server {
         }
     }
 
-    /// Goes on with connections whose writes wait to be refused.
+    /// Continues with connections whose writes wait for their rejection.
     pub(super) fn refuse_more(&mut self) {
         while let Some(id) = self.refusals.next(self.now) {
             if let Some(conn) = self.conns.get_mut(&id) {
@@ -255,7 +256,7 @@ impl Server {
         }
     }
 
-    /// Fills in what came of a request, and answers what can be answered now.
+    /// Stores the result of a request, and sends all answers that are now possible.
     pub(super) fn complete(&mut self, id: ConnId, slot: u64, zxid: Zxid, result: Result<Outcome, OpError>) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
         if let Some(slot) = conn.slot_mut(slot).filter(|slot| matches!(slot.step, Step::Asked)) {
@@ -265,7 +266,7 @@ impl Server {
         self.run(id);
     }
 
-    /// A request has waited long enough: it is answered in its turn, or fails.
+    /// A request has reached its deadline: it is answered in its turn, or fails.
     pub(super) fn end_wait(&mut self, id: ConnId, slot: u64, result: Result<(), OpError>) {
         let zxid = self.state.applied();
         let Some(waiting) = self.conns.get_mut(&id).and_then(|conn| conn.slot_mut(slot)) else { return };
@@ -282,7 +283,7 @@ impl Server {
         self.run(id);
     }
 
-    /// Takes a connection as far as it goes: begins what may begin, answers what is first in its queue.
+    /// Advances a connection as far as possible: starts requests, and answers the front of its queue.
     pub(super) fn run(&mut self, id: ConnId) {
         let Server { conns, tickets, asks, waits, watches, outbox, state, config, now, status, .. } = self;
         let (answers, refusals) = (&mut self.answers, &mut self.refusals);
@@ -321,7 +322,7 @@ impl Server {
         if matches!(conn.phase, Phase::Unary) && conn.queue.is_empty() {
             conns.remove(&id);
         }
-        // It changes what the tree keeps for walks, so it has a turn of its own.
+        // It changes what the tree saves for walks, so it has a turn of its own.
         if let Some((slot, ask, caller)) = step {
             let (zxid, result) = self.walk(ask, &caller);
             self.complete(id, slot, zxid, result);
@@ -329,7 +330,7 @@ impl Server {
     }
 }
 
-/// What it takes to begin a request.
+/// The parts of the server that are needed to start a request.
 struct Means<'a> {
     id: ConnId,
     applied: Zxid,
@@ -343,12 +344,12 @@ struct Means<'a> {
     /// See [`Answers::allowance`].
     allowance: usize,
     refusals: &'a mut Refusals,
-    /// Whether one was taken in this turn.
+    /// Whether a rejection was logged in this turn.
     refused: bool,
 }
 
 impl Means<'_> {
-    /// Whether a refusal for want of space may be logged now.
+    /// Whether a rejection for lack of disk space may be logged now.
     fn may_refuse(&mut self) -> bool {
         let may = self.refusals.take(self.now, self.refused);
         self.refused |= may;
@@ -356,7 +357,7 @@ impl Means<'_> {
     }
 }
 
-/// One connection's turn to be answered.
+/// The turn of one connection to be answered.
 struct Turn<'a> {
     answers: &'a mut Answers,
     watches: &'a mut Watches,
@@ -364,7 +365,7 @@ struct Turn<'a> {
     listed: usize,
 }
 
-/// Begins requests up to the first that has to wait for one before it.
+/// Starts requests up to the first that has to wait for an earlier one.
 fn begin(conn: &mut Conn, means: &mut Means<'_>) {
     let session = conn.session();
     loop {
@@ -382,7 +383,7 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             | Op::Ephemerals { .. }
             | Op::WhoAmI
             | Op::Ping => None,
-            // What is behind it is asked with these identities, and what is before it without them.
+            // Later requests use these identities, and earlier ones do not.
             Op::Authenticate(_) => {
                 if !slot.holds {
                     slot.holds = true;
@@ -404,7 +405,7 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             Op::CancelWatches(_) | Op::AddWatches(_)
                 if op.awaits().is_none_or(|zxid| zxid <= means.applied) =>
             {
-                // What has to wait, for room or for events, does not wait for writes that come behind it.
+                // A request that waits for room or for events does not wait for later writes.
                 if !slot.holds && watching::may_wait(op) {
                     slot.holds = true;
                     conn.holding += 1;
@@ -413,7 +414,7 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             }
             Op::Invalid(_) if number.is_none() => None,
             Op::Write(_) | Op::Invalid(_) if hold => return,
-            // A write before it may be refused, and sent again by its session.
+            // An earlier write may be rejected, and its session may send it again.
             Op::Close if conn.begun > 0 => return,
             Op::Read(..)
             | Op::MultiRead(..)
@@ -434,7 +435,7 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
                 None
             }
             _ => match std::mem::replace(&mut slot.step, Step::Asked) {
-                // Another node, with other limits, has let it through.
+                // Another node, with other limits, has accepted it.
                 Step::Todo(Op::Write(write))
                     if session.zip(number).is_some_and(|(s, n)| means.state.has_written(s, n)) =>
                 {
@@ -449,7 +450,7 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
                         }
                         return;
                     }
-                    // Goes through the log, so that its number is used up.
+                    // Goes through the log, so that its number is consumed.
                     (Err(error), Some(_)) => {
                         Some(CommandBody::Refuse { error, request: digest::request_of(&write) })
                     }
@@ -501,8 +502,8 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
     }
 }
 
-/// Answers from the front of the queue up to the first request that still waits. Returns whether there was any, so
-/// that more may begin now.
+/// Answers requests from the front of the queue up to the first that still waits. Returns whether there was any,
+/// because more requests may then start.
 fn answer(
     conn: &mut Conn,
     id: ConnId,
@@ -524,7 +525,7 @@ fn answer(
                 break;
             }
             Step::Todo(op @ (Op::Read(..) | Op::MultiRead(..) | Op::Ephemerals { .. })) if !unary => {
-                // Of many parts it is looked at once: others' answers come and go all the time.
+                // The size of a MultiRead is computed only once: this check repeats whenever others take answers.
                 let weight =
                     if matches!(op, Op::MultiRead(..)) { slot.expected } else { expected(op, state) };
                 let fits = turn.answers.allows(limits, conn.unsent, weight);
@@ -540,7 +541,7 @@ fn answer(
                     slot.step = Step::Done { zxid: state.applied(), result: Err(no_room()) };
                 }
             }
-            // What was answered before promises that all watches were told of everything up to there.
+            // Earlier answers promise that all watches have received everything up to their zxid.
             Step::Todo(Op::CancelWatches(_)) if conn.cursor.is_some() => break,
             Step::Todo(op @ Op::AddWatches(_)) if conn.asked == 0 && watching::may_wait(op) => {
                 let weight = Tree::STATE_BYTES.min(state.tree().bytes());
@@ -631,14 +632,14 @@ fn ephemerals(
     Outcome::Ephemerals { paths, more: rest.peek().is_some() }
 }
 
-/// Whether a write may be asked for: it keeps the limits, and there is room for it.
+/// Whether a write may be submitted: it is within the limits, and there is disk space for it.
 fn admit(write: &Write, means: &Means<'_>) -> Result<(), OpError> {
     validate(write, means.limits)?;
     if means.room > room_for(write, means.state) { Err(OpError::DiskFull) } else { Ok(()) }
 }
 
-/// The least room with which a write is taken. How large the tree is now decides: others may change it first, so this is no
-/// promise, but what slips through is bounded by the writes that are under way.
+/// The minimum disk space for a write. The check uses the current size of the tree. Other clients may change it first,
+/// so this is no guarantee, but pending writes bound the error.
 fn room_for(write: &Write, state: &State) -> Room {
     let old = |path: &Path| state.tree().stat(path).map_or(0, |stat| i64::from(stat.data_length));
     let created = |create: &Create| {
@@ -667,7 +668,7 @@ fn room_for(write: &Write, state: &State) -> Room {
     }
 }
 
-/// What a znode takes besides its path and value, about, in bytes.
+/// Approximate overhead of a znode besides its path and value, in bytes.
 const ZNODE: i64 = 256;
 
 fn no_room() -> OpError {
@@ -678,7 +679,7 @@ fn no_room() -> OpError {
     )
 }
 
-/// Whether a write keeps the limits.
+/// Whether a write is within the limits.
 fn validate(write: &Write, limits: &Limits) -> Result<(), OpError> {
     let mut size = Size::default();
     match write {
@@ -718,11 +719,11 @@ fn validate(write: &Write, limits: &Limits) -> Result<(), OpError> {
     Ok(())
 }
 
-/// Bytes of a write.
+/// Size of a write, in bytes.
 #[derive(Default)]
 struct Size {
     values: u64,
-    /// At least what it takes in an entry of the log, and what its answer takes in a message to the client.
+    /// At least its size in an entry of the log, and the size of its answer in a message to the client.
     entry: u64,
 }
 
@@ -740,7 +741,7 @@ impl Size {
         self.add(path, 0, aversion)
     }
 
-    /// Adds a part, and checks the version that it asks for.
+    /// Adds a part, and checks its expected version.
     fn add(&mut self, path: &Path, data: usize, expected: Option<Expected>) -> Result<(), OpError> {
         self.values += data as u64;
         self.entry += (path.as_str().len() + data + PART) as u64;
@@ -753,16 +754,15 @@ impl Size {
     }
 }
 
-/// What a part of a write takes besides its path and its value: in an entry some 64 bytes, in the answer a `Stat` and what is
-/// appended to the path of a sequential znode. More than either ever is.
+/// Overhead of a part of a write besides its path and its value: some 64 bytes in an entry; in the answer a `Stat` and
+/// the suffix of a sequential path. The constant exceeds both.
 const PART: usize = 192;
 
-/// Paths count as well as values: links between servers carry both, and answers to clients, which have the same limit, carry
-/// the paths of what was created. What is left of [`PAYLOAD_MAX`] is more than the rest of a
-/// command takes.
+/// Paths count as well as values: links between servers carry both, and answers to clients, which have the same limit,
+/// carry the paths of created znodes. The rest of [`PAYLOAD_MAX`] exceeds the size of the other fields of a command.
 const ENTRY_MAX: u64 = (PAYLOAD_MAX - (64 << 10)) as u64;
 
-/// Names that a connection lists before others have their turn: one page, or a few small ones.
+/// Number of names that a connection lists before the turns of others: one page, or a few small ones.
 pub(super) const LISTED_AT_ONCE: usize = 1_000;
-/// Connections that go on in one turn: no more pages than take about a millisecond.
+/// Number of connections that continue in one turn: their pages take about a millisecond.
 const CONNECTIONS_AT_ONCE: usize = 16;

@@ -1,4 +1,4 @@
-//! What goes into a [`Server`](super::Server) and what comes out of it: plain data.
+//! The inputs and outputs of a [`Server`](super::Server): plain data.
 
 use std::time::Duration;
 
@@ -10,71 +10,74 @@ use api::{
 };
 use bytes::Bytes;
 
-/// Stands for one connection: chosen by the shell, never used twice.
+/// Identifies one connection. The shell chooses it and never reuses it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnId(pub u64);
 
-/// What a [`Server`](super::Server) is told once.
+/// The configuration of a [`Server`](super::Server).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Config {
-    /// This node.
+    /// Id of this node.
     pub me: PeerId,
-    /// The first ticket to use; greater than any that an earlier run of this node has used.
+    /// The first ticket to use; greater than all tickets of earlier runs of this node.
     pub first_ticket: Ticket,
-    /// What clients may do.
+    /// Limits for clients.
     pub limits: Limits,
 }
 
-/// What clients may do.
+/// Limits for clients.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Limits {
-    /// Most bytes of values in one request; those of a multi are added up.
+    /// Maximum size of the values in one request, in bytes; the values of a multi are added up.
     pub data_max: u64,
-    /// Most parts of a multi.
+    /// Maximum number of parts of a multi.
     pub multi_ops_max: usize,
     /// Shorter session time-outs are raised to this.
     pub session_timeout_min: Duration,
     /// Longer session time-outs are lowered to this.
     pub session_timeout_max: Duration,
-    /// Most sessions of the whole ensemble with which one more is opened. Each open says what its node has here, so give all
-    /// nodes the same.
+    /// Maximum number of open sessions in the whole ensemble when another one is opened. Each open carries the setting
+    /// of its node, so use the same value on all nodes.
     pub sessions_max: u32,
-    /// So long a node without a serving quorum keeps its connections, and lets new ones wait. Then it sends all away.
-    /// So long, too, a sync or a linearizable read waits for its barrier.
+    /// Time for which a node without a serving quorum keeps its connections and lets new ones wait. After that it ends
+    /// all of them. This is also the timeout of a sync or a linearizable read that waits for its barrier.
     pub park: Duration,
-    /// So long a client that has seen more than this node, or a read that asks for more, waits for the node to catch up.
-    /// A read of a session waits for a quarter of the session's time-out at most: answers keep the order of requests, so
-    /// the client hears nothing meanwhile, and would go on to the next node, where the read would wait again.
+    /// Time for which a client that has seen more than this node, or a read that asks for a later state, waits for the
+    /// node to catch up. A read of a session waits at most a quarter of the session timeout: answers keep the order of
+    /// requests, so the client receives nothing in the meantime. It would move to the next node, where the read would
+    /// wait again.
     pub catch_up: Duration,
-    /// Time between two checks whether all stores have the same state, if there is anything to compare.
+    /// Interval of the checks that all stores have the same state, if there is anything to compare.
     pub check_interval: Duration,
-    /// So often the leader looks for znodes whose time is over.
+    /// Interval at which the leader looks for expired znodes.
     pub reap_interval: Duration,
-    /// So long after its creation a container goes that has never had a child; zero: never.
+    /// Time after its creation at which a container without any child so far is removed; zero: never.
     pub container_unused: Duration,
-    /// Most unanswered requests of a connection. The shell stops reading before; a connection that has more is closed.
+    /// Maximum number of unanswered requests of a connection. The shell stops reading before; a connection that exceeds
+    /// it is closed.
     pub requests_max: usize,
-    /// Most connections, unary calls among them. More are refused.
+    /// Maximum number of connections, including unary calls. Further ones are rejected.
     pub connections_max: usize,
-    /// Once so many bytes of answers to reads wait to be sent on a connection, its further reads wait as well, and its
-    /// writes behind them. Exceeded by one answer at most.
+    /// Limit of the unsent bytes of answers to reads on a connection. Above it, further reads wait, and the writes
+    /// after them. One answer may exceed it.
     pub unsent_max: usize,
-    /// The same for all sessions together. A connection may have a sixteenth of what is free.
+    /// The same for all sessions together. A connection may use a sixteenth of the free part.
     pub unsent_total_max: usize,
-    /// Most watches of a connection.
+    /// Maximum number of watches of a connection.
     pub watches_session: usize,
-    /// Most watches of this node.
+    /// Maximum number of watches of this node.
     pub watches_node: usize,
-    /// Once so many bytes of events wait to be sent on a connection, it is told the rest from the history, when it has taken these.
+    /// Limit of the unsent bytes of events on a connection. Above it, the connection receives further events from the
+    /// history after it has taken these.
     pub events_max: usize,
-    /// Most changes in the history.
+    /// Maximum number of changes in the history.
     pub history_entries: usize,
-    /// Most bytes of them.
+    /// Maximum size of the history, in bytes.
     pub history_bytes: usize,
 }
 
 impl Limits {
-    /// What clients are told of them.
+    /// The limits as clients receive them.
     pub(super) fn told(&self) -> session::Limits {
         let number = |limit: usize| u32::try_from(limit).unwrap_or(u32::MAX);
         session::Limits {
@@ -85,8 +88,8 @@ impl Limits {
         }
     }
 
-    /// How often a node tells the leader which sessions it has heard: so often that also the shortest time-out leaves most of
-    /// itself to pings that are late.
+    /// Interval of a node's reports of signs of life to the leader. It leaves most of the shortest timeout to late
+    /// pings.
     pub(super) fn report_interval(&self) -> Duration {
         (self.session_timeout_min / 10).min(Duration::from_millis(200))
     }
@@ -119,165 +122,165 @@ impl Default for Limits {
     }
 }
 
-/// What the shell draws at random for each connection that opens a session or takes one up.
+/// Random values from the shell for each connection that opens or resumes a session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Drawn {
     /// The secret of a new session.
     pub token: SessionToken,
-    /// This connection, to a session that is taken up.
+    /// Identifies this connection for a resumed session.
     pub stream: StreamId,
 }
 
-/// Something that happened.
+/// An input.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Input {
-    /// The quorum says.
+    /// A message of the quorum.
     Feed(Feed),
-    /// Another store says, or this one.
+    /// A message of another store, or of this one.
     Sign(Sign),
     /// A client has connected. It gets [`Item::Opened`], or [`Output::Close`].
     Open {
         /// The new connection.
         conn: ConnId,
-        /// How it begins.
+        /// The parameters of the opening.
         open: Open,
-        /// For it.
+        /// Random values for it.
         drawn: Drawn,
-        /// What the edge has proven of the client.
+        /// The client's identities, proven by the edge.
         identities: Identities,
     },
-    /// A client asks. May come before the connection is open, and is carried out behind that.
+    /// Requests of a client. They may arrive before the connection is open, and are then executed after the opening.
     Requests {
-        /// Who.
+        /// The connection.
         conn: ConnId,
         /// The client has received the results of all writes up to this one.
         acked: WriteNumber,
-        /// In order.
+        /// The requests, in order.
         requests: Vec<Request>,
     },
-    /// A client without a session asks one thing. It gets one [`Item::Response`], or [`Output::Close`], and is
-    /// forgotten. Any error but [`OpError::Unknown`] means that it changed nothing and never will.
+    /// A single request of a client without a session. It gets one [`Item::Response`] or [`Output::Close`], and is
+    /// removed. Any error except [`OpError::Unknown`] means that it changed nothing and never will.
     Unary {
-        /// Stands for this call.
+        /// Identifies this call.
         conn: ConnId,
-        /// What.
+        /// The operation.
         op: Op,
         /// As in [`Request`].
         trace: Trace,
-        /// What the edge has proven of the client.
+        /// The client's identities, proven by the edge.
         identities: Identities,
     },
-    /// A client has gone. Unknown connections may be named: [`Output::Close`] may have crossed it.
+    /// A client is gone. The connection may be unknown: [`Output::Close`] may have crossed this input.
     Closed {
-        /// Who.
+        /// The connection.
         conn: ConnId,
     },
-    /// A client has taken answers off the shell's hands.
+    /// A client has taken answers from the shell.
     Drained {
-        /// Who.
+        /// The connection.
         conn: ConnId,
-        /// The [weights](Item::weight) of what it took.
+        /// The [weights](Item::weight) of these answers.
         bytes: usize,
     },
     /// Time has passed: [`Server::next_timeout`](super::Server::next_timeout) is due.
     Tick,
 }
 
-/// What the quorum says: [`api::ports::FeedItem`] with its payloads decoded. Snapshots come as
+/// A message of the quorum: [`api::ports::FeedItem`] with its payloads decoded. Snapshots arrive through
 /// [`Server::replace_state`](super::Server::replace_state).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Feed {
-    /// Entries, each directly behind the one before it.
+    /// Entries, each directly after the previous one.
     Committed(Vec<Committed>),
-    /// Where the quorum stands.
+    /// The status of the quorum.
     Status(QuorumStatus),
-    /// A barrier is reached.
+    /// A barrier is complete.
     Barrier(Ticket),
-    /// Not accepted, and certainly never carried out.
+    /// A request was rejected, and will certainly never be applied.
     Refused {
-        /// What.
+        /// The ticket of the request.
         ticket: Ticket,
-        /// Why.
+        /// The reason.
         why: Refusal,
     },
-    /// The fate cannot be known.
+    /// The outcome of a request cannot be determined.
     Lost(Ticket),
 }
 
 /// A committed entry with its payload decoded.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Committed {
-    /// Its place.
+    /// Its zxid.
     pub zxid: Zxid,
-    /// Leader's time.
+    /// The leader's time.
     pub time_ms: i64,
-    /// Who submitted it.
+    /// The origin of the entry.
     pub origin: Option<Origin>,
-    /// The feature level from here on, if this entry says it.
+    /// The new feature level, if this entry sets it.
     pub level: Option<Level>,
     /// `None` for a marker.
     pub command: Option<Command>,
 }
 
-/// Something to do.
+/// An output to carry out.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Output {
-    /// Ask the quorum, in this order.
+    /// Send to the quorum, in this order.
     Ask(Vec<Ask>),
     /// Send to a client, in this order.
     Send {
-        /// Whom.
+        /// The connection.
         conn: ConnId,
-        /// What.
+        /// The items.
         items: Vec<Item>,
     },
-    /// End a connection. Nothing else comes for it.
+    /// End a connection. Nothing else follows for it.
     Close {
-        /// Which one.
+        /// The connection.
         conn: ConnId,
         /// `Ok` if the client closed its session.
         why: Result<(), OpError>,
     },
-    /// The state of this node is not that of its leader. [Start over](super::Server::start_over), with a new feed.
+    /// The state of this node differs from its leader's. [Start over](super::Server::start_over), with a new feed.
     Diverged {
-        /// Behind this entry.
+        /// The entry after which they differ.
         at: Zxid,
         /// The digest of this node's state there.
         own: u64,
-        /// That of the leader's.
+        /// The digest of the leader's state there.
         leaders: u64,
     },
-    /// An invariant is broken; going on could spread wrong data. Stop the node.
+    /// A broken invariant; continuing could spread wrong data. Stop the node.
     Stop {
-        /// What was found.
+        /// The reason.
         why: String,
     },
 }
 
-/// Something for the quorum: [`api::ports::Request`] with its payload not yet encoded.
+/// A request to the quorum: [`api::ports::Request`] with its payload not yet encoded.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Ask {
     /// See [`api::ports::Request::Submit`].
     Submit {
-        /// Comes back with the entry.
+        /// Returned with the entry.
         ticket: Ticket,
         /// The payload.
         command: Command,
-        /// The span that it is part of.
+        /// The parent span.
         trace: Trace,
     },
     /// See [`api::ports::Request::Barrier`].
     Barrier {
-        /// Comes back.
+        /// Returned with the completion.
         ticket: Ticket,
     },
     /// See [`api::ports::Request::Report`].
     Report(Bytes),
     /// See [`api::ports::Request::Confirm`].
     Confirm {
-        /// Whose report it was.
+        /// The node that sent the report.
         to: PeerId,
-        /// In which this node counts.
+        /// The epoch in which this node counts.
         epoch: Epoch,
         /// The answer.
         report: Bytes,
