@@ -1,10 +1,10 @@
-//! Access lists on the wire.
+//! Access lists in ZooKeeper's wire format.
 
 use api::{Acl, AclEntry, Identities, Identity, Permissions, Scheme};
 use zk_jute::Code;
 
-/// A list that a client sets, which has proven these identities. ZooKeeper's rules: what comes twice counts once, `auth` stands for
-/// what the client has proven, and an entry of another form makes the list invalid.
+/// Decodes a list from a client with these proven identities. ZooKeeper's rules: duplicate entries count once, `auth`
+/// stands for the client's proven identities, and an entry of another form makes the list invalid.
 pub(crate) fn read(entries: Option<&[zk_jute::Acl]>, own: &Identities) -> Result<Acl, Code> {
     let mut all: Vec<AclEntry> = Vec::new();
     for zk_jute::Acl { perms, id } in entries.unwrap_or_default() {
@@ -26,11 +26,11 @@ pub(crate) fn read(entries: Option<&[zk_jute::Acl]>, own: &Identities) -> Result
             add(scheme.and_then(|scheme| Identity::new(scheme, &id.id)).map_err(|_| Code::INVALID_ACL)?);
         }
     }
-    // Also refuses a list without entries.
+    // Also rejects a list without entries.
     Acl::new(all).map_err(|_| Code::INVALID_ACL)
 }
 
-/// For the wire.
+/// Encodes a list.
 pub(crate) fn to_wire(acl: &Acl) -> Vec<zk_jute::Acl> {
     let entry = |e: &AclEntry| zk_jute::Acl {
         perms: i32::try_from(e.permissions.bits()).unwrap_or(0),

@@ -1,4 +1,4 @@
-//! What the store says, in ZooKeeper's words.
+//! Translates the store's answers into ZooKeeper's replies.
 
 use api::{
     ErrorCode, MultiOutcome, OpError, ReadOutcome, WriteOutcome,
@@ -11,7 +11,7 @@ use crate::{
     ledger::{Fixed, Wants},
 };
 
-/// A reply, or that the connection ends without one.
+/// A reply, or the end of the connection without a reply.
 pub(crate) fn reply(wants: Wants, response: Response) -> Result<(i64, Code, Body), OpError> {
     let zxid = response.zxid.0.cast_signed();
     let (code, body) = match (wants, response.result) {
@@ -68,7 +68,7 @@ fn body(wants: Wants, outcome: Outcome) -> Option<Body> {
     })
 }
 
-/// The watches that the store has not taken, and why.
+/// The watches that the store has rejected, and the error.
 pub(crate) fn refused(response: &Response) -> Vec<(u32, OpError)> {
     match &response.result {
         Ok(Outcome::Watching(refused)) => refused.iter().map(|r| (r.id, r.error.clone())).collect(),
@@ -92,7 +92,7 @@ fn multi_result(code: OpCode, outcome: MultiOutcome) -> MultiResult {
     }
 }
 
-/// The parts before the one that failed say success, those behind it that they were not tried.
+/// Parts before the failed one report success; parts after it report that they were not executed.
 pub(crate) fn failed_multi(parts: usize, index: u32, code: Code) -> Body {
     let index = usize::try_from(index).unwrap_or(usize::MAX);
     let result = |i: usize| match i.cmp(&index) {
@@ -103,9 +103,8 @@ pub(crate) fn failed_multi(parts: usize, index: u32, code: Code) -> Body {
     Body::Multi((0..parts).map(|i| MultiResult::Error(result(i))).collect())
 }
 
-/// # Errors
-/// If ZooKeeper has no code for it: the connection ends, and its client does not know what became of the request, or knows that it
-/// has to go elsewhere.
+/// ZooKeeper has no code for it. The connection ends: the client does not know the outcome of the request, or has to
+/// use another server.
 pub(crate) fn code_of(e: &OpError) -> Result<Code, OpError> {
     Ok(match e.code() {
         ErrorCode::NoNode => Code::NO_NODE,

@@ -1,4 +1,5 @@
-//! What ZooKeeper's AdminServer answers under `/commands/NAME`: what the four letter words tell, as JSON with the same names.
+//! The commands of ZooKeeper's AdminServer under `/commands/NAME`: the data of the four letter words as JSON with the
+//! same names.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,13 +15,13 @@ use crate::{
 /// The answer to a command.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Answer {
-    /// Of HTTP.
+    /// HTTP status.
     pub status: u16,
-    /// JSON, and for the list of commands HTML.
+    /// JSON; HTML for the list of commands.
     pub text: String,
 }
 
-/// Commands, their short name, and the word that has to be among those that are answered.
+/// Commands, their short name, and the four letter word that enables them.
 const COMMANDS: [(&str, &str, &str); 16] = [
     ("configuration", "conf", "conf"),
     ("connection_stat_reset", "crst", "crst"),
@@ -42,7 +43,7 @@ const COMMANDS: [(&str, &str, &str); 16] = [
 const BY_PATH: (&str, &str, &str) = ("watches_by_path", "wchp", "wchp");
 
 impl<C: Coordination> Gateway<C> {
-    /// Answers a command by its name; the list of all for the empty name. A command is answered if its word is.
+    /// Answers a command by its name; lists all for the empty name. A command is enabled if its word is.
     pub async fn command(&self, name: &str) -> Answer {
         if name.is_empty() {
             let link =
@@ -50,7 +51,7 @@ impl<C: Coordination> Gateway<C> {
             return Answer { status: 200, text: all().map(link).collect() };
         }
         let Some((name, _, word)) = all().find(|(long, short, _)| *long == name || *short == name) else {
-            // A client's own text is not repeated.
+            // The answer does not repeat text of the client.
             return json_of(
                 404,
                 "unknown",
@@ -74,7 +75,7 @@ impl<C: Coordination> Gateway<C> {
         }
     }
 
-    /// `None` for what only a node that serves can tell.
+    /// Returns `None` for data that only a serving node has.
     fn fields(&self, name: &str, facts: Option<&Facts>) -> Option<Map<String, Value>> {
         let stats = &self.shared.stats;
         let fields = match name {
@@ -178,16 +179,16 @@ fn all() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     COMMANDS.into_iter().chain([BY_PATH])
 }
 
-/// As ZooKeeper ends each answer.
+/// ZooKeeper ends each answer like this.
 fn json_of(status: u16, name: &str, mut fields: Map<String, Value>, error: Option<String>) -> Answer {
     fields.insert("command".to_owned(), json!(name));
     fields.insert("error".to_owned(), json!(error));
-    // Only a map with keys that are no texts could fail.
+    // This fails only for a map with keys that are not text.
     let text = serde_json::to_string_pretty(&fields).unwrap_or_default();
     Answer { status, text: text + "\n" }
 }
 
-/// `conf` writes `clientPort`, and the AdminServer `client_port`; numbers are numbers.
+/// `conf` writes `clientPort`, the AdminServer `client_port`; numbers become JSON numbers.
 fn setting(name: &str, value: &str) -> (String, Value) {
     let mut key = String::new();
     for c in name.chars() {

@@ -1,4 +1,4 @@
-//! One connection: its first bytes, its session, and then its two halves.
+//! A connection: its first bytes, its session, and then its two halves.
 
 use std::{
     collections::VecDeque,
@@ -31,18 +31,18 @@ use crate::{
     writer::Writer,
 };
 
-/// How a connection ended.
+/// Why a connection ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum End {
-    /// In order: by the client, with its session, or because the node wanted it.
+    /// Orderly: by the client, with its session, or at the request of the node.
     Closed,
-    /// The client has hung up.
+    /// The client closed the connection.
     Gone,
-    /// Nothing came in time that opens a session.
+    /// No session was opened in time.
     Silent,
-    /// A frame was begun and did not become whole in time.
+    /// A started frame was not completed in time.
     Unfinished,
-    /// The protocol was broken, or the network.
+    /// A protocol violation or a network error.
     Broken,
 }
 
@@ -58,7 +58,7 @@ where
 {
     let shared = &gateway.shared;
     let listed = shared.stats.enter(guest.address);
-    // Work before a session is bounded: no more than this is received.
+    // This bounds the work before a session: no more bytes are received.
     let mut frames = Frames::new(HANDSHAKE_MAX);
     let first = timeout(SPEAK_WITHIN, first_frame(&mut stream, &mut frames, &guest)).await;
     let request = match first {
@@ -89,7 +89,7 @@ where
         Ok(opened) => opened,
         Err(e) => {
             tracing::debug!(client = %guest.address, "no session: {e}");
-            // One that has expired is told so; any other fault sends the client to another server.
+            // An expired session gets its error; any other error makes the client try another server.
             if e.code() == ErrorCode::SessionExpired {
                 let mut out = BytesMut::new();
                 ConnectResponse::expired(request.read_only).encode(&mut out);
@@ -101,7 +101,7 @@ where
     };
     spoke();
     let timeout_ms = opened.timeout_ms;
-    // The answer is a sign of life like any other, and comes no later than one; see `Writer::may_speak`.
+    // The answer counts as a sign of life like any other, and has the same deadline; see `Writer::may_speak`.
     let third = Duration::from_millis(timeout_ms.into()) / 3;
     if ledger.last_counted().is_none_or(|at| at.elapsed() > third) {
         tracing::debug!(session = %opened.session, "opened too late for its time-out");
@@ -132,7 +132,7 @@ where
     })
 }
 
-/// What a connection begins with.
+/// The first bytes of a connection.
 enum First {
     Connect(ConnectRequest),
     Word(String),
@@ -144,7 +144,7 @@ async fn first_frame<S: AsyncRead + Unpin>(
     guest: &Guest,
 ) -> Result<First, End> {
     loop {
-        // A word has no length before it.
+        // A four letter word has no length prefix.
         if let Some(word) = frames.rest().first_chunk::<4>().filter(|word| words::is_word(**word)) {
             return Ok(First::Word(String::from_utf8_lossy(word).into_owned()));
         }
@@ -158,8 +158,8 @@ async fn first_frame<S: AsyncRead + Unpin>(
     }
 }
 
-/// The session that the client wants, opened or taken up. One that is taken up is open once the leader has counted that as a sign of
-/// life: its client believes in it from the answer on.
+/// Opens or resumes the session that the client requests. A resumed session is open once the leader has counted this as
+/// a sign of life: the client relies on the session from the answer on.
 async fn open<R: Requests, I: Items>(
     requests: &mut R,
     items: &mut I,
@@ -190,7 +190,7 @@ async fn open<R: Requests, I: Items>(
             match item {
                 Item::Opened(about) => {
                     items.taken(1, 0);
-                    // ZooKeeper turns such a client away, too: it must not see less than it saw.
+                    // ZooKeeper also rejects such a client: it must not see an older state than before.
                     if about.zxid < last_zxid {
                         return Err(OpError::Unavailable(format!(
                             "the client has seen {last_zxid}, and this node is at {}",
@@ -225,7 +225,7 @@ fn resume(request: &ConnectRequest) -> Result<Option<(SessionId, SessionToken)>,
     }
 }
 
-/// Reads and writes until one of the two ends.
+/// Reads and writes until one of the two halves ends.
 async fn both<S, R: Requests, I: Items>(
     stream: S,
     (frames, frame_max): (Frames, usize),
@@ -238,7 +238,7 @@ async fn both<S, R: Requests, I: Items>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    // Nobody can ask for the results of writes that came on an earlier connection.
+    // No client can ask for the results of writes of an earlier connection.
     ledger.acknowledge(opened.last_write);
     let (read, write) = tokio::io::split(stream);
     let mut writer = Writer {
@@ -277,19 +277,20 @@ where
     }
 }
 
-/// The first frame comes within this.
+/// Timeout for the first frame.
 const SPEAK_WITHIN: Duration = Duration::from_secs(10);
 
-/// Bytes of the first frame, of which a client needs 45.
+/// Maximum size of the first frame, in bytes; a client needs 45.
 const HANDSHAKE_MAX: usize = 1 << 10;
 
-/// What a frame has besides the values of its request: paths, access lists, and the parts of a multi.
+/// Size of a frame besides the values of its request: paths, access lists, and the parts of a multi.
 const FRAME_OVERHEAD: usize = 256 << 10;
 
-/// A node that is behind its client, or has no leader, has so long to do better before the client goes elsewhere: a quarter of the
-/// time-out within these bounds, in milliseconds. Clients wait no longer than their time-out divided by the number of servers.
+/// Time that a node without a leader, or behind its client, has to recover before the client moves to another server: a
+/// quarter of the timeout within these bounds, in milliseconds. Clients wait no longer than their timeout divided by
+/// the number of servers.
 const WAIT_MIN_MS: u32 = 500;
 const WAIT_MAX_MS: u32 = 5_000;
 
-/// The store's xid of the ping with which a session is taken up.
+/// The store's xid of the ping that resumes a session.
 pub(crate) const FIRST_PING: u64 = 1;

@@ -1,4 +1,4 @@
-//! What the reader and the writer of a connection know of each other.
+//! The state that the reader and the writer of a connection share.
 
 use std::{
     collections::VecDeque,
@@ -12,53 +12,53 @@ use zk_jute::{Body, Code, OpCode};
 
 use crate::watches::Watches;
 
-/// Of one connection.
+/// The ledger of one connection.
 #[derive(Default)]
 pub(crate) struct Ledger {
     inner: Mutex<Inner>,
     pub(crate) watches: Watches,
-    /// There is something for the reader.
+    /// Notifies the reader.
     pub(crate) for_reader: Notify,
-    /// There is something for the writer.
+    /// Notifies the writer.
     pub(crate) for_writer: Notify,
 }
 
-/// Of the requests that the store has; as many as it lets in.
+/// Requests in the store; the store limits their number.
 #[derive(Default)]
 struct Inner {
-    /// In their order.
+    /// In request order.
     pending: VecDeque<Pending>,
     /// The answer to a step, for the reader.
     step: Option<Response>,
-    /// Replies that the reader has made of several answers.
+    /// Replies that the reader has assembled from several answers.
     ready: VecDeque<Reply>,
-    /// The results of all writes up to this one have come.
+    /// The results of all writes up to this one have arrived.
     acked: WriteNumber,
-    /// Up to which request had come when. Each entry says a time at which the last of its requests had come, or an earlier one.
+    /// Arrival times of requests. Each entry has a request and a time at or before its arrival.
     arrivals: VecDeque<(u64, Instant)>,
-    /// When the last request had come that is counted as a sign of life.
+    /// Arrival time of the last request that counts as a sign of life.
     counted: Option<Instant>,
 }
 
-/// A request that the store has.
+/// A request in the store.
 #[derive(Debug)]
 pub(crate) struct Pending {
-    /// The client's number.
+    /// The client's xid.
     pub(crate) xid: i32,
     pub(crate) op: OpCode,
     pub(crate) wants: Wants,
-    /// When it came.
+    /// Arrival time.
     pub(crate) since: Instant,
-    /// Of a write.
+    /// For a write.
     pub(crate) number: Option<WriteNumber>,
-    /// Of a read that leaves a watch.
+    /// For a read that sets a watch.
     pub(crate) watch: Option<u32>,
 }
 
-/// What a reply is made of.
+/// The form of a reply.
 #[derive(Debug)]
 pub(crate) enum Wants {
-    /// A create, whose reply has the Stat or not.
+    /// A create; the reply contains the Stat or not.
     Created { stat: bool },
     /// A delete.
     Deleted,
@@ -76,30 +76,30 @@ pub(crate) enum Wants {
     AclSet,
     /// A sync of this path.
     Sync(String),
-    /// A sign of life.
+    /// A ping.
     Ping,
     /// The end of the session.
     Close,
-    /// This, whatever the store says.
+    /// A fixed reply, independent of the store's answer.
     Fixed(Fixed),
     /// The watches of a setWatches.
     SetAgain,
     /// The watches of an addWatch.
     Added,
-    /// Nothing: watches that a read behind it leaves, or the end of some.
+    /// No reply: watches for a following read, or cancelled watches.
     Quiet,
-    /// Not a reply by itself: the reader goes on with the answer.
+    /// No reply by itself: the reader continues with the answer.
     Step,
 }
 
-/// A reply that is known beforehand.
+/// A reply that is known in advance.
 #[derive(Debug)]
 pub(crate) struct Fixed {
     pub(crate) code: Code,
     pub(crate) body: Body,
-    /// If it is another than how far the node has come.
+    /// Set if it differs from the zxid of the node.
     pub(crate) zxid: Option<i64>,
-    /// The connection ends behind it.
+    /// The connection ends after it.
     pub(crate) close: bool,
 }
 
@@ -108,13 +108,13 @@ impl Fixed {
         Fixed { code, body: Body::Nothing, zxid: None, close: false }
     }
 
-    /// The connection ends behind it.
+    /// The connection ends after it.
     pub(crate) fn last(code: Code) -> Fixed {
         Fixed { close: true, ..Fixed::error(code) }
     }
 }
 
-/// For the client.
+/// A reply or event for the client.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) xid: i32,
@@ -123,17 +123,17 @@ pub(crate) struct Reply {
     pub(crate) code: Code,
     pub(crate) body: Body,
     pub(crate) since: Instant,
-    /// Of a read that leaves a watch.
+    /// For a read that sets a watch.
     pub(crate) watch: Option<u32>,
-    /// For the body, until it is sent.
+    /// Held for the body until it is sent.
     pub(crate) room: Vec<Charge>,
 }
 
-/// Arrivals this close together are one.
+/// Arrivals within this time count as one.
 const TOGETHER: Duration = Duration::from_millis(20);
 
 impl Ledger {
-    /// Of a connection with these watches.
+    /// For a connection with these watches.
     pub(crate) fn new(watches: Watches) -> Ledger {
         Ledger { watches, ..Ledger::default() }
     }
@@ -161,12 +161,12 @@ impl Ledger {
         self.lock().acked
     }
 
-    /// The results of writes up to this one are of no use to the client.
+    /// The client no longer needs the results of writes up to this one.
     pub(crate) fn acknowledge(&self, number: WriteNumber) {
         self.lock().acked = number;
     }
 
-    /// A request has come, and is the store's `xid`.
+    /// A request has arrived, and has the store's `xid`.
     pub(crate) fn arrived(&self, xid: u64, at: Instant) {
         let mut inner = self.lock();
         match inner.arrivals.back_mut() {
@@ -221,7 +221,7 @@ impl Ledger {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing in here panics half way.
+        // No code under this lock panics half way.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,22 +1,24 @@
-//! The edge for ZooKeeper's clients: their protocol in front of any [`Coordination`]. It knows the store by that port alone.
+//! The edge for ZooKeeper's clients: their protocol on top of any [`Coordination`]. It uses only that port of the
+//! store.
 //!
-//! A connection is one task, with a reader and a writer that know of each other by a `ledger`:
+//! A connection is one task with a reader and a writer, which share a `ledger`:
 //!
-//! - The reader cuts what comes into frames, turns each request into one of the store's (`translate`), and submits them in batches.
-//!   What takes several steps, such as a long listing, holds what comes behind it (`script`).
-//! - The writer takes items as they leave the store, which come in the order of the requests, and encodes replies.
+//! - The reader splits the input into frames, translates each request into one for the store (`translate`), and submits
+//! them in batches. A request of several steps, such as a long listing, delays the requests after it (`script`).
+//! - The writer takes items from the store, which arrive in request order, and encodes replies.
 //!
-//! A reply that has no counterpart in the store travels as a ping, so that it keeps its place and its bounds.
+//! A reply without a counterpart in the store travels as a ping, so that it keeps its position and its bounds.
 //!
-//! **Signs of life.** ZooKeeper's clients take every reply for a sign that their session lives, and believe in that for two thirds of
-//! the time-out. A node's answer is not the ensemble's. So a ping is answered when the leader has counted it
-//! ([`Item::Confirmed`](api::session::Item::Confirmed)), and nothing at all is said later than a third of the time-out behind the
-//! request that was counted last: what a client believes ends before the leader may expire its session.
+//! **Signs of life.** ZooKeeper's clients take every reply as a sign that their session is alive, and rely on it for
+//! two thirds of the timeout. But an answer of a node is not an answer of the ensemble. So the gateway answers a ping
+//! when the leader has counted it ([`Item::Confirmed`](api::session::Item::Confirmed)), and sends nothing later than a
+//! third of the timeout after the request that was counted last. So the client gives up its session before the leader
+//! may expire it.
 //!
-//! **Writes.** A client of ZooKeeper cannot send a write again. The gateway numbers the writes of a session, so that the store may
-//! send them again by itself, and acknowledges each result when it has it. On a connection that takes a session up they have no
-//! numbers, because the last one is not known; then one that the store loses sight of ends the connection. A connection that is lost
-//! leaves the client with the doubt that it has with ZooKeeper.
+//! **Writes.** A ZooKeeper client cannot send a write again. The gateway numbers the writes of a session, so that the
+//! store can repeat them by itself, and acknowledges each result that it receives. On a connection that resumes a
+//! session, writes have no numbers, because the last number is not known; if the store loses such a write, the
+//! connection ends. A lost connection leaves the outcome of pending writes unknown, as with ZooKeeper.
 
 mod acl;
 mod answers;
@@ -41,16 +43,17 @@ pub use connection::End;
 use stats::Stats;
 pub use words::{Facts, Words, WordsError};
 
-/// What a gateway is told once.
+/// The configuration of a gateway.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The four letter words that are answered.
+    /// The enabled four letter words.
     pub words: Words,
-    /// Bytes of a frame before its session is open; then as the node says in [`Limits`](api::session::Limits).
+    /// Maximum frame size before a session is open, in bytes; after that, [`Limits`](api::session::Limits) of the node
+    /// apply.
     pub frame_max: usize,
-    /// What clients prove their identities with.
+    /// Settings with which clients prove their identities.
     pub prover: Prover,
-    /// What `conf` says besides: names and values, in this order.
+    /// Additional output of `conf`: names and values, in this order.
     pub settings: Vec<(String, String)>,
 }
 
@@ -65,10 +68,10 @@ impl Default for Config {
     }
 }
 
-/// How to ask for what only the node knows.
+/// Asks for information that only the node has.
 pub type About = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Facts> + Send>> + Send + Sync>;
 
-/// ZooKeeper's protocol in front of a store. Clones are the same gateway.
+/// ZooKeeper's protocol on top of a store. Clones share the same gateway.
 #[derive(Clone)]
 pub struct Gateway<C> {
     store: C,
@@ -81,27 +84,28 @@ struct Shared {
     about: Option<About>,
 }
 
-/// A client that has connected, and what it may hold.
+/// A connected client and its resource shares.
 #[derive(Clone)]
 pub struct Guest {
-    /// Where it is.
+    /// Its address.
     pub address: SocketAddr,
-    /// What its connection proves besides its address, as the subject of a certificate.
+    /// The identities that its connection proves besides its address, such as the subject of a certificate.
     pub identities: Identities,
-    /// Bytes of its requests under way.
+    /// Bytes of its requests in flight.
     pub held: Share,
     /// Bytes that are being received and sent.
     pub traffic: Share,
 }
 
 impl<C: Coordination> Gateway<C> {
-    /// In front of `store`. `about` answers the four letter words; without it, they say what the port tells.
+    /// A gateway for `store`. `about` provides node data for the four letter words; without it, they report what the
+    /// port provides.
     pub fn new(store: C, config: Config, about: Option<About>) -> Gateway<C> {
         Gateway { store, shared: Arc::new(Shared { config, stats: Stats::new(), about }) }
     }
 
-    /// Serves one connection until it ends, and says why. `spoke` is called once the client has opened a session. If this is dropped,
-    /// the connection ends; what the store has of it goes on.
+    /// Serves one connection until it ends, and returns the reason. Calls `spoke` once the client has opened a session.
+    /// If the future is dropped, the connection ends; its requests in the store continue.
     pub async fn serve<S>(&self, stream: S, guest: Guest, spoke: impl FnOnce() + Send) -> End
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,

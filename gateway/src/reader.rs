@@ -1,4 +1,4 @@
-//! What a client sends.
+//! Reads and submits the requests of a client.
 
 use std::{
     future::poll_fn,
@@ -38,27 +38,27 @@ pub(crate) struct Reader<'a, S, R> {
     pub(crate) stats: &'a Listed<'a>,
     /// Bytes that are being received.
     pub(crate) share: Share,
-    /// For the last large frame, until the store has what is in it.
+    /// Held for the last large frame, until its content is in the store.
     pub(crate) charge: Option<Charge>,
-    /// What the node takes.
+    /// Limits of the node.
     pub(crate) limits: Limits,
-    /// Bytes of a reply to several reads at once.
+    /// Maximum size of a reply to several reads at once.
     pub(crate) reply_max: usize,
     pub(crate) who: Who,
-    /// The session's last write; `None` if it is not known, because the session was taken up: what came on an older connection may
-    /// still be on its way. Then writes have no numbers.
+    /// The session's last write; `None` if it is not known, because the session was resumed: writes of an older
+    /// connection may still be in transit. Writes then have no numbers.
     pub(crate) written: Option<WriteNumber>,
-    /// The last request on this stream, in the store's numbers.
+    /// The store's xid of the last request on this stream.
     pub(crate) xid: u64,
 }
 
-/// What a frame has led to.
+/// The result of a frame.
 enum Next {
-    /// To requests of the batch.
+    /// Requests for the batch.
     Batch,
-    /// To steps, behind the batch.
+    /// Steps, after the batch.
     Script(RequestHeader, Script),
-    /// The client says nothing more that counts.
+    /// The client sends nothing further that matters.
     Last,
 }
 
@@ -109,7 +109,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                     return std::future::pending().await;
                 }
                 Next::Script(header, script) => {
-                    // Apart, so that connections without one are small.
+                    // Boxed, so that connections without a script are small.
                     let Played { zxid, code, body, watch, room } = Box::pin(self.play(script)).await?;
                     let (xid, op) = (header.xid, OpCode(header.kind));
                     self.ledger.give_reply(Reply { xid, op, zxid, code, body, since: at, watch, room });
@@ -123,7 +123,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
         }
     }
 
-    /// One thing, and what the store says to it. Only while nothing else is submitted.
+    /// Submits one request and returns the store's answer. Only while nothing else is submitted.
     pub(crate) async fn step(&mut self, op: Op) -> Result<Response, OpError> {
         let header = RequestHeader { xid: 0, kind: 0 };
         let request = self.ask(header, op, Wants::Step, Instant::now());
@@ -140,7 +140,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
         self.ask_watched(header, op, wants, since, None)
     }
 
-    /// A request, of which the writer knows from now on.
+    /// Adds a request and records it in the ledger for the writer.
     fn ask_watched(
         &mut self,
         header: RequestHeader,
@@ -169,23 +169,23 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
     }
 
     async fn receive(&mut self) -> Received {
-        // All that has come is passed on.
+        // All received requests are submitted.
         self.charge = None;
         self.frames.release();
         receive(&mut self.stream, &mut self.frames, &self.share, &mut self.charge).await
     }
 }
 
-/// What came of waiting for bytes.
+/// The result of waiting for bytes.
 pub(crate) enum Received {
-    /// A whole frame is there, or the next one cannot be taken.
+    /// A whole frame is available, or the next frame cannot be accepted.
     More,
-    /// Nothing will come.
+    /// No further bytes will arrive.
     End(End),
 }
 
-/// Receives until there is a whole frame. One that has begun has to become whole in time, and a large one has its place in the
-/// connection's share before it is received.
+/// Receives until a whole frame is available. A started frame has to be complete in time. A large frame reserves its
+/// place in the connection's share before it is received.
 pub(crate) async fn receive<S: AsyncRead + Unpin>(
     stream: &mut S,
     frames: &mut Frames,
@@ -201,7 +201,7 @@ pub(crate) async fn receive<S: AsyncRead + Unpin>(
     }
     let whole = async {
         loop {
-            // What is wrong with it shows when it is taken.
+            // An invalid frame fails when it is decoded.
             let Ok(expected) = frames.expected() else { return Received::More };
             let have = frames.rest().len();
             let missing = match expected {
@@ -225,7 +225,7 @@ pub(crate) async fn receive<S: AsyncRead + Unpin>(
     timeout(WHOLE_WITHIN, whole).await.unwrap_or(Received::End(End::Unfinished))
 }
 
-/// What comes next, into a buffer that is only made then: a connection on which nothing comes holds none.
+/// Reads the next bytes into a new buffer: a connection without input has no buffer.
 async fn first_bytes<S: AsyncRead + Unpin>(stream: &mut S, into: &mut BytesMut) -> std::io::Result<usize> {
     poll_fn(|cx| {
         let mut bytes = [MaybeUninit::uninit(); SMALL];
@@ -237,11 +237,11 @@ async fn first_bytes<S: AsyncRead + Unpin>(stream: &mut S, into: &mut BytesMut) 
     .await
 }
 
-/// A frame that has begun becomes whole within this.
+/// Timeout for the completion of a started frame.
 const WHOLE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Bytes received in one go. A frame that is not larger has no charge.
+/// Bytes received at once. A frame up to this size is not charged.
 const SMALL: usize = 16 << 10;
 
-/// Requests passed on in one go.
+/// Maximum number of requests submitted at once.
 const AT_ONCE: usize = 512;

@@ -1,4 +1,5 @@
-//! Requests that take the store several steps. What comes behind one waits, so that all steps have its place in the order.
+//! Requests that need several steps in the store. Later requests wait, so that all steps keep the position of the
+//! request.
 
 use std::time::Duration;
 
@@ -19,46 +20,46 @@ use crate::{
     watches::Kind,
 };
 
-/// What the steps are.
+/// The kinds of scripts.
 #[derive(Debug)]
 pub(crate) enum Script {
     /// A listing, page by page.
     Children {
-        /// Of which znode.
+        /// The znode.
         path: Path,
-        /// Whether the reply has the Stat.
+        /// Whether the reply contains the Stat.
         stat: bool,
-        /// Whether it leaves a watch.
+        /// Whether it sets a watch.
         watch: bool,
     },
     /// Reads, each with its own result.
     MultiRead(Vec<Request>),
-    /// A create whose name is wrong, which ZooKeeper finds out behind the parent.
+    /// A create with an invalid name, which ZooKeeper detects after the check of the parent.
     BadCreate {
-        /// It is looked for.
+        /// The parent to check.
         parent: Path,
     },
     /// The ephemerals of the session, page by page.
     Ephemerals {
-        /// Those whose path begins so.
+        /// The prefix of their paths.
         prefix: String,
     },
-    /// Whether the client has such watches, behind all reads that may leave some.
+    /// Checks whether the client has such watches, after all reads that may set some.
     Watches {
-        /// On which znode.
+        /// The znode.
         path: Path,
-        /// One of these.
+        /// The kinds to look for.
         kinds: &'static [Kind],
-        /// They are taken away.
+        /// Whether to remove them.
         remove: bool,
     },
 }
 
-/// What came of a listing.
+/// The result of a listing.
 struct Listed {
     zxid: Zxid,
     result: Result<(Vec<String>, Stat), Code>,
-    /// For the names.
+    /// Held for the names.
     room: Vec<Charge>,
 }
 
@@ -68,19 +69,19 @@ impl Listed {
     }
 }
 
-/// What came of a script.
+/// The result of a script.
 pub(crate) struct Played {
     pub(crate) zxid: i64,
     pub(crate) code: Code,
     pub(crate) body: Body,
-    /// The watch that it leaves.
+    /// The watch that it sets.
     pub(crate) watch: Option<u32>,
-    /// For the body, until it is sent.
+    /// Held for the body until it is sent.
     pub(crate) room: Vec<Charge>,
 }
 
 impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
-    /// Goes through the steps.
+    /// Runs the steps.
     pub(crate) async fn play(&mut self, script: Script) -> Result<Played, OpError> {
         let (mut watch, mut room) = (None, Vec::new());
         let (zxid, code, body) = match script {
@@ -102,7 +103,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
             }
             Script::MultiRead(parts) => {
                 let mut results = Vec::with_capacity(parts.len());
-                // Takes its place in the order, also if no part asks the store anything.
+                // Keeps its position, also if no part reads from the store.
                 let mut zxid = self.step(Op::Ping).await?.zxid;
                 let (mut code, mut bytes) = (Code::OK, 0);
                 for part in parts {
@@ -117,7 +118,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                         return Err(OpError::TooLarge { size: bytes as u64, limit: limit as u64 });
                     }
                     if result == MultiResult::Error(Code::THROTTLED_OP) {
-                        // There is no room for the rest either.
+                        // The rest has no room either.
                         code = Code::THROTTLED_OP;
                         break;
                     }
@@ -211,13 +212,13 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
                 }
                 None => (Zxid::ZERO, Err(Code::NO_NODE)),
             },
-            // The codec lets no other in.
+            // The decoder accepts no others.
             _ => (Zxid::ZERO, Err(Code::UNIMPLEMENTED)),
         };
         Ok((zxid, result.unwrap_or_else(MultiResult::Error)))
     }
 
-    /// All names, as they were at one time: if children come or go meanwhile, it begins again.
+    /// All names as of one time: if children are created or deleted in the meantime, the listing starts again.
     async fn list(&mut self, path: Path) -> Result<Listed, OpError> {
         let mut attempts = 0;
         'again: loop {
@@ -249,7 +250,7 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
         }
     }
 
-    /// Room for a part of a reply. What the reply has already is held meanwhile, so this waits for a short time only.
+    /// Room for a part of a reply. The earlier parts keep their room in the meantime, so this waits only briefly.
     async fn room(&mut self, bytes: usize) -> Result<Charge, Code> {
         timeout(ROOM_WITHIN, self.share.take(bytes)).await.map_err(|_| Code::THROTTLED_OP)
     }
@@ -259,13 +260,13 @@ impl<S: AsyncRead + Unpin, R: Requests> Reader<'_, S, R> {
     }
 }
 
-/// A listing of many pages that changes so often is answered with names of several times: better than never.
+/// After this many restarts, a listing of many pages mixes several points in time, so that the client gets an answer.
 const ATTEMPTS: u32 = 32;
 
-/// A reply of several parts gets room for the next one within this, or it is an error.
+/// Timeout of a part that waits for room; then the reply is an error.
 const ROOM_WITHIN: Duration = Duration::from_millis(300);
 
-/// Bytes of a result in a reply, or a few more.
+/// Approximate size of a result in a reply, in bytes.
 fn size_of_result(result: &MultiResult) -> usize {
     RESULT
         + match result {
@@ -275,8 +276,8 @@ fn size_of_result(result: &MultiResult) -> usize {
         }
 }
 
-/// What stands before a result, and a Stat.
+/// Size of the header of a result, and of a Stat.
 const RESULT: usize = 96;
 
-/// What a name takes besides its text.
+/// Size of a name besides its text.
 const NAME: usize = std::mem::size_of::<String>();

@@ -1,4 +1,4 @@
-//! What the four letter words tell of connections and requests.
+//! Statistics of connections and requests for the four letter words.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +14,7 @@ use telemetry::metrics;
 
 use crate::watches::Watches;
 
-/// Of the whole gateway.
+/// Statistics of the whole gateway.
 pub(crate) struct Stats {
     pub(crate) started: Instant,
     pub(crate) all: Traffic,
@@ -22,19 +22,19 @@ pub(crate) struct Stats {
     connections: Mutex<BTreeMap<u64, Arc<Connection>>>,
 }
 
-/// What went over the wire.
+/// Statistics of the traffic.
 #[derive(Default, Debug)]
 pub(crate) struct Traffic {
     pub(crate) received: AtomicU64,
     pub(crate) sent: AtomicU64,
-    /// Of requests that are answered, in microseconds.
+    /// Latency of answered requests, in microseconds.
     latency_total: AtomicU64,
     latency_min: AtomicU64,
     latency_max: AtomicU64,
     answered: AtomicU64,
 }
 
-/// Of one connection.
+/// Statistics of one connection.
 pub(crate) struct Connection {
     pub(crate) address: SocketAddr,
     pub(crate) traffic: Traffic,
@@ -50,7 +50,7 @@ pub(crate) struct Connection {
     pub(crate) watches: Watches,
 }
 
-/// The place of a connection in the list, until it is dropped.
+/// The entry of a connection in the list, until it is dropped.
 pub(crate) struct Listed<'a> {
     stats: &'a Stats,
     id: u64,
@@ -95,12 +95,12 @@ impl Stats {
         Listed { stats: self, id, connection }
     }
 
-    /// As they came.
+    /// In the order in which they connected.
     pub(crate) fn connections(&self) -> Vec<Arc<Connection>> {
         self.lock().values().cloned().collect()
     }
 
-    /// The paths that the sessions of this gateway watch, of those that watch any, and how many watches there are.
+    /// The watched paths by session, for sessions of this gateway that have watches, and the number of watches.
     pub(crate) fn watched(&self) -> (BTreeMap<i64, BTreeSet<String>>, usize) {
         let (mut all, mut count) = (BTreeMap::new(), 0);
         for connection in self.connections() {
@@ -113,20 +113,20 @@ impl Stats {
         (all, count)
     }
 
-    /// How many there are, and their requests that are not answered.
+    /// The number of connections, and of their unanswered requests.
     pub(crate) fn alive(&self) -> (usize, u64) {
         let connections = self.lock();
         (connections.len(), connections.values().map(|c| c.queued.load(Relaxed)).sum())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<Connection>>> {
-        // Nothing in here panics half way.
+        // No code under this lock panics half way.
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Listed<'_> {
-    /// Requests have come.
+    /// Requests have arrived.
     pub(crate) fn received(&self, count: usize) {
         let count = count as u64;
         self.stats.all.received.fetch_add(count, Relaxed);
@@ -135,7 +135,7 @@ impl Listed<'_> {
         metrics::GATEWAY_REQUESTS.add(count);
     }
 
-    /// A request that came then is answered.
+    /// A request that arrived at this time is answered.
     pub(crate) fn answered(&self, xid: i32, zxid: i64, op: i32, since: Instant) {
         let took = since.elapsed();
         let connection = &self.connection;
@@ -150,7 +150,7 @@ impl Listed<'_> {
         metrics::GATEWAY_REQUEST_DURATION.record(took);
     }
 
-    /// Events have left.
+    /// Events were sent.
     pub(crate) fn told(&self, events: u64) {
         self.stats.all.sent.fetch_add(events, Relaxed);
         self.connection.traffic.sent.fetch_add(events, Relaxed);

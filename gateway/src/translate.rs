@@ -1,4 +1,5 @@
-//! ZooKeeper's requests in the words of the store, and where its checks come in another order than the store's.
+//! Translates ZooKeeper's requests for the store, and applies ZooKeeper's checks where their order differs from the
+//! store's.
 
 use api::{
     Create, Expected, Identities, Identity, MultiOp, NodeKind, Path, Read, ReadLevel, Scheme, Write,
@@ -16,19 +17,19 @@ use crate::{
     watches::{Kind, Watches},
 };
 
-/// What to do about a request.
+/// The plan for a request.
 #[derive(Debug)]
 pub(crate) enum Plan {
-    /// Ask the store one thing.
+    /// One request to the store.
     Ask(Op, Wants),
-    /// A read, and before it the watch with this number.
+    /// A read, after setting the watch with this number.
     Watched(AddWatches, u32, Op, Wants),
-    /// Ask it several things, one after the other.
+    /// Several requests to the store, one after the other.
     Script(Script),
 }
 
 impl Plan {
-    /// A reply that the store has no part in.
+    /// A reply without the store.
     fn fixed(fixed: Fixed) -> Plan {
         Plan::Ask(Op::Ping, Wants::Fixed(fixed))
     }
@@ -38,19 +39,19 @@ impl Plan {
     }
 }
 
-/// What to do about something that is no request.
+/// The plan for an invalid request.
 pub(crate) fn bad(bad: Bad) -> Plan {
     match bad {
-        // As ZooKeeper 3.9 does.
+        // As in ZooKeeper 3.9.
         Bad::Unknown(_) => Plan::fixed(Fixed { zxid: Some(-1), ..Fixed::last(Code::UNIMPLEMENTED) }),
         Bad::Malformed(..) => Plan::error(Code::MARSHALLING_ERROR),
     }
 }
 
-/// Who is at the other end of a connection.
+/// The client of a connection.
 pub(crate) struct Who {
     pub(crate) prover: Prover,
-    /// What is proven, its address among it.
+    /// Its proven identities, including its address.
     pub(crate) identities: Identities,
 }
 
@@ -59,7 +60,7 @@ impl Who {
         let info = |identity: &Identity| {
             let (scheme, id) = (identity.scheme().as_str(), identity.id());
             let (scheme, user) = match identity.scheme() {
-                // As ZooKeeper names it.
+                // ZooKeeper's name for it.
                 Scheme::Role => (id, ""),
                 Scheme::Digest => (scheme, id.split(':').next().unwrap_or_default()),
                 _ => (scheme, id),
@@ -69,7 +70,8 @@ impl Who {
         self.identities.as_slice().iter().map(info).collect()
     }
 
-    /// As ZooKeeper answers: a digest always succeeds, an address is proven already, and any other scheme ends the connection.
+    /// ZooKeeper's rules: a digest always succeeds, an address is proven already, and any other scheme ends the
+    /// connection.
     fn prove(&mut self, scheme: Option<&str>, secret: Option<&[u8]>) -> Plan {
         let proven = match (scheme, secret) {
             (Some("digest"), Some(secret)) => {
@@ -104,7 +106,7 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches, limits: L
             }
             Err(_) => Plan::error(Code::BAD_ARGUMENTS),
         },
-        // Of the reads, ZooKeeper asks only this one for it.
+        // Of all reads, ZooKeeper checks only this one for it.
         Request::Exists { path, .. } if path.contains('\0') => Plan::error(Code::BAD_ARGUMENTS),
         Request::Exists { path, watch } => {
             read(&path, |path| Read::Exists { path }, Wants::Exists, watches, watch)
@@ -132,10 +134,10 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches, limits: L
         }
         Request::MultiRead(parts) => Plan::Script(Script::MultiRead(parts)),
         Request::CloseSession => Plan::Ask(Op::Close, Wants::Close),
-        // Only within a multi.
+        // Only valid within a multi.
         Request::Check { .. } => Plan::fixed(Fixed { zxid: Some(-1), ..Fixed::last(Code::UNIMPLEMENTED) }),
         Request::Reconfig { .. } => Plan::error(Code::RECONFIG_DISABLED),
-        // No scheme is known that proves anything here. ZooKeeper says so and hangs up.
+        // No scheme proves anything here. ZooKeeper answers this and closes the connection.
         Request::Sasl { .. } => Plan::fixed(Fixed::last(Code::AUTH_FAILED)),
         Request::Auth { scheme, auth, .. } => who.prove(scheme.as_deref(), auth.as_deref()),
         Request::WhoAmI => Plan::fixed(Fixed { body: Body::Infos(who.infos()), ..Fixed::error(Code::OK) }),
@@ -151,7 +153,7 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches, limits: L
             }
         }
         Request::GetEphemerals { prefix } => {
-            // As ZooKeeper does, by the letters of the path.
+            // ZooKeeper compares the text of the path.
             let prefix = prefix.filter(|prefix| !matches!(prefix.trim(), "" | "/")).unwrap_or_default();
             Plan::Script(Script::Ephemerals { prefix })
         }
@@ -170,10 +172,11 @@ fn plan_create(request: Request, own: &Identities) -> Plan {
     }
 }
 
-/// Why a create is none.
+/// Why a create is invalid.
 enum BadCreate {
     Code(Code),
-    /// The path has what no path may have; `None` if that is above the last slash, so that there is no such parent.
+    /// The path is invalid; `parent` is `None` if the invalid part is before the last slash, so that the parent cannot
+    /// exist.
     Name {
         parent: Option<Path>,
     },
@@ -189,7 +192,8 @@ impl BadCreate {
     }
 }
 
-/// In the order of ZooKeeper's checks: flags and TTL, a slash and no NUL, the access list, and behind the parent the rest of the path.
+/// ZooKeeper's order of checks: flags and TTL, a slash and no NUL, the access list, and, after the parent, the rest of
+/// the path.
 fn create(request: Request, own: &Identities) -> Result<Create, BadCreate> {
     let op = request.code();
     let (create, ttl) = match request {
@@ -210,7 +214,7 @@ fn create(request: Request, own: &Identities) -> Result<Create, BadCreate> {
         1 => (NodeKind::Ephemeral, false),
         2 => (NodeKind::Persistent, true),
         3 => (NodeKind::Ephemeral, true),
-        // The operation decides, so by this flag alone it is a plain one.
+        // The operation determines the kind; this flag alone means a plain znode.
         4 => (NodeKind::Persistent, false),
         5 => (ttl_kind()?, false),
         6 => (ttl_kind()?, true),
@@ -230,7 +234,7 @@ fn create(request: Request, own: &Identities) -> Result<Create, BadCreate> {
     Ok(Create { path, data, kind, sequential, acl })
 }
 
-/// ZooKeeper only looks whether a path can be split; anything else that is wrong is a znode that does not exist.
+/// ZooKeeper only checks whether a path can be split; any other invalid path is a znode that does not exist.
 fn delete(path: &str, version: i32) -> Result<(Path, Option<Expected>), Code> {
     if path == "/" || !path.contains('/') || path.contains('\0') {
         return Err(Code::BAD_ARGUMENTS);
@@ -238,7 +242,7 @@ fn delete(path: &str, version: i32) -> Result<(Path, Option<Expected>), Code> {
     Ok((Path::new(path).map_err(|_| Code::NO_NODE)?, expected(version)))
 }
 
-/// -1 stands for any version, and other negative numbers for none that there is.
+/// -1 matches any version; other negative numbers match none.
 fn expected(version: i32) -> Option<Expected> {
     match version {
         -1 => None,
@@ -247,7 +251,8 @@ fn expected(version: i32) -> Option<Expected> {
     }
 }
 
-/// Of a read. ZooKeeper checks no syntax there: what cannot exist does not, and the empty path is the root.
+/// The path of a read. ZooKeeper does not check the syntax there: an invalid path does not exist, and the empty path is
+/// the root.
 pub(crate) fn read_path(path: &str) -> Option<Path> {
     if path.is_empty() { Some(Path::root()) } else { Path::new(path).ok() }
 }
@@ -280,7 +285,7 @@ fn add_watch(path: &str, mode: i32, watches: &Watches) -> Plan {
         return Plan::error(Code::MARSHALLING_ERROR);
     };
     let Some(path) = read_path(path) else {
-        // As in ZooKeeper: there will be nothing to tell.
+        // As in ZooKeeper: there will be no events.
         return Plan::fixed(Fixed { body: Body::Number(0), ..Fixed::error(Code::OK) });
     };
     let specs = watches.add(kinds, &path, None);
@@ -300,7 +305,7 @@ fn multi(parts: Vec<Request>, own: &Identities) -> Plan {
     let ops = (0..).zip(parts).map(|(index, part)| multi_op(part, own).map_err(|code| (index, code)));
     match ops.collect::<Result<Vec<MultiOp>, (u32, Code)>>() {
         Ok(ops) => Plan::Ask(Op::Write(Write::Multi(ops)), Wants::Multi(codes)),
-        // Of a part that ZooKeeper cannot read.
+        // The result of a part that ZooKeeper cannot decode.
         Err((_, Code::MARSHALLING_ERROR)) => Plan::error(Code::MARSHALLING_ERROR),
         Err((index, code)) => {
             let body = failed_multi(codes.len(), index, code);
@@ -322,7 +327,7 @@ fn multi_op(part: Request, own: &Identities) -> Result<MultiOp, Code> {
         Request::Check { path, version } => {
             MultiOp::Check { path: checked(&path)?, version: expected(version) }
         }
-        // A time to live has an operation of its own.
+        // A TTL requires its own operation.
         Request::Create { create } | Request::Create2 { create } if matches!(create.flags, 5 | 6) => {
             return Err(Code::MARSHALLING_ERROR);
         }

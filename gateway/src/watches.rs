@@ -1,7 +1,8 @@
-//! Watches of one connection: ZooKeeper's, which have a path and a kind, over the store's, which have a number.
+//! Watches of one connection: maps ZooKeeper's watches, which have a path and a kind, to the store's, which have a
+//! number.
 //!
-//! A read that leaves a watch is two requests of the store, the watch and then the read. What the watch sees between the two is told
-//! behind the reply: its client knows the watch only then.
+//! A read that sets a watch is two requests to the store: the watch, then the read. Events between the two are sent
+//! after the reply, because only then does the client know the watch.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -16,18 +17,18 @@ use zk_jute::{Code, Event, EventType, KeeperState, SetWatches, WatcherEvent};
 
 use crate::translate::read_path;
 
-/// What a watch of ZooKeeper's sees, and whether it stays.
+/// The kind of a ZooKeeper watch: its events, and whether it persists.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum Kind {
-    /// Of getData and exists: one change of the znode.
+    /// Set by getData and exists: one change of the znode.
     Data,
-    /// Of getChildren: one change of its children.
+    /// Set by getChildren: one change of its children.
     Child,
-    /// Of addWatch: changes of the znode ...
+    /// Set by addWatch: changes of the znode ...
     Persistent,
     /// ... and of its children.
     PersistentChild,
-    /// Of addWatch: changes of the znode and of all below.
+    /// Set by addWatch: changes of the znode and its descendants.
     Recursive,
 }
 
@@ -44,7 +45,7 @@ impl Kind {
         }
     }
 
-    /// Those that a client means by a number, when it asks for a watch or takes one away.
+    /// The kinds that a client names by this number when it adds, checks or removes a watch.
     pub(crate) fn named(number: i32) -> Option<&'static [Kind]> {
         Some(match number {
             1 => &[Kind::Child],
@@ -57,7 +58,7 @@ impl Kind {
     }
 }
 
-/// Those of one connection. Clones are the same.
+/// The watches of one connection. Clones share the same set.
 #[derive(Clone, Default)]
 pub(crate) struct Watches {
     inner: Arc<Mutex<Inner>>,
@@ -67,40 +68,41 @@ pub(crate) struct Watches {
 struct Inner {
     last: u32,
     watches: HashMap<u32, Watch>,
-    /// Those that the client knows.
+    /// Watches that the client knows.
     armed: HashMap<(Kind, Path), u32>,
-    /// Those that the store has and nobody wants any more; told with the next request.
+    /// Watches that are obsolete in the store; sent with the next request.
     cancels: Vec<u32>,
 }
 
 struct Watch {
     kind: Kind,
-    /// Set again for a znode that the client knows: one that was made anew since has changed for it, as ZooKeeper says.
+    /// Set again for a znode that the client knows. If the znode was created again since, ZooKeeper reports a change.
     known: bool,
     path: Path,
     state: State,
 }
 
 enum State {
-    /// Its read is not answered. What it has seen meanwhile.
+    /// Its read is not answered; holds the events since then.
     Begun(Vec<Event>),
     Armed,
-    /// The store has not taken it.
+    /// The store has rejected it.
     Refused(Code),
 }
 
 impl Watches {
-    /// A watch of a read that is about to be asked.
+    /// Begins a watch for a read that is about to be submitted.
     pub(crate) fn begin(&self, kind: Kind, path: Path) -> (u32, AddWatches) {
         let mut inner = self.lock();
         let id = inner.insert(kind, path, State::Begun(Vec::new()));
         (id, AddWatches { specs: inner.spec(id, None).into_iter().collect(), refused: Vec::new() })
     }
 
-    /// Its read is answered, with success or not, so that the client knows it now, or never will. What it has seen meanwhile.
+    /// Its read is answered: on success the client knows the watch, otherwise the watch is dropped. Returns the events
+    /// since its start.
     ///
     /// # Errors
-    /// The store has not taken the watch.
+    /// The store has rejected the watch.
     pub(crate) fn settle(&self, id: u32, keep: bool) -> Result<Vec<Event>, Code> {
         let mut inner = self.lock();
         let Some(Watch { kind, path, state, .. }) = inner.watches.remove(&id) else { return Ok(Vec::new()) };
@@ -121,7 +123,7 @@ impl Watches {
         }
     }
 
-    /// The store has not taken these. Whether one of them is the client's already.
+    /// The store has rejected these watches.
     pub(crate) fn refused(&self, ids: impl IntoIterator<Item = u32>, code: Code) {
         let mut inner = self.lock();
         for id in ids {
@@ -133,8 +135,8 @@ impl Watches {
         }
     }
 
-    /// Watches that the client had on an earlier connection; it wants to be told what they have missed. `None` if it would have more
-    /// than `most`.
+    /// Sets the watches that the client had on an earlier connection, including their missed events. Returns `None` if
+    /// the client would have more than `most`.
     pub(crate) fn set_again(
         &self,
         sets: &SetWatches,
@@ -142,7 +144,7 @@ impl Watches {
         recursive: &[String],
         most: usize,
     ) -> Option<AddWatches> {
-        // Before anything is made of them.
+        // Checked before anything is allocated.
         let once = sets.data.len() + sets.exist.len() + sets.child.len();
         if self.count() + once + 2 * persistent.len() + recursive.len() > most {
             return None;
@@ -157,7 +159,7 @@ impl Watches {
             (persistent, (&[Kind::Persistent, Kind::PersistentChild], false), None),
             (recursive, (&[Kind::Recursive], false), None),
         ] {
-            // A path that cannot be has nothing to tell.
+            // An invalid path has no events.
             for path in paths.iter().filter_map(|path| read_path(path)) {
                 if done.insert((kinds, path.clone())) {
                     all.specs.extend(self.add_known(kinds, &path, from, known));
@@ -167,7 +169,7 @@ impl Watches {
         Some(all)
     }
 
-    /// Watches that the client knows from now on; those that it has already stay as they are, if they see all that these would.
+    /// Adds watches that the client knows from now on. Existing watches that cover the same events stay unchanged.
     pub(crate) fn add(&self, kinds: &[Kind], path: &Path, from: Option<Zxid>) -> Vec<WatchSpec> {
         self.add_known(kinds, path, from, false)
     }
@@ -195,7 +197,7 @@ impl Watches {
         kinds.iter().any(|&kind| inner.armed.contains_key(&(kind, path.clone())))
     }
 
-    /// Takes these away; the store is to be told.
+    /// Removes these watches and returns their ids for the store.
     pub(crate) fn remove(&self, kinds: &[Kind], path: &Path) -> Vec<u32> {
         let mut inner = self.lock();
         let ids: Vec<u32> =
@@ -204,12 +206,12 @@ impl Watches {
         ids
     }
 
-    /// Those that the store may forget.
+    /// Takes the ids of watches that the store has to cancel.
     pub(crate) fn take_cancels(&self) -> Vec<u32> {
         std::mem::take(&mut self.lock().cancels)
     }
 
-    /// The paths of those that the client knows, and how many these are. An addWatch counts once.
+    /// The paths of the watches that the client knows, and the number of these watches. An addWatch counts once.
     pub(crate) fn paths(&self) -> (BTreeSet<String>, usize) {
         let inner = self.lock();
         let known = inner.armed.keys().filter(|(kind, _)| *kind != Kind::PersistentChild);
@@ -218,12 +220,12 @@ impl Watches {
         (paths.into_iter().collect(), count)
     }
 
-    /// How many the client has.
+    /// Number of the client's watches.
     pub(crate) fn count(&self) -> usize {
         self.lock().watches.len()
     }
 
-    /// What the client is to be told of this now. Watches that a change concerns in the same way are told once.
+    /// The events of this group that the client has to receive now. Watches with the same event produce it once.
     pub(crate) fn tell(&self, group: &WatchGroup) -> Vec<Event> {
         let mut inner = self.lock();
         let mut all = Vec::new();
@@ -254,7 +256,7 @@ impl Watches {
                     State::Refused(_) => {}
                 }
             }
-            // ZooKeeper tells of the znode first, and then of its parent's children.
+            // ZooKeeper sends the event of the znode first, and then that of its parent's children.
             if let Some(told) = all.get_mut(first..) {
                 told.sort_by_key(|told: &Event| told.event.kind == EventType::NODE_CHILDREN_CHANGED.0);
             }
@@ -263,7 +265,7 @@ impl Watches {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        // Nothing in here panics half way.
+        // No code under this lock panics half way.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -279,7 +281,7 @@ impl Inner {
         }
     }
 
-    /// The client knows it. An older one on the same znode is of no more use.
+    /// The client knows the watch. It replaces an older one on the same znode.
     fn arm(&mut self, id: u32) {
         let Some(watch) = self.watches.get(&id) else { return };
         if let Some(older) = self.armed.insert((watch.kind, watch.path.clone()), id) {
@@ -303,7 +305,7 @@ impl Inner {
     }
 }
 
-/// What a change is for a watch, and on which path: of children, the parent's.
+/// The event of a change for a watch, and its path: for changes of children, the parent's.
 fn seen<'a>(watch: &'a Watch, change: ChangeKind, path: &'a Path) -> Option<(EventType, &'a Path)> {
     let own = *path == watch.path;
     match watch.kind {
@@ -392,7 +394,8 @@ mod tests {
         let ids: Vec<u32> =
             watches.add(Kind::named(3).unwrap(), &path("/a"), None).iter().map(|spec| spec.id).collect();
         let created = told(watches.tell(&group(&ids, ChangeKind::Created, "/a/b")));
-        // The store names only those that it concerns; the others would see a znode of their own.
+        // The store names only the watches that the change concerns; the others would receive an event of another
+        // znode.
         assert!(created.contains(&(EventType::NODE_CHILDREN_CHANGED, "/a".into())));
         assert!(created.contains(&(EventType::NODE_CREATED, "/a/b".into())));
         assert!(watches.add(&[Kind::Recursive], &path("/a"), None).is_empty(), "it is there already");

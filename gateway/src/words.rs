@@ -1,5 +1,5 @@
-//! ZooKeeper's four letter words: a client that sends one instead of a first frame gets a text and is hung up on. Names of fields are
-//! ZooKeeper's, so that what reads them goes on.
+//! ZooKeeper's four letter words: a client that sends one instead of a first frame receives a text, and the connection
+//! closes. The field names are ZooKeeper's, so that existing monitors work.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,40 +19,40 @@ use telemetry::metrics;
 
 use crate::{Gateway, stats::Connection};
 
-/// What a node knows and the port does not tell. Fields that are `None` are left out.
+/// Data of a node that the port does not provide. The output omits fields that are `None`.
 #[derive(Clone, Default, PartialEq, Debug)]
 pub struct Facts {
     /// `leader`, `follower`, `observer` or `standalone`.
     pub mode: Option<&'static str>,
-    /// Whether it serves clients.
+    /// Whether the node serves clients.
     pub serving: bool,
-    /// How far it has applied.
+    /// The last applied zxid.
     pub zxid: u64,
-    /// Znodes.
+    /// Number of znodes.
     pub znodes: Option<u64>,
     /// Open sessions of the ensemble.
     pub sessions: Option<u64>,
     /// Bytes of the state on disk, and of the log.
     pub on_disk: Option<(u64, u64)>,
-    /// The hash of the state.
+    /// The digest of the state.
     pub digest: Option<u64>,
-    /// The member that leads, and where it serves clients.
+    /// The leader, and its address for clients.
     pub leader: Option<(u32, String)>,
-    /// More names and values for `mntr`.
+    /// Additional names and values for `mntr`.
     pub more: Vec<(String, String)>,
 }
 
-/// The words that are answered; others are refused by name.
+/// The enabled words; others are rejected by name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Words(Vec<&'static str>);
 
-/// A list of words that has something else.
+/// The error for a list with an unknown word.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0:?} is no four letter word that is known; give some of {known}, with commas between them, or *", known = ALL.join(", "))]
 pub struct WordsError(String);
 
 impl Default for Words {
-    /// Those that tell nothing of clients or files.
+    /// The words that reveal nothing about clients or files.
     fn default() -> Words {
         Words(vec!["envi", "isro", "ruok", "srvr"])
     }
@@ -61,7 +61,7 @@ impl Default for Words {
 impl FromStr for Words {
     type Err = WordsError;
 
-    /// With commas between them; `*` for all.
+    /// Parses words separated by commas; `*` enables all.
     fn from_str(text: &str) -> Result<Words, WordsError> {
         if text.trim() == "*" {
             return Ok(Words(ALL.to_vec()));
@@ -75,7 +75,7 @@ impl FromStr for Words {
 }
 
 impl Words {
-    /// Whether it is one of them.
+    /// Whether the word is enabled.
     pub(crate) fn has(&self, word: &str) -> bool {
         self.0.contains(&word)
     }
@@ -87,7 +87,7 @@ impl std::fmt::Display for Words {
     }
 }
 
-/// Whether a connection that begins so asks for a text.
+/// Whether these first bytes of a connection ask for a text.
 pub(crate) fn is_word(first: [u8; 4]) -> bool {
     ALL.iter().any(|word| word.as_bytes() == first)
 }
@@ -132,7 +132,7 @@ pub(crate) async fn answer<C: Coordination>(gateway: &Gateway<C>, word: &str) ->
     }
 }
 
-/// `None` while clients are not served.
+/// Returns `None` while clients are not served.
 pub(crate) async fn facts<C: Coordination>(gateway: &Gateway<C>) -> Option<Facts> {
     if let Some(about) = &gateway.shared.about {
         return Some(about().await).filter(|facts| facts.serving);
@@ -213,7 +213,7 @@ pub(crate) fn monitored<C>(gateway: &Gateway<C>, facts: &Facts) -> Vec<(String, 
     all.chain(facts.more.iter().map(|(name, value)| (name.clone(), json!(value)))).collect()
 }
 
-/// Who watches each path.
+/// The watchers of each path.
 pub(crate) fn by_path<T>(
     watched: BTreeMap<i64, BTreeSet<String>>,
     session: impl Fn(i64) -> T,
@@ -276,7 +276,7 @@ fn long(connection: &Connection) -> String {
     )
 }
 
-/// Of an operation, as `cons` has it.
+/// The name of an operation in `cons`.
 pub(crate) fn name(op: i64) -> &'static str {
     match op {
         1 | 15 | 19 | 21 => "CREA",
@@ -302,7 +302,7 @@ fn lines(lines: impl IntoIterator<Item = String>) -> String {
     lines.into_iter().fold(String::new(), |text, line| text + &line + "\n")
 }
 
-/// Monitors look for a version of ZooKeeper's whose words these are.
+/// A ZooKeeper version that has these words, because monitors check it.
 pub(crate) const VERSION: &str =
     concat!("3.9.5-quorate-", env!("CARGO_PKG_VERSION"), ", built on 01/01/2026 00:00 UTC");
 

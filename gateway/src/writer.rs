@@ -1,4 +1,4 @@
-//! What a client gets.
+//! Writes replies and events to a client.
 
 use std::{
     collections::VecDeque,
@@ -36,23 +36,23 @@ pub(crate) struct Writer<'a, S, I> {
     pub(crate) stats: &'a Listed<'a>,
     /// Bytes that are being sent.
     pub(crate) share: Share,
-    /// A third of the session's time-out: nothing is said later than this behind the last request that was counted.
+    /// A third of the session timeout: the writer sends nothing later than this after the last counted request.
     pub(crate) third: Duration,
-    /// Taken from the store and not looked at.
+    /// Items taken from the store but not processed.
     pub(crate) next: VecDeque<Item>,
-    /// Encoded, and not sent.
+    /// Encoded but not sent.
     pub(crate) out: BytesMut,
-    /// Answers in there, and their weight.
+    /// Number of answers in it, and their weight.
     pub(crate) taken: (usize, usize),
-    /// Pings that wait until they are counted: the store's xid, and when they came.
+    /// Pings that wait for their count: the store's xid, and the arrival time.
     pub(crate) pings: VecDeque<(u64, Instant)>,
-    /// The greatest zxid that the client was told.
+    /// The greatest zxid that was sent to the client.
     pub(crate) zxid: i64,
-    /// For what is large in `out`.
+    /// Held for large replies in `out`.
     pub(crate) charges: Vec<Charge>,
-    /// The session is closed, so that signs of life do not matter.
+    /// The session is closed, so signs of life do not matter.
     pub(crate) closed: bool,
-    /// The connection ends behind what is in `out`.
+    /// The connection ends after the content of `out`.
     pub(crate) last: bool,
 }
 
@@ -73,7 +73,7 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
                 self.flush().await?;
             }
             if self.last {
-                // The other end may not have read all of it.
+                // The peer may not have read all of it.
                 let _ = self.stream.shutdown().await;
                 return Ok(End::Closed);
             }
@@ -99,7 +99,7 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
         let weight = item.weight();
         match item {
             Item::Response(response) => {
-                // The answer to a step is the reader's, which finds room for it.
+                // The answer to a step belongs to the reader, which reserves room for it.
                 if weight > LARGE && !self.ledger.is_step_next() {
                     self.make_room(weight).await?;
                 }
@@ -107,7 +107,7 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
             }
             Item::Confirmed { xid } => self.counted(xid),
             Item::Opened(_) => return Err(OpError::Internal("the session was opened twice".into())),
-            // ZooKeeper has no words for it: the client hears nothing, and looks for another server in time.
+            // ZooKeeper has no code for it: the client receives nothing, and moves to another server in time.
             Item::Notice(_) | Item::State(_) => {}
             Item::Events(group) => {
                 let events = self.ledger.watches.tell(&group);
@@ -118,14 +118,14 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
                 self.zxid = self.zxid.max(mark.zxid.0.cast_signed());
                 self.taken.1 += weight;
             }
-            // It sets its watches again on another connection, and is told what it has missed.
+            // The client sets its watches again on another connection, and receives the missed events.
             Item::Ended(ended) => return Err(ended.error),
         }
         Ok(())
     }
 
-    /// Room for an answer. Whoever waits for it holds nothing that could be sent, and does not wait for ever: what the reader holds
-    /// may have to wait for this.
+    /// Reserves room for an answer. The writer first sends everything that it has encoded, and waits for a limited time
+    /// only: the reader may hold room that depends on this answer.
     async fn make_room(&mut self, bytes: usize) -> Result<(), OpError> {
         let charge = match self.share.try_take(bytes) {
             Some(charge) => charge,
@@ -152,14 +152,14 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
 
     fn response(&mut self, response: Response, weight: usize) -> Result<(), OpError> {
         if response.xid <= FIRST_PING {
-            // With it the session was taken up.
+            // This answer resumed the session.
             self.items.taken(1, 0);
             return Ok(());
         }
         let Some(Pending { xid, op, wants, since, watch, number }) = self.ledger.pop() else {
             return Err(OpError::Internal("the store has answered what it was not asked".into()));
         };
-        // Its number is not used up, so the store would take no write behind it.
+        // Its number is not consumed, so the store would reject all later writes.
         if number.is_some() && matches!(response.result, Err(OpError::Overloaded(_))) {
             return response.result.map(|_| ());
         }
@@ -200,7 +200,7 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
         self.charges.extend(room);
         let mut seen = Vec::new();
         if let Some(id) = watch {
-            // A znode that is not there can be watched by exists alone.
+            // Only exists can watch a missing znode.
             let keep = code == Code::OK || code == Code::NO_NODE && op == OpCode::EXISTS;
             match self.ledger.watches.settle(id, keep) {
                 Ok(events) => seen = events,
@@ -227,7 +227,7 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
         }
     }
 
-    /// Sends what is encoded, once it may be said.
+    /// Sends the encoded bytes, as soon as that is allowed.
     async fn flush(&mut self) -> Result<(), OpError> {
         let mut later = VecDeque::new();
         while !self.out.is_empty() && !self.may_speak() {
@@ -243,7 +243,7 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
             }
         }
         if self.stream.write_all(&self.out).await.is_err() || self.stream.flush().await.is_err() {
-            // The client is gone, or takes nothing.
+            // The client is gone, or reads nothing.
             self.last = true;
             return Ok(());
         }
@@ -252,7 +252,7 @@ impl<S: AsyncWrite + Unpin, I: Items> Writer<'_, S, I> {
             self.items.taken(answers, weight);
         }
         self.charges.clear();
-        // An idle connection holds no buffer.
+        // An idle connection has no buffer.
         self.out = BytesMut::new();
         Ok(())
     }
@@ -268,16 +268,16 @@ impl<S, I> Drop for Writer<'_, S, I> {
     }
 }
 
-/// Items taken in one go.
+/// Maximum number of items taken at once.
 const AT_ONCE: usize = 512;
 
-/// What is encoded is sent when it has about so many bytes; a single reply may be larger.
+/// The writer sends the encoded bytes at about this size; a single reply may be larger.
 const MESSAGE: usize = 256 << 10;
 
-/// An answer that gets no room within this ends the connection.
+/// Timeout of an answer that waits for room; then the connection ends.
 const ROOM_WITHIN: Duration = Duration::from_secs(10);
 
-/// Answers above this many bytes are charged while they are sent.
+/// Answers above this size in bytes are charged while they are sent.
 const LARGE: usize = 16 << 10;
 
 #[cfg(test)]
@@ -332,7 +332,7 @@ mod tests {
             ledger.push(Pending { xid: 1, op, wants: Wants::Set, since, number, watch: None });
             let result = Err(OpError::Overloaded("full".into()));
             let response = Response { xid: FIRST_PING + 1, zxid: Zxid(1), result, leaderless: false };
-            // Without a number, others may follow.
+            // Without a number, other writes may follow.
             assert_eq!(writer.response(response, 0).is_err(), number.is_some());
         }
     }
