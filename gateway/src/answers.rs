@@ -103,6 +103,9 @@ pub(crate) fn failed_multi(parts: usize, index: u32, code: Code) -> Body {
     Body::Multi((0..parts).map(|i| MultiResult::Error(result(i))).collect())
 }
 
+/// The ZooKeeper code of an error.
+///
+/// # Errors
 /// ZooKeeper has no code for it. The connection ends: the client does not know the outcome of the request, or has to
 /// use another server.
 pub(crate) fn code_of(e: &OpError) -> Result<Code, OpError> {

@@ -4,7 +4,7 @@
 //! A connection is one task with a reader and a writer, which share a `ledger`:
 //!
 //! - The reader splits the input into frames, translates each request into one for the store (`translate`), and submits
-//! them in batches. A request of several steps, such as a long listing, delays the requests after it (`script`).
+//!   them in batches. A request of several steps, such as a long listing, delays the requests after it (`script`).
 //! - The writer takes items from the store, which arrive in request order, and encodes replies.
 //!
 //! A reply without a counterpart in the store travels as a ping, so that it keeps its position and its bounds.

@@ -6,7 +6,7 @@
 //! - `driver`: one task, one loop; the only code that touches the core.
 //! - `quorum_io`: the tasks between the driver and the quorum. They decode and encode in parallel to the driver.
 //! - `handle`: the port of the store for edges in the same process; `lane`: the state that one stream shares with the
-//! driver.
+//!   driver.
 //! - `grpc`: the edge for gRPC, which uses only the port of the store.
 //! - `table`: the checkpoint on disk, its thread, and recovery from it. Losing it costs time, never data.
 //!

@@ -4,7 +4,7 @@
 //! - Pages larger than a quarter of a segment go to files that are never synced: values are cut to [`CHUNK`] bytes and
 //!   keys are at most [`KEY_MAX`] long, so no page gets that large; files there from elsewhere are taken for damage.
 //! - A crash while sled writes a snapshot leaves `snap.*.generating`. sled later takes it for a snapshot and never
-//! opens again (1527, 1533), so such files are removed first.
+//!   opens again (1527, 1533), so such files are removed first.
 //! - Its file stays locked until its threads have ended, which is after the table is dropped: [`wait_for_lock`].
 //! - It panics where it should fail (1387, 1410): every call is made under `catch_unwind`.
 //! - It needs gigabytes for a large batch: a large checkpoint goes through a [`redo`] file, in small batches.

@@ -4,23 +4,23 @@
 //! The shell feeds [`Input`]s and carries out [`Output`]s in their order. Rules:
 //!
 //! - Requests of one session take effect and are answered in arrival order. A read waits only for earlier writes and
-//! barriers of its own session. If there are none, it is answered at once, also without a leader.
+//!   barriers of its own session. If there are none, it is answered at once, also without a leader.
 //! - Writes are pipelined: they go to the quorum as they arrive. A write waits only behind an unanswered sync, or
-//! behind a read that waits for a later state or for room, so that the read cannot see it. A close waits until all
-//! earlier requests are answered.
+//!   behind a read that waits for a later state or for room, so that the read cannot see it. A close waits until all
+//!   earlier requests are answered.
 //! - A sync and a linearizable read are answered after a barrier that was requested after their arrival. One barrier is
-//! pending at a time and serves all requests that arrived before it was sent; later requests wait for the next.
+//!   pending at a time and serves all requests that arrived before it was sent; later requests wait for the next.
 //! - One connection of the ensemble acts for a session. A connection that resumes the session first writes an entry
-//! into the log. Later entries of another connection have no effect, and such a connection ends when it learns of it.
+//!   into the log. Later entries of another connection have no effect, and such a connection ends when it learns of it.
 //! - One connection lists a bounded number of names in a row and then waits for the turns of others. So a ping of
-//! another session never waits for more than a few pages. Reads between pending writes are the exception: they are
-//! answered when their turn comes. The limit of pending reads makes their answers fit into the connection's share of
-//! unsent bytes; a read that still does not fit is rejected on its own.
+//!   another session never waits for more than a few pages. Reads between pending writes are the exception: they are
+//!   answered when their turn comes. The limit of pending reads makes their answers fit into the connection's share of
+//!   unsent bytes; a read that still does not fit is rejected on its own.
 //! - The number of numbered writes that are rejected per second for lack of disk space is bounded, because each
-//! rejection is an entry. On the same connection, requests after a write that waits for its rejection wait as well.
+//!   rejection is an entry. On the same connection, requests after a write that waits for its rejection wait as well.
 //! - If a numbered write does not get its place in the log (rejected, or out of order), its connection ends: the client
-//! sends all unanswered requests again, in order, on a new one. No write is applied twice, because the state keeps the
-//! results by number.
+//!   sends all unanswered requests again, in order, on a new one. No write is applied twice: the state keeps the
+//!   results by number.
 
 mod answers;
 mod checks;

@@ -57,11 +57,10 @@ impl Tree {
     /// The initial state of a watch of this scope: the znode, and its children or descendants, parents before their
     /// children. Empty if the znode does not exist. Znodes that the caller must not read are omitted, but a child of a
     /// readable znode is listed with its name.
-    /// name is there.
     ///
-    /// [`OpError::LimitExceeded`] if the state exceeds `room`, in znodes and bytes. The state's size is subtracted from
-    /// `room`.
-    /// [`OpError::LimitExceeded`] if it is more than `room`, in znodes and bytes, which it takes what it needs of.
+    /// # Errors
+    /// [`OpError::LimitExceeded`] if the state exceeds `room`, in znodes and bytes. The size of the state is subtracted
+    /// from `room`.
     pub(crate) fn watched(
         &self,
         path: &Path,

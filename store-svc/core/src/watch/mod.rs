@@ -2,7 +2,7 @@
 //!
 //! - [`table`]: the registered watches. They belong to their connection and are not part of the replicated state.
 //! - [`history`]: the last changes. It provides the events after a zxid for a new watch, and the unsent events for a
-//! slow client.
+//!   slow client.
 //! - [`compare`]: the event of a one-shot watch that is older than the history.
 //!
 //! A connection receives events in log order, each entry as one group, and no watch receives an entry twice: each watch
