@@ -44,7 +44,7 @@ impl Backlog {
         }
     }
 
-    /// Time since entries wait without any progress of the disk; zero while none wait.
+    /// Time for which entries have waited without any progress of the disk; zero while none wait.
     pub(crate) fn stuck(&self) -> Duration {
         match self.0.bytes.load(Ordering::Relaxed) {
             0 => Duration::ZERO,

@@ -44,8 +44,8 @@ pub struct Keep {
     pub entries: u64,
 }
 
-/// Maximum number of log bytes that a learner in synchronisation protects from the purge; or four times [`Keep`], if
-/// that is more.
+/// Maximum number of log bytes that a learner in synchronisation protects from the purge; or four times
+/// [`Keep::bytes`], if that is more.
 const HELD: u64 = 1 << 30;
 
 /// The state of the log on disk. A disk that fails ends the process, so this reports only whether the disk is slow.
@@ -55,7 +55,7 @@ pub struct LogHealth {
     pub files: usize,
     /// Bytes written to them.
     pub bytes: u64,
-    /// Time since entries wait without any progress of the disk; zero while none wait.
+    /// Time for which entries have waited without any progress of the disk; zero while none wait.
     pub stuck: Duration,
     /// State of the disk space.
     pub room: Room,

@@ -18,7 +18,7 @@ pub(crate) struct OpenRate {
 }
 
 struct Bucket {
-    /// Maximum burst of new sessions.
+    /// Sessions that may be opened now.
     left: f64,
     at: Instant,
 }

@@ -35,7 +35,7 @@ impl Checks {
         self.agreed
     }
 
-    /// Records the digest after the last check.
+    /// The recorded digest after the last check.
     pub(super) fn noted(&self) -> Option<u64> {
         self.noted.map(|(_, digest)| digest)
     }

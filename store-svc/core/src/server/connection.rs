@@ -405,7 +405,8 @@ fn begin(conn: &mut Conn, means: &mut Means<'_>) {
             Op::CancelWatches(_) | Op::AddWatches(_)
                 if op.awaits().is_none_or(|zxid| zxid <= means.applied) =>
             {
-                // A request that waits for room or for events does not wait for later writes.
+                // A request that may wait for room or for events delays later writes, so that it need not wait for
+                // those as well.
                 if !slot.holds && watching::may_wait(op) {
                     slot.holds = true;
                     conn.holding += 1;

@@ -19,7 +19,7 @@ const PART: (usize, usize) = (1_000, 256 << 10);
 #[derive(Default, Debug)]
 pub(super) struct Walks {
     last: BTreeMap<WalkId, Time>,
-    /// Name of the last walk.
+    /// Number of the last walk.
     number: u64,
 }
 

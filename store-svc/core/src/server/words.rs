@@ -32,9 +32,9 @@ pub struct Limits {
     pub data_max: u64,
     /// Maximum number of parts of a multi.
     pub multi_ops_max: usize,
-    /// Shorter session time-outs are raised to this.
+    /// Shorter session timeouts are raised to this.
     pub session_timeout_min: Duration,
-    /// Longer session time-outs are lowered to this.
+    /// Longer session timeouts are lowered to this.
     pub session_timeout_max: Duration,
     /// Maximum number of open sessions in the whole ensemble when another one is opened. Each open carries the setting
     /// of its node, so use the same value on all nodes.

@@ -30,7 +30,7 @@ struct Walking {
     /// The walk has reached this path.
     at: Option<Path>,
     aside: BTreeMap<Place, Found>,
-    /// Identities of the caller.
+    /// Total size of the saved versions, in bytes.
     bytes: usize,
     /// The saved versions exceed the limit.
     lost: bool,

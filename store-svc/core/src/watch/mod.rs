@@ -145,7 +145,7 @@ impl Watches {
         self.table.count(conn) > 0
     }
 
-    /// Handles an applied entry. `live` returns the callers of connections that have received all events before it;
+    /// Handles an applied entry. `live` returns the identities of a connection that has received all events before it;
     /// `send` sends a group to a connection, and returns whether that was possible. Returns true if all connections
     /// need a mark, because the history will soon drop entries that some do not know to have passed.
     pub(crate) fn applied(
