@@ -63,7 +63,10 @@ metrics! {
             "Connections that the node closed or refused, by reason.";
         TLS_CERTIFICATE_EXPIRES: By<TlsUse, Gauge, { TlsUse::COUNT }> = "quorate.tls.certificate.expires" [Seconds]
             By::new([const { Gauge::new() }; TlsUse::COUNT]),
-            "When the certificate of these ports expires, or the first of their revocation lists, as the time since 1970; 0 without TLS.";
+            "When the certificate of these ports expires, as the time since 1970; 0 without TLS.";
+        TLS_REVOCATIONS_EXPIRE: By<TlsUse, Gauge, { TlsUse::COUNT }> = "quorate.tls.revocations.expire" [Seconds]
+            By::new([const { Gauge::new() }; TlsUse::COUNT]),
+            "When the first revocation list of these ports expires, as the time since 1970; 0 without one.";
         TLS_RELOAD_FAILURES: Counter = "quorate.tls.reload.failures" [Count("{attempt}")] Counter::new(),
             "Attempts to use certificates, keys, authorities or revocation lists that have changed, and cannot be used.";
         RPC_SERVER_CALL_DURATION: ByName = "rpc.server.call.duration" [Seconds]

@@ -68,8 +68,8 @@ pub(crate) struct Current {
     of_clients: Option<Arc<dyn ClientCertVerifier>>,
     of_servers: Option<Arc<WebPkiServerVerifier>>,
     validity: Validity,
-    /// When the certificate, or the first of the revocation lists, is good no more, in seconds since 1970.
-    until: i64,
+    /// When the first of the revocation lists is good no more, in seconds since 1970.
+    lists_until: Option<i64>,
 }
 
 impl fmt::Debug for Keeper {
@@ -168,7 +168,7 @@ impl Keeper {
             of_clients: now.of_clients.clone(),
             of_servers: now.of_servers.clone(),
             validity: now.validity,
-            until: now.until,
+            lists_until: now.lists_until,
         };
         Arc::new(Keeper {
             files: self.files.clone(),
@@ -203,24 +203,29 @@ impl Keeper {
         }
     }
 
-    /// Tells metrics when the certificate expires.
+    /// Tells metrics when the certificate and the revocation lists expire.
     fn report(&self) {
-        let until = self.current().until;
-        let expires = Duration::from_secs(until.try_into().unwrap_or(0));
-        metrics::TLS_CERTIFICATE_EXPIRES.at(self.ports()).set_time(expires);
+        let (current, ports) = (self.current(), self.ports());
+        let time = |at: i64| Duration::from_secs(at.try_into().unwrap_or(0));
+        metrics::TLS_CERTIFICATE_EXPIRES.at(ports).set_time(time(current.validity.until));
+        metrics::TLS_REVOCATIONS_EXPIRE.at(ports).set_time(time(current.lists_until.unwrap_or(0)));
     }
 
-    /// Warns in the last third of the certificate's life, or of the day before a revocation list is to be replaced.
+    /// Warns in the last third of the certificate's life, and in the last hours of a revocation list.
     fn warn(&self) -> bool {
         let current = self.current();
         let Validity { from, until } = current.validity;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64);
-        let due = (until - now) * 3 < (until - from).max(1) || current.until - now < DAY;
-        if due {
-            let (file, hours) = (self.files.certificate.display(), (current.until - now) / 3600);
-            tracing::warn!(certificate = %file, hours_left = hours, "certificate or revocation list expires; renew it");
+        let (file, certificate_due) =
+            (self.files.certificate.display(), (until - now) * 3 < (until - from).max(1));
+        if certificate_due {
+            tracing::warn!(certificate = %file, hours_left = (until - now) / HOUR, "certificate expires; renew it");
         }
-        due
+        let lists = current.lists_until.map(|until| (until - now) / HOUR).filter(|hours| *hours < LIST_HOURS);
+        if let Some(hours_left) = lists {
+            tracing::warn!(certificate = %file, hours_left, "revocation list expires; put a newer one in its place");
+        }
+        certificate_due || lists.is_some()
     }
 
     fn ports(&self) -> TlsUse {
@@ -325,9 +330,8 @@ fn make(
         }
         None => None,
     };
-    let until = revoked_until.map_or(validity.until, |revoked| revoked.min(validity.until));
     let (http2, any) = (Arc::new(http2), Arc::new(any));
-    Ok(Current { bytes, http2, any, client, of_clients, of_servers, validity, until })
+    Ok(Current { bytes, http2, any, client, of_clients, of_servers, validity, lists_until: revoked_until })
 }
 
 /// The name of this member, which its certificate has to carry.
@@ -354,5 +358,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// For so long a file does not change once it is written.
 const SETTLED: Duration = Duration::from_secs(1);
 /// Between two warnings that a certificate expires.
-const WARN_EVERY: Duration = Duration::from_secs(DAY as u64);
-const DAY: i64 = 86_400;
+const WARN_EVERY: Duration = Duration::from_secs(86_400);
+/// A revocation list is replaced with more hours left than this.
+const LIST_HOURS: i64 = 6;
+/// In seconds.
+const HOUR: i64 = 3_600;
