@@ -176,7 +176,7 @@ impl<Q: Quorum> Running<Q> {
             (None, true) => tracing::warn!(
                 free_mib = free >> 20,
                 needs_mib = needs >> 20,
-                "the checkpoint waits for space on the disk, and the log is not purged meanwhile: delete znodes, or free or add space"
+                "the checkpoint waits for space on the disk, and a start takes longer meanwhile: delete znodes, or free or add space"
             ),
             (Some(_), false) => {
                 tracing::info!(free_mib = free >> 20, "there is space for the checkpoint again")
