@@ -56,6 +56,9 @@ fn body(wants: Wants, outcome: Outcome) -> Option<Body> {
         (Wants::Data, Outcome::Read(ReadOutcome::Data { data, stat })) => {
             Body::Data(data, stat_to_wire(&stat))
         }
+        (Wants::Count, Outcome::Read(ReadOutcome::Counted(below))) => {
+            Body::Number(i32::try_from(below.znodes).unwrap_or(i32::MAX))
+        }
         (Wants::Acl, Outcome::Read(ReadOutcome::Acl { acl, stat })) => {
             Body::Acl(acl::to_wire(&acl), stat_to_wire(&stat))
         }

@@ -70,6 +70,8 @@ pub(crate) enum Wants {
     Exists,
     /// A value.
     Data,
+    /// The number of znodes below a znode.
+    Count,
     /// An access list.
     Acl,
     /// A replacement of an access list.

@@ -157,7 +157,9 @@ pub(crate) fn plan(request: Request, who: &mut Who, watches: &Watches, limits: L
             let prefix = prefix.filter(|prefix| !matches!(prefix.trim(), "" | "/")).unwrap_or_default();
             Plan::Script(Script::Ephemerals { prefix })
         }
-        Request::GetAllChildrenNumber { .. } => Plan::error(Code::UNIMPLEMENTED),
+        Request::GetAllChildrenNumber { path } => {
+            read(&path, |path| Read::Count { path }, Wants::Count, watches, false)
+        }
     }
 }
 

@@ -225,6 +225,21 @@ async fn a_connection_has_a_bound_of_identities() {
 }
 
 #[tokio::test]
+async fn znodes_below_a_znode_are_counted_by_those_who_may_read_it() {
+    let server = Node::start().await;
+    let (mut client, _) = server.client().await;
+    for path in ["/a", "/a/b", "/a/b/c", "/ab"] {
+        assert!(client.ask(create(path, 0)).await.is_ok());
+    }
+    let count = |path: &str| Request::GetAllChildrenNumber { path: path.to_owned() };
+    for (path, below) in [("/", 4), ("/a", 2), ("/a/b", 1), ("/ab", 0)] {
+        assert_eq!(client.ask(count(path)).await, Ok(Body::Number(below)), "{path}");
+    }
+    assert_eq!(client.ask(count("/none")).await, Err(Code::NO_NODE));
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn ephemerals_of_the_session_are_listed_by_the_letters_of_their_paths() {
     let server = Node::start().await;
     let (mut client, _) = server.client().await;
