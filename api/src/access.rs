@@ -220,8 +220,8 @@ impl Identities {
         self.as_slice().iter().filter(proven)
     }
 
-    /// Those without which nobody else takes the caller's session up: what it has proven. Its address may change, and a role follows
-    /// from a setting, which may differ between nodes.
+    /// The identities that a client needs to resume the caller's session: those that the caller has proven. Its address may change, and
+    /// a role follows from a setting, which may differ between nodes.
     #[must_use]
     pub fn owner(&self) -> Identities {
         let all: Arc<[Identity]> = self.proven().cloned().collect();

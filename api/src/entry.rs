@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::{Body, Epoch, Level, PeerId, Trace, Zxid};
 
-/// Stands where a channel would: chosen by whoever asks, handed back with the answer.
+/// Stands where a channel would: chosen by the caller, handed back with the answer.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(pub u64);
 

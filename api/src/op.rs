@@ -282,7 +282,7 @@ pub enum ReadLevel {
     Local,
     /// The node has applied this entry.
     AtLeast(Zxid),
-    /// Everything that was acknowledged to anybody before the read was asked. The leader confirms that it still leads
+    /// Includes every write acknowledged before the read was issued. The leader confirms that it still leads
     /// by a round of its quorum, which many reads share.
     Linearizable,
 }

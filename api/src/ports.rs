@@ -1,6 +1,6 @@
 //! The ports: how one service calls another, whether it lives in the same process or not.
 //!
-//! Whoever calls a service in another process calls a client that finds it again when it was restarted; see
+//! A service in another process is called through a client that finds it again after a restart; see
 //! `proto::remote`. So [`PortClosed`] means in both cases that there is nothing more to wait for.
 //!
 //! Calls go one way, edge -> store -> quorum -> election. What flows back is *pulled* by the caller: the store attaches to the

@@ -41,8 +41,8 @@ impl fmt::Debug for Prover {
 }
 
 impl Prover {
-    /// Who proves this digest, as in `super:base64(sha1(super:password))`, is the [superuser](Identity::superuser) as well. `None`:
-    /// nobody is. It is ZooKeeper's `zookeeper.DigestAuthenticationProvider.superDigest`.
+    /// A client that proves `super_digest`, as in `super:base64(sha1(super:password))`, is the [superuser](Identity::superuser) as well.
+    /// `None`: there is no superuser. It is ZooKeeper's `zookeeper.DigestAuthenticationProvider.superDigest`.
     ///
     /// # Errors
     /// If it has another form.
@@ -124,7 +124,7 @@ mod tests {
         };
         assert!(is_super(&prover, "super:test"));
         assert!(!is_super(&prover, "super:other"));
-        assert!(!is_super(&Prover::default(), "super:test"), "without the setting nobody is");
+        assert!(!is_super(&Prover::default(), "super:test"), "without the setting there is no superuser");
         for bad in ["super", "super:test", "super:", ""] {
             assert_eq!(Prover::new(Some(bad)), Err(BadAccess::Form(Scheme::Digest)), "{bad}");
         }

@@ -91,9 +91,9 @@ pub struct AccessList {
 pub struct Session {
     /// The zxid of the entry that opened it.
     pub id: SessionId,
-    /// Of its secret, which nobody but the client keeps.
+    /// Of its secret, which only the client keeps.
     pub token_hash: TokenHash,
-    /// Who has opened it: whoever takes it up must have all of these identities.
+    /// The identities that opened it: a client that resumes it must have all of them.
     pub owner: Identities,
     /// After so much silence the leader closes it.
     pub timeout_ms: u32,

@@ -43,7 +43,7 @@ impl TraceContext {
         self.span_id
     }
 
-    /// Whether the trace is recorded. If not, whoever gets this begins no trace of its own either.
+    /// Whether the trace is recorded. If not, no receiver begins a trace of its own either.
     #[must_use]
     pub fn sampled(&self) -> bool {
         self.sampled

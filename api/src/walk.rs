@@ -17,7 +17,7 @@ pub struct Walk {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct WalkId(pub u64);
 
-/// One step of a walk. A walk that nobody goes on with for some seconds is over.
+/// One step of a walk. A walk ends when its next part is not requested for some seconds.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum WalkAsk {
     /// The first part, of a state as fresh as this.

@@ -111,7 +111,7 @@ pub enum SessionEvent {
         error: OpError,
     },
     /// For as long as the session's time-out no node has confirmed the session: it may be gone, with its ephemerals.
-    /// Whoever must not act without it has to stop now. [`SessionEvent::Resumed`] or [`SessionEvent::SessionLost`]
+    /// A program that must not act without the session has to stop now. [`SessionEvent::Resumed`] or [`SessionEvent::SessionLost`]
     /// follows.
     Suspended,
     /// The session goes on.
@@ -591,5 +591,5 @@ fn seed() -> u64 {
 /// What a message has besides its one large request: its own frame, and a trace.
 const FRAME: usize = 256;
 
-/// Session events are rare; nobody who listens at all falls behind by so many.
+/// Session events are rare: a listener that reads at all does not fall behind by so many.
 const EVENTS_MAX: usize = 64;

@@ -146,7 +146,7 @@ impl Driver {
             }
         }
         self.progress.send_modify(|p| (p.session, p.endpoint, p.closed) = (None, None, true));
-        // Whoever still asks is told why it is over.
+        // Later requests fail with the reason of the end.
         while let Some(command) = self.commands.recv().await {
             self.on_command(command);
             self.carry_out(&mut link, &mut outgoing);

@@ -115,7 +115,7 @@ Examples:
     /// logging. SIGTERM hands leadership over first.
     ///
     /// Listens for the quorums of other nodes (`listen.quorum_port`), and for the store of this node on the loopback
-    /// interface (`listen.internal_host`, `listen.internal_quorum_port`): whoever reaches that port is taken for the store. Finds
+    /// interface (`listen.internal_host`, `listen.internal_quorum_port`): any process that reaches that port is taken for the store. Finds
     /// its election at `services.election`. Probes and metrics are on `listen.quorum_http_port` (9465).
     #[command(after_help = "\
 Examples:
@@ -140,7 +140,7 @@ Examples:
     /// Stateless: a client whose gateway or node dies comes back, to this gateway or another, and has its session. Each node serves
     /// ZooKeeper's clients by itself (`listen.zookeeper_port`); a gateway is for where they cannot reach the nodes, or should not.
     ///
-    /// The nodes have to listen for it (`listen.internal_store_port`, at `listen.internal_host`). Whoever reaches that port can speak
+    /// The nodes have to listen for it (`listen.internal_store_port`, at `listen.internal_host`). Any process that reaches that port can speak
     /// for any client, so let only gateways in. Probes, metrics and /commands are on `listen.http_port` (9467).
     #[command(after_help = "\
 Examples:
@@ -177,7 +177,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   quorate get /app/config
-  quorate get /app/config --level linearizable      with everything that anybody has been told is written
+  quorate get /app/config --level linearizable      with every write acknowledged before
   quorate get /app/config --at-least 0x100000007    not older than this zxid, as in `quorate stat`
   quorate get /app/config --level stale             what a node has, also without a quorum
   quorate get /app/blob > picture.png
@@ -455,7 +455,7 @@ pub(crate) enum Level {
     /// What the first node that answers has, even if it has lost its quorum; a note says so then. Opens no session. To look
     /// at, not to decide by.
     Stale,
-    /// Everything that anybody was told is written before this was asked. Needs a leader with its quorum.
+    /// Includes every write acknowledged before the read was issued. Needs a leader with its quorum.
     Linearizable,
 }
 

@@ -54,7 +54,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, disk: Arc<dyn Disk>) -> Exi
 }
 
 fn carry_out(command: Command, disk: Arc<dyn Disk>) -> Result<(), Failure> {
-    // Log lines are for people who run a node; whoever runs a client wants its result.
+    // Operators of a node read log lines; users of a client read its result.
     let is_node = runs_a_node(&command);
     let verbosity = if is_node { "info" } else { "warn" };
     host::logging::init(verbosity).map_err(|e| Failure::usage(e.to_string()))?;

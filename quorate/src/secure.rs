@@ -44,7 +44,7 @@ impl Secure {
             if matches!(set.mode, Mode::Accept | Mode::Prefer) {
                 tracing::warn!(
                     ports,
-                    "ports take plaintext beside TLS, so nobody is kept out; go on to the mode \"require\""
+                    "ports take plaintext beside TLS, so they keep no stranger out; go on to the mode \"require\""
                 );
             }
             let keeper = set.files.clone().map(|files| Keeper::load(files, certificates)).transpose();

@@ -1,4 +1,4 @@
-//! `--level stale`: what one node has, also while nobody has a quorum.
+//! `--level stale`: the state of one node, also without a quorum.
 
 use api::{OpError, Read, ReadOutcome};
 use client_sdk::{ClientError, Found, Options, read_stale};
@@ -54,7 +54,7 @@ fn note(endpoint: &str, found: &Found) {
     }
 }
 
-/// Names it to whoever could not read otherwise.
+/// Names it to a user who could not read otherwise.
 pub(crate) fn remedy(failure: Failure) -> Failure {
     match failure.exit {
         Exit::Unavailable => Failure::new(

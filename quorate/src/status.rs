@@ -37,7 +37,7 @@ pub(crate) async fn run(args: &Status) -> Result<(), Failure> {
             names.join(", ")
         )));
     }
-    // Of nodes with differing lists: whoever is in any.
+    // Of nodes with differing lists: the members of any of them.
     let mut members: BTreeMap<u32, NodeMember> = BTreeMap::new();
     for member in answers.all().flat_map(|status| &status.members) {
         members.entry(member.id.0).or_insert_with(|| member.clone());

@@ -169,7 +169,7 @@ impl Caller {
     /// What the listener has found out of the caller of `request`.
     ///
     /// # Errors
-    /// A listener that has not: a defect of ours, and nobody is let in by it.
+    /// If the listener has set nothing. That is a defect of ours; the caller is refused.
     pub fn of<T>(request: &Request<T>) -> Result<Caller, Status> {
         let known = request.extensions().get::<Caller>().cloned();
         known.ok_or_else(|| Status::internal("the listener does not say who is calling"))

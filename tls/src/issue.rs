@@ -60,7 +60,7 @@ impl Authority {
         &self.certificate
     }
 
-    /// Its private key, PEM. With it anybody issues certificates.
+    /// Its private key, PEM. It issues any certificate: keep it away from the nodes.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key

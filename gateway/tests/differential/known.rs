@@ -43,7 +43,7 @@ pub(crate) fn reason(
             "exists asks for READ since ZooKeeper 3.9"
         }
         ("Delete" | "damaged Delete", ..) if err(theirs) == Some(-102) && err(ours) == Some(-101) => {
-            "delete of what is not there is told so, also to a client without DELETE on the parent"
+            "delete reports a missing znode also to a client without DELETE on the parent"
         }
         _ if has("SetAcl")
             && matches!((err(theirs), err(ours)), (Some(0), Some(-102)) | (Some(-102), Some(0))) =>
@@ -58,7 +58,7 @@ pub(crate) fn reason(
                 && err(theirs) == Some(-102)
                 && matches!(err(ours), Some(-110 | -8)) =>
         {
-            "a name that cannot be created is told so, also to a client without CREATE on the parent"
+            "create reports an invalid name also to a client without CREATE on the parent"
         }
         ("kind -10" | "kind 20", ..) => "createSession and deleteContainer are refused since ZooKeeper 3.9",
         ("Multi" | "damaged Multi", ..) if err(theirs) == Some(0) && err(ours) == Some(-5) => {

@@ -295,7 +295,7 @@ fn prover(r: &mut Layers) -> Prover {
     const SUPER_DIGEST: &str = "access.super_digest";
     let super_digest = r.get(
         SUPER_DIGEST,
-        "who proves this digest may do everything: user:base64(sha1(user:password)), as in ZooKeeper; empty: nobody",
+        "digest of the superuser: user:base64(sha1(user:password)), as in ZooKeeper; empty: there is none",
         Hidden(String::new()),
     );
     let super_digest = Some(super_digest.0).filter(|digest| !digest.is_empty());
@@ -658,7 +658,7 @@ impl NodeConfig {
         {
             r.refuse(
                 "listen.internal_store_port",
-                "off, or with `listen.internal_host` on loopback: this port has no TLS, and whoever reaches it can claim any identity",
+                "off, or with `listen.internal_host` on loopback: this port has no TLS, and any process that reaches it can claim any identity",
             );
         }
         let t = &self.timing;

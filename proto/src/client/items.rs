@@ -442,7 +442,7 @@ fn outcome(result: v1::response::Result) -> Result<Outcome, Malformed> {
     })
 }
 
-/// A listing in which no child has a Stat is one of names: whoever asked for more may read none of them.
+/// A listing in which no child has a Stat is one of names: the caller asked for more and may read none of them.
 fn children_off_wire(c: v1::ChildrenResponse) -> Result<ReadOutcome, Malformed> {
     let (next, parent) = (c.next_page_token, stat(c.stat)?);
     if c.children.iter().all(|child| child.stat.is_none()) {

@@ -49,7 +49,7 @@ pub(crate) async fn run(args: &Up) -> Result<(), Failure> {
     lived.and(stopped)
 }
 
-/// To close the terminal is a way to stop, too, unless whoever started this has said that it is not (`nohup`).
+/// To close the terminal is a way to stop, too, unless the starter has switched it off (`nohup`).
 fn stop_with_terminal(shutdown: CancellationToken) -> std::io::Result<()> {
     const HANGUP: u64 = 1;
     let status = std::fs::read_to_string("/proc/self/status")?;

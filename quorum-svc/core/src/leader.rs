@@ -328,7 +328,7 @@ impl Zab {
                 }
             }
             ToLeader::Ack(zxid) => self.on_ack(conn, zxid),
-            // Whoever sent it looks for it in the log of the next leader, and sends it again.
+            // The server that sent it looks for it in the log of the next leader, and sends it again.
             ToLeader::Forward(_) if !orders => {}
             ToLeader::Forward(submissions) => {
                 for s in submissions {

@@ -77,7 +77,7 @@ impl Zab {
         ))
     }
 
-    /// Answers whoever has asked for the level that is committed now.
+    /// Answers the request for the level that is committed now.
     pub(super) fn tell_raised(&mut self) {
         let committed = self.committed;
         let Role::Leading(leading) = &mut self.role else { return };

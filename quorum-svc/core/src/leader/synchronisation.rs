@@ -89,7 +89,7 @@ impl Zab {
         }
     }
 
-    /// Whoever has lost its data may have promised a newer epoch before, to a leader that a quorum with it follows: then
+    /// A server that has lost its data may have promised a newer epoch before, to a leader that a quorum with it follows: then
     /// its ack would commit something in two reigns. Once so many others have answered a ping that was sent after it came
     /// back that no quorum is left without one of them, there is no such reign, and it may be synchronised.
     pub(super) fn end_doubts(&mut self) {

@@ -88,6 +88,6 @@ impl Server {
 
 fn over() -> OpError {
     OpError::Unavailable(
-        "the walk is over: nobody went on with it for some seconds, or the node has taken another state; begin it again".to_owned(),
+        "the walk is over: its next part was not requested for some seconds, or the node has loaded another state; begin it again".to_owned(),
     )
 }
