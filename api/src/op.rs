@@ -60,6 +60,10 @@ pub struct Create {
 }
 
 impl Create {
+    /// Most ephemerals of one session. The end of a session removes them in one entry of the log, and no node may take long to
+    /// apply an entry.
+    pub const EPHEMERALS_MAX: usize = 100_000;
+
     /// A persistent znode with this value and the open access list.
     #[must_use]
     pub fn new(path: Path, data: impl Into<Bytes>) -> Create {

@@ -368,6 +368,11 @@ impl<Q: Quorum> Running<Q> {
                 Effect::Attach { .. } => self.attach_anew(),
             }
         }
+        let replaced = self.driver.shell.take_replaced();
+        if !replaced.is_empty() {
+            // A million znodes take a second or more. Other services share this thread, and their heartbeats must not wait.
+            drop(tokio::task::spawn_blocking(move || drop(replaced)));
+        }
         if !self.asks.is_empty() && !self.asking.waits() {
             self.asking.begin(&self.driver.quorum, std::mem::take(&mut self.asks));
         }

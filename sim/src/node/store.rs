@@ -253,6 +253,7 @@ impl Node {
                 }
             }
         }
+        self.up.iter_mut().for_each(|process| drop(process.store.shell.take_replaced()));
         if !requests.is_empty() {
             self.tell_quorum(cx, QuorumInput::Requests(requests));
         }

@@ -410,6 +410,7 @@ impl Input<'_> {
                 let [limit, actual] = self.numbers()?;
                 match asked {
                     Asked::DeleteTree(_) => tree_too_large(limit, actual),
+                    Asked::Create(_) => too_many_ephemerals(),
                     _ => too_many_quotas(),
                 }
             }
@@ -475,6 +476,16 @@ pub(crate) fn tree_too_large(limit: u64, actual: u64) -> OpError {
         limit,
         actual,
         remedy: "nothing was deleted; delete smaller parts of it one after another (`quorate delete -r --in-parts`)".to_owned(),
+    }
+}
+
+/// The error for an ephemeral beyond the limit of a session.
+pub(crate) fn too_many_ephemerals() -> OpError {
+    OpError::LimitExceeded {
+        what: "ephemerals of the session".to_owned(),
+        limit: Create::EPHEMERALS_MAX as u64,
+        actual: Create::EPHEMERALS_MAX as u64 + 1,
+        remedy: "delete some, or create the others in another session".to_owned(),
     }
 }
 

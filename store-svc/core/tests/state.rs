@@ -98,6 +98,45 @@ fn a_write_sent_again_gives_the_first_result_and_changes_nothing() {
 }
 
 #[test]
+fn the_ephemerals_of_a_session_have_a_bound_since_its_end_is_one_entry() {
+    let mut log = Log::new();
+    let (s, other) = (log.open(), log.open());
+    let all = Create::EPHEMERALS_MAX;
+    let ephemeral = |n: usize| match create(&format!("/e{n:06}"), true) {
+        Write::Create(create) => MultiOp::Create(create),
+        other => panic!("{other:?}"),
+    };
+    for (number, first) in (1..).zip((0..all).step_by(10_000)) {
+        let parts = (first..all.min(first + 10_000)).map(ephemeral).collect();
+        assert!(log.write(s, number, number - 1, Write::Multi(parts)).result.is_ok());
+    }
+    let (number, limit) = (all.div_ceil(10_000) as u64 + 1, all as u64);
+    let one_more = log.write(s, number, number - 1, create("/more", true));
+    let Err(error @ OpError::LimitExceeded { .. }) = &one_more.result else { panic!("{one_more:?}") };
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "there are {} ephemerals of the session, and the limit is {limit}; delete some, or create the others in another session",
+            limit + 1
+        )
+    );
+    assert_eq!(log.write(s, number, number - 1, create("/more", true)), one_more, "the result is kept");
+    let swap = vec![
+        MultiOp::Delete { path: Path::new("/e000000").unwrap(), version: None },
+        ephemeral(all),
+        ephemeral(all + 1),
+    ];
+    let refused = log.write(s, number + 1, number, Write::Multi(swap.clone())).result;
+    assert_eq!(refused, Err(OpError::Multi { index: 2, cause: Box::new(error.clone()) }));
+    assert_eq!(log.write(s, number + 2, number + 1, Write::Multi(swap[..2].to_vec())).result.err(), None);
+    assert_eq!(log.write(s, number + 3, number + 2, create("/kept", false)).result.err(), None);
+    assert_eq!(log.write(other, 1, 0, create("/more", true)).result.err(), None);
+    let ended = log.apply(&close(s)).result;
+    assert_eq!(ended, Ok(WriteOutcome::SessionClosed { ephemerals: all as u32 }));
+    assert_eq!(log.state.digest(), log.state.recompute_digest());
+}
+
+#[test]
 fn numbers_are_admitted_in_order_and_acknowledged_ones_are_forgotten() {
     let mut log = Log::new();
     let s = log.open();

@@ -2,7 +2,7 @@
 
 use api::{OpError, Time, Zxid, session::Item};
 use store_core::{
-    Server,
+    Server, State,
     server::{Ask, ConnId, Input, Output},
 };
 
@@ -17,6 +17,8 @@ pub struct Shell {
     pub since_snapshot: SinceSnapshot,
     /// The state was discarded because it differed from the leader's after this entry.
     diverged: Option<Zxid>,
+    /// States that another one has replaced, until somebody drops them where nothing waits.
+    replaced: Vec<State>,
 }
 
 /// An effect to carry out.
@@ -54,7 +56,7 @@ impl Shell {
     /// A shell around this core.
     #[must_use]
     pub fn new(server: Server) -> Shell {
-        Shell { server, since_snapshot: SinceSnapshot::default(), diverged: None }
+        Shell { server, since_snapshot: SinceSnapshot::default(), diverged: None, replaced: Vec::new() }
     }
 
     /// Processes a message from the quorum.
@@ -67,7 +69,7 @@ impl Shell {
             }
             FromQuorum::SnapshotWanted => self.since_snapshot.wanted = true,
             FromQuorum::State { state, bytes } => {
-                self.server.replace_state(now, *state);
+                self.replaced.push(self.server.replace_state(now, *state));
                 let since = &mut self.since_snapshot;
                 (since.entries, since.log_bytes, since.snapshot_bytes) = (0, 0, bytes);
             }
@@ -107,8 +109,13 @@ impl Shell {
             zxid = %at, own = format_args!("{own:016x}"), leaders = format_args!("{leaders:016x}"),
             "the state is not the leader's: serving stops until it is built again from snapshot and log; check memory and disk"
         );
-        self.server.start_over(now);
+        self.replaced.push(self.server.start_over(now));
         Ok(())
+    }
+
+    /// States that are no longer in use. To drop a large one takes long: do it where nothing waits.
+    pub fn take_replaced(&mut self) -> Vec<State> {
+        std::mem::take(&mut self.replaced)
     }
 }
 

@@ -193,11 +193,12 @@ impl Server {
         .min()
     }
 
-    /// Replaces the state by a snapshot from the quorum, because the entries in between are no longer available.
-    pub fn replace_state(&mut self, now: Time, state: State) {
+    /// Replaces the state by a snapshot from the quorum, because the entries in between are no longer available. Returns
+    /// the old state: to drop a large one takes long.
+    pub fn replace_state(&mut self, now: Time, state: State) -> State {
         self.advance_time(now);
         let back = state.applied() < self.state.applied();
-        self.state = state;
+        let old = std::mem::replace(&mut self.state, state);
         self.applied_at = self.now;
         let connected: Vec<(SessionId, ConnId)> = self.sessions.iter().map(|(&s, &c)| (s, c)).collect();
         for (session, conn) in connected {
@@ -231,20 +232,22 @@ impl Server {
         self.keep_time();
         self.retry_behind();
         self.on_time();
+        old
     }
 
     /// Discards the state, which differs from the leader's, and stops serving until a new feed has provided another
-    /// one. Ends all connections.
-    pub fn start_over(&mut self, now: Time) {
+    /// one. Ends all connections. Returns the old state, like [`Server::replace_state`].
+    pub fn start_over(&mut self, now: Time) -> State {
         let mut state = State::seeded(self.state.seed());
         state.forget_checkpoint();
-        self.replace_state(now, state);
+        let old = self.replace_state(now, state);
         (self.served, self.status) = (false, QuorumStatus::default());
         self.down_since.get_or_insert(self.now);
         self.expiry.stop();
         self.keeps_time_from = None;
         self.checks = Checks::default();
         self.reaper = Reaper::default();
+        old
     }
 
     /// The last entry after which this state was compared with the leader's and equal, since the server [started

@@ -209,6 +209,14 @@ impl Server {
         }
         let Server { watches, conns, outbox, answers, config, now, state, .. } = self;
         let mut sender = Sender { outbox, answers, limits: &config.limits, now: *now };
+        if watches.is_large(changes.len()) {
+            for id in watches.conns() {
+                if let Some(conn) = conns.get_mut(&id).filter(|conn| conn.cursor.is_none()) {
+                    conn.cursor = Some(before);
+                    sender.answers.again_later(id);
+                }
+            }
+        }
         let mut behind = Vec::new();
         let conns = std::cell::RefCell::new(conns);
         let live = |id| {

@@ -73,6 +73,11 @@ impl Tree {
             return Err(OpError::NoChildrenForEphemerals(Path::new(parent_str)?));
         }
         self.admit(parent, 1, create.data_len())?;
+        if let Some(owned) = life.owner().and_then(|owner| self.ephemerals.get(&owner))
+            && owned.len() >= Create::EPHEMERALS_MAX
+        {
+            return Err(kept::too_many_ephemerals());
+        }
         // Before the parent gets another child.
         self.before_change(parent, parent_str);
         let acl = self.acls.hold(&create.acl);

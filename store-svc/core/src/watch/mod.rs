@@ -31,6 +31,9 @@ use table::{Hit, Table};
 /// Maximum number of history entries sent to one connection in one turn: about a millisecond of work.
 const TURN: usize = 1_000;
 
+/// Maximum number of changes times connections that are matched when an entry is applied: some 20 ms of work.
+const AT_ONCE: usize = 100_000;
+
 /// All watches of a node, and the history.
 #[derive(Debug)]
 pub(crate) struct Watches {
@@ -145,7 +148,14 @@ impl Watches {
         self.table.count(conn) > 0
     }
 
-    /// Handles an applied entry. `live` returns the identities of a connection that has received all events before it;
+    /// Whether an entry with so many changes needs too much work to send its events to all connections at once. Then all
+    /// of them take it from the history, each in its turn.
+    pub(crate) fn is_large(&self, changes: usize) -> bool {
+        changes > 1 && changes.saturating_mul(self.table.streams()) > AT_ONCE
+    }
+
+    /// Handles an applied entry. If the entry [is large](Watches::is_large), the caller has set the cursors of all connections
+    /// before, and none is live. `live` returns the identities of a connection that has received all events before it;
     /// `send` sends a group to a connection, and returns whether that was possible. Returns true if all connections
     /// need a mark, because the history will soon drop entries that some do not know to have passed.
     pub(crate) fn applied(
@@ -158,7 +168,8 @@ impl Watches {
     ) -> bool {
         self.history.push(zxid, time_ms, changes);
         let mut groups = BTreeMap::new();
-        for change in changes {
+        let none_is_live = self.is_large(changes.len());
+        for change in changes.iter().filter(|_| !none_is_live) {
             for hit in self.table.hits(zxid, change, None, &live) {
                 enter(groups.entry(hit.conn).or_default(), change, hit);
             }

@@ -17,7 +17,7 @@ fn children(p: &str, look: Look) -> Read {
     Read::Children { path: path(p), page: Page { look, ..Page::default() } }
 }
 
-fn tree(p: &str) -> Op {
+pub(super) fn tree(p: &str) -> Op {
     Op::Write(Write::DeleteTree(DeleteTree { path: path(p), version: None, keep_root: false, max_znodes: 0 }))
 }
 

@@ -182,6 +182,29 @@ fn v04_a_watch_of_a_subtree_sees_all_below_by_their_own_paths_and_no_neighbours(
 }
 
 #[test]
+fn an_entry_that_changes_much_under_many_watches_reaches_each_stream_in_a_turn_of_its_own() {
+    let (mut node, mut log) = limited(41, Limits::default());
+    let znodes = 2_600;
+    node.write(&mut log, [create("/t")]);
+    node.write(&mut log, (0..znodes).map(|n| create(&format!("/t/{n}"))));
+    (1..=40).for_each(|conn| node.watch(conn, [watch(1, "/t", WatchScope::Tree)]));
+    node.write(&mut log, [super::trees::tree("/t")]);
+    let events = |items: &[(ConnId, Item)]| items.iter().filter(|(_, i)| matches!(i, Item::Events(_))).count();
+    assert_eq!(events(&node.sent), 0, "the entry itself sends nothing to so many");
+    assert!(node.server.has_more());
+    (1..=40).for_each(|conn| node.ask(conn, 2, vec![get("/t")]));
+    for conn in 1..=40 {
+        let items = node.take_all(conn);
+        let changes: usize = told(&items).iter().map(|(_, changes)| changes.len()).sum();
+        assert_eq!(changes, znodes + 1);
+        let zxids: std::collections::BTreeSet<u32> = told(&items).iter().map(|(zxid, _)| *zxid).collect();
+        assert_eq!(zxids.len(), 1, "one entry is one group, in parts");
+        assert!(matches!(items.last(), Some(Item::Response(_))), "the answer comes last");
+    }
+    assert_eq!(node.server.watch_figures().counted.gone, 0);
+}
+
+#[test]
 fn v05_what_a_multi_deletes_and_makes_again_is_one_group_of_two_events_in_order() {
     let (mut node, mut log) = limited(1, Limits::default());
     node.write(&mut log, [create("/a")]);
