@@ -97,7 +97,8 @@ async fn look<F: Feed>(mut feed: F, mut decoder: Decoder, many: bool) -> Result<
         _ => false,
     });
     let spans = items.iter().flat_map(applying).collect();
-    let snapshot = items.iter().any(|item| matches!(item, FeedItem::SnapshotChunk(_) | FeedItem::SnapshotEnd));
+    let snapshot =
+        items.iter().any(|item| matches!(item, FeedItem::SnapshotChunk(_) | FeedItem::SnapshotEnd));
     let mut decode = move || {
         let said = decoder.decode(items);
         (decoder, said)
@@ -105,9 +106,9 @@ async fn look<F: Feed>(mut feed: F, mut decoder: Decoder, many: bool) -> Result<
     // A piece takes tens of milliseconds and the final checks of a large state a second. Other services share this
     // thread, and their heartbeats must not wait.
     let (decoder, said) = match snapshot {
-        true => tokio::task::spawn_blocking(decode).await.map_err(|e| {
-            StopReason::Invariant(format!("the task that reads a snapshot has died: {e}"))
-        })?,
+        true => tokio::task::spawn_blocking(decode)
+            .await
+            .map_err(|e| StopReason::Invariant(format!("the task that reads a snapshot has died: {e}")))?,
         false => decode(),
     };
     Ok(Given { feed, decoder, said: said?, spans, many })

@@ -189,7 +189,8 @@ fn an_entry_that_changes_much_under_many_watches_reaches_each_stream_in_a_turn_o
     node.write(&mut log, (0..znodes).map(|n| create(&format!("/t/{n}"))));
     (1..=40).for_each(|conn| node.watch(conn, [watch(1, "/t", WatchScope::Tree)]));
     node.write(&mut log, [super::trees::tree("/t")]);
-    let events = |items: &[(ConnId, Item)]| items.iter().filter(|(_, i)| matches!(i, Item::Events(_))).count();
+    let events =
+        |items: &[(ConnId, Item)]| items.iter().filter(|(_, i)| matches!(i, Item::Events(_))).count();
     assert_eq!(events(&node.sent), 0, "the entry itself sends nothing to so many");
     assert!(node.server.has_more());
     (1..=40).for_each(|conn| node.ask(conn, 2, vec![get("/t")]));
