@@ -92,7 +92,7 @@ impl Board {
         }
     }
 
-    /// This peer may be gone.
+    /// Marks the peer as possibly gone.
     fn doubt(&self, peer: PeerId) {
         if let Some(noted) = self.lock().get_mut(&peer) {
             noted.doubted.get_or_insert_with(Instant::now);
@@ -181,8 +181,7 @@ impl Acquaintances {
     /// Validates the first message of another server before any of its content is used. `dialled`: the peer that this
     /// server dialled, if any.
     ///
-    /// # Errors
-    /// Why the two servers must not talk to each other; logged once.
+    /// The reason to refuse the connection; logged once.
     pub(crate) fn check(&self, hello: wire::Hello, dialled: Option<PeerId>) -> Result<PeerId, String> {
         let peer = PeerId(hello.id);
         let checked = Hello::check(hello, &self.own.borrow().greeting, dialled);
@@ -192,7 +191,8 @@ impl Acquaintances {
         })
     }
 
-    /// This server and `peer` must not talk to each other until an operator changes something.
+    /// Records that this server and `peer` must not talk to each other until an operator changes
+    /// something.
     pub(crate) fn refused(&self, peer: PeerId, why: &str) {
         if self.links.is_member(peer)
             && peer != self.me

@@ -57,7 +57,7 @@ pub(crate) struct Driver<E> {
     pub(crate) traces: Traces,
 }
 
-/// The channels for everything that the core names by number.
+/// The channels behind the numbers that the core uses.
 #[derive(Default)]
 pub(crate) struct State {
     learners: BTreeMap<Conn, ToOneLearner>,

@@ -24,14 +24,14 @@ enum State {
 }
 
 impl Late {
-    /// Both ends.
+    /// Creates both ends.
     #[must_use]
     pub fn new() -> (Opening, Late) {
         let (opening, late) = watch::channel(State::Opening);
         (Opening(opening), Late(late))
     }
 
-    /// Why the service is not open, if it waits for space.
+    /// The reason why the service is not open, if it waits for space.
     #[must_use]
     pub fn waits_for(&self) -> Option<String> {
         match &*self.0.borrow() {

@@ -27,7 +27,7 @@ use crate::driver::{Event, Links};
 use crate::outbox::{Item, Lanes, Open, Outbox};
 use crate::polled::{Polled, Source};
 
-/// A message as it is sent.
+/// A message in its wire form.
 type Message = Result<wire::LeaderMessage, Status>;
 type Messages = Pin<Box<dyn Stream<Item = Message> + Send>>;
 
@@ -367,7 +367,7 @@ impl Sync {
         Sync { mode, since: Instant::now(), bytes: 0, span }
     }
 
-    /// All entries that the learner lacked, up to `target`, are sent.
+    /// All missing entries of the learner, up to `target`, are sent.
     fn end(mut self, epoch: Epoch, target: Zxid) {
         metrics::SYNC_DURATION.at(self.mode).record(self.since.elapsed());
         if let Some(span) = &mut self.span {

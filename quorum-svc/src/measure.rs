@@ -162,7 +162,7 @@ impl Measure {
         }
     }
 
-    /// At the end of each turn. `queue` returns the length of a learner's send queue.
+    /// Publishes gauges at the end of each turn. `queue` returns the length of a learner's send queue.
     pub(crate) fn publish(&mut self, core: &Zab, view: &LogView, queue: impl Fn(Conn) -> usize) {
         let status = core.status();
         let (writes, bytes) = core.pending_writes();

@@ -32,7 +32,7 @@ pub(crate) struct RoomView(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     room: AtomicU8,
-    /// On the file system with the least space.
+    /// Free bytes on the file system with the least space.
     free: AtomicU64,
     /// The threshold of low space on that file system.
     mark: AtomicU64,

@@ -47,7 +47,7 @@ impl Traces {
         }
     }
 
-    /// This message is about to be sent to the leader.
+    /// Processes a message to the leader just before it is sent.
     pub(crate) fn sent_to_leader(&mut self, message: &mut ToLeader) {
         let ToLeader::Forward(submissions) = message else { return };
         for s in submissions {
@@ -155,7 +155,7 @@ pub(crate) fn appends(entries: &[Entry], leading: bool) -> Vec<Span> {
     traced.map(span).collect()
 }
 
-/// One fsync that began at that time made the entries of these spans, and others, durable.
+/// Ends the spans of entries that one fsync, begun at `began`, made durable.
 pub(crate) fn synced(appends: &mut Vec<Span>, began: SystemTime, entries: usize) {
     if appends.is_empty() {
         return;

@@ -68,7 +68,7 @@ pub(crate) enum Event {
     Leave(oneshot::Sender<()>),
 }
 
-/// What links need from the driver. Cheap to clone.
+/// The driver's interface for links. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Links {
     events: mpsc::Sender<Event>,
