@@ -17,7 +17,7 @@
 //! All input and output goes through the trait [`Disk`]: [`FsDisk`] is the real one, [`MemDisk`] a simulated one with a
 //! volatile cache, crashes and faults.
 //!
-//! Three rules hold everywhere here:
+//! Three rules hold everywhere in this crate:
 //! - *Fail-stop.* An error of the disk is final. A failed fsync is never retried, because the kernel may have
 //!   dropped the data and call the next one a success (Rebello et al., "Can Applications Recover from fsync
 //!   Failures?", ATC 2020).
