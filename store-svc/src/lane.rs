@@ -313,7 +313,8 @@ mod tests {
         vec![pong; count]
     }
 
-    /// A thousand streams whose clients had taken all but a little less than a step kept a whole node's room for answers.
+    /// A thousand streams kept a whole node's capacity for answers. Each client had taken all answers except slightly
+    /// less than one reporting step.
     #[test]
     fn what_a_client_has_taken_whole_is_told_soon() {
         let (held, (asides, mut told)) = (Budget::new(8 << 20), mpsc::unbounded_channel());
@@ -332,7 +333,7 @@ mod tests {
     fn b07_answers_to_pings_are_counted_but_for_a_few() {
         let (held, (asides, _told)) = (Budget::new(8 << 20), mpsc::unbounded_channel());
         let lane = Lane::new(ConnId(1), Bounds::default(), held.share(), asides);
-        // Others cannot have the last quarter, in small parts.
+        // Small parts cannot use the last quarter.
         let mut all: Vec<_> = (0..3).filter_map(|_| held.share().try_take(2 << 20)).collect();
         all.extend((0..32).filter_map({
             let share = held.share();

@@ -292,7 +292,7 @@ mod tests {
     use super::*;
     use crate::tree::Life;
 
-    /// The bytes of which the hash of a znode was made before it could have a kind, a list or no value.
+    /// The input of a znode's hash before znodes had a kind, a list or a null value.
     fn as_before(path: &str, z: &Znode<'_>) -> u64 {
         let mut bytes = Vec::new();
         let value = z.data.unwrap_or_default();
@@ -319,7 +319,7 @@ mod tests {
                 assert_eq!(znode("/a", &z), as_before("/a", &z));
             }
         }
-        // And for ever.
+        // And a fixed hash, which must never change.
         assert_eq!(znode("/a", &znode_of(Some(b"v"), Life::Persistent, 0)), GOLDEN_ZNODE);
     }
 

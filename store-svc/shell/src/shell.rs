@@ -17,7 +17,7 @@ pub struct Shell {
     pub since_snapshot: SinceSnapshot,
     /// The state was discarded because it differed from the leader's after this entry.
     diverged: Option<Zxid>,
-    /// States that another one has replaced, until somebody drops them where nothing waits.
+    /// Replaced states, until the caller drops them where no other work waits.
     replaced: Vec<State>,
 }
 
@@ -113,7 +113,8 @@ impl Shell {
         Ok(())
     }
 
-    /// States that are no longer in use. To drop a large one takes long: do it where nothing waits.
+    /// Returns states that are no longer in use. Dropping a large one takes long: do it where no other
+    /// work waits.
     pub fn take_replaced(&mut self) -> Vec<State> {
         std::mem::take(&mut self.replaced)
     }

@@ -27,7 +27,7 @@ pub(super) struct Schedule {
     pub(super) saving: Option<AbortHandle>,
     /// Set if a checkpoint lacked space: time of the next check.
     pub(super) no_space: Option<Instant>,
-    /// Whether the job of the thread is a snapshot, which says nothing about the table.
+    /// Whether the job of the thread is a snapshot, which leaves the table unchanged.
     pub(super) is_snapshot: bool,
 }
 

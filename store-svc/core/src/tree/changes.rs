@@ -96,7 +96,7 @@ impl Tree {
             for id in children.into_iter().flat_map(|children| children.iter()) {
                 let child = &self.nodes[id];
                 let path = above.child(&child.name_text())?;
-                // Znodes that are left out count against this limit as well.
+                // Omitted znodes count against this limit as well.
                 looked_at += 1;
                 if looked_at > STATE_ZNODES {
                     return Err(too_much(&path));

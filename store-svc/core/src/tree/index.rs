@@ -144,7 +144,7 @@ impl Index {
 
     fn push(&mut self, bucket: Bucket) {
         if self.buckets.is_multiple_of(CHUNK) {
-            // The memory of the first is touched only bucket by bucket, too.
+            // The memory of the first chunk is touched only bucket by bucket, too.
             self.chunks.push(Vec::with_capacity(CHUNK));
         }
         if let Some(chunk) = self.chunks.last_mut() {
@@ -190,7 +190,7 @@ mod tests {
     }
 
     proptest! {
-        /// Few paths, so that most are there at times, and few hashes in some runs, so that they collide.
+        /// Few paths, so that most exist at times; in some runs few hashes, so that they collide.
         #[test]
         fn the_index_does_what_a_map_does(
             steps in prop::collection::vec((0..1000u32, any::<bool>()), 0..4000),
@@ -241,7 +241,7 @@ mod tests {
             index.remove(hash, NodeId::of_number(n));
             count(&mut index, hash);
         }
-        // Chance: 24 are expected in a bucket that is to be split next.
+        // By chance: 24 entries are expected in a bucket before its split.
         assert!(most > 0 && most <= 8 * FILL, "{most} entries moved at once");
         assert!(longest <= 8 * FILL, "{longest} entries in one bucket");
         assert_eq!((index.len, index.buckets, index.chunks.len()), (0, 1, 1));

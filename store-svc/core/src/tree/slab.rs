@@ -187,7 +187,7 @@ mod tests {
         for (n, &id) in ids.iter().enumerate() {
             assert_eq!(slab[id].czxid, Zxid(n as u64));
         }
-        // All of the second chunk, and some of the first.
+        // All slots of the second chunk, and some of the first.
         let (first, second) = (&ids[..10], &ids[CHUNK as usize..2 * CHUNK as usize]);
         for &id in first.iter().chain(second) {
             slab.remove(id);

@@ -265,8 +265,8 @@ impl Slot {
         self.life().owner()
     }
 
-    /// What the znode waits for until it is reaped, with the start or end in log time; `None` if it is of another kind
-    /// or has children.
+    /// The event that the znode waits for before it is reaped, with its start or end in log time.
+    /// `None` if it is of another kind or has children.
     pub(super) fn fate(&self) -> Option<(Fate, i64)> {
         match self.kind {
             Kind::Persistent | Kind::Ephemeral => None,
