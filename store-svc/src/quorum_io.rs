@@ -84,7 +84,8 @@ impl<F: Feed> Attached<F> {
     }
 }
 
-/// `many`: the last read returned so much that other tasks, including the quorum itself, have their turn first.
+/// Reads the feed once. `many`: the last read was large, so other tasks, including the quorum itself, have their
+/// turn first.
 async fn look<F: Feed>(mut feed: F, mut decoder: Decoder, many: bool) -> Result<Given<F>, StopReason> {
     match many {
         true => tokio::task::yield_now().await,

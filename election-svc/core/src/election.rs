@@ -111,7 +111,7 @@ pub(crate) enum State {
     /// No election was requested yet, or the last request was withdrawn.
     Idle,
     Looking(Looking),
-    /// Has a leader, or leads. `role` is never `Looking`.
+    /// This server has a leader, or leads. `role` is never `Looking`.
     Established {
         role: Role,
         vote: Vote,

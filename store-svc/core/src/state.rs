@@ -53,7 +53,7 @@ pub struct Changes {
     pub acls: Vec<(AclId, Option<record::AccessList>)>,
     /// A removed session may occur more than once.
     pub sessions: Vec<(SessionId, Option<record::Session>)>,
-    /// Of sessions that still exist, or are removed as well.
+    /// Results of sessions that still exist or are removed as well.
     pub results: Vec<((SessionId, WriteNumber), Option<record::KeptResult>)>,
 }
 

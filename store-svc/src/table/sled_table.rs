@@ -57,7 +57,7 @@ pub(super) struct SledTable {
 
 /// See [`SledTable::note_down`].
 pub(super) enum Noted {
-    /// To be applied at once.
+    /// The changes, which the caller applies at once.
     Few(Vec<Change>),
     /// Recorded in the [`redo`] file.
     Many,

@@ -71,7 +71,7 @@ pub(super) struct Slot {
     /// Later writes do not start before this request is answered: they could be applied while it waits, and it must not
     /// see them.
     holds: bool,
-    /// Of a started read: its part of `Conn::expected`.
+    /// Share of a started read in `Conn::expected`; 0 for other requests.
     expected: usize,
     step: Step,
     trace: Trace,

@@ -258,7 +258,7 @@ impl Server {
             Some(Pending::Close { conn, slot, command }) => {
                 self.submit(Pending::Close { conn, slot, command: command.clone() }, command);
             }
-            // If the first attempt succeeded, it opened a session that nobody knows and that expires.
+            // If the first attempt succeeded, it opened a session that no client knows, and that session expires.
             Some(Pending::Open { conn, command }) => {
                 self.submit(Pending::Open { conn, command: command.clone() }, command);
             }

@@ -19,7 +19,7 @@ pub(crate) struct Loading {
     parent: Option<(String, NodeId)>,
 }
 
-/// Maximum number of znodes for which the index is allocated in advance, whatever the header says: some 30 MiB. Beyond
+/// Maximum number of znodes for which the index is allocated in advance, whatever number the header contains: some 30 MiB. Beyond
 /// it, the index grows as usual.
 const EXPECTED_MAX: u64 = 1 << 24;
 

@@ -148,7 +148,7 @@ impl Watches {
         self.table.count(conn) > 0
     }
 
-    /// Whether an entry with so many changes needs too much work to send its events to all connections at once. Then all
+    /// Whether an entry with this many changes needs too much work to send its events to all connections at once. Then all
     /// of them take it from the history, each in its turn.
     pub(crate) fn is_large(&self, changes: usize) -> bool {
         changes > 1 && changes.saturating_mul(self.table.streams()) > AT_ONCE
