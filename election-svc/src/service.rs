@@ -29,8 +29,8 @@ pub struct Config {
     pub build: Build,
     /// This server, all members, and the waiting times.
     pub core: election_core::Config,
-    /// `host:port` of each other member's election port; names are resolved at each dial. Only smaller ids are
-    /// dialled.
+    /// `host:port` of each other member's election port; names are resolved at each dial. Only smaller
+    /// ids are dialled.
     pub addresses: BTreeMap<PeerId, String>,
     /// Connects to the other members.
     pub dialer: tls::Dialer,

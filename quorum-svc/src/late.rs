@@ -8,8 +8,9 @@ use tokio::sync::watch;
 use crate::feed::{LogFeed, SignQueue};
 use crate::handle::{Handle, LogHealth};
 
-/// The port [`Quorum`] to a quorum service that may not be open yet. Until it is open, calls wait, and the status is
-/// that of a node without a leader. So the store runs in the meantime and answers stale reads. Cheap to clone.
+/// The port [`Quorum`] to a quorum service that may not be open yet. Until it is open, calls wait, and
+/// the status is that of a node without a leader. So the store runs in the meantime and answers stale
+/// reads. Cheap to clone.
 #[derive(Clone)]
 pub struct Late(watch::Receiver<State>);
 

@@ -33,10 +33,11 @@ type Messages = Pin<Box<dyn Stream<Item = Message> + Send>>;
 
 /// Interval of keep-alive messages on an idle data stream.
 pub(crate) const IDLE: Duration = Duration::from_secs(1);
-/// Maximum weight of the entries of one message: large enough to amortise the message. A single entry may be larger.
+/// Maximum weight of the entries of one message: large enough to amortise the message. A single entry
+/// may be larger.
 const PROPOSE_BYTES: usize = 256 << 10;
-/// Maximum number of queued commands for one learner. They merge, so only a learner that does not read at all reaches
-/// it.
+/// Maximum number of queued commands for one learner. They merge, so only a learner that does not read
+/// at all reaches it.
 pub(crate) const OUTBOX_LIMIT: usize = 64 << 10;
 
 impl Item for Command {
@@ -275,8 +276,8 @@ pub(crate) async fn within<T>(limit: Option<Duration>, what: impl Future<Output 
     }
 }
 
-/// The messages of a stream to a learner: first an optional message, then those of a source that exists once the link
-/// is complete.
+/// The messages of a stream to a learner: first an optional message, then those of a source that exists
+/// once the link is complete.
 struct After<S> {
     first: Option<wire::LeaderMessage>,
     awaited: Option<oneshot::Receiver<S>>,

@@ -1,5 +1,5 @@
-//! Spans of traced writes in the quorum, and of the time without a leader. The core forwards trace contexts; this
-//! module begins and ends spans as inputs and outputs pass.
+//! Spans of traced writes in the quorum, and of the time without a leader. The core forwards trace
+//! contexts; this module begins and ends spans as inputs and outputs pass.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::SystemTime;

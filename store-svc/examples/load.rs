@@ -1,8 +1,8 @@
 //! The cost of one write in a store without its neighbours: `cargo run --release -p store-svc --example
 //! load`.
 //!
-//! One stream with 1,024 writes of 100 B in flight, over loopback, on a quorum in memory. Prints writes per second and
-//! the CPU time per write of the whole process, client included.
+//! One stream with 1,024 writes of 100 B in flight, over loopback, on a quorum in memory. Prints writes
+//! per second and the CPU time per write of the whole process, client included.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::{Duration, Instant};

@@ -9,8 +9,8 @@ use api::session::{Item, Op, Response, Verb};
 use store_core::Server;
 use telemetry::{Phase, metrics};
 
-/// Unanswered requests of one connection. They are answered in arrival order, so requests that arrived together are
-/// stored and recorded together.
+/// Unanswered requests of one connection. They are answered in arrival order, so requests that arrived
+/// together are stored and recorded together.
 #[derive(Default)]
 pub(crate) struct Timings {
     runs: VecDeque<Run>,

@@ -78,8 +78,8 @@ fn level_name(level: &ReadLevel) -> &'static str {
     }
 }
 
-/// The open spans of one stream. Requests are answered in order, so a count finds their spans. The number of requests
-/// bounds the number of spans.
+/// The open spans of one stream. Requests are answered in order, so a count finds their spans. The
+/// number of requests bounds the number of spans.
 #[derive(Default)]
 pub(crate) struct Open {
     taken: u64,

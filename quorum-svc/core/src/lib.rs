@@ -4,8 +4,8 @@
 //! ([`Output`]). It knows no socket, disk, clock or task. The shell carries out the outputs in their
 //! order and reports the results as inputs.
 //!
-//! A reign goes through three phases, named as in the paper (Junqueira, Reed, Serafini: *Zab: High-performance
-//! broadcast for primary-backup systems*, DSN 2011) and in ZooKeeper:
+//! A reign goes through three phases, named as in the paper (Junqueira, Reed, Serafini: *Zab:
+//! High-performance broadcast for primary-backup systems*, DSN 2011) and in ZooKeeper:
 //!
 //! 1. **Discovery**: learners report their accepted epochs to the prospective leader. It proposes a
 //!    greater epoch. A quorum makes this epoch durable before it answers.

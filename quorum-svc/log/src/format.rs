@@ -260,7 +260,8 @@ pub(crate) fn record_len(entry: &Entry) -> usize {
     RECORD_LEN + entry.body.len()
 }
 
-/// Appends the record of `entry` to a buffer that will be written at `base`. The payload is at most [`MAX_PAYLOAD`].
+/// Appends the record of `entry` to a buffer that will be written at `base`. The payload is at most
+/// [`MAX_PAYLOAD`].
 pub(crate) fn encode_record(
     out: &mut Vec<u8>,
     base: u64,

@@ -18,8 +18,9 @@ impl Export {
         Export { first: server.begin_export(checkpoint) }
     }
 
-    /// The next part, and whether it is the last; `None` if another state has replaced this one. The part has at most
-    /// `most` znodes, and ends when their values reach `bytes`; the first part also has all other records.
+    /// The next part, and whether it is the last; `None` if another state has replaced this one. The
+    /// part has at most `most` znodes, and ends when their values reach `bytes`; the first part also
+    /// has all other records.
     pub fn part(&mut self, server: &mut Server, most: usize, bytes: usize) -> Option<(Vec<Record>, bool)> {
         let (znodes, more) = server.export(most, bytes)?;
         let mut records = std::mem::take(&mut self.first);

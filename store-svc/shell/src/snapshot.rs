@@ -37,8 +37,8 @@ impl Incoming {
         Ok(())
     }
 
-    /// Completes the snapshot: returns the state, which is not in the checkpoint yet, and the size of the snapshot in
-    /// bytes. No pieces at all make the empty state before the first entry.
+    /// Completes the snapshot: returns the state, which is not in the checkpoint yet, and the size of
+    /// the snapshot in bytes. No pieces at all make the empty state before the first entry.
     ///
     /// # Errors
     /// The state is incomplete, or is not at that zxid.

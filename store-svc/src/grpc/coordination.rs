@@ -49,8 +49,8 @@ impl<C: Coordination> CoordinationService<C> {
         Ok(response)
     }
 
-    /// A walk. Its first part is ready before the response begins; each further part is requested when the client has
-    /// taken the last one.
+    /// A walk. Its first part is ready before the response begins; each further part is requested when
+    /// the client has taken the last one.
     async fn walk_through(
         &self,
         request: Request<v1::WalkRequest>,

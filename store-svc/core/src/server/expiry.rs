@@ -1,9 +1,9 @@
 //! Detection of silent sessions, on the leading node only and only while it serves.
 //!
-//! A session is closed in three steps. Its timeout passes without a sign of life. A barrier confirms that this node
-//! still leads, so no other leader counted one in the meantime. Then the close is submitted, once. From then on the
-//! node counts no sign of life of the session, so none is confirmed. The entry closes the session in this epoch only:
-//! the next leader counts and confirms from the start.
+//! A session is closed in three steps. Its timeout passes without a sign of life. A barrier confirms
+//! that this node still leads, so no other leader counted one in the meantime. Then the close is
+//! submitted, once. From then on the node counts no sign of life of the session, so none is confirmed.
+//! The entry closes the session in this epoch only: the next leader counts and confirms from the start.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,8 +15,8 @@ use api::{SessionId, Ticket, Time};
 
 use crate::SessionInfo;
 
-/// The node reads the clock at half this interval while it tracks sessions. A longer step of the clock means that the
-/// node was suspended.
+/// The node reads the clock at half this interval while it tracks sessions. A longer step of the clock
+/// means that the node was suspended.
 pub(super) const PAUSE: Duration = Duration::from_millis(500);
 
 /// Pause after a failed close.
@@ -92,7 +92,8 @@ impl Expiry {
         }
     }
 
-    /// Counts a sign of life. Returns false if it does not count: the session is unknown here, or is being closed.
+    /// Counts a sign of life. Returns false if it does not count: the session is unknown here, or is
+    /// being closed.
     pub(super) fn heard(&mut self, session: SessionId, now: Time) -> bool {
         let Some(tracked) = self.leading.as_mut().and_then(|l| l.sessions.get_mut(&session)) else {
             return false;
@@ -110,8 +111,8 @@ impl Expiry {
         }
     }
 
-    /// Checks for silent sessions. Returns true if a barrier has to be [asked](Expiry::asked) for, after which they are
-    /// [confirmed](Expiry::confirmed).
+    /// Checks for silent sessions. Returns true if a barrier has to be [asked](Expiry::asked) for,
+    /// after which they are [confirmed](Expiry::confirmed).
     pub(super) fn suspects(&mut self, now: Time) -> bool {
         let Some(leading) = &mut self.leading else { return false };
         while let Some(&(at, session)) = leading.due.first().filter(|(at, _)| *at <= now) {

@@ -74,8 +74,8 @@ impl Server {
         }
     }
 
-    /// The session `id` exists, opened by the connection itself or resumed on the given stream. From now on this
-    /// connection alone acts for it.
+    /// The session `id` exists, opened by the connection itself or resumed on the given stream. From
+    /// now on this connection alone acts for it.
     pub(super) fn opened(
         &mut self,
         id: ConnId,
@@ -257,8 +257,8 @@ impl Server {
                     Some(info) if info.admits(&token, &identities) => {
                         self.opened(id, session, Some(stream), info.timeout_ms);
                     }
-                    // The same error for a wrong token, a missing identity and an unknown session: it does not reveal
-                    // the cause.
+                    // The same error for a wrong token, a missing identity and an unknown session: it
+                    // does not reveal the cause.
                     _ if stage == Stage::Verified => self.close(id, Err(OpError::SessionExpired(session))),
                     _ => {
                         if let Some(opening) = self.opening_mut(id) {
@@ -285,6 +285,6 @@ impl Server {
     }
 }
 
-/// Maximum number of open sessions while growing writes are rejected: sessions need little space, and a client needs
-/// one to delete.
+/// Maximum number of open sessions while growing writes are rejected: sessions need little space, and a
+/// client needs one to delete.
 const SESSIONS_WITHOUT_ROOM: usize = 1000;

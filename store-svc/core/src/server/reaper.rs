@@ -1,7 +1,8 @@
 //! The removal of expired znodes: by the leader's store, a few at a time, through the log.
 //!
-//! The state knows the candidates. Expiry uses the time of the log, which is only approximately known between two
-//! entries. If a removal turns out to be early, it is rejected when its entry is applied, and requested again later.
+//! The state knows the candidates. Expiry uses the time of the log, which is only approximately known
+//! between two entries. If a removal turns out to be early, it is rejected when its entry is applied,
+//! and requested again later.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The children of a znode in the order of their names: a B+ tree of node ids, which looks the names up in their
-//! znodes.
+//! The children of a znode in the order of their names: a B+ tree of node ids, which looks the names up
+//! in their znodes.
 
 use std::{cmp::Ordering, slice};
 
@@ -12,8 +12,8 @@ const INNER: usize = 64;
 /// Capacity increment of a leaf, beyond an eighth of its content.
 const STEP: usize = 4;
 
-/// Ids of children, in order. Calls that search for a name receive a function that compares it with the name of any
-/// child.
+/// Ids of children, in order. Calls that search for a name receive a function that compares it with the
+/// name of any child.
 #[derive(Debug)]
 pub(super) struct Children {
     root: Page,
@@ -109,7 +109,8 @@ impl Iterator for Iter<'_> {
 }
 
 impl Page {
-    /// Returns the right half, if that becomes a separate page. `last`: this page is the last one of its level.
+    /// Returns the right half, if that becomes a separate page. `last`: this page is the last one of
+    /// its level.
     fn insert(&mut self, id: NodeId, order: &impl Fn(NodeId) -> Ordering, last: bool) -> Option<Page> {
         match self {
             Page::Leaf(ids) => {

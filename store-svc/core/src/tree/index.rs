@@ -1,15 +1,15 @@
-//! An index of znodes by path: a hash table that grows and shrinks by one bucket at a time (linear hashing), so that no
-//! write waits for the move of a large table.
+//! An index of znodes by path: a hash table that grows and shrinks by one bucket at a time (linear
+//! hashing), so that no write waits for the move of a large table.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::slab::NodeId;
 
-/// Average number of entries per bucket at which a bucket is added. Buckets have up to twice as many, and some more by
-/// chance.
+/// Average number of entries per bucket at which a bucket is added. Buckets have up to twice as many,
+/// and some more by chance.
 const FILL: usize = 12;
-/// Average number of entries per bucket at which a bucket is removed. Far from [`FILL`], so that the two do not
-/// alternate.
+/// Average number of entries per bucket at which a bucket is removed. Far from [`FILL`], so that the
+/// two do not alternate.
 const SPARSE: usize = 6;
 /// Buckets per chunk: the table of chunks is as small as a kernel's page table.
 const CHUNK: usize = 1024;
@@ -27,8 +27,8 @@ pub(super) struct Index {
     chunks: Vec<Vec<Bucket>>,
     buckets: usize,
     len: usize,
-    /// Seed of the hashes. It influences only the duration of operations. A secret seed prevents clients from choosing
-    /// paths that share a bucket.
+    /// Seed of the hashes. It influences only the duration of operations. A secret seed prevents
+    /// clients from choosing paths that share a bucket.
     seed: u64,
     /// Number of entries that moved from one bucket to another.
     #[cfg(test)]
@@ -126,8 +126,8 @@ impl Index {
         number & !(1 << number.ilog2())
     }
 
-    /// The bucket of a hash: the low bits of the hash, as many as the number of buckets has; one bit less if that
-    /// bucket does not exist yet.
+    /// The bucket of a hash: the low bits of the hash, as many as the number of buckets has; one bit
+    /// less if that bucket does not exist yet.
     fn place(&self, hash: u32) -> usize {
         let mask = self.buckets.next_power_of_two() - 1;
         let place = hash as usize & mask;

@@ -1,7 +1,7 @@
 //! Znodes that are removed automatically: containers without children, and znodes with an expired TTL.
 //!
-//! The rules are ZooKeeper's (`ContainerManager`). Every change updates the set, so no search is needed; only znodes of
-//! these kinds have a cost.
+//! The rules are ZooKeeper's (`ContainerManager`). Every change updates the set, so no search is
+//! needed; only znodes of these kinds have a cost.
 
 use std::collections::BTreeSet;
 
@@ -56,8 +56,9 @@ impl Tree {
         !self.reapable.0.is_empty()
     }
 
-    /// Znodes that have expired by this time of the log: at most `max` empty containers, and as many that are too old.
-    /// A container that never had a child is too old `unused_ms` after its creation; with 0 it never is.
+    /// Znodes that have expired by this time of the log: at most `max` empty containers, and as many
+    /// that are too old. A container that never had a child is too old `unused_ms` after its creation;
+    /// with 0 it never is.
     pub(crate) fn overdue(&self, time_ms: i64, unused_ms: u64, max: usize) -> Vec<(Path, Zxid)> {
         let emptied = self.reapable.before(Fate::Emptied, i64::MAX);
         let unused_before = match unused_ms {

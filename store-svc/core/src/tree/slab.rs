@@ -7,8 +7,8 @@ use std::{
 
 use super::znode::Slot;
 
-/// Number of a slot. It is stable while the znode exists; another znode may reuse it later. It does not depend on the
-/// log alone, so nothing visible may depend on it.
+/// Number of a slot. It is stable while the znode exists; another znode may reuse it later. It does not
+/// depend on the log alone, so nothing visible may depend on it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct NodeId(u32);
 

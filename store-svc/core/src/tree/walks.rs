@@ -1,8 +1,9 @@
 //! Walks: subtrees as of one moment, in parts and in order while the tree changes.
 //!
-//! A walk visits its subtree in order. Before a znode that it has not visited changes or is removed, the walk saves its
-//! old version. New znodes are not part of the walk. The saved versions are bounded: if a reader is too slow for the
-//! writes in its subtree, the walk ends, and the client has to start again.
+//! A walk visits its subtree in order. Before a znode that it has not visited changes or is removed,
+//! the walk saves its old version. New znodes are not part of the walk. The saved versions are bounded:
+//! if a reader is too slow for the writes in its subtree, the walk ends, and the client has to start
+//! again.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +47,8 @@ struct Found {
     acl: Acl,
 }
 
-/// A path that sorts in the order of a walk: the slash sorts before all other characters, which are greater than 0.
+/// A path that sorts in the order of a walk: the slash sorts before all other characters, which are
+/// greater than 0.
 type Place = Vec<u8>;
 
 fn place(path: &Path) -> Place {
@@ -96,8 +98,8 @@ impl Tree {
         self.walks.0.remove(&id);
     }
 
-    /// The next znodes of a walk; `None` if the caller has no walk of this name. Visits at most `most` znodes, and
-    /// stops when it has found `bytes`.
+    /// The next znodes of a walk; `None` if the caller has no walk of this name. Visits at most `most`
+    /// znodes, and stops when it has found `bytes`.
     ///
     /// # Errors
     /// [`OpError::Gone`] if the saved versions exceed the limit; the walk has then ended.

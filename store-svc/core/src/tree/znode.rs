@@ -73,7 +73,8 @@ enum Kind {
 pub(super) struct Dir {
     pub(super) pzxid: Zxid,
     /// Number of created children, plus skipped names: the number of the next sequential child, and
-    /// [`api::SEQUENCE_END`] if none is left. This is ZooKeeper's internal cversion, which becomes negative instead.
+    /// [`api::SEQUENCE_END`] if none is left. This is ZooKeeper's internal cversion, which becomes
+    /// negative instead.
     pub(super) creates: u64,
     pub(super) cversion: i32,
     pub(super) children: Children,
@@ -281,8 +282,8 @@ impl Slot {
         self.dir.as_deref()
     }
 
-    /// Takes out the data of a parent, even if it is empty. For changes that look at the names of the children; [put it
-    /// back](Slot::put_dir) afterwards.
+    /// Takes out the data of a parent, even if it is empty. For changes that look at the names of the
+    /// children; [put it back](Slot::put_dir) afterwards.
     pub(super) fn take_dir(&mut self) -> Box<Dir> {
         self.dir.take().unwrap_or_else(|| Box::new(Dir::new(self.czxid)))
     }
