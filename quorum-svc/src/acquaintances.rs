@@ -182,6 +182,7 @@ impl Acquaintances {
     /// Validates the first message of another server before any of its content is used. `dialled`: the
     /// peer that this server dialled, if any.
     ///
+    /// # Errors
     /// The reason to refuse the connection; logged once.
     pub(crate) fn check(&self, hello: wire::Hello, dialled: Option<PeerId>) -> Result<PeerId, String> {
         let peer = PeerId(hello.id);

@@ -42,8 +42,8 @@ pub(crate) struct Leading {
     /// Servers that know of a loss: `damaged` ones have some data left, `emptied` ones have none.
     damaged: BTreeSet<PeerId>,
     emptied: BTreeSet<PeerId>,
-    /// Time of the last message of each server, on any connection. A leader steps down if no quorum is
-    /// recent.
+    /// Time of the last message of each server, on any connection. A leader steps down if the recently
+    /// heard servers are no quorum.
     heard: BTreeMap<PeerId, Time>,
     /// The wall clocks of voters, as differences from this server's monotonic clock, in milliseconds.
     clocks: BTreeMap<PeerId, i64>,

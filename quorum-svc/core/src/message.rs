@@ -10,8 +10,8 @@ use api::{
     ports::{Candidate, FeedItem, Request, Room, Sign},
 };
 
-/// Default of [`Config::commit_delay`]: the longest extra delay until clients of servers that did not
-/// submit a write see it.
+/// Default of [`Config::commit_delay`]. Clients of servers that did not submit a write see it at most
+/// this much later.
 pub const COMMIT_DELAY: Duration = Duration::from_millis(1);
 
 /// Parameters of a core.

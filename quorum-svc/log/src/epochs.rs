@@ -14,7 +14,7 @@ pub struct Epochs {
     pub accepted: Epoch,
     /// Epoch of the last leader that it synchronised with (ZooKeeper's currentEpoch).
     pub current: Epoch,
-    /// Losses of this server since its last synchronisation.
+    /// Losses of this server that no synchronisation has restored.
     pub damage: Damage,
     /// Ensemble of the server; `None` before its first synchronisation.
     pub ensemble: Option<EnsembleId>,

@@ -75,8 +75,8 @@ impl Log {
     ///
     /// # Errors
     /// Damage, a missing log that may not be created, another format version, an unknown record or
-    /// feature level, or a failure of the disk. Only after a failure of the disk anything may have
-    /// changed.
+    /// feature level, or a failure of the disk. Nothing has changed then, except possibly after a
+    /// failure of the disk.
     pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: LogOptions) -> Result<Log, LogError> {
         let Recovered { history, levels, sealed, active, durable_file, report } =
             recovery::recover(disk.as_ref(), dir, &options)?;

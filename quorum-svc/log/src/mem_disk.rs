@@ -89,7 +89,7 @@ impl MemDisk {
     }
 
     /// After `changes` more calls that change something (syncs included), all calls fail without effect
-    /// until [`MemDisk::crash`]. A test can so crash at each step of an operation in turn.
+    /// until [`MemDisk::crash`]. So a test can crash at each step of an operation in turn.
     pub fn power_off_after(&self, changes: u64) {
         self.state().power_off_after = Some(changes);
     }

@@ -257,7 +257,7 @@ pub(crate) fn bound_damaged(
     let names = disk.list(dir).doing("list", dir)?;
     let damaged = names.iter().filter(|n| n.contains(".log.damaged")).map(|n| dir.join(n));
     let (mut now, mut before): (Vec<PathBuf>, Vec<PathBuf>) = damaged.partition(|path| aside.contains(path));
-    // In the order of their value.
+    // The most valuable first.
     now.sort_unstable();
     before.sort_unstable_by(|one, other| other.cmp(one));
     let (mut bytes, mut removed) = (0, Vec::new());

@@ -141,9 +141,9 @@ impl Feed {
     fn start_over(&mut self, view: &LogView, snapshots: &Snapshots) -> Step {
         let zxid = snapshots.latest().unwrap_or(Zxid::ZERO);
         if !view.contains(zxid) {
-            // A received snapshot may be about to count once the log stands on it. Otherwise nothing
-            // connects to the log, not even an empty state, and an older snapshot would be handed over
-            // again and again.
+            // If the log already stands on a received snapshot, that snapshot is about to count.
+            // Otherwise nothing connects to the log, not even an empty state, and an older snapshot
+            // would be handed over again and again.
             let awaited = snapshots.received().is_some_and(|received| view.contains(received.zxid));
             return if awaited { Step::Wait } else { Step::Forsake };
         }

@@ -26,8 +26,8 @@ impl Met {
         self.with(|incarnations| incarnations.acquaintance(peer, said))
     }
 
-    /// Stores the statement of a checked `peer`. Returns the incarnation of this node that the peer has
-    /// met, if this directory does not know it. Then the directory is an older copy, and the
+    /// Stores the incarnation of a checked `peer`. Returns the incarnation of this node that the peer
+    /// has met, if this directory does not know it. Then the directory is an older copy, and the
     /// [shell](crate::Shell::rolled_back) has to learn that before anything else from the connection.
     /// Blocks on the disk.
     ///

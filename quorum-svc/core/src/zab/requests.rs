@@ -114,8 +114,8 @@ impl Zab {
         tickets.into_iter().for_each(|ticket| self.ask_barrier(ticket));
     }
 
-    /// Answers a barrier: a leader that still had its quorum after the request had committed up to
-    /// `zxid`.
+    /// Answers a barrier. The leader had committed everything up to `zxid`, and has confirmed its
+    /// quorum since the request.
     pub(crate) fn answer_barrier(&mut self, ticket: Ticket, zxid: Zxid) {
         if self.barriers.unanswered.remove(&ticket).is_some() {
             self.barriers.answered.push((zxid, ticket));
