@@ -147,7 +147,7 @@ impl Acquaintances {
         }
     }
 
-    /// `peer` has dialled this node. If the peer counts as unreachable, this node dials it at once.
+    /// Handles a call from `peer`. If the peer counts as unreachable, this node dials it at once.
     /// Otherwise it does not, so that two servers do not wake each other for ever.
     pub(crate) fn heard(&self, peer: PeerId) {
         if !self.board.is_reached(peer)

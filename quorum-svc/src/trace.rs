@@ -36,7 +36,7 @@ impl Traces {
         Traces { me, submits: BTreeMap::new(), proposals: VecDeque::new(), recovery: None }
     }
 
-    /// The store submits requests.
+    /// Begins the spans of traced writes that the store submits.
     pub(crate) fn requests(&mut self, batch: &mut [Request]) {
         for request in batch {
             let Request::Submit { ticket, trace, .. } = request else { continue };
@@ -94,7 +94,7 @@ impl Traces {
         }
     }
 
-    /// A message for the store, which may reject one of its writes.
+    /// Processes a message for the store, which may reject one of its writes.
     pub(crate) fn told(&mut self, item: &FeedItem) {
         let (ticket, why) = match item {
             FeedItem::Refused { ticket, why } => (ticket, format!("refused: {why:?}")),
@@ -107,7 +107,7 @@ impl Traces {
         }
     }
 
-    /// This node starts to look for a leader.
+    /// Begins the recovery span, when this node starts to look for a leader.
     pub(crate) fn looking(&mut self) {
         let span = self.recovery.take().or_else(|| Span::root(Scope::Quorum, "quorum.recovery"));
         self.recovery = span;

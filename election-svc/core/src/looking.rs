@@ -71,7 +71,7 @@ impl Election {
         self.evaluate(now);
     }
 
-    /// The link to `peer` is gone, and its notification with it.
+    /// Handles the loss of the link to `peer`, and of its notification.
     pub(crate) fn on_lost(&mut self, now: Time, peer: PeerId) {
         match &self.state {
             // The best candidate is unreachable, perhaps dead: choose among the others. ZooKeeper

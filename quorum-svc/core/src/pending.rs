@@ -51,7 +51,7 @@ impl Pending {
         true
     }
 
-    /// The log has an entry with our write.
+    /// Records the position of a write in the log.
     pub(crate) fn logged(&mut self, ticket: Ticket, zxid: Zxid) {
         if let Ok(i) = self.items.binary_search_by_key(&ticket, |item| item.ticket) {
             self.items[i].logged = Some(zxid);
@@ -68,7 +68,7 @@ impl Pending {
         }
     }
 
-    /// The log was cut behind `to`.
+    /// Handles a log that was cut behind `to`.
     pub(crate) fn truncated(&mut self, to: Zxid) {
         for item in &mut self.items {
             if item.logged.is_some_and(|z| z > to) {
@@ -102,7 +102,7 @@ impl Pending {
             .collect()
     }
 
-    /// The last pushed write is on its way.
+    /// Marks the last pushed write as sent.
     pub(crate) fn mark_last_sent(&mut self) {
         if let Some(item) = self.items.back_mut() {
             item.sent = true;

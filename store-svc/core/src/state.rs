@@ -407,7 +407,7 @@ impl Default for Loader {
 }
 
 impl Loader {
-    /// For a state with this [seed](State::seeded).
+    /// Creates a loader for a state with this [seed](State::seeded).
     #[must_use]
     pub fn seeded(seed: u64) -> Loader {
         Loader {

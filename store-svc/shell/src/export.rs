@@ -37,14 +37,14 @@ pub struct PieceEncoder {
 }
 
 impl PieceEncoder {
-    /// With pieces of this size.
+    /// Creates an encoder for pieces of this size.
     #[must_use]
     pub fn new(size: usize) -> PieceEncoder {
         let size = size.max(1);
         PieceEncoder { stream: BytesMut::with_capacity(size), size }
     }
 
-    /// Appends to the records so far.
+    /// Appends a record.
     pub fn push(&mut self, record: Record) {
         append_record(&mut self.stream, &encode_record(record));
     }

@@ -17,7 +17,7 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// For the state at `zxid`, which gets this [seed](State::seeded).
+    /// Begins to receive the state at `zxid`, which gets this [seed](State::seeded).
     #[must_use]
     pub fn new(zxid: Zxid, seed: u64) -> Incoming {
         tracing::info!(%zxid, "the state comes as a snapshot");

@@ -69,7 +69,7 @@ impl Checks {
         Some(self.noted.unwrap_or_default())
     }
 
-    /// The requested check may never arrive.
+    /// Allows the next request, because the requested check may never arrive.
     pub(super) fn retry(&mut self) {
         self.under_way = false;
     }

@@ -127,7 +127,7 @@ impl Conn {
         if matches!(self.phase, Phase::Unary) { 0 } else { self.unsent }
     }
 
-    /// More bytes are passed to the shell.
+    /// Counts bytes that are passed to the shell.
     pub(super) fn count_unsent(&mut self, weight: usize) {
         self.unsent += weight;
     }
@@ -269,7 +269,7 @@ impl Server {
         self.run(id);
     }
 
-    /// A request has reached its deadline: it is answered in its turn, or fails.
+    /// Ends the wait of a request: it is answered in its turn, or fails with this error.
     pub(super) fn end_wait(&mut self, id: ConnId, slot: u64, result: Result<(), OpError>) {
         let zxid = self.state.applied();
         let Some(waiting) = self.conns.get_mut(&id).and_then(|conn| conn.slot_mut(slot)) else { return };

@@ -51,7 +51,7 @@ struct Tracked {
 }
 
 impl Expiry {
-    /// Starts again: every session counts as heard just now.
+    /// Starts to track these sessions: each counts as heard just now.
     pub(super) fn start(&mut self, now: Time, sessions: impl Iterator<Item = (SessionId, SessionInfo)>) {
         self.leading = Some(Leading::default());
         for (session, info) in sessions {
@@ -104,7 +104,7 @@ impl Expiry {
         !tracked.closing || is_on(Mutant::ConfirmedThoughClosing)
     }
 
-    /// This node was unable to receive anything for this time.
+    /// Extends all deadlines by this time, in which the node was unable to receive anything.
     pub(super) fn stood_still(&mut self, gap: Duration) {
         for tracked in self.leading.iter_mut().flat_map(|l| l.sessions.values_mut()) {
             tracked.heard = tracked.heard + gap;
@@ -128,7 +128,7 @@ impl Expiry {
         !leading.suspects.is_empty() && leading.asked.is_none()
     }
 
-    /// This barrier is pending.
+    /// Records the pending barrier.
     pub(super) fn asked(&mut self, ticket: Ticket) {
         if let Some(leading) = &mut self.leading {
             leading.asked = Some(ticket);
@@ -156,7 +156,7 @@ impl Expiry {
         silent
     }
 
-    /// The barrier was rejected or lost.
+    /// Handles a barrier that was rejected or lost.
     pub(super) fn unconfirmed(&mut self, barrier: Ticket, now: Time) {
         if let Some(leading) = self.leading.as_mut().filter(|l| l.asked == Some(barrier)) {
             leading.asked = None;

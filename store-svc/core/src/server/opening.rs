@@ -123,7 +123,7 @@ impl Server {
         self.run(id);
     }
 
-    /// The state has reached an entry that resumed this session.
+    /// Handles an entry that resumed this session.
     pub(super) fn on_newest_stream(&mut self, session: SessionId, newest: StreamId) {
         let Some(&id) = self.sessions.get(&session) else { return };
         let Some(conn) = self.conns.get_mut(&id) else { return };
@@ -271,7 +271,7 @@ impl Server {
         }
     }
 
-    /// `on_unary` queues a unary call before this point.
+    /// Runs the request of a unary call, which `on_unary` queues before this point.
     fn run_if_asked(&mut self, id: ConnId) {
         if self.conns.get(&id).is_some_and(Conn::has_requests) {
             self.run(id);

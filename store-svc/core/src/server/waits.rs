@@ -85,7 +85,7 @@ impl Server {
         }
     }
 
-    /// The pending barrier is complete, or has failed.
+    /// Ends the pending barrier, which is complete or has failed.
     pub(super) fn end_round(&mut self, result: &Result<(), OpError>) {
         for waiter in self.waits.round.take().unwrap_or_default() {
             match (waiter, result) {
@@ -96,7 +96,7 @@ impl Server {
         }
     }
 
-    /// The state has advanced.
+    /// Retries the waiters for entries after the state has advanced.
     pub(super) fn retry_behind(&mut self) {
         let applied = self.state.applied();
         while let Some((zxid, waiter)) = self.waits.behind.first().copied().filter(|(z, _)| *z <= applied) {

@@ -28,7 +28,7 @@ impl Walks {
         self.last.values().min().map(|last| *last + IDLE)
     }
 
-    /// Another state has replaced the state of the walks.
+    /// Drops all walks, because another state has replaced theirs.
     pub(super) fn forget(&mut self) {
         self.last.clear();
     }

@@ -427,14 +427,14 @@ impl Tree {
         len.max("/".len())
     }
 
-    /// With their paths, sorted by them.
+    /// These znodes with their paths, sorted by path.
     fn by_path(&self, ids: &BTreeSet<NodeId>) -> Vec<(Path, NodeId)> {
         let mut paths: Vec<(Path, NodeId)> = ids.iter().map(|&id| (self.path(id), id)).collect();
         paths.sort_unstable();
         paths
     }
 
-    /// The cost depends on the page, not on the number of children.
+    /// A page of the children. Its cost depends on the page, not on the number of children.
     fn page(&self, node: &Slot, page: &Page, identities: &Identities) -> ReadOutcome {
         let mut rest = self.after(node, page).map(|id| &self.nodes[id]).peekable();
         let (mut children, mut bytes) = (Vec::new(), 0);

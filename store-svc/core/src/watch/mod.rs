@@ -101,7 +101,7 @@ pub(crate) enum Added {
 }
 
 impl Watches {
-    /// With an empty history that starts after `applied`.
+    /// Creates an empty set of watches, and a history that starts after `applied`.
     pub(crate) fn new(applied: Zxid, limits: &Limits) -> Watches {
         Watches {
             table: Table::default(),
@@ -128,7 +128,8 @@ impl Watches {
         self.history.floor()
     }
 
-    /// Another state replaces this one, and the changes in between are unknown. There must be no watches.
+    /// Resets the history after another state has replaced this one, because the changes in between are
+    /// unknown. There must be no watches.
     pub(crate) fn reset(&mut self, applied: Zxid) {
         if !is_on(Mutant::HistoryOverSnapshot) {
             self.history.reset(applied);
@@ -298,19 +299,20 @@ impl Watches {
         self.table.insert(conn, spec, if is_on(Mutant::NoFloor) { Zxid::ZERO } else { floor });
     }
 
-    /// All watches of a connection have received their events up to this entry.
+    /// Raises the floor of all watches of a connection, which have received their events up to this
+    /// entry.
     pub(crate) fn raise(&mut self, conn: ConnId, floor: Zxid) {
         if !is_on(Mutant::NoFloor) {
             self.table.raise(conn, floor);
         }
     }
 
-    /// Returns false if there is none.
+    /// Cancels a watch. Returns false if there is none.
     pub(crate) fn cancel(&mut self, conn: ConnId, id: u32) -> bool {
         self.table.remove(conn, id)
     }
 
-    /// A connection has ended.
+    /// Removes the watches of a connection that has ended.
     pub(crate) fn close(&mut self, conn: ConnId) {
         self.table.close(conn);
     }
@@ -325,7 +327,7 @@ impl Watches {
         self.counted.gone += gone as u64;
     }
 
-    /// The history has dropped the next events of a connection.
+    /// Handles a connection whose next events the history has dropped.
     fn give_up(
         &mut self,
         conn: ConnId,

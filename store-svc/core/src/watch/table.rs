@@ -178,7 +178,7 @@ impl Table {
         Some(WatchSpec { kinds, once, with_data, ..WatchSpec::new(id, path, scope) })
     }
 
-    /// The watches of a connection have received everything up to `floor`.
+    /// Raises the floor of all watches of a connection, which have received everything up to `floor`.
     pub(super) fn raise(&mut self, conn: ConnId, floor: Zxid) {
         let Some(stream) = self.by_conn.get(&conn).and_then(|&stream| self.streams.get(stream)) else {
             return;
